@@ -1,7 +1,6 @@
 """Makes a run with token shards, small enough for several training processes in a test, and names the files of such a training."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,14 +28,18 @@ PRETRAIN = {
 FILES = ("metrics.json", "logs/train.jsonl", "model/model.safetensors", "model/config.json")
 
 
+def make_tokens(run: Storage, **changes: Any) -> None:
+    config = TokensStage.Config.model_validate({"validation_share": 0.1, **changes})
+    recipe = {"ingest": None, "tokenizer": None, "tokens": config}
+    StageRun(TokensStage(config), run, recipe, [], InlineEngine(), Progress(False)).execute()
+
+
 def run_with_tokens(folder: Path, tokenizer_json: bytes, finish: Callable[..., None], documents_of: Callable[[range], Any]) -> Storage:
     """Makes a run whose stages before `pretrain` are finished, so that the command line can continue it."""
     run = Storage(str(folder))
     finish(run, "ingest", {"data/part-00000.parquet": documents_of(range(40))})
     finish(run, "tokenizer", {"tokenizer.json": tokenizer_json})
-    config = TokensStage.Config.model_validate({"validation_share": 0.1})
-    recipe = {"ingest": None, "tokenizer": None, "tokens": config}
-    StageRun(TokensStage(config), run, recipe, [], InlineEngine(), Progress(False)).execute()
+    make_tokens(run)
     run.write_bytes(RUN_FILE, describe(Plan(str(folder), {"pretrain": PretrainStage.Config.model_validate(PRETRAIN)}, [])))
     return run
 
@@ -71,9 +74,3 @@ def command(*arguments: object, torchrun: int = 0) -> list[str]:
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-
-
-def call(*arguments: object, torchrun: int = 0, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command(*arguments, torchrun=torchrun), env=environment(), capture_output=True, text=True, timeout=timeout, check=False
-    )

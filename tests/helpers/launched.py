@@ -14,8 +14,8 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.train.parallel.dims import ParallelDims
 
 
-def add(dims: ParallelDims, progress: Any, deed: str = "", rank: int = 1, marker: str = "", log: str = "") -> dict[str, Any]:
-    """Adds up the ranks, twice; in between, rank `rank` performs its `deed`, only once if there is a marker file. Before, the first rank
+def add(dims: ParallelDims, progress: Any, deed: str = "", then: str = "", marker: str = "", log: str = "") -> dict[str, Any]:
+    """Adds up the ranks, twice; in between, the second one performs its `deed`, or `then` if it has left a marker file. Before, the first
     logs the third step of a training in `log`, if given, and waits so that a bar has time to be drawn.
     """
     if log and dims.is_main:
@@ -24,11 +24,12 @@ def add(dims: ParallelDims, progress: Any, deed: str = "", rank: int = 1, marker
         Path(log).with_name("speed.jsonl").write_text(json.dumps(speed) + "\n")
         time.sleep(1.5)
     total = _sum(dims.rank + 1)
-    if dims.rank == rank and not (marker and Path(marker).exists()):
+    if dims.rank == 1:
+        again = bool(marker) and Path(marker).exists()
         if marker:
             Path(marker).touch()
-        do(deed)
-    return {"sum": total, "again": _sum(total), "threads": torch.get_num_threads(), "pid": os.getpid()}
+        do(then if again else deed)
+    return {"sum": total, "again": _sum(total), "pid": os.getpid()}
 
 
 def do(deed: str) -> None:
@@ -39,7 +40,7 @@ def do(deed: str) -> None:
     elif deed == "bug":
         raise KeyError("no such thing")
     elif deed.startswith("wait "):
-        Path(deed.removeprefix("wait ")).write_text(str(os.getpid()))
+        Path(deed.removeprefix("wait ")).write_text(f"{os.getpid()} {torch.get_num_threads()}")
         time.sleep(600)
 
 

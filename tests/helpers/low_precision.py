@@ -8,7 +8,7 @@ import torch
 
 from corpusmill.train.data import DataShare
 from corpusmill.train.loop import FitResult, fit
-from corpusmill.train.losses import StepLoss, TokenObjective
+from corpusmill.train.losses import TokenObjective
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture, LoopConfig
 
@@ -16,20 +16,12 @@ ARCH = Architecture(vocab_size=31, layers=2, width=32, heads=2, kv_heads=1, head
 
 
 class Rows(TokenObjective):
-    """Random rows; the loss is multiplied by `factor`."""
-
-    def __init__(self, factor: float = 1.0):
-        self.factor, self.seen = factor, list[int]()
+    """Random rows."""
 
     def batches(self, step: int, share: DataShare) -> Iterator[Any]:
-        self.seen.append(step)
         ids = torch.randint(31, (4, 17), generator=torch.Generator().manual_seed(step))
         for rows in ids.split(2):
             yield rows[:, :-1], rows[:, 1:], None
-
-    def loss(self, model: Llama, batch: Any) -> StepLoss:
-        part = super().loss(model, batch)
-        return StepLoss(part.total * self.factor, part.count)
 
 
 def fresh() -> Llama:
@@ -41,7 +33,7 @@ def fresh() -> Llama:
     return model
 
 
-def run(folder: Path, precision: str, objective: Rows | None = None, **options: object) -> tuple[Llama, FitResult]:
+def run(folder: Path, precision: str, **options: object) -> tuple[Llama, FitResult]:
     model = fresh()
     config = LoopConfig.model_validate({"steps": 12, "save_every": 4, "warmup": 2, "threads": 1, "precision": precision, **options})
-    return model, fit(model, objective or Rows(), config, state=folder / "state", log=folder / "train.jsonl")
+    return model, fit(model, Rows(), config, state=folder / "state", log=folder / "train.jsonl")

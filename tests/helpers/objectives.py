@@ -9,13 +9,13 @@ from corpusmill.train.model import Llama
 
 
 class Goal:
-    """`function(model, step)` as an objective; with `pieces`, `function(model, step, piece)` for each of that many micro-batches."""
+    """`function(model, step)` as an objective."""
 
-    def __init__(self, function: Callable[..., StepLoss], metrics: Sequence[str] = (), pieces: int = 1):
-        self.function, self.metrics, self.pieces = function, metrics, pieces
+    def __init__(self, function: Callable[..., StepLoss], metrics: Sequence[str] = ()):
+        self.function, self.metrics = function, metrics
 
     def batches(self, step: int, share: DataShare) -> Iterator[Any]:
-        yield from ((step, piece) if self.pieces > 1 else (step,) for piece in range(self.pieces))
+        yield (step,)
 
     def loss(self, model: Llama, batch: Any) -> StepLoss:
         return self.function(model, *batch)

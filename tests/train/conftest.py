@@ -118,6 +118,33 @@ def execute() -> Callable[..., StageRun]:
     return run_stages
 
 
+@pytest.fixture
+def killed_and_resumed(
+    execute: Callable[..., StageRun], tree: Callable[[Path], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Checks that a stage which is stopped when it has saved the state of step 2, and done again, leaves the undisturbed one's files."""
+    from corpusmill.train.checkpoint import States
+
+    save = States.save
+
+    def save_and_die(self: States, step: int, *rest: Any) -> None:
+        save(self, step, *rest)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    def check(run: Storage, stage: Any) -> None:
+        execute(run, stage)
+        undisturbed = tree(Path(run.root))
+        run.remove_folder(stage.name)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(States, "save", save_and_die)
+            execute(run, stage)
+        execute(run, stage)
+        assert tree(Path(run.root)) == undisturbed
+
+    return check
+
+
 @pytest.fixture(scope="session")
 def finish() -> Callable[[Storage, str, dict[str, Any]], None]:
     return finish_stage

@@ -69,7 +69,7 @@ def trained(run, execute, monkeypatch, config):
 def test_batches_of_a_training_are_found_again(run, execute, monkeypatch):
     ids, _, segments = trained(run, execute, monkeypatch, CONFIG)
     table = TokenBytes.read(run, "tokenizer/tokenizer.json")
-    for step, row, position in [(s, r, p) for s in range(0, 20, 3) for r in (0, 2, 5) for p in (0, 7, 47)]:
+    for step, row, position in [(s, r, p) for s in (0, 9, 19) for r in (0, 5) for p in (0, 7, 47)]:
         found = token_of_batch(run.root, step, row, position)
         traced = trace(run.root, found.shard, found.token, "train", found.batch, found.notes)
         assert traced.id == ids[step, row, position] and traced.notes == []
@@ -87,7 +87,7 @@ def test_batches_of_packed_documents_are_found_again(run, execute, monkeypatch):
     run.write_bytes("run.json", json.dumps({"inputs": [], "recipe": {"ingest": {}, "tokens": {}, "pretrain": config}}).encode())
     ids, targets, segments = trained(run, execute, monkeypatch, config)
     begins, empty = 0, 0
-    for step, row, position in [(s, r, p) for s in range(0, 20, 3) for r in (0, 4) for p in (0, 5, 21, 46, 47)]:
+    for step, row, position in [(s, r, p) for s in (0, 9, 19) for r in (0, 4) for p in (0, 5, 21, 46, 47)]:
         if targets[step, row, position] < 0:
             empty += 1
             with pytest.raises(InputError, match=f"position {position} of this row is empty"):
@@ -104,7 +104,7 @@ def test_batches_of_packed_documents_are_found_again(run, execute, monkeypatch):
         else:
             assert traced.id == ids[step, row, position]
             assert position == piece[0] or traced.document.id == trace(run.root, found.shard, found.token + 1).document.id
-    assert begins > 3 and empty > 0
+    assert begins > 0 and empty > 0
 
 
 def test_epochs_and_windows_are_told(run):
@@ -134,9 +134,6 @@ def test_places_that_are_not_there(run):
     for place, sentence in (((20, 0, 0), "no step 20 .* it has 20"), ((0, 6, 0), "no row 6"), ((0, 0, 48), "no position 48")):
         with pytest.raises(InputError, match=sentence):
             token_of_batch(run.root, *place)
-
-
-def test_a_run_without_training(run):
     run.write_bytes("run.json", json.dumps({"inputs": [], "recipe": {"ingest": {}}}).encode())
     with pytest.raises(InputError, match="no stage pretrain"):
         token_of_batch(run.root, 0, 0, 0)

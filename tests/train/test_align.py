@@ -11,10 +11,10 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from corpusmill.pipeline.errors import CorpusmillError, InputError, NothingKept
+from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.train import align, losses
 from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.align_job import NOBODY, RowForm, collate, sum_logps
+from corpusmill.train.align_job import NOBODY, collate, sum_logps
 from corpusmill.train.losses import LOSSES
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture
@@ -54,24 +54,6 @@ def test_sums_of_a_bf16_model_are_taken_in_fp32(model):
     assert sum_logps(model.bfloat16(), collate(some(), 32)).sums.dtype == torch.float32
 
 
-def test_gradients_reach_the_weights(model):
-    sum_logps(model, collate(some(), 32)).sums.sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
-
-
-def test_rows_of_a_pipeline_are_alike_and_give_the_same(model):
-    model = model.double()
-    packed, fixed = collate(some(), 32), collate(some(), 32, numbers=[7, 3, 5], form=RowForm(fixed=True))
-    assert packed.ids.shape[0] < 3 and fixed.ids.shape == (3, 32)
-    found = sum_logps(model, fixed)
-    assert found.numbers.tolist() == [3, 5, 7]
-    torch.testing.assert_close(found.sums[[2, 0, 1]], sum_logps(model, packed).sums, rtol=1e-12, atol=0)
-
-
-def test_tensor_ranks_can_share_out_a_row():
-    assert collate(some()[:1], 32, form=RowForm(multiple=4)).ids.shape == (1, 8)
-
-
 # ---- align -------------------------------------------------------------------------------------------
 
 # The stage on a small run: preferences are learned, the first loss is ln 2, a kill changes nothing.
@@ -83,6 +65,7 @@ QUICK = {
     "epochs": 6,
     "loop": {"threads": 1, "steps": 40, "save_every": 10, "optimizer": {"lr": 3e-3}},
 }
+ONE_STEP = {"threads": 1, "steps": 1}
 LN_2 = float(np.log(np.float32(2)))
 SFT = SftStage(SftConfig.model_validate({"batch": 4, "loop": {"threads": 1, "steps": 20, "optimizer": {"lr": 2e-2, "muon_lr": 0.02}}}))
 
@@ -118,83 +101,35 @@ def test_preferences_of_held_out_pairs_are_learned(pretrained_run, execute):
     assert pq.read_table(pretrained_run.path("align/report/part-00000.parquet")).num_rows == 80
 
 
-@pytest.mark.parametrize("batch", [8, 7])
-def test_the_first_loss_is_exactly_ln_2(pretrained_run, execute, batch):
-    execute(pretrained_run, stage(nll_weight=1, batch=batch, loop={"threads": 1, "steps": 1}))
+def test_the_first_loss_is_exactly_ln_2_also_without_sft(pretrained_run, execute):
+    done = execute(pretrained_run, stage(nll_weight=1, loop=ONE_STEP))
+    assert any(ref.path.startswith("pretrain/model/") for ref in done.manifest.tasks["model"].inputs)
     first = steps_of(pretrained_run)[0]
-    assert first["preference_loss"] == (LN_2 if batch == 8 else pytest.approx(LN_2, abs=1e-7))  # a sum of 7 is rounded
+    assert first["preference_loss"] == LN_2
     assert first["loss"] == pytest.approx(math.log(2) + math.log(600), abs=1e-4)  # an untrained model knows only its vocabulary
     assert first["margin"] == first["kl"] == 0
 
 
-def test_plain_dpo_begins_at_ln_2(pretrained_run, execute):
-    execute(pretrained_run, stage(nll_weight=0, loop={"threads": 1, "steps": 1}))
-    assert steps_of(pretrained_run)[0]["loss"] == LN_2
-
-
-def test_without_sft_it_starts_from_the_pretrained_model(pretrained_run, execute):
-    done = execute(pretrained_run, stage(loop={"threads": 1, "steps": 1}))
-    assert any(ref.path.startswith("pretrain/model/") for ref in done.manifest.tasks["model"].inputs)
-
-
-def test_killed_and_started_again_it_gives_the_same_bytes(pretrained_run, execute, tree, tmp_path, monkeypatch):
-    from corpusmill.train.checkpoint import States
-
-    short = {**QUICK["loop"], "steps": 12, "save_every": 4}
-    execute(pretrained_run, stage(loop=short))
-    undisturbed = tree(tmp_path / "run")
-    pretrained_run.remove_folder("align")
-    save = States.save
-
-    def save_and_die(self, step, *rest):
-        save(self, step, *rest)
-        if step == 8:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(States, "save", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
-        execute(pretrained_run, stage(loop=short))
-    monkeypatch.undo()
-    execute(pretrained_run, stage(loop=short))
-    assert tree(tmp_path / "run") == undisturbed
+def test_killed_and_started_again_it_gives_the_same_bytes(pretrained_run, killed_and_resumed):
+    killed_and_resumed(pretrained_run, stage(loop={**QUICK["loop"], "steps": 4, "save_every": 2}))
 
 
 def test_files_take_the_place_of_documents(pretrained_run, execute, tmp_path):
     path = tmp_path / "own.jsonl"
     rows = [{"prompt": f"Number {n}?", "chosen": f"It is {n}.", "rejected": f"Who cares about {n}"} for n in range(40)]
     rows += [{"prompt": "Same?", "chosen": "Yes. ", "rejected": "Yes."}, {"prompt": "Long?", "chosen": "Yes.", "rejected": "No. " * 400}]
+    rows += [{"prompt": "Silent?", "chosen": "Yes.", "rejected": " "}]
     path.write_text("\n".join(json.dumps(row) for row in rows))
     done = execute(pretrained_run, stage(files=[str(path)]))
     row = done.manifest.tasks["pairs"]
-    assert (row.rows_in, row.kept, row.counts) == (42, 40, {"equal": 1, "too_long": 1})
+    assert (row.rows_in, row.kept, row.counts) == (43, 40, {"equal": 1, "too_long": 1, "empty": 1})
     metrics = metrics_of(pretrained_run)
     assert metrics["held_out_before"]["preference_accuracy"] < 1 and metrics["held_out_after"]["preference_accuracy"] == 1
     report = pq.read_table(pretrained_run.path("align/report/part-00000.parquet")).to_pylist()
-    assert report[40]["failed"] == ["equal"] and report[41]["failed"] == ["too_long"]
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"prompt": "a", "chosen": "b"}, r"own\.jsonl:1: no pair: `rejected` is missing"),
-        ({"chosen": "a", "rejected": "b"}, r"own\.jsonl:1: no pair: it has neither `prompt` nor `instruction`"),
-        ({"prompt": "a", "chosen": 3, "rejected": "b"}, r"own\.jsonl:1: `chosen` is a int, expected text"),
-        (
-            {"prompt": "a", "chosen": "b", "rejected": "b"},
-            r"none of 1 pairs can be learned from \(equal 1\)\. The first was dropped: chosen and",
-        ),
-    ],
-)
-def test_bad_files_are_one_sentence(pretrained_run, execute, tmp_path, row, message):
-    path = tmp_path / "own.jsonl"
-    path.write_text(json.dumps(row))
-    with pytest.raises(NothingKept if "none of 1 pairs" in message else InputError, match=message):
-        execute(pretrained_run, stage(files=[str(path)]))
+    assert report[40]["failed"] == ["equal"] and report[42]["failed"] == ["empty"]
 
 
 def test_a_reference_that_is_not_finite_is_refused(pretrained_run, execute):
-    from safetensors.torch import load_file, save_file
-
     weights = Path(pretrained_run.path("pretrain/model/model.safetensors"))
     tensors = load_file(weights)
     tensors["model.norm.weight"].fill_(float("nan"))
@@ -203,26 +138,13 @@ def test_a_reference_that_is_not_finite_is_refused(pretrained_run, execute):
         execute(pretrained_run, stage())
 
 
-# ---- align losses ------------------------------------------------------------------------------------
-
-# The stage with losses other than DPO's, with single completions, and with its own reference model.
-
-ONE_STEP = {"threads": 1, "steps": 1}
-
-
-def references_of(run) -> set[str]:
-    return {path.name for path in Path(run.path("align/checkpoints")).glob("reference-*")}
-
-
-@pytest.mark.parametrize("loss", ["orpo", "simpo"])
-def test_losses_without_a_reference_measure_none(pretrained_run, execute, loss):
-    execute(pretrained_run, stage(loss=loss, loop={**QUICK["loop"], "steps": 15}))
+def test_a_loss_without_a_reference_measures_none(pretrained_run, execute):
+    execute(pretrained_run, stage(loss="simpo", loop={**QUICK["loop"], "steps": 8}))
     metrics, first = metrics_of(pretrained_run), steps_of(pretrained_run)[0]
     before, after = metrics["held_out_before"], metrics["held_out_after"]
     assert "kl" not in first
     uniform = math.log(600)  # nats a token of an untrained model
-    expected = uniform + 0.1 * math.log(2) if loss == "orpo" else math.log1p(math.e)
-    assert first["preference_loss"] == pytest.approx(expected, abs=1e-5)
+    assert first["preference_loss"] == pytest.approx(math.log1p(math.e), abs=1e-5)
     assert first["reward_chosen"] == pytest.approx(-uniform * metrics["beta"], rel=1e-5)
     assert after["loss"] < before["loss"] and after["margin"] > before["margin"]
 
@@ -231,9 +153,7 @@ def test_losses_without_a_reference_measure_none(pretrained_run, execute, loss):
     ("given", "message"),
     [
         ({"label_smoothing": 0.1}, "label_smoothing is for the losses conservative and robust, and the loss is sigmoid"),
-        ({"loss": "ipo", "gamma": 1}, "gamma is for the loss simpo, and the loss is ipo"),
         ({"loss": "orpo", "nll_weight": 0.1}, "nll_weight is 0 with the loss orpo"),
-        ({"loss": "simpo", "reference": "other"}, "reference is for losses with a reference model, and simpo needs none"),
         ({"loss": "simpo", "beta": "inf"}, "finite number"),
     ],
 )
@@ -289,13 +209,11 @@ def test_another_model_can_be_the_reference(pretrained_run, execute, tmp_path):
     [
         ("vocabulary", r"other has another vocabulary than the model that is aligned"),
         ("context", r"other has a context of 80 tokens, the model that is aligned one of 160"),
-        ("nothing there", r"align\.reference: .*other is no model folder, as it has no config\.json"),
     ],
 )
 def test_a_reference_that_does_not_fit_is_one_sentence(pretrained_run, execute, tmp_path, change, message):
     other = tmp_path / "other"
-    if change != "nothing there":
-        changed(Path(pretrained_run.path("pretrain/model")), other, {"max_position_embeddings": 80} if change == "context" else None)
+    changed(Path(pretrained_run.path("pretrain/model")), other, {"max_position_embeddings": 80} if change == "context" else None)
     if change == "vocabulary":
         tokenizer = json.loads((other / "tokenizer.json").read_text())
         words = tokenizer["model"]["vocab"]

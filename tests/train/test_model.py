@@ -1,4 +1,4 @@
-"""Tests the model: layers that are recomputed in the backward pass, or compiled, give the gradients of plain ones."""
+"""Compares the model with transformers and with formulas; recomputed and compiled layers give the results of plain ones."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding, apply_rotary_pos_emb
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.model import (
@@ -27,17 +27,11 @@ from corpusmill.train.model import (
     document_starts,
     frequencies,
     initialise,
-    rotary_table,
-    rotate,
     visible,
 )
-from corpusmill.train.options import LoopConfig
-from corpusmill.train.parallel.dims import ParallelDims
-from corpusmill.train.parallel.model import prepare
 
 # ---- layers ------------------------------------------------------------------------------------------
 
-SHAPES = {"plain": {}, "qk-norm, window": {"qk_norm": True, "window": 7}}
 SEGMENTS = (torch.arange(32) // 9).expand(2, -1)
 
 
@@ -46,26 +40,6 @@ def gradients(model: Llama, segments: Tensor | None = None) -> dict[str, Tensor]
     ids = random_ids((2, 33))
     cross_entropy(model(ids[:, :-1], segments).flatten(0, 1), ids[:, 1:].flatten()).backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-@pytest.mark.parametrize("segments", [None, SEGMENTS], ids=["one document", "documents"])
-@pytest.mark.rounding
-def test_checkpointing_gives_the_same_gradients_to_the_bit(shape: dict[str, object], segments: Tensor | None) -> None:
-    model = random_model(**shape)
-    expected = gradients(model, segments)
-    model.model.switch(checkpointing=True)
-    found = gradients(model, segments)
-    assert found.keys() == expected.keys() == dict(model.named_parameters()).keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-
-
-@pytest.mark.parametrize("on", [False, True])
-@pytest.mark.rounding
-def test_the_loop_s_configuration_switches_checkpointing(on: bool) -> None:
-    model = random_model()
-    prepare(model, ParallelDims.single(model.device), LoopConfig(checkpointing=on))
-    assert [layer.checkpointing for layer in model.model.layers.values()] == [on] * 3
 
 
 @pytest.mark.rounding
@@ -99,20 +73,6 @@ def close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("whole", [pytest.param(False, marks=pytest.mark.long), True], ids=["layers", "decoder"])
-@pytest.mark.parametrize("shape", [pytest.param(SHAPES["plain"], marks=pytest.mark.long), SHAPES["qk-norm, window"]], ids=SHAPES.keys())
-@pytest.mark.rounding
-def test_compiled_gradients_equal_eager_ones(shape: dict[str, object], whole: bool) -> None:
-    """The compiler traces and differentiates without graph breaks; PyTorch's own kernels run the result."""
-    torch._dynamo.reset()
-    model = random_model(**shape)
-    expected, expected_documents = gradients(model), gradients(model, SEGMENTS)
-    for module in [model.model] if whole else model.model.layers.values():
-        module.compile(backend="aot_eager", fullgraph=True)
-    close(gradients(model), expected)
-    close(gradients(model, SEGMENTS), expected_documents)
-
-
 @pytest.mark.long
 @pytest.mark.rounding
 def test_generated_code_gives_the_logits_and_gradients_of_eager_layers_and_checkpoints() -> None:
@@ -122,22 +82,6 @@ def test_generated_code_gives_the_logits_and_gradients_of_eager_layers_and_check
     model.model.switch(checkpointing=True, compiled=True)
     close(gradients(model, SEGMENTS), expected)
     torch.testing.assert_close(model(random_ids((2, 32)), SEGMENTS), logits, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.long
-@pytest.mark.rounding
-def test_generated_flex_attention_equals_the_dense_mask() -> None:
-    """Tests the attention for documents and windows on a GPU, called alone and in a compiled layer; forward only, all that a CPU has."""
-    torch._dynamo.reset()
-    model = random_model(context=150, layers=1)
-    layer, (cos, sin) = model.model.layers["0"], rotary_table(model.arch, model.device, torch.float32)
-    x = torch.randn(2, 150, 64, generator=torch.Generator().manual_seed(0))
-    earliest = torch.stack((torch.arange(150) // 40 * 40, torch.arange(150) // 70 * 70))
-    with torch.no_grad():
-        expected = layer(x, cos, sin, dense_mask(earliest))
-        torch.testing.assert_close(layer(x, cos, sin, block_mask(earliest)), expected, rtol=1e-5, atol=1e-5)
-        layer.compile(backend="aot_eager", fullgraph=True)
-        torch.testing.assert_close(layer(x, cos, sin, block_mask(earliest)), expected, rtol=1e-5, atol=1e-5)
 
 
 # ---- rope --------------------------------------------------------------------------------------------
@@ -167,35 +111,8 @@ def test_frequencies_equal_transformers(scaling: dict[str, Any] | None, head_dim
     assert factor == theirs.attention_scaling
 
 
-@pytest.mark.parametrize("scaling", [None, {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_the_table_and_the_rotation_equal_transformers(dtype: torch.dtype, scaling: dict[str, Any] | None) -> None:
-    arch = random_model(rope_scaling=scaling).arch
-    cos, sin = (table[5:45] for table in rotary_table(arch, torch.device("cpu"), dtype))
-    x = torch.randn(2, 3, 40, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
-    parameters = {"rope_type": "default", **(scaling or {}), "rope_theta": 10000.0}
-    theirs = LlamaRotaryEmbedding(LlamaConfig(head_dim=16, rope_parameters=parameters))(x, torch.arange(5, 45).expand(2, -1))
-    assert torch.equal(cos, theirs[0][0])
-    assert torch.equal(sin[:, 8:], theirs[1][0, :, 8:]) and torch.equal(sin[:, :8], -sin[:, 8:])
-    expected, _ = apply_rotary_pos_emb(x, x, *theirs)
-    ours = rotate(x, cos, sin)
-    tolerance = {torch.float32: 1e-6, torch.float64: 1e-15, torch.bfloat16: 0.05}[dtype]
-    torch.testing.assert_close(ours, expected, rtol=0, atol=tolerance)
-
-
-def test_a_table_is_made_once_and_serves_training_after_generation() -> None:
-    model = random_model(rope_theta=123.0)
-    ids = random_ids((1, 8))
-    with torch.inference_mode():
-        model(ids)
-    model(ids).sum().backward()
-    device = torch.device("cpu")
-    assert rotary_table(model.arch, device, torch.float32)[0] is rotary_table(random_model(rope_theta=123.0).arch, device, torch.float32)[0]
-
-
-@pytest.mark.parametrize("scaling", [None, {"rope_type": "llama3", "factor": 4.0, "original_max_position_embeddings": 16}])
-def test_beyond_the_table_is_one_sentence(scaling: dict[str, Any] | None) -> None:
-    model = random_model(rope_scaling=scaling)
+def test_beyond_the_context_is_one_sentence() -> None:
+    model = random_model(rope_scaling={"rope_type": "llama3", "factor": 4.0, "original_max_position_embeddings": 16})
     with pytest.raises(InputError, match="65 tokens is longer than the model's context of 64"):
         model(random_ids((1, 65)))
     cache = model.new_cache()
@@ -223,8 +140,7 @@ def by_hand(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tens
     return scores.softmax(-1) @ values
 
 
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
-@pytest.mark.parametrize("window", [0, 1, 5, 30])
+@pytest.mark.parametrize(("kv_heads", "window"), [(4, 0), (2, 5), (1, 1)])
 def test_attention_equals_the_formula(kv_heads: int, window: int) -> None:
     queries, keys, values = random_heads(2, 4, 20), random_heads(2, kv_heads, 20, seed=1), random_heads(2, kv_heads, 20, seed=2)
     seen = torch.tensor([[k <= q and (not window or k > q - window) for k in range(20)] for q in range(20)])
@@ -232,7 +148,7 @@ def test_attention_equals_the_formula(kv_heads: int, window: int) -> None:
     torch.testing.assert_close(mixed, by_hand(queries, keys, values, seen), rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("length", [1, 2, 64, PLAIN, PLAIN + 1])
+@pytest.mark.parametrize("length", [1, PLAIN, PLAIN + 1])
 @pytest.mark.parametrize("kv_heads", [2, 4])
 def test_bf16_on_a_cpu_is_within_its_rounding_by_either_kernel(length: int, kv_heads: int) -> None:
     given = [random_heads(2, n, length, torch.bfloat16, seed).requires_grad_() for seed, n in enumerate((4, kv_heads, kv_heads))]
@@ -247,8 +163,7 @@ def test_bf16_on_a_cpu_is_within_its_rounding_by_either_kernel(length: int, kv_h
         assert (gradient.double() - wanted).norm() < 0.02 * wanted.norm() + 0.02
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("kv_heads", [2, 4])
+@pytest.mark.parametrize(("dtype", "kv_heads"), [(torch.float32, 2), (torch.bfloat16, 4)])
 def test_a_query_that_sees_nothing_gets_0_and_no_nan_flows_back(dtype: torch.dtype, kv_heads: int) -> None:
     queries, keys, values = (random_heads(1, n, 6, dtype, seed).requires_grad_() for seed, n in enumerate((4, kv_heads, kv_heads)))
     seen = torch.ones(6, 6, dtype=torch.bool).tril()
@@ -279,13 +194,7 @@ def test_packed_documents_are_computed_as_if_each_were_alone(rows: list[list[int
     torch.testing.assert_close(packed, torch.cat(alone), rtol=0, atol=1e-10)
 
 
-def test_documents_begin_where_the_number_changes_even_to_one_that_was_there_before() -> None:
-    starts = document_starts(torch.tensor([[5, 5, 0, 5, 5, 5], [1, 1, 1, 1, 1, 1]]))
-    assert starts is not None and starts.tolist() == [[0, 0, 2, 3, 3, 3], [0] * 6]
-
-
-@pytest.mark.parametrize("window", [0, 1, 8, 100])
-@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize(("documents", "window"), [(True, 0), (True, 8), (False, 100)])
 def test_flex_attention_equals_the_dense_mask(documents: bool, window: int) -> None:
     """Tests the forward pass in fp32 only, because the CPU supports no more."""
     length = 150  # more than a block of 128
@@ -299,19 +208,7 @@ def test_flex_attention_equals_the_dense_mask(documents: bool, window: int) -> N
     torch.testing.assert_close(flex, dense, rtol=0, atol=2e-6)
 
 
-def test_a_row_of_one_document_takes_the_causal_path() -> None:
-    one, two = torch.full((2, 9), 4), torch.cat([segments_of([9]), segments_of([4, 5])])
-    assert document_starts(None) is None and document_starts(one) is None and document_starts(two) is not None
-    assert visible(None, 0, 9, 0, CPU) is None
-    assert visible(None, 0, 9, 9, CPU) is None  # a window as long as the text or longer
-    mask = visible(None, 0, 9, 8, CPU)
-    assert isinstance(mask, Tensor) and not mask[8, 0] and mask[7, 0]
-    model = random_model()
-    ids = random_ids((2, 9))
-    assert torch.equal(model(ids, one), model(ids))
-
-
-@pytest.mark.parametrize("window", [0, 1, 6, 25])
+@pytest.mark.parametrize("window", [0, 6])
 def test_the_cache_in_any_pieces_equals_no_cache(window: int) -> None:
     model = random_model(window=window).double()
     ids = random_ids((2, 40))
@@ -322,30 +219,12 @@ def test_the_cache_in_any_pieces_equals_no_cache(window: int) -> None:
         torch.testing.assert_close(cached, model(ids), rtol=0, atol=1e-10)
 
 
-def test_a_window_with_a_cache_looks_at_no_key_beyond_it() -> None:
-    model = random_model(window=6)
-    cache = model.new_cache(20)
-    with torch.no_grad():
-        model(random_ids((1, 12)), cache=cache)
-        for keys, values in cache.layers.values():
-            keys[:, :, :7], values[:, :, :7] = torch.nan, torch.nan  # the next token, at 12, sees 7 to 12
-        assert model(random_ids((1, 1)), cache=cache).isfinite().all()
-
-
-def test_padding_on_the_right_changes_nothing() -> None:
-    model = random_model().double()
-    ids = random_ids((1, 20))
-    padded = torch.cat([ids, torch.ones(1, 12, dtype=torch.int64)], dim=1)
-    torch.testing.assert_close(model(padded)[:, :20], model(ids), rtol=0, atol=1e-10)
-
-
 # ---- model -------------------------------------------------------------------------------------------
 
 # The model's norm, its parts and its initial weights.
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("wide_weight", [False, True])  # as under autocast
+@pytest.mark.parametrize(("dtype", "wide_weight"), [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)])
 @pytest.mark.rounding
 def test_rms_norm_equals_transformers_to_the_bit(dtype: torch.dtype, wide_weight: bool) -> None:
     ours, theirs = RMSNorm(32, 1e-5), LlamaRMSNorm(32, 1e-5)
@@ -355,7 +234,7 @@ def test_rms_norm_equals_transformers_to_the_bit(dtype: torch.dtype, wide_weight
     x, again = x.clone().requires_grad_(), x.clone().requires_grad_()
     assert torch.equal(ours(x), theirs(again))
     ours(x).sum().backward(), theirs(again).sum().backward()
-    tolerance = {torch.bfloat16: 1e-2, torch.float16: 4e-3}.get(dtype, 1e-6)  # corpusmill does not round n before the sum
+    tolerance = {torch.bfloat16: 1e-2}.get(dtype, 1e-6)  # corpusmill does not round n before the sum
     torch.testing.assert_close(x.grad, again.grad, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=tolerance, atol=tolerance)
 
@@ -397,30 +276,3 @@ print((peak() - before) * 1024 / (4 * arch.parameters()))
 def test_a_new_model_takes_its_memory_once() -> None:
     peak = float(subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True, timeout=120).stdout)
     assert 0.8 < peak < 1.4
-
-
-@pytest.mark.rounding
-def test_initial_values_do_not_depend_on_the_type() -> None:
-    arch = random_model().arch
-    wide, narrow = new_model(arch, 1), Llama(arch).bfloat16()
-    initialise(narrow, 1)
-    assert all(torch.equal(a.bfloat16(), b) for a, b in zip(wide.parameters(), narrow.parameters(), strict=True))
-
-
-@pytest.mark.rounding
-def test_parts_in_a_row_compute_and_begin_as_the_whole() -> None:
-    whole = random_model().double()
-    first, last = random_model().double(), random_model().double()
-    first.model.norm = first.lm_head = last.model.embed_tokens = None
-    for part, gone in ((first, "2"), (last, "0"), (last, "1")):
-        del part.model.layers[gone]
-    ids = random_ids((2, 30))
-    segments = (torch.arange(30) // 11).expand(2, -1)
-    assert torch.equal(last(first(ids, segments), segments), whole(ids, segments))
-    caches = first.new_cache(), last.new_cache()
-    pieces = [last(first(piece, cache=caches[0]), cache=caches[1]) for piece in ids.split(6, dim=1)]
-    torch.testing.assert_close(torch.cat(pieces, dim=1), whole(ids), rtol=0, atol=1e-10)
-    for part in (whole, first, last):
-        initialise(part, 5)
-    assert set(first.state_dict()) | set(last.state_dict()) == set(whole.state_dict())
-    assert all(torch.equal(values, whole.state_dict()[name]) for part in (first, last) for name, values in part.state_dict().items())

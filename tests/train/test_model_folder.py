@@ -16,6 +16,8 @@ from corpusmill.train.model import Llama, initialise
 from corpusmill.train.model_folder import from_hugging_face, load_model, save_model, to_hugging_face
 from corpusmill.train.options import PRESETS, Architecture, ModelConfig
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+
 # ---- checkpoint --------------------------------------------------------------------------------------
 
 
@@ -49,7 +51,7 @@ def test_missing_folder_and_files_are_named(folder: Path) -> None:
         load_model(folder)
 
 
-@pytest.mark.parametrize("left", [0, 4, 100, -1])
+@pytest.mark.parametrize("left", [0, -1])
 def test_weights_cut_short(folder: Path, left: int) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:left])
@@ -74,23 +76,24 @@ def test_weights_that_the_model_does_not_have(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "message"),
     [
-        {"model_type": "gpt2"},
-        {"rope_parameters": {"rope_type": "yarn"}},
-        {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "mscale": 0.5}},
-        {"attention_bias": True},
-        {"num_key_value_heads": 3},
-        {"hidden_size": "x"},
+        ({"model_type": "gpt2"}, "model_type is 'gpt2'"),
+        ({"hidden_size": "x"}, ""),
+        ({"num_key_value_heads": 3}, ""),
+        ({"rope_parameters": YARN | {"mscale": 0.5}}, ""),
+        ({"rope_parameters": None, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type 'dynamic' is not supported"),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5, expected 1.0"),
+        (
+            {"model_type": "qwen3", "num_hidden_layers": 2, "use_sliding_window": True, "max_window_layers": 1},
+            "some layers have a sliding window",
+        ),
     ],
 )
-def test_configurations_that_this_model_is_not(folder: Path, changes: dict[str, object]) -> None:
+def test_configurations_that_this_model_is_not(folder: Path, changes: dict[str, object], message: str) -> None:
     edit(folder / "config.json", **changes)
-    with pytest.raises(InputError, match=r"config\.json: "):
+    with pytest.raises(InputError, match=rf"config\.json: .*{message}"):
         load_model(folder)
-
-
-def test_configuration_that_is_no_json(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "lla')
     with pytest.raises(InputError, match=r"config\.json: not the configuration"):
         load_model(folder)
@@ -109,22 +112,15 @@ def test_the_tokenizer_of_another_model(folder: Path) -> None:
 SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
 GROUPED = SHAPE | {"num_key_value_heads": 2, "max_position_embeddings": 64}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 RAMP = {"beta_fast": 16.0, "beta_slow": 2.0}
 
 OURS: dict[str, tuple[dict[str, Any], str]] = {
     "plain": ({}, "Llama"),
-    "tied": ({"tied": True}, "Llama"),
     "one key-value head": ({"kv_heads": 1}, "Llama"),
     "llama3": ({"rope_scaling": LLAMA3, "rope_theta": 500.0}, "Llama"),
-    "yarn": ({"rope_scaling": YARN}, "Llama"),
-    "yarn, another ramp": ({"rope_scaling": YARN | RAMP}, "Llama"),
-    "yarn, own factor": ({"rope_scaling": YARN | {"attention_factor": 0.9}}, "Llama"),
+    "yarn, another ramp, own factor": ({"rope_scaling": YARN | RAMP | {"attention_factor": 0.9}}, "Llama"),
     "window": ({"window": 11}, "Mistral"),
-    "window of one": ({"window": 1}, "Mistral"),
-    "window beyond the text": ({"window": 60}, "Mistral"),
     "heads that do not divide the width": ({"heads": 6, "head_dim": 10}, "Mistral"),
-    "qk-norm": ({"qk_norm": True}, "Qwen3"),
     "qk-norm, tied": ({"qk_norm": True, "tied": True}, "Qwen3"),
     "qk-norm, window, yarn": ({"qk_norm": True, "window": 7, "rope_scaling": YARN}, "Qwen3"),
 }
@@ -147,11 +143,8 @@ THEIRS: dict[str, PretrainedConfig] = {
     "llama": LlamaConfig(**SHAPE, rope_parameters={"rope_type": "default", "rope_theta": 500.0}),
     "llama, tied, grouped": LlamaConfig(**GROUPED, tie_word_embeddings=True, head_dim=24, rms_norm_eps=1e-5),
     "llama3": LlamaConfig(**GROUPED, rope_parameters=LLAMA3 | {"rope_theta": 5e5}),
-    "yarn": LlamaConfig(**GROUPED, rope_parameters=YARN | {"rope_theta": 1e6}),
     "yarn, older keys": LlamaConfig(**GROUPED, rope_theta=777.0, rope_scaling={**YARN, "type": "yarn"}),
     "mistral": MistralConfig(**GROUPED, sliding_window=9, head_dim=8),
-    "mistral without a window": MistralConfig(**GROUPED, sliding_window=None),
-    "qwen3": Qwen3Config(**GROUPED, head_dim=32),
     "qwen3, tied, yarn": Qwen3Config(**GROUPED, head_dim=16, tie_word_embeddings=True, rope_parameters=YARN | {"rope_theta": 1e6}),
     "qwen3, window": Qwen3Config(**GROUPED, head_dim=16, use_sliding_window=True, sliding_window=5, max_window_layers=0),
 }
@@ -196,23 +189,6 @@ def test_a_configuration_that_leaves_keys_out_has_the_defaults_of_transformers()
         config = theirs(**shape)
         assert (ours.kv_heads, ours.head_dim, ours.norm_eps) == (config.num_key_value_heads, config.head_dim, config.rms_norm_eps)
         assert ours.window == (getattr(config, "sliding_window", None) or 0)
-
-
-@pytest.mark.parametrize(
-    "changes,message",
-    [
-        ({"model_type": "gpt2"}, "model_type is 'gpt2'"),
-        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type 'dynamic' is not supported"),
-        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5, expected 1.0"),
-        ({"mlp_bias": True}, "mlp_bias is True, expected False"),
-        ({"model_type": "qwen3", "use_sliding_window": True, "max_window_layers": 1}, "some layers have a sliding window"),
-        ({"rope_scaling": LLAMA3 | {"low_freq_factor": 4.0}}, "low_freq_factor 4.0 is not below high_freq_factor 4.0"),
-    ],
-)
-@pytest.mark.rounding
-def test_what_this_model_can_not_do_is_said(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        from_hugging_face({**GROUPED, "model_type": "llama", **changes})
 
 
 @pytest.mark.rounding
@@ -265,32 +241,6 @@ def test_published_weights_have_our_names_and_shapes(name: str) -> None:
     assert arch.parameters() == theirs.num_parameters() == sum(p.numel() for p in ours.parameters()) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_shrunk_published_models_give_our_logits(tmp_path: Path, name: str) -> None:
-    """The models have few narrow layers, and a context and window shorter than 40 tokens; all other settings are as published."""
-    kind, settings = PUBLISHED[name]
-    shrunk = settings | {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 16}
-    shrunk |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
-    if settings.get("sliding_window"):
-        shrunk["sliding_window"] = 12
-    if "rope_scaling" in settings:
-        shrunk["rope_scaling"] = settings["rope_scaling"] | {"original_max_position_embeddings": 16}
-    torch.manual_seed(2)
-    theirs = AutoModelForCausalLM.from_config(kind(**shrunk), dtype=torch.float64)
-    for p in theirs.parameters():
-        p.data += torch.randn(p.shape, dtype=torch.float64) * 0.2
-    theirs.save_pretrained(tmp_path / "theirs")
-    ours = load_model(tmp_path / "theirs", dtype=torch.float64)
-    save_model(ours, tmp_path / "ours")
-    again = AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
-    assert type(again) is type(theirs)
-    ids = random_ids((2, 40))
-    with torch.no_grad():
-        expected = theirs(ids).logits
-        torch.testing.assert_close(ours(ids), expected, rtol=0, atol=1e-10)
-        torch.testing.assert_close(again(ids).logits, expected, rtol=0, atol=1e-10)
-
-
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_built_by_transformers_with_as_many_parameters(name: str) -> None:
     arch = ModelConfig.model_validate({"preset": name}).architecture(1000)
@@ -302,12 +252,6 @@ def test_every_preset_is_built_by_transformers_with_as_many_parameters(name: str
     body = arch.parameters() - 1000 * arch.width * (1 if arch.tied else 2)
     if name[0].isdigit():
         assert body == pytest.approx(float(name[:-1]) * 1e6, rel=0.25)
-
-
-def test_the_smallest_preset_is_no_larger_than_nanogpt_s_model_on_characters() -> None:
-    """nanoGPT's CPU configuration has 804,096 parameters with the 65 characters of Shakespeare."""
-    for changes in ({}, {"qk_norm": True}):
-        assert ModelConfig.model_validate({"preset": "0.8m", **changes}).architecture(65).parameters() <= 804_096
 
 
 def test_a_recipe_changes_a_preset() -> None:

@@ -65,7 +65,7 @@ def test_a_killed_raylet_and_a_new_one(
 
     def disturb() -> None:
         until(lambda: marker.exists() and marker.read_text())
-        (node,) = [number for number in (1, 2) if int(marker.read_text()) in cluster.processes(number)]
+        (node,) = [number for number in (1, 2) if int(marker.read_text().split()[0]) in cluster.processes(number)]
         cluster.kill(node)
         until(lambda: "waiting for room" in printed())
         cluster.add({"CPU": CPUS})

@@ -43,18 +43,6 @@ def test_cosine_and_linear_are_torchs() -> None:
         assert fractions(schedule=ours, warmup=0) == pytest.approx(values, abs=1e-9)
 
 
-def test_wsd_is_constant_and_then_falls_in_a_line() -> None:
-    values = fractions(schedule="wsd", decay_fraction=0.2, min_lr=0.0)
-    assert values[9] == pytest.approx(10 / 11) and set(values[10:81]) == {1.0}
-    assert values[80:] == pytest.approx([1 - i / 20 for i in range(20)])
-
-
-def test_more_warmup_than_steps_and_no_steps_are_no_error() -> None:
-    assert fractions(warmup=1000)[99] == pytest.approx(100 / 1001)
-    assert lr_fraction(0, LoopConfig(steps=0, warmup=0)) == 1.0
-    assert fractions(schedule="constant", warmup=0) == [1.0] * 100
-
-
 def test_wsd_ends_as_transformers_does() -> None:
     """transformers begins its warm-up at rate 0 and holds the peak a step longer, so both are compared from the peak on."""
     from transformers import get_wsd_schedule
@@ -69,19 +57,6 @@ def test_wsd_ends_as_transformers_does() -> None:
             scheduler.step()
         found = fractions(schedule="wsd", decay=ours, decay_fraction=0.25, min_lr=0.1)
         assert found[10:] == pytest.approx(values[10:], abs=1e-9), ours
-
-
-def test_cosine_is_transformers_after_the_warmup() -> None:
-    from transformers import get_cosine_schedule_with_warmup
-
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = get_cosine_schedule_with_warmup(optimizer, 10, 100)
-    values = []
-    for _ in range(100):
-        values.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    assert fractions(schedule="cosine")[10:] == pytest.approx(values[10:], abs=1e-9)
 
 
 SHAPES = st.fixed_dictionaries(
@@ -148,7 +123,7 @@ def test_adamw_equals_torch_and_decays_matrices_only() -> None:
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has no Muon of its own before 2.9")
-@pytest.mark.parametrize("shape", [(16, 16), (32, 16), (16, 32)])
+@pytest.mark.parametrize("shape", [(32, 16), (16, 32)])
 @pytest.mark.rounding
 def test_muon_follows_torch_within_its_bf16(shape: tuple[int, int]) -> None:
     ours, theirs = (torch.nn.Parameter(torch.zeros(shape)) for _ in range(2))
@@ -182,24 +157,3 @@ def test_muon_has_the_matrices_inside_the_layers_and_adamw_the_rest() -> None:
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
     }  # fmt: skip
     assert {names[p] for p in adamw.groups[0][0]} == {"model.embed_tokens.weight", "lm_head.weight"}
-
-
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
-@pytest.mark.rounding
-def test_state_goes_out_and_comes_back(kind: str) -> None:
-    config = OptimizerConfig(kind=kind)  # type: ignore[arg-type]
-    first, second = model_with_gradients(), model_with_gradients()
-    a = Optimizer(dict(first.named_parameters()), config)
-    for step in range(3):
-        give_gradients(first, step)
-        a.step(1.0)
-    second.load_state_dict(first.state_dict())
-    b = Optimizer(dict(second.named_parameters()), config)
-    saved, fresh = a.state(), b.state()
-    assert saved.keys() == fresh.keys() and all(not t.any() for t in fresh.values())
-    for name, t in fresh.items():
-        t.copy_(saved[name])
-    for model, optimizer in ((first, a), (second, b)):
-        give_gradients(model, 9)
-        optimizer.step(1.0)
-    assert all(torch.equal(p, q) for p, q in zip(first.parameters(), second.parameters()))

@@ -12,7 +12,7 @@ import torch
 import zstandard
 from small_models import random_ids, random_model
 
-from corpusmill.pipeline.errors import InputError, NothingKept
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.data import IGNORED, pack
 from corpusmill.train.model_folder import load_model, save_model
@@ -21,7 +21,6 @@ from corpusmill.train.sft_job import (
     Example,
     build_examples,
     dropped_table,
-    examples_table,
     grown,
     prepare,
     prepared_folder,
@@ -46,10 +45,8 @@ def example(*contents: str) -> Example:
         {"messages": [TURNS[0], {"role": "assistant", "content": [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]}]},
         {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
         {"instruction": "Hi", "input": "", "output": "Hello"},
-        {"instruction": "Hi", "output": "Hello", "input": None},
         {"prompt": "Hi", "completion": "Hello"},
         {"prompt": TURNS[:1], "completion": TURNS[1:]},
-        {"prompt": TURNS[:1], "completion": "Hello"},
     ],
 )
 def test_formats(tmp_path, row):
@@ -91,14 +88,10 @@ def test_containers(tmp_path):
     ("name", "content", "message"),
     [
         ("a.txt", b"x", r"a\.txt: the name does not tell the format"),
-        ("a.parquet.gz", b"x", r"a\.parquet\.gz: the name does not tell the format"),
         ("a.json", b"{}", r"a\.json: a \.json file of examples is one array"),
-        ("a.json", b"[{]", r"a\.json: not JSON \(Expecting property name"),
         ("a.jsonl", b"[1]\n2", r"a\.jsonl: none of its 2 rows is an example; .*a\.jsonl:1: expected an object with named fields, not list"),
-        ("a.jsonl.gz", b"no gzip", r"a\.jsonl\.gz: not a whole gzip file"),
         ("a.jsonl.gz", gzip.compress(b"{}" * 999, mtime=0)[:-9], r"a\.jsonl\.gz: not a whole gzip file \(Truncated"),
         ("a.jsonl.zst", b"no zstd", r"a\.jsonl\.zst: not a whole zstd file"),
-        ("a.jsonl.zst", zstandard.compress(b"{}" * 999)[:-9], r"a\.jsonl\.zst: not a whole zstd file \(Truncated"),
         ("a.parquet", b"PAR1", r"a\.parquet: not a readable Parquet file"),
     ],
 )
@@ -114,12 +107,9 @@ def test_bad_files_are_one_sentence_with_their_place(tmp_path, name, content, me
         (b'{"a": "\xff"}', "invalid_utf8", r"a\.jsonl:3: byte 7 is not UTF-8"),
         (b'{"messages": [', "not_json", r"a\.jsonl:3: not JSON"),
         pytest.param(b"[" * 100_000, "not_json", r"a\.jsonl:3: not JSON", id="deep"),
-        pytest.param(b"9" * 10_000, "not_json", r"a\.jsonl:3: not JSON", id="digits"),
-        (b'"text"', "no_example", r"a\.jsonl:3: expected an object with named fields, not str"),
         (b'{"\\u001b[31m": 1}', "no_example", r"a\.jsonl:3: no example .* it has [^\x1b]*\."),
         (b'{"prompt": "a", "completion": "\\ud800"}', "no_example", r"a\.jsonl:3: character 0 is half of a surrogate pair"),
         (b'{"prompt": 1, "completion": "b"}', "no_example", r"a\.jsonl:3: `prompt` is a int, expected text"),
-        (b'{"messages": []}', "no_example", r"a\.jsonl:3: expected a list of messages"),
         (b'{"messages": [{"role": "user"}]}', "no_example", r"a\.jsonl:3, message 1: `content` is missing"),
         (
             b'{"messages": [{"role": "user", "content": [{"type": "image"}]}]}',
@@ -127,9 +117,7 @@ def test_bad_files_are_one_sentence_with_their_place(tmp_path, name, content, me
             r"message 1: `content` has parts that are no text",
         ),
         (b'{"messages": [{"role": ["x"], "content": "y"}]}', "unknown_role", r"message 1: the role \['x'\] is not known"),
-        (b'{"messages": [{"role": "tool", "content": "y"}]}', "tool_turn", r"message 1: a turn of a tool"),
         (b'{"messages": [{"role": "assistant", "content": null, "tool_calls": [{}]}]}', "tool_turn", r"message 1: a turn of a tool"),
-        (b'{"conversations": [{"from": "observation", "value": "y"}]}', "tool_turn", r"message 1: a turn of a tool"),
     ],
 )
 def test_a_row_that_is_no_example_is_reported_and_the_others_go_on(tmp_path, encoder, line, rule, sentence):
@@ -143,20 +131,6 @@ def test_a_row_that_is_no_example_is_reported_and_the_others_go_on(tmp_path, enc
     assert dropped_table([good, bad])["failed"].to_pylist() == [[rule]]
 
 
-def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match=r"a\.jsonl: can't be read \(No such file"):
-        read_examples([str(tmp_path / "a.jsonl")], 0.1)
-
-
-@pytest.mark.parametrize("roles", ["au", "aua", "uua", "uaa", "sua", "ausa", "uau"])
-def test_turns_in_any_order_are_kept_and_every_answer_is_learned(encoder, roles):
-    names = {"a": "assistant", "u": "user", "s": "system"}
-    messages = [{"role": names[role], "content": f"{names[role]} {n}"} for n, role in enumerate(roles)]
-    prepared = prepare(Example("x", None, "file", False, messages), encoder, 99)
-    learned = encoder.tokenizer.decode(prepared.tokens.ids[prepared.tokens.mask].tolist(), skip_special_tokens=False)
-    assert learned == "".join(f"assistant {n}<|im_end|>" for n, role in enumerate(roles) if role == "a")
-
-
 def test_a_conversation_that_the_template_refuses_is_dropped_with_its_sentence(tokenizer_json):
     source = "{% if messages[0].role != 'user' %}{{ raise_exception('roles must alternate') }}{% endif %}" + CHATML
     prepared = prepare(example("Hi"), ChatEncoder(tokenizer_json, ChatTemplate(source, "x.jinja")), 64)
@@ -166,41 +140,6 @@ def test_a_conversation_that_the_template_refuses_is_dropped_with_its_sentence(t
     assert (
         prepared.failed == ["template_refused"] and prepared.note == "x.jinja: the conversation can't be rendered (roles must alternate)."
     )
-
-
-def test_a_long_example_is_cut_before_it_is_packed(encoder):
-    long = prepare(example("Tell.", "grain " * 200), encoder, 64)
-    assert long.truncated and len(long.tokens.ids) == 65 and long.n_tokens > 65 and not long.failed
-
-
-@pytest.mark.parametrize(
-    ("contents", "failed"),
-    [
-        (("Hi", "Hello"), []),
-        (("Nobody answers.",), ["no_answer"]),
-        (("Hi", " \n"), ["empty_answer"]),
-        (("grain " * 200, "Yes."), ["too_long"]),
-    ],
-)
-def test_what_is_dropped(encoder, contents, failed):
-    prepared = prepare(example(*contents), encoder, 64)
-    assert prepared.failed == failed and (prepared.tokens is None) == bool(failed)
-    (row,) = report_table([prepared]).to_pylist()
-    assert row["failed"] == failed and row["kept"] is not bool(failed)
-    assert row["chars_out"] == (0 if failed else row["chars_in"])
-
-
-def test_real_instructions(shared_data, encoder):
-    found = read_examples([str(shared_data / "sft" / "rasbt_instructions.jsonl")], 0.1)
-    assert len(found) == 1100 and 60 < sum(e.held_out for e in found) < 160
-    prepared = [prepare(e, encoder, 256) for e in found]
-    assert not any(p.failed for p in prepared)
-    assert examples_table(found).num_rows == 1100
-
-
-def test_what_is_no_example_says_what_it_has(shared_data):
-    with pytest.raises(InputError, match=r"none of its 175 rows is an example; .*seed\.jsonl:1: no example .* it has id, instances, "):
-        read_examples([str(shared_data / "sft" / "self_instruct_seed.jsonl")], 0.1)
 
 
 def test_documents_that_are_held_out_stay_held_out():
@@ -235,15 +174,7 @@ def test_new_rows_are_the_mean_as_transformers_has_it(tmp_path, tied):
     torch.testing.assert_close(logits[..., 97:], model(ids).mean(-1, keepdim=True).expand(-1, -1, 4), rtol=1e-4, atol=1e-5)
 
 
-def test_spare_rows_are_used_and_set():
-    model = random_model()
-    ours = grown(model, [95, 96])
-    assert ours.arch.vocab_size == 97 and torch.equal(ours.lm_head.weight[:95], model.lm_head.weight[:95])
-    torch.testing.assert_close(ours.lm_head.weight[95:], model.lm_head.weight[:95].mean(0).expand(2, -1))
-    assert grown(model, []) is model
-
-
-@pytest.mark.parametrize(("tied", "rows"), [(False, 0), (True, 0), (False, 40)])
+@pytest.mark.parametrize(("tied", "rows"), [(True, 0), (False, 40)])
 def test_the_folder_opens_in_transformers_and_its_files_agree(tmp_path, tokenizer_json, tied, rows):
     """`rows` is the number of rows that the embedding has beyond the tokenizer's tokens."""
     size = len(json.loads(tokenizer_json)["model"]["vocab"])
@@ -315,12 +246,13 @@ def chat_of(run):
 
 
 def test_llama_3s_template_brings_its_tokens(pretrained_run, execute, tmp_path):
-    execute(pretrained_run, stage(template="llama3"))
+    quick = stage(template="llama3", loop={"threads": 1, "steps": 4})
+    execute(pretrained_run, quick)
     metrics, (chat, config) = metrics_of(pretrained_run), chat_of(pretrained_run)
-    assert metrics["held_out_loss_after"] < metrics["held_out_loss_before"] - 0.5
+    assert metrics["held_out_loss_after"] < metrics["held_out_loss_before"]
     assert chat.template.source == LLAMA3 and config["eos_token_id"] == chat.special_ids["<|eot_id|>"]
     assert not list((tmp_path / "run/sft/checkpoints").glob("*/start"))
-    assert execute(pretrained_run, stage(template="llama3")).performed == 0
+    assert execute(pretrained_run, quick).performed == 0
 
 
 def test_a_template_of_a_file_goes_with_the_model(pretrained_run, execute, tmp_path):
@@ -335,31 +267,8 @@ def test_a_template_of_a_file_goes_with_the_model(pretrained_run, execute, tmp_p
     assert execute(pretrained_run, stage(**changes)).performed == 2
 
 
-def test_a_template_that_is_none():
-    with pytest.raises(ValueError, match=r"mistral is no template; those are keep, chatml, llama3, or a file that ends with \.jinja"):
-        SftConfig(template="mistral")
-
-
-def test_killed_and_started_again_it_gives_the_same_bytes(pretrained_run, execute, tree, tmp_path, monkeypatch):
-    from corpusmill.train.checkpoint import States
-
-    short = {**QUICK["loop"], "steps": 9, "save_every": 3}
-    execute(pretrained_run, stage(loop=short))
-    undisturbed = tree(tmp_path / "run")
-    pretrained_run.remove_folder("sft")
-    save = States.save
-
-    def save_and_die(self, step, *rest):
-        save(self, step, *rest)
-        if step == 6:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(States, "save", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
-        execute(pretrained_run, stage(loop=short))
-    monkeypatch.undo()
-    execute(pretrained_run, stage(loop=short))
-    assert tree(tmp_path / "run") == undisturbed
+def test_killed_and_started_again_it_gives_the_same_bytes(pretrained_run, killed_and_resumed):
+    killed_and_resumed(pretrained_run, stage(loop={**QUICK["loop"], "steps": 4, "save_every": 2}))
 
 
 def test_files_take_the_place_of_documents(pretrained_run, execute, tmp_path):
@@ -377,30 +286,6 @@ def test_files_take_the_place_of_documents(pretrained_run, execute, tmp_path):
     assert report[60]["id"] == f"{path}:61" and report[60]["failed"] == ["empty_answer"] and not report[60]["kept"]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"instruction": 1}\n{"instruction": ', r"own\.jsonl: none of its 2 rows is an example; .*own\.jsonl:1: no example"),
-        ('{"text": "a"}', r"own\.jsonl:1: no example that can be learned from: .* it has text\."),
-        ('{"messages": [{"role": "tool", "content": "x"}]}', r"own\.jsonl:1, message 1: a turn of a tool"),
-        ("", r"own\.jsonl: the file is empty"),
-        ('{"messages": [{"role": "user", "content": "x"}]}', r"none of 1 examples can be learned from \(no_answer 1\)"),
-    ],
-)
-def test_bad_files_are_one_sentence(pretrained_run, execute, tmp_path, content, message):
-    path = tmp_path / "own.jsonl"
-    path.write_text(content)
-    with pytest.raises(NothingKept if "none of 1 examples" in message else InputError, match=message):
-        execute(pretrained_run, stage(files=[str(path)], per_document=8))
-
-
-def test_a_template_that_marks_nothing_is_refused(pretrained_run, execute):
-    model = pretrained_run.child("pretrain/model")
-    model.write_bytes("chat_template.jinja", b"{% for m in messages %}{{ m.content }}{% endfor %}")
-    with pytest.raises(InputError, match=r"chat_template\.jinja: marks nothing that the assistant says"):
-        execute(pretrained_run, stage())
-
-
 # ---- trl labels --------------------------------------------------------------------------------------
 
 # Ids and labels of packed conversations, against those with which TRL's SFTTrainer would train (`assistant_only_loss`).
@@ -413,7 +298,7 @@ TRL_TURNS = {
     "u": ("user", " What is a mill,\n\nand why?"),
     "a": ("assistant", "It grinds größere Körner 谢谢.\n"),
 }
-ROLES = ["ua", "sua", "uaua", "suauaua", "au", "uua", "uaa", "uau", "ua" * 9, "u" * 19 + "a"]
+ROLES = ["ua", "suauaua", "au", "uua", "uaa", "uau", "ua" * 9, "u" * 19 + "a"]
 
 
 def conversations() -> list[list[dict[str, str]]]:

@@ -66,12 +66,6 @@ def test_a_document_that_is_there_twice_counts_once():
     assert len(tasks.choose([table(5), table(5)], "salt", 100, 1, lambda s: tasks.instructions(s, 200))) == 5
 
 
-def test_a_share_is_held_out():
-    held_out = sum(tasks.is_held_out(f"d{n}", 0.1) for n in range(2000))
-    assert 150 < held_out < 250
-    assert all(tasks.is_held_out(f"d{n}", 0.2) for n in range(2000) if tasks.is_held_out(f"d{n}", 0.1))
-
-
 @given(st.text(max_size=300), st.integers(1, 120))
 def test_cut_is_a_prefix_within_the_limit(text, limit):
     found = tasks.cut(text, limit)

@@ -42,29 +42,11 @@ CONVERSATION = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    gpt4 = r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(gpt4), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=500, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    tokenizer.train_from_iterator(["assistant user system\n\n the machine that grinds grain, a mill is what it is"] * 20, trainer)
+def folder(tmp_path_factory, tokenizer_json) -> Path:
     path = tmp_path_factory.mktemp("model")
-    tokenizer.save(str(path / "tokenizer.json"))
-    for name, content in template_files(256).items():
+    for name, content in {"tokenizer.json": tokenizer_json, **template_files(256)}.items():
         (path / name).write_bytes(content)
     return path
-
-
-@pytest.fixture(scope="module")
-def encoder(folder) -> ChatEncoder:
-    return load_chat(Storage(str(folder)))
 
 
 @pytest.fixture(scope="module", params=["chatml", "llama3"])
@@ -88,8 +70,7 @@ def test_transformers_loads_the_same_special_tokens(named):
     assert peer.chat_template == ours.template.source and end_of_answers(ours) == end
 
 
-@pytest.mark.parametrize("prompt", [False, True])
-@pytest.mark.parametrize("turns", range(1, 6))
+@pytest.mark.parametrize(("turns", "prompt"), [(2, True), (4, True), (5, False)])
 def test_text_equals_transformers(named, turns, prompt):
     ours, peer = named
     expected = peer.apply_chat_template(CONVERSATION[:turns], tokenize=False, add_generation_prompt=prompt)
@@ -112,19 +93,6 @@ def test_ids_and_mask_equal_transformers(named, turns):
     encoded = ours.encode(messages)
     assert encoded.ids.tolist() == list(expected["input_ids"])
     assert encoded.mask.tolist() == [bool(flag) for flag in expected["assistant_masks"]]
-
-
-def test_mask_is_on_the_content_and_the_end_token_of_every_assistant_turn(encoder):
-    encoded = encoder.encode(CONVERSATION)
-    borders = np.flatnonzero(np.diff(encoded.mask.astype(int), prepend=0, append=0)).reshape(-1, 2)
-    learned = [encoder.tokenizer.decode(encoded.ids[start:end].tolist(), skip_special_tokens=False) for start, end in borders]
-    assert learned == ["A machine that grinds." + IM_END, "Grain — größer als Sand. 谢谢" + IM_END]
-
-
-def test_a_prompt_is_the_beginning_of_the_whole_conversation(encoder):
-    prompt, whole = encoder.encode(CONVERSATION[:4], add_generation_prompt=True), encoder.encode(CONVERSATION)
-    assert whole.ids[: len(prompt.ids)].tolist() == prompt.ids.tolist()
-    assert not prompt.mask[-1] and whole.mask[len(prompt.ids)]
 
 
 def test_names_of_special_tokens_in_a_message_are_text(encoder):
@@ -152,27 +120,10 @@ def test_a_template_that_python_can_not_compile_is_named():
         ChatTemplate("{% for m in messages %}" * 25 + "{% endfor %}" * 25, "x.jinja")
 
 
-def test_a_template_that_refuses_says_why():
-    template = ChatTemplate("{{ raise_exception('roles must alternate') }}", "x.jinja")
-    with pytest.raises(InputError, match="roles must alternate"):
-        template.pieces(CONVERSATION)
-
-
 def test_a_template_is_sandboxed():
     template = ChatTemplate("{{ messages.__class__.__mro__[1].__subclasses__() }}", "x.jinja")
     with pytest.raises(InputError, match="can't be rendered"):
         template.pieces(CONVERSATION)
-
-
-def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path):
-    with pytest.raises(InputError, match=r"tokenizer\.json: no such file"):
-        load_chat(Storage(str(tmp_path)))
-
-
-def test_a_tokenizer_that_is_none_is_named(tmp_path: Path):
-    (tmp_path / "tokenizer.json").write_text(json.dumps({"a": 1}))
-    with pytest.raises(InputError, match=r"tokenizer\.json: not a tokenizer"):
-        load_chat(Storage(str(tmp_path)))
 
 
 # ---- chat folder -------------------------------------------------------------------------------------
@@ -207,12 +158,10 @@ def learned(encoder: ChatEncoder, messages) -> list[str]:
     return re.findall("\x01([^\x02]*)\x02", "".join(f"\x01{p.text}\x02" if p.learned else p.text for p in pieces).replace("\x02\x01", ""))
 
 
-@pytest.mark.parametrize(
-    "name", ["llama3", "llama3_1", "llama3_2", "qwen2_5_vl", "qwen3_instruct_2507", "lfm2", "gemma3", "cohere", "cohere2"]
-)
+@pytest.mark.parametrize("name", ["llama3_1", "qwen3_instruct_2507", "lfm2", "gemma3", "cohere2"])
 def test_answers_of_a_template_that_marks_none_are_those_that_trl_marks(tokenizer_json, name):
     """TRL has hand-written second versions of these templates, some of which also learn the line break after the end token."""
-    source, marked = published(name), published({"llama3_1": "llama3", "llama3_2": "llama3"}.get(name, name) + "_training")
+    source, marked = published(name), published({"llama3_1": "llama3"}.get(name, name) + "_training")
     tokens = sorted(set(re.findall(r"<\|\w+\|>|<\w+_of_turn>", source)))
     special = {"bos_token": "<|endoftext|>", "eos_token": "<|im_end|>"}
     tokenizer = add_special_tokens(tokenizer_json, tokens)
@@ -241,8 +190,6 @@ def between(content: str) -> str:
         (between("{% generation %}{% endgeneration %}{{ m.content }}"), "marks nothing that the assistant says, so nothing"),
         ("{% generation %}" + between("{{ m.content }}") + "{% endgeneration %}", "marks what the user says"),
         (CHATML.replace("+ '<|im_end|>' }}{% endgeneration %}", "}}{% endgeneration %}<|im_end|>"), "marks no special token at the end"),
-        (CHATML.replace("<|im_", "<|turn_"), "marks no special token at the end"),
-        ("{{ messages[9].content.x }}", "the conversation can't be rendered"),
         ("{{ 1 / 0 }}", "the conversation can't be rendered"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", r"the conversation can't be rendered \(RecursionError\)"),
         ("{{ 'a' * 2 ** 62 }}", r"the conversation can't be rendered \(MemoryError\)"),
@@ -263,41 +210,14 @@ def test_a_pad_token_that_ends_answers_is_refused_and_a_named_template_brings_it
     assert named.template.special["pad_token"] == "<|pad|>" and named.special_ids["<|pad|>"] == 1
 
 
-def test_a_tokenizer_without_the_tokens_gets_them(chat_folder, tokenizer_json):
-    tokenizer = json.loads(tokenizer_json)
-    tokenizer["added_tokens"] = tokenizer["added_tokens"][:1]
-    chat_folder.write_bytes("tokenizer.json", json.dumps(tokenizer).encode())
-    chat_folder.write_bytes("tokenizer_config.json", b'{"bos_token": {"content": "<|endoftext|>"}, "eos_token": "<|endoftext|>"}')
-    with pytest.raises(InputError, match="marks no special token at the end of an answer"):
-        require_learnable(choose_chat(chat_folder))
-    named = choose_chat(chat_folder, "llama3")
-    assert list(named.special_ids) == [
-        "<|endoftext|>",
-        "<|pad|>",
-        "<|begin_of_text|>",
-        "<|start_header_id|>",
-        "<|end_header_id|>",
-        "<|eot_id|>",
-    ]
-    ids = token_ids(chat_files(named, 128))
-    size = len(tokenizer["model"]["vocab"])
-    assert (ids.bos, ids.eos, ids.pad, ids.ends) == (size, size + 3, 1, [0, 3, size + 3])
-    assert named.tokenizer_json == choose_chat(chat_folder, "llama3").tokenizer_json
-
-
 def test_a_token_may_be_an_object_that_holds_it(tokenizer_json):
     config = {"bos_token": {"content": "<|im_start|>"}, "eos_token": {"content": "<|im_end|>", "lstrip": False}, "pad_token": None}
     ids = token_ids({"tokenizer.json": tokenizer_json, "tokenizer_config.json": json.dumps(config).encode()})
     assert (ids.bos, ids.eos, ids.pad, ids.ends) == (IM_START_ID, IM_END_ID, None, [EOT_ID, IM_END_ID])
 
 
-def test_a_template_of_a_file(chat_folder, tmp_path):
+def test_a_template_of_a_file_that_is_none(chat_folder, tmp_path):
     path = tmp_path / "own.jinja"
-    path.write_text(CHATML.replace("'\\n'", "' says\\n'"))
-    encoder = choose_chat(chat_folder, str(path))
-    require_learnable(encoder)
-    assert "user says\nWhat" in "".join(piece.text for piece in encoder.template.pieces(PROBE))
-    assert encoder.fingerprint != choose_chat(chat_folder).fingerprint
     path.write_text("a\n{% for %}")
     with pytest.raises(InputError, match=r"own\.jinja:2: not a valid chat template"):
         choose_chat(chat_folder, str(path))
@@ -328,7 +248,7 @@ def test_line_breaks_that_are_cut_otherwise_once_an_answer_follows_are_a_warning
     assert "a prompt's tokens are not the beginning" in warning
 
 
-@pytest.mark.parametrize("config", [b"{", b"[]", b'{"chat_template": [{"name": "x"}]}', b'{"chat_template": {"default": "x"}}'])
+@pytest.mark.parametrize("config", [b"{", b'{"chat_template": [{"name": "x"}]}'])
 def test_a_configuration_that_is_none_is_named(chat_folder, config):
     chat_folder.write_bytes("tokenizer_config.json", config)
     with pytest.raises(InputError, match=r"tokenizer_config\.json: not a tokenizer's configuration in JSON"):

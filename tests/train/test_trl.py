@@ -77,10 +77,9 @@ def assert_same(ours: Tensor, theirs: Tensor, leaf: Tensor) -> None:
     assert mine.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("beta", [0.1, 2.5])
 @pytest.mark.parametrize(
-    ("name", "theirs", "smoothing"),
-    [("sigmoid", "sigmoid", 0), ("robust", "robust", 0.2), ("ipo", "ipo", 0), ("mean-sigmoid", "sigmoid_norm", 0)],
+    ("name", "theirs", "smoothing", "beta"),
+    [("sigmoid", "sigmoid", 0, 0.1), ("robust", "robust", 0.2, 0.1), ("ipo", "ipo", 0, 2.5), ("mean-sigmoid", "sigmoid_norm", 0, 2.5)],
 )
 def test_dpo(name, theirs, smoothing, beta):
     logps, reference = random_logps(1).requires_grad_(), random_logps(2).sum(1)

@@ -1,6 +1,5 @@
 """Tests the bytes of tokens, and the nats of targets."""
 
-import json
 import math
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_sets import write_token_set
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 
-from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
+from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.data import DataShare
 from corpusmill.train.model import Llama, initialise
@@ -23,40 +22,15 @@ from corpusmill.train.validation import MOST_GROUPS, OTHERS, UNKNOWN, TextSums, 
 
 # ---- bits --------------------------------------------------------------------------------------------
 
-TEXT = "Größe, naïve café: 東京 🙂 and the and the and then"
 
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=280, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator([TEXT] * 4, trainer)
-    return tokenizer
-
-
-def test_bytes_of_tokens_add_up_to_the_text(tokenizer: Tokenizer) -> None:
-    sizes = token_bytes(tokenizer.to_str().encode())
-    ids = tokenizer.encode(TEXT).ids
-    assert sizes[ids].sum() == len(TEXT.encode()) and sizes[:4].tolist() == [0, 0, 0, 0] and len(sizes) == tokenizer.get_vocab_size()
-
-
-def test_characters_as_tokens_count_their_utf8_bytes() -> None:
-    tokenizer = {"model": {"vocab": {"a": 0, "ß": 1, "東": 2}}, "added_tokens": [{"id": 3, "content": "<x>", "special": True}]}
-    assert token_bytes(json.dumps(tokenizer).encode()).tolist() == [1, 2, 3, 0]
-
-
-def model() -> Llama:
-    model = Llama(Architecture(vocab_size=300, layers=1, width=16, heads=2, kv_heads=2, head_dim=8, ffn=16, context=64))
-    initialise(model, 0)
-    return model.double()
-
-
-def test_masked_targets_cost_nothing_and_nothing_is_nan() -> None:
-    ids = torch.tensor([[5, 6, 7]])
-    assert LocalModel(model(), "fp32").nats(ids, torch.tensor([[-100, 8, -100]]), None).tolist()[0] == pytest.approx([0, math.log(300), 0])
+def test_bytes_of_tokens_add_up_to_the_text(tokenizer_json: bytes) -> None:
+    sizes, tokenizer = token_bytes(tokenizer_json), Tokenizer.from_str(tokenizer_json.decode())
+    text = "Größe, naïve café: 東京 🙂, the mill and the miller"
+    assert (
+        sizes[tokenizer.encode(text).ids].sum() == len(text.encode())
+        and sizes[:4].tolist() == [0, 0, 0, 0]
+        and len(sizes) == tokenizer.get_vocab_size()
+    )
 
 
 # ---- intervals ---------------------------------------------------------------------------------------
@@ -69,18 +43,6 @@ def test_wilson_against_its_published_values():
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
     low, high = wilson(0, 20, 0.95)
     assert (round(low, 4), round(high, 4)) == (0.0, 0.1611)
-
-
-def test_the_bootstrap_of_a_mean_is_the_normal_interval():
-    values = np.random.default_rng(0).normal(3.0, 1.0, 400)
-    low, high = bootstrap_ratio(values, np.ones(400), 4000, 0.95, 0)
-    spread = 1.96 * values.std() / 20
-    assert low == pytest.approx(values.mean() - spread, abs=0.02)
-    assert high == pytest.approx(values.mean() + spread, abs=0.02)
-
-
-def test_equal_documents_leave_no_doubt():
-    assert bootstrap_ratio(np.full(9, 2.0), np.full(9, 4.0), 100, 0.95, 0) == (0.5, 0.5)
 
 
 def test_documents_without_bytes_are_left_out():
@@ -134,7 +96,7 @@ class Ranks(LocalModel):
         return torch.stack(self.parts).sum(0)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(sets=SETS, mask=st.booleans(), batch=st.integers(1, 5), of=st.integers(1, 3))
 def test_nats_bytes_and_tokens_of_each_document_by_hand_for_any_batch_and_any_shares(tmp_path_factory, sets, mask, batch, of) -> None:
     folder = tmp_path_factory.mktemp("set")
@@ -164,25 +126,6 @@ def test_nats_bytes_and_tokens_of_each_document_by_hand_for_any_batch_and_any_sh
         assert found.tolist() == pytest.approx(values, rel=1e-10)
 
 
-def test_an_untrained_model_needs_the_bits_of_its_vocabulary_and_leaves_no_doubt_about_it(tmp_path: Path) -> None:
-    write_token_set(tmp_path, [[[4, 7, 10, EOT_ID], [7, EOT_ID], [4, 4, EOT_ID]]], vocabulary_size=VOCABULARY)
-    fresh = Llama(ARCH)
-    initialise(fresh, 0)  # its head is zero: all tokens are equally likely, and these have one byte each
-    score = Validation(TokenShards(tmp_path), SIZES, 8, True).sums(LocalModel(fresh, "fp32"), CPU).score()
-    assert (score.tokens, score.utf8_bytes, score.documents) == (6, 6, 3)
-    assert [score.bits_per_byte, score.low, score.high] == pytest.approx([math.log2(VOCABULARY)] * 3, rel=1e-6)
-    assert score.nats_per_token == pytest.approx(math.log(VOCABULARY), rel=1e-6)
-
-
-def test_a_glance_sees_its_windows_alone(tmp_path: Path) -> None:
-    write_token_set(tmp_path, [[[4 + n, 5, 6, 7, 8, 9, 10, EOT_ID] for n in range(20)]], vocabulary_size=VOCABULARY)
-    validation = Validation(TokenShards(tmp_path), SIZES, 8, True)
-    whole, glance = (validation.sums(LocalModel(MODEL, "fp32"), CPU, windows=windows) for windows in (0, 5))
-    seen = np.flatnonzero(glance.sizes)
-    assert seen.tolist() == [0, 4, 8, 12, 16] and glance.score().documents == 5
-    assert glance.nats[seen].tolist() == pytest.approx(whole.nats[seen].tolist(), rel=1e-12)
-
-
 def test_scores_by_language_and_host_are_those_of_their_documents(tmp_path: Path) -> None:
     languages = ["de", "en", "en", None, "en", "de"]
     urls = ["https://a.test/1", "https://b.test/2", "http://A.test/3", None, "https://b.test/5", "https://b.test/6"]
@@ -210,12 +153,12 @@ def test_many_groups_are_summed_up_and_documents_without_columns_have_none(tmp_p
 
 def test_the_interval_covers_the_score_of_the_whole_from_which_documents_are_drawn() -> None:
     generator, covered = np.random.default_rng(0), 0
-    for _ in range(200):
+    for _ in range(100):
         sizes = generator.integers(50, 500, 60).astype(float)
         nats = sizes * np.log(2) * generator.normal(1.0, 0.2, 60)  # one bit a byte in the long run
         score = TextSums(nats, sizes, sizes).score(resamples=200)
         covered += score.low <= 1.0 <= score.high
-    assert 0.88 <= covered / 200 <= 0.99
+    assert 0.88 <= covered / 100 <= 0.99
 
 
 def test_bundles_of_many_documents_give_the_interval_of_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Tests pipelines: the layers of each stage, and its rank."""
+"""Tests pipelines: the cut into stages, refusals, and every schedule against one process in float64."""
 
 from dataclasses import replace
 from functools import cache
@@ -19,18 +19,9 @@ from corpusmill.train.losses import Objective, StepLoss
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import prepare
-from corpusmill.train.parallel.pipeline import cut, part, split_layers, stages_of
+from corpusmill.train.parallel.pipeline import cut, split_layers
 
 # ---- split -------------------------------------------------------------------------------------------
-
-
-def placed(schedule: str, ranks: int) -> list[list[int]]:
-    return stages_of(ParallelConfig.model_validate({"schedule": schedule, "pipeline": ranks}))
-
-
-def test_stages_go_round_the_ranks() -> None:
-    assert placed("1f1b", 3) == [[0], [1], [2]]
-    assert placed("interleaved", 3) == placed("zero-bubble", 3) == [[0, 3], [1, 4], [2, 5]]
 
 
 @given(layers=st.integers(1, 10), stages=st.integers(1, 5), vocab=st.integers(1, 600))
@@ -51,20 +42,6 @@ def test_no_other_split_has_a_cheaper_dearest_stage(layers: int, stages: int, vo
     found = split_layers(arch, stages)
     assert [n for part in found for n in part] == list(range(layers)) and all(found)
     assert dearest([part.stop for part in found]) == min(dearest([*c, layers]) for c in combinations(range(1, layers), stages - 1))
-
-
-def test_parts_one_after_the_other_are_the_model_and_share_its_weights() -> None:
-    case = Case(arch={"layers": 6}, documents=True)
-    model = fresh(case)
-    ids, _, segments = Rows(case, model.arch).rows(0)
-    parts = [part(model, layers) for layers in split_layers(model.arch, 4)]
-    names = [name for piece in parts for name, _ in piece.named_parameters()]
-    assert sorted(names) == sorted(name for name, _ in model.named_parameters())
-    assert all(weight is model.get_parameter(name) for piece in parts for name, weight in piece.named_parameters())
-    hidden = ids
-    for piece in parts:
-        hidden = piece(hidden, segments)
-    assert torch.equal(hidden, model(ids, segments))
 
 
 @pytest.mark.parametrize(
@@ -98,42 +75,58 @@ def in_fp32(precision: str) -> dict[str, Any]:
     return {"dtype": torch.float32, "loop": {"optimizer": {"kind": "adamw"}, "clip": 0.1, "threads": 1, "precision": precision}}
 
 
-TWO = {
+CASES = {
     "1f1b, Muon": case({"pipeline": 2}, loop={"optimizer": {"kind": "muon"}}),
-    "interleaved, one document a row": case({"pipeline": 2, "schedule": "interleaved"}, documents=False),
+    "interleaved, unequal layers": case({"pipeline": 2, "schedule": "interleaved"}, arch={"layers": 5}, documents=False),
     "zero-bubble": case({"pipeline": 2, "schedule": "zero-bubble"}, micro=1),
-    "bf16": case({"pipeline": 2, "schedule": "zero-bubble"}, **in_fp32("bf16")),
     "bf16-params": case({"pipeline": 2}, **in_fp32("bf16-params")),
+    "zero-bubble, adapters": case({"pipeline": 2, "schedule": "zero-bubble"}, lora={"rank": 3, "alpha": 6}),
+    "again": case({"pipeline": 2, "schedule": "zero-bubble"}, micro=1),
 }
-FOUR = {"unequal layers": case({"pipeline": 4}, arch={"layers": 6}, micro=1)}
-CASES = TWO | FOUR
+MUON = {"optimizer": {"kind": "muon"}, "clip": 0.1, "threads": 1}
+SHARDS, TENSOR = {"pipeline": 2, "shard": 2}, {"pipeline": 2, "tensor": 2, "schedule": "zero-bubble"}
+FOUR = {
+    "shards interleaved": case({**SHARDS, "schedule": "interleaved", "zero": 1}, micro=1),
+    "shards zero-bubble muon": case({**SHARDS, "schedule": "zero-bubble"}, micro=1, loop=MUON),
+    "tensor zero-bubble, norms of queries and keys": case(TENSOR, arch={"layers": 4, "qk_norm": True}),
+    "copies 1f1b, NaN in one micro-batch": case({"pipeline": 2, "replicate": 2}, micro=1, poison=2),
+}
+EIGHT = {
+    "shards tensor 1f1b muon": case({**SHARDS, "tensor": 2}, micro=1, loop=MUON, arch={"layers": 2}),
+    "copies shards interleaved, z-loss": case({**SHARDS, "replicate": 2, "schedule": "interleaved"}, micro=1, z_loss=0.1),
+}
+GROUPS = {2: CASES, 4: FOUR, 8: EIGHT}
 
 
 @cache
-def found(world: int) -> dict[str, dict[str, Any]]:
-    """Runs all cases on a number of ranks, in the same processes."""
-    cases = {2: TWO | {f"{name} again": TWO[name] for name in ("1f1b, Muon", "zero-bubble")}, 4: FOUR}[world]
-    return dict(zip(cases, run(*cases.values())))
+def found(processes: int) -> dict[str, dict[str, Any]]:
+    """Runs all cases of a number of processes in the same ones."""
+    return dict(zip(GROUPS[processes], run(*GROUPS[processes].values())))
 
 
 @cache
-def on_one() -> dict[str, dict[str, Any]]:
+def on_one(processes: int) -> dict[str, dict[str, Any]]:
     """Returns the results of one process: in 16 bits with the same micro-batches, for the same bits."""
-    exact = {name: each for name, each in CASES.items() if each.dtype == torch.float64}
-    rounded = {name: replace(each, parallel={}) for name, each in CASES.items() if name not in exact}
-    return dict(zip(exact, alone(*exact.values()))) | dict(zip(rounded, run(*rounded.values())))
+    cases = GROUPS[processes]
+    exact = {name: each for name, each in cases.items() if each.dtype == torch.float64}
+    rounded = {name: replace(each, parallel={}) for name, each in cases.items() if name not in exact}
+    return dict(zip(exact, alone(*exact.values()))) | (dict(zip(rounded, run(*rounded.values()))) if rounded else {})
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_every_schedule_equals_one_process(name: str) -> None:
-    one = on_one()[name]
-    assert max(line["grad_norm"] for line in one["lines"]) > 0.1  # so that gradients are really clipped
-    check_equal(found(4 if name in FOUR else 2)[name], one)
+def named(processes: int, *marks: Any) -> list[Any]:
+    return [pytest.param(processes, name, marks=marks) for name in GROUPS[processes]]
 
 
-@pytest.mark.parametrize("name", ["1f1b, Muon", "zero-bubble"])
-def test_another_run_gives_the_same_bits(name: str) -> None:
-    first, second = found(2)[name], found(2)[f"{name} again"]
+@pytest.mark.parametrize(("processes", "name"), [*named(2), *named(4, pytest.mark.long), *named(8, pytest.mark.long)])
+def test_every_schedule_equals_one_process(processes: int, name: str) -> None:
+    one = on_one(processes)[name]
+    assert max(line["grad_norm"] for line in one["lines"] if "skipped" not in line) > 0.1  # so that gradients are really clipped
+    assert one["skipped"] == (GROUPS[processes][name].poison >= 0)
+    check_equal(found(processes)[name], one)
+
+
+def test_another_run_gives_the_same_bits() -> None:
+    first, second = found(2)["zero-bubble"], found(2)["again"]
     assert first["lines"] == second["lines"] and torch.equal(first["sums"], second["sums"])
     assert all(torch.equal(tensor, second["weights"][key]) for key, tensor in first["weights"].items())
 
