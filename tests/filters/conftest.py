@@ -33,14 +33,16 @@ HARD_TEXTS = [
 ]  # fmt: skip
 
 
-def real_texts(shared: Path) -> list[str]:
-    texts = [json.loads(line)["text"] for line in (shared / "text/c4_demo.jsonl").open()]
-    texts += [json.loads(line)["text"] for line in (shared / "quality/dclm_human.jsonl").open()]
-    wiki = (shared / "text/wiki_demo.txt").read_text()
+@pytest.fixture(scope="session")
+def many_texts(shared_data: Path) -> list[str]:
+    """Returns about 750 real documents in 75 languages."""
+    texts = [json.loads(line)["text"] for line in (shared_data / "text/c4_demo.jsonl").open()]
+    texts += [json.loads(line)["text"] for line in (shared_data / "quality/dclm_human.jsonl").open()]
+    wiki = (shared_data / "text/wiki_demo.txt").read_text()
     texts += [wiki[start : start + 8000] for start in range(0, 320_000, 8000)]
-    wikitext = (shared / "text/wikitext2_valid.txt").read_text()
+    wikitext = (shared_data / "text/wikitext2_valid.txt").read_text()
     texts += [wikitext[start : start + 20000] for start in range(0, 200_000, 20000)]
-    for path in sorted((shared / "lid").glob("*.txt")):
+    for path in sorted((shared_data / "lid").glob("*.txt")):
         lines = path.read_text().splitlines()
         texts += ["\n".join(lines[:20]), "\n\n".join(lines[:3] * 2 + lines[3:9])]
     return texts
@@ -52,9 +54,9 @@ def hard_texts() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def texts(shared_data: Path) -> list[str]:
-    """Returns about 700 real documents in 75 languages, and the hard ones."""
-    return real_texts(shared_data) + HARD_TEXTS
+def texts(many_texts: list[str]) -> list[str]:
+    """Returns every fifth real document, and the hard ones."""
+    return many_texts[::5] + HARD_TEXTS
 
 
 @pytest.fixture(scope="session")
@@ -72,10 +74,14 @@ def lid_model() -> str:
 
 
 @pytest.fixture(scope="session")
-def quality_step(tmp_path_factory) -> dict[str, Any]:
-    """Makes a step that scores quality and keeps all, with a classifier trained in a moment."""
-    folder = make_classifier(tmp_path_factory.mktemp("quality") / "quality", "quality", {"quality": ["good"]})
-    return {"classifier": {"model": str(folder), "keep_where": "high", "threshold": 0.0}}
+def quality(tmp_path_factory) -> Path:
+    return make_classifier(tmp_path_factory.mktemp("quality") / "quality", "quality", {"quality": ["good"]})
+
+
+@pytest.fixture(scope="session")
+def quality_step(quality: Path) -> dict[str, Any]:
+    """Makes a step that scores quality and keeps all."""
+    return {"classifier": {"model": str(quality), "keep_where": "high", "threshold": 0.0}}
 
 
 def _measure(name: str, options: dict[str, Any], texts: list[str]) -> tuple[dict[str, list[Any]], list[str]]:

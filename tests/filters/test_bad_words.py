@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from datatrove.data import Document
 from datatrove.pipeline.filters import c4_filters as reference
@@ -86,7 +85,7 @@ def test_real_texts_with_the_real_lists(shared_data: Path, texts: list[str], dat
     assert names == sorted(reference._BADWORDS_LANGS)
     for name in names:
         own = sorted((lists / name).read_text("utf-8").split("\n"))
-        chosen = texts[:: 1 if name in ("en", "ja", "th", "zh") else 8] + [f"x {word.upper()}, y{word} {word}z" for word in own] + own
+        chosen = texts[:: 2 if name in ("en", "ja", "th", "zh") else 20] + [f"x {word.upper()}, y{word} {word}z" for word in own] + own
         counts = assert_equal(chosen, [name] * len(chosen), lists, oracle)
         assert any(counts) or name == "tlh", name  # all Klingon words have capitals
 
@@ -139,12 +138,6 @@ def test_density_as_the_rule(folder: Path) -> None:
         BadWordsConfig(max_density=1, keep_fraction=0.5)
 
 
-def test_presets_differ_at_edges(folder: Path) -> None:
-    texts = ["damn", " damn ", "1damn2", "édamné", " damn\n", ".ASS!"]
-    assert measure(texts, lists=str(folder), preset="c4-paper")[0]["bad_words"] == [0, 1, 1, 1, 0, 1]
-    assert measure(texts, lists=str(folder))[0]["bad_words"] == [1, 1, 0, 0, 1, 1]
-
-
 def test_a_fraction_is_kept_by_id_alone(folder: Path) -> None:
     texts = ["damn"] * 2000 + ["fine"]
     failed = measure(texts, lists=str(folder), keep_fraction=0.3)[1]
@@ -154,19 +147,11 @@ def test_a_fraction_is_kept_by_id_alone(folder: Path) -> None:
     assert draw("id 0") == 0.9924213999243051
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"lists": "nowhere"}, r"nowhere: there is no such folder with lists of bad words\."),
-        (
-            {"lists": "{folder}", "language": "fr"},
-            r"there is no list for 'fr' \(expected a file .* there are \['el', 'en', 'ja', 'tr', 'zh'\]\)\.",
-        ),
-    ],
-)
-def test_lists_that_are_not_there(folder: Path, options: dict[str, str], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        measure([""], **{name: value.format(folder=folder) for name, value in options.items()})
+def test_lists_that_are_not_there(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere: there is no such folder with lists of bad words\."):
+        measure([""], lists="nowhere")
+    with pytest.raises(InputError, match=r"there is no list for 'fr' \(expected a file .* there are \['el', 'en', 'ja', 'tr', 'zh'\]\)\."):
+        measure([""], lists=str(folder), language="fr")
 
 
 def test_lists_of_a_package(shared_data: Path) -> None:
@@ -191,17 +176,8 @@ def test_a_download_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_long_texts_take_linear_time(folder: Path) -> None:
-    values, _ = measure(["a" * 20_000_000, "@" * 20_000_000], lists=str(folder))
+    values, _ = measure(["a" * 5_000_000, "@" * 5_000_000], lists=str(folder))
     assert values["bad_words"] == [0, 0]
-
-
-def test_in_the_stage(folder: Path, tmp_path: Path, make_documents: Callable, finished_ingest: Callable, run_filter: Callable) -> None:
-    documents = make_documents(["damn", "fine", "いい悪いよ"]).append_column("language", pa.array(["en", "de", "ja"]))
-    run = finished_ingest(tmp_path, [documents])
-    run_filter(run, {"steps": [{"bad_words": {"lists": str(folder)}}]})
-    report = pq.read_table(next((tmp_path / "filter" / "report").glob("*.parquet"))).to_pydict()
-    assert report["failed"] == [["bad_words"], [], ["bad_words"]]
-    assert report["bad_words"] == [1, None, 1] and report["bad_words_list"] == ["en", None, "ja"]
 
 
 def test_the_language_that_a_step_before_has_found(folder: Path) -> None:

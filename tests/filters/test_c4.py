@@ -113,14 +113,10 @@ def assert_equal(measure_step: Callable, counting: dict[str, Any], texts: list[s
     return columns
 
 
-@pytest.mark.parametrize(
-    "options", [{}, pytest.param({"filter_no_terminal_punct": False}, marks=pytest.mark.long), {"sentence_rule": "marks"}]
-)
+@pytest.mark.parametrize("options", [{}, {"sentence_rule": "marks"}])
 def test_texts_counts_and_reasons(texts: list[str], measure_step: Callable, counting: dict[str, Any], options: dict[str, Any]) -> None:
     columns = assert_equal(measure_step, counting, texts[::4] + EXTRA, options)  # spaCy is slow
-    assert all(
-        any(values) for name, values in columns.items() if "filter_no_terminal_punct" not in options or name != "c4_unpunctuated_lines"
-    )
+    assert all(any(values) for values in columns.values())
 
 
 #: Fragments from which hypothesis builds lines near the rules' limits.
@@ -178,25 +174,11 @@ def test_paper(texts: list[str], measure_step: Callable) -> None:
     assert C4.PRESETS["c4-paper"][-1].threshold == 3 and C4.PRESETS["c4-datatrove"][-1].threshold == 5
 
 
-@pytest.mark.parametrize(
-    ("line", "sentences"),
-    [
-        ("", 0), ("   ", 0), ("One.", 1), ("No end", 1), ("One. Two", 2), ("One.Two", 1), ('He said "no." Then left.', 2),
-        ("Version 1.2.3 is out!", 1), ("What?! Really...", 2), ("これは文です。もう一つ。", 2),
-        ("「はい。」と言った。", 2), ("e.g. this", 2), ("...", 1),
-    ],
-)  # fmt: skip
-def test_sentences(measure_step: Callable, line: str, sentences: int) -> None:
+def test_sentences(measure_step: Callable) -> None:
+    lines = ["   ", "No end", "One. Two", "One.Two", 'He said "no." Then left.', "What?! Really...", "「はい。」と言った。", "e.g. this"]
     options = {"filter_no_terminal_punct": False, "min_words_per_line": 0, "sentence_rule": "marks"}
-    assert measure_step("c4", options, [line])[0]["c4_sentences"] == [sentences] == [count_sentences(line)]
-
-
-def test_options_off(measure_step: Callable) -> None:
-    options = {"filter_no_terminal_punct": False, "min_words_per_line": 0, "remove_citations": False, "filter_javascript": False}
-    text = "javascript [1]\nok\n\n" + "b" * 2000
-    columns, texts = measure_step("c4", {**options, "filter_policy": False, "max_word_length": 5000}, [text])
-    assert texts == [text]
-    assert columns["c4_kept_lines"] == [4]
+    found = measure_step("c4", options, lines)[0]["c4_sentences"]
+    assert found == [0, 1, 2, 1, 2, 2, 2, 2] == [count_sentences(line) for line in lines]
 
 
 def test_a_preset_gives_the_options_that_a_recipe_does_not() -> None:
@@ -206,7 +188,7 @@ def test_a_preset_gives_the_options_that_a_recipe_does_not() -> None:
     assert not C4Config.model_validate({"preset": "fineweb"}).filter_no_terminal_punct
 
 
-@pytest.mark.parametrize("text", ["a" * 20_000_000, "[1" * 5_000_000, "." * 20_000_000, "「。" * 2_000_000, "[" * 10_000_000 + "."])
+@pytest.mark.parametrize("text", ["[1" * 5_000_000, "「。" * 2_000_000])
 def test_long_lines_take_linear_time(measure_step: Callable, text: str) -> None:
     columns, _ = measure_step("c4", {"max_word_length": 10**9, "min_words_per_line": 0, "filter_no_terminal_punct": False}, [text])
     assert columns["c4_kept_lines"] == [1]
@@ -228,7 +210,7 @@ EXTRA_MC4_PARAGRAPHS = [
 ]
 
 
-def test_values_and_verdicts(texts: list[str], measure_step: Callable) -> None:
+def test_mc4_values_and_verdicts(texts: list[str], measure_step: Callable) -> None:
     texts = texts + EXTRA_MC4_PARAGRAPHS
     counts = measure_step("mc4_paragraphs", {}, texts)[0]["mc4_paragraphs"]
     verdicts = [bool(MC4[0].threshold <= count) for count in counts]
@@ -239,6 +221,6 @@ def test_values_and_verdicts(texts: list[str], measure_step: Callable) -> None:
 
 @given(st.lists(st.text(st.sampled_from("a é漢😀\n\r")), max_size=5), st.integers(1, 6))
 @settings(deadline=None)
-def test_any_text(measure_step: Callable, texts: list[str], length: int) -> None:
+def test_mc4_any_text(measure_step: Callable, texts: list[str], length: int) -> None:
     counts = measure_step("mc4_paragraphs", {"min_paragraph_length": length}, texts)[0]["mc4_paragraphs"]
     assert counts == [sum(len(line) >= length for line in text.split("\n")) for text in texts]

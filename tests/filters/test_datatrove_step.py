@@ -11,14 +11,13 @@ from datatrove.data import Document
 from datatrove.pipeline import filters, formatters
 from datatrove.pipeline.filters.base_filter import BaseFilter, get_filter_result
 
-from corpusmill.filters.datatrove_step import load_class
 from corpusmill.filters.rules import read_rules
 from corpusmill.filters.step import DocumentBatch, build_steps, resolve_step
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 from corpusmill.pipeline.recipe import validate_recipe
 from corpusmill.pipeline.shards import read_table
 
-NUMBER = 120  # spaCy takes a second for a few hundred documents
+NUMBER = 40  # spaCy takes a second for a few hundred documents
 
 
 def measure(item: Any, documents: pa.Table) -> tuple[dict[str, list[Any]], list[str]]:
@@ -32,10 +31,8 @@ def measure(item: Any, documents: pa.Table) -> tuple[dict[str, list[Any]], list[
     ("name", "options"),
     [
         ("GopherQualityFilter", {"min_doc_words": 30}),
-        ("RegexFilter", {"regex_exp": "the +[a-m]"}),
         ("SamplerFilter", {"rate": 0.4, "seed": 3}),
         ("C4QualityFilter", {"filter_no_terminal_punct": False, "min_num_sentences": -1}),  # a filter that rewrites
-        ("C4ParagraphFilter", {}),
     ],
 )
 def test_filters(name: str, options: dict, texts: list[str], make_documents: Callable) -> None:
@@ -50,9 +47,7 @@ def test_filters(name: str, options: dict, texts: list[str], make_documents: Cal
     assert new == [document.text for document in originals]
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [("FTFYFormatter", {}), ("PIIFormatter", {}), ("SymbolLinesFormatter", {"replace_char": "x"})]
-)
+@pytest.mark.parametrize(("name", "options"), [("FTFYFormatter", {}), ("PIIFormatter", {})])
 def test_formatters(name: str, options: dict, texts: list[str], make_documents: Callable) -> None:
     hard = ["schÃ¶n und gut &amp; l&apos;autre", "a@b.org 8.8.4.4 c@d.org 1.2.3.4", "* * *\nword\n---", "plain"]
     documents = make_documents(texts[:NUMBER] + hard * 3)
@@ -109,7 +104,6 @@ def test_in_the_stage(tmp_path: Path, make_documents, finished_ingest, run_filte
     [
         ("pipeline.filters.NoSuchFilter", r"steps\.0\.datatrove: datatrove\.pipeline\.filters has no filter or formatter 'NoSuchFilter'"),
         ("pipeline.nothing.Filter", "datatrove.pipeline.nothing: can't be imported"),
-        ("pipeline.filters.BaseFilter", "has no filter or formatter"),
         ("pipeline.readers.JsonlReader", "is neither a filter nor a formatter"),
         ("utils.text.os", "has no filter or formatter"),
         (
@@ -118,7 +112,6 @@ def test_in_the_stage(tmp_path: Path, make_documents, finished_ingest, run_filte
         ),
         ("pipeline.filters.RegexFilter", "options: missing a required argument: 'regex_exp'"),
         ({"pipeline.filters.SamplerFilter": {"exclusion_writer": "x"}}, "exclusion_writer can't be used"),
-        (7, "datatrove"),
     ],
 )
 def test_what_it_refuses(item: Any, message: str) -> None:
@@ -135,9 +128,3 @@ def test_a_step_that_fails_is_one_sentence(make_documents: Callable) -> None:
     documents = make_documents(["text"])
     with pytest.raises(CorpusmillError, match=rf"SamplerFilter failed on the document {documents['id'][0]}: TypeError"):
         step.step.measure(DocumentBatch(documents, documents["text"].combine_chunks(), "words"))
-
-
-def test_only_classes_of_datatrove() -> None:
-    assert load_class("pipeline.filters.RegexFilter") is load_class("datatrove.pipeline.filters.RegexFilter")
-    with pytest.raises(ValueError, match="can't be imported"):
-        load_class("os.path.join")

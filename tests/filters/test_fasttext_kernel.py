@@ -14,7 +14,7 @@ from fasttext import train_supervised
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.filters.fasttext_model import FastTextModel, hash_token, read_model, token_end
+from corpusmill.filters.fasttext_model import FastTextModel, read_model
 from corpusmill.filters.fasttext_scores import KEPT_BYTES, FastTextScorer, Unit, as_fasttext_reads
 from corpusmill.pipeline.text.buffers import text_buffers
 
@@ -89,10 +89,9 @@ SHAPES = [(0, 0, 1), (1, 4, 1), (2, 3, 3), (0, 0, 2)]  # minn, maxn, word_ngrams
 
 
 def forms() -> Iterator[Any]:
-    """Yields all combinations; those with short parts take fastText seconds to train, and most are marked `long`."""
-    for (place, loss), (number, shape), quantised in product(enumerate(LOSSES), enumerate(SHAPES), ["no", "pruned", "short parts"]):
-        long = quantised == "short parts" and place != number
-        yield pytest.param(loss, *shape, quantised, marks=[pytest.mark.long] if long else [])
+    """Yields all combinations; each loss comes with each form once, and the rest are marked `long`."""
+    for (place, loss), (number, shape), (form, quantised) in product(*map(enumerate, (LOSSES, SHAPES, ["no", "pruned", "short parts"]))):
+        yield pytest.param(loss, *shape, quantised, marks=[] if (place + form) % 4 == number else [pytest.mark.long])
 
 
 @pytest.mark.parametrize(("loss", "minn", "maxn", "word_ngrams", "quantised"), forms())
@@ -120,11 +119,11 @@ def test_scores_are_fasttexts(
 
 @pytest.mark.parametrize("loss", ["softmax", "hs"])
 def test_quantised_output(passages: list[str], tmp_path: Path, loss: str) -> None:
-    """fastText quantises an output of 256 labels or more: here each passage is a label, and each of its sentences a text."""
-    sentences = [(place, line) for place, passage in enumerate(passages * 2) for line in passage.split("\n")]
-    (tmp_path / "train.txt").write_text("".join(f"__label__{place} {line}\n" for place, line in sentences))
+    """fastText quantises an output of 256 labels or more: here each sentence is a label."""
+    sentences = [line for passage in passages[2::3] for line in passage.split("\n")[:4]]
+    (tmp_path / "train.txt").write_text("".join(f"__label__{place} {line}\n" for place, line in enumerate(sentences)))
     reference = train_supervised(
-        str(tmp_path / "train.txt"), dim=DIM, epoch=4, lr=0.5, minn=2, maxn=3, bucket=5000, loss=loss, thread=1, verbose=0
+        str(tmp_path / "train.txt"), dim=DIM, epoch=4, lr=0.5, minn=2, maxn=3, bucket=500, loss=loss, thread=1, verbose=0
     )
     reference.quantize(qout=True, qnorm=True, dsub=3)
     reference.save_model(str(tmp_path / "model"))
@@ -152,29 +151,6 @@ def test_random_texts(lid_176, texts: list[str]) -> None:
     compare(scores(model, texts, kept), expected_scores(reference, model.labels, texts))
 
 
-@pytest.mark.parametrize("table_bytes", [0, 4096, 100_000])
-def test_kept_sums_change_nothing(lid_176, texts: list[str], table_bytes: int) -> None:
-    _, model, kept = lid_176
-    expected = scores(model, texts)
-    small = scorer(model, table_bytes)  # tokens evict each other all the time
-    for _ in range(2):
-        assert (scores(model, texts, small) == expected).all()
-    for _ in range(2):
-        assert (scores(model, texts[::-1], kept)[::-1] == expected).all()
-    assert all((scores(model, [text], kept)[0] == row).all() for text, row in zip(texts, expected))
-
-
-@given(st.text(st.characters(max_codepoint=0x180), max_size=40), st.integers(0, 9), st.text(max_size=9))
-def test_tokens_end_at_spaces(text: str, before: int, after: str) -> None:
-    """Tokens end at spaces at any place of the text in the buffer."""
-    span = text.encode()
-    data = np.frombuffer(b"x" * before + span + after.encode(), np.uint8)
-    length = min([at for at, byte in enumerate(span) if chr(byte) in SPACES] + [len(span)])
-    assert token_end(data, before, before + len(span)) == before + length
-    alone = np.frombuffer(span[:length], np.uint8)
-    assert hash_token(data, before, before + length) == hash_token(alone, 0, length)
-
-
 def test_damaged_files_are_refused(training_file: str, tmp_path: Path) -> None:
     reference = train_supervised(training_file, dim=4, epoch=1, minn=2, maxn=3, bucket=2000, thread=1, verbose=0)
     path = tmp_path / "model"
@@ -189,27 +165,22 @@ def test_damaged_files_are_refused(training_file: str, tmp_path: Path) -> None:
 
 def test_models_that_do_not_fit_into_memory_are_refused(training_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model is refused, with its size, before memory is allocated; rows of a model that is not quantised stay in the file."""
-    reference = train_supervised(training_file, dim=10, epoch=1, minn=2, maxn=3, bucket=50_000, thread=1, verbose=0)
-    whole, quantised, pruned = (str(tmp_path / name) for name in ("whole", "quantised", "pruned"))
+    reference = train_supervised(training_file, dim=40, epoch=1, minn=2, maxn=3, bucket=5000, thread=1, verbose=0)
+    whole, quantised = str(tmp_path / "whole"), str(tmp_path / "quantised")
     reference.save_model(whole)
-    reference.quantize()
+    reference.quantize(dsub=20)
     reference.save_model(quantised)
-    size = (len(reference.get_words()) + 50_000) * 40
+    size = (len(reference.get_words()) + 5000) * 160
     assert read_model(whole).rows.nbytes == read_model(quantised).rows.nbytes == size
     monkeypatch.setattr("corpusmill.pipeline.memory.available_memory", lambda: size - 1)
     megabytes = f"{size / 1e6:.0f} MB"
     with pytest.raises(
-        ValueError, match=f"^its {size // 40:,} quantised rows of 10 numbers take {megabytes} of memory, and {megabytes} are"
+        ValueError, match=f"^its {size // 160:,} quantised rows of 40 numbers take {megabytes} of memory, and {megabytes} are"
     ):
         read_model(quantised)
     read_model(whole)
     monkeypatch.setattr("corpusmill.pipeline.memory.available_memory", lambda: size)
     read_model(quantised)
-    monkeypatch.setattr("corpusmill.pipeline.memory.available_memory", lambda: 199_999)
-    with pytest.raises(ValueError, match="its dictionary takes 1 MB of memory, and 0 MB are available"):
+    monkeypatch.setattr("corpusmill.pipeline.memory.available_memory", lambda: 19_999)
+    with pytest.raises(ValueError, match="its dictionary takes . MB of memory, and 0 MB are available"):
         read_model(whole)
-    reference = train_supervised(training_file, dim=10, epoch=1, minn=2, maxn=3, bucket=50_000, thread=1, verbose=0)
-    reference.quantize(cutoff=500)
-    reference.save_model(pruned)
-    with pytest.raises(ValueError, match="its hash buckets take 0 MB of memory, and 0 MB are available"):
-        read_model(pruned)

@@ -6,12 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from corpusmill.filters.kept_share import FoundThreshold, find_thresholds, with_found
-from corpusmill.filters.rules import UNKNOWN, KeptShare, Rule, StepRule, decide, with_thresholds
+from corpusmill.filters.kept_share import FoundThreshold, find_thresholds
+from corpusmill.filters.rules import UNKNOWN, KeptShare, Rule, StepRule
 
 NUMBERS = st.floats(allow_nan=False) | st.sampled_from([0.0, -0.0, 0.5, 0.25, 1e-310, -math.inf, math.inf])
 
@@ -49,23 +48,3 @@ def test_it_is_the_kth_of_those_that_count(documents, share, comparison, of) -> 
     threshold = counting[-kept] if comparison == "<" else counting[kept - 1]
     passing = sum(value >= threshold if comparison == "<" else value <= threshold for value in counting)
     assert found == FoundThreshold(threshold, len(counting), passing) and passing >= kept
-
-
-@pytest.mark.parametrize("comparison", "<>")
-def test_ties_keep_more(comparison) -> None:
-    values = np.random.default_rng(1).beta(0.3, 5, 200_000).round(6)
-    found = find(values, np.full(len(values), 20), comparison, 0.1, "passing", cuts=7)
-    rank = len(values) - 20_000 if comparison == "<" else 19_999
-    assert found.threshold == np.sort(values)[rank]
-    assert 20_000 <= found.kept <= 20_000 + (values == found.threshold).sum()
-
-
-def test_a_rule_without_a_threshold_fails_nothing_and_is_left_out_where_there_is_none() -> None:
-    table = rules("<", 0.5, "passing")
-    values = {"q": pa.array([0.1, 0.9]), "words": pa.array([1, 20]), "other": pa.array([0.0, 1.0])}
-    assert decide(table, values, 2).to_pylist() == [["short"], []]
-    assert [rule.rule.name for rule in with_found(table, {"q": None, "other": 0.5})] == ["short", "other"]
-    decided = with_found(table, {"q": 0.5, "other": 0.5})
-    assert decide(decided, values, 2).to_pylist() == [["short", "q", "other"], []]
-    assert decided[1].as_json()["kept"] == {"share": 0.5, "of": "passing"} and decided[1].as_json()["threshold"] == 0.5
-    assert not with_thresholds(table, {"q": 0.3})[1].rule.unknown and with_thresholds(table, {})[1].rule.unknown

@@ -13,7 +13,7 @@ from datatrove.pipeline.filters import LanguageFilter
 from pydantic import ValidationError
 
 from corpusmill.filters.language import Language, LanguageConfig, language_model
-from corpusmill.filters.language_codes import ISO_639_3, LID_176, canonical, labels_for, split_script
+from corpusmill.filters.language_codes import LID_176, labels_for
 from corpusmill.filters.step import build_steps, resolve_step
 from corpusmill.pipeline import cache as caches
 from corpusmill.pipeline.errors import ConfigError, InputError
@@ -32,21 +32,6 @@ def fasttext_model(lid_model: str):
 
 def test_labels_of_the_model(fasttext_model) -> None:
     assert {label.removeprefix("__label__") for label in fasttext_model.get_labels()} == LID_176
-
-
-def test_as_fasttext_predicts(texts: list[str], fasttext_model, measure_step: Callable) -> None:
-    columns, _ = measure_step("language", {"min_letters": 0}, texts)
-    for place, text in enumerate(texts):
-        (label,), (score,) = fasttext_model.predict(text.replace("\n", " "))
-        assert columns["language"][place] == label.removeprefix("__label__")
-        assert columns["language_score"][place] == pytest.approx(min(score, 1.0), abs=ROUNDING)
-
-
-def test_most_sentences_of_75_languages_are_recognised(shared_data: Path, measure_step: Callable, lid_model: str) -> None:
-    paths = [path for path in sorted((shared_data / "lid").glob("*.txt")) if path.stem in LID_176]
-    columns, _ = measure_step("language", {}, [" ".join(path.read_text().splitlines()[:20]) for path in paths])
-    right = sum(path.stem == label for path, label in zip(paths, columns["language"]))
-    assert right / len(paths) > 0.9
 
 
 def test_short_texts_are_undetermined(measure_step: Callable, lid_model: str) -> None:
@@ -96,20 +81,16 @@ def test_labels_scores_and_verdicts_are_datatroves(shared_data: Path, datatrove_
     assert verdicts(options, columns) == kept and 0.02 < np.mean(kept) < 0.98
 
 
-@pytest.mark.parametrize("threshold", [0.02, 0.3, 0.65])
-def test_any_of_several_languages_as_datatrove(
-    shared_data: Path, datatrove_filter: Callable, measure_step: Callable, threshold: float
-) -> None:
+def test_any_of_several_languages_as_datatrove(shared_data: Path, datatrove_filter: Callable, measure_step: Callable) -> None:
     texts = real_documents(shared_data)
-    wanted = ["en", "fr", "es", "af"]
+    wanted, threshold = ["en", "fr", "es", "af"], 0.3
     reference = datatrove_filter(languages=wanted, language_threshold=threshold)
     kept = [bool(reference.filter(Document(text=text, id="x"))) for text in texts]
     options = {"min_letters": 0, "threshold": threshold, "match": "any", "keep": ["eng", "fra", "es", "af"]}
     columns, _ = measure_step("language", options, texts)
     assert verdicts(options, columns) == kept and any(kept)
-    if threshold < 0.5:  # more than where the top language must be a wanted one
-        options["match"] = "top"
-        assert sum(verdicts(options, measure_step("language", options, texts)[0])) < sum(kept)
+    options["match"] = "top"  # fewer where the top language must be a wanted one
+    assert sum(verdicts(options, measure_step("language", options, texts)[0])) < sum(kept)
 
 
 def test_top_labels(texts: list[str], fasttext_model, measure_step: Callable) -> None:
@@ -202,17 +183,6 @@ def test_datatrove_reads_the_same_labels_with_scripts(script_model: str, datatro
             assert score == pytest.approx(min(document.metadata[f"top_language_{label}_score"], 1.0), abs=ROUNDING)
 
 
-def test_a_model_of_word_vectors_is_refused(tmp_path: Path) -> None:
-    from fasttext import train_unsupervised
-
-    (tmp_path / "text.txt").write_text("one two three four five six seven eight\n" * 20)
-    train_unsupervised(str(tmp_path / "text.txt"), dim=4, minCount=1, epoch=1, bucket=100, thread=1, verbose=0).save_model(
-        str(tmp_path / "words.bin")
-    )
-    with pytest.raises(ConfigError, match=r"words\.bin: not a fastText model for languages \(it has word vectors"):
-        Language(LanguageConfig(model=str(tmp_path / "words.bin"))).setup()
-
-
 def test_another_model_by_path(lid_model: str, tmp_path: Path, measure_step: Callable) -> None:
     columns, _ = measure_step("language", {"model": lid_model, "keep": ["eng"]}, ["This is a sentence in English."])
     assert columns["language"] == ["eng"]  # as the recipe calls it, so that the rule compares the names in the recipe
@@ -229,44 +199,13 @@ def test_another_model_by_path(lid_model: str, tmp_path: Path, measure_step: Cal
 # ---- language codes
 
 
-def test_tables() -> None:
-    assert len(ISO_639_3) == len(set(ISO_639_3.values())) == 184
-    assert len(LID_176) == 176
-
-
-@pytest.mark.parametrize(
-    ("code", "label"),
-    [("en", "en"), ("eng", "en"), ("fra", "fr"), ("ENG", "en"), ("nob", "no"), ("gsw", "als"), ("als", "als"), ("arz", "arz")],
-)
-def test_spellings(code: str, label: str) -> None:
-    assert labels_for([code], LID_176) == (label,)
-
-
-def test_every_label_names_itself_and_nothing_else() -> None:
+def test_spellings() -> None:
     assert all(labels_for([label], LID_176) == (label,) for label in LID_176)
-
-
-def test_codes_of_other_models() -> None:
-    assert canonical("eng_Latn") == "eng"
-    labels = frozenset({"zho_Hans", "zho_Hant", "eng_Latn"})
-    assert labels_for(["zh"], labels) == ("zho_Hans", "zho_Hant")
-    assert labels_for(["zh_Hans"], labels) == labels_for(["zho_hans"], labels) == ("zho_Hans",)
-    assert labels_for(["en", "zho_Hant"], labels) == ("eng_Latn", "zho_Hant")
-    with pytest.raises(ValueError, match="'zh_Latn' is no language that the model knows"):
-        labels_for(["zh_Latn"], labels)
-    with pytest.raises(ValueError, match="'eng_Latn' names a script, but the model's labels have none"):
-        labels_for(["eng_Latn"], LID_176)
-
-
-def test_scripts() -> None:
-    assert split_script("eng_Latn") == ("eng", "Latn") and split_script("en") == ("en", None)
-    assert split_script("zh_yue") == ("zh_yue", None)
-
-
-@pytest.mark.parametrize("code", ["english", "xx", "", "ger"])
-def test_unknown_codes_are_refused(code: str) -> None:
-    with pytest.raises(ValueError, match="no language that the model knows"):
-        labels_for([code], LID_176)
+    for code, label in (("eng", "en"), ("ENG", "en"), ("nob", "no"), ("gsw", "als")):
+        assert labels_for([code], LID_176) == (label,)
+    for code in ("english", "ger", ""):
+        with pytest.raises(ValueError, match="no language that the model knows"):
+            labels_for([code], LID_176)
 
 
 # ---- models
@@ -317,10 +256,3 @@ def test_failures_say_how_to_give_a_path(cache: Path, monkeypatch, content: byte
     with pytest.raises(InputError, match=f"{message}.*give the path of a fastText model"):
         language_model()
     assert not [path for path in cache.glob("*") if path.suffix != ".lock"]
-
-
-def test_an_explicit_path(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no such language model"):
-        language_model(str(tmp_path / "none.bin"))
-    (tmp_path / "some.bin").write_bytes(b"")
-    assert language_model(str(tmp_path / "some.bin")) == str(tmp_path / "some.bin")

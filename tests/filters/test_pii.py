@@ -18,12 +18,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from phonenumbers import Leniency, PhoneNumberFormat, PhoneNumberMatcher, PhoneNumberType
 from pydantic import ValidationError
-from stdnum import iban, luhn, numdb, verhoeff
+from stdnum import iban, luhn
 from stdnum.iso7064 import mod_97_10
 
-from corpusmill.filters.pii import FICTION, FORMATS, IDS, KINDS, REGIONS, SECRET, NationalId, Pii, PiiConfig, length_of
-from corpusmill.filters.pii_scan import LISTS
-from corpusmill.filters.step import DocumentBatch
+from corpusmill.filters.pii import FICTION, IDS, KINDS, REGIONS, NationalId, Pii, PiiConfig, length_of
 
 # ---- The step as a whole: all kinds on one text, overlaps, placeholders, rules, real and hostile documents.
 
@@ -71,35 +69,13 @@ def test_all_in_one_text_and_several_texts(measure_step: Callable) -> None:
     assert all(kind.placeholder in first for kind in KINDS)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_each_kind_can_be_switched_off_and_is_still_counted(measure_step: Callable, kind) -> None:
-    text = ONE_OF_EACH[kind.column]
-    columns, new = measure_step("pii", {kind.name: None}, [text])
-    assert new == [text] and columns[kind.column] == [1]
-    _, (new,) = measure_step("pii", {kind.name: "[gone]"}, [text])
-    assert "[gone]" in new and kind.placeholder not in new
-
-
-def test_values_do_not_depend_on_neighbours_or_order(measure_step: Callable) -> None:
-    texts = [text[start : len(text) - stop] for text in ONE_OF_EACH.values() for start in range(0, 20, 3) for stop in range(0, 20, 3)]
-    columns, new = measure_step("pii", {}, texts)
-    order = list(range(len(texts)))
-    random.Random(5).shuffle(order)
-    again, other = measure_step("pii", {}, [texts[place] for place in order])
-    assert other == [new[place] for place in order]
-    assert all(again[name] == [columns[name][place] for place in order] for name in columns)
-    for place in range(0, len(texts), 7):
-        alone, (single,) = measure_step("pii", {}, [texts[place]])
-        assert single == new[place] and all(alone[name] == [columns[name][place]] for name in columns)
-
-
-def test_a_slice_of_a_column(measure_step: Callable) -> None:
-    texts = list(ONE_OF_EACH.values())
-    step = Pii(PiiConfig())
-    whole = pa.array(["a@b.de", *texts, "c@d.fr"], pa.large_string())
-    measured = step.measure(DocumentBatch(pa.table({}), whole.slice(1, len(texts)), "words"))
-    columns, new = measure_step("pii", {}, texts)
-    assert measured.text.to_pylist() == new and {name: list(column) for name, column in measured.columns.items()} == columns
+def test_each_kind_can_be_switched_off_and_is_still_counted(measure_step: Callable) -> None:
+    for kind in KINDS:
+        text = ONE_OF_EACH[kind.column]
+        columns, new = measure_step("pii", {kind.name: None}, [text])
+        assert new == [text] and columns[kind.column] == [1]
+        _, (new,) = measure_step("pii", {kind.name: "[gone]"}, [text])
+        assert "[gone]" in new and kind.placeholder not in new
 
 
 OVERLAPS = [
@@ -126,22 +102,16 @@ def test_a_second_pass_finds_nothing(measure_step: Callable, texts: list[str]) -
     assert all(sum(column) == 0 for column in again.values())
 
 
-def test_datatrove_finds_the_same_emails_in_real_documents(measure_step: Callable, texts: list[str]) -> None:
+def test_datatrove_finds_the_same_emails_in_real_documents(measure_step: Callable, many_texts: list[str]) -> None:
     reference = PIIFormatter(email_replacement="email@example.com", remove_ips=False)
-    _, ours = measure_step("pii", {kind.name: None for kind in KINDS if kind.name != "email"}, texts)
-    assert [text for text, new in zip(texts, ours) if reference.format(text) != new] == []
-
-
-def test_hard_texts_have_values(measure_step: Callable, hard_texts: list[str]) -> None:
-    columns, new = measure_step("pii", {}, hard_texts)
-    assert new == hard_texts and all(sum(column) == 0 for column in columns.values())
+    texts = [text for text in many_texts if "@" in text]
+    columns, ours = measure_step("pii", {kind.name: None for kind in KINDS if kind.name != "email"}, texts)
+    assert ours == [reference.format(text) for text in texts] and sum(columns["pii_emails"]) > 10
 
 
 HOSTILE = [
-    "1", "1 ", "1-", "12 34 ", "1.", "+1 ", "(1", "a.", "a!", "a@", "@", "a@b", "a@b.", ":", "1:", "::1", "2001:", "A1", "AB12", "DE89 ",
-    "A1-", "AKIA", "eyJ.", "eyJa", "eyJaaaaaaaaaaaa.", "://a:", "://a:b@", "-----BEGIN PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----A ",
-    "-", "sk-a", ":AA", "Tel. 1", "tel 123456789 ", "PESEL 44051401358 ", "4111111111111112 ", "4111 1111 1111 1112 ", "0.1 2",
-    "12345678Z ", "1\u00a0", "é1",
+    "1 ", "1.", "+1 ", "a.", "a@b.", "::1", "DE89 ", "eyJaaaaaaaaaaaa.", "://a:b@", "-----BEGIN PRIVATE KEY-----A ", "tel 123456789 ",
+    "PESEL 44051401358 ", "4111 1111 1111 1112 ", "é1",
 ]  # fmt: skip
 
 
@@ -150,7 +120,7 @@ def test_hostile_texts_take_linear_time(measure_step: Callable, unit: str) -> No
     """A text that is four times as long takes far less than sixteen times as long."""
     measure_step("pii", {}, [unit])
     times = []
-    for size in (50_000, 200_000):
+    for size in (25_000, 100_000):
         start = time.process_time()
         measure_step("pii", {}, [unit * (size // len(unit)) + "@1"])
         times.append(time.process_time() - start)
@@ -162,20 +132,8 @@ def test_limits_are_rules(measure_step: Callable) -> None:
     (rule,) = Pii(PiiConfig(most={"email": 20})).rules
     assert (rule.name, rule.column, rule.comparison, rule.threshold) == ("pii_emails", "pii_emails", ">", 20)
     assert rule.failing(pa.array([0, 20, 21])).tolist() == [False, False, True]
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"most": {"emails": 3}}, "most.emails: no such kind (expected one of secret, email,"),
-        ({"most": {"email": -1}}, "most.email: -1 is below 0"),
-        ({"phone_regions": ["USA"]}, "phone_regions: 'USA' is no country with a numbering plan"),
-    ],
-)
-def test_bad_options(options: dict, sentence: str) -> None:
-    with pytest.raises(ValidationError) as error:
-        PiiConfig(**options)
-    assert sentence in str(error.value)
+    with pytest.raises(ValidationError, match=r"most\.email: -1 is below 0"):
+        PiiConfig(most={"email": -1})
 
 
 # ---- Email and internet addresses, against hand-written tables and the standard library.
@@ -183,17 +141,14 @@ def test_bad_options(options: dict, sentence: str) -> None:
 EMAILS = [
     ("write to jane.doe+news@mail.example-shop.co.uk today", 1),
     ("<a@b.de>, (c@d.org); mailto:e@f.net", 3),
-    ("o'hara@x.ie and x_y-z@sub.domain.info.", 2),
     ("someone@example.com and me@test.example.org", 0),  # reserved for examples
     ("a @ b, @user, user@localhost, a@b, 5@3.4", 0),
-    ("@" * 50 + "." * 50, 0),
     ("пишите на ivan@почта.рф или ivan@pochta.ru", 1),
     ("x" * 600 + "@a.de " + ".".join(["y" * 64] * 9) + "@b.de", 1),
 ]
 IPV4 = [
     ("host 93.184.216.34 answered", 1),
     ("http://93.184.216.34/index.html and 93.184.216.34:8080", 2),
-    ("ends with 93.184.216.34.", 1),
     ("地址93.184.216.34。", 1),
     ("192.168.0.1 10.0.0.1 127.0.0.1 172.16.3.4 169.254.1.1 0.0.0.0 255.255.255.255", 0),  # belongs to nobody
     ("192.0.2.1 198.51.100.7 203.0.113.9", 0),  # for documentation
@@ -201,8 +156,6 @@ IPV4 = [
     ("version 91.0.4472.124, v92.1.44.77, release: 10.15.77.21, Chrome/91.0.4472.124", 0),
     ("package-93.184.216.34 and 93.184.216.34-beta, 1.2.3.4, section 12.34.56.78, § 93.184.216.34", 0),
     ("93.184.016.34", 0),  # leading zeros
-    ("12.6.2. Autotools\n12.6.2.1. Compiling", 0),
-    ("224.0.0.251 239.255.255.250", 0),  # multicast
 ]
 IPV6 = [
     ("dns 2001:4860:4860::8888, 2001:4860:4860:0:0:0:0:8844.", 2),
@@ -215,17 +168,14 @@ IPV6 = [
 
 
 @pytest.mark.parametrize(
-    ("column", "placeholder", "text", "count"),
-    [
-        *(("pii_emails", "email@example.com", *row) for row in EMAILS),
-        *(("pii_ipv4", "192.0.2.1", *row) for row in IPV4),
-        *(("pii_ipv6", "2001:db8::1", *row) for row in IPV6),
-    ],
+    ("column", "placeholder", "rows"),
+    [("pii_emails", "email@example.com", EMAILS), ("pii_ipv4", "192.0.2.1", IPV4), ("pii_ipv6", "2001:db8::1", IPV6)],
 )
-def test_finds(measure_step: Callable, column: str, placeholder: str, text: str, count: int) -> None:
-    columns, (new,) = measure_step("pii", {}, [text])
-    assert {name: found for name, (found,) in columns.items() if found} == ({column: count} if count else {})
-    assert new.count(placeholder) == count if count else new == text
+def test_finds(measure_step: Callable, column: str, placeholder: str, rows: list[tuple[str, int]]) -> None:
+    columns, new = measure_step("pii", {}, [text for text, _ in rows])
+    assert columns == {name: [count if name == column else 0 for _, count in rows] for name in COLUMNS}
+    for (text, count), replaced in zip(rows, new):
+        assert replaced.count(placeholder) == count if count else replaced == text
 
 
 @given(st.integers(0x2000 << 112, (0x3000 << 112) - 1).map(ipaddress.IPv6Address), st.booleans())
@@ -281,13 +231,10 @@ def test_the_national_example_after_a_word(measure_step: Callable) -> None:
 FOUND = [
     ("call (415) 923-4567 or 415-923-4568 or 1-800-273-8255, 415.923.4569", 4),
     ("Tel. 030/226 343-0, Fax. 030/226 343 55", 2),
-    ("Telefon: 0171 5739101 / 0160 4567890", 2),
     ("Appelez le 01 42 34 56 78 ou 01.42.34.56.79", 2),
-    ("Büro (030) 22634355, Telefax 030 22634356", 2),
     ("电话：010 6552 9988", 1),
     ("+49 (0)89 307742-12\n+49\u00a089\u00a0307742 13\n(+49) 89 30774214", 3),
     ("+49 431 – 5 36 22 67, +49 - (40) - 300 30 - 1141, +43 1 72570", 3),
-    ("WhatsApp +55 11 96123-4567", 1),
     ("телефон: +7(495) 633-5-633", 1),
     ("phone 0044 20 7946 1234", 1),
 ]
@@ -305,16 +252,11 @@ NOT_FOUND = [
 ]
 
 
-@pytest.mark.parametrize(("text", "count"), FOUND)
-def test_found(measure_step: Callable, text: str, count: int) -> None:
-    _, (new,) = measure_step("pii", {"phone": "<PHONE>"}, [text])
-    assert found(measure_step, [text]) == [count] and new.count("<PHONE>") == count
-    assert not re.search(r"\d{3}", new)
-
-
-@pytest.mark.parametrize("text", NOT_FOUND)
-def test_not_found(measure_step: Callable, text: str) -> None:
-    assert found(measure_step, [text]) == [0]
+def test_phones_as_they_are_written(measure_step: Callable) -> None:
+    columns, new = measure_step("pii", {"phone": "<PHONE>"}, [text for text, _ in FOUND])
+    assert columns["pii_phones"] == [count for _, count in FOUND] == [text.count("<PHONE>") for text in new]
+    assert not any(re.search(r"\d{3}", text) for text in new)
+    assert found(measure_step, NOT_FOUND) == [0] * len(NOT_FOUND)
 
 
 def test_regions_are_a_choice(measure_step: Callable) -> None:
@@ -322,15 +264,15 @@ def test_regions_are_a_choice(measure_step: Callable) -> None:
     assert found(measure_step, texts) == [1, 1, 1, 1]
     assert found(measure_step, texts, phone_regions=["DE"]) == [0, 1, 0, 1]
     assert found(measure_step, texts, phone_regions=[]) == [0, 0, 0, 1]
+    with pytest.raises(ValidationError, match="phone_regions: 'USA' is no country with a numbering plan"):
+        PiiConfig(phone_regions=["USA"])
 
 
-def test_the_librarys_matcher_finds_little_more_in_real_texts(measure_step: Callable, texts: list[str]) -> None:
+def test_the_librarys_matcher_finds_no_more_in_real_texts(measure_step: Callable, many_texts: list[str]) -> None:
     """Whatever the matcher finds after a `+` in real documents is found here."""
-    places = [place for place, text in enumerate(texts) if re.search(r"\+\d", text)]
-    counts = found(measure_step, [texts[place] for place in places])
-    for place, count in zip(places, counts):
-        theirs = [match for match in PhoneNumberMatcher(texts[place], None, Leniency.VALID) if match.raw_string.startswith("+")]
-        assert count >= len(theirs)
+    texts = [text for text in many_texts if re.search(r"\+\d", text)]
+    found_there = [[m for m in PhoneNumberMatcher(text, None, Leniency.VALID) if m.raw_string.startswith("+")] for text in texts]
+    assert any(found_there) and all(count >= len(theirs) for count, theirs in zip(found(measure_step, texts), found_there))
 
 
 # ---- Cards, accounts and national numbers: the libraries' own examples are found; with another check digit they are not.
@@ -351,13 +293,6 @@ def found_numbers(measure_step: Callable) -> Callable[[str], dict[str, int]]:
 
 # ---- cards ------------------------------------------------------------------------------------------------
 
-#: Published test numbers of the payment industry (Stripe, PayPal and Adyen print the same).
-TEST_CARDS = [
-    "4111111111111111", "4242424242424242", "4012888888881881", "5555555555554444", "5105105105105100", "2223003122003222",
-    "2221000000000009", "378282246310005", "371449635398431", "6011111111111117", "6011000990139424", "30569309025904", "38520000023237",
-    "36227206271667", "3530111333300000", "3566002020360505", "6200000000000005",
-]  # fmt: skip
-
 
 def grouped(number: str, separator: str) -> str:
     sizes = {14: (4, 6, 4), 15: (4, 6, 5), 16: (4, 4, 4, 4), 19: (4, 4, 4, 4, 3)}[len(number)]
@@ -368,40 +303,26 @@ def grouped(number: str, separator: str) -> str:
     return separator.join(parts)
 
 
-@pytest.mark.parametrize("number", TEST_CARDS)
-def test_cards(found_numbers: Callable, number: str) -> None:
-    wrong = number[:-1] + str((int(number[-1]) + 1) % 10)
-    for separator in ("", " ", "-"):
-        for frame in ("{}", "card {}.", "({}), valid", "№ {}\nnext", "é{} é".replace("é{", "é {")):
-            assert found_numbers(frame.format(grouped(number, separator))) == {"pii_credit_cards": 1}
-            assert found_numbers(frame.format(grouped(wrong, separator))) == {}
-
-
 CARD_PREFIXES = {"4": 16, "51": 16, "55": 16, "2221": 16, "2720": 16, "34": 15, "37": 15, "6011": 16, "65": 16, "3589": 16, "36": 14}
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.sampled_from(sorted(CARD_PREFIXES)), DIGITS, st.integers(0, 20), st.integers(1, 9))
-def test_any_card(found_numbers: Callable, prefix: str, digits: str, place: int, change: int) -> None:
+@given(st.sampled_from(sorted(CARD_PREFIXES)), DIGITS, st.integers(0, 20), st.integers(1, 9), st.sampled_from(["", " ", "-"]))
+def test_any_card(found_numbers: Callable, prefix: str, digits: str, place: int, change: int, separator: str) -> None:
     number = (prefix + digits)[: CARD_PREFIXES[prefix] - 1]
     number += luhn.calc_check_digit(number)
     assume(len(set(number)) > 1)
-    assert found_numbers(f"card {number},") == {"pii_credit_cards": 1}
+    assert found_numbers(f"№ {grouped(number, separator)}\nnext") == {"pii_credit_cards": 1}
     place %= len(number) - len(prefix)
     place += len(prefix)
     wrong = number[:place] + str((int(number[place]) + change) % 10) + number[place + 1 :]
-    assert "pii_credit_cards" not in found_numbers(f"card {wrong},")
+    assert "pii_credit_cards" not in found_numbers(f"№ {grouped(wrong, separator)}\nnext")
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "https://x.org/4111111111111111", "id=4111111111111111", "file_4111111111111111.jpg", "0.4111111111111111",
-        "4111111111111111.25",
-        "4111 1111 1111 1111 4242 4242 4242 4242", "1 4111 1111 1111 1111", "4111 1111 11111111", "4111-1111 1111-1111",
-        "x4111111111111111",
-        "1234567812345670", "0000000000000000", "9780306406157", "4006381333931",  # no issuer; ISBN; EAN of Germany
-        "4111111111111111a", "411111111111111", "41111111111111111",
+        "https://x.org/4111111111111111", "file_4111111111111111.jpg", "0.4111111111111111", "1 4111 1111 1111 1111",
+        "4111-1111 1111-1111", "1234567812345670", "9780306406157",  # no issuer; ISBN
     ],
 )  # fmt: skip
 def test_no_cards(found_numbers: Callable, text: str) -> None:
@@ -412,11 +333,8 @@ def test_no_cards(found_numbers: Callable, text: str) -> None:
 
 #: Examples of the register (SWIFT, IBAN registry).
 ACCOUNTS = [
-    "AD12 0001 2030 2003 5910 0100", "AT61 1904 3002 3457 3201", "BE68 5390 0754 7034", "CH93 0076 2011 6238 5295 7",
-    "DE89 3704 0044 0532 0130 00", "ES91 2100 0418 4502 0005 1332", "FR14 2004 1010 0505 0001 3M02 606", "GB29 NWBK 6016 1331 9268 19",
-    "IT60 X054 2811 1010 0000 0123 456", "NL91 ABNA 0417 1643 00", "NO93 8601 1117 947", "PL61 1090 1014 0000 0712 1981 2874",
-    "SE45 5000 0000 0583 9825 7466", "MT84 MALT 0110 0001 2345 MTLC AST0 01S", "BR15 0000 0000 0000 1093 2840 814P 2",
-    "SA03 8000 0000 6080 1016 7519",
+    "CH93 0076 2011 6238 5295 7", "FR14 2004 1010 0505 0001 3M02 606", "GB29 NWBK 6016 1331 9268 19", "NO93 8601 1117 947",
+    "MT84 MALT 0110 0001 2345 MTLC AST0 01S",
 ]  # fmt: skip
 
 
@@ -425,7 +343,7 @@ def test_accounts(found_numbers: Callable, account: str) -> None:
     compact = account.replace(" ", "")
     assert length_of(compact[:2].encode()) == len(compact)
     for written in (account, compact, account.replace(" ", "-")):
-        for frame in ("{}", "IBAN: {}", "{} BIC COBADEFFXXX", "({}).", "{}\nNext"):
+        for frame in ("{} BIC COBADEFFXXX", "({}).", "{}\nNext"):
             assert found_numbers(frame.format(written)) == {"pii_ibans": 1}
         wrong = written[:-1] + ("1" if written[-1] != "1" else "2")
         assert "pii_ibans" not in found_numbers(f"IBAN {wrong}")
@@ -436,7 +354,6 @@ def test_accounts(found_numbers: Callable, account: str) -> None:
         )
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.sampled_from(["DE", "NO", "PL", "SE", "SA", "LT", "FI"]), DIGITS, st.integers(0, 30), st.integers(1, 9))
 def test_any_account(found_numbers: Callable, country: str, digits: str, place: int, change: int) -> None:
     bank = digits[: length_of(country.encode()) - 4]
@@ -447,32 +364,22 @@ def test_any_account(found_numbers: Callable, country: str, digits: str, place: 
     assert "pii_ibans" not in found_numbers(f"an {wrong} zahlen")
 
 
-def test_every_country_of_the_register_has_a_length() -> None:
-    countries = [a + b for a in string.ascii_uppercase for b in string.ascii_uppercase if numdb.get("iban").info(a + b)[0][1]]
-    assert len(countries) > 75 and all(15 <= length_of(country.encode()) <= 34 for country in countries)
-    assert length_of(b"XX") == length_of(b"US") == 0
-
-
 # ---- national numbers -------------------------------------------------------------------------------------
 
 ALONE = [
-    "54362315K", "54362315-K", "X2482300W", "X-2482300-W", "RCCMNL83S18D969H", "BOXW310820HNERXN09", "131052-308T",
-    "2 95 10 99 126 111 93", "295109912611193", "360426199101010071", "390.533.447-05", "971013-9019902", "756.9217.0769.85",
-    "85.07.30-033.28", "151086 95088", "1-2345-45678-78-1", "19880320-0016",
+    "54362315-K", "X2482300W", "RCCMNL83S18D969H", "131052-308T", "2 95 10 99 126 111 93", "360426199101010071", "390.533.447-05",
+    "756.9217.0769.85",
 ]  # fmt: skip
 NAMED = [
-    "BSN 111222333", "Burgerservicenummer: 1112.22.333", "PESEL: 44051401359", "nr PESEL 44051401359", "CPF nº 39053344705",
-    "Steuer-ID: 36 574 261 809", "Aadhaar number 2341 2341 2346", "NHS number: 943 476 5870", "personnummer 880320-0016",
-    "T.C. Kimlik No: 17291716060", "fødselsnummer: 15108695088", "ID number 7503305044089", "isikukood 36805280109",
-    "asmens kodas 33309240064", "rodné číslo: 710319/2745", "CNP 1630615123457", "ЕГН: 8032056031", "OIB: 33392005961",
-    "PPS number: 6433435F", "SV-Nr. 1237 010180", "kt. 120174-3399", "TFN: 123 456 782", "РНОКПП 1759013776", "AMKA: 01013099997",
-    "マイナンバー：6214 9832 0257", "ИНН: 123456789047", "RUT: 12.531.909-2", "NIF 123 456 789",
+    "Burgerservicenummer: 1112.22.333", "nr PESEL 44051401359", "CPF nº 39053344705", "Steuer-ID: 36 574 261 809",
+    "Aadhaar number 2341 2341 2346", "personnummer 880320-0016", "T.C. Kimlik No: 17291716060", "rodné číslo: 710319/2745",
+    "PPS number: 6433435F", "kt. 120174-3399", "マイナンバー：6214 9832 0257", "ИНН: 123456789047", "RUT: 12.531.909-2",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ALONE)
 def test_national_numbers_that_tell_by_themselves(found_numbers: Callable, text: str) -> None:
-    for frame in ("{}", "his number is {}, he says", "({})", "Id: {}\n"):
+    for frame in ("his number is {}, he says", "({})", "Id: {}\n"):
         assert found_numbers(frame.format(text)) == {"pii_national_ids": 1}
     for place in [place for place, sign in enumerate(text) if sign.isdigit()][-3:]:
         wrong = text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
@@ -490,17 +397,8 @@ def test_national_numbers_after_a_word(found_numbers: Callable, text: str) -> No
     assert "pii_national_ids" not in found_numbers(f"order {number}")
 
 
-@settings(deadline=None, max_examples=40)
-@given(DIGITS, st.integers(1, 9))
-def test_any_aadhaar(found_numbers: Callable, digits: str, change: int) -> None:
-    number = str(2 + int(digits[0]) % 8) + digits[1:11]
-    number += verhoeff.calc_check_digit(number)
-    assume(number != number[::-1])  # palindromes are not issued
-    assert found_numbers(f"Aadhaar: {number[:4]} {number[4:8]} {number[8:]}") == {"pii_national_ids": 1}
-    assert found_numbers(f"Aadhaar: {number[:-1]}{(int(number[-1]) + change) % 10}") == {}
-
-
 @pytest.mark.parametrize("entry", IDS, ids=lambda entry: entry.module)
+@settings(max_examples=8)
 @given(st.data())
 def test_any_number_of_a_form_has_a_verdict(found_numbers: Callable, entry: NationalId, data: st.DataObject) -> None:
     """Numbers on which stdnum itself raises have a verdict: 110200... is of no county of China in its register."""
@@ -511,11 +409,6 @@ def test_any_number_of_a_form_has_a_verdict(found_numbers: Callable, entry: Nati
     except LookupError:
         valid = False
     assert found_numbers(f"{word} {number}.").get("pii_national_ids", 0) >= (valid and not entry.words)
-
-
-def test_every_number_of_the_table_has_a_check() -> None:
-    assert all(callable(import_module(f"stdnum.{entry.module}").is_valid) for entry in IDS)
-    assert len({entry.module.partition(".")[0] for entry in IDS}) >= 30
 
 
 # ---- Secrets by format. The examples are assembled here from made-up parts, so that no scanner takes this file for a leak.
@@ -552,21 +445,14 @@ def web_token() -> str:
     return ".".join([*parts, some(43)])
 
 
-@pytest.mark.parametrize("token", [*TOKENS, web_token()], ids=lambda token: token[:8])
-def test_tokens(measure_step: Callable, token: str) -> None:
-    texts = [
-        token,
-        f'key = "{token}"',
-        f"é{token} ".replace("é", "é "),
-        f"Authorization: Bearer {token}\n",
-        f"https://x.org/?key={token}&a=1",
-    ]
-    columns, new = measure_step("pii", {}, texts)
-    assert columns["pii_secrets"] == [1] * len(texts)
-    assert new == [text.replace(token, "<SECRET>") for text in texts]
-    longer, shorter = f"x{token} {token.replace('.', '')[:12]}", token[:9]
-    columns, new = measure_step("pii", {}, [longer, shorter])
-    assert columns["pii_secrets"] == [0, 0] and new == [longer, shorter]
+def test_tokens(measure_step: Callable) -> None:
+    tokens = [*TOKENS, web_token()]
+    for frame in ("{}", 'key = "{}"', "é {} ", "Authorization: Bearer {}\n", "https://x.org/?key={}&a=1"):
+        columns, new = measure_step("pii", {}, [frame.format(token) for token in tokens])
+        assert columns["pii_secrets"] == [1] * len(tokens) and new == [frame.format("<SECRET>")] * len(tokens)
+    others = [f"x{token} {token.replace('.', '')[:12]}" for token in tokens] + [token[:9] for token in tokens]
+    columns, new = measure_step("pii", {}, others)
+    assert columns["pii_secrets"] == [0] * len(others) and new == others
 
 
 PARTS = [
@@ -579,14 +465,12 @@ PARTS = [
 ]
 
 
-@pytest.mark.parametrize(("before", "secret", "after"), PARTS)
-def test_only_the_secret_part_goes(measure_step: Callable, before: str, secret: str, after: str) -> None:
-    columns, (new,) = measure_step("pii", {"ipv4": None}, [before + secret + after])
-    assert columns["pii_secrets"] == [1] and new == before + "<SECRET>" + after
+def test_only_the_secret_part_goes(measure_step: Callable) -> None:
+    columns, new = measure_step("pii", {"ipv4": None}, [before + secret + after for before, secret, after in PARTS])
+    assert columns["pii_secrets"] == [1] * len(PARTS) and new == [f"{before}<SECRET>{after}" for before, _, after in PARTS]
 
 
-@pytest.mark.parametrize("kind", ["", "RSA ", "EC ", "OPENSSH ", "ENCRYPTED "])
-@pytest.mark.parametrize("newline", ["\n", "\\n", " "])
+@pytest.mark.parametrize(("kind", "newline"), [("", "\n"), ("RSA ", "\\n"), ("OPENSSH ", " ")])
 def test_private_keys(measure_step: Callable, kind: str, newline: str) -> None:
     lines = [some(64) for _ in range(12)] + [some(30) + "=="]
     key = newline.join([f"-----BEGIN {kind}PRIVATE KEY-----", *lines, f"-----END {kind}PRIVATE KEY-----"])
@@ -613,14 +497,5 @@ NOTHING = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", NOTHING)
-def test_no_secrets(measure_step: Callable, text: str) -> None:
-    columns, _ = measure_step("pii", {}, [text])
-    assert columns["pii_secrets"] == [0]
-
-
-def test_the_scan_knows_the_beginning_of_every_format() -> None:
-    for token in [*TOKENS, web_token(), *(before + secret + after for before, secret, after in PARTS)]:
-        matches = list(re.compile(SECRET.pattern).finditer(token.encode()))
-        assert matches and matches[0][0][:3].decode() in LISTS["prefixes"]
-    assert len(FORMATS) > 35 and all(len(prefix) == 3 for prefix in LISTS["prefixes"])
+def test_no_secrets(measure_step: Callable) -> None:
+    assert measure_step("pii", {}, NOTHING)[0]["pii_secrets"] == [0] * len(NOTHING)

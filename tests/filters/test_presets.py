@@ -9,11 +9,9 @@ import pytest
 from corpusmill.filters import presets
 from corpusmill.filters.presets import PRESETS
 from corpusmill.filters.rules import decide
-from corpusmill.filters.step import OTHERS, STEPS, build_steps, resolve_step
 from corpusmill.filters.worker import FilterConfig, FilterWorker, rule_table
 from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.recipe import validate_recipe
-from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.storage import Storage
 
 
@@ -26,15 +24,6 @@ def test_a_preset_is_the_section_it_stands_for(name: str) -> None:
     assert rules and len(rules) == len(set(rules))
 
 
-@pytest.mark.parametrize("name", [name for name in STEPS if name not in OTHERS])
-def test_tables_of_a_family_name_each_rule_once_and_columns_that_are_there(name: str) -> None:
-    for preset, rules in load_object(STEPS[name]).PRESETS.items():
-        (step,) = build_steps([resolve_step({name: {"preset": preset}})])
-        assert step.step.rules == rules
-        assert len({rule.name for rule in rules}) == len(rules)
-        assert {rule.column for rule in rules} <= set(step.columns)
-
-
 def test_fineweb_has_the_order_of_its_script() -> None:
     config = FilterConfig.model_validate({"preset": "fineweb"})
     assert [next(iter(step)) for step in config.steps] == [
@@ -43,9 +32,8 @@ def test_fineweb_has_the_order_of_its_script() -> None:
     assert config.steps[3]["c4"]["filter_no_terminal_punct"] is False
 
 
-@pytest.mark.parametrize("language", ["zh", "ja", "th"])
-def test_text_without_spaces_has_a_preset_that_keeps_it(language: str, shared_data: Path) -> None:
-    lines = (shared_data / f"lid/{language}.txt").read_text().splitlines()
+def test_text_without_spaces_has_a_preset_that_keeps_it(shared_data: Path) -> None:
+    lines = (shared_data / "lid/ja.txt").read_text().splitlines()
     texts = pa.array(["\n".join(lines[:40]), lines[0][:20], "\n".join([*lines[:3], lines[3]] * 10)], pa.large_string())
     failed = {}
     for name in ("characters", "datatrove-0.10"):
@@ -87,7 +75,7 @@ def test_an_unknown_preset_is_one_sentence() -> None:
 LANGUAGES = json.loads(Path(presets.__file__).with_name("fineweb2.json").read_text("utf-8"))["languages"]
 
 
-@pytest.mark.parametrize("name", LANGUAGES)
+@pytest.mark.parametrize("name", list(LANGUAGES)[::8])
 def test_fineweb_2_has_thresholds_a_language(name: str) -> None:
     row = LANGUAGES[name]
     config = FilterConfig.model_validate({"preset": "fineweb-2", "language": name})
@@ -108,9 +96,7 @@ def test_fineweb_2_decides_as_datatrove_does(measure_step, shared_data: Path, fi
     from datatrove.pipeline.filters import fineweb_quality_filter, gopher_quality_filter, gopher_repetition_filter
     from datatrove.pipeline.filters.base_filter import get_filter_result
 
-    lines = (shared_data / "lid/fr.txt").read_text().splitlines() if (shared_data / "lid/fr.txt").exists() else None
-    if lines is None:
-        pytest.skip("no French text there")
+    lines = (shared_data / "lid/fr.txt").read_text().splitlines()
     texts = ["\n".join(lines[start : start + 12]) for start in range(0, len(lines), 6)] + ["\n".join(lines[:2] * 9)]
     row = LANGUAGES["fra_Latn"]
     filters = [

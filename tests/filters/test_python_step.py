@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from corpusmill.filters.rules import read_rules
-from corpusmill.filters.step import build_steps, resolve_step
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 from corpusmill.pipeline.recipe import read_recipe, validate_recipe
 from corpusmill.pipeline.shards import read_table
@@ -35,18 +34,8 @@ def plain(documents):
 
 
 @measures({"x": "int64"})
-def short(documents):
-    return {"x": [1]}
-
-
-@measures({"x": "int64"})
 def words(documents):
     return {"x": ["one"] * len(documents)}
-
-
-@measures({"x": "int64"})
-def other(documents):
-    return {"y": [0] * len(documents)}
 
 
 @measures({"x": "int64"})
@@ -86,17 +75,6 @@ def test_in_the_stage(tmp_path: Path, file: Path, make_documents, finished_inges
     assert read_table(done.storage, "data/part-00000.parquet")["text"].to_pylist() == ["QUIET", "LOUD!!!", "SO! SO!"]
 
 
-def test_a_changed_file_is_measured_again(tmp_path: Path, file: Path, make_documents, finished_ingest, run_filter) -> None:
-    run = finished_ingest(tmp_path / "run", [make_documents(TEXTS)])
-    options = {"steps": [{"python": f"{file}:loud"}]}
-    assert run_filter(run, options).performed == 1
-    assert run_filter(run, options).performed == 0
-    file.write_text(LOUD.replace('"exclamations", ">", 2)', '"exclamations", ">", 1)'))
-    again = run_filter(run, options)
-    assert again.performed == 1
-    assert read_table(again.storage, "report/part-00000.parquet")["kept"].to_pylist() == [True, False, False, False]
-
-
 def test_options_rules_and_columns_of_the_recipe(tmp_path: Path, file: Path, make_documents, finished_ingest, run_filter) -> None:
     steps = [
         {"python": {f"{file}:loud": {"mark": "o"}}},
@@ -123,18 +101,10 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path, file: Path) -> None:
     assert json.loads(json.dumps(section)) == section
 
 
-def test_a_function_of_a_module() -> None:
-    step = {"python": {"function": "textwrap:shorten", "options": {"width": 9}, "columns": {"x": "int64"}}}
-    (named,) = build_steps([resolve_step(step)])
-    assert named.name == "python:shorten" and named.step.model_files()[0].endswith("textwrap.py")
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("short", r"own\.py:short: the column x has 1 values for 4 documents"),
         ("words", r"own\.py:words: the column x is not int64"),
-        ("other", r"own\.py:other: gave the columns y, and declares x"),
         ("nothing", r"own\.py:nothing: has to give a mapping of columns, not NoneType"),
         ("broken", r"own\.py:broken: KeyError: .*no such column.*, line \d+"),
     ],
@@ -150,16 +120,11 @@ def test_what_goes_wrong_in_it(
     ("item", "message"),
     [
         ("nowhere.py:f", r"filter\.steps\.0\.python: .*nowhere\.py: can't be read \(No such file or directory\)"),
-        ("no.such.module:f", "no.such.module: can't be loaded"),
         ("FILE:nothing_there", "has no function 'nothing_there'"),
         ("FILE", "expected `path/to/file.py:name`"),
         ("FILE:plain", "has no @measures decorator"),
         ({"FILE:loud": {"tone": 1}}, "options: got an unexpected keyword argument 'tone'"),
         ({"function": "FILE:plain", "columns": {"x": "floating"}}, "a type that Arrow does not know: 'floating'"),
-        (
-            {"function": "FILE:loud", "rules": [{"name": "r", "column": "y", "comparison": ">", "threshold": 1}]},
-            "the rule r is on a column 'y', which is not declared",
-        ),
         ({"function": "FILE:plain", "columns": {"id": "int64"}}, "steps: two columns have the name id"),
     ],
 )

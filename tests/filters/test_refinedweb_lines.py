@@ -80,7 +80,7 @@ EXTRA = [
     "One two three four five six seven eight nine ten read more...\n",
     "  ABC\n 123\n\n\n²³¹\n１２３\n4.5\nABCdefg\nABCD efg\nⒶⒷ Ⅷ\nİİ ab\nǅǅǅ a\n",
     "\n\n  one two\n\n \t \nthree four \n\n",
-    "1" * 3_000_000 + "x\n" + "1" * 900_000 + "x\nend of it\n" + "2" * 5000,
+    "1" * 300_000 + "x\n" + "1" * 90_000 + "x\nend of it\n" + "2" * 5000,
 ]
 
 
@@ -101,7 +101,7 @@ def test_any_text(measure_step: Callable, texts: list[str]) -> None:
     assert_equal(measure_step, texts)
 
 
-@pytest.mark.parametrize("text", ["A" * 20_000_000, "1" * 20_000_000, "٣ likes\n" * 2_000_000, "!" * 20_000_000, "a\n" * 5_000_000])
+@pytest.mark.parametrize("text", ["1" * 20_000_000, "٣ likes\n" * 1_000_000])
 def test_long_texts_take_linear_time(measure_step: Callable, text: str) -> None:
     columns, texts = measure_step("refinedweb_lines", {}, [text])
     assert texts == [""] and columns["refinedweb_kept_lines"] == [0]

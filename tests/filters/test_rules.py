@@ -10,7 +10,7 @@ from corpusmill.dedup import removal
 from corpusmill.dedup.contamination.editor import RULE as CONTAMINATED
 from corpusmill.dedup.inside.lines import MOSTLY_LINES, ONLY_LINES
 from corpusmill.dedup.inside.passages import ONLY_SUBSTRINGS
-from corpusmill.filters.rules import Rule, StepRule, decide, meaning, read_rules, rules_metadata, with_thresholds
+from corpusmill.filters.rules import Rule, StepRule, decide, meaning, rules_metadata
 from corpusmill.filters.step import OTHERS, STEPS, build_steps, resolve_step
 from corpusmill.filters.worker import FilterConfig, rule_table
 from corpusmill.ingest.rows import INGEST_REPORT
@@ -40,36 +40,6 @@ def test_nan_and_null_never_decide() -> None:
     assert decide(RULES, values, 1).to_pylist() == [[]]
 
 
-def test_no_documents_and_no_rules() -> None:
-    empty = {"a": pa.array([], pa.int64()), "language": pa.array([], pa.string()), "b": pa.array([], pa.float64())}
-    assert decide(RULES, empty, 0).to_pylist() == []
-    assert decide([], {}, 2).to_pylist() == [[], []]
-    assert decide([], {}, 2).type == pa.list_(pa.string())
-
-
-def test_other_thresholds() -> None:
-    changed = with_thresholds(RULES, {"low": 5, "high": None})
-    assert [rule.rule.name for rule in changed] == ["low", "foreign", "exact", "at_most", "at_least"]
-    assert changed[0].rule == Rule("low", "a", "<", 5)
-    with pytest.raises(ValueError, match=r"thresholds\.lo: no such rule \(expected one of low, high"):
-        with_thresholds(RULES, {"lo": 1})
-    with pytest.raises(ValueError, match="compares with a list"):
-        with_thresholds(RULES, {"foreign": 1})
-
-
-def test_rules_travel_in_the_schema() -> None:
-    schema = pa.schema([], metadata=rules_metadata(RULES))
-    read = read_rules(schema)
-    assert read[0] == {"step": "one", "rule": "low", "column": "a", "comparison": "<", "threshold": 3}
-    assert read[2]["threshold"] == ["en", "fr"]
-    assert read_rules(pa.schema([])) == []
-
-
-def test_an_unknown_comparison_is_refused() -> None:
-    with pytest.raises(ValueError, match="no such comparison"):
-        Rule("x", "a", "!", 1)
-
-
 # ---- The meaning of rules in words: every rule that ships has a phrase, with the threshold that decides.
 
 #: Options for rules that a step does not have by default.
@@ -92,14 +62,6 @@ def test_every_rule_has_a_phrase(name: str) -> None:
         for rule in step.rules:
             assert rule.meaning, rule.rule.name
             assert "{" not in rule.meaning
-
-
-def test_a_classifier_of_several_labels() -> None:
-    outputs = load_object("corpusmill.filters.classifier.step:Outputs")("edu", ("low", "high"), True)
-    assert outputs.meanings()["edu_low"] == "a score of {number} by the classifier edu for low"
-    assert meaning(outputs.meanings()["edu_low_share"], ">", 0.1) == (
-        "more than 10% of its windows reach the threshold of the classifier edu for low"
-    )
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.filters.gopher import STOP_WORDS
-from corpusmill.filters.statistics import LINES, NAMES, NEWLINE_LINES, REPETITION, WORDS, Needs, measure, ratio
+from corpusmill.filters.statistics import LINES, NAMES, NEWLINE_LINES, REPETITION, WORDS, Needs, measure
 
 WORD_RULES = {"words": re.compile(r"\w+|[^\w\s]").findall, "whitespace": str.split, "spacy": SpaCyTokenizer("en").word_tokenize}
 ALL = Needs(WORDS | LINES | REPETITION | NEWLINE_LINES, STOP_WORDS, 30)
@@ -70,42 +70,14 @@ def check(texts: list[str], word_rule: str) -> None:
         assert not len(wrong), (name, texts[wrong[0]][:200], int(found[name][wrong[0]]), int(wanted[wrong[0]]))
 
 
-@pytest.mark.parametrize("word_rule", WORD_RULES)
-def test_real_documents(texts: list[str], word_rule: str) -> None:
-    check(texts, word_rule)
+def test_real_documents(texts: list[str]) -> None:
+    check(texts[::4], "spacy")
 
 
 @pytest.mark.parametrize("word_rule", WORD_RULES)
 @given(texts=st.lists(TEXT, min_size=1, max_size=8))
 def test_any_text(word_rule: str, texts: list[str]) -> None:
     check(texts, word_rule)
-
-
-@pytest.mark.parametrize("word_rule", ["words", "spacy"])
-def test_statistics_do_not_depend_on_the_batch(word_rule: str, hard_texts: list[str]) -> None:
-    column = pa.array(hard_texts, pa.large_string())
-    together = measure(column, word_rule, ALL).values
-    alone = [measure(column.slice(n, 1), word_rule, ALL).values[:, 0] for n in range(len(column))]
-    assert np.array_equal(together.T, np.stack(alone))
-
-
-def test_no_texts() -> None:
-    assert measure(pa.array([], pa.large_string()), "words", ALL).values.shape == (len(NAMES), 0)
-    assert measure(pa.chunked_array([], pa.large_string()), "words", ALL).values.shape == (len(NAMES), 0)
-
-
-def test_ratios_without_denominator_are_nan() -> None:
-    assert np.isnan(ratio([0, 1], [0, 0])).all()
-    assert ratio([1, 3], [3, 7]).tolist() == [1 / 3, 3 / 7]
-
-
-def test_needs() -> None:
-    quality, short = Needs(WORDS, stop_words=("a",)), Needs(NEWLINE_LINES, short_line_length=30)
-    both = quality.joined(short)
-    assert both == Needs(WORDS | NEWLINE_LINES, ("a",), 30)
-    assert both.covers(quality) and both.covers(short) and not quality.covers(both)
-    assert quality.joined(Needs(WORDS, stop_words=("b",))) == quality  # other stop words need a pass of their own
-    assert not both.covers(Needs(NEWLINE_LINES, short_line_length=20))
 
 
 def test_large_texts() -> None:

@@ -1,7 +1,6 @@
 """Makes the folder of a small classifier with two labels, trained by fastText itself on made-up posts, and more posts for tests."""
 
 import hashlib
-import json
 import random
 import re
 from pathlib import Path
@@ -33,11 +32,6 @@ def make_posts(seed: int, count: int) -> list[dict[str, Any]]:
                 words[chance.randrange(len(words))] = chance.choice(kind)
         posts.append({"id": f"post-{seed}-{number}", "text": " ".join(words).capitalize() + ".", "rude": rude, "spam": spam})
     return posts
-
-
-def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), newline="\n")
-    return path
 
 
 def write_classifier(folder: Path, posts: list[dict[str, Any]], card: dict[str, Any] | None = None, hashes: bool = True) -> Path:

@@ -37,11 +37,6 @@ def toxicity(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def quality(tmp_path_factory) -> Path:
-    return make_classifier(tmp_path_factory.mktemp("quality") / "quality", "quality", {"quality": ["good"]})
-
-
-@pytest.fixture(scope="session")
 def mixed_texts() -> list[str]:
     """Makes texts of all kinds, mixtures and lengths, with line breaks; some have no word that a model knows."""
     kinds = [["good"], ["bad"], ["rude"], ["other"]]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from trained_classifier import make_posts, write_classifier, write_jsonl
+from labelled_texts import write_jsonl
+from trained_classifier import make_posts, write_classifier
 
 from corpusmill.filters.classifier.builtin import builtin_spec
 
@@ -64,15 +65,11 @@ def test_all_ways_to_name_the_answers_say_the_same(corpusmill, folder: Path, dat
     assert len(set(found)) == 1 and found[0] > 0.8
 
 
-def test_several_labels_at_once_a_table_and_a_page(corpusmill, folder: Path, data: Path, tmp_path: Path) -> None:
+def test_several_labels_at_once(corpusmill, folder: Path, data: Path) -> None:
     columns = ("--label-column", "rude=rude", "--label-column", "spam=spam")
-    code, out, _ = corpusmill("classifier", "evaluate", folder, data, *columns, "--resamples", 20, "--page", tmp_path / "page.html")
+    code, out, _ = corpusmill("classifier", "evaluate", folder, data, *columns, "--resamples", 20)
     text = out.decode()
     assert code == 0 and "rude: yes from 0.4 on" in text and "spam: yes from 0.4 on" in text
-    page = (tmp_path / "page.html").read_text()
-    assert '<h2 id="label-2"><bdi>spam</bdi></h2>' in page
-    again, _, _ = corpusmill("classifier", "evaluate", folder, data, *columns, "--resamples", 20, "--page", tmp_path / "again.html")
-    assert again == 0 and (tmp_path / "again.html").read_text() == page
 
 
 def test_score(corpusmill, folder: Path, data: Path, tmp_path: Path) -> None:
@@ -89,52 +86,23 @@ def test_score(corpusmill, folder: Path, data: Path, tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         ((), "give labelled files, or --positive and --negative, or --spec"),
-        (("posts.jsonl", "--spec", "x.yaml"), "give labelled files, or"),
         (("posts.jsonl", "--label-column", "nice=rude"), "posts has no label 'nice' (it has rude, spam)"),
         (("posts.jsonl", "--label-column", "said"), "the label 'nein' is unknown (known are rude, spam)"),
         (("posts.jsonl",), "has no column 'label' (it has id, text, rude, spam, kind, name, said)"),
-        (("posts.jsonl", "--label-column", "a=rude", "--label-column", "said"), "give one --label-column, or several as LABEL=NAME"),
         (
             ("posts.jsonl", "--label-column", "said", "--positive-label", "ja"),
             "posts has several labels; say which with --label (rude, spam)",
         ),
         (("posts.jsonl", "--label-column", "said", "--positive-label", "oui", "--label", "rude"), "no row has that value in 'said'"),
-        (("posts.jsonl", "--label-column", "rude=rude", "--positive-label", "1"), "--positive-label has no meaning"),
-        (("--positive", "yes.jsonl", "--negative", "no.jsonl"), "say which with --label"),
-        (("--positive", "yes.jsonl", "--label-column", "x"), "--label-column has no meaning here"),
         (("--spec", "x.yaml", "--label", "rude"), "--label has no meaning here"),
-        (("--spec", "missing.yaml"), "missing.yaml: "),
         (("missing.jsonl", "--label-column", "rude"), "missing.jsonl"),
     ],
 )
 def test_bad_arguments_are_one_sentence(corpusmill, folder, data, monkeypatch, arguments, sentence) -> None:
     monkeypatch.chdir(data.parent)
-    code, out, error = corpusmill("classifier", "evaluate", folder, *arguments, "--page", "page.html")
+    code, out, error = corpusmill("classifier", "evaluate", folder, *arguments)
     assert (code, out) == (2, b"")
     assert sentence in error and error.count("\n") == 1 and "Traceback" not in error
-    assert not Path("page.html").exists()
-
-
-@pytest.mark.parametrize("command", ["evaluate", "score"])
-def test_a_folder_that_is_no_classifier(corpusmill, data: Path, tmp_path: Path, command: str) -> None:
-    more = ("--output", tmp_path / "scores.parquet") if command == "score" else ("--label-column", "rude")
-    for content in (None, "{}", "no JSON"):
-        (tmp_path / "model").mkdir(exist_ok=True)
-        if content is not None:
-            (tmp_path / "model/classifier.json").write_text(content)
-        code, _, error = corpusmill("classifier", command, tmp_path / "model", data, *more)
-        assert code == 2 and error.count("\n") == 1 and "not a classifier's" in error
-    assert not (tmp_path / "scores.parquet").exists()
-
-
-def test_a_model_that_is_another_one(corpusmill, folder: Path, data: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    for file in folder.iterdir():
-        (other / file.name).write_bytes(file.read_bytes())
-    (other / "rude.bin").write_bytes((folder / "spam.bin").read_bytes())
-    code, _, error = corpusmill("classifier", "evaluate", other, data, "--label-column", "rude=rude")
-    assert code == 2 and "not the model that the classifier was made with" in error
 
 
 # ---- Figures in docs/classifiers.md, README.md and the built-in classifier's card are those printed by benchmarks/classifiers.py.

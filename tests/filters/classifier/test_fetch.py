@@ -7,7 +7,6 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from corpusmill.filters.step import build_steps, resolve_step
@@ -65,24 +64,9 @@ def test_what_is_refused(served) -> None:
     assert not list((folder.parent / "cache/models/files").glob("*"))
 
 
-def test_other_stores(served) -> None:
-    with fsspec.open("memory://store/m.bin", "wb") as file:
-        file.write(b"content")
-    assert fetch("memory://store/m.bin").read_bytes() == b"content"
-
-
 def digests(options: dict) -> list[str]:
     (step,) = build_steps([resolve_step({"classifier": options})])
     return step.step.model_digests()
-
-
-def test_a_public_model_by_url(served, dclm_model, measure_step, mixed_texts) -> None:
-    folder, url, asked = served
-    shutil.copy(dclm_model, folder / "oh_eli5.bin")
-    remote = {"preset": "dclm", "model": f"{url}/oh_eli5.bin", "sha256": sha256(dclm_model)}
-    local = {"preset": "dclm", "model": str(dclm_model)}
-    assert measure_step("classifier", remote, mixed_texts) == measure_step("classifier", local, mixed_texts)
-    assert digests(remote) == digests(local) and asked.count("/oh_eli5.bin") == 1
 
 
 def test_a_folder_by_url(served, toxicity, measure_step, mixed_texts) -> None:

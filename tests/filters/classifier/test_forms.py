@@ -61,6 +61,7 @@ def test_as_a_few_lines_of_python(texts: list[str]) -> None:
         assert write(form, texts) == [reference(form, text) for text in texts]
 
 
+@pytest.mark.long
 def test_every_kind_of_character() -> None:
     """Tests each character alone, in a word, and on both sides of a sigma, where it decides whether the sigma is a final one. Of letters
     without case, and of what is no character, every 61st is tested.
@@ -72,45 +73,6 @@ def test_every_kind_of_character() -> None:
         texts = [pattern.format(character) for character in characters]
         for form in FORMS:
             assert write(form, texts) == [reference(form, text) for text in texts]
-
-
-def test_real_texts(texts: list[str]) -> None:
-    for form in FORMS:
-        assert write(form, texts) == [reference(form, text) for text in texts]
-
-
-def test_examples() -> None:
-    text = "  See HTTP://x.y/Z, @Bob:\r\n\r\nIt's   ΟΔΟΣ!\u2028End </s> __label__yes\t."
-    assert write("plain", [text]) == ["See HTTP://x.y/Z, @Bob: It's ΟΔΟΣ! End ."]
-    assert write("lower", [text]) == ["see http://x.y/z, @bob: it's οδος! end ."]
-    assert write("words", [text]) == ["see <url> <user> : <nl> it ' s οδος ! <nl> end < / s > ."]
-
-
-@given(st.lists(pieces, min_size=1, max_size=4))
-def test_written_again(texts: list[str]) -> None:
-    """Writing twice changes nothing more, unless a token was left out at an end: a space unknown to fastText may follow it."""
-    for form in ("plain", "lower"):
-        once = write(form, [text for text in texts if "__" not in text and "</" not in text])
-        assert write(form, once) == once
-
-
-@given(st.lists(pieces, max_size=4), st.integers(0, 3))
-def test_a_text_does_not_depend_on_others(texts: list[str], start: int) -> None:
-    """A text's form depends neither on other texts nor on the Arrow layout."""
-    column = pa.array(texts, pa.large_string())
-    for form in FORMS:
-        whole = write_form(form, column)
-        assert write_form(form, column.slice(start)).equals(whole.slice(start))
-        assert write_form(form, pa.chunked_array([column.slice(0, start), column.slice(start)])).equals(whole)
-        assert write_form(form, column.cast(pa.string())).equals(whole)
-        assert all(write(form, [text]) == [line] for text, line in zip(texts, whole.to_pylist()))
-
-
-def test_nulls_are_refused() -> None:
-    with pytest.raises(ValueError, match="null"):
-        write_form("words", pa.array(["a", None]))
-    with pytest.raises(ValueError, match="no form 'title'"):
-        write_form("title", pa.array(["a"]))  # type: ignore[arg-type]
 
 
 def test_fasttext_learns_no_label_from_a_text(tmp_path: Path) -> None:

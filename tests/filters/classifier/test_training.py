@@ -56,10 +56,9 @@ def test_the_model_is_what_fasttext_reads_and_tells_the_kinds_apart(tmp_path, co
 
     from corpusmill.filters.classifier.forms import write_form
 
-    write_notes(tmp_path / "notes.jsonl.gz", notes(600, 1))
-    code, out, err = corpusmill(
-        "classifier", "train", "--data", tmp_path / "notes.jsonl.gz", "--output", tmp_path / "kitchen", "--no-compress"
-    )
+    rows = [{"text": text, "label": "kitchen" if yes else "workshop"} for text, yes in notes(400, 1)]
+    data, output = write_jsonl(tmp_path / "notes.jsonl.gz", rows), tmp_path / "kitchen"
+    code, out, err = corpusmill("classifier", "train", "--data", data, "--positive-label", "kitchen", "--output", output, "--no-compress")
     assert (code, out) == (0, b""), err
     classifier = read_classifier(tmp_path / "kitchen")
     assert [head.file for head in classifier.heads] == ["kitchen.bin"]
@@ -75,7 +74,7 @@ def test_the_model_is_what_fasttext_reads_and_tells_the_kinds_apart(tmp_path, co
 
 
 def test_positive_and_negative_files_of_every_kind(tmp_path, corpusmill):
-    rows = notes(600, 2)
+    rows = notes(400, 2)
     positive, negative = ([text for text, yes in rows if yes == wanted] for wanted in (1, 0))
     (tmp_path / "texts" / "below").mkdir(parents=True)
     for number, text in enumerate(positive[:100]):
@@ -104,7 +103,7 @@ def test_positive_and_negative_files_of_every_kind(tmp_path, corpusmill):
 @pytest.fixture
 def spec_of_three(tmp_path):
     """Returns a spec of three sources: one value for a label, one column for a label with unknown answers, and lists of labels."""
-    rows = {name: notes(400, seed, manner) for name, seed, manner in (("a", 3, ""), ("b", 4, "er"), ("c", 5, ""))}
+    rows = {name: notes(300, seed, manner) for name, seed, manner in (("a", 3, ""), ("b", 4, "er"), ("c", 5, ""))}
     write_jsonl(tmp_path / "a.jsonl", [{"text": text, "class": "kitchen" if yes else "other"} for text, yes in rows["a"]])
     unknown = [None, *range(len(rows["b"]))]
     write_jsonl(tmp_path / "b.jsonl", [{"text": t, "k": y, "w": None if n is None else 1 - y} for n, (t, y) in zip(unknown, rows["b"])])
@@ -127,23 +126,21 @@ def test_a_spec_with_partial_labels_trains_a_model_a_label(spec_of_three, tmp_pa
     assert (classifier.name, [head.label for head in classifier.heads]) == ("notes", ["kitchen", "workshop"])
     a, b, c = classifier.card["data"]["sources"]
     assert a["answers"]["workshop"]["yes"] == 0 and a["answers"]["workshop"]["no"] == a["answers"]["kitchen"]["yes"]
-    assert (b["unknown"], sum(b["answers"]["workshop"].values()), sum(b["answers"]["kitchen"].values())) == (1, 399, 400)
+    assert (b["unknown"], sum(b["answers"]["workshop"].values()), sum(b["answers"]["kitchen"].values())) == (1, 299, 300)
     assert c["answers"]["kitchen"] == {"yes": c["answers"]["workshop"]["no"], "no": c["answers"]["workshop"]["yes"]}
     on = {label: facts["threshold_on"] for label, facts in classifier.card["labels"].items()}
     assert on["kitchen"]["sources"] == ["a.jsonl", "b.jsonl", "c.jsonl"]
-    assert on["workshop"]["sources"] == [
-        "b.jsonl",
-        "c.jsonl",
-    ]  # in a all answers to it are no
+    assert on["workshop"]["sources"] == ["b.jsonl", "c.jsonl"]  # in a all answers to it are no
+    assert on["kitchen"]["what"] == "the validation part and sources left out in turn"
     rows = classifier.card["labels"]["kitchen"]
     assert list(rows["unseen"]["by_source"]) == ["a.jsonl", "b.jsonl", "c.jsonl"] and rows["calibrated_on"]["what"] == "the validation part"
     assert rows["unseen"]["by_source"]["c.jsonl"]["roc_auc"]["value"] > 0.95  # in a the words are the same
     parts, trained = rows["parts"]["train"], rows["trained_on"]
-    assert trained["yes"] + trained["no"] > sum(parts.values()) + 200  # b counts twice
+    assert trained["yes"] + trained["no"] > sum(parts.values()) + 150  # b counts twice
 
 
 def test_training_again_with_what_autotune_found_gives_the_same_models(tmp_path, corpusmill):
-    write_notes(tmp_path / "one.jsonl", notes(500, 6))
+    write_notes(tmp_path / "one.jsonl", notes(300, 6))
     spec = {"labels": ["kitchen"], "sources": [{"files": ["one.jsonl"], "label_column": "label"}]}
     tuned = write_spec(tmp_path / "tuned.yaml", **spec)
     assert corpusmill("classifier", "train", "--spec", tuned, "--autotune", "1", "--output", tmp_path / "first")[0] == 0
@@ -157,32 +154,18 @@ def test_training_again_with_what_autotune_found_gives_the_same_models(tmp_path,
     assert (tmp_path / "first" / "kitchen.bin").read_bytes() == (tmp_path / "second" / "kitchen.bin").read_bytes()
 
 
-def test_where_the_threshold_is_chosen(tmp_path, corpusmill):
-    """Uses two sources with different styles, so that a model of one is less sure of the other."""
+def test_a_threshold_for_sources_that_were_left_out(tmp_path, corpusmill):
     for name, seed, manner in (("a", 11, ""), ("b", 12, "ing")):
-        write_notes(tmp_path / f"{name}.jsonl", notes(500, seed, manner))
+        write_notes(tmp_path / f"{name}.jsonl", notes(300, seed, manner))
     sources = [{"files": [f"{name}.jsonl"], "label_column": "label"} for name in "ab"]
-    heads, facts = {}, {}
-    for where in ("auto", "held_out", "unseen_source"):
-        path = write_spec(tmp_path / f"{where}.yaml", labels=["kitchen"], sources=sources, threshold_on=where)
-        assert corpusmill("classifier", "train", "--spec", path, "--output", tmp_path / where)[0] == 0
-        classifier = read_classifier(tmp_path / where)
-        heads[where], facts[where] = classifier.heads[0], classifier.card["labels"]["kitchen"]
-    assert len({head.sha256 for head in heads.values()}) == 1 and len({str(head.calibration) for head in heads.values()}) == 1
-    on = {where: (found["threshold_on"]["what"], found["threshold_on"]["sources"]) for where, found in facts.items()}
-    assert on == {
-        "auto": ("the validation part and sources left out in turn", ["a.jsonl", "b.jsonl"]),
-        "held_out": ("the validation part", []),
-        "unseen_source": ("sources left out in turn", ["a.jsonl", "b.jsonl"]),
-    }
-    assert facts["held_out"]["unseen"] is None and list(facts["auto"]["unseen"]["by_source"]) == ["a.jsonl", "b.jsonl"]
-    mean = {
-        where: np.mean([found["at_threshold"]["f1"]["value"] for found in facts[where]["unseen"]["by_source"].values()])
-        for where in ("auto", "unseen_source")
-    }
-    assert mean["unseen_source"] >= mean["auto"] - 0.02  # the threshold was chosen on these
+    path = write_spec(tmp_path / "unseen.yaml", labels=["kitchen"], sources=sources, threshold_on="unseen_source")
+    assert corpusmill("classifier", "train", "--spec", path, "--output", tmp_path / "model")[0] == 0
+    facts = read_classifier(tmp_path / "model").card["labels"]["kitchen"]
+    assert (facts["threshold_on"]["what"], facts["threshold_on"]["sources"]) == ("sources left out in turn", ["a.jsonl", "b.jsonl"])
+    assert list(facts["unseen"]["by_source"]) == ["a.jsonl", "b.jsonl"]
 
 
+@pytest.mark.long
 def test_a_run_against_reference_texts(tmp_path, corpusmill):
     """Trains Python's documentation as a run against notes, from the command line."""
     more = "ast codecs collections decimal enum inspect io ipaddress optparse os shutil socket types urllib.parse weakref xml.dom"
@@ -201,7 +184,7 @@ def test_a_run_against_reference_texts(tmp_path, corpusmill):
 
 
 def test_more_than_two_values_are_a_label_each_and_lists_are_many(tmp_path, corpusmill):
-    rows = notes(900, 8)
+    rows = notes(500, 8)
     kinds = [("stew" if number % 3 == 0 else "Cake & co.") if yes else "plank" for number, (_, yes) in enumerate(rows)]
     write_jsonl(tmp_path / "one.jsonl", [{"text": f"{kind} {text}", "kind": kind} for kind, (text, _) in zip(kinds, rows)])
     write_jsonl(
@@ -218,10 +201,7 @@ def test_more_than_two_values_are_a_label_each_and_lists_are_many(tmp_path, corp
     }  # fmt: skip
     assert corpusmill(*command, tmp_path / "many.jsonl", "--output", tmp_path / "many")[0] == 0
     (source,) = read_classifier(tmp_path / "many").card["data"]["sources"]
-    assert source["answers"]["food"] == {"yes": 900 - kinds.count("plank"), "no": kinds.count("plank")}
-    assert corpusmill(*command, tmp_path / "one.jsonl", "--positive-label", "stew", "--output", tmp_path / "stew")[0] == 0
-    (head,) = read_classifier(tmp_path / "stew").heads
-    assert head.label == "stew"
+    assert source["answers"]["food"] == {"yes": 500 - kinds.count("plank"), "no": kinds.count("plank")}
 
 
 def test_an_earlier_classifier_is_replaced_on_demand_alone(tmp_path, corpusmill):
@@ -273,7 +253,7 @@ ROWS = notes(400, 1)
         ([(text, 1) for text, _ in ROWS], "all rows have the value 1 in 'label'; a classifier needs two classes."),
         ([(text, None) for text, _ in ROWS], "no row has a value in 'label'."),
         ([*((text, 1) for text, _ in ROWS), ("   ", 0)], "all 400 answers to the label model are yes; a classifier needs both."),
-        ([*((text, 1) for text, _ in ROWS), ("mallet", 0)], "of 1 different examples with the answer no only"),
+        ([(text, answer) for text, _ in ROWS for answer in (0, 1)], "of 0 different examples with the answer yes"),
         (ROWS[:30], "which needs 5; give more examples."),
     ],
 )
@@ -281,15 +261,9 @@ def test_classes_that_are_empty_or_alone_or_too_small(refused, tmp_path, rows, s
     assert sentence in refused("--data", write_notes(tmp_path / "notes.jsonl", rows))
 
 
-def test_contradicting_copies_can_leave_too_little(refused, tmp_path):
-    rows = [(text, answer) for text, _ in ROWS for answer in (0, 1)]
-    assert "of 0 different examples with the answer yes" in refused("--data", write_notes(tmp_path / "notes.jsonl", rows))
-
-
 @pytest.mark.parametrize(
     "rows, place, sentence",
     [
-        ([{"text": "a", "label": 1}, {"body": "b", "label": 0}], 2, "has no column 'text' (it has body, label)."),
         ([{"text": "a", "label": 1}, {"text": "b"}], 2, "has no column 'label' (it has text)."),
         ([{"text": "a", "label": 1}, {"text": 7, "label": 0}], 2, "'text' is no text (int)."),
         ([{"text": "a", "label": 1}, {"text": "b", "label": {"x": 1}}], 2, "'label' is {'x': 1}, which names no class."),
@@ -300,33 +274,18 @@ def test_rows_that_do_not_fit(refused, tmp_path, rows, place, sentence):
     assert refused("--data", path) == f"{path}:{place}: {sentence}"
 
 
-@pytest.mark.parametrize(
-    "line, sentence", [(b"{broken\n", ":2: not JSON ("), (b"[1]\n", ":2: not a JSON object."), (b"\xff\n", ":2: byte 0 is not UTF-8.")]
-)
-def test_lines_that_are_none(refused, tmp_path, line, sentence):
-    (tmp_path / "notes.jsonl").write_bytes(b'{"text": "a", "label": 1}\n' + line)
-    assert refused("--data", tmp_path / "notes.jsonl").startswith(f"{tmp_path / 'notes.jsonl'}{sentence}")
-
-
 def test_files_that_cannot_be_read(refused, tmp_path):
     assert refused("--data", tmp_path / "none.jsonl") == f"{tmp_path / 'none.jsonl'}: no such file or folder."
-    assert refused("--data", tmp_path / "*.jsonl") == f"{tmp_path / '*.jsonl'}: no file matches."
     path = tmp_path / "a.parquet"
     path.write_bytes(b"PAR1 and no more")
     assert refused("--data", path).startswith(f"{path}: not a readable Parquet file")
     pq.write_table(pa.table({"text": [1, 2], "label": [0, 1]}), path)
     assert refused("--data", path) == f"{path}: row 1: 'text' is no text (int)."
-    pq.write_table(pa.table({"body": ["a"], "label": [0]}), path)
-    assert refused("--data", path) == f"{path}: all rows have the value 0 in 'label'; a classifier needs two classes."
-    pq.write_table(pa.table({"body": ["a", "b"], "label": [0, 1]}), path)
-    assert refused("--data", path) == f"{path}: has no column 'text' (it has body, label)."
     whole = write_notes(tmp_path / "notes.jsonl.gz", ROWS)
     whole.write_bytes(whole.read_bytes()[:2000])
     assert refused("--data", whole) == f"{whole}: the compressed file ends early."
     (tmp_path / "page.html").write_text("<p>no example</p>")
     assert refused("--data", tmp_path / "page.html") == f"{tmp_path / 'page.html'}: not a JSONL, Parquet or text file (it holds html)."
-    (tmp_path / "lines.txt").write_text("a line\n")
-    assert "a text file has no column 'label'" in refused("--data", tmp_path / "lines.txt")
 
 
 def test_labels_that_are_unknown(refused, tmp_path):
@@ -339,9 +298,6 @@ def test_labels_that_are_unknown(refused, tmp_path):
     assert refused("--spec", spec(tmp_path, sources=[source(answers={"garden": 1})])) == (
         f"{tmp_path / 'spec.yaml'}: sources: notes.jsonl answers 'garden', which is not among the labels (kitchen)."
     )
-    assert refused("--spec", spec(tmp_path, sources=[{"files": ["notes.jsonl"], "label_columns": {"kitchen": "text"}}])).endswith(
-        f"notes.jsonl:1: 'text' is {repr(ROWS[0][0])[:59]}…, not 0 or 1."
-    )
     many = write_jsonl(tmp_path / "many.jsonl", [{"text": text, "label": text} for text, _ in ROWS])
     assert refused("--data", many) == f"{many}:101: 'label' has more than 100 values, so it names no classes."
 
@@ -349,19 +305,10 @@ def test_labels_that_are_unknown(refused, tmp_path):
 @pytest.mark.parametrize(
     "options, sentence",
     [
-        ({"sources": []}, "sources: tuple should have at least 1 item"),
-        ({"sources": [source()], "colour": 1}, "colour: unknown key."),
         ({"sources": [{"files": ["a"]}]}, "give label_column, label_columns, answers or weak, or nothing is known of its examples."),
-        ({"sources": [source(run="r")]}, "give files or a run."),
         ({"sources": [source(), source()]}, "two have the name notes.jsonl; give each a name."),
         ({"sources": [source()], "labels": ["a/b"]}, "labels: 'a/b' is no name for a label"),
-        ({"sources": [source()], "labels": ["text"]}, "labels: 'text' is no name for a label"),
-        (
-            {"sources": [source()], "threshold_rule": "precision=2"},
-            "a threshold rule is best_f1, precision=.9 or kept=.1, not precision=2.",
-        ),
         ({"sources": [source()], "split": {"train": 0.9}}, "train, validation and test must add up to 1."),
-        ({"sources": [source()], "autotune": 0}, "autotune: input should be greater than 0, not 0."),
     ],
 )
 def test_specs_that_do_not_fit(refused, tmp_path, options, sentence):
@@ -384,7 +331,6 @@ def test_exactly_one_form(refused, tmp_path):
     sentence = "classifier train: give --data, or --positive and --negative, or --spec."
     assert refused() == sentence
     assert refused("--data", path, "--spec", path) == sentence
-    assert refused("--data", path, "--positive", path) == sentence
     assert refused("--positive", path) == "classifier train: --positive and --negative go together."
     assert refused("--spec", path, "--label-column", "x") == "classifier train: --label-column has no meaning here."
 
@@ -409,27 +355,3 @@ def test_a_training_that_diverges(refused, tmp_path):
     assert refused("--spec", path) == (
         "label kitchen: the training gave numbers that are none (NaN) at a learning rate of 1e+30; lower fasttext.lr or fasttext.epoch."
     )
-
-
-def test_sources_that_cannot_be_left_out(refused, tmp_path):
-    write_notes(tmp_path / "notes.jsonl", ROWS)
-    path = spec(tmp_path, sources=[source()], threshold_on="unseen_source", fasttext={"bucket": 1000})
-    assert refused("--spec", path) == (
-        "label kitchen: no source can be left out (unseen_source): it takes 2 to 8 sources with 50 examples of each answer outside the "
-        "test part."
-    )
-
-
-def test_a_model_that_is_too_small_to_be_compressed(refused, tmp_path):
-    write_notes(tmp_path / "notes.jsonl", ROWS)
-    path = spec(tmp_path, sources=[source()], compress=True, fasttext={"minn": 0, "maxn": 0, "wordNgrams": 1})
-    found = refused("--spec", path)
-    assert found.startswith("label kitchen: fastText can't train (its ") and found.endswith(
-        "too few to be compressed; train with --no-compress)."
-    )
-
-
-def test_words_that_are_all_too_rare(refused, tmp_path):
-    write_notes(tmp_path / "notes.jsonl", ROWS)
-    path = spec(tmp_path, sources=[source()], fasttext={"minCount": 10_000, "minn": 0, "maxn": 0})
-    assert refused("--spec", path) == "label kitchen: no word comes 10000 times; lower fasttext.minCount, or give more examples."

@@ -20,22 +20,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-MODULES = [
-    "argparse",
-    "ast",
-    "base64",
-    "bisect",
-    "codecs",
-    "csv",
-    "datetime",
-    "decimal",
-    "enum",
-    "functools",
-    "gzip",
-    "json",
-    "random",
-    "string",
-]
+MODULES = ["argparse", "base64", "codecs", "datetime", "decimal", "json", "random", "string"]
 LONGEST = 96
 
 
@@ -47,15 +32,15 @@ def real_texts() -> list[str]:
         module = importlib.import_module(name)
         texts.append(inspect.getdoc(module) or name)
         texts += [doc for _, member in sorted(vars(module).items()) if (doc := inspect.getdoc(member) if callable(member) else None)]
-    return [*sorted(set(texts))[:150], "\n".join(texts)[:12000]]
+    return [*sorted(set(texts))[:120:3], "\n".join(texts)[:12000]]
 
 
 @pytest.fixture(scope="session")
 def hostile_texts() -> list[str]:
     """Returns hostile texts of a crawl: special tokens as text, control characters, one endless word."""
     return [
-        "[SEP] [PAD] [PAD] [CLS] a </s> <pad> <|endoftext|>", "\x1b[31mred\x07 \u202ereversed\u202c", "\0a\0\0b", "x" * 100_000,
-        "漢" * 20_000, "ab " * 40_000, "é\u0301" * 5000, "😀👩‍👩‍👧 שלום عربي", " ", "\n\n\n", "\ufeff\u200b\u200d",
+        "[SEP] [PAD] [PAD] [CLS] a </s> <pad> <|endoftext|>", "\x1b[31mred\x07 \u202ereversed\u202c", "\0a\0\0b", "x" * 10_000,
+        "漢" * 2000, "ab " * 4000, "é\u0301" * 500, "😀👩‍👩‍👧 שלום عربي", " ", "\n\n\n", "\ufeff\u200b\u200d",
     ]  # fmt: skip
 
 
