@@ -62,14 +62,14 @@ def run(recipe: str, path: str, folder: str, last: str, workers: int) -> None:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"the run ended with {os.waitstatus_to_exitcode(status)}")
-    print(f"{'phase':24} {'seconds':>8} {'busy':>5} {'tasks':>6} {'shards':>6} {'worker MB':>10} {'beside MB':>10}")
+    print(f"{'phase':24} {'seconds':>8} {'busy':>5} {'tasks':>6} {'shards':>6} {'worker MB':>10} {'reader MB':>10}")
     for line in (Path(folder) / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
         name = f"{row['stage']} {row['phase']}".rstrip()
         shards = len(list((Path(folder) / row["stage"] / "data").glob("*.parquet"))) if name == row["stage"] else ""
         busy = row["worker_seconds"] / row["seconds"]
-        worker = row["peak_mb"] - row["beside_mb"]
-        print(f"{name:24} {row['seconds']:8.1f} {busy:5.2f} {row['tasks']:6} {shards:>6} {worker:10} {row['beside_mb']:10}")
+        worker = row["peak_mb"] - row["children_mb"]
+        print(f"{name:24} {row['seconds']:8.1f} {busy:5.2f} {row['tasks']:6} {shards:>6} {worker:10} {row['children_mb']:10}")
     print(f"driver: {usage.ru_maxrss >> 10} MB")
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.dedup.config import DedupConfig, MeasureConfig
-from corpusmill.dedup.corpus import Index, MeasuredShard, located, only, starts
+from corpusmill.dedup.corpus import Index, MeasuredShard, first_output, located, starts
 from corpusmill.dedup.external_sort import BAND_KEYS, MAX_RANGES, Keys, merge_keys, read_keys
 from corpusmill.dedup.shingles import band_shape
 from corpusmill.dedup.signatures import key_kinds
@@ -62,7 +62,7 @@ def find_candidates(run: StageRun, config: DedupConfig, shards: list[MeasuredSha
     listed = merge_keys(run, {kind: [shard.keys[kind] for shard in shards] for kind in kinds}, begin, ranges)
     tasks = {kind: candidate_tasks(kind, listed[kind], ranges[kind], config.exact.enabled) for kind in kinds}
     done = iter(run.map("candidates", CandidateWorker, [task for some in tasks.values() for task in some], None, MeasureConfig()))
-    return {kind: [only(next(done)) for _ in some] for kind, some in tasks.items()}
+    return {kind: [first_output(next(done)) for _ in some] for kind, some in tasks.items()}
 
 
 def candidate_tasks(kind: str, keys: FileRef, ranges: int, collapse: bool) -> list[Task]:

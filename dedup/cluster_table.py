@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.dedup.config import DedupConfig
-from corpusmill.dedup.corpus import Index, MeasuredShard, files, located, only, shard_key
+from corpusmill.dedup.corpus import Index, MeasuredShard, files, first_output, located, shard_key
 from corpusmill.dedup.external_sort import neighbours, worth_merging
 from corpusmill.dedup.signatures import BY, require_columns
 from corpusmill.pipeline.config import Config
@@ -140,7 +140,7 @@ def clusters_by_shard(run: StageRun, shards: Sequence[str], clusters: Sequence[T
     blocks = neighbours(shards)
     tasks = [Task(f"merged/clusters-{number:05d}", (listed,), {"shards": list(block)}) for number, block in enumerate(blocks)]
     done = run.map("merged clusters", ShardRowsWorker, tasks, config=Config())
-    return [only(row) for row, block in zip(done, blocks, strict=True) for _ in block]
+    return [first_output(row) for row, block in zip(done, blocks, strict=True) for _ in block]
 
 
 class ShardRowsWorker(Worker):

@@ -4,7 +4,7 @@
 Exact copies have one *text*. Texts are numbered within the group, and most of the work is done once for each text. A *cluster* is a
 document that stays, together with its copies. The terms *bucket* and *group* are defined in `candidates.py`.
 
-Where there is one group, its task reads the shards themselves. Where there are several, a phase before (`gathered`) writes the documents
+Where there is one group, its task reads the shards themselves. Where there are several, a phase before (`colocated`) writes the documents
 of each group next to each other."""
 
 import math
@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from corpusmill.dedup.candidates import GROUPS_FILE, buckets
 from corpusmill.dedup.cluster_table import CONTAINMENT, EARLIER, ESTIMATE, EXACT, JACCARD, URL, ClusterVerdicts, cluster_table
 from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
-from corpusmill.dedup.corpus import Index, MeasuredShard, located, only, open_batches, read_rows
+from corpusmill.dedup.corpus import Index, MeasuredShard, first_output, located, open_batches, read_rows
 from corpusmill.dedup.external_sort import GROUP, group_blocks, merge_documents, merged_shards, worth_merging
 from corpusmill.dedup.policy import ranks
 from corpusmill.dedup.shingles import Shingler, band_keys, band_shape, equal_places
@@ -78,7 +78,7 @@ def find_clusters(run: StageRun, config: DedupConfig, shards: list[MeasuredShard
         params["files"] = [len(refs) for refs in files]
     else:
         listed = _colocated(run, shards, files, table, count)
-    inputs = (write_list(run, "judged", listed, params), table)
+    inputs = (write_list(run, "cluster-inputs", listed, params), table)
     tasks = [Task(f"clusters/part-{group:05d}", inputs, {"group": group}) for group in range(count)]
     bands, rows = band_shape(config.minhash)
     fixed = config.index is not None and config.index.earlier == "fixed"
@@ -94,11 +94,11 @@ def _colocated(run: StageRun, shards: list[MeasuredShard], files: list[list[File
     merged = worth_merging(len(shards), groups)
     extra = [{"merged": block} if merged else {} for block in merged_shards(len(shards)) for _ in range(*block)]
     tasks = [
-        Task(f"gathered/{name}", (table, *refs), {"shard": n} | more)
+        Task(f"colocated/{name}", (table, *refs), {"shard": n} | more)
         for n, (name, refs, more) in enumerate(zip(names, files, extra, strict=True))
     ]
-    gathered = [only(row) for row in run.map("gathered", ColocationWorker, tasks, {"groups": groups}, MeasureConfig())]
-    return merge_documents(run, gathered, table, groups) if merged else gathered
+    colocated = [first_output(row) for row in run.map("colocated", ColocationWorker, tasks, {"groups": groups}, MeasureConfig())]
+    return merge_documents(run, colocated, table, groups) if merged else colocated
 
 
 #: The column with the number of a document's shard.
@@ -154,7 +154,7 @@ def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: 
 class ClusterWorker(Worker):
     """Judges one group; writes its rows of the cluster table.
 
-    Inputs: the list of the files from the phase `gathered` (with a single group: of each shard's signatures and texts), and the file of
+    Inputs: the list of the files from the phase `colocated` (with a single group: of each shard's signatures and texts), and the file of
     groups. `params`: `bands`, `rows` (minima in a band), `fixed` (whether documents of earlier runs always stay). `task.params`: `group`.
     The parameters of the list have one value for each shard: `shards` (its name), `entries` (its entry in the index, or null), and with a
     single group `files` (how many files of the list belong to the shard).

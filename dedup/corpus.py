@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 
 from corpusmill.pipeline import shards as pipeline_shards
-from corpusmill.pipeline.manifest import TRIAL, FileRef, TaskRow
+from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage, is_remote
 
@@ -69,7 +69,7 @@ def read_rows(run: Storage, path: str, rows: Index, columns: list[str]) -> Itera
             begin = end
 
 
-def only(row: TaskRow) -> FileRef:
+def first_output(row: TaskRow) -> FileRef:
     """Returns the first (often the only) file that a task has written."""
     return row.ref("dedup", row.outputs[0].path)
 
@@ -77,4 +77,4 @@ def only(row: TaskRow) -> FileRef:
 def files(rows: Iterable[TaskRow], prefix: str) -> list[FileRef]:
     """Returns the files that tasks have written below the folder `prefix`."""
     outputs = [(row, output.path) for row in rows for output in row.outputs]
-    return [row.ref("dedup", path) for row, path in outputs if path.removeprefix(TRIAL).startswith(prefix)]
+    return [row.ref("dedup", path) for row, path in outputs if path.startswith(prefix)]

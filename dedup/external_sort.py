@@ -221,7 +221,7 @@ class KeyMergeWorker(MergeWorker):
 def merge_documents(run: StageRun, files: Sequence[FileRef], groups: FileRef, count: int) -> list[FileRef]:
     """Merges files of documents; returns the merged files. `groups`: the file of the `count` groups."""
     tasks = [
-        Task(f"merged/gathered-{number:05d}", (groups, *some), {"shards": shards, "groups": count, "starts": [0] * len(some)})
+        Task(f"merged/colocated-{number:05d}", (groups, *some), {"shards": shards, "groups": count, "starts": [0] * len(some)})
         for number, (some, shards) in enumerate(zip(neighbours(files), merged_shards(len(files)), strict=True))
     ]
     done = run.map("merged documents", DocumentMergeWorker, tasks, config=Config())

@@ -204,9 +204,9 @@ CHANGES = pa.schema(
 
 
 @contextmanager
-def hold_index(run: StageRun, config: DedupConfig, dry_run: bool) -> Iterator[Callable[[], None]]:
+def hold_index(run: StageRun, config: DedupConfig) -> Iterator[Callable[[], None]]:
     """Holds the lease of the index during the block, so that no other run extends the index. Yields the function that checks the lease."""
-    if config.index is None or not config.index.extend or dry_run:
+    if config.index is None or not config.index.extend:
         yield lambda: None
         return
 
@@ -280,7 +280,7 @@ def index_summary(run: StageRun) -> dict[str, str]:
     """Returns a line for the terminal, if the run changes decisions about documents of earlier runs."""
     if CHANGES_TASK not in run.plan:
         return {}
-    counts = run.task(CHANGES_TASK).counts
+    counts = run.manifest.tasks[CHANGES_TASK].counts
     found = f"{counts['replaced']:,} documents are replaced by better copies, {counts['restored']:,} restored"
     return {"earlier runs": found} if counts["replaced"] or counts["restored"] else {}
 

@@ -1,6 +1,6 @@
 """Deduplication: LSH proposes pairs, their texts decide, a policy chooses which copy stays, and the report gives the reason.
 
-The phases, each resumable: signatures (a task for each shard), candidates (a task for each range of keys), groups (one task), gathered
+The phases, each resumable: signatures (a task for each shard), candidates (a task for each range of keys), groups (one task), colocated
 (a task for each shard), clusters (a task for each group), sources (one task), the phases that look inside documents, and the removal
 (a task for each shard). Where there are many shards, extra phases merge files before many tasks read them (`external_sort.py`).
 """
@@ -21,12 +21,11 @@ class DedupStage(Stage):
     name = "dedup"
     Config = DedupConfig
     config: DedupConfig
-    tries = True
 
     def execute(self, run: StageRun) -> None:
         from corpusmill.dedup.index import hold_index  # imported here, so that a recipe can be read without loading numba
 
-        with hold_index(run, self.config, self.dry_run) as check_index:
+        with hold_index(run, self.config) as check_index:
             self._execute(run, check_index)
 
     def _execute(self, run: StageRun, check_index: Callable[[], None]) -> None:
@@ -52,8 +51,6 @@ class DedupStage(Stage):
         clusters = find_clusters(run, config, shards, groups)
         losses = find_losses(run, config, own_shards, clusters, groups)
         changes = find_changes(run, config, entries, clusters)
-        if self.dry_run:
-            return
         self._stop_on_alarm(run, losses)
         by_shard = clusters_by_shard(run, [shard.name for shard in own_shards], clusters)
         self._remove(run, own_shards, by_shard, sets)
@@ -66,7 +63,7 @@ class DedupStage(Stage):
         from corpusmill.dedup.index import index_summary
         from corpusmill.dedup.inside.lines import lines_summary
 
-        counts = run.task(SOURCES_TASK).counts
+        counts = run.manifest.tasks[SOURCES_TASK].counts
         lines = {"clusters": f"{counts['clusters']:,}, the largest of {counts['largest_cluster']:,} documents"}
         if counts["alarms"]:
             lose = "loses" if counts["alarms"] == 1 else "lose"

@@ -30,7 +30,7 @@ from pydantic import Field, model_validator
 from corpusmill.filters.language_codes import canonical
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
-from corpusmill.pipeline.cache import NpmPackage, alone, cache_folder
+from corpusmill.pipeline.cache import NpmPackage, cache_folder, locked
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.kernel import kernel
@@ -335,7 +335,7 @@ def ldnoobw_folder() -> Path:
     folder = cache_folder() / "word-lists" / LDNOOBW.sha256[:16]
     whole = folder / ".whole"
     if not whole.is_file():
-        with alone(folder):
+        with locked(folder):
             storage = Storage(str(folder))
             for name, words in ldnoobw().items():
                 storage.write_bytes(name, "".join(f"{word}\n" for word in words).encode())

@@ -14,7 +14,7 @@ from corpusmill.filters.kept_share import keeps_shares, kept_share_summary, meas
 from corpusmill.filters.rules import COMPARISONS, Rule, StepRule
 from corpusmill.filters.step import build_steps
 from corpusmill.filters.worker import FilterConfig, FilterWorker, rule_table
-from corpusmill.pipeline.manifest import TRIAL, FileRef, TaskRow
+from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage, Task
@@ -83,7 +83,7 @@ def count_answers(run: StageRun, config: FilterConfig, rows: Iterable[TaskRow]) 
     """
     rules = _firing(config)
     if rules:
-        reports = [row.ref(run.stage.name, o.path) for row in rows for o in row.outputs if o.path.removeprefix(TRIAL).startswith("report/")]
+        reports = [row.ref(run.stage.name, o.path) for row in rows for o in row.outputs if o.path.startswith("report/")]
         params = {column: [rule.as_json() for rule in each] for column, each in rules.items()}
         run.once(ANSWERS, reports, lambda _: _count(run.run, reports, rules), params)
 
@@ -92,7 +92,7 @@ def _firing(config: FilterConfig) -> dict[str, list[StepRule]]:
     """Returns the rules of each score by its column: the score fires on a document that fails one of them."""
     table, found = rule_table(config), dict[str, list[StepRule]]()
     for step in build_steps(config.steps):
-        for name, threshold in step.step.firing().items():
+        for name, threshold in step.step.bad_from().items():
             column, share = name + step.suffix, f"{name}_share{step.suffix}"
             rules = [each for each in table if each.rule.column in (column, share)]
             if not any(each.rule.kept for each in rules):

@@ -147,7 +147,7 @@ class Step(ABC):
         """The statistics that `measure` takes from the batch."""
         return Needs()
 
-    def firing(self) -> dict[str, float]:
+    def bad_from(self) -> dict[str, float]:
         """Returns a classifier's columns whose high scores are bad. Each has the score from which it fires if no rule sets another."""
         return {}
 

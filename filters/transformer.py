@@ -278,7 +278,7 @@ class Transformer(Step):
         model = plain(self.config.model)
         return {column: f"a score of {{number}} by the model {model} ({plain(column)})" for column in self.columns}
 
-    def firing(self) -> dict[str, float]:
+    def bad_from(self) -> dict[str, float]:
         return self.config.thresholds if self.config.comparison in (">", ">=") else {}
 
     @property

@@ -140,7 +140,7 @@ def measured_shards(run: StageRun, old_config: str) -> tuple[list[StoredShard], 
     stage = run.stage
     assert isinstance(stage, FilterStage)
     tasks, params = stage.tasks(run)
-    _measured_at_all(run)
+    _require_report(run)
     code = code_for(FilterWorker, run.stage.config.model_dump(mode="json"), params)
     shards, finished = [], 0
     for task in tasks:
@@ -154,16 +154,16 @@ def measured_shards(run: StageRun, old_config: str) -> tuple[list[StoredShard], 
         elif row is not None and row.identity == old and _intact(run.storage, row):
             shards.append(StoredShard(task, row, new))
     if tasks and not shards and not finished:
-        raise _measured_otherwise(run, tasks, old_config, code)
+        raise _stale_error(run, tasks, old_config, code)
     return shards, finished
 
 
-def _measured_at_all(run: StageRun) -> None:
+def _require_report(run: StageRun) -> None:
     if not report_rows(run):
         raise InputError(f"{run.storage.root}: nothing is measured yet; run the stage first (corpusmill filter {run.run.root}).")
 
 
-def _measured_otherwise(run: StageRun, tasks: Sequence[Task], old_config: str, code: Code) -> InputError:
+def _stale_error(run: StageRun, tasks: Sequence[Task], old_config: str, code: Code) -> InputError:
     """Returns an error that names what has changed since the stage was measured, and what to do."""
     rows = run.manifest.tasks
     changed = dict.fromkeys(what for task in tasks for what in _changes(run, task, rows.get(task.key), old_config, code))
@@ -198,7 +198,7 @@ def decided_shards(run: StageRun, old_config: str) -> list[StoredShard]:
 
     Raises InputError if `old_config` and the present code have not decided every shard.
     """
-    _measured_at_all(run)
+    _require_report(run)
     rows = {row.task: row for row in report_rows(run)}
     stage = run.stage
     assert isinstance(stage, FilterStage)
@@ -207,7 +207,7 @@ def decided_shards(run: StageRun, old_config: str) -> list[StoredShard]:
     if not run.manifest.complete or any(
         p.key not in rows or rows[p.key].config != old_config or rows[p.key].code != code.digest for p in tasks
     ):
-        raise _measured_otherwise(run, tasks, old_config, code)
+        raise _stale_error(run, tasks, old_config, code)
     return [StoredShard(task, rows[task.key], rows[task.key].identity) for task in tasks]
 
 
@@ -275,7 +275,7 @@ def retune(
         old, worker = _worker(before, storage), _worker(now, storage)
         run = StageRun(FilterStage(worker.config), storage, dict(now.sections), now.inputs, engine, progress)
         run.hold(lease)
-        _scored_alike(old, worker, folder)
+        _require_scores(old, worker, folder)
         if keeps_shares(worker.config):
             shards, finished = decided_shards(run, config_digest(old.config)), 0
             _find_shares(old, worker, run, shards)
@@ -363,7 +363,7 @@ def _find_shares(old: FilterWorker, now: FilterWorker, run: StageRun, shards: Se
     now.rules = with_found(now.rules, {name: each.threshold for name, each in found.items()})
 
 
-def _scored_alike(old: FilterWorker, now: FilterWorker, folder: str) -> None:
+def _require_scores(old: FilterWorker, now: FilterWorker, folder: str) -> None:
     """Raises ConfigError if a document that has no score, because it failed an earlier rule, would need one under the new thresholds."""
     before, after = ({rule.rule.name: rule.rule for rule in worker.rules} for worker in (old, now))
     steps: set[str] = set()

@@ -22,7 +22,7 @@ PREFIX = "cc:"
 BASE = "https://data.commoncrawl.org/"
 #: The environment variable with the address of a mirror.
 BASE_VARIABLE = "CORPUSMILL_CC_BASE"
-KINDS = ("warc", "wet", "wat")
+KINDS = ("warc", "wet")
 CRAWL = re.compile(r"CC-[A-Z]+(?:[-/][A-Za-z0-9]+)+")
 PATH = re.compile(r"(?!.*(?:^|/)\.\.?(?:/|$))[A-Za-z0-9._=+/-]+")
 SEGMENT = re.compile(r"/segments/([^/]+)/")
@@ -51,7 +51,7 @@ def is_crawl(given: str) -> bool:
 
 
 def parse_crawl(given: str) -> CrawlInput:
-    """Parses `cc:CRAWL?segments=N&files=N&kind=warc|wet|wat&seed=N&base=URL`; raises InputError where it is malformed."""
+    """Parses `cc:CRAWL?segments=N&files=N&kind=warc|wet&seed=N&base=URL`; raises InputError where it is malformed."""
     crawl, _, query = given.removeprefix(PREFIX).partition("?")
     if not CRAWL.fullmatch(crawl):
         raise InputError(f"{given}: {crawl!r} is no name of a crawl (an example: {HOW}).")
@@ -64,7 +64,7 @@ def parse_crawl(given: str) -> CrawlInput:
     if unknown or len(values) < len(pairs):
         raise InputError(f"{given}: {unknown[0] if unknown else 'a key'!r} is unknown or twice there (an example: {HOW}).")
     if values.get("kind", "warc") not in KINDS:
-        raise InputError(f"{given}: kind is {', '.join(KINDS[:-1])} or {KINDS[-1]}.")
+        raise InputError(f"{given}: kind is {' or '.join(KINDS)}.")
     base = values.get("base") or os.environ.get(BASE_VARIABLE) or BASE
     if not base.startswith(("https://", "http://")):
         raise InputError(f"{given}: the base {base!r} is no address that begins with https:// or http://.")

@@ -23,14 +23,12 @@ from corpusmill.ingest.pages import MIB, check_text, gap_row, record_row, unread
 from corpusmill.ingest.rows import GivenUp, IngestRow, PendingRow
 from corpusmill.ingest.urls.filter import UrlFilter, check_url, make_url_filter
 from corpusmill.ingest.warc import CUTTABLE, Fields, Record, read_records
-from corpusmill.ingest.wat import WatIndex
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.formats.compressed import Inflating, inflating
 from corpusmill.pipeline.formats.parquet import is_text, open_parquet
 from corpusmill.pipeline.formats.streams import RangeFile, TextLine, Window, split_lines
 from corpusmill.pipeline.schemas import document_id
-from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.damage import storable
 
 
@@ -236,7 +234,6 @@ class SegmentReader:
         self.config = config
         self.params = params
         self.urls: UrlFilter | None = None
-        self.wat: tuple[str, WatIndex] | None = None
 
     def setup(self) -> None:
         """Loads the extractor and the URL lists. It is called once for each process, so that no page is charged for it."""
@@ -247,13 +244,13 @@ class SegmentReader:
             self.urls.setup(self.params["url_filter"]["lists"])
 
     def works(
-        self, path: str, size: int, segment: Segment, by_hand: bool = False, given_up: GivenUp = lambda: None
+        self, path: str, size: int, segment: Segment, without_fastwarc: bool = False, given_up: GivenUp = lambda: None
     ) -> Iterator[PendingRow]:
-        """Yields the records of a segment of a file of `size` bytes, in order. `by_hand`: finds them without FastWARC.
+        """Yields the records of a segment of a file of `size` bytes, in order. `without_fastwarc`: finds them without FastWARC.
 
         The part that can't be read is one row: the rest of a row group of Parquet, or the rest of the segment for other formats.
         """
-        works = self._works(path, size, segment, by_hand, given_up)
+        works = self._works(path, size, segment, without_fastwarc, given_up)
         last: PendingRow | None = None
         while segment.format == "parquet" or not (reason := given_up()):
             if (work := next(works, None)) is None:
@@ -262,7 +259,7 @@ class SegmentReader:
             last = work
         yield PendingRow.of(rest_row(path, segment, last and last.unread()).fail(*reason))
 
-    def _works(self, path: str, size: int, segment: Segment, by_hand: bool, given_up: GivenUp) -> Iterator[PendingRow]:
+    def _works(self, path: str, size: int, segment: Segment, without_fastwarc: bool, given_up: GivenUp) -> Iterator[PendingRow]:
         if segment.format == "refused":
             row = IngestRow(document_id(path, b""), path, None, None, "file", size)
             yield PendingRow.of(row.fail(segment.rule, segment.reason))
@@ -275,29 +272,19 @@ class SegmentReader:
                 for work in read_groups(path, file, segment.start, segment.end, self.config, given_up):
                     yield self._checked(work)
             else:
-                for part in self._parts(file, segment, by_hand):
+                for part in self._parts(file, segment, without_fastwarc):
                     if isinstance(part, Gap):
                         yield PendingRow.of(gap_row(path, part))
                     else:
-                        yield PendingRow(partial(self._row, path, part, segment.wat), partial(unread_row, path, part))
+                        extract = partial(record_row, path, part, self.config, self.urls)
+                        yield PendingRow(extract, partial(unread_row, path, part))
 
-    def _parts(self, file: IO[bytes], segment: Segment, by_hand: bool) -> Iterator[Record | Gap]:
+    def _parts(self, file: IO[bytes], segment: Segment, without_fastwarc: bool) -> Iterator[Record | Gap]:
         limit = self.config.extraction.max_record_mb * MIB
         if segment.format in TYPES:
             yield read_single(file, segment.format, segment.layout, limit)
         else:
-            yield from read_records(file, segment.format, segment.layout, segment.start, segment.end, limit, by_hand)
-
-    def _row(self, path: str, record: Record, wat: str) -> IngestRow:
-        row = record_row(path, record, self.config, self.urls)
-        return self._wat_index(wat).join(row, record) if wat else row
-
-    def _wat_index(self, wat: str) -> WatIndex:
-        """Returns the descriptions in a WAT file. Those of the last file stay in memory."""
-        if self.wat is None or self.wat[0] != wat:
-            self.wat = None  # frees the memory of the last one first
-            self.wat = (wat, WatIndex(Storage(self.params["run"]).read_bytes(wat)))
-        return self.wat[1]
+            yield from read_records(file, segment.format, segment.layout, segment.start, segment.end, limit, without_fastwarc)
 
     def _checked(self, work: PendingRow) -> PendingRow:
         """Returns the row with a check of its URL added. Rows of collections need no extraction, so the check can come after the text."""

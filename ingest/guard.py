@@ -30,7 +30,6 @@ import pyarrow as pa
 from corpusmill.ingest.config import ExtractionConfig, IngestConfig
 from corpusmill.ingest.inputs import UNKNOWN, RangeIndex
 from corpusmill.ingest.reader import EXTRACTING, IDLE, OUT_OF_MEMORY, PHASE, PLACE, READING_FACTOR
-from corpusmill.ingest.wat import DESCRIPTIONS
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import CorpusmillError, InputError, ProcessKilled
 from corpusmill.pipeline.formats.detect import Ignored, InputFile, Refused
@@ -44,7 +43,7 @@ NO_MEMORY = re.compile(rb"memory allocation of \d+ bytes failed|std::bad_alloc|C
 #: that lack of memory has caused: the trace needs memory as well, and then waits for itself forever. glibc would give the memory of each
 #: large page back and ask for it again, which takes a twentieth of the time; so it keeps up to 64 MB. Blocks of more than 32 MB still go
 #: back at once.
-SURROUNDINGS = {
+READER_ENVIRONMENT = {
     "ARROW_DEFAULT_MEMORY_POOL": "system", "RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0",
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
 }  # fmt: skip
@@ -87,7 +86,7 @@ class ReaderProcess:
             self.popen = subprocess.Popen(
                 [*command, str(theirs.fileno()), str(shared.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL, stdout=self.errors, stderr=self.errors, pass_fds=(theirs.fileno(), shared.fileno()),
-                env={**os.environ, **SURROUNDINGS, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # to find the same modules
+                env={**os.environ, **READER_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},  # to find the same modules
             )  # fmt: skip
         self.send(hello)
 
@@ -167,11 +166,11 @@ class Losses:
         self.deaths: Counter[tuple[int, bool]] = Counter()
         self.lost: dict[int, tuple[str, str]] = {}
         self.unreadable: dict[int, tuple[str, str]] = {}
-        self.by_hand = False
+        self.without_fastwarc = False
         self.killed = 0
 
     def request(self) -> dict[str, Any]:
-        return {"lost": self.lost, "unreadable": self.unreadable, "by_hand": self.by_hand}
+        return {"lost": self.lost, "unreadable": self.unreadable, "without_fastwarc": self.without_fastwarc}
 
     def note(self, place: int, extracting: bool, death: Died) -> None:
         """Notes a death at record `place`, and decides what the next process does differently.
@@ -190,7 +189,7 @@ class Losses:
         if extracting and tries >= 2:
             self.lost[place] = (death.rule, self._reason("its extraction", death))
         elif tries == 2:
-            self.by_hand = True
+            self.without_fastwarc = True
         elif tries > 2:
             self.unreadable[place] = (death.rule, self._reason("reading it", death))
 
@@ -228,37 +227,22 @@ class ReaderGuard:
         self.peak_mb = 0  # the peak memory of all processes so far
 
     def read(self, segments: Sequence[tuple[str, int, dict[str, Any]]]) -> Iterator[RowBatch]:
-        """Yields the rows of all segments (path, bytes of the file, fields of `Segment`) in order, one for each record.
-
-        The number of rows in a batch varies with the time that they take.
-        """
-        for head, (documents, report) in self._answers({"segments": segments}):
-            yield RowBatch(documents, report, head["counts"], head["warnings"])
-
-    def read_wat(self, ref: FileRef, layout: str) -> tuple[pa.Table, list[str]]:
-        """Returns the descriptions in a WAT file (`wat.DESCRIPTIONS`), and warnings."""
-        tables, warnings = [DESCRIPTIONS.empty_table()], list[str]()
-        for head, (rows,) in self._answers({"wat": {"path": ref.path, "bytes": ref.bytes, "layout": layout}}):
-            tables.append(rows)
-            warnings += head["warnings"]
-        return pa.concat_tables(tables), warnings
-
-    def _answers(self, request: dict[str, Any]) -> Iterator[tuple[dict[str, Any], list[pa.Table]]]:
-        """Yields `(head, tables)` of all answers to a request, in order and each once, even if processes die meanwhile."""
+        """Yields the rows of all segments (path, bytes of the file, fields of `Segment`) in order and each once, even if processes die
+        meanwhile. The number of rows in a batch varies with the time that they take."""
         done = 0
         losses = Losses(self.config.extraction)
         while True:
             process = self._running()
             self.answering = True
-            process.send({**request, "done": done, **losses.request()})
+            process.send({"segments": segments, "done": done, **losses.request()})
             try:
                 while self.answering:
-                    head, tables = self._receive(process)
-                    done += head["rows"]
-                    yield head, tables
+                    batch = self._receive(process)
+                    done += len(batch.report)
+                    yield batch
                 return
             except Died as death:
-                self._bury(process, death, losses)
+                self._handle_death(process, death, losses)
 
     def index(self, path: str, where: dict[str, Any]) -> RangeIndex:
         """Returns `index_range` of a file, or UNKNOWN where it can't be walked."""
@@ -282,18 +266,18 @@ class ReaderGuard:
         losses = Losses(self.config.extraction)
         while not losses.unreadable:
             process = self._running()
-            process.send({**request, "by_hand": losses.by_hand})
+            process.send({**request, "without_fastwarc": losses.without_fastwarc})
             try:
                 answer = _checked(process.receive())
             except Died as death:
-                self._bury(process, death, losses)
+                self._handle_death(process, death, losses)
                 continue
             self.peak_mb = max(self.peak_mb, answer["peak_mb"])
             found: dict[str, Any] = answer["found"]
             return found
         return next(iter(losses.unreadable.values()))
 
-    def _bury(self, process: ReaderProcess, death: Died, losses: Losses) -> None:
+    def _handle_death(self, process: ReaderProcess, death: Died, losses: Losses) -> None:
         place, phase = process.place[PLACE], process.place[PHASE]
         self.close()
         losses.note(place, phase == EXTRACTING, death)
@@ -327,15 +311,15 @@ class ReaderGuard:
             raise killed(death)
         raise CorpusmillError(f"ingest: the process that reads can't be started ({(lines or [death.how])[-1]}).")
 
-    def _receive(self, process: ReaderProcess) -> tuple[dict[str, Any], list[pa.Table]]:
+    def _receive(self, process: ReaderProcess) -> RowBatch:
         """Returns the next batch."""
         message = process.receive()
         self.answering = False  # if the message is an error, no more follow
         head = _checked(message)
-        tables = [pa.ipc.open_stream(process.receive()).read_all() for _ in range(head["tables"])]
+        documents, report = (pa.ipc.open_stream(process.receive()).read_all() for _ in range(2))
         self.peak_mb = max(self.peak_mb, head["peak_mb"])
         self.answering = not head["end"]
-        return head, tables
+        return RowBatch(documents, report, head["counts"], head["warnings"])
 
 
 def _checked(message: bytes) -> dict[str, Any]:

@@ -110,8 +110,6 @@ class Segment:
     bytes: int
     rule: str = ""  # for a file that can't be read (format `refused`): the rule that it fails, and the reason
     reason: str = ""
-    wat: str = ""  # for a WET file: the file in the run folder with the descriptions of its WAT file, and its hash
-    wat_sha256: str = ""
 
 
 def task_bytes(sources: list[InputFile], task_mb: int) -> int:
@@ -152,14 +150,14 @@ def index_range(
     start: int,
     end: int,
     step: int,
-    by_hand: bool = False,
+    without_fastwarc: bool = False,
     on_record: Callable[[], None] = lambda: None,
 ) -> RangeIndex:
-    """Walks the records that begin in `[start, end)`; returns places about every `step` bytes. `by_hand`: see `read_records`."""
+    """Walks the records that begin in `[start, end)`; returns places about every `step` bytes. `without_fastwarc`: see `read_records`."""
     with open_file(path) as file:
         first = first_start(file, format, layout, start)
         places, landed = [first], first
-        for part in read_records(file, format, layout, first, end, 0, by_hand) if first < end else ():
+        for part in read_records(file, format, layout, first, end, 0, without_fastwarc) if first < end else ():
             on_record()
             if part.offset >= places[-1] + step:
                 places.append(part.offset)
@@ -178,11 +176,8 @@ def joined(ranges: list[RangeIndex], size: int) -> list[int] | None:
     return sorted({place for one in ranges for place in one.places} | {0, size})
 
 
-def segments_of(source: InputFile, target: int, starts: list[int] | None = None, wat: tuple[str, str] = ("", "")) -> list[Segment]:
-    """Returns the segments of one file, in order.
-
-    `starts`: the places at which a large WARC can be cut (`joined`). `wat`: path and hash of the descriptions for a WET file.
-    """
+def segments_of(source: InputFile, target: int, starts: list[int] | None = None) -> list[Segment]:
+    """Returns the segments of one file, in order. `starts`: the places at which a large WARC can be cut (`joined`)."""
     size = source.ref.bytes
     if source.format == "parquet":
         return _row_groups(source, target)
@@ -190,7 +185,7 @@ def segments_of(source: InputFile, target: int, starts: list[int] | None = None,
         with open_file(source.ref.path) as file:
             starts = line_starts(file, size, target)
     starts = starts or [0, size]
-    return [Segment(source.format, source.layout, a, b, b - a, wat=wat[0], wat_sha256=wat[1]) for a, b in pairwise(starts)]
+    return [Segment(source.format, source.layout, a, b, b - a) for a, b in pairwise(starts)]
 
 
 def line_starts(file: IO[bytes], size: int, step: int) -> list[int]:

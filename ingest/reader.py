@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,11 +29,8 @@ from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.formats import SegmentReader
 from corpusmill.ingest.inputs import RangeIndex, Segment, index_range
 from corpusmill.ingest.rows import IngestRow, PendingRow, RowTables
-from corpusmill.ingest.warc import read_records
-from corpusmill.ingest.wat import DESCRIPTIONS, described
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.formats.detect import Ignored, InputFile, Refused
 from corpusmill.pipeline.manifest import FileRef
 
@@ -76,20 +73,14 @@ class RowSender:
         return self.rows >= BATCH_ROWS or self.chars >= BATCH_CHARS or (self.rows > 0 and time.monotonic() >= self.due_at)
 
     def send(self, connection: Connection, end: bool) -> None:
-        send_tables(connection, [self.tables.documents(), self.tables.report()], self.rows, self.counts, self.warnings, end)
-
-
-def send_tables(
-    connection: Connection, tables: list[pa.Table], rows: int, counts: Mapping[str, int], warnings: list[str], end: bool
-) -> None:
-    """Sends the tables made from `rows` records to the worker (`ReaderGuard`)."""
-    head = {"rows": rows, "counts": counts, "warnings": warnings, "tables": len(tables), "peak_mb": peak_memory_mb(), "end": end}
-    connection.send_bytes(json.dumps(head).encode())
-    for table in tables:
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-        connection.send_bytes(sink.getvalue())
+        """Sends the rows to the worker (`ReaderGuard`): counts, then the tables of documents and of the report."""
+        head = {"rows": self.rows, "counts": self.counts, "warnings": self.warnings, "peak_mb": peak_memory_mb(), "end": end}
+        connection.send_bytes(json.dumps(head).encode())
+        for table in (self.tables.documents(), self.tables.report()):
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, table.schema) as writer:
+                writer.write_table(table)
+            connection.send_bytes(sink.getvalue())
 
 
 class Reader:
@@ -136,42 +127,18 @@ class Reader:
         elif "examine" in request:
             self._read_on(0)
             self._found(examine(FileRef(**request["examine"]), self.segments.config.text_key))
-        elif "wat" in request:
-            self._wat(request)
         else:
             self._task(request)
 
     def _index(self, request: dict[str, Any]) -> None:
         self._read_on(0)
-        found = index_range(**request["index"], by_hand=request["by_hand"], on_record=lambda: self._read_on(self.place[PLACE] + 1))
+        found = index_range(
+            **request["index"], without_fastwarc=request["without_fastwarc"], on_record=lambda: self._read_on(self.place[PLACE] + 1)
+        )
         self._found(found)
 
     def _found(self, found: RangeIndex | InputFile | Refused | Ignored) -> None:
         self.connection.send_bytes(json.dumps({"found": asdict(found), "peak_mb": peak_memory_mb()}).encode())
-
-    def _wat(self, request: dict[str, Any]) -> None:
-        """Sends the descriptions in a WAT file, without those of the first `done` records; `lost` and `unreadable` as for a task."""
-        done, (lost, unreadable) = request["done"], given_up(request)
-        path, rows, warnings = request["wat"]["path"], list[dict[str, Any]](), list[str]()
-        number, sent = 0, done
-        limit = self.segments.config.extraction.max_record_mb << 20
-        self._read_on(0)
-        with open_file(path) as file:
-            parts = read_records(file, "warc", request["wat"]["layout"], 0, request["wat"]["bytes"], limit, request["by_hand"])
-            while number not in unreadable and (part := next(parts, None)) is not None:
-                if number in lost and number >= done:
-                    warnings.append(f"{path}: the description at byte {part.offset} is left out: {lost[number][1]}.")
-                elif number >= done:
-                    self._enter(EXTRACTING, self.page_seconds)
-                    rows += [row] if (row := described(part)) else []
-                number += 1
-                self._read_on(number)
-                if len(rows) >= BATCH_ROWS:
-                    send_tables(self.connection, [pa.Table.from_pylist(rows, DESCRIPTIONS)], number - sent, {}, warnings, end=False)
-                    rows, warnings, sent = [], [], number
-        if number in unreadable:
-            warnings.append(f"{path}: the descriptions after its first {number} records are left out: {unreadable[number][1]}.")
-        send_tables(self.connection, [pa.Table.from_pylist(rows, DESCRIPTIONS)], max(0, number - sent), {}, warnings, end=True)
 
     def _task(self, request: dict[str, Any]) -> None:
         """Sends the rows of a task, without the first `done`. `lost`, `unreadable`: see `given_up`."""
@@ -181,7 +148,7 @@ class Reader:
         for path, size, fields in request["segments"]:
             segment = Segment(**fields)
             self._read_on(number)
-            for work in self.segments.works(path, size, segment, request["by_hand"], lambda: unreadable.get(self.place[PLACE])):
+            for work in self.segments.works(path, size, segment, request["without_fastwarc"], lambda: unreadable.get(self.place[PLACE])):
                 if number >= done:
                     batch.add(self._row(work, lost.get(number)))
                 number += 1
@@ -215,12 +182,12 @@ def given_up(request: dict[str, Any]) -> list[dict[int, list[str]]]:
 def limit_memory(megabytes: int) -> None:
     """Limits the memory that this process may allocate in addition to what it holds now. Mapped files don't count."""
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = held() + (megabytes << 20)
+    wanted = data_bytes() + (megabytes << 20)
     limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 
-def held() -> int:
+def data_bytes() -> int:
     """Returns the bytes of data of this process, as RLIMIT_DATA counts them; a guess where the system does not tell."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()

@@ -28,7 +28,6 @@ from corpusmill.ingest.inputs import (
 from corpusmill.ingest.pages import MIB
 from corpusmill.ingest.rows import INGEST_REPORT
 from corpusmill.ingest.urls.filter import url_filter_params
-from corpusmill.ingest.wat import pairs_of
 from corpusmill.pipeline.config import Config, canonical_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import file_ref, open_file
@@ -55,7 +54,7 @@ class GuardedWorker(Worker):
 
     def __init__(self, config: IngestConfig, run: Storage, params: dict[str, Any]):
         super().__init__(config, run, params)
-        self.guard = ReaderGuard(config, {**params, "run": run.root})
+        self.guard = ReaderGuard(config, params)
 
     def children_mb(self) -> int:
         return self.guard.peak_mb
@@ -85,16 +84,6 @@ class IndexWorker(GuardedWorker):
         found = self.guard.index(ref.path, task.params)
         self.check_unchanged([ref])
         return Output({f"index/{task.key}.json": canonical_json(asdict(found)).encode()}, counts={"places": len(found.places)})
-
-
-class WatWorker(IndexWorker):
-    """Reads the descriptions in a WAT file (`wat.DESCRIPTIONS`), which are joined to the documents of its WET file."""
-
-    def process(self, task: Task) -> Output:
-        (ref,) = task.inputs
-        descriptions, warnings = self.guard.read_wat(ref, task.params["layout"])
-        self.check_unchanged([ref])
-        return Output({f"index/{task.key}.parquet": descriptions}, counts={"descriptions": descriptions.num_rows}, warnings=warnings)
 
 
 class IngestWorker(GuardedWorker):
@@ -157,12 +146,7 @@ class IngestStage(Stage):
         found = self._discover(run)
         target = task_bytes(found.sources, self.config.task_mb)
         starts = self._index(run, found, target)
-        wats = self._wats(run, found)
-        parts = [
-            (source.ref, segment)
-            for source in found.sources
-            for segment in segments_of(source, target, starts.get(source.ref.path), wats.get(source.ref.path, ("", "")))
-        ]
+        parts = [(source.ref, segment) for source in found.sources for segment in segments_of(source, target, starts.get(source.ref.path))]
         tasks = pack(parts, target)
         if found.refused or found.ignored:
             tasks.append(self._left_out(f"part-{len(tasks):05d}", found))
@@ -191,7 +175,7 @@ class IngestStage(Stage):
 
     def _discover(self, run: StageRun) -> Discovery:
         """Finds all files and their formats, in a guarded process: a hostile head or footer of a file kills that process, not the run."""
-        with closing(ReaderGuard(self.config.model_copy(update={"url_filter": None}), {"pages": False, "run": run.run.root})) as guard:
+        with closing(ReaderGuard(self.config.model_copy(update={"url_filter": None}), {"pages": False})) as guard:
             found = discover(run.inputs, run.run.root, guard.examine, find_files)
         if fault := next((source.fault for source in found.sources if source.fault), ""):
             raise InputError(fault)
@@ -242,22 +226,6 @@ class IngestStage(Stage):
         found = {row.task: RangeIndex(**json.loads(run.storage.read_bytes(row.outputs[0].path))) for row in rows}
         indexes = iter([found.get(task.key, UNKNOWN) for task in tasks])
         return {source.ref.path: joined([next(indexes) for _ in ranges], source.ref.bytes) for source, ranges in sources}
-
-    @staticmethod
-    def _wats(run: StageRun, found: Discovery) -> dict[str, tuple[str, str]]:
-        """Reads the WAT files; returns for each WET file the path and the hash of a file in the run folder, with descriptions of its pages.
-
-        Where a WAT file can't be read, its WET file is read without it.
-        """
-        pairs = pairs_of(found.sources)
-        if not pairs:
-            return {}
-        wats = sorted({wat.ref.path: wat for wat in pairs.values()}.items())
-        tasks = [Task(f"wat-{number:05d}", (wat.ref,), {"layout": wat.layout}) for number, (_, wat) in enumerate(wats)]
-        outputs = {row.task: row.outputs[0] for row in run.map("wat", WatWorker, tasks, separable=True, needed=False)}
-        written = {path: outputs[task.key] for (path, _), task in zip(wats, tasks) if task.key in outputs}
-        files = {wet: written[wat.ref.path] for wet, wat in pairs.items() if wat.ref.path in written}
-        return {wet: (f"{run.stage.name}/{file.path}", file.sha256) for wet, file in files.items()}
 
     @staticmethod
     def _left_out(key: str, found: Discovery) -> Task:

@@ -40,7 +40,7 @@ KNOWN_TYPES = frozenset({"response", "request", "metadata", "warcinfo", "resourc
 #: Types of records whose block begins with the header of an HTTP response.
 WITH_HTTP = ("response", "revisit")
 TYPE, LENGTH, URI, DATE = WarcHeader.WARC_TYPE, WarcHeader.CONTENT_LENGTH, WarcHeader.WARC_TARGET_URI, WarcHeader.WARC_DATE
-BLOCK_TYPE, REFERS_TO = WarcHeader.CONTENT_TYPE, WarcHeader.WARC_REFERS_TO
+BLOCK_TYPE = WarcHeader.CONTENT_TYPE
 
 
 class Record:
@@ -77,11 +77,6 @@ class Record:
     def block_type(self) -> str | None:
         """The Content-Type of the WARC header, or the type in the line before an ARC record."""
         return _field(self._fields, BLOCK_TYPE, "content-type")
-
-    @property
-    def refers_to(self) -> str | None:
-        """The id of the record from which this one was made."""
-        return _field(self._fields, REFERS_TO, "warc-refers-to")
 
     @property
     def status(self) -> int | None:
@@ -235,18 +230,19 @@ MOST_PATIENCE = 1 << 10
 
 
 def read_records(
-    file: IO[bytes], format: str, layout: str, start: int, end: int, limit: int, by_hand: bool = False
+    file: IO[bytes], format: str, layout: str, start: int, end: int, limit: int, without_fastwarc: bool = False
 ) -> Iterator[Record | Gap]:
     """Yields all records that begin in `[start, end)`, with bodies cut at `limit` bytes. A record must begin at `start`.
 
     `format` is `warc` or `arc`. `layout` is `plain`, `gzip-frames`, `zstd-frames` or `lz4-frames` (a frame for each record), or `gzip`,
-    `zstd` or `lz4` (one compressed stream, which can only be read whole). `by_hand`: uses the walk alone, for files that hang FastWARC.
+    `zstd` or `lz4` (one compressed stream, which can only be read whole). `without_fastwarc`: uses the walk alone, for files that hang
+    FastWARC.
     """
     if layout not in CUTTABLE:
         yield from _read_stream(file, GRAMMARS[format], layout, limit)
         return
     size = file.seek(0, os.SEEK_END)
-    fast = format == "warc" and layout in ("plain", "gzip-frames") and not by_hand
+    fast = format == "warc" and layout in ("plain", "gzip-frames") and not without_fastwarc
     position = start
     patience = 1  # records to walk before FastWARC is tried again; doubled each time that FastWARC finds none
     while position < end:

@@ -102,7 +102,7 @@ def _temporary_kernels() -> Path:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Holds the lock of a `path` in the cache during the block, so that one process makes it while the others wait.
 
     On a file system without locks, several processes may make it. Raises InputError where the folder can't be written.
@@ -152,7 +152,7 @@ def fetch(url: str, sha256: str | None = None) -> Path:
     root = cache_folder() / "models"
     note = root / "urls" / f"{digest(url)[:32]}.json"  # which content the URL had: {url, sha256, name}
     name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rstrip("/").rpartition("/")[2])[-100:].lstrip(".") or "model"
-    with alone(note):
+    with locked(note):
         with suppress(OSError, ValueError, KeyError, TypeError):
             entry = json.loads(note.read_bytes())
             known = str(entry["sha256"]) if entry["url"] == url else None
@@ -291,7 +291,7 @@ def _kept(path: Path, sha256: str, fetch: Callable[[str], bytes], what: str, how
     """Returns the path of a file in the cache; fetches the file where it is missing or damaged. `fetch` gets a temporary folder."""
     if path.is_file() and sha256_of(path) == sha256:
         return path
-    with alone(path):
+    with locked(path):
         if path.is_file() and sha256_of(path) == sha256:  # another process was faster
             return path
         with tempfile.TemporaryDirectory() as folder:
@@ -369,7 +369,7 @@ class ShardCache:
         if size > self.limit:
             raise InputError(f"{url}: its {size:,} bytes are more than the cache {self.folder} may hold ({LIMIT_GB} sets how much).")
         try:
-            with alone(path):
+            with locked(path):
                 if not _used(path, size):  # else another process was faster
                     part = path.with_suffix(".part")
                     try:
@@ -386,7 +386,7 @@ class ShardCache:
 
     def _reserve(self, part: Path, file: IO[bytes], size: int) -> None:
         """Reserves the space of a download. Removes the least recently used copies where there is not enough."""
-        with alone(self.folder / "room"):
+        with locked(self.folder / "room"):
             held = []
             for path in self.folder.iterdir():
                 with suppress(FileNotFoundError):
@@ -450,7 +450,7 @@ def local_model(folder: str | Path) -> Path:
         raise InputError(f"{folder}: no such model folder.")
     base = _copies(storage)
     copy = base / digest(fingerprints)[:16] / storage.root.rpartition("/")[2]
-    with alone(base):
+    with locked(base):
         if not copy.is_dir():
             temporary = copy.with_name(f".tmp-{copy.name}")
             shutil.rmtree(temporary, ignore_errors=True)

@@ -11,7 +11,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from corpusmill.pipeline.errors import InputError
 
 #: Marks a field that does not affect the result, so that its change redoes no task: `Field(..., json_schema_extra=INERT)`.
-INERT: dict[str, Any] = {"aside": True}
+INERT: dict[str, Any] = {"inert": True}
 
 
 class Config(BaseModel):

@@ -59,7 +59,7 @@ class Kernel(CPUDispatcher):
         # numba's own lock comes first: a thread that holds it may wait for a kernel's lock, so none may wait the other way round
         with global_compiler_lock:
             self.enable_caching()
-            with _alone(self.py_func.content):
+            with _locked(self.py_func.content):
                 misses = sum(self.stats.cache_misses.values())
                 try:
                     entry = super().compile(signature)
@@ -226,7 +226,7 @@ _held: set[int] = set()
 
 
 @contextmanager
-def _alone(content: str) -> Iterator[None]:
+def _locked(content: str) -> Iterator[None]:
     """Locks a kernel's byte of the cache's lock file during the block. The lock ends with the process. On a file system without locks,
     several processes compile.
 

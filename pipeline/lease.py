@@ -40,9 +40,9 @@ SETTLE, PATIENCE = 1.0, 10.0
 TTL, TTL_VARIABLE, SHORTEST, LONGEST = 30.0, "CORPUSMILL_LEASE_SECONDS", 1.0, 3600.0
 #: Renewals in a ttl. The part of a ttl without a renewal after which `check` renews the lease; the rest is left for writing the row.
 RENEWALS, FENCE = 3, 0.9
-#: States of a process (/proc/PID/stat) in which it does not work. STILL: stopped by a signal or a debugger, or waiting for a disk or a
+#: States of a process (/proc/PID/stat) in which it does not work. SUSPENDED: stopped by a signal or a debugger, or waiting for a disk or a
 #: server. GONE: dead.
-STILL, GONE = ("T", "t", "D"), ("Z", "X")
+SUSPENDED, GONE = ("T", "t", "D"), ("Z", "X")
 
 
 class LeaseLost(CorpusmillError):
@@ -249,7 +249,7 @@ class Lease:
         if held is not None and not held.holder:
             return found[1]
         state = held.process_state() if held is not None and held.here else None
-        if state is None or state in STILL:
+        if state is None or state in SUSPENDED:
             self._watch(held, found[1], on_message)
         elif state not in GONE:
             raise self._refusal(held)
@@ -359,6 +359,6 @@ def look(storage: Storage) -> dict[str, Any]:
     status |= {"host": held.host, "process": held.pid, "seconds": age and round(age, 1)}
     if not held.holder:
         return {**status, "state": "free"}
-    if held.here and (state := held.process_state()) not in STILL:
+    if held.here and (state := held.process_state()) not in SUSPENDED:
         return {**status, "state": "free" if state in GONE else "held"}
     return status if age is None else {**status, "state": "held" if age <= held.ttl else "expired"}

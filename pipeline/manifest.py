@@ -5,7 +5,6 @@
 * `quarantined`: a task that was given up.
 * `complete`: the finished tasks of a plan in their order, and the tasks that the stage was finished without. A stage without this row is
   unfinished.
-* `tried`: the tasks of a dry run.
 * `reopened`: cancels `complete`, and names the finished tasks that are about to be done again: their files may be old or new ones.
 
 Rows hold no times, so equal runs have equal rows; their order is that of completion.
@@ -41,8 +40,6 @@ from corpusmill.pipeline.storage import Storage, fsync_folder, stays_inside
 MANIFEST = "manifest.jsonl"
 #: The folder of the manifest's objects on a store.
 OBJECTS = "manifest"
-#: The folder in which a dry run of a finished stage writes, so that the files of the stage stay as they are.
-TRIAL = "trial/"
 #: Seconds between two fsyncs of task rows in a `grouped` block.
 SYNC_SECONDS = 1.0
 #: Bytes of the first read of a row, whose length isn't known.
@@ -84,7 +81,7 @@ class TaskRow:
     def ref(self, folder: str, path: str) -> FileRef:
         """Returns the output at `path` (in stage folder `folder`) as an input of the next stage. Raises KeyError."""
         for output in self.outputs:
-            if output.path in (path, TRIAL + path):
+            if output.path == path:
                 return FileRef(f"{folder}/{output.path}", output.sha256, output.bytes)
         raise KeyError(path)
 
@@ -195,7 +192,6 @@ class Manifest:
         self.codes: dict[str, dict[str, Any]] = {}  # by digest, in the form of `Code.as_json`
         self.doubtful: set[str] = set()  # finished tasks whose files may come from another try
         self.plan: list[str] | None = None
-        self.tried: list[str] = []  # the tasks of the last dry run
         for address, where, line in self._lines.load():
             self._take(line, address, where)
 
@@ -258,12 +254,6 @@ class Manifest:
             self.plan = None
             self.doubtful.update(new)
 
-    def try_out(self, plan: list[str]) -> None:
-        """Records the tasks of the last dry run."""
-        if self.tried != plan:
-            self._write("tried", _Tasks(plan))
-            self.tried = plan
-
     def _check(self, certain: bool = False) -> None:
         if self._guard is not None:
             self._guard(certain) if certain else self._guard()
@@ -276,7 +266,7 @@ class Manifest:
             if self._guard is None:
                 raise InputError(f"{self._lines.next}: another process has written this object, so this one stops.")
             self._check(certain=True)
-            for late, where, content in self._lines.take_in():
+            for late, where, content in self._lines.read_foreign_lines():
                 self._take(content, late, where)
         if durable or time.monotonic() - self._synced >= SYNC_SECONDS:
             self._lines.sync()
@@ -298,8 +288,6 @@ class Manifest:
                 self.codes[row.code] = {name: getattr(row, name) for name in ("module", "names", "files", "libraries")}
             elif kind == "complete":
                 self._take_complete(row.tasks, row.quarantined)
-            elif kind == "tried":
-                self.tried = row.tasks
             elif kind == "reopened":
                 self.plan = None
                 self.doubtful.update(row.tasks)
@@ -325,7 +313,7 @@ class Manifest:
 
 _KINDS: dict[str, TypeAdapter[Any]] = {
     "task": TypeAdapter(TaskRow), "quarantined": TypeAdapter(Quarantined), "code": TypeAdapter(_Code), "complete": TypeAdapter(_Tasks),
-    "tried": TypeAdapter(_Tasks), "reopened": TypeAdapter(_Tasks),
+    "reopened": TypeAdapter(_Tasks),
 }  # fmt: skip
 
 
@@ -460,7 +448,7 @@ class _StoreLines:
             for first, content in zip(numbers, contents):
                 if first > self.place:
                     raise InputError(f"{self._path(self.place)}: this object is missing, and others come after it.")
-                yield from self._take_in(first, content)
+                yield from self._copy_lines(first, content)
             return
         raise InputError(f"{self.storage.path(OBJECTS)}: its objects come and go, so they can't be read.")
 
@@ -475,12 +463,12 @@ class _StoreLines:
         self._objects.append(self.place)
         return self._keep(line)
 
-    def take_in(self) -> Iterator[tuple[int, str, bytes]]:
+    def read_foreign_lines(self) -> Iterator[tuple[int, str, bytes]]:
         """Yields the lines of an object that another process has written under the number of the next line, as `load` does."""
         content = self.storage.read_bytes(self._name(self.place))
         if not content:
             raise InputError(f"{self.next}: this object is empty.")
-        yield from self._take_in(self.place, content)
+        yield from self._copy_lines(self.place, content)
 
     @property
     def next(self) -> str:
@@ -505,7 +493,7 @@ class _StoreLines:
             list(pool.map(lambda first: self.storage.remove(self._name(first)), others))
         self._objects = [0]
 
-    def _take_in(self, first: int, content: bytes) -> Iterator[tuple[int, str, bytes]]:
+    def _copy_lines(self, first: int, content: bytes) -> Iterator[tuple[int, str, bytes]]:
         """Copies the lines of an object that no earlier object has. Yields their offset in the copy, their place for messages, the line."""
         self._objects.append(first)
         known = self.place - first

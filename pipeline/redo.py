@@ -64,7 +64,7 @@ def expect(
         elif why:
             state = "redone"
         elif touched is not None:
-            state, why = "depends", f"where what {touched} writes changes"
+            state, why = "depends", f"where the output of {touched} changes"
         else:
             state = "taken over" if manifest.complete and not manifest.quarantined else "goes on"
         found.append(Expected(name, state, why, len(manifest.tasks)))

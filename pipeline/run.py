@@ -62,7 +62,6 @@ class Plan:
     inputs: list[str]
     first: str | None = None
     last: str | None = None
-    dry_run: bool = False
     strict: bool = False  # the first task that fails ends the run
     redo: bool = False  # other inputs or another recipe may replace what is finished
 
@@ -78,8 +77,6 @@ class Plan:
         """The names of the stages to execute, in order."""
         order = list(STAGES)
         for name in (self.first, self.last):
-            if self.dry_run and name is not None and not stage_class(name).tries:
-                raise InputError(f"{name}: this stage has no dry run.")
             if name is not None and name not in self.sections:
                 raise InputError(f"{name}: the recipe has no such stage (it has {', '.join(self.sections)}).")
         first = order.index(self.first) if self.first else 0
@@ -169,13 +166,12 @@ def new_plan(
     overrides: Sequence[str] = (),
     first: str | None = None,
     last: str | None = None,
-    dry_run: bool = False,
     strict: bool = False,
     redo: bool = False,
 ) -> Plan:
     """Returns the plan of `corpusmill run`, made from the recipe file and the command line. Raises InputError, also where `folder` holds
     something other than a run."""
-    plan = Plan(folder, read_recipe(recipe, overrides), list(inputs), first, last, dry_run, strict, redo)
+    plan = Plan(folder, read_recipe(recipe, overrides), list(inputs), first, last, strict, redo)
     if "ingest" in plan.stages() and not inputs:
         raise InputError(f"{recipe}: the recipe begins with ingest, so it needs at least one input path.")
     storage = Storage(folder)
@@ -203,7 +199,6 @@ def plan_of_existing(
     overrides: Sequence[str] = (),
     first: str | None = None,
     last: str | None = None,
-    dry_run: bool = False,
     strict: bool = False,
     redo: bool = False,
 ) -> Plan:
@@ -211,7 +206,7 @@ def plan_of_existing(
     raw, inputs = stored_recipe(folder)
     for override in overrides:
         apply_override(raw, override)
-    return Plan(folder, validate_recipe(raw, Storage(folder).path(RUN_FILE)), inputs, first, last, dry_run, strict, redo)
+    return Plan(folder, validate_recipe(raw, Storage(folder).path(RUN_FILE)), inputs, first, last, strict, redo)
 
 
 def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str]]:
@@ -259,9 +254,9 @@ def execute(
         with holding(storage, on_message) as lease:
             former = _former(storage)
             again: list[str] = []
-            if former and names and not plan.dry_run:
+            if former and names:
                 again = replaced(storage, former, plan.sections, plan.inputs, names[0], plan.redo)
-            progress_file = ProgressFile(storage, names, engine, plan.dry_run, lambda: lease.lost is None)
+            progress_file = ProgressFile(storage, names, engine, lambda: lease.lost is None)
             observer = Observer(storage, progress_file, Counting(watching.meters), after_phase=watching.after_phase)
             with observer.attempt(names, lease), progress_file:
                 for name in again:  # finished from other inputs or another recipe: no longer complete
@@ -272,7 +267,7 @@ def execute(
                 _abort_uploads(storage, observer)
                 _check_documents(plan, storage, names)
                 for name in names:
-                    stage = stage_class(name)(plan.sections[name], plan.dry_run)
+                    stage = stage_class(name)(plan.sections[name])
                     run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, observer, plan.strict)
                     run.hold(lease)
                     if name not in PARALLEL:
@@ -304,7 +299,7 @@ def check_kept(run: StageRun, after: Sequence[str] = (), lost: str = "") -> None
     this one, which are not run; it ends with `lost`, a sentence about quarantined tasks."""
     name = run.stage.name
     documents = documents_of(run.manifest)
-    if name not in DATA_STAGES or run.stage.dry_run or documents.get("kept"):
+    if name not in DATA_STAGES or documents.get("kept"):
         return
     failed: Counter[str] = Counter()
     for row in run.manifest.rows():
@@ -361,7 +356,7 @@ def _describe_again(
         _warn_if_stale(storage, name, plan.sections[name], note)
     if former and "ingest" in kept and plan.inputs and set(plan.inputs) != set(former["inputs"]):
         note("ingest: finished on other inputs and left as it is (start from it with --from ingest).")
-    if not plan.dry_run and (former is None or storage.read_bytes(RUN_FILE) != description):
+    if former is None or storage.read_bytes(RUN_FILE) != description:
         storage.write_bytes(RUN_FILE, description)
 
 

@@ -5,7 +5,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -18,7 +18,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.failures import Event, Failed, GivenUp, Listener, failure, sentence_of
 from corpusmill.pipeline.interrupts import of_an_interrupt, raise_if_terminated
 from corpusmill.pipeline.lease import Lease
-from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, Quarantined, RowSequence, TaskRow, task_identity
+from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, Quarantined, RowSequence, TaskRow, task_identity
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.shards import OutputFile
 from corpusmill.pipeline.stage import Output, Stage, Task, Worker
@@ -37,7 +37,7 @@ READ_BYTES = 1 << 22
 # ---- files of a stage -------------------------------------------------------------------------------
 
 
-class Present:
+class FinishedTasks:
     """Checks that the files of a stage's finished tasks are there, as the manifest says. On a store it lists each folder once: a request
     for each file would take as long as the work itself."""
 
@@ -151,7 +151,6 @@ class StageRun:
         self.config_digest = config_digest(stage.config)
         self.plan: list[str] = []
         self.without: list[str] = []  # quarantined tasks that the stage goes on without
-        self.trial = stage.dry_run and self.manifest.complete  # a dry run leaves a finished stage as it is
         self.performed = self.bytes_in = 0  # tasks done by this process, and bytes that they have read
         self.seconds = 0.0
 
@@ -209,15 +208,12 @@ class StageRun:
         params = params or {}
         config = config or self.stage.config
         digest, code = config_digest(config), code_for(worker, config.model_dump(mode="json"), params)
-        present = Present(self.storage, self.manifest)
-        if self.trial:
-            tasks = [self._on_trial(present, task, params, digest, code) for task in tasks]
+        present = FinishedTasks(self.storage, self.manifest)
         if len({task.key for task in tasks}) != len(tasks):
             raise ValueError(f"{self.stage.name}: two tasks of {phase} have one key")
         todo = [task for task in tasks if not present.finished(task.key, self._identity(task, params, digest, code))]
         if todo:
-            if not self.trial:
-                self.manifest.reopen(task.key for task in todo)
+            self.manifest.reopen(task.key for task in todo)
             self.manifest.describe_code(code.digest, code.as_json())
             with self._observed(phase, tasks, todo):
                 work = Phase(phase, worker, todo, params, config, digest, code, gpus, len(tasks) - len(todo))
@@ -239,21 +235,15 @@ class StageRun:
         task = Task(key, tuple(inputs), params or {})
         config = config or self.stage.config
         digest, code = config_digest(config), code_for(function, config.model_dump(mode="json"), task.params)
-        present = Present(self.storage, self.manifest)
-        if self.trial:
-            task = self._on_trial(present, task, {}, digest, code)
-        key, identity = task.key, self._identity(task, {}, digest, code)
+        identity = self._identity(task, {}, digest, code)
         self.plan.append(key)
-        if not present.finished(key, identity):
-            if not self.trial:
-                self.manifest.reopen([key])
+        if not FinishedTasks(self.storage, self.manifest).finished(key, identity):
+            self.manifest.reopen([key])
             self.manifest.describe_code(code.digest, code.as_json())
             with self._observed(key, [task], [task]):
                 started = time.perf_counter()
                 try:
                     output = function(identity)
-                    if key.startswith(TRIAL):
-                        output.files = {TRIAL + path: content for path, content in output.files.items()}
                     done = publish_output(self.storage, key, output, started, fence=self.lease.check if self.lease else lambda: None)
                 except CorpusmillError:
                     raise
@@ -268,15 +258,6 @@ class StageRun:
                 metrics.add(done)
                 self._measure(key, done.seconds, metrics, workers=1)
         return self.manifest.tasks[key]
-
-    def _on_trial(self, present: Present, task: Task, params: dict[str, Any], digest: str, code: Code) -> Task:
-        """Returns the task for a dry run: itself where the stage has finished it, else one that writes its files below `trial/`."""
-        finished = present.finished(task.key, self._identity(task, params, digest, code))
-        return task if finished else replace(task, key=TRIAL + task.key)
-
-    def task(self, name: str) -> TaskRow:
-        """Returns the row of a task that `map` or `once` has performed or taken over."""
-        return self.manifest.tasks[TRIAL + name if TRIAL + name in self.plan else name]
 
     @staticmethod
     def _identity(task: Task, params: dict[str, Any], digest: str, code: Code) -> str:
@@ -354,15 +335,9 @@ class StageRun:
     # ---- the end ------------------------------------------------------------------------------------
 
     def execute(self) -> None:
-        """Runs the stage, marks it complete, and removes files that no finished task of it names. A dry run leaves it unfinished."""
+        """Runs the stage, marks it complete, and removes files that no finished task of it names."""
         with self.observer.stage(self.stage.name, self.manifest):
-            self._execute()
-
-    def _execute(self) -> None:
-        self.stage.execute(self)
-        if self.stage.dry_run:
-            self.manifest.try_out(self.plan)
-            return
-        self.manifest.finish(self.plan, self.without)
-        named = (output.path for row in self.manifest.rows() for output in row.outputs)
-        remove_unnamed(self.storage, chain([MANIFEST], named), WORKING)
+            self.stage.execute(self)
+            self.manifest.finish(self.plan, self.without)
+            named = (output.path for row in self.manifest.rows() for output in row.outputs)
+            remove_unnamed(self.storage, chain([MANIFEST], named), WORKING)

@@ -111,12 +111,9 @@ class Stage(ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[base.Config]]
-    #: Whether the stage has a dry run (`--dry-run`), which reports what it would remove and writes no documents.
-    tries: ClassVar[bool] = False
 
-    def __init__(self, config: base.Config, dry_run: bool = False):
+    def __init__(self, config: base.Config):
         self.config = config
-        self.dry_run = dry_run
 
     @abstractmethod
     def execute(self, run: "StageRun") -> None:

@@ -1,32 +1,17 @@
-"""Shows the result of `corpusmill classifier evaluate` on the terminal, and as a self-contained page."""
+"""Shows the result of `corpusmill classifier evaluate` on the terminal."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corpusmill.filters.classifier.evaluate import Evaluation
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.storage import Storage
-from corpusmill.report.page.figures import (
-    MOST_LINES,
-    ChartLine,
-    precision_recall_figure,
-    reliability_figure,
-    roc_figure,
-    scores_figure,
-    thresholds_figure,
-)
-from corpusmill.report.page.page import templates, whole_page
 from corpusmill.report.queries.classifiers import doubts, interval, value
 from corpusmill.report.tables import cell, show, show_notes, table
 
-#: Thresholds of the table, besides the classifier's own; the page and `--json` have more.
+#: Thresholds of the table, besides the classifier's own; `--json` has more.
 SHOWN = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 #: Sources in a table.
 SHOWN_SOURCES = 20
@@ -102,74 +87,3 @@ def _most(by_source: Mapping[str, Any]) -> list[tuple[str, Any]]:
         return []
     names = sorted(by_source, key=lambda name: (-by_source[name]["examples"], name))[:SHOWN_SOURCES]
     return [(name, by_source[name]) for name in sorted(names)]
-
-
-# ---- The page
-
-#: Points of a curve, bins of a histogram, sources with their own histogram, rows of a table.
-POINTS, BINS, HISTOGRAMS, MOST_ROWS = 300, 40, 12, 100
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-
-
-def write_page(evaluation: Evaluation, path: str | Path) -> None:
-    """Writes the page atomically. Raises InputError where it can't be written."""
-    target = Path(path)
-    Storage(str(target.parent)).write_bytes(target.name, render(evaluation).encode("utf-8", "replace"))
-
-
-def render(evaluation: Evaluation) -> str:
-    """Returns the page's HTML; equal evaluations give equal pages."""
-    figures: list[dict[str, Any]] = []
-    labels = []
-    for label, found in evaluation.result["labels"].items():
-        charts = []
-        for title, caption, figure in _figures(evaluation, label):
-            charts.append({"title": title, "caption": caption, "figure": len(figures), "height": figure["layout"]["height"]})
-            figures.append(figure)
-        labels.append({"name": label, "found": found, "charts": charts})
-    body = templates().get_template("classifier_page.html.jinja").render(
-        result=evaluation.result, labels=labels, warnings=warnings(evaluation.result), most=MOST_ROWS
-    )  # fmt: skip
-    return whole_page("Corpusmill classifier evaluation", body, figures)
-
-
-def _figures(evaluation: Evaluation, label: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yields the charts of a label: title, caption, figure."""
-    found = evaluation.result["labels"][label]
-    known = evaluation.answers[label] >= 0
-    score, yes = np.nan_to_num(evaluation.scores[label][known], nan=0.0), evaluation.answers[label][known] == 1
-    source = np.array(evaluation.source, object)[known]
-    names = [name for name in found["by_source"] if len(found["by_source"]) > 1]
-    groups = [("all", score, yes), *((name, score[source == name], yes[source == name]) for name in names)]
-    both = sorted((group for group in groups if group[2].any() and not group[2].all()), key=lambda group: -len(group[1]))[:MOST_LINES]
-    if both:
-        yield "ROC", "", roc_figure([_roc(*group) for group in both])
-        yield "Precision and recall", "", precision_recall_figure([_precision_recall(*group) for group in both])
-    yield "Reliability", "bins of equal mass; scores that are probabilities lie on the diagonal", reliability_figure(found["reliability"])
-    yield "Thresholds", "yes: the share of texts that get this answer", thresholds_figure(found["thresholds"], found["threshold"])
-    for name, scores, answers in groups[: HISTOGRAMS + 1]:
-        right, wrong = (np.histogram(scores[answers == side], BINS, (0, 1))[0].tolist() for side in (True, False))
-        yield f"Scores: {name}", "shares of each answer", scores_figure(right, wrong, found["threshold"])
-
-
-def _roc(name: str, score: Floats, yes: Bools) -> ChartLine:
-    from sklearn.metrics import roc_curve
-
-    wrong, right, _ = roc_curve(yes, score)
-    return _thinned(name, wrong, right)
-
-
-def _precision_recall(name: str, score: Floats, yes: Bools) -> ChartLine:
-    from sklearn.metrics import precision_recall_curve
-
-    precision, recall, _ = precision_recall_curve(yes, score)
-    return _thinned(name, recall, precision)
-
-
-def _thinned(name: str, x: Floats, y: Floats) -> ChartLine:
-    """Returns a curve with at most about POINTS points, evenly spaced along its length, ends included."""
-    length = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
-    wanted = np.linspace(0, length[-1], POINTS)
-    places = np.unique(np.clip(np.searchsorted(length, wanted), 0, len(x) - 1))
-    return ChartLine(name, [round(float(v), 5) for v in x[places]], [round(float(v), 5) for v in y[places]])

@@ -11,7 +11,6 @@ from pathlib import PurePath
 from typing import Any
 
 from corpusmill.pipeline.config import digest
-from corpusmill.pipeline.manifest import TRIAL
 from corpusmill.report.card import facts as data_facts
 from corpusmill.report.card.facts import Row
 from corpusmill.report.markdown import environment
@@ -39,7 +38,7 @@ def measured_models(reader: RunReader) -> set[str]:
 
 def outputs(reader: RunReader, stage: str) -> dict[str, str]:
     """Returns the sha256 of a stage's output files, by path in the stage."""
-    return {output.path.removeprefix(TRIAL): output.sha256 for task in reader.stages[stage].tasks for output in task.outputs}
+    return {output.path: output.sha256 for task in reader.stages[stage].tasks for output in task.outputs}
 
 
 # ---- data and trainings ------------------------------------------------------------------------------

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 
 from corpusmill.filters.rules import METADATA_KEY
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.manifest import TRIAL, Manifest, Quarantined, TaskRow
+from corpusmill.pipeline.manifest import Manifest, Quarantined, TaskRow
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.schemas import MEANINGS_KEY, REPORT
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import APPENDED, objects, read_appended
-from corpusmill.report.stale import Stale, find_stale
+from corpusmill.report.stale import find_stale
 
 
 class RunFiles:
@@ -112,7 +112,7 @@ class StageState:
     quarantined: list[Quarantined] = field(default_factory=list)  # tasks that were given up
 
     def outputs(self, prefix: str) -> list[str]:
-        return [output.path for task in self.tasks for output in task.outputs if output.path.removeprefix(TRIAL).startswith(prefix)]
+        return [output.path for task in self.tasks for output in task.outputs if output.path.startswith(prefix)]
 
 
 @dataclass(frozen=True)
@@ -126,29 +126,17 @@ class Place:
 
 
 class RunReader(RunFiles):
-    """Reads a run folder. Raises InputError where the folder is not a run.
+    """Reads a run folder. Raises InputError where the folder is not a run."""
 
-    `tried`: the sections of the recipe that a dry run used. For their stages the tasks of the dry run are read.
-    """
-
-    def __init__(self, folder: str, tried: dict[str, dict[str, Any]] | None = None):
+    def __init__(self, folder: str):
         super().__init__(folder)
-        self.tried = tried or {}
         self.stages = {name: self._state(name) for name in STAGES}
         if not self.storage.exists("run.json") and all(s.status == "missing" for s in self.stages.values()):
             raise InputError(f"{folder}: not a run's folder (it has neither run.json nor a stage's manifest).")
         self.description: dict[str, Any] = self.json("run.json", dict) or {}
-        if self.tried:
-            self.description["recipe"] = {**self.description.get("recipe", {}), **self.tried}
-        self.stale = self._stale()
-
-    def _stale(self) -> Stale | None:
-        """Finds the stale stages, which every view names first. Stages after a dry run are not checked: none was made from it."""
-        names = list(STAGES)
-        last = min((names.index(name) for name in self.tried), default=len(names))
         recipe = self.description.get("recipe")
-        stages = {name: self.stages[name] for name in names[: last + 1]}
-        return find_stale(stages, recipe if isinstance(recipe, dict) else self.present(names), self.storage.root)
+        #: The stale stages, which every view names first.
+        self.stale = find_stale(self.stages, recipe if isinstance(recipe, dict) else self.present(STAGES), self.storage.root)
 
     def _state(self, name: str) -> StageState:
         try:
@@ -156,8 +144,6 @@ class RunReader(RunFiles):
         except (CorpusmillError, OSError, ValueError) as error:
             self.warn(f"{name}: its manifest can't be read: {error}")
             return StageState(name, "unfinished")
-        if name in self.tried:
-            return StageState(name, "complete", [manifest.tasks[task] for task in manifest.tried if task in manifest.tasks])
         given_up = list(manifest.quarantined.values())
         if not manifest.tasks:
             return StageState(name, "complete" if manifest.complete else "unfinished" if given_up else "missing", [], given_up)
@@ -217,16 +203,6 @@ class RunReader(RunFiles):
                 with file:
                     return file.schema_arrow
         return None
-
-    def report_rows(self, stage: str) -> tuple[int, int]:
-        """Returns how many rows and row groups a stage's report has, by the footers of its shards."""
-        rows = groups = 0
-        for shard in self.stages[stage].outputs("report/"):
-            file = self._open(stage, shard) if shard.endswith(".parquet") else None
-            if file is not None:
-                with file:
-                    rows, groups = rows + file.metadata.num_rows, groups + file.num_row_groups
-        return rows, groups
 
     def is_report(self, stage: str) -> bool:
         """Whether the stage's report has the first columns of this version's reports."""

@@ -1,12 +1,9 @@
-"""`corpusmill sft inspect`: shows which tokens of each example instruction tuning learns, on a terminal and as a page."""
+"""`corpusmill sft inspect`: shows which tokens of each example instruction tuning learns."""
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from itertools import groupby, islice
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -16,7 +13,6 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import quoted, safe_line, safe_text
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.report.page.page import policy, templates
 from corpusmill.report.read import RunReader
 from corpusmill.train.data import Packed, pack
 from corpusmill.train.model_folder import read_architecture
@@ -177,7 +173,7 @@ def _stretches(tokens: Sequence[Token], encoder: ChatEncoder) -> list[TokenSpan]
     return stretches
 
 
-# ---- on a terminal and as a page ---------------------------------------------------------------------
+# ---- on a terminal -----------------------------------------------------------------------------------
 #
 # In colours, or with marks where the terminal has no colours.
 
@@ -186,7 +182,6 @@ SPECIAL = " reverse"
 MARKS = {LEARNED: ("{+", "+}"), GIVEN: ("", ""), CUT: ("[-", "-]")}
 MEANINGS = {LEARNED: "learned", GIVEN: "given, not learned", CUT: "cut off, longer than the context"}
 _LOOKALIKE = re.compile(r"<(?=[|｜])")
-PAGE = "sft_look.html.jinja"
 
 
 def show(shown: list[ShownExample], head: list[str], console: Console, tokens: bool = False) -> None:
@@ -226,26 +221,6 @@ def packed_head(row: int, rows: int, padding: int, source: ExampleSet, shown: li
     of = f"Row {row:,} of {rows:,}{' held-out ones' if held_out else ''}"
     examples = "1 example" if len(shown) == 1 else f"{len(shown):,} examples that do not see each other"
     return f"{of}: {source.context:,} places, {examples}, {padding:,} places of padding"
-
-
-def write_page(shown: list[ShownExample], head: list[str], path: str, tokens: bool) -> None:
-    """Writes the examples as a self-contained page. Raises InputError where it can't be written."""
-    environment = templates()
-    folder = resources.files("corpusmill.report")
-    style = (folder / "sft_look.css").read_text("utf-8")
-    page = environment.from_string((folder / PAGE).read_text("utf-8")).render(
-        shown=shown, head=head, tokens=tokens, counts=_counts, meanings=MEANINGS, policy=policy([], [style]), style=_markup(style)
-    )
-    try:
-        Path(path).write_text(page, "utf-8", "replace")
-    except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror}).") from error
-
-
-def _markup(text: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(text)
 
 
 def _counts(one: ShownExample) -> str:

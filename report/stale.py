@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.manifest import TRIAL, FileRef, TaskRow
+from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.recipe import STAGES
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def find_stale(stages: Mapping[str, "StageState"], recipe: Collection[str], fold
     because: dict[str, str] = {}
     unfinished: set[str] = set()  # unfinished stages whose output a later stage has read
     for name, state in stages.items():
-        rows = [task for task in state.tasks if state.status == "complete" or not task.task.startswith(TRIAL)]
-        read = {ref for row in (*rows, *(state.quarantined if rows else ())) for ref in row.inputs}
+        read = {ref for row in (*state.tasks, *(state.quarantined if state.tasks else ())) for ref in row.inputs}
         stages_read = {ref.path.partition("/")[0] for ref in read}
         owners = {stage: written[stage] for stage in order[: order.index(name)] if stage in stages_read and stage in written}
         changed = {stage for _, stage, _ in changed_inputs(read, owners)} | _unread(read, owners)

@@ -84,6 +84,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         ("https://169.254.169.254/latest/meta-data", "this machine"),
         ("https://[::ffff:127.0.0.1]/", "this machine"),
         ("https://2130706433/", "this machine"),
+        ("https://[fe80::1%25eth0]/", "this machine"),
     ],
 )
 def test_where_a_public_server_may_not_send_a_request(target: str, why: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dedup_runs import words
 
 from corpusmill import cli
 from corpusmill.pipeline.token_shards import TokenShards
@@ -19,11 +20,6 @@ dedup: {max_cluster: 3, alarm: warn}
 tokenizer: {vocab_size: 512}
 tokens: {validation_share: 0.3}
 """
-
-
-def words(count: int, seed: int) -> list[str]:
-    draw = random.Random(seed)
-    return [f"w{draw.randrange(10**6)}" for _ in range(count)]
 
 
 @pytest.fixture(scope="module")

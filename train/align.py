@@ -55,7 +55,7 @@ def judge_answers(
     scores = judged_scores(run, more) if config.prompts else []
     if not scores:
         return
-    before, after = start.files, [run.task("model").ref(run.stage.name, o.path) for o in run.task("model").outputs]
+    before, after = start.files, [run.manifest.tasks["model"].ref(run.stage.name, o.path) for o in run.manifest.tasks["model"].outputs]
     params = score_params(run, [each.column for each in scores])
     inputs = [*before, *(ref for ref in after if "/model/" in ref.path), pairs]
     run.once("judged", inputs, partial(_judge, run, config, start, device, scores), params, config)

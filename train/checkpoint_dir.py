@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from corpusmill.pipeline.cache import alone, cache_folder, fetch_file, forget_model
+from corpusmill.pipeline.cache import cache_folder, fetch_file, forget_model, locked
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.shards import publish
@@ -95,7 +95,7 @@ class SavedState:
         """Returns what is wrong with this rank's file, or None. Raises InputError where a store can't be reached."""
         name, described = FILE.format(rank, len(self.ranks)), self.ranks[rank]
         if self.store:
-            with alone(self.path / name):
+            with locked(self.path / name):
                 return self._fetched(self.store, name, described)
         return _damage(self.path / name, described, str(self.path / name))
 

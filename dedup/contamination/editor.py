@@ -13,7 +13,7 @@ from corpusmill.dedup.config import ContaminationConfig, SetConfig
 from corpusmill.dedup.contamination.find import DOCUMENT, LEFT_OUT, PASSAGE, WHOLE, Finder, Matches, PassageIndex, build_index
 from corpusmill.dedup.contamination.sets import SetFile, read_passages, set_files
 from corpusmill.dedup.contamination.words import without, words_of
-from corpusmill.dedup.corpus import only
+from corpusmill.dedup.corpus import first_output
 from corpusmill.dedup.removal import Edit, Editor, one_array
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
@@ -32,7 +32,7 @@ def prepare_sets(run: StageRun, config: ContaminationConfig) -> list[FileRef]:
     """Runs the phase that makes the index of the recipe's evaluation sets; returns the index, as an input for the last phase."""
     files = set_files(config.set_configs())
     row = run.once(INDEX_TASK, [file.ref for file in files], lambda _: index_output(files, config), config=config.of_index())
-    return [only(row)]
+    return [first_output(row)]
 
 
 def index_output(files: Sequence[SetFile], config: ContaminationConfig) -> Output:

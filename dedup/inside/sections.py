@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.dedup.corpus import Index, only, shard_key
+from corpusmill.dedup.corpus import Index, first_output, shard_key
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.lists import write_list
@@ -54,11 +54,11 @@ def exchange(
     """
     params = {"ranges": ranges}
     tasks = [Task(f"{shards.name}-{shard_key(read[0].path)}", read, {"shard": shard}) for shard, read in enumerate(inputs)]
-    records = [only(row) for row in run.map(shards.title, shards.worker, tasks, params, config=shards.config)]
+    records = [first_output(row) for row in run.map(shards.title, shards.worker, tasks, params, config=shards.config)]
     listed = write_list(run, shards.name.replace("/", "-"), records)
     tasks = [Task(f"{answers.name}-{number:05d}", (listed,), {"range": number}) for number in range(ranges)]
     done = run.map(answers.title, answers.worker, tasks, params, config=answers.config)
-    answered = write_list(run, answers.name.replace("/", "-"), [only(row) for row in done])
+    answered = write_list(run, answers.name.replace("/", "-"), [first_output(row) for row in done])
     return [(ref, answered) for ref in records], done
 
 

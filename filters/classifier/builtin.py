@@ -10,7 +10,7 @@ from corpusmill.filters.classifier.corpora import CORPORA, PREFIX
 from corpusmill.filters.classifier.spec import TrainingSpec, read_spec
 from corpusmill.filters.classifier.step import BUILTIN, NO_MODEL
 from corpusmill.filters.classifier.train import train_classifier
-from corpusmill.pipeline.cache import alone, cache_folder
+from corpusmill.pipeline.cache import cache_folder, locked
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
 
@@ -30,7 +30,7 @@ def builtin(name: str, on_message: Callable[[str], None] = lambda _: None) -> Pa
     spec = builtin_spec(name)
     folder = cache_folder() / FOLDER / f"{name}-{builtin_key(spec)}"
     if not (folder / FILE).is_file():
-        with alone(folder):
+        with locked(folder):
             if not (folder / FILE).is_file():
                 on_message(f"{name}: trains the built-in classifier from registry packages, once.")
                 train_classifier(spec, folder, on_message)

@@ -16,7 +16,7 @@ import xxhash
 
 from corpusmill.filters.bad_words import CUSS, LDNOOBW, build_trie, count_words, english, usual_lower
 from corpusmill.filters.classifier.corpus_texts import articles, brown_text, mail_text
-from corpusmill.pipeline.cache import NpmPackage, PackageFile, alone, cache_folder
+from corpusmill.pipeline.cache import NpmPackage, PackageFile, cache_folder, locked
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
@@ -55,7 +55,7 @@ class Corpus:
         """
         path = cache_folder() / FOLDER / self.key() / self.name
         if not path.is_file():
-            with alone(path):
+            with locked(path):
                 if not path.is_file():
                     lines = (json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in self.make())
                     Storage(str(path.parent)).write_bytes(path.name, "".join(lines).encode())

@@ -3,7 +3,6 @@
 import warnings
 from collections import namedtuple
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -242,22 +241,11 @@ def _lengths(lengths: npt.NDArray[np.int64]) -> dict[str, Bools]:
 BATCH = 2048
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The evaluation of n texts. `result`: the output of `--json`. `scores` (float64) and `answers` (int8, -1: unknown): by label."""
-
-    result: dict[str, Any]
-    scores: dict[str, npt.NDArray[np.float64]]
-    answers: dict[str, npt.NDArray[np.int8]]
-    source: list[str]
-
-
 def evaluate_files(
     folder: str | Path, sources: Sequence[ExampleSource], base: str | Path = ".", unseen: bool = False, seed: int = 0, resamples: int = 1000
-) -> Evaluation:
-    """Scores the texts of `sources` (paths relative to `base`) and measures each label of the classifier in `folder`.
-
-    `unseen` leaves out the classifier's training texts. Raises InputError in one sentence if there is nothing to measure.
+) -> dict[str, Any]:
+    """Scores the texts of `sources` (paths relative to `base`) and measures each label of the classifier in `folder`. Returns the output
+    of `--json`. `unseen` leaves out the classifier's training texts. Raises InputError in one sentence if there is nothing to measure.
     """
     classifier = read_classifier(folder)
     heads = load_heads(folder, classifier)
@@ -279,12 +267,11 @@ def evaluate_files(
         for head in heads
         if (answers[head.label] >= 0).any()
     }
-    result = {
+    return {
         "classifier": classifier.name, "digest": classifier.digest(), "texts": table.num_rows, "sources": _sources(examples),
         "in_training": described, "left_out": examples.table.num_rows - table.num_rows,
         "not_asked": [label for label in labels if label not in measured], "labels": measured,
     }  # fmt: skip
-    return Evaluation(result, scores, answers, table["source"].to_pylist())
 
 
 def _check_labels(folder: str | Path, labels: Sequence[str], sources: Sequence[ExampleSource]) -> None:

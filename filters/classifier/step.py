@@ -180,7 +180,7 @@ class ScoringStep(Step):
         """The classifiers by name."""
         return {each.name: resolved for each, resolved in zip(self.outputs, self.resolved())}
 
-    def firing(self) -> dict[str, float]:
+    def bad_from(self) -> dict[str, float]:
         found: dict[str, float] = {}
         for outputs, options, resolved in zip(self.outputs, self.options, self.resolved()):
             if (options.keep_where or outputs.keep_where) == "low" and not outputs.scale:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from corpusmill.pipeline.cache import alone, cache_folder
+from corpusmill.pipeline.cache import cache_folder, locked
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import open_file
@@ -319,7 +319,7 @@ def open_lists(sources: list[ListFile], exact: bool) -> Lists:
     key = canonical_json([VERSION, sys.byteorder, exact, digest_of(sources)])
     path = cache_folder() / "urls" / f"{xxhash.xxh3_128_hexdigest(key)}.arrow"
     if not path.is_file():
-        with alone(path):
+        with locked(path):
             if not path.is_file():
                 Storage(str(path.parent)).write_bytes(path.name, build(sources, exact).to_pybytes())
     return read_lists(path)

@@ -31,7 +31,7 @@ GROWTH = 10.0
 #: Seconds after a task's time limit in which its worker may report where the task hangs, before the worker is killed.
 GRACE = 60.0
 #: Workers in a row that may die before they are ready. After one more, no further worker is started.
-STILLBORN = 3
+MOST_FAILED_STARTS = 3
 #: Environment variables for the number of threads of a worker's libraries: as many as the worker has CPUs.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
 
@@ -86,11 +86,11 @@ class Dispatch:
         largest_first = sorted(tasks, key=lambda task: -task.size)
         self.waiting = deque(Attempt(task, task_limit(task, task_timeout)) for task in largest_first)
         self.alone: deque[Attempt] = deque()  # attempts that must run while no other task does
-        self.stillborn = 0  # actors that died before they were ready, since the last one that became ready
+        self.failed_starts = 0  # actors that died before they were ready, since the last one that became ready
         self.actors: dict[Any, int] = {}  # with the memory of each (bytes)
         self.nodes: dict[Any, str] = {}  # Ray's node id of each actor that is ready
         self.reused: set[Any] = set()  # actors that have worked for an earlier phase
-        self.flying: dict[Any, Call] = {}  # calls without an answer so far, by Ray's reference to the answer
+        self.in_flight: dict[Any, Call] = {}  # calls without an answer so far, by Ray's reference to the answer
 
     def run(self) -> None:
         """Performs all tasks."""
@@ -100,9 +100,9 @@ class Dispatch:
             self._end_overdue()
             self._grow()
             self._add_actors()
-        for call in self.flying.values():  # actors that were not ready before the tasks were done; `close` ends the new ones
+        for call in self.in_flight.values():  # actors that were not ready before the tasks were done; `close` ends the new ones
             if call.actor in self.reused:
-                self._let_go(call.actor)
+                self._release(call.actor)
 
     def close(self) -> None:
         for actor in list(self.actors):
@@ -110,14 +110,14 @@ class Dispatch:
 
     def _busy(self) -> int:
         """Returns how many tasks are in flight."""
-        return sum(call.attempt is not None for call in self.flying.values())
+        return sum(call.attempt is not None for call in self.in_flight.values())
 
     # ---- answers ----
 
     def _answers(self) -> list[Any]:
         """Waits for an answer, and returns all that are there; none where a call's time limit, or PATIENCE, is over first."""
-        refs = list(self.flying)
-        left = min(call.until for call in self.flying.values()) - time.monotonic()
+        refs = list(self.in_flight)
+        left = min(call.until for call in self.in_flight.values()) - time.monotonic()
         ready, _ = self.ray.wait(refs, num_returns=1, timeout=max(0.0, min(PATIENCE, left)))
         if ready:
             return self.ray.wait(refs, num_returns=len(refs), timeout=0)[0] or ready
@@ -138,18 +138,18 @@ class Dispatch:
             if isinstance(answer, Failed | Exception):
                 troubled.append((ref, answer))
                 continue
-            actor = self.flying.pop(ref).actor
+            actor = self.in_flight.pop(ref).actor
             if isinstance(answer, TaskDone):
                 finished.append(answer)
             else:
-                self.stillborn, self.nodes[actor] = 0, answer
+                self.failed_starts, self.nodes[actor] = 0, answer
             self._next(actor)
         if finished:
             self.listener.on_done(finished)
         for ref, answer in troubled:
-            call = self.flying.pop(ref)
+            call = self.in_flight.pop(ref)
             if isinstance(answer, Exception):
-                self._bury(call, answer)
+                self._handle_death(call, answer)
                 continue
             assert call.attempt is not None
             self._again(call.attempt, answer, self.nodes[call.actor])
@@ -178,21 +178,21 @@ class Dispatch:
     def _end_overdue(self) -> None:
         """Kills actors that have not answered in time: nothing else interrupts native code."""
         now = time.monotonic()
-        for ref in [ref for ref, call in self.flying.items() if call.until <= now]:
-            call = self.flying.pop(ref)
+        for ref in [ref for ref, call in self.in_flight.items() if call.until <= now]:
+            call = self.in_flight.pop(ref)
             node = self.nodes.get(call.actor, "")
             self._end(call.actor)
             if call.attempt:
                 self._again(call.attempt, hang(self.stage, call.attempt.task, call.attempt.limit), node)
 
-    def _bury(self, call: Call, error: Exception) -> None:
+    def _handle_death(self, call: Call, error: Exception) -> None:
         """Handles the death of an actor. Raises where no actor can be started."""
         node = self.nodes.get(call.actor, "")
         self._end(call.actor)
         lost = self._is_lost(node, error)
         if call.attempt is None:
             if not lost and call.actor not in self.reused:
-                self._count_stillborn(error)
+                self._count_failed_start(error)
             return
         cause = Cause.NODE if lost else Cause.MEMORY if type(error).__name__ == "OutOfMemoryError" else Cause.DEATH
         why = "the node on which it was done is gone" if lost else f"its process died ({_why_died(error)})"
@@ -206,15 +206,15 @@ class Dispatch:
             return "node has died" in str(error)
         return getattr(error, "preempted", False) or all(each["NodeID"] != node for each in self.ray.nodes() if each["Alive"])
 
-    def _count_stillborn(self, error: Exception) -> None:
+    def _count_failed_start(self, error: Exception) -> None:
         """Counts an actor that died before it was ready. Where others work, the phase goes on with those, and one event says so."""
-        self.stillborn += 1
-        if self.stillborn <= STILLBORN:
+        self.failed_starts += 1
+        if self.failed_starts <= MOST_FAILED_STARTS:
             return
         why = _error_line(error) or str(error).strip().splitlines()[-1].rstrip(". ")
         if not self.nodes:
             raise CorpusmillError(f"{self.stage}: Ray can't start a worker process ({why}).") from error
-        if self.stillborn == STILLBORN + 1:
+        if self.failed_starts == MOST_FAILED_STARTS + 1:
             message = f"{self.stage}: Ray can't start more worker processes ({why}); it goes on with the {len(self.nodes)} that work."
             self.listener.on_event(Event("waiting", self.stage, self.phase, "", message))
 
@@ -229,11 +229,11 @@ class Dispatch:
 
     def _add_actors(self) -> None:
         """Adds as many actors as there are tasks for: a failed task may come back after actors have gone. Adds none where some work and
-        more than STILLBORN have died before they were ready."""
-        if self.stillborn > STILLBORN and self.nodes:
+        more than MOST_FAILED_STARTS have died before they were ready."""
+        if self.failed_starts > MOST_FAILED_STARTS and self.nodes:
             return
         wanted = min(self.share.actors, len(self.waiting) or bool(self.alone and not self._busy()))
-        unready = len(self.flying) - self._busy()
+        unready = len(self.in_flight) - self._busy()
         for _ in range(min(wanted - unready, self.share.actors - len(self.actors))):
             self._add_actor()
 
@@ -262,13 +262,13 @@ class Dispatch:
 
     def _call(self, ref: Any, actor: Any, attempt: Attempt | None, limit: float) -> None:
         """Registers a call, which has to be answered within `limit` seconds and a grace period (0: without limit)."""
-        self.flying[ref] = Call(actor, attempt, time.monotonic() + limit + min(limit, GRACE)) if limit else Call(actor, attempt)
+        self.in_flight[ref] = Call(actor, attempt, time.monotonic() + limit + min(limit, GRACE)) if limit else Call(actor, attempt)
 
     def _next(self, actor: Any) -> None:
-        """Gives an actor its next task; without one, `_let_go`."""
+        """Gives an actor its next task; without one, `_release`."""
         attempt = self._take(self.nodes[actor])
         if attempt is None:
-            self._let_go(actor)
+            self._release(actor)
             return
         limit = attempt.limit + attempt.pause if self.task_timeout else 0.0
         # Ray's dashboard shows this name. It names the phase and not the task, since Ray keeps a count for each name for ever.
@@ -287,7 +287,7 @@ class Dispatch:
         del self.waiting[place]
         return attempt
 
-    def _let_go(self, actor: Any) -> None:
+    def _release(self, actor: Any) -> None:
         """Keeps an actor without work for the next phase. Ends it where the phase does not reuse actors, and where a task that runs
         alone needs all memory."""
         if self.idle is None or self.alone:

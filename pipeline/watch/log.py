@@ -192,12 +192,10 @@ class ProgressFile:
     `is_ours` is called before each write: a process that has lost the run to another one writes no more.
     """
 
-    def __init__(
-        self, run: Storage, stages: Sequence[str], engine: Engine, dry_run: bool = False, is_ours: Callable[[], bool] = lambda: True
-    ):
+    def __init__(self, run: Storage, stages: Sequence[str], engine: Engine, is_ours: Callable[[], bool] = lambda: True):
         self.run, self.engine, self.is_ours = run, engine, is_ours
         self.content: dict[str, Any] = {
-            "corpusmill": corpusmill.__version__, "host": platform.node(), "process": os.getpid(), "dry_run": dry_run,
+            "corpusmill": corpusmill.__version__, "host": platform.node(), "process": os.getpid(),
             "began": utc_now(), "ended": None, "failure": None, "stages": list(stages), "stages_began": {}, "phases": [],
         }  # fmt: skip
 
@@ -278,7 +276,7 @@ class PhaseMetrics:
         return {
             "stage": stage, "phase": phase, "seconds": round(seconds, 3), "worker_seconds": round(self.worker_seconds, 3),
             "tasks": self.tasks, "rows_in": self.rows_in, "bytes_in": self.bytes_in, "workers": workers, "peak_mb": self.peak_mb,
-            "beside_mb": self.children_mb,
+            "children_mb": self.children_mb,
         }  # fmt: skip
 
 

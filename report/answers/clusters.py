@@ -1,10 +1,9 @@
-"""`clusters`: shows groups of copies with the differences to the kept document, and what a dry run of dedup would remove."""
+"""`clusters`: shows groups of copies with the differences to the kept document."""
 
 import json
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
@@ -14,21 +13,17 @@ from corpusmill.report.queries.duplicates import (
     LISTS,
     Cluster,
     Member,
-    Sources,
     choose_clusters,
     evidence,
     find_clusters,
     has_clusters,
     policy,
-    read_clusters,
     read_members,
-    read_sources,
 )
 from corpusmill.report.queries.passages import Comparison, Passage
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import RunReader
-from corpusmill.report.tables import cell, number, share, table
-from corpusmill.report.tables import show as print_table
+from corpusmill.report.tables import number
 
 #: Clusters shown of one list, or of each of the three lists.
 ONE, EACH = 10, 3
@@ -38,10 +33,6 @@ MEMBERS_ASKED, COMPARED_ASKED = 20, 3
 #: Marks around words where the terminal has no colour.
 MARKS = {"removed": ("[-", "-]"), "added": ("{+", "+}")}
 STYLES = {"removed": "red strike", "added": "green"}
-#: After a dry run: clusters of each list, and copies shown of each.
-SAMPLES, RUN_MEMBERS = 2, 2
-#: Crawl files that the table shows.
-SHOWN = 25
 
 
 def clusters(
@@ -81,7 +72,7 @@ def _print_notes(reader: RunReader, console: Console) -> None:
     for sentence in reader.warnings:
         console.print(Text(f"Warning: {safe_line(sentence, 400)}", style="yellow"), soft_wrap=True)
     if reader.stages["dedup"].status == "unfinished":
-        console.print(Text("Note: the stage dedup has not finished (a dry run, or a run that stopped).", style="yellow"))
+        console.print(Text("Note: the stage dedup has not finished.", style="yellow"))
 
 
 def _ids(run: Run, folder: str, document: str) -> set[str]:
@@ -197,55 +188,3 @@ def _diff(comparison: Comparison | None) -> dict[str, Any] | None:
     passages = [{"kind": p.kind, "text": p.text, "words": p.words} for p in comparison.passages]
     counts = {"equal": comparison.equal, "removed": comparison.removed, "added": comparison.added, "cut": comparison.cut}
     return {**counts, "passages": passages}
-
-
-def dry_run_lines(folder: str, section: dict[str, Any], console: Console) -> None:
-    """Prints the result of a dry run: the table by crawl file (alarms first, then the largest shares), the documents that would be removed
-    and kept, and example clusters. `section`: the options of the dry run."""
-    reader = RunReader(folder, {"dedup": section})
-    with Run(reader) as run:
-        run.hold(["dedup_clusters"])
-        sources, clusters = read_sources(run), read_clusters(run)
-        found = clusters is not None and clusters.removed
-        chosen = {name: choose_clusters(run, name, SAMPLES) for name in LISTS} if found else {}
-        lists = {name: of for name, (of, _) in read_members(run, chosen, RUN_MEMBERS).items()}
-    if sources.rows:
-        print_table(sources_table(sources), console)
-        console.print()
-        if sources.alarms:
-            files = "crawl file loses" if sources.alarms == 1 else "crawl files lose"
-            console.print(Text(f"Alarm: {sources.alarms:,} {files} more than {sources.limit:.0%}.", style="bold yellow"))
-    if clusters is not None:
-        removed = clusters.removed
-        documents = sources.documents or clusters.documents
-        ways = {"exact copies": clusters.exact, "near copies": clusters.near, "copies by URL": clusters.url}
-        counted = ", ".join(f"{count:,} {way}" for way, count in ways.items() if count)
-        stay = f"Of {documents:,} documents {documents - removed:,} would stay ({share(documents - removed, documents)})"
-        count = clusters.count
-        go = f"; what would go: {counted}; clusters: {count:,}" if removed else ": none has a copy"
-        console.print(Text(f"{stay}{go}."))
-        if removed:
-            settings = reader.settings("dedup")
-            print_lists(lists, policy(settings), settings.get("threshold"), console)
-    for sentence in reader.warnings:
-        console.print(Text("Warning: ", style="yellow") + Text(safe_line(sentence, 400)), soft_wrap=True)
-    console.print()
-    console.print(Text("Nothing was removed: this was a dry run."))
-    console.print(Text(f"More of the clusters: corpusmill clusters {folder} --doubtful --limit 20"), soft_wrap=True)
-
-
-def sources_table(sources: Sources) -> Table:
-    """Returns the table of crawl files, worst first; the last row adds up those that do not fit."""
-    folder = sources.folder
-    title = f"What each crawl file{f' of {folder}' if folder else ''} loses"
-    made = table(title, "crawl file", ">documents", *(f">{name}" for name in sources.names), ">removed", *([""] if sources.alarms else []))
-    for row in sources.rows[:SHOWN]:
-        mark = [Text("alarm" if row.alarm else "", style="bold red")] if sources.alarms else []
-        made.add_row(cell(row.name.removeprefix(folder), 300), number(row.documents), *map(number, row.counts), f"{row.share:.1%}", *mark)
-    rest = sources.rows[SHOWN:]
-    if rest:
-        documents = sum(row.documents for row in rest)
-        counts = [sum(counts) for counts in zip(*(row.counts for row in rest), strict=True)]
-        removed = share(round(sum(row.share * row.documents for row in rest)), documents)
-        made.add_row(Text(f"{len(rest):,} others", style="dim"), number(documents), *map(number, counts), removed)
-    return made

@@ -15,7 +15,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report import host
 from corpusmill.report.query.run import Run, open_run
-from corpusmill.report.query.sql import reach
+from corpusmill.report.query.sql import allow_store
 
 #: Memory that DuckDB may take before it uses the disk.
 MEMORY = "1GB"
@@ -86,7 +86,7 @@ class Pair:
 def open_pair(a: str, b: str, stage: str | None) -> Iterator[Pair]:
     """Opens two runs, matched up to the last stage that both have, or within `stage`. Raises InputError where there is none."""
     runs = {"a": open_run(a), "b": open_run(b)}
-    reach(runs["a"].connection, runs["b"].reader.storage)
+    allow_store(runs["a"].connection, runs["b"].reader.storage)
     pair = Pair(runs, _chains(runs, stage), runs["a"].connection)
     try:
         pair.connection.execute(f"SET memory_limit = '{MEMORY}'")

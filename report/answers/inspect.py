@@ -32,7 +32,7 @@ from corpusmill.report.answers.choose import (
 )
 from corpusmill.report.machine import print_csv, print_json_lines, warn
 from corpusmill.report.query.run import Run, open_run
-from corpusmill.report.query.sql import reach
+from corpusmill.report.query.sql import allow_store
 from corpusmill.report.read import ReportRule
 from corpusmill.report.tables import VALUES, limit, number, show, show_notes, table
 
@@ -117,7 +117,7 @@ def _inspect_parquet(path: str, wanted: RowOptions, console: Console) -> None:
     with open_parquet(storage, name):
         pass  # raises one sentence where it is not a Parquet file
     with duckdb.connect(":memory:") as connection:
-        reach(connection, storage)
+        allow_store(connection, storage)
         _inspect_file(path, file_rows(path, connection), wanted, console)
 
 

@@ -1,4 +1,4 @@
-"""`stats`: statistics of measured values for kept and for dropped documents, and sums by language, crawl file, host or rule.
+"""`stats`: statistics of measured values for kept and for dropped documents.
 
 All numbers are exact, counted by DuckDB over the report. Null and NaN are missing values; true is 1 and false is 0. Quantiles are
 interpolated between the two nearest values, as in numpy and pandas; the deviation is that of a sample (n - 1).
@@ -15,26 +15,20 @@ from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.report import host
 from corpusmill.report.answers.choose import report_rows, shown, there
-from corpusmill.report.host import NONE
 from corpusmill.report.machine import as_json, print_csv, warn
 from corpusmill.report.queries.values import measured_columns
 from corpusmill.report.query.run import Run
-from corpusmill.report.query.sql import identifier, quoted
+from corpusmill.report.query.sql import identifier
 from corpusmill.report.read import ReportRule
-from corpusmill.report.tables import cell, limit, millions, number, share, show, show_notes, table
+from corpusmill.report.tables import limit, number, show_notes
 
 Answer = TypeVar("Answer")
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-GROUPS = ("language", "source", "host", "rule")
 #: Values that one query holds in memory for quantiles, at most.
 VALUES = 50_000_000
-#: Groups in a table; the last row adds up the others.
-SHOWN = 30
 #: Characters of a number at most.
 WIDEST = 13
-OTHERS = "(all others)"
 
 
 @dataclass(frozen=True)
@@ -58,23 +52,6 @@ class ColumnStats:
     rules: list[ReportRule]
     kept: Spread
     dropped: Spread
-
-
-@dataclass(frozen=True)
-class GroupStats:
-    """Documents with one value of a property (None: without one). Grouped by rule: the documents that fail it, and with `alone` those that
-    fail no other rule.
-
-    `tokens`: tokens of these documents in the run's token shards; None where there are no shards yet.
-    """
-
-    value: str | None
-    documents: int
-    kept: int
-    characters_in: int
-    characters_out: int
-    tokens: int | None = None
-    alone: int | None = None
 
 
 def read_columns(run: Run, stage: str | None, chosen: Sequence[str] = ()) -> tuple[str, list[ColumnStats]]:
@@ -144,82 +121,11 @@ def _spread(row: tuple[object, ...] | None, place: int) -> Spread:
     return Spread(count, rows - count, mean, deviation, low, high, tuple(quantiles))  # type: ignore[arg-type]
 
 
-def read_groups(run: Run, stage: str | None, by: str) -> tuple[str, list[GroupStats]]:
-    """Returns the stage and its documents grouped by one of `GROUPS`, the largest group first. Raises InputError where no stage knows the
-    property."""
-    stage, _ = report_rows(run, stage)
-    if by not in GROUPS:
-        raise InputError(f"stats: --by {shown(by)}: expected one of {', '.join(GROUPS)}.")
-    chosen = stage
-    return stage, _settled(run, lambda: _by_rule(run, chosen) if by == "rule" else _by_value(run, chosen, by))
-
-
-def _by_rule(run: Run, stage: str) -> list[GroupStats]:
-    """Returns all rules of the stage, including those that never fired."""
-    found = run.sql(f"""
-        SELECT rule, count(*), count(*) FILTER (kept), sum(chars_in)::BIGINT, sum(chars_out)::BIGINT, count(*) FILTER (len(failed) = 1)
-        FROM (SELECT unnest(list_distinct(failed)) AS rule, * FROM {stage}_report) GROUP BY rule ORDER BY count(*) DESC, rule
-    """).fetchall()
-    groups = [GroupStats(rule, documents, kept, before, after, alone=alone) for rule, documents, kept, before, after, alone in found]
-    fired = {group.value for group in groups}
-    return groups + [GroupStats(rule.rule, 0, 0, 0, 0, alone=0) for rule in run.rules(stage) if rule.rule not in fired]
-
-
-def _by_value(run: Run, stage: str, by: str) -> list[GroupStats]:
-    documents = f"""
-        SELECT value, count(*), count(*) FILTER (kept), sum(chars_in)::BIGINT, sum(chars_out)::BIGINT
-        FROM ({_valued(run, stage, by)}) GROUP BY value ORDER BY count(*) DESC, value
-    """
-    tokens: dict[str | None, int] | None = None
-    if "tokens_report" in run.tables:
-        tokens = dict(run.sql(f"""
-            SELECT value, sum(tokens * copies)::BIGINT FROM tokens_report
-            LEFT JOIN (SELECT id, min(value) AS value FROM ({_valued(run, stage, by)}) GROUP BY id) USING (id) GROUP BY value
-        """).fetchall())  # fmt: skip
-    found = run.sql(documents).fetchall()
-    return [
-        GroupStats(value, total, kept, before, after, None if tokens is None else tokens.get(value) or 0)
-        for value, total, kept, before, after in found
-    ]
-
-
-def _valued(run: Run, stage: str, by: str) -> str:
-    """SQL: id, kept, chars_in, chars_out of each document of the stage, and as `value` its language, crawl file or host.
-
-    Where the stage's report lacks the property, another table gives it by id; of several values the first in the alphabet.
-    """
-    columns = "r.id, r.kept, r.chars_in, r.chars_out"
-    if by == "host":
-        return f"SELECT {columns}, {host.SQL} AS value FROM {stage}_report r"
-    holders = [name for name in _tables(run, stage) if by in run.table(name).columns]
-    if not holders:
-        raise InputError(f"{run.reader.storage.root}: no stage of this run has the column {quoted(by)} of its documents.")
-    if holders[0] == f"{stage}_report":
-        return f"SELECT {columns}, {by} AS value FROM {stage}_report r"
-    known = f"SELECT id, min({by}) AS value FROM {holders[0]} GROUP BY id"
-    return f"SELECT {columns}, value FROM {stage}_report r LEFT JOIN ({known}) USING (id)"
-
-
-def _tables(run: Run, stage: str) -> list[str]:
-    """Returns tables that may have a document's property, those that know all input documents of the stage first: its report, then tables
-    of earlier stages, then those of later stages, which know only kept documents."""
-    order = list(run.reader.stages)
-    place = order.index(stage)
-    before, behind = order[:place][::-1], order[place + 1 :]
-    reports, documents = ([f"{name}_{kind}" for name in before] for kind in ("report", "documents"))
-    rest = [f"{name}_{kind}" for name in behind for kind in ("report", "documents")]
-    return [name for name in (f"{stage}_report", *reports, *documents, f"{stage}_documents", *rest) if name in run.tables]
-
-
-def show_stats(folder: str, stage: str | None, columns: Sequence[str], by: str | None, form: str, console: Console) -> None:
-    """Shows statistics of a stage's measured columns, or sums by a property. `form` is `table`, `json` or `csv`."""
+def show_stats(folder: str, stage: str | None, columns: Sequence[str], form: str, console: Console) -> None:
+    """Shows statistics of a stage's measured columns. `form` is `table`, `json` or `csv`."""
     with Run(folder) as run:
-        if by is None:
-            stage, measured = read_columns(run, stage, columns)
-            _show_columns(stage, measured, form, console)
-        else:
-            stage, groups = read_groups(run, stage, by)
-            _show_groups(stage, by, groups, form, console)
+        stage, measured = read_columns(run, stage, columns)
+        _show_columns(stage, measured, form, console)
         notes = [*run.reader.warnings, *([f"{stage} is not finished."] if run.reader.stages[stage].status == "unfinished" else [])]
     if form != "table":
         warn(notes)
@@ -280,55 +186,3 @@ def _named(spread: Spread) -> dict[str, Any]:
 def _column_json(column: ColumnStats) -> dict[str, Any]:
     rules = [{"rule": r.rule, "step": r.step, "comparison": r.comparison, "threshold": r.threshold} for r in column.rules]
     return {"column": column.name, "rules": rules, "kept": _named(column.kept), "dropped": _named(column.dropped)}
-
-
-def _show_groups(stage: str, by: str, groups: list[GroupStats], form: str, console: Console) -> None:
-    rows = [_group_json(group, by) for group in groups]
-    if form == "json":
-        print(as_json({"stage": stage, "by": by, "groups": rows}, indent=2))
-    elif form == "csv":
-        print_csv(rows, list(_group_json(GroupStats("", 0, 0, 0, 0, 0, 0), by)))
-    else:
-        _group_table(stage, by, groups, console)
-
-
-def _group_json(group: GroupStats, by: str) -> dict[str, Any]:
-    figures: dict[str, Any] = {by: group.value, "documents": group.documents}
-    if by == "rule":
-        return {**figures, "alone": group.alone, "characters_in": group.characters_in}
-    characters = {"characters_in": group.characters_in, "characters_out": group.characters_out}
-    return {**figures, "kept": group.kept, **characters, "tokens": group.tokens}
-
-
-def _group_table(stage: str, by: str, groups: list[GroupStats], console: Console) -> None:
-    if by == "rule":
-        made = table(f"{stage}: documents that fail, by rule", "rule", ">documents", ">alone", ">characters in")
-        for group in groups:
-            made.add_row(cell(group.value), f"{group.documents:,}", f"{group.alone:,}", millions(group.characters_in))
-    else:
-        has_tokens = any(group.tokens is not None for group in groups)
-        heads = [">documents", ">kept", ">share", ">characters in", ">out", *([">tokens"] if has_tokens else [])]
-        made = table(f"{stage}: documents by {by}", by, *heads)
-        folder = _folder([group.value for group in groups if group.value]) if by == "source" else ""
-        for group in _summed_up(groups):
-            name = Text(NONE, style="dim") if group.value is None else cell(group.value.removeprefix(folder))
-            figures = [f"{group.documents:,}", f"{group.kept:,}", share(group.kept, group.documents),
-                       millions(group.characters_in), millions(group.characters_out)]  # fmt: skip
-            made.add_row(name, *figures, *([millions(group.tokens)] if has_tokens else []))
-    made.columns[0].no_wrap = False
-    show(made, console)
-
-
-def _folder(paths: list[str]) -> str:
-    """Returns the folder of all paths with its slash; empty where they lie in several."""
-    folders = {path.rpartition("/")[0] for path in paths}
-    return f"{folders.pop()}/" if len(folders) == 1 else ""
-
-
-def _summed_up(groups: list[GroupStats]) -> Iterator[GroupStats]:
-    yield from groups[:SHOWN]
-    rest = groups[SHOWN:]
-    if rest:
-        tokens = sum(g.tokens or 0 for g in rest) if any(g.tokens is not None for g in rest) else None
-        kept, before, after = (sum(getattr(group, name) for group in rest) for name in ("kept", "characters_in", "characters_out"))
-        yield GroupStats(OTHERS, sum(group.documents for group in rest), kept, before, after, tokens)

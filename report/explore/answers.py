@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from corpusmill.report import machine
-from corpusmill.report.explore import asked, thresholds
+from corpusmill.report.explore import parameters, thresholds
 from corpusmill.report.explore.explorer import EXPLORED, Explorer
 from corpusmill.report.explore.selection import Loaded, number_column
 from corpusmill.report.explore.table import ORIGINS, Bools, Codes, Counts, Names, Row, StageTable
@@ -160,7 +160,7 @@ def status(explorer: Explorer) -> Answer:
     return answer
 
 
-def documents(explorer: Explorer, query: asked.DocumentsAsked) -> Answer:
+def documents(explorer: Explorer, query: parameters.DocumentsAsked) -> Answer:
     started = time.perf_counter()
     stage = explorer.stage(query.stage)
     search = stage.search(query)
@@ -179,7 +179,7 @@ def documents(explorer: Explorer, query: asked.DocumentsAsked) -> Answer:
     return {**totals(stage.table, mask), "rows": found, "search": progress, "seconds": time.perf_counter() - started}
 
 
-def _mask(stage: Loaded, query: asked.Filter) -> tuple[Bools, Answer]:
+def _mask(stage: Loaded, query: parameters.Filter) -> tuple[Bools, Answer]:
     """Returns the rows of a filter (for a search in texts, those found so far), and how far the search is."""
     search = stage.search(query)
     if search is None:
@@ -206,14 +206,14 @@ def _row(table: StageTable, row: Row) -> Answer:
     }  # fmt: skip
 
 
-def summary(explorer: Explorer, query: asked.Filter) -> Answer:
+def summary(explorer: Explorer, query: parameters.Filter) -> Answer:
     started = time.perf_counter()
     stage = explorer.stage(query.stage)
     mask, progress = _mask(stage, query)
     return {**counts(stage.table, mask), **progress, "seconds": time.perf_counter() - started}
 
 
-def histogram(explorer: Explorer, query: asked.OneColumn) -> Answer:
+def histogram(explorer: Explorer, query: parameters.OneColumn) -> Answer:
     """Counts a column's values in a filter's rows. The bin edges come from the whole report, so that they stay when the filter changes."""
     started = time.perf_counter()
     stage = explorer.stage(query.stage)
@@ -234,7 +234,7 @@ def histogram(explorer: Explorer, query: asked.OneColumn) -> Answer:
     }  # fmt: skip
 
 
-def retuned(explorer: Explorer, query: asked.Thresholds) -> Answer:
+def retuned(explorer: Explorer, query: parameters.Thresholds) -> Answer:
     started = time.perf_counter()
     table = explorer.stage(query.stage).table
     effects = thresholds.effects(table, thresholds.retry(table, query.set_))
@@ -246,7 +246,7 @@ def retuned(explorer: Explorer, query: asked.Thresholds) -> Answer:
     }  # fmt: skip
 
 
-def changed(explorer: Explorer, query: asked.Changed) -> Answer:
+def changed(explorer: Explorer, query: parameters.Changed) -> Answer:
     """Returns documents that other thresholds would bring back or drop, in the order of the report."""
     stage = explorer.stage(query.stage)
     after, before = thresholds.retry(stage.table, query.set_).kept, stage.table.kept

@@ -10,8 +10,8 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.token_shards import split_folders
 from corpusmill.report.explore.answers import plain
-from corpusmill.report.explore.asked import OneDocument, Unfit, shown
 from corpusmill.report.explore.explorer import EXPLORED, Explorer
+from corpusmill.report.explore.parameters import BadRequest, OneDocument, shown
 from corpusmill.report.explore.table import StageTable
 from corpusmill.report.explore.thresholds import retry
 from corpusmill.report.read import ReportRule
@@ -24,11 +24,11 @@ Answer = dict[str, Any]
 
 
 def document(explorer: Explorer, query: OneDocument) -> Answer:
-    """Returns the details of one document. Raises Unfit where there is no such row."""
+    """Returns the details of one document. Raises BadRequest where there is no such row."""
     stage, _, digits = query.key.partition("/")
     loaded = explorer.stage(stage)
     if not digits.isascii() or not digits.isdigit() or int(digits) >= loaded.table.rows:
-        raise Unfit(f"There is no document {shown(query.key)}.", 404)
+        raise BadRequest(f"There is no document {shown(query.key)}.", 404)
     number = int(digits)
     stories = {stage: _story(loaded.table, number)}
     id_, url = stories[stage]["id"], stories[stage]["url"]

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.memory import available_memory
-from corpusmill.report.explore.asked import Unfit, shown
 from corpusmill.report.explore.load import load_stage
+from corpusmill.report.explore.parameters import BadRequest, shown
 from corpusmill.report.explore.selection import Loaded
 from corpusmill.report.live.status import Status
 from corpusmill.report.query.run import Run
@@ -108,11 +108,11 @@ class Explorer:
         return rows * (sum(60 if pa.types.is_string(kind) else 8 for kind in kinds) + 200)
 
     def stage(self, name: str) -> Loaded:
-        """Returns a loaded stage. Raises Unfit where the run lacks it, or it is not loaded yet."""
+        """Returns a loaded stage. Raises BadRequest where the run lacks it, or it is not loaded yet."""
         if name in self.loaded:
             return self.loaded[name]
         if name in self.left_out:
-            raise Unfit(self.left_out[name])
+            raise BadRequest(self.left_out[name])
         if name in self.wanted and self.loading is not None:
-            raise Unfit(f"{name} is still being read.", 503)
-        raise Unfit(f"There is no stage {shown(name)} here (there are {', '.join(self.loaded)}).")
+            raise BadRequest(f"{name} is still being read.", 503)
+        raise BadRequest(f"There is no stage {shown(name)} here (there are {', '.join(self.loaded)}).")

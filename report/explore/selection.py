@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.report.explore.asked import Filter, Unfit, shown
-from corpusmill.report.explore.table import NUMBER, ORIGINS, Bools, Column, Remembered, Rows, StageTable
+from corpusmill.report.explore.parameters import BadRequest, Filter, shown
+from corpusmill.report.explore.table import NUMBER, ORIGINS, Bools, Column, LruCache, Rows, StageTable
 from corpusmill.report.host import lower
 from corpusmill.report.read import DATA_STAGES, Place, RunReader
 
@@ -33,7 +33,7 @@ class Conditions:
 
 
 def select(table: StageTable, asked: Filter) -> Bools:
-    """bool (rows): which rows pass the filter, apart from the search in texts. Raises Unfit for unknown rules and columns."""
+    """bool (rows): which rows pass the filter, apart from the search in texts. Raises BadRequest for unknown rules and columns."""
     numbers = [_rule(table, name) for name in asked.rule]
     mask = table.verdicts.where(asked.decision, numbers, asked.alone)[table.verdict] if table.rows else np.zeros(0, bool)
     for origin in ORIGINS:
@@ -49,15 +49,15 @@ def select(table: StageTable, asked: Filter) -> Bools:
 def _rule(table: StageTable, name: str) -> int:
     number = table.verdicts.rule(name)
     if number is None:
-        raise Unfit(f"The stage {table.name} has no rule {shown(name)}.")
+        raise BadRequest(f"The stage {table.name} has no rule {shown(name)}.")
     return number
 
 
 def number_column(table: StageTable, name: str) -> Column:
-    """Returns a column of numbers. Raises Unfit where there is none of this name."""
+    """Returns a column of numbers. Raises BadRequest where there is none of this name."""
     column = table.columns.get(name)
     if column is None or column.kind != NUMBER:
-        raise Unfit(f"The report of {table.name} has no column of numbers {shown(name)}.")
+        raise BadRequest(f"The report of {table.name} has no column of numbers {shown(name)}.")
     return column
 
 
@@ -219,7 +219,7 @@ class Orders:
 
     def __init__(self, table: StageTable):
         self.table = table
-        self._known = Remembered[tuple[Rows, int]](KEPT_BYTES, lambda found: int(found[0].nbytes))
+        self._known = LruCache[tuple[Rows, int]](KEPT_BYTES, lambda found: int(found[0].nbytes))
 
     def page(self, mask: Bools, order: str, descending: bool, offset: int, limit: int) -> list[int]:
         """Returns `limit` rows of `mask` (bool, rows) from number `offset` on."""
@@ -244,9 +244,9 @@ class Orders:
             self.of(column)
 
     def of(self, column: str) -> tuple[Rows, int]:
-        """Returns all rows ordered by a column, ascending, and how many have a value. Raises Unfit for an unknown column."""
+        """Returns all rows ordered by a column, ascending, and how many have a value. Raises BadRequest for an unknown column."""
         if column != "url" and column not in self.table.columns:
-            raise Unfit(f"The report of {self.table.name} has no column {shown(column)}.")
+            raise BadRequest(f"The report of {self.table.name} has no column {shown(column)}.")
         return self._known.get(column, lambda: self._find(column))
 
     def _find(self, column: str) -> tuple[Rows, int]:
@@ -271,7 +271,7 @@ class Loaded:
 
     def __init__(self, reader: RunReader, table: StageTable):
         self.reader, self.table, self.orders = reader, table, Orders(table)
-        self._masks, self._searches = Remembered[Bools](MASKS_KEPT), Remembered[Search](REMEMBERED)
+        self._masks, self._searches = LruCache[Bools](MASKS_KEPT), LruCache[Search](REMEMBERED)
         self._finding = threading.Lock()
         self._texts: Texts | None = None
         self.description: dict[str, Any] | None = None  # the stage's description for the page, made at the first request

@@ -18,7 +18,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.report.explore import answers, asked
+from corpusmill.report.explore import answers, parameters
 from corpusmill.report.explore.document import document
 from corpusmill.report.explore.explorer import Explorer
 
@@ -116,15 +116,15 @@ SHARED = {"before_plotly.js", "plotly.css"}
 AT_A_TIME, TURN = 4, 20
 
 #: The parameters and the answer of each path below /api/.
-ROUTES: dict[str, tuple[type[asked.Asked], Callable[[Explorer, Any], dict[str, Any]]]] = {
-    "documents": (asked.DocumentsAsked, answers.documents),
-    "summary": (asked.Filter, answers.summary),
-    "histogram": (asked.OneColumn, answers.histogram),
-    "thresholds": (asked.Thresholds, answers.retuned),
-    "changed": (asked.Changed, answers.changed),
-    "document": (asked.OneDocument, document),
-    "status": (asked.Asked, lambda explorer, _: answers.status(explorer)),
-    "run": (asked.Asked, lambda explorer, _: answers.run(explorer)),
+ROUTES: dict[str, tuple[type[parameters.Asked], Callable[[Explorer, Any], dict[str, Any]]]] = {
+    "documents": (parameters.DocumentsAsked, answers.documents),
+    "summary": (parameters.Filter, answers.summary),
+    "histogram": (parameters.OneColumn, answers.histogram),
+    "thresholds": (parameters.Thresholds, answers.retuned),
+    "changed": (parameters.Changed, answers.changed),
+    "document": (parameters.OneDocument, document),
+    "status": (parameters.Asked, lambda explorer, _: answers.status(explorer)),
+    "run": (parameters.Asked, lambda explorer, _: answers.run(explorer)),
 }
 
 
@@ -136,14 +136,14 @@ def make_app(explorer: Explorer) -> FastAPI:
     def answer(name: str, request: Request) -> Response:
         model, work = ROUTES[name]
         try:
-            query = asked.read(model, request.query_params.multi_items())
+            query = parameters.read(model, request.query_params.multi_items())
             if not turns.acquire(timeout=TURN):
-                raise asked.Unfit("Too much is being asked at a time.", 503)
+                raise parameters.BadRequest("Too much is being asked at a time.", 503)
             try:
                 return as_json(work(explorer, query))
             finally:
                 turns.release()
-        except asked.Unfit as error:
+        except parameters.BadRequest as error:
             return as_json({"detail": str(error)}, error.status)
         except duckdb.InterruptException:
             return as_json({"detail": "That took too long."}, 503)

@@ -26,7 +26,7 @@ Bools = npt.NDArray[np.bool_]
 Value = TypeVar("Value")
 
 
-class Remembered(Generic[Value]):
+class LruCache(Generic[Value]):
     """A cache of the last values by key, up to a limit on their sizes; the least recently used value goes first. Safe for threads."""
 
     def __init__(self, limit: int, size: Callable[[Value], int] = lambda _: 1):
@@ -47,7 +47,7 @@ class Remembered(Generic[Value]):
         return made
 
 
-class Coded:
+class DictionaryColumn:
     """A column's distinct values, and the index (n) of each row's value. A thread can compute it before the names get numbers."""
 
     def __init__(self, column: pa.ChunkedArray | pa.Array):
@@ -75,7 +75,7 @@ class Names:
             self.values.append(value)
         return self.numbers[value]
 
-    def encode(self, coded: Coded) -> Codes:
+    def encode(self, coded: DictionaryColumn) -> Codes:
         """Returns the number of each row's name."""
         return coded.numbered(self.number)
 
@@ -109,7 +109,7 @@ class Verdicts:
         """Returns a rule's number; None for an unknown one."""
         return self._rule_numbers.get(name)
 
-    def encode(self, coded: Coded) -> Codes:
+    def encode(self, coded: DictionaryColumn) -> Codes:
         """Returns the number of each row's verdict. A value of `coded` is `k` or `d`, then the failed rules as a JSON list."""
 
         def number(key: str) -> int:
@@ -210,7 +210,7 @@ class StageTable:
     characters: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
-        self._arrays = Remembered[Floats](KEPT_BYTES, lambda array: int(array.nbytes))
+        self._arrays = LruCache[Floats](KEPT_BYTES, lambda array: int(array.nbytes))
 
     @property
     def table(self) -> str:

@@ -21,7 +21,7 @@ import yaml
 from corpusmill.filters.rules import COMPARISONS
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.report.answers.why_change import scored_late
-from corpusmill.report.explore.asked import Unfit, shown
+from corpusmill.report.explore.parameters import BadRequest, shown
 from corpusmill.report.explore.table import NUMBER, Bools, StageTable
 from corpusmill.report.read import ReportRule, RunReader
 from corpusmill.report.stale import mend_command
@@ -59,7 +59,7 @@ def has_slider(table: StageTable, rule: ReportRule) -> bool:
 
 
 def retry(table: StageTable, moves: Moves) -> Retried:
-    """Decides all rows again. Raises Unfit for an unknown rule, or a bad threshold."""
+    """Decides all rows again. Raises BadRequest for an unknown rule, or a bad threshold."""
     rules = _checked(table, moves)
     tried = _decided(table, rules, moves)
     sharing = {name: rule.share for name, rule in rules.items() if rule.share}
@@ -103,13 +103,13 @@ def _share_threshold(table: StageTable, rule: ReportRule, share: float, counting
 
 def _checked(table: StageTable, moves: Moves) -> dict[str, ReportRule]:
     if table.name not in RETUNED:
-        raise Unfit(f"The thresholds of {table.name} can't be changed without running it again.")
+        raise BadRequest(f"The thresholds of {table.name} can't be changed without running it again.")
     rules = {rule.rule: rule for rule in table.rules}
     for name, threshold in moves.items():
         if name not in rules:
-            raise Unfit(f"The stage {table.name} has no rule {shown(name)}.")
+            raise BadRequest(f"The stage {table.name} has no rule {shown(name)}.")
         if threshold != OFF and not has_slider(table, rules[name]):
-            raise Unfit(f"The rule {shown(name)} compares with no number, so it can only be switched off.")
+            raise BadRequest(f"The rule {shown(name)} compares with no number, so it can only be switched off.")
     return rules
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.lease import look
-from corpusmill.pipeline.manifest import MANIFEST, OBJECTS, TRIAL, Quarantined, object_names, read_row
+from corpusmill.pipeline.manifest import MANIFEST, OBJECTS, Quarantined, object_names, read_row
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
@@ -127,7 +127,7 @@ class ManifestTail:
             done = FinishedTask(
                 place, str(row["task"]), int(row["rows_in"]), int(row["kept"]), int(row["bytes_in"]),
                 sum(int(ref["bytes"]) for ref in row["inputs"]), len(row["warnings"]),
-                any(path.removeprefix(TRIAL).startswith("data/") for path in paths), paths[-1] if paths else None, written,
+                any(path.startswith("data/") for path in paths), paths[-1] if paths else None, written,
                 tuple(str(text) for text in row["warnings"][:WORDS_KEPT]),
             )  # fmt: skip
             self.rows.append(done)

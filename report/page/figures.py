@@ -4,7 +4,6 @@ import html
 import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from corpusmill.pipeline.safe import safe_line
@@ -263,44 +262,13 @@ def _value_at(curve: Curve, step: int) -> float:
     return curve.values[max(0, bisect_right(curve.steps, step) - 1)]
 
 
-FIGURES_HEIGHT = 320
-#: Lines of one chart; the first is for all examples.
-MOST_LINES = 9
+#: Pixels of a chart about a classifier.
+CLASSIFIER_HEIGHT = 240
 SHARE = {"range": [0, 1.02], "tickformat": ".1f"}
 _DIAGONAL = {"type": "line", "x0": 0, "x1": 1, "y0": 0, "y1": 1, "line": {"dash": "dash", **_SOFT}}
 
 
-@dataclass(frozen=True)
-class ChartLine:
-    """A named curve of `x` and `y` (n,)."""
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-
-
-def roc_figure(lines: Sequence[ChartLine]) -> Figure:
-    """Draws true positives over false positives; the diagonal is a guess."""
-    return _curves(lines, "no that are taken for yes", "yes that are found", [_DIAGONAL])
-
-
-def precision_recall_figure(lines: Sequence[ChartLine]) -> Figure:
-    """Draws precision over recall."""
-    return _curves(lines, "recall", "precision", [])
-
-
-def _curves(lines: Sequence[ChartLine], x: str, y: str, shapes: list[Figure]) -> Figure:
-    traces = []
-    for place, line in enumerate(lines[:MOST_LINES]):
-        style: dict[str, Any] = {"width": 2.5, "color": "var(--line)"}
-        if place:
-            style = {"width": 1.5, "color": f"var(--series{(place - 1) % 4})", "dash": ("solid", "dot")[(place - 1) // 4]}
-        traces.append(curve(line.x, line.y, label(line.name, 30), line=style, hovertemplate="%{x:.3f}, %{y:.3f}"))
-    axes: dict[str, Any] = {"xaxis": {"title": x, **SHARE}, "yaxis": {"title": y, **SHARE}}
-    return drawn(traces, FIGURES_HEIGHT, shapes=shapes, hovermode="closest", showlegend=len(lines) > 1, **axes)
-
-
-def reliability_figure(bins: Sequence[Mapping[str, Any]], height: int = FIGURES_HEIGHT) -> Figure:
+def reliability_figure(bins: Sequence[Mapping[str, Any]]) -> Figure:
     """Draws the share of yes over the mean score of each bin, with its interval. Scores that are probabilities lie on the diagonal."""
     errors = {
         "type": "data", "symmetric": False, "array": [b["high"] - b["yes"] for b in bins],
@@ -312,24 +280,10 @@ def reliability_figure(bins: Sequence[Mapping[str, Any]], height: int = FIGURES_
         hovertemplate="score %{x:.3f}, yes %{y:.3f}, %{customdata:,} examples<extra></extra>",
     )  # fmt: skip
     axes: dict[str, Any] = {"xaxis": {"title": "mean score", **SHARE}, "yaxis": {"title": "share of yes", **SHARE}}
-    return drawn([trace], height, shapes=[_DIAGONAL], hovermode="closest", showlegend=False, **axes)
+    return drawn([trace], CLASSIFIER_HEIGHT, shapes=[_DIAGONAL], hovermode="closest", showlegend=False, **axes)
 
 
-def scores_figure(yes: Sequence[int], no: Sequence[int], threshold: float) -> Figure:
-    """Draws histograms of the scores of yes and no examples (bins,) over [0, 1], each as shares of its examples, with the threshold."""
-    bins, traces = len(yes), []
-    centres = [(place + 0.5) / bins for place in range(bins)]
-    for name, counts, colour in (("no", no, "series2"), ("yes", yes, "series3")):
-        if total := sum(counts):
-            shares, hover = [count / total for count in counts], "%{y:.1%} (%{customdata:,})"
-            trace = bars(centres, shares, f"{name} ({total:,})", colour, hover, customdata=list(counts), opacity=0.65, width=1 / bins)
-            trace["marker"]["line"] = {"width": 0}
-            traces.append(trace)
-    axes: dict[str, Any] = {"xaxis": {"title": "score", "range": [0, 1]}, "yaxis": {"tickformat": ".0%", "rangemode": "tozero"}}
-    return drawn(traces, 240, barmode="overlay", bargap=0, showlegend=True, shapes=[marked(threshold, soft=True)[0]], **axes)
-
-
-def thresholds_figure(rows: Sequence[Mapping[str, Any]], threshold: float, height: int = FIGURES_HEIGHT) -> Figure:
+def thresholds_figure(rows: Sequence[Mapping[str, Any]], threshold: float) -> Figure:
     """Draws precision, recall, F1 and the share of yes over the threshold. `rows`: the `thresholds` of an `evaluate` result."""
     traces = []
     for place, (key, name) in enumerate({"precision": "precision", "recall": "recall", "f1": "F1", "kept": "yes"}.items()):
@@ -337,4 +291,4 @@ def thresholds_figure(rows: Sequence[Mapping[str, Any]], threshold: float, heigh
         style = {"width": 1.5, "color": f"var(--series{place})"}
         traces.append(curve([x for x, _ in points], [y for _, y in points], name, hovertemplate="%{y:.3f}", line=style))
     axes: dict[str, Any] = {"xaxis": {"title": "threshold", "range": [0, 1]}, "yaxis": SHARE}
-    return drawn(traces, height, shapes=[marked(threshold, soft=True)[0]], showlegend=True, **axes)
+    return drawn(traces, CLASSIFIER_HEIGHT, shapes=[marked(threshold, soft=True)[0]], showlegend=True, **axes)

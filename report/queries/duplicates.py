@@ -1,6 +1,6 @@
 """Reads the removals of deduplication: counts of clusters and copies, example clusters with word diffs, copies by crawl file, earlier runs.
 
-The cluster tables (`RUN/dedup/clusters/`) exist after a dry run too, before any document is written.
+The cluster tables (`RUN/dedup/clusters/`) exist before any document is written.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -389,7 +389,7 @@ class Earlier:
 
 
 def read_earlier(run: Run, examples: bool = True) -> Earlier | None:
-    """Reads the relation to earlier runs, also after a dry run; None where the run has no index. Memory grows with the number of earlier
+    """Reads the relation to earlier runs; None where the run has no index. Memory grows with the number of earlier
     runs."""
     if not {"entry", "id", "kept", "kept_id", "kept_in"} <= columns(run, CHANGES).keys():
         return None

@@ -9,7 +9,7 @@ import duckdb
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.query.records import find_records
-from corpusmill.report.query.sql import OF_THE_QUERY, connect, identifier, no_table, quoted, sentence, shut_in
+from corpusmill.report.query.sql import OF_THE_QUERY, connect, identifier, no_table, quoted, restrict_to_run, sentence
 from corpusmill.report.query.tables import Table, add_views, find_files, find_tables, without_damaged, without_torn, without_unreadable
 from corpusmill.report.read import ReportRule, RunReader, read_meanings
 
@@ -110,7 +110,7 @@ class Run:
         self._files = find_files(self.reader)
         add_views(self.connection, self.reader)
         if only_run:
-            shut_in(self.connection, self.reader.storage)
+            restrict_to_run(self.connection, self.reader.storage)
 
     @property
     def warnings(self) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -52,11 +52,6 @@ def identifier(name: str) -> str:
 def column(name: str) -> str:
     """Returns a column's or table's name, quoted only where needed."""
     return name if _is_plain(name) else identifier(name)
-
-
-def aliases(names: Iterable[str]) -> list[str]:
-    """Returns names for columns: the given name where it needs no quotes, else `column_N`."""
-    return [name if _is_plain(name) else f"column_{place}" for place, name in enumerate(names, 1)]
 
 
 def _is_plain(name: str) -> bool:
@@ -132,22 +127,22 @@ def connect(storage: Storage, memory: int | None = None) -> duckdb.DuckDBPyConne
     needed and removes at the end.
     """
     memory = memory or max(LEAST_MEMORY, int(available_memory() * SHARE_OF_MEMORY))
-    spill = os.path.join(_private(), str(next(_NUMBER)))
+    spill = os.path.join(_spill_folder(), str(next(_NUMBER)))
     connection = duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": f"{memory >> 20} MiB", "temp_directory": spill})
     connection.execute("SET parquet_metadata_cache = true")  # reads the footers of the shards once, not once for each query
-    reach(connection, storage)
+    allow_store(connection, storage)
     return connection
 
 
 @cache
-def _private() -> str:
+def _spill_folder() -> str:
     """Returns a new temporary folder that only this user can read. It is removed when the process ends."""
     folder = tempfile.mkdtemp(prefix="corpusmill-query-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
-def reach(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
+def allow_store(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
     """Lets the connection read the files of `storage` where they lie on a store."""
     if storage.remote:
         system = filesystem(storage.root, alone=True)[0]
@@ -156,7 +151,7 @@ def reach(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
             connection.register_filesystem(system)
 
 
-def shut_in(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
+def restrict_to_run(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
     """Restricts the connection to the run's files and locks its settings."""
     connection.execute(f"SET allowed_directories = [{quoted(place(storage, ''))}]")
     connection.execute("SET enable_external_access = false")

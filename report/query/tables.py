@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.manifest import TRIAL
 from corpusmill.pipeline.shards import OutputFile, open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.query.sql import place, quoted
@@ -63,7 +62,7 @@ def find_tables(reader: RunReader) -> dict[str, Table]:
         versions: dict[str, set[tuple[str, str]]] = {}
         for task in stage.tasks:
             for output in task.outputs:
-                path = output.path.removeprefix(TRIAL)
+                path = output.path
                 if path.endswith(".parquet"):
                     name = _name(stage.name, PurePosixPath(path))
                     shards.setdefault(name, []).append(output)
@@ -98,7 +97,7 @@ def find_files(reader: RunReader) -> dict[str, str]:
 def view_name(path: str) -> str:
     """Returns the name of a JSON file's view: `json_tokens_train_shards` for `tokens/train/shards.json`."""
     stage, _, rest = path.rpartition(".")[0].partition("/")
-    return "_".join(["json", stage, re.sub(r"\W", "_", rest.removeprefix(TRIAL))]).rstrip("_")
+    return "_".join(["json", stage, re.sub(r"\W", "_", rest)]).rstrip("_")
 
 
 def add_views(connection: "duckdb.DuckDBPyConnection", reader: RunReader) -> None:

@@ -20,7 +20,7 @@ from corpusmill.pipeline.config import stored_digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.failures import sentence_of
 from corpusmill.pipeline.lists import is_list, read_list
-from corpusmill.pipeline.manifest import MANIFEST, TRIAL, FileRef, Manifest, Quarantined, TaskRow
+from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, Quarantined, TaskRow
 from corpusmill.pipeline.recipe import STAGES, stage_class
 from corpusmill.pipeline.run import stored_recipe
 from corpusmill.pipeline.runner import DATA_STAGES, WORKING
@@ -195,7 +195,7 @@ def _orphans(storage: Storage, manifest: Manifest) -> Iterator[str]:
         return
     named = {output.path for task in manifest.tasks.values() for output in task.outputs} | {MANIFEST}
     for path in storage.list_files():
-        if path not in named and not path.startswith((*WORKING, TRIAL)):
+        if path not in named and not path.startswith(WORKING):
             yield path
 
 

@@ -1,9 +1,10 @@
 """Tests inputs that are too large, too small, or broken."""
 
-import time
+import os
 from pathlib import Path
 
 import pytest
+from dedup_runs import again
 
 from corpusmill.dedup import candidates
 from corpusmill.dedup.stage import DedupStage
@@ -15,24 +16,21 @@ from corpusmill.pipeline.watch.progress import Progress
 ALL = {"url": {"enabled": True}}
 
 
-def again(run: StageRun) -> StageRun:
-    found = StageRun(run.stage, run.run, run.recipe, [], InlineEngine(), Progress(False))
-    found.execute()
-    return found
-
-
 def near_copies(count: int) -> list[dict]:  # type: ignore[type-arg]
     texts = [" ".join([f"f{i // 4}x{j}" for j in range(50)]) + " more" * (i % 4) for i in range(count)]
     return [{"text": text, "url": f"http://h/{i}", "offset": i} for i, text in enumerate(texts)]
 
 
-@pytest.mark.parametrize("config", [{}, ALL, {"minhash": {"enabled": False}}, {"exact": {"enabled": False}}, {"verification": "estimate"}])
+@pytest.mark.parametrize(
+    "config",
+    [{}, {**ALL, "lines": {}, "substrings": {}}, {"exact": {"enabled": False}, "verification": "estimate", "lines": {"scope": "host"}}],
+)
 def test_none_one_and_empty_documents(config: dict, dedup) -> None:  # type: ignore[no-untyped-def, type-arg]
     for shards in ([], [[]], [[], [], []]):
         result = dedup(shards, **config)
         assert result.report == [] and result.sources == [] and result.counts["clusters"] == 0
-    result = dedup([[], ["one document"], []], **config)
-    assert result.kept == ["one document"] and result.report[0]["cluster_size"] == 1
+    result = dedup([[], ["one\ndocument\n"], []], **config)
+    assert result.kept == ["one\ndocument\n"] and result.report[0]["cluster_size"] == 1
     empty = [{"text": text, "url": f"u/{i}"} for i, text in enumerate(["", "", " ", "\n\t"])]
     result = dedup([empty[:2], empty[2:]], **config)
     assert len(result.kept) == (4 if config.get("exact") else 1)
@@ -44,27 +42,15 @@ def test_everything_off_keeps_everything(dedup) -> None:  # type: ignore[no-unty
     assert result.kept == [row["text"] for row in rows] and result.counts["clusters"] == 0
 
 
-def test_many_copies_of_one_page_cost_no_more_than_reading_them(dedup, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(candidates, "GROUP_WORDS", 100_000)  # far less memory than the copies need
-    text = "one page of a few words that everybody has " * 3
-    copies = [{"text": text, "id": f"{i:032x}", "url": f"http://h/{i}"} for i in range(20_000)]
-    started = time.monotonic()
-    result = dedup([copies[:7_000], copies[7_000:]])
-    assert time.monotonic() - started < 30
-    assert [row["id"] for row in result.data] == [f"{0:032x}"] and result.data[0]["cluster_size"] == 20_000
-    assert result.counts["exact"] == 19_999 and result.counts["apart"] == 0
-
-
 def test_a_long_document_beside_short_ones(dedup) -> None:  # type: ignore[no-untyped-def]
-    long = " ".join(f"w{i * 7919 % 1_000_003}" for i in range(300_000))
+    long = " ".join(f"w{i * 7919 % 1_000_003}" for i in range(30_000))
     rows = [{"text": long, "url": "1"}, {"text": long + " end", "url": "2"}, {"text": long[: len(long) // 2], "url": "3"}, *near_copies(8)]
     result = dedup([rows[:4], rows[4:]])
     assert [row["url"] for row in result.data[:2]] == ["2", "3"] and len(result.kept) == 4
-    assert result.report[0]["similarity"] == (300_000 - 4) / (300_001 - 4)
+    assert result.report[0]["similarity"] == (30_000 - 4) / (30_001 - 4)
 
 
-PATTERNS = ["signatures/*.parquet", "keys/*.bands.arrow", "keys/*.url.arrow", "candidates/buckets-*", "candidates/url-*", "groups/*",
-            "gathered/*", "clusters/part-*", "clusters/sources.parquet", "data/*", "report/*"]  # fmt: skip
+PATTERNS = ["signatures/*.parquet", "keys/*.url.arrow", "candidates/buckets-*", "gathered/*", "clusters/part-*", "report/*"]
 
 
 @pytest.fixture
@@ -73,20 +59,20 @@ def several_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("several_groups")
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_file_that_was_cut_is_made_again(pattern: str, dedup, tree) -> None:  # type: ignore[no-untyped-def]
+def test_a_finished_run_does_nothing_and_a_file_that_was_cut_is_made_again(dedup, tree) -> None:  # type: ignore[no-untyped-def]
     run = dedup([near_copies(12), near_copies(9)], **ALL).run
     folder = Path(run.storage.root)
+    assert again(run).performed == 0
     before = tree(folder)
-    file = sorted(folder.glob(pattern))[0]
-    with open(file, "r+b") as cut:
-        cut.truncate(file.stat().st_size // 2)
-    assert again(run).performed == 1
-    assert tree(folder) == before
+    for pattern in PATTERNS:
+        file = sorted(folder.glob(pattern))[0]
+        os.truncate(file, file.stat().st_size // 2)
+        assert again(run).performed == 1
+        assert tree(folder) == before, pattern
 
 
 @pytest.mark.usefixtures("several_groups")
-@pytest.mark.parametrize("pattern", ["signatures/*", "keys/*", "candidates/buckets-*", "groups/*", "gathered/*", "clusters/part-*"])
+@pytest.mark.parametrize("pattern", ["signatures/*", "keys/*", "gathered/*"])
 def test_a_damaged_working_file_is_one_sentence(pattern: str, dedup) -> None:  # type: ignore[no-untyped-def]
     """The damaged file keeps its size, so its damage is only found on reading; the phases that follow it are done again."""
     run = dedup([near_copies(12), near_copies(9)], **ALL).run

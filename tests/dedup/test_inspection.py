@@ -1,9 +1,8 @@
-"""Tests views of deduplication: `corpusmill clusters`, a dry run's lines, the page and `why`, on real runs of the stage."""
+"""Tests views of deduplication: `corpusmill clusters`, the page and `why`, on real runs of the stage."""
 
 import html
 import io
 import json
-import random
 import re
 import shutil
 from collections.abc import Callable
@@ -12,26 +11,21 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from dedup_runs import words
 from rich.console import Console
 
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.answers.clusters import clusters as show_clusters
-from corpusmill.report.answers.clusters import dry_run_lines
 from corpusmill.report.page.html import write_report
 
 HOSTILE = "evil\x1b[2J<script>alert(1)</script>\x1b]0;title\x07\u202e"
 Rows = list[dict[str, Any]]
 Command = Callable[..., tuple[int, bytes, str]]
-
-
-def words(count: int, seed: int) -> list[str]:
-    draw = random.Random(seed)
-    return [f"w{draw.randrange(10**6)}" for _ in range(count)]
 
 
 def changed(base: list[str], places: list[int], name: str) -> str:
@@ -60,9 +54,9 @@ def make_run(dedup: Callable[..., Any], shards: list[Rows] | None = None, **conf
     return root
 
 
-@pytest.fixture
-def run(dedup: Callable[..., Any]) -> Path:
-    return make_run(dedup)
+@pytest.fixture(scope="module")
+def run(shared_dedup: Callable[..., Any]) -> Path:
+    return make_run(shared_dedup)
 
 
 def cluster_rows(run: Path) -> Rows:
@@ -130,39 +124,29 @@ def test_a_difference_by_its_words(run: Path, corpusmill: Command) -> None:
     ]  # fmt: skip
 
 
-def test_random_clusters_are_the_same_for_a_seed(run: Path, corpusmill: Command) -> None:
-    def draw(seed: int) -> list[str]:
-        return [row["kept_id"] for row in as_json(corpusmill, run, "--random", "--seed", seed, "--limit", 2)]
-
-    assert draw(5) == draw(5)
-    everything = {row["kept_id"] for row in cluster_rows(run)}
-    assert len(everything) == 9 and {name for seed in range(30) for name in draw(seed)} == everything
-    assert sorted(row["kept_id"] for row in as_json(corpusmill, run, "--random", "--limit", 100)) == sorted(everything)
-
-
-@pytest.mark.parametrize("by", ["url", "id", "beginning", "kept"])
-def test_the_cluster_of_one_document(run: Path, corpusmill: Command, by: str) -> None:
+def test_the_cluster_of_one_document(run: Path, corpusmill: Command) -> None:
     rows = {row["id"]: row for row in cluster_rows(run)}
     url = "http://b.test/near4/short"
     id_ = next(row["id"] for path in (run / "dedup" / "report").iterdir() for row in pq.read_table(path).to_pylist() if row["url"] == url)
-    given = {"url": url, "id": id_, "beginning": id_[:16], "kept": rows[id_]["kept_id"]}[by]
-    found = as_json(corpusmill, run, "--id", given)
-    assert [(row["list"], row["kept_id"], [m["id"] for m in row["removed"]]) for row in found] == [("asked", rows[id_]["kept_id"], [id_])]
-    assert found[0]["removed"][0]["source"] == "crawl/b.warc.gz" and found[0]["removed"][0]["diff"] is not None
+    kept = rows[id_]["kept_id"]
+    for given in (url, id_[:16], kept):
+        found = as_json(corpusmill, run, "--id", given)
+        assert [(row["list"], row["kept_id"], [m["id"] for m in row["removed"]]) for row in found] == [("asked", kept, [id_])]
+        assert found[0]["removed"][0]["source"] == "crawl/b.warc.gz" and found[0]["removed"][0]["diff"] is not None
 
 
 def test_a_document_that_was_asked_for_is_shown_among_many(dedup: Callable[..., Any], corpusmill: Command) -> None:
-    run = make_run(dedup, [[{"text": "the same text", "url": f"http://a.test/{n}"} for n in range(9000)]])
+    run = make_run(dedup, [[{"text": "the same text", "url": f"http://a.test/{n}"} for n in range(2000)]])
     rows = cluster_rows(run)
-    asked = [row["id"] for row in rows if not row["kept"]][8000]
+    asked = [row["id"] for row in rows if not row["kept"]][1800]
     found = as_json(corpusmill, run, "--id", asked, "--limit", 3)[0]
-    assert (found["size"], found["copies"], len(found["removed"])) == (9000, 8999, 3)
+    assert (found["size"], found["copies"], len(found["removed"])) == (2000, 1999, 3)
     assert found["removed"][0]["id"] == asked and found["removed"][0]["diff"]["equal"] == 3
     text = printed(run)
-    assert "Cluster 1: 9,000 documents" in text and "and 8,995 more copies" in text and len(text.splitlines()) < 100
+    assert "Cluster 1: 2,000 documents" in text and "and 1,995 more copies" in text and len(text.splitlines()) < 100
 
 
-def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, corpusmill: Command, dedup: Callable[..., Any]) -> None:
+def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, corpusmill: Command) -> None:
     def refused(*arguments: object) -> str:
         code, out, err = corpusmill("clusters", *arguments)
         assert (code, out, err.count("\n")) == (2, b"", 1)
@@ -173,10 +157,8 @@ def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, corpusmill: Comman
     assert "--largest and --random exclude each other" in refused(run, "--largest", "--random")
     assert "--doubtful and --id exclude each other" in refused(run, "--doubtful", "--id", "x")
     assert "not a run's folder" in refused(tmp_path)
-    for path in (run / "dedup").rglob("*"):
-        if path.is_file():
-            path.unlink()
-    assert "the stage dedup has not run (corpusmill dedup" in refused(run)
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("dedup"))
+    assert "the stage dedup has not run (corpusmill dedup" in refused(tmp_path / "run")
 
 
 def test_a_document_without_copies(run: Path, corpusmill: Command) -> None:
@@ -189,12 +171,11 @@ def test_a_corpus_without_copies(dedup: Callable[..., Any], corpusmill: Command)
     run = make_run(dedup, [[{"text": " ".join(words(50, n)), "url": f"http://a.test/{n}"} for n in range(5)]])
     code, out, _ = corpusmill("clusters", run)
     assert code == 0 and out.count(b"none: ") == 3
-    assert "none has a copy" in dry(run) and "No copies" not in write_report(str(run))
+    assert "No copies" not in write_report(str(run))
 
 
-@pytest.mark.parametrize("width", [80, 140])
-def test_on_a_terminal(run: Path, width: int) -> None:
-    text = printed(run, width)
+def test_on_a_terminal(run: Path) -> None:
+    text = printed(run, 80)
     lines = text.splitlines()
     assert "Of each cluster the longest text is kept; ties go by id." in lines
     assert "The most doubtful removals: the least similar copies (threshold 0.7)" in lines
@@ -205,7 +186,7 @@ def test_on_a_terminal(run: Path, width: int) -> None:
     assert f"[-x7y30-] {{+{base[30]}+}}" in flat and "… 20 equal words …" in flat
     assert "293 equal words, 7 only in the removed copy, 9 only in the kept one" in flat
     assert "{+evil<script>alert(1)</script> end+}" in flat
-    assert not any(c in text for c in "\x1b\x07\u202e") and max(map(len, lines)) <= width
+    assert not any(c in text for c in "\x1b\x07\u202e") and max(map(len, lines)) <= 80
 
 
 def test_colours_take_the_place_of_marks(run: Path) -> None:
@@ -215,7 +196,8 @@ def test_colours_take_the_place_of_marks(run: Path) -> None:
     assert set(re.findall(r"\x1b\[?[^m]*m?", text)) <= set(re.findall(r"\x1b\[[\d;]*m", text))  # nothing but colours
 
 
-def test_documents_that_are_gone_leave_the_evidence(run: Path, corpusmill: Command) -> None:
+def test_documents_that_are_gone_leave_the_evidence(run: Path, tmp_path: Path, corpusmill: Command) -> None:
+    run = Path(shutil.copytree(run, tmp_path / "run"))
     (run / "filter" / "data" / "part-00001.parquet").unlink()
     found = as_json(corpusmill, run, "--doubtful", "--limit", 1)[0]
     assert found["removed"][0]["characters"] is None and found["removed"][0]["diff"] is None
@@ -223,53 +205,20 @@ def test_documents_that_are_gone_leave_the_evidence(run: Path, corpusmill: Comma
     assert "(its shard is not there any more)" in text and "Warning: " in text and "part-00001.parquet" in text
 
 
-# ---- a dry run --------------------------------------------------------------------------------------
+# ---- before anything is removed ---------------------------------------------------------------------
 
 
-def dry(run: Path, width: int = 80, **config: Any) -> str:
-    """Returns the output of a dry run of the stage."""
-    config = {"threshold": 0.7, "alarm": "warn", **config}
-    stage = DedupStage(DedupStage.Config.model_validate(config), dry_run=True)
-    StageRun(stage, Storage(str(run)), {"filter": None, "dedup": stage.config}, [], InlineEngine(), Progress(False)).execute()
-    console = Console(file=io.StringIO(), width=width, highlight=False)
-    dry_run_lines(str(run), stage.config.model_dump(mode="json"), console)
-    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
-
-
-def test_a_dry_run_shows_what_would_go_and_leaves_what_is_there(dedup: Callable[..., Any], corpusmill: Command) -> None:
-    run = make_run(dedup)
-    before = as_json(corpusmill, run), {path: path.read_bytes() for path in (run / "dedup").rglob("*.parquet")}
-    text = dry(run, alarm_share=0.25, alarm_documents=10)
-    rows = [line.split() for line in text.splitlines()]
-    assert ["crawl", "file", "documents", "url", "exact", "near", "removed"] in rows
-    assert ["a.warc.gz", "13", "0", "4", "0", "30.8%", "alarm"] in rows and ["b.warc.gz", "38", "0", "0", "8", "21.1%"] in rows
-    assert "What each crawl file of crawl/ loses" in text and "Alarm: 1 crawl file loses more than 25%." in text
-    flat = re.sub(r"\s+", " ", text)
-    assert "Of 51 documents 39 would stay (76.5%); what would go: 4 exact copies, 8 near copies; clusters: 9." in flat
-    assert "Cluster 1: 5 documents" in text and "[-x7y30-]" in text and "Nothing was removed" in text
-    assert max(len(line) for line in text.splitlines() if "corpusmill clusters" not in line) <= 80
-    stricter = re.sub(r"\s+", " ", dry(run, threshold=0.99))
-    assert "what would go: 4 exact copies;" in stricter
-    assert (as_json(corpusmill, run), {path: path.read_bytes() for path in before[1]}) == before
-    assert Manifest(Storage(str(run / "dedup"))).complete
-
-
-def test_after_a_first_dry_run_the_page_says_what_would_be_removed(dedup: Callable[..., Any]) -> None:
+def test_after_an_alarm_the_clusters_are_there_and_the_page_says_what_would_be_removed(dedup: Callable[..., Any]) -> None:
     run = make_run(dedup)
     shutil.rmtree(run / "dedup")
-    dry(run)
+    stage = DedupStage(DedupStage.Config.model_validate({"threshold": 0.7, "alarm_share": 0.25, "alarm_documents": 10}))
+    with pytest.raises(CorpusmillError, match=r"a.warc.gz: loses 30.8% of its 13 documents"):
+        StageRun(stage, Storage(str(run)), {"filter": None, "dedup": stage.config}, [], InlineEngine(), Progress(False)).execute()
     assert not (run / "dedup" / "data").exists() and not (run / "dedup" / "report").exists()
-    assert "Note: the stage dedup has not finished (a dry run, or a run that stopped)." in printed(run)
+    text = printed(run)
+    assert "Note: the stage dedup has not finished." in text and "[-x7y30-]" in text
     page = Path(write_report(str(run))).read_text()
     assert "4 exact and 8 near copies would be removed" in re.sub(r"<[^>]*>", "", page)
-
-
-def test_many_crawl_files_are_summed_up(dedup: Callable[..., Any]) -> None:
-    rows = [{"text": f"text {n // 2 if n < 20 else n}", "url": f"http://a.test/{n}", "source": f"s{n:02d}"} for n in range(40)]
-    text = dry(make_run(dedup, [rows]))
-    lines = [line.split() for line in text.splitlines()]
-    assert sum(line[0].startswith("s") and len(line) == 6 for line in lines if line) == 25
-    assert ["15", "others", "15", "0", "0", "0", "0.0%"] in lines
 
 
 # ---- the page, and why ------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def shards(count: int) -> list[list[dict]]:  # type: ignore[type-arg]
 
 def test_rows_and_lists_grow_with_the_shards(dedup) -> None:  # type: ignore[no-untyped-def]
     size, ranges, listed = {}, {}, {}
-    for count in (8, 32):
+    for count in (6, 18):
         result = dedup(shards(count), **INSIDE)
         storage, tasks = result.run.storage, result.run.manifest.tasks
         size[count] = storage.size(MANIFEST)
@@ -47,5 +47,5 @@ def test_rows_and_lists_grow_with_the_shards(dedup) -> None:  # type: ignore[no-
         assert len(result.data) == 7 * count and result.counts["clusters"] == count
         longest = max(len(row.inputs) for row in tasks.values() if not row.task.startswith(("lists/", "groups", "sources", "lines/top")))
         assert longest <= 8
-    assert all(large >= 3 * small > 6 for small, large in zip(ranges[8], ranges[32], strict=True)), ranges
-    assert size[32] < 4.4 * size[8] and listed[32] < 4.4 * listed[8], (size, listed)
+    assert all(large > 2.5 * small > 4 for small, large in zip(ranges[6], ranges[18], strict=True)), ranges
+    assert size[18] < 3.3 * size[6] and listed[18] < 3.3 * listed[6], (size, listed)

@@ -1,23 +1,13 @@
 """Tests the whole stage, Parquet to Parquet."""
 
-import random
 import re
-from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from pydantic import ValidationError
+from dedup_runs import words
 
-from corpusmill.dedup import candidates
-from corpusmill.dedup.stage import DedupStage
-from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS
-from corpusmill.pipeline.watch.progress import Progress
 
 PAIRS = {
     ("file01", "file75"), ("file02", "file76"), ("file03", "file87"), ("file09", "file64"), ("file14", "file88"),
@@ -33,11 +23,6 @@ def shingles(text: str, n: int) -> set[tuple[str, ...]]:
 def exact_jaccard(a: str, b: str, n: int = 5) -> float:
     x, y = shingles(a, n), shingles(b, n)
     return len(x & y) / len(x | y)
-
-
-def words(count: int, seed: int) -> list[str]:
-    draw = random.Random(seed)
-    return [f"w{draw.randrange(10**6)}" for _ in range(count)]
 
 
 def test_the_100_texts_have_exactly_their_10_pairs(shared_data: Path, dedup) -> None:  # type: ignore[no-untyped-def]
@@ -91,15 +76,6 @@ def test_all_identical_leaves_one(dedup) -> None:  # type: ignore[no-untyped-def
     assert without.kept == result.kept and without.counts["near"] == 59
 
 
-def test_no_document_one_document_empty_documents(dedup) -> None:  # type: ignore[no-untyped-def]
-    assert dedup([]).report == []
-    assert dedup([[]]).report == []
-    assert dedup([["one"], []]).kept == ["one"]
-    empties = [{"text": "", "url": f"http://example.org/{i}"} for i in range(3)]
-    result = dedup([empties])
-    assert result.kept == [""] and result.counts["exact"] == 2
-
-
 def test_short_documents_are_never_merged_for_being_short(dedup) -> None:  # type: ignore[no-untyped-def]
     texts = ["a", "b", "C++", "C#", "no", "No!", "one two three", "one two four", "😀", "🙂", " ".join("abcdefghi"), " ".join("abcdefghj")]
     assert dedup([texts]).kept == texts
@@ -115,8 +91,11 @@ def test_two_rows_with_one_id_leave_one(dedup) -> None:  # type: ignore[no-untyp
     assert [row["kept"] for row in result.report] == [False, False, True, False]
 
 
-@pytest.mark.parametrize(("keep", "expected"), [("longest", "c"), ("quality", "b"), ("newest", "a"), ("oldest", "c"), ("first", "b")])
-def test_the_policy_says_which_copy_stays(keep: str, expected: str, dedup) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [("longest", "c"), ("quality", "b"), ("newest", "a"), (["sources", "-chars"], "b"), ("(source == '1') * offset", "c")],
+)
+def test_the_policy_says_which_copy_stays(keep, expected: str, dedup) -> None:  # type: ignore[no-untyped-def]
     text = words(80, 1)
     rows = [
         {"url": "a", "text": " ".join(text), "quality": None, "timestamp": "2024-03-01T00:00:00Z", "source": "2", "offset": 0},
@@ -124,7 +103,7 @@ def test_the_policy_says_which_copy_stays(keep: str, expected: str, dedup) -> No
         {"url": "c", "text": " ".join([*text, "yyyy"]), "quality": 0.25, "timestamp": "2024-01-01T00:00:00Z", "source": "1", "offset": 10},
     ]
     schema = DOCUMENTS.append(pa.field("quality", pa.float64()))
-    result = dedup([rows], schema, keep=keep)
+    result = dedup([rows], schema, keep=keep, sources=["1"])
     assert [row["url"] for row in result.data] == [expected]
     assert "quality" in result.data[0] and result.data[0]["cluster_size"] == 3
 
@@ -146,76 +125,3 @@ def test_estimates_alone_and_a_target_similarity(dedup) -> None:  # type: ignore
     assert result.kept == [rows[0], rows[2]]
     row = result.report[1]
     assert row["verified"] == "minhash_estimate" and abs(row["similarity"] - 192 / 196) < 0.06
-
-
-def test_an_alarm_can_stop_the_run_before_anything_is_removed(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    copies = [{"text": "the same", "url": str(i)} for i in range(30)]
-    with pytest.raises(CorpusmillError, match=r"crawl.warc.gz: loses 96.7% of its 30 documents.*alarm_share is 60%"):
-        dedup([copies], alarm="stop")
-    assert not list(tmp_path.glob("run*/dedup/data"))
-
-
-def test_a_missing_column_is_one_sentence(dedup) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(InputError, match=r"filter/data/part-00000.parquet: has no column 'quality'"):
-        dedup([["text"]], keep="quality")
-    with pytest.raises(ValidationError, match=r"rows"):
-        DedupStage.Config.model_validate({"minhash": {"rows": 0}})
-
-
-def mutated_corpus() -> list[dict]:  # type: ignore[type-arg]
-    """Makes 60 documents: copies, chains of mutations, short ones, one row twice."""
-    draw = random.Random(5)
-    rows = []
-    for family in range(8):
-        text = words(60, family)
-        for step in range(7):
-            rows.append({"text": " ".join(text), "url": f"{family}/{step}", "source": f"s{step % 3}", "offset": family})
-            if step != 3:
-                text = [*text]
-                text[draw.randrange(60)] = f"new{draw.randrange(10**6)}"
-    return [*rows, {"text": "short", "url": "a"}, {"text": "Short", "url": "b"}, {"text": "shorter", "url": "c"}, rows[9]]
-
-
-def decisions(result) -> list[tuple]:  # type: ignore[no-untyped-def, type-arg]
-    """Returns a report as a multiset of rows, which does not depend on the layout of shards."""
-    return sorted(tuple(map(str, row.values())) for row in result.report)
-
-
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.randoms(use_true_random=False), st.lists(st.integers(0, 60), max_size=4))
-def test_order_and_layout_decide_nothing(dedup, shuffle: random.Random, cuts: list[int]) -> None:  # type: ignore[no-untyped-def]
-    rows = mutated_corpus()
-    expected = dedup([rows])
-    assert expected.counts["near"] > 20 and expected.counts["exact"] > 5
-    shuffled = rows[:]
-    shuffle.shuffle(shuffled)
-    bounds = [0, *sorted(cuts), len(rows)]
-    result = dedup([shuffled[a:b] for a, b in pairwise(bounds)])
-    assert decisions(result) == decisions(expected)
-    assert sorted(result.kept) == sorted(expected.kept)
-    assert result.sources == expected.sources and result.counts == expected.counts
-
-
-def test_how_the_work_is_cut_decides_nothing(dedup, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    rows = mutated_corpus()
-    expected = dedup([rows[:25], rows[25:]])
-    monkeypatch.setattr(candidates, "TASK_KEYS", 25)
-    monkeypatch.setattr(candidates, "GROUP_WORDS", 1500)
-    result = dedup([rows[:25], rows[25:]])
-    assert (result.report, result.data, result.clusters) == (expected.report, expected.data, expected.clusters)
-    assert len(result.run.plan) > len(expected.run.plan) + 20
-
-
-def test_a_finished_stage_is_taken_over_and_a_lost_file_made_again(dedup) -> None:  # type: ignore[no-untyped-def]
-    rows = mutated_corpus()
-    first = dedup([rows[:25], rows[25:]]).run
-    again = StageRun(first.stage, first.run, first.recipe, [], InlineEngine(), Progress(False))
-    again.execute()
-    assert again.performed == 0
-    lost = Path(first.storage.path("clusters/part-00000.parquet"))
-    content = lost.read_bytes()
-    lost.unlink()
-    again = StageRun(first.stage, first.run, first.recipe, [], InlineEngine(), Progress(False))
-    again.execute()
-    assert again.performed == 1 and lost.read_bytes() == content
-    assert again.stage.summary(again)["clusters"].startswith(str(again.manifest.tasks["sources"].counts["clusters"]))

@@ -35,7 +35,7 @@ def test_of_captures_of_one_address_the_newest_stays(dedup) -> None:  # type: ig
     ]
 
 
-@pytest.mark.parametrize(("keep", "expected"), [("oldest", 1), ("quality", 3), (["sources", "oldest"], 1), ("-offset", 1), ("first", 2)])
+@pytest.mark.parametrize(("keep", "expected"), [("quality", 3), (["sources", "oldest"], 1)])
 def test_another_policy_for_addresses_than_for_texts(keep, expected: int, dedup) -> None:  # type: ignore[no-untyped-def]
     rows = [{**row, "quality": float(i), "offset": i} for i, row in enumerate(CAPTURES)]
     schema = DOCUMENTS.append(pa.field("quality", pa.float64()))
@@ -92,13 +92,6 @@ def test_the_removal_is_counted_by_host(dedup) -> None:  # type: ignore[no-untyp
         ("[2001:db8::1]", 2, 0, False), ("news.test", 25, 24, True), (None, 2, 2, False),
     ]  # fmt: skip
     assert result.warnings == ["news.test: loses 96.0% of its 25 documents as duplicates"]
-
-
-def test_documents_without_a_host_are_counted_together(dedup) -> None:  # type: ignore[no-untyped-def]
-    rows = [{"url": None, "text": "the same", "offset": i} for i in range(4)]
-    result = dedup([rows], by="host", alarm_documents=4)
-    assert result.sources == [{"source": None, "documents": 4, "url": 0, "exact": 3, "near": 0, "share": 0.75, "alarm": True}]
-    assert result.warnings == ["documents without host: loses 75.0% of its 4 documents as duplicates"]
 
 
 def test_the_removal_is_counted_by_a_column(dedup) -> None:  # type: ignore[no-untyped-def]

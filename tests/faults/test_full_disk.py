@@ -1,5 +1,6 @@
 """Tests a full disk: one sentence names the file, no partial file gets a final name, and with space the run gives the same bytes."""
 
+import contextlib
 import os
 import resource
 import subprocess
@@ -16,7 +17,7 @@ SHARES = (0.3, 0.97)
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Makes a separate file system, of 64 KB at first."""
+    """Makes a separate, small file system."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, text=True, check=False)
@@ -37,7 +38,7 @@ def test_a_run_on_a_disk_that_is_full_again_and_again(
     command = ("run", recipe, crawl, "--output", str(run), "--engine", "inline")
     needed = sum(-(-path.stat().st_size // 4096) * 4096 for path in reference.rglob("*") if path.is_file())
     for share in SHARES:
-        resize(small_disk, max(int(needed * share), 65536))
+        resize(small_disk, int(needed * share))
         process = Driver(command, tmp_path / "said", {})
         assert process.wait(100) == 2, process.said()
         said = process.said().splitlines()[-1]
@@ -51,17 +52,32 @@ def test_a_run_on_a_disk_that_is_full_again_and_again(
     assert tree(run) == undisturbed and faults_of(run) == []
 
 
-@pytest.mark.long
-def test_a_file_that_may_not_grow(corpusmill, recipe_and_crawl, tmp_path: Path, reference: Path, tree, faults_of) -> None:
-    """Limits the size of a file, as a quota does: one task can't be done. It needs no privileges."""
-    run, (recipe, crawl) = tmp_path / "run", recipe_and_crawl
-    command = ("run", recipe, crawl, "--output", run, "--engine", "inline", "--to", "filter")
+@contextlib.contextmanager
+def files_of(size: int) -> Iterator[None]:
+    """Limits the size of a file, as a quota does. It needs no privileges."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
-        code, _, err = corpusmill(*command)
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_files_that_may_not_grow_end_the_run(corpusmill, recipe_and_crawl, tmp_path: Path) -> None:
+    run, (recipe, crawl) = tmp_path / "run", recipe_and_crawl
+    with files_of(3_000):
+        code, _, err = corpusmill("run", recipe, crawl, "--output", run, "--engine", "inline", "--to", "ingest")
+    assert code == 2 and err.count("\n") == 1 and str(run) in err and os.strerror(27) in err
+    assert [path for path in leftovers(run) if ".tmp-" in path] == []
+
+
+@pytest.mark.long
+def test_a_file_that_may_not_grow(corpusmill, recipe_and_crawl, tmp_path: Path, reference: Path, tree, faults_of) -> None:
+    """One task can't be done."""
+    run, (recipe, crawl) = tmp_path / "run", recipe_and_crawl
+    command = ("run", recipe, crawl, "--output", run, "--engine", "inline", "--to", "filter")
+    with files_of(50_000):
+        code, _, err = corpusmill(*command)
     said = err.strip().splitlines()[-1]
     assert code == 3 and str(run) in said and os.strerror(27) in said and "Traceback" not in err
     assert [path for path in leftovers(run) if ".tmp-" in path] == []

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from corpusmill.filters.stage import FilterStage
-from corpusmill.ingest.reader import held
+from corpusmill.ingest.reader import data_bytes
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.failures import Event
 from corpusmill.pipeline.runner import StageRun
@@ -39,7 +39,7 @@ def main(run: Path, warm: Path, megabytes: int) -> None:
     pa.set_cpu_count(1)  # the stack of each later thread takes 8 MB of the limit
     pa.set_io_thread_count(1)
     filtered(warm)
-    resource.setrlimit(resource.RLIMIT_DATA, (held() + (megabytes << 20),) * 2)
+    resource.setrlimit(resource.RLIMIT_DATA, (data_bytes() + (megabytes << 20),) * 2)
     filtered(run)
 
 

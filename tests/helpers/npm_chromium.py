@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import brotli
 
-from corpusmill.pipeline.cache import NpmPackage, alone, cache_folder
+from corpusmill.pipeline.cache import NpmPackage, cache_folder, locked
 from corpusmill.pipeline.errors import InputError
 
 PACKAGE = NpmPackage(
@@ -38,7 +38,7 @@ def npm_chromium() -> tuple[Path, dict[str, str]]:
     folder = cache_folder() / f"chromium-{PACKAGE.version}"
     if not folder.exists():
         _reachable()
-        with alone(folder):
+        with locked(folder):
             if not folder.exists():
                 _unpack(folder)
     return folder / "chromium", {"LD_LIBRARY_PATH": str(folder / "lib"), "FONTCONFIG_PATH": str(folder)}

@@ -39,9 +39,9 @@ class Sample:
     content: bytes
     parts: Parts
 
-    def read(self, content: bytes, start: int = 0, end: int | None = None, by_hand: bool = False) -> Parts:
+    def read(self, content: bytes, start: int = 0, end: int | None = None, without_fastwarc: bool = False) -> Parts:
         end = len(content) if end is None else end
-        return list(read_records(io.BytesIO(content), self.format, self.layout, start, end, LIMIT, by_hand))
+        return list(read_records(io.BytesIO(content), self.format, self.layout, start, end, LIMIT, without_fastwarc))
 
     def plain(self, content: bytes) -> bytes:
         return Inflating(io.BytesIO(content), CODECS[self.layout]).read()
@@ -130,7 +130,7 @@ def check_ranges(sample: Sample, content: bytes, parts: Parts, random_: random.R
     cuts = sorted({0, len(content), *random_.sample(places, random_.randrange(min(len(places), 6) + 1))})
     pieces = [part for a, b in pairwise(cuts) for part in sample.read(content, a, b)]
     assert pieces == parts, f"cuts at {cuts} change what is read"
-    different = [(a, b) for a, b in zip(parts, sample.read(content, by_hand=True)) if a != b]
+    different = [(a, b) for a, b in zip(parts, sample.read(content, without_fastwarc=True)) if a != b]
     assert not different, f"FastWARC and the walk by hand disagree: {different[0]}, {content[different[0][0].offset :][:1500]!r}"
 
 

@@ -79,11 +79,8 @@ class IdleReaders:
         self.processes: dict[str, ReaderProcess] = {}
 
     def guard(self, config: IngestConfig, params: dict[str, Any]) -> ReaderGuard:
-        if any(Path(params["run"]).glob("ingest/index/wat-*")):  # the only files of a run that a reader reads, and keeps
-            return ReaderGuard(config, params)
-        others = {name: value for name, value in params.items() if name != "run"}
         surroundings = sorted((name, value) for name, value in os.environ.items() if not name.startswith("PYTEST"))
-        key, idle = repr((config.model_dump_json(), others, surroundings)), self.processes
+        key, idle = repr((config.model_dump_json(), params, surroundings)), self.processes
 
         class Guard(ReaderGuard):
             def _running(self) -> ReaderProcess:
@@ -134,7 +131,7 @@ def ingest(tmp_path: Path, shared_readers: None) -> Callable[..., SimpleNamespac
         return SimpleNamespace(
             data=tables["data"].to_pylist(), report=tables["report"].to_pylist(), tables=tables, rows=rows,
             warnings=[w for row in rows for w in row.warnings], storage=run.storage, run=run,
-            reader_mb=max(json.loads(line)["beside_mb"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()),
+            reader_mb=max(json.loads(line)["children_mb"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()),
         )  # fmt: skip
 
     return run

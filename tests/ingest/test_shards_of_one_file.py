@@ -133,6 +133,6 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, ingest, name: str) -
         subprocess.run([*command, "--engine", "inline", "--to", "ingest"], check=True, capture_output=True)
         (row,) = [json.loads(line) for line in (tmp_path / f"run-{times}" / "metrics.jsonl").read_text().splitlines()]
         assert row["rows_in"] == 600 * times
-        peaks.append((row["peak_mb"] - row["beside_mb"], row["beside_mb"]))
+        peaks.append((row["peak_mb"] - row["children_mb"], row["children_mb"]))
     for small, large in zip(*peaks, strict=True):
         assert large - small < 12, peaks  # for 16 MB more text

@@ -303,7 +303,7 @@ def test_a_job_without_its_recipe_or_with_an_index_in_the_copy_is_refused(tmp_pa
     clusters.check_files("demo", [])
 
 
-@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID=AKIA"])
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID=AKIA", "HF_TOKEN=x", "DB_PASSWORD=x"])
 def test_a_secret_is_no_part_of_a_job(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrX")
     with pytest.raises(InputError, match=r"^--env \w+: everybody who sees the cluster's dashboard would read it") as refused:

@@ -85,14 +85,16 @@ def test_a_run_does_again_what_a_change_can_reach_wherever_the_code_lies_and_say
     rules.write_text(rules.read_text().replace('"""', '"""Another docstring. ', 1))
     assert copy.run() == "" and manifest.read_bytes() == before  # nor does the place of the code
 
-    copy.append("filters/statistics.py", "\nCHANGED = 1\n")  # imported in a function of a module that others import
+    for path in ("filters/ratios.py", "filters/statistics.py"):  # the step's own module, and one that every filter imports
+        copy.append(path, "\nCHANGED = 1\n")
     scorer = copy.package / "ingest" / "html" / "scorer.json"
     scorer.write_bytes(scorer.read_bytes() + b"\n")
     library = copy.package.parent / "selectolax-99.1.dist-info"
     library.mkdir()
     (library / "METADATA").write_text("Metadata-Version: 2.1\nName: selectolax\nVersion: 99.1\n")
-    wanted = r"ingest: redone, selectolax 1\.\S+ → 99\.1, ingest/html/scorer\.json changed; filter: redone, filters/statistics\.py changed"
-    assert re.fullmatch(wanted, copy.run())
+    said, _, filters = copy.run().partition("; ")
+    assert re.fullmatch(r"ingest: redone, selectolax 1\.\S+ → 99\.1, ingest/html/scorer\.json changed", said)
+    assert filters == "filter: redone, filters/ratios.py changed, filters/statistics.py changed"
     assert manifest.read_bytes() != before
 
 
@@ -121,15 +123,29 @@ def test_a_process_of_a_training_on_a_machine_with_another_library_refuses_to_ta
         take_part(task, None)
 
 
-def test_only_comments_and_docstrings_are_left_out() -> None:
-    """Python's own parser sees the same program in each tenth module of the package."""
+def test_a_step_counts_where_the_recipe_names_it_and_a_library_where_it_computes() -> None:
+    worker = "corpusmill.filters.worker"
+    plain, c4 = code_of(worker, frozenset({"gopher_quality"})), code_of(worker, frozenset({"gopher_quality", "c4"}))
+    assert "filters/gopher.py" in plain.files and "filters/c4.py" not in plain.files and "spacy" not in plain.libraries
+    assert {"filters/c4.py"} <= c4.files.keys() and {"spacy", "numba", "llvmlite", "regex"} <= c4.libraries.keys()
+    assert "fsspec" not in c4.libraries and "pydantic" not in c4.libraries
+    pii = code_of(worker, frozenset({"pii"}))
+    assert {"filters/pii.py", "filters/pii_scan.py"} <= pii.files.keys() and pii.libraries["python-stdnum"]
+    ours, other = (code_of("corpusmill.ingest.stage", frozenset({name})) for name in ("lexbor", "trafilatura"))
+    assert "lxml" not in ours.libraries and "selectolax" in ours.libraries and {"lxml", "trafilatura"} <= other.libraries.keys()
+
+
+def test_only_comments_and_docstrings_are_left_out_and_no_import_is_missed() -> None:
+    """Python's own parser sees the same program, and the same imports, in each tenth module of the package."""
     sources = [
         path for room in ("pipeline", "filters", "dedup", "tokenize", "train") for path in sorted((PACKAGE / room).rglob("*.py"))[::10]
     ]
     assert len(sources) > 20
     for path in sources:
         source = path.read_bytes()
-        assert _program(ast.parse(code.plain(source))) == _program(ast.parse(source)), path
+        tree, plain = ast.parse(source), code.plain(source)
+        assert _program(ast.parse(plain)) == _program(tree), path
+        assert _imported(tree.body) <= set(code.imports(plain)), path
 
 
 def _program(tree: ast.Module) -> str:
@@ -139,3 +155,22 @@ def _program(tree: ast.Module) -> str:
         if documented and ast.get_docstring(node, clean=False) is not None:
             node.body[0] = ast.Pass()
     return ast.dump(tree)
+
+
+def _imported(body: list[ast.stmt]) -> set[str]:
+    """Returns the names that import statements bind when they run."""
+    found = set()
+    for statement in body:
+        if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
+            found |= _imported(statement.orelse)
+            continue
+        if isinstance(statement, ast.Import):
+            found |= {alias.name for alias in statement.names}
+        if isinstance(statement, ast.ImportFrom):
+            assert statement.level == 0 and statement.module
+            found |= {statement.module, *(f"{statement.module}.{alias.name}" for alias in statement.names)}
+        for inner in ("body", "orelse", "finalbody"):
+            found |= _imported(getattr(statement, inner, []))
+        for handler in [*getattr(statement, "handlers", []), *getattr(statement, "cases", [])]:
+            found |= _imported(handler.body)
+    return found

@@ -193,3 +193,12 @@ def test_the_head_of_the_newest_crawls_first_file(server: Server, tmp_path: Path
     assert "CC-MAIN-2026-21" in what
     assert server.requests[-1][:2] == (f"/{PATH}", "bytes=0-99999")
     assert all((agent or "").startswith("corpusmill/") for *_, agent in server.requests)
+
+
+def test_what_is_not_there_is_an_oserror(server: Server, tmp_path: Path) -> None:
+    server.files["/crawl-data/CC-MAIN-2026-21/warc.paths.gz"] = b"no gzip"
+    with pytest.raises(OSError, match="list of files"):
+        crawl.fetch_commoncrawl(tmp_path, url(server), url(server))
+    del server.files["/crawl-data/CC-MAIN-2026-21/warc.paths.gz"]
+    with pytest.raises(OSError, match="404"):
+        crawl.fetch_commoncrawl(tmp_path, url(server), url(server))

@@ -172,6 +172,23 @@ def test_a_damaged_entry_is_compiled_again(load, tmp_path: Path) -> None:
     assert results(third) == before and compiled(third) == []
 
 
+def test_an_entry_that_names_a_class_which_stands_elsewhere_now_is_compiled_again(load, tmp_path: Path) -> None:
+    """After `git mv`, the kernel and the name of its entry are the same, but the class of its argument is in another module."""
+    there = (
+        "    LIMITS = (3",
+        "    from typing import NamedTuple\n        class Pair(NamedTuple):\n            a: int\n        LIMITS = (3",
+    )
+    kernels = ("def alone(number):\n            return -number", "def alone(pair):\n            return -pair.a")
+    one = load("one", words=there, callers=kernels)
+    assert one.alone(one.words.Pair(4)) == -4
+    entries = set((tmp_path / "kernels").rglob("*.nbi"))
+    moved = load(
+        "two",
+        callers=(kernels[0], f"{kernels[1]}\n\n        from typing import NamedTuple\n        class Pair(NamedTuple):\n            a: int"),
+    )
+    assert moved.alone(moved.Pair(5)) == -5 and set((tmp_path / "kernels").rglob("*.nbi")) == entries
+
+
 def test_entries_that_nobody_reads_are_removed_when_something_is_compiled(load, tmp_path: Path) -> None:
     results(load("one"))
     kernels = tmp_path / "kernels"

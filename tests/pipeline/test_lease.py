@@ -86,8 +86,17 @@ def test_another_machine_that_works_is_noticed(tmp_path: Path, holder: Any) -> N
     assert said == [f"{tmp_path}: mill-2, process {first.pid} holds this folder; if it shows no activity for 4 s, this command goes on."]
 
 
-def test_a_holder_that_slept_writes_no_row_after_it_was_taken_over(tmp_path: Path, holder: Any) -> None:
+def test_a_holder_that_slept_goes_on_unless_it_was_taken_over(tmp_path: Path, holder: Any) -> None:
     first = holder(tmp_path)
+    stop(first)
+    time.sleep(TTL * 1.1)
+    assert look(Storage(str(tmp_path)))["state"] == "expired"
+    before, until = rows(tmp_path), time.monotonic() + 20
+    first.send_signal(signal.SIGCONT)
+    while len(rows(tmp_path)) == len(before) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert len(rows(tmp_path)) > len(before) and look(Storage(str(tmp_path)))["state"] == "held"
+
     stop(first)
     with holding(Storage(str(tmp_path))) as taken:
         assert taken.before is not None and taken.before.pid == first.pid
@@ -224,6 +233,16 @@ def test_a_process_that_was_stopped_as_it_held_the_lock_makes_nobody_wait_for_ev
             Lease(Storage(str(tmp_path))).acquire()
     with holding(Storage(str(tmp_path))) as lease:
         assert lease.before is None
+
+
+def test_a_store_without_conditional_writes_is_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage("memory://leases/plain")
+    file = SwapFile(storage, LEASE)
+    one = file.write(b"one", None)
+    assert one is not None and file.write(b"two", None) is None
+    two = file.write(b"two", one)
+    monkeypatch.setattr(time, "sleep", lambda seconds: storage.write_bytes(LEASE, b"another's"))  # meanwhile
+    assert two is not None and file.write(b"three", two) is None
 
 
 @pytest.mark.parametrize(("store", "processes", "rounds"), [("local", 8, 2), ("s3", 4, 1)])

@@ -35,8 +35,11 @@ def test_a_long_text_without_spaces_is_no_work() -> None:
 
 SECRETS = [
     "https://me:pw-1234@host.test/x.warc.gz",
+    "https://ghp-1234@host.test/x.warc.gz",
+    "s3://AKIA:pw-1234@bucket/x.warc.gz",
     "https://b.s3.amazonaws.com/x?X-Amz-Algorithm=A&X-Amz-Credential=AKIA%2F2026&X-Amz-Signature=pw-1234",
     "https://b.blob.core.windows.net/c/x?sv=2024&sig=pw-1234",
+    "https://host.test/x?api_key=pw-1234",
     "https://host.test/x#access_token=pw-1234",
 ]
 FREE = [
@@ -57,7 +60,7 @@ def test_what_opens_nothing_is_taken(url: str) -> None:
 
 @pytest.mark.parametrize("place", ["input", "output", "recipe"])
 def test_a_run_is_not_begun(corpusmill, tmp_path: Path, place: str) -> None:
-    url = SECRETS[1]
+    url = SECRETS[3]
     recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
     recipe.write_text(f"ingest: {{url_filter: {{domains: ['{url}']}}}}\n" if place == "recipe" else "ingest: {}\n")
     given = {"input": (url, run), "output": (tmp_path, url), "recipe": (tmp_path, run)}[place]

@@ -96,6 +96,13 @@ def test_files_of_a_try_that_was_broken_off_are_not_taken_for_the_old_ones(tmp_p
     assert not Manifest(Storage(str(tmp_path / "ingest"))).doubtful
 
 
+def test_two_tasks_of_one_key_are_a_bug_that_is_caught(tmp_path):
+    stage = SquareStage(SquareConfig())
+    run = StageRun(stage, Storage(str(tmp_path)), {}, [], InlineEngine(), Progress(False))
+    with pytest.raises(ValueError, match="two tasks"):
+        run.map("", SquareWorker, [Task("a", ()), Task("a", ())])
+
+
 class PartConfig(Config):
     factor: int = 2
 
@@ -118,22 +125,19 @@ class PartStage(Stage):
 
     name = "ingest"
     Config = WholeConfig
-    tries = True
 
     def execute(self, run: StageRun) -> None:
         part = PartConfig(factor=self.config.factor)
         first = run.map("first", PartWorker, [Task(f"first-{i}", ()) for i in range(2)], None, part)
         inputs = [row.ref("ingest", row.outputs[0].path) for row in first]
         run.once("sum", inputs, lambda _: Output({"sum.txt": b"1"}), None, part)
-        if self.dry_run:
-            return
         run.map("second", PartWorker, [Task("second", tuple(inputs))])
         run.once("end", inputs, lambda _: Output({"end.txt": b"2"}))
 
 
-def parts(folder, dry_run: bool = False, **config) -> tuple[list[str], StageRun]:
+def parts(folder, **config) -> tuple[list[str], StageRun]:
     SEEN.clear()
-    stage = PartStage(WholeConfig(**config), dry_run)
+    stage = PartStage(WholeConfig(**config))
     run = StageRun(stage, Storage(str(folder)), {"ingest": stage.config}, [], InlineEngine(), Progress(False))
     run.execute()
     return [key for key, _ in SEEN], run
@@ -150,21 +154,6 @@ def test_a_phase_depends_on_its_part_of_the_section_alone(tmp_path):
     assert keys == ["first-0", "first-1", "second"] and run.performed == 5
     digests = {row.task: row.config for row in run.manifest.rows()}
     assert digests["first-0"] == digests["sum"] != digests["second"] == digests["end"]
-
-
-def test_a_dry_run_leaves_a_stage_unfinished_and_removes_nothing(tmp_path):
-    keys, run = parts(tmp_path, dry_run=True)
-    assert keys == ["first-0", "first-1"] and run.performed == 3
-    (tmp_path / "ingest/other.txt").write_text("of a run before")
-    assert not Manifest(Storage(str(tmp_path / "ingest"))).complete
-    keys, run = parts(tmp_path, dry_run=True)
-    assert keys == [] and (tmp_path / "ingest/other.txt").exists()
-    keys, run = parts(tmp_path)
-    assert keys == ["second"] and run.manifest.complete and not (tmp_path / "ingest/other.txt").exists()
-    before = (tmp_path / "ingest/manifest.jsonl").read_bytes()
-    parts(tmp_path, dry_run=True)
-    assert Manifest(Storage(str(tmp_path / "ingest"))).complete
-    assert (tmp_path / "ingest/manifest.jsonl").read_bytes() == before
 
 
 def test_what_is_named_stays_and_working_state_but_for_what_a_kill_left(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ HARMFUL = st.sampled_from(
     [
         ("\x1b[31mred\x1b[0m", "red"),
         ("\x1b]0;title\x07text", "text"),
+        ("\x1b]8;;http://evil.test\x1b\\link\x1b]8;;\x1b\\", "link"),
         ("\x9b2Jgone", "gone"),
+        ("\x1bP1$r0m\x1b\\after", "after"),
         ("abc\u202edef\u202c", "abcdef"),
         ("one\rtwo\x08\x00", "onetwo"),
         ("keep\ttab\nand line", "keep\ttab\nand line"),

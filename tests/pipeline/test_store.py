@@ -124,13 +124,16 @@ def test_a_large_object_appears_when_it_is_whole(s3, in_s3: Storage, monkeypatch
     assert counts["faults"] >= 2 and in_s3.open_read("x").read() == task * 5 and not s3.uploads("stores")
 
 
-def test_what_fails_half_sent_leaves_nothing(s3, in_s3: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("size", "uploads"), [(10, 0), (6 << 20, 1)])  # a large object goes to the store in parts
+def test_what_fails_half_sent_leaves_the_old_object(s3, in_s3: Storage, monkeypatch: pytest.MonkeyPatch, size: int, uploads: int) -> None:
     monkeypatch.setattr(store_streams, "PART", 5 << 20)
-    with pytest.raises(RuntimeError, match="half"), in_s3.write_atomic("x") as file:
-        file.write(b"1" * (6 << 20))
-        assert len(s3.uploads("stores")) == 1
-        raise RuntimeError("half of it")
-    assert not s3.uploads("stores") and not s3.keys("s3://stores/run")
+    in_s3.write_bytes("x", b"old")
+    for name in ("x", "new"):
+        with pytest.raises(RuntimeError, match="half"), in_s3.write_atomic(name) as file:
+            file.write(b"1" * size)
+            assert len(s3.uploads("stores")) == uploads
+            raise RuntimeError("half of it")
+    assert not s3.uploads("stores") and s3.keys("s3://stores/run") == ["x"] and in_s3.read_bytes("x") == b"old"
 
 
 @pytest.mark.parametrize("fault", ["error_503", "cut_response"])

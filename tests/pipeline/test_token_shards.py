@@ -81,6 +81,12 @@ def test_addresses_at_borders(folder):
     assert [found.id for found in shards.documents_of(4, 2)] == ["0/1", "1/0"]
 
 
+def test_an_empty_set_is_readable(tmp_path):
+    write_set(tmp_path, [])
+    shards = TokenShards(tmp_path)
+    assert len(shards) == 0 and shards.window(0, 0).tolist() == [] and shards.documents_of(0, 5) == []
+
+
 def edit(folder, **changes):
     path = folder / SHARDS_FILE
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))

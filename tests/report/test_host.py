@@ -9,9 +9,8 @@ from built_run import RunBuilder, documents, pages, report
 from corpusmill.report import host
 from corpusmill.report.answers.choose import Choice, choose, report_rows
 from corpusmill.report.answers.diff_documents import open_pair, read_properties
-from corpusmill.report.answers.stats import read_groups
 from corpusmill.report.card.contents import read_contents
-from corpusmill.report.explore import asked
+from corpusmill.report.explore import parameters
 from corpusmill.report.explore.answers import most
 from corpusmill.report.explore.load import load_stage
 from corpusmill.report.explore.selection import select
@@ -32,7 +31,6 @@ def test_capitals_are_the_same_host_everywhere(tmp_path: Path) -> None:
     named = {name or host.NONE: count for name, count in expected.items()}
 
     run = open_run(folder)
-    assert {group.value: group.documents for group in read_groups(run, "filter", "host")[1]} == expected
     assert read_contents(run).hosts == named
     (origin,) = [origin for origin in read_summary(folder).page.origins if origin.column == "url"]
     assert {name: counts[0] for name, counts, _ in origin.shown} == named
@@ -42,7 +40,7 @@ def test_capitals_are_the_same_host_everywhere(tmp_path: Path) -> None:
     stage = load_stage(run, duckdb.connect(), "filter", lambda _: None)
     assert {one["value"]: one["rows"] for one in most(stage, "host")} == expected
     for wanted in ("one.test", "ONE.test"):
-        assert select(stage, asked.Filter(stage="filter", host=wanted)).sum() == 3
+        assert select(stage, parameters.Filter(stage="filter", host=wanted)).sum() == 3
         _, chosen = report_rows(run, "filter")
         choose(chosen, Choice(host=wanted), run)
         assert chosen.count() == 3

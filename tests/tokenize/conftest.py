@@ -1,5 +1,6 @@
 """Makes runs with finished documents, for the stages of tokenization."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,6 @@ def execute(run: Storage, stage: Stage) -> StageRun:
     stage_run = StageRun(stage, run, recipe, [], InlineEngine(), Progress(False))
     stage_run.execute()
     return stage_run
-
-
-@pytest.fixture(scope="session", name="publish_documents")
-def publish_documents_fixture() -> Callable[[Storage, Sequence[pa.Table]], None]:
-    return publish_documents
 
 
 @pytest.fixture
@@ -131,12 +127,12 @@ def tokenizers_by_pattern(english: list[str], foreign: list[str]) -> Callable[[s
     return make
 
 
-@pytest.fixture
-def mill(make_run: Callable[..., Storage]) -> Callable[..., Storage]:
-    """Runs tokenizer and tokens over shards of documents and returns the run: `mill(shards, name="run", **options of tokens)`."""
+def mill_in(parent: Path) -> Callable[..., Storage]:
+    """Returns `mill(shards, name="run", **options of tokens)`: it runs tokenizer and tokens over shards of documents, in a new run."""
 
     def make(shards: Sequence[pa.Table], name: str = "run", **options: Any) -> Storage:
-        run = make_run(shards, name)
+        run = Storage(str(parent / name))
+        publish_documents(run, shards)
         execute(run, TokenizerStage(TokenizerStage.Config(vocab_size=600)))
         execute(run, tokens_stage(**options))
         return run
@@ -145,5 +141,22 @@ def mill(make_run: Callable[..., Storage]) -> Callable[..., Storage]:
 
 
 @pytest.fixture
+def mill(tmp_path: Path) -> Callable[..., Storage]:
+    return mill_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_mill(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Storage]:
+    """Returns the same function, for runs that several tests read."""
+    return mill_in(tmp_path_factory.mktemp("mill"))
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[Storage], Storage]:
+    """Copies a run, so that a test may change it."""
+    return lambda run: Storage(str(shutil.copytree(run.root, tmp_path / f"copy of {Path(run.root).name}")))
+
+
+@pytest.fixture(scope="session")
 def documents(english: list[str], foreign: list[str]) -> pa.Table:
     return make_documents(["", *english[:150], *foreign[:20], "", "<|endoftext|> is text here"])

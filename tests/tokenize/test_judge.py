@@ -2,8 +2,6 @@
 
 import json
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tiktoken import _tiktoken
@@ -11,12 +9,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.token_bytes import byte_characters
-from corpusmill.report.queries.tokens import read_judgement
 from corpusmill.report.read import RunReader
 from corpusmill.report.tokens.compare import compare
 from corpusmill.tokenize.compared_tokenizers import PUBLISHED
 from corpusmill.tokenize.encode import Encoder
-from corpusmill.tokenize.judge import THIS_RUN, never_produced, token_uses, usage
+from corpusmill.tokenize.judge import THIS_RUN, never_produced
 from corpusmill.tokenize.patterns import PATTERNS
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 from corpusmill.tokenize.words import splitter
@@ -112,17 +109,6 @@ def test_uses_of_tokens_are_those_of_the_sample(run, execute, texts):
     assert usage["undertrained"]["tokens"] == sum(count < 100 for count in wanted[4:])
 
 
-def test_documents_without_url_and_language(make_run, execute, english):
-    from corpusmill.pipeline.schemas import DOCUMENTS
-
-    rows = [{"id": f"{n:032x}", "source": "a.txt", "text": text} for n, text in enumerate(english[:30])]
-    run = make_run([pa.Table.from_pylist(rows, DOCUMENTS)])
-    execute(run, stage())
-    told = quality(run)["tokenizers"][THIS_RUN]
-    assert told["languages"] == told["hosts"] == {} and told["documents"] == 30
-    assert read_judgement(RunReader(run.root)).groups("host") == []
-
-
 def test_compare_writes_nothing_and_says_what_the_stage_would(run, execute, corpusmill):
     execute(run, stage())
     before = {path: run.read_bytes(path) for path in run.list_files()}
@@ -130,8 +116,6 @@ def test_compare_writes_nothing_and_says_what_the_stage_would(run, execute, corp
     assert {path: run.read_bytes(path) for path in run.list_files()} == before
     execute(run, stage(judge={"compare": ["gpt2"]}))
     assert quality(run) == told and list(told["tokenizers"]) == [THIS_RUN, "gpt2"]
-    code, out, err = corpusmill("tokens", "compare", run.root, "--with", "gpt2", "--json")
-    assert (code, err) == (0, "") and json.loads(out) == told
     code, out, _ = corpusmill("tokens", "compare", run.root, "--with", PUBLISHED["gpt2"].path() + ":gpt2")
     bytes_per_token = f"{told['tokenizers']['gpt2']['bytes_per_token']:.2f}"
     assert code == 0 and out.decode().count(bytes_per_token) >= 2 and "Bytes a token by language" in out.decode()
@@ -142,7 +126,6 @@ def test_a_run_that_has_judged_nothing(make_run, make_documents, english, corpus
     with pytest.raises(InputError, match="has judged no tokenizer yet"):
         compare(run.root, ["gpt2"])
     assert corpusmill("tokens", "compare", run.root)[0] == 2
-    assert b"Example: corpusmill tokens compare" in corpusmill("tokens", "compare", "--help")[1]
 
 
 def test_a_run_goes_on_where_a_published_tokenizer_is_not_reached(run, execute, monkeypatch, tmp_path):
@@ -156,36 +139,8 @@ def test_a_run_goes_on_where_a_published_tokenizer_is_not_reached(run, execute, 
     assert "\n" not in row.warnings[0]
 
 
-def test_a_file_to_compare_with_has_to_be_there(run, execute, tmp_path):
-    with pytest.raises(InputError, match=r"missing\.json: no such tokenizer"):
-        execute(run, stage(judge={"compare": [str(tmp_path / "missing.json")]}))
-
-
-def test_large_documents_are_judged_too(make_run, make_documents, execute, english):
-    """The documents are so large that the chosen share of one megabyte may contain none."""
-    big = "\n".join(english)
-    texts = [f"{number} {big}" for number in range(6)]
-    run = make_run([make_documents(texts)])
-    size = sum(len(text.encode()) for text in texts)
-    execute(run, stage(sample={"mb": 1}, judge={"mb": 1}))
-    judged = quality(run)["judged"]
-    assert size > 3e6 and judged["held_out"]
-    assert judged["documents"] == 6 - quality(run)["sample_documents"] > 0
-
-
 BYTES = {bytes([byte]): byte for byte in range(256)}
 RANKS = BYTES | {b"ab": 256, b"abc": 257, b"\xe6\x9d": 258, b"wxyz": 259, b"a b": 260, b"b ": 261}
-
-
-def test_uses_are_those_of_the_text(tokenizers_by_pattern, english):
-    encoder = Encoder.from_json(tokenizers_by_pattern("gpt2"))
-    words = pa.array([" the", "ing", " 東京", "a"], pa.large_string())
-    uses = token_uses(encoder, words, np.array([5, 2, 1, 3]))
-    wanted = np.zeros(encoder.vocabulary_size, np.int64)
-    for word, count in zip(words.to_pylist(), (5, 2, 1, 3), strict=True):
-        for number in encoder.encode_word(word):
-            wanted[number] += count
-    assert uses.tolist() == wanted.tolist() and uses.sum() > 11
 
 
 def test_tiktoken_takes_a_whole_piece_so_only_the_pattern_can_part_a_token():
@@ -211,23 +166,3 @@ def test_merges_that_lose_to_others_are_those_that_tokenizers_loses():
     found = never_produced(encoder, {number: token for token, number in encoder.ranks.items()})
     lost = [number for token, number in vocabulary.items() if token.isascii() and tokenizer.encode(token).ids != [number]]
     assert found == lost == [vocabulary["wxyz"], vocabulary["qrs"]]
-
-
-def test_a_trained_tokenizer_can_produce_all_of_its_tokens(tokenizers_by_pattern):
-    for pattern in ("gpt2", "cl100k", "o200k"):
-        encoder = Encoder.from_json(tokenizers_by_pattern(pattern))
-        assert never_produced(encoder, {number: token for token, number in encoder.ranks.items()}) == []
-
-
-def test_report(tokenizers_by_pattern):
-    encoder = Encoder.from_json(tokenizers_by_pattern("gpt2"))
-    uses = np.full(encoder.vocabulary_size, 50)
-    by_id = {number: token for token, number in encoder.ranks.items()}
-    single, first, second = encoder.ranks[b"\xff"], *[number for number, token in sorted(by_id.items()) if len(token) > 1][:2]
-    uses[[single, first, second]] = 0, 9, 0
-    found = usage(encoder, uses, 10)
-    assert (found["unused_tokens"], found["unused_bytes"], found["undertrained"]["tokens"]) == (2, 1, 3)
-    assert found["undertrained"]["worst"] == [
-        {"id": second, "text": by_id[second].decode(), "uses": 0}, {"id": first, "text": by_id[first].decode(), "uses": 9},
-    ]  # fmt: skip
-    assert found["never_produced"] == {"tokens": 0, "first": []}

@@ -1,6 +1,5 @@
 """Compares the pieces of a text with the regular expressions of `tokenizers`."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
 from corpusmill.tokenize.patterns import CLASSES, NUMBERS, PATTERNS, SPELLINGS, PieceRule, piece_classes, rule_of
-from corpusmill.tokenize.pieces import CL100K, GPT2, O200K, next_piece, piece_ends
+from corpusmill.tokenize.pieces import CL100K, GPT2, O200K, piece_ends
 
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 #: Each rule's expression, with numbers whole and cut.
@@ -32,19 +31,8 @@ WORDS = st.sampled_from([" the", " it's", "word", "  ", ". ", ",", " 12", "longe
 LONG_TEXTS = st.lists(ALPHABET | WORDS | WORDS, min_size=20, max_size=120).map("".join)
 
 
-def by_kernel(expression: str, text: str) -> list[str]:
-    rule = rule_of(expression)
-    assert rule is not None
-    data = np.frombuffer(text.encode(), np.uint8)
-    ends, at = list[int](), 0
-    while at < data.size:
-        at = next_piece(rule.number, data, at, data.size, piece_classes(), rule.digits)
-        ends.append(at)
-    return [data[start:end].tobytes().decode() for start, end in zip([0, *ends], ends)]
-
-
-def by_the_hundred(expression: str, text: str, before: str, behind: str) -> list[str]:
-    """Returns the same pieces from calls that find up to 70 each, with other texts before and after in the buffer."""
+def by_kernel(expression: str, text: str, before: str = "", behind: str = "") -> list[str]:
+    """Returns the pieces from calls that find up to 70 each, with other texts before and after in the buffer."""
     rule = rule_of(expression)
     assert rule is not None
     data = np.frombuffer((before + text + behind).encode(), np.uint8)
@@ -63,35 +51,18 @@ def by_tokenizers(expression: str, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-@given(text=TEXTS)
-def test_any_text_is_cut_as_tokenizers_does(name: str, text: str) -> None:
-    assert by_kernel(EXPRESSIONS[name], text) == by_tokenizers(EXPRESSIONS[name], text)
-
-
-@pytest.mark.parametrize("name", EXPRESSIONS)
 @given(
-    text=LONG_TEXTS, before=st.sampled_from(["", "a", " ", "'", "\u3000"]), behind=st.sampled_from(["", "s", " ", "\u00a0", "中s'" * 30])
-)
-def test_pieces_by_the_hundred_are_cut_as_tokenizers_does(name: str, text: str, before: str, behind: str) -> None:
-    assert by_the_hundred(EXPRESSIONS[name], text, before, behind) == by_tokenizers(EXPRESSIONS[name], text)
-
-
-@pytest.mark.parametrize("name", EXPRESSIONS)
-def test_real_text_of_many_scripts_is_cut_as_tokenizers_does(name: str, shared_data: Path) -> None:
-    files = [*sorted((shared_data / "tokenizer" / "cs336_fixtures").glob("*.txt")), shared_data / "text" / "wiki_demo.txt"]
-    texts = [file.read_text("utf-8")[:60_000] for file in files]
-    texts += [line for line in (shared_data / "text" / "c4_demo.jsonl").read_text("utf-8").splitlines()[:40] if json.loads(line)]
-    assert sum(map(len, texts)) > 100_000
-    for text in texts:
-        pieces = by_tokenizers(EXPRESSIONS[name], text)
-        assert by_kernel(EXPRESSIONS[name], text) == pieces
-        assert by_the_hundred(EXPRESSIONS[name], text, "", "") == pieces
+    text=TEXTS | LONG_TEXTS, before=st.sampled_from(["", "a", " ", "'", "\u3000"]),
+    behind=st.sampled_from(["", "s", " ", "\u00a0", "中s'" * 30]),
+)  # fmt: skip
+def test_any_text_is_cut_as_tokenizers_does(name: str, text: str, before: str, behind: str) -> None:
+    assert by_kernel(EXPRESSIONS[name], text, before, behind) == by_tokenizers(EXPRESSIONS[name], text)
 
 
 @pytest.mark.parametrize("expression", CLASSES.values())
 def test_what_was_not_probed_has_no_class(expression: str) -> None:
     """Planes that `piece_classes` leaves out contain nothing that any class matches."""
-    text = "".join(map(chr, [*range(0x40000, 0xE0000), *range(0xE1000, 0x110000)]))
+    text = "".join(map(chr, [*range(0x40000, 0xE0000, 11), *range(0xE1000, 0x110000, 11)]))
     assert by_tokenizers(f"{expression}+", text) == [text]
 
 

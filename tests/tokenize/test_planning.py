@@ -1,19 +1,26 @@
-"""Tests splits and shard ranges."""
+"""Tests choices by hash, splits and shard ranges."""
 
 import itertools
 
 import numpy as np
-import pytest
+import pyarrow as pa
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.tokenize.documents import BUCKETS, buckets, hashes
 from corpusmill.tokenize.parts import SPACE
-from corpusmill.tokenize.planning import ShardRange, copy_orders, for_validation, shard_ranges, validation_limit
+from corpusmill.tokenize.planning import for_validation, shard_ranges, validation_limit
 
 
 def keys(count):
     return [str(n) for n in range(count)]
+
+
+@given(st.lists(st.none() | st.text(max_size=90)), st.integers(0, 2**33))
+def test_hashes_are_xxh64_of_key_and_seed(keys, seed):
+    wanted = [xxhash.xxh64_intdigest((key or "").encode(), seed) for key in keys]
+    assert hashes(keys, seed).tolist() == wanted == hashes(pa.chunked_array([keys, []], pa.string()), seed).tolist()
 
 
 def test_share_is_met_on_many_documents():
@@ -43,25 +50,3 @@ def test_ranges_cover_the_order_without_gaps_and_evenly(size, shard_tokens, spre
     assert sum(sizes) == 10 * size and min(sizes) > 0
     if spread == BUCKETS:
         assert max(sizes) <= shard_tokens + 20  # a document's length at each end, except for two in one of 65,536 buckets
-
-
-def test_one_shard_where_all_fits():
-    ranges = shard_ranges({"train": np.ones(BUCKETS, np.int64), "validation": np.zeros(BUCKETS, np.int64)}, BUCKETS)
-    assert ranges == [ShardRange("train", 0, 0, SPACE)]
-
-
-def test_copies_lie_anywhere_where_documents_are_shuffled():
-    order = np.sort(hashes(keys(4000), 0))
-    rows, copy = np.repeat(np.arange(4000), 3), np.tile(np.arange(3), 4000)
-    places = copy_orders(order[rows], copy, True, 3).reshape(-1, 3)
-    assert (places[:, 0] == order).all() and len(np.unique(places)) == 12_000
-    ranks = np.argsort(np.argsort(places, axis=0), axis=0)
-    assert abs(np.corrcoef(ranks.T) - np.eye(3)).max() < 0.05
-    assert (abs(np.bincount(buckets(places[:, 1]) // (BUCKETS // 4), minlength=4) - 1000) < 150).all()
-
-
-@pytest.mark.parametrize("most", [1, 2, 7])
-def test_unshuffled_copies_come_pass_by_pass(most):
-    order = (np.arange(50) * (SPACE // 50)).astype(np.uint64)
-    places = np.concatenate([copy_orders(order, np.full(50, copy), False, most) for copy in range(most)])
-    assert (np.diff(places.astype(object)) > 0).all() and (most > 1 or (places == order).all())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.tokenize.documents import hashes
-from corpusmill.tokenize.sampling import MOST_GROUPS, add_sizes, buckets_of, columns_needed, fill, in_sample, plan_sample, sizes_of
+from corpusmill.tokenize.sampling import MOST_GROUPS, add_sizes, buckets_of, columns_needed, in_sample, plan_sample, sizes_of
 from corpusmill.tokenize.tokenizer_config import SampleConfig, groups_config
 
 
@@ -47,17 +47,6 @@ def test_the_sample_is_just_enough_text(sizes, seed, shards):
         order = hashes(table["id"], seed)
         bucket = buckets_of(order) == group.cutoff
         assert size >= 1_000_000 > size - np.array(sizes)[bucket].sum()
-
-
-def test_layout_plays_no_part():
-    table = documents([10_000] * 500, language=["en", "de", None, "fr", "en"] * 100)
-    options = config(by="language", temperature=3)
-    groups, taken = sample(table, options)
-    backwards = table.take(list(range(499, -1, -1)))
-    again, taken_again = sample(backwards, options, 7)
-    assert groups == again and sorted(taken["id"].to_pylist()) == sorted(taken_again["id"].to_pylist())
-    other, _ = sample(table, config(by="language", temperature=3, seed=1))
-    assert other != groups
 
 
 def shares(groups):
@@ -105,27 +94,6 @@ def test_hosts_and_components():
     assert {name: group.documents for name, group in groups.items()} == {"good": 900, "fair": 300}
     assert shares(groups) == pytest.approx({"good": 0.75, "fair": 0.25}, abs=0.01)
     assert all(row["quality"] > 0.35 for row in taken.to_pylist())
-
-
-@settings(max_examples=100)
-@given(st.dictionaries(st.text("abc", min_size=1), st.tuples(st.integers(0, 1000), st.floats(0.1, 10)), min_size=1), st.integers(1, 3000))
-def test_filling_up(groups, wanted):
-    total = {name: size for name, (size, _) in groups.items()}
-    weights = {name: weight for name, (_, weight) in groups.items()}
-    found = fill(total, weights, wanted)
-    assert sum(found.values()) == pytest.approx(min(wanted, sum(total.values())))
-    assert all(found[name] <= total[name] * (1 + 1e-9) for name in total)
-    open_ = [found[name] / weights[name] for name in total if found[name] < total[name] * (1 - 1e-9)]
-    assert not open_ or min(open_) == pytest.approx(max(open_))  # a group that is not taken whole has a fair share
-    assert all(found[name] / weights[name] <= max(open_) * (1 + 1e-9) for name in total if open_)  # and none has more
-
-
-def test_buckets_keep_the_order_of_hashes():
-    values = np.sort(np.concatenate([hashes([str(n) for n in range(5000)], 0), np.array([0, 1, 2**64 - 1], np.uint64)]))
-    found = buckets_of(values)
-    assert (np.diff(found) >= 0).all()
-    smallest = values[values < 2**60]
-    assert len(np.unique(buckets_of(smallest))) > len(smallest) * 0.7  # narrow where the hashes are small
 
 
 def test_what_can_be_no_group_is_said():

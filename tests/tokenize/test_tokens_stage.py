@@ -1,6 +1,5 @@
 """Tests the tokens stage: every token of every document once, in an order that depends on ids and the seed alone."""
 
-import json
 from itertools import pairwise
 
 import numpy as np
@@ -8,18 +7,22 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 from token_runs import content, report, splits, tokens_stage
-from tokenizers import Tokenizer
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.schemas import REPORT
-from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.tokenize.encode import Encoder
 
+OPTIONS = {"shard_tokens": 20_000, "validation_share": 0.1}
 
-def test_every_token_of_every_document_is_there_once(mill, documents):
-    run = mill([documents.slice(0, 70), documents.slice(70)], shard_tokens=20_000, validation_share=0.1)
+
+@pytest.fixture(scope="module")
+def run(shared_mill, documents):
+    return shared_mill([documents.slice(0, 70), documents.slice(70)], **OPTIONS)
+
+
+def test_every_token_of_every_document_is_there_once(run, documents):
     encoder = Encoder.read(run, "tokenizer/tokenizer.json")
     found = content(run)
     wanted = {
@@ -34,23 +37,7 @@ def test_every_token_of_every_document_is_there_once(mill, documents):
     assert {shards.description.tokenizer_sha256 for shards in splits(run).values()} == {encoder.sha256}
 
 
-def test_every_token_leads_to_its_text(mill, documents):
-    run = mill([documents.slice(0, 70), documents.slice(70)], shard_tokens=30_000)
-    shards = splits(run)["train"]
-    decode = Tokenizer.from_file(run.path("tokenizer/tokenizer.json")).decode
-    for position in np.linspace(0, shards.total - 1, 40, dtype=int).tolist():
-        found = shards.locate(*shards.shard_of(position))
-        row = read_table(run, found.data_file).slice(found.data_row, 1).to_pylist()[0]
-        ids = shards.tokens(found.shard)[found.first : found.first + found.tokens - 1]
-        assert decode(ids.tolist(), skip_special_tokens=False) == row["text"]
-        assert found.utf8_bytes == len(row["text"].encode())
-        assert [getattr(found, name) for name in ("id", "url", "source", "offset", "length")] == [
-            row[name] for name in ("id", "url", "source", "offset", "length")
-        ]
-
-
-def test_one_report_row_for_every_document(mill, documents):
-    run = mill([documents.slice(0, 70), documents.slice(70)], shard_tokens=20_000, validation_share=0.1)
+def test_one_report_row_for_every_document(run, documents):
     table = report(run)
     assert table.schema.names[: len(REPORT)] == REPORT.names
     rows = {row["id"]: row for row in table.to_pylist()}
@@ -73,48 +60,27 @@ def token_files(run):
     return {path: run.read_bytes(path) for path in run.list_files("tokens") if path.endswith(".bin") and "encoded" not in path}
 
 
-def test_layout_of_the_documents_plays_no_part(mill, documents):
+def test_layout_of_the_documents_plays_no_part(run, mill, documents):
     backwards = documents.take(list(range(documents.num_rows - 1, -1, -1)))
-    one = mill([documents], "one", shard_tokens=20_000, validation_share=0.1)
-    many = mill(
-        [backwards.slice(0, 3), backwards.slice(0, 0), backwards.slice(3, 90), backwards.slice(93)],
-        "many",
-        shard_tokens=20_000,
-        validation_share=0.1,
-    )
-    assert token_files(one) == token_files(many)
-    assert report(one).sort_by("id").equals(report(many).sort_by("id"))
+    many = mill([backwards.slice(0, 3), backwards.slice(0, 0), backwards.slice(3, 90), backwards.slice(93)], **OPTIONS)
+    assert token_files(run) == token_files(many)
+    assert report(run).sort_by("id").equals(report(many).sort_by("id"))
 
 
-def test_the_seed_decides_order_and_split(mill, documents):
-    found = [content(mill([documents], f"run{n}", seed=seed, validation_share=0.1)) for n, seed in enumerate((0, 0, 1))]
-    assert found[0] == found[1] != found[2]
-    assert {name for name, _ in found[0]["validation"]} != {name for name, _ in found[2]["validation"]}
+def test_the_seed_decides_order_and_split(run, copy_of, execute):
+    other = copy_of(run)
+    execute(other, tokens_stage(**OPTIONS, seed=1))
+    one, two = content(run), content(other)
+    assert [sorted(name for name, _ in found["train"]) for found in (one, two)] != [sorted(name for name, _ in one["train"])] * 2
+    assert [name for name, _ in one["train"] + one["validation"]] != [name for name, _ in two["train"] + two["validation"]]
 
 
-def test_a_single_document_that_is_not_shuffled(mill, make_documents, english):
-    document = make_documents(["\n".join(english[:60])])
-    run = mill([document], shuffle=False, validation_share=0)
-    assert [name for name, _ in content(run)["train"]] == document["id"].to_pylist()
-
-
-def test_unshuffled_documents_stay_in_the_order_of_their_files(mill, documents):
-    run = mill([documents.slice(0, 70), documents.slice(70)], shuffle=False, validation_share=0, shard_tokens=20_000)
+def test_unshuffled_documents_stay_in_the_order_of_their_files(run, copy_of, execute, documents):
+    run = copy_of(run)
+    execute(run, tokens_stage(shuffle=False, validation_share=0, shard_tokens=20_000))
     found = content(run)
     assert [name for name, _ in found["train"]] == [n for n, text in zip(*(documents[c].to_pylist() for c in ("id", "text"))) if text]
     assert found["validation"] == [] and len(splits(run)["train"].shards) > 2
-
-
-def test_no_cluster_of_duplicates_lies_in_both_splits(mill, make_documents, english):
-    clusters = [f"c{n % 40}" if n % 3 else None for n in range(150)]
-    table = make_documents(english[:150], cluster_id=clusters)
-    found = content(mill([table], validation_share=0.3))
-    split_of = {name: split for split, documents in found.items() for name, _ in documents}
-    by_cluster = {}
-    for name, cluster in zip(table["id"].to_pylist(), clusters):
-        by_cluster.setdefault(cluster or name, set()).add(split_of[name])
-    assert all(len(found) == 1 for found in by_cluster.values())
-    assert {"train", "validation"} == set(split_of.values())
 
 
 def test_the_index_names_the_language_where_documents_have_one(mill, make_documents, english):
@@ -126,34 +92,22 @@ def test_the_index_names_the_language_where_documents_have_one(mill, make_docume
     assert found == {name: language for name, language, text in zip(*(table[c].to_pylist() for c in ("id", "language", "text"))) if text}
 
 
-def test_two_documents_give_one_for_validation(mill, make_documents, english):
-    found = content(mill([make_documents(["".join(english[:30]), "A short one."])], validation_share=0.001))
-    assert [len(documents) for documents in found.values()] == [1, 1]
-
-
-def test_equal_ids_are_both_there(mill, documents):
-    found = content(mill([documents, documents.slice(10, 20)]))
-    assert sum(map(len, found.values())) == documents.num_rows - 2 + 20
-
-
-def test_finished_work_is_not_done_again_and_lost_work_is_done_with_equal_bytes(mill, documents, execute):
-    run = mill([documents.slice(0, 70), documents.slice(70)], shard_tokens=20_000)
-    options = {"shard_tokens": 20_000}
+def test_finished_work_is_not_done_again_and_lost_work_is_done_with_equal_bytes(run, copy_of, execute):
+    run = copy_of(run)
     files = {path: run.read_bytes(path) for path in run.list_files("tokens") if not path.endswith("manifest.jsonl")}
-    assert execute(run, tokens_stage(**options)).performed == 0
+    assert execute(run, tokens_stage(**OPTIONS)).performed == 0
     run.remove("tokens/train/tokens-00001.bin")
     run.remove("tokens/encoded/ingest-1.arrow")
     run.remove("tokens/places/ingest-0.arrow")
     run.remove("tokens/report/ingest-1.parquet")
-    assert execute(run, tokens_stage(**options)).performed == 4
+    assert execute(run, tokens_stage(**OPTIONS)).performed == 4
     assert {path: run.read_bytes(path) for path in run.list_files("tokens") if not path.endswith("manifest.jsonl")} == files
 
 
-def test_shards_are_packed_by_plan(mill, documents, execute):
-    options = {"shard_tokens": 20_000, "validation_share": 0.1}
-    run = mill([documents.slice(0, 70), documents.slice(70)], **options)
+def test_shards_are_packed_by_plan(run, copy_of, execute):
+    run = copy_of(run)
     files = {path: run.read_bytes(path) for path in run.list_files("tokens") if path.endswith((".bin", ".parquet"))}
-    stage_run = execute(run, tokens_stage(**options, pack_lengths=[256, 64]))
+    stage_run = execute(run, tokens_stage(**OPTIONS, pack_lengths=[256, 64]))
     shards = splits(run)
     assert stage_run.performed == 2 * sum(len(found.shards) for found in shards.values()) + 1  # the plans, and shards.json
     assert {path: run.read_bytes(path) for path in files} == files
@@ -164,7 +118,7 @@ def test_shards_are_packed_by_plan(mill, documents, execute):
             assert packing["rows"] == rows and packing["waste"] == pytest.approx(1 - found.total / (rows * packing["length"]))
     told = stage_run.stage.summary(stage_run)["train packed"]
     assert "rows of 64, " in told and "rows of 256, " in told and told.endswith("% of their places empty")
-    assert execute(run, tokens_stage(**options, pack_lengths=[64])).performed == 1  # shards.json without the other
+    assert execute(run, tokens_stage(**OPTIONS, pack_lengths=[64])).performed == 1  # shards.json without the other
     assert not [path for path in run.list_files("tokens") if "pack-256" in path]
     with pytest.raises(ValueError, match="greater than or equal to 8"):
         tokens_stage(pack_lengths=[4])
@@ -182,20 +136,12 @@ def check_plan(shards, number, length):
     return len(sizes)
 
 
-def test_plan_is_stated(mill, documents):
-    run = mill([documents], validation_share=0.1)
-    plan = json.loads(run.read_bytes("tokens/plan.json"))
-    assert (plan["dtype"], plan["vocabulary_size"], plan["end_of_text_id"], plan["mixture"]) == ("uint16", 600, EOT_ID, [])
-    assert [(part["name"], part["data_file"]) for part in plan["parts"]] == [("ingest-0", "ingest/data/ingest-0.parquet")]
-    assert [found["split"] for found in plan["shards"]] == ["train", "validation"]
-
-
-def test_documents_without_text_are_refused(mill, make_run, make_documents, execute, english):
-    run = mill([make_documents(english[:30])])
-    empty = make_run([make_documents(["", ""])], "empty")
+@pytest.mark.parametrize(("texts", "sentence"), [([["", ""]], "hold no text"), ([], "left no shard of documents")])
+def test_documents_without_text_are_refused(run, make_run, make_documents, execute, texts, sentence):
+    empty = make_run([make_documents(shard) for shard in texts], "empty")
     for name in ("tokenizer.json", "manifest.jsonl"):
         empty.write_bytes(f"tokenizer/{name}", run.read_bytes(f"tokenizer/{name}"))
-    with pytest.raises(InputError, match="hold no text"):
+    with pytest.raises(InputError, match=sentence):
         execute(empty, tokens_stage())
 
 
@@ -204,21 +150,12 @@ def test_without_a_finished_tokenizer_there_is_one_sentence(make_run, make_docum
         execute(make_run([make_documents(["x"])]), tokens_stage())
 
 
-def test_another_special_token_can_end_documents(mill, documents):
-    run = mill([documents], end_of_text="<|im_end|>")
-    encoder = Encoder.read(run, "tokenizer/tokenizer.json")
-    end = encoder.vocabulary.special["<|im_end|>"]
-    assert {shards.description.end_of_text_id for shards in splits(run).values()} == {end} != {EOT_ID}
-    assert {ids[-1] for found in content(run).values() for _, ids in found} == {end}
-
-
-def test_a_token_that_text_could_hold_can_not_end_documents(mill, documents):
+def test_a_token_that_text_could_hold_can_not_end_documents(run, copy_of, execute):
     with pytest.raises(InputError, match=r"no special token 'e' to end documents with \(tokens\.end_of_text; it has '<\|endoftext\|>'"):
-        mill([documents], end_of_text="e")
+        execute(copy_of(run), tokens_stage(end_of_text="e"))
 
 
-def test_a_text_that_is_no_utf8_is_named(mill, make_run, make_documents, execute, english, tmp_path):
-    run = mill([make_documents(english[:30])])
+def test_a_text_that_is_no_utf8_is_named(run, make_run, make_documents, execute, english):
     good = make_documents(english[: 5000 // 40])
     offsets = np.cumsum([0, *(len(text.encode()) for text in english[:124]), 3])
     data = "".join(english[:124]).encode() + b"a\xff\xfe"
@@ -239,17 +176,8 @@ def test_shards_have_fewer_tokens_than_31_bits_count():
         tokens_stage(shard_tokens=2**31)
 
 
-def test_no_shard_of_documents_is_one_sentence(mill, make_run, make_documents, execute, english):
-    run = mill([make_documents(english[:30])])
-    empty = make_run([], "empty")
-    for name in ("tokenizer.json", "manifest.jsonl"):
-        empty.write_bytes(f"tokenizer/{name}", run.read_bytes(f"tokenizer/{name}"))
-    with pytest.raises(InputError, match="left no shard of documents"):
-        execute(empty, tokens_stage())
-
-
-def test_only_what_depends_on_it_is_done_again(mill, documents, execute):
-    run = mill([documents.slice(0, 70), documents.slice(70)], shard_tokens=20_000)
+def test_only_what_depends_on_it_is_done_again(run, copy_of, execute):
+    run = copy_of(run)
     shards = len(splits(run)["train"].shards) + 1
     assert execute(run, tokens_stage(shard_tokens=20_000, validation_share=0.2)).performed >= shards + 3
     assert {task for task in Manifest(run.child("tokens")).tasks if task.startswith("encoded")} == {"encoded/ingest-0", "encoded/ingest-1"}

@@ -41,7 +41,7 @@ def rows(tables):
     return Counter({(row["language"], row["word"]): row["count"] for table in tables for row in table.to_pylist()})
 
 
-@pytest.mark.parametrize("regex", [*PATTERNS.values(), *(regex_of("gpt2", digits) for digits in (1, 2, 3)), OWN])
+@pytest.mark.parametrize("regex", [regex_of("gpt2", 2), PATTERNS["o200k"], OWN])
 def test_counts_are_those_of_tokenizers(regex, english, foreign):
     texts = english[::20] + foreign
     found = count(texts, regex).tables()
@@ -76,18 +76,8 @@ def test_many_words_of_all_lengths():
     assert {word: number for (_, word), number in rows(counts.tables(3)).items()} == wanted
 
 
-def test_a_word_lies_in_the_same_range_whatever_is_counted_with_it():
-    def places(tables):
-        return {word: number for number, table in enumerate(tables) for _, word in rows([table])}
-
-    one = places(count(["a b c d e f g"], languages=["en"]).tables(4))
-    other = places(count(["x y a b c", "a", "q g f e d"], languages=["xx", None, "de"]).tables(4))
-    assert one.items() <= other.items() and len(one) == 7 and len(set(other.values())) > 1
-
-
-@pytest.mark.parametrize("regex", [PATTERNS["gpt2"], OWN])
-def test_words_of_absurd_length_are_left_out_and_counted(regex):
-    counts = count(["b" * (LONGEST_WORD + 1) + "." + "é" * LONGEST_WORD], regex)
+def test_words_of_absurd_length_are_left_out_and_counted():
+    counts = count(["b" * (LONGEST_WORD + 1) + "." + "é" * LONGEST_WORD])
     assert counts.left_out == 1
     assert rows(counts.tables()) == {(None, "."): 1, (None, "é" * LONGEST_WORD): 1}
 

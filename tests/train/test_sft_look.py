@@ -1,7 +1,5 @@
-"""Tests that `sft inspect` shows exactly the trained tokens, and nothing that controls a terminal or a page."""
+"""Tests that `sft inspect` shows exactly the trained tokens, and nothing that controls a terminal."""
 
-import base64
-import hashlib
 import io
 import json
 import re
@@ -13,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.sft_look import CUT, LEARNED, ExampleSet, choose, choose_row, head, show, source_of_files, source_of_run, write_page
+from corpusmill.report.sft_look import CUT, LEARNED, ExampleSet, choose, choose_row, head, show, source_of_files, source_of_run
 from corpusmill.train.data import IGNORED
 from corpusmill.train.sft import DROPPED_FILE, EXAMPLES_FILE
 from corpusmill.train.sft_job import Example, dropped_table, examples_table, prepare
@@ -95,17 +93,6 @@ def test_a_packed_row_holds_what_the_packing_says(source):
     assert [one.example.id for one in choose_row(source, 1, True)[0]] == ["b1"]
     with pytest.raises(InputError, match="here: has no packed row 9; there are 2"):
         choose_row(source, 9, False)
-
-
-def test_a_page_is_escaped_and_lets_nothing_in(source, tmp_path):
-    write_page(choose(source, 3), ["<b>head"], str(tmp_path / "page.html"), tokens=True)
-    page = (tmp_path / "page.html").read_text()
-    assert '<span class="learned">Hello &lt;script&gt;</span><span class="learned special">&lt;|im_end|&gt;</span>' in page
-    assert "<script" not in page and "\x1b" not in page and "&lt;b&gt;head" in page and page.count("<section>") == 3
-    style = re.search("<style>(.*?)</style>", page, re.S)[1]
-    assert f"style-src &#39;sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}&#39;" in page
-    with pytest.raises(InputError, match="none/page.html: can't be written"):
-        write_page([], [], str(tmp_path / "none/page.html"), False)
 
 
 def test_a_run_shows_what_it_kept_and_what_it_dropped(pretrained_run, finish, encoder):

@@ -128,7 +128,6 @@ Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's value, for example dedup.threshold=0.8.")
 ]
 EngineOption = Annotated[EngineName, typer.Option(help="ray: parallel, here or on RAY_ADDRESS; inline: in this process, to debug.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only report what would be removed (dedup).")]
 Strict = Annotated[bool, typer.Option("--strict", help="End at the first task that fails, instead of going on without it.")]
 Redo = Annotated[
     bool,

@@ -158,7 +158,7 @@ def _folder(model: str) -> Path:
 
 @classifier_app.command(
     cls=ManyValues,
-    epilog="Example: corpusmill classifier evaluate models/toxicity labelled/*.jsonl.gz --label-column toxic --page toxicity.html, "
+    epilog="Example: corpusmill classifier evaluate models/toxicity labelled/*.jsonl.gz --label-column toxic, "
     "or: corpusmill classifier evaluate models/quality --positive articles/ --negative crawl.parquet",
 )
 def evaluate(
@@ -181,7 +181,6 @@ def evaluate(
     ] = None,
     label: Annotated[str | None, typer.Option(help="The label that the answers are for, where the classifier has several.")] = None,
     unseen: Annotated[bool, typer.Option("--unseen", help="Leave out texts that the classifier has learned from.")] = False,
-    page: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page with charts, too.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the tables.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     resamples: Annotated[int, typer.Option(min=10, max=100_000, help="Resamples of the bootstrap.")] = 1000,
@@ -213,17 +212,11 @@ def evaluate(
     else:
         only_label(classifier, label)
         sources = classed_sources(classifier, positive or [], negative or [], text_column, label)
-    evaluation = evaluate_files(folder, sources, unseen=unseen, seed=seed, resamples=resamples)
+    result = evaluate_files(folder, sources, unseen=unseen, seed=seed, resamples=resamples)
     if json:
-        print(dumps(evaluation.result, indent=2, allow_nan=False))
+        print(dumps(result, indent=2, allow_nan=False))
     else:
-        show_evaluation(evaluation.result, Console(highlight=False))
-    if page:
-        from corpusmill.report.classifier_evaluation import write_page
-
-        write_page(evaluation, page)
-        if not json:
-            print(f"The page: {page}")
+        show_evaluation(result, Console(highlight=False))
 
 
 @classifier_app.command(epilog="Example: corpusmill classifier score models/toxicity runs/demo/ingest/data --output scores.parquet")

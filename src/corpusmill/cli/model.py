@@ -33,7 +33,6 @@ def inspect(
     packed: Annotated[int | None, typer.Option(min=1, metavar="ROW", help="The examples that share this packed row, from 1.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Examples to show.")] = 3,
     tokens: Annotated[bool, typer.Option("--tokens", help="A line for each token, too.")] = False,
-    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page instead.")] = None,
 ) -> None:
     """Show which tokens of each example are trained on, with special tokens and what the context cuts off."""
     from corpusmill.pipeline.errors import InputError
@@ -56,11 +55,7 @@ def inspect(
     else:
         shown, rows, padding = sft_look.choose_row(source, packed, held_out)
         head = [sft_look.packed_head(packed, rows, padding, source, shown, held_out)]
-    if html is None:
-        sft_look.show(shown, head, Console(highlight=False, soft_wrap=True), tokens)
-    else:
-        sft_look.write_page(shown, head, html, tokens)
-        print(html)
+    sft_look.show(shown, head, Console(highlight=False, soft_wrap=True), tokens)
 
 
 class OverflowName(StrEnum):

@@ -38,24 +38,20 @@ def query(
         show_query(run, select, limit, form, Console(highlight=False))
 
 
-@app.command(epilog="Example: corpusmill stats runs/demo --column 'gopher_*', or: corpusmill stats runs/demo --by host")
+@app.command(epilog="Example: corpusmill stats runs/demo --column 'gopher_*'")
 def stats(
     run: ShownRun,
     stage: Annotated[str | None, typer.Option(help="A stage of the run; else the filter.", show_default=False)] = None,
     column: Annotated[list[str] | None, typer.Option(help="Only this column, or those of a pattern; may be given again.")] = None,
-    by: Annotated[str | None, typer.Option(metavar="language|source|host|rule", help="Sums by this, in place of columns.")] = None,
     json: Json = False,
     csv: Csv = False,
 ) -> None:
-    """Show the distribution of measured values in kept and dropped documents, or how many documents, characters and tokens groups have."""
+    """Show the distribution of measured values in kept and dropped documents."""
     from rich.console import Console
 
-    from corpusmill.pipeline.errors import InputError
     from corpusmill.report.answers.stats import show_stats
 
-    if by is not None and column:
-        raise InputError("stats: --column and --by exclude each other.")
-    show_stats(run, stage, column or (), by, _form("stats", json, csv), Console(highlight=False))
+    show_stats(run, stage, column or (), _form("stats", json, csv), Console(highlight=False))
 
 
 @app.command(epilog="Example: corpusmill explore runs/demo --open")

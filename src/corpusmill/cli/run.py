@@ -13,7 +13,6 @@ import typer
 
 from corpusmill.cli.base import (
     LOOPBACK,
-    DryRun,
     EngineName,
     EngineOption,
     Interrupted,
@@ -73,7 +72,6 @@ def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome
     from corpusmill.pipeline.errors import Incomplete, NothingKept
     from corpusmill.pipeline.run import StageResult, execute
     from corpusmill.pipeline.watch.progress import Progress
-    from corpusmill.report.answers.clusters import dry_run_lines
     from corpusmill.report.answers.terminal import closing_lines, stage_summary
 
     console = Console(highlight=False, soft_wrap=True)
@@ -85,10 +83,7 @@ def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome
 
     def on_stage(result: StageResult) -> None:
         performed.append(result.performed)
-        if plan.dry_run:
-            dry_run_lines(plan.folder, plan.sections[result.name].model_dump(mode="json"), console)
-        else:
-            stage_summary(plan.folder, result, console)
+        stage_summary(plan.folder, result, console)
 
     lost, empty = "", None
     with _watching(plan.folder, name, metrics, outcome, print_note) as watching:
@@ -96,15 +91,14 @@ def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome
             lost = execute(plan, engine, Progress(), print_note, on_stage, watching)
         except NothingKept as error:
             empty = error
-    if not plan.dry_run:
-        if plan.last is None or (len(plan.stages()) > 1 and plan.stages()[-1] == list(plan.sections)[-1]):  # the run is finished
-            from corpusmill.report.page.html import write_report
+    if plan.last is None or (len(plan.stages()) > 1 and plan.stages()[-1] == list(plan.sections)[-1]):  # the run is finished
+        from corpusmill.report.page.html import write_report
 
-            outcome.report = write_report(plan.folder)
-            closing_lines(plan.folder, outcome.report, console)
-        elif any(performed):
-            _note_old_page(plan.folder, print_note)
-        warn_if_stale(plan.folder)
+        outcome.report = write_report(plan.folder)
+        closing_lines(plan.folder, outcome.report, console)
+    elif any(performed):
+        _note_old_page(plan.folder, print_note)
+    warn_if_stale(plan.folder)
     if empty:
         raise empty
     if lost:
@@ -236,7 +230,6 @@ def _stage_command(stage: str) -> None:
         engine: EngineOption = EngineName.ray,
         workers: Workers = 0,
         task_timeout: TaskTimeout = None,
-        dry_run: DryRun = False,
         strict: Strict = False,
         redo: Redo = False,
         metrics_port: MetricsPort = None,
@@ -247,8 +240,8 @@ def _stage_command(stage: str) -> None:
 
         def plan() -> Any:
             if recipe:
-                return new_plan(run, _recipe_path(recipe), input_ or [], set_ or [], stage, to or stage, dry_run, strict, redo)
-            return plan_of_existing(run, set_ or [], stage, to or stage, dry_run, strict, redo)
+                return new_plan(run, _recipe_path(recipe), input_ or [], set_ or [], stage, to or stage, strict, redo)
+            return plan_of_existing(run, set_ or [], stage, to or stage, strict, redo)
 
         _carry_out(run, plan, engine, workers, task_timeout, Metrics(metrics_port, metrics_host, metrics_file))
 

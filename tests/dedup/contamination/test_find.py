@@ -199,39 +199,6 @@ def test_order_of_parts_does_not_matter_but_nearness_does() -> None:
     assert find(finder, [far]) == []
 
 
-def test_a_text_of_common_n_grams_is_found_where_blocks_meet() -> None:
-    parts = [long_text(s, 4) for s in range(50)]
-    texts = [parts[i] + parts[j] + parts[k] for i in range(8) for j in range(8) for k in range(8)]  # every n-gram occurs in 8 items or more
-    finder = make_finder(texts, make_config(common=7), block=64)
-    for before in range(40, 80):
-        assert find(finder, [long_text(99, before) + texts[300] + long_text(98, 50)]) == [(0, 300, before, before + 12, 12)]
-
-
-def test_one_phrase_of_a_document_stands_for_one_of_a_text() -> None:
-    phrase = ["one", "two", "three", "four", "five", "six"]
-    text = [*phrase, "and", *phrase, "or", *phrase, "then", *phrase]
-    finder = make_finder([text], make_config())
-    assert find(finder, [long_text(1, 20) + phrase + long_text(2, 20)]) == []
-    assert find(finder, [text])[0][4] == len(text)
-
-
-def test_boilerplate_of_a_set_proves_nothing_but_what_goes_with_it_does() -> None:
-    instruction = long_text(0, 20)
-    texts = [instruction + long_text(s, 20) for s in range(1, 31)]
-    finder = make_finder(texts, make_config(share=0.4))
-    assert find(finder, [instruction + long_text(99, 100)]) == []
-    assert find(finder, [long_text(98, 30) + texts[7]]) == [(0, 7, 30, 70, 23)]
-    few = make_finder(texts[:20], make_config(share=0.4))  # at most `common` items have it
-    assert {p for _, p, *_ in find(few, [instruction + long_text(99, 100)])} == set(range(20))
-
-
-def test_tables_of_numbers_are_no_evidence() -> None:
-    numbers = [str(n) for n in range(30)]
-    finder = make_finder([[*"abcdefgh", *numbers]], make_config(share=0, short_share=0, ngram=8))
-    assert find(finder, [numbers]) == []
-    assert find(finder, [[*"abcdefgh"]]) == [(0, 0, 0, 8, 8)]
-
-
 def test_any_13_gram() -> None:
     text = long_text(0, 60)
     finder = make_finder([text, text[:12]], make_config(seed=13, ngram=13, min_ngram=13, min_words=13, share=0))
@@ -239,22 +206,10 @@ def test_any_13_gram() -> None:
     assert find(finder, [text[20:32], text[:12]]) == []
 
 
-def test_a_text_that_two_sets_have_belongs_to_the_first() -> None:
-    text = long_text(0, 30)
-    finder = make_finder([text, text], make_config(), sets=[0, 1])
-    assert find(finder, [text]) == [(0, 0, 0, 30, 30)]
-
-
 def test_a_page_that_repeats_one_phrase_takes_no_memory_for_each() -> None:
     phrase = long_text(0, 6)
     finder = make_finder([phrase + long_text(s, 20) for s in range(1, 20)], make_config())
-    assert find(finder, [phrase * 100_000]) == []
-
-
-def test_nothing_to_look_for_and_nowhere_to_look() -> None:
-    assert find(make_finder([], make_config()), [long_text(0, 50)]) == []
-    finder = make_finder([long_text(0, 50), [], ["a"]], make_config())
-    assert find(finder, []) == [] and find(finder, [[], ["a"]]) == []
+    assert find(finder, [phrase * 20_000]) == []
 
 
 def test_options_that_contradict_each_other() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,20 +60,6 @@ def questions(count: int, words: int) -> list[str]:
     return [f"{draw.choice(starts)} {' '.join(draw.choices(NOUNS, k=words - common))}?" for _ in range(count)]
 
 
-@pytest.mark.parametrize("words", [8, 13, 14, 20])
-def test_short_questions_are_found_whole(tmp_path: Path, words: int) -> None:
-    items = questions(300, words)
-    finder = finder_of(tmp_path, items)
-    assert share_found(finder, items, lambda item: item) == 1
-    assert share_found(finder, items, lambda item: re.sub(r"\W+", "\n", item.upper())) == 1
-
-
-@pytest.mark.parametrize("words", [13, 14, 16, 20, 40])
-def test_edited_questions_are_found(tmp_path: Path, words: int) -> None:
-    items = questions(300, words)
-    assert share_found(finder_of(tmp_path, items), items, one_word_in_ten) >= 0.95
-
-
 def test_items_with_a_long_instruction_are_found_and_the_instruction_alone_is_not(tmp_path: Path) -> None:
     instruction = "Answer with one of the given names and with nothing else, and do not say why you have chosen it: "
     items = [instruction + question for question in questions(200, 16)]
@@ -111,13 +96,6 @@ def test_items_of_marks_are_found_by_their_marks(tmp_path: Path) -> None:
 def test_lines_of_equal_marks_and_of_tables_are_no_items(tmp_path: Path) -> None:
     items = ["-" * 40, "| --- | --- | --- | --- |", "{}{}{}{}{}{}", "((((((((((((((", "Hello, world! How are you?"]
     assert found(finder_of(tmp_path, items), *items) == [set()] * 5
-
-
-def test_a_text_that_many_items_have_is_boilerplate(tmp_path: Path) -> None:
-    boilerplate = "Which of the following statements about the text above is not true?"
-    few = "Which of the statements about the picture below would you call true?"
-    finder = finder_of(tmp_path, [boilerplate] * 21 + [few] * 20)
-    assert found(finder, f"{prose(1, 40)} {boilerplate} {prose(2, 40)}", f"{prose(1, 40)} {few} {prose(2, 40)}") == [set(), {21}]
 
 
 def test_words_of_many_short_stretches_are_not_an_item(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.dedup.contamination.words import INVISIBLE, character_spans, united, without, words_of
+from corpusmill.dedup.contamination.words import INVISIBLE, character_spans, without, words_of
 from corpusmill.pipeline.text.words import UNSPACED
 
 SINGLE = regex.compile(f"[{UNSPACED}]", regex.V1)
@@ -83,14 +83,11 @@ def test_spans_hold_their_words(text: str) -> None:
         ("don't", "dont"),
         ("Café déjà vu", "CAFE\u0301 de\u0301ja\u0300 vu"),
         ("ＡＢＣ１２３", "abc123"),
-        ("def has_close(numbers: List[float]):", "def has_close ( numbers : List [ float ] )"),
         ("東京都に住む", "東 京 都 に 住 む"),
         ("soft\u00adhyphen", "softhyphen"),
         ("Die Straße, ein Fluß", "DIE STRASSE EIN FLUSS"),
-        ("find the ﬂat", "ﬁnd the flat"),
         ("ΟΔΟΣ ΜΑΣ", "οδός μας"),
         ("ışık", "IŞIK"),
-        ("_emphasis_ of has_close", "emphasis of has close"),
     ],
 )
 def test_what_does_not_matter(one: str, other: str) -> None:
@@ -121,12 +118,10 @@ def cut(text: str, passage: str) -> str:
     ("text", "passage", "left"),
     [
         ("before PASSAGE behind", "PASSAGE", "before behind"),
-        ("before  PASSAGE\nbehind", "PASSAGE", "before\nbehind"),
         ("before\nPASSAGE\nbehind", "PASSAGE", "before\nbehind"),
         ("before\n\nPASSAGE\n\nbehind", "PASSAGE", "before\n\n\nbehind"),
         ("before PAS\nSAGE behind", "PAS\nSAGE", "before\nbehind"),
         ("PASSAGE behind", "PASSAGE", "behind"),
-        ("before PASSAGE", "PASSAGE", "before"),
         ("PASSAGE", "PASSAGE", ""),
         ("    indented = PASSAGE\n    more", "PASSAGE", "    indented =\n    more"),
     ],
@@ -142,13 +137,6 @@ def test_marks_around_a_passage_go_with_it() -> None:
     (span,) = character_spans(text, ranges)
     assert text[slice(*span)] == '"Who (then) was it?"'
     assert without(text, [span]) == "He asked: Nobody knew."
-
-
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10)).map(lambda p: (p[0], p[0] + p[1]))))
-def test_united_spans_cover_the_same_and_do_not_touch(spans: list[tuple[int, int]]) -> None:
-    result = united(spans)
-    assert {c for a, b in result for c in range(a, b)} == {c for a, b in spans for c in range(a, b)}
-    assert all(a[1] < b[0] for a, b in pairwise(result))
 
 
 @given(TEXT, st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)).map(lambda p: (p[0], p[0] + p[1])), min_size=1, max_size=4))

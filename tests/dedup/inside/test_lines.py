@@ -1,19 +1,15 @@
 """Compares repeated lines in the whole stage, Parquet to Parquet, with plain Python."""
 
 import random
-import time
 from collections import Counter, defaultdict
 from math import ceil
 from urllib.parse import urlsplit
 
-import pyarrow as pa
 import pytest
 from ccnet_form import ccnet_form
 from pydantic import ValidationError
 
 from corpusmill.dedup.config import LinesConfig
-from corpusmill.dedup.inside import sections
-from corpusmill.dedup.inside.lines import host_keys
 from corpusmill.pipeline.shards import read_table
 
 
@@ -66,15 +62,18 @@ def slow(rows: list[dict], config: LinesConfig) -> list[str | None]:  # type: ig
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"min_count": 5}, {"keep": "first"}, {"keep": "first", "min_count": 4}, {"scope": "host", "min_count": 3},
-     {"scope": "host", "min_count": 2, "min_share": 0.3}, {"scope": "host", "keep": "first"}],
-)  # fmt: skip
-@pytest.mark.parametrize("ranges", [1, 3])
-def test_lines_of_the_documents_that_stay(options: dict, ranges: int, dedup, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def, type-arg]
+    [
+        {"min_count": 5},
+        {"keep": "first"},
+        {"scope": "host", "min_count": 2, "min_share": 0.3},
+        {"scope": "host", "keep": "first", "min_count": 3},
+    ],
+)
+def test_lines_of_the_documents_that_stay(options: dict, dedup, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def, type-arg]
     rows = crawl(1)
     plain = dedup([rows[:20], [], rows[20:45], rows[45:]], minhash={"enabled": False})
     assert plain.counts["exact"] > 3
-    monkeypatch.setattr("corpusmill.dedup.inside.lines.plan_ranges", lambda *_: ranges)
+    monkeypatch.setattr("corpusmill.dedup.inside.lines.plan_ranges", lambda *_: 3)
     result = dedup([rows[:20], [], rows[20:45], rows[45:]], minhash={"enabled": False}, lines=options)
     expected = slow(plain.data, LinesConfig(**options))
     found = {row["id"]: row["text"] for row in result.data}
@@ -121,11 +120,7 @@ def test_documents_that_lose_too_much(dedup) -> None:  # type: ignore[no-untyped
     assert [row["failed"] for row in dropped.report] == [[], ["mostly_repeated_lines"], ["only_repeated_lines"]]
 
 
-def test_nothing_one_empty_and_identical_documents(dedup) -> None:  # type: ignore[no-untyped-def]
-    for options in ({}, {"keep": "first"}, {"scope": "host", "min_share": 0.5}):
-        assert dedup([], lines=options).report == []
-        assert dedup([[]], lines=options).report == []
-        assert dedup([["one\nline\n"], [""]], lines=options).kept == ["one\nline\n", ""]
+def test_identical_documents(dedup) -> None:  # type: ignore[no-untyped-def]
     same = [{"text": "a\nb", "url": str(i)} for i in range(30)]
     assert dedup([same[:10], same[10:]], lines={}).kept == ["a\nb"]  # one document remains, whose lines no other has
     exact = {"enabled": False}
@@ -141,36 +136,3 @@ def test_a_paragraph_is_a_unit_of_its_own(dedup) -> None:  # type: ignore[no-unt
 def test_options_are_checked() -> None:
     with pytest.raises(ValidationError, match="min_share needs scope: host"):
         LinesConfig(min_share=0.5)
-
-
-def test_ranges_depend_on_the_size_alone(dedup, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    rows = crawl(2)
-    expected = dedup([rows[:30], rows[30:]], lines={"min_count": 4})
-    monkeypatch.setattr(sections, "RANGE_BYTES", 2000)
-    result = dedup([rows[:30], rows[30:]], lines={"min_count": 4})
-    assert len(result.run.plan) > len(expected.run.plan) + 2
-    assert (result.data, result.report) == (expected.data, expected.report)
-    tables = [read_table(r.run.storage, "lines/top.parquet") for r in (expected, result)]
-    assert tables[0].equals(tables[1]) and tables[0].num_rows > 3
-
-
-def test_a_document_of_many_lines_takes_seconds(dedup) -> None:  # type: ignore[no-untyped-def]
-    dedup([["warm", "up"]], lines={"keep": "first"})
-    text = "".join(f"line {i:x} of many\n" if i % 3 else "the same line\n" for i in range(400_000))
-    started = time.process_time()
-    result = dedup([[text, "the same line\nshort"]], minhash={"enabled": False}, lines={"keep": "first", "normalisation": "none"})
-    assert time.process_time() - started < 30
-    assert [row["lines_cut"] for row in result.report] == [133_333, 1] and result.kept[1] == "short"
-
-
-def test_documents_of_one_host_have_one_key() -> None:
-    urls = [
-        "http://a.org/x", "HTTPS://A.org", "http://user:word@a.org?q", "http://a.org#top",  # one host
-        "http://a.org:80/", "http://b.org/http://a.org/", "ftp://[::1]/x", "http://[::1]/y", None, None, "no url", None,
-    ]  # fmt: skip
-    sources = ["s"] * 9 + ["s", "s", "other"]
-    keys = host_keys(pa.table({"url": pa.chunked_array([urls[:5], urls[5:]], pa.string()), "source": sources})).tolist()
-    groups = [[0, 1, 2, 3], [4], [5], [6, 7], [8, 9, 10], [11]]
-    assert [{keys[i] for i in group} for group in groups] == [{keys[group[0]]} for group in groups]
-    assert len(set(keys)) == len(groups)
-    assert len(host_keys(pa.table({"url": pa.array([], pa.string()), "source": pa.array([], pa.string())}))) == 0

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from ccnet_form import ccnet_form
 from datatrove.data import Document
 from datatrove.pipeline.dedup import SentenceDedupFilter, SentenceDedupSignature, SentenceFindDedups
@@ -43,21 +42,6 @@ def keys_of(texts: list[str], how: str, paragraphs: bool, min_chars: int = 1):  
     return unit_keys(data, offsets, np.zeros(len(texts), np.uint64), how, paragraphs, min_chars)  # type: ignore[arg-type]
 
 
-@given(TEXTS, st.sampled_from(sorted(FORMS)), st.booleans(), st.sampled_from([1, 2]))
-def test_keys_are_equal_where_forms_are(lines: list[list[str]], how: str, paragraphs: bool, min_chars: int) -> None:
-    texts = ["\n".join(text) for text in lines]
-    keys, where, fresh, spans = keys_of(texts, how, paragraphs, min_chars)
-    slow = [(i, form(unit, how)) for i, text in enumerate(texts) for unit in units(text, paragraphs) if len(unit.strip()) >= min_chars]
-    assert where.tolist() == [i for i, _ in slow]
-    assert fresh.tolist() == [int(pair not in slow[:place]) for place, pair in enumerate(slow)]
-    by_key = dict(zip(keys.tolist(), (unit for _, unit in slow), strict=True))
-    assert [by_key[key] for key in keys.tolist()] == [unit for _, unit in slow]
-    assert len(by_key) == len({unit for _, unit in slow})
-    content = "".join(texts).encode()
-    found = [(i, form(content[a:b].decode(), how)) for i, (a, b) in zip(where.tolist(), spans.tolist(), strict=True)]
-    assert found == slow
-
-
 def slow_cut(text: str, cut: set[str], how: str, paragraphs: bool) -> str:
     """Removes units from a text: each with the newlines before it; blank units around it are merged into one."""
     parts = re.split("(\n{2,})" if paragraphs else "(\n)", text)
@@ -87,44 +71,6 @@ def test_units_are_cut_with_their_newlines(lines: list[list[str]], how: str, par
     new.validate(full=True)
     assert new.to_pylist() == [slow_cut(text, cut, how, paragraphs) for text in texts]
     assert counts.tolist() == [[sum(i == t for i, _ in found), sum(i == t and u in cut for i, u in found)] for t in range(len(texts))]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("menu\n\nbody\n\nmenu\n", "body"),
-        ("body\n\nmenu\n\nmore", "body\n\nmore"),
-        ("body\nmenu\nmore\n", "body\nmore\n"),
-        ("menu\nmenu", ""),
-        (" \nmenu\n", ""),
-        ("body\nmenu\n\n\nmore", "body\n\n\nmore"),
-        ("no more\n\n\n\nthan this\n", "no more\n\n\n\nthan this\n"),
-    ],
-)
-def test_no_gaps_are_left(text: str, expected: str) -> None:
-    keys, _, _, _ = keys_of(["menu"], "ccnet", False)
-    data, offsets = text_buffers(pa.array([text], pa.large_string()))
-    new, _ = cut_units(data, offsets, np.zeros(1, np.uint64), np.arange(1), "ccnet", False, 1, KeyTable(keys, np.array([-1])))
-    assert new.to_pylist() == [expected]
-
-
-def test_hosts_part_equal_units() -> None:
-    data, offsets = text_buffers(pa.array(["x", "x", "x"], pa.large_string()))
-    keys, _, _, _ = unit_keys(data, offsets, np.array([5, 6, 5], np.uint64), "none", False, 1)
-    assert keys[0] == keys[2] != keys[1]
-
-
-def test_a_table_of_no_units_cuts_nothing_and_a_large_text_works() -> None:
-    text = "a line of a log\n" * 200_000 + "x" * 5_000_000
-    keys, _, fresh, _ = keys_of([text, ""], "words", False)
-    assert len(keys) == 200_001 and fresh.sum() == 2
-    data, offsets = text_buffers(pa.array([text, ""], pa.large_string()))
-    hosts, rows = np.zeros(2, np.uint64), np.arange(2)
-    none = KeyTable(keys[:0], np.zeros(0, np.int64))
-    new, counts = cut_units(data, offsets, hosts, rows, "words", False, 1, none)
-    assert new.to_pylist() == [text, ""] and counts.tolist() == [[200_001, 0], [0, 0]]
-    new, counts = cut_units(data, offsets, hosts, rows, "words", False, 1, KeyTable(keys[:1], np.array([0])))
-    assert new.to_pylist()[0] == "a line of a log\n" + "x" * 5_000_000 and counts[0, 1] == 199_999
 
 
 def datatrove(texts: list[str], folder: Path) -> list[str]:

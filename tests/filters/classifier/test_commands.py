@@ -65,13 +65,11 @@ def test_all_ways_to_name_the_answers_say_the_same(corpusmill, folder: Path, dat
     assert len(set(found)) == 1 and found[0] > 0.8
 
 
-def test_several_labels_at_once_a_table_and_a_page(corpusmill, folder: Path, data: Path, tmp_path: Path) -> None:
+def test_several_labels_at_once(corpusmill, folder: Path, data: Path) -> None:
     columns = ("--label-column", "rude=rude", "--label-column", "spam=spam")
-    code, out, _ = corpusmill("classifier", "evaluate", folder, data, *columns, "--resamples", 20, "--page", tmp_path / "page.html")
+    code, out, _ = corpusmill("classifier", "evaluate", folder, data, *columns, "--resamples", 20)
     text = out.decode()
     assert code == 0 and "rude: yes from 0.4 on" in text and "spam: yes from 0.4 on" in text
-    page = (tmp_path / "page.html").read_text()
-    assert '<h2 id="label-2"><bdi>spam</bdi></h2>' in page
 
 
 def test_score(corpusmill, folder: Path, data: Path, tmp_path: Path) -> None:
@@ -102,10 +100,9 @@ def test_score(corpusmill, folder: Path, data: Path, tmp_path: Path) -> None:
 )
 def test_bad_arguments_are_one_sentence(corpusmill, folder, data, monkeypatch, arguments, sentence) -> None:
     monkeypatch.chdir(data.parent)
-    code, out, error = corpusmill("classifier", "evaluate", folder, *arguments, "--page", "page.html")
+    code, out, error = corpusmill("classifier", "evaluate", folder, *arguments)
     assert (code, out) == (2, b"")
     assert sentence in error and error.count("\n") == 1 and "Traceback" not in error
-    assert not Path("page.html").exists()
 
 
 def test_a_model_that_is_another_one(corpusmill, folder: Path, data: Path, tmp_path: Path) -> None:

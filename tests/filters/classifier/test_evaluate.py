@@ -224,24 +224,24 @@ def test_the_numbers_are_those_of_fasttext_and_scikit_learn(folder: Path, tmp_pa
     lines = write_form("words", pa.array([post["text"] for post in NEW])).to_pylist()
     scores = head.calibration.apply([min(1.0, dict(zip(*model.predict(line, k=-1))).get(YES, 0.0)) for line in lines])
     answers = np.array([post["spam"] for post in NEW])
-    np.testing.assert_allclose(evaluation.scores["spam"], scores, atol=1e-5)
-    found = evaluation.result["labels"]["spam"]
+    found = evaluation["labels"]["spam"]
+    assert found["brier"]["value"] == pytest.approx(brier_score_loss(answers, scores), abs=1e-5)
     assert found["roc_auc"]["value"] == pytest.approx(roc_auc_score(answers, scores), abs=1e-4)
     assert found["at_threshold"]["f1"]["value"] == pytest.approx(f1_score(answers, scores >= 0.4), abs=1e-9)
     assert found["roc_auc"]["value"] > 0.9
-    assert evaluation.result["texts"] == 300 and evaluation.result["in_training"]["texts"] == 0
+    assert evaluation["texts"] == 300 and evaluation["in_training"]["texts"] == 0
     assert set(found["by_length"]) <= {"0 to 49", "50 to 99", "100 to 499"}
-    json.dumps(evaluation.result, allow_nan=False)
+    json.dumps(evaluation, allow_nan=False)
 
 
 def test_texts_that_it_has_learned_from_are_counted_and_can_be_left_out(folder: Path, tmp_path: Path) -> None:
     same = [{**post, "text": post["text"].upper() + "  "} for post in OLD[:30]]  # equal in the form `words`
     sources = [source(tmp_path / "new.jsonl", NEW), source(tmp_path / "old.jsonl", same)]
     evaluation = evaluate_files(folder, sources, resamples=10)
-    assert evaluation.result["in_training"] == {"texts": 30, "of": 330, "by_source": {"old": 30}}
+    assert evaluation["in_training"] == {"texts": 30, "of": 330, "by_source": {"old": 30}}
     left = evaluate_files(folder, sources, unseen=True, resamples=10)
-    assert left.result["texts"] == 300 and left.result["left_out"] == 30
-    assert set(left.result["labels"]["rude"]["by_source"]) == {"new"}
+    assert left["texts"] == 300 and left["left_out"] == 30
+    assert set(left["labels"]["rude"]["by_source"]) == {"new"}
     with pytest.raises(InputError, match="has learned from all 30 texts"):
         evaluate_files(folder, sources[1:], unseen=True)
 
@@ -249,7 +249,7 @@ def test_texts_that_it_has_learned_from_are_counted_and_can_be_left_out(folder: 
 def test_a_classifier_that_does_not_say_what_it_has_seen(tmp_path: Path) -> None:
     folder = write_classifier(tmp_path / "posts", OLD[:80], hashes=False)
     one = source(tmp_path / "new.jsonl", NEW[:40])
-    assert evaluate_files(folder, [one], resamples=10).result["in_training"] is None
+    assert evaluate_files(folder, [one], resamples=10)["in_training"] is None
     with pytest.raises(InputError, match="does not say what it has learned from"):
         evaluate_files(folder, [one], unseen=True)
 
@@ -263,8 +263,8 @@ def test_damaged_hashes_are_one_sentence(tmp_path: Path, content: bytes) -> None
 
 def test_partial_answers(folder: Path, tmp_path: Path) -> None:
     rows = [{**post, "spam": None if number % 2 else post["spam"]} for number, post in enumerate(NEW)]
-    found = evaluate_files(folder, [source(tmp_path / "half.jsonl", rows)], resamples=10).result["labels"]
+    found = evaluate_files(folder, [source(tmp_path / "half.jsonl", rows)], resamples=10)["labels"]
     assert found["rude"]["unknown"] == 0 and found["rude"]["examples"] == 300
     assert found["spam"]["unknown"] == 150 and found["spam"]["examples"] == 150
-    only = evaluate_files(folder, [source(tmp_path / "rude.jsonl", NEW, label_columns={"rude": "rude"})], resamples=10).result
+    only = evaluate_files(folder, [source(tmp_path / "rude.jsonl", NEW, label_columns={"rude": "rude"})], resamples=10)
     assert list(only["labels"]) == ["rude"] and only["not_asked"] == ["spam"]

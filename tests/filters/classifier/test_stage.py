@@ -29,7 +29,7 @@ from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 
-HELPER = Path(__file__).resolve().parents[2] / "helpers" / "killed_filter.py"
+HELPER = Path(__file__).resolve().parents[2] / "helpers" / "killed_stage.py"
 SHORT = {"gopher_quality": {"preset": "gopher-paper"}}
 OFF = [
     "gopher_long_doc",

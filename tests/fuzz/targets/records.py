@@ -48,8 +48,8 @@ def fuzz(data: bytes) -> None:
     if packed:
         content = COMPRESS[dims.removesuffix("-frames")](content)
 
-    def read(start: int = 0, end: int = len(content), by_hand: bool = False) -> list[Record | Gap]:
-        return list(read_records(io.BytesIO(content), format, dims, start, end, LIMIT, by_hand))
+    def read(start: int = 0, end: int = len(content), without_fastwarc: bool = False) -> list[Record | Gap]:
+        return list(read_records(io.BytesIO(content), format, dims, start, end, LIMIT, without_fastwarc))
 
     parts = read()
     for part in parts:
@@ -59,6 +59,6 @@ def fuzz(data: bytes) -> None:
             (part.url or "").encode()  # goes into columns, which hold UTF-8
     if dims == "plain":
         assert all(a.offset + a.length <= b.offset or a.offset == b.offset for a, b in pairwise(parts)), "parts overlap"
-        assert read(by_hand=True) == parts, "FastWARC and the walk by hand disagree"
+        assert read(without_fastwarc=True) == parts, "FastWARC and the walk by hand disagree"
         cuts = sorted({0, len(content), *(part.offset for part in parts[:8])})
         assert [part for a, b in pairwise(cuts) for part in read(a, b)] == parts, f"cuts at {cuts} change what is read"

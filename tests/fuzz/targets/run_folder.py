@@ -19,7 +19,6 @@ PROGRESS = {
     "corpusmill": "0",
     "host": "h",
     "process": 1,
-    "dry_run": False,
     "began": "2026-01-01T00:00:00.000+00:00",
     "ended": None,
     "failure": None,

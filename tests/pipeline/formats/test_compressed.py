@@ -51,3 +51,9 @@ def test_a_damaged_gzip_stream_gives_everything_before_the_damage() -> None:
     assert found.fault == "corrupt"
     sound = zlib.decompressobj(31).decompress(bytes(content[:place]))
     assert out.startswith(sound) and len(sound) > len(TEXT) // 3
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+def test_rubbish_behind_the_last_member_is_a_fault(kind: str) -> None:
+    found = stream(kind, compress(kind, TEXT) + b"rubbish")
+    assert found.read() == TEXT and found.fault == "corrupt"

@@ -241,6 +241,12 @@ def test_memory_is_asked_for_only_where_a_node_has_so_much(nodes: list[tuple[int
     assert memory_of_actor(told, 900) == placed and memory_of_actor(told, 0) == 0
 
 
+def test_gpus_are_no_part_of_a_tasks_identity(stages: Any, tmp_path: Path, inputs: list[str]) -> None:
+    run(stages, InlineEngine(), tmp_path / "one", inputs, gpus=1.0)
+    run(stages, InlineEngine(), tmp_path / "none", inputs)
+    assert contents(tmp_path / "one") == contents(tmp_path / "none")
+
+
 def node(cpus: float, gpus: float = 0) -> dict:
     return {"Alive": True, "Resources": {"CPU": cpus, "memory": 1e9, **({"GPU": gpus} if gpus else {})}}
 

@@ -5,11 +5,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import living
 import psutil
 import pytest
 
+from corpusmill.pipeline.on_ray import engine as on_ray
 from corpusmill.pipeline.on_ray.engine import RayEngine
 
 #: Seconds in which processes started by a raylet notice its end. One second is usual; a worker that is just starting on a busy machine
@@ -53,6 +55,18 @@ def test_nobody_gets_in_without_its_token(tmp_path: Path) -> None:
         assert said == ["in with 1 CPU\n", "", ""] and all(process.returncode for process in theirs)
         owner.stdin.close()
     assert owner.returncode == 0
+
+
+def test_a_run_of_its_own_makes_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())  # the real one would keep this token for later tests
+    monkeypatch.setattr(on_ray, "_start", lambda ray, workers: None)
+    tokens = set()
+    for _ in range(2):
+        RayEngine(1)._connected()
+        tokens.add(os.environ.pop("RAY_AUTH_TOKEN"))
+    assert len(tokens) == 2 and all(len(bytes.fromhex(token)) == 32 for token in tokens)
 
 
 def test_closing_leaves_no_process(engine: RayEngine) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from datatrove.utils.word_tokenizers import SpaCyTokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.spacy_rules import RUN, SPACE, spacy_rules, units
-from corpusmill.pipeline.text.spacy_tokens import mark_tokens
+from corpusmill.pipeline.text.spacy_tokens import MOST_QUESTIONS, KnownChunks, mark_tokens
 
 REFERENCE = SpaCyTokenizer("en")
 EXCEPTIONS = sorted(spacy_rules().tokenizer.rules)  # emoticons, abbreviations, contractions
@@ -89,6 +90,27 @@ def test_real_documents(shared_data: Path) -> None:
     assert tokens(texts) == [REFERENCE.word_tokenize(text) for text in texts]
 
 
+def test_a_small_table_gives_the_same(shared_data: Path) -> None:
+    """The small table evicts entries all the time, which must change nothing."""
+    texts = [json.loads(line)["text"] for line in (shared_data / "text/c4_demo.jsonl").open()][:20]
+    data, offsets = text_buffers(pa.array(texts, pa.large_string()))
+    expected = mark_tokens(data, offsets[:-1], offsets[1:])
+    small = KnownChunks(most=2 * MOST_QUESTIONS + 100)
+    for start in range(0, 20, 5):
+        some = slice(start, start + 5)
+        marks = np.zeros(len(data), np.uint8)
+        small.mark(data, offsets[:-1][some], offsets[1:][some], marks)
+        assert np.array_equal(marks[offsets[start] : offsets[start + 5]], expected[offsets[start] : offsets[start + 5]])
+    large = KnownChunks()
+    large.mark(data, offsets[:-1], offsets[1:], np.zeros(len(data), np.uint8))
+    assert small.asked > large.asked
+
+
+def test_a_word_on_which_spacy_fails_the_second_time() -> None:
+    assert tokens(["IS_ALPHA"]) == [["IS_ALPHA"]]
+    assert tokens(["(IS_ALPHA, IS_ALPHA-b. x"]) == [["(", "IS_ALPHA", ",", "IS_ALPHA", "-", "b.", "x"]]
+
+
 def test_chunks_that_differ_in_a_nul() -> None:
     assert tokens(["1a# \x001a$ \x00\x001a# a.bc \0a.bc"]) == [REFERENCE.word_tokenize("1a# \x001a$ \x00\x001a# a.bc \0a.bc")]
 
@@ -102,6 +124,7 @@ def test_long_chunks() -> None:
     assert found[5] == list(units(long[5], spacy_rules().kinds))
 
 
+@pytest.mark.long
 def test_the_rules_load_without_torch() -> None:
     code = "import sys; from corpusmill.pipeline.text.spacy_rules import spacy_rules; spacy_rules(); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

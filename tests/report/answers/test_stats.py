@@ -17,7 +17,7 @@ import pytest
 from built_run import report, write_run
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.answers.stats import QUANTILES, Spread, read_columns, read_groups
+from corpusmill.report.answers.stats import QUANTILES, Spread, read_columns
 from corpusmill.report.query.run import open_run
 
 
@@ -103,41 +103,10 @@ def test_all_columns_are_of_the_same_shards(run_folder: Path, tmp_path: Path, mo
         same(found.dropped, rest.loc[~rest["kept"], found.name])
 
 
-@pytest.mark.parametrize(("stage", "by"), [("dedup", "language"), ("ingest", "source")])
-def test_sums_by_a_property(run_folder: Path, stage: str, by: str) -> None:
-    """The property may be one that only another stage's report has, joined by id; tokens come from the index of the token shards."""
-    _, groups = read_groups(open_run(str(run_folder)), stage, by)
-    table = frame(run_folder, stage)
-    if by not in table:
-        other = frame(run_folder, "filter" if by == "language" else "ingest")[["id", by]]
-        table = table.merge(other.drop_duplicates("id"), on="id", how="left")
-    index = pd.concat(pd.read_parquet(run_folder / f"tokens/{split}/tokens-00000.index.parquet") for split in ("train", "validation"))
-    tokens = index[["id", "tokens"]].merge(table[["id", by]], on="id").groupby(by)["tokens"].sum()
-    expected = {
-        value: (len(part), part["kept"].sum(), part["chars_in"].sum(), part["chars_out"].sum(), tokens.get(value, 0))
-        for value, part in table.groupby(by)
-    }
-    assert {g.value: (g.documents, g.kept, g.characters_in, g.characters_out, g.tokens) for g in groups} == expected and len(expected) == 2
-    assert [g.documents for g in groups] == sorted((g.documents for g in groups), reverse=True)
-
-
-def test_sums_by_rule(run_folder: Path, odd: Path) -> None:
-    _, groups = read_groups(open_run(str(run_folder)), "filter", "rule")
-    failed = frame(run_folder, "filter")["failed"]
-    rules = ("short", "symbols", "language", "never")
-    expected = {rule: (sum(rule in names for names in failed), sum(list(names) == [rule] for names in failed)) for rule in rules}
-    assert {g.value: (g.documents, g.alone) for g in groups} == expected and expected["never"] == (0, 0)
-    _, (twice,) = read_groups(open_run(str(odd)), "filter", "rule")
-    assert (twice.value, twice.documents) == ("r", 168)  # a rule that is named twice in a row counts once
-
-
-def test_a_property_that_no_stage_has(odd: Path, corpusmill) -> None:
+def test_columns_and_stages_that_are_not_there(odd: Path, corpusmill) -> None:
     for arguments, words in (
-        (("--by", "language"), "no stage of this run has the column 'language'"),
-        (("--by", "nothing"), "expected one of language, source, host, rule"),
         (("--column", "id"), "no column 'id' holds numbers"),
         (("--stage", "dedup"), "the stage 'dedup' has no report"),
-        (("--column", "whole", "--by", "host"), "exclude each other"),
     ):
         code, out, err = corpusmill("stats", odd, *arguments)
         assert code == 2 and not out and words in err
@@ -145,7 +114,7 @@ def test_a_property_that_no_stage_has(odd: Path, corpusmill) -> None:
 
 def test_the_terminal(corpusmill, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    for arguments in ((), ("--by", "language"), ("--by", "rule")):
+    for arguments in ((), ("--stage", "dedup")):
         code, out, _ = corpusmill("stats", run_folder, *arguments)
         assert code == 0 and all(len(line) <= 80 for line in out.decode().splitlines())
     _, out, _ = corpusmill("stats", run_folder, "--column", "words")

@@ -25,7 +25,7 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.answers.choose import Choice
 from corpusmill.report.answers.sample import Draw, draw_samples
 from corpusmill.report.answers.why_change import change
-from corpusmill.report.explore.asked import Thresholds, read
+from corpusmill.report.explore.parameters import Thresholds, read
 from corpusmill.report.explore.thresholds import recipe_lines
 from corpusmill.report.page.html import render_body
 from corpusmill.report.queries.rules import shares_moved

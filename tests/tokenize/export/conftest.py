@@ -53,13 +53,12 @@ class Run:
 
 
 @pytest.fixture(scope="session")
-def real_run(tmp_path_factory, publish_documents, make_documents, execute, english, foreign) -> Run:
+def real_run(tmp_path_factory, publish_run, make_documents, execute, english, foreign) -> Run:
     """Makes a run of real text in 95 languages and English, a document without a URL and one of a single letter; several shards."""
-    run = Storage(str(tmp_path_factory.mktemp("export") / "run"))
     table = make_documents([*english[:200], "", *foreign, "a", "".join(english[200:230])])
     urls = table["url"].to_pylist()
     table = table.set_column(1, table.schema.field("url"), pa.array([None, *urls[1:]]))
-    publish_documents(run, [table.slice(0, 90), table.slice(90)])
+    run = publish_run([table.slice(0, 90), table.slice(90)], tmp_path_factory.mktemp("export") / "run")
     execute(run, TokenizerStage(TokenizerStage.Config(vocab_size=600)))
     execute(run, TokensStage(TokensStage.Config(shard_tokens=60_000, validation_share=0.1)))
     return Run(run.root)
@@ -75,16 +74,6 @@ def wide_run(tmp_path_factory, real_run) -> Run:
         shards = [[np.append(random.integers(4, 200_000, size - 1), 0) for size in documents] for documents in sizes]
         write_token_set(folder / "tokens" / split, shards, 200_000, sha256, split=split)
     return Run(str(folder))
-
-
-@pytest.fixture(scope="session")
-def make_shards() -> Callable[..., None]:
-    """Makes token shards of given documents: `make_shards(folder, split, shards, vocabulary_size, tokenizer_sha256)`."""
-
-    def make(folder: Path, split: str, shards: list[list[npt.NDArray[Any]]], vocabulary_size: int, tokenizer_sha256: str) -> None:
-        write_token_set(folder, shards, vocabulary_size, tokenizer_sha256, split=split)
-
-    return make
 
 
 @pytest.fixture(params=["16 bits", "32 bits"])

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from corpusmill.tokenize.export.row_files import ShardFiles, array_head, document_samples
+from corpusmill.tokenize.export.row_files import ShardFiles, document_samples
 
 SPLITS = ("train", "validation")
 #: Output of mosaicml-streaming 0.13.0's MDSWriter for DOCUMENTS with size_limit=1500 (columns id, url: str; tokens: ndarray:uint16).
@@ -36,11 +36,6 @@ def test_the_bytes_are_those_of_mds_writer(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == written
 
 
-@pytest.mark.parametrize("size, head", [(1, b"\4\1"), (255, b"\4\xff"), (256, b"\5\0\1"), (65535, b"\5\xff\xff"), (65536, b"\6\0\0\1\0")])
-def test_sizes_take_as_few_bytes_as_they_can(size, head):
-    assert array_head(size) == head
-
-
 def test_a_sample_above_the_limit_is_a_shard_of_its_own(tmp_path):
     files = ShardFiles(tmp_path, {"tokens": "bytes"}, size_limit=500)
     for sample in (bytes(600), bytes(10), bytes(900), bytes(10)):
@@ -50,20 +45,6 @@ def test_a_sample_above_the_limit_is_a_shard_of_its_own(tmp_path):
     assert [shard["samples"] for shard in index["shards"]] == [1, 1, 1, 1]
     for shard in index["shards"]:
         assert (tmp_path / shard["raw_data"]["basename"]).stat().st_size == shard["raw_data"]["bytes"]
-
-
-def test_streaming_dataset_reads_every_document(streaming, any_run, exported):
-    folder = exported(any_run, "mds")
-    for split in SPLITS:
-        documents = any_run.documents(split)
-        data = streaming.StreamingDataset(local=str(folder / split), batch_size=1, shuffle=False)
-        assert len(data) == len(documents)
-        for number, document in enumerate(documents):
-            sample = data[number]
-            assert (sample["id"], sample["url"]) == (document.id, document.url or "")
-            assert sample["tokens"].dtype == document.ids.dtype and np.array_equal(sample["tokens"], document.ids)
-        assert [sample["id"] for sample in data] == [document.id for document in documents]
-        streaming.base.util.clean_stale_shared_memory()
 
 
 def test_mds_writer_writes_the_same_bytes(streaming, any_run, exported, tmp_path):
@@ -76,22 +57,3 @@ def test_mds_writer_writes_the_same_bytes(streaming, any_run, exported, tmp_path
                 writer.write({"id": document.id, "url": document.url or "", "tokens": document.ids})
         theirs, ours = ({path.name: path.read_bytes() for path in place.iterdir()} for place in (tmp_path / split, folder / split))
         assert theirs == ours
-
-
-@pytest.mark.parametrize("length", [64, 300])
-def test_sequences_are_windows_of_the_shards(streaming, any_run, exported, tmp_path, length):
-    folder = exported(any_run, "mds", sequence_length=length)
-    for split in SPLITS:
-        shards = any_run.shards(split)
-        data = streaming.StreamingDataset(local=str(folder / split), batch_size=1, shuffle=False)
-        assert len(data) == -(-shards.total // length)
-        with streaming.MDSWriter(
-            columns={"position": "int", "tokens": f"ndarray:{shards.dtype.name}"}, out=str(tmp_path / split)
-        ) as writer:
-            for number, start in enumerate(range(0, shards.total, length)):
-                wanted, sample = shards.window(start, min(length, shards.total - start)), data[number]
-                assert sample["position"] == start and np.array_equal(sample["tokens"], wanted)
-                writer.write({"position": start, "tokens": wanted})
-        theirs, ours = ({path.name: path.read_bytes() for path in place.iterdir()} for place in (tmp_path / split, folder / split))
-        assert theirs == ours
-        streaming.base.util.clean_stale_shared_memory()

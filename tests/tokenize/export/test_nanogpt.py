@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from token_sets import write_token_set
 from tokenizers import Tokenizer
 
 from corpusmill.pipeline.errors import InputError
@@ -27,14 +28,6 @@ def test_batches_of_nanogpts_loader_are_windows_of_the_shards(real_run, exported
             assert torch.equal(y[:-1], x[1:]) and int(y[-1]) == int(shards.window(start + block, 1)[0])
 
 
-def test_documents_end_with_end_of_text(real_run, exported):
-    data = np.memmap(exported(real_run, "nanogpt") / "train.bin", dtype=np.uint16, mode="r")
-    parts = np.split(data, np.flatnonzero(data == 0) + 1)
-    documents = real_run.documents("train")
-    assert len(parts) == len(documents) + 1 and len(parts[-1]) == 0
-    assert all(np.array_equal(part, document.ids) for part, document in zip(parts, documents))
-
-
 def test_meta_tells_the_vocabulary_and_its_texts(real_run, exported):
     folder = exported(real_run, "nanogpt")
     meta = pickle.loads((folder / "meta.pkl").read_bytes())  # noqa: S301 as train.py does
@@ -47,19 +40,13 @@ def test_meta_tells_the_vocabulary_and_its_texts(real_run, exported):
     assert "".join(meta["itos"][number] for number in ids) == prompt == tokenizer.decode(ids)
 
 
-def test_a_vocabulary_of_more_than_16_bits_is_refused(wide_run, exported, tmp_path):
-    with pytest.raises(InputError, match=r"a vocabulary of 200,000 does not fit the format nanogpt.*megatron"):
-        exported(wide_run, "nanogpt")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("size", [65_535, 65_536])
-def test_the_largest_vocabulary_of_16_bits(make_shards, real_run, tmp_path, size):
+def test_the_largest_vocabulary_of_16_bits(real_run, tmp_path, size):
     tokenizer = Path(real_run.folder, "tokenizer", "tokenizer.json").read_bytes()
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "tokenizer" / "tokenizer.json").write_bytes(tokenizer)
     ids = np.append(np.arange(size - 1, 0, -1), 0)
-    make_shards(tmp_path / "tokens" / "train", "train", [[ids]], size, hashlib.sha256(tokenizer).hexdigest())
+    write_token_set(tmp_path / "tokens" / "train", [[ids]], size, hashlib.sha256(tokenizer).hexdigest())
     if size > 65_535:
         with pytest.raises(InputError, match="a vocabulary of 65,536 does not fit the format nanogpt"):
             export(str(tmp_path), "nanogpt", str(tmp_path / "out"), ("train",))

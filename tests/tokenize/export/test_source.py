@@ -1,11 +1,10 @@
 """Tests stretches: whole documents in their order, none lost, and no stretch too long unless it is a single document."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from token_sets import write_token_set
 
-from corpusmill.pipeline.errors import InputError
 from corpusmill.tokenize.export.source import SplitSource
 
 
@@ -14,11 +13,11 @@ from corpusmill.tokenize.export.source import SplitSource
     st.integers(1, 60),
     st.sampled_from([5_000, 100_000]),
 )
-def test_stretches_are_the_documents_in_order(tmp_path_factory, make_shards, sizes, most, vocabulary):
+def test_stretches_are_the_documents_in_order(tmp_path_factory, sizes, most, vocabulary):
     folder = tmp_path_factory.mktemp("shards")
     random = np.random.default_rng(most)
     shards = [[random.integers(0, vocabulary, size) for size in documents] for documents in sizes]
-    make_shards(folder, "train", shards, vocabulary, "0" * 64)
+    write_token_set(folder, shards, vocabulary, "0" * 64)
     source, found = SplitSource(str(folder), "train", "0" * 64), []
     for stretch in source.all_stretches(most):
         assert len(stretch.tokens) <= most or len(stretch.counts) == 1
@@ -28,29 +27,3 @@ def test_stretches_are_the_documents_in_order(tmp_path_factory, make_shards, siz
     assert [name for ids, _ in found for name in ids] == names
     read = [ids.tolist() for _, documents in found for ids in documents]
     assert read == [ids.tolist() for documents in shards for ids in documents]
-
-
-@given(st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=12), min_size=1, max_size=4), st.integers(1, 90))
-def test_sequences_are_the_split_cut_at_one_length(tmp_path_factory, make_shards, sizes, length):
-    folder, random = tmp_path_factory.mktemp("shards"), np.random.default_rng(length)
-    shards = [[random.integers(0, 5_000, size) for size in documents] for documents in sizes]
-    make_shards(folder, "train", shards, 5_000, "0" * 64)
-    stream = np.concatenate([ids for documents in shards for ids in documents])
-    found = list(SplitSource(str(folder), "train", "0" * 64).sequences(length))
-    assert [row.tolist() for batch in found for row in batch.tokens] == [
-        stream[at : at + length].tolist() for at in range(0, len(stream), length)
-    ]
-    assert [at for batch in found for at in batch.positions.tolist()] == list(range(0, len(stream), length))
-
-
-def test_one_shard_is_held_at_a_time(make_shards, tmp_path):
-    make_shards(tmp_path, "train", [[np.arange(9)], [np.arange(5)], [np.arange(7)]], 100, "0" * 64)
-    source = SplitSource(str(tmp_path), "train", "0" * 64)
-    held = [(list(source.shards._tokens), list(source.shards._indexes)) for _ in source.all_stretches()]
-    assert held == [([number], [number]) for number in range(3)]
-
-
-def test_another_tokenizer_is_refused(make_shards, tmp_path):
-    make_shards(tmp_path, "train", [[np.arange(9)]], 100, "0" * 64)
-    with pytest.raises(InputError, match="made by another tokenizer"):
-        SplitSource(str(tmp_path), "train", "1" * 64)

@@ -1,14 +1,37 @@
-"""Tests the representatives of clusters, and the similarity that decides."""
+"""Tests groups of candidates, the representatives of clusters, and the similarity that decides."""
 
+import networkx
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmill.dedup.clusters import Evidence, choose_representatives, least_equal, shared, similarity
+from corpusmill.dedup.candidates import NEAR, connect
+from corpusmill.dedup.clusters import Evidence, choose_representatives, similarity
 
 COUNT, BUCKETS = 9, 6
 MEMBERS = st.lists(st.tuples(st.integers(0, BUCKETS - 1), st.integers(0, COUNT - 1)), max_size=30, unique=True).map(sorted)
 NO_LIMIT = 1000
+FILES = st.lists(MEMBERS, max_size=3)
+
+
+def arrays(files: list[list[tuple[int, int]]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(table[:, 0], table[:, 1]) for table in (np.array(file, np.int64).reshape(-1, 2) for file in files)]
+
+
+@settings(deadline=None, max_examples=200)
+@given(FILES, FILES)
+def test_groups_are_the_components_of_the_graph(copies: list[list[tuple[int, int]]], near: list[list[tuple[int, int]]]) -> None:
+    graph = networkx.Graph()
+    graph.add_nodes_from(range(COUNT))
+    graph.add_edges_from(((number, star), document) for number, file in enumerate([*copies, *near]) for star, document in file)
+    expected = {}
+    for part in networkx.connected_components(graph):
+        documents = [node for node in part if isinstance(node, int)]
+        expected |= dict.fromkeys(documents, min(documents, default=-1))
+    root, flags = connect(COUNT, arrays(copies), arrays(near))
+    assert root.tolist() == [expected[document] for document in range(COUNT)]
+    assert set(np.flatnonzero(flags)) == {document for file in [*copies, *near] for _, document in file}
+    assert set(np.flatnonzero(flags & NEAR)) == {document for file in near for _, document in file}
 
 
 def by_signatures(signatures: np.ndarray, threshold: float) -> Evidence:
@@ -65,54 +88,6 @@ def test_representatives_are_what_the_slow_greedy_finds(members, order, seed, th
     assert limited == slow_limited
 
 
-SETS = st.lists(st.frozensets(st.integers(0, 7), min_size=1, max_size=6), min_size=COUNT, max_size=COUNT)
-
-
-@settings(deadline=None, max_examples=100)
-@given(SETS, st.permutations(range(COUNT)), st.sampled_from([0.5, 0.8, 1.0]))
-def test_under_containment_what_goes_is_contained_in_what_stays(sets: list[frozenset[int]], order: list[int], threshold: float) -> None:
-    hashes = np.array([h for s in sets for h in sorted(s)], np.uint64)
-    ends = np.cumsum([0, *map(len, sets)])
-    bounds, every = np.stack([ends[:-1], ends[1:]], axis=1), np.ones(COUNT, bool)
-    evidence = Evidence(np.zeros((COUNT, 1), np.uint32), hashes, bounds, every, every, np.zeros(COUNT, bool), 0, threshold, True)
-    own: list[set[int]] = [{0}] * COUNT
-    *found, _ = choose_representatives(np.array(order), *flat(own), NO_LIMIT, NO_LIMIT, 0, evidence)
-    expected, _ = slow_representatives(order, own, lambda a, b: len(sets[a] & sets[b]) / len(sets[a]), threshold, NO_LIMIT, NO_LIMIT, 0)
-    assert [column.tolist() for column in found] == expected
-
-
-def test_a_bucket_is_compared_up_to_its_limit() -> None:
-    evidence = by_signatures(np.array([[1], [2], [3], [3]], np.uint32), 1.0)
-    arguments = (np.arange(4), np.zeros(4, np.int64), np.arange(5), 1)
-    representative, _, _, limited = choose_representatives(*arguments, 2, NO_LIMIT, 0, evidence)
-    assert representative.tolist() == [0, 1, 2, 3] and limited == 1
-    representative, _, _, limited = choose_representatives(*arguments, 3, NO_LIMIT, 0, evidence)
-    assert representative.tolist() == [0, 1, 2, 2] and limited == 0
-
-
-def test_a_text_without_a_set_is_compared_by_its_signature() -> None:
-    signatures = np.array([[1, 2, 3, 4], [1, 2, 3, 9], [1, 2, 3, 4]], np.uint32)
-    hashes = np.array([1, 2, 1, 2, 3], np.uint64)
-    have, bounds = np.array([True, True, False]), np.array([[0, 2], [2, 5], [0, 0]])
-    evidence = Evidence(signatures, hashes, bounds, have, have, np.zeros(3, bool), 0, 0.5, False)
-    representative, value, _, _ = choose_representatives(
-        np.arange(3), np.zeros(3, np.int64), np.arange(4), 1, NO_LIMIT, NO_LIMIT, 0, evidence
-    )
-    assert representative.tolist() == [0, 0, 0] and value.tolist() == [1.0, 2 / 3, 1.0]
-
-
-def test_sets_that_are_not_made_are_asked_for() -> None:
-    signatures = np.array([[1, 2, 3, 4], [1, 2, 3, 9], [9, 9, 9, 9]], np.uint32)
-    every, wanted = np.ones(3, bool), np.zeros(3, bool)
-    made = np.array([True, False, False])
-    evidence = Evidence(signatures, np.array([1, 2], np.uint64), np.array([[0, 2], [0, 0], [0, 0]]), every, made, wanted, 2, 0.5, False)
-    representative, value, _, _ = choose_representatives(
-        np.arange(3), np.zeros(3, np.int64), np.arange(4), 1, NO_LIMIT, NO_LIMIT, 0, evidence
-    )
-    assert wanted.tolist() == [False, True, False]  # the third is decided by its signature
-    assert representative.tolist() == [0, 0, 2] and value.tolist() == [1.0, 0.75, 1.0]
-
-
 HASH_SETS = st.frozensets(st.integers(0, 30), min_size=1, max_size=12)
 
 
@@ -129,15 +104,3 @@ def evidence(sets: list[frozenset[int]], threshold: float, containment: bool) ->
 def test_similarity_is_that_of_the_sets(a: frozenset[int], b: frozenset[int], threshold: float, containment: bool) -> None:
     expected = len(a & b) / (len(a) if containment else len(a | b))
     assert similarity(0, 1, evidence([a, b], threshold, containment)) == (expected if expected >= threshold else -1)
-
-
-@settings(deadline=None)
-@given(HASH_SETS, HASH_SETS)
-def test_shared_counts_the_common_members(a: frozenset[int], b: frozenset[int]) -> None:
-    assert shared(np.array(sorted(a), np.uint64), np.array(sorted(b), np.uint64)) == len(a & b)
-
-
-def test_signatures_alone_decide_only_what_is_far_below_the_threshold() -> None:
-    assert least_equal(0.75, 112) == 71  # .75 less three standard errors of .041
-    assert least_equal(1.0, 112) == 112
-    assert least_equal(0.05, 112) == 0

@@ -1,4 +1,4 @@
-"""Checks the parameters of a request. A bad request raises `Unfit` with a sentence for the user."""
+"""Checks the parameters of a request. A bad request raises `BadRequest` with a sentence for the user."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
@@ -16,7 +16,7 @@ REPEATED = ("rule",)
 MOST = 100  # ranges or thresholds in a request, at most
 
 
-class Unfit(Exception):
+class BadRequest(Exception):
     """A request that can't be answered; the message says why. `status` is the HTTP status."""
 
     def __init__(self, message: str, status: int = 422):
@@ -84,27 +84,27 @@ Model = TypeVar("Model", bound=Asked)
 
 
 def read(model: type[Model], parameters: Iterable[tuple[str, str]]) -> Model:
-    """Reads the parameters of a request as `model`. Raises Unfit where one is unknown, given twice, or has a bad value."""
+    """Reads the parameters of a request as `model`. Raises BadRequest where one is unknown, given twice, or has a bad value."""
     given: dict[str, Any] = {}
     for name, value in parameters:
         kind, dot, rest = name.partition(".")
         if dot and DYNAMIC.get(kind) in model.model_fields:
             place, key = given.setdefault(DYNAMIC[kind], {}), rest
         elif dot or name in DYNAMIC.values():
-            raise Unfit(f"There is no parameter {shown(name)}.")
+            raise BadRequest(f"There is no parameter {shown(name)}.")
         elif name in REPEATED:
             given[name] = (*given.get(name, ()), value)
             continue
         else:
             place, key = given, name
         if key in place:
-            raise Unfit(f"The parameter {shown(name)} is given twice.")
+            raise BadRequest(f"The parameter {shown(name)} is given twice.")
         place[key] = value
     try:
         return model.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise Unfit(_sentence(first)) from error
+        raise BadRequest(_sentence(first)) from error
 
 
 def _sentence(error: Any) -> str:
