@@ -29,8 +29,8 @@ from corpusmill.pipeline.shards import batches_stream, iter_tables, read_table
 from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 
-#: Keys that one task sorts. A key takes 24 bytes, and its place in the order about as many.
-TASK_KEYS = 6_000_000
+#: Keys that one task sorts, at most. Where all keys are shared, a key takes about 120 bytes.
+TASK_KEYS = 2_500_000
 
 GROUPS = pa.schema(
     [

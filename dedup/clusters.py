@@ -129,7 +129,8 @@ def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: 
     """Returns `(documents, group)`: the documents of a shard that have a candidate, and the group of each (ascending).
 
     `groups` is the file of groups, in which the shard has the number `shard`. The table has the columns of the signatures, and `row`,
-    `near` (whether the document is in a bucket), `shard_number` and `text` (null where `near` is false or `texts` is not given).
+    `near` (whether the document is in a bucket), `shard_number` and `text`. `signature` and `text`, which take most of the memory, are
+    null where `near` is false; `text` also where `texts` is not given.
     """
     with open_batches(run, groups) as reader:
         members = pa.Table.from_batches([reader.get_batch(shard)])
@@ -137,18 +138,26 @@ def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: 
     order = np.argsort(group, kind="stable")
     with open_parquet(*located(run, signatures)) as file:
         schema = file.schema_arrow.remove_metadata()
+    has_signatures = "signature" in schema.names
+    if has_signatures:
+        schema = schema.remove(schema.get_field_index("signature"))
     table = pa.concat_tables([schema.empty_table(), *read_rows(run, signatures, rows, schema.names)])
     table = table.append_column("row", members["row"]).append_column("near", members["near"])
     table = table.append_column(NUMBER, pa.array(np.full(len(rows), shard, np.int32)))
     in_order = (np.diff(order) == 1).all()
     table = table if in_order else table.take(pa.array(order))
-    if texts is None:
-        return table.append_column("text", pa.nulls(len(rows), pa.large_string())), group[order]
-    found = [column for part in read_rows(run, texts, rows[near], ["text"]) for column in part["text"].cast(pa.large_string()).chunks]
-    column = pa.chunked_array(found, pa.large_string())
-    if not (in_order and near.all()):  # else the texts read are the column as it is
-        column = column.take(pa.array((np.cumsum(near) - 1)[order], mask=~near[order]))
-    return table.append_column("text", column), group[order]
+
+    def column_of_near(path: str, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+        found = [column for part in read_rows(run, path, rows[near], [name]) for column in part[name].cast(kind).chunks]
+        column = pa.chunked_array(found, kind)
+        if in_order and near.all():
+            return column
+        return column.take(pa.array((np.cumsum(near) - 1)[order], mask=~near[order]))
+
+    if has_signatures:
+        table = table.append_column("signature", column_of_near(signatures, "signature", pa.large_binary()))
+    text = pa.nulls(len(rows), pa.large_string()) if texts is None else column_of_near(texts, "text", pa.large_string())
+    return table.append_column("text", text), group[order]
 
 
 class ClusterWorker(Worker):
@@ -172,10 +181,12 @@ class ClusterWorker(Worker):
         new = entry == None if self.params["fixed"] else np.zeros(len(entry), bool)  # noqa: E711 - an array of names
         verdicts, limited = self._judge(table, new)
         rows = cluster_table(table, shard, entry, verdicts, self.config.by)
-        earlier = rows["entry"].is_valid()
-        files = {f"{task.key}.parquet": rows.filter(pc.invert(earlier)).drop_columns(["entry"])}
+        files = {}
         if any(read_list(self.run, task.inputs[0]).params["entries"]):
+            earlier = rows["entry"].is_valid()
             files[f"{task.key.replace('clusters', 'earlier')}.parquet"] = rows.filter(earlier).cast(EARLIER)
+            rows = rows.filter(pc.invert(earlier))
+        files = {f"{task.key}.parquet": rows.drop_columns(["entry"]), **files}
         return Output(files, rows_in=table.num_rows, counts={"limited": int(limited)})
 
     def _read(self, task: Task) -> tuple[pa.Table, npt.NDArray[np.object_], npt.NDArray[np.object_]]:
@@ -271,7 +282,9 @@ class ClusterWorker(Worker):
             return representative, similarity, known, full, 0
         order = np.argsort(rank[best[nodes]])
         forced = int((~later[best[nodes]]).sum()) if self.params["fixed"] else 0
-        signatures = fixed_binary(table["signature"], np.dtype(f"u{self.config.minhash.bits // 8}"))[row[nodes]]
+        rows, width = self.params["bands"] * self.params["rows"], self.config.minhash.bits // 8
+        taken = table["signature"].take(pa.array(row[nodes])).cast(pa.binary(rows * width))
+        signatures = fixed_binary(taken, np.dtype(f"u{width}"))
         fewest = 0 if self.config.similarity == "containment" else least_equal(self.config.threshold, signatures.shape[1])
         sets = ShingleSets(self.shingler, table["text"], row[nodes])
         found = find_representatives(self.config, self.params["bands"], self.params["rows"], signatures, sets, order, forced, fewest)
