@@ -50,7 +50,7 @@ def test_a_long_document_beside_short_ones(dedup) -> None:  # type: ignore[no-un
     assert result.report[0]["similarity"] == (30_000 - 4) / (30_001 - 4)
 
 
-PATTERNS = ["signatures/*.parquet", "keys/*.url.arrow", "candidates/buckets-*", "gathered/*", "clusters/part-*", "report/*"]
+PATTERNS = ["signatures/*.parquet", "keys/*.url.arrow", "candidates/buckets-*", "colocated/*", "clusters/part-*", "report/*"]
 
 
 @pytest.fixture
@@ -72,14 +72,14 @@ def test_a_finished_run_does_nothing_and_a_file_that_was_cut_is_made_again(dedup
 
 
 @pytest.mark.usefixtures("several_groups")
-@pytest.mark.parametrize("pattern", ["signatures/*", "keys/*", "gathered/*"])
+@pytest.mark.parametrize("pattern", ["signatures/*", "keys/*", "colocated/*"])
 def test_a_damaged_working_file_is_one_sentence(pattern: str, dedup) -> None:  # type: ignore[no-untyped-def]
     """The damaged file keeps its size, so its damage is only found on reading; the phases that follow it are done again."""
     run = dedup([near_copies(12), near_copies(9)], **ALL).run
     folder = Path(run.storage.root)
     for file in folder.glob(pattern):
         file.write_bytes(b"\0" * file.stat().st_size)
-    order = ["signatures", "candidates", "groups", "gathered", "clusters", "data"]
+    order = ["signatures", "candidates", "groups", "colocated", "clusters", "data"]
     begin = order.index("signatures" if pattern.startswith("keys") else pattern.partition("/")[0])
     for later in order[begin + 1 :]:
         for file in folder.glob(f"{later}/*"):

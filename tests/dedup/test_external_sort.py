@@ -54,7 +54,7 @@ def test_files_of_many_shards_are_merged_and_the_results_are_the_same_bytes(dedu
     assert all(result.counts[kind] > 3 for kind in ("url", "exact", "near"))
     assert results(Path(result.run.storage.root), tree) == expected
     tasks = Counter(task.rpartition("-")[0] for task in result.run.manifest.tasks)
-    names = ("bands", "exact", "url", "gathered", "clusters")
+    names = ("bands", "exact", "url", "colocated", "clusters")
     assert {name: tasks[f"merged/{name}"] for name in names} == dict.fromkeys(names, MERGED)
 
 
@@ -70,6 +70,6 @@ def test_earlier_runs_are_merged_with_this_one(dedup, tree, tmp_path: Path, monk
             dedup(shards(1, 3), index=index | {"name": "one"}, keep="length", exact={"normalisation": "none"})
             result = dedup(shards(2), index=index | {"name": "two"}, keep="longest", exact={"normalisation": "none"})
         assert any(row["kept_in"] == "one" for row in result.clusters)
-        assert (result.run.manifest.tasks.get("merged/gathered-00003") is not None) == (name == "merged")  # 13 files
+        assert (result.run.manifest.tasks.get("merged/colocated-00003") is not None) == (name == "merged")  # 13 files
         found.append(results(Path(result.run.storage.root), tree) | tree(tmp_path / name))
     assert found[0] == found[1]

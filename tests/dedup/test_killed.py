@@ -49,7 +49,7 @@ def test_a_run_killed_at_any_step_goes_on_to_the_same_bytes(ready: Path, tree, t
     assert sum("task" in row for row in rows) == 24
     assert int(done.stdout) == len(rows) and len(found) == len(rows) + (len(rows) + 1) // 2
     assert (
-        "run/dedup/merged/gathered-00001.arrow" in expected
+        "run/dedup/merged/colocated-00001.arrow" in expected
         and sum(name.startswith("run/dedup/data/") for name in expected) == 2
         and "index/run/entry.json" in expected
     )
