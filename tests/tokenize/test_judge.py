@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from tiktoken import _tiktoken
@@ -13,7 +14,7 @@ from corpusmill.report.read import RunReader
 from corpusmill.report.tokens.compare import compare
 from corpusmill.tokenize.compared_tokenizers import PUBLISHED
 from corpusmill.tokenize.encode import Encoder
-from corpusmill.tokenize.judge import THIS_RUN, never_produced
+from corpusmill.tokenize.judge import THIS_RUN, never_produced, usage
 from corpusmill.tokenize.patterns import PATTERNS
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 from corpusmill.tokenize.words import splitter
@@ -116,6 +117,8 @@ def test_compare_writes_nothing_and_says_what_the_stage_would(run, execute, corp
     assert {path: run.read_bytes(path) for path in run.list_files()} == before
     execute(run, stage(judge={"compare": ["gpt2"]}))
     assert quality(run) == told and list(told["tokenizers"]) == [THIS_RUN, "gpt2"]
+    code, out, err = corpusmill("tokens", "compare", run.root, "--with", "gpt2", "--json")
+    assert (code, err) == (0, "") and json.loads(out) == told
     code, out, _ = corpusmill("tokens", "compare", run.root, "--with", PUBLISHED["gpt2"].path() + ":gpt2")
     bytes_per_token = f"{told['tokenizers']['gpt2']['bytes_per_token']:.2f}"
     assert code == 0 and out.decode().count(bytes_per_token) >= 2 and "Bytes a token by language" in out.decode()
@@ -166,3 +169,17 @@ def test_merges_that_lose_to_others_are_those_that_tokenizers_loses():
     found = never_produced(encoder, {number: token for token, number in encoder.ranks.items()})
     lost = [number for token, number in vocabulary.items() if token.isascii() and tokenizer.encode(token).ids != [number]]
     assert found == lost == [vocabulary["wxyz"], vocabulary["qrs"]]
+
+
+def test_tokens_that_are_hardly_used_are_named_by_their_text(tokenizers_by_pattern):
+    encoder = Encoder.from_json(tokenizers_by_pattern("gpt2"))
+    uses = np.full(encoder.vocabulary_size, 50)
+    by_id = {number: token for token, number in encoder.ranks.items()}
+    single, first, second = encoder.ranks[b"\xff"], *[number for number, token in sorted(by_id.items()) if len(token) > 1][:2]
+    uses[[single, first, second]] = 0, 9, 0
+    found = usage(encoder, uses, 10)
+    assert (found["unused_tokens"], found["unused_bytes"], found["undertrained"]["tokens"]) == (2, 1, 3)
+    assert found["undertrained"]["worst"] == [
+        {"id": second, "text": by_id[second].decode(), "uses": 0}, {"id": first, "text": by_id[first].decode(), "uses": 9},
+    ]  # fmt: skip
+    assert found["never_produced"] == {"tokens": 0, "first": []}

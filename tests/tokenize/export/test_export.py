@@ -47,6 +47,11 @@ def test_an_export_has_equal_bytes_each_time_and_says_what_is_there(real_run, ex
 
 
 def test_sequences_are_for_formats_with_rows(real_run, exported, tmp_path):
+    for name in ("parquet", "mds"):
+        one, two = (content(exported(real_run, name, f"{name} {place}", sequence_length=100)) for place in ("one", "two"))
+        assert one == two and json.loads(one["export.json"])["sequence_length"] == 100
+        for place in ("one", "two"):
+            shutil.rmtree(tmp_path / f"{name} {place}")
     with pytest.raises(InputError, match="--sequence-length 100: megatron is read at any length; only parquet and mds"):
         exported(real_run, "megatron", sequence_length=100)
     assert os.listdir(tmp_path) == []
