@@ -95,7 +95,8 @@ def test_the_first_kind_of_the_table_has_it(measure_step: Callable, text: str, c
     assert left == [text]
 
 
-def test_a_second_pass_finds_nothing(measure_step: Callable, texts: list[str]) -> None:
+def test_a_second_pass_finds_nothing(measure_step: Callable) -> None:
+    texts = [text for text, _ in (*EMAILS, *IPV4, *IPV6, *FOUND)] + [*ACCOUNTS, *ALONE, *NAMED, *TOKENS, *map("".join, PARTS)]
     first, once = measure_step("pii", {}, [*texts, *ONE_OF_EACH.values()])
     again, twice = measure_step("pii", {}, once)
     assert once == twice and all(sum(column) > 0 for column in first.values())
@@ -117,14 +118,15 @@ HOSTILE = [
 
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_hostile_texts_take_linear_time(measure_step: Callable, unit: str) -> None:
-    """A text that is four times as long takes far less than sixteen times as long."""
+    """A text that is eight times as long takes far less than 64 times as long. A pause may spoil a trial, so there are three."""
     measure_step("pii", {}, [unit])
-    times = []
-    for size in (25_000, 100_000):
+
+    def seconds(size: int) -> float:
         start = time.process_time()
         measure_step("pii", {}, [unit * (size // len(unit)) + "@1"])
-        times.append(time.process_time() - start)
-    assert times[1] < 8 * times[0] + 0.5
+        return time.process_time() - start
+
+    assert any(seconds(100_000) < 24 * seconds(12_500) + 0.02 for _ in range(3))
 
 
 def test_limits_are_rules(measure_step: Callable) -> None:
@@ -367,34 +369,40 @@ def test_any_account(found_numbers: Callable, country: str, digits: str, place: 
 # ---- national numbers -------------------------------------------------------------------------------------
 
 ALONE = [
-    "54362315-K", "X2482300W", "RCCMNL83S18D969H", "131052-308T", "2 95 10 99 126 111 93", "360426199101010071", "390.533.447-05",
-    "756.9217.0769.85",
+    "54362315K", "54362315-K", "X2482300W", "X-2482300-W", "RCCMNL83S18D969H", "BOXW310820HNERXN09", "131052-308T",
+    "2 95 10 99 126 111 93", "295109912611193", "360426199101010071", "390.533.447-05", "971013-9019902", "756.9217.0769.85",
+    "85.07.30-033.28", "151086 95088", "1-2345-45678-78-1", "19880320-0016",
 ]  # fmt: skip
 NAMED = [
-    "Burgerservicenummer: 1112.22.333", "nr PESEL 44051401359", "CPF nº 39053344705", "Steuer-ID: 36 574 261 809",
-    "Aadhaar number 2341 2341 2346", "personnummer 880320-0016", "T.C. Kimlik No: 17291716060", "rodné číslo: 710319/2745",
-    "PPS number: 6433435F", "kt. 120174-3399", "マイナンバー：6214 9832 0257", "ИНН: 123456789047", "RUT: 12.531.909-2",
+    "BSN 111222333", "Burgerservicenummer: 1112.22.333", "PESEL: 44051401359", "nr PESEL 44051401359", "CPF nº 39053344705",
+    "Steuer-ID: 36 574 261 809", "Aadhaar number 2341 2341 2346", "NHS number: 943 476 5870", "personnummer 880320-0016",
+    "T.C. Kimlik No: 17291716060", "fødselsnummer: 15108695088", "ID number 7503305044089", "isikukood 36805280109",
+    "asmens kodas 33309240064", "rodné číslo: 710319/2745", "CNP 1630615123457", "ЕГН: 8032056031", "OIB: 33392005961",
+    "PPS number: 6433435F", "SV-Nr. 1237 010180", "kt. 120174-3399", "TFN: 123 456 782", "РНОКПП 1759013776", "AMKA: 01013099997",
+    "マイナンバー：6214 9832 0257", "ИНН: 123456789047", "RUT: 12.531.909-2", "NIF 123 456 789",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ALONE)
-def test_national_numbers_that_tell_by_themselves(found_numbers: Callable, text: str) -> None:
+def test_national_numbers_that_tell_by_themselves(measure_step: Callable) -> None:
     for frame in ("his number is {}, he says", "({})", "Id: {}\n"):
-        assert found_numbers(frame.format(text)) == {"pii_national_ids": 1}
-    for place in [place for place, sign in enumerate(text) if sign.isdigit()][-3:]:
-        wrong = text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
-        assert "pii_national_ids" not in found_numbers(f"number {wrong},")
-    assert "pii_national_ids" not in found_numbers(f"https://x.org/{text}") and "pii_national_ids" not in found_numbers(f"{text}_b")
+        columns, _ = measure_step("pii", {}, [frame.format(text) for text in ALONE])
+        assert columns == {name: [name == "pii_national_ids"] * len(ALONE) for name in COLUMNS}
+    others = [frame.format(text) for text in ALONE for frame in ("https://x.org/{}", "{}_b")]
+    for text in ALONE:
+        places = [place for place, sign in enumerate(text) if sign.isdigit()][-3:]
+        others += [f"number {text[:place]}{(int(text[place]) + 1) % 10}{text[place + 1 :]}," for place in places]
+    assert measure_step("pii", {}, others)[0]["pii_national_ids"] == [0] * len(others)
 
 
-@pytest.mark.parametrize("text", NAMED)
-def test_national_numbers_after_a_word(found_numbers: Callable, text: str) -> None:
-    assert found_numbers(text) == {"pii_national_ids": 1} and found_numbers(f"Ihre {text}.") == {"pii_national_ids": 1}
-    last = max(place for place, sign in enumerate(text) if sign.isdigit()) - 2 * text.startswith("kt.")  # the last digit is the century
-    wrong = text[:last] + str((int(text[last]) + 1) % 10) + text[last + 1 :]
-    assert "pii_national_ids" not in found_numbers(wrong)
-    number = re.search(r"\d.*", text)[0]
-    assert "pii_national_ids" not in found_numbers(f"order {number}")
+def test_national_numbers_after_a_word(measure_step: Callable) -> None:
+    texts = [frame.format(text) for text in NAMED for frame in ("{}", "Ihre {}.")]
+    columns, _ = measure_step("pii", {}, texts)
+    assert columns == {name: [name == "pii_national_ids"] * len(texts) for name in COLUMNS}
+    others = ["order " + re.search(r"\d.*", text)[0] for text in NAMED]
+    for text in NAMED:
+        last = max(place for place, sign in enumerate(text) if sign.isdigit()) - 2 * text.startswith("kt.")  # the last is the century
+        others.append(text[:last] + str((int(text[last]) + 1) % 10) + text[last + 1 :])
+    assert measure_step("pii", {}, others)[0]["pii_national_ids"] == [0] * len(others)
 
 
 @pytest.mark.parametrize("entry", IDS, ids=lambda entry: entry.module)

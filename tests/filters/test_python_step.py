@@ -34,6 +34,16 @@ def plain(documents):
 
 
 @measures({"x": "int64"})
+def short(documents):
+    return {"x": [1]}
+
+
+@measures({"x": "int64"})
+def other(documents):
+    return {"y": [0] * len(documents)}
+
+
+@measures({"x": "int64"})
 def words(documents):
     return {"x": ["one"] * len(documents)}
 
@@ -104,6 +114,8 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path, file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("short", r"own\.py:short: the column x has 1 values for 4 documents"),
+        ("other", r"own\.py:other: gave the columns y, and declares x"),
         ("words", r"own\.py:words: the column x is not int64"),
         ("nothing", r"own\.py:nothing: has to give a mapping of columns, not NoneType"),
         ("broken", r"own\.py:broken: KeyError: .*no such column.*, line \d+"),

@@ -20,7 +20,7 @@ from corpusmill.train.losses import StepLoss, TokenObjective
 from corpusmill.train.model import Llama, RMSNorm
 from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ParallelConfig
 from corpusmill.train.parallel.data import whole
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel.dims import ParallelDims, local_of
 from corpusmill.train.parallel.model import prepare
 
 SHAPE = {"vocab_size": 50, "layers": 2, "width": 24, "heads": 4, "kv_heads": 2, "head_dim": 6, "ffn": 40, "context": 16}
@@ -116,13 +116,21 @@ def first_step(case: Case, dims: ParallelDims) -> dict[str, Any]:
 
 
 def trained(case: Case, dims: ParallelDims, folder: Path) -> dict[str, Any]:
-    """Returns the weights after all steps of the loop, and the lines of its log."""
+    """Returns the weights after all steps of the loop, the lines of its log, and the nats of all rows before and after the weights are
+    halved.
+    """
     model = fresh(case)
     log = folder / "log.jsonl"
-    result = fit(model, Rows(case, model.arch), case.config, dims=dims, state=folder / "state", log=log)
+    objective = Rows(case, model.arch)
+    rows = objective.rows(8)
+    result = fit(model, objective, case.config, dims=dims, state=folder / "state", log=log)
     lines = [json.loads(line) for line in log.read_text().splitlines()] if dims.is_main else []
     weights = {name: whole(p.detach()).clone() for name, p in result.parallel_model.parameters.items()}
-    return {"weights": weights, "lines": lines, "skipped": result.skipped, "count": result.count}
+    looks = [result.parallel_model.nats(*rows)]
+    for p in result.parallel_model.parameters.values():
+        local_of(p.detach()).mul_(0.5)
+    looks.append(result.parallel_model.nats(*rows))
+    return {"weights": weights, "lines": lines, "skipped": result.skipped, "count": result.count, "looks": looks}
 
 
 def on_layout(cases: Sequence[Case], folder: Path) -> list[dict[str, Any]]:
@@ -150,7 +158,7 @@ def run(*cases: Case) -> list[dict[str, Any]]:
                     assert torch.equal(first[kind].setdefault(name, values), values), (kind, name)
             assert torch.equal(first["sums"], other["sums"]) and first["norm"] == other["norm"]
             assert (first["skipped"], first["count"]) == (other["skipped"], other["count"])
-        first["nats"] = [result["nats"] for result in results]
+        first["nats"] = [[result["nats"], *result["looks"]] for result in results]
         merged.append(first)
     return merged
 

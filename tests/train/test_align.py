@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.train import align, losses
 from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.align_job import NOBODY, collate, sum_logps
+from corpusmill.train.align_job import NOBODY, RowForm, collate, sum_logps
 from corpusmill.train.losses import LOSSES
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture
@@ -52,6 +52,19 @@ def test_sums_are_those_of_each_sequence_alone(model):
 
 def test_sums_of_a_bf16_model_are_taken_in_fp32(model):
     assert sum_logps(model.bfloat16(), collate(some(), 32)).sums.dtype == torch.float32
+
+
+def test_rows_of_a_pipeline_are_alike_and_give_the_same(model):
+    model = model.double()
+    packed, fixed = collate(some(), 32), collate(some(), 32, numbers=[7, 3, 5], form=RowForm(fixed=True))
+    assert packed.ids.shape[0] < 3 and fixed.ids.shape == (3, 32)
+    found = sum_logps(model, fixed)
+    assert found.numbers.tolist() == [3, 5, 7]
+    torch.testing.assert_close(found.sums[[2, 0, 1]], sum_logps(model, packed).sums, rtol=1e-12, atol=0)
+
+
+def test_tensor_ranks_can_share_out_a_row():
+    assert collate(some()[:1], 32, form=RowForm(multiple=4)).ids.shape == (1, 8)
 
 
 # ---- align -------------------------------------------------------------------------------------------
@@ -153,6 +166,8 @@ def test_a_loss_without_a_reference_measures_none(pretrained_run, execute):
     ("given", "message"),
     [
         ({"label_smoothing": 0.1}, "label_smoothing is for the losses conservative and robust, and the loss is sigmoid"),
+        ({"loss": "ipo", "gamma": 1}, "gamma is for the loss simpo, and the loss is ipo"),
+        ({"loss": "simpo", "reference": "other"}, "reference is for losses with a reference model, and simpo needs none"),
         ({"loss": "orpo", "nll_weight": 0.1}, "nll_weight is 0 with the loss orpo"),
         ({"loss": "simpo", "beta": "inf"}, "finite number"),
     ],
@@ -213,6 +228,8 @@ def test_another_model_can_be_the_reference(pretrained_run, execute, tmp_path):
 )
 def test_a_reference_that_does_not_fit_is_one_sentence(pretrained_run, execute, tmp_path, change, message):
     other = tmp_path / "other"
+    with pytest.raises(InputError, match=r"align\.reference: .*other is no model folder, as it has no config\.json"):
+        execute(pretrained_run, stage(reference=str(other)))
     changed(Path(pretrained_run.path("pretrain/model")), other, {"max_position_embeddings": 80} if change == "context" else None)
     if change == "vocabulary":
         tokenizer = json.loads((other / "tokenizer.json").read_text())

@@ -137,6 +137,13 @@ def test_a_row_that_is_no_pair_is_a_report_row(tmp_path, encoder):
     assert "`rejected` is missing" in report[1]["note"] and report[1]["chars_in"] == report[1]["n_chosen_tokens"] == 0
 
 
+def test_a_file_without_any_pair_is_refused(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"chosen": "b"}\n{"rejected": "b"}')
+    with pytest.raises(InputError, match=r"own\.jsonl: none of its 2 rows is a pair; .*own\.jsonl:1: no pair: `rejected` is missing"):
+        read_pairs([str(path)], 0.0)
+
+
 def test_an_answer_whose_begin_the_tokenizer_joins_with_its_prompt_follows_it(tokenizer_json):
     """GPT-2's pattern cuts two line breaks before a word, and keeps them together at the end of a prompt."""
     tokenizer = json.loads(tokenizer_json)

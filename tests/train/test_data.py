@@ -188,6 +188,19 @@ def test_an_epoch_has_every_token_once_from_the_one_before_it(tmp_path_factory, 
     assert sorted(again[i][1:] for i in range(len(again))) == sorted(found[i][1:] for i in range(len(found)))
 
 
+def test_documents_of_a_step_are_named(tmp_path) -> None:
+    sets = random_documents(4, 20, 30)
+    write_token_set(tmp_path, sets, pack=(16,))
+    shards = TokenShards(tmp_path)
+    windows, packed = (kind(shards, 16, 3, seed=0, document_mask=True) for kind in (WindowLoader, PackedLoader))
+    wanted = {shards.locate(*shards.shard_of(place)).id for start in windows.starts(4) for place in range(start, start + 17)}
+    assert windows.documents(4) == sorted(wanted)
+    assert WindowLoader(Row(100), context=8, batch=3, seed=0, document_mask=True).documents(0) == []
+    texts = {f"{number}/{row}": str(["", *ids, ""]) for number, documents in enumerate(sets) for row, ids in enumerate(documents)}
+    pieces = [f" {str(targets)[1:-1]}," for _, _, targets in pieces_of(packed.load(1))[0]]
+    assert set(packed.documents(1)) == {next(name for name, text in texts.items() if piece in text) for piece in pieces}
+
+
 def test_a_missing_plan_says_what_makes_it(tmp_path) -> None:
     write_token_set(tmp_path, random_documents(2, 5, 10), pack=(16,))
     with pytest.raises(InputError, match=r"not packed into rows of 32; corpusmill tokens RUN --redo --set tokens.pack_lengths=\[32\]"):

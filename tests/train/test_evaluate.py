@@ -1,6 +1,7 @@
 """Tests the scores of a run's models on what is held out."""
 
 import json
+import math
 
 import pyarrow.parquet as pq
 import pytest
@@ -64,6 +65,8 @@ def test_every_model_is_scored_on_all_that_is_held_out(evaluated):
         assert bits["low"] <= bits["value"] <= bits["high"] and bits["documents"] == len(held_out(run))
         assert preferences["low"] <= preferences["accuracy"] <= preferences["high"]
         assert len(samples[name]) == (2 if name == "pretrain" else 4)
+    bits, tokens = scores["pretrain"]["bits_per_byte"], len(TokenShards(run.path("tokens/validation"))) - len(held_out(run))
+    assert bits["value"] == pytest.approx(math.log2(600) * tokens / bits["bytes"], rel=1e-5)  # an untrained model knows only its vocabulary
     prompts = json.loads(run.child("evaluate").read_bytes("prompts.json"))
     assert len(prompts) == 2
     assert "bits per byte" in done.stage.summary(done)["sft"]

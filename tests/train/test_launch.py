@@ -42,8 +42,10 @@ def test_after_a_kill_all_start_again_and_wrong_input_is_a_sentence_at_once(tmp_
         arguments = {"log": str(log), "marker": str(tmp_path / "died"), "deed": "die", "then": "bad input"}
         with pytest.raises(InputError, match=r"^tokens\.bin: broken at byte 7\.$"):
             launch("launched:add", arguments, ParallelConfig(replicate=2), "cpu", progress, folder=tmp_path / "processes", log=log, steps=7)
-    shown = " ".join(((tmp_path / "terminal").read_text() + capfd.readouterr().err).split())
+    said = capfd.readouterr()
+    shown = " ".join(((tmp_path / "terminal").read_text() + said.err).split())
     assert "3/7" in shown and "corpusmill: training: process 2 of 2 was killed (SIGKILL" in shown and "(restart 1 of 3)" in shown
+    assert said.out == "" and "Traceback" not in shown
     assert not (tmp_path / "processes").exists()
 
 
@@ -163,7 +165,7 @@ def voice(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if line.startswith("corpusmill: ")]
 
 
-@pytest.mark.long  # test_launch.py kills one of processes that are started without torchrun
+@pytest.mark.long  # a test above kills one of processes that are started without torchrun
 def test_the_same_bytes_and_one_voice_though_one_is_killed(token_run: Storage, trained_by_two: dict[str, bytes], tmp_path: Path) -> None:
     """torchrun itself restarts all processes."""
     done = run_script(tmp_path, DYING, "pretrain", token_run.root, restarts=1)

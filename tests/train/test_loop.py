@@ -15,12 +15,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from objectives import Goal
+from parallel_runs import Case, Rows, in_float64
+from parallel_runs import fresh as random_model
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.train.data import DataShare
 from corpusmill.train.loop import ENOUGH, LOSS_FLOOR, WINDOW, FitResult, Prefetcher, SpikeGuard, fit
 from corpusmill.train.losses import StepLoss, TokenObjective
-from corpusmill.train.model import Llama, initialise
+from corpusmill.train.model import Llama, RMSNorm, initialise
 from corpusmill.train.options import Architecture, LoopConfig
 
 # ---- ahead -------------------------------------------------------------------------------------------
@@ -185,6 +187,26 @@ def run(folder: Path, goal: Goal = OBJECTIVE, *, model: Llama | None = None, **o
 
 def lines(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+
+
+def test_the_mean_over_all_targets_is_followed_and_clipped_as_torch_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an eps of 1e9 Adam takes a plain step of size 1, whose change of the weights is the gradient."""
+    monkeypatch.setattr(RMSNorm, "forward", in_float64)
+    plain = {"kind": "adamw", "betas": (0.0, 0.0), "eps": 1e9, "lr": 1e9, "weight_decay": 0}
+    case = Case(loop={"steps": 1, "warmup": 0, "clip": 0.05, "threads": 1, "optimizer": plain}, micro=3, z_loss=1e-2)
+    moved, expected = random_model(case), random_model(case)
+    objective = Rows(case, moved.arch)
+    ids, targets, _ = objective.rows(0)
+    logits = expected(ids)
+    nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    (nats + case.z_loss * logits.logsumexp(-1)[targets >= 0].square().mean()).backward()
+    norm = float(torch.nn.utils.clip_grad_norm_(expected.parameters(), case.config.clip))
+    fit(moved, objective, case.config, state=tmp_path / "state", log=tmp_path / "train.jsonl")
+    (line,) = lines(tmp_path)
+    assert line["loss"] == pytest.approx(nats.item(), rel=1e-12) and line["grad_norm"] == pytest.approx(norm, rel=1e-12)
+    assert norm > 2 * case.config.clip
+    for after, before in zip(moved.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close((before - after).detach(), before.grad, rtol=1e-6, atol=1e-9)
 
 
 class Killed(BaseException):

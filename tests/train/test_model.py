@@ -29,6 +29,9 @@ from corpusmill.train.model import (
     initialise,
     visible,
 )
+from corpusmill.train.options import LoopConfig
+from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel.model import prepare
 
 # ---- layers ------------------------------------------------------------------------------------------
 
@@ -62,7 +65,7 @@ def test_checkpointing_keeps_no_more_than_the_input_of_each_layer() -> None:
         return sum(tensor.untyped_storage().nbytes() for tensor in found.values())
 
     plain = kept()
-    model.model.switch(checkpointing=True)
+    prepare(model, ParallelDims.single(model.device), LoopConfig(checkpointing=True))
     inputs = 6 * 2 * 32 * 64 * 4
     assert kept() + inputs < plain / 5
 

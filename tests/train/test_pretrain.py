@@ -134,7 +134,7 @@ def test_skipped_steps_name_their_documents(run: Storage, monkeypatch: pytest.Mo
         return StepLoss(part.total * float("nan"), part.count) if step in (4, 5) else part
 
     monkeypatch.setattr(pretrain_job._Job, "loss", poisoned)
-    train(run, **ALONE, packing="documents")
+    train(run, **ALONE)
     skipped = [line for line in lines(run, "train") if "skipped" in line]
     assert [line["step"] for line in skipped] == [4, 5] and metrics(run)["skipped"] == 2
     assert all(len(name) == 32 for line in skipped for name in line["documents"]) and skipped[0]["documents"]

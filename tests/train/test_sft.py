@@ -12,7 +12,7 @@ import torch
 import zstandard
 from small_models import random_ids, random_model
 
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.errors import InputError, NothingKept
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.data import IGNORED, pack
 from corpusmill.train.model_folder import load_model, save_model
@@ -88,6 +88,7 @@ def test_containers(tmp_path):
     ("name", "content", "message"),
     [
         ("a.txt", b"x", r"a\.txt: the name does not tell the format"),
+        ("a.jsonl", b"", r"a\.jsonl: the file is empty"),
         ("a.json", b"{}", r"a\.json: a \.json file of examples is one array"),
         ("a.jsonl", b"[1]\n2", r"a\.jsonl: none of its 2 rows is an example; .*a\.jsonl:1: expected an object with named fields, not list"),
         ("a.jsonl.gz", gzip.compress(b"{}" * 999, mtime=0)[:-9], r"a\.jsonl\.gz: not a whole gzip file \(Truncated"),
@@ -265,6 +266,22 @@ def test_a_template_of_a_file_goes_with_the_model(pretrained_run, execute, tmp_p
     assert execute(pretrained_run, stage(**changes)).performed == 0
     own.write_text(CHATML)
     assert execute(pretrained_run, stage(**changes)).performed == 2
+
+
+def test_a_template_that_is_none():
+    with pytest.raises(ValueError, match=r"mistral is no template; those are keep, chatml, llama3, or a file that ends with \.jinja"):
+        SftConfig(template="mistral")
+
+
+def test_files_and_templates_without_any_answer_are_refused(pretrained_run, execute, tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps({"messages": TURNS[:1]}))
+    with pytest.raises(NothingKept, match=r"none of 1 examples can be learned from \(no_answer 1\)"):
+        execute(pretrained_run, stage(files=[str(path)], per_document=8))
+    template = b"{% for m in messages %}{{ m.content }}{% endfor %}"
+    pretrained_run.child("pretrain/model").write_bytes("chat_template.jinja", template)
+    with pytest.raises(InputError, match=r"chat_template\.jinja: marks nothing that the assistant says"):
+        execute(pretrained_run, stage())
 
 
 def test_killed_and_started_again_it_gives_the_same_bytes(pretrained_run, killed_and_resumed):

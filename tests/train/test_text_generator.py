@@ -1,5 +1,6 @@
 """Tests a model folder that completes texts and answers messages, and its command."""
 
+import gzip
 import json
 import os
 import sys
@@ -74,8 +75,8 @@ def test_the_command_gives_a_line_of_json_for_each_text(corpusmill, folder: Path
 def test_the_command_writes_texts_for_people(corpusmill, folder: Path, tmp_path: Path) -> None:
     code, out, _ = corpusmill("generate", folder, "--prompt", "the \x1b[2Jcat", "--max-tokens", 30, "--seed", 1)
     assert code == 0 and out.startswith(b"the [2Jcat") and b"\x1b" not in out
-    (tmp_path / "p.txt").write_text("one\n\ntwo\n")
-    code, out, _ = corpusmill("generate", folder, "--prompts", tmp_path / "p.txt", "--max-tokens", 2)
+    (tmp_path / "p.txt.gz").write_bytes(gzip.compress(b"one\n\ntwo\n"))
+    code, out, _ = corpusmill("generate", folder, "--prompts", tmp_path / "p.txt.gz", "--max-tokens", 2)
     assert code == 0 and b"--- 1 of 2: \none" in out and b"--- 2 of 2: \ntwo" in out
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score, precision_score
 from corpusmill.filters.classifier.calibrate import ThresholdRule, choose_threshold, fit_calibration, log_odds, source_weights
 from corpusmill.pipeline.errors import InputError
 
-# ---- Calibrations: scikit-learn's own predictions, accurate on held-out scores, and monotonic.
+# ---- Calibrations: scikit-learn's own predictions, and what does not count in them.
 
 
 def overconfident(n, seed):

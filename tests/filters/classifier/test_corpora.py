@@ -2,6 +2,7 @@
 
 import bz2
 import hashlib
+import json
 import multiprocessing
 import re
 import sys
@@ -16,14 +17,14 @@ from corpusmill.filters.classifier import corpora as contrasts
 from corpusmill.filters.classifier.builtin import builtin, builtin_key, builtin_spec
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.classifier.corpora import CORPORA, PREFIX, Corpus, corpus_path
-from corpusmill.filters.classifier.corpus_texts import article_text, articles, mail_text
+from corpusmill.filters.classifier.corpus_texts import article_text, articles, mail_text, unwrapped
 from corpusmill.filters.classifier.score import Scorer, load_heads
 from corpusmill.filters.classifier.spec import read_spec
 from corpusmill.filters.classifier.step import BUILTIN
 from corpusmill.pipeline import cache as caches
 from corpusmill.pipeline.errors import InputError
 
-# ---- Texts made from mails, wikitext, tagged text and word lists, on small samples.
+# ---- Texts made from mails and wikitext, and words of a package, on small samples.
 
 MAIL = b"""From someone@somewhere Mon Aug 26 2002
 Received: from list.test
@@ -69,6 +70,13 @@ def test_a_reply() -> None:
     body = "On Monday, Ann wrote:\n> quoted\n>> twice\nMy answer.\n\n-- \nBen\nhttp://ben.test\n"
     assert mail_text(b"Subject: Re\nFrom: x@y\n\n" + body.encode()) == "My answer."
     assert mail_text(b"Subject: none\n\n") == ""
+
+
+def test_lines_that_a_mail_program_broke() -> None:
+    wrapped = "It is a truth universally acknowledged, that a single man in\npossession of a good fortune, must be in want of a wife.\n\n"
+    wrapped += "Short\nlines\n- item"
+    assert unwrapped(wrapped.split("\n")) == wrapped.replace("man in\n", "man in ")
+    assert unwrapped(["a" * 30, "b"] * 3) == "\n".join(["a" * 30, "b"] * 3)
 
 
 def test_an_article() -> None:
@@ -137,10 +145,11 @@ ROOT = Path(__file__).resolve().parents[3]
 WORDS = ("xylo", "quux", "zorb")  # in place of listed words
 
 
-@pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
-    monkeypatch.setattr(contrasts, "sure_and_unsure", lambda: (frozenset(WORDS), frozenset()))
-    return list(contrasts._contrasts())
+@pytest.fixture(scope="module")
+def rows() -> list[dict]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contrasts, "sure_and_unsure", lambda: (frozenset(WORDS), frozenset()))
+        return list(contrasts._contrasts())
 
 
 @pytest.fixture
@@ -154,6 +163,16 @@ def functional(monkeypatch: pytest.MonkeyPatch):
 
 def plain(text: str) -> str:
     return " ".join(re.findall(r"[\w']+", text.lower()))
+
+
+def test_sentences_are_filled_and_both_answers_come(rows) -> None:
+    lists = json.loads(Path(contrasts.__file__).with_name("contrasts.json").read_bytes())
+    assert len(rows) == sum(part["sentences"] for part in lists["templates"])
+    assert not [row for row in rows if "{" in row["text"] or "}" in row["text"]]
+    said = [(row["toxic"], plain(row["text"]).replace("s ", " ").split()) for row in rows]
+    for word in ("not", "never", WORDS[0]):  # no word alone gives the answer away
+        assert {toxic for toxic, words in said if word in words} == {0, 1}
+    assert all(f"{{{name}}}" in str(lists) for name in (*lists["slots"], "word"))
 
 
 def test_no_functional_case_is_taught(rows, functional) -> None:

@@ -85,7 +85,17 @@ def test_calibration_errors_come_from_the_bins_of_scikit_learn(strategy, column)
     assert MEASURES[column].startswith("calibration_error")
 
 
-# ---- Intervals: equal to scipy.stats.bootstrap's for a statistic computed by scikit-learn, and with the coverage that they claim.
+def test_one_answer_alone_has_no_auc_and_no_crash():
+    only_yes, only_no, none = (measures(rank(s, y, (0.5,))) for s, y in (([0.2, 0.8], [1, 1]), ([0.2, 0.8], [0, 0]), ([], [])))
+    assert np.isnan(only_yes[0])
+    assert only_yes[1] == 1 and only_yes[2] == pytest.approx((0.64 + 0.04) / 2)
+    np.testing.assert_allclose(only_yes[5:], [1, 0.5, 2 / 3, 0.5])
+    assert np.isnan(only_no[[0, 1]]).all()
+    np.testing.assert_array_equal(only_no[5:], [0, np.nan, 0, 0.5])
+    assert np.isnan(none).all()
+
+
+# ---- Intervals: equal to scipy.stats.bootstrap's for a statistic computed by scikit-learn.
 
 
 def examples(n, seed):
@@ -104,6 +114,13 @@ def test_the_interval_of_the_auc_is_scipys_with_scikit_learns_auc():
     expected = bootstrap((np.arange(300),), auc, n_resamples=200, method="percentile", rng=np.random.Generator(np.random.Philox(7)))
     low, high = intervals(rank(score, yes), 200, 0.95, 7)
     np.testing.assert_allclose([low[0], high[0]], expected.confidence_interval, rtol=1e-12)
+
+
+def test_equal_seeds_give_equal_intervals_and_others_others():
+    ranking = rank(*examples(200, 2), (0.5,))
+    first, again, other = (np.array(intervals(ranking, 100, 0.9, seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
 
 
 def test_the_interval_of_a_calibration_error_reaches_down_to_none():

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from labelled_texts import write_jsonl
 from tiny_crawl import make_rows
 
+from corpusmill.filters.classifier.corpora import drawn
 from corpusmill.filters.classifier.examples import cut, gather_examples
 from corpusmill.filters.classifier.spec import ExampleSource as Source
 from corpusmill.filters.classifier.spec import PieceLength
@@ -85,6 +86,29 @@ def test_columns_come_before_word_lists_and_those_before_what_the_whole_source_s
     assert [(row["text"], row["kitchen"]) for row in rows_of(source, tmp_path)] == [(texts[0], 1), (texts[2], 1), (texts[4], 0)]
     source = Source(files=("a.jsonl",), label_columns={"kitchen": "k"}, weak={"kitchen": "words"}, answers={"kitchen": 0})
     assert [row["kitchen"] for row in rows_of(source, tmp_path)] == [1, 0, 1, 0, 0]
+
+
+def test_a_limit_draws_by_the_text_and_not_by_its_place(tmp_path):
+    texts = [f"text {number}" for number in range(200)]
+    for name, order in (("a.jsonl", texts), ("b.jsonl", texts[::-1])):
+        write_jsonl(tmp_path / name, [{"text": text, "label": 1} for text in order])
+    first, second = (rows_of(Source(files=(name,), label_column="label", limit=20), tmp_path) for name in ("a.jsonl", "b.jsonl"))
+    assert len(first) == 20 and sorted(row["text"] for row in first) == sorted(row["text"] for row in second)
+    by_hash = sorted(texts, key=lambda text: xxhash.xxh3_64_intdigest(text.encode(), 1))[:20]
+    assert [texts[place] for place in drawn(texts, 20, 1)] == sorted(by_hash, key=texts.index)
+
+
+def test_documents_are_numbered_across_sources(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", [{"text": "one two three four", "label": 1}, {"text": "five six seven", "label": 0}])
+    write_jsonl(tmp_path / "b.jsonl", [{"text": "eight nine ten", "label": 0}])
+    sources = [Source(files=(name,), label_column="label", pieces=PieceLength(words=3)) for name in ("a.jsonl", "b.jsonl")]
+    found = gather_examples(sources, tmp_path, ("kitchen",)).table
+    assert found.select(["text", "source", "document"]).to_pylist() == [
+        {"text": "one two three", "source": "a.jsonl", "document": 0},
+        {"text": "four", "source": "a.jsonl", "document": 0},
+        {"text": "five six seven", "source": "a.jsonl", "document": 1},
+        {"text": "eight nine ten", "source": "b.jsonl", "document": 2},
+    ]
 
 
 @given(text=st.text(alphabet="ab \n", max_size=200), size=st.integers(20, 60))

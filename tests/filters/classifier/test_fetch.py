@@ -7,6 +7,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from corpusmill.filters.step import build_steps, resolve_step
@@ -62,6 +63,12 @@ def test_what_is_refused(served) -> None:
     with pytest.raises(InputError, match=r"memory://gone/m\.bin: no such file"):
         fetch("memory://gone/m.bin")
     assert not list((folder.parent / "cache/models/files").glob("*"))
+
+
+def test_other_stores(served) -> None:
+    with fsspec.open("memory://store/m.bin", "wb") as file:
+        file.write(b"content")
+    assert fetch("memory://store/m.bin").read_bytes() == b"content"
 
 
 def digests(options: dict) -> list[str]:

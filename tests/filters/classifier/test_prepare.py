@@ -77,6 +77,19 @@ def test_balance(balance, ratio, yes, no):
     assert counts.max() - counts.min() <= 1
 
 
+def test_weights_of_sources_and_an_order_that_depends_on_content_alone():
+    hashes = mixed(np.arange(1100, dtype=np.uint64), 7)
+    repeat = np.where(np.arange(1100) % 2, 2.5, 0.5)
+    order = training_order(hashes, ANSWERS, repeat, "none", 4, 1)
+    counts = np.bincount(order, minlength=1100)
+    assert set(counts[1::2]) == {2, 3} and set(counts[::2]) == {0, 1}
+    assert counts[1::2].mean() == pytest.approx(2.5, abs=0.1) and counts[::2].mean() == pytest.approx(0.5, abs=0.1)
+    shuffle = np.random.Generator(np.random.PCG64(1)).permutation(1100)
+    again = training_order(hashes[shuffle], ANSWERS[shuffle], repeat[shuffle], "none", 4, 1)
+    assert hashes[shuffle][again].tolist() == hashes[order].tolist()
+    assert np.abs(np.corrcoef(np.arange(len(order)), ANSWERS[order])[0, 1]) < 0.1  # answers are mixed
+
+
 # ---- Clusters of near copies, compared with all pairs by brute force.
 
 

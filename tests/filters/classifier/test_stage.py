@@ -1,7 +1,9 @@
 """Tests classifiers in the stage: a kept share of the corpus, resume, workers, retuning, and a run's record of its models."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+from killing import in_child, killed_at
 
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.kept_share import MeasureWorker
@@ -101,6 +104,28 @@ def test_of_all_documents(tmp_path, three_shards, run_filter, quality) -> None:
     scores = np.concatenate([table["quality"].to_numpy() for table in stored(run, "report")])
     scores = np.sort(scores[~np.isnan(scores)])
     assert json.loads(run.read_bytes("filter/thresholds.json"))["quality"]["threshold"] == scores[-int(np.ceil(len(scores) / 4))]
+
+
+def test_killed_before_a_row_it_goes_on_to_the_same_bytes(
+    tmp_path, texts, make_documents, finished_ingest, run_filter, quality, toxicity, tree
+) -> None:
+    """The process is killed after it has published the files of a task and before it writes their row of the manifest."""
+    run, options = finished_ingest(tmp_path / "ingested", [make_documents(texts[:60])]), section(quality, toxicity)
+    shutil.copytree(run.root, tmp_path / "whole")
+    run_filter(Storage(str(tmp_path / "whole")), options)
+    rows = (tmp_path / "whole/filter/manifest.jsonl").read_text().splitlines()
+    for output in ("measured/part-00000.parquet", "data/part-00000.parquet"):
+        (row,) = [number for number, text in enumerate(rows) if json.loads(text).get("outputs", [{}])[0].get("path") == output]
+
+        def killed(copy: Storage, row: int) -> None:
+            killed_at(row, after=False)
+            run_filter(copy, options)
+
+        shutil.copytree(run.root, tmp_path / f"killed-{row}")
+        copy = Storage(str(tmp_path / f"killed-{row}"))
+        assert os.WTERMSIG(in_child(killed, copy, row)) == signal.SIGKILL and copy.exists(f"filter/{output}")
+        run_filter(copy, options)
+        assert tree(Path(copy.root)) == tree(tmp_path / "whole")
 
 
 @pytest.mark.long

@@ -2,18 +2,21 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import fasttext
 import numpy as np
+import pyarrow as pa
 import pytest
+import yaml
 from tiny_classifiers import sentence
 
 from corpusmill.filters.classifier.builtin import FOLDER, builtin, builtin_key, builtin_spec
 from corpusmill.filters.classifier.calibrate import Calibration
-from corpusmill.filters.classifier.card import FILE
+from corpusmill.filters.classifier.card import FILE, read_classifier
 from corpusmill.filters.classifier.step import BUILTIN
-from corpusmill.filters.step import build_steps, resolve_step
+from corpusmill.filters.step import STEPS, build_steps, resolve_step
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.recipe import validate_recipe
 
@@ -107,6 +110,20 @@ def test_windows_of_a_folder(measure_step, toxicity, mixed_texts):
     assert columns["toxicity"] == pytest.approx([x if x is None else platt.apply(x).item() for x in columns["toxicity_raw"]])
 
 
+def test_several_at_once_are_as_one_after_the_other(measure_step, dclm_model, jigsaw_model, toxicity, mixed_texts):
+    texts = mixed_texts[::10]
+    each = [
+        {"preset": "dclm", "model": str(dclm_model)},
+        {"preset": "dolma-jigsaw-hatespeech", "model": str(jigsaw_model), "window": 20},
+        {"model": str(toxicity)},
+    ]
+    together, _ = measure_step("classifier", {"models": each}, texts)
+    alone = {}
+    for options in each:
+        alone |= measure_step("classifier", options, texts)[0]
+    assert together == alone and len(together) == 7
+
+
 def step_of(options: dict):
     (step,) = build_steps([resolve_step({"classifier": options})])
     return step
@@ -139,6 +156,16 @@ def test_steps_of_other_names_are_told_apart(quality, toxicity):
     steps = build_steps(items)
     assert [step.name for step in steps] == ["classifier:quality", "classifier:toxicity", "classifier:quality_2"]
     assert list(steps[2].columns) == ["quality_2"] and steps[1].step.document_columns == ("toxicity",)
+
+
+def test_the_hash_of_the_models_is_that_of_what_scores(quality, tmp_path):
+    folder = Path(shutil.copytree(quality, tmp_path / "quality"))
+    described = read_classifier(quality)
+    digests = [described.digest(), described.heads[0].sha256]
+    raw = json.loads((folder / FILE).read_text())
+    for change, same in (({}, True), ({"card": {"note": "other"}}, True), ({"window": 7}, False)):
+        (folder / FILE).write_text(json.dumps(raw | change))
+        assert (step_of({"model": str(folder)}).step.model_digests() == digests) == same
 
 
 BAD_OPTIONS = [
@@ -188,6 +215,7 @@ def test_a_model_that_can_not_be_used(run_filter, finished_ingest, make_document
     text.write_text("this is no model")
     for options, message in (
         ({"model": str(tmp_path / "none.bin"), **label}, r"none\.bin: .*No such file"),
+        ({"model": str(text), **label}, r"text\.bin: .*another format"),
         ({"model": str(dclm_model), "positive": "__label__x"}, r"oh_eli5\.bin: .*no label '__label__x'.*__label__hq"),
         ({"model": str(dclm_model), "sha256": "0" * 64, **label}, r"oh_eli5\.bin: it is another file .*expected 0000"),
     ):
@@ -203,6 +231,8 @@ def test_a_model_that_can_not_be_used(run_filter, finished_ingest, make_document
 
 
 # ---- The steps `quality`, `toxicity` and `spam`: an error where a model is needed, and no positive on clean pages by default.
+
+DEMO = Path(__file__).parents[3] / "recipes/demo.yaml"
 
 
 @pytest.fixture
@@ -265,6 +295,27 @@ def test_nothing_is_trained_to_know_columns_and_rules(tmp_path, monkeypatch) -> 
 def test_quality_has_its_model() -> None:
     with pytest.raises(ConfigError, match="model: this step has its own; for another, `- classifier:"):
         validate_recipe({"filter": {"steps": [{"quality": {"model": "x"}}]}}, "recipe.yaml")
+
+
+def test_scores_without_a_model_given_fail_no_page(builtins) -> None:
+    """Tests every step that needs no given model, and those of the demo: whatever they score, no rule fails a page."""
+    steps = [name for name in STEPS if STEPS[name].startswith("corpusmill.filters.classifier.")]
+    ready = [name for name in steps if needs_nothing(name)]
+    demo = [item for item in yaml.safe_load(DEMO.read_text("utf-8"))["filter"]["steps"] if set(item) & set(steps)]
+    built = build_steps([*map(resolve_step, [*ready, *demo])])
+    assert ready and demo and all(step.rules and not step.step.bad_from() for step in built)
+    for rule in (rule.rule for step in built for rule in step.rules):
+        assert not rule.failing(pa.array([0, 0.01, 0.5, 0.99, 1])).any(), rule
+    for name in ready:  # nor can a recipe ask for a threshold that was chosen on other text
+        with pytest.raises(ValueError, match="no threshold of its own"):
+            rules_of_named(name, {"threshold": "own"})
+
+
+def needs_nothing(name: str) -> bool:
+    try:
+        return bool(build_steps([resolve_step(name)]))
+    except ValueError:
+        return False
 
 
 def toxic_and_clean(toxic: int, clean: int) -> list[str]:

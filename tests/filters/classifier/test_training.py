@@ -355,3 +355,12 @@ def test_a_training_that_diverges(refused, tmp_path):
     assert refused("--spec", path) == (
         "label kitchen: the training gave numbers that are none (NaN) at a learning rate of 1e+30; lower fasttext.lr or fasttext.epoch."
     )
+
+
+def test_a_model_that_is_too_small_to_be_compressed(refused, tmp_path):
+    write_notes(tmp_path / "notes.jsonl", ROWS)
+    path = spec(tmp_path, sources=[source()], compress=True, fasttext={"minn": 0, "maxn": 0, "wordNgrams": 1})
+    found = refused("--spec", path)
+    assert found.startswith("label kitchen: fastText can't train (its ") and found.endswith(
+        "too few to be compressed; train with --no-compress)."
+    )

@@ -32,6 +32,9 @@ def test_every_sequence_is_in_one_batch_that_fits(drawn: tuple[np.ndarray, int],
         assert 1 <= len(batch.members) <= batch.rows
         assert batch.rows == 1 or batch.rows * batch.length <= budget
         assert tokens[batch.members].max() <= batch.length <= longest
+        for count in (tokens[batch.members].min(), tokens[batch.members].max()):  # alone they have the shape that they have here
+            (alone,) = batches(np.array([count]), longest, budget)
+            assert (alone.rows, alone.length) == (batch.rows, batch.length)
     assert [batch.length for batch in found] == sorted((batch.length for batch in found), reverse=True)
 
 
@@ -69,6 +72,11 @@ def test_windows_hold_all_of_a_text(tokenizer, real_texts: list[str], hostile_te
         starts = range(0, max(len(ids) - overlap, 1), step)
         mine = [given[number] for number in np.flatnonzero(found.document == place)]
         assert mine == [[first, *ids[start : start + room], last] for start in starts]
+
+
+def test_only_the_head_is_tokenised(tokenizer) -> None:
+    found = encode(tokenizer, pa.array(["éa word and more", "x"], pa.large_string()), 60, windows=False, head_characters=6)
+    assert lists(found) == [tokenizer("éa wor")["input_ids"], tokenizer("x")["input_ids"]]
 
 
 def test_no_texts(tokenizer) -> None:

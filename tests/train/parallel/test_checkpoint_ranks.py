@@ -39,10 +39,10 @@ def save_copies(folder: Path) -> None:
     States(folder, two()).save(1, TENSORS, {})
 
 
-def fill_the_disk(folder: Path) -> str:
+def fill_the_disk(folder: Path, background: bool) -> str:
     """The second save fails on one rank, whose files can't grow beyond 100 bytes: returns every rank's error, and the remaining files."""
     place = two()
-    states = States(folder, place, background=True)
+    states = States(folder, place, background=background)
     states.save(1, TENSORS, {})
     states.finish()
     if place.rank == 1:
@@ -59,8 +59,9 @@ def fill_the_disk(folder: Path) -> str:
     return "saved"
 
 
-def test_a_disk_that_is_full_on_one_rank_is_one_sentence_on_all(tmp_path: Path) -> None:
-    told = run_ranks(fill_the_disk, 2, tmp_path)
+@pytest.mark.parametrize("background", [True, False])
+def test_a_disk_that_is_full_on_one_rank_is_one_sentence_on_all(tmp_path: Path, background: bool) -> None:
+    told = run_ranks(fill_the_disk, 2, tmp_path, background)
     assert told[0] == told[1] and "shard-00001-of-00002.safetensors: can't be written" in told[0] and "File too large" in told[0]
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
@@ -143,6 +144,7 @@ def long(*values: Any) -> Any:
     ("parallel", "kind"),
     [
         (SHARDS, "muon"),
+        ({"pipeline": 2}, "adamw"),
         long(TENSOR, "adamw"),
         long({"pipeline": 2, "shard": 2}, "muon"),
     ],
