@@ -36,7 +36,7 @@ def explored(folder: Path) -> Iterator[str]:
         yield f"http://{HOST}:{port}/"
     finally:
         server.should_exit = True
-        thread.join(timeout=10)
+        thread.join(timeout=60)
 
 
 def answer(address: str, path: str) -> Any:

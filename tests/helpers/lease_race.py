@@ -12,7 +12,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.storage import Storage
 
-LOST, BROKEN, PATIENCE = 2, 3, 30.0
+LOST, BROKEN, PATIENCE = 2, 3, 60.0
 
 
 def contend(run: str, start: int, end: int) -> int:

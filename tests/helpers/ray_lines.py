@@ -6,6 +6,7 @@ import re
 import signal
 import time
 import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class LinesConfig(Config):
 class LinesWorker(Worker):
     """Splits a text file into lines; the task's `deed` names a fault to cause meanwhile."""
 
-    def process(self, task: Task) -> Output:
+    def process(self, task: Task) -> Output | Iterator[Output]:
         deed, marker = task.params.get("deed"), task.params.get("marker", "")
         if deed == "die" or (deed == "die once" and not Path(marker).exists()):
             if marker:
@@ -82,10 +83,17 @@ class LinesWorker(Worker):
             return Output({}, warnings=[str(os.getpid())])
         lines = Path(task.inputs[0].path).read_text().upper().splitlines()
         table = pa.table({"id": [f"{task.key}-{i}" for i in range(len(lines))], "text": lines})
-        report = table.select(["id"])
-        made = DocumentFiles(table.schema, report.schema)
-        made.add(table, report)
-        return made.output(task.key, warnings=about_process() if deed == "tell" else [])
+        if deed == "parts":
+            middle = len(table) // 2
+            return (written(f"{task.key}-{number:04}", part) for number, part in enumerate((table[:middle], table[middle:])))
+        return written(task.key, table, warnings=about_process() if deed == "tell" else [])
+
+
+def written(name: str, table: pa.Table, **options: Any) -> Output:
+    report = table.select(["id"])
+    made = DocumentFiles(table.schema, report.schema)
+    made.add(table, report)
+    return made.output(name, **options)
 
 
 def about_process() -> list[str]:

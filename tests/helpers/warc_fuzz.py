@@ -139,7 +139,11 @@ def check_index(sample: Sample, content: bytes, parts: Parts, random_: random.Ra
     path = folder / "indexed"
     path.write_bytes(content)
     edges = sorted({0, len(content), *(random_.randrange(len(content)) for _ in range(3))})
-    ranges = [index_range(str(path), sample.format, sample.layout, a, b, 1000) for a, b in pairwise(edges)]
+    ranges, without = (
+        [index_range(str(path), sample.format, sample.layout, a, b, 1000, without_fastwarc) for a, b in pairwise(edges)]
+        for without_fastwarc in (False, True)
+    )
+    assert ranges == without, f"FastWARC and the walk without it disagree about ranges at {edges}"
     places = joined(ranges, len(content)) or []
     assert set(places) <= {0, len(content), *(part.offset for part in parts)}, f"ranges at {edges} are cut at {places}"
 

@@ -60,6 +60,7 @@ def test_tidy(text: str) -> None:
     assert found.split() == text.replace("\0", "").split()
 
 
+@pytest.mark.rounding
 def test_main_text_of_known_pages(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scorer was fitted to these pages, so this only shows that features, trees and selection give what they gave;
     benchmarks/extraction.py measures sites that it has not seen.

@@ -26,9 +26,8 @@ from corpusmill.ingest.rows import RowTables
 from corpusmill.pipeline import failures
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 
-#: A page that keeps native code busy for half a second: the names of a tag's attributes are compared pair by pair.
-SLOW = b"<div" + b"".join(b" a%d=1" % number for number in range(10_000)) + b">slow</div>"
-PAGE = b"<p>some text"
+#: A page that keeps native code busy for a second: the names of a tag's attributes are compared pair by pair.
+SLOW = b"<div" + b"".join(b" a%d=1" % number for number in range(15_000)) + b">slow</div>"
 MARK = "CORPUSMILL_TEST_MARK"
 
 
@@ -208,7 +207,7 @@ def test_a_process_that_sleeps_is_killed_and_its_record_tried_again(tmp_path: Pa
     path.write_bytes(
         warcs.write([{"url": f"http://x.test/{number}", "body": SLOW if number == 1 else warcs.page(0)} for number in range(3)])
     )
-    stopped = guard(max_page_seconds=0.2)  # ten times this for a process that does nothing
+    stopped = guard(max_page_seconds=0.3)  # ten times this for a process that does nothing
     assassin = Assassin(stopped, 1, [signal.SIGSTOP])
     rows = rows_of(stopped, path)
     assert len(assassin.struck) == 1

@@ -3,12 +3,17 @@
 import gzip
 import io
 import json
+from itertools import pairwise
 
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.formats import read_jsonl
+from corpusmill.ingest.inputs import line_starts
+from corpusmill.pipeline.formats.streams import Window, split_lines
 from corpusmill.pipeline.schemas import document_id
 
 CONFIG = IngestConfig()
@@ -16,6 +21,18 @@ CONFIG = IngestConfig()
 
 def rows(content: bytes, layout: str = "plain", config: IngestConfig = CONFIG) -> list:
     return [work.row() for work in read_jsonl("file.jsonl", io.BytesIO(content), layout, 0, len(content), config)]
+
+
+@given(st.lists(st.binary(max_size=12).map(lambda b: b.replace(b"\n", b"")), max_size=12), st.booleans(), st.integers(1, 40))
+def test_ranges_cut_at_line_ends_lose_and_double_nothing(lines: list[bytes], ended: bool, step: int) -> None:
+    content = b"\n".join(lines) + (b"\n" if ended and lines else b"")
+    places = line_starts(io.BytesIO(content), len(content), step)
+    assert places[0] == 0 and places[-1] == len(content) and places == sorted(set(places))
+    assert all(content[place - 1 : place] == b"\n" for place in places[1:-1])
+    cut = [line for a, b in pairwise(places) for line in split_lines(Window(io.BytesIO(content[a:b]), a), 100)]
+    assert cut == list(split_lines(Window(io.BytesIO(content)), 100))
+    assert b"".join(line.content for line in cut) == content
+    assert [line.offset for line in cut] == [sum(x.length for x in cut[:n]) for n in range(len(cut))]
 
 
 def test_a_good_line_becomes_a_document() -> None:

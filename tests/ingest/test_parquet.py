@@ -3,6 +3,8 @@
 import datetime
 import io
 import json
+import random
+import tracemalloc
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -56,6 +58,24 @@ def test_text_that_is_not_utf8_is_a_row() -> None:
     found = rows(written(pa.table({"text": bad})))
     assert [row.failed for row in found] == [[], ["invalid_utf8"], []]
     assert found[2].text == "also good"
+
+
+def test_memory_does_not_grow_with_a_row_group() -> None:
+    """Adds the peaks of Arrow's and of Python's own memory."""
+    peaks, chance = [], random.Random(1)
+    before = pa.default_memory_pool()
+    for count in (2000, 10_000):
+        content = written(pa.table({"text": [chance.randbytes(1000).hex() for _ in range(count)]}), count)
+        pool = pa.proxy_memory_pool(before)
+        pa.set_memory_pool(pool)
+        tracemalloc.start()
+        try:
+            assert sum(1 for _ in read_groups("f.parquet", io.BytesIO(content), 0, 1, CONFIG, lambda: None)) == count
+            peaks.append(pool.max_memory() + tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+            pa.set_memory_pool(before)
+    assert peaks[0] > 1 << 20 and peaks[1] < peaks[0] + (1 << 20)  # for 16 MB more text
 
 
 def test_a_damaged_row_group_costs_only_itself() -> None:

@@ -64,18 +64,18 @@ def retuned(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 VIEWS = (
-    ("report",), ("inspect", "--json"), ("why", URL), ("sample", "-n", "1"), ("stats",), ("query", "SELECT 1"), ("clusters",),
-    ("raw", URL, "--text"), ("trace", "--shard", "0", "--token", "3"), ("verify",),
+    "report RUN", "inspect RUN --json", f"why RUN {URL}", "sample RUN -n 1", "stats RUN", "query RUN 'SELECT 1'", "clusters RUN",
+    "sweep RUN --rule gopher_short_doc --from 50 --to 60 --steps 2", f"raw RUN {URL} --text", "trace RUN --shard 0 --token 3",
+    "tokens find RUN mill", "tokens verify RUN", "verify RUN", "checkpoints RUN",
 )  # fmt: skip
 
 
 def test_a_view_says_it_first_after_retune_and_nothing_of_an_untouched_run(fresh, retuned, corpusmill) -> None:
-    for name, *options in VIEWS:
-        _, raw, err = corpusmill(name, str(retuned), *options)
+    for view in VIEWS:
+        _, raw, err = corpusmill(*(str(retuned) if word == "RUN" else word for word in shlex.split(view)))
         out = raw.decode()
-        assert (err or out).splitlines()[0] == f"{STALE}corpusmill dedup {retuned} --to tokens", name
-        assert f"{out}{err}".count("Stale:") == 1, name
-    assert corpusmill("tokens", "verify", str(retuned))[2].startswith(STALE)
+        assert (err or out).splitlines()[0] == f"{STALE}corpusmill dedup {retuned} --to tokens", view
+        assert f"{out}{err}".count("Stale:") == 1, view
     out = " ".join(corpusmill("status", str(retuned))[1].decode().split())
     assert out.startswith(f"{retuned}: {STALE}corpusmill dedup {retuned} --to tokens")  # its lines begin with the run
     for command in (("report", str(fresh)), ("status", str(fresh))):
@@ -85,8 +85,9 @@ def test_a_view_says_it_first_after_retune_and_nothing_of_an_untouched_run(fresh
 
 def test_objects_of_views_say_it_first(fresh, retuned, corpusmill) -> None:
     mend = f"corpusmill dedup {retuned} --to tokens"
-    for name, *options in (("why", URL), ("trace", "--shard", "0", "--token", "3")):
-        found = json.loads(corpusmill(name, str(retuned), *options, "--json")[1])
+    run = str(retuned)
+    for view in (("why", run, URL), ("trace", run, "--shard", "0", "--token", "3"), ("tokens", "find", run, "mill")):
+        found = json.loads(corpusmill(*view, "--json")[1])
         assert next(iter(found)) == "stale" and found["stale"] == STALE + mend
     assert json.loads(corpusmill("why", str(fresh), URL, "--json")[1])["stale"] is None
     assert json.loads(corpusmill("diff", str(fresh), str(retuned), "--json")[1])["notes"][0] == f"B: {STALE}{mend}"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from page_blocks import walked
 
-from corpusmill.ingest.html.features import NAMES
-from corpusmill.ingest.html.main_text import LEVELS, MODEL, load_trees, score
+from corpusmill.ingest.html.features import NAMES, context_of, features
+from corpusmill.ingest.html.main_text import AT_A_TIME, LEVELS, MODEL, load_trees, score, scores_of
 from corpusmill.pipeline.errors import CorpusmillError
 
 
@@ -27,6 +28,13 @@ def test_the_kernel_walks_the_trees() -> None:
     expected = [slowly(columns[:, row].tolist(), trees) for row in range(50)]
     assert score(columns, load_trees()) == pytest.approx(expected, abs=1e-12)
     assert score(columns[:, :0], load_trees()).shape == (0,)
+
+
+def test_a_page_that_is_scored_in_parts_has_the_same_scores() -> None:
+    page = walked("<nav><ul><li>Home</ul></nav>" + "".join(f"<p>Paragraph {n} of <a>many</a>.</p>" for n in range(AT_A_TIME)))
+    assert len(page.blocks) > AT_A_TIME
+    whole = score(features(page, context_of(page), 0, len(page.blocks)), load_trees())
+    assert np.array_equal(scores_of(page, context_of(page), load_trees()), whole)
 
 
 def test_a_model_for_other_features_is_refused(tmp_path: Path) -> None:

@@ -51,10 +51,10 @@ def test_same_bytes_inline_and_with_two_workers_and_a_quiet_terminal(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(on_dispatch, "PATIENCE", 300.0)  # otherwise a busy machine prints that it waits for a process
-    run(stages, InlineEngine(), tmp_path / "inline", inputs)
-    run(stages, engine, tmp_path / "two", inputs)
+    for name, chosen in (("inline", InlineEngine()), ("two", engine)):
+        run(stages, chosen, tmp_path / name, inputs, p1={"deed": "parts"})
     expected = contents(tmp_path / "inline")
-    assert len(expected) == 11  # five data tables, five reports, the manifest
+    assert len(expected) == 13  # six data tables, of which two are of one task, six reports, the manifest
     assert contents(tmp_path / "two") == expected
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")

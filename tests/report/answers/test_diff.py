@@ -16,6 +16,7 @@ from printing import printed
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.answers.diff import QUANTILES, Difference, DiffOptions, compare, diff
+from corpusmill.report.answers.why import why
 
 FIELDS = [pa.field(name, pa.float64()) for name in ("score", "length_ratio")] + [
     pa.field("words", pa.int64()),
@@ -215,3 +216,18 @@ def test_a_run_without_a_stage_is_compared_all_the_same(run_folder: Path, tmp_pa
     found = compare(str(run_folder), str(tmp_path / "unfiltered"), DiffOptions(samples=0))
     assert found.stages == ["ingest", "dedup"] and found.of("both").documents == 42
     assert found.of("dropped_unseen_b").documents == 11 and "B has no filter." in found.notes
+
+
+def test_half_a_run_and_a_damaged_shard_are_said(run_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    manifest, shard = run / "filter" / "manifest.jsonl", run / "ingest" / "report" / "part-00001.parquet"
+    manifest.write_bytes(manifest.read_bytes().splitlines(keepends=True)[0])
+    content = bytearray(shard.read_bytes())
+    content[100:2000] = bytes(byte ^ 0x5A for byte in content[100:2000])
+    shard.write_bytes(content)
+    for runs, side in (((run_folder, run), "B"), ((run, run_folder), "A")):
+        text = " ".join(compared(*runs).split())
+        assert f"{side}: filter not finished, so it has not decided about all documents yet." in text
+        assert f"Note: {side}: ingest: a shard is left out:" in text
+    assert "Note: filter not finished" in printed(why, str(run), "http://host1.test/page-10.html")

@@ -195,12 +195,16 @@ def test_hostile_names_are_names(chromium: Any, tmp_path: Path) -> None:
         assert seen.console == dialogs == []
 
 
+STALE = "Stale: dedup (filter was begun again and is not finished)."
+
+
 def running(done: int) -> dict[str, Any]:
     """Returns the output of `corpusmill status --json` for a run in the middle of its filter stage, with `done` of 8 tasks."""
     speed = {"tasks": done, "rows_per_second": 1234.0, "mb_per_second": 2.5}
     stages = [("ingest", "complete"), ("filter", "running"), ("dedup", "to come")]
     return {
         "run": "r", "state": "running", "sentence": "Running (host, process 7).", "seconds": 100.0, "warnings": 0, "training": None,
+        "stale": {"sentence": STALE},
         "stages": [{"name": name, "status": status, "tasks": 2, "documents_in": None, "documents_out": None} for name, status in stages],
         "phase": {
             "stage": "filter", "phase": "", "workers": 2, "share": done / 8, "seconds_left": 75.0, "whole": speed, "latest": speed,
@@ -212,7 +216,7 @@ def running(done: int) -> dict[str, Any]:
 
 def test_a_run_that_goes_on_is_followed(chromium: Any, address: str) -> None:
     """The test replaces the server's status, so that the run progresses at the test's speed."""
-    said = [running(2), running(6), {**running(8), "state": "complete", "sentence": "Complete.", "phase": None}]
+    said = [running(2), running(6), {**running(8), "state": "complete", "sentence": "Complete.", "phase": None, "stale": None}]
     said[2]["stages"] = [{**stage, "status": "complete"} for stage in said[2]["stages"]]
     asked: list[int] = []
 
@@ -224,7 +228,7 @@ def test_a_run_that_goes_on_is_followed(chromium: Any, address: str) -> None:
         said = route.fetch().json()
         for stage in said["stages"]:
             stage["status"] = "unfinished" if stage["name"] == "filter" else "complete"
-        route.fulfill(json=said)
+        route.fulfill(json={**said, "stale": STALE, "warnings": ["filter: not finished"]})
 
     with opened(chromium, "about:blank") as seen:
         page = seen.page
@@ -234,6 +238,9 @@ def test_a_run_that_goes_on_is_followed(chromium: Any, address: str) -> None:
         page.goto(f"{address}#view=progress")
         page.wait_for_selector("#progress .wide")
         assert page.inner_text("#state") == "Running (host, process 7)."
+        box, title = (page.locator(part).bounding_box() for part in ("#stale", "h1"))
+        assert page.inner_text("#stale") == STALE and box["y"] + box["height"] <= title["y"]
+        assert page.locator("#warnings li").all_inner_texts() == ["filter: not finished"]
         assert "25.0%: 2 of 8 tasks by 2 workers, 1,234 rows/s, 2.5 MB/s, 1 min 15 s left" in page.inner_text("#progress").replace(
             "1,235", "1,234"
         )
@@ -245,5 +252,6 @@ def test_a_run_that_goes_on_is_followed(chromium: Any, address: str) -> None:
         page.clock.fast_forward(2000)
         until(page, "document.getElementById('progress').innerText.includes('Complete.')")
         assert "The run has gone on since its reports were read" in page.inner_text("#progress")
-        page.clock.fast_forward(60_000)
+        assert not page.locator("#stale").is_visible()
+        page.clock.fast_forward(10_000)  # a run that is complete is asked about every 15 seconds
         assert len(asked) == 3 and seen.console == []

@@ -192,6 +192,19 @@ def test_hostile_names_and_ten_thousand_rules(tmp_path: Path) -> None:
     ]
 
 
+def test_damaged_text_in_a_report(tmp_path: Path) -> None:
+    """Invalid UTF-8 costs its rows, not the others."""
+    write_run(tmp_path, ("ingest", "filter"))
+    path = tmp_path / "filter/report/part-00000.parquet"
+    table = pq.read_table(path)
+    broken = pa.array([b"\xff\xfe"] * table.num_rows, pa.binary()).view(pa.string())
+    pq.write_table(table.set_column(table.schema.get_field_index("url"), "url", broken), path)
+    client = client_of(tmp_path)
+    answer = client.get("/api/documents", params={"stage": "filter"}).json()
+    assert answer["total"] == 28
+    assert any("part-00000.parquet" in warning and "UTF8" in warning for warning in client.get("/api/run").json()["warnings"])
+
+
 def test_while_it_is_loading(run_folder: Path) -> None:
     explorer = Explorer(str(run_folder))
     client = client_for(explorer)

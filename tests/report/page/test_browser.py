@@ -34,7 +34,7 @@ def tab(chromium: Any) -> Iterator[Seen]:
 
 @pytest.fixture(scope="module")
 def page(chromium: Any, report: str) -> Iterator[Any]:
-    """Opens the report once, for tests that leave the page as it is."""
+    """Opens the report once, for tests that change nothing of the page that stays, except which details are open."""
     with opened(chromium, report) as seen:
         yield seen.page
         assert quiet(seen, report)
@@ -142,6 +142,7 @@ def test_tables_sort_and_long_ones_are_short_at_first(page: Any) -> None:
     page.get_by_role("button", name="Show all 90 rows").press("Enter")
     assert page.locator(rows).count() == 90
     assert page.get_by_role("button", name="Show the first 20 rows").get_attribute("aria-expanded") == "true"
+    page.evaluate("document.querySelectorAll('main > .scroll:has(#made), main > .scroll:has(#made) + .all').forEach(it => it.remove())")
 
 
 def test_a_chart_in_words_and_as_a_table(page: Any) -> None:
@@ -160,7 +161,8 @@ def test_a_chart_in_words_and_as_a_table(page: Any) -> None:
     assert page.evaluate("figures.filter(figure => !figureData.table(figure).rows.length).length") == 0
 
 
-def test_a_query_can_be_copied(page: Any) -> None:
+def test_a_query_can_be_copied(tab: Seen, report: str) -> None:
+    page = visit(tab, report)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     query = page.locator("#query-filter-rules")
     query.locator("summary").click()
@@ -171,6 +173,7 @@ def test_a_query_can_be_copied(page: Any) -> None:
     query.locator("button").click()
     query.get_by_role("button", name="Marked").wait_for()
     assert page.evaluate("getSelection().toString()").strip() == (query.locator("code").text_content() or "").strip()
+    assert tab.console == []
 
 
 def test_a_link_opens_what_it_leads_to(page: Any) -> None:
@@ -225,8 +228,9 @@ def test_with_forced_colours_and_less_motion(tab: Seen, report: str) -> None:
     assert quiet(tab, report)
 
 
-def test_plotly_sets_no_style_that_the_policy_refuses(page: Any) -> None:
+def test_plotly_sets_no_style_that_the_policy_refuses(tab: Seen, report: str) -> None:
     """Powers of ten, bold labels, images of heat maps: plotly.js writes style attributes for them."""
+    page = visit(tab, report)
     figure = [
         [{"y": [1, 1e30], "x": ["<b>a</b>", "x<sup>2</sup>"]}, {"z": [[1, 2], [3, 4]], "type": "heatmap"}],
         {"yaxis": {"type": "log", "exponentformat": "power"}, "title": {"text": "<span style='color:red'>red</span>"}},
@@ -234,6 +238,7 @@ def test_plotly_sets_no_style_that_the_policy_refuses(page: Any) -> None:
     draw = "([data, layout]) => Plotly.newPlot(document.querySelector('main').appendChild(document.createElement('div')), data, layout)"
     page.evaluate(draw, figure)
     assert "red" in page.locator("main > div:last-child .gtitle tspan").first.evaluate("it => it.style.cssText")
+    assert tab.console == []
 
 
 def test_the_slider_answers_the_keys(tab: Seen, random_run: Path) -> None:

@@ -18,7 +18,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 #: These differ most from others.
 QUICK = ("half done", "damaged inside", "an older version", "none kept", "ten thousand rules", "only trained", "odd characters",
-         "broken JSON", "no filter")  # fmt: skip
+         "broken JSON", "no filter", "no UTF-8", "other types")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name not in QUICK)) for name in DAMAGED])

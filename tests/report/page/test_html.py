@@ -8,11 +8,13 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
+from damaged_runs import half_done
 from selectolax.lexbor import LexborHTMLParser
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.page.html import write_report
 from corpusmill.report.page.page import script_json
+from corpusmill.report.queries.summary import read_summary
 
 
 class Reader:
@@ -94,6 +96,14 @@ def test_script_json_cannot_end_its_element() -> None:
     value = ["</script><!--", "\u2028&"]
     assert not set("<>&\u2028") & set(script_json(value))
     assert json.loads(script_json(value)) == value
+
+
+def test_an_unfinished_stage_counts_what_is_there(tmp_path: Path) -> None:
+    half_done(tmp_path / "run")
+    manifest = tmp_path / "run" / "filter" / "manifest.jsonl"
+    before = manifest.read_bytes()
+    assert [row.documents_in for row in read_summary(str(tmp_path / "run")).rows] == [60, 28]
+    assert manifest.read_bytes() == before
 
 
 def test_no_run(tmp_path: Path) -> None:
