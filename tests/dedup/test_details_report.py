@@ -116,6 +116,18 @@ def test_the_page_lists_the_most_frequent_lines(cut: Seen) -> None:
     assert "<script>alert" not in cut.page and not any(c in cut.page for c in "\x1b\u202e")
 
 
+def test_long_lists_of_lines_are_short_on_the_page(see: See) -> None:
+    lines = [" ".join(words(5, n)) + " long" * (200 if n == 0 else 0) for n in range(40)]
+    seen = see(
+        [[{"text": "\n".join([prose(20, 100 + n), *lines]), "url": f"http://a.test/{n}"} for n in range(10)]],
+        lines={"normalisation": "none"},
+        threshold=1.0,
+    )
+    shown = [row for row in seen.rows if len(row) == 5 and row[1:4] == ["10", "10", "1"]]
+    assert len(shown) == 25 and max(len(row[0]) for row in shown) <= 200
+    assert "and 15 more in dedup/lines/top.parquet" in seen.text
+
+
 def test_the_terminal_has_what_was_cut(cut: Seen) -> None:
     text = cut.terminal()
     assert re.search(r"lines 12 32 [\d,]+ [\d.]+% 1 passages 1 1 [\d,]+ [\d.]+% 0", text)
@@ -179,6 +191,14 @@ def test_contamination(see: See, sets: list[str], action: str) -> None:
     assert {"contaminated_item", "contamination_matches"} & seen.histograms() == set() and "contamination" in seen.histograms()
 
 
+def test_contamination_that_is_only_reported(see: See, sets: list[str]) -> None:
+    rows = [{"text": dirty(0), "url": "http://a.test/0"}, {"text": prose(90, 200), "url": "http://c.test/0"}]
+    seen = see([rows], contamination={"sets": sets, "action": "report"})
+    assert "1 of 2 documents holds items of evaluation sets (1 in all): only reported. The documents stay as they are." in seen.text
+    assert ["hens", "1", "50.0% 50.0%", "0"] in seen.rows and "hens 1 0" in seen.terminal()
+    assert "100.0% of its words: only reported" in seen.why("http://a.test/0")
+
+
 def test_nothing_contaminated(see: See, sets: list[str]) -> None:
     seen = see([[{"text": prose(90, n), "url": f"http://c.test/{n}"} for n in range(5)]], contamination={"sets": sets})
     assert "Nothing of the evaluation sets was found in 5 documents." in seen.text
@@ -225,6 +245,14 @@ def test_earlier_runs(see: See, tmp_path: Path) -> None:
     assert f"restored in one: {ids['http://one.test/c']}" in two.text
     assert "its documents restored one 1 1 1" in two.terminal()
     assert f"a copy of {ids['http://one.test/d']}, which was kept: in the earlier run one similarity 0.987" in two.why("http://two.test/d")
+
+
+def test_a_report_of_another_version_is_left_out(cut: Seen, tmp_path: Path) -> None:
+    shutil.copytree(cut.root, tmp_path / "run")
+    for path in (tmp_path / "run/dedup/report").iterdir():
+        pq.write_table(pq.read_table(path).drop_columns(["kept"]), path)
+    page = Path(write_report(str(tmp_path / "run"))).read_text()
+    assert "its report is of another version" in page and "The most frequent lines that were cut" in page and "passages" not in page
 
 
 def test_only_what_a_run_has_is_there(see: See) -> None:

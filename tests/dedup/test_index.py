@@ -125,6 +125,19 @@ def test_under_fixed_what_was_kept_stays_and_its_copies_go(dedup, tmp_path: Path
     assert kept_ids(index["path"]) == {kept[0], kept[2], ids[2], ids[3]}
 
 
+def test_under_fixed_every_run_keeps_what_no_earlier_one_has(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    rows, index = crawls(3), str(tmp_path / "index")
+    kept: set[str] = set()
+    for name in CRAWLS:
+        result = dedup(rows[name], index={"path": index, "name": name, "earlier": "fixed"}, url={"enabled": True})
+        assert read_table(result.run.storage, "earlier/changes.parquet").num_rows == 0
+        kept |= kept_of(result)
+        assert kept_ids(index) == kept
+        for row in result.report:
+            assert row["kept_id"] in kept and (row["kept_in"] is None) == (row["kept_id"] in kept_of(result))
+    assert len(kept) < sum(len(shard) for name in CRAWLS for shard in rows[name]) / 2
+
+
 def test_under_fixed_later_runs_may_judge_otherwise(dedup, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     index = {"path": str(tmp_path / "index"), "earlier": "fixed"}
     dedup([[" ".join(words(60, 1))]], index={**index, "name": "one"})
@@ -206,6 +219,9 @@ def test_other_parameters_are_refused_with_both_named(dedup, tmp_path: Path) -> 
         dedup([["b"]], index={**index, "name": "two"}, minhash={"bands": 20, "seed": 2})
     with pytest.raises(InputError, match=r"dedup\.index\.earlier is 'union' there and 'fixed' here"):
         dedup([["b"]], index={**index, "name": "two", "earlier": "fixed"})
+    for option, value in (("threshold", 0.8), ("keep", "newest"), ("max_cluster", 5), ("similarity", "containment")):
+        with pytest.raises(InputError, match=rf"other parameters \(dedup\.{option} is .* there and {value!r} here\)"):
+            dedup([["b"]], index={**index, "name": "two"}, **{option: value})
     dedup([["b"]], index={**index, "name": "two"}, by="host", alarm_share=0.1)
     assert [entry.name for entry in CrawlIndex(index["path"]).entries()] == ["one", "two"]
 

@@ -124,6 +124,15 @@ def test_a_difference_by_its_words(run: Path, corpusmill: Command) -> None:
     ]  # fmt: skip
 
 
+def test_random_clusters_are_the_same_for_a_seed(run: Path, corpusmill: Command) -> None:
+    def draw(*seed: object) -> list[str]:
+        return [row["kept_id"] for row in as_json(corpusmill, run, "--random", *seed)]
+
+    orders = [draw("--seed", seed, "--limit", 5) for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2] and len(set(orders[2])) == 5
+    assert sorted(draw("--limit", 100)) == sorted({row["kept_id"] for row in cluster_rows(run)})
+
+
 def test_the_cluster_of_one_document(run: Path, corpusmill: Command) -> None:
     rows = {row["id"]: row for row in cluster_rows(run)}
     url = "http://b.test/near4/short"

@@ -6,8 +6,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from corpusmill.dedup.stage import DedupStage
+from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
 
 HELPER = Path(__file__).resolve().parent.parent / "helpers" / "killed_stage.py"
 CONFIG = {"alarm": "warn", "url": {"enabled": True}, "keep": ["longest", "first"]}
@@ -31,6 +39,42 @@ def ready(tmp_path: Path, dedup) -> Path:  # type: ignore[no-untyped-def]
     result = dedup([rows(1)[:15], rows(1)[15:]], **CONFIG)
     shutil.copytree(result.run.run.path("filter"), tmp_path / "ready/run/filter")
     return tmp_path / "ready"
+
+
+def test_a_run_that_ends_around_its_entry_of_the_index_goes_on_to_the_same_bytes(ready: Path, tree, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """The last rows of the manifest are those of the documents, of the entry of the index, and the end mark."""
+    work = tmp_path / "work"
+    stage = DedupStage(DedupStage.Config.model_validate(CONFIG | {"index": {"path": str(work / "index")}}))
+
+    def perform() -> None:
+        StageRun(stage, Storage(str(work / "run")), {"filter": None, "dedup": stage.config}, [], InlineEngine(), Progress(False)).execute()
+
+    class Killed(BaseException):
+        pass
+
+    write, dies, written = Manifest._write, set[int](), 0
+
+    def dying(manifest: Manifest, *arguments: Any, **options: Any) -> int:
+        nonlocal written
+        written += 1
+        if written in dies:
+            raise Killed
+        return write(manifest, *arguments, **options)
+
+    monkeypatch.setattr(Manifest, "_write", dying)
+    shutil.copytree(ready, work)
+    perform()
+    expected, rows = tree(work), written
+    assert "index/run/entry.json" in expected and "index/earlier/entry.json" in expected
+    for row in (1, rows - 2, rows - 1, rows):
+        shutil.rmtree(work)
+        shutil.copytree(ready, work)
+        dies, written = {row}, 0
+        with pytest.raises(Killed):
+            perform()
+        dies = set()
+        perform()
+        assert tree(work) == expected, row
 
 
 @pytest.mark.long

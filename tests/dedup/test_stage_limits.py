@@ -109,6 +109,30 @@ def test_order_and_layout_decide_nothing_with_all_three_kinds(dedup, in_order, s
     assert result.sources == expected.sources and result.counts == expected.counts
 
 
+@pytest.mark.parametrize("verification", ["exact", "estimate"])
+def test_every_document_that_goes_is_like_one_that_stays(dedup, verification: str) -> None:  # type: ignore[no-untyped-def]
+    draw, texts = random.Random(3), list[str]()
+    for number in range(10):
+        text = words(50, number)
+        for _ in range(6):
+            texts.append(" ".join(text))
+            for _ in range(draw.randrange(4)):
+                text[draw.randrange(50)] = f"new{draw.randrange(10**6)}"
+    rows = [{"text": text, "url": f"u/{i}"} for i, text in enumerate(texts)]
+    result = dedup([rows[:25], rows[25:]], verification=verification, minhash={"bands": 25, "rows": 5}, threshold=0.7)
+    text_of = {row["id"]: given["text"] for row, given in zip(result.report, rows, strict=True)}
+    kept, gone = {row["id"] for row in result.data}, [row for row in result.report if not row["kept"]]
+    for row in gone:
+        a, b = shingles(text_of[row["id"]]), shingles(text_of[row["kept_id"]])
+        true = len(a & b) / len(a | b)
+        assert row["kept_id"] in kept
+        if row["verified"] == "minhash_estimate":
+            assert row["similarity"] >= 0.7 and abs(row["similarity"] - true) < 0.25  # six standard errors
+        else:
+            assert row["similarity"] == true >= 0.7 and row["verified"] == ("exact" if true == 1 else "exact_jaccard")
+    assert ["minhash_estimate" in {row["verified"] for row in gone}, len(gone) > 20] == [verification == "estimate", True]
+
+
 def test_near_copies_that_no_task_can_hold_leave_few_of_each_other(dedup, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     rows = family(40, 200)
     copies = [{"text": "quite short", "url": f"s/{i}"} for i in range(100)]

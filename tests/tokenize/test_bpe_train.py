@@ -114,8 +114,8 @@ def model(tokenizer):
 
 
 @pytest.mark.parametrize("pattern", ["cl100k", "o200k"])
-def test_same_model_as_tokenizers_trained_on_the_text(pattern, english):
-    texts, special = english[::10], [*SPECIAL_TOKENS, "<|tool|>"]
+def test_same_model_as_tokenizers_trained_on_the_text(pattern, english, foreign):
+    texts, special = english[::10] + foreign[::4], [*SPECIAL_TOKENS, "<|tool|>"]
     theirs = Tokenizer(models.BPE())
     cut = [splitter(PATTERNS[pattern]), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     theirs.pre_tokenizer = pre_tokenizers.Sequence(cut)

@@ -85,6 +85,7 @@ def test_a_tiktoken_file_with_its_pattern(tmp_path):
     ("content", "sentence"),
     [(None, "no such tokenizer"), (b"{}", "not a tokenizer"), (b"what is this", "neither a tokenizer.json nor a tiktoken file"),
      (b"YQ== 0\n", "lacks? the byte|ranks lack"),
+     (b"", "neither"), (ALL_BYTES + b"YWE= -1\n", "its ids are not whole numbers from 0 on"),
      (ALL_BYTES + b"YWE= 1000000000000\n", "has 1,000,000,000,001 ids, and 1,048,576 are the most"),
     ],
 )  # fmt: skip

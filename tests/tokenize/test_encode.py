@@ -191,6 +191,8 @@ def test_other_files_are_refused(content):
         (lambda t: t["added_tokens"].append({**t["added_tokens"][0], "id": t["model"]["vocab"]["he"], "content": "he"}),
          "text gives its special token 'he'"),
         (lambda t: t["model"]["merges"].append("a b c"), "it has a merge that is not of two tokens"),
+        (lambda t: t["pre_tokenizer"].update(pretokenizers=[]), "it is not byte-level"),
+        (lambda t: t["model"]["vocab"].update(he=-1), "its ids are not whole numbers from 0 on"),
         (lambda t: t["model"]["vocab"].update(he=300.5), "its ids are not whole numbers from 0 on"),
         (lambda t: t.update(model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}), "its model is WordLevel, not BPE"),
     ],

@@ -2,18 +2,22 @@
 
 import json
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tiktoken import _tiktoken
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.token_bytes import byte_characters
+from corpusmill.report.queries.tokens import read_judgement
 from corpusmill.report.read import RunReader
 from corpusmill.report.tokens.compare import compare
 from corpusmill.tokenize.compared_tokenizers import PUBLISHED
 from corpusmill.tokenize.encode import Encoder
-from corpusmill.tokenize.judge import THIS_RUN, never_produced
+from corpusmill.tokenize.judge import THIS_RUN, never_produced, usage
 from corpusmill.tokenize.patterns import PATTERNS
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 from corpusmill.tokenize.words import splitter
@@ -109,6 +113,24 @@ def test_uses_of_tokens_are_those_of_the_sample(run, execute, texts):
     assert usage["undertrained"]["tokens"] == sum(count < 100 for count in wanted[4:])
 
 
+def test_documents_without_url_and_language(make_run, execute, english):
+    rows = [{"id": f"{n:032x}", "source": "a.txt", "text": text} for n, text in enumerate(english[:30])]
+    run = make_run([pa.Table.from_pylist(rows, DOCUMENTS)])
+    execute(run, stage())
+    told = quality(run)["tokenizers"][THIS_RUN]
+    assert told["languages"] == told["hosts"] == {} and told["documents"] == 30
+    assert read_judgement(RunReader(run.root)).groups("host") == []
+
+
+def test_large_documents_are_judged_too(make_run, make_documents, execute, english):
+    """They are so large that the share of one megabyte that hashes choose may hold none."""
+    big = "\n".join(english)
+    run = make_run([make_documents([f"{number} {big}" for number in range(4)])])
+    execute(run, stage(sample={"mb": 1}, judge={"mb": 1}))
+    judged = quality(run)["judged"]
+    assert len(big.encode()) > 5e5 and judged["held_out"] and judged["documents"] == 4 - quality(run)["sample_documents"] > 0
+
+
 def test_compare_writes_nothing_and_says_what_the_stage_would(run, execute, corpusmill):
     execute(run, stage())
     before = {path: run.read_bytes(path) for path in run.list_files()}
@@ -116,6 +138,8 @@ def test_compare_writes_nothing_and_says_what_the_stage_would(run, execute, corp
     assert {path: run.read_bytes(path) for path in run.list_files()} == before
     execute(run, stage(judge={"compare": ["gpt2"]}))
     assert quality(run) == told and list(told["tokenizers"]) == [THIS_RUN, "gpt2"]
+    code, out, err = corpusmill("tokens", "compare", run.root, "--with", "gpt2", "--json")
+    assert (code, err) == (0, "") and json.loads(out) == told
     code, out, _ = corpusmill("tokens", "compare", run.root, "--with", PUBLISHED["gpt2"].path() + ":gpt2")
     bytes_per_token = f"{told['tokenizers']['gpt2']['bytes_per_token']:.2f}"
     assert code == 0 and out.decode().count(bytes_per_token) >= 2 and "Bytes a token by language" in out.decode()
@@ -166,3 +190,17 @@ def test_merges_that_lose_to_others_are_those_that_tokenizers_loses():
     found = never_produced(encoder, {number: token for token, number in encoder.ranks.items()})
     lost = [number for token, number in vocabulary.items() if token.isascii() and tokenizer.encode(token).ids != [number]]
     assert found == lost == [vocabulary["wxyz"], vocabulary["qrs"]]
+
+
+def test_tokens_that_are_hardly_used_are_named_by_their_text(tokenizers_by_pattern):
+    encoder = Encoder.from_json(tokenizers_by_pattern("gpt2"))
+    uses = np.full(encoder.vocabulary_size, 50)
+    by_id = {number: token for token, number in encoder.ranks.items()}
+    single, first, second = encoder.ranks[b"\xff"], *[number for number, token in sorted(by_id.items()) if len(token) > 1][:2]
+    uses[[single, first, second]] = 0, 9, 0
+    found = usage(encoder, uses, 10)
+    assert (found["unused_tokens"], found["unused_bytes"], found["undertrained"]["tokens"]) == (2, 1, 3)
+    assert found["undertrained"]["worst"] == [
+        {"id": second, "text": by_id[second].decode(), "uses": 0}, {"id": first, "text": by_id[first].decode(), "uses": 9},
+    ]  # fmt: skip
+    assert found["never_produced"] == {"tokens": 0, "first": []}

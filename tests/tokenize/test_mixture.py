@@ -15,6 +15,7 @@ from corpusmill.tokenize.mixture import (
     MatchConfig,
     Mixture,
     components_of,
+    copies_of,
     needed_columns,
     shares,
 )
@@ -109,6 +110,29 @@ def test_columns_that_are_not_there():
 def test_wrong_mixtures_are_refused(raw, sentence):
     with pytest.raises(ValidationError, match=sentence):
         Mixture.model_validate({"budget_tokens": 10, **raw})
+
+
+@given(st.integers(1, 500), st.integers(1, 20_000), st.floats(0.05, 6), st.randoms(use_true_random=False))
+def test_a_share_is_met_to_half_a_bucket(count, budget, most, draw):
+    tokens = np.array([draw.randrange(1, 100) for _ in range(count)])
+    pick = np.array([draw.randrange(BUCKETS) for _ in range(count)], np.uint16)
+    histogram = np.bincount(pick, tokens, BUCKETS).astype(np.int64)[None]
+    (share,) = shares(mixture({"name": "a", "weight": 3, "max_epochs": most}, budget=budget), histogram)
+    copies = copies_of([share], np.zeros(count, np.int16), pick)
+    assert share.tokens == (copies * tokens).sum() and share.there == tokens.sum()
+    allowed = min(budget, int(share.there * most))
+    assert abs(share.tokens - allowed) <= histogram.max() / 2
+    assert share.short == (budget - share.tokens if allowed < budget else 0)
+
+
+def test_weights_divide_the_budget_and_nobody_makes_up_for_who_is_short():
+    histograms = np.zeros((3, BUCKETS), np.int64)
+    histograms[:, :1000] = [[10], [1], [10]]
+    components = ({"name": name, "weight": weight, "max_epochs": 2} for name, weight in (("a", 2), ("b", 1), ("c", 1)))
+    found = shares(mixture(*components, budget=24_000), histograms)
+    assert [(share.wanted, share.tokens, share.epochs, share.short) for share in found] == [
+        (12_000, 12_000, 1.2, 0), (6000, 2000, 2.0, 4000), (6000, 6000, 0.6, 0),
+    ]  # fmt: skip
 
 
 def test_a_component_without_documents_is_one_sentence():

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from token_runs import content, report, splits, tokens_stage
 
 from corpusmill.pipeline.errors import ConfigError
@@ -18,6 +20,15 @@ def test_the_border_is_that_of_nanogpt() -> None:
     assert training_characters([1_115_394], 0.1) == [int(0.9 * 1_115_394)] == [1_003_854]
     assert training_characters([600_000, 0, 515_394], 0.1) == [600_000, 0, 403_854]
     assert training_characters([10, 10, 10], 0.7) == [9, 0, 0]
+
+
+@given(counts=st.lists(st.integers(0, 1000), min_size=1, max_size=5), tail=st.floats(0.001, 0.999))
+def test_both_sides_get_something_and_shards_are_filled_in_their_order(counts: list[int], tail: float) -> None:
+    found, total = training_characters(counts, tail), sum(counts)
+    assert total < 2 or 0 < sum(found) < total
+    assert -1 < sum(found) - total * (1 - tail) < 1 or sum(found) in (1, total - 1)
+    for number, count in enumerate(counts):
+        assert found[number] == count or not any(found[number + 1 :])
 
 
 TEXTS = [["It is a tale", "", "Told by an ïdiot, full of sound🙂"], ["and fury, signifying nothing"]]

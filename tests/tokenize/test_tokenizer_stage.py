@@ -18,6 +18,7 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_START_ID, PAD_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.queries.tokens import judged_text, judgement
+from corpusmill.tokenize import tokenizer_stage
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 
@@ -54,10 +55,13 @@ def test_opens_in_tokenizers_and_transformers_with_equal_ids(run, english):
     assert load_tiktoken_bpe(run.path("tokenizer/ranks.tiktoken")) == ours.ranks
 
 
-def test_same_bytes_for_every_layout_and_again(run, make_run, make_documents, execute, english):
+def test_same_bytes_for_every_layout_and_number_of_ranges_and_again(run, make_run, make_documents, execute, english, monkeypatch):
     documents = make_documents(english[:60])
     again = make_run([make_documents(english[60:100]), documents.slice(20), documents.slice(0, 0), documents.slice(0, 20)], "again")
-    execute(again, stage())
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenizer_stage, "RANGE_BYTES", 50_000)
+        execute(again, stage())
+    assert len(again.list_files("tokenizer/words")) > 2 > len(run.list_files("tokenizer/words"))
     files = published(run)
     assert published(again) == files | {"tokenizer/manifest.jsonl": published(again)["tokenizer/manifest.jsonl"]}
     assert execute(run, stage()).performed == 0
@@ -186,10 +190,11 @@ def test_a_text_that_is_no_utf8_is_named(make_run, make_documents, execute, engl
         execute(run, TokenizerStage(TokenizerStage.Config(vocab_size=600)))
 
 
-def test_a_document_without_text_is_one_sentence(make_run, make_documents, execute, english):
+@pytest.mark.parametrize("name", ["id", "text"])
+def test_a_document_without_id_or_text_is_one_sentence(make_run, make_documents, execute, english, name):
     table = make_documents(english[:30])
-    kind = table["text"].type
-    values = pa.array([None, *table["text"].to_pylist()[1:]], kind)
-    run = make_run([table.set_column(table.column_names.index("text"), pa.field("text", kind), values)])
-    with pytest.raises(InputError, match=r"ingest-0\.parquet: a document has no text \(null\)"):
+    kind = table[name].type
+    values = pa.array([None, *table[name].to_pylist()[1:]], kind)
+    run = make_run([table.set_column(table.column_names.index(name), pa.field(name, kind), values)])
+    with pytest.raises(InputError, match=rf"ingest-0\.parquet: a document has no {name} \(null\)"):
         execute(run, TokenizerStage(TokenizerStage.Config(vocab_size=600)))

@@ -72,7 +72,9 @@ def test_the_seed_decides_order_and_split(run, copy_of, execute):
     execute(other, tokens_stage(**OPTIONS, seed=1))
     one, two = content(run), content(other)
     assert [sorted(name for name, _ in found["train"]) for found in (one, two)] != [sorted(name for name, _ in one["train"])] * 2
-    assert [name for name, _ in one["train"] + one["validation"]] != [name for name, _ in two["train"] + two["validation"]]
+    orders = [[name for name, _ in found["train"]] for found in (one, two)]
+    both = set(orders[0]) & set(orders[1])
+    assert len(both) > 50 and [name for name in orders[0] if name in both] != [name for name in orders[1] if name in both]
 
 
 def test_unshuffled_documents_stay_in_the_order_of_their_files(run, copy_of, execute, documents):
@@ -193,7 +195,7 @@ def test_a_document_once_more_in_the_crawl_lies_behind_itself(mill, documents):
     moved = again.set_column(4, again.schema.field("offset"), pa.array(range(5, 25)))
     one = mill([documents, moved], "one")
     two = mill([moved, documents.slice(100), documents.slice(0, 100)], "two")
-    assert content(one) == content(two)
+    assert content(one) == content(two) and sum(map(len, content(one).values())) == documents.num_rows - 2 + 20
     for shards in splits(two).values():
         rows = [(row["id"], row["offset"]) for n in range(len(shards.shards)) for row in shards.index(n).to_pylist()]
         pairs = [(a, b) for a, b in pairwise(rows) if a[0] == b[0]]

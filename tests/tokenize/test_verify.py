@@ -163,6 +163,17 @@ def test_documents_that_are_damaged_behind_an_intact_footer(run):
     assert found and all("ingest-1.parquet: can't be read" in sentence for sentence in found)
 
 
+@pytest.mark.parametrize(("change", "sentence"), [
+    (lambda t: t.set_column(t.column_names.index("text"), "text", pa.nulls(t.num_rows, t["text"].type)), "are not the text of"),
+    (lambda t: t.drop_columns(["text"]), "has no column text"),
+])  # fmt: skip
+def test_documents_that_have_no_text_any_more(run, change, sentence):
+    path = run / "ingest/data/ingest-1.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+    found = faults(run)
+    assert found and all(sentence in one and "ingest-1.parquet" in one for one in found)
+
+
 def test_the_command(corpusmill, run):
     code, out, err = corpusmill("tokens", "verify", run, "--all")
     assert (code, err) == (0, "") and b"Token shards in" in out

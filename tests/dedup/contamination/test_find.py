@@ -199,6 +199,14 @@ def test_order_of_parts_does_not_matter_but_nearness_does() -> None:
     assert find(finder, [far]) == []
 
 
+def test_a_text_of_common_n_grams_is_found_where_blocks_meet() -> None:
+    parts = [long_text(s, 4) for s in range(50)]
+    texts = [parts[i] + parts[j] + parts[k] for i in range(8) for j in range(8) for k in range(8)]  # every n-gram occurs in 8 items or more
+    finder = make_finder(texts, make_config(common=7), block=64)
+    for before in range(40, 80):
+        assert find(finder, [long_text(99, before) + texts[300] + long_text(98, 50)]) == [(0, 300, before, before + 12, 12)]
+
+
 def test_any_13_gram() -> None:
     text = long_text(0, 60)
     finder = make_finder([text, text[:12]], make_config(seed=13, ngram=13, min_ngram=13, min_words=13, share=0))

@@ -60,6 +60,15 @@ def questions(count: int, words: int) -> list[str]:
     return [f"{draw.choice(starts)} {' '.join(draw.choices(NOUNS, k=words - common))}?" for _ in range(count)]
 
 
+def test_questions_of_every_length_are_found_whole_and_most_of_the_edited_ones(tmp_path: Path) -> None:
+    for words in (8, 13, 20, 40):
+        items = questions(150, words)
+        finder = finder_of(tmp_path, items)
+        assert share_found(finder, items, lambda item: item) == 1
+        assert share_found(finder, items, lambda item: re.sub(r"\W+", "\n", item.upper())) == 1
+        assert words < 13 or share_found(finder, items, one_word_in_ten) >= 0.95, words
+
+
 def test_items_with_a_long_instruction_are_found_and_the_instruction_alone_is_not(tmp_path: Path) -> None:
     instruction = "Answer with one of the given names and with nothing else, and do not say why you have chosen it: "
     items = [instruction + question for question in questions(200, 16)]
@@ -96,6 +105,13 @@ def test_items_of_marks_are_found_by_their_marks(tmp_path: Path) -> None:
 def test_lines_of_equal_marks_and_of_tables_are_no_items(tmp_path: Path) -> None:
     items = ["-" * 40, "| --- | --- | --- | --- |", "{}{}{}{}{}{}", "((((((((((((((", "Hello, world! How are you?"]
     assert found(finder_of(tmp_path, items), *items) == [set()] * 5
+
+
+def test_a_text_that_many_items_have_is_boilerplate(tmp_path: Path) -> None:
+    boilerplate = "Which of the following statements about the text above is not true?"
+    few = "Which of the statements about the picture below would you call true?"
+    finder = finder_of(tmp_path, [boilerplate] * 21 + [few] * 20)
+    assert found(finder, f"{prose(1, 40)} {boilerplate} {prose(2, 40)}", f"{prose(1, 40)} {few} {prose(2, 40)}") == [set(), {21}]
 
 
 def test_words_of_many_short_stretches_are_not_an_item(tmp_path: Path) -> None:

@@ -209,6 +209,11 @@ ROWS: list[tuple[str, dict[str, Any], list[tuple[str, str]]]] = [
     ),
     ("BoolQ, DROP", {"question": "q", "answer": True, "passage": "p"}, [("question", "q")]),
     (
+        "COPA",
+        {"premise": "p", "choice1": "1", "choice2": "2", "question": "cause"},
+        [("premise, choice1", "p\n1"), ("premise, choice2", "p\n2")],
+    ),
+    (
         "MMLU-Pro",
         {"question_id": 1, "question": "q", "options": ["x"], "answer": "A", "answer_index": 0},
         [("question", "q"), ("question, options", "q\nx")],

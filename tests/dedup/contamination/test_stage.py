@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,18 @@ def test_nothing_is_found_in_wikipedia_and_c4(real: Finder, shared_data: Path) -
 @pytest.mark.long
 def test_nor_is_any_of_134_000_short_sentences(shared_data: Path) -> None:
     look_for_items(finder_of([str(shared_data / "eval" / "blimp.zip")]), shared_data)
+
+
+def test_nor_is_any_of_some_of_these_sentences_in_c4_though_each_is_found_where_it_stands(shared_data: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(shared_data / "eval" / "blimp.zip") as archive:
+        lines = [line for name in archive.namelist() if name.endswith(".jsonl") for line in archive.read(name).splitlines()[::50]]
+    (tmp_path / "blimp.jsonl").write_bytes(b"\n".join(lines))
+    finder = finder_of([str(tmp_path / "blimp.jsonl")])
+    pages = [json.loads(line)["text"] for line in (shared_data / "text" / "c4_demo.jsonl").read_text().splitlines()]
+    assert len(lines) > 1_000 and not any(found_in(finder, pages))
+    sentences = [(n, text) for n, line in enumerate(lines) if len((text := json.loads(line)["sentence_good"]).split()) >= 8]
+    found = found_in(finder, [f"{pages[n % 50]} {text.upper()} {pages[n % 49]}" for n, text in sentences])
+    assert len(found) > 500 and all(("blimp", n) in items for (n, _), items in zip(sentences, found, strict=True))
 
 
 def look_for_items(finder: Finder, shared_data: Path) -> None:

@@ -5,11 +5,13 @@ from collections import Counter, defaultdict
 from math import ceil
 from urllib.parse import urlsplit
 
+import pyarrow as pa
 import pytest
 from ccnet_form import ccnet_form
 from pydantic import ValidationError
 
 from corpusmill.dedup.config import LinesConfig
+from corpusmill.dedup.inside.lines import host_keys
 from corpusmill.pipeline.shards import read_table
 
 
@@ -136,3 +138,22 @@ def test_a_paragraph_is_a_unit_of_its_own(dedup) -> None:  # type: ignore[no-unt
 def test_options_are_checked() -> None:
     with pytest.raises(ValidationError, match="min_share needs scope: host"):
         LinesConfig(min_share=0.5)
+
+
+def test_a_document_of_many_lines(dedup) -> None:  # type: ignore[no-untyped-def]
+    """Time that grew with the square of the lines would not end."""
+    text = "".join(f"line {i:x} of many\n" if i % 3 else "the same line\n" for i in range(90_000))
+    result = dedup([[text, "the same line\nshort"]], minhash={"enabled": False}, lines={"keep": "first", "normalisation": "none"})
+    assert [row["lines_cut"] for row in result.report] == [29_999, 1] and result.kept[1] == "short"
+
+
+def test_documents_of_one_host_have_one_key() -> None:
+    urls = [
+        "http://a.org/x", "HTTPS://A.org", "http://user:word@a.org?q", "http://a.org#top",  # one host
+        "http://a.org:80/", "http://b.org/http://a.org/", "ftp://[::1]/x", "http://[::1]/y", None, None, "no url", None,
+    ]  # fmt: skip
+    sources = ["s"] * 9 + ["s", "s", "other"]
+    keys = host_keys(pa.table({"url": pa.chunked_array([urls[:5], urls[5:]], pa.string()), "source": sources})).tolist()
+    groups = [[0, 1, 2, 3], [4], [5], [6, 7], [8, 9, 10], [11]]
+    assert [{keys[i] for i in group} for group in groups] == [{keys[group[0]]} for group in groups]
+    assert len(set(keys)) == len(groups)

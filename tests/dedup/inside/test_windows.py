@@ -59,6 +59,13 @@ def test_one_word_again_and_again_leaves_one_passage() -> None:
     assert cut(["la " * 50], 50, "first")[0] == ["la " * 50]
 
 
+@pytest.mark.parametrize("text", ["x y " * 300_000 + "z", "".join(f"{i:x} " for i in range(30_000)) * 2], ids=["periodic", "twice"])
+def test_a_large_text_of_repeats(text: str) -> None:
+    """Time that grew with the square of the words would not end."""
+    (found,), spans = cut([text], 50, "first")
+    assert spans == [1] and len(found) < len(text) * 0.51 and text.startswith(found.removesuffix(" z"))
+
+
 def test_passages_do_not_glue_words() -> None:
     passage = " ".join(f"p{i}" for i in range(8))
     texts = [passage, f"one {passage} two", f"three\n\n{passage} four", f"five {passage}\n\nsix", f"漢{passage}字", f"\n{passage}"]

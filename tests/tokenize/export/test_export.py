@@ -47,6 +47,11 @@ def test_an_export_has_equal_bytes_each_time_and_says_what_is_there(real_run, ex
 
 
 def test_sequences_are_for_formats_with_rows(real_run, exported, tmp_path):
+    for name in ("parquet", "mds"):
+        one, two = (content(exported(real_run, name, f"{name} {place}", sequence_length=100)) for place in ("one", "two"))
+        assert one == two and json.loads(one["export.json"])["sequence_length"] == 100
+        for place in ("one", "two"):
+            shutil.rmtree(tmp_path / f"{name} {place}")
     with pytest.raises(InputError, match="--sequence-length 100: megatron is read at any length; only parquet and mds"):
         exported(real_run, "megatron", sequence_length=100)
     assert os.listdir(tmp_path) == []
@@ -214,15 +219,18 @@ def test_killed_between_the_renames_the_earlier_one_comes_back(real_run, tmp_pat
 
 
 MEMORY = """
-import os, sys
+import os, shutil, sys
 os.fsync = lambda _: None
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.tokenize.export.export import export
-run, name, out = sys.argv[1:]
-export(run, name, out + "/small", ["validation"])
+run, out, *names = sys.argv[1:]
+for name in names:
+    export(run, name, f"{out}/small-{name}", ["validation"])
 before = peak_memory_mb()
-export(run, name, out + "/large", ["train"])
-print(peak_memory_mb() - before)
+for name in names:
+    export(run, name, f"{out}/{name}", ["train"])
+    print(peak_memory_mb() - before, name)
+    shutil.rmtree(f"{out}/{name}")
 """
 #: MB: the maps of two shards (20 each) and a format's own buffers: a row group and its encoding, a shard of MDS (64).
 HELD = {"parquet": 90, "mds": 130}
@@ -241,11 +249,16 @@ def large_run(tmp_path_factory, real_run):
     return folder
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name not in ("mds", "megatron"))) for name in FORMATS])
-def test_memory_does_not_grow_with_the_set(large_run, tmp_path, name):
-    command = [sys.executable, "-c", MEMORY, str(large_run), name, str(tmp_path / "out")]
+@pytest.mark.parametrize(
+    "names",
+    [set(FORMATS) - set(HELD), {"mds"}, pytest.param({"parquet"}, marks=pytest.mark.long)],
+    ids=lambda names: " ".join(sorted(names)),
+)
+def test_memory_does_not_grow_with_the_set(large_run, tmp_path, names):
+    command = [sys.executable, "-c", MEMORY, str(large_run), str(tmp_path / "out"), *sorted(names)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(done.stdout) < HELD.get(name, 50)
+    grown = [line.split() for line in done.stdout.splitlines()]
+    assert [name for _, name in grown] == sorted(names) and all(int(size) < HELD.get(name, 50) for size, name in grown), done.stdout
 
 
 def test_the_command(real_run, tmp_path, monkeypatch, capsys):

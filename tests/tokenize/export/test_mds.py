@@ -1,6 +1,7 @@
 """Tests MDS: the bytes that MDSWriter wrote, and samples read by MosaicML's StreamingDataset where it is installed."""
 
 import json
+import struct
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,5 +56,42 @@ def test_mds_writer_writes_the_same_bytes(streaming, any_run, exported, tmp_path
         with streaming.MDSWriter(columns=columns, out=str(tmp_path / split)) as writer:
             for document in documents:
                 writer.write({"id": document.id, "url": document.url or "", "tokens": document.ids})
+        theirs, ours = ({path.name: path.read_bytes() for path in place.iterdir()} for place in (tmp_path / split, folder / split))
+        assert theirs == ours
+
+
+def samples(folder):
+    """Yields position and ids of each sequence, read by the parts of an MDS shard: sizes of columns, fixed columns, arrays with a head."""
+    for shard in json.loads((folder / "index.json").read_text())["shards"]:
+        assert (shard["column_names"], shard["column_encodings"][0], shard["column_sizes"]) == (["position", "tokens"], "int", [8, None])
+        content = (folder / shard["raw_data"]["basename"]).read_bytes()
+        offsets = np.frombuffer(content, "<u4", shard["samples"] + 1, 4)
+        for begin, end in zip(offsets.tolist(), offsets[1:].tolist()):
+            size, position, head = struct.unpack_from("<IqB", content, begin)
+            of_size = {4: "<B", 5: "<H", 6: "<I"}[head]
+            (number,) = struct.unpack_from(of_size, content, begin + 13)
+            ids = np.frombuffer(content[begin + 13 + struct.calcsize(of_size) : end], shard["column_encodings"][1].removeprefix("ndarray:"))
+            assert end - begin == 12 + size and len(ids) == number
+            yield position, ids
+
+
+@pytest.mark.parametrize("length", [64, 300])
+def test_sequences_are_windows_of_the_shards(any_run, exported, length):
+    folder = exported(any_run, "mds", sequence_length=length)
+    for split in SPLITS:
+        shards, found = any_run.shards(split), list(samples(folder / split))
+        assert [position for position, _ in found] == list(range(0, shards.total, length))
+        for position, ids in found:
+            assert ids.dtype == shards.dtype and np.array_equal(ids, shards.window(position, min(length, shards.total - position)))
+
+
+def test_mds_writer_writes_the_same_bytes_of_sequences(streaming, any_run, exported, tmp_path):
+    folder, length = exported(any_run, "mds", sequence_length=300), 300
+    for split in SPLITS:
+        shards = any_run.shards(split)
+        columns = {"position": "int", "tokens": f"ndarray:{shards.dtype.name}"}
+        with streaming.MDSWriter(columns=columns, out=str(tmp_path / split)) as writer:
+            for start in range(0, shards.total, length):
+                writer.write({"position": start, "tokens": shards.window(start, min(length, shards.total - start))})
         theirs, ours = ({path.name: path.read_bytes() for path in place.iterdir()} for place in (tmp_path / split, folder / split))
         assert theirs == ours
