@@ -53,7 +53,7 @@ ALARM_SHARE = 0.5
 #: Rules for which the page shows documents.
 MOST_RULES = 100
 #: Memory of the queries in bytes; larger results go to a temporary file.
-MEMORY = 192 << 20
+MEMORY = 160 << 20
 #: The tables that are read into DuckDB once, since many queries use them.
 HELD = (*(f"{stage}_report" for stage in DATA_STAGES), "dedup_clusters")
 

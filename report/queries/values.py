@@ -190,16 +190,26 @@ def read_lengths(run: Run, stages: Sequence[str]) -> tuple[list[Lengths], list[Q
     if not sets:
         return [], []
     names = [f"p{round(100 * share):02d}" for share in QUANTILES]
-    every = "\n  UNION ALL ".join(
+    every = "\n      UNION ALL ".join(
         f"SELECT {place} AS place, {literal(name)} AS documents_that, {chars} AS characters FROM {stage}_report{where}"
         for place, (name, stage, chars, where) in enumerate(sets)
     )
-    quantiles = ", ".join(f"quantile_disc(characters, {share}) AS {name}" for share, name in zip(QUANTILES, names, strict=True))
+    each = (f"min(characters) FILTER (upto >= {share} * total) AS {name}" for share, name in zip(QUANTILES, names, strict=True))
+    quantiles = ",\n  ".join(each)
+    # `quantile_disc` gives the same values, but holds the lengths of all documents in memory
     table = ask(run, "lengths", "Lengths in characters", f"""\
-SELECT place, any_value(documents_that) AS documents_that, count(*) AS documents, sum(characters)::BIGINT AS characters,
+SELECT place, any_value(documents_that) AS documents_that, sum(documents)::BIGINT AS documents,
+  sum(documents * characters)::BIGINT AS characters,
   {quantiles}
 FROM (
-  {every}
+  SELECT *, sum(documents) OVER (PARTITION BY place ORDER BY characters) AS upto, sum(documents) OVER (PARTITION BY place) AS total
+  FROM (
+    SELECT place, documents_that, characters, count(*) AS documents
+    FROM (
+      {every}
+    )
+    GROUP BY ALL
+  )
 )
 GROUP BY place
 ORDER BY place""")  # fmt: skip
