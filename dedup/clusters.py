@@ -154,7 +154,7 @@ def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: 
             return column
         return column.take(pa.array((np.cumsum(near) - 1)[order], mask=~near[order]))
 
-    if has_signatures:
+    if has_signatures:  # not of fixed size, where a null would take as much memory as a signature
         table = table.append_column("signature", column_of_near(signatures, "signature", pa.large_binary()))
     text = pa.nulls(len(rows), pa.large_string()) if texts is None else column_of_near(texts, "text", pa.large_string())
     return table.append_column("text", text), group[order]
@@ -181,12 +181,12 @@ class ClusterWorker(Worker):
         new = entry == None if self.params["fixed"] else np.zeros(len(entry), bool)  # noqa: E711 - an array of names
         verdicts, limited = self._judge(table, new)
         rows = cluster_table(table, shard, entry, verdicts, self.config.by)
-        files = {}
-        if any(read_list(self.run, task.inputs[0]).params["entries"]):
-            earlier = rows["entry"].is_valid()
+        indexed = any(read_list(self.run, task.inputs[0]).params["entries"])
+        earlier = rows["entry"].is_valid()
+        own = rows.filter(pc.invert(earlier)) if indexed else rows  # no copy of all rows where none is earlier
+        files = {f"{task.key}.parquet": own.drop_columns(["entry"])}
+        if indexed:
             files[f"{task.key.replace('clusters', 'earlier')}.parquet"] = rows.filter(earlier).cast(EARLIER)
-            rows = rows.filter(pc.invert(earlier))
-        files = {f"{task.key}.parquet": rows.drop_columns(["entry"]), **files}
         return Output(files, rows_in=table.num_rows, counts={"limited": int(limited)})
 
     def _read(self, task: Task) -> tuple[pa.Table, npt.NDArray[np.object_], npt.NDArray[np.object_]]:
@@ -282,8 +282,8 @@ class ClusterWorker(Worker):
             return representative, similarity, known, full, 0
         order = np.argsort(rank[best[nodes]])
         forced = int((~later[best[nodes]]).sum()) if self.params["fixed"] else 0
-        rows, width = self.params["bands"] * self.params["rows"], self.config.minhash.bits // 8
-        taken = table["signature"].take(pa.array(row[nodes])).cast(pa.binary(rows * width))
+        places, width = self.params["bands"] * self.params["rows"], self.config.minhash.bits // 8
+        taken = table["signature"].take(pa.array(row[nodes])).cast(pa.binary(places * width))
         signatures = fixed_binary(taken, np.dtype(f"u{width}"))
         fewest = 0 if self.config.similarity == "containment" else least_equal(self.config.threshold, signatures.shape[1])
         sets = ShingleSets(self.shingler, table["text"], row[nodes])

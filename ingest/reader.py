@@ -74,7 +74,7 @@ class RowSender:
 
     def send(self, connection: Connection, end: bool) -> None:
         """Sends the rows to the worker (`ReaderGuard`): counts, then the tables of documents and of the report."""
-        head = {"rows": self.rows, "counts": self.counts, "warnings": self.warnings, "peak_mb": peak_memory_mb(), "end": end}
+        head = {"counts": self.counts, "warnings": self.warnings, "peak_mb": peak_memory_mb(), "end": end}
         connection.send_bytes(json.dumps(head).encode())
         for table in (self.tables.documents(), self.tables.report()):
             sink = pa.BufferOutputStream()
