@@ -148,7 +148,7 @@ class Step(ABC):
         return Needs()
 
     def bad_from(self) -> dict[str, float]:
-        """Returns a classifier's columns whose high scores are bad. Each has the score from which it fires if no rule sets another."""
+        """Returns, for each column whose high scores are bad, the score from which a document counts as bad if no rule says otherwise."""
         return {}
 
     @property

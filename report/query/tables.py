@@ -62,9 +62,8 @@ def find_tables(reader: RunReader) -> dict[str, Table]:
         versions: dict[str, set[tuple[str, str]]] = {}
         for task in stage.tasks:
             for output in task.outputs:
-                path = output.path
-                if path.endswith(".parquet"):
-                    name = _name(stage.name, PurePosixPath(path))
+                if output.path.endswith(".parquet"):
+                    name = _name(stage.name, PurePosixPath(output.path))
                     shards.setdefault(name, []).append(output)
                     versions.setdefault(name, set()).add((task.config, task.code))
         found |= {name: Table(name, stage.name, tuple(files), len(versions[name]) > 1) for name, files in shards.items()}
