@@ -1,6 +1,7 @@
 """Handles Ctrl-C and SIGTERM (from `ray job stop`, Slurm, Kubernetes): both end a command with one sentence, and no file half written."""
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,9 @@ from typing import Any
 
 #: Holds SIGTERM once it has come, since Ray turns the exception of a handler into a KeyboardInterrupt.
 _came: list[int] = []
+
+#: Seconds until a lost interrupt is repeated: by then the main thread has left the callback that dropped it.
+PAUSE = 0.1
 
 
 class Terminated(KeyboardInterrupt):
@@ -40,10 +44,33 @@ def raise_terminated(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
-def raise_if_terminated() -> None:
-    """Raises Terminated where SIGTERM has come but its exception got lost, as in a callback or in `__del__`."""
-    if _came:
-        raise Terminated
+def interrupt_main(number: int = signal.SIGINT) -> None:
+    """Interrupts the main thread as Ctrl-C does, also in a system call in which it waits."""
+    if ident := threading.main_thread().ident:
+        signal.pthread_kill(ident, number)
+
+
+@contextmanager
+def lost_interrupts_repeated() -> Iterator[None]:
+    """Repeats Ctrl-C or SIGTERM where its exception gets lost in the block: Python drops what is raised in `__del__` and in the callbacks
+    of weak references, one of which runs at the end of each import."""
+    before = sys.unraisablehook
+
+    def hook(dropped: Any) -> None:
+        if not of_an_interrupt(dropped.exc_value):
+            before(dropped)
+            return
+        if _came:
+            signal.signal(signal.SIGTERM, raise_terminated)
+        again = threading.Timer(PAUSE, interrupt_main, [signal.SIGTERM if _came else signal.SIGINT])
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

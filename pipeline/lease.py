@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import secrets
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from typing import Any
 
 from corpusmill.pipeline.config import seconds_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.interrupts import interrupt_main
 from corpusmill.pipeline.storage import TEMPORARY, Storage
 
 LEASE = "lease.json"
@@ -293,7 +293,7 @@ class Lease:
                     self._renew()
             if self.lost is not None:
                 if self._to_interrupt and not self._ended.is_set():
-                    _interrupt_main()  # ends even a long training; `holding` reports the reason
+                    interrupt_main()  # ends even a long training; `holding` reports the reason
                 return
 
     def _renew(self) -> None:
@@ -305,12 +305,6 @@ class Lease:
             self.lost = f"another corpusmill has taken this run over ({held.words})" if held else "its lease was removed"
         else:
             self.mine, self._version, self._renewed = beaten, version, started
-
-
-def _interrupt_main() -> None:
-    """Interrupts the main thread as Ctrl-C does, also in a system call in which it waits."""
-    if ident := threading.main_thread().ident:
-        signal.pthread_kill(ident, signal.SIGINT)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Engine, Job, TaskDone, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.failures import Event, Failed, GivenUp, Listener, failure, sentence_of
-from corpusmill.pipeline.interrupts import of_an_interrupt, raise_if_terminated
+from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, Quarantined, RowSequence, TaskRow, task_identity
 from corpusmill.pipeline.recipe import STAGES
@@ -285,7 +285,6 @@ class StageRun:
                 metrics.add(result)
                 bar.advance(result.rows_in, result.bytes_in)
             given_up.worked += len(results)
-            raise_if_terminated()
 
         def on_failed(failed: Failed) -> None:
             self.observer.failed(self.stage.name, phase.name, failed)

@@ -3,7 +3,7 @@
 import errno
 import os
 import signal
-import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -215,17 +215,26 @@ def test_what_hits_all_pieces_ends_the_run_at_once(perform: Any, key: str, error
 
 
 class SignalsAtItsEnd:
+    def __init__(self, number: int):
+        self.number = number
+
     def __del__(self) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)  # the exception of this handler is lost
+        os.kill(os.getpid(), self.number)  # the exception of this handler is lost
 
 
-def test_a_sigterm_whose_exception_is_lost_ends_the_run_with_the_next_result(perform: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_whose_exception_is_lost_ends_a_task_soon(perform: Any, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(interrupts, "_came", [])
-    monkeypatch.setattr(sys, "unraisablehook", lambda lost: None)
+
+    def work(tried: int) -> None:
+        SignalsAtItsEnd(number)
+        time.sleep(60)
+
     before = signal.signal(signal.SIGTERM, interrupts.raise_terminated)
     try:
-        with pytest.raises(interrupts.Terminated):
-            perform(deeds={"part-1": lambda tried: SignalsAtItsEnd() and None})
+        with pytest.raises(KeyboardInterrupt) as end, interrupts.lost_interrupts_repeated():
+            perform(deeds={"part-1": work})
     finally:
         signal.signal(signal.SIGTERM, before)
+    assert interrupts.exit_code_of(end.value) == 128 + number
     assert TRIED["part-1"] == 1 and not TRIED["part-2"]
