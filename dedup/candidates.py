@@ -93,8 +93,8 @@ def equal_keys(keys: Keys, check: Keys, documents: Index) -> tuple[Index, Index]
 
 
 def buckets(keys: Keys, texts: Keys, documents: Index) -> tuple[Index, Index]:
-    """Returns `(bucket, document)` for each key that documents with different texts share, sorted. Buckets are numbered in the order of
-    their lowest documents.
+    """Makes a bucket of each key that documents with different texts share. Returns two arrays, sorted: the number of a bucket, and a
+    document in it. Buckets are numbered in the order of their lowest documents.
 
     Of exact copies only the lowest document is in a bucket, so a million copies of one page count as one document here.
     """
@@ -375,8 +375,8 @@ def join_up_to(parent, weight, flags, star, document, limit, smallest):
     """Joins the documents of each oversized star (`star` ascends) that has `smallest` to `2 * smallest - 1` documents, into components of
     at most `limit` words. Returns how often two documents were left apart, and the size of the largest oversized star.
 
-    A document that does not fit in begins a new component for the documents after it in the star, so that a million near copies end up in
-    a few components. `weight` holds the weight of each root.
+    Where two components are too large together, the next documents of the star join the lighter one, so that a million near copies end up
+    in a few components. `weight` holds the weight of each root.
     """
     apart, begin, largest = 0, 0, 0
     while begin < len(star):
@@ -386,15 +386,15 @@ def join_up_to(parent, weight, flags, star, document, limit, smallest):
         if flags[document[begin]] & OVERSIZED:
             largest = max(largest, end - begin)
             if smallest <= end - begin < 2 * smallest:
-                middle = document[begin]
+                target = document[begin]
                 for i in range(begin + 1, end):
-                    a, b = find_root(parent, middle), find_root(parent, document[i])
+                    a, b = find_root(parent, target), find_root(parent, document[i])
                     if a == b:
                         continue
                     if weight[a] + weight[b] > limit:
                         apart += 1
                         if weight[b] <= weight[a]:
-                            middle = b
+                            target = b
                         continue
                     weight[min(a, b)] = weight[a] + weight[b]
                     parent[max(a, b)] = min(a, b)

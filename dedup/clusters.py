@@ -128,7 +128,7 @@ class ColocationWorker(Worker):
 def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: str | None = None) -> tuple[pa.Table, Index]:
     """Returns `(documents, group)`: the documents of a shard that have a candidate, and the group of each (ascending).
 
-    `groups` is the file of groups, in which the shard has the number `shard`. The table has the columns of the signatures, and `row`,
+    `groups` is the file of groups; its batch number `shard` belongs to this shard. The table has the columns of the signatures, and `row`,
     `near` (whether the document is in a bucket), `shard_number` and `text`. `signature` and `text`, which take most of the memory, are
     null where `near` is false; `text` also where `texts` is not given.
     """
@@ -163,7 +163,7 @@ def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: 
 class ClusterWorker(Worker):
     """Judges one group; writes its rows of the cluster table.
 
-    Inputs: the list of the files from the phase `colocated` (with a single group: of each shard's signatures and texts), and the file of
+    Inputs: a list of files (those of the phase `colocated`; with a single group, the signatures and texts of every shard), and the file of
     groups. `params`: `bands`, `rows` (minima in a band), `fixed` (whether documents of earlier runs always stay). `task.params`: `group`.
     The parameters of the list have one value for each shard: `shards` (its name), `entries` (its entry in the index, or null), and with a
     single group `files` (how many files of the list belong to the shard).
@@ -224,8 +224,8 @@ class ClusterWorker(Worker):
         best = best_of(np.where(alive, text, -1), rank, int(text.max(initial=-1)) + 1)
         # 3. Near copies: choose a representative for each text, which is again a text: itself where the text stays.
         representative, similarity, known, full, limited = self._near(table, text, best, rank, later)
-        # 4. From texts to documents. `kept`: for each document, the best document of its text's representative; but a text that found its
-        # cluster full stays. A document that lost to another one with its URL takes that one's `kept`.
+        # 4. From texts to documents. `kept`: for each document, the one that stays in its place: the best one with the representative's
+        # text or, where the cluster was full, with its own text. A document that lost to another one with its URL takes that one's `kept`.
         kept = best[np.where(full, np.arange(len(best)), representative)[text]]
         kept[~alive] = kept[by_url[~alive]]
         # 5. Evidence: an exact copy where the kept document has the same text (`same_text`), else what `_near` found, or the URL. Documents

@@ -219,7 +219,10 @@ class KeyMergeWorker(MergeWorker):
 
 
 def merge_documents(run: StageRun, files: Sequence[FileRef], groups: FileRef, count: int) -> list[FileRef]:
-    """Merges files of documents; returns the merged files. `groups`: the file of the `count` groups."""
+    """Merges neighbouring files of the phase `colocated`, so that a task of `clusters` opens fewer files; returns the merged ones.
+
+    `groups`: the file of the `count` groups.
+    """
     tasks = [
         Task(f"merged/colocated-{number:05d}", (groups, *some), {"shards": shards, "groups": count, "starts": [0] * len(some)})
         for number, (some, shards) in enumerate(zip(neighbours(files), merged_shards(len(files)), strict=True))

@@ -71,7 +71,8 @@ MEANINGS = {
 OPTIONAL = ("kept_in", "similarity", "verified", "full_cluster")
 #: The number of documents in a document's cluster: 1 for a document without copies.
 SIZE = pa.field("cluster_size", pa.int64(), nullable=False)
-#: The id of the kept document of a document's cluster, or of the full cluster because of which it stays; null for one without copies.
+#: The cluster's id, which is the id of its kept document; also for a document that stays only because that cluster was full. Null for a
+#: document without copies.
 CLUSTER = pa.field("cluster_id", pa.string())
 DEDUP_REPORT = with_columns(
     REPORT,

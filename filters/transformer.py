@@ -121,7 +121,7 @@ NAME = "transformer"
 
 
 class TransformerConfig(Config):
-    """Scores of a transformers sequence classifier, such as FineWeb-Edu's (extra `transformers`)."""
+    """Options of the step that scores texts with a sequence classifier of transformers, such as FineWeb-Edu's."""
 
     model: str = Field(description="A model's folder (relative to the recipe), or its name on Hugging Face's hub.")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub; the commit is what the run records.")

@@ -72,7 +72,7 @@ class Head:
 
 
 class Grammar(Protocol):
-    """The rules of one of the two formats, by which the walk finds records."""
+    """How the walk recognises the records of a format, WARC or ARC."""
 
     name: str
 

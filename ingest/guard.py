@@ -130,7 +130,7 @@ class ReaderProcess:
         _, status, usage = os.wait4(self.popen.pid, 0)
         self.popen.returncode = os.waitstatus_to_exitcode(status)
         peak = usage.ru_maxrss // 1024
-        if peak > peak_memory_mb():  # the system's value includes the peak of this process, from which the other was started
+        if peak > peak_memory_mb():  # the system's value counts the peak of the parent, this process, too
             self.peak_mb = max(self.peak_mb, peak)
         return self.popen.returncode
 

@@ -95,7 +95,7 @@ MIB = 1 << 20
 #: Small inputs are cut into about this many tasks, so that all workers have one, but not into tasks of less than SMALLEST bytes.
 TASKS = 16
 SMALLEST = 4 * MIB
-#: One task indexes a range of a large WARC that makes this many tasks.
+#: An indexing task walks a range of a large WARC that is later cut into about this many tasks.
 INDEXED = 4
 
 

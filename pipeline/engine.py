@@ -25,7 +25,7 @@ from corpusmill.pipeline.shards import OutputFile, publish
 from corpusmill.pipeline.stage import Output, Task, Worker, load_object
 from corpusmill.pipeline.storage import Storage
 
-#: The time limit of a task in seconds, and a number of bytes: for each such number in its input, a task gets the same time again.
+#: A task may take TASK_TIMEOUT seconds, and as long again for every TIMEOUT_BYTES of its input.
 TASK_TIMEOUT, TIMEOUT_BYTES = 3600.0, 32 << 20
 
 

@@ -44,7 +44,7 @@ OBJECTS = "manifest"
 SYNC_SECONDS = 1.0
 #: Bytes of the first read of a row, whose length isn't known.
 ROW_BYTES = 4096
-#: Objects that are read at a time, and how often they are listed, since another process may join them while they are read.
+#: Objects that are read in parallel; and attempts to list them, since another process may merge them into one meanwhile.
 THREADS, LISTINGS = 16, 5
 
 
@@ -472,7 +472,7 @@ class _StoreLines:
 
     @property
     def next(self) -> str:
-        """The path of the next line's object, for messages."""
+        """The path of the object that will hold the next row, for messages."""
         return self._path(self.place)
 
     def sync(self) -> None:

@@ -224,8 +224,8 @@ def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def describe(plan: Plan, former: Mapping[str, Any] | None = None, kept: Sequence[str] = ()) -> bytes:
-    """Returns the content of `run.json`: inputs, the recipe with all defaults filled in, versions. Equal runs have equal bytes. The
-    entries of the stages `kept` are copied from the `former` one."""
+    """Returns the content of `run.json`: inputs, the recipe with all defaults filled in, versions. Equal runs have equal bytes. For
+    the stages in `kept`, the entries of the `former` run.json are copied."""
     versions = {"corpusmill": corpusmill.__version__, "python": platform.python_version()}
     versions |= {library: version_of(library) or "not installed" for library in LIBRARIES}
     recipe = {name: section.model_dump(mode="json") for name, section in plan.sections.items()}

@@ -26,7 +26,7 @@ from corpusmill.tokenize.words import grown, splitter
 Ties = Literal["ids", "bytes"]
 #: The table holds pairs that are at most this many times rarer than the most frequent pair.
 FALL = 16
-#: Number of hashed sums of pair counts (`compact`), by which rare pairs are recognised.
+#: Each pair adds its count to one of SUMS sums, chosen by a hash (`compact`). A small sum proves that all its pairs are rare.
 SUMS = 1 << 19
 #: Merges between two updates of the progress and checks for Ctrl-C.
 CHUNK = 1000
@@ -51,7 +51,8 @@ class Fixed(NamedTuple):
 
     `slots` and `large` are those of `fill_slots`; `widths` int64 [ids]: the slots that a token of this id spans; `merges` int64 [ids, 3]:
     left id, right id and count of the merge that made each id; `starts` int64 [ids + 1]: where each id's bytes begin in `letters`;
-    `changes` int64 [ids, 8]: what a merge does to the pairs of each token, zero between merges; `touched` int64 [ids]: scratch.
+    `changes` int64 [ids, 8]: what a merge does to the pairs of each token (columns: LOST_BEFORE to TOUCHED), zero between merges;
+    `touched` int64 [ids]: scratch.
     """
 
     slots: npt.NDArray[np.int32]

@@ -145,7 +145,10 @@ COLUMNS = ("url", "language")
 
 
 def measure(documents: pa.Table, tokenizers: Sequence[ComparedTokenizer]) -> pa.Table:
-    """Returns the sums (schema METRICS) for each tokenizer. `documents` has the columns text, url and perhaps language."""
+    """Returns documents, bytes, tokens and words by tokenizer, language and host (schema METRICS).
+
+    `documents` has the columns text, url and perhaps language.
+    """
     texts = documents["text"]
     data, offsets = text_buffers(texts)
     rows = documents.num_rows

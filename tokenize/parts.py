@@ -28,8 +28,8 @@ from corpusmill.tokenize.encode import Encoder
 
 #: `first`: the document's first token, counted within the part; documents without text have no tokens. `order`: the place in the global
 #: order. `group` decides the split. `pick`, a bucket of `documents.buckets`, decides whether a mixture takes the document once more.
-#: `data_row`: the row in the shard of documents. A document that a split by place cuts has two rows; `text_begin` is the byte of its text
-#: where a row's part begins.
+#: `data_row`: the row in the shard of documents. With `validation_tail`, the last characters in file order are for validation: the document
+#: that this cuts has two rows, and `text_begin` is the byte of its text where a row's part begins.
 PART = pa.schema(
     [
         pa.field("order", pa.uint64(), nullable=False),
@@ -73,8 +73,8 @@ class EncodeConfig(Config):
 class DocumentOrder:
     """How documents are ordered and split: by hashes with `seed` or, without `shuffle`, in file order.
 
-    `number` and `pieces`: the number of a shard of documents, and the count of all shards. Where documents are split by place, the shard's
-    first `training_characters` characters are for training.
+    `number` and `pieces`: the number of a shard of documents, and the count of all shards. With `validation_tail`, the shard's first
+    `training_characters` characters are for training.
     """
 
     seed: int

@@ -31,7 +31,7 @@ Hashes = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class ShardRange:
-    """One token shard: its number within its split, and the orders it holds (low <= order < high)."""
+    """One token shard: its number within its split. Its documents are those whose position in the global order is in [low, high)."""
 
     split: str
     number: int

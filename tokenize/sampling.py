@@ -47,7 +47,7 @@ def buckets_of(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
 
 
 def columns_needed(config: GroupsConfig, present: Sequence[str], path: str) -> list[str]:
-    """Returns the columns from which groups are made. Raises InputError where the shard lacks one."""
+    """Returns the columns that decide a document's sample group. Raises InputError where the shard lacks one."""
     if config.components is not None:
         return needed_columns(_match(config), list(present), path)
     if config.by is None:

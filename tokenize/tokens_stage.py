@@ -157,7 +157,7 @@ class TokensStage(Stage):
     def plan(self, run: StageRun, parts: list[EncodedPart], tokenizer: FileRef, known: dict[str, int]) -> Output:
         """Returns the output `plan.json`. `known`: the counts of an encoded part that describe the tokenizer."""
         config = self.config
-        share = config.validation_tail or config.validation_share  # split by place there are two groups: any share takes the lower one
+        share = config.validation_tail or config.validation_share  # a tail makes two groups; any share selects the lower one, the tail
         plan = make_plan(run.storage, parts, config.shuffle, share, config.mixture, config.shard_tokens)
         header = {
             "tokenizer_sha256": tokenizer.fingerprint,

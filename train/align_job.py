@@ -145,7 +145,7 @@ class Numbered:
 
     def collate(self, numbers: Sequence[int]) -> LabelledRows:
         """Makes a batch of the sequences with these numbers; `by_sequence` returns them in this order. At the border of two epochs a batch
-        may hold a sequence twice. Both count: in the batch, a sequence has the number place * all sequences + its own number."""
+        may hold a sequence twice, and both count: a batch has numbers of its own, place in the batch * len(self) + sequence number."""
         owners = [place * len(self) + number for place, number in enumerate(numbers)]
         return collate([self.sequences[number] for number in numbers], self.context, self.device, owners, self.form)
 
@@ -158,7 +158,7 @@ class Numbered:
 #
 # The reference model never changes, so its log-probabilities are measured once, before the first step.
 
-#: Batches of sequence numbers, and how many of the first sequences of a batch are measured.
+#: Pairs: the numbers of a batch's sequences, and n; only its first n are measured.
 Batches = Iterable[tuple[Sequence[int], int]]
 
 

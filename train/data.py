@@ -369,8 +369,8 @@ def fitted(lengths: npt.NDArray[np.int64], capacity: int) -> list[list[int]]:
 #
 # The state is one integer: how many samples of the global order all processes together have taken. A micro-batch is the next `world *
 # micro_batch` samples, divided evenly among the processes; none spans two steps. So the order of samples does not depend on `world`,
-# `micro_batch` or the number of workers. These may change at the end of any step, and within a step where the rest of it can be divided
-# evenly.
+# `micro_batch` or the number of workers. `world` and `micro_batch` may change between steps, and within a step only if its remaining
+# samples can be divided evenly among the processes.
 
 
 class TokenDataset(IterableDataset[Batch]):

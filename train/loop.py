@@ -288,7 +288,7 @@ class _Loop:
         return line
 
     def _gradient(self, step: int) -> "_Gradient":
-        """Computes the step's loss and gradient over all micro-batches of all ranks; here the sums are divided by the count."""
+        """Sums loss and gradient over all micro-batches of all ranks. Divides the loss by the count; `_update` divides the gradient."""
         self.optimizer.zero_grad()
         parts = self.parallel_model.backward(self.objective, step)
         grads = {name: p.grad for name, p in self.parallel_model.parameters.items() if p.grad is not None}

@@ -148,7 +148,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 # ---- mask --------------------------------------------------------------------------------------------
 #
-# The keys that a query may see: from the first of its own document and of its window on, up to itself.
+# A query sees the keys of its own document up to itself; with a window, only the last `window` of them.
 #
 # Attention gets one of three masks: None for plain causal attention, for which kernels need no mask; a boolean mask for
 # `scaled_dot_product_attention`; on a GPU the block mask of flex_attention, which skips blocks where nothing is seen.
@@ -159,7 +159,7 @@ Mask = Tensor | BlockMask | None
 def document_starts(segments: Tensor | None) -> Tensor | None:
     """Returns `[B, T]`: the place where each token's document begins. `segments` `[B, T]` changes value where a document begins.
 
-    Returns None where every row is one document, as attention is then plain. On a GPU this is not checked, as the step would wait.
+    Returns None on a CPU if no row has a second document: attention is plain then. On a GPU this is not checked, since the step would wait.
     """
     if segments is None or segments.size(1) == 1:
         return None

@@ -72,7 +72,7 @@ def read_architecture(folder: Path) -> Architecture:
         raise InputError(f"{path}: can't be read ({error.strerror}).") from error
     except KeyError as error:
         raise InputError(f"{path}: the key {error} is missing.") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: not the configuration of a model that this program can load ({first_line(error)}).") from error
 
 
@@ -232,6 +232,8 @@ def from_hugging_face(config: dict[str, Any]) -> Architecture:
         if (found := rope.get(key, config.get(key, expected))) != expected:
             raise ValueError(f"{key} is {found!r}, expected {expected!r}")
     heads, width, context = config["num_attention_heads"], config["hidden_size"], config["max_position_embeddings"]
+    if not heads or not context:  # the values of other keys are divided by these
+        raise ValueError("num_attention_heads or max_position_embeddings is 0")
     return Architecture(
         vocab_size=config["vocab_size"],
         layers=config["num_hidden_layers"],

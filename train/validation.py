@@ -222,7 +222,7 @@ class Validation:
 
 
 def report(score: TextScore, groups: dict[str, dict[str, TextScore]]) -> dict[str, Any]:
-    """Returns scores as JSON: the total, and `by` kind and name of group."""
+    """Returns scores as JSON: the total score, and each group's under `by[kind][name]`."""
     return {**asdict(score), "by": {kind: {name: asdict(some) for name, some in of.items()} for kind, of in groups.items()}}
 
 

@@ -229,7 +229,7 @@ def open_tracker(kind: str, folder: Path, begin: int, title: str) -> Tracker:
 
 
 def numbers(line: Mapping[str, Any], section: str = "") -> dict[str, float]:
-    """Returns the numbers of a line by `section/name`; `validation_low` becomes `validation/low`."""
+    """Flattens a log line into `section/name: number`, for example `validation_low` into `validation/low`."""
     found = {}
     for name, value in line.items():
         if isinstance(value, int | float) and name != "step":

@@ -34,7 +34,7 @@ SHARD = re.compile(r"-\d+-of-\d+$")
 
 @dataclass(frozen=True)
 class SetFile:
-    """One file of a set. `name` is the name of the set in reports."""
+    """One file of an evaluation set. `name` is the name of the set in reports."""
 
     ref: FileRef
     name: str

@@ -211,9 +211,10 @@ ONLY_SUBSTRINGS = "only_repeated_substrings"
 
 
 class SubstringEditor(Editor):
-    """Cuts the windows that `RepeatedWindowWorker` chose.
+    """Cuts repeated passages: the windows (runs of words) that `RepeatedWindowWorker` chose.
 
-    The inputs include the shard's windows and the list of the files with the answers. `task.params`: `shard`.
+    The inputs include the shard's windows, and the list of the files in which `RepeatedWindowWorker` says which of them go.
+    `task.params`: `shard`.
     """
 
     fields = (pa.field("substring_spans", pa.int64()), pa.field("substring_chars_cut", pa.int64()))

@@ -77,7 +77,7 @@ def range_bounds(keys: npt.NDArray[np.uint64], ranges: int) -> npt.NDArray[np.in
 
 
 def pack(sections: Sequence[npt.NDArray]) -> bytes:
-    """Returns the content of a file of sections. Sections may differ in the dtype of their records."""
+    """Joins arrays, also of different dtypes, into the bytes of one file, from which `read_section` reads one of them back."""
     ends = np.cumsum([0, *(section.nbytes for section in sections)])[1:]
     head = [_LENGTH.type(len(sections)).tobytes(), ends.astype(_LENGTH).tobytes()]
     return b"".join(head + [np.ascontiguousarray(section).tobytes() for section in sections])

@@ -228,7 +228,7 @@ LABEL_PREFIX = "__label__"
 
 @dataclass(frozen=True)
 class Resolved:
-    """A classifier, and the folder with the files of its heads. `files`: the sha256 of each file on disk, by name."""
+    """A classifier whose files are on this disk: one model file for each head. `files`: the sha256 of each file, by name."""
 
     classifier: ClassifierDescription
     folder: Path
@@ -266,7 +266,7 @@ def name_of(options: ModelOptions) -> str:
 
 
 def heads_of(options: ModelOptions) -> list[tuple[str, str]]:
-    """Returns `(label, fastText label)` for each probability that the step needs from a bare model."""
+    """Returns `(our label, the model's label)` for each score that the step needs from a model without `classifier.json`."""
     convention = options.convention
     values = options.values or (convention.values if convention else {})
     if values:

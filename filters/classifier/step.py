@@ -51,7 +51,7 @@ class Outputs:
     comparison: str | None = None  # for the default threshold
 
     def column(self, label: str) -> str:
-        """Returns the column of a label's score: NAME for the label of that name, NAME_LABEL for other labels."""
+        """Returns the column of a label's score: the classifier's name where the label has the same name, else `NAME_LABEL`."""
         label = column_name(label)
         return self.name if label == self.name else f"{self.name}_{label}"
 

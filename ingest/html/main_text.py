@@ -82,9 +82,9 @@ def _add_trees(columns, trees, leaves, odds):
 COMMENT = 1 << HINT_NAMES.index("comment")
 #: Comments are dropped only if the other blocks have at least this many characters; else the page is a forum.
 ENOUGH_CHARS = 250
-#: A page is a long document if it has LONG_CHARS characters, its core has CORE_SHARE of them, and paragraphs have PROSE_SHARE of the core.
-#: The scorer was not fitted to manuals and books on one page, and nearly all of their core is main text. So a block of the core is kept
-#: with any score of at least DOUBTFUL.
+#: The body of a page is the innermost node around the core that has CORE_SHARE of the page's characters. A page of LONG_CHARS characters
+#: is a long document if PROSE_SHARE of its body is paragraphs. The scorer was not fitted to manuals and books on one page, and nearly all
+#: of their body is main text. So a block of the body is kept with any score of at least DOUBTFUL.
 LONG_CHARS, CORE_SHARE, PROSE_SHARE, DOUBTFUL = 20_000, 0.6, 0.3, 0.1
 
 
@@ -92,7 +92,7 @@ LONG_CHARS, CORE_SHARE, PROSE_SHARE, DOUBTFUL = 20_000, 0.6, 0.3, 0.1
 def keep(page, context, scores, threshold, comments):
     """Returns for each block whether it is main text.
 
-    A block needs a score of at least `threshold`; in the core of a long document, DOUBTFUL is enough. Blocks that are named as comments
+    A block needs a score of at least `threshold`; in the body of a long document, DOUBTFUL is enough. Blocks that are named as comments
     are dropped, unless `comments`.
     """
     kept = scores >= threshold
@@ -107,10 +107,7 @@ def keep(page, context, scores, threshold, comments):
 
 @kernel
 def _most_of_it(nodes, context):
-    """Returns `(first, last + 1)` of the blocks of the innermost node that contains the core and has CORE_SHARE of the page's characters.
-
-    It is larger than the core in a book, where the core is one section.
-    """
+    """Returns `(first, last + 1)` of the blocks of the body. It is larger than the core in a book, where the core is one section."""
     node, sums = context.core, context.sums
     while nodes[node, PARENT] > 0 and sums[nodes[node, LAST], ALL] - sums[nodes[node, FIRST], ALL] < CORE_SHARE * sums[-1, ALL]:
         node = nodes[node, PARENT]

@@ -153,7 +153,7 @@ class Tree:
         return ctypes.string_at(string.data, string.length) if string.data else b""
 
     def text(self, element: int) -> str | None:
-        """Returns all text in an element, as it is written."""
+        """Returns all text in an element, its white space unchanged; None where it has none."""
         return self._string(self.lexbor.lxb_dom_node_text_content, element)
 
     def attribute(self, element: int, name: bytes) -> str | None:
@@ -168,7 +168,7 @@ class Tree:
 
 @kernel
 def deepest_last(node, functions):
-    """Returns the depth of the path that always goes to the last child: about the number of elements that the parser has open."""
+    """Follows the last children down from `node`; returns how deep that goes: about as many elements as the parser has open."""
     depth = 0
     while node:
         node = call_1(functions[LAST_CHILD], node)

@@ -197,7 +197,7 @@ class UrlFilter:
 
 
 def resolve_url_filter(options: Any) -> dict[str, Any] | None:
-    """Returns the options of a recipe, validated, with all defaults filled in; None where there is no filter."""
+    """Validates the recipe's `url_filter` and fills in its defaults; None where there is no filter."""
     return None if options is None else resolve_options(UrlFilterConfig, options)
 
 

@@ -69,7 +69,7 @@ def pair_hash(left, right):
 
 @dataclass(frozen=True)
 class SpacyRules:
-    """The rules as tables for the kernels. Sets are open-addressed (`pipeline.text.hashing`)."""
+    """spaCy's tokenizer rules as arrays for the kernels. A set is a hash table with open addressing (`pipeline.text.hashing`)."""
 
     tokenizer: Any  # spaCy's, of its blank English pipeline, with a vocabulary of its own
     kinds: npt.NDArray[np.uint8]  # by code point

@@ -256,7 +256,7 @@ def _property(rows: TableRows, column: str, wanted: str, run: Run | None) -> tup
 
 
 def property_values(rows: TableRows, column: str) -> list[str]:
-    """Returns all values of a text column of the table, or of `host`; empty where it lacks the column."""
+    """Returns the values of a text column of the table, or of `host`: at most 10,000, the most frequent first. None without the column."""
     value = host.SQL if column == "host" else identifier(column)
     if ("url" if column == "host" else column) not in rows.columns:
         return []

@@ -146,7 +146,7 @@ def even(batch: Batch, parts: int) -> Batch:
 
 
 def settle(parameters: Mapping[str, Tensor]) -> None:
-    """Gives gradients the layout of their parameters. Of a norm's gradient, tensor ranks hold partial sums; it is summed."""
+    """Gives gradients the layout of their parameters. Tensor ranks hold partial sums of the gradients of norms; these are added up."""
     for p in parameters.values():
         if isinstance(p, DTensor) and isinstance(p.grad, DTensor) and p.grad.placements != p.placements:
             p.grad = p.grad.redistribute(placements=p.placements)
