@@ -1,8 +1,8 @@
 """Handles Ctrl-C and SIGTERM (from `ray job stop`, Slurm, Kubernetes): both end a command with one sentence, and no file half written."""
 
 import signal
-import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,8 +11,8 @@ from typing import Any
 #: Holds SIGTERM once it has come, since Ray turns the exception of a handler into a KeyboardInterrupt.
 _came: list[int] = []
 
-#: Seconds until a lost interrupt is repeated: by then the main thread has left the callback that dropped it.
-PAUSE = 0.1
+#: Seconds after which an interrupt is repeated that has not ended the work.
+AGAIN = 5.0
 
 
 class Terminated(KeyboardInterrupt):
@@ -39,9 +39,9 @@ def _interrupt_of(error: BaseException | None) -> KeyboardInterrupt | None:
 
 def raise_terminated(number: int, frame: FrameType | None) -> None:
     """The handler of SIGTERM. A second signal while the process ends changes nothing."""
-    signal.signal(number, signal.SIG_IGN)
-    _came.append(number)
-    raise Terminated
+    if not _came:
+        _came.append(number)
+        raise Terminated
 
 
 def interrupt_main(number: int = signal.SIGINT) -> None:
@@ -51,26 +51,41 @@ def interrupt_main(number: int = signal.SIGINT) -> None:
 
 
 @contextmanager
-def lost_interrupts_repeated() -> Iterator[None]:
-    """Repeats Ctrl-C or SIGTERM where its exception gets lost in the block: Python drops what is raised in `__del__` and in the callbacks
-    of weak references, one of which runs at the end of each import."""
-    before = sys.unraisablehook
+def ended_by_interrupts() -> Iterator[None]:
+    """Repeats Ctrl-C or SIGTERM every AGAIN seconds until its exception has left the block.
 
-    def hook(dropped: Any) -> None:
-        if not of_an_interrupt(dropped.exc_value):
-            before(dropped)
-            return
-        if _came:
-            signal.signal(signal.SIGTERM, raise_terminated)
-        again = threading.Timer(PAUSE, interrupt_main, [signal.SIGTERM if _came else signal.SIGINT])
-        again.daemon = True
-        again.start()
+    An exception of a handler gets lost now and then: Python drops it in `__del__` and in the callbacks of weak references, one of which
+    runs at the end of each import; some libraries drop any error of a call. Does nothing outside of the main thread, and for signals
+    without a handler in Python.
+    """
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread() or not handlers:
+        yield
+        return
+    came: list[tuple[int, float]] = []
+    ended = threading.Event()
 
-    sys.unraisablehook = hook
+    def handle(number: int, frame: FrameType | None) -> None:
+        if came and time.monotonic() - came[-1][1] >= AGAIN:
+            _came.clear()  # so that `raise_terminated` raises again
+        came.append((number, time.monotonic()))
+        handlers[number](number, frame)
+
+    def repeat() -> None:
+        while not ended.wait(AGAIN / 5):
+            if came and time.monotonic() - came[-1][1] >= AGAIN:
+                interrupt_main(came[-1][0])
+
+    for number in handlers:
+        signal.signal(number, handle)
+    threading.Thread(target=repeat, name="interrupts", daemon=True).start()
     try:
         yield
     finally:
-        sys.unraisablehook = before
+        ended.set()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Engine, Job, TaskDone, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.failures import Event, Failed, GivenUp, Listener, failure, sentence_of
-from corpusmill.pipeline.interrupts import of_an_interrupt
+from corpusmill.pipeline.interrupts import ended_by_interrupts, of_an_interrupt
 from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, Quarantined, RowSequence, TaskRow, task_identity
 from corpusmill.pipeline.recipe import STAGES
@@ -243,7 +243,8 @@ class StageRun:
             with self._observed(key, [task], [task]):
                 started = time.perf_counter()
                 try:
-                    output = function(identity)
+                    with ended_by_interrupts():
+                        output = function(identity)
                     done = publish_output(self.storage, key, output, started, fence=self.lease.check if self.lease else lambda: None)
                 except CorpusmillError:
                     raise
@@ -292,7 +293,8 @@ class StageRun:
             bar.advance(0, 0)
 
         started = time.perf_counter()
-        with self.progress.phase(f"{self.stage.name} {phase.name}".strip(), len(todo)) as bar, self.manifest.grouped():
+        named = f"{self.stage.name} {phase.name}".strip()
+        with self.progress.phase(named, len(todo)) as bar, self.manifest.grouped(), ended_by_interrupts():
             self.engine.perform(job, todo, Listener(on_done, on_failed, self.observer.event))
         self._measure(phase.name, time.perf_counter() - started, metrics, self.engine.workers)
         return given_up

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from corpusmill.cli.base import app
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.interrupts import exit_code_of, lost_interrupts_repeated, of_an_interrupt, raise_terminated
+from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt, raise_terminated
 
 #: The modules with commands, in the order of `corpusmill --help`.
 COMMANDS = ("run", "look", "query", "warm", "tokens", "model", "export", "classifier")
@@ -44,8 +44,7 @@ def _command() -> None:
     """Runs the command of `sys.argv`. An error that a user can cause ends in one sentence and an exit code, never in a trace."""
     signal.signal(signal.SIGTERM, raise_terminated)
     try:
-        with lost_interrupts_repeated():
-            app(prog_name="corpusmill")
+        app(prog_name="corpusmill")
     except CorpusmillError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt as error:
