@@ -305,10 +305,10 @@ def train(
     """Trains on this process. The first process writes the folder `work/model`. Returns the content of `metrics.json`."""
     pairs = read_table(Storage(run).child("align"), PAIRS_FILE)
     aligned = AlignmentJob(AlignConfig.model_validate(config), StartModel(name, folder), pairs, dims)
-    place = CheckpointDir(work, f"{run}/align/{LOG}")
+    checkpoint_dir = CheckpointDir(work, f"{run}/align/{LOG}")
     with deterministic(aligned.loop.threads):
         aligned.measure_reference()
-    return aligned.train(place, progress)
+    return aligned.train(checkpoint_dir, progress)
 
 
 class AlignmentJob:
@@ -340,9 +340,9 @@ class AlignmentJob:
     def measure(self, parallel_model: ParallelModel) -> dict[str, float]:
         return self.objective.measure_held_out(parallel_model)
 
-    def train(self, place: CheckpointDir, progress: Progress | None = None) -> dict[str, Any]:
+    def train(self, checkpoint_dir: CheckpointDir, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and saves the model. Returns the content of `metrics.json`."""
-        result, before, after = train_job(self, self.objective, place, progress, "align")
+        result, before, after = train_job(self, self.objective, checkpoint_dir, progress, "align")
         return {
             **self.counts,
             "loss": self.config.loss,

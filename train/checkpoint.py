@@ -316,13 +316,13 @@ class TrainingState:
     """A saved state of a stage's training. A stage has one training for each configuration that it was run with."""
 
     stage: str
-    place: CheckpointDir
+    checkpoint_dir: CheckpointDir
     saved: SavedState
 
     @property
     def training(self) -> str:
         """The name of the training's folder."""
-        return self.place.work.rpartition("/")[2]
+        return self.checkpoint_dir.work.rpartition("/")[2]
 
     @property
     def date(self) -> datetime:
@@ -348,8 +348,8 @@ def checkpoints(run: str, stage: str | None = None) -> list[TrainingState]:
     for name in STAGES if stage is None else (stage,):
         folder = storage.child(f"{name}/checkpoints")
         works = sorted({path.partition("/")[0] for path in folder.list_files() if path.endswith(f"/{STATE}")})
-        places = [CheckpointDir(folder.path(work), storage.path(f"{name}/{LOG}")) for work in works]
-        trainings = [[TrainingState(name, place, saved) for saved in place.states.saved()] for place in places]
+        dirs = [CheckpointDir(folder.path(work), storage.path(f"{name}/{LOG}")) for work in works]
+        trainings = [[TrainingState(name, checkpoint_dir, saved) for saved in checkpoint_dir.states.saved()] for checkpoint_dir in dirs]
         found += sorted(filter(None, trainings), key=lambda states: max(state.date for state in states))
     return [state for states in found for state in states]
 
@@ -373,7 +373,7 @@ def export_state(run: str, step: int, output: Path, stage: str | None = None) ->
     chosen = [state for state in having if state.stage == having[0].stage][-1]
     if output.exists():
         raise InputError(f"{output}: already exists.")
-    work = Storage(chosen.place.work)
+    work = Storage(chosen.checkpoint_dir.work)
     with _here(chosen.saved) as saved:
         if damage := next(filter(None, map(saved.damage, range(len(saved.ranks)))), None):
             raise InputError(damage)

@@ -152,11 +152,11 @@ class TrainingJob(Protocol):
 
 
 def train_job(
-    job: TrainingJob, objective: Any, place: CheckpointDir, progress: Progress | None, title: str
+    job: TrainingJob, objective: Any, checkpoint_dir: CheckpointDir, progress: Progress | None, title: str
 ) -> tuple[FitResult, dict[str, float], dict[str, float]]:
     """Trains, and saves the model. Returns the loop's result and the held-out measurements before and after."""
     if job.dims.is_main:
-        place.begin(chat_files(job.encoder, job.model.arch.context))
+        checkpoint_dir.begin(chat_files(job.encoder, job.model.arch.context))
     after: dict[str, float] = {}  # the latest measurement
 
     def evaluate(parallel_model: ParallelModel, done: int) -> dict[str, float]:
@@ -166,22 +166,23 @@ def train_job(
     with deterministic(job.loop.threads):
         before = job.measure(LocalModel(job.model, job.loop.precision))
     result = fit(
-        job.model, objective, job.loop, dims=job.dims, state=place.states, log=place.log_file, describe=objective.describe,
-        evaluate=evaluate if before else None, evaluate_every=job.config.evaluate_every, progress=progress, title=title,
+        job.model, objective, job.loop, dims=job.dims, state=checkpoint_dir.states, log=checkpoint_dir.log_file,
+        describe=objective.describe, evaluate=evaluate if before else None, evaluate_every=job.config.evaluate_every, progress=progress,
+        title=title,
     )  # fmt: skip
     if before and not after:  # the process was killed after the last step
         with deterministic(job.loop.threads):
             evaluate(result.parallel_model, result.steps)
-    leave_model(job.model, job.start, result, job.dims, job.config, place)
+    leave_model(job.model, job.start, result, job.dims, job.config, checkpoint_dir)
     return result, before, after
 
 
 def leave_model(
-    model: Llama, start: StartModel, result: FitResult, dims: ParallelDims, config: "SftConfig | AlignConfig", place: CheckpointDir
+    model: Llama, start: StartModel, result: FitResult, dims: ParallelDims, config: "SftConfig | AlignConfig", checkpoint_dir: CheckpointDir
 ) -> None:  # fmt: skip
     """Saves the trained model to `model` in the working folder. On several processes it is read from the last state. An adapter is saved to
     `adapter`, too, and `model` has it merged."""
-    spread, work = dims.world > 1, place.folder
+    spread, work = dims.world > 1, checkpoint_dir.folder
     saved = result.states.latest() if spread else None
     if dims.is_main:
         if spread:
@@ -190,7 +191,7 @@ def leave_model(
             save_adapter({name: p for name, p in model.named_parameters() if p.requires_grad}, config.lora, start.name, work / "adapter")
             model = model_of(model.arch, merged_weights(model))
         save_model(model, work / "model", work / "tokenizer")
-    place.leave(dims)
+    checkpoint_dir.leave(dims)
 
 
 def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:

@@ -58,12 +58,12 @@ class GroupJob(TypedDict):
 Bar = Callable[[], AbstractContextManager[Callable[[], None]]]
 
 
-def launch_stage(run: "StageRun", job: str, config: Any, place: "CheckpointDir", **arguments: Any) -> dict[str, Any]:
+def launch_stage(run: "StageRun", job: str, config: Any, checkpoint_dir: "CheckpointDir", **arguments: Any) -> dict[str, Any]:
     """Trains by the function `job` (`module:name`) with the stage's configuration. Returns the first process's result."""
-    given = {"config": config.model_dump(mode="json"), "run": run.run.root, "work": place.work, **arguments}
+    given = {"config": config.model_dump(mode="json"), "run": run.run.root, "work": checkpoint_dir.work, **arguments}
     return launch(
-        job, given, config.parallel, config.device, run.progress, folder=place.processes, store=place.store, engine=run.engine,
-        title=run.stage.name, log=place.log_file, steps=config.loop.steps,
+        job, given, config.parallel, config.device, run.progress, folder=checkpoint_dir.processes, store=checkpoint_dir.store,
+        engine=run.engine, title=run.stage.name, log=checkpoint_dir.log_file, steps=config.loop.steps,
     )  # fmt: skip
 
 

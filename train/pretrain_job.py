@@ -80,10 +80,10 @@ class Continuations:
 SCORE = "validation_bits_per_byte"
 
 
-def pretrain(config: "PretrainConfig", run: "StageRun", place: CheckpointDir) -> Output:
+def pretrain(config: "PretrainConfig", run: "StageRun", checkpoint_dir: CheckpointDir) -> Output:
     """Trains in the working folder `pretrain/checkpoints/<identity>`. Returns an output that names the finished model's files there."""
-    metrics = launch_stage(run, f"{__name__}:train", config, place)
-    files: dict[str, Content] = {f"model/{path.name}": path for path in place.left()}
+    metrics = launch_stage(run, f"{__name__}:train", config, checkpoint_dir)
+    files: dict[str, Content] = {f"model/{path.name}": path for path in checkpoint_dir.left()}
     warnings = metrics.pop("warnings")
     files["metrics.json"] = json.dumps(metrics, indent=2).encode() + b"\n"
     return Output(files, rows_in=metrics["tokens"], kept=metrics["tokens"], counts={"skipped_steps": metrics["skipped"]}, warnings=warnings)
@@ -94,15 +94,15 @@ def train(dims: ParallelDims, progress: Progress | None, config: dict[str, Any],
     from corpusmill.train.pretrain import PretrainConfig
 
     storage = Storage(run)
-    place = CheckpointDir(work, storage.path(f"pretrain/{LOG}"))
-    return _Job(PretrainConfig.model_validate(config), storage, place, dims).train(progress)
+    checkpoint_dir = CheckpointDir(work, storage.path(f"pretrain/{LOG}"))
+    return _Job(PretrainConfig.model_validate(config), storage, checkpoint_dir, dims).train(progress)
 
 
 class _Job(TokenObjective):
     """One process's part of a pre-training: its batches, its evaluations, and the loop around them."""
 
-    def __init__(self, config: "PretrainConfig", run: Storage, place: CheckpointDir, dims: ParallelDims):
-        self.config, self.run, self.place, self.dims = config, run, place, dims
+    def __init__(self, config: "PretrainConfig", run: Storage, checkpoint_dir: CheckpointDir, dims: ParallelDims):
+        self.config, self.run, self.checkpoint_dir, self.dims = config, run, checkpoint_dir, dims
         self.z_loss = config.z_loss
         self.tokenizer, sha256 = read_tokenizer(run.child("tokenizer"))
         self.tokens = TokenShards(run.path("tokens/train"), tokenizer_sha256=sha256, end_of_text_id=EOT_ID)
@@ -126,11 +126,11 @@ class _Job(TokenObjective):
             raise InputError(f"{self.run.path('tokens')}: pretrain.export: best needs validation tokens, and there are none.")
         if self.dims.is_main:
             texts = template_files(self.config.model.context, end_token=END_OF_TEXT)
-            self.place.begin({"tokenizer.json": self.tokenizer, **texts})
+            self.checkpoint_dir.begin({"tokenizer.json": self.tokenizer, **texts})
         loop = self.config.loop.model_copy(update={"keep_best": max(self.config.loop.keep_best, best)})
         result = fit(
-            model, self, loop, dims=self.dims, seed=self.config.seed, state=self.place.states,
-            log=self.place.log_file, describe=self.documents,
+            model, self, loop, dims=self.dims, seed=self.config.seed, state=self.checkpoint_dir.states,
+            log=self.checkpoint_dir.log_file, describe=self.documents,
             evaluate=self.evaluate if self.validation else None, evaluate_every=self.config.evaluate_every, score=SCORE,
             progress=progress, title="pretrain",
         )  # fmt: skip
@@ -144,8 +144,8 @@ class _Job(TokenObjective):
                 self.measure(self.validation, result.parallel_model, 0)
         if self.dims.is_main:
             whole = model_of(self.arch, read_weights(saved.path)) if saved and spread else model
-            save_model(whole, self.place.folder / "model", self.place.folder / "tokenizer")
-        self.place.leave(self.dims)
+            save_model(whole, self.checkpoint_dir.folder / "model", self.checkpoint_dir.folder / "tokenizer")
+        self.checkpoint_dir.leave(self.dims)
         return {**_metrics(self.arch.parameters(), result, len(self.tokens), self.final), "warnings": self.warnings}
 
     def batches(self, step: int, share: DataShare) -> Iterator[Batch]:

@@ -155,14 +155,14 @@ class SftStage(Stage):
         from corpusmill.train.sft_job import new_ids, prepared_folder
         from corpusmill.train.template import choose_chat, load_chat
 
-        folder, place = start.storage, CheckpointDir.of(run, identity)
+        folder, checkpoint_dir = start.storage, CheckpointDir.of(run, identity)
         encoder = choose_chat(folder, self.config.template)
         if self.config.lora.rank and new_ids(load_chat(folder), encoder):
             what = f"the template {self.config.template} needs tokens that {start.folder} lacks"
             raise InputError(f"sft.lora.rank: {what}, and an adapter can't learn them; set it to 0, or take another template.")
-        if prepared_folder(folder, encoder, place.folder / START) is not folder:
-            place.keep(START)
-            start = replace(start, folder=Storage(place.work).path(START))
-        trained = tuning.train(run, "corpusmill.train.sft_job:train", self.config, start, place)
-        Storage(place.work).remove_folder(START)
+        if prepared_folder(folder, encoder, checkpoint_dir.folder / START) is not folder:
+            checkpoint_dir.keep(START)
+            start = replace(start, folder=Storage(checkpoint_dir.work).path(START))
+        trained = tuning.train(run, "corpusmill.train.sft_job:train", self.config, start, checkpoint_dir)
+        Storage(checkpoint_dir.work).remove_folder(START)
         return trained

@@ -282,9 +282,9 @@ class TuningJob(TokenObjective):
         kept = [(p.example, p.tokens) for p in prepared if p.tokens is not None]
         return pack([tokens for _, tokens in kept], context), [example for example, _ in kept]
 
-    def train(self, place: CheckpointDir, progress: Progress | None = None) -> dict[str, Any]:
+    def train(self, checkpoint_dir: CheckpointDir, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and saves the model. Returns the content of `metrics.json`."""
-        result, before, after = train_job(self, self, place, progress, "sft")
+        result, before, after = train_job(self, self, checkpoint_dir, progress, "sft")
         return {
             "examples": len(self.examples),
             "held_out_examples": len(self.held_out_examples),

@@ -144,16 +144,16 @@ def dropped_sentence(what: str, dropped: int, total: int, counts: Mapping[str, i
     return [f"{dropped:,} of {total:,} {what} {'was' if dropped == 1 else 'were'} dropped ({listed}{several})."]
 
 
-def train(run: "StageRun", job: str, config: Any, start: StartModel, place: "CheckpointDir", **arguments: Any) -> Output:
+def train(run: "StageRun", job: str, config: Any, start: StartModel, checkpoint_dir: "CheckpointDir", **arguments: Any) -> Output:
     """Trains by the function `job` (`module:name`) on the processes of `config.parallel`. Returns the model's files and `metrics.json`."""
     from corpusmill.train.launch import launch_stage
 
     if config.lora.rank:
         sha256 = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in start.files}
         adapted = {"base": start.name, "sha256": sha256, "lora": config.lora.model_dump(mode="json")}
-        Storage(place.work).write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
-    metrics = launch_stage(run, job, config, place, folder=start.folder, name=start.name, **arguments)
-    files: dict[str, Content] = {f"{path.parent.name}/{path.name}": path for path in place.left()}
+        Storage(checkpoint_dir.work).write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
+    metrics = launch_stage(run, job, config, checkpoint_dir, folder=start.folder, name=start.name, **arguments)
+    files: dict[str, Content] = {f"{path.parent.name}/{path.name}": path for path in checkpoint_dir.left()}
     counts = {"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]}
     return Output({**files, "metrics.json": json_file(metrics)}, counts=counts)
 

@@ -161,9 +161,9 @@ def test_tuning_and_evaluation_leave_the_same_bytes(local: Storage, remote: Stor
 def test_states_and_models_are_used_from_the_store(
     remote: Storage, local: Storage, trained: Path, machine: Callable[[str], Path], tmp_path: Path, corpusmill: Any
 ) -> None:
-    place = checkpoints(remote.root)[0].place
-    place.begin({})  # as if the training were in progress here
-    half_written = place.states.write(16, "shard-00000-of-00001.safetensors", lambda path: path.write_bytes(b"half"))
+    checkpoint_dir = checkpoints(remote.root)[0].checkpoint_dir
+    checkpoint_dir.begin({})  # as if the training were in progress here
+    half_written = checkpoint_dir.states.write(16, "shard-00000-of-00001.safetensors", lambda path: path.write_bytes(b"half"))
     at_work = scratch(machine("first"))
     assert half_written["bytes"] == 4 and len(at_work) > 1
     assert [(state.stage, state.saved.step) for state in checkpoints(remote.root)][:2] == [("pretrain", 8), ("pretrain", 12)]
@@ -196,13 +196,13 @@ def test_a_copy_of_a_model_follows_the_store_and_a_former_one_goes_when_unused(s
 def test_the_end_of_the_logs_comes_to_the_store(s3: Any, machine: Callable[[str], Path]) -> None:
     """Trackers write the end of their logs when they are closed, after the last state."""
     run = Storage(f"{s3.bucket('logs')}/run/pretrain")
-    place = CheckpointDir(run.path("checkpoints/one"), run.path("logs/train.jsonl"))
-    place.log_file.parent.mkdir(parents=True)
-    place.log_file.write_bytes(b"{}")
-    place.keep_logs()
-    (place.log_file.parent / "events").write_bytes(b"the last one")
-    place.leave(ParallelDims.single(torch.device("cpu")))
+    checkpoint_dir = CheckpointDir(run.path("checkpoints/one"), run.path("logs/train.jsonl"))
+    checkpoint_dir.log_file.parent.mkdir(parents=True)
+    checkpoint_dir.log_file.write_bytes(b"{}")
+    checkpoint_dir.keep_logs()
+    (checkpoint_dir.log_file.parent / "events").write_bytes(b"the last one")
+    checkpoint_dir.leave(ParallelDims.single(torch.device("cpu")))
     assert run.read_bytes("logs/events") == b"the last one"
-    shutil.rmtree(place.folder)
+    shutil.rmtree(checkpoint_dir.folder)
     with pytest.raises(CorpusmillError, match=r"train\.jsonl: was removed while the training writes its log there\.$"):
-        place.keep_logs()
+        checkpoint_dir.keep_logs()
