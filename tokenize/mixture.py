@@ -146,9 +146,8 @@ def _matches(values: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
         return pc.equal(values, pattern)
     match = compile_pattern(translate(pattern)).match
     coded = values.combine_chunks().dictionary_encode()
-    coded = coded if isinstance(coded, pa.ChunkedArray) else pa.chunked_array([coded])
-    chunks = [pa.array([match(v) is not None for v in c.dictionary.to_pylist()], pa.bool_()).take(c.indices) for c in coded.chunks]
-    return pa.chunked_array(chunks, pa.bool_())
+    matched = pa.array([match(value) is not None for value in coded.dictionary.to_pylist()], pa.bool_())
+    return pa.chunked_array([matched.take(coded.indices)])
 
 
 # ---- how often each document is taken --------------------------------------------------------------------

@@ -119,8 +119,6 @@ def host_keys(table: pa.Table) -> Keys:
     host = pc.utf8_lower(pc.struct_field(pc.extract_regex(table["url"], _HOST_OF), "host"))
     names = pc.dictionary_encode(pc.coalesce(host.cast(pa.string()), table["source"].cast(pa.string())))
     names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
-    if isinstance(names, pa.ChunkedArray):
-        names = pa.concat_arrays(names.unify_dictionaries().chunks) if names.num_chunks else pa.array([], pa.string()).dictionary_encode()
     keys = np.array([_hash(name) for name in names.dictionary.to_pylist()], np.uint64)
     return keys[names.indices.to_numpy()]
 
