@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import connected_components
 from corpusmill.dedup.candidates import connect, group_documents
 from corpusmill.pipeline.engine import peak_memory_mb
 
-Index = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 
 SHARE, EACH, BANDS = 0.3, 4, 14
 #: Clusters in one file.
@@ -42,10 +42,10 @@ class Clusters:
         self.clusters = int(documents * SHARE) // EACH
         self.files = -(-self.clusters // FILE_CLUSTERS)
 
-    def __iter__(self) -> Iterator[tuple[Index, Index]]:
+    def __iter__(self) -> Iterator[tuple[Integers, Integers]]:
         return map(self._file, range(BANDS * self.files))
 
-    def _file(self, number: int) -> tuple[Index, Index]:
+    def _file(self, number: int) -> tuple[Integers, Integers]:
         first = number % self.files * FILE_CLUSTERS
         cluster = np.arange(first, min(first + FILE_CLUSTERS, self.clusters))
         member = cluster[:, None] * EACH + np.arange(EACH)
@@ -67,7 +67,7 @@ def ours(documents: int) -> None:
     print(LINE.format(documents, "ours", seconds, more, peak_memory_mb(), roots), flush=True)
 
 
-def links_of(star: Index, document: Index) -> npt.NDArray[np.int32]:
+def links_of(star: Integers, document: Integers) -> npt.NDArray[np.int32]:
     """Links each document of a star to the one before it."""
     same = star[1:] == star[:-1]
     return np.column_stack([document[1:][same], document[:-1][same]]).astype(np.int32)

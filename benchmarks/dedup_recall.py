@@ -36,7 +36,7 @@ from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 
-Index = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
 
 RANGES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
@@ -50,8 +50,8 @@ SHARDS = 4
 class Pairs:
     """Documents `a < b` and their Jaccard similarity."""
 
-    a: Index
-    b: Index
+    a: Integers
+    b: Integers
     similarity: Values
 
 

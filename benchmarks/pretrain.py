@@ -1,4 +1,4 @@
-"""Measures pre-training speed: a step next to a plain loop over `transformers`' Llama of the same shape, loop overhead, loader.
+"""Measures pre-training speed: a step next to a plain loop over `transformers`' Llama of the same shape.
 
     python benchmarks/pretrain.py [--preset 2m] [--batch 8] [--context 256] [--vocabulary 2048] [--steps 30] [--threads 2]
 
@@ -11,7 +11,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 # isort: off
@@ -20,14 +20,12 @@ import corpusmill.train  # noqa: F401 - before torch, so that threads wait as th
 # isort: on
 import numpy as np
 import torch
+from loop_overhead import bare_step
 
-from corpusmill.train.data import Batch, DataShare, TokenArray, WindowLoader
-from corpusmill.train.loop import fit
-from corpusmill.train.losses import TokenObjective, token_nats
+from corpusmill.train.data import TokenArray, WindowLoader
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.model_folder import load_model, save_model
-from corpusmill.train.optim import Optimizer
-from corpusmill.train.options import LoopConfig, ModelConfig, OptimizerConfig
+from corpusmill.train.options import ModelConfig
 
 
 def random_tokens(tokens: int, vocabulary: int) -> TokenArray:
@@ -49,19 +47,6 @@ def in_turns(steps: int, *work: Callable[[int], None]) -> list[float]:
     return [statistics.median(s[3:]) for s in seconds]
 
 
-def plain_step(loader: WindowLoader, model: Llama, kind: str) -> Callable[[int], None]:
-    """Returns a step of corpusmill's model and optimiser in three lines, without the loop around them."""
-    optimizer = Optimizer(dict(model.named_parameters()), OptimizerConfig(kind=kind))  # type: ignore[arg-type]
-
-    def step(number: int) -> None:
-        ids, targets, segments = loader.load(number)
-        (token_nats(model(ids, segments), targets).sum() / targets.numel()).backward()
-        optimizer.step(1.0)
-        optimizer.zero_grad()
-
-    return step
-
-
 def transformers_step(loader: WindowLoader, folder: Path) -> Callable[[int], None]:
     from transformers import AutoModelForCausalLM
 
@@ -77,23 +62,6 @@ def transformers_step(loader: WindowLoader, folder: Path) -> Callable[[int], Non
         optimizer.zero_grad()
 
     return step
-
-
-class _Windows(TokenObjective):
-    """The windows of a loader, one batch for each step."""
-
-    def __init__(self, loader: WindowLoader):
-        self.loader = loader
-
-    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
-        yield self.loader.load(step)
-
-
-def loop_seconds(loader: WindowLoader, model: Llama, folder: Path, steps: int, kind: str) -> float:
-    """Returns the seconds a step in the whole loop: guards, clipping, log and the final save included."""
-
-    config = LoopConfig(steps=steps, optimizer=OptimizerConfig(kind=kind), save_every=steps + 1)  # type: ignore[arg-type]
-    return fit(model, _Windows(loader), config, state=folder / "state", log=folder / "log.jsonl").seconds / steps
 
 
 def main() -> None:
@@ -113,21 +81,14 @@ def main() -> None:
         save_model(model, folder / "model")
         adamw, muon, mask, theirs = in_turns(
             given.steps,
-            plain_step(unmasked, load_model(folder / "model"), "adamw"),
-            plain_step(unmasked, load_model(folder / "model"), "muon"),
-            plain_step(masked, load_model(folder / "model"), "muon"),
+            bare_step(unmasked, load_model(folder / "model"), "adamw"),
+            bare_step(unmasked, load_model(folder / "model"), "muon"),
+            bare_step(masked, load_model(folder / "model"), "muon"),
             transformers_step(unmasked, folder / "model"),
         )
-        loop = loop_seconds(masked, load_model(folder / "model"), folder, given.steps, "muon")
-    many = WindowLoader(tokens, given.context, 512, 0, True)
-    started = time.perf_counter()
-    for step in range(20):
-        many.load(step)
-    loader = 20 * 512 * given.context / (time.perf_counter() - started)
     result = {
         "parameters": shape.parameters(), "tokens_a_step": given.batch * given.context, "threads": given.threads,
         "ms_adamw": 1e3 * adamw, "ms_muon": 1e3 * muon, "ms_muon_document_mask": 1e3 * mask, "ms_transformers_adamw": 1e3 * theirs,
-        "ms_whole_loop": 1e3 * loop, "tokens_per_second": given.batch * given.context / loop, "loader_tokens_per_second": loader,
     }  # fmt: skip
     print(json.dumps({key: round(value, 1) for key, value in result.items()}, indent=1))
 

@@ -122,7 +122,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             make(kind, folder / "in", given)
-            (folder / "recipe.yaml").write_text(RECIPE.format(task_mb=given.task_mb))
+            (folder / "recipe.yaml").write_text(RECIPE.format(task_mb=given.piece_mb))
             command = [sys.executable, "-m", "corpusmill", "run", f"{folder}/recipe.yaml", f"{folder}/in", "--output", f"{folder}/run"]
             subprocess.run([*command, "--to", given.to, "--workers", str(given.workers)], check=True, stdout=subprocess.DEVNULL)
             sizes = [path.stat().st_size for path in (folder / "in").iterdir()]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.dedup.config import DedupConfig, MeasureConfig
-from corpusmill.dedup.corpus import Index, MeasuredShard, first_output, located, starts
+from corpusmill.dedup.corpus import Integers, MeasuredShard, first_output, located, starts
 from corpusmill.dedup.external_sort import BAND_KEYS, MAX_RANGES, Keys, merge_keys, read_keys
 from corpusmill.dedup.shingles import band_shape
 from corpusmill.dedup.signatures import key_kinds
@@ -76,7 +76,7 @@ def candidate_tasks(kind: str, keys: FileRef, ranges: int, collapse: bool) -> li
     return [Task(f"candidates/{name}-{part:05d}", (keys,), {**params, "part": part}) for part in range(ranges)]
 
 
-def equal_keys(keys: Keys, check: Keys, documents: Index) -> tuple[Index, Index]:
+def equal_keys(keys: Keys, check: Keys, documents: Integers) -> tuple[Integers, Integers]:
     """Returns `(first, document)` for each document that shares key and check with another one, sorted.
 
     `first` is the lowest index among the documents that share them.
@@ -92,7 +92,7 @@ def equal_keys(keys: Keys, check: Keys, documents: Index) -> tuple[Index, Index]
     return first[back], document[back]
 
 
-def buckets(keys: Keys, texts: Keys, documents: Index) -> tuple[Index, Index]:
+def buckets(keys: Keys, texts: Keys, documents: Integers) -> tuple[Integers, Integers]:
     """Makes a bucket of each key that documents with different texts share. Returns two arrays, sorted: the number of a bucket, and a
     document in it. Buckets are numbered in the order of their lowest documents.
 
@@ -178,7 +178,7 @@ COPY, NEAR, OVERSIZED = 1, 2, 4
 
 #: Stars, as arrays `(star, document)` for each file; can be iterated several times. Documents with one number in `star` (which ascends)
 #: form a star.
-Stars = Iterable[tuple[Index, Index]]
+Stars = Iterable[tuple[Integers, Integers]]
 
 
 def find_groups(
@@ -229,7 +229,7 @@ class CandidateStars:
     def __init__(self, run: Storage, files: Sequence[str], star: str):
         self.run, self.files, self.star = run, files, star
 
-    def __iter__(self) -> Iterator[tuple[Index, Index]]:
+    def __iter__(self) -> Iterator[tuple[Integers, Integers]]:
         for path in self.files:
             table = read_table(self.run, path, [self.star, "document"])
             yield table[self.star].to_numpy(), table["document"].to_numpy()
@@ -247,7 +247,7 @@ class Groups:
     flags: npt.NDArray[np.uint8]
     component: npt.NDArray[np.integer]
     weight: npt.NDArray[np.uint32]
-    group: Index
+    group: Integers
     apart: int
 
     @property
@@ -320,7 +320,7 @@ def part_oversized(parent, flags, weight, component, oversized, copies: Stars, c
     return apart
 
 
-def pack(words: Index) -> Index:
+def pack(words: Integers) -> Integers:
     """Returns the group of each component, given the words of each. Groups are filled one after the other, up to about GROUP_WORDS."""
     full = np.cumsum(words) // GROUP_WORDS
     return np.cumsum(np.diff(full, prepend=-1) > 0) - 1
@@ -330,7 +330,7 @@ def _blocks(count: int) -> Iterator[tuple[int, int]]:
     return ((begin, min(begin + (1 << 20), count)) for begin in range(0, count, 1 << 20))
 
 
-def _weigh(parent, flags, weight) -> tuple[npt.NDArray[np.integer], Index]:
+def _weigh(parent, flags, weight) -> tuple[npt.NDArray[np.integer], Integers]:
     """Returns `(component, total)`: the number of each document's component, and the weight of each component.
 
     Components are numbered in the order of their first documents.

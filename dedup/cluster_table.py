@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.dedup.config import DedupConfig
-from corpusmill.dedup.corpus import Index, MeasuredShard, files, first_output, located, shard_key
+from corpusmill.dedup.corpus import Integers, MeasuredShard, files, first_output, located, shard_key
 from corpusmill.dedup.external_sort import neighbours, worth_merging
 from corpusmill.dedup.signatures import BY, require_columns
 from corpusmill.pipeline.config import Config
@@ -50,10 +50,10 @@ EARLIER = pa.schema([pa.field("entry", pa.string(), nullable=False), *CLUSTERS])
 class ClusterVerdicts:
     """The verdicts about n documents."""
 
-    kept: Index  # the document that stays in its place; itself if it stays
+    kept: Integers  # the document that stays in its place; itself if it stays
     similarity: npt.NDArray[np.float64]  # to the kept document, or to the one in `full`; NaN where unknown
     verified: npt.NDArray[np.object_]  # the kind of evidence; None if it stays
-    full: Index  # the kept document of the full cluster because of which it stays, or -1
+    full: Integers  # the kept document of the full cluster because of which it stays, or -1
 
 
 def cluster_table(

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from corpusmill.dedup.candidates import GROUPS_FILE, buckets
 from corpusmill.dedup.cluster_table import CONTAINMENT, EARLIER, ESTIMATE, EXACT, JACCARD, URL, ClusterVerdicts, cluster_table
 from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
-from corpusmill.dedup.corpus import Index, MeasuredShard, first_output, located, open_batches, read_rows
+from corpusmill.dedup.corpus import Integers, MeasuredShard, first_output, located, open_batches, read_rows
 from corpusmill.dedup.external_sort import GROUP, group_blocks, merge_documents, merged_shards, worth_merging
 from corpusmill.dedup.policy import ranks
 from corpusmill.dedup.shingles import Shingler, band_keys, band_shape, equal_places
@@ -46,7 +46,7 @@ def least_equal(threshold: float, places: int) -> int:
     return max(0, math.ceil((threshold - MARGIN * error) * places))
 
 
-def numbered(hashes: npt.NDArray[np.uint64]) -> Index:
+def numbered(hashes: npt.NDArray[np.uint64]) -> Integers:
     """Returns a number, from 0 on, for each of n hashes of 128 bits (n x 2); equal hashes have equal numbers."""
     order = np.lexsort((hashes[:, 1], hashes[:, 0]))
     begins = (hashes[order[1:]] != hashes[order[:-1]]).any(axis=1)
@@ -55,7 +55,7 @@ def numbered(hashes: npt.NDArray[np.uint64]) -> Index:
     return number
 
 
-def best_of(group: Index, rank: Index, count: int) -> Index:
+def best_of(group: Integers, rank: Integers, count: int) -> Integers:
     """Returns the member with the lowest rank of each of `count` sets, or -1 for a set without members.
 
     `group`: the set of each member, or -1 where it is in none.
@@ -125,7 +125,7 @@ class ColocationWorker(Worker):
         return Output({f"{task.key}.arrow": batches_buffer(table.schema, parts, "lz4").to_pybytes()}, rows_in=table.num_rows)
 
 
-def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: str | None = None) -> tuple[pa.Table, Index]:
+def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: str | None = None) -> tuple[pa.Table, Integers]:
     """Returns `(documents, group)`: the documents of a shard that have a candidate, and the group of each (ascending).
 
     `groups` is the file of groups; its batch number `shard` belongs to this shard. The table has the columns of the signatures, and `row`,
@@ -241,13 +241,13 @@ class ClusterWorker(Worker):
         values[over >= 0] = similarity[text][over >= 0]
         return ClusterVerdicts(kept, values, verified, over), limited
 
-    def _texts_of(self, table: pa.Table) -> Index:
+    def _texts_of(self, table: pa.Table) -> Integers:
         """Returns the number of each document's text; documents with equal numbers are exact copies."""
         if not self.config.exact.enabled:
             return np.arange(table.num_rows)
         return numbered(fixed_binary(table["exact"], np.dtype(np.uint64)))
 
-    def _rows_of(self, table: pa.Table, text: Index, count: int) -> Index:
+    def _rows_of(self, table: pa.Table, text: Integers, count: int) -> Integers:
         """Returns for each of `count` texts the row whose signature stands for it, or -1 where none of its documents is in a bucket.
 
         Where exact copies may differ in their shingles, this is the row with the lowest signature, so that the order of the input does not
@@ -264,8 +264,8 @@ class ClusterWorker(Worker):
         return row
 
     def _near(
-        self, table: pa.Table, text: Index, best: Index, rank: Index, later: npt.NDArray[np.bool_]
-    ) -> tuple[Index, npt.NDArray[np.float64], npt.NDArray[np.object_], npt.NDArray[np.bool_], int]:
+        self, table: pa.Table, text: Integers, best: Integers, rank: Integers, later: npt.NDArray[np.bool_]
+    ) -> tuple[Integers, npt.NDArray[np.float64], npt.NDArray[np.object_], npt.NDArray[np.bool_], int]:
         """Returns `(representative, similarity, known, full, limited)`.
 
         For each text: its representative (itself where the text stays), how similar the two are, the kind of evidence, and whether the text
@@ -294,12 +294,12 @@ class ClusterWorker(Worker):
         return representative, similarity, known, full, found.limited
 
 
-def _after(rank: Index, later: npt.NDArray[np.bool_]) -> Index:
+def _after(rank: Integers, later: npt.NDArray[np.bool_]) -> Integers:
     """Returns the ranks, changed so that the documents of `later` rank after all others."""
     return rank + np.where(later, len(rank), 0)
 
 
-def same_url(urls: pa.ChunkedArray, rank: Index) -> Index:
+def same_url(urls: pa.ChunkedArray, rank: Integers) -> Integers:
     """Returns for each document the best-ranked one with the same URL; the document itself where it has no URL."""
     have = np.flatnonzero(urls.is_valid().to_numpy())
     chosen = np.arange(len(urls))
@@ -429,7 +429,7 @@ def _holds(entry, entry_next, entry_cluster, cluster, limit):
 class Representatives:
     """The representatives of n texts."""
 
-    representative: Index  # itself where the text stays
+    representative: Integers  # itself where the text stays
     similarity: npt.NDArray[np.float64]  # to the representative
     exactly: npt.NDArray[np.bool_]  # whether it was computed from their shingles; else from their signatures
     full: npt.NDArray[np.bool_]  # whether the text stays only because its representative's cluster is full
@@ -440,14 +440,14 @@ class ShingleSets:
     """The shingle sets of n texts, of which `make` computes some. Text i is row `rows[i]` of `texts` (`large_string`, null where it is
     missing)."""
 
-    def __init__(self, shingler: Shingler, texts: pa.ChunkedArray, rows: Index):
+    def __init__(self, shingler: Shingler, texts: pa.ChunkedArray, rows: Integers):
         self.shingler, self.texts, self.rows = shingler, texts, rows
         self.there = texts.is_valid().to_numpy()[rows]
         self.hashes = np.zeros(0, np.uint64)
         self.bounds = np.zeros((len(rows), 2), np.int64)
         self.made = np.zeros(len(rows), bool)
 
-    def make(self, which: Index) -> None:
+    def make(self, which: Integers) -> None:
         hashes, bounds = self.shingler.sets(*text_buffers(self.texts.take(pa.array(self.rows[which]))))
         self.bounds[which, 0], self.bounds[which, 1] = bounds[:-1] + len(self.hashes), bounds[1:] + len(self.hashes)
         self.hashes = np.concatenate([self.hashes, hashes]) if len(self.hashes) else hashes
@@ -455,7 +455,7 @@ class ShingleSets:
 
 
 def find_representatives(
-    config: ClusterConfig, bands: int, rows: int, signatures: npt.NDArray, sets: ShingleSets, order: Index, forced: int, fewest: int
+    config: ClusterConfig, bands: int, rows: int, signatures: npt.NDArray, sets: ShingleSets, order: Integers, forced: int, fewest: int
 ) -> Representatives:
     """Chooses a representative for each of n texts.
 

@@ -16,7 +16,7 @@ from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage, is_remote
 
-Index = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def shard_key(path: str) -> str:
     return PurePosixPath(path).stem
 
 
-def starts(shards: list[MeasuredShard]) -> Index:
+def starts(shards: list[MeasuredShard]) -> Integers:
     """Returns the index of each shard's first document, then the number of all documents."""
     return np.concatenate([[0], np.cumsum([shard.rows for shard in shards])]).astype(np.int64)
 
@@ -56,7 +56,7 @@ def open_batches(run: Storage, path: str) -> Iterator[ipc.RecordBatchFileReader]
         yield reader
 
 
-def read_rows(run: Storage, path: str, rows: Index, columns: list[str]) -> Iterator[pa.Table]:
+def read_rows(run: Storage, path: str, rows: Integers, columns: list[str]) -> Iterator[pa.Table]:
     """Reads some rows (ascending) of a shard; yields a table for each row group that has any of them."""
     with open_parquet(*located(run, path)) as file:
         begin = 0

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc as ipc
 
-from corpusmill.dedup.corpus import Index, located, open_batches
+from corpusmill.dedup.corpus import Integers, located, open_batches
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lists import write_list
@@ -89,7 +89,7 @@ def parted(table: pa.Table, partition: npt.NDArray[Any], first: int, end: int) -
         yield table.slice(a, b - a)
 
 
-def read_keys(run: Storage, path: str, part: int, parts: int) -> tuple[Keys, Keys, Index]:
+def read_keys(run: Storage, path: str, part: int, parts: int) -> tuple[Keys, Keys, Integers]:
     """Returns `(key, check, row)` for range `part` of `parts`. The file may have been written with another number of ranges."""
     with open_batches(run, path) as reader:
         key, check, row = (column.to_numpy() for column in _keys(reader, part, parts).columns)

@@ -16,10 +16,10 @@ import pyarrow as pa
 import xxhash
 
 from corpusmill.dedup.config import ExactForm
-from corpusmill.dedup.words import character, chunks, decode, encode, read_only
+from corpusmill.dedup.words import character, chunks, decode, read_only
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_array, text_buffers
-from corpusmill.pipeline.text.utf8 import CODE_POINTS, SPACE, WORD, character_classes, lowercase_table
+from corpusmill.pipeline.text.utf8 import CODE_POINTS, SPACE, WORD, character_classes, lowercase_table, write_character
 
 HASH_BYTES = 16
 #: Bytes of text that are normalised at once (a longer document by itself): they stay in the processor's cache until they are hashed.
@@ -323,7 +323,7 @@ def _simplify_text(data, start, end, t, out, begin):
                 i = _after_number(data, i, end, kinds)
                 blank = False
             else:
-                place = encode(_FINAL_SIGMA if cased and not _cased_follows(data, i, end, kinds) else _SIGMA, out, place)
+                place = write_character(out, place, _FINAL_SIGMA if cased and not _cased_follows(data, i, end, kinds) else _SIGMA)
                 blank = False
         else:
             if t.first[point] and t.first[point] < order:
@@ -336,7 +336,7 @@ def _simplify_text(data, start, end, t, out, begin):
                 if t.sizes[point]:
                     order = t.last[point]
             else:
-                place = encode(point, out, place)
+                place = write_character(out, place, point)
                 order = t.last[point]
             blank = False
         if not kind & IGNORABLE:

@@ -80,7 +80,7 @@ def ranks(table: pa.Table, keep: str | Sequence[str], sources: Sequence[str] = (
             keys += [key for key in (("source", "ascending"), ("offset", "ascending")) if key not in keys]
         else:
             columns[f"by{number}"] = _values(table, criterion, sources)
-            keys.append((f"by{number}", "ascending" if criterion in ("oldest", "sources") else "descending"))
+            keys.append((f"by{number}", "descending"))
     keys += [tie for tie in TIES if tie not in keys]
     order = pc.sort_indices(pa.table(columns), sort_keys=keys).to_numpy()
     rank = np.empty(len(order), np.int64)
@@ -89,11 +89,13 @@ def ranks(table: pa.Table, keep: str | Sequence[str], sources: Sequence[str] = (
 
 
 def _values(table: pa.Table, criterion: str, sources: Sequence[str]) -> pa.Array | pa.ChunkedArray:
+    """Returns a value for each row; the highest is the best."""
     match criterion:
         case "longest":
             return table["chars"]
         case "newest" | "oldest":
-            return pa.array([microseconds(t) for t in table["timestamp"].to_pylist()], pa.int64())
+            times = pa.array([microseconds(t) for t in table["timestamp"].to_pylist()], pa.int64())
+            return times if criterion == "newest" else pc.negate(times)
         case "sources":
             names = pc.unique(table["source"])
             trust = pa.array([_trust(name, sources) for name in names.to_pylist()], pa.int64())

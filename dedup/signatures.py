@@ -59,8 +59,6 @@ def signature_schema(places: int, bits: int, more: Sequence[pa.Field] = ()) -> p
 def fixed_binary(column: pa.ChunkedArray | pa.Array, dtype: np.dtype) -> np.ndarray:
     """Returns a fixed-size binary column as a matrix of `dtype`, one row for each value. A single chunk is not copied."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
     width = array.type.byte_width
     places = width // dtype.itemsize
     if not len(array) or not width:

@@ -59,28 +59,6 @@ def character(lead, second, third, fourth, left):
     return REPLACEMENT, 1
 
 
-@kernel
-def encode(point, out, place):
-    """Writes one character as UTF-8 at `out[place]`; returns the place after it."""
-    if point < 0x80:
-        out[place] = point
-        return place + 1
-    if point < 0x800:
-        out[place] = 0xC0 | (point >> 6)
-        out[place + 1] = 0x80 | (point & 63)
-        return place + 2
-    if point < 0x10000:
-        out[place] = 0xE0 | (point >> 12)
-        out[place + 1] = 0x80 | ((point >> 6) & 63)
-        out[place + 2] = 0x80 | (point & 63)
-        return place + 3
-    out[place] = 0xF0 | (point >> 18)
-    out[place + 1] = 0x80 | ((point >> 12) & 63)
-    out[place + 2] = 0x80 | ((point >> 6) & 63)
-    out[place + 3] = 0x80 | (point & 63)
-    return place + 4
-
-
 @cache
 def word_codes() -> npt.NDArray[np.uint32]:
     """Returns a code for each code point (uint32 of length 0x110000): its lower case plus 1 for a `\\w` character, else 0."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.text.buffers import MARKED, longest_text, text_buffers
-from corpusmill.pipeline.text.hashing import hash_span, insert, table_size
+from corpusmill.pipeline.text.hashing import cleared, hash_span, insert, table_size
 from corpusmill.pipeline.text.lines import line_duplicates, line_end, only_newlines, paragraph_duplicates
 from corpusmill.pipeline.text.ngrams import duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
 from corpusmill.pipeline.text.utf8 import (
@@ -38,7 +38,8 @@ TERMINAL = 128
 WORD_COUNT, LINES, REPETITION, NEWLINE_LINES = 1, 4, 8, 16
 WORDS = 2 | WORD_COUNT  # all statistics of words; they include the number of words
 
-#: The statistics, all int64, in the order of the kernel's output row.
+#: The statistics, all int64, in the order of the kernel's output row. The kernel writes those of a line below one after the other, from a
+#: place on (FIRST_OF_WORDS and so on): a new one of words stands after `stop_words`, and is written by `word_statistics`.
 NAMES = (
     "characters", "newlines",
     "words", "word_characters", "nonsymbol_words", "nonsymbol_characters", "alpha_words", "stop_words", "hashes", "ellipses",
@@ -304,8 +305,7 @@ def repetition(data, start, end, classes, powers, scratch, count, row):
 @kernel
 def newline_line_statistics(data, start, end, classes, short_line_length, table, row):
     """Counts lines of `text.split("\\n")` that are not blank: all, with terminal punctuation, short; and characters of repeated lines."""
-    size = table_size(row[NEWLINES] + 1)
-    table[:size] = np.uint64(0)
+    mask = cleared(table, row[NEWLINES] + 1)
     lines, terminal, short, repeated = 0, 0, 0, 0
     at = start
     while at < end:
@@ -316,7 +316,7 @@ def newline_line_statistics(data, start, end, classes, short_line_length, table,
             short += characters <= short_line_length
             if classes[decode(data, previous(data, stop))[0]] & TERMINAL:
                 terminal += 1
-            if insert(table, size - 1, hash_span(data, at, stop)):
+            if insert(table, mask, hash_span(data, at, stop)):
                 repeated += characters
         at = stop + 1
     place = FILLED_LINES

@@ -243,14 +243,14 @@ class SegmentReader:
             self.urls = make_url_filter(self.config.url_filter)
             self.urls.setup(self.params["url_filter"]["lists"])
 
-    def works(
+    def pending_rows(
         self, path: str, size: int, segment: Segment, without_fastwarc: bool = False, given_up: GivenUp = lambda: None
     ) -> Iterator[PendingRow]:
         """Yields the records of a segment of a file of `size` bytes, in order. `without_fastwarc`: finds them without FastWARC.
 
         The part that can't be read is one row: the rest of a row group of Parquet, or the rest of the segment for other formats.
         """
-        works = self._works(path, size, segment, without_fastwarc, given_up)
+        works = self._pending_rows(path, size, segment, without_fastwarc, given_up)
         last: PendingRow | None = None
         while segment.format == "parquet" or not (reason := given_up()):
             if (work := next(works, None)) is None:
@@ -259,7 +259,7 @@ class SegmentReader:
             last = work
         yield PendingRow.of(rest_row(path, segment, last and last.unread()).fail(*reason))
 
-    def _works(self, path: str, size: int, segment: Segment, without_fastwarc: bool, given_up: GivenUp) -> Iterator[PendingRow]:
+    def _pending_rows(self, path: str, size: int, segment: Segment, without_fastwarc: bool, given_up: GivenUp) -> Iterator[PendingRow]:
         if segment.format == "refused":
             row = IngestRow(document_id(path, b""), path, None, None, "file", size)
             yield PendingRow.of(row.fail(segment.rule, segment.reason))

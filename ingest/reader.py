@@ -148,7 +148,9 @@ class Reader:
         for path, size, fields in request["segments"]:
             segment = Segment(**fields)
             self._read_on(number)
-            for work in self.segments.works(path, size, segment, request["without_fastwarc"], lambda: unreadable.get(self.place[PLACE])):
+            for work in self.segments.pending_rows(
+                path, size, segment, request["without_fastwarc"], lambda: unreadable.get(self.place[PLACE])
+            ):
                 if number >= done:
                     batch.add(self._row(work, lost.get(number)))
                 number += 1

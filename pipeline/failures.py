@@ -35,15 +35,15 @@ class Cause(StrEnum):
     MEMORY = "memory"  # there was not enough memory
 
 
+#: Seconds before a task is done again after a hiccup: one number for each try.
+PAUSES = (0.2, 1.0, 5.0)
 #: How many more tries a task gets for each cause. A hang takes the whole time limit again, so it gets one. The loss of a node is never
 #: the task's fault, so no task is given up for it: one loss more than this ends the run.
 AGAIN = {
-    Cause.SENTENCE: 0, Cause.HICCUP: 3, Cause.EXCEPTION: 1, Cause.DEATH: 3, Cause.HANG: 1, Cause.NODE: 20, Cause.MEMORY: 6,
+    Cause.SENTENCE: 0, Cause.HICCUP: len(PAUSES), Cause.EXCEPTION: 1, Cause.DEATH: 3, Cause.HANG: 1, Cause.NODE: 20, Cause.MEMORY: 6,
 }  # fmt: skip
 #: How often a task that ran out of memory is done again in parallel with others. After that, it runs alone.
 TOGETHER = 2
-#: Seconds before a task is done again after a hiccup.
-PAUSES = (0.2, 1.0, 5.0)
 #: Error numbers of the system after which all tasks would fail: the disk is full, or not writable.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 #: Messages of libraries that found no memory for the stack of a thread.

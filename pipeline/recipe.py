@@ -41,22 +41,25 @@ def read_recipe(path: str, overrides: Sequence[str] = ()) -> dict[str, Config]:
 
 def read_raw(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Returns the content of a recipe file with the overrides applied; the options are not checked yet."""
+    raw = read_yaml(path, "recipe", "stages to their options")
+    for override in overrides:
+        apply_override(raw, override)
+    return raw
+
+
+def read_yaml(path: str | Path, kind: str, content: str) -> dict[str, Any]:
+    """Returns a YAML file that is a mapping. Raises InputError or ConfigError, which say of what `kind` the file is and what it maps."""
     try:
-        text = Path(path).read_text()
+        raw = yaml.safe_load(Path(path).read_text("utf-8"))
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: a recipe is UTF-8 text, and byte {error.start} is not.") from error
-    try:
-        raw = yaml.safe_load(text)
+        raise InputError(f"{path}: a {kind} is UTF-8 text, and byte {error.start} is not.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)}).") from error
+        raise ConfigError(f"{path}{f':{mark.line + 1}' if mark else ''}: not valid YAML ({getattr(error, 'problem', error)}).") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: a recipe is a mapping of stages to their options.")
-    for override in overrides:
-        apply_override(raw, override)
+        raise ConfigError(f"{path}: a {kind} is a mapping of {content}.")
     return raw
 
 

@@ -1,7 +1,6 @@
 """Performs one stage of a run: takes over finished tasks, performs and records the others, and removes files that no task names."""
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +19,6 @@ from corpusmill.pipeline.interrupts import ended_by_interrupts, of_an_interrupt
 from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, Quarantined, RowSequence, TaskRow, task_identity
 from corpusmill.pipeline.recipe import STAGES
-from corpusmill.pipeline.shards import OutputFile
 from corpusmill.pipeline.stage import Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import TEMPORARY, Storage
 from corpusmill.pipeline.watch.log import Observer, PhaseMetrics
@@ -30,8 +28,6 @@ from corpusmill.pipeline.watch.progress import Progress
 DATA_STAGES = ("ingest", "filter", "dedup")
 #: Folders of a stage with working state: the manifest does not name their files, and only temporary files are removed from them.
 WORKING = ("checkpoints/", "logs/", "manifest/")
-#: Bytes that are read at a time to check the digest of a file.
-READ_BYTES = 1 << 22
 
 
 # ---- files of a stage -------------------------------------------------------------------------------
@@ -53,7 +49,7 @@ class FinishedTasks:
         row = self.manifest.tasks[task]
         if row.identity != identity or any(self._size(output.path) != output.bytes for output in row.outputs):
             return False
-        return row.task not in self.manifest.doubtful or all(self._same(output) for output in row.outputs)
+        return row.task not in self.manifest.doubtful or all(self.storage.sha256(output.path) == output.sha256 for output in row.outputs)
 
     def _size(self, path: str) -> int:
         if not self.storage.remote:
@@ -62,13 +58,6 @@ class FinishedTasks:
         if folder not in self._listed:
             self._listed[folder] = self.storage.listing(folder)
         return self._listed[folder].get(name, -1)
-
-    def _same(self, output: OutputFile) -> bool:
-        sha256 = hashlib.sha256()
-        with self.storage.open_read(output.path) as file:
-            while block := file.read(READ_BYTES):
-                sha256.update(block)
-        return sha256.hexdigest() == output.sha256
 
 
 def remove_unnamed(storage: Storage, named: Iterable[str], spared: tuple[str, ...]) -> None:

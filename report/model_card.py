@@ -18,7 +18,7 @@ from corpusmill.report.markdown import front_matter as header
 from corpusmill.report.queries.alignment import read_judged
 from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.queries.training import Benchmark, as_number
-from corpusmill.report.read import RunReader
+from corpusmill.report.read import TRAINED, RunReader
 from corpusmill.report.tables import number
 from corpusmill.train.model_folder import to_hugging_face
 from corpusmill.train.options import Architecture
@@ -44,8 +44,6 @@ def outputs(reader: RunReader, stage: str) -> dict[str, str]:
 # ---- data and trainings ------------------------------------------------------------------------------
 #
 # Table rows about the data and the trainings. Every number is one of the report's.
-
-TRAINED = ("pretrain", "sft", "align")
 
 
 def training_chain(reader: RunReader, stage: str) -> list[str]:

@@ -146,15 +146,14 @@ def _matches(values: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
         return pc.equal(values, pattern)
     match = compile_pattern(translate(pattern)).match
     coded = values.combine_chunks().dictionary_encode()
-    coded = coded if isinstance(coded, pa.ChunkedArray) else pa.chunked_array([coded])
-    chunks = [pa.array([match(v) is not None for v in c.dictionary.to_pylist()], pa.bool_()).take(c.indices) for c in coded.chunks]
-    return pa.chunked_array(chunks, pa.bool_())
+    matched = pa.array([match(value) is not None for value in coded.dictionary.to_pylist()], pa.bool_())
+    return pa.chunked_array([matched.take(coded.indices)])
 
 
 # ---- how often each document is taken --------------------------------------------------------------------
 
 
-Index = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ class ComponentShare:
 ONCE = ComponentShare("", 0, 0, 0, 1.0, 1, 0, 0)
 
 
-def shares(mixture: Mixture, histograms: Index) -> list[ComponentShare]:
+def shares(mixture: Mixture, histograms: Integers) -> list[ComponentShare]:
     """Returns the share of each component. `histograms` (components x BUCKETS): tokens of its training documents by bucket of `pick`.
 
     Raises InputError where a component has no tokens.
@@ -200,14 +199,14 @@ def shares(mixture: Mixture, histograms: Index) -> list[ComponentShare]:
     return found
 
 
-def _nearest(histogram: Index, tokens: int) -> int:
+def _nearest(histogram: Integers, tokens: int) -> int:
     """Returns the number of leading buckets whose tokens together come nearest to `tokens`."""
     ends = np.concatenate(([0], np.cumsum(histogram)))
     after = min(int(np.searchsorted(ends, tokens, "left")), BUCKETS)
     return after - 1 if after and tokens - ends[after - 1] < ends[after] - tokens else after
 
 
-def copies_of(shares: Sequence[ComponentShare], component: npt.NDArray[np.int16], pick: npt.NDArray[np.uint16]) -> Index:
+def copies_of(shares: Sequence[ComponentShare], component: npt.NDArray[np.int16], pick: npt.NDArray[np.uint16]) -> Integers:
     """Returns how often each document is taken for training; 0 where it is in no component (-1)."""
     whole, picked = (np.array([getattr(share, name) for share in shares], np.int64) for name in ("whole", "picked"))
     return np.where(component < 0, 0, whole[component] + (pick < picked[component]))

@@ -56,7 +56,7 @@ OPTIONAL = ("cluster_id", "language")
 ROWS = 4096
 SPACE = 1 << 64
 
-Index = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 
 
 class EncodeConfig(Config):
@@ -165,7 +165,7 @@ def _describe(table: pa.Table, texts: pa.ChunkedArray) -> pa.Table:
     return described.append_column("utf8_bytes", pc.binary_length(texts).cast(pa.int64()))
 
 
-def _in_order(encoded: list[Any], firsts: Index, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def _in_order(encoded: list[Any], firsts: Integers, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Returns the tokens of all documents, each at its place. `encoded`: `(tokens, counts)` by table; entries are freed once copied."""
     tokens, begin = np.empty(sum(len(ids) for ids, _ in encoded), dtype), 0
     encoded.reverse()
@@ -188,7 +188,7 @@ def read_part(storage: Storage, path: str, columns: list[str]) -> pa.Table:
     return pa.Table.from_batches(batches, pa.schema([PART.field(name) for name in columns]))
 
 
-def take_rows(storage: Storage, path: str, rows: Index, columns: list[str]) -> pa.Table:
+def take_rows(storage: Storage, path: str, rows: Integers, columns: list[str]) -> pa.Table:
     """Reads some columns of these rows of a part's table, in the order of `rows`; skips batches before the first and after the last row."""
     low, high = int(rows.min()) // ROWS, int(rows.max()) // ROWS
     with open_batches(storage, path) as reader:

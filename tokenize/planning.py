@@ -25,7 +25,7 @@ from corpusmill.tokenize.parts import SPACE, copy_spans, read_part, take_rows
 
 TRAIN, VALIDATION = range(2)
 
-Index = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
 
@@ -59,7 +59,7 @@ def for_validation(groups: Hashes, limit: int) -> npt.NDArray[np.bool_]:
     return groups <= np.uint64(limit) if limit >= 0 else np.zeros(len(groups), np.bool_)
 
 
-def copy_orders(order: Hashes, copy: Index, shuffle: bool, most: int) -> Hashes:
+def copy_orders(order: Hashes, copy: Integers, shuffle: bool, most: int) -> Hashes:
     """Returns the place of each copy in the global order. `order`: the document's own place; `copy`: the copy's number, from 0 on.
 
     With `shuffle`, the copies of a document lie at independent places. Without it, copy 0 of all documents comes first, then copy 1, and so
@@ -72,7 +72,7 @@ def copy_orders(order: Hashes, copy: Index, shuffle: bool, most: int) -> Hashes:
     return order // np.uint64(most) + copy.astype(np.uint64) * np.uint64(SPACE // most)
 
 
-def shard_ranges(histograms: dict[str, Index], shard_tokens: int) -> list[ShardRange]:
+def shard_ranges(histograms: dict[str, Integers], shard_tokens: int) -> list[ShardRange]:
     """Cuts each split into shards of at most about `shard_tokens` tokens, as equal as whole buckets allow; none is empty.
 
     `histograms`: for each split, the tokens in each bucket (BUCKETS of them) of the global order.
@@ -151,7 +151,7 @@ class Numbers:
     order: npt.NDArray[np.uint64]
     group: npt.NDArray[np.uint64]
     pick: npt.NDArray[np.uint16]
-    tokens: Index
+    tokens: Integers
     component: npt.NDArray[np.int16]
 
     @property
@@ -200,7 +200,7 @@ def make_plan(
     return TokensPlan(list(parts), shuffle, limit, found, ranges)
 
 
-def placed(numbers: Numbers, plan: TokensPlan) -> dict[str, tuple[Index, Index, npt.NDArray[np.uint64]]]:
+def placed(numbers: Numbers, plan: TokensPlan) -> dict[str, tuple[Integers, Integers, npt.NDArray[np.uint64]]]:
     """Returns, by split, `(rows, copies, orders)`: for each copy of a document its row in the part, its number, and its global order.
 
     Validation takes every document once.
@@ -287,7 +287,7 @@ def _names(names: tuple[str, ...] | list[str], numbers: npt.NDArray[np.integer])
     return pa.array(names, pa.string()).take(pa.array(numbers, mask=numbers < 0))
 
 
-def _shards(owners: Index, shards: Index, copies: Index) -> pa.Array:
+def _shards(owners: Integers, shards: Integers, copies: Integers) -> pa.Array:
     """Returns a list for each document: the shard of each of its copies, in the order of the copies."""
     at = np.argsort(owners, kind="stable")
     offsets = np.concatenate([[0], np.cumsum(copies)]).astype(np.int32)
@@ -330,7 +330,7 @@ def gather(storage: Storage, parts: list[EncodedPart], wanted: ShardRange, dtype
     return tokens, found.select(INDEX.names).take(pa.array(at)).cast(INDEX)
 
 
-def _places(storage: Storage, part: EncodedPart, wanted: ShardRange) -> tuple[npt.NDArray[np.uint64], Index, npt.NDArray[np.int32]]:
+def _places(storage: Storage, part: EncodedPart, wanted: ShardRange) -> tuple[npt.NDArray[np.uint64], Integers, npt.NDArray[np.int32]]:
     """Returns what one encoded part gives to a shard: places in the global order, rows of the part's table, copies' numbers."""
     with open_batches(storage, part.places) as reader:
         batch = reader.get_batch(SPLITS.index(wanted.split))
@@ -340,7 +340,7 @@ def _places(storage: Storage, part: EncodedPart, wanted: ShardRange) -> tuple[np
         return order[begin:end].copy(), row[begin:end].astype(np.int64), copy[begin:end].copy()
 
 
-def _global_order(order: npt.NDArray[np.uint64], table: pa.Table) -> Index:
+def _global_order(order: npt.NDArray[np.uint64], table: pa.Table) -> Integers:
     """Returns the rows in the global order; documents with equal ids are ordered by their place in the crawl."""
     at = np.argsort(order, kind="stable")
     equal = order[at][1:] == order[at][:-1]
@@ -351,7 +351,7 @@ def _global_order(order: npt.NDArray[np.uint64], table: pa.Table) -> Index:
     return at
 
 
-def _copy_tokens(storage: Storage, path: str, table: pa.Table, places: Index, tokens: npt.NDArray[Any]) -> None:
+def _copy_tokens(storage: Storage, path: str, table: pa.Table, places: Integers, tokens: npt.NDArray[Any]) -> None:
     """Copies the tokens of some documents of a part to their places in a shard."""
     firsts, counts = table["first"].to_numpy(), table["tokens"].to_numpy()
     low, high = int(firsts.min()), int((firsts + counts).max())

@@ -73,7 +73,6 @@ def groups_of(documents: pa.Table, config: GroupsConfig) -> tuple[list[str | Non
     if not any(test(values.type) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_boolean)):
         raise InputError(f"{SECTION}.by: the column {config.by!r} is {values.type}, which makes no groups: give components with ranges.")
     coded = pa.chunked_array(values.cast(pa.string())).combine_chunks().dictionary_encode("encode")
-    coded = coded.chunk(0) if isinstance(coded, pa.ChunkedArray) else coded
     found, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     if config.named is None:
         return found, codes

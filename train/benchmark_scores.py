@@ -1,6 +1,5 @@
 """Scores a model folder on a benchmark: encodes items, computes log-likelihoods of choices, makes a row for each item."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.train.benchmarks import TASKS, Item, ItemSet, chance, scores
 from corpusmill.train.compute import deterministic
 from corpusmill.train.evaluate import TaskConfig
-from corpusmill.train.generate import TextGenerator, load_text_generator
+from corpusmill.train.generate import TextGenerator, load_text_generator, read_settings
 from corpusmill.train.model import KVCache, Llama
 
 # ---- items as tokens ---------------------------------------------------------------------------------
@@ -85,20 +84,13 @@ class ItemEncoder:
 
 def prefix_token(folder: Path, tokenizer: Any) -> int:
     """Returns the id before a text without context: the `bos_token` of tokenizer_config.json, else its `eos_token`, else END_OF_TEXT."""
-    path = folder / CONFIG
-    config = {}
-    if path.is_file():
-        try:
-            config = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise InputError(f"{path}: not JSON ({error}).") from error
-    names = [config.get(key) for key in ("bos_token", "eos_token")] if isinstance(config, dict) else []
-    for name in (*names, END_OF_TEXT):
+    config = read_settings(folder, CONFIG)
+    for name in (config.get("bos_token"), config.get("eos_token"), END_OF_TEXT):
         content = name.get("content") if isinstance(name, dict) else name
         number = tokenizer.token_to_id(content) if isinstance(content, str) else None
         if number is not None:
             return int(number)
-    raise InputError(f"{path}: names no token with which a text begins (bos_token or eos_token).")
+    raise InputError(f"{folder / CONFIG}: names no token with which a text begins (bos_token or eos_token).")
 
 
 # ---- log-likelihoods of choices ----------------------------------------------------------------------

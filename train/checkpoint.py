@@ -104,15 +104,15 @@ def read_into(folder: Path, tensors: Mapping[str, Tensor], everywhere: set[str] 
         raise InputError(f"{folder}: can't be read, perhaps cut short or damaged ({type(error).__name__}: {first_line(error)}).") from error
 
 
-def read_named(folder: Path, prefix: str) -> dict[str, Tensor]:
-    """Returns the whole tensors whose names begin with `prefix`, by the rest of the name. For one process."""
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Returns the whole weights of a saved state by name, in one process, whatever layout saved them."""
     try:
         metadata = HuggingFaceStorageReader(str(folder)).read_metadata()
     except UNREADABLE as error:
         raise InputError(f"{folder}: can't be read, perhaps cut short or damaged ({type(error).__name__}: {first_line(error)}).") from error
-    tensors = {name: torch.empty(t.size, dtype=t.properties.dtype) for name, t in _described(metadata).items() if name.startswith(prefix)}
+    tensors = {name: torch.empty(t.size, dtype=t.properties.dtype) for name, t in _described(metadata).items() if name.startswith(MODEL)}
     read_into(folder, tensors)
-    return {name.removeprefix(prefix): tensors[name] for name in sorted(tensors)}
+    return {name.removeprefix(MODEL): tensors[name] for name in sorted(tensors)}
 
 
 def _described(metadata: Metadata) -> dict[str, TensorStorageMetadata]:
@@ -289,11 +289,6 @@ class States:
         if self.dims.device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(self.dims.device)
         return {name: base64.b64encode(state.numpy().tobytes()).decode() for name, state in states.items()}
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Returns the whole weights of a saved state by name, in one process, whatever layout saved them."""
-    return read_named(path, MODEL)
 
 
 def _tensor(text: str) -> Tensor:

@@ -22,6 +22,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
 from corpusmill.train.data import ALL, DataShare, evaluation_batches, to_device
 from corpusmill.train.parallel.model import ParallelModel
@@ -60,32 +61,6 @@ def _only_adds(earlier: bytes, later: bytes) -> bool:
     before, after = json.loads(earlier), json.loads(later)
     tokens, more = before.pop("added_tokens", []), after.pop("added_tokens", [])
     return bool(before == after and more[: len(tokens)] == tokens)
-
-
-# ---- bytes of tokens ---------------------------------------------------------------------------------
-#
-# Bits per byte are the bits that a model needs to encode a text, whatever its tokenizer: nats / (ln 2 * UTF-8 bytes), both over the same
-# targets. Special tokens are left out of both.
-
-
-def token_bytes(tokenizer_json: bytes) -> npt.NDArray[np.int64]:
-    """Returns the UTF-8 bytes of each token by id, from a `tokenizer.json`; 0 for special tokens and unused ids.
-
-    In a byte-level vocabulary every character of a token's name stands for one byte.
-    """
-    tokenizer = json.loads(tokenizer_json)
-    vocab: dict[str, int] = tokenizer["model"]["vocab"]
-    special = {token["id"] for token in tokenizer.get("added_tokens", []) if token.get("special")}
-    byte_level = _mentions_byte_level(tokenizer.get("decoder")) or _mentions_byte_level(tokenizer.get("pre_tokenizer"))
-    sizes = np.zeros(max([*vocab.values(), *special], default=-1) + 1, np.int64)
-    for name, number in vocab.items():
-        if number not in special:
-            sizes[number] = len(name) if byte_level else len(name.encode())
-    return sizes
-
-
-def _mentions_byte_level(part: Any) -> bool:
-    return part is not None and '"ByteLevel"' in json.dumps(part)
 
 
 # ---- confidence intervals ----------------------------------------------------------------------------
@@ -129,6 +104,9 @@ def wilson(successes: int, trials: int, confidence: float) -> tuple[float, float
 
 
 # ---- the score ---------------------------------------------------------------------------------------
+#
+# Bits per byte are the bits that a model needs to encode a text, whatever its tokenizer: nats / (ln 2 * UTF-8 bytes), both over the same
+# targets. Special tokens are left out of both.
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -185,7 +163,7 @@ class Validation:
         if not Storage(str(folder)).exists(SHARDS_FILE):
             return None
         shards = TokenShards(folder, tokenizer_sha256=sha256, end_of_text_id=EOT_ID)
-        return Validation(shards, token_bytes(tokenizer), context, document_mask) if shards.utf8_bytes else None
+        return Validation(shards, TokenBytes(tokenizer).sizes, context, document_mask) if shards.utf8_bytes else None
 
     @torch.no_grad()
     def sums(

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import torch
 
@@ -209,15 +209,7 @@ def loop_bar(progress: Progress | None, title: str, begin: int, steps: int) -> I
 SECTIONS = ("validation", "speed")
 
 
-class Tracker(Protocol):
-    """Receives the numbers of a step, by `section/name`."""
-
-    def write(self, step: int, values: Mapping[str, float]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def open_tracker(kind: str, folder: Path, begin: int, title: str) -> Tracker:
+def open_tracker(kind: str, folder: Path, begin: int, title: str) -> "TensorBoard | WeightsAndBiases":
     """Returns the tracker that writes below `folder`. It replaces values that an earlier process wrote from step `begin` on.
 
     Raises InputError where its package is missing.

@@ -43,7 +43,7 @@ from corpusmill.pipeline.shards import iter_tables, read_table
 from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_array, text_buffers
-from corpusmill.pipeline.text.hashing import BASE, ONE, find, hash_span, insert, mix64, table_size
+from corpusmill.pipeline.text.hashing import BASE, ONE, cleared, find, hash_span, insert, mix64, table_size
 from corpusmill.pipeline.text.lines import paragraph_end
 from corpusmill.pipeline.text.utf8 import (
     DIGIT,
@@ -119,8 +119,6 @@ def host_keys(table: pa.Table) -> Keys:
     host = pc.utf8_lower(pc.struct_field(pc.extract_regex(table["url"], _HOST_OF), "host"))
     names = pc.dictionary_encode(pc.coalesce(host.cast(pa.string()), table["source"].cast(pa.string())))
     names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
-    if isinstance(names, pa.ChunkedArray):
-        names = pa.concat_arrays(names.unify_dictionaries().chunks) if names.num_chunks else pa.array([], pa.string()).dictionary_encode()
     keys = np.array([_hash(name) for name in names.dictionary.to_pylist()], np.uint64)
     return keys[names.indices.to_numpy()]
 
@@ -465,8 +463,7 @@ def _unit_keys(data, offsets, hosts, forms, classes, paragraphs, min_chars, scra
     count = 0
     for d in range(len(offsets) - 1):
         at, end = offsets[d], offsets[d + 1]
-        size = table_size(count_byte(data, at, end, NEWLINE) + 1)
-        scratch[:size] = 0
+        mask = cleared(scratch, count_byte(data, at, end, NEWLINE) + 1)
         while True:
             stop, after = _unit_end(data, at, end, paragraphs)
             first = strip_start(data, at, stop, classes)
@@ -474,7 +471,7 @@ def _unit_keys(data, offsets, hosts, forms, classes, paragraphs, min_chars, scra
             if _long_enough(data, first, last, min_chars):
                 keys[count] = mix64(_unit_hash(data, first, last, forms) ^ hosts[d])
                 texts[count], spans[count, 0], spans[count, 1] = d, first, last
-                fresh[count] = not insert(scratch, size - 1, keys[count])
+                fresh[count] = not insert(scratch, mask, keys[count])
                 count += 1
             if stop == end:
                 break

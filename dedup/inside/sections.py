@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.dedup.corpus import Index, first_output, shard_key
+from corpusmill.dedup.corpus import Integers, first_output, shard_key
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.lists import write_list
@@ -129,7 +129,7 @@ def groups(keys: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], npt.NDA
 
 
 def answer(
-    records: npt.NDArray, bounds: Index, order: Index, begins: Index, chosen: npt.NDArray[np.bool_], keep_first: bool
+    records: npt.NDArray, bounds: Integers, order: Integers, begins: Integers, chosen: npt.NDArray[np.bool_], keep_first: bool
 ) -> list[npt.NDArray]:
     """Returns a section of ANSWER for each file that `gather` has read: about those of its records that have a chosen key.
 

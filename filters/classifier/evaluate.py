@@ -36,7 +36,7 @@ PER_THRESHOLD = ("precision", "recall", "f1", "kept")
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Index = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 
 #: n examples in descending order of scores. `score` float64 (n,), `yes` bool (n,). `last` bool (n,): whether it is the last with its score.
 #: `cuts` int64 (thresholds,): how many examples have at least that score. `mass`, `width` int64 (n,): their bins, of equal mass and of
@@ -76,7 +76,7 @@ def measures(ranking: Ranking) -> Floats:
     return np.asarray(measure(np.arange(len(ranking.score))[None, :], *ranking)[0])
 
 
-def measure(draws: Index, score: Floats, yes: Bools, last: Bools, cuts: Index, mass: Index, width: Index) -> Floats:
+def measure(draws: Integers, score: Floats, yes: Bools, last: Bools, cuts: Integers, mass: Integers, width: Integers) -> Floats:
     """Returns the measures (resamples, 5 + 4 * thresholds) of resamples. `draws` (resamples, any): the drawn places in the ranking."""
     n, resamples = len(score), len(draws)
     places = (draws + n * np.arange(resamples)[:, None]).ravel()

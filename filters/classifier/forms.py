@@ -36,6 +36,7 @@ from corpusmill.pipeline.text.utf8 import (
     first_marked,
     lowercase_table,
     previous,
+    write_character,
 )
 
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -299,25 +300,3 @@ def is_token(out, start, end):
     if end - start == len(EOS_BYTES) and starts_with(out, start, end, EOS_BYTES):
         return False
     return start < end and not starts_with(out, start, end, LABEL_PREFIX)
-
-
-@kernel
-def write_character(out, to, point):
-    """Writes one code point as UTF-8; returns the position after it."""
-    if point < 0x80:
-        out[to] = point
-        return to + 1
-    if point < 0x800:
-        out[to] = 0xC0 | point >> 6
-        out[to + 1] = 0x80 | point & 0x3F
-        return to + 2
-    if point < 0x10000:
-        out[to] = 0xE0 | point >> 12
-        out[to + 1] = 0x80 | point >> 6 & 0x3F
-        out[to + 2] = 0x80 | point & 0x3F
-        return to + 3
-    out[to] = 0xF0 | point >> 18
-    out[to + 1] = 0x80 | point >> 12 & 0x3F
-    out[to + 2] = 0x80 | point >> 6 & 0x3F
-    out[to + 3] = 0x80 | point & 0x3F
-    return to + 4

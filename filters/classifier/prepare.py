@@ -19,7 +19,7 @@ from corpusmill.pipeline.errors import InputError
 
 # ---- Equal examples become one. Near copies form clusters, which a split does not divide.
 
-Index = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
 
@@ -36,7 +36,7 @@ class Distinct:
     table: pa.Table
     lines: pa.Array
     hashes: npt.NDArray[np.uint64]
-    cluster: Index
+    cluster: Integers
     copies: int
     conflicts: dict[str, int]
     unanswered: int
@@ -66,12 +66,12 @@ def distinct(table: pa.Table, lines: pa.Array, labels: Sequence[str]) -> Distinc
     return Distinct(merged, lines, hashes, cluster, len(table) - len(first), conflicts, unanswered, int((~filled).sum()))
 
 
-def _equal(lines: pa.Array) -> Index:
+def _equal(lines: pa.Array) -> Integers:
     """Returns a number for each line; equal lines have the same number."""
     return np.asarray(lines.dictionary_encode().indices, np.int64)
 
 
-def _merged(column: pa.ChunkedArray, group: Index, groups: int) -> tuple[pa.Array, int]:
+def _merged(column: pa.ChunkedArray, group: Integers, groups: int) -> tuple[pa.Array, int]:
     """Returns `(answers, conflicts)`: each group's answer, null if none or both are known, and the number of groups with both."""
     known = column.is_valid().to_numpy()
     values = column.fill_null(0).to_numpy()
@@ -98,7 +98,7 @@ ROWS, PAIRS = 256, 1 << 14
 _WORD = re.compile(r"\w+")
 
 
-def near_clusters(text: pa.Array | pa.ChunkedArray, threshold: float = 0.7) -> Index:
+def near_clusters(text: pa.Array | pa.ChunkedArray, threshold: float = 0.7) -> Integers:
     """Returns each text's cluster (n): the lowest place of a text in it.
 
     Two texts are in one cluster if a chain of similar pairs joins them. A pair is similar if the sets of shingles have a Jaccard similarity
@@ -132,7 +132,7 @@ def shingles(text: str, unit: int, codes: dict[str, int]) -> Hashes:
     return np.unique(scrambled(found))
 
 
-def _similar_pairs(sets: Sequence[Hashes], threshold: float) -> Iterator[Index]:
+def _similar_pairs(sets: Sequence[Hashes], threshold: float) -> Iterator[Integers]:
     """Yields the pairs of sets (2, any) with at least that similarity, in batches."""
     from scipy.sparse import csr_array
 
@@ -160,7 +160,7 @@ def _similar_pairs(sets: Sequence[Hashes], threshold: float) -> Iterator[Index]:
             yield np.stack([a[similar], b[similar]])
 
 
-def _components(count: int, links: Index) -> Index:
+def _components(count: int, links: Integers) -> Integers:
     """Returns the number (count,) of each place's connected component. `links` (2, any): pairs of places."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -169,13 +169,13 @@ def _components(count: int, links: Index) -> Index:
     return np.asarray(connected_components(graph, directed=False)[1], np.int64) if count else np.zeros(0, np.int64)
 
 
-def _joined(near: Index, document: Index) -> Index:
+def _joined(near: Integers, document: Integers) -> Integers:
     """Returns clusters that keep near copies, and pieces of one document, together."""
     links = [np.stack([np.arange(len(near)), _first(numbers)]) for numbers in (near, document)]
     return _components(len(near), np.concatenate(links, axis=1))
 
 
-def _first(numbers: Index) -> Index:
+def _first(numbers: Integers) -> Integers:
     """Returns, for each place, the first place with the same number."""
     _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
     return first[inverse]
@@ -187,7 +187,7 @@ PARTS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
 
 
-def part_of(hashes: Hashes, cluster: Index, shares: SplitShares, seed: int) -> npt.NDArray[np.int8]:
+def part_of(hashes: Hashes, cluster: Integers, shares: SplitShares, seed: int) -> npt.NDArray[np.int8]:
     """Returns the part (TRAIN, VALIDATION, TEST) of each of n examples, by the smallest content hash in its cluster.
 
     So the part depends neither on the order of the examples nor on examples outside the cluster.
@@ -215,7 +215,7 @@ def scrambled(value: Hashes) -> Hashes:
 
 def training_order(
     hashes: Hashes, answer: npt.NDArray[np.bool_], repeat: npt.NDArray[np.float64], balance: str, ratio: float, seed: int
-) -> Index:
+) -> Integers:
     """Returns which of n examples to train on, in order; some occur more than once.
 
     `repeat`: how often each example occurs by its source's weight. `balance`: what to do if one answer occurs more than `ratio` times as
@@ -270,13 +270,13 @@ class TrainingData:
         column = self.distinct.table[label]
         return column.is_valid().to_numpy(), column.fill_null(0).to_numpy() == 1
 
-    def order(self, label: str, rows: Index) -> Index:
+    def order(self, label: str, rows: Integers) -> Integers:
         """Returns which of `rows` a label's model is trained on, in order."""
         _, yes = self.answers(label)
         spec, repeat = self.spec, self.repeat[rows]
         return rows[training_order(self.distinct.hashes[rows], yes[rows], repeat, spec.balance, spec.ratio, spec.seed)]
 
-    def rows(self, label: str, *parts: int) -> Index:
+    def rows(self, label: str, *parts: int) -> Integers:
         """Returns the examples of some parts whose answer is known."""
         known, _ = self.answers(label)
         return np.flatnonzero(known & np.isin(self.part, parts))
@@ -332,7 +332,7 @@ def _check_parts(label: str, counts: dict[str, dict[str, int]]) -> None:
                 )
 
 
-def taken(column: pa.Array | pa.ChunkedArray, rows: Index | Sequence[int]) -> pa.Array:
+def taken(column: pa.Array | pa.ChunkedArray, rows: Integers | Sequence[int]) -> pa.Array:
     """Returns some rows of a column, as one array."""
     found = column.take(pa.array(rows, pa.int64()))
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from corpusmill.filters.classifier.calibrate import Method, ThresholdRule
 from corpusmill.filters.classifier.card import Form
 from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.errors import ConfigError
+from corpusmill.pipeline.recipe import read_yaml
 from corpusmill.pipeline.storage import is_remote
 
 #: The form of a label, which becomes the name of a file and of a report's column.
@@ -215,17 +215,7 @@ class TrainingSpec(Config):
 
 def read_spec(path: str | Path, options: Mapping[str, Any] | None = None) -> TrainingSpec:
     """Reads a YAML spec; `options` override its values. Raises InputError or ConfigError in one sentence."""
-    try:
-        raw = yaml.safe_load(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: a spec is UTF-8 text, and byte {error.start} is not.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise ConfigError(f"{path}{f':{mark.line + 1}' if mark else ''}: not valid YAML ({getattr(error, 'problem', error)}).") from error
-    if not isinstance(raw, Mapping):
-        raise ConfigError(f"{path}: a spec is a mapping of a training's options.")
+    raw = read_yaml(path, "spec", "a training's options")
     spec = make_spec({"name": name_of(path), **raw, **(options or {})}, str(path))
     return spec.model_copy(update={"sources": tuple(_resolved(source, Path(path).parent) for source in spec.sources)})
 

@@ -23,7 +23,7 @@ import corpusmill
 from corpusmill.filters.classifier.calibrate import choose_threshold, fit_calibration, source_weights
 from corpusmill.filters.classifier.card import FILE, NO, YES, ClassifierDescription, ClassifierHead
 from corpusmill.filters.classifier.evaluate import evaluate
-from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, Index, TrainingData, mixed, prepare, taken
+from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, Integers, TrainingData, mixed, prepare, taken
 from corpusmill.filters.classifier.score import TRAINING_HASHES, hashes_file, score_raw
 from corpusmill.filters.classifier.spec import Arguments, Quantisation, TrainingSpec
 from corpusmill.filters.fasttext_model import CENTROIDS
@@ -119,9 +119,9 @@ class HeldOutScores:
     left out, or HELD_OUT.
     """
 
-    rows: Index
+    rows: Integers
     raw: npt.NDArray[np.float64]
-    left_out: Index
+    left_out: Integers
 
     @property
     def weights(self) -> npt.NDArray[np.float64]:
@@ -169,7 +169,7 @@ def scores_by_source(prepared: TrainingData, label: str, sources: list[int], arg
 
 
 def trained_scores(
-    prepared: TrainingData, label: str, order: Index, rows: Index, arguments: Arguments, compression: Quantisation | None
+    prepared: TrainingData, label: str, order: Integers, rows: Integers, arguments: Arguments, compression: Quantisation | None
 ) -> npt.NDArray[np.float64]:
     """Returns the raw scores of `rows` by a temporary model that is trained on `order`."""
     _, yes = prepared.answers(label)
@@ -179,7 +179,7 @@ def trained_scores(
         return scores_of(prepared, target, rows)
 
 
-def scores_of(prepared: TrainingData, model: Path, rows: Index) -> npt.NDArray[np.float64]:
+def scores_of(prepared: TrainingData, model: Path, rows: Integers) -> npt.NDArray[np.float64]:
     """Returns the raw scores of some examples by a model's file."""
     return score_raw(model, prepared.spec.form, prepared.spec.window, taken(prepared.distinct.table["text"], rows))
 

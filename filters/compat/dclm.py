@@ -23,8 +23,8 @@ from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import longest_text, text_buffers
-from corpusmill.pipeline.text.hashing import hash_span, table_size
-from corpusmill.pipeline.text.lines import cleared_copies, count_copy, split_piece_end
+from corpusmill.pipeline.text.hashing import cleared_copies, hash_span, table_size
+from corpusmill.pipeline.text.lines import count_copy, split_piece_end
 from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
 from corpusmill.pipeline.text.utf8 import (
     ALPHA,

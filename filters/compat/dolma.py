@@ -22,8 +22,8 @@ from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import longest_text, text_buffers
-from corpusmill.pipeline.text.hashing import find, hash_span, table_size, word_set
-from corpusmill.pipeline.text.lines import cleared_copies, count_copy, skip_newlines
+from corpusmill.pipeline.text.hashing import cleared_copies, find, hash_span, table_size, word_set
+from corpusmill.pipeline.text.lines import count_copy, skip_newlines
 from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, most_frequent, new_ngram_counts
 from corpusmill.pipeline.text.utf8 import ALPHA, NEWLINE, character_classes, count_byte, count_characters, decode, find_byte, previous
 from corpusmill.pipeline.text.words import hash_chunks

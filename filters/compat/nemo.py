@@ -23,7 +23,7 @@ from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import longest_text, text_buffers
-from corpusmill.pipeline.text.hashing import find, hash_span, insert, table_size, word_set
+from corpusmill.pipeline.text.hashing import cleared, find, hash_span, insert, table_size, word_set
 from corpusmill.pipeline.text.lines import split_piece_end
 from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, most_frequent, new_ngram_counts
 from corpusmill.pipeline.text.utf8 import (
@@ -327,8 +327,7 @@ def _is_hex(byte):
 @kernel
 def line_values(data, start, end, kinds, table, row):
     """Measures lines of `text.split("\\n")` that are not blank: bullets, ellipses, no end mark; distinct lines and their characters."""
-    size = table_size(count_byte(data, start, end, NEWLINE) + 1)
-    table[:size] = np.uint64(0)
+    mask = cleared(table, count_byte(data, start, end, NEWLINE) + 1)
     lines, bullets, ellipses, unended, unique, characters, unique_characters = 0, 0, 0, 0, 0, 0, 0
     at = start
     while at < end:
@@ -342,7 +341,7 @@ def line_values(data, start, end, kinds, table, row):
             unended += data[last - 1] not in MARKS
             length = count_characters(data, at, stop)
             characters += length
-            if not insert(table, size - 1, hash_span(data, at, stop)):
+            if not insert(table, mask, hash_span(data, at, stop)):
                 unique += 1
                 unique_characters += length
         at = stop + 1
@@ -368,8 +367,7 @@ def ends_in_ellipsis(data, start, end):
 @kernel
 def paragraph_values(data, start, end, table, row):
     """Measures paragraphs, the pieces of `text.split("\\n\\n")`: distinct ones and their characters."""
-    size = table_size(count_byte(data, start, end, NEWLINE) // 2 + 1)
-    table[:size] = np.uint64(0)
+    mask = cleared(table, count_byte(data, start, end, NEWLINE) // 2 + 1)
     pieces, unique, characters, unique_characters = 0, 0, 0, 0
     at = start
     while True:
@@ -377,7 +375,7 @@ def paragraph_values(data, start, end, table, row):
         pieces += 1
         length = count_characters(data, at, stop)
         characters += length
-        if not insert(table, size - 1, hash_span(data, at, stop)):
+        if not insert(table, mask, hash_span(data, at, stop)):
             unique += 1
             unique_characters += length
         if stop == end:

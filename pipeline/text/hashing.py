@@ -54,6 +54,22 @@ def table_size(entries):
 
 
 @kernel
+def cleared(table, entries):
+    """Empties as much of the scratch table as the entries need; returns its mask."""
+    size = table_size(entries)
+    table[:size] = np.uint64(0)
+    return size - 1
+
+
+@kernel
+def cleared_copies(table, entries):
+    """As `cleared`, for a table of two items a slot."""
+    size = table_size(entries)
+    table[: 2 * size] = np.uint64(0)
+    return size - 1
+
+
+@kernel
 def insert(table, mask, key):
     """Adds a key. Returns whether it was there already. `mask` is the number of slots minus one."""
     if key == 0:
@@ -106,15 +122,15 @@ def hash_span(data, start, end):
 def word_set(words: Iterable[str]) -> npt.NDArray[np.uint64]:
     """Returns a table for `find` with the `hash_span` of each word."""
     spans = (np.frombuffer(word.encode(), np.uint8) for word in words)
-    return hash_set(np.uint64(hash_span(span, 0, span.size)) for span in spans)
+    return hash_set(hash_span(span, 0, span.size) for span in spans)
 
 
-def hash_set(hashes: Iterable[np.uint64]) -> npt.NDArray[np.uint64]:
+def hash_set(hashes: Iterable[int | np.uint64]) -> npt.NDArray[np.uint64]:
     """Returns a table for `find` with these hashes, so sparse that most lookups end at the first slot."""
     hashes = list(hashes)
     table = np.zeros(4 * table_size(len(hashes)), np.uint64)
     for value in hashes:
-        insert(table, table.size - 1, value)
+        insert(table, table.size - 1, np.uint64(value))
     return table
 
 

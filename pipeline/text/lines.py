@@ -5,7 +5,7 @@ counts repeated ones."""
 import numpy as np
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.hashing import hash_span, insert, table_size
+from corpusmill.pipeline.text.hashing import cleared, hash_span, insert
 from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, find_byte, strip_end, strip_start
 
 CARRIAGE_RETURN = 13
@@ -78,7 +78,7 @@ def line_duplicates(data, start, end, table):
 
     `table` is scratch of at least `table_size(newlines + 1)` slots.
     """
-    mask = _cleared(table, count_byte(data, start, end, NEWLINE) + 1)
+    mask = cleared(table, count_byte(data, start, end, NEWLINE) + 1)
     lines, repeated, characters = 0, 0, 0
     at = start
     while True:
@@ -95,7 +95,7 @@ def line_duplicates(data, start, end, table):
 @kernel
 def paragraph_duplicates(data, start, end, classes, table):
     """As `line_duplicates`, for the paragraphs of `re.split("\\n{2,}", text.strip())`."""
-    mask = _cleared(table, count_byte(data, start, end, NEWLINE) // 2 + 1)
+    mask = cleared(table, count_byte(data, start, end, NEWLINE) // 2 + 1)
     start = strip_start(data, start, end, classes)
     end = strip_end(data, start, end, classes)
     paragraphs, repeated, characters = 0, 0, 0
@@ -111,14 +111,6 @@ def paragraph_duplicates(data, start, end, classes, table):
         at = after
 
 
-@kernel
-def _cleared(table, entries):
-    """Empties as much of the scratch table as the entries need; returns its mask."""
-    size = table_size(entries)
-    table[:size] = np.uint64(0)
-    return size - 1
-
-
 # ----------------------------------------------------------------------------------------------------
 # Repeated lines and paragraphs where all copies count, the first one too. The table has two uint64 a slot: key, number of occurrences.
 
@@ -130,14 +122,6 @@ def split_piece_end(data, at, end):
     while stop < end and not (stop + 1 < end and data[stop + 1] == NEWLINE):
         stop = find_byte(data, stop + 1, end, NEWLINE)
     return stop
-
-
-@kernel
-def cleared_copies(table, entries):
-    """Empties as much of the table (of at least `2 * table_size(entries)` items) as the entries need; returns its mask."""
-    size = table_size(entries)
-    table[: 2 * size] = np.uint64(0)
-    return size - 1
 
 
 @kernel

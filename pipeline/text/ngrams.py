@@ -6,7 +6,7 @@ from collections import namedtuple
 import numpy as np
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.hashing import BASE, ONE, mix64, table_size
+from corpusmill.pipeline.text.hashing import BASE, ONE, cleared, cleared_copies, mix64, table_size
 from corpusmill.pipeline.text.words import base_power, hash_characters
 
 _COUNT = np.uint64(32)  # the second item of a slot: its upper bits count occurrences, its lower bits hold the first place
@@ -38,7 +38,7 @@ def top_ngram_characters(words, count, n, places, repeating, slots, table):
     if count < n:
         return 0, 0
     candidates = count - 1 if n == 2 else _both_repeat(places, repeating)
-    mask = _cleared(table, 2 * candidates) // 2
+    mask = cleared(table, 2 * candidates) // 2
     best, first = np.int64(1), np.int64(0)
     for candidate in range(candidates):
         at = candidate if n == 2 else np.int64(places[candidate])
@@ -75,13 +75,6 @@ def _twice(places, candidates, everywhere, slots, table):
     return found
 
 
-@kernel
-def _cleared(table, entries):
-    size = table_size(entries)
-    table[:size] = _EMPTY
-    return size - 1
-
-
 @kernel(inline="always")
 def _slot(table, mask, key):
     """Returns the index of a key in a table of two items a slot; adds the key where it is missing."""
@@ -102,7 +95,7 @@ def duplicate_candidates(words, count, shortest, powers, repeats, places, table)
     `repeats` (uint8) and `table` are scratch.
     """
     starts = count - shortest + 1
-    mask = _cleared(table, max(starts, 0))
+    mask = cleared(table, max(starts, 0))
     characters = words.ends[count]
     for at in range(starts):
         begin = words.ends[at]
@@ -137,7 +130,7 @@ def duplicated_ngram_characters(words, count, n, powers, places, candidates, tab
     N-grams are compared as their words joined without spaces ("a bc" equals "ab c"), and the first copy never counts.
     `places[:candidates]` are those of `duplicate_candidates`; `table` is scratch.
     """
-    mask = _cleared(table, 2 * candidates)
+    mask = cleared(table, 2 * candidates)
     ends, prefixes = words.ends, words.prefixes
     total, free = 0, 0
     for candidate in range(candidates):
@@ -184,7 +177,7 @@ def new_ngram_counts(limit):
 @kernel
 def count_words(hashes, count, counts):
     """Counts single words: call before `count_ngrams` with n = 2. Returns the number of distinct words."""
-    mask = _cleared_counts(counts.table, count)
+    mask = cleared_copies(counts.table, count)
     different = 0
     for at in range(count):
         first = _first_place_of(counts.table, mask, hashes[at], at)
@@ -211,7 +204,7 @@ def count_ngrams(count, n, counts):
     if candidates == 0:
         first[:places] = -1
         return 0
-    mask = _cleared_counts(counts.table, candidates)
+    mask = cleared_copies(counts.table, candidates)
     for at in range(places):
         if first[at] < 0 or first[at + 1] < 0:
             first[at] = -1
@@ -263,13 +256,6 @@ def _forget_single(first, times, places):
             else:
                 repeated += 1
     return repeated
-
-
-@kernel
-def _cleared_counts(table, entries):
-    size = table_size(entries)
-    table[: 2 * size] = np.uint64(0)
-    return size - 1
 
 
 @kernel

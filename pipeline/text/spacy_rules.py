@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.hashing import BASE, ONE, find, hash_span, insert, mix64, table_size
+from corpusmill.pipeline.text.hashing import BASE, ONE, find, hash_set, hash_span, mix64
 from corpusmill.pipeline.text.utf8 import CODE_POINTS, SURROGATES, decode, previous
 from corpusmill.pipeline.text.words import hash_word
 
@@ -102,11 +102,11 @@ def spacy_rules() -> SpacyRules:
         np.concatenate([kinds[:128], np.zeros(128, np.uint8)]),
         _run_filter(runs, [run for run in runs if len(tokenizer(run)) > 1]),
         _splits_mark(tokenizer),
-        _set(hash_word(run) for run in runs),
+        hash_set(hash_word(run) for run in runs),
         max(map(len, runs)),
-        _set(hash_span(np.frombuffer(text.encode(), np.uint8), 0, len(text.encode())) for text in merged),
+        hash_set(hash_span(np.frombuffer(text.encode(), np.uint8), 0, len(text.encode())) for text in merged),
         max(len(text.encode()) for text in merged),
-        _set(pair_hash(hash_word(left), hash_word(right)) for found in merged_units for left, right in pairwise(found)),
+        hash_set(pair_hash(hash_word(left), hash_word(right)) for found in merged_units for left, right in pairwise(found)),
         max(map(len, merged_units)),
     )
 
@@ -185,15 +185,6 @@ def _splits_mark(tokenizer: Any) -> npt.NDArray[np.uint8]:
     for byte in range(0x21, 0x7F):
         for case, word in enumerate(("qzqz", "qzqZ", "qzQz", "qzQZ")):
             table[4 * byte + case] = len(tokenizer(word + chr(byte))) == 2
-    return table
-
-
-def _set(keys: Iterator[Any]) -> npt.NDArray[np.uint64]:
-    """Returns an open-addressed set, so sparse that most lookups end at the first slot."""
-    distinct = sorted({int(key) for key in keys})
-    table = np.zeros(4 * table_size(len(distinct)), np.uint64)
-    for key in distinct:
-        insert(table, table.size - 1, np.uint64(key))
     return table
 
 

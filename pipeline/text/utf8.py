@@ -63,7 +63,7 @@ def _points(text: str) -> npt.NDArray[np.uint32]:
 
 
 # ----------------------------------------------------------------------------------------------------
-# Steps through valid UTF-8 inside kernels: decoding, counting characters, finding bytes, `str.strip`.
+# Steps through valid UTF-8 inside kernels: decoding, writing, counting characters, finding bytes, `str.strip`.
 
 NEWLINE = 10
 _ONES = np.uint64(0x0101010101010101)
@@ -84,6 +84,28 @@ def decode(data, at):
     if first < 0xF0:
         return (first & 0x0F) << 12 | second << 6 | third, 3
     return (first & 0x07) << 18 | second << 12 | third << 6 | np.int64(data[at + 3]) & 0x3F, 4
+
+
+@kernel
+def write_character(out, at, point):
+    """Writes one code point as UTF-8; returns the position after it."""
+    if point < 0x80:
+        out[at] = point
+        return at + 1
+    if point < 0x800:
+        out[at] = 0xC0 | point >> 6
+        out[at + 1] = 0x80 | point & 0x3F
+        return at + 2
+    if point < 0x10000:
+        out[at] = 0xE0 | point >> 12
+        out[at + 1] = 0x80 | point >> 6 & 0x3F
+        out[at + 2] = 0x80 | point & 0x3F
+        return at + 3
+    out[at] = 0xF0 | point >> 18
+    out[at + 1] = 0x80 | point >> 12 & 0x3F
+    out[at + 2] = 0x80 | point >> 6 & 0x3F
+    out[at + 3] = 0x80 | point & 0x3F
+    return at + 4
 
 
 @kernel

@@ -12,15 +12,13 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report import host
+from corpusmill.report.queries.ask import NUMERIC
 from corpusmill.report.query.run import Run, identifier, quoted
 
 #: Stages whose report has a row for each document, by how much they decide, most first.
 REPORTED = ("filter", "dedup", "ingest", "tokens")
 #: Stages whose report has a row for each example made of documents.
 LATER = ("sft", "align")
-#: DuckDB's types of numbers and booleans.
-_NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE",
-            "DECIMAL", "BOOLEAN")  # fmt: skip
 _FLOATS = ("FLOAT", "DOUBLE")
 #: Names that the error for an unknown name lists.
 NAMED = 12
@@ -114,7 +112,7 @@ class TableRows:
     def column(self, name: str, numeric: bool = False) -> str:
         """Returns a column in SQL. Raises InputError where the table lacks it, or where `numeric` is set and it holds no numbers."""
         wanted = {
-            column: kind for column, kind in self.columns.items() if not numeric or (kind.startswith(_NUMERIC) and not kind.endswith("]"))
+            column: kind for column, kind in self.columns.items() if not numeric or (kind.startswith(NUMERIC) and not kind.endswith("]"))
         }
         if name not in self.columns:
             raise InputError(f"{self.name}: there is no column {shown(name)} ({there(name, wanted, 'columns')}).")

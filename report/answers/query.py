@@ -1,7 +1,6 @@
 """`query`: shows the rows of one SELECT over a run's tables, or lists the tables."""
 
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +10,7 @@ from rich.text import Text
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.answers.inspect import TableInfo, show_rows
 from corpusmill.report.machine import as_json, print_csv, print_json_lines, warn
+from corpusmill.report.queries.ask import plain
 from corpusmill.report.query.run import Run
 
 #: Rows of a table on a terminal where no limit is given.
@@ -79,15 +79,11 @@ def _rows(held: Any, names: list[str], count: int) -> Iterator[dict[str, Any]]:
     for place, row in enumerate(held.iter_rows(BATCH)):
         if count and place == count:
             return
-        yield dict(zip(names, map(_plain, row), strict=True))
+        yield dict(zip(names, map(plain, row), strict=True))
 
 
 def _counted(rows: int) -> str:
     return f"{rows:,} row" + ("" if rows == 1 else "s")
-
-
-def _plain(value: Any) -> Any:
-    return float(value) if isinstance(value, Decimal) else value
 
 
 def _different(names: list[str]) -> list[str]:

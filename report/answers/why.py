@@ -18,6 +18,7 @@ from corpusmill.report.answers.why_change import RecipeChange, change, distance,
 from corpusmill.report.answers.why_find import PassageHolder, Passages, find_passage, is_text, not_found, resolve, spellings
 from corpusmill.report.machine import as_json
 from corpusmill.report.queries.inside import COLUMNS, RULE, SET, contamination_action, stayed
+from corpusmill.report.queries.rules import NO_PAGE
 from corpusmill.report.query.run import Run, open_run
 from corpusmill.report.read import ReportRule, RunReader
 from corpusmill.report.tables import cell, limit, number, show_notes, table
@@ -40,8 +41,6 @@ WIDE = 96
 LISTED = 10
 #: Records of one URL that are explained; more are only listed.
 EXPLAINED = 4
-#: The ingest rule for records that hold no page.
-NO_PAGE = "record_type"
 
 
 def dedup_facts(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:

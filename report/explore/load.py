@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report import host
-from corpusmill.report.explore.table import FLAG, NUMBER, ORIGINS, TEXT, Codes, Column, DictionaryColumn, StageTable, Verdicts
+from corpusmill.report.explore.table import FLAG, NUMBER, ORIGINS, TEXT, Codes, Column, StageTable, Verdicts
 from corpusmill.report.queries.ask import columns
 from corpusmill.report.queries.values import plan
 from corpusmill.report.query.run import Run
@@ -90,10 +90,10 @@ def _read(run: Run, table: StageTable, query: str, advance: Callable[[int], None
             rows = pa.Table.from_batches([batch])
             cursor.register("part", _numbered(rows.select(stored), table.rows))
             cursor.execute(f"INSERT INTO {table.table} FROM part")
-            parts["verdict"].append(table.verdicts.encode(DictionaryColumn(rows["verdict"])))
+            parts["verdict"].append(table.verdicts.encode(rows["verdict"]))
             parts["characters"].append(rows["characters"].to_numpy())
             for origin in ORIGINS:
-                parts[origin].append(table.names[origin].encode(DictionaryColumn(rows[f"origin_{origin}"])))
+                parts[origin].append(table.names[origin].encode(rows[f"origin_{origin}"]))
             table.rows += rows.num_rows
             advance(table.rows)
         cursor.execute("COMMIT")
@@ -112,7 +112,7 @@ def _borrow(run: Run, table: StageTable) -> None:
         other = next((name for name in DATA_STAGES if {"id", column} <= columns(run, f"{name}_report").keys()), None)
         if other is not None:
             known = run.sql(f"SELECT id::VARCHAR AS id, {column}::VARCHAR AS value FROM {other}_report").to_arrow_table()
-            codes = np.append(table.names[column].encode(DictionaryColumn(known["value"])), table.names[column].number(None))  # last: none
+            codes = np.append(table.names[column].encode(known["value"]), table.names[column].number(None))  # last: none
             found: Codes = codes[pc.fill_null(pc.index_in(table.ids(), known["id"].combine_chunks()), -1).to_numpy()]
             table.origins[column] = found.astype(np.int32)
 

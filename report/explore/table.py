@@ -47,18 +47,11 @@ class LruCache(Generic[Value]):
         return made
 
 
-class DictionaryColumn:
-    """A column's distinct values, and the index (n) of each row's value. A thread can compute it before the names get numbers."""
-
-    def __init__(self, column: pa.ChunkedArray | pa.Array):
-        column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        coded = column.cast(pa.string()).dictionary_encode(null_encoding="encode")
-        self.values: list[str | None] = coded.dictionary.to_pylist()
-        self.indices: Codes = coded.indices.to_numpy()
-
-    def numbered(self, number: Callable[[Any], int]) -> Codes:
-        """Returns the number of each row's value (n), as `number` gives it."""
-        return np.array([number(value) for value in self.values], np.int32)[self.indices] if self.values else self.indices
+def numbered(column: pa.ChunkedArray, number: Callable[[Any], int]) -> Codes:
+    """Returns the number of each row's value (n), as `number` gives it for each distinct value."""
+    coded = column.combine_chunks().cast(pa.string()).dictionary_encode(null_encoding="encode")
+    indices: Codes = coded.indices.to_numpy()
+    return np.array(list(map(number, coded.dictionary.to_pylist())), np.int32)[indices] if len(indices) else indices
 
 
 class Names:
@@ -75,9 +68,9 @@ class Names:
             self.values.append(value)
         return self.numbers[value]
 
-    def encode(self, coded: DictionaryColumn) -> Codes:
+    def encode(self, column: pa.ChunkedArray) -> Codes:
         """Returns the number of each row's name."""
-        return coded.numbered(self.number)
+        return numbered(column, self.number)
 
 
 @dataclass(frozen=True)
@@ -109,8 +102,8 @@ class Verdicts:
         """Returns a rule's number; None for an unknown one."""
         return self._rule_numbers.get(name)
 
-    def encode(self, coded: DictionaryColumn) -> Codes:
-        """Returns the number of each row's verdict. A value of `coded` is `k` or `d`, then the failed rules as a JSON list."""
+    def encode(self, column: pa.ChunkedArray) -> Codes:
+        """Returns the number of each row's verdict. A value of the column is `k` or `d`, then the failed rules as a JSON list."""
 
         def number(key: str) -> int:
             verdict = Verdict(key[0] == "k", tuple(self._rule_number(name or "") for name in json.loads(key[1:])))
@@ -119,7 +112,7 @@ class Verdicts:
                 self.all.append(verdict)
             return self._numbers[verdict]
 
-        return coded.numbered(number)
+        return numbered(column, number)
 
     def _rule_number(self, name: str) -> int:
         if name not in self._rule_numbers:

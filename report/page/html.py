@@ -34,40 +34,19 @@ SHADES = 9
 
 
 @dataclass(frozen=True)
-class OverlapRow:
-    """A combination of rules: whether each column's rule is in it, and its rules without a column."""
-
-    combination: Combination
-    dots: list[bool]
-    others: list[str]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The documents that failed both rules; None where both are the same rule. `heat`: 0 to `SHADES`."""
-
-    documents: int | None
-    heat: int
-
-
-@dataclass(frozen=True)
 class OverlapView:
-    """Tables of rules that fire together. `rest`: documents in other combinations. `matrix`: a row for each of `paired_rules`; empty where
-    there is only one."""
+    """Tables of rules that fire together. `rows`: each combination, whether each of `columns` is in it, and its rules without a column.
+    `matrix`: for each of the paired rules, the documents that failed it and each of them (None: itself), and a shade up to `SHADES`."""
 
+    found: Overlap
     columns: list[str]
-    rows: list[OverlapRow]
-    rest: int
-    rest_kinds: str
-    query: Query
-    paired_rules: list[RuleCount]
-    matrix: list[tuple[RuleCount, list[Cell]]]
-    pairs_query: Query | None
+    rows: list[tuple[Combination, list[bool], list[str]]]
+    matrix: list[tuple[RuleCount, list[tuple[int | None, int]]]]
 
     @property
     def hidden(self) -> bool:
         """Whether a combination has rules without a column."""
-        return any(row.others for row in self.rows)
+        return any(others for *_, others in self.rows)
 
 
 def overlap_view(found: Overlap) -> OverlapView:
@@ -76,19 +55,17 @@ def overlap_view(found: Overlap) -> OverlapView:
         shown.update(dict.fromkeys(combination.rules, combination.documents))
     columns = [name for name, _ in sorted(shown.items(), key=lambda pair: (-pair[1], pair[0]))[:COLUMNS]]
     rows = [
-        OverlapRow(each, [name in each.rules for name in columns], [name for name in each.rules if name not in columns])
+        (each, [name in each.rules for name in columns], [name for name in each.rules if name not in columns])
         for each in found.combinations
     ]
-    matrix = [(rule, [_cell(found, rule, other) for other in found.paired]) for rule in found.paired]
-    kinds = f"{found.kinds - len(rows):,}"
-    return OverlapView(columns, rows, found.rest, kinds, found.query, found.paired, matrix, found.pairs_query)
+    return OverlapView(found, columns, rows, [(rule, [_cell(found, rule, other) for other in found.paired]) for rule in found.paired])
 
 
-def _cell(found: Overlap, rule: RuleCount, other: RuleCount) -> Cell:
+def _cell(found: Overlap, rule: RuleCount, other: RuleCount) -> tuple[int | None, int]:
     if rule is other:
-        return Cell(None, 0)
+        return None, 0
     both = found.both.get((rule.name, other.name), 0)
-    return Cell(both, round(SHADES * both / rule.fired))
+    return both, round(SHADES * both / rule.fired)
 
 
 REPORT_FILE = "report.html"

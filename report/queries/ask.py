@@ -13,8 +13,9 @@ from corpusmill.report.query.sql import column, literal
 from corpusmill.report.query.tables import view_name
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
-_NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT", "FLOAT",
-            "DOUBLE", "DECIMAL", "BOOLEAN")  # fmt: skip
+#: DuckDB's types of numbers and booleans.
+NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT", "FLOAT",
+           "DOUBLE", "DECIMAL", "BOOLEAN")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,10 @@ def ask(run: Run, name: str, title: str, sql: str) -> Query:
     text = dedent(sql).strip()
     found = run.sql(text)
     columns, rows = found.columns, found.fetchall()
-    return Query(name, title, text, [dict(zip(columns, map(_plain, row), strict=True)) for row in rows])
+    return Query(name, title, text, [dict(zip(columns, map(plain, row), strict=True)) for row in rows])
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     return float(value) if isinstance(value, Decimal) else value
 
 
@@ -72,7 +73,7 @@ def columns(run: Run, table: str) -> dict[str, str]:
 def number_of(name: str, kinds: dict[str, str]) -> str:
     """SQL: a column as DOUBLE; NULL where the column is missing or not numeric, or the value is NaN. `kinds`: the result of `columns`."""
     kind = kinds.get(name, "")
-    if kind.endswith("]") or not kind.startswith((*_NUMERIC, "VARCHAR")):
+    if kind.endswith("]") or not kind.startswith((*NUMERIC, "VARCHAR")):
         return "NULL::DOUBLE"
     cast = f"TRY_CAST({column(name)} AS DOUBLE)" if kind == "VARCHAR" else f"{column(name)}::DOUBLE"
     return f"nullif({cast}, 'nan')" if kind in ("VARCHAR", "FLOAT", "DOUBLE") else cast

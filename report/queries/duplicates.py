@@ -270,23 +270,11 @@ class Sources:
     query: Query | None = None
 
     @property
-    def documents(self) -> int:
-        return sum(row.documents for row in self.rows)
-
-    @property
-    def alarms(self) -> int:
-        return sum(row.alarm for row in self.rows)
-
-    @property
     def folder(self) -> str:
         """The folder that all names begin with (`crawl/`); empty where they share none."""
         low, high = min((row.name for row in self.rows), default=""), max((row.name for row in self.rows), default="")
         common = next((place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
         return low[: low.rfind("/", 0, common) + 1]
-
-    def total(self, name: str) -> int:
-        """Returns how many documents were removed in the way `name`, over all crawl files; 0 where the table lacks it."""
-        return sum(row.counts[self.names.index(name)] for row in self.rows) if name in self.names else 0
 
 
 def read_sources(run: Run) -> Sources:

@@ -78,12 +78,6 @@ def literal(value: Value) -> str:
     return " || ".join(pieces) or "''"
 
 
-def field(name: str) -> str:
-    """Returns the name of a JSON field for use after `->` or `->>`. An empty name, or one that begins with `$` or `/`, would be read as a
-    path, so it becomes a JSON pointer."""
-    return literal("/" + name.replace("~", "~0").replace("/", "~1") if name[:1] in ("$", "/", "") else name)
-
-
 def no_table(name: str, names: Collection[str]) -> str:
     """Returns a sentence that names the tables most similar to `name`."""
     near = difflib.get_close_matches(name.lower(), names, NEAR, 0.5)

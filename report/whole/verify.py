@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from rich.console import Console
-from rich.text import Text
 
 from corpusmill.pipeline.config import stored_digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
@@ -24,11 +23,10 @@ from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, Quarantine
 from corpusmill.pipeline.recipe import STAGES, stage_class
 from corpusmill.pipeline.run import stored_recipe
 from corpusmill.pipeline.runner import DATA_STAGES, WORKING
-from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.shards import OutputFile, iter_tables
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.stale import changed_inputs, written_files
-from corpusmill.report.tables import cell, number, show, table
+from corpusmill.report.tables import cell, number, show, show_notes, table
 from corpusmill.report.whole.rows import TUNED, example_faults, row_faults, token_faults
 
 
@@ -239,14 +237,10 @@ def show_run(folder: str, checks: Sequence[StageCheck], console: Console) -> boo
         made.add_row(cell(check.name), *map(number, (check.tasks, check.files, round(check.bytes / 1e6, 1), check.rows, len(check.faults))))
     show(made, console)
     quarantined = [sentence for check in checks for sentence in check.quarantined]
-    for sentence in quarantined[:VIEW_SHOWN]:
-        console.print(Text("Given up: ", style="bold red") + Text(safe_line(sentence, 600)))
-    for check in checks:
-        for sentence in check.notes:
-            console.print(Text("Note: ", style="yellow") + Text(safe_line(f"{check.name}: {sentence}", 600)))
+    show_notes(quarantined[:VIEW_SHOWN], console, "Given up", "bold red", 600)
+    show_notes((f"{check.name}: {sentence}" for check in checks for sentence in check.notes), console, limit=600)
     faults = [sentence for check in checks for sentence in check.faults]
-    for sentence in faults[:VIEW_SHOWN]:
-        console.print(Text("Fault: ", style="bold red") + Text(safe_line(sentence, 600)))
+    show_notes(faults[:VIEW_SHOWN], console, "Fault", "bold red", 600)
     if faults[VIEW_SHOWN:]:
         console.print(f"and {len(faults) - VIEW_SHOWN:,} more faults")
     if not faults and quarantined:

@@ -156,7 +156,7 @@ def check_rows(content: bytes, name: str, folder: Path) -> int:
     if not isinstance(source, InputFile):
         return 0
     reader = SegmentReader(IngestConfig(), {})
-    works = [reader.works(str(path), len(content), segment, False) for segment in segments_of(source, 1 << 24)]
+    works = [reader.pending_rows(str(path), len(content), segment, False) for segment in segments_of(source, 1 << 24)]
     rows = [work.row() for each in works for work in each]
     assert all(row.id and (row.kept or row.reasons) for row in rows)
     return len(rows)

@@ -94,7 +94,7 @@ def read_here(segments: list[tuple[str, int, dict]]) -> RowTables:
     """Reads segments in this process."""
     tables = RowTables()
     for name, size, fields in segments:
-        for work in SegmentReader(IngestConfig(), {}).works(name, size, Segment(**fields), False, lambda: None):
+        for work in SegmentReader(IngestConfig(), {}).pending_rows(name, size, Segment(**fields), False, lambda: None):
             tables.add(work.row())
     return tables
 

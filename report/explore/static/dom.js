@@ -15,28 +15,22 @@ export function el(tag, properties = {}, ...children) {
       node.setAttribute(name, value);
     else node[name] = value;
   }
-  node.append(
-    ...children
-      .flat(Infinity)
-      .filter((child) => child !== null && child !== undefined && child !== false)
-      .map(asNode),
-  );
+  node.append(...nodes(children));
   return node;
 }
 
-const asNode = (child) => (child instanceof Node ? child : document.createTextNode(String(child)));
+const nodes = (children) =>
+  children
+    .flat(Infinity)
+    .filter((child) => child !== null && child !== undefined && child !== false)
+    .map((child) => (child instanceof Node ? child : document.createTextNode(String(child))));
 
 export const byId = (id) => document.getElementById(id);
 
 /** Replaces the content of `parent` by `children`. The focus stays on the element with the same `data-key`. */
 export function refill(parent, ...children) {
   const focused = parent.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
-  parent.replaceChildren(
-    ...children
-      .flat(Infinity)
-      .filter((child) => child !== null && child !== undefined && child !== false)
-      .map(asNode),
-  );
+  parent.replaceChildren(...nodes(children));
   if (focused === undefined) return;
   for (const node of parent.querySelectorAll("[data-key]")) {
     if (node.dataset.key === focused) return node.focus({ preventScroll: true });
@@ -57,9 +51,9 @@ export function button(label, act, properties = {}) {
 
 /**
  * The nodes of the first `most` items, and a button that replaces itself by the nodes of the others: a document may have failed ten
- * thousand rules. `around` makes the element around the button.
+ * thousand rules. `around` is the tag of the element around the button.
  */
-export function firstOf(items, most, node, around = (inner) => el("span", {}, inner)) {
+export function firstOf(items, most, node, around = "span") {
   const shown = items.slice(0, most).map(node);
   if (items.length <= most) return shown;
   const others = () => {
@@ -67,7 +61,8 @@ export function firstOf(items, most, node, around = (inner) => el("span", {}, in
     for (const item of items.slice(most)) fragment.append(node(item));
     rest.replaceWith(fragment);
   };
-  const rest = around(button(`and ${(items.length - most).toLocaleString("en")} more`, others, { class: "plain" }));
+  const more = `and ${(items.length - most).toLocaleString("en")} more`;
+  const rest = el(around, {}, button(more, others, { class: "plain" }));
   return [...shown, rest];
 }
 

@@ -15,12 +15,7 @@ export function drawFixed(part, stage, moved) {
       el(
         "ul",
         { class: "changed" },
-        firstOf(
-          rules,
-          40,
-          (rule) => item(rule, moved),
-          (inner) => el("li", {}, inner),
-        ),
+        firstOf(rules, 40, (rule) => item(rule, moved), "li"),
       ),
     ],
   );

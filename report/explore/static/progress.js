@@ -138,12 +138,7 @@ function warnings() {
     el(
       "ul",
       {},
-      firstOf(
-        sentences,
-        MANY,
-        (sentence) => el("li", {}, line(sentence)),
-        (inner) => el("li", {}, inner),
-      ),
+      firstOf(sentences, MANY, (sentence) => el("li", {}, line(sentence)), "li"),
     ),
     rest > 0 && el("p", { class: "soft" }, `${count(rest)} more are in the report.`),
   ];

@@ -2,8 +2,7 @@
 
 import sys
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -80,9 +79,7 @@ app.add_typer(
 )
 
 
-class EngineName(StrEnum):
-    ray = "ray"
-    inline = "inline"
+EngineName = Literal["ray", "inline"]
 
 
 def warn_if_stale(run: str | None) -> str | None:
@@ -174,7 +171,7 @@ def make_engine(name: EngineName, workers: int, task_timeout: float | None) -> A
     kernels_folder()  # if it can't be written, this process reports that, instead of each worker
 
     timeout = TASK_TIMEOUT if task_timeout is None else task_timeout
-    if name is EngineName.inline:
+    if name == "inline":
         return InlineEngine(timeout)
     from corpusmill.pipeline.on_ray.engine import RayEngine
 

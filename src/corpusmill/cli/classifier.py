@@ -2,9 +2,8 @@
 
 import sys
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -13,18 +12,6 @@ from corpusmill.cli.base import classifier_app
 
 if TYPE_CHECKING:
     from corpusmill.filters.classifier.spec import TrainingSpec
-
-
-class FormName(StrEnum):
-    PLAIN = "plain"
-    LOWER = "lower"
-    WORDS = "words"
-
-
-class CalibrationName(StrEnum):
-    PLATT = "platt"
-    ISOTONIC = "isotonic"
-    NONE = "none"
 
 
 Inputs = Annotated[list[str] | None, typer.Option(metavar="FILE", help="Files, folders or globs.", show_default=False)]
@@ -66,11 +53,15 @@ def train(
         str | None, typer.Option(metavar="VALUE", help="Of --data: the value that means yes; default: the greater of two values.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The classifier's name; the folder's without.")] = None,
-    form: Annotated[FormName | None, typer.Option(help="How texts are written for fastText.", show_default=False)] = None,
+    form: Annotated[
+        Literal["plain", "lower", "words"] | None, typer.Option(help="How texts are written for fastText.", show_default=False)
+    ] = None,
     window: Annotated[int | None, typer.Option(min=1, metavar="WORDS", help="Score documents by windows of so many words.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the split, the order and the training.")] = None,
     autotune: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="How long fastText searches for arguments.")] = None,
-    calibration: Annotated[CalibrationName | None, typer.Option(help="How scores become probabilities.", show_default=False)] = None,
+    calibration: Annotated[
+        Literal["platt", "isotonic", "none"] | None, typer.Option(help="How scores become probabilities.", show_default=False)
+    ] = None,
     threshold_rule: Annotated[str | None, typer.Option(metavar="RULE", help="best_f1, precision=.9 or kept=.1.")] = None,
     compress: Annotated[
         bool | None, typer.Option("--compress/--no-compress", help="A small .ftz, or a .bin that is exact.", show_default=False)
@@ -90,11 +81,11 @@ def train(
 
     given: dict[str, Any] = {
         "name": name,
-        "form": form and form.value,
+        "form": form,
         "window": window,
         "seed": seed,
         "autotune": autotune or None,
-        "calibration": calibration and calibration.value,
+        "calibration": calibration,
         "threshold_rule": threshold_rule,
         "compress": compress,
         "licence": licence,

@@ -1,9 +1,8 @@
 """Commands that export results of a run: a model for other programs, a card of its documents, a saved state of a training."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,12 +17,6 @@ GENERATION = "generation_config.json"
 TEMPERATURE, TOP_K, LONGEST = 0.7, 50, 256
 
 
-class Dtype(StrEnum):
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
 @app.command(epilog="Example: corpusmill export runs/demo models/demo --license apache-2.0 --dtype bf16")
 def export(
     run: RunFolder,
@@ -31,7 +24,7 @@ def export(
     model: Annotated[str | None, typer.Option(help="pretrain, sft or align; by default the last that has run.", show_default=False)] = None,
     name: Annotated[str | None, typer.Option(help="The card's title; by default the folder's name.", show_default=False)] = None,
     license_: Annotated[str | None, typer.Option("--license", help="Licence in the card; unknown without it.", show_default=False)] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Type of the weights; fp32 is what was trained.")] = Dtype.fp32,
+    dtype: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Type of the weights; fp32 is what was trained.")] = "fp32",
     force: Annotated[bool, typer.Option("--force", help="Replace a model folder that is there.")] = False,
     stale: AlthoughStale = False,
 ) -> None:

@@ -2,9 +2,8 @@
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -58,11 +57,6 @@ def inspect(
     sft_look.show(shown, head, Console(highlight=False, soft_wrap=True), tokens)
 
 
-class OverflowName(StrEnum):
-    slide = "slide"
-    refuse = "refuse"
-
-
 Temperature = Annotated[float, typer.Option(help="0 always takes the most likely token.")]
 TopK = Annotated[int, typer.Option(help="Sample among the k most likely tokens; 0 means all.")]
 TopP = Annotated[float, typer.Option(help="Sample among the most likely tokens that hold this share of probability.")]
@@ -88,7 +82,7 @@ def generate(
     stop: Annotated[
         list[str] | None, typer.Option(help="The text ends before this; may be given several times.", show_default=False)
     ] = None,
-    overflow: Annotated[OverflowName, typer.Option(help="Beyond the context: forget the older half, or refuse.")] = OverflowName.slide,
+    overflow: Annotated[Literal["slide", "refuse"], typer.Option(help="Beyond the context: forget the older half, or refuse.")] = "slide",
     seed: Annotated[int, typer.Option(help="Equal seeds give equal text.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each text: prompt, text, tokens, and why it ended.")] = False,
 ) -> None:
@@ -101,7 +95,7 @@ def generate(
     if not asked:
         raise InputError("there is no prompt: give --prompt TEXT or --prompts FILE.")
     generator, one = load_text_generator(model), len(asked) * samples == 1
-    options: dict[str, Any] = {"max_tokens": max_tokens, "sampling": sampling, "stop_strings": stop or [], "overflow": overflow.value}
+    options: dict[str, Any] = {"max_tokens": max_tokens, "sampling": sampling, "stop_strings": stop or [], "overflow": overflow}
     if one and not json and sys.stdout.isatty():
         pieces = generator.stream(generator.ids(asked[0], chat), **options)
         print("" if chat else plain(asked[0]), end="", flush=True)

@@ -1,7 +1,6 @@
 """Commands about tokens: tracing, searching, verifying, comparing, appending and exporting them."""
 
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -136,20 +135,7 @@ def append(
         print(f"{split.split}: {split.shards:,} shards, {split.documents:,} documents, {split.tokens:,} tokens{left}; now {split.total:,}")
 
 
-class ExportFormat(StrEnum):
-    nanogpt = "nanogpt"
-    llmc = "llmc"
-    megatron = "megatron"
-    datatrove = "datatrove"
-    parquet = "parquet"
-    mds = "mds"
-    litdata = "litdata"
-
-
-class ExportSplit(StrEnum):
-    both = "both"
-    train = "train"
-    validation = "validation"
+ExportFormat = Literal["nanogpt", "llmc", "megatron", "datatrove", "parquet", "mds", "litdata"]
 
 
 @tokens_app.command(epilog="Example: corpusmill tokens export runs/demo --format megatron --output exports/demo")
@@ -157,7 +143,7 @@ def export(
     run: RunOrSet,
     format_: Annotated[ExportFormat, typer.Option("--format", help="The format of the export.", show_default=False)],
     output: Annotated[str, typer.Option(metavar="FOLDER", help="A new or empty local folder.", show_default=False)],
-    split: Annotated[ExportSplit, typer.Option(help="Which tokens.")] = ExportSplit.both,
+    split: Annotated[Literal["both", "train", "validation"], typer.Option(help="Which tokens.")] = "both",
     sequence_length: Annotated[
         int | None,
         typer.Option(metavar="TOKENS", min=2, help="Length of rows in tokens, instead of a row for each document (parquet, mds)."),
@@ -173,9 +159,9 @@ def export(
     from corpusmill.tokenize.export.export import SPLITS
     from corpusmill.tokenize.export.export import export as write
 
-    splits = SPLITS if split is ExportSplit.both else (split.value,)
+    splits = SPLITS if split == "both" else (split,)
     sentence = refuse_stale_run(run, "tokens", stale)
-    done = write(run, format_.value, output, splits, sequence_length, force, Progress(), sentence)
+    done = write(run, format_, output, splits, sequence_length, force, Progress(), sentence)
     console = Console(highlight=False, soft_wrap=True)
     for name, found in done["splits"].items():
         console.print(f"{name}: {found['tokens']:,} tokens of {found['documents']:,} documents", markup=False)

@@ -56,7 +56,7 @@ def fuzz(data: bytes) -> None:
         return
     reader, tables = SegmentReader(IngestConfig(), {}), RowTables()
     for segment in segments_of(source, 1 << 24):
-        for work in reader.works(str(path), len(content), segment):
+        for work in reader.pending_rows(str(path), len(content), segment):
             row = work.row()
             assert row.id and (row.kept or row.reasons), row
             tables.add(row)

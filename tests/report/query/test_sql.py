@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.report.query.sql import column, field, literal
+from corpusmill.report.query.sql import column, literal
 
 
 @given(st.text(max_size=40))
@@ -26,13 +26,3 @@ def test_a_column_of_any_name_can_be_asked_for(name: str) -> None:
 
     quoted = '"' + name.replace('"', '""') + '"'
     assert duckdb.sql(f"SELECT {column(name)} FROM (SELECT 1 AS {quoted})").fetchall() == [(1,)]
-
-
-@pytest.mark.parametrize("name", ["$.a", "/a/b~c", ""])
-def test_a_field_of_any_name_can_be_asked_for(name: str) -> None:
-    import json
-
-    import duckdb
-
-    content = literal(json.dumps({"x": 1, name: 2.5}))
-    assert duckdb.sql(f"SELECT ({content}::JSON->>{field(name)})::DOUBLE").fetchall() == [(2.5,)]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -285,4 +286,4 @@ def test_the_command(real_run, tmp_path, monkeypatch, capsys):
 def test_the_command_offers_every_format():
     from corpusmill.cli.tokens import ExportFormat
 
-    assert [found.value for found in ExportFormat] == list(FORMATS)
+    assert get_args(ExportFormat) == tuple(FORMATS)
