@@ -203,13 +203,20 @@ def _decode(file: _File, codes: npt.NDArray[np.uint8], rows: int, dim: int) -> n
     return matrix
 
 
+#: fastText's weight of a node of the tree that does not exist yet.
+NOT_YET = 10**15
+
+
 def _tree(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
     """Returns the children of each node of the Huffman tree, -1 for leaves.
 
-    `counts` must fall. Ties are broken as in fastText, because the codes of labels depend on them.
+    `counts` must fall. Ties are broken as in fastText, because the codes of labels depend on them. Raises ValueError for counts that no
+    training has: a node that does not exist yet would be the lightest.
     """
     labels = len(counts)
-    weights = [*map(int, counts), *[10**15] * (labels - 1)]
+    if np.abs(counts.astype(np.float64)).sum() >= NOT_YET:
+        raise ValueError("its counts of labels are damaged")
+    weights = [*map(int, counts), *[NOT_YET] * (labels - 1)]
     children = np.full((2 * labels - 1, 2), -1, np.int32)
     leaf, node = labels - 1, labels
     for parent in range(labels, 2 * labels - 1):

@@ -69,9 +69,10 @@ class TokenBytes:
             vocabulary: dict[str, int] = content["model"]["vocab"]
             #: The text of each special token (which stands for no text of a document), by id.
             self.special: dict[int, str] = {token["id"]: token["content"] for token in content.get("added_tokens", ()) if token["special"]}
-            size = max([*vocabulary.values(), *self.special], default=-1) + 1
-            if size > MOST_IDS:
-                raise ValueError(f"an id is {size - 1:,}")
+            ids = [*vocabulary.values(), *self.special]
+            size = max(ids, default=-1) + 1
+            if size > MOST_IDS or min(ids, default=0) < 0:
+                raise ValueError(f"an id is {size - 1 if size > MOST_IDS else min(ids):,}")
             #: The bytes by id; empty for special tokens and for unused ids.
             self.bytes_of = [b""] * size
             for token, number in vocabulary.items():
