@@ -200,7 +200,7 @@ class Architecture(Config):
     """The shape of a `Llama`."""
 
     vocab_size: int = Field(ge=1, description="Rows of the embedding.")
-    layers: int = Field(ge=1, description="Decoder layers.")
+    layers: int = Field(ge=1, le=10_000, description="Decoder layers.")
     width: int = Field(ge=1, description="Width of the residual stream.")
     heads: int = Field(ge=1, description="Query heads.")
     kv_heads: int = Field(ge=1, description="Key and value heads; each serves heads / kv_heads query heads.")

@@ -81,6 +81,7 @@ def test_weights_that_the_model_does_not_have(folder: Path) -> None:
         ({"model_type": "gpt2"}, "model_type is 'gpt2'"),
         ({"hidden_size": "x"}, ""),
         ({"num_key_value_heads": 3}, ""),
+        ({"num_hidden_layers": 10**30}, "not the configuration"),
         ({"num_attention_heads": 0, "head_dim": None}, "num_attention_heads or max_position_embeddings is 0"),
         ({"rope_parameters": YARN | {"mscale": 0.5}}, ""),
         ({"rope_parameters": None, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type 'dynamic' is not supported"),
