@@ -99,7 +99,7 @@ def _values(table: pa.Table, criterion: str, sources: Sequence[str]) -> pa.Array
         case "sources":
             names = pc.unique(table["source"])
             trust = pa.array([_trust(name, sources) for name in names.to_pylist()], pa.int64())
-            return trust.take(pc.index_in(table["source"], names))
+            return pc.negate(trust.take(pc.index_in(table["source"], names)))
         case _:
             return evaluate(criterion, table)
 
