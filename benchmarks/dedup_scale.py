@@ -113,11 +113,14 @@ def run_stage(run: Path, workers: int) -> Use:
     """Runs the whole stage by the command line and samples its resources."""
     shutil.rmtree(run / "dedup", ignore_errors=True)
     (run / "metrics.jsonl").unlink(missing_ok=True)
-    recipe = run / "recipe.yaml"
+    recipe = run.with_name(f"{run.name}.yaml")
     recipe.write_text(RECIPE)
+    if not (run / "run.json").exists():
+        (run / "run.json").write_text(json.dumps({"inputs": [], "recipe": {"ingest": {}}}))
     command = [sys.executable, "-m", "corpusmill", "dedup", str(run), "--recipe", str(recipe), "--workers", str(workers)]
     use, started, samples = Use(), time.perf_counter(), 0
-    with open(run / "dedup.log", "wb") as log:
+    output = run.with_name(f"{run.name}.log")
+    with open(output, "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         while process.poll() is None:
             use.sample(process.pid)
@@ -128,7 +131,7 @@ def run_stage(run: Path, workers: int) -> Use:
     code = process.wait()
     use.wall = time.perf_counter() - started
     if code:
-        raise SystemExit(f"the stage failed with {code}:\n{(run / 'dedup.log').read_text()[-3000:]}")
+        raise SystemExit(f"the stage failed with {code}:\n{output.read_text()[-3000:]}")
     return use
 
 
