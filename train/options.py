@@ -196,6 +196,10 @@ class RopeScaling(Config):
         return self
 
 
+#: More parameters than this are a damaged configuration.
+MOST_PARAMETERS = 10**15
+
+
 class Architecture(Config):
     """The shape of a `Llama`."""
 
@@ -220,6 +224,8 @@ class Architecture(Config):
             raise ValueError(f"{self.heads} heads can't share {self.kv_heads} key-value heads evenly")
         if self.head_dim % 2:
             raise ValueError(f"a head of odd width {self.head_dim} can't be rotated")
+        if self.parameters() > MOST_PARAMETERS:
+            raise ValueError(f"{self.parameters():,} parameters are more than a model can have")
         return self
 
     def shared_sizes(self) -> dict[str, int]:
