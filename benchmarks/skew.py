@@ -1,7 +1,7 @@
 """Measures a crawl with one file 1,000 times as large as the others: how far a run is from the ideal, in which all workers are always busy.
 
     python benchmarks/skew.py WARCS RUN [--megabytes 64] [--formats warc wet jsonl jsonl.gz parquet] [--to tokens] [--workers 2]
-                              [--piece-mb 4]
+                              [--task-mb 4]
 
 WARCS is a folder of *.warc.gz, from which `warc` is made; the other formats hold the texts of RUN, which has a finished `ingest`. The large
 file has `--megabytes`; next to it are 40 files of a thousandth of that. Prints a line a phase: `ideal` is the sum of the seconds of its
@@ -116,13 +116,13 @@ def main() -> None:
     parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=FORMATS)
     parser.add_argument("--to", default="tokens")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--piece-mb", type=int, default=4)
+    parser.add_argument("--task-mb", type=int, default=4)
     given = parser.parse_args()
     for kind in given.formats:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             make(kind, folder / "in", given)
-            (folder / "recipe.yaml").write_text(RECIPE.format(task_mb=given.piece_mb))
+            (folder / "recipe.yaml").write_text(RECIPE.format(task_mb=given.task_mb))
             command = [sys.executable, "-m", "corpusmill", "run", f"{folder}/recipe.yaml", f"{folder}/in", "--output", f"{folder}/run"]
             subprocess.run([*command, "--to", given.to, "--workers", str(given.workers)], check=True, stdout=subprocess.DEVNULL)
             sizes = [path.stat().st_size for path in (folder / "in").iterdir()]

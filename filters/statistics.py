@@ -38,8 +38,8 @@ TERMINAL = 128
 WORD_COUNT, LINES, REPETITION, NEWLINE_LINES = 1, 4, 8, 16
 WORDS = 2 | WORD_COUNT  # all statistics of words; they include the number of words
 
-#: The statistics, all int64, in the order of the kernel's output row. The kernel writes those of a line below one after the other, from a
-#: place on (FIRST_OF_WORDS and so on): a new one of words stands after `stop_words`, and is written by `word_statistics`.
+#: The statistics, all int64, in the order of the kernel's output row. The kernel writes them by position (FIRST_OF_WORDS + 1 and so on): a
+#: new statistic of words stands after `stop_words`, where `word_statistics` writes it.
 NAMES = (
     "characters", "newlines",
     "words", "word_characters", "nonsymbol_words", "nonsymbol_characters", "alpha_words", "stop_words", "hashes", "ellipses",

@@ -72,7 +72,7 @@ class TokenBytes:
             ids = [*vocabulary.values(), *self.special]
             size = max(ids, default=-1) + 1
             if size > MOST_IDS or min(ids, default=0) < 0:
-                raise ValueError(f"an id is {size - 1 if size > MOST_IDS else min(ids):,}")
+                raise ValueError(f"its ids go from {min(ids):,} to {size - 1:,}")
             #: The bytes by id; empty for special tokens and for unused ids.
             self.bytes_of = [b""] * size
             for token, number in vocabulary.items():

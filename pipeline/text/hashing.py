@@ -127,9 +127,9 @@ def word_set(words: Iterable[str]) -> npt.NDArray[np.uint64]:
 
 def hash_set(hashes: Iterable[int | np.uint64]) -> npt.NDArray[np.uint64]:
     """Returns a table for `find` with these hashes, so sparse that most lookups end at the first slot."""
-    hashes = list(hashes)
-    table = np.zeros(4 * table_size(len(hashes)), np.uint64)
-    for value in hashes:
+    distinct = sorted(set(map(int, hashes)))
+    table = np.zeros(4 * table_size(len(distinct)), np.uint64)
+    for value in distinct:
         insert(table, table.size - 1, np.uint64(value))
     return table
 
