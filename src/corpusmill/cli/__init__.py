@@ -1,5 +1,7 @@
 """The command line, the only package that imports all others. Libraries are imported where a command needs them."""
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -32,6 +34,8 @@ def _fail_interrupted(error: BaseException) -> None:
 
 def main() -> None:
     """Runs the command `corpusmill`. Under torchrun the first process runs it, and the others take part in its trainings."""
+    gc.set_threshold(10_000, 10, 10)  # libraries make half a million objects that stay: at Python's pace, looking through them takes
+    atexit.register(gc.freeze)  # a tenth of the time of loading, and at the end of the process half a second more
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         _command()
         return
