@@ -29,6 +29,7 @@ EOS = b"</s>"
 ENTRY = Struct("<qb")  # an entry of the dictionary, after the word: its count, and 0 for a word or 1 for a label
 CENTROIDS: Final = 256  # for each part of a quantised row
 LONGEST_NGRAM: Final = 1000  # words or characters; far more than models use
+MOST_BUCKETS: Final = 1 << 28  # of a pruned model; fastText makes 2 million by default. A table of 4 bytes for each is made of a small file
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,8 @@ def _dictionary(
     if not pruned:
         return names, counts, kinds, word_count, None
     pairs = file.array(np.int32, 2 * pruned).reshape(-1, 2)
+    if bucket_count > MOST_BUCKETS:
+        raise ValueError(f"it has {bucket_count:,} hash buckets, and {MOST_BUCKETS:,} are the most of a pruned model")
     need_memory(bucket_count * 4, "its hash buckets take")
     if pairs.min() < 0 or pairs[:, 0].max() >= bucket_count:
         raise ValueError("its dictionary is damaged")

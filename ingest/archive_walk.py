@@ -6,7 +6,7 @@ gives the same records as the whole file.
 
 This file has three parts: how records begin, the walk over plain bytes, and the walk over files that hold a record in each compressed frame
 (a gzip member, a zstd frame or an LZ4 frame). In such files, offsets and lengths are those of frames. Zero bytes and frames without a
-record (a dictionary, or newlines alone) belong to the record before them.
+record (a dictionary, or blank lines alone) belong to the record before them.
 """
 
 import io
@@ -196,8 +196,10 @@ ARC = Arc()
 GRAMMARS: dict[str, Grammar] = {"warc": WARC, "arc": ARC}
 
 
-#: The next record must begin within this many bytes after a record, including newlines before it.
+#: The next record must begin within this many bytes after a record, including blank lines before it.
 TRAILER = 64
+#: What blank lines consist of. FastWARC skips them before a record, so the walk does.
+BLANK = b" \t\f" + NEWLINES
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,7 @@ class Gap:
 
 def walk(window: Window, grammar: Grammar, limit: int) -> Iterator[Raw | Gap]:
     """Yields the records of an uncompressed (or decompressed) file from the window's position to its end."""
-    window.skip_any(NEWLINES)
+    _skip_blank_lines(window)
     while window.ensure(1):
         start = window.position
         heads = grammar.heads(window)
@@ -239,8 +241,18 @@ def walk(window: Window, grammar: Grammar, limit: int) -> Iterator[Raw | Gap]:
         if len(block) + window.skip(head.size - len(block)) < head.size:
             yield Gap(start, window.position - start, "truncated", f"the file ends within the record at {start}")
             return
-        window.skip_any(NEWLINES)
+        _skip_blank_lines(window)
         yield Raw(start, window.position - start, head.header, block, head.size)
+
+
+def _skip_blank_lines(window: Window) -> None:
+    window.skip_any(NEWLINES)
+    while window.peek(1) in (b" ", b"\t", b"\f"):
+        line = _line(window)
+        if line.strip(BLANK) or not line.endswith(b"\n"):
+            return
+        window.skip(len(line))
+        window.skip_any(NEWLINES)
 
 
 def _chosen(window: Window, grammar: Grammar, heads: list[Head], limit: int) -> tuple[Head, str]:
@@ -279,7 +291,7 @@ def _lands(window: Window, grammar: Grammar, head: Head, limit: int) -> str:
         distance = 0
     elif not window.ensure(distance):
         return "beyond"
-    rest = window.peek(TRAILER, distance).lstrip(NEWLINES)
+    rest = window.peek(TRAILER, distance).lstrip(BLANK)
     return "well" if not rest or grammar.may_begin(rest) else "astray"
 
 
@@ -311,7 +323,7 @@ class Frame:
 
     @property
     def blank(self) -> bool:
-        return self.fault is None and self.size == len(self.content) and not self.content.strip(NEWLINES)
+        return self.fault is None and self.size == len(self.content) and not self.content.strip(BLANK)
 
 
 def read_frame(file: RangeFile, codec: Codec, start: int, limit: int) -> Frame:
