@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-indexed = pytest.importorskip("megatron.core.datasets.indexed_dataset", reason="megatron-core is not installed")
-
 
 def test_the_bytes_are_those_of_megatrons_builder(any_run, exported, tmp_path):
+    # imported here: it takes 8 s, and each process of the suite imports all test files
+    indexed = pytest.importorskip("megatron.core.datasets.indexed_dataset", reason="megatron-core is not installed")
     folder = exported(any_run, "megatron")
     dtype = np.uint16 if any_run.stream("train").itemsize == 2 else np.int32
     for split in ("train", "validation"):
