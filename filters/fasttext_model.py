@@ -29,7 +29,7 @@ EOS = b"</s>"
 ENTRY = Struct("<qb")  # an entry of the dictionary, after the word: its count, and 0 for a word or 1 for a label
 CENTROIDS: Final = 256  # for each part of a quantised row
 LONGEST_NGRAM: Final = 1000  # words or characters; far more than models use
-MOST_BUCKETS: Final = 1 << 28  # of a pruned model; fastText makes 2 million by default. A table of 4 bytes for each is made of a small file
+MOST_BUCKETS: Final = 1 << 28  # of a pruned model: its table takes 4 bytes a bucket, however small the file is
 
 
 @dataclass(frozen=True)

@@ -222,8 +222,8 @@ def extract(html: bytes, url: str | None, config: ExtractionConfig) -> Extracted
 
 
 def warm_up() -> None:
-    """Loads the kernels, from the cache if they are in it. Compiling them takes 15 seconds, and 150 MB that a process does not give back.
-    So another process compiles them, once for all workers of a machine."""
+    """Loads the kernels, from the cache if they are in it. Compiling them takes 15 to 50 seconds, and 150 MB that a process does not give
+    back. So another process compiles them, once for all workers of a machine."""
     if not walk.is_cached():
         compiling = f"from {__name__} import run_kernels; run_kernels()"
         subprocess.run([sys.executable, "-P", "-c", compiling], check=False)  # if it fails, so does the next line, with the reason
