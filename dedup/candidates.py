@@ -184,9 +184,9 @@ Stars = Iterable[tuple[Integers, Integers]]
 def find_groups(
     run: StageRun, config: DedupConfig, shards: list[MeasuredShard], own_documents: int, candidates: dict[str, list[FileRef]]
 ) -> TaskRow:
-    """Runs the third phase; the first `own_documents` documents of `shards` are this run's.
+    """Runs the third phase, which puts documents into groups. The first `own_documents` documents of `shards` are this run's.
 
-    The counts of its task: `groups`, and `apart` (how often two candidates were left apart, see `Groups`).
+    The counts of its task: `groups`, and `apart` (how often two candidates were not put together, see `Groups`).
     """
     buckets = [ref.path for ref in candidates.get(BAND_KEYS, [])]
     copies = [ref.path for kind, refs in candidates.items() if kind != BAND_KEYS for ref in refs]

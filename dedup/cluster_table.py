@@ -48,7 +48,7 @@ EARLIER = pa.schema([pa.field("entry", pa.string(), nullable=False), *CLUSTERS])
 
 @dataclass(frozen=True)
 class ClusterVerdicts:
-    """The verdicts about n documents."""
+    """What was decided about n documents: which one stays in place of each, and why. Each array has n values."""
 
     kept: Integers  # the document that stays in its place; itself if it stays
     similarity: npt.NDArray[np.float64]  # to the kept document, or to the one in `full`; NaN where unknown

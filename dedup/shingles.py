@@ -198,7 +198,7 @@ def word_shingles(data, offsets, rule, words, ngram, least, out, bounds):
 
 @kernel(error_model="numpy")
 def word_strings(data, offsets, rule, words, how, ngram, least, joined, begins, out, bounds):
-    """Makes shingles of the words of a rule, each the hash of its words joined by single spaces.
+    """Makes word shingles: each is the hash of `ngram` successive words, joined by single spaces. `rule` says what a word is.
 
     `joined` (uint8, twice the bytes of the longest text, plus 1) and `begins` (int64, one for each word, plus 1) are scratch memory.
     """

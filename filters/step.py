@@ -139,7 +139,7 @@ class Step(ABC):
 
     @classmethod
     def without_decisions(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Returns the options that change a value, without the options that only change decisions."""
+        """Returns the options that affect measured values, without those that affect only decisions."""
         return options
 
     @property

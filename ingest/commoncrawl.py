@@ -123,7 +123,7 @@ def _paths(wanted: CrawlInput) -> list[str]:
 
 
 def choose(paths: list[str], wanted: CrawlInput) -> list[str]:
-    """Chooses files of a crawl: `wanted.files` of each of `wanted.segments` segments. Hashes with the seed order both."""
+    """Chooses files of a crawl: `wanted.files` of each of `wanted.segments` segments, both in the order of their seeded hashes."""
     segments: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         found = SEGMENT.search(path)

@@ -245,7 +245,7 @@ class ReaderGuard:
                 self._handle_death(process, death, losses)
 
     def index(self, path: str, where: dict[str, Any]) -> RangeIndex:
-        """Returns `index_range` of a file, or UNKNOWN where it can't be walked."""
+        """Calls `index_range` in the reader's process. Returns its result, or UNKNOWN if the file ends each process that reads it."""
         found = self._ask({"index": {"path": path, **where}})
         return RangeIndex(**found) if isinstance(found, dict) else UNKNOWN
 

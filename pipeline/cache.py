@@ -470,5 +470,5 @@ def forget_model(folder: str) -> None:
 
 
 def _copies(storage: Storage) -> Path:
-    """Returns the cache's folder for the copies of a model folder, one copy for each content."""
+    """Returns the cache's folder for one remote model folder. Each version of its files has a subfolder there."""
     return cache_folder() / MODELS / digest(storage.root)[:16]

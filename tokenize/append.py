@@ -223,11 +223,11 @@ class Known:
             self.names[split] = _united([self.ids[split], *names, *alike])
 
     def there(self, names: pa.Table, split: str) -> Mask:
-        """Whether the split has each document already."""
+        """Returns for each document whether the split has it already."""
         return pc.is_in(names["id"], self.ids[split]).to_numpy()
 
     def held_out(self, names: pa.Table, split: str) -> Mask:
-        """Whether another split has each document, or a near copy of it."""
+        """Returns for each document whether another split has it or a near copy of it."""
         known = pa.concat_arrays([pa.array([], pa.string()), *(found for other, found in self.names.items() if other != split)])
         return pc.or_(pc.is_in(names["id"], known), pc.is_in(names["cluster_id"], known.drop_null())).to_numpy()
 

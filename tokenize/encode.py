@@ -118,7 +118,7 @@ class Encoder:
         return np.empty(int(offsets[-1] - offsets[0]) + len(offsets) + SPARE, np.uint32)
 
     def _encode_cut(self, texts: pa.Array | pa.ChunkedArray, end: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """Encodes as `encode_column` does where no kernel knows the expression: `tokenizers` cuts the text, in Python."""
+        """Does what `encode_column` does, for a pattern that no kernel implements: the library `tokenizers` splits one text at a time."""
         from tokenizers import Regex, pre_tokenizers
 
         split = pre_tokenizers.Split(Regex(self.vocabulary.pattern), "isolated").pre_tokenize_str

@@ -74,8 +74,8 @@ class SequenceLogps:
 
 @dataclass(frozen=True)
 class RowForm:
-    """The shape of collated rows. `multiple` divides their length, so that tensor ranks can share it. With `fixed`, every row has the
-    context's length and one sequence, as a pipeline needs micro-batches of one shape."""
+    """The shape of collated rows. Their length is a multiple of `multiple`, so that tensor-parallel ranks can split a row. With `fixed`,
+    each row holds one sequence and is padded to the context's length, because pipeline parallelism needs micro-batches of one shape."""
 
     multiple: int = 1
     fixed: bool = False

@@ -100,11 +100,11 @@ def _limit(logits: Tensor, sampling: Sampling) -> Tensor:
 
 
 def choose(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
-    """Returns one token for each row, `[B]`, for `logits` `[B, vocab]`: at temperature 0 the most likely one. Else `uniform` `[B]`, from 0
-    to 1, chooses by the cumulated warped probabilities in the order of ids.
+    """Returns one token for each row, `[B]`, for `logits` `[B, vocab]`: at temperature 0 the most likely one. Else it is
+    sampled from the warped distribution (inverse CDF in the order of ids), with `uniform` `[B]`, from 0 to 1, as the random numbers.
 
-    So a row's choice depends only on its own logits and number. (Among ties at the border of `top_p`, a sort decides which stay, so it may
-    differ from `warp`.) Raises CorpusmillError where logits are NaN.
+    So a row's choice depends only on its own logits and random number. (Where tokens tie at the cutoff of `top_p`, other ones may stay than
+    in `warp`.) Raises CorpusmillError if logits are NaN.
     """
     if sampling.temperature == 0:
         highest, chosen = logits.max(-1)

@@ -410,7 +410,7 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def _order(order: Any) -> str:
-    """Sends the others their next order. Returns the order's name at the store."""
+    """Writes the next order for the other processes to torchrun's store. Returns its key."""
     name = f"order-{next(_numbers)}"
     _torchrun_store().set(name, json.dumps(order))
     return name

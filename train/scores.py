@@ -322,9 +322,9 @@ def _goodness(score: FilterScore, each: ScoredTask) -> float:
 
 
 def _bounds(score: FilterScore, values: npt.NDArray[np.float64], limits: PairLimits) -> tuple[float, float] | None:
-    """Returns the goodness where the best share begins, and where the worst share ends; None where the two parts are not apart.
+    """Returns the least goodness of the best share and the greatest of the worst share; None if the first is not higher.
 
-    Scores in [0, 1] that are nearly equal everywhere differ by chance, so there the middles of both parts must be apart, too.
+    Scores in [0, 1] that are nearly equal everywhere differ by chance, so there the medians of both shares must also differ by APART.
     """
     if not len(values):
         return None

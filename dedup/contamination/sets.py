@@ -42,7 +42,7 @@ class SetFile:
 
 
 def set_files(configs: Sequence[SetConfig]) -> list[SetFile]:
-    """Returns the files of all sets, each once. Files in a folder that are no data files are left out."""
+    """Returns the files of all sets, each once. Takes only the data files of a folder."""
     found: dict[str, SetConfig] = {}
     for config in configs:
         paths = expand(config.path)

@@ -306,9 +306,9 @@ def walk(data, start, end, table, prefixes, begins, ends):
 
 
 def most_words(offsets: Offsets) -> int:
-    """Returns an upper bound for the number of words of the longest text: two bytes for each word.
+    """Returns an upper bound for the number of words of the longest text.
 
-    After a word of one byte comes a space, a word of three bytes or more, or the end of the text.
+    A word takes at least two bytes on average: after a word of one byte comes a space, a word of three bytes or more, or the end.
     """
     return int(np.diff(offsets).max(initial=0)) // 2 + 2
 

@@ -326,8 +326,8 @@ def open_lists(sources: list[ListFile], exact: bool) -> Lists:
 
 
 def build(sources: list[ListFile], exact: bool) -> pa.Buffer:
-    """Returns the content of the file: sorted hashes, with the words and the depth of the URLs as metadata. Takes about three times the
-    memory of the hashes."""
+    """Returns the content of the cached file that `open_lists` reads: sorted hashes; as metadata the lists of words, and the largest depth
+    of a URL. Takes about three times the memory of the hashes."""
     domains = _entries(sources, "domains")
     listed = list(_entries(sources, "urls"))
     addresses = [_address(url) for url in listed]

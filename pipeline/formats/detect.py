@@ -38,8 +38,8 @@ class InputFile:
     """A file that can be read.
 
     `layout`: `plain` (Parquet, too); `gzip`, `zstd` or `lz4` for one compressed stream; `gzip-frames` and so on for a WARC or ARC with a
-    compressed frame for each record. For Parquet alone: `groups`, the compressed bytes of each row group, and `fault`, one sentence on
-    what is wrong with the text column.
+    compressed frame for each record. For Parquet alone: `groups`, the compressed size of each row group in bytes, and `fault`, one
+    sentence on what is wrong with the text column.
     """
 
     ref: FileRef

@@ -276,8 +276,8 @@ class Dispatch:
         self._call(actor.perform.options(name=name).remote(attempt), actor, attempt, limit)
 
     def _take(self, node: str) -> Attempt | None:
-        """Returns the next task for an actor on `node`. A failed task goes to another node than before where it can; a task that must run
-        alone waits until no other is left."""
+        """Returns the next task for an actor on `node`. A failed task goes to another node than before if there is one. A task that must
+        run alone is taken only when no other task waits or runs."""
         if not self.waiting:
             return self.alone.popleft() if self.alone and not self._busy() else None
         place = 0

@@ -2,8 +2,8 @@
 
 Without `RAY_ADDRESS` (`ray job submit` sets it) a run starts a Ray of its own, which ends with the run. It starts only for a phase that
 is worth the seconds that Ray and its workers need to come up: a few small tasks are performed in the calling process.
-`RAY_ADDRESS=local` requests such a Ray for a training (`train/launch_ray.py`). Workers publish files themselves, so only small records
-pass through Ray's object store.
+With `RAY_ADDRESS=local`, a training of several processes runs on such a Ray, too (`train/launch_ray.py`). Workers publish files themselves,
+so only small records pass through Ray's object store.
 """
 
 import contextlib

@@ -219,7 +219,7 @@ def walk_chunk(data, at, end, kinds):
 
 @kernel
 def skip_space(data, at, end, kinds):
-    """Returns the begin of the next word, or `end`."""
+    """Returns the start of the next word, or `end`."""
     while at < end:
         point, width = decode(data, at)
         if not kinds[point] & SPACE:

@@ -299,7 +299,7 @@ class Observer:
 
     @contextmanager
     def attempt(self, stages: Sequence[str], lease: Lease) -> Iterator[None]:
-        """Reports the begin and the end of the block, in which this process works on the run."""
+        """Reports the start and the end of this process's work on the run, which is the `with` block."""
         version, before = corpusmill.__version__, lease.before
         self.counting.run(self.log.run, version)
         self.log.write("run_begin", fields={"version": version, "process": os.getpid(), "stages": list(stages)})
@@ -323,7 +323,7 @@ class Observer:
 
     @contextmanager
     def stage(self, name: str, manifest: Manifest) -> Iterator[None]:
-        """Reports the begin and the end of the block, in which the stage runs."""
+        """Reports the start and the end of a stage, which runs in the `with` block."""
         if self.progress:
             self.progress.stage_begins(name)
         self.log.write("stage_begin", stage=name)
@@ -338,8 +338,8 @@ class Observer:
     def phase(
         self, stage: str, name: str, tasks: Sequence[Task], todo: Sequence[Task], manifest: Manifest, workers: int | None
     ) -> Iterator[None]:
-        """Reports the begin and the end of the block, in which the phase runs. `tasks`: all of its tasks; `todo`: the unfinished ones.
-        `workers`: the number of workers, None where it is not known yet."""
+        """Reports the start and the end of a phase, which runs in the `with` block. `tasks`: all of its tasks; `todo`: the unfinished ones.
+        `workers`: the number of workers, None if it is not known yet."""
         if self.progress:
             self.progress.phase_begins(stage, name, tasks, todo, manifest)
         self.counting.phase_begins(stage, name, len(tasks), len(todo), workers)

@@ -302,7 +302,7 @@ def read_sources(run: Run) -> Sources:
 @dataclass(frozen=True)
 class FullClusters:
     """The full clusters (`dedup.max_cluster`), and the `documents` that stayed because a cluster had no room. `most`: the clusters that
-    left out most documents: id and URL of the kept document, and the number left out."""
+    left out the most documents: id and URL of the kept document, and the number left out."""
 
     clusters: int
     documents: int

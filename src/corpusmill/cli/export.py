@@ -94,7 +94,7 @@ def _require_free(output: Path, force: bool) -> None:
 
 
 def _generation(folder: Path, reader: "RunReader", context: int) -> bytes:
-    """Returns the model's `generation_config.json`, which has its end tokens, with the sampling settings of the run's evaluation."""
+    """Returns the model's `generation_config.json`, which has its end tokens, with the sampling settings of the run's evaluation added."""
     path = folder / GENERATION
     try:
         given: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}

@@ -131,7 +131,7 @@ def chat(
     repetition_penalty: Penalty = 1.0,
     seed: Annotated[int, typer.Option(help="Equal seeds and messages give equal answers.")] = 0,
 ) -> None:
-    """Talk with a tuned model; /help lists commands, Ctrl-C stops an answer. Through pipes: a message a line in, answers alone out."""
+    """Talk with a tuned model; /help lists commands, Ctrl-C stops an answer. In a pipe: one message a line; prints only answers."""
     from corpusmill.train.chat import Conversation, Screen, chat_loop, warning
     from corpusmill.train.generate import Sampling, load_text_generator
 
