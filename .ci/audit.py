@@ -87,7 +87,7 @@ def audit_dependencies() -> list[str]:
 
 
 def answer(command: list[str], seconds: float = AUDIT_SECONDS) -> dict[str, Any] | None:
-    """Returns the output of pip-audit's `command` at exit code 0 (no weakness) or 1; None where the network fails.
+    """Returns the output of pip-audit's `command` at exit code 0 (no weakness) or 1; None if the network fails.
 
     Raises RuntimeError for any other failure: then nothing has been audited.
     """

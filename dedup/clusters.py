@@ -130,7 +130,7 @@ def read_members(run: Storage, shard: int, groups: str, signatures: str, texts: 
 
     `groups` is the file of groups; its batch number `shard` belongs to this shard. The table has the columns of the signatures, and `row`,
     `near` (whether the document is in a bucket), `shard_number` and `text`. `signature` and `text`, which take most of the memory, are
-    null where `near` is false; `text` also where `texts` is not given.
+    null if `near` is false; `text` also where `texts` is not given.
     """
     with open_batches(run, groups) as reader:
         members = pa.Table.from_batches([reader.get_batch(shard)])
@@ -437,7 +437,7 @@ class Representatives:
 
 
 class ShingleSets:
-    """The shingle sets of n texts, of which `make` computes some. Text i is row `rows[i]` of `texts` (`large_string`, null where it is
+    """The shingle sets of n texts, of which `make` computes some. Text i is row `rows[i]` of `texts` (`large_string`, null if it is
     missing)."""
 
     def __init__(self, shingler: Shingler, texts: pa.ChunkedArray, rows: Integers):

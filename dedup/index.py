@@ -101,7 +101,7 @@ class CrawlIndex:
         self.storage = Storage(path if is_remote(path) else str(Path(path).absolute()))
 
     def check(self, config: DedupConfig) -> None:
-        """Raises InputError where the index was made with other parameters. The message names those that differ."""
+        """Raises InputError if the index was made with other parameters. The message names those that differ."""
         if not self.storage.exists(INDEX_FILE):
             return
         theirs, ours = self._json(INDEX_FILE).get("parameters", {}), parameters(config)
@@ -220,7 +220,7 @@ def hold_index(run: StageRun, config: DedupConfig) -> Iterator[Callable[[], None
 def read_entries(run: StageRun, config: DedupConfig, columns: list[str]) -> list[Entry]:
     """Returns the entries of earlier runs in the index. `columns`: the columns that this run's policies compare.
 
-    Raises InputError where the index does not fit this run.
+    Raises InputError if the index does not fit this run.
     """
     if config.index is None:
         return []

@@ -29,7 +29,7 @@ def criteria(keep: str | Sequence[str]) -> list[str]:
 
 
 def check_policy(keep: str | Sequence[str], sources: Sequence[str]) -> None:
-    """Raises ValueError where a policy names no criterion, names a column that it can't use, or lacks the list `sources`."""
+    """Raises ValueError if a policy names no criterion, names a column that it can't use, or lacks the list `sources`."""
     if not criteria(keep):
         raise ValueError("keep names no criterion")
     for criterion in criteria(keep):
@@ -53,7 +53,7 @@ def policy_columns(config: ClusterConfig) -> list[str]:
 
 
 def microseconds(timestamp: str | None) -> int | None:
-    """Returns an ISO 8601 time as microseconds since 1970 (in UTC where it names no zone), or None where it is not a time."""
+    """Returns an ISO 8601 time as microseconds since 1970 (in UTC where it names no zone), or None if it is not a time."""
     if timestamp is None:
         return None
     try:
@@ -127,16 +127,16 @@ OF_MANY = ("min", "max")
 
 
 def columns_of(expression: str) -> list[str]:
-    """Returns the names of the columns in an expression, sorted. Raises ValueError where the text is not a valid expression."""
+    """Returns the names of the columns in an expression, sorted. Raises ValueError if the text is not a valid expression."""
     names: set[str] = set()
     _walk(_parse(expression), lambda name: names.add(name))
     return sorted(names)
 
 
 def evaluate(expression: str, table: pa.Table) -> pa.Array | pa.ChunkedArray:
-    """Returns the expression's value for each row, float64; null where a column is null or the value is NaN.
+    """Returns the expression's value for each row, float64; null if a column is null or the value is NaN.
 
-    Raises InputError where the type of a column does not fit the expression.
+    Raises InputError if the type of a column does not fit the expression.
     """
     try:
         values = {name: _number(table[name]) for name in columns_of(expression)}

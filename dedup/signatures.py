@@ -195,7 +195,7 @@ def _hashes(data: np.ndarray, offsets: np.ndarray, how: ExactForm) -> np.ndarray
 
 
 def _url_hashes(urls: pa.ChunkedArray, how: str) -> pa.Array:
-    """Returns the hash of each URL, null where the URL is null or empty."""
+    """Returns the hash of each URL, null if the URL is null or empty."""
     form = normalised_url if how == "syntax" else str
     found = [xxhash.xxh3_128_digest(form(url)) if url and url.strip() else None for url in urls.to_pylist()]
     return pa.array(found, pa.binary(HASH_BYTES))
@@ -210,7 +210,7 @@ def _by(batch: pa.Table, by: str) -> pa.Array | pa.ChunkedArray:
 
 
 def require_columns(path: str, present: Sequence[str], needed: Sequence[str]) -> None:
-    """Raises InputError where a shard lacks a column."""
+    """Raises InputError if a shard lacks a column."""
     missing = [name for name in needed if name not in present]
     if missing:
         raise InputError(f"{path}: has no column {missing[0]!r}, which dedup needs.")

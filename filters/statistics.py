@@ -120,7 +120,7 @@ class Statistics:
 
 
 def ratio(above: Any, below: Any) -> npt.NDArray[np.float64]:
-    """`above / below` as Python's `/` gives it, NaN where `below` is 0."""
+    """`above / below` as Python's `/` gives it, NaN if `below` is 0."""
     above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
     return np.divide(above, below, out=np.full(below.shape, np.nan), where=below != 0)
 

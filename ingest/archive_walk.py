@@ -51,7 +51,7 @@ class ArcLine:
 
 
 def parse_arc_line(line: bytes) -> ArcLine | None:
-    """Parses a line of URL, IP address, date, type and length; returns None where it is malformed.
+    """Parses a line of URL, IP address, date, type and length; returns None if it is malformed.
 
     This is version 1 of ARC; version 2 has more fields before the length, which become a part of the type.
     """
@@ -167,7 +167,7 @@ class Arc:
 
 
 def _header_end(window: Window) -> int | None:
-    """Returns the length of the WARC header at the window's position, or None where it does not end."""
+    """Returns the length of the WARC header at the window's position, or None if it does not end."""
     size = 1 << 12
     while True:
         block = window.peek(size)

@@ -95,7 +95,7 @@ class ReaderProcess:
             self.connection.send_bytes(json.dumps(message).encode())
 
     def receive(self) -> bytes:
-        """Returns the next message. Raises Died where the process has died."""
+        """Returns the next message. Raises Died if the process has died."""
         try:
             while not self.connection.poll(1.0):
                 self._check_hang()
@@ -175,7 +175,7 @@ class Losses:
     def note(self, place: int, extracting: bool, death: Died) -> None:
         """Notes a death at record `place`, and decides what the next process does differently.
 
-        Raises ProcessKilled after too many deaths from outside, and CorpusmillError where no process gets past this place.
+        Raises ProcessKilled after too many deaths from outside, and CorpusmillError if no process gets past this place.
         """
         if death.outside:
             self.killed += 1

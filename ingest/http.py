@@ -31,7 +31,7 @@ class Payload:
 def decode_payload(body: bytes, http: Mapping[str, str], limit: int) -> Payload:
     """Returns `body` without the encodings that the HTTP header `http` (names in lower case) claims.
 
-    A false claim leaves the body as it is. Of a body that is damaged or cut, the part before that is decoded. Raises TooLarge where the
+    A false claim leaves the body as it is. Of a body that is damaged or cut, the part before that is decoded. Raises TooLarge if the
     result has more than `limit` bytes.
     """
     remarks: list[str] = []
@@ -59,7 +59,7 @@ def decode_payload(body: bytes, http: Mapping[str, str], limit: int) -> Payload:
 def dechunk(body: bytes) -> bytes:
     """Returns the content of a chunked body, without trailers.
 
-    Where the size of a chunk can't be read, the rest of the body is taken as it is, as in warcio. Raises NotEncoded where this is the first
+    Where the size of a chunk can't be read, the rest of the body is taken as it is, as in warcio. Raises NotEncoded if this is the first
     chunk.
     """
     parts: list[bytes] = []

@@ -37,7 +37,7 @@ def discover(
 ) -> Discovery:
     """Finds the files of each input with `find`, and their formats with `look`. Leaves out files in the run folder `run`.
 
-    Raises InputError where an input does not exist or no file can be read.
+    Raises InputError if an input does not exist or no file can be read.
     """
     if not inputs:
         raise InputError("ingest: no input was given; name a file, a folder or a glob.")
@@ -166,7 +166,7 @@ def index_range(
 
 
 def joined(ranges: list[RangeIndex], size: int) -> list[int] | None:
-    """Returns the places at which a file can be cut: 0, ..., size; or None where the ranges do not fit together.
+    """Returns the places at which a file can be cut: 0, ..., size; or None if the ranges do not fit together.
 
     They fit if each range begins where the walk over the range before it ended. Then each place is the beginning of a record, because the
     first range begins at one, and a walk goes from record to record.

@@ -31,7 +31,7 @@ def read_record(source: str, offset: int | None, length: int | None, limit: int 
     """Returns the bytes of a record as the crawl has them, decompressed: a WARC or ARC record with its headers, a line of JSONL, or a row
     of Parquet as JSON. If several records lie in one compressed frame, returns all of them.
 
-    Raises InputError where the file is gone, has changed, or has no such place, or where the record has more than `limit` bytes.
+    Raises InputError if the file is gone, has changed, or has no such place, or if the record has more than `limit` bytes.
     """
     found = examine(file_ref(source))
     if not isinstance(found, InputFile) or offset is None:
@@ -62,7 +62,7 @@ def read_record(source: str, offset: int | None, length: int | None, limit: int 
 
 def read_stretch(source: str, offset: int, length: int) -> Iterator[bytes]:
     """Yields the bytes of a damaged stretch of a file, in chunks: as they are in the file, or, if the file is one compressed stream, those
-    that can still be decompressed. Raises InputError where the file is gone or has no such stretch."""
+    that can still be decompressed. Raises InputError if the file is gone or has no such stretch."""
     found = examine(file_ref(source))
     if not isinstance(found, InputFile) or found.format == "parquet":
         raise InputError(f"{source}: what is damaged there can't be shown by itself.")
@@ -120,7 +120,7 @@ class Original:
 def original_of(row: dict[str, Any], config: IngestConfig) -> Original:
     """Returns the original of a row of the ingest report (`source`, `offset`, `length`, `record_type`, `url`, `id`).
 
-    Raises InputError where the file is gone, or no longer has a record with the row's id at that place.
+    Raises InputError if the file is gone, or no longer has a record with the row's id at that place.
     """
     content = read_record(row["source"], row["offset"], row["length"], LARGEST)
     limit = config.extraction.max_record_mb * MIB

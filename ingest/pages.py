@@ -25,8 +25,8 @@ EXTRACTORS = {
 def extract_page(html: str, url: str | None, config: ExtractionConfig, utf8: bytes | None = None) -> Extracted:
     """Returns the text of a page, with blank lines between its blocks, and its title, author, date and canonical URL.
 
-    `utf8` is `html` in UTF-8, if the caller has it already. Raises TooDeep where elements are nested more deeply than `config.max_nesting`,
-    and InputError where the extractor is not installed.
+    `utf8` is `html` in UTF-8, if the caller has it already. Raises TooDeep if elements are nested more deeply than `config.max_nesting`,
+    and InputError if the extractor is not installed.
     """
     page = html if config.extractor == "trafilatura" else html.encode() if utf8 is None else utf8
     found: Extracted = load_object(f"{EXTRACTORS[config.extractor]}:extract")(page, url, config)

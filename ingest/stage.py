@@ -64,7 +64,7 @@ class GuardedWorker(Worker):
 
     @staticmethod
     def check_unchanged(refs: Iterable[FileRef]) -> None:
-        """Raises InputError where a file has changed since the run listed it.
+        """Raises InputError if a file has changed since the run listed it.
 
         Must be called after the files are read, so that all that was read is of one version.
         """
@@ -182,7 +182,7 @@ class IngestStage(Stage):
         return found
 
     def _check_lines(self, found: Discovery, rows: Sequence[TaskRow]) -> None:
-        """Raises InputError where no document was kept because no line of JSONL has the text key."""
+        """Raises InputError if no document was kept because no line of JSONL has the text key."""
         counts: Counter[str] = Counter()
         for row in rows:
             if row.kept:

@@ -142,7 +142,7 @@ def _hidden_field(fields: Any, name: str) -> str | None:
 
 
 def capture(record: Any, base: int, limit: int, cut: bool = False) -> Record | None:
-    """Returns a Record made from a FastWARC record, or None where it is malformed or not whole. With `cut` it need not be whole."""
+    """Returns a Record made from a FastWARC record, or None if it is malformed or not whole. With `cut` it need not be whole."""
     fields = record.headers
     kind = fields.get(TYPE)
     size = remaining = record.content_length
@@ -215,7 +215,7 @@ def _arc_record(raw: Raw, limit: int) -> Record:
 
 
 def _timestamp(digits: str) -> str | None:
-    """Returns digits such as `20140216050221` as ISO 8601, or None where they are no date. Old ARCs may lack seconds and hours."""
+    """Returns digits such as `20140216050221` as ISO 8601, or None if they are no date. Old ARCs may lack seconds and hours."""
     try:
         return datetime.strptime(digits[:14].ljust(14, "0"), "%Y%m%d%H%M%S").strftime("%Y-%m-%dT%H:%M:%SZ")
     except ValueError:

@@ -105,7 +105,7 @@ def _temporary_kernels() -> Path:
 def locked(path: Path) -> Iterator[None]:
     """Holds the lock of a `path` in the cache during the block, so that one process makes it while the others wait.
 
-    On a file system without locks, several processes may make it. Raises InputError where the folder can't be written.
+    On a file system without locks, several processes may make it. Raises InputError if the folder can't be written.
     """
     lock = path.with_suffix(".lock")
     try:
@@ -138,7 +138,7 @@ def _sha256(path: str, size: int, time: int) -> str:
 
 
 def check_sha256(path: str | Path, found: str, wanted: str | None) -> None:
-    """Raises InputError where the sha256 of a file (`found`) is not the one in the recipe (`wanted`; None: any)."""
+    """Raises InputError if the sha256 of a file (`found`) is not the one in the recipe (`wanted`; None: any)."""
     if wanted is not None and found != wanted:
         raise InputError(f"{path}: it is another file than the recipe means (its sha256 is {found}, expected {wanted}).")
 
@@ -146,7 +146,7 @@ def check_sha256(path: str | Path, found: str, wanted: str | None) -> None:
 def fetch(url: str, sha256: str | None = None) -> Path:
     """Returns the local path of a URL's file, which is fetched if it is not in the cache. Several processes may call it at once.
 
-    A file in the cache is used without asking the network; where `sha256` is given, one with this sha256. Raises InputError where the
+    A file in the cache is used without asking the network; where `sha256` is given, one with this sha256. Raises InputError if the
     file can't be fetched or has another sha256.
     """
     root = cache_folder() / "models"
@@ -250,7 +250,7 @@ class NpmPackage:
     def files(self, pattern: str) -> dict[str, bytes]:
         """Returns the content of the archive's files by their path in the package, sorted: those whose whole path matches `pattern`.
 
-        Raises InputError where the archive can't be fetched, is damaged, or has no such file.
+        Raises InputError if the archive can't be fetched, is damaged, or has no such file.
         """
         wanted = re.compile(pattern)
         try:
@@ -315,7 +315,7 @@ def _run(command: list[str], folder: str, what: str, how: str) -> subprocess.Com
 
 
 def fetch_file(storage: Storage, relative: str, path: Path) -> None:
-    """Copies a file of a store to `path`. Raises FileNotFoundError where there is none, InputError where it can't be read or written."""
+    """Copies a file of a store to `path`. Raises FileNotFoundError if there is none, InputError if it can't be read or written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with storage.open_read(relative) as source, open(path, "wb") as target:
@@ -350,7 +350,7 @@ class ShardCache:
     def use(self, storage: Storage, relative: str, size: int, sha256: str, opener: Callable[[str], Opened]) -> Opened:
         """Calls `opener` with the path of a copy of this file, and returns the result. Downloads the file if there is no copy.
 
-        Raises InputError where the file can't be read, has another size or sha256, or does not fit into the cache.
+        Raises InputError if the file can't be read, has another size or sha256, or does not fit into the cache.
         """
         while True:
             path = self._fetch(storage, relative, size, sha256)
@@ -407,7 +407,7 @@ class ShardCache:
 
 
 def _used(path: Path, size: int) -> bool:
-    """Marks a copy as just used. Returns False where there is none of this size."""
+    """Marks a copy as just used. Returns False if there is none of this size."""
     try:
         if path.stat().st_size != size:
             return False
@@ -419,7 +419,7 @@ def _used(path: Path, size: int) -> bool:
 
 
 def _copy_checked(storage: Storage, relative: str, file: IO[bytes], size: int, sha256: str) -> None:
-    """Copies a file of a store. Raises InputError where its size or sha256 differs from the given one."""
+    """Copies a file of a store. Raises InputError if its size or sha256 differs from the given one."""
     found, came, url = hashlib.sha256(), 0, storage.path(relative)
     try:
         with storage.open_read(relative) as source:
@@ -440,7 +440,7 @@ def _copy_checked(storage: Storage, relative: str, file: IO[bytes], size: int, s
 def local_model(folder: str | Path) -> Path:
     """Returns a local model folder as it is; for one on a store, a copy in the cache, made anew when a file on the store has changed.
 
-    A copy that was not used for a day is removed. Raises InputError where the folder can't be read or copied.
+    A copy that was not used for a day is removed. Raises InputError if the folder can't be read or copied.
     """
     if not is_remote(str(folder)):
         return Path(str(folder).removeprefix("file://"))

@@ -84,7 +84,7 @@ def up(folder: Path = FOLDER, nodes: int = 2, cores: Sequence[Sequence[int]] | N
 
 
 def read(folder: Path = FOLDER) -> dict[str, Any] | None:
-    """Returns the description of the cluster that `up` has started and `down` has not ended, alive or not; None where there is none."""
+    """Returns the description of the cluster that `up` has started and `down` has not ended, alive or not; None if there is none."""
     try:
         found: dict[str, Any] = json.loads((folder / "cluster.json").read_bytes())
         return found
@@ -286,7 +286,7 @@ def job_variables(names: Sequence[str]) -> dict[str, str]:
 
 
 def check_files(recipe: str, overrides: Sequence[str]) -> None:
-    """Raises InputError where a job with a copy of this folder would not find its recipe, or would write its index into the copy."""
+    """Raises InputError if a job with a copy of this folder would not find its recipe, or would write its index into the copy."""
     path = Path(recipe)
     if path.exists() and not path.absolute().resolve().is_relative_to(Path.cwd().resolve()):
         raise InputError(f"{recipe}: a job gets this folder, and the recipe is not in it; go to a folder that holds it and what it names.")

@@ -61,7 +61,7 @@ KEY_BYTES = 100
 class Code:
     """The code of a task. `module`: the module of its worker or function. `names`: the keys of tables that its configuration has.
 
-    `files`: paths in the package with their digests. `libraries`: distributions with their versions, None where one is not installed.
+    `files`: paths in the package with their digests. `libraries`: distributions with their versions, None if one is not installed.
     """
 
     module: str
@@ -97,7 +97,7 @@ class Code:
 
 
 def check_here(driver: Code) -> None:
-    """Raises InputError where the code of a task on this machine differs from the driver's."""
+    """Raises InputError if the code of a task on this machine differs from the driver's."""
     if different := driver.changes(driver.now()):
         raise InputError(
             f"the node {platform.node()} would compute with other code than this machine ({shortened(different)}): "
@@ -319,7 +319,7 @@ def _versions(imported: frozenset[str]) -> dict[str, str | None]:
 
 @cache
 def version_of(distribution: str) -> str | None:
-    """Returns the version of a distribution; None where it is not installed."""
+    """Returns the version of a distribution; None if it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

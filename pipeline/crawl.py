@@ -69,7 +69,7 @@ def get_crawl(folder: Path, given: str | None = None, sources: Sequence[str] = (
 
 
 def _reused(folder: Path) -> CrawlResult | None:
-    """Returns the finished crawl in `folder`; None where there is none, or one of its files is missing."""
+    """Returns the finished crawl in `folder`; None if there is none, or one of its files is missing."""
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
         files = {folder / "warc" / name: size for name, size in description["files"].items()}
@@ -114,7 +114,7 @@ DOWNLOAD_SECONDS = 120.0
 def fetch_commoncrawl(folder: Path, index: str = INDEX, data: str = DATA) -> str:
     """Writes the first `BYTES` bytes of a crawl's first WARC file into `folder`. Returns a phrase that describes it.
 
-    Raises OSError where Common Crawl can't be reached or does not send the file.
+    Raises OSError if Common Crawl can't be reached or does not send the file.
     """
     crawl = newest_id(index)
     with _get(f"{data}/crawl-data/{crawl}/warc.paths.gz") as answer:
@@ -142,7 +142,7 @@ def newest_id(index: str) -> str:
 
 
 def download_head(url: str, target: Path) -> int:
-    """Downloads the first `BYTES` bytes of a file. Returns how many came. Raises OSError where it breaks off before ENOUGH bytes."""
+    """Downloads the first `BYTES` bytes of a file. Returns how many came. Raises OSError if it breaks off before ENOUGH bytes."""
     end = time.monotonic() + DOWNLOAD_SECONDS
     size = 0
     with _get(url, {"Range": f"bytes=0-{BYTES - 1}"}) as answer, open(target, "wb") as file:
@@ -184,7 +184,7 @@ APT = ("-q", "-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=5", "-o",
 
 
 def fetch_debian(folder: Path) -> str:
-    """Writes the pages of the packages that the registry has. Returns a phrase that describes them. Raises OSError where it has none."""
+    """Writes the pages of the packages that the registry has. Returns a phrase that describes them. Raises OSError if it has none."""
     for tool in ("apt-get", "dpkg-deb"):
         if not shutil.which(tool):
             raise OSError(f"{tool} is not on this machine")

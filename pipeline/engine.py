@@ -71,7 +71,7 @@ class Engine(Protocol):
         that are given up. An exception of the listener ends the phase."""
 
     def known_workers(self) -> int | None:
-        """Returns the most workers that a phase can have; None where that is not known yet."""
+        """Returns the most workers that a phase can have; None if that is not known yet."""
 
     def close(self) -> None: ...
 
@@ -146,7 +146,7 @@ def _within(seconds: float) -> Iterator[None]:
 
 def _place_of_overdue(error: BaseException | None) -> str | None:
     """Returns in words where in the code Overdue has interrupted a task (empty: in Python's own library). Libraries may wrap Overdue in
-    errors of their own, so the causes of `error` are searched, too. None where there is no Overdue among them."""
+    errors of their own, so the causes of `error` are searched, too. None if there is no Overdue among them."""
     while error is not None:
         if isinstance(error, Overdue):
             frames = traceback.extract_tb(error.__traceback__)[:-1]  # the last is `end` above

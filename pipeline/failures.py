@@ -183,7 +183,7 @@ class Tries:
         self.tries: Counter[str] = Counter()
 
     def again(self, attempt: Attempt, failed: Failed) -> Attempt | None:
-        """Returns the next attempt at the task. None where it is given up; then the listener's `on_failed` has been called."""
+        """Returns the next attempt at the task. None if it is given up; then the listener's `on_failed` has been called."""
         key = attempt.task.key
         self.tries[key] += 1
         self.failures[key, failed.cause] += 1

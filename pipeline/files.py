@@ -35,7 +35,7 @@ def _reason(error: BaseException) -> str:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """Opens a file as a seekable binary stream. Raises InputError where it can't be opened."""
+    """Opens a file as a seekable binary stream. Raises InputError if it can't be opened."""
     try:
         if not is_remote(path):
             return open(local_path(path), "rb")
@@ -55,7 +55,7 @@ def open_file(path: str) -> IO[bytes]:
 
 
 def _need_ranges(path: str, file: IO[bytes]) -> None:
-    """Raises InputError where a server ignores HTTP ranges. Reads the last byte, since fsspec notices this only then."""
+    """Raises InputError if a server ignores HTTP ranges. Reads the last byte, since fsspec notices this only then."""
     try:
         if getattr(file, "size", 0):
             file.seek(-1, os.SEEK_END)
@@ -170,7 +170,7 @@ def _expand_remote(given: str) -> list[str]:
 
 
 def _look(given: str, fs: Any, name: str) -> list[str] | None:
-    """Returns the files that a URL stands for; None where it is a file itself. Raises the errors of a store, so that `asked` can retry."""
+    """Returns the files that a URL stands for; None if it is a file itself. Raises the errors of a store, so that `asked` can retry."""
     try:
         info = fs.info(name)
     except FileNotFoundError as error:

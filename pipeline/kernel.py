@@ -114,7 +114,7 @@ class ByContent(UserWideCacheLocator):
 def content(kernel: Kernel) -> str:
     """Returns the digest of everything that is compiled into a kernel.
 
-    Raises TypeError where the kernel uses a global of a type that has no digest."""
+    Raises TypeError if the kernel uses a global of a type that has no digest."""
     places: dict[FunctionType, int] = {kernel.py_func: 0}
     digest = hashlib.blake2b(f"{VERSIONS} {_options(kernel)}".encode(), digest_size=16)
     functions = [kernel.py_func]

@@ -81,7 +81,7 @@ class LeaseHolder:
 
 
 def read_holder(content: bytes) -> LeaseHolder | None:
-    """Returns the holder that a lease names; None where the lease is damaged."""
+    """Returns the holder that a lease names; None if the lease is damaged."""
     try:
         fields = json.loads(content)
         kinds: dict[str, Any] = {"holder": str, "host": str, "machine": str, "pid": int, "started": int, "beat": int, "ttl": (int, float)}
@@ -130,7 +130,7 @@ class SwapFile:
         self.settle = 0.0 if storage.root.startswith("memory://") else SETTLE  # in this process's memory nobody else can write
 
     def read(self) -> tuple[bytes, str] | None:
-        """Returns the content and its version; None where there is no such file. Raises OSError where it can't be read."""
+        """Returns the content and its version; None if there is no such file. Raises OSError if it can't be read."""
         with contextlib.suppress(FileNotFoundError):
             if self.conditional:  # the version first: where the content is a newer one, the next write fails and nothing is lost
                 tag = self.storage.store.tag(self.name, PATIENCE)
@@ -173,7 +173,7 @@ class SwapFile:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Holds the folder's lock during the block. Raises TimeoutError where another process (a stopped one) keeps it for PATIENCE."""
+        """Holds the folder's lock during the block. Raises TimeoutError if another process (a stopped one) keeps it for PATIENCE."""
         os.makedirs(self.storage.root, exist_ok=True)
         end = time.monotonic() + PATIENCE
         with open(self.storage.path(GUARD_FILE), "w") as file:
@@ -217,7 +217,7 @@ class Lease:
     # ---- begin and end --------------------------------------------------------------------------------
 
     def acquire(self, on_message: Callable[[str], None] = lambda _: None) -> None:
-        """Takes the lease. Raises InputError where another process works on the run. Calls `on_message` where finding that out takes a
+        """Takes the lease. Raises InputError if another process works on the run. Calls `on_message` where finding that out takes a
         while."""
         try:
             version = self._free(on_message)
@@ -241,7 +241,7 @@ class Lease:
                 self.file.write(replace(self.mine, holder="").content(), self._version)
 
     def _free(self, on_message: Callable[[str], None]) -> str | None:
-        """Returns the version that may be overwritten; None where there is no lease. Raises InputError where another process works."""
+        """Returns the version that may be overwritten; None if there is no lease. Raises InputError if another process works."""
         found = self.file.read()
         if found is None:
             return None
@@ -275,7 +275,7 @@ class Lease:
     # ---- in between -----------------------------------------------------------------------------------
 
     def check(self, certain: bool = False) -> None:
-        """Raises LeaseLost where another process has the lease, or where its renewal is due and fails. Called before each row of a
+        """Raises LeaseLost if another process has the lease, or if its renewal is due and fails. Called before each row of a
         manifest. `certain`: renews the lease even where that is not due."""
         if self.lost is None and (certain or clock() - self._renewed > FENCE * self.mine.ttl):
             with self._mutex:
@@ -309,7 +309,7 @@ class Lease:
 
 @contextmanager
 def holding(storage: Storage, on_message: Callable[[str], None] = lambda _: None, ttl: float | None = None) -> Iterator[Lease]:
-    """Holds the lease of the run during the block. Raises InputError where another process works on the run."""
+    """Holds the lease of the run during the block. Raises InputError if another process works on the run."""
     lease = Lease(storage, ttl)
     lease.acquire(on_message)
     try:
@@ -323,7 +323,7 @@ def holding(storage: Storage, on_message: Callable[[str], None] = lambda _: None
 
 
 def check_holder(storage: Storage, holder: str) -> None:
-    """Raises LeaseLost where the holder of the run no longer has this id, and OSError where the lease can't be read. For the holder's
+    """Raises LeaseLost if the holder of the run no longer has this id, and OSError if the lease can't be read. For the holder's
     worker processes, which may survive it. Does nothing for an empty id (a run without a lease)."""
     if not holder:
         return
@@ -340,7 +340,7 @@ def check_holder(storage: Storage, holder: str) -> None:
 
 def look(storage: Storage) -> dict[str, Any]:
     """Returns the state of the lease from one reading, without waiting or writing: `state` (`held`, `free`, `expired`, `unknown`), `host`,
-    `process`, and `seconds` since it was renewed (by the time of its file; None where a store gives none)."""
+    `process`, and `seconds` since it was renewed (by the time of its file; None if a store gives none)."""
     status: dict[str, Any] = {"state": "unknown", "host": None, "process": None, "seconds": None}
     try:
         found = SwapFile(storage, LEASE).read()

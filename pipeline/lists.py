@@ -51,7 +51,7 @@ def is_list(ref: FileRef) -> bool:
 
 
 def read_list(run: Storage, ref: FileRef) -> FileList:
-    """Returns the content of a list; a process reads it once. Raises InputError where its sha256 is not that of `ref`."""
+    """Returns the content of a list; a process reads it once. Raises InputError if its sha256 is not that of `ref`."""
     return _read(run.root, ref)
 
 

@@ -335,7 +335,7 @@ def read_row(line: bytes) -> tuple[str, Any]:
 
 
 def check_outputs(paths: Iterable[str]) -> None:
-    """Raises ValueError where a file of a task lies outside of its stage's folder."""
+    """Raises ValueError if a file of a task lies outside of its stage's folder."""
     for path in paths:
         if not stays_inside(path):
             raise ValueError(f"the output {path!r} lies outside of the stage's folder")
@@ -382,7 +382,7 @@ class _LocalLines:
             length *= 8
 
     def append(self, line: bytes) -> int:
-        """Appends a line and returns its byte offset. Raises InputError where it can't be written."""
+        """Appends a line and returns its byte offset. Raises InputError if it can't be written."""
         try:
             if self._writing is None:
                 self._writing = self._create()
@@ -457,7 +457,7 @@ class _StoreLines:
         return self._copy.readline()
 
     def append(self, line: bytes) -> int | None:
-        """Writes a line as an object and returns its offset in the copy; None where another process has written an object of its number."""
+        """Writes a line as an object and returns its offset in the copy; None if another process has written an object of its number."""
         if not self.storage.store.create(self._name(self.place), line):
             return None
         self._objects.append(self.place)
@@ -479,7 +479,7 @@ class _StoreLines:
         """Does nothing: an object is durable as soon as it is there."""
 
     def join(self, check: Check) -> None:
-        """Joins all objects into one, which is quicker to read. Raises InputError where another process has changed the first one."""
+        """Joins all objects into one, which is quicker to read. Raises InputError if another process has changed the first one."""
         others = [first for first in self._objects if first]
         if not others:
             return

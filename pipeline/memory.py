@@ -15,7 +15,7 @@ CGROUP_FILES = (
 
 
 def need_memory(size: int, what: str) -> None:
-    """Raises ValueError where `size` bytes are more than the available memory. `what` is the beginning of the message, with its verb."""
+    """Raises ValueError if `size` bytes are more than the available memory. `what` is the beginning of the message, with its verb."""
     available = available_memory()
     if size > available:
         raise ValueError(f"{what} {size / 1e6:,.0f} MB of memory, and {available / 1e6:,.0f} MB are available")

@@ -33,7 +33,7 @@ def plan(documents: Integers, length: int) -> tuple[pa.Table, int]:
 def best_fit(lengths: npt.NDArray[np.int64], capacity: int) -> tuple[npt.NDArray[np.int64], int]:
     """Returns the row of each item and the number of rows. Rows are numbered as they were opened; equal lengths keep their order.
 
-    Raises ValueError where an item is empty or longer than `capacity`.
+    Raises ValueError if an item is empty or longer than `capacity`.
     """
     if len(lengths) and not (lengths.min() > 0 and lengths.max() <= capacity):
         wrong = next(int(length) for length in lengths if not 0 < length <= capacity)

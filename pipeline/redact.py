@@ -69,7 +69,7 @@ def has_secret(url: str) -> bool:
 
 
 def refuse_secrets(value: Any, where: str) -> None:
-    """Raises InputError where a text in a JSON value has a URL with a secret. `where` names the value in the message."""
+    """Raises InputError if a text in a JSON value has a URL with a secret. `where` names the value in the message."""
     if isinstance(value, dict):
         for name, item in value.items():
             refuse_secrets(item, f"{where}.{name}")

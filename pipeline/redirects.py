@@ -22,7 +22,7 @@ class RedirectRefusedError(OSError):
 
 
 def check_redirect(origin: str, target: str) -> None:
-    """Raises RedirectRefusedError where a request for `origin` must not be redirected to `target`, an absolute URL."""
+    """Raises RedirectRefusedError if a request for `origin` must not be redirected to `target`, an absolute URL."""
     begin, end = urlsplit(origin), urlsplit(target)
     if end.scheme not in ("http", "https") or not end.hostname:
         raise _refused(end, "which is no web server's address")
@@ -33,7 +33,7 @@ def check_redirect(origin: str, target: str) -> None:
 
 
 def is_internal(host: str) -> bool:
-    """Whether a host is this machine or in a private network; False where its name can't be looked up."""
+    """Whether a host is this machine or in a private network; False if its name can't be looked up."""
     try:
         found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host.partition("%")[0], None, proto=socket.IPPROTO_TCP)}
     except (OSError, UnicodeError):

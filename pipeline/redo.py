@@ -72,7 +72,7 @@ def expect(
 
 
 def paragraph(expected: Sequence[Expected]) -> str | None:
-    """Returns the sentences for the terminal; None where no stage is redone for a change of its own."""
+    """Returns the sentences for the terminal; None if no stage is redone for a change of its own."""
     if not any(e.state == "redone" for e in expected):
         return None
     return "This run already exists, and something has changed. " + "; ".join(e.sentence for e in expected) + "."
@@ -216,7 +216,7 @@ def _difference(place: str, old: Any, new: Any) -> str:
 
 
 def read_former(content: bytes | None) -> dict[str, Any] | None:
-    """Parses the content of a former `run.json`; None where there is none, or it does not describe a run."""
+    """Parses the content of a former `run.json`; None if there is none, or it does not describe a run."""
     try:
         found = json.loads(content) if content is not None else None
         if not isinstance(found, dict) or not isinstance(found["recipe"], dict):

@@ -118,7 +118,7 @@ class Outcome:
             self._add(run, time.monotonic() - started)
 
     def _add(self, run: StageRun, seconds: float) -> None:
-        """Adds a stage that has ended, finished or not. Counts of documents are null where the manifest has none (`documents_of`)."""
+        """Adds a stage that has ended, finished or not. Counts of documents are null if the manifest has none (`documents_of`)."""
         manifest = run.manifest
         documents = documents_of(manifest)
         self.stages[run.stage.name] = {
@@ -181,7 +181,7 @@ def new_plan(
 
 
 def _foreign(storage: Storage) -> str | None:
-    """Returns the name of a file or folder that no run writes before its `run.json`; None where there is none."""
+    """Returns the name of a file or folder that no run writes before its `run.json`; None if there is none."""
     if storage.remote:
         names = storage.list_files()
     else:
@@ -285,7 +285,7 @@ def execute(
 
 
 def _check_documents(plan: Plan, storage: Storage, names: Sequence[str]) -> None:
-    """Raises NothingKept where the first stage would read the documents of a stage that has kept none."""
+    """Raises NothingKept if the first stage would read the documents of a stage that has kept none."""
     order = list(STAGES)
     if not names or names[0] not in PARALLEL:
         return
@@ -295,7 +295,7 @@ def _check_documents(plan: Plan, storage: Storage, names: Sequence[str]) -> None
 
 
 def check_kept(run: StageRun, after: Sequence[str] = (), lost: str = "") -> None:
-    """Raises NothingKept where a finished stage has kept no document. The message names the rule that dropped most and the stages `after`
+    """Raises NothingKept if a finished stage has kept no document. The message names the rule that dropped most and the stages `after`
     this one, which are not run; it ends with `lost`, a sentence about quarantined tasks."""
     name = run.stage.name
     documents = documents_of(run.manifest)
@@ -326,7 +326,7 @@ def _abort_uploads(storage: Storage, observer: Observer) -> None:
 
 
 def _former(storage: Storage) -> dict[str, Any] | None:
-    """Returns the former `run.json`; None where there is none. Raises InputError where it does not describe a run."""
+    """Returns the former `run.json`; None if there is none. Raises InputError if it does not describe a run."""
     if not storage.exists(RUN_FILE):
         return None
     former = read_former(storage.read_bytes(RUN_FILE))

@@ -151,7 +151,7 @@ class StageRun:
     # ---- inputs -------------------------------------------------------------------------------------
 
     def upstream(self, stage: str) -> Manifest:
-        """Returns the manifest of an earlier stage. Raises InputError where that stage is not complete."""
+        """Returns the manifest of an earlier stage. Raises InputError if that stage is not complete."""
         if stage not in self._upstream:
             manifest = Manifest(self.run.child(stage), read_only=True)
             if not manifest.complete:

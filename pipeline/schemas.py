@@ -71,5 +71,5 @@ _URL = r"^[a-z][a-z0-9+.-]*://(?:[^/?#]*@)?(?P<host>\[[^\]/?#]*\]|[^/?#:]*)"
 
 
 def hosts(urls: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Returns the host of each URL of a column, in lower case, without user and port; null where there is no valid URL."""
+    """Returns the host of each URL of a column, in lower case, without user and port; null if there is no valid URL."""
     return pc.struct_field(pc.extract_regex(pc.utf8_lower(urls), _URL), "host")

@@ -160,7 +160,7 @@ def _chunks(content: Content) -> Iterator[Any]:
 
 
 def open_parquet(storage: Storage, relative: str, mapped: bool = True) -> pq.ParquetFile:
-    """Opens a shard for reading by row groups. Raises InputError where it is missing or no Parquet file. The parts of a `mapped` file
+    """Opens a shard for reading by row groups. Raises InputError if it is missing or no Parquet file. The parts of a `mapped` file
     that are read count as memory of the process until the file is closed."""
     try:
         if storage.remote:
@@ -198,7 +198,7 @@ def iter_tables(
 
 
 def _whole(storage: Storage, relative: str, read: Callable[..., pa.Table], columns: list[str] | None) -> pa.Table:
-    """Calls `read` and returns its table. Raises InputError where the content is damaged, though the footer could be read."""
+    """Calls `read` and returns its table. Raises InputError if the content is damaged, though the footer could be read."""
     try:
         return read(columns=columns, use_threads=False)
     except StoreError:

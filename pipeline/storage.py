@@ -77,7 +77,7 @@ class Storage:
         return open(self.path(relative), "rb")
 
     def read_bytes(self, relative: str) -> bytes:
-        """Returns the content of a small file. Raises FileNotFoundError where there is none."""
+        """Returns the content of a small file. Raises FileNotFoundError if there is none."""
         if self.remote:
             return self.store.read_bytes(relative)
         with self.open_read(relative) as file:
@@ -92,7 +92,7 @@ class Storage:
             return file.read(end - begin)
 
     def sha256(self, relative: str) -> str:
-        """Returns the sha256 (hex) of a file, which is read in parts. Raises InputError where it can't be read."""
+        """Returns the sha256 (hex) of a file, which is read in parts. Raises InputError if it can't be read."""
         found = hashlib.sha256()
         try:
             with self.open_read(relative) as file:
@@ -131,7 +131,7 @@ class Storage:
         return {name: status.st_size for name, status in self._scanned(folder)}
 
     def times(self, folder: str = "") -> dict[str, float | None]:
-        """Returns when each file in `folder` itself was last written (seconds since 1970), by name; None where a store gives no time."""
+        """Returns when each file in `folder` itself was last written (seconds since 1970), by name; None if a store gives no time."""
         if self.remote:
             return {name.rpartition("/")[2]: last_written(info) for name, info in self.store.find(folder, below=False).items()}
         return {name: status.st_mtime for name, status in self._scanned(folder)}
@@ -251,11 +251,11 @@ class Store:
         return asked(self._url(name), lambda: request(fs, path), patience)
 
     def open_read(self, name: str) -> StoreFile:
-        """Opens an object for reading. Raises FileNotFoundError where there is none."""
+        """Opens an object for reading. Raises FileNotFoundError if there is none."""
         return StoreFile(self.fs, self.path(name), self._url(name))
 
     def read_bytes(self, name: str) -> bytes:
-        """Returns a small object, with one request. Raises FileNotFoundError where there is none."""
+        """Returns a small object, with one request. Raises FileNotFoundError if there is none."""
         return bytes(self._asked(name, lambda fs, path: fs.cat_file(path)))
 
     def read_range(self, name: str, begin: int, end: int) -> bytes:
@@ -283,7 +283,7 @@ class Store:
         return is_s3(self.fs)
 
     def tag(self, name: str, patience: float | None = None) -> str:
-        """Returns S3's ETag of an object. Raises FileNotFoundError where there is none."""
+        """Returns S3's ETag of an object. Raises FileNotFoundError if there is none."""
         return str(self._asked(name, lambda fs, path: fs.info(path)["ETag"], patience))
 
     def write_if(
@@ -291,7 +291,7 @@ class Store:
     ) -> str | None:
         """Writes an object of S3 if its ETag is still `tag` (None: if there is no object). Returns the new tag; None: not written.
 
-        `timeout` is that of each request, in seconds. Raises NotImplementedError where the server has no conditional writes.
+        `timeout` is that of each request, in seconds. Raises NotImplementedError if the server has no conditional writes.
         """
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
 
@@ -381,7 +381,7 @@ def fingerprint(size: int, tags: Mapping[str, Any]) -> str:
 
 
 def last_written(info: dict[str, Any]) -> float | None:
-    """Returns when an object was written (seconds since 1970); None where the store gives no time. Stores use different names for it."""
+    """Returns when an object was written (seconds since 1970); None if the store gives no time. Stores use different names for it."""
     for name in ("LastModified", "last_modified", "updated", "mtime", "created"):
         value = info.get(name)
         if isinstance(value, datetime):

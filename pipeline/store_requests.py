@@ -64,7 +64,7 @@ class Truncated(OSError):
 
 
 def filesystem(url: str, alone: bool = False) -> tuple[Any, str]:
-    """Returns the fsspec filesystem of a URL and the path in it. Raises InputError where the protocol can't be used.
+    """Returns the fsspec filesystem of a URL and the path in it. Raises InputError if the protocol can't be used.
 
     `alone`: for a library that opens files itself, so that the filesystem has to repeat requests.
     """
@@ -136,7 +136,7 @@ def error_code(error: BaseException) -> str:
 
 
 def refusal(error: BaseException) -> str | None:
-    """Returns, without secrets, why a store refuses a request; None where the error is not a refusal."""
+    """Returns, without secrets, why a store refuses a request; None if the error is not a refusal."""
     names, code = {kind.__name__ for kind in type(error).__mro__}, error_code(error)
     if code == "NoSuchBucket":
         return "there is no such bucket."

@@ -58,7 +58,7 @@ MOST_IDS = 1 << 24
 
 
 class TokenBytes:
-    """The bytes of every token of a `tokenizer.json`. Raises InputError where it is not one of byte-level BPE.
+    """The bytes of every token of a `tokenizer.json`. Raises InputError if it is not one of byte-level BPE.
 
     The bytes of a document's tokens, joined, are those of its text, so the bytes before a token give its place in the text.
     """

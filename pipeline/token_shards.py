@@ -45,7 +45,7 @@ DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtyp
 #: (relative to the run, see `TokenShard.run`) and `data_row` address the text that was encoded. A split by place may cut a document;
 #: then it has a row in both splits, `text_begin` is the byte of its text at which the row begins, and `utf8_bytes` counts from there.
 #: A mixture repeats documents: `copy` counts the repetitions from 0. Copies of each other that dedup found and kept share a
-#: `cluster_id`; it is null for all other documents. `language` is the documents' column of that name, null where they have none.
+#: `cluster_id`; it is null for all other documents. `language` is the documents' column of that name, null if they have none.
 INDEX = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -87,7 +87,7 @@ class TokenShard:
     """One `.bin` file with its index and plans: file names in the folder, counts, and the sha256 (hex) of both files.
 
     `run` is the run that `data_file` is relative to, and `origin` the sha256 of the `shards.json` from which the shard was appended.
-    Both are null where the folder lies in the run that made it.
+    Both are null if the folder lies in the run that made it.
     """
 
     file: str
@@ -102,7 +102,7 @@ class TokenShard:
     plans: tuple[PackingFile, ...] = ()
 
     def plan(self, length: int) -> PackingFile | None:
-        """Returns the plan for rows of `length` places; None where the shard has none."""
+        """Returns the plan for rows of `length` places; None if the shard has none."""
         return next((plan for plan in self.plans if plan.length == length), None)
 
 
@@ -151,7 +151,7 @@ class ShardSet:
 
     @classmethod
     def read(cls, storage: Storage) -> "ShardSet":
-        """Reads and checks `shards.json`. Raises InputError where it is missing, or is not as this module writes it."""
+        """Reads and checks `shards.json`. Raises InputError if it is missing, or is not as this module writes it."""
         path = storage.path(SHARDS_FILE)
         if not storage.exists(SHARDS_FILE):
             raise InputError(f"{path}: no such file, so {storage.root} holds no token shards.")
@@ -206,7 +206,7 @@ def map_tokens(storage: Storage, relative: str, dtype: np.dtype[Any]) -> npt.NDA
 
 
 def map_file(path: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Maps a local file into memory and returns it as a read-only array, `[bytes // itemsize]`. Raises OSError where it can't be mapped.
+    """Maps a local file into memory and returns it as a read-only array, `[bytes // itemsize]`. Raises OSError if it can't be mapped.
 
     No descriptor stays open, so any number of shards can stay mapped. Where the file is truncated while it is mapped, reading the
     missing part ends the process by SIGBUS, as with any memory map.
@@ -251,7 +251,7 @@ def plan_bytes(table: pa.Table) -> bytes:
 class PackingPlan:
     """The content of a plan file: the int64 arrays `row`, `first` and `tokens`, each `[pieces]`.
 
-    Raises FileNotFoundError where the file is missing, and InputError where it is not a plan that covers `shard_tokens` tokens once, in
+    Raises FileNotFoundError if the file is missing, and InputError if it is not a plan that covers `shard_tokens` tokens once, in
     `rows` rows of at most `length` places.
     """
 
@@ -326,8 +326,8 @@ class TokenShards:
     """A folder of token shards, read through memory maps. A position counts tokens over all shards.
 
     Shards are mapped when they are needed; those of a remote store are first copied to `cache` (by default the user's).
-    Raises InputError where the folder holds no token shards, where a shard is missing or has another size than in `shards.json`, where
-    no `tokenizer_sha256` is the one of the shards, and where documents end with another token than `end_of_text_id` (if these are given).
+    Raises InputError if the folder holds no token shards, where a shard is missing or has another size than in `shards.json`, where
+    no `tokenizer_sha256` is the one of the shards, and if documents end with another token than `end_of_text_id` (if these are given).
     """
 
     def __init__(
@@ -418,11 +418,11 @@ class TokenShards:
             deque(map(self.tokens, numbers), 0)
 
     def packed_rows(self, number: int, length: int) -> int:
-        """Returns the number of rows of `length` places into which a shard is packed. Raises InputError where it has no such plan."""
+        """Returns the number of rows of `length` places into which a shard is packed. Raises InputError if it has no such plan."""
         return self._plan(number, length).rows
 
     def plan(self, number: int, length: int) -> PackingPlan:
-        """Returns the plan that packs a shard into rows of `length` places. Raises InputError where it has no such plan."""
+        """Returns the plan that packs a shard into rows of `length` places. Raises InputError if it has no such plan."""
         if (number, length) not in self._plans:
             shard, found = self._shard(number), self._plan(number, length)
             plan = self._open(found.file, found.bytes, found.sha256, lambda path: PackingPlan(path, shard.tokens, length, found.rows))
@@ -448,7 +448,7 @@ class TokenShards:
             raise InputError(f"{self.storage.path(file)}: can't be read ({error.strerror or error}).") from error
 
     def index(self, number: int) -> pa.Table:
-        """Returns the documents of one shard (schema INDEX). Raises InputError where the index does not cover the shard."""
+        """Returns the documents of one shard (schema INDEX). Raises InputError if the index does not cover the shard."""
         if number not in self._indexes:
             shard = self._shard(number)
             table = read_table(self.storage, shard.index)
@@ -521,7 +521,7 @@ class TokenShards:
         return self.description.utf8_bytes
 
     def verify(self) -> None:
-        """Reads every shard. Raises InputError where a shard, its index or a plan does not match `shards.json`."""
+        """Reads every shard. Raises InputError if a shard, its index or a plan does not match `shards.json`."""
         for number, shard in enumerate(self.shards):
             for what, file, wanted in (
                 ("token shard", shard.file, shard.sha256),

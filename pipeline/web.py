@@ -62,7 +62,7 @@ class Cached:
 
 
 def place_of(url: str) -> Path | None:
-    """Returns the place of a URL's file in the cache, whether it is there or not; None where the URL is no plain file of a web server."""
+    """Returns the place of a URL's file in the cache, whether it is there or not; None if the URL is no plain file of a web server."""
     parts = urlsplit(url)
     steps = [step for step in parts.path.split("/") if step]
     if parts.scheme not in ("http", "https") or not parts.netloc or not steps or parts.query or {".", ".."} & set(steps):
@@ -71,7 +71,7 @@ def place_of(url: str) -> Path | None:
 
 
 def cached(url: str) -> Cached | None:
-    """Returns the file of a URL in the cache; None where it is missing or incomplete."""
+    """Returns the file of a URL in the cache; None if it is missing or incomplete."""
     place = place_of(url)
     if place is None:
         return None
@@ -102,7 +102,7 @@ def _sidecar(place: Path) -> Path:
 
 
 def gunzip(content: bytes, most: int = MOST_BYTES) -> bytes:
-    """Returns the content of a gzip file. Raises OSError where it is damaged, or decompresses to more than `most` bytes."""
+    """Returns the content of a gzip file. Raises OSError if it is damaged, or decompresses to more than `most` bytes."""
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
             found = file.read(most + 1)
@@ -179,7 +179,7 @@ class _Download:
             ) from error
 
     def _lock(self, file: IO[bytes]) -> bool:
-        """Waits while another run fetches the same file. Returns False where this download has to stop."""
+        """Waits while another run fetches the same file. Returns False if this download has to stop."""
         while not self.stop.is_set():
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -288,7 +288,7 @@ class _Download:
 
 
 def _range(answer: Any) -> tuple[int | None, int | None]:
-    """Returns the offset in the file at which the bytes of an answer begin, and the size of the file; None where it is not given."""
+    """Returns the offset in the file at which the bytes of an answer begin, and the size of the file; None if it is not given."""
     given = answer.headers.get("Content-Range", "")
     if answer.status in (206, 416):
         span, _, size = given.removeprefix("bytes ").partition("/")
@@ -299,7 +299,7 @@ def _range(answer: Any) -> tuple[int | None, int | None]:
 
 
 def _asked_pause(answer: Any) -> float | None:
-    """Returns the pause that the server asks for (Retry-After, a number or a date) in seconds; None where there is no valid one."""
+    """Returns the pause that the server asks for (Retry-After, a number or a date) in seconds; None if there is no valid one."""
     given = answer.headers.get("Retry-After", "")
     if given.isdecimal():
         return float(given)

@@ -55,7 +55,7 @@ def training_chain(reader: RunReader, stage: str) -> list[str]:
 
 
 def base_model(reader: RunReader, stage: str) -> str | None:
-    """Returns the name (not the path) of the model that a stage was given to tune; None where it continued the run's own model."""
+    """Returns the name (not the path) of the model that a stage was given to tune; None if it continued the run's own model."""
     given = reader.settings(stage).get("model") if stage != "pretrain" else None
     if not given:
         return None
@@ -376,7 +376,7 @@ TEMPLATE = "model_card.md.jinja"
 
 
 def model_card(run: str, stage: str, arch: Architecture, name: str, license_: str | None = None) -> str:
-    """Returns the card of the model that `stage` made. Raises InputError where the folder is not a run."""
+    """Returns the card of the model that `stage` made. Raises InputError if the folder is not a run."""
     summary = read_summary(run, deep=False)
     reader = summary.reader
     chain = training_chain(reader, stage)

@@ -38,7 +38,7 @@ class RunFiles:
             self.warnings.append(sentence)
 
     def json(self, path: str, kind: type = object) -> Any:
-        """Returns the content of a JSON file; None where the file is missing, or (with a warning) is not JSON of the type `kind`."""
+        """Returns the content of a JSON file; None if the file is missing, or (with a warning) is not JSON of the type `kind`."""
         if not self.storage.exists(path):
             return None
         try:
@@ -126,7 +126,7 @@ class Place:
 
 
 class RunReader(RunFiles):
-    """Reads a run folder. Raises InputError where the folder is not a run."""
+    """Reads a run folder. Raises InputError if the folder is not a run."""
 
     def __init__(self, folder: str):
         super().__init__(folder)
@@ -317,7 +317,7 @@ class RunReader(RunFiles):
 
 
 def as_floats(table: pa.Table, column: str) -> npt.NDArray[np.float64]:
-    """Returns a column (n) as float64 with NaN for nulls; all NaN where the table lacks the column or it is not numeric."""
+    """Returns a column (n) as float64 with NaN for nulls; all NaN if the table lacks the column or it is not numeric."""
     if column not in table.column_names:
         return np.full(table.num_rows, np.nan)
     values = table[column]

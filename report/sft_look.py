@@ -63,7 +63,7 @@ class ShownExample:
 class ExampleSet:
     """The examples of a run, or the rows of files for a model folder, with their encoder.
 
-    `dropped`: examples of a run that can't be learned; None where they are unknown.
+    `dropped`: examples of a run that can't be learned; None if they are unknown.
     """
 
     name: str

@@ -14,7 +14,7 @@ from corpusmill.report.read import RunReader
 
 
 def check_source(reader: RunReader, source: str, fetch: bool) -> None:
-    """Raises InputError where `source`, a file that a report names, may not be opened. `fetch`: the user allows requests to other servers;
+    """Raises InputError if `source`, a file that a report names, may not be opened. `fetch`: the user allows requests to other servers;
     files that ingest has already downloaded need none."""
     shown = safe_line(source, 300)
     if not any(ref.path == source for task in reader.stages["ingest"].tasks for ref in task.inputs):
@@ -24,7 +24,7 @@ def check_source(reader: RunReader, source: str, fetch: bool) -> None:
 
 
 def other_run(root: Storage, run: str) -> Storage:
-    """Returns the run from which documents were appended to the token shards at `root`. Raises InputError where it lies on another server
+    """Returns the run from which documents were appended to the token shards at `root`. Raises InputError if it lies on another server
     than the shards."""
     if leaves(root.root, run):
         raise InputError(f"{safe_line(run, 300)}: {root.root} names this run on another server, so it is not opened.")

@@ -51,7 +51,7 @@ def changed_inputs(refs: Iterable[FileRef], written: Mapping[str, Mapping[str, s
 
 
 def find_stale(stages: Mapping[str, "StageState"], recipe: Collection[str], folder: str) -> Stale | None:
-    """Finds the stale stages among a run's stages, given in their order; None where there is none. `recipe`: the stages of the recipe."""
+    """Finds the stale stages among a run's stages, given in their order; None if there is none. `recipe`: the stages of the recipe."""
     order = list(STAGES)
     written = written_files({name: state.tasks for name, state in stages.items() if state.tasks or state.status == "complete"})
     because: dict[str, str] = {}
@@ -85,7 +85,7 @@ def mend_command(folder: str, stages: list[str]) -> str:
 
 
 def refuse_stale(reader: "RunReader", stage: str, although: bool | None = None) -> str | None:
-    """Checks `stage` before its output is exported. Returns None where the stage is not stale. Where it is, raises InputError, or with
+    """Checks `stage` before its output is exported. Returns None if the stage is not stale. Where it is, raises InputError, or with
     `although` returns the sentence that must go into the exported file. `although` None: that file has no place for a sentence."""
     if reader.stale is None or stage not in reader.stale.because:
         return None
@@ -96,7 +96,7 @@ def refuse_stale(reader: "RunReader", stage: str, although: bool | None = None) 
 
 
 def refuse_stale_run(folder: str, stage: str, although: bool | None = None) -> str | None:
-    """Calls `refuse_stale` for a folder; returns None where the folder is not a run."""
+    """Calls `refuse_stale` for a folder; returns None if the folder is not a run."""
     from corpusmill.pipeline.run import RUN_FILE
     from corpusmill.pipeline.storage import Storage
     from corpusmill.report.read import RunReader

@@ -63,7 +63,7 @@ def append(folder: str, run_folder: str, skip_known: bool = False, on_message: C
     """Appends the token shards of the run to the set in `folder`, which is made if missing. Calls `on_message` with a sentence where it
     waits for another process.
 
-    Raises InputError where the folder belongs to a run, the run's tokens are not finished, or the tokenizers differ. Without `skip_known`
+    Raises InputError if the folder belongs to a run, the run's tokens are not finished, or the tokenizers differ. Without `skip_known`
     it also raises InputError where the set has some of the documents already, or its other split has them or their near copies. With
     `skip_known` it leaves these documents out.
     """
@@ -95,7 +95,7 @@ def _open(split: str, run: Storage, target: Storage) -> _Split:
 
 
 def _choose(run: Storage, splits: list[_Split], todo: list[_Split], skip: bool, folder: str) -> dict[str, list[npt.NDArray[np.bool_]]]:
-    """Returns, by split, which documents of each shard go into the set. Raises InputError where some do not, unless `skip` is set."""
+    """Returns, by split, which documents of each shard go into the set. Raises InputError if some do not, unless `skip` is set."""
     mine = {split.origin for split in splits}  # shards of an interrupted append of this run do not count as known documents
     old = {split.name: partial(names_of, split.target, [s for s in split.there.shards if s.origin not in mine]) for split in splits}
     known = Known(run, lambda: chain.from_iterable(names_of(split.source, split.new.shards) for split in splits), old)
@@ -143,7 +143,7 @@ def _nothing(split: _Split) -> Appended:
 
 
 def _copy(split: _Split, shard: TokenShard, mask: npt.NDArray[np.bool_], number: int) -> TokenShard:
-    """Copies a whole shard. Raises InputError where its hashes differ from the recorded ones."""
+    """Copies a whole shard. Raises InputError if its hashes differ from the recorded ones."""
     names = shard_names(number)
     for old, new, wanted in zip((shard.file, shard.index), names, (shard.sha256, shard.index_sha256), strict=True):
         sha = hashlib.sha256()

@@ -92,7 +92,7 @@ def train(
     """Merges until there are `vocabulary_size` ids, or no pair that occurs `minimum_frequency` times.
 
     Word i is `data[offsets[i]:offsets[i + 1]]` and occurs `counts[i]` times (1 or more). `byte_ids` are the ids of the 256 bytes; new ids
-    follow the greatest of them. `progress` is called with the number of merges since its last call. Raises InputError where there are
+    follow the greatest of them. `progress` is called with the number of merges since its last call. Raises InputError if there are
     too many words.
     """
     least = max(minimum_frequency, 1)
@@ -168,7 +168,7 @@ def train_bpe(
     """Trains and returns a `tokenizers.Tokenizer`: the special tokens as ids 0, 1, ..., then the 256 bytes, then the merges.
 
     `counts` has the columns `word` and `count`; a word may have several rows. `progress` is called with the number of merges since its
-    last call. Raises InputError where the words give too few merges for the vocabulary.
+    last call. Raises InputError if the words give too few merges for the vocabulary.
     """
     characters = byte_characters()
     tokens = [*special_tokens, *sorted(characters)]  # as `tokenizers` orders them

@@ -45,7 +45,7 @@ class Characters:
         """Returns all texts of a column as one array of ids, and the number of ids of each; `end` (if not -1) follows each that is not
         empty.
 
-        Raises InputError where a text holds a character that is no token.
+        Raises InputError if a text holds a character that is no token.
         """
         data, offsets = text_buffers(texts)
         data = data[offsets[0] : offsets[-1]]
@@ -62,7 +62,7 @@ class Characters:
 
 
 def from_vocabulary(vocabulary: Mapping[str, int], special: Mapping[str, int], size: int) -> Characters:
-    """Reads the `vocab` of a `tokenizer.json` and its added tokens. Raises ValueError where a token is not exactly one character."""
+    """Reads the `vocab` of a `tokenizer.json` and its added tokens. Raises ValueError if a token is not exactly one character."""
     ids = np.full(CODE_POINTS, -1, np.int32)
     for token, number in vocabulary.items():
         if token in special:

@@ -49,7 +49,7 @@ class Encodes(Protocol):
 
 @dataclass(frozen=True)
 class ComparedTokenizer:
-    """A tokenizer to compare. `sizes`: the number of bytes of each id's token; None where tokens are not pieces of the text's bytes."""
+    """A tokenizer to compare. `sizes`: the number of bytes of each id's token; None if tokens are not pieces of the text's bytes."""
 
     name: str
     vocabulary_size: int
@@ -61,7 +61,7 @@ def file_of(given: str) -> tuple[str, PatternName]:
     """Returns the path of a tokenizer's file, and the pattern of a tiktoken file. `given` is a published name, a path, or `PATH:PATTERN`
     for a tiktoken file that does not cut text as cl100k does.
 
-    Raises InputError where the file does not exist or can't be fetched.
+    Raises InputError if the file does not exist or can't be fetched.
     """
     patterns: dict[str, PatternName] = {name: name for name in PATTERNS}
     if given in PUBLISHED:
@@ -75,7 +75,7 @@ def file_of(given: str) -> tuple[str, PatternName]:
 
 
 def read_tokenizer(given: str) -> ComparedTokenizer:
-    """Returns the tokenizer that a user gives (see `file_of`). Raises InputError where the file is not a tokenizer."""
+    """Returns the tokenizer that a user gives (see `file_of`). Raises InputError if the file is not a tokenizer."""
     path, pattern = file_of(given)
     content = Path(path).read_bytes()
     if content.lstrip().startswith(b"{"):
@@ -139,7 +139,7 @@ class _Library:
 
 KEYS = ["tokenizer", "language", "host"]
 SUMS = ["documents", "utf8_bytes", "tokens", "words", "word_tokens", "words_split"]
-#: Language and host are null where documents have none. The last three sums are 0 for a tokenizer without `sizes`.
+#: Language and host are null if documents have none. The last three sums are 0 for a tokenizer without `sizes`.
 METRICS = pa.schema([*(pa.field(name, pa.string()) for name in KEYS), *(pa.field(name, pa.int64()) for name in SUMS)])
 COLUMNS = ("url", "language")
 

@@ -13,7 +13,7 @@ from corpusmill.pipeline.text.hashing import xxh64_column
 
 
 def checked(table: pa.Table, path: str, begin: int) -> pa.Table:
-    """Returns the table unchanged; its first row is row `begin` of the shard `path`. Raises InputError where a document lacks an id or
+    """Returns the table unchanged; its first row is row `begin` of the shard `path`. Raises InputError if a document lacks an id or
     text, or a string is not valid UTF-8."""
     for name in ("id", "text"):
         if table[name].null_count:

@@ -88,7 +88,7 @@ class Encoder:
     def encode_column(self, texts: pa.Array | pa.ChunkedArray, end: int = -1) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """Returns all texts of a column as one array of ids, and the number of ids of each text.
 
-        With `end`, that id follows every text that is not empty, and is counted. Raises ValueError where a text is null, and InputError
+        With `end`, that id follows every text that is not empty, and is counted. Raises ValueError if a text is null, and InputError
         where a vocabulary of characters lacks a character of the text.
         """
         if self._characters:
@@ -238,7 +238,7 @@ def _check_model(found: dict[str, Any], model: dict[str, Any]) -> None:
 
 
 def _pattern_of(pre_tokenizer: dict[str, Any] | None) -> str:
-    """Returns the regular expression that cuts text. Raises ValueError where the tokenizer cuts text in another way."""
+    """Returns the regular expression that cuts text. Raises ValueError if the tokenizer cuts text in another way."""
     steps = [pre_tokenizer or {}]
     if steps[0].get("type") == "Sequence":
         steps = steps[0]["pretokenizers"]
@@ -257,7 +257,7 @@ def _pattern_of(pre_tokenizer: dict[str, Any] | None) -> str:
 
 
 def _size(ids: Collection[int]) -> int:
-    """Returns one more than the largest id. Raises ValueError where ids are not whole numbers from 0 on, or there are too many."""
+    """Returns one more than the largest id. Raises ValueError if ids are not whole numbers from 0 on, or there are too many."""
     if set(map(type, ids)) != {int} or min(ids) < 0:
         raise ValueError("its ids are not whole numbers from 0 on")
     size = max(ids) + 1

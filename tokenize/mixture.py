@@ -88,7 +88,7 @@ def match_config(mixture: Mixture) -> MatchConfig:
 
 
 def needed_columns(config: MatchConfig, present: list[str], path: str) -> list[str]:
-    """Returns the columns that the conditions read. Raises InputError where the shard of documents lacks one."""
+    """Returns the columns that the conditions read. Raises InputError if the shard of documents lacks one."""
     found = set()
     for name, where in config.conditions:
         for column in where:
@@ -181,7 +181,7 @@ ONCE = ComponentShare("", 0, 0, 0, 1.0, 1, 0, 0)
 def shares(mixture: Mixture, histograms: Integers) -> list[ComponentShare]:
     """Returns the share of each component. `histograms` (components x BUCKETS): tokens of its training documents by bucket of `pick`.
 
-    Raises InputError where a component has no tokens.
+    Raises InputError if a component has no tokens.
     """
     total = sum(component.weight for component in mixture.components)
     found = []

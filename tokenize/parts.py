@@ -102,7 +102,7 @@ class DocumentOrder:
 
 
 def end_of_text_id(encoder: Encoder, token: str, path: str) -> int:
-    """Returns the id of the token that ends documents. Raises InputError where it is not a special token, as text could then hold it."""
+    """Returns the id of the token that ends documents. Raises InputError if it is not a special token, as text could then hold it."""
     special = encoder.vocabulary.special
     if token not in special:
         there = ", ".join(map(repr, sorted(special)[:8])) or "none"
@@ -118,7 +118,7 @@ def encode_part(
     """Returns the tokens of one shard of documents, and its table (schema PART), both in the global order. `end` follows each document that
     has text.
 
-    Reads `tables` one after the other and frees each text with its table. Raises InputError where a document lacks an id or text, or its
+    Reads `tables` one after the other and frees each text with its table. Raises InputError if a document lacks an id or text, or its
     text is not valid UTF-8; `path` names the shard.
     """
     encoded, described, begin, left = [], [], 0, ordering.training_characters

@@ -45,7 +45,7 @@ _PROBES, _PROBE_LENGTH = 400, 60
 def regex_of(pattern: str, digits: int | None = None) -> str:
     """Returns the regular expression of a pattern: that of a known name, else the given text itself.
 
-    `digits` is the longest run of digits (`\\p{N}`) in a piece, None for the pattern's own. Raises ValueError where `digits` is set for a
+    `digits` is the longest run of digits (`\\p{N}`) in a piece, None for the pattern's own. Raises ValueError if `digits` is set for a
     given expression, whose treatment of digits can't be changed from outside.
     """
     named = {str(name): regex for name, regex in PATTERNS.items()}

@@ -47,7 +47,7 @@ def buckets_of(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
 
 
 def columns_needed(config: GroupsConfig, present: Sequence[str], path: str) -> list[str]:
-    """Returns the columns that decide a document's sample group. Raises InputError where the shard lacks one."""
+    """Returns the columns that decide a document's sample group. Raises InputError if the shard lacks one."""
     if config.components is not None:
         return needed_columns(_match(config), list(present), path)
     if config.by is None:
@@ -98,7 +98,7 @@ def sizes_of(documents: pa.Table, config: GroupsConfig) -> pa.Table:
 
 
 def add_sizes(tables: Sequence[pa.Table]) -> pa.Table:
-    """Adds up tables of sizes and sorts the sum by group and bucket. Raises InputError where there are too many groups."""
+    """Adds up tables of sizes and sorts the sum by group and bucket. Raises InputError if there are too many groups."""
     added = _add_up(pa.concat_tables([SIZES.empty_table(), *tables])).sort_by([("group", "ascending"), ("bucket", "ascending")])
     many = len(pc.unique(added["group"]))
     if many > MOST_GROUPS:
@@ -128,7 +128,7 @@ class SampleGroup:
 
 
 def plan_sample(sizes: pa.Table, sample: SampleConfig) -> list[SampleGroup]:
-    """Returns each group with its cutoff. Raises InputError where a group with a weight has no document."""
+    """Returns each group with its cutoff. Raises InputError if a group with a weight has no document."""
     names = pc.unique(sizes["group"]).to_pylist()
     by_group = {name: sizes.filter(_is(sizes["group"], name)) for name in names}
     total = {name: int(pc.sum(table["utf8_bytes"]).as_py()) for name, table in by_group.items()}

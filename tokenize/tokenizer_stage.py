@@ -126,7 +126,7 @@ class Given:
 
 
 def read_given(file: str | None) -> Given | None:
-    """Returns the tokenizer of the file, None without a file. Raises InputError where the encoder can't use it."""
+    """Returns the tokenizer of the file, None without a file. Raises InputError if the encoder can't use it."""
     from corpusmill.tokenize.encode import Encoder
 
     if file is None:

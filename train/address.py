@@ -31,7 +31,7 @@ class BatchToken:
 def token_of_batch(folder: str, step: int, row: int, position: int) -> BatchToken:
     """Returns the token at `position` of the input in row `row` of step `step`'s whole batch (all from 0), in a run's pre-training.
 
-    Micro-batches are consecutive rows of the batch. Raises InputError where the run has no pre-training, or no such place.
+    Micro-batches are consecutive rows of the batch. Raises InputError if the run has no pre-training, or no such place.
     """
     section = plan_of_existing(folder).sections.get(STAGE)
     if not isinstance(section, PretrainConfig):

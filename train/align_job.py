@@ -164,7 +164,7 @@ Batches = Iterable[tuple[Sequence[int], int]]
 
 def measured(model: ParallelModel, sequences: Numbered, batches: Batches, dims: ParallelDims) -> Tensor:
     """Returns the model's log-probability of each of the `sequences`, summed over its targets: float32 `[sequences]`, on the CPU.
-    `batches` are those of this process's share; equal batches give equal bits. Raises CorpusmillError where a sum is not finite."""
+    `batches` are those of this process's share; equal batches give equal bits. Raises CorpusmillError if a sum is not finite."""
     sums = torch.zeros(len(sequences), dtype=torch.float64)
     first = dims.index("tensor") == dims.index("pipeline") == 0  # of the processes with this share, only the first measures
     for numbers, count in batches if first else ():
@@ -177,7 +177,7 @@ def measured(model: ParallelModel, sequences: Numbered, batches: Batches, dims: 
 
 
 def other_model(folder: str, encoder: ChatEncoder, context: int, device: torch.device) -> Llama:
-    """Loads a reference model from a given folder. Raises InputError where its vocabulary is not that of `encoder`, or its context is
+    """Loads a reference model from a given folder. Raises InputError if its vocabulary is not that of `encoder`, or its context is
     shorter than that of the aligned model."""
     model = load_model(folder, device)
     vocabulary = encoder.tokenizer.get_vocab()

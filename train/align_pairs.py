@@ -169,7 +169,7 @@ def _encode(pair: PreferencePair, completion: list[Message], encoder: ChatEncode
 
 
 def _behind(pieces: Sequence[TextPiece], text: str) -> list[TextPiece] | None:
-    """Returns the pieces after `text`; None where the pieces do not begin with it, or it ends inside a special token."""
+    """Returns the pieces after `text`; None if the pieces do not begin with it, or it ends inside a special token."""
     rest = []
     for piece in pieces:
         known = min(len(text), len(piece.text))
@@ -358,7 +358,7 @@ SOURCES_FILE = "pair_sources.json"
 
 
 def make_pairs(run: "StageRun", config: AlignConfig, start: tuning.StartModel, given: Sequence[FileRef]) -> Output:
-    """Makes all pairs, with a report row for each. Raises NothingKept where no pair is left to learn from."""
+    """Makes all pairs, with a report row for each. Raises NothingKept if no pair is left to learn from."""
     folder = start.storage
     encoder, context = load_chat(folder), read_architecture(Path(folder.root)).context
     require_learnable(encoder)

@@ -341,7 +341,7 @@ def score_text(metric: str, score: Mapping[str, float | None]) -> str:
 
 
 def chance(table: pa.Table) -> float | None:
-    """Returns the accuracy of guessing; None where items have a single choice."""
+    """Returns the accuracy of guessing; None if items have a single choice."""
     choices = pc.list_value_length(table["log_likelihoods"]).to_numpy()
     return float((1 / choices).mean()) if choices.max() > 1 else None
 

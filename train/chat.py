@@ -43,13 +43,13 @@ class Conversation:
         return self._answer([*self.turns, user_turn(text)])
 
     def again(self) -> Generator[str, None, None]:
-        """Yields another answer to the last message, which replaces the earlier one. Raises InputError where there is none."""
+        """Yields another answer to the last message, which replaces the earlier one. Raises InputError if there is none."""
         if not self.turns:
             raise InputError("there is no answer yet.")
         return self._answer(self.turns[:-1])
 
     def undo(self) -> None:
-        """Removes the last message and its answer. Raises InputError where there is none."""
+        """Removes the last message and its answer. Raises InputError if there is none."""
         if not self.turns:
             raise InputError("there is nothing to take back.")
         self.turns = self.turns[:-2]
@@ -59,7 +59,7 @@ class Conversation:
         self.turns, self.forgotten = [], 0
 
     def save(self, path: Path) -> None:
-        """Appends the conversation to a file, as a line of JSON that `sft.files` reads. Raises InputError where that is not possible."""
+        """Appends the conversation to a file, as a line of JSON that `sft.files` reads. Raises InputError if that is not possible."""
         if path.suffix != ".jsonl":
             raise InputError(f"{path}: conversations are saved as lines of JSON, so its name has to end in .jsonl.")
         if not self.turns:
@@ -117,7 +117,7 @@ class Conversation:
 
 
 def warning(folder: Path, name: str | None = None) -> str | None:
-    """Returns a sentence on why the model of a folder (called `name` there) may not suit a conversation; None where it suits."""
+    """Returns a sentence on why the model of a folder (called `name` there) may not suit a conversation; None if it suits."""
     name = name or str(folder)
     config = read_settings(folder, TOKENIZER_CONFIG_FILE)
     if config.get("eos_token") == END_OF_TEXT:
@@ -242,7 +242,7 @@ def _obey(conversation: Conversation, screen: Screen, line: str) -> None:
 
 
 def _set(conversation: Conversation, screen: Screen, rest: str) -> None:
-    """Changes one option, or shows all. Raises InputError where the option is not valid."""
+    """Changes one option, or shows all. Raises InputError if the option is not valid."""
     options = {"max_tokens": conversation.max_tokens, **asdict(conversation.sampling)}
     if not rest:
         screen.note("  ".join(f"{name} {value}" for name, value in options.items()))

@@ -89,7 +89,7 @@ def _is_empty(item: Any) -> bool:
 def read_into(folder: Path, tensors: Mapping[str, Tensor], everywhere: set[str] | None = None) -> None:
     """Fills tensors (or this rank's parts of DTensors) in place from the files in `folder`, whichever ranks wrote them.
 
-    Raises InputError where a tensor is missing or has another shape or type. With `everywhere`, the names that all ranks have together, the
+    Raises InputError if a tensor is missing or has another shape or type. With `everywhere`, the names that all ranks have together, the
     folder must have no other names either.
     """
     try:
@@ -168,7 +168,7 @@ class States:
     def save(self, step: int, tensors: Mapping[str, Tensor], record: dict[str, Any], score: float | None = None) -> None:
         """Saves the state after `step` steps. `record` is JSON; its floats are restored bit by bit. A lower `score` is better.
 
-        Raises CorpusmillError where that fails; earlier states stay intact.
+        Raises CorpusmillError if that fails; earlier states stay intact.
         """
         self.finish()
         if self.pieces is None:
@@ -196,11 +196,11 @@ class States:
         return self._first_whole(lambda: list(reversed(self.folder.saved())))
 
     def best(self) -> SavedState | None:
-        """Returns the whole state with the lowest score; None where no state has a score."""
+        """Returns the whole state with the lowest score; None if no state has a score."""
         return self._first_whole(lambda: sorted((s for s in self.folder.saved() if s.score is not None), key=_rank_of))
 
     def load(self, saved: SavedState, tensors: Mapping[str, Tensor]) -> None:
-        """Fills `tensors` in place. Restores this rank's random generators where the state has them. Raises InputError where the state has
+        """Fills `tensors` in place. Restores this rank's random generators where the state has them. Raises InputError if the state has
         other tensors or shapes."""
         self.finish()
         everywhere = set[str]().union(*self._together(lambda: set(tensors)))
@@ -350,7 +350,7 @@ def checkpoints(run: str, stage: str | None = None) -> list[TrainingState]:
 
 
 def export_state(run: str, step: int, output: Path, stage: str | None = None) -> TrainingState:
-    """Writes the model of a stage after `step` steps as a folder that opens in `transformers`. Raises InputError where no such state
+    """Writes the model of a stage after `step` steps as a folder that opens in `transformers`. Raises InputError if no such state
     exists.
 
     Without a `stage`, the first stage with that step; among several trainings, the one that was saved last.

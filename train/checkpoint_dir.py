@@ -51,7 +51,7 @@ class SavedState:
 
     @classmethod
     def read(cls, content: bytes, path: Path, store: Storage | None = None) -> "SavedState | None":
-        """Returns the state that a `state.json` describes; None where the file is not complete."""
+        """Returns the state that a `state.json` describes; None if the file is not complete."""
         try:
             state = json.loads(content)
             found = cls(path, **{key: state[key] for key in ("step", "record", "score", "parallel", "ranks")}, store=store)
@@ -86,13 +86,13 @@ class SavedState:
         return datetime.fromtimestamp(time or 0.0, UTC)
 
     def require(self, wanted: Mapping[str, Any]) -> None:
-        """Raises InputError where the record differs in these entries."""
+        """Raises InputError if the record differs in these entries."""
         for key, value in wanted.items():
             if difference := _difference(key, self.record.get(key), value):
                 raise InputError(f"{self.place}: holds the state of another configuration ({difference}); remove it to begin anew.")
 
     def damage(self, rank: int) -> str | None:
-        """Returns what is wrong with this rank's file, or None. Raises InputError where a store can't be reached."""
+        """Returns what is wrong with this rank's file, or None. Raises InputError if a store can't be reached."""
         name, described = FILE.format(rank, len(self.ranks)), self.ranks[rank]
         if self.store:
             with locked(self.path / name):
@@ -155,7 +155,7 @@ class StateFolder:
         return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
 
     def commit(self, step: int, state: dict[str, Any]) -> None:
-        """Is called by the first process when all files are written. Raises CorpusmillError where one is missing."""
+        """Is called by the first process when all files are written. Raises CorpusmillError if one is missing."""
         temporary = self._temporary(step)
         for number in range(len(state["ranks"])):
             if not (temporary / FILE.format(number, len(state["ranks"]))).is_file():
@@ -252,7 +252,7 @@ def _damage(path: Path, described: Mapping[str, Any], name: str) -> str | None:
 
 
 def _difference(name: str, saved: Any, wanted: Any) -> str | None:
-    """Returns the first value that differs, in words; None where all are equal."""
+    """Returns the first value that differs, in words; None if all are equal."""
     if isinstance(saved, dict) and isinstance(wanted, dict):
         found = (_difference(f"{name}.{key}", saved.get(key), wanted.get(key)) for key in sorted(saved.keys() | wanted.keys()))
         return next(filter(None, found), None)
@@ -294,7 +294,7 @@ class CheckpointDir:
 
     @cached_property
     def store(self) -> Storage | None:
-        """The training's folder on the store; None where the run lies on a disk."""
+        """The training's folder on the store; None if the run lies on a disk."""
         return Storage(self.work) if is_remote(self.work) else None
 
     @property

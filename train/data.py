@@ -188,7 +188,7 @@ class PackedPiece:
 
 
 class PackedLoader:
-    """Loads training batches of packed rows of `context` places. Raises InputError where the shards have no plan of that length."""
+    """Loads training batches of packed rows of `context` places. Raises InputError if the shards have no plan of that length."""
 
     def __init__(self, tokens: TokenShards, context: int, batch: int, seed: int, document_mask: bool):
         self.tokens, self.context, self.batch, self.seed, self.document_mask = tokens, context, batch, seed, document_mask
@@ -393,7 +393,7 @@ class TokenDataset(IterableDataset[Batch]):
         return {"samples": self.taken}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Takes over a saved state. Raises ValueError where the rest of its step can't be divided evenly among the processes."""
+        """Takes over a saved state. Raises ValueError if the rest of its step can't be divided evenly among the processes."""
         taken = int(state["samples"])
         if taken < 0 or taken % self.loader.batch % self.world:
             raise ValueError(f"{taken} samples: the rest of a step of {self.loader.batch} has no equal shares for {self.world} processes")

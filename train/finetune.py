@@ -120,7 +120,7 @@ def save_adapter(weights: Mapping[str, Tensor], config: LoraConfig, base: str, f
 
 
 def start_from(folder: str, dims: ParallelDims, config: "SftConfig | AlignConfig", title: str) -> Llama:
-    """Returns the model of a folder, whole on each process, with a new adapter if one is to be trained. Raises InputError where the
+    """Returns the model of a folder, whole on each process, with a new adapter if one is to be trained. Raises InputError if the
     processes can't evenly divide a step's rows or the model."""
     model = load_model(folder, dims.device)
     try:
@@ -195,7 +195,7 @@ def leave_model(
 
 
 def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:
-    """Returns the run's model merged with the adapter of a saved state; None where the state holds a whole model's weights. `work` is the
+    """Returns the run's model merged with the adapter of a saved state; None if the state holds a whole model's weights. `work` is the
     folder of its training."""
     if not work.exists(ADAPTED):
         return None

@@ -395,7 +395,7 @@ def generate_batch(
 
 
 def check_context(model: Llama, drafts: Sequence[Draft], max_tokens: int, overflow: Overflow) -> None:
-    """Raises InputError where `overflow` is `refuse` and a text may outgrow the context."""
+    """Raises InputError if `overflow` is `refuse` and a text may outgrow the context."""
     for number, draft in enumerate(drafts if overflow == "refuse" else (), 1):
         if len(draft.prompt) + max_tokens > model.arch.context:
             which = f"prompt {number} has" if len(drafts) > 1 else "the prompt has"
@@ -494,17 +494,17 @@ class TextGenerator:
 
     @cached_property
     def encoder(self) -> ChatEncoder:
-        """The tokenizer with its chat template. Raises InputError where the folder has no valid one."""
+        """The tokenizer with its chat template. Raises InputError if the folder has no valid one."""
         return load_chat(Storage(str(self.folder)))
 
     def ids(self, prompt: str, chat: bool = False) -> list[int]:
-        """Returns the ids of a text to continue, or (`chat`) of a message to answer. Raises InputError where it is not Unicode text."""
+        """Returns the ids of a text to continue, or (`chat`) of a message to answer. Raises InputError if it is not Unicode text."""
         if chat:
             return self.conversation([user_turn(prompt)])
         return [*self.begin, *self.tokenizer.encode(_unicode(prompt), add_special_tokens=False).ids]
 
     def conversation(self, messages: Sequence[Message]) -> list[int]:
-        """Returns the ids of a conversation up to the next answer. Raises InputError where it is not Unicode, or the template refuses
+        """Returns the ids of a conversation up to the next answer. Raises InputError if it is not Unicode, or the template refuses
         it."""
         for message in messages:
             _unicode(message["content"])
@@ -583,7 +583,7 @@ def _ids(tokenizer: Any, token: Any) -> tuple[int, ...]:
 
 
 def read_settings(folder: Path, name: str) -> dict[str, Any]:
-    """Returns a JSON object of a model folder, empty where the file is missing. Raises InputError where it is not a JSON object."""
+    """Returns a JSON object of a model folder, empty where the file is missing. Raises InputError if it is not a JSON object."""
     path = folder / name
     try:
         found = json.loads(path.read_bytes()) if path.is_file() else {}

@@ -133,7 +133,7 @@ def rank() -> int:
 
 def take_part(task: GroupJob, progress: Progress | None, threads: int = 0) -> dict[str, Any]:
     """Runs the job as one of `WORLD_SIZE` processes, in an existing process group, on `threads` threads (0: its share of the cores).
-    Raises InputError where this machine's code differs from the driver's."""
+    Raises InputError if this machine's code differs from the driver's."""
     job = load_object(task["job"])
     if "code" in task:
         check_here(Code.from_json(task["code"]))

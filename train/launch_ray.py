@@ -49,7 +49,7 @@ class WorkerResources:
 
 def find_resources(nodes: Sequence[Mapping[str, float]], world: int, device: str, cpus: int = 0) -> WorkerResources | None:
     """Returns the resources of each of `world` processes on nodes with these resources: a GPU for the device `cuda`, or for `auto` where
-    there are enough; `cpus` CPUs, or (0) the largest number with which all processes fit. None where they do not fit.
+    there are enough; `cpus` CPUs, or (0) the largest number with which all processes fit. None if they do not fit.
 
     A process runs on one node, so fits are counted node by node: a node with only a GPU and one with only CPUs have no room for a process
     that needs both.

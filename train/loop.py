@@ -145,7 +145,7 @@ class FitResult:
 
     @property
     def loss(self) -> float:
-        """The mean loss of the last steps; NaN where there was none."""
+        """The mean loss of the last steps; NaN if there was none."""
         return sum(self.losses) / len(self.losses) if self.losses else float("nan")
 
 

@@ -46,7 +46,7 @@ def save_model(model: Llama, folder: Path, tokenizer: Path | Mapping[str, bytes]
 
 
 def tokenizer_files(folder: Storage) -> dict[str, bytes]:
-    """Returns the tokenizer's files of a folder, by name. Raises CorpusmillError where `tokenizer.json` is missing."""
+    """Returns the tokenizer's files of a folder, by name. Raises CorpusmillError if `tokenizer.json` is missing."""
     found = {name: folder.read_bytes(name) for name in TOKENIZER_FILES if folder.exists(name)}
     if TOKENIZER_FILES[0] not in found:
         raise CorpusmillError(f"{folder.path(TOKENIZER_FILES[0])}: no such file, and a model is saved with its tokenizer.")
@@ -62,7 +62,7 @@ def model_tensors(model: Llama) -> dict[str, Tensor]:
 
 
 def read_architecture(folder: Path) -> Architecture:
-    """Returns the shape that a folder's `config.json` describes. Raises InputError where it is missing or not usable."""
+    """Returns the shape that a folder's `config.json` describes. Raises InputError if it is missing or not usable."""
     path = folder / "config.json"
     try:
         return from_hugging_face(json.loads(path.read_bytes()))
@@ -137,7 +137,7 @@ def _check_shapes(folder: Path, expected: dict[str, torch.Size], found: dict[str
 
 
 def _check_tokenizer(folder: Path, arch: Architecture) -> None:
-    """Raises InputError where a tokenizer beside the weights has ids that the embedding lacks."""
+    """Raises InputError if a tokenizer beside the weights has ids that the embedding lacks."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return

@@ -112,7 +112,7 @@ class LoraConfig(Config):
 
 
 def for_adapter(loop: Loop) -> Loop:
-    """Returns the loop with AdamW, which trains adapters. Raises ValueError where the recipe asks for Muon."""
+    """Returns the loop with AdamW, which trains adapters. Raises ValueError if the recipe asks for Muon."""
     optimizer = loop.optimizer
     if optimizer.kind == "muon" and "kind" in optimizer.model_fields_set:
         raise ValueError("lora.rank: adapters are trained by AdamW, and loop.optimizer.kind is muon")
@@ -157,7 +157,7 @@ class ParallelConfig(Config):
         return self.replicate * self.shard
 
     def require_even(self, rows: int, sizes: Mapping[str, int]) -> None:
-        """Raises ValueError where a step's rows, or one of the model's `sizes` (by name), can't be divided evenly."""
+        """Raises ValueError if a step's rows, or one of the model's `sizes` (by name), can't be divided evenly."""
         for name, size in sizes.items():
             if size % self.tensor:
                 raise ValueError(f"the model's {name} {size} can't be shared out by {self.tensor} tensor ranks evenly")

@@ -38,7 +38,7 @@ _RULES = b"corpusmill.rules"  # docs/design.md, Contracts
 class FilterScore:
     """A numeric column that the filter stage measured.
 
-    `threshold`: where bad text begins, by a rule that can fail, else by the classifier itself; None where the score only ranks.
+    `threshold`: where bad text begins, by a rule that can fail, else by the classifier itself; None if the score only ranks.
     `of_windows`: a text's score is that of its worst window, so longer texts score worse. `rules`: the rules on this score. `blind`: a
     sentence on why it can't tell this corpus's documents apart, or None.
     """
@@ -56,7 +56,7 @@ class FilterScore:
 
 
 def find_score(run: "StageRun", column: str) -> FilterScore:
-    """Returns a column's score. Raises InputError where the run has no such score, or no rule says which end of it is good."""
+    """Returns a column's score. Raises InputError if the run has no such score, or no rule says which end of it is good."""
     if "filter" not in run.recipe:
         raise InputError(f"{run.stage.name}: {column}: the recipe has no stage filter that would measure it.")
     schema = _report_schema(run)
@@ -106,7 +106,7 @@ def _report_schema(run: "StageRun") -> pa.Schema:
 def _threshold(run: "StageRun", column: str, high_is_good: bool, of_rule: float) -> float | None:
     """Returns where bad text begins: by the rule, if a score can fail it, else by the column's classifier.
 
-    A column is called NAME for the label NAME, and NAME_LABEL for other labels. None where the classifier only ranks, or none has the
+    A column is called NAME for the label NAME, and NAME_LABEL for other labels. None if the classifier only ranks, or none has the
     column.
     """
     able = of_rule if (of_rule > 0 if high_is_good else of_rule < 1) else None
@@ -154,7 +154,7 @@ class TextScorer:
             step.step.setup()
 
     def score(self, texts: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
-        """Returns float64 (texts,) for each column; NaN where a step can't score a text."""
+        """Returns float64 (texts,) for each column; NaN if a step can't score a text."""
         column = pa.array(texts, pa.large_string())
         documents = pa.table({"id": [str(number) for number in range(len(texts))], "text": column})
         found: dict[str, npt.NDArray[np.float64]] = {}
@@ -370,7 +370,7 @@ def _keys(sides: Sequence[ScoredTask], held_out: Callable[[str], bool]) -> list[
 
 
 def _nearest(shelf: list[tuple[int, int]], chosen: ScoredTask, rejected: Sequence[ScoredTask]) -> int | None:
-    """Removes from the shelf, and returns, the nearest in length of other documents' continuations; None where none is near enough."""
+    """Removes from the shelf, and returns, the nearest in length of other documents' continuations; None if none is near enough."""
     length = len(chosen.task.answer)
     middle = bisect.bisect_left(shelf, (length, -1))
     around = sorted(range(max(0, middle - 8), min(len(shelf), middle + 8)), key=lambda at: (abs(shelf[at][0] - length), at))

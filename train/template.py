@@ -148,7 +148,7 @@ def template_files(
 
 
 class ChatTemplate:
-    """A compiled template. Raises InputError where it does not compile.
+    """A compiled template. Raises InputError if it does not compile.
 
     `special` are tokens by the names that a template may use (`bos_token`, ...); `tokens` are all special tokens of the tokenizer. In a
     template without `{% generation %}`, an answer is the text from the generation prompt up to the last special token of the turn.
@@ -311,7 +311,7 @@ def _learned(pieces: Sequence[TextPiece], encoding: Any) -> npt.NDArray[np.bool_
 
 
 def load_chat(model: Storage) -> ChatEncoder:
-    """Returns the tokenizer and template of a model folder; ChatML where it has no template. Raises InputError where a file is broken."""
+    """Returns the tokenizer and template of a model folder; ChatML where it has no template. Raises InputError if a file is broken."""
     where = model.path("tokenizer.json")
     if not model.exists("tokenizer.json"):
         raise InputError(f"{where}: no such file; a model folder carries its tokenizer.")
@@ -329,7 +329,7 @@ def load_chat(model: Storage) -> ChatEncoder:
 
 
 def read_template(folder: Storage, name: str) -> str:
-    """Returns a template's text. Raises InputError where it can't be read."""
+    """Returns a template's text. Raises InputError if it can't be read."""
     try:
         return folder.read_bytes(name).decode()
     except UnicodeDecodeError as error:
@@ -345,7 +345,7 @@ def token_name(token: Any) -> str | None:
 
 
 def _default(template: Any) -> str | None:
-    """Returns the template of `tokenizer_config.json`; of several named ones the default. Raises TypeError where it is no text."""
+    """Returns the template of `tokenizer_config.json`; of several named ones the default. Raises TypeError if it is no text."""
     source = {item["name"]: item["template"] for item in template}.get("default") if isinstance(template, list) else template
     if source is not None and not isinstance(source, str):
         raise TypeError(f"chat_template is a {type(source).__name__}, expected text or a list of named texts")
@@ -396,7 +396,7 @@ def add_special_tokens(tokenizer_json: bytes, tokens: list[str]) -> bytes:
 
 
 def require_learnable(encoder: ChatEncoder) -> None:
-    """Raises InputError where a template would teach nothing, or the wrong text, or where the pad token ends answers."""
+    """Raises InputError if a template would teach nothing, or the wrong text, or if the pad token ends answers."""
     end = end_of_answers(encoder)
     if encoder.template.special.get("pad_token") == end:
         raise InputError(

@@ -84,7 +84,7 @@ def read_records(path: str) -> Iterator[tuple[str, UserRow]]:
 
 
 def read_lines(path: str) -> list[str]:
-    """Returns the lines of a text file, without `\\n` or `\\r\\n`. Raises InputError where the file can't be read."""
+    """Returns the lines of a text file, without `\\n` or `\\r\\n`. Raises InputError if the file can't be read."""
     try:
         return [line.removesuffix("\r") for line in _file_content(path).decode("utf-8-sig").removesuffix("\n").split("\n")]
     except UnicodeDecodeError as error:

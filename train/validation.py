@@ -158,7 +158,7 @@ class Validation:
 
     @staticmethod
     def open(folder: str | Path, tokenizer: bytes, sha256: str | Collection[str], context: int, document_mask: bool) -> "Validation | None":
-        """Opens the validation tokens; None where the run has none. `sha256`: of the tokenizers that may have made them. Raises InputError
+        """Opens the validation tokens; None if the run has none. `sha256`: of the tokenizers that may have made them. Raises InputError
         where the shards are damaged or made by another tokenizer."""
         if not Storage(str(folder)).exists(SHARDS_FILE):
             return None

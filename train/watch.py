@@ -212,7 +212,7 @@ SECTIONS = ("validation", "speed")
 def open_tracker(kind: str, folder: Path, begin: int, title: str) -> "TensorBoard | WeightsAndBiases":
     """Returns the tracker that writes below `folder`. It replaces values that an earlier process wrote from step `begin` on.
 
-    Raises InputError where its package is missing.
+    Raises InputError if its package is missing.
     """
     try:
         return TensorBoard(folder, begin, title) if kind == "tensorboard" else WeightsAndBiases(folder, begin, title)

@@ -312,7 +312,7 @@ def given_fields(names: FieldsConfig) -> Callable[[Item], Texts]:
 
 
 def reader(place: str, rows: Iterable[Item], names: FieldsConfig | None) -> Callable[[Item], Texts]:
-    """Returns the function that makes the texts of the rows of a table. Raises InputError where the format is unknown.
+    """Returns the function that makes the texts of the rows of a table. Raises InputError if the format is unknown.
 
     `place`: the name of the table for messages. `names`: the fields that the recipe gives, if any.
     """

@@ -36,7 +36,7 @@ Trees = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float64]]
 
 @cache
 def load_trees(path: Path = MODEL) -> Trees:
-    """Loads the trees of a model file. Raises CorpusmillError where it was made for other features."""
+    """Loads the trees of a model file. Raises CorpusmillError if it was made for other features."""
     model = json.loads(path.read_text())
     if model["features"] != list(NAMES):
         raise CorpusmillError(f"{path}: it was made for other features; make it anew with benchmarks/fit_extraction.py.")

@@ -16,7 +16,7 @@ def warm_up() -> None:
 def extract(html: str, url: str | None, config: ExtractionConfig) -> Extracted:
     """Returns the main text and the metadata of a page. Trafilatura has no way to keep more than the main content.
 
-    Raises TooDeep, and InputError where the library is not installed.
+    Raises TooDeep, and InputError if the library is not installed.
     """
     try:
         import trafilatura

@@ -82,7 +82,7 @@ class _String(ctypes.Structure):
 
 @cache
 def library() -> ctypes.CDLL:
-    """Loads lexbor. Raises CorpusmillError where the installed selectolax does not export its functions."""
+    """Loads lexbor. Raises CorpusmillError if the installed selectolax does not export its functions."""
     found = find_spec("selectolax.lexbor")
     try:
         lexbor = ctypes.CDLL(found.origin if found and found.origin else "selectolax.lexbor")
@@ -153,7 +153,7 @@ class Tree:
         return ctypes.string_at(string.data, string.length) if string.data else b""
 
     def text(self, element: int) -> str | None:
-        """Returns all text in an element, its white space unchanged; None where it has none."""
+        """Returns all text in an element, its white space unchanged; None if it has none."""
         return self._string(self.lexbor.lxb_dom_node_text_content, element)
 
     def attribute(self, element: int, name: bytes) -> str | None:

@@ -102,7 +102,7 @@ class UrlFilter:
     def setup(self, fingerprint: list[str] | None = None) -> None:
         """Opens the lists and the public suffixes.
 
-        Raises InputError where a list can't be read, or where the lists do not have the given `fingerprint`: another machine may have
+        Raises InputError if a list can't be read, or if the lists do not have the given `fingerprint`: another machine may have
         another version of datatrove, or other files with the same paths.
         """
         self.lists, self.allow = self._open()
@@ -197,7 +197,7 @@ class UrlFilter:
 
 
 def resolve_url_filter(options: Any) -> dict[str, Any] | None:
-    """Validates the recipe's `url_filter` and fills in its defaults; None where there is no filter."""
+    """Validates the recipe's `url_filter` and fills in its defaults; None if there is no filter."""
     return None if options is None else resolve_options(UrlFilterConfig, options)
 
 

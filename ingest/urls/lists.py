@@ -238,7 +238,7 @@ class ListFile:
 
 
 def shipped_sources() -> list[ListFile]:
-    """Returns the lists of the installed datatrove. Raises InputError where it does not have them."""
+    """Returns the lists of the installed datatrove. Raises InputError if it does not have them."""
     found = importlib.util.find_spec("datatrove")
     roots = list(found.submodule_search_locations or []) if found else []
     for folder in [Path(root) / ASSETS for root in roots]:
@@ -314,7 +314,7 @@ def open_lists(sources: list[ListFile], exact: bool) -> Lists:
     """Opens the lists of `sources`. Builds their file if it is not in the user's cache, which takes seconds for datatrove's lists.
 
     Domains and URLs are compared as they are written (`exact`), or by `same_host` and `same_address`. The name of the file is a hash of the
-    content of the sources, so other sources have another file. Raises InputError where a source can't be read.
+    content of the sources, so other sources have another file. Raises InputError if a source can't be read.
     """
     key = canonical_json([VERSION, sys.byteorder, exact, digest_of(sources)])
     path = cache_folder() / "urls" / f"{xxhash.xxh3_128_hexdigest(key)}.arrow"
@@ -359,7 +359,7 @@ def _hashed(entries: Iterable[str]) -> npt.NDArray[np.uint64]:
 
 
 def read_lists(path: Path) -> Lists:
-    """Maps a file that `open_lists` made. Raises InputError where it is damaged."""
+    """Maps a file that `open_lists` made. Raises InputError if it is damaged."""
     try:
         with pa.memory_map(str(path)) as file:
             batch = pa.ipc.open_file(file).get_batch(0)

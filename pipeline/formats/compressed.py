@@ -37,7 +37,7 @@ class FrameDecoder(Protocol):
         """Decompresses some of `data` into about `size` bytes at most. Raises Corrupt."""
 
     def copy(self) -> "FrameDecoder | None":
-        """Returns a copy of the decoder in its present state, or None where the library can't copy it."""
+        """Returns a copy of the decoder in its present state, or None if the library can't copy it."""
 
 
 class GzipDecoder:
@@ -148,7 +148,7 @@ def codec_of(file: IO[bytes], name: str) -> Codec:
 
 
 def _dictionary(file: IO[bytes]) -> bytes | None:
-    """Returns the content of a dictionary frame, which may be compressed itself; None where there is no valid one."""
+    """Returns the content of a dictionary frame, which may be compressed itself; None if there is no valid one."""
     head = file.read(8)
     if len(head) < 8 or not head.startswith(DICTIONARY_MAGIC):
         return None

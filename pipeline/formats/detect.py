@@ -66,7 +66,7 @@ class Ignored:
 
 
 def named_format(path: str) -> str | None:
-    """Returns the format that a file's name promises; None where it promises none."""
+    """Returns the format that a file's name promises; None if it promises none."""
     return next((name for name, pattern in NAMES.items() if pattern.search(path)), None)
 
 

@@ -127,7 +127,7 @@ def _json_rows(place: str, content: bytes) -> Rows:
 
 
 def _whole(text: str) -> Rows | None:
-    """Returns the rows of a text that is one JSON value; None where it is not, or where the value holds no list of objects."""
+    """Returns the rows of a text that is one JSON value; None if it is not, or if the value holds no list of objects."""
     if text.lstrip()[0] == "{" and text.strip().find("}\n{") >= 0:
         return None
     try:

@@ -12,7 +12,7 @@ BUFFER = 1 << 20
 
 
 def open_parquet(path: str, file: IO[bytes]) -> pq.ParquetFile:
-    """Opens a Parquet file. Raises InputError where its footer can't be read."""
+    """Opens a Parquet file. Raises InputError if its footer can't be read."""
     try:
         return pq.ParquetFile(file, buffer_size=BUFFER, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:

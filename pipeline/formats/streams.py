@@ -53,11 +53,11 @@ class Window:
 
     @property
     def end(self) -> int | None:
-        """The offset at which the stream ends; None where it is no `RangeFile`."""
+        """The offset at which the stream ends; None if it is no `RangeFile`."""
         return self.base + self.stream.end - self.stream.start if isinstance(self.stream, RangeFile) else None
 
     def ensure(self, size: int) -> bool:
-        """Reads until `size` bytes are buffered. Returns False where the stream ends before."""
+        """Reads until `size` bytes are buffered. Returns False if the stream ends before."""
         while len(self.buffer) - self.at < size and not self.ended:
             if self.at and not self.held:
                 del self.buffer[: self.at]
@@ -106,7 +106,7 @@ class Window:
                 self._move(1)
 
     def seek_pattern(self, pattern: bytes, stop: int | None = None) -> bool:
-        """Moves to the next place before `stop` where `pattern` begins. Returns False where there is none: then the position is `stop`
+        """Moves to the next place before `stop` where `pattern` begins. Returns False if there is none: then the position is `stop`
         or the end of the stream."""
         while True:
             place = self.buffer.find(pattern, self.at)

@@ -249,7 +249,7 @@ class Dispatch:
             self._call(actor.ready.remote(), actor, None, 0.0)
 
     def _take_idle(self) -> Any | None:
-        """Returns an idle actor with enough memory (it may have died meanwhile). None where there is none: then it ends one with less
+        """Returns an idle actor with enough memory (it may have died meanwhile). None if there is none: then it ends one with less
         memory, to make room."""
         if not self.idle:
             return None
@@ -385,7 +385,7 @@ class TaskActor:
             raise InputError(f"{self.job.run_root}: the node {platform.node()} has no {self.folder}, so give it paths that all nodes have.")
 
     def _check_code(self) -> None:
-        """Raises InputError where this node has other code, which may write other bytes. A job without `code` runs on the driver's
+        """Raises InputError if this node has other code, which may write other bytes. A job without `code` runs on the driver's
         machine, so there is nothing to compare."""
         if self.job.code is None:
             return

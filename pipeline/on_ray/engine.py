@@ -73,7 +73,7 @@ class RayEngine:
         return len(tasks) <= FEW_TASKS and sum(sizes) <= FEW_BYTES and sum(sizes) - max(sizes) <= FEW_OTHER_BYTES
 
     def known_workers(self) -> int | None:
-        """Returns the number of workers. None where it depends on a cluster's CPUs and no task has been sent there yet."""
+        """Returns the number of workers. None if it depends on a cluster's CPUs and no task has been sent there yet."""
         return self.workers if self._asked or self._started or _address() == LOCAL else None
 
     def close(self) -> None:

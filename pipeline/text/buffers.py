@@ -20,7 +20,7 @@ def text_buffers(column: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[np.uin
     """Returns `(data, offsets)` of a string column of n texts; without a copy where it is one `large_string` chunk.
 
     `data` is uint8, all bytes; `offsets` is int64 of length n + 1: text i is `data[offsets[i]:offsets[i + 1]]`.
-    Raises ValueError where a text is null.
+    Raises ValueError if a text is null.
     """
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)

@@ -109,7 +109,7 @@ class AppendedFile:
             self._bytes = 0
 
     def _created(self, content: bytes) -> bool:
-        """Writes the next object. Returns False where another process has written one of that name."""
+        """Writes the next object. Returns False if another process has written one of that name."""
         if self._attempt is None:
             self._attempt, self._objects = 1 + max((attempt for attempt, _, _ in objects(self.run, self.name)), default=0), 0
         folder, _, ending = self.name.partition(".")
@@ -143,7 +143,7 @@ def read_appended(run: Storage, name: str, last: int | None = None) -> bytes:
 
 
 def last_written(run: Storage, name: str, times: dict[str, float | None]) -> float | None:
-    """Returns when the file was last appended to (seconds since 1970); None where it is not known. `times`: the times of the files in a
+    """Returns when the file was last appended to (seconds since 1970); None if it is not known. `times`: the times of the files in a
     local run's folder."""
     if not run.remote:
         return times.get(name)

@@ -189,7 +189,7 @@ class Prometheus:
 class TextFile:
     """Writes the file for the node exporter's textfile collector. Each write replaces the whole file.
 
-    Raises InputError where the file can't be written at the beginning. Of later failures only the first is reported; the run goes on.
+    Raises InputError if the file can't be written at the beginning. Of later failures only the first is reported; the run goes on.
     """
 
     def __init__(self, prometheus: Prometheus, path: str, on_message: Callable[[str], None]):
@@ -209,7 +209,7 @@ class TextFile:
 
 
 def check_writable(path: str) -> None:
-    """Raises InputError where no file can be written at `path`. Called before the run, so that the user learns it at once."""
+    """Raises InputError if no file can be written at `path`. Called before the run, so that the user learns it at once."""
     folder = Path(path).parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(f"--metrics-file {path}: the folder {folder} is not there, or can't be written.")

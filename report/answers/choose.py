@@ -110,7 +110,7 @@ class TableRows:
         return self.connection.cursor().sql(sql, params=values or None)
 
     def column(self, name: str, numeric: bool = False) -> str:
-        """Returns a column in SQL. Raises InputError where the table lacks it, or where `numeric` is set and it holds no numbers."""
+        """Returns a column in SQL. Raises InputError if the table lacks it, or if `numeric` is set and it holds no numbers."""
         wanted = {
             column: kind for column, kind in self.columns.items() if not numeric or (kind.startswith(NUMERIC) and not kind.endswith("]"))
         }
@@ -166,7 +166,7 @@ def report_rows(run: Run, stage: str | None, rules: Iterable[str] = ()) -> tuple
 
 
 def table_rows(run: Run, table: str, name: str, needed: Iterable[str] = ()) -> TableRows:
-    """Returns the rows of one of a run's tables. Raises InputError where it can't be read or lacks one of the columns `needed`."""
+    """Returns the rows of one of a run's tables. Raises InputError if it can't be read or lacks one of the columns `needed`."""
 
     def scan() -> str:
         if table not in run.tables:

@@ -40,7 +40,7 @@ def clusters(
 ) -> None:
     """Shows clusters: the list `which` (largest, doubtful, random), a few of each list, or those of one document (URL or id).
 
-    Raises InputError where the run has no cluster tables or no such document.
+    Raises InputError if the run has no cluster tables or no such document.
     """
     reader = RunReader(folder)
     size = limit or (EACH if which is None else ONE)
@@ -166,7 +166,7 @@ def _marked(kind: str, text: str, console: Console) -> Text:
 
 
 def as_object(list_: str, cluster: Cluster) -> dict[str, Any]:
-    """Returns a cluster for JSON. `list` is largest, doubtful, random or asked; `diff` is null where the documents were not compared."""
+    """Returns a cluster for JSON. `list` is largest, doubtful, random or asked; `diff` is null if the documents were not compared."""
     removed = [
         {**_member(member), "similarity": member.similarity, "verified": member.verified, "diff": _diff(comparison)}
         for member, comparison in cluster.removed

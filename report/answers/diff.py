@@ -142,7 +142,7 @@ def _threshold(rule: ReportRule | None) -> dict[str, Any] | None:
 
 
 def diff(a: str, b: str, wanted: DiffOptions, form: str, console: Console) -> None:
-    """Prints how the runs in the folders `a` and `b` differ. `form` is `text` or `json`. Raises InputError where one is not a run."""
+    """Prints how the runs in the folders `a` and `b` differ. `form` is `text` or `json`. Raises InputError if one is not a run."""
     found = compare(a, b, wanted)
     if form == "json":
         print(as_json(found.as_json(), 2))
@@ -236,7 +236,7 @@ def describe(values: Floats, rows: int) -> Distribution:
 
 
 def distance(a: Floats, b: Floats) -> float | None:
-    """Returns the largest difference between the empirical distribution functions of two sorted samples; None where one is empty."""
+    """Returns the largest difference between the empirical distribution functions of two sorted samples; None if one is empty."""
     if not len(a) or not len(b):
         return None
     largest = 0.0

@@ -26,7 +26,7 @@ ORDER = ("ingest", "filter", "dedup", "tokens")
 
 @dataclass
 class Counts:
-    """Documents with their characters and tokens (None where a run has no tokens). Kept documents count the characters kept, documents that
+    """Documents with their characters and tokens (None if a run has no tokens). Kept documents count the characters kept, documents that
     neither run keeps those of the input."""
 
     documents: int = 0
@@ -84,7 +84,7 @@ class Pair:
 
 @contextmanager
 def open_pair(a: str, b: str, stage: str | None) -> Iterator[Pair]:
-    """Opens two runs, matched up to the last stage that both have, or within `stage`. Raises InputError where there is none."""
+    """Opens two runs, matched up to the last stage that both have, or within `stage`. Raises InputError if there is none."""
     runs = {"a": open_run(a), "b": open_run(b)}
     allow_store(runs["a"].connection, runs["b"].reader.storage)
     pair = Pair(runs, _chains(runs, stage), runs["a"].connection)

@@ -37,7 +37,7 @@ class Draw:
 
 @dataclass
 class Samples:
-    """Drawn documents. `rows`: report rows with the beginning of the text as `text` (None where no stage has it). `total`: documents to
+    """Drawn documents. `rows`: report rows with the beginning of the text as `text` (None if no stage has it). `total`: documents to
     draw from."""
 
     run: str
@@ -112,7 +112,7 @@ def _draw_near(run: Run, rows: TableRows, found: Samples) -> None:
 
 
 def _threshold_rule(found: Samples) -> ReportRule:
-    """Returns the rule whose threshold is meant. Raises InputError where there is none, or more than one."""
+    """Returns the rule whose threshold is meant. Raises InputError if there is none, or more than one."""
     numeric = [r for r in found.rules if r.comparison in COMPARED and isinstance(r.threshold, int | float)]
     if len(found.choice.rules) != 1:
         names = ", ".join(dict.fromkeys(rule.rule for rule in numeric)) or "none"

@@ -33,7 +33,7 @@ WIDEST = 13
 
 @dataclass(frozen=True)
 class Spread:
-    """Statistics of a column's values; all but the counts are None where there are no values. `deviation` leaves out infinite values."""
+    """Statistics of a column's values; all but the counts are None if there are no values. `deviation` leaves out infinite values."""
 
     count: int = 0
     missing: int = 0

@@ -156,7 +156,7 @@ class Story:
 def why(folder: str, document: str, console: Console, in_texts: bool = False, form: str = "text") -> None:
     """Explains one document, given by URL, id, the beginning of an id (four characters or more), or a passage of its text.
 
-    `in_texts`: search only for a passage. `form` is `text` or `json`. Raises InputError where the run has no such document, or where
+    `in_texts`: search only for a passage. `form` is `text` or `json`. Raises InputError if the run has no such document, or if
     several ids begin so.
     """
     with open_run(folder) as run:
@@ -224,7 +224,7 @@ def _as_json(passages: Passages | None) -> dict[str, Any] | None:
 
 
 def _story(run: Run, stages: list[str], id_: str) -> Story | None:
-    """Reads the document's rows in the reports of all stages; None where no report has one."""
+    """Reads the document's rows in the reports of all stages; None if no report has one."""
     explanations = [
         _explanation(run, stage, row) for stage in stages if f"{stage}_report" in run.tables for row in _rows(run, f"{stage}_report", id_)
     ]
@@ -429,7 +429,7 @@ def _print_values(explanation: Explanation, console: Console) -> None:
 
 
 def first_token(run: Run, row: dict[str, Any]) -> int | None:
-    """Returns the number of a document's first token in the first shard that has it; None where the index lacks it. `row`: a row of the
+    """Returns the number of a document's first token in the first shard that has it; None if the index lacks it. `row`: a row of the
     report."""
     index = f"tokens_{row.get('split')}"
     found = run.sql(f"SELECT first FROM {index} WHERE id = $id LIMIT 1", id=row["id"]).fetchall() if index in run.tables else []

@@ -43,7 +43,7 @@ class RecipeChange:
 
 
 def distance(rule: ReportRule, value: Any) -> float | None:
-    """Returns the absolute distance of a value from a threshold; None where one is not a number."""
+    """Returns the absolute distance of a value from a threshold; None if one is not a number."""
     threshold = rule.threshold
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (value, threshold))
     return abs(value - threshold) if numbers and rule.comparison in COMPARED and math.isfinite(value) else None
@@ -56,7 +56,7 @@ def margin(rule: ReportRule, value: Any, failed: bool) -> str:
 
 
 def change(run: Run, stage: str, row: dict[str, Any]) -> RecipeChange | None:
-    """Returns the change that keeps the document of a report row; None where it was kept."""
+    """Returns the change that keeps the document of a report row; None if it was kept."""
     if row.get("kept") is not False or not row.get("failed"):
         return None
     if stage == "filter":

@@ -43,7 +43,7 @@ class Contents:
 
 
 def read_contents(run: Run) -> Contents:
-    """Reads the contents of a run. Memory grows with the crawl files and hosts. Raises InputError where the run has no documents."""
+    """Reads the contents of a run. Memory grows with the crawl files and hosts. Raises InputError if the run has no documents."""
     reader = run.reader
     found = _last_stage(reader)
     schema = reader.schema(found, "data") if found else None

@@ -39,7 +39,7 @@ def write_card(
 ) -> list[str]:  # fmt: skip
     """Writes both files into `output` (the run folder by default) and returns their paths. `description`: a file of Markdown.
 
-    Raises InputError where `run` is not a run or has no documents, where another README.md or croissant.json would be overwritten, and
+    Raises InputError if `run` is not a run or has no documents, where another README.md or croissant.json would be overwritten, and
     where the documents are stale. With `although_stale` stale documents are written, and both files begin with a warning.
     """
     if licence is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence):

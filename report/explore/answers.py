@@ -55,7 +55,7 @@ Answer = dict[str, Any]
 
 
 def dropped_later(explorer: Explorer, table: StageTable, rows: Sequence[Answer]) -> list[Answer | None]:
-    """Returns for each row (`id`, `kept`) of a report the later stage that dropped it, with its rules; None where no later stage did.
+    """Returns for each row (`id`, `kept`) of a report the later stage that dropped it, with its rules; None if no later stage did.
 
     Only loaded stages are searched. `copy_of`: the document that dedup kept instead, or None.
     """

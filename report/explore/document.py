@@ -24,7 +24,7 @@ Answer = dict[str, Any]
 
 
 def document(explorer: Explorer, query: OneDocument) -> Answer:
-    """Returns the details of one document. Raises BadRequest where there is no such row."""
+    """Returns the details of one document. Raises BadRequest if there is no such row."""
     stage, _, digits = query.key.partition("/")
     loaded = explorer.stage(stage)
     if not digits.isascii() or not digits.isdigit() or int(digits) >= loaded.table.rows:
@@ -51,7 +51,7 @@ def document(explorer: Explorer, query: OneDocument) -> Answer:
 
 
 def _now(explorer: Explorer, query: OneDocument, stage: str, number: int, id_: str) -> bool | None:
-    """Whether the filter stage would keep the document under the requested thresholds. None where none are requested, or the document never
+    """Whether the filter stage would keep the document under the requested thresholds. None if none are requested, or the document never
     came into that stage."""
     if not query.set_ or "filter" not in explorer.loaded:
         return None
@@ -68,7 +68,7 @@ def _story(table: StageTable, number: int) -> Answer:
 
 
 def _elsewhere(explorer: Explorer, stage: str, id_: str) -> Answer | None:
-    """Returns the document's row in the report of another stage; None where it has none."""
+    """Returns the document's row in the report of another stage; None if it has none."""
     if stage in explorer.loaded:
         table = explorer.loaded[stage].table
         return next((_story(table, number) for number in table.rows_with("id", id_)[:1]), None)
@@ -126,7 +126,7 @@ def _members(explorer: Explorer, kept_id: str) -> list[Answer]:
 
 
 def _tokens(explorer: Explorer, id_: str, row: Answer | None) -> Answer | None:
-    """Returns the first tokens of the document; None where it has none, or they can't be read."""
+    """Returns the first tokens of the document; None if it has none, or they can't be read."""
     root = explorer.reader.storage
     if row is None or not row.get("shards") or row.get("split") not in split_folders(root):
         return None

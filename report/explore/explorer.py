@@ -27,7 +27,7 @@ class Stopped(Exception):
 
 
 class Explorer:
-    """The reports of a run in memory. Raises InputError where the folder is not a run, or no stage has a report."""
+    """The reports of a run in memory. Raises InputError if the folder is not a run, or no stage has a report."""
 
     def __init__(self, folder: str, stage: str | None = None):
         self.reader = RunReader(folder)
@@ -108,7 +108,7 @@ class Explorer:
         return rows * (sum(60 if pa.types.is_string(kind) else 8 for kind in kinds) + 200)
 
     def stage(self, name: str) -> Loaded:
-        """Returns a loaded stage. Raises BadRequest where the run lacks it, or it is not loaded yet."""
+        """Returns a loaded stage. Raises BadRequest if the run lacks it, or it is not loaded yet."""
         if name in self.loaded:
             return self.loaded[name]
         if name in self.left_out:

@@ -33,7 +33,7 @@ _DECIDED = "id IS NOT NULL AND kept IS NOT NULL AND failed IS NOT NULL"
 def load_stage(run: Run, connection: duckdb.DuckDBPyConnection, stage: str, advance: Callable[[int], None]) -> StageTable:
     """Loads the report of a stage. Damaged shards are left out (`run.warnings`).
 
-    `advance` gets the number of rows after each batch, and may raise to stop the loading. Raises InputError where no shard can be read.
+    `advance` gets the number of rows after each batch, and may raise to stop the loading. Raises InputError if no shard can be read.
     """
     reader, name = run.reader, f"{stage}_report"
     run.leave_out_unreadable(name)

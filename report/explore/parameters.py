@@ -84,7 +84,7 @@ Model = TypeVar("Model", bound=Asked)
 
 
 def read(model: type[Model], parameters: Iterable[tuple[str, str]]) -> Model:
-    """Reads the parameters of a request as `model`. Raises BadRequest where one is unknown, given twice, or has a bad value."""
+    """Reads the parameters of a request as `model`. Raises BadRequest if one is unknown, given twice, or has a bad value."""
     given: dict[str, Any] = {}
     for name, value in parameters:
         kind, dot, rest = name.partition(".")

@@ -54,7 +54,7 @@ def _rule(table: StageTable, name: str) -> int:
 
 
 def number_column(table: StageTable, name: str) -> Column:
-    """Returns a column of numbers. Raises BadRequest where there is none of this name."""
+    """Returns a column of numbers. Raises BadRequest if there is none of this name."""
     column = table.columns.get(name)
     if column is None or column.kind != NUMBER:
         raise BadRequest(f"The report of {table.name} has no column of numbers {shown(name)}.")
@@ -104,7 +104,7 @@ class Texts:
         return self.groups[group + 1][0] if group + 1 < len(self.groups) else self.count
 
     def read(self, group: int) -> pa.ChunkedArray | None:
-        """Reads the texts of a row group; None where it can't be read."""
+        """Reads the texts of a row group; None if it can't be read."""
         place = self.groups[group][1]
         for _, table in self.reader.groups(self.stage, "data", ["text"], only={(place.shard, place.group)}):
             return table["text"] if "text" in table.column_names else None

@@ -64,7 +64,7 @@ class LoopbackGuard:
             await send({"type": "websocket.close", "code": 1008})
 
     def refusal(self, scope: Any) -> tuple[int, str] | None:
-        """Returns why a request is refused (status, sentence); None where it is answered."""
+        """Returns why a request is refused (status, sentence); None if it is answered."""
         headers: dict[str, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
@@ -204,7 +204,7 @@ HOST = "127.0.0.1"
 def explore(folder: str, port: int = 0, stage: str | None = None, open_browser: bool = False) -> None:
     """Serves a run's explorer until it is interrupted. `port` 0 means any free port.
 
-    Raises InputError where the folder is not a run, no stage has a report, or the port is taken.
+    Raises InputError if the folder is not a run, no stage has a report, or the port is taken.
     """
     explorer = Explorer(folder, stage)
     listening = listen(port)
@@ -235,7 +235,7 @@ def _leave() -> None:
 
 
 def listen(port: int) -> socket.socket:
-    """Returns a listening socket on the loopback address. Raises InputError where the port is taken."""
+    """Returns a listening socket on the loopback address. Raises InputError if the port is taken."""
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -240,7 +240,7 @@ class StageTable:
             cursor.close()
 
     def array(self, column: str) -> Floats:
-        """Returns all values (rows) of a column of numbers, NaN where missing; in the column's own type where no value is missing."""
+        """Returns all values (rows) of a column of numbers, NaN if missing; in the column's own type where no value is missing."""
         return self._arrays.get(column, lambda: self._fetched(self.columns[column].sql))
 
     def _fetched(self, column: str) -> Floats:

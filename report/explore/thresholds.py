@@ -91,7 +91,7 @@ def fails(table: StageTable, rule: ReportRule, threshold: float) -> Bools:
 
 
 def _share_threshold(table: StageTable, rule: ReportRule, share: float, counting: Bools) -> float | None:
-    """Returns the threshold that keeps a share of the counted documents with a value; None where there are none."""
+    """Returns the threshold that keeps a share of the counted documents with a value; None if there are none."""
     values = table.array(rule.column)[counting].astype(np.float64)
     values = values[~np.isnan(values)]
     if not len(values):

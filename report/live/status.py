@@ -73,7 +73,7 @@ class ManifestTail:
         return list(self.tasks.values()) if self.plan is None else [self.tasks[task] for task in self.plan if task in self.tasks]
 
     def update(self) -> None:
-        """Reads the manifest again where it has changed. Raises OSError where the store can't be read."""
+        """Reads the manifest again where it has changed. Raises OSError if the store can't be read."""
         rows = self._changed_objects() if self.storage.remote else self._changed_lines()
         if rows is not None:
             self._forget()
@@ -96,7 +96,7 @@ class ManifestTail:
         return found
 
     def _changed_objects(self) -> list[tuple[int, bytes, float | None]] | None:
-        """Returns the rows of all objects in order; None where nothing has changed. An object's name has the number of its first row. For a
+        """Returns the rows of all objects in order; None if nothing has changed. An object's name has the number of its first row. For a
         time, an object may exist beside a larger one into which it was merged, so its rows occur twice."""
         stamps = self.storage.stamps(OBJECTS)
         names = object_names(list(stamps))
@@ -140,7 +140,7 @@ class ManifestTail:
         return self.rows[first:]
 
     def written(self, row: FinishedTask) -> float | None:
-        """Returns when a task of a local run wrote its last file, in seconds since 1970; None where the file is missing."""
+        """Returns when a task of a local run wrote its last file, in seconds since 1970; None if the file is missing."""
         if row.written is None and row.output is not None and row.output not in self._written:
             try:
                 self._written[row.output] = Path(self.storage.path(row.output)).stat().st_mtime
@@ -149,7 +149,7 @@ class ManifestTail:
         return row.written if row.output is None or row.written is not None else self._written[row.output]
 
     def last_written(self) -> float | None:
-        """Returns when the last row was written, in seconds since 1970; None where there is none, or the store does not tell."""
+        """Returns when the last row was written, in seconds since 1970; None if there is none, or the store does not tell."""
         if self.storage.remote:
             return max((row.written for row in self.rows if row.written is not None), default=None)
         return self.storage.times().get(MANIFEST)
@@ -192,7 +192,7 @@ SPEED, STEP = "logs/speed.jsonl", "logs/train.jsonl"
 
 
 def read_training(run: Storage, settings: dict[str, Any], phase: dict[str, Any], now: float) -> dict[str, Any] | None:
-    """Returns steps done of all, loss, tokens/s and time left; None where no training runs, or it has taken no step yet."""
+    """Returns steps done of all, loss, tokens/s and time left; None if no training runs, or it has taken no step yet."""
     storage = run.child(phase["stage"])
     if phase["stage"] not in TRAINED or storage.remote:
         return None
@@ -311,12 +311,12 @@ ENDED, BAD = ("complete", "stale", "stopped", "failed", "abandoned"), ("stale", 
 
 
 def read_status(folder: str) -> dict[str, Any]:
-    """Returns the status of a run for JSON (docs/looking.md). Raises InputError where `folder` is not a run."""
+    """Returns the status of a run for JSON (docs/looking.md). Raises InputError if `folder` is not a run."""
     return Status(folder).read()
 
 
 def unfinished(folder: str) -> dict[str, Any] | None:
-    """Returns the status of a run that has not finished; None where all its stages are complete, stale or not."""
+    """Returns the status of a run that has not finished; None if all its stages are complete, stale or not."""
     found = read_status(folder)
     return None if found["state"] in ("complete", "stale") and all(stage["status"] == "complete" for stage in found["stages"]) else found
 
@@ -387,7 +387,7 @@ class Status:
         return {"sentence": stale.sentence, "stages": stale.because, "mend": stale.mend} if stale else None
 
     def _progress(self) -> dict[str, Any] | None:
-        """Returns the content of `progress.json`; None where it is missing or not valid."""
+        """Returns the content of `progress.json`; None if it is missing or not valid."""
         try:
             progress = json.loads(self.storage.read_bytes(PROGRESS))
             whole: dict[str, Any] = {key: progress[key] for key in RUN_FIELDS}
@@ -444,7 +444,7 @@ class Status:
         return found
 
     def _last_sign(self, stage: str | None, now: float) -> float | None:
-        """Returns the seconds since the last sign of the run in its files; None where a store does not tell."""
+        """Returns the seconds since the last sign of the run in its files; None if a store does not tell."""
         times = self.storage.times()
         signs = [times.get(PROGRESS), *(last_written(self.storage, name, times) for name in (METRICS, ERRORS))]
         for name in [stage] if stage else list(self.tails):

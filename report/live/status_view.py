@@ -30,7 +30,7 @@ def show_status(
     folder: str, console: Console, *, watch: bool = False, as_json: bool = False, wait: Callable[[float], None] = time.sleep
 ) -> int:
     """Prints the status, with `watch` repeatedly until the run has ended. As JSON each status is one line. Returns the exit code: 1 where
-    the run failed, is stale, or was abandoned. Raises InputError where `folder` is not a run."""
+    the run failed, is stale, or was abandoned. Raises InputError if `folder` is not a run."""
     status = Status(folder)
     found = status.read()
     if as_json or not console.is_terminal:

@@ -116,12 +116,12 @@ class Page:
         return [(h, f"card-{decisions.stage}-{place}-{slug(h.column)[:40]}") for place, h in enumerate(drawn)]
 
     def card(self, decisions: Decisions, name: str) -> str | None:
-        """Returns the id of the card with the values of a rule's column; None where there is none."""
+        """Returns the id of the card with the values of a rule's column; None if there is none."""
         rule = decisions.rule(name)
         return next((card for h, card in self.cards(decisions) if rule is not None and h.column == rule.column), None)
 
     def other_thresholds(self, decisions: Decisions, name: str) -> str | None:
-        """Returns the id of the table with a rule's other thresholds; None where there is none."""
+        """Returns the id of the table with a rule's other thresholds; None if there is none."""
         rule, card = decisions.rule(name), self.card(decisions, name)
         rules = [each for each in decisions.thresholds if rule is not None and each.column == rule.column]
         names = [found.rule.rule for found in self.changes(rules, decisions)]
@@ -176,7 +176,7 @@ class Page:
         return next((each for each in self.summary.page.near.get("filter", []) if each.rule is rule), None)
 
     def scores(self, decisions: Decisions, column: str, threshold: float) -> dict[str, Any] | None:
-        """Returns the chart of a classifier's scores; None where there are none. `threshold`: its threshold, drawn where no rule has
+        """Returns the chart of a classifier's scores; None if there are none. `threshold`: its threshold, drawn where no rule has
         another one."""
         histogram = self.summary.page.histograms.get(decisions.stage, {}).get(column)
         if histogram is None or not histogram.values:
@@ -240,7 +240,7 @@ def render_body(summary: Summary) -> tuple[str, Page]:
 
 
 def write_report(folder: str) -> str:
-    """Writes RUN/report.html atomically and returns its path. Raises InputError where `folder` is not a run."""
+    """Writes RUN/report.html atomically and returns its path. Raises InputError if `folder` is not a run."""
     summary = read_summary(folder)
     page = render(summary)
     summary.reader.storage.write_bytes(REPORT_FILE, page.encode("utf-8", "replace"))

@@ -16,7 +16,7 @@ MOST = 50
 
 @dataclass(frozen=True)
 class PairSource:
-    """The preference pairs made from one score. `good` and `bad`: its two thresholds; None where the best part is not above the worst."""
+    """The preference pairs made from one score. `good` and `bad`: its two thresholds; None if the best part is not above the worst."""
 
     column: str
     unit: str
@@ -67,7 +67,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Answer:
-    """A prompt with the answers before and after alignment. Each answer has its `text` and its scores by column, None where there is
+    """A prompt with the answers before and after alignment. Each answer has its `text` and its scores by column, None if there is
     none."""
 
     document: str
@@ -98,7 +98,7 @@ class Alignment:
 
 
 def read_alignment(run: Run) -> Alignment | None:
-    """Reads what the run has of alignment; None where it has nothing. A file that can't be read becomes a warning."""
+    """Reads what the run has of alignment; None if it has nothing. A file that can't be read becomes a warning."""
     sources, judged = _read(run.reader, SOURCES, dict[str, PairSource], {}), read_judged(run.reader)
     queries = {"sources": json_query("Pairs from scores", SOURCES), "judged": json_query("Answers before and after", JUDGED)}
     dropped, notes = {}, []

@@ -39,7 +39,7 @@ class Query:
 
 
 def ask(run: Run, name: str, title: str, sql: str) -> Query:
-    """Runs a query; its SQL may be indented. Raises ValueError where `name` can't be part of an id on the page."""
+    """Runs a query; its SQL may be indented. Raises ValueError if `name` can't be part of an id on the page."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r}: a query's name is of lower-case letters, digits and dashes")
     text = dedent(sql).strip()

@@ -61,7 +61,7 @@ def doubts(found: Mapping[str, Any]) -> list[str]:
 
 
 def checked(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns `found`. Raises KeyError, TypeError, ValueError or AttributeError where it is not a result of `evaluate`."""
+    """Returns `found`. Raises KeyError, TypeError, ValueError or AttributeError if it is not a result of `evaluate`."""
     for part in (found, *found["by_source"].values(), *found["by_length"].values()):
         measured = [part[name] for name in ("roc_auc", "average_precision", "brier", "calibration_error", "calibration_error_equal_width")]
         for row in (part["at_threshold"], *(found["thresholds"] if part is found else ())):
@@ -108,7 +108,7 @@ class Answers:
 @dataclass(frozen=True)
 class Label:
     """A label: one yes/no question. `test` and `unseen`: the results of `evaluate` on the test part and on sources left out of the
-    training; None where not measured. `columns`: the columns of the filter stage's report that may hold its scores."""
+    training; None if not measured. `columns`: the columns of the filter stage's report that may hold its scores."""
 
     name: str
     threshold: float
@@ -166,7 +166,7 @@ def read_classifiers(run: Run, decisions: Decisions | None) -> list[UsedClassifi
 
 
 def _answers(run: Run, label: Label) -> Answers | None:
-    """Counts a label's answers on the run's documents; None where the report has no scores of it."""
+    """Counts a label's answers on the run's documents; None if the report has no scores of it."""
     kinds = columns(run, "filter_report")
     name = next((name for name in label.columns if name in kinds), None)
     if name is None:
@@ -184,7 +184,7 @@ def _answers(run: Run, label: Label) -> Answers | None:
 
 
 def classifier(name: str, described: Mapping[str, Any], decisions: Decisions | None) -> UsedClassifier:
-    """Reads a classifier's description. Raises KeyError, TypeError, ValueError or AttributeError where it is not valid."""
+    """Reads a classifier's description. Raises KeyError, TypeError, ValueError or AttributeError if it is not valid."""
     card, heads, window = described["card"] or {}, described["heads"], described["window"]
     data = card.get("data") or {}
     labels = tuple(_label(name, head, (card.get("labels") or {}).get(head["label"]) or {}) for head in heads)

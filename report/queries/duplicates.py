@@ -77,7 +77,7 @@ def has_clusters(run: Run) -> bool:
 
 
 def read_clusters(run: Run) -> Clusters | None:
-    """Counts clusters and copies; None where the stage has written no cluster table."""
+    """Counts clusters and copies; None if the stage has written no cluster table."""
     if not has_clusters(run):
         return None
     totals = ask(run, "clusters", "Clusters and copies", f"""
@@ -153,7 +153,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster. `kept` is None where the earlier run `kept_in` keeps the document. `removed`: some of the `copies`, each with its
+    """A cluster. `kept` is None if the earlier run `kept_in` keeps the document. `removed`: some of the `copies`, each with its
     comparison with the kept document, if it was compared."""
 
     kept_id: str
@@ -313,7 +313,7 @@ class FullClusters:
 
 
 def read_full_clusters(run: Run) -> FullClusters | None:
-    """Reads the full clusters; None where there are none."""
+    """Reads the full clusters; None if there are none."""
     if "full_cluster" not in columns(run, "dedup_report"):
         return None
     settings = run.reader.settings("dedup").get("max_cluster")
@@ -377,7 +377,7 @@ class Earlier:
 
 
 def read_earlier(run: Run, examples: bool = True) -> Earlier | None:
-    """Reads the relation to earlier runs; None where the run has no index. Memory grows with the number of earlier
+    """Reads the relation to earlier runs; None if the run has no index. Memory grows with the number of earlier
     runs."""
     if not {"entry", "id", "kept", "kept_id", "kept_in"} <= columns(run, CHANGES).keys():
         return None
@@ -422,7 +422,7 @@ class Duplicates:
 
 
 def read_duplicates(run: Run, texts: bool = True) -> Duplicates | None:
-    """Reads the dedup stage's cluster tables; None where it has none. `texts`: also read example clusters with word diffs."""
+    """Reads the dedup stage's cluster tables; None if it has none. `texts`: also read example clusters with word diffs."""
     clusters = read_clusters(run)
     if clusters is None:
         return None

@@ -72,7 +72,7 @@ WHERE kept""")
 
 
 def read_top_lines(run: Run) -> TopLines | None:
-    """Reads the stage's list of the lines that it cut most often; None where it has none."""
+    """Reads the stage's list of the lines that it cut most often; None if it has none."""
     if not columns(run, TOP_LINES).keys() >= NEEDED:
         return None
     query = ask(run, "top-lines", "What was cut most often", f"FROM {TOP_LINES} LIMIT {TOP_SHOWN}")
@@ -150,7 +150,7 @@ def contamination_action(reader: RunReader) -> str:
 
 
 def read_contamination(run: Run, examples: bool = True) -> Contamination | None:
-    """Reads the contamination; None where the stage did not search for it. Memory grows with the number of sets."""
+    """Reads the contamination; None if the stage did not search for it. Memory grows with the number of sets."""
     kinds = columns(run, "dedup_report") if has_report(run, "dedup") else {}
     if SET not in kinds:
         return None

@@ -44,7 +44,7 @@ class Origin:
 
 
 def biggest_loss(documents: Sequence[int]) -> int | None:
-    """Returns the number (from 1) of the stage that removes most; None where nothing is lost."""
+    """Returns the number (from 1) of the stage that removes most; None if nothing is lost."""
     losses = [a - b for a, b in pairwise(documents)]
     return 1 + losses.index(max(losses)) if losses and max(losses) > 0 else None
 

@@ -16,7 +16,7 @@ STEPS, COMBINATIONS, PAIRED = 14, 20, 14
 
 @dataclass(frozen=True)
 class FunnelRow:
-    """A stage of the funnel. Counts are None where the stage has none. `estimate`: tokens, estimated from characters."""
+    """A stage of the funnel. Counts are None if the stage has none. `estimate`: tokens, estimated from characters."""
 
     stage: str
     status: str
@@ -39,7 +39,7 @@ class FunnelRow:
 
 @dataclass(frozen=True)
 class Funnel:
-    """The stages from records to tokens. `characters_a_token` is measured on the documents that became tokens; None where there are
+    """The stages from records to tokens. `characters_a_token` is measured on the documents that became tokens; None if there are
     none."""
 
     rows: list[FunnelRow]
@@ -48,7 +48,7 @@ class Funnel:
 
 
 def read_funnel(run: Run, stages: Sequence[str] = (*DATA_STAGES, "tokens")) -> Funnel | None:
-    """Reads the funnel from the reports of the data stages and from `shards.json`; None where the run has neither."""
+    """Reads the funnel from the reports of the data stages and from `shards.json`; None if the run has neither."""
     parts: list[str] = []
     before = None
     for stage in stages:
@@ -137,7 +137,7 @@ class Decisions:
         return sorted((r for r in self.rules.values() if r.fired), key=lambda r: (-r.fired, r.name))
 
     def rule(self, name: str) -> ReportRule | None:
-        """Returns a rule by its name; None where the stage has none of this name."""
+        """Returns a rule by its name; None if the stage has none of this name."""
         return next((rule for rule in self.thresholds if rule.rule == name), None)
 
     def moves(self, name: str) -> list[str]:
@@ -156,7 +156,7 @@ def shares_moved(rules: Sequence[ReportRule], moved: Sequence[str]) -> list[Repo
 
 
 def read_decisions(run: Run, stage: str, funnel: Funnel | None = None) -> Decisions | None:
-    """Reads the decisions of a stage; None where it has no usable report. `funnel`: the funnel, where it has been read already."""
+    """Reads the decisions of a stage; None if it has no usable report. `funnel`: the funnel, where it has been read already."""
     funnel = funnel or read_funnel(run, [stage])
     totals = next((row for row in funnel.rows if row.stage == stage), None) if funnel else None
     if funnel is None or totals is None or not has_report(run, stage):
@@ -240,7 +240,7 @@ class NoPages:
 
 
 def read_no_pages(run: Run, funnel: Funnel, decisions: Mapping[str, Decisions]) -> NoPages | None:
-    """Counts records without a page; None where the stage ingest did not run or all records hold a page."""
+    """Counts records without a page; None if the stage ingest did not run or all records hold a page."""
     if "ingest" not in decisions or not getattr(decisions["ingest"].rules.get(NO_PAGE), "fired", 0):
         return None
     query = ask(run, "pages", "Records without a page", f"""
@@ -268,7 +268,7 @@ class Overlap:
 
 
 def read_overlap(run: Run, d: Decisions) -> Overlap | None:
-    """Reads which rules fire together; None where no document failed more than one rule."""
+    """Reads which rules fire together; None if no document failed more than one rule."""
     if all(rule.alone == rule.fired for rule in d.by_removal()):
         return None
     query = ask(run, f"{d.stage}-combinations", f"Combinations of rules of {d.stage}", f"""

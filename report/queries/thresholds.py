@@ -175,7 +175,7 @@ def recipe_line(rule: str, threshold: float | None) -> str:
 
 @dataclass(frozen=True)
 class NearDocument:
-    """A document near a threshold. `value`: its value in the rule's column. `others`: the other rules that it failed. `text` is None where
+    """A document near a threshold. `value`: its value in the rule's column. `others`: the other rules that it failed. `text` is None if
     the run does not hold it."""
 
     side: str  # dropped or kept
@@ -267,7 +267,7 @@ class Examples:
 
 
 def read_examples(run: Run, d: Decisions, rule: RuleCount, language: str | None) -> Examples | None:
-    """Reads pages that a rule dropped, those nearest to its threshold, first those in a language that the reader likely knows; None where
+    """Reads pages that a rule dropped, those nearest to its threshold, first those in a language that the reader likely knows; None if
     the run holds no text of them."""
     kinds, comparison, name = columns(run, f"{d.stage}_report"), d.rule(rule.name), literal(rule.name)
     where = f"failed = [{name}]" if rule.alone else f"list_contains(failed, {name})"
@@ -286,8 +286,8 @@ def read_examples(run: Run, d: Decisions, rule: RuleCount, language: str | None)
 @dataclass(frozen=True)
 class Headline:
     """The report's first advice. `most`: the rule that failed most documents of the stage. `deciding`: the threshold that alone removed
-    most documents. `line`: a change of the recipe that keeps `more` documents; None where none can be proposed. `off` and `off_line`: the
-    same for the rule switched off; `off` is None where `line` does that already."""
+    most documents. `line`: a change of the recipe that keeps `more` documents; None if none can be proposed. `off` and `off_line`: the
+    same for the rule switched off; `off` is None if `line` does that already."""
 
     decisions: Decisions
     most: RuleCount
@@ -315,7 +315,7 @@ def headline(decisions: dict[str, Decisions], changes: dict[str, Changes] | None
 
 def _loosened(d: Decisions, rule: RuleCount, changes: dict[str, Changes]) -> tuple[str | None, int]:
     """Returns the recipe's line that brings back about half of the documents that only this rule removes (or switches the rule off), and
-    their number. None where the line would change or end a share, since one pass can't count the effect."""
+    their number. None if the line would change or end a share, since one pass can't count the effect."""
     known = d.rule(rule.name)
     if known is None or known.share or d.moves(rule.name):
         return None, 0

@@ -77,7 +77,7 @@ NAME = 40
 
 @dataclass(frozen=True)
 class Figures:
-    """The size of some text, and a tokenizer's figures on it (None where unknown)."""
+    """The size of some text, and a tokenizer's figures on it (None if unknown)."""
 
     documents: int
     utf8_bytes: int
@@ -129,7 +129,7 @@ class Judgement:
 
 
 def judgement(quality: dict[str, Any]) -> Judgement:
-    """Reads the content of `quality.json`. Raises KeyError, TypeError or AttributeError where its form is not the one that the stage
+    """Reads the content of `quality.json`. Raises KeyError, TypeError or AttributeError if its form is not the one that the stage
     writes."""
     tokenizers = [
         Tokenizer(short_name(name), Figures.of(found), *({n: Figures.of(v) for n, v in found[by].items()} for by in ("languages", "hosts")))
@@ -150,7 +150,7 @@ def judgement(quality: dict[str, Any]) -> Judgement:
 
 
 def read_judgement(reader: RunReader) -> Judgement | None:
-    """Reads `quality.json`; None where the run has none, or (with a warning) where it can't be read."""
+    """Reads `quality.json`; None if the run has none, or (with a warning) where it can't be read."""
     quality = reader.json(QUALITY, dict)
     if quality is None:
         return None

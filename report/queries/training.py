@@ -49,7 +49,7 @@ class Look:
 
 @dataclass
 class Speed:
-    """The speed of a training: medians over the steps, and the peak memory; None where unknown."""
+    """The speed of a training: medians over the steps, and the peak memory; None if unknown."""
 
     tokens_per_second: float | None
     flops_per_second: float | None
@@ -154,7 +154,7 @@ def _look(line: dict[str, Any]) -> Look:
 
 
 def as_number(value: Any) -> float | None:
-    """Returns a logged value as a float (logs write NaN and infinity as text); None where it is not a number."""
+    """Returns a logged value as a float (logs write NaN and infinity as text); None if it is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -207,7 +207,7 @@ def _by_stage(models: dict[str, Any] | None) -> dict[str, Any]:
 
 @dataclass
 class Scores:
-    """Evaluation scores. `rows`: (score, one value for each model, None where it has none)."""
+    """Evaluation scores. `rows`: (score, one value for each model, None if it has none)."""
 
     models: list[str]
     rows: list[tuple[str, list[Any]]]

@@ -145,7 +145,7 @@ def _plans(run: Run, d: Decisions, names: Sequence[str], kinds: dict[str, str]) 
 
 def sample(run: Run, d: Decisions, values: Sequence[str]) -> list[Floats]:
     """Returns a sample of each of `values` (SQL): numbers (n) of about `SAMPLE_ROWS` rows spread over a report that `Run.hold` has read;
-    NaN where missing."""
+    NaN if missing."""
     if not values:
         return []
     named = ", ".join(f"coalesce({value}, 'nan'::DOUBLE) AS v{place}" for place, value in enumerate(values))
@@ -236,7 +236,7 @@ ORDER BY place, step""")  # fmt: skip
 @dataclass(frozen=True)
 class PersonalKind:
     """Counts for one kind of personal data: finds, and documents with at least one, among all documents and among those kept. `placeholder`
-    replaces it in the text; None where it stays. `known`: whether the recipe names this kind."""
+    replaces it in the text; None if it stays. `known`: whether the recipe names this kind."""
 
     column: str
     placeholder: str | None
@@ -265,7 +265,7 @@ class PersonalData:
 
 
 def read_personal_data(run: Run) -> PersonalData | None:
-    """Reads the kinds of personal data that the filter stage searched for; None where it searched for none or has no documents."""
+    """Reads the kinds of personal data that the filter stage searched for; None if it searched for none or has no documents."""
     kinds = columns(run, "filter_report") if has_report(run, "filter") else {}
     names = [name for name, kind in kinds.items() if name.startswith(PII) and kind.endswith("INT")]
     names += [name for name, kind in kinds.items() if name.startswith(PII) and kind.endswith("INTEGER")]

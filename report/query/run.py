@@ -94,7 +94,7 @@ class Run:
     can be trusted. `only_run`: queries can read nothing but the run. `memory`: bytes for queries, by default half of the free memory.
 
     Without `verify`, only manifests and some footers of shards are read before rows are asked for (all footers of a table whose columns
-    differ). Where a footer is damaged, the table's shards are also compared with the manifest. Raises InputError where `folder` is not a
+    differ). Where a footer is damaged, the table's shards are also compared with the manifest. Raises InputError if `folder` is not a
     run.
     """
 
@@ -239,7 +239,7 @@ class Run:
         """Leaves out the damaged shards of the tables that a query names. Where none is damaged, reads the tables with columns that may
         differ.
 
-        Returns False where neither helps.
+        Returns False if neither helps.
         """
         tables = [self.tables[name] for name in self._named(query, self.tables)]
         changed = [whole for table in tables if (whole := without_damaged(self.reader, table)) != table]
@@ -257,6 +257,6 @@ class Run:
 def open_run(path: str, verify: bool = False) -> Run:
     """Opens a run folder, local or on a store (`s3://`). `verify`: compares all tables with the sha256 that the stages recorded.
 
-    Raises InputError where it is not a run.
+    Raises InputError if it is not a run.
     """
     return Run(str(path), verify)

@@ -18,7 +18,7 @@ from corpusmill.tokenize.tokenizer_config import JudgeConfig
 def compare(folder: str, others: Sequence[str]) -> dict[str, Any]:
     """Returns the content of `quality.json` for these tokenizers in place of the ones that the run compared. Writes nothing.
 
-    Raises InputError where the run has judged no tokenizer, or one of `others` can't be loaded.
+    Raises InputError if the run has judged no tokenizer, or one of `others` can't be loaded.
     """
     reader = RunReader(folder)
     quality = reader.json(QUALITY, dict)

@@ -93,7 +93,7 @@ class Findings:
 
 
 def find(folder: str, text: str, ignore_case: bool = False, limit: int = 20) -> Findings:
-    """Searches for `text` in the documents that a run has encoded. Raises InputError where it has no token shards."""
+    """Searches for `text` in the documents that a run has encoded. Raises InputError if it has no token shards."""
     if not text:
         raise InputError("tokens find: the text to look for is empty.")
     try:
@@ -130,7 +130,7 @@ def _index_groups(sets: list[TokenShards], columns: list[str]) -> Iterator[tuple
 
 
 def _search(run: Storage, file: File, text: str, ignore_case: bool, limit: int, findings: Findings) -> Bools | None:
-    """Returns which rows of a file of documents hold the text; None where the file can't be read."""
+    """Returns which rows of a file of documents hold the text; None if the file can't be read."""
     home, path = file
     options = {"ignore_case": ignore_case}
     masks, before = [], (findings.documents, findings.occurrences, len(findings.found))

@@ -10,7 +10,7 @@ TOKENIZER = "tokenizer/tokenizer.json"
 
 
 def open_split(root: Storage, split: str) -> TokenShards:
-    """Returns the token shards of a split. Raises InputError where there are none."""
+    """Returns the token shards of a split. Raises InputError if there are none."""
     folders = split_folders(root)
     if split not in folders:
         hint = f"there are {', '.join(folders)}" if folders else f"run: corpusmill tokens {root.root}"

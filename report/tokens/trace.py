@@ -94,7 +94,7 @@ class Traced:
 
 def trace(folder: str, shard: int, token: int, split: str = "train", batch: Mapping[str, Any] | None = None,
           notes: Sequence[str] = ()) -> Traced:  # fmt: skip
-    """Traces token number `token` of shard number `shard`. Raises InputError where there is no such token."""
+    """Traces token number `token` of shard number `shard`. Raises InputError if there is no such token."""
     root, remarks = Storage(folder), list(notes)
     shards = open_split(root, split)
     address = shards.locate(shard, token)

@@ -126,7 +126,7 @@ class SplitCheck:
 
 def verify(folder: str, sample: int = 20, every: bool = False) -> list[SplitCheck]:
     """Checks all token shards of a run or a set, or one folder of them. Compares `sample` documents of each shard (evenly spread), or with
-    `every` all documents, with their texts. Raises InputError where there is nothing to check."""
+    `every` all documents, with their texts. Raises InputError if there is nothing to check."""
     root = Storage(folder)
     if root.exists(SHARDS_FILE):
         parents = [] if root.remote else [Storage(str(path)) for path in Path(folder).resolve().parents[:2]]

@@ -51,7 +51,7 @@ class SequenceBatch:
 
 
 class SplitSource:
-    """One split of a run's tokens. Raises InputError where it is missing, or another tokenizer made it."""
+    """One split of a run's tokens. Raises InputError if it is missing, or another tokenizer made it."""
 
     def __init__(self, folder: str, split: str, tokenizer_sha256: str, done: Bytes | None = None):
         self.split = split
@@ -120,7 +120,7 @@ class TokenFormat:
     Formats write only below `folder`; equal sources give equal bytes.
     """
 
-    #: The largest vocabulary that the format's readers can take; None where there is no limit.
+    #: The largest vocabulary that the format's readers can take; None if there is no limit.
     largest_vocabulary: ClassVar[int | None] = None
     #: Whether the format has rows: documents, or sequences of one length. Other formats are read as one stream of tokens.
     has_rows: ClassVar[bool] = False

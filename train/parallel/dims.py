@@ -73,7 +73,7 @@ class ParallelDims:
         return tuple(self.mesh.mesh_dim_names or ()) if self.mesh is not None else ()
 
     def submesh(self, *kinds: str) -> DeviceMesh | None:
-        """Returns the mesh of those `kinds` that are in use; None where none is."""
+        """Returns the mesh of those `kinds` that are in use; None if none is."""
         used = tuple(kind for kind in self.kinds if kind in kinds)
         return self.mesh[used] if self.mesh is not None and used else None
 

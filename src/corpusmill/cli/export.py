@@ -42,8 +42,8 @@ def export_model(
     """Writes the folder `output` with the model of a stage (default: the last that has trained one). Returns the stage, and a
     warning where it is stale.
 
-    The weights are those of the run, rounded to `dtype`. Raises InputError where there is no such model, where `output` exists (`force`
-    replaces a model folder, but nothing else), and where the stage is stale. With `although_stale` it goes on, and the card says so.
+    The weights are those of the run, rounded to `dtype`. Raises InputError if there is no such model, where `output` exists (`force`
+    replaces a model folder, but nothing else), and if the stage is stale. With `although_stale` it goes on, and the card says so.
     """
     import torch
 
@@ -67,7 +67,7 @@ def export_model(
 
 
 def _stage(reader: "RunReader", wanted: str | None) -> str:
-    """Returns the stage whose model is exported. Raises InputError where it is not finished."""
+    """Returns the stage whose model is exported. Raises InputError if it is not finished."""
     from corpusmill.report.model_card import TRAINED
 
     if wanted is not None and wanted not in TRAINED:

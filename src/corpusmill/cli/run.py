@@ -184,7 +184,7 @@ def run(
 
 
 def _new_folder(recipe: str, inputs: list[str]) -> str:
-    """Creates a new run folder, `runs/RECIPE-INPUT-NUMBER`, and returns it. Raises InputError where it can't be created."""
+    """Creates a new run folder, `runs/RECIPE-INPUT-NUMBER`, and returns it. Raises InputError if it can't be created."""
     from corpusmill.pipeline.errors import InputError
 
     names = [Path(recipe).stem, *(Path(given.partition("?")[0]).name.partition(".")[0] for given in inputs[:1])]
