@@ -321,7 +321,7 @@ _RATING = re.compile(r"""^\s*(?:'([^']+)'|"([^"]+)"|([\w$]+)): ([012]),?$""", re
 def ldnoobw() -> dict[str, list[str]]:
     """Returns LDNOOBW's words by language (en, de, fr-CA-u-sd-caqc, ...), in the order of the lists.
 
-    Raises InputError if the package can't be had.
+    Raises InputError if the package can't be fetched.
     """
     files = LDNOOBW.files(r"[a-z]{2,3}(-[A-Za-z0-9-]+)?\.json")
     return {name.removesuffix(".json"): json.loads(content) for name, content in files.items()}
@@ -345,7 +345,7 @@ def ldnoobw_folder() -> Path:
 
 @cache
 def cuss() -> dict[str, int]:
-    """Returns cuss's English words and their ratings. Raises InputError if the package can't be had."""
+    """Returns cuss's English words and their ratings. Raises InputError if the package can't be fetched."""
     ((_, source),) = CUSS.files(r"index\.js").items()
     return {a or b or c: int(rating) for a, b, c, rating in _RATING.findall(source.decode("utf-8"))}
 

@@ -42,7 +42,7 @@ class FilterStage(Stage):
         return tasks, {"models": [digest for step in build_steps(self.config.steps) for digest in step.step.model_digests()]}
 
     def summary(self, run: StageRun) -> dict[str, str]:
-        """Returns lines for the terminal: the rules that fail most documents, most frequent first, and the thresholds of kept shares."""
+        """Returns lines for the terminal: the rules that fail the most documents, in that order, and the thresholds of kept shares."""
         failed: dict[str, int] = {}
         for row in run.manifest.rows():
             for name, count in row.counts.items():

@@ -20,7 +20,7 @@ LIBRARIES = ("fasttext-community", "mwparserfromhell", "selectolax", "webencodin
 
 
 def builtin(name: str, on_message: Callable[[str], None] = lambda _: None) -> Path:
-    """Returns the folder of a built-in classifier (card.py); trains it if necessary, in under a minute on two cores if packages can be had.
+    """Returns the folder of a built-in classifier (card.py); trains it if necessary, which takes about a minute on two cores.
 
     The folder's name has a digest of the spec, the data and the code, so another version of these has another folder. Several processes may
     call it at once: one trains, the others wait. Raises InputError in one sentence.

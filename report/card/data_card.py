@@ -190,7 +190,7 @@ def shown_sentence(sentence: str) -> str:
 
 
 def source_rows(contents: Contents) -> list[tuple[str, int, int]]:
-    """Returns crawl files as (name, records read, documents here), those with most documents first."""
+    """Returns crawl files as (name, records read, documents here), those with the most documents first."""
     every = Counter({name: contents.sources[name] for name in {*contents.records, *contents.sources}})
     ordered = sorted(every, key=lambda name: (-every[name], -contents.records[name], name))
     rows = [(shown_path(name), contents.records[name], every[name]) for name in ordered[:SHOWN]]

@@ -29,7 +29,7 @@ class Origin:
     """Documents and characters by one property: those that came in, then those after each of `stages`.
 
     `shown`: the most frequent of `names` names, then all others in one row: name, documents and characters. `losers`: names that keep less
-    than half of the average share: name, documents before and after. `kept_most`: the name with most documents after the last stage.
+    than half of the average share: name, documents before and after. `kept_most`: the name with the most documents after the last stage.
     """
 
     title: str

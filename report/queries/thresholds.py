@@ -285,8 +285,8 @@ def read_examples(run: Run, d: Decisions, rule: RuleCount, language: str | None)
 
 @dataclass(frozen=True)
 class Headline:
-    """The report's first advice. `most`: the rule that failed most documents of the stage. `deciding`: the threshold that alone removed
-    most documents. `line`: a change of the recipe that keeps `more` documents; None if none can be proposed. `off` and `off_line`: the
+    """The report's first advice. `most`: the rule that failed the most documents of the stage. `deciding`: the threshold that alone removed
+    the most documents. `line`: a change of the recipe that keeps `more` documents; None if none can be proposed. `off` and `off_line`: the
     same for the rule switched off; `off` is None if `line` does that already."""
 
     decisions: Decisions
