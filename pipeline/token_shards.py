@@ -326,7 +326,7 @@ class TokenShards:
     """A folder of token shards, read through memory maps. A position counts tokens over all shards.
 
     Shards are mapped when they are needed; those of a remote store are first copied to `cache` (by default the user's).
-    Raises InputError if the folder holds no token shards, where a shard is missing or has another size than in `shards.json`, where
+    Raises InputError if the folder holds no token shards, if a shard is missing or has another size than in `shards.json`, if
     no `tokenizer_sha256` is the one of the shards, and if documents end with another token than `end_of_text_id` (if these are given).
     """
 

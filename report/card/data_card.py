@@ -39,8 +39,8 @@ def write_card(
 ) -> list[str]:  # fmt: skip
     """Writes both files into `output` (the run folder by default) and returns their paths. `description`: a file of Markdown.
 
-    Raises InputError if `run` is not a run or has no documents, where another README.md or croissant.json would be overwritten, and
-    where the documents are stale. With `although_stale` stale documents are written, and both files begin with a warning.
+    Raises InputError if `run` is not a run or has no documents, if another README.md or croissant.json would be overwritten, and
+    if the documents are stale. With `although_stale` stale documents are written, and both files begin with a warning.
     """
     if licence is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence):
         raise InputError(f"--licence {safe_line(licence, 80)}: expected the id of a licence, for example cc-by-4.0 or odc-by.")

@@ -150,7 +150,7 @@ def judgement(quality: dict[str, Any]) -> Judgement:
 
 
 def read_judgement(reader: RunReader) -> Judgement | None:
-    """Reads `quality.json`; None if the run has none, or (with a warning) where it can't be read."""
+    """Reads `quality.json`; None if the run has none, or (with a warning) if it can't be read."""
     quality = reader.json(QUALITY, dict)
     if quality is None:
         return None

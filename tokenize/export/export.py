@@ -153,7 +153,7 @@ def _describe(run: str, name: str, written: TokenFormat, sources: list[SplitSour
 def new_folder(output: str, may_replace: Callable[[Path], bool]) -> Iterator[Path]:
     """Yields a temporary folder beside `output`. When the block ends without an exception, the folder is fsynced and renamed to `output`.
 
-    Raises InputError if `may_replace` does not allow to replace `output`, where another process is writing it, or if it can't be
+    Raises InputError if `may_replace` does not allow to replace `output`, if another process is writing it, or if it can't be
     written (no room, no permission).
     """
     if is_remote(output):

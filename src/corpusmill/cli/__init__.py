@@ -34,8 +34,10 @@ def _fail_interrupted(error: BaseException) -> None:
 
 def main() -> None:
     """Runs the command `corpusmill`. Under torchrun the first process runs it, and the others take part in its trainings."""
-    gc.set_threshold(10_000, 10, 10)  # libraries make half a million objects that stay: at Python's pace, looking through them takes
-    atexit.register(gc.freeze)  # a tenth of the time of loading, and at the end of the process half a second more
+    # Libraries make many objects that stay. Collecting garbage among them at Python's pace, and once more at the end of the process, takes
+    # about a second a command.
+    gc.set_threshold(10_000, 10, 10)
+    atexit.register(gc.freeze)
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         _command()
         return

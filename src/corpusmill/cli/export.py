@@ -42,7 +42,7 @@ def export_model(
     """Writes the folder `output` with the model of a stage (default: the last that has trained one). Returns the stage, and a
     warning where it is stale.
 
-    The weights are those of the run, rounded to `dtype`. Raises InputError if there is no such model, where `output` exists (`force`
+    The weights are those of the run, rounded to `dtype`. Raises InputError if there is no such model, if `output` exists (`force`
     replaces a model folder, but nothing else), and if the stage is stale. With `although_stale` it goes on, and the card says so.
     """
     import torch
