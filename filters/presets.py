@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from corpusmill.filters.language_codes import labels_for
+
 #: By preset, the keys of the section `filter`: `word_rule`, `steps`, `thresholds`.
 PRESETS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text("utf-8"))
 #: The preset with different thresholds for each language (fineweb2.json).
@@ -48,18 +50,19 @@ WHITESPACE_SCRIPTS = ("Deva",)
 
 
 def fineweb2_section(language: str | None) -> dict[str, Any]:
-    """Returns the keys of the section `filter` for a language: `fra_Latn`, `fra` or `fr`.
+    """Returns the keys of the section `filter` for a language, by any of its codes.
 
     Raises ValueError for a language without thresholds.
     """
     table: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("fineweb2.json").read_text("utf-8"))
     languages = table["languages"]
-    for name, row in languages.items():
-        if language in (name, name.partition("_")[0], row["code"]):
-            return _section(name, row)
     if language is None:
         raise ValueError(f"preset: fineweb-2 also needs `language`, for example fra (it has {', '.join(languages)})")
-    raise ValueError(f"language: the preset fineweb-2 has no thresholds for {language!r} (it has {', '.join(languages)})")
+    try:
+        (name,) = labels_for([str(language)], frozenset(languages))
+    except ValueError:
+        raise ValueError(f"language: the preset fineweb-2 has no thresholds for {language!r} (it has {', '.join(languages)})") from None
+    return _section(name, languages[name])
 
 
 def _section(name: str, row: dict[str, Any]) -> dict[str, Any]:

@@ -164,14 +164,15 @@ def languages(path: str | None = None) -> tuple[str, ...]:
 
 def stop_words(language: str, path: str | None = None) -> frozenset[str]:
     """Returns the stop words of a language. Raises ConfigError if the language has no list, InputError if the file can't be read."""
-    if language not in languages(path):
+    name = {canonical(known): known for known in languages(path)}.get(canonical(language))
+    if name is None:
         where = "" if path is None else f"{path}: "
         known = ", ".join(languages(path))
         raise ConfigError(f"{where}there is no list of stop words for the language {language!r} (there is one for {known}).")
     if path is not None:
-        return _lists(path)[language]
+        return _lists(path)[name]
     import_spacy()
-    return frozenset(importlib.import_module(f"spacy.lang.{language}.stop_words").STOP_WORDS)
+    return frozenset(importlib.import_module(f"spacy.lang.{name}.stop_words").STOP_WORDS)
 
 
 @cache

@@ -51,7 +51,7 @@ class FilterConfig(Config):
         None,
         description="Steps, word rule and thresholds of a published pipeline (filters/presets.py); the keys below override its values.",
     )
-    language: str | None = Field(None, description="For the preset fineweb-2: the language of the thresholds (fra_Latn, fra or fr).")
+    language: str | None = Field(None, description="For the preset fineweb-2: the language of the thresholds, by any of its codes.")
     word_rule: Literal["words", "whitespace", "characters", "spacy"] = Field(
         "words",
         description="`words`: a run of letters, digits and underscores, or one symbol; `whitespace`: what stands between spaces; "

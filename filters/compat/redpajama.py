@@ -86,7 +86,7 @@ class RedPajamaConfig(Config):
     """RedPajama v2's quality signals without reference models: words, lines, repetition, content."""
 
     preset: Literal["none", "card"] = Field("none", description="The rules that decide; RedPajama leaves them to its users.")
-    language: str = Field("en", description="The language of the stop words, as spaCy or the file `stop_words` names it.")
+    language: str = Field("en", description="The language of the stop words (spaCy's, or of the file `stop_words`).")
     stop_words: str | None = Field(
         None, description="JSON file of stop words by language, as RedPajama took from 6/stopwords-json; spaCy's where it is missing."
     )

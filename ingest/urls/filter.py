@@ -13,6 +13,8 @@ from corpusmill.ingest.urls.lists import (
     LONGEST,
     PLAIN,
     WORDS,
+    Address,
+    FoundWords,
     Host,
     HostReader,
     ListFile,
@@ -20,11 +22,10 @@ from corpusmill.ingest.urls.lists import (
     WordLists,
     address_prefixes,
     open_lists,
+    read_url,
     readable,
     same_address,
-    same_host,
     shipped_sources,
-    split_url,
     squeeze,
 )
 from corpusmill.pipeline.config import Config, resolve_options
@@ -60,8 +61,8 @@ class UrlFilterConfig(Config):
 
     preset: Literal["corpusmill", "datatrove"] = Field(
         "corpusmill",
-        description="How a URL is compared: `datatrove` as that library's URLFilter does, letter by letter; `corpusmill` ignoring "
-        "case, percent-encoding and scheme, with all parent domains and with IP addresses.",
+        description="How a URL is compared: `datatrove` as that library's URLFilter does, letter by letter; `corpusmill` as "
+        "browsers read it, ignoring case, percent-encoding and scheme, with all parent domains and with IP addresses.",
     )
     shipped_lists: bool = Field(True, description="Use the lists and words that datatrove ships (4.56 million domains).")
     domains: list[str] = Field([], description="Further lists: files with a domain a line (`#` begins a comment).")
@@ -87,7 +88,6 @@ class Site(NamedTuple):
     """The verdict about a host."""
 
     failures: list[Failure]
-    name: str  # its normal form (`same_host`); empty under the preset `datatrove`, which does not need it
     lists: list[Lists]  # the lists that may have URLs of this host
 
 
@@ -118,7 +118,8 @@ class UrlFilter:
         self.site = lru_cache(HOSTS)(self._judged)
 
     def fingerprint(self) -> list[str]:
-        """Returns the names of the lists, which contain a hash of their content, and the version of the public suffixes.
+        """Returns the names of the lists, which contain a hash of their content, and the versions of the URL parser and of the public
+        suffixes.
 
         The verdicts depend on these, besides configuration and code. Builds lists that are not in the user's cache.
         """
@@ -135,35 +136,33 @@ class UrlFilter:
         """Returns all rules that a URL fails, in the order of `DATATROVE_REASONS`; none where there is no URL."""
         if not url:
             return []
-        site, tail = self._site(url)
+        plain = PLAIN.match(url)
+        read = None if plain or self.exact else read_url(url)
+        host = plain[1] if plain else read.host if read else url
+        site = self.site(host) if len(host) <= LONGEST else self._judged(host)
         failures = site.failures.copy()
-        if listed := self._listed_url(site, tail, url):
+        if listed := self._listed_url(site, url):
             failures.append(Failure("url_exact", f"the URL {listed} is listed"))
-        failures += self._word_failures(url if self.exact else readable(url))
+        failures += self._word_failures(url, read)
         return [failure for failure in failures if failure.rule in self.rules] if failures else failures
 
     def allowed(self, url: str) -> str | None:
         """Returns the entry of the allow list to which `url` belongs, or None. Always compares as the preset `corpusmill` does."""
         if not self.allow:
             return None
-        names = _names(self.hosts.read(url))
-        listed = next((name for name in names if name in self.allow.domains), None)
-        return listed or _listed_prefix(self.allow, same_address(names[0], split_url(url)[1]))
-
-    def _site(self, url: str) -> tuple[Site, str]:
-        """Returns the verdict about a URL's host, and the part of the URL after the host."""
-        plain = PLAIN.match(url)
-        return (self.site(plain[1]), plain[2] or "") if plain else (self._judged(url), split_url(url)[1])
+        read = read_url(url)
+        listed = next((name for name in _names(self.hosts.read(read.host)) if name in self.allow.domains), None)
+        return listed or _listed_prefix(self.allow, same_address(read))
 
     def _judged(self, url_or_host: str) -> Site:
+        """Returns the verdict about a host, under the preset `datatrove` also of a URL that is not plain."""
         host = self.hosts.read(url_or_host)
         if self.exact:
             below, domain = [host.name] if host.name != host.domain else [], host.domain
-            name, lists = "", self.lists
+            lists = self.lists
         else:
-            names = *below, domain = _names(host)
-            name = names[0]
-            lists = [lists for lists in self.lists if name.removeprefix("www.") in lists.hosts]
+            *below, domain = _names(host)
+            lists = [lists for lists in self.lists if url_or_host.removeprefix("www.") in lists.hosts]
         failures = []
         if self._listed(domain):
             failures.append(Failure("url_domain", f"the domain {domain} is listed"))
@@ -171,7 +170,7 @@ class UrlFilter:
             if self._listed(name_below):
                 failures.append(Failure("url_subdomain", f"the host {name_below} is listed"))
                 break
-        return Site(failures, name, lists)
+        return Site(failures, lists)
 
     def _listed(self, name: str) -> bool:
         for lists in self.lists:
@@ -179,15 +178,17 @@ class UrlFilter:
                 return bool(name)
         return False
 
-    def _listed_url(self, site: Site, tail: str, url: str) -> str | None:
+    def _listed_url(self, site: Site, url: str) -> str | None:
         for lists in site.lists:
-            listed = (url if url in lists.urls else None) if self.exact else _listed_prefix(lists, same_address(site.name, tail))
+            listed = (url if url in lists.urls else None) if self.exact else _listed_prefix(lists, same_address(read_url(url)))
             if listed:
                 return listed
         return None
 
-    def _word_failures(self, text: str) -> Iterator[Failure]:
-        found = self.words.find(text)
+    def _word_failures(self, url: str, read: Address | None) -> Iterator[Failure]:
+        found = self.words.find(url if self.exact else readable(url))
+        if read:
+            found = FoundWords(*(sorted({*a, *b}) for a, b in zip(found, self.words.find(readable(read.text)))))
         if found.hard:
             yield Failure("url_hard_word", f"the URL has the word {', '.join(found.hard)}")
         if len(found.soft) >= self.config.soft_words_needed:
@@ -227,7 +228,7 @@ def check_url(row: IngestRow, urls: UrlFilter | None) -> IngestRow:
 
 def _named(lists: list[Lists], allow: Lists | None) -> list[str]:
     names = [f"list {opened.name}" for opened in [*lists, *([allow] if allow else [])]]
-    return [*names, f"tldextract {importlib.metadata.version('tldextract')}"]
+    return [*names, *(f"{package} {importlib.metadata.version(package)}" for package in ("can_ada", "tldextract"))]
 
 
 def _listed_prefix(lists: Lists, address: str) -> str | None:
@@ -235,12 +236,12 @@ def _listed_prefix(lists: Lists, address: str) -> str | None:
 
 
 def _names(host: Host) -> list[str]:
-    """Returns a host and its parents down to the registered domain, in their normal form (`same_host`)."""
+    """Returns a host and its parents down to the registered domain."""
     if not host.name:
-        return [same_host(host.rest)]
+        return [host.rest]
     if len(host.name) > LONGEST:
-        return [same_host(host.name), same_host(host.domain)]  # all parents would take quadratic time
-    names = [same_host(host.name)]
+        return [host.name, host.domain]  # all parents would take quadratic time
+    names = [host.name]
     for _ in range(host.name.count(".") - host.domain.count(".")):
         names.append(names[-1].partition(".")[2])
     return names

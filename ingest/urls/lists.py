@@ -17,12 +17,14 @@ import tarfile
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 from urllib.parse import unquote
 
+import can_ada
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -103,9 +105,13 @@ def _pattern(node: dict[str, Any]) -> str:
 
 #: Characters of the longest valid host name (RFC 1035, section 2.3.4).
 LONGEST = 255
-#: A URL whose authority is a plain host with or without a port, so that there is only one way to read it.
-PLAIN = re.compile(rf"(?s)https?://([a-zA-Z0-9._-]{{1,{LONGEST}}})(?::[0-9]*)?([/?#].*)?\Z")
-SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+#: A host that browsers read as it is written. The last label of an IPv4 address begins with a digit.
+NAME = re.compile(r"(?:[a-z0-9._-]*\.)?[a-z_-][a-z0-9_-]*")
+#: A URL with such a host, with or without a port, so that there is only one way to read it.
+PLAIN = re.compile(rf"https?://({NAME.pattern})(?::[0-9]*)?(?:[/?#][^\t\n\r]*)?\Z")
+SCHEME = re.compile(r"\A\s*[a-zA-Z0-9+.-]+://")
+#: The schemes whose hosts browsers decode (WHATWG URL Standard, "special scheme").
+SPECIAL = frozenset({"http:", "https:", "ftp:", "ws:", "wss:"})
 TAIL = re.compile(r"[/?#]")
 
 
@@ -134,24 +140,37 @@ class HostReader:
         return Host(found.fqdn, found.top_domain_under_public_suffix, rest)
 
 
-def same_host(host: str) -> str:
-    """Returns the normal form of a host: lower case, no dot at its end, other alphabets in Punycode."""
-    host = host.strip().lower().rstrip(".")
-    if host.isascii() or len(host) > LONGEST:
-        return host
-    import idna
+class Address(NamedTuple):
+    """A URL as browsers read it (`read_url`)."""
 
-    try:
-        return idna.encode(host, uts46=True).decode()
-    except idna.IDNAError:
-        return host
+    host: str  # lower case, no dot at its end, other alphabets in Punycode, IP addresses in one notation
+    tail: str  # path and query
+    text: str  # the whole
 
 
-def split_url(url: str) -> tuple[str, str]:
-    """Returns the host of a URL and the part after it (path, query, fragment). Accepts any text that a list or a crawl may have."""
-    url = url.lstrip()
-    scheme = SCHEME.match(url)
-    rest = url[scheme.end() :] if scheme else url.removeprefix("//")
+def read_url(url: str) -> Address:
+    """Reads a URL by the WHATWG URL Standard, any scheme as HTTP; adds the scheme if there is none.
+
+    Accepts any text that a list or a crawl may have: what no browser accepts is split as it is written.
+    """
+    url = url.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    for text in (url, f"http://{SCHEME.sub('', url)}"):
+        with suppress(ValueError):
+            found = can_ada.parse(text)
+            if found.protocol in SPECIAL:
+                return Address(_one_notation(found.hostname), found.pathname + found.search, found.href)
+    host, tail = _split(url)
+    return Address(host.strip().lower().rstrip("."), tail.partition("#")[0], url)
+
+
+def _one_notation(host: str) -> str:
+    """Returns the IPv4 address of an IPv6 address that contains one (`::ffff:0:0/96`)."""
+    mapped = IPv6Address(host[1:-1]).ipv4_mapped if host.startswith("[::ffff:") else None
+    return str(mapped) if mapped else host.rstrip(".")
+
+
+def _split(url: str) -> tuple[str, str]:
+    rest = SCHEME.sub("", url).removeprefix("//")
     found = TAIL.search(rest)
     place = found.start() if found else len(rest)
     host = rest[:place].rpartition("@")[2]
@@ -159,12 +178,17 @@ def split_url(url: str) -> tuple[str, str]:
     return (host if end < 0 else host[:end]), rest[place:]
 
 
-def same_address(host: str, tail: str) -> str:
-    """Returns the normal form of a URL in lists: `host/path?query`, without a fragment or a slash at its end.
+def same_host(host: str) -> str:
+    """Returns the normal form of a listed host (`Address.host`)."""
+    if NAME.fullmatch(host):
+        return host
+    read = read_url(f"http://[{host.strip('[]')}]" if host.count(":") > 1 else f"http://{host}")
+    return host if read.tail.strip("/") else read.host
 
-    `host` is in the form of `same_host`; its `www.` is dropped.
-    """
-    return host.removeprefix("www.") + tail.partition("#")[0].rstrip("/")
+
+def same_address(url: Address) -> str:
+    """Returns the normal form of a URL in lists: `host/path?query`, without `www.` or a slash at its end."""
+    return url.host.removeprefix("www.") + url.tail.rstrip("/")
 
 
 def address_prefixes(address: str, depth: int) -> list[str]:
@@ -274,7 +298,7 @@ def _digest(file: IO[bytes]) -> str:
 
 
 #: A part of the name of the cached file. It must change when the layout changes, or the way in which entries are compared.
-VERSION = 1
+VERSION = 2
 #: The columns of the file, each with one row: the hashes of the domains, of the URLs, and of the hosts of the URLs.
 HASHES = ("domains", "urls", "hosts")
 
@@ -330,7 +354,7 @@ def build(sources: list[ListFile], exact: bool) -> pa.Buffer:
     of a URL. Takes about three times the memory of the hashes."""
     domains = _entries(sources, "domains")
     listed = list(_entries(sources, "urls"))
-    addresses = [_address(url) for url in listed]
+    addresses = [same_address(read_url(url)) for url in listed]
     columns = [
         _hashed(domains if exact else map(same_host, domains)),
         _hashed(listed if exact else addresses),
@@ -345,11 +369,6 @@ def build(sources: list[ListFile], exact: bool) -> pa.Buffer:
 
 def _entries(sources: list[ListFile], kind: Kind) -> Iterator[str]:
     return (entry for source in sources if source.kind == kind for entry in source.entries())
-
-
-def _address(url: str) -> str:
-    host, tail = split_url(url)
-    return same_address(same_host(host), tail)
 
 
 def _hashed(entries: Iterable[str]) -> npt.NDArray[np.uint64]:

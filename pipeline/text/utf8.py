@@ -44,6 +44,18 @@ def character_classes(punctuation: frozenset[str] = frozenset()) -> npt.NDArray[
 
 
 @cache
+def letter_counts() -> npt.NDArray[np.uint8]:
+    """Returns uint8 of length 0x110000: how many letters each code point counts for. Vowel signs are letters (Unicode's Alphabetic), and a
+    wide letter (Chinese, Japanese, Korean), which is a syllable or a word, counts for two. Cached in the process."""
+    import regex  # `re` knows no properties
+
+    table = np.zeros(CODE_POINTS, np.uint8)
+    for letters in (r"\p{Alphabetic}+", r"[\p{Alphabetic}&&\p{East_Asian_Width=Wide}]+"):
+        table[_points("".join(regex.findall(letters, _everything(), regex.V1)))] += 1
+    return table
+
+
+@cache
 def lowercase_table() -> npt.NDArray[np.uint32]:
     """Returns uint32 of length 0x110000: `str.lower` of each code point where that is one character, else the code point."""
     table = np.arange(CODE_POINTS, dtype=np.uint32)

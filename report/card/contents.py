@@ -1,6 +1,5 @@
 """Describes the documents of a run: their files, crawl files, hosts, languages, and the dates of the crawl's records."""
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -18,8 +17,6 @@ from corpusmill.report.read import DATA_STAGES, RunReader
 _DAY = r"^\d{4}-\d{2}-\d{2}"
 #: The header leaves out languages with a smaller share of the documents: there, classifier errors prevail.
 LEAST_SHARE = 0.001
-#: Labels of lid.176 that mean another language in ISO 639-3, and two retired codes.
-_WIKIPEDIA = {"als": "gsw", "sh": "hbs", "bh": "bih"}
 
 
 @dataclass
@@ -80,18 +77,13 @@ def _last_stage(reader: RunReader) -> str | None:
     return next(iter([*complete[::-1], *present[::-1]]), None)
 
 
-def iso_codes(languages: Counter[str], lid_176: bool) -> list[str]:
-    """Returns the ISO 639-1 codes (639-3 where there is none) of languages that are not rare, most frequent first.
-
-    `lid_176`: whether the names are that model's labels, which are codes of Wikipedias.
-    """
-    short = {long: code for code, long in load_object("corpusmill.filters.language_codes:ISO_639_3").items()}
+def iso_codes(languages: Counter[str]) -> list[str]:
+    """Returns the ISO 639-1 codes (639-3 where there is none) of languages that are not rare, most frequent first."""
+    read = load_object("corpusmill.filters.language_codes:read_code")
     total = languages.total()
     codes: dict[str, None] = {}
     for name, count in sorted(languages.items(), key=lambda item: (-item[1], item[0])):
-        code = re.sub(r"[_-][A-Z][a-z]{3}$", "", name)
-        code = _WIKIPEDIA.get(code, code) if lid_176 else code
-        code = short.get(code, code)
-        if re.fullmatch(r"[a-z]{2,3}", code) and code != "und" and count >= LEAST_SHARE * total:
-            codes[code] = None
+        code = read(name)
+        if code and count >= LEAST_SHARE * total:
+            codes[code.short] = None
     return list(codes)

@@ -127,8 +127,7 @@ def size_category(documents: int) -> str:
 
 
 def _languages(summary: Summary, contents: Contents) -> list[str]:
-    options = step_options(summary.reader).get("language") or {}
-    return iso_codes(contents.languages, lid_176=not options.get("model")) if contents.languages else []
+    return iso_codes(contents.languages) if contents.languages else []
 
 
 def _abstract(summary: Summary, contents: Contents) -> str:

@@ -2,6 +2,7 @@
 
 import subprocess
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import pyarrow as pa
 import pytest
 from datatrove.data import Document
 from datatrove.pipeline.filters import LanguageFilter
+from datatrove.utils.typeshelper import Languages
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from corpusmill.filters.language import Language, LanguageConfig, language_model
-from corpusmill.filters.language_codes import LID_176, labels_for
+from corpusmill.filters.language_codes import LID_176, canonical, labels_for
 from corpusmill.filters.step import build_steps, resolve_step
 from corpusmill.pipeline import cache as caches
 from corpusmill.pipeline.errors import ConfigError, InputError
@@ -38,6 +42,23 @@ def test_short_texts_are_undetermined(measure_step: Callable, lid_model: str) ->
     columns, _ = measure_step("language", {}, ["404 Not Found", "", "12345 67890 !!!", "This is a sentence in English."])
     assert columns["language"] == ["und", "und", "und", "en"]
     assert columns["language_score"][:3] == [0, 0, 0]
+
+
+def test_letters(measure_step: Callable) -> None:
+    """Vowel signs count, accents and viramas don't; a wide character counts for two."""
+    for text, letters in (
+        ("Straße 42", 6), ("cafe\u0301", 4), ("पक्षियों को दाना डालें।", 18), ("그러나 좋다.", 10), ("日本語、カナ", 10),
+        ("ｶﾅ", 2), ("１２３ !?", 0),
+    ):  # fmt: skip
+        found = [measure_step("language", {"min_letters": least}, [text])[0]["language"] for least in (letters, letters + 1)]
+        assert letters == 0 or found[0] != ["und"]
+        assert found[1] == ["und"]
+
+
+def test_few_sentences_are_undetermined(shared_data: Path, measure_step: Callable) -> None:
+    for code in ("en", "hi", "ja", "ko", "mr", "ta", "te", "th", "zh"):
+        lines = (shared_data / "lid" / f"{code}.txt").read_text().splitlines()
+        assert measure_step("language", {}, lines)[0]["language"].count("und") < 0.012 * len(lines)
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +135,10 @@ def test_rules() -> None:
     assert [rule.rule.name for rule in everything.rules] == ["language_score"]
     with pytest.raises(ValidationError, match="any asks for languages in `keep`"):
         LanguageConfig(match="any")
-    with pytest.raises(ValidationError, match="'zh_Hans' names a script, but the model's labels have none"):
-        LanguageConfig(keep=("zh_Hans",))
+    with pytest.raises(ValidationError, match="'eng_Cyrl' is no language that the model knows in the script Cyrl"):
+        LanguageConfig(keep=("eng_Cyrl",))
+    (step,) = build_steps([resolve_step({"language": {"keep": ["als", "gsw"]}})])
+    assert step.rules[0].as_json()["threshold"] == ["gsw", "sq"]  # Alemannic, Albanian
 
 
 @pytest.fixture(scope="module")
@@ -199,13 +222,91 @@ def test_another_model_by_path(lid_model: str, tmp_path: Path, measure_step: Cal
 # ---- language codes
 
 
-def test_spellings() -> None:
-    assert all(labels_for([label], LID_176) == (label,) for label in LID_176)
-    for code, label in (("eng", "en"), ("ENG", "en"), ("nob", "no"), ("gsw", "als")):
-        assert labels_for([code], LID_176) == (label,)
-    for code in ("english", "ger", ""):
+#: ISO 639-1 to ISO 639-3, all 184 (from Debian's iso-codes).
+ISO_639 = """
+    aa:aar ab:abk ae:ave af:afr ak:aka am:amh an:arg ar:ara as:asm av:ava ay:aym az:aze ba:bak be:bel bg:bul bi:bis bm:bam
+    bn:ben bo:bod br:bre bs:bos ca:cat ce:che ch:cha co:cos cr:cre cs:ces cu:chu cv:chv cy:cym da:dan de:deu dv:div dz:dzo
+    ee:ewe el:ell en:eng eo:epo es:spa et:est eu:eus fa:fas ff:ful fi:fin fj:fij fo:fao fr:fra fy:fry ga:gle gd:gla gl:glg
+    gn:grn gu:guj gv:glv ha:hau he:heb hi:hin ho:hmo hr:hrv ht:hat hu:hun hy:hye hz:her ia:ina id:ind ie:ile ig:ibo ii:iii
+    ik:ipk io:ido is:isl it:ita iu:iku ja:jpn jv:jav ka:kat kg:kon ki:kik kj:kua kk:kaz kl:kal km:khm kn:kan ko:kor kr:kau
+    ks:kas ku:kur kv:kom kw:cor ky:kir la:lat lb:ltz lg:lug li:lim ln:lin lo:lao lt:lit lu:lub lv:lav mg:mlg mh:mah mi:mri
+    mk:mkd ml:mal mn:mon mr:mar ms:msa mt:mlt my:mya na:nau nb:nob nd:nde ne:nep ng:ndo nl:nld nn:nno no:nor nr:nbl nv:nav
+    ny:nya oc:oci oj:oji om:orm or:ori os:oss pa:pan pi:pli pl:pol ps:pus pt:por qu:que rm:roh rn:run ro:ron ru:rus rw:kin
+    sa:san sc:srd sd:snd se:sme sg:sag sh:hbs si:sin sk:slk sl:slv sm:smo sn:sna so:som sq:sqi sr:srp ss:ssw st:sot su:sun
+    sv:swe sw:swa ta:tam te:tel tg:tgk th:tha ti:tir tk:tuk tl:tgl tn:tsn to:ton tr:tur ts:tso tt:tat tw:twi ty:tah ug:uig
+    uk:ukr ur:urd uz:uzb ve:ven vi:vie vo:vol wa:wln wo:wol xh:xho yi:yid yo:yor za:zha zh:zho zu:zul
+"""
+#: ISO 639-2's other codes, retired codes, regions and other spellings, by label of lid.176.
+SPELLINGS = """
+    alb:sq arm:hy baq:eu bur:my chi:zh cze:cs dut:nl fre:fr geo:ka ger:de gre:el ice:is mac:mk may:ms per:fa rum:ro slo:sk tib:bo wel:cy
+    iw:he in:id ji:yi jw:jv mo:ro fil:tl bih:bh zh-yue:yue ENG:en eng_latn:en EN-us:en en_GB:en pt-BR:pt fa-AF:fa sr-ME:sr gsw-CH:als
+    zh-CN:zh zh-SG:zh zh-TW:zh zh_HK:zh zh_Hans:zh zh-Hant:zh cmn_Hani:zh yue_Hant:yue jpn_Jpan:ja ko-Kore:ko hbs_Latn:sh hbs_Cyrl:sh
+    srp_Latn:sr azb_Arab:azb xal_Cyrl:xal
+"""
+#: Languages of NLLB's labels (those of FLORES-200) under which ISO 639 has no label of lid.176.
+MEMBERS = """
+    als:sq arb:ar azj:az bho:bh khk:mn kmr:ku lvs:lv nob:no npi:ne ory:or pbt:ps pes:fa plt:mg prs:fa quy:qu swh:sw uzn:uz ydd:yi zsm:ms
+"""
+
+
+def table(text: str) -> dict[str, str]:
+    return dict(pair.split(":") for pair in text.split())
+
+
+def expected_label(code: str) -> str | None:
+    """Returns the label of lid.176 for a code of ISO 639-3, None without any."""
+    label = {"als": "sq", "gsw": "als"}.get(code) or ({long: short for short, long in table(ISO_639).items()} | table(MEMBERS)).get(
+        code, code
+    )
+    return label if label in LID_176 else None
+
+
+def test_codes_of_the_default_model() -> None:
+    for label in LID_176 - {"als"}:
+        assert labels_for([label], LID_176) == labels_for([table(ISO_639).get(label, label)], LID_176) == (label,)
+    for code, label in (table(SPELLINGS) | table(MEMBERS)).items():
+        assert labels_for([code], LID_176) == (label,), code
+    for code in ("english", "", "und", "tir", "apc", "zh-min-nan"):
+        with pytest.raises(ValueError, match=r"no language that the model knows \("):
+            labels_for([code], LID_176)
+    for code in ("eng_Cyrl", "arb_Latn", "pa-PK", "uz_Cyrl"):  # lid.176 calls such texts something else
+        with pytest.raises(ValueError, match="no language that the model knows in the script"):
+            labels_for([code], LID_176)
+
+
+def test_codes_of_models_with_scripts() -> None:
+    from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES as NLLB
+
+    by_label: dict[str | None, set[str]] = defaultdict(set)
+    for code in NLLB:
+        label = expected_label(code[:3])
+        by_label[label].add(code)
+        if label:
+            assert labels_for([code], LID_176) == (label,)
+            continue
         with pytest.raises(ValueError, match="no language that the model knows"):
             labels_for([code], LID_176)
+    for label in by_label.keys() - {None}:
+        for code in (label, table(ISO_639).get(label, label)):
+            assert set(labels_for([code], frozenset(NLLB))) == by_label[label]
+    glotlid = frozenset(code for name, code in vars(Languages).items() if "__" in name.strip("_"))
+    for code, labels in (
+        ("sq", "als_Latn sqi_Latn"), ("als", "als_Latn"), ("gsw", "gsw_Latn"), ("nb", "nob_Latn"), ("no", "nob_Latn nor_Latn"),
+        ("zh-TW", "cmn_Hani zho_Hani"), ("sr_Latn", "cnr_Latn srp_Latn"), ("swh", "swh_Latn"), ("arz", "arz_Arab"),
+        ("sh", "hbs_Cyrl hbs_Latn"), ("hi", "hin_Deva hin_Latn"), ("hi-IN", "hin_Deva"), ("ko", "kor_Hang"),
+    ):  # fmt: skip
+        assert labels_for([code], glotlid) == tuple(labels.split()), code
+    assert labels_for(["zh-CN"], frozenset(NLLB)) == ("zho_Hans",) and labels_for(["zh-HK"], frozenset(NLLB)) == ("zho_Hant",)
+
+
+def test_one_name_for_all_codes() -> None:
+    assert all(canonical(short) == canonical(long) for short, long in table(ISO_639).items())
+    assert canonical(" DE ") == canonical("ger") == "deu" and canonical("fr-CA-u-sd-caqc") == "fr-ca-u-sd-caqc"
+
+
+@given(st.text(max_size=12))
+def test_any_text_may_be_a_code(text: str) -> None:
+    assert canonical(canonical(text)) == canonical(text)
 
 
 # ---- models

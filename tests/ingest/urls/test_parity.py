@@ -79,9 +79,10 @@ def closer(url_filter) -> UrlFilter:
 @pytest.mark.long
 @given(URLS)
 def test_the_own_preset_only_looks_closer(exact, closer, url: str) -> None:
-    """corpusmill's preset drops whatever datatrove drops, except for words that end where a percent-encoded letter begins."""
+    """corpusmill's preset drops whatever datatrove drops, except for words that end where a percent-encoded letter begins, and for hosts
+    that end at a backslash."""
     rules = {failure.rule for failure in closer.failures(url)}
-    if "%" not in url:
+    if "%" not in url and "\\" not in url:
         assert not exact.failures(url) or rules
         assert {failure.rule for failure in exact.failures(url)} - {"url_domain", "url_subdomain"} <= rules
 

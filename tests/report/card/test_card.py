@@ -238,9 +238,8 @@ def test_nothing_leaves_its_cell_or_the_header(text: str) -> None:
 
 
 def test_languages_are_iso_codes() -> None:
-    counts = Counter({"eng": 500, "als": 400, "zh_Hans": 300, "und": 200, "de": 100, "xx<b>": 90, "fr": 1})
-    assert iso_codes(counts, lid_176=True) == ["en", "gsw", "zh", "de"]
-    assert iso_codes(counts, lid_176=False) == ["en", "als", "zh", "de"]
+    counts = Counter({"eng": 500, "als": 400, "zh_Hans": 300, "und": 200, "de": 100, "sh": 95, "xx<b>": 90, "fr": 1})
+    assert iso_codes(counts) == ["en", "sq", "zh", "de", "hbs"]
 
 
 def test_size_categories() -> None:
