@@ -1,32 +1,33 @@
 """Finds personal data and secrets, and replaces them with fixed placeholders.
 
-Scans (pii_scan.py) skip nearly all text; the check of each kind then examines the candidates. If two kinds find overlapping text, the
-first kind in KINDS wins, and the later find does not count. So the password in a URL is not taken for part of an email address, nor
-the digits of an account number for a phone number.
+Scans (pii_scan.py) skip nearly all text; the finder of each kind then reads the candidates with some text before and behind them. If two
+kinds find overlapping text, the first kind in KINDS wins, and the later find does not count. So the password in a URL is not taken for
+part of an email address, nor the digits of an account number for a phone number. The tables of formats and words are in pii.yaml.
 """
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from importlib import import_module
+from itertools import pairwise
 from typing import Self
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import regex
 from pydantic import Field, create_model, model_validator
 
 from corpusmill.filters.pii_scan import (
+    FEWEST_DIGITS,
     LISTS,
-    Check,
     Spans,
     TextColumn,
-    account_numbers,
     addresses,
-    codes,
-    colon_groups,
     counts,
-    dotted_numbers,
     numbers,
     prefixes,
     replaced,
@@ -36,91 +37,307 @@ from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 
+Found = Iterator[tuple[int, int]]  # start and end of each find
+
+# ---- Candidates: digits, spaces, hyphens and full-width signs of all scripts are read as ASCII's. One character stays one character.
+
+_DIGITS, _SPACES, _HYPHENS = (
+    "".join(map(chr, (c for c in range(128, 0x10000) if unicodedata.category(chr(c)) == kind))) for kind in ("Nd", "Zs", "Pd")
+)
+UNPLAIN = re.compile(f"[{_DIGITS}{_SPACES}{_HYPHENS}−{chr(0xFF01)}-{chr(0xFF5E)}]")
+
+
+def _plain(match: re.Match[str]) -> str:
+    sign = match[0]
+    if sign in _SPACES:
+        return " "
+    return str(unicodedata.digit(sign, "-")) if not "！" <= sign <= "～" else chr(ord(sign) - 0xFEE0)
+
+
+class Candidate:
+    """A candidate of a scan: `text` has it from `start` to `end`, with some text around.
+
+    `labels`: what labels name, by the place where the number begins. `anywhere`: one of the forms that need no label may be there.
+    `follows`: a phone number and a word such as "or" stand before it. `regions`: whose national phone numbers count.
+    """
+
+    labels: dict[int, set[str]]
+    anywhere: bool
+    follows: bool
+    regions: Sequence[str]
+
+    def __init__(self, document: bytes, start: int, end: int, before: int, behind: int):
+        first, last = max(0, start - before), min(len(document), end + behind)
+        while document[first] & 0xC0 == 0x80:
+            first += 1
+        while last < len(document) and document[last] & 0xC0 == 0x80:
+            last += 1
+        self.first = first
+        self.original = document[first:last].decode()
+        self.ascii = len(self.original) == last - first
+        self.text = self.original if self.ascii else UNPLAIN.sub(_plain, self.original)
+        self.start, self.end = start - first, end - first
+        if not self.ascii:
+            self.start, self.end = len(document[first:start].decode()), len(document[first:end].decode())
+
+    @property
+    def earliest(self) -> int:
+        """Where a number may begin: groups of letters, or the first line of a passport, may stand before the first digit."""
+        return max(0, self.start - (60 if "<" in self.text else 8))
+
+    def offset(self, place: int) -> int:
+        """Returns the offset of a character in the document, in bytes."""
+        return self.first + (place if self.ascii else len(self.original[:place].encode()))
+
+
+# ---- Words before a number that say what it is: "Tel.", "DNI", "version"
+
+WORD = re.compile(r"[^\W\d_]+|[^\W_]+")
+MARKED = "\u0590"  # from here on, scripts have marks between letters, which `re` does not count to a word
+MARKED_WORD = regex.compile(r"[\p{L}\p{M}]+|[\p{L}\p{M}\p{N}]+")
+#: A word, or the last letter of "d.n.i.".
+QUICK_WORD = re.compile(r"[^\W\d_]{2,}|(?<=\w[./])[^\W\d_](?=[./])|(?<=[./] )[^\W\d_](?=[./])|[^\x00-\x7f]")
+LABEL_CONTEXT = 60  # the word must stand in this many bytes before the number
+MOST_WORDS = 5  # of a label
+MOST_BRIDGES = 3
+#: Between two words of a label, and between a label and its number: at most one end of a line, so not across a paragraph.
+GAP = re.compile(r"[^\w\n]{0,4}")
+LAST_GAP = re.compile(r"[^\w\n]{0,8}(?:\n[^\w\n]{0,4})?")
+LETTER_LABEL = re.compile(rf"(?<!\w)[{LISTS['words']['letter'].replace(', ', '')}]\W{{1,3}}$")
+UNSPACED = "\u0e00"  # scripts without spaces between words come from here on
+
+
+def _lower(text: str) -> str:
+    """Returns the text in small letters, each one character: `İ` has two in Unicode."""
+    lowered = text.lower()
+    return lowered if len(lowered) == len(text) else "".join(sign.lower()[0] for sign in text)
+
+
+def _key(label: str) -> str:
+    return " ".join(MARKED_WORD.findall(label.lower()))
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The tables of labels. A label names kinds of words in pii.yaml, or the number of a row of `national_ids`."""
+
+    named: dict[str, set[str]]  # by the words of the label
+    last_words: frozenset[str]  # of all labels
+    quick_words: frozenset[str]  # the last words of those for phones and national numbers
+    unspaced: tuple[str, ...]  # the labels of scripts without spaces
+    ascii_stems: re.Pattern[str]  # for phones
+    stems: re.Pattern[str]
+
+
+@cache
+def label_table() -> Labels:
+    named: dict[str, set[str]] = {}
+    quick_words: set[str] = set()
+    rows = [*LISTS["words"].items(), *((str(place), row["words"]) for place, row in enumerate(LISTS["national_ids"]))]
+    for name, labels in rows:
+        for label in filter(str.strip, labels.lower().split(",")):
+            named.setdefault(_key(label), set()).add(name)
+            if name == "phone" or name.isdigit():
+                quick_words.update(QUICK_WORD.findall(f" {label} ")[-1:])
+    stems = [stem.strip() for stem in LISTS["phone_stems"].split(",")]
+    return Labels(
+        named,
+        frozenset(label.rpartition(" ")[2] for label in named),
+        frozenset(quick_words),
+        tuple(label for label in named if label[-1] >= UNSPACED),
+        re.compile("|".join(filter(str.isascii, stems))),
+        re.compile("|".join(stems)),
+    )
+
+
+BRIDGES = frozenset(_key(word) for word in LISTS["bridges"].split(","))
+
+
+def names_a_number(candidate: Candidate) -> bool:
+    """Whether a label for phones or national numbers could stand before a candidate: a quick test that most fail."""
+    table, text, start = label_table(), candidate.text, candidate.start
+    before = _lower(text[max(0, start - LABEL_CONTEXT) : candidate.end])
+    if not table.quick_words.isdisjoint(QUICK_WORD.findall(before)[-2 * MOST_BRIDGES :]) or table.ascii_stems.search(before):
+        return True
+    if before.isascii():
+        return text[start] == "0" and bool(LETTER_LABEL.search(text[:start].lower()))
+    stem = table.stems.search(before) is not None
+    if stem or max(before) < MARKED:
+        return stem
+    words = MARKED_WORD.findall(before)[-2 * MOST_BRIDGES :]
+    return not table.last_words.isdisjoint(words) or any(end.endswith(table.unspaced) for word in words for end in (word, word[:-1]))
+
+
+def labels_in(candidate: Candidate) -> dict[int, set[str]]:
+    """Returns what labels name, by the place where the named number must begin."""
+    table, text, start = label_table(), candidate.text, candidate.start
+    lowered = _lower(text[: candidate.end])
+    spaced = max(lowered) < MARKED
+    words = [(match[0], *match.span()) for match in (WORD if spaced else MARKED_WORD).finditer(lowered, max(0, start - LABEL_CONTEXT))]
+    near = max(0, sum(begin < start for _, begin, _ in words) - 2 * MOST_BRIDGES)
+    stems = table.ascii_stems if lowered.isascii() else table.stems
+    found: dict[int, set[str]] = {}
+    for place, (word, _, after) in enumerate(words[near:-1], near):
+        names: set[str] = set()
+        if word in table.last_words:
+            for count in range(1, min(MOST_WORDS, place + 1) + 1):
+                names |= table.named.get(" ".join(each[0] for each in words[place - count + 1 : place + 1]), set())
+        if stems.search(word):
+            names.add("phone")
+        for end in (word, word[:-1]) if not spaced and word[-1] >= UNSPACED else ():  # a particle may follow the label: 番号は
+            if end.endswith(table.unspaced):
+                names = names.union(*(table.named[label] for label in table.unspaced if end.endswith(label)))
+        strange = 0
+        for bridge, begin, stop in words[place + 1 : place + 2 + MOST_BRIDGES] if names else ():
+            gap = LAST_GAP.fullmatch(text, after, begin)
+            if gap and (gap[0] or word[-1] >= UNSPACED) and not gap[0].endswith("/") and begin >= candidate.earliest:
+                while begin > after and text[begin - 1] in "(+":
+                    begin -= 1
+                clear = text[begin] in "(+0" or ":" in gap[0]  # "Call Anna on 030 901820", "Fax Redaktion: ..."
+                if clear or not (strange or "\n" in gap[0]):
+                    found[begin] = found.get(begin, set()) | names
+            strange += bridge not in BRIDGES
+            names = names - ({"letter", "other"} if strange else {"letter"})  # "T 030 901820", "Customer service: ..."
+            if (strange and bridge.isdigit()) or strange > 2 or not GAP.fullmatch(text, after, begin):
+                break
+            after = stop
+    return found
+
+
 # ---- Keys, tokens and passwords that their format gives away, as public rule sets (gitleaks, detect-secrets) list them.
 #
 # Only formats with a fixed beginning or frame count. A random-looking string alone is no evidence: hashes and identifiers look random, too.
 
-FORMATS: dict[str, str] = LISTS["secrets"]
-EDGE = r"(?![A-Za-z0-9_])"
-_GROUPED = "|".join(f"(?:{pattern})" + ("" if name in ("password in a URL", "private key") else EDGE) for name, pattern in FORMATS.items())
-SECRET = re.compile(_GROUPED.encode(), re.ASCII)
 #: Placeholders that documentation writes instead of a password.
 NO_PASSWORDS = re.compile(
     r"(?:x{3,}|\.{3,}|\[?(?:your|my)?[-_]?(?:pass(?:word|wd|wort)?|pwd|pw|secret|token|kennwort|mot[-_]de[-_]passe|contraseña|senha|пароль|密码)\]?)$".encode(),
     re.IGNORECASE,
 )
+NO_EDGE = ("password in a URL", "private key")
 
 
-def check_secret(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    match = SECRET.match(document, start)
-    if not match:
-        return
-    if match.lastgroup == "password" and NO_PASSWORDS.match(match["password"]):
-        return
-    first, last = match.span(match.lastgroup or 0)
-    yield first, last - (len(document[first:last]) - len(document[first:last].rstrip()))
+def _secret_forms() -> dict[bytes, list[tuple[str, re.Pattern[bytes]]]]:
+    """Returns the forms of secrets by the three bytes with which they begin."""
+    forms: dict[bytes, list[tuple[str, re.Pattern[bytes]]]] = {}
+    for name, form in LISTS["secrets"].items():
+        *literals, rest = form.split()
+        edge = "" if name in NO_EDGE else r"(?![A-Za-z0-9_])"
+        for literal in literals:
+            pattern = re.compile(f"{re.escape(literal)}(?:{rest}){edge}".encode(), re.ASCII)
+            forms.setdefault(literal.encode()[:3], []).append((name, pattern))
+    return forms
+
+
+SECRETS = _secret_forms()
+
+
+def find_secrets(document: bytes, start: int, end: int, last: tuple[str, int]) -> Iterator[tuple[str, int, int]]:
+    for name, form in SECRETS.get(document[start:end], ()):
+        match = form.match(document, start)
+        if match and not (name == "password in a URL" and NO_PASSWORDS.match(match["hide"])):
+            first, past = match.span("hide" if form.groupindex else 0)
+            yield "secret", first, past - (past - first - len(document[first:past].rstrip()))
+            return
 
 
 # ---- Email addresses. Addresses in the domains that RFC 2606 reserves for examples belong to nobody and do not count.
 
-# Lengths are bounded (RFC 5321: 64 for the local part, 63 a label) so that no text takes quadratic time.
-_ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
-EMAIL = re.compile(
-    rb"(?<![A-Za-z0-9._%+-])" + _ATOM + rb"{1,64}(?:\." + _ATOM + rb"{1,64}){0,8}@"
-    rb"((?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,63})(?![A-Za-z0-9-])"
-)
-EXAMPLE_DOMAINS = re.compile(rb"(?:^|\.)(?:example\.(?:com|net|org)|example|test|invalid|localhost)$", re.IGNORECASE)
-LONGEST = 9 * 65 + 9 * 64 + 1
+# The letters of a name or label are those of scripts with spaces between words, or of others: a Chinese sentence is not part of an address
+# in it. The signs are those that people's addresses have; RFC 5322 allows more, which stand around addresses far more often than in them.
+# Lengths are bounded (RFC 5321: 64 for the local part, 63 a label).
+_SPACED, _UNSPACED = "A-Za-z0-9À-ÖØ-öø-ʯͰ-ԯ", r"[^\W\d_\x00-ԯ]{1,20}"
+LOCAL = re.compile(rf"(?:(?<![{_SPACED}_])[{_SPACED}_](?:[{_SPACED}_.+%'~&-]{{0,62}}[{_SPACED}_.+~-])?|{_UNSPACED})$")
+DOMAIN = re.compile(rf"(?:(?:[{_SPACED}](?:[{_SPACED}-]{{0,61}}[{_SPACED}])?|{_UNSPACED})\.){{1,8}}(?:[{_SPACED}-]{{2,63}}|{_UNSPACED})")
+LOCAL_CONTEXT, DOMAIN_CONTEXT = 400, 600
+#: In a URL, only what follows `?` or `#` can be an address; before, it is the name of an account or a message at a host.
+IN_URL = re.compile(r"://[^\s<>\"'?#]*$")
+SERVICES = frozenset({"git", "hg", "svn"})
+EXAMPLE_DOMAINS = re.compile(r"(?:^|\.)(?:example\.(?:com|net|org)|example|test|invalid|localhost)$", re.IGNORECASE)
+#: Not in the public list, but the addresses of many firms end so.
+PRIVATE_DOMAINS = frozenset({"local", "lan", "corp", "internal", "intranet"})
 
 
-def check_email(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    at = document.index(b"@", start, end)
-    match = EMAIL.search(document, max(start, at - LONGEST), min(end, at + LONGEST))
-    if match and not EXAMPLE_DOMAINS.search(match[1]):
-        yield match.span()
+@cache
+def top_domains() -> frozenset[str]:
+    """Returns all top-level domains, from the list of public suffixes that tldextract ships."""
+    import tldextract
+
+    return frozenset(tldextract.TLDExtract(suffix_list_urls=()).tlds) | PRIVATE_DOMAINS
+
+
+@lru_cache(maxsize=1 << 12)
+def is_top_domain(label: str) -> bool:
+    if label not in (label.lower(), label.upper(), label.title()):  # Pascal's @M.DoX
+        return False
+    label = label.lower()
+    if label.startswith("xn--"):
+        try:
+            label = label[4:].encode().decode("punycode")
+        except UnicodeError:
+            return False
+    return label in top_domains()
+
+
+def find_emails(document: bytes, start: int, end: int, last: tuple[str, int]) -> Iterator[tuple[str, int, int]]:
+    candidate = Candidate(document, start, end, min(LOCAL_CONTEXT, start - last[1]), DOMAIN_CONTEXT)
+    text, at = candidate.original, candidate.start
+    local = LOCAL.search(text, max(0, at - 64), at)
+    domain = DOMAIN.match(text, at + 1)
+    if not local or not domain or local[0] in SERVICES or IN_URL.search(text, 0, local.start()):
+        return
+    if text[local.start() - 1 : local.start()] == "@":  # the name of an account: @anna@mastodon.social
+        return
+    labels = domain[0].rstrip("-").split(".")
+    while len(labels) > 1 and not is_top_domain(labels[-1]):
+        labels.pop()
+    if len(labels) > 1 and not EXAMPLE_DOMAINS.search(".".join(labels)):
+        first = local.start() + len(local[0]) - len(local[0].lstrip("_"))
+        yield "email", candidate.offset(first), candidate.offset(at + 1 + len(".".join(labels)))
 
 
 # ---- International bank account numbers (ISO 13616). python-stdnum knows lengths and structures by country, and the check modulo 97.
 
-WORD = re.compile(rb"\w")
-SEPARATOR = re.compile(rb"[ -]")
+IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d\d(?:[ -]?[A-Z0-9]){11,30}", re.ASCII)
+LABELLED_IBAN = re.compile(IBAN.pattern, re.ASCII | re.IGNORECASE)
 
 
 @cache
-def length_of(country: bytes) -> int:
+def length_of(country: str) -> int:
     """Returns the number of letters and digits in a country's numbers, from python-stdnum's register; 0 if the country has none."""
     from stdnum import numdb
 
-    structure = numdb.get("iban").info(country.decode())[0][1].get("bban", "")
+    structure = numdb.get("iban").info(country)[0][1].get("bban", "")
     return sum(map(int, re.findall(r"(\d+)!", structure))) + 4 if structure else 0
 
 
-def check_iban(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+def find_ibans(candidate: Candidate) -> Found:
     """Yields the number if it has its country's length. Words in capitals that follow (`BIC ...`) do not belong to it."""
     from stdnum import iban
 
-    length, last, seen = length_of(document[start : start + 2]), start, 0
-    if not length:
-        return
-    while last < end and seen < length:
-        seen += not SEPARATOR.match(document, last)
-        last += 1
-    if seen == length and not WORD.match(document, last) and iban.is_valid(document[start:last].decode(), check_country=False):
-        yield start, last
+    text = candidate.text
+    form = LABELLED_IBAN if "iban" in text.lower() else IBAN
+    for match in form.finditer(text, candidate.start):
+        length = length_of(match[0][:2].upper())
+        places = [place for place, sign in enumerate(match[0]) if sign not in " -"]
+        if length and len(places) >= length:
+            past = match.start() + places[length - 1] + 1
+            if not text[past : past + 1].isalnum() and iban.is_valid(text[match.start() : past], check_country=False):
+                yield match.start(), past
 
 
 # ---- Payment card numbers (ISO/IEC 7812): an issuer's prefix, one of the issuer's lengths, and Luhn's check digit.
 #
 # Of random digits with the right prefix and length, one string in ten passes Luhn's check. So a number counts only if it stands alone, or
-# in the groups that cards print, and not in URLs, file names, decimal fractions or grids of numbers.
+# in the groups that cards print, and not in URLs, file names, decimal fractions or grids of numbers. Other cards, and the month in which a
+# card expires, may stand beside it.
 
 #: For each issuer: the first and the last prefix, and the lengths.
 ISSUERS = [(*str(prefixes).partition("-")[::2], lengths) for prefixes, lengths in LISTS["card_issuers"].items()]
 CARD = re.compile(
-    rb"(?<![\w\-./=&#%+:@$\xa0])(?<!\d[ ,])"
-    rb"(?:\d{14,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{4}([ -])\d{6}\2\d{4,5})"
-    rb"(?![\w\-/@%]|[ .,]\d)"
+    r"(?<!\d)(?:\d{14,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{1,3}(?!\d))?|\d{4}([ -])\d{6}\2\d{4,5})(?![\w\-/@%])", re.ASCII
 )
+CARD_BEFORE = re.compile(r"[\w\-./=&#%+:@$]$|\d[ ,]$", re.ASCII)
+CARD_BEHIND = re.compile(r"[ .,]\d(?! ?\d ?/ ?\d\d)", re.ASCII)
 FEWEST_DIFFERENT = 2  # digits
 #: Longer numbers without groups are mostly identifiers of posts. Only UnionPay issues such card numbers.
 LONGEST_PLAIN = 16
@@ -135,147 +352,193 @@ def is_card_number(number: str) -> bool:
     return known and len(set(number)) >= FEWEST_DIFFERENT and luhn.is_valid(number)
 
 
-def check_card(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    for match in CARD.finditer(document, start, min(len(document), end + 2)):  # the look-ahead needs two more bytes
-        number = re.sub(rb"[ -]", b"", match[0]).decode()
-        plain = len(number) == len(match[0])
-        if is_card_number(number) and (not plain or len(number) <= LONGEST_PLAIN or number.startswith(PLAIN_AND_LONG)):
-            yield match.span()
+def find_cards(candidate: Candidate) -> Found:
+    text, labels, spans = candidate.text, candidate.labels, []
+    for match in CARD.finditer(text):  # those before it, too, as neighbours
+        number = re.sub("[ -]", "", match[0])
+        grouped, named = len(number) < len(match[0]), "card" in labels.get(match.start(), ())
+        if is_card_number(number) and (grouped or named or len(number) <= LONGEST_PLAIN or number.startswith(PLAIN_AND_LONG)):
+            spans.append(match.span())
+    neighbours = {place for (_, past), (first, _) in pairwise(spans) if first - past == 1 for place in (past, first)}
+    for first, past in spans:
+        alone = first in neighbours or "card" in labels.get(first, ()) or not CARD_BEFORE.search(text, 0, first)
+        if alone and (past in neighbours or not CARD_BEHIND.match(text, past)):
+            yield first, past
 
 
-# ---- Numbers that states give to persons and that check digits tell from other numbers. python-stdnum knows the checks.
+# ---- Numbers that states give to persons and that check digits tell from other numbers. python-stdnum knows most of the checks.
 #
 # One random number in ten passes a check digit, so a bare number counts only after a word that names it ("PESEL: ..."). A number counts
 # anywhere if less than about one in a thousand random numbers of its form pass, because it has letters, a date, fixed parts or two check
-# digits; it must stand by itself. The US social security number has no check digit, so no scan looks for it.
+# digits; it must stand by itself.
+
+
+def _weighted(text: str, weights: Sequence[int]) -> int:
+    """Returns the sum of values times weights: of digits 0 to 9, of letters 10 to 35 (A to Z), of `<` 0, as ICAO 9303 and others count."""
+    return sum((0 if sign == "<" else int(sign, 36)) * weights[place % len(weights)] for place, sign in enumerate(text))
+
+
+def _passport(line: str) -> bool:
+    """Whether it is the first line of a passport, or the second with all its check digits right (ICAO 9303-4)."""
+    if not line[-1].isdigit():
+        return "<<" in line
+    parts = (line[:9], line[13:19], line[21:27], line[28:42], line[:10] + line[13:20] + line[21:43])
+    checks = line[9] + line[19] + line[27] + line[42].replace("<", "0") + line[43]
+    return all(_weighted(part, (7, 3, 1)) % 10 == int(check) for part, check in zip(parts, checks))
+
+
+def _german_pension(number: str) -> bool:
+    """Whether the day, the month and the check digit are right (VKVV, sections 2 and 4): digit sums of products, modulo 10."""
+    digits = f"{number[:8]}{ord(number[8]) - 64:02}{number[9:11]}"
+    total = sum(sum(divmod(int(digit) * weight, 10)) for digit, weight in zip(digits, (2, 1, 2, 5, 7, 1, 2, 1, 2, 1, 2, 1)))
+    return total % 10 == int(number[11]) and 1 <= int(number[2:4]) <= 81 and 1 <= int(number[4:6]) <= 12
+
+
+def _singapore(number: str) -> bool:
+    value = _weighted(number[1:8], (2, 7, 6, 5, 4, 3, 2)) + {"T": 4, "G": 4, "M": 3}.get(number[0], 0)
+    letters = "JZIHGFEDCBA" if number[0] in "ST" else "XWUTRQPNMLK" if number[0] in "FG" else "KLJNPQRTUWX"
+    return letters[value % 11] == number[8]
+
+
+def _taiwan(number: str) -> bool:
+    area = "ABCDEFGHJKLMNPQRSTUVXYWZIO".index(number[0]) + 10
+    return (area // 10 + area % 10 * 9 + _weighted(number[1:9], range(8, 0, -1)) + int(number[9])) % 10 == 0
+
+
+#: Checks that python-stdnum does not have, of numbers in capitals without separators.
+OWN_CHECKS: dict[str, Callable[[str], bool]] = {
+    # HMRC, NIM39110: there is no check digit, but some first letters are not in use
+    "nino": re.compile(r"(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]\d{6}[A-D]").fullmatch,  # type: ignore[dict-item]
+    "medicare": lambda number: _weighted(number[:8], (1, 3, 7, 9)) % 10 == int(number[8]),  # Australia's, METeOR 270101
+    "korean_foreigner": lambda number: (13 - _weighted(number[:12], (2, 3, 4, 5, 6, 7, 8, 9)) % 11) % 10 == int(number[12]),
+    "snils": lambda number: _weighted(number[:9], range(9, 0, -1)) % 101 % 100 == int(number[9:]),  # Russia's insurance number
+    # a missing first letter counts 36
+    "hong_kong": lambda number: ((36 * 9 if len(number) == 8 else 0) + _weighted(number, range(len(number), 0, -1))) % 11 == 0,
+    "taiwan": _taiwan, "singapore": _singapore, "german_pension": _german_pension, "passport": _passport,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class NationalId:
-    """A kind of number: stdnum's `module` checks it. `words`: a pattern that must match shortly before it; empty if none is needed."""
+    """A kind of number. `form` matches behind the words that name it, `alone` anywhere."""
 
-    module: str
-    form: str
-    words: str = ""
+    check: str
+    form: re.Pattern[str]
+    alone: re.Pattern[str] | None
 
-
-IDS = tuple(NationalId(entry["check"], entry["form"], entry.get("words", "")) for entry in LISTS["national_ids"])
-ID_CONTEXT = 64  # the word must stand in this many bytes before the number
-_ID_BEFORE = r"(?<![\w.\-/=&#%+:@$,])" r"(?<!\d )"
-_ID_AFTER = r"(?![\w\-/@%]|[ .,]\d)"
-#: What may stand between the word and the number.
-_BRIDGE = (
-    r"[\s.:#=\"'()\[\]*|\-–—№：]*(?:(?:number|no|nr|nº|n°|num(?:éro|ero)?|is|ist|er|je|to|kód|kod)\b[\s.:#=\"'()\[\]*|\-–—№：]*){0,2}$"
-)
-
-
-def _check(module: str) -> Callable[[bytes], bool]:
-    """Returns a stdnum module's check. stdnum raises KeyError for regions that its registers lack (in Chinese numbers): not valid."""
-    is_valid: Callable[[str], bool] = import_module(f"stdnum.{module}").is_valid
-
-    def check_national_id(number: bytes) -> bool:
+    def holds(self, number: str) -> bool:
+        """Whether it is valid. stdnum raises LookupError for regions that its registers lack (in Chinese numbers): not valid."""
+        number = re.sub(r"[ ./()]", "", number.upper())
+        if self.check in OWN_CHECKS:
+            return OWN_CHECKS[self.check](number.replace("-", ""))
         try:
-            return is_valid(number.decode())
+            is_valid = import_module(f"stdnum.{self.check}").is_valid
+            return bool(is_valid(number) or is_valid(number.replace("-", "")))
         except (LookupError, ValueError):
             return False
 
-    return check_national_id
 
-
-@cache
-def _with_words() -> tuple[re.Pattern[str], tuple[tuple[re.Pattern[str], re.Pattern[bytes], Callable[[bytes], bool]], ...]]:
-    """Returns a pattern of all words at the end of a text, and the words, form and check of each kind of number that needs a word."""
-    named = [entry for entry in IDS if entry.words]
-    either = "|".join(f"(?:{entry.words})" for entry in named)
-    table = tuple(
-        (
-            re.compile(rf"(?<!\w)(?:{entry.words}){_BRIDGE}", re.IGNORECASE),
-            re.compile(rf"(?:{entry.form}){_ID_AFTER}".encode()),
-            _check(entry.module),
-        )
-        for entry in named
+_ID_BEFORE = r"(?<![\w.\-/=&#%+@$,])(?<!\d[ :])(?<!::)"
+_ID_BEHIND = r"(?![\w\-/@%]|[ .,]\d)"
+IDS = [
+    NationalId(
+        row["check"],
+        re.compile(f"(?:{row['form'].replace(' ', '[ ./-]{0,3}')})(?![\\w@%]|[-/.]\\w)", re.IGNORECASE | re.ASCII),
+        re.compile(row["alone"], re.ASCII) if "alone" in row else None,
     )
-    return re.compile(rf"(?<!\w)(?:{either}){_BRIDGE}", re.IGNORECASE), table
+    for row in LISTS["national_ids"]
+]
+_ANY = "|".join(re.sub(r"\\1", " ?", entry.alone.pattern) for entry in IDS if entry.alone)
+ALONE = re.compile(f"{_ID_BEFORE}(?:{_ANY}){_ID_BEHIND}", re.ASCII)
 
 
-@cache
-def _alone() -> tuple[re.Pattern[bytes], tuple[tuple[re.Pattern[bytes], Callable[[bytes], bool]], ...]]:
-    entries = [entry for entry in IDS if not entry.words]
-    table = tuple((re.compile(entry.form.encode()), _check(entry.module)) for entry in entries)
-    forms = "|".join(re.sub(r"\\1", " ?", entry.form) for entry in entries)
-    return re.compile(rf"{_ID_BEFORE}(?:{forms}){_ID_AFTER}".encode()), table
-
-
-def check_national_id(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    before = document[max(0, start - ID_CONTEXT) : start].decode(errors="ignore")
-    any_word, named = _with_words()
-    if any_word.search(before):
-        for words, form, is_valid in named:
-            match = form.match(document, start)
-            if match and words.search(before) and is_valid(match[0]):
+def find_national_ids(candidate: Candidate) -> Found:
+    text, past = candidate.text, 0
+    for place, names in sorted(candidate.labels.items()):
+        for entry in (IDS[row] for row in sorted(int(name) for name in names if name.isdigit())):
+            match = entry.form.match(text, place)
+            if match and place >= past and entry.holds(match[0]):
+                past = match.end()
                 yield match.span()
-                return
-    any_form, alone = _alone()
-    at = start
-    while match := any_form.search(document, at, min(len(document), end + 3)):
-        at = match.end()
-        number = match[0]
-        if any(form.fullmatch(number) and is_valid(number) for form, is_valid in alone):
+                break
+    for match in ALONE.finditer(text, max(past, candidate.earliest)) if candidate.anywhere else ():
+        if any(entry.alone and entry.alone.fullmatch(match[0]) and entry.holds(match[0]) for entry in IDS):
             yield match.span()
 
 
-# ---- Public IPv6 addresses: the assigned part of global unicast (2000::/4), written with at least three groups.
+# ---- Public IPv6 addresses: the assigned part of global unicast (2000::/4), written with at least two groups.
 #
 # This excludes times (12:30:15), hardware addresses, ratios and C++ names (`std::add`).
 
-IPV6 = re.compile(rb"(?<![\w:.])2[0-9a-fA-F]{3}(?::{1,2}[0-9a-fA-F]{1,4}){1,7}(?:::)?(?![\w:]|\.\d)")
-FEWEST_GROUPS = 3
-
-
-def check_ipv6(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    match = IPV6.match(document, start)
-    if not match or len([group for group in match[0].split(b":") if group]) < FEWEST_GROUPS:
-        return
-    try:
-        address = ipaddress.IPv6Address(match[0].decode())
-    except ipaddress.AddressValueError:
-        return
-    if address.is_global and not address.is_multicast:
-        yield match.span()
-
-
-# ---- Public IPv4 addresses. Version and section numbers look the same; the word before them and small parts tell them apart.
-
-IPV4 = re.compile(rb"(?<![\w.\-+])(?:\d{1,3}\.){3}\d{1,3}(?![\w\-+])(?!\.\d)")
-#: Before a dotted number, these words mean that it is a version or a section.
-VERSION_BEFORE = re.compile(
-    rf"(?:\b(?:{'|'.join(LISTS['version_words'])})\b\.?|(?:\xc2\xa7)+|[A-Za-z0-9_]/)[\s:=#(]*$".encode("latin-1"), re.IGNORECASE
+_DOTTED = r"(?:\d{1,3}\.){3}\d{1,3}"
+IPV6 = re.compile(
+    rf"(?:(?<![\w.])2[0-9a-fA-F]{{3}}(?::{{1,2}}[0-9a-fA-F]{{1,4}}){{1,7}}(?::{{1,2}}{_DOTTED}|::)?"
+    rf"|(?<!\w)(?:::ffff:|64:ff9b::){_DOTTED})(?![\w:]|\.\d)",
+    re.ASCII,
 )
-SMALL = 32  # most parts of version and section numbers are below this
-CONTEXT = 24  # the word must stand in this many bytes before the number
+GROUP_BEFORE = re.compile(r"(?:::|(?<![^\W_])[0-9a-fA-F]{1,4}:)$", re.ASCII)
+FEWEST_GROUPS = 2
 
 
-def is_public(address: str, before: bytes) -> bool:
-    """Whether a dotted number is somebody's address, given the text before it.
+def find_ipv6(candidate: Candidate) -> Found:
+    text = candidate.text
+    for match in IPV6.finditer(text, candidate.earliest) if text.count(":") >= 2 else ():
+        try:
+            address = ipaddress.IPv6Address(match[0])
+        except ipaddress.AddressValueError:
+            continue
+        several = len([group for group in match[0].split(":") if group]) >= FEWEST_GROUPS
+        public = (address.ipv4_mapped or address).is_global and not address.is_multicast
+        if several and public and not GROUP_BEFORE.search(text, 0, match.start()):
+            yield match.span()
 
-    False if `ipaddress` calls it multicast or not global, if a part has a leading zero, or if it stands after a word for a version or
-    section or directly after `name/`. Also false if all four parts are below 32 (12.6.2.1, 8.8.8.8), as in versions, sections and public
-    resolvers; that loses 0.02% of all addresses.
-    """
+
+# ---- Public IPv4 addresses. Versions, sections and identifiers of objects look the same; what stands before and behind tells them apart.
+
+_PART_BELOW_32 = r"(?:[12]?\d|3[01])"
+#: Not those of private networks, nor those of four small parts (12.6.2.1), as versions and sections have; 0.02% of addresses have them.
+IPV4 = re.compile(
+    rf"(?<![\w.+])(?!10\.|127\.|0\.|255\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.|{_PART_BELOW_32}(?:\.{_PART_BELOW_32}){{3}}(?!\d))"
+    rf"{_DOTTED}(?![\w+])(?!\.\d)(?!-(?!\d{{1,3}}\.\d{{1,3}}\.))",
+    re.ASCII,
+)
+NAME_BEFORE = re.compile(r"([\w.-]*\w)/$", re.ASCII)  # Chrome/91.0.44.124, but host.org/93.184.216.34
+RANGE_BEFORE = re.compile(r"\.\d{1,3} ?-$")
+SECTION_BEFORE = re.compile(r"§ ?$")
+PORT_BEHIND = re.compile(r":\d{2,5}(?!\d)|/\d{1,2}(?![\d/])")
+HEADING_BEHIND, DOT_BEHIND = re.compile(r"\.? +[A-Z]"), re.compile(r"\. +[^\W\d_]")
+SMALL = 32  # most parts of versions, sections and identifiers are below this
+MOST_SMALL = 2  # without a word such as "host" before it; this loses 1% of all addresses
+
+
+def is_public(address: str, text: str, first: int, past: int, names: set[str]) -> bool:
+    """Whether a dotted number is somebody's address, given the text around it and what labels name it."""
     parts = address.split(".")
-    if all(int(part) < SMALL for part in parts) or any(len(part) > 1 and part[0] == "0" for part in parts):
+    small = sum(int(part) < SMALL for part in parts) + ("0" in parts[1:3])
+    if any(len(part) > 1 and part[0] == "0" for part in parts) or address in LISTS["public_resolvers"]:
         return False
     try:
         number = ipaddress.IPv4Address(address)
     except ipaddress.AddressValueError:
         return False
-    return number.is_global and not number.is_multicast and not VERSION_BEFORE.search(before)
+    if not number.is_global or number.is_multicast or "version" in names or SECTION_BEFORE.search(text, 0, first):
+        return False
+    name = NAME_BEFORE.search(text, 0, first)
+    if name and "." not in name[1] and "address" not in label_table().named.get(name[1].lower(), ()):
+        return False
+    if text[first - 1 : first] == "-" and not RANGE_BEFORE.search(text, 0, first):
+        return False
+    if "address" in names or text[max(0, first - 2) : first] == "//" or PORT_BEHIND.match(text, past):
+        return True
+    heading = (first == 0 or text[first - 1] == "\n") and small and (HEADING_BEHIND if small > 1 else DOT_BEHIND).match(text, past)
+    return small <= MOST_SMALL and not heading
 
 
-def check_ipv4(document: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    match = IPV4.match(document, start)
-    if match and is_public(match[0].decode(), document[max(0, start - CONTEXT) : start]):
-        yield match.span()
+def find_ipv4(candidate: Candidate) -> Found:
+    text = candidate.text
+    for match in IPV4.finditer(text, candidate.start) if text.count(".") >= 3 else ():
+        if is_public(match[0], text, *match.span(), candidate.labels.get(match.start(), set())):
+            yield match.span()
 
 
 # ---- Phone numbers that the numbering plans know (the library phonenumbers), in the forms in which people write them.
@@ -286,32 +549,40 @@ def check_ipv4(document: bytes, start: int, end: int) -> Iterator[tuple[int, int
 
 #: The countries whose plans may have a national number after "Tel.", in this order.
 REGIONS: list[str] = LISTS["phone_regions"]
-_GAP = rb"(?:[ .\-/()]|\xc2\xa0|\xe2\x80[\x90-\x93\xaf]){0,4}"
-_BEFORE = rb"(?<![\w.,\-/=&#%+@$\xa0~])"
-_AFTER = rb"(?![\w%@]|[.,:/\-]\d|[-/][A-Za-z])"
-INTERNATIONAL = re.compile(rb"(?<![\w=&#%+@$)])(?:\(\+|\+\(?)\d(?:" + _GAP + rb"\d){6,14}(?!\d)" + _AFTER)
-NATIONAL = re.compile(rb"\(?\+?\d(?:" + _GAP + rb"\d){6,14}(?!\d)" + _AFTER)
-FORMS = (
-    (
-        "US",
-        re.compile(_BEFORE + rb"(?<!\d[ /])(?:\+?1[-. ])?(?:\(\d{3}\) ?\d{3}[-. ]\d{4}|\d{3}-\d{3}-\d{4}|\d{3}\.\d{3}\.\d{4})" + _AFTER),
-    ),
-    ("FR", re.compile(_BEFORE + rb"(?<!\d[ /])0[1-9]([ .\-])\d\d\1\d\d\1\d\d\1\d\d(?!\1\d)" + _AFTER)),
-    ("", re.compile(_BEFORE + rb"(?<!\d[ /])\(0\d{1,4}\)[ -]?\d{3,8}(?:[ -]?\d{2,4}){0,2}" + _AFTER)),
+_GAP = r"[ .\-/()]{0,4}"
+_BEFORE = r"(?<![\w.,\-/=&#%+@$~])"
+_BEHIND = r"(?![a-z0-9_%@]|[A-Z](?![a-z-])|(?: \d{3})*[.,]\d|[:/\-]\d|[-/][A-Za-z])"
+INTERNATIONAL = re.compile(rf"(?<![\w=&#%+@$)])(?:\(\+|\+\(?|(?<![.,:/-])00 ?(?=[1-9]\d{{0,3}}[ ./-]))\d(?:{_GAP}\d){{6,14}}+", re.ASCII)
+NATIONAL = re.compile(rf"\(?\+?\d(?:{_GAP}\d){{6,14}}+", re.ASCII)
+BEHIND = re.compile(_BEHIND, re.ASCII)
+FORMS = tuple(
+    (region, re.compile(rf"{_BEFORE}(?<!\d[ /]){form}{_BEHIND}", re.ASCII))
+    for region, form in (
+        ("US", r"(?:\+?1[-. ])?(?:\(\d{3}\) ?\d{3}[-. ]\d{4}|\d{3}-\d{3}-\d{4}|\d{3}\.\d{3}\.\d{4})"),
+        ("FR", r"0[1-9]([ .\-])\d\d\1\d\d\1\d\d\1\d\d(?!\1\d| ?\+)"),
+        ("BR", r"(?:\d{2}|\(\d{2}\)) 9?\d{4}-\d{4}"),
+        ("", r"\(0\d{1,4}\)[ -]?\d{2,8}(?:[ -]?\d{1,4}){0,2}"),
+        ("", r"0[89]00(?: ?[/-] ?| )\d{2,3}(?:[ -]?\d{2,4}){1,3}"),
+        ("", r"(?:(?<=\n)|(?<=\n- ))0(?=[\d ]+[/ -]+\d)[1-9](?: ?[/ -]? ?\d){5,11}(?=\n)"),
+    )
 )
-#: Directly before a number, these words and signs mean that it is a phone number.
-PHONE_BEFORE = re.compile(
-    rf"(?:(?<!\w)(?:{'|'.join(LISTS['phone_words'])})(?!\w)|☎|☏|📞|📱)"
-    r"[\s.:)\]*|#\-–—/：]{0,6}(?:(?:number|no|nr|nº|n°|us|at|on|is|now)(?!\w)[\s.:)\]*|#\-–—/：]{0,4}){0,2}(?:\([a-z]\)\s?)?$",
-    re.IGNORECASE,
+SIGN_BEFORE = re.compile(r"[☎☏✆📞📱📲🕿][\s:]{0,3}(?=[+(]?\d)")
+#: After a number, these signs and words mean that another number follows.
+NEXT = re.compile(rf"\s?(?:[/,;|&、，-]|{'|'.join(LISTS['and'].split())})\s?([(+]{{0,2}})")
+SLASH = re.compile(r" ?/ ?[(+]?\d")
+_YEAR, _MONTH, _DAY = r"(?:19|20)\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])"
+#: Dates, years, opening hours, Brazilian postcodes, decimal fractions, and the bands of mobile phones.
+NO_PHONE = re.compile(
+    rf"(?:\d{{4}}([-./]){_MONTH}\1{_DAY}|{_DAY}([-./]){_MONTH}\2{_YEAR}|{_MONTH}([-/]){_DAY}\3{_YEAR}|{_YEAR} ?[-/] ?{_YEAR}"
+    r"|[012]\d(?:00|15|30|45)-[012]\d(?:00|15|30|45)|\d{5}-\d{3}|[1-9]\d{0,2}\.\d{5}(?![ .\-/]?\d)"
+    r"|[89][05]0[ /]+(?:[89][05]0|1[89]00)[ /\d]*)(?!\d)"
 )
-PHONE_CONTEXT = 48  # the word must stand in this many bytes before the number
+EXTENSION = re.compile(r",? ?(?:x|ext|extension|доб|poste)\.?:? ?\d{1,6}(?!\d)", re.IGNORECASE)
 #: Reserved for fiction: 555-0100 to 555-0199 in North America; Ofcom's drama numbers.
 FICTION = re.compile(
     r"\+1\d{3}55501\d\d|\+44(?:7700900|1632960|2079460|1144960|1214960|1134960|1174960|1314960|1414960|1514960|1614960)\d{3}"
 )
-GROUP_END = re.compile(rb"\d(?!\d)")
-FOLLOWING = re.compile(rb" ?(?:[/,;]|-) ?(?=[+(]?\d)")
+GROUP_END = re.compile(r"\d(?!\d)")
 MOST_TRIMMED = 2  # the most groups at the end that may belong to the next number
 
 
@@ -329,44 +600,58 @@ def is_valid(number: str, region: str | None) -> bool:
     return not FICTION.fullmatch(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164))
 
 
-def _longest_valid(number: bytes, regions: Iterable[str | None]) -> int:
-    """Returns the length, in bytes, of the longest prefix of whole groups that is valid in one of the regions; 0 if there is none."""
-    for end in [match.end() for match in GROUP_END.finditer(number)][: -MOST_TRIMMED - 2 : -1]:
-        text = number[:end].decode()
-        if any(is_valid(text, region) for region in regions):
-            return end
+def _counts_up(number: str) -> bool:
+    """Whether its groups count up, as in 01 02 03 04 05."""
+    groups = [int(group) for group in re.findall(r"\d+", number)]
+    return len(groups) > 2 and all(second - first == 1 for first, second in pairwise(groups))
+
+
+def _phone_at(text: str, form: re.Pattern[str], place: int, regions: Sequence[str]) -> int:
+    """Returns the end of the longest run of whole groups at a place that is a valid number in one of the regions; 0 if there is none."""
+    match = form.match(text, place)
+    if not match or NO_PHONE.match(text, place):
+        return 0
+    ends = [match.start() + group.end() for group in GROUP_END.finditer(match[0])]
+    first_of_two = {end for end in ends if sum(map(str.isdigit, text[place:end])) >= FEWEST_DIGITS and SLASH.match(text, end)}
+    for end in sorted(first_of_two) + ends[: -MOST_TRIMMED - 2 : -1]:
+        number = text[place:end]
+        if number.startswith("00"):
+            number = "+" + number[2:]
+        international = number.lstrip("(").startswith("+")
+        whole = end in first_of_two or BEHIND.match(text, end)
+        if whole and any(is_valid(number, region) for region in ((None,) if international else regions)):
+            return 0 if _counts_up(number) else end
     return 0
 
 
-def _after_word(document: bytes, start: int, end: int, regions: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Yields the numbers that follow a word for phones: one, or several with a slash or another sign between them."""
-    while match := NATIONAL.match(document, start):
-        international = match[0].lstrip(b"(").startswith((b"+", b"00"))
-        text = match[0].replace(b"00", b"+", 1) if match[0].startswith(b"00") else match[0]
-        length = _longest_valid(text, (None,) if international else regions) - len(text) + len(match[0])
-        if length <= len(match[0]) - len(text):
-            return
-        yield start, start + length
-        following = FOLLOWING.match(document, start + length, end)
-        if not following:
-            return
-        start = following.end()
-
-
-def check_phone(document: bytes, start: int, end: int, regions: Sequence[str] = REGIONS) -> Iterator[tuple[int, int]]:
-    at = start
-    if PHONE_BEFORE.search(document[max(0, start - PHONE_CONTEXT) : start].decode(errors="ignore")):
-        for first, at in _after_word(document, start, end, regions):
-            yield first, at
-    if at == start and (match := INTERNATIONAL.match(document, start)) and (length := _longest_valid(match[0], (None,))):
-        at = start + length
-        yield start, at
-    for region, form in FORMS:
-        if region and region not in regions:
-            continue
-        for match in form.finditer(document, at, min(len(document), end + 3)):
-            if any(is_valid(match[0].decode(), here) for here in ((region,) if region else regions)):
-                yield match.span()
+def find_phones(candidate: Candidate) -> Found:
+    text, start, end, regions = candidate.text, candidate.start, candidate.end, candidate.regions
+    labels = {place: names for place, names in candidate.labels.items() if "other" not in names}
+    places = {place for place, names in labels.items() if "phone" in names or ("letter" in names and text[place] in "(+0")}
+    if candidate.follows:
+        places.add(start - len(text[:start]) + len(text[:start].rstrip("(+")))
+    if candidate.anywhere:
+        places |= {match.end() for match in SIGN_BEFORE.finditer(text)}
+    found = []
+    for place in sorted(places):
+        while past := _phone_at(text, NATIONAL, place, regions):
+            found.append((place, past))
+            following = NEXT.match(text, past, end)
+            if not following:
+                break
+            place = following.end() - len(following[1])
+    at = max((past for _, past in found), default=max(0, start - 2))
+    plus = [match.start() for match in INTERNATIONAL.finditer(text, at, end)] if candidate.anywhere else []
+    found += [(place, past) for place in plus if (past := _phone_at(text, INTERNATIONAL, place, ()))]
+    for region, form in FORMS if candidate.anywhere else ():
+        for match in form.finditer(text, at) if not region or region in regions else ():
+            other = "other" in candidate.labels.get(match.start(), ())  # "Référence 04 78 12 34 56"
+            plausible = not (other or _counts_up(match[0]) or NO_PHONE.match(match[0]))
+            if plausible and any(is_valid(match[0], here) for here in ([region] if region else regions)):
+                found.append(match.span())
+    for first, past in sorted(found):
+        number, extension = text[first:past], EXTENSION.match(text, past)
+        yield first + (number[0] == "(" and number.count("(") > number.count(")")), extension.end() if extension else past
 
 
 # ---- The kinds, in order of priority: a find of an earlier kind removes the overlapping finds of later kinds
@@ -374,33 +659,60 @@ def check_phone(document: bytes, start: int, end: int, regions: Sequence[str] = 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of personal data. No kind ever finds a `placeholder`. `check` yields the finds in a candidate of the `scans`."""
+    """A kind of personal data. No kind ever finds a `placeholder`."""
 
     name: str  # name of the option
     column: str
-    scans: tuple[Callable[..., int], ...]
-    check: Check
     placeholder: str
     description: str
 
-    def find(self, texts: TextColumn) -> Spans:
-        return texts.checked(texts.candidates(*self.scans), self.check)
-
 
 KINDS = (
-    Kind("secret", "pii_secrets", (prefixes,), check_secret, "<SECRET>", "a key, token or password that its format gives away"),
-    Kind("email", "pii_emails", (addresses,), check_email, "email@example.com", "an email address"),
-    Kind("iban", "pii_ibans", (account_numbers,), check_iban, "<IBAN>", "an international bank account number"),
-    Kind("credit_card", "pii_credit_cards", (numbers,), check_card, "<CREDIT_CARD>", "a payment card's number"),
-    Kind("national_id", "pii_national_ids", (numbers, codes), check_national_id, "<NATIONAL_ID>",
-         "a person's number with check digits, of 30 countries"),
-    Kind("ipv6", "pii_ipv6", (colon_groups,), check_ipv6, "2001:db8::1", "a public IPv6 address"),
-    Kind("ipv4", "pii_ipv4", (dotted_numbers,), check_ipv4, "192.0.2.1", "a public IPv4 address"),
-    Kind("phone", "pii_phones", (numbers,), check_phone, "+1-202-555-0100", "a phone number"),
-)  # fmt: skip
+    Kind("secret", "pii_secrets", "<SECRET>", "a key, token or password that its format gives away"),
+    Kind("email", "pii_emails", "email@example.com", "an email address"),
+    Kind("iban", "pii_ibans", "<IBAN>", "an international bank account number"),
+    Kind("credit_card", "pii_credit_cards", "<CREDIT_CARD>", "a payment card's number"),
+    Kind("national_id", "pii_national_ids", "<NATIONAL_ID>", f"a number that a state gave a person ({len(IDS)} kinds)"),
+    Kind("ipv6", "pii_ipv6", "2001:db8::1", "a public IPv6 address"),
+    Kind("ipv4", "pii_ipv4", "192.0.2.1", "a public IPv4 address"),
+    Kind("phone", "pii_phones", "+1-202-555-0100", "a phone number"),
+)
+#: The kinds that the scan for numbers finds.
+FINDERS: dict[str, Callable[[Candidate], Found]] = {
+    "iban": find_ibans, "credit_card": find_cards, "national_id": find_national_ids, "ipv6": find_ipv6, "ipv4": find_ipv4,
+    "phone": find_phones,
+}  # fmt: skip
+#: Something that one of the finders could find without a label: a quick test that most candidates fail.
+_ANY_FORM = (ALONE, IBAN, CARD, IPV6, IPV4, INTERNATIONAL, SIGN_BEFORE, *(form for _, form in FORMS))
+ANY = re.compile(
+    "(?<![A-Za-z0-9_])(?=[0-9A-Z(+:☎-🕿])(?:" + "|".join(re.sub(r"\\[12]", "[ .-]?", form.pattern) for form in _ANY_FORM) + ")", re.ASCII
+)
+NUMBER_BEFORE, NUMBER_BEHIND = LABEL_CONTEXT, 48
+
+
+def find_numbers(
+    document: bytes, start: int, end: int, last: tuple[str, int], kinds: Sequence[str], regions: Sequence[str]
+) -> Iterator[tuple[str, int, int]]:
+    """Yields the finds of all kinds of numbers in a candidate, in order."""
+    candidate = Candidate(document, start, end, NUMBER_BEFORE, NUMBER_BEHIND)
+    candidate.anywhere = ANY.search(candidate.text, candidate.earliest) is not None
+    candidate.follows = last[0] == "phone" and NEXT.fullmatch(document[last[1] : start].decode()) is not None
+    if not (candidate.anywhere or candidate.follows or names_a_number(candidate)):
+        return
+    candidate.labels, candidate.regions = labels_in(candidate), regions
+    found = []
+    for kind in kinds if candidate.anywhere else [kind for kind in kinds if kind in ("national_id", "phone")]:
+        for first, past in list(FINDERS[kind](candidate)):
+            if first < candidate.end:  # later ones belong to the next candidate
+                found.append((kind, candidate.offset(first), candidate.offset(past)))
+                text = candidate.text
+                candidate.text = f"{text[:first]}<{'x' * (past - first - 2)}>{text[past:]}"  # as if its placeholder stood there
+    yield from sorted(found, key=lambda find: find[1])
 
 
 # ---- The step
+
+MOST_PASSES = 5  # a recipe's own placeholder may be a find itself
 
 
 class _Options(Config):
@@ -408,7 +720,7 @@ class _Options(Config):
         tuple(kind.name for kind in KINDS), description="The kinds to find; other kinds are neither counted nor replaced."
     )
     phone_regions: tuple[str, ...] | None = Field(
-        None, description="Countries (ISO 3166) whose national phone numbers are looked for; by default about 40 large ones."
+        None, description=f"Countries (ISO 3166) whose national phone numbers are looked for; by default {len(REGIONS)}."
     )
     most: dict[str, int] = Field(
         {}, description="A document fails with more finds of a kind than this: `{email: 20}` makes the rule `pii_emails`. None by default."
@@ -454,11 +766,7 @@ class Pii(Step):
     @property
     def kinds(self) -> list[Kind]:
         """The kinds of the recipe, in order of priority."""
-        found = [kind for kind in KINDS if kind.name in self.config.kinds]
-        if self.config.phone_regions is None:
-            return found
-        phone = partial(check_phone, regions=self.config.phone_regions)
-        return [replace(kind, check=phone) if kind.name == "phone" else kind for kind in found]
+        return [kind for kind in KINDS if kind.name in self.config.kinds]
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -469,12 +777,43 @@ class Pii(Step):
         limits = self.config.most
         return tuple(Rule(kind.column, kind.column, ">", limits[kind.name]) for kind in self.kinds if kind.name in limits)
 
+    def find(self, texts: TextColumn) -> list[Spans]:
+        """Returns the finds of each kind. No two finds overlap."""
+        names = [kind.name for kind in self.kinds]
+        regions = REGIONS if self.config.phone_regions is None else self.config.phone_regions
+        found: dict[str, list[tuple[int, int]]] = {name: [] for name in names}
+        of_numbers = partial(find_numbers, kinds=[name for name in names if name in FINDERS], regions=regions)
+        for kinds, scan, check in (
+            ({"secret"}, prefixes, find_secrets),
+            ({"email"}, addresses, find_emails),
+            (FINDERS.keys(), numbers, of_numbers),
+        ):
+            for kind, start, end in texts.finds(scan, check) if kinds & set(names) else ():
+                found[kind].append((start, end))
+        return without_overlaps([np.array(spans, np.int64).reshape(-1, 2) for spans in found.values()])
+
     def measure(self, batch: DocumentBatch) -> StepOutput:
-        """Counts and replaces finds. A find counts even if the recipe does not replace it."""
-        texts = TextColumn(batch.text)
-        kinds = self.kinds
-        found = without_overlaps([kind.find(texts) for kind in kinds])
-        columns = {kind.column: counts(texts, spans) for kind, spans in zip(kinds, found)}
-        placeholders = [getattr(self.config, kind.name) for kind in kinds]
-        chosen = [(spans, text) for spans, text in zip(found, placeholders) if text is not None]
-        return StepOutput(columns, replaced(batch.text, texts, chosen))
+        """Counts and replaces finds. A find counts even if the recipe does not replace it.
+
+        A placeholder can change what its neighbours are, so documents with finds are read again until nothing is found: a second pass of
+        the step changes no text.
+        """
+        placeholders = {kind.column: getattr(self.config, kind.name) for kind in self.kinds}
+        totals = {column: np.zeros(len(batch.text), np.int64) for column in placeholders}
+        text, rows = batch.text, np.arange(len(batch.text))
+        for passes in range(MOST_PASSES):
+            part = text.take(rows) if passes else text
+            texts = TextColumn(part)
+            finds = [(column, spans, placeholders[column]) for column, spans in zip(placeholders, self.find(texts))]
+            again = np.zeros(len(rows), np.bool_)
+            for column, spans, placeholder in finds:
+                found = counts(texts, spans)
+                if placeholder is not None or not passes:
+                    totals[column][rows] += found
+                    again |= (found > 0) & (placeholder is not None)
+            part = replaced(part, texts, [(spans, placeholder) for _, spans, placeholder in finds if placeholder is not None])
+            text = pc.replace_with_mask(text, pa.array(np.isin(np.arange(len(text)), rows)), part) if passes else part
+            rows = rows[again]
+            if not len(rows):
+                break
+        return StepOutput(totals, text)

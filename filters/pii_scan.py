@@ -15,8 +15,10 @@ from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.utf8 import find_byte
 
 Spans = npt.NDArray[np.int64]  # (spans, 2): start and end, in bytes of the batch; ascending, disjoint
-#: `check(document, start, end)` yields the spans, in bytes of the document, that it finds in a candidate.
-Check = Callable[[bytes, int, int], Iterable[tuple[int, int]]]
+#: `check(document, start, end, last)` yields what it finds in a candidate: kind, start and end, in bytes of the document. `last` is the
+#: kind and the end of the find before, NO_FIND if there is none.
+Check = Callable[[bytes, int, int, tuple[str, int]], Iterable[tuple[str, int, int]]]
+NO_FIND = ("", 0)
 
 #: The forms of secrets and of numbers of persons, and other tables.
 LISTS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("pii.yaml").read_text("utf-8"))
@@ -26,47 +28,33 @@ NONE: Spans = np.zeros((0, 2), np.int64)
 
 
 class TextColumn:
-    """A column of texts as one buffer. Each scan of it is performed once."""
+    """A column of texts as one buffer."""
 
     def __init__(self, column: pa.Array):
         self.data, self.offsets = text_buffers(column)
-        self._scanned: dict[Callable[..., int], Spans] = {}
-
-    def candidates(self, *scans: Callable[..., int]) -> Spans:
-        """Returns the finds of some scans in the order of the text. Of finds with the same start, the longest comes first."""
-        found = [self._scan(scan) for scan in scans]
-        if len(found) == 1:
-            return found[0]
-        spans = np.concatenate(found)
-        return spans[np.lexsort((-spans[:, 1], spans[:, 0]))]
 
     def _scan(self, scan: Callable[..., int]) -> Spans:
-        """Returns the finds of a scan. The scan is repeated if the array was too small for them."""
-        size = len(self.data) // BYTES_A_FIND + 16
-        while scan not in self._scanned:
-            spans = np.empty((size, 2), np.int64)
-            size = scan(self.data, self.offsets, spans)
-            if size <= len(spans):
-                self._scanned[scan] = spans[:size].copy()
-        return self._scanned[scan]
+        """Returns the candidates of a scan. The scan is repeated if the array was too small for them."""
+        spans = np.empty((len(self.data) // BYTES_A_FIND + 16, 2), np.int64)
+        while (found := scan(self.data, self.offsets, spans)) > len(spans):
+            spans = np.empty((found, 2), np.int64)
+        return spans[:found]
 
     def documents_of(self, spans: Spans) -> npt.NDArray[np.int64]:
         """Returns, for each span, the number of its document."""
         return np.searchsorted(self.offsets, spans[:, 0], "right") - 1
 
-    def checked(self, candidates: Spans, check: Check) -> Spans:
-        """Returns what the check finds in the candidates. Of two overlapping finds, the first stays."""
-        found: list[tuple[int, int]] = []
-        here, document, base, done = -1, b"", 0, 0
-        for start, end, place in self._rows(candidates):
+    def finds(self, scan: Callable[..., int], check: Check) -> Iterator[tuple[str, int, int]]:
+        """Yields what the check finds in the candidates of a scan: kind, start and end in bytes of the batch, in order, disjoint."""
+        here, document, base, last = -1, b"", 0, NO_FIND
+        for start, end, place in self._rows(self._scan(scan)):
             if place != here:
                 base, stop = int(self.offsets[place]), int(self.offsets[place + 1])
-                here, document = place, self.data[base:stop].tobytes()
-            for first, last in check(document, start - base, end - base):
-                if base + first >= done:
-                    done = base + last
-                    found.append((base + first, done))
-        return np.array(found, np.int64).reshape(-1, 2)
+                here, document, last = place, self.data[base:stop].tobytes(), NO_FIND
+            for kind, first, past in check(document, start - base, end - base, last):
+                if first >= last[1]:
+                    last = kind, past
+                    yield kind, base + first, base + past
 
     def _rows(self, candidates: Spans) -> Iterator[tuple[int, int, int]]:
         """Yields start, end and document of each candidate. Hostile texts have millions, so these become Python objects in portions."""
@@ -116,10 +104,8 @@ def replaced(column: pa.Array, texts: TextColumn, replacements: Sequence[tuple[S
 
 
 # ---- Where personal data could be: linear scans of UTF-8 bytes that skip nearly all text
-#
-# Only ASCII matters: the bytes of other characters end a run, as any other sign does.
 
-WORD, DIGIT, UPPER, HEX, ATOM, HOST, BETWEEN, JOIN = 1, 2, 4, 8, 16, 32, 64, 128
+WORD, DIGIT, UPPER, BETWEEN, LEAD = 1, 2, 4, 8, 16
 
 
 def _classes() -> npt.NDArray[np.uint8]:
@@ -129,24 +115,25 @@ def _classes() -> npt.NDArray[np.uint8]:
         (WORD, digits + upper + lower + b"_"),
         (DIGIT, digits),
         (UPPER, upper),
-        (HEX, digits + b"abcdefABCDEF"),
-        (ATOM, digits + upper + lower + b"!#$%&'*+/=?^_`{|}~-."),  # RFC 5322's atext, and the dots between atoms
-        (HOST, digits + upper + lower + b"-."),
-        # between the digits of a number: these, no-break spaces (C2 A0, E2 80 AF) and hyphens of Unicode (E2 80 90 to 93)
-        (BETWEEN, b" -./()\xc2\xa0\xe2\x80\x90\x91\x92\x93\xaf"),
-        (JOIN, b"-./+()"),
+        # between the parts of a number: these, and the bytes of other spaces (C2 A0, E2 80 xx), hyphens (E2 80 90 to 95), full-width signs
+        (BETWEEN, b" -./():+<\xc2\xa0\xe2\x80\x89\x8a\x90\x91\x92\x93\x94\x95\xaf\xef\xbc\x88\x8b\x8d\x8e\x9a"),
+        (LEAD, b"\xd9\xdb\xe0\xef"),  # the first byte of digits beyond ASCII
     ):
         table[list(members)] |= bits
     return table
 
 
 CLASSES = _classes()
-SPACE, OPEN, PLUS, HYPHEN, DOT, COLON, AT = b" (+-.:@"
-#: The fewest digits of a number: nine; or eight before a letter (Spain's DNI) or after a `+` (+43 1 72570).
-FEWEST_DIGITS, FEWEST_MARKED = 9, 8
-FEWEST_CODE_DIGITS = 6
-MOST_BETWEEN = 5  # bytes between two digits of one number
-LONGEST_CODE = 34  # letters and digits of an IBAN
+AT, COLON, DOT, HYPHEN, SLASH, SPACE, ZERO, ONE, TWO, NINE = b"@:.-/ 0129"
+#: The fewest digits of a candidate, of one that has letters, and of one in which a word of ten capitals and digits stands (India's PAN).
+FEWEST_DIGITS, FEWEST_WITH_LETTERS, FEWEST_IN_CODE, CODE = 7, 6, 4, 10
+MOST_BETWEEN = 8  # bytes between two parts of one candidate
+LONGEST_LETTERS = 4  # of a part without digits: the bank's code in an account number, a group of an IPv6 address
+LONGEST = 256  # bytes of a candidate; a table of numbers gives several
+LONGEST_WORD = 40
+FEWEST_COLONS = 6  # of an IPv6 address without `::`
+SHORTEST_ACCOUNT = 15
+SHORTEST_SECRET = 16
 
 
 def scan(find: Any) -> Any:
@@ -177,139 +164,161 @@ def scan(find: Any) -> Any:
 @scan
 @kernel
 def addresses(data, at, begin, stop):
-    """Finds each `@` with its surroundings: the characters that an email address may have to its left and to its right."""
+    """Finds each `@` between two characters of words."""
     at = find_byte(data, at, stop, AT)
-    start, end = at, at + 1
-    if begin < at < stop - 1 and CLASSES[data[at - 1]] & ATOM and CLASSES[data[at + 1]] & HOST:
-        while start > begin and CLASSES[data[start - 1]] & ATOM:
-            start -= 1
-        while end < stop and CLASSES[data[end]] & HOST:
-            end += 1
-        return start, end, at + 1
+    if begin < at < stop - 1 and data[at - 1] > SPACE and (CLASSES[data[at + 1]] & WORD or data[at + 1] >= 0x80):
+        return at, at + 1, at + 1
     return at, at, at + 1
 
 
-@scan
 @kernel
-def dotted_numbers(data, at, begin, stop):
-    """Finds runs of digits and dots with at least three dots, from their first digit on."""
-    while at < stop and not CLASSES[data[at]] & DIGIT:
-        at += 1
-    start, dots = at, 0
-    while at < stop and (CLASSES[data[at]] & DIGIT or data[at] == DOT):
-        dots += data[at] == DOT
-        at += 1
-    return start, at if dots >= 3 else start, at
+def digit_width(data, at, stop):
+    """Returns the bytes of the digit at a position: ASCII, of the Near East, of India, Thai, Lao or full-width; 0: there is none."""
+    if CLASSES[data[at]] & DIGIT:
+        return 1
+    if not CLASSES[data[at]] & LEAD or at + 2 > stop:
+        return 0
+    first, second = data[at], data[at + 1]
+    if first == 0xD9:
+        return 2 if 0xA0 <= second <= 0xA9 else 0
+    if first == 0xDB:
+        return 2 if 0xB0 <= second <= 0xB9 else 0
+    if at + 3 > stop:
+        return 0
+    third = data[at + 2]
+    if first == 0xEF:
+        return 3 if second == 0xBC and 0x90 <= third <= 0x99 else 0
+    if second == 0xB9 or second == 0xBB:
+        return 3 if 0x90 <= third <= 0x99 else 0
+    return 3 if second & 1 and 0xA5 <= second <= 0xB5 and 0xA6 <= third <= 0xAF else 0
 
 
-@scan
 @kernel
-def colon_groups(data, at, begin, stop):
-    """Finds runs of hexadecimal digits, dots and at least two colons that are short enough for an IPv6 address (at most 45 bytes)."""
-    at = find_byte(data, at, stop, COLON)
-    start, colons = at, 0
-    while start > begin and at - start < 5 and CLASSES[data[start - 1]] & HEX:
-        start -= 1
-    while at < stop and (CLASSES[data[at]] & HEX or data[at] == COLON or data[at] == DOT):
-        colons += data[at] == COLON
-        at += 1
-    return start, at if colons >= 2 and 4 < at - start <= 46 else start, at
+def _two_digits(data, at, stop):
+    return at + 2 <= stop and CLASSES[data[at]] & CLASSES[data[at + 1]] & DIGIT > 0
+
+
+@kernel
+def _year(data, at, stop):
+    """Whether a year from 1900 to 2099 is written at a position."""
+    return _two_digits(data, at, stop) and _two_digits(data, at + 2, stop) and (
+        (data[at] == ONE and data[at + 1] == NINE) or (data[at] == TWO and data[at + 1] == ZERO)
+    )  # fmt: skip
+
+
+@kernel
+def date_or_time(data, at, stop):
+    """Returns the bytes of a date (2024-05-06), years (1999-2004) or a time (12:30:15) that stands alone at a position; 0: none."""
+    end = at
+    if _year(data, at, stop) and at + 9 <= stop and HYPHEN <= data[at + 4] <= SLASH:
+        if _year(data, at + 5, stop):
+            end = at + 9
+        elif _two_digits(data, at + 5, stop) and data[at + 7] == data[at + 4] and _two_digits(data, at + 8, stop):
+            end = at + 10
+    elif _two_digits(data, at, stop) and _two_digits(data, at + 3, stop) and data[at + 2] == COLON:
+        end = at + 8 if at + 8 <= stop and data[at + 5] == COLON and _two_digits(data, at + 6, stop) else at + 5
+    alone = end == stop or (end < stop and not CLASSES[data[end]] & WORD and data[end] != COLON)
+    return end - at if alone else 0
 
 
 @scan
 @kernel
 def numbers(data, at, begin, stop):
-    """Finds runs of at least FEWEST_DIGITS digits, with at most five bytes of separators between two digits.
+    """Finds runs of words with digits that could be a number of any kind: with enough digits, four dotted parts, or colons as in IPv6.
 
-    FEWEST_MARKED digits suffice if a letter follows or a `+` stands before. A `+` or `(` before the first digit belongs to the run.
+    Between two parts stand at most MOST_BETWEEN bytes of the class BETWEEN, or such with a short word of capitals or hexadecimal digits.
+    Dates and times end a run.
     """
-    while at < stop and not CLASSES[data[at]] & DIGIT:
+    while at < stop and not digit_width(data, at, stop):
         at += 1
-    start, end, digits = at, at, 0
-    while at < stop:
-        if CLASSES[data[at]] & DIGIT:
+    start, end, digits, dotted, colons, code, single = at, at, 0, 0, 0, False, 0
+    while start > begin and CLASSES[data[start - 1]] & WORD and at - start < LONGEST_WORD:
+        start -= 1
+    account = at - start == 2
+    while at < stop and at - start < LONGEST:
+        width = digit_width(data, at, stop)
+        if width:
+            if at == begin or not (CLASSES[data[at - 1]] & WORD or data[at - 1] == COLON):
+                skipped = date_or_time(data, at, stop)
+                if skipped:
+                    if at == start:
+                        return at, at, at + skipped
+                    break
             digits += 1
-            at += 1
+            at += width
             end = at
-        elif at - end < MOST_BETWEEN and CLASSES[data[at]] & BETWEEN:
+        elif CLASSES[data[at]] & WORD:
+            first, capitals, has_digit = at, True, at == end
+            while at < stop and CLASSES[data[at]] & WORD and at - first < LONGEST_WORD:
+                has_digit |= CLASSES[data[at]] & DIGIT > 0
+                digits += CLASSES[data[at]] & DIGIT > 0
+                capitals &= CLASSES[data[at]] & (DIGIT | UPPER) > 0
+                at += 1
+            if has_digit:
+                code |= capitals and at - first == CODE
+                end = at
+            elif at - first > LONGEST_LETTERS or not (capitals or account or at - first == 1 or data[first - 1] == COLON):
+                break
+            elif data[first - 1] == COLON:
+                end = at
+            elif at - first == 1:
+                single = at
+        elif at - end < (2 * MOST_BETWEEN if account else MOST_BETWEEN) and CLASSES[data[at]] & BETWEEN:
+            if data[at] == COLON:
+                colons += 1 + (FEWEST_COLONS if data[at - 1] == COLON else 0)
+            elif data[at] == DOT:
+                dotted = dotted + 1 if at == end else 0
+            elif dotted < 3:
+                dotted = 0
             at += 1
         else:
             break
-    if digits < FEWEST_MARKED:
-        return end, end, end
-    for _ in range(2):
-        if start > begin and (data[start - 1] == PLUS or data[start - 1] == OPEN):
-            start -= 1
-    marked = data[start] == PLUS or data[start + 1] == PLUS or (end < stop and CLASSES[data[end]] & WORD)
-    return start, end if digits >= FEWEST_DIGITS or marked else start, end
-
-
-@scan
-@kernel
-def codes(data, at, begin, stop):
-    """Finds words of capital letters and digits, parts joined by one of `-./+(`, with a letter and at least FEWEST_CODE_DIGITS digits."""
-    while at < stop and not CLASSES[data[at]] & WORD:
-        at += 1
-    start, digits, letters = at, 0, 0
-    while at < stop:
-        kind = CLASSES[data[at]]
-        if kind & DIGIT:
-            digits += 1
-        elif kind & UPPER:
-            letters += 1
-        elif not (kind & JOIN and at + 1 < stop and CLASSES[data[at + 1]] & (DIGIT | UPPER)):
-            break
-        at += 1
-    end = at
-    while at < stop and CLASSES[data[at]] & WORD:  # skips a word with small letters
-        at += 1
-    return start, end if at == end and letters and digits >= FEWEST_CODE_DIGITS else start, max(at, start + 1)
-
-
-@scan
-@kernel
-def account_numbers(data, at, begin, stop):
-    """Finds two capital letters and two digits at a word's start, then letters and digits, single spaces or hyphens: 15 to 34."""
-    while at + 15 <= stop:
-        if (
-            CLASSES[data[at]] & UPPER and CLASSES[data[at + 2]] & DIGIT and CLASSES[data[at + 3]] & DIGIT
-            and CLASSES[data[at + 1]] & UPPER and not (at > begin and CLASSES[data[at - 1]] & WORD)
-        ):  # fmt: skip
-            end, length = at, 0
-            while end < stop and length <= LONGEST_CODE:
-                if CLASSES[data[end]] & (DIGIT | UPPER):
-                    length += 1
-                elif not (data[end] in (SPACE, HYPHEN) and end + 1 < stop and CLASSES[data[end + 1]] & (DIGIT | UPPER)):
-                    break
-                end += 1
-            return at, end if length >= 15 else at, at + 4
-        at += 1
-    return stop, stop, stop
+    found = digits >= FEWEST_DIGITS or (dotted >= 3 and digits >= 5) or colons >= FEWEST_COLONS
+    found |= digits == FEWEST_WITH_LETTERS and (single > end or (end > start and not CLASSES[data[end - 1]] & DIGIT))
+    found |= (digits >= FEWEST_IN_CODE and (code or end - start == CODE)) or (account and digits >= 3 and end - start >= SHORTEST_ACCOUNT)
+    return start, end if found else start, max(end, at)
 
 
 def _slot(first, second, third):
     return (np.int64(first) * 31 * 31 + np.int64(second) * 31 + np.int64(third)) & 0xFFFF
 
 
-#: bool (65,536,): the slots of the three bytes at the start of secrets. Other bytes may have the same slots.
-PREFIXES = np.zeros(1 << 16, np.bool_)
-for _prefix in LISTS["prefixes"]:
-    PREFIXES[_slot(*_prefix.encode())] = True
+def prefix_table(literals: Iterable[str]) -> npt.NDArray[np.bool_]:
+    """Returns bool (65,536,): the slots of the first three bytes of some strings. Other bytes may have the same slots."""
+    table = np.zeros(1 << 16, np.bool_)
+    for literal in literals:
+        table[_slot(*literal.encode()[:3])] = True
+    return table
+
+
+PREFIXES = prefix_table(prefix for form in LISTS["secrets"].values() for prefix in form.split()[:-1])
 prefix_slot = kernel(inline="always")(_slot)
+
+
+@kernel
+def _could_be_secret(data, at, stop):
+    """Whether at least SHORTEST_SECRET bytes without a space follow, or behind `://` an `@` before the host ends, or hyphens."""
+    end = at + 3
+    if data[at] == COLON and data[at + 2] == SLASH:
+        while end < stop and end - at < LONGEST and data[end] > SPACE and data[end] != SLASH and data[end] != AT:
+            end += 1
+        return end < stop and data[end] == AT
+    while end < stop and end - at < SHORTEST_SECRET and data[end] > SPACE:
+        end += 1
+    return end - at == SHORTEST_SECRET or data[at] == HYPHEN
 
 
 @scan
 @kernel
 def prefixes(data, at, begin, stop):
     """Finds the first three bytes of words, and of strings with a colon or hyphens at the start, that can begin a secret."""
-    before = CLASSES[data[at - 1]] if at > begin else np.uint8(0)
+    before = data[at - 1] if at > begin else np.uint8(0)
     while at + 2 < stop:
         byte = data[at]
         # at the start of a word, at a colon, or at the first of some hyphens
-        if ((not before & WORD and byte != HYPHEN) or byte == COLON or (byte == HYPHEN and not before & JOIN)) and PREFIXES[
-            prefix_slot(byte, data[at + 1], data[at + 2])
-        ]:
+        starts = byte == COLON or (not CLASSES[before] & WORD and not (byte == HYPHEN and before == HYPHEN))
+        if starts and PREFIXES[prefix_slot(byte, data[at + 1], data[at + 2])] and _could_be_secret(data, at, stop):
             return at, at + 3, at + 1
-        before = CLASSES[byte]
+        before = byte
         at += 1
     return stop, stop, stop

@@ -152,6 +152,7 @@ def test_a_chart_in_words_and_as_a_table(page: Any) -> None:
     assert "kept: 45 in all" in about and "dropped: 11 in all" in about and "marked: < 20" in about
     words.locator("summary", has_text="Show as table").press("Enter")
     cells = "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+    words.locator(".as-table tr").first.wait_for(state="attached")
     rows = words.locator(".as-table tr").evaluate_all(cells)
     assert rows[0] == ["value", "kept", "dropped"]
     assert [sum(int(row[place]) for row in rows[1:]) for place in (1, 2)] == [45, 11]
