@@ -28,7 +28,7 @@ _ALSO = {"zho": "Hant", "yue": "Hans", "srp": "Latn", "hbs": "Latn", "azb": "Ara
 _WITHIN = {("Hans", "Hani"), ("Hant", "Hani"), ("Hang", "Kore")}
 
 
-class Code(NamedTuple):
+class LanguageCode(NamedTuple):
     """What a code means. `own`: the language as written, in ISO 639-3; `name`: one for all codes of a language, in ISO 639-3; `short`: in
     ISO 639-1 if it has such a code. `script` (ISO 15924): the code's own or its region's, if any; `usual`: that of most texts."""
 
@@ -40,7 +40,7 @@ class Code(NamedTuple):
 
 
 @cache
-def read_code(code: str) -> Code | None:
+def read_code(code: str) -> LanguageCode | None:
     """Returns what a code means; None for text that is no code, and for a code with extensions, which means less than a language."""
     from langcodes import Language, LanguageTagError  # takes 0.1 s
 
@@ -55,7 +55,7 @@ def read_code(code: str) -> Code | None:
     name = _NAMES.get(own, macro.to_alpha3())
     script = written.script or (written.maximize().script if written.territory else None)
     usual = Language.make(macro.language).maximize().script
-    return Code(name if written.extlangs else own, name, own if own == "hbs" else macro.language, script, usual)
+    return LanguageCode(name if written.extlangs else own, name, own if own == "hbs" else macro.language, script, usual)
 
 
 def split_script(label: str) -> tuple[str, str | None]:
@@ -99,7 +99,7 @@ def labels_for(codes: Iterable[str], labels: frozenset[str]) -> tuple[str, ...]:
     return tuple(sorted(wanted))
 
 
-def _written_in(label: Code, script: str | None) -> bool:
+def _written_in(label: LanguageCode, script: str | None) -> bool:
     """Whether texts with the label may be in a script."""
     scripts = {label.script} if label.script else {label.usual, _ALSO.get(label.name)}
     return script is None or any(script == each or not _WITHIN.isdisjoint({(script, each), (each, script)}) for each in scripts)
