@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import cache, cached_property, lru_cache, partial
 from importlib import import_module
 from itertools import pairwise
 from typing import Self
@@ -39,7 +39,7 @@ from corpusmill.pipeline.config import Config
 
 Found = Iterator[tuple[int, int]]  # start and end of each find
 
-# ---- Candidates: digits, spaces, hyphens and full-width signs of all scripts are read as ASCII's. One character stays one character.
+# ---- Candidates: digits, spaces, hyphens and full-width signs beyond ASCII are read as ASCII's. One character stays one character.
 
 _DIGITS, _SPACES, _HYPHENS = (
     "".join(map(chr, (c for c in range(128, 0x10000) if unicodedata.category(chr(c)) == kind))) for kind in ("Nd", "Zs", "Pd")
@@ -104,6 +104,7 @@ MOST_BRIDGES = 3
 GAP = re.compile(r"[^\w\n]{0,4}")
 LAST_GAP = re.compile(r"[^\w\n]{0,8}(?:\n[^\w\n]{0,4})?")
 LETTER_LABEL = re.compile(rf"(?<!\w)[{LISTS['words']['letter'].replace(', ', '')}]\W{{1,3}}$")
+STRONG = frozenset(LISTS["strong"].split())
 UNSPACED = "\u0e00"  # scripts without spaces between words come from here on
 
 
@@ -159,8 +160,8 @@ def names_a_number(candidate: Candidate) -> bool:
     before = _lower(text[max(0, start - LABEL_CONTEXT) : candidate.end])
     if not table.quick_words.isdisjoint(QUICK_WORD.findall(before)[-2 * MOST_BRIDGES :]) or table.ascii_stems.search(before):
         return True
-    if before.isascii():
-        return text[start] == "0" and bool(LETTER_LABEL.search(text[:start].lower()))
+    if text[start] == "0" and LETTER_LABEL.search(text[:start].lower()):
+        return True
     stem = table.stems.search(before) is not None
     if stem or max(before) < MARKED:
         return stem
@@ -174,10 +175,12 @@ def labels_in(candidate: Candidate) -> dict[int, set[str]]:
     lowered = _lower(text[: candidate.end])
     spaced = max(lowered) < MARKED
     words = [(match[0], *match.span()) for match in (WORD if spaced else MARKED_WORD).finditer(lowered, max(0, start - LABEL_CONTEXT))]
+    if candidate.first and words and not words[0][1]:
+        words.pop(0)  # may be the end of a longer word
     near = max(0, sum(begin < start for _, begin, _ in words) - 2 * MOST_BRIDGES)
     stems = table.ascii_stems if lowered.isascii() else table.stems
     found: dict[int, set[str]] = {}
-    for place, (word, _, after) in enumerate(words[near:-1], near):
+    for place, (word, _, named_until) in enumerate(words[near:-1], near):
         names: set[str] = set()
         if word in table.last_words:
             for count in range(1, min(MOST_WORDS, place + 1) + 1):
@@ -187,14 +190,16 @@ def labels_in(candidate: Candidate) -> dict[int, set[str]]:
         for end in (word, word[:-1]) if not spaced and word[-1] >= UNSPACED else ():  # a particle may follow the label: 番号は
             if end.endswith(table.unspaced):
                 names = names.union(*(table.named[label] for label in table.unspaced if end.endswith(label)))
-        strange = 0
+        strange, after = 0, named_until
         for bridge, begin, stop in words[place + 1 : place + 2 + MOST_BRIDGES] if names else ():
             gap = LAST_GAP.fullmatch(text, after, begin)
             if gap and (gap[0] or word[-1] >= UNSPACED) and not gap[0].endswith("/") and begin >= candidate.earliest:
                 while begin > after and text[begin - 1] in "(+":
                     begin -= 1
                 clear = text[begin] in "(+0" or ":" in gap[0]  # "Call Anna on 030 901820", "Fax Redaktion: ..."
-                if clear or not (strange or "\n" in gap[0]):
+                plain = text[begin : begin + FEWEST_DIGITS].isdigit() and gap[0].isspace() and after == named_until
+                weak = plain and names == {"phone"} and word not in STRONG and not stems.search(word) and word[-1] < UNSPACED
+                if clear or not (strange or weak or "\n" in gap[0]):
                     found[begin] = found.get(begin, set()) | names
             strange += bridge not in BRIDGES
             names = names - ({"letter", "other"} if strange else {"letter"})  # "T 030 901820", "Customer service: ..."
@@ -228,11 +233,11 @@ def _secret_forms() -> dict[bytes, list[tuple[str, re.Pattern[bytes]]]]:
     return forms
 
 
-SECRETS = _secret_forms()
+SECRET_FORMS = _secret_forms()
 
 
 def find_secrets(document: bytes, start: int, end: int, last: tuple[str, int]) -> Iterator[tuple[str, int, int]]:
-    for name, form in SECRETS.get(document[start:end], ()):
+    for name, form in SECRET_FORMS.get(document[start:end], ()):
         match = form.match(document, start)
         if match and not (name == "password in a URL" and NO_PASSWORDS.match(match["hide"])):
             first, past = match.span("hide" if form.groupindex else 0)
@@ -245,7 +250,9 @@ def find_secrets(document: bytes, start: int, end: int, last: tuple[str, int]) -
 # The letters of a name or label are those of scripts with spaces between words, or of others: a Chinese sentence is not part of an address
 # in it. The signs are those that people's addresses have; RFC 5322 allows more, which stand around addresses far more often than in them.
 # Lengths are bounded (RFC 5321: 64 for the local part, 63 a label).
-_SPACED, _UNSPACED = "A-Za-z0-9À-ÖØ-öø-ʯͰ-ԯ", r"[^\W\d_\x00-ԯ]{1,20}"
+_SPACED = r"A-Za-z0-9À-ÖØ-öø-ʯ\u0300-ԯ\u1e00-\u1fff"
+_SIGN = r"(?:[^\W\d_\x00-ԯ\u1e00-\u1fff]|[\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0dff\u0e31-\u0e4e])"
+_UNSPACED = rf"{_SIGN}{{1,20}}"
 LOCAL = re.compile(rf"(?:(?<![{_SPACED}_])[{_SPACED}_](?:[{_SPACED}_.+%'~&-]{{0,62}}[{_SPACED}_.+~-])?|{_UNSPACED})$")
 DOMAIN = re.compile(rf"(?:(?:[{_SPACED}](?:[{_SPACED}-]{{0,61}}[{_SPACED}])?|{_UNSPACED})\.){{1,8}}(?:[{_SPACED}-]{{2,63}}|{_UNSPACED})")
 LOCAL_CONTEXT, DOMAIN_CONTEXT = 400, 600
@@ -291,8 +298,10 @@ def find_emails(document: bytes, start: int, end: int, last: tuple[str, int]) ->
     while len(labels) > 1 and not is_top_domain(labels[-1]):
         labels.pop()
     if len(labels) > 1 and not EXAMPLE_DOMAINS.search(".".join(labels)):
-        first = local.start() + len(local[0]) - len(local[0].lstrip("_"))
-        yield "email", candidate.offset(first), candidate.offset(at + 1 + len(".".join(labels)))
+        name = local[0].lstrip("_")
+        escaped = text[local.start() - 1 : local.start()] == "\\" and name[:1] in "nrt"  # a newline in JSON
+        if name := name[escaped:]:
+            yield "email", candidate.offset(at - len(name)), candidate.offset(at + 1 + len(".".join(labels)))
 
 
 # ---- International bank account numbers (ISO 13616). python-stdnum knows lengths and structures by country, and the check modulo 97.
@@ -369,8 +378,7 @@ def find_cards(candidate: Candidate) -> Found:
 # ---- Numbers that states give to persons and that check digits tell from other numbers. python-stdnum knows most of the checks.
 #
 # One random number in ten passes a check digit, so a bare number counts only after a word that names it ("PESEL: ..."). A number counts
-# anywhere if less than about one in a thousand random numbers of its form pass, because it has letters, a date, fixed parts or two check
-# digits; it must stand by itself.
+# anywhere if its form is rare in other text, by letters, a date or separators, and its check holds; it must stand by itself.
 
 
 def _weighted(text: str, weights: Sequence[int]) -> int:
@@ -462,11 +470,12 @@ def find_national_ids(candidate: Candidate) -> Found:
                 yield match.span()
                 break
     for match in ALONE.finditer(text, max(past, candidate.earliest)) if candidate.anywhere else ():
-        if any(entry.alone and entry.alone.fullmatch(match[0]) and entry.holds(match[0]) for entry in IDS):
+        other = {"other", "version"} & candidate.labels.get(match.start(), set())
+        if not other and any(entry.alone and entry.alone.fullmatch(match[0]) and entry.holds(match[0]) for entry in IDS):
             yield match.span()
 
 
-# ---- Public IPv6 addresses: the assigned part of global unicast (2000::/4), written with at least two groups.
+# ---- Public IPv6 addresses: those that begin with 2, as all that are in use do (RFC 9637 documents 3fff), with at least two groups.
 #
 # This excludes times (12:30:15), hardware addresses, ratios and C++ names (`std::add`).
 
@@ -551,29 +560,32 @@ def find_ipv4(candidate: Candidate) -> Found:
 REGIONS: list[str] = LISTS["phone_regions"]
 _GAP = r"[ .\-/()]{0,4}"
 _BEFORE = r"(?<![\w.,\-/=&#%+@$~])"
-_BEHIND = r"(?![a-z0-9_%@]|[A-Z](?![a-z-])|(?: \d{3})*[.,]\d|[:/\-]\d|[-/][A-Za-z])"
+_BEHIND = r"(?!(?!x\d|ext)[a-z0-9_%@]|[A-Z](?![a-z-])|(?: \d{3})*[.,]\d|[:/\-]\d|[-/][A-Za-z])"
 INTERNATIONAL = re.compile(rf"(?<![\w=&#%+@$)])(?:\(\+|\+\(?|(?<![.,:/-])00 ?(?=[1-9]\d{{0,3}}[ ./-]))\d(?:{_GAP}\d){{6,14}}+", re.ASCII)
 NATIONAL = re.compile(rf"\(?\+?\d(?:{_GAP}\d){{6,14}}+", re.ASCII)
 BEHIND = re.compile(_BEHIND, re.ASCII)
+NO_SIXTH = r"(?!\1\d| ?\+)"  # group of two digits, as in lotteries
 FORMS = tuple(
     (region, re.compile(rf"{_BEFORE}(?<!\d[ /]){form}{_BEHIND}", re.ASCII))
     for region, form in (
         ("US", r"(?:\+?1[-. ])?(?:\(\d{3}\) ?\d{3}[-. ]\d{4}|\d{3}-\d{3}-\d{4}|\d{3}\.\d{3}\.\d{4})"),
-        ("FR", r"0[1-9]([ .\-])\d\d\1\d\d\1\d\d\1\d\d(?!\1\d| ?\+)"),
+        ("FR", r"0[1-9]([ .\-])\d\d\1\d\d\1\d\d\1\d\d" + NO_SIXTH),
         ("BR", r"(?:\d{2}|\(\d{2}\)) 9?\d{4}-\d{4}"),
         ("", r"\(0\d{1,4}\)[ -]?\d{2,8}(?:[ -]?\d{1,4}){0,2}"),
         ("", r"0[89]00(?: ?[/-] ?| )\d{2,3}(?:[ -]?\d{2,4}){1,3}"),
-        ("", r"(?:(?<=\n)|(?<=\n- ))0(?=[\d ]+[/ -]+\d)[1-9](?: ?[/ -]? ?\d){5,11}(?=\n)"),
+        ("", r"(?:(?<=\n)|(?<=\n- ))0(?=[\d ]+[/ -]+\d)[1-9](?:[ /-]{0,3}\d){5,11}(?=\n)"),
     )
 )
-SIGN_BEFORE = re.compile(r"[☎☏✆📞📱📲🕿][\s:]{0,3}(?=[+(]?\d)")
+SIGN_BEFORE = re.compile(r"[☎☏✆📞📱📲🕿][\s:\ufe0f]{0,3}(?=[+(]?\d)")
 #: After a number, these signs and words mean that another number follows.
 NEXT = re.compile(rf"\s?(?:[/,;|&、，-]|{'|'.join(LISTS['and'].split())})\s?([(+]{{0,2}})")
+LONGEST_NEXT = 40  # bytes
 SLASH = re.compile(r" ?/ ?[(+]?\d")
 _YEAR, _MONTH, _DAY = r"(?:19|20)\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])"
 #: Dates, years, opening hours, Brazilian postcodes, decimal fractions, and the bands of mobile phones.
 NO_PHONE = re.compile(
     rf"(?:\d{{4}}([-./]){_MONTH}\1{_DAY}|{_DAY}([-./]){_MONTH}\2{_YEAR}|{_MONTH}([-/]){_DAY}\3{_YEAR}|{_YEAR} ?[-/] ?{_YEAR}"
+    r"|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
     r"|[012]\d(?:00|15|30|45)-[012]\d(?:00|15|30|45)|\d{5}-\d{3}|[1-9]\d{0,2}\.\d{5}(?![ .\-/]?\d)"
     r"|[89][05]0[ /]+(?:[89][05]0|1[89]00)[ /\d]*)(?!\d)"
 )
@@ -629,7 +641,7 @@ def find_phones(candidate: Candidate) -> Found:
     labels = {place: names for place, names in candidate.labels.items() if "other" not in names}
     places = {place for place, names in labels.items() if "phone" in names or ("letter" in names and text[place] in "(+0")}
     if candidate.follows:
-        places.add(start - len(text[:start]) + len(text[:start].rstrip("(+")))
+        places.add(len(text[:start].rstrip("(+")))
     if candidate.anywhere:
         places |= {match.end() for match in SIGN_BEFORE.finditer(text)}
     found = []
@@ -683,9 +695,12 @@ FINDERS: dict[str, Callable[[Candidate], Found]] = {
     "phone": find_phones,
 }  # fmt: skip
 #: Something that one of the finders could find without a label: a quick test that most candidates fail.
-_ANY_FORM = (ALONE, IBAN, CARD, IPV6, IPV4, INTERNATIONAL, SIGN_BEFORE, *(form for _, form in FORMS))
+_ANY_FORMS = [form.pattern for form in (ALONE, IBAN, CARD, IPV6, IPV4, INTERNATIONAL, SIGN_BEFORE, *(form for _, form in FORMS))]
 ANY = re.compile(
-    "(?<![A-Za-z0-9_])(?=[0-9A-Z(+:☎-🕿])(?:" + "|".join(re.sub(r"\\[12]", "[ .-]?", form.pattern) for form in _ANY_FORM) + ")", re.ASCII
+    "(?<![A-Za-z0-9_])(?=[0-9A-Zi(+:☎-🕿])(?:[Ii][Bb][Aa][Nn]|"
+    + "|".join(re.sub(r"\\[12]", "[ .-]?", form.replace(NO_SIXTH, "")) for form in _ANY_FORMS)
+    + ")",
+    re.ASCII,
 )
 NUMBER_BEFORE, NUMBER_BEHIND = LABEL_CONTEXT, 48
 
@@ -696,7 +711,8 @@ def find_numbers(
     """Yields the finds of all kinds of numbers in a candidate, in order."""
     candidate = Candidate(document, start, end, NUMBER_BEFORE, NUMBER_BEHIND)
     candidate.anywhere = ANY.search(candidate.text, candidate.earliest) is not None
-    candidate.follows = last[0] == "phone" and NEXT.fullmatch(document[last[1] : start].decode()) is not None
+    near = last[0] == "phone" and start - last[1] <= LONGEST_NEXT
+    candidate.follows = near and NEXT.fullmatch(document[last[1] : start].decode()) is not None
     if not (candidate.anywhere or candidate.follows or names_a_number(candidate)):
         return
     candidate.labels, candidate.regions = labels_in(candidate), regions
@@ -712,7 +728,7 @@ def find_numbers(
 
 # ---- The step
 
-MOST_PASSES = 5  # a recipe's own placeholder may be a find itself
+MOST_PASSES = 5  # two or three are enough for nearly all texts
 
 
 class _Options(Config):
@@ -777,6 +793,15 @@ class Pii(Step):
         limits = self.config.most
         return tuple(Rule(kind.column, kind.column, ">", limits[kind.name]) for kind in self.kinds if kind.name in limits)
 
+    @cached_property
+    def replaced_for_good(self) -> set[str]:
+        """The columns of the kinds whose placeholders are no finds themselves."""
+        placeholders = {kind.column: getattr(self.config, kind.name) for kind in self.kinds}
+        given = {column: text for column, text in placeholders.items() if text is not None}
+        texts = TextColumn(pa.array(list(given.values()), pa.large_string()))
+        found = sum((counts(texts, spans) for spans in self.find(texts)), np.zeros(len(given), np.int64))
+        return {column for column, count in zip(given, found) if not count}
+
     def find(self, texts: TextColumn) -> list[Spans]:
         """Returns the finds of each kind. No two finds overlap."""
         names = [kind.name for kind in self.kinds]
@@ -805,12 +830,12 @@ class Pii(Step):
             part = text.take(rows) if passes else text
             texts = TextColumn(part)
             finds = [(column, spans, placeholders[column]) for column, spans in zip(placeholders, self.find(texts))]
+            finds = [find for find in finds if not passes or find[0] in self.replaced_for_good]
             again = np.zeros(len(rows), np.bool_)
-            for column, spans, placeholder in finds:
+            for column, spans, _ in finds:
                 found = counts(texts, spans)
-                if placeholder is not None or not passes:
-                    totals[column][rows] += found
-                    again |= (found > 0) & (placeholder is not None)
+                totals[column][rows] += found
+                again |= (found > 0) & (column in self.replaced_for_good)
             part = replaced(part, texts, [(spans, placeholder) for _, spans, placeholder in finds if placeholder is not None])
             text = pc.replace_with_mask(text, pa.array(np.isin(np.arange(len(text)), rows)), part) if passes else part
             rows = rows[again]

@@ -166,7 +166,7 @@ def read_url(url: str) -> Address:
 def _one_notation(host: str) -> str:
     """Returns the IPv4 address of an IPv6 address that contains one (`::ffff:0:0/96`)."""
     mapped = IPv6Address(host[1:-1]).ipv4_mapped if host.startswith("[::ffff:") else None
-    return str(mapped) if mapped else host.rstrip(".")
+    return str(mapped) if mapped else host.removesuffix(".")
 
 
 def _split(url: str) -> tuple[str, str]:

@@ -110,7 +110,7 @@ def test_a_second_pass_changes_nothing(measure_step: Callable, pieces: list[tupl
 
 def test_a_placeholder_that_is_a_find_does_not_stop_the_step(measure_step: Callable) -> None:
     columns, new = measure_step("pii", {"phone": "+49 30 901820"}, ["Tel. 030 901821"])
-    assert new == ["Tel. +49 30 901820"] and columns["pii_phones"][0] >= 1
+    assert new == ["Tel. +49 30 901820"] and columns["pii_phones"] == [1]
 
 
 def test_datatrove_finds_the_same_emails_in_real_documents(measure_step: Callable, many_texts: list[str]) -> None:
@@ -125,7 +125,8 @@ def test_datatrove_finds_the_same_emails_in_real_documents(measure_step: Callabl
 
 HOSTILE = [
     "1 ", "1.", "+1 ", "a.", "a@b.", "::1", "DE89 ", "eyJaaaaaaaaaaaa.", "://a:b@", "-----BEGIN PRIVATE KEY-----A ", "tel 123456789 ",
-    "PESEL 44051401358 ", "4111 1111 1111 1112 ", "é1",
+    "PESEL 44051401358 ", "4111 1111 1111 1112 ", "é1", "\n01 2 3 4 5 6 7 8 9 0 1 2x", "-----BEGIN PRIVATE KEY-----\nAa: Aa: Aa: ",
+    "abcdefg 12345678. ",
 ]  # fmt: skip
 
 
@@ -136,7 +137,7 @@ def test_hostile_texts_take_linear_time(measure_step: Callable, unit: str) -> No
 
     def seconds(size: int) -> float:
         start = time.process_time()
-        measure_step("pii", {}, [unit * (size // len(unit)) + "@1"])
+        measure_step("pii", {}, ["+49 30 901820.\n\n" + unit * (size // len(unit)) + "@1"])
         return time.process_time() - start
 
     assert any(seconds(100_000) < 24 * seconds(12_500) + 0.02 for _ in range(3))
@@ -180,10 +181,14 @@ STAYED = {
         "IP:[2a02:2e0:3fe:1001:7777:772e:2:85]", "IBAN [DE89\xa03704\xa00044\xa00532\xa00130\xa000]",
         "[4012\xa08888\xa08888\xa01881]", "Fax Redaktion: [030 901820]", "İletişim: [0212 251 45 54]",
         "☎ [030 901820]", "T [030 901820]\nF [030 901821]",
-        "Kontakt\n\n[0221/1773-1000]\n\nMontag",
+        "Kontakt\n\n[0221/1773-1000]\n\nMontag", "☎️ [030 901820]", "Büro, T [030 901820]", "Call Anna on [0171 2345678]",
+        "Call [4159232671]",
+        "[+1 (650) 253-0000 x123]", "[(650) 253-0000x12]", "Paris [01.23.45.67.89] 12 rue X", "DOB 04/11/1978 SSN [536-90-4399]",
+        "iban: [de89370400440532013000]", "Tel. [+41 58 765 50 76]E-Mail", "[195.20.105.149] www.a.org",
     ],
     "letters and digits beyond ASCII": [
-        "[jörg.müller@web.de]", "[info@müller.de]", "[иван@почта.рф]", "[x@y.xn--p1ai]", "联系[a@b.com]谢谢", "[用户@例子.中国]",
+        "[jörg.müller@web.de]", "[info@müller.de]", "[nguyễn@gmail.com]", "[jo\u0308rg@a.de]", "[संपर्क@gmail.com]", "[иван@почта.рф]",
+        "[x@y.xn--p1ai]", "联系[a@b.com]谢谢", "[用户@例子.中国]",
         "هاتف: [٠٥٠١٢٣٤٥٦٧]", "電話 [０３－３５８１－４１１１]",
     ],
     "secrets": ["postgres://app:[p%40ss99]@localhost:5432", *(f"key = '[{token}]'" for token in LEAKED)],
@@ -209,7 +214,8 @@ DAMAGED = [
     "getty@tty1.service", "x :=@M.DoX;", "git@github.com:a/b.git", "34.4.4.1. Handling", "\n134.14.44.1. Handling", "EC 3.4.21.62",
     "OID 2.5.29.37", '"version": "91.0.44.124"', "Chrome/91.0.44.124", "Skype 8.96.0.207", "make the call.\n\n2002-08-31 (2.7.1)",
     "call 07-29-2008", "+922 337 203 685 477,5807", "01 02 03 04 05", "Loto: 04 11 19 23 38 + 07", "nameserver 8.8.8.8, IP 9.9.9.9",
-    "QQ 12 34 56 C",
+    "QQ 12 34 56 C", "SP, CEP 01310-100", "Open 0900-1700", "call 20231105", "GSM 850/900/1800/1900", "Référence 04 78 12 34 56",
+    "SKU 303-221-4567", "SKU 12345678Z", "reach 10000000 people", "iPhone 13 10023456", "@anna@mastodon.social", "=TEXT(12.34567)",
 ]  # fmt: skip
 
 
