@@ -97,7 +97,7 @@ MARKED = "\u0590"  # from here on, scripts have marks between letters, which `re
 MARKED_WORD = regex.compile(r"[\p{L}\p{M}]+|[\p{L}\p{M}\p{N}]+")
 #: A word, or the last letter of "d.n.i.".
 QUICK_WORD = re.compile(r"[^\W\d_]{2,}|(?<=\w[./])[^\W\d_](?=[./])|(?<=[./] )[^\W\d_](?=[./])|[^\x00-\x7f]")
-LABEL_CONTEXT = 60  # the word must stand in this many bytes before the number
+LABEL_CONTEXT = 44  # the word must stand in this many bytes before the number
 MOST_WORDS = 5  # of a label
 MOST_BRIDGES = 3
 #: Between two words of a label, and between a label and its number: at most one end of a line, so not across a paragraph.
@@ -126,8 +126,12 @@ class Labels:
     last_words: frozenset[str]  # of all labels
     quick_words: frozenset[str]  # the last words of those for phones and national numbers
     unspaced: tuple[str, ...]  # the labels of scripts without spaces
-    ascii_stems: re.Pattern[str]  # for phones
+    ascii_stems: re.Pattern[str]  # parts of words for phones
     stems: re.Pattern[str]
+    starts: tuple[str, ...]  # of words for phones
+
+    def is_phone(self, word: str) -> bool:
+        return word.startswith(self.starts) or self.stems.search(word) is not None
 
 
 @cache
@@ -148,6 +152,7 @@ def label_table() -> Labels:
         tuple(label for label in named if label[-1] >= UNSPACED),
         re.compile("|".join(filter(str.isascii, stems))),
         re.compile("|".join(stems)),
+        tuple(LISTS["phone_starts"].split(", ")),
     )
 
 
@@ -158,7 +163,8 @@ def names_a_number(candidate: Candidate) -> bool:
     """Whether a label for phones or national numbers could stand before a candidate: a quick test that most fail."""
     table, text, start = label_table(), candidate.text, candidate.start
     before = _lower(text[max(0, start - LABEL_CONTEXT) : candidate.end])
-    if not table.quick_words.isdisjoint(QUICK_WORD.findall(before)[-2 * MOST_BRIDGES :]) or table.ascii_stems.search(before):
+    words = QUICK_WORD.findall(before)[-2 * MOST_BRIDGES :]
+    if not table.quick_words.isdisjoint(words) or table.ascii_stems.search(before) or any(word.startswith(table.starts) for word in words):
         return True
     if text[start] == "0" and LETTER_LABEL.search(text[:start].lower()):
         return True
@@ -175,17 +181,16 @@ def labels_in(candidate: Candidate) -> dict[int, set[str]]:
     lowered = _lower(text[: candidate.end])
     spaced = max(lowered) < MARKED
     words = [(match[0], *match.span()) for match in (WORD if spaced else MARKED_WORD).finditer(lowered, max(0, start - LABEL_CONTEXT))]
-    if candidate.first and words and not words[0][1]:
-        words.pop(0)  # may be the end of a longer word
+    if words and words[0][1] and text[words[0][1] - 1].isalnum():
+        words.pop(0)  # the end of a longer word
     near = max(0, sum(begin < start for _, begin, _ in words) - 2 * MOST_BRIDGES)
-    stems = table.ascii_stems if lowered.isascii() else table.stems
     found: dict[int, set[str]] = {}
     for place, (word, _, named_until) in enumerate(words[near:-1], near):
         names: set[str] = set()
         if word in table.last_words:
             for count in range(1, min(MOST_WORDS, place + 1) + 1):
                 names |= table.named.get(" ".join(each[0] for each in words[place - count + 1 : place + 1]), set())
-        if stems.search(word):
+        if table.is_phone(word):
             names.add("phone")
         for end in (word, word[:-1]) if not spaced and word[-1] >= UNSPACED else ():  # a particle may follow the label: 番号は
             if end.endswith(table.unspaced):
@@ -198,7 +203,7 @@ def labels_in(candidate: Candidate) -> dict[int, set[str]]:
                     begin -= 1
                 clear = text[begin] in "(+0" or ":" in gap[0]  # "Call Anna on 030 901820", "Fax Redaktion: ..."
                 plain = text[begin : begin + FEWEST_DIGITS].isdigit() and gap[0].isspace() and after == named_until
-                weak = plain and names == {"phone"} and word not in STRONG and not stems.search(word) and word[-1] < UNSPACED
+                weak = plain and names == {"phone"} and word not in STRONG and not table.is_phone(word) and word[-1] < UNSPACED
                 if clear or not (strange or weak or "\n" in gap[0]):
                     found[begin] = found.get(begin, set()) | names
             strange += bridge not in BRIDGES
@@ -702,7 +707,7 @@ ANY = re.compile(
     + ")",
     re.ASCII,
 )
-NUMBER_BEFORE, NUMBER_BEHIND = LABEL_CONTEXT, 48
+NUMBER_BEFORE, NUMBER_BEHIND = 60, 48
 
 
 def find_numbers(
