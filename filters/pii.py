@@ -702,9 +702,9 @@ FINDERS: dict[str, Callable[[Candidate], Found]] = {
 #: Something that one of the finders could find without a label: a quick test that most candidates fail.
 _ANY_FORMS = [form.pattern for form in (ALONE, IBAN, CARD, IPV6, IPV4, INTERNATIONAL, SIGN_BEFORE, *(form for _, form in FORMS))]
 ANY = re.compile(
-    "(?<![A-Za-z0-9_])(?=[0-9A-Zi(+:☎-🕿])(?:[Ii][Bb][Aa][Nn]|"
+    "(?<![A-Za-z0-9_])(?:[Ii][Bb][Aa][Nn]|(?=[0-9A-Z(+:☎-🕿])(?:"
     + "|".join(re.sub(r"\\[12]", "[ .-]?", form.replace(NO_SIXTH, "")) for form in _ANY_FORMS)
-    + ")",
+    + "))",
     re.ASCII,
 )
 NUMBER_BEFORE, NUMBER_BEHIND = 60, 48
