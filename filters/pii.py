@@ -246,7 +246,7 @@ def find_secrets(document: bytes, start: int, end: int, last: tuple[str, int]) -
         match = form.match(document, start)
         if match and not (name == "password in a URL" and NO_PASSWORDS.match(match["hide"])):
             first, past = match.span("hide" if form.groupindex else 0)
-            yield "secret", first, past - (past - first - len(document[first:past].rstrip()))
+            yield "secret", first, first + len(document[first:past].rstrip())
             return
 
 
@@ -798,11 +798,15 @@ class Pii(Step):
         limits = self.config.most
         return tuple(Rule(kind.column, kind.column, ">", limits[kind.name]) for kind in self.kinds if kind.name in limits)
 
+    @property
+    def placeholders(self) -> dict[str, str | None]:
+        """The placeholder of each column; None for a kind that is only counted."""
+        return {kind.column: getattr(self.config, kind.name) for kind in self.kinds}
+
     @cached_property
     def replaced_for_good(self) -> set[str]:
         """The columns of the kinds whose placeholders are no finds themselves."""
-        placeholders = {kind.column: getattr(self.config, kind.name) for kind in self.kinds}
-        given = {column: text for column, text in placeholders.items() if text is not None}
+        given = {column: text for column, text in self.placeholders.items() if text is not None}
         texts = TextColumn(pa.array(list(given.values()), pa.large_string()))
         found = sum((counts(texts, spans) for spans in self.find(texts)), np.zeros(len(given), np.int64))
         return {column for column, count in zip(given, found) if not count}
@@ -828,13 +832,12 @@ class Pii(Step):
         A placeholder can change what its neighbours are, so documents with finds are read again until nothing is found: a second pass of
         the step changes no text.
         """
-        placeholders = {kind.column: getattr(self.config, kind.name) for kind in self.kinds}
-        totals = {column: np.zeros(len(batch.text), np.int64) for column in placeholders}
+        totals = {column: np.zeros(len(batch.text), np.int64) for column in self.columns}
         text, rows = batch.text, np.arange(len(batch.text))
         for passes in range(MOST_PASSES):
             part = text.take(rows) if passes else text
             texts = TextColumn(part)
-            finds = [(column, spans, placeholders[column]) for column, spans in zip(placeholders, self.find(texts))]
+            finds = [(column, spans, placeholder) for (column, placeholder), spans in zip(self.placeholders.items(), self.find(texts))]
             finds = [find for find in finds if not passes or find[0] in self.replaced_for_good]
             again = np.zeros(len(rows), np.bool_)
             for column, spans, _ in finds:
