@@ -379,6 +379,10 @@ class TokenShards:
     def shards(self) -> tuple[TokenShard, ...]:
         return self.description.shards
 
+    @property
+    def end_of_text_id(self) -> int:
+        return self.description.end_of_text_id
+
     def _check_sizes(self) -> None:
         sizes = self.storage.listing()
         for shard in self.shards:

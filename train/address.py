@@ -9,11 +9,10 @@ from corpusmill.pipeline.config import config_digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.run import plan_of_existing
-from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.data import PackedLoader, WindowLoader
-from corpusmill.train.pretrain import PretrainConfig
+from corpusmill.train.pretrain import PretrainConfig, tokens_folder
 
 STAGE = "pretrain"
 
@@ -36,16 +35,20 @@ def token_of_batch(folder: str, step: int, row: int, position: int) -> BatchToke
     section = plan_of_existing(folder).sections.get(STAGE)
     if not isinstance(section, PretrainConfig):
         raise InputError(f"{folder}: its recipe has no stage {STAGE}, so there are no training steps; give --shard and --token.")
-    limits = ("step", step, section.loop.steps), ("row", row, section.batch), ("position", position, section.model.context)
+    limits = ("step", step, section.loop.steps), ("row", row, section.batch), ("position", position, section.row_tokens)
     for what, given, limit in limits:
         if not 0 <= given < limit:
             raise InputError(f"{folder}: there is no {what} {given:,} in its pre-training; it has {limit:,}, counted from 0.")
     run = Storage(folder)
-    shards = TokenShards(run.path("tokens/train"))
-    place = {"step": step, "row": row, "position": position}
-    shape = (shards, section.model.context, section.batch, section.seed, section.document_mask)
+    tokens, at = section.course.source(step)
+    shards = TokenShards(tokens_folder(tokens) if tokens else run.path("tokens/train"))
+    place = {"step": at, "row": row, "position": position}
+    shape = (shards, section.row_tokens, section.batch, section.seed, section.document_mask)
     find = _packed if section.packing == "documents" else _streamed
     shard, token, more, notes = find(shape, place)
+    if tokens:
+        raise InputError(f"{folder}: step {step:,} reads {tokens}: give that one, with --shard {shard} --token {token}.")
+    place["step"] = step
     return BatchToken(shard, token, {**place, **more}, [*notes, *_other_training(run, section)])
 
 
@@ -59,7 +62,7 @@ def _streamed(shape: Shape, place: dict[str, int]) -> Found:
     shards, context, batch, _, mask = shape
     loader = WindowLoader(*shape)
     start = int(loader.starts(place["step"], place["row"], place["row"] + 1)[0])
-    ends = np.flatnonzero(shards.window(start, place["position"] + 1) == EOT_ID)
+    ends = np.flatnonzero(shards.window(start, place["position"] + 1) == shards.end_of_text_id)
     sees = int(ends[-1]) if mask and len(ends) else 0
     more = {"epoch": (place["step"] * batch + place["row"]) // loader.windows, "window": start // context, "attends_from": sees}
     return *shards.shard_of(start + place["position"]), more, []

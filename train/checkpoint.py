@@ -10,7 +10,7 @@ import json
 import math
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.checkpoint_dir import FILE, LOG, STATE, CheckpointDir, SavedState, StateFolder, first_line, write_tensors
+from corpusmill.train.checkpoint_dir import FILE, LOG, CheckpointDir, SavedState, StateFolder, first_line, trainings, write_tensors
 from corpusmill.train.options import Architecture
 from corpusmill.train.parallel.dims import ParallelDims
 
@@ -71,8 +71,8 @@ class RankTensors:
             self.copies = {name: torch.empty_like(t, device="cpu", pin_memory=t.is_cuda) for name, t in pieces.items()}
         for name, piece in pieces.items():
             self.copies[name].copy_(piece, non_blocking=True)
-        if any(piece.is_cuda for piece in pieces.values()):
-            torch.cuda.synchronize()
+        for device in {piece.device for piece in pieces.values() if piece.is_cuda}:
+            torch.cuda.current_stream(device).synchronize()  # the copies wait in the stream of the device that they come from
         return self.copies
 
     def write(self, path: Path, pieces: Mapping[str, Tensor]) -> None:
@@ -134,7 +134,7 @@ def _check(folder: Path, metadata: Metadata, tensors: Mapping[str, Tensor], ever
 # ---- the states --------------------------------------------------------------------------------------
 #
 # A background thread writes the files; training waits only while its tensors are copied. The thread's collectives have a process group of
-# their own, so that they can't mix with those of the training.
+# their own (`ParallelDims.patient`), so that they can't mix with those of the training.
 
 MODEL = "model/"
 
@@ -144,14 +144,22 @@ T = TypeVar("T")
 class States:
     """The saved states of one training in a folder (a path or a StateFolder). A state appears whole or not at all.
 
-    All ranks call the same methods in the same order. A failure on one rank is raised on all. With `background`, `save` returns once the
-    tensors are copied; a later failure is raised by the next call of `save` or `finish`. As a context manager, it waits for the last write.
+    The latest `keep` states are kept, the `keep_best` with the lowest scores, and those of the steps `marked`. All ranks call the same
+    methods in the same order. A failure on one rank is raised on all. With `background`, `save` returns once the tensors are copied; a
+    later failure is raised by the next call of `save` or `finish`. As a context manager, it waits for the last write.
     """
 
-    def __init__(self, folder: Path | StateFolder, dims: ParallelDims, keep: int = 2, keep_best: int = 0, background: bool = False):
-        self.folder = StateFolder(folder) if isinstance(folder, Path) else folder
-        self.dims, self.keep, self.keep_best = dims, keep, keep_best
-        self.group = dist.new_group(backend="gloo") if dims.world > 1 else None
+    def __init__(
+        self,
+        folder: Path | StateFolder,
+        dims: ParallelDims,
+        keep: int = 2,
+        keep_best: int = 0,
+        background: bool = False,
+        marked: Collection[int] = (),
+    ):
+        self.folder = StateFolder(Storage(str(folder))) if isinstance(folder, Path) else folder
+        self.dims, self.keep, self.keep_best, self.marked = dims, keep, keep_best, marked
         self.thread = ThreadPoolExecutor(1, "state") if background else None
         self.writing: Future[None] | None = None
         self.pieces: RankTensors | None = None
@@ -188,40 +196,60 @@ class States:
             writing, self.writing = self.writing, None
             writing.result()
 
-    def latest(self) -> SavedState | None:
-        """Returns the latest whole state, or None.
+    def latest(self, wanted: Callable[[int], Mapping[str, Any]] | None = None, others: Sequence[StateFolder] = ()) -> SavedState | None:
+        """Returns the latest whole state, or None. A damaged state is passed over for an earlier one: its steps are redone with the same
+        bits.
 
-        A damaged state is passed over for an earlier one: its steps are redone with the same bits.
+        `wanted(step)`: the entries that the record of a state of that step must have. Where no state is in the folder itself, it is looked
+        for in the `others`. Raises InputError where the folder has only states with other entries.
         """
-        return self._first_whole(lambda: list(reversed(self.folder.saved())))
+
+        def fitting(folder: StateFolder) -> list[SavedState]:
+            return [saved for saved in folder.saved() if wanted is None or not saved.difference(wanted(saved.step))]
+
+        def candidates() -> list[tuple[int, SavedState]]:
+            own, found = self.folder.saved(), [(0, saved) for saved in fitting(self.folder)]
+            if own and not found and wanted:
+                difference = own[-1].difference(wanted(own[-1].step))
+                place = own[-1].storage.root
+                raise InputError(f"{place}: holds the state of another configuration ({difference}); remove it to begin anew.")
+            found = found or [(number, saved) for number, folder in enumerate(others, 1) for saved in fitting(folder)]
+            return sorted(found, key=lambda candidate: -candidate[1].step)
+
+        return self._first_whole(candidates, [self.folder, *others])
 
     def best(self) -> SavedState | None:
         """Returns the whole state with the lowest score; None if no state has a score."""
-        return self._first_whole(lambda: sorted((s for s in self.folder.saved() if s.score is not None), key=_rank_of))
+
+        def scored() -> list[tuple[int, SavedState]]:
+            return [(0, saved) for saved in sorted(self.folder.saved(), key=_rank_of) if saved.score is not None]
+
+        return self._first_whole(scored, [self.folder])
 
     def load(self, saved: SavedState, tensors: Mapping[str, Tensor]) -> None:
         """Fills `tensors` in place. Restores this rank's random generators where the state has them. Raises InputError if the state has
         other tensors or shapes."""
-        self.finish()
         everywhere = set[str]().union(*self._together(lambda: set(tensors)))
         self._together(lambda: read_into(saved.path, tensors, everywhere))
-        self.folder.loaded(saved)
-        if self.dims.rank < len(saved.ranks):
+        if saved.storage.remote:
+            shutil.rmtree(saved.path, ignore_errors=True)
+        if self.dims.rank < len(saved.state.ranks):
             try:
-                random = {name: _tensor(text) for name, text in saved.ranks[self.dims.rank]["random"].items()}
+                random = {name: _tensor(text) for name, text in saved.state.ranks[self.dims.rank].random.items()}
                 torch.set_rng_state(random["cpu"])
             except (RuntimeError, KeyError, TypeError, ValueError) as error:
-                raise InputError(f"{saved.place}: the state of its generator of random numbers is none ({first_line(error)}).") from error
+                place = saved.storage.root
+                raise InputError(f"{place}: the state of its generator of random numbers is none ({first_line(error)}).") from error
             if self.dims.device.type == "cuda" and "cuda" in random:
                 torch.cuda.set_rng_state(random["cuda"], self.dims.device)
-
-    def prune(self, step: int) -> None:
-        """Removes states before `step` that are no longer kept; a killed run may not have done so."""
-        self._together(lambda: self._prune(step) if self.dims.is_main else None)
 
     def load_weights(self, saved: SavedState, parameters: Mapping[str, Tensor]) -> None:
         """Fills `parameters` in place with the state's weights, and changes nothing else."""
         self._together(lambda: read_into(saved.path, {MODEL + name: p for name, p in parameters.items()}, None))
+
+    def prune(self, step: int) -> None:
+        """Removes states before `step` that are no longer kept; a killed run may not have done so."""
+        self._together(lambda: self._prune(step) if self.dims.is_main else None)
 
     # ---- the work -------------------------------------------------------------------------------------
 
@@ -238,7 +266,7 @@ class States:
             result = None, CorpusmillError(f"process {self.dims.rank} of {self.dims.world}: {type(failure).__name__}: {failure}")
         results: list[tuple[Any, CorpusmillError | None]] = [result] * self.dims.world
         if self.dims.world > 1:
-            dist.all_gather_object(results, result, group=self.group)
+            dist.all_gather_object(results, result, group=self.dims.patient)
         for _, error in results:
             if error is not None:
                 raise error
@@ -247,13 +275,12 @@ class States:
     def _write(self, pieces: RankTensors, taken: Mapping[str, Tensor], random: dict[str, str], state: dict[str, Any]) -> None:
         folder, step, name = self.folder, state["step"], FILE.format(self.dims.rank, self.dims.world)
         try:
-            if folder.store:
-                self._together(lambda: folder.begin(step) if self.dims.is_main else None)
+            self._together(lambda: folder.remove(step) if self.dims.is_main else None)
             files = self._together(lambda: folder.write(step, name, lambda path: pieces.write(path, taken)) | {"random": random})
             self._together(lambda: self._commit({**state, "ranks": files}) if self.dims.is_main else None)
         except BaseException:
             if self.dims.is_main:
-                folder.discard(step)
+                folder.remove(step)
             raise
 
     def _commit(self, state: dict[str, Any]) -> None:
@@ -262,23 +289,21 @@ class States:
         self._prune(state["step"])
 
     def _prune(self, step: int) -> None:
-        """Removes states that neither `keep` nor `keep_best` keeps. States after `step` are damaged; they will be overwritten."""
+        """Removes earlier states that are not kept. States after `step` are damaged; they will be overwritten."""
         found = [saved for saved in self.folder.saved() if saved.step <= step]
         scored = sorted((saved for saved in found if saved.score is not None), key=_rank_of)
-        self.folder.remove_before(step, {saved.step for saved in [*found[-self.keep :], *scored[: self.keep_best]]})
+        kept = {saved.step for saved in [*found[-self.keep :], *scored[: self.keep_best]]}
+        self.folder.remove_before(step, kept.union(self.marked))
 
-    def _first_whole(self, candidates: Callable[[], list[SavedState]]) -> SavedState | None:
-        """Returns the first rank's first candidate whose files are all whole. Ranks divide the checks among them; from a store each rank
-        fetches all files, as it may be alone on its machine."""
-
-        def tidied() -> list[SavedState]:
-            self.folder.tidy()
-            return candidates()
-
+    def _first_whole(self, candidates: Callable[[], list[tuple[int, SavedState]]], folders: Sequence[StateFolder]) -> SavedState | None:
+        """Returns the first rank's first candidate (a folder's number, and a state in it) whose files are all whole. Ranks divide the
+        checks among them; from a store each rank fetches all files, as it may be alone on its machine."""
         self.finish()
         rank, world = self.dims.rank, self.dims.world
-        for saved in map(self.folder.here, self._together(lambda: tidied() if self.dims.is_main else [])[0]):
-            mine = range(len(saved.ranks)) if saved.store else range(rank, len(saved.ranks), world)
+        for number, found in self._together(lambda: candidates() if self.dims.is_main else [])[0]:
+            saved = folders[number].here(found)
+            ranks = len(saved.state.ranks)
+            mine = range(ranks) if saved.storage.remote else range(rank, ranks, world)
             if all(self._together(lambda s=saved, mine=mine: not any(map(s.damage, mine)))):  # type: ignore[misc]
                 return saved
         return None
@@ -326,9 +351,8 @@ class TrainingState:
     @property
     def processes(self) -> str:
         """The layout of the processes that saved the state."""
-        sizes = [
-            f"{kind} {self.saved.parallel[kind]}" for kind in ("replicate", "shard", "tensor", "pipeline") if self.saved.parallel[kind] > 1
-        ]
+        layout = self.saved.state.parallel
+        sizes = [f"{kind} {layout[kind]}" for kind in ("replicate", "shard", "tensor", "pipeline") if layout[kind] > 1]
         return ", ".join(sizes) or "one"
 
 
@@ -341,11 +365,9 @@ def checkpoints(run: str, stage: str | None = None) -> list[TrainingState]:
         raise InputError(f"{run}: no such run.")
     found: list[list[TrainingState]] = []
     for name in STAGES if stage is None else (stage,):
-        folder = storage.child(f"{name}/checkpoints")
-        works = sorted({path.partition("/")[0] for path in folder.list_files() if path.endswith(f"/{STATE}")})
-        dirs = [CheckpointDir(folder.path(work), storage.path(f"{name}/{LOG}")) for work in works]
-        trainings = [[TrainingState(name, checkpoint_dir, saved) for saved in checkpoint_dir.states.saved()] for checkpoint_dir in dirs]
-        found += sorted(filter(None, trainings), key=lambda states: max(state.date for state in states))
+        dirs = [CheckpointDir(work, storage.path(f"{name}/{LOG}")) for work in trainings(storage.child(f"{name}/checkpoints"))]
+        known = [[TrainingState(name, checkpoint_dir, saved) for saved in checkpoint_dir.states.saved()] for checkpoint_dir in dirs]
+        found += sorted(filter(None, known), key=lambda states: max(state.date for state in states))
     return [state for states in found for state in states]
 
 
@@ -370,7 +392,7 @@ def export_state(run: str, step: int, output: Path, stage: str | None = None) ->
         raise InputError(f"{output}: already exists.")
     work = Storage(chosen.checkpoint_dir.work)
     with _here(chosen.saved) as saved:
-        if damage := next(filter(None, map(saved.damage, range(len(saved.ranks)))), None):
+        if damage := next(filter(None, map(saved.damage, range(len(saved.state.ranks)))), None):
             raise InputError(damage)
         with torch.no_grad():
             model = merged_model(saved.path, work, Storage(run)) or model_of(
@@ -384,7 +406,7 @@ def export_state(run: str, step: int, output: Path, stage: str | None = None) ->
 def _here(saved: SavedState) -> Iterator[SavedState]:
     """Yields the state with a private folder for its files if they lie on a store: the training's cache folder on this machine may be in
     use."""
-    if not saved.store:
+    if not saved.storage.remote:
         yield saved
         return
     folder = cache_folder() / f"export-{secrets.token_hex(8)}"

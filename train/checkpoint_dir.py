@@ -1,7 +1,7 @@
-"""The folder of a training and its saved states: in its stage's folder of the run, or on a store with copies in this machine's cache.
+"""The folder of a training and its saved states: in its stage's folder of the run, on a disk or on a store.
 
-On a disk, a state is written under a temporary name and then renamed. On a store, its files are uploaded first and `state.json` last; to
-remove a state, `state.json` goes first. So files without a `state.json` are not a state.
+A state's tensors are written first and `state.json` last; to remove a state, `state.json` goes first. So files without a `state.json` are
+not a state. What lies on a store has temporary copies in this machine's cache.
 """
 
 import hashlib
@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from corpusmill.pipeline.cache import cache_folder, fetch_file, forget_model, locked
@@ -36,187 +37,128 @@ FILE = "shard-{:05d}-of-{:05d}.safetensors"
 STATE = "state.json"
 
 
-@dataclass(frozen=True)
-class SavedState:
-    """A state after `step` steps. `record`: values saved with it; `ranks`: each rank's file and random generators; `parallel`: the layout
-    that saved it. `path`: where its files are read. If they lie on a `store`, `damage` fetches them there."""
+class RankFile(BaseModel):
+    """One process's file of a state, and its random generators."""
 
-    path: Path
+    model_config = ConfigDict(strict=True)
+
+    bytes: int
+    sha256: str
+    random: dict[str, str]
+
+
+class StateJson(BaseModel):
+    """The content of a `state.json`: `record` are values saved with the state, `parallel` is the layout that saved it."""
+
+    model_config = ConfigDict(strict=True)
+
     step: int
     record: dict[str, Any]
     score: float | None
     parallel: dict[str, Any]
-    ranks: list[dict[str, Any]]
-    store: Storage | None = None
+    ranks: Annotated[list[RankFile], Field(min_length=1)]
 
-    @classmethod
-    def read(cls, content: bytes, path: Path, store: Storage | None = None) -> "SavedState | None":
-        """Returns the state that a `state.json` describes; None if the file is not complete."""
-        try:
-            state = json.loads(content)
-            found = cls(path, **{key: state[key] for key in ("step", "record", "score", "parallel", "ranks")}, store=store)
-            found._check()
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return None
-        return found
 
-    def _check(self) -> None:
-        """Raises ValueError, KeyError or TypeError if a field is missing or has another type."""
-        kinds: list[tuple[Any, Any]] = [
-            (self.step, int), (self.record, dict), (self.score, float | int | None), (self.parallel, dict), (self.ranks, list)
-        ]  # fmt: skip
-        kinds += [(rank[name], kind) for rank in self.ranks for name, kind in (("bytes", int), ("sha256", str), ("random", dict))]
-        if not self.ranks or not all(isinstance(value, kind) for value, kind in kinds):
-            raise ValueError("a value is of another kind")
+@dataclass(frozen=True)
+class SavedState:
+    """A state that lies in `storage`. `path`: where its files are read; `damage` fetches them there from a store."""
+
+    state: StateJson
+    storage: Storage
+    path: Path
 
     @property
-    def place(self) -> str:
-        """The state's path or URL."""
-        return self.store.root if self.store else str(self.path)
+    def step(self) -> int:
+        return self.state.step
+
+    @property
+    def score(self) -> float | None:
+        return self.state.score
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return self.state.record
 
     @property
     def bytes(self) -> int:
         """The bytes of all its tensors."""
-        return sum(rank["bytes"] for rank in self.ranks)
+        return sum(rank.bytes for rank in self.state.ranks)
 
     @property
     def date(self) -> datetime:
         """The time when it was saved."""
-        time = self.store.times().get(STATE) if self.store else (self.path / STATE).stat().st_mtime
-        return datetime.fromtimestamp(time or 0.0, UTC)
+        return datetime.fromtimestamp(self.storage.times().get(STATE) or 0.0, UTC)
 
-    def require(self, wanted: Mapping[str, Any]) -> None:
-        """Raises InputError if the record differs in these entries."""
-        for key, value in wanted.items():
-            if difference := _difference(key, self.record.get(key), value):
-                raise InputError(f"{self.place}: holds the state of another configuration ({difference}); remove it to begin anew.")
+    def difference(self, wanted: Mapping[str, Any]) -> str | None:
+        """Returns, in words, the first of these entries that its record has not; None where all are equal."""
+        found = (_difference(key, self.state.record.get(key), value) for key, value in wanted.items())
+        return next(filter(None, found), None)
 
     def damage(self, rank: int) -> str | None:
         """Returns what is wrong with this rank's file, or None. Raises InputError if a store can't be reached."""
-        name, described = FILE.format(rank, len(self.ranks)), self.ranks[rank]
-        if self.store:
-            with locked(self.path / name):
-                return self._fetched(self.store, name, described)
-        return _damage(self.path / name, described, str(self.path / name))
-
-    def _fetched(self, store: Storage, name: str, described: Mapping[str, Any]) -> str | None:
-        """Fetches a file from the store, unless a whole copy is here. Returns what is wrong with it, or None."""
-        path, url = self.path / name, store.path(name)
-        if path.is_file() and not _damage(path, described, url):
-            return None
-        try:
-            fetch_file(store, name, path)
-        except FileNotFoundError:
-            return f"{url}: no such file."
-        return _damage(path, described, url)
+        name, described = FILE.format(rank, len(self.state.ranks)), self.state.ranks[rank]
+        path, place = self.path / name, self.storage.path(name)
+        if not self.storage.remote:
+            return _damage(path, described, place)
+        with locked(path):
+            if path.is_file() and not _damage(path, described, place):
+                return None
+            try:
+                fetch_file(self.storage, name, path)
+            except FileNotFoundError:
+                return f"{place}: no such file."
+            return _damage(path, described, place)
 
 
 class StateFolder:
-    """States as `folder/step-00000123/` on a disk that all processes see, each with a file from each process and `state.json`."""
+    """States as `step-00000123/`, each with a file from each process and `state.json`. Where `storage` is a store, `scratch` is the folder
+    of this machine for temporary copies. The first process calls `before` just before a state becomes whole."""
 
-    store: Storage | None = None
-
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, storage: Storage, scratch: Path | None = None, before: Callable[[], None] = lambda: None):
+        self.storage, self.before = storage, before
+        self.folder = scratch or Path(storage.root)
 
     def saved(self) -> list[SavedState]:
         """Returns the whole states, by step."""
-        found = []
-        for path in sorted(self.folder.glob("step-*")):
-            try:
-                found.append(SavedState.read((path / STATE).read_bytes(), path))
-            except OSError:
-                continue
-        return [state for state in found if state]
+        return [found for name, files in self._folders().items() if STATE in files and (found := self._read(name))]
 
     def here(self, saved: SavedState) -> SavedState:
         """Returns a state that another process found, with the path where this process reads it."""
-        return saved
+        return replace(saved, path=self.folder / saved.path.name)
 
-    def loaded(self, saved: SavedState) -> None:
-        """Is called when all processes have loaded a state."""
-
-    def tidy(self) -> None:
-        """Removes the files of processes that were killed while they saved."""
-        for left in self.folder.glob(f"{TEMPORARY}*"):
-            shutil.rmtree(left, ignore_errors=True)
-
-    def begin(self, step: int) -> None:
-        """Is called by the first process before any process writes a file of this state."""
-
-    def write(self, step: int, name: str, write: Callable[[Path], None]) -> dict[str, Any]:
-        """Lets `write` make a file of a state, durably. Returns its size and sha256."""
-        path = self._temporary(step) / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CorpusmillError(f"{self._target(step)}: can't be written ({error.strerror}).") from error
-        write(path)
-        return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-
-    def commit(self, step: int, state: dict[str, Any]) -> None:
-        """Is called by the first process when all files are written. Raises CorpusmillError if one is missing."""
-        temporary = self._temporary(step)
-        for number in range(len(state["ranks"])):
-            if not (temporary / FILE.format(number, len(state["ranks"]))).is_file():
-                raise CorpusmillError(f"{self.folder}: process {number} wrote elsewhere; all processes need to see the same folder.")
-        write_json(temporary / STATE, state)
-        finish_folder(temporary, self._target(step))
-
-    def discard(self, step: int) -> None:
-        """Removes the files of a state that were written since `begin`."""
-        shutil.rmtree(self._temporary(step), ignore_errors=True)
-
-    def remove_before(self, step: int, kept: Collection[int]) -> None:
-        """Removes everything of earlier steps, whole states or not, except of the steps `kept`."""
-        names = {STEP.format(number) for number in kept}
-        for path in self.folder.glob("step-*"):
-            if path.name < STEP.format(step) and path.name not in names:
-                shutil.rmtree(path, ignore_errors=True)
-
-    def _target(self, step: int) -> Path:
-        return self.folder / STEP.format(step)
-
-    def _temporary(self, step: int) -> Path:
-        return temporary_folder(self._target(step))
-
-
-class StateStore(StateFolder):
-    """States on a store; `folder` on this machine has temporary copies of their files. The first process calls `before` just before a
-    state becomes whole."""
-
-    store: Storage
-
-    def __init__(self, store: Storage, folder: Path, before: Callable[[], None]):
-        super().__init__(folder)
-        self.store, self.before = store, before
-
-    def saved(self) -> list[SavedState]:
-        return [saved for name, files in self._folders().items() if STATE in files and (saved := self._read(name))]
-
-    def here(self, saved: SavedState) -> SavedState:
-        return replace(saved, path=self.folder / STEP.format(saved.step))
-
-    def loaded(self, saved: SavedState) -> None:
-        shutil.rmtree(saved.path, ignore_errors=True)
-
-    def begin(self, step: int) -> None:
+    def remove(self, step: int) -> None:
+        """Removes a state, or what is left of it. The first process calls it before any process writes, and after a failure."""
         self._remove(STEP.format(step), self._folders().get(STEP.format(step), []))
 
     def write(self, step: int, name: str, write: Callable[[Path], None]) -> dict[str, Any]:
-        described = super().write(step, name, write)
-        path = self._temporary(step) / name
-        publish(self.store, f"{STEP.format(step)}/{name}", path)
-        path.unlink()
+        """Lets `write` make a file of a state, durably. Returns its size and sha256."""
+        path = self.folder / STEP.format(step) / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CorpusmillError(f"{path.parent}: can't be written ({error.strerror}).") from error
+        write(path)
+        described = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        if self.storage.remote:
+            publish(self.storage, f"{STEP.format(step)}/{name}", path)
+            path.unlink()
         return described
 
     def commit(self, step: int, state: dict[str, Any]) -> None:
+        """Is called by the first process when all files are written. Raises CorpusmillError if one is missing."""
         self.before()
-        content = json.dumps(state, indent=2, sort_keys=True).encode() + b"\n"
-        self.store.write_bytes(f"{STEP.format(step)}/{STATE}", content)
-        shutil.rmtree(self._temporary(step), ignore_errors=True)
+        name, ranks = STEP.format(step), len(state["ranks"])
+        for number in () if self.storage.remote else range(ranks):
+            if not (self.folder / name / FILE.format(number, ranks)).is_file():
+                raise CorpusmillError(f"{self.folder}: process {number} wrote elsewhere; all processes need to see the same folder.")
+        self.storage.write_bytes(f"{name}/{STATE}", json.dumps(state, indent=2, sort_keys=True).encode() + b"\n")
+        if self.storage.remote:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        else:
+            fsync_folder(self.folder)
 
     def remove_before(self, step: int, kept: Collection[int]) -> None:
+        """Removes everything of earlier steps, whole states or not, except of the steps `kept`."""
         names = {STEP.format(number) for number in kept}
         for name, files in self._folders().items():
             if name < STEP.format(step) and name not in names:
@@ -225,28 +167,31 @@ class StateStore(StateFolder):
     def _folders(self) -> dict[str, list[str]]:
         """Returns the names of the files of each step, by the name of its folder, in the order of steps."""
         found: dict[str, list[str]] = {}
-        for path in self.store.list_files():
+        for path in self.storage.list_files():
             name, _, file = path.rpartition("/")
             if name.startswith("step-"):
                 found.setdefault(name, []).append(file)
         return dict(sorted(found.items()))
 
     def _read(self, name: str) -> SavedState | None:
+        """Returns the state in a folder; None if its `state.json` is not complete, or was removed after it was listed."""
         try:
-            return SavedState.read(self.store.read_bytes(f"{name}/{STATE}"), self.folder / name, self.store.child(name))
-        except FileNotFoundError:  # it was removed after it was listed
+            state = StateJson.model_validate(json.loads(self.storage.read_bytes(f"{name}/{STATE}")))
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
+        return SavedState(state, self.storage.child(name), self.folder / name)
 
     def _remove(self, name: str, files: list[str]) -> None:
         for file in sorted(files, key=lambda file: file != STATE):
-            self.store.remove(f"{name}/{file}")
+            self.storage.remove(f"{name}/{file}")
+        shutil.rmtree(self.folder / name, ignore_errors=True)
 
 
-def _damage(path: Path, described: Mapping[str, Any], name: str) -> str | None:
+def _damage(path: Path, described: RankFile, name: str) -> str | None:
     try:
-        if path.stat().st_size != described["bytes"]:
-            return f"{name}: {path.stat().st_size} bytes, and {described['bytes']} were written."
-        return None if _sha256(path) == described["sha256"] else f"{name}: its content has changed since it was written."
+        if path.stat().st_size != described.bytes:
+            return f"{name}: {path.stat().st_size} bytes, and {described.bytes} were written."
+        return None if _sha256(path) == described.sha256 else f"{name}: its content has changed since it was written."
     except OSError as error:
         return f"{name}: can't be read ({error.strerror})."
 
@@ -314,8 +259,12 @@ class CheckpointDir:
 
     @property
     def states(self) -> StateFolder:
-        folder = self.folder / "state"
-        return StateStore(self.store.child("state"), folder, self.keep_logs) if self.store else StateFolder(folder)
+        return StateFolder(Storage(self.work).child("state"), self.folder / "state", self.keep_logs)
+
+    def others(self) -> list[str]:
+        """Returns the `work` of the stage's other trainings that have saved states."""
+        folder = self.work.rpartition("/")[0]
+        return [work for work in trainings(Storage(folder)) if work != self.work]
 
     def begin(self, tokenizer: Mapping[str, bytes]) -> None:
         """Prepares the folder; called by the first process before it trains. Saves the tokenizer, without which a saved state makes no
@@ -374,6 +323,12 @@ class CheckpointDir:
     @property
     def _logs(self) -> Storage:
         return Storage(self.log.rpartition("/")[0])
+
+
+def trainings(folder: Storage) -> list[str]:
+    """Returns the paths or URLs of the trainings in a stage's folder `checkpoints` that have saved states."""
+    names = {path.partition("/")[0] for path in folder.list_files() if path.endswith(f"/{STATE}")}
+    return [folder.path(name) for name in sorted(names)]
 
 
 def _upload(folder: Path, storage: Storage) -> None:

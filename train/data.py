@@ -60,15 +60,15 @@ Integers = npt.NDArray[np.int64]
 ALL = DataShare()
 
 
-def to_batch(rows: Integers, document_mask: bool) -> Batch:
+def to_batch(rows: Integers, document_mask: bool, end_of_text: int = EOT_ID) -> Batch:
     """Makes a batch of rows `[B, T + 1]` of ids: inputs, the targets one place further, and (with a mask) segments, each `[B, T]`.
 
-    A document begins at the `<|endoftext|>` before its text, so predicting that token belongs to the document before.
+    A document begins at the `<|endoftext|>` (`end_of_text`) before its text, so predicting that token belongs to the document before.
     """
     segments = None
     if document_mask:
         numbers = np.empty((len(rows), rows.shape[1] - 1), np.int32)
-        number_segments(rows, EOT_ID, numbers)
+        number_segments(rows, end_of_text, numbers)
         segments = torch.from_numpy(numbers)
     ids = torch.from_numpy(rows)
     return ids[:, :-1], ids[:, 1:], segments
@@ -118,7 +118,7 @@ class WindowLoader:
         rows = np.empty((count, self.context + 1), np.int64)
         while copy_windows(begins, tokens.starts, tokens.addresses, self._like, rows) >= 0:
             tokens.map(shards_between(tokens, begins, begins + self.context))
-        return to_batch(rows, self.document_mask)
+        return to_batch(rows, self.document_mask, tokens.end_of_text_id)
 
     def documents(self, step: int, begin: int = 0, end: int | None = None) -> list[str]:
         """Returns the ids of the documents in samples `begin` to `end` of a step's batch."""
@@ -157,10 +157,10 @@ def evaluation_batches(
         for row, window in enumerate(chosen[begin : begin + size].tolist()):
             start = window * context
             count = min(length, len(tokens) - start)
-            rows[row, 0] = EOT_ID if not start else tokens.window(start - 1, 1)[0]
+            rows[row, 0] = tokens.end_of_text_id if not start else tokens.window(start - 1, 1)[0]
             rows[row, 1 : count + 1] = tokens.window(start, count)
             places[row, :count] = np.arange(start, start + count)
-        ids, targets, segments = to_batch(rows, document_mask)
+        ids, targets, segments = to_batch(rows, document_mask, tokens.end_of_text_id)
         yield places, (ids, torch.where(torch.from_numpy(places) < 0, IGNORED, targets), segments)
 
 
@@ -218,7 +218,7 @@ class PackedLoader:
         ids, targets, segments = np.full(shape, PAD_ID, np.int64), np.full(shape, IGNORED, np.int64), np.empty(shape, np.int32)
         while (
             copy_packed(
-                rows, self.row_starts, self._plans, tokens.starts, tokens.addresses, self._like, EOT_ID,
+                rows, self.row_starts, self._plans, tokens.starts, tokens.addresses, self._like, tokens.end_of_text_id,
                 ids, targets, segments,
             ) >= 0
         ):  # fmt: skip
@@ -438,6 +438,8 @@ class TokenDataset(IterableDataset[Batch]):
 
 class TokenArray:
     """Ids in memory (uint16 or uint32), with the interface by which a loader reads token shards."""
+
+    end_of_text_id = EOT_ID
 
     def __init__(self, ids: npt.NDArray[Any]):
         self.ids = np.ascontiguousarray(ids)

@@ -8,7 +8,7 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -28,7 +28,7 @@ from corpusmill.train.data import DataShare
 from corpusmill.train.losses import Objective, StepLoss, step_totals
 from corpusmill.train.model import Llama
 from corpusmill.train.optim import lr_fraction
-from corpusmill.train.options import Architecture, LoopConfig
+from corpusmill.train.options import Course, LoopConfig, Schedule
 from corpusmill.train.parallel.dims import ParallelDims, local_of
 from corpusmill.train.parallel.model import ParallelModel, optimizer_of, prepare
 from corpusmill.train.watch import Watch, flops_per_token
@@ -127,6 +127,9 @@ class SpikeGuard:
 
 # ---- the loop ----------------------------------------------------------------------------------------
 
+#: What a phase reads that names no tokens, in the log.
+OWN = "the run's own tokens"
+
 
 @dataclass
 class FitResult:
@@ -191,6 +194,10 @@ def fit(
     seed: int | None = None,
     state: Path | StateFolder,
     log: Path,
+    course: Course | None = None,
+    lineage: str = "",
+    others: Sequence[StateFolder] = (),
+    row_tokens: int = 0,
     describe: Describe | None = None,
     evaluate: Evaluate | None = None,
     evaluate_every: int = 0,
@@ -205,15 +212,22 @@ def fit(
     `evaluate_every` steps (0: never) and after the last; its values go into that step's line, and `score` names the value that ranks
     states. On one process `model` itself is trained; else the result's `parallel_model` has the trained parts. Raises CorpusmillError after
     `config.max_skips` skipped steps in a row.
+
+    `course` has the phases of the training (else `config` is the only one). States from which other courses may go on are kept. Without
+    a state in `state`, the training goes on from the latest in `others` with the same `lineage` (a digest of all data and options besides
+    `config` and the course) whose course was the same so far. `row_tokens`: the length of rows, for the MFU (0: the model's context).
     """
     dims = dims or ParallelDims.single(model.device)
     if config.keep_best and evaluate is None:
         raise InputError(f"{title}.loop.keep_best: no state can be the best one, as there is no validation data to measure it on.")
-    states = States(state, dims, config.keep, config.keep_best, config.async_save)
+    course = course or Course.of(config)
+    states = States(state, dims, config.keep, config.keep_best, config.async_save, course.branches())
+    identity = {"loop": _outside_schedule(config), "model": model.arch.model_dump(mode="json"), "lineage": lineage}
     with deterministic(config.threads), states, Prefetcher(objective, config.steps) as ahead:
-        loop = _Loop(prepare(model, dims, config, seed), ahead, config, states, model.arch, describe, title)
+        loop = _Loop(prepare(model, dims, config, seed), ahead, config, states, course, identity, describe, title)
         torch.manual_seed(dims.rank)  # for models with dropout
-        begin, flops = loop.resume(), flops_per_token(model.arch)
+        begin = loop.resume(others)
+        flops = flops_per_token(model.arch.model_copy(update={"context": row_tokens or model.arch.context}))
         started, tokens_before = time.perf_counter(), loop.so_far.tokens
         with Watch(log, begin, config, dims, flops, progress, title) as watch:
             for step in range(begin, config.steps):
@@ -224,7 +238,7 @@ def fit(
                     line |= _evaluated(loop.parallel_model, evaluate, done)
                     loop.so_far.score = line.get(score)
                 watch.step({"step": step, **line}, loop.so_far.tokens - tokens, took, ahead.waited - waited)
-                if done % config.save_every == 0 or done == config.steps:
+                if done % config.save_every == 0 or done == config.steps or done in states.marked:
                     watch.sync()
                     loop.save(done)
         states.finish()
@@ -234,6 +248,10 @@ def fit(
     return FitResult(
         config.steps, so_far.count, so_far.tokens, so_far.skipped, so_far.losses[-50:], begin, seconds, speed, loop.parallel_model, states
     )  # fmt: skip
+
+
+def _outside_schedule(config: LoopConfig) -> dict[str, Any]:
+    return {name: value for name, value in counting(config).items() if name not in Schedule.model_fields}
 
 
 def _evaluated(parallel_model: ParallelModel, evaluate: Evaluate, done: int) -> dict[str, Any]:
@@ -251,16 +269,17 @@ class _Loop:
         objective: Objective,
         config: LoopConfig,
         states: States,
-        arch: Architecture,
+        course: Course,
+        identity: dict[str, Any],
         describe: Describe | None,
         title: str,
     ):
         self.parallel_model, self.objective, self.config, self.states = parallel_model, objective, config, states
-        self.describe, self.title = describe, title
-        self.identity = {"loop": counting(config), "model": arch.model_dump(mode="json")}
+        self.course, self.identity, self.describe, self.title = course, identity, describe, title
         self.optimizer = optimizer_of(parallel_model, states.dims, config.optimizer)
         self.device = next(iter(parallel_model.parameters.values())).device
         self.so_far = _Progress()
+        self.branched_from = ""  # the other training whose state this one goes on from, for the log
         self.guards()
 
     def guards(self) -> None:
@@ -273,10 +292,19 @@ class _Loop:
         """Takes or skips one step. Returns its line for the log."""
         if not self.parallel_model.model.training:
             self.parallel_model.model.train()
+        number, within = self.course.at(step)
+        phase = self.course.phases[number]
+        if number and not within and phase.tokens != self.course.phases[number - 1].tokens:
+            self.so_far.losses, self.so_far.norms = [], []  # other tokens have other losses, which are no spikes
+            self.guards()
         done = self._gradient(step)
-        fraction = lr_fraction(step, self.config)
+        fraction = phase.peak * lr_fraction(within, phase)
         line: dict[str, Any] = {"loss": done.loss, "lr": self.config.optimizer.lr * fraction, "grad_norm": done.norm, "count": done.count}
         line |= done.metrics
+        if len(self.course.phases) > 1:
+            line |= {"phase": number + 1} | ({} if within else {"reads": phase.tokens or OWN})
+        if self.branched_from:
+            line["branched_from"], self.branched_from = self.branched_from, ""
         reason = self._judge(done)
         if reason:
             line |= self._skip(step, reason, done.parts)
@@ -346,16 +374,21 @@ class _Loop:
         return weights | {f"optimizer/{name}": t for name, t in self.optimizer.state().items()}
 
     def save(self, done: int) -> None:
-        self.states.save(done, self.tensors(), {**self.identity, "so_far": vars(self.so_far)}, self.so_far.score)
+        self.states.save(done, self.tensors(), {**self._wanted(done), "so_far": vars(self.so_far)}, self.so_far.score)
 
-    def resume(self) -> int:
+    def resume(self, others: Sequence[StateFolder]) -> int:
         """Takes over the latest state. Returns the number of steps done."""
-        saved = self.states.latest()
+        saved = self.states.latest(self._wanted, others)
         if saved is None:
             return 0
-        saved.require(self.identity)
         self.states.load(saved, self.tensors())
         self.states.prune(saved.step)
         self.so_far = _Progress(**saved.record["so_far"])
         self.guards()
+        if saved.path.parent != self.states.folder.folder:
+            self.branched_from = "/".join(saved.storage.root.split("/")[-3::2])
         return saved.step
+
+    def _wanted(self, step: int) -> dict[str, Any]:
+        """Returns the entries by which the record of a state after `step` steps says what it depends on."""
+        return {**self.identity, "course": self.course.until(step)}

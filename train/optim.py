@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from corpusmill.train.options import LoopConfig, OptimizerConfig
+from corpusmill.train.options import OptimizerConfig, Schedule
 from corpusmill.train.parallel.dims import ParallelDims, gradient_of, is_sharded, like, local_of
 
 # ---- learning rates ----------------------------------------------------------------------------------
@@ -18,7 +18,7 @@ from corpusmill.train.parallel.dims import ParallelDims, gradient_of, is_sharded
 # Learning rates are given as fractions of the peak.
 
 
-def lr_fraction(step: int, config: LoopConfig) -> float:
+def lr_fraction(step: int, config: Schedule) -> float:
     """Returns the fraction at `step` (0, 1, ...): linear warm-up, then cosine, linear, constant, or constant with a decay at the end
     (`wsd`).
 
@@ -27,11 +27,9 @@ def lr_fraction(step: int, config: LoopConfig) -> float:
     """
     if step < config.warmup:
         return (step + 1) / (config.warmup + 1)
-    begin = config.warmup
     if config.schedule == "constant":
         return 1.0
-    if config.schedule == "wsd":
-        begin = max(begin, config.steps - round(config.decay_fraction * config.steps))
+    begin = config.fall
     done = min(max((step - begin) / max(config.steps - begin, 1), 0.0), 1.0)
     if config.schedule == "cosine":
         left = 0.5 * (1 + math.cos(math.pi * done))

@@ -3,7 +3,10 @@
 This module imports no torch, so commands that only read a recipe start quickly.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -43,15 +46,10 @@ class OptimizerConfig(Config):
     )
 
 
-class LoopConfig(Config):
-    """The number of steps, their learning rates, and how they are guarded and saved.
-
-    A training may resume with other values of the fields marked INERT: these decide when and what is saved, when it gives up, and how the
-    same arithmetic is carried out.
-    """
+class Schedule(Config):
+    """A number of steps and their learning rates."""
 
     steps: int = Field(default=1000, ge=0, description="Optimiser steps.")
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW or Muon and their rates.")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(
         default="wsd", description="Learning rate after warm-up: cosine or linear over all steps, `wsd` stays constant until its last part."
     )
@@ -59,6 +57,83 @@ class LoopConfig(Config):
     decay_fraction: float = Field(default=0.6, gt=0, le=1, description="The last part of the steps in which `wsd` decays.")
     decay: Literal["linear", "1-sqrt"] = Field(default="linear", description="How `wsd` decays: in a line, or as 1 - sqrt(part done).")
     min_lr: float = Field(default=0.0, ge=0, le=1, description="Where the decay ends, as a fraction of the peak.")
+
+    @property
+    def fall(self) -> int:
+        """The first step at which the rate depends on how many steps follow."""
+        if self.schedule == "constant":
+            return max(self.steps, self.warmup)
+        return max(self.warmup, self.steps - round(self.decay_fraction * self.steps)) if self.schedule == "wsd" else self.warmup
+
+
+class Phase(Schedule):
+    """A part of a pre-training, with tokens and a schedule of its own."""
+
+    tokens: str | None = Field(
+        default=None, description="A run or a set of token shards, with the same tokenizer, whose training split is read; else this run's."
+    )
+    steps: int = Field(ge=1, description="Optimiser steps.")
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(default="constant", description="Learning rate, as `loop.schedule`.")
+    warmup: int = Field(default=0, ge=0, description="Steps of linear warm-up; those of the first phase are `loop.warmup`.")
+    peak: float = Field(default=1.0, gt=0, description="Peak learning rates, as a fraction of the optimiser's.")
+
+
+@dataclass(frozen=True)
+class Course:
+    """The phases of a training, one after the other. Steps count from the begin of the training."""
+
+    phases: tuple[Phase, ...]
+
+    @staticmethod
+    def of(schedule: Schedule) -> "Course":
+        """Returns the course of a training in one phase."""
+        values = {name: getattr(schedule, name) for name in Schedule.model_fields}
+        return Course((Phase(**values),) if schedule.steps else ())
+
+    @property
+    def begins(self) -> list[int]:
+        """The first step of each phase, and the number of all steps."""
+        return list(accumulate((phase.steps for phase in self.phases), initial=0))
+
+    def at(self, step: int) -> tuple[int, int]:
+        """Returns a step's phase, and its number in that phase."""
+        number = bisect_right(self.begins, step) - 1
+        return number, step - self.begins[number]
+
+    def source(self, step: int) -> tuple[str | None, int]:
+        """Returns the tokens that a step reads, and the step's number among all that read them: a later phase goes on where an earlier one
+        stopped."""
+        number, within = self.at(step)
+        tokens = self.phases[number].tokens
+        return tokens, within + sum(phase.steps for phase in self.phases[:number] if phase.tokens == tokens)
+
+    def branches(self) -> set[int]:
+        """Returns the steps from which another course may go on: where a phase begins, or the rate of `wsd` begins to fall."""
+        falls = {
+            begin + phase.fall for begin, phase in zip(self.begins, self.phases) if phase.schedule == "wsd" and phase.fall < phase.steps
+        }
+        return {*self.begins[:-1], *falls} - {0}
+
+    def until(self, step: int) -> list[dict[str, Any]]:
+        """Returns what decides the rates and tokens of all steps before `step`, as JSON. Courses that differ only afterwards give the same:
+        before a rate falls, neither the number of steps nor the fall has had an influence."""
+        taken = []
+        for begin, phase in zip(self.begins, self.phases):
+            steps = min(phase.steps, step - begin)
+            if steps > 0:
+                names = {"tokens", "peak", "warmup"} if steps <= phase.fall else None
+                taken.append({**phase.model_dump(mode="json", include=names), **({"steps": steps} if names else {})})
+        return taken
+
+
+class LoopConfig(Schedule):
+    """The number of steps, their learning rates, and how they are guarded and saved.
+
+    A training may resume with other values of the fields marked INERT: these decide when and what is saved, when it gives up, and how the
+    same arithmetic is carried out.
+    """
+
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW or Muon and their rates.")
     clip: float = Field(default=1.0, ge=0, description="Largest gradient norm; larger ones are scaled down to it. 0 clips nothing.")
     spike: float = Field(
         default=10.0,
@@ -269,12 +344,17 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class ModelConfig(Config):
-    """The model: a named size, and changes to it."""
+    """The model: a named size and changes to it, or the folder of a model that is trained further. Text is short for `{folder: text}`."""
 
+    folder: str | None = Field(default=None, description="Folder or URL of a model that is trained further; its shape stays.")
     preset: Literal[
         "0.8m", "2m", "5m", "10m", "30m", "85m", "300m", "qwen3-0.6b", "llama3.2-1b", "mistral-7b", "llama3-8b", "llama3.1-8b"
     ] = Field(default="2m", description="Named size (weights without the embeddings).")  # fmt: skip
-    context: int = Field(default=256, ge=2, description="Longest sequence, in tokens; also the length of training windows.")
+    context: int | None = Field(
+        default=None,
+        ge=2,
+        description="Length of training rows, in tokens: 256, which is then the longest sequence, or for a folder min(the model's, 2048).",
+    )
     layers: int | None = Field(default=None, ge=1, description="Decoder layers, instead of the preset's.")
     width: int | None = Field(default=None, ge=2, description="Width of the residual stream, instead of the preset's.")
     heads: int | None = Field(default=None, ge=1, description="Query heads, instead of the preset's.")
@@ -287,8 +367,19 @@ class ModelConfig(Config):
     tied: bool | None = Field(default=None, description="Share the output head with the embedding, instead of the preset's choice.")
     qk_norm: bool | None = Field(default=None, description="Norm on queries and keys; the model is then saved as Qwen3, not Llama.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        return {"folder": given} if isinstance(given, str) else given
+
     @model_validator(mode="after")
     def _fits(self) -> "ModelConfig":
+        changed = self.model_dump(exclude={"folder", "context"}, exclude_defaults=True)
+        if self.folder is not None:
+            if changed:
+                raise ValueError(f"the shape is that of {self.folder}, so {min(changed)} can't be given")
+            return self
+        self.__dict__["context"] = self.context or 256
         try:
             self.architecture(1)
         except ValidationError as error:
@@ -296,6 +387,6 @@ class ModelConfig(Config):
         return self
 
     def architecture(self, vocab_size: int) -> Architecture:
-        """Returns the shape for a vocabulary of this size."""
-        changes = self.model_dump(exclude={"preset", "context"}, exclude_none=True)
-        return Architecture(vocab_size=vocab_size, context=self.context, **{**PRESETS[self.preset], **changes})
+        """Returns the shape of a new model for a vocabulary of this size."""
+        changes = self.model_dump(exclude={"folder", "preset"}, exclude_none=True)
+        return Architecture(vocab_size=vocab_size, **{**PRESETS[self.preset], **changes})

@@ -1,21 +1,32 @@
 """The stage `pretrain`: trains a Llama on token shards, on one process or many, and resumes a killed training."""
 
+import hashlib
 import json
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import INERT, Config
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Stage
-from corpusmill.train.options import LoopConfig, ModelConfig, ParallelConfig
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.token_shards import SHARDS_FILE, split_folders
+from corpusmill.train.options import Course, LoopConfig, ModelConfig, ParallelConfig, Phase
+
+#: The longest rows in which a given model is trained further, unless the recipe says how long they are.
+ROW_TOKENS = 2048
 
 
 class PretrainConfig(Config):
     """The options of pre-training: the model, the amount of training, the method."""
 
-    model: ModelConfig = Field(default_factory=ModelConfig, description="Size and shape.")
+    model: ModelConfig = Field(default_factory=ModelConfig, description="Size and shape, or the folder of a model that is trained further.")
     loop: LoopConfig = Field(default_factory=LoopConfig, description="Steps, learning rates, guards, saving.")
+    phases: tuple[Phase, ...] = Field(
+        default=(), description="Phases with tokens and a schedule of their own, in place of the steps and the schedule of `loop`."
+    )
     packing: Literal["stream", "documents"] = Field(
         default="stream",
         description="Rows of `model.context` tokens: windows of the `stream` of all documents, or whole `documents` that share a row and "
@@ -50,9 +61,61 @@ class PretrainConfig(Config):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
 
     @model_validator(mode="after")
-    def _shared_evenly(self) -> "PretrainConfig":
-        self.parallel.require_even(self.batch, self.model.architecture(1).shared_sizes())
+    def _phases_decide(self) -> "PretrainConfig":
+        """Puts the first phase's warm-up and the number of all steps into place. Both stay as they are when they are read again."""
+        if not self.phases:
+            return self
+        steps, given = sum(phase.steps for phase in self.phases), self.loop.model_fields_set
+        if "steps" in given and self.loop.steps != steps:
+            raise ValueError(f"loop.steps is {self.loop.steps}, and the phases have {steps} steps together")
+        for name in ("schedule", "decay_fraction", "decay", "min_lr"):
+            if getattr(self.loop, name) != LoopConfig.model_fields[name].default:
+                raise ValueError(f"loop.{name} has no use beside phases; each phase has its own")
+        self.__dict__["loop"] = self.loop.model_copy(update={"steps": steps})
+        self.__dict__["phases"] = (self.phases[0].model_copy(update={"warmup": self.loop.warmup}), *self.phases[1:])
         return self
+
+    @model_validator(mode="after")
+    def _shared_evenly(self) -> "PretrainConfig":
+        if self.model.folder is None:
+            self.parallel.require_even(self.batch, self.model.architecture(1).shared_sizes())
+        return self
+
+    @property
+    def course(self) -> Course:
+        return Course(self.phases) if self.phases else Course.of(self.loop)
+
+    @property
+    def row_tokens(self) -> int:
+        """The length of training rows, in tokens."""
+        if self.model.context is not None:
+            return self.model.context
+        from corpusmill.pipeline.cache import local_model
+        from corpusmill.train.model_folder import read_architecture
+
+        assert self.model.folder is not None
+        return min(read_architecture(local_model(self.model.folder)).context, ROW_TOKENS)
+
+
+def given_files(config: PretrainConfig) -> list[FileRef]:
+    """Returns the files of a given model, and of each phase's tokens the list of their files and hashes. Raises InputError where there are
+    none."""
+    from corpusmill.train.tuning import model_files
+
+    found = model_files(config.model.folder, "pretrain.model") if config.model.folder is not None else []
+    for tokens in sorted({phase.tokens for phase in config.phases if phase.tokens is not None}):
+        content = Storage(tokens_folder(tokens)).read_bytes(SHARDS_FILE)
+        found.append(FileRef(f"{tokens_folder(tokens)}/{SHARDS_FILE}", hashlib.sha256(content).hexdigest(), len(content)))
+    return found
+
+
+def tokens_folder(given: str) -> str:
+    """Returns the folder with the training split of a run or a set of token shards."""
+    storage = Storage(given)
+    train = split_folders(storage).get("train", "")
+    if not storage.exists(f"{train}/{SHARDS_FILE}".lstrip("/")):
+        raise InputError(f"pretrain.phases: {given} has no token shards for training (tokens/train/{SHARDS_FILE}, or train/{SHARDS_FILE}).")
+    return storage.path(train)
 
 
 class PretrainStage(Stage):
@@ -63,15 +126,15 @@ class PretrainStage(Stage):
     config: PretrainConfig
 
     def execute(self, run: StageRun) -> None:
-        inputs = run.outputs_of("tokenizer", "tokenizer.json")
-        used = (".bin", ".index.parquet", *([f".pack-{self.config.model.context}.arrow"] if self.config.packing == "documents" else []))
-        inputs += [ref for split in ("train/", "validation/") for ref in run.outputs_of("tokens", split) if ref.path.endswith(used)]
         from corpusmill.train.checkpoint_dir import CheckpointDir
         from corpusmill.train.pretrain_job import pretrain
 
         config = self.config
+        inputs = [*run.outputs_of("tokenizer", "tokenizer.json"), *given_files(config)]
+        used = (".bin", ".index.parquet", *([f".pack-{config.row_tokens}.arrow"] if config.packing == "documents" else []))
+        inputs += [ref for split in ("train/", "validation/") for ref in run.outputs_of("tokens", split) if ref.path.endswith(used)]
         params = {"save_every": config.loop.save_every} if config.export == "best" else None  # decides which states the best is chosen from
-        row = run.once("model", inputs, lambda identity: pretrain(config, run, CheckpointDir.of(run, identity)), params)
+        row = run.once("model", inputs, lambda identity: pretrain(config, run, CheckpointDir.of(run, identity), inputs), params)
         CheckpointDir.of(run, row.identity).clear()
 
     def summary(self, run: StageRun) -> dict[str, str]:
@@ -79,6 +142,11 @@ class PretrainStage(Stage):
         lines = {
             "parameters": f"{metrics['parameters']:,}",
             "trained on": f"{metrics['tokens']:,} tokens ({metrics['epochs']:.1f} times the corpus) in {metrics['steps']:,} steps",
+            **{
+                f"phase {number}": f"{phase['reads']}: {phase['steps']:,} steps, {phase['epochs']:.1f} times"
+                for number, phase in enumerate(metrics["phases"], 1)
+                if len(metrics["phases"]) > 1
+            },
             "loss": f"{metrics['loss']:.3f} nats a token at the end",
         }
         if metrics["validation"]:

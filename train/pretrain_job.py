@@ -1,38 +1,46 @@
 """The work of each process of the stage `pretrain`: loads tokens, trains, measures, writes a model folder."""
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from corpusmill.pipeline.cache import local_model
+from corpusmill.pipeline.code import code_for
+from corpusmill.pipeline.config import counting, digest
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.shards import Content
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID, IM_END_ID, IM_START_ID, PAD_ID
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.token_shards import TokenShards
+from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.checkpoint import read_weights
-from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
+from corpusmill.train.checkpoint_dir import LOG, CheckpointDir, StateFolder
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import Batch, DataShare, PackedLoader, WindowLoader, to_device
 from corpusmill.train.generate import Sampling, generate_batch, plain
 from corpusmill.train.launch import launch_stage
-from corpusmill.train.loop import FitResult, fit
+from corpusmill.train.loop import OWN, FitResult, fit
 from corpusmill.train.losses import TokenObjective
 from corpusmill.train.model import Llama, blank_model
-from corpusmill.train.model_folder import model_of, save_model
+from corpusmill.train.model_folder import load_model, model_of, read_architecture, save_model, tokenizer_files
+from corpusmill.train.options import Architecture, Course
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
+from corpusmill.train.pretrain import PretrainConfig, tokens_folder
 from corpusmill.train.template import template_files
-from corpusmill.train.validation import Validation, read_tokenizer, report
+from corpusmill.train.validation import Validation, makers, read_tokenizer, report
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
-    from corpusmill.train.pretrain import PretrainConfig
 
 
 # ---- samples -----------------------------------------------------------------------------------------
@@ -52,6 +60,8 @@ class Continuations:
 
         self.tokenizer, self.seed = Tokenizer.from_str(tokenizer.decode()), seed
         shards, starts = validation.shards, validation.starts
+        self.end = shards.end_of_text_id
+        self.banned = (PAD_ID, IM_START_ID, IM_END_ID) if self.end == EOT_ID else ()  # another tokenizer has other tokens there
         count = min(count, len(starts))
         chosen = starts[np.arange(count) * len(starts) // max(count, 1)]
         self.documents = [shards.documents_of(start, 1)[0] for start in chosen.tolist()]
@@ -61,11 +71,11 @@ class Continuations:
         """Returns one text for each document: the document's id, the given beginning, and what the model wrote."""
         texts = generate_batch(
             model,
-            [[EOT_ID, *prompt] for prompt in self.prompts],
+            [[self.end, *prompt] for prompt in self.prompts],
             max_tokens=WRITTEN,
             sampling=Sampling(temperature=TEMPERATURE, top_k=TOP_K, seed=self.seed),
-            stop=(EOT_ID,),
-            banned=(PAD_ID, IM_START_ID, IM_END_ID),
+            stop=(self.end,),
+            banned=self.banned,
             tokenizer=self.tokenizer,
         )
         return [
@@ -74,41 +84,94 @@ class Continuations:
         ]
 
 
+# ---- a model that is trained further -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GivenModel:
+    """A model folder that is trained further: where it lies here, its shape, and its tokenizer's files."""
+
+    path: Path
+    arch: Architecture
+    files: dict[str, bytes]
+
+    @staticmethod
+    def of(config: PretrainConfig) -> "GivenModel | None":
+        """Returns the model that is trained further. Raises InputError if the recipe does not fit it."""
+        if config.model.folder is None:
+            return None
+        path = local_model(config.model.folder)
+        arch, rows = read_architecture(path), config.row_tokens
+        if rows > arch.context:
+            raise InputError(f"pretrain.model.context: rows of {rows} tokens, and {config.model.folder} has a context of {arch.context}.")
+        try:
+            config.parallel.require_even(config.batch, {**arch.shared_sizes(), "context": rows})
+        except ValueError as error:
+            raise InputError(f"pretrain.parallel: {error}.") from error
+        return GivenModel(path, arch, tokenizer_files(Storage(str(path))))
+
+    def require(self, run: Storage, shards: TokenShards) -> None:
+        """Raises InputError unless the model has the tokenizer of these token shards, or one that only adds special tokens to it."""
+        made, size = shards.description.tokenizer_sha256, shards.description.vocabulary_size
+        if made not in makers(run, self.files["tokenizer.json"]):
+            raise InputError(
+                f"pretrain.model: the tokenizer of {self.path} is not the one that made the tokens in {shards.storage.root} "
+                f"(sha256 {made[:12]}); make them with tokenizer.file: {self.path}/tokenizer.json."
+            )
+        if size > self.arch.vocab_size:
+            raise InputError(f"pretrain.model: {self.path} has {self.arch.vocab_size} tokens, and its tokenizer {size}.")
+
+
 # ---- the job -----------------------------------------------------------------------------------------
 
 #: The log's name for the score by which the best state is chosen.
 SCORE = "validation_bits_per_byte"
 
 
-def pretrain(config: "PretrainConfig", run: "StageRun", checkpoint_dir: CheckpointDir) -> Output:
+def pretrain(config: PretrainConfig, run: "StageRun", checkpoint_dir: CheckpointDir, inputs: Sequence[FileRef]) -> Output:
     """Trains in the working folder `pretrain/checkpoints/<identity>`. Returns an output that names the finished model's files there."""
-    metrics = launch_stage(run, f"{__name__}:train", config, checkpoint_dir)
-    files: dict[str, Content] = {f"model/{path.name}": path for path in checkpoint_dir.left()}
+    alike = {name: value for name, value in counting(config).items() if name not in ("loop", "phases")}
+    files = [ref.fingerprint for ref in inputs if not ref.path.endswith(SHARDS_FILE)]  # a course names the tokens of its phases
+    lineage = digest([alike, files, code_for(pretrain, config.model_dump(mode="json")).digest])
+    metrics = launch_stage(run, f"{__name__}:train", config, checkpoint_dir, lineage=lineage, others=checkpoint_dir.others())
+    published: dict[str, Content] = {f"model/{path.name}": path for path in checkpoint_dir.left()}
     warnings = metrics.pop("warnings")
-    files["metrics.json"] = json.dumps(metrics, indent=2).encode() + b"\n"
-    return Output(files, rows_in=metrics["tokens"], kept=metrics["tokens"], counts={"skipped_steps": metrics["skipped"]}, warnings=warnings)
+    published["metrics.json"] = json.dumps(metrics, indent=2).encode() + b"\n"
+    counts = {"skipped_steps": metrics["skipped"]}
+    return Output(published, rows_in=metrics["tokens"], kept=metrics["tokens"], counts=counts, warnings=warnings)
 
 
-def train(dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, work: str) -> dict[str, Any]:
+def train(
+    dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, work: str, lineage: str, others: Sequence[str]
+) -> dict[str, Any]:
     """Trains on this process. The first process writes the folder `work/model`. Returns the content of `metrics.json`."""
-    from corpusmill.train.pretrain import PretrainConfig
-
     storage = Storage(run)
     checkpoint_dir = CheckpointDir(work, storage.path(f"pretrain/{LOG}"))
-    return _Job(PretrainConfig.model_validate(config), storage, checkpoint_dir, dims).train(progress)
+    branches = [CheckpointDir(other, checkpoint_dir.log).states for other in others]
+    return _Job(PretrainConfig.model_validate(config), storage, checkpoint_dir, dims).train(progress, lineage, branches)
 
 
 class _Job(TokenObjective):
     """One process's part of a pre-training: its batches, its evaluations, and the loop around them."""
 
-    def __init__(self, config: "PretrainConfig", run: Storage, checkpoint_dir: CheckpointDir, dims: ParallelDims):
+    def __init__(self, config: PretrainConfig, run: Storage, checkpoint_dir: CheckpointDir, dims: ParallelDims):
         self.config, self.run, self.checkpoint_dir, self.dims = config, run, checkpoint_dir, dims
-        self.z_loss = config.z_loss
+        self.z_loss, self.row_tokens = config.z_loss, config.row_tokens
         self.tokenizer, sha256 = read_tokenizer(run.child("tokenizer"))
-        self.tokens = TokenShards(run.path("tokens/train"), tokenizer_sha256=sha256, end_of_text_id=EOT_ID)
+        end = None if config.model.folder else EOT_ID  # a new model is published with our own special tokens
+        self.tokens = TokenShards(run.path("tokens/train"), sha256, end)
+        self.given = GivenModel.of(config)
+        if self.given:
+            self.given.require(run, self.tokens)
+            self.tokenizer, self.arch = self.given.files["tokenizer.json"], self.given.arch
+        else:
+            self.arch = config.model.architecture(self.tokens.description.vocabulary_size)
+        #: The loader of each phase's tokens, by the recipe's name for them.
+        self.loaders = {None: self._loader(self.tokens)}
+        for tokens in {phase.tokens for phase in config.phases} - {None}:
+            self.loaders[tokens] = self._loader(TokenShards(tokens_folder(tokens), sha256, self.tokens.end_of_text_id))
         folder = run.path("tokens/validation")
-        self.validation = Validation.open(folder, self.tokenizer, sha256, config.model.context, config.document_mask)
-        self.arch = config.model.architecture(self.tokens.description.vocabulary_size)
+        self.validation = Validation.open(folder, self.tokenizer, sha256, self.row_tokens, config.document_mask)
         self.final: dict[str, Any] | None = None  # the score after the last step
         self.warnings = (
             [] if self.validation else [f"{folder}: no validation tokens, so nothing was evaluated; see tokens.validation_share"]
@@ -116,23 +179,35 @@ class _Job(TokenObjective):
         self.continuations: Continuations | None = None
         if self.validation and self._samples():
             self.continuations = Continuations(self.validation, self.tokenizer, config.samples, config.seed)
-        kind = PackedLoader if config.packing == "documents" else WindowLoader
-        self.loader = kind(self.tokens, config.model.context, config.batch, config.seed, config.document_mask)
 
-    def train(self, progress: Progress | None) -> dict[str, Any]:
-        model = blank_model(self.arch)
+    def _loader(self, tokens: TokenShards) -> WindowLoader | PackedLoader:
+        kind = PackedLoader if self.config.packing == "documents" else WindowLoader
+        return kind(tokens, self.row_tokens, self.config.batch, self.config.seed, self.config.document_mask)
+
+    def course(self) -> Course:
+        """Returns the course with each phase's tokens named by folder and content, for the states and the log."""
+        names = {given: self._named(loader) if given else None for given, loader in self.loaders.items()}
+        return Course(tuple(phase.model_copy(update={"tokens": names[phase.tokens]}) for phase in self.config.course.phases))
+
+    @staticmethod
+    def _named(loader: WindowLoader | PackedLoader) -> str:
+        storage = loader.tokens.storage  # type: ignore[union-attr]
+        return f"{storage.root} (sha256 {hashlib.sha256(storage.read_bytes(SHARDS_FILE)).hexdigest()[:12]})"
+
+    def train(self, progress: Progress | None, lineage: str, others: Sequence[StateFolder]) -> dict[str, Any]:
         best = self.config.export == "best"
         if best and not self.validation:
             raise InputError(f"{self.run.path('tokens')}: pretrain.export: best needs validation tokens, and there are none.")
+        model = load_model(self.given.path, self.dims.device) if self.given else blank_model(self.arch)
         if self.dims.is_main:
-            texts = template_files(self.config.model.context, end_token=END_OF_TEXT)
-            self.checkpoint_dir.begin({"tokenizer.json": self.tokenizer, **texts})
+            own = {"tokenizer.json": self.tokenizer, **template_files(self.row_tokens, end_token=END_OF_TEXT)}
+            self.checkpoint_dir.begin(self.given.files if self.given else own)
         loop = self.config.loop.model_copy(update={"keep_best": max(self.config.loop.keep_best, best)})
         result = fit(
-            model, self, loop, dims=self.dims, seed=self.config.seed, state=self.checkpoint_dir.states,
-            log=self.checkpoint_dir.log_file, describe=self.documents,
-            evaluate=self.evaluate if self.validation else None, evaluate_every=self.config.evaluate_every, score=SCORE,
-            progress=progress, title="pretrain",
+            model, self, loop, dims=self.dims, seed=None if self.given else self.config.seed, state=self.checkpoint_dir.states,
+            log=self.checkpoint_dir.log_file, course=self.course(), lineage=lineage, others=others, row_tokens=self.row_tokens,
+            describe=self.documents, evaluate=self.evaluate if self.validation else None, evaluate_every=self.config.evaluate_every,
+            score=SCORE, progress=progress, title="pretrain",
         )  # fmt: skip
         states, spread = result.states, self.dims.world > 1
         saved = states.best() if best else states.latest() if spread else None
@@ -146,15 +221,41 @@ class _Job(TokenObjective):
             whole = model_of(self.arch, read_weights(saved.path)) if saved and spread else model
             save_model(whole, self.checkpoint_dir.folder / "model", self.checkpoint_dir.folder / "tokenizer")
         self.checkpoint_dir.leave(self.dims)
-        return {**_metrics(self.arch.parameters(), result, len(self.tokens), self.final), "warnings": self.warnings}
+        return {**self._metrics(result), "warnings": self.warnings}
+
+    def _metrics(self, result: FitResult) -> dict[str, Any]:
+        """Returns the content of `metrics.json`. It holds no times, so equal runs have equal files."""
+        phases = []
+        for phase in self.config.course.phases:
+            loader = self.loaders[phase.tokens]
+            rows = loader.rows if isinstance(loader, PackedLoader) else loader.windows
+            epochs = phase.steps * self.config.batch / rows
+            phases.append({"reads": phase.tokens or OWN, "steps": phase.steps, "epochs": epochs})
+        return {
+            "parameters": self.arch.parameters(),
+            "steps": result.steps,
+            "tokens": result.tokens,
+            "epochs": result.tokens / sum(len(loader.tokens) for loader in self.loaders.values()),
+            "phases": phases,
+            "loss": result.loss,
+            "skipped": result.skipped,
+            "validation": self.final,
+        }
+
+    def _source(self, step: int) -> tuple[WindowLoader | PackedLoader, int]:
+        """Returns the loader of a step's tokens, and the step's number among all that read them."""
+        tokens, number = self.config.course.source(step)
+        return self.loaders[tokens], number
 
     def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
+        loader, number = self._source(step)
         for begin, end in share.micro_batches(self.config.batch, self.config.micro_batch):
-            yield to_device(self.loader.load(step, begin, end), self.dims.device)
+            yield to_device(loader.load(number, begin, end), self.dims.device)
 
     def documents(self, step: int, share: DataShare, number: int) -> list[str]:
         """Returns the ids of the documents in a micro-batch."""
-        return self.loader.documents(step, *share.micro_batches(self.config.batch, self.config.micro_batch)[number])
+        loader, at = self._source(step)
+        return loader.documents(at, *share.micro_batches(self.config.batch, self.config.micro_batch)[number])
 
     def evaluate(self, parallel_model: ParallelModel, done: int) -> dict[str, Any]:
         """Returns values for the log: after the last step the score over all windows, before that over `evaluate_windows` of them."""
@@ -179,16 +280,3 @@ class _Job(TokenObjective):
         if self.config.samples and not whole:
             self.warnings.append("no texts were sampled while the model was trained, as no process had all of it")
         return bool(self.config.samples) and whole
-
-
-def _metrics(parameters: int, result: FitResult, corpus: int, validation: dict[str, Any] | None) -> dict[str, Any]:
-    """Returns the content of `metrics.json`. It holds no times, so equal runs have equal files."""
-    return {
-        "parameters": parameters,
-        "steps": result.steps,
-        "tokens": result.tokens,
-        "epochs": result.tokens / corpus,
-        "loss": result.loss,
-        "skipped": result.skipped,
-        "validation": validation,
-    }

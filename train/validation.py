@@ -20,7 +20,6 @@ import torch
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import hosts
-from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
@@ -162,7 +161,7 @@ class Validation:
         where the shards are damaged or made by another tokenizer."""
         if not Storage(str(folder)).exists(SHARDS_FILE):
             return None
-        shards = TokenShards(folder, tokenizer_sha256=sha256, end_of_text_id=EOT_ID)
+        shards = TokenShards(folder, tokenizer_sha256=sha256)
         return Validation(shards, TokenBytes(tokenizer).sizes, context, document_mask) if shards.utf8_bytes else None
 
     @torch.no_grad()

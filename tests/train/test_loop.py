@@ -6,7 +6,7 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,8 @@ from parallel_runs import Case, Rows, in_float64
 from parallel_runs import fresh as random_model
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train.checkpoint_dir import StateFolder
 from corpusmill.train.data import DataShare
 from corpusmill.train.loop import ENOUGH, LOSS_FLOOR, WINDOW, FitResult, Prefetcher, SpikeGuard, fit
 from corpusmill.train.losses import StepLoss, TokenObjective
@@ -177,12 +179,15 @@ def goal_of(function: Callable[[Llama, int], StepLoss]) -> Goal:
 OBJECTIVE = goal_of(right_loss)
 
 
-def run(folder: Path, goal: Goal = OBJECTIVE, *, model: Llama | None = None, **options: object) -> tuple[Llama, FitResult]:
+def run(
+    folder: Path, goal: Goal = OBJECTIVE, *, model: Llama | None = None, others: Sequence[Path] = (), **options: object
+) -> tuple[Llama, FitResult]:
     model = model or fresh()
     config = LoopConfig.model_validate({"steps": 12, "save_every": 4, "warmup": 2, "threads": 1, **options})
     return model, fit(
-        model, goal, config, state=folder / "state", log=folder / "train.jsonl", evaluate=lambda c, done: {"seen": 1.5}, evaluate_every=5
-    )
+        model, goal, config, state=folder / "state", log=folder / "train.jsonl", evaluate=lambda c, done: {"seen": 1.5}, evaluate_every=5,
+        others=[StateFolder(Storage(str(other / "state"))) for other in others],
+    )  # fmt: skip
 
 
 def lines(folder: Path) -> list[dict]:
@@ -227,7 +232,7 @@ def test_killed_at_any_step_and_resumed_gives_the_same_bits(tmp_path: Path) -> N
         with pytest.raises(Killed):
             run(folder, goal_of(dying), **options)
         again, resumed = run(folder, **options)
-        assert resumed.resumed_from == kill // 4 * 4
+        assert resumed.resumed_from == max(step for step in (0, 4, 5, 8) if step <= kill)  # at 5 the rate begins to fall
         assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters())), kill
         assert (folder / "train.jsonl").read_bytes() == (tmp_path / "whole" / "train.jsonl").read_bytes()
         assert (resumed.loss, resumed.count, resumed.skipped) == (result.loss, result.count, 0)
@@ -239,9 +244,41 @@ def test_killed_at_any_step_and_resumed_gives_the_same_bits(tmp_path: Path) -> N
 def test_states_that_a_kill_left_are_removed_though_no_other_is_saved(tmp_path: Path) -> None:
     """The kill came after the last state was written and before the older ones were removed."""
     run(tmp_path, keep=5)
-    assert len(list((tmp_path / "state").iterdir())) == 3
+    assert saved_steps(tmp_path) == [4, 5, 8, 12]
     run(tmp_path)
-    assert [path.name for path in sorted((tmp_path / "state").iterdir())] == ["step-00000008", "step-00000012"]
+    assert saved_steps(tmp_path) == [5, 8, 12]
+
+
+def saved_steps(folder: Path) -> list[int]:
+    return sorted(int(path.name.removeprefix("step-")) for path in (folder / "state").iterdir())
+
+
+@pytest.mark.parametrize("first", [{"steps": 20}, {"steps": 20, "schedule": "constant"}])
+def test_another_course_goes_on_from_the_plateau_with_the_bits_of_a_training_from_scratch(tmp_path: Path, first: dict) -> None:
+    """The default `wsd` of 20 steps falls from step 8 on."""
+    longer = {"steps": 30, "decay_fraction": 0.3, "decay": "1-sqrt", "min_lr": 0.1}
+    run(tmp_path / "first", **first)
+    assert saved_steps(tmp_path / "first") == ([16, 20] if "schedule" in first else [8, 16, 20])
+    wanted, scratch = run(tmp_path / "scratch", **longer)
+    branch, result = run(tmp_path / "branch", others=[tmp_path / "first"], **longer)
+    begin = 20 if "schedule" in first else 8
+    assert result.resumed_from == begin and scratch.resumed_from == 0
+    assert all(torch.equal(a, b) for a, b in zip(wanted.parameters(), branch.parameters()))
+    named = lines(tmp_path / "branch")[0]
+    assert (
+        named.pop("branched_from") == f"first/step-{begin:08d}"
+        and [named, *lines(tmp_path / "branch")[1:]] == (lines(tmp_path / "scratch")[begin:])
+    )
+    run(tmp_path / "branch", others=[tmp_path / "first"], **longer, keep=1)  # its own states come first
+    assert saved_steps(tmp_path / "branch") == [21, 30]
+
+
+def test_after_the_fall_and_with_other_options_no_state_is_taken_over(tmp_path: Path) -> None:
+    run(tmp_path / "first", steps=20)
+    shutil.rmtree(tmp_path / "first" / "state" / "step-00000008")
+    for changes in ({"steps": 30}, {"steps": 20, "clip": 0.5}):
+        _, result = run(tmp_path / json.dumps(changes), others=[tmp_path / "first"], **changes)
+        assert result.resumed_from == 0
 
 
 def test_a_finished_training_is_taken_over_without_a_step(tmp_path: Path) -> None:

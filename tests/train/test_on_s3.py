@@ -19,7 +19,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train import pretrain_job
 from corpusmill.train.align import AlignStage
 from corpusmill.train.checkpoint import checkpoints, export_state
-from corpusmill.train.checkpoint_dir import CheckpointDir, StateStore
+from corpusmill.train.checkpoint_dir import CheckpointDir, StateFolder
 from corpusmill.train.evaluate import EvaluateStage
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.pretrain import PretrainStage
@@ -142,14 +142,14 @@ def dying_in_step_6() -> None:
 
 
 def dying_before_state_8_is_whole() -> None:
-    commit = StateStore.commit
+    commit = StateFolder.commit
 
-    def dying(self: StateStore, step: int, state: dict[str, Any]) -> None:
+    def dying(self: StateFolder, step: int, state: dict[str, Any]) -> None:
         if step == 8:
             os.kill(os.getpid(), signal.SIGKILL)
         commit(self, step, state)
 
-    StateStore.commit = dying  # type: ignore[method-assign]
+    StateFolder.commit = dying  # type: ignore[method-assign]
 
 
 def test_tuning_and_evaluation_leave_the_same_bytes(local: Storage, remote: Storage, trained: Path) -> None:

@@ -2,11 +2,12 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from launch_runs import PRETRAIN, make_tokens, train
+from launch_runs import FILES, PRETRAIN, make_tokens, train
 from pydantic import ValidationError
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
@@ -14,7 +15,11 @@ from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train import pretrain_job
+from corpusmill.train.data import WindowLoader
 from corpusmill.train.losses import StepLoss
+from corpusmill.train.model import Llama, initialise
+from corpusmill.train.model_folder import load_model, save_model
+from corpusmill.train.options import Architecture
 from corpusmill.train.pretrain import PretrainStage
 
 # ---- continuations -----------------------------------------------------------------------------------
@@ -152,7 +157,7 @@ def test_tokens_of_another_tokenizer_are_refused(run: Storage) -> None:
 
 
 def test_shards_whose_documents_end_otherwise_are_refused(run: Storage) -> None:
-    path = "tokens/validation/shards.json"
+    path = "tokens/train/shards.json"
     run.write_bytes(path, json.dumps({**json.loads(run.read_bytes(path)), "end_of_text_id": 3}).encode())
     with pytest.raises(InputError, match="documents end with token 3 here, and with 0 in the tokenizers that this project trains"):
         train(run, **ALONE)
@@ -174,3 +179,173 @@ def test_shapes_that_do_not_fit_are_refused_with_the_recipe() -> None:
         PretrainStage.Config.model_validate({"model": {"kv_heads": 4}})
     with pytest.raises(ValidationError, match="odd width"):
         PretrainStage.Config.model_validate({"model": {"head_dim": 7}})
+
+
+# ---- branches, given models, phases ------------------------------------------------------------------
+
+WEIGHTS = "pretrain/model/model.safetensors"
+
+
+def test_a_longer_plateau_and_another_cooldown_start_from_the_state_of_a_finished_training(run: Storage) -> None:
+    """With the default `wsd`, 20 steps fall from step 8 on."""
+    train(run, **ALONE, evaluate_every=0, loop={**STEPS, "steps": 20})
+    loop = {**STEPS, "steps": 30, "decay_fraction": 0.2, "decay": "1-sqrt"}
+    train(run, **ALONE, evaluate_every=0, loop=loop)
+    branched, log = run.read_bytes(WEIGHTS), lines(run, "train")
+    assert [line["step"] for line in log] == list(range(30))
+    assert log[8].pop("branched_from").endswith("/step-00000008") and all("branched_from" not in line for line in log)
+    run.remove_folder("pretrain")
+    train(run, **ALONE, evaluate_every=0, loop=loop)
+    assert run.read_bytes(WEIGHTS) == branched and lines(run, "train") == log
+    train(run, **ALONE, evaluate_every=0, loop={**loop, "steps": 40}, seed=2)  # another order of the rows: nothing in common
+    assert all("branched_from" not in line for line in lines(run, "train"))
+
+
+def test_a_given_model_is_trained_further(run: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(run, **ALONE)
+    given, moved = tmp_path / "given", json.loads(run.read_bytes("pretrain/metrics.json"))["validation"]
+    shutil.copytree(run.path("pretrain/model"), given)
+    shutil.copytree(run.path("pretrain/model"), tmp_path / "again")
+    options = {**ALONE, "loop": {**STEPS, "warmup": 0}, "evaluate_every": 0}
+    train(run, **options, model=str(given))
+    log, first = lines(run, "train"), load_model(given)
+    loader = WindowLoader(TokenShards(run.path("tokens/train")), 32, 4, 1, True)
+    ids, targets, segments = loader.load(0)
+    assert log[0]["loss"] == pytest.approx(first(ids, segments, targets=targets).mean().item(), rel=1e-5)
+    assert metrics(run)["validation"]["bits_per_byte"] < moved["bits_per_byte"]
+    assert json.loads(run.read_bytes("pretrain/model/config.json")) == json.loads((given / "config.json").read_bytes())
+    train(run, **options, model={"folder": str(given), "context": 16})
+    assert metrics(run)["tokens"] == 12 * 4 * 16
+    with pytest.raises(InputError, match=r"pretrain\.model\.context: rows of 64 tokens, and .*given has a context of 32\.$"):
+        train(run, **options, model={"folder": str(given), "context": 64})
+    tokenizer = json.loads((tmp_path / "again" / "tokenizer.json").read_bytes())
+    tokenizer["model"]["merges"].pop()
+    (tmp_path / "again" / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(
+        InputError, match=r"^pretrain\.model: the tokenizer of .*again is not the one that made the tokens in .*tokens/train "
+    ):
+        train(run, **options, model=str(tmp_path / "again"))
+    with pytest.raises(InputError, match=r"^pretrain\.model: .*nothing is no model folder, as it has no config\.json\.$"):
+        train(run, **options, model=str(tmp_path / "nothing"))
+    with pytest.raises(ValidationError, match="so layers can't be given"):
+        PretrainStage.Config.model_validate({"model": {"folder": str(given), "layers": 3}})
+
+
+def test_a_model_with_another_end_of_text_is_trained_further(tmp_path: Path, tokenizer_json: bytes, finish, documents_of) -> None:
+    """Published tokenizers have their end of text elsewhere than ours: documents end there, and samples too."""
+    changed = json.loads(tokenizer_json)
+    last = max(changed["model"]["vocab"].values()) + 1
+    changed["added_tokens"].append({**changed["added_tokens"][0], "id": last, "content": "<eos>"})
+    content = json.dumps(changed).encode()
+    other = Storage(str(tmp_path / "other"))
+    finish(other, "ingest", {"data/part-00000.parquet": documents_of(range(40))})
+    finish(other, "tokenizer", {"tokenizer.json": content})
+    make_tokens(other, end_of_text="<eos>")
+    with pytest.raises(InputError, match=f"documents end with token {last} here, and with 0"):
+        train(other, **ALONE)
+    model = Llama(Architecture(vocab_size=last + 9, layers=1, width=16, heads=2, kv_heads=1, head_dim=8, ffn=16, context=32))
+    initialise(model, 0)
+    save_model(model, tmp_path / "given", {"tokenizer.json": content})
+    train(other, **ALONE, model=str(tmp_path / "given"))
+    assert lines(other, "samples")[0]["samples"] and metrics(other)["validation"]["tokens"] > 0
+    ids, _, segments = WindowLoader(TokenShards(other.path("tokens/train")), 32, 4, 1, True).load(0)
+    ends = ids == last
+    assert ends.any() and bool((segments.diff(dim=1) != 0)[:, :].eq(ends[:, 1:]).all())
+
+
+PHASES = [{"steps": 8}, {"steps": 12, "schedule": "linear"}]
+
+
+def test_phases_on_the_same_tokens_are_the_schedule_that_they_make_together(run: Storage) -> None:
+    """A constant phase of 8 steps and a linear one of 12 are `wsd` of 20 steps whose last 60% fall in a line."""
+    train(run, **ALONE, evaluate_every=0, loop={**STEPS, "steps": 20})
+    whole, log = run.read_bytes(WEIGHTS), lines(run, "train")
+    run.remove_folder("pretrain")
+    train(run, **ALONE, evaluate_every=0, loop={**STEPS_OF_PHASES}, phases=PHASES)
+    assert run.read_bytes(WEIGHTS) == whole
+    phased = lines(run, "train")
+    assert [line["phase"] for line in phased] == [1] * 8 + [2] * 12
+    assert [(line["loss"], line["lr"]) for line in phased] == [(line["loss"], line["lr"]) for line in log]
+
+
+STEPS_OF_PHASES = {name: value for name, value in STEPS.items() if name != "steps"}
+
+
+@pytest.fixture
+def other(tmp_path: Path, tokenizer_json: bytes, finish, documents_of) -> Storage:
+    """Makes another run with tokens of the same tokenizer."""
+    found = Storage(str(tmp_path / "better"))
+    finish(found, "ingest", {"data/part-00000.parquet": documents_of(range(50, 80))})
+    finish(found, "tokenizer", {"tokenizer.json": tokenizer_json})
+    make_tokens(found)
+    return found
+
+
+@pytest.mark.parametrize("parallel", [{}, pytest.param({"replicate": 2}, marks=pytest.mark.long)], ids=str)
+def test_a_phase_reads_other_tokens_in_their_own_order_and_a_killed_one_resumes(
+    run: Storage, other: Storage, parallel: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases = [
+        {"steps": 5},
+        {"steps": 6, "tokens": other.root, "schedule": "linear", "peak": 0.5, "min_lr": 0.1},
+        {"steps": 2, "peak": 0.05},
+    ]
+    options = {"parallel": parallel, "loop": {**STEPS_OF_PHASES, "save_every": 3}, "phases": phases, "samples": 0}
+    seen, batches = [], pretrain_job._Job.batches
+
+    def noted(self, step, share, kill=None):  # type: ignore[no-untyped-def]
+        if step == kill:
+            raise KeyboardInterrupt
+        for batch in batches(self, step, share):
+            seen.append((step, batch[0]))
+            yield batch
+
+    monkeypatch.setattr(pretrain_job._Job, "batches", noted)
+    train(run, **options)
+    wanted = {path: run.read_bytes(f"pretrain/{path}") for path in (*FILES, "model/tokenizer.json")}
+    if not parallel:
+        own, better = (WindowLoader(TokenShards(r.path("tokens/train")), 32, 4, 1, True) for r in (run, other))
+        order = [(own, n) for n in range(5)] + [(better, n) for n in range(6)] + [(own, n) for n in (5, 6)]
+        assert [step for step, _ in seen] == list(range(13))
+        assert all(torch.equal(ids, loader.load(n)[0]) for (_, ids), (loader, n) in zip(seen, order, strict=True))
+        assert [line["lr"] for line in lines(run, "train")][5:] == pytest.approx(
+            [0.003 * 0.5 * (0.1 + 0.9 * (1 - n / 6)) for n in range(6)] + [0.003 * 0.05] * 2
+        )
+    log = lines(run, "train")
+    assert {line["step"]: line["reads"] for line in log if "reads" in line}.keys() == {0, 5, 11}
+    assert (
+        log[5]["reads"].startswith(f"{other.root}/tokens/train (sha256 ") and log[0]["reads"] == log[11]["reads"] == "the run's own tokens"
+    )
+    assert [(phase["reads"], phase["steps"]) for phase in metrics(run)["phases"]] == [
+        ("the run's own tokens", 5), (other.root, 6), ("the run's own tokens", 2),
+    ]  # fmt: skip
+    run.remove_folder("pretrain")
+    if not parallel:
+        monkeypatch.setattr(pretrain_job._Job, "batches", lambda self, step, share: noted(self, step, share, kill=8))
+        with pytest.raises(KeyboardInterrupt):
+            train(run, **options)
+        monkeypatch.setattr(pretrain_job._Job, "batches", noted)
+        train(run, **options)
+        assert {path: run.read_bytes(f"pretrain/{path}") for path in wanted} == wanted
+
+
+def test_wrong_tokens_of_a_phase_are_refused_before_anything_is_trained(run: Storage, other: Storage, tmp_path: Path) -> None:
+    options = {**ALONE, "loop": STEPS_OF_PHASES}
+    with pytest.raises(InputError, match=r"^pretrain\.phases: .*none has no token shards for training"):
+        train(run, **options, phases=[{"steps": 2}, {"steps": 2, "tokens": str(tmp_path / "none")}])
+    path = "tokens/train/shards.json"
+    other.write_bytes(path, json.dumps({**json.loads(other.read_bytes(path)), "tokenizer_sha256": "0" * 64}).encode())
+    with pytest.raises(InputError, match=r"better/tokens/train/shards\.json: these tokens were made by another tokenizer"):
+        train(run, **options, phases=[{"steps": 2}, {"steps": 2, "tokens": other.root}])
+    assert not run.exists("pretrain/logs/train.jsonl")
+
+
+def test_phases_and_a_schedule_of_the_loop_do_not_go_together() -> None:
+    read = PretrainStage.Config.model_validate
+    with pytest.raises(ValidationError, match="loop.steps is 30, and the phases have 20 steps together"):
+        read({"phases": PHASES, "loop": {"steps": 30}})
+    with pytest.raises(ValidationError, match="loop.schedule has no use beside phases"):
+        read({"phases": PHASES, "loop": {"schedule": "linear"}})
+    found = read({"phases": PHASES, "loop": {"warmup": 7}})
+    assert found.loop.steps == 20 and [phase.warmup for phase in found.phases] == [7, 0]
+    assert read(found.model_dump(mode="json")) == found

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -19,18 +20,22 @@ from corpusmill.train.options import ParallelConfig
 
 #: The kinds of parallelism, outermost first: ranks of a tensor group are neighbours, as they communicate most.
 KINDS = ("pipeline", "replicate", "shard", "tensor")
+#: The timeout where a process may wait for work of another: longer than any. A process that is killed ends the others by its launcher.
+PATIENCE = timedelta(days=30)
 #: The kinds whose ranks see different rows.
 DATA = ("replicate", "shard")
 
 
 @dataclass(frozen=True)
 class ParallelDims:
-    """One process of `config.world`. `mesh` has a dimension for each kind of parallelism that is in use (None: one process)."""
+    """One process of `config.world`. `mesh` has a dimension for each kind of parallelism that is in use (None: one process). `patient` is
+    a gloo group of all processes whose collectives wait for as long as it takes: one process may export a large model meanwhile."""
 
     config: ParallelConfig
     device: torch.device
     rank: int = 0
     mesh: DeviceMesh | None = None
+    patient: dist.ProcessGroup | None = None
 
     @staticmethod
     def single(device: torch.device) -> "ParallelDims":
@@ -52,7 +57,7 @@ class ParallelDims:
         as_shards = config.replicate > 1 and config.tensor * config.pipeline > 1
         used = tuple(kind for kind, size in sizes.items() if size > 1 or (kind == "shard" and as_shards))
         mesh = init_device_mesh(device.type, tuple(sizes[kind] for kind in used), mesh_dim_names=used)
-        return ParallelDims(config, device, dist.get_rank(), mesh)
+        return ParallelDims(config, device, dist.get_rank(), mesh, dist.new_group(backend="gloo", timeout=PATIENCE))
 
     @property
     def world(self) -> int:
@@ -85,9 +90,9 @@ class ParallelDims:
         )
 
     def barrier(self) -> None:
-        """Waits for all processes."""
+        """Waits for all processes, for as long as it takes."""
         if self.world > 1:
-            dist.barrier()
+            dist.barrier(group=self.patient)
 
 
 # ---- parts of a parameter ----------------------------------------------------------------------------

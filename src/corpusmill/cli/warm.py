@@ -112,7 +112,7 @@ def _make_batches(folder: str, sections: Any) -> None:
         tokens = TokenShards(f"{folder}/run/tokens/train")
         WindowLoader(tokens, context=16, batch=2, seed=0, document_mask=True).load(0)
         if sections["pretrain"].packing == "documents":
-            PackedLoader(tokens, sections["pretrain"].model.context, batch=2, seed=0, document_mask=True).load(0)
+            PackedLoader(tokens, sections["pretrain"].row_tokens, batch=2, seed=0, document_mask=True).load(0)
     if "sft" in sections or "align" in sections:
         from corpusmill.train.data import fitted, places
 

@@ -9,6 +9,7 @@ import torch
 from fuzzing import changed, choose, choosing, json_mutants, scratch
 
 from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint import States, read_weights
 from corpusmill.train.checkpoint_dir import FILE, STATE, STEP, StateFolder
 from corpusmill.train.parallel.dims import ParallelDims
@@ -41,7 +42,7 @@ def fuzz(data: bytes) -> None:
     with changed(sound(), f"{STEP.format(2)}/{name}", content) as folder:
         found = states(folder)
         assert found.latest() is not None and found.best() is not None, "the whole state is passed over"
-        for saved in StateFolder(folder).saved():
+        for saved in StateFolder(Storage(str(folder))).saved():
             with contextlib.suppress(CorpusmillError):
                 found.load(saved, {key: torch.empty_like(tensor) for key, tensor in TENSORS.items()})
             with contextlib.suppress(CorpusmillError):

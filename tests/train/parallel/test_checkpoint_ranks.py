@@ -5,17 +5,21 @@ import os
 import resource
 import shutil
 import signal
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from killing import in_child
 from ranks import run_ranks
 from resuming import STEPS, Dropout, files, rows_of, rows_seen, train
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.train.checkpoint import States, read_weights
+from corpusmill.train.checkpoint_dir import CheckpointDir
 from corpusmill.train.model import Llama
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims
@@ -99,6 +103,26 @@ def save_elsewhere(folder: Path) -> None:
 def test_processes_that_do_not_share_a_folder_are_told_so(tmp_path: Path) -> None:
     with pytest.raises(CorpusmillError, match="process 1 wrote elsewhere; all processes need to see the same folder"):
         run_ranks(save_elsewhere, 2, tmp_path)
+
+
+def export_slowly(folder: Path) -> list[str]:
+    """The first process exports for longer than the timeout of the collectives; all leave together, and so see its files."""
+    dist.destroy_process_group()
+    store = dist.FileStore(str(folder / "store"), 2)
+    rank = int(os.environ["RANK"])
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=2))
+    dims = two()
+    checkpoint_dir = CheckpointDir(str(folder / "checkpoints" / "one"), str(folder / "train.jsonl"))
+    if dims.is_main:
+        time.sleep(5)
+        (checkpoint_dir.folder / "model").mkdir(parents=True)
+        (checkpoint_dir.folder / "model" / "config.json").touch()
+    checkpoint_dir.leave(dims)
+    return [path.name for path in checkpoint_dir.left()]
+
+
+def test_an_export_may_take_longer_than_the_timeout_of_the_collectives(tmp_path: Path) -> None:
+    assert run_ranks(export_slowly, 2, tmp_path) == [["config.json"]] * 2
 
 
 # ---- resume ------------------------------------------------------------------------------------------
