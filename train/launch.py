@@ -1,25 +1,21 @@
-"""Starts a training on the processes that its recipe asks for: on this machine, under torchrun, or on a Ray cluster.
-
-`python -m corpusmill.train.launch` is one of several processes on this machine. It gets its task as a line of JSON on standard input.
-"""
+"""Starts a training on the processes that its recipe asks for: on this machine, under torchrun, or on a Ray cluster."""
 
 import contextlib
 import itertools
 import json
+import multiprocessing
 import os
-import secrets
 import signal
-import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import torch
 import torch.distributed as dist
@@ -37,6 +33,8 @@ from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.watch import following
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
     from corpusmill.pipeline.runner import StageRun
     from corpusmill.train.checkpoint_dir import CheckpointDir
 
@@ -45,12 +43,13 @@ if TYPE_CHECKING:
 
 
 class GroupJob(TypedDict):
-    """A job for all processes of a group, as JSON values."""
+    """A job for all processes of a group, as JSON values. They leave their results and errors in the folder `left` (a path or URL)."""
 
     job: str
     arguments: dict[str, Any]
     parallel: dict[str, Any]
     device: str
+    left: str
     code: NotRequired[dict[str, Any]]  # the driver's code (`Code.as_json`), where other machines take part
 
 
@@ -87,7 +86,7 @@ def launch(
     Ray's and `RAY_ADDRESS` names a cluster; under torchrun they exist already. When a process is killed, the whole group starts again, up
     to `parallel.max_restarts` times; jobs resume from their saved state. The bar of started processes follows `log`, up to `steps` lines.
 
-    Processes leave results and errors in `folder`, which on a cluster must be on a disk that all nodes share. Where the run lies on a
+    Processes leave results and errors in `folder`. On several machines that must be on a disk that all share or, where the run lies on a
     store, they leave them in `store`, the training's folder there.
 
     Raises a process's CorpusmillError as it is, and any other exception as RankError with its trace.
@@ -101,28 +100,25 @@ def launch(
     if parallel.world == 1:
         result: dict[str, Any] = load_object(job)(ParallelDims.single(pick_device(device)), progress, **arguments)
         return result
-    task: GroupJob = {"job": job, "arguments": arguments, "parallel": parallel.model_dump(), "device": device}
+    left = store.child("processes").root if store else str(folder.absolute())
+    task: GroupJob = {"job": job, "arguments": arguments, "parallel": parallel.model_dump(), "device": device, "left": left}
     if torchrun:
         return _lead_torchrun(task, progress)
     from corpusmill.pipeline.on_ray.engine import ADDRESS, RayEngine
 
-    group: ProcessGroup
     if isinstance(engine, RayEngine) and os.environ.get(ADDRESS):
-        from corpusmill.train.launch_ray import RayGroup
+        from corpusmill.train.launch_ray import train_on_ray
 
         task["code"] = code_for(load_object(job)).as_json()
-        left = store.child("processes") if store else Storage(str(folder.absolute()))
-        group = RayGroup(task, left, engine, partial(following, progress, title, None if store else log, steps), title)
-    else:
-        group = LocalGroup(task, folder, partial(following, progress, title, log, steps))
-    return with_restarts(group, parallel.max_restarts, title)
+        return train_on_ray(task, engine, partial(following, progress, title, None if store else log, steps), title)
+    return _train_here({**task, "left": str(folder.absolute())}, partial(following, progress, title, log, steps), title)
 
 
 # ---- the work of each process ------------------------------------------------------------------------
 #
 # Each process finds its device, joins the group, runs the job, and leaves its result or its error in a file.
 
-#: The file in the group's folder with the first process's result.
+#: The file with the first process's result.
 RESULT = "result.json"
 
 
@@ -144,6 +140,8 @@ def take_part(task: GroupJob, progress: Progress | None, threads: int = 0) -> di
         result: dict[str, Any] = job(dims, progress, **task["arguments"])
     finally:
         torch.set_num_threads(before)
+    if rank() == 0:
+        Storage(task["left"]).write_bytes(RESULT, json.dumps(result).encode())
     return result
 
 
@@ -173,214 +171,162 @@ def _share_of_cores() -> int:
 
 
 @contextmanager
-def process_group(device: str, store: dist.Store) -> Iterator[None]:
-    """Joins the group of all processes for the block; they meet at `store`. After an error in the block this process stays in the group:
-    it reports its error first and leaves then (`leave_group`), which the others notice."""
+def process_group(task: GroupJob, store: dist.Store) -> Iterator[None]:
+    """Joins the group of all processes for the block; they meet at `store`. An error in the block is left as a file before this process
+    leaves the group, which the others notice."""
     number, world = rank(), int(os.environ["WORLD_SIZE"])
-    dist.init_process_group(backend(device), store=store, rank=number, world_size=world)
-    yield
-    store.set(f"done/{number}", "")  # so that no process leaves while another still reads
-    store.wait([f"done/{other}" for other in range(world)])
-    dist.destroy_process_group()
-
-
-def leave_group() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def described(error: BaseException) -> dict[str, Any]:
-    """Returns an error as JSON; `exit_code` is null unless it is a CorpusmillError."""
-    ours = isinstance(error, CorpusmillError)
-    return {
-        "rank": rank(),
-        "time": time.time(),
-        "message": str(error) if ours else f"{type(error).__name__}: {error}",
-        "exit_code": error.exit_code if isinstance(error, CorpusmillError) else None,
-        "trace": "".join(traceback.format_exception(error)),
-    }
-
-
-def leave_error(left: Storage, error: BaseException) -> None:
-    left.write_bytes(f"error-{rank()}.json", json.dumps(described(error)).encode())
-
-
-def leave_result(left: Storage, result: dict[str, Any]) -> None:
-    if rank() == 0:
-        left.write_bytes(RESULT, json.dumps(result).encode())
-
-
-def main() -> None:
-    """Runs a process of a LocalGroup."""
-    order = json.loads(sys.stdin.buffer.readline())
-    left = Storage(order["left"])
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    code = 0
     try:
-        with process_group(order["task"]["device"], next(rendezvous("env://"))[0]):
-            leave_result(left, take_part(order["task"], None))
-    except BaseException as error:  # noqa: BLE001 - the boundary where any failure becomes a file
-        leave_error(left, error)
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # gloo's threads abort about one in ten processes that end in the usual way (pytorch#190489)
+        dist.init_process_group(backend(task["device"]), store=store, rank=number, world_size=world)
+        yield
+        store.set(f"done/{number}", "")  # so that no process leaves while another still reads
+        store.wait([f"done/{other}" for other in range(world)])
+    except BaseException as error:
+        leave_error(Storage(task["left"]), error)
+        raise
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
-def _end_with_parent() -> None:
-    """Kills this process when the process that started it ends, in whatever way: standard input ends then."""
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-# ---- restarts ----------------------------------------------------------------------------------------
-#
-# A group of processes starts again when one of them is killed. The classes here name the kinds of failure.
+# ---- errors ------------------------------------------------------------------------------------------
 
 
 class RankError(Exception):
     """A process of the group ended with an exception other than CorpusmillError. A note has the trace."""
 
 
-class Killed(Exception):
-    """A process of the group was killed. The message says which one, and how."""
+def leave_error(left: Storage, error: BaseException) -> None:
+    """Writes the error of this process to a file; `exit_code` is null unless it is a CorpusmillError."""
+    ours = isinstance(error, CorpusmillError)
+    described = {
+        "rank": rank(),
+        "time": time.time(),
+        "message": str(error) if ours else f"{type(error).__name__}: {error}",
+        "exit_code": error.exit_code if isinstance(error, CorpusmillError) else None,
+        "trace": "".join(traceback.format_exception(error)),
+    }
+    left.write_bytes(f"error-{rank()}.json", json.dumps(described).encode())
 
 
-class ProcessGroup(Protocol):
-    """Processes that work together on one task."""
-
-    left: Storage  # the parent of a folder for each attempt
-
-    def run(self, left: Storage) -> None:
-        """Starts the processes, which leave `result.json` and `error-<rank>.json` in `left`, and waits for them. Raises Killed or RankError
-        where one fails."""
-        ...
-
-
-def with_restarts(group: ProcessGroup, restarts: int, title: str) -> dict[str, Any]:
-    """Runs the group, again after each kill, up to `restarts` times. Returns the first process's result. The files of an attempt are kept
-    only if it failed with a trace.
-
-    Each attempt has a folder of its own, because a process on a lost node may live on and leave its error later.
-    """
-    for attempt in range(restarts + 1):
-        group.left.remove_folder("")
-        left = group.left.child(f"{attempt + 1}-{secrets.token_hex(4)}")
-        failure: Exception | None = None
-        try:
-            group.run(left)
-        except (Killed, RankError) as error:
-            failure = error
-        except CorpusmillError:
-            group.left.remove_folder("")
-            raise
-        errors = _errors_left(left)
-        if failure is None or any(error["exit_code"] for error in errors):
-            try:
-                raise_first(errors)
-                result: dict[str, Any] = json.loads(left.read_bytes(RESULT))
-                return result
-            finally:
-                group.left.remove_folder("")
-        if isinstance(failure, RankError):
-            raise_first(errors)
-            for log in (name for name in left.list_files() if name.endswith(".log")):
-                failure.add_note(f"{left.path(log)}:\n{left.read_bytes(log).decode(errors='replace')[-4000:]}")
-            raise failure
-        if attempt < restarts:
-            again = f"all begin again from the last state (restart {attempt + 1} of {restarts})"
-            print(f"corpusmill: {title}: {failure}; {again}.", file=sys.stderr, flush=True)
-    raise CorpusmillError(f"{title}: {failure}, and {restarts} restarts are used up; its output is in {group.left.root}.")
-
-
-def _errors_left(left: Storage) -> list[dict[str, Any]]:
+def errors_left(left: Storage) -> list[dict[str, Any]]:
+    """Returns the processes' errors: CorpusmillErrors first, then by time."""
     names = [name for name in left.list_files() if name.startswith("error-") and name.endswith(".json")]
-    return [json.loads(left.read_bytes(name)) for name in names]
+    found = [json.loads(left.read_bytes(name)) for name in names]
+    return sorted(found, key=lambda error: (error["exit_code"] is None, error["time"]))
 
 
-def raise_first(errors: list[dict[str, Any]]) -> None:
-    """Raises the earliest CorpusmillError, else the earliest of all errors (see `described`). Does nothing without errors."""
-    errors = sorted(errors, key=lambda error: float(error["time"]))
-    for error in errors:
-        if error["exit_code"] is not None:
-            raise (InputError if error["exit_code"] == InputError.exit_code else CorpusmillError)(error["message"])
-    for error in errors[:1]:
-        found = RankError(f"process {error['rank'] + 1}: {error['message']}")
-        found.add_note(error["trace"])
-        raise found from None
+def raise_error(error: dict[str, Any]) -> None:
+    """Raises the exception that a file of `leave_error` describes."""
+    if error["exit_code"] is not None:
+        raise (InputError if error["exit_code"] == InputError.exit_code else CorpusmillError)(error["message"])
+    found = RankError(f"process {error['rank'] + 1}: {error['message']}")
+    found.add_note(error["trace"])
+    raise found from None
 
 
 # ---- processes on this machine -----------------------------------------------------------------------
 #
 # Fresh Python processes, which meet at a store in this process and end with it.
+#
+# torchrun's agent and `torch.multiprocessing` restart after any failure, even wrong input, or report the first process that they find
+# ended, even where another was killed before it. So this part is our own; it sets torchrun's variables.
 
 #: Seconds between two checks of the processes; seconds in which the others may end by themselves after one has failed.
 LOOK, GRACE = 0.05, 2.0
 
 
-class LocalGroup:
-    """`parallel.world` processes on this machine.
-
-    torch's own launchers (torchrun's agent, `torch.multiprocessing`) restart after any failure, even wrong input, write about it on the
-    terminal, and give the other processes half a minute to end. So this class replaces them. It uses torchrun's variables and a TCPStore.
-    """
-
-    def __init__(self, task: GroupJob, folder: Path, bar: Bar):
-        self.task, self.bar = task, bar
-        self.left = Storage(str(folder))
-        self.world = ParallelConfig.model_validate(task["parallel"]).world
-
-    def run(self, left: Storage) -> None:
+def _train_here(task: GroupJob, bar: Bar, title: str) -> dict[str, Any]:
+    """Runs the processes, again after each kill. Returns the first one's result. Their files are kept only after a bug or the last kill."""
+    left, parallel = Storage(task["left"]), ParallelConfig.model_validate(task["parallel"])
+    for attempt in range(parallel.max_restarts + 1):
+        left.remove_folder("")
         Path(left.root).mkdir(parents=True)
-        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # on a free port of its own
-        with contextlib.ExitStack() as stack:
-            processes = [stack.enter_context(self._process(rank, store.port, left)) for rank in range(self.world)]
-            look = stack.enter_context(self.bar())
-            while (codes := [process.poll() for process in processes]) and None in codes and not any(codes):
-                time.sleep(LOOK)
-                look()
-            if any(codes):
-                raise self._failure(processes)
+        codes = _run_processes(task, parallel.world, bar)
+        errors = errors_left(left)
+        if errors and errors[0]["exit_code"] is not None:
+            left.remove_folder("")
+            raise_error(errors[0])
+        if not any(codes):
+            result: dict[str, Any] = json.loads(left.read_bytes(RESULT))
+            left.remove_folder("")
+            return result
+        killed = next((number for number, code in enumerate(codes) if code and code < 0), None)
+        if killed is None:
+            for error in errors[:1]:
+                raise_error(error)
+            failed = next(number for number, code in enumerate(codes) if code)
+            raise RankError(f"process {failed + 1} of {parallel.world} ended with {codes[failed]}; its output is in {left.root}")
+        cause = signal.Signals(-(codes[killed] or 0)).name
+        perhaps = ", perhaps for want of memory" if cause == "SIGKILL" else ""
+        what = f"process {killed + 1} of {parallel.world} was killed ({cause}{perhaps})"
+        if attempt < parallel.max_restarts:
+            say_restart(title, what, attempt + 1, parallel.max_restarts)
+    raise CorpusmillError(f"{title}: {what}, and {parallel.max_restarts} restarts are used up; its output is in {left.root}.")
 
-    @contextmanager
-    def _process(self, rank: int, port: int, left: Storage) -> Iterator[subprocess.Popen[bytes]]:
-        """Runs a process during the block. It is killed at the end of the block, and kills itself if this process ends first."""
-        env = {
-            **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(self.world), "LOCAL_WORLD_SIZE": str(self.world),
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True",
-            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONSAFEPATH": "1",
-        }  # fmt: skip
-        if sys.platform == "linux":
-            env.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        with open(left.path(f"rank-{rank}.log"), "wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "corpusmill.train.launch"], env=env, stdin=subprocess.PIPE, stdout=log, stderr=log,
-                start_new_session=True,  # Ctrl-C reaches this process only, which ends the others
-            )  # fmt: skip
-        assert process.stdin
+
+def say_restart(title: str, what: str, number: int, most: int) -> None:
+    again = f"all begin again from the last state (restart {number} of {most})"
+    print(f"corpusmill: {title}: {what}; {again}.", file=sys.stderr, flush=True)
+
+
+def _run_processes(task: GroupJob, world: int, bar: Bar) -> Sequence[int | None]:
+    """Runs the processes until all have ended, or a moment after one has failed. Returns their exit codes; None: was still running."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # on a free port of its own
+    context = multiprocessing.get_context("spawn")
+    processes: list[BaseProcess] = [
+        context.Process(target=_work, args=(number, world, store.port, task), daemon=True) for number in range(world)
+    ]
+    with bar() as look, _killed_at_the_end(processes):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which they inherit: Ctrl-C reaches this process only
         try:
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(json.dumps({"task": self.task, "left": left.root}).encode() + b"\n")
-                process.stdin.flush()
-            yield process
+            for process in processes:
+                process.start()
         finally:
-            process.kill()
-            process.wait()
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
-
-    def _failure(self, processes: list[subprocess.Popen[bytes]]) -> Exception:
-        """Returns the error to raise. The death of one process makes others fail, so all get a moment to end."""
-        until = time.monotonic() + GRACE
-        while any(process.poll() is None for process in processes) and time.monotonic() < until:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        until = float("inf")
+        while any(process.exitcode is None for process in processes) and time.monotonic() < until:
             time.sleep(LOOK)
-        for number, process in enumerate(processes, 1):
-            if process.returncode is not None and process.returncode < 0:
-                cause = signal.Signals(-process.returncode).name
-                perhaps = ", perhaps for want of memory" if cause == "SIGKILL" else ""
-                return Killed(f"process {number} of {self.world} was killed ({cause}{perhaps})")
-        return RankError(f"a process ended with {next(p.returncode for p in processes if p.returncode)}")
+            look()
+            if any(process.exitcode for process in processes):  # the death of one makes others fail, so all get a moment to end
+                until = min(until, time.monotonic() + GRACE)
+        return [process.exitcode for process in processes]
+
+
+@contextmanager
+def _killed_at_the_end(processes: "list[BaseProcess]") -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for process in processes:
+            if process.pid is not None:
+                process.kill()
+                process.join()
+
+
+def _work(number: int, world: int, port: int, task: GroupJob) -> None:
+    """Runs one of the processes, from its start to its end."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    log = os.open(Storage(task["left"]).path(f"rank-{number}.log"), os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    code = 1
+    with contextlib.suppress(Exception), process_group(task, dist.TCPStore("127.0.0.1", port)):
+        take_part(task, None)
+        code = 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # gloo's threads abort about one in ten processes that end in the usual way (pytorch#190489)
+
+
+def _end_with_parent() -> None:
+    """Kills this process when the process that started it ends, in whatever way."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 # ---- under torchrun ----------------------------------------------------------------------------------
@@ -417,18 +363,19 @@ def _order(order: Any) -> str:
 
 
 def _lead_torchrun(task: GroupJob, progress: Progress | None) -> dict[str, Any]:
-    """Runs the first process's part of a training. Raises the first error of the other processes."""
-    name, store = _order(task), _torchrun_store()
+    """Runs the first process's part of a training. Raises the first error of all processes."""
+    left = Storage(task["left"])
+    left.remove_folder("")
     try:
-        with process_group(task["device"], dist.PrefixStore(name, store)):
+        with process_group(task, dist.PrefixStore(_order(task), _torchrun_store())):
             return take_part(task, progress)
     except Exception as error:
-        leave_group()
         if not isinstance(error, CorpusmillError):
             time.sleep(HEAR)
-            keys = [f"{name}/error/{other}" for other in range(1, int(os.environ["WORLD_SIZE"]))]
-            raise_first([json.loads(store.get(key)) for key in keys if store.check([key])])
+            raise_error(errors_left(left)[0])
         raise
+    finally:
+        left.remove_folder("")
 
 
 def _follow_torchrun() -> int:
@@ -450,11 +397,9 @@ def _follow_torchrun() -> int:
             time.sleep(HEAR if order["end"] else 0.0)  # lets the first process end first: torchrun kills all others after one has failed
             return int(order["end"])
         try:
-            with process_group(order["device"], dist.PrefixStore(name, store)):
+            with process_group(order, dist.PrefixStore(name, store)):
                 take_part(order, None)
-        except Exception as error:  # noqa: BLE001 - the boundary where any failure becomes a sentence of the first process
-            store.set(f"{name}/error/{rank()}", json.dumps(described(error)))
-            leave_group()
+        except Exception:  # noqa: BLE001 - `process_group` has left it for the first process
             patience = END
 
 
@@ -463,7 +408,3 @@ def _torchrun_store() -> dist.Store:
     """Returns a part of torchrun's own store, for the current attempt (`--max-restarts`)."""
     store, _, _ = next(rendezvous("env://"))
     return dist.PrefixStore(f"corpusmill-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-
-
-if __name__ == "__main__":
-    main()

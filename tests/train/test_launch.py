@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from rich.console import Console
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.launch import RESULT, Killed, RankError, launch, leave_error, with_restarts
+from corpusmill.train.launch import RankError, launch
 from corpusmill.train.options import ParallelConfig
 
 # ---- launch ------------------------------------------------------------------------------------------
@@ -49,51 +48,17 @@ def test_after_a_kill_all_start_again_and_wrong_input_is_a_sentence_at_once(tmp_
     assert not (tmp_path / "processes").exists()
 
 
-class Failing:
-    """A launcher whose attempts do what `attempt` does with their number and folder."""
-
-    def __init__(self, folder: Path, attempt: Callable[[int, Storage], None]):
-        self.left, self.attempt, self.folders = Storage(str(folder / "processes")), attempt, list[Storage]()
-
-    def run(self, left: Storage) -> None:
-        self.folders.append(left)
-        self.attempt(len(self.folders), left)
-
-
-def test_a_bug_is_told_with_its_trace_and_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "1")
-
-    def attempt(number: int, left: Storage) -> None:
-        try:
-            launched.do("bug")
-        except KeyError as error:
-            leave_error(left, error)
-        raise RankError("a process ended with 1")
-
-    group = Failing(tmp_path, attempt)
+def test_a_bug_is_told_with_its_trace_and_not_tried_again(tmp_path: Path) -> None:
     with pytest.raises(RankError, match="^process 2: KeyError: 'no such thing'") as bug:
-        with_restarts(group, 2, "training")
-    assert 'raise KeyError("no such thing")' in bug.value.__notes__[0] and len(group.folders) == 1
+        add(tmp_path, deed="bug")
+    assert 'raise KeyError("no such thing")' in bug.value.__notes__[0]
+    assert {path.name for path in (tmp_path / "processes").glob("*.log")} == {"rank-0.log", "rank-1.log"}
 
 
-def test_restarts_end_and_the_late_error_of_a_lost_process_is_not_the_next_attempts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A node is lost in each of the first two attempts, and its process keeps writing."""
-    monkeypatch.setenv("RANK", "1")
-
-    def attempt(number: int, left: Storage) -> None:
-        if number < 3:
-            raise Killed("process 2 of 2 died")
-        for lost in group.folders[:2]:
-            leave_error(lost, InputError("from another time"))
-        left.write_bytes(RESULT, b'{"sum": 3}')
-
-    group = Failing(tmp_path, attempt)
-    assert with_restarts(group, 2, "training") == {"sum": 3}
-    assert len({left.root for left in group.folders}) == 3 and list(tmp_path.iterdir()) == []
-    with pytest.raises(CorpusmillError, match=r"^training: process 2 of 2 died, and 1 restarts are used up; "):
-        with_restarts(Failing(tmp_path, attempt), 1, "training")
+@pytest.mark.long
+def test_restarts_end(tmp_path: Path) -> None:
+    with pytest.raises(CorpusmillError, match=r"^training: process 2 of 2 was killed \(SIGKILL, .*\), and 1 restarts are used up; "):
+        launch("launched:add", {"deed": "die"}, ParallelConfig(shard=2, max_restarts=1), "cpu", None, folder=tmp_path / "processes")
 
 
 def test_processes_have_a_share_of_the_cores_each_and_end_with_the_one_that_started_them(tmp_path: Path) -> None:

@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.on_ray.engine import RayEngine
-from corpusmill.pipeline.storage import Storage
 from corpusmill.train import launch_ray
 from corpusmill.train.launch import launch
-from corpusmill.train.launch_ray import RayGroup, WorkerResources, _work, find_resources
+from corpusmill.train.launch_ray import _work, find_resources, train_on_ray
 from corpusmill.train.options import ParallelConfig
 
 
@@ -39,7 +38,7 @@ def test_an_error_is_a_sentence_at_once(engine: RayEngine, tmp_path: Path, capfd
 def test_an_interrupt_leaves_no_folder(engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, end = threading.Event(), threading.Event()
 
-    def trainer(self: RayGroup, per_worker: Any, left: Storage, folder: str) -> Any:
+    def trainer(task: Any, parallel: Any, resources: Any, folder: str) -> Any:
         (Path(folder) / "ray").touch()
         begun.set()
         return SimpleNamespace(fit=lambda: end.wait(120))
@@ -49,18 +48,20 @@ def test_an_interrupt_leaves_no_folder(engine: RayEngine, tmp_path: Path, monkey
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(RayGroup, "_trainer", trainer)
-    task: Any = {"job": "", "arguments": {}, "parallel": {"shard": 2}, "device": "cpu"}
-    left = Storage(str(tmp_path / "processes"))
+    monkeypatch.setattr(launch_ray, "_trainer", trainer)
     with pytest.raises(KeyboardInterrupt):
-        RayGroup(task, left, engine, lambda: contextlib.nullcontext(interrupt), "pretrain").run(left)
+        train_on_ray(task_of(tmp_path, {"shard": 2}), engine, lambda: contextlib.nullcontext(interrupt), "pretrain")
     end.set()
     assert not list(tmp_path.glob("corpusmill-train-*"))
 
 
+def task_of(folder: Path, parallel: dict[str, Any]) -> Any:
+    return {"job": "", "arguments": {}, "parallel": parallel, "device": "cpu", "left": str(folder / "processes")}
+
+
 def test_a_node_without_the_runs_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"^{tmp_path}/missing: the node {re.escape(platform.node())} has no such folder; "):
-        _work({"left": str(tmp_path / "missing"), "cwd": "", "task": {}, "threads": 1})
+        _work({"cwd": "", "task": {"left": str(tmp_path / "missing")}, "threads": 1})
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def nodes(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Returns the node of the Ray, as one of a cluster that may get others: a training waits for them."""
     found: list[Any] = engine.connect().nodes()
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    monkeypatch.setattr(launch_ray, "WAIT", 0.1)
+    monkeypatch.setattr(launch_ray, "LOOK", 0.1)
     return found
 
 
@@ -80,22 +81,17 @@ def test_no_room_is_a_sentence_and_a_wait_for_it_ends(
     for parallel, need in (({"shard": 5}, "5 processes need a CPU each"), ({"shard": 3, "cpus": 1000}, "1000 CPUs")):
         with pytest.raises(InputError, match=rf"^parallel: .*{need}.*, {has}\.$"):
             launch("launched:add", {}, ParallelConfig(**parallel, wait=0), "cpu", None, folder=tmp_path / "processes", engine=engine)
-    task: Any = {"job": "", "arguments": {}, "parallel": {"shard": 1000, "wait": 1}, "device": "cpu"}
-    lost_a_node = RayGroup(task, Storage(str(tmp_path)), engine, None, "pretrain")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=rf"^parallel: 1000 processes .*{has}, for 1 seconds\.$"):
-        lost_a_node.run(Storage(str(tmp_path / "1")))
-    lost_a_node.threads = 1
-    with pytest.raises(CorpusmillError, match=rf"^pretrain: 1000 processes .*{has}, for 1 seconds; run the same command to go on\.$"):
-        lost_a_node.run(Storage(str(tmp_path / "2")))
+        train_on_ray(task_of(tmp_path, {"shard": 1000, "wait": 1}), engine, None, "pretrain")  # type: ignore[arg-type]
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("corpusmill: ")]
-    assert len(said) == 2 and all("waiting for room" in line for line in said)
+    assert len(said) == 1 and "waiting for room" in said[0]
 
 
 def test_what_a_process_gets_of_unequal_nodes() -> None:
     head, small, large, gpus, bare = {}, {"CPU": 8.0}, {"CPU": 64.0}, {"CPU": 16.0, "GPU": 2.0}, {"GPU": 1.0}
-    assert find_resources([head, small, small], 2, "auto") == WorkerResources(8, 0)
-    assert find_resources([head, large, small], 2, "cpu") == WorkerResources(32, 0)
+    assert find_resources([head, small, small], 2, "auto") == {"CPU": 8.0}
+    assert find_resources([head, large, small], 2, "cpu") == {"CPU": 32.0}
     assert find_resources([head, {"CPU": 1.0}, {"CPU": 1.0}], 3, "cpu") is None
-    assert find_resources([large, gpus, gpus], 4, "auto") == WorkerResources(8, 1)  # not on the large node, which has no GPU
-    assert find_resources([large, gpus, gpus], 5, "auto") == WorkerResources(16, 0)  # more than there are GPUs
-    assert find_resources([small, bare, bare], 2, "cuda") == WorkerResources(0, 1) and WorkerResources(0, 1).resources == {"GPU": 1.0}
+    assert find_resources([large, gpus, gpus], 4, "auto") == {"CPU": 8.0, "GPU": 1.0}  # not on the large node, which has no GPU
+    assert find_resources([large, gpus, gpus], 5, "auto") == {"CPU": 16.0}  # more than there are GPUs
+    assert find_resources([small, bare, bare], 2, "cuda") == {"GPU": 1.0}
