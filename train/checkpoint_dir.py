@@ -342,34 +342,20 @@ def _upload(folder: Path, storage: Storage) -> None:
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """Yields a temporary folder, which becomes `target` (and replaces an old one) when the block succeeds, and is removed when it fails."""
-    temporary = temporary_folder(target)
+    temporary = target.with_name(f"{TEMPORARY}{target.name}")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{target}: can't be written ({error.strerror}).") from error
-    try:
         yield temporary
-        finish_folder(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def temporary_folder(target: Path) -> Path:
-    """Returns the folder in which the future `target` is written."""
-    return target.with_name(f"{TEMPORARY}{target.name}")
-
-
-def finish_folder(temporary: Path, target: Path) -> None:
-    """Renames the temporary folder to `target`, durably."""
-    try:
         fsync_folder(temporary)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
         fsync_folder(target.parent)
-    except OSError as error:
-        raise CorpusmillError(f"{target}: can't be written ({error.strerror}).") from error
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, CorpusmillError):
+            raise InputError(f"{target}: can't be written ({error.strerror}).") from error
+        raise
 
 
 def write_file(path: Path, content: bytes) -> None:

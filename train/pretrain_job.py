@@ -1,6 +1,5 @@
 """The work of each process of the stage `pretrain`: loads tokens, trains, measures, writes a model folder."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -167,8 +166,8 @@ class _Job(TokenObjective):
         else:
             self.arch = config.model.architecture(self.tokens.description.vocabulary_size)
         #: The loader of each phase's tokens, by the recipe's name for them.
-        self.loaders = {None: self._loader(self.tokens)}
-        for tokens in {phase.tokens for phase in config.phases} - {None}:
+        self.loaders: dict[str | None, WindowLoader | PackedLoader] = {None: self._loader(self.tokens)}
+        for tokens in {phase.tokens for phase in config.phases if phase.tokens is not None}:
             self.loaders[tokens] = self._loader(TokenShards(tokens_folder(tokens), sha256, self.tokens.end_of_text_id))
         folder = run.path("tokens/validation")
         self.validation = Validation.open(folder, self.tokenizer, sha256, self.row_tokens, config.document_mask)
@@ -186,13 +185,11 @@ class _Job(TokenObjective):
 
     def course(self) -> Course:
         """Returns the course with each phase's tokens named by folder and content, for the states and the log."""
-        names = {given: self._named(loader) if given else None for given, loader in self.loaders.items()}
-        return Course(tuple(phase.model_copy(update={"tokens": names[phase.tokens]}) for phase in self.config.course.phases))
-
-    @staticmethod
-    def _named(loader: WindowLoader | PackedLoader) -> str:
-        storage = loader.tokens.storage  # type: ignore[union-attr]
-        return f"{storage.root} (sha256 {hashlib.sha256(storage.read_bytes(SHARDS_FILE)).hexdigest()[:12]})"
+        names: dict[str | None, str] = {}
+        for tokens in self.loaders.keys() - {None}:
+            storage = Storage(tokens_folder(str(tokens)))
+            names[tokens] = f"{storage.root} (sha256 {storage.sha256(SHARDS_FILE)[:12]})"
+        return Course(tuple(phase.model_copy(update={"tokens": names.get(phase.tokens)}) for phase in self.config.course.phases))
 
     def train(self, progress: Progress | None, lineage: str, others: Sequence[StateFolder]) -> dict[str, Any]:
         best = self.config.export == "best"

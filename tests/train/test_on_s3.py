@@ -112,19 +112,20 @@ def test_a_training_killed_again_and_again_goes_on_elsewhere_with_the_same_bytes
         return os.WTERMSIG(in_child(run))
 
     assert killed(dying_in_step_6) == signal.SIGKILL
-    assert states(remote) == {"step-00000004": ["shard-00000-of-00001.safetensors", "state.json"]}
+    whole = ["shard-00000-of-00001.safetensors", "state.json"]
+    assert states(remote) == {"step-00000004": whole, "step-00000005": whole}  # at 5 the rate begins to fall
     machine("second")
     assert killed(dying_before_state_8_is_whole) == signal.SIGKILL
     assert states(remote)["step-00000008"] == ["shard-00000-of-00001.safetensors"]
-    assert [state.saved.step for state in checkpoints(remote.root)] == [4]
+    assert [state.saved.step for state in checkpoints(remote.root)] == [4, 5]
 
     third, steps = machine("third"), list[int]()
     batches = pretrain_job._Job.batches
     monkeypatch.setattr(pretrain_job._Job, "batches", lambda self, step, share: (steps.append(step), batches(self, step, share))[1])
     execute(remote, PRETRAINING, earlier=EARLIER)
-    assert sorted(set(steps)) == list(range(4, 12))
+    assert sorted(set(steps)) == list(range(5, 12))
     assert left(remote, ("pretrain",)) == left(local, ("pretrain",))
-    assert list(states(remote)) == ["step-00000008", "step-00000012"] and scratch(third) == []
+    assert list(states(remote)) == ["step-00000005", "step-00000008", "step-00000012"] and scratch(third) == []
     names = {path.split("/")[3] for path in remote.list_files("pretrain/checkpoints")}
     assert names == {"state", "tokenizer"} and s3.uploads("training") == []
     assert execute(remote, PRETRAINING, earlier=EARLIER).performed == 0
@@ -166,7 +167,11 @@ def test_states_and_models_are_used_from_the_store(
     half_written = checkpoint_dir.states.write(16, "shard-00000-of-00001.safetensors", lambda path: path.write_bytes(b"half"))
     at_work = scratch(machine("first"))
     assert half_written["bytes"] == 4 and len(at_work) > 1
-    assert [(state.stage, state.saved.step) for state in checkpoints(remote.root)][:2] == [("pretrain", 8), ("pretrain", 12)]
+    assert [(state.stage, state.saved.step) for state in checkpoints(remote.root)][:3] == [
+        ("pretrain", 5),
+        ("pretrain", 8),
+        ("pretrain", 12),
+    ]
     for run, name in ((local, "here"), (remote, "there")):
         export_state(run.root, 8, tmp_path / name, "pretrain")
         export_state(run.root, 4, tmp_path / f"{name}-align", "align")
