@@ -55,8 +55,10 @@ def training_chain(reader: RunReader, stage: str) -> list[str]:
 
 
 def base_model(reader: RunReader, stage: str) -> str | None:
-    """Returns the name (not the path) of the model that a stage was given to tune; None if it continued the run's own model."""
-    given = reader.settings(stage).get("model") if stage != "pretrain" else None
+    """Returns the name (not the path) of the model that a stage was given to train further; None if it is the run's own."""
+    given = reader.settings(stage).get("model")
+    if isinstance(given, dict):  # pre-training has a new model's shape there, or the folder of a given one
+        given = given.get("folder")
     if not given:
         return None
     *before, name = PurePath(str(given)).parts or (".",)
@@ -305,7 +307,7 @@ def _size(arch: Architecture, reader: RunReader, stages: list[str]) -> list[str]
             f"It was made from {base}, of whose training this run knows nothing: what that model can't do or does wrong, it may, too."
         )
     tokens = as_number((reader.json("pretrain/metrics.json", dict) or {}).get("tokens"))
-    if "pretrain" in stages and tokens and tokens < ENOUGH * parameters:
+    if "pretrain" in stages and not base and tokens and tokens < ENOUGH * parameters:
         found.append(
             f"It has seen {number(int(tokens))} tokens, {tokens / parameters:.2g} for each parameter; about {ENOUGH} are usual, so with "
             "more text the same model would be better."

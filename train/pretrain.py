@@ -62,15 +62,10 @@ class PretrainConfig(Config):
 
     @model_validator(mode="after")
     def _phases_decide(self) -> "PretrainConfig":
-        """Puts the first phase's warm-up and the number of all steps into place. Both stay as they are when they are read again."""
+        """Puts the number of all steps and the first phase's warm-up into place."""
         if not self.phases:
             return self
-        steps, given = sum(phase.steps for phase in self.phases), self.loop.model_fields_set
-        if "steps" in given and self.loop.steps != steps:
-            raise ValueError(f"loop.steps is {self.loop.steps}, and the phases have {steps} steps together")
-        for name in ("schedule", "decay_fraction", "decay", "min_lr"):
-            if getattr(self.loop, name) != LoopConfig.model_fields[name].default:
-                raise ValueError(f"loop.{name} has no use beside phases; each phase has its own")
+        steps = sum(phase.steps for phase in self.phases)
         self.__dict__["loop"] = self.loop.model_copy(update={"steps": steps})
         self.__dict__["phases"] = (self.phases[0].model_copy(update={"warmup": self.loop.warmup}), *self.phases[1:])
         return self

@@ -340,12 +340,10 @@ def test_wrong_tokens_of_a_phase_are_refused_before_anything_is_trained(run: Sto
     assert not run.exists("pretrain/logs/train.jsonl")
 
 
-def test_phases_and_a_schedule_of_the_loop_do_not_go_together() -> None:
+def test_phases_are_in_place_of_the_loops_steps_and_schedule() -> None:
     read = PretrainStage.Config.model_validate
-    with pytest.raises(ValidationError, match="loop.steps is 30, and the phases have 20 steps together"):
-        read({"phases": PHASES, "loop": {"steps": 30}})
-    with pytest.raises(ValidationError, match="loop.schedule has no use beside phases"):
-        read({"phases": PHASES, "loop": {"schedule": "linear"}})
-    found = read({"phases": PHASES, "loop": {"warmup": 7}})
-    assert found.loop.steps == 20 and [phase.warmup for phase in found.phases] == [7, 0]
+    found = read({"phases": PHASES, "loop": {"steps": 30, "warmup": 7, "schedule": "cosine"}})
+    assert found.loop.steps == 20 and [(phase.warmup, phase.schedule) for phase in found.phases] == [(7, "constant"), (0, "linear")]
     assert read(found.model_dump(mode="json")) == found
+    with pytest.raises(ValidationError, match="phases.0.steps"):
+        read({"phases": [{"schedule": "linear"}]})
