@@ -1,5 +1,6 @@
 """The work of each process of the stage `align`: log-probabilities under model and reference, the objective, the training."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from corpusmill.train.align import PAIRS_FILE, REFERENCE_FREE, AlignConfig
 from corpusmill.train.align_pairs import PreparedPair, pairs_from_table, prepare_pair
 from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
 from corpusmill.train.compute import deterministic
-from corpusmill.train.data import IGNORED, Batch, DataShare, Order, Packed, in_turn, pack, steps_of
+from corpusmill.train.data import IGNORED, DataShare, Order, Packed, counted_places, in_turn, needed, pack, steps_of, to_device
 from corpusmill.train.finetune import start_from, train_job
 from corpusmill.train.losses import (
     LOSSES,
@@ -29,6 +30,7 @@ from corpusmill.train.losses import (
     PairLogps,
     StepLoss,
     pair_metrics,
+    target_nats,
     token_nats,
 )
 from corpusmill.train.model import Llama
@@ -46,12 +48,12 @@ NOBODY = -1
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Sequences in rows: ids and segments int64 `[rows, T]`; labels int64 `[rows, T, 2]`, for each place the target (or IGNORED) and the
-    number of the sequence that owns the place (or NOBODY)."""
+    """Sequences in rows: ids and segments int64 `[rows, T]` (segments only where a row has several sequences); labels int64 `[rows, T, 2]`,
+    for each place the target (or IGNORED) and the number of the sequence that owns the place (or NOBODY)."""
 
     ids: Tensor
     labels: Tensor
-    segments: Tensor
+    segments: Tensor | None
 
     @property
     def targets(self) -> Tensor:
@@ -75,10 +77,12 @@ class SequenceLogps:
 @dataclass(frozen=True)
 class RowForm:
     """The shape of collated rows. Their length is a multiple of `multiple`, so that tensor-parallel ranks can split a row. With `fixed`,
-    each row holds one sequence and is padded to the context's length, because pipeline parallelism needs micro-batches of one shape."""
+    each row holds one sequence and is padded to the context's length, because pipeline parallelism needs micro-batches of one shape. With
+    `few`, as on a GPU, rows are filled up to a power of two, and lengths to a multiple of 128: the kernels are compiled for few shapes."""
 
     multiple: int = 1
     fixed: bool = False
+    few: bool = False
 
 
 def collate(
@@ -90,17 +94,21 @@ def collate(
 ) -> LabelledRows:
     """Packs sequences of 2 to `context` + 1 tokens into one batch whose rows are as short as possible. `numbers` are the sequences'
     numbers, by default their places."""
+    device = torch.device(device)
+    few = form.few or device.type == "cuda"
     packed = pack(sequences, context, together=not form.fixed)
     owners = _owners(packed, np.arange(len(sequences)) if numbers is None else np.asarray(numbers))
     width = context
     if not form.fixed:
         used = int(np.flatnonzero((owners != NOBODY).any(0))[-1]) + 1
-        width = min(used + -used % form.multiple, context)
+        multiple = math.lcm(form.multiple, 128) if few else form.multiple
+        width = min(used + -used % multiple, context)
     labels = np.stack([packed.targets, owners], axis=-1)
-    ids, labels_, segments = (
-        torch.from_numpy(np.ascontiguousarray(array[:, :width])).to(device) for array in (packed.ids, labels, packed.segments)
-    )
-    return LabelledRows(ids, labels_, segments)
+    ids, labels, segments = (np.ascontiguousarray(array[:, :width]) for array in (packed.ids, labels, packed.segments))
+    if few and (empty := (1 << (len(ids) - 1).bit_length()) - len(ids)):
+        ids, segments = (np.pad(array, ((0, empty), (0, 0))) for array in (ids, segments))
+        labels = np.concatenate([labels, np.full_like(labels, [IGNORED, NOBODY], shape=(empty, *labels.shape[1:]))])
+    return LabelledRows(*to_device((torch.from_numpy(ids), torch.from_numpy(labels), needed(segments)), device))
 
 
 def _owners(packed: Packed, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -143,11 +151,12 @@ class Numbered:
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def collate(self, numbers: Sequence[int]) -> LabelledRows:
-        """Makes a batch of the sequences with these numbers; `by_sequence` returns them in this order. At the border of two epochs a batch
-        may hold a sequence twice, and both count: a batch has numbers of its own, place in the batch * len(self) + sequence number."""
+    def collate(self, numbers: Sequence[int], device: torch.device | None = None) -> LabelledRows:
+        """Makes a batch of the sequences with these numbers, on `device` (None: the training's); `by_sequence` returns them in this order.
+        At the border of two epochs a batch may hold a sequence twice, and both count: a batch has numbers of its own, place in the batch *
+        len(self) + sequence number."""
         owners = [place * len(self) + number for place, number in enumerate(numbers)]
-        return collate([self.sequences[number] for number in numbers], self.context, self.device, owners, self.form)
+        return collate([self.sequences[number] for number in numbers], self.context, device or self.device, owners, self.form)
 
     def numbers(self, logps: SequenceLogps) -> Tensor:
         """Returns the numbers of the sequences in a batch's log-probabilities."""
@@ -203,8 +212,9 @@ def other_model(folder: str, encoder: ChatEncoder, context: int, device: torch.d
 
 
 class PairObjective:
-    """The objective of alignment. A batch is `(ids, labels, segments)`, see `LabelledRows`. Pair n is the sequences 2n (chosen) and 2n + 1
-    (rejected)."""
+    """The objective of alignment. Pair n is the sequences 2n (chosen) and 2n + 1 (rejected). A batch is `(ids, labels, segments, places,
+    owners, counts, reference)`: see `LabelledRows` and `counted_places`; for each counted target the place of its sequence among those of
+    the batch; for each sequence the number of its targets, and its log-probability under the reference (or None)."""
 
     def __init__(
         self, config: AlignConfig, pairs: Sequence[PreparedPair], held_out: Sequence[PreparedPair],
@@ -233,23 +243,27 @@ class PairObjective:
 
     # ---- the objective ------------------------------------------------------------------------------
 
-    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
         for numbers in self.order.micro_batches(step, share):
-            batch = self.sides.collate(_sides(numbers))
-            yield batch.ids, batch.labels, batch.segments
+            batch = self.sides.collate(_sides(numbers), torch.device("cpu"))
+            places = counted_places(batch.targets)
+            found, owners, counts = torch.unique(batch.labels[..., 1].flatten()[places], return_inverse=True, return_counts=True)
+            reference = None if self.reference is None else self.reference[found % len(self.sides)]
+            yield to_device((batch.ids, batch.labels, batch.segments, places, owners, counts, reference), self.sides.device)
 
-    def loss(self, model: Llama, batch: Batch) -> StepLoss:
+    def loss(self, model: Llama, batch: Any) -> StepLoss:
         """Returns the sum of the pairs' losses. The log shows means per pair, and `preference_loss`, the loss without the NLL term."""
-        ids, labels, segments = batch
-        return self._of_nats(model(ids, segments, targets=labels[..., 0]), labels)
+        ids, labels, segments, places, owners, counts, reference = batch
+        nats = model(ids, segments, targets=labels[..., 0], read=partial(target_nats, places=places))
+        sums = torch.zeros(len(counts), dtype=nats.dtype, device=nats.device).index_add(0, owners, -nats)
+        return self._of_pairs(_pairs(sums, counts, reference), labels)
 
     def of_logits(self, logits: Tensor, labels: Tensor) -> StepLoss:
         """Returns the same loss on the last stage of a pipeline."""
         targets = labels[..., 0]
-        return self._of_nats(token_nats(logits, targets)[targets != IGNORED], labels)
+        return self._of_pairs(_pair_logps(token_nats(logits, targets)[targets != IGNORED], labels, self.sides, self.reference), labels)
 
-    def _of_nats(self, nats: Tensor, labels: Tensor) -> StepLoss:
-        logps = _pair_logps(nats, labels, self.sides, self.reference)
+    def _of_pairs(self, logps: PairLogps, labels: Tensor) -> StepLoss:
         losses = self.preference_loss(logps, self.options)
         measured = {"preference_loss": losses.detach(), **pair_metrics(logps, self.options)}
         if self.config.nll_weight:
@@ -283,10 +297,13 @@ class PairObjective:
 
 def _pair_logps(nats: Tensor, labels: Tensor, sides: Numbered, reference: Tensor | None) -> PairLogps:
     logps = by_sequence(nats, labels)
-    (chosen, rejected), (chosen_tokens, rejected_tokens) = (values.view(-1, 2).T for values in (logps.sums, logps.counts.float()))
-    of_chosen, of_rejected = None, None
-    if reference is not None:
-        of_chosen, of_rejected = reference[sides.numbers(logps).cpu()].to(nats.device).view(-1, 2).T
+    return _pairs(logps.sums, logps.counts, None if reference is None else reference[sides.numbers(logps).cpu()].to(nats.device))
+
+
+def _pairs(sums: Tensor, counts: Tensor, reference: Tensor | None) -> PairLogps:
+    """Makes pairs of the values `[2 pairs]` of their sequences."""
+    (chosen, rejected), (chosen_tokens, rejected_tokens) = (values.view(-1, 2).T for values in (sums, counts.float()))
+    of_chosen, of_rejected = (None, None) if reference is None else reference.view(-1, 2).T
     return PairLogps(chosen, rejected, of_chosen, of_rejected, chosen_tokens, rejected_tokens)
 
 
@@ -321,7 +338,7 @@ class AlignmentJob:
         context = self.model.arch.context
         prepared = [prepare_pair(pair, self.encoder, context) for pair in pairs_from_table(pairs)]
         learned, held_out = ([p for p in prepared if p.pair.held_out == side] for side in (False, True))
-        self.form = RowForm(dims.config.tensor, dims.config.pipeline > 1)
+        self.form = RowForm(dims.config.tensor, dims.config.pipeline > 1, dims.device.type == "cuda")
         numbered = partial(Numbered, context=context, device=dims.device, form=self.form)
         self.objective = PairObjective(config, learned, held_out, numbered, dims)
         self.counts = {"pairs": len(learned), "held_out_pairs": len(held_out)}

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -35,6 +36,19 @@ def deterministic(threads: int = 0) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         switches.fill_uninitialized_memory = before[2]
         torch.set_num_threads(before[3])
+
+
+# ---- compiled functions ------------------------------------------------------------------------------
+
+
+@cache
+def _compiled(function: Any) -> Any:
+    return torch.compile(function)
+
+
+def fused(function: Any) -> Any:
+    """Returns a function of a module that is compiled at its first use: once for a fixed shape, once more for changing ones."""
+    return function if torch.compiler.is_compiling() else _compiled(function)
 
 
 # ---- precision ---------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from corpusmill.train.template import Encoded
 
 # ---- batches and shares ------------------------------------------------------------------------------
 
-#: (ids, targets, segments or None): int64 `[B, T]` each. Targets of IGNORED are not counted.
+#: (ids, targets, segments): int64 `[B, T]` each. Targets of IGNORED are not counted. Without segments each row is one document.
 Batch = tuple[Tensor, Tensor, Tensor | None]
 #: A target that adds nothing to loss or count; the same number as in torch's cross_entropy.
 IGNORED = -100
@@ -69,18 +69,29 @@ def to_batch(rows: Integers, document_mask: bool) -> Batch:
     if document_mask:
         numbers = np.empty((len(rows), rows.shape[1] - 1), np.int32)
         number_segments(rows, EOT_ID, numbers)
-        segments = torch.from_numpy(numbers)
+        segments = needed(numbers)
     ids = torch.from_numpy(rows)
     return ids[:, :-1], ids[:, 1:], segments
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Copies the batch to the device. A copy to a GPU does not wait for the GPU's other work."""
+def needed(segments: npt.NDArray[Any]) -> Tensor | None:
+    """Returns segments `[B, T]` as a tensor; None if no row has a second document, as attention then needs no mask.
+
+    The model can't decide it: a step on a GPU would wait for the answer.
+    """
+    return torch.from_numpy(segments) if (segments[:, 1:] != segments[:, :-1]).any() else None
+
+
+def counted_places(targets: Tensor) -> Tensor:
+    """Returns int64 `[n]`: the places of the targets that count in the flattened batch. On a GPU a step would wait for their number."""
+    return (targets.flatten() != IGNORED).nonzero().squeeze(1)
+
+
+def to_device(batch: tuple[Any, ...], device: torch.device) -> tuple[Any, ...]:
+    """Copies a batch's tensors (None stays None) to the device. A copy to a GPU does not wait for the GPU's other work."""
     if device.type == "cpu":
         return batch
-    ids, targets, segments = (None if part is None else part.pin_memory().to(device, non_blocking=True) for part in batch)
-    assert ids is not None and targets is not None
-    return ids, targets, segments
+    return tuple(None if part is None else part.pin_memory().to(device, non_blocking=True) for part in batch)
 
 
 def places(first: int, count: int, items: int, seed: int) -> Integers:
@@ -223,7 +234,7 @@ class PackedLoader:
             ) >= 0
         ):  # fmt: skip
             self._map(rows)
-        return torch.from_numpy(ids), torch.from_numpy(targets), torch.from_numpy(segments) if self.document_mask else None
+        return torch.from_numpy(ids), torch.from_numpy(targets), needed(segments) if self.document_mask else None
 
     def pieces(self, step: int, row: int) -> list[PackedPiece]:
         """Returns the pieces in row `row` of a step's batch, from left to right."""

@@ -6,7 +6,8 @@ computes the same logits from the same weights: in float64 to 1e-10 (tests/train
 
 import hashlib
 import math
-from functools import cache, lru_cache
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from torch.utils.checkpoint import checkpoint
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.train.compute import fused
 from corpusmill.train.losses import target_nats
 from corpusmill.train.options import Architecture, RopeScaling
 
@@ -157,15 +159,11 @@ Mask = Tensor | BlockMask | None
 
 
 def document_starts(segments: Tensor | None) -> Tensor | None:
-    """Returns `[B, T]`: the place where each token's document begins. `segments` `[B, T]` changes value where a document begins.
-
-    Returns None on a CPU if no row has a second document: attention is plain then. On a GPU this is not checked, since the step would wait.
-    """
+    """Returns `[B, T]`: the place where each token's document begins. `segments` `[B, T]` changes value where a document begins; loaders
+    give None where attention can be plain, as each row is one document."""
     if segments is None or segments.size(1) == 1:
         return None
     begins = segments[:, 1:] != segments[:, :-1]
-    if begins.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(begins.any()):
-        return None
     places = torch.arange(1, segments.size(1), device=segments.device)
     starts = torch.zeros(segments.shape, dtype=torch.int64, device=segments.device)
     starts[:, 1:] = torch.where(begins, places, 0)
@@ -217,16 +215,6 @@ def block_mask(earliest: Tensor) -> BlockMask:
     create = fused(create_block_mask) if earliest.is_cuda else create_block_mask
     mask: BlockMask = create(seen, None if shared else len(earliest), None, length, length, device=earliest.device)
     return mask
-
-
-@cache
-def _compiled(function: Any) -> Any:
-    return torch.compile(function, dynamic=False)
-
-
-def fused(function: Any) -> Any:
-    """Compiles a function of flex_attention, at its first use, into one kernel. Uncompiled it would store all scores."""
-    return function if torch.compiler.is_compiling() else _compiled(function)
 
 
 # ---- key-value cache ---------------------------------------------------------------------------------
@@ -406,17 +394,6 @@ class LlamaModel(nn.Module):
         self.layers = nn.ModuleDict({str(layer): Layer(arch, layer) for layer in range(arch.layers)})
         self.norm = RMSNorm(arch.width, arch.norm_eps)
 
-    def switch(self, *, checkpointing: bool = False, compiled: bool = False) -> None:
-        """Switches activation checkpointing and compilation of the layers.
-
-        One layer's compiled code serves all layers, whether or not the model is sharded or cut into stages.
-        """
-        layer: Any
-        for layer in self.layers.values():
-            layer.checkpointing = checkpointing
-            if compiled:
-                layer.compile()
-
     def forward(self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Returns hidden states `[B, T, width]` for ids `[B, T]` (in a later pipeline stage for hidden states); see `Llama.forward`."""
         past, length = cache.length if cache else 0, ids.size(1)
@@ -445,10 +422,23 @@ class Llama(nn.Module):
 
     def __init__(self, arch: Architecture):
         super().__init__()
-        self.arch = arch
+        self.arch, self.compiled = arch, False
         self.model = LlamaModel(arch)
         self.lm_head = nn.Linear(arch.width, arch.vocab_size, bias=False)
         self.tie()
+
+    def switch(self, *, checkpointing: bool = False, compiled: bool = False) -> None:
+        """Switches activation checkpointing of the layers, and compilation of the layers, the last norm and the loss.
+
+        One layer's compiled code serves all layers, whether or not the model is sharded or cut into stages.
+        """
+        self.compiled = compiled
+        layer: Any
+        for layer in self.model.layers.values():
+            layer.checkpointing = checkpointing
+        for module in (*self.model.layers.values(), self.model.norm) if compiled else ():
+            if module is not None:
+                module.compile()
 
     def tie(self) -> None:
         """Makes a tied head share the embedding's weights. Needed again after `to_empty` has replaced both."""
@@ -456,11 +446,17 @@ class Llama(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(
-        self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None, targets: Tensor | None = None
-    ) -> Tensor:  # fmt: skip
+        self,
+        ids: Tensor,
+        segments: Tensor | None = None,
+        cache: KVCache | None = None,
+        targets: Tensor | None = None,
+        read: Callable[..., Tensor] = target_nats,
+    ) -> Tensor:
         """Returns logits `[B, T, vocab]` for ids `[B, T]`; a pipeline stage without a head (None) returns hidden states.
 
-        With `targets` `[B, T]` it returns the nats of the targets that count (see `target_nats`); the head computes only these.
+        With `targets` `[B, T]` it returns what `read` makes of head, hidden states and targets: by default the nats of the targets that
+        count, or with `summed_nats` their sum. All logits of a batch need not exist for that.
 
         `segments` `[B, T]` (integers that change where a document begins) keep attention and positions within each document; without them
         a row is one document. Rows may be padded on the right, as no token sees later ones. With a `cache`, whose rows are one document
@@ -469,7 +465,7 @@ class Llama(nn.Module):
         hidden = self.model(ids, segments, cache)
         if self.lm_head is None:
             return hidden
-        return self.lm_head(hidden) if targets is None else target_nats(self.lm_head, hidden, targets)
+        return self.lm_head(hidden) if targets is None else read(self.lm_head, hidden, targets, compiled=self.compiled)
 
     @property
     def device(self) -> torch.device:

@@ -18,9 +18,9 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import tasks
 from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
-from corpusmill.train.data import IGNORED, Batch, DataShare, Order, Packed, in_turn, pack, steps_of
+from corpusmill.train.data import IGNORED, Batch, DataShare, Order, Packed, counted_places, in_turn, needed, pack, steps_of, to_device
 from corpusmill.train.finetune import start_from, train_job
-from corpusmill.train.losses import StepLoss, TokenObjective
+from corpusmill.train.losses import StepLoss, TokenObjective, summed_nats
 from corpusmill.train.model import Llama
 from corpusmill.train.model_folder import load_model, model_of, model_tensors, save_model
 from corpusmill.train.parallel.dims import ParallelDims
@@ -298,15 +298,16 @@ class TuningJob(TokenObjective):
             "held_out_loss_after": after.get("loss"),
         }
 
-    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
         for rows in self.order.micro_batches(step, share):
-            yield self._tensors(self.rows, rows)
+            ids, targets, segments = self._tensors(self.rows, rows)
+            yield to_device((ids, targets, segments, counted_places(targets)), self.dims.device)
 
-    def loss(self, model: Llama, batch: Batch) -> StepLoss:
+    def loss(self, model: Llama, batch: Any) -> StepLoss:
         """Returns the nats of the batch's targets: the assistant's contents and end tokens."""
-        ids, targets, segments = batch
-        nats = model(ids, segments, targets=targets)
-        return StepLoss(nats.sum(), nats.numel(), tokens=ids.numel())
+        ids, targets, segments, places = batch
+        nats = model(ids, segments, targets=targets, read=partial(summed_nats, places=places))
+        return StepLoss(nats, len(places), tokens=ids.numel())
 
     def describe(self, step: int, share: DataShare, number: int) -> list[str]:
         """Returns the ids of the examples in a micro-batch, for the log of skipped steps."""
@@ -317,11 +318,10 @@ class TuningJob(TokenObjective):
         """Returns `loss`: nats per target over the held-out examples; nothing without any."""
         total, count = 0.0, 0
         for rows in in_turn(self.held_out.n_rows):
-            ids, targets, segments = self._tensors(self.held_out, rows)
+            ids, targets, segments = to_device(self._tensors(self.held_out, rows), self.dims.device)
             total += float(parallel_model.nats(ids, targets, segments).double().sum())
             count += int((targets != IGNORED).sum())
         return {"loss": total / count} if count else {}
 
     def _tensors(self, packed: Packed, rows: list[int]) -> Batch:
-        ids, targets, segments = (torch.from_numpy(a[rows]).to(self.dims.device) for a in (packed.ids, packed.targets, packed.segments))
-        return ids, targets, segments
+        return torch.from_numpy(packed.ids[rows]), torch.from_numpy(packed.targets[rows]), needed(packed.segments[rows])

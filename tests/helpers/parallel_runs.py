@@ -74,10 +74,16 @@ class Rows(TokenObjective):
             part = slice(begin, min(begin + size, last))
             yield ids[part], targets[part], None if segments is None else segments[part]
 
+    def loss(self, model: Llama, batch: Batch) -> StepLoss:
+        return poisoned(super().loss(model, batch), batch[1])
+
     def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
-        loss = super().of_logits(logits, targets)
-        loss.total = loss.total * (math.nan if (targets == 0).all(dim=1).any() else 1.0)
-        return loss
+        return poisoned(super().of_logits(logits, targets), targets)
+
+
+def poisoned(loss: StepLoss, targets: Tensor) -> StepLoss:
+    loss.total = loss.total * (math.nan if (targets == 0).all(dim=1).any() else 1.0)
+    return loss
 
 
 AS_IT_IS = RMSNorm.forward

@@ -82,7 +82,7 @@ def test_generated_code_gives_the_logits_and_gradients_of_eager_layers_and_check
     torch._dynamo.reset()
     model = random_model(qk_norm=True)
     expected, logits = gradients(model, SEGMENTS), model(random_ids((2, 32)), SEGMENTS)
-    model.model.switch(checkpointing=True, compiled=True)
+    model.switch(checkpointing=True, compiled=True)
     close(gradients(model, SEGMENTS), expected)
     torch.testing.assert_close(model(random_ids((2, 32)), SEGMENTS), logits, rtol=1e-4, atol=1e-5)
 

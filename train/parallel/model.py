@@ -104,7 +104,7 @@ def prepare(model: Llama, dims: ParallelDims, config: LoopConfig, seed: int | No
         return _spread(model, dims, config, seed)
     if seed is not None:
         fill(model, seed, dims.device)
-    model.model.switch(checkpointing=config.checkpointing, compiled=config.compile)
+    model.switch(checkpointing=config.checkpointing, compiled=config.compile)
     return LocalModel(model, config.precision)
 
 
@@ -117,7 +117,7 @@ def _spread(model: Llama, dims: ParallelDims, config: LoopConfig, seed: int | No
     for part in parts.values():
         if mesh := dims.submesh("tensor"):
             tensor.spread(part, mesh)
-        part.model.switch(checkpointing=config.checkpointing, compiled=config.compile)
+        part.switch(checkpointing=config.checkpointing, compiled=config.compile)
     precision: str = config.precision
     if not dims.config.whole:
         precisions = [data.shard(part, dims, config.precision) for part in parts.values()]

@@ -118,14 +118,16 @@ class PipelineModel:
         """Runs forward and backward (see ParallelModel). Returns the last stage's losses; zeros on ranks without that stage."""
         if not hasattr(objective, "of_logits"):
             raise InputError("parallel.pipeline: only the loss of single tokens can be computed on the last stage; set it to 1.")
-        ids, targets, segments = zip(*objective.batches(step, self.dims.share))
+        ids, targets, segments = zip(*(batch[:3] for batch in objective.batches(step, self.dims.share)))
         if any(piece.shape != ids[0].shape for piece in ids):
             raise InputError("micro_batch: the micro-batches of a pipeline must have equally many rows, so it has to divide a rank's rows.")
         key = len(ids), ids[0].shape
         if key not in self._runners:
             self._runners = {key: _Runner(self, len(ids))}
         inputs = (torch.cat(ids),) if 0 in self.parts else ()
-        named = {} if segments[0] is None else {"segments": torch.cat(segments)}
+        documents = any(some is not None for some in segments)  # all micro-batches of a schedule need the same arguments
+        given = [torch.zeros_like(each) if some is None else some.long() for each, some in zip(ids, segments)]
+        named = {"segments": torch.cat(given)} if documents else {}
         with sharded_loss(self.tensor), rounded(self.stages, self.precision):
             found = self._runners[key].step(objective, inputs, named, torch.cat(targets) if self.last in self.parts else None)
         settle(self.parameters)
