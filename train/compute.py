@@ -21,24 +21,35 @@ def pick_device(name: str = "auto") -> torch.device:
 
 @contextmanager
 def deterministic(threads: int = 0) -> Iterator[None]:
-    """Makes equal work give equal bits inside the block: deterministic kernels and a fixed number of threads (0: unchanged)."""
+    """Makes equal work give equal bits inside the block: deterministic kernels and a fixed number of threads (0: unchanged).
+
+    With a GPU, products of fp32 matrices are in TF32. Kernels without a deterministic form are allowed; see `passes`.
+    """
     switches: Any = torch.utils.deterministic
     before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
-              switches.fill_uninitialized_memory, torch.get_num_threads())  # fmt: skip
+              switches.fill_uninitialized_memory, torch.get_num_threads(), torch.get_float32_matmul_precision())  # fmt: skip
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a workspace of its own
     torch.use_deterministic_algorithms(True, warn_only=True)
     switches.fill_uninitialized_memory = False  # costs time and changes no result that is read
     if threads:
         torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         switches.fill_uninitialized_memory = before[2]
         torch.set_num_threads(before[3])
+        torch.set_float32_matmul_precision(before[4])
 
 
-# ---- compiled functions ------------------------------------------------------------------------------
+# ---- compiled code ------------------------------------------------------------------------------
+
+
+def compiles(device: torch.device, option: bool | str) -> bool:
+    """Returns whether `loop.compile` means that a model on this device is compiled; `auto` means on a GPU."""
+    return device.type == "cuda" if option == "auto" else bool(option)
 
 
 @cache
@@ -62,7 +73,7 @@ def fused(function: Any) -> Any:
 def chosen(device: torch.device, precision: str) -> str:
     """Returns the precision that `auto` means on this device."""
     if precision == "auto":
-        return "bf16" if device.type == "cuda" else "fp32"
+        return "bf16-params" if device.type == "cuda" else "fp32"
     return precision
 
 
@@ -89,6 +100,22 @@ def rounded(model: nn.Module, precision: str) -> Iterator[None]:
     finally:
         for parameters, name, p in places:
             parameters[name] = p
+
+
+@contextmanager
+def passes(model: nn.Module, device: torch.device, precision: str) -> Iterator[None]:
+    """A context for the forward and backward passes of a step: `rounded`, and on a GPU no kernel that adds in any order. Attention has
+    deterministic gradients only where others are an error."""
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    strict = device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
+    if strict:
+        torch.use_deterministic_algorithms(True)
+    try:
+        with rounded(model, precision):
+            yield
+    finally:
+        if strict:
+            torch.use_deterministic_algorithms(True, warn_only=warn_only)
 
 
 @contextmanager

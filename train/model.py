@@ -6,14 +6,15 @@ computes the same logits from the same weights: in float64 to 1e-10 (tests/train
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.utils.checkpoint import checkpoint
 
 from corpusmill.pipeline.errors import InputError
@@ -204,17 +205,33 @@ def dense_mask(earliest: Tensor, past: int = 0, first: int = 0) -> Tensor:
     return seen.unsqueeze(1) if seen.dim() == 3 else seen
 
 
-def block_mask(earliest: Tensor) -> BlockMask:
-    """Returns `dense_mask` as a mask of flex_attention. Tests compare the two on the CPU; it has never run on a GPU here."""
-    shared = earliest.dim() == 1  # one mask for all rows of a batch
+#: Side of the blocks that flex_attention computes, skips, or computes without a mask.
+BLOCK = 128
 
-    def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+
+def block_mask(earliest: Tensor) -> BlockMask:
+    """Returns `dense_mask` as a mask of flex_attention; `earliest`, which never falls within a row, as there.
+
+    The blocks follow from the first and last queries of each block, so there is no need to look at all scores, as `create_block_mask` does.
+    """
+    shared = earliest.dim() == 1  # one mask for all rows of a batch
+    rows = earliest.unsqueeze(0) if shared else earliest
+    length, device = rows.size(1), rows.device
+    first = torch.arange(0, length, BLOCK, device=device)
+    last = (first + BLOCK - 1).clamp(max=length - 1)
+    queries, keys, ends = first.unsqueeze(1), first, first + BLOCK - 1  # queries down, keys across
+    begins = rows.index_select(1, first).unsqueeze(-1), rows.index_select(1, last).unsqueeze(-1)
+    seen = (keys <= last.unsqueeze(1)) & (ends >= begins[0])
+    whole = (ends <= queries) & (keys >= begins[1]) & (queries + BLOCK <= length)
+
+    def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key <= query) & (key >= (earliest[query] if shared else earliest[batch, query]))
 
-    length = earliest.size(-1)
-    create = fused(create_block_mask) if earliest.is_cuda else create_block_mask
-    mask: BlockMask = create(seen, None if shared else len(earliest), None, length, length, device=earliest.device)
-    return mask
+    blocks = []
+    for some in (seen & ~whole, whole):
+        numbers = some.int().argsort(dim=-1, descending=True, stable=True)
+        blocks += [some.sum(-1, dtype=torch.int32).unsqueeze(1), numbers.int().unsqueeze(1)]
+    return BlockMask.from_kv_blocks(*blocks, BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(length, length))
 
 
 # ---- key-value cache ---------------------------------------------------------------------------------
@@ -293,8 +310,22 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
         if causal and queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.size(2) <= PLAIN:
             return _plain(queries, keys, values)
         return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
-    mixed: Tensor = fused(flex_attention)(queries, keys, values, block_mask=mask, enable_gqa=grouped)
+    mixed: Tensor = fused(_flex)(queries, keys, values, mask, grouped)
     return mixed
+
+
+def _flex(queries: Tensor, keys: Tensor, values: Tensor, mask: BlockMask, grouped: bool) -> Tensor:
+    if not torch.compiler.is_compiling():
+        _warn_of_scores()
+    mixed: Tensor = flex_attention(queries, keys, values, block_mask=mask, enable_gqa=grouped)
+    return mixed
+
+
+@cache
+def _warn_of_scores() -> None:
+    """Warns once. The compiler calls functions as they are where it is switched off, or after too many shapes."""
+    warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")  # three paragraphs
+    warnings.warn("attention with a mask is not compiled, so it stores all scores, which takes much memory and time", stacklevel=2)
 
 
 def _plain(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -409,7 +440,7 @@ class LlamaModel(nn.Module):
             cos, sin = cos[past:end], sin[past:end]
         else:  # positions begin at 0 in each document or row
             positions = torch.arange(past, end, device=ids.device) - starts
-            cos, sin = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)
+            cos, sin = (F.embedding(positions, table).unsqueeze(1) for table in (cos, sin))
         for layer in self.layers.values():
             x = layer(x, cos, sin, mask, cache)
         if cache is not None:

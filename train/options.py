@@ -82,9 +82,11 @@ class LoopConfig(Config):
     precision: Literal["auto", "fp32", "bf16", "bf16-params"] = Field(
         default="auto",
         description="Arithmetic of forward and backward: `bf16` by autocast, `bf16-params` in bf16 throughout; "
-        " `auto` is `bf16` on CUDA and `fp32` on CPU. Weights, moments and what is saved are always fp32.",
+        "`auto` is `bf16-params` on CUDA and `fp32` on CPU. Weights, moments and what is saved are always fp32.",
     )
-    compile: bool = Field(default=False, json_schema_extra=INERT, description="Compile the layers with torch.compile.")
+    compile: bool | Literal["auto"] = Field(
+        default="auto", json_schema_extra=INERT, description="Compile layers, norms and loss with torch.compile; `auto` is true on CUDA."
+    )
     checkpointing: bool = Field(
         default=False, json_schema_extra=INERT, description="Compute each layer again in the backward pass, which saves most of the memory."
     )

@@ -161,7 +161,7 @@ class _Job(TokenObjective):
         assert self.validation is not None
         line = self.measure(self.validation, parallel_model, 0 if done == self.config.loop.steps else self.config.evaluate_windows)
         if self.continuations and self.dims.is_main:
-            with torch.compiler.set_stance("force_eager") if self.config.loop.compile else nullcontext():
+            with torch.compiler.set_stance("force_eager") if parallel_model.model.compiled else nullcontext():  # type: ignore[union-attr]
                 line["samples"] = self.continuations.write(parallel_model.model)  # type: ignore[arg-type]
         return line
 

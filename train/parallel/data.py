@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from corpusmill.train.compute import autocast, computing, rounded
+from corpusmill.train.compute import autocast, computing, passes
 from corpusmill.train.data import IGNORED, Batch
 from corpusmill.train.losses import Objective, StepLoss
 from corpusmill.train.model import Llama
@@ -99,7 +99,7 @@ class SpreadModel:
 
     def backward(self, objective: Objective, step: int) -> list[StepLoss]:
         parts = []
-        with rounded(self.llama, self.precision):
+        with passes(self.llama, self.dims.device, self.precision):
             for batch, last in with_last(objective.batches(step, self.dims.share)):
                 with synchronised(self.forward, last), sharded_loss(self.tensor):
                     with autocast(self.dims.device, self.precision):
