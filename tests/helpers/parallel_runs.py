@@ -107,17 +107,17 @@ def fresh(case: Case) -> Llama:
     return model.to(case.dtype)
 
 
-def first_step(case: Case, dims: ParallelDims) -> dict[str, Any]:
+def first_step(case: Case, dims: ParallelDims, rows: type[Rows] = Rows) -> dict[str, Any]:
     """Returns the loss, its gradients and their norm, and the nats of all rows, before the first update."""
-    model = fresh(case)
-    objective = Rows(case, model.arch)
+    model = fresh(case).to(dims.device)
+    objective = rows(case, model.arch)
     parallel_model = prepare(model, dims, case.config)
     parts = parallel_model.backward(objective, 0)
     sums = torch.tensor([sum(float(part.total.detach()) for part in parts), sum(part.count for part in parts)], dtype=torch.float64)
     grads = {name: p.grad for name, p in parallel_model.parameters.items()}
     norm = float(parallel_model.squared_norm(grads)) ** 0.5 * parallel_model.gradient_scale
     gradients = {name: whole(grad) * parallel_model.gradient_scale for name, grad in grads.items() if grad is not None}
-    nats = parallel_model.nats(*objective.rows(7))
+    nats = parallel_model.nats(*(None if part is None else part.to(dims.device) for part in objective.rows(7)))
     return {"sums": parallel_model.total(sums), "norm": norm, "grads": gradients, "nats": nats}
 
 
