@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
-from corpusmill.train import losses, model as models
+from corpusmill.train import losses
+from corpusmill.train import model as models
 from corpusmill.train.align import AlignConfig
 from corpusmill.train.align_job import Numbered, PairObjective, RowForm
 from corpusmill.train.data import DataShare, TokenArray, WindowLoader, counted_places, needed, pack
