@@ -108,7 +108,7 @@ def collate(
     if few and (empty := (1 << (len(ids) - 1).bit_length()) - len(ids)):
         ids, segments = (np.pad(array, ((0, empty), (0, 0))) for array in (ids, segments))
         labels = np.concatenate([labels, np.full_like(labels, [IGNORED, NOBODY], shape=(empty, *labels.shape[1:]))])
-    return LabelledRows(*to_device((torch.from_numpy(ids), torch.from_numpy(labels), needed(segments)), device))
+    return LabelledRows(*to_device((torch.from_numpy(ids), torch.from_numpy(labels), needed(torch.from_numpy(segments))), device))
 
 
 def _owners(packed: Packed, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -69,17 +69,17 @@ def to_batch(rows: Integers, document_mask: bool) -> Batch:
     if document_mask:
         numbers = np.empty((len(rows), rows.shape[1] - 1), np.int32)
         number_segments(rows, EOT_ID, numbers)
-        segments = needed(numbers)
+        segments = torch.from_numpy(numbers)
     ids = torch.from_numpy(rows)
     return ids[:, :-1], ids[:, 1:], segments
 
 
-def needed(segments: npt.NDArray[Any]) -> Tensor | None:
-    """Returns segments `[B, T]` as a tensor; None if no row has a second document, as attention then needs no mask.
+def needed(segments: Tensor | None) -> Tensor | None:
+    """Returns segments `[B, T]` of the CPU; None if no row has a second document, as attention then needs no mask.
 
     The model can't decide it: a step on a GPU would wait for the answer.
     """
-    return torch.from_numpy(segments) if (segments[:, 1:] != segments[:, :-1]).any() else None
+    return segments if segments is not None and bool((segments[:, 1:] != segments[:, :-1]).any()) else None
 
 
 def counted_places(targets: Tensor) -> Tensor:
@@ -234,7 +234,7 @@ class PackedLoader:
             ) >= 0
         ):  # fmt: skip
             self._map(rows)
-        return torch.from_numpy(ids), torch.from_numpy(targets), needed(segments) if self.document_mask else None
+        return torch.from_numpy(ids), torch.from_numpy(targets), torch.from_numpy(segments) if self.document_mask else None
 
     def pieces(self, step: int, row: int) -> list[PackedPiece]:
         """Returns the pieces in row `row` of a step's batch, from left to right."""

@@ -127,56 +127,40 @@ class _LinearNats(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float, vocabulary: int, at_once: bool, compiled: bool
     ) -> Tensor:
-        ctx.rows = max(1, LOGITS // len(weight))
-        ctx.z_loss, ctx.vocabulary, ctx.at_once = z_loss, vocabulary, at_once
-        ctx.value, ctx.gradient = (fused(_value), fused(_gradient)) if compiled else (_value, _gradient)
-        nats, normalisers = [], []
-        grads = _Gradients(ctx, hidden, weight) if at_once else None
-        for some, wanted in zip(hidden.split(ctx.rows), targets.split(ctx.rows)):
-            logits = some @ weight.mT
-            found, normaliser = ctx.value(logits, wanted, vocabulary)
-            nats.append(found)
-            normalisers.append(normaliser)
-            if grads is not None:
-                grads.add(some, weight, ctx.gradient(logits, normaliser, wanted, torch.ones_like(found), z_loss, vocabulary))
-        if grads is not None:
-            ctx.save_for_backward(*grads.whole())
-            return torch.cat(nats).sum()
-        ctx.save_for_backward(hidden, weight, targets, torch.cat(normalisers))
-        return torch.cat(nats)
+        ctx.at_once, ctx.options = at_once, (z_loss, vocabulary, compiled)
+        needed = ctx.needs_input_grad[:2] if at_once else (False, False)
+        scale = torch.ones(targets.shape, dtype=_wide(hidden[:0]).dtype, device=hidden.device)
+        nats, *grads = _by_chunks(hidden, weight, targets, scale, needed, *ctx.options)
+        ctx.save_for_backward(*(grads if at_once else (hidden, weight, targets)))
+        return nats.sum() if at_once else nats
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.at_once:
-            return *(None if grad is None else grad * gradient.to(grad.dtype) for grad in ctx.saved_tensors), *(None,) * 5
-        hidden, weight, *others = ctx.saved_tensors
-        grads = _Gradients(ctx, hidden, weight)
-        for some, *each in zip(*(tensor.split(ctx.rows) for tensor in (hidden, *others, gradient))):
-            wanted, normaliser, scale = each
-            grads.add(some, weight, ctx.gradient(some @ weight.mT, normaliser, wanted, scale, ctx.z_loss, ctx.vocabulary))
-        return *grads.whole(), *(None,) * 5
+            grads = [None if grad is None else grad * gradient.to(grad.dtype) for grad in ctx.saved_tensors]
+        else:
+            _, *grads = _by_chunks(*ctx.saved_tensors, gradient, ctx.needs_input_grad[:2], *ctx.options)
+        return *grads, None, None, None, None, None
 
 
-class _Gradients:
-    """The gradients of hidden states and of the head, chunk by chunk; only those that are needed."""
-
-    def __init__(self, ctx: Any, hidden: Tensor, weight: Tensor):
-        self.of_hidden: list[Tensor] | None = [] if ctx.needs_input_grad[0] else None
-        wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        self.of_weight = torch.zeros_like(weight, dtype=wide) if ctx.needs_input_grad[1] else None
-        self.dtype = weight.dtype
-
-    def add(self, hidden: Tensor, weight: Tensor, of_logits: Tensor) -> None:
-        if self.of_hidden is not None:
-            self.of_hidden.append(of_logits @ weight)
-        if self.of_weight is not None:
-            self.of_weight += of_logits.mT @ hidden
-
-    def whole(self) -> tuple[Tensor | None, Tensor | None]:
-        return (
-            None if self.of_hidden is None else torch.cat(self.of_hidden),
-            None if self.of_weight is None else self.of_weight.to(self.dtype),
-        )
+def _by_chunks(
+    hidden: Tensor, weight: Tensor, targets: Tensor, scale: Tensor, needed: tuple[bool, bool], z_loss: float, vocabulary: int,
+    compiled: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """Returns nats `[n]`, and those gradients of hidden states and weight that are `needed`, of the sum of `scale` `[n]` times the loss."""
+    value, gradient = (fused(_value), fused(_gradient)) if compiled else (_value, _gradient)
+    nats, of_hidden, of_weight = list[Tensor](), list[Tensor](), torch.zeros_like(weight, dtype=scale.dtype) if needed[1] else None
+    for some, wanted, each in zip(*(tensor.split(max(1, LOGITS // len(weight))) for tensor in (hidden, targets, scale))):
+        logits = some @ weight.mT
+        found, normaliser = value(logits, wanted, vocabulary)
+        nats.append(found)
+        if any(needed):
+            logits = gradient(logits, normaliser, wanted, each, z_loss, vocabulary)
+        if needed[0]:
+            of_hidden.append(logits @ weight)
+        if of_weight is not None:
+            of_weight += logits.mT @ some
+    return torch.cat(nats), torch.cat(of_hidden) if needed[0] else None, None if of_weight is None else of_weight.to(weight.dtype)
 
 
 def _value(logits: Tensor, targets: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:

@@ -227,11 +227,15 @@ def block_mask(earliest: Tensor) -> BlockMask:
     def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key <= query) & (key >= (earliest[query] if shared else earliest[batch, query]))
 
-    blocks = []
-    for some in (seen & ~whole, whole):
-        numbers = some.int().argsort(dim=-1, descending=True, stable=True)
-        blocks += [some.sum(-1, dtype=torch.int32).unsqueeze(1), numbers.int().unsqueeze(1)]
-    return BlockMask.from_kv_blocks(*blocks, BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(length, length))
+    return BlockMask.from_kv_blocks(
+        *_listed(seen & ~whole), *_listed(whole), BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(length, length)
+    )
+
+
+def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns for each row of blocks `[B, queries, keys]` how many are true, and the numbers of all, those that are true first."""
+    numbers = blocks.int().argsort(dim=-1, descending=True, stable=True)
+    return blocks.sum(-1, dtype=torch.int32).unsqueeze(1), numbers.int().unsqueeze(1)
 
 
 # ---- key-value cache ---------------------------------------------------------------------------------

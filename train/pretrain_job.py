@@ -18,7 +18,7 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.checkpoint import read_weights
 from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
 from corpusmill.train.compute import deterministic
-from corpusmill.train.data import Batch, DataShare, PackedLoader, WindowLoader, to_device
+from corpusmill.train.data import Batch, DataShare, PackedLoader, WindowLoader, needed, to_device
 from corpusmill.train.generate import Sampling, generate_batch, plain
 from corpusmill.train.launch import launch_stage
 from corpusmill.train.loop import FitResult, fit
@@ -150,7 +150,8 @@ class _Job(TokenObjective):
 
     def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         for begin, end in share.micro_batches(self.config.batch, self.config.micro_batch):
-            yield to_device(self.loader.load(step, begin, end), self.dims.device)
+            ids, targets, segments = self.loader.load(step, begin, end)
+            yield to_device((ids, targets, needed(segments)), self.dims.device)
 
     def documents(self, step: int, share: DataShare, number: int) -> list[str]:
         """Returns the ids of the documents in a micro-batch."""
@@ -161,7 +162,7 @@ class _Job(TokenObjective):
         assert self.validation is not None
         line = self.measure(self.validation, parallel_model, 0 if done == self.config.loop.steps else self.config.evaluate_windows)
         if self.continuations and self.dims.is_main:
-            with torch.compiler.set_stance("force_eager") if parallel_model.model.compiled else nullcontext():  # type: ignore[union-attr]
+            with torch.compiler.set_stance("force_eager") if parallel_model.model.compiled else nullcontext():
                 line["samples"] = self.continuations.write(parallel_model.model)  # type: ignore[arg-type]
         return line
 

@@ -324,4 +324,5 @@ class TuningJob(TokenObjective):
         return {"loss": total / count} if count else {}
 
     def _tensors(self, packed: Packed, rows: list[int]) -> Batch:
-        return torch.from_numpy(packed.ids[rows]), torch.from_numpy(packed.targets[rows]), needed(packed.segments[rows])
+        ids, targets, segments = (torch.from_numpy(values[rows]) for values in (packed.ids, packed.targets, packed.segments))
+        return ids, targets, needed(segments)

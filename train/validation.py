@@ -24,7 +24,7 @@ from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
-from corpusmill.train.data import ALL, DataShare, evaluation_batches, to_device
+from corpusmill.train.data import ALL, DataShare, evaluation_batches, needed, to_device
 from corpusmill.train.parallel.model import ParallelModel
 
 # ---- the tokenizer of a run --------------------------------------------------------------------------
@@ -172,7 +172,7 @@ class Validation:
         """Returns the sums over all tokens, or over `windows` windows. This process computes its share; the result is equal on all."""
         sums = np.zeros((3, len(self.starts)))
         for places, rows in evaluation_batches(self.shards, self.context, batch, self.document_mask, windows, share):
-            ids, targets, segments = to_device(rows, device)
+            ids, targets, segments = to_device((*rows[:2], needed(rows[2])), device)
             nats = parallel_model.nats(ids, targets, segments).double().cpu().numpy()
             counted = np.where(places >= 0, self.table[np.maximum(rows[1].numpy(), 0)], 0)
             text = counted > 0

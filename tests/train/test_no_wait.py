@@ -53,7 +53,7 @@ def pretraining() -> tuple[Any, tuple[Any, ...]]:
 def tuning() -> tuple[Any, tuple[Any, ...]]:
     packed = pack(sequences(7), 256)
     targets = torch.from_numpy(packed.targets)
-    batch = torch.from_numpy(packed.ids), targets, needed(packed.segments), counted_places(targets)
+    batch = torch.from_numpy(packed.ids), targets, needed(torch.from_numpy(packed.segments)), counted_places(targets)
     return SimpleNamespace(loss=partial(TuningJob.loss, None), metrics=()), batch
 
 
