@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -121,7 +121,5 @@ def passes(model: nn.Module, device: torch.device, precision: str) -> Iterator[N
 @contextmanager
 def computing(model: nn.Module, device: torch.device, precision: str) -> Iterator[None]:
     """A context for forward passes without gradients: `rounded` and `autocast` together."""
-    with ExitStack() as stack:
-        stack.enter_context(rounded(model, precision))
-        stack.enter_context(autocast(device, precision))
+    with rounded(model, precision), autocast(device, precision):
         yield

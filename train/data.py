@@ -91,7 +91,8 @@ def to_device(batch: tuple[Any, ...], device: torch.device) -> tuple[Any, ...]:
     """Copies a batch's tensors (None stays None) to the device. A copy to a GPU does not wait for the GPU's other work."""
     if device.type == "cpu":
         return batch
-    return tuple(None if part is None else part.pin_memory().to(device, non_blocking=True) for part in batch)
+    with torch.cuda.device(device):  # each thread begins with the first GPU, on which `pin_memory` would take memory
+        return tuple(None if part is None else part.pin_memory().to(device, non_blocking=True) for part in batch)
 
 
 def places(first: int, count: int, items: int, seed: int) -> Integers:

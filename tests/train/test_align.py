@@ -67,6 +67,13 @@ def test_tensor_ranks_can_share_out_a_row():
     assert collate(some()[:1], 32, form=RowForm(multiple=4)).ids.shape == (1, 8)
 
 
+def test_rows_of_a_gpu_have_few_shapes_and_give_the_same(model):
+    packed, few = collate(some() * 2, 32), collate(some() * 2, 32, form=RowForm(few=True))
+    assert (len(packed.ids), few.ids.shape) == (3, (4, 32))
+    assert torch.equal(sum_logps(model.double(), few).sums, sum_logps(model, packed).sums)
+    assert collate(some()[:1], 200, form=RowForm(few=True)).ids.shape == (1, 128)
+
+
 # ---- align -------------------------------------------------------------------------------------------
 
 # The stage on a small run: preferences are learned, the first loss is ln 2, a kill changes nothing.

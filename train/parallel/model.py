@@ -121,10 +121,7 @@ def _spread(model: Llama, dims: ParallelDims, config: LoopConfig, seed: int | No
         if mesh := dims.submesh("tensor"):
             tensor.spread(part, mesh)
         part.switch(checkpointing=config.checkpointing, compiled=compiled)
-    precision = wanted
-    if not dims.config.whole:
-        precisions = [data.shard(part, dims, wanted) for part in parts.values()]
-        precision = precisions[0]
+    precision = wanted if dims.config.whole else [data.shard(part, dims, wanted) for part in parts.values()][0]
     if seed is not None:
         for part in parts.values():
             fill(part, seed, dims.device)
