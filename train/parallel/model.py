@@ -121,7 +121,9 @@ def _spread(model: Llama, dims: ParallelDims, config: LoopConfig, seed: int | No
         if mesh := dims.submesh("tensor"):
             tensor.spread(part, mesh)
         part.switch(checkpointing=config.checkpointing, compiled=compiled)
-    precision = wanted if dims.config.whole else [data.shard(part, dims, wanted) for part in parts.values()][0]
+    precision = wanted
+    for part in () if dims.config.whole else parts.values():
+        precision = data.shard(part, dims, wanted)  # the same for each part
     if seed is not None:
         for part in parts.values():
             fill(part, seed, dims.device)
