@@ -444,7 +444,7 @@ class LlamaModel(nn.Module):
             cos, sin = cos[past:end], sin[past:end]
         else:  # positions begin at 0 in each document or row
             positions = torch.arange(past, end, device=ids.device) - starts
-            cos, sin = (F.embedding(positions, table).unsqueeze(1) for table in (cos, sin))
+            cos, sin = cos[positions].unsqueeze(1), sin[positions].unsqueeze(1)
         for layer in self.layers.values():
             x = layer(x, cos, sin, mask, cache)
         if cache is not None:
