@@ -176,7 +176,7 @@ def _gradient(logits: Tensor, normaliser: Tensor, targets: Tensor, scale: Tensor
     """Returns the gradient of `scale` `[n]` times the loss for logits `[n, rows of the matrix]`, in their type."""
     scale = torch.where(targets == IGNORED, 0, scale).unsqueeze(1)
     normaliser, columns = normaliser.unsqueeze(1), torch.arange(logits.size(1), device=logits.device)
-    found = (_wide(logits) - normaliser).exp() * (scale * (1 + 2 * z_loss * normaliser))
+    found = (_wide(logits) - normaliser).exp_().mul_(scale * (1 + 2 * z_loss * normaliser))
     found = torch.where(columns == targets.unsqueeze(1), found - scale, found)
     if vocabulary < logits.size(1):
         found = torch.where(columns < vocabulary, found, 0)
