@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #
 # The negative log-likelihood of targets, always in fp32 at least.
 
+#: Hidden states whose logits exist at a time where nothing is differentiated. A constant, as matrices of other shapes give other last bits.
+HEAD_ROWS = 512
+
 
 def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
     """Returns `[B, T]`: nats of targets `[B, T]` under logits `[B, T, vocab]`, fp32 (float64 for float64 logits); 0 for IGNORED targets."""
@@ -45,13 +48,18 @@ def token_loss(logits: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
 def target_nats(head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor) -> Tensor:
     """Returns nats `[n]` of the targets `[B, T]` that count, in order of rows and places, from hidden states `[B, T, width]`.
 
-    The head computes logits only for those targets, so most of a prompt's logits never exist. Where a tensor group shares out the
-    positions, the head computes all of them, as each rank has only part of each row.
+    The head computes logits only for those targets, so most of a prompt's logits never exist. Without gradients it computes them in chunks,
+    so that memory does not grow with rows. Where a tensor group shares out the positions, the head computes all of them, as each rank has
+    only part of each row.
     """
     counted = targets != IGNORED
     if hasattr(hidden, "placements"):
         return token_nats(head(hidden), targets)[counted]
-    return F.cross_entropy(_wide(head(hidden[counted])), targets[counted], reduction="none")
+    hidden, targets = hidden[counted], targets[counted]
+    if torch.is_grad_enabled():
+        return F.cross_entropy(_wide(head(hidden)), targets, reduction="none")
+    chunks = zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True)
+    return torch.cat([F.cross_entropy(_wide(head(some)), wanted, reduction="none") for some, wanted in chunks])
 
 
 def log_z(logits: Tensor) -> Tensor:

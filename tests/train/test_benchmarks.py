@@ -15,7 +15,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import read_table
 from corpusmill.train.benchmark_scores import ModelUnderTest
-from corpusmill.train.benchmarks import TASKS, mean_score, read_task, sample
+from corpusmill.train.benchmarks import TASKS, mean_score, read_task, sample, summarise
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage, TaskConfig
 from corpusmill.train.model_folder import save_model
 
@@ -27,7 +27,8 @@ def lines(rows) -> bytes:
 
 
 def items_of(task, path, **options):
-    return read_task(TaskConfig(task=task, path=str(path), **{"shots": 0, **options}))
+    (found,) = read_task(TaskConfig(task=task, path=str(path), **{"shots": 0, **options}))
+    return found
 
 
 def test_every_form_gives_the_same_items(tmp_path):
@@ -74,7 +75,7 @@ def test_examples(tmp_path):
         for row in ARC
     ]
     given = items_of("arc_easy", tmp_path / "a.jsonl", shots=5, examples=str(tmp_path / "train.jsonl"))
-    assert given.shots == 5 and all(item.contexts[0].count(solved[0]) == 5 for item in given.items)
+    assert given.shots == 5 and all(item.contexts[0].count(solved[0]) == 5 for item in given.asked())
     with pytest.raises(InputError, match=rf"^evaluate: {len(ARC)} examples of ARC-Easy are more than there are \({len(ARC)} items\)\.$"):
         items_of("arc_easy", tmp_path / "a.jsonl", shots=len(ARC))
     (tmp_path / "blimp.jsonl").write_bytes(lines(BLIMP))
@@ -83,12 +84,15 @@ def test_examples(tmp_path):
 
 
 @pytest.mark.parametrize("task, rows, what", [
-    ("piqa", SCIQ, "item 0 (from 0) is none of PIQA: it has no text 'sol1'."),
+    ("piqa", SCIQ, "item 0 (from 0) is none of PIQA: it does not have the fields of one ('goal' is undefined)."),
     ("piqa", [PIQA[0], {**PIQA[1], "label": 2}], "it says that choice 2 is right, but has choices 0 to 1."),
-    ("piqa", [{**PIQA[0], "label": True}], "item 0 (from 0) is none of PIQA: it has no number 'label' of the right choice."),
-    ("winogrande", [{**WINOGRANDE[0], "sentence": "No gap."}], "it has no gap '_' in its sentence."),
-    ("hellaswag", [{**HELLASWAG[0], "endings": []}], "it has no list of texts 'endings'."),
-    ("arc_challenge", [{**ARC[0], "choices": ["a", "b"]}], "it has no object 'choices' with lists 'text' and 'label'."),
+    ("piqa", [{**PIQA[0], "label": True}], "item 0 (from 0) is none of PIQA: it has no number of the right choice."),
+    ("piqa", [{**PIQA[0], "sol2": 3}], "it has no list of texts to choose from."),
+    ("piqa", [{**PIQA[0], "sol2": None}], "it does not have the fields of one ('sol2' is undefined)."),
+    ("winogrande", [{**WINOGRANDE[0], "sentence": "No gap."}], "it does not have the fields of one (substring not found)."),
+    ("hellaswag", [{**HELLASWAG[0], "endings": []}], "it has no list of texts to choose from."),
+    ("arc_challenge", [{**ARC[0], "choices": ["a", "b"]}], "it does not have the fields of one ('list object' has no attribute 'label')."),
+    ("arc_easy", [{**ARC[0], "answerKey": "Q"}], "it does not have the fields of one ('Q' is not in list)."),
 ])  # fmt: skip
 def test_what_is_no_item_is_named(tmp_path, task, rows, what):
     path = tmp_path / "a.jsonl"
@@ -117,7 +121,7 @@ def test_the_sets_of_the_package(name, count):
 
     if not (cache_folder() / TASKS[name].package.name).is_file():
         pytest.skip(f"{TASKS[name].package.name} is not in the cache; `corpusmill score MODEL --task {name}` fetches it")
-    assert read_task(TaskConfig(task=name)).total == count
+    assert read_task(TaskConfig(task=name))[0].total == count
 
 
 # ---- plan --------------------------------------------------------------------------------------------
@@ -251,11 +255,11 @@ def test_table_and_json(corpusmill, model, sets):
     assert code == 0 and err == "" and lines[1] == ["task", "items", "metric", "score", "chance"]
     tested = ModelUnderTest(model, "cpu")
     configs = [TaskConfig(task=name, path=sets[name].partition("=")[2]) for name in ("piqa", "sciq")]
-    of = {config.task: tested.score(config, read_task(config)).summary for config in configs}
+    of = {config.task: summarise(config, read_task(config), tested.score(read_task(config))) for config in configs}
     acc = of["piqa"]["metrics"]["acc"]
     assert ["acc", f"{acc['value']:.1%}", "±", f"{100 * acc['stderr']:.1f}", "50.0%"] in lines
     assert ["LAMBADA", "2", "of", "3", "acc", "0.0%", "±", "0.0"] in lines
-    assert f"SciQ: the beginning of {of['sciq']['cut']} items did not fit into the model's context." in out and of["sciq"]["cut"]
+    assert of["sciq"]["cut"] and f"{of['sciq']['cut']} of 2 items of SciQ are longer than the model's context;" in out
     code, out, _ = corpusmill("score", model, *asked[:4], "--json")
     assert code == 0 and json.loads(out) == of
 

@@ -2,6 +2,9 @@
 
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +17,10 @@ from corpusmill.train.align import AlignConfig, AlignStage, JudgedConfig
 from corpusmill.train.align_pairs import PreferencePair, pairs_table
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
 from corpusmill.train.evaluate_job import Measurement
+from corpusmill.train.model import Llama, initialise
+from corpusmill.train.model_folder import save_model
+from corpusmill.train.options import Architecture
+from corpusmill.train.pretrain import PretrainConfig, PretrainStage
 from corpusmill.train.sft import SftConfig, SftStage
 
 QUICK_LOOP = {"threads": 1, "steps": 4}
@@ -83,12 +90,39 @@ def test_a_model_with_special_tokens_of_its_own_is_measured_on_the_tokens_of_its
     assert scores["sft"]["bits_per_byte"]["value"] == pytest.approx(scores["pretrain"]["bits_per_byte"]["value"], rel=0.1)  # four steps
 
 
-def test_the_batch_does_not_change_the_scores(run, execute, tmp_path):
-    found = []
-    for batch in (3, 16):
-        execute(run, EvaluateStage(EvaluateConfig(samples=1, max_tokens=4, batch=batch)), earlier=EARLIER)
-        found.append((scores_of(run), run.child("evaluate").read_bytes("samples.json")))
-    assert found[0] == found[1]
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16-params"])
+def test_the_stage_and_the_training_report_one_number(token_run, execute, precision):
+    """Both compute in the training's precision. In the recipe's numbers of six digits, bf16 and fp32 differ."""
+    loop = {**QUICK_LOOP, "precision": precision, "optimizer": {"lr": 0.02}}
+    model = {"layers": 2, "width": 32, "heads": 2, "context": 32}
+    config = PretrainConfig.model_validate({"model": model, "batch": 4, "samples": 0, "loop": loop, "evaluate_every": 0})
+    execute(token_run, PretrainStage(config), EvaluateStage(EvaluateConfig(samples=0)), earlier=EARLIER[:3])
+    reported = json.loads(token_run.read_bytes("pretrain/metrics.json"))["validation"]["bits_per_byte"]
+    assert scores_of(token_run)["pretrain"]["bits_per_byte"]["value"] == round(reported, 6)
+    in_fp32 = Measurement(EvaluateConfig(), token_run, "pretrain", "fp32", window=32).bits_per_byte(token_run.child("tokens/validation"))
+    assert (in_fp32["value"] == pytest.approx(reported, abs=1e-7)) == (precision == "fp32")
+
+
+def test_a_published_model_with_a_long_context_is_measured_in_windows_that_fit(run, tmp_path):
+    """Without the bounds the logits alone would take 3 GB, and a mask of the context 1 GB."""
+    arch = Architecture(vocab_size=50_000, layers=1, width=16, heads=2, kv_heads=1, head_dim=8, ffn=32, context=32_768)
+    model = Llama(arch)
+    initialise(model, 0)
+    save_model(model, Path(run.path("pretrain/model")), {"tokenizer.json": run.read_bytes("pretrain/model/tokenizer.json")})
+    code = f"""
+import resource
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train.evaluate import EvaluateConfig
+from corpusmill.train.evaluate_job import Measurement
+measurement = Measurement(EvaluateConfig(), Storage({run.root!r}), "pretrain")
+assert measurement.window == 2048
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert measurement.bits_per_byte(Storage({run.path("tokens/validation")!r}))["value"] > 0
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # 512 rows of logits are 100 MB, and their softmax as many; the rest is room for libraries and allocators
+    assert int(done.stdout) < 600_000
 
 
 def test_without_validation_tokens_there_are_no_bits(pretrained_run, execute):
