@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.train.losses import (
+    HEAD_ROWS,
     LOSSES,
     LossOptions,
     PairLogps,
     log_odds,
     log_z,
+    target_nats,
     token_loss,
     token_nats,
 )
@@ -37,6 +39,27 @@ def test_nats_of_16_bit_logits_are_those_of_their_values(seed: int, scale: float
     nats = token_nats(logits, targets)
     assert nats.dtype == torch.float32
     torch.testing.assert_close(nats.double(), token_nats(logits.double(), targets), rtol=1e-5, atol=1e-5 * scale)
+
+
+def test_nats_in_chunks_are_those_of_all_logits_at_once() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(5, HEAD_ROWS // 2, 8, generator=generator, dtype=torch.float64)
+    targets = torch.randint(-1, 11, (5, HEAD_ROWS // 2), generator=generator)
+    targets[targets < 0] = -100
+    head, rows = torch.nn.Linear(8, 11, bias=False, dtype=torch.float64), list[int]()
+
+    def counted(some: torch.Tensor) -> torch.Tensor:
+        rows.append(len(some))
+        logits: torch.Tensor = head(some)
+        return logits
+
+    at_once = target_nats(head, hidden, targets)
+    with torch.no_grad():
+        chunked = target_nats(counted, hidden, targets)
+        assert target_nats(counted, hidden, torch.full_like(targets, -100)).shape == (0,)
+    assert max(rows) == HEAD_ROWS < sum(rows) == (targets != -100).sum()
+    torch.testing.assert_close(chunked, at_once, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(at_once, token_nats(head(hidden), targets)[targets != -100], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.1])
