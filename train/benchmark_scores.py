@@ -223,7 +223,9 @@ def _parts(model: Llama, batch: list[Stem]) -> Values:
 def _scores(model: Llama, hidden: Tensor, ids: Ids, choices: Sequence[ScoredSequence], shared: int) -> Values:
     """Returns the values of `loglikelihoods` for `choices`, from `hidden` `[B, T, width]` of the ids `[B, T + 1]` after the shared ones."""
     columns = np.arange(hidden.size(1))
-    first, end = (np.array([place - shared for place in places]) for places in zip(*((c.first, len(c.ids) - 1) for c in choices), strict=True))
+    first, end = (
+        np.array([place - shared for place in places]) for places in zip(*((c.first, len(c.ids) - 1) for c in choices), strict=True)
+    )
     rows, places = np.nonzero((columns >= first[:, None]) & (columns < end[:, None]))
     device = hidden.device
     states = hidden[torch.from_numpy(rows).to(device), torch.from_numpy(places).to(device)]

@@ -130,11 +130,15 @@ class BenchmarkTask:
         except ROW_ERRORS as error:
             raise UnfitItem(f"does not have the fields of one ({error})") from error
         space = self.delimiter[len(self.delimiter.rstrip()) :]  # belongs to the continuation, as tokenizers join it with the next word
-        contexts = [found["query"]] * len(found["choices"]) if self.kind == "multiple_choice" else found.get("contexts", [found.get("context")])
+        contexts = (
+            [found["query"]] * len(found["choices"]) if self.kind == "multiple_choice" else found.get("contexts", [found.get("context")])
+        )
         ends = found.get("choices") or [found.get("continuation")] * len(contexts)
         for texts in (contexts, ends):
             if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-                raise UnfitItem("has no list of texts to choose from" if self.kind == "multiple_choice" else "has no text where it needs one")
+                raise UnfitItem(
+                    "has no list of texts to choose from" if self.kind == "multiple_choice" else "has no text where it needs one"
+                )
         lengths = [len(text) for text in (contexts if self.kind == "schema" else ends)]
         contexts = [context + self.delimiter.rstrip() for context in contexts]
         gold = _number(found.get("gold", 0), len(contexts))
@@ -425,7 +429,9 @@ def find_overlap(run: StageRun, task: str, files: Sequence[FileRef]) -> list[Fil
         f"{folder}/index", files, lambda _: search.overlap_index(task, files, f"{folder}/index.arrow"), {"service": "overlap"}, defaults
     )
     index = made.ref(run.stage.name, made.outputs[0].path)
-    tasks = [Task(f"{folder}/part-{n:05d}", (ref, index), {"path": f"{folder}/part-{n:05d}.parquet"}) for n, ref in enumerate(documents(run))]
+    tasks = [
+        Task(f"{folder}/part-{n:05d}", (ref, index), {"path": f"{folder}/part-{n:05d}.parquet"}) for n, ref in enumerate(documents(run))
+    ]
     parts = run.map(f"overlap {task}", search.OverlapWorker, tasks, config=defaults)
     found = [row.ref(run.stage.name, row.outputs[0].path) for row in parts]
     row = run.once(folder, [*found, index], lambda _: _merged(run.run, task, found, made.counts), config=defaults)

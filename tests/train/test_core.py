@@ -7,7 +7,7 @@ from random import Random
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
+from benchmark_items import CHOICES, CORE_SETS, SCHEMA, WORDS, write_bundle
 from small_models import random_model
 
 from corpusmill.pipeline.errors import InputError
@@ -18,50 +18,10 @@ from corpusmill.train.template import CHATML, template_files
 
 CONTEXT = 128
 
-CHOICES = [
-    {"query": "Question: What turns the wheel?", "choices": ["the clear water", "the old miller", "many stories"], "gold": 0},
-    {"query": "Question: Who sells flour?", "choices": ["the miller", "the merchant", "a river"], "gold": 1},
-    {"query": "Question: What is heavy?", "choices": ["a stone", "a story", "the grain"], "gold": 0},
-    {"query": "Question: What is white?", "choices": ["wheat", "the white flour", "the cart"], "gold": 1},
-]
-SCHEMA = [
-    {"context_options": ["The cart broke under the stone, as the cart", "The cart broke under the stone, as the stone"],
-     "continuation": "was heavy.", "gold": 1},
-    {"context_options": ["A farmer paid the miller, as the farmer", "A farmer paid the miller, as the miller"],
-     "continuation": "had ground his grain.", "gold": 1},
-    {"context_options": ["Water turns wheels where water", "Water turns wheels where wheels"], "continuation": "is fast.", "gold": 0},
-]  # fmt: skip
-WORDS = [
-    {"context": "A mill on this river grinds ", "continuation": "grain"},
-    {"context": "  The miller keeps", "continuation": "many stories"},
-    {"context": "Every farmer carries\n", "continuation": "wheat"},
-]
-#: label: kind, examples, delimiter (None: the default), per cent by guessing, items
-SETS = {
-    "commonsense_qa": ("multiple_choice", 2, "\nAnswer: ", 40, CHOICES),
-    "copa": ("multiple_choice", 0, None, 50, CHOICES),
-    "winograd": ("schema", 1, None, 50, SCHEMA),
-    "jeopardy": ("language_modeling", 1, "\nAnswer: ", 0, WORDS),
-    "lambada_openai": ("language_modeling", 0, None, 0, WORDS),
-}
-
-
-def write_bundle(folder, sets):
-    tasks = []
-    (folder / "eval_data/some").mkdir(parents=True)
-    for label, (kind, shots, delimiter, _, rows) in sets.items():
-        (folder / f"eval_data/some/{label}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        task = {"label": label, "dataset_uri": f"some/{label}.jsonl", "num_fewshot": [shots], "icl_task_type": kind}
-        tasks.append(task | ({} if delimiter is None else {"continuation_delimiter": delimiter}))
-    (folder / "core.yaml").write_text(yaml.safe_dump({"icl_tasks": tasks}))
-    table = "".join(f'{label},some,"one, two",{guess}\n' for label, (_, _, _, guess, _) in sets.items())
-    (folder / "eval_meta_data.csv").write_text(f"Eval Task,Task Category,Description,Random baseline\n{table}")
-    return folder
-
 
 @pytest.fixture
 def bundle(tmp_path):
-    return write_bundle(tmp_path / "eval_bundle", SETS)
+    return write_bundle(tmp_path / "eval_bundle", CORE_SETS)
 
 
 @pytest.fixture(scope="module")
@@ -171,11 +131,9 @@ def test_decisions_are_those_of_nanochat(bundle, tested):
     assert {name: [bool(row["acc"]) for row in rows if row["group"] == name] for name in sets} == wanted
     assert sum(map(sum, wanted.values())) not in (0, len(rows))  # some are right and some wrong
     summary = summarise(config, list(sets.values()), table)
-    for name, (_, _, _, guess, _) in SETS.items():
+    for name, (_, _, _, guess, _) in CORE_SETS.items():
         accuracy = sum(wanted[name]) / len(wanted[name])
-        assert summary["groups"][name]["metrics"]["centered"]["value"] == pytest.approx(
-            (accuracy - 0.01 * guess) / (1.0 - 0.01 * guess)
-        )
+        assert summary["groups"][name]["metrics"]["centered"]["value"] == pytest.approx((accuracy - 0.01 * guess) / (1.0 - 0.01 * guess))
     values = [of["metrics"]["centered"]["value"] for of in summary["groups"].values()]
     assert summary["metrics"]["centered"]["value"] == pytest.approx(sum(values) / 5) and summary["cut"] == 1
 
@@ -204,7 +162,7 @@ def test_bits_per_byte_of_the_right_answer(bundle, tested, tmp_path):
 
 
 def test_core_is_named_only_when_all_tasks_are_scored(tmp_path, tested):
-    everything = {name: ("language_modeling", 0, None, 0, WORDS) for name in CORE_TASKS}
+    everything = dict.fromkeys(CORE_TASKS, ("language_modeling", 0, None, 0, WORDS))
     config, sets = core(write_bundle(tmp_path / "whole", everything))
     summary = summarise(config, list(sets.values()), tested.score(list(sets.values())))
     assert summary["title"] == "CORE" and summary["missing"] == [] and remarks(summary) == []
@@ -217,7 +175,7 @@ def test_core_is_named_only_when_all_tasks_are_scored(tmp_path, tested):
 
 
 def test_the_bundle_gives_each_set_its_numbers_once(tmp_path):
-    folder = write_bundle(tmp_path / "bundle", {name: SETS["copa"] for name in ("hellaswag_zeroshot", "hellaswag", "copa")})
+    folder = write_bundle(tmp_path / "bundle", dict.fromkeys(("hellaswag_zeroshot", "hellaswag", "copa"), CORE_SETS["copa"]))
     text = (folder / "core.yaml").read_text().replace("some/hellaswag_zeroshot.jsonl", "some/hellaswag.jsonl")
     (folder / "core.yaml").write_text(text)
     _, sets = core(folder)
