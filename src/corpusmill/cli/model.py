@@ -202,8 +202,8 @@ def _print(found: dict[str, Any]) -> None:
             chance = f"{summary['chance']:.1%}" if summary["chance"] is not None and metric.startswith("acc") else ""
             about = (summary["title"], items) if not number else ("", "")
             table.add_row(*about, metric, score_text(metric, summary["metrics"][metric]), chance)
-    for part, of in found.get("core", {"groups": {}})["groups"].items():
-        table.add_row(f"  {part}", f"{of['items']:,}", "centered", score_text("centered", of["metrics"]["centered"]), "")
+        for part, of in summary["groups"].items() if name == "core" else ():
+            table.add_row(f"  {part}", f"{of['items']:,}", "centered", score_text("centered", of["metrics"]["centered"]), "")
     console = Console(highlight=False)
     console.print(table)
     for summary in found.values():
