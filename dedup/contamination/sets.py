@@ -257,7 +257,7 @@ def _copa(row: Item) -> Texts:
 
 def _dclm_question(row: Item) -> Texts:
     """Returns the question without its passage, and the question with its choices."""
-    question = joined(row, "query").rpartition("Question:")[2]
+    question = joined(row, "query").rpartition("Question:")[2].strip()
     return [("query", question), ("query, choices", "\n".join([question, *values(row["choices"])]))]
 
 
@@ -267,7 +267,7 @@ def _dclm_schema(row: Item) -> Texts:
 
 def _dclm_text(row: Item) -> Texts:
     """Returns the last question, or the text where there is none, with its continuation."""
-    return [("context, continuation", f"{joined(row, 'context').rpartition('Question:')[2]} {joined(row, 'continuation')}")]
+    return [("context, continuation", f"{joined(row, 'context').rpartition('Question:')[2].strip()} {joined(row, 'continuation')}")]
 
 
 def _ai2(row: Item) -> Texts:
