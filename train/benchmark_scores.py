@@ -18,7 +18,6 @@ from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.train.benchmarks import Item, ItemSet
 from corpusmill.train.compute import deterministic
 from corpusmill.train.generate import TextGenerator, load_text_generator, read_settings
-from corpusmill.train.losses import HEAD_ROWS
 from corpusmill.train.model import KVCache, Llama
 
 # ---- items as tokens ---------------------------------------------------------------------------------
@@ -140,6 +139,8 @@ def prefix_token(folder: Path, tokenizer: Any) -> int:
 #
 # Many choices are computed at a time. The common beginning of an item's choices is computed once.
 
+#: Places whose logits exist at a time, few enough for a processor's cache.
+HEAD_ROWS = 512
 #: A batch of LEAST tokens or more takes no row that is shorter than its longest row by more than an eighth (1 / FILLED).
 FILLED, LEAST = 8, 256
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #
 # The negative log-likelihood of targets, always in fp32 at least.
 
-#: Hidden states whose logits exist at a time where nothing is differentiated. A constant, as matrices of other shapes give other last bits.
+#: Hidden states whose logits exist at a time without gradients. A constant, as matrices of other shapes give other last bits.
 HEAD_ROWS = 512
 
 

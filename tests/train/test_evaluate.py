@@ -110,12 +110,12 @@ def test_the_stage_and_the_training_report_one_number(token_run, execute, precis
 
 
 def test_a_published_model_with_a_long_context_is_measured_in_windows_that_fit(run, tmp_path):
-    """Without the bounds the logits of all these tokens would take 1.6 GB."""
+    """Without the bounds the logits of all these tokens would take 2.4 GB, and their softmax as much."""
     arch = Architecture(vocab_size=50_000, layers=1, width=16, heads=2, kv_heads=1, head_dim=8, ffn=32, context=32_768)
     model = Llama(arch)
     initialise(model, 0)
     save_model(model, Path(run.path("pretrain/model")), {"tokenizer.json": run.read_bytes("pretrain/model/tokenizer.json")})
-    documents = [[*(4 + (n * place) % 500 for place in range(1, 200)), EOT_ID] for n in range(1, 41)]
+    documents = [[*(4 + (n * place) % 500 for place in range(1, 200)), EOT_ID] for n in range(1, 61)]
     sha256 = hashlib.sha256(run.read_bytes("pretrain/model/tokenizer.json")).hexdigest()
     run.remove_folder("tokens/validation")
     write_token_set(run.path("tokens/validation"), [documents], vocabulary_size=50_000, tokenizer=sha256)
@@ -131,8 +131,8 @@ assert measurement.bits_per_byte(Storage({run.path("tokens/validation")!r}))["va
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    # 512 rows of logits are 100 MB, and their softmax as many; the rest is room for libraries and allocators
-    assert int(done.stdout) < 600_000
+    # a chunk of logits and its softmax are a few hundred MB at most; the rest is room for libraries and allocators
+    assert int(done.stdout) < 1_500_000
 
 
 def test_without_validation_tokens_there_are_no_bits(pretrained_run, execute):
