@@ -5,6 +5,7 @@ Options and their order are those of `transformers` (logits_process.py): repetit
 
 import json
 import re
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -216,11 +217,14 @@ STOP_TOKEN, STOP_STRING, LENGTH = "stop token", "stop string", "length"
 
 @dataclass
 class Draft:
-    """An unfinished text: its prompt, its tokens so far, and why it ended. Its reader may end it by setting `ended`."""
+    """A text while it is written, and afterwards: its prompt, its tokens with those of a stop string, why it ended, and, given a `stream`,
+    its text without the stop string. Its reader may end it by setting `ended`."""
 
     prompt: Sequence[int]
     seed: int
+    stream: TextStream | None = None
     tokens: list[int] = field(default_factory=list)
+    text: str = ""
     ended: str = ""
 
     def __post_init__(self) -> None:
@@ -236,14 +240,11 @@ class Draft:
         """Returns the last `count` tokens of prompt and text."""
         return [*self.prompt[len(self.prompt) - max(0, count - len(self.tokens)) :], *self.tokens[-count:]]
 
-
-@dataclass(frozen=True)
-class Generated:
-    """A finished text: its tokens, with those of a stop string, and, given a tokenizer, its text without the stop string."""
-
-    tokens: list[int]
-    text: str
-    ended: str
+    def read(self, token: int | None) -> None:
+        """Adds the text of the next token, or, given None, the text that was held back."""
+        if self.stream is not None:
+            self.text += self.stream.end() if token is None else self.stream.add(token)
+            self.ended = STOP_STRING if self.stream.stopped else self.ended
 
 
 def generate(
@@ -278,7 +279,7 @@ def generate_batch(
     stop_strings: Sequence[str] = (),
     overflow: Overflow = "slide",
     rows: int = 16,
-) -> Iterator[Generated]:
+) -> Iterator[Draft]:
     """Yields the continuation of each prompt (token ids), in order, as soon as it and all before it are finished.
 
     `rows` prompts are written at a time; the next begin when all of these have ended. A text depends only on its prompt and its seed
@@ -290,27 +291,19 @@ def generate_batch(
     check_context(model, drafts, max_tokens, overflow)
     if stop_strings and tokenizer is None:
         raise InputError("stop strings need a tokenizer, which tells the text of the tokens.")
-    streams = [TextStream(tokenizer, stop_strings, draft.prompt) for draft in drafts] if tokenizer is not None else []
-    texts = ["" for _ in drafts]
-    number_of = {id(draft): number for number, draft in enumerate(drafts)}
+    for draft in drafts if tokenizer is not None else ():
+        draft.stream = TextStream(tokenizer, stop_strings, draft.prompt)
 
-    def finished() -> Iterator[Generated]:
-        given = 0
+    def finished() -> Iterator[Draft]:
+        waiting = deque(drafts)
         for draft, token in write(model, drafts, max_tokens=max_tokens, sampling=sampling, stop=stop, banned=banned, rows=rows):
-            if streams:
-                number = number_of[id(draft)]
-                texts[number] += streams[number].add(token)
-                if streams[number].stopped:
-                    draft.ended = STOP_STRING
-            while given < len(drafts) and drafts[given].ended:
-                yield result(given)
-                given += 1
-        for number in range(given, len(drafts)):
-            yield result(number)
-
-    def result(number: int) -> Generated:
-        rest = streams[number].end() if streams else ""
-        return Generated(drafts[number].tokens, texts[number] + rest, drafts[number].ended)
+            draft.read(token)
+            while waiting and waiting[0].ended:
+                waiting[0].read(None)
+                yield waiting.popleft()
+        for draft in waiting:
+            draft.read(None)
+            yield draft
 
     return finished()
 
