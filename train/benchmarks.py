@@ -129,20 +129,27 @@ class BenchmarkTask:
                 list(map(str, value if isinstance(value, list) else [value]))  # raises for a field that is missing
         except ROW_ERRORS as error:
             raise UnfitItem(f"does not have the fields of one ({error})") from error
-        space = self.delimiter[len(self.delimiter.rstrip()) :]  # belongs to the continuation, as tokenizers join it with the next word
-        contexts = (
-            [found["query"]] * len(found["choices"]) if self.kind == "multiple_choice" else found.get("contexts", [found.get("context")])
-        )
-        ends = found.get("choices") or [found.get("continuation")] * len(contexts)
-        for texts in (contexts, ends):
-            if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-                raise UnfitItem(
-                    "has no list of texts to choose from" if self.kind == "multiple_choice" else "has no text where it needs one"
-                )
+        if self.kind == "multiple_choice":
+            ends = _texts(found["choices"], "has no list of texts to choose from")
+            contexts = _texts([found["query"]], "has no text as its question") * len(ends)
+        else:
+            contexts = _texts(found["contexts"] if self.kind == "schema" else [found["context"]], "has no text before its continuation")
+            ends = _texts([found["continuation"]], "has no text as its continuation") * len(contexts)
         lengths = [len(text) for text in (contexts if self.kind == "schema" else ends)]
-        contexts = [context + self.delimiter.rstrip() for context in contexts]
+        between = self.delimiter.rstrip()
+        space = self.delimiter[len(between) :]  # belongs to the continuation, as tokenizers join it with the next word
         gold = _number(found.get("gold", 0), len(contexts))
-        return Item(number, str(found.get("group", "")), tuple(contexts), tuple(space + end for end in ends), tuple(lengths), gold)
+        return Item(
+            number, str(found.get("group", "")), tuple(context + between for context in contexts), tuple(space + end for end in ends),
+            tuple(lengths), gold,
+        )  # fmt: skip
+
+
+def _texts(value: Any, otherwise: str) -> list[str]:
+    """Returns a list of texts, at least one. Raises UnfitItem with the phrase `otherwise` if it is none."""
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
+        raise UnfitItem(otherwise)
+    return value
 
 
 def _number(value: Any, choices: int) -> int:

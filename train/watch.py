@@ -7,9 +7,7 @@ import json
 import math
 import os
 import re
-import resource
 import secrets
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +17,7 @@ from typing import IO, Any
 
 import torch
 
+from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.options import Architecture, LoopConfig
@@ -125,7 +124,7 @@ class SpeedMeter:
         self.recent.append((tokens, seconds))
         each = (time.perf_counter() - self.started) / (step + 1 - self.begin)
         line = {"step": step, "seconds": seconds, "waited": waited, "tokens_per_second": speed, "flops_per_second": speed * self.flops,
-                "memory_bytes": peak_memory(), "seconds_left": each * (self.steps - step - 1), "steps": self.steps}  # fmt: skip
+                "memory_bytes": peak_memory_mb() << 20, "seconds_left": each * (self.steps - step - 1), "steps": self.steps}  # fmt: skip
         if self.peak:
             line["mfu"] = line["flops_per_second"] / self.peak
         if self.device.type == "cuda":
@@ -135,11 +134,6 @@ class SpeedMeter:
     def tokens_per_second(self) -> float:
         """Returns the speed over the latest steps."""
         return sum(tokens for tokens, _ in self.recent) / max(sum(seconds for _, seconds in self.recent), 1e-9)
-
-
-def peak_memory() -> int:
-    """Returns the peak memory of this process, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 # ---- the bar -----------------------------------------------------------------------------------------
