@@ -34,7 +34,8 @@ def arc(value: float) -> dict:
     without = {"acc": score(0.2), "acc_norm": score(0.1875)}
     overlap = {"items": 570, "searched": 560, "found": 2, "documents": 3, "scored": 1, "without": without}
     return {"title": "ARC-Easy", "items": 570, "total": 570, "shots": 2, "cut": 4, "chance": 0.25, "metric": "acc_norm",
-            "metrics": {"acc": score(0.3), "acc_norm": score(value, None), "bits_per_byte": score(1.25, 0.01)}, "groups": {}, "overlap": overlap}  # fmt: skip
+            "metrics": {"acc": score(0.3), "acc_norm": score(value, None), "bits_per_byte": score(1.25, 0.01)}, "groups": {},
+            "overlap": overlap}  # fmt: skip
 
 
 def lambada() -> dict:
