@@ -124,7 +124,7 @@ class Measurement:
                 chosen, rejected = by_sequence(counted_nats(self.local, batch), batch.labels).means.chunk(2)
                 for pair, better in zip(some, (chosen > rejected).tolist(), strict=True):
                     right += better
-                    by_kind.setdefault(pair.pair.kind, []).append(int(better))
+                    by_kind.setdefault(pair.item.kind, []).append(int(better))
         low, high = wilson(right, len(kept), self.config.confidence)
         kinds = {kind: sum(found) / len(found) for kind, found in sorted(by_kind.items())}
         return {"accuracy": right / len(kept), "low": low, "high": high, "pairs": len(kept), "by_kind": kinds}

@@ -94,10 +94,15 @@ PEAKS = {
 RECENT = 20
 
 
-def flops_per_token(arch: Architecture) -> float:
-    """Returns the floating point operations of forward and backward per token, for rows of `arch.context`."""
+def flops_per_token(arch: Architecture, length: int | None = None, adapter: int = 0) -> float:
+    """Returns the floating point operations of forward and backward per token, for rows of `length` (default: `arch.context`).
+
+    `adapter` is the number of an adapter's parameters, where only these are trained: a frozen weight takes part in the forward pass and in
+    the gradient of its input, 4 operations, but needs no gradient of its own.
+    """
     parameters = arch.parameters() - (0 if arch.tied else arch.vocab_size * arch.width)
-    return 6.0 * parameters + 12.0 * arch.layers * arch.heads * arch.head_dim * arch.context
+    products = 4.0 * parameters + 6.0 * adapter if adapter else 6.0 * parameters
+    return products + 12.0 * arch.layers * arch.heads * arch.head_dim * (length or arch.context)
 
 
 def peak_flops(device: torch.device) -> float | None:

@@ -223,7 +223,7 @@ def test_another_model_can_be_the_reference(pretrained_run, execute, tmp_path):
     ("change", "message"),
     [
         ("vocabulary", r"other has another vocabulary than the model that is aligned"),
-        ("context", r"other has a context of 80 tokens, the model that is aligned one of 160"),
+        ("context", r"other has a context of 80 tokens, and a row of pairs has 160"),
     ],
 )
 def test_a_reference_that_does_not_fit_is_one_sentence(pretrained_run, execute, tmp_path, change, message):

@@ -97,7 +97,7 @@ def test_a_packed_row_holds_what_the_packing_says(source):
 
 def test_a_run_shows_what_it_kept_and_what_it_dropped(pretrained_run, finish, encoder):
     prepared = [prepare(one, encoder, 160) for one in [*EXAMPLES, *DROPPED]]
-    kept = [p.example for p in prepared if not p.failed]
+    kept = [p.item for p in prepared if not p.failed]
     finish(pretrained_run, "sft", {EXAMPLES_FILE: examples_table(kept), DROPPED_FILE: dropped_table(prepared)})
     folder = pretrained_run.root
     pretrained_run.write_bytes("run.json", json.dumps({"recipe": {"sft": {"template": "llama3"}}}).encode())
