@@ -260,7 +260,8 @@ def made(
     listed = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
     if all(item.held_out for item in kept):
         source = ", ".join(config.files) or "the run's documents"
-        none = f"{run.stage.name}: {source}: none of {total} {what} can be learned from ({listed or 'all are held out'})."
+        because = f" ({listed or 'all are held out'})" if total else ""
+        none = f"{run.stage.name}: {source}: none of {total} {what} can be learned from{because}."
         why = [f"The first was dropped: {p.note}" for p in prepared if p.note][:1]
         raise NothingKept(" ".join([none, *why, *warnings]))
     several = "; one that fails several rules counts for each" if sum(counts.values()) > dropped else ""
@@ -284,7 +285,7 @@ def train(run: "StageRun", job: str, config: TuningConfig, start: StartModel, ch
     metrics = launch_stage(run, job, config, checkpoint_dir, folder=start.folder, name=start.name, **arguments)
     files: dict[str, Content] = {f"{path.parent.name}/{path.name}": path for path in checkpoint_dir.left()}
     counts = {"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]}
-    single = f"An epoch is a single step; a smaller {run.stage.name}.batch or {run.stage.name}.context makes it several."
+    single = f"An epoch is a single step; a smaller {run.stage.name}.batch makes it several."
     warnings = [single] if metrics["steps_an_epoch"] == 1 else []
     return Output({**files, "metrics.json": json_file(metrics)}, counts=counts, warnings=warnings)
 
