@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from adapters import put_adapter, tune_shards
+from adapters import put_adapter, tune_ranks
 from objectives import Goal
 from peft import PeftModel
 from pydantic import ValidationError
@@ -217,13 +217,21 @@ def test_both_stages_leave_adapter_and_merged_model(run: Storage, execute: Calla
 
 
 @pytest.mark.long  # test_layouts.py compares adapters of shards with those of one process, too
-def test_two_processes_leave_the_model_of_one(run: Storage, execute: Callable[..., Any], tmp_path: Path) -> None:
-    config = {**SFT, "loop": {**LOOP, "steps": 3}}
+@pytest.mark.parametrize(
+    ("layout", "precision"),
+    [({"shard": 2}, "fp32"), ({"shard": 2}, "bf16"), ({"shard": 2}, "bf16-params"), ({"replicate": 2}, "bf16"),
+     ({"replicate": 2}, "bf16-params"), ({"tensor": 2}, "bf16"), ({"pipeline": 2}, "bf16")],
+)  # fmt: skip
+def test_two_processes_leave_the_model_of_one(
+    run: Storage, execute: Callable[..., Any], tmp_path: Path, layout: dict[str, int], precision: str
+) -> None:
+    config = {**SFT, "micro_batch": 2, "loop": {**LOOP, "steps": 3, "precision": precision}}
     execute(run, SftStage(SftConfig.model_validate(config)))
-    run_ranks(tune_shards, 2, config, run.root, str(tmp_path / "two"))
+    run_ranks(tune_ranks, 2, config, run.root, str(tmp_path / "two"), layout)
     one, two = load_model(run.path("sft/model")), load_model(tmp_path / "two" / "model")
     for name, tensor in model_tensors(one).items():
-        torch.testing.assert_close(model_tensors(two)[name], tensor, rtol=0, atol=1e-4)
+        # In bf16, sums in another order differ by 1%, and Adam's first steps follow the signs of gradients, however small.
+        torch.testing.assert_close(model_tensors(two)[name], tensor, rtol=0, atol=1e-4 if precision == "fp32" else 0.05)
     opened = load_model(run.path("pretrain/model"))
     put_adapter(opened, tmp_path / "two" / "adapter")
     assert all(torch.equal(tensor, model_tensors(two)[name]) for name, tensor in merged_weights(opened).items())
