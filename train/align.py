@@ -110,6 +110,7 @@ USUAL_BETA = {"mean-sigmoid": 5.0, "simpo": 2.0, "ipo": 1.0}
 
 
 class AlignOptimizer(TuningOptimizer):
+    kind: Literal["adamw", "muon"] = Field(default="adamw", description="`adamw` for every parameter, or `muon` for hidden matrices.")
     lr: float = Field(default=3e-4, gt=0, description="Peak learning rate of AdamW.")
     muon_lr: float = Field(default=1e-3, gt=0, description="Peak learning rate of Muon, for the matrices inside the layers.")
 
