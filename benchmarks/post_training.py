@@ -42,9 +42,9 @@ from corpusmill.train.finetune import Job
 from corpusmill.train.loop import fit
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.sft import SftConfig
-from corpusmill.train.sft_job import TuningJob, examples_table, prepare, read_examples
+from corpusmill.train.sft_job import EXAMPLES, TuningJob, prepare, read_examples
 from corpusmill.train.template import load_chat
-from corpusmill.train.tuning import StartModel, row_length
+from corpusmill.train.tuning import StartModel, items_table, row_length
 
 CPU = ParallelDims.single(torch.device("cpu"))
 LR = 3e-4
@@ -122,10 +122,11 @@ def tuning(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     context = row_length(None, model["max_position_embeddings"], "sft")
     prepared = [prepare(example, encoder, context) for example in read_examples([str(given.instructions)], 0)]
     examples = [p.item for p in prepared if not p.failed and not p.truncated]
-    rows = TuningJob(SftConfig(held_out=0), StartModel("model", str(given.model)), examples_table(examples), CPU).rows.n_rows
+    start, table = StartModel("model", str(given.model)), items_table(examples, EXAMPLES)
+    rows = TuningJob(SftConfig(held_out=0), start, table, CPU).rows.n_rows
     batch = max(round(given.batch * rows / len(examples)), 1)
     config = SftConfig.model_validate({"batch": batch, "held_out": 0, "epochs": 10**6, "loop": loop(given)})
-    ours = TuningJob(config, StartModel("model", str(given.model)), examples_table(examples), CPU)
+    ours = TuningJob(config, start, table, CPU)
     chats = [{"messages": list(example.messages)} for example in examples]
     together = round(batch * len(examples) / rows)
     padded = SFTConfig(**settings(folder, together, given.steps), assistant_only_loss=True)

@@ -16,6 +16,7 @@ from corpusmill.train.model_folder import read_architecture
 from corpusmill.train.scores import (
     FilterScore,
     PairLimits,
+    PairPool,
     ScoredTask,
     TextScorer,
     dropped_documents,
@@ -79,13 +80,9 @@ REPORT_COLUMNS = tuning.report_schema(
 
 
 @dataclass(frozen=True)
-class PreferencePair:
-    """A pair of completions. Where a file's row is not one, `bad` has the reason, and there are no messages."""
+class PreferencePair(tuning.Item):
+    """A pair of completions; a row that is none has no messages."""
 
-    id: str
-    url: str | None
-    kind: str
-    held_out: bool
     prompt: list[Message]
     chosen: list[Message]
     rejected: list[Message]
@@ -93,22 +90,17 @@ class PreferencePair:
     rejected_url: str | None = None
     chosen_score: float | None = None
     rejected_score: float | None = None
-    bad: BadRow | None = None
+
+    def turns(self) -> list[Message]:
+        return [*self.prompt, *self.chosen, *self.rejected]
 
 
 @dataclass(frozen=True)
-class PreparedPair:
-    """A pair as tokens, see `tuning.Prepared`: prompt and completion together, with the mask on the completion."""
+class PreparedPair(tuning.Prepared[PreferencePair]):
+    """A pair as tokens: prompt and completion together, with the mask on the completion."""
 
-    item: PreferencePair
-    chosen: Encoded
-    rejected: Encoded
-    failed: list[str]
-    note: str | None = None
-
-    @property
-    def chars(self) -> int:
-        return sum(len(m["content"]) for m in (*self.item.prompt, *self.item.chosen, *self.item.rejected))
+    chosen: Encoded = NOTHING
+    rejected: Encoded = NOTHING
 
 
 def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> PreparedPair:
@@ -122,11 +114,11 @@ def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> Pr
     `nothing_to_learn`      the template marks nothing in a completion
     """
     if pair.bad:
-        return PreparedPair(pair, NOTHING, NOTHING, [pair.bad.rule], str(pair.bad))
+        return PreparedPair(pair, [pair.bad.rule], note=str(pair.bad))
     try:
         chosen, rejected = (_encode(pair, side, encoder) for side in (pair.chosen, pair.rejected))
     except TemplateRefusal as refusal:
-        return PreparedPair(pair, NOTHING, NOTHING, ["template_refused"], str(refusal))
+        return PreparedPair(pair, ["template_refused"], note=str(refusal))
     sides = ("chosen", pair.chosen, chosen), ("rejected", pair.rejected, rejected)
     notes: dict[str, list[str]] = {"equal": ["chosen and rejected are the same"] if np.array_equal(chosen.ids, rejected.ids) else []}
     notes["empty"] = [f"{name} says nothing" for name, messages, _ in sides if _blank(messages)]
@@ -136,7 +128,7 @@ def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> Pr
     ]  # fmt: skip
     notes["nothing_to_learn"] = [f"the template marks nothing of {name}" for name, _, tokens in sides if not tokens.mask.any()]
     failed = [rule for rule, sentences in notes.items() if sentences]
-    return PreparedPair(pair, chosen, rejected, failed, "; ".join(s for rule in failed for s in notes[rule]) or None)
+    return PreparedPair(pair, failed, chosen, rejected, note="; ".join(s for rule in failed for s in notes[rule]) or None)
 
 
 def _blank(messages: Sequence[Message]) -> bool:
@@ -176,7 +168,7 @@ def _behind(pieces: Sequence[TextPiece], text: str) -> list[TextPiece] | None:
 
 
 def pairs_table(pairs: Sequence[PreferencePair]) -> pa.Table:
-    return pa.table({name: [getattr(pair, name) for pair in pairs] for name in PAIRS.names}, PAIRS)
+    return tuning.items_table(pairs, PAIRS)
 
 
 def pairs_from_table(table: pa.Table) -> list[PreferencePair]:
@@ -186,8 +178,7 @@ def pairs_from_table(table: pa.Table) -> list[PreferencePair]:
 def report_table(prepared: Sequence[PreparedPair]) -> pa.Table:
     """Returns one row for every pair."""
     counts = {f"n_{side}_tokens": [int(getattr(p, side).mask.sum()) for p in prepared] for side in ("chosen", "rejected")}
-    origins = {field.name: [getattr(p.item, field.name) for p in prepared] for field in ORIGIN}
-    return tuning.report_table(prepared, REPORT_COLUMNS, {**counts, **origins})
+    return tuning.report_table(prepared, REPORT_COLUMNS, **counts)
 
 
 def read_pairs(files: Sequence[str], held_out: float) -> list[PreferencePair]:
@@ -277,15 +268,12 @@ def pairs_of(score: FilterScore, matched: Sequence[tuple[ScoredTask, ScoredTask]
     return pairs
 
 
-def lengths(pairs: Sequence[PreferencePair]) -> dict[str, float | None]:
-    """Returns the mean number of characters of both sides."""
-    sides = {"chosen": [pair.chosen for pair in pairs], "rejected": [pair.rejected for pair in pairs]}
-    return {f"{side}_chars": sum(len(turns[0]["content"]) for turns in of) / len(of) if of else None for side, of in sides.items()}
+def _mean_chars(sides: Sequence[Sequence[Message]]) -> float | None:
+    """Returns the mean length of completions in characters."""
+    return sum(len(turns[0]["content"]) for turns in sides) / len(sides) if sides else None
 
 
 # ---- the task ----------------------------------------------------------------------------------------
-#
-# Makes all pairs and writes a report row about each.
 
 SOURCES_FILE = "pair_sources.json"
 
@@ -327,20 +315,18 @@ def _from_score(
     run: "StageRun", config: AlignConfig, column: str, wanted: int, held_out: Callable[[str], bool]
 ) -> tuple[list[PreferencePair], dict[str, Any]]:
     score = find_score(run, column)
-    if score.blind:
-        none: dict[str, Any] = dict.fromkeys(("good", "bad", "chosen_chars", "rejected_chars"))
-        nothing = {"column": column, "high_is_good": score.high_is_good, "unit": "documents", "scored": 0, "chosen": 0, "rejected": 0}
-        return [], {**nothing, **none, "wanted": wanted, "pairs": 0, "left_out": score.blind}
     limits = PairLimits(wanted, config.per_document, config.max_chars, config.best, config.worst)
     tables = (lambda: kept_documents(run, score)), (lambda: dropped_documents(run, score))
     salt = f"align {config.seed} {column}"
-    if score.of_windows:
+    if score.blind:
+        pool = PairPool([], [], "documents", 0, None, None)
+    elif score.of_windows:
         scorer = TextScorer(run, [column])
         pool = pool_of_continuations(score, lambda texts: scorer.score(texts)[column], *tables, salt, limits)
     else:
         pool = pool_of_documents(score, *tables, salt, limits)
     pairs = pairs_of(score, match(pool, held_out, wanted), held_out)
-    return pairs, {
+    found = {
         "column": column,
         "high_is_good": score.high_is_good,
         "unit": pool.unit,
@@ -351,8 +337,10 @@ def _from_score(
         "bad": pool.bad,
         "wanted": wanted,
         "pairs": len(pairs),
-        **lengths(pairs),
+        "chosen_chars": _mean_chars([pair.chosen for pair in pairs]),
+        "rejected_chars": _mean_chars([pair.rejected for pair in pairs]),
     }
+    return pairs, found | ({"left_out": score.blind} if score.blind else {})
 
 
 def _short(found: dict[str, dict[str, Any]]) -> list[str]:

@@ -40,7 +40,7 @@ from corpusmill.train.template import (
     user_turn,
 )
 from corpusmill.train.tuning import REPORT_FILE, StartModel
-from corpusmill.train.user_files import BadRow, conversations, first_question, read_all
+from corpusmill.train.user_files import conversations, first_question, read_all
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
@@ -75,32 +75,22 @@ REPORT_COLUMNS = tuning.report_schema(
 
 
 @dataclass(frozen=True)
-class Example:
-    """An example. Where a file's row is not one, `bad` has the reason, and there are no messages."""
+class Example(tuning.Item):
+    """An example; a row that is none has no messages."""
 
-    id: str
-    url: str | None
-    kind: str
-    held_out: bool
     messages: list[Message]
-    bad: BadRow | None = None
+
+    def turns(self) -> list[Message]:
+        return self.messages
 
 
 @dataclass(frozen=True)
-class PreparedExample:
-    """An example as tokens, see `tuning.Prepared`. `tokens`: what is learned, None if it is dropped; `encoded`: the whole, before it is cut
-    to a row."""
+class PreparedExample(tuning.Prepared[Example]):
+    """An example as tokens. `tokens`: what is learned, None if it is dropped; `encoded`: the whole, before it is cut to a row."""
 
-    item: Example
     tokens: Encoded | None
-    failed: list[str]
     encoded: Encoded
     truncated: bool
-    note: str | None = None
-
-    @property
-    def chars(self) -> int:
-        return sum(len(message["content"]) for message in self.item.messages)
 
     @property
     def n_targets(self) -> int:
@@ -121,7 +111,7 @@ def make_examples(run: "StageRun", config: SftConfig, start: StartModel, given: 
         examples = build_examples(tuning.document_tables(run), f"sft {config.seed}", *limits, held_out)
     prepared = [prepare(example, encoder, row) for example in examples]
     files = {
-        EXAMPLES_FILE: examples_table([p.item for p in prepared if not p.failed]),
+        EXAMPLES_FILE: tuning.items_table([p.item for p in prepared if not p.failed], EXAMPLES),
         DROPPED_FILE: dropped_table(prepared),
         REPORT_FILE: report_table(prepared),
     }
@@ -151,7 +141,7 @@ def read_examples(files: Sequence[str], held_out: float) -> list[Example]:
         for name, messages in conversations(place, row):
             yield Example(name, None, "file", tasks.is_held_out(first_question(messages), held_out), messages)
 
-    return read_all(files, parse, lambda place, bad: Example(place, None, "file", False, [], bad), "an example")
+    return read_all(files, parse, lambda place, bad: Example(place, None, "file", False, [], bad=bad), "an example")
 
 
 def prepare(example: Example, encoder: ChatEncoder, context: int) -> PreparedExample:
@@ -165,35 +155,29 @@ def prepare(example: Example, encoder: ChatEncoder, context: int) -> PreparedExa
     `nothing_to_learn`      there are no targets
     """
     if example.bad:
-        return PreparedExample(example, None, [example.bad.rule], NOTHING, False, str(example.bad))
+        return PreparedExample(example, [example.bad.rule], None, NOTHING, False, note=str(example.bad))
     try:
         encoded = encoder.encode(example.messages)
     except TemplateRefusal as refusal:
-        return PreparedExample(example, None, ["template_refused"], NOTHING, False, str(refusal))
+        return PreparedExample(example, ["template_refused"], None, NOTHING, False, note=str(refusal))
     truncated = len(encoded.ids) > context + 1
     tokens = Encoded(encoded.ids[: context + 1], encoded.mask[: context + 1])
     answers = [message["content"] for message in example.messages if message["role"] == "assistant"]
     failed = ["empty_answer"] if any(not answer.strip() for answer in answers) else [] if answers else ["no_answer"]
     if answers and not failed and not tokens.mask[1:].any():
         failed = ["too_long" if truncated and encoded.mask[1:].any() else "nothing_to_learn"]
-    return PreparedExample(example, None if failed else tokens, failed, encoded, truncated)
-
-
-def examples_table(examples: Sequence[Example]) -> pa.Table:
-    columns = {name: [getattr(example, name) for example in examples] for name in EXAMPLES.names}
-    return pa.table(columns, EXAMPLES)
+    return PreparedExample(example, failed, None if failed else tokens, encoded, truncated)
 
 
 def dropped_table(prepared: Sequence[PreparedExample]) -> pa.Table:
     dropped = [p for p in prepared if p.failed]
-    columns = {name: [getattr(p.item, name) for p in dropped] for name in EXAMPLES.names}
-    return pa.table({**columns, "failed": [p.failed for p in dropped], "note": [p.note for p in dropped]}, DROPPED)
+    return tuning.items_table([p.item for p in dropped], DROPPED, failed=[p.failed for p in dropped], note=[p.note for p in dropped])
 
 
 def report_table(prepared: Sequence[PreparedExample]) -> pa.Table:
     """Returns one row for every example."""
     counts = {"n_tokens": [len(p.encoded.ids) for p in prepared], "n_target_tokens": [p.n_targets for p in prepared]}
-    return tuning.report_table(prepared, REPORT_COLUMNS, {**counts, "truncated": [p.truncated for p in prepared]})
+    return tuning.report_table(prepared, REPORT_COLUMNS, truncated=[p.truncated for p in prepared], **counts)
 
 
 # ---- new special tokens ------------------------------------------------------------------------------

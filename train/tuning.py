@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -21,6 +21,7 @@ from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train import tasks
 from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
+from corpusmill.train.template import Message
 from corpusmill.train.user_files import BadRow, file_ref
 
 if TYPE_CHECKING:
@@ -195,32 +196,36 @@ def document_tables(run: "StageRun") -> Iterator[pa.Table]:
 # ---- examples and their report -----------------------------------------------------------------------
 
 
-class Item(Protocol):
-    """An example or a pair. Where a file's row is none, `bad` has the reason."""
+@dataclass(frozen=True)
+class Item:
+    """An example or a pair. `kind` says how it was made (`file`: it is the user's). Where a file's row is none, `bad` has the reason."""
 
-    @property
-    def id(self) -> str: ...
-    @property
-    def url(self) -> str | None: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def held_out(self) -> bool: ...
-    @property
-    def bad(self) -> BadRow | None: ...
+    id: str
+    url: str | None
+    kind: str
+    held_out: bool
+    bad: BadRow | None = field(default=None, kw_only=True)
+
+    def turns(self) -> list[Message]:
+        """Returns all its messages."""
+        raise NotImplementedError
 
 
-class Prepared(Protocol):
-    """An item as tokens. `failed`: the reasons why it is dropped; `note`: a sentence where their names do not say it all."""
+ItemT = TypeVar("ItemT", bound=Item)
 
-    @property
-    def item(self) -> Item: ...
-    @property
-    def failed(self) -> list[str]: ...
-    @property
-    def note(self) -> str | None: ...
-    @property
-    def chars(self) -> int: ...
+
+@dataclass(frozen=True)
+class Prepared(Generic[ItemT]):
+    """An item with its tokens. `failed`: the reasons why it is dropped; `note`: a sentence where their names do not say it all."""
+
+    item: ItemT
+    failed: list[str]
+    note: str | None = field(default=None, kw_only=True)
+
+
+def items_table(items: Sequence[Item], schema: pa.Schema, **more: Sequence[Any]) -> pa.Table:
+    """Returns a row for every item, with the columns of `more` and its own attributes."""
+    return pa.table({name: more[name] if name in more else [getattr(item, name) for item in items] for name in schema.names}, schema)
 
 
 def report_schema(more: Sequence[pa.Field]) -> pa.Schema:
@@ -229,19 +234,17 @@ def report_schema(more: Sequence[pa.Field]) -> pa.Schema:
     return with_columns(REPORT, [*usual, *more])
 
 
-def report_table(prepared: Sequence[Prepared], schema: pa.Schema, more: Mapping[str, Sequence[Any]]) -> pa.Table:
-    """Returns one row for every item, with the columns of `more`."""
-    items = {name: [getattr(p.item, name) for p in prepared] for name in ("id", "url", "kind", "held_out")}
-    columns = {
-        **items,
+def report_table(prepared: Sequence[Prepared[Any]], schema: pa.Schema, **more: Sequence[Any]) -> pa.Table:
+    """Returns the report: a row for every item, with the columns of `more`."""
+    chars = [sum(len(message["content"]) for message in p.item.turns()) for p in prepared]
+    usual: dict[str, Sequence[Any]] = {
         "kept": [not p.failed for p in prepared],
         "failed": [p.failed for p in prepared],
-        "chars_in": [p.chars for p in prepared],
-        "chars_out": [0 if p.failed else p.chars for p in prepared],
+        "chars_in": chars,
+        "chars_out": [0 if p.failed else count for p, count in zip(prepared, chars, strict=True)],
         "note": [p.note for p in prepared],
-        **more,
     }
-    return pa.table({name: columns[name] for name in schema.names}, schema)
+    return items_table([p.item for p in prepared], schema, **usual, **more)
 
 
 def made(

@@ -80,14 +80,6 @@ def read_all(
     return found
 
 
-def read_records(path: str) -> Iterator[tuple[str, UserRow]]:
-    """Yields rows as `read_rows` does, but raises the first BadRow."""
-    for place, row in read_rows(path):
-        if isinstance(row, BadRow):
-            raise row
-        yield place, row
-
-
 def read_lines(path: str) -> list[str]:
     """Returns the lines of a text file, without `\\n` or `\\r\\n`. Raises InputError if the file can't be read."""
     try:
@@ -127,9 +119,10 @@ def _json_lines(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadR
         if line.strip():
             place = f"{path}:{number}"
             try:
-                yield place, _row(place, _parse(place, line))
+                row = _parse(place, line)
             except BadRow as bad:
-                yield place, bad
+                row = bad
+            yield place, _named(place, row)
 
 
 def _json_array(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadRow]]:
@@ -137,11 +130,13 @@ def _json_array(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadR
     if not isinstance(rows, list):
         raise InputError(f"{path}: a .json file of examples is one array (a file with an example a line is named .jsonl).")
     for number, row in enumerate(rows, 1):
-        place = f"{path}, row {number}"
-        try:
-            yield place, _row(place, row)
-        except BadRow as bad:
-            yield place, bad
+        yield f"{path}, row {number}", _named(f"{path}, row {number}", row)
+
+
+def _named(place: str, row: Any) -> UserRow | BadRow:
+    if isinstance(row, dict | BadRow):
+        return row
+    return BadRow(f"{place}: expected an object with named fields, not {type(row).__name__}.")
 
 
 def _parquet_rows(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadRow]]:
@@ -164,12 +159,6 @@ def _parse(place: str, content: bytes) -> Any:
         raise BadRow(f"{place}: not JSON that can be read (it is nested too deeply).", "not_json") from error
     except ValueError as error:  # a number of thousands of digits
         raise BadRow(f"{place}: not JSON that can be read ({error}).", "not_json") from error
-
-
-def _row(place: str, row: Any) -> UserRow:
-    if not isinstance(row, dict):
-        raise BadRow(f"{place}: expected an object with named fields, not {type(row).__name__}.")
-    return row
 
 
 # ---- messages ----------------------------------------------------------------------------------------
@@ -458,7 +447,9 @@ def read_prompts(path: str) -> list[str]:
     if not path.removesuffix(".gz").removesuffix(".zst").endswith(FORMATS):
         return [line for line in read_lines(path) if line.strip()]
     found = []
-    for place, row in read_records(path):
+    for place, row in read_rows(path):
+        if isinstance(row, BadRow):
+            raise row
         if "prompt" not in row:
             raise InputError(f"{place}: has no `prompt`.")
         found.append(read_text(place, row, "prompt"))
