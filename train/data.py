@@ -266,8 +266,8 @@ class PackedLoader:
 #
 # A new permutation each epoch. Any place of it can be computed alone.
 
-#: Rows, pairs or completions in an evaluation batch. A constant, so that scores do not depend on the training batch.
-EVALUATION_BATCH = 16
+#: Tokens of an evaluation batch. A constant, so that scores do not depend on the training batch.
+EVALUATION_TOKENS = 4096
 
 
 def steps_of(epochs: float, batch: int, examples: int) -> int:
@@ -275,10 +275,18 @@ def steps_of(epochs: float, batch: int, examples: int) -> int:
     return int(np.ceil(epochs * examples / batch))
 
 
-def in_turn(count: int) -> Iterator[list[int]]:
-    """Yields the numbers below `count` in batches, for evaluation."""
-    for begin in range(0, count, EVALUATION_BATCH):
-        yield list(range(begin, min(begin + EVALUATION_BATCH, count)))
+def within_budget(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Yields the numbers of items of these sizes in order, in batches of at most EVALUATION_TOKENS tokens, or of one item."""
+    batch: list[int] = []
+    total = 0
+    for number, size in enumerate(sizes):
+        if batch and total + size > EVALUATION_TOKENS:
+            yield batch
+            batch, total = [], 0
+        batch.append(number)
+        total += size
+    if batch:
+        yield batch
 
 
 @dataclass(frozen=True)

@@ -197,6 +197,7 @@ def fit(
     score: str = "",
     progress: Progress | None = None,
     title: str = "train",
+    length: int | None = None,
 ) -> FitResult:
     """Trains `model`, the same on every rank, up to step `config.steps`, from the latest state in `state`.
 
@@ -204,16 +205,18 @@ def fit(
     each step. `describe` returns the documents of a micro-batch, for the log of skipped steps. `evaluate` is called after every
     `evaluate_every` steps (0: never) and after the last; its values go into that step's line, and `score` names the value that ranks
     states. On one process `model` itself is trained; else the result's `parallel_model` has the trained parts. Raises CorpusmillError after
-    `config.max_skips` skipped steps in a row.
+    `config.max_skips` skipped steps in a row. `length` is that of a row, by default the model's context; only the logged speed uses it.
     """
     dims = dims or ParallelDims.single(model.device)
     if config.keep_best and evaluate is None:
         raise InputError(f"{title}.loop.keep_best: no state can be the best one, as there is no validation data to measure it on.")
     states = States(state, dims, config.keep, config.keep_best, config.async_save)
+    frozen = any(not p.requires_grad for p in model.parameters())
+    adapter = sum(p.numel() for p in model.parameters() if p.requires_grad) if frozen else 0
     with deterministic(config.threads), states, Prefetcher(objective, config.steps) as ahead:
         loop = _Loop(prepare(model, dims, config, seed), ahead, config, states, model.arch, describe, title)
         torch.manual_seed(dims.rank)  # for models with dropout
-        begin, flops = loop.resume(), flops_per_token(model.arch)
+        begin, flops = loop.resume(), flops_per_token(model.arch, length, adapter)
         started, tokens_before = time.perf_counter(), loop.so_far.tokens
         with Watch(log, begin, config, dims, flops, progress, title) as watch:
             for step in range(begin, config.steps):

@@ -46,6 +46,20 @@ def test_nats_of_16_bit_logits_are_those_of_their_values(seed: int, scale: float
     torch.testing.assert_close(nats.double(), token_nats(logits.double(), targets), rtol=1e-5, atol=1e-5 * scale)
 
 
+def test_nats_without_gradients_are_those_with_gradients() -> None:
+    """Without gradients, the logits of the 1,400 or so targets are computed in chunks."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(5, 300, 8, generator=generator, dtype=torch.float64)
+    targets = torch.randint(-1, 11, (5, 300), generator=generator)
+    targets[targets < 0] = -100
+    head = torch.nn.Linear(8, 11, bias=False, dtype=torch.float64)
+    at_once = target_nats(head, hidden, targets)
+    with torch.no_grad():
+        torch.testing.assert_close(target_nats(head, hidden, targets), at_once, rtol=1e-12, atol=1e-12)
+        assert target_nats(head, hidden, torch.full_like(targets, -100)).shape == (0,)
+    torch.testing.assert_close(at_once, token_nats(head(hidden), targets)[targets != -100], rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("z_loss", [0.0, 0.1])
 def test_z_loss_is_in_the_gradient_and_not_in_the_value(z_loss: float) -> None:
     logits, targets = some(3, 4.0)

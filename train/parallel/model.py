@@ -131,7 +131,7 @@ def _spread(model: Llama, dims: ParallelDims, config: LoopConfig, seed: int | No
         from corpusmill.train.parallel.pipeline import PipelineModel  # its import takes a second
 
         return PipelineModel(parts, dims, wanted == "bf16-params", precision)
-    return SpreadModel(model, data.copies(model, dims) if dims.config.whole else model, dims, precision)
+    return SpreadModel(model, data.copies(model, dims, precision) if dims.config.whole else model, dims, precision)
 
 
 def optimizer_of(parallel_model: ParallelModel, dims: ParallelDims, config: OptimizerConfig) -> Any:
