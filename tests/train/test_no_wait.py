@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from preference_pairs import pair_table
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
+from corpusmill.pipeline.storage import Storage
 from corpusmill.train import losses
 from corpusmill.train import model as models
 from corpusmill.train.align import AlignConfig
-from corpusmill.train.align_job import Numbered, PairObjective, RowForm
+from corpusmill.train.align_job import AlignmentJob
 from corpusmill.train.data import DataShare, TokenArray, WindowLoader, counted_places, needed, pack
 from corpusmill.train.losses import TokenObjective, step_totals
 from corpusmill.train.model import blank_model
@@ -25,8 +27,9 @@ from corpusmill.train.options import Architecture
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.sft_job import TuningJob
 from corpusmill.train.template import Encoded
+from corpusmill.train.tuning import StartModel
 
-ARCH = Architecture(vocab_size=99, layers=2, width=32, heads=2, kv_heads=1, head_dim=16, ffn=48, context=256, qk_norm=True)
+ARCH = Architecture(vocab_size=600, layers=2, width=32, heads=2, kv_heads=1, head_dim=16, ffn=48, context=256, qk_norm=True)
 CPU = torch.device("cpu")
 GPU = pytest.param("cuda", marks=pytest.mark.skipif(torch.version.cuda is None, reason="this torch is built without CUDA"))
 
@@ -40,35 +43,35 @@ def _no_fake_tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def sequences(count: int) -> list[Encoded]:
     generator = np.random.default_rng(0)
-    return [Encoded(generator.integers(4, 99, 30 + n).astype(np.int32), np.arange(30 + n) >= 20) for n in range(count)]
+    return [Encoded(generator.integers(4, 600, 30 + n).astype(np.int32), np.arange(30 + n) >= 20) for n in range(count)]
 
 
-def pretraining() -> tuple[Any, tuple[Any, ...]]:
+def pretraining(_: Storage) -> tuple[Any, tuple[Any, ...]]:
     tokens = np.random.default_rng(0).integers(0, 9, 5000, dtype=np.uint16)
     objective = TokenObjective()
     objective.z_loss = 0.1
     return objective, WindowLoader(TokenArray(tokens), 256, 4, 0, document_mask=True).load(0)
 
 
-def tuning() -> tuple[Any, tuple[Any, ...]]:
+def tuning(_: Storage) -> tuple[Any, tuple[Any, ...]]:
     packed = pack(sequences(7), 256)
     targets = torch.from_numpy(packed.targets)
     batch = torch.from_numpy(packed.ids), targets, needed(torch.from_numpy(packed.segments)), counted_places(targets)
     return SimpleNamespace(loss=partial(TuningJob.loss, None), metrics=()), batch
 
 
-def alignment() -> tuple[Any, tuple[Any, ...]]:
-    pairs: Any = [SimpleNamespace(chosen=a, rejected=b) for a, b in zip(sequences(3), sequences(3)[::-1])]
-    numbered = partial(Numbered, context=256, device=CPU, form=RowForm(few=True))
-    objective = PairObjective(AlignConfig(batch=3), pairs, [], numbered, ParallelDims.single(CPU))
-    objective.reference = torch.zeros(6)
-    return objective, next(objective.batches(0, DataShare()))
+def alignment(run: Storage) -> tuple[Any, tuple[Any, ...]]:
+    job = AlignmentJob(
+        AlignConfig(batch=3), StartModel("pretrain/model", run.path("pretrain/model")), pair_table(3), ParallelDims.single(CPU)
+    )
+    job.reference = torch.zeros(6)
+    return job, next(job.batches(0, DataShare()))
 
 
 @pytest.mark.parametrize("make", [pretraining, tuning, alignment])
 @pytest.mark.parametrize("device", ["cpu", GPU])
-def test_a_micro_batch_asks_the_device_for_nothing(make: Any, device: str) -> None:
-    objective, batch = make()
+def test_a_micro_batch_asks_the_device_for_nothing(make: Any, device: str, pretrained_run: Storage) -> None:
+    objective, batch = make(pretrained_run)
     assert batch[2] is not None  # several documents in a row
     with FakeTensorMode() as mode:
         weights = {name: torch.empty(p.shape, device=device) for name, p in blank_model(ARCH).named_parameters()}

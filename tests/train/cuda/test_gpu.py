@@ -2,28 +2,27 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from parallel_runs import Case, Rows, first_step, fresh
+from preference_pairs import pair_table
 from ranks import run_ranks
 from torch import Tensor
 from torch._dynamo.utils import counters
 
+from corpusmill.pipeline.storage import Storage
 from corpusmill.train.align import AlignConfig
-from corpusmill.train.align_job import Numbered, PairObjective, RowForm
+from corpusmill.train.align_job import AlignmentJob
 from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
-from corpusmill.train.model import Llama, attend, block_mask, dense_mask, initialise
+from corpusmill.train.model import Llama, attend, block_mask, dense_mask
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import LocalModel, prepare
-from corpusmill.train.template import Encoded
+from corpusmill.train.tuning import StartModel
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 SHAPE = {"vocab_size": 99, "layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "ffn": 96, "context": 256, "qk_norm": True}
@@ -98,16 +97,12 @@ def test_a_resumed_run_and_another_have_the_bits_of_one(tmp_path: Path, document
         assert torch.equal(others[0], others[1]) and torch.equal(others[0], others[2])
 
 
-def test_pairs_of_all_lengths_are_computed_by_few_kernels(recwarn: pytest.WarningsRecorder) -> None:
-    generator, device = np.random.default_rng(0), torch.device("cuda")
-    sequences = [Encoded(generator.integers(4, 99, n).astype(np.int32), np.arange(n) >= 3) for n in generator.integers(5, 250, 80)]
-    pairs: Any = [SimpleNamespace(chosen=a, rejected=b) for a, b in zip(sequences[::2], sequences[1::2])]
-    numbered = partial(Numbered, context=256, device=device, form=RowForm(few=True))
-    objective = PairObjective(AlignConfig(batch=4, micro_batch=3), pairs, [], numbered, ParallelDims.single(device))
-    model = Llama(Architecture.model_validate(SHAPE)).cuda()
-    initialise(model, 0)
-    parallel_model = prepare(model, ParallelDims.single(device), LoopConfig())
-    objective.measure_reference(parallel_model)
+def test_pairs_of_all_lengths_are_computed_by_few_kernels(pretrained_run: Storage, recwarn: pytest.WarningsRecorder) -> None:
+    dims = ParallelDims.single(torch.device("cuda"))
+    start = StartModel("pretrain/model", pretrained_run.path("pretrain/model"))
+    objective = AlignmentJob(AlignConfig(batch=4, micro_batch=3), start, pair_table(40, words=60), dims)
+    parallel_model = prepare(objective.model, dims, LoopConfig())
+    objective.measure_reference()
     torch._dynamo.reset()
     counters.clear()
     for step in range(20):
