@@ -22,7 +22,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from corpusmill.train.benchmark_scores import ModelUnderTest
-from corpusmill.train.benchmarks import Item, read_task
+from corpusmill.train.benchmarks import ItemSet, read_task
 from corpusmill.train.evaluate import TaskConfig
 
 
@@ -32,13 +32,13 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - started, found
 
 
-def choices(ours: ModelUnderTest, theirs: HFLM, items: list[Item], rounds: int) -> tuple[float, float, str]:
+def choices(ours: ModelUnderTest, theirs: HFLM, sets: list[ItemSet], rounds: int) -> tuple[float, float, str]:
     """Returns the seconds of both, and the difference of their results."""
-    pairs = [pair for item in items for pair in zip(item.contexts, item.continuations, strict=True)]
+    pairs = [pair for of in sets for item in of.asked() for pair in zip(item.contexts, item.continuations, strict=True)]
     requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
     seconds: list[tuple[float, float]] = []
     for _ in range(rounds):
-        mine, table = timed(lambda: ours._table(items, lambda done: None))
+        mine, table = timed(lambda: ours.score(sets))
         other, answers = timed(lambda: theirs.loglikelihood(requests, disable_tqdm=True))
         seconds.append((mine, other))
     values = np.concatenate(table["log_likelihoods"].to_numpy())
@@ -61,9 +61,10 @@ def main() -> None:
     theirs = HFLM(pretrained=str(given.model), device="cpu", dtype="float32", batch_size=given.batch)
     for task in given.task:
         name, _, path = task.partition("=")
-        items = read_task(TaskConfig(task=name, path=path or None, limit=given.limit)).items  # type: ignore[arg-type]
-        mine, other, found = choices(ours, theirs, items, given.rounds)
-        speeds = f"{len(items) / mine:,.0f} items/s, lm-evaluation-harness {len(items) / other:,.0f}: {other / mine:.2f} times"
+        sets = read_task(TaskConfig(task=name, path=path or None, limit=given.limit))  # type: ignore[arg-type]
+        mine, other, found = choices(ours, theirs, sets, given.rounds)
+        count = len(sets[0].items)
+        speeds = f"{count / mine:,.0f} items/s, lm-evaluation-harness {count / other:,.0f}: {other / mine:.2f} times"
         print(f"{name}: {speeds}; {found}", flush=True)
 
 

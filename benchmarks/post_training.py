@@ -38,12 +38,14 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train.align import AlignConfig
 from corpusmill.train.align_job import AlignmentJob
 from corpusmill.train.align_pairs import pairs_table, prepare_pair, read_pairs
+from corpusmill.train.finetune import Job
 from corpusmill.train.loop import fit
+from corpusmill.train.options import row_length
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.sft import SftConfig
-from corpusmill.train.sft_job import TuningJob, examples_table, prepare, read_examples
+from corpusmill.train.sft_job import EXAMPLES, TuningJob, prepare, read_examples
 from corpusmill.train.template import load_chat
-from corpusmill.train.tuning import StartModel
+from corpusmill.train.tuning import StartModel, items_table
 
 CPU = ParallelDims.single(torch.device("cpu"))
 LR = 3e-4
@@ -56,17 +58,17 @@ def now() -> tuple[float, float]:
 
 
 class Ours:
-    """A stage's objective in the loop, continued from turn to turn."""
+    """A stage's training in the loop, continued from turn to turn."""
 
-    def __init__(self, made: Any, objective: Any, steps: int, folder: Path):
-        self.made, self.objective, self.folder, self.turn = made, objective, folder, 0
-        self.loop = made.loop.model_copy(update={"steps": steps, "save_every": steps + 1})
+    def __init__(self, job: Job, steps: int, folder: Path):
+        self.job, self.folder, self.turn = job, folder, 0
+        self.loop = job.loop.model_copy(update={"steps": steps, "save_every": steps + 1})
 
     def __call__(self) -> Clock:
         clock = [now()]
         self.turn += 1
         fit(
-            self.made.model, self.objective, self.loop, state=self.folder / f"state{self.turn}", log=self.folder / f"log{self.turn}.jsonl",
+            self.job.model, self.job, self.loop, state=self.folder / f"state{self.turn}", log=self.folder / f"log{self.turn}.jsonl",
             evaluate=lambda parallel_model, done: clock.append(now()) or {}, evaluate_every=1,
         )  # fmt: skip
         return clock
@@ -118,19 +120,20 @@ def loop(given: argparse.Namespace) -> dict[str, Any]:
 
 def tuning(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     encoder, model = load_chat(Storage(str(given.model))), json.loads((given.model / "config.json").read_text())
-    context = model["max_position_embeddings"]
+    context = row_length(None, model["max_position_embeddings"], "sft.context")
     prepared = [prepare(example, encoder, context) for example in read_examples([str(given.instructions)], 0)]
-    examples = [p.example for p in prepared if not p.failed and not p.truncated]
-    rows = TuningJob(SftConfig(held_out=0), StartModel("model", str(given.model)), examples_table(examples), CPU).rows.n_rows
+    examples = [p.item for p in prepared if not p.failed and not p.truncated]
+    start, table = StartModel("model", str(given.model)), items_table(examples, EXAMPLES)
+    rows = TuningJob(SftConfig(held_out=0), start, table, CPU).rows.n_rows
     batch = max(round(given.batch * rows / len(examples)), 1)
     config = SftConfig.model_validate({"batch": batch, "held_out": 0, "epochs": 10**6, "loop": loop(given)})
-    ours = TuningJob(config, StartModel("model", str(given.model)), examples_table(examples), CPU)
+    ours = TuningJob(config, start, table, CPU)
     chats = [{"messages": list(example.messages)} for example in examples]
     together = round(batch * len(examples) / rows)
     padded = SFTConfig(**settings(folder, together, given.steps), assistant_only_loss=True)
     packed = SFTConfig(**settings(folder, batch, given.steps) | {"max_length": context}, assistant_only_loss=True, packing=True)
     work = {
-        "ours": Ours(ours, ours, given.steps, folder / "sft"),
+        "ours": Ours(ours, given.steps, folder / "sft"),
         "trl_padded": Theirs(SFTTrainer, given.model, chats, padded),
         "trl_packed": Theirs(SFTTrainer, given.model, chats, packed),
     }
@@ -139,13 +142,14 @@ def tuning(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def alignment(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     encoder, model = load_chat(Storage(str(given.model))), json.loads((given.model / "config.json").read_text())
-    pairs = [pair for pair in read_pairs([str(given.pairs)], 0) if not prepare_pair(pair, encoder, model["max_position_embeddings"]).failed]
+    context = row_length(None, model["max_position_embeddings"], "align.context")
+    pairs = [pair for pair in read_pairs([str(given.pairs)], 0) if not prepare_pair(pair, encoder, context).failed]
     config = AlignConfig.model_validate({"batch": given.batch, "held_out": 0, "epochs": 10**6, "nll_weight": 0, "loop": loop(given)})
     ours = AlignmentJob(config, StartModel("model", str(given.model)), pairs_table(pairs), CPU)
     ours.measure_reference()
     rows = [{"prompt": list(pair.prompt), "chosen": list(pair.chosen), "rejected": list(pair.rejected)} for pair in pairs]
     theirs = DPOConfig(**settings(folder, given.batch, given.steps), beta=config.beta, precompute_ref_log_probs=True)
-    work = {"ours": Ours(ours, ours.objective, given.steps, folder / "dpo"), "trl": Theirs(DPOTrainer, given.model, rows, theirs)}
+    work = {"ours": Ours(ours, given.steps, folder / "dpo"), "trl": Theirs(DPOTrainer, given.model, rows, theirs)}
     return {"pairs": len(pairs), "pairs_a_step": given.batch, **in_turns(given.rounds, work)}
 
 

@@ -215,9 +215,8 @@ class Driven(torch.nn.Module):
     def switch(self, **_: bool) -> None:
         """Does nothing: this model is neither compiled nor recomputed."""
 
-    def forward(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
-        logits: Tensor = self.gpt2(ids, use_cache=False).logits
-        return logits
+    def forward(self, ids: Tensor, segments: Tensor | None, targets: Tensor, read: Callable[..., Tensor]) -> Tensor:
+        return read(self.gpt2.lm_head, self.gpt2.transformer(ids, use_cache=False).last_hidden_state, targets)
 
 
 class Turns(TokenObjective):

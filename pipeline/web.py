@@ -161,7 +161,7 @@ class _Download:
         self.place: Path = place
         self.part = place.with_name(place.name + PART)
         self.tag_file = place.with_name(place.name + PART + "-tag")
-        self.expected = False
+        self.counted: int | None = None  # the bytes of this file that the bar shows; None before the first answer
 
     def run(self) -> None:
         try:
@@ -256,10 +256,10 @@ class _Download:
                 f"{self.url}: {size - have:,} bytes are missing and {self.part.parent} has room for {free:,}; "
                 "set CORPUSMILL_CACHE to a folder on a larger disk."
             )
-        if not self.expected:
-            self.expected = True
+        if self.counted is None:
             self.bar.expect(size)
-            self.bar.advance(have)
+        self.bar.advance(have - (self.counted or 0))  # below 0 where the file begins anew
+        self.counted = have
         tag = answer.headers.get("ETag", "")
         with open(self.part, "ab" if have else "wb") as file:
             if not have:
@@ -267,6 +267,7 @@ class _Download:
             while chunk := self._read(answer):
                 have += file.write(chunk)
                 self.bar.advance(len(chunk))
+                self.counted = have
             file.flush()
             os.fsync(file.fileno())
         if have != size:

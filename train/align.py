@@ -14,8 +14,9 @@ from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
 from corpusmill.train import scores, tuning
-from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, Temperature, for_adapter
+from corpusmill.train.options import Temperature
 from corpusmill.train.scores import FilterScore, classifier_columns, find_score, score_params
+from corpusmill.train.tuning import TuningConfig, TuningLoop, TuningOptimizer
 
 # ---- answers judged by classifiers -------------------------------------------------------------------
 #
@@ -62,7 +63,7 @@ def judge_answers(
 
 
 def _judge(run: "StageRun", config: JudgedConfig, start: tuning.StartModel, device: str, scores: Sequence[FilterScore], _: str) -> Output:
-    from corpusmill.train.judged import judge
+    from corpusmill.train.align_job import judge
 
     found = judge(run, config, (start.folder, run.storage.path("model")), device, scores)
     return Output({JUDGED_FILE: tuning.json_file(found)}, rows_in=found["prompts"], kept=found["prompts"])
@@ -108,31 +109,34 @@ OPTIONS_OF: dict[str, tuple[float, tuple[str, ...]]] = {
 USUAL_BETA = {"mean-sigmoid": 5.0, "simpo": 2.0, "ipo": 1.0}
 
 
-class AlignOptimizer(OptimizerConfig):
+class AlignOptimizer(TuningOptimizer):
     kind: Literal["adamw", "muon"] = Field(default="adamw", description="`adamw` for every parameter, or `muon` for hidden matrices.")
     lr: float = Field(default=3e-4, gt=0, description="Peak learning rate of AdamW.")
     muon_lr: float = Field(default=1e-3, gt=0, description="Peak learning rate of Muon, for the matrices inside the layers.")
-    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay (times the learning rate), on matrices only.")
 
 
-class AlignLoop(LoopConfig):
+class AlignLoop(TuningLoop):
     steps: int = Field(default=150, ge=0, description="Optimiser steps at most.")
     optimizer: AlignOptimizer = Field(default_factory=AlignOptimizer, description="AdamW or Muon and their rates.")
-    schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(default="linear", description="Learning rate after warm-up.")
-    warmup: int = Field(default=10, ge=0, description="Steps of linear warm-up.")
+    # Late in training most pairs have a loss near 0 and a hard one of more than 1. Its step is the one to learn from, and no spike.
+    spike: float = Field(
+        default=0.0,
+        ge=0,
+        description="Skips a step whose loss or gradient norm is this many robust deviations above recent ones; 0 skips only those that "
+        "are not finite.",
+    )
     save_every: int = Field(default=50, ge=1, json_schema_extra=INERT, description="Steps between two saves of the training state.")
 
 
-class AlignConfig(Config):
+class AlignConfig(TuningConfig):
     """The options of preference alignment: its pairs, its loss, its training."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    model: str | None = Field(default=None, description="Folder of the model that is aligned; else it is the run's, tuned or pre-trained.")
     files: list[str] = Field(
         default=[],
-        description="JSONL, JSON or Parquet files with `prompt`, `chosen` and `rejected` (text or messages). Without any, pairs are built "
-        "from the run's own documents, as `pairs_from` says.",
+        description="JSONL, JSON or Parquet files with `prompt`, `chosen` and `rejected` (text or messages), or trees of ranked messages. "
+        "Without any, pairs are built from the run's own documents, as `pairs_from` says.",
     )
     pairs_from: list[str] = Field(
         default=[CORRUPTED],
@@ -145,7 +149,6 @@ class AlignConfig(Config):
     pairs: int = Field(default=1500, ge=2, description="At most this many pairs are built from documents.")
     per_document: int = Field(default=8, ge=1, description="At most this many pairs come from one document.")
     max_chars: int = Field(default=200, ge=80, description="Longest completion of a pair that is built from a document, in characters.")
-    held_out: float = Field(default=0.1, ge=0, lt=1, description="Share of the pairs held out for measuring, chosen by hash.")
     loss: Literal["sigmoid", "conservative", "mean-sigmoid", "robust", "ipo", "orpo", "simpo"] = Field(
         default="sigmoid",
         description="`sigmoid` is DPO; `conservative` and `robust` allow for swapped labels, `mean-sigmoid` and `ipo` for lengths; `orpo` "
@@ -172,13 +175,7 @@ class AlignConfig(Config):
     micro_batch: int = Field(default=0, ge=0, description="Pairs that are computed at a time, to save memory; 0 means the whole batch.")
     epochs: float = Field(default=2.0, gt=0, description="Passes over the pairs; `loop.steps` bounds them.")
     seed: int = Field(default=2, description="Seed of the order of pairs, and of an adapter's first values.")
-    parallel: ParallelConfig = Field(
-        default_factory=ParallelConfig, json_schema_extra=INERT, description="Number of processes for each kind of parallelism."
-    )
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
-    evaluate_every: int = Field(default=50, ge=0, description="Steps between two measurements on held-out pairs in the log; 0: none.")
     loop: AlignLoop = Field(default_factory=AlignLoop, description="Steps, learning rates and guards.")
-    lora: LoraConfig = Field(default_factory=LoraConfig, description="A low-rank adapter that is trained in place of all weights.")
     judged: JudgedConfig = Field(
         default_factory=JudgedConfig, json_schema_extra=INERT, description="Answers before and after, scored by the run's classifiers."
     )
@@ -187,12 +184,6 @@ class AlignConfig(Config):
     def columns(self) -> list[str]:
         """The scores from which pairs are made."""
         return [] if self.files else [name for name in self.pairs_from if name != CORRUPTED]
-
-    @model_validator(mode="after")
-    def _adapters_have_adamw(self) -> "AlignConfig":
-        if self.lora.rank:
-            self.__dict__["loop"] = for_adapter(self.loop)
-        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -248,7 +239,7 @@ class AlignStage(Stage):
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))
-        lines = {"pairs": f"{metrics['pairs']:,} learned, {metrics['held_out_pairs']:,} held out"}
+        lines = {"pairs": f"{metrics['pairs']:,} learned, {metrics['held_out_pairs']:,} held out; {tuning.steps_line(metrics)}"}
         before, after = metrics["held_out_before"], metrics["held_out_after"]
         if after:
             losses = f"loss {before['loss']:.3f} before, {after['loss']:.3f} after"

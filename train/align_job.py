@@ -1,9 +1,10 @@
-"""The work of each process of the stage `align`: log-probabilities under model and reference, the objective, the training."""
+"""The work of the stage `align`: log-probabilities under model and reference, the training, and answers judged by classifiers."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,27 +17,26 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.align import PAIRS_FILE, REFERENCE_FREE, AlignConfig
-from corpusmill.train.align_pairs import PreparedPair, pairs_from_table, prepare_pair
+from corpusmill.train import tasks
+from corpusmill.train.align import PAIRS_FILE, REFERENCE_FREE, AlignConfig, JudgedConfig
+from corpusmill.train.align_pairs import PreferencePair, pairs_from_table, prepare_pair
 from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
 from corpusmill.train.compute import deterministic
-from corpusmill.train.data import IGNORED, Batch, DataShare, Order, Packed, in_turn, pack, steps_of
-from corpusmill.train.finetune import start_from, train_job
-from corpusmill.train.losses import (
-    LOSSES,
-    METRICS,
-    LossOptions,
-    PairLogps,
-    StepLoss,
-    pair_metrics,
-    token_nats,
-)
+from corpusmill.train.data import IGNORED, DataShare, Packed, counted_places, needed, pack, to_device, within_budget
+from corpusmill.train.finetune import Job
+from corpusmill.train.generate import Sampling, generate_batch, load_text_generator, plain
+from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, StepLoss, pair_metrics, target_nats, token_nats
 from corpusmill.train.model import Llama
 from corpusmill.train.model_folder import load_model
 from corpusmill.train.parallel.dims import ParallelDims, total
 from corpusmill.train.parallel.model import LocalModel, ParallelModel
+from corpusmill.train.scores import FilterScore, TextScorer
 from corpusmill.train.template import ChatEncoder, Encoded, load_chat
 from corpusmill.train.tuning import StartModel
+from corpusmill.train.validation import bootstrap_ratio, wilson
+
+if TYPE_CHECKING:
+    from corpusmill.pipeline.runner import StageRun
 
 # ---- rows and sums -----------------------------------------------------------------------------------
 
@@ -46,12 +46,12 @@ NOBODY = -1
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Sequences in rows: ids and segments int64 `[rows, T]`; labels int64 `[rows, T, 2]`, for each place the target (or IGNORED) and the
-    number of the sequence that owns the place (or NOBODY)."""
+    """Sequences in rows: ids and segments int64 `[rows, T]` (segments only where a row has several sequences); labels int64 `[rows, T, 2]`,
+    for each place the target (or IGNORED) and the number of the sequence that owns the place (or NOBODY)."""
 
     ids: Tensor
     labels: Tensor
-    segments: Tensor
+    segments: Tensor | None
 
     @property
     def targets(self) -> Tensor:
@@ -75,10 +75,12 @@ class SequenceLogps:
 @dataclass(frozen=True)
 class RowForm:
     """The shape of collated rows. Their length is a multiple of `multiple`, so that tensor-parallel ranks can split a row. With `fixed`,
-    each row holds one sequence and is padded to the context's length, because pipeline parallelism needs micro-batches of one shape."""
+    each row holds one sequence and is padded to the context's length, because pipeline parallelism needs micro-batches of one shape. With
+    `few`, as on a GPU, rows are filled up to a power of two, and lengths to a multiple of 128: the kernels are compiled for few shapes."""
 
     multiple: int = 1
     fixed: bool = False
+    few: bool = False
 
 
 def collate(
@@ -90,17 +92,21 @@ def collate(
 ) -> LabelledRows:
     """Packs sequences of 2 to `context` + 1 tokens into one batch whose rows are as short as possible. `numbers` are the sequences'
     numbers, by default their places."""
+    device = torch.device(device)
+    few = form.few or device.type == "cuda"
     packed = pack(sequences, context, together=not form.fixed)
     owners = _owners(packed, np.arange(len(sequences)) if numbers is None else np.asarray(numbers))
     width = context
     if not form.fixed:
         used = int(np.flatnonzero((owners != NOBODY).any(0))[-1]) + 1
-        width = min(used + -used % form.multiple, context)
+        multiple = math.lcm(form.multiple, 128) if few else form.multiple
+        width = min(used + -used % multiple, context)
     labels = np.stack([packed.targets, owners], axis=-1)
-    ids, labels_, segments = (
-        torch.from_numpy(np.ascontiguousarray(array[:, :width])).to(device) for array in (packed.ids, labels, packed.segments)
-    )
-    return LabelledRows(ids, labels_, segments)
+    ids, labels, segments = (np.ascontiguousarray(array[:, :width]) for array in (packed.ids, labels, packed.segments))
+    if few and (empty := (1 << (len(ids) - 1).bit_length()) - len(ids)):
+        ids, segments = (np.pad(array, ((0, empty), (0, 0))) for array in (ids, segments))
+        labels = np.concatenate([labels, np.full_like(labels, [IGNORED, NOBODY], shape=(empty, *labels.shape[1:]))])
+    return LabelledRows(*to_device((torch.from_numpy(ids), torch.from_numpy(labels), needed(torch.from_numpy(segments))), device))
 
 
 def _owners(packed: Packed, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -143,15 +149,20 @@ class Numbered:
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def collate(self, numbers: Sequence[int]) -> LabelledRows:
-        """Makes a batch of the sequences with these numbers; `by_sequence` returns them in this order. At the border of two epochs a batch
-        may hold a sequence twice, and both count: a batch has numbers of its own, place in the batch * len(self) + sequence number."""
+    def collate(self, numbers: Sequence[int], device: torch.device | None = None) -> LabelledRows:
+        """Makes a batch of the sequences with these numbers, on `device` (None: the training's); `by_sequence` returns them in this order.
+        At the border of two epochs a batch may hold a sequence twice, and both count: a batch has numbers of its own, place in the batch *
+        len(self) + sequence number."""
         owners = [place * len(self) + number for place, number in enumerate(numbers)]
-        return collate([self.sequences[number] for number in numbers], self.context, self.device, owners, self.form)
+        return collate([self.sequences[number] for number in numbers], self.context, device or self.device, owners, self.form)
 
     def numbers(self, logps: SequenceLogps) -> Tensor:
         """Returns the numbers of the sequences in a batch's log-probabilities."""
         return logps.numbers % len(self)
+
+    def size(self, number: int) -> int:
+        """Returns the places that a sequence takes."""
+        return self.context if self.form.fixed else len(self.sequences[number].ids) - 1
 
 
 # ---- the reference model -----------------------------------------------------------------------------
@@ -178,7 +189,7 @@ def measured(model: ParallelModel, sequences: Numbered, batches: Batches, dims: 
 
 def other_model(folder: str, encoder: ChatEncoder, context: int, device: torch.device) -> Llama:
     """Loads a reference model from a given folder. Raises InputError if its vocabulary is not that of `encoder`, or its context is
-    shorter than that of the aligned model."""
+    shorter than a row."""
     model = load_model(folder, device)
     vocabulary = encoder.tokenizer.get_vocab()
     here = Storage(str(local_model(folder)))
@@ -191,112 +202,11 @@ def other_model(folder: str, encoder: ChatEncoder, context: int, device: torch.d
             f"align.reference: {folder} has another vocabulary than the model that is aligned, so its tokens are not comparable."
         )
     if model.arch.context < context:
-        raise InputError(
-            f"align.reference: {folder} has a context of {model.arch.context} tokens, the model that is aligned one of {context}."
-        )
+        raise InputError(f"align.reference: {folder} has a context of {model.arch.context} tokens, and a row of pairs has {context}.")
     return model
 
 
-# ---- pairs -------------------------------------------------------------------------------------------
-#
-# The loss and the metrics of alignment on pairs: DPO and its relatives, ORPO, SimPO.
-
-
-class PairObjective:
-    """The objective of alignment. A batch is `(ids, labels, segments)`, see `LabelledRows`. Pair n is the sequences 2n (chosen) and 2n + 1
-    (rejected)."""
-
-    def __init__(
-        self, config: AlignConfig, pairs: Sequence[PreparedPair], held_out: Sequence[PreparedPair],
-        numbered: Callable[[Sequence[Encoded]], Numbered], dims: ParallelDims,
-    ):  # fmt: skip
-        self.config, self.pairs, self.held_out_count, self.dims = config, pairs, len(held_out), dims
-        self.order = Order(len(pairs), config.batch, config.micro_batch, config.seed)
-        self.sides, self.held_out = (
-            numbered([side for pair in some for side in (pair.chosen, pair.rejected)]) for some in (pairs, held_out)
-        )
-        self.preference_loss = LOSSES[config.loss]
-        self.options = LossOptions(config.beta, config.label_smoothing, config.gamma)
-        self.needs_reference = config.loss not in REFERENCE_FREE
-        self.reference: Tensor | None = None
-        self.held_out_reference: Tensor | None = None
-        self.metrics: Sequence[str] = ("preference_loss", *(name for name in METRICS if self.needs_reference or name != "kl"))
-
-    def measure_reference(self, model: ParallelModel) -> None:
-        """Measures the reference's log-probabilities on the micro-batches of the first epoch, so that on one process the first log-ratios
-        are exactly 0."""
-        share = self.dims.share
-        first = ((_sides(numbers), 2 * count) for numbers, count in self.order.first_epoch(share))
-        self.reference = measured(model, self.sides, first, self.dims)
-        batches = [(_sides(numbers), 2 * len(numbers)) for numbers in in_turn(self.held_out_count)][share.index :: share.of]
-        self.held_out_reference = measured(model, self.held_out, batches, self.dims)
-
-    # ---- the objective ------------------------------------------------------------------------------
-
-    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
-        for numbers in self.order.micro_batches(step, share):
-            batch = self.sides.collate(_sides(numbers))
-            yield batch.ids, batch.labels, batch.segments
-
-    def loss(self, model: Llama, batch: Batch) -> StepLoss:
-        """Returns the sum of the pairs' losses. The log shows means per pair, and `preference_loss`, the loss without the NLL term."""
-        ids, labels, segments = batch
-        return self._of_nats(model(ids, segments, targets=labels[..., 0]), labels)
-
-    def of_logits(self, logits: Tensor, labels: Tensor) -> StepLoss:
-        """Returns the same loss on the last stage of a pipeline."""
-        targets = labels[..., 0]
-        return self._of_nats(token_nats(logits, targets)[targets != IGNORED], labels)
-
-    def _of_nats(self, nats: Tensor, labels: Tensor) -> StepLoss:
-        logps = _pair_logps(nats, labels, self.sides, self.reference)
-        losses = self.preference_loss(logps, self.options)
-        measured = {"preference_loss": losses.detach(), **pair_metrics(logps, self.options)}
-        if self.config.nll_weight:
-            losses = losses - self.config.nll_weight * logps.mean_chosen
-        tokens = (labels[..., 1] != NOBODY).sum()
-        return StepLoss(losses.sum(), len(losses), {name: values.sum() for name, values in measured.items()}, tokens)
-
-    def describe(self, step: int, share: DataShare, number: int) -> list[str]:
-        """Returns the ids of the pairs in a micro-batch, for the log of skipped steps."""
-        return [self.pairs[pair].pair.id for pair in self.order.micro_batches(step, share)[number]]
-
-    # ---- measuring ----------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def measure_held_out(self, parallel_model: ParallelModel) -> dict[str, float]:
-        """Returns means over the held-out pairs, the same on every process; nothing without any.
-
-        `accuracy` compares with the reference (0 before training). `preference_accuracy` is the share of pairs whose chosen completion has
-        the higher log-probability per token.
-        """
-        sums: dict[str, float] = {}
-        for numbers in in_turn(self.held_out_count):
-            batch = self.held_out.collate(_sides(numbers))
-            logps = _pair_logps(counted_nats(parallel_model, batch), batch.labels, self.held_out, self.held_out_reference)
-            values = {"loss": self.preference_loss(logps, self.options), **pair_metrics(logps, self.options)}
-            values["preference_accuracy"] = logps.mean_chosen > logps.mean_rejected
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + float(value.double().sum())
-        return {name: total / self.held_out_count for name, total in sums.items()}
-
-
-def _pair_logps(nats: Tensor, labels: Tensor, sides: Numbered, reference: Tensor | None) -> PairLogps:
-    logps = by_sequence(nats, labels)
-    (chosen, rejected), (chosen_tokens, rejected_tokens) = (values.view(-1, 2).T for values in (logps.sums, logps.counts.float()))
-    of_chosen, of_rejected = None, None
-    if reference is not None:
-        of_chosen, of_rejected = reference[sides.numbers(logps).cpu()].to(nats.device).view(-1, 2).T
-    return PairLogps(chosen, rejected, of_chosen, of_rejected, chosen_tokens, rejected_tokens)
-
-
-def _sides(pairs: Sequence[int]) -> list[int]:
-    return [2 * pair + side for pair in pairs for side in (0, 1)]
-
-
 # ---- the training ------------------------------------------------------------------------------------
-#
-# The work of each process: the model, its examples, the loop around the objective, and the saved result.
 
 
 def train(
@@ -305,51 +215,227 @@ def train(
     """Trains on this process. The first process writes the folder `work/model`. Returns the content of `metrics.json`."""
     pairs = read_table(Storage(run).child("align"), PAIRS_FILE)
     aligned = AlignmentJob(AlignConfig.model_validate(config), StartModel(name, folder), pairs, dims)
-    checkpoint_dir = CheckpointDir(work, f"{run}/align/{LOG}")
     with deterministic(aligned.loop.threads):
         aligned.measure_reference()
-    return aligned.train(checkpoint_dir, progress)
+    return aligned.train(CheckpointDir(work, f"{run}/align/{LOG}"), progress)
 
 
-class AlignmentJob:
-    """An alignment: a model, its pairs as tokens in an objective, and the configuration."""
+class AlignmentJob(Job):
+    """The training of alignment, and its objective: DPO and its relatives, ORPO, SimPO. Pair n is the sequences 2n (chosen) and 2n + 1
+    (rejected).
+
+    A batch is `(ids, labels, segments, places, owners, counts, reference)`: see `LabelledRows` and `counted_places`; for each counted
+    target the place of its sequence among those of the batch; for each sequence the number of its targets, and its log-probability under
+    the reference (or None)."""
 
     def __init__(self, config: AlignConfig, start: StartModel, pairs: pa.Table, dims: ParallelDims):
-        self.config, self.start, self.dims = config, start, dims
-        self.encoder = load_chat(start.storage)
-        self.model = start_from(start.folder, dims, config, "align")
-        context = self.model.arch.context
-        prepared = [prepare_pair(pair, self.encoder, context) for pair in pairs_from_table(pairs)]
-        learned, held_out = ([p for p in prepared if p.pair.held_out == side] for side in (False, True))
-        self.form = RowForm(dims.config.tensor, dims.config.pipeline > 1)
-        numbered = partial(Numbered, context=context, device=dims.device, form=self.form)
-        self.objective = PairObjective(config, learned, held_out, numbered, dims)
-        self.counts = {"pairs": len(learned), "held_out_pairs": len(held_out)}
-        steps = min(config.loop.steps, steps_of(config.epochs, config.batch, self.objective.order.examples))
-        self.loop = config.loop.model_copy(update={"steps": steps})
+        super().__init__(config, start, dims, "align")
+        self.config: AlignConfig = config
+        prepared = [prepare_pair(pair, self.encoder, self.context) for pair in pairs_from_table(pairs)]
+        self.pairs, held_out = ([p for p in prepared if p.item.held_out == side] for side in (False, True))
+        self.plan(len(self.pairs))
+        form = RowForm(dims.config.tensor, dims.config.pipeline > 1, dims.device.type == "cuda")
+        self.sides, self.held_out = (
+            Numbered([side for p in some for side in (p.chosen, p.rejected)], self.context, dims.device, form)
+            for some in (self.pairs, held_out)
+        )
+        self.held_out_count = len(held_out)
+        self.preference_loss = LOSSES[config.loss]
+        self.options = LossOptions(config.beta, config.label_smoothing, config.gamma)
+        self.needs_reference = config.loss not in REFERENCE_FREE
+        self.reference: Tensor | None = None
+        self.held_out_reference: Tensor | None = None
+        self.metrics = ("preference_loss", *(name for name in METRICS if self.needs_reference or name != "kl"))
 
     def measure_reference(self) -> None:
-        """Measures the reference's log-probabilities. The reference is the model before training, unless the recipe names another."""
-        if not self.objective.needs_reference:
-            return
-        named, model = self.config.reference, self.model
-        if named is not None:
-            model = other_model(named, self.encoder, model.arch.context, self.dims.device)
-        self.objective.measure_reference(LocalModel(model, self.loop.precision))
+        """Measures the reference's log-probabilities. The reference is the model before training, unless the recipe names another.
 
-    def measure(self, parallel_model: ParallelModel) -> dict[str, float]:
-        return self.objective.measure_held_out(parallel_model)
+        The batches are the micro-batches of the first epoch, so that on one process the first log-ratios are exactly 0.
+        """
+        if not self.needs_reference:
+            return
+        named, share = self.config.reference, self.dims.share
+        plain = self.model if named is None else other_model(named, self.encoder, self.context, self.dims.device)
+        model = LocalModel(plain, self.loop.precision)
+        first = ((_sides(numbers), 2 * count) for numbers, count in self.order.first_epoch(share))
+        self.reference = measured(model, self.sides, first, self.dims)
+        batches = [(_sides(numbers), 2 * len(numbers)) for numbers in self._held_out_batches()][share.index :: share.of]
+        self.held_out_reference = measured(model, self.held_out, batches, self.dims)
 
     def train(self, checkpoint_dir: CheckpointDir, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and saves the model. Returns the content of `metrics.json`."""
-        result, before, after = train_job(self, self.objective, checkpoint_dir, progress, "align")
+        result, before, after = self.fit(checkpoint_dir, progress)
         return {
-            **self.counts,
+            "pairs": len(self.pairs),
+            "held_out_pairs": self.held_out_count,
             "loss": self.config.loss,
             "beta": self.config.beta,
-            "steps": result.steps,
-            "skipped_steps": result.skipped,
-            "train_loss": result.loss,
+            **self.figures(result),
             "held_out_before": before or None,
             "held_out_after": after or None,
         }
+
+    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
+        for numbers in self.order.micro_batches(step, share):
+            batch = self.sides.collate(_sides(numbers), torch.device("cpu"))
+            places = counted_places(batch.targets)
+            found, owners, counts = torch.unique(batch.labels[..., 1].flatten()[places], return_inverse=True, return_counts=True)
+            reference = None if self.reference is None else self.reference[found % len(self.sides)]
+            yield to_device((batch.ids, batch.labels, batch.segments, places, owners, counts, reference), self.sides.device)
+
+    def loss(self, model: Llama, batch: Any) -> StepLoss:
+        """Returns the sum of the pairs' losses. The log shows means per pair, and `preference_loss`, the loss without the NLL term."""
+        ids, labels, segments, places, owners, counts, reference = batch
+        nats = model(ids, segments, targets=labels[..., 0], read=partial(target_nats, places=places))
+        sums = torch.zeros(len(counts), dtype=nats.dtype, device=nats.device).index_add(0, owners, -nats)
+        return self._of_pairs(_pairs(sums, counts, reference), labels)
+
+    def of_logits(self, logits: Tensor, labels: Tensor) -> StepLoss:
+        """Returns the same loss on the last stage of a pipeline."""
+        targets = labels[..., 0]
+        return self._of_pairs(_pair_logps(token_nats(logits, targets)[targets != IGNORED], labels, self.sides, self.reference), labels)
+
+    def _of_pairs(self, logps: PairLogps, labels: Tensor) -> StepLoss:
+        losses = self.preference_loss(logps, self.options)
+        measured = {"preference_loss": losses.detach(), **pair_metrics(logps, self.options)}
+        if self.config.nll_weight:
+            losses = losses - self.config.nll_weight * logps.mean_chosen
+        tokens = (labels[..., 1] != NOBODY).sum()
+        return StepLoss(losses.sum(), len(losses), {name: values.sum() for name, values in measured.items()}, tokens)
+
+    def describe(self, step: int, share: DataShare, number: int) -> list[str]:
+        return [self.pairs[pair].item.id for pair in self.order.micro_batches(step, share)[number]]
+
+    @torch.no_grad()
+    def measure(self, parallel_model: ParallelModel) -> dict[str, float]:
+        """Returns means over the held-out pairs, the same on every process; nothing without any.
+
+        `accuracy` compares with the reference (0 before training). `preference_accuracy` is the share of pairs whose chosen completion has
+        the higher log-probability per token.
+        """
+        sums: dict[str, float] = {}
+        for numbers in self._held_out_batches():
+            batch = self.held_out.collate(_sides(numbers))
+            logps = _pair_logps(counted_nats(parallel_model, batch), batch.labels, self.held_out, self.held_out_reference)
+            values = {"loss": self.preference_loss(logps, self.options), **pair_metrics(logps, self.options)}
+            values["preference_accuracy"] = logps.mean_chosen > logps.mean_rejected
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + float(value.double().sum())
+        return {name: total / self.held_out_count for name, total in sums.items()}
+
+    def _held_out_batches(self) -> Iterator[list[int]]:
+        """Yields the numbers of held-out pairs in batches."""
+        return within_budget([self.held_out.size(2 * pair) + self.held_out.size(2 * pair + 1) for pair in range(self.held_out_count)])
+
+
+def _pair_logps(nats: Tensor, labels: Tensor, sides: Numbered, reference: Tensor | None) -> PairLogps:
+    logps = by_sequence(nats, labels)
+    return _pairs(logps.sums, logps.counts, None if reference is None else reference[sides.numbers(logps).cpu()].to(nats.device))
+
+
+def _pairs(sums: Tensor, counts: Tensor, reference: Tensor | None) -> PairLogps:
+    """Makes pairs of the values `[2 pairs]` of their sequences."""
+    (chosen, rejected), (chosen_tokens, rejected_tokens) = (values.view(-1, 2).T for values in (sums, counts.float()))
+    of_chosen, of_rejected = (None, None) if reference is None else reference.view(-1, 2).T
+    return PairLogps(chosen, rejected, of_chosen, of_rejected, chosen_tokens, rejected_tokens)
+
+
+def _sides(pairs: Sequence[int]) -> list[int]:
+    return [2 * pair + side for pair in pairs for side in (0, 1)]
+
+
+# ---- answers judged by classifiers -------------------------------------------------------------------
+#
+# Compares two models' answers to the same prompts, with the same seeds, by the scores of classifiers.
+
+Values = npt.NDArray[np.float64]
+
+
+def judge(run: "StageRun", config: JudgedConfig, models: tuple[str, str], device: str, scores: Sequence[FilterScore]) -> dict[str, Any]:
+    """Returns the content of `judged.json`: for each score a comparison, and every prompt with both answers and their scores.
+
+    `models`: the folders of the model before and after alignment. A score of windows is worse for longer texts, and alignment may change
+    lengths. So answers are compared once more, with both answers cut to the number of tokens of the shorter one.
+    """
+    prompts = choose_prompts(pairs_from_table(read_table(run.storage, "data/pairs.parquet")), config.prompts)
+    before, after = (answer(folder, prompts, config, device) for folder in models)
+    tokenizer = load_chat(Storage(str(local_model(models[1])))).tokenizer
+    shorter = [min(len(a), len(b)) for a, b in zip(before, after, strict=True)]
+    scorer = TextScorer(run, [score.column for score in scores])
+
+    def texts(answers: Sequence[list[int]]) -> list[str]:
+        return [plain(tokenizer.decode(tokens, skip_special_tokens=True)) for tokens in answers]
+
+    def cut(answers: Sequence[list[int]]) -> list[str]:
+        return texts([tokens[:length] for tokens, length in zip(answers, shorter, strict=True)])
+
+    whole, equal = [[scorer.score(of(side)) for side in (before, after)] for of in (texts, cut)]
+    return {
+        "prompts": len(prompts),
+        "tokens_before": _mean([len(tokens) for tokens in before]),
+        "tokens_after": _mean([len(tokens) for tokens in after]),
+        "scores": {each.column: compare(each, whole, config) | {"equal_length": compare(each, equal, config)} for each in scores},
+        "answers": [
+            {
+                "document": pair.id,
+                "kind": pair.kind,
+                "prompt": plain(pair.prompt[-1]["content"]),
+                **{side: {"text": text, **_numbers(values, number)} for side, text, values in zip(("before", "after"), both, whole)},
+            }
+            for number, (pair, *both) in enumerate(zip(prompts, texts(before), texts(after), strict=True))
+        ],
+    }
+
+
+def _mean(values: Sequence[int]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _numbers(values: dict[str, Values], number: int) -> dict[str, float | None]:
+    return {column: None if np.isnan(of[number]) else float(of[number]) for column, of in values.items()}
+
+
+def choose_prompts(pairs: Sequence[PreferencePair], count: int) -> list[PreferencePair]:
+    """Returns at most `count` held-out pairs with different prompts, by hash. Only their prompts are used."""
+    different = {"\0".join(message["content"] for message in pair.prompt): pair for pair in pairs if pair.held_out}
+    return [different[prompt] for prompt in sorted(different, key=lambda prompt: tasks.hash_of("judged", prompt))[:count]]
+
+
+def answer(folder: str, prompts: Sequence[PreferencePair], config: JudgedConfig, device: str) -> list[list[int]]:
+    """Returns the tokens of a model's answers. The seed of an answer depends only on `config.seed` and its prompt."""
+    generator = load_text_generator(folder, device)
+    with deterministic():
+        answers = generate_batch(
+            generator.model,
+            [generator.encoder.encode(pair.prompt, add_generation_prompt=True).ids.tolist() for pair in prompts],
+            max_tokens=config.max_tokens,
+            sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
+            seeds=[tasks.hash_of(f"judged {config.seed}", pair.prompt[-1]["content"]) for pair in prompts],
+            stop=generator.stop,
+            banned=generator.banned,
+        )
+        return [each.tokens for each in answers]
+
+
+def compare(score: FilterScore, sides: Sequence[dict[str, Values]], config: JudgedConfig) -> dict[str, Any]:
+    """Returns means, the interval of the paired difference, and the shares beyond the threshold with Wilson's intervals.
+
+    `sides`: before and after, each by column float64 (prompts,), with NaN for an answer that can't be scored (an empty one). A prompt
+    counts only where both answers have a score.
+    """
+    before, after = (of[score.column] for of in sides)
+    known = ~(np.isnan(before) | np.isnan(after))
+    before, after = before[known], after[known]
+    found: dict[str, Any] = {"texts": len(before), "not_scored": int((~known).sum())}
+    if not len(before):
+        return found
+    low, high = bootstrap_ratio(after - before, np.ones(len(before)), config.resamples, config.confidence, config.seed)
+    means = {"before": before.mean(), "after": after.mean(), "difference": (after - before).mean()}
+    found |= {**{name: float(value) for name, value in means.items()}, "low": low, "high": high}
+    found |= {"threshold": score.threshold, "high_is_good": score.high_is_good}
+    if score.threshold is not None:
+        for side, values in (("before", before), ("after", after)):
+            worse = int((values < score.threshold).sum() if score.high_is_good else (values >= score.threshold).sum())
+            ends = wilson(worse, len(values), config.confidence)
+            found[f"worse_{side}"] = {"value": worse / len(values), "low": ends[0], "high": ends[1]}
+    return found

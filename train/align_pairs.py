@@ -1,26 +1,23 @@
 """The pairs of the stage `align`: their form as tables and as tokens, and how they are made from files and documents."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from corpusmill.pipeline.errors import NothingKept
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.pipeline.stage import Output
 from corpusmill.train import tasks, tuning
 from corpusmill.train.align import CORRUPTED, PAIRS_FILE, AlignConfig
 from corpusmill.train.model_folder import read_architecture
+from corpusmill.train.options import row_length
 from corpusmill.train.scores import (
     FilterScore,
     PairLimits,
+    PairPool,
     ScoredTask,
     TextScorer,
     dropped_documents,
@@ -32,6 +29,7 @@ from corpusmill.train.scores import (
 )
 from corpusmill.train.sft_job import MESSAGES
 from corpusmill.train.template import (
+    NOTHING,
     ChatEncoder,
     Encoded,
     Message,
@@ -42,7 +40,8 @@ from corpusmill.train.template import (
     require_learnable,
     user_turn,
 )
-from corpusmill.train.user_files import BadRow, UserRow, first_question, read_all, read_instruction, read_messages, read_text
+from corpusmill.train.tuning import REPORT_FILE
+from corpusmill.train.user_files import BadRow, first_question, preferences, read_all
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
@@ -72,27 +71,19 @@ PAIRS = pa.schema(
     ]
 )
 
-REPORT_COLUMNS = with_columns(
-    REPORT,
+REPORT_COLUMNS = tuning.report_schema(
     [
-        pa.field("kind", pa.string()),
-        pa.field("held_out", pa.bool_()),
         pa.field("n_chosen_tokens", pa.int64()),  # of the completion, without the prompt
         pa.field("n_rejected_tokens", pa.int64()),
-        pa.field("note", pa.string()),  # why it was dropped, in a sentence
         *ORIGIN,
-    ],
+    ]
 )
 
 
 @dataclass(frozen=True)
-class PreferencePair:
-    """A pair of completions. Where a file's row is not one, `bad` has the reason, and there are no messages."""
+class PreferencePair(tuning.Item):
+    """A pair of completions; a row that is none has no messages."""
 
-    id: str
-    url: str | None
-    kind: str
-    held_out: bool
     prompt: list[Message]
     chosen: list[Message]
     rejected: list[Message]
@@ -100,21 +91,17 @@ class PreferencePair:
     rejected_url: str | None = None
     chosen_score: float | None = None
     rejected_score: float | None = None
-    bad: BadRow | None = None
 
-
-NOTHING = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_))
+    def turns(self) -> list[Message]:
+        return [*self.prompt, *self.chosen, *self.rejected]
 
 
 @dataclass(frozen=True)
-class PreparedPair:
-    """A pair as tokens: prompt and completion together, with the mask on the completion. `failed`: the reasons why it is dropped."""
+class PreparedPair(tuning.Prepared[PreferencePair]):
+    """A pair as tokens: prompt and completion together, with the mask on the completion."""
 
-    pair: PreferencePair
-    chosen: Encoded
-    rejected: Encoded
-    failed: list[str]
-    note: str | None = None
+    chosen: Encoded = NOTHING
+    rejected: Encoded = NOTHING
 
 
 def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> PreparedPair:
@@ -128,11 +115,11 @@ def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> Pr
     `nothing_to_learn`      the template marks nothing in a completion
     """
     if pair.bad:
-        return PreparedPair(pair, NOTHING, NOTHING, [pair.bad.rule], str(pair.bad))
+        return PreparedPair(pair, [pair.bad.rule], note=str(pair.bad))
     try:
         chosen, rejected = (_encode(pair, side, encoder) for side in (pair.chosen, pair.rejected))
     except TemplateRefusal as refusal:
-        return PreparedPair(pair, NOTHING, NOTHING, ["template_refused"], str(refusal))
+        return PreparedPair(pair, ["template_refused"], note=str(refusal))
     sides = ("chosen", pair.chosen, chosen), ("rejected", pair.rejected, rejected)
     notes: dict[str, list[str]] = {"equal": ["chosen and rejected are the same"] if np.array_equal(chosen.ids, rejected.ids) else []}
     notes["empty"] = [f"{name} says nothing" for name, messages, _ in sides if _blank(messages)]
@@ -142,7 +129,7 @@ def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> Pr
     ]  # fmt: skip
     notes["nothing_to_learn"] = [f"the template marks nothing of {name}" for name, _, tokens in sides if not tokens.mask.any()]
     failed = [rule for rule, sentences in notes.items() if sentences]
-    return PreparedPair(pair, chosen, rejected, failed, "; ".join(s for rule in failed for s in notes[rule]) or None)
+    return PreparedPair(pair, failed, chosen, rejected, note="; ".join(s for rule in failed for s in notes[rule]) or None)
 
 
 def _blank(messages: Sequence[Message]) -> bool:
@@ -182,7 +169,7 @@ def _behind(pieces: Sequence[TextPiece], text: str) -> list[TextPiece] | None:
 
 
 def pairs_table(pairs: Sequence[PreferencePair]) -> pa.Table:
-    return pa.table({name: [getattr(pair, name) for pair in pairs] for name in PAIRS.names}, PAIRS)
+    return tuning.items_table(pairs, PAIRS)
 
 
 def pairs_from_table(table: pa.Table) -> list[PreferencePair]:
@@ -190,84 +177,23 @@ def pairs_from_table(table: pa.Table) -> list[PreferencePair]:
 
 
 def report_table(prepared: Sequence[PreparedPair]) -> pa.Table:
-    """Returns one row for every pair: REPORT's columns and the counts."""
-    chars = [sum(len(m["content"]) for m in (*p.pair.prompt, *p.pair.chosen, *p.pair.rejected)) for p in prepared]
-    return pa.table(
-        {
-            "id": [p.pair.id for p in prepared],
-            "url": [p.pair.url for p in prepared],
-            "kept": [not p.failed for p in prepared],
-            "failed": [p.failed for p in prepared],
-            "chars_in": chars,
-            "chars_out": [0 if p.failed else count for p, count in zip(prepared, chars, strict=True)],
-            "kind": [p.pair.kind for p in prepared],
-            "held_out": [p.pair.held_out for p in prepared],
-            "n_chosen_tokens": [int(p.chosen.mask.sum()) for p in prepared],
-            "n_rejected_tokens": [int(p.rejected.mask.sum()) for p in prepared],
-            "note": [p.note for p in prepared],
-            **{field.name: [getattr(p.pair, field.name) for p in prepared] for field in ORIGIN},
-        },
-        REPORT_COLUMNS,
-    )
-
-
-# ---- from files --------------------------------------------------------------------------------------
+    """Returns one row for every pair."""
+    counts = {f"n_{side}_tokens": [int(getattr(p, side).mask.sum()) for p in prepared] for side in ("chosen", "rejected")}
+    return tuning.report_table(prepared, REPORT_COLUMNS, **counts)
 
 
 def read_pairs(files: Sequence[str], held_out: float) -> list[PreferencePair]:
-    """Returns a pair for every row of the user's files. The first question decides whether a pair is held out."""
-    return read_all(files, partial(_pair, held_out), "a pair")
+    """Returns the pairs in the user's files. The first question decides whether a pair is held out."""
 
+    def parse(place: str, row: dict[str, Any]) -> Iterator[PreferencePair]:
+        for name, prompt, chosen, rejected in preferences(place, row):
+            yield PreferencePair(name, None, "file", tasks.is_held_out(first_question(prompt), held_out), prompt, chosen, rejected)
 
-def _pair(held_out: float, place: str, row: UserRow | BadRow) -> PreferencePair:
-    try:
-        if isinstance(row, BadRow):
-            raise row
-        prompt, chosen, rejected = pair_messages(place, row)
-    except BadRow as bad:
-        rule = "no_pair" if bad.rule == "no_example" else bad.rule
-        return PreferencePair(place, None, "file", False, [], [], [], bad=BadRow(str(bad), rule))
-    return PreferencePair(place, None, "file", tasks.is_held_out(first_question(prompt), held_out), prompt, chosen, rejected)
+    def refused(place: str, bad: BadRow) -> PreferencePair:
+        reason = BadRow(str(bad), "no_pair" if bad.rule == "no_example" else bad.rule)
+        return PreferencePair(place, None, "file", False, [], [], [], bad=reason)
 
-
-def pair_messages(place: str, row: UserRow) -> tuple[list[Message], list[Message], list[Message]]:
-    """Returns prompt, chosen and rejected of a row. The prompt is `prompt` (text or messages), or `instruction` with `input`, followed by
-    the turns with which both `chosen` and `rejected` begin; these may contain the prompt. Raises BadRow, which names `place`."""
-    missing = [key for key in ("chosen", "rejected") if row.get(key) is None]
-    if missing:
-        raise BadRow(
-            f"{place}: no pair: `{missing[0]}` is missing (expected `prompt`, `chosen` and `rejected`); "
-            f"it has {safe_line(', '.join(sorted(row)), 200) or 'nothing'}."
-        )
-    chosen, rejected = (_completion(place, row, key) for key in ("chosen", "rejected"))
-    shared = 0
-    while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
-        shared += 1
-    prompt = _prompt(place, row, chosen[:shared])
-    return prompt, chosen[shared:], rejected[shared:]
-
-
-def _completion(place: str, row: UserRow, key: str) -> list[Message]:
-    value: Any = row[key]
-    return read_messages(f"{place}, {key}", value) if isinstance(value, list) else [assistant_turn(read_text(place, row, key))]
-
-
-def _prompt(place: str, row: UserRow, shared: list[Message]) -> list[Message]:
-    given = _given(place, row)
-    if not given and not shared:
-        raise BadRow(f"{place}: no pair: it has neither `prompt` nor `instruction`, and the completions share no first message.")
-    within = any(shared[begin : begin + len(given)] == given for begin in range(len(shared)))
-    return shared if within else given + shared
-
-
-def _given(place: str, row: UserRow) -> list[Message]:
-    if isinstance(row.get("prompt"), list):
-        return read_messages(f"{place}, prompt", row["prompt"])
-    if row.get("prompt") is not None:
-        return [user_turn(read_text(place, row, "prompt"))]
-    if row.get("instruction") is not None:
-        return [user_turn(read_instruction(place, row))]
-    return []
+    return read_all(files, parse, refused, "a pair")
 
 
 # ---- from documents, by corruption -------------------------------------------------------------------
@@ -343,52 +269,31 @@ def pairs_of(score: FilterScore, matched: Sequence[tuple[ScoredTask, ScoredTask]
     return pairs
 
 
-def lengths(pairs: Sequence[PreferencePair]) -> dict[str, float | None]:
-    """Returns the mean number of characters of both sides."""
-    sides = {"chosen": [pair.chosen for pair in pairs], "rejected": [pair.rejected for pair in pairs]}
-    return {f"{side}_chars": sum(len(turns[0]["content"]) for turns in of) / len(of) if of else None for side, of in sides.items()}
+def _mean_chars(sides: Sequence[Sequence[Message]]) -> float | None:
+    """Returns the mean length of completions in characters."""
+    return sum(len(turns[0]["content"]) for turns in sides) / len(sides) if sides else None
 
 
 # ---- the task ----------------------------------------------------------------------------------------
-#
-# Makes all pairs and writes a report row about each.
 
-REPORT_FILE = "report/part-00000.parquet"
 SOURCES_FILE = "pair_sources.json"
 
 
 def make_pairs(run: "StageRun", config: AlignConfig, start: tuning.StartModel, given: Sequence[FileRef]) -> Output:
     """Makes all pairs, with a report row for each. Raises NothingKept if no pair is left to learn from."""
     folder = start.storage
-    encoder, context = load_chat(folder), read_architecture(Path(folder.root)).context
+    encoder = load_chat(folder)
     require_learnable(encoder)
+    row = row_length(config.context, read_architecture(Path(folder.root)).context, "align.context")
     found: dict[str, dict[str, Any]] = {}
     if config.files:
         pairs = read_pairs(config.files, config.held_out)
     else:
         pairs, found = _from_documents(run, config)
-    prepared = [prepare_pair(pair, encoder, context) for pair in pairs]
-    kept = [p.pair for p in prepared if not p.failed]
-    dropped, counts = len(pairs) - len(kept), tuning.reasons(p.failed for p in prepared)
-    if all(pair.held_out for pair in kept):
-        listed = ", ".join(f"{name} {count:,}" for name, count in Counter(counts).most_common())
-        what = ", ".join(config.files) or "the run's documents"
-        why = [f"The first was dropped: {p.note}" for p in prepared if p.note][:1]
-        none = f"align: {what}: none of {len(pairs)} pairs can be learned from{f' ({listed})' if listed else ''}."
-        raise NothingKept(" ".join([none, *why, *_short(found)]))
-    return Output(
-        files={
-            PAIRS_FILE: pairs_table(kept),
-            REPORT_FILE: report_table(prepared),
-            **({SOURCES_FILE: tuning.json_file(found)} if found else {}),
-        },
-        rows_in=len(pairs),
-        kept=len(kept),
-        dropped=dropped,
-        bytes_in=sum(ref.bytes for ref in given),
-        counts=counts,
-        warnings=[*tuning.dropped_sentence("pairs", dropped, len(pairs), counts), *_short(found)],
-    )
+    prepared = [prepare_pair(pair, encoder, row) for pair in pairs]
+    kept = pairs_table([p.item for p in prepared if not p.failed])
+    files = {PAIRS_FILE: kept, REPORT_FILE: report_table(prepared), **({SOURCES_FILE: tuning.json_file(found)} if found else {})}
+    return tuning.made(run, "pairs", given, prepared, files, _short(found))
 
 
 def _from_documents(run: "StageRun", config: AlignConfig) -> tuple[list[PreferencePair], dict[str, dict[str, Any]]]:
@@ -411,20 +316,18 @@ def _from_score(
     run: "StageRun", config: AlignConfig, column: str, wanted: int, held_out: Callable[[str], bool]
 ) -> tuple[list[PreferencePair], dict[str, Any]]:
     score = find_score(run, column)
-    if score.blind:
-        none: dict[str, Any] = dict.fromkeys(("good", "bad", "chosen_chars", "rejected_chars"))
-        nothing = {"column": column, "high_is_good": score.high_is_good, "unit": "documents", "scored": 0, "chosen": 0, "rejected": 0}
-        return [], {**nothing, **none, "wanted": wanted, "pairs": 0, "left_out": score.blind}
     limits = PairLimits(wanted, config.per_document, config.max_chars, config.best, config.worst)
     tables = (lambda: kept_documents(run, score)), (lambda: dropped_documents(run, score))
     salt = f"align {config.seed} {column}"
-    if score.of_windows:
+    if score.blind:
+        pool = PairPool([], [], "documents", 0, None, None)
+    elif score.of_windows:
         scorer = TextScorer(run, [column])
         pool = pool_of_continuations(score, lambda texts: scorer.score(texts)[column], *tables, salt, limits)
     else:
         pool = pool_of_documents(score, *tables, salt, limits)
     pairs = pairs_of(score, match(pool, held_out, wanted), held_out)
-    return pairs, {
+    found = {
         "column": column,
         "high_is_good": score.high_is_good,
         "unit": pool.unit,
@@ -435,8 +338,10 @@ def _from_score(
         "bad": pool.bad,
         "wanted": wanted,
         "pairs": len(pairs),
-        **lengths(pairs),
+        "chosen_chars": _mean_chars([pair.chosen for pair in pairs]),
+        "rejected_chars": _mean_chars([pair.rejected for pair in pairs]),
     }
+    return pairs, found | ({"left_out": score.blind} if score.blind else {})
 
 
 def _short(found: dict[str, dict[str, Any]]) -> list[str]:

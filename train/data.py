@@ -26,7 +26,7 @@ from corpusmill.train.template import Encoded
 
 # ---- batches and shares ------------------------------------------------------------------------------
 
-#: (ids, targets, segments or None): int64 `[B, T]` each. Targets of IGNORED are not counted.
+#: (ids, targets, segments): int64 `[B, T]` each. Targets of IGNORED are not counted. Without segments each row is one document.
 Batch = tuple[Tensor, Tensor, Tensor | None]
 #: A target that adds nothing to loss or count; the same number as in torch's cross_entropy.
 IGNORED = -100
@@ -74,13 +74,25 @@ def to_batch(rows: Integers, document_mask: bool, end_of_text: int = EOT_ID) -> 
     return ids[:, :-1], ids[:, 1:], segments
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Copies the batch to the device. A copy to a GPU does not wait for the GPU's other work."""
+def needed(segments: Tensor | None) -> Tensor | None:
+    """Returns segments `[B, T]` of the CPU; None if no row has a second document, as attention then needs no mask.
+
+    The model can't decide it: a step on a GPU would wait for the answer.
+    """
+    return segments if segments is not None and bool((segments[:, 1:] != segments[:, :-1]).any()) else None
+
+
+def counted_places(targets: Tensor) -> Tensor:
+    """Returns int64 `[n]`: the places of the targets that count in the flattened batch. On a GPU a step would wait for their number."""
+    return (targets.flatten() != IGNORED).nonzero().squeeze(1)
+
+
+def to_device(batch: tuple[Any, ...], device: torch.device) -> tuple[Any, ...]:
+    """Copies a batch's tensors (None stays None) to the device. A copy to a GPU does not wait for the GPU's other work."""
     if device.type == "cpu":
         return batch
-    ids, targets, segments = (None if part is None else part.pin_memory().to(device, non_blocking=True) for part in batch)
-    assert ids is not None and targets is not None
-    return ids, targets, segments
+    with torch.cuda.device(device):  # each thread begins with the first GPU, on which `pin_memory` would take memory
+        return tuple(None if part is None else part.pin_memory().to(device, non_blocking=True) for part in batch)
 
 
 def places(first: int, count: int, items: int, seed: int) -> Integers:
@@ -254,8 +266,8 @@ class PackedLoader:
 #
 # A new permutation each epoch. Any place of it can be computed alone.
 
-#: Rows, pairs or completions in an evaluation batch. A constant, so that scores do not depend on the training batch.
-EVALUATION_BATCH = 16
+#: Tokens of an evaluation batch. A constant, so that scores do not depend on the training batch.
+EVALUATION_TOKENS = 4096
 
 
 def steps_of(epochs: float, batch: int, examples: int) -> int:
@@ -263,10 +275,18 @@ def steps_of(epochs: float, batch: int, examples: int) -> int:
     return int(np.ceil(epochs * examples / batch))
 
 
-def in_turn(count: int) -> Iterator[list[int]]:
-    """Yields the numbers below `count` in batches, for evaluation."""
-    for begin in range(0, count, EVALUATION_BATCH):
-        yield list(range(begin, min(begin + EVALUATION_BATCH, count)))
+def within_budget(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Yields the numbers of items of these sizes in order, in batches of at most EVALUATION_TOKENS tokens, or of one item."""
+    batch: list[int] = []
+    total = 0
+    for number, size in enumerate(sizes):
+        if batch and total + size > EVALUATION_TOKENS:
+            yield batch
+            batch, total = [], 0
+        batch.append(number)
+        total += size
+    if batch:
+        yield batch
 
 
 @dataclass(frozen=True)

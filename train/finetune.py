@@ -2,9 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,20 +16,17 @@ from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.checkpoint import read_weights
 from corpusmill.train.checkpoint_dir import CheckpointDir, new_folder, write_json, write_tensors
-from corpusmill.train.compute import deterministic
+from corpusmill.train.compute import chosen, deterministic
+from corpusmill.train.data import DataShare, Order, steps_of
 from corpusmill.train.loop import FitResult, fit
+from corpusmill.train.losses import StepLoss
 from corpusmill.train.model import Llama, named_generator
 from corpusmill.train.model_folder import load_model, model_of, save_model
-from corpusmill.train.options import LoopConfig, LoraConfig
+from corpusmill.train.options import LoraConfig, row_length
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import LocalModel, ParallelModel
-from corpusmill.train.template import ChatEncoder, chat_files
-from corpusmill.train.tuning import ADAPTED, StartModel, sha256_of
-
-if TYPE_CHECKING:
-    from corpusmill.train.align import AlignConfig
-    from corpusmill.train.sft import SftConfig
-
+from corpusmill.train.template import chat_files, load_chat
+from corpusmill.train.tuning import ADAPTED, StartModel, TuningConfig, sha256_of
 
 # ---- LoRA --------------------------------------------------------------------------------------------
 #
@@ -50,7 +47,7 @@ class LoRALinear(nn.Linear):
         self.lora_B = nn.Parameter(self.weight.new_zeros(base.out_features, rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight) + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
+        return F.linear(x.to(self.weight.dtype), self.weight) + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
 
     def merged(self) -> Tensor:
         """Returns W + scale B A in the weight's type."""
@@ -71,6 +68,28 @@ def adapt(model: Llama, config: LoraConfig, seed: int) -> None:
         bound = 1 / math.sqrt(module.in_features)
         generator = named_generator(f"{name}.lora_A", seed)
         module.lora_A.data.copy_(torch.empty(module.lora_A.shape).uniform_(-bound, bound, generator=generator))
+
+
+class RoundedEmbedding(nn.Embedding):
+    """An embedding whose weight is bf16, and its rows fp32: with autocast, the sums of the residual stream are fp32."""
+
+    def __init__(self, base: nn.Embedding):
+        super().__init__(base.num_embeddings, base.embedding_dim, _weight=base.weight)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return super().forward(ids).float()
+
+
+def round_frozen(model: Llama, precision: str) -> None:
+    """Stores the frozen matrices of an adapted model in bf16, in place: half the memory for what products take in bf16 anyway.
+
+    `precision` is `bf16` or `bf16-params`. Norms stay fp32, as do the adapters, which are trained.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            module.weight.data = module.weight.data.bfloat16()
+    if precision == "bf16" and model.model.embed_tokens is not None:
+        model.model.embed_tokens = RoundedEmbedding(model.model.embed_tokens).requires_grad_(False)
 
 
 def adapters(model: nn.Module) -> dict[str, LoRALinear]:
@@ -116,82 +135,108 @@ def save_adapter(weights: Mapping[str, Tensor], config: LoraConfig, base: str, f
         write_tensors(temporary / WEIGHTS, {f"{PREFIX}{name}.weight": tensor for name, tensor in weights.items()})
 
 
-# ---- before and after the loop -----------------------------------------------------------------------
+# ---- around the loop ---------------------------------------------------------------------------------
 
 
-def start_from(folder: str, dims: ParallelDims, config: "SftConfig | AlignConfig", title: str) -> Llama:
-    """Returns the model of a folder, whole on each process, with a new adapter if one is to be trained. Raises InputError if the
-    processes can't evenly divide a step's rows or the model."""
-    model = load_model(folder, dims.device)
+def start_from(folder: str, dims: ParallelDims, config: TuningConfig, title: str) -> Llama:
+    """Returns the model of a folder, whole on each process. If an adapter is to be trained, the model has a new one, and the frozen weights
+    are bf16 where the precision is. Raises InputError if the processes can't evenly divide a step's rows or the model."""
+    precision = chosen(dims.device, config.loop.precision)
+    rounds = config.lora.rank > 0 and precision != "fp32"
+    model = load_model(folder, "cpu" if rounds else dims.device)
+    rows = row_length(config.context, model.arch.context, f"{title}.context")
     try:
-        dims.config.require_even(config.batch, model.arch.shared_sizes())
+        dims.config.require_even(config.batch, {**model.arch.shared_sizes(), "row of tokens": rows})
     except ValueError as error:
         raise InputError(f"{title}.parallel: {error}.") from error
     if config.lora.rank:
         adapt(model, config.lora, config.seed)
-    return model
+    if rounds:
+        round_frozen(model, precision)
+    return model.to(dims.device)
 
 
-class TrainingJob(Protocol):
-    """A training: a model, its encoder and configuration, and how it is measured."""
+class Job:
+    """A training as each process does it. Subclasses are objectives of the loop; they call `plan` when they know their examples."""
 
-    start: StartModel
-    dims: ParallelDims
-    encoder: ChatEncoder
-    model: Llama
+    metrics: Sequence[str] = ()
 
-    @property
-    def config(self) -> "SftConfig | AlignConfig": ...
+    def __init__(self, config: TuningConfig, start: StartModel, dims: ParallelDims, title: str):
+        self.config, self.start, self.dims, self.title = config, start, dims, title
+        self.encoder = load_chat(start.storage)
+        self.model = start_from(start.folder, dims, config, title)
+        self.context = row_length(config.context, self.model.arch.context, f"{title}.context")
 
-    @property
-    def loop(self) -> LoopConfig: ...
+    def plan(self, examples: int) -> None:
+        """Sets the order of `examples`, and the number of steps."""
+        self.order = Order(examples, self.config.batch, self.config.micro_batch, self.config.seed)
+        self.steps_an_epoch = steps_of(1, self.config.batch, examples)
+        steps = min(self.config.loop.steps, steps_of(self.config.epochs, self.config.batch, examples))
+        self.loop = self.config.loop.model_copy(update={"steps": steps})
+
+    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
+        """Yields the micro-batches of this share of a step."""
+        raise NotImplementedError
+
+    def loss(self, model: Llama, batch: Any) -> StepLoss:
+        raise NotImplementedError
+
+    def describe(self, step: int, share: DataShare, number: int) -> list[str]:
+        """Returns the ids of the examples in a micro-batch, for the log of skipped steps."""
+        raise NotImplementedError
 
     def measure(self, parallel_model: ParallelModel) -> dict[str, float]:
         """Measures on the held-out data, with the same result on every process; returns nothing without any."""
-        ...
+        raise NotImplementedError
 
+    def fit(self, checkpoint_dir: CheckpointDir, progress: Progress | None) -> tuple[FitResult, dict[str, float], dict[str, float]]:
+        """Trains, and saves the model. Returns the loop's result and the held-out measurements before and after."""
+        if self.dims.is_main:
+            checkpoint_dir.begin(chat_files(self.encoder, self.model.arch.context))
+        after: dict[str, float] = {}  # the latest measurement
 
-def train_job(
-    job: TrainingJob, objective: Any, checkpoint_dir: CheckpointDir, progress: Progress | None, title: str
-) -> tuple[FitResult, dict[str, float], dict[str, float]]:
-    """Trains, and saves the model. Returns the loop's result and the held-out measurements before and after."""
-    if job.dims.is_main:
-        checkpoint_dir.begin(chat_files(job.encoder, job.model.arch.context))
-    after: dict[str, float] = {}  # the latest measurement
+        def evaluate(parallel_model: ParallelModel, done: int) -> dict[str, float]:
+            after.update(self.measure(parallel_model))
+            return {f"held_out_{name}": value for name, value in after.items()}
 
-    def evaluate(parallel_model: ParallelModel, done: int) -> dict[str, float]:
-        after.update(job.measure(parallel_model))
-        return {f"held_out_{name}": value for name, value in after.items()}
+        with deterministic(self.loop.threads):
+            before = self.measure(LocalModel(self.model, self.loop.precision))
+        result = fit(
+            self.model, self, self.loop, dims=self.dims, state=checkpoint_dir.states, log=checkpoint_dir.log_file, describe=self.describe,
+            evaluate=evaluate if before else None, evaluate_every=self.config.evaluate_every, progress=progress, title=self.title,
+            length=self.context,
+        )  # fmt: skip
+        if before and not after:  # the process was killed after the last step
+            with deterministic(self.loop.threads):
+                evaluate(result.parallel_model, result.steps)
+        self._leave(result, checkpoint_dir)
+        return result, before, after
 
-    with deterministic(job.loop.threads):
-        before = job.measure(LocalModel(job.model, job.loop.precision))
-    result = fit(
-        job.model, objective, job.loop, dims=job.dims, state=checkpoint_dir.states, log=checkpoint_dir.log_file,
-        describe=objective.describe, evaluate=evaluate if before else None, evaluate_every=job.config.evaluate_every, progress=progress,
-        title=title,
-    )  # fmt: skip
-    if before and not after:  # the process was killed after the last step
-        with deterministic(job.loop.threads):
-            evaluate(result.parallel_model, result.steps)
-    leave_model(job.model, job.start, result, job.dims, job.config, checkpoint_dir)
-    return result, before, after
+    def figures(self, result: FitResult) -> dict[str, Any]:
+        """Returns the figures of a training for `metrics.json`."""
+        return {
+            "context": self.context,
+            "steps_an_epoch": self.steps_an_epoch,
+            "steps": result.steps,
+            "skipped_steps": result.skipped,
+            "train_loss": result.loss,
+        }
 
-
-def leave_model(
-    model: Llama, start: StartModel, result: FitResult, dims: ParallelDims, config: "SftConfig | AlignConfig", checkpoint_dir: CheckpointDir
-) -> None:  # fmt: skip
-    """Saves the trained model to `model` in the working folder. On several processes it is read from the last state. An adapter is saved to
-    `adapter`, too, and `model` has it merged."""
-    spread, work = dims.world > 1, checkpoint_dir.folder
-    saved = result.states.latest() if spread else None
-    if dims.is_main:
-        if spread:
-            model = _with_weights(start.folder, config.lora, config.seed, read_weights(saved.path) if saved else {})
-        if config.lora.rank:
-            save_adapter({name: p for name, p in model.named_parameters() if p.requires_grad}, config.lora, start.name, work / "adapter")
-            model = model_of(model.arch, merged_weights(model))
-        save_model(model, work / "model", work / "tokenizer")
-    checkpoint_dir.leave(dims)
+    def _leave(self, result: FitResult, checkpoint_dir: CheckpointDir) -> None:
+        """Saves the trained model to `model` in the working folder. On several processes it is read from the last state. An adapter is
+        saved to `adapter`, too, and `model` has it merged with the start model as its folder has it, unrounded."""
+        spread, lora, work, model = self.dims.world > 1, self.config.lora, checkpoint_dir.folder, self.model
+        saved = result.states.latest() if spread else None
+        if self.dims.is_main:
+            if spread or lora.rank:
+                trained = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
+                weights = trained if not spread else read_weights(saved.path) if saved else {}
+                model = _with_weights(self.start.folder, lora, self.config.seed, weights)
+            if lora.rank:
+                save_adapter({name: p for name, p in model.named_parameters() if p.requires_grad}, lora, self.start.name, work / "adapter")
+                model = model_of(model.arch, merged_weights(model))
+            save_model(model, work / "model", work / "tokenizer")
+        checkpoint_dir.leave(self.dims)
 
 
 def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:

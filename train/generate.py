@@ -5,6 +5,7 @@ Options and their order are those of `transformers` (logits_process.py): repetit
 
 import json
 import re
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,15 +14,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, IM_END
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.compute import pick_device
-from corpusmill.train.model import Attention, KVCache, Layer, Llama, LlamaModel, RMSNorm, SwiGLU, dense_mask, rms_norm, rotary_table, rotate
+from corpusmill.train.model import KVCache, Llama
 from corpusmill.train.model_folder import load_model
 from corpusmill.train.options import COLDEST
 from corpusmill.train.template import ChatEncoder, Message, load_chat, user_turn
@@ -90,10 +90,6 @@ def warp(logits: Tensor, sampling: Sampling) -> Tensor:
         logits = logits / sampling.temperature
     if sampling.top_k:
         logits = keep_top_k(logits, sampling.top_k)
-    return _limit(logits, sampling)
-
-
-def _limit(logits: Tensor, sampling: Sampling) -> Tensor:
     if sampling.top_p < 1:
         logits = keep_top_p(logits, sampling.top_p)
     return keep_min_p(logits, sampling.min_p) if sampling.min_p else logits
@@ -103,32 +99,15 @@ def choose(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
     """Returns one token for each row, `[B]`, for `logits` `[B, vocab]`: at temperature 0 the most likely one. Else it is
     sampled from the warped distribution (inverse CDF in the order of ids), with `uniform` `[B]`, from 0 to 1, as the random numbers.
 
-    So a row's choice depends only on its own logits and random number. (Where tokens tie at the cutoff of `top_p`, other ones may stay than
-    in `warp`.) Raises CorpusmillError if logits are NaN.
+    So a row's choice depends only on its own logits and random number. Raises CorpusmillError if logits are NaN.
     """
     if sampling.temperature == 0:
         highest, chosen = logits.max(-1)
-        return _checked(chosen, highest)
-    ids = None
-    if 0 < sampling.top_k < logits.size(-1):  # computes with k numbers for each row, not with the whole vocabulary
-        if sampling.temperature != 1:
-            logits = logits / sampling.temperature
-        values, places = logits.topk(sampling.top_k)
-        if int((logits >= values[:, -1:]).sum()) == values.numel():
-            ids = places.sort().values
-            warped = _limit(logits.gather(-1, ids), sampling)
-        else:  # more than k tokens are left, because of ties with the k-th
-            warped = _limit(keep_top_k(logits, sampling.top_k), sampling)
     else:
-        warped = warp(logits, sampling)
-    shares = warped.double().softmax(-1).cumsum(-1)
-    place = (shares <= uniform.unsqueeze(-1) * shares[:, -1:]).sum(-1)
-    chosen = place if ids is None else ids.gather(-1, place.clamp_max(ids.size(-1) - 1).unsqueeze(-1)).squeeze(-1)
-    return _checked(chosen, shares[:, -1])
-
-
-def _checked(chosen: Tensor, sums: Tensor) -> Tensor:
-    if bool(sums.isnan().any()):
+        shares = warp(logits, sampling).double().softmax(-1).cumsum(-1)
+        highest = shares[:, -1]
+        chosen = (shares <= (uniform * highest).unsqueeze(-1)).sum(-1)
+    if bool(highest.isnan().any()):
         raise CorpusmillError("the model's logits are not numbers (NaN): its weights are damaged, or too large for their type.")
     return chosen
 
@@ -226,63 +205,6 @@ def stream_text(tokenizer: Any, tokens: Iterable[int], stop_strings: Sequence[st
         yield piece
 
 
-# ---- one more token in every row ---------------------------------------------------------------------
-#
-# Computes what `Llama.forward` computes with a cache, but without the modules around it.
-#
-# With one token for each row the operations are short: on a CPU, a small model's modules and reshaping take as long again. Values equal
-# those of `forward`, in float64 to 1e-10 (tests/train/test_generate.py).
-
-#: The modules that this step can compute from their weights alone. Adapters, shards and hooks compute something else.
-_KNOWN = (Llama, LlamaModel, nn.ModuleDict, Layer, Attention, SwiGLU, RMSNorm, nn.Linear, nn.Embedding)
-
-
-class DecodeStep:
-    """A model's weights, ready for a step. They are not copies, so training may change them between steps."""
-
-    def __init__(self, model: Llama):
-        self.model, self.arch = model, model.arch
-        self.plain = all(type(part) in _KNOWN and not (part._forward_hooks or part._forward_pre_hooks) for part in model.modules())
-        if self.plain:
-            self.layers = [_weights(layer) for layer in model.model.layers.values()]
-
-    def __call__(self, ids: Tensor, cache: KVCache) -> Tensor:
-        """Returns logits `[B, vocab]` after `ids` `[B]`, which follow the tokens of each row of `cache` and are added to it."""
-        if not self.plain:
-            return self.model.lm_head(self.model.model(ids.unsqueeze(1), None, cache)[:, -1])
-        arch, decoder, rows = self.arch, self.model.model, len(ids)
-        x = F.embedding(ids, decoder.embed_tokens.weight)
-        cos, sin = rotary_table(arch, x.device, x.dtype)
-        starts, mask = cache.row_starts(ids.device), None
-        if starts is None:
-            cos, sin = cos[cache.length], sin[cache.length]
-        else:
-            positions = cache.length - starts.squeeze(1)
-            cos, sin = (table[positions].view(rows, 1, 1, -1) for table in (cos, sin))
-            mask = dense_mask(starts, cache.length, cache.first) if cache.ragged else None
-        for number, (norm, query, key, value, query_norm, key_norm, out, second_norm, gate, up, down) in enumerate(self.layers):
-            normed = rms_norm(x, norm, arch.norm_eps)
-            queries, keys, values = (F.linear(normed, weight).view(rows, -1, 1, arch.head_dim) for weight in (query, key, value))
-            if query_norm is not None:
-                queries, keys = rms_norm(queries, query_norm, arch.norm_eps), rms_norm(keys, key_norm, arch.norm_eps)
-            keys, values = cache.extend(number, rotate(keys, cos, sin), values)
-            # query heads that share keys are passed as if they were positions
-            queries = rotate(queries, cos, sin).view(rows, arch.kv_heads, -1, arch.head_dim)
-            mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-            x = x + F.linear(mixed.reshape(rows, -1), out)
-            normed = rms_norm(x, second_norm, arch.norm_eps)
-            x = x + F.linear(F.silu(F.linear(normed, gate)) * F.linear(normed, up), down)
-        cache.length += 1
-        return F.linear(rms_norm(x, decoder.norm.weight, arch.norm_eps), self.model.lm_head.weight)
-
-
-def _weights(layer: Any) -> tuple[Any, ...]:
-    attention, mlp = layer.self_attn, layer.mlp
-    parts = (layer.input_layernorm, attention.q_proj, attention.k_proj, attention.v_proj, attention.q_norm, attention.k_norm,
-             attention.o_proj, layer.post_attention_layernorm, mlp.gate_proj, mlp.up_proj, mlp.down_proj)  # fmt: skip
-    return tuple(None if part is None else part.weight for part in parts)
-
-
 # ---- generation --------------------------------------------------------------------------------------
 #
 # Writes for one prompt, or for many of any lengths at a time. A key-value cache saves computing any token twice.
@@ -295,11 +217,14 @@ STOP_TOKEN, STOP_STRING, LENGTH = "stop token", "stop string", "length"
 
 @dataclass
 class Draft:
-    """An unfinished text: its prompt, its tokens so far, and why it ended. Its reader may end it by setting `ended`."""
+    """A text while it is written, and afterwards: its prompt, its tokens with those of a stop string, why it ended, and, given a `stream`,
+    its text without the stop string. Its reader may end it by setting `ended`."""
 
     prompt: Sequence[int]
     seed: int
+    stream: TextStream | None = None
     tokens: list[int] = field(default_factory=list)
+    text: str = ""
     ended: str = ""
 
     def __post_init__(self) -> None:
@@ -315,14 +240,11 @@ class Draft:
         """Returns the last `count` tokens of prompt and text."""
         return [*self.prompt[len(self.prompt) - max(0, count - len(self.tokens)) :], *self.tokens[-count:]]
 
-
-@dataclass(frozen=True)
-class Generated:
-    """A finished text: its tokens, with those of a stop string, and, given a tokenizer, its text without the stop string."""
-
-    tokens: list[int]
-    text: str
-    ended: str
+    def read(self, token: int | None) -> None:
+        """Adds the text of the next token, or, given None, the text that was held back."""
+        if self.stream is not None:
+            self.text += self.stream.end() if token is None else self.stream.add(token)
+            self.ended = STOP_STRING if self.stream.stopped else self.ended
 
 
 def generate(
@@ -357,7 +279,7 @@ def generate_batch(
     stop_strings: Sequence[str] = (),
     overflow: Overflow = "slide",
     rows: int = 16,
-) -> Iterator[Generated]:
+) -> Iterator[Draft]:
     """Yields the continuation of each prompt (token ids), in order, as soon as it and all before it are finished.
 
     `rows` prompts are written at a time; the next begin when all of these have ended. A text depends only on its prompt and its seed
@@ -369,27 +291,19 @@ def generate_batch(
     check_context(model, drafts, max_tokens, overflow)
     if stop_strings and tokenizer is None:
         raise InputError("stop strings need a tokenizer, which tells the text of the tokens.")
-    streams = [TextStream(tokenizer, stop_strings, draft.prompt) for draft in drafts] if tokenizer is not None else []
-    texts = ["" for _ in drafts]
-    number_of = {id(draft): number for number, draft in enumerate(drafts)}
+    for draft in drafts if tokenizer is not None else ():
+        draft.stream = TextStream(tokenizer, stop_strings, draft.prompt)
 
-    def finished() -> Iterator[Generated]:
-        given = 0
+    def finished() -> Iterator[Draft]:
+        waiting = deque(drafts)
         for draft, token in write(model, drafts, max_tokens=max_tokens, sampling=sampling, stop=stop, banned=banned, rows=rows):
-            if streams:
-                number = number_of[id(draft)]
-                texts[number] += streams[number].add(token)
-                if streams[number].stopped:
-                    draft.ended = STOP_STRING
-            while given < len(drafts) and drafts[given].ended:
-                yield result(given)
-                given += 1
-        for number in range(given, len(drafts)):
-            yield result(number)
-
-    def result(number: int) -> Generated:
-        rest = streams[number].end() if streams else ""
-        return Generated(drafts[number].tokens, texts[number] + rest, drafts[number].ended)
+            draft.read(token)
+            while waiting and waiting[0].ended:
+                waiting[0].read(None)
+                yield waiting.popleft()
+        for draft in waiting:
+            draft.read(None)
+            yield draft
 
     return finished()
 
@@ -411,7 +325,7 @@ def write(
     rows: int = 16,
 ) -> Iterator[tuple[Draft, int]]:  # fmt: skip
     """Yields every token of every draft as it is chosen, `rows` drafts at a time. A draft that its reader has ended gets no more tokens."""
-    step, forbidden, penalty = DecodeStep(model), list(banned), sampling.repetition_penalty
+    forbidden, penalty = list(banned), sampling.repetition_penalty
     for begin in range(0, len(drafts) if max_tokens > 0 else 0, rows):
         live = list(drafts[begin : begin + rows])
         cache: KVCache | None = None
@@ -419,7 +333,7 @@ def write(
             if cache is None or cache.length == cache.longest:
                 logits, cache = _read(model, live, cache, max_tokens)
             else:
-                logits = step(torch.tensor([draft.tokens[-1] for draft in live], device=model.device), cache)
+                logits = _next(model, torch.tensor([draft.tokens[-1:] for draft in live], device=model.device), cache)
             logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
             if penalty != 1:
                 logits = penalise(logits, _seen(live, logits), penalty)
@@ -456,8 +370,13 @@ def _read(model: Llama, live: Sequence[Draft], cache: KVCache | None, max_tokens
     new = model.new_cache(min(context, end + max_tokens))
     new.starts = [end - length for length in lengths]
     rows = [[0] * (end - length) + draft.latest(length) for draft, length in zip(live, lengths)]
-    ids = torch.tensor(rows, device=model.device)
-    return model.lm_head(model.model(ids, None, new)[:, -1]), new  # the head computes only the last place
+    return _next(model, torch.tensor(rows, device=model.device), new), new
+
+
+def _next(model: Llama, ids: Tensor, cache: KVCache) -> Tensor:
+    """Returns the logits `[B, vocab]` after `ids` `[B, T]`, which are added to the cache. The head computes only the last place."""
+    logits: Tensor = model.lm_head(model.model(ids, None, cache)[:, -1])
+    return logits
 
 
 def _seen(live: Sequence[Draft], logits: Tensor) -> Tensor:

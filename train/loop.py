@@ -197,13 +197,13 @@ def fit(
     course: Course | None = None,
     lineage: str = "",
     others: Sequence[StateFolder] = (),
-    row_tokens: int = 0,
     describe: Describe | None = None,
     evaluate: Evaluate | None = None,
     evaluate_every: int = 0,
     score: str = "",
     progress: Progress | None = None,
     title: str = "train",
+    length: int | None = None,
 ) -> FitResult:
     """Trains `model`, the same on every rank, up to step `config.steps`, from the latest state in `state`.
 
@@ -211,11 +211,11 @@ def fit(
     each step. `describe` returns the documents of a micro-batch, for the log of skipped steps. `evaluate` is called after every
     `evaluate_every` steps (0: never) and after the last; its values go into that step's line, and `score` names the value that ranks
     states. On one process `model` itself is trained; else the result's `parallel_model` has the trained parts. Raises CorpusmillError after
-    `config.max_skips` skipped steps in a row.
+    `config.max_skips` skipped steps in a row. `length` is that of a row, by default the model's context; only the logged speed uses it.
 
     `course` has the phases of the training (else `config` is the only one). States from which other courses may go on are kept. Without
     a state in `state`, the training goes on from the latest in `others` with the same `lineage` (a digest of all data and options besides
-    `config` and the course) whose course was the same so far. `row_tokens`: the length of rows, for the MFU (0: the model's context).
+    `config` and the course) whose course was the same so far.
     """
     dims = dims or ParallelDims.single(model.device)
     if config.keep_best and evaluate is None:
@@ -223,11 +223,12 @@ def fit(
     course = course or Course.of(config)
     states = States(state, dims, config.keep, config.keep_best, config.async_save, course.branches())
     identity = {"loop": _outside_schedule(config), "model": model.arch.model_dump(mode="json"), "lineage": lineage}
+    frozen = any(not p.requires_grad for p in model.parameters())
+    adapter = sum(p.numel() for p in model.parameters() if p.requires_grad) if frozen else 0
     with deterministic(config.threads), states, Prefetcher(objective, config.steps) as ahead:
         loop = _Loop(prepare(model, dims, config, seed), ahead, config, states, course, identity, describe, title)
         torch.manual_seed(dims.rank)  # for models with dropout
-        begin = loop.resume(others)
-        flops = flops_per_token(model.arch.model_copy(update={"context": row_tokens or model.arch.context}))
+        begin, flops = loop.resume(others), flops_per_token(model.arch, length, adapter)
         started, tokens_before = time.perf_counter(), loop.so_far.tokens
         with Watch(log, begin, config, dims, flops, progress, title) as watch:
             for step in range(begin, config.steps):

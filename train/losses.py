@@ -7,15 +7,16 @@ the averaging of gradients over ranks. So neither micro-batches nor ranks change
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from corpusmill.train.data import IGNORED, Batch, DataShare
+from corpusmill.train.compute import fused
+from corpusmill.train.data import IGNORED, Batch, DataShare, counted_places
 
 if TYPE_CHECKING:
     from corpusmill.train.model import Llama
@@ -42,18 +43,6 @@ def token_loss(logits: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
     return nats + (penalty - penalty.detach())
 
 
-def target_nats(head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor) -> Tensor:
-    """Returns nats `[n]` of the targets `[B, T]` that count, in order of rows and places, from hidden states `[B, T, width]`.
-
-    The head computes logits only for those targets, so most of a prompt's logits never exist. Where a tensor group shares out the
-    positions, the head computes all of them, as each rank has only part of each row.
-    """
-    counted = targets != IGNORED
-    if hasattr(hidden, "placements"):
-        return token_nats(head(hidden), targets)[counted]
-    return F.cross_entropy(_wide(head(hidden[counted])), targets[counted], reduction="none")
-
-
 def log_z(logits: Tensor) -> Tensor:
     """Returns `[B, T]`: the log-sum-exp of logits `[B, T, vocab]`.
 
@@ -64,6 +53,134 @@ def log_z(logits: Tensor) -> Tensor:
         return logits.logsumexp(-1)
     top = logits.detach().amax(-1, keepdim=True)
     return _whole((logits - top).exp().sum(-1).log() + top.squeeze(-1))
+
+
+# Of hidden states: the head's logits are the largest values of a step, so they exist only for the targets that count, and where they are
+# many, or on a GPU, only for some rows at a time.
+
+#: Logits that exist at once, in fp32 512 MiB.
+LOGITS = 2**27
+#: On a GPU the head's matrix is filled up to a multiple of this, as kernels are slow for other sizes.
+MULTIPLE = 128
+
+
+def target_nats(head: nn.Linear, hidden: Tensor, targets: Tensor, places: Tensor | None = None, compiled: bool = False) -> Tensor:
+    """Returns nats `[n]` of the targets `[B, T]` that count, in order of rows and places, from hidden states `[B, T, width]`.
+
+    `places` are those of `counted_places`; without them a GPU is asked for them, and the step waits. Where a tensor group shares out the
+    positions, the head computes all of them, as each rank has only part of each row.
+    """
+    places = counted_places(targets) if places is None else places
+    if hasattr(hidden, "placements"):
+        return token_nats(head(hidden), targets).flatten().index_select(0, places)
+    hidden, targets = hidden.flatten(0, 1).index_select(0, places), targets.flatten().index_select(0, places)
+    if in_chunks(hidden, head):
+        return linear_nats(head, hidden, targets, compiled=compiled)
+    return F.cross_entropy(_wide(head(hidden)), targets, reduction="none")
+
+
+def summed_nats(
+    head: nn.Linear, hidden: Tensor, targets: Tensor, z_loss: float = 0.0, places: Tensor | None = None, compiled: bool = False
+) -> Tensor:
+    """Returns the sum of the nats of all targets `[B, T]`, with `z_loss` as in `token_loss`, or of those at `places`, as in
+    `target_nats`."""
+    if hasattr(hidden, "placements") or not in_chunks(hidden, head):
+        return token_loss(head(hidden), targets, z_loss) if places is None else target_nats(head, hidden, targets, places).sum()
+    hidden, targets = hidden.flatten(0, 1), targets.flatten()
+    if places is not None:
+        hidden, targets = hidden.index_select(0, places), targets.index_select(0, places)
+    return linear_nats(head, hidden, targets, z_loss, summed=True, compiled=compiled)
+
+
+def in_chunks(hidden: Tensor, head: nn.Linear) -> bool:
+    """Whether the logits of these hidden states `[..., width]` are computed in chunks."""
+    return hidden.device.type == "cuda" or hidden.numel() // hidden.size(-1) * head.out_features > LOGITS
+
+
+def linear_nats(
+    head: nn.Linear, hidden: Tensor, targets: Tensor, z_loss: float = 0.0, *, summed: bool = False, compiled: bool = False,
+    multiple: int = 0,
+) -> Tensor:  # fmt: skip
+    """Returns nats `[n]` of targets `[n]` (0 for IGNORED ones) from hidden states `[n, width]`, or their sum; `z_loss` as in `token_loss`.
+
+    No more than LOGITS logits exist at once (Liger Kernel, https://arxiv.org/abs/2410.10989, and Cut Your Losses, 2411.09009): a sum takes
+    the gradient together with the value, single nats compute their logits again in the backward pass. Exponentials and sums are in fp32 at
+    least. The matrix is filled up to a `multiple` of rows, which no softmax sees (0: MULTIPLE on a GPU, else 1).
+    """
+    weight, vocabulary = head.weight, head.out_features
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    multiple = multiple or (MULTIPLE if hidden.device.type == "cuda" else 1)
+    if extra := -vocabulary % multiple:
+        weight = F.pad(weight, (0, 0, 0, extra))
+    with torch.autocast(hidden.device.type, enabled=False):
+        at_once = summed and torch.is_grad_enabled()
+        nats: Tensor = _LinearNats.apply(hidden, weight, targets, z_loss, vocabulary, at_once, compiled)
+    return nats if at_once or not summed else nats.sum()
+
+
+class _LinearNats(torch.autograd.Function):
+    """The function behind `linear_nats`. `at_once`: returns the sum, and takes the gradient in the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float, vocabulary: int, at_once: bool, compiled: bool
+    ) -> Tensor:
+        ctx.at_once, ctx.options = at_once, (z_loss, vocabulary, compiled)
+        needed = ctx.needs_input_grad[:2] if at_once else (False, False)
+        scale = torch.ones(targets.shape, dtype=_wide(hidden[:0]).dtype, device=hidden.device)
+        nats, *grads = _by_chunks(hidden, weight, targets, scale, needed, *ctx.options)
+        ctx.save_for_backward(*(grads if at_once else (hidden, weight, targets)))
+        return nats.sum() if at_once else nats
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.at_once:
+            grads = [None if grad is None else grad * gradient.to(grad.dtype) for grad in ctx.saved_tensors]
+        else:
+            hidden, weight, targets = ctx.saved_tensors
+            _, *grads = _by_chunks(hidden, weight, targets, gradient, ctx.needs_input_grad[:2], *ctx.options)
+        return *grads, None, None, None, None, None
+
+
+def _by_chunks(
+    hidden: Tensor, weight: Tensor, targets: Tensor, scale: Tensor, needed: tuple[bool, bool], z_loss: float, vocabulary: int,
+    compiled: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """Returns nats `[n]`, and those gradients of hidden states and weight that are `needed`, of the sum of `scale` `[n]` times the loss."""
+    value, gradient = (fused(_value), fused(_gradient)) if compiled else (_value, _gradient)
+    nats, of_hidden, of_weight = list[Tensor](), list[Tensor](), torch.zeros_like(weight, dtype=scale.dtype) if needed[1] else None
+    for some, wanted, each in zip(*(tensor.split(max(1, LOGITS // len(weight))) for tensor in (hidden, targets, scale))):
+        logits = some @ weight.mT
+        found, normaliser = value(logits, wanted, vocabulary)
+        nats.append(found)
+        if any(needed):
+            logits = gradient(logits, normaliser, wanted, each, z_loss, vocabulary)
+        if needed[0]:
+            of_hidden.append(logits @ weight)
+        if of_weight is not None:
+            of_weight += logits.mT @ some
+    return torch.cat(nats), torch.cat(of_hidden) if needed[0] else None, None if of_weight is None else of_weight.to(weight.dtype)
+
+
+def _value(logits: Tensor, targets: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
+    """Returns the nats and the log-sum-exp `[n]` of logits `[n, rows of the matrix]`."""
+    wide = _wide(logits)[:, :vocabulary]
+    normaliser = wide.logsumexp(-1)
+    nats = normaliser - wide.gather(1, targets.clamp(min=0).unsqueeze(1)).squeeze(1)
+    return torch.where(targets == IGNORED, 0, nats), normaliser
+
+
+def _gradient(logits: Tensor, normaliser: Tensor, targets: Tensor, scale: Tensor, z_loss: float, vocabulary: int) -> Tensor:
+    """Returns the gradient of `scale` `[n]` times the loss for logits `[n, rows of the matrix]`, in their type."""
+    scale = torch.where(targets == IGNORED, 0, scale).unsqueeze(1)
+    normaliser, columns = normaliser.unsqueeze(1), torch.arange(logits.size(1), device=logits.device)
+    found = (_wide(logits) - normaliser).exp_().mul_(scale * (1 + 2 * z_loss * normaliser))
+    found = torch.where(columns == targets.unsqueeze(1), found - scale, found)
+    if vocabulary < logits.size(1):
+        found = torch.where(columns < vocabulary, found, 0)
+    return found.to(logits.dtype)
 
 
 def _whole(values: Any) -> Tensor:
@@ -130,7 +247,8 @@ class TokenObjective:
 
     def loss(self, model: "Llama", batch: Batch) -> StepLoss:
         ids, targets, segments = batch
-        return self.of_logits(model(ids, segments), targets)
+        total = model(ids, segments, targets=targets, read=partial(summed_nats, z_loss=self.z_loss))
+        return StepLoss(total, (targets != IGNORED).sum())
 
     def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
         """Returns the summed nats of `targets` `[B, T]` under `logits` `[B, T, vocab]`, and their count."""

@@ -6,16 +6,19 @@ computes the same logits from the same weights: in float64 to 1e-10 (tests/train
 
 import hashlib
 import math
+import warnings
+from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.utils.checkpoint import checkpoint
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.train.compute import fused
 from corpusmill.train.losses import target_nats
 from corpusmill.train.options import Architecture, RopeScaling
 
@@ -157,15 +160,11 @@ Mask = Tensor | BlockMask | None
 
 
 def document_starts(segments: Tensor | None) -> Tensor | None:
-    """Returns `[B, T]`: the place where each token's document begins. `segments` `[B, T]` changes value where a document begins.
-
-    Returns None on a CPU if no row has a second document: attention is plain then. On a GPU this is not checked, since the step would wait.
-    """
+    """Returns `[B, T]`: the place where each token's document begins. `segments` `[B, T]` changes value where a document begins; loaders
+    give None where attention can be plain, as each row is one document."""
     if segments is None or segments.size(1) == 1:
         return None
     begins = segments[:, 1:] != segments[:, :-1]
-    if begins.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(begins.any()):
-        return None
     places = torch.arange(1, segments.size(1), device=segments.device)
     starts = torch.zeros(segments.shape, dtype=torch.int64, device=segments.device)
     starts[:, 1:] = torch.where(begins, places, 0)
@@ -206,27 +205,37 @@ def dense_mask(earliest: Tensor, past: int = 0, first: int = 0) -> Tensor:
     return seen.unsqueeze(1) if seen.dim() == 3 else seen
 
 
-def block_mask(earliest: Tensor) -> BlockMask:
-    """Returns `dense_mask` as a mask of flex_attention. Tests compare the two on the CPU; it has never run on a GPU here."""
-    shared = earliest.dim() == 1  # one mask for all rows of a batch
+#: Side of the blocks that flex_attention computes, skips, or computes without a mask.
+BLOCK = 128
 
-    def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+
+def block_mask(earliest: Tensor) -> BlockMask:
+    """Returns `dense_mask` as a mask of flex_attention; `earliest`, which never falls within a row, as there.
+
+    The blocks follow from the first and last queries of each block, so there is no need to look at all scores, as `create_block_mask` does.
+    """
+    shared = earliest.dim() == 1  # one mask for all rows of a batch
+    rows = earliest.unsqueeze(0) if shared else earliest
+    length, device = rows.size(1), rows.device
+    first = torch.arange(0, length, BLOCK, device=device)
+    last = (first + BLOCK - 1).clamp(max=length - 1)
+    queries, keys, ends = first.unsqueeze(1), first, first + BLOCK - 1  # queries down, keys across
+    begins = rows.index_select(1, first).unsqueeze(-1), rows.index_select(1, last).unsqueeze(-1)
+    seen = (keys <= last.unsqueeze(1)) & (ends >= begins[0])
+    whole = (ends <= queries) & (keys >= begins[1]) & (queries + BLOCK <= length)
+
+    def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key <= query) & (key >= (earliest[query] if shared else earliest[batch, query]))
 
-    length = earliest.size(-1)
-    create = fused(create_block_mask) if earliest.is_cuda else create_block_mask
-    mask: BlockMask = create(seen, None if shared else len(earliest), None, length, length, device=earliest.device)
-    return mask
+    return BlockMask.from_kv_blocks(
+        *_listed(seen & ~whole), *_listed(whole), BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(length, length)
+    )
 
 
-@cache
-def _compiled(function: Any) -> Any:
-    return torch.compile(function, dynamic=False)
-
-
-def fused(function: Any) -> Any:
-    """Compiles a function of flex_attention, at its first use, into one kernel. Uncompiled it would store all scores."""
-    return function if torch.compiler.is_compiling() else _compiled(function)
+def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns for each row of blocks `[B, queries, keys]` how many are true, and the numbers of all, those that are true first."""
+    numbers = blocks.int().argsort(dim=-1, descending=True, stable=True)
+    return blocks.sum(-1, dtype=torch.int32).unsqueeze(1), numbers.int().unsqueeze(1)
 
 
 # ---- key-value cache ---------------------------------------------------------------------------------
@@ -305,8 +314,22 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
         if causal and queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.size(2) <= PLAIN:
             return _plain(queries, keys, values)
         return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
-    mixed: Tensor = fused(flex_attention)(queries, keys, values, block_mask=mask, enable_gqa=grouped)
+    mixed: Tensor = fused(_flex)(queries, keys, values, mask, grouped)
     return mixed
+
+
+def _flex(queries: Tensor, keys: Tensor, values: Tensor, mask: BlockMask, grouped: bool) -> Tensor:
+    if not torch.compiler.is_compiling():
+        _warn_of_scores()
+    mixed: Tensor = flex_attention(queries, keys, values, block_mask=mask, enable_gqa=grouped)
+    return mixed
+
+
+@cache
+def _warn_of_scores() -> None:
+    """Warns once. The compiler calls functions as they are where it is switched off, or after too many shapes."""
+    warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")  # three paragraphs
+    warnings.warn("attention with a mask is not compiled, so it stores all scores, which takes much memory and time", stacklevel=2)
 
 
 def _plain(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -406,17 +429,6 @@ class LlamaModel(nn.Module):
         self.layers = nn.ModuleDict({str(layer): Layer(arch, layer) for layer in range(arch.layers)})
         self.norm = RMSNorm(arch.width, arch.norm_eps)
 
-    def switch(self, *, checkpointing: bool = False, compiled: bool = False) -> None:
-        """Switches activation checkpointing and compilation of the layers.
-
-        One layer's compiled code serves all layers, whether or not the model is sharded or cut into stages.
-        """
-        layer: Any
-        for layer in self.layers.values():
-            layer.checkpointing = checkpointing
-            if compiled:
-                layer.compile()
-
     def forward(self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Returns hidden states `[B, T, width]` for ids `[B, T]` (in a later pipeline stage for hidden states); see `Llama.forward`."""
         past, length = cache.length if cache else 0, ids.size(1)
@@ -445,10 +457,23 @@ class Llama(nn.Module):
 
     def __init__(self, arch: Architecture):
         super().__init__()
-        self.arch = arch
+        self.arch, self.compiled = arch, False
         self.model = LlamaModel(arch)
         self.lm_head = nn.Linear(arch.width, arch.vocab_size, bias=False)
         self.tie()
+
+    def switch(self, *, checkpointing: bool = False, compiled: bool = False) -> None:
+        """Switches activation checkpointing of the layers, and compilation of the layers, the last norm and the loss.
+
+        One layer's compiled code serves all layers, whether or not the model is sharded or cut into stages.
+        """
+        self.compiled = compiled
+        layer: Any
+        for layer in self.model.layers.values():
+            layer.checkpointing = checkpointing
+        for module in (*self.model.layers.values(), self.model.norm) if compiled else ():
+            if module is not None:
+                module.compile()
 
     def tie(self) -> None:
         """Makes a tied head share the embedding's weights. Needed again after `to_empty` has replaced both."""
@@ -456,11 +481,17 @@ class Llama(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(
-        self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None, targets: Tensor | None = None
-    ) -> Tensor:  # fmt: skip
+        self,
+        ids: Tensor,
+        segments: Tensor | None = None,
+        cache: KVCache | None = None,
+        targets: Tensor | None = None,
+        read: Callable[..., Tensor] = target_nats,
+    ) -> Tensor:
         """Returns logits `[B, T, vocab]` for ids `[B, T]`; a pipeline stage without a head (None) returns hidden states.
 
-        With `targets` `[B, T]` it returns the nats of the targets that count (see `target_nats`); the head computes only these.
+        With `targets` `[B, T]` it returns what `read` makes of head, hidden states and targets: by default the nats of the targets that
+        count, or with `summed_nats` their sum. All logits of a batch need not exist for that.
 
         `segments` `[B, T]` (integers that change where a document begins) keep attention and positions within each document; without them
         a row is one document. Rows may be padded on the right, as no token sees later ones. With a `cache`, whose rows are one document
@@ -469,7 +500,7 @@ class Llama(nn.Module):
         hidden = self.model(ids, segments, cache)
         if self.lm_head is None:
             return hidden
-        return self.lm_head(hidden) if targets is None else target_nats(self.lm_head, hidden, targets)
+        return self.lm_head(hidden) if targets is None else read(self.lm_head, hidden, targets, compiled=self.compiled)
 
     @property
     def device(self) -> torch.device:

@@ -206,7 +206,8 @@ class Optimizer:
 
 # ---- ZeRO-1 ------------------------------------------------------------------------------------------
 #
-# Every rank has a copy of the model, but moments for only some parameters, and updates those (https://arxiv.org/abs/1910.02054).
+# Every rank has a copy of the model, but moments for only some parameters, and updates those (https://arxiv.org/abs/1910.02054). Copies
+# with Muon do the same, because each matrix is then orthogonalised once.
 
 
 def owners(parameters: Mapping[str, Tensor], ranks: int) -> dict[str, int]:
@@ -219,25 +220,22 @@ def owners(parameters: Mapping[str, Tensor], ranks: int) -> dict[str, int]:
 
 
 class SharedOptimizer:
-    """The optimiser (see `Optimizer`) of parameters that are equal on all ranks of `shard`; each rank updates its own part."""
+    """The optimiser (see `Optimizer`) of parameters that are equal on all ranks; each rank updates its own part."""
 
     def __init__(self, parameters: Mapping[str, Tensor], config: OptimizerConfig, dims: ParallelDims):
-        self.parameters, self.mesh = parameters, dims.submesh("shard")
-        self.owners = owners(parameters, dims.config.shard)
-        me = dims.index("shard")
-        self.mine = Optimizer({name: p for name, p in parameters.items() if self.owners[name] == me}, config)
+        self.parameters, self.ranks = parameters, dims.world
+        self.owners = owners(parameters, dims.world)
+        self.mine = Optimizer({name: p for name, p in parameters.items() if self.owners[name] == dims.rank}, config)
 
     @torch.no_grad()
     def step(self, lr_fraction: float) -> None:
         """Updates this rank's parameters, and sends every rank's parameters to the others."""
         self.mine.step(lr_fraction)
-        if self.mesh is None:
-            return
-        for rank in range(self.mesh.size()):
+        for rank in range(self.ranks):
             theirs = [p for name, p in self.parameters.items() if self.owners[name] == rank]
             if theirs:
                 flat = torch.cat([p.flatten() for p in theirs])
-                dist.broadcast(flat, group=self.mesh.get_group(), group_src=rank)
+                dist.broadcast(flat, rank)
                 torch._foreach_copy_(theirs, [part.view_as(p) for part, p in zip(flat.split([p.numel() for p in theirs]), theirs)])
 
     def zero_grad(self) -> None:

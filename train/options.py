@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from corpusmill.pipeline.config import INERT, Config
+from corpusmill.pipeline.errors import InputError
 
 # ---- the loop ----------------------------------------------------------------------------------------
 
@@ -157,9 +158,11 @@ class LoopConfig(Schedule):
     precision: Literal["auto", "fp32", "bf16", "bf16-params"] = Field(
         default="auto",
         description="Arithmetic of forward and backward: `bf16` by autocast, `bf16-params` in bf16 throughout; "
-        " `auto` is `bf16` on CUDA and `fp32` on CPU. Weights, moments and what is saved are always fp32.",
+        "`auto` is `bf16-params` on CUDA and `fp32` on CPU. Weights, moments and what is saved are always fp32.",
     )
-    compile: bool = Field(default=False, json_schema_extra=INERT, description="Compile the layers with torch.compile.")
+    compile: bool | Literal["auto"] = Field(
+        default="auto", json_schema_extra=INERT, description="Compile layers, norms and loss with torch.compile; `auto` is true on CUDA."
+    )
     checkpointing: bool = Field(
         default=False, json_schema_extra=INERT, description="Compute each layer again in the backward pass, which saves most of the memory."
     )
@@ -315,6 +318,25 @@ class Architecture(Config):
         return self.layers * layer + self.width + self.vocab_size * self.width * (1 if self.tied else 2)
 
 
+# ---- rows --------------------------------------------------------------------------------------------
+
+#: The longest row where a recipe names none. Published models have contexts of tens of thousands of tokens: rows of that length would hold
+#: a small data set in one step, and attention within documents would need a mask of its square.
+LONGEST_ROW = 2048
+
+
+def row_length(asked: int | None, context: int, option: str) -> int:
+    """Returns the length of rows for a model of this context, in tokens. `option` is what the recipe calls it.
+
+    Raises InputError if the recipe asks for rows that are longer than the context.
+    """
+    if asked is None:
+        return min(context, LONGEST_ROW)
+    if asked > context:
+        raise InputError(f"{option}: rows of {asked:,} tokens are longer than the model's context of {context:,}.")
+    return asked
+
+
 # ---- named sizes -------------------------------------------------------------------------------------
 
 LLAMA_8B: dict[str, Any] = {
@@ -353,7 +375,8 @@ class ModelConfig(Config):
     context: int | None = Field(
         default=None,
         ge=2,
-        description="Length of training rows, in tokens: 256, which is then the longest sequence, or for a folder min(the model's, 2048).",
+        description="Length of training rows, in tokens: 256, which is then the longest sequence, or for a folder that of its context, and "
+        f"{LONGEST_ROW} at most.",
     )
     layers: int | None = Field(default=None, ge=1, description="Decoder layers, instead of the preset's.")
     width: int | None = Field(default=None, ge=2, description="Width of the residual stream, instead of the preset's.")

@@ -13,10 +13,7 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Stage
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import SHARDS_FILE, split_folders
-from corpusmill.train.options import Course, LoopConfig, ModelConfig, ParallelConfig, Phase
-
-#: The longest rows in which a given model is trained further, unless the recipe says how long they are.
-ROW_TOKENS = 2048
+from corpusmill.train.options import Course, LoopConfig, ModelConfig, ParallelConfig, Phase, row_length
 
 
 class PretrainConfig(Config):
@@ -82,14 +79,13 @@ class PretrainConfig(Config):
 
     @property
     def row_tokens(self) -> int:
-        """The length of training rows, in tokens."""
-        if self.model.context is not None:
-            return self.model.context
+        """The length of training rows, in tokens. Raises InputError where a given model has a shorter context."""
+        if self.model.folder is None:
+            return self.model.architecture(1).context
         from corpusmill.pipeline.cache import local_model
         from corpusmill.train.model_folder import read_architecture
 
-        assert self.model.folder is not None
-        return min(read_architecture(local_model(self.model.folder)).context, ROW_TOKENS)
+        return row_length(self.model.context, read_architecture(local_model(self.model.folder)).context, "pretrain.model.context")
 
 
 def given_files(config: PretrainConfig) -> list[FileRef]:

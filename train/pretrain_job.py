@@ -24,7 +24,7 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.checkpoint import read_weights
 from corpusmill.train.checkpoint_dir import LOG, CheckpointDir, StateFolder
 from corpusmill.train.compute import deterministic
-from corpusmill.train.data import Batch, DataShare, PackedLoader, WindowLoader, to_device
+from corpusmill.train.data import Batch, DataShare, PackedLoader, WindowLoader, needed, to_device
 from corpusmill.train.generate import Sampling, generate_batch, plain
 from corpusmill.train.launch import launch_stage
 from corpusmill.train.loop import OWN, FitResult, fit
@@ -101,8 +101,6 @@ class GivenModel:
             return None
         path = local_model(config.model.folder)
         arch, rows = read_architecture(path), config.row_tokens
-        if rows > arch.context:
-            raise InputError(f"pretrain.model.context: rows of {rows} tokens, and {config.model.folder} has a context of {arch.context}.")
         try:
             config.parallel.require_even(config.batch, {**arch.shared_sizes(), "context": rows})
         except ValueError as error:
@@ -202,7 +200,7 @@ class _Job(TokenObjective):
         loop = self.config.loop.model_copy(update={"keep_best": max(self.config.loop.keep_best, best)})
         result = fit(
             model, self, loop, dims=self.dims, seed=None if self.given else self.config.seed, state=self.checkpoint_dir.states,
-            log=self.checkpoint_dir.log_file, course=self.course(), lineage=lineage, others=others, row_tokens=self.row_tokens,
+            log=self.checkpoint_dir.log_file, course=self.course(), lineage=lineage, others=others, length=self.row_tokens,
             describe=self.documents, evaluate=self.evaluate if self.validation else None, evaluate_every=self.config.evaluate_every,
             score=SCORE, progress=progress, title="pretrain",
         )  # fmt: skip
@@ -247,7 +245,8 @@ class _Job(TokenObjective):
     def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         loader, number = self._source(step)
         for begin, end in share.micro_batches(self.config.batch, self.config.micro_batch):
-            yield to_device(loader.load(number, begin, end), self.dims.device)
+            ids, targets, segments = loader.load(number, begin, end)
+            yield to_device((ids, targets, needed(segments)), self.dims.device)
 
     def documents(self, step: int, share: DataShare, number: int) -> list[str]:
         """Returns the ids of the documents in a micro-batch."""
@@ -259,7 +258,7 @@ class _Job(TokenObjective):
         assert self.validation is not None
         line = self.measure(self.validation, parallel_model, 0 if done == self.config.loop.steps else self.config.evaluate_windows)
         if self.continuations and self.dims.is_main:
-            with torch.compiler.set_stance("force_eager") if self.config.loop.compile else nullcontext():
+            with torch.compiler.set_stance("force_eager") if parallel_model.model.compiled else nullcontext():
                 line["samples"] = self.continuations.write(parallel_model.model)  # type: ignore[arg-type]
         return line
 

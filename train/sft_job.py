@@ -4,31 +4,48 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.schemas import REPORT, with_columns
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.schemas import with_columns
 from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train import tasks
+from corpusmill.train import tasks, tuning
 from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
-from corpusmill.train.data import IGNORED, Batch, DataShare, Order, Packed, in_turn, pack, steps_of
-from corpusmill.train.finetune import start_from, train_job
-from corpusmill.train.losses import StepLoss, TokenObjective
+from corpusmill.train.data import IGNORED, Batch, DataShare, Packed, counted_places, needed, pack, to_device, within_budget
+from corpusmill.train.finetune import Job
+from corpusmill.train.losses import StepLoss, TokenObjective, summed_nats
 from corpusmill.train.model import Llama
-from corpusmill.train.model_folder import load_model, model_of, model_tensors, save_model
+from corpusmill.train.model_folder import load_model, model_of, model_tensors, read_architecture, save_model
+from corpusmill.train.options import row_length
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
-from corpusmill.train.sft import EXAMPLES_FILE, SftConfig
-from corpusmill.train.template import ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, chat_files, load_chat, user_turn
-from corpusmill.train.tuning import StartModel
-from corpusmill.train.user_files import BadRow, UserRow, first_question, read_all, read_instruction, read_messages, read_text
+from corpusmill.train.sft import DROPPED_FILE, EXAMPLES_FILE, SftConfig
+from corpusmill.train.template import (
+    NOTHING,
+    ChatEncoder,
+    Encoded,
+    Message,
+    TemplateRefusal,
+    assistant_turn,
+    chat_files,
+    choose_chat,
+    load_chat,
+    require_learnable,
+    seam,
+    user_turn,
+)
+from corpusmill.train.tuning import REPORT_FILE, StartModel
+from corpusmill.train.user_files import conversations, first_question, read_all
+
+if TYPE_CHECKING:
+    from corpusmill.pipeline.runner import StageRun
 
 # ---- examples ----------------------------------------------------------------------------------------
 #
@@ -50,49 +67,62 @@ EXAMPLES = pa.schema(
 #: The schema of `sft/dropped/examples.parquet`: the examples that can't be learned from, and why. A row that is no example has no messages.
 DROPPED = with_columns(EXAMPLES, [pa.field("failed", pa.list_(pa.string())), pa.field("note", pa.string())])
 
-REPORT_COLUMNS = with_columns(
-    REPORT,
+REPORT_COLUMNS = tuning.report_schema(
     [
-        pa.field("kind", pa.string()),
-        pa.field("held_out", pa.bool_()),
         pa.field("n_tokens", pa.int64()),  # of the whole conversation, before truncation
         pa.field("n_target_tokens", pa.int64()),  # learned tokens, after truncation
         pa.field("truncated", pa.bool_()),
-        pa.field("note", pa.string()),  # why it was dropped, where the rule's name does not say it all
-    ],
+    ]
 )
 
 
 @dataclass(frozen=True)
-class Example:
-    """An example. Where a file's row is not one, `bad` has the reason, and there are no messages."""
+class Example(tuning.Item):
+    """An example; a row that is none has no messages."""
 
-    id: str
-    url: str | None
-    kind: str
-    held_out: bool
     messages: list[Message]
-    bad: BadRow | None = None
+
+    def turns(self) -> list[Message]:
+        return self.messages
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """An example as tokens. `failed`: the reasons why it is dropped; `tokens` are then None. `encoded`: the whole, before truncation."""
+class PreparedExample(tuning.Prepared[Example]):
+    """An example as tokens. `tokens`: what is learned, None if it is dropped; `encoded`: the whole, before it is cut to a row."""
 
-    example: Example
     tokens: Encoded | None
-    failed: list[str]
     encoded: Encoded
     truncated: bool
-    note: str | None = None
-
-    @property
-    def n_tokens(self) -> int:
-        return len(self.encoded.ids)
 
     @property
     def n_targets(self) -> int:
         return int(self.tokens.mask[1:].sum()) if self.tokens else 0
+
+
+def make_examples(run: "StageRun", config: SftConfig, start: StartModel, given: Sequence[FileRef]) -> Output:
+    """Makes all examples, decides which are kept, and writes a report row for each. Raises NothingKept if none is left to learn."""
+    folder = start.storage
+    encoder = choose_chat(folder, config.template)
+    require_learnable(encoder)
+    row = row_length(config.context, read_architecture(Path(folder.root)).context, "sft.context")
+    if config.files:
+        examples = read_examples(config.files, config.held_out)
+    else:
+        limits = config.examples, config.per_document, config.max_chars
+        held_out = tuning.held_out_rule(run, config.held_out)
+        examples = build_examples(tuning.document_tables(run), f"sft {config.seed}", *limits, held_out)
+    prepared = [prepare(example, encoder, row) for example in examples]
+    files = {
+        EXAMPLES_FILE: tuning.items_table([p.item for p in prepared if not p.failed], EXAMPLES),
+        DROPPED_FILE: dropped_table(prepared),
+        REPORT_FILE: report_table(prepared),
+    }
+    output = tuning.made(run, "examples", given, prepared, files, [])
+    output.counts["truncated"] = sum(p.truncated for p in prepared)
+    if cut := sum(p.truncated for p in prepared if not p.failed):
+        output.warnings.append(f"{cut} examples are longer than a row of {row} tokens, and learned up to there (sft.context).")
+    output.warnings += seam(encoder)
+    return output
 
 
 def build_examples(
@@ -107,97 +137,49 @@ def build_examples(
 
 
 def read_examples(files: Sequence[str], held_out: float) -> list[Example]:
-    """Returns an example for every row of the user's files. The first question decides whether an example is held out."""
-    return read_all(files, partial(_example, held_out), "an example")
+    """Returns the examples in the user's files. The first question decides whether an example is held out."""
+
+    def parse(place: str, row: dict[str, Any]) -> Iterator[Example]:
+        for name, messages in conversations(place, row):
+            yield Example(name, None, "file", tasks.is_held_out(first_question(messages), held_out), messages)
+
+    return read_all(files, parse, lambda place, bad: Example(place, None, "file", False, [], bad=bad), "an example")
 
 
-def _example(held_out: float, place: str, row: UserRow | BadRow) -> Example:
-    try:
-        if isinstance(row, BadRow):
-            raise row
-        messages = example_messages(place, row)
-    except BadRow as bad:
-        return Example(place, None, "file", False, [], bad)
-    return Example(place, None, "file", tasks.is_held_out(first_question(messages), held_out), messages)
-
-
-def example_messages(place: str, row: UserRow) -> list[Message]:
-    """Returns the conversation in a row of any usual format. Raises BadRow, which names `place`."""
-    for key in ("messages", "conversations", "conversation"):
-        if row.get(key) is not None:
-            return read_messages(place, row[key])
-    if row.get("instruction") is not None and row.get("output") is not None:
-        return [user_turn(read_instruction(place, row)), assistant_turn(read_text(place, row, "output"))]
-    if row.get("prompt") is not None and row.get("completion") is not None:
-        return _turns(place, row, "prompt", user_turn) + _turns(place, row, "completion", assistant_turn)
-    raise BadRow(
-        f"{place}: no example that can be learned from: expected `messages` (or `conversations`), `instruction` and `output`, or "
-        f"`prompt` and `completion`; it has {safe_line(', '.join(sorted(row)), 200) or 'nothing'}."
-    )
-
-
-def _turns(place: str, row: UserRow, key: str, turn: Callable[[str], Message]) -> list[Message]:
-    """Reads a field that holds one turn's text, or a list of messages."""
-    return read_messages(place, row[key]) if isinstance(row[key], list) else [turn(read_text(place, row, key))]
-
-
-def prepare(example: Example, encoder: ChatEncoder, context: int) -> Prepared:
+def prepare(example: Example, encoder: ChatEncoder, context: int) -> PreparedExample:
     """Tokenises an example and cuts it to a row of `context` places. It is dropped for one of these reasons:
 
     the rule of a BadRow    the row is not an example
     `template_refused`      the template refuses the conversation
     `no_answer`             the assistant has no turn
     `empty_answer`          a turn of the assistant is empty
-    `too_long`              all targets lie beyond the model's context
+    `too_long`              all targets lie beyond the row
     `nothing_to_learn`      there are no targets
     """
-    none = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_))
     if example.bad:
-        return Prepared(example, None, [example.bad.rule], none, False, str(example.bad))
+        return PreparedExample(example, [example.bad.rule], None, NOTHING, False, note=str(example.bad))
     try:
         encoded = encoder.encode(example.messages)
     except TemplateRefusal as refusal:
-        return Prepared(example, None, ["template_refused"], none, False, str(refusal))
+        return PreparedExample(example, ["template_refused"], None, NOTHING, False, note=str(refusal))
     truncated = len(encoded.ids) > context + 1
     tokens = Encoded(encoded.ids[: context + 1], encoded.mask[: context + 1])
     answers = [message["content"] for message in example.messages if message["role"] == "assistant"]
     failed = ["empty_answer"] if any(not answer.strip() for answer in answers) else [] if answers else ["no_answer"]
     if answers and not failed and not tokens.mask[1:].any():
         failed = ["too_long" if truncated and encoded.mask[1:].any() else "nothing_to_learn"]
-    return Prepared(example, None if failed else tokens, failed, encoded, truncated)
+    return PreparedExample(example, failed, None if failed else tokens, encoded, truncated)
 
 
-def examples_table(examples: Sequence[Example]) -> pa.Table:
-    columns = {name: [getattr(example, name) for example in examples] for name in EXAMPLES.names}
-    return pa.table(columns, EXAMPLES)
-
-
-def dropped_table(prepared: Sequence[Prepared]) -> pa.Table:
+def dropped_table(prepared: Sequence[PreparedExample]) -> pa.Table:
     dropped = [p for p in prepared if p.failed]
-    columns = {name: [getattr(p.example, name) for p in dropped] for name in EXAMPLES.names}
-    return pa.table({**columns, "failed": [p.failed for p in dropped], "note": [p.note for p in dropped]}, DROPPED)
+    return tuning.items_table([p.item for p in dropped], DROPPED, failed=[p.failed for p in dropped], note=[p.note for p in dropped])
 
 
-def report_table(prepared: Sequence[Prepared]) -> pa.Table:
-    """Returns one row for every example: REPORT's columns and the counts."""
-    chars = [sum(len(m["content"]) for m in p.example.messages) for p in prepared]
-    return pa.table(
-        {
-            "id": [p.example.id for p in prepared],
-            "url": [p.example.url for p in prepared],
-            "kept": [not p.failed for p in prepared],
-            "failed": [p.failed for p in prepared],
-            "chars_in": chars,
-            "chars_out": [0 if p.failed else count for p, count in zip(prepared, chars, strict=True)],
-            "kind": [p.example.kind for p in prepared],
-            "held_out": [p.example.held_out for p in prepared],
-            "n_tokens": [p.n_tokens for p in prepared],
-            "n_target_tokens": [p.n_targets for p in prepared],
-            "truncated": [p.truncated for p in prepared],
-            "note": [p.note for p in prepared],
-        },
-        REPORT_COLUMNS,
-    )
+def report_table(prepared: Sequence[PreparedExample]) -> pa.Table:
+    """Returns one row for every example."""
+    counts = {"n_tokens": [len(p.encoded.ids) for p in prepared], "n_target_tokens": [p.n_targets for p in prepared]}
+    return tuning.report_table(prepared, REPORT_COLUMNS, truncated=[p.truncated for p in prepared], **counts)
 
 
 # ---- new special tokens ------------------------------------------------------------------------------
@@ -262,66 +244,59 @@ def train(
     return tuned.train(CheckpointDir(work, f"{run}/sft/{LOG}"), progress)
 
 
-class TuningJob(TokenObjective):
-    """The objective of tuning: a model, its examples as packed rows, and the configuration."""
+class TuningJob(Job, TokenObjective):
+    """The training of instruction tuning, and its objective. An example is a packed row."""
 
     def __init__(self, config: SftConfig, start: StartModel, examples: pa.Table, dims: ParallelDims):
-        self.config, self.start, self.dims = config, start, dims
-        self.encoder = load_chat(start.storage)
-        self.model = start_from(start.folder, dims, config, "sft")
+        super().__init__(config, start, dims, "sft")
         given = [Example(**row) for row in examples.to_pylist()]
         self.rows, self.examples = self._pack([example for example in given if not example.held_out])
         self.held_out, self.held_out_examples = self._pack([example for example in given if example.held_out])
-        self.order = Order(self.rows.n_rows, config.batch, config.micro_batch, config.seed)
-        steps = min(config.loop.steps, steps_of(config.epochs, config.batch, self.rows.n_rows))
-        self.loop = config.loop.model_copy(update={"steps": steps})
+        self.plan(self.rows.n_rows)
 
     def _pack(self, examples: list[Example]) -> tuple[Packed, list[Example]]:
-        context = self.model.arch.context
-        prepared = [prepare(example, self.encoder, context) for example in examples]
-        kept = [(p.example, p.tokens) for p in prepared if p.tokens is not None]
-        return pack([tokens for _, tokens in kept], context), [example for example, _ in kept]
+        prepared = [prepare(example, self.encoder, self.context) for example in examples]
+        kept = [(p.item, p.tokens) for p in prepared if p.tokens is not None]
+        return pack([tokens for _, tokens in kept], self.context), [example for example, _ in kept]
 
     def train(self, checkpoint_dir: CheckpointDir, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and saves the model. Returns the content of `metrics.json`."""
-        result, before, after = train_job(self, self, checkpoint_dir, progress, "sft")
+        result, before, after = self.fit(checkpoint_dir, progress)
         return {
             "examples": len(self.examples),
             "held_out_examples": len(self.held_out_examples),
             "rows": self.rows.n_rows,
             "row_fill": self.rows.fill,
-            "steps": result.steps,
-            "skipped_steps": result.skipped,
+            **self.figures(result),
             "target_tokens": result.count,
-            "train_loss": result.loss,
             "held_out_loss_before": before.get("loss"),
             "held_out_loss_after": after.get("loss"),
         }
 
-    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
         for rows in self.order.micro_batches(step, share):
-            yield self._tensors(self.rows, rows)
+            ids, targets, segments = self._tensors(self.rows, rows)
+            yield to_device((ids, targets, segments, counted_places(targets)), self.dims.device)
 
-    def loss(self, model: Llama, batch: Batch) -> StepLoss:
+    def loss(self, model: Llama, batch: Any) -> StepLoss:
         """Returns the nats of the batch's targets: the assistant's contents and end tokens."""
-        ids, targets, segments = batch
-        nats = model(ids, segments, targets=targets)
-        return StepLoss(nats.sum(), nats.numel(), tokens=ids.numel())
+        ids, targets, segments, places = batch
+        nats = model(ids, segments, targets=targets, read=partial(summed_nats, places=places))
+        return StepLoss(nats, len(places), tokens=ids.numel())
 
     def describe(self, step: int, share: DataShare, number: int) -> list[str]:
-        """Returns the ids of the examples in a micro-batch, for the log of skipped steps."""
         return [self.examples[example].id for row in self.order.micro_batches(step, share)[number] for example in self.rows.members[row]]
 
     @torch.no_grad()
     def measure(self, parallel_model: ParallelModel) -> dict[str, float]:
         """Returns `loss`: nats per target over the held-out examples; nothing without any."""
         total, count = 0.0, 0
-        for rows in in_turn(self.held_out.n_rows):
-            ids, targets, segments = self._tensors(self.held_out, rows)
+        for rows in within_budget([self.context] * self.held_out.n_rows):
+            ids, targets, segments = to_device(self._tensors(self.held_out, rows), self.dims.device)
             total += float(parallel_model.nats(ids, targets, segments).double().sum())
             count += int((targets != IGNORED).sum())
         return {"loss": total / count} if count else {}
 
     def _tensors(self, packed: Packed, rows: list[int]) -> Batch:
-        ids, targets, segments = (torch.from_numpy(a[rows]).to(self.dims.device) for a in (packed.ids, packed.targets, packed.segments))
-        return ids, targets, segments
+        ids, targets, segments = (torch.from_numpy(values[rows]) for values in (packed.ids, packed.targets, packed.segments))
+        return ids, targets, needed(segments)

@@ -119,6 +119,9 @@ class Encoded:
     mask: npt.NDArray[np.bool_]
 
 
+NOTHING = Encoded(np.zeros(0, np.int32), np.zeros(0, np.bool_))
+
+
 def template_files(
     model_max_length: int,
     source: str = CHATML,

@@ -1,14 +1,16 @@
-"""Reads the user's files: rows of JSONL, a JSON array or Parquet, as conversations, instructions and prompts.
+"""Reads the user's files: rows of JSONL, a JSON array or Parquet, as conversations, preferences and prompts.
 
 A file that can't be read raises InputError. A row that can't be read becomes a `BadRow` with the reason; reading goes on.
 """
 
 import hashlib
 import io
+import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +19,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.template import Message
+from corpusmill.train.template import Message, assistant_turn, user_turn
 
 # ---- rows --------------------------------------------------------------------------------------------
 
@@ -34,14 +36,7 @@ class BadRow(InputError):
         self.rule = rule
 
 
-class HasBad(Protocol):
-    """The result of a row; `bad` has the reason where the row can't be used."""
-
-    @property
-    def bad(self) -> BadRow | None: ...
-
-
-Made = TypeVar("Made", bound=HasBad)
+Made = TypeVar("Made")
 
 
 def read_rows(path: str) -> Iterator[tuple[str, UserRow | BadRow]]:
@@ -62,25 +57,27 @@ def read_rows(path: str) -> Iterator[tuple[str, UserRow | BadRow]]:
         yield from _json_lines(path, content)
 
 
-def read_all(files: Sequence[str], make: Callable[[str, UserRow | BadRow], Made], what: str) -> list[Made]:
-    """Returns the result of `make` for every row of the files, in order; a bad row's result has the reason as `bad`. Raises InputError
-    where all rows of a file are bad."""
+def read_all(
+    files: Sequence[str], parse: Callable[[str, UserRow], Iterable[Made]], refused: Callable[[str, BadRow], Made], what: str
+) -> list[Made]:
+    """Returns what `parse` makes of every row of the files, in order. For a row where it raises BadRow, that is what `refused` makes of the
+    reason. Raises InputError where all rows of a file are bad."""
     found: list[Made] = []
     for path in files:
-        rows = [make(place, row) for place, row in read_rows(path)]
-        bad = [row.bad for row in rows if row.bad]
+        rows: list[Made] = []
+        bad: list[BadRow] = []
+        for place, row in trees(read_rows(path)):
+            try:
+                if isinstance(row, BadRow):
+                    raise row
+                rows += list(parse(place, row))
+            except BadRow as reason:
+                bad.append(reason)
+                rows.append(refused(place, reason))
         if len(bad) == len(rows):
             raise InputError(str(bad[0]) if len(rows) == 1 else f"{path}: none of its {len(rows)} rows is {what}; {bad[0]}")
         found += rows
     return found
-
-
-def read_records(path: str) -> Iterator[tuple[str, UserRow]]:
-    """Yields rows as `read_rows` does, but raises the first BadRow."""
-    for place, row in read_rows(path):
-        if isinstance(row, BadRow):
-            raise row
-        yield place, row
 
 
 def read_lines(path: str) -> list[str]:
@@ -122,9 +119,10 @@ def _json_lines(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadR
         if line.strip():
             place = f"{path}:{number}"
             try:
-                yield place, _row(place, _parse(place, line))
+                row = _parse(place, line)
             except BadRow as bad:
-                yield place, bad
+                row = bad
+            yield place, _named(place, row)
 
 
 def _json_array(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadRow]]:
@@ -132,11 +130,13 @@ def _json_array(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadR
     if not isinstance(rows, list):
         raise InputError(f"{path}: a .json file of examples is one array (a file with an example a line is named .jsonl).")
     for number, row in enumerate(rows, 1):
-        place = f"{path}, row {number}"
-        try:
-            yield place, _row(place, row)
-        except BadRow as bad:
-            yield place, bad
+        yield f"{path}, row {number}", _named(f"{path}, row {number}", row)
+
+
+def _named(place: str, row: Any) -> UserRow | BadRow:
+    if isinstance(row, dict | BadRow):
+        return row
+    return BadRow(f"{place}: expected an object with named fields, not {type(row).__name__}.")
 
 
 def _parquet_rows(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadRow]]:
@@ -161,28 +161,21 @@ def _parse(place: str, content: bytes) -> Any:
         raise BadRow(f"{place}: not JSON that can be read ({error}).", "not_json") from error
 
 
-def _row(place: str, row: Any) -> UserRow:
-    if not isinstance(row, dict):
-        raise BadRow(f"{place}: expected an object with named fields, not {type(row).__name__}.")
-    return row
-
-
-# ---- conversations -----------------------------------------------------------------------------------
-#
-# Reads a row of any format as a list of messages.
+# ---- messages ----------------------------------------------------------------------------------------
 #
 # Turns may come in any order, even two user turns in a row, or an assistant that begins. Conversations with tools are refused: there is no
 # rule to write their turns as text, and an answer that depends on a tool can't be learned without it.
 
 _ROLES = {
-    "system": "system", "developer": "system", "user": "user", "human": "user",
+    "system": "system", "developer": "system", "user": "user", "human": "user", "prompter": "user",
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant",
 }  # fmt: skip
 _TOOLS = {"tool", "function", "ipython", "function_call", "function_response", "observation", "tool_call", "tool_response"}
 
 
 def read_messages(place: str, value: Any) -> list[Message]:
-    """Reads messages with OpenAI's names (`role`, `content`) or ShareGPT's (`from`, `value`). Raises BadRow, which names `place`."""
+    """Reads messages with the names of OpenAI (`role`, `content`), ShareGPT (`from`, `value`) or OpenAssistant (`role`, `text`). Raises
+    BadRow, which names `place`."""
     if not isinstance(value, list) or not value:
         raise BadRow(f"{place}: expected a list of messages with `role` and `content`.")
     return [_message(f"{place}, message {number}", item) for number, item in enumerate(value, 1)]
@@ -211,7 +204,7 @@ def read_text(place: str, row: dict[str, Any], key: str) -> str:
 def _message(place: str, item: Any) -> Message:
     if not isinstance(item, dict):
         raise BadRow(f"{place}: {_kind(item)}, expected an object with `role` and `content`.")
-    names = ("from", "value") if item.get("from") is not None else ("role", "content")
+    names = ("from", "value") if item.get("from") is not None else ("role", "text" if "text" in item else "content")
     role, content = item.get(names[0]), item.get(names[1])
     name = role if isinstance(role, str) else ""
     if name in _TOOLS or item.get("tool_calls") or item.get("function_call"):
@@ -247,6 +240,205 @@ def _kind(value: Any) -> str:
     return "missing" if value is None else f"a {type(value).__name__}"
 
 
+# ---- conversations -----------------------------------------------------------------------------------
+
+
+class Conversation(NamedTuple):
+    id: str
+    messages: list[Message]
+
+
+def conversations(place: str, row: UserRow) -> list[Conversation]:
+    """Returns the conversation in a row of any usual format; of a tree, the conversations along its best answers. Raises BadRow, which
+    names `place`."""
+    if is_tree(row):
+        return _threads(place, row)
+    for key in ("messages", "conversations", "conversation"):
+        if row.get(key) is not None:
+            return [Conversation(place, read_messages(place, row[key]))]
+    if row.get("instruction") is not None and row.get("output") is not None:
+        return [Conversation(place, [user_turn(read_instruction(place, row)), assistant_turn(read_text(place, row, "output"))])]
+    if row.get("prompt") is not None and row.get("completion") is not None:
+        return [Conversation(place, _turns(place, row, "prompt", user_turn) + _turns(place, row, "completion", assistant_turn))]
+    raise BadRow(
+        f"{place}: no example that can be learned from: expected `messages` (or `conversations`), `instruction` and `output`, "
+        f"`prompt` and `completion`, or a tree of messages; it has {_names(row)}."
+    )
+
+
+def _turns(place: str, row: UserRow, key: str, turn: Callable[[str], Message]) -> list[Message]:
+    """Reads a field that holds a list of messages, one message, or one turn's text."""
+    value = row[key]
+    if isinstance(value, list):
+        return read_messages(f"{place}, {key}", value)
+    return [_message(f"{place}, {key}", value)] if isinstance(value, dict) else [turn(read_text(place, row, key))]
+
+
+def _names(row: UserRow) -> str:
+    return safe_line(", ".join(sorted(row)), 200) or "nothing"
+
+
+# ---- preferences -------------------------------------------------------------------------------------
+
+
+class Preference(NamedTuple):
+    id: str
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+
+
+#: A turn of Anthropic's transcripts (https://github.com/anthropics/hh-rlhf).
+_SPEAKER = re.compile(r"\n\n(Human|Assistant):")
+
+
+def preferences(place: str, row: UserRow) -> list[Preference]:
+    """Returns the preference in a row of any usual format; of a tree, those between answers to one question. Raises BadRow, which names
+    `place`.
+
+    The prompt is `prompt` (text or messages), `instruction` with `input`, or `conversations`, followed by the turns with which both
+    `chosen` and `rejected` begin; these may contain the prompt. LLaMA-Factory's `messages` are the prompt of single messages `chosen` and
+    `rejected`.
+    """
+    if is_tree(row):
+        return _sibling_pairs(place, row)
+    missing = [key for key in ("chosen", "rejected") if row.get(key) is None]
+    if missing:
+        raise BadRow(
+            f"{place}: no pair: `{missing[0]}` is missing (expected `prompt`, `chosen` and `rejected`, or a tree of ranked messages); it "
+            f"has {_names(row)}."
+        )
+    chosen, rejected = (_transcript(row[key]) or _turns(place, row, key, assistant_turn) for key in ("chosen", "rejected"))
+    shared = 0
+    while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
+        shared += 1
+    return [Preference(place, _prompt(place, row, chosen[:shared]), chosen[shared:], rejected[shared:])]
+
+
+def _transcript(text: Any) -> list[Message]:
+    """Returns the turns of a transcript as Anthropic writes them; nothing if the text is none."""
+    if not isinstance(text, str) or not text.startswith("\n\nHuman:"):
+        return []
+    _, *parts = _SPEAKER.split(text)
+    return [{"role": _ROLES[speaker.lower()], "content": said.strip()} for speaker, said in zip(parts[::2], parts[1::2], strict=True)]
+
+
+def _prompt(place: str, row: UserRow, shared: list[Message]) -> list[Message]:
+    given = _given(place, row)
+    if not given and not shared:
+        raise BadRow(
+            f"{place}: no pair: it has none of `prompt`, `instruction` and `conversations`, and the completions share no first message."
+        )
+    within = any(shared[begin : begin + len(given)] == given for begin in range(len(shared)))
+    return shared if within else given + shared
+
+
+def _given(place: str, row: UserRow) -> list[Message]:
+    if row.get("prompt") is not None:
+        return _transcript_prompt(row["prompt"]) or _turns(place, row, "prompt", user_turn)
+    if row.get("instruction") is not None:
+        return [user_turn(read_instruction(place, row))]
+    for key in ("conversations", *(("messages",) if isinstance(row["chosen"], dict) else ())):
+        if row.get(key) is not None:
+            return read_messages(place, row[key])
+    return []
+
+
+def _transcript_prompt(text: Any) -> list[Message]:
+    """Returns the turns of a transcript up to the turn of the assistant that is to come."""
+    turns = _transcript(text)
+    return turns[:-1] if turns and turns[-1] == assistant_turn("") else turns
+
+
+# ---- trees of OpenAssistant --------------------------------------------------------------------------
+#
+# A prompter's message has answers, which people have ranked (0 is the best); an answer may have further messages of prompters as replies
+# (https://github.com/LAION-AI/Open-Assistant/tree/main/oasst-data). A file has a tree a row, or a message a row.
+
+
+def is_tree(row: UserRow) -> bool:
+    return isinstance(row.get("prompt"), dict)
+
+
+def trees(rows: Iterable[tuple[str, UserRow | BadRow]]) -> Iterator[tuple[str, UserRow | BadRow]]:
+    """Yields rows. Those that are one message of a tree are put together, and follow the others as trees at the places of their roots."""
+    found: dict[str, tuple[str, UserRow]] = {}
+    for place, row in rows:
+        if isinstance(row, BadRow) or not {"message_id", "text"} <= row.keys():
+            yield place, row
+        elif (name := str(row["message_id"])) in found:
+            yield place, BadRow(f"{place}: has the message_id of {found[name][0]}.")
+        else:
+            found[name] = place, {**row, "replies": []}
+    for _, row in found.values():
+        if (parent := found.get(str(row.get("parent_id")))) is not None:
+            parent[1]["replies"].append(row)
+    reached = set()
+    for place, row in found.values():
+        if row.get("parent_id") is None:
+            waiting = [row]
+            while waiting:
+                node = waiting.pop()
+                reached.add(str(node["message_id"]))
+                waiting += node["replies"]
+            yield place, {"prompt": row}
+    for name, (place, _) in found.items():
+        if name not in reached:
+            yield place, BadRow(f"{place}: the file does not have the messages before it.")
+
+
+def _threads(place: str, row: UserRow) -> list[Conversation]:
+    """Returns the conversations from the root to the last answers, with only the best answer to each question."""
+    found: list[Conversation] = []
+    for asked, answers in _questions(place, row, best=True):
+        if not any(_replies(place, reply) for reply in _replies(place, answers[0])):
+            found.append(Conversation(f"{place}, thread {len(found) + 1}", [*asked, _message(place, answers[0])]))
+    if not found:
+        raise BadRow(f"{place}: a tree of messages without an answer.")
+    return found
+
+
+def _sibling_pairs(place: str, row: UserRow) -> list[Preference]:
+    """Returns each pair of answers to the same question of which one has the better rank."""
+    found: list[Preference] = []
+    for asked, answers in _questions(place, row, best=False):
+        ranked = [answer for answer in answers if answer.get("rank") is not None]
+        for better, worse in itertools.combinations(ranked, 2):
+            if better["rank"] < worse["rank"]:
+                sides = [_message(place, better)], [_message(place, worse)]
+                found.append(Preference(f"{place}, pair {len(found) + 1}", asked, *sides))
+    if not found:
+        raise BadRow(f"{place}: no pair: no question of the tree has two answers with different ranks.")
+    return found
+
+
+def _questions(place: str, row: UserRow, best: bool) -> Iterator[tuple[list[Message], list[dict[str, Any]]]]:
+    """Yields the answered questions of a tree: the conversation up to each question, and its answers, best first. With `best`, it leaves
+    out the questions after other answers."""
+    waiting: list[tuple[dict[str, Any], list[Message]]] = [(row["prompt"], [])]
+    while waiting:
+        question, before = waiting.pop()
+        answers = _replies(place, question)
+        if answers:
+            asked = [*before, _message(place, question)]
+            yield asked, answers
+            for answer in reversed(answers[:1] if best else answers):
+                told = [*asked, _message(place, answer)]
+                waiting += [(reply, told) for reply in reversed(_replies(place, answer))]
+
+
+def _replies(place: str, message: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the replies to a message that were not deleted, the best first and those without a rank last."""
+    replies = message.get("replies") or []
+    if not isinstance(replies, list) or not all(isinstance(reply, dict) for reply in replies):
+        raise BadRow(f"{place}: `replies` is {_kind(replies)}, expected a list of messages.")
+    replies = [reply for reply in replies if not reply.get("deleted")]
+    ranks = [reply.get("rank") for reply in replies]
+    if bad := [rank for rank in ranks if not isinstance(rank, int | float | None)]:
+        raise BadRow(f"{place}: `rank` is {_kind(bad[0])}, expected a number.")
+    return sorted(replies, key=lambda reply: (reply.get("rank") is None, reply.get("rank") or 0))
+
+
 # ---- prompts -----------------------------------------------------------------------------------------
 
 
@@ -255,7 +447,9 @@ def read_prompts(path: str) -> list[str]:
     if not path.removesuffix(".gz").removesuffix(".zst").endswith(FORMATS):
         return [line for line in read_lines(path) if line.strip()]
     found = []
-    for place, row in read_records(path):
+    for place, row in read_rows(path):
+        if isinstance(row, BadRow):
+            raise row
         if "prompt" not in row:
             raise InputError(f"{place}: has no `prompt`.")
         found.append(read_text(place, row, "prompt"))

@@ -1,6 +1,7 @@
 """A model's score on the run's held-out tokens: bits per byte, in all and by language, source and host, with intervals.
 
-The loop computes it on any number of processes, the stage `evaluate` on one. The same model gets the same number.
+The loop computes it on any number of processes, the stage `evaluate` on one. The same model gets the same number, as both compute in the
+training's precision: what a training reports is what its kind of model does, and shards gathered in bf16 can't be measured in fp32.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
-from corpusmill.train.data import ALL, DataShare, evaluation_batches, to_device
+from corpusmill.train.data import ALL, DataShare, evaluation_batches, needed, to_device
 from corpusmill.train.parallel.model import ParallelModel
 
 # ---- the tokenizer of a run --------------------------------------------------------------------------
@@ -109,8 +110,8 @@ def wilson(successes: int, trials: int, confidence: float) -> tuple[float, float
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-#: Windows in a forward pass. A constant, as matrices of other shapes give other last bits.
-BATCH = 16
+#: Tokens in a forward pass. A constant, as matrices of other shapes give other last bits.
+TOKENS = 8192
 #: The number of groups of each kind with a score of their own (those with most text); names of all other groups and of a missing value.
 MOST_GROUPS, OTHERS, UNKNOWN = 16, "(others)", "(unknown)"
 
@@ -166,12 +167,14 @@ class Validation:
 
     @torch.no_grad()
     def sums(
-        self, parallel_model: ParallelModel, device: torch.device, share: DataShare = ALL, windows: int = 0, batch: int = BATCH
+        self, parallel_model: ParallelModel, device: torch.device, share: DataShare = ALL, windows: int = 0, tokens: int = TOKENS
     ) -> TextSums:  # fmt: skip
-        """Returns the sums over all tokens, or over `windows` windows. This process computes its share; the result is equal on all."""
+        """Returns the sums over all tokens, or over `windows` windows, about `tokens` at a time. This process computes its share; the
+        result is equal on all."""
         sums = np.zeros((3, len(self.starts)))
+        batch = max(1, tokens // self.context)
         for places, rows in evaluation_batches(self.shards, self.context, batch, self.document_mask, windows, share):
-            ids, targets, segments = to_device(rows, device)
+            ids, targets, segments = to_device((*rows[:2], needed(rows[2])), device)
             nats = parallel_model.nats(ids, targets, segments).double().cpu().numpy()
             counted = np.where(places >= 0, self.table[np.maximum(rows[1].numpy(), 0)], 0)
             text = counted > 0

@@ -7,9 +7,7 @@ import json
 import math
 import os
 import re
-import resource
 import secrets
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +17,7 @@ from typing import IO, Any
 
 import torch
 
+from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.options import Architecture, LoopConfig
@@ -95,10 +94,15 @@ PEAKS = {
 RECENT = 20
 
 
-def flops_per_token(arch: Architecture) -> float:
-    """Returns the floating point operations of forward and backward per token, for rows of `arch.context`."""
+def flops_per_token(arch: Architecture, length: int | None = None, adapter: int = 0) -> float:
+    """Returns the floating point operations of forward and backward per token, for rows of `length` (default: `arch.context`).
+
+    `adapter` is the number of an adapter's parameters, where only these are trained: a frozen weight takes part in the forward pass and in
+    the gradient of its input, 4 operations, but needs no gradient of its own.
+    """
     parameters = arch.parameters() - (0 if arch.tied else arch.vocab_size * arch.width)
-    return 6.0 * parameters + 12.0 * arch.layers * arch.heads * arch.head_dim * arch.context
+    products = 4.0 * parameters + 6.0 * adapter if adapter else 6.0 * parameters
+    return products + 12.0 * arch.layers * arch.heads * arch.head_dim * (length or arch.context)
 
 
 def peak_flops(device: torch.device) -> float | None:
@@ -125,7 +129,7 @@ class SpeedMeter:
         self.recent.append((tokens, seconds))
         each = (time.perf_counter() - self.started) / (step + 1 - self.begin)
         line = {"step": step, "seconds": seconds, "waited": waited, "tokens_per_second": speed, "flops_per_second": speed * self.flops,
-                "memory_bytes": peak_memory(), "seconds_left": each * (self.steps - step - 1), "steps": self.steps}  # fmt: skip
+                "memory_bytes": peak_memory_mb() << 20, "seconds_left": each * (self.steps - step - 1), "steps": self.steps}  # fmt: skip
         if self.peak:
             line["mfu"] = line["flops_per_second"] / self.peak
         if self.device.type == "cuda":
@@ -135,11 +139,6 @@ class SpeedMeter:
     def tokens_per_second(self) -> float:
         """Returns the speed over the latest steps."""
         return sum(tokens for tokens, _ in self.recent) / max(sum(seconds for _, seconds in self.recent), 1e-9)
-
-
-def peak_memory() -> int:
-    """Returns the peak memory of this process, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 # ---- the bar -----------------------------------------------------------------------------------------

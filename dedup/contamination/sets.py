@@ -255,6 +255,21 @@ def _copa(row: Item) -> Texts:
     return [(f"premise, {option}", joined(row, "premise", option)) for option in ("choice1", "choice2")]
 
 
+def _dclm_question(row: Item) -> Texts:
+    """Returns the question without its passage, and the question with its choices."""
+    question = joined(row, "query").rpartition("Question:")[2].strip()
+    return [("query", question), ("query, choices", "\n".join([question, *values(row["choices"])]))]
+
+
+def _dclm_schema(row: Item) -> Texts:
+    return [("context_options, continuation", f"{context} {joined(row, 'continuation')}") for context in values(row["context_options"])]
+
+
+def _dclm_text(row: Item) -> Texts:
+    """Returns the last question, or the text where there is none, with its continuation."""
+    return [("context, continuation", f"{joined(row, 'context').rpartition('Question:')[2].strip()} {joined(row, 'continuation')}")]
+
+
 def _ai2(row: Item) -> Texts:
     """Returns the texts of a row in AI2's own files, where the question is an object of a stem and choices."""
     return choice("question.stem", "question.choices.text")(row)
@@ -294,6 +309,9 @@ FORMATS = (
     _format("TriviaQA", ("question", "question_id"), fields("question")),
     _format("GSM8K", ("question", "answer"), fields("question", "answer")),
     _format("BIG-Bench Hard", ("input", "target"), fields("input")),
+    _format("DCLM, multiple choice", ("query", "choices", "gold"), _dclm_question),
+    _format("DCLM, schema", ("context_options", "continuation"), _dclm_schema),
+    _format("DCLM, language modelling", ("context", "continuation"), _dclm_text),
     _format("LAMBADA", ("text",), fields("text")),
 )
 

@@ -25,8 +25,8 @@ def put_adapter(model: Llama, folder: Path) -> None:
         parameters[name].data.copy_(tensor)
 
 
-def tune_shards(config: dict[str, Any], run: str, work: str) -> None:
-    """Runs one of two ranks of an instruction tuning that shards every matrix; the first leaves model and adapter in `work`."""
-    parallel = ParallelConfig(shard=2)
+def tune_ranks(config: dict[str, Any], run: str, work: str, layout: dict[str, int]) -> None:
+    """Runs one rank of an instruction tuning on this layout; the first leaves model and adapter in `work`."""
+    parallel = ParallelConfig.model_validate(layout)
     dims = ParallelDims.distributed(parallel, torch.device("cpu"))
     sft_job.train(dims, None, {**config, "parallel": parallel.model_dump()}, run, f"{run}/pretrain/model", "pretrain/model", work)

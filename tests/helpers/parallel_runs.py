@@ -74,10 +74,16 @@ class Rows(TokenObjective):
             part = slice(begin, min(begin + size, last))
             yield ids[part], targets[part], None if segments is None else segments[part]
 
+    def loss(self, model: Llama, batch: Batch) -> StepLoss:
+        return poisoned(super().loss(model, batch), batch[1])
+
     def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
-        loss = super().of_logits(logits, targets)
-        loss.total = loss.total * (math.nan if (targets == 0).all(dim=1).any() else 1.0)
-        return loss
+        return poisoned(super().of_logits(logits, targets), targets)
+
+
+def poisoned(loss: StepLoss, targets: Tensor) -> StepLoss:
+    loss.total = loss.total * (math.nan if (targets == 0).all(dim=1).any() else 1.0)
+    return loss
 
 
 AS_IT_IS = RMSNorm.forward
@@ -101,17 +107,17 @@ def fresh(case: Case) -> Llama:
     return model.to(case.dtype)
 
 
-def first_step(case: Case, dims: ParallelDims) -> dict[str, Any]:
+def first_step(case: Case, dims: ParallelDims, rows: type[Rows] = Rows) -> dict[str, Any]:
     """Returns the loss, its gradients and their norm, and the nats of all rows, before the first update."""
-    model = fresh(case)
-    objective = Rows(case, model.arch)
+    model = fresh(case).to(dims.device)
+    objective = rows(case, model.arch)
     parallel_model = prepare(model, dims, case.config)
     parts = parallel_model.backward(objective, 0)
     sums = torch.tensor([sum(float(part.total.detach()) for part in parts), sum(part.count for part in parts)], dtype=torch.float64)
     grads = {name: p.grad for name, p in parallel_model.parameters.items()}
     norm = float(parallel_model.squared_norm(grads)) ** 0.5 * parallel_model.gradient_scale
     gradients = {name: whole(grad) * parallel_model.gradient_scale for name, grad in grads.items() if grad is not None}
-    nats = parallel_model.nats(*objective.rows(7))
+    nats = parallel_model.nats(*(None if part is None else part.to(dims.device) for part in objective.rows(7)))
     return {"sums": parallel_model.total(sums), "norm": norm, "grads": gradients, "nats": nats}
 
 

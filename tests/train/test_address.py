@@ -61,6 +61,7 @@ def trained(run, execute, monkeypatch, config):
         return whole(batch, device)
 
     monkeypatch.setattr(pretrain_job, "to_device", note)
+    monkeypatch.setattr(pretrain_job, "needed", lambda segments: segments)  # also of rows of one document
     execute(run, PretrainStage(PretrainStage.Config.model_validate(config)))
     micro = seen[:40]  # two of each step's batch, of 4 and of 2 rows; then come evaluations
     return [np.concatenate([batch[part] for batch in micro]).reshape(20, 6, 48) for part in range(3)]

@@ -15,6 +15,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.train import align, losses
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.align_job import NOBODY, RowForm, collate, sum_logps
+from corpusmill.train.loop import LOSS_FLOOR, SpikeGuard
 from corpusmill.train.losses import LOSSES
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture
@@ -65,6 +66,13 @@ def test_rows_of_a_pipeline_are_alike_and_give_the_same(model):
 
 def test_tensor_ranks_can_share_out_a_row():
     assert collate(some()[:1], 32, form=RowForm(multiple=4)).ids.shape == (1, 8)
+
+
+def test_rows_of_a_gpu_have_few_shapes_and_give_the_same(model):
+    packed, few = collate(some() * 2, 32), collate(some() * 2, 32, form=RowForm(few=True))
+    assert (len(packed.ids), few.ids.shape) == (3, (4, 32))
+    assert torch.equal(sum_logps(model.double(), few).sums, sum_logps(model, packed).sums)
+    assert collate(some()[:1], 200, form=RowForm(few=True)).ids.shape == (1, 128)
 
 
 # ---- align -------------------------------------------------------------------------------------------
@@ -223,7 +231,7 @@ def test_another_model_can_be_the_reference(pretrained_run, execute, tmp_path):
     ("change", "message"),
     [
         ("vocabulary", r"other has another vocabulary than the model that is aligned"),
-        ("context", r"other has a context of 80 tokens, the model that is aligned one of 160"),
+        ("context", r"other has a context of 80 tokens, and a row of pairs has 160"),
     ],
 )
 def test_a_reference_that_does_not_fit_is_one_sentence(pretrained_run, execute, tmp_path, change, message):
@@ -238,6 +246,25 @@ def test_a_reference_that_does_not_fit_is_one_sentence(pretrained_run, execute, 
         (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(InputError, match=message):
         execute(pretrained_run, stage(reference=str(other)))
+
+
+def late_losses(seed: int) -> list[float]:
+    """Returns the losses of 400 steps late in a run of DPO, 16 pairs each: most margins are wide, one pair in fifty is hard."""
+    generator = np.random.default_rng(seed)
+    hard = generator.random((400, 16)) < 0.02
+    margins = np.where(hard, generator.normal(-6, 4, hard.shape), generator.normal(6, 1.5, hard.shape))
+    return np.logaddexp(0, -margins).mean(1).tolist()
+
+
+def test_hard_batches_late_in_training_are_no_spikes_and_nan_is() -> None:
+    found = [late_losses(seed) for seed in range(5)]
+    assert all(min(run) < 0.01 and max(run) > 0.5 for run in found)
+    for default, skips in ((AlignConfig().loop.spike, False), (SftConfig().loop.spike, True)):
+        guards = [SpikeGuard(default, LOSS_FLOOR) for _ in found]
+        skipped = [guard.judge(loss, "loss") for guard, run in zip(guards, found, strict=True) for loss in run]
+        share = sum(reason is not None for reason in skipped) / len(skipped)
+        assert (share > 0.01) is skips and (share == 0) is not skips
+        assert guards[0].judge(math.nan, "loss") == "loss is nan"
 
 
 def test_log_probabilities_that_are_not_finite_skip_their_step(pretrained_run, execute, monkeypatch):

@@ -23,16 +23,15 @@ from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
 from corpusmill.train.align import AlignConfig, AlignStage, JudgedConfig
+from corpusmill.train.align_job import compare
 from corpusmill.train.align_pairs import (
     PreferencePair,
     build_pairs,
-    pair_messages,
     pairs_of,
     prepare_pair,
     read_pairs,
     report_table,
 )
-from corpusmill.train.judged import compare
 from corpusmill.train.scores import (
     TOLERANCE,
     FilterScore,
@@ -47,6 +46,7 @@ from corpusmill.train.scores import (
     pool_of_documents,
 )
 from corpusmill.train.template import LLAMA3, ChatEncoder, ChatTemplate, add_special_tokens
+from corpusmill.train.user_files import preferences
 
 # ---- preference data ---------------------------------------------------------------------------------
 
@@ -117,10 +117,10 @@ def test_a_prompt_comes_before_what_the_completions_share():
     """Turns with which both begin are a part of the prompt, and do not replace it."""
     rest = [GOOD, turn("user", "Then?")]
     row = {"prompt": [USER], "chosen": [*rest, GOOD], "rejected": [*rest, BAD]}
-    assert pair_messages("a:1", row) == ([USER, *rest], [GOOD], [BAD])
+    assert preferences("a:1", row) == [("a:1", [USER, *rest], [GOOD], [BAD])]
     system = turn("system", "Be kind.")
     row = {"prompt": "Then?", "chosen": [system, USER, *rest, GOOD], "rejected": [system, USER, *rest, BAD]}
-    assert pair_messages("a:1", row) == ([system, USER, *rest], [GOOD], [BAD])
+    assert preferences("a:1", row) == [("a:1", [system, USER, *rest], [GOOD], [BAD])]
 
 
 def test_a_row_that_is_no_pair_is_a_report_row(tmp_path, encoder):

@@ -1,6 +1,7 @@
 """Compares every task with lm-evaluation-harness on one exported model: log-likelihoods, item by item, and scores."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from small_models import random_model
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.benchmark_scores import ModelUnderTest
-from corpusmill.train.benchmarks import read_task
+from corpusmill.train.benchmarks import read_task, summarise
 from corpusmill.train.evaluate import TaskConfig
 from corpusmill.train.model_folder import save_model
 from corpusmill.train.template import CHATML, template_files
@@ -52,8 +53,9 @@ def both(ours, theirs, tmp_path):
         shots = options.pop("shots", 0)
         more = {"examples": str(paths["examples"])} if examples else {}
         config = TaskConfig(task=name, path=str(paths["items"]), shots=shots, **more)
-        chosen = read_task(config)
-        found = ours.score(config, chosen)
+        sets = read_task(config)
+        table = ours.score(sets)
+        found = SimpleNamespace(table=table, summary=summarise(config, sets, table))
         task = harness_task(name, paths["items"], paths.get("examples"), tmp_path / "cache", **options)
         return (found, *harness_scores(theirs, task, shots))
 
@@ -119,7 +121,7 @@ def test_a_word_that_the_model_would_write_itself(both, ours):
     encoder, model = ours.encoder, ours.generator.model
     starts = (f"{row['endings'][n]} {row['ctx_a']}" for row in ITEMS["hellaswag"] for n in range(4))
     contexts = [" ".join(words[:n]) for text in starts if (words := text.split()) for n in range(2, len(words))]
-    written = [int(model(torch.tensor([ids]))[0, -1].argmax()) for ids in encoder.encode(contexts)]
+    written = [int(model(torch.from_numpy(ids)[None])[0, -1].argmax()) for ids in encoder.encode(contexts)]
     texts = [context + encoder.tokenizer.decode([token]) for context, token in zip(contexts, written, strict=True)]
     guessed = [text for text, context in zip(texts, contexts, strict=True) if text.rpartition(" ")[0] == context and text[-1] != " "]
     found, metrics, samples = both("lambada", [{"text": text} for text in [*guessed[:2], *(row["text"] for row in ITEMS["lambada"])]])

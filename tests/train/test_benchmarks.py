@@ -8,14 +8,14 @@ import zipfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from benchmark_items import ARC, BLIMP, HELLASWAG, ITEMS, LAMBADA, PIQA, SCIQ, WINOGRANDE
+from benchmark_items import ARC, BLIMP, CORE_SETS, HELLASWAG, ITEMS, LAMBADA, PIQA, SCIQ, WINOGRANDE, write_bundle
 from small_models import random_model
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import read_table
 from corpusmill.train.benchmark_scores import ModelUnderTest
-from corpusmill.train.benchmarks import TASKS, mean_score, read_task, sample
+from corpusmill.train.benchmarks import TASKS, mean_score, read_task, sample, summarise
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage, TaskConfig
 from corpusmill.train.model_folder import save_model
 
@@ -27,7 +27,8 @@ def lines(rows) -> bytes:
 
 
 def items_of(task, path, **options):
-    return read_task(TaskConfig(task=task, path=str(path), **{"shots": 0, **options}))
+    (found,) = read_task(TaskConfig(task=task, path=str(path), **{"shots": 0, **options}))
+    return found
 
 
 def test_every_form_gives_the_same_items(tmp_path):
@@ -74,7 +75,7 @@ def test_examples(tmp_path):
         for row in ARC
     ]
     given = items_of("arc_easy", tmp_path / "a.jsonl", shots=5, examples=str(tmp_path / "train.jsonl"))
-    assert given.shots == 5 and all(item.contexts[0].count(solved[0]) == 5 for item in given.items)
+    assert given.shots == 5 and all(item.contexts[0].count(solved[0]) == 5 for item in given.asked())
     with pytest.raises(InputError, match=rf"^evaluate: {len(ARC)} examples of ARC-Easy are more than there are \({len(ARC)} items\)\.$"):
         items_of("arc_easy", tmp_path / "a.jsonl", shots=len(ARC))
     (tmp_path / "blimp.jsonl").write_bytes(lines(BLIMP))
@@ -83,12 +84,15 @@ def test_examples(tmp_path):
 
 
 @pytest.mark.parametrize("task, rows, what", [
-    ("piqa", SCIQ, "item 0 (from 0) is none of PIQA: it has no text 'sol1'."),
+    ("piqa", SCIQ, "item 0 (from 0) is none of PIQA: it does not have the fields of one ('goal' is undefined)."),
     ("piqa", [PIQA[0], {**PIQA[1], "label": 2}], "it says that choice 2 is right, but has choices 0 to 1."),
-    ("piqa", [{**PIQA[0], "label": True}], "item 0 (from 0) is none of PIQA: it has no number 'label' of the right choice."),
-    ("winogrande", [{**WINOGRANDE[0], "sentence": "No gap."}], "it has no gap '_' in its sentence."),
-    ("hellaswag", [{**HELLASWAG[0], "endings": []}], "it has no list of texts 'endings'."),
-    ("arc_challenge", [{**ARC[0], "choices": ["a", "b"]}], "it has no object 'choices' with lists 'text' and 'label'."),
+    ("piqa", [{**PIQA[0], "label": True}], "item 0 (from 0) is none of PIQA: it has no number of the right choice."),
+    ("piqa", [{**PIQA[0], "sol2": 3}], "it has no list of texts to choose from."),
+    ("piqa", [{**PIQA[0], "sol2": None}], "it does not have the fields of one ('sol2' is undefined)."),
+    ("winogrande", [{**WINOGRANDE[0], "sentence": "No gap."}], "it does not have the fields of one (substring not found)."),
+    ("hellaswag", [{**HELLASWAG[0], "endings": []}], "it has no list of texts to choose from."),
+    ("arc_challenge", [{**ARC[0], "choices": ["a", "b"]}], "it does not have the fields of one ('list object' has no attribute 'label')."),
+    ("arc_easy", [{**ARC[0], "answerKey": "Q"}], "it does not have the fields of one ('Q' is not in list)."),
 ])  # fmt: skip
 def test_what_is_no_item_is_named(tmp_path, task, rows, what):
     path = tmp_path / "a.jsonl"
@@ -117,7 +121,7 @@ def test_the_sets_of_the_package(name, count):
 
     if not (cache_folder() / TASKS[name].package.name).is_file():
         pytest.skip(f"{TASKS[name].package.name} is not in the cache; `corpusmill score MODEL --task {name}` fetches it")
-    assert read_task(TaskConfig(task=name)).total == count
+    assert read_task(TaskConfig(task=name))[0].total == count
 
 
 # ---- plan --------------------------------------------------------------------------------------------
@@ -175,6 +179,27 @@ def test_scores_with_what_the_documents_hold(run, evaluate, tmp_path):
     assert example["url"] == "https://mill.test/leak" and example["item"] == 0 and example["share"] == 1
     assert example["passage"].startswith("NOBODY IN THAT VALLEY") and example["passage"].endswith("ANY WIND AT ALL.")
     assert done.stage.summary(done)["LAMBADA acc"] == "pretrain 0.0% ± 0.0; 1 of 5 items in the corpus"
+
+
+def test_core_with_what_the_documents_hold(run, evaluate, tmp_path):
+    sets = {**CORE_SETS, "squad": ("language_modeling", 0, None, 0, [
+        {"context": f"Context: The mill turns.\nQuestion: {LEAKED}?\nAnswer:", "continuation": "the wind"},
+        {"context": "Question: Why did nobody in that other valley hear them?\nAnswer:", "continuation": "they slept"},
+    ])}  # fmt: skip
+    done = evaluate({"task": "core", "path": str(write_bundle(tmp_path / "bundle", sets))})
+    found = scores_of(run)["core"]
+    table = read_table(run, "evaluate/benchmarks/pretrain/core.parquet")
+    assert found["items"] == found["total"] == table.num_rows == 19 and set(found["groups"]) == set(sets)
+    assert found["title"] == "6 of CORE's 22 tasks" and "boolq" in found["missing"] and "squad" not in found["missing"]
+    centered = [of["metrics"]["centered"]["value"] for of in found["groups"].values()]
+    assert found["metrics"]["centered"]["value"] == pytest.approx(sum(centered) / 6, abs=1e-5)
+    (leak,) = read_table(run, "evaluate/benchmarks/overlap/core.parquet").to_pylist()
+    (row,) = [row for row in table.to_pylist() if row["item"] == leak["item"]]
+    assert LEAKED in row["contexts"][0] and found["overlap"]["scored"] == 1
+    assert found["overlap"]["without"]["centered"].keys() == {"value", "stderr"}
+    (warning,) = [sentence for row in done.manifest.rows() for sentence in row.warnings]
+    assert warning.startswith("pretrain: no number for CORE, as the items of hellaswag_zeroshot, bigbench_qa_wikidata, ")
+    assert done.stage.summary(done)["6 of CORE's 22 tasks centered"].startswith("pretrain ")
 
 
 def test_a_run_without_documents_has_no_overlap(run, execute, tmp_path):
@@ -251,11 +276,11 @@ def test_table_and_json(corpusmill, model, sets):
     assert code == 0 and err == "" and lines[1] == ["task", "items", "metric", "score", "chance"]
     tested = ModelUnderTest(model, "cpu")
     configs = [TaskConfig(task=name, path=sets[name].partition("=")[2]) for name in ("piqa", "sciq")]
-    of = {config.task: tested.score(config, read_task(config)).summary for config in configs}
+    of = {config.task: summarise(config, read_task(config), tested.score(read_task(config))) for config in configs}
     acc = of["piqa"]["metrics"]["acc"]
     assert ["acc", f"{acc['value']:.1%}", "±", f"{100 * acc['stderr']:.1f}", "50.0%"] in lines
     assert ["LAMBADA", "2", "of", "3", "acc", "0.0%", "±", "0.0"] in lines
-    assert f"SciQ: the beginning of {of['sciq']['cut']} items did not fit into the model's context." in out and of["sciq"]["cut"]
+    assert of["sciq"]["cut"] and f"{of['sciq']['cut']} of 2 items of SciQ are longer than the model's context;" in out
     code, out, _ = corpusmill("score", model, *asked[:4], "--json")
     assert code == 0 and json.loads(out) == of
 

@@ -1,19 +1,29 @@
 """Tests the scores of a run's models on what is held out."""
 
+import hashlib
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from launch_runs import make_tokens
 from pydantic import ValidationError
+from token_sets import write_token_set
 
+from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.align import AlignConfig, AlignStage, JudgedConfig
 from corpusmill.train.align_pairs import PreferencePair, pairs_table
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
 from corpusmill.train.evaluate_job import Measurement
+from corpusmill.train.model import Llama, initialise
+from corpusmill.train.model_folder import save_model
+from corpusmill.train.options import Architecture
+from corpusmill.train.pretrain import PretrainConfig, PretrainStage
 from corpusmill.train.sft import SftConfig, SftStage
 
 QUICK_LOOP = {"threads": 1, "steps": 4}
@@ -83,12 +93,46 @@ def test_a_model_with_special_tokens_of_its_own_is_measured_on_the_tokens_of_its
     assert scores["sft"]["bits_per_byte"]["value"] == pytest.approx(scores["pretrain"]["bits_per_byte"]["value"], rel=0.1)  # four steps
 
 
-def test_the_batch_does_not_change_the_scores(run, execute, tmp_path):
-    found = []
-    for batch in (3, 16):
-        execute(run, EvaluateStage(EvaluateConfig(samples=1, max_tokens=4, batch=batch)), earlier=EARLIER)
-        found.append((scores_of(run), run.child("evaluate").read_bytes("samples.json")))
-    assert found[0] == found[1]
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16-params"])
+def test_the_stage_and_the_training_report_one_number(token_run, execute, precision):
+    """Both compute in the training's precision, in which other numbers come out than in fp32."""
+    loop = {**QUICK_LOOP, "precision": precision, "optimizer": {"lr": 0.02}}
+    model = {"layers": 2, "width": 32, "heads": 2, "kv_heads": 1, "context": 32}
+    config = PretrainConfig.model_validate({"model": model, "batch": 4, "samples": 0, "loop": loop, "evaluate_every": 0})
+    execute(token_run, PretrainStage(config), EvaluateStage(EvaluateConfig(samples=0)), earlier=EARLIER[:3])
+    reported = json.loads(token_run.read_bytes("pretrain/metrics.json"))["validation"]["bits_per_byte"]
+    assert scores_of(token_run)["pretrain"]["bits_per_byte"]["value"] == float(f"{reported:.6g}")  # as json_file rounds
+    tokens = token_run.child("tokens/validation")
+    same, wide = (
+        Measurement(EvaluateConfig(), token_run, "pretrain", name, window=32).bits_per_byte(tokens) for name in (precision, "fp32")
+    )
+    assert same["value"] == reported and (wide["value"] == reported) == (precision == "fp32")
+
+
+def test_a_published_model_with_a_long_context_is_measured_in_windows_that_fit(run, tmp_path):
+    """Without the bounds the logits of all these tokens would take 2.4 GB, and their softmax as much."""
+    arch = Architecture(vocab_size=50_000, layers=1, width=16, heads=2, kv_heads=1, head_dim=8, ffn=32, context=32_768)
+    model = Llama(arch)
+    initialise(model, 0)
+    save_model(model, Path(run.path("pretrain/model")), {"tokenizer.json": run.read_bytes("pretrain/model/tokenizer.json")})
+    documents = [[*(4 + (n * place) % 500 for place in range(1, 200)), EOT_ID] for n in range(1, 61)]
+    sha256 = hashlib.sha256(run.read_bytes("pretrain/model/tokenizer.json")).hexdigest()
+    run.remove_folder("tokens/validation")
+    write_token_set(run.path("tokens/validation"), [documents], vocabulary_size=50_000, tokenizer=sha256)
+    code = f"""
+from corpusmill.pipeline.engine import peak_memory_mb
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train.evaluate import EvaluateConfig
+from corpusmill.train.evaluate_job import Measurement
+measurement = Measurement(EvaluateConfig(), Storage({run.root!r}), "pretrain")
+assert measurement.window == 2048
+before = peak_memory_mb()
+assert measurement.bits_per_byte(Storage({run.path("tokens/validation")!r}))["value"] > 0
+print(peak_memory_mb() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # a chunk of logits and its softmax are a few hundred MB at most; the rest is room for libraries and allocators
+    assert int(done.stdout) < 1_500
 
 
 def test_without_validation_tokens_there_are_no_bits(pretrained_run, execute):

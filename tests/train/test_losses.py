@@ -7,13 +7,20 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import random_ids, random_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from corpusmill.train import losses
+from corpusmill.train.data import counted_places
 from corpusmill.train.losses import (
     LOSSES,
     LossOptions,
     PairLogps,
+    TokenObjective,
+    linear_nats,
     log_odds,
     log_z,
+    target_nats,
     token_loss,
     token_nats,
 )
@@ -39,6 +46,20 @@ def test_nats_of_16_bit_logits_are_those_of_their_values(seed: int, scale: float
     torch.testing.assert_close(nats.double(), token_nats(logits.double(), targets), rtol=1e-5, atol=1e-5 * scale)
 
 
+def test_nats_without_gradients_are_those_with_gradients() -> None:
+    """Without gradients, the logits of the 1,400 or so targets are computed in chunks."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(5, 300, 8, generator=generator, dtype=torch.float64)
+    targets = torch.randint(-1, 11, (5, 300), generator=generator)
+    targets[targets < 0] = -100
+    head = torch.nn.Linear(8, 11, bias=False, dtype=torch.float64)
+    at_once = target_nats(head, hidden, targets)
+    with torch.no_grad():
+        torch.testing.assert_close(target_nats(head, hidden, targets), at_once, rtol=1e-12, atol=1e-12)
+        assert target_nats(head, hidden, torch.full_like(targets, -100)).shape == (0,)
+    torch.testing.assert_close(at_once, token_nats(head(hidden), targets)[targets != -100], rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("z_loss", [0.0, 0.1])
 def test_z_loss_is_in_the_gradient_and_not_in_the_value(z_loss: float) -> None:
     logits, targets = some(3, 4.0)
@@ -59,6 +80,78 @@ def test_a_batch_without_targets_has_loss_and_gradient_zero() -> None:
     loss = token_loss(logits, torch.full((3, 5), -100), 0.1)
     loss.backward()
     assert loss.item() == 0.0 and logits.grad is not None and not logits.grad.any()
+
+
+# ---- losses of hidden states -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 0.1])
+@pytest.mark.parametrize("multiple", [1, 16])  # of the matrix's rows, which then are 11 or 16
+@pytest.mark.parametrize("summed", [True, False])
+def test_chunks_of_logits_give_values_and_gradients_of_torch(
+    monkeypatch: pytest.MonkeyPatch, z_loss: float, multiple: int, summed: bool
+) -> None:
+    monkeypatch.setattr(losses, "LOGITS", 60)  # 5 or 3 rows at a time
+    generator = torch.Generator().manual_seed(1)
+    head = torch.nn.Linear(8, 11, bias=False, dtype=torch.float64)
+    hidden = torch.randn(23, 8, generator=generator, dtype=torch.float64).requires_grad_()
+    targets, weights = torch.randint(11, (23,), generator=generator), torch.rand(23, generator=generator, dtype=torch.float64)
+    targets[3:7] = -100
+    logits = head(hidden)
+    nats = F.cross_entropy(logits, targets, ignore_index=-100, reduction="none")
+    penalty = z_loss * logits.logsumexp(-1).square() * (targets != -100)
+    wanted = (nats + penalty - penalty.detach()) * (1 if summed else weights)
+    found = linear_nats(head, hidden, targets, z_loss, summed=summed, multiple=multiple)
+    torch.testing.assert_close(found, nats.sum() if summed else nats, rtol=0, atol=1e-10)
+    ours = torch.autograd.grad(3 * (found if summed else (found * weights).sum()), [hidden, head.weight])
+    for mine, theirs in zip(ours, torch.autograd.grad(3 * wanted.sum(), [hidden, head.weight]), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_a_tied_model_has_the_gradients_of_whole_logits(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    model, ids = random_model(tied=True).double(), random_ids((2, 33))
+    batch = ids[:, :-1], ids[:, 1:].masked_fill(ids[:, 1:] % 5 == 0, -100), None
+    found = []
+    for logits in (losses.LOGITS, 1000):
+        monkeypatch.setattr(losses, "LOGITS", logits)
+        model.zero_grad()
+        model.compiled = compiled and logits == 1000
+        loss = TokenObjective().loss(model, batch)
+        loss.total.backward()
+        nats = model(batch[0], targets=batch[1])
+        found.append([loss.total.detach(), nats.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
+
+
+class Largest(TorchDispatchMode):
+    """Notes the bytes of the largest tensor that any operation makes."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
+        return result
+
+
+@pytest.mark.parametrize("summed", [True, False])
+def test_logits_of_a_vocabulary_of_128k_never_exist_at_once(monkeypatch: pytest.MonkeyPatch, summed: bool) -> None:
+    monkeypatch.setattr(losses, "LOGITS", 2**22)
+    head, hidden = torch.nn.Linear(16, 2**17, bias=False), torch.randn(256, 16).requires_grad_()
+    with Largest() as largest:
+        linear_nats(head, hidden, torch.arange(256), summed=summed).sum().backward()
+    assert largest.bytes <= 4 * 2**22  # a chunk in fp32; all logits are eight times as much
+
+
+def test_targets_at_places_are_those_that_count() -> None:
+    head, hidden, targets = torch.nn.Linear(8, 11, bias=False), torch.randn(3, 5, 8), some()[1]
+    given = target_nats(head, hidden, targets, counted_places(targets))
+    assert torch.equal(given, target_nats(head, hidden, targets)) and len(given) == 12
+    torch.testing.assert_close(given, token_nats(head(hidden), targets)[targets >= 0])
 
 
 # ---- losses ------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_models import new_model, random_ids, random_model
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
@@ -82,7 +82,7 @@ def test_generated_code_gives_the_logits_and_gradients_of_eager_layers_and_check
     torch._dynamo.reset()
     model = random_model(qk_norm=True)
     expected, logits = gradients(model, SEGMENTS), model(random_ids((2, 32)), SEGMENTS)
-    model.model.switch(checkpointing=True, compiled=True)
+    model.switch(checkpointing=True, compiled=True)
     close(gradients(model, SEGMENTS), expected)
     torch.testing.assert_close(model(random_ids((2, 32)), SEGMENTS), logits, rtol=1e-4, atol=1e-5)
 
@@ -209,6 +209,34 @@ def test_flex_attention_equals_the_dense_mask(documents: bool, window: int) -> N
         flex = flex_attention(*heads, block_mask=block_mask(earliest if documents else earliest[0]), enable_gqa=True)
         dense = attend(*heads, dense_mask(earliest))
     torch.testing.assert_close(flex, dense, rtol=0, atol=2e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 700), st.lists(st.integers(1, 300), max_size=6), st.sampled_from([0, 1, 100, 300]), st.booleans())
+def test_block_masks_are_those_that_torch_finds_by_looking_at_all_scores(
+    length: int, documents: list[int], window: int, shared: bool
+) -> None:
+    starts = [max((s for s in documents if s <= place), default=0) for place in range(length)]
+    earliest = torch.maximum(torch.tensor([starts, [0] * length]), torch.arange(length) - (window or length) + 1)
+    earliest = earliest[0] if shared else earliest
+
+    def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key <= query) & (key >= (earliest[query] if shared else earliest[batch, query]))
+
+    ours, theirs = block_mask(earliest), create_block_mask(seen, None if shared else 2, None, length, length, device="cpu")
+    assert ours.shape == theirs.shape
+    for name in ("kv_num_blocks", "kv_indices", "full_kv_num_blocks", "full_kv_indices", "q_num_blocks", "q_indices"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+
+
+def test_attention_that_stores_all_scores_says_so_once() -> None:
+    heads = [random_heads(1, 2, 8, torch.float32, seed) for seed in range(3)]
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"), pytest.warns(UserWarning) as warned:
+        for _ in range(2):
+            attend(*heads, block_mask(torch.zeros(8, dtype=torch.int64)))
+    assert [str(each.message) for each in warned] == [
+        "attention with a mask is not compiled, so it stores all scores, which takes much memory and time"
+    ]
 
 
 @pytest.mark.parametrize("window", [0, 6])

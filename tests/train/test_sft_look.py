@@ -14,7 +14,9 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.report.sft_look import CUT, LEARNED, ExampleSet, choose, choose_row, head, show, source_of_files, source_of_run
 from corpusmill.train.data import IGNORED
 from corpusmill.train.sft import DROPPED_FILE, EXAMPLES_FILE
-from corpusmill.train.sft_job import Example, dropped_table, examples_table, prepare
+from corpusmill.train.sft_job import EXAMPLES as SCHEMA
+from corpusmill.train.sft_job import Example, dropped_table, prepare
+from corpusmill.train.tuning import items_table
 from corpusmill.train.user_files import BadRow
 
 ROLES = {"u": "user", "a": "assistant", "s": "system"}
@@ -32,7 +34,7 @@ EXAMPLES = [
 ]
 DROPPED = [
     example("c1", "ua", "Silent?", " "),
-    Example("own.jsonl:7", None, "file", False, [], BadRow("own.jsonl:7: not JSON.", "not_json")),
+    Example("own.jsonl:7", None, "file", False, [], bad=BadRow("own.jsonl:7: not JSON.", "not_json")),
 ]
 
 
@@ -97,8 +99,8 @@ def test_a_packed_row_holds_what_the_packing_says(source):
 
 def test_a_run_shows_what_it_kept_and_what_it_dropped(pretrained_run, finish, encoder):
     prepared = [prepare(one, encoder, 160) for one in [*EXAMPLES, *DROPPED]]
-    kept = [p.example for p in prepared if not p.failed]
-    finish(pretrained_run, "sft", {EXAMPLES_FILE: examples_table(kept), DROPPED_FILE: dropped_table(prepared)})
+    kept = [p.item for p in prepared if not p.failed]
+    finish(pretrained_run, "sft", {EXAMPLES_FILE: items_table(kept, SCHEMA), DROPPED_FILE: dropped_table(prepared)})
     folder = pretrained_run.root
     pretrained_run.write_bytes("run.json", json.dumps({"recipe": {"sft": {"template": "llama3"}}}).encode())
     source = source_of_run(folder)

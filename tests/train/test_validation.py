@@ -107,7 +107,7 @@ def test_nats_bytes_and_tokens_of_each_document_by_hand_for_any_batch_and_any_sh
     local = Ranks(MODEL, "fp32")
     local.parts = []
     for index in range(of):
-        sums = validation.sums(local, CPU, DataShare(index, of), batch=batch)
+        sums = validation.sums(local, CPU, DataShare(index, of), tokens=batch * ARCH.context)
     for found, values in zip((sums.nats, sums.tokens, sums.sizes), zip(*wanted)):
         assert found.tolist() == pytest.approx(values, rel=1e-10)
 

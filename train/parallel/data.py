@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from corpusmill.train.compute import autocast, computing, rounded
+from corpusmill.train.compute import autocast, computing, passes
 from corpusmill.train.data import IGNORED, Batch
 from corpusmill.train.losses import Objective, StepLoss
 from corpusmill.train.model import Llama
@@ -22,7 +22,7 @@ from corpusmill.train.parallel.tensor import sharded_loss
 # ---- copies and shards -------------------------------------------------------------------------------
 
 
-def copies(model: Llama, dims: ParallelDims) -> DistributedDataParallel:
+def copies(model: Llama, dims: ParallelDims, precision: str) -> DistributedDataParallel:
     """Wraps the model as one of equal copies on all processes. Gradients are averaged in buckets during the backward pass.
 
     DDP fixes its buckets in its first backward pass, and they decide the last bits of sums. So a first pass runs here, and its gradients
@@ -30,7 +30,8 @@ def copies(model: Llama, dims: ParallelDims) -> DistributedDataParallel:
     """
     cuda = [dims.device.index] if dims.device.index is not None else None
     ddp = DistributedDataParallel(model, device_ids=cuda, gradient_as_bucket_view=True)
-    with torch.compiler.set_stance("force_eager"):  # nothing is compiled for these two tokens
+    frozen = any(not p.requires_grad for p in model.parameters())  # those below an adapter may be bf16, and its own are not
+    with torch.compiler.set_stance("force_eager"), computing(model, dims.device, precision if frozen else "fp32"):  # nothing is compiled
         ddp(torch.zeros(1, 2, dtype=torch.int64, device=dims.device)).sum().backward()
     ddp.zero_grad(set_to_none=True)
     return ddp
@@ -99,7 +100,7 @@ class SpreadModel:
 
     def backward(self, objective: Objective, step: int) -> list[StepLoss]:
         parts = []
-        with rounded(self.llama, self.precision):
+        with passes(self.llama, self.dims.device, self.precision):
             for batch, last in with_last(objective.batches(step, self.dims.share)):
                 with synchronised(self.forward, last), sharded_loss(self.tensor):
                     with autocast(self.dims.device, self.precision):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from corpusmill.train.compute import autocast, computing, rounded
+from corpusmill.train.compute import autocast, chosen, compiles, computing, passes
 from corpusmill.train.data import IGNORED, DataShare
 from corpusmill.train.losses import Objective, StepLoss
 from corpusmill.train.model import Llama, fill
@@ -55,7 +55,7 @@ class LocalModel:
     gradient_scale = 1.0
 
     def __init__(self, model: Llama, precision: str):
-        self.llama, self.precision = model, precision
+        self.llama, self.precision = model, chosen(model.device, precision)
         self.parameters: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
     @property
@@ -64,7 +64,7 @@ class LocalModel:
 
     def backward(self, objective: Objective, step: int) -> list[StepLoss]:
         parts = []
-        with rounded(self.llama, self.precision):
+        with passes(self.llama, self.llama.device, self.precision):
             for batch in objective.batches(step, DataShare()):
                 with autocast(self.llama.device, self.precision):
                     part = objective.loss(self.llama, batch)
@@ -104,7 +104,7 @@ def prepare(model: Llama, dims: ParallelDims, config: LoopConfig, seed: int | No
         return _spread(model, dims, config, seed)
     if seed is not None:
         fill(model, seed, dims.device)
-    model.model.switch(checkpointing=config.checkpointing, compiled=config.compile)
+    model.switch(checkpointing=config.checkpointing, compiled=compiles(dims.device, config.compile))
     return LocalModel(model, config.precision)
 
 
@@ -114,27 +114,29 @@ def _spread(model: Llama, dims: ParallelDims, config: LoopConfig, seed: int | No
     from corpusmill.train.parallel.pipeline import cut
 
     parts = cut(model, dims, config) if dims.config.pipeline > 1 else {0: model}
+    wanted, compiled = chosen(dims.device, config.precision), compiles(dims.device, config.compile)
+    if dims.config.pipeline > 1 and dims.config.schedule == "zero-bubble":  # what `cut` refuses, `auto` does not mean
+        wanted, compiled = wanted.removesuffix("-params"), False
     for part in parts.values():
         if mesh := dims.submesh("tensor"):
             tensor.spread(part, mesh)
-        part.model.switch(checkpointing=config.checkpointing, compiled=config.compile)
-    precision: str = config.precision
-    if not dims.config.whole:
-        precisions = [data.shard(part, dims, config.precision) for part in parts.values()]
-        precision = precisions[0]
+        part.switch(checkpointing=config.checkpointing, compiled=compiled)
+    precision = wanted
+    for part in () if dims.config.whole else parts.values():
+        precision = data.shard(part, dims, wanted)  # the same for each part
     if seed is not None:
         for part in parts.values():
             fill(part, seed, dims.device)
     if dims.config.pipeline > 1:
         from corpusmill.train.parallel.pipeline import PipelineModel  # its import takes a second
 
-        return PipelineModel(parts, dims, config, precision)
-    return SpreadModel(model, data.copies(model, dims) if dims.config.whole else model, dims, precision)
+        return PipelineModel(parts, dims, wanted == "bf16-params", precision)
+    return SpreadModel(model, data.copies(model, dims, precision) if dims.config.whole else model, dims, precision)
 
 
 def optimizer_of(parallel_model: ParallelModel, dims: ParallelDims, config: OptimizerConfig) -> Any:
-    """Returns the optimiser of this rank's parameters or, with ZeRO-1, of those that it owns; see `Optimizer`."""
-    if dims.config.whole and dims.config.shard > 1:
+    """Returns the optimiser of this rank's parameters; or of those that it owns, with ZeRO-1, and where copies share out Muon's work."""
+    if dims.config.whole and (dims.config.shard > 1 or (dims.world > 1 and config.kind == "muon")):
         from corpusmill.train.optim import SharedOptimizer
 
         return SharedOptimizer(parallel_model.parameters, config, dims)

@@ -14,7 +14,7 @@ from torch.distributed.pipelining import (
 )
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.compute import autocast, rounded
+from corpusmill.train.compute import autocast, passes, rounded
 from corpusmill.train.losses import Objective, StepLoss, token_nats
 from corpusmill.train.model import Llama
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
@@ -57,7 +57,7 @@ def cut(model: Llama, dims: ParallelDims, config: LoopConfig) -> dict[int, Llama
 
     Raises InputError for options that a pipeline, or its schedule, does not support.
     """
-    if dims.config.schedule == "zero-bubble" and config.compile:
+    if dims.config.schedule == "zero-bubble" and config.compile is True:
         raise InputError("loop.compile: a zero-bubble schedule computes a backward pass in two halves, and a compiled layer has but one.")
     if dims.config.schedule == "zero-bubble" and config.precision == "bf16-params":  # they would be added up at the bf16 weights
         raise InputError("loop.precision: with bf16-params a zero-bubble schedule can't add up the gradients of its micro-batches in fp32.")
@@ -93,7 +93,7 @@ class PipelineModel:
     All ranks of a pipeline read the same batches: the first stage uses the ids, the last one the targets, all stages the segments.
     """
 
-    def __init__(self, parts: dict[int, Llama], dims: ParallelDims, config: LoopConfig, precision: str):
+    def __init__(self, parts: dict[int, Llama], dims: ParallelDims, bf16: bool, precision: str):
         assert dims.mesh is not None
         self.parts, self.dims, self.schedule = parts, dims, dims.config.schedule
         self.group, self.rank = dims.mesh["pipeline"].get_group(), dims.index("pipeline")
@@ -102,7 +102,7 @@ class PipelineModel:
         for part in parts.values():
             _under_autocast(part, dims.device, precision)
         self.stages, self.precision = nn.ModuleList(parts.values()), precision
-        self.bf16 = config.precision == "bf16-params"  # then hidden states are bf16, too
+        self.bf16 = bf16  # whether weights, and so hidden states, are bf16
         self.parameters: dict[str, Tensor] = {
             name: p for part in parts.values() for name, p in part.named_parameters() if p.requires_grad
         }  # fmt: skip
@@ -118,15 +118,17 @@ class PipelineModel:
         """Runs forward and backward (see ParallelModel). Returns the last stage's losses; zeros on ranks without that stage."""
         if not hasattr(objective, "of_logits"):
             raise InputError("parallel.pipeline: only the loss of single tokens can be computed on the last stage; set it to 1.")
-        ids, targets, segments = zip(*objective.batches(step, self.dims.share))
+        ids, targets, segments = zip(*(batch[:3] for batch in objective.batches(step, self.dims.share)))
         if any(piece.shape != ids[0].shape for piece in ids):
             raise InputError("micro_batch: the micro-batches of a pipeline must have equally many rows, so it has to divide a rank's rows.")
         key = len(ids), ids[0].shape
         if key not in self._runners:
             self._runners = {key: _Runner(self, len(ids))}
         inputs = (torch.cat(ids),) if 0 in self.parts else ()
-        named = {} if segments[0] is None else {"segments": torch.cat(segments)}
-        with sharded_loss(self.tensor), rounded(self.stages, self.precision):
+        documents = any(some is not None for some in segments)  # all micro-batches of a schedule need the same arguments
+        given = [torch.zeros_like(each) if some is None else some.long() for each, some in zip(ids, segments)]
+        named = {"segments": torch.cat(given)} if documents else {}
+        with sharded_loss(self.tensor), passes(self.stages, self.dims.device, self.precision):
             found = self._runners[key].step(objective, inputs, named, torch.cat(targets) if self.last in self.parts else None)
         settle(self.parameters)
         return found or [StepLoss(torch.zeros((), device=self.dims.device), 0, dict.fromkeys(objective.metrics, 0.0)) for _ in ids]

@@ -155,13 +155,13 @@ def score(
     shots: Annotated[int, typer.Option(min=0, help="Solved examples before each item.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: all metrics, and parts of a set.")] = False,
 ) -> None:
-    """Score a model folder on benchmark tasks (BLiMP, HellaSwag, ARC, PIQA, WinoGrande, LAMBADA, SciQ)."""
+    """Score a model folder on benchmark tasks (BLiMP, HellaSwag, ARC, PIQA, WinoGrande, LAMBADA, SciQ, CORE)."""
     from pydantic import ValidationError
 
     from corpusmill.pipeline.errors import ConfigError
     from corpusmill.pipeline.watch.progress import Progress
     from corpusmill.train.benchmark_scores import ModelUnderTest
-    from corpusmill.train.benchmarks import read_task
+    from corpusmill.train.benchmarks import read_task, summarise
     from corpusmill.train.evaluate import TaskConfig
 
     configs = []
@@ -178,8 +178,8 @@ def score(
     tested = ModelUnderTest(model)
     found: dict[str, Any] = {}
     for config, chosen in zip(configs, sets, strict=True):
-        with Progress().steps(config.task, len(chosen.items)) as advance:
-            found[config.task] = tested.score(config, chosen, advance).summary
+        with Progress().steps(config.task, sum(len(of.items) for of in chosen)) as advance:
+            found[config.task] = summarise(config, chosen, tested.score(chosen, advance))
     if as_json:
         print(json.dumps(found, indent=2))
     else:
@@ -191,20 +191,21 @@ def _print(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from corpusmill.train.benchmarks import TASKS, score_text
+    from corpusmill.train.benchmarks import metrics_of, remarks, score_text
 
     table = Table(box=box.SIMPLE_HEAD)
     for title, justify in (("task", "left"), ("items", "right"), ("metric", "left"), ("score", "right"), ("chance", "right")):
         table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for name, summary in found.items():
         items = f"{summary['items']:,}" + (f" of {summary['total']:,}" if summary["items"] < summary["total"] else "")
-        for number, metric in enumerate(TASKS[name].metrics):
-            chance = f"{summary['chance']:.1%}" if summary["chance"] is not None else ""
+        for number, metric in enumerate(metrics_of(name)):
+            chance = f"{summary['chance']:.1%}" if summary["chance"] is not None and metric.startswith("acc") else ""
             about = (summary["title"], items) if not number else ("", "")
             table.add_row(*about, metric, score_text(metric, summary["metrics"][metric]), chance)
+        for part, of in summary["groups"].items() if name == "core" else ():
+            table.add_row(f"  {part}", f"{of['items']:,}", "centered", score_text("centered", of["metrics"]["centered"]), "")
     console = Console(highlight=False)
     console.print(table)
     for summary in found.values():
-        if summary["cut"]:
-            sentence = f"{summary['title']}: the beginning of {summary['cut']:,} items did not fit into the model's context."
+        for sentence in remarks(summary):
             console.print(sentence, markup=False)

@@ -214,6 +214,17 @@ ROWS: list[tuple[str, dict[str, Any], list[tuple[str, str]]]] = [
         [("premise, choice1", "p\n1"), ("premise, choice2", "p\n2")],
     ),
     (
+        "DCLM, multiple choice",
+        {"query": "Passage: p\nQuestion: q?", "choices": ["no", "yes"], "gold": 1},
+        [("query", "q?"), ("query, choices", "q?\nno\nyes")],
+    ),
+    (
+        "DCLM, schema",
+        {"context_options": ["a", "b"], "continuation": "c", "gold": 1},
+        [("context_options, continuation", "a c"), ("context_options, continuation", "b c")],
+    ),
+    ("DCLM, language modelling", {"context": "a b", "continuation": "c"}, [("context, continuation", "a b c")]),
+    (
         "MMLU-Pro",
         {"question_id": 1, "question": "q", "options": ["x"], "answer": "A", "answer_index": 0},
         [("question", "q"), ("question, options", "q\nx")],

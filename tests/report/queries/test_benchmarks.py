@@ -34,7 +34,8 @@ def arc(value: float) -> dict:
     without = {"acc": score(0.2), "acc_norm": score(0.1875)}
     overlap = {"items": 570, "searched": 560, "found": 2, "documents": 3, "scored": 1, "without": without}
     return {"title": "ARC-Easy", "items": 570, "total": 570, "shots": 2, "cut": 4, "chance": 0.25, "metric": "acc_norm",
-            "metrics": {"acc": score(0.3), "acc_norm": score(value, None)}, "groups": {}, "overlap": overlap}  # fmt: skip
+            "metrics": {"acc": score(0.3), "acc_norm": score(value, None), "bits_per_byte": score(1.25, 0.01)}, "groups": {},
+            "overlap": overlap}  # fmt: skip
 
 
 def lambada() -> dict:
@@ -70,7 +71,7 @@ def test_scores_by_task_metric_and_model(folder):
     found, scores, _ = read(folder)
     assert found.models == ["pretrain", "sft"] and [task.name for task in found.tasks] == ["arc_easy", "blimp", "lambada"]
     arc_easy, minimal_pairs, words = found.tasks
-    assert list(arc_easy.scores) == ["acc_norm", "acc"]
+    assert list(arc_easy.scores) == ["acc_norm", "acc", "bits_per_byte"]
     assert arc_easy.scores["acc_norm"] == {"pretrain": Score(0.262, None), "sft": Score(0.25, None)}
     assert (arc_easy.items, arc_easy.total, arc_easy.shots, arc_easy.cut) == (570, 570, 2, 4)
     assert (arc_easy.found, arc_easy.searched, arc_easy.documents) == (2, 560, 3)
@@ -92,7 +93,7 @@ def test_items_in_the_corpus_with_their_passages(folder):
 def test_page(folder):
     page = render(read_summary(str(folder)))
     assert "<script>alert(1)" not in page and "\x1b" not in page and "\u202e" not in page
-    for text in ("26.2%", "70.0% ± 0.4", "90 of 67,000", "BLiMP: 3 parts, the weakest first", "Answer: because", "passage 7",
+    for text in ("26.2%", "1.25 ± 0.01", "70.0% ± 0.4", "90 of 67,000", "BLiMP: 3 parts, the weakest first", "Answer: because", "passage 7",
                  "2 items in 3 documents of the corpus", "10 of 570 items could not be looked for",
                  "ARC-Easy: each item stood after 2 solved examples.", "ARC-Easy: the beginning of 4 items did not fit"):  # fmt: skip
         assert text in page, text

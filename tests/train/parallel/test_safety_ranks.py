@@ -93,7 +93,10 @@ def test_a_bad_step_on_one_rank_is_skipped_by_both(tmp_path: Path, dims: str, ki
         assert all(torch.equal(t, new["tensors"][name]) for name, t in old["tensors"].items())
         assert all(t.isfinite().all() for t in new["tensors"].values())
     if dims == "copies":
-        assert all(torch.equal(t, ranks[1]["after"]["tensors"][name]) for name, t in ranks[0]["after"]["tensors"].items())
+        first, second = (rank["after"]["tensors"] for rank in ranks)  # with Muon, each has the moments of the weights that it updates
+        shared = first.keys() & second.keys()
+        assert {name for name in first if name.startswith("model/")} == shared
+        assert all(torch.equal(first[name], second[name]) for name in shared)
     skipped = [line for line in lines(tmp_path) if "skipped" in line]
     assert [line["step"] for line in skipped] == [HEALTHY, HEALTHY + 1] and all(re.search(reason, line["skipped"]) for line in skipped)
     blamed = ["1 of 2/0"] if poison == "nan" else ["0 of 2/0", "1 of 2/0"]

@@ -11,7 +11,7 @@ import torch
 from parallel_runs import in_float64
 from ranks import run_ranks
 
-from corpusmill.train import align_job, sft_job
+from corpusmill.train import align_job, finetune, sft_job
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.finetune import start_from
 from corpusmill.train.model import RMSNorm
@@ -35,8 +35,8 @@ LAYOUTS: list[dict[str, dict[str, Any]]] = [
 def on_layouts(run: str, folder: str, layouts: dict[str, dict[str, Any]]) -> None:
     """Runs both trainings on each layout; each leaves its log and metrics in a folder of its name."""
     RMSNorm.forward = in_float64  # type: ignore[method-assign]
+    finetune.start_from = lambda *args: start_from(*args).double()
     for module in (sft_job, align_job):
-        module.start_from = lambda *args: start_from(*args).double()  # type: ignore[attr-defined]
         stage = "sft" if module is sft_job else "align"
         for name, options in layouts.items():
             parallel = {key: value for key, value in options.items() if key != "micro_batch"}
