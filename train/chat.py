@@ -2,17 +2,16 @@
 
 import io
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.generate import DEFAULT, Sampling, TextGenerator, generate, json_line, plain, read_settings, stream_text
+from corpusmill.train.generate import DEFAULT, LENGTH, Draft, Sampling, TextGenerator, json_line, plain, read_settings
 from corpusmill.train.template import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, Message, assistant_turn, user_turn
 
 # ---- the conversation --------------------------------------------------------------------------------
@@ -48,12 +47,6 @@ class Conversation:
             raise InputError("there is no answer yet.")
         return self._answer(self.turns[:-1])
 
-    def undo(self) -> None:
-        """Removes the last message and its answer. Raises InputError if there is none."""
-        if not self.turns:
-            raise InputError("there is nothing to take back.")
-        self.turns = self.turns[:-2]
-
     def new(self) -> None:
         """Forgets the turns, but not the system message."""
         self.turns, self.forgotten = [], 0
@@ -71,35 +64,18 @@ class Conversation:
             raise InputError(f"{path}: can't be written ({error.strerror}).") from error
 
     def _answer(self, turns: list[Message]) -> Generator[str, None, None]:
-        first, ids = self._fitting(turns)
-        limit = min(self.max_tokens, self.generator.model.arch.context - len(ids))
+        self.forgotten, ids = self._fitting(turns)
         self.answers += 1  # gives each answer its own seed
-        tokens = generate(
-            self.generator.model, ids, max_tokens=limit, sampling=replace(self.sampling, seed=self.sampling.seed + self.answers),
-            stop=self.generator.stop, banned=self.generator.banned, overflow="refuse",
-        )  # fmt: skip
-        self.forgotten, self.ended = first, ""
-        return self._streamed(turns, tokens, limit, ids)
+        draft = self.generator.draft(ids, self.sampling.seed + self.answers)
+        return self._streamed(turns, draft, min(self.max_tokens, self.generator.model.arch.context - len(ids)))
 
-    def _streamed(self, turns: list[Message], tokens: Iterator[int], limit: int, ids: list[int]) -> Generator[str, None, None]:
-        pieces, written = list[str](), 0
-
-        def counted() -> Iterator[int]:
-            nonlocal written
-            for token in tokens:
-                written += 1
-                yield token
-
+    def _streamed(self, turns: list[Message], draft: Draft, limit: int) -> Generator[str, None, None]:
         try:
-            for piece in stream_text(self.generator.tokenizer, counted(), before=ids):
-                pieces.append(piece)
-                yield piece
+            yield from self.generator.stream(draft, limit, self.sampling)
         finally:
-            self.ended = "cut" if written == limit else ""
-            if answer := "".join(pieces).strip():
-                self.turns = [*turns, assistant_turn(answer)]
-            else:
-                self.ended = "empty"
+            answer = plain(draft.text).strip()
+            self.turns = [*turns, assistant_turn(answer)] if answer else self.turns
+            self.ended = "empty" if not answer else "cut" if draft.ended == LENGTH else ""
 
     def _fitting(self, turns: list[Message]) -> tuple[int, list[int]]:
         """Returns the number of turns to leave out, and the ids of the rest, which leaves room for an answer (at most half the context)."""
@@ -112,7 +88,7 @@ class Conversation:
         what = "that message is" if not self.system else "that message and the system message are"
         raise InputError(f"{what} too long: {len(ids)} tokens, and this model can take {limit}.")
 
-    def _messages(self, turns: Iterable[Message]) -> list[Message]:
+    def _messages(self, turns: Sequence[Message]) -> list[Message]:
         return [*([{"role": "system", "content": self.system}] if self.system else []), *turns]
 
 
@@ -134,11 +110,10 @@ COMMANDS = {
     "/new": "forget the conversation; a system message stays",
     "/system [TEXT]": "set the system message; without TEXT remove it",
     "/again": "another answer to the last message",
-    "/undo": "take the last message and its answer back",
     "/save FILE": "add the conversation to FILE (.jsonl) as sft.files reads it",
-    "/set [NAME VALUE]": "change how answers are written, for example /set temperature 0.5; without NAME show it",
     "/quit": "end, as Ctrl-D does",
 }
+ENDED = {"cut": "(cut: as long as an answer may be; see --max-tokens)", "empty": "(no answer)"}
 
 
 class Screen:
@@ -153,7 +128,8 @@ class Screen:
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(errors="surrogateescape")  # so that invalid UTF-8 is refused as a message, and reading continues
         if interactive:
-            _edit_lines()
+            with suppress(ImportError):  # where the system has it, `input` edits lines and keeps a history
+                import readline  # noqa: F401
 
     def read(self) -> str | None:
         """Returns the next line; None at the end. Ctrl-C clears the line."""
@@ -170,9 +146,9 @@ class Screen:
             print()
             return ""
 
-    def show(self, ask: Callable[[], Generator[str, None, None]]) -> None:
-        """Prints an answer as it is written. Ctrl-C stops it; the text so far stays."""
-        stopped = False
+    def show(self, conversation: Conversation, ask: Callable[[], Generator[str, None, None]]) -> None:
+        """Prints an answer as it is written, and what is to be said about it. Ctrl-C stops it; the text so far stays."""
+        forgotten, stopped = conversation.forgotten, False
         try:
             with closing(ask()) as pieces:
                 for piece in pieces:
@@ -184,6 +160,10 @@ class Screen:
         print(flush=True)
         if stopped:
             self.note("(stopped)")
+        if conversation.forgotten > forgotten:
+            self.note(f"(the context is full: the first {conversation.forgotten} messages are forgotten)")
+        if conversation.ended:
+            self.note(ENDED[conversation.ended])
 
     def note(self, text: str, style: str = "dim") -> None:
         self.notes.print(plain(text), style=style, markup=False)
@@ -205,18 +185,9 @@ def chat_loop(conversation: Conversation, screen: Screen) -> None:
             if line.startswith("/"):
                 _obey(conversation, screen, line)
             elif line:
-                _show(conversation, screen, partial(conversation.ask, line))
+                screen.show(conversation, partial(conversation.ask, line))
         except InputError as error:
             screen.refuse(error)
-
-
-def _show(conversation: Conversation, screen: Screen, ask: Callable[[], Generator[str, None, None]]) -> None:
-    before = conversation.forgotten
-    screen.show(ask)
-    if conversation.forgotten > before:
-        screen.note(f"(the context is full: the first {conversation.forgotten} messages are forgotten)")
-    if conversation.ended:
-        screen.note({"cut": "(cut: as long as an answer may be; see /set max_tokens)", "empty": "(no answer)"}[conversation.ended])
 
 
 def _obey(conversation: Conversation, screen: Screen, line: str) -> None:
@@ -229,48 +200,9 @@ def _obey(conversation: Conversation, screen: Screen, line: str) -> None:
     elif name == "/system":
         conversation.system = rest
     elif name == "/again":
-        _show(conversation, screen, conversation.again)
-    elif name == "/undo":
-        conversation.undo()
+        screen.show(conversation, conversation.again)
     elif name == "/save":
         conversation.save(Path(rest or ".").expanduser())
         screen.note(f"(added to {rest})")
-    elif name == "/set":
-        _set(conversation, screen, rest)
     else:
         raise InputError(f"{name}: no such command; /help lists them.")
-
-
-def _set(conversation: Conversation, screen: Screen, rest: str) -> None:
-    """Changes one option, or shows all. Raises InputError if the option is not valid."""
-    options = {"max_tokens": conversation.max_tokens, **asdict(conversation.sampling)}
-    if not rest:
-        screen.note("  ".join(f"{name} {value}" for name, value in options.items()))
-        return
-    name, _, given = rest.partition(" ")
-    name = name.replace("-", "_")
-    if name not in options:
-        raise InputError(f"{name}: no such option; there are {', '.join(options)}.")
-    kind: Callable[[str], Any] = type(options[name])
-    try:
-        value: Any = kind(given)
-    except ValueError:
-        raise InputError(f"{name}: {given!r} is not {'a whole number' if kind is int else 'a number'}.") from None
-    if name != "max_tokens":
-        conversation.sampling = replace(conversation.sampling, **{name: value})
-    elif value < 1:
-        raise InputError(f"max_tokens has to be 1 or more, not {value}.")
-    else:
-        conversation.max_tokens = value
-
-
-def _edit_lines() -> None:
-    """Gives `input` a line editor with history and Tab completion of commands, where the system has one."""
-    try:
-        import readline
-    except ImportError:
-        return
-    names = [usage.partition(" ")[0] for usage in COMMANDS]
-    readline.set_completer_delims(" ")
-    readline.set_completer(lambda text, number: [*(n for n in names if text and n.startswith(text)), None][number])
-    readline.parse_and_bind("tab: complete")

@@ -1,16 +1,15 @@
-"""Generates tokens with a model: chooses the next token, streams tokens as text, writes for one prompt or for many at a time.
+"""Generates text with a model: chooses the next token, turns tokens into text, writes for one prompt or for many at a time.
 
 Options and their order are those of `transformers` (logits_process.py): repetition penalty, then temperature, top-k, top-p, min-p.
 """
 
 import json
 import re
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from corpusmill.train.template import ChatEncoder, Message, load_chat, user_turn
 
 # ---- choosing a token --------------------------------------------------------------------------------
 #
-# Pure functions; each gives the same values as the class of `transformers` (tests/train/test_generate.py).
+# Pure functions; each gives the same values as the classes of `transformers` (tests/train/test_generate.py).
 
 
 @dataclass(frozen=True)
@@ -43,17 +42,16 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._check(self.temperature == 0 or COLDEST <= self.temperature < float("inf"), f"temperature: 0, or at least {COLDEST}")
-        self._check(self.top_k >= 0, "top_k: 0 or more")
-        self._check(0 <= self.top_p <= 1, "top_p: from 0 to 1")
-        self._check(0 <= self.min_p <= 1, "min_p: from 0 to 1")
-        self._check(0 < self.repetition_penalty < float("inf"), "repetition_penalty: above 0")
-        self._check(self.seed >= 0, "seed: 0 or more")
-
-    def _check(self, holds: bool, expected: str) -> None:
-        if not holds:
-            name = expected.partition(":")[0]
-            raise InputError(f"{expected.replace(':', ' has to be', 1)}, not {getattr(self, name)}.")
+        for name, holds, expected in (
+            ("temperature", self.temperature == 0 or COLDEST <= self.temperature < float("inf"), f"0, or at least {COLDEST}"),
+            ("top_k", self.top_k >= 0, "0 or more"),
+            ("top_p", 0 <= self.top_p <= 1, "from 0 to 1"),
+            ("min_p", 0 <= self.min_p <= 1, "from 0 to 1"),
+            ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0"),
+            ("seed", self.seed >= 0, "0 or more"),
+        ):
+            if not holds:
+                raise InputError(f"{name} has to be {expected}, not {getattr(self, name)}.")
 
 
 DEFAULT, GREEDY = Sampling(), Sampling(temperature=0)
@@ -65,34 +63,22 @@ def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Returns `logits` `[..., vocab]` with -inf for all below the k-th largest; ties with the k-th stay."""
-    return logits.masked_fill(logits < logits.topk(min(k, logits.size(-1))).values[..., -1:], -torch.inf)
-
-
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Returns `logits` with -inf for the least likely tokens that together have at most 1 - p (https://arxiv.org/abs/1904.09751)."""
-    ascending, order = logits.sort(dim=-1)
-    removed = ascending.softmax(-1).cumsum(-1) <= 1 - p
-    removed[..., -1] = False
-    return logits.masked_fill(removed.scatter(-1, order, removed), -torch.inf)
-
-
-def keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """Returns `logits` with -inf for tokens less likely than p times the most likely one (https://arxiv.org/abs/2407.01082)."""
-    probabilities = logits.softmax(-1)
-    return logits.masked_fill(probabilities < p * probabilities.amax(-1, keepdim=True), -torch.inf)
-
-
 def warp(logits: Tensor, sampling: Sampling) -> Tensor:
     """Returns the `logits` `[..., vocab]` to draw from: divided by the temperature, with -inf for tokens that a limit removes."""
     if sampling.temperature != 1:
         logits = logits / sampling.temperature
-    if sampling.top_k:
-        logits = keep_top_k(logits, sampling.top_k)
-    if sampling.top_p < 1:
-        logits = keep_top_p(logits, sampling.top_p)
-    return keep_min_p(logits, sampling.min_p) if sampling.min_p else logits
+    if sampling.top_k:  # ties with the k-th stay
+        least = logits.topk(min(sampling.top_k, logits.size(-1))).values[..., -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if sampling.top_p < 1:  # without the least likely tokens that together have at most 1 - p (https://arxiv.org/abs/1904.09751)
+        ascending, order = logits.sort(dim=-1)
+        removed = ascending.softmax(-1).cumsum(-1) <= 1 - sampling.top_p
+        removed[..., -1] = False
+        logits = logits.masked_fill(removed.scatter(-1, order, removed), -torch.inf)
+    if sampling.min_p:  # https://arxiv.org/abs/2407.01082
+        probabilities = logits.softmax(-1)
+        logits = logits.masked_fill(probabilities < sampling.min_p * probabilities.amax(-1, keepdim=True), -torch.inf)
+    return logits
 
 
 def choose(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
@@ -182,35 +168,16 @@ class TextStream:
         if found := [(at + len(stop), at) for stop in self.stop_strings if (at := text.find(stop)) >= 0]:
             self.stopped, self._held = True, ""
             return text[: min(found)[1]]
-        held = max((_overlap(text, stop) for stop in self.stop_strings), default=0)
+        beginnings = (stop[:size] for stop in self.stop_strings for size in range(1, len(stop)))
+        held = max((len(beginning) for beginning in beginnings if text.endswith(beginning)), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Returns the number of characters at the end of `text` that may begin `stop`."""
-    longest = min(len(text), len(stop) - 1)
-    return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)
-
-
-def stream_text(tokenizer: Any, tokens: Iterable[int], stop_strings: Sequence[str] = (), before: Sequence[int] = ()) -> Iterator[str]:
-    """Yields the text of `tokens` in pieces that are safe for a terminal. Reads no token after the first stop string."""
-    stream = TextStream(tokenizer, stop_strings, before)
-    for token in tokens:
-        if piece := plain(stream.add(token)):
-            yield piece
-        if stream.stopped:
-            return
-    if piece := plain(stream.end()):
-        yield piece
 
 
 # ---- generation --------------------------------------------------------------------------------------
 #
 # Writes for one prompt, or for many of any lengths at a time. A key-value cache saves computing any token twice.
 
-#: Where a text may outgrow the context: `slide` forgets the older half and continues; `refuse` raises before the text starts.
-Overflow = Literal["slide", "refuse"]
 #: The reasons why a text ended.
 STOP_TOKEN, STOP_STRING, LENGTH = "stop token", "stop string", "length"
 
@@ -218,7 +185,7 @@ STOP_TOKEN, STOP_STRING, LENGTH = "stop token", "stop string", "length"
 @dataclass
 class Draft:
     """A text while it is written, and afterwards: its prompt, its tokens with those of a stop string, why it ended, and, given a `stream`,
-    its text without the stop string. Its reader may end it by setting `ended`."""
+    its text without the stop string."""
 
     prompt: Sequence[int]
     seed: int
@@ -230,128 +197,89 @@ class Draft:
     def __post_init__(self) -> None:
         if not self.prompt:
             raise InputError("a text can't be continued from nothing: the prompt has no token.")
-        self._random = np.random.default_rng(self.seed)
-
-    def uniform(self) -> float:
-        """Returns the next of the draft's own random numbers, so that its text does not depend on other rows."""
-        return float(self._random.random())
+        self.random = np.random.default_rng(self.seed)  # its own, so that its text does not depend on other rows
 
     def latest(self, count: int) -> list[int]:
         """Returns the last `count` tokens of prompt and text."""
         return [*self.prompt[len(self.prompt) - max(0, count - len(self.tokens)) :], *self.tokens[-count:]]
 
-    def read(self, token: int | None) -> None:
-        """Adds the text of the next token, or, given None, the text that was held back."""
+    def add(self, token: int, stop: Collection[int], max_tokens: int) -> None:
+        """Takes the next token, with which the text may end."""
+        if token in stop:
+            self.ended = STOP_TOKEN
+        else:
+            self.tokens.append(token)
+            self.ended = LENGTH if len(self.tokens) == max_tokens else ""
         if self.stream is not None:
-            self.text += self.stream.end() if token is None else self.stream.add(token)
+            self.text += "" if self.ended == STOP_TOKEN else self.stream.add(token)
+            self.text += self.stream.end() if self.ended else ""
             self.ended = STOP_STRING if self.stream.stopped else self.ended
 
 
 def generate(
-    model: Llama,
-    prompt: Sequence[int],
-    *,
-    max_tokens: int,
-    sampling: Sampling = DEFAULT,
-    stop: Collection[int] = (),
+    model: Llama, prompt: Sequence[int], *, max_tokens: int, sampling: Sampling = DEFAULT, stop: Collection[int] = (),
     banned: Sequence[int] = (),
-    overflow: Overflow = "slide",
-) -> Iterator[int]:
+) -> Iterator[int]:  # fmt: skip
     """Yields the ids of tokens that continue `prompt`, as they are chosen, until a token in `stop` (not yielded) or `max_tokens`.
 
-    Equal seeds give equal tokens. Raises InputError, before any token, where the prompt is empty or refused.
+    Equal seeds give equal tokens. Raises InputError where the prompt is empty.
     """
-    drafts = [Draft(prompt, sampling.seed)]
-    check_context(model, drafts, max_tokens, overflow)
-    return (token for _, token in write(model, drafts, max_tokens=max_tokens, sampling=sampling, stop=stop, banned=banned))
+    for draft in write(model, [Draft(prompt, sampling.seed)], max_tokens=max_tokens, sampling=sampling, stop=stop, banned=banned):
+        if draft.ended != STOP_TOKEN:
+            yield draft.tokens[-1]
 
 
 def generate_batch(
-    model: Llama,
-    prompts: Sequence[Sequence[int]],
-    *,
-    max_tokens: int,
-    sampling: Sampling = DEFAULT,
-    seeds: Sequence[int] | None = None,
-    stop: Collection[int] = (),
-    banned: Sequence[int] = (),
-    tokenizer: Any = None,
-    stop_strings: Sequence[str] = (),
-    overflow: Overflow = "slide",
-    rows: int = 16,
-) -> Iterator[Draft]:
-    """Yields the continuation of each prompt (token ids), in order, as soon as it and all before it are finished.
+    model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int, sampling: Sampling = DEFAULT, seeds: Sequence[int] | None = None,
+    stop: Collection[int] = (), banned: Sequence[int] = (), tokenizer: Any = None, stop_strings: Sequence[str] = (), rows: int = 16,
+) -> Iterator[Draft]:  # fmt: skip
+    """Yields the continuation of each prompt (token ids), in order.
 
     `rows` prompts are written at a time; the next begin when all of these have ended. A text depends only on its prompt and its seed
-    (default: `sampling.seed` plus its number), up to rounding; in float64 its tokens are equal. `stop_strings` need the `tokenizer`. Raises
-    InputError, before any token, where a prompt is empty or refused.
+    (default: `sampling.seed` plus its number), up to rounding; in float64 its tokens are equal. Texts and `stop_strings` need the
+    `tokenizer`. Raises InputError, before any token, where a prompt is empty.
     """
-    seeds = range(sampling.seed, sampling.seed + len(prompts)) if seeds is None else seeds
-    drafts = [Draft(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-    check_context(model, drafts, max_tokens, overflow)
     if stop_strings and tokenizer is None:
         raise InputError("stop strings need a tokenizer, which tells the text of the tokens.")
+    seeds = range(sampling.seed, sampling.seed + len(prompts)) if seeds is None else seeds
+    drafts = [Draft(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
     for draft in drafts if tokenizer is not None else ():
         draft.stream = TextStream(tokenizer, stop_strings, draft.prompt)
-
-    def finished() -> Iterator[Draft]:
-        waiting = deque(drafts)
-        for draft, token in write(model, drafts, max_tokens=max_tokens, sampling=sampling, stop=stop, banned=banned, rows=rows):
-            draft.read(token)
-            while waiting and waiting[0].ended:
-                waiting[0].read(None)
-                yield waiting.popleft()
-        for draft in waiting:
-            draft.read(None)
-            yield draft
-
-    return finished()
-
-
-def check_context(model: Llama, drafts: Sequence[Draft], max_tokens: int, overflow: Overflow) -> None:
-    """Raises InputError if `overflow` is `refuse` and a text may outgrow the context."""
-    for number, draft in enumerate(drafts if overflow == "refuse" else (), 1):
-        if len(draft.prompt) + max_tokens > model.arch.context:
-            which = f"prompt {number} has" if len(drafts) > 1 else "the prompt has"
-            raise InputError(
-                f"{which} {len(draft.prompt)} tokens, which with {max_tokens} to come are more than the model's context of "
-                f"{model.arch.context}: shorten it, ask for fewer tokens, or let the window slide."
-            )
+    for begin in range(0, len(drafts), rows):
+        group = drafts[begin : begin + rows]
+        for _ in write(model, group, max_tokens=max_tokens, sampling=sampling, stop=stop, banned=banned):
+            pass
+        yield from group
 
 
 @torch.inference_mode()
 def write(
-    model: Llama, drafts: Sequence[Draft], *, max_tokens: int, sampling: Sampling, stop: Collection[int], banned: Sequence[int],
-    rows: int = 16,
-) -> Iterator[tuple[Draft, int]]:  # fmt: skip
-    """Yields every token of every draft as it is chosen, `rows` drafts at a time. A draft that its reader has ended gets no more tokens."""
-    forbidden, penalty = list(banned), sampling.repetition_penalty
-    for begin in range(0, len(drafts) if max_tokens > 0 else 0, rows):
-        live = list(drafts[begin : begin + rows])
-        cache: KVCache | None = None
-        while live:
-            if cache is None or cache.length == cache.longest:
-                logits, cache = _read(model, live, cache, max_tokens)
-            else:
-                logits = _next(model, torch.tensor([draft.tokens[-1:] for draft in live], device=model.device), cache)
-            logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-            if penalty != 1:
-                logits = penalise(logits, _seen(live, logits), penalty)
-            logits[:, forbidden] = -torch.inf
-            drawn = [draft.uniform() if sampling.temperature else 0.0 for draft in live]
-            tokens = choose(logits, sampling, torch.tensor(drawn, dtype=torch.float64, device=logits.device)).tolist()
-            for draft, token in zip(live, tokens):
-                if token in stop:
-                    draft.ended = STOP_TOKEN
-                    continue
-                draft.tokens.append(token)
-                if len(draft.tokens) == max_tokens:
-                    draft.ended = LENGTH
-                yield draft, token
-            staying = [row for row, draft in enumerate(live) if not draft.ended]
-            if len(staying) < len(live):
-                cache.keep(staying)
-                live = [live[row] for row in staying]
+    model: Llama, drafts: Sequence[Draft], *, max_tokens: int, sampling: Sampling, stop: Collection[int], banned: Sequence[int]
+) -> Iterator[Draft]:  # fmt: skip
+    """Adds tokens to all drafts until they end. Yields a draft after each of its tokens."""
+    live = list(drafts) if max_tokens > 0 else []
+    cache: KVCache | None = None
+    while live:
+        if cache is None or cache.length == cache.longest:
+            logits, cache = _read(model, live, cache, max_tokens)
+        else:
+            logits = _next(model, torch.tensor([draft.tokens[-1:] for draft in live], device=model.device), cache)
+        logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+        if sampling.repetition_penalty != 1:
+            seen = torch.zeros_like(logits, dtype=torch.bool)
+            for row, draft in enumerate(live):
+                seen[row, [*draft.prompt, *draft.tokens]] = True
+            logits = penalise(logits, seen, sampling.repetition_penalty)
+        logits[:, list(banned)] = -torch.inf
+        drawn = [draft.random.random() if sampling.temperature else 0.0 for draft in live]
+        tokens = choose(logits, sampling, torch.tensor(drawn, dtype=torch.float64, device=logits.device)).tolist()
+        for draft, token in zip(live, tokens, strict=True):
+            draft.add(token, stop, max_tokens)
+            yield draft
+        staying = [row for row, draft in enumerate(live) if not draft.ended]
+        if len(staying) < len(live):
+            cache.keep(staying)
+            live = [live[row] for row in staying]
 
 
 def _read(model: Llama, live: Sequence[Draft], cache: KVCache | None, max_tokens: int) -> tuple[Tensor, KVCache]:
@@ -379,25 +307,7 @@ def _next(model: Llama, ids: Tensor, cache: KVCache) -> Tensor:
     return logits
 
 
-def _seen(live: Sequence[Draft], logits: Tensor) -> Tensor:
-    """Returns `[B, vocab]`: the tokens that occur in each draft or its prompt."""
-    seen = torch.zeros_like(logits, dtype=torch.bool)
-    for row, draft in enumerate(live):
-        seen[row, [*draft.prompt, *draft.tokens]] = True
-    return seen
-
-
 # ---- a model folder that generates text --------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A text as a model wrote it; use `plain` to make it safe for a terminal."""
-
-    prompt: str
-    text: str
-    tokens: int  # written tokens; those of a stop string count, a stop token does not
-    ended: str  # "stop token", "stop string" or "length"
 
 
 @dataclass(frozen=True)
@@ -429,35 +339,29 @@ class TextGenerator:
             _unicode(message["content"])
         return list(map(int, self.encoder.encode(messages, add_generation_prompt=True).ids))
 
-    def stream(
-        self, ids: Sequence[int], *, max_tokens: int, sampling: Sampling, stop_strings: Sequence[str] = (), overflow: Overflow = "slide"
-    ) -> Iterator[str]:
-        """Yields the continuation of `ids` in pieces that are safe for a terminal. Raises InputError before the first piece."""
-        tokens = generate(
-            self.model, ids, max_tokens=max_tokens, sampling=sampling, stop=self.stop, banned=self.banned, overflow=overflow
-        )  # fmt: skip
-        return stream_text(self.tokenizer, tokens, stop_strings, ids)
+    def draft(self, ids: Sequence[int], seed: int, stop_strings: Sequence[str] = ()) -> Draft:
+        """Returns the draft of a text that continues `ids`."""
+        return Draft(ids, seed, TextStream(self.tokenizer, stop_strings, ids))
+
+    def stream(self, draft: Draft, max_tokens: int, sampling: Sampling) -> Iterator[str]:
+        """Writes the draft. Yields its text in pieces that are safe for a terminal."""
+        shown = 0
+        for _ in write(self.model, [draft], max_tokens=max_tokens, sampling=sampling, stop=self.stop, banned=self.banned):
+            if piece := plain(draft.text[shown:]):
+                yield piece
+            shown = len(draft.text)
 
     def complete(
-        self,
-        prompts: Sequence[str],
-        *,
-        max_tokens: int,
-        sampling: Sampling,
-        samples: int = 1,
-        chat: bool = False,
+        self, prompts: Sequence[str], *, max_tokens: int, sampling: Sampling, samples: int = 1, chat: bool = False,
         stop_strings: Sequence[str] = (),
-        overflow: Overflow = "slide",
-    ) -> Iterator[Completion]:
+    ) -> Iterator[Draft]:  # fmt: skip
         """Yields `samples` texts for each prompt, in the order of prompts. Sample `n` of every prompt has the seed `sampling.seed + n`, so
-        a text does not depend on the other prompts."""
-        asked = [prompt for prompt in prompts for _ in range(samples)]
+        a text does not depend on the other prompts. Use `plain` to make a text safe for a terminal."""
         ids = [ids for prompt in prompts for ids in [self.ids(prompt, chat)] * samples]
-        texts = generate_batch(
+        return generate_batch(
             self.model, ids, max_tokens=max_tokens, sampling=sampling, seeds=[sampling.seed + n for _ in prompts for n in range(samples)],
-            stop=self.stop, banned=self.banned, tokenizer=self.tokenizer, stop_strings=stop_strings, overflow=overflow,
+            stop=self.stop, banned=self.banned, tokenizer=self.tokenizer, stop_strings=stop_strings,
         )  # fmt: skip
-        return (Completion(prompt, text.text, len(text.tokens), text.ended) for prompt, text in zip(asked, texts, strict=True))
 
 
 def load_text_generator(folder: str | Path, device: str = "auto") -> TextGenerator:

@@ -3,15 +3,12 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from corpusmill.cli.base import ModelFolder, app, sft_app, warn_if_stale
 from corpusmill.pipeline.errors import InputError
-
-if TYPE_CHECKING:
-    from corpusmill.train.generate import Completion
 
 
 @sft_app.command(
@@ -82,7 +79,6 @@ def generate(
     stop: Annotated[
         list[str] | None, typer.Option(help="The text ends before this; may be given several times.", show_default=False)
     ] = None,
-    overflow: Annotated[Literal["slide", "refuse"], typer.Option(help="Beyond the context: forget the older half, or refuse.")] = "slide",
     seed: Annotated[int, typer.Option(help="Equal seeds give equal text.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each text: prompt, text, tokens, and why it ended.")] = False,
 ) -> None:
@@ -95,28 +91,22 @@ def generate(
     if not asked:
         raise InputError("there is no prompt: give --prompt TEXT or --prompts FILE.")
     generator, one = load_text_generator(model), len(asked) * samples == 1
-    options: dict[str, Any] = {"max_tokens": max_tokens, "sampling": sampling, "stop_strings": stop or [], "overflow": overflow}
     if one and not json and sys.stdout.isatty():
-        pieces = generator.stream(generator.ids(asked[0], chat), **options)
+        draft = generator.draft(generator.ids(asked[0], chat), seed, stop or [])
         print("" if chat else plain(asked[0]), end="", flush=True)
-        for piece in pieces:
+        for piece in generator.stream(draft, max_tokens, sampling):
             print(piece, end="", flush=True)
         print()
         return
-    for number, text in enumerate(generator.complete(asked, samples=samples, chat=chat, **options), 1):
+    texts = generator.complete(asked, samples=samples, chat=chat, max_tokens=max_tokens, sampling=sampling, stop_strings=stop or [])
+    for number, text in enumerate(texts):
+        given = asked[number // samples]
         if json:
-            print(json_line(vars(text)), flush=True)
-        else:
-            print(_shown(text, chat, "" if one else f"--- {number} of {len(asked) * samples}: "), flush=True)
-
-
-def _shown(text: "Completion", chat: bool, title: str) -> str:
-    """Returns a text below its title. With `chat`, the title has the message that the text answers."""
-    from corpusmill.train.generate import plain
-
-    if title:
-        title += f"{plain(text.prompt)}\n" if chat else "\n"
-    return title + plain(text.text if chat else text.prompt + text.text)
+            print(json_line({"prompt": given, "text": text.text, "tokens": len(text.tokens), "ended": text.ended}), flush=True)
+            continue
+        if not one:
+            print(f"--- {number + 1} of {len(asked) * samples}: {plain(given) if chat else ''}")
+        print(plain(text.text if chat else given + text.text), flush=True)
 
 
 @app.command(epilog="Example: corpusmill chat runs/demo/align/model")
