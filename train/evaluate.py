@@ -33,10 +33,7 @@ class TaskConfig(Config):
     limit: int | None = Field(
         default=None, ge=1, description="Score at most this many items (of each task of `core`), the same for every model."
     )
-    shots: int = Field(default=0, ge=0, description="Solved examples before each item.")
-    examples: str | None = Field(
-        default=None, description="Where solved examples are drawn from (the training split); without it from the other items of the set."
-    )
+    shots: int = Field(default=0, ge=0, description="Solved examples before each item, which are other items of the set.")
 
 
 # ---- the stage ---------------------------------------------------------------------------------------

@@ -29,14 +29,14 @@ def harness_model(folder: Path, batch: int = 4) -> HFLM:
     return HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=batch)
 
 
-def harness_task(name: str, items: Path, examples: Path | None, cache: Path, **changes: Any) -> ConfigurableTask:
-    """Returns the task `name` on the JSON lines of `items`; few-shot examples come from another file, or from the items themselves."""
+def harness_task(name: str, items: Path, cache: Path) -> ConfigurableTask:
+    """Returns the task `name` on the JSON lines of `items`, from which few-shot examples come, too."""
     config = load_yaml(Path(lm_eval.__file__).parent / "tasks" / YAMLS[name], resolve_func=True)
     config = {key: value for key, value in config.items() if key not in ("dataset_name", "training_split", "test_split", "tag", "group")}
-    files = {"test": str(items)} | ({"train": str(examples)} if examples else {})
+    files = {"test": str(items)}
     config |= {
         "task": name, "dataset_path": "json", "dataset_kwargs": {"data_files": files, "cache_dir": str(cache)},
-        "validation_split": None, "test_split": "test", "fewshot_split": "train" if examples else "test", **changes,
+        "validation_split": None, "test_split": "test", "fewshot_split": "test",
     }  # fmt: skip
     return ConfigurableTask(config=config)
 

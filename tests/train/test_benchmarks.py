@@ -67,15 +67,8 @@ def test_a_larger_sample_holds_a_smaller_one(tmp_path):
     assert sample(everything, 100) == everything
 
 
-def test_examples(tmp_path):
+def test_more_examples_than_there_are_and_tasks_without_any(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(lines(ARC))
-    (tmp_path / "train.jsonl").write_bytes(lines(ARC[:1] * 5))
-    solved = [
-        f"Question: {row['question']}\nAnswer: {dict(zip(row['choices']['label'], row['choices']['text']))[row['answerKey']]}"
-        for row in ARC
-    ]
-    given = items_of("arc_easy", tmp_path / "a.jsonl", shots=5, examples=str(tmp_path / "train.jsonl"))
-    assert given.shots == 5 and all(item.contexts[0].count(solved[0]) == 5 for item in given.asked())
     with pytest.raises(InputError, match=rf"^evaluate: {len(ARC)} examples of ARC-Easy are more than there are \({len(ARC)} items\)\.$"):
         items_of("arc_easy", tmp_path / "a.jsonl", shots=len(ARC))
     (tmp_path / "blimp.jsonl").write_bytes(lines(BLIMP))
@@ -85,8 +78,8 @@ def test_examples(tmp_path):
 
 @pytest.mark.parametrize("task, rows, what", [
     ("piqa", SCIQ, "item 0 (from 0) is none of PIQA: it does not have the fields of one ('goal' is undefined)."),
-    ("piqa", [PIQA[0], {**PIQA[1], "label": 2}], "it says that choice 2 is right, but has choices 0 to 1."),
-    ("piqa", [{**PIQA[0], "label": True}], "item 0 (from 0) is none of PIQA: it has no number of the right choice."),
+    ("piqa", [PIQA[0], {**PIQA[1], "label": 2}], "it says that choice '2' is right, but has choices 0 to 1."),
+    ("piqa", [{**PIQA[0], "label": True}], "item 0 (from 0) is none of PIQA: it says that choice 'True' is right, but has choices 0 to 1."),
     ("piqa", [{**PIQA[0], "sol2": 3}], "it has no list of texts to choose from."),
     ("piqa", [{**PIQA[0], "sol2": None}], "it does not have the fields of one ('sol2' is undefined)."),
     ("winogrande", [{**WINOGRANDE[0], "sentence": "No gap."}], "it does not have the fields of one (substring not found)."),
