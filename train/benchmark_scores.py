@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
-from corpusmill.train.benchmarks import Item, ItemSet
+from corpusmill.train.benchmarks import BenchmarkTask, Item, ItemSet
 from corpusmill.train.compute import deterministic
-from corpusmill.train.generate import TextGenerator, load_text_generator, read_settings
+from corpusmill.train.generate import TextGenerator, load_text_generator, read_settings, token_ids
 from corpusmill.train.model import KVCache, Llama
 
 # ---- items as tokens ---------------------------------------------------------------------------------
@@ -48,7 +48,7 @@ class ScoredSequence:
 
 
 class ItemEncoder:
-    """Encodes items with a model folder's tokenizer, in the way of lm-evaluation-harness (`pairs`) or of nanochat (`core`)."""
+    """Encodes items with a model folder's tokenizer, in the way of lm-evaluation-harness, or, those of CORE, of nanochat."""
 
     def __init__(self, generator: TextGenerator):
         self.tokenizer, self.context = generator.tokenizer, generator.model.arch.context
@@ -56,7 +56,7 @@ class ItemEncoder:
         self.tokenizer.no_padding()
         self.prefix = prefix_token(generator.folder, self.tokenizer)
 
-    def encode(self, texts: Sequence[str], special: bool = True) -> list[Ids]:
+    def encode(self, texts: Sequence[str], special: bool) -> list[Ids]:
         """Returns the ids of texts. `special`: with the tokens that the tokenizer itself puts around a text."""
         found: list[Ids] = []
         for begin in range(0, len(texts), TEXTS):  # in batches, as the library's other results are large and are dropped
@@ -64,51 +64,39 @@ class ItemEncoder:
             found += [np.array(encoding.ids, np.int64) for encoding in self.tokenizer.encode_batch_fast(some, add_special_tokens=special)]
         return found
 
-    def pairs(self, pairs: Sequence[tuple[str, str]]) -> list[ScoredSequence]:
-        """Encodes pairs of (context, continuation). Spaces at a context's end are moved to the continuation. Both are encoded as one text;
-        the continuation begins after as many ids as the context alone has. The model's first token stands in for an empty context."""
-        moved = [(context.rstrip(), context[len(context.rstrip()) :] + continuation) for context, continuation in pairs]
-        lengths = self._lengths([context for context, _ in moved if context], special=True)
-        alone = iter(self.encode([continuation for context, continuation in moved if not context], special=False))
-        whole = iter(self.encode([context + continuation for context, continuation in moved if context]))
-        found = []
-        for context, continuation in moved:
-            if context:
-                ids, before = next(whole), lengths[context]
-            else:
-                ids, before = next(alone), 1
-                if ids[:1].tolist() != [self.prefix]:
-                    ids = np.append(self.prefix, ids)
-            if len(ids) <= before or not before:
-                raise InputError(f"evaluate: the continuation {continuation[:40]!r} has no token of its own after {context[-40:]!r}.")
-            found.append(fitted(ids, len(ids) - before, len(ids) - before, self.context + 1))
-        return found
-
-    def core(self, kind: str, items: Sequence[Item]) -> list[ScoredSequence]:
-        """Encodes items of CORE. The model's first token stands before every prompt. Choices are compared by the ids after those with which
-        all of them begin, contexts by the ids with which all of them end. Unlike nanochat, at least one id is always compared."""
-        contexts = [context for item in items for context in item.contexts]
-        whole = iter(self.encode([text for item in items for text in map(str.__add__, item.contexts, item.continuations)], special=False))
-        lengths = self._lengths(contexts, special=False)
-        without = iter(self.encode([context.strip() for context in contexts], special=False)) if kind == "language_modeling" else iter(())
+    def choices(self, task: BenchmarkTask, items: Sequence[Item]) -> list[list[ScoredSequence]]:
+        """Encodes the choices of items. Context and continuation are encoded as one text; the continuation begins after as many ids as the
+        context alone has, without the spaces at its end (CORE: with them). The model's first token stands in for an empty context, in CORE
+        before every prompt."""
+        core = task.baseline is not None
+        borders = [context if core else context.rstrip() for item in items for context in item.contexts]
+        whole = self.encode([text for item in items for text in map(str.__add__, item.contexts, item.continuations)], special=not core)
+        each = list(dict.fromkeys(borders))
+        lengths = dict(zip(each, map(len, self.encode(each, special=not core)), strict=True))
+        encoded = iter(zip(whole, (lengths[border] for border in borders), strict=True))
         found = []
         for item in items:
-            prompts = [np.append(self.prefix, next(whole)) for _ in item.contexts]
-            if kind == "schema":
-                compared = [min(common([ids[::-1] for ids in prompts]), *(len(ids) - 1 for ids in prompts))] * len(prompts)
-            elif kind == "multiple_choice":
-                shared = common(prompts)
-                compared = [len(ids) - shared for ids in prompts]
-            else:
-                compared = [len(prompts[0]) - common([np.append(self.prefix, next(without)), prompts[0]])]
-            for ids, context, count in zip(prompts, item.contexts, compared, strict=True):
-                found.append(fitted(ids, max(len(ids) - 1 - lengths[context], 1), max(count, 1), self.context))
+            pairs = list(islice(encoded, len(item.contexts)))
+            if core or not pairs[0][1]:
+                pairs = [(np.append(self.prefix, ids), before + 1) for ids, before in pairs]
+            counts = [max(len(ids) - before, 1) for ids, before in pairs]
+            prompts = [ids for ids, _ in pairs]
+            compared = self._compared(task.kind, item, prompts) if core else counts
+            longest = self.context if core else self.context + 1
+            found.append([fitted(*values, longest) for values in zip(prompts, counts, compared, strict=True)])
         return found
 
-    def _lengths(self, contexts: Sequence[str], special: bool) -> dict[str, int]:
-        """Returns the number of ids of each context."""
-        each = list(dict.fromkeys(contexts))
-        return dict(zip(each, map(len, self.encode(each, special)), strict=True))
+    def _compared(self, kind: str, item: Item, prompts: Sequence[Ids]) -> list[int]:
+        """Returns the number of last ids by which CORE compares each prompt: choices by the ids after those with which all of them begin,
+        contexts by the ids with which all of them end. Unlike in nanochat, it is at least one."""
+        if kind == "schema":
+            return [max(common([ids[::-1] for ids in prompts]), 1)] * len(prompts)
+        if kind == "multiple_choice":
+            begin = common(prompts)
+        else:
+            (context,) = self.encode([item.contexts[0].strip()], special=False)
+            begin = common([np.append(self.prefix, context), prompts[0]])
+        return [max(len(ids) - begin, 1) for ids in prompts]
 
 
 def fitted(ids: Ids, count: int, compared: int, longest: int) -> ScoredSequence:
@@ -127,11 +115,9 @@ def common(sequences: Sequence[Ids]) -> int:
 def prefix_token(folder: Path, tokenizer: Any) -> int:
     """Returns the id before a text without context: the `bos_token` of tokenizer_config.json, else its `eos_token`, else END_OF_TEXT."""
     config = read_settings(folder, CONFIG)
-    for name in (config.get("bos_token"), config.get("eos_token"), END_OF_TEXT):
-        content = name.get("content") if isinstance(name, dict) else name
-        number = tokenizer.token_to_id(content) if isinstance(content, str) else None
-        if number is not None:
-            return int(number)
+    for token in (config.get("bos_token"), config.get("eos_token"), END_OF_TEXT):
+        if ids := token_ids(tokenizer, token):
+            return ids[0]
     raise InputError(f"{folder / CONFIG}: names no token with which a text begins (bos_token or eos_token).")
 
 
@@ -177,7 +163,7 @@ def loglikelihoods(
     """
     found = np.zeros((3, sum(map(len, items))))
     for batch in _batches(_stems(items), batch_tokens):
-        found[:, [number for stem in batch for number in stem.numbers]] = _parts(model, batch)
+        found[:, [number for stem in batch for number in stem.numbers]] = _values(model, batch)
         advance(len(batch))
     return found
 
@@ -205,7 +191,7 @@ def _batches(stems: Iterator[Stem], batch_tokens: int) -> Iterator[list[Stem]]:
         yield batch
 
 
-def _parts(model: Llama, batch: list[Stem]) -> Values:
+def _values(model: Llama, batch: list[Stem]) -> Values:
     """Returns the values of `loglikelihoods` for the choices of a batch."""
     shared, cache = batch[0].shared, None
     if shared:
@@ -214,32 +200,23 @@ def _parts(model: Llama, batch: list[Stem]) -> Values:
         model.model(torch.from_numpy(ids).to(model.device), None, cache)
         cache = _repeated(cache, [len(stem.choices) for stem in batch], shared + max(stem.longest for stem in batch))
     choices = [choice for stem in batch for choice in stem.choices]
-    ids = np.zeros((len(choices), max(stem.longest for stem in batch) + 1), np.int64)
+    ids = np.zeros((len(choices), max(stem.longest for stem in batch)), np.int64)
     for row, choice in enumerate(choices):
-        ids[row, : len(choice.ids) - shared] = choice.ids[shared:]
-    hidden = model.model(torch.from_numpy(ids[:, :-1]).to(model.device), None, cache)
-    return _scores(model, hidden, ids, choices, shared)
-
-
-def _scores(model: Llama, hidden: Tensor, ids: Ids, choices: Sequence[ScoredSequence], shared: int) -> Values:
-    """Returns the values of `loglikelihoods` for `choices`, from `hidden` `[B, T, width]` of the ids `[B, T + 1]` after the shared ones."""
-    columns = np.arange(hidden.size(1))
-    first, end = (
-        np.array([place - shared for place in places]) for places in zip(*((c.first, len(c.ids) - 1) for c in choices), strict=True)
-    )
-    rows, places = np.nonzero((columns >= first[:, None]) & (columns < end[:, None]))
-    device = hidden.device
-    states = hidden[torch.from_numpy(rows).to(device), torch.from_numpy(places).to(device)]
-    values = []
-    for some, wanted in zip(states.split(HEAD_ROWS), torch.from_numpy(ids[rows, places + 1]).to(device).split(HEAD_ROWS), strict=True):
+        ids[row, : len(choice.ids) - 1 - shared] = choice.ids[shared:-1]
+    hidden = model.model(torch.from_numpy(ids).to(model.device), None, cache)
+    states = torch.cat([hidden[row, choice.first - shared : len(choice.ids) - 1 - shared] for row, choice in enumerate(choices)])
+    wanted = torch.from_numpy(np.concatenate([choice.ids[choice.first + 1 :] for choice in choices])).to(model.device)
+    scored = []
+    for some, targets in zip(states.split(HEAD_ROWS), wanted.split(HEAD_ROWS), strict=True):
         logits = model.lm_head(some).float()
-        values.append(torch.stack([F.cross_entropy(logits, wanted, reduction="none"), (logits.argmax(1) != wanted).float()]))
-    nats, missed = torch.cat(values, 1).double().cpu().numpy()
-    left = end[rows] - places  # ids from this one to the end
-    in_count, in_compared = (left <= np.array([getattr(c, name) for c in choices])[rows] for name in ("count", "compared"))
-    found = np.zeros((3, len(ids)))
-    for total, of in zip(found, (nats * in_count, nats * in_compared, missed * in_compared), strict=True):
-        np.add.at(total, rows, of)
+        scored.append(torch.stack([F.cross_entropy(logits, targets, reduction="none"), (logits.argmax(1) != targets).float()]))
+    ends = np.cumsum([len(choice.ids) - 1 - choice.first for choice in choices])[:-1]
+    found = np.zeros((3, len(choices)))
+    for row, (choice, (nats, missed)) in enumerate(
+        zip(choices, np.split(torch.cat(scored, 1).double().cpu().numpy(), ends, 1), strict=True)
+    ):
+        compared = -choice.compared
+        found[:, row] = nats[-choice.count :].sum(), nats[compared:].sum(), missed[compared:].sum()
     return found
 
 
@@ -293,16 +270,12 @@ class ModelUnderTest:
             return pa.concat_tables([self._table(of, advance) for of in sets])
 
     def _table(self, of: ItemSet, advance: Advance) -> pa.Table:
-        items, core = of.asked(), of.task.baseline is not None
-        if core:
-            sequences = self.encoder.core(of.task.kind, items)
-        else:
-            sequences = self.encoder.pairs([pair for item in items for pair in zip(item.contexts, item.continuations, strict=True)])
-        ends = np.cumsum([len(item.contexts) for item in items]).tolist()
-        places = [slice(end - len(item.contexts), end) for item, end in zip(items, ends, strict=True)]
-        found = loglikelihoods(self.generator.model, [sequences[place] for place in places], self.batch_tokens, advance)
-        rows = [_choice_row(item, found[:, place], sequences[place], core) for item, place in zip(items, places, strict=True)]
-        return pa.Table.from_pylist(rows, CHOICES)
+        items = of.asked()
+        choices = self.encoder.choices(of.task, items)
+        ends = np.cumsum([len(each) for each in choices])[:-1]
+        found = np.split(loglikelihoods(self.generator.model, choices, self.batch_tokens, advance), ends, 1)
+        core = of.task.baseline is not None
+        return pa.Table.from_pylist([_choice_row(*row, core) for row in zip(items, found, choices, strict=True)], CHOICES)
 
 
 def _choice_row(item: Item, found: Values, sequences: Sequence[ScoredSequence], core: bool) -> dict[str, Any]:

@@ -142,8 +142,10 @@ class BenchmarkTask:
             raise ValueError(f"says that choice {gold!r} is right, but has choices 0 to {len(contexts) - 1}")
         between = self.delimiter.rstrip()
         space = self.delimiter[len(between) :]  # belongs to the continuation, as tokenizers join it with the next word
-        starts, ends = tuple(context + between for context in contexts), tuple(space + end for end in ends)
-        return Item(number, str(found.get("group", "")), starts, ends, int(gold))
+        continuations = tuple(space + end for end in ends)
+        if not all(continuations):
+            raise ValueError("has an empty continuation")
+        return Item(number, str(found.get("group", "")), tuple(context + between for context in contexts), continuations, int(gold))
 
 
 def _texts(value: Any, otherwise: str) -> list[str]:
@@ -206,7 +208,10 @@ def read_task(config: TaskConfig) -> list[ItemSet]:
         raise InputError(f"evaluate: {task.title} is asked without examples (shots: 0).")
     if config.shots >= len(items):
         raise InputError(f"evaluate: {config.shots} examples of {task.title} are more than there are ({len(items)} items).")
-    chosen = items if config.limit is None else sample(items, config.limit)
+    chosen = items
+    if config.limit is not None:  # those with the smallest hashes, so that a larger sample contains a smaller one
+        chosen = sorted(items, key=lambda item: hashlib.sha256(str(item.number).encode()).digest())[: config.limit]
+        chosen.sort(key=lambda item: item.number)
     return [ItemSet(task, chosen, len(items), config.shots, items)]
 
 
@@ -238,12 +243,6 @@ def read_items(task: BenchmarkTask, paths: Sequence[str], first: int = 0) -> lis
                 parted = "group" in task.parts and not item.group
                 items.append(replace(item, group=PurePosixPath(place).stem) if parted else item)
     return items
-
-
-def sample(items: Sequence[Item], limit: int) -> list[Item]:
-    """Returns the `limit` items whose numbers have the smallest hashes, in the order of the set. A larger sample contains a smaller one."""
-    ordered = sorted(items, key=lambda item: hashlib.sha256(str(item.number).encode()).digest())
-    return sorted(ordered[:limit], key=lambda item: item.number)
 
 
 # ---- CORE --------------------------------------------------------------------------------------------
@@ -342,12 +341,15 @@ def scores(table: pa.Table, task: str, baselines: Mapping[str, float]) -> tuple[
 
 
 def summarise(config: TaskConfig, sets: Sequence[ItemSet], table: pa.Table) -> dict[str, Any]:
-    """Returns a task's summary: counts, metrics, those of its groups, and for CORE the tasks that are `missing`."""
+    """Returns a task's summary: counts, the accuracy of guessing (`chance`; None if items have a single choice), metrics, those of its
+    groups, and for CORE the tasks that are `missing`."""
     baselines = {of.task.name: of.task.baseline for of in sets if of.task.baseline is not None}
     metrics, groups = scores(table, config.task, baselines)
+    choices = pc.list_value_length(table["log_likelihoods"]).to_numpy()
+    chance = float((1 / choices).mean()) if choices.max() > 1 else None
     found = {
         "title": sets[0].task.title, "items": table.num_rows, "total": sum(of.total for of in sets), "shots": sets[0].shots,
-        "cut": int(np.count_nonzero(table["cut"].to_numpy())), "chance": chance(table), "metric": metrics_of(config.task)[0],
+        "cut": int(np.count_nonzero(table["cut"].to_numpy())), "chance": chance, "metric": metrics_of(config.task)[0],
         "metrics": metrics, "groups": groups,
     }  # fmt: skip
     if config.task == CORE:
@@ -364,12 +366,6 @@ def score_text(metric: str, score: MetricScore) -> str:
     return shown[0] if error is None else " ± ".join(shown)
 
 
-def chance(table: pa.Table) -> float | None:
-    """Returns the accuracy of guessing; None if items have a single choice."""
-    choices = pc.list_value_length(table["log_likelihoods"]).to_numpy()
-    return float((1 / choices).mean()) if choices.max() > 1 else None
-
-
 # ---- overlap with the corpus -------------------------------------------------------------------------
 #
 # Counts the items of a benchmark that the run's documents contain. A score on items that a model has read is worth less.
@@ -378,7 +374,7 @@ FOLDER = "benchmarks/overlap"
 
 
 def find_overlap(run: StageRun, task: str, files: Sequence[FileRef]) -> list[FileRef]:
-    """Searches all documents of the run for the items of a set. Returns references to the files that `with_overlap` reads."""
+    """Searches all documents of the run for the items of a set. Returns references to the files that `task_scores` reads."""
     folder = f"{FOLDER}/{task}"
     search = service("overlap")  # decontamination's search
     defaults = type(run.stage.config)()
@@ -403,19 +399,6 @@ def _merged(run: Storage, task: str, found: Sequence[FileRef], counts: dict[str,
     best = rows.take(first).append_column("documents", pa.array(documents, pa.int64()))
     summary = {**counts, "found": len(items), "documents": pc.count_distinct(rows["id"]).as_py()}
     return Output({f"{FOLDER}/{task}.parquet": best, f"{FOLDER}/{task}.json": json_file(summary)}, kept=len(items), counts=counts)
-
-
-def with_overlap(summary: dict[str, Any], table: pa.Table, stage: Storage, task: str) -> dict[str, Any]:
-    """Adds `overlap` to a task's summary: the counts of `find_overlap`, the scored items among the found ones, and the score of all others
-    (None where a group has no others)."""
-    counts = json.loads(stage.read_bytes(f"{FOLDER}/{task}.json"))
-    found = read_table(stage, f"{FOLDER}/{task}.parquet", ["item"])["item"]
-    seen = pc.is_in(table["item"], found.combine_chunks())
-    hit, without = pc.sum(seen).as_py() or 0, None
-    if 0 < hit < table.num_rows:
-        others, groups = scores(table.filter(pc.invert(seen)), task, summary.get("baselines", {}))
-        without = others if len(groups) == len(summary["groups"]) else None
-    return {**summary, "overlap": {**counts, "scored": hit, "without": without}}
 
 
 # ---- tasks of the stage ------------------------------------------------------------------------------
@@ -473,14 +456,21 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
 
 
 def task_scores(run: StageRun, model: str, tasks: Sequence[TaskConfig]) -> dict[str, Any]:
-    """Returns a model's section `tasks` of `scores.json`."""
+    """Returns a model's section `tasks` of `scores.json`: summaries, with `overlap`, where the run has documents. That has the counts of
+    `find_overlap`, the scored items among the found ones, and the score of all others (None where a group has no others)."""
     found: dict[str, Any] = {}
-    for task in tasks:
-        summary = json.loads(run.storage.read_bytes(f"benchmarks/{model}/{task.task}.json"))
-        if documents(run):
-            table = read_table(run.storage, f"benchmarks/{model}/{task.task}.parquet")
-            summary = with_overlap(summary, table, run.storage, task.task)
-        found[task.task] = summary
+    for task in (task.task for task in tasks):
+        summary = found[task] = json.loads(run.storage.read_bytes(f"benchmarks/{model}/{task}.json"))
+        if not documents(run):
+            continue
+        table = read_table(run.storage, f"benchmarks/{model}/{task}.parquet")
+        seen = pc.is_in(table["item"], read_table(run.storage, f"{FOLDER}/{task}.parquet", ["item"])["item"].combine_chunks())
+        hit, without = pc.sum(seen).as_py() or 0, None
+        if 0 < hit < table.num_rows:
+            others, groups = scores(table.filter(pc.invert(seen)), task, summary.get("baselines", {}))
+            without = others if len(groups) == len(summary["groups"]) else None
+        counts = json.loads(run.storage.read_bytes(f"{FOLDER}/{task}.json"))
+        summary["overlap"] = {**counts, "scored": hit, "without": without}
     return found
 
 

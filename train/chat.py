@@ -168,12 +168,6 @@ class Screen:
     def note(self, text: str, style: str = "dim") -> None:
         self.notes.print(plain(text), style=style, markup=False)
 
-    def refuse(self, error: InputError) -> None:
-        """Shows an error as a note; raises it where a script is reading."""
-        if not self.interactive:
-            raise InputError(f"standard input, line {self.lines}: {error}") from error
-        self.note(str(error), style="yellow")
-
 
 def chat_loop(conversation: Conversation, screen: Screen) -> None:
     """Reads messages and commands, and answers them, until the end of the input or `/quit`."""
@@ -187,7 +181,9 @@ def chat_loop(conversation: Conversation, screen: Screen) -> None:
             elif line:
                 screen.show(conversation, partial(conversation.ask, line))
         except InputError as error:
-            screen.refuse(error)
+            if not screen.interactive:
+                raise InputError(f"standard input, line {screen.lines}: {error}") from error
+            screen.note(str(error), style="yellow")
 
 
 def _obey(conversation: Conversation, screen: Screen, line: str) -> None:

@@ -12,7 +12,7 @@ from corpusmill.train import tasks
 from corpusmill.train.align_job import by_sequence, collate, counted_nats
 from corpusmill.train.align_pairs import pairs_from_table, prepare_pair
 from corpusmill.train.compute import deterministic
-from corpusmill.train.generate import Sampling, TextGenerator, generate_batch, load_text_generator, plain
+from corpusmill.train.generate import Sampling, generate_batch, load_text_generator, plain
 from corpusmill.train.options import LONGEST_ROW
 from corpusmill.train.parallel.model import LocalModel
 from corpusmill.train.validation import Validation, makers, read_tokenizer, wilson
@@ -57,30 +57,6 @@ def choose_held_out(examples: pa.Table, count: int) -> list[dict[str, str]]:
     return found
 
 
-def write_samples(generator: TextGenerator, prompts: Sequence[dict[str, str]], kind: str, config: "EvaluateConfig") -> list[dict[str, Any]]:
-    """Returns one text for each prompt: `continuation` continues the document's beginning, `answer` replies to the question in a chat.
-
-    A continuation has no turns. So where turns and documents end with different tokens, the token that ends a turn is banned there.
-    """
-    answers = kind == "answer"
-    ends = generator.stop if answers else generator.stop.intersection(generator.begin) or generator.stop
-    asked = [prompt["question" if answers else "text"] for prompt in prompts]
-    texts = generate_batch(
-        generator.model,
-        [generator.ids(text, chat=answers) for text in asked],
-        max_tokens=config.max_tokens,
-        sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
-        seeds=[tasks.hash_of(f"sample {config.seed} {kind}", prompt["document"]) for prompt in prompts],
-        stop=ends,
-        banned=(*generator.banned, *sorted(generator.stop - ends)),
-        tokenizer=generator.tokenizer,
-    )
-    return [
-        {"kind": kind, "document": prompt["document"], "prompt": given, "text": plain(text.text), "tokens": len(text.tokens)}
-        for prompt, given, text in zip(prompts, asked, texts, strict=True)
-    ]
-
-
 # ---- measurements of a model -------------------------------------------------------------------------
 
 
@@ -117,22 +93,40 @@ class Measurement:
         kept = [pair for pair in prepared if not pair.failed]
         if not kept:
             return None
-        right, by_kind = 0, dict[str, list[int]]()
+        right = 0
         with deterministic():
             for begin in range(0, len(kept), PAIRS):
                 some = kept[begin : begin + PAIRS]
                 batch = collate([*(p.chosen for p in some), *(p.rejected for p in some)], self.pair_window, self.model.device)
                 chosen, rejected = by_sequence(counted_nats(self.local, batch), batch.labels).means.chunk(2)
-                for pair, better in zip(some, (chosen > rejected).tolist(), strict=True):
-                    right += better
-                    by_kind.setdefault(pair.item.kind, []).append(int(better))
+                right += int((chosen > rejected).sum())
         low, high = wilson(right, len(kept), self.config.confidence)
-        kinds = {kind: sum(found) / len(found) for kind, found in sorted(by_kind.items())}
-        return {"accuracy": right / len(kept), "low": low, "high": high, "pairs": len(kept), "by_kind": kinds}
+        return {"accuracy": right / len(kept), "low": low, "high": high, "pairs": len(kept)}
 
-    def samples(self, prompts: list[dict[str, str]]) -> list[dict[str, Any]]:
-        """Returns a continuation of every prompt's text, and from a tuned model also an answer to every prompt's question."""
+    def samples(self, prompts: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+        """Returns texts on every prompt: `continuation` continues the document's beginning, and from a tuned model `answer` replies to the
+        question in a chat."""
         kinds = ("continuation",) if self.stage == "pretrain" else ("continuation", "answer")
         with deterministic():
-            written = [write_samples(self.generator, prompts, kind, self.config) for kind in kinds]
-        return [sample for of_prompt in zip(*written) for sample in of_prompt]
+            written = [self._written(prompts, kind) for kind in kinds]
+        return [sample for of_prompt in zip(*written, strict=True) for sample in of_prompt]
+
+    def _written(self, prompts: Sequence[dict[str, str]], kind: str) -> list[dict[str, Any]]:
+        generator, config, answers = self.generator, self.config, kind == "answer"
+        # a continuation has no turns: where turns and documents end with different tokens, the token that ends a turn is banned there
+        ends = generator.stop if answers else generator.stop.intersection(generator.begin) or generator.stop
+        asked = [prompt["question" if answers else "text"] for prompt in prompts]
+        texts = generate_batch(
+            generator.model,
+            [generator.ids(text, chat=answers) for text in asked],
+            max_tokens=config.max_tokens,
+            sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
+            seeds=[tasks.hash_of(f"sample {config.seed} {kind}", prompt["document"]) for prompt in prompts],
+            stop=ends,
+            banned=(*generator.banned, *sorted(generator.stop - ends)),
+            tokenizer=generator.tokenizer,
+        )
+        return [
+            {"kind": kind, "document": prompt["document"], "prompt": given, "text": plain(text.text), "tokens": len(text.tokens)}
+            for prompt, given, text in zip(prompts, asked, texts, strict=True)
+        ]

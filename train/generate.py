@@ -199,10 +199,6 @@ class Draft:
             raise InputError("a text can't be continued from nothing: the prompt has no token.")
         self.random = np.random.default_rng(self.seed)  # its own, so that its text does not depend on other rows
 
-    def latest(self, count: int) -> list[int]:
-        """Returns the last `count` tokens of prompt and text."""
-        return [*self.prompt[len(self.prompt) - max(0, count - len(self.tokens)) :], *self.tokens[-count:]]
-
     def add(self, token: int, stop: Collection[int], max_tokens: int) -> None:
         """Takes the next token, with which the text may end."""
         if token in stop:
@@ -214,19 +210,6 @@ class Draft:
             self.text += "" if self.ended == STOP_TOKEN else self.stream.add(token)
             self.text += self.stream.end() if self.ended else ""
             self.ended = STOP_STRING if self.stream.stopped else self.ended
-
-
-def generate(
-    model: Llama, prompt: Sequence[int], *, max_tokens: int, sampling: Sampling = DEFAULT, stop: Collection[int] = (),
-    banned: Sequence[int] = (),
-) -> Iterator[int]:  # fmt: skip
-    """Yields the ids of tokens that continue `prompt`, as they are chosen, until a token in `stop` (not yielded) or `max_tokens`.
-
-    Equal seeds give equal tokens. Raises InputError where the prompt is empty.
-    """
-    for draft in write(model, [Draft(prompt, sampling.seed)], max_tokens=max_tokens, sampling=sampling, stop=stop, banned=banned):
-        if draft.ended != STOP_TOKEN:
-            yield draft.tokens[-1]
 
 
 def generate_batch(
@@ -297,7 +280,7 @@ def _read(model: Llama, live: Sequence[Draft], cache: KVCache | None, max_tokens
     end = max(lengths)
     new = model.new_cache(min(context, end + max_tokens))
     new.starts = [end - length for length in lengths]
-    rows = [[0] * (end - length) + draft.latest(length) for draft, length in zip(live, lengths)]
+    rows = [[0] * (end - length) + [*draft.prompt, *draft.tokens][-length:] for draft, length in zip(live, lengths)]
     return _next(model, torch.tensor(rows, device=model.device), new), new
 
 
@@ -379,9 +362,9 @@ def load_text_generator(folder: str | Path, device: str = "auto") -> TextGenerat
         raise InputError(f"{path}: not a tokenizer ({error}).") from error
     tokenizer.encode_special_tokens = True  # the name of a special token in a text is plain text
     settings, names = read_settings(folder, "generation_config.json"), read_settings(folder, "tokenizer_config.json")
-    begin = _ids(tokenizer, END_OF_TEXT) or _ids(tokenizer, settings.get("bos_token_id"))
+    begin = token_ids(tokenizer, END_OF_TEXT) or token_ids(tokenizer, settings.get("bos_token_id"))
     ends = (END_OF_TEXT, IM_END, settings.get("eos_token_id"), names.get("eos_token"))
-    stop = frozenset(number for token in ends for number in _ids(tokenizer, token))
+    stop = frozenset(number for token in ends for number in token_ids(tokenizer, token))
     special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     return TextGenerator(folder, model, tokenizer, stop, tuple(sorted(special - stop)), begin)
 
@@ -395,10 +378,10 @@ def _unicode(text: str) -> str:
     return text
 
 
-def _ids(tokenizer: Any, token: Any) -> tuple[int, ...]:
+def token_ids(tokenizer: Any, token: Any) -> tuple[int, ...]:
     """Returns the ids of a special token given as an id, a list of ids, its text, or an object with its text; unknown ones are left out."""
     if isinstance(token, list):
-        return tuple(number for each in token for number in _ids(tokenizer, each))
+        return tuple(number for each in token for number in token_ids(tokenizer, each))
     if isinstance(token, dict):
         token = token.get("content")
     number = tokenizer.token_to_id(token) if isinstance(token, str) else token

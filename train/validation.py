@@ -7,7 +7,7 @@ training's precision: what a training reports is what its kind of model does, an
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -198,19 +198,15 @@ class Validation:
 
     def by_group(self, sums: TextSums) -> dict[str, dict[str, TextScore]]:
         """Returns the score of each group of each kind, for groups with measured documents."""
-        return {kind: dict(_scores(sums, *grouped)) for kind, grouped in self.groups.items()}
+        return {
+            kind: {name: sums.score(only=group == n) for n, name in enumerate(names) if sums.sizes[group == n].any()}
+            for kind, (names, group) in self.groups.items()
+        }
 
 
 def report(score: TextScore, groups: dict[str, dict[str, TextScore]]) -> dict[str, Any]:
     """Returns scores as JSON: the total score, and each group's under `by[kind][name]`."""
     return {**asdict(score), "by": {kind: {name: asdict(some) for name, some in of.items()} for kind, of in groups.items()}}
-
-
-def _scores(sums: TextSums, names: list[str], group: Integers) -> Iterator[tuple[str, TextScore]]:
-    for number, name in enumerate(names):
-        only = group == number
-        if sums.sizes[only].any():
-            yield name, sums.score(only=only)
 
 
 def _grouped(column: pa.ChunkedArray, sizes: Integers) -> tuple[list[str], Integers]:

@@ -235,7 +235,7 @@ def read_samples(reader: RunReader) -> list[tuple[str, list[tuple[str, Any]]]]:
 #: Items found in documents that the page shows.
 EXAMPLES = 5
 #: Metrics that are not a share of items.
-OTHER = ("perplexity", "bits_per_byte", "centered")
+OTHER = ("bits_per_byte", "centered")
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ class Score:
     error: float | None
 
     def text(self, metric: str) -> str:
-        """Formats the score: `50.2% ± 0.4`, or a number such as a perplexity."""
+        """Formats the score: `50.2% ± 0.4`, or a number such as bits per byte."""
         if metric in OTHER:
             return f"{self.value:.3g}" + ("" if self.error is None else f" ± {self.error:.2g}")
         return f"{self.value:.1%}" + ("" if self.error is None else f" ± {100 * self.error:.1f}")

@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import zipfile
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import read_table
 from corpusmill.train.benchmark_scores import ModelUnderTest
-from corpusmill.train.benchmarks import TASKS, mean_score, read_task, sample, summarise
+from corpusmill.train.benchmarks import TASKS, mean_score, read_task, summarise
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage, TaskConfig
 from corpusmill.train.model_folder import save_model
 
@@ -64,7 +65,7 @@ def test_a_larger_sample_holds_a_smaller_one(tmp_path):
     numbers = [[item.number for item in chosen.items] for chosen in (small, large)]
     assert small.total == len(everything) and list(map(len, numbers)) == [5, 20] and set(numbers[0]) < set(numbers[1])
     assert numbers[1] == sorted(numbers[1]) != list(range(20))
-    assert sample(everything, 100) == everything
+    assert items_of("sciq", tmp_path / "a.jsonl", limit=100).items == everything
 
 
 def test_more_examples_than_there_are_and_tasks_without_any(tmp_path):
@@ -92,6 +93,12 @@ def test_what_is_no_item_is_named(tmp_path, task, rows, what):
     path.write_bytes(lines(rows))
     with pytest.raises(InputError, match=rf"^{re.escape(str(path))}: .*{re.escape(what)}$"):
         items_of(task, path)
+
+
+def test_a_choice_without_text_can_not_be_scored():
+    task = replace(TASKS["piqa"], delimiter="")  # no space begins the continuation
+    with pytest.raises(ValueError, match="has an empty continuation"):
+        task.item(0, {**PIQA[0], "sol2": ""})
 
 
 @pytest.mark.parametrize("name, content, what", [

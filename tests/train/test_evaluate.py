@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,26 @@ def test_the_stage_and_the_training_report_one_number(token_run, execute, precis
         Measurement(EvaluateConfig(), token_run, "pretrain", name, window=32).bits_per_byte(tokens) for name in (precision, "fp32")
     )
     assert same["value"] == reported and (wide["value"] == reported) == (precision == "fp32")
+
+
+def test_the_stage_and_the_training_report_one_number_for_a_given_model(token_run, execute, tmp_path):
+    """Rows are shorter than the model's context, which the recipe does not name."""
+    model = {"layers": 1, "width": 32, "heads": 2, "kv_heads": 1, "context": 32}
+    config = {"batch": 2, "samples": 0, "loop": QUICK_LOOP, "evaluate_every": 0}
+    execute(token_run, PretrainStage(PretrainConfig.model_validate({**config, "model": model})), earlier=EARLIER[:3])
+    given = shutil.copytree(token_run.path("pretrain/model"), tmp_path / "given")
+    settings = json.loads((given / "config.json").read_bytes())
+    (given / "config.json").write_text(json.dumps({**settings, "max_position_embeddings": 4096}))
+    further = PretrainStage(PretrainConfig.model_validate({**config, "model": str(given), "document_mask": False}))
+    execute(token_run, further, EvaluateStage(EvaluateConfig(samples=0)), earlier=EARLIER[:3])
+    reported = json.loads(token_run.read_bytes("pretrain/metrics.json"))["validation"]["bits_per_byte"]
+    assert scores_of(token_run)["pretrain"]["bits_per_byte"]["value"] == float(f"{reported:.6g}")  # as json_file rounds
+    tokens = token_run.child("tokens/validation")
+    same, short = (
+        Measurement(EvaluateConfig(), token_run, "pretrain", "fp32", window, document_mask=False).bits_per_byte(tokens)["value"]
+        for window in (2048, 32)
+    )
+    assert same == reported != short
 
 
 def test_a_published_model_with_a_long_context_is_measured_in_windows_that_fit(run, tmp_path):

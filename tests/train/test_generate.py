@@ -32,7 +32,6 @@ from corpusmill.train.generate import (
     Sampling,
     TextStream,
     choose,
-    generate,
     generate_batch,
     json_line,
     penalise,
@@ -223,6 +222,11 @@ def test_nothing_that_a_terminal_obeys_gets_through() -> None:
 # Tokens one after the other: the cache changes nothing, and the end of the context is no break.
 
 
+def generate(model: Llama, prompt: list[int], **options: object) -> list[int]:
+    """Returns the tokens of one text."""
+    return next(generate_batch(model, [prompt], **options)).tokens
+
+
 def without_cache(model: Llama, prompt: list[int], count: int) -> list[int]:
     """Returns the most likely tokens, each from the whole window anew: beyond the context the older half is forgotten."""
     context, seen = model.arch.context, list(prompt)
@@ -251,32 +255,32 @@ def test_greedy_with_cache_equals_the_whole_window_each_time(shape: dict[str, ob
     model = random_model(**shape).double()
     for prompt in (1, 19, 50):
         ids = random_ids((1, prompt)).tolist()[0]
-        assert list(generate(model, ids, max_tokens=20, sampling=GREEDY)) == without_cache(model, ids, 20)
+        assert generate(model, ids, max_tokens=20, sampling=GREEDY) == without_cache(model, ids, 20)
 
 
 def test_a_model_with_adapters_or_hooks_generates_what_it_computes() -> None:
     model = random_model().double()
     with model.model.layers["1"].register_forward_hook(lambda module, given, found: found * 2):
-        assert list(generate(model, [5, 6], max_tokens=10, sampling=GREEDY)) == without_cache(model, [5, 6], 10)
+        assert generate(model, [5, 6], max_tokens=10, sampling=GREEDY) == without_cache(model, [5, 6], 10)
     adapt(model, LoraConfig(rank=2), seed=0)
     for module in adapters(model).values():
         module.lora_B.data.normal_(generator=torch.Generator().manual_seed(1))
-    assert list(generate(model, [5, 6], max_tokens=10, sampling=GREEDY)) == without_cache(model, [5, 6], 10)
+    assert generate(model, [5, 6], max_tokens=10, sampling=GREEDY) == without_cache(model, [5, 6], 10)
 
 
 def test_banned_tokens_never_come_and_a_stop_token_is_not_given_out() -> None:
     model, sampling = random_model(), Sampling(seed=1)
-    tokens = list(generate(model, [5], max_tokens=40, sampling=sampling))
-    without = list(generate(model, [5], max_tokens=60, sampling=sampling, banned=tokens))
+    tokens = generate(model, [5], max_tokens=40, sampling=sampling)
+    without = generate(model, [5], max_tokens=60, sampling=sampling, banned=tokens)
     assert len(without) == 60 and not set(without) & set(tokens)
-    assert list(generate(model, [5], max_tokens=40, sampling=sampling, stop={tokens[7]})) == tokens[: tokens.index(tokens[7])]
-    assert list(generate(model, [5], max_tokens=0)) == []
+    assert generate(model, [5], max_tokens=40, sampling=sampling, stop={tokens[7]}) == tokens[: tokens.index(tokens[7])]
+    assert generate(model, [5], max_tokens=0) == []
 
 
 def test_a_penalty_lasts_beyond_the_window() -> None:
     """The penalty makes a positive logit as good as 0 and a negative one hopeless, even after its token has left the context."""
     model = random_model(context=8)
-    tokens = list(generate(model, [5, 6], max_tokens=40, sampling=Sampling(temperature=0, repetition_penalty=1e6)))
+    tokens = generate(model, [5, 6], max_tokens=40, sampling=Sampling(temperature=0, repetition_penalty=1e6))
     assert len({5, 6, *tokens}) == 42
 
 
@@ -300,7 +304,7 @@ def test_every_text_is_the_one_of_its_prompt_alone(context: int, window: int) ->
         count = generator.choice([5, 20, 30])
         together = [text.tokens for text in generate_batch(model, prompts, max_tokens=count, sampling=sampling, rows=rows, stop={5})]
         alone = [
-            list(generate(model, prompt, max_tokens=count, sampling=replace(sampling, seed=number), stop={5}))
+            generate(model, prompt, max_tokens=count, sampling=replace(sampling, seed=number), stop={5})
             for number, prompt in enumerate(prompts)
         ]
         assert together == alone and any(len(tokens) == count for tokens in alone)
@@ -320,7 +324,7 @@ def test_texts_come_in_order_and_as_soon_as_they_can() -> None:
     texts = generate_batch(model, prompts, max_tokens=10, sampling=GREEDY, rows=1)
     first = next(texts)
     assert len(first.tokens) == 10 and sum(rows for rows, _ in calls) <= 11
-    assert [first.tokens, *(text.tokens for text in texts)] == [list(generate(model, p, max_tokens=10, sampling=GREEDY)) for p in prompts]
+    assert [first.tokens, *(text.tokens for text in texts)] == [generate(model, p, max_tokens=10, sampling=GREEDY) for p in prompts]
 
 
 @pytest.mark.rounding

@@ -40,7 +40,7 @@ def arc(value: float) -> dict:
 
 def lambada() -> dict:
     return {"title": "LAMBADA", "items": 5, "total": 5, "shots": 0, "cut": 0, "chance": None, "metric": "acc",
-            "metrics": {"acc": score(0), "perplexity": score(51_234_567.0, 2.4e6)}, "groups": {}, "overlap": {}}  # fmt: skip
+            "metrics": {"acc": score(0), "bits_per_byte": score(51_234_567.0, 2.4e6)}, "groups": {}, "overlap": {}}  # fmt: skip
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_scores_by_task_metric_and_model(folder):
     assert (arc_easy.found, arc_easy.searched, arc_easy.documents) == (2, 560, 3)
     assert arc_easy.without == {"pretrain": Score(0.1875, 0.004), "sft": Score(0.1875, 0.004)}
     assert [name for name, _ in minimal_pairs.weakest()] == ["island", HOSTILE, "agreement"]
-    assert words.scores["perplexity"]["pretrain"].text("perplexity") == "5.12e+07 ± 2.4e+06"
+    assert words.scores["bits_per_byte"]["pretrain"].text("bits_per_byte") == "5.12e+07 ± 2.4e+06"
     assert minimal_pairs.scores["acc"]["sft"].text("acc") == "70.0% ± 0.4"
     assert arc_easy.scores["acc_norm"]["sft"].text("acc_norm") == "25.0%"
     assert [name for name, _ in scores.rows] == ["bits_per_byte.value"]  # a benchmark's own entry is no row there
