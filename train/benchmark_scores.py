@@ -77,13 +77,18 @@ class ItemEncoder:
         found = []
         for item in items:
             pairs = list(islice(encoded, len(item.contexts)))
-            if core or not pairs[0][1]:
-                pairs = [(np.append(self.prefix, ids), before + 1) for ids, before in pairs]
-            counts = [max(len(ids) - before, 1) for ids, before in pairs]
+            pairs = [(np.append(self.prefix, ids), before + 1) if core or not before else (ids, before) for ids, before in pairs]
+            counts = [len(ids) - before for ids, before in pairs]
+            if min(counts) < 1 and not core:
+                raise InputError(f"evaluate: a continuation of item {item.number} (from 0) of {task.title} has no token of its own.")
             prompts = [ids for ids, _ in pairs]
             compared = self._compared(task.kind, item, prompts) if core else counts
-            longest = self.context if core else self.context + 1
-            found.append([fitted(*values, longest) for values in zip(prompts, counts, compared, strict=True)])
+            choices = []
+            for ids, count, few in zip(prompts, counts, compared, strict=True):
+                kept = ids[-self.context - (not core) :]
+                most = len(kept) - 1
+                choices.append(ScoredSequence(kept, min(max(count, 1), most), min(few, most), len(kept) < len(ids)))
+            found.append(choices)
         return found
 
     def _compared(self, kind: str, item: Item, prompts: Sequence[Ids]) -> list[int]:
@@ -97,12 +102,6 @@ class ItemEncoder:
             (context,) = self.encode([item.contexts[0].strip()], special=False)
             begin = common([np.append(self.prefix, context), prompts[0]])
         return [max(len(ids) - begin, 1) for ids in prompts]
-
-
-def fitted(ids: Ids, count: int, compared: int, longest: int) -> ScoredSequence:
-    """Cuts ids to the end that fits."""
-    kept = ids[-longest:]
-    return ScoredSequence(kept, min(count, len(kept) - 1), min(compared, len(kept) - 1), len(kept) < len(ids))
 
 
 def common(sequences: Sequence[Ids]) -> int:

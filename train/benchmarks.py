@@ -131,12 +131,15 @@ class BenchmarkTask:
                 list(map(str, value if isinstance(value, list) else [value]))  # raises for a field that is missing
         except ROW_ERRORS as error:
             raise ValueError(f"does not have the fields of one ({error})") from error
+        for part, value in found.items():
+            texts = value if part in ("choices", "contexts") else [value]
+            if part not in ("gold", "group") and not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
+                raise ValueError(f"has no {'text' if texts is not value else 'list of texts'} as its {part}")
         if self.kind == "multiple_choice":
-            ends = _texts(found["choices"], "has no list of texts to choose from")
-            contexts = _texts([found["query"]], "has no text as its question") * len(ends)
+            contexts, ends = [found["query"]] * len(found["choices"]), found["choices"]
         else:
-            contexts = _texts(found["contexts"] if self.kind == "schema" else [found["context"]], "has no text before its continuation")
-            ends = _texts([found["continuation"]], "has no text as its continuation") * len(contexts)
+            contexts = found["contexts"] if self.kind == "schema" else [found["context"]]
+            ends = [found["continuation"]] * len(contexts)
         gold = str(found.get("gold", 0))
         if gold not in map(str, range(len(contexts))):
             raise ValueError(f"says that choice {gold!r} is right, but has choices 0 to {len(contexts) - 1}")
@@ -146,13 +149,6 @@ class BenchmarkTask:
         if not all(continuations):
             raise ValueError("has an empty continuation")
         return Item(number, str(found.get("group", "")), tuple(context + between for context in contexts), continuations, int(gold))
-
-
-def _texts(value: Any, otherwise: str) -> list[str]:
-    """Returns a list of texts, at least one. Raises ValueError with the phrase `otherwise` if it is none."""
-    if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
-        raise ValueError(otherwise)
-    return value
 
 
 _TABLES = yaml.safe_load(Path(__file__).with_name("benchmarks.yaml").read_text("utf-8"))

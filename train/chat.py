@@ -33,9 +33,6 @@ class Conversation:
     ended: str = ""  # "cut" if the last answer reached its length limit, "empty" if it had no text
     answers: int = 0
 
-    def __post_init__(self) -> None:
-        _ = self.generator.encoder  # raises for an invalid template now, not at the first message
-
     def ask(self, text: str) -> Generator[str, None, None]:
         """Yields the answer in pieces that are safe for a terminal. It joins the turns when it ends or its reader stops, unless it is
         empty. Raises InputError, and changes nothing, where the message is too long or not text."""

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -299,15 +298,14 @@ class TextGenerator:
 
     folder: Path
     model: Llama
-    tokenizer: Any  # tokenizers.Tokenizer
+    encoder: ChatEncoder  # with the folder's chat template, else ChatML
     stop: frozenset[int]  # ids that end a text
     banned: tuple[int, ...]  # ids that are never written: all other special tokens
     begin: tuple[int, ...]  # ids before every text
 
-    @cached_property
-    def encoder(self) -> ChatEncoder:
-        """The tokenizer with its chat template. Raises InputError if the folder has no valid one."""
-        return load_chat(Storage(str(self.folder)))
+    @property
+    def tokenizer(self) -> Any:
+        return self.encoder.tokenizer
 
     def ids(self, prompt: str, chat: bool = False) -> list[int]:
         """Returns the ids of a text to continue, or (`chat`) of a message to answer. Raises InputError if it is not Unicode text."""
@@ -349,24 +347,14 @@ class TextGenerator:
 
 def load_text_generator(folder: str | Path, device: str = "auto") -> TextGenerator:
     """Returns the text generator of a model folder or its URL. Raises InputError, which names the file that is missing or broken."""
-    from tokenizers import Tokenizer
-
     folder = local_model(folder)
     model = load_model(folder, pick_device(device)).eval()
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, so the model can't read or write text.")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing more special
-        raise InputError(f"{path}: not a tokenizer ({error}).") from error
-    tokenizer.encode_special_tokens = True  # the name of a special token in a text is plain text
+    encoder = load_chat(Storage(str(folder)))
     settings, names = read_settings(folder, "generation_config.json"), read_settings(folder, "tokenizer_config.json")
-    begin = token_ids(tokenizer, END_OF_TEXT) or token_ids(tokenizer, settings.get("bos_token_id"))
+    begin = token_ids(encoder.tokenizer, END_OF_TEXT) or token_ids(encoder.tokenizer, settings.get("bos_token_id"))
     ends = (END_OF_TEXT, IM_END, settings.get("eos_token_id"), names.get("eos_token"))
-    stop = frozenset(number for token in ends for number in token_ids(tokenizer, token))
-    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    return TextGenerator(folder, model, tokenizer, stop, tuple(sorted(special - stop)), begin)
+    stop = frozenset(number for token in ends for number in token_ids(encoder.tokenizer, token))
+    return TextGenerator(folder, model, encoder, stop, tuple(sorted(set(encoder.special_ids.values()) - stop)), begin)
 
 
 def _unicode(text: str) -> str:

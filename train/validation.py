@@ -38,10 +38,8 @@ def read_tokenizer(folder: Storage) -> tuple[bytes, str]:
     """Returns a folder's `tokenizer.json` and its sha256 (hex), by which token shards name the tokenizer that made them."""
     try:
         content = folder.read_bytes(NAME)
-    except FileNotFoundError as error:
-        raise InputError(f"{folder.path(NAME)}: no such file; the stage tokenizer makes it.") from error
     except OSError as error:
-        raise InputError(f"{folder.path(NAME)}: can't be read ({error.strerror or error}).") from error
+        raise InputError(f"{folder.path(NAME)}: can't be read ({error.strerror or error}); the stage tokenizer makes it.") from error
     return content, hashlib.sha256(content).hexdigest()
 
 

@@ -9,8 +9,9 @@ from benchmark_items import ITEMS
 from harness import harness_model, harness_scores, harness_task
 from small_models import random_model
 
+from corpusmill.pipeline.errors import InputError
 from corpusmill.train.benchmark_scores import ModelUnderTest
-from corpusmill.train.benchmarks import read_task, summarise
+from corpusmill.train.benchmarks import TASKS, Item, read_task, summarise
 from corpusmill.train.evaluate import TaskConfig
 from corpusmill.train.model_folder import save_model
 from corpusmill.train.template import CHATML, template_files
@@ -81,6 +82,11 @@ def test_choices(both, name):
     found, metrics, samples = both(name)
     same_items(found, samples)
     same_scores(found, metrics, ["acc"] if name == "winogrande" else ["acc", "acc_norm"])
+
+
+def test_nothing_to_score_is_refused(ours):
+    with pytest.raises(InputError, match=r"^evaluate: a continuation of item 7 \(from 0\) of LAMBADA has no token of its own\.$"):
+        ours.encoder.choices(TASKS["lambada"], [Item(7, "", ("The mill",), ("",), 0)])
 
 
 @pytest.mark.parametrize("name", ["arc_easy", "winogrande"])

@@ -81,10 +81,10 @@ def test_more_examples_than_there_are_and_tasks_without_any(tmp_path):
     ("piqa", SCIQ, "item 0 (from 0) is none of PIQA: it does not have the fields of one ('goal' is undefined)."),
     ("piqa", [PIQA[0], {**PIQA[1], "label": 2}], "it says that choice '2' is right, but has choices 0 to 1."),
     ("piqa", [{**PIQA[0], "label": True}], "item 0 (from 0) is none of PIQA: it says that choice 'True' is right, but has choices 0 to 1."),
-    ("piqa", [{**PIQA[0], "sol2": 3}], "it has no list of texts to choose from."),
+    ("piqa", [{**PIQA[0], "sol2": 3}], "it has no list of texts as its choices."),
     ("piqa", [{**PIQA[0], "sol2": None}], "it does not have the fields of one ('sol2' is undefined)."),
     ("winogrande", [{**WINOGRANDE[0], "sentence": "No gap."}], "it does not have the fields of one (substring not found)."),
-    ("hellaswag", [{**HELLASWAG[0], "endings": []}], "it has no list of texts to choose from."),
+    ("hellaswag", [{**HELLASWAG[0], "endings": []}], "it has no list of texts as its choices."),
     ("arc_challenge", [{**ARC[0], "choices": ["a", "b"]}], "it does not have the fields of one ('list object' has no attribute 'label')."),
     ("arc_easy", [{**ARC[0], "answerKey": "Q"}], "it does not have the fields of one ('Q' is not in list)."),
 ])  # fmt: skip

@@ -188,7 +188,7 @@ def test_the_bundle_gives_each_set_its_numbers_once(tmp_path):
     ({"core.yaml": "a: 1"}, "its core.yaml and eval_meta_data.csv do not describe the tasks of CORE"),
     ({"eval_meta_data.csv": "Eval Task,Random baseline\n"}, "its core.yaml and eval_meta_data.csv do not describe the tasks of CORE"),
     ({"eval_data/some/copa.jsonl": '{"query": "a"}\n'}, "copa.jsonl: item 0 (from 0) is none of copa: it does not have the fields of one"),
-    ({"eval_data/some/copa.jsonl": '{"query": "a", "choices": 3, "gold": 0}\n'}, "it has no list of texts to choose from."),
+    ({"eval_data/some/copa.jsonl": '{"query": "a", "choices": 3, "gold": 0}\n'}, "it has no list of texts as its choices."),
     ({"eval_data/some/winograd.jsonl": '{"context_options": ["a"], "continuation": 1, "gold": 0}\n'}, "no text as its continuation."),
     ({"eval_data/some/jeopardy.jsonl": '{"context": "a", "continuation": null}\n'}, "('continuation' is undefined)."),
 ])  # fmt: skip
