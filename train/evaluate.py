@@ -97,7 +97,17 @@ class EvaluateStage(Stage):
 
     def summary(self, run: StageRun) -> dict[str, str]:
         scores = json.loads(run.storage.read_bytes("scores.json"))
-        lines = {model: _sentence(scores[model]) for model in MODELS if model in scores}
+        lines = {}
+        for model in (model for model in MODELS if model in scores):
+            found = scores[model]
+            parts = []
+            if bits := found["bits_per_byte"]:
+                parts.append(f"{bits['value']:.3f} bits per byte ({bits['low']:.3f} to {bits['high']:.3f})")
+            if pairs := found["preferences"]:
+                parts.append(f"{pairs['accuracy']:.1%} of held-out preferences ({pairs['low']:.1%} to {pairs['high']:.1%})")
+            if tokens := found["answer_tokens"]:
+                parts.append(f"answers of {tokens:.0f} tokens")
+            lines[model] = ", ".join(parts) or "no held-out data"
         if self.config.tasks:
             from corpusmill.train.benchmarks import task_lines
 
@@ -152,14 +162,3 @@ def _trained(run: StageRun, model: str) -> dict[str, Any]:
         "pair_window": getattr(run.recipe.get("align"), "context", None),
         "document_mask": bool(getattr(pretrain, "document_mask", True)),
     }
-
-
-def _sentence(scores: dict[str, Any]) -> str:
-    parts = []
-    if bits := scores["bits_per_byte"]:
-        parts.append(f"{bits['value']:.3f} bits per byte ({bits['low']:.3f} to {bits['high']:.3f})")
-    if preferences := scores["preferences"]:
-        parts.append(f"{preferences['accuracy']:.1%} of held-out preferences ({preferences['low']:.1%} to {preferences['high']:.1%})")
-    if tokens := scores["answer_tokens"]:
-        parts.append(f"answers of {tokens:.0f} tokens")
-    return ", ".join(parts) or "no held-out data"

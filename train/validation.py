@@ -50,15 +50,11 @@ def makers(run: Storage, content: bytes) -> set[str]:
     for folder in BEFORE:
         if run.exists(f"{folder}/{NAME}"):
             earlier, sha256 = read_tokenizer(run.child(folder))
-            if _only_adds(earlier, content):
+            before, after = json.loads(earlier), json.loads(content)
+            tokens, more = before.pop("added_tokens", []), after.pop("added_tokens", [])
+            if before == after and more[: len(tokens)] == tokens:
                 found.add(sha256)
     return found
-
-
-def _only_adds(earlier: bytes, later: bytes) -> bool:
-    before, after = json.loads(earlier), json.loads(later)
-    tokens, more = before.pop("added_tokens", []), after.pop("added_tokens", [])
-    return bool(before == after and more[: len(tokens)] == tokens)
 
 
 # ---- confidence intervals ----------------------------------------------------------------------------
