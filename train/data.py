@@ -92,7 +92,8 @@ def to_device(batch: tuple[Any, ...], device: torch.device) -> tuple[Any, ...]:
     if device.type == "cpu":
         return batch
     with torch.cuda.device(device):  # each thread begins with the first GPU, on which `pin_memory` would take memory
-        return tuple(None if part is None else part.pin_memory().to(device, non_blocking=True) for part in batch)
+        # a view with gaps would be copied through memory that is not pinned, for which the GPU's queue must run empty
+        return tuple(None if part is None else part.contiguous().pin_memory().to(device, non_blocking=True) for part in batch)
 
 
 def places(first: int, count: int, items: int, seed: int) -> Integers:

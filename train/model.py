@@ -309,13 +309,14 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
     FlashAttention on a GPU, its own on a CPU. A block mask needs flex_attention, which has no backward pass on a CPU.
     """
     grouped = queries.size(1) != keys.size(1)
-    if mask is None or isinstance(mask, Tensor):
-        causal = mask is None and queries.size(2) > 1
-        if causal and queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.size(2) <= PLAIN:
+    if isinstance(mask, BlockMask):
+        mixed: Tensor = fused(_flex)(queries, keys, values, mask, grouped)
+        return mixed
+    if mask is None and queries.size(2) > 1:  # in a branch: a comparison of the compiler's sizes is no bool, which `is_causal` must be
+        if queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.size(2) <= PLAIN:
             return _plain(queries, keys, values)
-        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
-    mixed: Tensor = fused(_flex)(queries, keys, values, mask, grouped)
-    return mixed
+        return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=grouped)
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, enable_gqa=grouped)
 
 
 def _flex(queries: Tensor, keys: Tensor, values: Tensor, mask: BlockMask, grouped: bool) -> Tensor:
@@ -468,6 +469,8 @@ class Llama(nn.Module):
         One layer's compiled code serves all layers, whether or not the model is sharded or cut into stages.
         """
         self.compiled = compiled
+        if compiled:  # one code has variants for masks, evaluations, fixed and changing shapes; above the limit it would run as it is
+            torch.compiler.config.recompile_limit = 64
         layer: Any
         for layer in self.model.layers.values():
             layer.checkpointing = checkpointing
