@@ -166,7 +166,7 @@ def visible(starts: Tensor | None, past: int, length: int, window: int, device: 
     earliest = queries - (window - 1) if narrow else torch.zeros_like(queries)
     if starts is not None:
         earliest = torch.maximum(earliest, starts)
-    if device.type == "cuda" and not past:
+    if device.type == "cuda" and not past and length > BLOCK:  # a single block has nothing to skip, and needs no compiler
         return block_mask(earliest)
     return dense_mask(earliest, past, first)
 
@@ -291,6 +291,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
     if isinstance(mask, BlockMask):
         mixed: Tensor = fused(_flex)(queries, keys, values, mask, grouped)
         return mixed
+    if grouped and queries.device.type == "cuda" and (mask is not None or queries.dtype == torch.float32):
+        # of the kernels that store no scores only FlashAttention takes groups, and it takes neither a mask nor fp32
+        keys, values, grouped = *_repeated(keys, values, queries.size(1)), False
     if mask is None and queries.size(2) > 1:  # in a branch: a comparison of the compiler's sizes is no bool, which `is_causal` must be
         if queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.size(2) <= PLAIN:
             return _plain(queries, keys, values)
@@ -314,12 +317,17 @@ def _warn_of_scores() -> None:
 
 def _plain(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Computes causal attention by its formula, with the softmax in fp32."""
-    if (each := queries.size(1) // keys.size(1)) > 1:
-        keys, values = (heads.repeat_interleave(each, dim=1) for heads in (keys, values))
+    keys, values = _repeated(keys, values, queries.size(1))
     length, head_dim = queries.shape[2:]
     future = torch.full((length, length), -torch.inf).triu(1)
     scores = torch.add(future, queries @ keys.mT, alpha=head_dim**-0.5)  # fp32, because `future` is
     return F.softmax(scores, dim=-1).to(values.dtype) @ values
+
+
+def _repeated(keys: Tensor, values: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """Returns keys and values with one of each for every query head."""
+    each = heads // keys.size(1)
+    return (keys.repeat_interleave(each, dim=1), values.repeat_interleave(each, dim=1)) if each > 1 else (keys, values)
 
 
 class Attention(nn.Module):
