@@ -40,7 +40,7 @@ def token_of_batch(folder: str, step: int, row: int, position: int) -> BatchToke
         if not 0 <= given < limit:
             raise InputError(f"{folder}: there is no {what} {given:,} in its pre-training; it has {limit:,}, counted from 0.")
     run = Storage(folder)
-    tokens, at = section.course.source(step)
+    tokens, at = section.plan.source(step)
     shards = TokenShards(tokens_folder(tokens) if tokens else run.path("tokens/train"))
     place = {"step": at, "row": row, "position": position}
     shape = (shards, section.row_tokens, section.batch, section.seed, section.document_mask)

@@ -31,7 +31,7 @@ from corpusmill.train.loop import OWN, FitResult, fit
 from corpusmill.train.losses import TokenObjective
 from corpusmill.train.model import Llama, blank_model
 from corpusmill.train.model_folder import load_model, model_of, read_architecture, save_model, tokenizer_files
-from corpusmill.train.options import Architecture, Course
+from corpusmill.train.options import Architecture, PhasePlan
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.pretrain import PretrainConfig, tokens_folder
@@ -128,9 +128,9 @@ SCORE = "validation_bits_per_byte"
 def pretrain(config: PretrainConfig, run: "StageRun", checkpoint_dir: CheckpointDir, inputs: Sequence[FileRef]) -> Output:
     """Trains in the working folder `pretrain/checkpoints/<identity>`. Returns an output that names the finished model's files there."""
     alike = {name: value for name, value in counting(config).items() if name not in ("loop", "phases")}
-    files = [ref.fingerprint for ref in inputs if not ref.path.endswith(SHARDS_FILE)]  # a course names the tokens of its phases
-    lineage = digest([alike, files, code_for(pretrain, config.model_dump(mode="json")).digest])
-    metrics = launch_stage(run, f"{__name__}:train", config, checkpoint_dir, lineage=lineage, others=checkpoint_dir.others())
+    files = [ref.fingerprint for ref in inputs if not ref.path.endswith(SHARDS_FILE)]  # a plan names the tokens of its phases
+    inputs_digest = digest([alike, files, code_for(pretrain, config.model_dump(mode="json")).digest])
+    metrics = launch_stage(run, f"{__name__}:train", config, checkpoint_dir, inputs_digest=inputs_digest, others=checkpoint_dir.others())
     published: dict[str, Content] = {f"model/{path.name}": path for path in checkpoint_dir.left()}
     warnings = metrics.pop("warnings")
     published["metrics.json"] = json.dumps(metrics, indent=2).encode() + b"\n"
@@ -139,13 +139,13 @@ def pretrain(config: PretrainConfig, run: "StageRun", checkpoint_dir: Checkpoint
 
 
 def train(
-    dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, work: str, lineage: str, others: Sequence[str]
+    dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, work: str, inputs_digest: str, others: Sequence[str]
 ) -> dict[str, Any]:
     """Trains on this process. The first process writes the folder `work/model`. Returns the content of `metrics.json`."""
     storage = Storage(run)
     checkpoint_dir = CheckpointDir(work, storage.path(f"pretrain/{LOG}"))
     branches = [CheckpointDir(other, checkpoint_dir.log).states for other in others]
-    return _Job(PretrainConfig.model_validate(config), storage, checkpoint_dir, dims).train(progress, lineage, branches)
+    return _Job(PretrainConfig.model_validate(config), storage, checkpoint_dir, dims).train(progress, inputs_digest, branches)
 
 
 class _Job(TokenObjective):
@@ -181,15 +181,15 @@ class _Job(TokenObjective):
         kind = PackedLoader if self.config.packing == "documents" else WindowLoader
         return kind(tokens, self.row_tokens, self.config.batch, self.config.seed, self.config.document_mask)
 
-    def course(self) -> Course:
-        """Returns the course with each phase's tokens named by folder and content, for the states and the log."""
+    def plan(self) -> PhasePlan:
+        """Returns the plan with each phase's tokens named by folder and content, for the states and the log."""
         names: dict[str | None, str] = {}
         for tokens in self.loaders.keys() - {None}:
             storage = Storage(tokens_folder(str(tokens)))
             names[tokens] = f"{storage.root} (sha256 {storage.sha256(SHARDS_FILE)[:12]})"
-        return Course(tuple(phase.model_copy(update={"tokens": names.get(phase.tokens)}) for phase in self.config.course.phases))
+        return PhasePlan(tuple(phase.model_copy(update={"tokens": names.get(phase.tokens)}) for phase in self.config.plan.phases))
 
-    def train(self, progress: Progress | None, lineage: str, others: Sequence[StateFolder]) -> dict[str, Any]:
+    def train(self, progress: Progress | None, inputs_digest: str, others: Sequence[StateFolder]) -> dict[str, Any]:
         best = self.config.export == "best"
         if best and not self.validation:
             raise InputError(f"{self.run.path('tokens')}: pretrain.export: best needs validation tokens, and there are none.")
@@ -200,7 +200,7 @@ class _Job(TokenObjective):
         loop = self.config.loop.model_copy(update={"keep_best": max(self.config.loop.keep_best, best)})
         result = fit(
             model, self, loop, dims=self.dims, seed=None if self.given else self.config.seed, state=self.checkpoint_dir.states,
-            log=self.checkpoint_dir.log_file, course=self.course(), lineage=lineage, others=others, length=self.row_tokens,
+            log=self.checkpoint_dir.log_file, plan=self.plan(), inputs_digest=inputs_digest, others=others, length=self.row_tokens,
             describe=self.documents, evaluate=self.evaluate if self.validation else None, evaluate_every=self.config.evaluate_every,
             score=SCORE, progress=progress, title="pretrain",
         )  # fmt: skip
@@ -221,7 +221,7 @@ class _Job(TokenObjective):
     def _metrics(self, result: FitResult) -> dict[str, Any]:
         """Returns the content of `metrics.json`. It holds no times, so equal runs have equal files."""
         phases = []
-        for phase in self.config.course.phases:
+        for phase in self.config.plan.phases:
             loader = self.loaders[phase.tokens]
             rows = loader.rows if isinstance(loader, PackedLoader) else loader.windows
             epochs = phase.steps * self.config.batch / rows
@@ -239,7 +239,7 @@ class _Job(TokenObjective):
 
     def _source(self, step: int) -> tuple[WindowLoader | PackedLoader, int]:
         """Returns the loader of a step's tokens, and the step's number among all that read them."""
-        tokens, number = self.config.course.source(step)
+        tokens, number = self.config.plan.source(step)
         return self.loaders[tokens], number
 
     def batches(self, step: int, share: DataShare) -> Iterator[Batch]:

@@ -15,7 +15,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.train import align, losses
 from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.align_job import NOBODY, RowForm, collate, sum_logps
-from corpusmill.train.loop import LOSS_FLOOR, SpikeGuard
+from corpusmill.train.loop import LOSS_FLOOR, refusal
 from corpusmill.train.losses import LOSSES
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture
@@ -260,11 +260,11 @@ def test_hard_batches_late_in_training_are_no_spikes_and_nan_is() -> None:
     found = [late_losses(seed) for seed in range(5)]
     assert all(min(run) < 0.01 and max(run) > 0.5 for run in found)
     for default, skips in ((AlignConfig().loop.spike, False), (SftConfig().loop.spike, True)):
-        guards = [SpikeGuard(default, LOSS_FLOOR) for _ in found]
-        skipped = [guard.judge(loss, "loss") for guard, run in zip(guards, found, strict=True) for loss in run]
+        recent: list[list[float]] = [[] for _ in found]
+        skipped = [refusal(loss, "loss", past, default, LOSS_FLOOR) for past, run in zip(recent, found, strict=True) for loss in run]
         share = sum(reason is not None for reason in skipped) / len(skipped)
         assert (share > 0.01) is skips and (share == 0) is not skips
-        assert guards[0].judge(math.nan, "loss") == "loss is nan"
+        assert refusal(math.nan, "loss", recent[0], default, LOSS_FLOOR) == "loss is nan"
 
 
 def test_log_probabilities_that_are_not_finite_skip_their_step(pretrained_run, execute, monkeypatch):
