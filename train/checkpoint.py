@@ -10,7 +10,7 @@ import math
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -374,8 +374,10 @@ def export_state(run: str, step: int, output: Path, stage: str | None = None) ->
     if output.exists():
         raise InputError(f"{output}: already exists.")
     saved, work = chosen.saved, Storage(chosen.checkpoint_dir.work)
-    with TemporaryDirectory(prefix="export-", dir=cache_folder()) as private:  # this machine's training may use its own copy
-        if saved.storage.remote:
+    with ExitStack() as stack:
+        if saved.storage.remote:  # into a folder of its own: a training on this machine may read the same state
+            cache_folder().mkdir(parents=True, exist_ok=True)
+            private = stack.enter_context(TemporaryDirectory(prefix="export-", dir=cache_folder()))
             saved = replace(saved, path=Path(private) / saved.path.name)
         if damage := next(filter(None, map(saved.damage, range(len(saved.state.ranks)))), None):
             raise InputError(damage)

@@ -259,6 +259,10 @@ class CheckpointDir:
     def states(self) -> StateFolder:
         return StateFolder(Storage(self.work).child("state"), self.folder / "state", self.keep_logs)
 
+    def states_of(self, other: str) -> StateFolder:
+        """Returns the states of another training, by its `work`, to read them. Copies from a store lie in this training's folder."""
+        return StateFolder(Storage(other).child("state"), self.folder / other.rpartition("/")[2] if self.store else None)
+
     def others(self) -> list[str]:
         """Returns the `work` of the stage's other trainings that have saved states."""
         folder = self.work.rpartition("/")[0]
