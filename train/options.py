@@ -116,7 +116,7 @@ class PhasePlan:
         return {*self.begins[:-1], *falls} - {0}
 
     def until(self, step: int) -> list[dict[str, Any]]:
-        """Returns what decides the rates and tokens of all steps before `step`, as JSON: equal for plans that differ only afterwards. Before
+        """Returns what decides the rates and tokens of all steps before `step`, as JSON: equal for plans that differ only later. Before
         a rate falls, neither the number of steps nor the fall has had an influence."""
         taken = []
         for begin, phase in zip(self.begins, self.phases):
