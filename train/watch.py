@@ -188,15 +188,35 @@ def loop_bar(progress: Progress | None, title: str, begin: int, steps: int) -> I
 SECTIONS = ("validation", "speed")
 
 
-def open_tracker(kind: str, folder: Path, begin: int, title: str) -> "TensorBoard | WeightsAndBiases":
-    """Returns the tracker that writes below `folder`. It replaces values that an earlier process wrote from step `begin` on.
+@contextmanager
+def tracker(kind: str, folder: Path, begin: int, title: str) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """Yields a function that gives a step's values to TensorBoard or W&B, which write below `folder`. They replace values that an earlier
+    process wrote from step `begin` on. WANDB_MODE=offline sends nothing.
 
-    Raises InputError if its package is missing.
+    Raises InputError if the package is missing.
     """
     try:
-        return TensorBoard(folder, begin, title) if kind == "tensorboard" else WeightsAndBiases(folder, begin, title)
+        if kind == "tensorboard":
+            from torch.utils.tensorboard import SummaryWriter
+        else:
+            import wandb
     except ImportError as error:
         raise InputError(f"{title}.loop.log: {kind} can't be imported ({error}); pip install {kind}.") from error
+    if kind == "tensorboard":
+        with SummaryWriter(str(folder / "tensorboard"), purge_step=begin) as writer:
+
+            def write(step: int, values: Mapping[str, float]) -> None:
+                for name, value in values.items():
+                    writer.add_scalar(name, value, step)
+
+            yield write
+        return
+    known = folder / "wandb-id.txt"  # with the logs, so that a resumed training continues the same W&B run
+    if not begin or not known.is_file():
+        known.write_text(secrets.token_hex(8))
+    project = os.environ.get("WANDB_PROJECT", "corpusmill")
+    with wandb.init(project=project, id=known.read_text().strip(), resume="allow", dir=str(folder), name=title) as run:
+        yield lambda step, values: run.log({name: value for name, value in values.items() if math.isfinite(value)}, step=step)
 
 
 def numbers(line: Mapping[str, Any], section: str = "") -> dict[str, float]:
@@ -207,42 +227,6 @@ def numbers(line: Mapping[str, Any], section: str = "") -> dict[str, float]:
             inside, _, rest = name.partition("_")
             found[f"{section}/{name}" if section else f"{inside}/{rest}" if inside in SECTIONS and rest else f"train/{name}"] = float(value)
     return found
-
-
-class TensorBoard:
-    """Event files, a new one for each process. TensorBoard drops values of earlier processes from step `begin` on."""
-
-    def __init__(self, folder: Path, begin: int, title: str):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=begin)
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-class WeightsAndBiases:
-    """A run whose id is kept with the logs, so that a resumed training continues it. WANDB_MODE=offline sends nothing."""
-
-    def __init__(self, folder: Path, begin: int, title: str):
-        import wandb
-
-        known = folder / "wandb-id.txt"
-        if not begin or not known.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            known.write_text(secrets.token_hex(8))
-        project = os.environ.get("WANDB_PROJECT", "corpusmill")
-        self.run = wandb.init(project=project, id=known.read_text().strip(), resume="allow", dir=str(folder), name=f"{title}")
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        self.run.log({name: value for name, value in values.items() if math.isfinite(value)}, step=step)
-
-    def close(self) -> None:
-        self.run.finish()
 
 
 # ---- all of it ---------------------------------------------------------------------------------------
@@ -269,9 +253,7 @@ class Watch:
                 self._open(SPEED)
                 if self.log.with_name(SAMPLES).exists():
                     self._open(SAMPLES)
-                self.trackers = [open_tracker(kind, self.log.parent, self.begin, self.title) for kind in self.config.log]
-                for tracker in self.trackers:
-                    stack.callback(tracker.close)
+                self.trackers = [stack.enter_context(tracker(kind, self.log.parent, self.begin, self.title)) for kind in self.config.log]
                 self.bar = stack.enter_context(loop_bar(self.progress, self.title, self.begin, self.config.steps))
                 self.stack = stack.pop_all()
         return self
@@ -292,8 +274,8 @@ class Watch:
         self._write(SPEED, speed)
         if samples:
             self._write(SAMPLES, {"step": line["step"], "samples": samples})
-        for tracker in self.trackers:
-            tracker.write(line["step"], numbers(line) | numbers(speed, "speed"))
+        for track in self.trackers:
+            track(line["step"], numbers(line) | numbers(speed, "speed"))
         if self.bar:
             self.bar.step(line, speed, self.meter.tokens_per_second())
 
