@@ -201,6 +201,21 @@ def test_a_longer_plateau_and_another_cooldown_start_from_the_state_of_a_finishe
     assert all("branched_from" not in line for line in lines(run, "train"))
 
 
+def test_the_best_state_is_never_one_of_another_training(run: Storage) -> None:
+    for steps in (20, 30):
+        loop = {**STEPS, "steps": steps, "schedule": "constant"}
+        train(run, **ALONE, evaluate_every=0, export="best", loop=loop)
+        assert len(lines(run, "train")) == steps and all("branched_from" not in line for line in lines(run, "train"))
+
+
+@pytest.mark.long
+def test_two_processes_that_branch_off_at_the_end_publish_the_weights_of_that_state(run: Storage) -> None:
+    train(run, evaluate_every=0, loop={**STEPS, "steps": 8, "schedule": "constant"})
+    whole = run.read_bytes(WEIGHTS)
+    train(run, evaluate_every=0, loop={**STEPS, "steps": 8, "decay_fraction": 0.01})  # which is no step of 8
+    assert run.read_bytes(WEIGHTS) == whole and metrics(run)["tokens"] == 8 * 4 * 32
+
+
 def test_a_given_model_is_trained_further(run: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(run, **ALONE)
     given, moved = tmp_path / "given", json.loads(run.read_bytes("pretrain/metrics.json"))["validation"]
