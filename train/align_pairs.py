@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,13 @@ from corpusmill.train.scores import (
     PairLimits,
     PairPool,
     ScoredTask,
-    TextScorer,
     dropped_documents,
     find_score,
     kept_documents,
     match,
     pool_of_continuations,
     pool_of_documents,
+    score_texts,
 )
 from corpusmill.train.sft_job import MESSAGES
 from corpusmill.train.template import (
@@ -322,8 +323,7 @@ def _from_score(
     if score.blind:
         pool = PairPool([], [], "documents", 0, None, None)
     elif score.of_windows:
-        scorer = TextScorer(run, [column])
-        pool = pool_of_continuations(score, lambda texts: scorer.score(texts)[column], *tables, salt, limits)
+        pool = pool_of_continuations(score, partial(score_texts, run, column), *tables, salt, limits)
     else:
         pool = pool_of_documents(score, *tables, salt, limits)
     pairs = pairs_of(score, match(pool, held_out, wanted), held_out)

@@ -38,14 +38,12 @@ _RULES = b"corpusmill.rules"  # docs/design.md, Contracts
 class FilterScore:
     """A numeric column that the filter stage measured.
 
-    `threshold`: where bad text begins, by a rule that can fail, else by the classifier itself; None if the score only ranks.
     `of_windows`: a text's score is that of its worst window, so longer texts score worse. `rules`: the rules on this score. `blind`: a
     sentence on why it can't tell this corpus's documents apart, or None.
     """
 
     column: str
     high_is_good: bool
-    threshold: float | None
     of_windows: bool
     rules: tuple[str, ...]
     blind: str | None = None
@@ -66,11 +64,9 @@ def find_score(run: "StageRun", column: str) -> FilterScore:
     decides = [rule for rule in rules if rule["column"] == column]
     if not decides:
         raise InputError(f"{run.stage.name}: {column}: no rule of the filter stage says which scores are good (give the step a threshold).")
-    high_is_good, threshold = decides[0]["comparison"] in ("<", "<="), float(decides[0]["threshold"])
     return FilterScore(
         column,
-        high_is_good,
-        _threshold(run, column, high_is_good, threshold),
+        decides[0]["comparison"] in ("<", "<="),
         f"{column}_share" in schema.names,
         tuple(rule["rule"] for rule in rules),
         _blind(run, column),
@@ -87,35 +83,11 @@ def _blind(run: "StageRun", column: str) -> str | None:
     return None
 
 
-def classifier_columns(run: "StageRun") -> list[str]:
-    """Returns the score columns of the classifiers that the filter stage used."""
-    if "filter" not in run.recipe:
-        return []
-    names = [PurePosixPath(ref.path).stem for ref in run.outputs_of("filter", "classifiers/")]
-    columns = [name for name in _report_schema(run).names if not name.endswith(("_share", "_raw"))]
-    return [column for column in columns if any(column == name or column.startswith(f"{name}_") for name in names)]
-
-
 def _report_schema(run: "StageRun") -> pa.Schema:
     for ref in run.outputs_of("filter", "report/")[:1]:
         with open_parquet(run.run, ref.path) as file:
             return file.schema_arrow
     return pa.schema([])
-
-
-def _threshold(run: "StageRun", column: str, high_is_good: bool, of_rule: float) -> float | None:
-    """Returns where bad text begins: by the rule, if a score can fail it, else by the column's classifier.
-
-    A column is called NAME for the label NAME, and NAME_LABEL for other labels. None if the classifier only ranks, or none has the
-    column.
-    """
-    able = of_rule if (of_rule > 0 if high_is_good else of_rule < 1) else None
-    for ref in run.outputs_of("filter", "classifiers/"):
-        name, described = PurePosixPath(ref.path).stem, json.loads(run.run.read_bytes(ref.path))
-        for head in described.get("heads", []):
-            if column == (name if head["label"] == name else f"{name}_{head['label']}"):
-                return None if described.get("ranks") else float(head["threshold"]) if able is None else able
-    return able
 
 
 def pair_inputs(run: "StageRun", columns: Sequence[str]) -> list[FileRef]:
@@ -144,27 +116,16 @@ def _steps_of(run: "StageRun", columns: Sequence[str]) -> list[Any]:
     return [step for step in service("scores").build_steps(section.steps) if set(columns) & set(step.columns)]
 
 
-class TextScorer:
-    """Scores texts by the filter's own steps, each text as if it were a document."""
-
-    def __init__(self, run: "StageRun", columns: Sequence[str]):
-        self.columns, self.steps = columns, _steps_of(run, columns)
-        self.word_rule = run.recipe["filter"].word_rule
-        for step in self.steps:
-            step.step.setup()
-
-    def score(self, texts: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
-        """Returns float64 (texts,) for each column; NaN if a step can't score a text."""
-        column = pa.array(texts, pa.large_string())
-        documents = pa.table({"id": [str(number) for number in range(len(texts))], "text": column})
-        found: dict[str, npt.NDArray[np.float64]] = {}
-        for step in self.steps:
-            measured = step.step.measure(service("scores").DocumentBatch(documents, column, self.word_rule))
-            for name, plain in zip(step.columns, step.step.columns):
-                if name in self.columns:
-                    values = pa.array(measured.columns[plain], pa.float64()).to_numpy(zero_copy_only=False)
-                    found[name] = np.asarray(values, np.float64)
-        return found
+def score_texts(run: "StageRun", column: str, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Returns a column's scores of texts by the filter's own step, each text as if it were a document: float64 (texts,), NaN where the
+    step can't score a text."""
+    (step,) = _steps_of(run, [column])
+    step.step.setup()
+    column_of_text = pa.array(texts, pa.large_string())
+    documents = pa.table({"id": [str(number) for number in range(len(texts))], "text": column_of_text})
+    measured = step.step.measure(service("scores").DocumentBatch(documents, column_of_text, run.recipe["filter"].word_rule))
+    name = dict(zip(step.columns, step.step.columns))[column]  # without the suffix that tells two equal steps apart
+    return np.asarray(pa.array(measured.columns[name], pa.float64()).to_numpy(zero_copy_only=False), np.float64)
 
 
 # ---- documents with their score ----------------------------------------------------------------------
