@@ -1,6 +1,6 @@
 """The pairs of the stage `align`: their form as tables and as tokens, and how they are made from files and documents."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -82,7 +82,7 @@ REPORT_COLUMNS = tuning.report_schema(
 
 
 @dataclass(frozen=True)
-class PreferencePair(tuning.Item):
+class PreferencePair(tuning.DataItem):
     """A pair of completions; a row that is none has no messages."""
 
     prompt: list[Message]
@@ -98,7 +98,7 @@ class PreferencePair(tuning.Item):
 
 
 @dataclass(frozen=True)
-class PreparedPair(tuning.Prepared[PreferencePair]):
+class PreparedPair(tuning.PreparedItem):
     """A pair as tokens: prompt and completion together, with the mask on the completion."""
 
     chosen: Encoded = NOTHING
@@ -116,7 +116,7 @@ def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> Pr
     `nothing_to_learn`      the template marks nothing in a completion
     """
     if pair.bad:
-        return PreparedPair(pair, [pair.bad.rule], note=str(pair.bad))
+        return PreparedPair(pair, [pair.bad.rule or "no_pair"], note=str(pair.bad))
     try:
         chosen, rejected = (_encode(pair, side, encoder) for side in (pair.chosen, pair.rejected))
     except TemplateRefusal as refusal:
@@ -185,16 +185,12 @@ def report_table(prepared: Sequence[PreparedPair]) -> pa.Table:
 
 def read_pairs(files: Sequence[str], held_out: float) -> list[PreferencePair]:
     """Returns the pairs in the user's files. The first question decides whether a pair is held out."""
-
-    def parse(place: str, row: dict[str, Any]) -> Iterator[PreferencePair]:
-        for name, prompt, chosen, rejected in preferences(place, row):
-            yield PreferencePair(name, None, "file", tasks.is_held_out(first_question(prompt), held_out), prompt, chosen, rejected)
-
-    def refused(place: str, bad: BadRow) -> PreferencePair:
-        reason = BadRow(str(bad), "no_pair" if bad.rule == "no_example" else bad.rule)
-        return PreferencePair(place, None, "file", False, [], [], [], bad=reason)
-
-    return read_all(files, parse, refused, "a pair")
+    return [
+        PreferencePair(name, None, "file", False, [], [], [], bad=found)
+        if isinstance(found, BadRow)
+        else PreferencePair(name, None, "file", tasks.is_held_out(first_question(found[0]), held_out), *found)
+        for name, found in read_all(files, preferences, "a pair")
+    ]
 
 
 # ---- from documents, by corruption -------------------------------------------------------------------

@@ -42,7 +42,7 @@ from corpusmill.train.template import (
     user_turn,
 )
 from corpusmill.train.tuning import REPORT_FILE, StartModel
-from corpusmill.train.user_files import conversations, first_question, read_all
+from corpusmill.train.user_files import BadRow, conversations, first_question, read_all
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
@@ -77,7 +77,7 @@ REPORT_COLUMNS = tuning.report_schema(
 
 
 @dataclass(frozen=True)
-class Example(tuning.Item):
+class Example(tuning.DataItem):
     """An example; a row that is none has no messages."""
 
     messages: list[Message]
@@ -87,7 +87,7 @@ class Example(tuning.Item):
 
 
 @dataclass(frozen=True)
-class PreparedExample(tuning.Prepared[Example]):
+class PreparedExample(tuning.PreparedItem):
     """An example as tokens. `tokens`: what is learned, None if it is dropped; `encoded`: the whole, before it is cut to a row."""
 
     tokens: Encoded | None
@@ -138,12 +138,12 @@ def build_examples(
 
 def read_examples(files: Sequence[str], held_out: float) -> list[Example]:
     """Returns the examples in the user's files. The first question decides whether an example is held out."""
-
-    def parse(place: str, row: dict[str, Any]) -> Iterator[Example]:
-        for name, messages in conversations(place, row):
-            yield Example(name, None, "file", tasks.is_held_out(first_question(messages), held_out), messages)
-
-    return read_all(files, parse, lambda place, bad: Example(place, None, "file", False, [], bad=bad), "an example")
+    return [
+        Example(name, None, "file", False, [], bad=found)
+        if isinstance(found, BadRow)
+        else Example(name, None, "file", tasks.is_held_out(first_question(found), held_out), found)
+        for name, found in read_all(files, conversations, "an example")
+    ]
 
 
 def prepare(example: Example, encoder: ChatEncoder, context: int) -> PreparedExample:
@@ -157,7 +157,7 @@ def prepare(example: Example, encoder: ChatEncoder, context: int) -> PreparedExa
     `nothing_to_learn`      there are no targets
     """
     if example.bad:
-        return PreparedExample(example, [example.bad.rule], None, NOTHING, False, note=str(example.bad))
+        return PreparedExample(example, [example.bad.rule or "no_example"], None, NOTHING, False, note=str(example.bad))
     try:
         encoded = encoder.encode(example.messages)
     except TemplateRefusal as refusal:

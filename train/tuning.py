@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -184,7 +184,7 @@ def document_tables(run: "StageRun") -> Iterator[pa.Table]:
 
 
 @dataclass(frozen=True)
-class Item:
+class DataItem:
     """An example or a pair. `kind` says how it was made (`file`: it is the user's). Where a file's row is none, `bad` has the reason."""
 
     id: str
@@ -198,19 +198,16 @@ class Item:
         raise NotImplementedError
 
 
-ItemT = TypeVar("ItemT", bound=Item)
-
-
 @dataclass(frozen=True)
-class Prepared(Generic[ItemT]):
+class PreparedItem:
     """An item with its tokens. `failed`: the reasons why it is dropped; `note`: a sentence where their names do not say it all."""
 
-    item: ItemT
+    item: Any
     failed: list[str]
     note: str | None = field(default=None, kw_only=True)
 
 
-def items_table(items: Sequence[Item], schema: pa.Schema, **more: Sequence[Any]) -> pa.Table:
+def items_table(items: Sequence[DataItem], schema: pa.Schema, **more: Sequence[Any]) -> pa.Table:
     """Returns a row for every item, with the columns of `more` and its own attributes."""
     return pa.table({name: more[name] if name in more else [getattr(item, name) for item in items] for name in schema.names}, schema)
 
@@ -221,7 +218,7 @@ def report_schema(more: Sequence[pa.Field]) -> pa.Schema:
     return with_columns(REPORT, [*usual, *more])
 
 
-def report_table(prepared: Sequence[Prepared[Any]], schema: pa.Schema, **more: Sequence[Any]) -> pa.Table:
+def report_table(prepared: Sequence[PreparedItem], schema: pa.Schema, **more: Sequence[Any]) -> pa.Table:
     """Returns the report: a row for every item, with the columns of `more`."""
     chars = [sum(len(message["content"]) for message in p.item.turns()) for p in prepared]
     usual: dict[str, Sequence[Any]] = {
@@ -238,7 +235,7 @@ def made(
     run: "StageRun",
     what: str,
     given: Sequence[FileRef],
-    prepared: Sequence[Prepared],
+    prepared: Sequence[PreparedItem],
     files: Mapping[str, Content],
     warnings: Sequence[str],
 ) -> Output:

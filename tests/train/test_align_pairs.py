@@ -116,10 +116,10 @@ def test_a_prompt_comes_before_what_the_completions_share():
     """Turns with which both begin are a part of the prompt, and do not replace it."""
     rest = [GOOD, turn("user", "Then?")]
     row = {"prompt": [USER], "chosen": [*rest, GOOD], "rejected": [*rest, BAD]}
-    assert preferences("a:1", row) == [("a:1", [USER, *rest], [GOOD], [BAD])]
+    assert preferences("a:1", row) == [("a:1", ([USER, *rest], [GOOD], [BAD]))]
     system = turn("system", "Be kind.")
     row = {"prompt": "Then?", "chosen": [system, USER, *rest, GOOD], "rejected": [system, USER, *rest, BAD]}
-    assert preferences("a:1", row) == [("a:1", [system, USER, *rest], [GOOD], [BAD])]
+    assert preferences("a:1", row) == [("a:1", ([system, USER, *rest], [GOOD], [BAD]))]
 
 
 def test_a_row_that_is_no_pair_is_a_report_row(tmp_path, encoder):
