@@ -156,7 +156,7 @@ def start_from(folder: str, dims: ParallelDims, config: TuningConfig, title: str
     return model.to(dims.device)
 
 
-class Job:
+class FinetuningJob:
     """A training as each process does it. Subclasses are objectives of the loop; they call `plan` when they know their examples."""
 
     metrics: Sequence[str] = ()

@@ -19,7 +19,7 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import tasks, tuning
 from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
 from corpusmill.train.data import IGNORED, Batch, DataShare, Packed, counted_places, needed, pack, to_device, within_budget
-from corpusmill.train.finetune import Job
+from corpusmill.train.finetune import FinetuningJob
 from corpusmill.train.losses import StepLoss, TokenObjective, summed_nats
 from corpusmill.train.model import Llama
 from corpusmill.train.model_folder import load_model, model_of, model_tensors, read_architecture, save_model
@@ -244,7 +244,7 @@ def train(
     return tuned.train(CheckpointDir(work, f"{run}/sft/{LOG}"), progress)
 
 
-class TuningJob(Job, TokenObjective):
+class TuningJob(FinetuningJob, TokenObjective):
     """The training of instruction tuning, and its objective. An example is a packed row."""
 
     def __init__(self, config: SftConfig, start: StartModel, examples: pa.Table, dims: ParallelDims):
