@@ -96,11 +96,6 @@ class AlignConfig(TuningConfig):
     seed: int = Field(default=2, description="Seed of the order of pairs, and of an adapter's first values.")
     loop: AlignLoop = Field(default_factory=AlignLoop, description="Steps, learning rates and guards.")
 
-    @property
-    def columns(self) -> list[str]:
-        """The scores from which pairs are made."""
-        return [] if self.files else [name for name in self.pairs_from if name != CORRUPTED]
-
     @model_validator(mode="before")
     @classmethod
     def _usual_values(cls, given: Any) -> Any:
@@ -142,9 +137,9 @@ class AlignStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         start = tuning.start_of(run, ("sft", "pretrain"), self.config.model)
-        columns = self.config.columns
-        given = [*tuning.sources(run, self.config.files), *scores.pair_inputs(run, columns)]
-        params = scores.score_params(run, columns)
+        columns = [] if self.config.files else [name for name in self.config.pairs_from if name != CORRUPTED]
+        of_scores, params = scores.pair_inputs(run, columns)
+        given = [*tuning.sources(run, self.config.files), *of_scores]
         made = run.once("pairs", [*tuning.token_files(start.files), *given], lambda _: self._pairs(run, start, given), params)
         pairs = made.ref(self.name, PAIRS_FILE)
         reference = tuning.model_files(self.config.reference, "align.reference") if self.config.reference is not None else []

@@ -19,7 +19,6 @@ from corpusmill.train.scores import (
     FilterScore,
     PairLimits,
     PairPool,
-    ScoredTask,
     dropped_documents,
     find_score,
     kept_documents,
@@ -253,22 +252,19 @@ def _shuffle(text: str, identifier: str) -> str:
 # ---- from documents, by a score -----------------------------------------------------------------------
 
 
-def pairs_of(score: FilterScore, matched: Sequence[tuple[ScoredTask, ScoredTask]], held_out: Callable[[str], bool]) -> list[PreferencePair]:
+def pairs_of(
+    score: FilterScore, matched: Sequence[tuple[tasks.BuiltTask, tasks.BuiltTask]], held_out: Callable[[str], bool]
+) -> list[PreferencePair]:
     """Makes the pairs. A hash decides from which of the two documents the prompt comes, so that a fitting continuation is no cue."""
     pairs = []
     for good, bad in matched:
-        source, other = good.task.source, bad.task.source
-        asked = (good, bad)[tasks.hash_of(f"prompt {score.column}", source.id + good.task.prompt) % 2]
-        turns = [user_turn(asked.task.prompt)], [assistant_turn(good.task.answer)], [assistant_turn(bad.task.answer)]
+        source, other = good.source, bad.source
+        asked = (good, bad)[tasks.hash_of(f"prompt {score.column}", source.id + good.prompt) % 2]
+        turns = [user_turn(asked.prompt)], [assistant_turn(good.answer)], [assistant_turn(bad.answer)]
         pairs.append(
             PreferencePair(source.id, source.url, score.column, held_out(source.id), *turns, other.id, other.url, good.score, bad.score)
         )
     return pairs
-
-
-def _mean_chars(sides: Sequence[Sequence[Message]]) -> float | None:
-    """Returns the mean length of completions in characters."""
-    return sum(len(turns[0]["content"]) for turns in sides) / len(sides) if sides else None
 
 
 # ---- the task ----------------------------------------------------------------------------------------
@@ -317,7 +313,7 @@ def _from_score(
     tables = (lambda: kept_documents(run, score)), (lambda: dropped_documents(run, score))
     salt = f"align {config.seed} {column}"
     if score.blind:
-        pool = PairPool([], [], "documents", 0, None, None)
+        pool = PairPool("documents")
     elif score.of_windows:
         pool = pool_of_continuations(score, partial(score_texts, run, column), *tables, salt, limits)
     else:
@@ -334,8 +330,8 @@ def _from_score(
         "bad": pool.bad,
         "wanted": wanted,
         "pairs": len(pairs),
-        "chosen_chars": _mean_chars([pair.chosen for pair in pairs]),
-        "rejected_chars": _mean_chars([pair.rejected for pair in pairs]),
+        "chosen_chars": float(np.mean([len(pair.chosen[0]["content"]) for pair in pairs])) if pairs else None,
+        "rejected_chars": float(np.mean([len(pair.rejected[0]["content"]) for pair in pairs])) if pairs else None,
     }
     return pairs, found | ({"left_out": score.blind} if score.blind else {})
 

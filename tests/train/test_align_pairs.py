@@ -36,7 +36,6 @@ from corpusmill.train.scores import (
     FilterScore,
     PairLimits,
     PairPool,
-    ScoredTask,
     dropped_documents,
     find_score,
     match,
@@ -209,13 +208,13 @@ def not_held_out(_: str) -> bool:
 def test_a_score_of_documents_decides_by_documents():
     pool = pool_of_documents(QUALITY, everything, nothing, "s", LIMITS)
     assert (pool.unit, pool.scored, pool.good, pool.bad) == ("documents", 100, 0.49, 0.09)  # 51 from .49 on, 10 up to .09
-    assert {s.task.source.id for s in pool.rejected} == {f"d{n}" for n in range(10)}
-    assert all(s.score == s.task.source.score >= 0.49 for s in pool.chosen) and len(pool.chosen) == 80
+    assert {s.source.id for s in pool.rejected} == {f"d{n}" for n in range(10)}
+    assert all(s.score == s.source.score >= 0.49 for s in pool.chosen) and len(pool.chosen) == 80
 
 
 def test_scores_that_are_all_alike_give_no_pairs():
     pool = pool_of_documents(QUALITY, lambda: iter([scored_documents(range(30), score=0.5)]), nothing, "s", LIMITS)
-    assert pool == PairPool([], [], "documents", 30, None, None) and match(pool, not_held_out, 9) == []
+    assert pool == PairPool("documents", 30) and match(pool, not_held_out, 9) == []
 
 
 def test_the_same_scored_pairs_in_any_shards():
@@ -231,7 +230,7 @@ def test_the_same_scored_pairs_in_any_shards():
 
 def scored_task(number, length, language, host):
     document = tasks.SourceDocument(f"d{number}", f"https://{host}.test/{number}", "", "", language)
-    return ScoredTask(tasks.BuiltTask(document, "", "", "x" * length + str(number)), 0.5)
+    return tasks.BuiltTask(document, "", "", "x" * length + str(number), 0.5)
 
 
 scored = st.builds(scored_task, st.integers(0, 30), st.integers(60, 200), st.sampled_from(["en", "de", None]), st.sampled_from("ab"))
@@ -243,14 +242,14 @@ def test_sides_are_alike_in_all_but_the_score(chosen, rejected, wanted):
     def held_out(identifier: str) -> bool:
         return int(identifier[1:]) % 3 == 0
 
-    matched = match(PairPool(chosen, rejected, "", 0, 1.0, 0.0), held_out, wanted)
+    matched = match(PairPool("", 0, chosen, rejected, 1.0, 0.0), held_out, wanted)
     assert len(matched) <= wanted
-    assert len({bad.task.answer for _, bad in matched}) == len(matched)  # no text is rejected twice
+    assert len({bad.answer for _, bad in matched}) == len(matched)  # no text is rejected twice
     for good, bad in matched:
-        lengths = sorted((len(good.task.answer), len(bad.task.answer)))
+        lengths = sorted((len(good.answer), len(bad.answer)))
         assert lengths[1] - lengths[0] <= TOLERANCE * lengths[1]
-        assert good.task.source.id != bad.task.source.id and good.task.source.language == bad.task.source.language
-        assert held_out(good.task.source.id) == held_out(bad.task.source.id)
+        assert good.source.id != bad.source.id and good.source.language == bad.source.language
+        assert held_out(good.source.id) == held_out(bad.source.id)
     order = [place for good, _ in matched for place, each in enumerate(chosen) if each is good]
     assert order == sorted(order)
 
