@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -143,9 +142,7 @@ class AlignStage(Stage):
         made = run.once("pairs", [*tuning.token_files(start.files), *given], lambda _: self._pairs(run, start, given), params)
         pairs = made.ref(self.name, PAIRS_FILE)
         reference = tuning.model_files(self.config.reference, "align.reference") if self.config.reference is not None else []
-        inputs = [*start.files, pairs, *reference]
-        row = run.once("model", inputs, partial(self._model, run, start))
-        tuning.clear(run, row)
+        tuning.train_once(run, "corpusmill.train.align_job:train", start, [*start.files, pairs, *reference])
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))
@@ -163,9 +160,3 @@ class AlignStage(Stage):
         from corpusmill.train.align_pairs import make_pairs
 
         return make_pairs(run, self.config, start, given)
-
-    def _model(self, run: StageRun, start: tuning.StartModel, identity: str) -> Output:
-        """Trains. A killed run resumes from the state under the task's identity."""
-        from corpusmill.train.checkpoint_dir import CheckpointDir
-
-        return tuning.train(run, "corpusmill.train.align_job:train", self.config, start, CheckpointDir.of(run, identity))

@@ -1,7 +1,7 @@
 """The work of the stage `sft`: makes packed rows of examples, adds rows for new tokens to a model, trains, measures."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.schemas import with_columns
 from corpusmill.pipeline.shards import read_table
@@ -17,7 +18,7 @@ from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import tasks, tuning
-from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
+from corpusmill.train.checkpoint_dir import LOG, START, CheckpointDir
 from corpusmill.train.data import IGNORED, Batch, DataShare, Packed, counted_places, needed, pack, to_device, within_budget
 from corpusmill.train.finetune import FinetuningJob
 from corpusmill.train.losses import StepLoss, TokenObjective, summed_nats
@@ -191,6 +192,20 @@ def report_table(prepared: Sequence[PreparedExample]) -> pa.Table:
 # `transformers`' `resize_token_embeddings`, which TRL's `clone_chat_template` calls, draws from a normal distribution around the same
 # mean, with 1e-9 of the covariance. The mean needs no random draw. Equal rows diverge at the first step, as their tokens stand in
 # different places.
+
+
+def with_template(config: SftConfig, start: StartModel, checkpoint_dir: CheckpointDir) -> StartModel:
+    """Returns the model to tune: `start` if it has the tokenizer and template of the recipe, else a copy that has them. Raises InputError
+    where an adapter would have to learn new tokens."""
+    folder = start.storage
+    encoder = choose_chat(folder, config.template)
+    if config.lora.rank and new_ids(load_chat(folder), encoder):
+        what = f"the template {config.template} needs tokens that {start.folder} lacks"
+        raise InputError(f"sft.lora.rank: {what}, and an adapter can't learn them; set it to 0, or take another template.")
+    if prepared_folder(folder, encoder, checkpoint_dir.folder / START) is folder:
+        return start
+    checkpoint_dir.keep(START)
+    return replace(start, folder=Storage(checkpoint_dir.work).path(START))
 
 
 def prepared_folder(parent: Storage, encoder: ChatEncoder, target: Path) -> Storage:

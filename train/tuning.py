@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from corpusmill.pipeline.cache import local_model, sha256_of
 from corpusmill.pipeline.config import INERT, Config
 from corpusmill.pipeline.errors import InputError, NothingKept
-from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import DATA_STAGES
 from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.pipeline.shards import Content, iter_tables, read_table
@@ -33,7 +33,6 @@ TOKEN_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
 
 #: The file beside a training's saved states that names the base model of an adapter.
 ADAPTED = "adapted.json"
-
 
 REPORT_FILE = "report/part-00000.parquet"
 
@@ -260,16 +259,38 @@ def made(
 # ---- training ----------------------------------------------------------------------------------------
 
 
-def train(run: "StageRun", job: str, config: TuningConfig, start: StartModel, checkpoint_dir: "CheckpointDir", **arguments: Any) -> Output:
-    """Trains by the function `job` (`module:name`) on the processes of `config.parallel`. Returns the model's files and `metrics.json`,
-    with a warning where an epoch is a single step."""
+def train_once(
+    run: "StageRun",
+    job: str,
+    start: StartModel,
+    inputs: Sequence[FileRef],
+    prepare: "Callable[[StartModel, CheckpointDir], StartModel]" = lambda start, _: start,
+) -> None:
+    """Trains by the function `job` (`module:name`), as the stage's task `model`. A killed run resumes from the state under the task's
+    identity. `prepare` returns the model from which training starts, perhaps a copy in the training's folder."""
+    from corpusmill.train.checkpoint_dir import START, CheckpointDir
+
+    def train(identity: str) -> Output:
+        checkpoint_dir = CheckpointDir.of(run, identity)
+        output = _train(run, job, prepare(start, checkpoint_dir), checkpoint_dir)
+        Storage(checkpoint_dir.work).remove_folder(START)
+        return output
+
+    row = run.once("model", inputs, train)
+    CheckpointDir.of(run, row.identity).clear()
+
+
+def _train(run: "StageRun", job: str, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
+    """Trains on the processes of the stage's `parallel`. Returns the model's files and `metrics.json`, with a warning where an epoch is a
+    single step."""
     from corpusmill.train.launch import launch_stage
 
+    config: Any = run.stage.config
     if config.lora.rank:
         sha256 = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in start.files}
         adapted = {"base": start.name, "sha256": sha256, "lora": config.lora.model_dump(mode="json")}
         Storage(checkpoint_dir.work).write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
-    metrics = launch_stage(run, job, config, checkpoint_dir, folder=start.folder, name=start.name, **arguments)
+    metrics = launch_stage(run, job, config, checkpoint_dir, folder=start.folder, name=start.name)
     files: dict[str, Content] = {f"{path.parent.name}/{path.name}": path for path in checkpoint_dir.left()}
     counts = {"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]}
     single = f"An epoch is a single step; a smaller {run.stage.name}.batch makes it several."
@@ -281,13 +302,6 @@ def steps_line(metrics: Mapping[str, Any]) -> str:
     """Says how many steps an epoch and the training have."""
     each = metrics["steps_an_epoch"]
     return f"{each:,} step{'' if each == 1 else 's'} an epoch, {metrics['steps']:,} in all"
-
-
-def clear(run: "StageRun", row: TaskRow) -> None:
-    """Removes this machine's copy of a finished training, where the run lies on a store."""
-    from corpusmill.train.checkpoint_dir import CheckpointDir
-
-    CheckpointDir.of(run, row.identity).clear()
 
 
 def json_file(value: Any) -> bytes:
