@@ -172,6 +172,13 @@ def prepare(example: Example, encoder: ChatEncoder, context: int) -> PreparedExa
     return PreparedExample(example, failed, None if failed else tokens, encoded, truncated)
 
 
+def pack_examples(examples: Sequence[Example], held_out: bool, encoder: ChatEncoder, context: int) -> tuple[Packed, list[Example]]:
+    """Packs the examples of one side of the held-out split that can be learned; returns the rows, and these examples in their order."""
+    prepared = [prepare(example, encoder, context) for example in examples if example.held_out == held_out]
+    kept = [(p.item, p.tokens) for p in prepared if p.tokens is not None]
+    return pack([tokens for _, tokens in kept], context), [example for example, _ in kept]
+
+
 def dropped_table(prepared: Sequence[PreparedExample]) -> pa.Table:
     dropped = [p for p in prepared if p.failed]
     return tuning.items_table([p.item for p in dropped], DROPPED, failed=[p.failed for p in dropped], note=[p.note for p in dropped])
@@ -265,14 +272,9 @@ class TuningJob(FinetuningJob, TokenObjective):
     def __init__(self, config: SftConfig, start: StartModel, examples: pa.Table, dims: ParallelDims):
         super().__init__(config, start, dims, "sft")
         given = [Example(**row) for row in examples.to_pylist()]
-        self.rows, self.examples = self._pack([example for example in given if not example.held_out])
-        self.held_out, self.held_out_examples = self._pack([example for example in given if example.held_out])
+        self.rows, self.examples = pack_examples(given, False, self.encoder, self.context)
+        self.held_out, self.held_out_examples = pack_examples(given, True, self.encoder, self.context)
         self.plan(self.rows.n_rows)
-
-    def _pack(self, examples: list[Example]) -> tuple[Packed, list[Example]]:
-        prepared = [prepare(example, self.encoder, self.context) for example in examples]
-        kept = [(p.item, p.tokens) for p in prepared if p.tokens is not None]
-        return pack([tokens for _, tokens in kept], self.context), [example for example, _ in kept]
 
     def train(self, checkpoint_dir: CheckpointDir, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and saves the model. Returns the content of `metrics.json`."""
