@@ -256,12 +256,13 @@ def _kind(value: Any) -> str:
 #
 # A reader of a stage takes a row in any layout, and returns what it holds with names. It raises BadRow, which names `place`.
 
-Conversation = tuple[str, list[Message]]
+#: The name, and the messages of a conversation.
+NamedMessages = tuple[str, list[Message]]
 #: The name, and the prompt, the chosen and the rejected completion.
 Preference = tuple[str, tuple[list[Message], list[Message], list[Message]]]
 
 
-def conversations(place: str, row: UserRow) -> list[Conversation]:
+def conversations(place: str, row: UserRow) -> list[NamedMessages]:
     """Returns the conversation in a row; of a tree, the conversations along its best answers."""
 
     def has(*keys: str) -> bool:
@@ -368,9 +369,9 @@ def trees(rows: Rows) -> Rows:
             yield place, BadRow(f"{place}: the file does not have the messages before it.")
 
 
-def _threads(place: str, row: UserRow) -> list[Conversation]:
+def _threads(place: str, row: UserRow) -> list[NamedMessages]:
     """Returns the conversations from the root to the last answers, with only the best answer to each question."""
-    found: list[Conversation] = []
+    found: list[NamedMessages] = []
     for asked, answers in _questions(place, row, best=True):
         if not any(_replies(place, reply) for reply in _replies(place, answers[0])):
             found.append((f"{place}, thread {len(found) + 1}", [*asked, _message(place, answers[0])]))
