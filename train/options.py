@@ -67,7 +67,7 @@ class Schedule(Config):
         return max(self.warmup, self.steps - round(self.decay_fraction * self.steps)) if self.schedule == "wsd" else self.warmup
 
 
-class Phase(Schedule):
+class PhaseConfig(Schedule):
     """A part of a pre-training, with tokens and a schedule of its own."""
 
     tokens: str | None = Field(
@@ -80,16 +80,16 @@ class Phase(Schedule):
 
 
 @dataclass(frozen=True)
-class Course:
+class PhasePlan:
     """The phases of a training, one after the other. Steps count from the begin of the training."""
 
-    phases: tuple[Phase, ...]
+    phases: tuple[PhaseConfig, ...]
 
     @staticmethod
-    def of(schedule: Schedule) -> "Course":
-        """Returns the course of a training in one phase."""
+    def of(schedule: Schedule) -> "PhasePlan":
+        """Returns the plan of a training in one phase."""
         values = {name: getattr(schedule, name) for name in Schedule.model_fields}
-        return Course((Phase(**values),) if schedule.steps else ())
+        return PhasePlan((PhaseConfig(**values),) if schedule.steps else ())
 
     @property
     def begins(self) -> list[int]:
@@ -109,15 +109,15 @@ class Course:
         return tokens, within + sum(phase.steps for phase in self.phases[:number] if phase.tokens == tokens)
 
     def branches(self) -> set[int]:
-        """Returns the steps from which another course may go on: where a phase begins, or the rate of `wsd` begins to fall."""
+        """Returns the steps from which another plan may go on: where a phase begins, or the rate of `wsd` begins to fall."""
         falls = {
             begin + phase.fall for begin, phase in zip(self.begins, self.phases) if phase.schedule == "wsd" and phase.fall < phase.steps
         }
         return {*self.begins[:-1], *falls} - {0}
 
     def until(self, step: int) -> list[dict[str, Any]]:
-        """Returns what decides the rates and tokens of all steps before `step`, as JSON. Courses that differ only afterwards give the same:
-        before a rate falls, neither the number of steps nor the fall has had an influence."""
+        """Returns what decides the rates and tokens of all steps before `step`, as JSON: equal for plans that differ only later. Before
+        a rate falls, neither the number of steps nor the fall has had an influence."""
         taken = []
         for begin, phase in zip(self.begins, self.phases):
             steps = min(phase.steps, step - begin)
