@@ -10,7 +10,7 @@ import math
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -277,7 +277,8 @@ class States:
             self._together(lambda: self._commit({**state, "ranks": files}) if self.dims.is_main else None)
         except BaseException:
             if self.dims.is_main:
-                folder.remove(step)
+                with suppress(CorpusmillError, OSError):  # the first error is the one to tell
+                    folder.remove(step)
             raise
 
     def _commit(self, state: dict[str, Any]) -> None:

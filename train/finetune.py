@@ -16,7 +16,7 @@ from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.checkpoint import read_weights
 from corpusmill.train.checkpoint_dir import CheckpointDir, new_folder, write_json, write_tensors
-from corpusmill.train.compute import chosen, deterministic
+from corpusmill.train.compute import chosen, compiles, deterministic
 from corpusmill.train.data import DataShare, Order, steps_of
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import Objective
@@ -160,6 +160,8 @@ class FinetuningJob(Objective):
         self.encoder = load_chat(start.storage)
         self.model = start_from(start.folder, dims, config, title)
         self.context = row_length(config.context, self.model.arch.context, f"{title}.context")
+        if dims.world == 1:  # what is measured before the first step comes from the same kernels as all that follows
+            self.model.switch(checkpointing=config.loop.checkpointing, compiled=compiles(dims.device, config.loop.compile))
 
     def plan(self, examples: int) -> None:
         """Sets the order of `examples`, and the number of steps."""

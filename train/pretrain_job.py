@@ -209,6 +209,7 @@ class _Job(TokenObjective):
     def _metrics(self, result: FitResult) -> dict[str, Any]:
         """Returns the content of `metrics.json`. It holds no times, so equal runs have equal files."""
         phases = []
+        read = {phase.tokens for phase in self.config.plan.phases} or {None}
         for phase in self.config.plan.phases:
             loader = self.loaders[phase.tokens]
             rows = loader.rows if isinstance(loader, PackedLoader) else loader.windows
@@ -218,7 +219,7 @@ class _Job(TokenObjective):
             "parameters": self.arch.parameters(),
             "steps": result.steps,
             "tokens": result.tokens,
-            "epochs": result.tokens / sum(len(loader.tokens) for loader in self.loaders.values()),
+            "epochs": result.tokens / sum(len(self.loaders[tokens].tokens) for tokens in read),
             "phases": phases,
             "loss": result.loss,
             "skipped": result.skipped,

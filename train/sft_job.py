@@ -301,6 +301,9 @@ class TuningJob(FinetuningJob, TokenObjective):
         nats = model(ids, segments, targets=targets, read=partial(summed_nats, places=places))
         return StepLoss(nats, len(places), tokens=ids.numel())
 
+    def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
+        return replace(super().of_logits(logits, targets), tokens=targets.numel())
+
     def describe(self, step: int, share: DataShare, number: int) -> list[str]:
         return [self.examples[example].id for row in self.order.micro_batches(step, share)[number] for example in self.rows.members[row]]
 
