@@ -38,7 +38,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train.align import AlignConfig
 from corpusmill.train.align_job import AlignmentJob
 from corpusmill.train.align_pairs import pairs_table, prepare_pair, read_pairs
-from corpusmill.train.finetune import Job
+from corpusmill.train.finetune import FinetuningJob
 from corpusmill.train.loop import fit
 from corpusmill.train.options import row_length
 from corpusmill.train.parallel.dims import ParallelDims
@@ -60,7 +60,7 @@ def now() -> tuple[float, float]:
 class Ours:
     """A stage's training in the loop, continued from turn to turn."""
 
-    def __init__(self, job: Job, steps: int, folder: Path):
+    def __init__(self, job: FinetuningJob, steps: int, folder: Path):
         self.job, self.folder, self.turn = job, folder, 0
         self.loop = job.loop.model_copy(update={"steps": steps, "save_every": steps + 1})
 

@@ -15,7 +15,6 @@ from corpusmill.report.card import facts as data_facts
 from corpusmill.report.card.facts import Row
 from corpusmill.report.markdown import environment
 from corpusmill.report.markdown import front_matter as header
-from corpusmill.report.queries.alignment import read_judged
 from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.queries.training import Benchmark, as_number
 from corpusmill.report.read import TRAINED, RunReader
@@ -176,7 +175,7 @@ def _changed(label: str, before: Any, after: Any, form: str) -> tuple[str, str |
 
 # ---- scores ------------------------------------------------------------------------------------------
 #
-# Table rows about evaluations, judged answers and samples.
+# Table rows about evaluations and samples.
 
 SAMPLES = 3
 
@@ -222,16 +221,6 @@ def _result(dataset: str, kind: str, metric: str, value: float) -> dict[str, Any
         "dataset": {"name": dataset, "type": kind},
         "metrics": [{"type": metric, "value": value, "name": metric}],
     }
-
-
-def judged_rows(reader: RunReader) -> list[tuple[str, str, str, str]]:
-    """Returns the scores of sampled answers by the run's classifiers: (score, before alignment, after it, the interval of the
-    difference)."""
-    return [
-        (column, f"{of.before:.3f}", f"{of.after:.3f}", f"{of.low:+.3f} to {of.high:+.3f}")
-        for column, of in read_judged(reader).scores.items()
-        if of.before is not None and of.after is not None and of.low is not None and of.high is not None
-    ]
 
 
 def samples(reader: RunReader, model: str) -> list[tuple[str, str]]:
@@ -291,7 +280,7 @@ def limitations(summary: Summary, stage: str, arch: Architecture) -> list[str]:
         *(_data(summary) if "pretrain" in stages else []),
         *_tuning(reader, stages),
         *(_safety(summary) if reader.present() else []),
-        *(["Whether alignment changed the toxicity of its answers was not measured."] if stage == "align" and not _judged(reader) else []),
+        *(["Whether alignment changed the toxicity of its answers was not measured."] if stage == "align" else []),
     ]
 
 
@@ -367,10 +356,6 @@ def _safety(summary: Summary) -> list[str]:
     return found
 
 
-def _judged(reader: RunReader) -> Any:
-    return (reader.json("align/judged.json", dict) or {}).get("scores")
-
-
 # ---- the card ----------------------------------------------------------------------------------------
 
 TITLES = {"pretrain": "Pre-training", "sft": "Instruction tuning", "align": "Preference alignment"}
@@ -400,8 +385,6 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
         "measured": measured(summary, models),
         "changed": [model for model in summary.scores.models if model not in models],
         "confidence": reader.settings("evaluate").get("confidence", 0.95),
-        "judged_confidence": (reader.settings("align").get("judged") or {}).get("confidence", 0.95),
-        "judged": judged_rows(reader) if stage == "align" else [],
         "samples": samples(reader, stage) if stage in models else [],
         "limits": limitations(summary, stage, arch),
         "stale": reader.stale.sentence if reader.stale and stage in reader.stale.because else None,

@@ -14,11 +14,11 @@ from corpusmill.pipeline.safe import quoted, safe_line, safe_text
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.read import RunReader
-from corpusmill.train.data import Packed, pack
+from corpusmill.train.data import Packed
 from corpusmill.train.model_folder import read_architecture
 from corpusmill.train.options import row_length
 from corpusmill.train.sft import DROPPED_FILE, EXAMPLES_FILE
-from corpusmill.train.sft_job import Example, prepare, read_examples
+from corpusmill.train.sft_job import Example, pack_examples, prepare, read_examples
 from corpusmill.train.template import ChatEncoder, Encoded, choose_chat
 
 # ---- examples and their tokens -----------------------------------------------------------------------
@@ -82,11 +82,10 @@ class ExampleSet:
 
     def pack(self, held_out: bool) -> tuple[Packed, list[Example]]:
         """Packs the training (or held-out) examples into rows; returns the rows, and the examples in the packing's order."""
-        found = [(e, prepare(e, self.encoder, self.context).tokens) for e in self.examples if e.held_out is held_out]
-        kept = [(example, tokens) for example, tokens in found if tokens is not None]
+        packed, kept = pack_examples(self.examples, held_out, self.encoder, self.context)
         if not kept:
             raise InputError(f"{self.name}: there are no {'held-out ' if held_out else ''}examples that could be packed.")
-        return pack([tokens for _, tokens in kept], self.context), [example for example, _ in kept]
+        return packed, kept
 
 
 def source_of_run(folder: str) -> ExampleSet:

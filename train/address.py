@@ -40,50 +40,47 @@ def token_of_batch(folder: str, step: int, row: int, position: int) -> BatchToke
         if not 0 <= given < limit:
             raise InputError(f"{folder}: there is no {what} {given:,} in its pre-training; it has {limit:,}, counted from 0.")
     run = Storage(folder)
-    tokens, at = section.course.source(step)
+    tokens, at = section.plan.source(step)
     shards = TokenShards(tokens_folder(tokens) if tokens else run.path("tokens/train"))
-    place = {"step": at, "row": row, "position": position}
     shape = (shards, section.row_tokens, section.batch, section.seed, section.document_mask)
-    find = _packed if section.packing == "documents" else _streamed
-    shard, token, more, notes = find(shape, place)
+    if section.packing == "documents":
+        shard, token, inside, notes = _packed(PackedLoader(*shape), at, row, position)
+    else:
+        shard, token, inside, notes = _streamed(WindowLoader(*shape), at, row, position)
     if tokens:
         raise InputError(f"{folder}: step {step:,} reads {tokens}: give that one, with --shard {shard} --token {token}.")
-    place["step"] = step
-    return BatchToken(shard, token, {**place, **more}, [*notes, *_other_training(run, section)])
+    batch = {"step": step, "row": row, "position": position, **inside}
+    return BatchToken(shard, token, batch, [*notes, *_other_training(run, section)])
 
 
-#: The arguments of a loader: shards, context, batch, seed, document mask.
-Shape = tuple[TokenShards, int, int, int, bool]
+#: A token's shard, its number there, its place among the rows, and notes.
 Found = tuple[int, int, dict[str, int], list[str]]
 
 
-def _streamed(shape: Shape, place: dict[str, int]) -> Found:
+def _streamed(loader: WindowLoader, step: int, row: int, position: int) -> Found:
     """Finds the token in a window of the stream. With a document mask it attends from the last <|endoftext|> on."""
-    shards, context, batch, _, mask = shape
-    loader = WindowLoader(*shape)
-    start = int(loader.starts(place["step"], place["row"], place["row"] + 1)[0])
-    ends = np.flatnonzero(shards.window(start, place["position"] + 1) == shards.end_of_text_id)
-    sees = int(ends[-1]) if mask and len(ends) else 0
-    more = {"epoch": (place["step"] * batch + place["row"]) // loader.windows, "window": start // context, "attends_from": sees}
-    return *shards.shard_of(start + place["position"]), more, []
+    shards = loader.tokens
+    assert isinstance(shards, TokenShards)
+    start = int(loader.starts(step, row, row + 1)[0])
+    ends = np.flatnonzero(shards.window(start, position + 1) == shards.end_of_text_id)
+    sees = int(ends[-1]) if loader.document_mask and len(ends) else 0
+    epoch = (step * loader.batch + row) // loader.windows
+    return *shards.shard_of(start + position), {"epoch": epoch, "window": start // loader.context, "attends_from": sees}, []
 
 
-def _packed(shape: Shape, place: dict[str, int]) -> Found:
+def _packed(loader: PackedLoader, step: int, row: int, position: int) -> Found:
     """Finds the token in a row of packed documents, where a piece attends only to itself."""
-    shards, _, batch, _, mask = shape
-    loader, position = PackedLoader(*shape), place["position"]
-    pieces = loader.pieces(place["step"], place["row"])
+    pieces = loader.pieces(step, row)
     piece = next((one for one in pieces if one.place <= position < one.place + one.tokens), None)
     if piece is None:
         taken = sum(one.tokens for one in pieces)
         raise InputError(f"position {position:,} of this row is empty: the pieces in it take {taken:,} places.")
-    epoch = (place["step"] * batch + place["row"]) // loader.rows
-    more = {"epoch": epoch, "pieces": len(pieces), "piece_from": piece.place, "attends_from": piece.place if mask else 0}
-    token = piece.first + position - piece.place - 1
-    if position == piece.place and shards.locate(piece.shard, piece.first).first == piece.first:
+    epoch, sees = (step * loader.batch + row) // loader.rows, piece.place if loader.document_mask else 0
+    inside = {"epoch": epoch, "pieces": len(pieces), "piece_from": piece.place, "attends_from": sees}
+    if position == piece.place and loader.tokens.locate(piece.shard, piece.first).first == piece.first:
         note = "this position holds the <|endoftext|> before a document; shown is the document's first token, which it predicts."
-        return piece.shard, piece.first, more, [note]
-    return piece.shard, token, more, []
+        return piece.shard, piece.first, inside, [note]
+    return piece.shard, piece.first + position - piece.place - 1, inside, []
 
 
 def _other_training(run: Storage, section: PretrainConfig) -> list[str]:

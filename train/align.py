@@ -1,99 +1,17 @@
 """The stage `align`: trains the tuned model to prefer one of two completions (DPO and its relatives)."""
 
-import contextlib
 import json
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from corpusmill.pipeline.config import INERT, Config
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.config import INERT
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
 from corpusmill.train import scores, tuning
-from corpusmill.train.options import Temperature
-from corpusmill.train.scores import FilterScore, classifier_columns, find_score, score_params
 from corpusmill.train.tuning import TuningConfig, TuningLoop, TuningOptimizer
-
-# ---- answers judged by classifiers -------------------------------------------------------------------
-#
-# A task of the stage: the run's classifiers score the model's answers before and after alignment.
-
-JUDGED_FILE = "judged.json"
-
-
-class JudgedConfig(Config):
-    """The options of answers that both models write, before and after alignment, for the run's classifiers to score."""
-
-    prompts: int = Field(default=64, ge=0, description="Prompts of held-out pairs that both models answer; 0: none.")
-    max_tokens: int = Field(default=48, ge=1, description="Longest answer, in tokens.")
-    temperature: Temperature = Field(default=0.7, description="Temperature of the answers; 0 takes the most likely token.")
-    top_k: int = Field(default=50, ge=0, description="Answers are drawn from this many most likely tokens; 0: from all.")
-    resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples of prompts for the interval of a difference.")
-    confidence: float = Field(default=0.95, gt=0, lt=1, description="Confidence level of the intervals.")
-    seed: int = Field(default=0, ge=0, description="Seed of answers and resamples; the same before and after alignment.")
-
-
-def judged_scores(run: "StageRun", more: Sequence[str] = ()) -> list[FilterScore]:
-    """Returns the scores that judge answers: columns in `more` and of the run's classifiers for which a rule says what is good.
-
-    It leaves out scores that only rank documents, and scores that can't tell this corpus's documents apart.
-    """
-    found = {column: find_score(run, column) for column in more}
-    for column in classifier_columns(run):
-        with contextlib.suppress(InputError):
-            found.setdefault(column, find_score(run, column))
-    return [found[column] for column in sorted(found) if found[column].threshold is not None and not found[column].blind]
-
-
-def judge_answers(
-    run: "StageRun", config: JudgedConfig, start: tuning.StartModel, device: str, pairs: FileRef, more: Sequence[str] = ()
-) -> None:
-    """Samples answers and judges them, where the run has a classifier."""
-    scores = judged_scores(run, more) if config.prompts else []
-    if not scores:
-        return
-    before, after = start.files, [run.manifest.tasks["model"].ref(run.stage.name, o.path) for o in run.manifest.tasks["model"].outputs]
-    params = score_params(run, [each.column for each in scores])
-    inputs = [*before, *(ref for ref in after if "/model/" in ref.path), pairs]
-    run.once("judged", inputs, partial(_judge, run, config, start, device, scores), params, config)
-
-
-def _judge(run: "StageRun", config: JudgedConfig, start: tuning.StartModel, device: str, scores: Sequence[FilterScore], _: str) -> Output:
-    from corpusmill.train.align_job import judge
-
-    found = judge(run, config, (start.folder, run.storage.path("model")), device, scores)
-    return Output({JUDGED_FILE: tuning.json_file(found)}, rows_in=found["prompts"], kept=found["prompts"])
-
-
-def judged_lines(run: "StageRun", config: JudgedConfig) -> dict[str, str]:
-    """Returns a line for each score, with the interval of the difference."""
-    if not config.prompts:
-        return {}
-    if "judged" not in run.plan:
-        return {"answers judged": "no (no classifier of the filter stage can judge single texts of this corpus)"}
-    found: dict[str, Any] = json.loads(run.storage.read_bytes(JUDGED_FILE))
-    if not found["prompts"]:
-        return {"answers judged": "no (no pair is held out)"}
-    return {f"{column} of answers": _judged_sentence(of) for column, of in found["scores"].items()}
-
-
-def _judged_sentence(of: dict[str, Any]) -> str:
-    if not of["texts"]:
-        return "no answer could be scored"
-    sentence = f"{of['before']:.3f} before, {of['after']:.3f} after (difference {of['low']:+.3f} to {of['high']:+.3f}"
-    if (equal := of["equal_length"].get("difference")) is not None:
-        sentence += f"; {equal:+.3f} at equal length"
-    if of["threshold"] is None:
-        return f"{sentence})"
-    shares = (of[side]["value"] for side in ("worse_before", "worse_after"))
-    return sentence + "); {:.0%} and {:.0%} ".format(*shares) + f"{'below' if of['high_is_good'] else 'from'} {of['threshold']:.3g}"
-
-
-# ---- the stage ---------------------------------------------------------------------------------------
 
 PAIRS_FILE = "data/pairs.parquet"
 CORRUPTED = "corrupted"
@@ -176,14 +94,6 @@ class AlignConfig(TuningConfig):
     epochs: float = Field(default=2.0, gt=0, description="Passes over the pairs; `loop.steps` bounds them.")
     seed: int = Field(default=2, description="Seed of the order of pairs, and of an adapter's first values.")
     loop: AlignLoop = Field(default_factory=AlignLoop, description="Steps, learning rates and guards.")
-    judged: JudgedConfig = Field(
-        default_factory=JudgedConfig, json_schema_extra=INERT, description="Answers before and after, scored by the run's classifiers."
-    )
-
-    @property
-    def columns(self) -> list[str]:
-        """The scores from which pairs are made."""
-        return [] if self.files else [name for name in self.pairs_from if name != CORRUPTED]
 
     @model_validator(mode="before")
     @classmethod
@@ -226,16 +136,13 @@ class AlignStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         start = tuning.start_of(run, ("sft", "pretrain"), self.config.model)
-        columns = self.config.columns
-        given = [*tuning.sources(run, self.config.files), *scores.pair_inputs(run, columns)]
-        params = scores.score_params(run, columns)
+        columns = [] if self.config.files else [name for name in self.config.pairs_from if name != CORRUPTED]
+        of_scores, params = scores.pair_inputs(run, columns)
+        given = [*tuning.sources(run, self.config.files), *of_scores]
         made = run.once("pairs", [*tuning.token_files(start.files), *given], lambda _: self._pairs(run, start, given), params)
         pairs = made.ref(self.name, PAIRS_FILE)
         reference = tuning.model_files(self.config.reference, "align.reference") if self.config.reference is not None else []
-        inputs = [*start.files, pairs, *reference]
-        row = run.once("model", inputs, partial(self._model, run, start))
-        tuning.clear(run, row)
-        judge_answers(run, self.config.judged, start, self.config.device, pairs, columns)
+        tuning.train_once(run, "corpusmill.train.align_job:train", start, [*start.files, pairs, *reference])
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))
@@ -247,15 +154,9 @@ class AlignStage(Stage):
             lines["more likely a token"] = (
                 f"the chosen one of {before['preference_accuracy']:.1%} before, {after['preference_accuracy']:.1%} after"
             )
-        return {**lines, **judged_lines(run, self.config.judged)}
+        return lines
 
     def _pairs(self, run: StageRun, start: tuning.StartModel, given: Sequence[FileRef]) -> Output:
         from corpusmill.train.align_pairs import make_pairs
 
         return make_pairs(run, self.config, start, given)
-
-    def _model(self, run: StageRun, start: tuning.StartModel, identity: str) -> Output:
-        """Trains. A killed run resumes from the state under the task's identity."""
-        from corpusmill.train.checkpoint_dir import CheckpointDir
-
-        return tuning.train(run, "corpusmill.train.align_job:train", self.config, start, CheckpointDir.of(run, identity))

@@ -1,13 +1,12 @@
-"""The work of the stage `align`: log-probabilities under model and reference, the training, and answers judged by classifiers."""
+"""The work of the stage `align`: log-probabilities under model and reference, and the training."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -17,37 +16,30 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train import tasks
-from corpusmill.train.align import PAIRS_FILE, REFERENCE_FREE, AlignConfig, JudgedConfig
-from corpusmill.train.align_pairs import PreferencePair, pairs_from_table, prepare_pair
+from corpusmill.train.align import PAIRS_FILE, REFERENCE_FREE, AlignConfig
+from corpusmill.train.align_pairs import pairs_from_table, prepare_pair
 from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
 from corpusmill.train.compute import deterministic
-from corpusmill.train.data import IGNORED, DataShare, Packed, counted_places, needed, pack, to_device, within_budget
-from corpusmill.train.finetune import Job
-from corpusmill.train.generate import Sampling, generate_batch, load_text_generator, plain
+from corpusmill.train.data import IGNORED, DataShare, counted_places, needed, pack, to_device, within_budget
+from corpusmill.train.finetune import FinetuningJob
 from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, StepLoss, pair_metrics, target_nats, token_nats
 from corpusmill.train.model import Llama
 from corpusmill.train.model_folder import load_model
 from corpusmill.train.parallel.dims import ParallelDims, total
 from corpusmill.train.parallel.model import LocalModel, ParallelModel
-from corpusmill.train.scores import FilterScore, TextScorer
 from corpusmill.train.template import ChatEncoder, Encoded, load_chat
 from corpusmill.train.tuning import StartModel
-from corpusmill.train.validation import bootstrap_ratio, wilson
-
-if TYPE_CHECKING:
-    from corpusmill.pipeline.runner import StageRun
 
 # ---- rows and sums -----------------------------------------------------------------------------------
 
-#: The owner of padding places.
+#: The owner of padding places. A sequence owns the places of its tokens.
 NOBODY = -1
 
 
 @dataclass(frozen=True)
 class LabelledRows:
     """Sequences in rows: ids and segments int64 `[rows, T]` (segments only where a row has several sequences); labels int64 `[rows, T, 2]`,
-    for each place the target (or IGNORED) and the number of the sequence that owns the place (or NOBODY)."""
+    for each place the target (or IGNORED) and the owner (or NOBODY)."""
 
     ids: Tensor
     labels: Tensor
@@ -60,127 +52,93 @@ class LabelledRows:
 
 @dataclass(frozen=True)
 class SequenceLogps:
-    """For each sequence with a target, in the order of their numbers: its number, log p summed over its targets (fp32, or float64 as the
-    nats are), and the number of its targets; `[sequences]` each."""
+    """For each sequence of a batch, in its order: the owner of its places, log p summed over its targets (fp32, or float64 as the nats
+    are), and the number of its targets; `[sequences]` each."""
 
-    numbers: Tensor
+    owners: Tensor
     sums: Tensor
     counts: Tensor
-
-    @property
-    def means(self) -> Tensor:
-        return self.sums / self.counts
-
-
-@dataclass(frozen=True)
-class RowForm:
-    """The shape of collated rows. Their length is a multiple of `multiple`, so that tensor-parallel ranks can split a row. With `fixed`,
-    each row holds one sequence and is padded to the context's length, because pipeline parallelism needs micro-batches of one shape. With
-    `few`, as on a GPU, rows are filled up to a power of two, and lengths to a multiple of 128: the kernels are compiled for few shapes."""
-
-    multiple: int = 1
-    fixed: bool = False
-    few: bool = False
-
-
-def collate(
-    sequences: Sequence[Encoded],
-    context: int,
-    device: torch.device | str = "cpu",
-    numbers: Sequence[int] | None = None,
-    form: RowForm = RowForm(),
-) -> LabelledRows:
-    """Packs sequences of 2 to `context` + 1 tokens into one batch whose rows are as short as possible. `numbers` are the sequences'
-    numbers, by default their places."""
-    device = torch.device(device)
-    few = form.few or device.type == "cuda"
-    packed = pack(sequences, context, together=not form.fixed)
-    owners = _owners(packed, np.arange(len(sequences)) if numbers is None else np.asarray(numbers))
-    width = context
-    if not form.fixed:
-        used = int(np.flatnonzero((owners != NOBODY).any(0))[-1]) + 1
-        multiple = math.lcm(form.multiple, 128) if few else form.multiple
-        width = min(used + -used % multiple, context)
-    labels = np.stack([packed.targets, owners], axis=-1)
-    ids, labels, segments = (np.ascontiguousarray(array[:, :width]) for array in (packed.ids, labels, packed.segments))
-    if few and (empty := (1 << (len(ids) - 1).bit_length()) - len(ids)):
-        ids, segments = (np.pad(array, ((0, empty), (0, 0))) for array in (ids, segments))
-        labels = np.concatenate([labels, np.full_like(labels, [IGNORED, NOBODY], shape=(empty, *labels.shape[1:]))])
-    return LabelledRows(*to_device((torch.from_numpy(ids), torch.from_numpy(labels), needed(torch.from_numpy(segments))), device))
-
-
-def _owners(packed: Packed, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    owners = np.full(packed.ids.shape, NOBODY, np.int64)
-    for row, members in enumerate(packed.members):
-        known = np.append(numbers[members], NOBODY)  # a row's last segment is its padding
-        owners[row] = known[packed.segments[row]]
-    return owners
-
-
-def by_sequence(nats: Tensor, labels: Tensor) -> SequenceLogps:
-    """Sums the nats `[n]` of the targets that count, in order of rows and places, for each sequence."""
-    numbers, places = torch.unique(labels[..., 1][labels[..., 0] != IGNORED], return_inverse=True)
-    sums = torch.zeros(len(numbers), dtype=nats.dtype, device=nats.device).index_add(0, places, -nats)
-    return SequenceLogps(numbers, sums, torch.bincount(places, minlength=len(numbers)))
-
-
-def sum_logps(model: Llama, batch: LabelledRows) -> SequenceLogps:
-    """Returns log p of each sequence's targets."""
-    return by_sequence(model(batch.ids, batch.segments, targets=batch.targets), batch.labels)
-
-
-def counted_nats(parallel_model: ParallelModel, batch: LabelledRows) -> Tensor:
-    """Returns the nats of the targets that count, without gradients, in order of rows and places."""
-    return parallel_model.nats(batch.ids, batch.targets, batch.segments)[batch.targets != IGNORED]
-
-
-# ---- numbered sequences ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Numbered:
-    """Numbered sequences of 2 to `context` + 1 tokens, each with a target, and how they become batches."""
+    """Numbered sequences of 2 to `context` + 1 tokens, each with a target, and how they become rows.
+
+    The length of rows is a multiple of `multiple`, so that tensor-parallel ranks can split a row. With `fixed`, each row holds one sequence
+    and is padded to the context's length, because pipeline parallelism needs micro-batches of one shape. With `few`, as on a GPU, rows are
+    filled up to a power of two, and lengths to a multiple of 128: the kernels are compiled for few shapes.
+    """
 
     sequences: Sequence[Encoded]
     context: int
-    device: torch.device
-    form: RowForm
-
-    def __len__(self) -> int:
-        return len(self.sequences)
+    device: torch.device | str = "cpu"
+    multiple: int = 1
+    fixed: bool = False
+    few: bool = False
 
     def collate(self, numbers: Sequence[int], device: torch.device | None = None) -> LabelledRows:
-        """Makes a batch of the sequences with these numbers, on `device` (None: the training's); `by_sequence` returns them in this order.
-        At the border of two epochs a batch may hold a sequence twice, and both count: a batch has numbers of its own, place in the batch *
-        len(self) + sequence number."""
-        owners = [place * len(self) + number for place, number in enumerate(numbers)]
-        return collate([self.sequences[number] for number in numbers], self.context, device or self.device, owners, self.form)
+        """Packs the sequences with these numbers into rows that are as short as possible, on `device` (None: the one of `self`).
 
-    def numbers(self, logps: SequenceLogps) -> Tensor:
-        """Returns the numbers of the sequences in a batch's log-probabilities."""
-        return logps.numbers % len(self)
+        At the border of two epochs a batch may hold a sequence twice, and both count: the owner of a place is the sequence's place in the
+        batch * len(self.sequences) + its number.
+        """
+        packed = pack([self.sequences[number] for number in numbers], self.context, together=not self.fixed)
+        owners = np.full(packed.ids.shape, NOBODY, np.int64)
+        of_sequences = np.arange(len(numbers)) * len(self.sequences) + np.asarray(numbers)
+        for row, members in enumerate(packed.members):
+            owners[row] = np.append(of_sequences[members], NOBODY)[packed.segments[row]]  # a row's last segment is its padding
+        width = self.context
+        if not self.fixed:
+            used = int(np.flatnonzero((owners != NOBODY).any(0))[-1]) + 1
+            multiple = math.lcm(self.multiple, 128) if self.few else self.multiple
+            width = min(used + -used % multiple, width)
+        labels = np.stack([packed.targets, owners], axis=-1)
+        ids, labels, segments = (np.ascontiguousarray(array[:, :width]) for array in (packed.ids, labels, packed.segments))
+        if self.few and (empty := (1 << (len(ids) - 1).bit_length()) - len(ids)):
+            ids, segments = (np.pad(array, ((0, empty), (0, 0))) for array in (ids, segments))
+            labels = np.concatenate([labels, np.full_like(labels, [IGNORED, NOBODY], shape=(empty, *labels.shape[1:]))])
+        batch = torch.from_numpy(ids), torch.from_numpy(labels), needed(torch.from_numpy(segments))
+        return LabelledRows(*to_device(batch, torch.device(device or self.device)))
+
+    def numbers(self, owners: Tensor) -> Tensor:
+        """Returns the numbers of the sequences that own places in a batch."""
+        return owners % len(self.sequences)
 
     def size(self, number: int) -> int:
         """Returns the places that a sequence takes."""
-        return self.context if self.form.fixed else len(self.sequences[number].ids) - 1
+        return self.context if self.fixed else len(self.sequences[number].ids) - 1
+
+
+def by_sequence(nats: Tensor, labels: Tensor) -> SequenceLogps:
+    """Sums the nats `[n]` of the targets that count, in order of rows and places, for each sequence."""
+    owners, places = torch.unique(labels[..., 1][labels[..., 0] != IGNORED], return_inverse=True)
+    sums = torch.zeros(len(owners), dtype=nats.dtype, device=nats.device).index_add(0, places, -nats)
+    return SequenceLogps(owners, sums, torch.bincount(places, minlength=len(owners)))
+
+
+def measured_logps(parallel_model: ParallelModel, batch: LabelledRows) -> SequenceLogps:
+    """Returns the log-probabilities of a batch's sequences, without gradients."""
+    nats = parallel_model.nats(batch.ids, batch.targets, batch.segments)
+    return by_sequence(nats[batch.targets != IGNORED], batch.labels)
 
 
 # ---- the reference model -----------------------------------------------------------------------------
 #
 # The reference model never changes, so its log-probabilities are measured once, before the first step.
 
-#: Pairs: the numbers of a batch's sequences, and n; only its first n are measured.
-Batches = Iterable[tuple[Sequence[int], int]]
 
-
-def measured(model: ParallelModel, sequences: Numbered, batches: Batches, dims: ParallelDims) -> Tensor:
+def reference_logps(model: ParallelModel, sequences: Numbered, batches: Iterable[tuple[list[int], int]], dims: ParallelDims) -> Tensor:
     """Returns the model's log-probability of each of the `sequences`, summed over its targets: float32 `[sequences]`, on the CPU.
-    `batches` are those of this process's share; equal batches give equal bits. Raises CorpusmillError if a sum is not finite."""
-    sums = torch.zeros(len(sequences), dtype=torch.float64)
+
+    `batches` are this process's share: the numbers of pairs, and how many of the first of them are measured; equal batches give equal
+    bits. Raises CorpusmillError if a sum is not finite.
+    """
+    sums = torch.zeros(len(sequences.sequences), dtype=torch.float64)
     first = dims.index("tensor") == dims.index("pipeline") == 0  # of the processes with this share, only the first measures
-    for numbers, count in batches if first else ():
-        batch = sequences.collate(numbers)
-        sums[list(numbers[:count])] = by_sequence(counted_nats(model, batch), batch.labels).sums.double().cpu()[:count]
+    for pairs, count in batches if first else ():
+        numbers = _sides(pairs)
+        logps = measured_logps(model, sequences.collate(numbers))
+        sums[numbers[: 2 * count]] = logps.sums.double().cpu()[: 2 * count]
     found = total(sums, dims).float()
     if not found.isfinite().all():
         raise CorpusmillError("align: the reference model gives log-probabilities that are not finite; its weights are damaged.")
@@ -220,7 +178,7 @@ def train(
     return aligned.train(CheckpointDir(work, f"{run}/align/{LOG}"), progress)
 
 
-class AlignmentJob(Job):
+class AlignmentJob(FinetuningJob):
     """The training of alignment, and its objective: DPO and its relatives, ORPO, SimPO. Pair n is the sequences 2n (chosen) and 2n + 1
     (rejected).
 
@@ -232,14 +190,13 @@ class AlignmentJob(Job):
         super().__init__(config, start, dims, "align")
         self.config: AlignConfig = config
         prepared = [prepare_pair(pair, self.encoder, self.context) for pair in pairs_from_table(pairs)]
-        self.pairs, held_out = ([p for p in prepared if p.item.held_out == side] for side in (False, True))
+        self.pairs, self.held_out_pairs = ([p for p in prepared if p.item.held_out == side] for side in (False, True))
         self.plan(len(self.pairs))
-        form = RowForm(dims.config.tensor, dims.config.pipeline > 1, dims.device.type == "cuda")
+        gpu, pipeline = dims.device.type == "cuda", dims.config.pipeline > 1
         self.sides, self.held_out = (
-            Numbered([side for p in some for side in (p.chosen, p.rejected)], self.context, dims.device, form)
-            for some in (self.pairs, held_out)
+            Numbered([side for p in some for side in (p.chosen, p.rejected)], self.context, dims.device, dims.config.tensor, pipeline, gpu)
+            for some in (self.pairs, self.held_out_pairs)
         )
-        self.held_out_count = len(held_out)
         self.preference_loss = LOSSES[config.loss]
         self.options = LossOptions(config.beta, config.label_smoothing, config.gamma)
         self.needs_reference = config.loss not in REFERENCE_FREE
@@ -257,17 +214,16 @@ class AlignmentJob(Job):
         named, share = self.config.reference, self.dims.share
         plain = self.model if named is None else other_model(named, self.encoder, self.context, self.dims.device)
         model = LocalModel(plain, self.loop.precision)
-        first = ((_sides(numbers), 2 * count) for numbers, count in self.order.first_epoch(share))
-        self.reference = measured(model, self.sides, first, self.dims)
-        batches = [(_sides(numbers), 2 * len(numbers)) for numbers in self._held_out_batches()][share.index :: share.of]
-        self.held_out_reference = measured(model, self.held_out, batches, self.dims)
+        self.reference = reference_logps(model, self.sides, self.order.first_epoch(share), self.dims)
+        batches = [(pairs, len(pairs)) for pairs in self._held_out_batches()][share.index :: share.of]
+        self.held_out_reference = reference_logps(model, self.held_out, batches, self.dims)
 
     def train(self, checkpoint_dir: CheckpointDir, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and saves the model. Returns the content of `metrics.json`."""
         result, before, after = self.fit(checkpoint_dir, progress)
         return {
             "pairs": len(self.pairs),
-            "held_out_pairs": self.held_out_count,
+            "held_out_pairs": len(self.held_out_pairs),
             "loss": self.config.loss,
             "beta": self.config.beta,
             **self.figures(result),
@@ -280,8 +236,8 @@ class AlignmentJob(Job):
             batch = self.sides.collate(_sides(numbers), torch.device("cpu"))
             places = counted_places(batch.targets)
             found, owners, counts = torch.unique(batch.labels[..., 1].flatten()[places], return_inverse=True, return_counts=True)
-            reference = None if self.reference is None else self.reference[found % len(self.sides)]
-            yield to_device((batch.ids, batch.labels, batch.segments, places, owners, counts, reference), self.sides.device)
+            reference = None if self.reference is None else self.reference[self.sides.numbers(found)]
+            yield to_device((batch.ids, batch.labels, batch.segments, places, owners, counts, reference), self.dims.device)
 
     def loss(self, model: Llama, batch: Any) -> StepLoss:
         """Returns the sum of the pairs' losses. The log shows means per pair, and `preference_loss`, the loss without the NLL term."""
@@ -293,7 +249,8 @@ class AlignmentJob(Job):
     def of_logits(self, logits: Tensor, labels: Tensor) -> StepLoss:
         """Returns the same loss on the last stage of a pipeline."""
         targets = labels[..., 0]
-        return self._of_pairs(_pair_logps(token_nats(logits, targets)[targets != IGNORED], labels, self.sides, self.reference), labels)
+        logps = by_sequence(token_nats(logits, targets)[targets != IGNORED], labels)
+        return self._of_pairs(_pair_logps(logps, self.sides, self.reference), labels)
 
     def _of_pairs(self, logps: PairLogps, labels: Tensor) -> StepLoss:
         losses = self.preference_loss(logps, self.options)
@@ -316,21 +273,21 @@ class AlignmentJob(Job):
         sums: dict[str, float] = {}
         for numbers in self._held_out_batches():
             batch = self.held_out.collate(_sides(numbers))
-            logps = _pair_logps(counted_nats(parallel_model, batch), batch.labels, self.held_out, self.held_out_reference)
+            logps = _pair_logps(measured_logps(parallel_model, batch), self.held_out, self.held_out_reference)
             values = {"loss": self.preference_loss(logps, self.options), **pair_metrics(logps, self.options)}
             values["preference_accuracy"] = logps.mean_chosen > logps.mean_rejected
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + float(value.double().sum())
-        return {name: total / self.held_out_count for name, total in sums.items()}
+        return {name: total / len(self.held_out_pairs) for name, total in sums.items()}
 
     def _held_out_batches(self) -> Iterator[list[int]]:
         """Yields the numbers of held-out pairs in batches."""
-        return within_budget([self.held_out.size(2 * pair) + self.held_out.size(2 * pair + 1) for pair in range(self.held_out_count)])
+        return within_budget([self.held_out.size(2 * pair) + self.held_out.size(2 * pair + 1) for pair in range(len(self.held_out_pairs))])
 
 
-def _pair_logps(nats: Tensor, labels: Tensor, sides: Numbered, reference: Tensor | None) -> PairLogps:
-    logps = by_sequence(nats, labels)
-    return _pairs(logps.sums, logps.counts, None if reference is None else reference[sides.numbers(logps).cpu()].to(nats.device))
+def _pair_logps(logps: SequenceLogps, sides: Numbered, reference: Tensor | None) -> PairLogps:
+    of_owners = None if reference is None else reference[sides.numbers(logps.owners).cpu()].to(logps.sums.device)
+    return _pairs(logps.sums, logps.counts, of_owners)
 
 
 def _pairs(sums: Tensor, counts: Tensor, reference: Tensor | None) -> PairLogps:
@@ -342,100 +299,3 @@ def _pairs(sums: Tensor, counts: Tensor, reference: Tensor | None) -> PairLogps:
 
 def _sides(pairs: Sequence[int]) -> list[int]:
     return [2 * pair + side for pair in pairs for side in (0, 1)]
-
-
-# ---- answers judged by classifiers -------------------------------------------------------------------
-#
-# Compares two models' answers to the same prompts, with the same seeds, by the scores of classifiers.
-
-Values = npt.NDArray[np.float64]
-
-
-def judge(run: "StageRun", config: JudgedConfig, models: tuple[str, str], device: str, scores: Sequence[FilterScore]) -> dict[str, Any]:
-    """Returns the content of `judged.json`: for each score a comparison, and every prompt with both answers and their scores.
-
-    `models`: the folders of the model before and after alignment. A score of windows is worse for longer texts, and alignment may change
-    lengths. So answers are compared once more, with both answers cut to the number of tokens of the shorter one.
-    """
-    prompts = choose_prompts(pairs_from_table(read_table(run.storage, "data/pairs.parquet")), config.prompts)
-    before, after = (answer(folder, prompts, config, device) for folder in models)
-    tokenizer = load_chat(Storage(str(local_model(models[1])))).tokenizer
-    shorter = [min(len(a), len(b)) for a, b in zip(before, after, strict=True)]
-    scorer = TextScorer(run, [score.column for score in scores])
-
-    def texts(answers: Sequence[list[int]]) -> list[str]:
-        return [plain(tokenizer.decode(tokens, skip_special_tokens=True)) for tokens in answers]
-
-    def cut(answers: Sequence[list[int]]) -> list[str]:
-        return texts([tokens[:length] for tokens, length in zip(answers, shorter, strict=True)])
-
-    whole, equal = [[scorer.score(of(side)) for side in (before, after)] for of in (texts, cut)]
-    return {
-        "prompts": len(prompts),
-        "tokens_before": _mean([len(tokens) for tokens in before]),
-        "tokens_after": _mean([len(tokens) for tokens in after]),
-        "scores": {each.column: compare(each, whole, config) | {"equal_length": compare(each, equal, config)} for each in scores},
-        "answers": [
-            {
-                "document": pair.id,
-                "kind": pair.kind,
-                "prompt": plain(pair.prompt[-1]["content"]),
-                **{side: {"text": text, **_numbers(values, number)} for side, text, values in zip(("before", "after"), both, whole)},
-            }
-            for number, (pair, *both) in enumerate(zip(prompts, texts(before), texts(after), strict=True))
-        ],
-    }
-
-
-def _mean(values: Sequence[int]) -> float | None:
-    return sum(values) / len(values) if values else None
-
-
-def _numbers(values: dict[str, Values], number: int) -> dict[str, float | None]:
-    return {column: None if np.isnan(of[number]) else float(of[number]) for column, of in values.items()}
-
-
-def choose_prompts(pairs: Sequence[PreferencePair], count: int) -> list[PreferencePair]:
-    """Returns at most `count` held-out pairs with different prompts, by hash. Only their prompts are used."""
-    different = {"\0".join(message["content"] for message in pair.prompt): pair for pair in pairs if pair.held_out}
-    return [different[prompt] for prompt in sorted(different, key=lambda prompt: tasks.hash_of("judged", prompt))[:count]]
-
-
-def answer(folder: str, prompts: Sequence[PreferencePair], config: JudgedConfig, device: str) -> list[list[int]]:
-    """Returns the tokens of a model's answers. The seed of an answer depends only on `config.seed` and its prompt."""
-    generator = load_text_generator(folder, device)
-    with deterministic():
-        answers = generate_batch(
-            generator.model,
-            [generator.encoder.encode(pair.prompt, add_generation_prompt=True).ids.tolist() for pair in prompts],
-            max_tokens=config.max_tokens,
-            sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
-            seeds=[tasks.hash_of(f"judged {config.seed}", pair.prompt[-1]["content"]) for pair in prompts],
-            stop=generator.stop,
-            banned=generator.banned,
-        )
-        return [each.tokens for each in answers]
-
-
-def compare(score: FilterScore, sides: Sequence[dict[str, Values]], config: JudgedConfig) -> dict[str, Any]:
-    """Returns means, the interval of the paired difference, and the shares beyond the threshold with Wilson's intervals.
-
-    `sides`: before and after, each by column float64 (prompts,), with NaN for an answer that can't be scored (an empty one). A prompt
-    counts only where both answers have a score.
-    """
-    before, after = (of[score.column] for of in sides)
-    known = ~(np.isnan(before) | np.isnan(after))
-    before, after = before[known], after[known]
-    found: dict[str, Any] = {"texts": len(before), "not_scored": int((~known).sum())}
-    if not len(before):
-        return found
-    low, high = bootstrap_ratio(after - before, np.ones(len(before)), config.resamples, config.confidence, config.seed)
-    means = {"before": before.mean(), "after": after.mean(), "difference": (after - before).mean()}
-    found |= {**{name: float(value) for name, value in means.items()}, "low": low, "high": high}
-    found |= {"threshold": score.threshold, "high_is_good": score.high_is_good}
-    if score.threshold is not None:
-        for side, values in (("before", before), ("after", after)):
-            worse = int((values < score.threshold).sum() if score.high_is_good else (values >= score.threshold).sum())
-            ends = wilson(worse, len(values), config.confidence)
-            found[f"worse_{side}"] = {"value": worse / len(values), "low": ends[0], "high": ends[1]}
-    return found

@@ -1,7 +1,8 @@
 """The pairs of the stage `align`: their form as tables and as tokens, and how they are made from files and documents."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +19,13 @@ from corpusmill.train.scores import (
     FilterScore,
     PairLimits,
     PairPool,
-    ScoredTask,
-    TextScorer,
     dropped_documents,
     find_score,
     kept_documents,
     match,
     pool_of_continuations,
     pool_of_documents,
+    score_texts,
 )
 from corpusmill.train.sft_job import MESSAGES
 from corpusmill.train.template import (
@@ -81,7 +81,7 @@ REPORT_COLUMNS = tuning.report_schema(
 
 
 @dataclass(frozen=True)
-class PreferencePair(tuning.Item):
+class PreferencePair(tuning.DataItem):
     """A pair of completions; a row that is none has no messages."""
 
     prompt: list[Message]
@@ -97,7 +97,7 @@ class PreferencePair(tuning.Item):
 
 
 @dataclass(frozen=True)
-class PreparedPair(tuning.Prepared[PreferencePair]):
+class PreparedPair(tuning.PreparedItem):
     """A pair as tokens: prompt and completion together, with the mask on the completion."""
 
     chosen: Encoded = NOTHING
@@ -115,7 +115,7 @@ def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> Pr
     `nothing_to_learn`      the template marks nothing in a completion
     """
     if pair.bad:
-        return PreparedPair(pair, [pair.bad.rule], note=str(pair.bad))
+        return PreparedPair(pair, [pair.bad.rule or "no_pair"], note=str(pair.bad))
     try:
         chosen, rejected = (_encode(pair, side, encoder) for side in (pair.chosen, pair.rejected))
     except TemplateRefusal as refusal:
@@ -184,16 +184,12 @@ def report_table(prepared: Sequence[PreparedPair]) -> pa.Table:
 
 def read_pairs(files: Sequence[str], held_out: float) -> list[PreferencePair]:
     """Returns the pairs in the user's files. The first question decides whether a pair is held out."""
-
-    def parse(place: str, row: dict[str, Any]) -> Iterator[PreferencePair]:
-        for name, prompt, chosen, rejected in preferences(place, row):
-            yield PreferencePair(name, None, "file", tasks.is_held_out(first_question(prompt), held_out), prompt, chosen, rejected)
-
-    def refused(place: str, bad: BadRow) -> PreferencePair:
-        reason = BadRow(str(bad), "no_pair" if bad.rule == "no_example" else bad.rule)
-        return PreferencePair(place, None, "file", False, [], [], [], bad=reason)
-
-    return read_all(files, parse, refused, "a pair")
+    return [
+        PreferencePair(name, None, "file", False, [], [], [], bad=found)
+        if isinstance(found, BadRow)
+        else PreferencePair(name, None, "file", tasks.is_held_out(first_question(found[0]), held_out), *found)
+        for name, found in read_all(files, preferences, "a pair")
+    ]
 
 
 # ---- from documents, by corruption -------------------------------------------------------------------
@@ -256,22 +252,19 @@ def _shuffle(text: str, identifier: str) -> str:
 # ---- from documents, by a score -----------------------------------------------------------------------
 
 
-def pairs_of(score: FilterScore, matched: Sequence[tuple[ScoredTask, ScoredTask]], held_out: Callable[[str], bool]) -> list[PreferencePair]:
+def pairs_of(
+    score: FilterScore, matched: Sequence[tuple[tasks.BuiltTask, tasks.BuiltTask]], held_out: Callable[[str], bool]
+) -> list[PreferencePair]:
     """Makes the pairs. A hash decides from which of the two documents the prompt comes, so that a fitting continuation is no cue."""
     pairs = []
     for good, bad in matched:
-        source, other = good.task.source, bad.task.source
-        asked = (good, bad)[tasks.hash_of(f"prompt {score.column}", source.id + good.task.prompt) % 2]
-        turns = [user_turn(asked.task.prompt)], [assistant_turn(good.task.answer)], [assistant_turn(bad.task.answer)]
+        source, other = good.source, bad.source
+        asked = (good, bad)[tasks.hash_of(f"prompt {score.column}", source.id + good.prompt) % 2]
+        turns = [user_turn(asked.prompt)], [assistant_turn(good.answer)], [assistant_turn(bad.answer)]
         pairs.append(
             PreferencePair(source.id, source.url, score.column, held_out(source.id), *turns, other.id, other.url, good.score, bad.score)
         )
     return pairs
-
-
-def _mean_chars(sides: Sequence[Sequence[Message]]) -> float | None:
-    """Returns the mean length of completions in characters."""
-    return sum(len(turns[0]["content"]) for turns in sides) / len(sides) if sides else None
 
 
 # ---- the task ----------------------------------------------------------------------------------------
@@ -320,10 +313,9 @@ def _from_score(
     tables = (lambda: kept_documents(run, score)), (lambda: dropped_documents(run, score))
     salt = f"align {config.seed} {column}"
     if score.blind:
-        pool = PairPool([], [], "documents", 0, None, None)
+        pool = PairPool("documents")
     elif score.of_windows:
-        scorer = TextScorer(run, [column])
-        pool = pool_of_continuations(score, lambda texts: scorer.score(texts)[column], *tables, salt, limits)
+        pool = pool_of_continuations(score, partial(score_texts, run, column), *tables, salt, limits)
     else:
         pool = pool_of_documents(score, *tables, salt, limits)
     pairs = pairs_of(score, match(pool, held_out, wanted), held_out)
@@ -338,8 +330,8 @@ def _from_score(
         "bad": pool.bad,
         "wanted": wanted,
         "pairs": len(pairs),
-        "chosen_chars": _mean_chars([pair.chosen for pair in pairs]),
-        "rejected_chars": _mean_chars([pair.rejected for pair in pairs]),
+        "chosen_chars": float(np.mean([len(pair.chosen[0]["content"]) for pair in pairs])) if pairs else None,
+        "rejected_chars": float(np.mean([len(pair.rejected[0]["content"]) for pair in pairs])) if pairs else None,
     }
     return pairs, found | ({"left_out": score.blind} if score.blind else {})
 

@@ -4,19 +4,18 @@ Every rank writes one file. When all files are complete, the first rank turns th
 file: the list of a run's states, and the export of any of them as a model folder.
 """
 
-import base64
 import copy
 import json
 import math
-import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import torch
@@ -92,27 +91,31 @@ def read_into(folder: Path, tensors: Mapping[str, Tensor], everywhere: set[str] 
     Raises InputError if a tensor is missing or has another shape or type. With `everywhere`, the names that all ranks have together, the
     folder must have no other names either.
     """
-    try:
-        reader = HuggingFaceStorageReader(str(folder))
-        metadata = reader.read_metadata()
+    with _readable(folder) as (reader, metadata):
         _check(folder, metadata, tensors, everywhere)
         planner = DefaultLoadPlanner(flatten_state_dict=False)
         planner.set_up_planner(dict(tensors), metadata)
         reader.set_up_storage_reader(metadata, is_coordinator=True)
         reader.read_data(planner.create_local_plan(), planner).wait()
-    except UNREADABLE as error:
-        raise InputError(f"{folder}: can't be read, perhaps cut short or damaged ({type(error).__name__}: {first_line(error)}).") from error
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """Returns the whole weights of a saved state by name, in one process, whatever layout saved them."""
+    with _readable(folder) as (_, metadata):
+        found = {name: t for name, t in _described(metadata).items() if name.startswith(MODEL)}
+        tensors = {name: torch.empty(t.size, dtype=t.properties.dtype) for name, t in sorted(found.items())}
+    read_into(folder, tensors)
+    return {name.removeprefix(MODEL): tensor for name, tensor in tensors.items()}
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[tuple[HuggingFaceStorageReader, Metadata]]:
+    """Yields DCP's reader of the folder's files, and what it knows of them. Raises InputError if they can't be read."""
     try:
-        metadata = HuggingFaceStorageReader(str(folder)).read_metadata()
+        reader = HuggingFaceStorageReader(str(folder))
+        yield reader, reader.read_metadata()
     except UNREADABLE as error:
         raise InputError(f"{folder}: can't be read, perhaps cut short or damaged ({type(error).__name__}: {first_line(error)}).") from error
-    tensors = {name: torch.empty(t.size, dtype=t.properties.dtype) for name, t in _described(metadata).items() if name.startswith(MODEL)}
-    read_into(folder, tensors)
-    return {name.removeprefix(MODEL): tensors[name] for name in sorted(tensors)}
 
 
 def _described(metadata: Metadata) -> dict[str, TensorStorageMetadata]:
@@ -174,7 +177,8 @@ class States:
             self.finish()
 
     def save(self, step: int, tensors: Mapping[str, Tensor], record: dict[str, Any], score: float | None = None) -> None:
-        """Saves the state after `step` steps. `record` is JSON; its floats are restored bit by bit. A lower `score` is better.
+        """Saves the state after `step` steps. `record` is JSON; its floats are restored bit by bit. A lower `score` is better; one that is
+        not finite is none.
 
         Raises CorpusmillError if that fails; earlier states stay intact.
         """
@@ -182,9 +186,10 @@ class States:
         if self.pieces is None:
             self.pieces = RankTensors(tensors, self.dims.rank, lambda plan: self._together(lambda: plan))
         record = copy.deepcopy(record)  # the training continues while it is written
+        score = score if score is not None and math.isfinite(score) else None
         state = {"step": step, "record": record, "score": score, "parallel": self.dims.config.model_dump(mode="json")}
         taken = self.pieces.copied(tensors) if self.thread else self.pieces.of(tensors)
-        job = partial(self._write, self.pieces, taken, self._random(), state)
+        job = partial(self._write, self.pieces, taken, state)
         if self.thread:
             self.writing = self.thread.submit(job)
         else:
@@ -200,48 +205,40 @@ class States:
         """Returns the latest whole state, or None. A damaged state is passed over for an earlier one: its steps are redone with the same
         bits.
 
-        `wanted(step)`: the entries that the record of a state of that step must have. Where no state is in the folder itself, it is looked
-        for in the `others`. Raises InputError where the folder has only states with other entries.
+        `wanted(step)`: the entries that the record of a state of that step must have. States of the folder itself come before those of the
+        `others`. Raises InputError where the folder has only states with other entries.
         """
-
-        def fitting(folder: StateFolder) -> list[SavedState]:
-            return [saved for saved in folder.saved() if wanted is None or not saved.difference(wanted(saved.step))]
+        folders = [self.folder, *others]
 
         def candidates() -> list[tuple[int, SavedState]]:
-            own, found = self.folder.saved(), [(0, saved) for saved in fitting(self.folder)]
-            if own and not found and wanted:
-                difference = own[-1].difference(wanted(own[-1].step))
-                place = own[-1].storage.root
-                raise InputError(f"{place}: holds the state of another configuration ({difference}); remove it to begin anew.")
-            found = found or [(number, saved) for number, folder in enumerate(others, 1) for saved in fitting(folder)]
-            return sorted(found, key=lambda candidate: -candidate[1].step)
+            differences = [
+                (number, saved, saved.difference(wanted(saved.step)) if wanted else None)
+                for number, folder in enumerate(folders)
+                for saved in folder.saved()
+            ]
+            own = [(saved, difference) for number, saved, difference in differences if not number]
+            if own and all(difference for _, difference in own):
+                saved, difference = own[-1]
+                raise InputError(f"{saved.storage.root}: holds the state of another configuration ({difference}); remove it to begin anew.")
+            fitting = [(number, saved) for number, saved, difference in differences if not difference]
+            return sorted(fitting, key=lambda candidate: (candidate[0] > 0, -candidate[1].step))
 
-        return self._first_whole(candidates, [self.folder, *others])
+        return self._first_whole(candidates, folders)
 
     def best(self) -> SavedState | None:
         """Returns the whole state with the lowest score; None if no state has a score."""
 
         def scored() -> list[tuple[int, SavedState]]:
-            return [(0, saved) for saved in sorted(self.folder.saved(), key=_rank_of) if saved.score is not None]
+            return [(0, saved) for saved in by_score(self.folder.saved())]
 
         return self._first_whole(scored, [self.folder])
 
     def load(self, saved: SavedState, tensors: Mapping[str, Tensor]) -> None:
-        """Fills `tensors` in place. Restores this rank's random generators where the state has them. Raises InputError if the state has
-        other tensors or shapes."""
+        """Fills `tensors` in place. Raises InputError if the state has other tensors or shapes."""
         everywhere = set[str]().union(*self._together(lambda: set(tensors)))
         self._together(lambda: read_into(saved.path, tensors, everywhere))
         if saved.storage.remote:
             shutil.rmtree(saved.path, ignore_errors=True)
-        if self.dims.rank < len(saved.state.ranks):
-            try:
-                random = {name: _tensor(text) for name, text in saved.state.ranks[self.dims.rank].random.items()}
-                torch.set_rng_state(random["cpu"])
-            except (RuntimeError, KeyError, TypeError, ValueError) as error:
-                place = saved.storage.root
-                raise InputError(f"{place}: the state of its generator of random numbers is none ({first_line(error)}).") from error
-            if self.dims.device.type == "cuda" and "cuda" in random:
-                torch.cuda.set_rng_state(random["cuda"], self.dims.device)
 
     def load_weights(self, saved: SavedState, parameters: Mapping[str, Tensor]) -> None:
         """Fills `parameters` in place with the state's weights, and changes nothing else."""
@@ -272,15 +269,16 @@ class States:
                 raise error
         return [value for value, _ in results]
 
-    def _write(self, pieces: RankTensors, taken: Mapping[str, Tensor], random: dict[str, str], state: dict[str, Any]) -> None:
+    def _write(self, pieces: RankTensors, taken: Mapping[str, Tensor], state: dict[str, Any]) -> None:
         folder, step, name = self.folder, state["step"], FILE.format(self.dims.rank, self.dims.world)
         try:
             self._together(lambda: folder.remove(step) if self.dims.is_main else None)
-            files = self._together(lambda: folder.write(step, name, lambda path: pieces.write(path, taken)) | {"random": random})
+            files = self._together(lambda: folder.write(step, name, lambda path: pieces.write(path, taken)))
             self._together(lambda: self._commit({**state, "ranks": files}) if self.dims.is_main else None)
         except BaseException:
             if self.dims.is_main:
-                folder.remove(step)
+                with suppress(CorpusmillError, OSError):  # the first error is the one to tell
+                    folder.remove(step)
             raise
 
     def _commit(self, state: dict[str, Any]) -> None:
@@ -291,8 +289,7 @@ class States:
     def _prune(self, step: int) -> None:
         """Removes earlier states that are not kept. States after `step` are damaged; they will be overwritten."""
         found = [saved for saved in self.folder.saved() if saved.step <= step]
-        scored = sorted((saved for saved in found if saved.score is not None), key=_rank_of)
-        kept = {saved.step for saved in [*found[-self.keep :], *scored[: self.keep_best]]}
+        kept = {saved.step for saved in [*found[-self.keep :], *by_score(found)[: self.keep_best]]}
         self.folder.remove_before(step, kept.union(self.marked))
 
     def _first_whole(self, candidates: Callable[[], list[tuple[int, SavedState]]], folders: Sequence[StateFolder]) -> SavedState | None:
@@ -308,22 +305,11 @@ class States:
                 return saved
         return None
 
-    def _random(self) -> dict[str, str]:
-        """Returns the state of this rank's random generators, for models with dropout."""
-        states = {"cpu": torch.get_rng_state()}
-        if self.dims.device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(self.dims.device)
-        return {name: base64.b64encode(state.numpy().tobytes()).decode() for name, state in states.items()}
 
-
-def _tensor(text: str) -> Tensor:
-    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
-
-
-def _rank_of(saved: SavedState) -> tuple[float, int]:
-    """Returns the key that sorts by score: equal scores by step, missing scores and NaN last."""
-    score = math.inf if saved.score is None or math.isnan(saved.score) else saved.score
-    return score, saved.step
+def by_score(found: Sequence[SavedState]) -> list[SavedState]:
+    """Returns those that have a score, the lowest first, and equal ones by step."""
+    scored = [(saved.score, saved.step, saved) for saved in found if saved.score is not None]
+    return [saved for _, _, saved in sorted(scored, key=lambda one: one[:2])]
 
 
 # ---- the saved states of a run -----------------------------------------------------------------------
@@ -377,8 +363,6 @@ def export_state(run: str, step: int, output: Path, stage: str | None = None) ->
 
     Without a `stage`, the first stage with that step; among several trainings, the one that was saved last.
     """
-    import torch
-
     from corpusmill.train.finetune import merged_model
     from corpusmill.train.model_folder import model_of, save_model, tokenizer_files
 
@@ -390,8 +374,12 @@ def export_state(run: str, step: int, output: Path, stage: str | None = None) ->
     chosen = [state for state in having if state.stage == having[0].stage][-1]
     if output.exists():
         raise InputError(f"{output}: already exists.")
-    work = Storage(chosen.checkpoint_dir.work)
-    with _here(chosen.saved) as saved:
+    saved, work = chosen.saved, Storage(chosen.checkpoint_dir.work)
+    with ExitStack() as stack:
+        if saved.storage.remote:  # into a folder of its own: a training on this machine may read the same state
+            cache_folder().mkdir(parents=True, exist_ok=True)
+            private = stack.enter_context(TemporaryDirectory(prefix="export-", dir=cache_folder()))
+            saved = replace(saved, path=Path(private) / saved.path.name)
         if damage := next(filter(None, map(saved.damage, range(len(saved.state.ranks)))), None):
             raise InputError(damage)
         with torch.no_grad():
@@ -400,21 +388,3 @@ def export_state(run: str, step: int, output: Path, stage: str | None = None) ->
             )
         save_model(model, output, tokenizer_files(work.child("tokenizer")))
     return chosen
-
-
-@contextmanager
-def _here(saved: SavedState) -> Iterator[SavedState]:
-    """Yields the state with a private folder for its files if they lie on a store: the training's cache folder on this machine may be in
-    use."""
-    if not saved.storage.remote:
-        yield saved
-        return
-    folder = cache_folder() / f"export-{secrets.token_hex(8)}"
-    try:
-        yield replace(saved, path=folder / saved.path.name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def score_text(saved: SavedState) -> str:
-    return "" if saved.score is None or math.isnan(saved.score) else f"{saved.score:.4f}"

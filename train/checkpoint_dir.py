@@ -38,19 +38,18 @@ STATE = "state.json"
 
 
 class RankFile(BaseModel):
-    """One process's file of a state, and its random generators."""
+    """One process's file of a state."""
 
     model_config = ConfigDict(strict=True)
 
     bytes: int
     sha256: str
-    random: dict[str, str]
 
 
 class StateJson(BaseModel):
     """The content of a `state.json`: `record` are values saved with the state, `parallel` is the layout that saved it."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     step: int
     record: dict[str, Any]
@@ -91,8 +90,7 @@ class SavedState:
 
     def difference(self, wanted: Mapping[str, Any]) -> str | None:
         """Returns, in words, the first of these entries that its record has not; None where all are equal."""
-        found = (_difference(key, self.state.record.get(key), value) for key, value in wanted.items())
-        return next(filter(None, found), None)
+        return _difference("record", {key: self.record.get(key) for key in wanted}, dict(wanted))
 
     def damage(self, rank: int) -> str | None:
         """Returns what is wrong with this rank's file, or None. Raises InputError if a store can't be reached."""
@@ -260,6 +258,10 @@ class CheckpointDir:
     @property
     def states(self) -> StateFolder:
         return StateFolder(Storage(self.work).child("state"), self.folder / "state", self.keep_logs)
+
+    def states_of(self, other: str) -> StateFolder:
+        """Returns the states of another training, by its `work`, to read them. Copies from a store lie in this training's folder."""
+        return StateFolder(Storage(other).child("state"), self.folder / other.rpartition("/")[2] if self.store else None)
 
     def others(self) -> list[str]:
         """Returns the `work` of the stage's other trainings that have saved states."""

@@ -92,7 +92,8 @@ def to_device(batch: tuple[Any, ...], device: torch.device) -> tuple[Any, ...]:
     if device.type == "cpu":
         return batch
     with torch.cuda.device(device):  # each thread begins with the first GPU, on which `pin_memory` would take memory
-        return tuple(None if part is None else part.pin_memory().to(device, non_blocking=True) for part in batch)
+        # a view with gaps would be copied through memory that is not pinned, for which the GPU's queue must run empty
+        return tuple(None if part is None else part.contiguous().pin_memory().to(device, non_blocking=True) for part in batch)
 
 
 def places(first: int, count: int, items: int, seed: int) -> Integers:
@@ -361,17 +362,13 @@ def pack(sequences: Sequence[Encoded], context: int, together: bool = True) -> P
     for row, numbers in enumerate(members):
         place = 0
         for segment, number in enumerate(numbers):
-            inputs, following = shift(sequences[number])
-            end = place + len(inputs)
-            ids[row, place:end], targets[row, place:end], segments[row, place:end] = inputs, following, segment
+            tokens, learned = sequences[number].ids, sequences[number].mask
+            end = place + len(tokens) - 1
+            ids[row, place:end], segments[row, place:end] = tokens[:-1], segment
+            targets[row, place:end] = np.where(learned[1:], tokens[1:], IGNORED)
             place = end
         segments[row, place:] = len(numbers)
     return Packed(ids, targets, segments, members)
-
-
-def shift(sequence: Encoded) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Returns inputs and targets of one sequence, [tokens - 1] each; targets that are not learned are IGNORED."""
-    return sequence.ids[:-1], np.where(sequence.mask[1:], sequence.ids[1:], IGNORED)
 
 
 def fitted(lengths: npt.NDArray[np.int64], capacity: int) -> list[list[int]]:

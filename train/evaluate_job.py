@@ -9,7 +9,7 @@ from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
-from corpusmill.train.align_job import by_sequence, collate, counted_nats
+from corpusmill.train.align_job import Numbered, measured_logps
 from corpusmill.train.align_pairs import pairs_from_table, prepare_pair
 from corpusmill.train.compute import deterministic
 from corpusmill.train.generate import Sampling, generate_batch, load_text_generator, plain
@@ -97,8 +97,12 @@ class Measurement:
         with deterministic():
             for begin in range(0, len(kept), PAIRS):
                 some = kept[begin : begin + PAIRS]
-                batch = collate([*(p.chosen for p in some), *(p.rejected for p in some)], self.pair_window, self.model.device)
-                chosen, rejected = by_sequence(counted_nats(self.local, batch), batch.labels).means.chunk(2)
+                device = self.model.device
+                sides = Numbered(
+                    [*(p.chosen for p in some), *(p.rejected for p in some)], self.pair_window, device, few=device.type == "cuda"
+                )
+                logps = measured_logps(self.local, sides.collate(range(2 * len(some))))
+                chosen, rejected = (logps.sums / logps.counts).chunk(2)
                 right += int((chosen > rejected).sum())
         low, high = wilson(right, len(kept), self.config.confidence)
         return {"accuracy": right / len(kept), "low": low, "high": high, "pairs": len(kept)}

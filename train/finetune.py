@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.checkpoint import read_weights
 from corpusmill.train.checkpoint_dir import CheckpointDir, new_folder, write_json, write_tensors
-from corpusmill.train.compute import chosen, deterministic
+from corpusmill.train.compute import chosen, compiles, deterministic
 from corpusmill.train.data import DataShare, Order, steps_of
 from corpusmill.train.loop import FitResult, fit
-from corpusmill.train.losses import StepLoss
+from corpusmill.train.losses import Objective
 from corpusmill.train.model import Llama, named_generator
 from corpusmill.train.model_folder import load_model, model_of, save_model
 from corpusmill.train.options import LoraConfig, row_length
@@ -108,13 +108,11 @@ def merged_weights(model: Llama) -> dict[str, Tensor]:
 #
 # A folder in the format of `peft`: `adapter_config.json` and `adapter_model.safetensors`.
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."
 
-
-def peft_config(config: LoraConfig, base: str) -> dict[str, Any]:
-    """Returns the `adapter_config.json` of an adapter for the model folder `base`."""
-    return {
+def save_adapter(weights: Mapping[str, Tensor], config: LoraConfig, base: str, folder: Path) -> None:
+    """Writes `weights`, named as parameters (`... .lora_A`), of an adapter for the model folder `base` to a folder that `peft` opens; an
+    old folder is replaced."""
+    described = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
@@ -126,13 +124,9 @@ def peft_config(config: LoraConfig, base: str) -> dict[str, Any]:
         "fan_in_fan_out": False,
         "inference_mode": True,
     }
-
-
-def save_adapter(weights: Mapping[str, Tensor], config: LoraConfig, base: str, folder: Path) -> None:
-    """Writes `weights`, named as parameters (`... .lora_A`), to a folder that `peft` opens; an old folder is replaced."""
     with new_folder(folder) as temporary:
-        write_json(temporary / CONFIG, peft_config(config, base))
-        write_tensors(temporary / WEIGHTS, {f"{PREFIX}{name}.weight": tensor for name, tensor in weights.items()})
+        write_json(temporary / "adapter_config.json", described)
+        write_tensors(temporary / "adapter_model.safetensors", {f"base_model.model.{name}.weight": t for name, t in weights.items()})
 
 
 # ---- around the loop ---------------------------------------------------------------------------------
@@ -156,7 +150,7 @@ def start_from(folder: str, dims: ParallelDims, config: TuningConfig, title: str
     return model.to(dims.device)
 
 
-class Job:
+class FinetuningJob(Objective):
     """A training as each process does it. Subclasses are objectives of the loop; they call `plan` when they know their examples."""
 
     metrics: Sequence[str] = ()
@@ -166,6 +160,8 @@ class Job:
         self.encoder = load_chat(start.storage)
         self.model = start_from(start.folder, dims, config, title)
         self.context = row_length(config.context, self.model.arch.context, f"{title}.context")
+        if dims.world == 1:  # what is measured before the first step comes from the same kernels as all that follows
+            self.model.switch(checkpointing=config.loop.checkpointing, compiled=compiles(dims.device, config.loop.compile))
 
     def plan(self, examples: int) -> None:
         """Sets the order of `examples`, and the number of steps."""
@@ -173,13 +169,6 @@ class Job:
         self.steps_an_epoch = steps_of(1, self.config.batch, examples)
         steps = min(self.config.loop.steps, steps_of(self.config.epochs, self.config.batch, examples))
         self.loop = self.config.loop.model_copy(update={"steps": steps})
-
-    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
-        """Yields the micro-batches of this share of a step."""
-        raise NotImplementedError
-
-    def loss(self, model: Llama, batch: Any) -> StepLoss:
-        raise NotImplementedError
 
     def describe(self, step: int, share: DataShare, number: int) -> list[str]:
         """Returns the ids of the examples in a micro-batch, for the log of skipped steps."""

@@ -135,7 +135,10 @@ def take_part(task: GroupJob, progress: Progress | None, threads: int = 0) -> di
         check_here(Code.from_json(task["code"]))
     dims = ParallelDims.distributed(ParallelConfig.model_validate(task["parallel"]), local_device(task["device"]))
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or _share_of_cores())
+    if not threads:  # they decide the last bits of sums, so all launchers use this rule
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"]))
+    torch.set_num_threads(threads)
     try:
         result: dict[str, Any] = job(dims, progress, **task["arguments"])
     finally:
@@ -162,12 +165,6 @@ def local_device(device: str) -> torch.device:
         raise InputError(f"device {device}: this machine has {found} GPUs for {os.environ['LOCAL_WORLD_SIZE']} processes.")
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
-
-
-def _share_of_cores() -> int:
-    """Returns this process's even share of the cores. Threads decide the last bits of sums, so all launchers use this rule."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"]))
 
 
 @contextmanager
@@ -276,31 +273,25 @@ def _run_processes(task: GroupJob, world: int, bar: Bar) -> Sequence[int | None]
     processes: list[BaseProcess] = [
         context.Process(target=_work, args=(number, world, store.port, task), daemon=True) for number in range(world)
     ]
-    with bar() as look, _killed_at_the_end(processes):
+    with bar() as look:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which they inherit: Ctrl-C reaches this process only
         try:
             for process in processes:
                 process.start()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            until = float("inf")
+            while any(process.exitcode is None for process in processes) and time.monotonic() < until:
+                time.sleep(LOOK)
+                look()
+                if any(process.exitcode for process in processes):  # the death of one makes others fail, so all get a moment to end
+                    until = min(until, time.monotonic() + GRACE)
+            return [process.exitcode for process in processes]
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        until = float("inf")
-        while any(process.exitcode is None for process in processes) and time.monotonic() < until:
-            time.sleep(LOOK)
-            look()
-            if any(process.exitcode for process in processes):  # the death of one makes others fail, so all get a moment to end
-                until = min(until, time.monotonic() + GRACE)
-        return [process.exitcode for process in processes]
-
-
-@contextmanager
-def _killed_at_the_end(processes: "list[BaseProcess]") -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for process in processes:
-            if process.pid is not None:
-                process.kill()
-                process.join()
+            for process in processes:
+                if process.pid is not None:
+                    process.kill()
+                    process.join()
 
 
 def _work(number: int, world: int, port: int, task: GroupJob) -> None:

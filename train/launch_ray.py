@@ -38,11 +38,11 @@ def find_resources(nodes: Sequence[Mapping[str, float]], world: int, device: str
     wanted = [{"CPU": float(each)} for each in ([cpus] if cpus else range(most, 0, -1))]
     with_gpu = [{**each, "GPU": 1.0} for each in wanted] + ([] if cpus else [{"GPU": 1.0}])  # nodes may have only GPUs to give
     kinds = {"cpu": wanted, "auto": with_gpu + wanted}.get(device, with_gpu)
-    return next((each for each in kinds if sum(_places(node, each) for node in nodes) >= world), None)
 
+    def room(each: Mapping[str, float]) -> int:
+        return sum(min(int(node.get(kind, 0) // count) for kind, count in each.items()) for node in nodes)
 
-def _places(node: Mapping[str, float], each: Mapping[str, float]) -> int:
-    return min(int(node.get(kind, 0) // count) for kind, count in each.items())
+    return next((each for each in kinds if room(each) >= world), None)
 
 
 def _wait_for_room(ray: Any, task: "GroupJob", parallel: ParallelConfig, title: str) -> dict[str, float]:

@@ -7,7 +7,6 @@ the same totals, so they take, skip and stop together.
 import math
 import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,14 +20,14 @@ from torch import Tensor
 from corpusmill.pipeline.config import counting
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.checkpoint import States
+from corpusmill.train.checkpoint import MODEL, States
 from corpusmill.train.checkpoint_dir import StateFolder
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import DataShare
 from corpusmill.train.losses import Objective, StepLoss, step_totals
 from corpusmill.train.model import Llama
 from corpusmill.train.optim import lr_fraction
-from corpusmill.train.options import Course, LoopConfig, Schedule
+from corpusmill.train.options import LoopConfig, PhasePlan, Schedule
 from corpusmill.train.parallel.dims import ParallelDims, local_of
 from corpusmill.train.parallel.model import ParallelModel, optimizer_of, prepare
 from corpusmill.train.watch import Watch, flops_per_token
@@ -87,7 +86,7 @@ class Prefetcher:
 
 # ---- the guard ---------------------------------------------------------------------------------------
 #
-# Decides which steps are too dangerous to take: those with values that are not finite, or far outside the recent range.
+# Steps are skipped whose loss or gradient norm is not finite, or far outside the recent range.
 
 #: The number of recent values, and the least number of them with which a value can count as a spike.
 WINDOW, ENOUGH = 64, 20
@@ -96,33 +95,25 @@ WINDOW, ENOUGH = 64, 20
 LOSS_FLOOR, NORM_FLOOR = 0.1, 1.0
 
 
-class SpikeGuard:
-    """A robust z-score over the recent finite values: by their median, and the median distance of consecutive values, so that no outlier
-    moves it.
+def refusal(value: float, name: str, recent: list[float], threshold: float, floor: float) -> str | None:
+    """Returns why a step with this value must be skipped, or None. Appends a finite value to the `recent` ones, and keeps WINDOW of them.
 
-    Distances of consecutive values separate noise from trend. A fast-falling loss, as at the start of training, has deviations from the
-    median as large as a spike. For independent normal noise the scale is its standard deviation.
+    A spike lies more than `threshold` deviations (0: any number) above the median. The deviation comes from the median distance of
+    consecutive values: no outlier moves it, and a loss that falls fast, as at the start, does not widen it. For independent normal noise
+    it is the standard deviation.
     """
-
-    def __init__(self, threshold: float, floor: float, values: list[float] | None = None):
-        self.threshold, self.floor = threshold, floor
-        self.values = deque(values or [], maxlen=WINDOW)
-
-    def judge(self, value: float, name: str) -> str | None:
-        """Returns why a step with this value must be skipped, or None. Remembers a finite value."""
-        if not math.isfinite(value):
-            return f"{name} is {value}"
-        reason = self._spike(value, name)
-        self.values.append(value)
-        return reason
-
-    def _spike(self, value: float, name: str) -> str | None:
-        if not self.threshold or len(self.values) < ENOUGH:
-            return None
-        median = statistics.median(self.values)
-        deviation = 1.4826 / math.sqrt(2) * statistics.median(abs(b - a) for a, b in pairwise(self.values))
-        score = (value - median) / max(deviation, self.floor * abs(median), 1e-6)
-        return f"{name} {value:.4g} is a spike ({score:.1f} deviations above {median:.4g})" if score > self.threshold else None
+    if not math.isfinite(value):
+        return f"{name} is {value}"
+    reason = None
+    if threshold and len(recent) >= ENOUGH:
+        median = statistics.median(recent)
+        deviation = 1.4826 / math.sqrt(2) * statistics.median(abs(b - a) for a, b in pairwise(recent))
+        score = (value - median) / max(deviation, floor * abs(median), 1e-6)
+        if score > threshold:
+            reason = f"{name} {value:.4g} is a spike ({score:.1f} deviations above {median:.4g})"
+    recent.append(value)
+    del recent[:-WINDOW]
+    return reason
 
 
 # ---- the loop ----------------------------------------------------------------------------------------
@@ -194,8 +185,8 @@ def fit(
     seed: int | None = None,
     state: Path | StateFolder,
     log: Path,
-    course: Course | None = None,
-    lineage: str = "",
+    plan: PhasePlan | None = None,
+    inputs_digest: str = "",
     others: Sequence[StateFolder] = (),
     describe: Describe | None = None,
     evaluate: Evaluate | None = None,
@@ -213,54 +204,44 @@ def fit(
     states. On one process `model` itself is trained; else the result's `parallel_model` has the trained parts. Raises CorpusmillError after
     `config.max_skips` skipped steps in a row. `length` is that of a row, by default the model's context; only the logged speed uses it.
 
-    `course` has the phases of the training (else `config` is the only one). States from which other courses may go on are kept. Without
-    a state in `state`, the training goes on from the latest in `others` with the same `lineage` (a digest of all data and options besides
-    `config` and the course) whose course was the same so far.
+    `plan` has the phases of the training; by default there is one, the schedule of `config`. Without a state in `state`, the training
+    starts from the latest state in the folders `others` that it would have reached itself: all steps so far had the same rates and tokens,
+    and `inputs_digest`, a digest of everything else that the weights depend on, is the same. States where other plans can branch off are
+    kept.
     """
     dims = dims or ParallelDims.single(model.device)
     if config.keep_best and evaluate is None:
         raise InputError(f"{title}.loop.keep_best: no state can be the best one, as there is no validation data to measure it on.")
-    course = course or Course.of(config)
-    states = States(state, dims, config.keep, config.keep_best, config.async_save, course.branches())
-    identity = {"loop": _outside_schedule(config), "model": model.arch.model_dump(mode="json"), "lineage": lineage}
+    plan = plan or PhasePlan.of(config)
+    states = States(state, dims, config.keep, config.keep_best, config.async_save, plan.branches())
+    options = {name: value for name, value in counting(config).items() if name not in Schedule.model_fields}
+    identity = {"loop": options, "model": model.arch.model_dump(mode="json"), "inputs_digest": inputs_digest}
     frozen = any(not p.requires_grad for p in model.parameters())
     adapter = sum(p.numel() for p in model.parameters() if p.requires_grad) if frozen else 0
+    flops = flops_per_token(model.arch, length, adapter)
     with deterministic(config.threads), states, Prefetcher(objective, config.steps) as ahead:
-        loop = _Loop(prepare(model, dims, config, seed), ahead, config, states, course, identity, describe, title)
-        torch.manual_seed(dims.rank)  # for models with dropout
-        begin, flops = loop.resume(others), flops_per_token(model.arch, length, adapter)
-        started, tokens_before = time.perf_counter(), loop.so_far.tokens
+        loop = _Loop(prepare(model, dims, config, seed), ahead, config, states, plan, identity, describe, title)
+        begin, so_far = loop.resume(others), loop.so_far
+        started, tokens_before = time.perf_counter(), so_far.tokens
         with Watch(log, begin, config, dims, flops, progress, title) as watch:
             for step in range(begin, config.steps):
-                at, tokens, waited = time.perf_counter(), loop.so_far.tokens, ahead.waited
+                at, tokens, waited = time.perf_counter(), so_far.tokens, ahead.waited
                 line = loop.step(step)
                 took, done = time.perf_counter() - at, step + 1
                 if evaluate and (done == config.steps or (evaluate_every and done % evaluate_every == 0)):
-                    line |= _evaluated(loop.parallel_model, evaluate, done)
-                    loop.so_far.score = line.get(score)
-                watch.step({"step": step, **line}, loop.so_far.tokens - tokens, took, ahead.waited - waited)
+                    with torch.no_grad():
+                        line |= evaluate(loop.parallel_model, done)
+                    so_far.score = line.get(score)
+                watch.step({"step": step, **line}, so_far.tokens - tokens, took, ahead.waited - waited)
                 if done % config.save_every == 0 or done == config.steps or done in states.marked:
                     watch.sync()
                     loop.save(done)
         states.finish()
         seconds = time.perf_counter() - started
-    so_far = loop.so_far
     speed = (so_far.tokens - tokens_before) / seconds
     return FitResult(
         config.steps, so_far.count, so_far.tokens, so_far.skipped, so_far.losses[-50:], begin, seconds, speed, loop.parallel_model, states
     )  # fmt: skip
-
-
-def _outside_schedule(config: LoopConfig) -> dict[str, Any]:
-    return {name: value for name, value in counting(config).items() if name not in Schedule.model_fields}
-
-
-def _evaluated(parallel_model: ParallelModel, evaluate: Evaluate, done: int) -> dict[str, Any]:
-    parallel_model.model.eval()
-    with torch.no_grad():
-        measured = evaluate(parallel_model, done)
-    parallel_model.model.train()
-    return measured
 
 
 class _Loop:
@@ -270,39 +251,31 @@ class _Loop:
         objective: Objective,
         config: LoopConfig,
         states: States,
-        course: Course,
+        plan: PhasePlan,
         identity: dict[str, Any],
         describe: Describe | None,
         title: str,
     ):
         self.parallel_model, self.objective, self.config, self.states = parallel_model, objective, config, states
-        self.course, self.identity, self.describe, self.title = course, identity, describe, title
+        self.plan, self.identity, self.describe, self.title = plan, identity, describe, title
         self.optimizer = optimizer_of(parallel_model, states.dims, config.optimizer)
         self.device = next(iter(parallel_model.parameters.values())).device
         self.so_far = _Progress()
-        self.branched_from = ""  # the other training whose state this one goes on from, for the log
-        self.guards()
-
-    def guards(self) -> None:
-        self.loss_guard = SpikeGuard(self.config.spike, LOSS_FLOOR, self.so_far.losses)
-        self.norm_guard = SpikeGuard(self.config.spike, NORM_FLOOR, self.so_far.norms)
+        self.branched_from = ""  # the state of another training that this one starts from; "" once it is logged
 
     # ---- one step -----------------------------------------------------------------------------------
 
     def step(self, step: int) -> dict[str, Any]:
         """Takes or skips one step. Returns its line for the log."""
-        if not self.parallel_model.model.training:
-            self.parallel_model.model.train()
-        number, within = self.course.at(step)
-        phase = self.course.phases[number]
-        if number and not within and phase.tokens != self.course.phases[number - 1].tokens:
+        number, within = self.plan.at(step)
+        phase = self.plan.phases[number]
+        if number and not within and phase.tokens != self.plan.phases[number - 1].tokens:
             self.so_far.losses, self.so_far.norms = [], []  # other tokens have other losses, which are no spikes
-            self.guards()
         done = self._gradient(step)
         fraction = phase.peak * lr_fraction(within, phase)
         line: dict[str, Any] = {"loss": done.loss, "lr": self.config.optimizer.lr * fraction, "grad_norm": done.norm, "count": done.count}
         line |= done.metrics
-        if len(self.course.phases) > 1:
+        if len(self.plan.phases) > 1:
             line |= {"phase": number + 1} | ({} if within else {"reads": phase.tokens or OWN})
         if self.branched_from:
             line["branched_from"], self.branched_from = self.branched_from, ""
@@ -332,9 +305,9 @@ class _Loop:
     def _judge(self, done: "_Gradient") -> str | None:
         if not done.count:  # without targets nothing was learned, and the guards must not remember the loss of 0
             return None if math.isfinite(done.loss + done.norm) else f"loss is {done.loss} and the gradient norm {done.norm}"
-        reasons = self.loss_guard.judge(done.loss, "loss"), self.norm_guard.judge(done.norm, "gradient norm")
-        self.so_far.losses, self.so_far.norms = list(self.loss_guard.values), list(self.norm_guard.values)
-        return reasons[0] or reasons[1]
+        of_loss = refusal(done.loss, "loss", self.so_far.losses, self.config.spike, LOSS_FLOOR)
+        of_norm = refusal(done.norm, "gradient norm", self.so_far.norms, self.config.spike, NORM_FLOOR)
+        return of_loss or of_norm
 
     def _update(self, done: "_Gradient", fraction: float) -> None:
         clip = self.config.clip
@@ -371,7 +344,7 @@ class _Loop:
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns the tensors of a saved state, by name."""
-        weights = {f"model/{name}": p for name, p in self.parallel_model.parameters.items()}
+        weights = {MODEL + name: p for name, p in self.parallel_model.parameters.items()}
         return weights | {f"optimizer/{name}": t for name, t in self.optimizer.state().items()}
 
     def save(self, done: int) -> None:
@@ -385,11 +358,13 @@ class _Loop:
         self.states.load(saved, self.tensors())
         self.states.prune(saved.step)
         self.so_far = _Progress(**saved.record["so_far"])
-        self.guards()
         if saved.path.parent != self.states.folder.folder:
-            self.branched_from = "/".join(saved.storage.root.split("/")[-3::2])
+            training, _, step = saved.storage.root.split("/")[-3:]
+            self.branched_from = f"{training}/{step}"
+            if saved.step == self.config.steps:  # the other training stopped later: no step follows that would save a state of our own
+                self.save(saved.step)
         return saved.step
 
     def _wanted(self, step: int) -> dict[str, Any]:
         """Returns the entries by which the record of a state after `step` steps says what it depends on."""
-        return {**self.identity, "course": self.course.until(step)}
+        return {**self.identity, "plan": self.plan.until(step)}

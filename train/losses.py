@@ -57,6 +57,9 @@ def log_z(logits: Tensor) -> Tensor:
 
 # Of hidden states: the head's logits are the largest values of a step, so they exist only for the targets that count, and where they are
 # many, or on a GPU, only for some rows at a time.
+#
+# torch 2.13 has `F.linear_cross_entropy` with options for chunks. It can't serve here: it returns its value in the input's type (in bf16 up
+# to 0.2% off), and it does not compile.
 
 #: Logits that exist at once, in fp32 512 MiB.
 LOGITS = 2**27

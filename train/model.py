@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.compute import fused
 from corpusmill.train.losses import target_nats
-from corpusmill.train.options import Architecture, RopeScaling
+from corpusmill.train.options import LLAMA3, YARN, Architecture
 
 # ---- RMSNorm -----------------------------------------------------------------------------------------
 #
@@ -42,17 +42,12 @@ class RMSNorm(nn.Module):
         if x.device.type == "cpu" and x.dtype != torch.float64 and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             normed: Tensor = _OnCPU.apply(x, self.weight, self.eps)
             return normed
-        return rms_norm(x, self.weight, self.eps)
-
-
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Computes `RMSNorm.forward` as a function."""
-    wide = x.float() if x.dtype == torch.float64 else x
-    return weight * F.rms_norm(wide, x.shape[-1:], None, eps).to(x.dtype)
+        wide = x.float() if x.dtype == torch.float64 else x
+        return self.weight * F.rms_norm(wide, x.shape[-1:], None, self.eps).to(x.dtype)
 
 
 class _OnCPU(torch.autograd.Function):
-    """Computes the bits of `rms_norm` with its gradient written out: half the work of the gradient that PyTorch derives on a CPU.
+    """Computes the bits of the norm with its gradient written out: half the work of the gradient that PyTorch derives on a CPU.
 
     With n = x / rms(x) and h = gradient * weight, the gradient of x is (h - n mean(h n)) / rms(x).
     """
@@ -91,37 +86,38 @@ def frequencies(arch: Architecture) -> tuple[Tensor, float]:
     if scaling is None:
         return 1.0 / periods, 1.0
     if scaling.rope_type == "llama3":
-        return _llama3(1.0 / periods, scaling), 1.0
-    return _yarn(periods, theta, scaling), scaling.attention_factor or 0.1 * math.log(scaling.factor) + 1.0
+        return _llama3(1.0 / periods, scaling.factor, scaling.original_max_position_embeddings), 1.0
+    return _yarn(periods, theta, scaling.factor, scaling.original_max_position_embeddings), 0.1 * math.log(scaling.factor) + 1.0
 
 
-def _llama3(plain: Tensor, scaling: RopeScaling) -> Tensor:
-    """Llama 3.1: slows frequencies with fewer than `low_freq_factor` turns in the old context by `factor`, keeps those with more than
-    `high_freq_factor` turns, and interpolates between (llama-models, apply_scaling)."""
-    old, low, high = scaling.original_max_position_embeddings, scaling.low_freq_factor, scaling.high_freq_factor
+def _llama3(plain: Tensor, factor: float, old: int) -> Tensor:
+    """Llama 3.1: slows frequencies with fewer than LLAMA3's turns in the old context by `factor`, keeps those with more, and interpolates
+    between (llama-models, apply_scaling)."""
+    low, high = LLAMA3["low_freq_factor"], LLAMA3["high_freq_factor"]
     wavelength = 2 * math.pi / plain
-    slowed = torch.where(wavelength > old / low, plain / scaling.factor, plain)
+    slowed = torch.where(wavelength > old / low, plain / factor, plain)
     smooth = (old / wavelength - low) / (high - low)
     between = (wavelength >= old / high) & (wavelength <= old / low)
-    return torch.where(between, (1 - smooth) * slowed / scaling.factor + smooth * slowed, slowed)
+    return torch.where(between, (1 - smooth) * slowed / factor + smooth * slowed, slowed)
 
 
-def _yarn(periods: Tensor, theta: float, scaling: RopeScaling) -> Tensor:
-    """YaRN: a linear ramp over dimensions, from the plain frequency where it makes `beta_fast` turns in the old context to one slowed by
-    `factor` where it makes `beta_slow` turns."""
+def _yarn(periods: Tensor, theta: float, factor: float, old: int) -> Tensor:
+    """YaRN: a linear ramp over dimensions, from the plain frequency where it makes YARN's `beta_fast` turns in the old context to one
+    slowed by `factor` where it makes `beta_slow` turns."""
     dim = 2 * len(periods)
-
-    def dimension(turns: float) -> float:
-        return dim * math.log(scaling.original_max_position_embeddings / (turns * 2 * math.pi)) / (2 * math.log(theta))
-
-    low, high = max(math.floor(dimension(scaling.beta_fast)), 0), min(math.ceil(dimension(scaling.beta_slow)), dim - 1)
+    fast, slow = (dim * math.log(old / (YARN[name] * 2 * math.pi)) / (2 * math.log(theta)) for name in ("beta_fast", "beta_slow"))
+    low, high = max(math.floor(fast), 0), min(math.ceil(slow), dim - 1)
     ramp = (torch.arange(dim // 2, dtype=torch.float32, device="cpu") - low) / ((high - low) or 0.001)
     plain_share = 1 - ramp.clamp(0, 1)
-    return 1.0 / (scaling.factor * periods) * (1 - plain_share) + 1.0 / periods * plain_share
+    return 1.0 / (factor * periods) * (1 - plain_share) + 1.0 / periods * plain_share
 
 
 @lru_cache(maxsize=16)
-def _table(arch: Architecture, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def rotary_table(arch: Architecture, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Returns cos | cos and -sin | sin for the positions 0 to `context` - 1, `[context, head_dim]` each, in `dtype`.
+
+    They are computed on the CPU, so equal on every device, and cached: a step only looks up its positions.
+    """
     with torch.inference_mode(False), torch.no_grad():  # so that training can use tables that generation made
         rates, factor = frequencies(arch)
         angles = torch.arange(arch.context, device="cpu").float().unsqueeze(-1) * rates
@@ -129,19 +125,6 @@ def _table(arch: Architecture, device: torch.device, dtype: torch.dtype) -> tupl
         tables = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
         cos, sin = (table.to(dtype).to(device) for table in tables)
     return cos, sin
-
-
-def rotary_table(arch: Architecture, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Returns cos | cos and -sin | sin for the positions 0 to `context` - 1, `[context, head_dim]` each, in `dtype`.
-
-    They are computed on the CPU, so equal on every device, and cached: a step only looks up its positions.
-    """
-    return _table(arch, device, dtype)
-
-
-# To the compiler the tables are constants: nothing is traced or computed again. `torch.compiler.assume_constant_result` would do the same,
-# but imports the compiler, which takes 1.5 seconds.
-rotary_table._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -171,11 +154,6 @@ def document_starts(segments: Tensor | None) -> Tensor | None:
     return starts.cummax(dim=1).values
 
 
-def first_key(past: int, window: int) -> int:
-    """Returns the earliest position that a query at position `past` sees."""
-    return max(0, past + 1 - window) if window else 0
-
-
 def visible(starts: Tensor | None, past: int, length: int, window: int, device: torch.device, first: int = 0) -> Mask:
     """Returns the mask of `length` queries, at places from `past` on, over the keys from `first` on.
 
@@ -188,7 +166,7 @@ def visible(starts: Tensor | None, past: int, length: int, window: int, device: 
     earliest = queries - (window - 1) if narrow else torch.zeros_like(queries)
     if starts is not None:
         earliest = torch.maximum(earliest, starts)
-    if device.type == "cuda" and not past:
+    if device.type == "cuda" and not past and length > BLOCK:  # a single block has nothing to skip, and needs no compiler
         return block_mask(earliest)
     return dense_mask(earliest, past, first)
 
@@ -259,7 +237,8 @@ class KVCache:
     @property
     def first(self) -> int:
         """The earliest place that the next token of any row sees. Attention gets the keys from there on."""
-        return max(first_key(self.length, self.window), min(self.starts, default=0))
+        earliest = max(0, self.length + 1 - self.window) if self.window else 0
+        return max(earliest, min(self.starts, default=0))
 
     @property
     def ragged(self) -> bool:
@@ -309,13 +288,17 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
     FlashAttention on a GPU, its own on a CPU. A block mask needs flex_attention, which has no backward pass on a CPU.
     """
     grouped = queries.size(1) != keys.size(1)
-    if mask is None or isinstance(mask, Tensor):
-        causal = mask is None and queries.size(2) > 1
-        if causal and queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.size(2) <= PLAIN:
+    if isinstance(mask, BlockMask):
+        mixed: Tensor = fused(_flex)(queries, keys, values, mask, grouped)
+        return mixed
+    if grouped and queries.device.type == "cuda" and (mask is not None or queries.dtype == torch.float32):
+        # of the kernels that store no scores only FlashAttention takes groups, and it takes neither a mask nor fp32
+        keys, values, grouped = *_repeated(keys, values, queries.size(1)), False
+    if mask is None and queries.size(2) > 1:  # in a branch: a comparison of the compiler's sizes is no bool, which `is_causal` must be
+        if queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.size(2) <= PLAIN:
             return _plain(queries, keys, values)
-        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
-    mixed: Tensor = fused(_flex)(queries, keys, values, mask, grouped)
-    return mixed
+        return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=grouped)
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, enable_gqa=grouped)
 
 
 def _flex(queries: Tensor, keys: Tensor, values: Tensor, mask: BlockMask, grouped: bool) -> Tensor:
@@ -334,12 +317,17 @@ def _warn_of_scores() -> None:
 
 def _plain(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Computes causal attention by its formula, with the softmax in fp32."""
-    if (each := queries.size(1) // keys.size(1)) > 1:
-        keys, values = (heads.repeat_interleave(each, dim=1) for heads in (keys, values))
+    keys, values = _repeated(keys, values, queries.size(1))
     length, head_dim = queries.shape[2:]
     future = torch.full((length, length), -torch.inf).triu(1)
     scores = torch.add(future, queries @ keys.mT, alpha=head_dim**-0.5)  # fp32, because `future` is
     return F.softmax(scores, dim=-1).to(values.dtype) @ values
+
+
+def _repeated(keys: Tensor, values: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """Returns keys and values with one of each for every query head."""
+    each = heads // keys.size(1)
+    return (keys.repeat_interleave(each, dim=1), values.repeat_interleave(each, dim=1)) if each > 1 else (keys, values)
 
 
 class Attention(nn.Module):
@@ -467,11 +455,13 @@ class Llama(nn.Module):
 
         One layer's compiled code serves all layers, whether or not the model is sharded or cut into stages.
         """
-        self.compiled = compiled
+        compile_now, self.compiled = compiled and not self.compiled, compiled
+        if compiled:  # one code has variants for masks, evaluations, fixed and changing shapes; above the limit it would run as it is
+            torch.compiler.config.recompile_limit = 64
         layer: Any
         for layer in self.model.layers.values():
             layer.checkpointing = checkpointing
-        for module in (*self.model.layers.values(), self.model.norm) if compiled else ():
+        for module in (*self.model.layers.values(), self.model.norm) if compile_now else ():
             if module is not None:
                 module.compile()
 

@@ -15,8 +15,8 @@ from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage, stays_inside
 from corpusmill.train.checkpoint_dir import first_line, new_folder, read_tensors, write_file, write_json, write_tensors
-from corpusmill.train.model import Llama
-from corpusmill.train.options import Architecture, RopeScaling
+from corpusmill.train.model import Llama, blank_model
+from corpusmill.train.options import LLAMA3, YARN, Architecture, RopeScaling
 from corpusmill.train.template import token_ids
 
 # ---- model folders -----------------------------------------------------------------------------------
@@ -84,26 +84,19 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu", dtype: to
     arch = read_architecture(folder)
     _check_tokenizer(folder, arch)
     tensors = _read_weights(folder)
-    with torch.device("meta"):
-        model = Llama(arch)
-    expected = model_tensors(model)
+    expected = model_tensors(blank_model(arch))
     if arch.tied:
         tensors.pop("lm_head.weight", None)
     _check_shapes(folder, {name: t.shape for name, t in expected.items()}, {name: t.shape for name, t in tensors.items()})
     for name in tensors:  # one by one, so that the whole model is never in memory twice
         tensors[name] = tensors[name].to(device, dtype, copy=True)
-    return _filled(model, tensors)
+    return model_of(arch, tensors)
 
 
 def model_of(arch: Architecture, weights: Mapping[str, Tensor]) -> Llama:
     """Returns the model of this shape with these weights."""
-    with torch.device("meta"):
-        model = Llama(arch)
-    return _filled(model, weights)
-
-
-def _filled(model: Llama, weights: Mapping[str, Tensor]) -> Llama:
-    model.load_state_dict(weights, strict=not model.arch.tied, assign=True)
+    model = blank_model(arch)
+    model.load_state_dict(weights, strict=not arch.tied, assign=True)
     model.tie()
     return model
 
@@ -163,10 +156,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 #: Keys that would change the model's arithmetic, and the only values that our model supports.
 FIXED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "partial_rotary_factor": 1.0}
-SCALING = {
-    "llama3": ("low_freq_factor", "high_freq_factor"),
-    "yarn": ("beta_fast", "beta_slow", "attention_factor"),
-}
+SCALING = {"llama3": LLAMA3, "yarn": YARN}
 
 
 def to_hugging_face(
@@ -174,7 +164,7 @@ def to_hugging_face(
 ) -> dict[str, Any]:
     """Returns the `config.json` from which `transformers` builds the same model."""
     kind = "qwen3" if arch.qk_norm else "mistral" if arch.window or arch.width % arch.heads else "llama"
-    scaling = _scaling_to_hugging_face(arch)
+    scaling = arch.rope_scaling and {**arch.rope_scaling.model_dump(), **SCALING[arch.rope_scaling.rope_type]}
     config = {
         "architectures": [KINDS[kind][0]],
         "model_type": kind,
@@ -208,16 +198,6 @@ def to_hugging_face(
         windowed = {"sliding_window": arch.window, "layer_types": ["sliding_attention"] * arch.layers}
         config |= {"use_sliding_window": bool(arch.window), "max_window_layers": 0, **(windowed if arch.window else {})}
     return config
-
-
-def _scaling_to_hugging_face(arch: Architecture) -> dict[str, Any] | None:
-    scaling = arch.rope_scaling
-    if scaling is None:
-        return None
-    given = scaling.model_dump(exclude_none=True)
-    return {
-        key: given[key] for key in ("rope_type", "factor", "original_max_position_embeddings", *SCALING[scaling.rope_type]) if key in given
-    }
 
 
 def from_hugging_face(config: dict[str, Any]) -> Architecture:
@@ -258,14 +238,16 @@ def _scaling_from_hugging_face(rope: dict[str, Any], original: int | None, conte
         return None
     if kind not in SCALING:
         raise ValueError(f"rope_type {kind!r} is not supported")
-    if rope.get("mscale") or rope.get("mscale_all_dim") or not rope.get("truncate", True):
-        raise ValueError("rope scaling with mscale, mscale_all_dim or truncate: false is not supported")
+    fixed: dict[str, Any] = {**SCALING[kind], "truncate": True}
+    if kind == "yarn":
+        fixed |= {"mscale": None, "mscale_all_dim": None, "attention_factor": None}
+    for key, expected in fixed.items():
+        found = rope[key] if key in LLAMA3 else rope.get(key)  # without its factors `transformers` refuses llama3, too
+        if found is not None and found != expected:
+            raise ValueError(f"rope scaling with {key} {found!r} is not supported")
     original = original or rope.get("original_max_position_embeddings") or context
-    given = {key: rope[key] for key in SCALING[kind] if rope.get(key) is not None}
-    if kind == "llama3":
-        given = {key: rope[key] for key in SCALING[kind]}  # a missing key is refused, as by transformers
     factor = rope["factor"] if rope["factor"] is not None else context / original
-    return RopeScaling(rope_type=kind, factor=factor, original_max_position_embeddings=original, **given)
+    return RopeScaling(rope_type=kind, factor=factor, original_max_position_embeddings=original)
 
 
 def _window_from_hugging_face(kind: str, config: dict[str, Any]) -> int:

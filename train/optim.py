@@ -1,8 +1,7 @@
 """The optimisers: learning rates, AdamW, Muon, the `Optimizer` over both, and ZeRO-1 over several ranks."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,20 +71,6 @@ class AdamW:
         return self.moments[p]
 
 
-def by_matrix(function: Callable[[Tensor], Tensor], stack: Any) -> Tensor:
-    """Applies `function` to a sharded stack of matrices `[n, rows, columns]`, which it treats one by one.
-
-    Ranks exchange shards so that each has some whole matrices, which it alone computes; then they exchange the results (as in
-    https://arxiv.org/abs/2502.16982).
-    """
-    from torch.distributed.tensor import DTensor, Shard  # takes half a second
-
-    mesh, matrices = stack.device_mesh, [Shard(0)] * stack.device_mesh.ndim
-    mine = function(stack.redistribute(placements=matrices).to_local())
-    shared = DTensor.from_local(mine, mesh, matrices, run_check=False, shape=stack.shape, stride=stack.stride())
-    return shared.redistribute(placements=stack.placements)
-
-
 # ---- Muon --------------------------------------------------------------------------------------------
 #
 # Momentum with orthogonalised updates, for the matrices inside the layers (https://kellerjordan.github.io/posts/muon).
@@ -117,9 +102,16 @@ def fast_bf16(device: torch.device) -> bool:
 
 
 def _orthogonalized(stack: Any, bf16: bool) -> Any:
+    """Orthogonalises a stack, which may be sharded: then ranks exchange shards so that each has some whole matrices, which it alone
+    computes, and exchange the results (as in https://arxiv.org/abs/2502.16982)."""
     if not is_sharded(stack):
         return orthogonalize(stack, bf16=bf16)
-    return by_matrix(partial(orthogonalize, bf16=bf16), stack)
+    from torch.distributed.tensor import DTensor, Shard  # takes half a second
+
+    mesh, matrices = stack.device_mesh, [Shard(0)] * stack.device_mesh.ndim
+    mine = orthogonalize(stack.redistribute(placements=matrices).to_local(), bf16=bf16)
+    shared = DTensor.from_local(mine, mesh, matrices, run_check=False, shape=stack.shape, stride=stack.stride())
+    return shared.redistribute(placements=stack.placements)
 
 
 class Muon:

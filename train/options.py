@@ -67,7 +67,7 @@ class Schedule(Config):
         return max(self.warmup, self.steps - round(self.decay_fraction * self.steps)) if self.schedule == "wsd" else self.warmup
 
 
-class Phase(Schedule):
+class PhaseConfig(Schedule):
     """A part of a pre-training, with tokens and a schedule of its own."""
 
     tokens: str | None = Field(
@@ -80,16 +80,16 @@ class Phase(Schedule):
 
 
 @dataclass(frozen=True)
-class Course:
+class PhasePlan:
     """The phases of a training, one after the other. Steps count from the begin of the training."""
 
-    phases: tuple[Phase, ...]
+    phases: tuple[PhaseConfig, ...]
 
     @staticmethod
-    def of(schedule: Schedule) -> "Course":
-        """Returns the course of a training in one phase."""
+    def of(schedule: Schedule) -> "PhasePlan":
+        """Returns the plan of a training in one phase."""
         values = {name: getattr(schedule, name) for name in Schedule.model_fields}
-        return Course((Phase(**values),) if schedule.steps else ())
+        return PhasePlan((PhaseConfig(**values),) if schedule.steps else ())
 
     @property
     def begins(self) -> list[int]:
@@ -109,15 +109,15 @@ class Course:
         return tokens, within + sum(phase.steps for phase in self.phases[:number] if phase.tokens == tokens)
 
     def branches(self) -> set[int]:
-        """Returns the steps from which another course may go on: where a phase begins, or the rate of `wsd` begins to fall."""
+        """Returns the steps from which another plan may go on: where a phase begins, or the rate of `wsd` begins to fall."""
         falls = {
             begin + phase.fall for begin, phase in zip(self.begins, self.phases) if phase.schedule == "wsd" and phase.fall < phase.steps
         }
         return {*self.begins[:-1], *falls} - {0}
 
     def until(self, step: int) -> list[dict[str, Any]]:
-        """Returns what decides the rates and tokens of all steps before `step`, as JSON. Courses that differ only afterwards give the same:
-        before a rate falls, neither the number of steps nor the fall has had an influence."""
+        """Returns what decides the rates and tokens of all steps before `step`, as JSON: equal for plans that differ only later. Before
+        a rate falls, neither the number of steps nor the fall has had an influence."""
         taken = []
         for begin, phase in zip(self.begins, self.phases):
             steps = min(phase.steps, step - begin)
@@ -253,25 +253,16 @@ class ParallelConfig(Config):
 # The options that fix the names and shapes of its weights, and the arithmetic between them.
 
 
+#: The constants of all published models with these scalings, by their names in `transformers`: numbers of turns in the old context.
+LLAMA3, YARN = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}, {"beta_fast": 32.0, "beta_slow": 1.0}
+
+
 class RopeScaling(Config):
     """Slower rotation, for a context longer than that of pre-training. Keys are named as in `transformers`."""
 
     rope_type: Literal["llama3", "yarn"] = Field(description="Llama 3.1's smooth step, or YaRN (https://arxiv.org/abs/2309.00071).")
     factor: float = Field(ge=1, description="How many times longer the context becomes.")
     original_max_position_embeddings: int = Field(ge=1, description="The context of the pre-training.")
-    low_freq_factor: float = Field(
-        1.0, gt=0, description="llama3: frequencies with fewer turns than this in the old context are slowed by `factor`."
-    )
-    high_freq_factor: float = Field(4.0, gt=0, description="llama3: frequencies with more turns than this stay as they are.")
-    beta_fast: float = Field(32.0, gt=0, description="yarn: frequencies with more turns than this in the old context stay as they are.")
-    beta_slow: float = Field(1.0, gt=0, description="yarn: frequencies with fewer turns than this are slowed by `factor`.")
-    attention_factor: float | None = Field(None, gt=0, description="yarn: cosines and sines times this; else 0.1 ln(factor) + 1.")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "RopeScaling":
-        if self.low_freq_factor >= self.high_freq_factor:
-            raise ValueError(f"low_freq_factor {self.low_freq_factor} is not below high_freq_factor {self.high_freq_factor}")
-        return self
 
 
 #: More parameters than this are a damaged configuration.
@@ -342,9 +333,7 @@ def row_length(asked: int | None, context: int, option: str) -> int:
 LLAMA_8B: dict[str, Any] = {
     "layers": 32, "width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "ffn": 14336, "rope_theta": 5e5,
 }  # fmt: skip
-LLAMA_31: dict[str, Any] = {
-    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
-}  # fmt: skip
+LLAMA_31: dict[str, Any] = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}
 
 #: Shapes by name. A number in a name is roughly the weights without the embeddings. A model family's name has its published shape.
 PRESETS: dict[str, dict[str, Any]] = {

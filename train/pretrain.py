@@ -13,7 +13,7 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Stage
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import SHARDS_FILE, split_folders
-from corpusmill.train.options import Course, LoopConfig, ModelConfig, ParallelConfig, Phase, row_length
+from corpusmill.train.options import LoopConfig, ModelConfig, ParallelConfig, PhaseConfig, PhasePlan, row_length
 
 
 class PretrainConfig(Config):
@@ -21,7 +21,7 @@ class PretrainConfig(Config):
 
     model: ModelConfig = Field(default_factory=ModelConfig, description="Size and shape, or the folder of a model that is trained further.")
     loop: LoopConfig = Field(default_factory=LoopConfig, description="Steps, learning rates, guards, saving.")
-    phases: tuple[Phase, ...] = Field(
+    phases: tuple[PhaseConfig, ...] = Field(
         default=(), description="Phases with tokens and a schedule of their own, in place of the steps and the schedule of `loop`."
     )
     packing: Literal["stream", "documents"] = Field(
@@ -74,8 +74,8 @@ class PretrainConfig(Config):
         return self
 
     @property
-    def course(self) -> Course:
-        return Course(self.phases) if self.phases else Course.of(self.loop)
+    def plan(self) -> PhasePlan:
+        return PhasePlan(self.phases) if self.phases else PhasePlan.of(self.loop)
 
     @property
     def row_tokens(self) -> int:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ from corpusmill.train.loop import OWN, FitResult, fit
 from corpusmill.train.losses import TokenObjective
 from corpusmill.train.model import Llama, blank_model
 from corpusmill.train.model_folder import load_model, model_of, read_architecture, save_model, tokenizer_files
-from corpusmill.train.options import Architecture, Course
+from corpusmill.train.options import Architecture, PhasePlan
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.pretrain import PretrainConfig, tokens_folder
@@ -86,37 +85,21 @@ class Continuations:
 # ---- a model that is trained further -----------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class GivenModel:
-    """A model folder that is trained further: where it lies here, its shape, and its tokenizer's files."""
-
-    path: Path
-    arch: Architecture
-    files: dict[str, bytes]
-
-    @staticmethod
-    def of(config: PretrainConfig) -> "GivenModel | None":
-        """Returns the model that is trained further. Raises InputError if the recipe does not fit it."""
-        if config.model.folder is None:
-            return None
-        path = local_model(config.model.folder)
-        arch, rows = read_architecture(path), config.row_tokens
-        try:
-            config.parallel.require_even(config.batch, {**arch.shared_sizes(), "context": rows})
-        except ValueError as error:
-            raise InputError(f"pretrain.parallel: {error}.") from error
-        return GivenModel(path, arch, tokenizer_files(Storage(str(path))))
-
-    def require(self, run: Storage, shards: TokenShards) -> None:
-        """Raises InputError unless the model has the tokenizer of these token shards, or one that only adds special tokens to it."""
-        made, size = shards.description.tokenizer_sha256, shards.description.vocabulary_size
-        if made not in makers(run, self.files["tokenizer.json"]):
-            raise InputError(
-                f"pretrain.model: the tokenizer of {self.path} is not the one that made the tokens in {shards.storage.root} "
-                f"(sha256 {made[:12]}); make them with tokenizer.file: {self.path}/tokenizer.json."
-            )
-        if size > self.arch.vocab_size:
-            raise InputError(f"pretrain.model: {self.path} has {self.arch.vocab_size} tokens, and its tokenizer {size}.")
+def require_fitting(path: Path, arch: Architecture, tokenizer: bytes, config: PretrainConfig, run: Storage, shards: TokenShards) -> None:
+    """Raises InputError unless the model in the folder `path` can be shared out as the recipe asks, and has the tokenizer of these token
+    shards, or one that only adds special tokens to it."""
+    try:
+        config.parallel.require_even(config.batch, {**arch.shared_sizes(), "context": config.row_tokens})
+    except ValueError as error:
+        raise InputError(f"pretrain.parallel: {error}.") from error
+    made, size = shards.description.tokenizer_sha256, shards.description.vocabulary_size
+    if made not in makers(run, tokenizer):
+        raise InputError(
+            f"pretrain.model: the tokenizer of {path} is not the one that made the tokens in {shards.storage.root} "
+            f"(sha256 {made[:12]}); make them with tokenizer.file: {path}/tokenizer.json."
+        )
+    if size > arch.vocab_size:
+        raise InputError(f"pretrain.model: {path} has {arch.vocab_size} tokens, and its tokenizer {size}.")
 
 
 # ---- the job -----------------------------------------------------------------------------------------
@@ -128,9 +111,10 @@ SCORE = "validation_bits_per_byte"
 def pretrain(config: PretrainConfig, run: "StageRun", checkpoint_dir: CheckpointDir, inputs: Sequence[FileRef]) -> Output:
     """Trains in the working folder `pretrain/checkpoints/<identity>`. Returns an output that names the finished model's files there."""
     alike = {name: value for name, value in counting(config).items() if name not in ("loop", "phases")}
-    files = [ref.fingerprint for ref in inputs if not ref.path.endswith(SHARDS_FILE)]  # a course names the tokens of its phases
-    lineage = digest([alike, files, code_for(pretrain, config.model_dump(mode="json")).digest])
-    metrics = launch_stage(run, f"{__name__}:train", config, checkpoint_dir, lineage=lineage, others=checkpoint_dir.others())
+    files = [ref.fingerprint for ref in inputs if not ref.path.endswith(SHARDS_FILE)]  # a plan names the tokens of its phases
+    inputs_digest = digest([alike, files, code_for(pretrain, config.model_dump(mode="json")).digest])
+    others = checkpoint_dir.others() if config.export == "last" else []  # the best state must be one of this training
+    metrics = launch_stage(run, f"{__name__}:train", config, checkpoint_dir, inputs_digest=inputs_digest, others=others)
     published: dict[str, Content] = {f"model/{path.name}": path for path in checkpoint_dir.left()}
     warnings = metrics.pop("warnings")
     published["metrics.json"] = json.dumps(metrics, indent=2).encode() + b"\n"
@@ -139,13 +123,13 @@ def pretrain(config: PretrainConfig, run: "StageRun", checkpoint_dir: Checkpoint
 
 
 def train(
-    dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, work: str, lineage: str, others: Sequence[str]
+    dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, work: str, inputs_digest: str, others: Sequence[str]
 ) -> dict[str, Any]:
     """Trains on this process. The first process writes the folder `work/model`. Returns the content of `metrics.json`."""
     storage = Storage(run)
     checkpoint_dir = CheckpointDir(work, storage.path(f"pretrain/{LOG}"))
-    branches = [CheckpointDir(other, checkpoint_dir.log).states for other in others]
-    return _Job(PretrainConfig.model_validate(config), storage, checkpoint_dir, dims).train(progress, lineage, branches)
+    job = _Job(PretrainConfig.model_validate(config), storage, checkpoint_dir, dims)
+    return job.train(progress, inputs_digest, [checkpoint_dir.states_of(other) for other in others])
 
 
 class _Job(TokenObjective):
@@ -155,63 +139,67 @@ class _Job(TokenObjective):
         self.config, self.run, self.checkpoint_dir, self.dims = config, run, checkpoint_dir, dims
         self.z_loss, self.row_tokens = config.z_loss, config.row_tokens
         self.tokenizer, sha256 = read_tokenizer(run.child("tokenizer"))
-        end = None if config.model.folder else EOT_ID  # a new model is published with our own special tokens
-        self.tokens = TokenShards(run.path("tokens/train"), sha256, end)
-        self.given = GivenModel.of(config)
+        self.given = local_model(config.model.folder) if config.model.folder else None  # the model that is trained further
+        shards = TokenShards(run.path("tokens/train"), sha256, None if self.given else EOT_ID)  # a new model has our own special tokens
         if self.given:
-            self.given.require(run, self.tokens)
-            self.tokenizer, self.arch = self.given.files["tokenizer.json"], self.given.arch
+            self.files, self.arch = tokenizer_files(Storage(str(self.given))), read_architecture(self.given)
+            self.tokenizer = self.files["tokenizer.json"]
+            require_fitting(self.given, self.arch, self.tokenizer, config, run, shards)
         else:
-            self.arch = config.model.architecture(self.tokens.description.vocabulary_size)
+            self.files = {"tokenizer.json": self.tokenizer, **template_files(self.row_tokens, end_token=END_OF_TEXT)}
+            self.arch = config.model.architecture(shards.description.vocabulary_size)
         #: The loader of each phase's tokens, by the recipe's name for them.
-        self.loaders: dict[str | None, WindowLoader | PackedLoader] = {None: self._loader(self.tokens)}
+        self.loaders: dict[str | None, WindowLoader | PackedLoader] = {None: self._loader(shards)}
         for tokens in {phase.tokens for phase in config.phases if phase.tokens is not None}:
-            self.loaders[tokens] = self._loader(TokenShards(tokens_folder(tokens), sha256, self.tokens.end_of_text_id))
+            self.loaders[tokens] = self._loader(TokenShards(tokens_folder(tokens), sha256, shards.end_of_text_id))
         folder = run.path("tokens/validation")
         self.validation = Validation.open(folder, self.tokenizer, sha256, self.row_tokens, config.document_mask)
         self.final: dict[str, Any] | None = None  # the score after the last step
-        self.warnings = (
-            [] if self.validation else [f"{folder}: no validation tokens, so nothing was evaluated; see tokens.validation_share"]
-        )
         self.continuations: Continuations | None = None
-        if self.validation and self._samples():
+        self.warnings: list[str] = []
+        if not self.validation:
+            self.warnings.append(f"{folder}: no validation tokens, so nothing was evaluated; see tokens.validation_share")
+        elif config.samples and config.parallel.whole:
             self.continuations = Continuations(self.validation, self.tokenizer, config.samples, config.seed)
+        elif config.samples:
+            self.warnings.append("no texts were sampled while the model was trained, as no process had all of it")
 
     def _loader(self, tokens: TokenShards) -> WindowLoader | PackedLoader:
         kind = PackedLoader if self.config.packing == "documents" else WindowLoader
         return kind(tokens, self.row_tokens, self.config.batch, self.config.seed, self.config.document_mask)
 
-    def course(self) -> Course:
-        """Returns the course with each phase's tokens named by folder and content, for the states and the log."""
+    def plan(self) -> PhasePlan:
+        """Returns the plan with each phase's tokens named by folder and content, for the states and the log."""
         names: dict[str | None, str] = {}
         for tokens in self.loaders.keys() - {None}:
             storage = Storage(tokens_folder(str(tokens)))
             names[tokens] = f"{storage.root} (sha256 {storage.sha256(SHARDS_FILE)[:12]})"
-        return Course(tuple(phase.model_copy(update={"tokens": names.get(phase.tokens)}) for phase in self.config.course.phases))
+        return PhasePlan(tuple(phase.model_copy(update={"tokens": names.get(phase.tokens)}) for phase in self.config.plan.phases))
 
-    def train(self, progress: Progress | None, lineage: str, others: Sequence[StateFolder]) -> dict[str, Any]:
+    def train(self, progress: Progress | None, inputs_digest: str, others: Sequence[StateFolder]) -> dict[str, Any]:
         best = self.config.export == "best"
         if best and not self.validation:
             raise InputError(f"{self.run.path('tokens')}: pretrain.export: best needs validation tokens, and there are none.")
-        model = load_model(self.given.path, self.dims.device) if self.given else blank_model(self.arch)
+        model = load_model(self.given, self.dims.device) if self.given else blank_model(self.arch)
         if self.dims.is_main:
-            own = {"tokenizer.json": self.tokenizer, **template_files(self.row_tokens, end_token=END_OF_TEXT)}
-            self.checkpoint_dir.begin(self.given.files if self.given else own)
+            self.checkpoint_dir.begin(self.files)
         loop = self.config.loop.model_copy(update={"keep_best": max(self.config.loop.keep_best, best)})
         result = fit(
             model, self, loop, dims=self.dims, seed=None if self.given else self.config.seed, state=self.checkpoint_dir.states,
-            log=self.checkpoint_dir.log_file, course=self.course(), lineage=lineage, others=others, length=self.row_tokens,
+            log=self.checkpoint_dir.log_file, plan=self.plan(), inputs_digest=inputs_digest, others=others, length=self.row_tokens,
             describe=self.documents, evaluate=self.evaluate if self.validation else None, evaluate_every=self.config.evaluate_every,
             score=SCORE, progress=progress, title="pretrain",
         )  # fmt: skip
         states, spread = result.states, self.dims.world > 1
-        saved = states.best() if best else states.latest() if spread else None
-        if best and saved and saved.step < result.steps:
+        saved = states.best() if best else None
+        if saved and saved.step < result.steps:
             states.load_weights(saved, result.parallel_model.parameters)
             self.final = None
         if self.validation and self.final is None:  # the best state is an earlier one, or the process was killed after the last step
             with deterministic(self.config.loop.threads):
                 self.measure(self.validation, result.parallel_model, 0)
+        if spread and not saved:
+            saved = states.latest()
         if self.dims.is_main:
             whole = model_of(self.arch, read_weights(saved.path)) if saved and spread else model
             save_model(whole, self.checkpoint_dir.folder / "model", self.checkpoint_dir.folder / "tokenizer")
@@ -221,7 +209,8 @@ class _Job(TokenObjective):
     def _metrics(self, result: FitResult) -> dict[str, Any]:
         """Returns the content of `metrics.json`. It holds no times, so equal runs have equal files."""
         phases = []
-        for phase in self.config.course.phases:
+        read = {phase.tokens for phase in self.config.plan.phases} or {None}
+        for phase in self.config.plan.phases:
             loader = self.loaders[phase.tokens]
             rows = loader.rows if isinstance(loader, PackedLoader) else loader.windows
             epochs = phase.steps * self.config.batch / rows
@@ -230,7 +219,7 @@ class _Job(TokenObjective):
             "parameters": self.arch.parameters(),
             "steps": result.steps,
             "tokens": result.tokens,
-            "epochs": result.tokens / sum(len(loader.tokens) for loader in self.loaders.values()),
+            "epochs": result.tokens / sum(len(self.loaders[tokens].tokens) for tokens in read),
             "phases": phases,
             "loss": result.loss,
             "skipped": result.skipped,
@@ -239,7 +228,7 @@ class _Job(TokenObjective):
 
     def _source(self, step: int) -> tuple[WindowLoader | PackedLoader, int]:
         """Returns the loader of a step's tokens, and the step's number among all that read them."""
-        tokens, number = self.config.course.source(step)
+        tokens, number = self.config.plan.source(step)
         return self.loaders[tokens], number
 
     def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
@@ -269,10 +258,3 @@ class _Job(TokenObjective):
         names = {"low": score.low, "high": score.high, "nats_per_token": score.nats_per_token}
         by = {kind: {name: some.bits_per_byte for name, some in of.items()} for kind, of in groups.items()}
         return {SCORE: score.bits_per_byte, **{f"validation_{name}": value for name, value in names.items()}, "validation_by": by}
-
-    def _samples(self) -> bool:
-        """Whether texts can be sampled: every process must have the whole model."""
-        whole = self.config.parallel.whole
-        if self.config.samples and not whole:
-            self.warnings.append("no texts were sampled while the model was trained, as no process had all of it")
-        return bool(self.config.samples) and whole

@@ -5,11 +5,12 @@ texts has `scores` among its parameters.
 """
 
 import bisect
+import itertools
 import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -38,14 +39,12 @@ _RULES = b"corpusmill.rules"  # docs/design.md, Contracts
 class FilterScore:
     """A numeric column that the filter stage measured.
 
-    `threshold`: where bad text begins, by a rule that can fail, else by the classifier itself; None if the score only ranks.
     `of_windows`: a text's score is that of its worst window, so longer texts score worse. `rules`: the rules on this score. `blind`: a
     sentence on why it can't tell this corpus's documents apart, or None.
     """
 
     column: str
     high_is_good: bool
-    threshold: float | None
     of_windows: bool
     rules: tuple[str, ...]
     blind: str | None = None
@@ -66,11 +65,9 @@ def find_score(run: "StageRun", column: str) -> FilterScore:
     decides = [rule for rule in rules if rule["column"] == column]
     if not decides:
         raise InputError(f"{run.stage.name}: {column}: no rule of the filter stage says which scores are good (give the step a threshold).")
-    high_is_good, threshold = decides[0]["comparison"] in ("<", "<="), float(decides[0]["threshold"])
     return FilterScore(
         column,
-        high_is_good,
-        _threshold(run, column, high_is_good, threshold),
+        decides[0]["comparison"] in ("<", "<="),
         f"{column}_share" in schema.names,
         tuple(rule["rule"] for rule in rules),
         _blind(run, column),
@@ -87,15 +84,6 @@ def _blind(run: "StageRun", column: str) -> str | None:
     return None
 
 
-def classifier_columns(run: "StageRun") -> list[str]:
-    """Returns the score columns of the classifiers that the filter stage used."""
-    if "filter" not in run.recipe:
-        return []
-    names = [PurePosixPath(ref.path).stem for ref in run.outputs_of("filter", "classifiers/")]
-    columns = [name for name in _report_schema(run).names if not name.endswith(("_share", "_raw"))]
-    return [column for column in columns if any(column == name or column.startswith(f"{name}_") for name in names)]
-
-
 def _report_schema(run: "StageRun") -> pa.Schema:
     for ref in run.outputs_of("filter", "report/")[:1]:
         with open_parquet(run.run, ref.path) as file:
@@ -103,40 +91,17 @@ def _report_schema(run: "StageRun") -> pa.Schema:
     return pa.schema([])
 
 
-def _threshold(run: "StageRun", column: str, high_is_good: bool, of_rule: float) -> float | None:
-    """Returns where bad text begins: by the rule, if a score can fail it, else by the column's classifier.
-
-    A column is called NAME for the label NAME, and NAME_LABEL for other labels. None if the classifier only ranks, or none has the
-    column.
-    """
-    able = of_rule if (of_rule > 0 if high_is_good else of_rule < 1) else None
-    for ref in run.outputs_of("filter", "classifiers/"):
-        name, described = PurePosixPath(ref.path).stem, json.loads(run.run.read_bytes(ref.path))
-        for head in described.get("heads", []):
-            if column == (name if head["label"] == name else f"{name}_{head['label']}"):
-                return None if described.get("ranks") else float(head["threshold"]) if able is None else able
-    return able
-
-
-def pair_inputs(run: "StageRun", columns: Sequence[str]) -> list[FileRef]:
-    """Returns the files on which pairs from scores depend, beside the run's documents. Raises InputError as `find_score` does."""
-    if not [find_score(run, column) for column in columns]:
-        return []
-    return [
-        ref
-        for stage, prefix in (("filter", "report/"), ("filter", "classifiers/"), ("filter", ANSWERS_FILE), ("ingest", "data/"))
-        for ref in run.outputs_of(stage, prefix)
-    ]
-
-
-def score_params(run: "StageRun", columns: Sequence[str]) -> dict[str, Any]:
-    """Returns the parameters on which scores of texts depend: the steps, their models, and the rules that say what is good."""
-    if not columns:
-        return {}
-    models = [digest for step in _steps_of(run, columns) for digest in step.step.model_digests()]
+def pair_inputs(run: "StageRun", columns: Sequence[str]) -> tuple[list[FileRef], dict[str, Any]]:
+    """Returns the files and the parameters on which pairs from scores depend, beside the run's documents: the steps, their models, and the
+    rules that say what is good. Raises InputError as `find_score` does."""
+    scores = [repr(find_score(run, column)) for column in columns]
+    if not scores:
+        return [], {}
+    outputs = ("filter", "report/"), ("filter", "classifiers/"), ("filter", ANSWERS_FILE), ("ingest", "data/")
+    files = [ref for stage, prefix in outputs for ref in run.outputs_of(stage, prefix)]
     section: Any = run.recipe["filter"]
-    steps = [name for item in section.steps for name in item]
-    return {"steps": steps, "models": models, "scores": [repr(find_score(run, column)) for column in columns]}
+    models = [digest for step in _steps_of(run, columns) for digest in step.step.model_digests()]
+    return files, {"steps": [name for item in section.steps for name in item], "models": models, "scores": scores}
 
 
 def _steps_of(run: "StageRun", columns: Sequence[str]) -> list[Any]:
@@ -144,27 +109,16 @@ def _steps_of(run: "StageRun", columns: Sequence[str]) -> list[Any]:
     return [step for step in service("scores").build_steps(section.steps) if set(columns) & set(step.columns)]
 
 
-class TextScorer:
-    """Scores texts by the filter's own steps, each text as if it were a document."""
-
-    def __init__(self, run: "StageRun", columns: Sequence[str]):
-        self.columns, self.steps = columns, _steps_of(run, columns)
-        self.word_rule = run.recipe["filter"].word_rule
-        for step in self.steps:
-            step.step.setup()
-
-    def score(self, texts: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
-        """Returns float64 (texts,) for each column; NaN if a step can't score a text."""
-        column = pa.array(texts, pa.large_string())
-        documents = pa.table({"id": [str(number) for number in range(len(texts))], "text": column})
-        found: dict[str, npt.NDArray[np.float64]] = {}
-        for step in self.steps:
-            measured = step.step.measure(service("scores").DocumentBatch(documents, column, self.word_rule))
-            for name, plain in zip(step.columns, step.step.columns):
-                if name in self.columns:
-                    values = pa.array(measured.columns[plain], pa.float64()).to_numpy(zero_copy_only=False)
-                    found[name] = np.asarray(values, np.float64)
-        return found
+def score_texts(run: "StageRun", column: str, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Returns a column's scores of texts by the filter's own step, each text as if it were a document: float64 (texts,), NaN where the
+    step can't score a text."""
+    (step,) = _steps_of(run, [column])
+    step.step.setup()
+    column_of_text = pa.array(texts, pa.large_string())
+    documents = pa.table({"id": [str(number) for number in range(len(texts))], "text": column_of_text})
+    measured = step.step.measure(service("scores").DocumentBatch(documents, column_of_text, run.recipe["filter"].word_rule))
+    name = dict(zip(step.columns, step.step.columns))[column]  # without the suffix that tells two equal steps apart
+    return np.asarray(pa.array(measured.columns[name], pa.float64()).to_numpy(zero_copy_only=False), np.float64)
 
 
 # ---- documents with their score ----------------------------------------------------------------------
@@ -204,13 +158,6 @@ def _wanted(names: Sequence[str]) -> list[str]:
     return [*tasks.COLUMNS, *(name for name in ("language",) if name in names)]
 
 
-def with_score(tables: Iterator[pa.Table], score: FilterScore, least: float = -math.inf, most: float = math.inf) -> Iterator[pa.Table]:
-    """Yields the documents that have a score with a goodness from `least` to `most`."""
-    for table in tables:
-        goodness = score.goodness(table["score"].to_numpy())
-        yield table.filter(pa.array((goodness >= least) & (goodness <= most)))
-
-
 # ---- from documents, by a score ----------------------------------------------------------------------
 #
 # Pairs a continuation from the corpus's best part with one of similar length from its worst part.
@@ -242,23 +189,15 @@ class PairLimits:
 
 
 @dataclass(frozen=True)
-class ScoredTask:
-    """A continuation with its score, or its document's."""
-
-    task: tasks.BuiltTask
-    score: float
-
-
-@dataclass(frozen=True)
 class PairPool:
     """The material for pairs. `good` and `bad`: the scores at which the two parts begin; `scored`: the number of ranked units."""
 
-    chosen: list[ScoredTask]
-    rejected: list[ScoredTask]
     unit: str  # documents or continuations
-    scored: int
-    good: float | None
-    bad: float | None
+    scored: int = 0
+    chosen: list[tasks.BuiltTask] = field(default_factory=list)
+    rejected: list[tasks.BuiltTask] = field(default_factory=list)
+    good: float | None = None
+    bad: float | None = None
 
 
 def pool_of_documents(score: FilterScore, kept: Tables, dropped: Tables, salt: str, limits: PairLimits) -> PairPool:
@@ -267,16 +206,17 @@ def pool_of_documents(score: FilterScore, kept: Tables, dropped: Tables, salt: s
     bounds = _bounds(score, np.concatenate(columns) if columns else np.empty(0), limits)
     scored = sum(map(len, columns))
     if bounds is None:
-        return PairPool([], [], "documents", scored, None, None)
+        return PairPool("documents", scored)
 
-    def continuations(tables: Iterable[pa.Table]) -> list[ScoredTask]:
-        built = tasks.choose(tables, salt, 2 * limits.pairs, limits.per_document, limits.continuations)
-        return [ScoredTask(task, task.source.score) for task in built if task.source.score is not None]
+    def continuations(tables: Iterable[pa.Table], least: float = -math.inf, most: float = math.inf) -> list[tasks.BuiltTask]:
+        goodness = ((table, score.goodness(table["score"].to_numpy())) for table in tables)
+        inside = (table.filter(pa.array((values >= least) & (values <= most))) for table, values in goodness)
+        built = tasks.choose(inside, salt, 2 * limits.pairs, limits.per_document, limits.continuations)
+        return [replace(task, score=task.source.score) for task in built if task.source.score is not None]
 
     good, bad = bounds
-    chosen = continuations(with_score(kept(), score, least=good))
-    rejected = continuations(table for tables in (kept(), dropped()) for table in with_score(tables, score, most=bad))
-    return PairPool(chosen, rejected, "documents", scored, *score.goodness(np.array([good, bad])).tolist())
+    chosen, rejected = continuations(kept(), least=good), continuations(itertools.chain(kept(), dropped()), most=bad)
+    return PairPool("documents", scored, chosen, rejected, *score.goodness(np.array(bounds)).tolist())
 
 
 def pool_of_continuations(
@@ -290,35 +230,30 @@ def pool_of_continuations(
     """Returns the best and the worst of continuations chosen by hash from all kept documents; the worst also from dropped documents."""
     candidates_of = math.ceil(2 * limits.pairs / limits.worst), math.ceil(limits.per_document / limits.worst)
 
-    def continuations(tables: Iterable[pa.Table]) -> list[ScoredTask]:
+    def continuations(tables: Iterable[pa.Table]) -> list[tasks.BuiltTask]:
         built = tasks.choose(tables, salt, *candidates_of, limits.continuations)
-        values = scorer([task.answer for task in built])
-        return [ScoredTask(task, value) for task, value in zip(built, values.tolist(), strict=True) if not math.isnan(value)]
+        values = scorer([task.answer for task in built]).tolist()
+        return [replace(task, score=value) for task, value in zip(built, values, strict=True) if not math.isnan(value)]
+
+    def part(found: Sequence[tasks.BuiltTask], inside: npt.NDArray[np.bool_]) -> list[tasks.BuiltTask]:
+        """Returns the continuations that are inside; of each document the first ones."""
+        seen: Counter[str] = Counter()
+        result = []
+        for task in itertools.compress(found, inside):
+            seen[task.source.id] += 1
+            if seen[task.source.id] <= limits.per_document:
+                result.append(task)
+        return result
 
     candidates, others = continuations(kept()), continuations(dropped())
-    bounds = _bounds(score, np.array([each.score for each in candidates]), limits)
+    values = np.array([task.score for task in (*candidates, *others)], np.float64)
+    bounds = _bounds(score, values[: len(candidates)], limits)
     if bounds is None:
-        return PairPool([], [], "continuations", len(candidates), None, None)
+        return PairPool("continuations", len(candidates))
     good, bad = bounds
-    chosen = [each for each in candidates if _goodness(score, each) >= good]
-    rejected = [each for each in (*candidates, *others) if _goodness(score, each) <= bad]
-    chosen, rejected = (_of_each(side, limits.per_document) for side in (chosen, rejected))
-    return PairPool(chosen, rejected, "continuations", len(candidates), *score.goodness(np.array([good, bad])).tolist())
-
-
-def _of_each(sides: Sequence[ScoredTask], most: int) -> list[ScoredTask]:
-    """Returns the first `most` continuations of each document."""
-    seen: Counter[str] = Counter()
-    kept = []
-    for side in sides:
-        seen[side.task.source.id] += 1
-        if seen[side.task.source.id] <= most:
-            kept.append(side)
-    return kept
-
-
-def _goodness(score: FilterScore, each: ScoredTask) -> float:
-    return each.score if score.high_is_good else -each.score
+    goodness = score.goodness(values)
+    chosen, rejected = part(candidates, goodness[: len(candidates)] >= good), part([*candidates, *others], goodness <= bad)
+    return PairPool("continuations", len(candidates), chosen, rejected, *score.goodness(np.array(bounds)).tolist())
 
 
 def _bounds(score: FilterScore, values: npt.NDArray[np.float64], limits: PairLimits) -> tuple[float, float] | None:
@@ -335,13 +270,14 @@ def _bounds(score: FilterScore, values: npt.NDArray[np.float64], limits: PairLim
     return (good, bad) if good > bad else None
 
 
-def match(pool: PairPool, held_out: Callable[[str], bool], wanted: int) -> list[tuple[ScoredTask, ScoredTask]]:
+def match(pool: PairPool, held_out: Callable[[str], bool], wanted: int) -> list[tuple[tasks.BuiltTask, tasks.BuiltTask]]:
     """Returns at most `wanted` pairs, in the order of the chosen continuations; each continuation is in at most one pair.
 
     Both sides have one language, the same host where possible, and are both held out or both not. Among such partners, the one of the
     nearest length is taken.
     """
-    chosen, rejected = pool.chosen, _different(pool.rejected)
+    chosen = pool.chosen
+    rejected = list({task.answer: task for task in reversed(pool.rejected)}.values())[::-1]  # each text once
     keys = [_keys(side, held_out) for side in (chosen, rejected)]
     partner: dict[int, int] = {}
     for level in (0, 1):  # first with the same host, then with any
@@ -349,7 +285,7 @@ def match(pool: PairPool, held_out: Callable[[str], bool], wanted: int) -> list[
         used = set(partner.values())
         for place, key in enumerate(keys[1]):
             if place not in used:
-                bisect.insort(shelves.setdefault(key[level], []), (len(rejected[place].task.answer), place))
+                bisect.insort(shelves.setdefault(key[level], []), (len(rejected[place].answer), place))
         for place, key in enumerate(keys[0]):
             if place not in partner and len(partner) < wanted:
                 found = _nearest(shelves.get(key[level], []), chosen[place], rejected)
@@ -358,25 +294,21 @@ def match(pool: PairPool, held_out: Callable[[str], bool], wanted: int) -> list[
     return [(chosen[place], rejected[partner[place]]) for place in sorted(partner)]
 
 
-def _different(sides: Sequence[ScoredTask]) -> list[ScoredTask]:
-    return list({side.task.answer: side for side in reversed(sides)}.values())[::-1]
-
-
-def _keys(sides: Sequence[ScoredTask], held_out: Callable[[str], bool]) -> list[tuple[Any, Any]]:
+def _keys(sides: Sequence[tasks.BuiltTask], held_out: Callable[[str], bool]) -> list[tuple[Any, Any]]:
     """Returns, for each continuation, two keys that its partner must share: the first includes the host, the second does not."""
-    found = hosts(pa.array([side.task.source.url for side in sides], pa.string())).to_pylist()
-    rest = [(held_out(side.task.source.id), side.task.source.language) for side in sides]
+    found = hosts(pa.array([side.source.url for side in sides], pa.string())).to_pylist()
+    rest = [(held_out(side.source.id), side.source.language) for side in sides]
     return [((*key, host), key) for key, host in zip(rest, found, strict=True)]
 
 
-def _nearest(shelf: list[tuple[int, int]], chosen: ScoredTask, rejected: Sequence[ScoredTask]) -> int | None:
+def _nearest(shelf: list[tuple[int, int]], chosen: tasks.BuiltTask, rejected: Sequence[tasks.BuiltTask]) -> int | None:
     """Removes from the shelf, and returns, the nearest in length of other documents' continuations; None if none is near enough."""
-    length = len(chosen.task.answer)
+    length = len(chosen.answer)
     middle = bisect.bisect_left(shelf, (length, -1))
     around = sorted(range(max(0, middle - 8), min(len(shelf), middle + 8)), key=lambda at: (abs(shelf[at][0] - length), at))
     for at in around:
         other, place = shelf[at]
-        if abs(other - length) <= TOLERANCE * max(other, length) and rejected[place].task.source.id != chosen.task.source.id:
+        if abs(other - length) <= TOLERANCE * max(other, length) and rejected[place].source.id != chosen.source.id:
             del shelf[at]
             return place
     return None

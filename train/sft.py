@@ -2,21 +2,21 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
 from corpusmill.pipeline.config import INERT
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
-from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tuning
 from corpusmill.train.template import NAMED
 from corpusmill.train.tuning import TuningConfig, TuningLoop, TuningOptimizer
 from corpusmill.train.user_files import file_ref
+
+if TYPE_CHECKING:
+    from corpusmill.train.checkpoint_dir import CheckpointDir
 
 EXAMPLES_FILE = "data/examples.parquet"
 DROPPED_FILE = "dropped/examples.parquet"
@@ -70,8 +70,8 @@ class SftStage(Stage):
         template = [file_ref(self.config.template)] if self.config.template.endswith(".jinja") else []
         made = run.once("examples", [*tuning.token_files(start.files), *template, *given], lambda _: self._examples(run, start, given))
         examples = made.ref(self.name, EXAMPLES_FILE)
-        row = run.once("model", [*start.files, *template, examples], partial(self._model, run, start))
-        tuning.clear(run, row)
+        inputs = [*start.files, *template, examples]
+        tuning.train_once(run, "corpusmill.train.sft_job:train", start, inputs, self._with_template)
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))
@@ -87,23 +87,7 @@ class SftStage(Stage):
 
         return make_examples(run, self.config, start, given)
 
-    def _model(self, run: StageRun, start: tuning.StartModel, identity: str) -> Output:
-        """Trains. A killed run resumes from the state under the task's identity.
+    def _with_template(self, start: tuning.StartModel, checkpoint_dir: "CheckpointDir") -> tuning.StartModel:
+        from corpusmill.train.sft_job import with_template
 
-        Where the template needs tokens that the start model lacks, training starts from a copy of the model that has them.
-        """
-        from corpusmill.train.checkpoint_dir import START, CheckpointDir
-        from corpusmill.train.sft_job import new_ids, prepared_folder
-        from corpusmill.train.template import choose_chat, load_chat
-
-        folder, checkpoint_dir = start.storage, CheckpointDir.of(run, identity)
-        encoder = choose_chat(folder, self.config.template)
-        if self.config.lora.rank and new_ids(load_chat(folder), encoder):
-            what = f"the template {self.config.template} needs tokens that {start.folder} lacks"
-            raise InputError(f"sft.lora.rank: {what}, and an adapter can't learn them; set it to 0, or take another template.")
-        if prepared_folder(folder, encoder, checkpoint_dir.folder / START) is not folder:
-            checkpoint_dir.keep(START)
-            start = replace(start, folder=Storage(checkpoint_dir.work).path(START))
-        trained = tuning.train(run, "corpusmill.train.sft_job:train", self.config, start, checkpoint_dir)
-        Storage(checkpoint_dir.work).remove_folder(START)
-        return trained
+        return with_template(self.config, start, checkpoint_dir)

@@ -1,7 +1,7 @@
 """The work of the stage `sft`: makes packed rows of examples, adds rows for new tokens to a model, trains, measures."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.schemas import with_columns
 from corpusmill.pipeline.shards import read_table
@@ -17,9 +18,9 @@ from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import tasks, tuning
-from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
+from corpusmill.train.checkpoint_dir import LOG, START, CheckpointDir
 from corpusmill.train.data import IGNORED, Batch, DataShare, Packed, counted_places, needed, pack, to_device, within_budget
-from corpusmill.train.finetune import Job
+from corpusmill.train.finetune import FinetuningJob
 from corpusmill.train.losses import StepLoss, TokenObjective, summed_nats
 from corpusmill.train.model import Llama
 from corpusmill.train.model_folder import load_model, model_of, model_tensors, read_architecture, save_model
@@ -42,7 +43,7 @@ from corpusmill.train.template import (
     user_turn,
 )
 from corpusmill.train.tuning import REPORT_FILE, StartModel
-from corpusmill.train.user_files import conversations, first_question, read_all
+from corpusmill.train.user_files import BadRow, conversations, first_question, read_all
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
@@ -77,7 +78,7 @@ REPORT_COLUMNS = tuning.report_schema(
 
 
 @dataclass(frozen=True)
-class Example(tuning.Item):
+class Example(tuning.DataItem):
     """An example; a row that is none has no messages."""
 
     messages: list[Message]
@@ -87,7 +88,7 @@ class Example(tuning.Item):
 
 
 @dataclass(frozen=True)
-class PreparedExample(tuning.Prepared[Example]):
+class PreparedExample(tuning.PreparedItem):
     """An example as tokens. `tokens`: what is learned, None if it is dropped; `encoded`: the whole, before it is cut to a row."""
 
     tokens: Encoded | None
@@ -138,12 +139,12 @@ def build_examples(
 
 def read_examples(files: Sequence[str], held_out: float) -> list[Example]:
     """Returns the examples in the user's files. The first question decides whether an example is held out."""
-
-    def parse(place: str, row: dict[str, Any]) -> Iterator[Example]:
-        for name, messages in conversations(place, row):
-            yield Example(name, None, "file", tasks.is_held_out(first_question(messages), held_out), messages)
-
-    return read_all(files, parse, lambda place, bad: Example(place, None, "file", False, [], bad=bad), "an example")
+    return [
+        Example(name, None, "file", False, [], bad=found)
+        if isinstance(found, BadRow)
+        else Example(name, None, "file", tasks.is_held_out(first_question(found), held_out), found)
+        for name, found in read_all(files, conversations, "an example")
+    ]
 
 
 def prepare(example: Example, encoder: ChatEncoder, context: int) -> PreparedExample:
@@ -157,7 +158,7 @@ def prepare(example: Example, encoder: ChatEncoder, context: int) -> PreparedExa
     `nothing_to_learn`      there are no targets
     """
     if example.bad:
-        return PreparedExample(example, [example.bad.rule], None, NOTHING, False, note=str(example.bad))
+        return PreparedExample(example, [example.bad.rule or "no_example"], None, NOTHING, False, note=str(example.bad))
     try:
         encoded = encoder.encode(example.messages)
     except TemplateRefusal as refusal:
@@ -169,6 +170,13 @@ def prepare(example: Example, encoder: ChatEncoder, context: int) -> PreparedExa
     if answers and not failed and not tokens.mask[1:].any():
         failed = ["too_long" if truncated and encoded.mask[1:].any() else "nothing_to_learn"]
     return PreparedExample(example, failed, None if failed else tokens, encoded, truncated)
+
+
+def pack_examples(examples: Sequence[Example], held_out: bool, encoder: ChatEncoder, context: int) -> tuple[Packed, list[Example]]:
+    """Packs the examples of one side of the held-out split that can be learned; returns the rows, and these examples in their order."""
+    prepared = [prepare(example, encoder, context) for example in examples if example.held_out == held_out]
+    kept = [(p.item, p.tokens) for p in prepared if p.tokens is not None]
+    return pack([tokens for _, tokens in kept], context), [example for example, _ in kept]
 
 
 def dropped_table(prepared: Sequence[PreparedExample]) -> pa.Table:
@@ -191,6 +199,20 @@ def report_table(prepared: Sequence[PreparedExample]) -> pa.Table:
 # `transformers`' `resize_token_embeddings`, which TRL's `clone_chat_template` calls, draws from a normal distribution around the same
 # mean, with 1e-9 of the covariance. The mean needs no random draw. Equal rows diverge at the first step, as their tokens stand in
 # different places.
+
+
+def with_template(config: SftConfig, start: StartModel, checkpoint_dir: CheckpointDir) -> StartModel:
+    """Returns the model to tune: `start` if it has the tokenizer and template of the recipe, else a copy that has them. Raises InputError
+    where an adapter would have to learn new tokens."""
+    folder = start.storage
+    encoder = choose_chat(folder, config.template)
+    if config.lora.rank and new_ids(load_chat(folder), encoder):
+        what = f"the template {config.template} needs tokens that {start.folder} lacks"
+        raise InputError(f"sft.lora.rank: {what}, and an adapter can't learn them; set it to 0, or take another template.")
+    if prepared_folder(folder, encoder, checkpoint_dir.folder / START) is folder:
+        return start
+    checkpoint_dir.keep(START)
+    return replace(start, folder=Storage(checkpoint_dir.work).path(START))
 
 
 def prepared_folder(parent: Storage, encoder: ChatEncoder, target: Path) -> Storage:
@@ -244,20 +266,15 @@ def train(
     return tuned.train(CheckpointDir(work, f"{run}/sft/{LOG}"), progress)
 
 
-class TuningJob(Job, TokenObjective):
+class TuningJob(FinetuningJob, TokenObjective):
     """The training of instruction tuning, and its objective. An example is a packed row."""
 
     def __init__(self, config: SftConfig, start: StartModel, examples: pa.Table, dims: ParallelDims):
         super().__init__(config, start, dims, "sft")
         given = [Example(**row) for row in examples.to_pylist()]
-        self.rows, self.examples = self._pack([example for example in given if not example.held_out])
-        self.held_out, self.held_out_examples = self._pack([example for example in given if example.held_out])
+        self.rows, self.examples = pack_examples(given, False, self.encoder, self.context)
+        self.held_out, self.held_out_examples = pack_examples(given, True, self.encoder, self.context)
         self.plan(self.rows.n_rows)
-
-    def _pack(self, examples: list[Example]) -> tuple[Packed, list[Example]]:
-        prepared = [prepare(example, self.encoder, self.context) for example in examples]
-        kept = [(p.item, p.tokens) for p in prepared if p.tokens is not None]
-        return pack([tokens for _, tokens in kept], self.context), [example for example, _ in kept]
 
     def train(self, checkpoint_dir: CheckpointDir, progress: Progress | None = None) -> dict[str, Any]:
         """Trains, and saves the model. Returns the content of `metrics.json`."""
@@ -283,6 +300,9 @@ class TuningJob(Job, TokenObjective):
         ids, targets, segments, places = batch
         nats = model(ids, segments, targets=targets, read=partial(summed_nats, places=places))
         return StepLoss(nats, len(places), tokens=ids.numel())
+
+    def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
+        return replace(super().of_logits(logits, targets), tokens=targets.numel())
 
     def describe(self, step: int, share: DataShare, number: int) -> list[str]:
         return [self.examples[example].id for row in self.order.micro_batches(step, share)[number] for example in self.rows.members[row]]

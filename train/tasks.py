@@ -5,6 +5,7 @@ All choices are made by hashes of document ids, so the same documents give the s
 
 import heapq
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -39,12 +40,13 @@ class SourceDocument:
 
 @dataclass(frozen=True)
 class BuiltTask:
-    """An instruction and its answer, both from one document."""
+    """An instruction and its answer, both from one document. `score`: the answer's, where answers are ranked."""
 
     source: SourceDocument
     kind: str
     prompt: str
     answer: str
+    score: float = math.nan
 
 
 def hash_of(salt: str, identifier: str) -> int:

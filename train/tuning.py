@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from corpusmill.pipeline.cache import local_model, sha256_of
 from corpusmill.pipeline.config import INERT, Config
 from corpusmill.pipeline.errors import InputError, NothingKept
-from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import DATA_STAGES
 from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.pipeline.shards import Content, iter_tables, read_table
@@ -33,7 +33,6 @@ TOKEN_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
 
 #: The file beside a training's saved states that names the base model of an adapter.
 ADAPTED = "adapted.json"
-
 
 REPORT_FILE = "report/part-00000.parquet"
 
@@ -184,7 +183,7 @@ def document_tables(run: "StageRun") -> Iterator[pa.Table]:
 
 
 @dataclass(frozen=True)
-class Item:
+class DataItem:
     """An example or a pair. `kind` says how it was made (`file`: it is the user's). Where a file's row is none, `bad` has the reason."""
 
     id: str
@@ -198,19 +197,16 @@ class Item:
         raise NotImplementedError
 
 
-ItemT = TypeVar("ItemT", bound=Item)
-
-
 @dataclass(frozen=True)
-class Prepared(Generic[ItemT]):
+class PreparedItem:
     """An item with its tokens. `failed`: the reasons why it is dropped; `note`: a sentence where their names do not say it all."""
 
-    item: ItemT
+    item: Any
     failed: list[str]
     note: str | None = field(default=None, kw_only=True)
 
 
-def items_table(items: Sequence[Item], schema: pa.Schema, **more: Sequence[Any]) -> pa.Table:
+def items_table(items: Sequence[DataItem], schema: pa.Schema, **more: Sequence[Any]) -> pa.Table:
     """Returns a row for every item, with the columns of `more` and its own attributes."""
     return pa.table({name: more[name] if name in more else [getattr(item, name) for item in items] for name in schema.names}, schema)
 
@@ -221,7 +217,7 @@ def report_schema(more: Sequence[pa.Field]) -> pa.Schema:
     return with_columns(REPORT, [*usual, *more])
 
 
-def report_table(prepared: Sequence[Prepared[Any]], schema: pa.Schema, **more: Sequence[Any]) -> pa.Table:
+def report_table(prepared: Sequence[PreparedItem], schema: pa.Schema, **more: Sequence[Any]) -> pa.Table:
     """Returns the report: a row for every item, with the columns of `more`."""
     chars = [sum(len(message["content"]) for message in p.item.turns()) for p in prepared]
     usual: dict[str, Sequence[Any]] = {
@@ -238,7 +234,7 @@ def made(
     run: "StageRun",
     what: str,
     given: Sequence[FileRef],
-    prepared: Sequence[Prepared],
+    prepared: Sequence[PreparedItem],
     files: Mapping[str, Content],
     warnings: Sequence[str],
 ) -> Output:
@@ -263,16 +259,38 @@ def made(
 # ---- training ----------------------------------------------------------------------------------------
 
 
-def train(run: "StageRun", job: str, config: TuningConfig, start: StartModel, checkpoint_dir: "CheckpointDir", **arguments: Any) -> Output:
-    """Trains by the function `job` (`module:name`) on the processes of `config.parallel`. Returns the model's files and `metrics.json`,
-    with a warning where an epoch is a single step."""
+def train_once(
+    run: "StageRun",
+    job: str,
+    start: StartModel,
+    inputs: Sequence[FileRef],
+    prepare: "Callable[[StartModel, CheckpointDir], StartModel]" = lambda start, _: start,
+) -> None:
+    """Trains by the function `job` (`module:name`), as the stage's task `model`. A killed run resumes from the state under the task's
+    identity. `prepare` returns the model from which training starts, perhaps a copy in the training's folder."""
+    from corpusmill.train.checkpoint_dir import START, CheckpointDir
+
+    def train(identity: str) -> Output:
+        checkpoint_dir = CheckpointDir.of(run, identity)
+        output = _train(run, job, prepare(start, checkpoint_dir), checkpoint_dir)
+        Storage(checkpoint_dir.work).remove_folder(START)
+        return output
+
+    row = run.once("model", inputs, train)
+    CheckpointDir.of(run, row.identity).clear()
+
+
+def _train(run: "StageRun", job: str, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
+    """Trains on the processes of the stage's `parallel`. Returns the model's files and `metrics.json`, with a warning where an epoch is a
+    single step."""
     from corpusmill.train.launch import launch_stage
 
+    config: Any = run.stage.config
     if config.lora.rank:
         sha256 = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in start.files}
         adapted = {"base": start.name, "sha256": sha256, "lora": config.lora.model_dump(mode="json")}
         Storage(checkpoint_dir.work).write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
-    metrics = launch_stage(run, job, config, checkpoint_dir, folder=start.folder, name=start.name, **arguments)
+    metrics = launch_stage(run, job, config, checkpoint_dir, folder=start.folder, name=start.name)
     files: dict[str, Content] = {f"{path.parent.name}/{path.name}": path for path in checkpoint_dir.left()}
     counts = {"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]}
     single = f"An epoch is a single step; a smaller {run.stage.name}.batch makes it several."
@@ -284,13 +302,6 @@ def steps_line(metrics: Mapping[str, Any]) -> str:
     """Says how many steps an epoch and the training have."""
     each = metrics["steps_an_epoch"]
     return f"{each:,} step{'' if each == 1 else 's'} an epoch, {metrics['steps']:,} in all"
-
-
-def clear(run: "StageRun", row: TaskRow) -> None:
-    """Removes this machine's copy of a finished training, where the run lies on a store."""
-    from corpusmill.train.checkpoint_dir import CheckpointDir
-
-    CheckpointDir.of(run, row.identity).clear()
 
 
 def json_file(value: Any) -> bytes:

@@ -8,9 +8,9 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,23 +24,25 @@ from corpusmill.train.template import Message, assistant_turn, user_turn
 # ---- rows --------------------------------------------------------------------------------------------
 
 UserRow = dict[str, Any]
+#: Rows with their places: `FILE:LINE`, or `FILE, row N` (from 1) where a row is not a line.
+Rows = Iterator[tuple[str, "UserRow | BadRow"]]
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".parquet")
 
 
 class BadRow(InputError):
-    """A row that can't be used. The message names its place; `rule` is the name of the reason in reports."""
+    """A row that can't be used. The message names its place; `rule` is the name of the reason in reports, None if it has no layout."""
 
-    def __init__(self, sentence: str, rule: str = "no_example"):
+    def __init__(self, sentence: str, rule: str | None = None):
         super().__init__(sentence)
         self.rule = rule
 
 
-Made = TypeVar("Made")
+Found = TypeVar("Found")
 
 
-def read_rows(path: str) -> Iterator[tuple[str, UserRow | BadRow]]:
-    """Yields every row of a file with its place: `FILE:LINE`, or `FILE, row N` (from 1) where a row is not a line.
+def read_rows(path: str) -> Rows:
+    """Yields every row of a file.
 
     The name decides the format: `.jsonl` (or `.ndjson`) and `.json`, both also with `.gz` or `.zst` appended; `.parquet`. Raises
     InputError.
@@ -49,43 +51,55 @@ def read_rows(path: str) -> Iterator[tuple[str, UserRow | BadRow]]:
     if not name.endswith(FORMATS) or (name != path and name.endswith(".parquet")):
         raise InputError(f"{path}: the name does not tell the format (expected .jsonl or .json, perhaps with .gz or .zst, or .parquet).")
     content = _file_content(path)
-    if name.endswith(".parquet"):
-        yield from _parquet_rows(path, content)
-    elif name.endswith(".json"):
-        yield from _json_array(path, content)
-    else:
+    if not name.endswith((".json", ".parquet")):
         yield from _json_lines(path, content)
+        return
+    rows = _parquet_rows(path, content) if name.endswith(".parquet") else _parse(path, content)
+    if not isinstance(rows, list):
+        raise InputError(f"{path}: a .json file of examples is one array (a file with an example a line is named .jsonl).")
+    for number, row in enumerate(rows, 1):
+        yield f"{path}, row {number}", _named(f"{path}, row {number}", row)
 
 
-def read_all(
-    files: Sequence[str], parse: Callable[[str, UserRow], Iterable[Made]], refused: Callable[[str, BadRow], Made], what: str
-) -> list[Made]:
-    """Returns what `parse` makes of every row of the files, in order. For a row where it raises BadRow, that is what `refused` makes of the
+def read_all(files: Sequence[str], parse: Callable[[str, UserRow], list[tuple[str, Found]]], what: str) -> list[tuple[str, Found | BadRow]]:
+    """Returns what `parse` makes of every row of the files, in order, with names; for a row where it raises BadRow, its place and the
     reason. Raises InputError where all rows of a file are bad."""
-    found: list[Made] = []
+    found: list[tuple[str, Found | BadRow]] = []
     for path in files:
-        rows: list[Made] = []
-        bad: list[BadRow] = []
+        rows: list[tuple[str, Found | BadRow]] = []
         for place, row in trees(read_rows(path)):
             try:
                 if isinstance(row, BadRow):
                     raise row
-                rows += list(parse(place, row))
+                rows += parse(place, row)
             except BadRow as reason:
-                bad.append(reason)
-                rows.append(refused(place, reason))
-        if len(bad) == len(rows):
-            raise InputError(str(bad[0]) if len(rows) == 1 else f"{path}: none of its {len(rows)} rows is {what}; {bad[0]}")
+                rows.append((place, reason))
+        if not rows:
+            raise InputError(f"{path}: the file has no rows.")
+        if all(isinstance(made, BadRow) for _, made in rows):
+            first = rows[0][1]
+            raise InputError(str(first) if len(rows) == 1 else f"{path}: none of its {len(rows)} rows is {what}; {first}")
         found += rows
     return found
 
 
-def read_lines(path: str) -> list[str]:
-    """Returns the lines of a text file, without `\\n` or `\\r\\n`. Raises InputError if the file can't be read."""
-    try:
-        return [line.removesuffix("\r") for line in _file_content(path).decode("utf-8-sig").removesuffix("\n").split("\n")]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start} is not UTF-8.") from error
+def read_prompts(path: str) -> list[str]:
+    """Returns all prompts of a file: `prompt` of its rows, or the lines of a text file without the empty ones. Raises InputError, which
+    names file and line."""
+    if not path.removesuffix(".gz").removesuffix(".zst").endswith(FORMATS):
+        try:
+            lines = _file_content(path).decode("utf-8-sig").split("\n")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: byte {error.start} is not UTF-8.") from error
+        return [line.removesuffix("\r") for line in lines if line.strip()]
+    found = []
+    for place, row in read_rows(path):
+        if isinstance(row, BadRow):
+            raise row
+        if "prompt" not in row:
+            raise InputError(f"{place}: has no `prompt`.")
+        found.append(read_text(place, row, "prompt"))
+    return found
 
 
 def file_ref(path: str) -> FileRef:
@@ -114,38 +128,28 @@ def _file_content(path: str) -> bytes:
     return content
 
 
-def _json_lines(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadRow]]:
+def _json_lines(path: str, content: bytes) -> Rows:
     for number, line in enumerate(io.BytesIO(content), 1):
         if line.strip():
             place = f"{path}:{number}"
             try:
-                row = _parse(place, line)
+                yield place, _named(place, _parse(place, line))
             except BadRow as bad:
-                row = bad
-            yield place, _named(place, row)
-
-
-def _json_array(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadRow]]:
-    rows = _parse(path, content)
-    if not isinstance(rows, list):
-        raise InputError(f"{path}: a .json file of examples is one array (a file with an example a line is named .jsonl).")
-    for number, row in enumerate(rows, 1):
-        yield f"{path}, row {number}", _named(f"{path}, row {number}", row)
+                yield place, bad
 
 
 def _named(place: str, row: Any) -> UserRow | BadRow:
-    if isinstance(row, dict | BadRow):
+    if isinstance(row, dict):
         return row
     return BadRow(f"{place}: expected an object with named fields, not {type(row).__name__}.")
 
 
-def _parquet_rows(path: str, content: bytes) -> Iterator[tuple[str, UserRow | BadRow]]:
+def _parquet_rows(path: str, content: bytes) -> list[UserRow]:
     try:
-        rows = pq.read_table(io.BytesIO(content), use_threads=False).to_pylist()
+        rows: list[UserRow] = pq.read_table(io.BytesIO(content), use_threads=False).to_pylist()
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error}).") from error
-    for number, row in enumerate(rows, 1):
-        yield f"{path}, row {number}", row
+    return rows
 
 
 def _parse(place: str, content: bytes) -> Any:
@@ -179,6 +183,14 @@ def read_messages(place: str, value: Any) -> list[Message]:
     if not isinstance(value, list) or not value:
         raise BadRow(f"{place}: expected a list of messages with `role` and `content`.")
     return [_message(f"{place}, message {number}", item) for number, item in enumerate(value, 1)]
+
+
+def read_turns(place: str, row: UserRow, key: str, turn: Callable[[str], Message]) -> list[Message]:
+    """Reads a field that holds a list of messages, one message, or one turn's text."""
+    value = row[key]
+    if isinstance(value, list):
+        return read_messages(f"{place}, {key}", value)
+    return [_message(f"{place}, {key}", value)] if isinstance(value, dict) else [turn(read_text(place, row, key))]
 
 
 def first_question(messages: Sequence[Message]) -> str:
@@ -240,61 +252,38 @@ def _kind(value: Any) -> str:
     return "missing" if value is None else f"a {type(value).__name__}"
 
 
-# ---- conversations -----------------------------------------------------------------------------------
+# ---- layouts -----------------------------------------------------------------------------------------
+#
+# A reader of a stage takes a row in any layout, and returns what it holds with names. It raises BadRow, which names `place`.
+
+#: The name, and the messages of a conversation.
+NamedMessages = tuple[str, list[Message]]
+#: The name, and the prompt, the chosen and the rejected completion.
+Preference = tuple[str, tuple[list[Message], list[Message], list[Message]]]
 
 
-class Conversation(NamedTuple):
-    id: str
-    messages: list[Message]
+def conversations(place: str, row: UserRow) -> list[NamedMessages]:
+    """Returns the conversation in a row; of a tree, the conversations along its best answers."""
 
+    def has(*keys: str) -> bool:
+        return all(row.get(key) is not None for key in keys)
 
-def conversations(place: str, row: UserRow) -> list[Conversation]:
-    """Returns the conversation in a row of any usual format; of a tree, the conversations along its best answers. Raises BadRow, which
-    names `place`."""
     if is_tree(row):
         return _threads(place, row)
-    for key in ("messages", "conversations", "conversation"):
-        if row.get(key) is not None:
-            return [Conversation(place, read_messages(place, row[key]))]
-    if row.get("instruction") is not None and row.get("output") is not None:
-        return [Conversation(place, [user_turn(read_instruction(place, row)), assistant_turn(read_text(place, row, "output"))])]
-    if row.get("prompt") is not None and row.get("completion") is not None:
-        return [Conversation(place, _turns(place, row, "prompt", user_turn) + _turns(place, row, "completion", assistant_turn))]
+    if found := next(filter(has, ("messages", "conversations", "conversation")), None):
+        return [(place, read_messages(place, row[found]))]
+    if has("instruction", "output"):
+        return [(place, [user_turn(read_instruction(place, row)), assistant_turn(read_text(place, row, "output"))])]
+    if has("prompt", "completion"):
+        return [(place, read_turns(place, row, "prompt", user_turn) + read_turns(place, row, "completion", assistant_turn))]
     raise BadRow(
         f"{place}: no example that can be learned from: expected `messages` (or `conversations`), `instruction` and `output`, "
         f"`prompt` and `completion`, or a tree of messages; it has {_names(row)}."
     )
 
 
-def _turns(place: str, row: UserRow, key: str, turn: Callable[[str], Message]) -> list[Message]:
-    """Reads a field that holds a list of messages, one message, or one turn's text."""
-    value = row[key]
-    if isinstance(value, list):
-        return read_messages(f"{place}, {key}", value)
-    return [_message(f"{place}, {key}", value)] if isinstance(value, dict) else [turn(read_text(place, row, key))]
-
-
-def _names(row: UserRow) -> str:
-    return safe_line(", ".join(sorted(row)), 200) or "nothing"
-
-
-# ---- preferences -------------------------------------------------------------------------------------
-
-
-class Preference(NamedTuple):
-    id: str
-    prompt: list[Message]
-    chosen: list[Message]
-    rejected: list[Message]
-
-
-#: A turn of Anthropic's transcripts (https://github.com/anthropics/hh-rlhf).
-_SPEAKER = re.compile(r"\n\n(Human|Assistant):")
-
-
 def preferences(place: str, row: UserRow) -> list[Preference]:
-    """Returns the preference in a row of any usual format; of a tree, those between answers to one question. Raises BadRow, which names
-    `place`.
+    """Returns the preference in a row; of a tree, those between answers to one question.
 
     The prompt is `prompt` (text or messages), `instruction` with `input`, or `conversations`, followed by the turns with which both
     `chosen` and `rejected` begin; these may contain the prompt. LLaMA-Factory's `messages` are the prompt of single messages `chosen` and
@@ -308,34 +297,24 @@ def preferences(place: str, row: UserRow) -> list[Preference]:
             f"{place}: no pair: `{missing[0]}` is missing (expected `prompt`, `chosen` and `rejected`, or a tree of ranked messages); it "
             f"has {_names(row)}."
         )
-    chosen, rejected = (_transcript(row[key]) or _turns(place, row, key, assistant_turn) for key in ("chosen", "rejected"))
-    shared = 0
-    while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
-        shared += 1
-    return [Preference(place, _prompt(place, row, chosen[:shared]), chosen[shared:], rejected[shared:])]
-
-
-def _transcript(text: Any) -> list[Message]:
-    """Returns the turns of a transcript as Anthropic writes them; nothing if the text is none."""
-    if not isinstance(text, str) or not text.startswith("\n\nHuman:"):
-        return []
-    _, *parts = _SPEAKER.split(text)
-    return [{"role": _ROLES[speaker.lower()], "content": said.strip()} for speaker, said in zip(parts[::2], parts[1::2], strict=True)]
-
-
-def _prompt(place: str, row: UserRow, shared: list[Message]) -> list[Message]:
-    given = _given(place, row)
+    chosen, rejected = (_transcript(row[key]) or read_turns(place, row, key, assistant_turn) for key in ("chosen", "rejected"))
+    n = 0
+    while n < min(len(chosen), len(rejected)) - 1 and chosen[n] == rejected[n]:
+        n += 1
+    shared, given = chosen[:n], _given(place, row)
     if not given and not shared:
         raise BadRow(
             f"{place}: no pair: it has none of `prompt`, `instruction` and `conversations`, and the completions share no first message."
         )
-    within = any(shared[begin : begin + len(given)] == given for begin in range(len(shared)))
-    return shared if within else given + shared
+    within = any(shared[begin : begin + len(given)] == given for begin in range(n))
+    return [(place, (shared if within else given + shared, chosen[n:], rejected[n:]))]
 
 
 def _given(place: str, row: UserRow) -> list[Message]:
+    """Returns the prompt that a row has outside its completions."""
     if row.get("prompt") is not None:
-        return _transcript_prompt(row["prompt"]) or _turns(place, row, "prompt", user_turn)
+        turns = _transcript(row["prompt"]) or read_turns(place, row, "prompt", user_turn)
+        return turns[:-1] if turns[-1] == assistant_turn("") else turns  # a transcript names the speaker whose turn is to come
     if row.get("instruction") is not None:
         return [user_turn(read_instruction(place, row))]
     for key in ("conversations", *(("messages",) if isinstance(row["chosen"], dict) else ())):
@@ -344,10 +323,16 @@ def _given(place: str, row: UserRow) -> list[Message]:
     return []
 
 
-def _transcript_prompt(text: Any) -> list[Message]:
-    """Returns the turns of a transcript up to the turn of the assistant that is to come."""
-    turns = _transcript(text)
-    return turns[:-1] if turns and turns[-1] == assistant_turn("") else turns
+def _transcript(text: Any) -> list[Message]:
+    """Returns the turns of a transcript as Anthropic writes them (https://github.com/anthropics/hh-rlhf); nothing if the text is none."""
+    if not isinstance(text, str) or not text.startswith("\n\nHuman:"):
+        return []
+    _, *parts = re.split(r"\n\n(Human|Assistant):", text)
+    return [{"role": _ROLES[speaker.lower()], "content": said.strip()} for speaker, said in zip(parts[::2], parts[1::2], strict=True)]
+
+
+def _names(row: UserRow) -> str:
+    return safe_line(", ".join(sorted(row)), 200) or "nothing"
 
 
 # ---- trees of OpenAssistant --------------------------------------------------------------------------
@@ -360,7 +345,7 @@ def is_tree(row: UserRow) -> bool:
     return isinstance(row.get("prompt"), dict)
 
 
-def trees(rows: Iterable[tuple[str, UserRow | BadRow]]) -> Iterator[tuple[str, UserRow | BadRow]]:
+def trees(rows: Rows) -> Rows:
     """Yields rows. Those that are one message of a tree are put together, and follow the others as trees at the places of their roots."""
     found: dict[str, tuple[str, UserRow]] = {}
     for place, row in rows:
@@ -373,26 +358,23 @@ def trees(rows: Iterable[tuple[str, UserRow | BadRow]]) -> Iterator[tuple[str, U
     for _, row in found.values():
         if (parent := found.get(str(row.get("parent_id")))) is not None:
             parent[1]["replies"].append(row)
-    reached = set()
-    for place, row in found.values():
-        if row.get("parent_id") is None:
-            waiting = [row]
-            while waiting:
-                node = waiting.pop()
-                reached.add(str(node["message_id"]))
-                waiting += node["replies"]
-            yield place, {"prompt": row}
+    roots = [(place, row) for place, row in found.values() if row.get("parent_id") is None]
+    yield from ((place, {"prompt": row}) for place, row in roots)
+    reached = [row for _, row in roots]
+    for row in reached:  # the list grows while it is read
+        reached += row["replies"]
+    with_root = {str(row["message_id"]) for row in reached}
     for name, (place, _) in found.items():
-        if name not in reached:
+        if name not in with_root:
             yield place, BadRow(f"{place}: the file does not have the messages before it.")
 
 
-def _threads(place: str, row: UserRow) -> list[Conversation]:
+def _threads(place: str, row: UserRow) -> list[NamedMessages]:
     """Returns the conversations from the root to the last answers, with only the best answer to each question."""
-    found: list[Conversation] = []
+    found: list[NamedMessages] = []
     for asked, answers in _questions(place, row, best=True):
         if not any(_replies(place, reply) for reply in _replies(place, answers[0])):
-            found.append(Conversation(f"{place}, thread {len(found) + 1}", [*asked, _message(place, answers[0])]))
+            found.append((f"{place}, thread {len(found) + 1}", [*asked, _message(place, answers[0])]))
     if not found:
         raise BadRow(f"{place}: a tree of messages without an answer.")
     return found
@@ -405,21 +387,20 @@ def _sibling_pairs(place: str, row: UserRow) -> list[Preference]:
         ranked = [answer for answer in answers if answer.get("rank") is not None]
         for better, worse in itertools.combinations(ranked, 2):
             if better["rank"] < worse["rank"]:
-                sides = [_message(place, better)], [_message(place, worse)]
-                found.append(Preference(f"{place}, pair {len(found) + 1}", asked, *sides))
+                sides = asked, [_message(place, better)], [_message(place, worse)]
+                found.append((f"{place}, pair {len(found) + 1}", sides))
     if not found:
         raise BadRow(f"{place}: no pair: no question of the tree has two answers with different ranks.")
     return found
 
 
-def _questions(place: str, row: UserRow, best: bool) -> Iterator[tuple[list[Message], list[dict[str, Any]]]]:
+def _questions(place: str, row: UserRow, best: bool) -> Iterator[tuple[list[Message], list[UserRow]]]:
     """Yields the answered questions of a tree: the conversation up to each question, and its answers, best first. With `best`, it leaves
     out the questions after other answers."""
-    waiting: list[tuple[dict[str, Any], list[Message]]] = [(row["prompt"], [])]
+    waiting: list[tuple[UserRow, list[Message]]] = [(row["prompt"], [])]
     while waiting:
         question, before = waiting.pop()
-        answers = _replies(place, question)
-        if answers:
+        if answers := _replies(place, question):
             asked = [*before, _message(place, question)]
             yield asked, answers
             for answer in reversed(answers[:1] if best else answers):
@@ -427,7 +408,7 @@ def _questions(place: str, row: UserRow, best: bool) -> Iterator[tuple[list[Mess
                 waiting += [(reply, told) for reply in reversed(_replies(place, answer))]
 
 
-def _replies(place: str, message: dict[str, Any]) -> list[dict[str, Any]]:
+def _replies(place: str, message: dict[str, Any]) -> list[UserRow]:
     """Returns the replies to a message that were not deleted, the best first and those without a rank last."""
     replies = message.get("replies") or []
     if not isinstance(replies, list) or not all(isinstance(reply, dict) for reply in replies):
@@ -437,20 +418,3 @@ def _replies(place: str, message: dict[str, Any]) -> list[dict[str, Any]]:
     if bad := [rank for rank in ranks if not isinstance(rank, int | float | None)]:
         raise BadRow(f"{place}: `rank` is {_kind(bad[0])}, expected a number.")
     return sorted(replies, key=lambda reply: (reply.get("rank") is None, reply.get("rank") or 0))
-
-
-# ---- prompts -----------------------------------------------------------------------------------------
-
-
-def read_prompts(path: str) -> list[str]:
-    """Returns all prompts of a file, without the empty lines of a text file. Raises InputError, which names file and line."""
-    if not path.removesuffix(".gz").removesuffix(".zst").endswith(FORMATS):
-        return [line for line in read_lines(path) if line.strip()]
-    found = []
-    for place, row in read_rows(path):
-        if isinstance(row, BadRow):
-            raise row
-        if "prompt" not in row:
-            raise InputError(f"{place}: has no `prompt`.")
-        found.append(read_text(place, row, "prompt"))
-    return found

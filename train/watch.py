@@ -28,44 +28,24 @@ from corpusmill.train.parallel.dims import ParallelDims
 # One JSON line for each step. Times are in a separate file, so the other logs of equal runs are equal.
 
 
-class StepLog:
-    """Appends lines to a log. On opening, it removes the lines of steps from `begin` on, which will be redone."""
-
-    def __init__(self, path: Path, begin: int):
-        self.path, self.begin = path, begin
-
-    def __enter__(self) -> "StepLog":
+def open_log(path: Path, begin: int) -> IO[bytes]:
+    """Opens a log to append lines. Removes the lines of steps from `begin` on, which will be redone, and a line that was cut short."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file: IO[bytes] = open(path, "ab+")
+    except OSError as error:
+        raise InputError(f"{path}: can't be written ({error.strerror}).") from error
+    kept = 0
+    file.seek(0)
+    for line in file:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file: IO[bytes] = open(self.path, "ab+")
-        except OSError as error:
-            raise InputError(f"{self.path}: can't be written ({error.strerror}).") from error
-        self.file.truncate(self._kept())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-    def _kept(self) -> int:
-        """Returns the number of bytes of the whole lines before step `begin`."""
-        kept = 0
-        self.file.seek(0)
-        for line in self.file:
-            try:
-                if not line.endswith(b"\n") or json.loads(line)["step"] >= self.begin:
-                    break
-            except (ValueError, KeyError, TypeError):
+            if not line.endswith(b"\n") or json.loads(line)["step"] >= begin:
                 break
-            kept += len(line)
-        return kept
-
-    def write(self, line: dict[str, Any]) -> None:
-        self.file.write(json.dumps(_finite(line)).encode() + b"\n")
-        self.file.flush()
-
-    def sync(self) -> None:
-        """Makes the lines durable. Called before the next state is saved."""
-        os.fsync(self.file.fileno())
+        except (ValueError, KeyError, TypeError):
+            break
+        kept += len(line)
+    file.truncate(kept)
+    return file
 
 
 def _finite(value: Any) -> Any:
@@ -208,15 +188,35 @@ def loop_bar(progress: Progress | None, title: str, begin: int, steps: int) -> I
 SECTIONS = ("validation", "speed")
 
 
-def open_tracker(kind: str, folder: Path, begin: int, title: str) -> "TensorBoard | WeightsAndBiases":
-    """Returns the tracker that writes below `folder`. It replaces values that an earlier process wrote from step `begin` on.
+@contextmanager
+def tracker(kind: str, folder: Path, begin: int, title: str) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """Yields a function that gives a step's values to TensorBoard or W&B, which write below `folder`. They replace values that an earlier
+    process wrote from step `begin` on. WANDB_MODE=offline sends nothing.
 
-    Raises InputError if its package is missing.
+    Raises InputError if the package is missing.
     """
     try:
-        return TensorBoard(folder, begin, title) if kind == "tensorboard" else WeightsAndBiases(folder, begin, title)
+        if kind == "tensorboard":
+            from torch.utils.tensorboard import SummaryWriter
+        else:
+            import wandb
     except ImportError as error:
         raise InputError(f"{title}.loop.log: {kind} can't be imported ({error}); pip install {kind}.") from error
+    if kind == "tensorboard":
+        with SummaryWriter(str(folder / "tensorboard"), purge_step=begin) as writer:
+
+            def write(step: int, values: Mapping[str, float]) -> None:
+                for name, value in values.items():
+                    writer.add_scalar(name, value, step)
+
+            yield write
+        return
+    known = folder / "wandb-id.txt"  # with the logs, so that a resumed training continues the same W&B run
+    if not begin or not known.is_file():
+        known.write_text(secrets.token_hex(8))
+    project = os.environ.get("WANDB_PROJECT", "corpusmill")
+    with wandb.init(project=project, id=known.read_text().strip(), resume="allow", dir=str(folder), name=title) as run:
+        yield lambda step, values: run.log({name: value for name, value in values.items() if math.isfinite(value)}, step=step)
 
 
 def numbers(line: Mapping[str, Any], section: str = "") -> dict[str, float]:
@@ -227,42 +227,6 @@ def numbers(line: Mapping[str, Any], section: str = "") -> dict[str, float]:
             inside, _, rest = name.partition("_")
             found[f"{section}/{name}" if section else f"{inside}/{rest}" if inside in SECTIONS and rest else f"train/{name}"] = float(value)
     return found
-
-
-class TensorBoard:
-    """Event files, a new one for each process. TensorBoard drops values of earlier processes from step `begin` on."""
-
-    def __init__(self, folder: Path, begin: int, title: str):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=begin)
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-class WeightsAndBiases:
-    """A run whose id is kept with the logs, so that a resumed training continues it. WANDB_MODE=offline sends nothing."""
-
-    def __init__(self, folder: Path, begin: int, title: str):
-        import wandb
-
-        known = folder / "wandb-id.txt"
-        if not begin or not known.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            known.write_text(secrets.token_hex(8))
-        project = os.environ.get("WANDB_PROJECT", "corpusmill")
-        self.run = wandb.init(project=project, id=known.read_text().strip(), resume="allow", dir=str(folder), name=f"{title}")
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        self.run.log({name: value for name, value in values.items() if math.isfinite(value)}, step=step)
-
-    def close(self) -> None:
-        self.run.finish()
 
 
 # ---- all of it ---------------------------------------------------------------------------------------
@@ -279,32 +243,23 @@ class Watch:
     ):  # fmt: skip
         self.log, self.begin, self.config, self.dims, self.progress, self.title = log, begin, config, dims, progress, title
         self.meter = SpeedMeter(begin, config.steps, dims.device, flops, dims.world)
-        self.files: dict[str, StepLog] = {}
+        self.files: dict[str, IO[bytes]] = {}
         self.stack = ExitStack()
 
     def __enter__(self) -> "Watch":
-        with ExitStack() as stack:
-            if self.dims.is_main:
-                self.stack, steps = stack, self.config.steps
-                self._file(self.log.name)
-                self._file(SPEED)
+        if self.dims.is_main:
+            with self.stack as stack:  # closes what is open where a tracker can't be imported
+                self._open(self.log.name)
+                self._open(SPEED)
                 if self.log.with_name(SAMPLES).exists():
-                    self._file(SAMPLES)
-                self.trackers = [open_tracker(kind, self.log.parent, self.begin, self.title) for kind in self.config.log]
-                for tracker in self.trackers:
-                    stack.callback(tracker.close)
-                self.bar = stack.enter_context(loop_bar(self.progress, self.title, self.begin, steps))
-            self.stack = stack.pop_all()
+                    self._open(SAMPLES)
+                self.trackers = [stack.enter_context(tracker(kind, self.log.parent, self.begin, self.title)) for kind in self.config.log]
+                self.bar = stack.enter_context(loop_bar(self.progress, self.title, self.begin, self.config.steps))
+                self.stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stack.close()
-
-    def _file(self, name: str) -> StepLog:
-        """Returns the log of this name in the log's folder, without the lines of steps that will be redone."""
-        if name not in self.files:
-            self.files[name] = self.stack.enter_context(StepLog(self.log.with_name(name), self.begin))
-        return self.files[name]
 
     def step(self, line: dict[str, Any], tokens: int, seconds: float, waited: float) -> None:
         """Reports a finished step: its line, its `tokens`, the seconds it took (without evaluation) and waited for batches.
@@ -315,19 +270,28 @@ class Watch:
             return
         samples = line.pop("samples", None)
         speed = self.meter.line(line["step"], tokens, seconds, waited)
-        self._file(self.log.name).write(line)
-        self._file(SPEED).write(speed)
+        self._write(self.log.name, line)
+        self._write(SPEED, speed)
         if samples:
-            self._file(SAMPLES).write({"step": line["step"], "samples": samples})
-        for tracker in self.trackers:
-            tracker.write(line["step"], numbers(line) | numbers(speed, "speed"))
+            self._write(SAMPLES, {"step": line["step"], "samples": samples})
+        for track in self.trackers:
+            track(line["step"], numbers(line) | numbers(speed, "speed"))
         if self.bar:
             self.bar.step(line, speed, self.meter.tokens_per_second())
+
+    def _open(self, name: str) -> None:
+        self.files[name] = self.stack.enter_context(open_log(self.log.with_name(name), self.begin))
+
+    def _write(self, name: str, line: dict[str, Any]) -> None:
+        if name not in self.files:
+            self._open(name)
+        self.files[name].write(json.dumps(_finite(line)).encode() + b"\n")
+        self.files[name].flush()
 
     def sync(self) -> None:
         """Makes the lines durable. Must be called before the state that follows them is saved."""
         for file in self.files.values():
-            file.sync()
+            os.fsync(file.fileno())
 
 
 # ---- trainings in other processes --------------------------------------------------------------------

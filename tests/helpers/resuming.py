@@ -47,13 +47,6 @@ class Rows(TokenObjective):
         (self.folder / f"{step}-{share.index}-of-{share.of}.json").write_text(json.dumps(seen))
 
 
-class Dropout(Llama):
-    """A model part that draws from torch's generator in every forward pass."""
-
-    def forward(self, *arguments: Any, **options: Any) -> torch.Tensor:
-        return torch.nn.functional.dropout(super().forward(*arguments, **options), 0.3, self.training)
-
-
 def rows_seen(folder: Path, step: int, shares: int) -> list[list[int]]:
     """Returns the rows of a step that `world` processes had, in the order of their shares."""
     files = [folder / "rows" / f"{step}-{index}-of-{shares}.json" for index in range(shares)]
@@ -66,14 +59,15 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def train(folder: str | Path, parallel: dict[str, Any], options: dict[str, Any], kill: int | None = None, victim: int = 0,
-          model: type[Llama] = Llama) -> dict[str, Any]:  # fmt: skip
-    """Trains in `folder` until step `kill` or the end; returns the result of the run and its next random number."""
+def train(
+    folder: str | Path, parallel: dict[str, Any], options: dict[str, Any], kill: int | None = None, victim: int = 0
+) -> dict[str, Any]:
+    """Trains in `folder` until step `kill` or the end; returns the result of the run."""
     torch.set_num_threads(1)
     config, device = ParallelConfig.model_validate(parallel), torch.device("cpu")
     dims = ParallelDims.distributed(config, device) if config.world > 1 else ParallelDims.single(device)
     loop = LoopConfig.model_validate({"steps": STEPS, "save_every": 4, "warmup": 2, "threads": 1, **options})
-    llama, rows = model(ARCH), Rows(Path(folder) / "rows", dims.rank, kill, victim)
+    llama, rows = Llama(ARCH), Rows(Path(folder) / "rows", dims.rank, kill, victim)
     initialise(llama, 7)
     result = fit(llama, rows, loop, dims=dims, state=Path(folder) / "state", log=Path(folder) / "train.jsonl")
-    return {"begin": result.resumed_from, "losses": result.losses, "random": torch.rand(1).item()}
+    return {"begin": result.resumed_from, "losses": result.losses}

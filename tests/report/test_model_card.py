@@ -51,8 +51,6 @@ RECIPE = {
 BITS = {"value": 1.69734, "low": 1.65362, "high": 1.81895, "documents": 7, "bytes": 340947}
 TASK = {"title": "HellaSwag", "metric": "acc", "items": 1000, "total": 10042, "chance": 0.25,
         "metrics": {"acc": {"value": 0.2931, "stderr": 0.0144}}, "overlap": {"found": 12, "searched": 990, "documents": 3}}  # fmt: skip
-TOXICITY = {"texts": 60, "high_is_good": False, "threshold": 0.5, "before": 0.125, "after": 0.0625, "low": -0.1, "high": -0.025}
-JUDGED = {"scores": {"toxicity": {**TOXICITY, "equal_length": {}}}, "answers": [], "tokens_before": 9.0, "tokens_after": 8.0}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +66,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunBuilder:
     said = {"kind": "answer", "prompt": "````\n# not a title", "text": f"x {HOSTILE} ``` y"}
     run.json("evaluate/samples.json", {"align": [said]})
     run.json("evaluate/scores.json", {"pretrain": {"bits_per_byte": BITS}, "align": {"bits_per_byte": BITS, "tasks": {"hellaswag": TASK}}})
-    run.json("align/judged.json", JUDGED)
     evaluated(run)
     return run
 
@@ -146,7 +143,6 @@ FIGURES = (
     "Intervals are of 90%; ± is one standard error. This model is `align`.",
     "| bits per byte | 1.697 (1.654 to 1.819) | 1.697 (1.654 to 1.819) | 340,947 bytes of 7 held-out documents of the run |",
     "| HellaSwag, acc |  | 29.3% ± 1.4 | 1,000 items of 10,042, guessing gives 25.0%, 12 of 990 are in the run's documents |",
-    "| toxicity | 0.125 | 0.062 | -0.100 to -0.025 |",
     "- A toxicity classifier, which errs in both directions, dropped 0 documents: the model can write offensive text.",
     "- Personal data was not removed from the documents.",
     "| made from | pairs.jsonl |",

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.train import align, losses
 from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.align_job import NOBODY, RowForm, collate, sum_logps
-from corpusmill.train.loop import LOSS_FLOOR, SpikeGuard
+from corpusmill.train.align_job import NOBODY, LabelledRows, Numbered, SequenceLogps, by_sequence
+from corpusmill.train.loop import LOSS_FLOOR, refusal
 from corpusmill.train.losses import LOSSES
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture
@@ -40,11 +40,19 @@ def some() -> list[Encoded]:
     return [Encoded(generator.integers(4, 99, n).astype(np.int32), np.arange(n) >= 3) for n in (6, 20, 11)]
 
 
+def collate(sequences: list[Encoded], context: int, **form) -> LabelledRows:
+    return Numbered(sequences, context, **form).collate(range(len(sequences)))
+
+
+def sum_logps(model: Llama, batch: LabelledRows) -> SequenceLogps:
+    return by_sequence(model(batch.ids, batch.segments, targets=batch.targets), batch.labels)
+
+
 def test_sums_are_those_of_each_sequence_alone(model):
     batch = collate(some(), 32)
     assert int((batch.labels[..., 1] != NOBODY).sum()) == 5 + 19 + 10
     logps = sum_logps(model.double(), batch)
-    assert logps.counts.tolist() == [3, 17, 8] and logps.numbers.tolist() == [0, 1, 2]
+    assert logps.counts.tolist() == [3, 17, 8] and logps.owners.tolist() == [0, 4, 8]
     for sequence, found in zip(some(), logps.sums):
         ids = torch.from_numpy(sequence.ids.astype(np.int64))[None]
         logps = torch.log_softmax(model(ids[:, :-1]), -1)[0].gather(1, ids[0, 1:, None])[:, 0]
@@ -57,22 +65,23 @@ def test_sums_of_a_bf16_model_are_taken_in_fp32(model):
 
 def test_rows_of_a_pipeline_are_alike_and_give_the_same(model):
     model = model.double()
-    packed, fixed = collate(some(), 32), collate(some(), 32, numbers=[7, 3, 5], form=RowForm(fixed=True))
-    assert packed.ids.shape[0] < 3 and fixed.ids.shape == (3, 32)
-    found = sum_logps(model, fixed)
-    assert found.numbers.tolist() == [3, 5, 7]
-    torch.testing.assert_close(found.sums[[2, 0, 1]], sum_logps(model, packed).sums, rtol=1e-12, atol=0)
+    packed, fixed = collate(some(), 32), Numbered(some(), 32, fixed=True)
+    batch = fixed.collate([2, 0, 1])
+    assert packed.ids.shape[0] < 3 and batch.ids.shape == (3, 32)
+    found = sum_logps(model, batch)
+    assert fixed.numbers(found.owners).tolist() == [2, 0, 1]
+    torch.testing.assert_close(found.sums, sum_logps(model, packed).sums[[2, 0, 1]], rtol=1e-12, atol=0)
 
 
 def test_tensor_ranks_can_share_out_a_row():
-    assert collate(some()[:1], 32, form=RowForm(multiple=4)).ids.shape == (1, 8)
+    assert collate(some()[:1], 32, multiple=4).ids.shape == (1, 8)
 
 
 def test_rows_of_a_gpu_have_few_shapes_and_give_the_same(model):
-    packed, few = collate(some() * 2, 32), collate(some() * 2, 32, form=RowForm(few=True))
+    packed, few = collate(some() * 2, 32), collate(some() * 2, 32, few=True)
     assert (len(packed.ids), few.ids.shape) == (3, (4, 32))
     assert torch.equal(sum_logps(model.double(), few).sums, sum_logps(model, packed).sums)
-    assert collate(some()[:1], 200, form=RowForm(few=True)).ids.shape == (1, 128)
+    assert collate(some()[:1], 200, few=True).ids.shape == (1, 128)
 
 
 # ---- align -------------------------------------------------------------------------------------------
@@ -260,11 +269,11 @@ def test_hard_batches_late_in_training_are_no_spikes_and_nan_is() -> None:
     found = [late_losses(seed) for seed in range(5)]
     assert all(min(run) < 0.01 and max(run) > 0.5 for run in found)
     for default, skips in ((AlignConfig().loop.spike, False), (SftConfig().loop.spike, True)):
-        guards = [SpikeGuard(default, LOSS_FLOOR) for _ in found]
-        skipped = [guard.judge(loss, "loss") for guard, run in zip(guards, found, strict=True) for loss in run]
+        recent: list[list[float]] = [[] for _ in found]
+        skipped = [refusal(loss, "loss", past, default, LOSS_FLOOR) for past, run in zip(recent, found, strict=True) for loss in run]
         share = sum(reason is not None for reason in skipped) / len(skipped)
         assert (share > 0.01) is skips and (share == 0) is not skips
-        assert guards[0].judge(math.nan, "loss") == "loss is nan"
+        assert refusal(math.nan, "loss", recent[0], default, LOSS_FLOOR) == "loss is nan"
 
 
 def test_log_probabilities_that_are_not_finite_skip_their_step(pretrained_run, execute, monkeypatch):

@@ -22,8 +22,7 @@ from corpusmill.pipeline.errors import InputError, NothingKept
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
-from corpusmill.train.align import AlignConfig, AlignStage, JudgedConfig
-from corpusmill.train.align_job import compare
+from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.align_pairs import (
     PreferencePair,
     build_pairs,
@@ -37,13 +36,12 @@ from corpusmill.train.scores import (
     FilterScore,
     PairLimits,
     PairPool,
-    ScoredTask,
-    TextScorer,
     dropped_documents,
     find_score,
     match,
     pool_of_continuations,
     pool_of_documents,
+    score_texts,
 )
 from corpusmill.train.template import LLAMA3, ChatEncoder, ChatTemplate, add_special_tokens
 from corpusmill.train.user_files import preferences
@@ -117,10 +115,10 @@ def test_a_prompt_comes_before_what_the_completions_share():
     """Turns with which both begin are a part of the prompt, and do not replace it."""
     rest = [GOOD, turn("user", "Then?")]
     row = {"prompt": [USER], "chosen": [*rest, GOOD], "rejected": [*rest, BAD]}
-    assert preferences("a:1", row) == [("a:1", [USER, *rest], [GOOD], [BAD])]
+    assert preferences("a:1", row) == [("a:1", ([USER, *rest], [GOOD], [BAD]))]
     system = turn("system", "Be kind.")
     row = {"prompt": "Then?", "chosen": [system, USER, *rest, GOOD], "rejected": [system, USER, *rest, BAD]}
-    assert preferences("a:1", row) == [("a:1", [system, USER, *rest], [GOOD], [BAD])]
+    assert preferences("a:1", row) == [("a:1", ([system, USER, *rest], [GOOD], [BAD]))]
 
 
 def test_a_row_that_is_no_pair_is_a_report_row(tmp_path, encoder):
@@ -172,8 +170,8 @@ def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer_json):
 
 # Pairs from a score: their documents and continuations, and that nothing but the score distinguishes the sides.
 
-QUALITY = FilterScore("quality", True, 0.5, False, ("quality",))
-TOXICITY = FilterScore("toxicity", False, 0.5, True, ("toxicity",))
+QUALITY = FilterScore("quality", True, False, ("quality",))
+TOXICITY = FilterScore("toxicity", False, True, ("toxicity",))
 LIMITS = PairLimits(pairs=40, per_document=4, max_chars=150, best=0.5, worst=0.1)
 
 
@@ -210,13 +208,13 @@ def not_held_out(_: str) -> bool:
 def test_a_score_of_documents_decides_by_documents():
     pool = pool_of_documents(QUALITY, everything, nothing, "s", LIMITS)
     assert (pool.unit, pool.scored, pool.good, pool.bad) == ("documents", 100, 0.49, 0.09)  # 51 from .49 on, 10 up to .09
-    assert {s.task.source.id for s in pool.rejected} == {f"d{n}" for n in range(10)}
-    assert all(s.score == s.task.source.score >= 0.49 for s in pool.chosen) and len(pool.chosen) == 80
+    assert {s.source.id for s in pool.rejected} == {f"d{n}" for n in range(10)}
+    assert all(s.score == s.source.score >= 0.49 for s in pool.chosen) and len(pool.chosen) == 80
 
 
 def test_scores_that_are_all_alike_give_no_pairs():
     pool = pool_of_documents(QUALITY, lambda: iter([scored_documents(range(30), score=0.5)]), nothing, "s", LIMITS)
-    assert pool == PairPool([], [], "documents", 30, None, None) and match(pool, not_held_out, 9) == []
+    assert pool == PairPool("documents", 30) and match(pool, not_held_out, 9) == []
 
 
 def test_the_same_scored_pairs_in_any_shards():
@@ -232,7 +230,7 @@ def test_the_same_scored_pairs_in_any_shards():
 
 def scored_task(number, length, language, host):
     document = tasks.SourceDocument(f"d{number}", f"https://{host}.test/{number}", "", "", language)
-    return ScoredTask(tasks.BuiltTask(document, "", "", "x" * length + str(number)), 0.5)
+    return tasks.BuiltTask(document, "", "", "x" * length + str(number), 0.5)
 
 
 scored = st.builds(scored_task, st.integers(0, 30), st.integers(60, 200), st.sampled_from(["en", "de", None]), st.sampled_from("ab"))
@@ -244,28 +242,28 @@ def test_sides_are_alike_in_all_but_the_score(chosen, rejected, wanted):
     def held_out(identifier: str) -> bool:
         return int(identifier[1:]) % 3 == 0
 
-    matched = match(PairPool(chosen, rejected, "", 0, 1.0, 0.0), held_out, wanted)
+    matched = match(PairPool("", 0, chosen, rejected, 1.0, 0.0), held_out, wanted)
     assert len(matched) <= wanted
-    assert len({bad.task.answer for _, bad in matched}) == len(matched)  # no text is rejected twice
+    assert len({bad.answer for _, bad in matched}) == len(matched)  # no text is rejected twice
     for good, bad in matched:
-        lengths = sorted((len(good.task.answer), len(bad.task.answer)))
+        lengths = sorted((len(good.answer), len(bad.answer)))
         assert lengths[1] - lengths[0] <= TOLERANCE * lengths[1]
-        assert good.task.source.id != bad.task.source.id and good.task.source.language == bad.task.source.language
-        assert held_out(good.task.source.id) == held_out(bad.task.source.id)
+        assert good.source.id != bad.source.id and good.source.language == bad.source.language
+        assert held_out(good.source.id) == held_out(bad.source.id)
     order = [place for good, _ in matched for place, each in enumerate(chosen) if each is good]
     assert order == sorted(order)
 
 
 # ---- scored alignment --------------------------------------------------------------------------------
 
-# Alignment on pairs from a run's own classifier, with real filter steps: rejected texts, reports, and the judging of answers.
+# Alignment on pairs from a run's own classifier, with real filter steps: rejected texts and reports.
 
 #: Documents from here on are so rude that the filter drops them.
 DROPPED = 60
 MAIL = "fool@liars.com"
 ALIGN: dict[str, Any] = {
     "pairs": 40, "max_chars": 80, "pairs_from": ["corrupted", "rude"], "held_out": 0.3, "evaluate_every": 0, "batch": 8,
-    "judged": {"prompts": 6, "max_tokens": 12}, "loop": {"threads": 1, "steps": 2, "save_every": 10},
+    "loop": {"threads": 1, "steps": 2, "save_every": 10},
 }  # fmt: skip
 
 
@@ -313,7 +311,7 @@ def rudeness(text: str) -> int:
     return len(set(re.findall(r"\w+", text.lower())) & set(WORDS["rude"]))
 
 
-def test_rude_continuations_are_rejected_also_those_of_dropped_documents_and_answers_are_judged(run, execute, classifier):
+def test_rude_continuations_are_rejected_also_those_of_dropped_documents(run, execute, classifier):
     done = execute(run, filter_stage(classifier), align())
     dropped = {row["id"] for row in pq.read_table(run.path("filter/report/part-00000.parquet")).to_pylist() if not row["kept"]}
     assert dropped == {f"{n:032x}" for n in range(DROPPED, 80)}
@@ -325,25 +323,13 @@ def test_rude_continuations_are_rejected_also_those_of_dropped_documents_and_ans
         assert rudeness(pair["chosen"][0]["content"]) == 0 < rudeness(pair["rejected"][0]["content"])
         assert row["chosen_score"] < 0.5 < row["rejected_score"] and row["rejected_url"].startswith("https://a.test/")
         assert MAIL not in str(pair) and pair["held_out"] == row["held_out"]
+        scores = score_texts(done, "rude", [pair[side][0]["content"] for side in ("chosen", "rejected")])
+        assert scores == pytest.approx([row["chosen_score"], row["rejected_score"]])
     sources = json.loads(run.child("align").read_bytes("pair_sources.json"))["rude"]
     assert (sources["unit"], sources["pairs"], sources["high_is_good"]) == ("continuations", len(rows), False)
     assert max(row["chosen_score"] for row in rows) <= sources["good"] < sources["bad"] <= min(row["rejected_score"] for row in rows)
     short = f"rude: {len(rows)} of 20 pairs"
     assert (len(rows) < 20) == any(warning.startswith(short) for warning in done.manifest.tasks["pairs"].warnings)
-    # The answers before and after are judged by the classifier.
-    judged = json.loads(run.child("align").read_bytes("judged.json"))
-    assert judged["prompts"] == 6 == len(judged["answers"]) and list(judged["scores"]) == ["rude"]
-    scorer, found = TextScorer(done, ["rude"]), {}
-    for side in ("before", "after"):
-        found[side] = scorer.score([answer[side]["text"] for answer in judged["answers"]])["rude"]
-        stored = [answer[side]["rude"] for answer in judged["answers"]]
-        assert [np.nan if value is None else value for value in stored] == pytest.approx(found[side], rel=1e-5, nan_ok=True)
-    known = ~(np.isnan(found["before"]) | np.isnan(found["after"]))  # a prompt counts where both answers have a score
-    means = [values[known].mean() for values in found.values()]
-    assert [judged["scores"]["rude"][side] for side in found] == pytest.approx(means, rel=1e-5)
-    held_out = {p["prompt"][0]["content"] for p in pq.read_table(run.path("align/data/pairs.parquet")).to_pylist() if p["held_out"]}
-    assert {answer["prompt"] for answer in judged["answers"]} <= held_out
-    assert re.match(r"0\.\d+ before, 0\.\d+ after \(difference ", done.stage.summary(done)["rude of answers"])
 
 
 def test_only_what_this_score_alone_dropped_can_be_rejected_and_as_it_would_have_gone_on(run, execute, classifier):
@@ -355,17 +341,10 @@ def test_only_what_this_score_alone_dropped_can_be_rejected_and_as_it_would_have
     assert list(dropped_documents(done, find_score(done, "rude"))) == []
 
 
-def test_an_unchanged_model_answers_as_before_judging_anew_trains_nothing_and_other_scores_make_other_pairs(run, execute, classifier):
+def test_other_rules_of_a_score_make_other_pairs(run, execute, classifier):
     untrained = {"loop": {"threads": 1, "steps": 0}, "pairs_from": ["rude"]}
-    first = execute(run, filter_stage(classifier), align(**untrained))
-    scores = json.loads(run.child("align").read_bytes("judged.json"))["scores"]["rude"]
-    assert scores["difference"] == scores["low"] == scores["high"] == scores["equal_length"]["difference"] == 0
-    pairs, model, judged = (first.manifest.tasks[task].identity for task in ("pairs", "model", "judged"))
-    again = execute(run, filter_stage(classifier), align(**untrained, judged={"prompts": 3, "max_tokens": 4}))
-    assert again.manifest.tasks["model"].identity == model and again.manifest.tasks["judged"].identity != judged
-    assert json.loads(run.child("align").read_bytes("judged.json"))["prompts"] == 3
-    other = execute(run, filter_stage(classifier, share=1.0), align(**untrained, judged={"prompts": 0}))
-    assert other.manifest.tasks["pairs"].identity != pairs and not run.exists("align/judged.json")
+    first = execute(run, filter_stage(classifier), align(**untrained)).manifest.tasks["pairs"].identity
+    assert execute(run, filter_stage(classifier, share=1.0), align(**untrained)).manifest.tasks["pairs"].identity != first
 
 
 @pytest.mark.parametrize(
@@ -393,43 +372,29 @@ def says_yes_to_all(tmp_path: Path) -> Path:
     return make_classifier(tmp_path / "models/rude", "rude", {"rude": ["rude"]}, window=10, threshold=0.0001)
 
 
-def test_a_score_that_fires_on_nearly_all_makes_no_pairs_and_judges_nothing(run, execute, says_yes_to_all):
+def test_a_score_that_fires_on_nearly_all_makes_no_pairs(run, execute, says_yes_to_all):
     measured = FilterStage(FilterConfig.model_validate({"steps": [{"toxicity": {"model": str(says_yes_to_all), "name": "rude"}}]}))
     done = execute(run, measured, align(loop={"threads": 1, "steps": 0}))
     said = r"no pairs of a score: rude cannot tell: it fires on 80 of 80 documents \(100\.0%\), so it is left out\."
     assert any(re.fullmatch(said, warning) for warning in done.manifest.tasks["pairs"].warnings)
     kinds = {row["kind"] for row in pq.read_table(run.path("align/report/part-00000.parquet")).to_pylist()}
     assert kinds and "rude" not in kinds
-    assert "no classifier" in done.stage.summary(done)["answers judged"] and not run.exists("align/judged.json")
     assert json.loads(run.child("align").read_bytes("pair_sources.json"))["rude"]["pairs"] == 0
     with pytest.raises(NothingKept, match="none of 0 pairs can be learned from. .*rude cannot tell: it fires on 80 of 80 documents"):
         execute(run, measured, align(pairs_from=["rude"]))
 
 
-def test_a_score_that_only_ranks_makes_pairs_and_judges_no_answers(run, execute, tmp_path):
+def test_a_score_that_only_ranks_makes_pairs(run, execute, tmp_path):
     folder = make_classifier(tmp_path / "models/rude", "rude", {"rude": ["rude"]})
     described = json.loads((folder / "classifier.json").read_text())
     (folder / "classifier.json").write_text(json.dumps({**described, "ranks": True}))
     stage = FilterStage(FilterConfig.model_validate({"steps": [{"classifier": {"model": str(folder), "keep_where": "low", "keep": 1.0}}]}))
-    done = execute(run, stage, align(loop={"threads": 1, "steps": 0}))
+    execute(run, stage, align(loop={"threads": 1, "steps": 0}))
     kinds = [row["kind"] for row in pq.read_table(run.path("align/report/part-00000.parquet")).to_pylist()]
-    assert "rude" in kinds and "no classifier" in done.stage.summary(done)["answers judged"]
+    assert "rude" in kinds
 
 
 @pytest.mark.parametrize("given", [{"pairs_from": []}, {"best": 0}, {"pairs_from": ["a", "a"]}, {"best": 0.95}])
 def test_options_that_make_no_sense_are_refused(given):
     with pytest.raises(ValidationError):
         AlignConfig.model_validate(given)
-
-
-def test_compared_scores():
-    before, after = np.array([0.9, 0.8, np.nan, 0.1]), np.array([0.1, 0.2, 0.9, 0.5])
-    found = compare(FilterScore("t", False, 0.5, True, ()), [{"t": before}, {"t": after}], JudgedConfig())
-    assert (found["texts"], found["not_scored"]) == (3, 1)
-    assert (found["before"], found["after"]) == pytest.approx((0.6, 0.8 / 3)) and found["difference"] == pytest.approx(-1 / 3)
-    assert found["low"] == pytest.approx(-0.8) and found["high"] == pytest.approx(0.4)  # three alike are drawn in 3% of the resamples
-    assert found["worse_before"]["value"] == 2 / 3 and found["worse_after"]["value"] == 1 / 3
-    high = compare(FilterScore("q", True, 0.5, False, ()), [{"q": before}, {"q": after}], JudgedConfig())
-    assert high["worse_before"]["value"] == 1 / 3 and high["worse_after"]["value"] == 2 / 3
-    none = compare(FilterScore("t", False, None, True, ()), [{"t": before[2:3]}, {"t": after[2:3]}], JudgedConfig())
-    assert none == {"texts": 0, "not_scored": 1}

@@ -66,9 +66,8 @@ def test_the_latest_and_the_best_are_kept(
     with states(folder, keep=keep, keep_best=keep_best, background=background) as saving:
         for step, score in enumerate(scores):
             saving.save(step, tensors_of(step), {}, score)
-    order = sorted(
-        (step for step, score in enumerate(scores) if score is not None), key=lambda step: (scores[step] != scores[step], scores[step])
-    )
+    finite = {step: score for step, score in enumerate(scores) if score is not None and score == score}
+    order = sorted(finite, key=lambda step: finite[step])
     held = {*range(len(scores))[-keep:], *order[:keep_best]}
     assert names(folder) == [f"step-{step:08d}" for step in sorted(held)]
     best = states(folder).best()

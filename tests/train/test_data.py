@@ -2,6 +2,7 @@
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import chain
 
 import numpy as np
@@ -27,6 +28,7 @@ from corpusmill.train.data import (
     pack,
     permute,
     steps_of,
+    to_device,
 )
 from corpusmill.train.template import Encoded
 
@@ -239,6 +241,15 @@ def test_every_token_and_target_is_there_once(given_sequences):
             assert packed.targets[row][here].tolist() == expected
         padding = packed.segments[row] == len(numbers)
         assert (packed.ids[row][padding] == PAD_ID).all() and (packed.targets[row][padding] == IGNORED).all()
+
+
+def test_a_copy_to_a_device_takes_whole_pinned_memory(monkeypatch) -> None:
+    pinned = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self.is_contiguous()) or self)
+    batch = WindowLoader(TokenArray(np.arange(100, dtype=np.uint16)), 8, 3, seed=0, document_mask=False).load(0)
+    ids, _, segments = to_device(batch, torch.device("meta"))
+    assert pinned == [True, True] and ids.device.type == "meta" and segments is None
 
 
 # ---- dataset -----------------------------------------------------------------------------------------

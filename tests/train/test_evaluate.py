@@ -17,7 +17,7 @@ from token_sets import write_token_set
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import TokenShards
-from corpusmill.train.align import AlignConfig, AlignStage, JudgedConfig
+from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.align_pairs import PreferencePair, pairs_table
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
 from corpusmill.train.evaluate_job import Measurement
@@ -178,9 +178,8 @@ def test_a_completion_that_stands_alone_is_no_preference(pretrained_run):
     assert found is not None and found["pairs"] == 1
 
 
-@pytest.mark.parametrize("config", [EvaluateConfig, JudgedConfig])
-def test_a_temperature_that_can_not_be_drawn_with_is_refused_at_once(config):
-    assert config(temperature=0).temperature == 0 and config(temperature=1e-3).temperature == 1e-3
+def test_a_temperature_that_can_not_be_drawn_with_is_refused_at_once():
+    assert EvaluateConfig(temperature=0).temperature == 0 and EvaluateConfig(temperature=1e-3).temperature == 1e-3
     for temperature in (1e-4, -1, float("inf"), float("nan")):
         with pytest.raises(ValidationError, match="temperature"):
-            config(temperature=temperature)
+            EvaluateConfig(temperature=temperature)

@@ -84,6 +84,7 @@ def test_weights_that_the_model_does_not_have(folder: Path) -> None:
         ({"num_hidden_layers": 10**30}, "not the configuration"),
         ({"num_attention_heads": 0, "head_dim": None}, "num_attention_heads or max_position_embeddings is 0"),
         ({"rope_parameters": YARN | {"mscale": 0.5}}, ""),
+        ({"rope_parameters": YARN | {"beta_fast": 16.0}}, "rope scaling with beta_fast 16.0 is not supported"),
         ({"rope_parameters": None, "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type 'dynamic' is not supported"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5, expected 1.0"),
         (
@@ -114,13 +115,13 @@ def test_the_tokenizer_of_another_model(folder: Path) -> None:
 SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
 GROUPED = SHAPE | {"num_key_value_heads": 2, "max_position_embeddings": 64}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
-RAMP = {"beta_fast": 16.0, "beta_slow": 2.0}
+OLD = {key: LLAMA3[key] for key in ("rope_type", "factor", "original_max_position_embeddings")}
 
 OURS: dict[str, tuple[dict[str, Any], str]] = {
     "plain": ({}, "Llama"),
     "one key-value head": ({"kv_heads": 1}, "Llama"),
-    "llama3": ({"rope_scaling": LLAMA3, "rope_theta": 500.0}, "Llama"),
-    "yarn, another ramp, own factor": ({"rope_scaling": YARN | RAMP | {"attention_factor": 0.9}}, "Llama"),
+    "llama3": ({"rope_scaling": OLD, "rope_theta": 500.0}, "Llama"),
+    "yarn": ({"rope_scaling": YARN}, "Llama"),
     "window": ({"window": 11}, "Mistral"),
     "heads that do not divide the width": ({"heads": 6, "head_dim": 10}, "Mistral"),
     "qk-norm, tied": ({"qk_norm": True, "tied": True}, "Qwen3"),
@@ -195,7 +196,7 @@ def test_a_configuration_that_leaves_keys_out_has_the_defaults_of_transformers()
 
 @pytest.mark.rounding
 def test_the_file_says_the_scaling_to_both_generations_of_transformers(tmp_path: Path) -> None:
-    save_model(random_model(rope_scaling=LLAMA3), tmp_path)
+    save_model(random_model(rope_scaling=OLD), tmp_path)
     config = json.loads((tmp_path / "config.json").read_bytes())
     assert config["rope_scaling"] == LLAMA3 and config["rope_theta"] == 10000.0
     assert config["rope_parameters"] == LLAMA3 | {"rope_theta": 10000.0}

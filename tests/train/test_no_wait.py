@@ -38,7 +38,7 @@ GPU = pytest.param("cuda", marks=pytest.mark.skipif(torch.version.cuda is None, 
 def _no_fake_tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(losses, "LOGITS", 2000)
     yield
-    models._table.cache_clear()
+    models.rotary_table.cache_clear()
 
 
 def sequences(count: int) -> list[Encoded]:

@@ -86,3 +86,20 @@ def test_compiled_steps_have_the_losses_of_plain_ones_and_compile_once(
     graphs = counters["stats"]["unique_graphs"]
     assert 1 <= graphs <= 2, dict(counters["stats"])  # one layer's code serves all layers and steps
     assert not counters["recompile_limit"] and not counters["graph_break"], dict(counters["graph_break"])
+
+
+def test_rows_of_all_shapes_and_evaluations_are_traced_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch import nn
+
+    plain, model = nn.Module.compile, fresh()
+    monkeypatch.setattr(nn.Module, "compile", lambda self: plain(self, backend="eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    model.switch(compiled=True)
+    for documents in (False, True):
+        for training in (True, False):
+            for rows, length in ((4, 16), (4, 12), (2, 8), (1, 10)):  # as rows of pairs, whose number and length change
+                ids = torch.zeros(rows, length, dtype=torch.int64)
+                with torch.set_grad_enabled(training):
+                    model(ids, torch.arange(length).expand(rows, -1) // 5 if documents else None)
+    assert not counters["recompile_limit"] and not counters["graph_break"], dict(counters["graph_break"])

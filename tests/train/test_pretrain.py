@@ -14,7 +14,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import TokenShards
-from corpusmill.train import pretrain_job
+from corpusmill.train import launch, pretrain_job
 from corpusmill.train.data import WindowLoader
 from corpusmill.train.losses import StepLoss
 from corpusmill.train.model import Llama, initialise
@@ -201,6 +201,21 @@ def test_a_longer_plateau_and_another_cooldown_start_from_the_state_of_a_finishe
     assert all("branched_from" not in line for line in lines(run, "train"))
 
 
+def test_the_best_state_is_never_one_of_another_training(run: Storage) -> None:
+    for steps in (20, 30):
+        loop = {**STEPS, "steps": steps, "schedule": "constant"}
+        train(run, **ALONE, evaluate_every=0, export="best", loop=loop)
+        assert len(lines(run, "train")) == steps and all("branched_from" not in line for line in lines(run, "train"))
+
+
+@pytest.mark.long
+def test_two_processes_that_branch_off_at_the_end_publish_the_weights_of_that_state(run: Storage) -> None:
+    train(run, evaluate_every=0, loop={**STEPS, "steps": 8, "schedule": "constant"})
+    whole = run.read_bytes(WEIGHTS)
+    train(run, evaluate_every=0, loop={**STEPS, "steps": 8, "decay_fraction": 0.01})  # which is no step of 8
+    assert run.read_bytes(WEIGHTS) == whole and metrics(run)["tokens"] == 8 * 4 * 32
+
+
 def test_a_given_model_is_trained_further(run: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(run, **ALONE)
     given, moved = tmp_path / "given", json.loads(run.read_bytes("pretrain/metrics.json"))["validation"]
@@ -283,7 +298,7 @@ def other(tmp_path: Path, tokenizer_json: bytes, finish, documents_of) -> Storag
 
 @pytest.mark.parametrize("parallel", [{}, pytest.param({"replicate": 2}, marks=pytest.mark.long)], ids=str)
 def test_a_phase_reads_other_tokens_in_their_own_order_and_a_killed_one_resumes(
-    run: Storage, other: Storage, parallel: dict, monkeypatch: pytest.MonkeyPatch
+    run: Storage, other: Storage, parallel: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     phases = [
         {"steps": 5},
@@ -320,13 +335,21 @@ def test_a_phase_reads_other_tokens_in_their_own_order_and_a_killed_one_resumes(
         ("the run's own tokens", 5), (other.root, 6), ("the run's own tokens", 2),
     ]  # fmt: skip
     run.remove_folder("pretrain")
-    if not parallel:
+    if parallel:  # rank 1 kills itself in step 6, of the second phase, and all start again
+        marker, real = tmp_path / "died", launch.launch
+        monkeypatch.setattr(
+            launch, "launch",
+            lambda job, arguments, *rest, **named: real("launched:train_and_die", {**arguments, "marker": str(marker)}, *rest, **named),
+        )  # fmt: skip
+        train(run, **options)
+        assert marker.exists()
+    else:
         monkeypatch.setattr(pretrain_job._Job, "batches", lambda self, step, share: noted(self, step, share, kill=8))
         with pytest.raises(KeyboardInterrupt):
             train(run, **options)
         monkeypatch.setattr(pretrain_job._Job, "batches", noted)
         train(run, **options)
-        assert {path: run.read_bytes(f"pretrain/{path}") for path in wanted} == wanted
+    assert {path: run.read_bytes(f"pretrain/{path}") for path in wanted} == wanted
 
 
 def test_wrong_tokens_of_a_phase_are_refused_before_anything_is_trained(run: Storage, other: Storage, tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_containers(tmp_path):
     [
         ("a.txt", b"x", r"a\.txt: the name does not tell the format"),
         ("a.jsonl", b"", r"a\.jsonl: the file is empty"),
+        ("a.json", b"[]", r"a\.json: the file has no rows"),
         ("a.json", b"{}", r"a\.json: a \.json file of examples is one array"),
         ("a.jsonl", b"[1]\n2", r"a\.jsonl: none of its 2 rows is an example; .*a\.jsonl:1: expected an object with named fields, not list"),
         ("a.jsonl.gz", gzip.compress(b"{}" * 999, mtime=0)[:-9], r"a\.jsonl\.gz: not a whole gzip file \(Truncated"),

@@ -15,8 +15,8 @@ from corpusmill.train.compute import autocast, computing, passes
 from corpusmill.train.data import IGNORED, Batch
 from corpusmill.train.losses import Objective, StepLoss
 from corpusmill.train.model import Llama
-from corpusmill.train.parallel.dims import ParallelDims, squared_norm, total
-from corpusmill.train.parallel.model import placed
+from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel.model import ParallelModel, placed
 from corpusmill.train.parallel.tensor import sharded_loss
 
 # ---- copies and shards -------------------------------------------------------------------------------
@@ -85,18 +85,12 @@ def reshard(model: nn.Module) -> None:
 T = TypeVar("T")
 
 
-class SpreadModel:
+class SpreadModel(ParallelModel):
     """A model that `prepare` has laid out on several processes; `forward` is `llama` or its wrapper."""
 
     def __init__(self, llama: Llama, forward: nn.Module, dims: ParallelDims, precision: str):
-        self.llama, self.forward, self.dims, self.precision = llama, forward, dims, precision
-        self.parameters: dict[str, Tensor] = {name: p for name, p in llama.named_parameters() if p.requires_grad}
-        self.gradient_scale = float(dims.share.of)  # DDP and FSDP2 average
-        self.tensor = dims.submesh("tensor")
-
-    @property
-    def model(self) -> Llama:
-        return self.llama
+        super().__init__(llama, dims, precision)
+        self.llama, self.forward, self.tensor = llama, forward, dims.submesh("tensor")
 
     def backward(self, objective: Objective, step: int) -> list[StepLoss]:
         parts = []
@@ -110,12 +104,6 @@ class SpreadModel:
                 parts.append(part)
         settle(self.parameters)
         return parts
-
-    def total(self, values: Tensor) -> Tensor:
-        return total(values, self.dims)
-
-    def squared_norm(self, grads: Mapping[str, Tensor]) -> Tensor:
-        return squared_norm(grads.values(), self.dims)
 
     @torch.no_grad()
     def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:

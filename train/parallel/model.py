@@ -4,86 +4,71 @@ Modules that only several processes need are imported at their use, as their imp
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from corpusmill.train.compute import autocast, chosen, compiles, computing, passes
-from corpusmill.train.data import IGNORED, DataShare
+from corpusmill.train.data import IGNORED
 from corpusmill.train.losses import Objective, StepLoss
 from corpusmill.train.model import Llama, fill
 from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, OptimizerConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel.dims import ParallelDims, squared_norm, total
 
 # ---- the interface to the loop -----------------------------------------------------------------------
 
 
-class ParallelModel(Protocol):
-    """A model, or this rank's part of it."""
+class ParallelModel:
+    """A model, or this rank's part of it, and how it computes. Ranks get the same bits of each sum."""
 
-    parameters: dict[str, Tensor]  # by Hugging Face name; DTensors where they are sharded; a pipeline's rank has only its own
-    gradient_scale: float  # the factor from the gradients that `backward` leaves to those of the sum over all ranks' losses
-
-    @property
-    def model(self) -> nn.Module:
-        """The Llama, or this rank's part of it."""
-        ...
+    def __init__(self, model: nn.Module, dims: ParallelDims, precision: str):
+        self.model, self.dims, self.precision = model, dims, precision
+        #: By Hugging Face name; DTensors where they are sharded; a pipeline's rank has only its own.
+        self.parameters: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        #: From the gradients that `backward` leaves to those of the sum over all ranks' losses: DDP and FSDP2 average.
+        self.gradient_scale = float(dims.share.of)
 
     def backward(self, objective: Objective, step: int) -> list[StepLoss]:
         """Runs forward and backward of this rank's micro-batches of a step; gradients add up in `parameters`."""
-        ...
+        raise NotImplementedError
 
     def total(self, values: Tensor) -> Tensor:
-        """Returns float64 `[n]` summed over all ranks, with each part of the data counted once. Ranks get the same bits."""
-        ...
+        """Returns float64 `[n]` summed over all ranks, with each part of the data counted once."""
+        return total(values, self.dims)
 
     def squared_norm(self, grads: Mapping[str, Tensor]) -> Tensor:
-        """Returns the squared norm of the whole model's gradient, as `backward` left it, with the same bits on every rank: one float64 on
-        the device, so that the loop can fetch it together with the totals."""
-        ...
+        """Returns the squared norm of the whole model's gradient, as `backward` left it: one float64 on the device, so that the loop can
+        fetch it together with the totals."""
+        return squared_norm(grads.values(), self.dims)
 
     def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
         """Returns negative log-likelihoods `[B, T]` without gradients, on every rank that shares these rows."""
-        ...
+        raise NotImplementedError
 
 
-class LocalModel:
+class LocalModel(ParallelModel):
     """A model on one process, which has all of it."""
 
-    gradient_scale = 1.0
-
     def __init__(self, model: Llama, precision: str):
-        self.llama, self.precision = model, chosen(model.device, precision)
-        self.parameters: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-    @property
-    def model(self) -> Llama:
-        return self.llama
+        super().__init__(model, ParallelDims.single(model.device), chosen(model.device, precision))
+        self.llama = model
 
     def backward(self, objective: Objective, step: int) -> list[StepLoss]:
         parts = []
-        with passes(self.llama, self.llama.device, self.precision):
-            for batch in objective.batches(step, DataShare()):
-                with autocast(self.llama.device, self.precision):
+        with passes(self.llama, self.dims.device, self.precision):
+            for batch in objective.batches(step, self.dims.share):
+                with autocast(self.dims.device, self.precision):
                     part = objective.loss(self.llama, batch)
                 if part.total.requires_grad:
                     part.total.backward()
                 parts.append(part)
         return parts
 
-    def total(self, values: Tensor) -> Tensor:
-        return values
-
-    def squared_norm(self, grads: Mapping[str, Tensor]) -> Tensor:
-        if not grads:
-            return torch.zeros((), dtype=torch.float64, device=self.llama.device)
-        return torch.stack(torch._foreach_norm(list(grads.values()))).double().square().sum()
-
     @torch.no_grad()
     def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
-        with computing(self.llama, self.llama.device, self.precision):
+        with computing(self.llama, self.dims.device, self.precision):
             return placed(self.llama(ids, segments, targets=targets), targets)
 
 

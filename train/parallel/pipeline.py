@@ -1,6 +1,5 @@
 """Pipeline parallelism: how layers are divided into stages on several ranks, and training by torch's pipeline schedules."""
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -19,7 +18,8 @@ from corpusmill.train.losses import Objective, StepLoss, token_nats
 from corpusmill.train.model import Llama
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
 from corpusmill.train.parallel.data import even, reshard, settle, whole
-from corpusmill.train.parallel.dims import ParallelDims, squared_norm, total
+from corpusmill.train.parallel.dims import ParallelDims, total
+from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.parallel.tensor import sharded_loss
 
 # ---- layers to stages --------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ SCHEDULES: dict[str, Any] = {
 }  # fmt: skip
 
 
-class PipelineModel:
+class PipelineModel(ParallelModel):
     """This rank's stages of a model (see `cut`), each perhaps spread over a tensor group or sharded.
 
     All ranks of a pipeline read the same batches: the first stage uses the ids, the last one the targets, all stages the segments.
@@ -95,29 +95,20 @@ class PipelineModel:
 
     def __init__(self, parts: dict[int, Llama], dims: ParallelDims, bf16: bool, precision: str):
         assert dims.mesh is not None
-        self.parts, self.dims, self.schedule = parts, dims, dims.config.schedule
+        super().__init__(nn.ModuleList(parts.values()), dims, precision)
+        self.parameters = {name: p for part in parts.values() for name, p in part.named_parameters() if p.requires_grad}
+        self.parts, self.schedule = parts, dims.config.schedule
         self.group, self.rank = dims.mesh["pipeline"].get_group(), dims.index("pipeline")
         self.owners = {stage: rank for rank, stages in enumerate(stages_of(dims.config)) for stage in stages}
         self.last = max(self.owners)
         for part in parts.values():
             _under_autocast(part, dims.device, precision)
-        self.stages, self.precision = nn.ModuleList(parts.values()), precision
         self.bf16 = bf16  # whether weights, and so hidden states, are bf16
-        self.parameters: dict[str, Tensor] = {
-            name: p for part in parts.values() for name, p in part.named_parameters() if p.requires_grad
-        }  # fmt: skip
-        self.gradient_scale = float(dims.share.of)  # FSDP2 averages
         self.tensor = dims.submesh("tensor")
         self._runners: dict[tuple[int, torch.Size], _Runner] = {}
 
-    @property
-    def model(self) -> nn.Module:
-        return self.stages
-
     def backward(self, objective: Objective, step: int) -> list[StepLoss]:
         """Runs forward and backward (see ParallelModel). Returns the last stage's losses; zeros on ranks without that stage."""
-        if not hasattr(objective, "of_logits"):
-            raise InputError("parallel.pipeline: only the loss of single tokens can be computed on the last stage; set it to 1.")
         ids, targets, segments = zip(*(batch[:3] for batch in objective.batches(step, self.dims.share)))
         if any(piece.shape != ids[0].shape for piece in ids):
             raise InputError("micro_batch: the micro-batches of a pipeline must have equally many rows, so it has to divide a rank's rows.")
@@ -128,7 +119,7 @@ class PipelineModel:
         documents = any(some is not None for some in segments)  # all micro-batches of a schedule need the same arguments
         given = [torch.zeros_like(each) if some is None else some.long() for each, some in zip(ids, segments)]
         named = {"segments": torch.cat(given)} if documents else {}
-        with sharded_loss(self.tensor), passes(self.stages, self.dims.device, self.precision):
+        with sharded_loss(self.tensor), passes(self.model, self.dims.device, self.precision):
             found = self._runners[key].step(objective, inputs, named, torch.cat(targets) if self.last in self.parts else None)
         settle(self.parameters)
         return found or [StepLoss(torch.zeros((), device=self.dims.device), 0, dict.fromkeys(objective.metrics, 0.0)) for _ in ids]
@@ -136,21 +127,18 @@ class PipelineModel:
     def total(self, values: Tensor) -> Tensor:
         return total(values if self.last in self.parts else torch.zeros_like(values), self.dims)
 
-    def squared_norm(self, grads: Mapping[str, Tensor]) -> Tensor:
-        return squared_norm(grads.values(), self.dims)
-
     @torch.no_grad()
     def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
         pieces, sent = min(len(ids), self.dims.config.pipeline), list[dist.Work]()
         batch = even((ids, targets, segments), self.dims.config.tensor)
         split: list[Any] = [(None,) * pieces if t is None else t.tensor_split(pieces) for t in batch]
         # in several pieces, so that a stage works on the next rows while later stages work on those before
-        with rounded(self.stages, self.precision):
+        with rounded(self.model, self.precision):
             found = [self._nats(i, t, s, sent) for i, t, s in zip(*split)]
         for work in sent:
             work.wait()
-        reshard(self.stages)
-        wide = torch.float64 if next(self.stages.parameters()).dtype == torch.float64 else torch.float32
+        reshard(self.model)
+        wide = torch.float64 if next(self.model.parameters()).dtype == torch.float64 else torch.float32
         nats = torch.cat(found) if self.last in self.parts else torch.empty(batch[0].shape, dtype=wide, device=ids.device)
         dist.broadcast(nats, group=self.group, group_src=self.owners[self.last])
         return nats[:, : ids.size(1)]

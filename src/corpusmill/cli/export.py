@@ -142,7 +142,7 @@ def checkpoints(
 
     from corpusmill.pipeline.errors import InputError
     from corpusmill.train.checkpoint import checkpoints as saved_of
-    from corpusmill.train.checkpoint import export_state, score_text
+    from corpusmill.train.checkpoint import export_state
 
     if (step is None) != (output is None):
         raise InputError("checkpoints: --step and --output belong together.")
@@ -161,5 +161,5 @@ def checkpoints(
     for state in states:
         saved = state.saved
         table.add_row(state.stage, state.training[:8], f"{saved.step:,}", f"{state.date:%Y-%m-%d %H:%M}", f"{saved.bytes / 1e6:,.1f}",
-                      score_text(saved), state.processes)  # fmt: skip
+                      f"{saved.score:.4f}" if saved.score is not None else "", state.processes)  # fmt: skip
     Console(highlight=False).print(table)

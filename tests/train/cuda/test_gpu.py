@@ -144,3 +144,11 @@ def test_an_evaluation_never_has_all_logits() -> None:
     before = torch.cuda.memory_allocated()
     LocalModel(model, "auto").nats(ids, ids, None)
     assert torch.cuda.max_memory_allocated() - before < 4 * 2**30  # a few times LOGITS in fp32; all logits are 16 GiB
+
+
+def test_grouped_heads_in_fp32_store_no_scores() -> None:
+    queries, keys, values = (torch.randn(1, heads, 4096, 64, device="cuda", requires_grad=True) for heads in (8, 2, 2))
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    attend(queries, keys, values, None).sum().backward()
+    assert torch.cuda.max_memory_allocated() - before < 8 * 4096**2 * 4 / 2  # half of the scores
