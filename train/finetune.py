@@ -132,17 +132,12 @@ def save_adapter(weights: Mapping[str, Tensor], config: LoraConfig, base: str, f
 # ---- around the loop ---------------------------------------------------------------------------------
 
 
-def start_from(folder: str, dims: ParallelDims, config: TuningConfig, title: str) -> Llama:
+def start_from(folder: str, dims: ParallelDims, config: TuningConfig) -> Llama:
     """Returns the model of a folder, whole on each process. If an adapter is to be trained, the model has a new one, and the frozen weights
-    are bf16 where the precision is. Raises InputError if the processes can't evenly divide a step's rows or the model."""
+    are bf16 where the precision is."""
     precision = chosen(dims.device, config.loop.precision)
     rounds = config.lora.rank > 0 and precision != "fp32"
     model = load_model(folder, "cpu" if rounds else dims.device)
-    rows = row_length(config.context, model.arch.context, f"{title}.context")
-    try:
-        dims.config.require_even(config.batch, {**model.arch.shared_sizes(), "row of tokens": rows})
-    except ValueError as error:
-        raise InputError(f"{title}.parallel: {error}.") from error
     if config.lora.rank:
         adapt(model, config.lora, config.seed)
     if rounds:
@@ -151,15 +146,22 @@ def start_from(folder: str, dims: ParallelDims, config: TuningConfig, title: str
 
 
 class FinetuningJob(Objective):
-    """A training as each process does it. Subclasses are objectives of the loop; they call `plan` when they know their examples."""
+    """A training as each process does it. Subclasses are objectives of the loop; they call `plan` when they know their examples.
+
+    Raises InputError if the processes can't evenly divide a step's rows or the model.
+    """
 
     metrics: Sequence[str] = ()
 
     def __init__(self, config: TuningConfig, start: StartModel, dims: ParallelDims, title: str):
         self.config, self.start, self.dims, self.title = config, start, dims, title
         self.encoder = load_chat(start.storage)
-        self.model = start_from(start.folder, dims, config, title)
+        self.model = start_from(start.folder, dims, config)
         self.context = row_length(config.context, self.model.arch.context, f"{title}.context")
+        try:
+            dims.config.require_even(config.batch, {**self.model.arch.shared_sizes(), "row of tokens": self.context})
+        except ValueError as error:
+            raise InputError(f"{title}.parallel: {error}.") from error
         if dims.world == 1:  # what is measured before the first step comes from the same kernels as all that follows
             self.model.switch(checkpointing=config.loop.checkpointing, compiled=compiles(dims.device, config.loop.compile))
 

@@ -242,7 +242,7 @@ def test_a_frozen_base_takes_half_the_memory_and_is_exported_unrounded(
     run: Storage, execute: Callable[..., Any], tmp_path: Path, precision: str
 ) -> None:
     config = SftConfig.model_validate({**SFT, "loop": {**LOOP, "precision": precision}})
-    model = start_from(run.path("pretrain/model"), ParallelDims.single(torch.device("cpu")), config, "sft")
+    model = start_from(run.path("pretrain/model"), ParallelDims.single(torch.device("cpu")), config)
     matrices = [p for p in model.parameters() if p.dim() == 2 and not p.requires_grad]
     assert {p.dtype for p in matrices} == {torch.bfloat16} and {p.dtype for p in adapter_of(model).values()} == {torch.float32}
     execute(run, SftStage(config), AlignStage(AlignConfig.model_validate({**ALIGN, "loop": {**LOOP, "precision": precision}})))
