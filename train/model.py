@@ -455,13 +455,14 @@ class Llama(nn.Module):
 
         One layer's compiled code serves all layers, whether or not the model is sharded or cut into stages.
         """
-        compile_now, self.compiled = compiled and not self.compiled, compiled
+        begins = compiled and not self.compiled  # a model that is compiled already keeps its code
+        self.compiled = compiled
         if compiled:  # one code has variants for masks, evaluations, fixed and changing shapes; above the limit it would run as it is
             torch.compiler.config.recompile_limit = 64
         layer: Any
         for layer in self.model.layers.values():
             layer.checkpointing = checkpointing
-        for module in (*self.model.layers.values(), self.model.norm) if compile_now else ():
+        for module in (*self.model.layers.values(), self.model.norm) if begins else ():
             if module is not None:
                 module.compile()
 
