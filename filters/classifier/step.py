@@ -275,16 +275,16 @@ def _without_nan(values: npt.NDArray[np.float64], scored: npt.NDArray[np.bool_] 
 # The model of `quality` is trained at first use, on data from registry packages. It puts pages in order, so it decides by a kept share or
 # by a threshold in the recipe; without these it drops nothing. `toxicity` and `spam` need a model from the user: no package has text that
 # people have judged for toxicity, nor spam of the web, and classifiers made without such text fired on most clean pages
-# (docs/classifiers.md).
+# (docs/stages/classifiers.md).
 
 BUILTIN = ("quality",)
 #: For steps without a built-in model: why there is none, and how to make one.
 NO_MODEL = {
     "toxicity": "none is built in, since no package ships text that people have judged; train one on labelled texts "
     "(`corpusmill classifier train --data posts.jsonl --label-column toxic --output models/toxicity`, 1 for toxic and 0 for not) and name "
-    "it: `- toxicity: models/toxicity` (docs/classifiers.md)",
+    "it: `- toxicity: models/toxicity` (docs/stages/classifiers.md)",
     "spam": "none is built in, since no package ships judged spam of the web; train one on your own examples (`corpusmill classifier train "
-    "--positive spam/ --negative good/ --output models/spam`) and name it: `- spam: models/spam` (docs/classifiers.md)",
+    "--positive spam/ --negative good/ --output models/spam`) and name it: `- spam: models/spam` (docs/stages/classifiers.md)",
 }
 
 

@@ -99,7 +99,7 @@ def _reason(label: str, error: str, arguments: Arguments) -> str:
 # sources is too high for the web: there the AUC may be fine while F1 falls. Therefore each source with both answers is left out in turn
 # ("leave one source out"): a model is trained on all other sources and scores the source. The threshold is chosen on these scores and on
 # those of the held-out part; each source, and the held-out part, has the same weight. (On the sources left out alone, the best threshold
-# may be one that says yes to everything.) docs/classifiers.md has the effect on text of further sources.
+# may be one that says yes to everything.) docs/stages/classifiers.md has the effect on text of further sources.
 
 #: The fewest examples of each answer in a source that is left out, and in all other sources together.
 FEWEST = 50

@@ -46,7 +46,7 @@ def train(
     data: Inputs = None,
     positive: Inputs = None,
     negative: Inputs = None,
-    spec: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML spec: docs/classifiers.md.", show_default=False)] = None,
+    spec: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML spec: docs/stages/classifiers.md.", show_default=False)] = None,
     label_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of --data: the column of the answers.")] = None,
     text_column: Annotated[str | None, typer.Option(metavar="NAME", help="The column of the texts.")] = None,
     positive_label: Annotated[
@@ -160,7 +160,7 @@ def evaluate(
     positive: Inputs = None,
     negative: Inputs = None,
     spec: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The sources of a YAML spec: docs/classifiers.md.", show_default=False)
+        str | None, typer.Option(metavar="FILE", help="The sources of a YAML spec: docs/stages/classifiers.md.", show_default=False)
     ] = None,
     label_column: Annotated[
         list[str] | None,

@@ -1,4 +1,4 @@
-"""Executes the examples of docs/notebook.md unchanged."""
+"""Executes the examples of docs/guides/python.md unchanged."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 import pytest
 from built_run import HOSTILE
 
-PAGE = (Path(__file__).parents[3] / "docs" / "notebook.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "guides" / "python.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 SHELL = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
 
