@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from importlib import import_module
 from inspect import getdoc, isclass
 from pathlib import Path
@@ -22,7 +23,7 @@ import corpusmill
 from corpusmill.cli import app
 from corpusmill.dedup.removal import MEANINGS as DEDUP_REASONS
 from corpusmill.filters.presets import BY_LANGUAGE, PRESETS
-from corpusmill.filters.rules import Rule, meaning
+from corpusmill.filters.rules import Rule, StepRule, meaning
 from corpusmill.filters.step import OTHERS, STEPS, DocumentBatch, Step, build_steps, resolve_step
 from corpusmill.filters.worker import FilterConfig, rule_table
 from corpusmill.ingest.rows import MEANINGS as INGEST_REASONS
@@ -148,6 +149,7 @@ def included(by_hand: Iterable[str]) -> dict[str, str]:
 # ---- Filter rules and steps
 
 
+@cache
 def examples_file() -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load((ROOT / "docs" / "examples.yaml").read_text("utf-8"))
     return loaded
@@ -158,12 +160,12 @@ def step_of(name: str) -> Step:
     return build_steps([resolve_step({name: examples_file()["steps"].get(name)})])[0].step
 
 
-def stage_presets() -> Iterator[tuple[str, list[Any]]]:
-    """Yields each preset of the filter stage with its rules, FineWeb-2's once for each language."""
-    for name in PRESETS:
-        yield name, rule_table(FilterConfig.model_validate({"preset": name}))
-    for language in json.loads((ROOT / "filters" / "fineweb2.json").read_text("utf-8"))["languages"]:
-        yield BY_LANGUAGE, rule_table(FilterConfig.model_validate({"preset": BY_LANGUAGE, "language": language}))
+@cache
+def stage_presets() -> list[tuple[str, list[StepRule]]]:
+    """Returns each preset of the filter stage with its rules, FineWeb-2's once for each language."""
+    languages = json.loads((ROOT / "filters" / "fineweb2.json").read_text("utf-8"))["languages"]
+    sections = [{"preset": name} for name in PRESETS] + [{"preset": BY_LANGUAGE, "language": language} for language in languages]
+    return [(section["preset"], rule_table(FilterConfig.model_validate(section))) for section in sections]
 
 
 def rules_of(name: str) -> dict[str, list[tuple[str, Rule]]]:
@@ -173,8 +175,8 @@ def rules_of(name: str) -> dict[str, list[tuple[str, Rule]]]:
     for preset, rules in (step.PRESETS or {"default": step.rules}).items():
         for rule in rules:
             found.setdefault(rule.name, []).append((preset, rule))
-    for preset, table_ in stage_presets():
-        for decided in table_:
+    for preset, decisions in stage_presets():
+        for decided in decisions:
             if decided.step == name and decided.rule.name in found:
                 found[decided.rule.name].append((preset, decided.rule))
     return found
