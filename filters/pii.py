@@ -22,14 +22,14 @@ import regex
 from pydantic import Field, create_model, model_validator
 
 from corpusmill.filters.pii_scan import (
+    ADDRESSES,
     FEWEST_DIGITS,
     LISTS,
+    NUMBERS,
+    PREFIXES,
     Spans,
     TextColumn,
-    addresses,
     counts,
-    numbers,
-    prefixes,
     replaced,
     without_overlaps,
 )
@@ -817,12 +817,12 @@ class Pii(Step):
         regions = REGIONS if self.config.phone_regions is None else self.config.phone_regions
         found: dict[str, list[tuple[int, int]]] = {name: [] for name in names}
         of_numbers = partial(find_numbers, kinds=[name for name in names if name in FINDERS], regions=regions)
-        for kinds, scan, check in (
-            ({"secret"}, prefixes, find_secrets),
-            ({"email"}, addresses, find_emails),
-            (FINDERS.keys(), numbers, of_numbers),
+        for kinds, wanted, check in (
+            ({"secret"}, PREFIXES, find_secrets),
+            ({"email"}, ADDRESSES, find_emails),
+            (FINDERS.keys(), NUMBERS, of_numbers),
         ):
-            for kind, start, end in texts.finds(scan, check) if kinds & set(names) else ():
+            for kind, start, end in texts.finds(wanted, check) if kinds & set(names) else ():
                 found[kind].append((start, end))
         return without_overlaps([np.array(spans, np.int64).reshape(-1, 2) for spans in found.values()])
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,17 +29,29 @@ from corpusmill.pipeline.text.words import hash_word
 
 
 def import_spacy() -> Any:
-    """Imports spaCy without torch, which takes 200 MB and most of the time, and which only models need."""
-    if "spacy" in sys.modules or "torch" in sys.modules:
+    """Imports spaCy without torch, which takes 200 MB and most of the time, and which only models need; and without spaCy's command line,
+    which takes most of the rest: spaCy imports it for its function `info` alone."""
+    if "spacy" in sys.modules:
         import spacy
 
         return spacy
-    sys.modules["torch"] = None  # type: ignore[assignment]  # how Python marks a missing module
+    without: dict[str, Any] = {} if "torch" in sys.modules else {"torch": None}  # how Python marks a missing module
+    without |= {"spacy.cli": ModuleType("spacy.cli"), "spacy.cli.info": ModuleType("spacy.cli.info")}
+    without["spacy.cli.info"].info = _info
+    sys.modules.update(without)
     try:
         import spacy
     finally:
-        del sys.modules["torch"]
+        for name in without:
+            del sys.modules[name]
     return spacy
+
+
+def _info(*args: Any, **kwargs: Any) -> Any:
+    """`spacy.info`, for other users of spaCy in this process."""
+    from spacy.cli.info import info
+
+    return info(*args, **kwargs)
 
 
 RUN = 1  # part of a run; all other characters are units of their own
@@ -48,6 +61,8 @@ DIGIT = 32  # 0 to 9
 PUNCTUATION = 64  # Unicode category P: spaCy's `is_punct` where all characters of a piece have it
 SENTENCE_END = 128  # one of the sentencizer's `punct_chars`
 
+#: From this code point on there are only unassigned, private and invisible characters, which are parts of runs.
+_UNUSED = 0x32000
 #: Letters that the expressions name directly: for possessives, dollars and degrees.
 _NAMED_LETTERS = ("s", "S", "US", "C", "A", "F", "f", "c", "K", "k")
 
@@ -128,31 +143,33 @@ def _kinds() -> npt.NDArray[np.uint8]:
     from spacy.lang import char_classes as classes
     from spacy.pipeline import Sentencizer
 
-    every = "".join(map(chr, range(CODE_POINTS)))
+    every = "".join(map(chr, range(_UNUSED)))
 
     def those(test: Callable[[str], bool], characters: str = every) -> npt.NDArray[np.bool_]:
         return np.fromiter(map(test, characters), np.bool_, len(characters))
 
     def in_class(letters: str) -> npt.NDArray[np.bool_]:
         """Tests all characters by one search, which is faster than a match for each."""
-        found = np.zeros(CODE_POINTS, np.bool_)
+        found = np.zeros(_UNUSED, np.bool_)
         for match in re.finditer(f"[{letters}]+", every):
             found[match.start() : match.end()] = True
         return found
 
-    table = np.zeros(CODE_POINTS, np.uint8)
+    table = np.full(CODE_POINTS, RUN, np.uint8)
+    known = table[:_UNUSED]
+    known[:] = 0
     major = [category[0] for category in map(unicodedata.category, every)]
-    punctuation, symbol = (np.fromiter((letter == kind for letter in major), np.bool_, CODE_POINTS) for kind in "PS")
+    punctuation, symbol = (np.fromiter((letter == kind for letter in major), np.bool_, _UNUSED) for kind in "PS")
     named = set(classes.PUNCT + classes.CONCAT_QUOTES + classes.CURRENCY + classes.HYPHENS + "§%=—–+°²'’")
     in_run = ~(punctuation | symbol | in_class(classes.ICONS) | those(named.__contains__))
     in_run[:128] = those(str.isalnum, every[:128])
-    table[:128][those(str.isdecimal, every[:128])] |= DIGIT
+    known[:128][those(str.isdecimal, every[:128])] |= DIGIT
     for kind, found in (
         (PUNCTUATION, punctuation), (RUN, in_run), (ALPHA, in_class(classes.ALPHA)), (LOWER, in_class(classes.ALPHA_LOWER)),
         (UPPER, in_class(classes.ALPHA_UPPER)),
     ):  # fmt: skip
-        table[found] |= kind
-    table[those(str.isspace)] = SPACE
+        known[found] |= kind
+    known[those(str.isspace)] = SPACE
     table[SURROGATES.start : SURROGATES.stop] = 0
     for character in Sentencizer.default_punct_chars:
         table[ord(character)] |= SENTENCE_END

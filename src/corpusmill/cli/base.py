@@ -79,7 +79,7 @@ app.add_typer(
 )
 
 
-EngineName = Literal["ray", "inline"]
+EngineName = Literal["auto", "ray", "inline"]
 
 
 def warn_if_stale(run: str | None) -> str | None:
@@ -124,7 +124,9 @@ AlthoughStale = Annotated[bool, typer.Option("--stale", help=ALTHOUGH_STALE)]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's value, for example dedup.threshold=0.8.")
 ]
-EngineOption = Annotated[EngineName, typer.Option(help="ray: parallel, here or on RAY_ADDRESS; inline: in this process, to debug.")]
+EngineOption = Annotated[
+    EngineName, typer.Option(help="auto: Ray, except for what is small; ray: parallel, here or on RAY_ADDRESS; inline: in this process.")
+]
 Strict = Annotated[bool, typer.Option("--strict", help="End at the first task that fails, instead of going on without it.")]
 Redo = Annotated[
     bool,
@@ -175,4 +177,4 @@ def make_engine(name: EngineName, workers: int, task_timeout: float | None) -> A
         return InlineEngine(timeout)
     from corpusmill.pipeline.on_ray.engine import RayEngine
 
-    return RayEngine(workers, timeout)
+    return RayEngine(workers, timeout, here_first=name == "auto")

@@ -119,7 +119,7 @@ def _watching(folder: str, engine: EngineName, metrics: Metrics, outcome: Any, o
     from corpusmill.pipeline.run import Watching
 
     meters: list[Any] = []
-    if engine == "ray" and os.environ.get("RAY_ADDRESS"):  # a Ray cluster exports metrics itself
+    if engine != "inline" and os.environ.get("RAY_ADDRESS"):  # a Ray cluster exports metrics itself
         from corpusmill.pipeline.watch.metrics import RayMeter
 
         meters.append(RayMeter(Path(folder).name))
@@ -149,7 +149,7 @@ def run(
         str | None, typer.Option(help="The run's folder; an existing run goes on where it stopped. [default: a new one below runs/]")
     ] = None,
     set_: Sets = None,
-    engine: EngineOption = "ray",
+    engine: EngineOption = "auto",
     workers: Workers = 0,
     task_timeout: TaskTimeout = None,
     from_: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="The first stage to run.")] = None,
@@ -227,7 +227,7 @@ def _stage_command(stage: str) -> None:
         input_: Annotated[list[str] | None, typer.Option("--input", metavar="INPUT", help="An input of a new run.")] = None,
         set_: Sets = None,
         to: Annotated[str | None, typer.Option(metavar="STAGE", help="Also run the stages after it, up to this one.")] = None,
-        engine: EngineOption = "ray",
+        engine: EngineOption = "auto",
         workers: Workers = 0,
         task_timeout: TaskTimeout = None,
         strict: Strict = False,
@@ -261,7 +261,7 @@ def retune(
     run: RunFolder,
     set_: Sets = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
-    engine: EngineOption = "ray",
+    engine: EngineOption = "auto",
     workers: Workers = 0,
     task_timeout: TaskTimeout = None,
 ) -> None:
