@@ -95,7 +95,7 @@ bench: $(VENV)/.installed-test setup ## compare the stages with their peers on t
 
 $(STAGES): setup
 	@test -n "$(RUN)" || { echo "Say which run: make $@ RUN=runs/demo"; exit 2; }
-	@$(BIN)/corpusmill $@ $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) $(foreach i,$(INPUT),--input $(i)) $(if $(REDO),--redo) --workers $(WORKERS)
+	@$(BIN)/corpusmill run $(if $(RECIPE),$(RECIPE) $(INPUT) --output) $(RUN) --from $@ --to $@ $(if $(REDO),--redo) --workers $(WORKERS)
 
 report: setup ## write RUN/report.html and print its tables
 	@test -n "$(RUN)" || { echo "Say which run: make report RUN=runs/demo"; exit 2; }

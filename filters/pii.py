@@ -36,6 +36,7 @@ from corpusmill.filters.pii_scan import (
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.names import instead_of
 
 Found = Iterator[tuple[int, int]]  # start and end of each find
 
@@ -752,10 +753,10 @@ class _Options(Config):
         names = [kind.name for kind in KINDS]
         for name in self.kinds:
             if name not in names:
-                raise ValueError(f"kinds: no such kind: {name!r} (expected one of {', '.join(names)})")
+                raise ValueError(f"kinds: no such kind: {name!r}{instead_of(name, names)}")
         for name, limit in self.most.items():
             if name not in self.kinds:
-                raise ValueError(f"most.{name}: no such kind (expected one of {', '.join(self.kinds)})")
+                raise ValueError(f"most.{name}: no such kind{instead_of(name, self.kinds)}")
             if limit < 0:
                 raise ValueError(f"most.{name}: {limit} is below 0")
         if self.phone_regions is not None:

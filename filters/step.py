@@ -14,6 +14,7 @@ from corpusmill.filters.rules import Rule, StepRule
 from corpusmill.filters.statistics import REPETITION, WORD_COUNT, Needs, Statistics, measure
 from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.config import Config, resolve_options
+from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.text.buffers import MARKED, text_buffers
 
@@ -272,7 +273,7 @@ def resolve_step(item: Any, folder: str = ".") -> dict[str, dict[str, Any]]:
         raise ValueError("a step is one name with its options, for example `- language: {keep: [en]}`")
     ((name, options),) = item.items()
     if name not in STEPS:
-        raise ValueError(f"no such step (expected one of {', '.join(STEPS)})")
+        raise ValueError(f"no such step{instead_of(str(name), STEPS)}")
     return {name: resolve_options(load_object(STEPS[name]).Config, options, name, context={"folder": folder})}
 
 

@@ -353,7 +353,7 @@ def test_without_the_extra(regression: str, monkeypatch: pytest.MonkeyPatch) -> 
         ({"window": 20, "max_length": 30}, r"window: the whole text counts, so max_length can't be given too"),
         ({"window": 20, "overlap": 20}, r"overlap: has to be smaller than `window`"),
         ({"gpus": 2}, r"transformer\.gpus: input should be less than or equal to 1"),
-        ({"labl": "news"}, r"transformer\.labl: unknown key, expected one of model, revision, name"),
+        ({"labl": "news"}, r"transformer\.labl: unknown key \(did you mean label\?"),
     ],
 )
 def test_options_that_do_not_fit(topics: str, options: dict[str, Any], message: str) -> None:
