@@ -128,7 +128,7 @@ class EnglishTokenizer:
                 whole = text[places[first] : places[past - 1] + len(tokens[past - 1])]
                 if whole in self.exceptions:
                     lengths = accumulate(map(len, self.exceptions[whole][:-1]), initial=places[first])
-                    begins.update(dict.fromkeys(range(first, past), []))
+                    begins.update((token, []) for token in range(first, past))
                     begins[first] = list(lengths)
             seen.update(range(first, past))
         return [place for each in begins.values() for place in each]

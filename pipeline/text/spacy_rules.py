@@ -25,7 +25,6 @@ from corpusmill.pipeline.text.hashing import BASE, ONE, find, hash_set, hash_spa
 from corpusmill.pipeline.text.utf8 import CODE_POINTS, SURROGATES, decode, previous
 from corpusmill.pipeline.text.words import hash_word
 
-
 RUN = 1  # part of a run; all other characters are units of their own
 SPACE = 2  # str.isspace
 ALPHA, LOWER, UPPER = 4, 8, 16  # spaCy's own classes of letters

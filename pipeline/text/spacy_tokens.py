@@ -4,8 +4,8 @@
 
 Tokens are those of datatrove's `SpaCyTokenizer("en").word_tokenize`: spaCy's, without its whitespace tokens. Each process stores known
 chunks in at most about 30 MB, and empties this table when it is full; results never depend on it. Chunks of more than 64 KB, and chunks
-that would take the tokenizer more than about half a second each (its time grows with the square of their length), get the units of `spacy_rules`
-as tokens, so no text takes quadratic time.
+that would take more than about half a second each (the time grows with the square of their length), get the units of `spacy_rules` as
+tokens, so no text takes quadratic time.
 
 spaCy 3.8 accepts the word IS_ALPHA once in a process and fails on the next text that has it; datatrove then drops that text. Here it is a
 word like any other.

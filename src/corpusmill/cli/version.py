@@ -28,6 +28,7 @@ def commit() -> str:
 
 
 def _show(wanted: bool) -> None:
+    """Prints the version and ends the command."""
     if wanted:
         built_from = commit()
         print(f"corpusmill {corpusmill.__version__}" + (f" (commit {built_from})" if built_from else ""))
@@ -35,5 +36,7 @@ def _show(wanted: bool) -> None:
 
 
 @app.callback()
-def options(version: Annotated[bool, typer.Option("--version", callback=_show, is_eager=True, help="Show version and commit.")] = False) -> None:
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_show, is_eager=True, help="Show version and commit.")] = False,
+) -> None:
     """Options of the command itself."""
