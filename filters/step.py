@@ -117,6 +117,8 @@ class Step(ABC):
     rewrites: bool = False
     #: Whether the step measures only documents that pass all earlier rules. The thresholds of these rules then change what is measured.
     only_passing: bool = False
+    #: The libraries of `pipeline.extras` without which the step can't work.
+    libraries: tuple[str, ...] = ()
     #: Distinguishes steps of one kind (`datatrove`, `python`) in the report.
     label: str = ""
 

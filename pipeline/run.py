@@ -17,6 +17,7 @@ from corpusmill.pipeline.code import version_of
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError, Incomplete, InputError, NothingKept
+from corpusmill.pipeline.extras import require
 from corpusmill.pipeline.failures import sentence_of_all
 from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.lease import GUARD_FILE, LEASE, LeaseLost, holding
@@ -246,9 +247,12 @@ def execute(
     watching: Watching | None = None,
 ) -> str:
     """Executes the plan. `on_message` gets sentences for the user, `on_stage` each finished stage. Returns a sentence that names the
-    quarantined tasks (empty where there are none). Raises NothingKept after a stage that has kept no document."""
+    quarantined tasks (empty where there are none). Raises NothingKept after a stage that has kept no document, and InputError, before
+    any work, if a stage lacks a library."""
     watching = watching or Watching(Outcome(plan.folder))
     names = plan.stages()
+    for name in names:
+        require(name, *stage_class(name)(plan.sections[name]).libraries())
     storage = Storage(plan.folder)
     lost: list[tuple[str, Quarantined]] = []
     try:

@@ -1,10 +1,10 @@
 """Compares the step transformer with transformers itself."""
 
-import importlib.util
 import json
 import math
 import shutil
 import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -335,11 +335,11 @@ def test_a_folder_that_is_no_model(copied: Path) -> None:
 
 
 def test_without_the_extra(regression: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError) as refused:
         resolve(model=regression)
     assert str(refused.value) == (
-        "recipe.yaml: filter.steps.0.transformer: the step transformer needs the package transformers: "
+        "recipe.yaml: filter.steps.0.transformer: the step transformer: transformers is not installed here; "
         "pip install 'corpusmill[transformers]'."
     )
 
