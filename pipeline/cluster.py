@@ -29,6 +29,7 @@ from typing import Any
 
 import corpusmill
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.extras import require
 from corpusmill.pipeline.recipe import read_raw
 from corpusmill.pipeline.storage import is_remote
 
@@ -331,6 +332,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         job.add_argument(name, help="as for corpusmill run")
     given = parser.parse_args(argv)
     try:
+        require("a cluster", "grpc")
         if given.command == "submit":
             return submit(given)
         _bring_up(given.folder, given.nodes) if given.command == "up" else _take_down(given.folder)

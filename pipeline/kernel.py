@@ -145,6 +145,10 @@ def _parts(function: FunctionType) -> Iterator[bytes | FunctionType]:
             yield from _value(scope[name], names, f"{function.__module__}: {name}", name)
     for name, cell in given.items():
         with suppress(ValueError):  # an empty cell
+            if isinstance(cell.cell_contents, CPUDispatcher):
+                raise TypeError(
+                    f"{function.__qualname__}: {name}: numba compiles a kernel that has another as a closure in each process anew."
+                )
             yield from _value(cell.cell_contents, names, f"{function.__qualname__}: {name}", name)
     for defaults in (function.__defaults__, function.__kwdefaults__):
         if defaults:

@@ -4,6 +4,7 @@ A recipe is YAML with one section a stage; a stage without a section is not run.
 The class of a stage is imported only when it is needed, so that `pipeline` does not depend on the packages of the stages.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import Config, unknown_key
 from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.names import instead_of, not_a_run, runs_near
 from corpusmill.pipeline.stage import Stage, load_object
 
 #: The stages in their order, and the import path of each one's class.
@@ -29,9 +31,28 @@ STAGES = {
 }
 
 
+def stage_command(folder: str, first: str, last: str | None = None, *options: str) -> str:
+    """Returns the command that runs a stage of an existing run, or the stages from `first` to `last`."""
+    return shlex.join(["corpusmill", "run", folder, "--from", first, "--to", last or first, *options])
+
+
 def stage_class(name: str) -> type[Stage]:
     loaded: type[Stage] = load_object(STAGES[name])
     return loaded
+
+
+def recipe_path(given: str) -> str:
+    """Returns the path of a recipe file: `given`, or the one of this name that ships. Raises InputError, which names others."""
+    shipped = {path.stem: str(path) for path in sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))}
+    path = Path(given)
+    if path.is_file() or given in shipped:
+        return given if path.is_file() else shipped[given]
+    if path.is_dir() or "://" in given:
+        raise InputError(not_a_run(given))
+    beside = [str(other) for other in sorted(path.parent.glob("*.yaml"))]
+    raise InputError(
+        f"{given}: no such recipe or run{instead_of(path.stem if path.suffix else given, [*shipped, *beside, *runs_near(given)])}."
+    )
 
 
 def read_recipe(path: str, overrides: Sequence[str] = ()) -> dict[str, Config]:
@@ -101,7 +122,7 @@ def validate_recipe(raw: dict[str, Any], path: str) -> dict[str, Config]:
     """Returns the sections as configurations of their stages. Raises ConfigError with all faults of a section, each with its place."""
     unknown = [name for name in raw if name not in STAGES]
     if unknown:
-        raise ConfigError(f"{path}: {unknown[0]}: no such stage (expected one of {', '.join(STAGES)}).")
+        raise ConfigError(f"{path}: {unknown[0]}: no such stage{instead_of(str(unknown[0]), STAGES)}.")
     sections: dict[str, Config] = {}
     for name in STAGES:
         if name in raw:
@@ -116,16 +137,8 @@ def validate_recipe(raw: dict[str, Any], path: str) -> dict[str, Config]:
 def _explain(stage: str, error: Any, schema: type[Config]) -> str:
     place = ".".join([stage, *(str(part) for part in error["loc"])])
     if error["type"] == "extra_forbidden":
-        keys = _known_keys(schema, error["loc"][:-1])
-        return f"{place}: unknown key" + (f" (expected one of {', '.join(keys)})" if keys else "")
+        return f"{place}: {unknown_key(schema, error['loc'])}"
     message = error["msg"][0].lower() + error["msg"][1:]
     if error["type"] == "value_error":  # raised by a validator of ours, whose message names the value
         return f"{place}: {message.removeprefix('value error, ')}"
     return f"{place}: {message}, not {error['input']!r}"
-
-
-def _known_keys(schema: Any, path: Sequence[Any]) -> list[str]:
-    for part in path:
-        field = getattr(schema, "model_fields", {}).get(part)
-        schema = field.annotation if field else None
-    return list(getattr(schema, "model_fields", {}))

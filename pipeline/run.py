@@ -17,10 +17,12 @@ from corpusmill.pipeline.code import version_of
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError, Incomplete, InputError, NothingKept
+from corpusmill.pipeline.extras import require
 from corpusmill.pipeline.failures import sentence_of_all
 from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.lease import GUARD_FILE, LEASE, LeaseLost, holding
 from corpusmill.pipeline.manifest import Manifest, Quarantined
+from corpusmill.pipeline.names import instead_of, not_a_run
 from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stage_class, validate_recipe
 from corpusmill.pipeline.redact import refuse_secrets
 from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former, replaced
@@ -78,7 +80,7 @@ class Plan:
         order = list(STAGES)
         for name in (self.first, self.last):
             if name is not None and name not in self.sections:
-                raise InputError(f"{name}: the recipe has no such stage (it has {', '.join(self.sections)}).")
+                raise InputError(f"{name}: the recipe has no such stage{instead_of(name, self.sections)}.")
         first = order.index(self.first) if self.first else 0
         last = order.index(self.last) if self.last else len(order)
         if first > last:
@@ -213,7 +215,7 @@ def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str]]:
     """Returns the resolved recipe and the inputs from `run.json`, without loading any file that they name. Raises InputError."""
     storage = Storage(folder)
     if not storage.exists(RUN_FILE):
-        raise InputError(f"{folder}: not a run (it has no {RUN_FILE}); start one with: corpusmill run RECIPE INPUT --output {folder}")
+        raise InputError(not_a_run(folder))
     path = storage.path(RUN_FILE)
     try:
         stored = json.loads(storage.read_bytes(RUN_FILE))
@@ -245,9 +247,12 @@ def execute(
     watching: Watching | None = None,
 ) -> str:
     """Executes the plan. `on_message` gets sentences for the user, `on_stage` each finished stage. Returns a sentence that names the
-    quarantined tasks (empty where there are none). Raises NothingKept after a stage that has kept no document."""
+    quarantined tasks (empty where there are none). Raises NothingKept after a stage that has kept no document, and InputError, before
+    any work, if a stage lacks a library."""
     watching = watching or Watching(Outcome(plan.folder))
     names = plan.stages()
+    for name in names:
+        require(name, *stage_class(name)(plan.sections[name]).libraries())
     storage = Storage(plan.folder)
     lost: list[tuple[str, Quarantined]] = []
     try:

@@ -41,7 +41,7 @@ def one_sentence(err: str) -> bool:
         (["--min", "words"], "--min 'words': expected COLUMN=NUMBER"),
         (["--max", "words=nan"], "--max 'words=nan': expected COLUMN=NUMBER"),
         (["--json", "--csv"], "--json and --csv exclude each other"),
-        ([], "not a run's folder"),
+        ([], "not a run, as it has no run.json"),
     ],
 )
 def test_choices_of_rows_that_have_no_meaning(corpusmill, tmp_path, options, sentence):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.extras import TRAINING
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage
@@ -72,6 +73,9 @@ class EvaluateStage(Stage):
     name = "evaluate"
     Config = EvaluateConfig
     config: EvaluateConfig
+
+    def libraries(self) -> tuple[str, ...]:
+        return TRAINING
 
     def execute(self, run: StageRun) -> None:
         models = [stage for stage in MODELS if stage in run.recipe]

@@ -30,6 +30,7 @@ from corpusmill.filters.classifier.options import (
 from corpusmill.filters.classifier.score import HeadScores, Scorer, load_heads
 from corpusmill.filters.rules import UNKNOWN, KeptShare, Rule, plain
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput, short_form
+from corpusmill.pipeline.extras import CLASSIFIERS
 
 # ---- Columns and rules
 
@@ -304,6 +305,7 @@ class QualityConfig(DecisionOptions):
 class Quality(ScoringStep):
     Config = QualityConfig
     config: QualityConfig
+    libraries = CLASSIFIERS  # the model is trained at first use, and their versions are part of its name
 
     def __init__(self, config: QualityConfig):
         # Without `own_thresholds`: the model's threshold separates encyclopedia from mail, its training texts, and means nothing for pages.

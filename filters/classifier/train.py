@@ -29,6 +29,7 @@ from corpusmill.filters.classifier.spec import Arguments, Quantisation, Training
 from corpusmill.filters.fasttext_model import CENTROIDS
 from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.extras import require
 from corpusmill.pipeline.storage import TEMPORARY, fsync_folder
 
 # ---- fastText, with one thread and no output: equal lines and arguments give equal bytes
@@ -248,6 +249,7 @@ def train_classifier(
     `on_message` receives sentences about the progress. `force` replaces an earlier classifier in the folder. Raises InputError in one
     sentence; then nothing is written.
     """
+    require("the training of a classifier", "sklearn")
     target = Path(output_folder)
     check_target(target, force)
     started = time.monotonic()

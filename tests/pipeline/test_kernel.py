@@ -78,6 +78,12 @@ SOURCES = {
 
         closure = closed(2)
 
+        def closed_over(other):
+            @kernel
+            def calls(number):
+                return other(number)
+            return calls
+
         @kernel
         def alone(number):
             return -number
@@ -138,6 +144,13 @@ def test_a_clone_elsewhere_finds_everything_compiled(load, tmp_path: Path) -> No
     assert results(second) == expected and compiled(second) == []
     assert {path: path.read_bytes() for path in (tmp_path / "kernels").iterdir()} == files
     assert not [path for path in tmp_path.rglob("*.nbi") if path.parent.name != "kernels"]
+
+
+def test_a_kernel_in_a_closure_is_refused(load) -> None:
+    """numba would not find its entry again, and every process would compile it."""
+    callers = load("one")
+    with pytest.raises(TypeError, match=r"calls: other: numba compiles a kernel that has another as a closure in each process anew"):
+        callers.closed_over(callers.alone)(4)
 
 
 #: What is changed: the module, the text before and now, and the kernels that have other results then.
