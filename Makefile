@@ -25,7 +25,7 @@ LOWEST := tests/report/query tests/report/queries tests/report/explore tests/ded
 	$(addprefix tests/tokenize/test_,patterns.py bpe_train.py tokens_stage.py mixture_stage.py)
 STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
-.PHONY: help setup docs demo test test-all test-rounding test-lowest wheel wheel-test fuzz audit soak soak-faults lint bench cluster-up submit cluster-down report explore clean $(STAGES)
+.PHONY: help setup docs demo test test-all test-rounding test-lowest wheel wheel-test fuzz audit soak soak-faults lint bench cluster-up submit cluster-down report explore pictures clean $(STAGES)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -128,6 +128,10 @@ report: setup ## write RUN/report.html and print its tables
 explore: setup ## open a page to explore RUN: filter, read, move thresholds
 	@test -n "$(RUN)" || { echo "Say which run: make explore RUN=runs/demo"; exit 2; }
 	@$(BIN)/corpusmill explore $(RUN)
+
+pictures: $(VENV)/.installed-test ## make the README's pictures from RUN, with Chromium
+	@test -n "$(RUN)" || { echo "Say which run: make pictures RUN=runs/demo"; exit 2; }
+	@$(BIN)/python docs/pictures/make.py $(RUN)
 
 cluster-up: setup ## start a Ray cluster on this machine: a head and NODES=2 worker nodes with cores of their own
 	@$(BIN)/python -m corpusmill.pipeline.cluster up --nodes $(NODES)

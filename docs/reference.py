@@ -65,11 +65,6 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     return files
 
 
-def on_page_markdown(markdown: str, files: "Files", **_: Any) -> str:
-    """Leaves out the pictures of pages at the root that are not there."""
-    return re.sub(r"!\[[^]]*\]\(([^)]*)\)\n*", lambda picture: picture[0] if files.get_file_from_path(picture[1]) else "", markdown)
-
-
 def pages(by_hand: Mapping[str, str]) -> dict[str, str]:
     """Returns all written pages, by their path in the site. `by_hand`: the pages in docs/."""
     written = {**recipes(), **included(by_hand), **stages(), **rules_and_steps(), **commands(), **python_objects(by_hand.values())}

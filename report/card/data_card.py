@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,6 +27,8 @@ from corpusmill.report.stale import refuse_stale
 from corpusmill.report.tables import number
 
 CARD, CROISSANT = "README.md", "croissant.json"
+#: Where `corpusmill push` puts the removed documents of each stage.
+REMOVED_FILES = "removed/*/*.parquet"
 #: Marks a card that this command wrote and may overwrite.
 MARK = "<!-- written by corpusmill card -->"
 #: Upper ends of the hub's size categories, as powers of ten and as the hub writes them.
@@ -42,26 +45,51 @@ def write_card(
     Raises InputError if `run` is not a run or has no documents, if another README.md or croissant.json would be overwritten, and
     if the documents are stale. With `although_stale` stale documents are written, and both files begin with a warning.
     """
-    if licence is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence):
-        raise InputError(f"--licence {safe_line(licence, 80)}: expected the id of a licence, for example cc-by-4.0 or odc-by.")
-    own_text = _read_description(description)
     summary = read_summary(run, deep=False)
-    with Run(summary.reader) as opened:
-        contents = read_contents(opened)
-    stale = refuse_stale(summary.reader, contents.stage, although_stale)
-    title = safe_line(name or run_name(summary.reader), 200)
+    title = name or run_name(summary.reader)
+    made = make_card(summary, title, licence, description, although_stale)
     target = Storage(output or run)
     ours = target.exists(CARD) and MARK.encode() in target.read_bytes(CARD)
-    for path in (CARD, CROISSANT):
+    for path in made.files:
         if target.exists(path) and not ours:
             raise InputError(
                 f"{target.path(path)}: corpusmill card did not write this file and does not overwrite it; choose another --output."
             )
-    target.write_bytes(CARD, render(summary, contents, title, licence, own_text, stale).encode("utf-8", "replace"))
+    for path, content in made.files.items():
+        target.write_bytes(path, content)
+    return [target.path(path) for path in made.files]
+
+
+@dataclass(frozen=True)
+class Card:
+    """The card of a run's documents: `files` holds the content of README.md and croissant.json."""
+
+    contents: Contents
+    files: dict[str, bytes]
+
+
+def make_card(
+    summary: Summary, title: str, licence: str | None, description: str | None, although_stale: bool,
+    repository: str | None = None, removed: bool = False,
+) -> Card:  # fmt: skip
+    """Makes both files. `description`: a file of Markdown. `repository`: where on the hub the documents will be. `removed`: the removed
+    documents will be beside them, in `removed/`.
+
+    Raises InputError if the run has no documents, if they are stale (`although_stale`: both files begin with a warning), and if the
+    licence is no id.
+    """
+    if licence is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence):
+        raise InputError(f"--licence {safe_line(licence, 80)}: expected the id of a licence, for example cc-by-4.0 or odc-by.")
+    own_text = _read_description(description)
+    with Run(summary.reader) as opened:
+        contents = read_contents(opened)
+    stale = refuse_stale(summary.reader, contents.stage, although_stale)
+    title = safe_line(title, 200)
     version = str(dict(versions(summary.reader)).get("corpusmill", ""))
     about = " ".join(filter(None, [stale, _abstract(summary, contents)]))
-    target.write_bytes(CROISSANT, croissant(contents, title, about, _languages(summary, contents), licence, version))
-    return [target.path(CARD), target.path(CROISSANT)]
+    page = render(summary, contents, title, licence, own_text, stale, repository, removed).encode("utf-8", "replace")
+    data = croissant(contents, title, about, _languages(summary, contents), licence, version)
+    return Card(contents, {CARD: page, CROISSANT: data})
 
 
 def _read_description(path: str | None) -> str:
@@ -75,13 +103,17 @@ def _read_description(path: str | None) -> str:
         raise InputError(f"{path}: a description is UTF-8 text, and byte {error.start} is not.") from error
 
 
-def render(summary: Summary, contents: Contents, title: str, licence: str | None, description: str, stale: str | None = None) -> str:
+def render(
+    summary: Summary, contents: Contents, title: str, licence: str | None, description: str, stale: str | None = None,
+    repository: str | None = None, removed: bool = False,
+) -> str:  # fmt: skip
     """Returns the content of README.md."""
     reader = summary.reader
     pii = pii_rows(summary)
     facts = {
         "mark": MARK, "title": title, "abstract": _abstract(summary, contents), "description": description, "licence": licence,
-        "stale": stale, "unfinished": _unfinished(summary, contents), "contents": contents, "summary": summary, "meanings": MEANINGS,
+        "stale": stale, "unfinished": unfinished(summary, contents), "contents": contents, "summary": summary, "meanings": MEANINGS,
+        "repository": repository or "OWNER/NAME", "removed": removed,
         "run": run_name(reader), "sources": source_rows(contents), "hosts": counted(contents.hosts),
         "languages": counted(contents.languages) if contents.languages else [],
         "rules": {name: rule_rows(decisions) for name, decisions in summary.decisions.items() if name != "dedup"},
@@ -93,11 +125,16 @@ def render(summary: Summary, contents: Contents, title: str, licence: str | None
         "warnings": _warnings(summary), "most_warnings": WARNINGS,
     }  # fmt: skip
     body: str = environment("corpusmill.report.card").get_template("card.md.jinja").render(facts)
-    return front_matter(header(summary, contents, title, licence)) + body
+    return front_matter(header(summary, contents, title, licence, removed)) + body
 
 
-def header(summary: Summary, contents: Contents, title: str, licence: str | None) -> dict[str, Any]:
+def header(summary: Summary, contents: Contents, title: str, licence: str | None, removed: bool = False) -> dict[str, Any]:
     """Returns the header that the dataset hub reads (https://huggingface.co/docs/hub/datasets-cards)."""
+    configs: list[dict[str, Any]] = [
+        {"config_name": "default", "data_files": [{"split": "train", "path": f"{contents.stage}/data/*.parquet"}], "default": True}
+    ]
+    if removed:
+        configs.append({"config_name": "removed", "data_files": [{"split": "train", "path": REMOVED_FILES}]})
     return {
         "pretty_name": title,
         "license": licence or "other",
@@ -106,13 +143,7 @@ def header(summary: Summary, contents: Contents, title: str, licence: str | None
         "size_categories": [size_category(contents.documents)],
         "task_categories": ["text-generation"],
         "tags": ["corpusmill", "pretraining", "croissant"],
-        "configs": [
-            {
-                "config_name": "default",
-                "data_files": [{"split": "train", "path": f"{contents.stage}/data/*.parquet"}],
-                "default": True,
-            }
-        ],
+        "configs": configs,
     }
 
 
@@ -151,7 +182,7 @@ def _warnings(summary: Summary) -> list[str]:
     return [shown_sentence(sentence) for sentence in summary.warnings if not sentence.startswith(later)]
 
 
-def _unfinished(summary: Summary, contents: Contents) -> list[str]:
+def unfinished(summary: Summary, contents: Contents) -> list[str]:
     """Returns sentences on why the run is not finished; none where it is."""
     found = [] if contents.finished else [f"The stage {contents.stage} is not finished, and these are only the documents that it has done."]
     wanted = summary.reader.description.get("recipe")

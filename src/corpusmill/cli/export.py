@@ -123,6 +123,34 @@ def card(
         print(path)
 
 
+@app.command(epilog="Example: corpusmill push runs/demo me/manuals --licence odc-by, and then the same with --yes")
+def push(
+    run: RunFolder,
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A dataset repository; it is made if it is not there.")],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Send it. Without this, the command lists what it would send, and sends nothing.")
+    ] = False,
+    public: Annotated[bool, typer.Option("--public", help="Everyone can read it; by default a new repository is private.")] = False,
+    removed: Annotated[bool, typer.Option(help="Also send the removed documents, with the rules that they failed.")] = True,
+    name: Annotated[str | None, typer.Option(help="What the collection is called; by default as the repository.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", "--license", metavar="ID", help="Its licence, for example cc-by-4.0.")] = None,
+    description: Annotated[str | None, typer.Option(metavar="FILE", help="Markdown that comes first in the card.")] = None,
+    stale: AlthoughStale = False,
+) -> None:
+    """Upload a run's documents, the removed ones with their reasons, the report and the card to the Hugging Face hub."""
+    from corpusmill.report.card.push import plan
+
+    planned = plan(
+        run, repository, public=public, removed=removed, name=name, licence=licence, description=description, although_stale=stale
+    )
+    print("\n".join(planned.lines()), flush=True)
+    if not yes:
+        print("Nothing has been sent. The same command with --yes sends it.")
+        return
+    address = planned.send(lambda sentence: print(sentence, flush=True))
+    print(f"Sent: {address}")
+
+
 @app.command(
     epilog="Example: corpusmill checkpoints runs/demo, or: corpusmill checkpoints runs/demo --step 400 --output models/at-400",
 )
