@@ -102,14 +102,13 @@ _contents: WeakKeyDictionary[Kernel, str] = WeakKeyDictionary()
 def uncompiled(entries: Iterable[str]) -> int:
     """Returns how many kernels of the modules that are loaded have no entry (`entries`: the names of the cache's files). A run needs most
     of them. Those that are always inlined are compiled into others."""
-    compiled = {digest for name in entries for digest in DIGEST.findall(name)}
-    missing = 0
+    declared = set()
     for kernel in list(_declared):
         if kernel.targetoptions.get("inline") != "always":
             with suppress(TypeError):  # its compilation reports that
                 _contents[kernel] = _contents.get(kernel) or content(kernel)
-                missing += _contents[kernel] not in compiled
-    return missing
+                declared.add(_contents[kernel])
+    return len(declared.difference(*(DIGEST.findall(name) for name in entries)))
 
 
 class ByContent(UserWideCacheLocator):
