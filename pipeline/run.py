@@ -23,7 +23,7 @@ from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.lease import GUARD_FILE, LEASE, LeaseLost, holding
 from corpusmill.pipeline.manifest import Manifest, Quarantined
 from corpusmill.pipeline.names import instead_of, not_a_run
-from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stage_class, validate_recipe
+from corpusmill.pipeline.recipe import STAGES, Recipe, apply_override, read_recipe, stage_class, validate_recipe
 from corpusmill.pipeline.redact import refuse_secrets
 from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former, replaced
 from corpusmill.pipeline.runner import DATA_STAGES, StageRun
@@ -163,7 +163,7 @@ class Watching:
 
 def new_plan(
     folder: str,
-    recipe: str,
+    recipe: str | Recipe,
     inputs: Sequence[str],
     overrides: Sequence[str] = (),
     first: str | None = None,
@@ -171,11 +171,13 @@ def new_plan(
     strict: bool = False,
     redo: bool = False,
 ) -> Plan:
-    """Returns the plan of `corpusmill run`, made from the recipe file and the command line. Raises InputError, also where `folder` holds
+    """Returns the plan of `corpusmill run`, made from a recipe or the path of its file. Raises InputError, also where `folder` holds
     something other than a run."""
-    plan = Plan(folder, read_recipe(recipe, overrides), list(inputs), first, last, strict, redo)
+    sections = recipe.sections if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
+    plan = Plan(folder, sections, list(inputs), first, last, strict, redo)
     if "ingest" in plan.stages() and not inputs:
-        raise InputError(f"{recipe}: the recipe begins with ingest, so it needs at least one input path.")
+        source = recipe.source if isinstance(recipe, Recipe) else recipe
+        raise InputError(f"{source}: the recipe begins with ingest, so it needs at least one input path.")
     storage = Storage(folder)
     if not storage.exists(RUN_FILE) and (found := _foreign(storage)):
         raise InputError(f"{folder}: holds something other than a run (it has {found} and no {RUN_FILE}); give an empty or new folder.")

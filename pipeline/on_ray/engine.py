@@ -15,15 +15,17 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
-from corpusmill.pipeline.engine import TASK_TIMEOUT, InlineEngine, Job
+from corpusmill.pipeline.cache import kernels_folder
+from corpusmill.pipeline.engine import TASK_TIMEOUT, Engine, InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.failures import Listener
 from corpusmill.pipeline.interrupts import Terminated, kept_handler
 from corpusmill.pipeline.on_ray.dispatch import Dispatch, Share
 from corpusmill.pipeline.stage import Task
 
+EngineName = Literal["auto", "ray", "inline"]
 ADDRESS, LOCAL = "RAY_ADDRESS", "local"
 #: A phase of at most FEW_BYTES begins in the calling process. What it has not begun after QUICK seconds (a slow step of the user's) goes to
 #: Ray.
@@ -143,6 +145,13 @@ class RayEngine:
         """Sets `workers` to the CPUs that the cluster has now, since nodes come and go, unless the user gave a number."""
         if _address() != LOCAL and not self._asked:
             self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def make_engine(name: EngineName, workers: int = 0, task_timeout: float | None = None) -> Engine:
+    """Returns an engine by its name. `workers`: 0 means one for each CPU. `task_timeout`: seconds; None means TASK_TIMEOUT."""
+    kernels_folder()  # if it can't be written, this process reports that, instead of each worker
+    timeout = TASK_TIMEOUT if task_timeout is None else task_timeout
+    return InlineEngine(timeout) if name == "inline" else RayEngine(workers, timeout, here_first=name == "auto")
 
 
 def _start(ray: Any, workers: int) -> None:

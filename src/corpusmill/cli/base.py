@@ -198,17 +198,3 @@ class Metrics:
     port: int | None
     host: str
     file: str | None
-
-
-def make_engine(name: EngineName, workers: int, task_timeout: float | None) -> Any:
-    from corpusmill.pipeline.cache import kernels_folder
-    from corpusmill.pipeline.engine import TASK_TIMEOUT, InlineEngine
-
-    kernels_folder()  # if it can't be written, this process reports that, instead of each worker
-
-    timeout = TASK_TIMEOUT if task_timeout is None else task_timeout
-    if name == "inline":
-        return InlineEngine(timeout)
-    from corpusmill.pipeline.on_ray.engine import RayEngine
-
-    return RayEngine(workers, timeout, here_first=name == "auto")

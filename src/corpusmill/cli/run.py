@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,7 +28,6 @@ from corpusmill.cli.base import (
     TaskTimeout,
     Workers,
     app,
-    make_engine,
     sft_app,
     tokens_app,
     warn_if_stale,
@@ -64,48 +62,26 @@ def _reported(outcome: Any, as_json: bool, folder: str, new: bool) -> Iterator[N
 def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome: Any) -> None:
     from rich.console import Console
 
-    from corpusmill.pipeline.errors import Incomplete, NothingKept
-    from corpusmill.pipeline.run import StageResult, execute
-    from corpusmill.pipeline.watch.progress import Progress
     from corpusmill.report.answers.terminal import closing_lines, stage_summary
+    from corpusmill.report.running import carry_out
 
     console = Console(highlight=False, soft_wrap=True)
 
     def print_note(sentence: str) -> None:
         console.print(f"Note: {sentence}", markup=False)
 
-    performed: list[int] = []
-
-    def on_stage(result: StageResult) -> None:
-        performed.append(result.performed)
-        stage_summary(plan.folder, result, console)
-
-    lost, empty = "", None
     with _watching(plan.folder, name, metrics, outcome, print_note) as watching:
-        try:
-            lost = execute(plan, engine, Progress(), print_note, on_stage, watching)
-        except NothingKept as error:
-            empty = error
-    if plan.last is None or (len(plan.stages()) > 1 and plan.stages()[-1] == list(plan.sections)[-1]):  # the run is finished
-        from corpusmill.report.page.html import write_report
-
-        outcome.report = write_report(plan.folder)
-        closing_lines(plan.folder, outcome.report, console)
-    elif any(performed):
-        _note_old_page(plan.folder, print_note)
+        lacks = carry_out(
+            plan,
+            engine,
+            print_note,
+            watching,
+            on_stage=lambda result: stage_summary(plan.folder, result, console),
+            on_report=lambda path: closing_lines(plan.folder, path, console),
+        )
     warn_if_stale(plan.folder)
-    if empty:
-        raise empty
-    if lost:
-        raise Incomplete(lost)
-
-
-def _note_old_page(folder: str, on_message: Callable[[str], None]) -> None:
-    from corpusmill.pipeline.storage import Storage
-    from corpusmill.report.page.html import REPORT_FILE
-
-    if Storage(folder).exists(REPORT_FILE):
-        on_message(f"{REPORT_FILE} shows an earlier state of the run; update it with: {shlex.join(['corpusmill', 'report', folder])}")
+    if lacks:
+        raise lacks
 
 
 @contextmanager
@@ -199,6 +175,7 @@ def run(
     metrics_file: MetricsFile = None,
 ) -> None:
     from corpusmill.pipeline.errors import InputError
+    from corpusmill.pipeline.on_ray.engine import make_engine
     from corpusmill.pipeline.recipe import recipe_path
     from corpusmill.pipeline.run import RUN_FILE, Outcome, new_plan, plan_of_existing
     from corpusmill.pipeline.storage import Storage
@@ -278,7 +255,9 @@ def retune(
     from corpusmill.filters.views import show_retuned
     from corpusmill.filters.whatif import retune as decide_again
     from corpusmill.pipeline.errors import Incomplete
+    from corpusmill.pipeline.on_ray.engine import make_engine
     from corpusmill.pipeline.watch.progress import Progress
+    from corpusmill.report.running import note_old_page
 
     console = Console(highlight=False, soft_wrap=True)
 
@@ -296,7 +275,7 @@ def retune(
     )
     if not dry_run:
         if retuned.changed:
-            _note_old_page(run, print_note)
+            note_old_page(run, print_note)
         warn_if_stale(run)
     if retuned.lost:
         raise Incomplete(retuned.lost)
