@@ -13,7 +13,7 @@ from importlib import import_module
 from inspect import getdoc, isclass
 from pathlib import Path
 from posixpath import dirname, normpath, relpath
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import typer
@@ -83,7 +83,7 @@ def index(written: Mapping[str, str]) -> str:
 def overview(everything: Mapping[str, str]) -> str:
     """Returns `llms.txt` (https://llmstxt.org): every page with its title and first sentence."""
     lines = [f"- [{title_of(text)}]({name.removesuffix('.md')}/): {sentence_of(text)}" for name, text in everything.items()]
-    return "\n".join(["# corpusmill", "", f"> {corpusmill.__doc__}", "", "## Pages", "", *lines]) + "\n"
+    return "\n".join(["# corpusmill", "", f"> {(corpusmill.__doc__ or '').splitlines()[0]}", "", "## Pages", "", *lines]) + "\n"
 
 
 def title_of(text: str) -> str:
@@ -370,13 +370,11 @@ def python_objects(by_hand: Iterable[str]) -> dict[str, str]:
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("corpusmill."):
                 places = {**{alias.name: str(node.module) for alias in node.names}, **places}
-    return {f"reference/python/{name}.md": object_page(module, name) for name, module in sorted(places.items())}
-
-
-def object_page(module: str, name: str) -> str:
-    """Returns the page of an object; for a function also the class of the package that it returns."""
-    found = getattr(import_module(module), name)
-    doc = (getdoc(found) or "").split("\n\n")[0]
-    shown = [found] if isclass(found) else [found, get_type_hints(found).get("return")]
-    homes = [f"::: {part.__module__}.{part.__qualname__}" for part in shown if getattr(part, "__module__", "").startswith("corpusmill")]
-    return "\n\n".join([f"# {name}", linked(doc), f"```python\nfrom {module} import {name}\n```", *homes]) + "\n"
+    written = {}
+    for name, module in sorted(places.items()):
+        found = getattr(import_module(module), name)
+        doc = linked((getdoc(found) or "").split("\n\n")[0])
+        parts = [f"# {name}", doc, f"```python\nfrom {module} import {name}\n```", f"::: {found.__module__}.{found.__qualname__}"]
+        kind = "-class" if isclass(found) else ""  # not every file system tells Run from run
+        written[f"reference/python/{name}{kind}.md"] = "\n\n".join(parts) + "\n"
+    return written
