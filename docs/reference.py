@@ -76,7 +76,7 @@ def index(written: Mapping[str, str]) -> str:
     for folder, title in FOLDERS.items():
         found = [name for name in written if f"reference/{folder}/" in name]
         lines = [[f"[{title_of(written[name])}]({relpath(name, 'reference')})", sentence_of(written[name])] for name in found]
-        parts += [f"## {title}", table(["", ""], lines)]
+        parts += [f"## {title}", table(["page", "what it is"], lines)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -94,7 +94,7 @@ def sentence_of(text: str) -> str:
     """Returns the first sentence below a page's title, without links."""
     blocks = [block for block in text.split("\n\n")[1:] if re.match(r"[A-Za-z*`]", block) and not block.startswith("```")]
     plain = " ".join(re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", blocks[0] if blocks else "").split())
-    return re.split(r"(?<=[.:])\s", plain)[0]
+    return re.split(r"(?<=\.) ", plain)[0]
 
 
 def table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
@@ -165,9 +165,9 @@ def stage_presets() -> list[tuple[str, list[StepRule]]]:
 
 def rules_of(name: str) -> dict[str, list[tuple[str, Rule]]]:
     """Returns the rules of a step by name, each as the presets of the step, and then those of the whole stage, have it."""
-    step = step_of(name)
+    step, chosen = step_of(name), examples_file()["steps"].get(name)
     found: dict[str, list[tuple[str, Rule]]] = {}
-    for preset, rules in (step.PRESETS or {"default": step.rules}).items():
+    for preset, rules in (step.PRESETS or {json.dumps(chosen) if chosen else "default": step.rules}).items():
         for rule in rules:
             found.setdefault(rule.name, []).append((preset, rule))
     for preset, decisions in stage_presets():
@@ -353,11 +353,11 @@ def command_page(path: tuple[str, ...], command: Any) -> str:
     name = " ".join(["corpusmill", *path])
     context = typer.Context(command, info_name=name)
     usage = command.get_usage(context).removeprefix("Usage: ")
-    parts = [f"# {name}", linked((command.help or "").replace("\b\n", "")), f"```\n{usage}\n```"]
+    parts = [f"# {name}", linked(re.sub(r"\x08\n((?:.+\n?)+)", r"```text\n\1\n```", command.help or "")), f"```\n{usage}\n```"]
     for title in ("Arguments", "Options"):
         records = [parameter.get_help_record(context) for parameter in command.params if parameter.param_type_name == title[:-1].lower()]
         lines = [[f"`{re.sub('[<>]', '', names)}`", linked(text)] for names, text in filter(None, records)]
-        parts += [f"## {title}", table(["", ""], lines)] if lines else []
+        parts += [f"## {title}", table([title[:-1].lower(), "meaning"], lines)] if lines else []
     if command.epilog:
         parts += ["## Example", f"```\n{command.epilog.removeprefix('Example: ')}\n```"]
     return "\n\n".join(parts) + "\n"
