@@ -1,5 +1,5 @@
-"""Tests the installed package: the wheel holds every room, the room `tokenize` never hides the standard library's module, and the core works
-without the libraries of the extras."""
+"""Tests the installed package: the wheel holds every room, the room `tokenize` never hides the standard library's module, and the core
+works without the libraries of the extras."""
 
 import json
 import re
