@@ -115,7 +115,7 @@ def test_a_model_that_is_another_one(corpusmill, folder: Path, data: Path, tmp_p
     assert code == 2 and "not the model that the classifier was made with" in error
 
 
-# ---- Figures in docs/stages/classifiers.md, README.md and the built-in classifier's card are those printed by benchmarks/classifiers.py.
+# ---- Figures in docs/stages/classifiers.md and the built-in classifier's card are those printed by benchmarks/classifiers.py.
 
 ROOT = Path(__file__).resolve().parents[3]
 PRINTED = ROOT / "benchmarks/classifiers.txt"
@@ -142,4 +142,4 @@ def test_the_card_of_quality() -> None:
     (row,) = re.findall(r"quality: DCLM's human labels .*? (0\.\d{3}) \[(0\.\d{3}) (0\.\d{3})\]", PRINTED.read_text("utf-8"))
     auc, low, high = (f"{float(number):.2f}".removeprefix("0") for number in row)
     said = f"{auc} ({low} to {high})"
-    assert said in " ".join(builtin_spec("quality").limits) and said in (ROOT / "README.md").read_text("utf-8")
+    assert said in " ".join(builtin_spec("quality").limits) and said in section("## The built-in classifier")
