@@ -18,9 +18,14 @@ REDO ?=
 KILLS ?= 200
 TARGET ?=
 export PYTHONDONTWRITEBYTECODE := # otherwise each of hundreds of processes compiles its imports
+# What `make test-lowest` runs: the core, as far as its oracles go with old versions.
+LOWEST := tests/report/query tests/report/queries tests/report/explore tests/dedup/test_shingles.py tests/dedup/test_stage.py \
+	$(addprefix tests/filters/test_,gopher.py statistics.py c4.py pii.py language.py) \
+	$(addprefix tests/ingest/test_,charset.py http_body.py jsonl.py parquet.py single.py warc.py) tests/ingest/urls \
+	$(addprefix tests/tokenize/test_,patterns.py bpe_train.py tokens_stage.py mixture_stage.py)
 STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
-.PHONY: help setup demo test test-all test-rounding fuzz audit soak soak-faults lint bench cluster-up submit cluster-down report explore pictures clean $(STAGES)
+.PHONY: help setup docs demo test test-all test-rounding test-lowest wheel wheel-test fuzz audit soak soak-faults lint bench cluster-up submit cluster-down report explore pictures clean $(STAGES)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +45,7 @@ define install
 endef
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(call install,.)
+	$(call install,'.[all]')
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
@@ -80,6 +85,25 @@ soak: $(VENV)/.installed-test setup ## try the property tests with 2,000 new exa
 soak-faults: $(VENV)/.installed-test setup ## kill runs of all stages KILLS=200 times and compare them with an undisturbed run (SEED=n ONLY=inline|ray FROM=run; STORE=1: on an S3 server with random faults)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/helpers/soak_kills.py --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store) $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
+docs: setup ## write the site to build/site; a broken link is an error
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+wheel: $(BIN)/python ## build the wheel, dist/corpusmill-VERSION-py3-none-any.whl
+	@rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
+wheel-test: wheel ## install the wheel alone in a fresh environment outside of the checkout, and use it
+	$(BIN)/python .ci/try_wheel.py dist/corpusmill-*.whl
+
+# The tests' own tools are the newest that go with the lowest versions of what the package itself needs.
+test-lowest: $(BIN)/python ## run tests of the data stages with the lowest versions that pyproject.toml allows
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-lowest
+	@$(BIN)/uv pip compile --quiet --resolution lowest-direct --python $(VENV)-lowest pyproject.toml --output-file $(VENV)-lowest/lowest.txt
+	@$(BIN)/uv pip install --quiet --python $(VENV)-lowest --constraint $(VENV)-lowest/lowest.txt --editable '.[test-core]'
+	OMP_NUM_THREADS=1 NUMBA_CACHE_DIR=$(VENV)-lowest/kernels $(VENV)-lowest/bin/python -m pytest -m "not long" $(LOWEST)
+
 lint: $(VENV)/.installed-test ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -95,7 +119,7 @@ bench: $(VENV)/.installed-test setup ## compare the stages with their peers on t
 
 $(STAGES): setup
 	@test -n "$(RUN)" || { echo "Say which run: make $@ RUN=runs/demo"; exit 2; }
-	@$(BIN)/corpusmill $@ $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) $(foreach i,$(INPUT),--input $(i)) $(if $(REDO),--redo) --workers $(WORKERS)
+	@$(BIN)/corpusmill run $(if $(RECIPE),$(RECIPE) $(INPUT) --output) $(RUN) --from $@ --to $@ $(if $(REDO),--redo) --workers $(WORKERS)
 
 report: setup ## write RUN/report.html and print its tables
 	@test -n "$(RUN)" || { echo "Say which run: make report RUN=runs/demo"; exit 2; }
@@ -121,5 +145,5 @@ submit: setup ## run RECIPE on INPUT (by default the demo's) as a job on that cl
 cluster-down: setup ## end that cluster, even after a crash
 	@$(BIN)/python -m corpusmill.pipeline.cluster down
 
-clean: ## remove the virtual environment and caches (never a run)
-	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+clean: ## remove the virtual environments and caches (never a run)
+	rm -rf $(VENV) $(VENV)-lowest build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

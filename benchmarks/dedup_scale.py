@@ -3,7 +3,7 @@
     python benchmarks/dedup_scale.py RUN/ingest/data --documents 100000 1000000 10000000 --folder /tmp/scale
 
 The files hold the real text from which the corpora are made. For each number of documents: makes the corpus (unless the folder has it),
-runs `corpusmill dedup` with `--workers` on Ray, and prints
+runs the stage dedup by `corpusmill run` with `--workers` on Ray, and prints
 
 * seconds of the command (wall and processor, all processes) and of each phase, documents/s and MB/s. A first run on 1,000 documents
   measures the fixed cost (start of Ray and its workers, imports), which the net rates leave out;
@@ -117,7 +117,8 @@ def run_stage(run: Path, workers: int) -> Use:
     recipe.write_text(RECIPE)
     if not (run / "run.json").exists():
         (run / "run.json").write_text(json.dumps({"inputs": [], "recipe": {"ingest": {}}}))
-    command = [sys.executable, "-m", "corpusmill", "dedup", str(run), "--recipe", str(recipe), "--workers", str(workers)]
+    command = [sys.executable, "-m", "corpusmill", "run", str(recipe), "--output", str(run), "--from", "dedup", "--to", "dedup"]
+    command += ["--workers", str(workers)]
     use, started, samples = Use(), time.perf_counter(), 0
     output = run.with_name(f"{run.name}.log")
     with open(output, "wb") as log:

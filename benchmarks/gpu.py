@@ -5,8 +5,8 @@
 
 Both train on the same rows of the same tokens, each with its own model, optimiser and default rates: `124m` is our `85m` with a head and
 an embedding beside nanochat's d12, `1b` our `llama3.2-1b` beside d18. Time to the loss is that of all steps until the mean of 20 training
-losses is below it, without the first three, which compile. MFU counts as docs/pretraining.md says, for both. Without a GPU it prints one
-sentence.
+losses is below it, without the first three, which compile. MFU counts as docs/stages/pretrain.md says, for both. Without a GPU it
+prints one sentence.
 """
 
 import argparse

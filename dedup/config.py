@@ -6,6 +6,7 @@ from typing import Any, Literal, Self, TypeVar, get_args
 from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.names import instead_of
 
 ExactForm = Literal["none", "whitespace", "lowercase", "words"]
 NearForm = Literal["none", "whitespace", "lowercase", "words", "datatrove", "redpajama", "refinedweb"]
@@ -37,7 +38,7 @@ class MinHashConfig(Config):
     normalisation: NearForm = Field(
         default="words",
         description="what is compared: none, whitespace, lowercase, words (as `exact` has them), or the text that datatrove, redpajama "
-        "or refinedweb make of it (docs/dedup.md)",
+        "or refinedweb make of it (docs/stages/dedup.md)",
     )
     hash: Literal["corpusmill", "xxhash", "sha1"] = Field(
         default="corpusmill",
@@ -349,7 +350,7 @@ def with_preset(section: Mapping[str, Any]) -> dict[str, Any]:
     if name is None or not isinstance(given, Mapping):
         return dict(section)
     if name not in PRESETS:
-        raise ValueError(f"preset: {name!r} is unknown (expected one of {', '.join(PRESETS)})")
+        raise ValueError(f"preset: {name!r} is unknown{instead_of(str(name), PRESETS)}")
     preset = PRESETS[name]
     minhash = {**preset["minhash"], **given}
     if "target" in preset["minhash"] and "target" not in given:  # it follows the recipe's threshold, unless bands or rows are given

@@ -219,6 +219,8 @@ def tables(how: Simplification) -> Tables:
             kinds[point] |= BLANK | (SEPARATOR if letter in separators else 0)
         else:
             form = unicodedata.normalize("NFD", lower)
+            if form == letter and letter not in separators and not unicodedata.combining(letter) and unicodedata.category(letter) != "Mn":
+                continue  # as nearly all: it is its own form
             if how != "redpajama":
                 form = "".join(c for c in form if unicodedata.category(c) != "Mn")
             kinds[point] |= (SEPARATOR if letter in separators else 0) | (SIGMA if letter == "Σ" else 0)

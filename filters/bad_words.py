@@ -309,7 +309,7 @@ def _begins_word(data, at, end, symbols, children, ends, node, classes, edges):
 
 # ---- Lists of two packages: LDNOOBW's in 28 languages, and cuss's English list, which rates how certainly each word is profane
 
-HOW_WITHOUT = "without it no built-in word list is there: give your own files in a spec (docs/classifiers.md)"
+HOW_WITHOUT = "without it no built-in word list is there: give your own files in a spec (docs/stages/classifiers.md)"
 LDNOOBW = NpmPackage("naughty-words", "1.2.0", "c34b05e10a97ec7b9e0c3dd91d09888187c0f08d0812eaea79679795585b217e", HOW_WITHOUT)
 CUSS = NpmPackage("cuss", "2.2.0", "66b19c6086d3fb3eac3769daf97dd695290ecc24b0fddbc30688418c629b776f", HOW_WITHOUT)
 #: cuss's ratings: a word is seldom, sometimes or mostly meant to be profane.

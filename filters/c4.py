@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""C4's line rules: drops lines that are not natural sentences; the remaining lines are the new text.
+"""C4's line rules (arXiv 1910.10683): drops lines that are not natural sentences; the remaining lines are the new text.
 
 Every document is measured and rewritten as if no document-level rule existed, so that thresholds can be changed later.
 Presets:
@@ -391,7 +391,7 @@ MC4 = (Rule("too_few_paragraphs", "mc4_paragraphs", "<", 3),)
 
 
 class Mc4ParagraphsConfig(Config):
-    """mC4: pages with at least three lines of at least 200 characters."""
+    """mC4 (arXiv 2010.11934): pages with at least three lines of at least 200 characters."""
 
     preset: Literal["mc4"] = Field("mc4", description="The pipeline whose rules decide.")
     min_paragraph_length: int = Field(200, ge=1, description="The fewest characters of a line that counts as a paragraph.")

@@ -6,7 +6,7 @@
     def loud(documents):
         return {"exclamations": pc.count_substring(documents["text"], "!")}
 
-A recipe names the function by file or module: `- python: loud.py:loud`. See docs/filters.md.
+A recipe names the function by file or module: `- python: loud.py:loud`. See docs/guides/own-filter.md.
 """
 
 import hashlib

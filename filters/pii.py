@@ -22,20 +22,21 @@ import regex
 from pydantic import Field, create_model, model_validator
 
 from corpusmill.filters.pii_scan import (
+    ADDRESSES,
     FEWEST_DIGITS,
     LISTS,
+    NUMBERS,
+    PREFIXES,
     Spans,
     TextColumn,
-    addresses,
     counts,
-    numbers,
-    prefixes,
     replaced,
     without_overlaps,
 )
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.names import instead_of
 
 Found = Iterator[tuple[int, int]]  # start and end of each find
 
@@ -752,10 +753,10 @@ class _Options(Config):
         names = [kind.name for kind in KINDS]
         for name in self.kinds:
             if name not in names:
-                raise ValueError(f"kinds: no such kind: {name!r} (expected one of {', '.join(names)})")
+                raise ValueError(f"kinds: no such kind: {name!r}{instead_of(name, names)}")
         for name, limit in self.most.items():
             if name not in self.kinds:
-                raise ValueError(f"most.{name}: no such kind (expected one of {', '.join(self.kinds)})")
+                raise ValueError(f"most.{name}: no such kind{instead_of(name, self.kinds)}")
             if limit < 0:
                 raise ValueError(f"most.{name}: {limit} is below 0")
         if self.phone_regions is not None:
@@ -817,12 +818,12 @@ class Pii(Step):
         regions = REGIONS if self.config.phone_regions is None else self.config.phone_regions
         found: dict[str, list[tuple[int, int]]] = {name: [] for name in names}
         of_numbers = partial(find_numbers, kinds=[name for name in names if name in FINDERS], regions=regions)
-        for kinds, scan, check in (
-            ({"secret"}, prefixes, find_secrets),
-            ({"email"}, addresses, find_emails),
-            (FINDERS.keys(), numbers, of_numbers),
+        for kinds, wanted, check in (
+            ({"secret"}, PREFIXES, find_secrets),
+            ({"email"}, ADDRESSES, find_emails),
+            (FINDERS.keys(), NUMBERS, of_numbers),
         ):
-            for kind, start, end in texts.finds(scan, check) if kinds & set(names) else ():
+            for kind, start, end in texts.finds(wanted, check) if kinds & set(names) else ():
                 found[kind].append((start, end))
         return without_overlaps([np.array(spans, np.int64).reshape(-1, 2) for spans in found.values()])
 

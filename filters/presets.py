@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from corpusmill.filters.language_codes import labels_for
+from corpusmill.pipeline.names import instead_of
 
 #: By preset, the keys of the section `filter`: `word_rule`, `steps`, `thresholds`.
 PRESETS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text("utf-8"))
@@ -32,7 +33,7 @@ def expand(section: Mapping[str, Any]) -> dict[str, Any]:
     elif name in PRESETS:
         preset = PRESETS[name]
     else:
-        raise ValueError(f"preset: {name!r} is unknown (expected one of {', '.join([*PRESETS, BY_LANGUAGE])})")
+        raise ValueError(f"preset: {name!r} is unknown{instead_of(str(name), [*PRESETS, BY_LANGUAGE])}")
     # the preset's thresholds belong to the preset's steps, which the recipe replaces
     thresholds = {} if "steps" in section else preset.get("thresholds", {})
     return {**preset, **section, "thresholds": {**thresholds, **(section.get("thresholds") or {})}}

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.schemas import meanings_metadata
 
 #: The key of the report's schema metadata that has a JSON list of {step, rule, column, comparison, threshold}.
@@ -104,7 +105,7 @@ def with_thresholds(rules: Iterable[StepRule], thresholds: Mapping[str, float | 
     by_name = {rule.rule.name: rule.rule for rule in rules}
     for name in thresholds:
         if name not in by_name:
-            raise ValueError(f"thresholds.{name}: no such rule (expected one of {', '.join(by_name) or 'none, as no step has rules'})")
+            raise ValueError(f"thresholds.{name}: no such rule{instead_of(name, by_name)}")
         if isinstance(by_name[name].threshold, tuple) and thresholds[name] is not None:
             raise ValueError(f"thresholds.{name}: this rule compares with a list; it can only be switched off with null")
     changed = []

@@ -26,6 +26,9 @@ class FilterStage(Stage):
     Config = FilterConfig
     config: FilterConfig
 
+    def libraries(self) -> tuple[str, ...]:
+        return tuple(library for step in build_steps(self.config.steps) for library in step.step.libraries)
+
     def execute(self, run: StageRun) -> None:
         describe_classifiers(run, self.config)
         tasks, params = self.tasks(run)

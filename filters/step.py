@@ -14,6 +14,7 @@ from corpusmill.filters.rules import Rule, StepRule
 from corpusmill.filters.statistics import REPETITION, WORD_COUNT, Needs, Statistics, measure
 from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.config import Config, resolve_options
+from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.text.buffers import MARKED, text_buffers
 
@@ -116,6 +117,8 @@ class Step(ABC):
     rewrites: bool = False
     #: Whether the step measures only documents that pass all earlier rules. The thresholds of these rules then change what is measured.
     only_passing: bool = False
+    #: The libraries of `pipeline.extras` without which the step can't work.
+    libraries: tuple[str, ...] = ()
     #: Distinguishes steps of one kind (`datatrove`, `python`) in the report.
     label: str = ""
 
@@ -272,7 +275,7 @@ def resolve_step(item: Any, folder: str = ".") -> dict[str, dict[str, Any]]:
         raise ValueError("a step is one name with its options, for example `- language: {keep: [en]}`")
     ((name, options),) = item.items()
     if name not in STEPS:
-        raise ValueError(f"no such step (expected one of {', '.join(STEPS)})")
+        raise ValueError(f"no such step{instead_of(str(name), STEPS)}")
     return {name: resolve_options(load_object(STEPS[name]).Config, options, name, context={"folder": folder})}
 
 

@@ -5,7 +5,6 @@ Words are runs of `\w`, lower-cased character by character. Entries of the lists
 Languages without spaces between words have no values.
 """
 
-import importlib
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -25,7 +24,6 @@ from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.hashing import BASE, ONE, find, hash_set
-from corpusmill.pipeline.text.spacy_rules import import_spacy
 from corpusmill.pipeline.text.utf8 import SPACE, WORD, character_classes, decode, lowercase_table
 from corpusmill.pipeline.text.words import hash_word
 
@@ -147,19 +145,15 @@ def count_stop_words(data, offsets, documents, kinds, lower, stop_words, out):
         out[text, 0], out[text, 1], out[text, 2] = words, stops, different
 
 
-# ---- The lists: spaCy's, or a JSON file's `{language: [words]}`.
+# ---- The lists: JSON files `{language: [words]}`.
+
+#: spaCy's lists (`tests/helpers/spacy_data.py` writes the file).
+SHIPPED = Path(__file__).with_name("stop_words.json")
 
 
-@cache
 def languages(path: str | None = None) -> tuple[str, ...]:
-    """Returns the codes of the languages that have a list, as spaCy or the file writes them. Raises InputError."""
-    if path is not None:
-        return tuple(sorted(_lists(path)))
-    import_spacy()
-    import spacy.lang
-
-    (folder,) = spacy.lang.__path__
-    return tuple(sorted(found.parent.name for found in Path(folder).glob("*/stop_words.py")))
+    """Returns the codes of the languages that have a list, as the file writes them. Raises InputError."""
+    return tuple(sorted(_lists(path or str(SHIPPED))))
 
 
 def stop_words(language: str, path: str | None = None) -> frozenset[str]:
@@ -169,10 +163,7 @@ def stop_words(language: str, path: str | None = None) -> frozenset[str]:
         where = "" if path is None else f"{path}: "
         known = ", ".join(languages(path))
         raise ConfigError(f"{where}there is no list of stop words for the language {language!r} (there is one for {known}).")
-    if path is not None:
-        return _lists(path)[name]
-    import_spacy()
-    return frozenset(importlib.import_module(f"spacy.lang.{name}.stop_words").STOP_WORDS)
+    return _lists(path or str(SHIPPED))[name]
 
 
 @cache

@@ -2,7 +2,6 @@
 
 import contextlib
 import fnmatch
-import importlib.util
 import json
 import math
 import re
@@ -18,13 +17,13 @@ from pydantic import Field, ValidationInfo, model_validator
 from corpusmill.filters.rules import Rule, plain
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.errors import ConfigError, CorpusmillError
+from corpusmill.pipeline.errors import ConfigError, CorpusmillError, InputError
+from corpusmill.pipeline.extras import require
 
 # ---- Where a model of transformers lies: in the user's folder, or on Hugging Face's hub, fetched into the hub's own cache.
 #
 # Only weights in safetensors are used, and no code of the model is run: a model may come from a stranger.
 
-EXTRA = "pip install 'corpusmill[transformers]'"
 CONFIG = "config.json"
 WEIGHTS = "*.safetensors"
 #: The files that change a score: weights, configuration, and all files of a tokenizer.
@@ -37,19 +36,13 @@ HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def need_extra() -> None:
-    """Raises ConfigError in one sentence if transformers is not installed."""
-    if importlib.util.find_spec("transformers") is None:
-        raise ConfigError(f"the step transformer needs the package transformers: {EXTRA}.")
-
-
 def model_folder(model: str, revision: str | None = None) -> Path:
     """Returns the local folder of a model: `model` if it is a folder, else its folder in the hub's cache, fetched if necessary.
 
     A `revision` (branch, tag or commit; None: main) that is in the cache is used as it is, so a branch stays as it was when it was fetched.
-    Raises ConfigError in one sentence.
+    Raises ConfigError, or InputError where a library is missing, in one sentence.
     """
-    need_extra()
+    require("the step transformer", "transformers", "torch")
     folder = Path(model)
     if folder.is_dir():
         _check(folder, model)
@@ -171,7 +164,7 @@ class TransformerConfig(Config):
         try:
             folder = model_folder(given["model"], given.get("revision"))
             description = read_description(folder)
-        except ConfigError as error:
+        except InputError as error:
             raise ValueError(str(error).removesuffix(".")) from error
         if not local.is_dir() and COMMIT.fullmatch(folder.name):
             given["revision"] = folder.name

@@ -15,6 +15,7 @@ from corpusmill.filters.rules import Rule, meaning
 from corpusmill.filters.step import OTHERS, STEPS, Step, build_steps, resolve_step
 from corpusmill.filters.whatif import Kept, Retuned, Sweep
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.stage import load_object
 
 BAR = 12
@@ -138,7 +139,7 @@ def show_steps(console: Console) -> None:
 def show_step(name: str, console: Console) -> None:
     """Prints a step's options with their defaults, its columns in the report, and its rules by preset. Raises InputError."""
     if name not in STEPS:
-        raise InputError(f"{name}: no such step (expected one of {', '.join(STEPS)}).")
+        raise InputError(f"{name}: no such step{instead_of(name, STEPS)}.")
     step: type[Step] = load_object(STEPS[name])
     console.print(f"{name}: {_sentence(step)}", markup=False)
     options = Table("option", "default", "meaning", box=None, pad_edge=False, title="Options", title_justify="left")
@@ -147,7 +148,7 @@ def show_step(name: str, console: Console) -> None:
         options.add_row(key, Text(default), Text(field.description or ""))
     console.print(options)
     if name in OTHERS:
-        console.print("Columns and rules are those of the code or model that the recipe names; docs/filters.md says which.")
+        console.print("Columns and rules are those of the code or model that the recipe names; docs/stages/filter.md says which.")
         return
     (named,) = build_steps([resolve_step(name)])
     columns = Table("column", "type", box=None, pad_edge=False, title="Columns", title_justify="left")

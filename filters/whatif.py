@@ -26,6 +26,8 @@ from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.failures import sentence_of_all
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import Manifest, TaskRow, task_identity
+from corpusmill.pipeline.names import instead_of
+from corpusmill.pipeline.recipe import stage_command
 from corpusmill.pipeline.run import RUN_FILE, Plan, check_kept, describe, plan_of_existing
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import open_parquet, publish, read_table
@@ -98,7 +100,7 @@ def _rule(config: FilterConfig, name: str) -> tuple[Rule, float | None]:
     rules = {rule.rule.name: rule.rule for rule in rule_table(config.model_copy(update={"thresholds": {}}))}
     now = {rule.rule.name: rule.rule.threshold for rule in rule_table(config)}
     if name not in rules:
-        raise InputError(f"--rule {name}: no such rule (expected one of {', '.join(rules) or 'none, as no step has rules'}).")
+        raise InputError(f"--rule {name}: no such rule{instead_of(name, rules)}.")
     threshold = now.get(name)
     if isinstance(rules[name].threshold, tuple) or isinstance(threshold, tuple):
         raise InputError(f"--rule {name}: compares with a list, so it has no threshold to sweep over.")
@@ -159,7 +161,7 @@ def measured_shards(run: StageRun, old_config: str) -> tuple[list[StoredShard], 
 
 def _require_report(run: StageRun) -> None:
     if not report_rows(run):
-        raise InputError(f"{run.storage.root}: nothing is measured yet; run the stage first (corpusmill filter {run.run.root}).")
+        raise InputError(f"{run.storage.root}: nothing is measured yet; run the stage first ({stage_command(run.run.root, 'filter')}).")
 
 
 def _stale_error(run: StageRun, tasks: Sequence[Task], old_config: str, code: Code) -> InputError:
@@ -168,7 +170,8 @@ def _stale_error(run: StageRun, tasks: Sequence[Task], old_config: str, code: Co
     changed = dict.fromkeys(what for task in tasks for what in _changes(run, task, rows.get(task.key), old_config, code))
     return InputError(
         f"{run.storage.root}: can't be decided again, as since it was measured {' and '.join(changed)}; "
-        f"measure it again first (corpusmill filter {run.run.root}), or try thresholds without writing them (corpusmill sweep, or explore)."
+        f"measure it again first ({stage_command(run.run.root, 'filter')}), "
+        f"or try thresholds without writing them (corpusmill sweep, or explore)."
     )
 
 
@@ -335,7 +338,7 @@ def _only_thresholds(before: Plan, now: Plan, folder: str) -> None:
             if old[key] != new[key] and (name, key) != ("filter", "thresholds"):
                 raise ConfigError(
                     f"retune: {name}.{key} would change, and only filter.thresholds can be changed without measuring again; "
-                    f"for the rest: corpusmill {name} {folder} --redo --set ..."
+                    f"for the rest: {stage_command(folder, name, None, '--redo', '--set', '...')}"
                 )
 
 
@@ -363,7 +366,7 @@ def _require_scores(old: FilterWorker, now: FilterWorker, folder: str) -> None:
             raise ConfigError(
                 f"retune: {step.name} scores only documents that pass the rules before it (only_passing), so another "
                 f"{changed[0].rule.name} asks for new scores: "
-                f"corpusmill filter {folder} --redo --set filter.thresholds.{changed[0].rule.name}=..."
+                f"{stage_command(folder, 'filter', None, '--redo', '--set', f'filter.thresholds.{changed[0].rule.name}=...')}"
             )
         steps.add(step.name)
 

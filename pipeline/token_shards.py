@@ -438,7 +438,7 @@ class TokenShards:
         if found is None:
             raise InputError(
                 f"{self.storage.root}: these tokens are not packed into rows of {length}; "
-                f"corpusmill tokens RUN --redo --set tokens.pack_lengths=[{length}] does that."
+                f"corpusmill run RUN --from tokens --to tokens --redo --set tokens.pack_lengths=[{length}] does that."
             )
         return found
 

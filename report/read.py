@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from corpusmill.filters.rules import METADATA_KEY
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest, Quarantined, TaskRow
+from corpusmill.pipeline.names import not_a_run
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.schemas import MEANINGS_KEY, REPORT
 from corpusmill.pipeline.shards import open_parquet
@@ -132,7 +133,7 @@ class RunReader(RunFiles):
         super().__init__(folder)
         self.stages = {name: self._state(name) for name in STAGES}
         if not self.storage.exists("run.json") and all(s.status == "missing" for s in self.stages.values()):
-            raise InputError(f"{folder}: not a run's folder (it has neither run.json nor a stage's manifest).")
+            raise InputError(not_a_run(folder))
         self.description: dict[str, Any] = self.json("run.json", dict) or {}
         recipe = self.description.get("recipe")
         #: The stale stages, which every view names first.
@@ -154,6 +155,13 @@ class RunReader(RunFiles):
     def present(self, names: Iterable[str] = DATA_STAGES) -> list[str]:
         """Returns the stages among `names` that have at least one task or a finished manifest."""
         return [name for name in names if self.stages[name].status != "missing"]
+
+    def models(self) -> list[str]:
+        """Returns the finished stages that have a model, in their order. Raises InputError if there is none."""
+        found = [name for name in TRAINED if self.stages[name].status == "complete" and self.storage.exists(f"{name}/model/config.json")]
+        if not found:
+            raise InputError(f"{self.storage.root}: no stage has finished that trains a model ({', '.join(TRAINED)}).")
+        return found
 
     # ---- tables -------------------------------------------------------------------------------------
 

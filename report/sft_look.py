@@ -10,6 +10,7 @@ from rich.text import Text
 
 from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.recipe import stage_command
 from corpusmill.pipeline.safe import quoted, safe_line, safe_text
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
@@ -93,7 +94,7 @@ def source_of_run(folder: str) -> ExampleSet:
     run, stage = Storage(folder), Storage(folder).child("sft")
     section = RunReader(folder).description.get("recipe", {}).get("sft") or {}
     if not stage.exists(EXAMPLES_FILE):
-        raise InputError(f"{folder}: the run has no examples of instruction tuning yet; corpusmill sft {folder} makes them.")
+        raise InputError(f"{folder}: the run has no examples of instruction tuning yet (run: {stage_command(folder, 'sft')}).")
     model, template = stage.child("model"), "keep"
     if not model.exists("config.json"):
         model = Storage(section["model"]) if section.get("model") else run.child("pretrain/model")

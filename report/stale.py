@@ -5,14 +5,13 @@ the files that the other stage has now. Only manifests are read, so a store cost
 """
 
 import re
-import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
-from corpusmill.pipeline.recipe import STAGES
+from corpusmill.pipeline.recipe import STAGES, stage_command
 
 if TYPE_CHECKING:
     from corpusmill.report.read import RunReader, StageState
@@ -81,7 +80,7 @@ def mend_command(folder: str, stages: list[str]) -> str:
     """Returns the command that redoes `stages` from the first to the last; empty without any."""
     if not stages:
         return ""
-    return shlex.join(["corpusmill", stages[0], folder, *(["--to", stages[-1]] if stages[1:] else [])])
+    return stage_command(folder, stages[0], stages[-1])
 
 
 def refuse_stale(reader: "RunReader", stage: str, although: bool | None = None) -> str | None:

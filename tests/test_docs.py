@@ -1,40 +1,88 @@
-"""Tests README, SECURITY and docs: links resolve, commands, their options and imports exist, recipes in examples are valid."""
+"""Tests README, SECURITY and docs: links resolve, commands, options and imports exist, recipes are valid, examples run and fail as said."""
 
+import glob
 import importlib
+import importlib.util
+import os
 import re
+import shlex
+import subprocess
+import sys
 import textwrap
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import typer
 import yaml
+from tiny_crawl import make_crawl
+from whole_run import DATA, write_inputs
 
+import corpusmill as package
+from corpusmill import cli
 from corpusmill.cli import app
 from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.recipe import STAGES, validate_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {str(path.relative_to(ROOT)): path for path in (ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md")))}
+DOCS = ROOT / "docs"
+PAGES = {str(path.relative_to(ROOT)): path for path in (ROOT / "README.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md")))}
+#: The pages whose blocks are executed, in their order. The first makes the files and the run that the others look at.
+EXECUTED = ["docs/start.md", *sorted(page for page in PAGES if page.startswith("docs/guides/"))]
 #: Examples name files that are not here: these errors of the recipe's reader do not concern its options.
 ELSEWHERE = re.compile(r"can't be read|64 hexadecimal digits|no such folder|can't be loaded")
 
 
-@pytest.mark.parametrize("page", PAGES)
+@cache
+def reference() -> ModuleType:
+    """Returns docs/reference.py, the hook of the site."""
+    spec = importlib.util.spec_from_file_location("site_reference", DOCS / "reference.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["site_reference"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def site() -> dict[str, str]:
+    """Returns all pages of the site, by hand and written, by their path below docs/."""
+    by_hand = {str(path.relative_to(DOCS)): path.read_text() for path in DOCS.rglob("*.md")}
+    return {**by_hand, **reference().pages(by_hand)}
+
+
+# ---- Links, commands, recipes, imports
+
+
+def test_links_of_the_site() -> None:
+    for page, text in site().items():
+        for link in re.findall(r"\]\((?!http)([^)\s]+)\)", prose(text)):
+            path, _, anchor = link.partition("#")
+            target = os.path.normpath(Path(page).parent / path) if path else page
+            assert target in site() or (DOCS / target).is_file(), (page, link)
+            assert not anchor or anchor in anchors(site()[target]), (page, link)
+
+
+@pytest.mark.parametrize("page", ["README.md", "SECURITY.md"])
 def test_links(page: str) -> None:
-    for link in re.findall(r"\]\((?!http)([^)\s]+)\)", prose(PAGES[page])):
+    for link in re.findall(r"\]\((?!http)([^)\s]+)\)", prose(PAGES[page].read_text())):
         path, _, anchor = link.partition("#")
         target = PAGES[page].parent / path if path else PAGES[page]
         assert target.exists(), link
-        assert not anchor or anchor in {slug(title) for title in re.findall(r"^#+ (.*)$", prose(target), re.MULTILINE)}, link
+        assert not anchor or anchor in anchors(target.read_text()), link
 
 
-def prose(path: Path) -> str:
-    return re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+def prose(text: str) -> str:
+    """Returns a page without its blocks, code and pictures."""
+    return re.sub(r"```.*?```|`[^`\n]*`|!\[[^]]*\]\([^)]*\)", "", text, flags=re.DOTALL)
 
 
-def slug(title: str) -> str:
-    """Returns the anchor that GitHub gives a heading."""
-    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+def anchors(text: str) -> set[str]:
+    """Returns the anchors that headings get."""
+    titles = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "", title).lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -69,3 +117,124 @@ def test_imports(page: str) -> None:
     for module, names in re.findall(r"^from (corpusmill\S*) import ([\w, ]+)", PAGES[page].read_text(), re.MULTILINE):
         loaded = importlib.import_module(module)
         assert [name for name in names.strip().split(", ") if not hasattr(loaded, name)] == [], module
+
+
+# ---- The reference
+
+
+def test_every_rule_has_an_example_that_fails() -> None:
+    """`measured` raises where an example does not fail its rule."""
+    given = reference().examples_file()
+    steps = [name for name in reference().STEPS if name not in reference().OTHERS]
+    rules = {rule for name in steps for rule in reference().rules_of(name)}
+    shown = {rule for name in steps for rule in reference().measured(name)}
+    assert shown | set(given["without"]) == rules
+    assert {rule for item in given["examples"] for rule in item["rules"]} == shown
+
+
+def test_reference_has_a_page_for_each_rule_step_stage_command_and_object() -> None:
+    pages = site()
+    assert "fails: **fewer than 50 words**" in pages["reference/rules/gopher_short_doc.md"]
+    assert "| `characters` | `gopher_words < 80` | fewer than 80 words |" in pages["reference/rules/gopher_short_doc.md"]
+    assert "Measured: `gopher_words` is 4, so it fails." in pages["reference/rules/gopher_short_doc.md"]
+    assert {f"reference/steps/{name}.md" for name in reference().STEPS} <= set(pages)
+    assert all("| `" in pages[f"reference/stages/{name}.md"] for name in STAGES)
+    assert {"reference/commands/run.md", "reference/commands/tokens-find.md"} <= set(pages)
+    assert {name.lower() for name in package.__all__} <= {Path(page).stem.removesuffix("-class").lower() for page in pages}
+
+
+@pytest.mark.long  # most of a minute
+def test_site_builds(tmp_path: Path) -> None:
+    """mkdocs.yml is strict: a broken link or anchor is an error."""
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("material")
+    subprocess.run([sys.executable, "-m", "mkdocs", "build", "--site-dir", tmp_path / "site"], cwd=ROOT, check=True)
+    assert (tmp_path / "site" / "reference" / "rules" / "gopher_short_doc" / "index.html").is_file()
+    outside = [
+        path for path in (tmp_path / "site").rglob("*.html") if re.search(r'<(script|link)[^>]*(src|href)="https?:', path.read_text())
+    ]
+    assert outside == []  # the site asks nothing of other hosts
+
+
+# ---- The blocks of the five minutes and the guides, executed in their order
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Returns a folder with a crawl and a run of it, `runs/demo`, in which the blocks of the first page are executed."""
+    folder = tmp_path_factory.mktemp("desk")
+    before = Path.cwd()
+    os.chdir(folder)
+    (folder / "crawl").mkdir()
+    make_crawl(folder / "crawl")
+    recipe, _ = write_inputs(folder / "inputs")
+    recipe.write_text(DATA + "tokens: {validation_share: 0.1}\n")
+    command(["run", str(recipe), "crawl", "--output", "runs/demo"])
+    execute("docs/start.md")
+    yield folder
+    os.chdir(before)
+
+
+@pytest.mark.parametrize("page", EXECUTED[1:])
+def test_blocks(page: str, desk: Path) -> None:
+    execute(page)
+
+
+def test_five_minutes_say_what_happens(desk: Path, corpusmill: Callable[..., tuple[int, bytes, str]]) -> None:
+    run = package.open_run("runs/first")
+    assert [url for (url,) in run.sql("SELECT url FROM dedup_documents").fetchall()] == ["https://example.com/mill"]
+    failed = dict(run.sql("SELECT url, failed FROM filter_report").fetchall())
+    assert failed["https://example.com/note"] == ["gopher_short_doc"] and "language" in failed["https://example.com/moulin"]
+    _, out, _ = corpusmill("retune", "runs/first", "--set", "filter.thresholds.gopher_short_doc=40", "--dry-run")
+    assert b"1 came back" in out
+
+
+def blocks(page: str) -> Iterator[tuple[str, str, str]]:
+    """Yields the language, the comment above, and the text of each block of a page."""
+    for comment, language, text in re.findall(r"(?:<!-- (.*?) -->\n)?```(\w+)\n(.*?)```", PAGES[page].read_text(), re.DOTALL):
+        yield language, comment, text
+
+
+def execute(page: str) -> None:
+    """Executes the blocks of a page in this folder, in their order. A YAML or Python block that is to be saved is saved.
+
+    A block below a comment `not run: REASON` is left out.
+    """
+    names: dict[str, object] = {}
+    text = PAGES[page].read_text()
+    for language, comment, block in blocks(page):
+        saved = re.search(r"as `([\w.]+)`[^`]*$", text[: text.index(f"```{language}\n{block}")])
+        if saved and len(text[saved.end() : text.index(f"```{language}\n{block}")]) < 60:
+            Path(saved[1]).write_text(block)
+        if comment.startswith("not run: "):
+            continue
+        if language == "python":
+            exec(compile(block, page, "exec"), names)
+        elif language == "sh":
+            for line in shell_lines(block):
+                shell(line)
+
+
+def shell_lines(block: str) -> Iterator[str]:
+    """Yields the commands of a block; a command with a here-document is one."""
+    for found in re.finditer(r"^.*<<'END'\n.*?^END$|^.+$", block.replace("\\\n", " "), re.DOTALL | re.MULTILINE):
+        yield from [found[0]] if "<<" in found[0] else found[0].splitlines()
+
+
+def shell(line: str) -> None:
+    if not line.startswith("corpusmill"):
+        subprocess.run(["bash", "-ec", line], check=True)
+        return
+    words = shlex.split(line, comments=True)[1:]
+    command([file for word in words for file in (sorted(glob.glob(word)) or [word])])
+
+
+def command(arguments: list[str]) -> None:
+    """Runs the command in this process, without Ray."""
+    before, sys.argv = sys.argv, ["corpusmill", *arguments, *(["--engine", "inline"] if arguments[0] == "run" else [])]
+    try:
+        cli.main()
+    except SystemExit as end:
+        assert not end.code, arguments
+    finally:
+        sys.argv = before

@@ -1,13 +1,19 @@
-"""Tests the installed package: the wheel holds every room, and the room `tokenize` never hides the standard library's module."""
+"""Tests the installed package: the wheel holds every room, the room `tokenize` never hides the standard library's module, and the core
+works without the libraries of the extras."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
 import tokenize
 import zipfile
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import pytest
+
+from corpusmill.pipeline.extras import EXTRAS
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("pipeline", "ingest", "filters", "dedup", "tokenize", "train", "report")
@@ -37,7 +43,7 @@ def test_no_room_but_tokenize_lacks_an_init() -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Builds a wheel from a copy of the checkout, so that the build leaves nothing here; needs the build backend."""
     folder = tmp_path_factory.mktemp("build")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "LICENSE.spacy"):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     command = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(folder / "dist"), str(folder)]
@@ -68,3 +74,74 @@ def test_the_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> No
     package, standard = python(code, tmp_path, PYTHONPATH=str(tmp_path / "site"))
     assert package == str(tmp_path / "site" / "corpusmill" / "__init__.py")
     assert standard == tokenize.__file__
+
+
+# ---- the core, without the libraries that extras bring -----------------------------------------------
+
+#: Further libraries that come with an extra or with the tests.
+OTHERS = ("grpc", "lxml", "opentelemetry.sdk", "pandas", "spacy", "tensorboardX")
+RECIPE = """
+ingest: {}
+filter: {steps: [language, gopher_quality, c4, stop_words, pii]}
+dedup: {}
+tokenizer: {vocab_size: 512}
+tokens: {validation: 0.1}
+"""
+
+
+def core(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a process in which the libraries of the extras can't be imported, as where they are not installed."""
+    code = "import sys; sys.modules |= dict.fromkeys({names}); from corpusmill.cli import main; main()"
+    names = [name for name in (*EXTRAS, *OTHERS) if name != "scipy"]  # datasketch needs it
+    command = [sys.executable, "-c", code.format(names=names), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with `documents.jsonl`, the topics of Python's `help`."""
+    folder = tmp_path_factory.mktemp("core")
+    (folder / "documents.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in topics.values() if len(text) > 1500))
+    return folder
+
+
+def test_the_core_goes_from_documents_to_tokens_and_the_report_without_any_extra(documents: Path) -> None:
+    (documents / "recipe.yaml").write_text(RECIPE)
+    done = core(["run", "recipe.yaml", "documents.jsonl", "--output", "run", "--engine", "inline"], documents)
+    assert done.returncode == 0, done.stderr
+    shards = json.loads((documents / "run/tokens/train/shards.json").read_text())
+    assert shards["tokens"] > 10_000
+    assert "gopher" in (documents / "run/report.html").read_text()
+    for command in (["verify", "run"], ["stats", "run", "--column", "gopher_words"], ["card", "run"], ["query", "run", "SELECT 1"]):
+        done = core(command, documents)
+        assert done.returncode == 0, (command, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "demo", "documents.jsonl"], r"filter: sklearn is not installed here; pip install 'corpusmill\[classifiers\]'\."),
+        (["run", "demo", "documents.jsonl", "--set", "filter={preset: fineweb}"], r"pretrain: torch .*'corpusmill\[train\]'\."),
+        (["run", "fineweb", "documents.jsonl", "--set", "ingest.extraction.extractor=trafilatura"], r"ingest: .*\[trafilatura\]'\."),
+        (["run", "fineweb", "s3://bucket/documents.jsonl"], r"s3://bucket/documents\.jsonl: .*\[s3\]'\."),
+        (["generate", "model", "--prompt", "Once"], r"torch is not installed here; pip install 'corpusmill\[train\]'\."),
+        (["classifier", "evaluate", "quality", "documents.jsonl"], r"quality: .*\[classifiers\]'\."),
+        (["run", "fineweb", "documents.jsonl", "--metrics-file", "metrics"], r"metrics: .*\[cluster\]'\."),
+    ],
+)
+def test_what_lacks_its_extra_ends_in_one_sentence_before_any_work(documents: Path, arguments: list[str], message: str) -> None:
+    output = ["--output", "refused"] if arguments[0] == "run" else []
+    done = core([*arguments, *output], documents)
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(f"corpusmill: {message}\n", done.stderr)
+    assert not (documents / "refused" / "ingest").exists()
+
+
+# ---- the version -------------------------------------------------------------------------------------
+
+
+def test_the_version_names_the_commit_of_the_checkout() -> None:
+    head = subprocess.run(["git", "rev-parse", "--short=7", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "corpusmill", "--version"], capture_output=True, text=True, check=True)
+    commit = rf" \(commit {head.stdout.strip()}(-dirty)?\)" if head.returncode == 0 else ""
+    assert re.fullmatch(rf"corpusmill \d+\.\d+\.\d+{commit}\n", done.stdout)

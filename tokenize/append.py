@@ -189,7 +189,7 @@ def _rest(split: _Split, shard: TokenShard, mask: npt.NDArray[np.bool_], number:
 Mask = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
 
-#: Where dedup records the fate of documents of earlier runs (`docs/dedup.md`).
+#: Where dedup records the fate of documents of earlier runs (`docs/stages/dedup.md`).
 EARLIER = "dedup/earlier/part-"
 NAMES = ["id", "cluster_id"]
 #: Yields tables with the columns NAMES; can be called again.

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from corpusmill.pipeline.config import INERT
+from corpusmill.pipeline.extras import TRAINING
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
@@ -133,6 +134,9 @@ class AlignStage(Stage):
     name = "align"
     Config = AlignConfig
     config: AlignConfig
+
+    def libraries(self) -> tuple[str, ...]:
+        return (*TRAINING, *self.config.loop.log)
 
     def execute(self, run: StageRun) -> None:
         start = tuning.start_of(run, ("sft", "pretrain"), self.config.model)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.generate import DEFAULT, LENGTH, Draft, Sampling, TextGenerator, json_line, plain, read_settings
@@ -115,7 +116,7 @@ ENDED = {"cut": "(cut: as long as an answer may be; see --max-tokens)", "empty":
 
 class Screen:
     """Input and output of the chat. If `interactive`, the prompt is editable, with a history, and notes are dim. Else lines are read and
-    answers written unchanged, and notes go to standard error."""
+    answers written unchanged, and notes go to standard error. What `/help` lists is an answer, not a note."""
 
     def __init__(self, interactive: bool):
         from rich.console import Console
@@ -187,7 +188,7 @@ def _obey(conversation: Conversation, screen: Screen, line: str) -> None:
     name, _, rest = line.partition(" ")
     rest = rest.strip()
     if name == "/help":
-        screen.note("\n".join(f"{usage:<20} {what}" for usage, what in COMMANDS.items()))
+        print("\n".join(f"{usage:<20} {what}" for usage, what in COMMANDS.items()), flush=True)
     elif name == "/new":
         conversation.new()
     elif name == "/system":
@@ -198,4 +199,4 @@ def _obey(conversation: Conversation, screen: Screen, line: str) -> None:
         conversation.save(Path(rest or ".").expanduser())
         screen.note(f"(added to {rest})")
     else:
-        raise InputError(f"{name}: no such command; /help lists them.")
+        raise InputError(f"{name}: no such command{instead_of(name, [usage.split()[0] for usage in COMMANDS])}.")

@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.names import not_a_run
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint_dir import FILE, LOG, CheckpointDir, SavedState, StateFolder, first_line, trainings, write_tensors
 from corpusmill.train.options import Architecture
@@ -348,7 +349,7 @@ def checkpoints(run: str, stage: str | None = None) -> list[TrainingState]:
         raise InputError(f"checkpoints: {stage} is no stage that trains; those are {', '.join(STAGES)}.")
     storage = Storage(run)
     if not storage.remote and not Path(storage.root).is_dir():
-        raise InputError(f"{run}: no such run.")
+        raise InputError(not_a_run(run))
     found: list[list[TrainingState]] = []
     for name in STAGES if stage is None else (stage,):
         dirs = [CheckpointDir(work, storage.path(f"{name}/{LOG}")) for work in trainings(storage.child(f"{name}/checkpoints"))]

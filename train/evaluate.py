@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.extras import TRAINING
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage
@@ -55,7 +56,7 @@ class EvaluateConfig(Config):
     top_k: int = Field(default=50, ge=0, description="Samples are drawn from this many most likely tokens; 0: from all.")
     seed: int = Field(default=0, ge=0, description="Seed of samples and resamples.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
-    tasks: tuple[TaskConfig, ...] = Field(default=(), description="Benchmarks on which every model is scored (docs/evaluation.md).")
+    tasks: tuple[TaskConfig, ...] = Field(default=(), description="Benchmarks on which every model is scored (docs/stages/evaluate.md).")
 
     @field_validator("tasks")
     @classmethod
@@ -72,6 +73,9 @@ class EvaluateStage(Stage):
     name = "evaluate"
     Config = EvaluateConfig
     config: EvaluateConfig
+
+    def libraries(self) -> tuple[str, ...]:
+        return TRAINING
 
     def execute(self, run: StageRun) -> None:
         models = [stage for stage in MODELS if stage in run.recipe]

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import INERT, Config
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.extras import TRAINING
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Stage
@@ -115,6 +116,9 @@ class PretrainStage(Stage):
     name = "pretrain"
     Config = PretrainConfig
     config: PretrainConfig
+
+    def libraries(self) -> tuple[str, ...]:
+        return (*TRAINING, *self.config.loop.log)
 
     def execute(self, run: StageRun) -> None:
         from corpusmill.train.checkpoint_dir import CheckpointDir

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, field_validator
 
 from corpusmill.pipeline.config import INERT
+from corpusmill.pipeline.extras import TRAINING
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
@@ -63,6 +64,9 @@ class SftStage(Stage):
     name = "sft"
     Config = SftConfig
     config: SftConfig
+
+    def libraries(self) -> tuple[str, ...]:
+        return (*TRAINING, *self.config.loop.log)
 
     def execute(self, run: StageRun) -> None:
         start = tuning.start_of(run, ("pretrain",), self.config.model)

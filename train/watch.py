@@ -192,17 +192,10 @@ SECTIONS = ("validation", "speed")
 def tracker(kind: str, folder: Path, begin: int, title: str) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
     """Yields a function that gives a step's values to TensorBoard or W&B, which write below `folder`. They replace values that an earlier
     process wrote from step `begin` on. WANDB_MODE=offline sends nothing.
-
-    Raises InputError if the package is missing.
     """
-    try:
-        if kind == "tensorboard":
-            from torch.utils.tensorboard import SummaryWriter
-        else:
-            import wandb
-    except ImportError as error:
-        raise InputError(f"{title}.loop.log: {kind} can't be imported ({error}); pip install {kind}.") from error
     if kind == "tensorboard":
+        from torch.utils.tensorboard import SummaryWriter
+
         with SummaryWriter(str(folder / "tensorboard"), purge_step=begin) as writer:
 
             def write(step: int, values: Mapping[str, float]) -> None:
@@ -211,6 +204,8 @@ def tracker(kind: str, folder: Path, begin: int, title: str) -> Iterator[Callabl
 
             yield write
         return
+    import wandb
+
     known = folder / "wandb-id.txt"  # with the logs, so that a resumed training continues the same W&B run
     if not begin or not known.is_file():
         known.write_text(secrets.token_hex(8))

@@ -13,6 +13,7 @@ from corpusmill.filters.classifier.train import train_classifier
 from corpusmill.pipeline.cache import cache_folder, locked
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.extras import CLASSIFIERS, require
 
 FOLDER = "classifiers"  # folder in the user's cache
 #: Libraries that can change a model's bytes or its training texts.
@@ -27,6 +28,7 @@ def builtin(name: str, on_message: Callable[[str], None] = lambda _: None) -> Pa
     """
     if name not in BUILTIN:
         raise InputError(f"{name}: {NO_MODEL.get(name, f'there is no built-in classifier of that name (there is {BUILTIN[0]})')}.")
+    require(name, *CLASSIFIERS)
     spec = builtin_spec(name)
     folder = cache_folder() / FOLDER / f"{name}-{builtin_key(spec)}"
     if not (folder / FILE).is_file():

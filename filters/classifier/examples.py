@@ -26,6 +26,7 @@ from corpusmill.pipeline.formats.detect import InputFile, detect
 from corpusmill.pipeline.formats.parquet import open_parquet
 from corpusmill.pipeline.formats.streams import Window, split_lines
 from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.names import instead_of, not_a_run
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.shards import iter_tables
 from corpusmill.pipeline.storage import Storage, is_remote
@@ -359,7 +360,7 @@ def read_run(folder: str, stage: str, limit: int, seed: int, failed: Sequence[st
     """
     storage = Storage(folder)
     if not storage.exists("run.json"):
-        raise InputError(f"{folder}: not a run (it has no run.json).")
+        raise InputError(not_a_run(folder))
     shards = [output for row in _finished(storage, stage) for output in row.outputs if output.path.startswith("data/")]
     files = [{"name": f"{stage}/{shard.path}", "bytes": shard.bytes, "sha256": shard.sha256} for shard in shards]
     part = storage.child(stage)
@@ -395,7 +396,7 @@ def _failing(storage: Storage, rules: Sequence[str], seed: int) -> npt.NDArray[n
     known = sorted({name.removeprefix("failed ") for task in tasks for name in task.counts if name.startswith("failed ")})
     for rule in rules:
         if rule not in known:
-            raise InputError(f"{storage.root}: its filter stage has no rule {rule!r} (it has {', '.join(known)}).")
+            raise InputError(f"{storage.root}: its filter stage has no rule {rule!r}{instead_of(rule, known)}.")
     found: list[int] = []
     for task in tasks:
         for output in task.outputs:

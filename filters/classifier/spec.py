@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from corpusmill.filters.classifier.calibrate import Method, ThresholdRule
 from corpusmill.filters.classifier.card import Form
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import Config, unknown_key
 from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.recipe import read_yaml
 from corpusmill.pipeline.storage import is_remote
@@ -134,7 +134,7 @@ class Arguments(Config):
 class Quantisation(Config):
     """fastText's quantisation (`.ftz`): rows by product quantisation.
 
-    The file is a sixth of the size. Without `cutoff`, scores change by some hundredths (docs/classifiers.md has figures).
+    The file is a sixth of the size. Without `cutoff`, scores change by some hundredths (docs/stages/classifiers.md has figures).
     """
 
     cutoff: int = Field(default=0, ge=0, description="Words and n-grams that stay, those with the greatest norms; 0 keeps all.")
@@ -251,7 +251,7 @@ def _root_causes(errors: Sequence[Any]) -> list[Any]:
 def _explain(error: Any) -> str:
     place = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"{place}: unknown key"
+        return f"{place}: {unknown_key(TrainingSpec, error['loc'])}"
     if error["type"] == "value_error":
         return f"{place}: {error['msg'].removeprefix('Value error, ')}" if place else error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":

@@ -30,6 +30,7 @@ from corpusmill.filters.classifier.options import (
 from corpusmill.filters.classifier.score import HeadScores, Scorer, load_heads
 from corpusmill.filters.rules import UNKNOWN, KeptShare, Rule, plain
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput, short_form
+from corpusmill.pipeline.extras import CLASSIFIERS
 
 # ---- Columns and rules
 
@@ -275,16 +276,16 @@ def _without_nan(values: npt.NDArray[np.float64], scored: npt.NDArray[np.bool_] 
 # The model of `quality` is trained at first use, on data from registry packages. It puts pages in order, so it decides by a kept share or
 # by a threshold in the recipe; without these it drops nothing. `toxicity` and `spam` need a model from the user: no package has text that
 # people have judged for toxicity, nor spam of the web, and classifiers made without such text fired on most clean pages
-# (docs/classifiers.md).
+# (docs/stages/classifiers.md).
 
 BUILTIN = ("quality",)
 #: For steps without a built-in model: why there is none, and how to make one.
 NO_MODEL = {
     "toxicity": "none is built in, since no package ships text that people have judged; train one on labelled texts "
     "(`corpusmill classifier train --data posts.jsonl --label-column toxic --output models/toxicity`, 1 for toxic and 0 for not) and name "
-    "it: `- toxicity: models/toxicity` (docs/classifiers.md)",
+    "it: `- toxicity: models/toxicity` (docs/stages/classifiers.md)",
     "spam": "none is built in, since no package ships judged spam of the web; train one on your own examples (`corpusmill classifier train "
-    "--positive spam/ --negative good/ --output models/spam`) and name it: `- spam: models/spam` (docs/classifiers.md)",
+    "--positive spam/ --negative good/ --output models/spam`) and name it: `- spam: models/spam` (docs/stages/classifiers.md)",
 }
 
 
@@ -304,6 +305,7 @@ class QualityConfig(DecisionOptions):
 class Quality(ScoringStep):
     Config = QualityConfig
     config: QualityConfig
+    libraries = CLASSIFIERS  # the model is trained at first use, and their versions are part of its name
 
     def __init__(self, config: QualityConfig):
         # Without `own_thresholds`: the model's threshold separates encyclopedia from mail, its training texts, and means nothing for pages.

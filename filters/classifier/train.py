@@ -29,6 +29,7 @@ from corpusmill.filters.classifier.spec import Arguments, Quantisation, Training
 from corpusmill.filters.fasttext_model import CENTROIDS
 from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.extras import require
 from corpusmill.pipeline.storage import TEMPORARY, fsync_folder
 
 # ---- fastText, with one thread and no output: equal lines and arguments give equal bytes
@@ -99,7 +100,7 @@ def _reason(label: str, error: str, arguments: Arguments) -> str:
 # sources is too high for the web: there the AUC may be fine while F1 falls. Therefore each source with both answers is left out in turn
 # ("leave one source out"): a model is trained on all other sources and scores the source. The threshold is chosen on these scores and on
 # those of the held-out part; each source, and the held-out part, has the same weight. (On the sources left out alone, the best threshold
-# may be one that says yes to everything.) docs/classifiers.md has the effect on text of further sources.
+# may be one that says yes to everything.) docs/stages/classifiers.md has the effect on text of further sources.
 
 #: The fewest examples of each answer in a source that is left out, and in all other sources together.
 FEWEST = 50
@@ -248,6 +249,7 @@ def train_classifier(
     `on_message` receives sentences about the progress. `force` replaces an earlier classifier in the folder. Raises InputError in one
     sentence; then nothing is written.
     """
+    require("the training of a classifier", "sklearn")
     target = Path(output_folder)
     check_target(target, force)
     started = time.monotonic()

@@ -1,5 +1,6 @@
 # mypy: disallow-untyped-defs=False
-"""RefinedWeb's heuristics as DCLM reproduces them (baselines/mappers/filters/content_filters.py, dclm_baseline_refinedweb.yaml).
+"""RefinedWeb's heuristics as DCLM reproduces them (arXiv 2406.11794; its code in baselines/mappers/filters/content_filters.py, with the
+options of dclm_baseline_refinedweb.yaml).
 
 How DCLM differs from others:
 

@@ -1,5 +1,6 @@
 # mypy: disallow-untyped-defs=False
-"""Gopher's heuristics as the Dolma toolkit's taggers `gopher_v1` and `gopher_v2` measure them (dolma/taggers/gopher.py).
+"""Gopher's heuristics as the Dolma toolkit's taggers `gopher_v1` and `gopher_v2` measure them (arXiv 2402.00159;
+dolma/taggers/gopher.py).
 
 How Dolma differs from others:
 

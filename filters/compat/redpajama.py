@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""The quality signals of RedPajama v2 that need no reference model (app/src/core/quality_signals), under RedPajama's names.
+"""The quality signals of RedPajama v2 (arXiv 2411.12372; app/src/core/quality_signals) that need no reference model, under its names.
 
 RedPajama publishes some signals for each line. Here a document has one value: the sum of `rps_lines_javascript_counts`, the mean over
 the lines of the others. Everything is rounded to eight places, as in RedPajama. The normalised text is in lower case, without ASCII

@@ -4,7 +4,6 @@ from typing import Any
 
 from corpusmill.ingest.config import ExtractionConfig
 from corpusmill.ingest.html import Extracted, TooDeep
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.text.damage import storable
 
 
@@ -16,12 +15,9 @@ def warm_up() -> None:
 def extract(html: str, url: str | None, config: ExtractionConfig) -> Extracted:
     """Returns the main text and the metadata of a page. Trafilatura has no way to keep more than the main content.
 
-    Raises TooDeep, and InputError if the library is not installed.
+    Raises TooDeep.
     """
-    try:
-        import trafilatura
-    except ImportError as error:
-        raise InputError("extraction.extractor: trafilatura is not installed here; pip install 'corpusmill[trafilatura]'.") from error
+    import trafilatura
 
     tree = trafilatura.load_html(html)
     if tree is None:

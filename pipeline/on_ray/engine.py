@@ -1,7 +1,7 @@
 """The Ray engine: starts Ray on this machine, or joins the cluster that `RAY_ADDRESS` names, and performs phases there.
 
-Without `RAY_ADDRESS` (`ray job submit` sets it) a run starts a Ray of its own, which ends with the run. It starts only for a phase that
-is worth the seconds that Ray and its workers need to come up: a few small tasks are performed in the calling process.
+Without `RAY_ADDRESS` (`ray job submit` sets it) a run starts a Ray of its own, which ends with the run. With `here_first` it starts only
+for a phase that is worth the seconds that Ray and its workers need to come up: a small one is performed in the calling process.
 With `RAY_ADDRESS=local`, a training of several processes runs on such a Ray, too (`train/launch_ray.py`). Workers publish files themselves,
 so only small records pass through Ray's object store.
 """
@@ -10,21 +10,26 @@ import contextlib
 import logging
 import os
 import secrets
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
-from corpusmill.pipeline.engine import TASK_TIMEOUT, InlineEngine, Job
+from corpusmill.pipeline.cache import kernels_folder
+from corpusmill.pipeline.engine import TASK_TIMEOUT, Engine, InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.failures import Listener
 from corpusmill.pipeline.interrupts import Terminated, kept_handler
 from corpusmill.pipeline.on_ray.dispatch import Dispatch, Share
 from corpusmill.pipeline.stage import Task
 
+EngineName = Literal["auto", "ray", "inline"]
 ADDRESS, LOCAL = "RAY_ADDRESS", "local"
-#: Ray does not start for a phase within these three limits: tasks, bytes of all tasks, and bytes of all tasks but the largest.
-FEW_TASKS, FEW_BYTES, FEW_OTHER_BYTES = 4, 16 << 20, 1 << 20
+#: A phase of at most FEW_BYTES begins in the calling process. What it has not begun after QUICK seconds (a slow step of the user's) goes to
+#: Ray.
+FEW_BYTES, QUICK = 16 << 20, 5.0
 #: Workers request memory from a cluster in steps of this size, so that most phases can reuse the workers of the phase before.
 STEP_MB = 1024
 #: Bytes of the object store of a run's own Ray. It is nearly unused, so this is the smallest size that Ray accepts.
@@ -37,18 +42,20 @@ ROUNDING = 1e-9
 
 class RayEngine:
     """Performs tasks in Ray actors. `workers=0` means one for each CPU of the cluster or, without one, of this machine. `task_timeout`:
-    seconds for a task (`engine.task_limit`)."""
+    seconds for a task (`engine.task_limit`). `here_first`: performs small phases in this process, as long as no Ray is running."""
 
-    def __init__(self, workers: int = 0, task_timeout: float = TASK_TIMEOUT):
+    def __init__(self, workers: int = 0, task_timeout: float = TASK_TIMEOUT, here_first: bool = False):
         self.task_timeout = task_timeout
+        self.here_first = here_first
         self.workers = workers or os.cpu_count() or 1
         self._asked = workers
         self._started = False
         self._idle: dict[Any, int] = {}  # actors of earlier phases, with the bytes of Ray's `memory` that each has
 
     def perform(self, job: Job, tasks: Sequence[Task], listener: Listener) -> None:
-        if self._is_little(job, tasks):
-            InlineEngine(self.task_timeout).perform(job, tasks, listener)
+        if self._is_small(job, tasks):
+            tasks = self._perform_here(job, tasks, listener)
+        if not tasks:
             return
         ray = self._connected()
         if job.gpus:
@@ -65,12 +72,21 @@ class RayEngine:
         with contextlib.closing(Dispatch(ray, job, tasks, share, listener, memory, idle, self.task_timeout)) as dispatch:
             dispatch.run()
 
-    def _is_little(self, job: Job, tasks: Sequence[Task]) -> bool:
-        """Whether the phase is so small that this process finishes it before Ray, which is not running yet, would have started."""
-        if self._started or _address() != LOCAL or job.gpus:
-            return False
-        sizes = [task.size for task in tasks]
-        return len(tasks) <= FEW_TASKS and sum(sizes) <= FEW_BYTES and sum(sizes) - max(sizes) <= FEW_OTHER_BYTES
+    def _is_small(self, job: Job, tasks: Sequence[Task]) -> bool:
+        """Whether this process may finish the phase before Ray, which is not running yet, would have started."""
+        here = self.here_first and not self._started and _address() == LOCAL and not job.gpus
+        return here and sum(task.size for task in tasks) <= FEW_BYTES
+
+    def _perform_here(self, job: Job, tasks: Sequence[Task], listener: Listener) -> list[Task]:
+        """Performs tasks in this process. Returns those that were not begun after QUICK seconds, if there are several."""
+        waiting, until = deque(tasks), time.monotonic() + QUICK
+
+        def soon() -> Iterator[Task]:
+            while waiting and (len(waiting) == 1 or time.monotonic() < until):
+                yield waiting.popleft()
+
+        InlineEngine(self.task_timeout).perform(job, soon(), listener)
+        return list(waiting)
 
     def known_workers(self) -> int | None:
         """Returns the number of workers. None if it depends on a cluster's CPUs and no task has been sent there yet."""
@@ -129,6 +145,13 @@ class RayEngine:
         """Sets `workers` to the CPUs that the cluster has now, since nodes come and go, unless the user gave a number."""
         if _address() != LOCAL and not self._asked:
             self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def make_engine(name: EngineName, workers: int = 0, task_timeout: float | None = None) -> Engine:
+    """Returns an engine by its name. `workers`: 0 means one for each CPU. `task_timeout`: seconds; None means TASK_TIMEOUT."""
+    kernels_folder()  # if it can't be written, this process reports that, instead of each worker
+    timeout = TASK_TIMEOUT if task_timeout is None else task_timeout
+    return InlineEngine(timeout) if name == "inline" else RayEngine(workers, timeout, here_first=name == "auto")
 
 
 def _start(ray: Any, workers: int) -> None:

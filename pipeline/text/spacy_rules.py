@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""Reads spaCy's rules for English words from spaCy: the kinds of characters, and the units of its exceptions.
+"""spaCy's rules for English words, for kernels: the kinds of characters, and the units of its exceptions.
 
 spaCy (`spacy.tokenizer.Tokenizer`) splits a text at whitespace into chunks, and each chunk into pieces: by regular expressions for
 prefixes, suffixes, infixes and URLs, and by a list of exceptions. The expressions name single characters; where they name classes of
@@ -10,36 +10,20 @@ it with spaCy.
 """
 
 import re
-import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
+from corpusmill.pipeline.text.english_tokenizer import EnglishTokenizer, english
 from corpusmill.pipeline.text.hashing import BASE, ONE, find, hash_set, hash_span, mix64
 from corpusmill.pipeline.text.utf8 import CODE_POINTS, SURROGATES, decode, previous
 from corpusmill.pipeline.text.words import hash_word
-
-
-def import_spacy() -> Any:
-    """Imports spaCy without torch, which takes 200 MB and most of the time, and which only models need."""
-    if "spacy" in sys.modules or "torch" in sys.modules:
-        import spacy
-
-        return spacy
-    sys.modules["torch"] = None  # type: ignore[assignment]  # how Python marks a missing module
-    try:
-        import spacy
-    finally:
-        del sys.modules["torch"]
-    return spacy
-
 
 RUN = 1  # part of a run; all other characters are units of their own
 SPACE = 2  # str.isspace
@@ -48,6 +32,8 @@ DIGIT = 32  # 0 to 9
 PUNCTUATION = 64  # Unicode category P: spaCy's `is_punct` where all characters of a piece have it
 SENTENCE_END = 128  # one of the sentencizer's `punct_chars`
 
+#: From this code point on there are only unassigned, private and invisible characters, which are parts of runs.
+_UNUSED = 0x32000
 #: Letters that the expressions name directly: for possessives, dollars and degrees.
 _NAMED_LETTERS = ("s", "S", "US", "C", "A", "F", "f", "c", "K", "k")
 
@@ -71,7 +57,7 @@ def pair_hash(left, right):
 class SpacyRules:
     """spaCy's tokenizer rules as arrays for the kernels. A set is a hash table with open addressing (`pipeline.text.hashing`)."""
 
-    tokenizer: Any  # spaCy's, of its blank English pipeline, with a vocabulary of its own
+    tokenizer: EnglishTokenizer
     kinds: npt.NDArray[np.uint8]  # by code point
     byte_kinds: npt.NDArray[np.uint8]  # by byte: the kinds of ASCII characters, 0 for other bytes
     run_filter: npt.NDArray[
@@ -88,24 +74,22 @@ class SpacyRules:
 
 @cache
 def spacy_rules() -> SpacyRules:
-    """Returns the rules of the installed spaCy. Takes a few seconds once a process, mostly for spaCy's import."""
-    tokenizer = _bare(import_spacy().blank("en").tokenizer)
+    """Returns the rules. Takes about a second once a process, mostly for the kinds of all characters."""
+    tokenizer = EnglishTokenizer()
     kinds = _kinds()
-    exceptions = sorted(tokenizer.rules)
+    exceptions = sorted(tokenizer.exceptions)
     runs = sorted({unit for text in exceptions for unit in units(text, kinds) if kinds[ord(unit[0])] & RUN} | set(_NAMED_LETTERS))
-    # The condition of `Tokenizer.add_special_case` for exceptions that are also searched among the pieces.
-    merged = [s for s in exceptions if tokenizer.find_prefix(s) or tokenizer.find_infix(s) or tokenizer.find_suffix(s) or " " in s]
-    merged_units = [list(units(text, kinds)) for text in merged]
+    merged_units = [list(units(text, kinds)) for text in tokenizer.merged]
     return SpacyRules(
         tokenizer,
         kinds,
         np.concatenate([kinds[:128], np.zeros(128, np.uint8)]),
-        _run_filter(runs, [run for run in runs if len(tokenizer(run)) > 1]),
+        _run_filter(runs, [run for run in runs if tokenizer.count(run) > 1]),
         _splits_mark(tokenizer),
         hash_set(hash_word(run) for run in runs),
         max(map(len, runs)),
-        hash_set(hash_span(np.frombuffer(text.encode(), np.uint8), 0, len(text.encode())) for text in merged),
-        max(len(text.encode()) for text in merged),
+        hash_set(hash_span(np.frombuffer(text.encode(), np.uint8), 0, len(text.encode())) for text in tokenizer.merged),
+        max(len(text.encode()) for text in tokenizer.merged),
         hash_set(pair_hash(hash_word(left), hash_word(right)) for found in merged_units for left, right in pairwise(found)),
         max(map(len, merged_units)),
     )
@@ -125,48 +109,38 @@ def units(text: str, kinds: npt.NDArray[np.uint8]) -> Iterator[str]:
 
 
 def _kinds() -> npt.NDArray[np.uint8]:
-    from spacy.lang import char_classes as classes
-    from spacy.pipeline import Sentencizer
-
-    every = "".join(map(chr, range(CODE_POINTS)))
+    classes = english()["classes"]
+    every = "".join(map(chr, range(_UNUSED)))
 
     def those(test: Callable[[str], bool], characters: str = every) -> npt.NDArray[np.bool_]:
         return np.fromiter(map(test, characters), np.bool_, len(characters))
 
     def in_class(letters: str) -> npt.NDArray[np.bool_]:
         """Tests all characters by one search, which is faster than a match for each."""
-        found = np.zeros(CODE_POINTS, np.bool_)
+        found = np.zeros(_UNUSED, np.bool_)
         for match in re.finditer(f"[{letters}]+", every):
             found[match.start() : match.end()] = True
         return found
 
-    table = np.zeros(CODE_POINTS, np.uint8)
+    table = np.full(CODE_POINTS, RUN, np.uint8)
+    known = table[:_UNUSED]
+    known[:] = 0
     major = [category[0] for category in map(unicodedata.category, every)]
-    punctuation, symbol = (np.fromiter((letter == kind for letter in major), np.bool_, CODE_POINTS) for kind in "PS")
-    named = set(classes.PUNCT + classes.CONCAT_QUOTES + classes.CURRENCY + classes.HYPHENS + "§%=—–+°²'’")
-    in_run = ~(punctuation | symbol | in_class(classes.ICONS) | those(named.__contains__))
+    punctuation, symbol = (np.fromiter((letter == kind for letter in major), np.bool_, _UNUSED) for kind in "PS")
+    named = set(english()["marks"] + "§%=—–+°²'’")
+    in_run = ~(punctuation | symbol | in_class(classes["icons"]) | those(named.__contains__))
     in_run[:128] = those(str.isalnum, every[:128])
-    table[:128][those(str.isdecimal, every[:128])] |= DIGIT
+    known[:128][those(str.isdecimal, every[:128])] |= DIGIT
     for kind, found in (
-        (PUNCTUATION, punctuation), (RUN, in_run), (ALPHA, in_class(classes.ALPHA)), (LOWER, in_class(classes.ALPHA_LOWER)),
-        (UPPER, in_class(classes.ALPHA_UPPER)),
+        (PUNCTUATION, punctuation), (RUN, in_run), (ALPHA, in_class(classes["alpha"])), (LOWER, in_class(classes["lower"])),
+        (UPPER, in_class(classes["upper"])),
     ):  # fmt: skip
-        table[found] |= kind
-    table[those(str.isspace)] = SPACE
+        known[found] |= kind
+    known[those(str.isspace)] = SPACE
     table[SURROGATES.start : SURROGATES.stop] = 0
-    for character in Sentencizer.default_punct_chars:
+    for character in english()["sentence_ends"]:
         table[ord(character)] |= SENTENCE_END
     return table
-
-
-def _bare(tokenizer: Any) -> Any:
-    """Returns the same tokenizer with an empty vocabulary. It computes no properties of new words, which would take spaCy longer
-    than splitting them."""
-    from spacy.tokenizer import Tokenizer
-    from spacy.vocab import Vocab
-
-    names = ("rules", "prefix_search", "suffix_search", "infix_finditer", "token_match", "url_match", "faster_heuristics")
-    return Tokenizer(Vocab(), **{name: getattr(tokenizer, name) for name in names})
 
 
 def _run_filter(exceptions: Sequence[str], splitting: Iterable[str]) -> npt.NDArray[np.uint8]:
@@ -180,11 +154,11 @@ def _run_filter(exceptions: Sequence[str], splitting: Iterable[str]) -> npt.NDAr
     return table
 
 
-def _splits_mark(tokenizer: Any) -> npt.NDArray[np.uint8]:
+def _splits_mark(tokenizer: EnglishTokenizer) -> npt.NDArray[np.uint8]:
     table = np.zeros(4 * 128, np.uint8)
     for byte in range(0x21, 0x7F):
         for case, word in enumerate(("qzqz", "qzqZ", "qzQz", "qzQZ")):
-            table[4 * byte + case] = len(tokenizer(word + chr(byte))) == 2
+            table[4 * byte + case] = tokenizer.count(word + chr(byte)) == 2
     return table
 
 

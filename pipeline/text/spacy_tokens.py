@@ -1,11 +1,11 @@
 # mypy: disallow-untyped-defs=False
 """Finds tokens and sentences as spaCy's blank English pipeline does. Kernels handle chunks (text between spaces) that are known already;
-spaCy itself splits unknown ones.
+`english_tokenizer` splits unknown ones.
 
 Tokens are those of datatrove's `SpaCyTokenizer("en").word_tokenize`: spaCy's, without its whitespace tokens. Each process stores known
 chunks in at most about 30 MB, and empties this table when it is full; results never depend on it. Chunks of more than 64 KB, and chunks
-that would take spaCy more than about half a second each (its time grows with the square of their length), get the units of `spacy_rules`
-as tokens, so no text takes quadratic time.
+that would take more than about half a second each (the time grows with the square of their length), get the units of `spacy_rules` as
+tokens, so no text takes quadratic time.
 
 spaCy 3.8 accepts the word IS_ALPHA once in a process and fails on the next text that has it; datatrove then drops that text. Here it is a
 word like any other.
@@ -107,7 +107,7 @@ def has_merged(data, begins, start, end, rules):
 
 
 # ----------------------------------------------------------------------------------------------------
-# Marks the begins of pieces, inside kernels: the table of known chunks, lookups, and storing spaCy's answers.
+# Marks the begins of pieces, inside kernels: the table of known chunks, lookups, and storing the tokenizer's answers.
 #
 # The value of an entry has a bit for each place at which a piece can begin: the units of a shape, or the bytes of an exact chunk.
 # A longer exact chunk has its bits in `pool`, and their offset there as its value.
@@ -116,7 +116,7 @@ def has_merged(data, begins, start, end, rules):
 
 #: Slots of the table, at most half of which are used (16 MB), and words of the pool (8 MB).
 SLOTS, POOL = 1 << 20, 1 << 20
-#: The most chunks that spaCy gets at once, the most words of the pool for their answers, and the most chunks that wait for answers.
+#: The most chunks that the tokenizer gets at once, the most words of the pool for their answers, and the most chunks that wait for answers.
 MOST_QUESTIONS, MOST_POOL, MOST_WAITING = 1 << 15, 1 << 18, 1 << 14
 
 _KNOWN_EXACTLY = np.uint64(1 << 63)  # pieces begin within runs of this shape, so the chunk has an entry by its exact bytes
@@ -127,7 +127,7 @@ _ASKED = _FLAGS
 _INLINE_BYTES = 60
 
 #: `keys` and `values` are uint64 of length SLOTS, `pool` is uint64 of length POOL. `questions` int64 (MOST_QUESTIONS, 4): begin
-#: and end of the bytes that spaCy gets, then those of the chunk within them. `waiting` int64 (MOST_WAITING, 3): the number of the
+#: and end of the bytes that the tokenizer gets, then those of the chunk within them. `waiting` int64 (MOST_WAITING, 3): the number of the
 #: text, begin and end of the chunk. `places` is scratch. `counts` int64: one for each of QUESTIONS to POOL_ASKED.
 Chunks = namedtuple("Chunks", "keys values pool questions waiting places counts")
 QUESTIONS, WAITING, ENTRIES, POOL_USED, POOL_ASKED = range(5)
@@ -257,7 +257,7 @@ def mark_waiting(data, starts, ends, rules, chunks, marks):
 
 @kernel
 def mark_chunk(data, start, low, high, rules, chunks, marks):
-    """Marks the pieces of the chunk at `start` of the text `data[low:high]`; where they are unknown, adds a question for spaCy.
+    """Marks the pieces of the chunk at `start` of the text `data[low:high]`; where they are unknown, adds a question for the tokenizer.
 
     Returns `(end of the chunk, whether it is known)`.
     """
@@ -311,7 +311,7 @@ def mark_units(data, start, end, kinds, marks):
 
 @kernel
 def lookup(chunks, key, first, last, start, end):
-    """Returns the value of a key; _ASKED where it is not known yet. Then it adds a question for spaCy, if there is room for one."""
+    """Returns the value of a key; _ASKED where it is not known yet. Then it adds a question for the tokenizer, if there is room for one."""
     if key == 0:
         key = ONE
     keys, counts = chunks.keys, chunks.counts
@@ -338,7 +338,7 @@ def pool_words(size):
 
 @kernel
 def store_answers(data, begins, questions, rules, chunks):
-    """Stores spaCy's answers. `begins`: for each byte of `data`, whether a piece begins there. `questions`: as in `Chunks`, with
+    """Stores the tokenizer's answers. `begins`: for each byte of `data`, whether a piece begins there. `questions`: as in `Chunks`, with
     places in `data`."""
     places = chunks.places
     for number in range(len(questions)):
@@ -391,10 +391,8 @@ def _store(chunks, key, value):
     chunks.values[slot] = value
 
 
-#: About the most bytes of chunks that spaCy gets in one text.
+#: About the most bytes of chunks that the tokenizer gets in one text.
 _TEXT_BYTES = 1 << 20
-#: The word on which spaCy may fail, and a word of the same shape, which takes its place.
-_FATAL_WORD = (b"IS_ALPHA", b"IS_ALPHB")
 
 
 def mark_tokens(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
@@ -421,7 +419,7 @@ def _known_chunks() -> "KnownChunks":
 
 
 class KnownChunks:
-    """The table of known chunks, which it fills by asking spaCy. `most`: the most entries that are used."""
+    """The table of known chunks, which it fills by asking the tokenizer. `most`: the most entries that are used."""
 
     def __init__(self, most: int = SLOTS // 2) -> None:
         self._spacy = spacy_rules()
@@ -429,7 +427,7 @@ class KnownChunks:
         self._chunks = new_chunks()
         self._most = most
         self._lock = threading.Lock()
-        self.asked = 0  # chunks that spaCy was asked for
+        self.asked = 0  # chunks that the tokenizer was asked for
 
     def mark(
         self, data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], marks: npt.NDArray[np.uint8]
@@ -468,14 +466,9 @@ class KnownChunks:
 
     def _token_starts(self, text: bytes) -> npt.NDArray[np.uint8]:
         """Returns uint8 as long as the text: 1 where a token of spaCy begins."""
-        text = text.replace(*_FATAL_WORD)
-        with self._spacy.tokenizer.vocab.memory_zone():
-            document = self._spacy.tokenizer(text.decode())
-            widths = document.to_array(["LENGTH", "SPACY"]).astype(np.int64).sum(axis=1)
-            del document
         characters = np.flatnonzero(np.frombuffer(text, np.uint8) & 0xC0 != 0x80)
         begins = np.zeros(len(text), np.uint8)
-        begins[characters[np.cumsum(widths) - widths]] = 1
+        begins[characters[self._spacy.tokenizer.begins(text.decode())]] = 1
         return begins
 
 
@@ -489,7 +482,7 @@ def _groups(questions: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]
 def _joined(data: npt.NDArray[np.uint8], questions: npt.NDArray[np.int64]) -> tuple[bytes, npt.NDArray[np.int64]]:
     """Joins the chunks of all questions to one text. Returns the text, and the questions with their places in it.
 
-    The chunks are separated by line breaks. For spaCy each is a token, and no exception contains one, so chunks do not affect each other.
+    The chunks are separated by line breaks. Each line break is a token, and no exception contains one, so chunks do not affect each other.
     """
     text = b"\n".join(data[first:last].tobytes() for first, last in questions[:, :2])
     sizes = questions[:, 1] - questions[:, 0]

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from corpusmill.pipeline.engine import TaskDone
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.extras import require
 from corpusmill.pipeline.failures import Event
 from corpusmill.pipeline.manifest import Manifest
 
@@ -155,6 +156,7 @@ class Prometheus:
     """Keeps counts for Prometheus, in a registry of its own, so that several runs in one process do not mix."""
 
     def __init__(self) -> None:
+        require("metrics", "prometheus_client")
         from prometheus_client import CollectorRegistry
 
         self.registry = CollectorRegistry()

@@ -1,6 +1,5 @@
 """Turns the options of a command (rules, language, host, ranges, order) into SQL with parameters over a run's tables."""
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report import host
@@ -20,8 +20,6 @@ REPORTED = ("filter", "dedup", "ingest", "tokens")
 #: Stages whose report has a row for each example made of documents.
 LATER = ("sft", "align")
 _FLOATS = ("FLOAT", "DOUBLE")
-#: Names that the error for an unknown name lists.
-NAMED = 12
 BATCH = 4096
 
 
@@ -115,9 +113,9 @@ class TableRows:
             column: kind for column, kind in self.columns.items() if not numeric or (kind.startswith(NUMERIC) and not kind.endswith("]"))
         }
         if name not in self.columns:
-            raise InputError(f"{self.name}: there is no column {shown(name)} ({there(name, wanted, 'columns')}).")
+            raise InputError(f"{self.name}: there is no column {shown(name)}{instead_of(name, wanted)}.")
         if name not in wanted:
-            raise InputError(f"{self.name}: the column {shown(name)} holds no numbers ({there(name, wanted, 'columns with numbers')}).")
+            raise InputError(f"{self.name}: the column {shown(name)} holds no numbers{instead_of(name, wanted)}.")
         return identifier(name)
 
     def missing(self, name: str) -> str:
@@ -139,15 +137,6 @@ def shown(name: str) -> str:
     return f"'{safe_line(str(name), 80)}'"
 
 
-def there(name: str, names: Iterable[str], what: str) -> str:
-    """Returns a phrase that lists the existing names, those most similar to `name` first: `its columns are words, ...`."""
-    near = sorted(set(names), key=lambda other: (-difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio(), other))
-    if not near:
-        return f"it has no {what}"
-    more = f", and {len(near) - NAMED:,} more" if len(near) > NAMED else ""
-    return f"its {what} are {', '.join(safe_line(other, 60) for other in near[:NAMED])}{more}"
-
-
 def report_rows(run: Run, stage: str | None, rules: Iterable[str] = ()) -> tuple[str, TableRows]:
     """Returns a stage and the rows of its report: `stage`, else the stage that has the rules, else the one that decides most."""
     root = run.reader.storage.root
@@ -155,7 +144,7 @@ def report_rows(run: Run, stage: str | None, rules: Iterable[str] = ()) -> tuple
     if not present:
         raise InputError(f"{root}: no stage of this run has a report yet.")
     if stage is not None and stage not in present:
-        raise InputError(f"{root}: the stage {shown(stage)} has no report (there are {', '.join(present)}).")
+        raise InputError(f"{root}: the stage {shown(stage)} has no report{instead_of(stage, present)}.")
     first = next(iter(rules), None)
     candidates = [stage] if stage is not None else present
     chosen = next((name for name in candidates if first is not None and first in _declared(run, name)), None)
@@ -216,7 +205,7 @@ def check_rules(run: Run, stage: str, rules: Iterable[str]) -> None:
     known |= fired_rules(run, stage)
     for rule in rules:
         if rule not in known:
-            raise InputError(f"{stage}: there is no rule {shown(rule)} ({there(rule, known, 'rules')}).")
+            raise InputError(f"{stage}: there is no rule {shown(rule)}{instead_of(rule, known)}.")
 
 
 def choose(rows: TableRows, choice: Choice, run: Run | None = None) -> None:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.recipe import stage_command
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.answers.why_find import resolve
 from corpusmill.report.queries.duplicates import (
@@ -45,7 +46,7 @@ def clusters(
     reader = RunReader(folder)
     size = limit or (EACH if which is None else ONE)
     if not reader.stages["dedup"].outputs("clusters/"):
-        raise InputError(f"{folder}: no clusters here yet, since the stage dedup has not run (corpusmill dedup {folder}).")
+        raise InputError(f"{folder}: no clusters here yet, since the stage dedup has not run (run: {stage_command(folder, 'dedup')}).")
     with Run(reader) as run:
         run.hold(["dedup_clusters"])
         if document is not None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.shards import open_parquet
@@ -28,7 +29,6 @@ from corpusmill.report.answers.choose import (
     property_values,
     report_rows,
     shown,
-    there,
 )
 from corpusmill.report.machine import print_csv, print_json_lines, warn
 from corpusmill.report.query.run import Run, open_run
@@ -180,7 +180,7 @@ def _nothing(rows: TableRows, choice: Choice) -> Iterator[str]:
         value = getattr(choice, name)
         values = property_values(rows, name) if value is not None else []
         if values and value not in values:
-            yield f"no document has the {name} {shown(value)} ({there(value, values, f'{name}s')})."
+            yield f"no document has the {name} {shown(value)}{instead_of(value, values)}."
     if choice.kept and choice.rules:
         yield "a document that fails a rule is dropped; corpusmill sample RUN --rule RULE --near --kept shows those that it just let pass."
 

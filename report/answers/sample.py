@@ -13,8 +13,10 @@ from rich.padding import Padding
 from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.names import instead_of
+from corpusmill.pipeline.recipe import stage_command
 from corpusmill.pipeline.safe import safe_line, safe_text
-from corpusmill.report.answers.choose import LATER, Choice, TableRows, asked_meanings, check_rules, choose, report_rows, shown, there
+from corpusmill.report.answers.choose import LATER, Choice, TableRows, asked_meanings, check_rules, choose, report_rows, shown
 from corpusmill.report.answers.why_change import COMPARED, RETUNE, decides_again, distance, margin, passing
 from corpusmill.report.machine import print_json_lines, warn
 from corpusmill.report.query.run import Run, identifier, open_run
@@ -120,8 +122,8 @@ def _threshold_rule(found: Samples) -> ReportRule:
     name = found.choice.rules[0]
     rule = next((rule for rule in numeric if rule.rule == name), None)
     if rule is None:
-        has = there(name, [rule.rule for rule in numeric], "rules with a threshold")
-        raise InputError(f"{found.stage}: the rule {shown(name)} has no threshold, so nothing is near it ({has}).")
+        others = instead_of(name, [rule.rule for rule in numeric])
+        raise InputError(f"{found.stage}: the rule {shown(name)} has no threshold, so nothing is near it{others}.")
     return rule
 
 
@@ -217,6 +219,7 @@ def _show_rest(found: Samples, near: list[ReportRule], console: Console) -> None
         console.print(Text(f"Near its threshold: corpusmill sample {root} --rule {name} --near", style="dim"), soft_wrap=True)
     elif dropped:
         other = passing(rule, (min if rule.comparison in ("<", "<=") else max)(dropped))
-        tried = " --dry-run" if found.command == RETUNE else " --redo"
-        command = f"corpusmill {found.command} {root} --set filter.thresholds.{name}={other}{tried}"
+        setting = f"--set filter.thresholds.{name}={other}"
+        measured = f"{stage_command(safe_line(found.run, 300), 'filter', None, '--redo')} {setting}"
+        command = f"corpusmill {RETUNE} {root} {setting} --dry-run" if found.command == RETUNE else measured
         console.print(Text(f"A threshold that lets those dropped here pass: {command}", style="dim"), soft_wrap=True)

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.report.answers.choose import report_rows, shown, there
+from corpusmill.report.answers.choose import report_rows, shown
 from corpusmill.report.machine import as_json, print_csv, warn
 from corpusmill.report.queries.values import measured_columns
 from corpusmill.report.query.run import Run
@@ -65,7 +66,7 @@ def read_columns(run: Run, stage: str | None, chosen: Sequence[str] = ()) -> tup
     names = [name for name in measured if not chosen or any(fnmatch.fnmatchcase(name, pattern) for pattern in chosen)]
     for pattern in chosen:
         if not fnmatch.filter(measured, pattern):
-            raise InputError(f"{rows.name}: no column {shown(pattern)} holds numbers ({there(pattern, measured, 'columns with numbers')}).")
+            raise InputError(f"{rows.name}: no column {shown(pattern)} holds numbers{instead_of(pattern, measured)}.")
     spreads = _settled(run, lambda: _all_spreads(run, stage, names))
     rules = run.rules(stage)
     return stage, [ColumnStats(name, [rule for rule in rules if rule.column == name], *spreads[name]) for name in names]

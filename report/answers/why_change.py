@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from corpusmill.pipeline.recipe import stage_command
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.answers.choose import TableRows, table_rows
@@ -71,8 +72,8 @@ def change(run: Run, stage: str, row: dict[str, Any]) -> RecipeChange | None:
 
 def _command(what: str, run: Run, settings: dict[str, Any]) -> str:
     sets = " ".join(f"--set {shlex.quote(f'{safe_line(key, 200)}={value}')}" for key, value in settings.items())
-    redo = "" if what == RETUNE else " --redo"
-    return f"corpusmill {what} {shlex.quote(run.reader.storage.root)}{redo} {sets}"
+    root = run.reader.storage.root
+    return f"corpusmill {RETUNE} {shlex.quote(root)} {sets}" if what == RETUNE else f"{stage_command(root, what, None, '--redo')} {sets}"
 
 
 # ---- filter -------------------------------------------------------------------------------------------------

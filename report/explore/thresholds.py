@@ -19,7 +19,7 @@ import numpy.typing as npt
 import yaml
 
 from corpusmill.filters.rules import COMPARISONS
-from corpusmill.pipeline.recipe import STAGES
+from corpusmill.pipeline.recipe import STAGES, stage_command
 from corpusmill.report.answers.why_change import scored_late
 from corpusmill.report.explore.parameters import BadRequest, shown
 from corpusmill.report.explore.table import NUMBER, Bools, StageTable
@@ -156,7 +156,7 @@ def command(reader: RunReader, folder: str, table: StageTable, moves: Moves) -> 
         return "", None
     sets = [part for name, value in moves.items() for part in ("--set", f"filter.thresholds.{name}={written(value)}")]
     note = _note(reader, table, moves)
-    return shlex.join(["corpusmill", *(["filter", "--redo"] if note else ["retune"]), folder, *sets]), note
+    return stage_command(folder, "filter", None, "--redo", *sets) if note else shlex.join(["corpusmill", "retune", folder, *sets]), note
 
 
 def next_command(reader: RunReader, folder: str) -> tuple[list[str], str]:

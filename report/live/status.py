@@ -311,7 +311,7 @@ ENDED, BAD = ("complete", "stale", "stopped", "failed", "abandoned"), ("stale", 
 
 
 def read_status(folder: str) -> dict[str, Any]:
-    """Returns the status of a run for JSON (docs/looking.md). Raises InputError if `folder` is not a run."""
+    """Returns the status of a run for JSON (docs/guides/looking.md). Raises InputError if `folder` is not a run."""
     return Status(folder).read()
 
 

@@ -8,10 +8,12 @@ import base64
 import hashlib
 import json
 import re
+from contextlib import suppress
 from functools import cache
 from importlib import resources
 from typing import Any
 
+from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.safe import quoted, safe_line, safe_text
 from corpusmill.report.queries import classifiers as measures
 from corpusmill.report.tables import number
@@ -29,6 +31,7 @@ def templates(longest: int = 700) -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
+        bytecode_cache=_bytecode_cache(),
         loader=PackageLoader("corpusmill.report.page", "."),
         autoescape=True,
         undefined=StrictUndefined,
@@ -42,6 +45,24 @@ def templates(longest: int = 700) -> Any:
     environment.filters |= {"measure": measures.value, "interval": measures.interval, "ends": measures.ends}
     environment.filters["share"] = lambda part, whole: f"{part / whole:.1%}" if whole else "–"
     return environment
+
+
+def _bytecode_cache() -> Any:
+    """Returns a jinja2.BytecodeCache in the user's cache; None where there is no such folder. To compile the templates takes a second."""
+    from jinja2 import FileSystemBytecodeCache
+
+    try:
+        folder = cache_folder() / "templates"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # it can't be written, or there is no home folder
+        return None
+
+    class Kept(FileSystemBytecodeCache):
+        def dump_bytecode(self, bucket: Any) -> None:
+            with suppress(OSError):  # a full disk
+                super().dump_bytecode(bucket)
+
+    return Kept(str(folder))
 
 
 def whole_page(title: str, body: str, figures: list[dict[str, Any]]) -> str:

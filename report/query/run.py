@@ -1,13 +1,18 @@
 """`corpusmill.open_run`: the tables of a run for notebooks, scripts and pages. The package's docstring lists the tables."""
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from html import escape
 from typing import Any, Self, TypeVar
 
 import duckdb
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import TaskRow
+from corpusmill.pipeline.recipe import STAGES
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.query.records import find_records
 from corpusmill.report.query.sql import OF_THE_QUERY, connect, identifier, no_table, quoted, restrict_to_run, sentence
 from corpusmill.report.query.tables import Table, add_views, find_files, find_tables, without_damaged, without_torn, without_unreadable
@@ -87,8 +92,13 @@ Answer = TypeVar("Answer")
 ANSWERS = "answers"
 
 
+def _writes_documents(task: TaskRow) -> bool:
+    """Whether a task has made documents; those of other phases count other rows."""
+    return any(output.path.startswith("data/") for output in task.outputs)
+
+
 class Run:
-    """A run's tables as relations: `.df()` gives pandas, `.pl()` polars, `.to_arrow_table()` Arrow.
+    """A run's tables as relations: `.df()` gives pandas, `.pl()` polars, `.to_arrow_table()` Arrow. A notebook shows its funnel.
 
     `tables`: those in Parquet files. `verify`: first read all these files and compare them with the manifest's sha256, so that every value
     can be trusted. `only_run`: queries can read nothing but the run. `memory`: bytes for queries, by default half of the free memory.
@@ -201,6 +211,38 @@ class Run:
     def close(self) -> None:
         self.connection.close()
 
+    def __repr__(self) -> str:
+        """Says which run it is, its stages, and what was kept. Reads manifests alone."""
+        stages = self.reader.stages
+        finished = [name for name in self.reader.present(STAGES) if stages[name].status == "complete"]
+        begun = [name for name in self.reader.present(STAGES) if name not in finished]
+        parts = [f"{', '.join(finished)} finished" if finished else "no stage finished"]
+        parts += [f"{', '.join(begun)} unfinished"] if begun else []
+        data = [name for name in self.reader.present() if any(_writes_documents(task) for task in stages[name].tasks)]
+        if data:
+            first, last = ([task for task in stages[name].tasks if _writes_documents(task)] for name in (data[0], data[-1]))
+            parts.append(f"{sum(task.kept for task in last):,} of {sum(task.rows_in for task in first):,} documents kept")
+        splits = [self.reader.json(f"tokens/{split}/shards.json", dict) for split in ("train", "validation")]
+        if tokens := sum(int(split.get("tokens") or 0) for split in splits if split):
+            parts.append(f"{tokens:,} tokens")
+        return f"<run {self.reader.storage.root}: {'; '.join(parts)}>"
+
+    def _repr_html_(self) -> str:
+        """Returns the run as a notebook shows it: its funnel, a row a stage. The HTML has no script."""
+        from corpusmill.report.queries.rules import read_funnel
+
+        funnel = read_funnel(self)
+        head = "".join(f"<th>{name}</th>" for name in ("stage", "in", "kept", "dropped", "kept of what came in", "tokens"))
+        rows = []
+        for row in funnel.rows if funnel else []:
+            name = row.stage if row.status == "complete" else f"{row.stage} (unfinished)"
+            cells = [name, *(f"{count:,}" for count in (row.documents_in, row.documents_out, row.dropped)), f"{row.share:.1%}"]
+            cells.append("" if row.tokens is None else f"{row.tokens:,}")
+            rows.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
+        notes = "".join(f"<p>{escape(safe_line(sentence, 400))}</p>" for sentence in self.warnings)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
+        return f"<div><p><code>{escape(safe_line(repr(self), 1000))}</code></p>{table}{notes}</div>"
+
     def __enter__(self) -> Self:
         return self
 
@@ -254,9 +296,22 @@ class Run:
         return [name for name in names if name.lower() in words]
 
 
-def open_run(path: str, verify: bool = False) -> Run:
-    """Opens a run folder, local or on a store (`s3://`). `verify`: compares all tables with the sha256 that the stages recorded.
+def open_run(path: str | os.PathLike[str], verify: bool = False) -> Run:
+    """Opens a run, which may still be running.
 
-    Raises InputError if it is not a run.
+    Args:
+        path: the run's folder, local or on a store (`s3://`).
+        verify: whether to compare all tables with the sha256 that the stages recorded, first of all.
+
+    Raises:
+        InputError: the folder is not a run.
+
+    Examples:
+        ```python
+        import corpusmill
+
+        run = corpusmill.open_run("runs/demo")
+        run.sql("SELECT failed, count(*) FROM filter_report GROUP BY failed").df()
+        ```
     """
-    return Run(str(path), verify)
+    return Run(os.fspath(path), verify)

@@ -1,7 +1,6 @@
 """Quotes names and values for SQL, opens DuckDB, and turns its errors into one sentence."""
 
 import atexit
-import difflib
 import itertools
 import math
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 import duckdb
 
 from corpusmill.pipeline.memory import available_memory
+from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.store_requests import filesystem
@@ -27,8 +27,6 @@ OF_THE_QUERY = (
     duckdb.OutOfMemoryException, duckdb.OutOfRangeException, duckdb.ParserException, duckdb.PermissionException,
     duckdb.TypeMismatchException,
 )  # fmt: skip
-#: Tables that the error for an unknown table names.
-NEAR = 4
 #: DuckDB's error type before its message.
 _KIND = re.compile(r"^(\w+ ){1,3}Error: ")
 _COLUMN = re.compile(r'(?:Referenced column|column named) "?(.+?)"? (?:not found|was not found)', re.S)
@@ -80,8 +78,7 @@ def literal(value: Value) -> str:
 
 def no_table(name: str, names: Collection[str]) -> str:
     """Returns a sentence that names the tables most similar to `name`."""
-    near = difflib.get_close_matches(name.lower(), names, NEAR, 0.5)
-    return f"there is no table {name!r} ({'near it: ' + ', '.join(near) + '; ' if near else ''}corpusmill query RUN lists all)."
+    return f"there is no table {name!r}{instead_of(name, names)}."
 
 
 def sentence(error: duckdb.Error, names: Collection[str] = ()) -> str:

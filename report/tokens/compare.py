@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.recipe import stage_command
 from corpusmill.pipeline.stage import Task
 from corpusmill.report.queries.tokens import QUALITY
 from corpusmill.report.read import RunReader
@@ -23,7 +24,9 @@ def compare(folder: str, others: Sequence[str]) -> dict[str, Any]:
     reader = RunReader(folder)
     quality = reader.json(QUALITY, dict)
     if quality is None or "selection" not in quality:
-        raise InputError(f"{reader.storage.path(QUALITY)}: this run has judged no tokenizer yet (run: corpusmill tokenizer {folder}).")
+        raise InputError(
+            f"{reader.storage.path(QUALITY)}: this run has judged no tokenizer yet (run: {stage_command(folder, 'tokenizer')})."
+        )
     names = list(dict.fromkeys(others))
     worker = JudgeWorker(JudgeConfig(compare=names), reader.storage, {"selection": quality["selection"]})
     worker.setup()

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.recipe import stage_command
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
@@ -133,7 +134,7 @@ def verify(folder: str, sample: int = 20, every: bool = False) -> list[SplitChec
         return [_check(root, next((parent for parent in parents if parent.exists(TOKENIZER)), root), sample, every)]
     splits = split_folders(root)
     if not splits:
-        raise InputError(f"{folder}: neither token shards nor a run with token shards (run: corpusmill tokens {folder}).")
+        raise InputError(f"{folder}: neither token shards nor a run with token shards (run: {stage_command(folder, 'tokens')}).")
     return [_check(root.child(path), root, sample, every) for path in splits.values()]
 
 

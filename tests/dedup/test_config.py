@@ -42,7 +42,8 @@ def test_bands_by_similarity_follow_the_threshold() -> None:
 
 def test_an_unknown_preset_is_refused_with_the_list() -> None:
     with pytest.raises(
-        ValidationError, match=r"preset: 'fine-web' is unknown \(expected one of fineweb, redpajama, olmo3, nemo, refinedweb\)"
+        ValidationError,
+        match=r"preset: 'fine-web' is unknown \(did you mean fineweb\? expected one of fineweb, redpajama, olmo3, nemo, refinedweb\)",
     ):
         DedupConfig.model_validate({"preset": "fine-web"})
 

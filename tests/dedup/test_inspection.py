@@ -165,9 +165,9 @@ def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, corpusmill: Comman
     assert "\x1b" not in refused(run, "--id", "\x1b[2J")
     assert "--largest and --random exclude each other" in refused(run, "--largest", "--random")
     assert "--doubtful and --id exclude each other" in refused(run, "--doubtful", "--id", "x")
-    assert "not a run's folder" in refused(tmp_path)
+    assert "not a run, as it has no run.json" in refused(tmp_path)
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("dedup"))
-    assert "the stage dedup has not run (corpusmill dedup" in refused(tmp_path / "run")
+    assert "the stage dedup has not run (run: corpusmill run" in refused(tmp_path / "run")
 
 
 def test_a_document_without_copies(run: Path, corpusmill: Command) -> None:

@@ -67,7 +67,8 @@ def test_rules_can_be_switched_off_and_on() -> None:
 
 def test_an_unknown_preset_is_one_sentence() -> None:
     with pytest.raises(
-        ConfigError, match=r"recipe\.yaml: filter: preset: 'finweb' is unknown \(expected one of gopher-paper, characters, "
+        ConfigError,
+        match=r"recipe\.yaml: filter: preset: 'finweb' is unknown \(did you mean fineweb\? expected one of gopher-paper, characters, ",
     ):
         validate_recipe({"filter": {"preset": "finweb"}}, "recipe.yaml")
 

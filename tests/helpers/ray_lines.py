@@ -69,7 +69,7 @@ class LinesWorker(Worker):
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
             time.sleep(1000)
         if deed == "sleep":
-            time.sleep(1000)
+            time.sleep(task.params.get("seconds", 1000))
         if deed == "spin":
             while True:
                 pass

@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from corpusmill.pipeline import cache
+from corpusmill.pipeline.kernel import uncompiled
 
 #: A package of two modules: kernels of one call those of the other, and read its tables.
 SOURCES = {
@@ -78,6 +79,12 @@ SOURCES = {
 
         closure = closed(2)
 
+        def closed_over(other):
+            @kernel
+            def calls(number):
+                return other(number)
+            return calls
+
         @kernel
         def alone(number):
             return -number
@@ -138,6 +145,13 @@ def test_a_clone_elsewhere_finds_everything_compiled(load, tmp_path: Path) -> No
     assert results(second) == expected and compiled(second) == []
     assert {path: path.read_bytes() for path in (tmp_path / "kernels").iterdir()} == files
     assert not [path for path in tmp_path.rglob("*.nbi") if path.parent.name != "kernels"]
+
+
+def test_a_kernel_in_a_closure_is_refused(load) -> None:
+    """numba would not find its entry again, and every process would compile it."""
+    callers = load("one")
+    with pytest.raises(TypeError, match=r"calls: other: numba compiles a kernel that has another as a closure in each process anew"):
+        callers.closed_over(callers.alone)(4)
 
 
 #: What is changed: the module, the text before and now, and the kernels that have other results then.
@@ -338,3 +352,13 @@ print(fitted(np.array([5, 4, 3, 2]), 7), sorted(Order(5, 5, 0, 0).of_step(0)))
     said = subprocess.run([sys.executable, "-c", packing], env=environment, capture_output=True, text=True, check=True).stdout
     assert said == "[[0, 3], [1, 2]] [0, 1, 2, 3, 4]\n"
     assert len(there) > 100 and {path.name: path.stat().st_mtime_ns for path in kernels.glob("*.nb[ic]")} == there
+
+
+def test_how_many_kernels_are_not_compiled(load, tmp_path: Path) -> None:
+    module = load("one")
+    folder = tmp_path / "kernels"
+    names = [path.name for path in folder.glob("*.nbi")]
+    before = uncompiled(names)
+    assert before >= len(KERNELS) + 1  # and `begin`; the one that is always inlined does not count
+    module.alone(4)
+    assert uncompiled(path.name for path in folder.glob("*.nbi")) == before - 1

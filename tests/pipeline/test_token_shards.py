@@ -158,7 +158,10 @@ def test_plans_are_those_of_the_set(tmp_path):
         for number, shard in enumerate(shards.shards):
             plan = shards.plan(number, found["length"])
             assert plan.tokens.sum() == shard.tokens and plan.row[-1] + 1 == shards.packed_rows(number, found["length"])
-    with pytest.raises(InputError, match=r"not packed into rows of 32; corpusmill tokens RUN --redo --set tokens.pack_lengths=\[32\]"):
+    with pytest.raises(
+        InputError,
+        match=r"not packed into rows of 32; corpusmill run RUN --from tokens --to tokens --redo --set tokens.pack_lengths=\[32\]",
+    ):
         shards.plan(0, 32)
 
 

@@ -199,7 +199,7 @@ def test_figures_of_another_model_are_not_in_the_card(run: RunBuilder, tmp_path:
     manifest = Manifest(again.storage.child("align"))
     manifest.append(replace(manifest.rows()[0], inputs=[run.ref("sft/model/model.safetensors")]))
     reasons = "Stale: align (sft was done again after it), evaluate (sft was done again after it)."
-    sentence = f"{reasons} To redo these stages: corpusmill align {again.folder} --to evaluate"
+    sentence = f"{reasons} To redo these stages: corpusmill run {again.folder} --from align --to evaluate"
     with pytest.raises(InputError, match=re.escape(sentence)):
         export(str(again.folder), tmp_path / "align")
     assert not (tmp_path / "align").exists()
@@ -236,7 +236,7 @@ def test_what_is_in_the_way_is_a_sentence(run: RunBuilder, tmp_path: Path, corpu
     code, _, error = corpusmill("export", run.folder, tmp_path / "notes", "--force")
     assert code == 2 and "is no model folder" in error and (tmp_path / "notes" / "mine.txt").read_text() == "keep"
     code, _, error = corpusmill("export", run.folder, tmp_path / "out", "--model", "evaluate")
-    assert code == 2 and "--model is one of pretrain, sft, align, and evaluate is none" in error
+    assert code == 2 and "--model evaluate: no such stage (expected one of pretrain, sft, align)" in error
     code, out, _ = corpusmill("export", run.folder, tmp_path / "out", "--model", "sft")
     assert code == 0 and b"the model of sft, and its card, README.md" in out
 
@@ -245,5 +245,5 @@ def test_a_run_without_a_model_is_a_sentence(tmp_path: Path) -> None:
     write_run(tmp_path / "run", ("ingest",))
     with pytest.raises(InputError, match="no stage has finished that trains a model"):
         export(str(tmp_path / "run"), tmp_path / "out")
-    with pytest.raises(InputError, match="not a run's folder"):
+    with pytest.raises(InputError, match="not a run, as it has no run.json"):
         export(str(tmp_path), tmp_path / "out")

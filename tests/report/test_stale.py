@@ -74,17 +74,17 @@ def test_a_view_says_it_first_after_retune_and_nothing_of_an_untouched_run(fresh
     for view in VIEWS:
         _, raw, err = corpusmill(*(str(retuned) if word == "RUN" else word for word in shlex.split(view)))
         out = raw.decode()
-        assert (err or out).splitlines()[0] == f"{STALE}corpusmill dedup {retuned} --to tokens", view
+        assert (err or out).splitlines()[0] == f"{STALE}corpusmill run {retuned} --from dedup --to tokens", view
         assert f"{out}{err}".count("Stale:") == 1, view
     out = " ".join(corpusmill("status", str(retuned))[1].decode().split())
-    assert out.startswith(f"{retuned}: {STALE}corpusmill dedup {retuned} --to tokens")  # its lines begin with the run
+    assert out.startswith(f"{retuned}: {STALE}corpusmill run {retuned} --from dedup --to tokens")  # its lines begin with the run
     for command in (("report", str(fresh)), ("status", str(fresh))):
         code, raw, err = corpusmill(*command)
         assert code == 0 and "stale" not in f"{raw.decode()}{err}".lower().replace(str(fresh).lower(), "")
 
 
 def test_objects_of_views_say_it_first(fresh, retuned, corpusmill) -> None:
-    mend = f"corpusmill dedup {retuned} --to tokens"
+    mend = f"corpusmill run {retuned} --from dedup --to tokens"
     run = str(retuned)
     for view in (("why", run, URL), ("trace", run, "--shard", "0", "--token", "3"), ("tokens", "find", run, "mill")):
         found = json.loads(corpusmill(*view, "--json")[1])
@@ -107,7 +107,7 @@ def test_the_status_is_not_complete(fresh, retuned, corpusmill) -> None:
     found = json.loads(out)
     assert code == 1 and found["state"] == "stale" and found["sentence"].startswith(STALE)
     assert list(found["stale"]["stages"]) == ["dedup", "tokenizer", "tokens"]
-    assert found["stale"]["mend"] == f"corpusmill dedup {retuned} --to tokens"
+    assert found["stale"]["mend"] == f"corpusmill run {retuned} --from dedup --to tokens"
     code, out, _ = corpusmill("status", str(fresh), "--json")
     found = json.loads(out)
     assert code == 0 and (found["state"], found["sentence"], found["stale"]) == ("complete", "Complete.", None)
@@ -116,7 +116,7 @@ def test_the_status_is_not_complete(fresh, retuned, corpusmill) -> None:
 def test_a_card_or_export_is_refused_or_says_so_itself(retuned, copy, tmp_path, corpusmill) -> None:
     run = copy(retuned)
     before = sorted(run.iterdir())
-    sentence = f"{STALE}corpusmill dedup {run} --to tokens"
+    sentence = f"{STALE}corpusmill run {run} --from dedup --to tokens"
     export = ("tokens", "export", str(run), "--format", "nanogpt", "--output", str(tmp_path / "out"))
     append = ("tokens", "append", str(tmp_path / "set"), str(run))
     for command, stage, hint in ((("card", str(run)), "dedup", True), (export, "tokens", True), (append, "tokens", False)):
@@ -147,7 +147,7 @@ def test_a_command_that_leaves_later_stages_stale_says_so_at_its_end(fresh, copy
     code, _, err = corpusmill("filter", str(run), "--set", "filter.thresholds.gopher_short_doc=100", "--redo", *INLINE)
     said = err.splitlines()[-1]
     assert code == 0 and said.startswith("Stale: dedup (filter was done again after it), tokenizer (")
-    assert said.endswith(f"To redo these stages: corpusmill dedup {run} --to tokens")
+    assert said.endswith(f"To redo these stages: corpusmill run {run} --from dedup --to tokens")
 
 
 def test_a_stage_that_gave_the_same_bytes_again_makes_nothing_stale(fresh, copy, corpusmill) -> None:
@@ -163,7 +163,7 @@ def test_a_stage_that_was_begun_again_and_broken_off(fresh, copy, corpusmill) ->
     manifest.reopen(list(manifest.tasks)[:1])
     stale = RunReader(str(run)).stale
     assert stale is not None and stale.because["dedup"] == "filter was begun again and is not finished"
-    assert stale.mend == f"corpusmill filter {run} --to tokens"
+    assert stale.mend == f"corpusmill run {run} --from filter --to tokens"
     found = json.loads(corpusmill("status", str(run), "--json")[1])
     assert found["state"] != "complete" and found["sentence"].startswith("Stale: dedup (filter was begun again and is not finished)")
 
@@ -211,24 +211,24 @@ def again(name: str, files: dict[str, Any]) -> Callable[[RunBuilder], None]:
             again("tokens", {"train/tokens-00000.bin": b"new", "validation/tokens-00000.bin": b"others"}),
             {"pretrain": "tokens was done again after it", "sft": "pretrain is stale", "align": "sft is stale",
              "evaluate": "pretrain is stale"},
-            "pretrain RUN --to evaluate",
+            "run RUN --from pretrain --to evaluate",
         ),
         (
             again("tokens", {f"{split}/tokens-0000{n}.bin": text for split, text in (("train", b"tokens"), ("validation", b"others"))
                              for n in (0, 1)}),
             {"pretrain": "tokens was done again after it", "sft": "pretrain is stale", "align": "sft is stale",
              "evaluate": "tokens was done again after it"},
-            "pretrain RUN --to evaluate",
+            "run RUN --from pretrain --to evaluate",
         ),
         (
             again("sft", {"model/model.safetensors": b"tuned anew"}),
             {"align": "sft was done again after it", "evaluate": "sft was done again after it"},
-            "align RUN --to evaluate",
+            "run RUN --from align --to evaluate",
         ),
         (
             again("filter", {"data/part-00000.parquet": b"documents", "report/part-00000.parquet": scored(0.6)}),
             {"align": "filter was done again after it", "evaluate": "align is stale"},
-            "align RUN --to evaluate",
+            "run RUN --from align --to evaluate",
         ),
     ],
 )  # fmt: skip
@@ -252,7 +252,7 @@ def test_on_a_store_manifests_are_enough(tmp_path) -> None:
         there.finish(here.plan or [])
     stale = RunReader(store.root).stale
     assert stale is not None and stale.because == {"evaluate": "align was done again after it"}
-    assert stale.mend == "corpusmill evaluate memory://stale/run"
+    assert stale.mend == "corpusmill run memory://stale/run --from evaluate --to evaluate"
 
 
 def test_a_stage_that_the_recipe_no_longer_has_is_named_and_not_a_part_of_what_mends(tmp_path) -> None:
@@ -261,7 +261,7 @@ def test_a_stage_that_the_recipe_no_longer_has_is_named_and_not_a_part_of_what_m
     run.json("run.json", {"inputs": [], "recipe": {"pretrain": {}, "sft": {}, "align": {}}, "versions": {}})
     stale = RunReader(str(run.folder)).stale
     assert stale is not None and stale.because["evaluate"].endswith("; the recipe no longer has it, so its folder can go")
-    assert shlex.split(stale.mend) == ["corpusmill", "align", str(run.folder)]
+    assert shlex.split(stale.mend) == ["corpusmill", "run", str(run.folder), "--from", "align", "--to", "align"]
 
 
 def test_the_model_of_a_stale_stage_is_not_used_without_a_word(tmp_path, corpusmill) -> None:
@@ -278,7 +278,9 @@ def test_the_explorer_says_it_also_when_it_comes_while_the_page_is_open(fresh, r
         assert answer(address, "run")["stale"] is None and answer(address, "status")["stale"] is None
         shutil.copytree(retuned, run, dirs_exist_ok=True)
         assert answer(address, "status")["stale"]["sentence"].startswith(STALE)
-        assert answer(address, "thresholds?stage=filter&set.gopher_short_doc=70")["next"] == f"corpusmill dedup {run} --to tokens"
+        assert (
+            answer(address, "thresholds?stage=filter&set.gopher_short_doc=70")["next"] == f"corpusmill run {run} --from dedup --to tokens"
+        )
     with explored(run) as address:
         assert answer(address, "run")["stale"].startswith(STALE)
 

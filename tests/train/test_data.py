@@ -205,7 +205,10 @@ def test_documents_of_a_step_are_named(tmp_path) -> None:
 
 def test_a_missing_plan_says_what_makes_it(tmp_path) -> None:
     write_token_set(tmp_path, random_documents(2, 5, 10), pack=(16,))
-    with pytest.raises(InputError, match=r"not packed into rows of 32; corpusmill tokens RUN --redo --set tokens.pack_lengths=\[32\]"):
+    with pytest.raises(
+        InputError,
+        match=r"not packed into rows of 32; corpusmill run RUN --from tokens --to tokens --redo --set tokens.pack_lengths=\[32\]",
+    ):
         PackedLoader(TokenShards(tmp_path), 32, 1, seed=0, document_mask=True)
     write_token_set(tmp_path / "none", [], pack=(16,))
     with pytest.raises(InputError, match="there are no training tokens"):

@@ -115,7 +115,7 @@ def test_a_run_shows_what_it_kept_and_what_it_dropped(pretrained_run, finish, en
         with pytest.raises(InputError, match=message):
             choose(source, 1, **wrong)
     pretrained_run.child("sft").remove_folder("data")
-    with pytest.raises(InputError, match="has no examples of instruction tuning yet; corpusmill sft "):
+    with pytest.raises(InputError, match=r"has no examples of instruction tuning yet \(run: corpusmill run "):
         source_of_run(folder)
 
 

@@ -8,11 +8,12 @@ import sys
 from importlib import import_module
 
 from corpusmill.cli.base import app
-from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.extras import EXTRAS, sentence
 from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt, raise_terminated
 
 #: The modules with commands, in the order of `corpusmill --help`.
-COMMANDS = ("run", "look", "query", "warm", "tokens", "model", "export", "classifier")
+COMMANDS = ("run", "look", "query", "warm", "tokens", "model", "export", "classifier", "version")
 for _commands in COMMANDS:
     import_module(f"corpusmill.cli.{_commands}")
 
@@ -67,6 +68,8 @@ def _command() -> None:
     except Exception as error:  # any other error is a bug
         if of_an_interrupt(error):
             _fail_interrupted(error)
+        if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+            _fail(sentence(error.name), InputError.exit_code)
         if os.environ.get("CORPUSMILL_DEBUG"):
             raise
         _fail(f"internal error ({type(error).__name__}: {error}); set CORPUSMILL_DEBUG=1 to see where.", 1)

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -11,33 +12,50 @@ from corpusmill.pipeline.errors import CorpusmillError
 
 
 class Interrupted(CorpusmillError):
-    """Ctrl-C or SIGTERM in a command that goes on where it stopped when it is run again."""
+    """Ctrl-C or SIGTERM in a command that can go on where it stopped. `how`: what the user does for that."""
 
-    def __init__(self, code: int, option: str = ""):
-        """`option`: an option that the user has to add the next time; empty where none is needed."""
-        reason = "interrupted" if code == 130 else "terminated"
-        super().__init__(f"{reason}; run the same command again {option and f'with {option} '}to go on where it stopped.")
+    def __init__(self, code: int, how: str):
+        super().__init__(f"{'interrupted' if code == 130 else 'terminated'}; {how}")
         self.exit_code = code
 
 
+#: The commands in the order of `corpusmill --help`.
+GROUPS = {
+    "Run": ("run", "status", "warm"),
+    "Look": ("report", "explore", "why", "inspect", "sample", "stats", "clusters", "query"),
+    "Decide": ("steps", "sweep", "retune", "diff"),
+    "Data": ("verify", "raw", "card"),
+    "Model": ("chat", "generate", "score", "export", "checkpoints", "sft inspect"),
+    "Classifier": ("classifier train", "classifier evaluate", "classifier score"),
+    "Tokens": ("trace", "tokens find", "tokens verify", "tokens compare", "tokens append", "tokens export"),
+}
+
+
 class Commands(TyperGroup):
-    """Lists `tokens` and `sft`, which are groups of commands, at their places among the stages. Typer would list them after all other
-    commands."""
+    """Lists commands by `GROUPS`, those of a group of commands with its name before theirs."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
-        names = super().list_commands(ctx)
-        before = {"tokens": "tokenizer", "sft": "pretrain"}
-        return sorted(names, key=lambda name: names.index(before[name]) + 0.5 if name in before else names.index(name))
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        width = max(len(name) for names in GROUPS.values() for name in names)
+        for title, names in GROUPS.items():
+            rows = []
+            for name in names:
+                command: Any = self
+                for word in name.split():
+                    command = command.get_command(ctx, word)
+                rows.append((name.ljust(width), command.get_short_help_str(limit=200)))
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
 
-def stage_group(stage_command: str) -> type[TyperGroup]:
-    """Returns a group for a stage with subcommands: `corpusmill STAGE RUN` runs the stage, as for all stages, unless RUN is the name of
-    a subcommand."""
+def stage_group(alias: str) -> type[TyperGroup]:
+    """Returns a group of commands. `alias` is the one that runs a stage: `corpusmill tokens RUN` means `corpusmill tokens encode RUN`."""
 
     class StageGroup(TyperGroup):
         def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-            if args and args[0] not in self.commands and args[0] != "--help":
-                args = [stage_command, *args]
+            first = args[0] if args else "--help"
+            option = first.startswith("-") and first != "--help"
+            if option or (first not in self.commands and ("/" in first or Path(first).exists())):
+                args = [alias, *args]
             return super().parse_args(ctx, args)
 
     return StageGroup
@@ -47,27 +65,27 @@ app = typer.Typer(
     cls=Commands,
     name="corpusmill",
     help="From raw web crawls to training tokens and a small aligned language model, with every decision visible.",
-    epilog="Example: corpusmill run recipes/demo.yaml crawl/*.warc.gz --output runs/first",
+    epilog="Example: corpusmill run demo crawl/*.warc.gz --output runs/first",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
 )
-#: `corpusmill tokens ...`: the stage, and commands for finished token shards.
+#: `corpusmill tokens ...`: commands for finished token shards, and the stage.
 tokens_app = typer.Typer(cls=stage_group("encode"), no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(
     tokens_app,
     name="tokens",
-    help="Encode documents into token shards (`tokens RUN` means `tokens encode RUN`), or work with shards that are there.",
-    epilog="Example: corpusmill tokens runs/demo",
+    help="Work with token shards. (The stage tokens of a run makes them: corpusmill run RUN --from tokens --to tokens.)",
+    epilog="Example: corpusmill tokens verify runs/demo",
 )
-#: `corpusmill sft ...`: the stage, and a command that shows its examples.
+#: `corpusmill sft ...`: a command that shows the examples of instruction tuning, and the stage.
 sft_app = typer.Typer(cls=stage_group("tune"), no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(
     sft_app,
     name="sft",
-    help="Tune the model to follow instructions (`sft RUN` means `sft tune RUN`), or show its training examples.",
-    epilog="Example: corpusmill sft runs/demo, and then: corpusmill sft inspect runs/demo",
+    help="Show what instruction tuning learns. (The stage sft of a run tunes: corpusmill run RUN --from sft --to sft.)",
+    epilog="Example: corpusmill sft inspect runs/demo",
 )
 #: `corpusmill classifier ...`: text classifiers, from their training to their evaluation.
 classifier_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -79,7 +97,7 @@ app.add_typer(
 )
 
 
-EngineName = Literal["ray", "inline"]
+EngineName = Literal["auto", "ray", "inline"]
 
 
 def warn_if_stale(run: str | None) -> str | None:
@@ -89,8 +107,21 @@ def warn_if_stale(run: str | None) -> str | None:
     return run
 
 
-def warn_if_model_stale(model: str) -> str:
-    """Prints a note where the stage of a run's model (RUN/align/model) is stale, and returns `model`."""
+def model_folder(given: str) -> str:
+    """Returns the folder of a model: `given`, or that of the last model of a run, which a message on standard error names. Another
+    message says where the model's stage is stale. Raises InputError."""
+    from corpusmill.pipeline.errors import InputError
+    from corpusmill.pipeline.names import instead_of, runs_near
+    from corpusmill.pipeline.storage import Storage
+    from corpusmill.report.read import RunReader
+
+    model = given
+    if Storage(given).exists("run.json"):
+        model = f"{given.rstrip('/')}/{RunReader(given).models()[-1]}/model"
+        print(f"Model: {model}", file=sys.stderr, flush=True)
+    elif "://" not in given and not Path(given).exists():
+        runs = runs_near(given)
+        raise InputError(f"{given}: no such model or run{instead_of(given, runs, 'there are') if runs else ''}.")
     run, *names = model.rstrip("/").rsplit("/", 2)
     if len(names) == 2 and names[1] == "model":
         _warn_if_stale(run, names[0])
@@ -116,7 +147,10 @@ ShownRun = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a ru
 ModelFolder = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A model's folder, for example RUN/align/model.", show_default=False, callback=warn_if_model_stale
+        metavar="MODEL|RUN",
+        help="A model's folder, or a run, for its last model.",
+        show_default=False,
+        callback=model_folder,
     ),
 ]
 ALTHOUGH_STALE = "Write it even if a stage that it depends on is stale; the files say so."
@@ -124,7 +158,9 @@ AlthoughStale = Annotated[bool, typer.Option("--stale", help=ALTHOUGH_STALE)]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's value, for example dedup.threshold=0.8.")
 ]
-EngineOption = Annotated[EngineName, typer.Option(help="ray: parallel, here or on RAY_ADDRESS; inline: in this process, to debug.")]
+EngineOption = Annotated[
+    EngineName, typer.Option(help="auto: Ray, except for what is small; ray: parallel, here or on RAY_ADDRESS; inline: in this process.")
+]
 Strict = Annotated[bool, typer.Option("--strict", help="End at the first task that fails, instead of going on without it.")]
 Redo = Annotated[
     bool,
@@ -162,17 +198,3 @@ class Metrics:
     port: int | None
     host: str
     file: str | None
-
-
-def make_engine(name: EngineName, workers: int, task_timeout: float | None) -> Any:
-    from corpusmill.pipeline.cache import kernels_folder
-    from corpusmill.pipeline.engine import TASK_TIMEOUT, InlineEngine
-
-    kernels_folder()  # if it can't be written, this process reports that, instead of each worker
-
-    timeout = TASK_TIMEOUT if task_timeout is None else task_timeout
-    if name == "inline":
-        return InlineEngine(timeout)
-    from corpusmill.pipeline.on_ray.engine import RayEngine
-
-    return RayEngine(workers, timeout)

@@ -46,7 +46,7 @@ def train(
     data: Inputs = None,
     positive: Inputs = None,
     negative: Inputs = None,
-    spec: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML spec: docs/classifiers.md.", show_default=False)] = None,
+    spec: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML spec: docs/stages/classifiers.md.", show_default=False)] = None,
     label_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of --data: the column of the answers.")] = None,
     text_column: Annotated[str | None, typer.Option(metavar="NAME", help="The column of the texts.")] = None,
     positive_label: Annotated[
@@ -69,7 +69,7 @@ def train(
     licence: Annotated[str | None, typer.Option(metavar="TEXT", help="The model's licence, for its card.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the classifier in that folder.")] = False,
 ) -> None:
-    """Train a text classifier on labelled files, on positive and negative files, or by a spec; its card says how far to trust it."""
+    """Train a text classifier. On labelled files, on positive and negative files, or by a spec; its card says how far to trust it."""
     from rich.console import Console
 
     from corpusmill.filters.classifier.train import check_target, train_classifier
@@ -160,7 +160,7 @@ def evaluate(
     positive: Inputs = None,
     negative: Inputs = None,
     spec: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The sources of a YAML spec: docs/classifiers.md.", show_default=False)
+        str | None, typer.Option(metavar="FILE", help="The sources of a YAML spec: docs/stages/classifiers.md.", show_default=False)
     ] = None,
     label_column: Annotated[
         list[str] | None,
@@ -176,7 +176,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     resamples: Annotated[int, typer.Option(min=10, max=100_000, help="Resamples of the bootstrap.")] = 1000,
 ) -> None:
-    """Measure a classifier on labelled texts: AUC, precision, recall, calibration, by source and length, with intervals."""
+    """Measure a classifier on labelled texts. AUC, precision, recall, calibration, by source and length, with intervals."""
     from json import dumps
 
     from rich.console import Console
@@ -222,7 +222,7 @@ def score(
         str, typer.Option(metavar="NAME", help="Of JSONL and Parquet: a column that is copied to the output, if it exists.")
     ] = "id",
 ) -> None:
-    """Score the texts of files: a row each, with every label's score, raw score, share of windows, and answer."""
+    """Score the texts of files. A row each, with every label's score, raw score, share of windows, and answer."""
     from corpusmill.filters.classifier.score import score_files
     from corpusmill.pipeline.safe import safe_line
 

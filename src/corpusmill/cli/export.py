@@ -28,7 +28,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace a model folder that is there.")] = False,
     stale: AlthoughStale = False,
 ) -> None:
-    """Write a model with its tokenizer, chat template and a model card as a folder that transformers and others open."""
+    """Write a model as a folder that transformers opens. With its tokenizer, chat template and a model card."""
     stage, warning = export_model(str(run), output, model, name=name, license_=license_, dtype=dtype, force=force, although_stale=stale)
     if warning:
         print(f"warning: {warning}")
@@ -68,15 +68,12 @@ def export_model(
 
 def _stage(reader: "RunReader", wanted: str | None) -> str:
     """Returns the stage whose model is exported. Raises InputError if it is not finished."""
-    from corpusmill.report.model_card import TRAINED
+    from corpusmill.pipeline.names import instead_of
+    from corpusmill.report.read import TRAINED
 
     if wanted is not None and wanted not in TRAINED:
-        raise InputError(f"export: --model is one of {', '.join(TRAINED)}, and {wanted} is none.")
-    having = [
-        stage for stage in TRAINED if reader.stages[stage].status == "complete" and reader.storage.exists(f"{stage}/model/config.json")
-    ]
-    if not having:
-        raise InputError(f"{reader.storage.root}: no stage has finished that trains a model ({', '.join(TRAINED)}).")
+        raise InputError(f"export: --model {wanted}: no such stage{instead_of(wanted, TRAINED)}.")
+    having = reader.models()
     if wanted is not None and wanted not in having:
         raise InputError(f"{reader.storage.root}: {wanted} has not finished, so it has no model; {', '.join(having)} has one.")
     return wanted or having[-1]
@@ -119,7 +116,7 @@ def card(
     description: Annotated[str | None, typer.Option(metavar="FILE", help="Markdown that comes first in the card.")] = None,
     stale: AlthoughStale = False,
 ) -> None:
-    """Write README.md (a card for the dataset hub) and croissant.json of a run's documents, from the run's own tables."""
+    """Write a data card of a run's documents. README.md is for the dataset hub, croissant.json for programs."""
     from corpusmill.report.card.data_card import write_card
 
     for path in write_card(run, output, name, licence, description, although_stale=stale):
@@ -163,7 +160,7 @@ def checkpoints(
     step: Annotated[int | None, typer.Option(min=0, help="The state after this number of steps.", show_default=False)] = None,
     output: Annotated[Path | None, typer.Option(help="Where that state's model folder is written.", show_default=False)] = None,
 ) -> None:
-    """List the saved states of a run's trainings, or make one of them a model folder that opens in transformers."""
+    """List saved states of trainings, or export one. The export is a model folder that opens in transformers."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

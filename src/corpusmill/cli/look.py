@@ -22,7 +22,7 @@ def sweep(
     json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the table.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="CSV in place of the table.")] = False,
 ) -> None:
-    """Say how many documents and characters each threshold of a rule would keep, alone and together with the other rules."""
+    """Count what each threshold of a rule would keep. Documents and characters, alone and together with the other rules."""
     from json import dumps
 
     from rich.console import Console
@@ -41,7 +41,7 @@ def sweep(
 
 @app.command(epilog="Example: corpusmill steps gopher_quality")
 def steps(step: Annotated[str | None, typer.Argument(metavar="STEP", help="A step of the filter stage.")] = None) -> None:
-    """List the steps of the filter stage, or one step's options, columns and rules."""
+    """List the filter's steps, or a step's options and rules."""
     from rich.console import Console
 
     from corpusmill.filters.views import show_step, show_steps
@@ -55,7 +55,7 @@ def steps(step: Annotated[str | None, typer.Argument(metavar="STEP", help="A ste
 
 @app.command(epilog="Example: corpusmill report runs/demo")
 def report(run: ShownRun) -> None:
-    """Write RUN/report.html and show its main tables here."""
+    """Write RUN/report.html, and show its main tables here."""
     from rich.console import Console
 
     from corpusmill.report.answers.terminal import render_report
@@ -77,7 +77,7 @@ def clusters(
     id_: Annotated[str | None, typer.Option("--id", metavar="ID-OR-URL", help="Only the cluster of this document.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a cluster.")] = False,
 ) -> None:
-    """Show groups of copies: the largest, the most doubtful, random ones, with what differs from the document that was kept."""
+    """Show groups of copies, and how they differ. The largest, the most doubtful and random ones."""
     from rich.console import Console
 
     from corpusmill.pipeline.errors import InputError
@@ -100,7 +100,7 @@ def raw(
     text: Annotated[bool, typer.Option("--text", help="Only the text that ingest made of it.")] = False,
     fetch: Annotated[bool, typer.Option("--fetch", help="Fetch it from the web server or store of the crawl.")] = False,
 ) -> None:
-    """Show the original of a document again, byte for byte, out of the crawl file that it came from."""
+    """Show the original record of a document. It is read from the crawl file, byte for byte."""
     from corpusmill.pipeline.errors import InputError
     from corpusmill.report.answers.raw import raw as show
 
@@ -165,7 +165,7 @@ def inspect(
     json: Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="CSV in place of the table.")] = False,
 ) -> None:
-    """Look into a run's reports or any shard: rows, values, and which rules failed."""
+    """Show rows of a run's report, or of any shard. With their values, and the rules that they failed."""
     from corpusmill.pipeline.errors import InputError
     from corpusmill.report.answers.choose import Choice
     from corpusmill.report.answers.inspect import RowOptions
@@ -188,7 +188,7 @@ def why(
     text: Annotated[bool, typer.Option("--text", help="Treat it as a passage of text.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Say what happened to one document in each stage, with every value that was measured, and what would keep it."""
+    """Say why one document was kept or dropped. With every value that was measured, and what would keep it."""
     from corpusmill.report.answers.why import why as explain
 
     explain(run, document, _console(), text, "json" if json else "text")
@@ -210,7 +210,7 @@ def sample(
     chars: Annotated[int, typer.Option(min=20, max=1_000_000, help="Characters of each text.")] = 600,
     json: Json = False,
 ) -> None:
-    """Show documents drawn at random (or nearest to a threshold) with their texts, to judge a rule by eye."""
+    """Show some documents with their texts. They are drawn at random, or nearest to a threshold, to judge a rule by eye."""
     from corpusmill.report.answers.choose import Choice
     from corpusmill.report.answers.sample import Draw
     from corpusmill.report.answers.sample import sample as show
@@ -229,7 +229,7 @@ def diff(
     columns: Annotated[bool, typer.Option("--columns", help="All measured values, not only those that changed most.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object with everything.")] = False,
 ) -> None:
-    """Compare what two runs keep and drop: which documents, by which rules, and how that changes every distribution."""
+    """Compare what two runs keep and drop. Which documents, by which rules, and how that changes every distribution."""
     from corpusmill.report.answers.diff import DiffOptions
     from corpusmill.report.answers.diff import diff as compare
 

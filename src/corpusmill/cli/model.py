@@ -30,7 +30,7 @@ def inspect(
     count: Annotated[int, typer.Option(min=1, help="Examples to show.")] = 3,
     tokens: Annotated[bool, typer.Option("--tokens", help="A line for each token, too.")] = False,
 ) -> None:
-    """Show which tokens of each example are trained on, with special tokens and what the context cuts off."""
+    """Show which tokens of an example are learned. With special tokens, and what the context cuts off."""
     from corpusmill.pipeline.errors import InputError
 
     chosen = {"--id": id_ is not None, "--row": row is not None, "--dropped": dropped, "--packed": packed is not None}
@@ -62,7 +62,7 @@ Penalty = Annotated[float, typer.Option("--repetition-penalty", help="Above 1: t
 PROMPT = "What the model goes on from, or with --chat answers; may be given several times."
 
 
-@app.command(epilog='Example: corpusmill generate runs/demo/align/model --prompt "The history of" --samples 3')
+@app.command(epilog='Example: corpusmill generate runs/demo --prompt "The history of" --samples 3')
 def generate(
     model: ModelFolder,
     prompt: Annotated[list[str] | None, typer.Option(help=PROMPT, show_default=False)] = None,
@@ -109,7 +109,7 @@ def generate(
         print(plain(text.text if chat else given + text.text), flush=True)
 
 
-@app.command(epilog="Example: corpusmill chat runs/demo/align/model")
+@app.command(epilog="Example: corpusmill chat runs/demo, or: corpusmill chat runs/demo/sft/model")
 def chat(
     model: ModelFolder,
     system: Annotated[str, typer.Option(help="The system message.", show_default=False)] = "",
@@ -121,7 +121,7 @@ def chat(
     repetition_penalty: Penalty = 1.0,
     seed: Annotated[int, typer.Option(help="Equal seeds and messages give equal answers.")] = 0,
 ) -> None:
-    """Talk with a tuned model; /help lists commands, Ctrl-C stops an answer. In a pipe: one message a line; prints only answers."""
+    """Talk with a tuned model. /help lists commands, Ctrl-C stops an answer. In a pipe: one message a line; prints only answers."""
     from corpusmill.train.chat import Conversation, Screen, chat_loop, warning
     from corpusmill.train.generate import Sampling, load_text_generator
 
@@ -131,12 +131,12 @@ def chat(
     if about := warning(conversation.generator.folder, model):
         screen.note(about, style="yellow")
     if screen.interactive:
-        screen.note(f"{model}, a context of {conversation.generator.model.arch.context} tokens. /help lists commands, Ctrl-D ends.")
+        screen.note(f"A context of {conversation.generator.model.arch.context} tokens. /help lists commands, Ctrl-D ends.")
     chat_loop(conversation, screen)
 
 
 @app.command(
-    epilog="Example: corpusmill score runs/demo/align/model --task blimp=blimp.zip --task hellaswag --limit 1000",
+    epilog="Example: corpusmill score runs/demo --task blimp=blimp.zip --task hellaswag --limit 1000",
 )
 def score(
     model: ModelFolder,
@@ -145,7 +145,7 @@ def score(
     shots: Annotated[int, typer.Option(min=0, help="Solved examples before each item.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: all metrics, and parts of a set.")] = False,
 ) -> None:
-    """Score a model folder on benchmark tasks (BLiMP, HellaSwag, ARC, PIQA, WinoGrande, LAMBADA, SciQ, CORE)."""
+    """Score a model on benchmarks. BLiMP, HellaSwag, ARC, PIQA, WinoGrande, LAMBADA, SciQ, CORE."""
     from pydantic import ValidationError
 
     from corpusmill.pipeline.errors import ConfigError

@@ -26,7 +26,7 @@ def query(
     json: Json = False,
     csv: Csv = False,
 ) -> None:
-    """Ask a run anything in SQL, or list its tables with their columns."""
+    """Ask a run anything in SQL, or list its tables."""
     from rich.console import Console
 
     from corpusmill.report.answers.query import show_query, show_tables
@@ -46,7 +46,7 @@ def stats(
     json: Json = False,
     csv: Csv = False,
 ) -> None:
-    """Show the distribution of measured values in kept and dropped documents."""
+    """Show how measured values are distributed. Kept and dropped documents are apart."""
     from rich.console import Console
 
     from corpusmill.report.answers.stats import show_stats
@@ -61,7 +61,7 @@ def explore(
     stage: Annotated[str | None, typer.Option(help="Load only this stage's report: faster, and less memory.", show_default=False)] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Serve a local page to filter and read a run's documents, and to try other thresholds on them. Ctrl-C ends it."""
+    """Serve a page to filter, read and try thresholds. It is open to this machine alone; Ctrl-C ends it."""
     from corpusmill.report.explore.server import explore as serve
 
     serve(run, port, stage, open_)
@@ -73,7 +73,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Look again every 2 seconds until the run ends.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object; with --watch one a line.")] = False,
 ) -> None:
-    """Say how far a run is, here or on a cluster: tasks, speed, time left, failures. Exit code 1: it failed, or no process works on it."""
+    """Say how far a run is, and how fast. Also for a run on a cluster. Exit code 1: it failed, or no process works on it."""
     from rich.console import Console
 
     from corpusmill.report.live.status_view import show_status
@@ -85,7 +85,7 @@ def status(
 
 @app.command(epilog="Example: corpusmill verify runs/demo")
 def verify(run: ShownRun, json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the table.")] = False) -> None:
-    """Check a run: every file's hash, every count, every verdict, and that no document is lost or there twice between stages."""
+    """Check the files, counts and verdicts of a run. No document may be lost, or there twice, between stages."""
     from json import dumps
 
     from rich.console import Console

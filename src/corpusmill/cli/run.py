@@ -1,8 +1,8 @@
-"""The commands that run a recipe (`run`), one of its stages (`ingest`, `filter`, ...), or only its decisions (`retune`)."""
+"""The commands that run a recipe (`run`), or only its decisions (`retune`)."""
 
 import os
 import re
-import shlex
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from corpusmill.cli.base import (
     LOOPBACK,
@@ -27,90 +28,60 @@ from corpusmill.cli.base import (
     TaskTimeout,
     Workers,
     app,
-    make_engine,
     sft_app,
     tokens_app,
     warn_if_stale,
 )
 
 
-def _carry_out(
-    folder: str,
-    make_plan: Callable[[], Any],
-    engine: EngineName,
-    workers: int,
-    task_timeout: float | None,
-    metrics: Metrics,
-    again: str = "",
-) -> None:
-    """Plans and executes a run. The last line of the output is its result in JSON, also after an error.
-
-    `again`: the option with which the user goes on with this run (`--output FOLDER`); empty where the user gave it.
-    """
+@contextmanager
+def _reported(outcome: Any, as_json: bool, folder: str, new: bool) -> Iterator[None]:
+    """Ends a run. An interrupt becomes a message that says how to go on. The last line of the output is the result in JSON, also after an
+    error, unless a person reads it in a terminal. `new`: the command has made up the run's folder."""
     from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt
     from corpusmill.pipeline.lease import LeaseLost
-    from corpusmill.pipeline.run import Outcome
+    from corpusmill.pipeline.run import RUN_FILE
 
-    outcome = Outcome(folder)
     try:
         try:
-            _execute(make_plan(), engine, make_engine(engine, workers, task_timeout), metrics, outcome)
+            yield
         except (KeyboardInterrupt, Exception) as error:
             if isinstance(error, LeaseLost) or not of_an_interrupt(error):
                 raise
-            raise Interrupted(exit_code_of(error), again) from error
+            begun = new and Path(folder, RUN_FILE).exists()
+            how = f"go on with: corpusmill run {folder}" if begun else "run the same command again to go on where it stopped."
+            raise Interrupted(exit_code_of(error), how) from error
     except BaseException as error:
         outcome.ended(error)
         raise
     finally:
-        print(outcome.line(), flush=True)
+        if as_json or not sys.stdout.isatty():
+            print(outcome.line(), flush=True)
 
 
 def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome: Any) -> None:
     from rich.console import Console
 
-    from corpusmill.pipeline.errors import Incomplete, NothingKept
-    from corpusmill.pipeline.run import StageResult, execute
-    from corpusmill.pipeline.watch.progress import Progress
     from corpusmill.report.answers.terminal import closing_lines, stage_summary
+    from corpusmill.report.running import carry_out
 
     console = Console(highlight=False, soft_wrap=True)
 
     def print_note(sentence: str) -> None:
         console.print(f"Note: {sentence}", markup=False)
 
-    performed: list[int] = []
-
-    def on_stage(result: StageResult) -> None:
-        performed.append(result.performed)
-        stage_summary(plan.folder, result, console)
-
-    lost, empty = "", None
     with _watching(plan.folder, name, metrics, outcome, print_note) as watching:
-        try:
-            lost = execute(plan, engine, Progress(), print_note, on_stage, watching)
-        except NothingKept as error:
-            empty = error
-    if plan.last is None or (len(plan.stages()) > 1 and plan.stages()[-1] == list(plan.sections)[-1]):  # the run is finished
-        from corpusmill.report.page.html import write_report
-
-        outcome.report = write_report(plan.folder)
-        closing_lines(plan.folder, outcome.report, console)
-    elif any(performed):
-        _note_old_page(plan.folder, print_note)
+        lacks = carry_out(
+            plan,
+            engine,
+            print_note,
+            watching,
+            on_stage=lambda result: stage_summary(plan.folder, result, console),
+            on_report=lambda path: closing_lines(plan.folder, path, console),
+        )
     warn_if_stale(plan.folder)
-    if empty:
-        raise empty
-    if lost:
-        raise Incomplete(lost)
-
-
-def _note_old_page(folder: str, on_message: Callable[[str], None]) -> None:
-    from corpusmill.pipeline.storage import Storage
-    from corpusmill.report.page.html import REPORT_FILE
-
-    if Storage(folder).exists(REPORT_FILE):
-        on_message(f"{REPORT_FILE} shows an earlier state of the run; update it with: {shlex.join(['corpusmill', 'report', folder])}")
+    if lacks:
+        raise lacks
 
 
 @contextmanager
@@ -119,7 +90,7 @@ def _watching(folder: str, engine: EngineName, metrics: Metrics, outcome: Any, o
     from corpusmill.pipeline.run import Watching
 
     meters: list[Any] = []
-    if engine == "ray" and os.environ.get("RAY_ADDRESS"):  # a Ray cluster exports metrics itself
+    if engine != "inline" and os.environ.get("RAY_ADDRESS"):  # a Ray cluster exports metrics itself
         from corpusmill.pipeline.watch.metrics import RayMeter
 
         meters.append(RayMeter(Path(folder).name))
@@ -138,49 +109,115 @@ def _watching(folder: str, engine: EngineName, metrics: Metrics, outcome: Any, o
         yield Watching(outcome, [*meters, prometheus], write)
 
 
-@app.command(epilog="Example: corpusmill run recipes/demo.yaml crawl/ --output runs/demo --set dedup.threshold=0.8 --to dedup")
+#: What each stage does.
+STAGE_HELP = {
+    "ingest": "Read crawls and collections, and extract the text of every page.",
+    "filter": "Measure every document, and decide which go on.",
+    "dedup": "Find exact and near duplicates, and keep the best copy.",
+    "tokenizer": "Train a byte-level BPE tokenizer on what was kept.",
+    "tokens": "Encode the documents into shuffled token shards.",
+    "pretrain": "Pre-train a compact Llama on the token shards.",
+    "sft": "Tune the model to follow instructions.",
+    "align": "Align the tuned model with preferences (DPO).",
+    "evaluate": "Measure the models on text that they have not seen.",
+}
+RUN_HELP = """Run a recipe, or some of its stages, on raw crawls. Finished work is never done twice.
+
+The stages, in their order:
+
+\b
+""" + "\n".join(f"{stage:<10} {what}" for stage, what in STAGE_HELP.items())
+
+
+class StageAlias(TyperCommand):
+    """`corpusmill dedup RUN` means `corpusmill run RUN --from dedup --to dedup`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        name = ctx.info_name or ""
+        stage = {"encode": "tokens", "tune": "sft"}.get(name, name)
+        return super().parse_args(ctx, ["--from", stage, "--to", stage, *args])  # a later --to counts
+
+
+@app.command(
+    help=RUN_HELP,
+    epilog="Example: corpusmill run demo crawl/ --output runs/demo --set dedup.threshold=0.8 --to dedup, "
+    "and later: corpusmill run runs/demo --from tokenizer",
+)
 def run(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a built-in recipe (demo, fineweb).")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE|RUN",
+            help="A recipe file or the name of one that ships (demo, fineweb, ...); or a run's folder, to go on with it.",
+        ),
+    ],
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="INPUT...", help="Files, folders, globs or URLs of crawls, or cc:CC-MAIN-2026-04?segments=3."),
+        typer.Argument(metavar="INPUT", help="Files, folders, globs or URLs of crawls, or cc:CC-MAIN-2026-04?segments=3."),
     ] = None,
     output: Annotated[
-        str | None, typer.Option(help="The run's folder; an existing run goes on where it stopped. [default: a new one below runs/]")
+        str | None,
+        typer.Option(metavar="FOLDER", help="The run's folder; an existing run goes on where it stopped. [default: a new one below runs/]"),
     ] = None,
     set_: Sets = None,
-    engine: EngineOption = "ray",
+    engine: EngineOption = "auto",
     workers: Workers = 0,
     task_timeout: TaskTimeout = None,
     from_: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="The first stage to run.")] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="The last stage to run.")] = None,
     strict: Strict = False,
     redo: Redo = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="End with a line of JSON about the result, as where the output is no terminal.")
+    ] = False,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = LOOPBACK,
     metrics_file: MetricsFile = None,
 ) -> None:
-    """Run a recipe on raw crawls: every stage, or some of them; finished work is never done twice."""
-    from corpusmill.pipeline.run import new_plan
+    from corpusmill.pipeline.errors import InputError
+    from corpusmill.pipeline.on_ray.engine import make_engine
+    from corpusmill.pipeline.recipe import recipe_path
+    from corpusmill.pipeline.run import RUN_FILE, Outcome, new_plan, plan_of_existing
+    from corpusmill.pipeline.storage import Storage
 
-    folder = output or _new_folder(recipe, inputs or [])
-    again = "" if output else f"--output {folder}"
-    if again:
-        print(f"This run is in {folder}; the same command with {again} goes on with it.", flush=True)
+    exists = Storage(recipe).exists(RUN_FILE)
+    folder = recipe if exists else output or _new_folder(recipe, inputs or [])
+    new = not exists and output is None
+
+    def plan() -> Any:
+        if exists:
+            if inputs or output:
+                raise InputError(f"{recipe}: this run has a folder and inputs of its own; for another run, give a recipe.")
+            return plan_of_existing(folder, set_ or [], from_, to, strict, redo)
+        made = new_plan(folder, recipe_path(recipe), inputs or [], set_ or [], from_, to, strict, redo)
+        if new:
+            _require_inputs(inputs or [])
+            print(f"The run's folder: {folder}", flush=True)
+        return made
+
+    outcome = Outcome(folder)
     try:
-        _carry_out(
-            folder,
-            lambda: new_plan(folder, _recipe_path(recipe), inputs or [], set_ or [], from_, to, strict=strict, redo=redo),
-            engine,
-            workers,
-            task_timeout,
-            Metrics(metrics_port, metrics_host, metrics_file),
-            again,
-        )
+        with _reported(outcome, json, folder, new):
+            metrics = Metrics(metrics_port, metrics_host, metrics_file)
+            _execute(plan(), engine, make_engine(engine, workers, task_timeout), metrics, outcome)
     finally:
-        if again:
+        if new:
             with suppress(OSError):  # the folder is not empty: the run has begun
                 Path(folder).rmdir()
+
+
+for _stage in STAGE_HELP:
+    _group, _name = {"tokens": (tokens_app, "encode"), "sft": (sft_app, "tune")}.get(_stage, (app, _stage))
+    _group.command(_name, cls=StageAlias, hidden=True, help=RUN_HELP)(run)
+
+
+def _require_inputs(inputs: list[str]) -> None:
+    """Raises InputError for a local input that is not there, before a new run's folder gets its first file."""
+    from corpusmill.pipeline.files import expand
+
+    for given in inputs:
+        if "://" not in given and not given.startswith("cc:"):
+            expand(given)
 
 
 def _new_folder(recipe: str, inputs: list[str]) -> str:
@@ -201,59 +238,6 @@ def _new_folder(recipe: str, inputs: list[str]) -> str:
     raise AssertionError
 
 
-def _recipe_path(recipe: str) -> str:
-    """Returns the path of a recipe: `recipe` itself where it exists, else that of the shipped recipe of this name."""
-    shipped = Path(__file__).parent.parent / "recipes" / f"{recipe}.yaml"
-    return str(shipped) if not Path(recipe).exists() and shipped.exists() else recipe
-
-
-STAGE_HELP = {
-    "ingest": "Read crawls and collections (WARC, ARC, WET, JSONL, Parquet, HTML, text) and extract the main text of every page.",
-    "filter": "Measure every document (language, Gopher, FineWeb, C4, quality) and decide which go on.",
-    "dedup": "Find exact and near duplicates, verify them, and keep the best copy of each.",
-    "tokenizer": "Train a byte-level BPE tokenizer on the documents that were kept.",
-    "tokens": "Encode the documents into shuffled token shards in which every token has an address.",
-    "pretrain": "Pre-train a compact Llama on the token shards.",
-    "sft": "Tune the model to follow instructions.",
-    "align": "Align the tuned model with preferences (DPO).",
-    "evaluate": "Measure the models on text and preferences that they have not seen.",
-}
-
-
-def _stage_command(stage: str) -> None:
-    def command(
-        run: RunFolder,
-        recipe: Annotated[str | None, typer.Option(help="The recipe of a new run, or a changed recipe.")] = None,
-        input_: Annotated[list[str] | None, typer.Option("--input", metavar="INPUT", help="An input of a new run.")] = None,
-        set_: Sets = None,
-        to: Annotated[str | None, typer.Option(metavar="STAGE", help="Also run the stages after it, up to this one.")] = None,
-        engine: EngineOption = "ray",
-        workers: Workers = 0,
-        task_timeout: TaskTimeout = None,
-        strict: Strict = False,
-        redo: Redo = False,
-        metrics_port: MetricsPort = None,
-        metrics_host: MetricsHost = LOOPBACK,
-        metrics_file: MetricsFile = None,
-    ) -> None:
-        from corpusmill.pipeline.run import new_plan, plan_of_existing
-
-        def plan() -> Any:
-            if recipe:
-                return new_plan(run, _recipe_path(recipe), input_ or [], set_ or [], stage, to or stage, strict, redo)
-            return plan_of_existing(run, set_ or [], stage, to or stage, strict, redo)
-
-        _carry_out(run, plan, engine, workers, task_timeout, Metrics(metrics_port, metrics_host, metrics_file))
-
-    command.__doc__ = f"{STAGE_HELP[stage]} Works on an existing run."
-    group, name = {"tokens": (tokens_app, "encode"), "sft": (sft_app, "tune")}.get(stage, (app, stage))
-    group.command(name, epilog=f"Example: corpusmill {stage} runs/demo")(command)
-
-
-for _stage in STAGE_HELP:
-    _stage_command(_stage)
-
-
 @app.command(
     epilog="Example: corpusmill retune runs/demo --set filter.thresholds.gopher_short_doc=30 --set filter.thresholds.list_ratio=off"
 )
@@ -261,17 +245,19 @@ def retune(
     run: RunFolder,
     set_: Sets = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
-    engine: EngineOption = "ray",
+    engine: EngineOption = "auto",
     workers: Workers = 0,
     task_timeout: TaskTimeout = None,
 ) -> None:
-    """Decide again with other thresholds (a number, off, or on), from the values of the report, without measuring anything."""
+    """Decide again with other thresholds. A threshold is a number, off, or on; nothing is measured again."""
     from rich.console import Console
 
     from corpusmill.filters.views import show_retuned
     from corpusmill.filters.whatif import retune as decide_again
     from corpusmill.pipeline.errors import Incomplete
+    from corpusmill.pipeline.on_ray.engine import make_engine
     from corpusmill.pipeline.watch.progress import Progress
+    from corpusmill.report.running import note_old_page
 
     console = Console(highlight=False, soft_wrap=True)
 
@@ -289,7 +275,7 @@ def retune(
     )
     if not dry_run:
         if retuned.changed:
-            _note_old_page(run, print_note)
+            note_old_page(run, print_note)
         warn_if_stale(run)
     if retuned.lost:
         raise Incomplete(retuned.lost)

@@ -28,7 +28,7 @@ def trace(
     pos: Annotated[int | None, typer.Option(min=0, help="The position in the context, from 0.", show_default=False)] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the tables.")] = False,
 ) -> None:
-    """Walk from a token, given by its shard or by a training step, back to its text, its document and its crawl file."""
+    """Walk from a token back to its document and crawl file. The token is given by its shard or by a training step."""
     from rich.console import Console
 
     from corpusmill.pipeline.errors import InputError
@@ -56,7 +56,7 @@ def find(
     limit: Annotated[int, typer.Option(min=0, help="Documents to show; all are counted.")] = 5,
     json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the list.")] = False,
 ) -> None:
-    """Find the documents that hold a text, and the shards and tokens in which it lies."""
+    """Find the documents and tokens that hold a text."""
     from rich.console import Console
 
     from corpusmill.report.tokens.find import find as look
@@ -76,7 +76,7 @@ def verify(
     every: Annotated[bool, typer.Option("--all", help="Compare the tokens of every document with its text.")] = False,
     sample: Annotated[int, typer.Option(min=0, help="Documents of a shard to compare, where not all are.")] = 20,
 ) -> None:
-    """Check token shards: sizes, hashes, indexes, ids, document ends, and that tokens stand for the documents' texts."""
+    """Check token shards. Sizes, hashes, indexes, ids, document ends, and that tokens stand for the documents' texts."""
     from rich.console import Console
 
     from corpusmill.report.tokens.verify import show_checks
@@ -99,7 +99,7 @@ def compare(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the tables.")] = False,
 ) -> None:
-    """Compare the run's tokenizer with others on text that it was not trained on, by language and host."""
+    """Compare the run's tokenizer with others. On text that it was not trained on, by language and host."""
     from json import dumps
 
     from rich.console import Console
@@ -125,7 +125,7 @@ def append(
     run: RunFolder,
     skip_known: Annotated[bool, typer.Option("--skip-known", help="Skip documents that the set already has, in either split.")] = False,
 ) -> None:
-    """Add a run's token shards to a set of token shards; no document comes twice, and none that is held out goes into training."""
+    """Add a run's token shards to a set. No document comes twice, and none that is held out goes into training."""
     from corpusmill.report.stale import refuse_stale_run
     from corpusmill.tokenize.append import append as add
 
@@ -151,7 +151,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export in that folder.")] = False,
     stale: AlthoughStale = False,
 ) -> None:
-    """Write the tokens of a run or a set as another training code reads them; each shard's sha256 is checked on the way."""
+    """Write tokens in the format of other training code. Each shard's sha256 is checked on the way."""
     from rich.console import Console
 
     from corpusmill.pipeline.watch.progress import Progress

@@ -8,38 +8,38 @@ from typing import Annotated, Any
 import typer
 
 from corpusmill.cli.base import Sets, app
-from corpusmill.cli.run import _recipe_path
 
 DATA_STAGES = ("ingest", "filter", "dedup", "tokenizer", "tokens")
 
 
 @app.command(epilog="Example: corpusmill warm recipes/demo.yaml, and in a Dockerfile: ENV NUMBA_CACHE_DIR=/opt/kernels")
 def warm(
-    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="A recipe file, or the name of a built-in recipe.")] = "demo",
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a built-in recipe.")] = "demo",
     inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="[INPUT]...", help="A few pages of your own, where the filter would keep no English ones.")
+        list[str] | None, typer.Argument(metavar="INPUT", help="A few pages of your own, where the filter would keep no English ones.")
     ] = None,
     set_: Sets = None,
 ) -> None:
-    """Compile the kernels that a recipe needs into the user's cache, by a run on a few pages that is thrown away."""
+    """Compile the kernels of a recipe beforehand. It runs the recipe on a few pages, and keeps only the kernels."""
     import os
     import tempfile
     import time
 
     from corpusmill.pipeline.cache import kernels_folder
-    from corpusmill.pipeline.recipe import read_recipe
+    from corpusmill.pipeline.recipe import read_recipe, recipe_path
 
     def entries() -> dict[str, int]:
         return {path.name: path.stat().st_size for path in kernels_folder().glob("*.nb[ic]")}
 
     started, before = time.monotonic(), entries()
-    sections = read_recipe(_recipe_path(recipe), set_ or [])
+    path = recipe_path(recipe)
+    sections = read_recipe(path, set_ or [])
     with tempfile.TemporaryDirectory(prefix="corpusmill-warm-") as folder:
         stages = [name for name in DATA_STAGES if name in sections]
         if "ingest" in stages:
             if not inputs:
                 write_pages(Path(folder, "pages"))
-            _run_data_stages(folder, _recipe_path(recipe), inputs or [f"{folder}/pages"], set_ or [], sections, stages[-1])
+            _run_data_stages(folder, path, inputs or [f"{folder}/pages"], set_ or [], sections, stages[-1])
         _make_batches(folder, sections)
     after = entries()
     compiled = sum(name.endswith(".nbc") for name in after.keys() - before.keys())

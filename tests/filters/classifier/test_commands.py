@@ -115,7 +115,7 @@ def test_a_model_that_is_another_one(corpusmill, folder: Path, data: Path, tmp_p
     assert code == 2 and "not the model that the classifier was made with" in error
 
 
-# ---- Figures in docs/classifiers.md, README.md and the built-in classifier's card are those printed by benchmarks/classifiers.py.
+# ---- Figures in docs/stages/classifiers.md, README.md and the built-in classifier's card are those printed by benchmarks/classifiers.py.
 
 ROOT = Path(__file__).resolve().parents[3]
 PRINTED = ROOT / "benchmarks/classifiers.txt"
@@ -128,7 +128,7 @@ def printed() -> set[tuple[str, str, str]]:
 
 
 def section(title: str) -> str:
-    text = (ROOT / "docs/classifiers.md").read_text("utf-8")
+    text = (ROOT / "docs/stages/classifiers.md").read_text("utf-8")
     return text[text.index(f"\n{title}\n") :].split("\n### Windows")[0]
 
 

@@ -154,7 +154,7 @@ def test_a_run_gives_a_sample_of_its_documents(folder_of_run):
     assert report.files[0]["name"] == f"ingest/data/{shards[0].name}" and report.files[0]["sha256"] == sha256(shards[0])
     for stage, folder, sentence in (
         ("dedup", "run", "run: its stage dedup is not finished."),
-        ("ingest", "nowhere", "nowhere: not a run (it has no run.json)."),
+        ("ingest", "nowhere", "nowhere: no such run"),
     ):
         with pytest.raises(InputError, match="^" + re.escape(str(folder_of_run / sentence))):
             gather_examples([Source(run=folder, stage=stage, answers={"kitchen": 0})], folder_of_run)
@@ -170,5 +170,5 @@ def test_a_run_gives_the_documents_that_failed_a_rule(folder_of_run):
         ids = {row["id"] for row in reports.select(["id", "failed"]).to_pylist() if set(failed) & set(row["failed"])}
         found = gather_examples([Source(run="run", failed=failed, answers={"spam": 1})], folder_of_run).table
         assert sorted(found["text"].to_pylist()) == sorted(row["text"] for row in documents if row["id"] in ids)
-    with pytest.raises(InputError, match=r"run: its filter stage has no rule 'ugly' \(it has "):
+    with pytest.raises(InputError, match=r"run: its filter stage has no rule 'ugly' \(expected one of "):
         gather_examples([Source(run="run", failed=("ugly",), answers={"spam": 1})], folder_of_run)

@@ -17,8 +17,9 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.failures import Attempt, Failed, Listener
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.on_ray import dispatch as on_dispatch
+from corpusmill.pipeline.on_ray import engine as on_ray
 from corpusmill.pipeline.on_ray.dispatch import THREADS, Dispatch, Share, TaskActor
-from corpusmill.pipeline.on_ray.engine import FEW_BYTES, FEW_OTHER_BYTES, FEW_TASKS, RayEngine, memory_of_actor, share_out
+from corpusmill.pipeline.on_ray.engine import FEW_BYTES, RayEngine, memory_of_actor, share_out
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
@@ -151,14 +152,6 @@ def test_a_node_without_that_folder_is_named(stages: Any, tmp_path: Path, monkey
     assert answer.message == f"run: the node {platform.node()} has no {tmp_path}/missing, so give it paths that all nodes have."
 
 
-def test_ray_does_not_come_up_for_a_few_small_pieces(stages: Any, tmp_path: Path, inputs: list[str]) -> None:
-    engine = RayEngine(workers=2)
-    run(stages, engine, tmp_path / "here", inputs[:3])
-    assert not engine._started
-    run(stages, InlineEngine(), tmp_path / "inline", inputs[:3])
-    assert contents(tmp_path / "here") == contents(tmp_path / "inline")
-
-
 def test_a_cluster_that_grows_within_a_phase_is_used(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,23 +196,46 @@ def test_a_gpu_is_shared_out(stages: Any, engine: RayEngine, tmp_path: Path, inp
 # ---- decisions without Ray -----------------------------------------------------------------------------
 
 
+class AskedForRay(Exception):
+    """A phase has asked for Ray."""
+
+
+@pytest.fixture
+def no_ray(stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(engine: RayEngine) -> Any:
+        raise AskedForRay
+
+    monkeypatch.setattr(RayEngine, "_connected", asked)
+
+
 @pytest.mark.parametrize(
-    ("sizes", "gpus", "address", "little"),
-    [
-        ([FEW_BYTES], 0.0, "", True),
-        ([FEW_OTHER_BYTES + 1] * 2, 0.0, "", False),
-        ([1] * (FEW_TASKS + 1), 0.0, "", False),
-        ([1], 0.5, "", False),
-        ([1], 0.0, "127.0.0.1:6379", False),
-    ],
+    ("here_first", "size", "gpus", "address"),
+    [(True, FEW_BYTES + 1, 0.0, ""), (True, 1, 0.5, ""), (True, 1, 0.0, "127.0.0.1:6379"), (False, 1, 0.0, "")],
 )
-def test_little_work_is_done_without_ray(
-    sizes: list[int], gpus: float, address: str, little: bool, stages: Any, monkeypatch: pytest.MonkeyPatch
+def test_what_goes_to_ray_at_once(
+    here_first: bool, size: int, gpus: float, address: str, stages: Any, no_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     job = Job("lines", "ray_lines:LinesWorker", stages.LinesConfig(), "run", gpus=gpus)
-    tasks = [Task(str(number), (FileRef("a", "b", size),)) for number, size in enumerate(sizes)]
-    assert RayEngine()._is_little(job, tasks) is little
+    listener = Listener(print, print, print)
+    with pytest.raises(AskedForRay):
+        RayEngine(1, here_first=here_first).perform(job, [Task("a", (FileRef("a", "b", size),))], listener)
+
+
+def test_a_small_phase_is_done_without_ray(stages: Any, tmp_path: Path, inputs: list[str], no_ray: None) -> None:
+    run(stages, RayEngine(2, here_first=True), tmp_path / "small", inputs)
+    run(stages, InlineEngine(), tmp_path / "inline", inputs)
+    assert contents(tmp_path / "small") == contents(tmp_path / "inline")
+
+
+def test_what_a_slow_phase_has_not_begun_goes_to_ray(
+    stages: Any, tmp_path: Path, inputs: list[str], no_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_ray, "QUICK", 0.5)
+    with pytest.raises(AskedForRay):
+        run(stages, RayEngine(2, here_first=True), tmp_path / "slow", inputs, p0={"deed": "sleep", "seconds": 1.0})
+    assert [path.stem for path in (tmp_path / "slow" / "lines" / "data").iterdir()] == ["part-00000"]
+    run(stages, RayEngine(2, here_first=True), tmp_path / "one", inputs[:1], p0={"deed": "sleep", "seconds": 1.0})  # no other could wait
 
 
 def test_an_address_for_jobs_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

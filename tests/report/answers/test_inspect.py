@@ -47,11 +47,15 @@ def test_what_can_not_be_looked_at(run_folder: Path, tmp_path: Path) -> None:
         (tmp_path / "bad.parquet", {}, "not a readable Parquet file"),
         (tmp_path / "plain.parquet", {"kept": True}, "no column 'kept'"),
         (tmp_path / "plain.parquet", {"stage": "filter"}, "--stage is for a run's folder"),
-        (tmp_path / "missing", {}, "not a run's folder"),
-        (run_folder, {"rules": ("shrt",), "stage": "filter"}, "there is no rule 'shrt' (its rules are short,"),
-        (run_folder, {"columns": ("word",)}, "there is no column 'word' (its columns are words,"),
-        (run_folder, {"least": {"language": 1}}, "the column 'language' holds no numbers (its columns with numbers are language_score,"),
-        (run_folder, {"stage": "filtr"}, "the stage 'filtr' has no report (there are filter, dedup, ingest, tokens)"),
+        (tmp_path / "missing", {}, "no such run"),
+        (run_folder, {"rules": ("shrt",), "stage": "filter"}, "there is no rule 'shrt' (did you mean short? expected one of "),
+        (run_folder, {"columns": ("word",)}, "there is no column 'word' (did you mean words?"),
+        (run_folder, {"least": {"language": 1}}, "the column 'language' holds no numbers (did you mean language_score?"),
+        (
+            run_folder,
+            {"stage": "filtr"},
+            "the stage 'filtr' has no report (did you mean filter? expected one of filter, dedup, ingest, tokens)",
+        ),
     ]
     for target, options, message in cases:
         with pytest.raises(InputError, match=re.escape(message)):

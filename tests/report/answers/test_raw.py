@@ -163,7 +163,7 @@ def test_what_can_not_be_shown_is_one_sentence(run: SimpleNamespace, corpusmill,
     }.items():
         code, out, err = corpusmill("raw", run.folder, *arguments)
         assert code == 2 and not out and err.startswith("corpusmill: ") and err.count("\n") == 1 and sentence in err, err
-    assert "not a run's folder" in corpusmill("raw", tmp_path, "0123")[2]
+    assert "not a run, as it has no run.json" in corpusmill("raw", tmp_path, "0123")[2]
 
 
 @pytest.fixture

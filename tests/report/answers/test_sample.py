@@ -93,7 +93,7 @@ def test_what_can_not_be_drawn(run_folder: Path, tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"near": True}, r"--near needs one --rule with a threshold \(rules of filter that have one: short, symbols, language, never\)"),
         ({"near": True, "rules": ("near_duplicate",)}, "the rule 'near_duplicate' has no threshold"),
-        ({"rules": ("shrt",)}, r"there is no rule 'shrt' \(its rules are short,"),
+        ({"rules": ("shrt",)}, r"there is no rule 'shrt' \(did you mean short\?"),
         ({"stage": "align"}, "has no report"),
     ]
     for options, sentence in cases:

@@ -126,7 +126,7 @@ def test_what_would_keep_it_does(run_folder: Path, capsys: pytest.CaptureFixture
         "meaning": "fewer than 20 words",
     }  # fmt: skip
     assert not checks["language"]["failed"] and checks["language"]["distance"] == pytest.approx(0.25)
-    assert "to keep it: corpusmill dedup" in explain(run_folder, "http://host2.test/page-41.html")
+    assert "to keep it: corpusmill run" in explain(run_folder, "http://host2.test/page-41.html")
 
 
 def as_json(folder: Path, document: str, capsys: pytest.CaptureFixture[str]) -> Any:

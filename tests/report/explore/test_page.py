@@ -101,7 +101,7 @@ def test_sliders_show_what_the_api_says(seen: Seen, address: str, decided: pd.Da
     assert [box.inner_text().strip() for box in page.locator("#recipe .command").all()] == [
         said[name].strip() for name in ("recipe", "command", "next")
     ]
-    assert said["next"] == f"corpusmill dedup {said['command'].split()[2]} --to tokens"
+    assert said["next"] == f"corpusmill run {said['command'].split()[2]} --from dedup --to tokens"
     assert "(dedup, tokenizer, tokens)" in page.inner_text("#recipe")
     assert "40" in said["recipe"] and "40" in said["command"]
     page.keyboard.press("Escape")

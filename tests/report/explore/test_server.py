@@ -78,7 +78,7 @@ def test_no_such_run_or_stage(tmp_path: Path) -> None:
     write_run(tmp_path / "run", ("ingest",))
     write_run(tmp_path / "none", ())
     for name, stage, said in (
-        ("nowhere", None, "not a run's folder"), ("run", "dedup", "the stage 'dedup' has no report"),
+        ("nowhere", None, "no such run"), ("run", "dedup", "the stage 'dedup' has no report"),
         ("none", None, "no stage of this run has a report yet"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=said):
@@ -94,7 +94,7 @@ def test_a_run_half_done(tmp_path: Path) -> None:
     assert set(stages) == {"ingest", "filter"}
     assert (stages["filter"]["status"], stages["filter"]["rows"]) == ("unfinished", 28)
     answer = client.get("/api/thresholds", params={"stage": "filter", "set.short": 5}).json()
-    assert answer["command"].startswith("corpusmill filter ") and "not finished" in answer["note"]
+    assert answer["command"].startswith("corpusmill run ") and "not finished" in answer["note"]
 
 
 def test_a_damaged_shard_is_left_out_and_said(tmp_path: Path) -> None:

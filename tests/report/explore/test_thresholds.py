@@ -180,13 +180,13 @@ def test_a_step_that_scored_only_what_passed(tmp_path: Path, make_report: Callab
     (folder / "run.json").write_text(json.dumps({"inputs": [], "recipe": {"filter": {"steps": steps}}}))
     client = client_of(folder, "filter")
     answer = client.get("/api/thresholds", params={"stage": "filter", "set.short": "1"}).json()
-    assert answer["command"].startswith("corpusmill filter ") and "classifier has scored only documents that passed" in answer["note"]
+    assert answer["command"].startswith("corpusmill run ") and "classifier has scored only documents that passed" in answer["note"]
     answer = client.get("/api/thresholds", params={"stage": "filter", "set.x": "0.9"}).json()
     assert answer["command"].startswith("corpusmill retune ") and answer["note"] is None
     with closing(open_run(str(folder))) as run:
         told = change(run, "filter", rows_of(folder, "filter")[1])
         commands = [draw_samples(run, "filter", Choice(rules=(name,)), Draw()).command for name in ("short", "x")]
-    assert told is not None and told.command.startswith("corpusmill filter ") and told.others is None
+    assert told is not None and told.command.startswith("corpusmill run ") and told.others is None
     assert commands == ["filter", "retune"]
 
 

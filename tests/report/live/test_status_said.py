@@ -107,4 +107,4 @@ def test_watching_ends_with_the_run(tmp_path, capsys, as_json: bool) -> None:
 
 def test_a_folder_that_is_no_run_is_one_sentence(tmp_path, corpusmill) -> None:
     code, _, error = corpusmill("status", tmp_path, "--watch")
-    assert code == 2 and "not a run's folder" in error
+    assert code == 2 and "not a run, as it has no run.json" in error

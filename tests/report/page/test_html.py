@@ -108,5 +108,5 @@ def test_an_unfinished_stage_counts_what_is_there(tmp_path: Path) -> None:
 
 def test_no_run(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(InputError, match="not a run's folder"):
+        with pytest.raises(InputError, match="no such run|not a run, as it has no run.json"):
             write_report(str(folder))

@@ -78,7 +78,7 @@ def test_a_half_done_run(tmp_path: Path) -> None:
     run.stage("filter", parts, finish=False)
     opened = open_run(str(tmp_path / "run"))
     assert opened.report("filter").fetchall() == [("b", True), ("a", False)]
-    with pytest.raises(InputError, match="there is no table 'dedup_report'.*near it"):
+    with pytest.raises(InputError, match="there is no table 'dedup_report' .*expected one of"):
         opened.report("dedup")
     with pytest.raises(InputError, match="there is no table 'dedup_documents'"):
         opened.sql("SELECT * FROM dedup_documents")
@@ -103,7 +103,7 @@ def test_shards_of_different_versions(tmp_path: Path) -> None:
     ("query", "words"),
     [
         ("SELECT wordz FROM filter_report", "there is no column 'wordz' \\(near it: words"),
-        ("SELECT * FROM filter_reports", "there is no table 'filter_reports' \\(near it: filter_report"),
+        ("SELECT * FROM filter_reports", "there is no table 'filter_reports' \\(did you mean filter_report"),
         ("SELEC 1", 'not valid SQL: syntax error at or near "SELEC"\\.$'),
         ("SELECT 1; DROP VIEW filter_report", "a query is one SELECT, and nothing else"),
         ("COPY (SELECT 1) TO 'x.csv'", "a query is one SELECT"),
@@ -155,7 +155,7 @@ def test_memory_has_a_limit_and_nothing_is_spilled_beside_the_run(run: Run, monk
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not a run's folder"):
+    with pytest.raises(InputError, match="not a run, as it has no run.json"):
         open_run(str(tmp_path))
 
 

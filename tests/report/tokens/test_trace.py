@@ -70,7 +70,7 @@ def test_what_is_not_there(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no token shards of the split 'test' \(there are train, validation\)"):
         walk(run_folder, 0, split="test")
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(InputError, match=r"run: corpusmill tokens"):
+    with pytest.raises(InputError, match=r"run: corpusmill run"):
         walk(tmp_path, 0)
 
 

@@ -1,0 +1,380 @@
+"""The hook of the site (mkdocs.yml): writes at each build the pages that say what the program itself knows.
+
+These are a page for each rule, step, stage, command and Python object, the recipes, the files at the repository's root, and `llms.txt`.
+"""
+
+import ast
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from inspect import getdoc, isclass
+from pathlib import Path
+from posixpath import dirname, normpath, relpath
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import typer
+import yaml
+
+import corpusmill
+from corpusmill.cli import app
+from corpusmill.dedup.removal import MEANINGS as DEDUP_REASONS
+from corpusmill.filters.presets import BY_LANGUAGE, PRESETS
+from corpusmill.filters.rules import Rule, StepRule, meaning
+from corpusmill.filters.step import OTHERS, STEPS, DocumentBatch, Step, build_steps, resolve_step
+from corpusmill.filters.worker import FilterConfig, rule_table
+from corpusmill.ingest.rows import MEANINGS as INGEST_REASONS
+from corpusmill.pipeline.recipe import STAGES, stage_class
+from corpusmill.pipeline.stage import load_object
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Files outside of docs/ that are pages of the site, by the name of the page; one that is not there is left out.
+INCLUDED = {
+    "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "guides/ray.md": "recipes/cluster/README.md",
+    "security.md": "SECURITY.md",
+}
+#: Why a stage drops a document, for the stages whose rules have no thresholds.
+REASONS = {"ingest": INGEST_REASONS, "dedup": DEDUP_REASONS}
+FOLDERS = {"stages": "Stages", "steps": "Filter steps", "rules": "Filter rules", "commands": "Commands", "python": "Python"}
+
+
+def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
+    """Adds the written pages to the files of the site, and to its navigation."""
+    from mkdocs.structure.files import File
+
+    by_hand = {file.src_uri: file.content_string for file in files.documentation_pages()}
+    written = pages(by_hand)
+    everything = dict(sorted({**by_hand, **written}.items()))
+    for name, text in {**written, "llms.txt": overview(everything), "llms-full.txt": "\n\n".join(everything.values())}.items():
+        files.append(File.generated(config, name, content=text))
+    sections = [{title: [name for name in written if f"reference/{folder}/" in name]} for folder, title in FOLDERS.items()]
+    for section in config.nav or []:
+        if "Reference" in section:
+            section["Reference"] = ["reference/index.md", *sections]
+        if "Project" in section:
+            section["Project"] += [name for name in INCLUDED if name in written and "/" not in name]
+    return files
+
+
+def pages(by_hand: Mapping[str, str]) -> dict[str, str]:
+    """Returns all written pages, by their path in the site. `by_hand`: the pages in docs/."""
+    written = {**recipes(), **included(by_hand), **stages(), **rules_and_steps(), **commands(), **python_objects(by_hand.values())}
+    return {"reference/index.md": index(written), **written}
+
+
+def index(written: Mapping[str, str]) -> str:
+    parts = ["# Reference", "These pages are written from the program at each build of the site."]
+    for folder, title in FOLDERS.items():
+        found = [name for name in written if f"reference/{folder}/" in name]
+        lines = [[f"[{title_of(written[name])}]({relpath(name, 'reference')})", sentence_of(written[name])] for name in found]
+        parts += [f"## {title}", table(["page", "what it is"], lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def overview(everything: Mapping[str, str]) -> str:
+    """Returns `llms.txt` (https://llmstxt.org): every page with its title and first sentence."""
+    lines = [f"- [{title_of(text)}]({name.removesuffix('.md')}/): {sentence_of(text)}" for name, text in everything.items()]
+    return "\n".join(["# corpusmill", "", f"> {(corpusmill.__doc__ or '').splitlines()[0]}", "", "## Pages", "", *lines]) + "\n"
+
+
+def title_of(text: str) -> str:
+    return text.partition("\n")[0].removeprefix("# ")
+
+
+def sentence_of(text: str) -> str:
+    """Returns the first sentence below a page's title, without links."""
+    blocks = [block for block in text.split("\n\n")[1:] if re.match(r"[A-Za-z*`]", block) and not block.startswith("```")]
+    plain = " ".join(re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", blocks[0] if blocks else "").split())
+    return re.split(r"(?<=\.) ", plain)[0]
+
+
+def table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+    """Returns a table in Markdown. Bars outside of code are escaped; inside, Markdown takes them as they are."""
+    cells = [[re.sub(r"(`[^`]*`)|\|", lambda m: m[1] or "\\|", cell.replace("\n", " ")) for cell in line] for line in lines]
+    head = list(head)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *cells])
+
+
+def linked(text: str) -> str:
+    """Returns a docstring as Markdown, with links to papers."""
+    return re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text.replace("<", "&lt;"))
+
+
+# ---- Recipes, and files at the repository's root
+
+
+def recipes() -> dict[str, str]:
+    parts = [
+        "# Recipes",
+        "A recipe is YAML with a section for each stage. These come with the program; take the closest one and change it.",
+    ]
+    for path in sorted((ROOT / "recipes").rglob("*.yaml")):
+        if path.parent.name != "cluster":
+            parts += [f"## {path.stem}", f"`{path.relative_to(ROOT)}`", f"```yaml\n{path.read_text('utf-8').rstrip()}\n```"]
+    return {"recipes.md": "\n\n".join(parts) + "\n"}
+
+
+def included(by_hand: Iterable[str]) -> dict[str, str]:
+    """Returns the pages of INCLUDED. Their links to pages of the site are kept; links to code become its path."""
+    there = {page: source for page, source in INCLUDED.items() if (ROOT / source).exists()}
+    places = {**{source: page for page, source in there.items()}, **{f"docs/{name}": name for name in by_hand}}
+
+    def moved(link: re.Match[str], page: str, source: str) -> str:
+        path, mark, anchor = link[2].partition("#")
+        if "://" in path or not path:
+            return link[0]
+        place = places.get(normpath(f"{dirname(source)}/{path}".lstrip("/")))
+        return f"[{link[1]}]({relpath(place, dirname(page) or '.')}{mark}{anchor})" if place else link[1]
+
+    return {
+        page: re.sub(r"\[([^]]*)\]\(([^)\s]+)\)", lambda link, p=page, s=source: moved(link, p, s), (ROOT / source).read_text("utf-8"))
+        for page, source in there.items()
+    }
+
+
+# ---- Filter rules and steps
+
+
+@cache
+def examples_file() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "docs" / "examples.yaml").read_text("utf-8"))
+    return loaded
+
+
+def step_of(name: str) -> Step:
+    """Returns a step with the options under which its examples are measured."""
+    return build_steps([resolve_step({name: examples_file()["steps"].get(name)})])[0].step
+
+
+@cache
+def stage_presets() -> list[tuple[str, list[StepRule]]]:
+    """Returns each preset of the filter stage with its rules, FineWeb-2's once for each language."""
+    languages = json.loads((ROOT / "filters" / "fineweb2.json").read_text("utf-8"))["languages"]
+    sections = [{"preset": name} for name in PRESETS] + [{"preset": BY_LANGUAGE, "language": language} for language in languages]
+    return [(section["preset"], rule_table(FilterConfig.model_validate(section))) for section in sections]
+
+
+def rules_of(name: str) -> dict[str, list[tuple[str, Rule]]]:
+    """Returns the rules of a step by name, each as the presets of the step, and then those of the whole stage, have it."""
+    step, chosen = step_of(name), examples_file()["steps"].get(name)
+    found: dict[str, list[tuple[str, Rule]]] = {}
+    for preset, rules in (step.PRESETS or {json.dumps(chosen) if chosen else "default": step.rules}).items():
+        for rule in rules:
+            found.setdefault(rule.name, []).append((preset, rule))
+    for preset, decisions in stage_presets():
+        for decided in decisions:
+            if decided.step == name and decided.rule.name in found:
+                found[decided.rule.name].append((preset, decided.rule))
+    return found
+
+
+def measured(name: str) -> dict[str, tuple[str, Any]]:
+    """Runs a step on its examples. Returns for each rule the text, as its page shows it, and the value that the rule compares.
+
+    Raises AssertionError for an example that does not fail its rule.
+    """
+    step = step_of(name)
+    rules = {rule.name: rule for rule in step.rules}
+    examples = [(item["text"], [rule for rule in item["rules"] if rule in rules]) for item in examples_file()["examples"]]
+    examples = [(text, names) for text, names in examples if names]
+    if not examples:
+        return {}
+    texts = pa.array([text if isinstance(text, str) else text["repeat"] * text["times"] for text, _ in examples], pa.large_string())
+    step.setup()
+    output = step.measure(DocumentBatch(pa.table({"text": texts}), texts, "words"))
+    columns = {column: pa.array(values) for column, values in output.columns.items()}
+    found = {}
+    for place, (text, names) in enumerate(examples):
+        shown = text if isinstance(text, str) else f"{text['repeat']!r}, {text['times']:,} times"
+        for rule in names:
+            values = columns[rules[rule].column]
+            assert rules[rule].failing(values)[place], f"docs/examples.yaml: this text does not fail {rule}: {shown}"
+            found[rule] = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in shown), values[place].as_py()
+    return found
+
+
+def rules_and_steps() -> dict[str, str]:
+    written = {}
+    for name in STEPS:
+        kind: type[Step] = load_object(STEPS[name])
+        doc, module = linked(getdoc(kind.Config) or ""), linked(getdoc(sys.modules[kind.__module__]) or "")
+        source = doc if "arXiv" in doc else module.split("\n\n")[0]
+        parts = [f"# {name}", doc, "## Options", options(kind.Config.model_json_schema(), "")]
+        if name in OTHERS:
+            parts.append("Its columns and rules are those of the code or the model that the recipe names.")
+        else:
+            step, examples = step_of(name), measured(name)
+            rules = rules_of(name)
+            parts += ["## Columns", table(["column", "type"], [[f"`{column}`", str(type_)] for column, type_ in step.columns.items()])]
+            if rules:
+                lines = [[f"[{rule}](../rules/{rule}.md)", *verdict(step, uses[0][1])] for rule, uses in rules.items()]
+                parts += ["## Rules", table(["rule", "fails where", "in words"], lines)]
+            for rule, uses in rules.items():
+                written[f"reference/rules/{rule}.md"] = rule_page(name, step, uses, examples.get(rule), source)
+        parts += ["## How it measures", module]
+        written[f"reference/steps/{name}.md"] = "\n\n".join(parts) + "\n"
+    return written
+
+
+def verdict(step: Step, rule: Rule) -> tuple[str, str]:
+    """Returns when a document fails a rule: as a comparison, and in words."""
+    limit = ", ".join(rule.threshold) if isinstance(rule.threshold, tuple) else rule.threshold
+    words = meaning(step.meanings.get(rule.column, ""), rule.comparison, rule.threshold)
+    return f"`{rule.column} {rule.comparison} {limit}`", linked(words)
+
+
+def rule_page(name: str, step: Step, uses: list[tuple[str, Rule]], example: tuple[str, Any] | None, source: str) -> str:
+    """Returns the page of a rule: what it measures, from where, its thresholds by preset, a text that fails it, and how to change it."""
+    first = uses[0][1]
+    condition, words = verdict(step, first)
+    parts = [f"# {first.name}", f"A document fails: **{words}**." if words else f"A document fails where {condition}."]
+    for column in dict.fromkeys(rule.column for _, rule in uses):
+        ratio = " / ".join(f"`{part}`" for part in getattr(step, "STATISTICS", {}).get(column, ())[:2])
+        parts.append(f"* Measured: `{column}`" + (f", which is {ratio}" if ratio else ""))
+    parts += [f"* Step: [{name}](../steps/{name}.md)", f"* From: {source}", "## Thresholds", thresholds(step, uses)]
+    parts.append("## A document that fails")
+    if example is None:
+        parts.append(examples_file()["without"][first.name])
+    else:
+        shown, value = example
+        figure = f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else f"`{value}`"
+        chosen = examples_file()["steps"].get(name)
+        parts += [f"```text\n{shown or '(no text)'}\n```", f"Measured: `{first.column}` is {figure}, so it fails."]
+        parts += [f"The step has the options `{json.dumps(chosen)}` here."] if chosen else []
+    retune = f"corpusmill retune RUN --set filter.thresholds.{first.name}=off --dry-run"
+    parts += ["## Decide otherwise", f"```\ncorpusmill sample RUN --rule {first.name} --near\n{retune}\n```"]
+    parts.append("The first command shows the documents nearest to the threshold, the second what would come back without the rule.")
+    parts.append("[Thresholds](../../guides/thresholds.md) says how to choose one.")
+    return "\n\n".join(parts).replace("\n\n* ", "\n* ").replace(".\n* ", ".\n\n* ", 1) + "\n"
+
+
+def thresholds(step: Step, uses: list[tuple[str, Rule]]) -> str:
+    """Returns the table of a rule's thresholds: presets that agree share a line, and so do all languages of FineWeb-2."""
+    by_language = sorted({str(rule.threshold) for preset, rule in uses if preset == BY_LANGUAGE})
+    alike: dict[tuple[str, str], list[str]] = {}
+    for preset, rule in uses:
+        if preset != BY_LANGUAGE or len(by_language) == 1:
+            alike.setdefault(verdict(step, rule), []).append(f"`{preset}`")
+    lines = [[", ".join(dict.fromkeys(presets)), *condition] for condition, presets in alike.items()]
+    if len(by_language) > 1:
+        between = f", from {by_language[0]} to {by_language[-1]}" if isinstance(uses[0][1].threshold, float | int) else ""
+        lines.append([f"`{BY_LANGUAGE}`", f"one for each language{between}", ""])
+    return table(["presets of the step and of the stage", "fails where", "in words"], lines)
+
+
+# ---- Stages: the keys of a section, from its JSON schema
+
+TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "object": "mapping", "null": "null"}
+LIMITS = {"minimum": "from {}", "exclusiveMinimum": "above {}", "maximum": "to {}", "exclusiveMaximum": "below {}"}
+
+
+def stages() -> dict[str, str]:
+    written = {}
+    for name in STAGES:
+        kind = stage_class(name)
+        doc = (getdoc(sys.modules[kind.__module__]) or "").split("\n\n")[0]
+        parts = [f"# {name}", linked(doc), f"How it works: [{name}](../../stages/{name}.md)."]
+        schema = kind.Config.model_json_schema()
+        todo = [(name, schema)]
+        while todo:
+            place, section = todo.pop(0)
+            doc = linked((section.get("description") or "").split("\n\n")[0])
+            parts += [f"## {place}", doc, options(section, place)]
+            inner = {key: section_of(option) for key, option in section.get("properties", {}).items()}
+            todo += [(f"{place}.{key}", schema["$defs"][found]) for key, found in inner.items() if found]
+        if name in REASONS:
+            parts += ["## Why it drops a document", table(["rule", "reason"], [[f"`{rule}`", why] for rule, why in REASONS[name].items()])]
+        written[f"reference/stages/{name}.md"] = "\n\n".join(parts) + "\n"
+    return written
+
+
+def options(section: Mapping[str, Any], place: str) -> str:
+    """Returns the table of a section's keys. A key that holds a section is a link to it. `place`: the name of this section."""
+    lines = []
+    for key, option in section.get("properties", {}).items():
+        inner = section_of(option)
+        link = f"[`{key}`](#{f'{place}{key}'.replace('.', '')})" if inner and place else f"`{key}`"
+        default = (
+            "" if inner and not isinstance(option.get("default"), list) else f"`{json.dumps(option.get('default'), ensure_ascii=False)}`"
+        )
+        needed = key in section.get("required", ())
+        lines.append([link, type_of(option), "needed" if needed else default, linked(option.get("description", ""))])
+    return table(["key", "type", "default", "meaning"], lines) if lines else "It has no options."
+
+
+def section_of(option: Mapping[str, Any]) -> str | None:
+    """Returns the name of the section that an option holds: itself, in a list, or instead of null. None for a value."""
+    for part in (option, option.get("items") or {}, *option.get("anyOf", ()), *option.get("allOf", ())):
+        if "$ref" in part:
+            return str(part["$ref"]).rpartition("/")[2]
+    return None
+
+
+def type_of(option: Mapping[str, Any]) -> str:
+    """Returns the type of an option in words."""
+    if "$ref" in option or "allOf" in option:
+        return "section below"
+    if "anyOf" in option:
+        return " or ".join(dict.fromkeys(type_of(part) for part in option["anyOf"]))
+    if "enum" in option or "const" in option:
+        return ", ".join(f"`{value}`" for value in option.get("enum", [option.get("const")]))
+    if option.get("type") == "array":
+        return f"list of: {type_of(option['items'])}" if option.get("items") else "list"
+    limits = " ".join(words.format(f"{option[limit]:,}") for limit, words in LIMITS.items() if limit in option)
+    return f"{TYPES.get(option.get('type', ''), 'value')} {limits}".strip()
+
+
+# ---- Commands, and Python
+
+
+def commands() -> dict[str, str]:
+    return {f"reference/commands/{'-'.join(path)}.md": command_page(path, found) for path, found in walk(typer.main.get_command(app), ())}
+
+
+def walk(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yields every command that --help shows, with its path."""
+    context = typer.Context(group, info_name="corpusmill")
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if not command.hidden:
+            yield from walk(command, (*path, name)) if hasattr(command, "commands") else [((*path, name), command)]
+
+
+def command_page(path: tuple[str, ...], command: Any) -> str:
+    name = " ".join(["corpusmill", *path])
+    context = typer.Context(command, info_name=name)
+    usage = command.get_usage(context).removeprefix("Usage: ")
+    parts = [f"# {name}", linked(re.sub(r"\x08\n((?:.+\n?)+)", r"```text\n\1\n```", command.help or "")), f"```\n{usage}\n```"]
+    for title in ("Arguments", "Options"):
+        records = [parameter.get_help_record(context) for parameter in command.params if parameter.param_type_name == title[:-1].lower()]
+        lines = [[f"`{re.sub('[<>]', '', names)}`", linked(text)] for names, text in filter(None, records)]
+        parts += [f"## {title}", table([title[:-1].lower(), "meaning"], lines)] if lines else []
+    if command.epilog:
+        parts += ["## Example", f"```\n{command.epilog.removeprefix('Example: ')}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def python_objects(by_hand: Iterable[str]) -> dict[str, str]:
+    """Returns a page for each name of the package, and for each object that an example of another page imports."""
+    places = dict.fromkeys(corpusmill.__all__, "corpusmill")
+    for block in re.findall(r"```python\n(.*?)```", "\n".join(by_hand), re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("corpusmill."):
+                places = {**{alias.name: str(node.module) for alias in node.names}, **places}
+    written = {}
+    for name, module in sorted(places.items()):
+        found = getattr(import_module(module), name)
+        doc = linked((getdoc(found) or "").split("\n\n")[0])
+        parts = [f"# {name}", doc, f"```python\nfrom {module} import {name}\n```", f"::: {found.__module__}.{found.__qualname__}"]
+        kind = "-class" if isclass(found) else ""  # not every file system tells Run from run
+        written[f"reference/python/{name}{kind}.md"] = "\n\n".join(parts) + "\n"
+    return written

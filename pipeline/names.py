@@ -1,0 +1,52 @@
+"""What a message says about an unknown name: the one that may be meant, and those that would do."""
+
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+from pathlib import Path
+
+from corpusmill.pipeline.safe import safe_line
+
+#: The most names that a message lists, and the least similarity (`SequenceMatcher.ratio`) of the one that may be meant.
+LISTED, NEAR = 12, 0.6
+
+
+def instead_of(name: str, names: Iterable[str], what: str = "expected one of") -> str:
+    """Returns the end of a message that refuses `name`: ` (did you mean filter? expected one of ingest, filter)`.
+
+    If a name may be meant, a long list is left out. If none is, it has only the most similar names.
+    """
+    known = list(dict.fromkeys(names))
+    if not known:
+        return " (there are none)"
+    near = sorted(known, key=lambda other: (-_similarity(name, other), other))
+    meant = f"did you mean {safe_line(near[0], 60)}?" if _similarity(name, near[0]) >= NEAR else ""
+    if len(known) <= LISTED:
+        listed = f"{what} {_listed(known)}"
+    else:
+        listed = "" if meant else f"{what} {_listed(near[:LISTED])}, and {len(known) - LISTED:,} more"
+    return f" ({' '.join(filter(None, (meant, listed)))})"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(safe_line(name, 60) for name in names)
+
+
+def _similarity(name: str, other: str) -> float:
+    return SequenceMatcher(None, name.lower(), other.lower()).ratio()
+
+
+def not_a_run(folder: str) -> str:
+    """Returns a message about a folder that is not a run. It names the runs that are near."""
+    there = "://" in folder or Path(folder).is_dir()
+    what, meant = ("not a run, as it has no run.json", "") if there else ("no such run", folder)
+    runs = runs_near(folder)
+    return f"{folder}: {what}{instead_of(meant, runs, 'there are') if runs else ''}."
+
+
+def runs_near(folder: str) -> list[str]:
+    """Returns the runs in a folder, or, if it does not exist, those beside it and in `runs/`. Those of a store are not looked for."""
+    if "://" in folder:
+        return []
+    path = Path(folder)
+    places = [path] if path.is_dir() else dict.fromkeys((path.parent, Path("runs")))
+    return [str(found.parent) for place in places for found in sorted(place.glob("*/run.json"))]
