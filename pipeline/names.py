@@ -32,13 +32,16 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _similarity(name: str, other: str) -> float:
+    """Returns 0 to 1. Of two paths in one folder, the names alone count."""
+    if "/" in name and Path(name).parent == Path(other).parent:
+        name, other = Path(name).name, Path(other).name
     return SequenceMatcher(None, name.lower(), other.lower()).ratio()
 
 
-def not_a_run(folder: str) -> str:
-    """Returns a message about a folder that is not a run. It names the runs that are near."""
+def not_a_run(folder: str, kind: str = "run") -> str:
+    """Returns a message about a folder that is not a run. It names the runs that are near. `kind`: what else could be given, and a run."""
     there = "://" in folder or Path(folder).is_dir()
-    what, meant = ("not a run, as it has no run.json", "") if there else ("no such run", folder)
+    what, meant = ("not a run, as it has no run.json", "") if there else (f"no such {kind}", folder)
     runs = runs_near(folder)
     return f"{folder}: {what}{instead_of(meant, runs, 'there are') if runs else ''}."
 

@@ -52,9 +52,8 @@ def recipe_path(given: str) -> str:
     if path.is_dir() or "://" in given:
         raise InputError(not_a_run(given))
     beside = [str(other) for other in sorted(path.parent.glob("*.yaml"))]
-    raise InputError(
-        f"{given}: no such recipe or run{instead_of(path.stem if path.suffix else given, [*shipped, *beside, *runs_near(given)])}."
-    )
+    name = path.stem if path.suffix and not beside else given
+    raise InputError(f"{given}: no such recipe or run{instead_of(name, [*shipped, *beside, *runs_near(given)])}.")
 
 
 def read_recipe(path: str, overrides: Sequence[str] = ()) -> dict[str, Config]:

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import MANIFEST, Manifest
+from corpusmill.pipeline.names import not_a_run
 from corpusmill.pipeline.shards import iter_tables, publish, read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import DTYPES, SHARDS_FILE, SPLITS, ShardSet, TokenShard, map_tokens, shard_contents, shard_names
@@ -70,6 +71,8 @@ def append(folder: str, run_folder: str, skip_known: bool = False, on_message: C
     target, run = Storage(folder), Storage(run_folder if "://" in run_folder else str(Path(run_folder).absolute()))
     if target.exists(MANIFEST):
         raise InputError(f"{folder}: this folder belongs to a run, which would undo it; append to a folder of its own (it is made).")
+    if not run.remote and not Path(run.root).is_dir():
+        raise InputError(not_a_run(run_folder))
     if not Manifest(run.child("tokens"), read_only=True).complete:
         raise InputError(f"{run_folder}: the stage tokens of this run is not finished, so there is nothing to append.")
     with holding(target, on_message):

@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.names import not_a_run
+from corpusmill.pipeline.names import instead_of, not_a_run
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint_dir import FILE, LOG, CheckpointDir, SavedState, StateFolder, first_line, trainings, write_tensors
 from corpusmill.train.options import Architecture
@@ -346,7 +346,7 @@ class TrainingState:
 def checkpoints(run: str, stage: str | None = None) -> list[TrainingState]:
     """Returns the saved states of a run (of one stage), each training's by step; the training that was saved last comes last."""
     if stage not in (None, *STAGES):
-        raise InputError(f"checkpoints: {stage} is no stage that trains; those are {', '.join(STAGES)}.")
+        raise InputError(f"checkpoints: {stage} is no stage that trains{instead_of(stage, STAGES)}.")
     storage = Storage(run)
     if not storage.remote and not Path(storage.root).is_dir():
         raise InputError(not_a_run(run))
@@ -370,7 +370,7 @@ def export_state(run: str, step: int, output: Path, stage: str | None = None) ->
     known = checkpoints(run, stage)
     having = [state for state in known if state.saved.step == step]
     if not having:
-        there = ", ".join(str(state.saved.step) for state in known)
+        there = ", ".join(map(str, sorted({state.saved.step for state in known})))
         raise InputError(f"{run}: no state was saved after {step} steps" + (f"; there are {there}." if there else ", nor any other."))
     chosen = [state for state in having if state.stage == having[0].stage][-1]
     if output.exists():

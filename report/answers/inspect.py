@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.names import instead_of
+from corpusmill.pipeline.names import instead_of, not_a_run
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.shards import open_parquet
@@ -82,6 +82,8 @@ def inspect(target: str, stage: str | None, wanted: RowOptions, console: Console
     """
     path, remote = Path(target), is_remote(target)
     if not (target.lower().endswith(".parquet") if remote else path.is_file()):
+        if not remote and not path.exists():
+            raise InputError(not_a_run(target, "file or run"))
         _inspect_run(target, stage, wanted, console)
         return
     if stage is not None:

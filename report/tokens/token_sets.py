@@ -1,6 +1,7 @@
 """Opens token shards: those of a run, or of a set to which several runs were appended."""
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.recipe import stage_command
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
@@ -14,8 +15,8 @@ def open_split(root: Storage, split: str) -> TokenShards:
     """Returns the token shards of a split. Raises InputError if there are none."""
     folders = split_folders(root)
     if split not in folders:
-        hint = f"there are {', '.join(folders)}" if folders else f"run: {stage_command(root.root, 'tokens')}"
-        raise InputError(f"{root.root}: no token shards of the split {split!r} ({hint}).")
+        hint = instead_of(split, folders) if folders else f" (run: {stage_command(root.root, 'tokens')})"
+        raise InputError(f"{root.root}: no token shards of the split {split!r}{hint}.")
     return TokenShards(root.path(folders[split]))
 
 

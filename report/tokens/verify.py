@@ -134,7 +134,9 @@ def verify(folder: str, sample: int = 20, every: bool = False) -> list[SplitChec
         return [_check(root, next((parent for parent in parents if parent.exists(TOKENIZER)), root), sample, every)]
     splits = split_folders(root)
     if not splits:
-        raise InputError(f"{folder}: neither token shards nor a run with token shards (run: {stage_command(folder, 'tokens')}).")
+        if not root.exists("run.json"):
+            raise InputError(f"{folder}: neither token shards nor a run with token shards.")
+        raise InputError(f"{folder}: this run has no token shards (run: {stage_command(folder, 'tokens')}).")
     return [_check(root.child(path), root, sample, every) for path in splits.values()]
 
 

@@ -247,3 +247,15 @@ def test_a_run_without_a_model_is_a_sentence(tmp_path: Path) -> None:
         export(str(tmp_path / "run"), tmp_path / "out")
     with pytest.raises(InputError, match="not a run, as it has no run.json"):
         export(str(tmp_path), tmp_path / "out")
+
+
+def test_commands_of_models_take_a_run_for_its_last_model(run: RunBuilder, tmp_path: Path, corpusmill) -> None:
+    options = ("--prompt", "the cat", "--max-tokens", 4, "--greedy")
+    code, out, err = corpusmill("generate", run.folder, *options)
+    assert code == 0 and err == f"Model: {run.folder}/align/model\n"
+    assert corpusmill("generate", run.folder / "align/model", *options) == (0, out, "")
+    write_run(tmp_path / "run", ("ingest",)).json("run.json", {"inputs": [], "recipe": {"ingest": {}}})
+    code, out, err = corpusmill("chat", tmp_path / "run")
+    assert (
+        code == 2 and not out and err == f"corpusmill: {tmp_path}/run: no stage has finished that trains a model (pretrain, sft, align).\n"
+    )

@@ -111,7 +111,7 @@ def model_folder(given: str) -> str:
     """Returns the folder of a model: `given`, or that of the last model of a run, which a message on standard error names. Another
     message says where the model's stage is stale. Raises InputError."""
     from corpusmill.pipeline.errors import InputError
-    from corpusmill.pipeline.names import instead_of, runs_near
+    from corpusmill.pipeline.names import not_a_run
     from corpusmill.pipeline.storage import Storage
     from corpusmill.report.read import RunReader
 
@@ -120,8 +120,7 @@ def model_folder(given: str) -> str:
         model = f"{given.rstrip('/')}/{RunReader(given).models()[-1]}/model"
         print(f"Model: {model}", file=sys.stderr, flush=True)
     elif "://" not in given and not Path(given).exists():
-        runs = runs_near(given)
-        raise InputError(f"{given}: no such model or run{instead_of(given, runs, 'there are') if runs else ''}.")
+        raise InputError(not_a_run(given, "model or run"))
     run, *names = model.rstrip("/").rsplit("/", 2)
     if len(names) == 2 and names[1] == "model":
         _warn_if_stale(run, names[0])

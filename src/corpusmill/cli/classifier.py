@@ -141,9 +141,13 @@ def _folder(model: str) -> Path:
     """Returns the classifier's folder. Trains a built-in classifier that is not in the cache yet."""
     from corpusmill.filters.classifier.builtin import builtin
     from corpusmill.filters.classifier.step import BUILTIN, NO_MODEL
+    from corpusmill.pipeline.errors import InputError
+    from corpusmill.pipeline.names import instead_of
 
-    if model not in (*BUILTIN, *NO_MODEL) or Path(model).exists():
+    if Path(model).exists():
         return Path(model)
+    if model not in (*BUILTIN, *NO_MODEL):
+        raise InputError(f"{model}: no such folder or built-in classifier{instead_of(model, BUILTIN)}.")
     return builtin(model, lambda sentence: print(sentence, file=sys.stderr))
 
 

@@ -93,7 +93,7 @@ def test_rows_of_collections_are_asked_too(tmp_path: Path, ingest, options) -> N
     ("given", "message"),
     [
         ({"preset": "c4"}, "ingest.url_filter.preset: input should be 'corpusmill' or 'datatrove', not 'c4'"),
-        ({"lists": []}, "ingest.url_filter.lists: unknown key (did you mean shipped_lists?"),
+        ({"lists": []}, "ingest.url_filter.lists: unknown key \\(expected one of preset, shipped_lists"),
         ({"hard_words": ["?"]}, "ingest.url_filter.hard_words.0: a word has letters a to z or digits"),
         ("datatrove", "ingest.url_filter: input should be"),
     ],

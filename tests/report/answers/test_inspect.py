@@ -47,7 +47,7 @@ def test_what_can_not_be_looked_at(run_folder: Path, tmp_path: Path) -> None:
         (tmp_path / "bad.parquet", {}, "not a readable Parquet file"),
         (tmp_path / "plain.parquet", {"kept": True}, "no column 'kept'"),
         (tmp_path / "plain.parquet", {"stage": "filter"}, "--stage is for a run's folder"),
-        (tmp_path / "missing", {}, "no such run"),
+        (tmp_path / "missing", {}, "no such file or run"),
         (run_folder, {"rules": ("shrt",), "stage": "filter"}, "there is no rule 'shrt' (did you mean short? expected one of "),
         (run_folder, {"columns": ("word",)}, "there is no column 'word' (did you mean words?"),
         (run_folder, {"least": {"language": 1}}, "the column 'language' holds no numbers (did you mean language_score?"),
@@ -60,7 +60,7 @@ def test_what_can_not_be_looked_at(run_folder: Path, tmp_path: Path) -> None:
     for target, options, message in cases:
         with pytest.raises(InputError, match=re.escape(message)):
             look(target, **options)
-    assert "no document has the host 'host9.test' (its hosts are host" in look(run_folder, host="host9.test")
+    assert "no document has the host 'host9.test' (did you mean host0.test?" in look(run_folder, host="host9.test")
     assert "a document that fails a rule is dropped" in look(run_folder, rules=("short",), kept=True)
     assert "there are 56, and --offset is 70" in look(run_folder, offset=70)
 

@@ -67,7 +67,7 @@ def test_what_is_not_there(run_folder: Path, tmp_path: Path) -> None:
         walk(run_folder, total)
     with pytest.raises(InputError, match="there is no shard 7"):
         walk(run_folder, 0, shard=7)
-    with pytest.raises(InputError, match=r"no token shards of the split 'test' \(there are train, validation\)"):
+    with pytest.raises(InputError, match=r"no token shards of the split 'test' \(expected one of train, validation\)"):
         walk(run_folder, 0, split="test")
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(InputError, match=r"run: corpusmill run"):

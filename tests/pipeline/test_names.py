@@ -1,0 +1,43 @@
+"""Tests what messages say about unknown names."""
+
+from pathlib import Path
+
+import pytest
+
+from corpusmill.pipeline.names import instead_of, not_a_run, runs_near
+
+MANY = [f"rule_{number}" for number in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "said"),
+    [
+        ("fliter", ["ingest", "filter"], " (did you mean filter? expected one of ingest, filter)"),
+        ("FILTER", ["ingest", "filter"], " (did you mean filter? expected one of ingest, filter)"),
+        ("x", ["ingest", "filter"], " (expected one of ingest, filter)"),
+        ("x", [], " (there are none)"),
+        ("rul_7", MANY, " (did you mean rule_7?)"),
+        ("runs/other", ["runs/demo"], " (expected one of runs/demo)"),  # the folder is no likeness
+        ("demo", ["runs/demo"], " (did you mean runs/demo? expected one of runs/demo)"),
+        ("x", ["a\x1b[2J"], " (expected one of a)"),
+    ],
+)
+def test_the_near_name_comes_first(name: str, names: list[str], said: str) -> None:
+    assert instead_of(name, names) == said
+
+
+def test_of_many_names_the_most_similar_are_listed() -> None:
+    said = instead_of("30", MANY)
+    assert said.startswith(" (expected one of rule_") and said.endswith(", and 18 more)") and said.count("rule_") == 12
+
+
+def test_runs_are_looked_for_in_a_folder_beside_it_and_in_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("runs/a", "other/b", "other/empty"):
+        Path(folder).mkdir(parents=True)
+    for folder in ("runs/a", "other/b"):
+        Path(folder, "run.json").touch()
+    assert runs_near("other") == ["other/b"] and runs_near("other/c") == ["other/b", "runs/a"] and runs_near("s3://x/y") == []
+    assert not_a_run("other/bb") == "other/bb: no such run (did you mean other/b? there are other/b, runs/a)."
+    assert not_a_run("other/empty") == "other/empty: not a run, as it has no run.json."
+    assert not_a_run("x/y", "file or run") == "x/y: no such file or run (there are runs/a)."
