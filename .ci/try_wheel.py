@@ -18,10 +18,10 @@ from pydoc_data.topics import topics
 
 RECIPE = """
 ingest: {}
-filter: {preset: fineweb}
+filter: {preset: fineweb, thresholds: {gopher_below_alpha_threshold: 0}}
 dedup: {}
 tokenizer: {vocab_size: 512}
-tokens: {validation: 0.1}
+tokens: {validation_share: 0.1}
 """
 REFUSED = "corpusmill: pretrain: torch is not installed here; pip install 'corpusmill[train]'.\n"
 
