@@ -112,9 +112,11 @@ class Progress:
         if self.enabled and self.notebook:  # each display would leave an empty line below the cell
             self._shared = bars = self._shared or rp.Progress(console=self.console, transient=True)
             bars.start()
-            yield bars
-            for task in bars.task_ids:
-                bars.remove_task(task)
+            try:
+                yield bars
+            finally:
+                for task in bars.task_ids:
+                    bars.remove_task(task)
             return
         columns = (rp.TextColumn("{task.description}"), rp.BarColumn(), *columns, rp.TimeRemainingColumn())
         with rp.Progress(*columns, console=self.console, transient=True, disable=not self.enabled) as bars:
