@@ -146,7 +146,9 @@ OnEvent: TypeAlias = Callable[[Event], None]
 
 
 def print_event(event: Event) -> None:
-    print(f"corpusmill: {event.message}", file=sys.stderr, flush=True)
+    """Prints an event, but not a task that is given up: the last message of the run names it."""
+    if event.kind != "quarantine":
+        print(f"corpusmill: {event.message}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,21 @@
 """Tests the command line: help everywhere, and every fault in one sentence with its exit code."""
 
+import json
+import os
+import pty
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
-COMMANDS = [
-    "run", "ingest", "filter", "dedup", "tokenizer", "tokens", "pretrain", "sft", "align", "evaluate",
-    "report", "inspect", "why", "sample", "diff", "trace", "raw", "generate", "chat", "score", "export", "warm",
-]  # fmt: skip
+from corpusmill.cli import app
+
+STAGES = ["ingest", "filter", "dedup", "tokenizer", "tokens", "pretrain", "sft", "align", "evaluate"]
 RECIPE = "ingest: {}\n"
 
 
@@ -19,10 +26,40 @@ def recipe(tmp_path):
     return path
 
 
+def commands(group: Any = None, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yields the words of each visible command."""
+    for name, command in (group or get_command(app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*before, name))
+        elif not command.hidden:
+            yield (*before, name)
+
+
 def test_help_says_what_a_command_is_for_with_an_example(corpusmill):
-    for command in COMMANDS:
-        code, out, _ = corpusmill(command, "--help")
-        assert code == 0 and f"Example: corpusmill {command} " in out.decode() and f"Usage: corpusmill {command}" in out.decode()
+    for words in commands():
+        name = " ".join(words)
+        code, out, _ = corpusmill(*words, "--help")
+        assert code == 0 and f"Example: corpusmill {name} " in out.decode() and f"Usage: corpusmill {name}" in out.decode()
+
+
+def test_help_has_a_line_for_each_command(corpusmill):
+    code, out, _ = corpusmill("--help")
+    shown = out.decode()
+    assert code == 0 and max(map(len, shown.splitlines())) < 80 and "..." not in shown.partition("\nRun:")[2]
+    listed = re.findall(r"^  ([a-z]+(?: [a-z]+)?) {2,}[A-Z].*\.$", shown, re.MULTILINE)
+    assert sorted(listed) == sorted(" ".join(words) for words in commands())
+    assert re.findall(r"^(\w+):$", shown, re.MULTILINE) == ["Options", "Run", "Look", "Decide", "Data", "Model", "Classifier", "Tokens"]
+    assert "Example: corpusmill run demo" in shown
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_name_of_a_stage_is_short_for_run(corpusmill, tmp_path, stage):
+    code, _, err = corpusmill(stage, tmp_path)
+    assert code == 2 and err == f"corpusmill: {tmp_path}: not a run, as it has no run.json.\n"
+    (tmp_path / "run.json").write_text(json.dumps({"inputs": [], "recipe": {"ingest": {}}}))
+    code, _, err = corpusmill(stage, tmp_path, "--to", "evaluate", "--engine", "inline")
+    unknown = stage if stage != "ingest" else "evaluate"
+    assert code == 2 and one_sentence(err) and f"{unknown}: the recipe has no such stage (" in err
 
 
 def test_help_imports_no_heavy_library():
@@ -61,9 +98,58 @@ def test_an_output_that_can_not_be_written(corpusmill, recipe, tmp_path):
     assert code == 2 and one_sentence(err) and "can't be written" in err
 
 
-def test_a_stage_on_what_is_no_run(corpusmill, tmp_path):
-    code, _, err = corpusmill("filter", tmp_path)
-    assert code == 2 and one_sentence(err) and "not a run" in err
+def test_names_that_are_not_there_get_those_that_are_near(corpusmill, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/demo").mkdir(parents=True)
+    (tmp_path / "runs/demo/run.json").write_text(json.dumps({"inputs": ["in"], "recipe": {"ingest": {}}}))
+    for arguments, message in {
+        ("run", "dmo", "in"): "dmo: no such recipe or run (did you mean demo? expected one of dedup, demo, fineweb, shakespeare-char, tune",
+        ("run", "recipes/finweb.yaml", "in"): "finweb.yaml: no such recipe or run (did you mean fineweb?",
+        ("run", "runs/dmo"): "runs/dmo: no such recipe or run (did you mean runs/demo?",
+        ("run", "runs"): "runs: not a run, as it has no run.json (there are runs/demo).",
+        ("run", "runs/demo", "in"): "runs/demo: this run has a folder and inputs of its own",
+        ("report", "demo"): "demo: no such run (did you mean runs/demo? there are runs/demo).",
+        ("chat", "runs/demos"): "runs/demos: no such model or run (did you mean runs/demo?",
+        ("run", "fineweb", "nowhere"): "nowhere: no such file or folder.",
+        ("run", "runs/demo", "--to", "ingst"): "ingst: the recipe has no such stage (did you mean ingest? expected one of ingest).",
+        ("run", "runs/demo", "--set", "ingest.task_bm=1"): "ingest.task_bm: unknown key (did you mean task_mb? ",
+        ("run", "runs/demo", "--set", "fliter.steps=1"): "fliter: no such stage (did you mean filter? expected one of ingest, ",
+    }.items():
+        code, _, err = corpusmill(*arguments)
+        assert code == 2 and one_sentence(err) and message in err, err
+    for arguments, message in {
+        ("rnu",): "Did you mean 'run'?",
+        ("run", "demo", "--ouput", "x"): "--output",
+        ("tokens", "fnd"): "'find'",
+    }.items():
+        code, _, err = corpusmill(*arguments)
+        assert code == 2 and message in err, err
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["demo"]  # none of these has begun a run
+
+
+@pytest.mark.parametrize(("options", "lines"), [((), 0), (("--json",), 1)])
+def test_the_result_in_json_is_for_programs(tmp_path, options, lines):
+    """In a terminal it is shown only if it is asked for, and an error is said once."""
+    shown = in_a_terminal(tmp_path, "run", "demo", *options)
+    assert shown.count("summary: {") == lines and shown.count("needs at least one input path") == 1 + lines
+    told = subprocess.run([sys.executable, "-m", "corpusmill", "run", "demo"], cwd=tmp_path, capture_output=True, text=True)
+    assert told.returncode == 2 and json.loads(told.stdout.removeprefix("summary: "))["exit_code"] == 2
+
+
+def in_a_terminal(folder: Path, *arguments: str) -> str:
+    """Returns what a command shows in a pseudo-terminal."""
+    mine, its = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-m", "corpusmill", *arguments], cwd=folder, stdin=its, stdout=its, stderr=its)
+    os.close(its)
+    shown = b""
+    try:
+        while piece := os.read(mine, 4096):
+            shown += piece
+    except OSError:  # its end
+        pass
+    process.wait()
+    os.close(mine)
+    return shown.decode()
 
 
 def test_stages_in_the_wrong_order_or_not_in_the_recipe(corpusmill, tmp_path):
@@ -72,7 +158,7 @@ def test_stages_in_the_wrong_order_or_not_in_the_recipe(corpusmill, tmp_path):
     code, _, err = corpusmill("run", path, tmp_path, "--output", tmp_path / "run", "--from", "dedup", "--to", "ingest")
     assert code == 2 and one_sentence(err) and "comes after" in err
     code, _, err = corpusmill("run", path, tmp_path, "--output", tmp_path / "run", "--to", "align")
-    assert code == 2 and one_sentence(err) and "align: the recipe has no such stage (it has ingest, dedup)" in err
+    assert code == 2 and one_sentence(err) and "align: the recipe has no such stage (expected one of ingest, dedup)" in err
 
 
 def test_a_stage_before_its_input_is_there(corpusmill, tmp_path):
@@ -84,14 +170,15 @@ def test_a_stage_before_its_input_is_there(corpusmill, tmp_path):
 
 def test_an_internal_error_is_one_sentence_too(corpusmill, monkeypatch, tmp_path):
     monkeypatch.setattr("corpusmill.pipeline.run.plan_of_existing", lambda *a: 1 / 0)
-    code, _, err = corpusmill("filter", tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    code, _, err = corpusmill("run", tmp_path)
     assert code == 1 and one_sentence(err) and "ZeroDivisionError" in err and "CORPUSMILL_DEBUG" in err
 
 
 @pytest.mark.parametrize("arguments", [["{command}", "{run}"], ["--workers", "1", "{run}"]])
 @pytest.mark.parametrize(("group", "command"), [("tokens", "encode"), ("sft", "tune")])
 def test_a_stage_that_is_a_group_takes_a_run(corpusmill, tmp_path, group, command, arguments):
-    """`tokens` and `sft` are groups of commands, too: any argument that is no subcommand goes to the stage."""
+    """`tokens` and `sft` are groups of commands, too: a path in place of a command goes to the stage."""
     code, _, err = corpusmill(group, *(argument.format(run=tmp_path, command=command) for argument in arguments))
     assert code == 2 and one_sentence(err) and "not a run" in err
 

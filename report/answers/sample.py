@@ -219,7 +219,7 @@ def _show_rest(found: Samples, near: list[ReportRule], console: Console) -> None
         console.print(Text(f"Near its threshold: corpusmill sample {root} --rule {name} --near", style="dim"), soft_wrap=True)
     elif dropped:
         other = passing(rule, (min if rule.comparison in ("<", "<=") else max)(dropped))
-        redo = stage_command(safe_line(found.run, 300), "filter", None, "--redo")
-        again = f"corpusmill {RETUNE} {root} --dry-run" if found.command == RETUNE else redo
-        command = f"{again} --set filter.thresholds.{name}={other}"
+        setting = f"--set filter.thresholds.{name}={other}"
+        measured = f"{stage_command(safe_line(found.run, 300), 'filter', None, '--redo')} {setting}"
+        command = f"corpusmill {RETUNE} {root} {setting} --dry-run" if found.command == RETUNE else measured
         console.print(Text(f"A threshold that lets those dropped here pass: {command}", style="dim"), soft_wrap=True)

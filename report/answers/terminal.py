@@ -262,4 +262,4 @@ def closing_lines(folder: str, report: str, console: Console) -> None:
                 console.print(Text(f"  {name}: ", style="dim") + Text(safe_line(str(text), 400)))
     console.print()
     console.print(Text(f"The report: {report}"))
-    console.print(Text(f"Why a document was kept or dropped: corpusmill why {folder} URL"))
+    console.print(Text(f"Why a document was kept or dropped: corpusmill why {shlex.quote(folder)} URL"))

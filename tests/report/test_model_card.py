@@ -236,7 +236,7 @@ def test_what_is_in_the_way_is_a_sentence(run: RunBuilder, tmp_path: Path, corpu
     code, _, error = corpusmill("export", run.folder, tmp_path / "notes", "--force")
     assert code == 2 and "is no model folder" in error and (tmp_path / "notes" / "mine.txt").read_text() == "keep"
     code, _, error = corpusmill("export", run.folder, tmp_path / "out", "--model", "evaluate")
-    assert code == 2 and "--model is one of pretrain, sft, align, and evaluate is none" in error
+    assert code == 2 and "--model evaluate: no such stage (expected one of pretrain, sft, align)" in error
     code, out, _ = corpusmill("export", run.folder, tmp_path / "out", "--model", "sft")
     assert code == 0 and b"the model of sft, and its card, README.md" in out
 

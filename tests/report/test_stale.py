@@ -211,24 +211,24 @@ def again(name: str, files: dict[str, Any]) -> Callable[[RunBuilder], None]:
             again("tokens", {"train/tokens-00000.bin": b"new", "validation/tokens-00000.bin": b"others"}),
             {"pretrain": "tokens was done again after it", "sft": "pretrain is stale", "align": "sft is stale",
              "evaluate": "pretrain is stale"},
-            "pretrain RUN --to evaluate",
+            "run RUN --from pretrain --to evaluate",
         ),
         (
             again("tokens", {f"{split}/tokens-0000{n}.bin": text for split, text in (("train", b"tokens"), ("validation", b"others"))
                              for n in (0, 1)}),
             {"pretrain": "tokens was done again after it", "sft": "pretrain is stale", "align": "sft is stale",
              "evaluate": "tokens was done again after it"},
-            "pretrain RUN --to evaluate",
+            "run RUN --from pretrain --to evaluate",
         ),
         (
             again("sft", {"model/model.safetensors": b"tuned anew"}),
             {"align": "sft was done again after it", "evaluate": "sft was done again after it"},
-            "align RUN --to evaluate",
+            "run RUN --from align --to evaluate",
         ),
         (
             again("filter", {"data/part-00000.parquet": b"documents", "report/part-00000.parquet": scored(0.6)}),
             {"align": "filter was done again after it", "evaluate": "align is stale"},
-            "align RUN --to evaluate",
+            "run RUN --from align --to evaluate",
         ),
     ],
 )  # fmt: skip

@@ -12,12 +12,10 @@ from corpusmill.pipeline.errors import CorpusmillError
 
 
 class Interrupted(CorpusmillError):
-    """Ctrl-C or SIGTERM in a command that goes on where it stopped when it is run again."""
+    """Ctrl-C or SIGTERM in a command that can go on where it stopped. `how`: what the user does for that."""
 
-    def __init__(self, code: int, option: str = ""):
-        """`option`: an option that the user has to add the next time; empty where none is needed."""
-        reason = "interrupted" if code == 130 else "terminated"
-        super().__init__(f"{reason}; run the same command again {option and f'with {option} '}to go on where it stopped.")
+    def __init__(self, code: int, how: str):
+        super().__init__(f"{'interrupted' if code == 130 else 'terminated'}; {how}")
         self.exit_code = code
 
 

@@ -35,14 +35,12 @@ from corpusmill.cli.base import (
 
 
 @contextmanager
-def _reported(outcome: Any, again: str, as_json: bool) -> Iterator[None]:
-    """Ends a run. An interrupt becomes a message that says how to go on; the last line of the output is the result in JSON, also after an
-    error, unless a person reads it in a terminal.
-
-    `again`: the option with which the user goes on with this run (`--output FOLDER`); empty where the user gave it.
-    """
+def _reported(outcome: Any, as_json: bool, folder: str, new: bool) -> Iterator[None]:
+    """Ends a run. An interrupt becomes a message that says how to go on. The last line of the output is the result in JSON, also after an
+    error, unless a person reads it in a terminal. `new`: the command has made up the run's folder."""
     from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt
     from corpusmill.pipeline.lease import LeaseLost
+    from corpusmill.pipeline.run import RUN_FILE
 
     try:
         try:
@@ -50,7 +48,9 @@ def _reported(outcome: Any, again: str, as_json: bool) -> Iterator[None]:
         except (KeyboardInterrupt, Exception) as error:
             if isinstance(error, LeaseLost) or not of_an_interrupt(error):
                 raise
-            raise Interrupted(exit_code_of(error), again) from error
+            begun = new and Path(folder, RUN_FILE).exists()
+            how = f"go on with: corpusmill run {folder}" if begun else "run the same command again to go on where it stopped."
+            raise Interrupted(exit_code_of(error), how) from error
     except BaseException as error:
         outcome.ended(error)
         raise
@@ -182,7 +182,7 @@ def run(
 
     exists = Storage(recipe).exists(RUN_FILE)
     folder = recipe if exists else output or _new_folder(recipe, inputs or [])
-    again = "" if exists or output else f"--output {folder}"
+    new = not exists and output is None
 
     def plan() -> Any:
         if exists:
@@ -190,18 +190,18 @@ def run(
                 raise InputError(f"{recipe}: this run has a folder and inputs of its own; for another run, give a recipe.")
             return plan_of_existing(folder, set_ or [], from_, to, strict, redo)
         made = new_plan(folder, recipe_path(recipe), inputs or [], set_ or [], from_, to, strict, redo)
-        if again:
+        if new:
             _require_inputs(inputs or [])
-            print(f"This run is in {folder}; the same command with {again} goes on with it.", flush=True)
+            print(f"The run's folder: {folder}", flush=True)
         return made
 
     outcome = Outcome(folder)
     try:
-        with _reported(outcome, again, json):
+        with _reported(outcome, json, folder, new):
             metrics = Metrics(metrics_port, metrics_host, metrics_file)
             _execute(plan(), engine, make_engine(engine, workers, task_timeout), metrics, outcome)
     finally:
-        if again:
+        if new:
             with suppress(OSError):  # the folder is not empty: the run has begun
                 Path(folder).rmdir()
 

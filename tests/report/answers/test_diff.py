@@ -202,7 +202,7 @@ def test_equal_runs_and_runs_that_can_not_be_compared(run_folder: Path, tmp_path
     RunBuilder(tmp_path / "none").json("run.json", {})
     with pytest.raises(InputError, match="no stage of this run has a report yet"):
         compared(run_folder, tmp_path / "none")
-    with pytest.raises(InputError, match=r"the stage 'sft' has no report \(there are ingest, filter, dedup, tokens\)"):
+    with pytest.raises(InputError, match=r"the stage 'sft' has no report \(expected one of ingest, filter, dedup, tokens\)"):
         compared(run_folder, run_folder, stage="sft")
 
 

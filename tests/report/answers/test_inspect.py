@@ -50,7 +50,7 @@ def test_what_can_not_be_looked_at(run_folder: Path, tmp_path: Path) -> None:
         (tmp_path / "missing", {}, "no such run"),
         (run_folder, {"rules": ("shrt",), "stage": "filter"}, "there is no rule 'shrt' (did you mean short? expected one of "),
         (run_folder, {"columns": ("word",)}, "there is no column 'word' (did you mean words?"),
-        (run_folder, {"least": {"language": 1}}, "the column 'language' holds no numbers (its columns with numbers are language_score,"),
+        (run_folder, {"least": {"language": 1}}, "the column 'language' holds no numbers (did you mean language_score?"),
         (
             run_folder,
             {"stage": "filtr"},
