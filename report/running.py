@@ -45,8 +45,9 @@ def carry_out(
 
     lacks: CorpusmillError | None = None
     try:
-        if lost := execute(plan, engine, Progress(), on_message, after_stage, watching):
-            lacks = Incomplete(lost)
+        with Progress() as progress:
+            if lost := execute(plan, engine, progress, on_message, after_stage, watching):
+                lacks = Incomplete(lost)
     except NothingKept as error:
         lacks = error
     if plan.last is None or (len(plan.stages()) > 1 and plan.stages()[-1] == list(plan.sections)[-1]):  # the run is finished
@@ -165,8 +166,8 @@ def retune(
 
     folder = run.reader.storage.root if isinstance(run, Run) else os.fspath(run)
     overrides = [f"filter.thresholds.{rule}={_threshold(value)}" for rule, value in thresholds.items()]
-    with _interrupts():
-        changes = decide_again(folder, overrides, _engine(engine, workers), Progress(), write=write, on_message=_print_note)
+    with _interrupts(), Progress() as progress:
+        changes = decide_again(folder, overrides, _engine(engine, workers), progress, write=write, on_message=_print_note)
     if write and changes.changed:
         note_old_page(folder, _print_note)
     if changes.lost:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Self
 
 from corpusmill.pipeline.cache import kernels_folder
 
@@ -93,14 +93,31 @@ class Progress:
         from rich.console import Console
 
         self.console = Console(stderr=True)
-        notebook = self.console.is_jupyter and find_spec("ipywidgets") is not None
-        self.enabled = self.console.is_terminal or notebook if enabled is None else enabled
+        self.notebook = self.console.is_jupyter and find_spec("ipywidgets") is not None
+        self.enabled = self.console.is_terminal or self.notebook if enabled is None else enabled
+        self._shared: Any = None  # the one display of a notebook
         self.before = kernel_entries() if self.enabled else set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shared:
+            self._shared.stop()
 
     @contextmanager
     def _bars(self, *columns: Any) -> Iterator[Any]:
         from rich import progress as rp
 
+        if self.enabled and self.notebook:  # each display would leave an empty line below the cell
+            self._shared = bars = self._shared or rp.Progress(console=self.console, transient=True)
+            bars.start()
+            try:
+                yield bars
+            finally:
+                for task in bars.task_ids:
+                    bars.remove_task(task)
+            return
         columns = (rp.TextColumn("{task.description}"), rp.BarColumn(), *columns, rp.TimeRemainingColumn())
         with rp.Progress(*columns, console=self.console, transient=True, disable=not self.enabled) as bars:
             yield bars
