@@ -82,7 +82,8 @@ def index(written: Mapping[str, str]) -> str:
 
 def overview(everything: Mapping[str, str]) -> str:
     """Returns `llms.txt` (https://llmstxt.org): every page with its title and first sentence."""
-    lines = [f"- [{title_of(text)}]({name.removesuffix('.md')}/): {sentence_of(text)}" for name, text in everything.items()]
+    places = {name: name.removesuffix("index.md") if name.endswith("index.md") else f"{name.removesuffix('.md')}/" for name in everything}
+    lines = [f"- [{title_of(text)}]({places[name] or './'}): {sentence_of(text)}" for name, text in everything.items()]
     return "\n".join(["# corpusmill", "", f"> {(corpusmill.__doc__ or '').splitlines()[0]}", "", "## Pages", "", *lines]) + "\n"
 
 
