@@ -489,7 +489,7 @@ def _state_sentence(status: dict[str, Any]) -> str:
     if status["state"] == "complete":
         if empty := next((stage for stage in status["stages"] if stage["documents_out"] == 0), None):
             return f"Complete, but {empty['name']} has kept none of {empty['documents_in']:,} {unit_of(empty['name'])}."
-        return f"Complete but for {len(status['quarantined']):,} tasks that were given up." if status["quarantined"] else "Complete."
+        return f"Complete, but for tasks that were given up: {len(status['quarantined']):,}." if status["quarantined"] else "Complete."
     if status["state"] == "stopped":
         return f"The requested stages are done.{left}"
     if status["state"] == "failed":

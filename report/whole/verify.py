@@ -244,7 +244,7 @@ def show_run(folder: str, checks: Sequence[StageCheck], console: Console) -> boo
     if faults[VIEW_SHOWN:]:
         console.print(f"and {len(faults) - VIEW_SHOWN:,} more faults")
     if not faults and quarantined:
-        console.print(f"Every file is the one that was written, but {len(quarantined):,} tasks were given up: the run is not whole.")
+        console.print(f"Every file is the one that was written, but the run is not whole. Tasks that were given up: {len(quarantined):,}.")
     elif not faults:
         console.print("Every file is the one that was written, and every document that came in is accounted for.")
     return not faults

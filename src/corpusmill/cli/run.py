@@ -182,7 +182,7 @@ def run(
 
     exists = Storage(recipe).exists(RUN_FILE)
     folder = recipe if exists else output or _new_folder(recipe, inputs or [])
-    new = not exists and output is None
+    new = not exists and not output
 
     def plan() -> Any:
         if exists:
