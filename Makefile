@@ -19,7 +19,7 @@ KILLS ?= 200
 TARGET ?=
 export PYTHONDONTWRITEBYTECODE := # otherwise each of hundreds of processes compiles its imports
 # What `make test-lowest` runs: the core, as far as its oracles go with old versions.
-LOWEST := tests/report/query tests/report/queries tests/report/explore tests/dedup/test_shingles.py tests/dedup/test_stage.py \
+LOWEST := $(addprefix tests/report/query/test_,damage.py notebook.py run.py) tests/report/queries tests/report/explore tests/dedup/test_shingles.py tests/dedup/test_stage.py \
 	$(addprefix tests/filters/test_,gopher.py statistics.py c4.py pii.py language.py) \
 	$(addprefix tests/ingest/test_,charset.py http_body.py jsonl.py parquet.py single.py warc.py) tests/ingest/urls \
 	$(addprefix tests/tokenize/test_,patterns.py bpe_train.py tokens_stage.py mixture_stage.py)
