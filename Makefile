@@ -95,7 +95,7 @@ wheel-test: wheel ## install the wheel alone in a fresh environment outside of t
 # The tests' own tools are the newest that go with the lowest versions of what the package itself needs.
 test-lowest: $(BIN)/python ## run tests of the data stages with the lowest versions that pyproject.toml allows
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-lowest
+	@$(BIN)/uv venv --quiet --clear --seed --python $(BIN)/python $(VENV)-lowest
 	@$(BIN)/uv pip compile --quiet --resolution lowest-direct --python $(VENV)-lowest pyproject.toml --output-file $(VENV)-lowest/lowest.txt
 	@$(BIN)/uv pip install --quiet --python $(VENV)-lowest --constraint $(VENV)-lowest/lowest.txt --editable '.[test-core]'
 	OMP_NUM_THREADS=1 NUMBA_CACHE_DIR=$(VENV)-lowest/kernels $(VENV)-lowest/bin/python -m pytest -m "not long" $(LOWEST)
