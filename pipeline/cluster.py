@@ -304,8 +304,15 @@ def requirements(extras: str) -> list[str]:
 
     wanted = [Requirement(text) for text in metadata.requires("corpusmill") or ()]
     names = ["", *filter(None, extras.split(","))]
-    chosen = [each for each in wanted if each.marker is None or any(each.marker.evaluate({"extra": name}) for name in names)]
-    return [str(each).partition(";")[0].strip() for each in chosen]
+    chosen: dict[str, None] = {}
+    for name in names:  # it grows: an extra may name others (`corpusmill[train]`)
+        for each in wanted:
+            if each.marker is None or each.marker.evaluate({"extra": name}):
+                if each.name == "corpusmill":
+                    names += [extra for extra in sorted(each.extras) if extra not in names]
+                else:
+                    chosen[str(each).partition(";")[0].strip()] = None
+    return list(chosen)
 
 
 # ---- the command ------------------------------------------------------------------------------------
