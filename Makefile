@@ -19,7 +19,7 @@ KILLS ?= 200
 TARGET ?=
 export PYTHONDONTWRITEBYTECODE := # otherwise each of hundreds of processes compiles its imports
 # What `make test-lowest` runs: the core, as far as its oracles go with old versions.
-LOWEST := tests/report/query tests/report/queries tests/report/explore tests/dedup/test_shingles.py tests/dedup/test_stage.py \
+LOWEST := $(addprefix tests/report/query/test_,damage.py notebook.py run.py) tests/report/queries tests/report/explore tests/dedup/test_shingles.py tests/dedup/test_stage.py \
 	$(addprefix tests/filters/test_,gopher.py statistics.py c4.py pii.py language.py) \
 	$(addprefix tests/ingest/test_,charset.py http_body.py jsonl.py parquet.py single.py warc.py) tests/ingest/urls \
 	$(addprefix tests/tokenize/test_,patterns.py bpe_train.py tokens_stage.py mixture_stage.py)
@@ -99,7 +99,7 @@ wheel-test: wheel ## install the wheel alone in a fresh environment outside of t
 # The tests' own tools are the newest that go with the lowest versions of what the package itself needs.
 test-lowest: $(BIN)/python ## run tests of the data stages with the lowest versions that pyproject.toml allows
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-lowest
+	@$(BIN)/uv venv --quiet --clear --seed --python $(BIN)/python $(VENV)-lowest
 	@$(BIN)/uv pip compile --quiet --resolution lowest-direct --python $(VENV)-lowest pyproject.toml --output-file $(VENV)-lowest/lowest.txt
 	@$(BIN)/uv pip install --quiet --python $(VENV)-lowest --constraint $(VENV)-lowest/lowest.txt --editable '.[test-core]'
 	OMP_NUM_THREADS=1 NUMBA_CACHE_DIR=$(VENV)-lowest/kernels $(VENV)-lowest/bin/python -m pytest -m "not long" $(LOWEST)

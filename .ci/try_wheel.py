@@ -58,6 +58,10 @@ def expect(true: bool, what: str, done: subprocess.CompletedProcess[str] | None 
         sys.exit(f"{what}\n{done.stdout[-2000:] + done.stderr[-2000:] if done else ''}")
 
 
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
 def main(wheel: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
@@ -65,17 +69,17 @@ def main(wheel: Path) -> None:
         done = there.run("python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel.resolve()))
         expect(done.returncode == 0, "The wheel can't be installed.", done)
         megabytes, packages = there.size()
-        print(f"installed in {time.monotonic() - started:.0f} s: {packages} packages, {megabytes:,.0f} MB")
+        say(f"installed in {time.monotonic() - started:.0f} s: {packages} packages, {megabytes:,.0f} MB")
         done = there.run("python", "-c", "import torch")
         expect(done.returncode == 1, "The core brings torch.", done)
         done = there.run("corpusmill", "--version")
         expect(" (commit " in done.stdout, "The version has no commit.", done)
-        print(done.stdout.strip())
+        say(done.stdout.strip())
         for how in ("cold", "warm"):
             started = time.monotonic()
             done = there.run("corpusmill", "run", "fineweb", "my.jsonl", "--output", how)
             expect(done.returncode == 0 and (Path(folder) / how / "report.html").exists(), "The recipe fineweb fails.", done)
-            print(f"corpusmill run fineweb my.jsonl, {how}: {time.monotonic() - started:.0f} s")
+            say(f"corpusmill run fineweb my.jsonl, {how}: {time.monotonic() - started:.0f} s")
         done = there.run("corpusmill", "run", "recipe.yaml", "my.jsonl", "--output", "tokens")
         expect(done.returncode == 0, "A recipe with tokens fails.", done)
         expect(json.loads((Path(folder) / "tokens/tokens/train/shards.json").read_text())["tokens"] > 0, "There are no tokens.", done)
