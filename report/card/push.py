@@ -223,7 +223,8 @@ def write_removed(reader: RunReader, stage: str, report: str, documents: str, ta
             part = rows.slice(begin, table.num_rows)
             begin += table.num_rows
             if table["id"].to_pylist() != part["id"].to_pylist():
-                raise InputError(f"{reader.storage.path(report)}: is not about the documents of {documents}; run {stage} again.")
+                again = f"corpusmill run {reader.storage.root} --from {stage}"
+                raise InputError(f"{reader.storage.path(report)}: is not about the documents of {documents}; to redo it: {again}")
             places = pa.array(np.flatnonzero(~part["kept"].to_numpy()))
             found = rewriter.at(table, part, places) if rewriter else table.take(places)
             columns = {**{name: found[name] for name in DOCUMENTS.names}, "failed": part["failed"].take(places)}

@@ -30,6 +30,7 @@ class Hub:
     requests: list[str] = field(default_factory=list)
     #: After so many LFS objects, the server stops answering uploads until `resume` is set.
     stall_after: int | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)  # clients send several objects at once
     stalled: threading.Event = field(default_factory=threading.Event)
     resume: threading.Event = field(default_factory=threading.Event)
     #: Uploads that the server answers with an error of its own.
@@ -125,14 +126,17 @@ class Handler(BaseHTTPRequestHandler):
     def _put(self, path: str, body: bytes, writes: bool) -> tuple[int, Any]:
         if self.hub.broken:
             return 400, {"error": "The disk of the hub is full"}
-        if self.hub.stall_after is not None and len(self.hub.objects) >= self.hub.stall_after:
-            self.hub.stalled.set()
-            self.hub.resume.wait()
-            return 400, {"error": "too late"}
         oid = path.removeprefix("/lfs/")
         assert hashlib.sha256(body).hexdigest() == oid
-        self.hub.objects[oid] = body
-        return 200, {}
+        with self.hub.lock:
+            takes = self.hub.stall_after is None or len(self.hub.objects) < self.hub.stall_after
+            if takes:
+                self.hub.objects[oid] = body
+        if takes:
+            return 200, {}
+        self.hub.stalled.set()
+        self.hub.resume.wait()
+        return 400, {"error": "too late"}
 
     def _commit(self, repository: str, lines: list[dict[str, Any]]) -> tuple[int, Any]:
         files, changed = self.hub.files[repository], []

@@ -24,7 +24,7 @@ GROUPS = {
     "Run": ("run", "status", "warm"),
     "Look": ("report", "explore", "why", "inspect", "sample", "stats", "clusters", "query"),
     "Decide": ("steps", "sweep", "retune", "diff"),
-    "Data": ("verify", "raw", "card"),
+    "Data": ("verify", "raw", "card", "push"),
     "Model": ("chat", "generate", "score", "export", "checkpoints", "sft inspect"),
     "Classifier": ("classifier train", "classifier evaluate", "classifier score"),
     "Tokens": ("trace", "tokens find", "tokens verify", "tokens compare", "tokens append", "tokens export"),

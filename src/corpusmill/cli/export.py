@@ -137,7 +137,7 @@ def push(
     description: Annotated[str | None, typer.Option(metavar="FILE", help="Markdown that comes first in the card.")] = None,
     stale: AlthoughStale = False,
 ) -> None:
-    """Upload a run's documents, the removed ones with their reasons, the report and the card to the Hugging Face hub."""
+    """Publish a run on the Hugging Face hub. Its documents, the removed ones with their reasons, the report and the card."""
     from corpusmill.report.card.push import plan
 
     planned = plan(

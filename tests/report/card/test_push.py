@@ -201,7 +201,7 @@ def test_unfinished_and_stale_runs(run: Path, hub: Hub, corpusmill: Command, tmp
     code, _, error = corpusmill("push", tmp_path / "half", "me/pages", "--yes")
     assert code == 2 and "only a finished run is published" in error
     code, _, error = corpusmill("push", tmp_path / "none", "me/pages", "--yes")
-    assert code == 2 and "not a run's folder" in error
+    assert code == 2 and "no such run" in error
 
     shutil.copytree(run, tmp_path / "stale")
     failed = {rule for path in (run / "filter/report").glob("*") for rules in pq.read_table(path)["failed"].to_pylist() for rule in rules}
