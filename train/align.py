@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -146,7 +147,7 @@ class AlignStage(Stage):
         made = run.once("pairs", [*tuning.token_files(start.files), *given], lambda _: self._pairs(run, start, given), params)
         pairs = made.ref(self.name, PAIRS_FILE)
         reference = tuning.model_files(self.config.reference, "align.reference") if self.config.reference is not None else []
-        tuning.train_once(run, "corpusmill.train.align_job:train", start, [*start.files, pairs, *reference])
+        tuning.train_once(run, [*start.files, pairs, *reference], partial(self._train, run, start))
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))
@@ -159,6 +160,11 @@ class AlignStage(Stage):
                 f"the chosen one of {before['preference_accuracy']:.1%} before, {after['preference_accuracy']:.1%} after"
             )
         return lines
+
+    def _train(self, run: StageRun, start: tuning.StartModel, identity: str) -> Output:
+        from corpusmill.train.checkpoint_dir import CheckpointDir
+
+        return tuning.train(run, "corpusmill.train.align_job:train", start, CheckpointDir.of(run, identity))
 
     def _pairs(self, run: StageRun, start: tuning.StartModel, given: Sequence[FileRef]) -> Output:
         from corpusmill.train.align_pairs import make_pairs

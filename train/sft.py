@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import partial
 
 from pydantic import Field, field_validator
 
@@ -11,13 +11,11 @@ from corpusmill.pipeline.extras import TRAINING
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
+from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tuning
 from corpusmill.train.template import NAMED
 from corpusmill.train.tuning import TuningConfig, TuningLoop, TuningOptimizer
 from corpusmill.train.user_files import file_ref
-
-if TYPE_CHECKING:
-    from corpusmill.train.checkpoint_dir import CheckpointDir
 
 EXAMPLES_FILE = "data/examples.parquet"
 DROPPED_FILE = "dropped/examples.parquet"
@@ -75,7 +73,7 @@ class SftStage(Stage):
         made = run.once("examples", [*tuning.token_files(start.files), *template, *given], lambda _: self._examples(run, start, given))
         examples = made.ref(self.name, EXAMPLES_FILE)
         inputs = [*start.files, *template, examples]
-        tuning.train_once(run, "corpusmill.train.sft_job:train", start, inputs, self._with_template)
+        tuning.train_once(run, inputs, partial(self._train, run, start))
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))
@@ -91,7 +89,12 @@ class SftStage(Stage):
 
         return make_examples(run, self.config, start, given)
 
-    def _with_template(self, start: tuning.StartModel, checkpoint_dir: "CheckpointDir") -> tuning.StartModel:
+    def _train(self, run: StageRun, start: tuning.StartModel, identity: str) -> Output:
+        from corpusmill.train.checkpoint_dir import START, CheckpointDir
         from corpusmill.train.sft_job import with_template
 
-        return with_template(self.config, start, checkpoint_dir)
+        checkpoint_dir = CheckpointDir.of(run, identity)
+        start = with_template(self.config, start, checkpoint_dir)
+        output = tuning.train(run, "corpusmill.train.sft_job:train", start, checkpoint_dir)
+        Storage(checkpoint_dir.work).remove_folder(START)
+        return output

@@ -259,30 +259,18 @@ def made(
 # ---- training ----------------------------------------------------------------------------------------
 
 
-def train_once(
-    run: "StageRun",
-    job: str,
-    start: StartModel,
-    inputs: Sequence[FileRef],
-    prepare: "Callable[[StartModel, CheckpointDir], StartModel]" = lambda start, _: start,
-) -> None:
-    """Trains by the function `job` (`module:name`), as the stage's task `model`. A killed run resumes from the state under the task's
-    identity. `prepare` returns the model from which training starts, perhaps a copy in the training's folder."""
-    from corpusmill.train.checkpoint_dir import START, CheckpointDir
-
-    def train(identity: str) -> Output:
-        checkpoint_dir = CheckpointDir.of(run, identity)
-        output = _train(run, job, prepare(start, checkpoint_dir), checkpoint_dir)
-        Storage(checkpoint_dir.work).remove_folder(START)
-        return output
+def train_once(run: "StageRun", inputs: Sequence[FileRef], train: Callable[[str], Output]) -> None:
+    """Trains as the stage's task `model`; `train` gets the task's identity, under which a killed run finds its state. It is a method of
+    the stage, so that the code of the stage's module and of its imports counts as the task's."""
+    from corpusmill.train.checkpoint_dir import CheckpointDir
 
     row = run.once("model", inputs, train)
     CheckpointDir.of(run, row.identity).clear()
 
 
-def _train(run: "StageRun", job: str, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
-    """Trains on the processes of the stage's `parallel`. Returns the model's files and `metrics.json`, with a warning where an epoch is a
-    single step."""
+def train(run: "StageRun", job: str, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
+    """Trains by the function `job` (`module:name`) on the processes of the stage's `parallel`. Returns the model's files and
+    `metrics.json`, with a warning where an epoch is a single step."""
     from corpusmill.train.launch import launch_stage
 
     config: Any = run.stage.config
