@@ -18,6 +18,7 @@ import xxhash
 from corpusmill.dedup.config import MinHashConfig
 from corpusmill.dedup.normalise import SIMPLIFICATIONS, normalised, repaired, simplified, tables
 from corpusmill.dedup.words import chunks, read_only, shingle_hashes, word_codes, word_hashes
+from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.text.buffers import MARKED
@@ -484,11 +485,16 @@ def equal_places(a, b):
 
 
 def optimal_bands(target: float, count: int) -> tuple[int, int]:
-    """Returns `(bands, rows)` with at most `count` minima: datasketch's optimum for the similarity `target`."""
-    from datasketch.lsh import _optimal_param
+    """Returns `(bands, rows)` with at most `count` minima: datasketch's optimum for the similarity `target`.
 
-    bands, rows = _optimal_param(target, count, 0.5, 0.5)
-    return int(bands), int(rows)
+    Raises ConfigError if that is a single band, which would find few of the pairs of this similarity."""
+    from datasketch import MinHashLSH
+
+    try:
+        lsh = MinHashLSH(target, count)
+    except ValueError as error:
+        raise ConfigError(f"dedup.minhash: {count} permutations are too few for a target of {target}; give more.") from error
+    return int(lsh.b), int(lsh.r)
 
 
 def band_shape(config: MinHashConfig) -> tuple[int, int]:

@@ -114,8 +114,10 @@ def core(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder with `documents.jsonl`, the topics of Python's `help`."""
+    """Returns a folder with `documents.jsonl`, the topics of Python's `help`, and a folder `model`."""
     folder = tmp_path_factory.mktemp("core")
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
     (folder / "documents.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in topics.values() if len(text) > 1500))
     return folder
 
