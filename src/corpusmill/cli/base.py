@@ -1,8 +1,8 @@
 """The Typer application and its groups, and the arguments that several commands share."""
 
+import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -54,7 +54,7 @@ def stage_group(alias: str) -> type[TyperGroup]:
         def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
             first = args[0] if args else "--help"
             option = first.startswith("-") and first != "--help"
-            if option or (first not in self.commands and ("/" in first or Path(first).exists())):
+            if option or (first not in self.commands and ("/" in first or os.path.exists(first))):
                 args = [alias, *args]
             return super().parse_args(ctx, args)
 
@@ -119,7 +119,7 @@ def model_folder(given: str) -> str:
     if Storage(given).exists("run.json"):
         model = f"{given.rstrip('/')}/{RunReader(given).models()[-1]}/model"
         print(f"Model: {model}", file=sys.stderr, flush=True)
-    elif "://" not in given and not Path(given).exists():
+    elif "://" not in given and not os.path.exists(given):
         raise InputError(not_a_run(given, "model or run"))
     run, *names = model.rstrip("/").rsplit("/", 2)
     if len(names) == 2 and names[1] == "model":
