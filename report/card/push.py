@@ -172,11 +172,11 @@ def plan(
     reader = summary.reader
     removing = removed_documents(reader) if removed else {}
     title = name or repository.partition("/")[2]
-    card = make_card(summary, title, licence, description, although_stale, repository, bool(removing))
-    if because := unfinished(summary, card.contents):
+    contents, files = make_card(summary, title, licence, description, although_stale, repository, bool(removing))
+    if because := unfinished(summary, contents):
         raise InputError(f"{reader.storage.root}: only a finished run is published. {because[0]}")
     report = render(public_summary(summary)).encode("utf-8", "replace")
-    return Push(reader, card.contents, repository, public, licence, removing, {**card.files, REPORT_FILE: report})
+    return Push(reader, contents, repository, public, licence, removing, {**files, REPORT_FILE: report})
 
 
 def removed_documents(reader: RunReader) -> dict[str, tuple[int, int]]:
