@@ -3,11 +3,10 @@
 These are a page for each rule, step, stage, command and Python object, the recipes, the files at the repository's root, and `llms.txt`.
 """
 
-import ast
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from inspect import getdoc, isclass
@@ -330,33 +329,26 @@ def type_of(option: Mapping[str, Any]) -> str:
 # ---- Commands, and Python
 
 
-def commands() -> dict[str, str]:
-    return {f"reference/commands/{'-'.join(path)}.md": command_page(path, found) for path, found in walk(typer.main.get_command(app), ())}
-
-
-def walk(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yields every command that --help shows, with its path."""
-    context = typer.Context(group, info_name="corpusmill")
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        if not command.hidden:
-            yield from walk(command, (*path, name)) if hasattr(command, "commands") else [((*path, name), command)]
-
-
-def command_page(path: tuple[str, ...], command: Any) -> str:
-    name = " ".join(["corpusmill", *path])
-    context = typer.Context(command, info_name=name, terminal_width=110)
-    first, _, _ = (command.help or "").partition("\n")
-    return page(f"# {name}", linked(first), f"```text\n{command.get_help(context).strip()}\n```")
+def commands(group: Any = None, path: tuple[str, ...] = ("corpusmill",)) -> dict[str, str]:
+    """Returns a page for each command that --help shows: what it is for, and its own --help."""
+    written = {}
+    for name, command in (group or typer.main.get_command(app)).commands.items():
+        words = (*path, name)
+        if hasattr(command, "commands"):
+            written |= commands(command, words)
+        elif not command.hidden:
+            context = typer.Context(command, info_name=" ".join(words), terminal_width=110)
+            about = linked((command.help or "").partition("\n")[0])
+            text = f"```text\n{command.get_help(context).strip()}\n```"
+            written[f"reference/commands/{'-'.join(words[1:])}.md"] = page(f"# {' '.join(words)}", about, text)
+    return written
 
 
 def python_objects(by_hand: Iterable[str]) -> dict[str, str]:
     """Returns a page for each name of the package, and for each object that an example of another page imports."""
     places = dict.fromkeys(corpusmill.__all__, "corpusmill")
-    for block in re.findall(r"```python\n(.*?)```", "\n".join(by_hand), re.DOTALL):
-        for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("corpusmill."):
-                places = {**{alias.name: str(node.module) for alias in node.names}, **places}
+    for module, names in re.findall(r"^from (corpusmill\.\S+) import ([\w, ]+)", "\n".join(by_hand), re.MULTILINE):
+        places = {**dict.fromkeys(names.strip().split(", "), module), **places}
     written = {}
     for name, module in sorted(places.items()):
         found = getattr(import_module(module), name)
