@@ -114,8 +114,10 @@ def core(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder with `documents.jsonl`, the topics of Python's `help`."""
+    """Returns a folder with `documents.jsonl`, the topics of Python's `help`, and a folder `model`."""
     folder = tmp_path_factory.mktemp("core")
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
     (folder / "documents.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in topics.values() if len(text) > 1500))
     return folder
 
@@ -140,7 +142,7 @@ def test_the_core_goes_from_documents_to_tokens_and_the_report_without_any_extra
         (["run", "fineweb", "documents.jsonl", "--set", "ingest.extraction.extractor=trafilatura"], r"ingest: .*\[trafilatura\]'\."),
         (["run", "fineweb", "s3://bucket/documents.jsonl"], r"s3://bucket/documents\.jsonl: .*\[s3\]'\."),
         (["warm", "demo", "--set", "filter={preset: fineweb}"], r"pretrain: torch .*'corpusmill\[train\]'\."),
-        (["generate", ".", "--prompt", "Once"], r"torch is not installed here; pip install 'corpusmill\[train\]'\."),
+        (["generate", "model", "--prompt", "Once"], r"torch is not installed here; pip install 'corpusmill\[train\]'\."),
         (["classifier", "evaluate", "quality", "documents.jsonl"], r"quality: .*\[classifiers\]'\."),
         (["run", "fineweb", "documents.jsonl", "--metrics-file", "metrics"], r"metrics: .*\[cluster\]'\."),
     ],
