@@ -32,11 +32,11 @@ class Build(build_py):
             (Path(self.build_lib) / NAME).write_text(commit())
 
 
-class Source(sdist):
+class SourceArchive(sdist):
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
         super().make_release_tree(base_dir, files)
         if commit():
             (Path(base_dir) / "src" / NAME).write_text(commit())
 
 
-setup(cmdclass={"build_py": Build, "sdist": Source})
+setup(cmdclass={"build_py": Build, "sdist": SourceArchive})

@@ -3,11 +3,10 @@
 These are a page for each rule, step, stage, command and Python object, the recipes, the files at the repository's root, and `llms.txt`.
 """
 
-import ast
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from inspect import getdoc, isclass
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Files outside of docs/ that are pages of the site, by the name of the page; one that is not there is left out.
+#: Files outside of docs/ that are pages of the site, by the name of the page.
 INCLUDED = {
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
@@ -54,14 +53,11 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     by_hand = {file.src_uri: file.content_string for file in files.documentation_pages()}
     written = pages(by_hand)
     everything = dict(sorted({**by_hand, **written}.items()))
-    for name, text in {**written, "llms.txt": overview(everything), "llms-full.txt": "\n\n".join(everything.values())}.items():
+    more = {"llms.txt": overview(everything), "llms-full.txt": "\n\n".join(everything.values())}
+    for name, text in {**written, **more}.items():
         files.append(File.generated(config, name, content=text))
     sections = [{title: [name for name in written if f"reference/{folder}/" in name]} for folder, title in FOLDERS.items()]
-    for section in config.nav or []:
-        if "Reference" in section:
-            section["Reference"] = ["reference/index.md", *sections]
-        if "Project" in section:
-            section["Project"] += [name for name in INCLUDED if name in written and "/" not in name]
+    next(section for section in config.nav or [] if "Reference" in section)["Reference"] = ["reference/index.md", *sections]
     return files
 
 
@@ -77,14 +73,19 @@ def index(written: Mapping[str, str]) -> str:
         found = [name for name in written if f"reference/{folder}/" in name]
         lines = [[f"[{title_of(written[name])}]({relpath(name, 'reference')})", sentence_of(written[name])] for name in found]
         parts += [f"## {title}", table(["page", "what it is"], lines)]
-    return "\n\n".join(parts) + "\n"
+    return page(*parts)
 
 
 def overview(everything: Mapping[str, str]) -> str:
     """Returns `llms.txt` (https://llmstxt.org): every page with its title and first sentence."""
-    places = {name: name.removesuffix("index.md") if name.endswith("index.md") else f"{name.removesuffix('.md')}/" for name in everything}
-    lines = [f"- [{title_of(text)}]({places[name] or './'}): {sentence_of(text)}" for name, text in everything.items()]
-    return "\n".join(["# corpusmill", "", f"> {(corpusmill.__doc__ or '').splitlines()[0]}", "", "## Pages", "", *lines]) + "\n"
+    places = {name: re.sub(r"(^|/)index/$", r"\1", f"{name.removesuffix('.md')}/") or "./" for name in everything}
+    lines = [f"- [{title_of(text)}]({places[name]}): {sentence_of(text)}" for name, text in everything.items()]
+    return page("# corpusmill", f"> {first_part(corpusmill)}", "## Pages", "\n".join(lines))
+
+
+def page(*parts: str) -> str:
+    """Returns a page of its parts, between blank lines; empty ones are left out."""
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def title_of(text: str) -> str:
@@ -96,6 +97,11 @@ def sentence_of(text: str) -> str:
     blocks = [block for block in text.split("\n\n")[1:] if re.match(r"[A-Za-z*`]", block) and not block.startswith("```")]
     plain = " ".join(re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", blocks[0] if blocks else "").split())
     return re.split(r"(?<=\.) ", plain)[0]
+
+
+def first_part(thing: object) -> str:
+    """Returns the first paragraph of a docstring."""
+    return (getdoc(thing) or "").partition("\n\n")[0]
 
 
 def table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
@@ -114,32 +120,26 @@ def linked(text: str) -> str:
 
 
 def recipes() -> dict[str, str]:
-    parts = [
-        "# Recipes",
-        "A recipe is YAML with a section for each stage. These come with the program; take the closest one and change it.",
-    ]
+    about = "A recipe is YAML with a section for each stage. These come with the program; take the closest one and change it."
+    parts = ["# Recipes", about]
     for path in sorted((ROOT / "recipes").rglob("*.yaml")):
         if path.parent.name != "cluster":
             parts += [f"## {path.stem}", f"`{path.relative_to(ROOT)}`", f"```yaml\n{path.read_text('utf-8').rstrip()}\n```"]
-    return {"recipes.md": "\n\n".join(parts) + "\n"}
+    return {"recipes.md": page(*parts)}
 
 
 def included(by_hand: Iterable[str]) -> dict[str, str]:
-    """Returns the pages of INCLUDED. Their links to pages of the site are kept; links to code become its path."""
-    there = {page: source for page, source in INCLUDED.items() if (ROOT / source).exists()}
-    places = {**{source: page for page, source in there.items()}, **{f"docs/{name}": name for name in by_hand}}
-
-    def moved(link: re.Match[str], page: str, source: str) -> str:
-        path, mark, anchor = link[2].partition("#")
-        if "://" in path or not path:
-            return link[0]
-        place = places.get(normpath(f"{dirname(source)}/{path}".lstrip("/")))
-        return f"[{link[1]}]({relpath(place, dirname(page) or '.')}{mark}{anchor})" if place else link[1]
-
-    return {
-        page: re.sub(r"\[([^]]*)\]\(([^)\s]+)\)", lambda link, p=page, s=source: moved(link, p, s), (ROOT / source).read_text("utf-8"))
-        for page, source in there.items()
-    }
+    """Returns the pages of INCLUDED. Their links to pages of the site are kept; of links to code the text stays."""
+    places = {**{source: name for name, source in INCLUDED.items()}, **{f"docs/{name}": name for name in by_hand}}
+    written = {}
+    for name, source in INCLUDED.items():
+        text = (ROOT / source).read_text("utf-8")
+        for link in re.finditer(r"\[([^]]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)", text):
+            place = places.get(normpath(f"{dirname(source) or '.'}/{link[2]}"))
+            moved = f"[{link[1]}]({relpath(place, dirname(name) or '.')}{link[3] or ''})" if place else link[1]
+            text = text.replace(link[0], moved)
+        written[name] = text
+    return written
 
 
 # ---- Filter rules and steps
@@ -184,22 +184,18 @@ def measured(name: str) -> dict[str, tuple[str, Any]]:
     Raises AssertionError for an example that does not fail its rule.
     """
     step = step_of(name)
-    rules = {rule.name: rule for rule in step.rules}
-    examples = [(item["text"], [rule for rule in item["rules"] if rule in rules]) for item in examples_file()["examples"]]
-    examples = [(text, names) for text, names in examples if names]
+    examples = [(item["text"], rule) for item in examples_file()["examples"] for rule in step.rules if rule.name in item["rules"]]
     if not examples:
         return {}
     texts = pa.array([text if isinstance(text, str) else text["repeat"] * text["times"] for text, _ in examples], pa.large_string())
     step.setup()
-    output = step.measure(DocumentBatch(pa.table({"text": texts}), texts, "words"))
-    columns = {column: pa.array(values) for column, values in output.columns.items()}
+    columns = step.measure(DocumentBatch(pa.table({"text": texts}), texts, "words")).columns
     found = {}
-    for place, (text, names) in enumerate(examples):
+    for place, (text, rule) in enumerate(examples):
         shown = text if isinstance(text, str) else f"{text['repeat']!r}, {text['times']:,} times"
-        for rule in names:
-            values = columns[rules[rule].column]
-            assert rules[rule].failing(values)[place], f"docs/examples.yaml: this text does not fail {rule}: {shown}"
-            found[rule] = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in shown), values[place].as_py()
+        values = pa.array(columns[rule.column])
+        assert rule.failing(values)[place], f"docs/examples.yaml: this text does not fail {rule.name}: {shown}"
+        found[rule.name] = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in shown), values[place].as_py()
     return found
 
 
@@ -213,8 +209,7 @@ def rules_and_steps() -> dict[str, str]:
         if name in OTHERS:
             parts.append("Its columns and rules are those of the code or the model that the recipe names.")
         else:
-            step, examples = step_of(name), measured(name)
-            rules = rules_of(name)
+            step, examples, rules = step_of(name), measured(name), rules_of(name)
             parts += ["## Columns", table(["column", "type"], [[f"`{column}`", str(type_)] for column, type_ in step.columns.items()])]
             if rules:
                 lines = [[f"[{rule}](../rules/{rule}.md)", *verdict(step, uses[0][1])] for rule, uses in rules.items()]
@@ -222,7 +217,7 @@ def rules_and_steps() -> dict[str, str]:
             for rule, uses in rules.items():
                 written[f"reference/rules/{rule}.md"] = rule_page(name, step, uses, examples.get(rule), source)
         parts += ["## How it measures", module]
-        written[f"reference/steps/{name}.md"] = "\n\n".join(parts) + "\n"
+        written[f"reference/steps/{name}.md"] = page(*parts)
     return written
 
 
@@ -235,39 +230,40 @@ def verdict(step: Step, rule: Rule) -> tuple[str, str]:
 
 def rule_page(name: str, step: Step, uses: list[tuple[str, Rule]], example: tuple[str, Any] | None, source: str) -> str:
     """Returns the page of a rule: what it measures, from where, its thresholds by preset, a text that fails it, and how to change it."""
-    first = uses[0][1]
+    first, chosen = uses[0][1], examples_file()["steps"].get(name)
     condition, words = verdict(step, first)
-    parts = [f"# {first.name}", f"A document fails: **{words}**." if words else f"A document fails where {condition}."]
+    facts = []
     for column in dict.fromkeys(rule.column for _, rule in uses):
         ratio = " / ".join(f"`{part}`" for part in getattr(step, "STATISTICS", {}).get(column, ())[:2])
-        parts.append(f"* Measured: `{column}`" + (f", which is {ratio}" if ratio else ""))
-    parts += [f"* Step: [{name}](../steps/{name}.md)", f"* From: {source}", "## Thresholds", thresholds(step, uses)]
-    parts.append("## A document that fails")
+        facts.append(f"* Measured: `{column}`" + (f", which is {ratio}" if ratio else ""))
     if example is None:
-        parts.append(examples_file()["without"][first.name])
+        failing = [examples_file()["without"][first.name]]
     else:
         shown, value = example
         figure = f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else f"`{value}`"
-        chosen = examples_file()["steps"].get(name)
-        parts += [f"```text\n{shown or '(no text)'}\n```", f"Measured: `{first.column}` is {figure}, so it fails."]
-        parts += [f"The step has the options `{json.dumps(chosen)}` here."] if chosen else []
+        failing = [f"```text\n{shown or '(no text)'}\n```", f"Measured: `{first.column}` is {figure}, so it fails."]
+        failing += [f"The step has the options `{json.dumps(chosen)}` here."] if chosen else []
     retune = f"corpusmill retune RUN --set filter.thresholds.{first.name}=off --dry-run"
-    parts += ["## Decide otherwise", f"```\ncorpusmill sample RUN --rule {first.name} --near\n{retune}\n```"]
-    parts.append("The first command shows the documents nearest to the threshold, the second what would come back without the rule.")
-    parts.append("[Thresholds](../../guides/thresholds.md) says how to choose one.")
-    return "\n\n".join(parts).replace("\n\n* ", "\n* ").replace(".\n* ", ".\n\n* ", 1) + "\n"
+    return page(
+        f"# {first.name}", f"A document fails: **{words}**." if words else f"A document fails where {condition}.",
+        "\n".join([*facts, f"* Step: [{name}](../steps/{name}.md)", f"* From: {source}"]),
+        "## Thresholds", thresholds(step, uses), "## A document that fails", *failing,
+        "## Decide otherwise", f"```\ncorpusmill sample RUN --rule {first.name} --near\n{retune}\n```",
+        "The first command shows the documents nearest to the threshold, the second what would come back without the rule.",
+        "[Thresholds](../../guides/thresholds.md) says how to choose one.",
+    )  # fmt: skip
 
 
 def thresholds(step: Step, uses: list[tuple[str, Rule]]) -> str:
     """Returns the table of a rule's thresholds: presets that agree share a line, and so do all languages of FineWeb-2."""
-    by_language = sorted({str(rule.threshold) for preset, rule in uses if preset == BY_LANGUAGE})
+    by_language = sorted({rule.threshold for preset, rule in uses if preset == BY_LANGUAGE})
     alike: dict[tuple[str, str], list[str]] = {}
     for preset, rule in uses:
         if preset != BY_LANGUAGE or len(by_language) == 1:
             alike.setdefault(verdict(step, rule), []).append(f"`{preset}`")
     lines = [[", ".join(dict.fromkeys(presets)), *condition] for condition, presets in alike.items()]
     if len(by_language) > 1:
-        between = f", from {by_language[0]} to {by_language[-1]}" if isinstance(uses[0][1].threshold, float | int) else ""
+        between = "" if isinstance(by_language[0], tuple) else f", from {by_language[0]} to {by_language[-1]}"
         lines.append([f"`{BY_LANGUAGE}`", f"one for each language{between}", ""])
     return table(["presets of the step and of the stage", "fails where", "in words"], lines)
 
@@ -282,19 +278,16 @@ def stages() -> dict[str, str]:
     written = {}
     for name in STAGES:
         kind = stage_class(name)
-        doc = (getdoc(sys.modules[kind.__module__]) or "").split("\n\n")[0]
-        parts = [f"# {name}", linked(doc), f"How it works: [{name}](../../stages/{name}.md)."]
         schema = kind.Config.model_json_schema()
+        parts = [f"# {name}", linked(first_part(sys.modules[kind.__module__])), f"How it works: [{name}](../../stages/{name}.md)."]
         todo = [(name, schema)]
-        while todo:
-            place, section = todo.pop(0)
-            doc = linked((section.get("description") or "").split("\n\n")[0])
-            parts += [f"## {place}", doc, options(section, place)]
+        for place, section in todo:  # the list grows meanwhile
+            parts += [f"## {place}", linked(section.get("description", "").partition("\n\n")[0]), options(section, place)]
             inner = {key: section_of(option) for key, option in section.get("properties", {}).items()}
             todo += [(f"{place}.{key}", schema["$defs"][found]) for key, found in inner.items() if found]
         if name in REASONS:
             parts += ["## Why it drops a document", table(["rule", "reason"], [[f"`{rule}`", why] for rule, why in REASONS[name].items()])]
-        written[f"reference/stages/{name}.md"] = "\n\n".join(parts) + "\n"
+        written[f"reference/stages/{name}.md"] = page(*parts)
     return written
 
 
@@ -303,12 +296,11 @@ def options(section: Mapping[str, Any], place: str) -> str:
     lines = []
     for key, option in section.get("properties", {}).items():
         inner = section_of(option)
+        default = option.get("default")
         link = f"[`{key}`](#{f'{place}{key}'.replace('.', '')})" if inner and place else f"`{key}`"
-        default = (
-            "" if inner and not isinstance(option.get("default"), list) else f"`{json.dumps(option.get('default'), ensure_ascii=False)}`"
-        )
-        needed = key in section.get("required", ())
-        lines.append([link, type_of(option), "needed" if needed else default, linked(option.get("description", ""))])
+        shown = "" if inner and not isinstance(default, list) else f"`{json.dumps(default, ensure_ascii=False)}`"
+        shown = "needed" if key in section.get("required", ()) else shown
+        lines.append([link, type_of(option), shown, linked(option.get("description", ""))])
     return table(["key", "type", "default", "meaning"], lines) if lines else "It has no options."
 
 
@@ -337,45 +329,32 @@ def type_of(option: Mapping[str, Any]) -> str:
 # ---- Commands, and Python
 
 
-def commands() -> dict[str, str]:
-    return {f"reference/commands/{'-'.join(path)}.md": command_page(path, found) for path, found in walk(typer.main.get_command(app), ())}
-
-
-def walk(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yields every command that --help shows, with its path."""
-    context = typer.Context(group, info_name="corpusmill")
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        if not command.hidden:
-            yield from walk(command, (*path, name)) if hasattr(command, "commands") else [((*path, name), command)]
-
-
-def command_page(path: tuple[str, ...], command: Any) -> str:
-    name = " ".join(["corpusmill", *path])
-    context = typer.Context(command, info_name=name)
-    usage = command.get_usage(context).removeprefix("Usage: ")
-    parts = [f"# {name}", linked(re.sub(r"\x08\n((?:.+\n?)+)", r"```text\n\1\n```", command.help or "")), f"```\n{usage}\n```"]
-    for title in ("Arguments", "Options"):
-        records = [parameter.get_help_record(context) for parameter in command.params if parameter.param_type_name == title[:-1].lower()]
-        lines = [[f"`{re.sub('[<>]', '', names)}`", linked(text)] for names, text in filter(None, records)]
-        parts += [f"## {title}", table([title[:-1].lower(), "meaning"], lines)] if lines else []
-    if command.epilog:
-        parts += ["## Example", f"```\n{command.epilog.removeprefix('Example: ')}\n```"]
-    return "\n\n".join(parts) + "\n"
+def commands(group: Any = None, path: tuple[str, ...] = ("corpusmill",)) -> dict[str, str]:
+    """Returns a page for each command that --help shows: what it is for, and its own --help."""
+    written = {}
+    for name, command in (group or typer.main.get_command(app)).commands.items():
+        words = (*path, name)
+        if hasattr(command, "commands"):
+            written |= commands(command, words)
+        elif not command.hidden:
+            context = typer.Context(command, info_name=" ".join(words), terminal_width=110)
+            about = linked((command.help or "").partition("\n")[0])
+            text = f"```text\n{command.get_help(context).strip()}\n```"
+            written[f"reference/commands/{'-'.join(words[1:])}.md"] = page(f"# {' '.join(words)}", about, text)
+    return written
 
 
 def python_objects(by_hand: Iterable[str]) -> dict[str, str]:
     """Returns a page for each name of the package, and for each object that an example of another page imports."""
     places = dict.fromkeys(corpusmill.__all__, "corpusmill")
-    for block in re.findall(r"```python\n(.*?)```", "\n".join(by_hand), re.DOTALL):
-        for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("corpusmill."):
-                places = {**{alias.name: str(node.module) for alias in node.names}, **places}
+    for module, names in re.findall(r"^from (corpusmill\.\S+) import ([\w, ]+)", "\n".join(by_hand), re.MULTILINE):
+        places = {**dict.fromkeys(names.strip().split(", "), module), **places}
     written = {}
     for name, module in sorted(places.items()):
         found = getattr(import_module(module), name)
-        doc = linked((getdoc(found) or "").split("\n\n")[0])
-        parts = [f"# {name}", doc, f"```python\nfrom {module} import {name}\n```", f"::: {found.__module__}.{found.__qualname__}"]
         kind = "-class" if isclass(found) else ""  # not every file system tells Run from run
-        written[f"reference/python/{name}{kind}.md"] = "\n\n".join(parts) + "\n"
+        written[f"reference/python/{name}{kind}.md"] = page(
+            f"# {name}", linked(first_part(found)), f"```python\nfrom {module} import {name}\n```",
+            f"::: {found.__module__}.{found.__qualname__}",
+        )  # fmt: skip
     return written

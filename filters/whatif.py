@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -264,7 +265,7 @@ def retune(
         raise InputError(f"{folder}: the run's recipe has no stage filter.")
     _only_thresholds(before, now, folder)
     storage = Storage(folder)
-    with holding(storage, on_message) as lease:
+    with closing(engine), holding(storage, on_message) as lease:
         old, worker = _worker(before, storage), _worker(now, storage)
         run = StageRun(FilterStage(worker.config), storage, dict(now.sections), now.inputs, engine, progress)
         run.hold(lease)

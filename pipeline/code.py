@@ -30,8 +30,8 @@ PACKAGE = "corpusmill"
 CARRIERS = tuple(
     f"{PACKAGE}.{name}" for name in (
         "pipeline.cache", "pipeline.cluster", "pipeline.code", "pipeline.engine", "pipeline.extras", "pipeline.failures",
-        "pipeline.interrupts", "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.on_ray", "pipeline.recipe",
-        "pipeline.redact", "pipeline.redirects", "pipeline.run", "pipeline.runner", "pipeline.safe", "pipeline.storage",
+        "pipeline.interrupts", "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.names", "pipeline.on_ray",
+        "pipeline.recipe", "pipeline.redact", "pipeline.redirects", "pipeline.run", "pipeline.runner", "pipeline.safe", "pipeline.storage",
         "pipeline.store_requests", "pipeline.store_streams", "pipeline.watch", "pipeline.web", "report", "train.launch_ray", "train.watch",
     )
 )  # fmt: skip

@@ -1,7 +1,9 @@
 """What a message says about an unknown name: the one that may be meant, and those that would do."""
 
+import os
 from collections.abc import Iterable
 from difflib import SequenceMatcher
+from glob import glob
 from pathlib import Path
 
 from corpusmill.pipeline.safe import safe_line
@@ -40,7 +42,7 @@ def _similarity(name: str, other: str) -> float:
 
 def not_a_run(folder: str, kind: str = "run") -> str:
     """Returns a message about a folder that is not a run. It names the runs that are near. `kind`: what else could be given, and a run."""
-    there = "://" in folder or Path(folder).is_dir()
+    there = "://" in folder or os.path.exists(folder)
     what, meant = ("not a run, as it has no run.json", "") if there else (f"no such {kind}", folder)
     runs = runs_near(folder)
     return f"{folder}: {what}{instead_of(meant, runs, 'there are') if runs else ''}."
@@ -50,6 +52,5 @@ def runs_near(folder: str) -> list[str]:
     """Returns the runs in a folder, or, if it does not exist, those beside it and in `runs/`. Those of a store are not looked for."""
     if "://" in folder:
         return []
-    path = Path(folder)
-    places = [path] if path.is_dir() else dict.fromkeys((path.parent, Path("runs")))
-    return [str(found.parent) for place in places for found in sorted(place.glob("*/run.json"))]
+    places = [Path(folder)] if os.path.exists(folder) else dict.fromkeys((Path(folder).parent, Path("runs")))
+    return [str(place / Path(found).parent) for place in places for found in sorted(glob("*/run.json", root_dir=place))]

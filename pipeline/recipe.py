@@ -8,6 +8,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,16 @@ def stage_class(name: str) -> type[Stage]:
 def recipe_path(given: str) -> str:
     """Returns the path of a recipe file: `given`, or the one of this name that ships. Raises InputError, which names others."""
     shipped = {path.stem: str(path) for path in sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))}
-    path = Path(given)
-    if path.is_file() or given in shipped:
-        return given if path.is_file() else shipped[given]
-    if path.is_dir() or "://" in given:
+    path, there = Path(given), os.path.exists(given)  # unlike methods of Path, this takes names of any length
+    if there and not path.is_dir():
+        return given
+    if given in shipped:
+        return shipped[given]
+    if there and (path / "run.json").exists():
+        raise InputError(f"{given}: a run, where a recipe is expected.")
+    if there or "://" in given:
         raise InputError(not_a_run(given))
-    beside = [str(other) for other in sorted(path.parent.glob("*.yaml"))]
+    beside = [str(path.parent / other) for other in sorted(glob("*.yaml", root_dir=path.parent))]
     name = path.stem if path.suffix and not beside else given
     raise InputError(f"{given}: no such recipe or run{instead_of(name, [*shipped, *beside, *runs_near(given)])}.")
 

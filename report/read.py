@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 from corpusmill.filters.rules import METADATA_KEY
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest, Quarantined, TaskRow
-from corpusmill.pipeline.names import not_a_run
+from corpusmill.pipeline.names import instead_of, not_a_run
 from corpusmill.pipeline.recipe import STAGES
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import MEANINGS_KEY, REPORT
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
@@ -162,6 +163,13 @@ class RunReader(RunFiles):
         if not found:
             raise InputError(f"{self.storage.root}: no stage has finished that trains a model ({', '.join(TRAINED)}).")
         return found
+
+    def require_report(self, stage: str | None, present: Collection[str]) -> None:
+        """Raises InputError if no stage has a report, or `stage` has none. `present`: the stages that have one."""
+        if not present:
+            raise InputError(f"{self.storage.root}: no stage of this run has a report yet.")
+        if stage is not None and stage not in present:
+            raise InputError(f"{self.storage.root}: the stage '{safe_line(stage, 80)}' has no report{instead_of(stage, present)}.")
 
     # ---- tables -------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from corpusmill.pipeline.engine import Engine
-from corpusmill.pipeline.errors import CorpusmillError, Incomplete, InputError, NothingKept
+from corpusmill.pipeline.errors import CorpusmillError, Incomplete, NothingKept
 from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.on_ray.engine import EngineName, make_engine
 from corpusmill.pipeline.recipe import Recipe
@@ -123,7 +123,7 @@ def run(
         recipe = Recipe.load(recipe)
     with _interrupts():
         plan = new_plan(folder, recipe, [os.fspath(path) for path in given], (), first, last, strict, redo)
-        lacks = carry_out(plan, _engine(engine, workers, task_timeout), _print_note, Watching(Outcome(folder)))
+        lacks = carry_out(plan, make_engine(engine, workers, task_timeout), _print_note, Watching(Outcome(folder)))
     if lacks:
         raise lacks
     return open_run(folder)
@@ -167,7 +167,7 @@ def retune(
     folder = run.reader.storage.root if isinstance(run, Run) else os.fspath(run)
     overrides = [f"filter.thresholds.{rule}={_threshold(value)}" for rule, value in thresholds.items()]
     with _interrupts(), Progress() as progress:
-        changes = decide_again(folder, overrides, _engine(engine, workers), progress, write=write, on_message=_print_note)
+        changes = decide_again(folder, overrides, make_engine(engine, workers), progress, write=write, on_message=_print_note)
     if write and changes.changed:
         note_old_page(folder, _print_note)
     if changes.lost:
@@ -177,12 +177,6 @@ def retune(
 
 def _threshold(value: Any) -> str:
     return "off" if value is None or value is False else "on" if value is True else str(value)
-
-
-def _engine(name: str, workers: int, task_timeout: float | None = None) -> Engine:
-    if name not in ("auto", "ray", "inline"):
-        raise InputError(f"engine={name!r}: expected auto, ray or inline.")
-    return make_engine(name, workers, task_timeout)  # type: ignore[arg-type]
 
 
 def _print_note(sentence: str) -> None:

@@ -77,6 +77,8 @@ def test_a_notebook_shows_the_funnel_without_markup_of_others(rows: Path) -> Non
 def test_a_run_that_is_not_finished_says_so(rows: Path) -> None:
     run = mill.run(STAGES, rows, "run", engine="inline", last="ingest")
     assert repr(run) == "<run run: ingest finished; 10 of 10 documents kept>"
+    with pytest.raises(mill.InputError, match="^run: a run, where a recipe is expected\\.$"):
+        mill.run("run", rows, "other")
     Path("empty").mkdir()
     Path("empty/run.json").write_text('{"recipe": {}}')
     assert repr(mill.open_run(Path("empty"))) == "<run empty: no stage finished>" and "<tr>" not in mill.open_run("empty")._repr_html_()
@@ -111,6 +113,9 @@ ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     ("fineweb", {"inputs": "none.warc.gz"}, mill.InputError, r"none\.warc\.gz: no such file"),
     ("finweb", {}, mill.InputError, r"finweb: no such recipe"),
     (STAGES, {"engine": "spark"}, mill.InputError, r"engine='spark': expected auto, ray or inline\."),
+    (STAGES, {"workers": -1}, mill.InputError, r"workers=-1: expected 0 or more\."),
+    (STAGES, {"task_timeout": -0.5}, mill.InputError, r"task_timeout=-0\.5: expected 0 or more\."),
+    ("a" * 300, {}, mill.InputError, r"a{300}: no such recipe or run"),
     (STAGES, {"inputs": []}, mill.InputError, r"recipe: the recipe begins with ingest, so it needs at least one input path\."),
     (STAGES, {"last": "tokens"}, mill.InputError, r"tokens: the recipe has no such stage"),
 ]

@@ -15,7 +15,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from corpusmill.pipeline.cache import kernels_folder
 from corpusmill.pipeline.engine import TASK_TIMEOUT, Engine, InlineEngine, Job
@@ -148,7 +148,15 @@ class RayEngine:
 
 
 def make_engine(name: EngineName, workers: int = 0, task_timeout: float | None = None) -> Engine:
-    """Returns an engine by its name. `workers`: 0 means one for each CPU. `task_timeout`: seconds; None means TASK_TIMEOUT."""
+    """Returns an engine by its name. `workers`: 0 means one for each CPU. `task_timeout`: seconds; None means TASK_TIMEOUT.
+
+    Raises InputError if there is no such engine, and for a negative number.
+    """
+    if name not in get_args(EngineName):
+        raise InputError(f"engine={name!r}: expected auto, ray or inline.")
+    for option, number in (("workers", workers), ("task_timeout", task_timeout or 0)):
+        if number < 0:
+            raise InputError(f"{option}={number}: expected 0 or more.")
     kernels_folder()  # if it can't be written, this process reports that, instead of each worker
     timeout = TASK_TIMEOUT if task_timeout is None else task_timeout
     return InlineEngine(timeout) if name == "inline" else RayEngine(workers, timeout, here_first=name == "auto")

@@ -132,3 +132,8 @@ class EnglishTokenizer:
                     begins[first] = list(lengths)
             seen.update(range(first, past))
         return [place for each in begins.values() for place in each]
+
+
+@cache
+def english_tokenizer() -> EnglishTokenizer:
+    return EnglishTokenizer()

@@ -12,15 +12,15 @@ it with spaCy.
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.english_tokenizer import EnglishTokenizer, english
+from corpusmill.pipeline.text.english_tokenizer import EnglishTokenizer, english, english_tokenizer
 from corpusmill.pipeline.text.hashing import BASE, ONE, find, hash_set, hash_span, mix64
 from corpusmill.pipeline.text.utf8 import CODE_POINTS, SURROGATES, decode, previous
 from corpusmill.pipeline.text.words import hash_word
@@ -32,8 +32,8 @@ DIGIT = 32  # 0 to 9
 PUNCTUATION = 64  # Unicode category P: spaCy's `is_punct` where all characters of a piece have it
 SENTENCE_END = 128  # one of the sentencizer's `punct_chars`
 
-#: From this code point on there are only unassigned, private and invisible characters, which are parts of runs.
-_UNUSED = 0x32000
+#: From this code point on all characters (rare ideographs, private, invisible and unassigned ones) are parts of runs and nothing else.
+_RUNS_FROM = 0x32000
 #: Letters that the expressions name directly: for possessives, dollars and degrees.
 _NAMED_LETTERS = ("s", "S", "US", "C", "A", "F", "f", "c", "K", "k")
 
@@ -53,11 +53,9 @@ def pair_hash(left, right):
     return mix64(mix64(left) * BASE + right)
 
 
-@dataclass(frozen=True)
-class SpacyRules:
+class SpacyRules(NamedTuple):
     """spaCy's tokenizer rules as arrays for the kernels. A set is a hash table with open addressing (`pipeline.text.hashing`)."""
 
-    tokenizer: EnglishTokenizer
     kinds: npt.NDArray[np.uint8]  # by code point
     byte_kinds: npt.NDArray[np.uint8]  # by byte: the kinds of ASCII characters, 0 for other bytes
     run_filter: npt.NDArray[
@@ -75,13 +73,12 @@ class SpacyRules:
 @cache
 def spacy_rules() -> SpacyRules:
     """Returns the rules. Takes about a second once a process, mostly for the kinds of all characters."""
-    tokenizer = EnglishTokenizer()
+    tokenizer = english_tokenizer()
     kinds = _kinds()
     exceptions = sorted(tokenizer.exceptions)
     runs = sorted({unit for text in exceptions for unit in units(text, kinds) if kinds[ord(unit[0])] & RUN} | set(_NAMED_LETTERS))
     merged_units = [list(units(text, kinds)) for text in tokenizer.merged]
     return SpacyRules(
-        tokenizer,
         kinds,
         np.concatenate([kinds[:128], np.zeros(128, np.uint8)]),
         _run_filter(runs, [run for run in runs if tokenizer.count(run) > 1]),
@@ -110,23 +107,23 @@ def units(text: str, kinds: npt.NDArray[np.uint8]) -> Iterator[str]:
 
 def _kinds() -> npt.NDArray[np.uint8]:
     classes = english()["classes"]
-    every = "".join(map(chr, range(_UNUSED)))
+    every = "".join(map(chr, range(_RUNS_FROM)))
 
     def those(test: Callable[[str], bool], characters: str = every) -> npt.NDArray[np.bool_]:
         return np.fromiter(map(test, characters), np.bool_, len(characters))
 
     def in_class(letters: str) -> npt.NDArray[np.bool_]:
         """Tests all characters by one search, which is faster than a match for each."""
-        found = np.zeros(_UNUSED, np.bool_)
+        found = np.zeros(_RUNS_FROM, np.bool_)
         for match in re.finditer(f"[{letters}]+", every):
             found[match.start() : match.end()] = True
         return found
 
     table = np.full(CODE_POINTS, RUN, np.uint8)
-    known = table[:_UNUSED]
+    known = table[:_RUNS_FROM]
     known[:] = 0
     major = [category[0] for category in map(unicodedata.category, every)]
-    punctuation, symbol = (np.fromiter((letter == kind for letter in major), np.bool_, _UNUSED) for kind in "PS")
+    punctuation, symbol = (np.fromiter((letter == kind for letter in major), np.bool_, _RUNS_FROM) for kind in "PS")
     named = set(english()["marks"] + "§%=—–+°²'’")
     in_run = ~(punctuation | symbol | in_class(classes["icons"]) | those(named.__contains__))
     in_run[:128] = those(str.isalnum, every[:128])

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
+from corpusmill.pipeline.text.english_tokenizer import english_tokenizer
 from corpusmill.pipeline.text.hashing import ONE, find, hash_span
 from corpusmill.pipeline.text.spacy_rules import (
     DIGIT,
@@ -131,10 +132,6 @@ _INLINE_BYTES = 60
 #: text, begin and end of the chunk. `places` is scratch. `counts` int64: one for each of QUESTIONS to POOL_ASKED.
 Chunks = namedtuple("Chunks", "keys values pool questions waiting places counts")
 QUESTIONS, WAITING, ENTRIES, POOL_USED, POOL_ASKED = range(5)
-#: The tables of `spacy_rules.SpacyRules` that kernels need.
-Rules = namedtuple(
-    "Rules", "kinds byte_kinds run_filter splits_mark exception_runs longest_exception_run merged longest_merged merged_pairs merged_units"
-)
 
 
 def new_chunks() -> Chunks:
@@ -422,8 +419,7 @@ class KnownChunks:
     """The table of known chunks, which it fills by asking the tokenizer. `most`: the most entries that are used."""
 
     def __init__(self, most: int = SLOTS // 2) -> None:
-        self._spacy = spacy_rules()
-        self._rules = Rules(*(getattr(self._spacy, name) for name in Rules._fields))
+        self._rules = spacy_rules()
         self._chunks = new_chunks()
         self._most = most
         self._lock = threading.Lock()
@@ -468,7 +464,7 @@ class KnownChunks:
         """Returns uint8 as long as the text: 1 where a token of spaCy begins."""
         characters = np.flatnonzero(np.frombuffer(text, np.uint8) & 0xC0 != 0x80)
         begins = np.zeros(len(text), np.uint8)
-        begins[characters[self._spacy.tokenizer.begins(text.decode())]] = 1
+        begins[characters[english_tokenizer().begins(text.decode())]] = 1
         return begins
 
 

@@ -141,10 +141,7 @@ def report_rows(run: Run, stage: str | None, rules: Iterable[str] = ()) -> tuple
     """Returns a stage and the rows of its report: `stage`, else the stage that has the rules, else the one that decides most."""
     root = run.reader.storage.root
     present = [name for name in [*REPORTED, *LATER] if f"{name}_report" in run.tables]
-    if not present:
-        raise InputError(f"{root}: no stage of this run has a report yet.")
-    if stage is not None and stage not in present:
-        raise InputError(f"{root}: the stage {shown(stage)} has no report{instead_of(stage, present)}.")
+    run.reader.require_report(stage, present)
     first = next(iter(rules), None)
     candidates = [stage] if stage is not None else present
     chosen = next((name for name in candidates if first is not None and first in _declared(run, name)), None)

@@ -12,7 +12,6 @@ from typing import Any
 import duckdb
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report import host
 from corpusmill.report.query.run import Run, open_run
@@ -105,11 +104,7 @@ def _chains(runs: dict[str, Run], stage: str | None) -> dict[str, list[str]]:
     """Returns the stages whose decisions count. `tokens` counts only where it is asked for, since it drops nothing from most corpora."""
     there = {side: [name for name in ORDER if f"{name}_report" in run.tables and run.reader.is_report(name)] for side, run in runs.items()}
     for side, names in there.items():
-        root = runs[side].reader.storage.root
-        if not names:
-            raise InputError(f"{root}: no stage of this run has a report yet.")
-        if stage is not None and stage not in names:
-            raise InputError(f"{root}: the stage '{safe_line(stage, 80)}' has no report{instead_of(stage, names)}.")
+        runs[side].reader.require_report(stage, names)
     if stage is not None:
         return {"a": [stage], "b": [stage]}
     last = next((name for name in reversed(ORDER[:-1]) if name in there["a"] and name in there["b"]), None)

@@ -1,6 +1,7 @@
 """`inspect`: shows rows of a run's reports, or of any one shard, as a table, as JSON lines, or as CSV."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -80,9 +81,9 @@ def inspect(target: str, stage: str | None, wanted: RowOptions, console: Console
 
     Raises InputError for a file, stage or column that does not exist.
     """
-    path, remote = Path(target), is_remote(target)
-    if not (target.lower().endswith(".parquet") if remote else path.is_file()):
-        if not remote and not path.exists():
+    path, remote, there = Path(target), is_remote(target), os.path.exists(target)
+    if not (target.lower().endswith(".parquet") if remote else there and path.is_file()):
+        if not remote and not there:
             raise InputError(not_a_run(target, "file or run"))
         _inspect_run(target, stage, wanted, console)
         return

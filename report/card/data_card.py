@@ -3,7 +3,6 @@
 import re
 import shlex
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -47,36 +46,28 @@ def write_card(
     """
     summary = read_summary(run, deep=False)
     title = name or run_name(summary.reader)
-    made = make_card(summary, title, licence, description, although_stale)
+    _, files = make_card(summary, title, licence, description, although_stale)
     target = Storage(output or run)
     ours = target.exists(CARD) and MARK.encode() in target.read_bytes(CARD)
-    for path in made.files:
+    for path in files:
         if target.exists(path) and not ours:
             raise InputError(
                 f"{target.path(path)}: corpusmill card did not write this file and does not overwrite it; choose another --output."
             )
-    for path, content in made.files.items():
+    for path, content in files.items():
         target.write_bytes(path, content)
-    return [target.path(path) for path in made.files]
-
-
-@dataclass(frozen=True)
-class Card:
-    """The card of a run's documents: `files` holds the content of README.md and croissant.json."""
-
-    contents: Contents
-    files: dict[str, bytes]
+    return [target.path(path) for path in files]
 
 
 def make_card(
     summary: Summary, title: str, licence: str | None, description: str | None, although_stale: bool,
     repository: str | None = None, removed: bool = False,
-) -> Card:  # fmt: skip
-    """Makes both files. `description`: a file of Markdown. `repository`: where on the hub the documents will be. `removed`: the removed
-    documents will be beside them, in `removed/`.
+) -> tuple[Contents, dict[str, bytes]]:  # fmt: skip
+    """Returns what the documents are, and the content of README.md and croissant.json.
 
-    Raises InputError if the run has no documents, if they are stale (`although_stale`: both files begin with a warning), and if the
-    licence is no id.
+    `description`: a file of Markdown. `repository`: where on the hub the documents will be. `removed`: the removed documents will be
+    beside them, in `removed/`. Raises InputError if the run has no documents, if they are stale (`although_stale`: both files begin with
+    a warning), and if the licence is no id.
     """
     if licence is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence):
         raise InputError(f"--licence {safe_line(licence, 80)}: expected the id of a licence, for example cc-by-4.0 or odc-by.")
@@ -89,7 +80,7 @@ def make_card(
     about = " ".join(filter(None, [stale, _abstract(summary, contents)]))
     page = render(summary, contents, title, licence, own_text, stale, repository, removed).encode("utf-8", "replace")
     data = croissant(contents, title, about, _languages(summary, contents), licence, version)
-    return Card(contents, {CARD: page, CROISSANT: data})
+    return contents, {CARD: page, CROISSANT: data}
 
 
 def _read_description(path: str | None) -> str:

@@ -19,7 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpusmill.filters.worker import FilterConfig, FilterWorker, Rewriter
+from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.recipe import stage_command
+from corpusmill.pipeline.redact import redact
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import iter_tables, read_table
@@ -124,19 +127,20 @@ class Push:
         there = api.list_repo_files(self.repository, repo_type="dataset")
         if CARD in there and CROISSANT not in there:
             raise InputError(f"{self.repository}: its {CARD} is not of corpusmill, so nothing is sent there; choose another repository.")
-        return str(address), there
+        return safe_line(str(address), 200), there
 
     def files(self, folder: Path) -> Iterator[tuple[str, Path]]:
         """Yields each file of documents: its path in the repository, and where it lies. Those that are made for it lie in `folder`."""
         storage = self.reader.storage
         for output in self.contents.files:
             path = f"{self.contents.stage}/{output.path}"
-            if not storage.remote:
-                yield path, Path(storage.path(path))
-                continue
-            with storage.open_read(path) as source, new_file(folder, path).open("wb") as target:
-                shutil.copyfileobj(source, target)
-            yield path, folder / path
+            place = new_file(folder, path) if storage.remote else Path(storage.path(path))
+            if storage.remote:
+                with storage.open_read(path) as source, place.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+            if sha256_of(place) != output.sha256:
+                raise InputError(f"{storage.path(path)}: not the file that the run wrote; corpusmill verify tells more.")
+            yield path, place
         for stage in self.removing:
             read = self.reader.inputs(stage)
             for report in self.reader.stages[stage].outputs("report/"):
@@ -168,11 +172,11 @@ def plan(
     reader = summary.reader
     removing = removed_documents(reader) if removed else {}
     title = name or repository.partition("/")[2]
-    card = make_card(summary, title, licence, description, although_stale, repository, bool(removing))
-    if because := unfinished(summary, card.contents):
+    contents, files = make_card(summary, title, licence, description, although_stale, repository, bool(removing))
+    if because := unfinished(summary, contents):
         raise InputError(f"{reader.storage.root}: only a finished run is published. {because[0]}")
     report = render(public_summary(summary)).encode("utf-8", "replace")
-    return Push(reader, card.contents, repository, public, licence, removing, {**card.files, REPORT_FILE: report})
+    return Push(reader, contents, repository, public, licence, removing, {**files, REPORT_FILE: report})
 
 
 def removed_documents(reader: RunReader) -> dict[str, tuple[int, int]]:
@@ -217,19 +221,21 @@ def write_removed(reader: RunReader, stage: str, report: str, documents: str, ta
     if not removed:
         return 0
     rewriter = Rewriter(filter_worker(reader)) if stage == "filter" else None
+    about = f"is not about the documents of {documents}; to redo it: {stage_command(reader.storage.root, stage)}"
     schema, begin = pa.schema([*DOCUMENTS, *REASONS]), 0
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         for table in iter_tables(reader.storage, documents, part_bytes=PART):
             part = rows.slice(begin, table.num_rows)
             begin += table.num_rows
             if table["id"].to_pylist() != part["id"].to_pylist():
-                again = f"corpusmill run {reader.storage.root} --from {stage}"
-                raise InputError(f"{reader.storage.path(report)}: is not about the documents of {documents}; to redo it: {again}")
+                raise InputError(f"{reader.storage.path(report)}: {about}")
             places = pa.array(np.flatnonzero(~part["kept"].to_numpy()))
             found = rewriter.at(table, part, places) if rewriter else table.take(places)
             columns = {**{name: found[name] for name in DOCUMENTS.names}, "failed": part["failed"].take(places)}
             columns["stage"] = pa.repeat(stage, len(places))
             writer.write_table(pa.table({name: columns[name] for name in schema.names}).cast(schema))
+    if begin != rows.num_rows:
+        raise InputError(f"{reader.storage.path(report)}: {about}")
     return removed
 
 
@@ -257,8 +263,8 @@ def one_sentence(repository: str, endpoint: str) -> Iterator[None]:
     """Turns the errors of the hub and of the network into one sentence."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    # The bases are OSError and the base of all errors of its HTTP library, of which several versions are in use.
-    failures: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, RuntimeError)
+    # The bases have the base of all errors of the hub's HTTP library, of which several are in use.
+    failures: tuple[type[Exception], ...] = (OSError, *HfHubHTTPError.__bases__, RuntimeError)
     try:
         yield
     except failures as error:
@@ -266,10 +272,10 @@ def one_sentence(repository: str, endpoint: str) -> Iterator[None]:
         status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
         if status == 401:
             raise InputError("push: the hub does not accept the token (of HF_TOKEN, or of hf auth login).") from error
-        if status in (403, 404):
+        if status in (403, 404) and cause is error:  # else the store of the files answered, to an address that is valid for some hours
             raise InputError(f"{repository}: the token has no right to write to this repository.") from error
         again = "the same command goes on where this one stopped"
+        what = safe_line(redact(str(cause)), 200)  # the addresses of files carry signatures
         if status is not None:
-            raise CorpusmillError(f"{repository}: the hub answered with an error ({safe_line(str(cause), 200)}); {again}.") from error
-        what = safe_line(f"{type(cause).__name__}: {cause}", 200)
-        raise CorpusmillError(f"{repository}: sending to {endpoint} failed ({what}); {again}.") from error
+            raise CorpusmillError(f"{repository}: the hub answered with an error ({what}); {again}.") from error
+        raise CorpusmillError(f"{repository}: sending to {endpoint} failed ({type(cause).__name__}: {what}); {again}.") from error

@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.memory import available_memory
-from corpusmill.pipeline.names import instead_of
 from corpusmill.report.explore.load import load_stage
 from corpusmill.report.explore.parameters import BadRequest, shown
 from corpusmill.report.explore.selection import Loaded
@@ -34,10 +33,7 @@ class Explorer:
         self.reader = RunReader(folder)
         self.folder = folder
         self.present = [name for name in EXPLORED if self.reader.stages[name].outputs("report/")]
-        if not self.present:
-            raise InputError(f"{folder}: no stage of this run has a report yet.")
-        if stage is not None and stage not in self.present:
-            raise InputError(f"{folder}: the stage {shown(stage)} has no report{instead_of(stage, self.present)}.")
+        self.reader.require_report(stage, self.present)
         self.wanted = [stage] if stage else sorted(self.present, key=lambda name: name != "filter")
         self.loaded: dict[str, Loaded] = {}
         self.left_out: dict[str, str] = {}

@@ -57,12 +57,12 @@ def _bytecode_cache() -> Any:
     except (OSError, RuntimeError):  # it can't be written, or there is no home folder
         return None
 
-    class Kept(FileSystemBytecodeCache):
+    class TemplateCache(FileSystemBytecodeCache):
         def dump_bytecode(self, bucket: Any) -> None:
             with suppress(OSError):  # a full disk
                 super().dump_bytecode(bucket)
 
-    return Kept(str(folder))
+    return TemplateCache(str(folder))
 
 
 def whole_page(title: str, body: str, figures: list[dict[str, Any]]) -> str:

@@ -41,3 +41,4 @@ def test_runs_are_looked_for_in_a_folder_beside_it_and_in_runs(tmp_path: Path, m
     assert not_a_run("other/bb") == "other/bb: no such run (did you mean other/b? there are other/b, runs/a)."
     assert not_a_run("other/empty") == "other/empty: not a run, as it has no run.json."
     assert not_a_run("x/y", "file or run") == "x/y: no such file or run (there are runs/a)."
+    assert not_a_run("x" * 300 + "/y").endswith("/y: no such run (there are runs/a).")  # longer than a name can be

@@ -17,7 +17,7 @@ COMMANDS = ("run", "look", "query", "warm", "tokens", "model", "export", "classi
 for _commands in COMMANDS:
     import_module(f"corpusmill.cli.{_commands}")
 
-#: Messages of interrupted commands by exit code. A command that can be resumed has a message of its own (base.Interrupted).
+#: Messages of interrupted commands by exit code. A command that can be resumed has a message of its own (run.Interrupted).
 INTERRUPTIONS = {130: "interrupted.", 143: "terminated."}
 
 

@@ -1,23 +1,13 @@
 """The Typer application and its groups, and the arguments that several commands share."""
 
+import os
 import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from corpusmill.pipeline.errors import CorpusmillError
-
-
-class Interrupted(CorpusmillError):
-    """Ctrl-C or SIGTERM in a command that can go on where it stopped. `how`: what the user does for that."""
-
-    def __init__(self, code: int, how: str):
-        super().__init__(f"{'interrupted' if code == 130 else 'terminated'}; {how}")
-        self.exit_code = code
-
 
 #: The commands in the order of `corpusmill --help`.
 GROUPS = {
@@ -54,7 +44,7 @@ def stage_group(alias: str) -> type[TyperGroup]:
         def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
             first = args[0] if args else "--help"
             option = first.startswith("-") and first != "--help"
-            if option or (first not in self.commands and ("/" in first or Path(first).exists())):
+            if option or (first not in self.commands and ("/" in first or os.path.exists(first))):
                 args = [alias, *args]
             return super().parse_args(ctx, args)
 
@@ -97,9 +87,6 @@ app.add_typer(
 )
 
 
-EngineName = Literal["auto", "ray", "inline"]
-
-
 def warn_if_stale(run: str | None) -> str | None:
     """Prints on standard error which stages of a run are stale, and returns `run`. Commands call it before they show a run. Prints nothing
     for a folder that is no run."""
@@ -119,7 +106,7 @@ def model_folder(given: str) -> str:
     if Storage(given).exists("run.json"):
         model = f"{given.rstrip('/')}/{RunReader(given).models()[-1]}/model"
         print(f"Model: {model}", file=sys.stderr, flush=True)
-    elif "://" not in given and not Path(given).exists():
+    elif "://" not in given and not os.path.exists(given):
         raise InputError(not_a_run(given, "model or run"))
     run, *names = model.rstrip("/").rsplit("/", 2)
     if len(names) == 2 and names[1] == "model":
@@ -152,48 +139,7 @@ ModelFolder = Annotated[
         callback=model_folder,
     ),
 ]
-ALTHOUGH_STALE = "Write it even if a stage that it depends on is stale; the files say so."
-AlthoughStale = Annotated[bool, typer.Option("--stale", help=ALTHOUGH_STALE)]
+AlthoughStale = Annotated[bool, typer.Option("--stale", help="Write it even if a stage that it depends on is stale; the files say so.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's value, for example dedup.threshold=0.8.")
 ]
-EngineOption = Annotated[
-    EngineName, typer.Option(help="auto: Ray, except for what is small; ray: parallel, here or on RAY_ADDRESS; inline: in this process.")
-]
-Strict = Annotated[bool, typer.Option("--strict", help="End at the first task that fails, instead of going on without it.")]
-Redo = Annotated[
-    bool,
-    typer.Option("--redo", help="Let other inputs or another recipe replace stages that are finished."),
-]
-Workers = Annotated[int, typer.Option(min=0, help="Parallel workers; 0 means one for each CPU.")]
-TaskTimeout = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        metavar="SECONDS",
-        help="A task that takes longer than this, and as long again for each 32 MiB of its input, is ended and tried once more, "
-        "then given up; 0: no limit.  [default: 3600]",
-    ),
-]
-
-
-MetricsPort = Annotated[
-    int | None,
-    typer.Option(
-        min=0, max=65535, metavar="PORT", help="Serve Prometheus metrics (/metrics) on this port during the run; 0: any free port."
-    ),
-]
-MetricsHost = Annotated[str, typer.Option(metavar="HOST", help="Where that port listens; by default on this machine alone.")]
-MetricsFile = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Write metrics to this file after each phase, for a node exporter's textfile collector.")
-]
-LOOPBACK = "127.0.0.1"
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """Where to serve and write the metrics of a command; None: nowhere."""
-
-    port: int | None
-    host: str
-    file: str | None

@@ -1,5 +1,6 @@
 """Commands about text classifiers: training, evaluation, scores of files."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -144,7 +145,7 @@ def _folder(model: str) -> Path:
     from corpusmill.pipeline.errors import InputError
     from corpusmill.pipeline.names import instead_of
 
-    if Path(model).exists():
+    if os.path.exists(model):
         return Path(model)
     if model not in (*BUILTIN, *NO_MODEL):
         raise InputError(f"{model}: no such folder or built-in classifier{instead_of(model, BUILTIN)}.")

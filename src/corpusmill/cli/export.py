@@ -107,13 +107,17 @@ def _generation(folder: Path, reader: "RunReader", context: int) -> bytes:
     return json.dumps(generation, indent=2, sort_keys=True).encode() + b"\n"
 
 
+Licence = Annotated[str | None, typer.Option("--licence", "--license", metavar="ID", help="Its licence, for example cc-by-4.0.")]
+Description = Annotated[str | None, typer.Option(metavar="FILE", help="Markdown that comes first in the card.")]
+
+
 @app.command(epilog="Example: corpusmill card runs/demo --licence odc-by --name 'Manuals of 2026'")
 def card(
     run: RunFolder,
     output: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where to write; by default the run's folder.")] = None,
     name: Annotated[str | None, typer.Option(help="What the collection is called; by default as the run's folder.")] = None,
-    licence: Annotated[str | None, typer.Option("--licence", "--license", metavar="ID", help="Its licence, for example cc-by-4.0.")] = None,
-    description: Annotated[str | None, typer.Option(metavar="FILE", help="Markdown that comes first in the card.")] = None,
+    licence: Licence = None,
+    description: Description = None,
     stale: AlthoughStale = False,
 ) -> None:
     """Write a data card of a run's documents. README.md is for the dataset hub, croissant.json for programs."""
@@ -133,8 +137,8 @@ def push(
     public: Annotated[bool, typer.Option("--public", help="Everyone can read it; by default a new repository is private.")] = False,
     removed: Annotated[bool, typer.Option(help="Also send the removed documents, with the rules that they failed.")] = True,
     name: Annotated[str | None, typer.Option(help="What the collection is called; by default as the repository.")] = None,
-    licence: Annotated[str | None, typer.Option("--licence", "--license", metavar="ID", help="Its licence, for example cc-by-4.0.")] = None,
-    description: Annotated[str | None, typer.Option(metavar="FILE", help="Markdown that comes first in the card.")] = None,
+    licence: Licence = None,
+    description: Description = None,
     stale: AlthoughStale = False,
 ) -> None:
     """Publish a run on the Hugging Face hub. Its documents, the removed ones with their reasons, the report and the card."""

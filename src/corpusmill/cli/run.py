@@ -5,33 +5,48 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
-from corpusmill.cli.base import (
-    LOOPBACK,
-    EngineName,
-    EngineOption,
-    Interrupted,
-    Metrics,
-    MetricsFile,
-    MetricsHost,
-    MetricsPort,
-    Redo,
-    RunFolder,
-    Sets,
-    Strict,
-    TaskTimeout,
-    Workers,
-    app,
-    sft_app,
-    tokens_app,
-    warn_if_stale,
-)
+from corpusmill.cli.base import RunFolder, Sets, app, sft_app, tokens_app, warn_if_stale
+from corpusmill.pipeline.errors import CorpusmillError
+
+EngineName = Literal["auto", "ray", "inline"]
+EngineOption = Annotated[
+    EngineName, typer.Option(help="auto: Ray, except for what is small; ray: parallel, here or on RAY_ADDRESS; inline: in this process.")
+]
+Workers = Annotated[int, typer.Option(min=0, help="Parallel workers; 0 means one for each CPU.")]
+TaskTimeout = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        help="A task that takes longer than this, and as long again for each 32 MiB of its input, is ended and tried once more, "
+        "then given up; 0: no limit.  [default: 3600]",
+    ),
+]
+
+
+class Interrupted(CorpusmillError):
+    """Ctrl-C or SIGTERM in a command that can go on where it stopped. `how`: what the user does for that."""
+
+    def __init__(self, code: int, how: str):
+        super().__init__(f"{'interrupted' if code == 130 else 'terminated'}; {how}")
+        self.exit_code = code
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Where to serve and write the metrics of a command; None: nowhere."""
+
+    port: int | None
+    host: str
+    file: str | None
 
 
 @contextmanager
@@ -165,14 +180,24 @@ def run(
     task_timeout: TaskTimeout = None,
     from_: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="The first stage to run.")] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="The last stage to run.")] = None,
-    strict: Strict = False,
-    redo: Redo = False,
+    strict: Annotated[bool, typer.Option("--strict", help="End at the first task that fails, instead of going on without it.")] = False,
+    redo: Annotated[bool, typer.Option("--redo", help="Let other inputs or another recipe replace stages that are finished.")] = False,
     json: Annotated[
         bool, typer.Option("--json", help="End with a line of JSON about the result, as where the output is no terminal.")
     ] = False,
-    metrics_port: MetricsPort = None,
-    metrics_host: MetricsHost = LOOPBACK,
-    metrics_file: MetricsFile = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, metavar="PORT", help="Serve Prometheus metrics (/metrics) on this port during the run; 0: any free port."
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(metavar="HOST", help="Where that port listens; by default on this machine alone.")
+    ] = "127.0.0.1",
+    metrics_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write metrics to this file after each phase, for a node exporter's textfile collector."),
+    ] = None,
 ) -> None:
     from corpusmill.pipeline.errors import InputError
     from corpusmill.pipeline.on_ray.engine import make_engine

@@ -14,7 +14,7 @@ DATA_STAGES = ("ingest", "filter", "dedup", "tokenizer", "tokens")
 
 @app.command(epilog="Example: corpusmill warm recipes/demo.yaml, and in a Dockerfile: ENV NUMBA_CACHE_DIR=/opt/kernels")
 def warm(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a built-in recipe.")] = "demo",
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of one that ships.")] = "fineweb",
     inputs: Annotated[
         list[str] | None, typer.Argument(metavar="INPUT", help="A few pages of your own, where the filter would keep no English ones.")
     ] = None,
@@ -30,7 +30,8 @@ def warm(
     import time
 
     from corpusmill.pipeline.cache import kernels_folder
-    from corpusmill.pipeline.recipe import read_recipe, recipe_path
+    from corpusmill.pipeline.extras import require
+    from corpusmill.pipeline.recipe import read_recipe, recipe_path, stage_class
 
     def entries() -> dict[str, int]:
         return {path.name: path.stat().st_size for path in kernels_folder().glob("*.nb[ic]")}
@@ -38,6 +39,8 @@ def warm(
     started, before = time.monotonic(), entries()
     path = recipe_path(recipe)
     sections = read_recipe(path, set_ or [])
+    for name, section in sections.items():  # before minutes of work, also for stages that are not run here
+        require(name, *stage_class(name)(section).libraries())
     with tempfile.TemporaryDirectory(prefix="corpusmill-warm-") as folder:
         stages = [name for name in DATA_STAGES if name in sections]
         if "ingest" in stages:

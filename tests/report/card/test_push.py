@@ -180,6 +180,15 @@ def test_network_and_server_failures(run: Path, hub: Hub, corpusmill: Command, m
     assert "sending to http://127.0.0.1:9 failed" in error and "the same command goes on" in error and WRITER not in error
 
 
+def test_a_damaged_file_is_not_sent(run: Path, hub: Hub, corpusmill: Command, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    damaged = max((tmp_path / "run/dedup/data").glob("*.parquet"))
+    damaged.write_bytes(damaged.read_bytes().replace(b"a", b"b"))
+    code, _, error = corpusmill("push", tmp_path / "run", "me/pages", "--yes", "--no-removed")
+    assert code == 2 and f"{damaged}: not the file that the run wrote" in error
+    assert not hub.commits
+
+
 def test_public_only_where_it_is_meant(run: Path, hub: Hub, corpusmill: Command) -> None:
     code, _, error = corpusmill("push", run, "me/pages", "--public")
     assert code == 2 and "--public needs --licence" in error
