@@ -47,9 +47,9 @@ def not_a_run(folder: str, kind: str = "run") -> str:
 
 
 def runs_near(folder: str) -> list[str]:
-    """Returns the runs in a folder, or, if it does not exist, those beside it and in `runs/`. Those of a store are not looked for."""
+    """Returns the runs in a folder and in its `runs/`, or, if it does not exist, those beside it and in `runs/`; in a store, none."""
     if "://" in folder:
         return []
     path = Path(folder)
-    places = [path] if path.is_dir() else dict.fromkeys((path.parent, Path("runs")))
+    places = [path, path / "runs"] if path.is_dir() else dict.fromkeys((path.parent, Path("runs")))
     return [str(found.parent) for place in places for found in sorted(place.glob("*/run.json"))]
