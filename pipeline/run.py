@@ -177,7 +177,7 @@ def new_plan(
     plan = Plan(folder, sections, list(inputs), first, last, strict, redo)
     if "ingest" in plan.stages() and not inputs:
         source = recipe.source if isinstance(recipe, Recipe) else recipe
-        raise InputError(f"{called(source)}: the recipe begins with ingest, so it needs at least one input path after its name.")
+        raise InputError(f"{called(source)}: the recipe begins with ingest, so it needs at least one input path.")
     storage = Storage(folder)
     if not storage.exists(RUN_FILE) and (found := _foreign(storage)):
         raise InputError(f"{folder}: holds something other than a run (it has {found} and no {RUN_FILE}); give an empty or new folder.")
