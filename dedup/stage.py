@@ -64,7 +64,9 @@ class DedupStage(Stage):
         from corpusmill.dedup.inside.lines import lines_summary
 
         counts = run.manifest.tasks[SOURCES_TASK].counts
-        lines = {"clusters": f"{counts['clusters']:,}, the largest of {counts['largest_cluster']:,} documents"}
+        lines = {}
+        if counts["clusters"]:
+            lines["clusters"] = f"{counts['clusters']:,}, the largest of {counts['largest_cluster']:,} documents"
         if counts["alarms"]:
             lose = "loses" if counts["alarms"] == 1 else "lose"
             lines["alarms"] = f"{counts['alarms']:,} {self._what(counts['alarms'])} {lose} more than {self.config.alarm_share:.0%}"

@@ -106,10 +106,10 @@ def show_retuned(result: Retuned, console: Console) -> None:
     if not result.changed:
         console.print("No threshold is another one than before; nothing changed.")
         return
-    table = Table("rule", "threshold", "now", "fails", "now", box=None, pad_edge=False)
+    table = Table("rule", "threshold", "documents that fail", box=None, pad_edge=False)
     for name, (old, new) in result.changed.items():
         before, now = result.failed.get(name, (0, 0))
-        table.add_row(name, _threshold(old), _threshold(new), f"{before:,}", f"{now:,}")
+        table.add_row(name, f"{_threshold(old)} → {_threshold(new)}", f"{before:,} → {now:,}")
     console.print(table)
     console.print(
         f"{result.documents:,} documents: {result.kept_before:,} went on before, {result.kept:,} do now "

@@ -161,11 +161,12 @@ class IngestStage(Stage):
         counts: Counter[str] = Counter()
         for row in run.manifest.rows():
             counts.update(row.counts)
-        return {
+        lines = {
             "came in": _listed(counts, "type:"),
-            "left out by": _listed(counts, "failed:") or "nothing",
-            "read as": _listed(counts, "encoding:") or "nothing",
+            "left out by": _listed(counts, "failed:"),
+            "read as": _listed(counts, "encoding:"),
         }
+        return {label: listed for label, listed in lines.items() if listed}
 
     @staticmethod
     def _download(run: StageRun) -> None:
@@ -199,7 +200,8 @@ class IngestStage(Stage):
             keys = first_keys(file, source.layout, source.ref.bytes, self.config.extraction.max_record_mb * MIB)
         if self.config.text_key not in keys:
             names = ", ".join(keys) or "none"
-            raise InputError(f"{source.ref.path}: no column {self.config.text_key!r} (ingest.text_key) in any line; it has {names}.")
+            where = f"{source.ref.path}: no column {self.config.text_key!r} (ingest.text_key) in any line; it has {names}"
+            raise InputError(f"{where}; --set ingest.text_key=NAME says which has the text.")
 
     def _index(self, run: StageRun, found: Discovery, target: int) -> dict[str, list[int]]:
         """Returns the places at which each large file can be cut, by path.

@@ -3,12 +3,14 @@
 import fnmatch
 import glob
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any, cast
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.redirects import RedirectRefusedError
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import fingerprint, is_remote
 from corpusmill.pipeline.store_requests import StoreError, asked, filesystem
 from corpusmill.pipeline.store_streams import StoreFile
@@ -88,6 +90,10 @@ def file_ref(path: str) -> FileRef:
     return FileRef(path, fingerprint(int(size), info), int(size))
 
 
+#: The least similarity (`SequenceMatcher.ratio`) of a file's name that a message suggests. Endings alone make names similar.
+NEAR = 0.8
+
+
 def expand(given: str) -> list[str]:
     """Returns the files of one input, sorted. A path that exists is not read as a pattern, whatever characters it has."""
     return _expand_remote(given) if is_remote(given) else _expand_local(given)
@@ -104,7 +110,14 @@ def _expand_local(given: str) -> list[str]:
         if not files:
             raise InputError(f"{given}: no file matches.")
         return files
-    raise InputError(f"{given}: no such file or folder.")
+    raise InputError(f"{given}: no such file or folder{_meant(path)}.")
+
+
+def _meant(path: str) -> str:
+    """Returns ` (did you mean my.jsonl?)` if a name like the last one of `path` is in its folder, else nothing."""
+    folder = Path(path).parent
+    near = get_close_matches(Path(path).name, os.listdir(folder), 1, NEAR) if folder.is_dir() else []
+    return f" (did you mean {safe_line(str(folder / near[0]), 200)}?)" if near else ""
 
 
 def _matching(pattern: str) -> list[str]:

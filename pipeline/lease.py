@@ -270,7 +270,7 @@ class Lease:
 
     def _refusal(self, held: LeaseHolder | None) -> InputError:
         who = f" ({held.words})" if held and held.holder else ""
-        return InputError(f"{self.storage.root}: another corpusmill is working in this run right now{who}.")
+        return InputError(f"{self.storage.root}: another corpusmill is working in this run right now{who}; wait until it ends.")
 
     # ---- in between -----------------------------------------------------------------------------------
 

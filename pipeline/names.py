@@ -49,8 +49,9 @@ def not_a_run(folder: str, kind: str = "run") -> str:
 
 
 def runs_near(folder: str) -> list[str]:
-    """Returns the runs in a folder, or, if it does not exist, those beside it and in `runs/`. Those of a store are not looked for."""
+    """Returns the runs in a folder and in its `runs/`, or, if it does not exist, those beside it and in `runs/`; in a store, none."""
     if "://" in folder:
         return []
-    places = [Path(folder)] if os.path.exists(folder) else dict.fromkeys((Path(folder).parent, Path("runs")))
+    path = Path(folder)
+    places = [path, path / "runs"] if os.path.exists(folder) else dict.fromkeys((path.parent, Path("runs")))
     return [str(place / Path(found).parent) for place in places for found in sorted(glob("*/run.json", root_dir=place))]

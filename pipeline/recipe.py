@@ -6,7 +6,7 @@ The class of a stage is imported only when it is needed, so that `pipeline` does
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from glob import glob
 from pathlib import Path
@@ -44,9 +44,13 @@ def stage_class(name: str) -> type[Stage]:
     return loaded
 
 
+#: The folder of the recipes that ship.
+SHIPPED = Path(__file__).parent.parent / "recipes"
+
+
 def recipe_path(given: str) -> str:
     """Returns the path of a recipe file: `given`, or the one of this name that ships. Raises InputError, which names others."""
-    shipped = {path.stem: str(path) for path in sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))}
+    shipped = {path.stem: str(path) for path in sorted(SHIPPED.glob("*.yaml"))}
     path, there = Path(given), os.path.exists(given)  # unlike methods of Path, this takes names of any length
     if there and not path.is_dir():
         return given
@@ -59,6 +63,11 @@ def recipe_path(given: str) -> str:
     beside = [str(path.parent / other) for other in sorted(glob("*.yaml", root_dir=path.parent))]
     name = path.stem if path.suffix and not beside else given
     raise InputError(f"{given}: no such recipe or run{instead_of(name, [*shipped, *beside, *runs_near(given)])}.")
+
+
+def called(path: str) -> str:
+    """Returns what messages call a recipe: its path, or the name under which it ships."""
+    return Path(path).stem if Path(path).parent == SHIPPED else path
 
 
 def read_recipe(path: str, overrides: Sequence[str] = ()) -> dict[str, Config]:
@@ -133,7 +142,7 @@ def validate_recipe(raw: dict[str, Any], path: str) -> dict[str, Config]:
     """Returns the sections as configurations of their stages. Raises ConfigError with all faults of a section, each with its place."""
     unknown = [name for name in raw if name not in STAGES]
     if unknown:
-        raise ConfigError(f"{path}: {unknown[0]}: no such stage{instead_of(str(unknown[0]), STAGES)}.")
+        raise ConfigError(f"{called(path)}: {unknown[0]}: no such stage{instead_of(str(unknown[0]), STAGES)}.")
     sections: dict[str, Config] = {}
     for name in STAGES:
         if name in raw:
@@ -141,8 +150,20 @@ def validate_recipe(raw: dict[str, Any], path: str) -> dict[str, Config]:
             try:
                 sections[name] = schema.model_validate(raw[name] or {}, context={"folder": str(Path(path).parent)})
             except ValidationError as error:
-                raise ConfigError(f"{path}: " + "; ".join(_explain(name, e, schema) for e in error.errors()) + ".") from error
+                faults = "; ".join(_explain(name, e, schema) for e in _one_a_place(error.errors()))
+                raise ConfigError(f"{called(path)}: {faults}.") from error
     return sections
+
+
+def _one_a_place(errors: Iterable[Any]) -> list[Any]:
+    """Returns the errors without those that repeat another: pydantic has one for each type of `int | float`. The last of these is kept."""
+    places: dict[tuple[Any, ...], Any] = {}
+    for error in errors:
+        place = error["loc"]
+        if place and error["type"].startswith(f"{place[-1]}_"):  # `int_parsing` at (..., "int"): the type is no part of the place
+            place = place[:-1]
+        places[place] = {**error, "loc": place}
+    return list(places.values())
 
 
 def _explain(stage: str, error: Any, schema: type[Config]) -> str:

@@ -155,7 +155,8 @@ class StageRun:
         if stage not in self._upstream:
             manifest = Manifest(self.run.child(stage), read_only=True)
             if not manifest.complete:
-                raise InputError(f"{self.run.path(stage)}: the stage {stage} is not finished, so {self.stage.name} can't start.")
+                what = f"the stage {stage} is not finished, so {self.stage.name} can't start"
+                raise InputError(f"{self.run.path(stage)}: {what}; begin with --from {stage}.")
             self._upstream[stage] = manifest
         return self._upstream[stage]
 

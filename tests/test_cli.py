@@ -102,6 +102,7 @@ def test_names_that_are_not_there_get_those_that_are_near(corpusmill, tmp_path, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs/demo").mkdir(parents=True)
     (tmp_path / "runs/demo/run.json").write_text(json.dumps({"inputs": ["in"], "recipe": {"ingest": {}}}))
+    (tmp_path / "texts.jsonl").write_text('{"text": "some text"}\n')
     for arguments, message in {
         ("run", "dmo", "in"): "dmo: no such recipe or run (did you mean demo? expected one of dedup, demo, fineweb, shakespeare-char, tune",
         ("run", "recipes/finweb.yaml", "in"): "finweb.yaml: no such recipe or run (did you mean fineweb?",
@@ -111,6 +112,17 @@ def test_names_that_are_not_there_get_those_that_are_near(corpusmill, tmp_path, 
         ("report", "demo"): "demo: no such run (did you mean runs/demo? there are runs/demo).",
         ("chat", "runs/demos"): "runs/demos: no such model or run (did you mean runs/demo?",
         ("run", "fineweb", "nowhere"): "nowhere: no such file or folder.",
+        ("run", "fineweb", "nowhere", "--output", "runs/new"): "nowhere: no such file or folder.",
+        ("run", "fineweb", "texs.jsonl"): "texs.jsonl: no such file or folder (did you mean texts.jsonl?).",
+        ("report", "."): ".: not a run, as it has no run.json (there are runs/demo).",
+        ("run", "fineweb", "texts.jsonl", "--set", "dedup.treshold=1"): "corpusmill: fineweb: dedup.treshold: unknown key (did you mean ",
+        (
+            "run",
+            "fineweb",
+            "texts.jsonl",
+            "--set",
+            "filter.thresholds.list_ratio=high",
+        ): "fineweb: filter.thresholds.list_ratio: input should be a valid number, unable to parse string as a number, not 'high'.",
         ("run", "runs/demo", "--to", "ingst"): "ingst: the recipe has no such stage (did you mean ingest? expected one of ingest).",
         ("run", "runs/demo", "--set", "ingest.task_bm=1"): "ingest.task_bm: unknown key (did you mean task_mb? ",
         ("run", "runs/demo", "--set", "fliter.steps=1"): "fliter: no such stage (did you mean filter? expected one of ingest, ",

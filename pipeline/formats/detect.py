@@ -151,7 +151,13 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
+#: The most undecodable characters of a sample of 40 that a message still shows.
+BROKEN = 4
+
+
 def _sample(head: bytes) -> str:
     """Returns the first characters of a file, safe to print on a terminal."""
     text = head[:40].decode("utf-8", "replace")
+    if text.count("\ufffd") > BROKEN:
+        return "bytes that are no text"
     return repr("".join(c if c.isprintable() else "?" for c in text))

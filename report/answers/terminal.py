@@ -218,7 +218,7 @@ def stage_summary(folder: str, result: StageResult, console: Console) -> None:
     console.print(head)
     if decisions is not None and decisions.by_removal() and not {"failed", "left out by"} & set(result.details):
         rules = [f"{safe_line(r.name, 40)} {r.fired:,}" for r in decisions.by_removal()[:TOP_RULES_STAGE]]
-        console.print(Text(f"  top rules: {', '.join(rules)}"))
+        console.print(Text(f"  failed: {', '.join(rules)}"))
     for label, text in result.details.items():
         console.print(Text(f"  {safe_line(label, 40)}: {safe_line(text, 200)}"))
     warnings = [sentence for task in reader.stages[result.name].tasks for sentence in task.warnings]
@@ -262,4 +262,4 @@ def closing_lines(folder: str, report: str, console: Console) -> None:
                 console.print(Text(f"  {name}: ", style="dim") + Text(safe_line(str(text), 400)))
     console.print()
     console.print(Text(f"The report: {report}"))
-    console.print(Text(f"Why a document was kept or dropped: corpusmill why {shlex.quote(folder)} URL"))
+    console.print(Text(f"Why a document was kept or dropped: corpusmill why {shlex.quote(folder)} URL-OR-WORDS"))

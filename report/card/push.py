@@ -71,7 +71,9 @@ class Push:
         lines = [f"To the dataset repository {self.repository} at {HfApi().endpoint} ({seen}):"]
         size = sum(output.bytes for output in self.contents.files)
         stage, files = self.contents.stage, len(self.contents.files)
-        lines.append(f"  {stage}/data/: {self.contents.documents:,} documents in {files:,} files, {size / 1e6:,.2f} MB")
+        lines.append(
+            f"  {stage}/data/: {self.contents.documents:,} documents in {files:,} {'file' if files == 1 else 'files'}, {size / 1e6:,.2f} MB"
+        )
         for name, (documents, characters) in self.removing.items():
             about = f"{documents:,} documents of {characters:,} characters that {name} removed"
             lines.append(f"  removed/{name}/: {about}, with the rules that they failed")

@@ -204,6 +204,8 @@ class Run:
                 return action()
             except duckdb.InterruptException as error:
                 raise KeyboardInterrupt from error
+            except ModuleNotFoundError as error:  # polars, for `.pl()`
+                raise InputError(f"{self.reader.storage.root}: {error.name} is not installed here; pip install {error.name}.") from error
             except duckdb.Error as error:
                 if isinstance(error, OF_THE_QUERY) or not self._mend(query()):
                     raise InputError(f"{self.reader.storage.root}: {sentence(error, self.names)}") from error

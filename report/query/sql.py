@@ -31,6 +31,7 @@ OF_THE_QUERY = (
 _KIND = re.compile(r"^(\w+ ){1,3}Error: ")
 _COLUMN = re.compile(r'(?:Referenced column|column named) "?(.+?)"? (?:not found|was not found)', re.S)
 _CANDIDATES = re.compile(r"Candidate bindings: (.+)")
+_LIBRARY = re.compile(r"'(\w+)' is required for this operation")
 _TABLE = re.compile(r"Table with name (.+?) does not exist", re.S)
 #: A name that needs no quotes unless it is a keyword of SQL.
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
@@ -87,6 +88,8 @@ def sentence(error: duckdb.Error, names: Collection[str] = ()) -> str:
     if column := _COLUMN.search(message):
         near = _CANDIDATES.search(message)
         return f"there is no column {column[1]!r}" + (f" (near it: {near[1].replace(chr(34), '')})." if near else ".")
+    if library := _LIBRARY.search(message):
+        return f"{library[1]} is not installed here; pip install {library[1]}."
     if table := _TABLE.search(message):
         return no_table(table[1], names)
     if file := _FILE.search(message):

@@ -56,7 +56,9 @@ def rows(run: Path) -> list[str]:
 
 def test_a_second_process_is_refused_and_goes_on_as_soon_as_the_first_is_killed(tmp_path: Path, holder: Any) -> None:
     first = holder(tmp_path, 30.0)
-    with pytest.raises(InputError, match=rf"another corpusmill is working in this run right now \(.+, process {first.pid}\)\."):
+    with pytest.raises(
+        InputError, match=rf"another corpusmill is working in this run right now \(.+, process {first.pid}\); wait until it ends\."
+    ):
         Lease(Storage(str(tmp_path))).acquire()
     assert look(Storage(str(tmp_path)))["state"] == "held" and look(Storage(str(tmp_path)))["process"] == first.pid
     assert first.stdout.readline().startswith("row ")

@@ -192,7 +192,10 @@ def test_jsonl_of_which_no_row_has_a_text_is_told_what_there_is_and_one_row_is_e
     path.write_text("not json\n" + "".join(json.dumps({"content": f"words of row {n}", "n": n}) + "\n" for n in range(5)))
     arguments = ("run", mill / "recipe.yaml", path, "--output", tmp_path / "run", "--to", "ingest", *INLINE)
     code, _, err = corpusmill(*arguments)
-    assert code == 2 and err == f"corpusmill: {path}: no column 'text' (ingest.text_key) in any line; it has content, n.\n"
+    assert code == 2 and err == (
+        f"corpusmill: {path}: no column 'text' (ingest.text_key) in any line; it has content, n; "
+        "--set ingest.text_key=NAME says which has the text.\n"
+    )
     with open(path, "a") as file:
         file.write('{"text": "this one has it"}\n')
     code, out, err = corpusmill(*arguments)

@@ -215,8 +215,9 @@ def run(
                 raise InputError(f"{recipe}: this run has a folder and inputs of its own; for another run, give a recipe.")
             return plan_of_existing(folder, set_ or [], from_, to, strict, redo)
         made = new_plan(folder, recipe_path(recipe), inputs or [], set_ or [], from_, to, strict, redo)
-        if new:
+        if not Storage(folder).exists(RUN_FILE):
             _require_inputs(inputs or [])
+        if new:
             print(f"The run's folder: {folder}", flush=True)
         return made
 
