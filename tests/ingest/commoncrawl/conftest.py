@@ -64,11 +64,17 @@ class Handler(BaseHTTPRequestHandler):
         with server.lock:
             server.open += 1
             server.most_open = max(server.most_open, server.open)
+        self.inside = True
         try:
             self._answer()
         finally:
-            with server.lock:
-                server.open -= 1
+            self._leave()
+
+    def _leave(self) -> None:
+        """Counts the request as answered; called before the client can know, since then it may send its next one."""
+        with self.server.lock:
+            self.server.open -= self.inside
+            self.inside = False
 
     def _answer(self) -> None:
         server, path = self.server, self.path
@@ -98,6 +104,7 @@ class Handler(BaseHTTPRequestHandler):
         if after:
             self.send_header("Retry-After", after)
         self.send_header("Content-Length", "0")
+        self._leave()
         self.end_headers()
 
     def _send(self, body: bytes, fault: int | str | None) -> None:
@@ -119,6 +126,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Accept-Ranges", "bytes")
         if self.server.etags:
             self.send_header("ETag", tag)
+        if self.command == "HEAD":
+            self._leave()
         self.end_headers()
         if self.command == "HEAD":
             return
@@ -126,7 +135,9 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "silent":
             part = part[: len(part) // 2]
         self.server.sent[self.path] += len(part)  # before the client can know
-        self.wfile.write(part)
+        self.wfile.write(part[:-1])
+        self._leave()
+        self.wfile.write(part[-1:])
         if fault is not None:
             self.wfile.flush()
             time.sleep(1.0 if fault == "silent" else 0.0)

@@ -249,7 +249,7 @@ def test_half_a_run_and_no_run(run: Path, tmp_path: Path) -> None:
     assert not any(check.faults for check in checks.values())
     done = sum('"kind":"task"' in row for row in rows[:-1])
     assert f"tasks done: {done}" in checks["dedup"].notes[0] and "not run yet" in checks["tokens"].notes[0]
-    with pytest.raises(InputError, match="not a run"):
+    with pytest.raises(InputError, match="nothing: no such run"):
         verify(str(tmp_path / "nothing"))
 
 
