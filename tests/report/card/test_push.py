@@ -47,6 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     with hub_server() as found:
         monkeypatch.setattr(constants, "ENDPOINT", found.address)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # other tests of this process may have set it
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
         monkeypatch.setenv("HF_TOKEN", WRITER)
@@ -105,7 +106,8 @@ def test_personal_data_stays_here(run: Path, hub: Hub, corpusmill: Command) -> N
 
 
 def test_a_killed_push_goes_on(run: Path, hub: Hub, tmp_path: Path) -> None:
-    environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path)}
+    names = {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path)}
+    environment = {**os.environ, **names}
     command = [sys.executable, "-m", "corpusmill", "push", run, "me/pages", "--yes"]
     hub.stall_after = 2
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
