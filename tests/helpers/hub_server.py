@@ -33,6 +33,7 @@ class Hub:
     lock: threading.Lock = field(default_factory=threading.Lock)  # clients send several objects at once
     stalled: threading.Event = field(default_factory=threading.Event)
     resume: threading.Event = field(default_factory=threading.Event)
+    connections: int = 0  # that are open, or whose last request is being answered
     #: Uploads that the server answers with an error of its own.
     broken: bool = False
 
@@ -40,6 +41,15 @@ class Hub:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: Hub
+
+    def handle(self) -> None:
+        with self.hub.lock:
+            self.hub.connections += 1
+        try:
+            super().handle()
+        finally:
+            with self.hub.lock:
+                self.hub.connections -= 1
 
     def do_GET(self) -> None:
         self._answer(self._get)
@@ -127,7 +137,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.hub.broken:
             return 400, {"error": "The disk of the hub is full"}
         oid = path.removeprefix("/lfs/")
-        assert hashlib.sha256(body).hexdigest() == oid
+        if hashlib.sha256(body).hexdigest() != oid:
+            return 400, {"error": "The object is not whole"}
         with self.hub.lock:
             takes = self.hub.stall_after is None or len(self.hub.objects) < self.hub.stall_after
             if takes:

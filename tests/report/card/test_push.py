@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,8 +117,10 @@ def test_a_killed_push_goes_on(run: Path, hub: Hub, tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
-    hub.stall_after = None
     hub.resume.set()
+    while hub.connections:  # what the killed process had sent is still being answered
+        time.sleep(0.05)
+    hub.stall_after = None
     assert len(hub.objects) == 2 and not hub.commits
     before = set(hub.objects)
     hub.requests.clear()
