@@ -171,7 +171,7 @@ def _parts(function: FunctionType) -> Iterator[bytes | FunctionType]:
         with suppress(ValueError):  # an empty cell
             if isinstance(cell.cell_contents, CPUDispatcher):
                 raise TypeError(
-                    f"{function.__qualname__}: {name}: numba compiles a kernel that has another as a closure in each process anew."
+                    f"{function.__qualname__}: {name}: numba can't cache a kernel that has another as a closure; give it as a global."
                 )
             yield from _value(cell.cell_contents, names, f"{function.__qualname__}: {name}", name)
     for defaults in (function.__defaults__, function.__kwdefaults__):

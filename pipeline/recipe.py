@@ -65,7 +65,7 @@ def recipe_path(given: str) -> str:
     raise InputError(f"{given}: no such recipe or run{instead_of(name, [*shipped, *beside, *runs_near(given)])}.")
 
 
-def called(path: str) -> str:
+def recipe_name(path: str) -> str:
     """Returns what messages call a recipe: its path, or the name under which it ships."""
     return Path(path).stem if Path(path).parent == SHIPPED else path
 
@@ -142,7 +142,7 @@ def validate_recipe(raw: dict[str, Any], path: str) -> dict[str, Config]:
     """Returns the sections as configurations of their stages. Raises ConfigError with all faults of a section, each with its place."""
     unknown = [name for name in raw if name not in STAGES]
     if unknown:
-        raise ConfigError(f"{called(path)}: {unknown[0]}: no such stage{instead_of(str(unknown[0]), STAGES)}.")
+        raise ConfigError(f"{recipe_name(path)}: {unknown[0]}: no such stage{instead_of(str(unknown[0]), STAGES)}.")
     sections: dict[str, Config] = {}
     for name in STAGES:
         if name in raw:
@@ -151,7 +151,7 @@ def validate_recipe(raw: dict[str, Any], path: str) -> dict[str, Config]:
                 sections[name] = schema.model_validate(raw[name] or {}, context={"folder": str(Path(path).parent)})
             except ValidationError as error:
                 faults = "; ".join(_explain(name, e, schema) for e in _one_a_place(error.errors()))
-                raise ConfigError(f"{called(path)}: {faults}.") from error
+                raise ConfigError(f"{recipe_name(path)}: {faults}.") from error
     return sections
 
 

@@ -23,7 +23,7 @@ from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.lease import GUARD_FILE, LEASE, LeaseLost, holding
 from corpusmill.pipeline.manifest import Manifest, Quarantined
 from corpusmill.pipeline.names import instead_of, not_a_run
-from corpusmill.pipeline.recipe import STAGES, Recipe, apply_override, called, read_recipe, stage_class, validate_recipe
+from corpusmill.pipeline.recipe import STAGES, Recipe, apply_override, read_recipe, recipe_name, stage_class, validate_recipe
 from corpusmill.pipeline.redact import refuse_secrets
 from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former, replaced
 from corpusmill.pipeline.runner import DATA_STAGES, StageRun
@@ -177,7 +177,7 @@ def new_plan(
     plan = Plan(folder, sections, list(inputs), first, last, strict, redo)
     if "ingest" in plan.stages() and not inputs:
         source = recipe.source if isinstance(recipe, Recipe) else recipe
-        raise InputError(f"{called(source)}: the recipe begins with ingest, so it needs at least one input path.")
+        raise InputError(f"{recipe_name(source)}: the recipe begins with ingest, so it needs at least one input path.")
     storage = Storage(folder)
     if not storage.exists(RUN_FILE) and (found := _foreign(storage)):
         raise InputError(f"{folder}: holds something other than a run (it has {found} and no {RUN_FILE}); give an empty or new folder.")
