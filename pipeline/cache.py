@@ -26,7 +26,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TypeVar
@@ -236,7 +236,8 @@ class PackageFile:
 
     def _pip(self) -> list[str]:
         """Returns the command pip. Environments that uv makes have none, so there it is uv that brings pip."""
-        if find_spec("pip"):
+        # Not importlib.util's find_spec: asked for pip, setuptools' finder drops its own distutils for the rest of the process.
+        if PathFinder.find_spec("pip"):
             return [sys.executable, "-m", "pip"]
         uv = os.environ.get("UV") or shutil.which("uv")  # uvx and `uv run` set UV
         if uv is None:
