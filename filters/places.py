@@ -1,0 +1,316 @@
+"""Finds the places in a text that a rule counts, so that a reader sees why a document failed.
+
+A step measures the text again, and shows its places only if the value is the one in the report. Lines are judged by the step itself, each
+line as a text of its own. Places are found otherwise (words, repeated phrases) only where a test compares them with the step's value.
+
+Only steps of this program are loaded, and no model: a run that is looked at may come from a stranger.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from corpusmill.filters.bad_words import LDNOOBW, PACKAGE, UNSEPARATED, list_files, read_words
+from corpusmill.filters.language_codes import canonical
+from corpusmill.filters.pii_scan import TextColumn
+from corpusmill.filters.statistics import LINES, NAMES, NEWLINE_LINES, datatrove_classes
+from corpusmill.filters.step import DocumentBatch, NamedStep, StatisticsStep, build_steps
+from corpusmill.filters.stop_words import stop_words
+from corpusmill.pipeline.cache import cache_folder
+from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.text.damage import MOJIBAKE
+from corpusmill.pipeline.text.utf8 import ALPHA
+from corpusmill.pipeline.text.words import VISIBLE, base_powers, new_words, walk_marked_words, walk_words, word_rule_classes
+
+Span = tuple[int, int]  # characters of the text: start and end
+Spans = list[Span]
+
+
+@dataclass(frozen=True)
+class Places:
+    """What a column counts, in words ("lines that begin with a bullet"), and where: in rising order. They may overlap."""
+
+    what: str
+    spans: Spans
+
+
+@dataclass
+class Measured:
+    """A text as a step measured it. `values`: by column. `new_text`: the text after the step."""
+
+    named: NamedStep
+    batch: DocumentBatch
+    text: str
+    values: dict[str, Any]
+    new_text: str
+
+    @property
+    def step(self) -> Any:
+        return self.named.step
+
+    def places(self, column: str) -> Places | None:
+        """Returns the places that a column of the report counts; None if no place in the text stands for its value."""
+        column = column.removesuffix(self.named.suffix)
+        names = self.step.STATISTICS.get(column, ("",)) if isinstance(self.step, StatisticsStep) else ("",)
+        finder = OF_STATISTIC.get(names[0]) or OF_COLUMN.get(column) or OF_STEP.get(type(self.step).__name__)
+        return None if finder is None else finder(self, column)
+
+    @cached_property
+    def words(self) -> "Words":
+        return Words(self.batch, self.text)
+
+    def alone(self, spans: Sequence[Span]) -> DocumentBatch:
+        """Returns pieces of the text as texts of their own."""
+        pieces = pa.array([self.text[begin:end] for begin, end in spans], pa.large_string())
+        return DocumentBatch(pa.table({"id": [""] * len(spans)}), pieces, self.batch.word_rule)
+
+
+def measure_again(settings: Mapping[str, Any], text: str, row: Mapping[str, Any]) -> Iterator[Measured]:
+    """Yields each step whose places can be shown, with the text as the earlier steps left it.
+
+    `settings`: the section `filter` of a resolved recipe. `row`: the document's row of the report. The text after a step of other code
+    (`python`, `datatrove`) is unknown, so the caller has to compare `values` with the row. A step with damaged options is left out.
+    """
+    items = [item for item in settings.get("steps") or () if isinstance(item, dict) and item.keys() <= KNOWN]
+    known = {name: pa.array([value]) for name, value in row.items() if isinstance(value, str | int | float)}
+    documents = pa.table({"id": [str(row.get("id"))], "text": pa.array([text], pa.large_string())})
+    for place, item in enumerate(items):
+        try:
+            named = build_steps(items[: place + 1])[-1]
+            batch = DocumentBatch(documents, pa.array([text], pa.large_string()), str(settings.get("word_rule") or "words"), values=known)
+            if "bad_words" in item and not _has_lists(named.step.config.lists, str(row.get(f"bad_words_list{named.suffix}"))):
+                continue
+            named.step.setup()
+            output = named.step.measure(batch)
+        except (CorpusmillError, ValueError, TypeError, LookupError, OSError):
+            continue
+        values = {f"{name}{named.suffix}": pa.array(output.columns[name])[0].as_py() for name in named.step.columns}
+        new_text = text if output.text is None else str(output.text[0].as_py())
+        yield Measured(named, batch, text, values, new_text)
+        text = new_text
+
+
+def _has_lists(lists: str | None, language: str) -> bool:
+    """Whether the lists of bad words are on this machine: to look at a run sends no request."""
+    if lists is not None:
+        return lists != PACKAGE or (cache_folder() / "word-lists" / LDNOOBW.sha256[:16] / ".whole").is_file()
+    from huggingface_hub import cached_assets_path
+
+    folder = cached_assets_path(library_name="datatrove", namespace="filters", subfolder="c4_badwords")
+    return any(path.name.endswith(f"_{language}") for path in folder.iterdir())
+
+
+# ---- Lines and paragraphs
+
+
+def lines(text: str) -> Spans:
+    """Returns the lines of `str.splitlines`."""
+    spans, at = [], 0
+    for line in text.splitlines(keepends=True):
+        spans.append((at, at + len(line.splitlines()[0])))
+        at += len(line)
+    return spans
+
+
+def pieces(separator: str, text: str, begin: int = 0, end: int | None = None) -> Spans:
+    """Returns the parts of `re.split(separator, text[begin:end])`."""
+    breaks = [match.span() for match in re.compile(separator).finditer(text, begin, len(text) if end is None else end)]
+    starts, ends = [begin, *(end for _, end in breaks)], [*(start for start, _ in breaks), len(text) if end is None else end]
+    return list(zip(starts, ends, strict=True))
+
+
+def paragraphs(text: str) -> Spans:
+    begin = len(text) - len(text.lstrip())
+    return pieces("\n{2,}", text, begin, max(begin, len(text.rstrip())))
+
+
+def repeated(text: str, spans: Iterable[Span]) -> Spans:
+    """Returns the spans whose text an earlier one has."""
+    seen: set[str] = set()
+    return [(begin, end) for begin, end in spans if text[begin:end] in seen or seen.add(text[begin:end])]  # type: ignore[func-returns-value]
+
+
+def copies(what: str, split: Callable[[str], Spans], measured: Measured, column: str) -> Places:
+    return Places(f"copies of an earlier {what}", repeated(measured.text, split(measured.text)))
+
+
+def filled(text: str) -> Spans:
+    """Returns the lines of `text.split("\\n")` that are not blank."""
+    return [(begin, end) for begin, end in pieces("\n", text) if text[begin:end].strip()]
+
+
+def lines_by_statistic(what: str, split: Callable[[str], Spans], name: str, wanted: int, measured: Measured, column: str) -> Places:
+    """Returns the lines for which a statistic is `wanted` (0 or 1)."""
+    spans = split(measured.text)
+    needs = measured.step.needs
+    counts = measured.alone(spans).statistics(replace(needs, groups=needs.groups & (LINES | NEWLINE_LINES)))[name]
+    return Places(what, [span for span, count in zip(spans, counts, strict=True) if count == wanted])
+
+
+def lines_by_column(what: str, split: Callable[[str], Spans], measured: Measured, column: str) -> Places:
+    """Returns the lines for which the column is 1 (a count or a ratio)."""
+    spans = split(measured.text)
+    values = measured.step.measure(measured.alone(spans)).columns[column]
+    return Places(what, [span for span, value in zip(spans, values, strict=True) if value == 1])
+
+
+def left_out_lines(measured: Measured, column: str) -> Places:
+    """Returns the lines that `c4` does not keep, and therefore no sentence of which counts."""
+    spans = [(begin, end) for begin, end in lines(measured.text) if measured.text[begin:end].strip()]
+    kept = measured.step.measure(measured.alone(spans)).columns["c4_kept_lines"]
+    return Places("lines that do not count, so that sentences are missing", [span for span, is_kept in zip(spans, kept) if not is_kept])
+
+
+# ---- Words and phrases
+
+
+class Words:
+    """The words of a text by the run's word rule. `begins` and `ends`: their places in the text. `joined`: the text without spaces."""
+
+    def __init__(self, batch: DocumentBatch, text: str):
+        data, _ = batch.buffers()
+        spacy = batch.word_rule == "spacy"
+        classes, found = word_rule_classes("words" if spacy else batch.word_rule, datatrove_classes()), new_words(len(data) + 1)
+        if spacy:
+            count = walk_marked_words(data, 0, len(data), batch.token_marks(), classes, base_powers(), found)
+        else:
+            count = walk_words(data, 0, len(data), classes, base_powers(), found)
+        points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+        visible = np.flatnonzero(classes[points] & VISIBLE)
+        self.count, self.kinds, cuts = count, found.kinds[:count], found.ends[: count + 1]
+        self.begins, self.ends = visible[cuts[:-1]].tolist(), (visible[cuts[1:] - 1] + 1).tolist()
+        self.joined, self.cuts = points[visible].tobytes().decode("utf-32-le"), cuts.tolist()
+
+    def gram(self, at: int, n: int) -> str:
+        """Returns `n` words from number `at` on, without spaces."""
+        return self.joined[self.cuts[at] : self.cuts[at + n]]
+
+    def span(self, at: int, n: int = 1) -> Span:
+        return self.begins[at], self.ends[at + n - 1]
+
+
+def words_without_letter(measured: Measured, column: str) -> Places:
+    words = measured.words
+    return Places("words without a letter", [words.span(int(at)) for at in np.flatnonzero(words.kinds & ALPHA == 0)])
+
+
+def gopher_stop_words(measured: Measured, column: str) -> Places:
+    words, wanted = measured.words, set(measured.step.config.stop_words)
+    return Places("the stop words that are there", [words.span(at) for at in range(words.count) if words.gram(at, 1) in wanted])
+
+
+def most_frequent(n: int, measured: Measured, column: str) -> Places:
+    """Returns all places of the most frequent phrase; of equally frequent ones, the first in the text."""
+    words, what = measured.words, f"the most frequent phrase of {n} words"
+    grams = [tuple(words.gram(at + word, 1) for word in range(n)) for at in range(words.count - n + 1)]
+    counts = Counter(grams)
+    most = max(counts, key=counts.__getitem__, default=())
+    return Places(what, [words.span(at, n) for at, gram in enumerate(grams) if gram == most])
+
+
+def duplicated(n: int, measured: Measured, column: str) -> Places:
+    """Returns phrases that occurred before, from left to right; after one, the search goes on at its end."""
+    words, seen, spans, at = measured.words, set[str](), Spans(), 0
+    while at + n <= words.count:
+        gram = words.gram(at, n)
+        if gram in seen:
+            spans.append(words.span(at, n))
+            at += n
+        else:
+            seen.add(gram)
+            at += 1
+    return Places(f"phrases of {n} words that occurred before", spans)
+
+
+def matches(what: str, pattern: str, measured: Measured, column: str) -> Places:
+    return Places(what, [match.span() for match in re.finditer(pattern, measured.text)])
+
+
+# ---- Words of lists, personal data, damage
+
+
+def _lower(text: str) -> str:
+    """Returns the text in small letters, each one character."""
+    lowered = text.lower()
+    return lowered if len(lowered) == len(text) else "".join(sign.lower()[0] for sign in text)
+
+
+def listed_stop_words(measured: Measured, column: str) -> Places:
+    config = measured.step.config
+    code = config.language if config.column is None else str(measured.batch.column(config.column)[0])
+    words = set(map(_lower, stop_words(measured.step.names[canonical(code)], config.lists)))
+    found = [match.span() for match in re.finditer(r"\w+", _lower(measured.text)) if match[0] in words]
+    return Places("the stop words that are there", found)
+
+
+def bad_words(measured: Measured, column: str) -> Places:
+    config, name = measured.step.config, measured.values[f"bad_words_list{measured.named.suffix}"]
+    words = sorted(read_words(list_files(config.lists, name)[name]), key=len, reverse=True)
+    before, after = r"(?<!\w)", r"(?!\w)"
+    if config.preset == "c4-paper":
+        before, after = r"(?<=[^a-z\n])", r"(?=[^a-z\n])"
+    elif canonical(name) in map(canonical, UNSEPARATED):
+        before = after = ""
+    pattern = re.compile(f"{before}(?=({'|'.join(f'{re.escape(word)}{after}' for word in words)}))")
+    return Places(f"words of the list {name}", [match.span(1) for match in pattern.finditer(_lower(measured.text))])
+
+
+def personal_data(measured: Measured, column: str) -> Places:
+    texts = TextColumn(measured.batch.text)
+    (kind,) = [place for place, kind in enumerate(measured.step.kinds) if kind.column == column]
+    characters = np.append(0, np.cumsum(texts.data & 0xC0 != 0x80))  # before each byte
+    found = measured.step.find(texts)[kind] - texts.offsets[0]
+    spans = [(int(characters[begin]), int(characters[end])) for begin, end in found.tolist()]
+    return Places(f"finds of {measured.step.kinds[kind].description}", spans)
+
+
+def damage(measured: Measured, column: str) -> Places:
+    if column == "mojibake_char_ratio":
+        return Places("characters that a wrong encoding made", [match.span() for match in MOJIBAKE.finditer(measured.text)])
+    odd = [match.span() for match in re.finditer(r"[^ -~]", measured.text)]
+    values = measured.step.measure(measured.alone(odd)).columns[column]
+    return Places("damaged characters", [span for span, value in zip(odd, values, strict=True) if value == 1])
+
+
+# ---- The finders: by the statistic that a column has above the line, by column, by step
+
+Finder = Callable[[Measured, str], Places]
+_LINE, _PARAGRAPH = partial(copies, "line", partial(pieces, "\n+")), partial(copies, "paragraph", paragraphs)
+
+OF_STATISTIC: dict[str, Finder] = {
+    "hashes": partial(matches, "# signs", "#"),
+    "ellipses": partial(matches, "ellipses", r"\.\.\.|…"),
+    "alpha_words": words_without_letter,
+    "stop_words": gopher_stop_words,
+    "bullet_lines": partial(lines_by_statistic, "lines that begin with a bullet", lines, "bullet_lines", 1),
+    "ellipsis_lines": partial(lines_by_statistic, "lines that end with an ellipsis", lines, "ellipsis_lines", 1),
+    "terminal_lines": partial(lines_by_statistic, "lines without an end mark", filled, "terminal_lines", 0),
+    "short_lines": partial(lines_by_statistic, "short lines", filled, "short_lines", 1),
+    "repeated_filled_line_characters": partial(copies, "line", filled),
+    **dict.fromkeys(("repeated_paragraphs", "repeated_paragraph_characters"), _PARAGRAPH),
+    **dict.fromkeys(("repeated_line_runs", "repeated_line_run_characters"), _LINE),
+    **{name: partial(most_frequent, int(name[4:])) for name in NAMES if name.startswith("top_")},
+    **{name: partial(duplicated, int(name[11:])) for name in NAMES if name.startswith("duplicated_")},
+}
+_BULLETS, _ELLIPSES = "lines that begin with a bullet", "lines that end with an ellipsis"
+OF_COLUMN: dict[str, Finder] = {
+    "c4_lorem_ipsum_lines": partial(lines_by_column, "lines with lorem ipsum", lines),
+    "c4_curly_bracket_lines": partial(lines_by_column, "lines with a curly bracket", lines),
+    "c4_sentences": left_out_lines,
+    "mc4_paragraphs": partial(lines_by_column, "the lines that are long enough", partial(pieces, "\n")),
+    **{f"{step}_bullet_line_ratio": partial(lines_by_column, _BULLETS, filled) for step in ("dclm", "nemo")},
+    **{f"{step}_ellipsis_line_ratio": partial(lines_by_column, _ELLIPSES, filled) for step in ("dclm", "nemo")},
+    "nemo_unended_line_ratio": partial(lines_by_column, "lines without an end mark", filled),
+}
+OF_STEP: dict[str, Finder] = {"Pii": personal_data, "BadWords": bad_words, "StopWords": listed_stop_words, "EncodingDamage": damage}
+#: The steps that are measured again: those with finders, and those that write a new text.
+KNOWN = {
+    "gopher_quality", "gopher_repetition", "fineweb_quality", "c4", "mc4_paragraphs", "dclm", "nemo", "refinedweb_lines", "stop_words",
+    "bad_words", "encoding_damage", "pii",
+}  # fmt: skip
