@@ -1,0 +1,142 @@
+"""Finds why a document failed, in its text: the places of each failed rule, and what a stage took out of the text or replaced."""
+
+import json
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from corpusmill.filters.places import Measured, Span, Spans, measure_again
+from corpusmill.report.queries.inside import COLUMNS, RULE
+from corpusmill.report.queries.passages import Words, runs
+from corpusmill.report.read import ReportRule
+
+NO_PLACE = "a value of the whole text: no place stands for it"
+UNKNOWN = "its places are unknown: the step can't be measured again here, or gives another value"
+#: The end of the name of a column in which a filter of one's own returns the places that its rule counts.
+PLACES = "_places"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The places of a failed rule, or without a rule of a change of the text. `what`: what is there, in words. `spans`: start and end in
+    characters of the stage's input text, rising; they may overlap. None: nothing can be marked, and `what` says why."""
+
+    stage: str
+    rule: str
+    what: str
+    spans: Spans | None
+
+
+class Alignment:
+    """The words that a text has in common with a later form of it. Words beyond the first 150,000 count as left out of both."""
+
+    def __init__(self, before: str, after: str):
+        self.before, self.after = Words(before), Words(after)
+        self.equal = list(runs(self.before.list(), self.after.list()))
+        self.origin = [-1] * len(self.after)
+        for place, later, count in self.equal:
+            self.origin[later : later + count] = range(place, place + count)
+
+    def removed(self) -> Spans:
+        """Returns the passages of the earlier text that the later text lacks, or has in another form."""
+        spans, at = Spans(), 0
+        for place, _, count in [*self.equal, (len(self.before), 0, 0)]:
+            if place > at:
+                spans.append((self.before.spans[at][0], self.before.spans[place - 1][1]))
+            at = place + count
+        return spans
+
+    def back(self, span: Span) -> Span:
+        """Returns the place in the earlier text from which a span of the later text comes; empty where it comes from none."""
+        begin, end = span
+        words = self.after.spans
+        first, last = bisect_right(words, begin, key=lambda word: word[1]), bisect_left(words, end, key=lambda word: word[0])
+        known = [word for word in range(first, last) if self.origin[word] >= 0]
+        if not known:
+            return 0, 0
+        low, high = (self.before.spans[self.origin[word]] for word in (known[0], known[-1]))
+        return low[0] + max(0, begin - words[known[0]][0]), high[1] - max(0, words[known[-1]][1] - end)
+
+
+def filter_marks(settings: Mapping[str, Any], rules: Sequence[ReportRule], row: Mapping[str, Any], text: str) -> list[Mark]:
+    """Returns a mark for each rule that a document failed in the filter stage, then one for each change of its text.
+
+    `settings`: the resolved recipe's section. `row`: the document's row of the report. `text`: the stage's input text.
+    """
+    failed = {rule.rule: rule for rule in rules if rule.rule in (row.get("failed") or ())}
+    found = {name: Mark("filter", name, NO_PLACE, None) for name in failed}
+    found |= {name: _own(rule, row, text) for name, rule in failed.items() if f"{rule.column}{PLACES}" in row}
+    changes: list[Mark] = []
+    for measured in measure_again(settings, text, row):
+        back = _way_back(text, measured.text)
+        for rule in (rule for rule in failed.values() if rule.step == measured.named.name):
+            found[rule.rule] = _of_rule(rule, measured, row, back)
+        changes += _changes(measured, back)
+    for rule in (rule for name, rule in failed.items() if found[name].what == NO_PLACE and rule.step.split(":")[0] in ("python", "datatrove")):
+        found[rule.rule] = Mark("filter", rule.rule, f"a rule of other code: it marks places if it has a column {rule.column}{PLACES}", None)
+    return [*found.values(), *changes]
+
+
+def _way_back(text: str, later: str) -> Callable[[Spans], Spans]:
+    """Returns the function that brings spans of a step's text back to the stage's input text."""
+    if later == text:
+        return lambda spans: spans
+    alignment = Alignment(text, later)
+    return lambda spans: sorted(map(alignment.back, spans))
+
+
+def _of_rule(rule: ReportRule, measured: Measured, row: Mapping[str, Any], back: Callable[[Spans], Spans]) -> Mark:
+    places = measured.places(rule.column)
+    if places is None:
+        return Mark("filter", rule.rule, NO_PLACE, None)
+    if not _same(measured.values[rule.column], row.get(rule.column)):
+        return Mark("filter", rule.rule, UNKNOWN, None)
+    return Mark("filter", rule.rule, places.what, back(places.spans))
+
+
+def _same(value: Any, reported: Any) -> bool:
+    if isinstance(value, float) and isinstance(reported, int | float):
+        return math.isclose(value, reported, rel_tol=1e-9) or (math.isnan(value) and math.isnan(reported))
+    return bool(value == reported) or (reported is None and value != value)
+
+
+def _changes(measured: Measured, back: Callable[[Spans], Spans]) -> Iterator[Mark]:
+    """Yields what a step took out of the text; for personal data, what it found of each kind."""
+    if hasattr(measured.step, "placeholders"):
+        for column, placeholder in measured.step.placeholders.items():
+            places = measured.places(f"{column}{measured.named.suffix}")
+            if places is not None and places.spans:
+                yield Mark("filter", "", f"{places.what}, {'replaced' if placeholder is not None else 'counted'}", back(places.spans))
+    elif measured.new_text != measured.text:
+        spans = back(Alignment(measured.text, measured.new_text).removed())
+        if spans:
+            yield Mark("filter", "", f"what {measured.named.name} leaves out of the text", spans)
+
+
+def _own(rule: ReportRule, row: Mapping[str, Any], text: str) -> Mark:
+    """Returns the places that a filter of one's own has put into its column: a list of starts and ends in the text that it got."""
+    given = row[f"{rule.column}{PLACES}"]
+    try:
+        numbers = [int(number) for number in (json.loads(given) if isinstance(given, str) else given or [])]
+    except (TypeError, ValueError):
+        numbers = []
+    spans = [(begin, end) for begin, end in zip(numbers[::2], numbers[1::2], strict=False) if 0 <= begin < end <= len(text)]
+    return Mark("filter", rule.rule, "the places that the filter gives", sorted(spans))
+
+
+def dedup_marks(row: Mapping[str, Any], text: str, after: str | None) -> list[Mark]:
+    """Returns marks for the passage of an evaluation set, and for what deduplication cut inside the document.
+
+    `row`: the document's row of the report. `text`: its text before the stage. `after`: its text after the stage, None if it was dropped.
+    """
+    marks = []
+    if passage := row.get("contamination_passage"):
+        at = text.find(passage)
+        spans = [(at, at + len(passage))] if at >= 0 else None
+        what = "words of an evaluation set" if spans else "words of an evaluation set; they stand in no text of the run"
+        marks.append(Mark("dedup", RULE if RULE in (row.get("failed") or ()) else "", what, spans))
+    if after is not None and any(row.get(cut) for cut, _, _ in COLUMNS.values()):
+        marks.append(Mark("dedup", "", "what dedup cut: it repeats in the corpus", Alignment(text, after).removed()))
+    return marks
