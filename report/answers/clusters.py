@@ -169,7 +169,7 @@ def _marked(kind: str, text: str, console: Console) -> Text:
 def as_object(list_: str, cluster: Cluster) -> dict[str, Any]:
     """Returns a cluster for JSON. `list` is largest, doubtful, random or asked; `diff` is null if the documents were not compared."""
     removed = [
-        {**_member(member), "similarity": member.similarity, "verified": member.verified, "diff": _diff(comparison)}
+        {**_member(member), "similarity": member.similarity, "verified": member.verified, "diff": diff_object(comparison)}
         for member, comparison in cluster.removed
     ]
     return {
@@ -183,7 +183,8 @@ def _member(member: Member) -> dict[str, Any]:
     return {name: getattr(member, name) for name in names}
 
 
-def _diff(comparison: Comparison | None) -> dict[str, Any] | None:
+def diff_object(comparison: Comparison | None) -> dict[str, Any] | None:
+    """Returns a word diff for JSON; None if the documents were not compared."""
     if comparison is None:
         return None
     passages = [{"kind": p.kind, "text": p.text, "words": p.words} for p in comparison.passages]

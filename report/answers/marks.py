@@ -126,6 +126,11 @@ def _own(rule: ReportRule, row: Mapping[str, Any], text: str) -> Mark:
     return Mark("filter", rule.rule, "the places that the filter gives", sorted(spans))
 
 
+def was_cut(row: Mapping[str, Any]) -> bool:
+    """Whether deduplication cut repeated lines or passages out of a document. `row`: of its report."""
+    return any(row.get(cut) for cut, _, _ in COLUMNS.values())
+
+
 def dedup_marks(row: Mapping[str, Any], text: str, after: str | None) -> list[Mark]:
     """Returns marks for the passage of an evaluation set, and for what deduplication cut inside the document.
 
@@ -137,6 +142,6 @@ def dedup_marks(row: Mapping[str, Any], text: str, after: str | None) -> list[Ma
         spans = [(at, at + len(passage))] if at >= 0 else None
         what = "words of an evaluation set" if spans else "words of an evaluation set; they stand in no text of the run"
         marks.append(Mark("dedup", RULE if RULE in (row.get("failed") or ()) else "", what, spans))
-    if after is not None and any(row.get(cut) for cut, _, _ in COLUMNS.values()):
+    if after is not None and was_cut(row):
         marks.append(Mark("dedup", "", "what dedup cut: it repeats in the corpus", Alignment(text, after).removed()))
     return marks

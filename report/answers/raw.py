@@ -4,8 +4,10 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from corpusmill.ingest.charset import decode_text
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.original import NO_RECORDS, ROWS, original_of, read_stretch
+from corpusmill.ingest.html.blocks import page_blocks
+from corpusmill.ingest.original import NO_RECORDS, ROWS, Original, original_of, read_stretch
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.pipeline.storage import is_remote
@@ -15,12 +17,14 @@ from corpusmill.report.query.run import Run
 from corpusmill.report.read import RunReader
 from corpusmill.report.sources import check_source
 
-COLUMNS = ("id", "url", "source", "offset", "length", "record_type", "failed", "reason")
-PARTS = ("record", "head", "body", "text")
+COLUMNS = ("id", "url", "source", "offset", "length", "record_type", "encoding", "failed", "reason")
+#: The rules that drop a page after its blocks were found.
+READ = {"empty_text", "too_short"}
 
 
 def raw(folder: str, document: str, part: str = "record", fetch: bool = False) -> None:
-    """Writes a record to standard output: all of it, its `head`, its decoded `body`, or the `text` that ingest extracted.
+    """Writes a record to standard output: all of it, its `head`, its decoded `body`, the `text` that ingest extracted, or the
+    `blocks` of the page: + before the lines that are in the text, - before the others.
 
     `document`: a URL, an id, or the beginning of one, of any input record, kept or dropped. The bytes are those of the crawl, decompressed;
     on a terminal without control sequences. Only files that the run has read are opened, and files on another server only with `fetch`.
@@ -49,27 +53,56 @@ def _row(reader: RunReader, folder: str, document: str) -> dict[str, Any]:
 
 
 def _parts(reader: RunReader, row: dict[str, Any], part: str, fetch: bool) -> Iterable[bytes]:
+    if row["record_type"] in NO_RECORDS and row["offset"] is not None and part == "record":
+        check_source(reader, row["source"], fetch)
+        return read_stretch(row["source"], row["offset"], row["length"] or 0)
+    if part == "head" and row["record_type"] in ROWS:
+        raise InputError(f"{safe_line(row['source'], 300)}: a {row['record_type']} has no headers.")
+    if part == "blocks":
+        return [f"{'+' if kept else '-'} {line}\n".encode() for text, kept in blocks(reader, row, fetch) for line in text.splitlines()]
+    original = _original(reader, row, fetch)
+    return [{"record": original.content, "head": original.content[: original.head], "body": _body(original, row)}[part]]
+
+
+def _original(reader: RunReader, row: dict[str, Any], fetch: bool) -> Original:
+    """Reads the record of a row of the ingest report again."""
     where = safe_line(row["source"], 300)
     check_source(reader, row["source"], fetch)
     if row["record_type"] in NO_RECORDS:
-        if row["offset"] is None or part != "record":
-            raise InputError(f"{where}: there is no such part ({safe_line(row['reason'] or 'no record', 300)}).")
-        return read_stretch(row["source"], row["offset"], row["length"] or 0)
-    if part == "head" and row["record_type"] in ROWS:
-        raise InputError(f"{where}: a {row['record_type']} has no headers.")
+        raise InputError(f"{where}: there is no such part ({safe_line(row['reason'] or 'no record', 300)}).")
     try:
-        config = IngestConfig.model_validate(reader.description["recipe"]["ingest"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{reader.storage.path('run.json')}: it has no usable configuration of ingest.") from error
-    try:
-        original = original_of(row, config)
+        return original_of(row, _config(reader))
     except InputError as error:
         if is_remote(row["source"]) or row["source"].startswith("/") or "can't be read" not in str(error):
             raise
         raise InputError(f"{where}: no such file here; its path is relative to the folder in which the run was started.") from error
-    if part == "body" and original.body is None:
+
+
+def _config(reader: RunReader) -> IngestConfig:
+    try:
+        return IngestConfig.model_validate(reader.description["recipe"]["ingest"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{reader.storage.path('run.json')}: it has no usable configuration of ingest.") from error
+
+
+def _body(original: Original, row: dict[str, Any]) -> bytes:
+    if original.body is None:
         raise InputError(f"{row['id']}: its body decompresses to more than ingest lets through (extraction.max_decoded_mb, max_expansion).")
-    return [{"record": original.content, "head": original.content[: original.head], "body": original.body or b""}[part]]
+    return original.body
+
+
+def blocks(reader: RunReader, row: dict[str, Any], fetch: bool = False) -> list[tuple[str, bool]]:
+    """Returns the blocks of a page in order, each with whether the extraction kept it. `row`: of the ingest report, with `COLUMNS`.
+
+    Only a page that ingest has read to its end is parsed again. Raises InputError.
+    """
+    config = _config(reader).extraction
+    if row["record_type"] not in ("response", "html") or row["encoding"] is None or not {*row["failed"]} <= READ:
+        raise InputError(f"{row['id']}: ingest has not cut it into blocks.")
+    if config.extractor != "lexbor":
+        raise InputError(f"{row['id']}: {config.extractor} does not say which blocks of a page it keeps.")
+    text = decode_text(_body(_original(reader, row, fetch), row), row["encoding"])
+    return page_blocks(text.text.encode(), config)
 
 
 def _text(reader: RunReader, row: dict[str, Any]) -> Iterable[bytes]:

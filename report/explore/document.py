@@ -2,36 +2,57 @@
 
 import json
 import shlex
+from bisect import bisect_left
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow.compute as pc
 
+from corpusmill.filters.places import Spans
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.token_shards import split_folders
+from corpusmill.report.answers.clusters import diff_object
+from corpusmill.report.answers.marks import Mark, dedup_marks, filter_marks, was_cut
+from corpusmill.report.answers.raw import COLUMNS as RECORD
+from corpusmill.report.answers.raw import blocks
 from corpusmill.report.explore.answers import plain
 from corpusmill.report.explore.explorer import EXPLORED, Explorer
 from corpusmill.report.explore.parameters import BadRequest, OneDocument, shown
+from corpusmill.report.explore.selection import Loaded
 from corpusmill.report.explore.table import StageTable
 from corpusmill.report.explore.thresholds import retry
+from corpusmill.report.queries.passages import Comparison, compare
 from corpusmill.report.read import ReportRule
 from corpusmill.report.tokens.token_sets import find_tokenizer, open_split
 
 #: Characters of a text, copies, and tokens that are shown at most.
 TEXT, COPIES, TOKENS = 200_000, 100, 400
+#: Places of a rule that are marked at most; blocks of a page, and characters of each.
+DRAWN, BLOCKS, BLOCK = 5_000, 2_000, 2_000
 
 Answer = dict[str, Any]
 
 
 def document(explorer: Explorer, query: OneDocument) -> Answer:
-    """Returns the details of one document. Raises BadRequest if there is no such row."""
+    """Returns a part of one document. Raises BadRequest if there is no such row, InputError if its page can't be read again."""
+    return {"story": story, "marks": marks, "page": page}[query.part](explorer, query)
+
+
+def _opened(explorer: Explorer, query: OneDocument) -> tuple[str, int, Loaded, Answer]:
+    """Returns the stage, the row's number, the loaded stage and the row that a key names."""
     stage, _, digits = query.key.partition("/")
     loaded = explorer.stage(stage)
     if not digits.isascii() or not digits.isdigit() or int(digits) >= loaded.table.rows:
         raise BadRequest(f"There is no document {shown(query.key)}.", 404)
-    number = int(digits)
-    stories = {stage: _story(loaded.table, number)}
-    id_, url = stories[stage]["id"], stories[stage]["url"]
+    return stage, int(digits), loaded, _story(loaded.table, int(digits))
+
+
+def story(explorer: Explorer, query: OneDocument) -> Answer:
+    """Returns the document's text, its decisions and values in each stage, its copies and its tokens."""
+    stage, number, loaded, row = _opened(explorer, query)
+    stories = {stage: row}
+    id_, url = row["id"], row["url"]
     stories |= {name: found for name in explorer.present if name != stage and (found := _elsewhere(explorer, name, id_))}
     texts = loaded.texts()
     text, tokens = texts.of(number), _tokens(explorer, id_, stories.get("tokens"))
@@ -48,6 +69,66 @@ def document(explorer: Explorer, query: OneDocument) -> Answer:
         "tokens": tokens,
         "commands": _commands(explorer, id_, stories, tokens),
     }
+
+
+def marks(explorer: Explorer, query: OneDocument) -> Answer:
+    """Returns the places in the shown text that made the document fail (`answers.marks`), and for a copy the word diff with the document
+    that was kept. Offsets count as in JavaScript's strings, in units of UTF-16."""
+    stage, number, loaded, row = _opened(explorer, query)
+    text, reader = loaded.texts().of(number), explorer.reader
+    filtered = row if stage == "filter" else _elsewhere(explorer, "filter", row["id"]) if stage == "ingest" else None
+    found: list[Mark] = []
+    if text is not None and filtered is not None:
+        found = filter_marks(reader.settings("filter"), reader.rules("filter"), filtered, text)
+    elif text is not None and stage == "dedup":
+        after = reader.texts("dedup", [row["id"]], len(text)).get(row["id"]) if was_cut(row) else None
+        found = dedup_marks(row, text, after)
+    units = _units(text or "")
+    return {
+        "marks": [
+            {"stage": mark.stage, "rule": mark.rule, "what": mark.what, "count": None if mark.spans is None else len(mark.spans),
+             "spans": [[units(begin), units(end)] for begin, end in _drawn(mark.spans)]}
+            for mark in found
+        ],
+        "diff": diff_object(_compared(explorer, stage, number, row)),
+    }  # fmt: skip
+
+
+def _drawn(spans: Spans | None) -> Spans:
+    """Returns the first spans that lie in the shown beginning of a text."""
+    return [(begin, min(end, TEXT)) for begin, end in (spans or ())[:DRAWN] if begin < min(end, TEXT)]
+
+
+def _units(text: str) -> Callable[[int], int]:
+    """Returns the function from a number of characters to a number of UTF-16 units: a character beyond U+FFFF has two."""
+    beyond = [place for place, character in enumerate(text) if character > "\uffff"] if not text.isascii() else []
+    return lambda place: place + bisect_left(beyond, place)
+
+
+def _compared(explorer: Explorer, stage: str, number: int, row: Answer) -> Comparison | None:
+    """Compares a dropped copy with the kept document. None if there is none in this run, or a text is not there."""
+    if "dedup" not in explorer.loaded:
+        return None
+    loaded = explorer.loaded["dedup"]
+    copy = number if stage == "dedup" else next(iter(loaded.table.rows_with("id", row["id"])), None)
+    copied = None if copy is None else _story(loaded.table, copy)
+    if copied is None or copied["kept"] or copied.get("kept_id") in (None, row["id"]):
+        return None
+    kept = next((place for place in loaded.table.rows_with("id", copied["kept_id"]) if loaded.table.kept[place]), None)
+    texts = [None if place is None else loaded.texts().of(place) for place in (copy, kept)]
+    return None if texts[0] is None or texts[1] is None else compare(texts[0], texts[1])
+
+
+def page(explorer: Explorer, query: OneDocument) -> Answer:
+    """Returns the blocks of the document's page, read again from its crawl file. Raises InputError."""
+    _, _, _, row = _opened(explorer, query)
+    reader = explorer.reader
+    rows = reader.rows(reader.find("ingest", "report", "id", [row["id"]])[:1], RECORD)
+    if not rows:
+        raise InputError(f"{row['id']}: ingest has no such document.")
+    found = blocks(reader, rows[0])
+    left = max(0, len(found) - BLOCKS)
+    return {"blocks": [{"text": text[:BLOCK], "kept": kept} for text, kept in found[:BLOCKS]], "left": left}
 
 
 def _now(explorer: Explorer, query: OneDocument, stage: str, number: int, id_: str) -> bool | None:

@@ -74,9 +74,10 @@ class Changed(Thresholds):
 
 
 class OneDocument(Asked):
-    """One document. `set_`: thresholds of the filter stage under which it is decided again."""
+    """One document. `set_`: thresholds of the filter stage under which it is decided again. `part`: what to return of it."""
 
     key: Annotated[str, Field(max_length=60)]
+    part: Literal["story", "marks", "page"] = "story"
     set_: Annotated[dict[Name, Number | Literal["off"]], Field(max_length=MOST)] = {}
 
 

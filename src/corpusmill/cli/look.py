@@ -98,13 +98,14 @@ def raw(
     head: Annotated[bool, typer.Option("--head", help="Only the headers, of the archive and of HTTP.")] = False,
     body: Annotated[bool, typer.Option("--body", help="Only the body, HTTP's encodings undone.")] = False,
     text: Annotated[bool, typer.Option("--text", help="Only the text that ingest made of it.")] = False,
+    blocks: Annotated[bool, typer.Option("--blocks", help="The page's blocks: + what ingest kept of it, - what it left out.")] = False,
     fetch: Annotated[bool, typer.Option("--fetch", help="Fetch it from the web server or store of the crawl.")] = False,
 ) -> None:
     """Show the original record of a document. It is read from the crawl file, byte for byte."""
     from corpusmill.pipeline.errors import InputError
     from corpusmill.report.answers.raw import raw as show
 
-    chosen = [name for name, on in (("head", head), ("body", body), ("text", text)) if on]
+    chosen = [name for name, on in (("head", head), ("body", body), ("text", text), ("blocks", blocks)) if on]
     if len(chosen) > 1:
         raise InputError(f"raw: --{chosen[0]} and --{chosen[1]} exclude each other.")
     show(run, document, (chosen or ["record"])[0], fetch)
@@ -186,12 +187,13 @@ def why(
         str, typer.Argument(metavar="URL|ID|TEXT", help="A document's URL, its id or the id's beginning, or a passage of its text.")
     ],
     text: Annotated[bool, typer.Option("--text", help="Treat it as a passage of text.")] = False,
+    marks: Annotated[bool, typer.Option("--marks", help="Show the text, with the places that each failed rule counts.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say why one document was kept or dropped. With every value that was measured, and what would keep it."""
     from corpusmill.report.answers.why import why as explain
 
-    explain(run, document, _console(), text, "json" if json else "text")
+    explain(run, document, _console(), text, "json" if json else "text", marks)
 
 
 @app.command(epilog="Example: corpusmill sample runs/demo --rule gopher_short_doc -n 5 --near")
