@@ -1,17 +1,17 @@
-/** The values that each stage measured of a document, and its decision. */
+/** What a run has about a document: failed rules, decisions and values of each stage, copies, tokens, the blocks of its page. */
 import { button, el, firstOf } from "./dom.js";
-import { comparison, value } from "./format.js";
+import { comparison, count, many, value } from "./format.js";
 import { ruleNamed, run } from "./run.js";
 import { copyOf, opener, verdict } from "./rows.js";
 import { go } from "./state.js";
-import { label, line } from "./text.js";
+import { label, line, nodes, plain } from "./text.js";
 
 /** Rules that are shown at first. */
 const MANY = 20;
 
 /** The failed rules of all stages; for a copy, the document of its `cluster` that is kept. Readers want this first. */
 export function failures(stages, cluster) {
-  const found = stages.flatMap((stage) => {
+  return stages.flatMap((stage) => {
     const known = run().stages.find((one) => one.name === stage.name);
     const values = new Map(stage.values.flatMap((entry) => entry.rules.map((rule) => [rule.rule, { entry, rule }])));
     const original = stage.name === "dedup" && !stage.kept ? cluster?.rows.find((row) => row.id === cluster.kept_id) : null;
@@ -24,15 +24,12 @@ export function failures(stages, cluster) {
       ...values.get(name),
     }));
   });
-  return found.length > 0 && el("ul", { class: "failed" }, firstOf(found, MANY, failure, "li"));
 }
 
 /** "✗ filter: short failed: words is 12; it drops when that is below 50." */
-function failure({ stage, name, known, original, entry, rule }) {
+export function failure({ stage, name, known, original, entry, rule }) {
   const move = () => go({ view: "thresholds", stage: stage.name, range: name });
-  return el(
-    "li",
-    {},
+  return [
     el("span", { "aria-hidden": "true" }, "✗ "),
     `${stage.name}: `,
     el("b", {}, label(name)),
@@ -53,8 +50,8 @@ function failure({ stage, name, known, original, entry, rule }) {
           ? [": ", line(stage.reason), " "]
           : ". ",
     known?.meaning && el("span", { class: "soft" }, "(", line(known.meaning), ") "),
-    known?.slider && button("Move the threshold", move, { class: "plain", data: { key: `move ${stage.name} ${name}` } }),
-  );
+    known?.slider && [button("Move the threshold", move, { class: "plain", data: { key: `move ${stage.name} ${name}` } }), " "],
+  ];
 }
 
 /** Every stage with all its measured values, closed at first. */
@@ -110,3 +107,85 @@ const judged = (rule) =>
     ` ${rule.failed ? "failed" : "passed"}: drops when it ${comparison(rule)} `,
     line(value(rule.threshold)),
   );
+
+/** The exact and near copies of a document, and the one that is kept. */
+export function cluster(found) {
+  if (!found) return null;
+  const rows = found.rows.map((row) =>
+    el(
+      "li",
+      {},
+      verdict(row.kept),
+      " ",
+      opener(row),
+      row.similarity !== null && ` similarity ${value(row.similarity)}`,
+      row.id === found.kept_id && el("b", {}, " (this one stays)"),
+    ),
+  );
+  const rest = found.size - found.rows.length;
+  return [
+    el("h3", {}, `Cluster of ${many(found.size, "document")}`),
+    el("ul", { class: "cluster" }, rows),
+    rest > 0 && el("p", { class: "soft" }, `${count(rest)} more are not shown.`),
+  ];
+}
+
+/** The words that only a dropped copy or only the kept document has, with some equal words around them. */
+export function difference(found) {
+  if (!found) return null;
+  const tags = { removed: "del", added: "ins", equal: "span", "left out": "i" };
+  const counts = `${many(found.equal, "equal word")}, ${count(found.removed)} only in this copy, ${count(found.added)} only in the kept one`;
+  return [
+    el("h3", {}, "Beside the document that stays ", el("span", { class: "soft" }, counts, found.cut && "; too long, so only the beginnings")),
+    el(
+      "div",
+      { class: "difference", dir: "auto", tabIndex: 0, role: "region", "aria-label": "Words that differ" },
+      found.passages.flatMap(({ kind, text }) => [el(tags[kind], {}, kind === "left out" ? `… ${text} …` : nodes(text)), " "]),
+    ),
+  ];
+}
+
+/** A part, closed at first, that asks for the blocks of the page and shows what the extraction kept. */
+export function blocks(load) {
+  const part = el("div", { class: "blocks", dir: "auto" });
+  const fill = async () => {
+    if (!details.open || part.childNodes.length) return;
+    const found = await load();
+    if (!found) return;
+    const row = ({ text, kept }) =>
+      el("li", { class: kept ? "kept" : "left" }, el("span", { class: "hidden" }, kept ? "kept: " : "left out: "), nodes(text));
+    const kept = found.blocks.filter((block) => block.kept).length;
+    part.append(
+      el("p", { class: "soft" }, `${count(kept)} of ${many(found.blocks.length, "block")} are text, those with a bar; the others were left out.`),
+      el("ul", {}, found.blocks.map(row)),
+      ...(found.left ? [el("p", { class: "soft" }, `${count(found.left)} more are not shown.`)] : []),
+    );
+  };
+  const details = el("details", { on: { toggle: fill } }, el("summary", {}, "The page, with what ingest took from it"), part);
+  return details;
+}
+
+/** Shows spaces and line ends as signs, since a token may begin or end with one. */
+const visible = (text) => (text ?? "�").replaceAll(" ", "·").replaceAll("\n", "↵").replaceAll("\t", "⇥");
+
+/** A document's tokens: their texts side by side, their place, and each one's number. */
+export function tokens(found) {
+  if (!found) return null;
+  const pieces = found.pieces.map((piece, place) =>
+    el(
+      "span",
+      { class: `token t${place % 2}`, title: `token ${count(found.first + place)}: number ${piece.id}, ${plain(visible(piece.text))}` },
+      nodes(visible(piece.text)),
+    ),
+  );
+  return [
+    el("h3", {}, "Tokens ", el("span", { class: "soft" }, many(found.count, "token"))),
+    el(
+      "p",
+      { class: "soft" },
+      `${found.split}, shard ${found.shard}, from place ${count(found.first)}`,
+      found.count > pieces.length && `; the first ${count(pieces.length)} are shown`,
+    ),
+    el("div", { class: "tokens", dir: "ltr", tabIndex: 0, role: "region", "aria-label": "Tokens" }, pieces),
+  ];
+}

@@ -1,16 +1,14 @@
-/** One document: its text, the values and decisions of each stage, its copies, its tokens. */
+/** One document: why it failed, its text with marks, the values and decisions of each stage, its copies, its tokens. */
 import { ask } from "./api.js";
-import { cluster } from "./cluster.js";
 import { copyable } from "./copy.js";
-import { decisions, failures } from "./decisions.js";
+import { blocks, cluster, decisions, difference, failures, tokens } from "./decisions.js";
 import { button, byId, el, refill } from "./dom.js";
 import { attempt } from "./errors.js";
-import { count, many } from "./format.js";
 import { drawGuide, offerAgain } from "./guide.js";
+import { drawMarks, toFirstHit, why } from "./marks.js";
 import { now, verdict } from "./rows.js";
 import { current, go, parameters, watch } from "./state.js";
-import { line, nodes, plain } from "./text.js";
-import { tokens } from "./tokens.js";
+import { line, plain } from "./text.js";
 
 let shown = null;
 
@@ -23,32 +21,56 @@ export function startDocument() {
   });
 }
 
-function load(state) {
+async function load(state) {
   const part = byId("document");
   document.body.classList.toggle("reading", Boolean(state.doc));
   if (!state.doc) {
     shown = null;
     return drawGuide(part);
   }
-  return attempt(part, async () => {
+  const opened = await attempt(part, async () => {
     shown = await fetched(state);
     draw();
     byId("announcement").textContent = plain(`Opened ${shown.url || shown.id}`);
     if (matchMedia("(max-width: 760px)").matches) part.scrollIntoView();
   });
+  if (opened) await attempt(byId("why"), () => loadMarks(state));
 }
 
-function fetched(state) {
+async function loadMarks(state) {
+  const found = await fetched(state, "marks");
+  if (shown?.key !== state.doc) return; // another document has been opened
+  shown.found = found;
+  mark();
+}
+
+function fetched(state, part = "story") {
   const asked = parameters(state, ["set"]);
   asked.append("key", state.doc);
-  return ask("document", "document", asked);
+  asked.append("part", part);
+  return ask(`document ${part}`, "document", asked);
+}
+
+/** Adds what takes the server longer than the text: the places of the failed rules, and the word diff of a copy. */
+function mark() {
+  drawMarks(shown.found.marks, failures(shown.stages, shown.cluster));
+  refill(byId("difference"), difference(shown.found.diff));
+}
+
+/** The blocks of the page; null where they can't be read. */
+async function page() {
+  let found = null;
+  await attempt(byId("document"), async () => {
+    found = await fetched(current(), "page");
+  });
+  return found;
 }
 
 /** After thresholds have moved: updates only the decision under them, so that opened parts stay open. */
 function decideAgain(state) {
   if (!state.doc) return offerAgain();
   return attempt(byId("document"), async () => {
-    shown = await fetched(state);
+    shown = { ...(await fetched(state)), found: shown?.found };
     const part = byId("document-now");
     if (part) refill(part, decidedNow());
   });
@@ -92,61 +114,15 @@ function draw() {
         button("Close", closeDocument, { data: { key: "close" }, "aria-label": "Close the document" }),
       ),
     ),
-    failures(shown.stages, shown.cluster),
-    text(),
+    why(shown, current().text, failures(shown.stages, shown.cluster)),
+    el("div", { id: "difference" }),
+    shown.stages[0]?.name === "ingest" && blocks(page),
     decisions(shown.stages),
     cluster(shown.cluster),
     tokens(shown.tokens),
     el("h3", {}, "On the command line"),
     shown.commands.map((command) => copyable(command, "the command")),
   );
+  if (shown.found) mark();
   toFirstHit();
-}
-
-/** Scrolls the text's box to the first hit of a search; the page stays in place. */
-function toFirstHit() {
-  const box = document.querySelector("#document .text");
-  const mark = box?.querySelector("mark");
-  if (mark) box.scrollTop += mark.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 3;
-}
-
-/** The text, isolated from the page's text direction; markup in it has no effect. */
-function text() {
-  if (shown.text === null) return el("p", { class: "soft" }, "The text of this document is not in the run any more.");
-  const words = current().text;
-  const body = nodes(shown.text, words);
-  const marks = body.filter((node) => node.nodeName === "MARK");
-  return [
-    el(
-      "h3",
-      {},
-      "Text ",
-      el("span", { class: "soft" }, [
-        many([...shown.text].length, "character"),
-        shown.cut && " of its beginning; the rest is left out here",
-        `, as ${shown.text_of} wrote it`,
-      ]),
-    ),
-    words && hits(marks),
-    el("div", { class: "text", dir: "auto", tabIndex: 0, role: "region", "aria-label": "Text of the document" }, body),
-  ];
-}
-
-/** The number of hits of the search in the text, and a button that goes to the next one. */
-function hits(marks) {
-  let place = -1;
-  const next = () => {
-    marks[place]?.classList.remove("here");
-    place = (place + 1) % marks.length;
-    marks[place].classList.add("here");
-    marks[place].scrollIntoView({ block: "nearest" });
-    position.textContent = ` ${count(place + 1)} of ${count(marks.length)}`;
-  };
-  const position = el("span", { role: "status" }, ` ${many(marks.length, "place")}`);
-  return el(
-    "p",
-    { class: "hits" },
-    marks.length ? button("Next hit", next, { data: { key: "next hit" } }) : "No hit in what is shown.",
-    marks.length > 0 && position,
-  );
 }

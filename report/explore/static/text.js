@@ -1,6 +1,6 @@
 /**
  * Makes nodes from crawl text. Characters that a browser would obey or hide (controls, bidirectional overrides, soft joiners) are shown by
- * name and have no effect. Hits of a search are marked.
+ * name and have no effect. Hits of a search and the places of rules are marked.
  */
 import { el } from "./dom.js";
 
@@ -48,15 +48,34 @@ export const plain = (text) =>
     .replace(CONTROLS, (control) => `[${nameOf(control.codePointAt(0))}]`);
 
 /** The nodes that show `text`; each occurrence of `search` is in a `mark`. */
-export function nodes(text, search = "") {
+export const nodes = (text, search = "") => marked(text, [{ class: "hit", spans: hits(text, search) }]).nodes;
+
+/**
+ * The nodes that show `text` with the places of some groups in `mark` elements: `{class, title, spans}`, spans rising. Where places overlap,
+ * marks are nested. `starts`: for each group, the first element of each place. `left`: places beyond MOST_MARKS, which are not drawn.
+ */
+export function marked(text, groups) {
+  const all = groups.flatMap((group, number) => group.spans.map(([from, to]) => ({ from, to, number }))).sort((a, b) => a.from - b.from);
+  const places = all.slice(0, MOST_MARKS);
+  const cuts = [...new Set([0, ...places.flatMap(({ from, to }) => [from, to]), text.length])].sort((a, b) => a - b);
   const budget = { left: MOST_MARKS };
-  const shown = [];
-  let place = 0;
-  for (const [from, to] of hits(text, search)) {
-    shown.push(...controls(text.slice(place, from), budget), el("mark", {}, ...controls(text.slice(from, to), budget)));
-    place = to;
-  }
-  return [...shown, ...controls(text.slice(place), budget)];
+  const starts = groups.map(() => []);
+  let [open, next] = [[], 0];
+  const shown = cuts.slice(0, -1).flatMap((from, piece) => {
+    open = open.filter((place) => place.to > from);
+    const begin = [];
+    for (; places[next]?.from === from; next++) begin.push(places[next]);
+    open = [...open, ...begin];
+    let inside = controls(text.slice(from, cuts[piece + 1]), budget);
+    const elements = new Map();
+    for (const number of new Set(open.map((place) => place.number))) {
+      inside = [el("mark", { class: groups[number].class, title: groups[number].title }, inside)];
+      elements.set(number, inside[0]);
+    }
+    for (const { number } of begin) starts[number].push(elements.get(number));
+    return inside;
+  });
+  return { nodes: shown, starts, left: all.length - places.length };
 }
 
 /** The places of `search` in `text`, as pairs of offsets, at most MOST_MARKS. */
