@@ -1,20 +1,23 @@
 /** Why a document failed, in its text: the failed rules with a colour each, their places, and what a stage took out. */
-import { button, byId, el, firstOf, refill } from "./dom.js";
+import { button, byId, el, refill } from "./dom.js";
 import { count, many } from "./format.js";
 import { failure } from "./decisions.js";
 import { hits, label, line, marked, plain } from "./text.js";
 
-/** Rules that are shown at first; colours, after which they begin anew. */
-const MANY = 20;
+/** Failed rules that are listed at first; rules whose places are shown at first; colours, after which they begin anew. */
+const FIRST = 6;
+const SHOWN = 3;
 const COLOURS = 6;
 
 let groups = [];
 let text = "";
 let starts = [];
+let all = false;
 
 /** The list of failed rules, and the text with the hits of `search`. Their places follow by `drawMarks`. */
 export function why(shown, search, failed) {
   text = shown.text;
+  all = false;
   groups = [{ name: "hit", class: "hit", spans: hits(text ?? "", search), on: true, place: -1, search }];
   return [
     el("div", { id: "why" }, list(failed)),
@@ -34,15 +37,20 @@ const size = (shown) => [
   `, as ${shown.text_of} wrote it`,
 ];
 
-/** Adds the server's `marks`. Those of rules are shown at once; those of changes only where no failed rule has a place. */
+/**
+ * Adds the server's `marks`. Those of the first rules are shown at once, unless an earlier rule has the same places; those of changes only
+ * where no failed rule has a place.
+ */
 export function drawMarks(marks, failed) {
-  const some = marks.some((mark) => mark.rule && mark.spans.length > 0);
+  const rules = marks.filter((mark) => mark.rule && mark.spans.length > 0);
+  const places = [...new Set((rules.length ? rules : marks).map((mark) => String(mark.spans)))].slice(0, SHOWN);
+  const on = (mark) => places.includes(String(mark.spans)) && (mark.rule || !rules.length);
   const added = marks.map((mark, number) => ({
     ...mark,
     name: `${mark.stage} ${mark.rule || mark.what}`,
     class: `mark m${number % COLOURS}`,
     title: plain(mark.rule ? `${mark.rule}: ${mark.what}` : mark.what),
-    on: Boolean(mark.rule) || !some,
+    on: on(mark) && marks.findIndex((other) => on(other) && String(other.spans) === String(mark.spans)) === number,
     place: -1,
   }));
   groups = [groups[0], ...added];
@@ -60,19 +68,25 @@ function body() {
   const shown = groups.map((group) => (group.on ? group : { ...group, spans: [] }));
   const drawn = marked(text, shown);
   starts = drawn.starts;
-  return [drawn.nodes, drawn.left > 0 && el("p", { class: "soft" }, `${many(drawn.left, "later place")} of rules and hits are not marked.`)];
+  const left = shown.reduce((sum, group) => sum + (group.on && group.count ? group.count - group.spans.length : 0), drawn.left);
+  return [drawn.nodes, left > 0 && el("p", { class: "soft" }, `${many(left, "later place")} of rules and hits are not marked.`)];
 }
 
 /** The failed rules, then what stages took out of the text. */
 function list(failed) {
   const of = (item) => groups.find((group) => group.rule && group.stage === item.stage.name && group.rule === item.name);
   const changes = groups.filter((group) => group.rule === "");
+  const more = () => {
+    all = true;
+    draw(failed);
+  };
   return [
     failed.length > 0 &&
       el(
         "ul",
         { class: "failed" },
-        firstOf(failed, MANY, (item) => el("li", {}, failure(item), marker(of(item), failed)), "li"),
+        (all ? failed : failed.slice(0, FIRST)).map((item) => el("li", {}, failure(item), marker(of(item), failed))),
+        !all && failed.length > FIRST && el("li", {}, button(`and ${count(failed.length - FIRST)} more`, more, { class: "plain" })),
       ),
     changes.length > 0 &&
       el(
