@@ -25,7 +25,7 @@ from corpusmill.filters.stop_words import stop_words
 from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.text.damage import MOJIBAKE
-from corpusmill.pipeline.text.utf8 import ALPHA
+from corpusmill.pipeline.text.utf8 import ALPHA, lowercase_table
 from corpusmill.pipeline.text.words import VISIBLE, base_powers, new_words, walk_marked_words, walk_words, word_rule_classes
 
 Span = tuple[int, int]  # characters of the text: start and end
@@ -236,14 +236,14 @@ def matches(what: str, pattern: str, measured: Measured, column: str) -> Places:
 
 
 def _lower(text: str) -> str:
-    """Returns the text in small letters, each one character."""
-    lowered = text.lower()
-    return lowered if len(lowered) == len(text) else "".join(sign.lower()[0] for sign in text)
+    """Returns the text in small letters, character by character."""
+    return str(lowercase_table()[np.frombuffer(text.encode("utf-32-le"), np.uint32)].astype(np.uint32).tobytes(), "utf-32-le")
 
 
-def listed_stop_words(measured: Measured, column: str) -> Places:
+def listed_stop_words(measured: Measured, _: str) -> Places:
     config = measured.step.config
-    code = config.language if config.column is None else str(measured.batch.column(config.column)[0])
+    column = config.column
+    code = config.language if column is None else str((measured.batch.column(column) or [""])[0])
     words = set(map(_lower, stop_words(measured.step.names[canonical(code)], config.lists)))
     found = [match.span() for match in re.finditer(r"\w+", _lower(measured.text)) if match[0] in words]
     return Places("the stop words that are there", found)
@@ -258,7 +258,10 @@ def bad_words(measured: Measured, column: str) -> Places:
     elif canonical(name) in map(canonical, UNSEPARATED):
         before = after = ""
     pattern = re.compile(f"{before}(?=({'|'.join(f'{re.escape(word)}{after}' for word in words)}))")
-    return Places(f"words of the list {name}", [match.span(1) for match in pattern.finditer(_lower(measured.text))])
+    lowered = measured.text.lower()
+    if len(lowered) != len(measured.text):  # a dotted capital I becomes two characters
+        lowered = _lower(measured.text)
+    return Places(f"words of the list {name}", [match.span(1) for match in pattern.finditer(lowered)])
 
 
 def personal_data(measured: Measured, column: str) -> Places:

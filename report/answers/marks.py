@@ -4,10 +4,15 @@ import json
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
-from corpusmill.filters.places import Measured, Span, Spans, measure_again
+from rich.console import Console
+from rich.text import Text
+
+from corpusmill.filters.places import KNOWN, Measured, Span, Spans, measure_again
+from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.report.queries.inside import COLUMNS, RULE
 from corpusmill.report.queries.passages import Words, runs
 from corpusmill.report.read import ReportRule
@@ -66,16 +71,13 @@ def filter_marks(settings: Mapping[str, Any], rules: Sequence[ReportRule], row: 
     `settings`: the resolved recipe's section. `row`: the document's row of the report. `text`: the stage's input text.
     """
     failed = {rule.rule: rule for rule in rules if rule.rule in (row.get("failed") or ())}
-    found = {name: Mark("filter", name, NO_PLACE, None) for name in failed}
-    found |= {name: _own(rule, row, text) for name, rule in failed.items() if f"{rule.column}{PLACES}" in row}
+    found = {name: _unmeasured(rule, row, text) for name, rule in failed.items()}
     changes: list[Mark] = []
     for measured in measure_again(settings, text, row):
         back = _way_back(text, measured.text)
         for rule in (rule for rule in failed.values() if rule.step == measured.named.name):
             found[rule.rule] = _of_rule(rule, measured, row, back)
         changes += _changes(measured, back)
-    for rule in (rule for name, rule in failed.items() if found[name].what == NO_PLACE and rule.step.split(":")[0] in ("python", "datatrove")):
-        found[rule.rule] = Mark("filter", rule.rule, f"a rule of other code: it marks places if it has a column {rule.column}{PLACES}", None)
     return [*found.values(), *changes]
 
 
@@ -115,11 +117,17 @@ def _changes(measured: Measured, back: Callable[[Spans], Spans]) -> Iterator[Mar
             yield Mark("filter", "", f"what {measured.named.name} leaves out of the text", spans)
 
 
-def _own(rule: ReportRule, row: Mapping[str, Any], text: str) -> Mark:
-    """Returns the places that a filter of one's own has put into its column: a list of starts and ends in the text that it got."""
-    given = row[f"{rule.column}{PLACES}"]
+def _unmeasured(rule: ReportRule, row: Mapping[str, Any], text: str) -> Mark:
+    """Returns the mark of a rule whose step is not measured again: the places in the column of a filter of one's own, a list of starts and
+    ends in the text that it got; else the reason why there are none."""
+    column = f"{rule.column}{PLACES}"
+    if column not in row:
+        other = rule.step.split(":")[0] in ("python", "datatrove")
+        known = rule.step in KNOWN or rule.step.rpartition("_")[0] in KNOWN
+        what = f"a rule of other code: it marks places if it has a column {column}" if other else UNKNOWN if known else NO_PLACE
+        return Mark("filter", rule.rule, what, None)
     try:
-        numbers = [int(number) for number in (json.loads(given) if isinstance(given, str) else given or [])]
+        numbers = [int(number) for number in (json.loads(row[column]) if isinstance(row[column], str) else row[column] or [])]
     except (TypeError, ValueError):
         numbers = []
     spans = [(begin, end) for begin, end in zip(numbers[::2], numbers[1::2], strict=False) if 0 <= begin < end <= len(text)]
@@ -145,3 +153,71 @@ def dedup_marks(row: Mapping[str, Any], text: str, after: str | None) -> list[Ma
     if after is not None and was_cut(row):
         marks.append(Mark("dedup", "", "what dedup cut: it repeats in the corpus", Alignment(text, after).removed()))
     return marks
+
+
+# ---- In the terminal
+
+#: Characters of text around a place; passages with places that are shown at most; and the letters that a text can hold and be read.
+AROUND, PASSAGES, LETTERS = 80, 40, "ABC"
+STYLES = {"A": "yellow underline", "B": "cyan underline", "C": "magenta underline"}
+
+
+@dataclass(frozen=True)
+class MarkedText:
+    """The input text of a stage, `text_of` the stage that wrote it, and its marks."""
+
+    stage: str
+    text_of: str
+    text: str
+    marks: list[Mark]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def show_marked(found: MarkedText, console: Console) -> None:
+    """Prints the marks, each with a letter, then the passages of the text that hold one: `⟦A like this⟧`. Marks of the same places share a
+    letter. Only the first three places have one; changes only where no failed rule has a place."""
+    console.print(Text(f"Why {found.stage} decided so, in the text that {found.text_of} wrote:", style="bold"))
+    by_rule = any(mark.rule and mark.spans for mark in found.marks)
+    places: dict[tuple[Span, ...], str] = {}
+    for mark in found.marks:
+        shown = tuple(mark.spans or ()) if mark.rule or not by_rule else ()
+        if shown and len(places) < len(LETTERS):
+            places.setdefault(shown, LETTERS[len(places)])
+        letter = places.get(shown, " ")
+        count = "" if mark.spans is None else f"{len(mark.spans):,} {'place' if len(mark.spans) == 1 else 'places'}: "
+        line = f"{letter} {f'{safe_line(mark.rule, 80)}: ' if mark.rule else ''}{count}{safe_line(mark.what, 200)}"
+        console.print(Text(line, style=STYLES.get(letter, "dim")))
+    if places:
+        console.print()
+        console.print(marked_text(found.text, {letter: list(spans) for spans, letter in places.items()}))
+
+
+def marked_text(text: str, places: Mapping[str, Spans]) -> Text:
+    """Returns the passages of a text that hold places, with the letters of these places; the rest is left out and counted."""
+    spans = sorted({(begin, end, letter) for letter, each in places.items() for begin, end in each if begin < end})
+    windows: list[list[int]] = []
+    for begin, end, _ in spans:
+        if windows and begin - AROUND <= windows[-1][1]:
+            windows[-1][1] = max(windows[-1][1], end + AROUND)
+        else:
+            windows.append([max(0, begin - AROUND), end + AROUND])
+    shown, at = Text(), 0
+    for low, high in windows[:PASSAGES]:
+        shown += _left_out(low - at)
+        inside = [span for span in spans if low <= span[0] < high]
+        at = min(high, len(text))
+        cuts = sorted({low, at, *(place for begin, end, _ in inside for place in (begin, end))})
+        for begin, end in pairwise(cuts):
+            here = sorted({letter for first, last, letter in inside if first < end and last > begin})
+            piece = safe_text(text[begin:end])
+            shown += Text(f"⟦{','.join(here)} {piece}⟧", style=STYLES[here[0]]) if here else Text(piece)
+    shown += _left_out(len(text) - at)
+    if len(windows) > PASSAGES:
+        shown += Text(f"{len(windows) - PASSAGES:,} more passages with places are not shown.", style="dim")
+    return shown
+
+
+def _left_out(characters: int) -> Text:
+    return Text(f" … {characters:,} characters …\n", style="dim") if characters > 0 else Text()

@@ -61,7 +61,7 @@ def _parts(reader: RunReader, row: dict[str, Any], part: str, fetch: bool) -> It
     if part == "blocks":
         return [f"{'+' if kept else '-'} {line}\n".encode() for text, kept in blocks(reader, row, fetch) for line in text.splitlines()]
     original = _original(reader, row, fetch)
-    return [{"record": original.content, "head": original.content[: original.head], "body": _body(original, row)}[part]]
+    return [_body(original, row) if part == "body" else original.content[: original.head] if part == "head" else original.content]
 
 
 def _original(reader: RunReader, row: dict[str, Any], fetch: bool) -> Original:

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from rich.console import Console
@@ -14,13 +15,14 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.answers.choose import table_rows
+from corpusmill.report.answers.marks import MarkedText, dedup_marks, filter_marks, show_marked
 from corpusmill.report.answers.why_change import RecipeChange, change, distance, margin
 from corpusmill.report.answers.why_find import PassageHolder, Passages, find_passage, is_text, not_found, resolve, spellings
 from corpusmill.report.machine import as_json
 from corpusmill.report.queries.inside import COLUMNS, RULE, SET, contamination_action, stayed
 from corpusmill.report.queries.rules import NO_PAGE
 from corpusmill.report.query.run import Run, open_run
-from corpusmill.report.read import ReportRule, RunReader
+from corpusmill.report.read import DATA_STAGES, ReportRule, RunReader
 from corpusmill.report.tables import cell, limit, number, show_notes, table
 
 #: Columns of dedup that `dedup_facts` puts into words.
@@ -143,6 +145,7 @@ class Story:
     url: str | None
     explanations: list[Explanation]
     text: str
+    marked: list[MarkedText] = field(default_factory=list)  # only where they are asked for
 
     @property
     def holds_no_page(self) -> bool:
@@ -150,20 +153,22 @@ class Story:
         return all(explanation.stage == "ingest" and explanation.row.get("failed") == [NO_PAGE] for explanation in self.explanations)
 
     def as_json(self) -> dict[str, Any]:
-        return {"id": self.id, "url": self.url, "stages": [explanation.as_json() for explanation in self.explanations], "text": self.text}
+        marked = {"marked": [one.as_json() for one in self.marked]} if self.marked else {}
+        stages = [explanation.as_json() for explanation in self.explanations]
+        return {"id": self.id, "url": self.url, "stages": stages, "text": self.text, **marked}
 
 
-def why(folder: str, document: str, console: Console, in_texts: bool = False, form: str = "text") -> None:
+def why(folder: str, document: str, console: Console, in_texts: bool = False, form: str = "text", marks: bool = False) -> None:
     """Explains one document, given by URL, id, the beginning of an id (four characters or more), or a passage of its text.
 
-    `in_texts`: search only for a passage. `form` is `text` or `json`. Raises InputError if the run has no such document, or if
-    several ids begin so.
+    `in_texts`: search only for a passage. `form` is `text` or `json`. `marks`: with the places in its text that made it fail. Raises
+    InputError if the run has no such document, or if several ids begin so.
     """
     with open_run(folder) as run:
-        _why(run, folder, document, console, in_texts, form)
+        _why(run, folder, document, console, in_texts, form, marks)
 
 
-def _why(run: Run, folder: str, document: str, console: Console, in_texts: bool, form: str) -> None:
+def _why(run: Run, folder: str, document: str, console: Console, in_texts: bool, form: str, marks: bool) -> None:
     reader = run.reader
     stages = [name for name in REPORTED if reader.stages[name].outputs("report/")]
     if not stages:
@@ -173,6 +178,8 @@ def _why(run: Run, folder: str, document: str, console: Console, in_texts: bool,
         _add_outcomes(run, stages, passages)
     stories = [story for id_ in ids if (story := _story(run, stages, id_)) is not None]
     pages = [story for story in stories if not story.holds_no_page] or stories
+    for story in pages if marks else ():
+        story.marked = list(_marked(run, story))
     notes = _notes(reader, [story for story in stories if story not in pages], pages)
     if form == "json":
         found = {"query": document, "passages": _as_json(passages), "documents": [story.as_json() for story in pages], "notes": notes}
@@ -308,6 +315,23 @@ def _text(run: Run, id_: str, explanations: list[Explanation]) -> str:
     return ""
 
 
+def _marked(run: Run, story: Story) -> Iterator[MarkedText]:
+    """Yields the input text of each stage that decided about the text, with its marks; none for a stage that left it as it was."""
+    texts = {}
+    for stage in DATA_STAGES:
+        rows = _rows(run, f"{stage}_documents", story.id, ("text",)) if f"{stage}_documents" in run.tables else []
+        texts[stage] = rows[0]["text"] if rows else None
+    for before, stage in pairwise(DATA_STAGES):
+        row, text = next((one.row for one in story.explanations if one.stage == stage), None), texts[before]
+        if row is not None and text is not None:
+            filtered = stage == "filter"
+            marks = (
+                filter_marks(run.reader.settings(stage), run.rules(stage), row, text) if filtered else dedup_marks(row, text, texts[stage])
+            )
+            if marks:
+                yield MarkedText(stage, before, text, marks)
+
+
 def show_passages(run: str, passages: Passages, listed: int, console: Console) -> None:
     """Prints a numbered list of the documents with a passage; for a single document the place in its text."""
     holders = passages.holders or []
@@ -356,7 +380,10 @@ def _explain(run: str, story: Story, console: Console) -> None:
         same = [other for other in story.explanations if other.stage == explanation.stage]
         console.print()
         _print_explanation(explanation, f", record {same.index(explanation) + 1} of {len(same)}" if len(same) > 1 else "", console)
-    if story.text:
+    for marked in story.marked:
+        console.print()
+        show_marked(marked, console)
+    if story.text and not story.marked:
         console.print()
         console.print(Text("The text begins:", style="bold"))
         console.print(Text(safe_text(story.text, TEXT)))

@@ -46,6 +46,7 @@ def joined(n: int) -> Callable[[str, Places, Measured], int]:
     return lambda text, found, measured: visible(text, found) + (n - 1) * len(found.spans)
 
 
+KINDS = ("bullet", "ellipsis")
 #: By column, the value that its places give.
 VALUES: dict[str, Callable[[str, Places, Measured], float]] = {
     "gopher_hash_ratio": lambda t, f, m: share(len(f.spans), m.words.count),
@@ -63,11 +64,11 @@ VALUES: dict[str, Callable[[str, Places, Measured], float]] = {
     "line_punct_ratio": lambda t, f, m: share(len(filled(t)) - len(f.spans), len(filled(t))),
     "short_line_ratio": lambda t, f, m: share(len(f.spans), len(filled(t))),
     "char_dup_ratio": lambda t, f, m: share(size(t, f), len(t) - t.count("\n")),
-    "c4_sentences": lambda t, f, m: m.values["c4_sentences"] if len(f.spans) == len(lines(t)) - m.values["c4_kept_lines"] - blank(t) else -1,
+    "c4_sentences": lambda t, f, m: m.values["c4_sentences"] if len(f.spans) == left_out(t, m) else -1,
     "c4_lorem_ipsum_lines": lambda t, f, m: len(f.spans),
     "c4_curly_bracket_lines": lambda t, f, m: len(f.spans),
     "mc4_paragraphs": lambda t, f, m: len(f.spans),
-    **{f"{s}_{k}_line_ratio": lambda t, f, m: share(len(f.spans), len(filled(t))) for s in ("dclm", "nemo") for k in ("bullet", "ellipsis")},
+    **{f"{s}_{k}_line_ratio": lambda t, f, m: share(len(f.spans), len(filled(t))) for s in ("dclm", "nemo") for k in KINDS},
     "nemo_unended_line_ratio": lambda t, f, m: share(len(f.spans), len(filled(t))),
     "different_stop_words": lambda t, f, m: len({t[begin:end].lower() for begin, end in f.spans}),
     "stop_word_share": lambda t, f, m: share(len(f.spans), len(re.findall(r"\w+", t))),
@@ -75,14 +76,15 @@ VALUES: dict[str, Callable[[str, Places, Measured], float]] = {
 }  # fmt: skip
 
 
-def blank(text: str) -> int:
-    return sum(not line.strip() for line in text.splitlines())
+def left_out(text: str, measured: Measured) -> int:
+    """The lines with text that c4 leaves out."""
+    return sum(bool(line.strip()) for line in text.splitlines()) - int(measured.values["c4_kept_lines"])
 
 
 def check(name: str, options: dict[str, Any], text: str, word_rule: str = "words") -> set[str]:
     """Compares the places of all rules' columns with their values; returns the columns that have places."""
     measured, seen = again(name, options, text, word_rule), set()
-    for column in {rule.column for rule in measured.step.rules} | ({c for c in measured.values} if name == "pii" else set()):
+    for column in {rule.column for rule in measured.step.rules} | (set(measured.values) if name == "pii" else set()):
         found = measured.places(column)
         if found is None:
             continue
@@ -110,7 +112,9 @@ def test_places_follow_the_word_rule(word_rule: str, texts: list[str]) -> None:
         check("gopher_repetition", {}, text, word_rule)
 
 
-PARTS = st.sampled_from(["a b c d e", "the cat", "- x", "• y", "end.", "so...", "\n", "\n\n", " ", "\r\n", "#", "…", "{", "1 2", "é漢\U0001f600", "\u2028"])
+PARTS = st.sampled_from(
+    ["a b c d e", "the cat", "- x", "• y", "end.", "so...", "\n", "\n\n", " ", "\r\n", "#", "…", "{", "1 2", "é漢\U0001f600", "\u2028"]
+)
 
 
 @settings(max_examples=60)

@@ -36,7 +36,13 @@ STEMS = ("mill", "grain", "stone", "wheel", "river", "corn", "bread", "oven", "s
 WORDS = [f"{stem}{end}" for stem in STEMS for end in ("ing", "er", "work", "side", "ward", "house", "way", "yard")]
 PROSE = [f"So the {' '.join(WORDS[at : at + 8])} of it." for at in range(0, len(WORDS), 8)]
 MARKED_PAGES = {
-    "repeats": [HOSTILE, *["The miller of the river ground the corn. \U0001f600 and\u202e more."] * 4, "no end mark", "{", "a { bracket ends."],
+    "repeats": [
+        HOSTILE,
+        *["The miller of the river ground the corn. \U0001f600 and\u202e more."] * 4,
+        "no end mark",
+        "{",
+        "a { bracket ends.",
+    ],
     "mail": [*PROSE[:6], "Write to anna@firma.de about it.", "Short.", "Two damns, damn it, for the miller."],
     "first": [*PROSE, "Only here."],
     "second": [*PROSE, "This is more of it."],

@@ -136,7 +136,12 @@ export function difference(found) {
   const tags = { removed: "del", added: "ins", equal: "span", "left out": "i" };
   const counts = `${many(found.equal, "equal word")}, ${count(found.removed)} only in this copy, ${count(found.added)} only in the kept one`;
   return [
-    el("h3", {}, "Beside the document that stays ", el("span", { class: "soft" }, counts, found.cut && "; too long, so only the beginnings")),
+    el(
+      "h3",
+      {},
+      "Beside the document that stays ",
+      el("span", { class: "soft" }, counts, found.cut && "; too long, so only the beginnings"),
+    ),
     el(
       "div",
       { class: "difference", dir: "auto", tabIndex: 0, role: "region", "aria-label": "Words that differ" },
@@ -156,7 +161,11 @@ export function blocks(load) {
       el("li", { class: kept ? "kept" : "left" }, el("span", { class: "hidden" }, kept ? "kept: " : "left out: "), nodes(text));
     const kept = found.blocks.filter((block) => block.kept).length;
     part.append(
-      el("p", { class: "soft" }, `${count(kept)} of ${many(found.blocks.length, "block")} are text, those with a bar; the others were left out.`),
+      el(
+        "p",
+        { class: "soft" },
+        `${count(kept)} of ${many(found.blocks.length, "block")} are text, those with a bar; the others were left out.`,
+      ),
       el("ul", {}, found.blocks.map(row)),
       ...(found.left ? [el("p", { class: "soft" }, `${count(found.left)} more are not shown.`)] : []),
     );

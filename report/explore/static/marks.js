@@ -100,7 +100,8 @@ function list(failed) {
 /** The number of places of a rule as a switch in its colour, and a button that goes to the next one; or why there are none. */
 function marker(group, failed) {
   if (!group) return null;
-  if (group.count === null || !group.spans.length) return el("span", { class: "soft" }, "[", group.count === 0 ? "no place is there" : line(group.what), "]");
+  if (group.count === null || !group.spans.length)
+    return el("span", { class: "soft" }, "[", group.count === 0 ? "no place is there" : line(group.what), "]");
   const turn = () => {
     group.on = !group.on;
     draw(failed);
@@ -138,7 +139,12 @@ function searched() {
   if (!group.search) return null;
   if (!group.spans.length) return el("p", { class: "hits" }, "No hit in what is shown.");
   const position = el("span", { role: "status", data: { of: group.name } }, where(group) || ` ${many(group.spans.length, "place")}`);
-  return el("p", { class: "hits" }, button("Next hit", () => next(group), { data: { key: "next hit" } }), position);
+  return el(
+    "p",
+    { class: "hits" },
+    button("Next hit", () => next(group), { data: { key: "next hit" } }),
+    position,
+  );
 }
 
 /** Scrolls the text's box to the first hit of a search; the page stays in place. */
