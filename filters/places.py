@@ -8,19 +8,22 @@ Only steps of this program are loaded, and no model: a run that is looked at may
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.filters.bad_words import LDNOOBW, PACKAGE, UNSEPARATED, list_files, read_words
+from corpusmill.filters.gopher import DUPLICATED, TOP
 from corpusmill.filters.language_codes import canonical
+from corpusmill.filters.pii import KINDS
 from corpusmill.filters.pii_scan import TextColumn
-from corpusmill.filters.statistics import LINES, NAMES, NEWLINE_LINES, datatrove_classes
-from corpusmill.filters.step import DocumentBatch, NamedStep, StatisticsStep, build_steps
+from corpusmill.filters.statistics import datatrove_classes
+from corpusmill.filters.step import DocumentBatch, NamedStep, build_steps
 from corpusmill.filters.stop_words import stop_words
 from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.errors import CorpusmillError
@@ -57,18 +60,11 @@ class Measured:
     def places(self, column: str) -> Places | None:
         """Returns the places that a column of the report counts; None if no place in the text stands for its value."""
         column = column.removesuffix(self.named.suffix)
-        names = self.step.STATISTICS.get(column, ("",)) if isinstance(self.step, StatisticsStep) else ("",)
-        finder = OF_STATISTIC.get(names[0]) or OF_COLUMN.get(column) or OF_STEP.get(type(self.step).__name__)
-        return None if finder is None else finder(self, column)
+        return FINDERS[column](self, column) if column in FINDERS else None
 
     @cached_property
     def words(self) -> "Words":
         return Words(self.batch, self.text)
-
-    def alone(self, spans: Sequence[Span]) -> DocumentBatch:
-        """Returns pieces of the text as texts of their own."""
-        pieces = pa.array([self.text[begin:end] for begin, end in spans], pa.large_string())
-        return DocumentBatch(pa.table({"id": [""] * len(spans)}), pieces, self.batch.word_rule)
 
 
 def measure_again(settings: Mapping[str, Any], text: str, row: Mapping[str, Any]) -> Iterator[Measured]:
@@ -140,34 +136,29 @@ def copies(what: str, split: Callable[[str], Spans], measured: Measured, column:
     return Places(f"copies of an earlier {what}", repeated(measured.text, split(measured.text)))
 
 
-def filled(text: str) -> Spans:
-    """Returns the lines of `text.split("\\n")` that are not blank."""
-    return [(begin, end) for begin, end in pieces("\n", text) if text[begin:end].strip()]
+def with_text(split: Callable[[str], Spans], text: str) -> Spans:
+    """Returns the lines that are not blank."""
+    return [(begin, end) for begin, end in split(text) if text[begin:end].strip()]
 
 
-def lines_by_statistic(what: str, split: Callable[[str], Spans], name: str, wanted: int, measured: Measured, column: str) -> Places:
-    """Returns the lines for which a statistic is `wanted` (0 or 1)."""
+filled = partial(with_text, partial(pieces, "\n"))
+
+
+def judged_lines(what: str, split: Callable[[str], Spans], measured: Measured, column: str, of: str = "", wanted: int = 1) -> Places:
+    """Returns the lines for which the column (or `of`) has the value `wanted`, each as a text of its own."""
     spans = split(measured.text)
-    needs = measured.step.needs
-    counts = measured.alone(spans).statistics(replace(needs, groups=needs.groups & (LINES | NEWLINE_LINES)))[name]
-    return Places(what, [span for span, count in zip(spans, counts, strict=True) if count == wanted])
-
-
-def lines_by_column(what: str, split: Callable[[str], Spans], measured: Measured, column: str) -> Places:
-    """Returns the lines for which the column is 1 (a count or a ratio)."""
-    spans = split(measured.text)
-    values = measured.step.measure(measured.alone(spans)).columns[column]
-    return Places(what, [span for span, value in zip(spans, values, strict=True) if value == 1])
-
-
-def left_out_lines(measured: Measured, column: str) -> Places:
-    """Returns the lines that `c4` does not keep, and therefore no sentence of which counts."""
-    spans = [(begin, end) for begin, end in lines(measured.text) if measured.text[begin:end].strip()]
-    kept = measured.step.measure(measured.alone(spans)).columns["c4_kept_lines"]
-    return Places("lines that do not count, so that sentences are missing", [span for span, is_kept in zip(spans, kept) if not is_kept])
+    texts = pa.array([measured.text[begin:end] for begin, end in spans], pa.large_string())
+    batch = DocumentBatch(pa.table({"id": [""] * len(spans)}), texts, measured.batch.word_rule)
+    values = measured.step.measure(batch).columns[of or column]
+    return Places(what, [span for span, value in zip(spans, values, strict=True) if value == wanted])
 
 
 # ---- Words and phrases
+
+
+@cache
+def _classes(word_rule: str) -> npt.NDArray[np.uint8]:
+    return word_rule_classes(word_rule, datatrove_classes())
 
 
 class Words:
@@ -176,7 +167,7 @@ class Words:
     def __init__(self, batch: DocumentBatch, text: str):
         data, _ = batch.buffers()
         spacy = batch.word_rule == "spacy"
-        classes, found = word_rule_classes("words" if spacy else batch.word_rule, datatrove_classes()), new_words(len(data) + 1)
+        classes, found = _classes("words" if spacy else batch.word_rule), new_words(len(data) + 1)
         if spacy:
             count = walk_marked_words(data, 0, len(data), batch.token_marks(), classes, base_powers(), found)
         else:
@@ -273,45 +264,48 @@ def personal_data(measured: Measured, column: str) -> Places:
     return Places(f"finds of {measured.step.kinds[kind].description}", spans)
 
 
-def damage(measured: Measured, column: str) -> Places:
-    if column == "mojibake_char_ratio":
-        return Places("characters that a wrong encoding made", [match.span() for match in MOJIBAKE.finditer(measured.text)])
-    odd = [match.span() for match in re.finditer(r"[^ -~]", measured.text)]
-    values = measured.step.measure(measured.alone(odd)).columns[column]
-    return Places("damaged characters", [span for span, value in zip(odd, values, strict=True) if value == 1])
+def mojibake(measured: Measured, column: str) -> Places:
+    return Places("characters that a wrong encoding made", [match.span() for match in MOJIBAKE.finditer(measured.text)])
 
 
-# ---- The finders: by the statistic that a column has above the line, by column, by step
+def characters(text: str) -> Spans:
+    return [match.span() for match in re.finditer(r"[^ -~]", text)]
+
+
+# ---- The finders by column
 
 Finder = Callable[[Measured, str], Places]
-_LINE, _PARAGRAPH = partial(copies, "line", partial(pieces, "\n+")), partial(copies, "paragraph", paragraphs)
+_COPIED_LINES, _BULLET = partial(copies, "line", partial(pieces, "\n+")), "lines that begin with a bullet"
+_COPIED_PARAGRAPHS, _ELLIPSIS = partial(copies, "paragraph", paragraphs), "lines that end with an ellipsis"
+_UNENDED = "lines without an end mark"
 
-OF_STATISTIC: dict[str, Finder] = {
-    "hashes": partial(matches, "# signs", "#"),
-    "ellipses": partial(matches, "ellipses", r"\.\.\.|…"),
-    "alpha_words": words_without_letter,
-    "stop_words": gopher_stop_words,
-    "bullet_lines": partial(lines_by_statistic, "lines that begin with a bullet", lines, "bullet_lines", 1),
-    "ellipsis_lines": partial(lines_by_statistic, "lines that end with an ellipsis", lines, "ellipsis_lines", 1),
-    "terminal_lines": partial(lines_by_statistic, "lines without an end mark", filled, "terminal_lines", 0),
-    "short_lines": partial(lines_by_statistic, "short lines", filled, "short_lines", 1),
-    "repeated_filled_line_characters": partial(copies, "line", filled),
-    **dict.fromkeys(("repeated_paragraphs", "repeated_paragraph_characters"), _PARAGRAPH),
-    **dict.fromkeys(("repeated_line_runs", "repeated_line_run_characters"), _LINE),
-    **{name: partial(most_frequent, int(name[4:])) for name in NAMES if name.startswith("top_")},
-    **{name: partial(duplicated, int(name[11:])) for name in NAMES if name.startswith("duplicated_")},
+FINDERS: dict[str, Finder] = {
+    "gopher_hash_ratio": partial(matches, "# signs", "#"),
+    "gopher_ellipsis_ratio": partial(matches, "ellipses", r"\.\.\.|…"),
+    "gopher_alpha_word_ratio": words_without_letter,
+    "gopher_stop_words": gopher_stop_words,
+    "gopher_bullet_line_ratio": partial(judged_lines, _BULLET, lines),
+    "gopher_ellipsis_line_ratio": partial(judged_lines, _ELLIPSIS, lines),
+    **dict.fromkeys(("dup_para_frac", "dup_para_char_frac"), _COPIED_PARAGRAPHS),
+    **dict.fromkeys(("dup_line_frac", "dup_line_char_frac"), _COPIED_LINES),
+    **{f"top_{n}_gram_char_frac": partial(most_frequent, n) for n in TOP},
+    **{f"dup_{n}_gram_char_frac": partial(duplicated, n) for n in DUPLICATED},
+    "line_punct_ratio": partial(judged_lines, _UNENDED, filled, wanted=0),
+    "short_line_ratio": partial(judged_lines, "short lines", filled),
+    "char_dup_ratio": partial(copies, "line", filled),
+    "c4_lorem_ipsum_lines": partial(judged_lines, "lines with lorem ipsum", lines),
+    "c4_curly_bracket_lines": partial(judged_lines, "lines with a curly bracket", lines),
+    "c4_sentences": partial(judged_lines, "lines whose sentences do not count", partial(with_text, lines), of="c4_kept_lines", wanted=0),
+    "mc4_paragraphs": partial(judged_lines, "the lines that are long enough", filled),
+    **{f"{step}_bullet_line_ratio": partial(judged_lines, _BULLET, filled) for step in ("dclm", "nemo")},
+    **{f"{step}_ellipsis_line_ratio": partial(judged_lines, _ELLIPSIS, filled) for step in ("dclm", "nemo")},
+    "nemo_unended_line_ratio": partial(judged_lines, _UNENDED, filled),
+    **dict.fromkeys(("different_stop_words", "stop_word_share"), listed_stop_words),
+    **dict.fromkeys(("bad_words_draw", "bad_words_density"), bad_words),
+    **{f"{kind}_char_ratio": partial(judged_lines, "damaged characters", characters) for kind in ("replacement", "control", "private_use")},
+    "mojibake_char_ratio": mojibake,
+    **{kind.column: personal_data for kind in KINDS},
 }
-_BULLETS, _ELLIPSES = "lines that begin with a bullet", "lines that end with an ellipsis"
-OF_COLUMN: dict[str, Finder] = {
-    "c4_lorem_ipsum_lines": partial(lines_by_column, "lines with lorem ipsum", lines),
-    "c4_curly_bracket_lines": partial(lines_by_column, "lines with a curly bracket", lines),
-    "c4_sentences": left_out_lines,
-    "mc4_paragraphs": partial(lines_by_column, "the lines that are long enough", partial(pieces, "\n")),
-    **{f"{step}_bullet_line_ratio": partial(lines_by_column, _BULLETS, filled) for step in ("dclm", "nemo")},
-    **{f"{step}_ellipsis_line_ratio": partial(lines_by_column, _ELLIPSES, filled) for step in ("dclm", "nemo")},
-    "nemo_unended_line_ratio": partial(lines_by_column, "lines without an end mark", filled),
-}
-OF_STEP: dict[str, Finder] = {"Pii": personal_data, "BadWords": bad_words, "StopWords": listed_stop_words, "EncodingDamage": damage}
 #: The steps that are measured again: those with finders, and those that write a new text.
 KNOWN = {
     "gopher_quality", "gopher_repetition", "fineweb_quality", "c4", "mc4_paragraphs", "dclm", "nemo", "refinedweb_lines", "stop_words",
