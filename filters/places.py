@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,14 @@ from corpusmill.filters.pii import KINDS
 from corpusmill.filters.pii_scan import TextColumn
 from corpusmill.filters.statistics import datatrove_classes
 from corpusmill.filters.step import DocumentBatch, NamedStep, build_steps
-from corpusmill.filters.stop_words import stop_words
+from corpusmill.filters.stop_words import StopWordsConfig, stop_words
 from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.text.damage import MOJIBAKE
 from corpusmill.pipeline.text.utf8 import ALPHA, lowercase_table
 from corpusmill.pipeline.text.words import VISIBLE, base_powers, new_words, walk_marked_words, walk_words, word_rule_classes
 
+LARGEST_LIST = 4 << 20  # bytes of a list of words
 Span = tuple[int, int]  # characters of the text: start and end
 Spans = list[Span]
 
@@ -76,11 +78,11 @@ def measure_again(settings: Mapping[str, Any], text: str, row: Mapping[str, Any]
     items = [item for item in settings.get("steps") or () if isinstance(item, dict) and item.keys() <= KNOWN]
     known = {name: pa.array([value]) for name, value in row.items() if isinstance(value, str | int | float)}
     documents = pa.table({"id": [str(row.get("id"))], "text": pa.array([text], pa.large_string())})
-    for place, item in enumerate(items):
+    for place in range(len(items)):
         try:
             named = build_steps(items[: place + 1])[-1]
             batch = DocumentBatch(documents, pa.array([text], pa.large_string()), str(settings.get("word_rule") or "words"), values=known)
-            if "bad_words" in item and not _has_lists(named.step.config.lists, str(row.get(f"bad_words_list{named.suffix}"))):
+            if hasattr(named.step.config, "lists") and not _has_lists(named.step.config, str(row.get(f"bad_words_list{named.suffix}"))):
                 continue
             named.step.setup()
             output = named.step.measure(batch)
@@ -92,10 +94,16 @@ def measure_again(settings: Mapping[str, Any], text: str, row: Mapping[str, Any]
         text = new_text
 
 
-def _has_lists(lists: str | None, language: str) -> bool:
-    """Whether the lists of bad words are on this machine: to look at a run sends no request."""
+def _has_lists(config: Any, language: str) -> bool:
+    """Whether the lists of words are on this machine and small: to look at a run sends no request, and opens no device or huge file."""
+    lists = config.lists
+    if lists == PACKAGE:
+        return (cache_folder() / "word-lists" / LDNOOBW.sha256[:16] / ".whole").is_file()
     if lists is not None:
-        return lists != PACKAGE or (cache_folder() / "word-lists" / LDNOOBW.sha256[:16] / ".whole").is_file()
+        files = [Path(lists), *(Path(lists).iterdir() if Path(lists).is_dir() else ())]
+        return all(path.is_dir() or (path.is_file() and path.stat().st_size <= LARGEST_LIST) for path in files)
+    if isinstance(config, StopWordsConfig):
+        return True
     from huggingface_hub import cached_assets_path
 
     folder = cached_assets_path(library_name="datatrove", namespace="filters", subfolder="c4_badwords")

@@ -208,11 +208,12 @@ LOOKING = (
     ["verify"],
     ["report"],
     ["stats"],
-    ["why", "http://host1.test/page-1.html"],
+    ["why", "http://host1.test/page-1.html", "--marks"],
     ["inspect"],
     ["sample"],
     ["query", "select 1"],
     ["raw", "http://host1.test/page-1.html"],
+    ["raw", "http://host1.test/page-1.html", "--blocks"],
     ["card"],
 )
 

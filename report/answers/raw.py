@@ -6,6 +6,7 @@ from typing import Any
 
 from corpusmill.ingest.charset import decode_text
 from corpusmill.ingest.config import IngestConfig
+from corpusmill.ingest.html import TooDeep
 from corpusmill.ingest.html.blocks import page_blocks
 from corpusmill.ingest.original import NO_RECORDS, ROWS, Original, original_of, read_stretch
 from corpusmill.pipeline.errors import InputError
@@ -53,21 +54,20 @@ def _row(reader: RunReader, folder: str, document: str) -> dict[str, Any]:
 
 
 def _parts(reader: RunReader, row: dict[str, Any], part: str, fetch: bool) -> Iterable[bytes]:
+    check_source(reader, row["source"], fetch)
     if row["record_type"] in NO_RECORDS and row["offset"] is not None and part == "record":
-        check_source(reader, row["source"], fetch)
         return read_stretch(row["source"], row["offset"], row["length"] or 0)
     if part == "head" and row["record_type"] in ROWS:
         raise InputError(f"{safe_line(row['source'], 300)}: a {row['record_type']} has no headers.")
     if part == "blocks":
         return [f"{'+' if kept else '-'} {line}\n".encode() for text, kept in blocks(reader, row, fetch) for line in text.splitlines()]
-    original = _original(reader, row, fetch)
+    original = _original(reader, row)
     return [_body(original, row) if part == "body" else original.content[: original.head] if part == "head" else original.content]
 
 
-def _original(reader: RunReader, row: dict[str, Any], fetch: bool) -> Original:
+def _original(reader: RunReader, row: dict[str, Any]) -> Original:
     """Reads the record of a row of the ingest report again."""
     where = safe_line(row["source"], 300)
-    check_source(reader, row["source"], fetch)
     if row["record_type"] in NO_RECORDS:
         raise InputError(f"{where}: there is no such part ({safe_line(row['reason'] or 'no record', 300)}).")
     try:
@@ -96,13 +96,17 @@ def blocks(reader: RunReader, row: dict[str, Any], fetch: bool = False) -> list[
 
     Only a page that ingest has read to its end is parsed again. Raises InputError.
     """
+    check_source(reader, row["source"], fetch)
     config = _config(reader).extraction
-    if row["record_type"] not in ("response", "html") or row["encoding"] is None or not {*row["failed"]} <= READ:
+    if row.get("record_type") not in ("response", "html") or row.get("encoding") is None or not {*row["failed"]} <= READ:
         raise InputError(f"{row['id']}: ingest has not cut it into blocks.")
     if config.extractor != "lexbor":
         raise InputError(f"{row['id']}: {config.extractor} does not say which blocks of a page it keeps.")
-    text = decode_text(_body(_original(reader, row, fetch), row), row["encoding"])
-    return page_blocks(text.text.encode(), config)
+    text = decode_text(_body(_original(reader, row), row), row["encoding"])
+    try:
+        return page_blocks(text.text.encode(), config)
+    except TooDeep as error:
+        raise InputError(f"{row['id']}: its elements nest too deeply.") from error
 
 
 def _text(reader: RunReader, row: dict[str, Any]) -> Iterable[bytes]:

@@ -124,7 +124,7 @@ def page(explorer: Explorer, query: OneDocument) -> Answer:
     _, _, _, row = _opened(explorer, query)
     reader = explorer.reader
     rows = reader.rows(reader.find("ingest", "report", "id", [row["id"]])[:1], RECORD)
-    if not rows:
+    if not rows or not rows[0].get("source"):
         raise InputError(f"{row['id']}: ingest has no such document.")
     found = blocks(reader, rows[0])
     left = max(0, len(found) - BLOCKS)

@@ -11,6 +11,7 @@ from datatrove.pipeline.filters import gopher_repetition_filter as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corpusmill.filters import places
 from corpusmill.filters.places import Measured, Places, filled, lines, measure_again, paragraphs, pieces
 from corpusmill.filters.step import STEPS, resolve_step
 
@@ -147,6 +148,19 @@ def test_bad_words_are_those_that_count(preset: str, language: str, tmp_path: Pa
         assert found is not None and len(found.spans) == measured.values["bad_words"], text[:500]
         some += len(found.spans)
     assert some
+
+
+def test_lists_are_not_fetched_and_devices_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.cached_assets_path", lambda **_: tmp_path / "cache")
+    monkeypatch.setattr(places, "cache_folder", lambda: tmp_path)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "en").symlink_to("/dev/zero")
+    for step in (
+        {"bad_words": {}}, {"bad_words": {"lists": places.PACKAGE}}, {"bad_words": {"lists": str(tmp_path / "lists")}},
+        {"bad_words": {"lists": str(tmp_path / "nowhere")}}, {"stop_words": {"lists": "/dev/zero"}},
+    ):  # fmt: skip
+        assert list(measure_again({"steps": [step], "word_rule": "words"}, "the text", {"bad_words_list": "en"})) == []
 
 
 def test_the_text_goes_from_step_to_step_and_other_code_is_not_loaded(tmp_path: Path) -> None:
