@@ -152,7 +152,7 @@ export function difference(found) {
 
 /** A part, closed at first, that asks for the blocks of the page and shows what the extraction kept. */
 export function blocks(load) {
-  const part = el("div", { class: "blocks", dir: "auto" });
+  const part = el("div", { class: "blocks", dir: "auto", tabIndex: 0, role: "region", "aria-label": "Blocks of the page" });
   const fill = async () => {
     if (!details.open || part.childNodes.length) return;
     const found = await load();

@@ -136,6 +136,26 @@ def test_hostile_text_in_marks_does_nothing(seen: Seen) -> None:
 
 
 @needs_chromium
+@pytest.mark.long
+def test_axe_finds_nothing_in_marks(chromium: Any, address: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"], "resultTypes": ["violations"]}
+    for key, part in (("filter/0", "#document .switch"), ("dedup/0", "#difference ins")):
+        with opened(chromium, f"{address}#stage={key.split('/')[0]}&doc={key}", bypass_csp=True) as seen:
+            page = seen.page
+            page.wait_for_selector(part)
+            while (hidden := page.locator("#why .switch[aria-pressed=false]")).count():
+                hidden.first.click()
+            page.locator("summary", has_text="The page, with what").click()
+            page.wait_for_selector(".blocks li")
+            for theme in ("light", "dark"):
+                page.emulate_media(color_scheme=theme)
+                found = Axe().run(page, options=options).response["violations"]
+                assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == [], (key, theme)
+
+
+@needs_chromium
 def test_hits_of_a_search_and_marks_live_together(seen: Seen) -> None:
     page = seen.page
     page.fill("#text", "miller of the river")
