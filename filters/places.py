@@ -75,19 +75,22 @@ def measure_again(settings: Mapping[str, Any], text: str, row: Mapping[str, Any]
     `settings`: the section `filter` of a resolved recipe. `row`: the document's row of the report. The text after a step of other code
     (`python`, `datatrove`) is unknown, so the caller has to compare `values` with the row. A step with damaged options is left out.
     """
-    items = [item for item in settings.get("steps") or () if isinstance(item, dict) and item.keys() <= KNOWN]
+    given, steps = settings.get("steps"), list[dict[str, Any]]()
     known = {name: pa.array([value]) for name, value in row.items() if isinstance(value, str | int | float)}
     documents = pa.table({"id": [str(row.get("id"))], "text": pa.array([text], pa.large_string())})
-    for place in range(len(items)):
+    for item in given if isinstance(given, list) else ():
         try:
-            named = build_steps(items[: place + 1])[-1]
+            if item.keys() - KNOWN:
+                continue
+            named = build_steps([*steps, item])[-1]
             batch = DocumentBatch(documents, pa.array([text], pa.large_string()), str(settings.get("word_rule") or "words"), values=known)
             if hasattr(named.step.config, "lists") and not _has_lists(named.step.config, str(row.get(f"bad_words_list{named.suffix}"))):
                 continue
             named.step.setup()
             output = named.step.measure(batch)
-        except (CorpusmillError, ValueError, TypeError, LookupError, OSError):
+        except (CorpusmillError, ValueError, TypeError, LookupError, AttributeError, OSError):
             continue
+        steps.append(item)
         values = {f"{name}{named.suffix}": pa.array(output.columns[name])[0].as_py() for name in named.step.columns}
         new_text = text if output.text is None else str(output.text[0].as_py())
         yield Measured(named, batch, text, values, new_text)

@@ -90,18 +90,17 @@ def _way_back(text: str, later: str) -> Callable[[Spans], Spans]:
 
 
 def _of_rule(rule: ReportRule, measured: Measured, row: Mapping[str, Any], back: Callable[[Spans], Spans]) -> Mark:
-    places = measured.places(rule.column)
-    if places is None:
-        return Mark("filter", rule.rule, NO_PLACE, None)
-    if not _same(measured.values[rule.column], row.get(rule.column)):
+    if not _same(measured.values.get(rule.column), row.get(rule.column)):
         return Mark("filter", rule.rule, UNKNOWN, None)
-    return Mark("filter", rule.rule, places.what, back(places.spans))
+    places = measured.places(rule.column)
+    return Mark("filter", rule.rule, NO_PLACE, None) if places is None else Mark("filter", rule.rule, places.what, back(places.spans))
 
 
 def _same(value: Any, reported: Any) -> bool:
+    """Whether a value is the reported one. A missing value fails no rule."""
     if isinstance(value, float) and isinstance(reported, int | float):
-        return math.isclose(value, reported, rel_tol=1e-9) or (math.isnan(value) and math.isnan(reported))
-    return bool(value == reported) or (reported is None and value != value)
+        return math.isclose(value, reported, rel_tol=1e-9)
+    return value is not None and bool(value == reported)
 
 
 def _changes(measured: Measured, back: Callable[[Spans], Spans]) -> Iterator[Mark]:

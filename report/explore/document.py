@@ -29,7 +29,7 @@ from corpusmill.report.tokens.token_sets import find_tokenizer, open_split
 #: Characters of a text, copies, and tokens that are shown at most.
 TEXT, COPIES, TOKENS = 200_000, 100, 400
 #: Places of a rule that are marked at most; blocks of a page, and characters of each.
-DRAWN, BLOCKS, BLOCK = 5_000, 2_000, 2_000
+DRAWN, BLOCKS, BLOCK = 3_000, 2_000, 2_000
 
 Answer = dict[str, Any]
 

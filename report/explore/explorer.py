@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from corpusmill.filters.places import measure_again
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.memory import available_memory
 from corpusmill.report.explore.load import load_stage
@@ -56,6 +57,8 @@ class Explorer:
                 loaded.texts()
             for loaded in list(self.loaded.values()):
                 loaded.orders.prepare(self._go_on)
+            self._go_on()
+            list(measure_again(self.reader.settings("filter"), "A line.", {}))  # loads the kernels that the first marks need
         except Stopped:
             pass
         except Exception as error:  # noqa: BLE001 - the last boundary of a thread: the page must not wait for what never comes

@@ -175,5 +175,8 @@ def test_the_text_goes_from_step_to_step_and_other_code_is_not_loaded(tmp_path: 
     assert [one.named.name for one in found] == ["c4", "c4_2", "pii", "fineweb_quality"]
     assert found[1].text == found[0].new_text == "Write to anna@firma.de about this line."
     assert found[3].text == "Write to email@example.com about this line." and found[2].values["pii_emails"] == 1
-    assert list(measure_again({"steps": "odd"}, text, {})) == list(measure_again({}, text, {})) == []
+    for odd in ({}, {"steps": "odd"}, {"steps": 5}, {"steps": [{}, None, {"c4": 3}, {"pii": {"kinds": 1}}]}):
+        assert list(measure_again(odd, text, {})) == []
+    (only,) = measure_again({"steps": [{"c4": 3}, {"fineweb_quality": {}}], "word_rule": "words"}, text, {"list": [1], "none": None})
+    assert only.named.name == "fineweb_quality"
     assert set(STEP_OPTIONS) <= set(STEPS)

@@ -36,7 +36,7 @@ const NAMES = {
   0xfeff: "BOM",
 };
 /** Marks in one text, at most: more would make the page slow. The text after them is plain. */
-const MOST_MARKS = 5000;
+const MOST_MARKS = 3000;
 
 const hex = (code) => `U+${code.toString(16).toUpperCase().padStart(4, "0")}`;
 const nameOf = (code) => NAMES[code] ?? hex(code);
