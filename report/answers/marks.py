@@ -5,6 +5,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from difflib import SequenceMatcher
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +22,8 @@ NO_PLACE = "a value of the whole text: no place stands for it"
 UNKNOWN = "its places are unknown: the step can't be measured again here, or gives another value"
 #: The end of the name of a column in which a filter of one's own returns the places that its rule counts.
 PLACES = "_places"
+#: The largest product of two parts' numbers of words that difflib compares.
+COMPARED = 200_000
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Alignment:
 
     def __init__(self, before: str, after: str):
         self.before, self.after = Words(before), Words(after)
-        self.equal = list(runs(self.before.list(), self.after.list()))
+        self.equal = list(_equal(self.before.list(), self.after.list()))
         self.origin = [-1] * len(self.after)
         for place, later, count in self.equal:
             self.origin[later : later + count] = range(place, place + count)
@@ -63,6 +66,18 @@ class Alignment:
             return 0, 0
         low, high = (self.before.spans[self.origin[word]] for word in (known[0], known[-1]))
         return low[0] + max(0, begin - words[known[0]][0]), high[1] - max(0, words[known[-1]][1] - end)
+
+
+def _equal(a: list[str], b: list[str]) -> Iterator[tuple[int, int, int]]:
+    """Yields the equal runs as `(place in a, place in b, length)`: those of `runs`, and those that difflib finds in parts between them."""
+    at = to = 0
+    for x, y, count in [*runs(a, b), (len(a), len(b), 0)]:
+        if at < x and to < y and (x - at) * (y - to) <= COMPARED:
+            blocks = SequenceMatcher(None, a[at:x], b[to:y], autojunk=False).get_matching_blocks()
+            yield from ((at + block.a, to + block.b, block.size) for block in blocks if block.size)
+        if count:
+            yield x, y, count
+        at, to = x + count, y + count
 
 
 def filter_marks(settings: Mapping[str, Any], rules: Sequence[ReportRule], row: Mapping[str, Any], text: str) -> list[Mark]:
