@@ -52,6 +52,17 @@ def test_what_dedup_cut_and_words_of_an_evaluation_set() -> None:
     assert dedup_marks({"contamination_passage": "cut away"}, text, None)[0].spans is None
 
 
+def test_a_line_that_dedup_cuts_is_marked(tmp_path: Path) -> None:
+    texts = [f"The {word} of the mill.\nAll rights reserved by the mill.\nSo ends the {word}." for word in ("wheel", "stone", "grain")]
+    lines = [json.dumps({"url": f"http://{n}.test/", "text": text}) for n, text in enumerate(texts)]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    recipe = "ingest: {}\nfilter: {steps: [stop_words: {}]}\ndedup: {lines: {min_count: 3}, threshold: 1.0}\n"
+    run = run_inline(tmp_path, recipe, tmp_path / "in.jsonl")
+    text = printed(why, str(run), "http://1.test/", marks=True)
+    assert "Why dedup decided so, in the text that filter wrote:" in text and "A 1 place: what dedup cut: it repeats in the corpus" in text
+    assert "⟦A All rights reserved by the mill.⟧" in text
+
+
 def test_places_of_a_filter_of_ones_own_and_damaged_ones() -> None:
     rules = [ReportRule("python:loud", "too_loud", "marks", ">", 1)]
     row: dict[str, Any] = {"failed": ["too_loud"], "marks": 2}

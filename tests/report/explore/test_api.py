@@ -212,11 +212,11 @@ def test_unfit_requests_are_one_sentence(client: TestClient, path: str, status: 
 
 
 NAMES = st.sampled_from(
-    ["stage", "decision", "rule", "alone", "language", "host", "url", "text", "low.words", "high.x", "order", "descending", "limit",
+    ["part", "stage", "decision", "rule", "alone", "language", "host", "url", "text", "low.words", "high.x", "order", "descending", "limit",
      "offset", "cursor", "column", "set.short", "set.", "which", "key", "low.", "", "'; DROP TABLE report_filter; --", "set_", "low"]
 )  # fmt: skip
 VALUES = st.one_of(
-    st.text(max_size=30), st.integers().map(str), st.floats().map(str),
+    st.sampled_from(["marks", "page"]), st.text(max_size=30), st.integers().map(str), st.floats().map(str),
     st.sampled_from(["filter", "dedup", "words", "kept", "short", "true", "gained", "filter/3", "' OR 1=1 --", "\0", "٣", "1e400", "off"]),
 )  # fmt: skip
 
