@@ -4,6 +4,7 @@ Files that can't be read are left out, and `RunReader.warnings` gets a sentence 
 """
 
 import json
+import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -23,7 +24,7 @@ from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import MEANINGS_KEY, REPORT
 from corpusmill.pipeline.shards import open_parquet
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.pipeline.watch.log import APPENDED, objects, read_appended
 from corpusmill.report.stale import find_stale
 
@@ -34,6 +35,12 @@ class RunFiles:
     def __init__(self, folder: str):
         self.storage = Storage(folder)
         self.warnings: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder."""
+        root = self.storage.root
+        return (PurePosixPath(root.partition("://")[2]) if is_remote(root) else PurePosixPath(os.path.abspath(root))).name or "corpus"
 
     def warn(self, sentence: str) -> None:
         if sentence not in self.warnings:

@@ -199,8 +199,7 @@ def public_summary(summary: Summary) -> Summary:
         return summary
     page = summary.page
     near = [replace(each, shown=[replace(item, text=LEFT_OUT) for item in each.shown]) for each in page.near.get("filter", [])]
-    examples = page.examples and replace(page.examples, shown=[replace(item, text=LEFT_OUT) for item in page.examples.shown])
-    return replace(summary, page=replace(page, near={**page.near, "filter": near}, examples=examples))
+    return replace(summary, page=replace(page, near={**page.near, "filter": near}))
 
 
 def filter_worker(reader: RunReader) -> FilterWorker:

@@ -19,9 +19,10 @@ from corpusmill.report.queries import classifiers as measures
 from corpusmill.report.tables import number
 
 #: The page's styles (plotly.css must be the last) and scripts, in order.
-STYLES = ("theme.css", "report.css", "decided.css", "print.css", "plotly.css")
-BEFORE_CHARTS = ("navigation.js", "tables.js", "sliders.js", "copy.js", "before_plotly.js")
-CHARTS = ("figure_data.js", "charts.js")
+STYLES = ("theme.css", "report.css", "plotly.css")
+BEFORE_CHARTS = ("navigation.js", "tables.js", "sliders.js", "before_plotly.js")
+CHARTS = ("charts.js",)
+_JOINT = re.compile(r"([_/-]|(?<!\d)\.)(?=\w)")
 _SECTION = re.compile(r'<h2 id="([\w-]+)">(.*?)</h2>', re.DOTALL)
 
 
@@ -40,11 +41,19 @@ def templates(longest: int = 700) -> Any:
     )
     environment.filters["number"] = number
     environment.filters["line"] = lambda value, limit=200: safe_line(str(value), limit)
+    environment.filters["words"] = words
     environment.filters["text"] = lambda value, limit=longest: safe_text(str(value), limit)
     environment.filters["quoted"] = lambda value, limit=200: quoted(str(value), limit)
     environment.filters |= {"measure": measures.value, "interval": measures.interval, "ends": measures.ends}
     environment.filters["share"] = lambda part, whole: f"{part / whole:.1%}" if whole else "–"
     return environment
+
+
+def words(value: Any, limit: int = 200) -> Any:
+    """Returns a name as escaped HTML in one line, which may break after `_`, `.`, `/` and `-`, so that nothing else of it breaks."""
+    from markupsafe import Markup, escape
+
+    return Markup(_JOINT.sub(r"\1<wbr>", str(escape(safe_line(str(value), limit)))))
 
 
 def _bytecode_cache() -> Any:

@@ -120,6 +120,12 @@ class Histogram:
         """Whether most values lie in the bin of zeros of a logarithmic axis, where its bar would hide all others."""
         return self.bins.zeros and 2 * (self.kept[0] + self.dropped[0]) > self.values
 
+    @property
+    def flat(self) -> bool:
+        """Whether a chart would show one bar."""
+        both = [kept + dropped > 0 for kept, dropped in zip(self.kept, self.dropped, strict=True)]
+        return sum(both[1:] if self.mostly_zeros else both) <= 1
+
 
 def read_histograms(run: Run, d: Decisions) -> dict[str, Histogram]:
     """Reads the histograms of all measured columns of a stage's report, in its order."""
