@@ -171,12 +171,20 @@ def similarity_figure(found: Clusters, threshold: float | None) -> Figure:
     return drawn([trace], HEIGHT, xaxis=axis, yaxis={"title": "removed documents", "rangemode": "tozero"}, bargap=0, **marks)
 
 
-def funnel_figure(rows: list[FunnelRow], steps: list[FunnelStep]) -> Figure:
-    """Draws for each rule the documents left, and those whose first failed rule it is; the documents that became tokens come last."""
-    names = [f"{step.stage}: {label(step.name, 40)}" for step in steps]
+def funnel_bars(rows: list[FunnelRow], steps: list[FunnelStep]) -> tuple[list[str], list[int], list[int]]:
+    """Returns for each rule its name, the documents left, and those whose first failed rule it is; the documents that became tokens come
+    last."""
+    names = [f"{step.stage}: {safe_line(step.name, 40)}" for step in steps]
     kept, dropped = [step.left for step in steps], [step.removed for step in steps]
     if rows and rows[-1].stage == "tokens":
-        names, kept, dropped = [*names, "tokens"], [*kept, rows[-1].documents_out], [*dropped, rows[-1].dropped]
+        return [*names, "tokens"], [*kept, rows[-1].documents_out], [*dropped, rows[-1].dropped]
+    return names, kept, dropped
+
+
+def funnel_figure(rows: list[FunnelRow], steps: list[FunnelStep]) -> Figure:
+    """Draws `funnel_bars`."""
+    names, kept, dropped = funnel_bars(rows, steps)
+    names = [label(name, 60) for name in names]
     traces = [bars(values, names, name, name, "%{x:,}", orientation="h") for name, values in (("kept", kept), ("dropped", dropped))]
     axes = {"xaxis": {"title": "documents"}, "yaxis": {"autorange": "reversed", "type": "category"}}
     return drawn(traces, 110 + 22 * len(names), barmode="stack", bargap=0.3, showlegend=True, hovermode="y unified", **axes)

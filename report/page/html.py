@@ -1,6 +1,7 @@
 """Makes `report.html`: the whole run on one self-contained page (page.py says how)."""
 
 import json
+import os
 import shlex
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -8,11 +9,13 @@ from typing import Any
 
 from corpusmill.pipeline.redact import redact, walked
 from corpusmill.pipeline.safe import safe_line
+from corpusmill.pipeline.storage import Storage
 from corpusmill.report.live.status import unfinished
 from corpusmill.report.live.status_view import clock
 from corpusmill.report.page import figures
 from corpusmill.report.page.figures import training_charts
 from corpusmill.report.page.page import templates, whole_page
+from corpusmill.report.page.picture import PICTURE_FILE, check_library, picture
 from corpusmill.report.queries import tokens as tokenizers
 from corpusmill.report.queries.ask import Query, json_query, slug
 from corpusmill.report.queries.classifiers import can_fail
@@ -105,11 +108,6 @@ class Page:
         """Formats the ends of a share's interval; empty without them."""
         _, low, high = ends
         return "" if low is None or high is None else f"{low:.1%} to {high:.1%}"
-
-    def unit(self) -> str:
-        """Says what came into the run: pages, if the crawl has the answers of servers, else documents."""
-        status = self.summary.page.histograms.get("ingest", {}).get("http_status")
-        return "pages" if status is not None and status.values else "documents"
 
     def measured(self) -> list[tuple[Decisions, list[dict[str, Any]], list[dict[str, Any]], list[tuple[str, str]]]]:
         """Returns for each stage the charts of values that a rule judges, those of other values, and the columns with one value: (name,
@@ -242,7 +240,7 @@ def render_body(summary: Summary, path: str | None = None) -> tuple[str, Page]:
     """Returns the content of the page's body, with its charts and queries."""
     page = Page(summary)
     body = templates(SAMPLE_TEXT).get_template("report.html.jinja").render(
-        page=page, s=summary, figures=figures, unit=page.unit(), change=change_text, absent=absent(summary),
+        page=page, s=summary, figures=figures, change=change_text, absent=absent(summary),
         run=shlex.quote(safe_line(redact(summary.reader.storage.root if path is None else path), 300)),
         biggest_loss=biggest_loss, tokenizers=tokenizers, token_files=[shards_file(split) for split in summary.tokens],
         max_warnings=MAX_WARNINGS, max_table=MOST_RULES, lists=LISTS, evidence=evidence_in_words, stayed=stayed,
@@ -253,9 +251,15 @@ def render_body(summary: Summary, path: str | None = None) -> tuple[str, Page]:
     return body, page
 
 
-def write_report(folder: str) -> str:
-    """Writes RUN/report.html atomically and returns its path. Raises InputError if `folder` is not a run."""
+def write_report(folder: str, png: str | None = None) -> str:
+    """Writes RUN/report.html atomically and returns its path; with `png` also a picture to that file, or to RUN/report.png where `png` is
+    empty. Raises InputError if `folder` is not a run, or if the picture can't be written."""
+    if png is not None:
+        check_library()
     summary = read_summary(folder)
-    page = render(summary)
-    summary.reader.storage.write_bytes(REPORT_FILE, page.encode("utf-8", "replace"))
-    return summary.reader.storage.path(REPORT_FILE)
+    page, storage = render(summary), summary.reader.storage
+    storage.write_bytes(REPORT_FILE, page.encode("utf-8", "replace"))
+    if png is not None:
+        target, name = os.path.split(png or storage.path(PICTURE_FILE))
+        Storage(target or ".").write_bytes(name, picture(summary))
+    return storage.path(REPORT_FILE)

@@ -112,6 +112,12 @@ class Summary:
     warnings: list[str] = field(default_factory=list)
 
     @property
+    def unit(self) -> str:
+        """What came into the run: pages, if the crawl has the answers of servers, else documents."""
+        status = self.page.histograms.get("ingest", {}).get("http_status")
+        return "pages" if status is not None and status.values else "documents"
+
+    @property
     def rows(self) -> list[FunnelRow]:
         """The stages of the funnel."""
         return self.funnel.rows if self.funnel else []
