@@ -46,14 +46,14 @@ def test_the_numbers_of_the_funnel_and_rules(read: Reader) -> None:
     assert ["filter", "56", "45", "11"] in [row[:4] for row in read.rows]
     assert ["dedup", "45", "42", "3"] in [row[:4] for row in read.rows]
     rules = {row[0].strip(): row[1:] for row in read.rows if len(row) == 5}  # the name, below it the condition and its meaning
-    assert rules["shortwords < 20 fewer than 20 words"] == ["5", "8.9% 8.9%", "4", "5"]
+    assert rules["shortwords < 20: fewer than 20 words"] == ["5", "8.9% 8.9%", "4", "5"]
     assert ["bits_per_byte.value", "1.235", "1.5"] in read.rows and ["preferences.accuracy", "", "0.75"] in read.rows
-    assert rules["symbolssymbol_ratio > 0.1 more than 10% of <b>symbols</b>"] == ["4", "7.1% 7.1%", "3", "3"]
+    assert rules["symbolssymbol_ratio > 0.1: more than 10% of <b>symbols</b>"] == ["4", "7.1% 7.1%", "3", "3"]
     assert rules["languagelanguage_score < 0.65"][2] == "3"
     assert "ingest: 4 of 60 records dropped" in read.text and "filter: 11 of 56 documents dropped" in read.text
     assert rows["en"][1:] and rows["de"][1] == "11"
     assert "1 rule never fired" in read.text
-    assert "has not run, so nobody has looked for personal data" in read.text
+    assert "personal data (the step pii has not run, so nobody has looked for any)" in read.text
 
 
 def test_crawl_text_is_text(page: str, read: Reader) -> None:
