@@ -4,10 +4,9 @@ Files that can't be read are left out, and `RunReader.warnings` gets a sentence 
 """
 
 import json
-import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ class RunFiles:
     def name(self) -> str:
         """The name of the run's folder."""
         root = self.storage.root
-        return (PurePosixPath(root.partition("://")[2]) if is_remote(root) else PurePosixPath(os.path.abspath(root))).name or "corpus"
+        return (PurePosixPath(root.partition("://")[2]) if is_remote(root) else Path(root).resolve()).name or "corpus"
 
     def warn(self, sentence: str) -> None:
         if sentence not in self.warnings:

@@ -82,7 +82,8 @@ SELECT stage, documents_in, pages_in, documents_in - pages_in AS no_pages, docum
 FROM (
   {union}
 )
-WINDOW places AS (ORDER BY place), backwards AS (ORDER BY place DESC), every AS (ORDER BY place ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
+WINDOW places AS (ORDER BY place), backwards AS (ORDER BY place DESC),
+  every AS (ORDER BY place ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
 ORDER BY place""")  # fmt: skip
     names = ("documents_in", "pages_in", "documents_out", "chars_in", "chars_out", "tokens", "estimated_tokens")
     rows = [FunnelRow(r["stage"], run.reader.stages[r["stage"]].status, *(r[name] for name in names)) for r in query.rows]

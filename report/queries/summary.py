@@ -39,7 +39,7 @@ from corpusmill.report.queries.values import Histogram, Lengths, PersonalData, r
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import DATA_STAGES, RunReader
 
-#: The warnings name a rule that removes more than this share of a stage's documents; a doubt about a classifier that decides weighs so much.
+#: The warnings name a rule that removes more than this share of a stage's documents. A doubt about a classifier weighs as much.
 ALARM_SHARE = 0.5
 #: The share that a stage's own warning tells: `3 of 1,200`, `12.5%`.
 _TOLD = re.compile(r"(\d[\d,]*) of (\d[\d,]*)|(\d+(?:\.\d+)?)%")
@@ -189,8 +189,8 @@ def read_times(run: Run) -> Query | None:
 
 
 def warnings(summary: Summary) -> list[str]:
-    """Returns the report's warnings: first that data are missing or broken, then suspicious numbers and the stages' own warnings, those that
-    concern the largest share first."""
+    """Returns the report's warnings: first that data are missing or broken, then suspicious numbers and the stages' own warnings, the
+    largest share first."""
     reader = summary.reader
     broken = [
         f"{sentence_of(name, row)}; the task was given up, and none of its documents is here (run the same command to try it again)."

@@ -240,8 +240,8 @@ def _texts(run: Run, stage: str, ids: Collection[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Step:
-    """A rule, and what one step of its threshold is worth: `line`, a change of the recipe, keeps `more` documents. `threshold` is None where
-    the line switches the rule off; `line` is None where no count of the report can say what a change keeps."""
+    """A rule, and what one step of its threshold is worth: `line`, a change of the recipe, keeps `more` documents. `threshold` is None
+    where the line switches the rule off; `line` is None where no count of the report can say what a change keeps."""
 
     rule: RuleCount
     line: str | None = None
@@ -272,8 +272,8 @@ def headline(decisions: dict[str, Decisions], changes: dict[str, Changes] | None
 
 
 def _step(d: Decisions, rule: RuleCount, changes: Changes | None) -> Step:
-    """Returns the rule with the step that brings back about half of the documents that only this rule removes; where there is none, with the
-    rule switched off. One pass can't count the effect where the step would change or end a share."""
+    """Returns the rule with the step that brings back about half of the documents that only this rule removes; where there is none, with
+    the rule switched off. One pass can't count the effect where the step would change or end a share."""
     known = d.rule(rule.name)
     if d.stage != "filter" or known is None or known.share or d.moves(rule.name):
         return Step(rule)

@@ -56,7 +56,9 @@ def steps(step: Annotated[str | None, typer.Argument(metavar="STEP", help="A ste
 @app.command(epilog="Example: corpusmill report runs/demo --png funnel.png")
 def report(
     run: ShownRun,
-    file: Annotated[str | None, typer.Argument(metavar="FILE", help="Where --png writes the picture; else RUN/report.png.", show_default=False)] = None,
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="Where --png writes the picture; else RUN/report.png.", show_default=False)
+    ] = None,
     png: Annotated[bool, typer.Option("--png", help="Draw headline and funnel as a picture, too.")] = False,
 ) -> None:
     """Write RUN/report.html, and show its main tables here."""

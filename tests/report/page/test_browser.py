@@ -162,7 +162,9 @@ def test_one_switch_shows_all_queries(tab: Seen, report: str) -> None:
     assert not switch.is_checked() and page.evaluate(shown) == 0
     switch.check()
     assert page.evaluate(shown) == page.locator(".query").count() > 40
-    told = page.evaluate("[...document.querySelectorAll('main table, main figure')].map(it => document.getElementById(it.dataset.query).offsetParent)")
+    told = page.evaluate(
+        "[...document.querySelectorAll('main table, main figure')].map(it => document.getElementById(it.dataset.query).offsetParent)"
+    )
     assert len(told) > 20 and all(told)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     query = page.locator("#query-filter-rules")

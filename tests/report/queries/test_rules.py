@@ -31,9 +31,7 @@ def test_first_failures(opened_random_run: Run) -> None:
     d = read_decisions(opened_random_run, "filter")
     assert d is not None
     first = Counter[str]()
-    for row in pa.concat_tables(
-        [table for _, table in opened_random_run.reader.groups("filter", "report", ["failed"])]
-    ).to_pylist():
+    for row in pa.concat_tables([table for _, table in opened_random_run.reader.groups("filter", "report", ["failed"])]).to_pylist():
         first.update(row["failed"][:1])
     assert {rule.name: rule.first for rule in d.by_removal() if rule.first} == first
 

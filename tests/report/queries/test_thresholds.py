@@ -82,7 +82,9 @@ def test_one_step_of_a_threshold_gives_back_what_the_page_says(summary: Summary,
         failed = [set(names) - {name} for names in table["failed"].to_pylist()]
         fails = np.zeros(len(failed), bool)
         if step.threshold is not None:
-            fails = np.asarray(FilterRule(name, rule.column, rule.comparison, step.threshold).failing(table[rule.column].combine_chunks()), bool)
+            fails = np.asarray(
+                FilterRule(name, rule.column, rule.comparison, step.threshold).failing(table[rule.column].combine_chunks()), bool
+            )
         assert sum(not names and not still for names, still in zip(failed, fails, strict=True)) == d.kept + step.more
     assert any(step.threshold is not None for step in found.deciding)
 
