@@ -177,7 +177,7 @@ def plan(
     contents, files = make_card(summary, title, licence, description, although_stale, repository, bool(removing))
     if because := unfinished(summary, contents):
         raise InputError(f"{reader.storage.root}: only a finished run is published. {because[0]}")
-    report = render(public_summary(summary)).encode("utf-8", "replace")
+    report = render(public_summary(summary), "RUN").encode("utf-8", "replace")
     return Push(reader, contents, repository, public, licence, removing, {**files, REPORT_FILE: report})
 
 

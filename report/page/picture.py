@@ -10,7 +10,7 @@ from corpusmill.report.queries.summary import Summary
 from corpusmill.report.tables import number, share
 
 PICTURE_FILE = "report.png"
-#: Inches of the picture and pixels of an inch; the light colours of the page (theme.css); bars, of those that remove most.
+#: Inches of the picture, pixels of an inch, and bars: of the rules that remove most, and the last. Then the page's light colours.
 SIZE, PIXELS, MOST = (12.8, 6.4), 100, 12
 INK, SOFT, PAPER, KEPT, DROPPED = "#1d2329", "#5a6570", "#fbfbf9", "#1f6fb2", "#b84f14"
 
@@ -32,7 +32,7 @@ def picture(summary: Summary) -> bytes:
     for place, (name, value) in enumerate(headline(summary)):
         _write(figure, 0.03 + 0.19 * place, 0.795, name, size=11, color=SOFT)
         _write(figure, 0.03 + 0.19 * place, 0.73, value, size=20)
-    if summary.rows:
+    if summary.page.steps:
         _draw_funnel(figure, summary)
     file = BytesIO()
     figure.savefig(file, format="png")
@@ -55,7 +55,8 @@ def headline(summary: Summary) -> list[tuple[str, str]]:
 
 def _draw_funnel(figure: Any, summary: Summary) -> None:
     names, kept, dropped = funnel_bars(summary.rows, summary.page.steps)
-    most = sorted(sorted(range(len(names)), key=lambda place: -dropped[place])[:MOST])
+    *before, last = range(len(names))
+    most = [*sorted(sorted(before, key=lambda place: -dropped[place])[: MOST - 1]), last]
     axes = figure.add_axes((0.27, 0.09, 0.70, 0.56), facecolor=PAPER)
     places = range(len(most))
     axes.barh(places, [kept[place] for place in most], color=KEPT, height=0.7)
