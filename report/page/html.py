@@ -3,8 +3,7 @@
 import json
 import os
 import shlex
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from corpusmill.pipeline.redact import redact, walked
@@ -22,7 +21,7 @@ from corpusmill.report.queries.classifiers import can_fail
 from corpusmill.report.queries.duplicates import LISTS, evidence_in_words
 from corpusmill.report.queries.inside import stayed
 from corpusmill.report.queries.origins import biggest_loss
-from corpusmill.report.queries.rules import Combination, Decisions, Overlap
+from corpusmill.report.queries.rules import Decisions
 from corpusmill.report.queries.summary import MOST_RULES, Summary, read_summary
 from corpusmill.report.queries.thresholds import SAMPLE_TEXT, Changes, change_text, is_number, numeric_rules
 from corpusmill.report.queries.tokens import packings, shards_file
@@ -34,34 +33,6 @@ from corpusmill.report.tables import number
 REPORT_FILE = "report.html"
 #: Warnings and histograms that a page shows (it says how many more warnings there are), and rules beside one histogram.
 MAX_WARNINGS, MAX_HISTOGRAMS, MAX_RULES = 50, 80, 12
-#: Rules that have a column in the table of combinations.
-COLUMNS = 14
-
-
-@dataclass(frozen=True)
-class OverlapView:
-    """A table of rules that fire together. `rows`: each combination, whether each of `columns` is in it, and its rules without a column."""
-
-    found: Overlap
-    columns: list[str]
-    rows: list[tuple[Combination, list[bool], list[str]]]
-
-    @property
-    def hidden(self) -> bool:
-        """Whether a combination has rules without a column."""
-        return any(others for *_, others in self.rows)
-
-
-def overlap_view(found: Overlap) -> OverlapView:
-    shown: Counter[str] = Counter()
-    for combination in found.combinations:
-        shown.update(dict.fromkeys(combination.rules, combination.documents))
-    columns = [name for name, _ in sorted(shown.items(), key=lambda pair: (-pair[1], pair[0]))[:COLUMNS]]
-    rows = [
-        (each, [name in each.rules for name in columns], [name for name in each.rules if name not in columns])
-        for each in found.combinations
-    ]
-    return OverlapView(found, columns, rows)
 
 
 class Page:
@@ -165,10 +136,6 @@ class Page:
         steps = self.summary.reader.settings("filter").get("steps")
         options = [value for step in steps if isinstance(step, dict) for value in step.values()] if isinstance(steps, list) else []
         return any(isinstance(each, dict) and each.get("only_passing") is True for each in options)
-
-    def overlap(self, decisions: Decisions) -> OverlapView | None:
-        found = self.summary.page.overlaps.get(decisions.stage)
-        return None if found is None else overlap_view(found)
 
     def scores(self, column: str, threshold: float) -> dict[str, Any] | None:
         """Returns the chart of a classifier's scores; None if there are none. `threshold`: its threshold, drawn where no rule has
