@@ -185,15 +185,13 @@ def read_decisions(run: Run, stage: str, funnel: Funnel | None = None) -> Decisi
 
 @dataclass(frozen=True)
 class FunnelStep:
-    """A rule, and the documents whose first failed rule it is. `came_in`: the stage's input; `left`: the documents that remain after this
-    rule. The steps of a stage add up to all the documents that the stage dropped."""
+    """A rule, and the documents whose first failed rule it is. `left`: the documents that remain after this rule. The steps of a stage add
+    up to all the documents that the stage dropped."""
 
     stage: str
     name: str
     removed: int
-    characters: int
     left: int
-    came_in: int
 
 
 def read_steps(run: Run, decisions: Mapping[str, Decisions]) -> tuple[list[FunnelStep], Query | None]:
@@ -209,15 +207,13 @@ def read_steps(run: Run, decisions: Mapping[str, Decisions]) -> tuple[list[Funne
         names = [rule.name for rule in shown]
         rule = "failed[1]" if not others else f"if(list_contains({listed(names)}, failed[1]), failed[1], {literal(rest)})"
         parts.append(f"""\
-SELECT '{stage}' AS stage, coalesce({rule}, '(no rule named)') AS rule, if(len(failed) = 0, 0, chars_in) AS chars_in,
-    {d.rows} AS came_in FROM {stage}_report WHERE NOT kept""")
+SELECT '{stage}' AS stage, coalesce({rule}, '(no rule named)') AS rule, {d.rows} AS came_in FROM {stage}_report WHERE NOT kept""")
         places += [f"{stage}: {name}" for name in (*names, rest, "(no rule named)")]
     if not parts:
         return [], None
     union = "\n  UNION ALL ".join(parts)
     query = ask(run, "rule-by-rule", "Rule by rule", f"""\
-SELECT stage, rule, count(*) AS removed, count(*) / any_value(came_in) AS share,
-  sum(chars_in)::BIGINT AS characters, any_value(came_in) AS came_in,
+SELECT stage, rule, count(*) AS removed,
   (any_value(came_in) - sum(count(*)) OVER (PARTITION BY stage ORDER BY any_value(place)))::BIGINT AS documents_left
 FROM (
   SELECT *, list_position({listed(places)}, stage || ': ' || rule) AS place
@@ -225,8 +221,7 @@ FROM (
 )
 GROUP BY stage, rule
 ORDER BY any_value(place)""")  # fmt: skip
-    names = ["stage", "rule", "removed", "characters", "documents_left", "came_in"]
-    return [FunnelStep(*(row[name] for name in names)) for row in query.rows], query if query.rows else None
+    return [FunnelStep(*row.values()) for row in query.rows], query if query.rows else None
 
 
 @dataclass(frozen=True)

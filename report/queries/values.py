@@ -273,9 +273,7 @@ class PersonalData:
 def read_personal_data(run: Run) -> PersonalData | None:
     """Reads the kinds of personal data that the filter stage searched for; None if it searched for none or has no documents."""
     kinds = columns(run, "filter_report") if has_report(run, "filter") else {}
-    names = [name for name, kind in kinds.items() if name.startswith(PII) and kind.endswith("INT")]
-    names += [name for name, kind in kinds.items() if name.startswith(PII) and kind.endswith("INTEGER")]
-    names = [name for name in kinds if name in names]
+    names = [name for name, kind in kinds.items() if name.startswith(PII) and kind.endswith(("INT", "INTEGER"))]
     if not names:
         return None
     some = " OR ".join(f"{column(name)} > 0" for name in names)
