@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from corpusmill.pipeline.run import Plan, describe, new_plan
 from corpusmill.report.page.html import duration, render, write_report
 from corpusmill.report.queries.summary import Summary, read_summary, warnings
 
@@ -94,3 +95,12 @@ def test_kinds_of_personal_data_without_a_find_are_one_line(random_run: Path) ->
     page = render(replace(summary, personal=replace(summary.personal, kinds=kinds)))
     section = page[page.index('<h2 id="pii">') :].partition("<h2")[2].partition("<h2")[0]
     assert "<td>emails</td>" in section and "<td>phones</td>" not in section and "Looked for, and not found: phones." in section
+
+
+def test_a_run_remembers_the_name_of_its_recipe(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("ingest: {}\n")
+    plans = [new_plan(str(tmp_path / "run"), str(tmp_path / "mine.yaml"), ["in.jsonl"]), Plan(str(tmp_path / "run"), {}, [])]
+    first = json.loads(describe(plans[0]))
+    assert first["recipe_name"] == "mine"
+    assert json.loads(describe(plans[1], first))["recipe_name"] == "mine"  # a later command that names only the run
+    assert "recipe_name" not in json.loads(describe(plans[1]))
