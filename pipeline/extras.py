@@ -16,6 +16,7 @@ EXTRAS = {
     "transformers": "transformers",
     "trafilatura": "trafilatura",
     "s3fs": "s3",
+    "matplotlib": "pictures",
     "grpc": "cluster",  # this and the next come with ray[default]
     "prometheus_client": "cluster",
 }

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -66,6 +67,7 @@ class Plan:
     last: str | None = None
     strict: bool = False  # the first task that fails ends the run
     redo: bool = False  # other inputs or another recipe may replace what is finished
+    recipe_name: str = ""  # empty: that of the former run.json
 
     def __post_init__(self) -> None:
         for path in (self.folder, *self.inputs):
@@ -174,9 +176,9 @@ def new_plan(
     """Returns the plan of `corpusmill run`, made from a recipe or the path of its file. Raises InputError, also where `folder` holds
     something other than a run."""
     sections = recipe.sections if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
-    plan = Plan(folder, sections, list(inputs), first, last, strict, redo)
+    source = recipe.source if isinstance(recipe, Recipe) else recipe
+    plan = Plan(folder, sections, list(inputs), first, last, strict, redo, printable(Path(source).stem))
     if "ingest" in plan.stages() and not inputs:
-        source = recipe.source if isinstance(recipe, Recipe) else recipe
         raise InputError(f"{recipe_name(source)}: the recipe begins with ingest, so it needs at least one input path.")
     storage = Storage(folder)
     if not storage.exists(RUN_FILE) and (found := _foreign(storage)):
@@ -228,8 +230,8 @@ def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def describe(plan: Plan, former: Mapping[str, Any] | None = None, kept: Sequence[str] = ()) -> bytes:
-    """Returns the content of `run.json`: inputs, the recipe with all defaults filled in, versions. Equal runs have equal bytes. For
-    the stages in `kept`, the entries of the `former` run.json are copied."""
+    """Returns the content of `run.json`: inputs, the recipe's name, the recipe with all defaults filled in, versions. Equal runs have equal
+    bytes. For the stages in `kept`, the entries of the `former` run.json are copied."""
     versions = {"corpusmill": corpusmill.__version__, "python": platform.python_version()}
     versions |= {library: version_of(library) or "not installed" for library in LIBRARIES}
     recipe = {name: section.model_dump(mode="json") for name, section in plan.sections.items()}
@@ -237,7 +239,9 @@ def describe(plan: Plan, former: Mapping[str, Any] | None = None, kept: Sequence
     if former is not None:
         recipe |= {name: former["recipe"][name] for name in kept if name in recipe and name in former["recipe"]}
         inputs = former["inputs"] if "ingest" in kept else inputs
-    return (json.dumps({"inputs": inputs, "recipe": recipe, "versions": versions}, indent=2, ensure_ascii=False) + "\n").encode()
+    name = plan.recipe_name or (former or {}).get("recipe_name") or ""
+    found = {"inputs": inputs, **({"recipe_name": name} if name else {}), "recipe": recipe, "versions": versions}
+    return (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def execute(

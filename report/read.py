@@ -6,7 +6,7 @@ Files that can't be read are left out, and `RunReader.warnings` gets a sentence 
 import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import MEANINGS_KEY, REPORT
 from corpusmill.pipeline.shards import open_parquet
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.pipeline.watch.log import APPENDED, objects, read_appended
 from corpusmill.report.stale import find_stale
 
@@ -34,6 +34,12 @@ class RunFiles:
     def __init__(self, folder: str):
         self.storage = Storage(folder)
         self.warnings: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder."""
+        root = self.storage.root
+        return (PurePosixPath(root.partition("://")[2]) if is_remote(root) else Path(root).resolve()).name or "corpus"
 
     def warn(self, sentence: str) -> None:
         if sentence not in self.warnings:

@@ -14,7 +14,7 @@ from corpusmill.report.live.status import unit_of
 from corpusmill.report.queries.classifiers import classifiers_table
 from corpusmill.report.queries.rules import Decisions, read_decisions
 from corpusmill.report.queries.summary import Summary, read_summary
-from corpusmill.report.queries.thresholds import Headline, headline
+from corpusmill.report.queries.thresholds import Headline, Step, headline
 from corpusmill.report.queries.tokens import judgement_tables, packings
 from corpusmill.report.queries.training import read_samples
 from corpusmill.report.query.run import Run
@@ -63,7 +63,7 @@ def _funnel(summary: Summary) -> Table:
     )
     for row in summary.rows:
         name = row.stage if row.status == "complete" else f"{row.stage} (unfinished)"
-        shares = share(row.documents_out, row.documents_in), share(row.documents_out, summary.rows[0].documents_in)
+        shares = share(row.documents_out, row.documents_in), share(row.documents_out, summary.rows[0].pages_in)
         counts = number(row.documents_in), number(row.documents_out), number(row.dropped)
         made.add_row(cell(name), *counts, *shares, millions(row.chars_out), millions(row.tokens))
     return made
@@ -172,8 +172,7 @@ def _sentences(found: Headline) -> Iterator[str]:
     yield f"Stage {d.stage} dropped {d.dropped:,} of {d.rows:,} documents ({share(d.dropped, d.rows)})."
     counts = f"{most.fired:,} documents fail it ({share(most.fired, d.rows)}), {most.alone:,} of them no other rule"
     yield f"The rule that removed most: {_named(found, most.name)}. {counts}."
-    if found.deciding is not None and found.deciding is not most:
-        deciding = found.deciding
+    if found.deciding and (deciding := found.deciding[0].rule) is not most:
         yield f"The threshold that alone decides most: {_named(found, deciding.name)}. {deciding.alone:,} documents fail it alone."
 
 
@@ -185,14 +184,15 @@ def _named(found: Headline, name: str) -> str:
 
 
 def _commands(root: str, found: Headline) -> Iterator[tuple[str, str]]:
-    rule = found.deciding or found.most
+    first = found.deciding[0] if found.deciding else Step(found.most)
+    rule = first.rule
     name, known = shlex.quote(safe_line(rule.name, 80)), found.decisions.rule(rule.name)
     near = " --near" if known is not None and isinstance(known.threshold, int | float) else ""
     stage = "" if known is not None else f" --stage {found.decisions.stage}"
     yield "Documents that it dropped", f"sample {root}{stage} --rule {name}{' --alone' if rule.alone else ''}{near}"
     yield "All about one", f"why {root} URL (a part of a URL: corpusmill inspect {root} --url PART)"
-    if found.line is not None:
-        yield f"Without it {number(found.more)} more are kept", f"retune {root} --set {shlex.quote(safe_line(found.line, 200))} --dry-run"
+    if first.line is not None:
+        yield f"Without it {number(first.more)} more are kept", f"retune {root} --set {shlex.quote(safe_line(first.line, 200))} --dry-run"
 
 
 # ---- during a run --------------------------------------------------------------------------------------

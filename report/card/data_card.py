@@ -11,7 +11,7 @@ from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.redact import bare, walked
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.storage import Storage, is_remote
+from corpusmill.pipeline.storage import Storage
 from corpusmill.report.card.contents import Contents, iso_codes, read_contents
 from corpusmill.report.card.croissant import MEANINGS, croissant
 from corpusmill.report.card.facts import Row, dedup_rows, rule_rows, tokenizer_rows
@@ -45,7 +45,7 @@ def write_card(
     if the documents are stale. With `although_stale` stale documents are written, and both files begin with a warning.
     """
     summary = read_summary(run, deep=False)
-    title = name or run_name(summary.reader)
+    title = name or summary.reader.name
     _, files = make_card(summary, title, licence, description, although_stale)
     target = Storage(output or run)
     ours = target.exists(CARD) and MARK.encode() in target.read_bytes(CARD)
@@ -105,7 +105,7 @@ def render(
         "mark": MARK, "title": title, "abstract": _abstract(summary, contents), "description": description, "licence": licence,
         "stale": stale, "unfinished": unfinished(summary, contents), "contents": contents, "summary": summary, "meanings": MEANINGS,
         "repository": repository or "OWNER/NAME", "removed": removed,
-        "run": run_name(reader), "sources": source_rows(contents), "hosts": counted(contents.hosts),
+        "run": reader.name, "sources": source_rows(contents), "hosts": counted(contents.hosts),
         "languages": counted(contents.languages) if contents.languages else [],
         "rules": {name: rule_rows(decisions) for name, decisions in summary.decisions.items() if name != "dedup"},
         "urls": url_rows(reader), "copies": copy_rows(summary), "pii": pii,
@@ -306,12 +306,6 @@ def command(reader: RunReader, last: str) -> str:
     inputs = reader.description.get("inputs")
     paths = " ".join(shlex.quote(shown_path(str(path))) for path in inputs) if isinstance(inputs, list) else "INPUT"
     return f"corpusmill run recipe.yaml {paths} --output RUN --to {last}"
-
-
-def run_name(reader: RunReader) -> str:
-    """Returns the name of the run's folder."""
-    root = reader.storage.root
-    return (PurePosixPath(root.partition("://")[2]) if is_remote(root) else PurePosixPath(root)).name or "corpus"
 
 
 def versions(reader: RunReader) -> list[tuple[str, Any]]:

@@ -177,7 +177,7 @@ def plan(
     contents, files = make_card(summary, title, licence, description, although_stale, repository, bool(removing))
     if because := unfinished(summary, contents):
         raise InputError(f"{reader.storage.root}: only a finished run is published. {because[0]}")
-    report = render(public_summary(summary)).encode("utf-8", "replace")
+    report = render(public_summary(summary), "RUN").encode("utf-8", "replace")
     return Push(reader, contents, repository, public, licence, removing, {**files, REPORT_FILE: report})
 
 
@@ -199,8 +199,7 @@ def public_summary(summary: Summary) -> Summary:
         return summary
     page = summary.page
     near = [replace(each, shown=[replace(item, text=LEFT_OUT) for item in each.shown]) for each in page.near.get("filter", [])]
-    examples = page.examples and replace(page.examples, shown=[replace(item, text=LEFT_OUT) for item in page.examples.shown])
-    return replace(summary, page=replace(page, near={**page.near, "filter": near}, examples=examples))
+    return replace(summary, page=replace(page, near={**page.near, "filter": near}))
 
 
 def filter_worker(reader: RunReader) -> FilterWorker:

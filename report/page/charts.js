@@ -69,49 +69,61 @@ function drawAnew() {
   }
 }
 
-// ---- in words and as a table --------------------------------------------------------------------
+// ---- in words, for readers who do not see a chart ------------------------------------------------
 
-function fillTable(details, chart) {
-  const { head, rows } = figureData.table(figureOf(chart));
-  const region = details.appendChild(document.createElement("div"));
-  region.className = "scroll";
-  const table = region.appendChild(document.createElement("table"));
-  const header = table.createTHead().insertRow();
-  const body = table.createTBody();
-  head.forEach((name, place) => {
-    const cell = header.appendChild(document.createElement("th"));
-    cell.textContent = name;
-    cell.classList.toggle("number", place > 0);
-  });
-  for (const row of rows) {
-    const line = body.insertRow();
-    row.forEach((value, place) => {
-      const cell = line.insertCell();
-      cell.textContent = value;
-      cell.classList.toggle("number", place > 0);
-    });
-  }
-  tables.improve(table);
+function shown(value) {
+  if (typeof value !== "number") return String(value ?? "");
+  const size = Math.abs(value);
+  if (Number.isInteger(value)) return size < 1e15 ? value.toLocaleString("en") : String(value);
+  return size >= 1000 ? value.toLocaleString("en", { maximumFractionDigits: 1 }) : String(Number(value.toPrecision(4)));
 }
 
-/** Adds a chart's place, description and table to the page. */
-function describe(chart) {
-  const figure = figureOf(chart);
-  chart.style.height = `${figure.layout.height}px`;
-  const about = chart.getAttribute("aria-label");
-  const words = figureData.summary(figure);
-  chart.setAttribute("aria-label", about ? `${about.replace(/[.\s]+$/, "")}. ${words}` : words);
-  const details = document.createElement("details");
-  details.className = "as-table";
-  const summary = details.appendChild(document.createElement("summary"));
-  summary.textContent = "Show as table";
-  const whose = summary.appendChild(document.createElement("span"));
-  whose.className = "unseen";
-  whose.textContent = `: ${about || "chart"}`;
-  details.addEventListener("toggle", () => {
-    if (details.open && !details.querySelector("table")) fillTable(details, chart);
+/** Turns a label back into text: plotly's labels come with HTML escaped. */
+function text(label) {
+  return String(label).replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
+}
+
+/** Whether a trace is a histogram's outline: n + 1 edges, the last value twice. */
+function isOutline(trace) {
+  return trace.line?.shape === "hv" && trace.stackgroup !== undefined;
+}
+
+/** [label, value, place] of each point of a trace. */
+function points(trace) {
+  const [along, values] = trace.orientation === "h" ? [trace.y, trace.x] : [trace.x, trace.y];
+  if (!isOutline(trace)) return along.map((at, place) => [typeof at === "number" ? shown(at) : text(at), values[place], at]);
+  return along.slice(0, -1).map((edge, place) => {
+    const [from, to] = [place ? edge : trace.meta?.from ?? edge, along[place + 1]];
+    const whole = to - from === 1 && Number.isInteger(from + 0.5); // a bar of width 1 around a whole number is that number
+    return [whole ? shown(from + 0.5) : `${shown(from)} to ${shown(to)}`, values[place], from];
   });
-  chart.after(details);
+}
+
+function sentence(trace, name) {
+  const known = points(trace).filter(([, value]) => typeof value === "number");
+  if (!known.length) return `${name}: no values`;
+  if (known.length <= 6) {
+    return `${name}: ${known.map(([label, value, at]) => (typeof at === "number" ? `${shown(value)} at ${label}` : `${label} ${shown(value)}`)).join(", ")}`;
+  }
+  const [most, least] = [1, -1].map((sign) => known.reduce((best, point) => (sign * (point[1] - best[1]) > 0 ? point : best)));
+  if (isOutline(trace)) {
+    const all = known.reduce((sum, [, value]) => sum + value, 0);
+    return all ? `${name}: ${shown(all)} in all, most (${shown(most[1])}) at ${most[0]}` : `${name}: none`;
+  }
+  const [first, last] = [known[0], known[known.length - 1]];
+  return `${name}: ${shown(first[1])} at ${first[0]}, ${shown(last[1])} at ${last[0]}; ` +
+    `least ${shown(least[1])} at ${least[0]}, most ${shown(most[1])} at ${most[0]}`;
+}
+
+/** Describes a chart: each series, and the marks in it. */
+function describe(chart) {
+  const { data, layout } = figureOf(chart);
+  chart.style.height = `${layout.height}px`;
+  const sentences = data.slice(0, 8).map((trace) => sentence(trace, text(trace.name || layout.yaxis.title?.text || "value")));
+  if (data.length > 8) sentences.push(`and ${data.length - 8} more`);
+  const marks = (layout.annotations || []).map((note) => text(note.text)).filter(Boolean);
+  if (marks.length) sentences.push(`marked: ${marks.join(", ")}`);
+  chart.setAttribute("aria-label", `${chart.getAttribute("aria-label").replace(/[.\s]+$/, "")}. ${sentences.join(". ")}.`);
 }
 
 // ---- on paper -----------------------------------------------------------------------------------
@@ -127,7 +139,7 @@ addEventListener("beforeprint", () => {
   for (const chart of charts) {
     const height = Math.min(figureOf(chart).layout.height, PAPER.high);
     chart.style.height = `${height}px`;
-    if (chart.offsetParent) draw(chart, { width: chart.closest(".charts") ? PAPER.two : PAPER.one, height });
+    if (chart.offsetParent) draw(chart, { width: chart.closest(".charts, .metric") ? PAPER.two : PAPER.one, height });
   }
 });
 addEventListener("afterprint", () => {

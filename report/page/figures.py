@@ -10,7 +10,7 @@ from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.queries.duplicates import BARS, Clusters
 from corpusmill.report.queries.rules import FunnelRow, FunnelStep
 from corpusmill.report.queries.tokens import Judgement
-from corpusmill.report.queries.training import SPEED, Curve, Training
+from corpusmill.report.queries.training import HIGH, LOW, SPEED, VALIDATION, Curve, Training
 from corpusmill.report.queries.values import EDGES, Histogram, Lengths
 from corpusmill.report.read import ReportRule
 from corpusmill.report.tables import number
@@ -18,10 +18,10 @@ from corpusmill.report.tables import number
 Figure = dict[str, Any]
 #: The style of a line that is drawn only for comparison.
 _SOFT: dict[str, Any] = {"color": "var(--soft)", "width": 1}
-#: Marks of a logarithmic axis.
-TICKS = 5
-#: Languages that a chart shows.
-MOST_LANGUAGES = 16
+#: Marks of a logarithmic axis; and whole numbers that have a bar each, so that their chart is no histogram.
+TICKS, FEW = 5, 12
+#: Languages that a chart shows, and pixels of most charts.
+MOST_LANGUAGES, HEIGHT = 16, 240
 
 
 def label(text: str, limit: int = 60) -> str:
@@ -31,10 +31,10 @@ def label(text: str, limit: int = 60) -> str:
 
 def drawn(traces: list[dict[str, Any]], height: int, **layout: Any) -> Figure:
     """Returns a figure of traces with the layout that all charts of the page share."""
-    axis = {"automargin": True, "fixedrange": True}
+    axis = {"automargin": True, "fixedrange": True, "exponentformat": "none", "separatethousands": True}
     every = {
         "height": height,
-        "margin": {"l": 56, "r": 16, "t": 28, "b": 44},
+        "margin": {"l": 56, "r": 28, "t": 28, "b": 44},
         "hovermode": "x unified",
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
     }
@@ -51,11 +51,12 @@ def curve(x: Sequence[float], y: Sequence[float], name: str, **other: Any) -> di
     return {"type": "scatter", "x": list(x), "y": list(y), "name": name, "mode": "lines", **other}
 
 
-def marked(x: float, text: str = "", at: float | None = None, height: float = 1, soft: bool = False) -> tuple[Figure, Figure]:
-    """Returns a dashed line across a chart at `x`, and its label. `at`: the label's place on a logarithmic axis."""
-    style = {"dash": "dash", **(_SOFT if soft else {"color": "var(--line)"})}
-    dashes = {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": style}
-    note = {"x": x if at is None else at, "y": height, "yref": "paper", "text": text, "showarrow": False, "xanchor": "left"}
+def marked(x: float, text: str = "", at: float | None = None, height: float = 1, left: bool = False) -> tuple[Figure, Figure]:
+    """Returns a dashed line across a chart at `x`, and its label. `at`: the label's place on a logarithmic axis. `left`: the label is left
+    of the line, since right of it there is no room."""
+    dashes = {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": {"dash": "dash", "color": "var(--line)"}}
+    side = "right" if left else "left"
+    note = {"x": x if at is None else at, "y": height, "yref": "paper", "text": text, "showarrow": False, "xanchor": side}
     return dashes, note
 
 
@@ -77,23 +78,29 @@ def language_figure(found: Judgement) -> Figure:
 
 
 def histogram_figure(histogram: Histogram, rules: list[ReportRule]) -> Figure:
-    """Draws kept and dropped documents over a column's values, with the thresholds. Without thresholds, a bar of zeros that holds most
-    values is left out."""
+    """Draws kept and dropped documents over a column's values, with the thresholds: as bars where the values are a few whole numbers. A bar
+    of zeros that holds most values would hide the others and is left out."""
     edges, logarithmic = histogram.bins.edges, histogram.bins.logarithmic
-    if histogram.bins.whole and not logarithmic and len(edges) <= 80 and edges[1] - edges[0] == 1:
-        edges = [edge - 0.5 for edge in edges]  # a bar is centred on its whole number
-    zeros = histogram.bins.zeros
-    if zeros:
-        edges[0] = edges[1] / 2  # a logarithmic axis has no zero: zeros are drawn as its first bar
-    first = 1 if histogram.mostly_zeros and not rules else 0
     every = (("kept", histogram.kept), ("dropped", histogram.dropped))
-    traces = [outline(edges[first:], counts[first:], name) for name, counts in every]
-    shapes, notes = _thresholds(rules, edges[0], logarithmic)
-    axis = {"type": "log", **_ticks(edges[first:], zeros and not first)} if logarithmic else {}
-    if zeros and not first:
-        for trace in traces:
-            trace["meta"] = {"from": 0}  # the value that the chart's table shows for the first bar
-    return drawn(traces, 240, shapes=shapes, annotations=notes, xaxis=axis, yaxis={"rangemode": "tozero"}, showlegend=False)
+    axis: Figure = {"title": label(histogram.column.replace("_", " "))}
+    zeros, first = histogram.bins.zeros, int(histogram.mostly_zeros)
+    if histogram.bins.whole and not logarithmic and len(edges) <= FEW + 1:
+        traces = [bars(edges[:-1], counts, name, name) for name, counts in every]
+        axis["dtick"] = 1
+    else:
+        if histogram.bins.whole and not logarithmic and edges[1] - edges[0] == 1:
+            edges = [edge - 0.5 for edge in edges]  # a bar is centred on its whole number
+        if zeros:
+            edges[0] = edges[1] / 2  # a logarithmic axis has no zero: zeros are drawn as its first bar
+        traces = [outline(edges[first:], counts[first:], name) for name, counts in every]
+        if zeros and not first:
+            for trace in traces:
+                trace["meta"] = {"from": 0}  # the value that the chart's description names for the first bar
+    shapes, notes = _thresholds(rules, edges[first], edges[-1], logarithmic)
+    axis |= {"type": "log", **_ticks(edges[first:], zeros and not first)} if logarithmic else {}
+    counts = {"title": "documents", "rangemode": "tozero"}
+    marks: Figure = {"shapes": shapes, "annotations": notes, "barmode": "stack", "bargap": 0.3, "showlegend": False}
+    return drawn(traces, HEIGHT, xaxis=axis, yaxis=counts, **marks)
 
 
 def _ticks(edges: list[float], zeros: bool) -> Figure:
@@ -119,14 +126,15 @@ def outline(edges: list[float], counts: list[int], name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _thresholds(rules: list[ReportRule], lowest: float, logarithmic: bool) -> tuple[list[Figure], list[Figure]]:
+def _thresholds(rules: list[ReportRule], lowest: float, highest: float, logarithmic: bool) -> tuple[list[Figure], list[Figure]]:
     """Returns a dashed line and its label for each numeric threshold."""
     found = []
     for place, rule in enumerate(rules):
         if isinstance(rule.threshold, int | float) and not isinstance(rule.threshold, bool) and math.isfinite(rule.threshold):
             x = max(float(rule.threshold), lowest) if logarithmic else float(rule.threshold)  # a logarithmic axis has no zero
             text = f"{html.escape(rule.comparison)} {number(rule.threshold)}"
-            found.append(marked(x, text, _log10(x) if logarithmic else x, 1 - 0.13 * (place % 3)))
+            at, low, high = (_log10(value) if logarithmic else value for value in (x, lowest, highest))
+            found.append(marked(x, text, at, 1 - 0.13 * (place % 3), at - low > 0.6 * (high - low)))
     return [line for line, _ in found], [note for _, note in found]
 
 
@@ -138,13 +146,13 @@ def cluster_figure(found: Clusters) -> Figure:
     """Draws the number of clusters of each size."""
     sizes = sorted(found.sizes)
     counts = [found.sizes[size] for size in sizes]
-    many = bool(sizes) and (sizes[-1] > 60 or max(counts) > 100)
-    axis = {"type": "log", "dtick": 1} if many else {"dtick": 1 if sizes and sizes[-1] <= 20 else None}
+    many = sizes[-1] > 60 or max(counts) > 100
+    axis = {"type": "log", "dtick": 1} if many else {"dtick": 1 if sizes[-1] <= 20 else None}
     trace = bars(sizes, counts, "clusters", "kept", "%{y:,}")
     if many:
         trace |= {"type": "scatter", "mode": "markers", "marker": {"color": "var(--kept)", "size": 9}}
     count_axis = {"type": "log", "dtick": 1} if many else {"rangemode": "tozero"}
-    return drawn([trace], 260, xaxis={"title": "documents in a cluster", **axis}, yaxis={"title": "clusters", **count_axis})
+    return drawn([trace], HEIGHT, xaxis={"title": "documents in a cluster", **axis}, yaxis={"title": "clusters", **count_axis})
 
 
 def similarity_figure(found: Clusters, threshold: float | None) -> Figure:
@@ -157,18 +165,26 @@ def similarity_figure(found: Clusters, threshold: float | None) -> Figure:
     trace = bars(centres, counts, "removed documents", "dropped", width=0.9 / BARS)
     marks: Figure = {}
     if threshold is not None:
-        line, note = marked(threshold, f"threshold {number(threshold)}")
+        line, note = marked(threshold, f"threshold {number(threshold)}", left=threshold - first / BARS > 0.6 * (1 - first / BARS))
         marks = {"shapes": [line], "annotations": [note]}
     axis = {"title": "similarity to the kept document", "range": [first / BARS, 1]}
-    return drawn([trace], 260, xaxis=axis, yaxis={"title": "removed documents", "rangemode": "tozero"}, bargap=0, **marks)
+    return drawn([trace], HEIGHT, xaxis=axis, yaxis={"title": "removed documents", "rangemode": "tozero"}, bargap=0, **marks)
+
+
+def funnel_bars(rows: list[FunnelRow], steps: list[FunnelStep]) -> tuple[list[str], list[int], list[int]]:
+    """Returns for each rule its name, the documents left, and those whose first failed rule it is; the documents that became tokens come
+    last."""
+    names = [f"{step.stage}: {safe_line(step.name, 40)}" for step in steps]
+    kept, dropped = [step.left for step in steps], [step.removed for step in steps]
+    if rows and rows[-1].stage == "tokens":
+        return [*names, "tokens"], [*kept, rows[-1].documents_out], [*dropped, rows[-1].dropped]
+    return names, kept, dropped
 
 
 def funnel_figure(rows: list[FunnelRow], steps: list[FunnelStep]) -> Figure:
-    """Draws for each rule the documents left, and those whose first failed rule it is; the documents that became tokens come last."""
-    names = [f"{step.stage}: {label(step.name, 40)}" for step in steps]
-    kept, dropped = [step.left for step in steps], [step.removed for step in steps]
-    if rows and rows[-1].stage == "tokens":
-        names, kept, dropped = [*names, "tokens"], [*kept, rows[-1].documents_out], [*dropped, rows[-1].dropped]
+    """Draws `funnel_bars`."""
+    names, kept, dropped = funnel_bars(rows, steps)
+    names = [label(name, 60) for name in names]
     traces = [bars(values, names, name, name, "%{x:,}", orientation="h") for name, values in (("kept", kept), ("dropped", dropped))]
     axes = {"xaxis": {"title": "documents"}, "yaxis": {"autorange": "reversed", "type": "category"}}
     return drawn(traces, 110 + 22 * len(names), barmode="stack", bargap=0.3, showlegend=True, hovermode="y unified", **axes)
@@ -190,38 +206,52 @@ def lengths_figure(sets: list[Lengths]) -> Figure:
     return drawn(traces, 300, xaxis=axis, yaxis={"title": "documents", "rangemode": "tozero"}, showlegend=True)
 
 
-def change_text(more: int) -> str:
-    """Formats a change of a count with its sign."""
-    return f"+{number(more)}" if more > 0 else f"−{number(-more)}" if more < 0 else "±0"
-
-
-HEIGHT = 280
-VALIDATION, LOW, HIGH = "validation_bits_per_byte", "validation_low", "validation_high"
-#: Titles of the first curves, in order; other logged values follow under their own names.
+#: Titles and units of the curves, in order; other logged values follow under their own names.
 TITLES = {
-    "loss": "Loss", VALIDATION: "Validation bits per byte", "lr": "Learning rate", "grad_norm": "Gradient norm", SPEED: "Tokens per second",
-}  # fmt: skip
+    "loss": ("Loss", "nats"),
+    VALIDATION: ("Validation", "bits per byte"),
+    "preference_loss": ("Preference loss", "nats per pair"),
+    "accuracy": ("Pairs ranked rightly", "share"),
+    "margin": ("Margin of rewards", "chosen less rejected"),
+    "reward_chosen": ("Reward of the chosen", "reward"),
+    "reward_rejected": ("Reward of the rejected", "reward"),
+    "kl": ("KL to the reference model", "nats"),
+    "lr": ("Learning rate", "learning rate"),
+    "grad_norm": ("Gradient norm", "norm"),
+    SPEED: ("Speed", "tokens per second"),
+    "count": ("Targets in a step", "targets"),
+    "chosen_tokens": ("Length of the chosen", "tokens"),
+    "rejected_tokens": ("Length of the rejected", "tokens"),
+}
+HELD_OUT = "held_out_"
 #: Values without a chart of their own: they are drawn in another chart, or are another one in other units.
 WITHIN = (LOW, HIGH, "validation_nats_per_token")
-#: Values that span many powers of ten.
-LOGARITHMIC = ("grad_norm",)
+#: Values that span many powers of ten; and points that are shown as a pair of numbers.
+LOGARITHMIC, PAIR = ("grad_norm",), 2
+
+
+def titles(name: str) -> tuple[str, str]:
+    """Returns title and unit of a curve."""
+    title, unit = TITLES.get(name.removeprefix(HELD_OUT), (name.removeprefix(HELD_OUT).replace("_", " "), "value"))
+    return (f"Held out: {title[:1].lower()}{title[1:]}" if name.startswith(HELD_OUT) else title), unit
 
 
 def training_charts(training: Training) -> list[tuple[str, str, Figure, str]]:
     """Returns (title, caption, figure, log) of each curve to draw."""
     return [
-        (
-            TITLES.get(curve.name, curve.name),
-            _caption(curve, training),
-            _figure(curve, training),
-            "speed" if curve.name == SPEED else "train",
-        )
-        for curve in drawn_curves(training)
+        (titles(curve.name)[0], _caption(curve, training), _figure(curve, training), "speed" if curve.name == SPEED else "train")
+        for curve in shown_curves(training)
+        if len(curve.values) > PAIR
     ]
 
 
-def drawn_curves(training: Training) -> list[Curve]:
-    """Returns the curves that have a chart of their own, in order."""
+def training_pairs(training: Training) -> list[tuple[str, str, float, float]]:
+    """Returns (title, unit, first value, last value) of each curve that has too few points for a chart."""
+    return [(*titles(curve.name), curve.values[0], curve.values[-1]) for curve in shown_curves(training) if len(curve.values) <= PAIR]
+
+
+def shown_curves(training: Training) -> list[Curve]:
+    """Returns the curves that are shown by themselves, in order; of those that never change only the most important."""
     curves = {curve.name: curve for curve in training.curves}
     names = [*(name for name in TITLES if name in curves), *(name for name in curves if name not in TITLES and name not in WITHIN)]
     return [curves[name] for name in names if name in ("loss", VALIDATION) or len(set(curves[name].values)) > 1]
@@ -245,13 +275,15 @@ def _figure(values: Curve, training: Training) -> Figure:
         traces.append(curve(low.steps, low.values, "from", **edge))
         traces.append(curve(high.steps, high.values, "to", fill="tonexty", fillcolor="var(--kept-fill)", **edge))
     mode = "lines+markers" if len(values.steps) <= 60 else "lines"
-    title, line = label(TITLES.get(values.name, values.name), 30), {"color": "var(--series0)", "width": 1.5}
+    (title, unit), line = map(label, titles(values.name)), {"color": "var(--series0)", "width": 1.5}
     traces.append(curve(values.steps, values.values, title, mode=mode, line=line, marker={"size": 5}))
     if values.name == "loss" and training.skips:
         at = [_value_at(values, step) for step in training.skips]
         marker = {"symbol": "x", "size": 8, "color": "var(--dropped)"}
         traces.append(curve(training.skips, at, "skipped", mode="markers", marker=marker, hovertemplate="skipped"))
-    axis: dict[str, Any] = {"type": "log"} if values.name in LOGARITHMIC and min(values.values) > 0 else {}
+    axis: dict[str, Any] = {"title": unit}
+    if values.name in LOGARITHMIC and min(values.values) > 0:
+        axis["type"] = "log"
     if values.name == SPEED:
         axis["rangemode"] = "tozero"
     return drawn(traces, HEIGHT, xaxis={"title": "step"}, yaxis=axis, showlegend=False)
@@ -262,8 +294,6 @@ def _value_at(curve: Curve, step: int) -> float:
     return curve.values[max(0, bisect_right(curve.steps, step) - 1)]
 
 
-#: Pixels of a chart about a classifier.
-CLASSIFIER_HEIGHT = 240
 SHARE = {"range": [0, 1.02], "tickformat": ".1f"}
 _DIAGONAL = {"type": "line", "x0": 0, "x1": 1, "y0": 0, "y1": 1, "line": {"dash": "dash", **_SOFT}}
 
@@ -280,7 +310,7 @@ def reliability_figure(bins: Sequence[Mapping[str, Any]]) -> Figure:
         hovertemplate="score %{x:.3f}, yes %{y:.3f}, %{customdata:,} examples<extra></extra>",
     )  # fmt: skip
     axes: dict[str, Any] = {"xaxis": {"title": "mean score", **SHARE}, "yaxis": {"title": "share of yes", **SHARE}}
-    return drawn([trace], CLASSIFIER_HEIGHT, shapes=[_DIAGONAL], hovermode="closest", showlegend=False, **axes)
+    return drawn([trace], HEIGHT, shapes=[_DIAGONAL], hovermode="closest", showlegend=False, **axes)
 
 
 def thresholds_figure(rows: Sequence[Mapping[str, Any]], threshold: float) -> Figure:
@@ -291,4 +321,4 @@ def thresholds_figure(rows: Sequence[Mapping[str, Any]], threshold: float) -> Fi
         style = {"width": 1.5, "color": f"var(--series{place})"}
         traces.append(curve([x for x, _ in points], [y for _, y in points], name, hovertemplate="%{y:.3f}", line=style))
     axes: dict[str, Any] = {"xaxis": {"title": "threshold", "range": [0, 1]}, "yaxis": SHARE}
-    return drawn(traces, CLASSIFIER_HEIGHT, shapes=[marked(threshold, soft=True)[0]], showlegend=True, **axes)
+    return drawn(traces, HEIGHT, shapes=[marked(threshold)[0]], showlegend=True, **axes)

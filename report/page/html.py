@@ -1,88 +1,52 @@
 """Makes `report.html`: the whole run on one self-contained page (page.py says how)."""
 
 import json
-from collections import Counter
-from dataclasses import dataclass, replace
+import os
+import shlex
+from dataclasses import replace
 from typing import Any
 
 from corpusmill.pipeline.redact import redact, walked
 from corpusmill.pipeline.safe import safe_line
+from corpusmill.pipeline.storage import Storage
 from corpusmill.report.live.status import unfinished
 from corpusmill.report.live.status_view import clock
 from corpusmill.report.page import figures
-from corpusmill.report.page.figures import HEIGHT, training_charts
+from corpusmill.report.page.figures import training_charts
 from corpusmill.report.page.page import templates, whole_page
+from corpusmill.report.page.picture import PICTURE_FILE, check_library, picture
 from corpusmill.report.queries import tokens as tokenizers
 from corpusmill.report.queries.ask import Query, json_query, slug
 from corpusmill.report.queries.classifiers import can_fail
 from corpusmill.report.queries.duplicates import LISTS, evidence_in_words
 from corpusmill.report.queries.inside import stayed
 from corpusmill.report.queries.origins import biggest_loss
-from corpusmill.report.queries.rules import Combination, Decisions, Overlap, RuleCount
+from corpusmill.report.queries.rules import Decisions
 from corpusmill.report.queries.summary import MOST_RULES, Summary, read_summary
-from corpusmill.report.queries.thresholds import SAMPLE_TEXT, Changes, NearMisses, is_number, numeric_rules, recipe_line
+from corpusmill.report.queries.thresholds import SAMPLE_TEXT, Changes, change_text, is_number, numeric_rules
 from corpusmill.report.queries.tokens import packings, shards_file
-from corpusmill.report.queries.training import FIGURES, Training
+from corpusmill.report.queries.training import Training
 from corpusmill.report.queries.values import QUANTILES, Histogram
-from corpusmill.report.read import DATA_STAGES, ReportRule
+from corpusmill.report.read import ReportRule
 from corpusmill.report.tables import number
 
-#: Rules that have a column in the table of combinations.
-COLUMNS = 14
-#: Shades for a share.
-SHADES = 9
-
-
-@dataclass(frozen=True)
-class OverlapView:
-    """Tables of rules that fire together. `rows`: each combination, whether each of `columns` is in it, and its rules without a column.
-    `matrix`: for each of the paired rules, the documents that failed it and each of them (None: itself), and a shade up to `SHADES`."""
-
-    found: Overlap
-    columns: list[str]
-    rows: list[tuple[Combination, list[bool], list[str]]]
-    matrix: list[tuple[RuleCount, list[tuple[int | None, int]]]]
-
-    @property
-    def hidden(self) -> bool:
-        """Whether a combination has rules without a column."""
-        return any(others for *_, others in self.rows)
-
-
-def overlap_view(found: Overlap) -> OverlapView:
-    shown: Counter[str] = Counter()
-    for combination in found.combinations:
-        shown.update(dict.fromkeys(combination.rules, combination.documents))
-    columns = [name for name, _ in sorted(shown.items(), key=lambda pair: (-pair[1], pair[0]))[:COLUMNS]]
-    rows = [
-        (each, [name in each.rules for name in columns], [name for name in each.rules if name not in columns])
-        for each in found.combinations
-    ]
-    return OverlapView(found, columns, rows, [(rule, [_cell(found, rule, other) for other in found.paired]) for rule in found.paired])
-
-
-def _cell(found: Overlap, rule: RuleCount, other: RuleCount) -> tuple[int | None, int]:
-    if rule is other:
-        return None, 0
-    both = found.both.get((rule.name, other.name), 0)
-    return both, round(SHADES * both / rule.fired)
-
-
 REPORT_FILE = "report.html"
-#: Warnings and histograms that a page shows; it says how many more there are.
-MAX_WARNINGS, MAX_HISTOGRAMS = 50, 80
-#: Sliders under one histogram.
-MAX_CHANGES = 8
+#: Warnings and histograms that a page shows (it says how many more warnings there are), and rules beside one histogram.
+MAX_WARNINGS, MAX_HISTOGRAMS, MAX_RULES = 50, 80, 12
 
 
 class Page:
     """Collects the page's charts and queries while the template runs."""
+
+    #: Heads of the columns of `QUANTILES`.
+    quantiles = [">median" if share == 0.5 else f">{100 * share:g}%" for share in QUANTILES]
 
     def __init__(self, summary: Summary):
         self.summary = summary
         self.figures: list[figures.Figure] = []
         self.queries: dict[str, Query] = {}
         self.sliders = 0
+        self._printed: set[str] = set()
 
     def chart(self, figure: figures.Figure) -> int:
         """Registers a chart and returns its number."""
@@ -90,65 +54,71 @@ class Page:
         return len(self.figures) - 1
 
     def shown(self, query: Query) -> Query:
-        """Registers the query of a table or chart, under a new name where its own is taken."""
+        """Registers the query of a table or chart once; under a new name where another query has its name."""
         name, number = query.name, 1
-        while name in self.queries:
+        while name in self.queries and self.queries[name].sql != query.sql:
             number += 1
             name = f"{query.name}-{number}"
-        self.queries[name] = query if number == 1 else replace(query, name=name)
-        return self.queries[name]
+        return self.queries.setdefault(name, query if number == 1 else replace(query, name=name))
 
     def file(self, *paths: str) -> Query:
-        """Returns the query of JSON files whose numbers the page shows unchanged; each is registered once."""
-        query = json_query(", ".join(paths), *paths)
-        return self.queries.setdefault(query.name, query)
+        """Returns the query of JSON files whose numbers the page shows unchanged."""
+        return self.shown(json_query(", ".join(paths), *paths))
 
-    def histograms(self, decisions: Decisions) -> list[dict[str, Any]]:
-        """Returns a stage's charts of values: columns with a threshold first, then the others in the report's order."""
-        rules = {h.column: [rule for rule in decisions.thresholds if rule.column == h.column] for h, _ in self.cards(decisions)}
-        return [self._histogram(h, rules[h.column], decisions, card) for h, card in self.cards(decisions)]
+    def first(self, query: Query) -> bool:
+        """Whether the query has not been printed yet. It is then taken as printed."""
+        new = query.name not in self._printed
+        self._printed.add(query.name)
+        return new
 
-    def cards(self, decisions: Decisions) -> list[tuple[Histogram, str]]:
-        """Returns a stage's histograms that are drawn, columns with a threshold first, each with the id of its part of the page."""
-        judged = {rule.column for rule in decisions.thresholds}
-        every = self.summary.page.histograms.get(decisions.stage, {}).values()
-        drawn = [h for h in sorted(every, key=lambda h: h.column not in judged) if h.values][:MAX_HISTOGRAMS]
-        return [(h, f"card-{decisions.stage}-{place}-{slug(h.column)[:40]}") for place, h in enumerate(drawn)]
+    def heads(self, names: list[str]) -> list[str]:
+        """Returns heads of columns of numbers."""
+        return [f">{name}" for name in names]
 
-    def card(self, decisions: Decisions, name: str) -> str | None:
+    def percent(self, ends: tuple[float, float | None, float | None]) -> str:
+        """Formats the ends of a share's interval; empty without them."""
+        _, low, high = ends
+        return "" if low is None or high is None else f"{low:.1%} to {high:.1%}"
+
+    def measured(self) -> list[tuple[Decisions, list[dict[str, Any]], list[dict[str, Any]], list[tuple[str, str]]]]:
+        """Returns for each stage the charts of values that a rule judges, those of other values, and the columns with one value: (name,
+        value)."""
+        found = []
+        for d in self.summary.decisions.values():
+            judged = {rule.column for rule in d.thresholds}
+            every = [h for h in self.summary.page.histograms.get(d.stage, {}).values() if h.values]
+            charts = [self._histogram(h, d, card) for h, card in self.cards(d)]
+            same = [(h.column, only(h)) for h in every if h.flat and h.column not in judged]
+            if charts or same:
+                found.append((d, [h for h in charts if h["rules"]], [h for h in charts if not h["rules"]], same))
+        return found
+
+    def cards(self, d: Decisions) -> list[tuple[Histogram, str]]:
+        """Returns a stage's histograms that are shown, columns with a threshold first, each with the id of its part of the page."""
+        judged = {rule.column for rule in d.thresholds}
+        every = sorted(self.summary.page.histograms.get(d.stage, {}).values(), key=lambda h: h.column not in judged)
+        shown = [h for h in every if h.values and (h.column in judged or not h.flat)][:MAX_HISTOGRAMS]
+        return [(h, f"card-{d.stage}-{place}-{slug(h.column)[:40]}") for place, h in enumerate(shown)]
+
+    def card(self, d: Decisions, name: str) -> str | None:
         """Returns the id of the card with the values of a rule's column; None if there is none."""
-        rule = decisions.rule(name)
-        return next((card for h, card in self.cards(decisions) if rule is not None and h.column == rule.column), None)
+        rule = d.rule(name)
+        return next((card for h, card in self.cards(d) if rule is not None and h.column == rule.column), None)
 
-    def other_thresholds(self, decisions: Decisions, name: str) -> str | None:
-        """Returns the id of the table with a rule's other thresholds; None if there is none."""
-        rule, card = decisions.rule(name), self.card(decisions, name)
-        rules = [each for each in decisions.thresholds if rule is not None and each.column == rule.column]
-        names = [found.rule.rule for found in self.changes(rules, decisions)]
-        return f"{card}-{names.index(name)}" if card is not None and name in names else None
-
-    def changes(self, rules: list[ReportRule], decisions: Decisions) -> list[Changes]:
-        """Returns what other thresholds of some rules keep, where a recipe can change them."""
-        names = dict.fromkeys(rule.rule for rule in rules if decisions.stage == "filter")
-        return [self.summary.page.changes[name] for name in names if name in self.summary.page.changes][:MAX_CHANGES]
-
-    def _histogram(self, histogram: Histogram, rules: list[ReportRule], decisions: Decisions, card: str = "") -> dict[str, Any]:
+    def _histogram(self, histogram: Histogram, d: Decisions, card: str = "") -> dict[str, Any]:
+        rules = [rule for rule in d.thresholds if rule.column == histogram.column]
+        changes = self.summary.page.changes if d.stage == "filter" else {}
         return {
-            "id": card,
-            "figure": self.chart(figures.histogram_figure(histogram, rules)),
-            "height": 240,
-            "title": histogram.column,
-            "rules": [
-                f"{rule.rule}: fails if {rule.comparison} {number(rule.threshold)}" + (f" ({meaning})" if meaning else "")
-                for rule in rules
-                for meaning in [decisions.meanings.get(rule.rule)]
-            ],
-            "caption": caption(histogram, bool(rules)),
-            "histogram": histogram,
-            "changes": self.changes(rules, decisions),
-            "uncounted": uncounted(rules, decisions),
-            "flat": sum(kept + dropped > 0 for kept, dropped in zip(histogram.kept, histogram.dropped, strict=True)) <= 1,
-        }
+            "id": card, "title": histogram.column, "caption": caption(histogram),
+            "rules": {rule.rule: changes.get(rule.rule) for rule in rules[:MAX_RULES]},
+            "figure": None if histogram.flat else figures.histogram_figure(histogram, rules),
+            "query": self.shown(histogram.query) if histogram.query else None,
+        }  # fmt: skip
+
+    def uncounted(self, d: Decisions, name: str) -> bool:
+        """Whether the page can't count what another threshold of a rule keeps, since it would also change another rule's threshold."""
+        numeric = numeric_rules(d.thresholds, [rule.column for rule in d.thresholds])
+        return d.stage == "filter" and bool(d.moves(name)) and name in [rule.rule for rule in numeric]
 
     def slider(self, decisions: Decisions, changes: Changes) -> dict[str, str]:
         """Returns the data from which the page's script says what each threshold keeps."""
@@ -167,46 +137,28 @@ class Page:
         options = [value for step in steps if isinstance(step, dict) for value in step.values()] if isinstance(steps, list) else []
         return any(isinstance(each, dict) and each.get("only_passing") is True for each in options)
 
-    def overlap(self, decisions: Decisions) -> OverlapView | None:
-        found = self.summary.page.overlaps.get(decisions.stage)
-        return None if found is None else overlap_view(found)
-
-    def near_of(self, rule: RuleCount) -> NearMisses | None:
-        """Returns the documents near the threshold of a rule of the filter stage."""
-        return next((each for each in self.summary.page.near.get("filter", []) if each.rule is rule), None)
-
-    def scores(self, decisions: Decisions, column: str, threshold: float) -> dict[str, Any] | None:
+    def scores(self, column: str, threshold: float) -> dict[str, Any] | None:
         """Returns the chart of a classifier's scores; None if there are none. `threshold`: its threshold, drawn where no rule has
         another one."""
-        histogram = self.summary.page.histograms.get(decisions.stage, {}).get(column)
-        if histogram is None or not histogram.values:
+        d, histogram = self.summary.decisions.get("filter"), self.summary.page.histograms.get("filter", {}).get(column)
+        if d is None or histogram is None or histogram.flat:
             return None
-        rules = [rule for rule in decisions.thresholds if rule.column == column and can_fail(rule)]
-        shown = self._histogram(histogram, rules, decisions)
-        if not rules:
-            self.figures[shown["figure"]] = figures.histogram_figure(histogram, [ReportRule("", "", column, "yes: >=", threshold)])
-        return shown
+        rules = [rule for rule in d.thresholds if rule.column == column and can_fail(rule)]
+        own = [ReportRule("", "", column, "yes: >=", threshold)]
+        return self._histogram(histogram, d) | {"figure": figures.histogram_figure(histogram, rules or own)}
 
     def curves(self, training: Training) -> list[dict[str, Any]]:
         """Returns the charts of a training, the loss first."""
         return [
-            {"title": title, "caption": caption, "figure": self.chart(figure), "height": HEIGHT,
-             "query": self.file(f"{training.stage}/logs/{log}.jsonl")}
+            {"title": title, "caption": caption, "figure": figure, "query": self.file(f"{training.stage}/logs/{log}.jsonl")}
             for title, caption, figure, log in training_charts(training)
-        ]  # fmt: skip
+        ]
 
 
-def uncounted(rules: list[ReportRule], decisions: Decisions) -> list[str]:
-    """Returns the rules for which the page can't count what another threshold keeps: it would also change another rule's threshold."""
-    numeric = numeric_rules(decisions.thresholds, [rule.column for rule in decisions.thresholds])
-    names = dict.fromkeys(rule.rule for rule in rules if decisions.stage == "filter" and rule in numeric)
-    return [name for name in names if decisions.moves(name)][:MAX_CHANGES]
-
-
-def caption(histogram: Histogram, thresholds: bool) -> str:
-    """Returns a chart's caption: the number of values, and how many are not drawn. `thresholds`: whether rules judge the column."""
+def caption(histogram: Histogram) -> str:
+    """Returns a chart's caption: the number of values, and how many are not drawn."""
     parts = [f"{histogram.values:,} values"]
-    if histogram.mostly_zeros and not thresholds:
+    if histogram.mostly_zeros:
         kept, dropped, least = histogram.kept[0], histogram.dropped[0], number(histogram.bins.low)
         parts.append(f"{kept + dropped:,} below {least}{f' ({dropped:,} dropped)' if dropped else ''} not drawn")
     if histogram.above:
@@ -218,30 +170,63 @@ def caption(histogram: Histogram, thresholds: bool) -> str:
     return "; ".join(parts)
 
 
-def render(summary: Summary) -> str:
-    """Returns the page's HTML. Equal runs give equal pages, except the times from metrics.jsonl."""
-    body, page = render_body(summary)
-    return whole_page("Corpusmill report", body, page.figures)
+def duration(seconds: float) -> str:
+    """Formats seconds: `2 h 5 min`, `7 min 24 s`, `8 s`."""
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, rest = divmod(rest, 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def render_body(summary: Summary) -> tuple[str, Page]:
+def only(histogram: Histogram) -> str:
+    """Returns the bar of a histogram that would have no other: its number, or its ends."""
+    filled = [place for place, counts in enumerate(zip(histogram.kept, histogram.dropped, strict=True)) if sum(counts)]
+    low, high = histogram.bins.edges[filled[0]], histogram.bins.edges[filled[-1] + 1]
+    return number(low) if histogram.bins.whole and high - low == 1 else f"{number(low)} to {number(high)}"
+
+
+def absent(summary: Summary) -> list[str]:
+    """Returns the parts of a page for which the run has nothing."""
+    s = summary
+    trained, evaluated = s.training or s.page.alignment is not None, s.scores.rows or s.benchmarks.tasks or s.samples
+    parts = [
+        ("decisions about documents", s.decisions), ("languages and sources", s.page.origins), ("duplicates", s.duplicates is not None),
+        ("personal data (the step pii has not run, so nobody has looked for any)", s.personal is not None or not s.decisions),
+        ("a tokenizer", s.tokenizer is not None), ("tokens", s.tokens), ("training", trained), ("evaluation", evaluated),
+    ]  # fmt: skip
+    return [name for name, there in parts if not there]
+
+
+def render(summary: Summary, path: str | None = None) -> str:
+    """Returns the page's HTML. Equal runs at the same path give equal pages, except the times. `path`: what the page's commands call the
+    run; by default its path, as it was given."""
+    body, page = render_body(summary, path)
+    return whole_page(f"{safe_line(summary.facts.name, 100)}: corpusmill report", body, page.figures)
+
+
+def render_body(summary: Summary, path: str | None = None) -> tuple[str, Page]:
     """Returns the content of the page's body, with its charts and queries."""
     page = Page(summary)
     body = templates(SAMPLE_TEXT).get_template("report.html.jinja").render(
-        page=page, s=summary, figures=figures, recipe_line=recipe_line,
-        biggest_loss=biggest_loss, quantiles=QUANTILES, tokenizers=tokenizers,
-        data_stages=DATA_STAGES, figure_files=FIGURES, token_files=[shards_file(split) for split in summary.tokens],
+        page=page, s=summary, figures=figures, change=change_text, absent=absent(summary),
+        run=shlex.quote(safe_line(redact(summary.reader.storage.root if path is None else path), 300)),
+        biggest_loss=biggest_loss, tokenizers=tokenizers, token_files=[shards_file(split) for split in summary.tokens],
         max_warnings=MAX_WARNINGS, max_table=MOST_RULES, lists=LISTS, evidence=evidence_in_words, stayed=stayed,
-        packings=packings(summary.tokens),
+        packings=packings(summary.tokens), duration=duration,
         progress=unfinished(summary.reader.storage.root), clock=clock,
         description=json.dumps(walked(summary.reader.description, redact), indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip
     return body, page
 
 
-def write_report(folder: str) -> str:
-    """Writes RUN/report.html atomically and returns its path. Raises InputError if `folder` is not a run."""
+def write_report(folder: str, png: str | None = None) -> str:
+    """Writes RUN/report.html atomically and returns its path; with `png` also a picture to that file, or to RUN/report.png where `png` is
+    empty. Raises InputError if `folder` is not a run, or if the picture can't be written."""
+    if png is not None:
+        check_library()
     summary = read_summary(folder)
-    page = render(summary)
-    summary.reader.storage.write_bytes(REPORT_FILE, page.encode("utf-8", "replace"))
-    return summary.reader.storage.path(REPORT_FILE)
+    page, storage = render(summary), summary.reader.storage
+    storage.write_bytes(REPORT_FILE, page.encode("utf-8", "replace"))
+    if png is not None:
+        target, name = os.path.split(png or storage.path(PICTURE_FILE))
+        Storage(target or ".").write_bytes(name, picture(summary))
+    return storage.path(REPORT_FILE)

@@ -1,5 +1,5 @@
 "use strict";
-// The list of sections: marks the section that is read, becomes a menu on narrow screens, and holds the choice of theme.
+// The list of sections: marks the section that is read, becomes a menu on narrow screens, and holds the choice of theme and of queries.
 (() => {
   const nav = document.getElementById("sections");
   const list = nav.querySelector("ul");
@@ -37,25 +37,40 @@
     menu.textContent = current ? current.textContent : "Sections";
   }
 
-  const label = document.createElement("label");
-  label.className = "theme";
-  label.append("Theme ");
-  const select = label.appendChild(document.createElement("select"));
-  for (const [value, text] of [["", "system"], ["light", "light"], ["dark", "dark"]]) {
-    select.add(new Option(text, value));
-  }
+  const select = nav.querySelector(".theme select");
   select.value = theme.chosen();
   select.addEventListener("change", () => {
     theme.remember(select.value);
     theme.choose(select.value);
   });
-  nav.append(label);
 
-  /** Opens the closed element that a link leads to. */
+  /** Copies the query of a button; where that is not allowed, selects it, so that it can be copied by keyboard. */
+  async function copy(button) {
+    const code = button.closest(".query").querySelector("code");
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(code);
+      button.textContent = "Marked";
+    }
+  }
+
+  for (const query of document.querySelectorAll("div.query")) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "all";
+    button.textContent = "Copy";
+    button.addEventListener("click", () => copy(button));
+    query.firstElementChild.after(" ", button);
+  }
+
+  /** Opens the closed elements around what a link leads to. */
   function reveal() {
-    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (target?.tagName !== "DETAILS") return;
-    target.open = true;
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    let closed = target?.closest("details:not([open])");
+    if (!closed) return;
+    for (; closed; closed = closed.parentElement.closest("details:not([open])")) closed.open = true;
     target.scrollIntoView();
   }
   addEventListener("hashchange", reveal);

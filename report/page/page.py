@@ -8,30 +8,28 @@ import base64
 import hashlib
 import json
 import re
-from contextlib import suppress
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from corpusmill.pipeline.cache import cache_folder
-from corpusmill.pipeline.safe import quoted, safe_line, safe_text
+from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.report.queries import classifiers as measures
 from corpusmill.report.tables import number
 
 #: The page's styles (plotly.css must be the last) and scripts, in order.
-STYLES = ("theme.css", "report.css", "decided.css", "print.css", "plotly.css")
-BEFORE_CHARTS = ("navigation.js", "tables.js", "sliders.js", "copy.js", "before_plotly.js")
-CHARTS = ("figure_data.js", "charts.js")
+STYLES = ("theme.css", "report.css", "plotly.css")
+BEFORE_CHARTS = ("navigation.js", "tables.js", "sliders.js", "before_plotly.js")
+CHARTS = ("charts.js",)
+_JOINT = re.compile(r"([_/-]|(?<!\d)\.)(?=\w)")
 _SECTION = re.compile(r'<h2 id="([\w-]+)">(.*?)</h2>', re.DOTALL)
 
 
-@cache  # it keeps the compiled templates
+@cache  # it keeps the compiled templates: to compile them takes half a second
 def templates(longest: int = 700) -> Any:
     """Returns the jinja2.Environment of this folder, which escapes text. `longest`: characters that the filter `text` keeps."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        bytecode_cache=_bytecode_cache(),
         loader=PackageLoader("corpusmill.report.page", "."),
         autoescape=True,
         undefined=StrictUndefined,
@@ -40,29 +38,18 @@ def templates(longest: int = 700) -> Any:
     )
     environment.filters["number"] = number
     environment.filters["line"] = lambda value, limit=200: safe_line(str(value), limit)
+    environment.filters["words"] = words
     environment.filters["text"] = lambda value, limit=longest: safe_text(str(value), limit)
-    environment.filters["quoted"] = lambda value, limit=200: quoted(str(value), limit)
     environment.filters |= {"measure": measures.value, "interval": measures.interval, "ends": measures.ends}
     environment.filters["share"] = lambda part, whole: f"{part / whole:.1%}" if whole else "–"
     return environment
 
 
-def _bytecode_cache() -> Any:
-    """Returns a jinja2.BytecodeCache in the user's cache; None where there is no such folder. To compile the templates takes a second."""
-    from jinja2 import FileSystemBytecodeCache
+def words(value: Any, limit: int = 200) -> Any:
+    """Returns a name as escaped HTML in one line, which may break after `_`, `.`, `/` and `-`, so that nothing else of it breaks."""
+    from markupsafe import Markup, escape
 
-    try:
-        folder = cache_folder() / "templates"
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # it can't be written, or there is no home folder
-        return None
-
-    class TemplateCache(FileSystemBytecodeCache):
-        def dump_bytecode(self, bucket: Any) -> None:
-            with suppress(OSError):  # a full disk
-                super().dump_bytecode(bucket)
-
-    return TemplateCache(str(folder))
+    return Markup(_JOINT.sub(r"\1<wbr>", str(escape(safe_line(str(value), limit)))))
 
 
 def whole_page(title: str, body: str, figures: list[dict[str, Any]]) -> str:

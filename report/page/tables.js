@@ -1,9 +1,6 @@
 "use strict";
-// Completes every table of the page: a name, headers of rows and columns, sorting by column, and a short form where it is long. Without
-// scripts the same tables are readable in full.
+// Completes every table of the page: a name, headers of rows and columns, sorting by column. Without scripts the same tables are readable.
 const tables = (() => {
-  /** Rows that a long table shows at first. */
-  const SHORT = 20;
   let regions = 0;
 
   /** The title of an element: its caption, the summary around it, or the last heading before it. */
@@ -65,23 +62,6 @@ const tables = (() => {
     });
   }
 
-  function shorten(table) {
-    const rows = table.tBodies[0].rows.length;
-    if (rows <= SHORT * 1.5) return;
-    table.classList.add("short");
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "all";
-    const show = (all) => {
-      table.classList.toggle("short", !all);
-      button.textContent = all ? `Show the first ${SHORT} rows` : `Show all ${rows.toLocaleString("en")} rows`;
-      button.setAttribute("aria-expanded", String(all));
-    };
-    button.addEventListener("click", () => show(table.classList.contains("short")));
-    show(false);
-    (table.closest(".scroll") || table).after(button);
-  }
-
   /** Makes elements that are larger than their box scrollable by keyboard; other elements are no stop of the Tab key. */
   function watch(box, role, name) {
     const fit = () => {
@@ -103,7 +83,6 @@ const tables = (() => {
       if (first?.tagName === "TD" && !first.classList.contains("number")) first.setAttribute("role", "rowheader");
     }
     if (sortable(table)) addOrder(table);
-    if (table.tBodies[0]) shorten(table);
     const region = table.closest(".scroll");
     regions += 1;
     if (region) watch(region, "region", `${name}, table ${regions}`);

@@ -29,7 +29,7 @@ class Origin:
     """Documents and characters by one property: those that came in, then those after each of `stages`.
 
     `shown`: the most frequent of `names` names, then all others in one row: name, documents and characters. `losers`: names that keep less
-    than half of the average share: name, documents before and after. `kept_most`: the name with the most documents after the last stage.
+    than half of the average share: name, documents before and after.
     """
 
     title: str
@@ -39,7 +39,6 @@ class Origin:
     shown: list[tuple[str, list[int], list[int]]]
     losers: list[tuple[str, int, int]]
     kept_share: float
-    kept_most: str | None
     query: Query
 
 
@@ -84,8 +83,7 @@ WITH summed AS (
   GROUP BY ALL
 ), placed AS (
   SELECT *, row_number() OVER (ORDER BY documents_in DESC, name) AS place, count(*) OVER () AS names,
-    sum(documents_{last}) OVER () / nullif(sum(documents_in) OVER (), 0) AS kept_of_all,
-    first(name) OVER (ORDER BY (name = '{host.NONE}' OR documents_{last} = 0), documents_{last} DESC, name) AS kept_most
+    sum(documents_{last}) OVER () / nullif(sum(documents_in) OVER (), 0) AS kept_of_all
   FROM summed
 ), lost AS (
   SELECT * FROM placed WHERE documents_in >= {FEWEST} AND documents_{last} < {FAR} * kept_of_all * documents_in
@@ -94,10 +92,10 @@ WITH summed AS (
 SELECT *, documents_{last} / nullif(documents_in, 0) AS documents_share, characters_{last} / nullif(characters_in, 0) AS characters_share
 FROM (
   SELECT if(place > {SHOWN}, format('{{:,}} others', count(*)), any_value(name)) AS name, {sums}, place,
-    any_value(names) AS names, any_value(kept_of_all) AS kept_of_all, any_value(kept_most) AS kept_most, false AS loses_most
+    any_value(names) AS names, any_value(kept_of_all) AS kept_of_all, false AS loses_most
   FROM (SELECT * REPLACE (least(place, {SHOWN + 1}) AS place) FROM placed)
   GROUP BY place
-  UNION ALL SELECT name, {", ".join(counts)}, place, names, kept_of_all, kept_most, true FROM lost
+  UNION ALL SELECT name, {", ".join(counts)}, place, names, kept_of_all, true FROM lost
 )
 ORDER BY loses_most, if(loses_most, documents_{last} - kept_of_all * documents_in, 0), place""")  # fmt: skip
     return None if not query.rows else _made(TITLES[name], name, tuple(passed), query)
@@ -109,10 +107,7 @@ def _made(title: str, name: str, stages: tuple[str, ...], query: Query) -> Origi
         (row["name"], *([row[f"{count}_{when}"] for when in ("in", *stages)] for count in ("documents", "characters"))) for row in rows
     ]
     losers = [(row["name"], row["documents_in"], row[f"documents_{stages[-1]}"]) for row in query.rows if row["loses_most"]]
-    whole, most = query.first, query.first["kept_most"]
-    left = sum(row[f"documents_{stages[-1]}"] for row in rows)
-    return Origin(title, name, stages, whole["names"], shown, losers, whole["kept_of_all"] or 0.0,
-                  most if left and most != host.NONE else None, query)  # fmt: skip
+    return Origin(title, name, stages, query.first["names"], shown, losers, query.first["kept_of_all"] or 0.0, query)
 
 
 def _encodings(run: Run) -> Origin | None:
@@ -138,7 +133,7 @@ def _encodings(run: Run) -> Origin | None:
     if ordered[SHOWN:]:
         rows.append((f"{len(ordered) - SHOWN:,} others", sum((of for _, of in ordered[SHOWN:]), Counter())))
     shown = [(name, [of["documents_in"], of["documents_ingest"]], [of["characters_in"], of["characters_ingest"]]) for name, of in rows]
-    return Origin("Encoding", "encoding", ("ingest",), len(ordered), shown, [], 0.0, None, query) if shown else None
+    return Origin("Encoding", "encoding", ("ingest",), len(ordered), shown, [], 0.0, query) if shown else None
 
 
 def _encoding(used: str, claimed: str | None, kind: str) -> str:

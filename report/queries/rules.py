@@ -8,19 +8,21 @@ from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import literal
 from corpusmill.report.read import DATA_STAGES, ReportRule, read_meanings
 
-#: The ingest rule for records that hold no page: requests, and the crawler's own records.
+#: The ingest rule for records of the archive that hold no page: requests, and the crawler's own records.
 NO_PAGE = "record_type"
-#: Rules that the funnel shows of each stage; combinations of rules that the page shows; rules in the matrix of pairs.
-STEPS, COMBINATIONS, PAIRED = 14, 20, 14
+#: Rules that the funnel shows of each stage, and combinations of rules that the page shows.
+STEPS, COMBINATIONS = 14, 20
 
 
 @dataclass(frozen=True)
 class FunnelRow:
-    """A stage of the funnel. Counts are None if the stage has none. `estimate`: tokens, estimated from characters."""
+    """A stage of the funnel. Counts are None if the stage has none. `pages_in`: what came in without records that hold no page.
+    `estimate`: tokens, estimated from characters."""
 
     stage: str
     status: str
     documents_in: int
+    pages_in: int
     documents_out: int
     chars_in: int | None
     chars_out: int | None
@@ -46,6 +48,11 @@ class Funnel:
     characters_a_token: float | None
     query: Query
 
+    @property
+    def pages(self) -> int:
+        """The pages (or documents) that came into the run, of which the shares "of all" are taken."""
+        return self.rows[0].pages_in
+
 
 def read_funnel(run: Run, stages: Sequence[str] = (*DATA_STAGES, "tokens")) -> Funnel | None:
     """Reads the funnel from the reports of the data stages and from `shards.json`; None if the run has neither."""
@@ -53,8 +60,9 @@ def read_funnel(run: Run, stages: Sequence[str] = (*DATA_STAGES, "tokens")) -> F
     before = None
     for stage in stages:
         if stage in DATA_STAGES and has_report(run, stage):
+            pages = f"count(*) FILTER (NOT list_contains(failed, '{NO_PAGE}'))" if stage == "ingest" else "count(*)"
             parts.append(f"""\
-SELECT {len(parts)} AS place, '{stage}' AS stage, count(*) AS documents_in, count(*) FILTER (kept) AS documents_out,
+SELECT {len(parts)} AS place, '{stage}' AS stage, count(*) AS documents_in, {pages} AS pages_in, count(*) FILTER (kept) AS documents_out,
     coalesce(sum(chars_in), 0)::BIGINT AS chars_in, coalesce(sum(chars_out), 0)::BIGINT AS chars_out, NULL::BIGINT AS tokens
   FROM {stage}_report""")
             before = stage
@@ -65,16 +73,19 @@ SELECT {len(parts)} AS place, '{stage}' AS stage, count(*) AS documents_in, coun
         return None
     union = "\n  UNION ALL ".join(parts)
     query = ask(run, "funnel", "Stages", f"""\
-SELECT stage, documents_in, documents_out, documents_in - documents_out AS dropped, documents_out / nullif(documents_in, 0) AS kept,
-  documents_out / nullif(first(documents_in) OVER places, 0) AS of_all, chars_in, chars_out, chars_out / nullif(chars_in, 0) AS chars_kept,
+SELECT stage, documents_in, pages_in, documents_in - pages_in AS no_pages, documents_out, documents_in - documents_out AS dropped,
+  documents_out / nullif(documents_in, 0) AS kept, documents_out / nullif(first(pages_in) OVER places, 0) AS of_all,
+  first(documents_out) OVER backwards AS left_at_last, left_at_last / nullif(first(pages_in) OVER places, 0) AS left_of_all,
+  chars_in, chars_out, chars_out / nullif(chars_in, 0) AS chars_kept,
   tokens, last(chars_out IGNORE NULLS) OVER every / nullif(max(tokens) OVER (), 0) AS characters_a_token,
   round(chars_out / nullif(characters_a_token, 0))::BIGINT AS estimated_tokens
 FROM (
   {union}
 )
-WINDOW places AS (ORDER BY place), every AS (ORDER BY place ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
+WINDOW places AS (ORDER BY place), backwards AS (ORDER BY place DESC),
+  every AS (ORDER BY place ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
 ORDER BY place""")  # fmt: skip
-    names = ("documents_in", "documents_out", "chars_in", "chars_out", "tokens", "estimated_tokens")
+    names = ("documents_in", "pages_in", "documents_out", "chars_in", "chars_out", "tokens", "estimated_tokens")
     rows = [FunnelRow(r["stage"], run.reader.stages[r["stage"]].status, *(r[name] for name in names)) for r in query.rows]
     return Funnel(rows, query.first["characters_a_token"] or None, query)
 
@@ -88,30 +99,25 @@ def _token_row(run: Run, place: int, before: str | None, splits: Sequence[str]) 
     if has_report(run, "tokens"):
         documents = "(SELECT count(*) FILTER (kept) FROM tokens_report)"
     came_in = documents if before is None else f"(SELECT count(*) FILTER (kept) FROM {before}_report)"
-    return f"SELECT {place}, 'tokens', {came_in},\n    {documents}, NULL, NULL,\n    {tokens}"
+    return f"SELECT {place}, 'tokens', {came_in}, {came_in},\n    {documents}, NULL, NULL,\n    {tokens}"
 
 
 @dataclass
 class RuleCount:
-    """How often a rule fired in a stage, how often it was the only one, and how often it was the first in a document's list: in documents,
-    and in characters of their input text."""
+    """On how many documents a rule fired in a stage, on how many as the only one, and on how many as the first in the document's list."""
 
     name: str
     fired: int = 0
     alone: int = 0
     first: int = 0
-    chars_fired: int = 0
-    chars_alone: int = 0
-    chars_first: int = 0
 
 
 @dataclass(frozen=True)
 class Combination:
-    """The documents that failed exactly these rules (names sorted), and their characters."""
+    """The documents that failed exactly these rules (names sorted)."""
 
     rules: tuple[str, ...]
     documents: int
-    characters: int
 
 
 @dataclass
@@ -161,37 +167,31 @@ def read_decisions(run: Run, stage: str, funnel: Funnel | None = None) -> Decisi
     totals = next((row for row in funnel.rows if row.stage == stage), None) if funnel else None
     if funnel is None or totals is None or not has_report(run, stage):
         return None
-    first = f"(SELECT count(*) FROM {funnel.rows[0].stage}_report)"
     rows_in = f"(SELECT count(*) FROM {stage}_report)"
     query = ask(run, f"{stage}-rules", f"Rules of {stage}", f"""
-        SELECT rule, count(*) AS fired, count(*) FILTER (len(failed) = 1) AS alone, count(*) FILTER (failed[1] = rule) AS first,
-          sum(chars_in)::BIGINT AS chars_fired, coalesce(sum(chars_in) FILTER (len(failed) = 1), 0)::BIGINT AS chars_alone,
-          coalesce(sum(chars_in) FILTER (failed[1] = rule), 0)::BIGINT AS chars_first, fired / {rows_in} AS share_fired,
-          alone / {rows_in} AS share_alone, "first" / {rows_in} AS share_first, fired / {first} AS of_all
-        FROM (SELECT unnest(failed) AS rule, failed, chars_in FROM {stage}_report)
+        SELECT rule, count(*) AS fired, count(*) FILTER (len(failed) = 1) AS alone, count(*) FILTER (failed[1] = rule) AS "first",
+          fired / {rows_in} AS share_fired, alone / {rows_in} AS share_alone
+        FROM (SELECT unnest(failed) AS rule, failed FROM {stage}_report)
         GROUP BY rule
         ORDER BY fired DESC, rule
     """)  # fmt: skip
     found = Decisions(stage, totals.documents_in, totals.documents_out, totals.chars_in or 0, totals.chars_out or 0, query=query)
     found.thresholds, found.meanings = run.reader.rules(stage), read_meanings(run.reader, stage)
     found.rules = {rule.rule: RuleCount(rule.rule) for rule in found.thresholds}
-    names = ("fired", "alone", "first", "chars_fired", "chars_alone", "chars_first")
     for row in query.rows:
-        found.rules[row["rule"]] = RuleCount(row["rule"], *(row[name] or 0 for name in names))
+        found.rules[row["rule"]] = RuleCount(row["rule"], row["fired"], row["alone"], row["first"])
     return found
 
 
 @dataclass(frozen=True)
 class FunnelStep:
-    """A rule, and the documents whose first failed rule it is. `came_in`: the stage's input; `left`: the documents that remain after this
-    rule. The steps of a stage add up to all the documents that the stage dropped."""
+    """A rule, and the documents whose first failed rule it is. `left`: the documents that remain after this rule. The steps of a stage add
+    up to all the documents that the stage dropped."""
 
     stage: str
     name: str
     removed: int
-    characters: int
     left: int
-    came_in: int
 
 
 def read_steps(run: Run, decisions: Mapping[str, Decisions]) -> tuple[list[FunnelStep], Query | None]:
@@ -207,16 +207,13 @@ def read_steps(run: Run, decisions: Mapping[str, Decisions]) -> tuple[list[Funne
         names = [rule.name for rule in shown]
         rule = "failed[1]" if not others else f"if(list_contains({listed(names)}, failed[1]), failed[1], {literal(rest)})"
         parts.append(f"""\
-SELECT '{stage}' AS stage, coalesce({rule}, '(no rule named)') AS rule, if(len(failed) = 0, 0, chars_in) AS chars_in,
-    {d.rows} AS came_in FROM {stage}_report WHERE NOT kept""")
+SELECT '{stage}' AS stage, coalesce({rule}, '(no rule named)') AS rule, {d.rows} AS came_in FROM {stage}_report WHERE NOT kept""")
         places += [f"{stage}: {name}" for name in (*names, rest, "(no rule named)")]
     if not parts:
         return [], None
-    first = next(iter(decisions.values()))
     union = "\n  UNION ALL ".join(parts)
     query = ask(run, "rule-by-rule", "Rule by rule", f"""\
-SELECT stage, rule, count(*) AS removed, count(*) / any_value(came_in) AS share, count(*) / {first.rows} AS of_all,
-  sum(chars_in)::BIGINT AS characters, any_value(came_in) AS came_in,
+SELECT stage, rule, count(*) AS removed,
   (any_value(came_in) - sum(count(*)) OVER (PARTITION BY stage ORDER BY any_value(place)))::BIGINT AS documents_left
 FROM (
   SELECT *, list_position({listed(places)}, stage || ': ' || rule) AS place
@@ -224,47 +221,18 @@ FROM (
 )
 GROUP BY stage, rule
 ORDER BY any_value(place)""")  # fmt: skip
-    names = ["stage", "rule", "removed", "characters", "documents_left", "came_in"]
-    return [FunnelStep(*(row[name] for name in names)) for row in query.rows], query if query.rows else None
-
-
-@dataclass(frozen=True)
-class NoPages:
-    """Counts of records without a page and with one (`pages`), and the share of the pages that the last stage keeps."""
-
-    records: int
-    no_pages: int
-    pages: int
-    share: float | None
-    query: Query
-
-
-def read_no_pages(run: Run, funnel: Funnel, decisions: Mapping[str, Decisions]) -> NoPages | None:
-    """Counts records without a page; None if the stage ingest did not run or all records hold a page."""
-    if "ingest" not in decisions or not getattr(decisions["ingest"].rules.get(NO_PAGE), "fired", 0):
-        return None
-    query = ask(run, "pages", "Records without a page", f"""
-        SELECT *, {funnel.rows[-1].documents_out} / nullif(pages, 0) AS share
-        FROM (
-          SELECT count(*) AS records, count(*) FILTER (list_contains(failed, '{NO_PAGE}')) AS no_pages, records - no_pages AS pages
-          FROM ingest_report
-        )
-    """)  # fmt: skip
-    return NoPages(**query.first, query=query)
+    return [FunnelStep(*row.values()) for row in query.rows], query if query.rows else None
 
 
 @dataclass(frozen=True)
 class Overlap:
     """Which rules of a stage fire together. `combinations`: the most frequent of all `kinds` of combinations; `rest`: the documents in the
-    others. `both`: how many documents failed both rules of a pair, for pairs of the rules that fired most."""
+    others."""
 
     combinations: list[Combination]
     kinds: int
     rest: int
     query: Query
-    paired: list[RuleCount]
-    both: dict[tuple[str, str], int]
-    pairs_query: Query | None
 
 
 def read_overlap(run: Run, d: Decisions) -> Overlap | None:
@@ -272,29 +240,13 @@ def read_overlap(run: Run, d: Decisions) -> Overlap | None:
     if all(rule.alone == rule.fired for rule in d.by_removal()):
         return None
     query = ask(run, f"{d.stage}-combinations", f"Combinations of rules of {d.stage}", f"""
-        SELECT rules, documents, characters, documents / (SELECT count(*) FROM {d.stage}_report WHERE NOT kept) AS of_dropped,
+        SELECT rules, documents, documents / (SELECT count(*) FROM {d.stage}_report WHERE NOT kept) AS of_dropped,
           count(*) OVER () AS combinations, sum(documents) OVER ()::BIGINT AS in_all
         FROM (
-          SELECT list_sort(list_distinct(failed)) AS rules, count(*) AS documents, coalesce(sum(chars_in), 0)::BIGINT AS characters
-          FROM {d.stage}_report
-          WHERE len(failed) > 0
-          GROUP BY rules
+          SELECT list_sort(list_distinct(failed)) AS rules, count(*) AS documents FROM {d.stage}_report WHERE len(failed) > 0 GROUP BY rules
         )
         ORDER BY documents DESC, rules
         LIMIT {COMBINATIONS}
     """)  # fmt: skip
-    found = [Combination(tuple(row["rules"]), row["documents"], row["characters"]) for row in query.rows]
-    rest = query.first["in_all"] - sum(each.documents for each in found)
-    paired, pairs = d.by_removal()[:PAIRED], None
-    if len(paired) > 1:
-        names = listed([rule.name for rule in paired])
-        pairs = ask(run, f"{d.stage}-pairs", f"Pairs of rules of {d.stage}", f"""
-            SELECT rule, other, count(*) FILTER (list_contains(failed, other)) AS documents, count(*) AS fired, documents / fired AS share,
-              count(*) FILTER (len(failed) = 1) / fired AS alone
-            FROM (SELECT failed, unnest(failed) AS rule FROM {d.stage}_report), (SELECT unnest({names}) AS other)
-            WHERE list_contains({names}, rule)
-            GROUP BY rule, other
-            ORDER BY rule, other
-        """)  # fmt: skip
-    both = {(row["rule"], row["other"]): row["documents"] for row in pairs.rows} if pairs else {}
-    return Overlap(found, query.first["combinations"], rest, query, paired if pairs else [], both, pairs)
+    found = [Combination(tuple(row["rules"]), row["documents"]) for row in query.rows]
+    return Overlap(found, query.first["combinations"], query.first["in_all"] - sum(each.documents for each in found), query)

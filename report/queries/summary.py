@@ -1,5 +1,6 @@
 """Reads all data of a report once, for the page and for the terminal."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,31 +16,21 @@ from corpusmill.report.queries.rules import (
     Funnel,
     FunnelRow,
     FunnelStep,
-    NoPages,
     Overlap,
     read_decisions,
     read_funnel,
-    read_no_pages,
     read_overlap,
     read_steps,
 )  # fmt: skip
-from corpusmill.report.queries.thresholds import (
-    Changes,
-    Examples,
-    Headline,
-    NearMisses,
-    headline,
-    read_changes,
-    read_examples,
-    read_near_misses,
-)  # fmt: skip
+from corpusmill.report.queries.thresholds import Changes, Headline, NearMisses, headline, read_changes, read_near_misses
 from corpusmill.report.queries.tokens import Component, Judgement, mixture, read_judgement, token_splits
 from corpusmill.report.queries.training import (
     Benchmarks,
+    Result,
     Scores,
     Training,
     read_benchmarks,
-    read_figures,
+    read_result,
     read_samples,
     read_scores,
     read_training,
@@ -48,8 +39,10 @@ from corpusmill.report.queries.values import Histogram, Lengths, PersonalData, r
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import DATA_STAGES, RunReader
 
-#: The warnings name a rule that removes more than this share of a stage's documents.
+#: The warnings name a rule that removes more than this share of a stage's documents. A doubt about a classifier weighs as much.
 ALARM_SHARE = 0.5
+#: The share that a stage's own warning tells: `3 of 1,200`, `12.5%`.
+_TOLD = re.compile(r"(\d[\d,]*) of (\d[\d,]*)|(\d+(?:\.\d+)?)%")
 #: Rules for which the page shows documents.
 MOST_RULES = 100
 #: Memory of the queries in bytes; larger results go to a temporary file. With half of it, the report of a million documents takes half as
@@ -65,17 +58,28 @@ class PageData:
 
     steps: list[FunnelStep] = field(default_factory=list)
     steps_query: Query | None = None
-    no_pages: NoPages | None = None
     overlaps: dict[str, Overlap | None] = field(default_factory=dict)
     histograms: dict[str, dict[str, Histogram]] = field(default_factory=dict)  # by stage and column
     changes: dict[str, Changes] = field(default_factory=dict)  # of the filter stage's rules
     near: dict[str, list[NearMisses]] = field(default_factory=dict)
     headline: Headline | None = None
-    examples: Examples | None = None
     origins: list[Origin] = field(default_factory=list)
     lengths: list[Lengths] = field(default_factory=list)
     lengths_queries: list[Query] = field(default_factory=list)
     alignment: Alignment | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the title says of a run. `date`: of its last command, as in ISO 8601. `seconds`: of all work, over all commands. What the run's
+    files do not tell is empty, or 0."""
+
+    name: str
+    recipe: str
+    inputs: tuple[str, ...]
+    date: str
+    seconds: float
+    version: str
 
 
 @dataclass
@@ -95,16 +99,23 @@ class Summary:
     earlier: Earlier | None
     tokenizer: Judgement | None
     training: list[Training]
-    figures: dict[str, list[tuple[str, Any]]]  # by training's title: names and values
     scores: Scores
     samples: list[tuple[str, list[tuple[str, Any]]]]  # by model
+    result: Result | None  # of the last model
     times: Query | None  # one row for each phase of a stage
+    facts: Facts
     mixture: list[Component]
     classifiers: list[UsedClassifier]
     benchmarks: Benchmarks
     personal: PersonalData | None
     page: PageData = field(default_factory=PageData)
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def unit(self) -> str:
+        """What came into the run: pages, if the crawl has the answers of servers, else documents."""
+        status = self.page.histograms.get("ingest", {}).get("http_status")
+        return "pages" if status is not None and status.values else "documents"
 
     @property
     def rows(self) -> list[FunnelRow]:
@@ -119,23 +130,22 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
         funnel = read_funnel(run)
         read = {stage: read_decisions(run, stage, funnel) for stage in DATA_STAGES}
         decisions = {stage: d for stage, d in read.items() if d is not None}
-        scores = read_scores(run.reader)
+        scores, samples, training, times = read_scores(run.reader), read_samples(run.reader), read_training(run.reader), read_times(run)
         summary = Summary(
             run.reader, decisions, funnel, token_splits(run.reader), read_duplicates(run, texts=deep), *read_cuts(run), read_top_lines(run),
             read_contamination(run, examples=deep), read_full_clusters(run), read_earlier(run, examples=deep), read_judgement(run.reader),
-            read_training(run.reader), read_figures(run.reader), scores, read_samples(run.reader), read_times(run), mixture(run.reader),
+            training, scores, samples, read_result(scores, samples, training), times, read_facts(run.reader, times), mixture(run.reader),
             read_classifiers(run, decisions.get("filter")), read_benchmarks(run, scores.models, scores.sections, examples=deep),
             read_personal_data(run),
         )  # fmt: skip
         if deep:
-            summary.page = _read_page(run, funnel, decisions)
+            summary.page = _read_page(run, decisions)
         summary.warnings = warnings(summary)
     return summary
 
 
-def _read_page(run: Run, funnel: Funnel | None, decisions: dict[str, Decisions]) -> PageData:
+def _read_page(run: Run, decisions: dict[str, Decisions]) -> PageData:
     page = PageData(*read_steps(run, decisions), origins=read_origins(run, decisions))
-    page.no_pages = read_no_pages(run, funnel, decisions) if funnel else None
     page.lengths, page.lengths_queries = read_lengths(run, list(decisions))
     for stage, d in decisions.items():
         page.overlaps[stage], page.histograms[stage] = read_overlap(run, d), read_histograms(run, d)
@@ -143,12 +153,19 @@ def _read_page(run: Run, funnel: Funnel | None, decisions: dict[str, Decisions])
     if "filter" in decisions:
         page.changes = read_changes(run, decisions["filter"])
     page.headline = headline(decisions, page.changes)
-    if page.headline is not None and page.headline.decisions.stage == "filter":
-        language = next((origin.kept_most for origin in page.origins if origin.column == "language"), None)
-        rule = page.headline.deciding or page.headline.most
-        page.examples = read_examples(run, page.headline.decisions, rule, language)
     page.alignment = read_alignment(run)
     return page
+
+
+def read_facts(reader: RunReader, times: Query | None) -> Facts:
+    """Reads `run.json` and `progress.json`; `times` are the seconds of the phases."""
+    described, progress = reader.description, reader.json("progress.json", dict) or {}
+    inputs, versions = described.get("inputs"), described.get("versions")
+    return Facts(
+        reader.name, str(described.get("recipe_name") or ""), tuple(map(str, inputs)) if isinstance(inputs, list) else (),
+        str(progress.get("ended") or progress.get("began") or "")[:10], sum(row["seconds"] for row in times.rows) if times else 0.0,
+        str(versions.get("corpusmill", "")) if isinstance(versions, dict) else "",
+    )  # fmt: skip
 
 
 def read_times(run: Run) -> Query | None:
@@ -172,31 +189,42 @@ def read_times(run: Run) -> Query | None:
 
 
 def warnings(summary: Summary) -> list[str]:
-    """Returns the report's warnings: unfinished stages, damaged files, suspicious numbers, and the stages' own warnings."""
+    """Returns the report's warnings: first that data are missing or broken, then suspicious numbers and the stages' own warnings, the
+    largest share first."""
     reader = summary.reader
-    found = [
+    broken = [
         f"{sentence_of(name, row)}; the task was given up, and none of its documents is here (run the same command to try it again)."
         for name, state in reader.stages.items()
         for row in state.quarantined
     ]
-    found += reader.warnings
+    broken += reader.warnings
     wanted = reader.description.get("recipe")
     for name, state in reader.stages.items():
         if state.status == "unfinished":
-            found.append(f"{name}: not finished (tasks done: {len(state.tasks):,}), and its numbers cover only what is done.")
+            broken.append(f"{name}: not finished (tasks done: {len(state.tasks):,}), and its numbers cover only what is done.")
         elif state.status == "missing" and isinstance(wanted, dict) and name in wanted:
-            found.append(f"{name}: the recipe has this stage, but it has not run yet.")
+            broken.append(f"{name}: the recipe has this stage, but it has not run yet.")
+    broken += [f"{stage}: none of {d.rows:,} documents was kept." for stage, d in summary.decisions.items() if d.rows and not d.kept]
+    bad = [training for training in summary.training if training.not_finite]
+    broken += [f"{training.stage}: steps whose loss was not a finite number: {training.not_finite:,}." for training in bad]
+    found: list[tuple[float, str]] = []
     for stage, d in summary.decisions.items():
-        if d.rows and not d.kept:
-            found.append(f"{stage}: none of {d.rows:,} documents was kept.")
         alarming = [rule for rule in d.by_removal() if stage != "ingest" and d.rows >= 20 and rule.fired > ALARM_SHARE * d.rows]
-        found += [f"{stage}: {rule.name} fired on {rule.fired / d.rows:.1%} of the documents." for rule in alarming]
+        found += [(rule.fired / d.rows, f"{stage}: {rule.name} fired on {rule.fired / d.rows:.1%} of the documents.") for rule in alarming]
     for classifier in summary.classifiers:
         if classifier.decides:
-            found += [f"filter: classifier {classifier.name}: {sentence}" for sentence in classifier.warnings()]
-    bad = [training for training in summary.training if training.not_finite]
-    found += [f"{training.stage}: steps whose loss was not a finite number: {training.not_finite:,}." for training in bad]
-    found += [f"{training.stage}: steps that were skipped: {training.skipped:,}." for training in summary.training if training.skipped]
+            found += [(ALARM_SHARE, f"filter: classifier {classifier.name}: {sentence}") for sentence in classifier.warnings()]
+    skipping = [training for training in summary.training if training.skipped]
+    found += [(each.skipped / each.steps, f"{each.stage}: steps that were skipped: {each.skipped:,}.") for each in skipping]
     for name, state in reader.stages.items():
-        found += [f"{name}: {sentence}" for task in state.tasks for sentence in task.warnings]
-    return list(dict.fromkeys(found))
+        found += [(_told(sentence), f"{name}: {sentence}") for task in state.tasks for sentence in task.warnings]
+    return list(dict.fromkeys([*broken, *(sentence for _, sentence in sorted(found, key=lambda each: -each[0]))]))
+
+
+def _told(sentence: str) -> float:
+    """Returns the first share that a sentence tells; 0 if it tells none."""
+    told = _TOLD.search(sentence)
+    if told is None:
+        return 0.0
+    part, whole, percent = (float(number.replace(",", "")) if number else 0.0 for number in told.groups())
+    return percent / 100 if told[3] else part / whole if whole else 0.0

@@ -22,19 +22,18 @@ from corpusmill.report.read import ReportRule
 
 #: Comparisons by which a rule sets a minimum (values above the threshold pass), and a maximum.
 MINIMA, MAXIMA = ("<", "<="), (">", ">=")
-#: Thresholds tried on each side of the recipe's threshold, and how many of them a table shows.
-EACH_SIDE, IN_TABLE = 20, 4
+#: Thresholds tried on each side of the recipe's threshold.
+EACH_SIDE = 20
 #: The tightest threshold tried drops about this share of the documents that are kept now.
 TIGHTEST = 0.5
-#: Documents shown on each side of a rule's threshold; documents shown for the headline's rule; rows read to find them, since a crawl may
-#: hold a document many times.
-SAMPLES, EXAMPLES, CANDIDATES = 4, 3, 40
+#: Documents shown on each side of a rule's threshold, and rows read to find them, since a crawl may hold a document many times.
+SAMPLES, CANDIDATES = 4, 40
 #: Characters of a text that are shown.
 SAMPLE_TEXT = 700
 #: The stages whose documents are a stage's input texts: the first one present counts.
 BEFORE = {"filter": ("ingest",), "dedup": ("filter", "ingest")}
-#: The proposed threshold brings back about this share of the documents that only this rule removes.
-GIVES_BACK = 0.5
+#: One step of a threshold brings back about this share of the documents that only this rule removes. The page names this many rules first.
+STEP, DECIDING = 0.5, 3
 
 
 # ---- other thresholds ---------------------------------------------------------------------------------------------------------------
@@ -42,41 +41,23 @@ GIVES_BACK = 0.5
 
 @dataclass(frozen=True)
 class TriedThreshold:
-    """The documents and characters that a threshold keeps. `more`: documents more (or fewer) than the run has kept. `threshold` is None
-    where the rule is off."""
+    """The documents and characters that a threshold keeps. `more`: documents more (or fewer) than the run has kept."""
 
-    threshold: float | None
+    threshold: float
     documents: int
     characters: int
     more: int
-    now: bool = False
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Tried thresholds of one rule, ascending, each with the documents kept and the characters of their input text.
-
-    `place`: the index of the recipe's threshold. `off`: the same counts without the rule. A missing value never fails.
-    """
+    """Tried thresholds of one rule, ascending, each with the documents kept and the characters of their input text. `place`: the index of
+    the recipe's threshold. A missing value never fails."""
 
     rule: ReportRule
     every: list[TriedThreshold]
     place: int
-    off: TriedThreshold
     query: Query
-
-    def table(self) -> list[TriedThreshold]:
-        """Returns some thresholds on both sides of the recipe's, evenly spaced in the list, the loosest first."""
-        chosen = {self.place, *_spread(range(self.place)), *_spread(range(self.place + 1, len(self.every)))}
-        rows = [self.every[place] for place in sorted(chosen)]
-        return [self.off, *(rows if self.rule.comparison in MINIMA else rows[::-1])]
-
-
-def _spread(places: range) -> list[int]:
-    """Returns up to `IN_TABLE` of the places, evenly spaced."""
-    if len(places) <= IN_TABLE:
-        return list(places)
-    return [places[round(step * (len(places) - 1) / (IN_TABLE - 1))] for step in range(IN_TABLE)]
 
 
 def numeric_rules(rules: Sequence[ReportRule], names: Collection[str]) -> list[ReportRule]:
@@ -134,26 +115,20 @@ WITH decided AS (
   WHERE len(failed) = 0 OR failed = [{literal(rule.rule)}]
   GROUP BY place
 ), tried AS (
-  SELECT unnest({listed([*tried, None])}::DOUBLE[]) AS threshold, unnest(range({last + 1})) AS number
+  SELECT unnest({listed(tried)}::DOUBLE[]) AS threshold, unnest(range({last})) AS number
 )
 SELECT threshold, documents, documents - max(documents) FILTER (number = {tried.index(float(rule.threshold))}) OVER () AS more,
   documents / {d.rows or "NULL"} AS share, characters
 FROM (
-  SELECT threshold, number, coalesce(sum(documents) FILTER (threshold IS NULL OR {keeps}), 0)::BIGINT AS documents,
-    coalesce(sum(characters) FILTER (threshold IS NULL OR {keeps}), 0)::BIGINT AS characters
+  SELECT threshold, number, coalesce(sum(documents) FILTER ({keeps}), 0)::BIGINT AS documents,
+    coalesce(sum(characters) FILTER ({keeps}), 0)::BIGINT AS characters
   FROM tried LEFT JOIN decided ON true
   GROUP BY threshold, number
 )
-ORDER BY threshold NULLS LAST""")  # fmt: skip
-    whole = isinstance(rule.threshold, int) and all(value == round(value) for value in tried)
-    now = tried.index(float(rule.threshold))
-    rows = [
-        TriedThreshold(row["threshold"], row["documents"], row["characters"], row["more"], place == now)
-        for place, row in enumerate(query.rows)
-    ]
-    if whole:
-        rows = [replace(row, threshold=int(row.threshold)) if row.threshold is not None else row for row in rows]
-    return Changes(rule, rows[:-1], now, rows[-1], query)
+ORDER BY threshold""")  # fmt: skip
+    number = int if isinstance(rule.threshold, int) and all(value == round(value) for value in tried) else float
+    rows = [TriedThreshold(number(row["threshold"]), row["documents"], row["characters"], row["more"]) for row in query.rows]
+    return Changes(rule, rows, tried.index(float(rule.threshold)), query)
 
 
 def sensible(value: float, now: float) -> float:
@@ -168,6 +143,11 @@ def sensible(value: float, now: float) -> float:
 def recipe_line(rule: str, threshold: float | None) -> str:
     """Returns a threshold as the command line sets it."""
     return f"filter.thresholds.{rule}={'null' if threshold is None else repr(threshold)}"
+
+
+def change_text(more: int) -> str:
+    """Formats a change of a count with its sign."""
+    return f"+{more:,}" if more > 0 else f"−{-more:,}" if more < 0 else "±0"
 
 
 # ---- documents near the thresholds --------------------------------------------------------------------------------------------------
@@ -210,14 +190,14 @@ def read_near_misses(run: Run, d: Decisions, most: int) -> list[NearMisses]:
         kept = _nearest(d.stage, "kept", "kept", comparison, kinds)
         both = [dropped, kept] if comparison is not None and comparison.column in kinds else [dropped]
         query = ask(run, "near", f"Documents near {rule.name}", "\nUNION ALL\n".join(f"({each})" for each in both))
-        samples = [sample for side in ("dropped", "kept") for sample in _samples(query, rule.name, side, SAMPLES)]
+        samples = [sample for side in ("dropped", "kept") for sample in _samples(query, rule.name, side)]
         found.append(NearMisses(f"near-{d.stage}-{place}-{slug(rule.name)[:40]}", rule, comparison, samples, query))
     texts = _texts(run, d.stage, [sample.id for each in found for sample in each.shown])
     return [replace(each, shown=[replace(sample, text=texts.get(sample.id)) for sample in each.shown]) for each in found]
 
 
-def _nearest(stage: str, side: str, where: str, rule: ReportRule | None, kinds: dict[str, str], first: str = "len(failed) > 1") -> str:
-    """SQL: the rows nearest to a threshold. `first`: a condition; rows that do not meet it come first."""
+def _nearest(stage: str, side: str, where: str, rule: ReportRule | None, kinds: dict[str, str]) -> str:
+    """SQL: the rows nearest to a threshold, first those that fail no other rule."""
     known = rule is not None and rule.column in kinds
     distance = "0.0::DOUBLE"
     if rule is not None and known and is_number(rule.threshold):
@@ -226,21 +206,22 @@ def _nearest(stage: str, side: str, where: str, rule: ReportRule | None, kinds: 
     shown_value = column(rule.column) if rule is not None and known else "reason" if "reason" in kinds and side == "dropped" else "NULL"
     language = "language::VARCHAR" if "language" in kinds else "NULL::VARCHAR"
     return f"""\
-SELECT '{side}' AS side, id, url, {shown_value} AS value, failed, {language} AS language, {first} AS later, {distance} AS distance
+SELECT '{side}' AS side, id, url, {shown_value} AS value, failed, {language} AS language, len(failed) > 1 AS later,
+  {distance} AS distance
 FROM {stage}_report
 WHERE {where}
 ORDER BY later, distance, id
 LIMIT {CANDIDATES}"""
 
 
-def _samples(query: Query, rule: str, side: str, most: int) -> list[NearDocument]:
+def _samples(query: Query, rule: str, side: str) -> list[NearDocument]:
     """Returns the first documents of one side, without repeats."""
     found: dict[str, NearDocument] = {}
     for row in query.rows:
         if row["side"] == side and row["id"] not in found:
             others = tuple(name for name in row["failed"] or () if name != rule)
             found[row["id"]] = NearDocument(side, row["id"], row["url"] or "", row["value"], others, row["language"], row["distance"])
-    return list(found.values())[:most]
+    return list(found.values())[:SAMPLES]
 
 
 def _texts(run: Run, stage: str, ids: Collection[str]) -> dict[str, str]:
@@ -254,72 +235,50 @@ def _texts(run: Run, stage: str, ids: Collection[str]) -> dict[str, str]:
     return found
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Pages that failed `rule`. `alone`: they failed no other rule. Pages in `language` (None: any) come first."""
-
-    rule: str
-    comparison: ReportRule | None
-    alone: bool
-    language: str | None
-    shown: list[NearDocument]
-    query: Query
-
-
-def read_examples(run: Run, d: Decisions, rule: RuleCount, language: str | None) -> Examples | None:
-    """Reads pages that a rule dropped, those nearest to its threshold, first those in a language that the reader likely knows; None if
-    the run holds no text of them."""
-    kinds, comparison, name = columns(run, f"{d.stage}_report"), d.rule(rule.name), literal(rule.name)
-    where = f"failed = [{name}]" if rule.alone else f"list_contains(failed, {name})"
-    preferred = language if "language" in kinds else None
-    elsewhere = "false" if preferred is None else f"coalesce(language::VARCHAR <> {literal(preferred)}, true)"
-    query = ask(run, "examples", f"Pages that {rule.name} dropped", _nearest(d.stage, "dropped", where, comparison, kinds, elsewhere))
-    samples = _samples(query, rule.name, "dropped", EXAMPLES)
-    texts = _texts(run, d.stage, [sample.id for sample in samples])
-    shown = [replace(sample, text=texts.get(sample.id)) for sample in samples]
-    return Examples(rule.name, comparison, rule.alone > 0, preferred, shown, query) if any(texts.values()) else None
-
-
 # ---- what a newcomer needs first ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
+class Step:
+    """A rule, and what one step of its threshold is worth: `line`, a change of the recipe, keeps `more` documents. `threshold` is None
+    where the line switches the rule off; `line` is None where no count of the report can say what a change keeps."""
+
+    rule: RuleCount
+    line: str | None = None
+    threshold: float | None = None
+    more: int = 0
+    query: Query | None = None
+
+
+@dataclass(frozen=True)
 class Headline:
-    """The report's first advice. `most`: the rule that failed the most documents of the stage. `deciding`: the threshold that alone removed
-    the most documents. `line`: a change of the recipe that keeps `more` documents; None if none can be proposed. `off` and `off_line`: the
-    same for the rule switched off; `off` is None if `line` does that already."""
+    """What the report says first of a stage. `most`: the rule that failed the most documents. `deciding`: up to `DECIDING` rules that alone
+    removed the most documents; what they removed would come back without them."""
 
     decisions: Decisions
     most: RuleCount
-    deciding: RuleCount | None
-    line: str | None
-    more: int
-    off: int | None
-    off_line: str | None
+    deciding: list[Step]
 
 
 def headline(decisions: dict[str, Decisions], changes: dict[str, Changes] | None = None) -> Headline | None:
-    """Returns the headline for the filter stage, or for the last stage that removed anything. `changes`: those of the filter stage."""
+    """Returns the headline for the filter stage, or for the last stage that removed anything. `changes`: those of the filter stage; without
+    them, each step switches its rule off."""
     stages = [d for d in (decisions.get("filter"), *reversed(list(decisions.values()))) if d is not None and d.by_removal()]
     if not stages:
         return None
-    d, removing = stages[0], stages[0].by_removal()
-    numeric = {rule.rule for rule in numeric_rules(d.thresholds, [rule.column for rule in d.thresholds])} if changes is not None else set()
-    alone = sorted((rule for rule in removing if rule.alone), key=lambda rule: (rule.name not in numeric, -rule.alone, rule.name))
-    deciding = alone[0] if alone else None  # first choice: a rule with a numeric threshold
-    line, more = (None, 0) if deciding is None or d.stage != "filter" else _loosened(d, deciding, changes or {})
-    off_line = recipe_line(deciding.name, None) if deciding is not None and line is not None else None
-    off = deciding.alone if deciding is not None and off_line not in (None, line) else None
-    return Headline(d, removing[0], deciding, line, more, off, off_line)
+    d, known = stages[0], changes or {}
+    alone = sorted((rule for rule in d.by_removal() if rule.alone), key=lambda rule: (-rule.alone, rule.name))
+    return Headline(d, d.by_removal()[0], [_step(d, rule, known.get(rule.name)) for rule in alone[:DECIDING]])
 
 
-def _loosened(d: Decisions, rule: RuleCount, changes: dict[str, Changes]) -> tuple[str | None, int]:
-    """Returns the recipe's line that brings back about half of the documents that only this rule removes (or switches the rule off), and
-    their number. None if the line would change or end a share, since one pass can't count the effect."""
+def _step(d: Decisions, rule: RuleCount, changes: Changes | None) -> Step:
+    """Returns the rule with the step that brings back about half of the documents that only this rule removes; where there is none, with
+    the rule switched off. One pass can't count the effect where the step would change or end a share."""
     known = d.rule(rule.name)
-    if known is None or known.share or d.moves(rule.name):
-        return None, 0
-    every = changes[rule.name].every if rule.name in changes else []
-    looser = [change for change in every if change.more > 0]
-    best = min(looser, key=lambda change: (abs(change.more - GIVES_BACK * rule.alone), change.more), default=None)
-    return (recipe_line(rule.name, best.threshold), best.more) if best else (recipe_line(rule.name, None), rule.alone)
+    if d.stage != "filter" or known is None or known.share or d.moves(rule.name):
+        return Step(rule)
+    looser = [change for change in changes.every if change.more > 0] if changes else []
+    best = min(looser, key=lambda change: (abs(change.more - STEP * rule.alone), change.more), default=None)
+    if best is None:
+        return Step(rule, recipe_line(rule.name, None), None, rule.alone, d.query)
+    return Step(rule, recipe_line(rule.name, best.threshold), best.threshold, best.more, changes.query if changes else None)

@@ -1,7 +1,7 @@
 """Reads the JSON files about tokens: the token shards, their mixture, how documents are packed into rows, and the judged tokenizers."""
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
@@ -107,8 +107,7 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The comparison of tokenizers in `quality.json`. The first of `tokenizers` is the run's own; `worst` and `never` are tokens (id, text,
-    uses)."""
+    """The comparison of tokenizers in `quality.json`. The first of `tokenizers` is the run's own."""
 
     vocabulary_size: int
     held_out: bool
@@ -118,8 +117,6 @@ class Judgement:
     below: int = 0
     rare: int = 0
     never_produced: int = 0
-    worst: list[tuple[int, str, int]] = field(default_factory=list)
-    never: list[tuple[int, str]] = field(default_factory=list)
     #: Whether the tokenizer comes from outside the run, so that its training text is unknown.
     taken_over: bool = False
 
@@ -144,8 +141,7 @@ def judgement(quality: dict[str, Any]) -> Judgement:
     rare, never = usage["undertrained"], usage["never_produced"]
     return Judgement(
         quality["vocabulary_size"], judged["held_out"], tokenizers, usage["unused_tokens"], usage["unused_bytes"], rare["below"],
-        rare["tokens"], never["tokens"],
-        [(t["id"], t["text"], t["uses"]) for t in rare["worst"]], [(t["id"], t["text"]) for t in never["first"]], taken_over,
+        rare["tokens"], never["tokens"], taken_over,
     )  # fmt: skip
 
 

@@ -13,6 +13,8 @@ from corpusmill.report.read import TRAINED, RunReader
 
 #: Points of a curve that a page draws.
 POINTS = 600
+#: The curves of the validation, with the ends of its interval.
+VALIDATION, LOW, HIGH = "validation_bits_per_byte", "validation_low", "validation_high"
 #: The curve from `speed.jsonl`, and its number of points.
 SPEED, SPEED_POINTS = "tokens_per_second", 200
 
@@ -184,21 +186,6 @@ def flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
     return [(prefix, value)]
 
 
-#: The files with each training's figures, by title.
-FIGURES = {
-    "Pre-training": "pretrain/metrics.json",
-    "Instruction tuning": "sft/metrics.json",
-    "Alignment": "align/metrics.json",
-}
-
-
-def read_figures(reader: RunReader) -> dict[str, list[tuple[str, Any]]]:
-    """Returns the leaves of each of these files that the run has, by title."""
-    found = {title: reader.json(path) for title, path in FIGURES.items()}
-    leaves = {title: flatten(value) for title, value in found.items() if value is not None}
-    return {title: [(name, value) for name, value in of if not name.startswith("validation.by.")] for title, of in leaves.items()}
-
-
 def _by_stage(models: dict[str, Any] | None) -> dict[str, Any]:
     """Orders models as they were made: the aligned one comes last."""
     order = list(STAGES)
@@ -230,6 +217,38 @@ def read_samples(reader: RunReader) -> list[tuple[str, list[tuple[str, Any]]]]:
     return [
         (str(model), flatten(s)) for model, samples in value.items() if isinstance(samples, list) for s in samples if isinstance(s, dict)
     ]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the last model can do, with the ends of each interval (None if unknown), and a text that it wrote. `path`: the file of the
+    numbers."""
+
+    model: str
+    bits: tuple[float, float | None, float | None] | None  # per byte of the validation text
+    preferences: tuple[float, float | None, float | None] | None  # the share of pairs of which the better one has the higher score
+    sample: tuple[str, str] | None  # prompt and continuation
+    path: str = "evaluate/scores.json"
+
+
+def read_result(scores: Scores, samples: list[tuple[str, list[tuple[str, Any]]]], training: list[Training]) -> Result | None:
+    """Takes the result from the evaluation, or, where there is none, from the validation of the last training; None without both."""
+    if scores.models:
+        of = {name: as_number(values[-1]) for name, values in scores.rows}
+        bits, preferences = (
+            None if (value := of.get(f"{name}.{key}")) is None else (value, of.get(f"{name}.low"), of.get(f"{name}.high"))
+            for name, key in (("bits_per_byte", "value"), ("preferences", "accuracy"))
+        )
+        model = scores.models[-1]
+        texts = [dict(fields) for name, fields in samples if name == model]
+        sample = next(((str(text.get("prompt", "")), str(text["text"])) for text in texts if text.get("text")), None)
+        return Result(model, bits, preferences, sample) if bits or preferences or sample else None
+    validated = [each for each in training if each.curve(VALIDATION)]
+    if not validated:
+        return None
+    last = validated[-1]
+    value, low, high = (curve.values[-1] if (curve := last.curve(name)) else None for name in (VALIDATION, LOW, HIGH))
+    return Result(last.stage, (value or 0.0, low, high), None, None, f"{last.stage}/logs/train.jsonl")
 
 
 #: Items found in documents that the page shows.

@@ -120,6 +120,12 @@ class Histogram:
         """Whether most values lie in the bin of zeros of a logarithmic axis, where its bar would hide all others."""
         return self.bins.zeros and 2 * (self.kept[0] + self.dropped[0]) > self.values
 
+    @property
+    def flat(self) -> bool:
+        """Whether a chart would show one bar."""
+        both = [kept + dropped > 0 for kept, dropped in zip(self.kept, self.dropped, strict=True)]
+        return sum(both[1:] if self.mostly_zeros else both) <= 1
+
 
 def read_histograms(run: Run, d: Decisions) -> dict[str, Histogram]:
     """Reads the histograms of all measured columns of a stage's report, in its order."""
@@ -267,9 +273,7 @@ class PersonalData:
 def read_personal_data(run: Run) -> PersonalData | None:
     """Reads the kinds of personal data that the filter stage searched for; None if it searched for none or has no documents."""
     kinds = columns(run, "filter_report") if has_report(run, "filter") else {}
-    names = [name for name, kind in kinds.items() if name.startswith(PII) and kind.endswith("INT")]
-    names += [name for name, kind in kinds.items() if name.startswith(PII) and kind.endswith("INTEGER")]
-    names = [name for name in kinds if name in names]
+    names = [name for name, kind in kinds.items() if name.startswith(PII) and kind.endswith(("INT", "INTEGER"))]
     if not names:
         return None
     some = " OR ".join(f"{column(name)} > 0" for name in names)

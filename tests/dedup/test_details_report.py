@@ -57,8 +57,10 @@ class Seen:
         return True
 
     def histograms(self) -> set[str]:
-        values = self.page[self.page.index('<h2 id="values">') : self.page.index('<h2 id="origins">')]
-        return set(re.findall(r"<figcaption><b>(.*?)</b>", values[values.index("<h3>dedup</h3>") :]))
+        values = self.page[self.page.index('<h2 id="values">') : self.page.index('<h2 id="origins">')].replace("<wbr>", "")
+        same = re.search(r"<summary>dedup: .*?The same in all documents: (.*?)\.</p>", values, re.DOTALL)
+        drawn = re.findall(r'id="card-dedup-[^>]*><figcaption><b>(.*?)</b>', values)
+        return {*drawn, *(pair.split()[0] for pair in same[1].split(", "))} if same else set(drawn)
 
 
 See = Callable[..., Seen]
@@ -101,7 +103,7 @@ def test_the_page_has_what_was_cut_and_its_queries_give_it(cut: Seen) -> None:
     assert ["lines", "12", "32", "46", f"{characters:,}", f"{characters / before:.1%} {characters / before:.1%}", "1"] in cut.rows
     assert ["passages", "1", "1", "", f"{passage:,}", f"{passage / before:.1%} {passage / before:.1%}", "0"] in cut.rows
     assert '<a href="#inside">' in cut.page and '<h2 id="inside">' in cut.page
-    assert cut.reproduced() and {"query-cuts", "query-top-lines"} <= set(re.findall(r'details class="query" id="([^"]*)"', cut.page))
+    assert cut.reproduced() and {"query-cuts", "query-top-lines"} <= set(re.findall(r'div class="query" id="([^"]*)"', cut.page))
     assert cut.histograms() >= {"chars_in", "cluster_size", "lines_in", "lines_cut", "line_chars_cut", "substring_spans"}
     assert "similarity" not in cut.histograms()
 

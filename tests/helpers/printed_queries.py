@@ -73,7 +73,7 @@ class Printed(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         for tag, known in self._stack:
-            if tag == "details" and known.get("class") == "query":
+            if tag == "div" and known.get("class") == "query":
                 if self._stack[-1][0] == "code":
                     key = f"{known['id']}"
                     self.sql[key] = self.sql.get(key, "") + data

@@ -53,15 +53,24 @@ def steps(step: Annotated[str | None, typer.Argument(metavar="STEP", help="A ste
         show_step(step, console)
 
 
-@app.command(epilog="Example: corpusmill report runs/demo")
-def report(run: ShownRun) -> None:
+@app.command(epilog="Example: corpusmill report runs/demo --png funnel.png")
+def report(
+    run: ShownRun,
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="Where --png writes the picture; else RUN/report.png.", show_default=False)
+    ] = None,
+    png: Annotated[bool, typer.Option("--png", help="Draw headline and funnel as a picture, too.")] = False,
+) -> None:
     """Write RUN/report.html, and show its main tables here."""
     from rich.console import Console
 
+    from corpusmill.pipeline.errors import InputError
     from corpusmill.report.answers.terminal import render_report
     from corpusmill.report.page.html import write_report
 
-    path = write_report(run)
+    if file is not None and not png:
+        raise InputError(f"report: {file} is more than one run; with --png it is the file of the picture.")
+    path = write_report(run, (file or "") if png else None)
     render_report(run, Console())
     print(f"The whole report: {path}")
 

@@ -93,7 +93,6 @@ def _run_data_stages(folder: str, recipe: str, inputs: list[str], overrides: lis
     from corpusmill.pipeline.engine import InlineEngine
     from corpusmill.pipeline.run import Outcome, Watching, execute, new_plan
     from corpusmill.pipeline.watch.progress import Progress
-    from corpusmill.report.page.html import write_report
 
     if "dedup" in sections:
         overrides = [*overrides, "dedup.alarm=warn"]
@@ -104,7 +103,6 @@ def _run_data_stages(folder: str, recipe: str, inputs: list[str], overrides: lis
     execute(
         plan, InlineEngine(), Progress(), print, lambda result: print(f"{result.name}: {result.seconds:.0f} seconds"), Watching(outcome)
     )
-    write_report(plan.folder)  # compiles its templates
     empty = next((name for name, stage in outcome.stages.items() if stage["kept"] == 0), None)
     if empty:
         print(f"Note: {empty} kept none of these pages, so the first run compiles what follows it; give warm a few pages of your own.")

@@ -121,7 +121,7 @@ def test_by_keyboard(tab: Seen, report: str) -> None:
     assert [stop for stop in stops if not stop[-1]] == []
 
 
-def test_tables_sort_and_long_ones_are_short_at_first(page: Any) -> None:
+def test_tables_sort_and_long_ones_scroll_in_their_box(page: Any) -> None:
     table = page.locator(page.evaluate(ROWS, [["b10", "1,234"], ["b9", "–"], ["a", "12.5%"], ["c", "< 3"]]))
 
     def column(place: int) -> list[str]:
@@ -137,36 +137,35 @@ def test_tables_sort_and_long_ones_are_short_at_first(page: Any) -> None:
     assert number.get_attribute("aria-sort") is None and name.get_attribute("scope") == "col"
     assert page.locator("main table button.order").count() > 20
     table.evaluate("table => table.closest('.scroll').remove()")
-    rows = page.evaluate(ROWS, [[str(row), "1"] for row in range(90)]) + " tbody tr:visible"
-    assert page.locator(rows).count() == 20
-    page.get_by_role("button", name="Show all 90 rows").press("Enter")
-    assert page.locator(rows).count() == 90
-    assert page.get_by_role("button", name="Show the first 20 rows").get_attribute("aria-expanded") == "true"
+    long = page.locator(page.evaluate(ROWS, [[str(row), "1"] for row in range(90)]))
+    box = long.evaluate("table => { const box = table.closest('.scroll'); return [box.clientHeight, box.scrollHeight]; }")
+    assert box[0] < 600 < box[1] and long.locator("tbody tr").count() == 90  # a long table scrolls in its box, below its heads
     page.evaluate("document.querySelectorAll('main > .scroll:has(#made), main > .scroll:has(#made) + .all').forEach(it => it.remove())")
 
 
-def test_a_chart_in_words_and_as_a_table(page: Any) -> None:
+def test_a_chart_in_words(page: Any) -> None:
     words = page.locator("figure:has(figcaption b:text-is('words'))").first
     about = words.locator(".chart").get_attribute("aria-label") or ""
     assert words.locator(".chart").get_attribute("role") == "img"
     assert "kept: 45 in all" in about and "dropped: 11 in all" in about and "marked: < 20" in about
-    words.locator("summary", has_text="Show as table").press("Enter")
-    cells = "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
-    words.locator(".as-table tr").first.wait_for(state="attached")
-    rows = words.locator(".as-table tr").evaluate_all(cells)
-    assert rows[0] == ["value", "kept", "dropped"]
-    assert [sum(int(row[place]) for row in rows[1:]) for place in (1, 2)] == [45, 11]
     loss = page.locator("figure:has(figcaption b:text-is('Loss'))").first
     assert "5 at 0, 0.1 at 49; least 0.1 at 49, most 5 at 0" in (loss.locator(".chart").get_attribute("aria-label") or "")
-    assert page.locator(".chart").count() == page.locator(".as-table").count()
-    assert page.evaluate("figures.filter(figure => !figureData.table(figure).rows.length).length") == 0
 
 
-def test_a_query_can_be_copied(tab: Seen, report: str) -> None:
+def test_one_switch_shows_all_queries(tab: Seen, report: str) -> None:
     page = visit(tab, report)
+    switch = page.get_by_label("Show queries")
+    page.evaluate("for (const closed of document.querySelectorAll('details')) closed.open = true")
+    shown = "[...document.querySelectorAll('.query')].filter(query => query.offsetParent).length"
+    assert not switch.is_checked() and page.evaluate(shown) == 0
+    switch.check()
+    assert page.evaluate(shown) == page.locator(".query").count() > 40
+    told = page.evaluate(
+        "[...document.querySelectorAll('main table, main figure')].map(it => document.getElementById(it.dataset.query).offsetParent)"
+    )
+    assert len(told) > 20 and all(told)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     query = page.locator("#query-filter-rules")
-    query.locator("summary").click()
     query.get_by_role("button", name="Copy").click()
     query.get_by_role("button", name="Copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == query.locator("code").text_content()
@@ -174,18 +173,80 @@ def test_a_query_can_be_copied(tab: Seen, report: str) -> None:
     query.locator("button").click()
     query.get_by_role("button", name="Marked").wait_for()
     assert page.evaluate("getSelection().toString()").strip() == (query.locator("code").text_content() or "").strip()
-    assert tab.console == []
+    switch.uncheck()
+    assert page.evaluate(shown) == 0 and tab.console == []
 
 
 def test_a_link_opens_what_it_leads_to(page: Any) -> None:
-    link = page.locator(".first a", has_text="Other thresholds")
-    table = page.locator(link.get_attribute("href") or "")
-    assert table.get_attribute("open") is None
-    link.click()
-    until(page, "document.querySelector('details[id^=card]:target')?.open")
-    assert table.locator("table").is_visible()
+    near = page.locator("details[id^=near-filter]").first
+    assert near.get_attribute("open") is None
+    page.evaluate("id => { location.hash = id; }", near.get_attribute("id"))
+    until(page, "document.querySelector('details[id^=near-filter]:target')?.open")
+    assert near.locator(".sample").first.is_visible()
     links = page.evaluate("[...document.querySelectorAll('#sections a')].map(link => link.hash)")
     assert links == page.evaluate("[...document.querySelectorAll('main h2')].map(heading => '#' + heading.id)")
+
+
+def test_what_has_little_to_say_is_folded(tab: Seen, report: str) -> None:
+    """Closed at first: combinations of rules, values that no rule judges, rules that never fired, documents near thresholds."""
+    page = visit(tab, report)
+    folded = page.evaluate("[...document.querySelectorAll('main details:not([open]) > summary')].map(summary => summary.textContent)")
+    for begin in ("1 rule never fired", "Which rules of filter fire together", "ingest: ", "filter: short", "run.json"):
+        assert any(text.startswith(begin) for text in folded), begin
+
+
+def clipped(page: Any) -> list[str]:
+    """Returns what is cut off: tables and headings wider than their boxes, and labels that reach out of their charts."""
+    scroll_through(page)
+    return page.evaluate("""() => {
+      const found = [];
+      for (const box of document.querySelectorAll('.scroll, h1, h2, h3, summary, th, figcaption, .slider, .facts div'))
+        if (box.scrollWidth > box.clientWidth + 1 && box.clientWidth) found.push(`${box.className} ${box.textContent.trim().slice(0, 80)}`);
+      for (const chart of charts) {
+        const place = chart.getBoundingClientRect();
+        for (const text of chart.querySelectorAll('svg text')) {
+          const at = text.getBoundingClientRect();
+          if (at.width && (at.left < place.left - 1 || at.right > place.right + 1)) found.push(`chart: ${text.textContent}`);
+        }
+      }
+      return found;
+    }""")
+
+
+@pytest.mark.parametrize("width", [1280, 1440, pytest.param(1920, marks=pytest.mark.long)])
+def test_nothing_is_clipped_on_a_desk(tab: Seen, report: str, width: int) -> None:
+    assert clipped(visit(tab, report, (width, 900))) == []
+
+
+#: Words (parts of names) of headings, tables and captions that stand on more than one line. A URL, a path or a command may have no joint.
+BROKEN = """() => {
+  const broken = [];
+  for (const element of document.querySelectorAll('h1, h2, h3, td.name, th, dt, dd, figcaption, summary, li')) {
+    const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+      const node = walker.currentNode;
+      if (node.parentElement.closest('bdi, script, .unseen, option')) continue;
+      for (const found of node.data.matchAll(/[\\p{L}\\p{N}]+/gu)) {
+        const range = document.createRange();
+        range.setStart(node, found.index);
+        range.setEnd(node, found.index + found[0].length);
+        if (new Set([...range.getClientRects()].map(rect => Math.round(rect.top))).size > 1) broken.push(found[0]);
+      }
+    }
+  }
+  return broken;
+}"""
+
+
+def test_on_a_phone_no_word_is_broken_and_a_condition_is_beside_its_rule(tab: Seen, report: str) -> None:
+    page = visit(tab, report, PHONE)
+    page.evaluate("for (const closed of document.querySelectorAll('details')) closed.open = true")
+    assert page.evaluate(BROKEN) == []
+    cell = page.locator("#rules ~ .scroll td.name", has_text="fewer than 20 words").first
+    rule, condition = cell.locator("a").first.bounding_box(), cell.locator(".meaning").bounding_box()
+    assert rule and condition and cell.locator("a").first.inner_text() == "short"
+    assert 0 <= condition["y"] - rule["y"] < 40 and abs(condition["x"] - rule["x"]) < 2  # right below it, in the same cell
+    assert rule["x"] + rule["width"] <= PHONE[0] and condition["x"] + condition["width"] <= PHONE[0]
 
 
 def test_axe_finds_nothing(tab: Seen, report: str) -> None:
@@ -211,7 +272,7 @@ def test_on_paper(tab: Seen, report: str) -> None:
     assert page.evaluate("onPaper") == [True, 0]
     page.emulate_media(media="print")
     assert page.evaluate(COLORS) == LIGHT
-    assert not any(each.is_visible() for each in page.locator("#sections, .skip, .as-table, button.all").all())
+    assert not any(each.is_visible() for each in page.locator("#sections, .skip, .slider, button.all").all())
     page.emulate_media(media="screen")
     until(page, drawn_in(DARK))
     scroll_through(page)  # each chart is as wide as its place again

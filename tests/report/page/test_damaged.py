@@ -1,5 +1,6 @@
 """Tests damaged runs: their page reports it first, and opens in a browser without an error."""
 
+import re
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -9,6 +10,7 @@ from browser import browser, needs_chromium, opened
 from damaged_runs import DAMAGED
 
 from corpusmill.report.page.html import write_report
+from corpusmill.report.page.page import words
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +25,13 @@ QUICK = ("half done", "damaged inside", "an older version", "none kept", "ten th
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name not in QUICK)) for name in DAMAGED])
 def test_the_page_says_what_is_wrong(folder: Path, name: str) -> None:
-    make, words = DAMAGED[name]
+    make, said = DAMAGED[name]
     make(folder / name)
     page = Path(write_report(str(folder / name))).read_text("utf-8")
+    assert f"<h1>{words(name)}</h1>" in page
     head = unescape(page[page.index("<header>") : page.index("</header>")])
-    assert "<h1>Corpusmill report</h1>" in head and 'id="run"' in page
-    for word in words:
+    assert 'id="run"' in page
+    for word in said:
         assert word in head
     assert len(page) < 6_000_000
 
@@ -36,6 +39,8 @@ def test_the_page_says_what_is_wrong(folder: Path, name: str) -> None:
 def test_sections_that_do_not_apply_are_one_sentence(folder: Path) -> None:
     page = (folder / "only trained" / "report.html").read_text("utf-8")
     assert "The run has nothing to show of: decisions about documents, languages and sources, duplicates, a tokenizer, tokens." in page
+    main = page[page.index("<main") : page.index("</main>")]
+    assert re.findall(r'<h2 id="([a-z]+)"', main) == ["progress", "training", "evaluation", "run"] and 'class="flow"' not in page
     sections = page[page.index('<nav id="sections"') : page.index("</nav>")]
     assert "Training" in sections and "Evaluation" in sections and "Funnel" not in sections and "Duplicates" not in sections
 

@@ -1,7 +1,6 @@
 """Compares the share that other thresholds keep with the filter stage's own rules on every document; tests documents near thresholds."""
 
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +8,9 @@ import pyarrow as pa
 import pytest
 
 from corpusmill.filters.rules import Rule as FilterRule
-from corpusmill.report.queries.origins import read_origins
 from corpusmill.report.queries.rules import Decisions, read_decisions
 from corpusmill.report.queries.summary import Summary, read_summary
-from corpusmill.report.queries.thresholds import (
-    SAMPLES,
-    read_changes,
-    read_examples,
-    read_near_misses,
-)  # fmt: skip
+from corpusmill.report.queries.thresholds import SAMPLES, headline, read_changes, read_near_misses
 from corpusmill.report.query.run import Run
 
 
@@ -50,18 +43,7 @@ def test_each_threshold_keeps_what_the_stage_would_keep(opened_random_run: Run, 
             kept = others & ~np.asarray(failing, bool)
             assert (change.documents, change.characters) == (int(kept.sum()), int(chars[kept].sum())), (name, change)
             assert change.more == change.documents - d.kept
-        assert (changes.off.threshold, changes.off.documents) == (None, int(others.sum()))
         assert changes.every[changes.place].threshold == rule.threshold and changes.every[changes.place].more == 0
-        assert [change.now for change in changes.every].count(True) == 1
-
-
-def test_the_table_has_a_few_thresholds_on_either_side(opened_random_run: Run, d: Decisions) -> None:
-    rows = read_changes(opened_random_run, d)["short"].table()
-    assert rows[0].threshold is None and 5 <= len(rows) <= 10 and sum(row.now for row in rows) == 1
-    counts = [row.documents for row in rows]
-    assert counts == sorted(counts, reverse=True)  # the loosest first
-    assert {row.more > 0 for row in rows if not row.now} == {True, False}
-    assert all(type(row.threshold) is int for row in rows[1:])  # as in the recipe
 
 
 def test_samples_are_nearest_to_the_threshold(opened_random_run: Run, d: Decisions, table: pa.Table) -> None:
@@ -87,28 +69,27 @@ def test_texts_are_found_where_the_stage_before_is_gone(random_run: Path, tmp_pa
         assert all((sample.text is not None) == (sample.side == "kept") for sample in entry.shown)
 
 
-def test_the_pages_to_read_first_are_in_the_language_that_is_kept_most(opened_random_run: Run, d: Decisions, table: pa.Table) -> None:
-    rows = table.to_pylist()
-    kept = Counter(row["language"] for row in rows if row["kept"])
-    origin = next(origin for origin in read_origins(opened_random_run, {"filter": d}) if origin.column == "language")
-    assert origin.kept_most == min(kept, key=lambda name: (-kept[name], name))
-    for rule in d.by_removal():
-        alone = [row for row in rows if row["failed"] == [rule.name]]
-        for language in {row["language"] for row in alone}:
-            found = read_examples(opened_random_run, d, rule, language)
-            assert found is not None
-            told = [sample.language for sample in found.shown]
-            many = len({row["id"] for row in alone if row["language"] == language})
-            assert told[:many] == [language] * min(many, 3) and all(sample.text for sample in found.shown)
-
-
-def test_the_recipe_line_does_what_the_page_says(summary: Summary, table: pa.Table) -> None:
+def test_one_step_of_a_threshold_gives_back_what_the_page_says(summary: Summary, table: pa.Table) -> None:
     d, found = summary.decisions["filter"], summary.page.headline
-    assert found is not None and found.line is not None
-    name, _, value = found.line.removeprefix("filter.thresholds.").rpartition("=")
-    rule = d.rule(name)
-    assert rule is not None and found.deciding is not None and found.deciding.name == name
-    failed = [set(names) - {name} for names in table["failed"].to_pylist()]
-    still = FilterRule(name, rule.column, rule.comparison, float(value)).failing(table[rule.column].combine_chunks())
-    assert sum(not names and not fails for names, fails in zip(failed, still, strict=True)) == d.kept + found.more
-    assert found.off is not None and sum(not names for names in failed) == d.kept + found.off
+    assert found is not None and found.decisions is d
+    alone = [step.rule.alone for step in found.deciding]
+    assert alone == sorted((rule.alone for rule in d.rules.values()), reverse=True)[:3] and all(alone)
+    for step in found.deciding:
+        assert step.line is not None
+        name, _, value = step.line.removeprefix("filter.thresholds.").rpartition("=")
+        rule = d.rule(name)
+        assert rule is not None and step.rule.name == name and value == ("null" if step.threshold is None else repr(step.threshold))
+        failed = [set(names) - {name} for names in table["failed"].to_pylist()]
+        fails = np.zeros(len(failed), bool)
+        if step.threshold is not None:
+            fails = np.asarray(
+                FilterRule(name, rule.column, rule.comparison, step.threshold).failing(table[rule.column].combine_chunks()), bool
+            )
+        assert sum(not names and not still for names, still in zip(failed, fails, strict=True)) == d.kept + step.more
+    assert any(step.threshold is not None for step in found.deciding)
+
+
+def test_without_counts_a_step_switches_the_rule_off(summary: Summary) -> None:
+    found = headline(summary.decisions)
+    assert found is not None
+    assert [(step.threshold, step.more) for step in found.deciding] == [(None, step.rule.alone) for step in found.deciding]

@@ -9,7 +9,7 @@ from printed_queries import not_reproduced
 from printing import printed
 
 from corpusmill.report.answers.terminal import render_report
-from corpusmill.report.page.figures import training_charts
+from corpusmill.report.page.figures import training_charts, training_pairs
 from corpusmill.report.page.html import render
 from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.queries.training import SPEED_POINTS, Training, read_training
@@ -77,7 +77,7 @@ def test_skipped_steps_are_marked_where_the_curve_was(training: Training) -> Non
 
 
 def test_the_score_has_its_interval_as_a_band(training: Training) -> None:
-    caption, figure = chart(training, "Validation bits per byte")
+    caption, figure = chart(training, "Validation")
     low, high, score = figure["data"]
     assert high["fill"] == "tonexty" and score["x"] == low["x"] == list(range(99, STEPS, 100))
     for a, b, c in zip(low["y"], score["y"], high["y"]):
@@ -86,11 +86,26 @@ def test_the_score_has_its_interval_as_a_band(training: Training) -> None:
     assert caption == f"last: {last:.4g} ({last - 0.1:.4g} to {last + 0.2:.4g})"
 
 
+def test_two_points_are_a_pair_of_numbers(tmp_path: Path) -> None:
+    lines = [{"step": step, "loss": 3.0 - step, "lr": 3e-4 / (step + 1)} for step in range(3)]
+    for step, bits in ((0, 2.5), (2, 1.75)):
+        lines[step] |= {"validation_bits_per_byte": bits, "held_out_loss": bits + 1}
+    reader = write(tmp_path, train=lines)
+    (training,) = read_training(reader)
+    assert [title for title, *_ in training_charts(training)] == ["Loss", "Learning rate"]
+    assert training_pairs(training) == [("Validation", "bits per byte", 2.5, 1.75), ("Held out: loss", "nats", 3.5, 2.75)]
+    cells = "".join(f'<td class="number">{value}</td>' for value in ("2.5", "1.75", "-0.75"))
+    assert cells in render(read_summary(str(tmp_path)))
+    for *_, figure, _ in training_charts(training):
+        axes = figure["layout"]["xaxis"], figure["layout"]["yaxis"]
+        assert all(axis["title"]["text"] and axis["exponentformat"] == "none" for axis in axes)  # 0.0003, not 300µ
+
+
 def test_speed_is_that_of_the_middle_step(training: Training) -> None:
     speed = training.speed
     assert speed and (speed.tokens_per_second, speed.flops_per_second, speed.mfu) == (1001, 2e9, None)
     assert speed.waited == pytest.approx(0.02) and speed.memory_bytes == 10**9 + STEPS - 1 and speed.cuda_bytes is None
-    _, figure = chart(training, "Tokens per second")
+    _, figure = chart(training, "Speed")
     assert len(figure["data"][0]["x"]) <= SPEED_POINTS and set(figure["data"][0]["y"]) <= {1000, 1000.5, 1001, 1001.5, 1002}
 
 

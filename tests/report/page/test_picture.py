@@ -1,0 +1,57 @@
+"""Tests the picture of a run's funnel: what it says, its file, and names that could be taken for formulas or paths."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from corpusmill.cli import app
+from corpusmill.pipeline.errors import InputError
+from corpusmill.report.page import picture as module
+from corpusmill.report.page.html import write_report
+from corpusmill.report.queries.summary import read_summary
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_the_headline(run_folder: Path) -> None:
+    found = dict(module.headline(read_summary(str(run_folder))))
+    assert found.pop("tokens").replace(",", "").isdigit()
+    assert found == {"pages in": "60", "kept": "42 (70.0%)", "bits per byte": "1.500", "preferences right": "75.0%"}
+
+
+def test_without_the_library_one_sentence_says_what_is_missing(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr("corpusmill.pipeline.extras.find_spec", lambda name: None)
+    with pytest.raises(InputError) as told:
+        write_report(str(run_folder), "")
+    assert str(told.value) == "report --png: matplotlib is not installed here; pip install 'corpusmill[pictures]'."
+
+
+def test_a_second_run_is_no_file_of_the_picture(run_folder: Path) -> None:
+    found = CliRunner().invoke(app, ["report", str(run_folder), str(run_folder)])
+    assert isinstance(found.exception, InputError) and "is more than one run; with --png" in str(found.exception)
+
+
+def test_the_picture_is_drawn_without_a_browser(run_folder: Path, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("matplotlib")
+    write_report(str(run_folder), str(tmp_path / "a.png"))
+    write_report(str(run_folder), "")
+    made = (tmp_path / "a.png").read_bytes()
+    assert made.startswith(PNG) and made == (run_folder / "report.png").read_bytes()  # equal each time
+    (run_folder / "report.png").unlink()
+    with image.open(tmp_path / "a.png") as opened:
+        assert opened.size == (1280, 640)
+        colors = {color for count, color in opened.convert("RGB").getcolors(1 << 20) if count > 500}
+    assert {(31, 111, 178), (184, 79, 20)} <= colors  # kept and dropped
+    with pytest.raises(InputError, match="can't be written"):
+        write_report(str(run_folder), str(tmp_path / "a.png" / "b.png"))
+
+
+def test_names_are_drawn_as_they_are(run_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    summary = read_summary(str(run_folder))
+    summary.page.steps = [type(step)(step.stage, r"$\frac{", *list(vars(step).values())[2:]) for step in summary.page.steps]
+    assert module.picture(summary).startswith(PNG)  # else matplotlib would read a formula, and fail
