@@ -5,16 +5,18 @@ import tempfile
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.names import not_a_run
 from corpusmill.pipeline.storage import Storage, stays_inside
+from corpusmill.report.explore.comparison import Comparison
 from corpusmill.report.explore.explorer import Explorer
 from corpusmill.report.explore.parameters import BadRequest, shown
-from corpusmill.report.explore.runs import RunList
+from corpusmill.report.explore.runs import RunList, run_stamp
 from corpusmill.report.read import RunReader
 
-#: Runs whose reports stay loaded. The one that was asked for least recently goes first.
+#: Runs whose reports stay loaded, and comparisons that stay open. The one that was asked for least recently goes first.
 KEPT = 4
 
 
@@ -32,6 +34,8 @@ class Console:
         self.runs = RunList(self.storage)
         self._explorers: OrderedDict[str, Explorer] = OrderedDict()
         self._lock = threading.Lock()
+        self._comparisons: OrderedDict[Any, Comparison] = OrderedDict()
+        self._comparing = threading.Lock()
         self._scratch = tempfile.TemporaryDirectory(prefix="corpusmill-explore-")
         try:
             RunReader(path)
@@ -80,6 +84,18 @@ class Console:
             raise BadRequest(str(error), 404) from error
         explorer.loader.start()
         return explorer
+
+    def comparison(self, a: str, b: str) -> Comparison:
+        """Returns the comparison of two runs; the first call matches their documents. Raises BadRequest or InputError."""
+        folders = [self.folder(name) for name in (a, b)]
+        key = (a, b, *(run_stamp(Storage(folder)) for folder in folders))
+        with self._comparing:
+            if key not in self._comparisons:
+                self._comparisons[key] = Comparison(*folders)
+            self._comparisons.move_to_end(key)
+            while len(self._comparisons) > KEPT:
+                self._comparisons.popitem(last=False)[1].close()
+            return self._comparisons[key]
 
     def forget(self, name: str) -> None:
         """Drops the explorer of a run that an action has changed: the next question loads it again."""

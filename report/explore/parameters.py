@@ -82,6 +82,41 @@ class OneDocument(Asked):
     set_: Annotated[dict[Name, Number | Literal["off"]], Field(max_length=MOST)] = {}
 
 
+class Compared(Asked):
+    """Two runs by their names."""
+
+    a: Name
+    b: Name
+
+
+class ComparedColumn(Compared):
+    stage: StageName
+    column: Name
+
+
+class ComparedDocuments(Compared):
+    """Documents that the run `kept_by` keeps and the other drops. `stage` and `rule`: only those that this rule drops."""
+
+    kept_by: Literal["a", "b"]
+    stage: StageName | None = None
+    rule: Name | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 20
+    offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+
+
+class ComparedText(Compared):
+    kept_by: Literal["a", "b"]
+    stage: Literal["ingest", "filter", "dedup", "tokens"]
+    id: Name
+
+
+class Place(Asked):
+    """A document by its id. `stage`: the stage whose report should have it."""
+
+    stage: StageName
+    id: Name
+
+
 Model = TypeVar("Model", bound=Asked)
 
 

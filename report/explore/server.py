@@ -23,6 +23,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import RunLog
 from corpusmill.report.explore import answers, parameters
+from corpusmill.report.explore.comparison import Comparison
 from corpusmill.report.explore.console import Console
 from corpusmill.report.explore.document import document
 from corpusmill.report.explore.explorer import Explorer
@@ -147,15 +148,26 @@ def of_run(answer: Callable[[Explorer, Any], Answer]) -> Ask:
     return lambda console, query: answer(console.explorer(query.run), query)
 
 
+def of_pair(answer: Callable[[Comparison, Any], Answer]) -> Ask:
+    """Returns an answer about the two runs that the parameters name."""
+    return lambda console, query: answer(console.comparison(query.a, query.b), query)
+
+
 #: The parameters and the answer of each path below /api/.
 ROUTES: dict[str, tuple[type[parameters.Asked], Ask]] = {
     "console": (parameters.Asked, lambda console, _: {"path": console.path, "one": console.one, "write": console.token is not None}),
     "runs": (parameters.Asked, lambda console, _: runs(console)),
+    "compare": (parameters.Compared, of_pair(lambda comparison, _: comparison.summary())),
+    "compare_columns": (parameters.Compared, of_pair(lambda comparison, _: comparison.columns())),
+    "compare_histogram": (parameters.ComparedColumn, of_pair(Comparison.histogram)),
+    "compare_documents": (parameters.ComparedDocuments, of_pair(Comparison.documents)),
+    "compare_text": (parameters.ComparedText, of_pair(Comparison.text)),
     "documents": (parameters.DocumentsAsked, of_run(answers.documents)),
     "summary": (parameters.Filter, of_run(answers.summary)),
     "histogram": (parameters.OneColumn, of_run(answers.histogram)),
     "thresholds": (parameters.Thresholds, of_run(answers.retuned)),
     "changed": (parameters.Changed, of_run(answers.changed)),
+    "place": (parameters.Place, of_run(answers.place)),
     "document": (parameters.OneDocument, of_run(document)),
     "status": (parameters.Asked, of_run(lambda explorer, _: answers.status(explorer))),
     "run": (parameters.Asked, of_run(lambda explorer, _: answers.run(explorer))),

@@ -6,6 +6,11 @@ import { count, value } from "./format.js";
 import { Axis, drawnEdges } from "./scale.js";
 import { color, onTheme } from "./theme.js";
 
+/** What a histogram counts, one above the other: the counts' name and its colour. */
+const SERIES = [
+  ["kept", "kept"],
+  ["dropped", "dropped"],
+];
 const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false };
 const drawn = new Map();
 let library = null;
@@ -33,13 +38,13 @@ function script(name) {
 
 /**
  * Draws a histogram from `/api/histogram` into `node`. `marks`: lines at values, {at, kind: "old" or "new"}. `range`: the chosen [low,
- * high]. `onRange(low, high)` is called when the mouse selects a range, `onMove(value)` when the new line was dragged.
+ * high]. `over`: instead of kept and dropped documents, these [name, colour, label], each from the axis on. `onRange(low, high)` is called when the mouse selects a range, `onMove(value)` when the new line was dragged.
  */
 export async function drawHistogram(node, histogram, options = {}) {
   const library = await plotly();
   const first = !drawn.has(node);
   drawn.set(node, [histogram, options]);
-  await library.react(node, traces(histogram), layout(histogram, options), {
+  await library.react(node, traces(histogram, options), layout(histogram, options), {
     ...CONFIG,
     edits: { shapePosition: Boolean(options.onMove) },
   });
@@ -64,17 +69,17 @@ onTheme(() =>
   [...drawn].forEach(([node, [histogram, options]]) => (node.isConnected ? drawHistogram(node, histogram, options) : forget(node))),
 );
 
-function traces(histogram) {
+function traces(histogram, { over = null }) {
   const x = drawnEdges(histogram);
-  return ["kept", "dropped"].map((name) => ({
+  return (over ?? SERIES).map(([key, tone, name = key]) => ({
     x,
-    y: [...histogram[name], histogram[name].at(-1) ?? 0],
+    y: [...histogram[key], histogram[key].at(-1) ?? 0],
     name,
     mode: "lines",
-    stackgroup: "all",
+    ...(over ? { fill: "tozeroy" } : { stackgroup: "all" }),
     hovertemplate: "%{y:,}",
-    line: { shape: "hv", width: 1, color: color(name) },
-    fillcolor: color(`${name}-fill`),
+    line: { shape: "hv", width: over ? 1.5 : 1, color: color(tone) },
+    fillcolor: color(`${tone}-fill`),
   }));
 }
 

@@ -6,10 +6,9 @@ import { button, byId, el, refill } from "./dom.js";
 import { attempt } from "./errors.js";
 import { count, many, roughly, share } from "./format.js";
 import { stageOf } from "./run.js";
-import { tableRow } from "./rows.js";
+import { sortable, tableRow } from "./rows.js";
 import { current, filters, go, NO_FILTERS, watch } from "./state.js";
 import { countAgain } from "./summary.js";
-import { label as named } from "./text.js";
 
 const PAGE = 50;
 let found = { rows: [], total: 0, kept: 0, characters: 0, search: null };
@@ -106,26 +105,6 @@ function headers(columns, state) {
     fixed("Language", "language"),
     sortable("chars_in", "Characters", state),
   ];
-}
-
-/**
- * A header that sorts the list: first ascending, then descending, then in the order of the crawl. `extra`: other content of the header.
- */
-function sortable(name, text, state, kind = "number", extra = "") {
-  const on = state.order === name;
-  const next = !on ? { order: name, descending: false } : state.descending ? { order: "", descending: false } : { descending: true };
-  const sign = on ? (state.descending ? " ▼" : " ▲") : "\u00a0⇅";
-  const order = on ? (state.descending ? "descending" : "ascending") : "none";
-  return el(
-    "th",
-    { scope: "col", class: kind, "aria-sort": order },
-    button([named(text), el("span", { "aria-hidden": "true" }, sign)], () => go(next), {
-      class: "sort",
-      title: "Order the list by it",
-      data: { key: `sort ${name}` },
-    }),
-    extra,
-  );
 }
 
 function counted() {
