@@ -60,6 +60,10 @@ class DocumentsAsked(Filter):
     cursor: Annotated[str, Field(pattern=r"^\d{1,10}$")] | None = None
 
 
+class Exported(Filter):
+    format: Literal["csv", "parquet", "jsonl"]
+
+
 class OneColumn(Filter):
     column: Name
 

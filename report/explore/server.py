@@ -17,6 +17,7 @@ import duckdb
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
@@ -27,6 +28,7 @@ from corpusmill.report.explore.comparison import Comparison
 from corpusmill.report.explore.console import Console
 from corpusmill.report.explore.document import document
 from corpusmill.report.explore.explorer import Explorer
+from corpusmill.report.explore.export import KINDS, export
 
 METHODS = ("GET", "HEAD")
 #: The header in which an action carries the token, and the bytes of its body at most.
@@ -131,7 +133,7 @@ async def _refuse(status: int, sentence: str, send: Send) -> None:
 
 
 STATIC = Path(__file__).with_name("static")
-KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+SUFFIXES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 PLOTLY = "plotly.js"
 #: Files that this page shares with the report's page, because both use plotly.
 SHARED = {"before_plotly.js", "plotly.css"}
@@ -218,6 +220,16 @@ def make_app(console: Console) -> FastAPI:
 
         return answered(work)
 
+    def download(request: Request) -> Response:
+        def file() -> Response:
+            query = parameters.read(parameters.Exported, request.query_params.multi_items())
+            stage = console.explorer(query.run).stage(query.stage)
+            named = {"content-disposition": f'attachment; filename="{stage.table.name}.{query.format}"', "cache-control": "no-store"}
+            return StreamingResponse(export(stage, query), headers=named, media_type=KINDS[query.format])
+
+        return answered(file)
+
+    app.add_api_route("/api/export", download, methods=["GET"])
     for name in ROUTES:
         add_route(app, name, answer)
     for name in ACTIONS if console.token is not None else ():
@@ -242,10 +254,11 @@ def add_action(app: FastAPI, name: str, act: Callable[[str, bytes], Response]) -
     app.add_api_route(f"/api/{name}", route, methods=["POST"], name=name)
 
 
-def answered(work: Callable[[], Answer]) -> Response:
+def answered(work: Callable[[], Answer | Response]) -> Response:
     """Returns what `work` returns, or a sentence that says what went wrong."""
     try:
-        return as_json(work())
+        done = work()
+        return done if isinstance(done, Response) else as_json(done)
     except parameters.BadRequest as error:
         return as_json({"detail": str(error)}, error.status)
     except duckdb.InterruptException:
@@ -273,11 +286,11 @@ def static_file(name: str) -> Response:
     if name not in SHARED | _static_names():
         raise HTTPException(404, "There is no such file")
     folder = STATIC.parents[1] / "page" if name in SHARED else STATIC
-    return Response((folder / name).read_bytes(), headers={"cache-control": "no-cache"}, media_type=KINDS[Path(name).suffix])
+    return Response((folder / name).read_bytes(), headers={"cache-control": "no-cache"}, media_type=SUFFIXES[Path(name).suffix])
 
 
 def _static_names() -> set[str]:
-    return {path.name for path in STATIC.iterdir() if path.suffix in KINDS} if STATIC.is_dir() else set()
+    return {path.name for path in STATIC.iterdir() if path.suffix in SUFFIXES} if STATIC.is_dir() else set()
 
 
 @cache

@@ -1,5 +1,5 @@
 /** The list of documents that pass the filters. */
-import { ask, stop } from "./api.js";
+import { address, ask, stop } from "./api.js";
 import { drawChips } from "./chips.js";
 import { columnChoice, drawColumnChoice, shownColumns } from "./columns.js";
 import { button, byId, el, refill } from "./dom.js";
@@ -22,6 +22,7 @@ export function startDocuments() {
       el("p", { id: "count", role: "status" }),
       el("div", { id: "chips", class: "chips" }),
       columnChoice(),
+      el("p", { class: "row", id: "export" }),
     ),
     el(
       "div",
@@ -37,7 +38,26 @@ export function startDocuments() {
     else if (changed("col", "doc")) draw();
     if (changed.filters() || changed("col", "order")) drawColumnChoice(state);
     if (changed.filters()) drawChips(byId("chips"), state);
+    if (changed.filters()) drawExport(state);
   });
+}
+
+/** The forms in which the list can be saved, and what each has. */
+const FORMS = [
+  ["csv", "CSV"],
+  ["parquet", "Parquet"],
+  ["jsonl", "JSONL with texts"],
+];
+
+/** Links that save all documents of the filter, not only those that are listed. */
+function drawExport(state) {
+  const file = (format) => {
+    const asked = filters(state);
+    asked.append("format", format);
+    return address("export", asked);
+  };
+  const links = FORMS.map(([format, name]) => el("a", { href: file(format), download: "", data: { key: `export ${format}` } }, name));
+  refill(byId("export"), el("span", { class: "soft" }, "Save these documents:"), links);
 }
 
 /** The documents in the list, in order. */
