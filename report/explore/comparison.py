@@ -81,7 +81,9 @@ class Comparison:
         with self._lock:
             found = read_one_sided(self.pair, query.kept_by, query.limit, query.offset, rule)
         counted = [one for one in self.found.rules if rule in (None, (one.stage, one.rule))]
-        total = sum(one.other_keeps[other_side(query.kept_by)] for one in counted) if rule else self.found.of(f"only_{query.kept_by}").documents
+        total = (
+            sum(one.other_keeps[other_side(query.kept_by)] for one in counted) if rule else self.found.of(f"only_{query.kept_by}").documents
+        )
         return {"total": total, "rows": [self._row(query.kept_by, one) for one in found]}
 
     def _row(self, kept_by: str, one: OneSided) -> Answer:

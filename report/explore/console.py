@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.memory import available_memory
 from corpusmill.pipeline.names import not_a_run
 from corpusmill.pipeline.storage import Storage, stays_inside
 from corpusmill.report.explore.comparison import Comparison
 from corpusmill.report.explore.explorer import Explorer
 from corpusmill.report.explore.parameters import BadRequest, shown
 from corpusmill.report.explore.runs import RunList, run_stamp
+from corpusmill.report.query.sql import LEAST_MEMORY
 from corpusmill.report.read import RunReader
 
 #: Runs whose reports stay loaded, and comparisons that stay open. The one that was asked for least recently goes first.
@@ -77,7 +79,8 @@ class Console:
 
     def _made(self, name: str) -> Explorer:
         try:
-            explorer = Explorer(self.folder(name), self.stage)
+            memory = max(LEAST_MEMORY, available_memory() // (2 if self.one else 2 * KEPT))
+            explorer = Explorer(self.folder(name), self.stage, self.scratch, memory)
         except CorpusmillError as error:
             if self.one:
                 raise

@@ -1,4 +1,4 @@
-"""Writes the documents of a filter as CSV, Parquet or JSON Lines, batch by batch, so that memory holds one batch and one row group of texts.
+"""Writes the documents of a filter as CSV, Parquet or JSON Lines. Memory holds one batch of rows and one row group of texts.
 
 All forms have id, address, decision, failed rules and the report's values, in the order of the report; JSON Lines have the text, too.
 """

@@ -8,7 +8,6 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report import host
@@ -111,10 +110,15 @@ def _borrow(run: Run, table: StageTable) -> None:
     for column in (column for column in BORROWED if column not in table.columns):
         other = next((name for name in DATA_STAGES if {"id", column} <= columns(run, f"{name}_report").keys()), None)
         if other is not None:
-            known = run.sql(f"SELECT id::VARCHAR AS id, {column}::VARCHAR AS value FROM {other}_report").to_arrow_table()
-            codes = np.append(table.names[column].encode(known["value"]), table.names[column].number(None))  # last: none
-            found: Codes = codes[pc.fill_null(pc.index_in(table.ids(), known["id"].combine_chunks()), -1).to_numpy()]
-            table.origins[column] = found.astype(np.int32)
+            table.origins[column] = _borrowed(run, table, other, column)
+
+
+def _borrowed(run: Run, table: StageTable, other: str, column: str) -> Codes:
+    names, none = table.names[column], table.names[column].number(None)
+    known = run.sql(f"SELECT id::VARCHAR AS id, {column}::VARCHAR AS value FROM {other}_report").to_arrow_reader(ROWS)
+    batches = (pa.Table.from_batches([batch]) for batch in known)
+    found = table.first_of((batch["id"].combine_chunks(), pa.array(names.encode(batch["value"]))) for batch in batches)
+    return np.where(found < 0, none, found).astype(np.int32)
 
 
 def _measure(table: StageTable, column: Column) -> None:

@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,20 +121,21 @@ class Texts:
         return text
 
 
-def texts_before(reader: RunReader, stage: str, ids: pa.ChunkedArray) -> Texts:
-    """Finds the input texts of a stage by the ids of its report's rows; for `ingest` its output texts."""
-    earlier = DATA_STAGES[: DATA_STAGES.index(stage)] if stage in DATA_STAGES else DATA_STAGES
-    source = next((name for name in reversed(earlier) if reader.stages[name].outputs("data/")), stage)
-    parts, groups, count = [], list[tuple[int, Place]](), 0
-    for place, table in reader.groups(source, "data", ["id"]):
-        if "id" in table.column_names:
-            groups.append((count, place))
-            parts.append(table["id"].combine_chunks().cast(pa.string()))
-            count += table.num_rows
-    if not parts:
-        return Texts(reader, source, np.full(len(ids), -1, np.int32), [], 0)
-    at = pc.index_in(ids, pa.concat_arrays(parts))
-    return Texts(reader, source, pc.fill_null(at, -1).to_numpy().astype(np.int32), groups, count)
+def texts_before(reader: RunReader, table: StageTable) -> Texts:
+    """Finds the input texts of a stage's documents by their ids; for `ingest` its output texts."""
+    earlier = DATA_STAGES[: DATA_STAGES.index(table.name)] if table.name in DATA_STAGES else DATA_STAGES
+    source = next((name for name in reversed(earlier) if reader.stages[name].outputs("data/")), table.name)
+    texts = Texts(reader, source, np.zeros(0, np.int32), [], 0)
+
+    def given() -> Iterator[tuple[pa.Array, pa.Array]]:
+        for place, group in reader.groups(source, "data", ["id"]):
+            if "id" in group.column_names:
+                texts.groups.append((texts.count, place))
+                yield group["id"].combine_chunks().cast(pa.string()), pa.array(np.arange(group.num_rows, dtype=np.int32) + texts.count)
+                texts.count += group.num_rows
+
+    texts.positions = table.first_of(given())
+    return texts
 
 
 #: Seconds that a request searches. Row groups in progress are finished after that.
@@ -280,7 +281,7 @@ class Loaded:
         """Returns the places of the texts; they are found at the first call."""
         with self._finding:
             if self._texts is None:
-                self._texts = texts_before(self.reader, self.table.name, self.table.ids())
+                self._texts = texts_before(self.reader, self.table)
             return self._texts
 
     def mask(self, asked: Filter) -> Bools:

@@ -251,10 +251,26 @@ class StageTable:
             values = np.ma.filled(values.astype(kind), np.nan)
         return np.asarray(values)
 
-    def ids(self) -> pa.ChunkedArray:
-        """Returns the ids of all rows."""
-        with self.cursor() as cursor:
-            return cursor.sql(f"SELECT id FROM {self.table}").to_arrow_table()["id"]
+    def first_of(self, given: Iterable[tuple[pa.Array, pa.Array]]) -> Codes:
+        """Returns for each row the first of the numbers that are given for its id, -1 for a row without one.
+
+        `given`: batches of ids (strings) and their numbers (int32). DuckDB matches them, on the disk where memory is short.
+        """
+        found: Codes = np.full(self.rows, -1, np.int32)
+        with self.cursor(timed=False) as cursor:
+            cursor.execute("CREATE OR REPLACE TEMP TABLE given (place BIGINT, id VARCHAR, number INTEGER)")
+            place = 0
+            for ids, numbers in given:
+                places = np.arange(place, place + len(ids))
+                cursor.register("part", pa.table({"place": places, "id": ids, "number": numbers}))
+                cursor.execute("INSERT INTO given FROM part")
+                place += len(ids)
+            query = (
+                f"SELECT r.number, arg_min(g.number, g.place) AS found FROM {self.table} r JOIN given g ON r.id = g.id GROUP BY r.number"
+            )
+            for batch in cursor.sql(query).to_arrow_reader():
+                found[batch["number"].to_numpy()] = batch["found"].to_numpy()
+        return found
 
     def rows_of(self, rows: Sequence[int]) -> list[Row]:
         """Returns rows in the requested order."""
