@@ -2,8 +2,9 @@
 
     python benchmarks/large_run.py RUN LARGE && python benchmarks/explore.py LARGE [--with OTHER] [--stage filter] [--rounds 15]
 
-`--with` names another run in the same folder: then the explorer serves that folder, and its list and a comparison with OTHER are measured,
-too. The server is a process of its own (`corpusmill explore`). Each question is asked with other values each time, so that no answer comes from
+`--with` names another run in the same folder: then the explorer serves that folder, and a comparison with OTHER is measured, too.
+
+The server is a process of its own (`corpusmill explore`). Each question is asked with other values each time, so that no answer comes from
 a cache. `CPU` is the server's processor time for one answer; the rest of the wall time is due to other processes.
 """
 
@@ -150,7 +151,13 @@ def comparisons(server: Server, other: str) -> Iterator[tuple[str, Callable[[ran
 
     def by_rule(draw: random.Random) -> Question:
         side, rule = draw.choice(rules)
-        return "compare_documents", {**pair, "kept_by": side, "stage": rule["stage"], "rule": rule["rule"], "offset": draw.randrange(100)}
+        return "compare_documents", {
+            **pair,
+            "kept_by": side,
+            "stage": rule["stage"],
+            "dropped_by": rule["rule"],
+            "offset": draw.randrange(100),
+        }
 
     def histogram(draw: random.Random) -> Question:
         column = columns.pop()

@@ -77,7 +77,7 @@ class Comparison:
 
     def documents(self, query: ComparedDocuments) -> Answer:
         """Returns documents that one run keeps and the other drops."""
-        rule = (query.stage, query.rule) if query.stage and query.rule else None
+        rule = (query.stage, query.dropped_by) if query.stage and query.dropped_by is not None else None
         with self._lock:
             found = read_one_sided(self.pair, query.kept_by, query.limit, query.offset, rule)
         counted = [one for one in self.found.rules if rule in (None, (one.stage, one.rule))]

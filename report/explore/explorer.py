@@ -11,6 +11,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.report.explore.load import load_stage
 from corpusmill.report.explore.parameters import BadRequest, shown
 from corpusmill.report.explore.selection import Loaded
+from corpusmill.report.explore.table import KEPT_BYTES
 from corpusmill.report.live.status import Status
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import DATA_STAGES, RunReader
@@ -42,6 +43,8 @@ class Explorer:
         self.loading: dict[str, Any] | None = {"stage": self.wanted[0], "rows": 0, "of": 0}
         self.seconds = 0.0
         self.stopped = threading.Event()
+        self.memory = memory
+        self.cache = min(KEPT_BYTES, memory // 8)
         self.spill = tempfile.TemporaryDirectory(dir=scratch)
         kept = {"temp_directory": self.spill.name, "memory_limit": f"{memory >> 20} MiB"}
         self.connection = duckdb.connect(":memory:", config={**CLOSED, **kept})
@@ -52,7 +55,7 @@ class Explorer:
         """Loads the stages one after the other; then finds the places of texts and the orders that the page may ask for."""
         started = time.monotonic()
         try:
-            with Run(self.reader) as run:
+            with Run(self.reader, memory=self.memory) as run:
                 for name in self.wanted:
                     self._load_or_leave_out(run, name)
             self.loading, self.seconds = None, time.monotonic() - started
@@ -93,7 +96,7 @@ class Explorer:
             self._go_on()
             progress["rows"] = done
 
-        table = load_stage(run, self.connection, name, advance)
+        table = load_stage(run, self.connection, name, advance, self.cache)
         self.loaded[name] = Loaded(self.reader, table)
 
     def stage(self, name: str) -> Loaded:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report import host
-from corpusmill.report.explore.table import FLAG, NUMBER, ORIGINS, TEXT, Codes, Column, StageTable, Verdicts
+from corpusmill.report.explore.table import FLAG, KEPT_BYTES, NUMBER, ORIGINS, TEXT, Codes, Column, StageTable, Verdicts
 from corpusmill.report.queries.ask import columns
 from corpusmill.report.queries.values import plan
 from corpusmill.report.query.run import Run
@@ -29,8 +29,10 @@ _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT"
 _DECIDED = "id IS NOT NULL AND kept IS NOT NULL AND failed IS NOT NULL"
 
 
-def load_stage(run: Run, connection: duckdb.DuckDBPyConnection, stage: str, advance: Callable[[int], None]) -> StageTable:
-    """Loads the report of a stage. Damaged shards are left out (`run.warnings`).
+def load_stage(
+    run: Run, connection: duckdb.DuckDBPyConnection, stage: str, advance: Callable[[int], None], cache: int = KEPT_BYTES
+) -> StageTable:
+    """Loads the report of a stage. Damaged shards are left out (`run.warnings`). `cache`: as in StageTable.
 
     `advance` gets the number of rows after each batch, and may raise to stop the loading. Raises InputError if no shard can be read.
     """
@@ -44,7 +46,7 @@ def load_stage(run: Run, connection: duckdb.DuckDBPyConnection, stage: str, adva
     if lost:
         reader.warn(f"{stage}: {lost:,} rows of its report have no id or decision (another version?) and are left out.")
     rules = reader.rules(stage)
-    table = StageTable(stage, reader.stages[stage].status, connection, rules, Verdicts([rule.rule for rule in rules]))
+    table = StageTable(stage, reader.stages[stage].status, connection, rules, Verdicts([rule.rule for rule in rules]), cache)
     table.meanings = run.meanings(stage)
     table.columns = {
         column: Column(column, f"c{number}", _kind(kinds[column])) for number, column in enumerate(c for c in kinds if c not in ROW_FIELDS)

@@ -99,11 +99,11 @@ class ComparedColumn(Compared):
 
 
 class ComparedDocuments(Compared):
-    """Documents that the run `kept_by` keeps and the other drops. `stage` and `rule`: only those that this rule drops."""
+    """Documents that the run `kept_by` keeps and the other drops. `stage` and `dropped_by`: only those that this rule drops."""
 
     kept_by: Literal["a", "b"]
     stage: StageName | None = None
-    rule: Name | None = None
+    dropped_by: Name | None = None
     limit: Annotated[int, Field(ge=1, le=200)] = 20
     offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 

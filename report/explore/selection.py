@@ -211,8 +211,6 @@ class Search:
 
 #: The order of the report's rows.
 PLACE = "place"
-#: Bytes of orders kept in memory.
-KEPT_BYTES = 200_000_000
 
 
 class Orders:
@@ -220,7 +218,7 @@ class Orders:
 
     def __init__(self, table: StageTable):
         self.table = table
-        self._known = LruCache[tuple[Rows, int]](KEPT_BYTES, lambda found: int(found[0].nbytes))
+        self._known = LruCache[tuple[Rows, int]](table.cache, lambda found: int(found[0].nbytes))
 
     def page(self, mask: Bools, order: str, descending: bool, offset: int, limit: int) -> list[int]:
         """Returns `limit` rows of `mask` (bool, rows) from number `offset` on."""
@@ -240,7 +238,7 @@ class Orders:
     def prepare(self, go_on: Callable[[], None]) -> None:
         """Finds the orders by all columns of numbers, then by URL, as far as memory allows. `go_on` may raise to stop this."""
         numbers = [column.name for column in self.table.numbers()]
-        for column in [*numbers, "url"][: KEPT_BYTES // max(4 * self.table.rows, 1)]:
+        for column in [*numbers, "url"][: self.table.cache // max(4 * self.table.rows, 1)]:
             go_on()
             self.of(column)
 

@@ -153,7 +153,7 @@ class Verdicts:
 Floats = npt.NDArray[Any]
 Rows = npt.NDArray[np.int32]
 NUMBER, FLAG, TEXT = "number", "flag", "text"
-#: Bytes of columns kept as arrays, so that a slider does not read them again.
+#: Bytes of a stage's columns kept as arrays, so that a slider does not read them again, and of the orders of its rows: at most each.
 KEPT_BYTES = 256_000_000
 #: Seconds that a query may take.
 LIMIT = 10.0
@@ -187,13 +187,14 @@ class Row:
 
 @dataclass
 class StageTable:
-    """A loaded report. Rows are counted from 0 in the order of its shards."""
+    """A loaded report. Rows are counted from 0 in the order of its shards. `cache`: bytes kept of arrays, and of orders."""
 
     name: str
     status: str
     connection: duckdb.DuckDBPyConnection
     rules: list[ReportRule]
     verdicts: Verdicts
+    cache: int = KEPT_BYTES
     meanings: dict[str, str] = field(default_factory=dict)  # by rule: the reason for which it drops a document, in words
     columns: dict[str, Column] = field(default_factory=dict)
     rows: int = 0
@@ -203,7 +204,7 @@ class StageTable:
     characters: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
-        self._arrays = LruCache[Floats](KEPT_BYTES, lambda array: int(array.nbytes))
+        self._arrays = LruCache[Floats](self.cache, lambda array: int(array.nbytes))
 
     @property
     def table(self) -> str:

@@ -169,7 +169,7 @@ function show(state) {
 
 function more(state) {
   const [stage, ...rule] = state.by.split("/");
-  const chosen = state.by ? { stage, rule: rule.join("/") } : {};
+  const chosen = state.by ? { stage, dropped_by: rule.join("/") } : {};
   return attempt(byId("compare-documents"), async () => {
     const next = await ask("compared", "compare_documents", asked({ kept_by: side(state), ...chosen, limit: PAGE, offset: documents.rows.length }));
     documents = { total: next.total, rows: [...documents.rows, ...next.rows] };
