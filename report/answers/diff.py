@@ -393,7 +393,7 @@ def show_difference(found: Difference, wanted: DiffOptions, console: Console) ->
     for side, folder in found.folders.items():
         console.print(Text(f"{side.upper()}: {safe_line(folder, 300)}", style="bold"))
     show_notes(found.notes, console, limit=500)
-    console.print(Text(_verdict(found)))
+    console.print(Text(verdict(found)))
     wide = console.width >= WIDE
     tables = [_outcomes(found), _settings(found), _rules(found, wide), _columns(found, wanted, wide)]
     tables += [_values(name, rows) for name, rows in found.properties.items()]
@@ -407,7 +407,8 @@ def show_difference(found: Difference, wanted: DiffOptions, console: Console) ->
         _show_samples(found, side, wanted, console)
 
 
-def _verdict(found: Difference) -> str:
+def verdict(found: Difference) -> str:
+    """Returns in words how much the two runs differ."""
     a, b = found.kept("a"), found.kept("b")
     what = f"of the stage {found.stages[0]}" if len(found.stages) == 1 else f"from {found.stages[0]} to {found.stages[-1]}"
     seen = sum(found.of(name).documents for name in SEEN)
@@ -424,12 +425,15 @@ def _outcomes(found: Difference) -> Shown:
     tokens = any(counts.tokens is not None for counts in found.counts.values())
     made = table("Documents", "", ">documents", ">share", ">characters", *([">tokens"] if tokens else []))
     total = sum(counts.documents for counts in found.counts.values())
-    for name, title in OUTCOMES.items():
-        counts = found.of(name)
-        if counts.documents or name in SEEN:
-            shares = number(counts.documents), share(counts.documents, total), number(counts.characters)
-            made.add_row(title, *shares, *([cell(counts.tokens)] if tokens else []))
+    for title, counts in outcomes(found):
+        shares = number(counts.documents), share(counts.documents, total), number(counts.characters)
+        made.add_row(title, *shares, *([cell(counts.tokens)] if tokens else []))
     return made, ""
+
+
+def outcomes(found: Difference) -> list[tuple[str, Counts]]:
+    """Returns the outcomes in words with their counts; those that need both runs always, the others where there are any."""
+    return [(title, found.of(name)) for name, title in OUTCOMES.items() if found.of(name).documents or name in SEEN]
 
 
 def _settings(found: Difference) -> Shown:

@@ -11,10 +11,12 @@ from corpusmill.report.answers.diff import (
     OneSided,
     difference,
     other_side,
+    outcomes,
     read_columns,
     read_histograms,
     read_notes,
     read_one_sided,
+    verdict,
 )
 from corpusmill.report.answers.diff_documents import open_pair
 from corpusmill.report.answers.sample import add_texts
@@ -46,11 +48,12 @@ class Comparison:
             self._stack.close()
 
     def summary(self) -> Answer:
-        """Returns what `corpusmill diff --json` prints, without columns and samples."""
+        """Returns what `corpusmill diff --json` prints, without columns and samples, and what it says in words."""
         with self._lock:
             self.found.notes = read_notes(self.pair)
-            answer: Answer = machine.plain(self.found.as_json(), SHORT)
-            return answer
+        said = {"sentence": verdict(self.found), "outcomes": [{"title": title, **asdict(counts)} for title, counts in outcomes(self.found)]}
+        answer: Answer = machine.plain(self.found.as_json() | said, SHORT)
+        return answer
 
     def columns(self) -> Answer:
         """Returns the columns of numbers that both runs have, those whose distributions are farthest apart first."""

@@ -3,9 +3,7 @@
 import secrets
 import tempfile
 import threading
-from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.memory import available_memory
@@ -15,6 +13,7 @@ from corpusmill.report.explore.comparison import Comparison
 from corpusmill.report.explore.explorer import Explorer
 from corpusmill.report.explore.parameters import BadRequest, shown
 from corpusmill.report.explore.runs import RunList, run_stamp
+from corpusmill.report.explore.table import LruCache
 from corpusmill.report.query.sql import LEAST_MEMORY
 from corpusmill.report.read import RunReader
 
@@ -34,10 +33,8 @@ class Console:
         self.token = secrets.token_urlsafe(32) if write else None
         self.acting = threading.Lock()
         self.runs = RunList(self.storage)
-        self._explorers: OrderedDict[str, Explorer] = OrderedDict()
-        self._lock = threading.Lock()
-        self._comparisons: OrderedDict[Any, Comparison] = OrderedDict()
-        self._comparing = threading.Lock()
+        self._explorers, self._lock = LruCache[Explorer](KEPT, drop=Explorer.stop), threading.Lock()
+        self._comparisons, self._comparing = LruCache[Comparison](KEPT, drop=Comparison.close), threading.Lock()
         self._scratch = tempfile.TemporaryDirectory(prefix="corpusmill-explore-")
         try:
             RunReader(path)
@@ -70,12 +67,7 @@ class Console:
     def explorer(self, name: str) -> Explorer:
         """Returns the explorer of a run; the first call makes it, and its reports are then loaded in a thread. Raises BadRequest."""
         with self._lock:
-            if name not in self._explorers:
-                self._explorers[name] = self._made(name)
-            self._explorers.move_to_end(name)
-            while len(self._explorers) > KEPT:
-                self._explorers.popitem(last=False)[1].stop()
-            return self._explorers[name]
+            return self._explorers.get(name, lambda: self._made(name))
 
     def _made(self, name: str) -> Explorer:
         try:
@@ -91,23 +83,16 @@ class Console:
     def comparison(self, a: str, b: str) -> Comparison:
         """Returns the comparison of two runs; the first call matches their documents. Raises BadRequest or InputError."""
         folders = [self.folder(name) for name in (a, b)]
-        key = (a, b, *(run_stamp(Storage(folder)) for folder in folders))
+        key = "\0".join([a, b, *(run_stamp(Storage(folder)) for folder in folders)])
         with self._comparing:
-            if key not in self._comparisons:
-                self._comparisons[key] = Comparison(*folders)
-            self._comparisons.move_to_end(key)
-            while len(self._comparisons) > KEPT:
-                self._comparisons.popitem(last=False)[1].close()
-            return self._comparisons[key]
+            return self._comparisons.get(key, lambda: Comparison(*folders))
 
     def forget(self, name: str) -> None:
         """Drops the explorer of a run that an action has changed: the next question loads it again."""
-        with self._lock:
-            if (explorer := self._explorers.pop(name, None)) is not None:
-                explorer.stop()
+        self._explorers.forget(name)
 
     def stop(self) -> None:
         """Ends the loading of all runs, and removes the temporary files."""
-        for name in list(self._explorers):
-            self.forget(name)
+        self._explorers.clear()
+        self._comparisons.clear()
         self._scratch.cleanup()

@@ -4,8 +4,9 @@ All forms have id, address, decision, failed rules and the report's values, in t
 """
 
 import io
+import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +17,8 @@ from corpusmill.report.explore.selection import Loaded, Rows, Texts
 from corpusmill.report.explore.table import Bools, StageTable
 from corpusmill.report.machine import as_json, print_csv
 
-#: Rows read at a time, and rows of a row group in a Parquet file.
-BATCH, GROUP = 8192, 65_536
+#: Rows read at a time, and bytes of a Parquet file that are sent at a time.
+BATCH, PART = 16_384, 1 << 20
 #: The media type of each form.
 KINDS = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet", "jsonl": "application/x-ndjson"}
 
@@ -65,36 +66,14 @@ def _csv(_: Loaded, batches: Iterator[Batch]) -> Iterator[bytes]:
 
 
 def _parquet(_: Loaded, batches: Iterator[Batch]) -> Iterator[bytes]:
-    written = _Written()
-    _rows, first = next(batches)
-    waiting = [first]
-    with pq.ParquetWriter(pa.PythonFile(written, "w"), first.schema, compression="zstd") as writer:
-        for _rows, batch in batches:
-            waiting.append(batch)
-            if sum(some.num_rows for some in waiting) >= GROUP:
-                writer.write_table(pa.concat_tables(waiting))
-                waiting = []
-                yield written.take()
-        writer.write_table(pa.concat_tables(waiting) if waiting else first.slice(0, 0))
-    yield written.take()
-
-
-class _Written(io.RawIOBase):
-    """A file that holds what was written since the last `take`."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, part: Any) -> int:
-        self._parts.append(bytes(part))
-        return len(part)
-
-    def take(self) -> bytes:
-        content, self._parts = b"".join(self._parts), []
-        return content
+    """The file is whole before its first part is sent, since its end describes it; it is written to the disk."""
+    with tempfile.TemporaryFile() as file:
+        _rows, first = next(batches)
+        with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
+            for batch in chain([first], (batch for _rows, batch in batches)):
+                writer.write_table(batch)
+        file.seek(0)
+        yield from iter(lambda: file.read(PART), b"")
 
 
 def _jsonl(stage: Loaded, batches: Iterator[Batch]) -> Iterator[bytes]:

@@ -27,10 +27,13 @@ Value = TypeVar("Value")
 
 
 class LruCache(Generic[Value]):
-    """A cache of the last values by key, up to a limit on their sizes; the least recently used value goes first. Safe for threads."""
+    """A cache of the last values by key, up to a limit on their sizes; the least recently used value goes first. Safe for threads.
 
-    def __init__(self, limit: int, size: Callable[[Value], int] = lambda _: 1):
-        self._limit, self._size = limit, size
+    `drop` is called with each value that goes.
+    """
+
+    def __init__(self, limit: int, size: Callable[[Value], int] = lambda _: 1, drop: Callable[[Value], None] = lambda _: None):
+        self._limit, self._size, self._drop = limit, size, drop
         self._lock = threading.Lock()
         self._known: OrderedDict[str, Value] = OrderedDict()
 
@@ -43,8 +46,19 @@ class LruCache(Generic[Value]):
         with self._lock:
             made = self._known.setdefault(key, made)
             while len(self._known) > 1 and sum(map(self._size, self._known.values())) > self._limit:
-                self._known.popitem(last=False)
+                self._drop(self._known.popitem(last=False)[1])
         return made
+
+    def forget(self, key: str) -> None:
+        """Lets a value go, where it is known."""
+        with self._lock:
+            if key in self._known:
+                self._drop(self._known.pop(key))
+
+    def clear(self) -> None:
+        """Lets all values go."""
+        for key in list(self._known):
+            self.forget(key)
 
 
 def numbered(column: pa.ChunkedArray, number: Callable[[Any], int]) -> Codes:

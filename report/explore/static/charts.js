@@ -6,11 +6,6 @@ import { count, value } from "./format.js";
 import { Axis, drawnEdges } from "./scale.js";
 import { color, onTheme } from "./theme.js";
 
-/** What a histogram counts, one above the other: the counts' name and its colour. */
-const SERIES = [
-  ["kept", "kept"],
-  ["dropped", "dropped"],
-];
 const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false };
 const drawn = new Map();
 let library = null;
@@ -38,7 +33,7 @@ function script(name) {
 
 /**
  * Draws a histogram from `/api/histogram` into `node`. `marks`: lines at values, {at, kind: "old" or "new"}. `range`: the chosen [low,
- * high]. `over`: instead of kept and dropped documents, these [name, colour, label], each from the axis on. `onRange(low, high)` is called when the mouse selects a range, `onMove(value)` when the new line was dragged.
+ * high]. `over`: instead of kept and dropped documents, these [name, colour], each from the axis on. `onRange(low, high)` is called when the mouse selects a range, `onMove(value)` when the new line was dragged.
  */
 export async function drawHistogram(node, histogram, options = {}) {
   const library = await plotly();
@@ -71,10 +66,10 @@ onTheme(() =>
 
 function traces(histogram, { over = null }) {
   const x = drawnEdges(histogram);
-  return (over ?? SERIES).map(([key, tone, name = key]) => ({
+  return (over ?? Object.entries({ kept: "kept", dropped: "dropped" })).map(([name, tone]) => ({
     x,
-    y: [...histogram[key], histogram[key].at(-1) ?? 0],
-    name,
+    y: [...histogram[name], histogram[name].at(-1) ?? 0],
+    name: over ? name.toUpperCase() : name,
     mode: "lines",
     ...(over ? { fill: "tozeroy" } : { stackgroup: "all" }),
     hovertemplate: "%{y:,}",

@@ -25,7 +25,11 @@ export function drawGuide(part) {
     part,
     el(
       "details",
-      { class: "guide", open: recall("guide") !== "closed", on: { toggle: (event) => remember("guide", event.target.open ? "open" : "closed") } },
+      {
+        class: "guide",
+        open: recall("guide") !== "closed",
+        on: { toggle: (event) => remember("guide", event.target.open ? "open" : "closed") },
+      },
       el("summary", {}, el("h2", {}, "Where to begin")),
       rules.length > 0
         ? el("ol", {}, most(stage, rules[0]), suspect(stage, rules))

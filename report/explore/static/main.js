@@ -35,7 +35,8 @@ async function begin() {
   for (const part of [startViews, startStages, startFilters, startSummary, startDocuments, startThresholds, startDocument, startProgress])
     part();
   start();
-  if (stage && current().stage !== stage) showError("stage", `There is no report of a stage ${plain(stage)} here: this is ${current().stage}.`);
+  if (stage && current().stage !== stage)
+    showError("stage", `There is no report of a stage ${plain(stage)} here: this is ${current().stage}.`);
   loading();
 }
 

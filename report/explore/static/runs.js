@@ -131,7 +131,12 @@ function row(run) {
     ),
     el("td", { class: "some recipe" }, label(run.recipe), el("div", { class: "rules" }, run.recipe_digest)),
     el("td", { class: "number" }, count(run.pages)),
-    el("td", { class: "number" }, run.pages === null ? "–" : share(run.kept, run.pages), el("div", { class: "rules" }, run.last && `${count(run.kept)} after ${run.last}`)),
+    el(
+      "td",
+      { class: "number" },
+      run.pages === null ? "–" : share(run.kept, run.pages),
+      el("div", { class: "rules" }, run.last && `${count(run.kept)} after ${run.last}`),
+    ),
     el("td", { class: "number" }, roughly(run.tokens)),
     el("td", { class: "some" }, state(run)),
     el("td", { class: "when" }, run.began ? run.began.slice(0, 16).replace("T", " ") : "–"),

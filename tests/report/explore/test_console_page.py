@@ -89,7 +89,7 @@ def test_two_runs_are_chosen_and_compared(listed: Seen) -> None:
     page.wait_for_selector(".compared li")
     moved = json.loads(page.evaluate("fetch('/api/compare?a=first&b=group/second').then(answer => answer.text())"))
     alone = moved["documents"]["only_a"]["documents"]
-    assert f"decide differently about {alone}" in page.inner_text("#compare-verdict")
+    assert f"they decide differently about {alone}." in page.inner_text("#compare-verdict")
     page.locator("#compare-rules tr", has_text="short").get_by_role("button").click()
     until(page, f"document.getElementById('compared').textContent.startsWith('{alone} document')")
     card = page.locator(".compared > li").first

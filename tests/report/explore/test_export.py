@@ -21,7 +21,6 @@ ASKED: list[dict[str, Any]] = [{}, {"decision": "dropped", "rule": ["short"]}, {
 @pytest.fixture
 def client(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
     monkeypatch.setattr(export, "BATCH", 9)  # several batches, some of them without a row
-    monkeypatch.setattr(export, "GROUP", 12)
     return client_of(run_folder, "filter")
 
 
