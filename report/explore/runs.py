@@ -62,7 +62,7 @@ class RunList:
         return names
 
     def read(self) -> tuple[list[Row], int]:
-        """Returns the rows that are known after `BUDGET` seconds, and the number of runs that are not read yet."""
+        """Returns the rows of all runs after `BUDGET` seconds, and the number of runs that are not read yet: their rows have only names."""
         names, deadline = self.names(), time.monotonic() + BUDGET
         with self._lock:
             for name in sorted(names, key=lambda name: name in self._rows):  # new runs first
@@ -70,7 +70,8 @@ class RunList:
                     break
                 self._update(name)
             self._rows = {name: self._rows[name] for name in names if name in self._rows}
-            return [row for _, row in self._rows.values()], len(names) - len(self._rows)
+            rows = [self._rows[name][1] if name in self._rows else _row(name, "not read yet") for name in names]
+            return rows, len(names) - len(self._rows)
 
     def _update(self, name: str) -> None:
         stamp = run_stamp(self.storage.child(name))
@@ -89,17 +90,18 @@ def run_stamp(run: Storage) -> str:
         return str(error)
 
 
+def _row(name: str, state: str) -> Row:
+    figures = dict.fromkeys(("pages", "kept", "last", "tokens", "began", "seconds", "stage", "share"))
+    return {"name": name, "state": state, "sentence": "", "recipe": "", "recipe_digest": "", "inputs": [], "more_inputs": 0, **figures}
+
+
 def read_row(folder: str, name: str) -> Row:
-    """Returns a run's row. That of a run that can't be read has a sentence and no figures. `kept`: by the stage
-    `last`, the last data stage that is complete. `seconds`: of the work so far."""
-    row: Row = {
-        "name": name, "state": "damaged", "sentence": "", "recipe": "", "recipe_digest": "", "inputs": [], "more_inputs": 0,
-        "pages": None, "kept": None, "last": None, "tokens": None, "began": None, "seconds": None, "stage": None, "share": None,
-    }  # fmt: skip
+    """Returns a run's row. That of a run that can't be read has a sentence and no figures. `kept`: by the stage `last`, the last data stage
+    that is complete. `seconds`: of the work so far."""
+    row = _row(name, "damaged")
     run = Storage(folder)
     try:
-        described = _described(run)
-        recipe, inputs = described["recipe"], [str(name) for name in described["inputs"]]
+        recipe, inputs = _described(run)
         row |= {
             "recipe": _words(recipe), "recipe_digest": digest(recipe)[:8], "inputs": inputs[:INPUTS],
             "more_inputs": max(0, len(inputs) - INPUTS), "tokens": _tokens(run),
@@ -120,11 +122,15 @@ def read_row(folder: str, name: str) -> Row:
     return shown
 
 
-def _described(run: Storage) -> Any:
+def _described(run: Storage) -> tuple[dict[str, Any], list[str]]:
+    """Returns the recipe and the inputs of a run. Raises InputError."""
     try:
-        return json.loads(run.read_bytes("run.json"))
+        described = json.loads(run.read_bytes("run.json"))
     except ValueError as error:
         raise InputError(f"run.json is not JSON ({error}).") from error
+    if not isinstance(described, dict) or not isinstance(described.get("recipe"), dict) or not isinstance(described.get("inputs"), list):
+        raise InputError("run.json has no recipe and inputs.")
+    return described["recipe"], [str(name) for name in described["inputs"]]
 
 
 def _pages(reader: RunReader, first: dict[str, Any]) -> int:
@@ -132,7 +138,7 @@ def _pages(reader: RunReader, first: dict[str, Any]) -> int:
     return int(first["documents_in"]) - sum(task.counts.get(f"failed:{NO_PAGE}", 0) for task in reader.stages[first["name"]].tasks)
 
 
-def _words(recipe: Any) -> str:
+def _words(recipe: dict[str, Any]) -> str:
     """Describes a recipe, which has no name in run.json: the filter's preset or steps."""
     section = recipe.get("filter") or {}
     steps = [str(next(iter(step))) for step in section.get("steps") or []]

@@ -5,10 +5,10 @@ import os
 import secrets
 import socket
 import sys
+import tempfile
 import threading
 import webbrowser
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -309,8 +309,20 @@ def explore(path: str, port: int = 0, stage: str | None = None, open_browser: bo
 
     Raises InputError if there is no run, no stage has a report, or the port is taken.
     """
-    console = Console(path, stage, write)
-    listening = listen(port)
+    # A normal exit may be impossible (`_leave`), so all temporary files of this process lie in one folder.
+    with tempfile.TemporaryDirectory(prefix="corpusmill-", ignore_cleanup_errors=True) as tempfile.tempdir:
+        console = Console(path, stage, write)
+        try:
+            _serve(console, listen(port), open_browser)
+        except KeyboardInterrupt:  # Ctrl-C ends the explorer
+            pass
+        finally:
+            console.stop()
+    tempfile.tempdir = None
+    _leave()
+
+
+def _serve(console: Console, listening: socket.socket, open_browser: bool) -> None:
     port = listening.getsockname()[1]
     config = uvicorn.Config(
         LoopbackGuard(make_app(console), port, console.token), log_level="error", access_log=False, server_header=False, ws="none",
@@ -318,13 +330,10 @@ def explore(path: str, port: int = 0, stage: str | None = None, open_browser: bo
     )  # fmt: skip
     # The part of an address after # is not sent to a server, so the token is in no log and no Referer.
     address = f"http://{HOST}:{port}/" + (f"#token={console.token}" if console.token else "")
-    with suppress(KeyboardInterrupt):  # Ctrl-C ends the explorer
-        print(address, flush=True)
-        if open_browser:
-            webbrowser.open(leading_to(address, console.scratch))
-        uvicorn.Server(config).run(sockets=[listening])
-    console.stop()
-    _leave()
+    print(address, flush=True)
+    if open_browser:
+        webbrowser.open(leading_to(address, console.scratch))
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def leading_to(address: str, folder: str) -> str:
