@@ -8,7 +8,8 @@ import sys
 import tempfile
 import threading
 import webbrowser
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -309,8 +310,7 @@ def explore(path: str, port: int = 0, stage: str | None = None, open_browser: bo
 
     Raises InputError if there is no run, no stage has a report, or the port is taken.
     """
-    # A normal exit may be impossible (`_leave`), so all temporary files of this process lie in one folder.
-    with tempfile.TemporaryDirectory(prefix="corpusmill-", ignore_cleanup_errors=True) as tempfile.tempdir:
+    with _temporary_folder():
         console = Console(path, stage, write)
         try:
             _serve(console, listen(port), open_browser)
@@ -318,8 +318,19 @@ def explore(path: str, port: int = 0, stage: str | None = None, open_browser: bo
             pass
         finally:
             console.stop()
-    tempfile.tempdir = None
     _leave()
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[None]:
+    """Puts all temporary files of this process into a folder, which is removed at the end: `_leave` allows no other way to remove them."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="corpusmill-", ignore_cleanup_errors=True) as folder:
+        tempfile.tempdir = folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
 
 def _serve(console: Console, listening: socket.socket, open_browser: bool) -> None:
