@@ -5,11 +5,9 @@ import os
 import secrets
 import socket
 import sys
-import tempfile
 import threading
 import webbrowser
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from corpusmill.report.explore.console import Console
 from corpusmill.report.explore.document import document
 from corpusmill.report.explore.explorer import Explorer
 from corpusmill.report.explore.export import KINDS, export
+from corpusmill.report.query.sql import remove_spilled
 
 METHODS = ("GET", "HEAD")
 #: The header in which an action carries the token, and the bytes of its body at most.
@@ -310,27 +309,14 @@ def explore(path: str, port: int = 0, stage: str | None = None, open_browser: bo
 
     Raises InputError if there is no run, no stage has a report, or the port is taken.
     """
-    with _temporary_folder():
-        console = Console(path, stage, write)
-        try:
-            _serve(console, listen(port), open_browser)
-        except KeyboardInterrupt:  # Ctrl-C ends the explorer
-            pass
-        finally:
-            console.stop()
+    console = Console(path, stage, write)
+    try:
+        _serve(console, listen(port), open_browser)
+    except KeyboardInterrupt:  # Ctrl-C ends the explorer
+        pass
+    finally:
+        console.stop()
     _leave()
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[None]:
-    """Puts all temporary files of this process into a folder, which is removed at the end: `_leave` allows no other way to remove them."""
-    before = tempfile.tempdir
-    with tempfile.TemporaryDirectory(prefix="corpusmill-", ignore_cleanup_errors=True) as folder:
-        tempfile.tempdir = folder
-        try:
-            yield
-        finally:
-            tempfile.tempdir = before
 
 
 def _serve(console: Console, listening: socket.socket, open_browser: bool) -> None:
@@ -360,6 +346,7 @@ def _leave() -> None:
     if threading.active_count() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
+        remove_spilled()
         os._exit(0)
 
 
