@@ -6,6 +6,8 @@ import { label, line } from "./text.js";
 
 /** Rules that are named in a row. */
 const FEW = 2;
+/** Characters of a column's name that needs a wide column. */
+const LONG = 40;
 
 /** Kept or dropped, as a sign and a word. */
 export const verdict = (kept) =>
@@ -80,7 +82,7 @@ export function sortable(name, text, state, kind = "number", extra = "") {
   const order = on ? (state.descending ? "descending" : "ascending") : "none";
   return el(
     "th",
-    { scope: "col", class: kind, "aria-sort": order },
+    { scope: "col", class: text.length > LONG ? `${kind} long` : kind, "aria-sort": order },
     button([label(text), el("span", { "aria-hidden": "true" }, sign)], () => go(next), {
       class: "sort",
       title: "Order the list by it",
