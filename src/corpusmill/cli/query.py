@@ -64,7 +64,7 @@ def explore(
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     write: Annotated[bool, typer.Option("--write", help="Let the page act on runs; its address then holds a secret.")] = False,
 ) -> None:
-    """Serve a page to filter, read, compare and try thresholds. It is open to this machine alone; Ctrl-C ends it."""
+    """Serve a page to filter, read, compare and tune. It is open to this machine alone; Ctrl-C ends it."""
     from corpusmill.report.explore.server import explore as serve
 
     serve(path, port, stage, open_, write)
