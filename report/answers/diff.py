@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.answers.choose import TableRows, table_rows
@@ -160,7 +159,7 @@ def compare(a: str, b: str, wanted: DiffOptions) -> Difference:
     with open_pair(a, b, wanted.stage) as pair:
         found = difference(pair)
         found.folders = {"a": a, "b": b}
-        found.columns, found.columns_of_one = read_columns(pair)
+        found.columns, found.columns_of_one, _ = read_columns(pair)
         found.samples = {f"only_{side}": _samples(pair, side, wanted) for side in pair.runs}
         found.notes = read_notes(pair)
         return found
@@ -190,20 +189,45 @@ def _thresholds(run: Run, stages: list[str]) -> dict[tuple[str, str], ReportRule
     return {(stage, rule.rule): rule for stage in stages for rule in run.rules(stage)}
 
 
-def read_columns(pair: Pair) -> tuple[list[ColumnChange], list[str]]:
+def read_columns(pair: Pair) -> tuple[list[ColumnChange], list[str], dict[tuple[str, str], TwoHistograms]]:
     """Compares each column that both runs measured, the largest distance first. Also returns the columns that only one run has, as
-    `STAGE.COLUMN`."""
-    changes, alone = [], []
+    `STAGE.COLUMN`, and the histograms by stage and column."""
+    changes: list[ColumnChange] = []
+    alone: list[str] = []
+    histograms: dict[tuple[str, str], TwoHistograms] = {}
     for stage in pair.stages:
         both, one = _measured_by_both(pair, stage)
         alone += [f"{stage}.{name}" for name in one]
         if both:
             for side in SIDES:
                 _keep_values(pair, side, stage, both)
-            changes += [_change(pair, stage, place, name) for place, name in enumerate(both)]
+            for place, name in enumerate(both):
+                change, histograms[stage, name] = _change(pair, stage, place, name)
+                changes.append(change)
             for side in SIDES:
                 pair.query(f"DROP TABLE values_{side}")
-    return sorted(changes, key=lambda change: -1 if change.distance is None else change.distance, reverse=True), alone
+    return sorted(changes, key=lambda change: -1 if change.distance is None else change.distance, reverse=True), alone, histograms
+
+
+@dataclass
+class TwoHistograms:
+    """How the documents that each run keeps spread over a column's values. `counts` (bins): by run; `outside`: values beyond the edges."""
+
+    bins: Bins
+    counts: dict[str, list[int]]
+    outside: dict[str, int]
+
+
+def _histograms(pair: Pair, stage: str, column: str, values: dict[str, Floats]) -> TwoHistograms:
+    """Counts sorted values of both runs in the same bins."""
+    finite = {side: some[np.isfinite(some)] for side, some in values.items()}
+    both = np.concatenate([some[:: max(1, len(some) // SAMPLE_ROWS)] for some in finite.values()])
+    marks = [rule.threshold for run in pair.runs.values() for rule in run.rules(stage) if rule.column == column]
+    bins = plan(both, [float(mark) for mark in marks if isinstance(mark, int | float)])
+    edges = np.asarray(bins.edges)
+    ends = {side: np.append(np.searchsorted(some, edges[:-1]), np.searchsorted(some, edges[-1:], "right")) for side, some in finite.items()}
+    counts = {side: np.diff(places).tolist() for side, places in ends.items()}
+    return TwoHistograms(bins, counts, {side: len(values[side]) - sum(counts[side]) for side in values})
 
 
 def _measured_by_both(pair: Pair, stage: str) -> tuple[list[str], list[str]]:
@@ -233,13 +257,14 @@ def _kept_values(pair: Pair, side: str, stage: str, columns: list[str]) -> str:
     )
 
 
-def _change(pair: Pair, stage: str, place: int, column: str) -> ColumnChange:
+def _change(pair: Pair, stage: str, place: int, column: str) -> tuple[ColumnChange, TwoHistograms]:
     values, runs = {}, {}
     for side in SIDES:
         every = _fetched(pair, side, place)
         values[side] = np.sort(every[~np.isnan(every)])
         runs[side] = describe(values[side], len(every))
-    return ColumnChange(stage, column, distance(values["a"], values["b"]), runs)
+    change = ColumnChange(stage, column, distance(values["a"], values["b"]), runs)
+    return change, _histograms(pair, stage, column, values)
 
 
 def _fetched(pair: Pair, side: str, place: int) -> Floats:
@@ -335,36 +360,6 @@ def read_one_sided(pair: Pair, side: str, limit: int, offset: int = 0, rule: tup
         table.add("NOT kept AND list_contains(?, id)", [id_ for id_, where in chosen if where == stage])
         rows.update({(row["id"], stage): row for row in table.read(table.columns, "", 0)})
     return [OneSided(stage, rows[id_, stage], run.rules(stage)) for id_, stage in chosen if (id_, stage) in rows]
-
-
-@dataclass
-class TwoHistograms:
-    """How the documents that each run keeps spread over a column's values. `counts` (bins): by run; `outside` and `missing`: values beyond
-    the edges, and documents without a value."""
-
-    bins: Bins
-    counts: dict[str, list[int]]
-    outside: dict[str, int]
-    missing: dict[str, int]
-
-
-def read_histograms(pair: Pair, stage: str, column: str) -> TwoHistograms:
-    """Counts a column's values among the kept documents of both runs, in the same bins. Raises InputError for a column that one run
-    lacks."""
-    if stage not in pair.stages or column not in _measured_by_both(pair, stage)[0]:
-        raise InputError(f"{stage} has no column {safe_line(column, 80)!r} of numbers in both runs.")
-    found: dict[str, Floats] = {}
-    for side in SIDES:
-        _keep_values(pair, side, stage, [column])
-        found[side] = _fetched(pair, side, 0)
-        pair.query(f"DROP TABLE values_{side}")
-    known = {side: values[np.isfinite(values)] for side, values in found.items()}
-    both = np.concatenate([values[:: max(1, len(values) // SAMPLE_ROWS)] for values in known.values()])
-    marks = [rule.threshold for run in pair.runs.values() for rule in run.rules(stage) if rule.column == column]
-    bins = plan(both, [float(mark) for mark in marks if isinstance(mark, int | float)])
-    counts = {side: np.histogram(values, bins.edges)[0].tolist() for side, values in known.items()}
-    missing = {side: int(np.isnan(values).sum()) for side, values in found.items()}
-    return TwoHistograms(bins, counts, {side: len(found[side]) - missing[side] - sum(counts[side]) for side in SIDES}, missing)
 
 
 def read_notes(pair: Pair) -> list[str]:

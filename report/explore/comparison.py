@@ -9,22 +9,21 @@ from corpusmill.report import machine
 from corpusmill.report.answers.diff import (
     ColumnChange,
     OneSided,
+    TwoHistograms,
     difference,
     other_side,
     outcomes,
     read_columns,
-    read_histograms,
     read_notes,
     read_one_sided,
     verdict,
 )
 from corpusmill.report.answers.diff_documents import open_pair
 from corpusmill.report.answers.sample import add_texts
-from corpusmill.report.explore.parameters import ComparedColumn, ComparedDocuments, ComparedText
-from corpusmill.report.explore.table import LruCache
+from corpusmill.report.explore.parameters import BadRequest, ComparedColumn, ComparedDocuments, ComparedText, shown
 
-#: Characters of a text, and of a value in a row; histograms that are remembered.
-TEXT, SHORT, HISTOGRAMS = 20_000, 300, 100
+#: Characters of a text, and of a value in a row.
+TEXT, SHORT = 20_000, 300
 
 Answer = dict[str, Any]
 
@@ -40,8 +39,7 @@ class Comparison:
         except BaseException:
             self.close()
             raise
-        self._columns: tuple[list[ColumnChange], list[str]] | None = None
-        self._histograms = LruCache[Answer](HISTOGRAMS)
+        self._columns: tuple[list[ColumnChange], list[str], dict[tuple[str, str], TwoHistograms]] | None = None
 
     def close(self) -> None:
         with self._lock:
@@ -57,25 +55,27 @@ class Comparison:
 
     def columns(self) -> Answer:
         """Returns the columns of numbers that both runs have, those whose distributions are farthest apart first."""
+        changes, alone, _ = self._compared()
+        answer: Answer = machine.plain({"columns": [asdict(change) for change in changes], "columns_of_one": alone})
+        return answer
+
+    def _compared(self) -> tuple[list[ColumnChange], list[str], dict[tuple[str, str], TwoHistograms]]:
         with self._lock:
             if self._columns is None:
                 self._columns = read_columns(self.pair)
-            changes, alone = self._columns
-            answer: Answer = machine.plain({"columns": [asdict(change) for change in changes], "columns_of_one": alone})
-            return answer
+            return self._columns
 
     def histogram(self, query: ComparedColumn) -> Answer:
-        """Counts a column's values among the kept documents of both runs."""
-        return self._histograms.get(f"{query.stage}/{query.column}", lambda: self._histogram(query))
-
-    def _histogram(self, query: ComparedColumn) -> Answer:
-        with self._lock:
-            found = read_histograms(self.pair, query.stage, query.column)
+        """Counts a column's values among the kept documents of both runs. Raises BadRequest for a column that one run lacks."""
+        found = self._compared()[2].get((query.stage, query.column))
+        if found is None:
+            raise BadRequest(f"{query.stage} has no column {shown(query.column)} of numbers in both runs.")
         thresholds = {
-            side: [rule.threshold for rule in run.rules(query.stage) if rule.column == query.column] for side, run in self.pair.runs.items()
+            side: [rule.threshold for (stage, _), rule in rules.items() if (stage, rule.column) == (query.stage, query.column)]
+            for side, rules in self.found.thresholds.items()
         }
         described = {"edges": found.bins.edges, "logarithmic": found.bins.logarithmic, "whole": found.bins.whole, "thresholds": thresholds}
-        answer: Answer = machine.plain({**described, **found.counts, "outside": found.outside, "missing": found.missing})
+        answer: Answer = machine.plain({**described, **found.counts, "outside": found.outside})
         return answer
 
     def documents(self, query: ComparedDocuments) -> Answer:

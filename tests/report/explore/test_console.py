@@ -154,7 +154,7 @@ def test_histograms_of_both_runs(client: TestClient, folder: Path) -> None:
         words = [row["words"] for row in rows_of_filter(folder / name) if row["kept"]]
         assert found[side] == np.histogram(words, found["edges"])[0].tolist() and sum(found[side]) + found["outside"][side] == len(words)
     answer = client.get("/api/compare_histogram", params={**PAIR, "stage": "filter", "column": "nothing"})
-    assert answer.status_code == 500 and "no column 'nothing'" in answer.json()["detail"]
+    assert answer.status_code == 422 and "no column 'nothing'" in answer.json()["detail"]
 
 
 def test_runs_in_a_bucket(s3, tmp_path: Path) -> None:
