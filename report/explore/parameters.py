@@ -1,6 +1,6 @@
 """Checks the parameters of a request. A bad request raises `BadRequest` with a sentence for the user."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,9 +25,11 @@ class BadRequest(Exception):
 
 
 class Asked(BaseModel):
-    """The parameters of a route."""
+    """The parameters of a route, or the JSON of an action. `run`: the name of a run, empty where the explorer shows only one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: Name = ""
 
 
 class Filter(Asked):
@@ -58,6 +60,10 @@ class DocumentsAsked(Filter):
     cursor: Annotated[str, Field(pattern=r"^\d{1,10}$")] | None = None
 
 
+class Exported(Filter):
+    format: Literal["csv", "parquet", "jsonl"]
+
+
 class OneColumn(Filter):
     column: Name
 
@@ -81,6 +87,41 @@ class OneDocument(Asked):
     set_: Annotated[dict[Name, Number | Literal["off"]], Field(max_length=MOST)] = {}
 
 
+class Compared(Asked):
+    """Two runs by their names."""
+
+    a: Name
+    b: Name
+
+
+class ComparedColumn(Compared):
+    stage: StageName
+    column: Name
+
+
+class ComparedDocuments(Compared):
+    """Documents that the run `kept_by` keeps and the other drops. `stage` and `dropped_by`: only those that this rule drops."""
+
+    kept_by: Literal["a", "b"]
+    stage: StageName | None = None
+    dropped_by: Name | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 20
+    offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+
+
+class ComparedText(Compared):
+    kept_by: Literal["a", "b"]
+    stage: Literal["ingest", "filter", "dedup", "tokens"]
+    id: Name
+
+
+class Place(Asked):
+    """A document by its id. `stage`: the stage whose report should have it."""
+
+    stage: StageName
+    id: Name
+
+
 Model = TypeVar("Model", bound=Asked)
 
 
@@ -101,8 +142,17 @@ def read(model: type[Model], parameters: Iterable[tuple[str, str]]) -> Model:
         if key in place:
             raise BadRequest(f"The parameter {shown(name)} is given twice.")
         place[key] = value
+    return _checked(lambda: model.model_validate(given))
+
+
+def read_json(model: type[Model], content: bytes) -> Model:
+    """Reads the body of an action as `model`. Raises BadRequest if it is not JSON, or a field is unknown, missing or has a bad value."""
+    return _checked(lambda: model.model_validate_json(content))
+
+
+def _checked(make: Callable[[], Model]) -> Model:
     try:
-        return model.model_validate(given)
+        return make()
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise BadRequest(_sentence(first)) from error

@@ -136,6 +136,11 @@ def _spill_folder() -> str:
     return folder
 
 
+def remove_spilled() -> None:
+    """Removes the temporary folder of all connections, for a process that ends without its exit functions."""
+    shutil.rmtree(_spill_folder(), ignore_errors=True)
+
+
 def allow_store(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
     """Lets the connection read the files of `storage` where they lie on a store."""
     if storage.remote:

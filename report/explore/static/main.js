@@ -1,4 +1,5 @@
 /** The page of `corpusmill explore`: starts its parts, each of which follows the state in the address. */
+import { ask, takeToken } from "./api.js";
 import { startDocument } from "./document.js";
 import { startDocuments } from "./documents.js";
 import { byId } from "./dom.js";
@@ -7,7 +8,8 @@ import { startFilters } from "./filters.js";
 import { startKeys } from "./keys.js";
 import { loading, whenReady } from "./loading.js";
 import { startProgress } from "./progress.js";
-import { run, stageOf } from "./run.js";
+import { explored, loadConsole, run, stageOf } from "./run.js";
+import { startRuns } from "./runs.js";
 import { firstStage, startStages } from "./stages.js";
 import { current, go, start } from "./state.js";
 import { startSummary } from "./summary.js";
@@ -18,19 +20,32 @@ import { startViews } from "./views.js";
 import { drawStale, drawWarnings } from "./warnings.js";
 
 async function begin() {
+  takeToken();
   startTheme();
   startKeys();
+  if (!(await attempt(byId("main"), loadConsole))) return;
+  if (!explored().one && !current().run) return startRuns();
   if (!(await attempt(byId("main"), () => whenReady(current().stage)))) return;
   byId("run").textContent = plain(run().name);
   drawStale(run().stale);
   drawWarnings();
   const { stage } = current();
   if (!stageOf(current())) go({ stage: firstStage() }, { replace: true });
+  await attempt(byId("document"), findDocument);
   for (const part of [startViews, startStages, startFilters, startSummary, startDocuments, startThresholds, startDocument, startProgress])
     part();
   start();
-  if (stage && current().stage !== stage) showError("stage", `There is no report of a stage ${plain(stage)} here: this is ${current().stage}.`);
+  if (stage && current().stage !== stage)
+    showError("stage", `There is no report of a stage ${plain(stage)} here: this is ${current().stage}.`);
   loading();
+}
+
+/** A link from a comparison names a document by its id. */
+async function findDocument() {
+  const { stage, doc } = current();
+  if (!doc.startsWith("id/")) return;
+  const { key } = await ask("place", "place", new URLSearchParams({ stage, id: doc.slice(3) }));
+  go({ doc: key }, { replace: true });
 }
 
 begin();
