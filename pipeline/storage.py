@@ -146,6 +146,17 @@ class Storage:
                     if entry.is_file():
                         yield entry.name, entry.stat()
 
+    def folders(self, folder: str = "") -> list[str]:
+        """Returns the paths of the folders that lie in `folder` itself, sorted; local links and names that begin with a point are left out.
+        A remote folder takes one listing."""
+        if self.remote:
+            names = self.store.folders(folder)
+        else:
+            names = []
+            with suppress(OSError), os.scandir(self.path(folder)) as entries:
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return sorted(f"{folder}/{name}".lstrip("/") for name in names if not name.startswith("."))
+
     def stamps(self, folder: str) -> dict[str, tuple[float | None, int]]:
         """Returns the time of writing (as `times`) and the bytes of each object in a remote `folder` itself, by name. A changed object has
         another stamp, unless it was written within the same second (the unit of many stores) and has the same length."""
@@ -342,6 +353,14 @@ class Store:
             return {}
         files = (info for info in infos if info["type"] != "directory" and not info["name"].endswith("/"))
         return {info["name"][start:]: info for info in files if len(info["name"]) > start}
+
+    def folders(self, folder: str) -> list[str]:
+        """Returns the names of the folders that lie in `folder` itself."""
+        try:
+            infos = self._asked(folder, lambda fs, path: fs.ls(path, detail=True))
+        except FileNotFoundError:
+            return []
+        return [info["name"].rstrip("/").rpartition("/")[2] for info in infos if info["type"] == "directory"]
 
     def fingerprints(self) -> dict[str, str]:
         """Returns the `fingerprint` of each file in this folder itself, by name, sorted."""

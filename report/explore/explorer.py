@@ -42,6 +42,7 @@ class Explorer:
         self.stopped = threading.Event()
         self.connection = duckdb.connect(":memory:", config=CLOSED)
         self.status, self.status_lock = Status(folder), threading.Lock()
+        self.loader = threading.Thread(target=self.load, daemon=True)
 
     def load(self) -> None:
         """Loads the stages one after the other; then finds the places of texts and the orders that the page may ask for."""

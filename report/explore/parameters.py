@@ -1,6 +1,6 @@
 """Checks the parameters of a request. A bad request raises `BadRequest` with a sentence for the user."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,9 +25,11 @@ class BadRequest(Exception):
 
 
 class Asked(BaseModel):
-    """The parameters of a route."""
+    """The parameters of a route, or the JSON of an action. `run`: the name of a run, empty where the explorer shows only one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: Name = ""
 
 
 class Filter(Asked):
@@ -100,8 +102,17 @@ def read(model: type[Model], parameters: Iterable[tuple[str, str]]) -> Model:
         if key in place:
             raise BadRequest(f"The parameter {shown(name)} is given twice.")
         place[key] = value
+    return _checked(lambda: model.model_validate(given))
+
+
+def read_json(model: type[Model], content: bytes) -> Model:
+    """Reads the body of an action as `model`. Raises BadRequest if it is not JSON, or a field is unknown, missing or has a bad value."""
+    return _checked(lambda: model.model_validate_json(content))
+
+
+def _checked(make: Callable[[], Model]) -> Model:
     try:
-        return model.model_validate(given)
+        return make()
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise BadRequest(_sentence(first)) from error

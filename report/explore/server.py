@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -15,14 +16,20 @@ from typing import Any
 import duckdb
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.log import RunLog
 from corpusmill.report.explore import answers, parameters
+from corpusmill.report.explore.console import Console
 from corpusmill.report.explore.document import document
 from corpusmill.report.explore.explorer import Explorer
 
 METHODS = ("GET", "HEAD")
+#: The header in which an action carries the token, and the bytes of its body at most.
+TOKEN, BODY = "x-corpusmill-token", 8 << 20
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 #: Characters of a path with its parameters, at most.
 LONGEST = 16_000
@@ -45,10 +52,11 @@ Send = Callable[[Any], Awaitable[None]]
 
 
 class LoopbackGuard:
-    """Wraps an ASGI application so that it answers only requests from its own page on this machine."""
+    """Wraps an ASGI application so that it answers only requests from its own page on this machine. `token`: the secret without which
+    nothing can be changed; None where nothing can be changed at all."""
 
-    def __init__(self, app: Any, port: int):
-        self.app = app
+    def __init__(self, app: Any, port: int, token: str | None = None):
+        self.app, self.token = app, token
         self.hosts = {f"{name}:{port}" for name in LOOPBACK} | (set(LOOPBACK) if port == 80 else set())
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
@@ -71,11 +79,25 @@ class LoopbackGuard:
         hosts = headers.get("host", [])
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
             return 421, "This server answers to its address on this machine alone."
-        if scope["method"] not in METHODS:
+        if scope["method"] not in (METHODS if self.token is None else (*METHODS, "POST")):
             return 405, "Only GET and HEAD: nothing can be changed here."
         if len(scope["path"]) + len(scope["query_string"]) > LONGEST:
             return 414, "The request is too long."
-        return self._foreign(scope, headers)
+        return self._foreign(scope, headers) or (self._unproven(headers) if scope["method"] == "POST" else None)
+
+    def _unproven(self, headers: dict[str, list[str]]) -> tuple[int, str] | None:
+        """Refuses an action without the token, the page's origin, or a short body of JSON."""
+        given = headers.get(TOKEN, [""])
+        if self.token is None or len(given) != 1 or not secrets.compare_digest(given[0].encode(), self.token.encode()):
+            return 403, "This page may not change anything: open the address that corpusmill explore has printed."
+        if len(headers.get("origin", [])) != 1:
+            return 403, "An action comes from the explorer's own page."
+        if headers.get("content-type", [""])[0].partition(";")[0].strip().lower() != "application/json":
+            return 415, "An action is JSON (Content-Type: application/json)."
+        length = headers.get("content-length", [""])[0]
+        if not length.isascii() or not length.isdigit():
+            return 411, "The length of the action's JSON is missing."
+        return (413, f"An action has at most {BODY >> 20} MiB.") if int(length) > BODY else None
 
     def _foreign(self, scope: Any, headers: dict[str, list[str]]) -> tuple[int, str] | None:
         """Refuses a request from another site's page. A link to the explorer's page may be followed from anywhere, since the other site
@@ -115,45 +137,79 @@ SHARED = {"before_plotly.js", "plotly.css"}
 #: Requests that run at the same time, and how long another one waits (seconds).
 AT_A_TIME, TURN = 4, 20
 
+Answer = dict[str, Any]
+
+Ask = Callable[[Console, Any], Answer]
+
+
+def of_run(answer: Callable[[Explorer, Any], Answer]) -> Ask:
+    """Returns an answer about the run that the parameters name."""
+    return lambda console, query: answer(console.explorer(query.run), query)
+
+
 #: The parameters and the answer of each path below /api/.
-ROUTES: dict[str, tuple[type[parameters.Asked], Callable[[Explorer, Any], dict[str, Any]]]] = {
-    "documents": (parameters.DocumentsAsked, answers.documents),
-    "summary": (parameters.Filter, answers.summary),
-    "histogram": (parameters.OneColumn, answers.histogram),
-    "thresholds": (parameters.Thresholds, answers.retuned),
-    "changed": (parameters.Changed, answers.changed),
-    "document": (parameters.OneDocument, document),
-    "status": (parameters.Asked, lambda explorer, _: answers.status(explorer)),
-    "run": (parameters.Asked, lambda explorer, _: answers.run(explorer)),
+ROUTES: dict[str, tuple[type[parameters.Asked], Ask]] = {
+    "console": (parameters.Asked, lambda console, _: {"path": console.path, "one": console.one, "write": console.token is not None}),
+    "runs": (parameters.Asked, lambda console, _: runs(console)),
+    "documents": (parameters.DocumentsAsked, of_run(answers.documents)),
+    "summary": (parameters.Filter, of_run(answers.summary)),
+    "histogram": (parameters.OneColumn, of_run(answers.histogram)),
+    "thresholds": (parameters.Thresholds, of_run(answers.retuned)),
+    "changed": (parameters.Changed, of_run(answers.changed)),
+    "document": (parameters.OneDocument, of_run(document)),
+    "status": (parameters.Asked, of_run(lambda explorer, _: answers.status(explorer))),
+    "run": (parameters.Asked, of_run(lambda explorer, _: answers.run(explorer))),
 }
+#: What can be done with --write, by POST: the body of each action, and the function that does it and returns the answer.
+ACTIONS: dict[str, tuple[type[parameters.Asked], Ask]] = {}
 
 
-def make_app(explorer: Explorer) -> FastAPI:
-    """Makes the application for one run."""
+def runs(console: Console) -> Answer:
+    """Returns the rows of the list, and how many runs are not read yet."""
+    rows, left = console.runs.read()
+    return {"rows": rows, "left": left}
+
+
+def make_app(console: Console) -> FastAPI:
+    """Makes the application for a run, or for all runs below a path."""
     app = FastAPI(title="corpusmill explore", openapi_url=None, docs_url=None, redoc_url=None)
     turns = threading.BoundedSemaphore(AT_A_TIME)
 
     def answer(name: str, request: Request) -> Response:
-        model, work = ROUTES[name]
-        try:
+        def work() -> Answer:
+            model, ask = ROUTES[name]
             query = parameters.read(model, request.query_params.multi_items())
             if not turns.acquire(timeout=TURN):
                 raise parameters.BadRequest("Too much is being asked at a time.", 503)
             try:
-                return as_json(work(explorer, query))
+                return ask(console, query)
             finally:
                 turns.release()
-        except parameters.BadRequest as error:
-            return as_json({"detail": str(error)}, error.status)
-        except duckdb.InterruptException:
-            return as_json({"detail": "That took too long."}, 503)
-        except (duckdb.OutOfMemoryException, MemoryError):
-            return as_json({"detail": "There is too little memory for this question; a narrower one may be answered."}, 503)
-        except (CorpusmillError, OSError, duckdb.Error) as error:
-            return as_json({"detail": f"That can't be answered: {' '.join(str(error).split()).rstrip('.')}."}, 500)
+
+        return answered(work)
+
+    def act(name: str, body: bytes) -> Response:
+        def work() -> Answer:
+            model, action = ACTIONS[name]
+            asked = parameters.read_json(model, body)
+            folder = console.folder(asked.run)
+            if not console.acting.acquire(blocking=False):
+                raise parameters.BadRequest("Another action is at work: wait until it has ended.", 409)
+            try:
+                done = action(console, asked)
+                log = RunLog(Storage(folder))
+                log.write("action", f"explore: {name}", fields=asked.model_dump(mode="json", exclude={"run"}))
+                log.flush()
+                return done
+            finally:
+                console.acting.release()
+
+        return answered(work)
 
     for name in ROUTES:
         add_route(app, name, answer)
+    for name in ACTIONS if console.token is not None else ():
+        add_action(app, name, act)
     app.add_api_route("/", lambda: static_file("index.html"), methods=["GET", "HEAD"])
     app.add_api_route("/static/{name}", static_file, methods=["GET", "HEAD"])
     app.add_exception_handler(HTTPException, _as_sentence)
@@ -165,6 +221,27 @@ def add_route(app: FastAPI, name: str, answer: Callable[[str, Request], Response
         return answer(name, request)
 
     app.add_api_route(f"/api/{name}", route, methods=["GET", "HEAD"], name=name)
+
+
+def add_action(app: FastAPI, name: str, act: Callable[[str, bytes], Response]) -> None:
+    async def route(request: Request) -> Response:
+        return await run_in_threadpool(act, name, await request.body())
+
+    app.add_api_route(f"/api/{name}", route, methods=["POST"], name=name)
+
+
+def answered(work: Callable[[], Answer]) -> Response:
+    """Returns what `work` returns, or a sentence that says what went wrong."""
+    try:
+        return as_json(work())
+    except parameters.BadRequest as error:
+        return as_json({"detail": str(error)}, error.status)
+    except duckdb.InterruptException:
+        return as_json({"detail": "That took too long."}, 503)
+    except (duckdb.OutOfMemoryException, MemoryError):
+        return as_json({"detail": "There is too little memory for this question; a narrower one may be answered."}, 503)
+    except (CorpusmillError, OSError, duckdb.Error) as error:
+        return as_json({"detail": f"That can't be answered: {' '.join(str(error).split()).rstrip('.')}."}, 500)
 
 
 def as_json(content: Any, status: int = 200) -> Response:
@@ -201,29 +278,36 @@ def _plotly() -> bytes:
 HOST = "127.0.0.1"
 
 
-def explore(folder: str, port: int = 0, stage: str | None = None, open_browser: bool = False) -> None:
-    """Serves a run's explorer until it is interrupted. `port` 0 means any free port.
+def explore(path: str, port: int = 0, stage: str | None = None, open_browser: bool = False, write: bool = False) -> None:
+    """Serves the explorer of a run, or of all runs below a path, until it is interrupted. `port` 0 means any free port. `write`: the page
+    may also do what is in `ACTIONS`; the printed address then has a token.
 
-    Raises InputError if the folder is not a run, no stage has a report, or the port is taken.
+    Raises InputError if there is no run, no stage has a report, or the port is taken.
     """
-    explorer = Explorer(folder, stage)
+    console = Console(path, stage, write)
     listening = listen(port)
     port = listening.getsockname()[1]
     config = uvicorn.Config(
-        LoopbackGuard(make_app(explorer), port), log_level="error", access_log=False, server_header=False, ws="none", lifespan="off",
-        timeout_graceful_shutdown=1, timeout_keep_alive=30, limit_concurrency=64,
+        LoopbackGuard(make_app(console), port, console.token), log_level="error", access_log=False, server_header=False, ws="none",
+        lifespan="off", timeout_graceful_shutdown=1, timeout_keep_alive=30, limit_concurrency=64,
     )  # fmt: skip
-    loader = threading.Thread(target=explorer.load, daemon=True)
-    address = f"http://{HOST}:{port}/"
+    # The part of an address after # is not sent to a server, so the token is in no log and no Referer.
+    address = f"http://{HOST}:{port}/" + (f"#token={console.token}" if console.token else "")
     with suppress(KeyboardInterrupt):  # Ctrl-C ends the explorer
-        loader.start()
         print(address, flush=True)
         if open_browser:
-            webbrowser.open(address)
+            webbrowser.open(leading_to(address, console.scratch))
         uvicorn.Server(config).run(sockets=[listening])
-    explorer.stop()
-    loader.join(timeout=1)
+    console.stop()
     _leave()
+
+
+def leading_to(address: str, folder: str) -> str:
+    """Writes a file that leads a browser to an address, and returns the file's URL. Other users of the machine can see the arguments of a
+    program, and the address may hold the token; only this user can read the file."""
+    file = Path(folder) / "open.html"
+    file.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={address}">')
+    return file.as_uri()
 
 
 def _leave() -> None:

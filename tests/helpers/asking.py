@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.dataset as ds
 from starlette.testclient import TestClient
 
-from corpusmill.report.explore.explorer import Explorer
+from corpusmill.report.explore.console import Console
 from corpusmill.report.explore.server import LoopbackGuard, make_app
 
 PORT = 8642
@@ -17,14 +17,15 @@ Row = dict[str, Any]
 
 def client_of(folder: Path, stage: str | None = None) -> TestClient:
     """Returns a client of a run's explorer, fully loaded."""
-    explorer = Explorer(str(folder), stage)
-    explorer.load()
-    return client_for(explorer)
+    console = Console(str(folder), stage)
+    console.explorer("").loader.join()
+    return client_for(console)
 
 
-def client_for(explorer: Explorer) -> TestClient:
-    """Returns a client of an explorer, loaded or not."""
-    return TestClient(LoopbackGuard(make_app(explorer), PORT), base_url=f"http://127.0.0.1:{PORT}")
+def client_for(console: Console) -> TestClient:
+    """Returns a client of a console, whose runs are loaded or not."""
+    guard = LoopbackGuard(make_app(console), PORT, console.token)
+    return TestClient(guard, base_url=f"http://127.0.0.1:{PORT}")
 
 
 def rows_of(folder: Path, stage: str) -> list[Row]:

@@ -15,28 +15,37 @@ from waiting import until
 
 
 @contextmanager
-def explored(folder: Path) -> Iterator[str]:
-    """Yields the address of the page, once all reports are read."""
+def explored(folder: Path, write: bool = False) -> Iterator[str]:
+    """Yields the address of the page of a run (once all reports are read) or of a folder of runs; with `write`, without the token."""
+    with consoled(folder, write) as (_, address):
+        yield address
+
+
+@contextmanager
+def consoled(folder: Path, write: bool = False) -> Iterator[tuple[Any, str]]:
+    """Yields the console that is served, and its address without the token."""
     import uvicorn
 
-    from corpusmill.report.explore.explorer import Explorer
+    from corpusmill.report.explore.console import Console
     from corpusmill.report.explore.server import HOST, LoopbackGuard, listen, make_app
 
-    explorer = Explorer(str(folder))
-    explorer.load()
+    console = Console(str(folder), write=write)
+    if console.one:
+        console.explorer("").loader.join()
     listening = listen(0)
     port = listening.getsockname()[1]
     # uvicorn's log configuration would close handlers of other libraries, and with absl's the stream that pytest captures
-    server = uvicorn.Server(uvicorn.Config(LoopbackGuard(make_app(explorer), port), log_config=None, lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(LoopbackGuard(make_app(console), port, console.token), log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
     try:
-        yield f"http://{HOST}:{port}/"
+        yield console, f"http://{HOST}:{port}/"
     finally:
         server.should_exit = True
         thread.join(timeout=60)
+        console.stop()
 
 
 def answer(address: str, path: str) -> Any:

@@ -1,4 +1,8 @@
-/** Requests to the server. All of them only read. A request whose answer is no longer needed is aborted. */
+/**
+ * Requests to the server. `ask` only reads; a request whose answer is no longer needed is aborted. `act` changes something, with the token
+ * that was in the address.
+ */
+import { current } from "./state.js";
 
 const running = new Map();
 let busy = 0;
@@ -17,9 +21,44 @@ export async function ask(slot, path, parameters = new URLSearchParams()) {
   stop(slot);
   const controller = new AbortController();
   running.set(slot, controller);
+  try {
+    return await answer(address(path, parameters), { signal: controller.signal });
+  } finally {
+    if (running.get(slot) === controller) running.delete(slot);
+  }
+}
+
+/** The address of `/api/PATH?PARAMETERS` for the run that is open. */
+export function address(path, parameters) {
+  const all = new URLSearchParams(parameters);
+  if (current().run && !all.has("run")) all.set("run", current().run);
+  return `/api/${path}${String(all) && "?"}${all}`;
+}
+
+const TOKEN = "corpusmill-token";
+
+/** Takes the token out of the address, so that no link to this page holds it. This tab keeps it. */
+export function takeToken() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  const token = given.get("token");
+  if (token === null) return;
+  given.delete("token");
+  history.replaceState(null, "", `#${given}`);
+  sessionStorage.setItem(TOKEN, token);
+}
+
+/** Does an action on the open run (`/api/NAME`, POST) and returns its answer. Throws Refusal. */
+export const act = (name, body) =>
+  answer(`/api/${name}`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "X-Corpusmill-Token": sessionStorage.getItem(TOKEN) ?? "" },
+    body: JSON.stringify({ run: current().run, ...body }),
+  });
+
+async function answer(url, options) {
   working(+1);
   try {
-    const response = await reach(`/api/${path}${String(parameters) && "?"}${parameters}`, controller.signal);
+    const response = await reach(url, options);
     const body = await response.json().catch((error) => {
       if (isStale(error)) throw error;
       throw new Refusal(`The server's answer (${response.status}) can't be read.`);
@@ -27,7 +66,6 @@ export async function ask(slot, path, parameters = new URLSearchParams()) {
     if (!response.ok) throw new Refusal(typeof body?.detail === "string" ? body.detail : `The server says ${response.status}.`);
     return body;
   } finally {
-    if (running.get(slot) === controller) running.delete(slot);
     working(-1);
   }
 }
@@ -35,9 +73,9 @@ export async function ask(slot, path, parameters = new URLSearchParams()) {
 /** Aborts the open request of a slot. */
 export const stop = (slot) => running.get(slot)?.abort();
 
-async function reach(address, signal) {
+async function reach(url, options) {
   try {
-    return await fetch(address, { signal, headers: { Accept: "application/json" } });
+    return await fetch(url, options);
   } catch (error) {
     if (isStale(error)) throw error;
     throw new Refusal("The server can't be reached: is `corpusmill explore` still running?");

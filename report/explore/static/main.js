@@ -1,4 +1,5 @@
 /** The page of `corpusmill explore`: starts its parts, each of which follows the state in the address. */
+import { takeToken } from "./api.js";
 import { startDocument } from "./document.js";
 import { startDocuments } from "./documents.js";
 import { byId } from "./dom.js";
@@ -7,7 +8,8 @@ import { startFilters } from "./filters.js";
 import { startKeys } from "./keys.js";
 import { loading, whenReady } from "./loading.js";
 import { startProgress } from "./progress.js";
-import { run, stageOf } from "./run.js";
+import { explored, loadConsole, run, stageOf } from "./run.js";
+import { startRuns } from "./runs.js";
 import { firstStage, startStages } from "./stages.js";
 import { current, go, start } from "./state.js";
 import { startSummary } from "./summary.js";
@@ -18,8 +20,11 @@ import { startViews } from "./views.js";
 import { drawStale, drawWarnings } from "./warnings.js";
 
 async function begin() {
+  takeToken();
   startTheme();
   startKeys();
+  if (!(await attempt(byId("main"), loadConsole))) return;
+  if (!explored().one && !current().run) return startRuns();
   if (!(await attempt(byId("main"), () => whenReady(current().stage)))) return;
   byId("run").textContent = plain(run().name);
   drawStale(run().stale);

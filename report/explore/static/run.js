@@ -1,7 +1,15 @@
 /** The server's description of the run and of its loaded stages. */
 import { ask } from "./api.js";
 
+let place = { path: "", one: true, write: false };
 let known = { name: "", warnings: [], loading: null, present: [], stages: [] };
+
+export async function loadConsole() {
+  place = await ask("console", "console");
+}
+
+/** What is explored: `path`, whether it is `one` run, and whether the page may `write`: act on runs. */
+export const explored = () => place;
 
 export async function loadRun() {
   known = await ask("run", "run");

@@ -2,9 +2,9 @@
  * The state of the page, kept in the address after `#`, so that each view has a link, and back and forward work. The server never sees it.
  */
 
-const SINGLE = ["view", "stage", "decision", "language", "source", "host", "url", "text", "order", "range", "changed", "doc"];
+const SINGLE = ["run", "find", "view", "stage", "decision", "language", "source", "host", "url", "text", "order", "range", "changed", "doc"];
 const FLAGS = ["alone", "descending"];
-const LISTS = ["rule", "col"];
+const LISTS = ["rule", "col", "compare"];
 const MAPS = ["low", "high", "set"];
 /** The parts of the state that choose documents; a change of one needs a new request. */
 const FILTERS = ["stage", "decision", "rule", "alone", "language", "source", "host", "url", "text", "low", "high"];
@@ -81,12 +81,10 @@ const whole = (changes) => (changes.stage && changes.stage !== state.stage ? { .
 
 /** Changes the state. `replace`: without a new step in the browser's history, as for each typed letter. */
 export function go(changes, { replace = false } = {}) {
-  const before = state;
   const fragment = link(whole(changes));
   if (fragment === link()) return;
-  state = parse(fragment);
   history[replace ? "replaceState" : "pushState"](null, "", fragment);
-  notify(before);
+  follow();
 }
 
 /** Removes all filters but the stage. */
@@ -106,6 +104,14 @@ export const NO_FILTERS = {
 /** Calls `listener(state, changed)` at each change. `changed(...names)`: whether one of these parts has changed. */
 export const watch = (listener) => listeners.push(listener);
 
+/** Takes the state from the address. Another run is another page, so that no part keeps what it knows of the run before. */
+function follow() {
+  const before = state;
+  state = parse(location.hash);
+  if (state.run !== before.run) location.reload();
+  else notify(before);
+}
+
 function notify(before) {
   const changed = (...names) => String(parameters(before, names)) !== String(parameters(state, names));
   changed.filters = () => changed(...FILTERS);
@@ -114,11 +120,7 @@ function notify(before) {
 
 /** Starts the page: every part counts as changed. */
 export function start() {
-  addEventListener("popstate", () => {
-    const before = state;
-    state = parse(location.hash);
-    notify(before);
-  });
+  addEventListener("popstate", follow);
   const changed = () => true;
   changed.filters = () => true;
   for (const listener of listeners) listener(state, changed);

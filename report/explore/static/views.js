@@ -1,6 +1,6 @@
 /** Documents, thresholds or progress: which part of the page is shown. */
 import { byId, el, refill } from "./dom.js";
-import { stageOf } from "./run.js";
+import { explored, stageOf } from "./run.js";
 import { link, watch } from "./state.js";
 
 const VIEWS = [
@@ -17,6 +17,7 @@ function draw(state) {
   const view = VIEWS.some(([name]) => name === state.view) ? state.view : "";
   refill(
     byId("views"),
+    !explored().one && el("a", { href: "#", data: { key: "all runs" } }, "All runs"),
     VIEWS.map(([name, , label]) =>
       el("a", { href: link({ view: name }), "aria-current": name === view ? "page" : null, data: { key: `view ${name}` } }, label),
     ),

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from corpusmill.cli.base import RunFolder, ShownRun, app
+from corpusmill.cli.base import RunFolder, ShownRun, app, warn_if_stale
 
 Json = Annotated[bool, typer.Option("--json", help="JSON in place of tables.")]
 Csv = Annotated[bool, typer.Option("--csv", help="CSV in place of tables.")]
@@ -56,15 +56,18 @@ def stats(
 
 @app.command(epilog="Example: corpusmill explore runs/demo --open")
 def explore(
-    run: ShownRun,
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="A run, or a folder or bucket with runs.", show_default=False, callback=warn_if_stale)
+    ],
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 means any that is free.")] = 0,
     stage: Annotated[str | None, typer.Option(help="Load only this stage's report: faster, and less memory.", show_default=False)] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Let the page act on runs; its address then holds a secret.")] = False,
 ) -> None:
-    """Serve a page to filter, read and try thresholds. It is open to this machine alone; Ctrl-C ends it."""
+    """Serve a page to filter, read, compare and try thresholds. It is open to this machine alone; Ctrl-C ends it."""
     from corpusmill.report.explore.server import explore as serve
 
-    serve(run, port, stage, open_)
+    serve(path, port, stage, open_, write)
 
 
 @app.command(epilog="Example: corpusmill status runs/demo --watch")

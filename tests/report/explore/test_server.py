@@ -22,6 +22,7 @@ from built_run import RULES, RunBuilder, documents, report, write_run
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.explore import explorer as explorer_module
+from corpusmill.report.explore.console import Console
 from corpusmill.report.explore.explorer import Explorer
 from corpusmill.report.explore.table import StageTable
 
@@ -205,13 +206,18 @@ def test_damaged_text_in_a_report(tmp_path: Path) -> None:
     assert any("part-00000.parquet" in warning and "UTF8" in warning for warning in client.get("/api/run").json()["warnings"])
 
 
-def test_while_it_is_loading(run_folder: Path) -> None:
-    explorer = Explorer(str(run_folder))
-    client = client_for(explorer)
+def test_while_it_is_loading(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Explorer, "load", lambda explorer: None)
+    console = Console(str(run_folder))
+    client = client_for(console)
     run = client.get("/api/run").json()
     assert run["loading"] == {"stage": "filter", "rows": 0, "of": 0} and run["stages"] == []
     waiting = client.get("/api/documents?stage=filter")
     assert waiting.status_code == 503 and "still being read" in waiting.json()["detail"]
+
+
+def test_loading_that_is_stopped(run_folder: Path) -> None:
+    explorer = Explorer(str(run_folder))
     explorer.stop()
     explorer.load()  # ends at once
     assert explorer.loading is None and not explorer.loaded

@@ -1,0 +1,94 @@
+"""The runs below a path: their names, and an explorer for each run that is asked for."""
+
+import secrets
+import tempfile
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.names import not_a_run
+from corpusmill.pipeline.storage import Storage, stays_inside
+from corpusmill.report.explore.explorer import Explorer
+from corpusmill.report.explore.parameters import BadRequest, shown
+from corpusmill.report.explore.runs import RunList
+from corpusmill.report.read import RunReader
+
+#: Runs whose reports stay loaded. The one that was asked for least recently goes first.
+KEPT = 4
+
+
+class Console:
+    """A run, or the runs in a folder or bucket. `one`: whether `path` itself is a run, whose name is then the empty string.
+
+    A run's name is its path relative to `path`. `token`: the secret that each action must carry; None where nothing may be changed.
+    `acting`: held while an action is at work. Raises InputError if there is no run.
+    """
+
+    def __init__(self, path: str, stage: str | None = None, write: bool = False):
+        self.path, self.stage, self.storage = path, stage, Storage(path)
+        self.token = secrets.token_urlsafe(32) if write else None
+        self.acting = threading.Lock()
+        self.runs = RunList(self.storage)
+        self._explorers: OrderedDict[str, Explorer] = OrderedDict()
+        self._lock = threading.Lock()
+        self._scratch = tempfile.TemporaryDirectory(prefix="corpusmill-explore-")
+        try:
+            RunReader(path)
+            self.one = True
+        except InputError:
+            self.one = False
+            if not self.runs.names():
+                raise InputError(not_a_run(path)) from None
+        if self.one:
+            self.explorer("")
+
+    @property
+    def scratch(self) -> str:
+        """A folder that only this user can read. It is removed at the end."""
+        return self._scratch.name
+
+    def folder(self, name: str) -> str:
+        """Returns the folder of a run by its name. Raises BadRequest if there is none below `path`; links are not followed."""
+        if self.one and name == "":
+            return self.path
+        inside = not self.one and stays_inside(name) and (self.storage.remote or self._is_no_link(name))
+        if not inside or not self.storage.exists(f"{name}/run.json"):
+            raise BadRequest(f"There is no run {shown(name)} here." if name else "Say which run is meant.", 404)
+        return self.storage.path(name)
+
+    def _is_no_link(self, name: str) -> bool:
+        place = Path(self.storage.root).resolve() / name
+        return place.resolve() == place
+
+    def explorer(self, name: str) -> Explorer:
+        """Returns the explorer of a run; the first call makes it, and its reports are then loaded in a thread. Raises BadRequest."""
+        with self._lock:
+            if name not in self._explorers:
+                self._explorers[name] = self._made(name)
+            self._explorers.move_to_end(name)
+            while len(self._explorers) > KEPT:
+                self._explorers.popitem(last=False)[1].stop()
+            return self._explorers[name]
+
+    def _made(self, name: str) -> Explorer:
+        try:
+            explorer = Explorer(self.folder(name), self.stage)
+        except CorpusmillError as error:
+            if self.one:
+                raise
+            raise BadRequest(str(error), 404) from error
+        explorer.loader.start()
+        return explorer
+
+    def forget(self, name: str) -> None:
+        """Drops the explorer of a run that an action has changed: the next question loads it again."""
+        with self._lock:
+            if (explorer := self._explorers.pop(name, None)) is not None:
+                explorer.stop()
+
+    def stop(self) -> None:
+        """Ends the loading of all runs, and removes the temporary files."""
+        for name in list(self._explorers):
+            self.forget(name)
+        self._scratch.cleanup()

@@ -1,0 +1,128 @@
+"""The list of the runs below a path. Of each run it reads what `status` reads: run.json, the manifests and the event files."""
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.manifest import MANIFEST
+from corpusmill.pipeline.recipe import STAGES
+from corpusmill.pipeline.storage import Storage
+from corpusmill.report import machine
+from corpusmill.report.live.status import read_status
+from corpusmill.report.read import DATA_STAGES
+
+#: Folders are searched down to this depth below the path. A run's own folders are not searched.
+DEPTH = 3
+#: Questions to a store at the same time.
+THREADS = 16
+#: Seconds for which the names of runs are not searched again: local, on a store.
+LOCAL, REMOTE = 2.0, 60.0
+#: Seconds that an answer reads runs. The others come with the next answer.
+BUDGET = 0.2
+#: Characters of a name or sentence in a row, and inputs that it names.
+SHORT, INPUTS = 300, 5
+#: States in which a run may change at any time.
+LIVE = ("running", "unknown")
+
+Row = dict[str, Any]
+
+
+def find_runs(storage: Storage) -> list[str]:
+    """Returns the paths of the folders below a path that hold a `run.json`, sorted. Links and hidden folders are left out."""
+    found, level = [], [""]
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in range(DEPTH):
+            below = [name for names in pool.map(storage.folders, level) for name in names]
+            are_runs = list(pool.map(lambda name: storage.exists(f"{name}/run.json"), below))
+            found += [name for name, is_run in zip(below, are_runs, strict=True) if is_run]
+            level = [name for name, is_run in zip(below, are_runs, strict=True) if not is_run]
+    return sorted(found)
+
+
+class RunList:
+    """The rows of the list. A row is read again when the run's files have changed."""
+
+    def __init__(self, storage: Storage):
+        self.storage = storage
+        self._names: tuple[float, list[str]] = (-REMOTE, [])
+        self._rows: dict[str, tuple[Any, Row]] = {}
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        """Returns the names of all runs, from a search that is a few seconds old at most (on a store: a minute)."""
+        searched, names = self._names
+        if time.monotonic() - searched > (REMOTE if self.storage.remote else LOCAL):
+            names = find_runs(self.storage)
+            self._names = (time.monotonic(), names)
+        return names
+
+    def read(self) -> tuple[list[Row], int]:
+        """Returns the rows that are known after `BUDGET` seconds, and the number of runs that are not read yet."""
+        names, deadline = self.names(), time.monotonic() + BUDGET
+        with self._lock:
+            for name in sorted(names, key=lambda name: name in self._rows):  # new runs first
+                if time.monotonic() > deadline and self._rows:
+                    break
+                self._update(name)
+            self._rows = {name: self._rows[name] for name in names if name in self._rows}
+            return [row for _, row in self._rows.values()], len(names) - len(self._rows)
+
+    def _update(self, name: str) -> None:
+        stamp = _stamp(self.storage.child(name))
+        known = self._rows.get(name)
+        if known is None or known[0] != stamp or known[1]["state"] in LIVE:
+            self._rows[name] = (stamp, read_row(self.storage.path(name), name))
+
+
+def _stamp(run: Storage) -> Any:
+    """Returns a value that changes with the files from which a row is made. On a store only the files in the run's own folder count: one of
+    them is written whenever a phase begins or ends."""
+    manifests = () if run.remote else (run.size(f"{stage}/{MANIFEST}") for stage in STAGES)
+    try:
+        return [sorted(run.times().items()), *manifests]
+    except (CorpusmillError, OSError) as error:
+        return str(error)
+
+
+def read_row(folder: str, name: str) -> Row:
+    """Returns a run's row. That of a run that can't be read has a sentence and no figures."""
+    row: Row = {
+        "name": name, "state": "damaged", "sentence": "", "recipe": "", "recipe_digest": "", "inputs": [], "more_inputs": 0,
+        "documents_in": None, "documents_out": None, "tokens": None, "began": None, "ended": None, "seconds": None, "share": None,
+    }  # fmt: skip
+    run = Storage(folder)
+    try:
+        described = json.loads(run.read_bytes("run.json"))
+        recipe, inputs = described["recipe"], [str(name) for name in described["inputs"]]
+        status = read_status(folder)
+        data = [stage for stage in status["stages"] if stage["name"] in DATA_STAGES and stage["documents_out"] is not None]
+        row |= {
+            "state": status["state"], "sentence": status["sentence"], "recipe": _words(recipe), "recipe_digest": digest(recipe)[:8],
+            "inputs": inputs[:INPUTS], "more_inputs": max(0, len(inputs) - INPUTS),
+            "documents_in": data[0]["documents_in"] if data else None, "documents_out": data[-1]["documents_out"] if data else None,
+            "tokens": _tokens(run), "began": status["began"], "ended": status["ended"],
+            "seconds": status["work_seconds"] if status["work_seconds"] is not None else status["seconds"],
+            "share": status["phase"]["share"] if status["phase"] else None,
+        }  # fmt: skip
+    except (CorpusmillError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        row["sentence"] = f"It can't be read: {' '.join(str(error).split())}"
+    found: Row = machine.plain(row, SHORT)
+    return found
+
+
+def _words(recipe: Any) -> str:
+    """Describes a recipe, which has no name in run.json: the filter's preset or steps."""
+    section = recipe.get("filter") or {}
+    steps = [str(next(iter(step))) for step in section.get("steps") or []]
+    return ", ".join([section["preset"]] if section.get("preset") else steps)
+
+
+def _tokens(run: Storage) -> int | None:
+    """Returns the tokens of all splits; None without any."""
+    paths = [f"tokens/{split}/shards.json" for split in ("train", "validation")]
+    counts = [json.loads(run.read_bytes(path))["tokens"] for path in paths if run.exists(path)]
+    return sum(counts) if counts else None
