@@ -274,7 +274,7 @@ def plans(folder: str, overrides: list[str], command: str) -> tuple[Plan, Plan]:
     if "filter" not in before.sections:
         raise InputError(f"{folder}: the run's recipe has no stage filter.")
     _only_thresholds(before, now, folder, command)
-    _require_scores(*(_worker(plan, Storage(folder)) for plan in (before, now)), folder, command)
+    _require_scores(_worker(before, Storage(folder)), _worker(now, Storage(folder)), folder, command)
     return before, now
 
 

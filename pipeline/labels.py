@@ -93,6 +93,7 @@ class LabelFile:
     def __init__(self, storage: Storage):
         self.path = storage.path(LABELS)
         self._file = SwapFile(storage, LABELS, durable=True)
+        self._known: tuple[str, Labels] | None = None  # the version that was read last
 
     def read(self) -> Labels:
         """Returns the labels; none where there is no file."""
@@ -121,7 +122,12 @@ class LabelFile:
             raise
         except OSError as error:
             raise InputError(f"{self.path}: can't be read ({error.strerror or error}).") from error
-        return (self._parsed(found[0]), found[1]) if found else (Labels(), None)
+        if found is None:
+            return Labels(), None
+        content, version = found
+        if self._known is None or self._known[0] != version:
+            self._known = (version, self._parsed(content))
+        return self._known[1], version
 
     def _parsed(self, content: bytes) -> Labels:
         try:

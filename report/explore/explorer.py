@@ -8,7 +8,9 @@ import duckdb
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.labels import LabelFile
 from corpusmill.pipeline.memory import available_memory
+from corpusmill.pipeline.storage import Storage
 from corpusmill.report.explore.load import load_stage
 from corpusmill.report.explore.parameters import BadRequest, shown
 from corpusmill.report.explore.selection import Loaded
@@ -42,6 +44,7 @@ class Explorer:
         self.stopped = threading.Event()
         self.connection = duckdb.connect(":memory:", config=CLOSED)
         self.status, self.status_lock = Status(folder), threading.Lock()
+        self.labels = LabelFile(Storage(folder))
         self.loader = threading.Thread(target=self.load, daemon=True)
 
     def load(self) -> None:
@@ -57,6 +60,7 @@ class Explorer:
                 loaded.texts()
             for loaded in list(self.loaded.values()):
                 loaded.orders.prepare(self._go_on)
+                loaded.table.random_order  # noqa: B018 - found now, so that no question for documents to label waits for it
         except Stopped:
             pass
         except Exception as error:  # noqa: BLE001 - the last boundary of a thread: the page must not wait for what never comes

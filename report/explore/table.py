@@ -220,6 +220,13 @@ class StageTable:
         """Counts by rule the documents that failed it, and those that failed no other."""
         return self.verdicts.fired(np.bincount(self.verdict, minlength=len(self.verdicts.all)).tolist())
 
+    @cached_property
+    def random_order(self) -> Rows:
+        """All rows in an order drawn by their ids alone, so that it is the same for everybody who asks."""
+        with self.cursor(timed=False) as cursor:
+            found = cursor.execute(f"SELECT number FROM {self.table} ORDER BY md5(id), number").fetchnumpy()["number"]
+        return np.asarray(found, np.int32)
+
     def numbers(self) -> list[Column]:
         return [column for column in self.columns.values() if column.kind == NUMBER]
 
