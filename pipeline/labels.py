@@ -10,18 +10,26 @@ its own change to it. A file that can't be read is never replaced.
 import getpass
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from io import BytesIO
+from typing import TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.lease import SwapFile
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.runner import DATA_STAGES
 from corpusmill.pipeline.safe import safe_line
+from corpusmill.pipeline.shards import iter_tables
 from corpusmill.pipeline.storage import Storage
+
+Key = TypeVar("Key", bound=Hashable)
 
 LABELS = "labels.parquet"
 COLUMNS = ("id", "label", "who", "when", "text_sha256")
@@ -72,19 +80,49 @@ class Labels:
         """Returns the labels of a document."""
         return [label for label in self.given.values() if label.id == id_]
 
-    def by_majority(self) -> dict[str, str | None]:
+    def by_document(self) -> dict[str, str | None]:
         """Returns for each document the label that most people gave it; None where two labels have as many votes."""
-        votes: dict[str, dict[str, int]] = {}
-        for label in self.given.values():
-            counts = votes.setdefault(label.id, {})
-            counts[label.label] = counts.get(label.label, 0) + 1
-        return {id_: _winner(counts) for id_, counts in votes.items()}
+        return _majority((label.id, label.label) for label in self.given.values())
+
+    def by_text(self) -> dict[tuple[str, str], str | None]:
+        """Returns the same for each text (id, sha256): people may have read different texts of a document."""
+        return _majority(((label.id, label.text_sha256), label.label) for label in self.given.values())
 
 
-def _winner(counts: dict[str, int]) -> str | None:
-    most = max(counts.values())
-    winners = [label for label, count in counts.items() if count == most]
-    return winners[0] if len(winners) == 1 else None
+def _majority(votes: Iterable[tuple[Key, str]]) -> dict[Key, str | None]:
+    counts: dict[Key, Counter[str]] = {}
+    for key, label in votes:
+        counts.setdefault(key, Counter())[label] += 1
+    found: dict[Key, str | None] = {}
+    for key, counter in counts.items():
+        (first, most), *others = counter.most_common(2)
+        found[key] = None if others and others[0][1] == most else first
+    return found
+
+
+def labelled_texts(storage: Storage, wanted: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Yields id, sha256 and text of the wanted texts (id, sha256) that a stage of the run has, each once."""
+    left = set(wanted)
+    for id_, text in texts_of(storage, {id_ for id_, _ in left}):
+        digest = hash_of(text)
+        if (id_, digest) in left:
+            left.remove((id_, digest))
+            yield id_, digest, text
+        if not left:
+            return
+
+
+def texts_of(storage: Storage, ids: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yields id and text of these documents, from every stage of the run that has them."""
+    known = pa.array(sorted(ids), pa.string())
+    for stage in DATA_STAGES:
+        part = storage.child(stage)
+        for row in Manifest(part, read_only=True).tasks.values():
+            for output in row.outputs:
+                if output.path.startswith("data/"):
+                    for table in iter_tables(part, output.path, ["id", "text"]):
+                        some = table.filter(pc.is_in(table["id"].cast(pa.string()), known))
+                        yield from zip(some["id"].to_pylist(), some["text"].to_pylist(), strict=True)
 
 
 class LabelFile:

@@ -145,7 +145,7 @@ def agreement(explorer: Explorer, query: AgreementAsked) -> Answer:
     table, found = explorer.stage(query.stage).table, explorer.labels.read()
     if query.label not in {*found.names, *(label.label for label in found.given.values())}:
         raise BadRequest(f"There is no label {shown(query.label)} (there are {', '.join(found.names)}).")
-    majority = found.by_majority()
+    majority = found.by_document()
     numbers = table.numbers_of(list(majority))
     random = _random_sample(table, list(numbers.values()))
     chosen = set(random) if query.sample == "random" else set(numbers.values())

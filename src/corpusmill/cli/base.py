@@ -16,6 +16,7 @@ GROUPS = {
     "Decide": ("steps", "sweep", "retune", "fork", "diff"),
     "Data": ("verify", "raw", "card", "push"),
     "Model": ("chat", "generate", "score", "export", "checkpoints", "sft inspect"),
+    "Labels": ("labels export", "labels import"),
     "Classifier": ("classifier train", "classifier evaluate", "classifier score"),
     "Tokens": ("trace", "tokens find", "tokens verify", "tokens compare", "tokens append", "tokens export"),
 }
@@ -84,6 +85,15 @@ app.add_typer(
     name="classifier",
     help="Train, evaluate and apply text classifiers (quality, toxicity, ...).",
     epilog="Example: corpusmill classifier train --data labelled.jsonl --output models/toxicity",
+)
+
+#: `corpusmill labels ...`: the labels that people give to documents in the explorer.
+labels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(
+    labels_app,
+    name="labels",
+    help="Export and import the labels that people give to documents (corpusmill explore RUN --write).",
+    epilog="Example: corpusmill labels export runs/demo --format jsonl",
 )
 
 
