@@ -8,6 +8,7 @@ of them are labelled, by whatever way they were found; all other labels are of d
 import math
 import time
 from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +64,7 @@ def give_label(explorer: Explorer, given: LabelGiven, who: str) -> Answer:
         return before.with_labels([Label(id_, given.label, who, now(), hash_of(text or ""))])
 
     changed = explorer.labels.change(edit)
+    loaded.table.looked_up.setdefault(id_, number)
     return {"document": [{"label": plain(one.label), "who": plain(one.who), "when": one.when.isoformat()} for one in changed.of(id_)]}
 
 
@@ -85,6 +87,14 @@ def _place(explorer: Explorer, key: str) -> tuple[Loaded, int, str]:
     return loaded, int(digits), loaded.table.rows_of([int(digits)])[0].id
 
 
+def _numbers(table: StageTable, ids: Iterable[str]) -> dict[str, int]:
+    """Returns the row of each labelled document that the report has. DuckDB is asked only for ids that are new."""
+    wanted = list(ids)
+    new = [id_ for id_ in wanted if id_ not in table.looked_up]
+    table.looked_up |= {**dict.fromkeys(new, -1), **table.numbers_of(new)}
+    return {id_: number for id_ in wanted if (number := table.looked_up[id_]) >= 0}
+
+
 # ---- what is worth a look ------------------------------------------------------------------------
 
 
@@ -94,7 +104,7 @@ def queue(explorer: Explorer, query: QueueAsked, who: str) -> Answer:
     table = explorer.stage(query.stage).table
     mine = [label.id for label in explorer.labels.read().given.values() if label.who == who]
     left = np.ones(table.rows, bool)
-    left[list(table.numbers_of(mine).values())] = False
+    left[list(_numbers(table, mine).values())] = False
     if query.kind in ("near", "uncertain"):
         rows, total = _nearest(table, *_border(table, query), left, query.limit)
     else:
@@ -146,7 +156,7 @@ def agreement(explorer: Explorer, query: AgreementAsked) -> Answer:
     if query.label not in {*found.names, *(label.label for label in found.given.values())}:
         raise BadRequest(f"There is no label {shown(query.label)} (there are {', '.join(found.names)}).")
     majority = found.by_document()
-    numbers = table.numbers_of(list(majority))
+    numbers = _numbers(table, majority)
     random = _random_sample(table, list(numbers.values()))
     chosen = set(random) if query.sample == "random" else set(numbers.values())
     used = sorted(

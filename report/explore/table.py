@@ -201,6 +201,7 @@ class StageTable:
     verdict: Codes = field(default_factory=lambda: np.zeros(0, np.int32))
     origins: dict[str, Codes] = field(default_factory=dict)
     characters: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    looked_up: dict[str, int] = field(default_factory=dict)  # the row of each labelled document, by id; -1 without one
 
     def __post_init__(self) -> None:
         self._arrays = LruCache[Floats](KEPT_BYTES, lambda array: int(array.nbytes))

@@ -7,6 +7,7 @@ import { button, byId, el, refill } from "./dom.js";
 import { attempt } from "./errors.js";
 import { count, many } from "./format.js";
 import { drawGuide, offerAgain } from "./guide.js";
+import { labelBar } from "./labels.js";
 import { now, verdict } from "./rows.js";
 import { current, go, parameters, watch } from "./state.js";
 import { line, nodes, plain } from "./text.js";
@@ -91,6 +92,7 @@ function draw() {
         " ",
         button("Close", closeDocument, { data: { key: "close" }, "aria-label": "Close the document" }),
       ),
+      labelBar(),
     ),
     failures(shown.stages, shown.cluster),
     text(),

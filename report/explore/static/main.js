@@ -6,6 +6,7 @@ import { byId } from "./dom.js";
 import { attempt, showError } from "./errors.js";
 import { startFilters } from "./filters.js";
 import { startKeys } from "./keys.js";
+import { startLabels } from "./labels.js";
 import { loading, whenReady } from "./loading.js";
 import { startProgress } from "./progress.js";
 import { explored, loadConsole, run, stageOf } from "./run.js";
@@ -31,7 +32,7 @@ async function begin() {
   drawWarnings();
   const { stage } = current();
   if (!stageOf(current())) go({ stage: firstStage() }, { replace: true });
-  for (const part of [startViews, startStages, startFilters, startSummary, startDocuments, startThresholds, startDocument, startProgress])
+  for (const part of [startViews, startStages, startFilters, startSummary, startDocuments, startThresholds, startLabels, startDocument, startProgress])
     part();
   start();
   if (stage && current().stage !== stage) showError("stage", `There is no report of a stage ${plain(stage)} here: this is ${current().stage}.`);
