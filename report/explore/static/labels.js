@@ -7,7 +7,7 @@ import { button, byId, el, refill } from "./dom.js";
 import { attempt } from "./errors.js";
 import { count, many, value } from "./format.js";
 import { explored, rulesByFired, ruleNamed, stageOf } from "./run.js";
-import { opener, verdict } from "./rows.js";
+import { opener } from "./rows.js";
 import { current, go, watch } from "./state.js";
 import { label, line, plain } from "./text.js";
 
@@ -17,7 +17,7 @@ const KINDS = [
   ["uncertain", "a score is least certain"],
   ["disagree", "two rules disagree"],
 ];
-let known = null; // what the server says of the labels, and of the open document
+let known = null; // what the server says of the labels, and of the document `known.key`
 let kind = "random";
 let chosen = {}; // the queue's rules and score, by the name of their box
 let waiting = []; // the queue's next documents
@@ -42,16 +42,17 @@ export function startLabels() {
 
 const draw = () =>
   attempt(byId("labels"), async () => {
-    await look();
+    await look("labels");
     drawNames();
     drawChoice();
     await Promise.all([drawQueue(), drawAgreement()]);
   });
 
-async function look() {
-  const asked = new URLSearchParams({ stage: current().stage });
-  if (current().doc) asked.set("key", current().doc);
-  known = await ask("labels", "labels", asked);
+async function look(slot) {
+  const { stage, doc } = current();
+  const asked = new URLSearchParams({ stage });
+  if (doc) asked.set("key", doc);
+  known = { ...(await ask(slot, "labels", asked)), key: doc };
 }
 
 // ---- the label of the open document
@@ -59,7 +60,7 @@ async function look() {
 /** The buttons that label the open document. Nothing where nothing may be written and it has no label. */
 export function labelBar() {
   const part = el("div", { id: "document-labels" });
-  look().then(
+  look("document-labels").then(
     () => refill(part, bar()),
     () => part.remove(), // the document itself says what is wrong
   );
@@ -85,7 +86,8 @@ function bar() {
 async function give(name) {
   const key = current().doc;
   await attempt(byId("document"), async () => {
-    known.document = (await act("label", { key, label: name })).document;
+    const { document: labels } = await act("label", { key, label: name });
+    if (known.key === key) known.document = labels;
     const part = byId("document-labels");
     if (part && current().doc === key) refill(part, bar());
     byId("announcement").textContent = plain(name === null ? "Label taken away" : `Labelled ${name}`);
@@ -93,7 +95,7 @@ async function give(name) {
     const next = waiting[place + 1];
     if (current().view !== "labels") return;
     if (name !== null && place >= 0 && next) go({ doc: next.key });
-    await look();
+    await look("labels");
     drawNames();
     await Promise.all([drawQueue(), drawAgreement()]);
   });
@@ -101,7 +103,7 @@ async function give(name) {
 
 /** Labels the open document where `key` is 1 to 9, y or n and means a label. Returns whether it does. */
 export function labelKey(key) {
-  if (!explored().write || !current().doc || !known) return false;
+  if (!explored().write || !current().doc || known?.key !== current().doc) return false;
   const name = known.names["123456789".indexOf({ y: "1", n: "2" }[key] ?? key)];
   if (name === undefined) return false;
   give(known.document.some((one) => one.who === known.who && one.label === name) ? null : name);
@@ -123,8 +125,8 @@ function drawNames() {
       "p",
       { id: "label-counts", role: "status" },
       known.counts.length === 0 && "No document has a label yet. ",
-      known.counts.map((one) => [line(one.label), ` ${count(one.documents)} `]),
-      known.people > 1 && `by ${many(known.people, "person", "people")} `,
+      known.counts.map((one) => [line(one.label), ` ${count(one.documents)} · `]),
+      known.people > 1 && `${many(known.people, "person", "people")} · `,
       explored().write
         ? ["You label as ", el("b", {}, line(known.who)), ": open a document, then press 1 to 9, or y and n for the first two names."]
         : "To label, start corpusmill explore with --write.",
@@ -176,7 +178,7 @@ function drawQueue() {
     refill(
       byId("queue"),
       el("p", {}, total ? `${many(total, "document")} that you have not labelled; these first:` : "You have labelled all of them."),
-      el("ol", {}, rows.slice(0, 10).map((row) => el("li", {}, verdict(row.kept), " ", opener(row)))),
+      el("ol", {}, rows.slice(0, 10).map((row) => el("li", {}, opener(row)))),
     );
   });
 }
@@ -209,7 +211,7 @@ const percent = (given) => `${Math.round(100 * given)}%`;
 
 function table(found) {
   const stage = stageOf(current());
-  const rows = found.rules.filter((rule) => rule.drops > 0 || rule.best?.drops > 0).sort((a, b) => b.drops - a.drops);
+  const rows = found.rules.filter((rule) => rule.drops > 0).sort((a, b) => b.drops - a.drops);
   const cells = (one) => [
     el("td", { class: "number" }, count(one.drops)),
     el("td", { class: "number" }, shown(one.precision)),
