@@ -256,9 +256,7 @@ def train_classifier(
     prepared = prepare(spec)
     for source, report in zip(spec.sources, prepared.examples.sources):
         if source.labelled and report.empty:
-            on_message(
-                f"{report.name}: {report.empty:,} of {report.rows:,} labelled texts are not in the run any more, so they are left out"
-            )
+            on_message(f"{report.name}: {report.empty:,} of {report.rows:,} labelled texts have changed, so they are left out")
     on_message(f"{prepared.distinct.table.num_rows:,} different examples of {prepared.examples.table.num_rows:,}")
     for label in spec.labels:
         check_sources(prepared, label)
