@@ -70,7 +70,7 @@ def test_the_command(tmp_path: Path, corpusmill: Callable) -> None:
          "values": {"kind": {"rude": 0}, "rude": {"rude": 1}}},
     ]  # fmt: skip
     assert card["data"]["sources"][0]["files"][0]["name"] == "labels.parquet" and set(card["split"]) == {"train", "validation", "test"}
-    assert card["labels"]["rude"]["test"]["roc_auc"]["value"] > 0.9
+    assert card["labels"]["rude"]["test"]["roc_auc"]["value"] > 0.75
 
 
 def test_what_is_refused(tmp_path: Path, corpusmill: Callable) -> None:
@@ -82,7 +82,7 @@ def test_what_is_refused(tmp_path: Path, corpusmill: Callable) -> None:
         label(run, labels)
         code, _, error = corpusmill("classifier", "train", "--labels", run, "--output", tmp_path / "model")
         assert code == 2 and sentence in error
-    assert "not" in corpusmill("classifier", "train", "--labels", tmp_path / "no", "--output", tmp_path / "model")[2]
+    assert "no such run" in corpusmill("classifier", "train", "--labels", tmp_path / "no", "--output", tmp_path / "model")[2]
     (run / "labels.parquet").write_bytes(b"damaged")
     assert "not a readable Parquet file" in corpusmill("classifier", "train", "--labels", run, "--output", tmp_path / "model")[2]
 
