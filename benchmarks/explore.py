@@ -1,6 +1,8 @@
 """Measures the explorer's answers over HTTP in milliseconds, by kind of question, on a run of a million report rows.
 
-    python benchmarks/large_run.py RUN LARGE && python benchmarks/explore.py LARGE [--stage filter] [--rounds 15]
+    python benchmarks/large_run.py RUN LARGE && python benchmarks/explore.py LARGE [--with OTHER] [--stage filter] [--rounds 15]
+
+`--with` names another run in the same folder: then the explorer serves that folder, and a comparison with OTHER is measured, too.
 
 The server is a process of its own (`corpusmill explore`). Each question is asked with other values each time, so that no answer comes from
 a cache. `CPU` is the server's processor time for one answer; the rest of the wall time is due to other processes.
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -24,10 +27,11 @@ Question = tuple[str, dict[str, Any]]
 
 
 class Server:
-    """`corpusmill explore` of a run."""
+    """`corpusmill explore` of a run, or of a folder in which the questions are about the run `name`."""
 
-    def __init__(self, run: str):
-        command = [sys.executable, "-m", "corpusmill", "explore", run]
+    def __init__(self, path: str, name: str = ""):
+        self.name = name
+        command = [sys.executable, "-m", "corpusmill", "explore", path]
         self.started = time.perf_counter()
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
@@ -38,7 +42,7 @@ class Server:
         return time.perf_counter() - self.started
 
     def ask(self, path: str, parameters: dict[str, Any]) -> Any:
-        answer = self.client.get(f"/api/{path}?{urlencode(parameters, doseq=True)}")
+        answer = self.client.get(f"/api/{path}?{urlencode({'run': self.name, **parameters}, doseq=True)}")
         answer.raise_for_status()
         return answer.json()
 
@@ -126,21 +130,61 @@ def questions(stage: dict[str, Any], server: Server) -> Iterator[tuple[str, Call
     yield "a document", lambda draw: ("document", {"key": f"{name}/{draw.randrange(stage['rows'])}"})
     yield "text: first answer", lambda draw: documents(text=draw.choice(["the quick", "nowhere to be found", "kernel"]), **ranges(draw, 1))
     yield "run", lambda draw: ("run", {})
+    yield "list of runs", lambda draw: ("runs", {})
     yield "status", lambda draw: ("status", {})
+
+
+def comparisons(server: Server, other: str) -> Iterator[tuple[str, Callable[[random.Random], Question]]]:
+    """Yields the kinds of questions about two runs, after the documents are matched."""
+    pair = {"a": server.name, "b": other}
+    began = time.perf_counter()
+    found = server.ask("compare", pair)
+    print(f"the documents of both runs are matched in {time.perf_counter() - began:.1f} s")
+    began = time.perf_counter()
+    columns = server.ask("compare_columns", pair)["columns"]
+    print(f"all their {len(columns)} values are compared in {time.perf_counter() - began:.1f} s", flush=True)
+    sides = [side for side in ("a", "b") if found["documents"].get(f"only_{side}", {}).get("documents")]
+    rules = [(side, rule) for rule in found["rules"] for side, other in ("ab", "ba") if rule["other_keeps"][other]]
+
+    def documents(draw: random.Random) -> Question:
+        return "compare_documents", {**pair, "kept_by": draw.choice(sides), "offset": draw.randrange(100)}
+
+    def by_rule(draw: random.Random) -> Question:
+        side, rule = draw.choice(rules)
+        return "compare_documents", {
+            **pair,
+            "kept_by": side,
+            "stage": rule["stage"],
+            "dropped_by": rule["rule"],
+            "offset": draw.randrange(100),
+        }
+
+    def histogram(draw: random.Random) -> Question:
+        column = columns.pop()
+        return "compare_histogram", {**pair, "stage": column["stage"], "column": column["column"]}
+
+    yield "compare: summary", lambda draw: ("compare", pair)
+    if sides:
+        yield "compare: documents", documents
+        yield "compare: by rule", by_rule
+    yield "compare: a histogram", histogram
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
+    parser.add_argument("--with", dest="other", help="another run in the same folder, by its name")
     parser.add_argument("--stage", default="filter")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", action="store_true", help="a JSON object a line in place of the table")
     arguments = parser.parse_args()
-    server = Server(arguments.run)
+    folder, _, name = arguments.run.rstrip("/").rpartition("/")
+    server = Server(folder or ".", name) if arguments.other else Server(arguments.run)
     try:
         stage = server.wait(arguments.stage)
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n\n{'question':24}{'p50':>8}{'p95':>8}{'max':>8}{'CPU':>8}  ms")
-        for name, question in questions(stage, server):
+        asked = questions(stage, server)
+        for name, question in chain(asked, comparisons(server, arguments.other)) if arguments.other else asked:
             draw, times, cpu = random.Random(1), [], server.cpu()
             for _ in range(arguments.rounds):
                 path, parameters = question(draw)

@@ -49,14 +49,15 @@ def warn(sentences: Iterable[str]) -> None:
         print(f"Note: {safe_line(sentence, 400)}", file=sys.stderr)
 
 
-def print_csv(rows: Iterable[dict[str, Any]], columns: Sequence[str], file: TextIO | None = None) -> None:
-    """Prints CSV (RFC 4180: commas, doubled quotes, lines end in CR LF) with a header, on standard output.
+def print_csv(rows: Iterable[dict[str, Any]], columns: Sequence[str], file: TextIO | None = None, head: bool = True) -> None:
+    """Prints CSV (RFC 4180: commas, doubled quotes, lines end in CR LF), by default with a header and on standard output.
 
     A list becomes JSON, a missing value an empty cell. Control sequences are removed from texts, and a text that a spreadsheet could take
     for a formula gets an apostrophe before it. Numbers stay as they are.
     """
     out = csv.writer(file or sys.stdout, lineterminator="\r\n")
-    out.writerow([_cell(name) for name in columns])
+    if head:
+        out.writerow([_cell(name) for name in columns])
     for row in rows:
         out.writerow([_cell(row.get(name)) for name in columns])
 

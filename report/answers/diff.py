@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.answers.choose import TableRows, table_rows
@@ -31,7 +32,7 @@ from corpusmill.report.answers.diff_documents import (
 )
 from corpusmill.report.answers.sample import add_texts, show_document
 from corpusmill.report.machine import as_json
-from corpusmill.report.queries.values import measured_columns
+from corpusmill.report.queries.values import SAMPLE_ROWS, Bins, measured_columns, plan
 from corpusmill.report.query.run import Run, identifier
 from corpusmill.report.read import ReportRule, RunReader
 from corpusmill.report.tables import cell, limit, number, share, show, show_notes, table
@@ -137,6 +138,10 @@ class Difference:
         }  # fmt: skip
 
 
+def other_side(side: str) -> str:
+    return "b" if side == "a" else "a"
+
+
 def _threshold(rule: ReportRule | None) -> dict[str, Any] | None:
     return None if rule is None else {"column": rule.column, "comparison": rule.comparison, "threshold": rule.threshold}
 
@@ -153,20 +158,29 @@ def diff(a: str, b: str, wanted: DiffOptions, form: str, console: Console) -> No
 def compare(a: str, b: str, wanted: DiffOptions) -> Difference:
     """Compares the runs in two folders. Raises InputError."""
     with open_pair(a, b, wanted.stage) as pair:
-        columns, alone = read_columns(pair)
-        return Difference(
-            folders={"a": a, "b": b},
-            stages=pair.stages,
-            counts=read_counts(pair),
-            rules=read_rules(pair),
-            thresholds={side: _thresholds(run, pair.chains[side]) for side, run in pair.runs.items()},
-            columns=columns,
-            columns_of_one=alone,
-            properties=read_properties(pair),
-            settings=_changed_settings(pair),
-            samples={f"only_{side}": _samples(pair, side, wanted) for side in pair.runs},
-            notes=_notes(pair),
-        )
+        found = difference(pair)
+        found.folders = {"a": a, "b": b}
+        found.columns, found.columns_of_one = read_columns(pair)
+        found.samples = {f"only_{side}": _samples(pair, side, wanted) for side in pair.runs}
+        found.notes = read_notes(pair)
+        return found
+
+
+def difference(pair: Pair) -> Difference:
+    """Compares two runs, but for the values of their documents: `columns` and `samples` are empty."""
+    return Difference(
+        folders={side: run.reader.storage.root for side, run in pair.runs.items()},
+        stages=pair.stages,
+        counts=read_counts(pair),
+        rules=read_rules(pair),
+        thresholds={side: _thresholds(run, pair.chains[side]) for side, run in pair.runs.items()},
+        columns=[],
+        columns_of_one=[],
+        properties=read_properties(pair),
+        settings=_changed_settings(pair),
+        samples={},
+        notes=read_notes(pair),
+    )
 
 
 # ---- what differs --------------------------------------------------------------------------------------
@@ -181,10 +195,8 @@ def read_columns(pair: Pair) -> tuple[list[ColumnChange], list[str]]:
     `STAGE.COLUMN`."""
     changes, alone = [], []
     for stage in pair.stages:
-        schemas = {side: run.reader.schema(stage, "report") for side, run in pair.runs.items()}
-        names = {side: measured_columns(schema, stage) if schema is not None else [] for side, schema in schemas.items()}
-        both = [name for name in names["a"] if name in names["b"]]
-        alone += [f"{stage}.{name}" for name in {**dict.fromkeys(names["a"]), **dict.fromkeys(names["b"])} if name not in both]
+        both, one = _measured_by_both(pair, stage)
+        alone += [f"{stage}.{name}" for name in one]
         if both:
             for side in SIDES:
                 _keep_values(pair, side, stage, both)
@@ -192,6 +204,14 @@ def read_columns(pair: Pair) -> tuple[list[ColumnChange], list[str]]:
             for side in SIDES:
                 pair.query(f"DROP TABLE values_{side}")
     return sorted(changes, key=lambda change: -1 if change.distance is None else change.distance, reverse=True), alone
+
+
+def _measured_by_both(pair: Pair, stage: str) -> tuple[list[str], list[str]]:
+    """Returns the columns of numbers that both runs have measured in a stage, and those of one run alone."""
+    schemas = [run.reader.schema(stage, "report") for run in pair.runs.values()]
+    a, b = (measured_columns(schema, stage) if schema is not None else [] for schema in schemas)
+    both = [name for name in a if name in b]
+    return both, [name for name in dict.fromkeys([*a, *b]) if name not in both]
 
 
 def _keep_values(pair: Pair, side: str, stage: str, columns: list[str]) -> None:
@@ -216,11 +236,17 @@ def _kept_values(pair: Pair, side: str, stage: str, columns: list[str]) -> str:
 def _change(pair: Pair, stage: str, place: int, column: str) -> ColumnChange:
     values, runs = {}, {}
     for side in SIDES:
-        found: Any = pair.connection.execute(f"SELECT v{place} FROM values_{side}").fetchnumpy()[f"v{place}"]
-        every = np.ma.filled(np.ma.asarray(found, np.float64), np.nan)
+        every = _fetched(pair, side, place)
         values[side] = np.sort(every[~np.isnan(every)])
         runs[side] = describe(values[side], len(every))
     return ColumnChange(stage, column, distance(values["a"], values["b"]), runs)
+
+
+def _fetched(pair: Pair, side: str, place: int) -> Floats:
+    """Returns the values (documents) of a column that `_keep_values` has read, NaN where missing."""
+    found: Any = pair.connection.execute(f"SELECT v{place} FROM values_{side}").fetchnumpy()[f"v{place}"]
+    values: Floats = np.ma.filled(np.ma.asarray(found, np.float64), np.nan)
+    return values
 
 
 def describe(values: Floats, rows: int) -> Distribution:
@@ -282,25 +308,66 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _samples(pair: Pair, side: str, wanted: DiffOptions) -> list[OneSided]:
-    """Reads documents that `side` keeps and the other run drops, as the other run saw them; drawn by a hash of their ids."""
-    other = "b" if side == "a" else "a"
-    sql = (
-        f"SELECT id, level_{other} FROM matched WHERE kept_{side} AND NOT kept_{other} "
-        f"ORDER BY md5(id || ':{SEED}'), copy LIMIT {int(wanted.samples)}"
-    )
-    chosen = [(str(id_), ORDER[level]) for id_, level in pair.query(sql)]
+    """Reads documents that `side` keeps and the other run drops, with the beginnings of their texts."""
+    found, run = read_one_sided(pair, side, int(wanted.samples)), pair.runs[other_side(side)]
+    for stage in dict.fromkeys(one.stage for one in found):
+        add_texts(run.reader, stage, [one.row for one in found if one.stage == stage], wanted.chars)
+    return found
+
+
+def read_one_sided(pair: Pair, side: str, limit: int, offset: int = 0, rule: tuple[str, str] | None = None) -> list[OneSided]:
+    """Reads documents that `side` keeps and the other run drops, as the other run saw them, without their texts. They come in the order of
+    a hash of their ids, so that each part is a random sample. `rule`: only those that the other run drops by this rule (stage, rule)."""
+    other = other_side(side)
     run = pair.runs[other]
+    fails, values = "", []
+    if rule is not None:
+        fails = f"AND (id, copy) IN (SELECT (id, copy) FROM fate_{other} WHERE level = $1 AND list_contains(failed, $2))"
+        values = [ORDER.index(rule[0]), rule[1]]
+    sql = (
+        f"SELECT id, level_{other} FROM matched WHERE kept_{side} AND NOT kept_{other} {fails} "
+        f"ORDER BY md5(id || ':{SEED}'), copy LIMIT {int(limit)} OFFSET {int(offset)}"
+    )
+    chosen = [(str(id_), ORDER[level]) for id_, level in pair.connection.execute(sql, values).fetchall()]
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for stage in dict.fromkeys(stage for _, stage in chosen):
         table: TableRows = table_rows(run, f"{stage}_report", stage, REPORT.names)
         table.add("NOT kept AND list_contains(?, id)", [id_ for id_, where in chosen if where == stage])
-        here = list(table.read(table.columns, "", 0))
-        add_texts(run.reader, stage, here, wanted.chars)
-        rows.update({(row["id"], stage): row for row in here})
+        rows.update({(row["id"], stage): row for row in table.read(table.columns, "", 0)})
     return [OneSided(stage, rows[id_, stage], run.rules(stage)) for id_, stage in chosen if (id_, stage) in rows]
 
 
-def _notes(pair: Pair) -> list[str]:
+@dataclass
+class TwoHistograms:
+    """How the documents that each run keeps spread over a column's values. `counts` (bins): by run; `outside` and `missing`: values beyond
+    the edges, and documents without a value."""
+
+    bins: Bins
+    counts: dict[str, list[int]]
+    outside: dict[str, int]
+    missing: dict[str, int]
+
+
+def read_histograms(pair: Pair, stage: str, column: str) -> TwoHistograms:
+    """Counts a column's values among the kept documents of both runs, in the same bins. Raises InputError for a column that one run
+    lacks."""
+    if stage not in pair.stages or column not in _measured_by_both(pair, stage)[0]:
+        raise InputError(f"{stage} has no column {safe_line(column, 80)!r} of numbers in both runs.")
+    found: dict[str, Floats] = {}
+    for side in SIDES:
+        _keep_values(pair, side, stage, [column])
+        found[side] = _fetched(pair, side, 0)
+        pair.query(f"DROP TABLE values_{side}")
+    known = {side: values[np.isfinite(values)] for side, values in found.items()}
+    both = np.concatenate([values[:: max(1, len(values) // SAMPLE_ROWS)] for values in known.values()])
+    marks = [rule.threshold for run in pair.runs.values() for rule in run.rules(stage) if rule.column == column]
+    bins = plan(both, [float(mark) for mark in marks if isinstance(mark, int | float)])
+    counts = {side: np.histogram(values, bins.edges)[0].tolist() for side, values in known.items()}
+    missing = {side: int(np.isnan(values).sum()) for side, values in found.items()}
+    return TwoHistograms(bins, counts, {side: len(found[side]) - missing[side] - sum(counts[side]) for side in SIDES}, missing)
+
+
+def read_notes(pair: Pair) -> list[str]:
     """Returns notes on stages that are stale, missing in one run or unfinished, and on damage."""
     notes = [f"{side.upper()}: {run.reader.stale.sentence}" for side, run in pair.runs.items() if run.reader.stale]
     for side, other in (("a", "b"), ("b", "a")):
@@ -326,7 +393,7 @@ def show_difference(found: Difference, wanted: DiffOptions, console: Console) ->
     for side, folder in found.folders.items():
         console.print(Text(f"{side.upper()}: {safe_line(folder, 300)}", style="bold"))
     show_notes(found.notes, console, limit=500)
-    console.print(Text(_verdict(found)))
+    console.print(Text(verdict(found)))
     wide = console.width >= WIDE
     tables = [_outcomes(found), _settings(found), _rules(found, wide), _columns(found, wanted, wide)]
     tables += [_values(name, rows) for name, rows in found.properties.items()]
@@ -340,7 +407,8 @@ def show_difference(found: Difference, wanted: DiffOptions, console: Console) ->
         _show_samples(found, side, wanted, console)
 
 
-def _verdict(found: Difference) -> str:
+def verdict(found: Difference) -> str:
+    """Returns in words how much the two runs differ."""
     a, b = found.kept("a"), found.kept("b")
     what = f"of the stage {found.stages[0]}" if len(found.stages) == 1 else f"from {found.stages[0]} to {found.stages[-1]}"
     seen = sum(found.of(name).documents for name in SEEN)
@@ -357,12 +425,15 @@ def _outcomes(found: Difference) -> Shown:
     tokens = any(counts.tokens is not None for counts in found.counts.values())
     made = table("Documents", "", ">documents", ">share", ">characters", *([">tokens"] if tokens else []))
     total = sum(counts.documents for counts in found.counts.values())
-    for name, title in OUTCOMES.items():
-        counts = found.of(name)
-        if counts.documents or name in SEEN:
-            shares = number(counts.documents), share(counts.documents, total), number(counts.characters)
-            made.add_row(title, *shares, *([cell(counts.tokens)] if tokens else []))
+    for title, counts in outcomes(found):
+        shares = number(counts.documents), share(counts.documents, total), number(counts.characters)
+        made.add_row(title, *shares, *([cell(counts.tokens)] if tokens else []))
     return made, ""
+
+
+def outcomes(found: Difference) -> list[tuple[str, Counts]]:
+    """Returns the outcomes in words with their counts; those that need both runs always, the others where there are any."""
+    return [(title, found.of(name)) for name, title in OUTCOMES.items() if found.of(name).documents or name in SEEN]
 
 
 def _settings(found: Difference) -> Shown:

@@ -256,6 +256,14 @@ def changed(explorer: Explorer, query: parameters.Changed) -> Answer:
     return {"total": int(mask.sum()), "rows": document_rows(explorer, stage.table, rows, after)}
 
 
+def place(explorer: Explorer, query: parameters.Place) -> Answer:
+    """Returns the key of a document in the report of a stage. Raises BadRequest if it is not there."""
+    number = explorer.stage(query.stage).table.numbers_of([query.id]).get(query.id)
+    if number is None:
+        raise parameters.BadRequest(f"The report of {query.stage} has no document {parameters.shown(query.id)}.", 404)
+    return {"key": f"{query.stage}/{number}"}
+
+
 def plain(value: Any) -> Any:
     """Returns a value as JSON types, with long texts cut."""
     return machine.plain(value, SHORT)

@@ -3,23 +3,26 @@
 import secrets
 import tempfile
 import threading
-from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.labels import checked_name, login_name
+from corpusmill.pipeline.memory import available_memory
 from corpusmill.pipeline.names import not_a_run
 from corpusmill.pipeline.storage import Storage, stays_inside
+from corpusmill.report.explore.comparison import Comparison
 from corpusmill.report.explore.explorer import Explorer
 from corpusmill.report.explore.parameters import BadRequest, shown
-from corpusmill.report.explore.runs import RunList
+from corpusmill.report.explore.runs import RunList, run_stamp
+from corpusmill.report.explore.table import LruCache
+from corpusmill.report.query.sql import LEAST_MEMORY
 from corpusmill.report.read import RunReader
 
 if TYPE_CHECKING:
     from corpusmill.report.explore.forks import Job
 
-#: Runs whose reports stay loaded. The one that was asked for least recently goes first.
+#: Runs whose reports stay loaded, and comparisons that stay open. The one that was asked for least recently goes first.
 KEPT = 4
 
 
@@ -38,8 +41,8 @@ class Console:
         self.who = checked_name(who, "a person's name") if who is not None else login_name()
         self.job: Job | None = None
         self.runs = RunList(self.storage)
-        self._explorers: OrderedDict[str, Explorer] = OrderedDict()
-        self._lock = threading.Lock()
+        self._explorers, self._lock = LruCache[Explorer](KEPT, drop=Explorer.stop), threading.Lock()
+        self._comparisons, self._comparing = LruCache[Comparison](KEPT, drop=Comparison.close), threading.Lock()
         self._scratch = tempfile.TemporaryDirectory(prefix="corpusmill-explore-")
         try:
             RunReader(path)
@@ -72,16 +75,12 @@ class Console:
     def explorer(self, name: str) -> Explorer:
         """Returns the explorer of a run; the first call makes it, and its reports are then loaded in a thread. Raises BadRequest."""
         with self._lock:
-            if name not in self._explorers:
-                self._explorers[name] = self._made(name)
-            self._explorers.move_to_end(name)
-            while len(self._explorers) > KEPT:
-                self._explorers.popitem(last=False)[1].stop()
-            return self._explorers[name]
+            return self._explorers.get(name, lambda: self._made(name))
 
     def _made(self, name: str) -> Explorer:
         try:
-            explorer = Explorer(self.folder(name), self.stage)
+            memory = max(LEAST_MEMORY, available_memory() // (2 if self.one else 2 * KEPT))
+            explorer = Explorer(self.folder(name), self.stage, self.scratch, memory)
         except CorpusmillError as error:
             if self.one:
                 raise
@@ -89,14 +88,19 @@ class Console:
         explorer.loader.start()
         return explorer
 
+    def comparison(self, a: str, b: str) -> Comparison:
+        """Returns the comparison of two runs; the first call matches their documents. Raises BadRequest or InputError."""
+        folders = [self.folder(name) for name in (a, b)]
+        key = "\0".join([a, b, *(run_stamp(Storage(folder)) for folder in folders)])
+        with self._comparing:
+            return self._comparisons.get(key, lambda: Comparison(*folders))
+
     def forget(self, name: str) -> None:
         """Drops the explorer of a run that an action has changed: the next question loads it again."""
-        with self._lock:
-            if (explorer := self._explorers.pop(name, None)) is not None:
-                explorer.stop()
+        self._explorers.forget(name)
 
     def stop(self) -> None:
         """Ends the loading of all runs, and removes the temporary files."""
-        for name in list(self._explorers):
-            self.forget(name)
+        self._explorers.clear()
+        self._comparisons.clear()
         self._scratch.cleanup()

@@ -1,27 +1,27 @@
 """Loads a run's reports while the page is already open."""
 
+import tempfile
 import threading
 import time
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.labels import LabelFile
-from corpusmill.pipeline.memory import available_memory
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.explore.load import load_stage
 from corpusmill.report.explore.parameters import BadRequest, shown
 from corpusmill.report.explore.selection import Loaded
+from corpusmill.report.explore.table import KEPT_BYTES
 from corpusmill.report.live.status import Status
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import DATA_STAGES, RunReader
 
 #: Stages with a row for each document.
 EXPLORED = (*DATA_STAGES, "tokens")
-#: Settings by which DuckDB reads and writes no file, not even when memory is short; they can't be changed later.
-CLOSED = {"enable_external_access": "false", "temp_directory": "", "lock_configuration": "true"}
+#: Settings by which queries reach no file; they can't be changed later.
+CLOSED = {"enable_external_access": "false", "lock_configuration": "true"}
 
 
 class Stopped(Exception):
@@ -29,9 +29,12 @@ class Stopped(Exception):
 
 
 class Explorer:
-    """The reports of a run in memory. Raises InputError if the folder is not a run, or no stage has a report."""
+    """The reports of a run in DuckDB. Raises InputError if the folder is not a run, or no stage has a report.
 
-    def __init__(self, folder: str, stage: str | None = None):
+    `scratch`: a folder of this user alone, in which DuckDB keeps what exceeds `memory` (bytes).
+    """
+
+    def __init__(self, folder: str, stage: str | None, scratch: str, memory: int):
         self.reader = RunReader(folder)
         self.folder = folder
         self.present = [name for name in EXPLORED if self.reader.stages[name].outputs("report/")]
@@ -42,7 +45,11 @@ class Explorer:
         self.loading: dict[str, Any] | None = {"stage": self.wanted[0], "rows": 0, "of": 0}
         self.seconds = 0.0
         self.stopped = threading.Event()
-        self.connection = duckdb.connect(":memory:", config=CLOSED)
+        self.memory = memory
+        self.cache = min(KEPT_BYTES, memory // 8)
+        self.spill = tempfile.TemporaryDirectory(dir=scratch)
+        kept = {"temp_directory": self.spill.name, "memory_limit": f"{memory >> 20} MiB"}
+        self.connection = duckdb.connect(":memory:", config={**CLOSED, **kept})
         self.status, self.status_lock = Status(folder), threading.Lock()
         self.labels = LabelFile(Storage(folder))
         self.loader = threading.Thread(target=self.load, daemon=True)
@@ -51,7 +58,7 @@ class Explorer:
         """Loads the stages one after the other; then finds the places of texts and the orders that the page may ask for."""
         started = time.monotonic()
         try:
-            with Run(self.reader) as run:
+            with Run(self.reader, memory=self.memory) as run:
                 for name in self.wanted:
                     self._load_or_leave_out(run, name)
             self.loading, self.seconds = None, time.monotonic() - started
@@ -86,12 +93,6 @@ class Explorer:
     def _load(self, run: Run, name: str) -> None:
         rows = run.table(f"{name}_report").aggregate("count(*)").fetchall()[0][0] if f"{name}_report" in run.tables else 0
         self.loading = progress = {"stage": name, "rows": 0, "of": rows}
-        need, available = self._bytes(name, rows), available_memory()
-        if need > 0.8 * available:
-            raise InputError(
-                f"{rows:,} rows need about {need / 1e9:,.1f} GB of memory, and {available / 1e9:,.1f} GB are available; "
-                f"corpusmill query and corpusmill stats work on the files themselves"
-            )
         if not self.reader.is_report(name):
             raise InputError("none of its shards is a report that this version can read")
 
@@ -99,14 +100,8 @@ class Explorer:
             self._go_on()
             progress["rows"] = done
 
-        table = load_stage(run, self.connection, name, advance)
+        table = load_stage(run, self.connection, name, advance, self.cache)
         self.loaded[name] = Loaded(self.reader, table)
-
-    def _bytes(self, name: str, rows: int) -> int:
-        """Estimates the memory of a report in bytes: 8 for a number, about 60 for a text, and the arrays."""
-        schema = self.reader.schema(name, "report")
-        kinds = schema.types if schema is not None else []
-        return rows * (sum(60 if pa.types.is_string(kind) else 8 for kind in kinds) + 200)
 
     def stage(self, name: str) -> Loaded:
         """Returns a loaded stage. Raises BadRequest if the run lacks it, or it is not loaded yet."""

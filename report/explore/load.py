@@ -8,11 +8,10 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report import host
-from corpusmill.report.explore.table import FLAG, NUMBER, ORIGINS, TEXT, Codes, Column, StageTable, Verdicts
+from corpusmill.report.explore.table import FLAG, KEPT_BYTES, NUMBER, ORIGINS, TEXT, Codes, Column, StageTable, Verdicts
 from corpusmill.report.queries.ask import columns
 from corpusmill.report.queries.values import plan
 from corpusmill.report.query.run import Run
@@ -30,8 +29,10 @@ _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT"
 _DECIDED = "id IS NOT NULL AND kept IS NOT NULL AND failed IS NOT NULL"
 
 
-def load_stage(run: Run, connection: duckdb.DuckDBPyConnection, stage: str, advance: Callable[[int], None]) -> StageTable:
-    """Loads the report of a stage. Damaged shards are left out (`run.warnings`).
+def load_stage(
+    run: Run, connection: duckdb.DuckDBPyConnection, stage: str, advance: Callable[[int], None], cache: int = KEPT_BYTES
+) -> StageTable:
+    """Loads the report of a stage. Damaged shards are left out (`run.warnings`). `cache`: as in StageTable.
 
     `advance` gets the number of rows after each batch, and may raise to stop the loading. Raises InputError if no shard can be read.
     """
@@ -45,7 +46,7 @@ def load_stage(run: Run, connection: duckdb.DuckDBPyConnection, stage: str, adva
     if lost:
         reader.warn(f"{stage}: {lost:,} rows of its report have no id or decision (another version?) and are left out.")
     rules = reader.rules(stage)
-    table = StageTable(stage, reader.stages[stage].status, connection, rules, Verdicts([rule.rule for rule in rules]))
+    table = StageTable(stage, reader.stages[stage].status, connection, rules, Verdicts([rule.rule for rule in rules]), cache)
     table.meanings = run.meanings(stage)
     table.columns = {
         column: Column(column, f"c{number}", _kind(kinds[column])) for number, column in enumerate(c for c in kinds if c not in ROW_FIELDS)
@@ -111,10 +112,15 @@ def _borrow(run: Run, table: StageTable) -> None:
     for column in (column for column in BORROWED if column not in table.columns):
         other = next((name for name in DATA_STAGES if {"id", column} <= columns(run, f"{name}_report").keys()), None)
         if other is not None:
-            known = run.sql(f"SELECT id::VARCHAR AS id, {column}::VARCHAR AS value FROM {other}_report").to_arrow_table()
-            codes = np.append(table.names[column].encode(known["value"]), table.names[column].number(None))  # last: none
-            found: Codes = codes[pc.fill_null(pc.index_in(table.ids(), known["id"].combine_chunks()), -1).to_numpy()]
-            table.origins[column] = found.astype(np.int32)
+            table.origins[column] = _borrowed(run, table, other, column)
+
+
+def _borrowed(run: Run, table: StageTable, other: str, column: str) -> Codes:
+    names, none = table.names[column], table.names[column].number(None)
+    known = run.sql(f"SELECT id::VARCHAR AS id, {column}::VARCHAR AS value FROM {other}_report").to_arrow_reader(ROWS)
+    batches = (pa.Table.from_batches([batch]) for batch in known)
+    found = table.first_of((batch["id"].combine_chunks(), pa.array(names.encode(batch["value"]))) for batch in batches)
+    return np.where(found < 0, none, found).astype(np.int32)
 
 
 def _measure(table: StageTable, column: Column) -> None:

@@ -60,6 +60,10 @@ class DocumentsAsked(Filter):
     cursor: Annotated[str, Field(pattern=r"^\d{1,10}$")] | None = None
 
 
+class Exported(Filter):
+    format: Literal["csv", "parquet", "jsonl"]
+
+
 class OneColumn(Filter):
     column: Name
 
@@ -122,6 +126,41 @@ class ForkAsked(Asked):
     """An action: a new run with these thresholds of the filter."""
 
     set_: Annotated[dict[Name, Number | Literal["off"]], Field(min_length=1, max_length=MOST)]
+
+
+class Compared(Asked):
+    """Two runs by their names."""
+
+    a: Name
+    b: Name
+
+
+class ComparedColumn(Compared):
+    stage: StageName
+    column: Name
+
+
+class ComparedDocuments(Compared):
+    """Documents that the run `kept_by` keeps and the other drops. `stage` and `dropped_by`: only those that this rule drops."""
+
+    kept_by: Literal["a", "b"]
+    stage: StageName | None = None
+    dropped_by: Name | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 20
+    offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+
+
+class ComparedText(Compared):
+    kept_by: Literal["a", "b"]
+    stage: Literal["ingest", "filter", "dedup", "tokens"]
+    id: Name
+
+
+class Place(Asked):
+    """A document by its id. `stage`: the stage whose report should have it."""
+
+    stage: StageName
+    id: Name
 
 
 Model = TypeVar("Model", bound=Asked)

@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from corpusmill.pipeline.config import digest
-from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import MANIFEST
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report import machine
-from corpusmill.report.live.status import read_status
-from corpusmill.report.read import DATA_STAGES
+from corpusmill.report.live.status import Status
+from corpusmill.report.queries.rules import NO_PAGE
+from corpusmill.report.read import RunReader
 
 #: Folders are searched down to this depth below the path. A run's own folders are not searched.
 DEPTH = 3
@@ -61,7 +62,7 @@ class RunList:
         return names
 
     def read(self) -> tuple[list[Row], int]:
-        """Returns the rows that are known after `BUDGET` seconds, and the number of runs that are not read yet."""
+        """Returns the rows of all runs after `BUDGET` seconds, and the number of runs that are not read yet: their rows have only names."""
         names, deadline = self.names(), time.monotonic() + BUDGET
         with self._lock:
             for name in sorted(names, key=lambda name: name in self._rows):  # new runs first
@@ -69,52 +70,75 @@ class RunList:
                     break
                 self._update(name)
             self._rows = {name: self._rows[name] for name in names if name in self._rows}
-            return [row for _, row in self._rows.values()], len(names) - len(self._rows)
+            rows = [self._rows[name][1] if name in self._rows else _row(name, "not read yet") for name in names]
+            return rows, len(names) - len(self._rows)
 
     def _update(self, name: str) -> None:
-        stamp = _stamp(self.storage.child(name))
+        stamp = run_stamp(self.storage.child(name))
         known = self._rows.get(name)
         if known is None or known[0] != stamp or known[1]["state"] in LIVE:
             self._rows[name] = (stamp, read_row(self.storage.path(name), name))
 
 
-def _stamp(run: Storage) -> Any:
+def run_stamp(run: Storage) -> str:
     """Returns a value that changes with the files from which a row is made. On a store only the files in the run's own folder count: one of
     them is written whenever a phase begins or ends."""
     manifests = () if run.remote else (run.size(f"{stage}/{MANIFEST}") for stage in STAGES)
     try:
-        return [sorted(run.times().items()), *manifests]
+        return str([sorted(run.times().items()), *manifests])
     except (CorpusmillError, OSError) as error:
         return str(error)
 
 
+def _row(name: str, state: str) -> Row:
+    figures = dict.fromkeys(("pages", "kept", "last", "tokens", "began", "seconds", "stage", "share"))
+    return {"name": name, "state": state, "sentence": "", "recipe": "", "recipe_digest": "", "inputs": [], "more_inputs": 0, **figures}
+
+
 def read_row(folder: str, name: str) -> Row:
-    """Returns a run's row. That of a run that can't be read has a sentence and no figures."""
-    row: Row = {
-        "name": name, "state": "damaged", "sentence": "", "recipe": "", "recipe_digest": "", "inputs": [], "more_inputs": 0,
-        "documents_in": None, "documents_out": None, "tokens": None, "began": None, "ended": None, "seconds": None, "share": None,
-    }  # fmt: skip
+    """Returns a run's row. That of a run that can't be read has a sentence and no figures. `kept`: by the stage `last`, the last data stage
+    that is complete. `seconds`: of the work so far."""
+    row = _row(name, "damaged")
     run = Storage(folder)
     try:
-        described = json.loads(run.read_bytes("run.json"))
-        recipe, inputs = described["recipe"], [str(name) for name in described["inputs"]]
-        status = read_status(folder)
-        data = [stage for stage in status["stages"] if stage["name"] in DATA_STAGES and stage["documents_out"] is not None]
+        recipe, inputs = _described(run)
         row |= {
-            "state": status["state"], "sentence": status["sentence"], "recipe": _words(recipe), "recipe_digest": digest(recipe)[:8],
-            "inputs": inputs[:INPUTS], "more_inputs": max(0, len(inputs) - INPUTS),
-            "documents_in": data[0]["documents_in"] if data else None, "documents_out": data[-1]["documents_out"] if data else None,
-            "tokens": _tokens(run), "began": status["began"], "ended": status["ended"],
-            "seconds": status["work_seconds"] if status["work_seconds"] is not None else status["seconds"],
-            "share": status["phase"]["share"] if status["phase"] else None,
+            "recipe": _words(recipe), "recipe_digest": digest(recipe)[:8], "inputs": inputs[:INPUTS],
+            "more_inputs": max(0, len(inputs) - INPUTS), "tokens": _tokens(run),
+        }  # fmt: skip
+        status = Status(folder)
+        found = status.read()
+        phase, data = found["phase"], [stage for stage in found["stages"] if stage["documents_out"] is not None]
+        row |= {
+            "state": found["state"], "sentence": found["sentence"], "began": found["began"],
+            "pages": _pages(status.reader, data[0]) if data else None, "kept": data[-1]["documents_out"] if data else None,
+            "last": data[-1]["name"] if data else None,
+            "seconds": found["seconds"] if found["work_seconds"] is None else found["work_seconds"],
+            "stage": phase and phase["stage"], "share": phase and phase["share"],
         }  # fmt: skip
     except (CorpusmillError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         row["sentence"] = f"It can't be read: {' '.join(str(error).split())}"
-    found: Row = machine.plain(row, SHORT)
-    return found
+    shown: Row = machine.plain(row, SHORT)
+    return shown
 
 
-def _words(recipe: Any) -> str:
+def _described(run: Storage) -> tuple[dict[str, Any], list[str]]:
+    """Returns the recipe and the inputs of a run. Raises InputError."""
+    try:
+        described = json.loads(run.read_bytes("run.json"))
+    except ValueError as error:
+        raise InputError(f"run.json is not JSON ({error}).") from error
+    if not isinstance(described, dict) or not isinstance(described.get("recipe"), dict) or not isinstance(described.get("inputs"), list):
+        raise InputError("run.json has no recipe and inputs.")
+    return described["recipe"], [str(name) for name in described["inputs"]]
+
+
+def _pages(reader: RunReader, first: dict[str, Any]) -> int:
+    """Returns the pages that came into the run. `first`: the status of its first data stage, which counts all records."""
+    return int(first["documents_in"]) - sum(task.counts.get(f"failed:{NO_PAGE}", 0) for task in reader.stages[first["name"]].tasks)
+
+
+def _words(recipe: dict[str, Any]) -> str:
     """Describes a recipe, which has no name in run.json: the filter's preset or steps."""
     section = recipe.get("filter") or {}
     steps = [str(next(iter(step))) for step in section.get("steps") or []]

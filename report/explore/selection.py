@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,20 +121,21 @@ class Texts:
         return text
 
 
-def texts_before(reader: RunReader, stage: str, ids: pa.ChunkedArray) -> Texts:
-    """Finds the input texts of a stage by the ids of its report's rows; for `ingest` its output texts."""
-    earlier = DATA_STAGES[: DATA_STAGES.index(stage)] if stage in DATA_STAGES else DATA_STAGES
-    source = next((name for name in reversed(earlier) if reader.stages[name].outputs("data/")), stage)
-    parts, groups, count = [], list[tuple[int, Place]](), 0
-    for place, table in reader.groups(source, "data", ["id"]):
-        if "id" in table.column_names:
-            groups.append((count, place))
-            parts.append(table["id"].combine_chunks().cast(pa.string()))
-            count += table.num_rows
-    if not parts:
-        return Texts(reader, source, np.full(len(ids), -1, np.int32), [], 0)
-    at = pc.index_in(ids, pa.concat_arrays(parts))
-    return Texts(reader, source, pc.fill_null(at, -1).to_numpy().astype(np.int32), groups, count)
+def texts_before(reader: RunReader, table: StageTable) -> Texts:
+    """Finds the input texts of a stage's documents by their ids; for `ingest` its output texts."""
+    earlier = DATA_STAGES[: DATA_STAGES.index(table.name)] if table.name in DATA_STAGES else DATA_STAGES
+    source = next((name for name in reversed(earlier) if reader.stages[name].outputs("data/")), table.name)
+    texts = Texts(reader, source, np.zeros(0, np.int32), [], 0)
+
+    def given() -> Iterator[tuple[pa.Array, pa.Array]]:
+        for place, group in reader.groups(source, "data", ["id"]):
+            if "id" in group.column_names:
+                texts.groups.append((texts.count, place))
+                yield group["id"].combine_chunks().cast(pa.string()), pa.array(np.arange(group.num_rows, dtype=np.int32) + texts.count)
+                texts.count += group.num_rows
+
+    texts.positions = table.first_of(given())
+    return texts
 
 
 #: Seconds that a request searches. Row groups in progress are finished after that.
@@ -210,8 +211,6 @@ class Search:
 
 #: The order of the report's rows.
 PLACE = "place"
-#: Bytes of orders kept in memory.
-KEPT_BYTES = 200_000_000
 
 
 class Orders:
@@ -219,7 +218,7 @@ class Orders:
 
     def __init__(self, table: StageTable):
         self.table = table
-        self._known = LruCache[tuple[Rows, int]](KEPT_BYTES, lambda found: int(found[0].nbytes))
+        self._known = LruCache[tuple[Rows, int]](table.cache, lambda found: int(found[0].nbytes))
 
     def page(self, mask: Bools, order: str, descending: bool, offset: int, limit: int) -> list[int]:
         """Returns `limit` rows of `mask` (bool, rows) from number `offset` on."""
@@ -239,7 +238,7 @@ class Orders:
     def prepare(self, go_on: Callable[[], None]) -> None:
         """Finds the orders by all columns of numbers, then by URL, as far as memory allows. `go_on` may raise to stop this."""
         numbers = [column.name for column in self.table.numbers()]
-        for column in [*numbers, "url"][: KEPT_BYTES // max(4 * self.table.rows, 1)]:
+        for column in [*numbers, "url"][: self.table.cache // max(4 * self.table.rows, 1)]:
             go_on()
             self.of(column)
 
@@ -280,7 +279,7 @@ class Loaded:
         """Returns the places of the texts; they are found at the first call."""
         with self._finding:
             if self._texts is None:
-                self._texts = texts_before(self.reader, self.table.name, self.table.ids())
+                self._texts = texts_before(self.reader, self.table)
             return self._texts
 
     def mask(self, asked: Filter) -> Bools:

@@ -5,10 +5,11 @@ import os
 import secrets
 import socket
 import sys
+import tempfile
 import threading
 import webbrowser
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,18 @@ import duckdb
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import RunLog
 from corpusmill.report.explore import answers, forks, labels, parameters
+from corpusmill.report.explore.comparison import Comparison
 from corpusmill.report.explore.console import Console
 from corpusmill.report.explore.document import document
 from corpusmill.report.explore.explorer import Explorer
+from corpusmill.report.explore.export import KINDS, export
 
 METHODS = ("GET", "HEAD")
 #: The header in which an action carries the token, and the bytes of its body at most.
@@ -130,7 +134,7 @@ async def _refuse(status: int, sentence: str, send: Send) -> None:
 
 
 STATIC = Path(__file__).with_name("static")
-KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+SUFFIXES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 PLOTLY = "plotly.js"
 #: Files that this page shares with the report's page, because both use plotly.
 SHARED = {"before_plotly.js", "plotly.css"}
@@ -152,15 +156,26 @@ def by_person(answer: Callable[[Explorer, Any, str], Answer]) -> Ask:
     return lambda console, query: answer(console.explorer(query.run), query, console.who)
 
 
+def of_pair(answer: Callable[[Comparison, Any], Answer]) -> Ask:
+    """Returns an answer about the two runs that the parameters name."""
+    return lambda console, query: answer(console.comparison(query.a, query.b), query)
+
+
 #: The parameters and the answer of each path below /api/.
 ROUTES: dict[str, tuple[type[parameters.Asked], Ask]] = {
     "console": (parameters.Asked, lambda console, _: {"path": console.path, "one": console.one, "write": console.token is not None}),
     "runs": (parameters.Asked, lambda console, _: runs(console)),
+    "compare": (parameters.Compared, of_pair(lambda comparison, _: comparison.summary())),
+    "compare_columns": (parameters.Compared, of_pair(lambda comparison, _: comparison.columns())),
+    "compare_histogram": (parameters.ComparedColumn, of_pair(Comparison.histogram)),
+    "compare_documents": (parameters.ComparedDocuments, of_pair(Comparison.documents)),
+    "compare_text": (parameters.ComparedText, of_pair(Comparison.text)),
     "documents": (parameters.DocumentsAsked, of_run(answers.documents)),
     "summary": (parameters.Filter, of_run(answers.summary)),
     "histogram": (parameters.OneColumn, of_run(answers.histogram)),
     "thresholds": (parameters.Thresholds, of_run(answers.retuned)),
     "changed": (parameters.Changed, of_run(answers.changed)),
+    "place": (parameters.Place, of_run(answers.place)),
     "document": (parameters.OneDocument, of_run(document)),
     "status": (parameters.Asked, of_run(lambda explorer, _: answers.status(explorer))),
     "run": (parameters.Asked, of_run(lambda explorer, _: answers.run(explorer))),
@@ -219,6 +234,16 @@ def make_app(console: Console) -> FastAPI:
 
         return answered(work)
 
+    def download(request: Request) -> Response:
+        def file() -> Response:
+            query = parameters.read(parameters.Exported, request.query_params.multi_items())
+            stage = console.explorer(query.run).stage(query.stage)
+            named = {"content-disposition": f'attachment; filename="{stage.table.name}.{query.format}"', "cache-control": "no-store"}
+            return StreamingResponse(export(stage, query), headers=named, media_type=KINDS[query.format])
+
+        return answered(file)
+
+    app.add_api_route("/api/export", download, methods=["GET"])
     for name in ROUTES:
         add_route(app, name, answer)
     for name in ACTIONS if console.token is not None else ():
@@ -243,10 +268,11 @@ def add_action(app: FastAPI, name: str, act: Callable[[str, bytes], Response]) -
     app.add_api_route(f"/api/{name}", route, methods=["POST"], name=name)
 
 
-def answered(work: Callable[[], Answer]) -> Response:
+def answered(work: Callable[[], Answer | Response]) -> Response:
     """Returns what `work` returns, or a sentence that says what went wrong."""
     try:
-        return as_json(work())
+        done = work()
+        return done if isinstance(done, Response) else as_json(done)
     except parameters.BadRequest as error:
         return as_json({"detail": str(error)}, error.status)
     except duckdb.InterruptException:
@@ -274,11 +300,11 @@ def static_file(name: str) -> Response:
     if name not in SHARED | _static_names():
         raise HTTPException(404, "There is no such file")
     folder = STATIC.parents[1] / "page" if name in SHARED else STATIC
-    return Response((folder / name).read_bytes(), headers={"cache-control": "no-cache"}, media_type=KINDS[Path(name).suffix])
+    return Response((folder / name).read_bytes(), headers={"cache-control": "no-cache"}, media_type=SUFFIXES[Path(name).suffix])
 
 
 def _static_names() -> set[str]:
-    return {path.name for path in STATIC.iterdir() if path.suffix in KINDS} if STATIC.is_dir() else set()
+    return {path.name for path in STATIC.iterdir() if path.suffix in SUFFIXES} if STATIC.is_dir() else set()
 
 
 @cache
@@ -299,8 +325,30 @@ def explore(
 
     Raises InputError if there is no run, no stage has a report, or the port is taken.
     """
-    console = Console(path, stage, write, who)
-    listening = listen(port)
+    with _temporary_folder():
+        console = Console(path, stage, write, who)
+        try:
+            _serve(console, listen(port), open_browser)
+        except KeyboardInterrupt:  # Ctrl-C ends the explorer
+            pass
+        finally:
+            console.stop()
+    _leave()
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[None]:
+    """Puts all temporary files of this process into a folder, which is removed at the end: `_leave` allows no other way to remove them."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="corpusmill-", ignore_cleanup_errors=True) as folder:
+        tempfile.tempdir = folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
+def _serve(console: Console, listening: socket.socket, open_browser: bool) -> None:
     port = listening.getsockname()[1]
     config = uvicorn.Config(
         LoopbackGuard(make_app(console), port, console.token), log_level="error", access_log=False, server_header=False, ws="none",
@@ -308,13 +356,10 @@ def explore(
     )  # fmt: skip
     # The part of an address after # is not sent to a server, so the token is in no log and no Referer.
     address = f"http://{HOST}:{port}/" + (f"#token={console.token}" if console.token else "")
-    with suppress(KeyboardInterrupt):  # Ctrl-C ends the explorer
-        print(address, flush=True)
-        if open_browser:
-            webbrowser.open(leading_to(address, console.scratch))
-        uvicorn.Server(config).run(sockets=[listening])
-    console.stop()
-    _leave()
+    print(address, flush=True)
+    if open_browser:
+        webbrowser.open(leading_to(address, console.scratch))
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def leading_to(address: str, folder: str) -> str:

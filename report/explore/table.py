@@ -27,10 +27,13 @@ Value = TypeVar("Value")
 
 
 class LruCache(Generic[Value]):
-    """A cache of the last values by key, up to a limit on their sizes; the least recently used value goes first. Safe for threads."""
+    """A cache of the last values by key, up to a limit on their sizes; the least recently used value goes first. Safe for threads.
 
-    def __init__(self, limit: int, size: Callable[[Value], int] = lambda _: 1):
-        self._limit, self._size = limit, size
+    `drop` is called with each value that goes.
+    """
+
+    def __init__(self, limit: int, size: Callable[[Value], int] = lambda _: 1, drop: Callable[[Value], None] = lambda _: None):
+        self._limit, self._size, self._drop = limit, size, drop
         self._lock = threading.Lock()
         self._known: OrderedDict[str, Value] = OrderedDict()
 
@@ -43,8 +46,19 @@ class LruCache(Generic[Value]):
         with self._lock:
             made = self._known.setdefault(key, made)
             while len(self._known) > 1 and sum(map(self._size, self._known.values())) > self._limit:
-                self._known.popitem(last=False)
+                self._drop(self._known.popitem(last=False)[1])
         return made
+
+    def forget(self, key: str) -> None:
+        """Lets a value go, where it is known."""
+        with self._lock:
+            if key in self._known:
+                self._drop(self._known.pop(key))
+
+    def clear(self) -> None:
+        """Lets all values go."""
+        for key in list(self._known):
+            self.forget(key)
 
 
 def numbered(column: pa.ChunkedArray, number: Callable[[Any], int]) -> Codes:
@@ -153,7 +167,7 @@ class Verdicts:
 Floats = npt.NDArray[Any]
 Rows = npt.NDArray[np.int32]
 NUMBER, FLAG, TEXT = "number", "flag", "text"
-#: Bytes of columns kept as arrays, so that a slider does not read them again.
+#: Bytes of a stage's columns kept as arrays, so that a slider does not read them again, and of the orders of its rows: at most each.
 KEPT_BYTES = 256_000_000
 #: Seconds that a query may take.
 LIMIT = 10.0
@@ -187,13 +201,14 @@ class Row:
 
 @dataclass
 class StageTable:
-    """A loaded report. Rows are counted from 0 in the order of its shards."""
+    """A loaded report. Rows are counted from 0 in the order of its shards. `cache`: bytes kept of arrays, and of orders."""
 
     name: str
     status: str
     connection: duckdb.DuckDBPyConnection
     rules: list[ReportRule]
     verdicts: Verdicts
+    cache: int = KEPT_BYTES
     meanings: dict[str, str] = field(default_factory=dict)  # by rule: the reason for which it drops a document, in words
     columns: dict[str, Column] = field(default_factory=dict)
     rows: int = 0
@@ -204,7 +219,7 @@ class StageTable:
     looked_up: dict[str, int] = field(default_factory=dict)  # the row of each labelled document, by id; -1 without one
 
     def __post_init__(self) -> None:
-        self._arrays = LruCache[Floats](KEPT_BYTES, lambda array: int(array.nbytes))
+        self._arrays = LruCache[Floats](self.cache, lambda array: int(array.nbytes))
 
     @property
     def table(self) -> str:
@@ -259,10 +274,26 @@ class StageTable:
             values = np.ma.filled(values.astype(kind), np.nan)
         return np.asarray(values)
 
-    def ids(self) -> pa.ChunkedArray:
-        """Returns the ids of all rows."""
-        with self.cursor() as cursor:
-            return cursor.sql(f"SELECT id FROM {self.table}").to_arrow_table()["id"]
+    def first_of(self, given: Iterable[tuple[pa.Array, pa.Array]]) -> Codes:
+        """Returns for each row the first of the numbers that are given for its id, -1 for a row without one.
+
+        `given`: batches of ids (strings) and their numbers (int32). DuckDB matches them, on the disk where memory is short.
+        """
+        found: Codes = np.full(self.rows, -1, np.int32)
+        with self.cursor(timed=False) as cursor:
+            cursor.execute("CREATE OR REPLACE TEMP TABLE given (place BIGINT, id VARCHAR, number INTEGER)")
+            place = 0
+            for ids, numbers in given:
+                places = np.arange(place, place + len(ids))
+                cursor.register("part", pa.table({"place": places, "id": ids, "number": numbers}))
+                cursor.execute("INSERT INTO given FROM part")
+                place += len(ids)
+            query = (
+                f"SELECT r.number, arg_min(g.number, g.place) AS found FROM {self.table} r JOIN given g ON r.id = g.id GROUP BY r.number"
+            )
+            for batch in cursor.sql(query).to_arrow_reader():
+                found[batch["number"].to_numpy()] = batch["found"].to_numpy()
+        return found
 
     def rows_of(self, rows: Sequence[int]) -> list[Row]:
         """Returns rows in the requested order."""

@@ -33,13 +33,13 @@ function script(name) {
 
 /**
  * Draws a histogram from `/api/histogram` into `node`. `marks`: lines at values, {at, kind: "old" or "new"}. `range`: the chosen [low,
- * high]. `onRange(low, high)` is called when the mouse selects a range, `onMove(value)` when the new line was dragged.
+ * high]. `over`: instead of kept and dropped documents, these [name, colour], each from the axis on. `onRange(low, high)` is called when the mouse selects a range, `onMove(value)` when the new line was dragged.
  */
 export async function drawHistogram(node, histogram, options = {}) {
   const library = await plotly();
   const first = !drawn.has(node);
   drawn.set(node, [histogram, options]);
-  await library.react(node, traces(histogram), layout(histogram, options), {
+  await library.react(node, traces(histogram, options), layout(histogram, options), {
     ...CONFIG,
     edits: { shapePosition: Boolean(options.onMove) },
   });
@@ -64,17 +64,17 @@ onTheme(() =>
   [...drawn].forEach(([node, [histogram, options]]) => (node.isConnected ? drawHistogram(node, histogram, options) : forget(node))),
 );
 
-function traces(histogram) {
+function traces(histogram, { over = null }) {
   const x = drawnEdges(histogram);
-  return ["kept", "dropped"].map((name) => ({
+  return (over ?? Object.entries({ kept: "kept", dropped: "dropped" })).map(([name, tone]) => ({
     x,
     y: [...histogram[name], histogram[name].at(-1) ?? 0],
-    name,
+    name: over ? name.toUpperCase() : name,
     mode: "lines",
-    stackgroup: "all",
+    ...(over ? { fill: "tozeroy" } : { stackgroup: "all" }),
     hovertemplate: "%{y:,}",
-    line: { shape: "hv", width: 1, color: color(name) },
-    fillcolor: color(`${name}-fill`),
+    line: { shape: "hv", width: over ? 1.5 : 1, color: color(tone) },
+    fillcolor: color(`${tone}-fill`),
   }));
 }
 

@@ -1,15 +1,14 @@
 /** The list of documents that pass the filters. */
-import { ask, stop } from "./api.js";
+import { address, ask, stop } from "./api.js";
 import { drawChips } from "./chips.js";
 import { columnChoice, drawColumnChoice, shownColumns } from "./columns.js";
 import { button, byId, el, refill } from "./dom.js";
 import { attempt } from "./errors.js";
 import { count, many, roughly, share } from "./format.js";
 import { stageOf } from "./run.js";
-import { tableRow } from "./rows.js";
+import { sortable, tableRow } from "./rows.js";
 import { current, filters, go, NO_FILTERS, watch } from "./state.js";
 import { countAgain } from "./summary.js";
-import { label as named } from "./text.js";
 
 const PAGE = 50;
 let found = { rows: [], total: 0, kept: 0, characters: 0, search: null };
@@ -23,6 +22,7 @@ export function startDocuments() {
       el("p", { id: "count", role: "status" }),
       el("div", { id: "chips", class: "chips" }),
       columnChoice(),
+      el("p", { class: "row", id: "export" }),
     ),
     el(
       "div",
@@ -38,7 +38,26 @@ export function startDocuments() {
     else if (changed("col", "doc")) draw();
     if (changed.filters() || changed("col", "order")) drawColumnChoice(state);
     if (changed.filters()) drawChips(byId("chips"), state);
+    if (changed.filters()) drawExport(state);
   });
+}
+
+/** The forms in which the list can be saved, and what each has. */
+const FORMS = [
+  ["csv", "CSV"],
+  ["parquet", "Parquet"],
+  ["jsonl", "JSONL with texts"],
+];
+
+/** Links that save all documents of the filter, not only those that are listed. */
+function drawExport(state) {
+  const file = (format) => {
+    const asked = filters(state);
+    asked.append("format", format);
+    return address("export", asked);
+  };
+  const links = FORMS.map(([format, name]) => el("a", { href: file(format), download: "", data: { key: `export ${format}` } }, name));
+  refill(byId("export"), el("span", { class: "soft" }, "Save these documents:"), links);
 }
 
 /** The documents in the list, in order. */
@@ -106,26 +125,6 @@ function headers(columns, state) {
     fixed("Language", "language"),
     sortable("chars_in", "Characters", state),
   ];
-}
-
-/**
- * A header that sorts the list: first ascending, then descending, then in the order of the crawl. `extra`: other content of the header.
- */
-function sortable(name, text, state, kind = "number", extra = "") {
-  const on = state.order === name;
-  const next = !on ? { order: name, descending: false } : state.descending ? { order: "", descending: false } : { descending: true };
-  const sign = on ? (state.descending ? " ▼" : " ▲") : "\u00a0⇅";
-  const order = on ? (state.descending ? "descending" : "ascending") : "none";
-  return el(
-    "th",
-    { scope: "col", class: kind, "aria-sort": order },
-    button([named(text), el("span", { "aria-hidden": "true" }, sign)], () => go(next), {
-      class: "sort",
-      title: "Order the list by it",
-      data: { key: `sort ${name}` },
-    }),
-    extra,
-  );
 }
 
 function counted() {

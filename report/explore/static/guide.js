@@ -5,6 +5,7 @@
 import { ask, isStale } from "./api.js";
 import { button, el, refill } from "./dom.js";
 import { comparison, condition, count, many, member, share, value } from "./format.js";
+import { recall, remember } from "./memory.js";
 import { nearMisses, rulesByFired, run, stageOf } from "./run.js";
 import { now, opener } from "./rows.js";
 import { current, filters, go, NO_FILTERS, parameters } from "./state.js";
@@ -23,9 +24,13 @@ export function drawGuide(part) {
   refill(
     part,
     el(
-      "div",
-      { class: "guide" },
-      el("h2", {}, "Where to begin"),
+      "details",
+      {
+        class: "guide",
+        open: recall("guide") !== "closed",
+        on: { toggle: (event) => remember("guide", event.target.open ? "open" : "closed") },
+      },
+      el("summary", {}, el("h2", {}, "Where to begin")),
       rules.length > 0
         ? el("ol", {}, most(stage, rules[0]), suspect(stage, rules))
         : el("p", {}, `No rule of ${stage.name} dropped a document.`),

@@ -86,6 +86,7 @@ async function move(step) {
 }
 
 function search() {
+  if (byId("find")) return byId("find").focus();
   if (current().view) go({ view: "" });
   byId("filters-fold").open = true;
   byId("text").focus();

@@ -1,5 +1,5 @@
 /** The page of `corpusmill explore`: starts its parts, each of which follows the state in the address. */
-import { takeToken } from "./api.js";
+import { ask, takeToken } from "./api.js";
 import { startDocument } from "./document.js";
 import { startDocuments } from "./documents.js";
 import { byId } from "./dom.js";
@@ -32,11 +32,21 @@ async function begin() {
   drawWarnings();
   const { stage } = current();
   if (!stageOf(current())) go({ stage: firstStage() }, { replace: true });
+  await attempt(byId("document"), findDocument);
   for (const part of [startViews, startStages, startFilters, startSummary, startDocuments, startThresholds, startLabels, startDocument, startProgress])
     part();
   start();
-  if (stage && current().stage !== stage) showError("stage", `There is no report of a stage ${plain(stage)} here: this is ${current().stage}.`);
+  if (stage && current().stage !== stage)
+    showError("stage", `There is no report of a stage ${plain(stage)} here: this is ${current().stage}.`);
   loading();
+}
+
+/** A link from a comparison names a document by its id. */
+async function findDocument() {
+  const { stage, doc } = current();
+  if (!doc.startsWith("id/")) return;
+  const { key } = await ask("place", "place", new URLSearchParams({ stage, id: doc.slice(3) }));
+  go({ doc: key }, { replace: true });
 }
 
 begin();

@@ -1,5 +1,5 @@
 /** A row in a list of documents: decision, address, failed rules, and values. */
-import { el, firstOf } from "./dom.js";
+import { button, el, firstOf } from "./dom.js";
 import { count, member, value } from "./format.js";
 import { current, go, link } from "./state.js";
 import { label, line } from "./text.js";
@@ -62,11 +62,44 @@ function open(event) {
   go({ doc: event.currentTarget.dataset.doc });
 }
 
+/** The listener that makes a whole row act like its link. A text that was selected in the row, and the row's own buttons, do not act. */
+export const wholeRow = (act) => ({
+  click: (event) => {
+    const own = event.target.closest("a, button, input, label, summary");
+    if (!own && getSelection().isCollapsed && !event.ctrlKey && !event.metaKey && !event.shiftKey) act();
+  },
+});
+
+/**
+ * A header that sorts the list: first ascending, then descending, then in the order of the server. `extra`: other content of the header.
+ */
+export function sortable(name, text, state, kind = "number", extra = "") {
+  const on = state.order === name;
+  const next = !on ? { order: name, descending: false } : state.descending ? { order: "", descending: false } : { descending: true };
+  const sign = on ? (state.descending ? " ▼" : " ▲") : "\u00a0⇅";
+  const order = on ? (state.descending ? "descending" : "ascending") : "none";
+  return el(
+    "th",
+    { scope: "col", class: kind, "aria-sort": order },
+    button([label(text), el("span", { "aria-hidden": "true" }, sign)], () => go(next), {
+      class: "sort",
+      title: "Order the list by it",
+      data: { key: `sort ${name}` },
+    }),
+    extra,
+  );
+}
+
 /** A row of the table; `columns`: values that the user has chosen, shown beside the address. */
 export function tableRow(row, columns) {
   return el(
     "tr",
-    { class: row.kept ? "kept" : "dropped", data: { doc: row.key }, "aria-current": current().doc === row.key ? "true" : null },
+    {
+      class: `${row.kept ? "kept" : "dropped"} opens`,
+      data: { doc: row.key },
+      "aria-current": current().doc === row.key ? "true" : null,
+      on: wholeRow(() => go({ doc: row.key })),
+    },
     el("td", { class: "decision" }, verdict(row.kept)),
     el("td", { class: "address" }, opener(row), row.failed.length > 0 && rules(row.failed), row.later && after(row.later)),
     columns.map((column) => cell(column, member(row.values, column.name))),

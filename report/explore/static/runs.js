@@ -1,43 +1,164 @@
-/** The list of all runs below the path. */
+/** The list of all runs below the path: sorted and filtered as one types, asked again every few seconds. A row opens the run. */
 import { ask } from "./api.js";
-import { byId, el, refill } from "./dom.js";
+import { startCompare } from "./compare.js";
+import { button, byId, debounced, el, refill } from "./dom.js";
 import { attempt } from "./errors.js";
-import { count, share } from "./format.js";
+import { count, duration, many, roughly, share } from "./format.js";
+import { sortable, wholeRow } from "./rows.js";
 import { explored } from "./run.js";
-import { start } from "./state.js";
-import { line, plain } from "./text.js";
+import { current, go, start, watch } from "./state.js";
+import { label, line, plain } from "./text.js";
 
 /** Milliseconds between two requests: while runs are not read yet, and afterwards. */
 const [SOON, EVERY] = [50, 3000];
+/** The columns: by what each sorts, its name, its kind. */
+const COLUMNS = [
+  ["name", "Run", "", (run) => run.name],
+  ["recipe", "Recipe", "recipe", (run) => run.recipe],
+  ["pages", "Pages", "number", (run) => run.pages],
+  ["kept", "Kept", "number", (run) => run.pages && run.kept / run.pages],
+  ["tokens", "Tokens", "number", (run) => run.tokens],
+  ["state", "State", "", (run) => run.state],
+  ["began", "Begun", "when", (run) => run.began],
+  ["seconds", "Work", "number", (run) => run.seconds],
+];
 let rows = [];
+let left = 0;
 
 export function startRuns() {
-  document.body.dataset.view = "runs";
-  byId("runs").hidden = false;
   byId("run").textContent = plain(explored().path);
-  document.title = "runs · corpusmill explore";
+  const filter = debounced((find) => go({ find }, { replace: true }), 100);
+  const box = el("input", { type: "search", id: "find", autocomplete: "off", spellcheck: false, value: current().find });
+  box.addEventListener("input", () => filter(box.value));
+  byId("runs").append(
+    el("h2", {}, "Runs"),
+    el("label", { class: "field" }, "with these words in name, recipe, inputs or state", box),
+    el("p", { class: "row" }, el("span", { id: "count", role: "status" }), el("span", { id: "chosen" })),
+    el(
+      "div",
+      { class: "scroll", tabIndex: 0, role: "region", "aria-label": "List of runs" },
+      el("table", {}, el("thead", {}, el("tr", { id: "list-header" })), el("tbody", { id: "list" })),
+    ),
+  );
+  startCompare();
+  watch(draw);
   start();
   look();
 }
 
 async function look() {
-  let left = 0;
-  if (!document.hidden) await attempt(byId("runs"), async () => ({ rows, left } = await ask("runs", "runs")));
-  draw();
+  if (!document.hidden && !comparing(current())) {
+    const before = JSON.stringify(rows);
+    await attempt(byId("runs"), async () => ({ rows, left } = await ask("runs", "runs")));
+    if (JSON.stringify(rows) !== before) draw(current());
+    else tell();
+  }
   setTimeout(look, left ? SOON : EVERY);
 }
 
-function draw() {
-  refill(byId("runs"), el("table", {}, el("tbody", {}, rows.map(row))));
+const comparing = (state) => state.view === "compare" && state.compare.length > 1;
+
+function draw(state) {
+  const view = comparing(state) ? "compare" : "runs";
+  document.body.dataset.view = view;
+  document.title = `${view} · corpusmill explore`;
+  for (const part of ["runs", "compare"]) byId(part).hidden = part !== view;
+  if (view !== "runs") return;
+  refill(
+    byId("list-header"),
+    el("th", { scope: "col" }, el("span", { class: "hidden" }, "Compare")),
+    COLUMNS.map(([name, text, kind]) => sortable(name, text, state, kind)),
+  );
+  refill(byId("list"), listed(state).map(row));
+  refill(byId("chosen"), chosen(state));
+  tell();
 }
 
-const row = (run) =>
-  el(
+function tell() {
+  const shown = listed(current()).length;
+  byId("count").textContent =
+    `${shown < rows.length ? `${count(shown)} of ` : ""}${many(rows.length, "run")}${left ? `, ${count(left)} are still to be read` : ""}`;
+}
+
+/** The runs that have all the typed words, in the chosen order; runs without a value come last. */
+function listed(state) {
+  const words = state.find.toLowerCase().split(/\s+/);
+  const said = (run) => [run.name, run.recipe, run.recipe_digest, run.state, ...run.inputs].join(" ").toLowerCase();
+  const found = rows.filter((run) => words.every((word) => said(run).includes(word)));
+  const by = COLUMNS.find(([name]) => name === state.order)?.[3];
+  if (!by) return found;
+  const missing = (value) => value === null || value === undefined || value === "";
+  const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0) * (state.descending ? -1 : 1);
+  return found.sort((a, b) => missing(by(a)) - missing(by(b)) || compare(by(a), by(b)));
+}
+
+function chosen({ compare }) {
+  if (compare.length === 0) return "Choose two runs or more to compare them.";
+  const others = compare.slice(1);
+  return [
+    button(`Compare ${many(compare.length, "run")}`, () => go({ view: "compare" }), {
+      class: "strong",
+      disabled: others.length === 0,
+      data: { key: "compare" },
+    }),
+    " ",
+    others.length > 0 ? [others.length > 1 ? "each with " : "with ", line(compare[0])] : ["choose another beside ", line(compare[0])],
+    " ",
+    button("Choose none", () => go({ compare: [] }), { class: "plain", data: { key: "choose none" } }),
+  ];
+}
+
+function row(run) {
+  const open = { run: run.name };
+  const box = el("input", {
+    type: "checkbox",
+    checked: current().compare.includes(run.name),
+    "aria-label": `Compare ${plain(run.name)}`,
+    data: { key: `choose ${run.name}` },
+    on: { change: (event) => choose(run.name, event.target.checked) },
+  });
+  const inputs = [...run.inputs, run.more_inputs > 0 && `${count(run.more_inputs)} more`].filter(Boolean).join(", ");
+  return el(
     "tr",
-    {},
-    el("td", {}, el("a", { href: `#${new URLSearchParams({ run: run.name })}`, data: { key: `run ${run.name}` } }, line(run.name))),
-    el("td", {}, line(run.recipe)),
-    el("td", {}, run.documents_in ? share(run.documents_out, run.documents_in) : ""),
-    el("td", {}, count(run.tokens)),
-    el("td", {}, run.state),
+    { class: "opens", on: wholeRow(() => location.assign(page(open))) },
+    el("td", {}, box),
+    el(
+      "td",
+      { class: "address" },
+      el("a", { href: page(open), class: "opener", data: { key: `run ${run.name}` } }, line(run.name)),
+      el("div", { class: "rules" }, line(inputs)),
+      BAD.includes(run.state) && el("div", { class: "bad" }, line(run.sentence)),
+    ),
+    el("td", { class: "some recipe" }, label(run.recipe), el("div", { class: "rules" }, run.recipe_digest)),
+    el("td", { class: "number" }, count(run.pages)),
+    el(
+      "td",
+      { class: "number" },
+      run.pages === null ? "–" : share(run.kept, run.pages),
+      el("div", { class: "rules" }, run.last && `${count(run.kept)} after ${run.last}`),
+    ),
+    el("td", { class: "number" }, roughly(run.tokens)),
+    el("td", { class: "some" }, state(run)),
+    el("td", { class: "when" }, run.began ? run.began.slice(0, 16).replace("T", " ") : "–"),
+    el("td", { class: "number" }, duration(run.seconds)),
   );
+}
+
+/** The address of a run's page; it keeps nothing of the list's own state. */
+const page = (of) => `#${new URLSearchParams(of)}`;
+
+/** Chosen runs are in the order of their choice: the first is the one that the others are compared with. */
+function choose(name, on) {
+  const others = current().compare.filter((one) => one !== name);
+  go({ compare: on ? [...others, name] : others }, { replace: true });
+}
+
+const BAD = ["damaged", "failed", "abandoned", "stale"];
+
+const state = (run) => [
+  el("span", { class: BAD.includes(run.state) ? "bad" : "" }, run.state),
+  run.share !== null && [
+    el("div", { class: "rules" }, `${run.stage} ${share(run.share, 1)}`),
+    el("progress", { class: "wide", max: 1, value: run.share, "aria-label": `${run.stage}: ${share(run.share, 1)}` }),
+  ],
+];

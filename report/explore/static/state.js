@@ -2,7 +2,8 @@
  * The state of the page, kept in the address after `#`, so that each view has a link, and back and forward work. The server never sees it.
  */
 
-const SINGLE = ["run", "find", "view", "stage", "decision", "language", "source", "host", "url", "text", "order", "range", "changed", "doc"];
+const OF_RUNS = ["run", "find", "with", "side", "by"];
+const SINGLE = [...OF_RUNS, "view", "stage", "decision", "language", "source", "host", "url", "text", "order", "range", "changed", "doc"];
 const FLAGS = ["alone", "descending"];
 const LISTS = ["rule", "col", "compare"];
 const MAPS = ["low", "high", "set"];

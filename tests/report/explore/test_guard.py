@@ -1,11 +1,17 @@
 """Tests who may ask the explorer, and what a browser may do with its answers."""
 
+import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
-from asking import PORT, client_of
+from asking import PORT, client_for, client_of
 from starlette.testclient import TestClient
 
+from corpusmill.report.explore import parameters, server
+from corpusmill.report.explore.console import Console
 from corpusmill.report.explore.server import POLICY, LoopbackGuard
 
 
@@ -92,3 +98,80 @@ def test_an_endless_request(client: TestClient) -> None:
 
 def test_port_80_has_no_port() -> None:
     assert "localhost" in LoopbackGuard(None, 80).hosts and "localhost" not in LoopbackGuard(None, 8080).hosts
+
+
+class Noted(parameters.Asked):
+    words: str
+
+
+@pytest.fixture
+def console(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Console]:
+    """Yields a console with --write over a copy of the run, whose only action returns the number of its words."""
+    monkeypatch.setitem(server.ACTIONS, "note", (Noted, lambda _, body: {"words": len(body.words.split())}))
+    shutil.copytree(run_folder, tmp_path / "run")
+    console = Console(str(tmp_path / "run"), write=True)
+    yield console
+    console.stop()
+
+
+def act(console: Console, content: bytes = b'{"words": "two words"}', path: str = "/api/note", **headers: str | None) -> httpx.Response:
+    """Sends an action as the page does. `headers`: those that differ; None leaves one out."""
+    own = {"x-corpusmill-token": console.token, "origin": f"http://127.0.0.1:{PORT}", "content-type": "application/json"}
+    sent = {name: value for name, value in {**own, **{n.replace("_", "-"): v for n, v in headers.items()}}.items() if value is not None}
+    return client_for(console).post(path, content=content, headers=sent)
+
+
+def test_an_action_is_done_and_stands_in_the_log(console: Console) -> None:
+    answer = act(console)
+    assert (answer.status_code, answer.json()) == (200, {"words": 2})
+    line = json.loads((Path(console.path) / "log.jsonl").read_text().splitlines()[-1])
+    assert (line["event"], line["message"], line["fields"]) == ("action", "explore: note", {"words": "two words"})
+    assert client_for(console).get("/api/console").json() == {"path": console.path, "one": True, "write": True}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"x_corpusmill_token": None}, 403),
+        ({"x_corpusmill_token": "a guess"}, 403),
+        ({"origin": None}, 403),
+        ({"origin": "http://evil.test"}, 403),
+        ({"sec_fetch_site": "cross-site"}, 403),
+        ({"host": "evil.test"}, 421),
+        ({"content_type": "text/plain"}, 415),
+        ({"content_length": str(9 << 20)}, 413),
+    ],
+)
+def test_an_action_without_proof_changes_nothing(console: Console, headers: dict[str, str | None], status: int) -> None:
+    before = {path: path.read_bytes() for path in Path(console.path).rglob("*") if path.is_file()}
+    assert act(console, **headers).status_code == status
+    assert {path: path.read_bytes() for path in Path(console.path).rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"words", "invalid JSON"),
+        (b"{}", "The parameter 'words' is missing."),
+        (b'{"words": "", "more": 1}', "There is no parameter 'more'."),
+        (b'{"words": "", "run": "../run"}', "There is no run '../run' here."),
+    ],
+)
+def test_a_bad_action_is_a_sentence(console: Console, content: bytes, said: str) -> None:
+    answer = act(console, content)
+    assert answer.status_code in (404, 422) and said in answer.json()["detail"]
+    assert not (Path(console.path) / "log.jsonl").exists() or '"action"' not in (Path(console.path) / "log.jsonl").read_text()
+
+
+def test_one_action_at_a_time(console: Console) -> None:
+    with console.acting:
+        answer = act(console)
+    assert answer.status_code == 409 and "Another action is at work" in answer.json()["detail"]
+    assert act(console).status_code == 200
+
+
+def test_no_get_is_an_action_and_no_action_is_there_without_write(console: Console, client: TestClient) -> None:
+    assert client_for(console).get("/api/note?words=x").status_code == 405
+    assert act(console, path="/api/documents").status_code == 405
+    assert client.post("/api/note", json={"words": "x"}).status_code == 405
+    assert client.get("/api/console").json()["write"] is False

@@ -14,6 +14,7 @@ from typing import Any
 
 import duckdb
 import httpx
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,7 +22,7 @@ from asking import client_for, client_of, rows_of
 from built_run import RULES, RunBuilder, documents, report, write_run
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.explore import explorer as explorer_module
+from corpusmill.report.explore import console as console_module
 from corpusmill.report.explore.console import Console
 from corpusmill.report.explore.explorer import Explorer
 from corpusmill.report.explore.table import StageTable
@@ -83,7 +84,7 @@ def test_no_such_run_or_stage(tmp_path: Path) -> None:
         ("none", None, "no stage of this run has a report yet"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=said):
-            Explorer(str(tmp_path / name), stage)
+            Explorer(str(tmp_path / name), stage, str(tmp_path), 1 << 30)
 
 
 def test_a_run_half_done(tmp_path: Path) -> None:
@@ -133,11 +134,36 @@ def test_one_shard_of_another_version(tmp_path: Path) -> None:
 
 
 def test_more_than_fits_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_run(tmp_path)
-    monkeypatch.setattr(explorer_module, "available_memory", lambda: 15_000)
-    run = client_of(tmp_path).get("/api/run").json()
-    assert [stage["name"] for stage in run["stages"]] == []
-    assert any("56 rows need about" in warning and "corpusmill query" in warning for warning in run["warnings"])
+    """What exceeds the memory goes to the console's own folder, and the answers stay the same."""
+    count = 300_000
+    draw = np.random.default_rng(0)
+    values = {f"value{place}": draw.random(count) for place in range(30)}
+    ids = [f"{n:032x}" for n in draw.permutation(count).tolist()]
+    kept = values["value0"] > 0.5
+    failed = pa.array([[] if each else ["low"] for each in kept.tolist()], pa.list_(pa.string()))
+    lengths = {"chars_in": pa.array(np.ones(count, np.int64)), "chars_out": pa.array(kept.astype(np.int64))}
+    rows = {"id": ids, "url": [f"http://{id_}.test/" for id_ in ids], "kept": kept, "failed": failed, **lengths, **values}
+    rules = [{"step": "s", "rule": "low", "column": "value0", "comparison": "<=", "threshold": 0.5}]
+    table = pa.table(rows).replace_schema_metadata({b"corpusmill.rules": json.dumps(rules).encode()})
+    RunBuilder(tmp_path).stage("filter", [{"data/part-00000.parquet": documents([], []), "report/part-00000.parquet": table}])
+    monkeypatch.setattr(console_module, "LEAST_MEMORY", 64 << 20)
+    monkeypatch.setattr(console_module, "available_memory", lambda: 0)
+    console = Console(str(tmp_path))
+    console.explorer("").loader.join()
+    client = client_for(console)
+    spilled = sum(path.stat().st_size for path in Path(console.scratch).rglob("*") if path.is_file())
+    assert spilled > 10 << 20 and client.get("/api/run").json()["warnings"] == []
+    wanted = kept & (values["value7"] >= 0.9)
+    asked = {"stage": "filter", "decision": "kept", "low.value7": 0.9, "order": "value3", "limit": 3}
+    answer = client.get("/api/documents", params=asked).json()
+    assert answer["total"] == wanted.sum()
+    assert [row["values"]["value3"] for row in answer["rows"]] == sorted(values["value3"][wanted])[:3]
+    assert (
+        client.get("/api/thresholds", params={"stage": "filter", "set.low": 0.1}).json()["after"]["kept"] == (values["value0"] > 0.1).sum()
+    )
+    folder = Path(console.scratch)
+    console.stop()
+    assert not folder.exists()
 
 
 def test_zero_rows(tmp_path: Path) -> None:
@@ -216,18 +242,18 @@ def test_while_it_is_loading(run_folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert waiting.status_code == 503 and "still being read" in waiting.json()["detail"]
 
 
-def test_loading_that_is_stopped(run_folder: Path) -> None:
-    explorer = Explorer(str(run_folder))
+def test_loading_that_is_stopped(run_folder: Path, tmp_path: Path) -> None:
+    explorer = Explorer(str(run_folder), None, str(tmp_path), 1 << 30)
     explorer.stop()
     explorer.load()  # ends at once
     assert explorer.loading is None and not explorer.loaded
 
 
 @pytest.mark.parametrize("query", ["FROM read_csv('/etc/passwd')", "SET enable_external_access = true"])
-def test_the_database_is_closed(run_folder: Path, query: str) -> None:
+def test_the_database_is_closed(run_folder: Path, tmp_path: Path, query: str) -> None:
     """Even a query from outside, for which there is no interface, would reach no file."""
     with pytest.raises(duckdb.Error, match=r"(?i)disabled|cannot"):
-        Explorer(str(run_folder)).connection.execute(query)
+        Explorer(str(run_folder), None, str(tmp_path), 1 << 30).connection.execute(query)
 
 
 def test_a_query_has_its_time(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
