@@ -67,7 +67,7 @@ def explore(
         str | None, typer.Option("--as", metavar="NAME", help="Whose labels the page gives; else the login name's.", show_default=False)
     ] = None,
 ) -> None:
-    """Serve a page to filter, read, compare and try thresholds. It is open to this machine alone; Ctrl-C ends it."""
+    """Serve a page to read, compare, label and decide. It is open to this machine alone; Ctrl-C ends it."""
     from corpusmill.report.explore.server import explore as serve
 
     serve(path, port, stage, open_, write, as_)
