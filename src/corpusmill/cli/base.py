@@ -14,9 +14,8 @@ GROUPS = {
     "Run": ("run", "status", "warm"),
     "Look": ("report", "explore", "why", "inspect", "sample", "stats", "clusters", "query"),
     "Decide": ("steps", "sweep", "retune", "fork", "diff"),
-    "Data": ("verify", "raw", "card", "push"),
+    "Data": ("verify", "raw", "card", "push", "labels export", "labels import"),
     "Model": ("chat", "generate", "score", "export", "checkpoints", "sft inspect"),
-    "Labels": ("labels export", "labels import"),
     "Classifier": ("classifier train", "classifier evaluate", "classifier score"),
     "Tokens": ("trace", "tokens find", "tokens verify", "tokens compare", "tokens append", "tokens export"),
 }
