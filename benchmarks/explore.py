@@ -127,6 +127,22 @@ def questions(stage: dict[str, Any], server: Server) -> Iterator[tuple[str, Call
     if len(sliders) >= 5:
         yield "five thresholds", lambda draw: ("thresholds", {"stage": name, **moves(draw)})
         yield "what they change", lambda draw: ("changed", {"stage": name, "which": draw.choice(["gained", "lost"]), **moves(draw)})
+    for kind in ("random", "near", "uncertain", "disagree"):  # of a run with labels
+        rules = sliders if kind == "near" else fired
+        if kind in ("random", "uncertain") or len(rules) >= 2:
+            yield (
+                f"to label: {kind}",
+                lambda draw, kind=kind, rules=rules: (
+                    "queue",
+                    {
+                        "stage": name,
+                        "kind": kind,
+                        "column": draw.choice(numbers)["name"],
+                        "rule": [rule["rule"] for rule in draw.sample(rules, 2)],
+                    },
+                ),
+            )
+    yield "agreement", lambda draw: ("agreement", {"stage": name, "label": "bad", "sample": "all"})
     yield "a document", lambda draw: ("document", {"key": f"{name}/{draw.randrange(stage['rows'])}"})
     yield "text: first answer", lambda draw: documents(text=draw.choice(["the quick", "nowhere to be found", "kernel"]), **ranges(draw, 1))
     yield "run", lambda draw: ("run", {})

@@ -25,6 +25,7 @@ from corpusmill.pipeline.formats.compressed import Inflating, compression_of, in
 from corpusmill.pipeline.formats.detect import InputFile, detect
 from corpusmill.pipeline.formats.parquet import open_parquet
 from corpusmill.pipeline.formats.streams import Window, split_lines
+from corpusmill.pipeline.labels import LabelFile, labelled_texts
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.names import instead_of, not_a_run
 from corpusmill.pipeline.safe import safe_line
@@ -202,10 +203,11 @@ class AnswerColumns:
             if value is None:
                 unknown += 1
             else:
-                found = {**self._of_value(place, value), **found}
+                found = {**self.of_value(place, value), **found}
         return found, unknown
 
-    def _of_value(self, place: str, value: Any) -> dict[str, int]:
+    def of_value(self, place: str, value: Any) -> dict[str, int]:
+        """Returns the answers that a value of a label column gives."""
         if not isinstance(value, list):
             return dict(self._looked_up(place, value))
         found = dict(self.closed)
@@ -458,7 +460,13 @@ def _read_source(source: ExampleSource, folder: str | Path, labels: tuple[str, .
     answers = AnswerColumns(source, labels)
     texts: list[str] = []
     known: list[dict[str, int]] = []
-    for text, found in _run_rows(source, folder, report, seed) if source.run else _file_rows(source, folder, answers, report):
+    if source.run:
+        rows = _run_rows(source, folder, report, seed)
+    elif source.labelled:
+        rows = _labelled_rows(source.labelled, folder, answers, report)
+    else:
+        rows = _file_rows(source, folder, answers, report)
+    for text, found in rows:
         texts.append(text)
         known.append(found)
     if source.limit and not source.run:
@@ -515,6 +523,23 @@ def _run_rows(source: ExampleSource, folder: str | Path, report: SourceReport, s
             yield text, {}
         else:
             report.empty += 1
+
+
+def _labelled_rows(run: str, folder: str | Path, answers: AnswerColumns, report: SourceReport) -> Iterator[tuple[str, dict[str, int]]]:
+    """Yields the texts that people have labelled, with the label that most of them gave. A text that the run no longer has counts as empty,
+    one with as many votes for two labels as unanswered."""
+    storage = Storage(run if is_remote(run) else str(Path(folder) / run))
+    file = LabelFile(storage)
+    labels = file.read().by_text()
+    if not labels:
+        raise InputError(f"{storage.root}: nobody has labelled a document of this run.")
+    report.files, report.rows = [fingerprint(file.path)], len(labels)
+    report.empty = len(labels)
+    for id_, digest, text in labelled_texts(storage, labels):
+        if text.strip():
+            label = labels[id_, digest]
+            report.empty -= 1
+            yield storable(text) or "", {} if label is None else answers.of_value(f"{file.path}: {id_}", label)
 
 
 def _answer_column(source: ExampleSource, label: str, known: list[dict[str, int]], text: pa.Array, folder: str | Path) -> pa.Array:

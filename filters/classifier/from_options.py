@@ -1,6 +1,7 @@
 """Turns the options of `corpusmill classifier train` into a spec, and those of `evaluate` into sources of examples."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from corpusmill.filters.classifier.card import ClassifierDescription
 from corpusmill.filters.classifier.examples import NO, YES, count_values, find_files
 from corpusmill.filters.classifier.spec import LABEL, RESERVED, ExampleSource, TrainingSpec, make_spec, name_of
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.labels import LabelFile
+from corpusmill.pipeline.names import not_a_run
 from corpusmill.pipeline.run import RUN_FILE
 from corpusmill.pipeline.safe import safe_line
+from corpusmill.pipeline.storage import Storage
 
 
 def spec_of_data(
@@ -30,32 +34,54 @@ def spec_of_data(
     where = ", ".join(data[:3])
     if not counts:
         raise InputError(f"{where}: no row has a value in {label_column!r}.")
-    names = sorted(counts, key=lambda key: _sort_key(values[key]))
-    shown = [safe_line(name, 40) for name in names]
-    if positive is not None and positive not in counts:
-        raise InputError(
-            f"--positive-label {positive}: no row of {where} has that value in {label_column!r} (it has {', '.join(shown[:10])})."
-        )
-    if positive is None and len(names) == 1 and not many:
-        raise InputError(f"{where}: all rows have the value {shown[0]} in {label_column!r}; a classifier needs two classes.")
-    if positive is not None or (len(names) == 2 and not many):
-        yes = positive if positive is not None else names[-1]
-        label = options["name"] if yes in YES | NO else _label(yes)
-        mapping = {name: {label: int(name == yes)} for name in names}
-        rest = ", ".join(name for name, key in zip(shown, names) if key != yes)
-        labels_used = f"{label_column} {safe_line(yes, 40)} is yes to the label {label}, {rest} {'is' if len(names) == 2 else 'are'} no"
-        labels = [label]
-    else:
-        labels = [_label(name) for name in names]
-        mapping = {name: {label: int(_label(name) == label) for label in labels} for name in names}
-        if many:
-            mapping = {name: {_label(name): 1} for name in names}
-        labels_used = f"each value of {label_column} is a label: {', '.join(labels)}"
+    labels, mapping, labels_used = _meanings(counts, values, many, label_column, where, positive, options["name"])
     sources = [
         {"name": name, "files": [given], "text_column": text_column, "label_column": label_column, "values": mapping}
         for given, name in zip(data, source_names(data))
     ]
     return make_spec({**options, "labels": labels, "sources": sources}, "classifier train"), labels_used
+
+
+def spec_of_labels(runs: Sequence[str], positive: str | None, options: dict[str, Any]) -> tuple[TrainingSpec, str]:
+    """Returns `(spec, a sentence on how labels were read)` for runs whose documents people have labelled. Each run is a source; labels are
+    read as the values of `spec_of_data`."""
+    files = [LabelFile(Storage(run)) for run in runs]
+    if unknown := [run for run in runs if not Storage(run).exists(RUN_FILE)]:
+        raise InputError(not_a_run(unknown[0]))
+    counts = Counter(label for file in files for label in file.read().by_text().values() if label is not None)
+    where = ", ".join(runs[:3])
+    if not counts:
+        raise InputError(f"{where}: nobody has labelled a document of this run.")
+    labels, mapping, labels_used = _meanings(counts, {name: name for name in counts}, False, "label", where, positive, options["name"])
+    sources = [{"name": name, "labelled": run, "values": mapping} for run, name in zip(runs, source_names(runs))]
+    return make_spec({**options, "labels": labels, "sources": sources}, "classifier train"), labels_used
+
+
+def _meanings(
+    counts: Counter[str], values: dict[str, Any], many: bool, column: str, where: str, positive: str | None, name: str
+) -> tuple[list[str], dict[str, dict[str, int]], str]:
+    """Returns the labels, what each value says of them, and a sentence about that. `counts`, `values` and `many` are as `count_values`
+    returns them; `name` is the classifier's."""
+    names = sorted(counts, key=lambda key: _sort_key(values[key]))
+    shown = [safe_line(key, 40) for key in names]
+    if positive is not None and positive not in counts:
+        raise InputError(f"--positive-label {positive}: no row of {where} has that value in {column!r} (it has {', '.join(shown[:10])}).")
+    if positive is None and len(names) == 1 and not many:
+        raise InputError(f"{where}: all rows have the value {shown[0]} in {column!r}; a classifier needs two classes.")
+    if positive is not None or (len(names) == 2 and not many):
+        yes = positive if positive is not None else names[-1]
+        label = name if yes in YES | NO else _label(yes)
+        mapping = {key: {label: int(key == yes)} for key in names}
+        rest = ", ".join(one for one, key in zip(shown, names) if key != yes)
+        labels_used = f"{column} {safe_line(yes, 40)} is yes to the label {label}, {rest} {'is' if len(names) == 2 else 'are'} no"
+        labels = [label]
+    else:
+        labels = [_label(key) for key in names]
+        mapping = {key: {label: int(_label(key) == label) for label in labels} for key in names}
+        if many:
+            mapping = {key: {_label(key): 1} for key in names}
+        labels_used = f"each value of {column} is a label: {', '.join(labels)}"
+    return labels, mapping, labels_used
 
 
 def spec_of_classes(positive: Sequence[str], negative: Sequence[str], text_column: str, options: dict[str, Any]) -> TrainingSpec:

@@ -60,6 +60,7 @@ class ExampleSource(Config):
     failed: tuple[str, ...] = Field(
         default=(), description="Of a run: only documents that failed one of these rules of its filter stage, which must be finished."
     )
+    labelled: str | None = Field(default=None, description="The folder of a run: its documents that people have labelled.")
     text_column: str = "text"
     label_column: str | None = Field(default=None, description="The column of the answers: a value, or a list of values that hold at once.")
     values: dict[ValueKey, dict[str, Answer]] = Field(
@@ -77,19 +78,21 @@ class ExampleSource(Config):
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if bool(self.files) == bool(self.run):
-            raise ValueError("give files or a run")
-        if not (self.label_column or self.label_columns or self.answers or self.weak):
+        if [bool(self.files), bool(self.run), bool(self.labelled)].count(True) != 1:
+            raise ValueError("give files, a run or a labelled run")
+        if not (self.labelled or self.label_column or self.label_columns or self.answers or self.weak):
             raise ValueError("give label_column, label_columns, answers or weak, or nothing is known of its examples")
         if self.failed and not (self.run and self.stage == "ingest"):
             raise ValueError("failed needs a run, and documents of its stage ingest")
-        if self.values and not self.label_column:
+        if self.values and not (self.label_column or self.labelled):
             raise ValueError("values needs a label_column")
+        if self.labelled and (self.label_column or self.label_columns):
+            raise ValueError("a labelled run has labels, and no columns of them")
         return self
 
     def named(self) -> str:
         """Returns the source's name."""
-        return self.name or Path((self.run or self.files[0]).rstrip("/")).name
+        return self.name or Path((self.run or self.labelled or self.files[0]).rstrip("/")).name
 
     def labels(self) -> list[str]:
         """Returns the labels that the source has answers to."""
@@ -230,6 +233,7 @@ def _resolved(source: ExampleSource, folder: Path) -> ExampleSource:
         update={
             "files": tuple(map(joined, source.files)),
             "run": joined(source.run) if source.run else None,
+            "labelled": joined(source.labelled) if source.labelled else None,
             "weak": {label: joined(path) for label, path in source.weak.items()},
         }
     )

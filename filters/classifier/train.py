@@ -254,6 +254,9 @@ def train_classifier(
     check_target(target, force)
     started = time.monotonic()
     prepared = prepare(spec)
+    for source, report in zip(spec.sources, prepared.examples.sources):
+        if source.labelled and report.empty:
+            on_message(f"{report.name}: {report.empty:,} of {report.rows:,} labelled texts have changed, so they are left out")
     on_message(f"{prepared.distinct.table.num_rows:,} different examples of {prepared.examples.table.num_rows:,}")
     for label in spec.labels:
         check_sources(prepared, label)
@@ -417,8 +420,8 @@ def _portable(spec: TrainingSpec) -> dict[str, Any]:
     for source in found["sources"]:
         source["files"] = [Path(path).name for path in source["files"]]
         source["weak"] = {label: Path(path).name for label, path in source["weak"].items()}
-        if "run" in source:
-            source["run"] = Path(source["run"].rstrip("/")).name
+        for folder in {"run", "labelled"} & source.keys():
+            source[folder] = Path(source[folder].rstrip("/")).name
     return found
 
 

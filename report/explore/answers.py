@@ -12,7 +12,7 @@ from corpusmill.report.explore import parameters, thresholds
 from corpusmill.report.explore.explorer import EXPLORED, Explorer
 from corpusmill.report.explore.selection import Loaded, number_column
 from corpusmill.report.explore.table import ORIGINS, Bools, Codes, Counts, Names, Row, StageTable
-from corpusmill.report.explore.thresholds import command, next_command, recipe_lines
+from corpusmill.report.explore.thresholds import command, fork_command, next_command, recipe_lines
 from corpusmill.report.read import ReportRule
 
 #: Languages, sources and hosts that an answer names at most.
@@ -175,7 +175,7 @@ def documents(explorer: Explorer, query: parameters.DocumentsAsked) -> Answer:
         rows = search.hits[given : given + query.limit]
         progress = search.progress(given + len(rows))
     now = thresholds.retry(stage.table, query.set_).kept if query.set_ else None
-    found = _rows(explorer, stage.table, rows, now)
+    found = document_rows(explorer, stage.table, rows, now)
     return {**totals(stage.table, mask), "rows": found, "search": progress, "seconds": time.perf_counter() - started}
 
 
@@ -187,7 +187,7 @@ def _mask(stage: Loaded, query: parameters.Filter) -> tuple[Bools, Answer]:
     return search.mask(), {"search": search.progress(0)}
 
 
-def _rows(explorer: Explorer, table: StageTable, numbers: list[int], now: Bools | None) -> list[Answer]:
+def document_rows(explorer: Explorer, table: StageTable, numbers: list[int], now: Bools | None) -> list[Answer]:
     """Returns rows of a report. `now`: the decision about each row under other thresholds."""
     rows = [_row(table, row) for row in table.rows_of(numbers)]
     for row, number, later in zip(rows, numbers, dropped_later(explorer, table, rows), strict=True):
@@ -240,8 +240,9 @@ def retuned(explorer: Explorer, query: parameters.Thresholds) -> Answer:
     effects = thresholds.effects(table, thresholds.retry(table, query.set_))
     line, note = command(explorer.reader, explorer.folder, table, query.set_)
     stale, going_on = next_command(explorer.reader, explorer.folder)
+    fork = fork_command(explorer.folder, query.set_) if line and not note else ""
     return {
-        **effects, "recipe": recipe_lines(query.set_), "command": line, "note": note, "stale": stale, "next": going_on,
+        **effects, "recipe": recipe_lines(query.set_), "command": line, "note": note, "fork": fork, "stale": stale, "next": going_on,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
 
@@ -252,7 +253,7 @@ def changed(explorer: Explorer, query: parameters.Changed) -> Answer:
     after, before = thresholds.retry(stage.table, query.set_).kept, stage.table.kept
     mask = after & ~before if query.which == "gained" else before & ~after
     rows = stage.orders.page(mask, "place", False, query.offset, query.limit)
-    return {"total": int(mask.sum()), "rows": _rows(explorer, stage.table, rows, after)}
+    return {"total": int(mask.sum()), "rows": document_rows(explorer, stage.table, rows, after)}
 
 
 def place(explorer: Explorer, query: parameters.Place) -> Answer:

@@ -4,8 +4,10 @@ import secrets
 import tempfile
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.labels import checked_name, login_name
 from corpusmill.pipeline.memory import available_memory
 from corpusmill.pipeline.names import not_a_run
 from corpusmill.pipeline.storage import Storage, stays_inside
@@ -17,6 +19,9 @@ from corpusmill.report.explore.table import LruCache
 from corpusmill.report.query.sql import LEAST_MEMORY
 from corpusmill.report.read import RunReader
 
+if TYPE_CHECKING:
+    from corpusmill.report.explore.forks import Job
+
 #: Runs whose reports stay loaded, and comparisons that stay open. The one that was asked for least recently goes first.
 KEPT = 4
 
@@ -25,13 +30,16 @@ class Console:
     """A run, or the runs in a folder or bucket. `one`: whether `path` itself is a run, whose name is then the empty string.
 
     A run's name is its path relative to `path`. `token`: the secret that each action must carry; None where nothing may be changed.
-    `acting`: held while an action is at work. Raises InputError if there is no run.
+    `acting`: held while an action is at work. `who`: the name under which labels are given. `job`: the last fork. Raises InputError if
+    there is no run.
     """
 
-    def __init__(self, path: str, stage: str | None = None, write: bool = False):
+    def __init__(self, path: str, stage: str | None = None, write: bool = False, who: str | None = None):
         self.path, self.stage, self.storage = path, stage, Storage(path)
         self.token = secrets.token_urlsafe(32) if write else None
         self.acting = threading.Lock()
+        self.who = checked_name(who, "a person's name") if who is not None else login_name()
+        self.job: Job | None = None
         self.runs = RunList(self.storage)
         self._explorers, self._lock = LruCache[Explorer](KEPT, drop=Explorer.stop), threading.Lock()
         self._comparisons, self._comparing = LruCache[Comparison](KEPT, drop=Comparison.close), threading.Lock()

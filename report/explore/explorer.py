@@ -9,6 +9,8 @@ import duckdb
 
 from corpusmill.filters.places import measure_again
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.labels import LabelFile
+from corpusmill.pipeline.storage import Storage
 from corpusmill.report.explore.load import load_stage
 from corpusmill.report.explore.parameters import BadRequest, shown
 from corpusmill.report.explore.selection import Loaded
@@ -50,6 +52,7 @@ class Explorer:
         kept = {"temp_directory": self.spill.name, "memory_limit": f"{memory >> 20} MiB"}
         self.connection = duckdb.connect(":memory:", config={**CLOSED, **kept})
         self.status, self.status_lock = Status(folder), threading.Lock()
+        self.labels = LabelFile(Storage(folder))
         self.loader = threading.Thread(target=self.load, daemon=True)
 
     def load(self) -> None:
@@ -65,6 +68,7 @@ class Explorer:
                 loaded.texts()
             for loaded in list(self.loaded.values()):
                 loaded.orders.prepare(self._go_on)
+                loaded.table.random_order  # noqa: B018 - found now, so that no question for documents to label waits for it
             self._go_on()
             list(measure_again(self.reader.settings("filter"), "A line.", {}))  # loads the kernels that the first marks need
         except Stopped:

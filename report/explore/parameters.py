@@ -87,6 +87,48 @@ class OneDocument(Asked):
     set_: Annotated[dict[Name, Number | Literal["off"]], Field(max_length=MOST)] = {}
 
 
+class LabelsAsked(Asked):
+    stage: StageName
+    key: Annotated[str, Field(max_length=60)] | None = None
+
+
+class QueueAsked(Asked):
+    """Documents to label. `rule`: for `near` the rule, for `disagree` two; `column`: for `uncertain`, the score."""
+
+    stage: StageName
+    kind: Literal["near", "uncertain", "disagree", "random"]
+    rule: Annotated[tuple[Name, ...], Field(max_length=2)] = ()
+    column: Name | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 20
+
+
+class AgreementAsked(Asked):
+    """`sample`: random, only labels of the unbiased sample; all, every label."""
+
+    stage: StageName
+    label: Name
+    sample: Literal["random", "all"] = "random"
+
+
+class LabelGiven(Asked):
+    """An action: a label for the document `key`; null removes it."""
+
+    key: Annotated[str, Field(max_length=60)]
+    label: Name | None
+
+
+class NamesGiven(Asked):
+    """An action: the names of labels in the order of their keys."""
+
+    names: Annotated[list[str], Field(max_length=MOST)]
+
+
+class ForkAsked(Asked):
+    """An action: a new run with these thresholds of the filter."""
+
+    set_: Annotated[dict[Name, Number | Literal["off"]], Field(min_length=1, max_length=MOST)]
+
+
 class Compared(Asked):
     """Two runs by their names."""
 

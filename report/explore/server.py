@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import RunLog
-from corpusmill.report.explore import answers, parameters
+from corpusmill.report.explore import answers, forks, labels, parameters
 from corpusmill.report.explore.comparison import Comparison
 from corpusmill.report.explore.console import Console
 from corpusmill.report.explore.document import document
@@ -150,6 +150,11 @@ def of_run(answer: Callable[[Explorer, Any], Answer]) -> Ask:
     return lambda console, query: answer(console.explorer(query.run), query)
 
 
+def by_person(answer: Callable[[Explorer, Any, str], Answer]) -> Ask:
+    """Returns an answer about the labels of the run that the parameters name, for the person who labels."""
+    return lambda console, query: answer(console.explorer(query.run), query, console.who)
+
+
 def of_pair(answer: Callable[[Comparison, Any], Answer]) -> Ask:
     """Returns an answer about the two runs that the parameters name."""
     return lambda console, query: answer(console.comparison(query.a, query.b), query)
@@ -173,9 +178,17 @@ ROUTES: dict[str, tuple[type[parameters.Asked], Ask]] = {
     "document": (parameters.OneDocument, of_run(document)),
     "status": (parameters.Asked, of_run(lambda explorer, _: answers.status(explorer))),
     "run": (parameters.Asked, of_run(lambda explorer, _: answers.run(explorer))),
+    "labels": (parameters.LabelsAsked, by_person(labels.labels)),
+    "queue": (parameters.QueueAsked, by_person(labels.queue)),
+    "agreement": (parameters.AgreementAsked, of_run(labels.agreement)),
+    "job": (parameters.Asked, forks.job),
 }
 #: What can be done with --write, by POST: the body of each action, and the function that does it and returns the answer.
-ACTIONS: dict[str, tuple[type[parameters.Asked], Ask]] = {}
+ACTIONS: dict[str, tuple[type[parameters.Asked], Ask]] = {
+    "label": (parameters.LabelGiven, by_person(labels.give_label)),
+    "names": (parameters.NamesGiven, by_person(labels.name_labels)),
+    "fork": (parameters.ForkAsked, forks.start_fork),
+}
 
 
 def runs(console: Console) -> Answer:
@@ -207,7 +220,7 @@ def make_app(console: Console) -> FastAPI:
             model, action = ACTIONS[name]
             asked = parameters.read_json(model, body)
             folder = console.folder(asked.run)
-            if not console.acting.acquire(blocking=False):
+            if not console.acting.acquire(timeout=TURN):
                 raise parameters.BadRequest("Another action is at work: wait until it has ended.", 409)
             try:
                 done = action(console, asked)
@@ -303,13 +316,15 @@ def _plotly() -> bytes:
 HOST = "127.0.0.1"
 
 
-def explore(path: str, port: int = 0, stage: str | None = None, open_browser: bool = False, write: bool = False) -> None:
+def explore(
+    path: str, port: int = 0, stage: str | None = None, open_browser: bool = False, write: bool = False, who: str | None = None
+) -> None:
     """Serves the explorer of a run, or of all runs below a path, until it is interrupted. `port` 0 means any free port. `write`: the page
-    may also do what is in `ACTIONS`; the printed address then has a token.
+    may also do what is in `ACTIONS`; the printed address then has a token. `who`: the name under which labels are given.
 
     Raises InputError if there is no run, no stage has a report, or the port is taken.
     """
-    console = Console(path, stage, write)
+    console = Console(path, stage, write, who)
     try:
         _serve(console, listen(port), open_browser)
     except KeyboardInterrupt:  # Ctrl-C ends the explorer

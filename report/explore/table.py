@@ -216,6 +216,7 @@ class StageTable:
     verdict: Codes = field(default_factory=lambda: np.zeros(0, np.int32))
     origins: dict[str, Codes] = field(default_factory=dict)
     characters: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    looked_up: dict[str, int] = field(default_factory=dict)  # the row of each labelled document, by id; -1 without one
 
     def __post_init__(self) -> None:
         self._arrays = LruCache[Floats](self.cache, lambda array: int(array.nbytes))
@@ -234,6 +235,13 @@ class StageTable:
     def fired(self) -> tuple[list[int], list[int]]:
         """Counts by rule the documents that failed it, and those that failed no other."""
         return self.verdicts.fired(np.bincount(self.verdict, minlength=len(self.verdicts.all)).tolist())
+
+    @cached_property
+    def random_order(self) -> Rows:
+        """All rows in an order drawn by their ids alone, so that it is the same for everybody who asks."""
+        with self.cursor(timed=False) as cursor:
+            found = cursor.execute(f"SELECT number FROM {self.table} ORDER BY md5(id), number").fetchnumpy()["number"]
+        return np.asarray(found, np.int32)
 
     def numbers(self) -> list[Column]:
         return [column for column in self.columns.values() if column.kind == NUMBER]

@@ -159,6 +159,12 @@ def command(reader: RunReader, folder: str, table: StageTable, moves: Moves) -> 
     return stage_command(folder, "filter", None, "--redo", *sets) if note else shlex.join(["corpusmill", "retune", folder, *sets]), note
 
 
+def fork_command(folder: str, moves: Moves) -> str:
+    """Returns the command that makes a new run with the thresholds."""
+    sets = [part for name, value in moves.items() for part in ("--set", f"filter.thresholds.{name}={written(value)}")]
+    return shlex.join(["corpusmill", "fork", folder, *sets])
+
+
 def next_command(reader: RunReader, folder: str) -> tuple[list[str], str]:
     """Returns the stages after the filter stage that have run already, and the command that redoes them."""
     order = list(STAGES)

@@ -5,6 +5,7 @@ import { blocks, cluster, decisions, difference, failures, tokens } from "./deci
 import { button, byId, el, refill } from "./dom.js";
 import { attempt } from "./errors.js";
 import { drawGuide, offerAgain } from "./guide.js";
+import { labelBar } from "./labels.js";
 import { drawMarks, toFirstHit, why } from "./marks.js";
 import { now, verdict } from "./rows.js";
 import { current, go, parameters, watch } from "./state.js";
@@ -113,6 +114,7 @@ function draw() {
         " ",
         button("Close", closeDocument, { data: { key: "close" }, "aria-label": "Close the document" }),
       ),
+      labelBar(),
     ),
     why(shown, current().text, failures(shown.stages, shown.cluster)),
     el("div", { id: "difference" }),

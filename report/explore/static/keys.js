@@ -1,6 +1,7 @@
 /** The keyboard: moving in the list, searching, help. The letters can be turned off for users whose tools need them. */
 import { closeDocument } from "./document.js";
 import { button, byId, el } from "./dom.js";
+import { labelKey } from "./labels.js";
 import { recall, remember } from "./memory.js";
 import { current, go } from "./state.js";
 import { more } from "./documents.js";
@@ -13,6 +14,7 @@ const KEYS = [
   ["Esc", "close the document"],
   ["/", "search in the texts"],
   ["t", "thresholds, and back"],
+  ["1 … 9, y, n", "label the open document, with --write; the same key takes the label away"],
   ["?", "this help"],
 ];
 const ACTS = {
@@ -65,9 +67,9 @@ function pressed(event) {
   if (event.key.startsWith("Arrow") ? !inList : typing(event.target) && event.key !== "Escape") return;
   if (event.key.length === 1 && recall("keys") === "off") return;
   const act = ACTS[event.key];
-  if (!act) return;
+  if (!act && !labelKey(event.key)) return;
   event.preventDefault();
-  act(event);
+  act?.(event);
 }
 
 const typing = (node) => node.matches?.("input:not([type=checkbox], [type=radio]), select, textarea");

@@ -6,6 +6,7 @@ import { byId } from "./dom.js";
 import { attempt, showError } from "./errors.js";
 import { startFilters } from "./filters.js";
 import { startKeys } from "./keys.js";
+import { startLabels } from "./labels.js";
 import { loading, whenReady } from "./loading.js";
 import { startProgress } from "./progress.js";
 import { explored, loadConsole, run, stageOf } from "./run.js";
@@ -32,8 +33,8 @@ async function begin() {
   const { stage } = current();
   if (!stageOf(current())) go({ stage: firstStage() }, { replace: true });
   await attempt(byId("document"), findDocument);
-  for (const part of [startViews, startStages, startFilters, startSummary, startDocuments, startThresholds, startDocument, startProgress])
-    part();
+  const parts = [startViews, startStages, startFilters, startSummary, startDocuments, startThresholds, startLabels, startDocument];
+  for (const part of [...parts, startProgress]) part();
   start();
   if (stage && current().stage !== stage)
     showError("stage", `There is no report of a stage ${plain(stage)} here: this is ${current().stage}.`);

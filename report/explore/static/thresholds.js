@@ -5,6 +5,7 @@ import { forget } from "./charts.js";
 import { bar, button, byId, el, refill } from "./dom.js";
 import { attempt } from "./errors.js";
 import { count, member, roughly, share } from "./format.js";
+import { drawFork } from "./fork.js";
 import { openRecipe } from "./recipe.js";
 import { drawFixed, showFixed } from "./fixed.js";
 import { ruleNamed, rulesByFired, stageOf } from "./run.js";
@@ -31,6 +32,7 @@ export function startThresholds() {
   byId("thresholds").append(
     el("h2", {}, "Thresholds"),
     el("div", { id: "effect", class: "effect" }),
+    el("div", { id: "fork" }),
     el("div", { id: "changed" }),
     el("div", { id: "sliders", class: "sliders" }),
     el("p", { id: "sliders-more" }),
@@ -120,6 +122,7 @@ async function update() {
 function draw() {
   const rules = new Map(answer.rules.map((rule) => [rule.rule, rule]));
   sliders.forEach((slider) => slider.update(rules.get(slider.rule.rule), member(answer.found, slider.rule.rule)));
+  drawFork(answer.fork, live);
   const { rows } = stageOf(current());
   const { before, after, gained, lost } = answer;
   refill(

@@ -1,4 +1,4 @@
-/** Documents, thresholds or progress: which part of the page is shown. */
+/** Documents, thresholds, labels or progress: which part of the page is shown. */
 import { byId, el, refill } from "./dom.js";
 import { explored, stageOf } from "./run.js";
 import { link, watch } from "./state.js";
@@ -6,6 +6,7 @@ import { link, watch } from "./state.js";
 const VIEWS = [
   ["", "documents", "Documents"],
   ["thresholds", "thresholds", "Thresholds"],
+  ["labels", "labels", "Labels"],
   ["progress", "progress", "Progress"],
 ];
 

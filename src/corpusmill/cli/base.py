@@ -13,8 +13,8 @@ from corpusmill.pipeline.errors import CorpusmillError
 GROUPS = {
     "Run": ("run", "status", "warm"),
     "Look": ("report", "explore", "why", "inspect", "sample", "stats", "clusters", "query"),
-    "Decide": ("steps", "sweep", "retune", "diff"),
-    "Data": ("verify", "raw", "card", "push"),
+    "Decide": ("steps", "sweep", "retune", "fork", "diff"),
+    "Data": ("verify", "raw", "card", "push", "labels export", "labels import"),
     "Model": ("chat", "generate", "score", "export", "checkpoints", "sft inspect"),
     "Classifier": ("classifier train", "classifier evaluate", "classifier score"),
     "Tokens": ("trace", "tokens find", "tokens verify", "tokens compare", "tokens append", "tokens export"),
@@ -84,6 +84,15 @@ app.add_typer(
     name="classifier",
     help="Train, evaluate and apply text classifiers (quality, toxicity, ...).",
     epilog="Example: corpusmill classifier train --data labelled.jsonl --output models/toxicity",
+)
+
+#: `corpusmill labels ...`: the labels that people give to documents in the explorer.
+labels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(
+    labels_app,
+    name="labels",
+    help="Export and import the labels that people give to documents (corpusmill explore RUN --write).",
+    epilog="Example: corpusmill labels export runs/demo --format jsonl",
 )
 
 

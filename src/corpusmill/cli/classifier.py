@@ -21,7 +21,7 @@ Inputs = Annotated[list[str] | None, typer.Option(metavar="FILE", help="Files, f
 class ManyValues(TyperCommand):
     """Reads `--data A B C` as `--data A --data B --data C`, so that users can give a shell's globs."""
 
-    many = ("--data", "--positive", "--negative")
+    many = ("--data", "--positive", "--negative", "--labels")
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         written: list[str] = []
@@ -45,13 +45,17 @@ class ManyValues(TyperCommand):
 def train(
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="A new or empty folder for the classifier.", show_default=False)],
     data: Inputs = None,
+    labels: Annotated[
+        list[str] | None, typer.Option(metavar="RUN", help="A run whose documents people have labelled.", show_default=False)
+    ] = None,
     positive: Inputs = None,
     negative: Inputs = None,
     spec: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML spec: docs/stages/classifiers.md.", show_default=False)] = None,
     label_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of --data: the column of the answers.")] = None,
     text_column: Annotated[str | None, typer.Option(metavar="NAME", help="The column of the texts.")] = None,
     positive_label: Annotated[
-        str | None, typer.Option(metavar="VALUE", help="Of --data: the value that means yes; default: the greater of two values.")
+        str | None,
+        typer.Option(metavar="VALUE", help="Of --data and --labels: the value that means yes; default: the greater of two values."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The classifier's name; the folder's without.")] = None,
     form: Annotated[
@@ -70,7 +74,7 @@ def train(
     licence: Annotated[str | None, typer.Option(metavar="TEXT", help="The model's licence, for its card.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the classifier in that folder.")] = False,
 ) -> None:
-    """Train a text classifier. On labelled files, on positive and negative files, or by a spec; its card says how far to trust it."""
+    """Train a text classifier. On labelled files or runs, positive and negative files, or by a spec; its card says how far to trust it."""
     from rich.console import Console
 
     from corpusmill.filters.classifier.train import check_target, train_classifier
@@ -94,7 +98,7 @@ def train(
     options = {key: value for key, value in given.items() if value is not None}
     columns = {"--label-column": label_column, "--text-column": text_column, "--positive-label": positive_label}
     check_target(output, force)
-    made = _spec(output, spec, data or [], positive or [], negative or [], columns, options, print_message)
+    made = _spec(output, spec, data or [], labels or [], positive or [], negative or [], columns, options, print_message)
     train_classifier(made, output, print_message, force)
 
 
@@ -102,21 +106,23 @@ def _spec(
     output: Path,
     spec: str | None,
     data: list[str],
+    labelled: list[str],
     positive: list[str],
     negative: list[str],
     columns: dict[str, str | None],
     options: dict[str, Any],
     on_message: Callable[[str], None],
 ) -> "TrainingSpec":
-    """Returns the spec from the options, which must have exactly one form: --spec, --data, or --positive and --negative."""
-    from corpusmill.filters.classifier.from_options import classifier_name, spec_of_classes, spec_of_data
+    """Returns the spec from the options, which must have exactly one form: --spec, --data, --labels, or --positive and --negative."""
+    from corpusmill.filters.classifier.from_options import classifier_name, spec_of_classes, spec_of_data, spec_of_labels
     from corpusmill.filters.classifier.spec import read_spec
     from corpusmill.pipeline.errors import InputError
 
-    forms = [bool(spec), bool(data), bool(positive or negative)]
+    forms = [bool(spec), bool(data), bool(labelled), bool(positive or negative)]
     if sum(forms) != 1:
-        raise InputError("classifier train: give --data, or --positive and --negative, or --spec.")
-    useless = [name for name, value in columns.items() if value is not None and (spec or (not data and name != "--text-column"))]
+        raise InputError("classifier train: give --data, --labels, or --positive and --negative, or --spec.")
+    useful = columns.keys() if data else ["--positive-label"] if labelled else [] if spec else ["--text-column"]
+    useless = [name for name, value in columns.items() if value is not None and name not in useful]
     if useless:
         raise InputError(f"classifier train: {useless[0]} has no meaning here.")
     if spec:
@@ -125,6 +131,10 @@ def _spec(
     text_column = columns["--text-column"] or "text"
     if data:
         made, explanation = spec_of_data(data, text_column, columns["--label-column"] or "label", columns["--positive-label"], named)
+        on_message(explanation)
+        return made
+    if labelled:
+        made, explanation = spec_of_labels(labelled, columns["--positive-label"], named)
         on_message(explanation)
         return made
     if not positive or not negative:

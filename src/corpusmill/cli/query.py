@@ -62,12 +62,15 @@ def explore(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 means any that is free.")] = 0,
     stage: Annotated[str | None, typer.Option(help="Load only this stage's report: faster, and less memory.", show_default=False)] = None,
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    write: Annotated[bool, typer.Option("--write", help="Let the page act on runs; its address then holds a secret.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Let the page label and fork; its address then holds a secret.")] = False,
+    as_: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Whose labels the page gives; else the login name's.", show_default=False)
+    ] = None,
 ) -> None:
-    """Serve a page to filter, read, compare and tune. It is open to this machine alone; Ctrl-C ends it."""
+    """Serve a page to read, compare, label and decide. It is open to this machine alone; Ctrl-C ends it."""
     from corpusmill.report.explore.server import explore as serve
 
-    serve(path, port, stage, open_, write)
+    serve(path, port, stage, open_, write, as_)
 
 
 @app.command(epilog="Example: corpusmill status runs/demo --watch")

@@ -1,0 +1,111 @@
+"""Tests labels and forks on the explorer's page: by keys and buttons, with hostile names, and without --write."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import PHONE, Seen, needs_chromium, opened
+from built_run import HOSTILE
+from explored import consoled
+from inline_run import run_inline
+from waiting import until
+
+from corpusmill.pipeline.labels import Label, LabelFile, Labels, hash_of, now
+from corpusmill.pipeline.storage import Storage
+
+pytestmark = [needs_chromium, pytest.mark.long]
+QUIET = "document.documentElement.dataset.busy === 'false'"
+
+
+@pytest.fixture
+def run(tmp_path: Path, builder: Callable[[Path], Any]) -> Path:
+    builder(tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def labelling(run: Path, chromium: Any) -> Iterator[Seen]:
+    """Opens the page of labels with --write."""
+    with consoled(run, write=True) as (console, address):
+        console.who = "anna"
+        with opened(chromium, f"{address}#view=labels&stage=filter&token={console.token}") as seen:
+            seen.page.wait_for_selector("#queue li")
+            yield seen
+            refused = "error: Failed to load resource: the server responded with a status of 422 (Unprocessable Entity)"
+            assert set(seen.console) <= {refused} and all(url.startswith(address) for url in seen.requests)
+
+
+def given(run: Path) -> list[tuple[str, str]]:
+    return sorted((label.who, label.label) for label in LabelFile(Storage(str(run))).read().given.values())
+
+
+def test_keys_label_the_queue(run: Path, labelling: Seen) -> None:
+    page = labelling.page
+    assert "token" not in page.url
+    page.locator("#queue a").first.click()
+    for number, key in enumerate("1n2y"):
+        page.wait_for_selector("#document-labels button[aria-pressed=false]")
+        until(page, QUIET)
+        before = page.url
+        page.keyboard.press(key)
+        until(page, f"location.href !== {before!r}")  # the next document
+        until(page, QUIET)
+        assert len(given(run)) == number + 1
+    assert given(run) == [("anna", "bad"), ("anna", "bad"), ("anna", "good"), ("anna", "good")]
+    page.wait_for_selector("#agreement table")
+    assert "4 documents, 2 of them bad. They are the first of a random order" in page.inner_text("#agreement")
+    page.go_back()
+    page.wait_for_selector("#document-labels [aria-pressed=true]")
+    until(page, QUIET)
+    page.keyboard.press("1")  # the same label again
+    until(page, "!document.querySelector('#document-labels [aria-pressed=true]')")
+    assert len(given(run)) == 3
+
+
+def test_own_names_and_hostile_ones(run: Path, labelling: Seen) -> None:
+    page, file = labelling.page, LabelFile(Storage(str(run)))
+    row = page.locator("#queue a").first.get_attribute("data-doc")
+    id_ = page.evaluate(f"fetch('/api/document?key={row}').then((answer) => answer.json()).then((found) => found.id)")
+    hostile = Label(id_, HOSTILE, f"bert {HOSTILE}", now(), hash_of(""))  # written by another program
+    file.change(lambda before: Labels(before.names, {(id_, hostile.who): hostile}))
+    page.get_by_text("Names of labels").click()
+    page.get_by_label("Names of labels, one a line").fill("good\n<img src=x onerror=alert(1)>")
+    page.get_by_role("button", name="Save the names").click()
+    page.wait_for_selector("#label-counts bdi:has-text('before<script>')")
+    page.locator("#queue a").first.click()
+    page.get_by_role("button", name="2 <img src=x onerror=alert(1)>").click()
+    until(page, QUIET)
+    assert ("anna", "<img src=x onerror=alert(1)>") in given(run)
+    assert page.evaluate("document.querySelectorAll('main script, main img').length") == 0
+    page.get_by_text("Names of labels").click()
+    page.get_by_label("Names of labels, one a line").fill("x" * 10_000)
+    page.get_by_role("button", name="Save the names").click()
+    until(page, "document.getElementById('error').textContent.includes('1 to 64 characters')")
+
+
+def test_without_write_labels_are_only_shown(run: Path, chromium: Any) -> None:
+    LabelFile(Storage(str(run))).change(lambda before: before.with_labels([Label("nobody", "bad", "bert", now(), hash_of(""))]))
+    with consoled(run) as (_, address), opened(chromium, f"{address}#view=labels&stage=filter", PHONE) as seen:
+        seen.page.wait_for_selector("#queue li")
+        assert "start corpusmill explore with --write" in seen.page.inner_text("#label-counts")
+        assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        seen.page.locator("#queue a").first.click()
+        seen.page.wait_for_selector("#document .text")
+        seen.page.keyboard.press("1")
+        until(seen.page, QUIET)
+        assert seen.page.locator("#document-labels button").count() == 0 and given(run) == [("bert", "bad")]
+
+
+def test_a_fork_by_clicks(tmp_path: Path, crawl: Path, chromium: Any) -> None:
+    (tmp_path / "runs").mkdir()
+    run_inline(tmp_path / "runs", "ingest: {}\nfilter: {steps: [gopher_quality]}\n", *sorted(crawl.iterdir()))
+    with consoled(tmp_path / "runs", write=True) as (console, address):
+        place = f"{address}#run=run&view=thresholds&stage=filter&set.gopher_short_doc=5&token={console.token}"
+        with opened(chromium, place) as seen:
+            seen.page.get_by_role("button", name="Make the new run").click()
+            seen.page.wait_for_selector("#fork-link", timeout=60_000)
+            assert (tmp_path / "runs/run-2/run.json").exists()
+            seen.page.click("#fork-link")
+            until(seen.page, "document.getElementById('run').textContent.endsWith('run-2')")
+            assert seen.console == []
