@@ -8,7 +8,7 @@ of them are labelled, by whatever way they were found; all other labels are of d
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -165,11 +165,12 @@ def agreement(explorer: Explorer, query: AgreementAsked) -> Answer:
     rows, wanted = np.array([number for number, _ in used], np.int64), np.array([has for _, has in used], bool)
     decided = [table.verdicts.all[code] for code in table.verdict[rows].tolist()]
     together = _agreed(np.array([not verdict.kept for verdict in decided], bool), wanted)
-    by_name = {rule.rule: rule for rule in table.rules}
+    by_name = {rule.rule: rule for rule in table.rules if has_slider(table, rule)}
+    measured = table.values_of(rows, [rule.column for rule in by_name.values()])
     rules = []
     for number, name in enumerate(table.verdicts.rules):
         drops = np.array([number in verdict.failed for verdict in decided], bool)
-        rules.append({"rule": name, **_agreed(drops, wanted), "best": _best(table, by_name.get(name), rows, wanted)})
+        rules.append({"rule": name, **_agreed(drops, wanted), "best": _best(measured, by_name.get(name), wanted)})
     return {
         "label": query.label, "documents": len(rows), "with_label": int(wanted.sum()), "labelled": len(majority),
         "tied": sum(label is None for label in majority.values()), "elsewhere": len(majority) - len(numbers), "random": len(random),
@@ -207,14 +208,15 @@ def wilson(hits: int, of: int) -> Answer | None:
     return {"value": share, "low": centre - half if hits else 0.0, "high": centre + half if hits < of else 1.0, "hits": hits, "of": of}
 
 
-def _best(table: StageTable, rule: ReportRule | None, rows: npt.NDArray[np.int64], wanted: Bools) -> Answer | None:
+def _best(measured: Mapping[str, npt.NDArray[np.float64]], rule: ReportRule | None, wanted: Bools) -> Answer | None:
     """Returns the threshold under which most decisions of a rule agree with the label; of several, the one nearest to the present one.
+    `measured`: by column, the values of the documents.
 
     Thresholds that are tried: the present one, each value of a labelled document, and one beyond all values on either side.
     """
-    if rule is None or not has_slider(table, rule) or not len(rows):
+    if rule is None or not len(wanted):
         return None
-    values, present = table.array(rule.column)[rows].astype(np.float64), float(rule.threshold)
+    values, present = measured[rule.column], float(rule.threshold)
     known = ~np.isnan(values)
     finite = values[np.isfinite(values)]
     ends = [np.floor(finite.min()) - 1, np.ceil(finite.max()) + 1] if len(finite) else []

@@ -305,6 +305,15 @@ class StageTable:
         names = [column.name for column in columns]
         return [Row(number, found[number][1], found[number][2], dict(zip(names, found[number][3:], strict=True))) for number in rows]
 
+    def values_of(self, rows: npt.NDArray[np.int64], columns: Iterable[str]) -> dict[str, npt.NDArray[np.float64]]:
+        """Returns the values of some rows, which ascend, in columns of numbers; NaN if missing."""
+        names = list(dict.fromkeys(columns))
+        chosen = ", ".join(["number", *(f"{self.columns[name].sql} AS v{place}" for place, name in enumerate(names))])
+        query = f"SELECT {chosen} FROM {self.table} WHERE number IN (SELECT unnest($1::INTEGER[])) ORDER BY number"
+        with self.cursor() as cursor:
+            found = cursor.execute(query, [rows.tolist()]).fetchnumpy()
+        return {name: np.ma.filled(found[f"v{place}"].astype(np.float64), np.nan) for place, name in enumerate(names)}
+
     def numbers_of(self, ids: Sequence[str]) -> dict[str, int]:
         """Returns the first row of each of these documents that the report has."""
         query = f"SELECT id, min(number) FROM {self.table} WHERE id IN (SELECT unnest($1::VARCHAR[])) GROUP BY id"
