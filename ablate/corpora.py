@@ -197,7 +197,12 @@ def without_each_rule(run: StageRun, variants: Sequence[Variant]) -> list[Varian
     if given is None or given.run is None:
         raise InputError("ablate.leave_one_out: give one variant, a run.")
     reader = RunReader(given.run)
-    alone = {rule["failed"][0] for _, table in reader.groups("filter", "report", ["failed"]) for rule in table.to_pylist() if len(rule["failed"]) == 1}
+    alone = {
+        rule["failed"][0]
+        for _, table in reader.groups("filter", "report", ["failed"])
+        for rule in table.to_pylist()
+        if len(rule["failed"]) == 1
+    }
     rules = [rule.rule for rule in reader.rules("filter") if rule.rule in alone]
     if not rules:
         raise InputError(f"{given.run}: no rule of its filter has dropped a document alone, so without any of them it is the same.")
@@ -209,6 +214,12 @@ def without_each_rule(run: StageRun, variants: Sequence[Variant]) -> list[Varian
         raw, inputs = stored_recipe(folder)
         sections = {name: section for name, section in validate_recipe(raw, folder).items() if name in DATA_STAGES}
         if "dedup" in sections:
-            execute(Plan(folder, sections, inputs, first="dedup", redo=True), run.engine, run.progress, lambda sentence: None, lambda result: None)
+            execute(
+                Plan(folder, sections, inputs, first="dedup", redo=True),
+                run.engine,
+                run.progress,
+                lambda sentence: None,
+                lambda result: None,
+            )
         found.append(read_variant(f"without-{rule}", folder, recipe_runner(run)))
     return found

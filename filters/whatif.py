@@ -25,7 +25,7 @@ from corpusmill.pipeline.config import config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.failures import sentence_of_all
-from corpusmill.pipeline.lease import holding
+from corpusmill.pipeline.lease import Lease, holding
 from corpusmill.pipeline.manifest import Manifest, TaskRow, task_identity
 from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.recipe import stage_command
@@ -137,12 +137,13 @@ class StoredShard:
     identity: str
 
 
-def measured_shards(run: StageRun, old_config: str) -> tuple[list[StoredShard], int]:
-    """Returns the intact shards that were measured under the old configuration, and how many are already decided under the new one."""
+def measured_shards(run: StageRun, old_config: str, named: str) -> tuple[list[StoredShard], int]:
+    """Returns the intact shards that were measured under the old configuration, and how many are already decided under the new one.
+    `named`: the run that errors name."""
     stage = run.stage
     assert isinstance(stage, FilterStage)
     tasks, params = stage.tasks(run)
-    _require_report(run)
+    _require_report(run, named)
     code = code_for(FilterWorker, run.stage.config.model_dump(mode="json"), params)
     shards, finished = [], 0
     for task in tasks:
@@ -156,22 +157,22 @@ def measured_shards(run: StageRun, old_config: str) -> tuple[list[StoredShard], 
         elif row is not None and row.identity == old and _intact(run.storage, row):
             shards.append(StoredShard(task, row, new))
     if tasks and not shards and not finished:
-        raise _stale_error(run, tasks, old_config, code)
+        raise _stale_error(run, tasks, old_config, code, named)
     return shards, finished
 
 
-def _require_report(run: StageRun) -> None:
+def _require_report(run: StageRun, named: str) -> None:
     if not report_rows(run):
-        raise InputError(f"{run.storage.root}: nothing is measured yet; run the stage first ({stage_command(run.run.root, 'filter')}).")
+        raise InputError(f"{named}/filter: nothing is measured yet; run the stage first ({stage_command(named, 'filter')}).")
 
 
-def _stale_error(run: StageRun, tasks: Sequence[Task], old_config: str, code: Code) -> InputError:
+def _stale_error(run: StageRun, tasks: Sequence[Task], old_config: str, code: Code, named: str) -> InputError:
     """Returns an error that names what has changed since the stage was measured, and what to do."""
     rows = run.manifest.tasks
     changed = dict.fromkeys(what for task in tasks for what in _changes(run, task, rows.get(task.key), old_config, code))
     return InputError(
-        f"{run.storage.root}: can't be decided again, as since it was measured {' and '.join(changed)}; "
-        f"measure it again first ({stage_command(run.run.root, 'filter')}), "
+        f"{named}/filter: can't be decided again, as since it was measured {' and '.join(changed)}; "
+        f"measure it again first ({stage_command(named, 'filter')}), "
         f"or try thresholds without writing them (corpusmill sweep, or explore)."
     )
 
@@ -196,12 +197,12 @@ def report_rows(run: StageRun) -> list[TaskRow]:
     return [row for row in run.manifest.tasks.values() if any(output.path.startswith("report/") for output in row.outputs)]
 
 
-def decided_shards(run: StageRun, old_config: str) -> list[StoredShard]:
-    """Returns all shards of a finished stage whose recipe keeps a share of the corpus.
+def decided_shards(run: StageRun, old_config: str, named: str) -> list[StoredShard]:
+    """Returns all shards of a finished stage whose recipe keeps a share of the corpus. `named`: the run that errors name.
 
     Raises InputError if `old_config` and the present code have not decided every shard.
     """
-    _require_report(run)
+    _require_report(run, named)
     rows = {row.task: row for row in report_rows(run)}
     stage = run.stage
     assert isinstance(stage, FilterStage)
@@ -210,7 +211,7 @@ def decided_shards(run: StageRun, old_config: str) -> list[StoredShard]:
     if not run.manifest.complete or any(
         p.key not in rows or rows[p.key].config != old_config or rows[p.key].code != code.digest for p in tasks
     ):
-        raise _stale_error(run, tasks, old_config, code)
+        raise _stale_error(run, tasks, old_config, code, named)
     return [StoredShard(task, rows[task.key], rows[task.key].identity) for task in tasks]
 
 
@@ -260,29 +261,53 @@ def retune(
     if another process has to finish first. Raises InputError if the stage is not finished under the run's recipe, ConfigError if anything
     but thresholds would change, and NothingKept if no document is left.
     """
+    before, now = plans(folder, overrides, "retune")
+    storage = Storage(folder)
+    with closing(engine), holding(storage, on_message) as lease:
+        return retune_held(before, now, storage, lease, engine, progress, on_decided, write)
+
+
+def plans(folder: str, overrides: list[str], command: str) -> tuple[Plan, Plan]:
+    """Returns the run's plan, and the one with the overrides. Raises InputError or ConfigError if they can't be applied by deciding again;
+    `command` is the one that was asked for."""
     before, now = plan_of_existing(folder), plan_of_existing(folder, overrides)
     if "filter" not in before.sections:
         raise InputError(f"{folder}: the run's recipe has no stage filter.")
-    _only_thresholds(before, now, folder)
-    storage = Storage(folder)
-    with closing(engine), holding(storage, on_message) as lease:
-        old, worker = _worker(before, storage), _worker(now, storage)
-        run = StageRun(FilterStage(worker.config), storage, dict(now.sections), now.inputs, engine, progress)
-        run.hold(lease)
-        _require_scores(old, worker, folder)
-        if keeps_shares(worker.config):
-            shards, finished = decided_shards(run, config_digest(old.config)), 0
-            _find_shares(old, worker, run, shards)
-        else:
-            shards, finished = measured_shards(run, config_digest(old.config))
-        with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
-            result = _verdicts(old, worker, run, shards, finished, pool)
-            on_decided(result)
-            if write:
-                _write(run, worker, shards, pool, progress)
-                result.lost = sentence_of_all([("filter", row) for row in run.manifest.quarantined.values()])
-                storage.write_bytes(RUN_FILE, describe(now))
-                check_kept(run, lost=result.lost)
+    _only_thresholds(before, now, folder, command)
+    _require_scores(*(_worker(plan, Storage(folder)) for plan in (before, now)), folder, command)
+    return before, now
+
+
+def retune_held(
+    before: Plan,
+    now: Plan,
+    storage: Storage,
+    lease: Lease,
+    engine: Engine,
+    progress: Progress,
+    on_decided: Callable[[Retuned], None],
+    write: bool = True,
+    measured: str = "",
+) -> Retuned:
+    """Decides again in the run `storage`, whose lease this process holds, and writes its `run.json`. `measured`: the run that errors name,
+    if it is another one. Other arguments are as for `retune`."""
+    old, worker = _worker(before, storage), _worker(now, storage)
+    run = StageRun(FilterStage(worker.config), storage, dict(now.sections), now.inputs, engine, progress)
+    run.hold(lease)
+    measured = measured or storage.root
+    if keeps_shares(worker.config):
+        shards, finished = decided_shards(run, config_digest(old.config), measured), 0
+        _find_shares(old, worker, run, shards)
+    else:
+        shards, finished = measured_shards(run, config_digest(old.config), measured)
+    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
+        result = _verdicts(old, worker, run, shards, finished, pool)
+        on_decided(result)
+        if write:
+            _write(run, worker, shards, pool, progress)
+            result.lost = sentence_of_all([("filter", row) for row in run.manifest.quarantined.values()])
+            storage.write_bytes(RUN_FILE, describe(now))
+            check_kept(run, lost=result.lost)
     return result
 
 
@@ -332,13 +357,13 @@ def _write(run: StageRun, worker: FilterWorker, shards: Sequence[StoredShard], p
     run.execute()
 
 
-def _only_thresholds(before: Plan, now: Plan, folder: str) -> None:
+def _only_thresholds(before: Plan, now: Plan, folder: str, command: str) -> None:
     for name, section in now.sections.items():
         old, new = before.sections[name].model_dump(mode="json"), section.model_dump(mode="json")
         for key in new:
             if old[key] != new[key] and (name, key) != ("filter", "thresholds"):
                 raise ConfigError(
-                    f"retune: {name}.{key} would change, and only filter.thresholds can be changed without measuring again; "
+                    f"{command}: {name}.{key} would change, and only filter.thresholds can be changed without measuring again; "
                     f"for the rest: {stage_command(folder, name, None, '--redo', '--set', '...')}"
                 )
 
@@ -357,7 +382,7 @@ def _find_shares(old: FilterWorker, now: FilterWorker, run: StageRun, shards: Se
     now.rules = with_found(now.rules, {name: each.threshold for name, each in found.items()})
 
 
-def _require_scores(old: FilterWorker, now: FilterWorker, folder: str) -> None:
+def _require_scores(old: FilterWorker, now: FilterWorker, folder: str, command: str) -> None:
     """Raises ConfigError if a document that has no score, because it failed an earlier rule, would need one under the new thresholds."""
     before, after = ({rule.rule.name: rule.rule for rule in worker.rules} for worker in (old, now))
     steps: set[str] = set()
@@ -365,7 +390,7 @@ def _require_scores(old: FilterWorker, now: FilterWorker, folder: str) -> None:
         changed = [rule for rule in now.rules + old.rules if rule.step in steps and before.get(rule.rule.name) != after.get(rule.rule.name)]
         if step.step.only_passing and changed:
             raise ConfigError(
-                f"retune: {step.name} scores only documents that pass the rules before it (only_passing), so another "
+                f"{command}: {step.name} scores only documents that pass the rules before it (only_passing), so another "
                 f"{changed[0].rule.name} asks for new scores: "
                 f"{stage_command(folder, 'filter', None, '--redo', '--set', f'filter.thresholds.{changed[0].rule.name}=...')}"
             )

@@ -29,7 +29,7 @@ from typing import Any
 from corpusmill.pipeline.config import seconds_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.interrupts import interrupt_main
-from corpusmill.pipeline.storage import TEMPORARY, Storage
+from corpusmill.pipeline.storage import TEMPORARY, Storage, fsync_folder
 
 LEASE = "lease.json"
 #: The file whose lock guards the writes of a local folder.
@@ -121,11 +121,11 @@ def process(pid: int) -> tuple[int, str]:
 class SwapFile:
     """A compare-and-swap file in a run's folder: it is written only where it still has the version that the writer has read.
 
-    The version is S3's ETag; elsewhere it is the sha256 of the content.
+    The version is S3's ETag; elsewhere it is the sha256 of the content. A `durable` file is on the disk when `write` returns.
     """
 
-    def __init__(self, storage: Storage, name: str):
-        self.storage, self.name = storage, name
+    def __init__(self, storage: Storage, name: str, durable: bool = False):
+        self.storage, self.name, self.durable = storage, name, durable
         self.conditional = storage.remote and storage.store.conditional
         self.settle = 0.0 if storage.root.startswith("memory://") else SETTLE  # in this process's memory nobody else can write
 
@@ -164,8 +164,14 @@ class SwapFile:
         path = Path(self.storage.path(self.name))
         temporary = path.with_name(TEMPORARY + path.name)  # a fixed name: the next writer replaces the file that a kill leaves
         try:
-            temporary.write_bytes(content)
+            with open(temporary, "wb") as file:
+                file.write(content)
+                if self.durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             temporary.replace(path)
+            if self.durable:
+                fsync_folder(path.parent)
         except OSError:  # a full disk
             temporary.unlink(missing_ok=True)
             raise

@@ -179,12 +179,12 @@ def new_plan(
         source = recipe.source if isinstance(recipe, Recipe) else recipe
         raise InputError(f"{recipe_name(source)}: the recipe begins with ingest, so it needs at least one input path.")
     storage = Storage(folder)
-    if not storage.exists(RUN_FILE) and (found := _foreign(storage)):
+    if not storage.exists(RUN_FILE) and (found := foreign(storage)):
         raise InputError(f"{folder}: holds something other than a run (it has {found} and no {RUN_FILE}); give an empty or new folder.")
     return plan
 
 
-def _foreign(storage: Storage) -> str | None:
+def foreign(storage: Storage) -> str | None:
     """Returns the name of a file or folder that no run writes before its `run.json`; None if there is none."""
     if storage.remote:
         names = storage.list_files()

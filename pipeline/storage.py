@@ -23,6 +23,8 @@ Result = TypeVar("Result")
 
 #: The prefix of temporary names. Readers of a run ignore such files.
 TEMPORARY = ".tmp-"
+#: A file in the folder of a run that `corpusmill fork` is making, until it has its run.json.
+UNFINISHED_FORK = f"{TEMPORARY}fork"
 #: Error codes of S3: the object is not the expected one, or another process is writing it (CONFLICT); the server has no conditional
 #: writes (UNSUPPORTED).
 CONFLICT = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404"}
@@ -267,6 +269,10 @@ class Store:
 
     def write_bytes(self, name: str, content: bytes) -> None:
         self._asked(name, lambda fs, path: fs.pipe_file(path, content))
+
+    def copy(self, name: str, target: str) -> None:
+        """Has the store copy an object; `target` is a path of the same filesystem. Raises FileNotFoundError if there is no such object."""
+        self._asked(name, lambda fs, path: fs.cp_file(path, target))
 
     def create(self, name: str, content: bytes) -> bool:
         """Writes an object and returns True; where S3 already has one of this name, returns False and writes nothing. Other stores can't

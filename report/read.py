@@ -23,7 +23,7 @@ from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import MEANINGS_KEY, REPORT
 from corpusmill.pipeline.shards import open_parquet
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.storage import UNFINISHED_FORK, Storage
 from corpusmill.pipeline.watch.log import APPENDED, objects, read_appended
 from corpusmill.report.stale import find_stale
 
@@ -133,7 +133,8 @@ class RunReader(RunFiles):
     def __init__(self, folder: str):
         super().__init__(folder)
         self.stages = {name: self._state(name) for name in STAGES}
-        if not self.storage.exists("run.json") and all(s.status == "missing" for s in self.stages.values()):
+        begun = any(s.status != "missing" for s in self.stages.values()) and not self.storage.exists(UNFINISHED_FORK)
+        if not self.storage.exists("run.json") and not begun:
             raise InputError(not_a_run(folder))
         self.description: dict[str, Any] = self.json("run.json", dict) or {}
         recipe = self.description.get("recipe")

@@ -16,6 +16,7 @@ import pytest
 from killing import in_child, killed_at
 
 from corpusmill.filters import whatif as module
+from corpusmill.filters.fork import fork
 from corpusmill.filters.whatif import retune, sweep
 from corpusmill.filters.worker import FilterConfig
 from corpusmill.ingest.config import IngestConfig
@@ -316,3 +317,110 @@ def test_a_shard_that_is_measured_anew_and_given_up(
     assert code == 3 and "1 task was given up" in error and "filter, task part-00001" in error and "this one is bad" in error
     (tmp_path / "bad").unlink()
     assert corpusmill(*command)[0] == 0 and not Manifest(Storage(str(run / "filter"))).quarantined
+
+
+# ---- A fork is a new run with other thresholds; the run that it is made from does not change.
+
+SHORT = "filter.thresholds.gopher_short_doc=100"
+
+
+def make_fork(folder: Path, new: Path | None = None, *overrides: str) -> Path:
+    new_folder = None if new is None else str(new)
+    return Path(fork(str(folder), new_folder, list(overrides) or [SHORT], InlineEngine(), Progress(False))[0])
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_fork_equals_a_fresh_run(
+    tmp_path: Path, base: Path, tree: Callable, make_documents, finished_ingest, texts, shares: bool
+) -> None:
+    source = tmp_path / "run"
+    if shares:
+        shutil.copytree(base, source)
+    else:
+        new_run(source, make_documents, finished_ingest, texts[:150])
+    before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file() and path.name != "log.jsonl"}
+    shutil.copytree(source, tmp_path / "fresh")
+    forked = make_fork(source)
+    filter_stage(tmp_path / "fresh", SHORT)
+    assert forked == tmp_path / "run-2" and tree(forked) == tree(tmp_path / "fresh")
+    assert {path: path.read_bytes() for path in before} == before
+    shared = [path for path in forked.rglob("*.parquet") if path.samefile(source / path.relative_to(forked))]
+    assert {path.parent.parent.name for path in shared} >= {"ingest"} and not [path for path in shared if "filter/report" in str(path)]
+    for folder, event in ((source, "fork"), (forked, "forked")):
+        line = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+        assert (line["event"], line["fields"]) == (event, {"set": [SHORT]})
+    assert make_fork(forked) == tmp_path / "run-3"  # its own thresholds again: they are decided, and nothing changes
+
+
+def test_a_fork_goes_on_with_its_later_stages(tmp_path: Path, crawl: Path, corpusmill: Callable, tree: Callable) -> None:
+    (tmp_path / "recipe.yaml").write_text("ingest: {}\nfilter: {steps: [gopher_quality]}\ndedup: {}\n")
+    run = ("run", tmp_path / "recipe.yaml", *sorted(crawl.iterdir()), "--engine", "inline", "--output")
+    short = "filter.thresholds.gopher_short_doc=5"
+    assert corpusmill(*run, tmp_path / "a")[0] == 0 and corpusmill(*run, tmp_path / "fresh", "--set", short)[0] == 0
+    code, out, _ = corpusmill("fork", tmp_path / "a", tmp_path / "b", "--set", short, "--engine", "inline")
+    assert code == 0 and f"corpusmill run {tmp_path / 'b'}" in out.decode()
+    found = json.loads(corpusmill("status", tmp_path / "b", "--json")[1])
+    assert [(stage["name"], stage["status"]) for stage in found["stages"]] == [
+        ("ingest", "complete"), ("filter", "complete"), ("dedup", "not run"),
+    ]  # fmt: skip
+    assert corpusmill("verify", tmp_path / "b")[0] == 0
+    assert corpusmill("run", tmp_path / "b", "--engine", "inline")[0] == 0
+    assert tree(tmp_path / "b") == tree(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("row", [0, 2])
+def test_a_killed_fork_is_no_run_and_is_made_again(tmp_path: Path, base: Path, tree: Callable, corpusmill: Callable, row: int) -> None:
+    source = tmp_path / "run"
+    shutil.copytree(base, source)
+
+    def killed() -> None:
+        killed_at(row, after=False)
+        make_fork(source)
+
+    assert os.WTERMSIG(in_child(killed)) == signal.SIGKILL
+    for command in (("status", tmp_path / "run-2"), ("verify", tmp_path / "run-2"), ("run", tmp_path / "run-2")):
+        assert corpusmill(*command)[0] != 0
+    forked = make_fork(source)
+    shutil.copytree(base, tmp_path / "fresh")
+    filter_stage(tmp_path / "fresh", SHORT)
+    assert forked == tmp_path / "run-2" and tree(forked) == tree(tmp_path / "fresh") and tree(source) == tree(base)
+
+
+def test_a_fork_on_a_store_is_copied_by_the_store(tmp_path: Path, base: Path, s3: Any, tree: Callable) -> None:
+    bucket = s3.bucket("fork")
+    for path in base.rglob("*"):
+        if path.is_file() and path.name not in (".lock", lease.LEASE, "manifest.jsonl", "log.jsonl", "metrics.jsonl", "progress.json"):
+            Storage(f"{bucket}/run").write_bytes(path.relative_to(base).as_posix(), path.read_bytes())
+    for stage in ("ingest", "filter"):
+        Storage(f"{bucket}/run/{stage}").write_bytes("manifest/00000000.json", (base / stage / "manifest.jsonl").read_bytes())
+    before = s3.tree(f"{bucket}/run")
+    new, _ = fork(f"{bucket}/run", None, [SHORT], InlineEngine(), Progress(False))
+    shutil.copytree(base, tmp_path / "fresh")
+    filter_stage(tmp_path / "fresh", SHORT)
+    assert new == f"{bucket}/run-2" and s3.tree(new) == tree(tmp_path / "fresh") and s3.tree(f"{bucket}/run") == before
+    with pytest.raises(InputError, match="lies on another disk or store"):
+        fork(str(base), f"{bucket}/other", [SHORT], InlineEngine(), Progress(False))
+
+
+def test_what_fork_refuses(tmp_path: Path, base: Path, corpusmill: Callable) -> None:
+    for overrides, sentence in (
+        ((), "say what is to differ"),
+        (("--set", "filter.word_rule=whitespace"), "only filter.thresholds can be changed"),
+        (("--set", "filter.thresholds.shrot=1"), "no such rule"),
+    ):
+        code, _, error = corpusmill("fork", base, tmp_path / "new", *overrides)
+        assert code == 2 and sentence in error and not (tmp_path / "new").exists()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/letter.txt").write_text("dear")
+    with pytest.raises(InputError, match=r"holds something other than a run \(it has letter.txt\)"):
+        make_fork(base, tmp_path / "taken")
+    with pytest.raises(InputError, match="is a run already"):
+        make_fork(base, base)
+    shutil.copytree(base, tmp_path / "run")
+    (tmp_path / "run/ingest/data/part-00000.parquet").unlink()
+    with pytest.raises(InputError, match=r"run/ingest/data/part-00000.parquet: this file of the manifest is missing"):
+        make_fork(tmp_path / "run", tmp_path / "new")
+    Manifest(Storage(str(tmp_path / "run/filter"))).reopen()
+    with pytest.raises(InputError, match="its stage filter is not finished"):
+        make_fork(tmp_path / "run", tmp_path / "new")
+    assert not (tmp_path / "new/ingest").exists()

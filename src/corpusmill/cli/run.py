@@ -1,4 +1,4 @@
-"""The commands that run a recipe (`run`), or only its decisions (`retune`)."""
+"""The commands that run a recipe (`run`), or only its decisions (`retune`; `fork` in a new run)."""
 
 import os
 import re
@@ -304,5 +304,43 @@ def retune(
         if retuned.changed:
             note_old_page(run, print_note)
         warn_if_stale(run)
+    if retuned.lost:
+        raise Incomplete(retuned.lost)
+
+
+@app.command(epilog="Example: corpusmill fork runs/demo --set filter.thresholds.gopher_short_doc=30, and then: corpusmill run runs/demo-2")
+def fork(
+    run: RunFolder,
+    new: Annotated[
+        str | None,
+        typer.Argument(metavar="NEW", help="The new run's folder. [default: RUN-2, or the next free number]", show_default=False),
+    ] = None,
+    set_: Sets = None,
+    engine: EngineOption = "auto",
+    workers: Workers = 0,
+    task_timeout: TaskTimeout = None,
+) -> None:
+    """Make a new run with other thresholds. It shares the files of the first one, which stays as it is; nothing is measured again."""
+    import shlex
+
+    from rich.console import Console
+
+    from corpusmill.filters.fork import fork as make_fork
+    from corpusmill.filters.views import show_retuned
+    from corpusmill.pipeline.errors import Incomplete
+    from corpusmill.pipeline.on_ray.engine import make_engine
+    from corpusmill.pipeline.watch.progress import Progress
+
+    console = Console(highlight=False, soft_wrap=True)
+    made, retuned = make_fork(
+        run,
+        new,
+        set_ or [],
+        make_engine(engine, workers, task_timeout),
+        Progress(),
+        on_decided=lambda result: show_retuned(result, console),
+        on_message=lambda sentence: console.print(f"Note: {sentence}", markup=False),
+    )
+    console.print(f"The new run: {made}; it goes on with: {shlex.join(['corpusmill', 'run', made])}", markup=False)
     if retuned.lost:
         raise Incomplete(retuned.lost)
