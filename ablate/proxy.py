@@ -39,6 +39,10 @@ CURVE = 6
 #: Windows of the references that an evaluation before the last one takes.
 CURVE_WINDOWS = 64
 
+#: A training's rows are drawn from this many times its tokens, where the draw has them: so each document gives few rows, and many documents
+#: take part. It makes the noise of which documents were drawn as small as it can be.
+SPREAD = 16
+
 REPORT = pa.schema(
     [
         pa.field("document", pa.string(), nullable=False),
@@ -144,8 +148,8 @@ class ProxyWorker(Worker):
         """Trains a proxy. Returns its nats by reference document (REPORT), and facts about the training."""
         config, device = self.config, pick_device()
         arch = config.model.architecture(self.references.shards.description.vocabulary_size)
-        wanted = params["steps"] * config.batch * arch.context + 1
-        ids, have = self._tokens(params, wanted)
+        trained = params["steps"] * config.batch * arch.context
+        ids, have = self._tokens(params, SPREAD * trained + 1)
         loader = WindowLoader(TokenArray(ids), arch.context, config.batch, params["draw"], document_mask=True)
         optimizer = config.optimizer.model_copy(
             update={name: getattr(config.optimizer, name) * params["factor"] for name in ("lr", "muon_lr")}
@@ -169,12 +173,18 @@ class ProxyWorker(Worker):
         if not np.isfinite(table["nats"].to_numpy()).all():
             raise InputError(f"ablate: a proxy of draw {params['draw']} has diverged; give smaller learning rates.")
         curve.append({"step": params["steps"], "bits_per_byte": per_byte(table)})
-        epochs = params["steps"] * config.batch * arch.context / max(len(ids), 1)
-        facts = {"draw": params["draw"], "tokens": result.tokens, "there": have, "epochs": epochs, "skipped": result.skipped}
+        facts = {
+            "draw": params["draw"],
+            "tokens": result.tokens,
+            "there": have,
+            "epochs": trained / max(have, 1),
+            "skipped": result.skipped,
+        }
         return table, {**facts, "loss": result.loss, "curve": curve}
 
     def _tokens(self, params: Mapping[str, Any], wanted: int) -> tuple[npt.NDArray[Any], int]:
-        """Returns the tokens of a training: the shares of all folders one after the other (rows are shuffled); and how many there are."""
+        """Returns the tokens that a training's rows are drawn from, and how many the draw has. The shares of all folders or components
+        stand one after the other, as rows are shuffled."""
         parts = self.config.draws + 1
         shares: list[tuple[str, float, pa.ChunkedArray | None]] = [
             (folder, weight, None) for folder, weight in zip(params["folders"], params["weights"], strict=True)

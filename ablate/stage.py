@@ -264,7 +264,7 @@ class AblateStage(Stage):
             sets[name] = f"references/{name}.jsonl"
         if not sets:
             raise InputError("ablate: no reference set, and no held-out documents, so nothing judges; give one of them.")
-        forbidden = [run.storage.path(path.replace("references/", "passages/")) for path in sets.values()]
+        forbidden = [run.storage.path(path.replace("references/", "forbidden/")) for path in sets.values()]
         tokenizer = config.tokenizer
         if tokenizer is None:
             recipe = {"ingest": {}, "tokenizer": {"vocab_size": config.vocab_size}}
@@ -404,8 +404,8 @@ def _shards(names: Sequence[str], prepared: Prepared) -> tuple[FileRef, ...]:
 
 
 def _dropped(run: Storage) -> int:
-    rows = json.loads(b"[" + b",".join(run.read_bytes("dedup/manifest.jsonl").splitlines()) + b"]")
-    return sum(int(row.get("dropped") or 0) for row in rows if isinstance(row, dict))
+    found = documents_of(Manifest(run.child("dedup"), read_only=True))
+    return found["in"] - found["kept"]
 
 
 def _hash(path: str) -> str:
@@ -419,10 +419,14 @@ def _reference(name: str, given: str) -> Output:
 
 
 def _reference_files(name: str, texts: Sequence[str]) -> dict[str, bytes]:
-    """Returns a reference set as it is measured, and its passages, which no training document may hold."""
+    """Returns a reference set as it is measured, and the texts that no training document may hold: its passages.
+
+    Of held-out documents only whole ones: their passages are also those of menus and footers, which half of a site has.
+    """
     measured = corpora.measured_texts(texts)
-    passages = [passage for text in measured for passage in corpora.passages(text)]
-    return {f"references/{name}.jsonl": corpora.json_lines(measured), f"passages/{name}.jsonl": corpora.json_lines(passages)}
+    whole = name == HELD_OUT
+    forbidden = list(texts) if whole else [passage for text in measured for passage in corpora.passages(text)]
+    return {f"references/{name}.jsonl": corpora.json_lines(measured), f"forbidden/{name}.jsonl": corpora.json_lines(forbidden)}
 
 
 def _json(value: Any) -> bytes:
