@@ -6,6 +6,7 @@ number of them can run side by side with the same bits.
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 import torch
 import xxhash
 
-from corpusmill.pipeline.config import Config
+from corpusmill.ablate.measured import REPORT, ProxyConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Task, Worker
@@ -29,7 +30,7 @@ from corpusmill.train.data import Batch, DataShare, TokenArray, WindowLoader, ne
 from corpusmill.train.loop import fit
 from corpusmill.train.losses import TokenObjective
 from corpusmill.train.model import blank_model
-from corpusmill.train.options import LoopConfig, ModelConfig, OptimizerConfig
+from corpusmill.train.options import LoopConfig
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.validation import Validation
@@ -42,25 +43,6 @@ CURVE_WINDOWS = 64
 #: A training's rows are drawn from this many times its tokens, where the draw has them: so each document gives few rows, and many documents
 #: take part. It makes the noise of which documents were drawn as small as it can be.
 SPREAD = 16
-
-REPORT = pa.schema(
-    [
-        pa.field("document", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("nats", pa.float64(), nullable=False),
-        pa.field("tokens", pa.int64(), nullable=False),
-        pa.field("utf8_bytes", pa.int64(), nullable=False),
-    ]
-)
-
-
-class ProxyConfig(Config):
-    """What all proxies have in common."""
-
-    model: ModelConfig
-    optimizer: OptimizerConfig
-    batch: int
-    draws: int
 
 
 def part_of(keys: pa.ChunkedArray, parts: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
@@ -210,3 +192,24 @@ def _repeated(ids: npt.NDArray[Any], wanted: int) -> npt.NDArray[Any]:
 def per_byte(table: pa.Table) -> float:
     """Returns bits per byte over all documents of a table (REPORT) that were measured."""
     return float(pc.sum(table["nats"]).as_py() / np.log(2) / max(pc.sum(table["utf8_bytes"]).as_py(), 1))
+
+
+#: Steps by which a training step is timed.
+TIMED = 12
+
+
+def gpus() -> int:
+    return torch.cuda.device_count()
+
+
+def step_seconds(config: ProxyConfig, run: Storage, params: dict[str, Any], folder: str) -> tuple[float, float]:
+    """Times short trainings on the tokens in `folder`. Returns the seconds of a training without its steps, and those of a step."""
+    worker = ProxyWorker(config, run, params)
+    worker.setup()
+    seconds = []
+    for steps in (TIMED, 3 * TIMED):
+        started = time.perf_counter()
+        worker.trained({"folders": [folder], "weights": [1.0], "draw": 0, "factor": 1.0, "steps": steps})
+        seconds.append(time.perf_counter() - started)
+    step = max((seconds[1] - seconds[0]) / (2 * TIMED), 1e-6)
+    return seconds[0] - TIMED * step, step

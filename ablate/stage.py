@@ -9,36 +9,33 @@ draws and at the end. Write measurements, result and page.
 import hashlib
 import json
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import torch
 from pydantic import Field, field_validator, model_validator
 
 from corpusmill.ablate import corpora, mixtures
 from corpusmill.ablate.corpora import HELD_OUT, Variant
+from corpusmill.ablate.measured import REPORT, ProxyConfig
 from corpusmill.ablate.page import page
-from corpusmill.ablate.proxy import REPORT, ProxyConfig, ProxyWorker
 from corpusmill.ablate.statistics import Bits, Difference, difference, error_rates
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.extras import TRAINING
-from corpusmill.pipeline.files import expand
+from corpusmill.pipeline.files import expand, file_ref
 from corpusmill.pipeline.manifest import FileRef, Manifest, TaskRow
 from corpusmill.pipeline.runner import DATA_STAGES, StageRun
-from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.shards import Content, read_table
 from corpusmill.pipeline.stage import Output, Stage, Task
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import SHARDS_FILE, ShardSet, TokenShards
 from corpusmill.pipeline.watch.metrics import documents_of
 from corpusmill.train.options import ModelConfig, OptimizerConfig
 
-#: Steps by which a training step is timed.
-TIMED = 12
 #: The share of a budget that is planned; the rest is for what comes before and after the trainings.
 PLANNED = 0.85
 #: A training that reads its tokens more often than this says nothing about the variant.
@@ -213,6 +210,8 @@ class AblateStage(Stage):
     ) -> tuple[dict[str, Source], dict[str, Any]]:
         """Trains a proxy on each of some mixtures, and fits a regression. Returns the natural and the proposed mixture, which are then
         compared as variants are, and what the search has found."""
+        from corpusmill.ablate.proxy import ProxyWorker
+
         options = self.config.mixtures
         assert options is not None
         folder = prepared.folders[name]
@@ -259,8 +258,8 @@ class AblateStage(Stage):
         sets = {HELD_OUT: "references/held-out.jsonl"} if texts.exists("references/held-out.jsonl") else {}
         named = {corpora.reference_name(given): given for given in config.references}
         for name, given in named.items():
-            files = {"file": [] if given in corpora.SHIPPED else [_hash(path) for path in expand(given)]}
-            run.once(f"reference-{name}", [], lambda _, name=name, given=given: _reference(name, given), files, Config())
+            files = {"file": [] if given in corpora.SHIPPED else [file_ref(path).fingerprint for path in expand(given)]}
+            run.once(f"reference-{name}", [], partial(_reference, name, given), files, Config())
             sets[name] = f"references/{name}.jsonl"
         if not sets:
             raise InputError("ablate: no reference set, and no held-out documents, so nothing judges; give one of them.")
@@ -294,7 +293,7 @@ class AblateStage(Stage):
 
     def _sample(self, variants: Sequence[Variant]) -> Output:
         held_out, sample = corpora.sample_texts([variant for variant in variants if variant.documents], self.config.held_out)
-        files = {"sample.jsonl": corpora.json_lines(sample)}
+        files: dict[str, Content] = {"sample.jsonl": corpora.json_lines(sample)}
         if held_out:
             files |= _reference_files(HELD_OUT, held_out)
         return Output(files, rows_in=len(held_out) + len(sample), kept=len(held_out) + len(sample))
@@ -321,23 +320,16 @@ class AblateStage(Stage):
     def _timed(self, run: StageRun, prepared: Prepared, trainings: int) -> AblatePlan:
         config = self.config
         context = config.model.architecture(1).context
-        workers = torch.cuda.device_count() or run.engine.known_workers() or 1
+        from corpusmill.ablate.proxy import gpus, step_seconds
+
+        workers = gpus() or run.engine.known_workers() or 1
         if config.tokens is not None:
             steps = max(1, config.tokens // (config.batch * context))
             return AblatePlan(steps, steps * config.batch * context, None, workers)
-        worker = ProxyWorker(self._proxy(), run.run, prepared.params())
-        worker.setup()
         first = next(iter(prepared.folders.values()))
-        task = {"folders": [first], "weights": [1.0], "draw": 0, "factor": 1.0}
-        seconds = []
-        for steps in (TIMED, 3 * TIMED):
-            started = time.perf_counter()
-            worker.trained({**task, "steps": steps})
-            seconds.append(time.perf_counter() - started)
-        step = max((seconds[1] - seconds[0]) / (2 * TIMED), 1e-6)
+        start, step = step_seconds(self._proxy(), run.run, prepared.params(), first)
         rounds = -(-trainings // workers) + -(-len(self._factors()) // workers)
-        each = PLANNED * seconds_of(config.budget) / rounds - (seconds[0] - TIMED * step)
-        steps = max(0, int(each / step))
+        steps = max(0, int((PLANNED * seconds_of(config.budget) / rounds - start) / step))
         return AblatePlan(steps, steps * config.batch * context, step, workers)
 
     def _factors(self) -> tuple[float, ...]:
@@ -363,6 +355,8 @@ class AblateStage(Stage):
         rate, which all variants then have: with a wrong rate, small models rank data wrongly (arXiv 2512.24503)."""
         if not self._factors():
             return self.config.rates[0], []
+        from corpusmill.ablate.proxy import ProxyWorker
+
         weights = [1 / len(prepared.folders)] * len(prepared.folders)
         shared = {"folders": list(prepared.folders.values()), "weights": weights, "draw": self.config.draws, "steps": plan.steps}
         tasks = [
@@ -378,6 +372,8 @@ class AblateStage(Stage):
         trained: dict[tuple[str, int], TaskRow],
     ) -> None:  # fmt: skip
         """Trains the proxies of some variants on some draws, and adds their rows to `trained`."""
+        from corpusmill.ablate.proxy import ProxyWorker
+
         keys = [(name, draw) for draw in draws for name in sources]
         tasks = [
             Task(
@@ -408,17 +404,13 @@ def _dropped(run: Storage) -> int:
     return found["in"] - found["kept"]
 
 
-def _hash(path: str) -> str:
-    with corpora.open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _reference(name: str, given: str) -> Output:
+def _reference(name: str, given: str, identity: str) -> Output:
+    """Returns a reference set. `identity`: of the task, which is not needed here."""
     texts = corpora.reference_texts(given)
     return Output(_reference_files(name, texts), rows_in=len(texts), kept=len(texts))
 
 
-def _reference_files(name: str, texts: Sequence[str]) -> dict[str, bytes]:
+def _reference_files(name: str, texts: Sequence[str]) -> dict[str, Content]:
     """Returns a reference set as it is measured, and the texts that no training document may hold: its passages.
 
     Of held-out documents only whole ones: their passages are also those of menus and footers, which half of a site has.

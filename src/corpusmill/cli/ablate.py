@@ -37,7 +37,7 @@ def ablate(
         bool, typer.Option("--json", help="End with a line of JSON about the run, as where the output is no terminal.")
     ] = False,
 ) -> None:
-    """Compare variants of a corpus by the small models that they make, with intervals. Killed, it goes on where it stopped."""
+    """Say which corpus makes the better model. Small models are trained on each; the same command goes on where it was killed."""
     from corpusmill.pipeline.on_ray.engine import make_engine
     from corpusmill.pipeline.recipe import Recipe
     from corpusmill.pipeline.run import Outcome, new_plan
