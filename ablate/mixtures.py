@@ -39,7 +39,7 @@ def components(run: Storage, files: Sequence[str], by: str) -> pa.Table:
     if by == "host":
         values: list[Any] = hosts(table["url"]).to_pylist()
     else:
-        values = [json.loads(row).get(by) if row else None for row in table["metadata"].to_pylist()]
+        values = [_value(row, by) for row in table["metadata"].to_pylist()]
     known = [value for value in values if value is not None]
     if not known:
         raise InputError(f"ablate.mixtures.by: no document of the first variant has {by}; give host or a column of its documents.")
@@ -53,6 +53,12 @@ def components(run: Storage, files: Sequence[str], by: str) -> pa.Table:
     if len(pc.unique(named)) < 2:
         raise InputError(f"ablate.mixtures.by: all documents have one {by}, so there is nothing to mix.")
     return pa.table([table["id"], named], schema=COMPONENTS)
+
+
+def _value(metadata: str | None, by: str) -> Any:
+    """Returns a document's value of a column of the variant, whose own further columns (`metadata`) are one column of these."""
+    columns = json.loads(metadata) if metadata else {}
+    return columns[by] if by in columns else json.loads(columns.get("metadata") or "{}").get(by)
 
 
 def natural_shares(table: pa.Table, shards: TokenShards) -> tuple[list[str], Floats]:

@@ -125,3 +125,35 @@ def test_bad_input(folder: Path, compared: dict[str, Any], changes: dict[str, An
     with pytest.raises(InputError, match=message):
         compare(folder, "bad", **changes)
     assert not list((folder / "bad").rglob("trainings/*"))
+
+
+@pytest.mark.long
+def test_a_search_for_a_mixture_prefers_the_whole_texts(folder: Path) -> None:
+    rows = [
+        json.dumps({"text": text, "kind": name})
+        for name in ("manual", "shuffled")
+        for path in sorted((folder / f"{name}/ingest/data").iterdir())
+        for text in pq.read_table(path)["text"].to_pylist()
+    ]
+    (folder / "both.jsonl").write_text("\n".join(rows) + "\n")
+    corpusmill.run({"ingest": {}}, folder / "both.jsonl", folder / "both", engine="inline")
+    mixture = {"proxies": 16, "by": "kind"}
+    found = compare(folder, "mixture", variants={"both": str(folder / "both")}, mixtures=mixture)["mixture"]
+    weights = {row["component"]: (row["natural"], row["proposed"]) for row in found["components"]}
+    assert set(weights) == {"manual", "shuffled"}
+    assert weights["manual"][1] > max(0.5, weights["manual"][0])
+    assert found["predicted"]["proposed"] < found["predicted"]["natural"]
+
+
+@pytest.mark.long
+def test_leaving_a_rule_out_brings_back_what_it_alone_dropped(folder: Path) -> None:
+    source = {"ingest": {}, "filter": {"steps": [{"gopher_quality": {}}], "thresholds": {"gopher_short_doc": 200}}}
+    corpusmill.run(source, folder / "manual.jsonl", folder / "filtered", engine="inline")
+    alone = corpusmill.open_run(folder / "filtered").sql("SELECT failed[1], count(*) FROM filter_report WHERE len(failed) = 1 GROUP BY 1")
+    wanted = dict(alone.fetchall())
+    assert wanted
+    found = compare(folder, "rules", variants={"filtered": str(folder / "filtered")}, leave_one_out=True, tokens=30 * 8 * 64)
+    kept = found["variants"][0]["stages"]["filter"]["kept"]
+    assert {row["variant"]: row["stages"]["filter"]["kept"] - kept for row in found["variants"][1:]} == {
+        f"without-{rule}": count for rule, count in wanted.items()
+    }
