@@ -31,6 +31,7 @@ STAGES = {
     "sft": "corpusmill.train.sft:SftStage",
     "align": "corpusmill.train.align:AlignStage",
     "evaluate": "corpusmill.train.evaluate:EvaluateStage",
+    "ablate": "corpusmill.ablate.stage:AblateStage",
 }
 
 

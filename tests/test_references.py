@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("pipeline", "ingest", "filters", "dedup", "tokenize", "train", "report")
+ROOMS = ("pipeline", "ingest", "filters", "dedup", "tokenize", "train", "report", "ablate")
 #: Stages with a room's name: after a dot there may be an option.
 STAGES = ("ingest", "dedup")
 

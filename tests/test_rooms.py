@@ -1,11 +1,11 @@
-"""Imports go upwards only: `pipeline` < `ingest`, `filters`, `dedup`, `tokenize`, `train` (never each other) < `report` < `cli`."""
+"""Imports go upwards only: `pipeline` < `ingest`, `filters`, `dedup`, `tokenize`, `train` (never each other) < `report` < `ablate` < `cli`."""
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FLOOR = {"pipeline": 0, "ingest": 1, "filters": 1, "dedup": 1, "tokenize": 1, "train": 1, "report": 2, "cli": 3}
+FLOOR = {"pipeline": 0, "ingest": 1, "filters": 1, "dedup": 1, "tokenize": 1, "train": 1, "report": 2, "ablate": 3, "cli": 4}
 #: The folders of each room's sources.
 FOLDERS = {room: ROOT / ("src/corpusmill/cli" if room == "cli" else room) for room in FLOOR}
 #: The tables that name a class or module of a room as a string, which is imported on use: stages, and services of rooms.

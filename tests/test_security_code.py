@@ -16,6 +16,7 @@ ROOMS = (
     "tokenize",
     "train",
     "report",
+    "ablate",
     "src/corpusmill/cli",
     "src/corpusmill/__init__.py",
     "src/corpusmill/__main__.py",

@@ -13,7 +13,7 @@ from corpusmill.pipeline.errors import CorpusmillError
 GROUPS = {
     "Run": ("run", "status", "warm"),
     "Look": ("report", "explore", "why", "inspect", "sample", "stats", "clusters", "query"),
-    "Decide": ("steps", "sweep", "retune", "fork", "diff"),
+    "Decide": ("steps", "sweep", "retune", "fork", "diff", "ablate"),
     "Data": ("verify", "raw", "card", "push", "labels export", "labels import"),
     "Model": ("chat", "generate", "score", "export", "checkpoints", "sft inspect"),
     "Classifier": ("classifier train", "classifier evaluate", "classifier score"),

@@ -50,7 +50,7 @@ class Metrics:
 
 
 @contextmanager
-def _reported(outcome: Any, as_json: bool, folder: str, new: bool) -> Iterator[None]:
+def reported(outcome: Any, as_json: bool, folder: str, new: bool) -> Iterator[None]:
     """Ends a run. An interrupt becomes a message that says how to go on. The last line of the output is the result in JSON, also after an
     error, unless a person reads it in a terminal. `new`: the command has made up the run's folder."""
     from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt
@@ -74,7 +74,7 @@ def _reported(outcome: Any, as_json: bool, folder: str, new: bool) -> Iterator[N
             print(outcome.line(), flush=True)
 
 
-def _execute(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome: Any) -> None:
+def execute_plan(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome: Any) -> None:
     from rich.console import Console
 
     from corpusmill.report.answers.terminal import closing_lines, stage_summary
@@ -135,6 +135,7 @@ STAGE_HELP = {
     "sft": "Tune the model to follow instructions.",
     "align": "Align the tuned model with preferences (DPO).",
     "evaluate": "Measure the models on text that they have not seen.",
+    "ablate": "Compare variants of a corpus by the models that they make.",
 }
 RUN_HELP = """Run a recipe, or some of its stages, on raw crawls. Finished work is never done twice.
 
@@ -223,16 +224,16 @@ def run(
 
     outcome = Outcome(folder)
     try:
-        with _reported(outcome, json, folder, new):
+        with reported(outcome, json, folder, new):
             metrics = Metrics(metrics_port, metrics_host, metrics_file)
-            _execute(plan(), engine, make_engine(engine, workers, task_timeout), metrics, outcome)
+            execute_plan(plan(), engine, make_engine(engine, workers, task_timeout), metrics, outcome)
     finally:
         if new:
             with suppress(OSError):  # the folder is not empty: the run has begun
                 Path(folder).rmdir()
 
 
-for _stage in STAGE_HELP:
+for _stage in (name for name in STAGE_HELP if name != "ablate"):  # `ablate` is a command of its own
     _group, _name = {"tokens": (tokens_app, "encode"), "sft": (sft_app, "tune")}.get(_stage, (app, _stage))
     _group.command(_name, cls=StageAlias, hidden=True, help=RUN_HELP)(run)
 

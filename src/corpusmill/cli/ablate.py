@@ -1,0 +1,79 @@
+"""The command `ablate`: which variant of a corpus makes the better model?"""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+import typer
+
+from corpusmill.cli.base import Sets, app
+from corpusmill.cli.run import EngineOption, Metrics, TaskTimeout, Workers, execute_plan, reported
+
+
+@app.command(epilog="Example: corpusmill ablate runs/plain runs/filtered --budget 30m --output runs/ablation")
+def ablate(
+    variants: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="VARIANT", help="Runs, recipes (.yaml) or folders of token shards, as PATH or NAME=PATH; first the baseline."
+        ),
+    ],
+    output: Annotated[str, typer.Option(metavar="FOLDER", help="Folder of the comparison; an existing one goes on where it stopped.")],
+    input_: Annotated[
+        list[str] | None, typer.Option("--input", metavar="INPUT", help="Crawls on which variants that are recipes are run.")
+    ] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SET", help="Texts that judge: wikipedia, brown, speeches, or a file with a column text.  [default: wikipedia, brown]"
+        ),
+    ] = None,
+    tokenizer: Annotated[str | None, typer.Option(metavar="FILE", help="A tokenizer.json, instead of one trained on all variants.")] = None,
+    budget: Annotated[str, typer.Option(metavar="TIME", help="Time for all trainings on this machine: 30m, 2h.")] = "30m",
+    set_: Sets = None,
+    engine: EngineOption = "auto",
+    workers: Workers = 0,
+    task_timeout: TaskTimeout = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="End with a line of JSON about the run, as where the output is no terminal.")
+    ] = False,
+) -> None:
+    """Say which corpus makes the better model. Small models are trained on each; the same command goes on where it was killed."""
+    from corpusmill.pipeline.on_ray.engine import make_engine
+    from corpusmill.pipeline.recipe import Recipe
+    from corpusmill.pipeline.run import Outcome, new_plan
+
+    outcome = Outcome(output)
+    with reported(outcome, json, output, new=False):
+        options: dict[str, Any] = {"variants": _named(variants), "budget": budget, "tokenizer": tokenizer}
+        options |= {"references": reference} if reference else {}
+        changes = dict(_change(given) for given in set_ or [])
+        recipe = Recipe({"ablate": options}).with_(changes)
+        plan = new_plan(output, recipe, input_ or [], redo=True)
+        execute_plan(plan, engine, make_engine(engine, workers, task_timeout), Metrics(None, "", None), outcome)
+
+
+def _named(variants: list[str]) -> dict[str, str]:
+    """Returns the path of each variant by its name, which is by default the last part of the path."""
+    from corpusmill.pipeline.errors import InputError
+
+    found: dict[str, str] = {}
+    for given in variants:
+        name, equals, path = given.partition("=")
+        if not equals:
+            name, path = PurePosixPath(given.rstrip("/")).name.partition(".")[0], given
+        if name in found:
+            raise InputError(f"ablate: two variants are called {name}; name them: one={found[name]} two={path}.")
+        found[name] = path
+    return found
+
+
+def _change(given: str) -> tuple[str, Any]:
+    """Returns key and value of `--set`."""
+    import yaml
+
+    from corpusmill.pipeline.errors import InputError
+
+    key, equals, value = given.partition("=")
+    if not equals:
+        raise InputError(f"--set {given}: give KEY=VALUE.")
+    return key, yaml.safe_load(value)
