@@ -1,4 +1,4 @@
-"""Imports go upwards only: `pipeline` < `ingest`, `filters`, `dedup`, `tokenize`, `train` (never each other) < `report` < `ablate` < `cli`."""
+"""Imports go upwards only: `pipeline` < `ingest`, `filters`, `dedup`, `tokenize`, `train` (never each other) < `report` < others."""
 
 import ast
 from collections.abc import Iterator
