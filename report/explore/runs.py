@@ -101,10 +101,11 @@ def read_row(folder: str, name: str) -> Row:
     row = _row(name, "damaged")
     run = Storage(folder)
     try:
-        recipe, inputs = _described(run)
+        described = _described(run)
+        recipe, inputs = described["recipe"], [str(path) for path in described["inputs"]]
         row |= {
-            "recipe": _words(recipe), "recipe_digest": digest(recipe)[:8], "inputs": inputs[:INPUTS],
-            "more_inputs": max(0, len(inputs) - INPUTS), "tokens": _tokens(run),
+            "recipe": str(described.get("recipe_name") or "") or _words(recipe), "recipe_digest": digest(recipe)[:8],
+            "inputs": inputs[:INPUTS], "more_inputs": max(0, len(inputs) - INPUTS), "tokens": _tokens(run),
         }  # fmt: skip
         status = Status(folder)
         found = status.read()
@@ -122,15 +123,15 @@ def read_row(folder: str, name: str) -> Row:
     return shown
 
 
-def _described(run: Storage) -> tuple[dict[str, Any], list[str]]:
-    """Returns the recipe and the inputs of a run. Raises InputError."""
+def _described(run: Storage) -> dict[str, Any]:
+    """Returns the content of a run's `run.json`, which has a recipe and inputs. Raises InputError."""
     try:
         described = json.loads(run.read_bytes("run.json"))
     except ValueError as error:
         raise InputError(f"run.json is not JSON ({error}).") from error
     if not isinstance(described, dict) or not isinstance(described.get("recipe"), dict) or not isinstance(described.get("inputs"), list):
         raise InputError("run.json has no recipe and inputs.")
-    return described["recipe"], [str(name) for name in described["inputs"]]
+    return described
 
 
 def _pages(reader: RunReader, first: dict[str, Any]) -> int:
@@ -139,7 +140,7 @@ def _pages(reader: RunReader, first: dict[str, Any]) -> int:
 
 
 def _words(recipe: dict[str, Any]) -> str:
-    """Describes a recipe, which has no name in run.json: the filter's preset or steps."""
+    """Describes a recipe without a name, as one from Python: the filter's preset or steps."""
     section = recipe.get("filter") or {}
     steps = [str(next(iter(step))) for step in section.get("steps") or []]
     return ", ".join([section["preset"]] if section.get("preset") else steps)
