@@ -177,6 +177,10 @@ def _explain(stage: str, error: Any, schema: type[Config]) -> str:
     return f"{place}: {message}, not {error['input']!r}"
 
 
+#: What messages call a recipe that is made in Python.
+UNNAMED = "recipe"
+
+
 class Recipe:
     """A recipe whose options are checked: the stages of a run, and the options of each.
 
@@ -197,7 +201,7 @@ class Recipe:
         ```
     """
 
-    def __init__(self, stages: Mapping[str, Any], source: str = "recipe"):
+    def __init__(self, stages: Mapping[str, Any], source: str = UNNAMED):
         if not isinstance(stages, Mapping):
             raise ConfigError(f"{source}: a recipe is a mapping of stages to their options, not {stages!r}.")
         self.source = source

@@ -24,7 +24,7 @@ from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.lease import GUARD_FILE, LEASE, LeaseLost, holding
 from corpusmill.pipeline.manifest import Manifest, Quarantined
 from corpusmill.pipeline.names import instead_of, not_a_run
-from corpusmill.pipeline.recipe import STAGES, Recipe, apply_override, read_recipe, recipe_name, stage_class, validate_recipe
+from corpusmill.pipeline.recipe import STAGES, UNNAMED, Recipe, apply_override, read_recipe, recipe_name, stage_class, validate_recipe
 from corpusmill.pipeline.redact import refuse_secrets
 from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former, replaced
 from corpusmill.pipeline.runner import DATA_STAGES, StageRun
@@ -177,7 +177,8 @@ def new_plan(
     something other than a run."""
     sections = recipe.sections if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
     source = recipe.source if isinstance(recipe, Recipe) else recipe
-    plan = Plan(folder, sections, list(inputs), first, last, strict, redo, printable(Path(source).stem))
+    name = "" if source == UNNAMED else printable(Path(source).stem)
+    plan = Plan(folder, sections, list(inputs), first, last, strict, redo, name)
     if "ingest" in plan.stages() and not inputs:
         raise InputError(f"{recipe_name(source)}: the recipe begins with ingest, so it needs at least one input path.")
     storage = Storage(folder)
