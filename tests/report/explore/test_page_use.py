@@ -105,6 +105,15 @@ def test_axe_finds_nothing(chromium: Any, address: str, decided: pd.DataFrame) -
     assert seen.console == []
 
 
+def test_on_a_phone_the_hint_where_to_begin_follows_the_view(chromium: Any, address: str) -> None:
+    with opened(chromium, f"{address}#view=thresholds", size=PHONE) as seen:
+        seen.page.wait_for_selector("#document .guide")
+        assert seen.page.locator("#thresholds").bounding_box()["y"] < seen.page.locator("#document").bounding_box()["y"]
+        seen.page.locator("#views a", has_text="Documents").click()
+        seen.page.wait_for_selector("#documents:not([hidden])")
+        assert seen.page.locator("#document").bounding_box()["y"] < seen.page.locator("#documents").bounding_box()["y"]
+
+
 def test_a_phone_scrolls_only_up_and_down(chromium: Any, address: str, decided: pd.DataFrame) -> None:
     number = decided.index[decided["url"] == HOSTILE_URL][0]
     with opened(chromium, f"{address}#stage=filter&doc=filter/{number}", size=PHONE, is_mobile=True, has_touch=True) as seen:
