@@ -61,6 +61,6 @@ def job(console: Console, _: Asked) -> Answer:
         "folder": plain(made.folder),
         "run": made.folder.removeprefix(f"{console.storage.root}/") if inside else None,
         "seconds": made.seconds or time.monotonic() - made.began,
-        "message": safe_line(lines[-1], 600) if lines else "",
+        "message": safe_line(lines[-1].removeprefix("corpusmill: "), 600) if lines else "",
         "command": shlex.join(["corpusmill", "explore", made.folder]),
     }

@@ -289,7 +289,8 @@ def as_json(content: Any, status: int = 200) -> Response:
 
 def _as_sentence(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return as_json({"detail": f"{error.detail}."}, error.status_code)
+    sentence = "An action is a POST, and everything else is a GET" if error.status_code == 405 else error.detail
+    return as_json({"detail": f"{sentence}."}, error.status_code)
 
 
 def static_file(name: str) -> Response:

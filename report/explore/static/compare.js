@@ -153,7 +153,7 @@ function drawDocuments(state) {
       el(
         "p",
         {},
-        button(`Show more of ${count(left)}`, () => more(current()), { data: { key: "more compared" } }),
+        button(`Show more (${count(left)} left)`, () => more(current()), { data: { key: "more compared" } }),
       ),
   );
 }

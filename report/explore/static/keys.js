@@ -100,5 +100,6 @@ function close(event) {
 
 function skip(event) {
   event.preventDefault();
-  (document.querySelector("#list .opener") ?? byId("documents")).focus();
+  const first = document.querySelector("#list .opener");
+  (first?.checkVisibility() ? first : byId("main")).focus();
 }

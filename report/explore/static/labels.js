@@ -132,7 +132,7 @@ function drawNames() {
         : "To label, start corpusmill explore with --write.",
     ),
     explored().write &&
-      el("details", {}, el("summary", {}, "Names of labels"), box, button("Save the names", save, { data: { key: "save names" } })),
+      el("details", {}, el("summary", {}, "Names of labels, one a line"), box, button("Save the names", save, { data: { key: "save names" } })),
   );
 }
 

@@ -101,7 +101,7 @@ function list(failed) {
 function marker(group, failed) {
   if (!group) return null;
   if (group.count === null || !group.spans.length)
-    return el("span", { class: "soft" }, "[", group.count === 0 ? "no place is there" : line(group.what), "]");
+    return el("span", { class: "soft" }, "[", group.count === 0 ? "no place in this text" : line(group.what), "]");
   const turn = () => {
     group.on = !group.on;
     draw(failed);

@@ -171,7 +171,8 @@ def test_one_action_at_a_time(console: Console) -> None:
 
 
 def test_no_get_is_an_action_and_no_action_is_there_without_write(console: Console, client: TestClient) -> None:
-    assert client_for(console).get("/api/note?words=x").status_code == 405
+    answer = client_for(console).get("/api/note?words=x")
+    assert answer.status_code == 405 and answer.json()["detail"] == "An action is a POST, and everything else is a GET."
     assert act(console, path="/api/documents").status_code == 405
     assert client.post("/api/note", json={"words": "x"}).status_code == 405
     assert client.get("/api/console").json()["write"] is False

@@ -166,7 +166,17 @@ def test_a_fork_from_the_page(tmp_path: Path, crawl: Path) -> None:
     assert command == f"corpusmill fork {run} --set filter.thresholds.gopher_short_doc=5"
     assert client.post("/api/fork", json={"set_": {"gopher_short_doc": 5}}).json()["state"] == "working"
     assert "Another fork" in client.post("/api/fork", json={"set_": {"gopher_short_doc": 6}}).json()["detail"]
-    while (job := client.get("/api/job").json())["state"] == "working":
-        time.sleep(0.1)
+    job = ended(client)
     assert job["state"] == "done" and job["folder"] == f"{run}-2" and (tmp_path / "run-2/run.json").exists()
     assert '"event":"action"' in (run / "log.jsonl").read_text() and '"event":"forked"' in (tmp_path / "run-2/log.jsonl").read_text()
+    (run / "run.json").write_text("no JSON")
+    client.post("/api/fork", json={"set_": {"gopher_short_doc": 6}})
+    job = ended(client)
+    assert job["state"] == "failed" and job["message"].startswith(f"{run}/run.json: ")
+
+
+def ended(client: TestClient) -> dict[str, Any]:
+    """Waits until the fork has ended, and returns its state."""
+    while (job := client.get("/api/job").json())["state"] == "working":
+        time.sleep(0.1)
+    return job

@@ -63,6 +63,8 @@ def test_the_keyboard_is_enough(seen: Seen, decided: pd.DataFrame) -> None:
     page.wait_for_selector("#help", state="hidden")
     page.keyboard.press("t")
     page.wait_for_selector("#thresholds:not([hidden])")
+    page.locator("#skip").press("Enter")  # the list of documents is hidden here
+    assert page.evaluate("document.activeElement.id") == "main"
     page.keyboard.press("t")
     reached = set()
     page.evaluate("document.body.focus(), document.activeElement.blur()")
@@ -88,7 +90,7 @@ def test_a_newcomer_finds_the_rule_a_page_and_the_change(seen: Seen, decided: pd
 def test_axe_finds_nothing(chromium: Any, address: str, decided: pd.DataFrame) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
-    options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"], "resultTypes": ["violations"]}
+    options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"], "resultTypes": ["violations"]}
     number = decided.index[decided["url"] == HOSTILE_URL][0]
     chosen = f"#stage=filter&decision=dropped&rule=short&col=words&doc=filter/{number}"
     there = {"Documents": "#document .text", "Thresholds": ".slider .chart[data-drawn]", "Progress": "#progress td"}
@@ -101,6 +103,15 @@ def test_axe_finds_nothing(chromium: Any, address: str, decided: pd.DataFrame) -
                 found = Axe().run(seen.page, options=options).response["violations"]
                 assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == [], (view, theme)
     assert seen.console == []
+
+
+def test_on_a_phone_the_hint_where_to_begin_follows_the_view(chromium: Any, address: str) -> None:
+    with opened(chromium, f"{address}#view=thresholds", size=PHONE) as seen:
+        seen.page.wait_for_selector("#document .guide")
+        assert seen.page.locator("#thresholds").bounding_box()["y"] < seen.page.locator("#document").bounding_box()["y"]
+        seen.page.locator("#views a", has_text="Documents").click()
+        seen.page.wait_for_selector("#documents:not([hidden])")
+        assert seen.page.locator("#document").bounding_box()["y"] < seen.page.locator("#documents").bounding_box()["y"]
 
 
 def test_a_phone_scrolls_only_up_and_down(chromium: Any, address: str, decided: pd.DataFrame) -> None:
