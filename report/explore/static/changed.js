@@ -1,6 +1,6 @@
 /** Documents that other thresholds would bring back, or drop. */
 import { ask } from "./api.js";
-import { button, byId, el, refill } from "./dom.js";
+import { button, byId, h, refill } from "./dom.js";
 import { attempt } from "./errors.js";
 import { count, member, value } from "./format.js";
 import { ruleNamed, stageOf } from "./run.js";
@@ -32,8 +32,7 @@ function more(state) {
 }
 
 function draw(state) {
-  const list = el(
-    "ul",
+  const list = h.ul(
     { class: "changed", tabIndex: 0, "aria-label": `Documents that ${TITLES[state.changed]}` },
     found.rows.map((row) => item(row, state)),
   );
@@ -41,7 +40,7 @@ function draw(state) {
   const left = found.total - found.rows.length;
   refill(
     byId("changed"),
-    el("h3", {}, `${count(found.rows.length)} of ${count(found.total)} documents that ${TITLES[state.changed]}`),
+    h.h3(`${count(found.rows.length)} of ${count(found.total)} documents that ${TITLES[state.changed]}`),
     list,
     left > 0 && button(`Show ${Math.min(PAGE, left)} more`, () => more(current()), { data: { key: "changed more" } }),
   );
@@ -51,14 +50,12 @@ function draw(state) {
 /** A document with its values in the columns of the moved thresholds. */
 function item(row, state) {
   const columns = new Set([...state.set.keys()].map((rule) => ruleNamed(stageOf(state), rule)?.column).filter(Boolean));
-  return el(
-    "li",
-    {},
+  return h.li(
     verdict(row.kept),
     now(row),
     " ",
     opener(row),
-    [...columns].map((column) => el("span", { class: "soft" }, " · ", line(column), ` ${value(member(row.values, column))}`)),
-    row.failed.length > 0 && el("span", { class: "soft" }, " · failed in the run: ", line(row.failed.slice(0, 20).join(", "))),
+    [...columns].map((column) => h.span({ class: "soft" }, " · ", line(column), ` ${value(member(row.values, column))}`)),
+    row.failed.length > 0 && h.span({ class: "soft" }, " · failed in the run: ", line(row.failed.slice(0, 20).join(", "))),
   );
 }

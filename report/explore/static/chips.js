@@ -1,5 +1,5 @@
 /** The active filters in words; each can be removed. */
-import { button, el, refill } from "./dom.js";
+import { button, h, refill } from "./dom.js";
 import { value } from "./format.js";
 import { go, NO_FILTERS, NONE } from "./state.js";
 import { line, plain } from "./text.js";
@@ -23,8 +23,7 @@ export function drawChips(part, state) {
 }
 
 const chip = (words, changes) =>
-  el(
-    "button",
+  h.button(
     {
       type: "button",
       class: "chip",
@@ -33,7 +32,7 @@ const chip = (words, changes) =>
       on: { click: () => go(changes) },
     },
     line(words),
-    el("span", { "aria-hidden": "true" }, " ×"),
+    h.span({ "aria-hidden": "true" }, " ×"),
   );
 
 function range(state, name) {

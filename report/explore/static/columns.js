@@ -1,5 +1,5 @@
 /** The choice of values that the list shows beside the addresses. */
-import { byId, el, refill } from "./dom.js";
+import { byId, h, refill } from "./dom.js";
 import { ruleNamed, stageOf } from "./run.js";
 import { current, go } from "./state.js";
 import { line } from "./text.js";
@@ -17,11 +17,10 @@ export function shownColumns(state) {
 
 /** The choice of columns, closed at first. */
 export function columnChoice() {
-  return el(
-    "details",
+  return h.details(
     { id: "columns", on: { toggle: () => drawColumnChoice(current()) } },
-    el("summary", {}, "Columns"),
-    el("div", { class: "columns", id: "column-list", role: "group", "aria-label": "Columns" }),
+    h.summary("Columns"),
+    h.div({ class: "columns", id: "column-list", role: "group", "aria-label": "Columns" }),
   );
 }
 
@@ -38,12 +37,12 @@ export function drawColumnChoice(state) {
 function choice(name, state, shown) {
   const chosen = state.col.includes(name);
   const toggle = () => go({ col: chosen ? current().col.filter((one) => one !== name) : [...current().col, name] });
-  const box = el("input", {
+  const box = h.input({
     type: "checkbox",
     checked: shown.has(name),
     disabled: shown.has(name) && !chosen,
     data: { key: `col ${name}` },
     on: { change: toggle },
   });
-  return el("label", { class: "choice" }, box, " ", line(name));
+  return h.label({ class: "choice" }, box, " ", line(name));
 }

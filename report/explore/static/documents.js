@@ -2,7 +2,7 @@
 import { address, ask, stop } from "./api.js";
 import { drawChips } from "./chips.js";
 import { columnChoice, drawColumnChoice, shownColumns } from "./columns.js";
-import { button, byId, el, refill } from "./dom.js";
+import { button, byId, h, refill } from "./dom.js";
 import { attempt } from "./errors.js";
 import { count, many, roughly, share } from "./format.js";
 import { stageOf } from "./run.js";
@@ -15,22 +15,20 @@ let found = { rows: [], total: 0, kept: 0, characters: 0, search: null };
 
 export function startDocuments() {
   byId("documents").append(
-    el(
-      "div",
+    h.div(
       { class: "list-head" },
-      el("h2", {}, "Documents"),
-      el("p", { id: "count", role: "status" }),
-      el("div", { id: "chips", class: "chips" }),
+      h.h2("Documents"),
+      h.p({ id: "count", role: "status" }),
+      h.div({ id: "chips", class: "chips" }),
       columnChoice(),
-      el("p", { class: "row", id: "export" }),
+      h.p({ class: "row", id: "export" }),
     ),
-    el(
-      "div",
+    h.div(
       { class: "scroll", tabIndex: 0, role: "region", "aria-label": "List of documents", id: "list-scroll" },
-      el("table", {}, el("thead", {}, el("tr", { id: "list-header" })), el("tbody", { id: "list" })),
+      h.table(h.thead(h.tr({ id: "list-header" })), h.tbody({ id: "list" })),
     ),
-    el("p", { id: "searched", role: "status" }),
-    el("p", { id: "more" }),
+    h.p({ id: "searched", role: "status" }),
+    h.p({ id: "more" }),
   );
   watch((state, changed) => {
     if (!state.stage) return;
@@ -56,8 +54,8 @@ function drawExport(state) {
     asked.append("format", format);
     return address("export", asked);
   };
-  const links = FORMS.map(([format, name]) => el("a", { href: file(format), download: "", data: { key: `export ${format}` } }, name));
-  refill(byId("export"), el("span", { class: "soft" }, "Save these documents:"), links);
+  const links = FORMS.map(([format, name]) => h.a({ href: file(format), download: "", data: { key: `export ${format}` } }, name));
+  refill(byId("export"), h.span({ class: "soft" }, "Save these documents:"), links);
 }
 
 /** The documents in the list, in order. */
@@ -116,7 +114,7 @@ function draw() {
 }
 
 function headers(columns, state) {
-  const fixed = (label, kind) => el("th", { scope: "col", class: kind }, el("span", {}, label));
+  const fixed = (label, kind) => h.th({ scope: "col", class: kind }, h.span(label));
   const chosen = columns.map((column) => sortable(column.name, column.name, state));
   return [
     fixed("Decision", "decision"),
@@ -144,7 +142,7 @@ function searched() {
   return [
     words,
     " ",
-    el("progress", { max: of, value: done, "aria-label": "Searched" }),
+    h.progress({ max: of, value: done, "aria-label": "Searched" }),
     " ",
     busy
       ? button(
@@ -162,7 +160,7 @@ function searched() {
 function rest() {
   if (found.total === 0 && !found.search?.cursor) {
     return [
-      el("span", { class: "empty" }, "No document is like this. "),
+      h.span({ class: "empty" }, "No document is like this. "),
       button("Clear all filters", () => go(NO_FILTERS), { data: { key: "none" } }),
     ];
   }

@@ -1,10 +1,14 @@
 /** Makes elements from data. Every string becomes a text node or an attribute's value, never markup, so crawl text can't act as code. */
 
 /**
- * Makes an element. `properties`: `class`, `on` (listeners by event), `data` (dataset); names with a dash and `role`, `for`, `type`, `list`
- * are set as attributes, all others as properties. Children that are null or false are left out; strings and numbers become text.
+ * Makes elements by their tags: `h.p({ class: "soft" }, "words", node)`; the properties may be left out. Properties: `class`, `on`
+ * (listeners by event), `data` (dataset); names with a dash and `role`, `for`, `type`, `list` are set as attributes, all others as
+ * properties. Children that are null or false are left out; strings and numbers become text.
  */
-export function el(tag, properties = {}, ...children) {
+export const h = new Proxy({}, { get: (_, tag) => made.bind(null, tag) });
+
+function made(tag, ...given) {
+  const properties = given[0]?.constructor === Object ? given.shift() : {};
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
     if (value === null || value === undefined) continue;
@@ -15,7 +19,7 @@ export function el(tag, properties = {}, ...children) {
       node.setAttribute(name, value);
     else node[name] = value;
   }
-  node.append(...nodes(children));
+  node.append(...nodes(given));
   return node;
 }
 
@@ -39,14 +43,14 @@ export function refill(parent, ...children) {
 
 /** A bar that shows a share (0 to 1) beside a number; screen readers read only the number. */
 export function bar(share, kind = "") {
-  const inner = el("span", { class: "bar-inner" });
+  const inner = h.span({ class: "bar-inner" });
   inner.style.width = `${Math.max(0, Math.min(1, share || 0)) * 100}%`;
-  return el("span", { class: `bar ${kind}`, "aria-hidden": "true" }, inner);
+  return h.span({ class: `bar ${kind}`, "aria-hidden": "true" }, inner);
 }
 
 /** A button. `key` keeps the focus on it when its list is drawn again. */
 export function button(label, act, properties = {}) {
-  return el("button", { type: "button", ...properties, on: { click: act, ...properties.on } }, label);
+  return h.button({ type: "button", ...properties, on: { click: act, ...properties.on } }, label);
 }
 
 /**
@@ -62,7 +66,7 @@ export function firstOf(items, most, node, around = "span") {
     rest.replaceWith(fragment);
   };
   const more = `and ${(items.length - most).toLocaleString("en")} more`;
-  const rest = el(around, {}, button(more, others, { class: "plain" }));
+  const rest = h[around](button(more, others, { class: "plain" }));
   return [...shown, rest];
 }
 

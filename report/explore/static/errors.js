@@ -1,6 +1,6 @@
 /** Waiting and errors: a part of the page that waits is marked, and a refused request becomes a sentence above all parts. */
 import { isStale } from "./api.js";
-import { byId, el, button } from "./dom.js";
+import { button, byId, h } from "./dom.js";
 import { plain } from "./text.js";
 
 const sentences = new Map();
@@ -26,7 +26,7 @@ export function showError(part, sentence, again = null) {
   if (sentence) sentences.set(part, { sentence, again });
   else sentences.delete(part);
   const shown = [...sentences.values()].map(({ sentence: text, again: act }) =>
-    el("span", { class: "sentence" }, plain(text), act && button("Try again", act)),
+    h.span({ class: "sentence" }, plain(text), act && button("Try again", act)),
   );
   byId("error").replaceChildren(...shown);
   byId("error").hidden = shown.length === 0;

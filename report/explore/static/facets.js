@@ -1,5 +1,5 @@
 /** Languages, sources and hosts of the filtered documents, the most frequent first; one of each can be chosen. */
-import { bar, button, byId, el, refill } from "./dom.js";
+import { bar, button, byId, h, refill } from "./dom.js";
 import { count } from "./format.js";
 import { stageOf } from "./run.js";
 import { current, go, NONE, watch } from "./state.js";
@@ -19,12 +19,7 @@ let summary = null;
 export function startFacets(part) {
   for (const [name, , label] of KINDS) {
     part.append(
-      el(
-        "details",
-        { id: `facet-${name}`, open: name === "language" },
-        el("summary", {}, label),
-        el("ul", { class: "facet", id: `${name}-list` }),
-      ),
+      h.details({ id: `facet-${name}`, open: name === "language" }, h.summary(label), h.ul({ class: "facet", id: `${name}-list` })),
     );
   }
   watch((state, changed) => {
@@ -54,7 +49,7 @@ function drawOne(name, counted) {
   refill(
     byId(`${name}-list`),
     shown.map((row) => item(name, row, most, row.value === chosen)),
-    shown.length < values.length && el("li", {}, showAll(name, values.length)),
+    shown.length < values.length && h.li(showAll(name, values.length)),
   );
 }
 
@@ -70,13 +65,10 @@ const showAll = (name, number) =>
   );
 
 function item(name, row, most, pressed) {
-  const label = row.value === NONE ? el("i", {}, "none") : line(row.value, "", { class: "name" });
+  const label = row.value === NONE ? h.i("none") : line(row.value, "", { class: "name" });
   const choose = () => go({ [name]: pressed ? "" : row.value });
-  return el(
-    "li",
-    {},
-    el(
-      "button",
+  return h.li(
+    h.button(
       {
         type: "button",
         class: "facet-value",
@@ -85,7 +77,7 @@ function item(name, row, most, pressed) {
         on: { click: choose },
       },
       label,
-      el("span", { class: "number" }, count(row.rows)),
+      h.span({ class: "number" }, count(row.rows)),
       bar(row.rows / most),
     ),
   );

@@ -1,5 +1,5 @@
 /** The filters on the left: decision, rules, languages, sources, hosts, words in the address or the text. */
-import { byId, debounced, el } from "./dom.js";
+import { byId, debounced, h } from "./dom.js";
 import { startFacets } from "./facets.js";
 import { count } from "./format.js";
 import { startRanges } from "./ranges.js";
@@ -14,9 +14,9 @@ const DECISIONS = [
 ];
 
 export function startFilters() {
-  const parts = { rules: el("fieldset", { id: "rules" }), ranges: el("details", { id: "ranges" }), facets: el("div", { id: "facets" }) };
-  const body = el("div", { class: "filters-body" }, decision(), parts.rules, words(), parts.ranges, parts.facets);
-  const fold = el("details", { id: "filters-fold", open: matchMedia("(min-width: 761px)").matches }, el("summary", {}, "Filters"), body);
+  const parts = { rules: h.fieldset({ id: "rules" }), ranges: h.details({ id: "ranges" }), facets: h.div({ id: "facets" }) };
+  const body = h.div({ class: "filters-body" }, decision(), parts.rules, words(), parts.ranges, parts.facets);
+  const fold = h.details({ id: "filters-fold", open: matchMedia("(min-width: 761px)").matches }, h.summary("Filters"), body);
   byId("filters").append(fold);
   startRules(parts.rules);
   startRanges(parts.ranges);
@@ -30,23 +30,21 @@ export function startFilters() {
 
 function decision() {
   const choices = DECISIONS.map(([name, label]) => {
-    const input = el("input", {
+    const input = h.input({
       type: "radio",
       name: "decision",
       value: name,
       id: `decision-${name}`,
       on: { change: () => go({ decision: name }) },
     });
-    return el("label", { class: `choice ${name}` }, input, `${label} `, el("span", { class: "soft", id: `decision-${name}-count` }));
+    return h.label({ class: `choice ${name}` }, input, `${label} `, h.span({ class: "soft", id: `decision-${name}-count` }));
   });
-  return el("fieldset", {}, el("legend", {}, "Decision"), el("div", { class: "row" }, choices));
+  return h.fieldset(h.legend("Decision"), h.div({ class: "row" }, choices));
 }
 
 function words() {
-  return el(
-    "fieldset",
-    {},
-    el("legend", {}, "Words"),
+  return h.fieldset(
+    h.legend("Words"),
     searchBox("url", "in the address, as written", 250),
     searchBox("text", "in the text, as written", 400),
   );
@@ -56,11 +54,10 @@ function words() {
 function searchBox(name, label, wait) {
   const later = debounced((value) => go({ [name]: value }, { replace: true }), wait);
   const on = { input: (event) => later(event.target.value), change: (event) => go({ [name]: event.target.value }) };
-  return el(
-    "label",
+  return h.label(
     { class: "field" },
     label,
-    el("input", { type: "search", id: name, autocomplete: "off", spellcheck: false, dir: "auto", maxLength: 200, on }),
+    h.input({ type: "search", id: name, autocomplete: "off", spellcheck: false, dir: "auto", maxLength: 200, on }),
   );
 }
 

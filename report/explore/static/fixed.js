@@ -1,5 +1,5 @@
 /** The rules whose threshold is not a number (a list of languages): they can only be switched off. */
-import { byId, el, firstOf, refill } from "./dom.js";
+import { byId, firstOf, h, refill } from "./dom.js";
 import { condition, count } from "./format.js";
 import { rulesByFired } from "./run.js";
 import { label, line } from "./text.js";
@@ -11,9 +11,8 @@ export function drawFixed(part, stage, moved) {
   refill(
     part,
     there && [
-      el("h3", {}, "Rules without a number"),
-      el(
-        "ul",
+      h.h3("Rules without a number"),
+      h.ul(
         { class: "changed" },
         firstOf(rules, 40, (rule) => item(rule, moved), "li"),
       ),
@@ -22,26 +21,21 @@ export function drawFixed(part, stage, moved) {
 }
 
 function item(rule, moved) {
-  const box = el("input", {
+  const box = h.input({
     type: "checkbox",
     checked: true,
     data: { fixed: rule.rule },
     on: { change: (event) => moved(rule, event.target.checked ? null : "off", true) },
   });
-  return el(
-    "li",
-    {},
-    el(
-      "label",
+  return h.li(
+    h.label(
       { class: "choice" },
       box,
-      el(
-        "span",
-        {},
-        el("b", {}, label(rule.rule)),
+      h.span(
+        h.b(label(rule.rule)),
         " drops when ",
         line(condition(rule)),
-        el("span", { class: "soft" }, ` · drops ${count(rule.fired)}, alone ${count(rule.alone)}`),
+        h.span({ class: "soft" }, ` · drops ${count(rule.fired)}, alone ${count(rule.alone)}`),
       ),
     ),
   );

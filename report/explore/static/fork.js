@@ -1,7 +1,7 @@
 /** A new run with the thresholds on the sliders: the command, and with --write a button that runs it. */
 import { act, ask } from "./api.js";
 import { copyable } from "./copy.js";
-import { button, byId, el, refill } from "./dom.js";
+import { button, byId, h, refill } from "./dom.js";
 import { attempt } from "./errors.js";
 import { duration } from "./format.js";
 import { explored } from "./run.js";
@@ -19,10 +19,14 @@ export function drawFork(command, moves) {
   refill(
     byId("fork"),
     command && [
-      el("p", {}, "As a new run, which shares this one’s files; this run stays as it is:"),
+      h.p("As a new run, which shares this one’s files; this run stays as it is:"),
       copyable(command, "the command that makes a new run"),
-      explored().write && el("p", { class: "row" }, button("Make the new run", () => make(set), { data: { key: "fork" } })),
-      el("div", { id: "fork-state", role: "status" }),
+      explored().write &&
+        h.p(
+          { class: "row" },
+          button("Make the new run", () => make(set), { data: { key: "fork" } }),
+        ),
+      h.div({ id: "fork-state", role: "status" }),
     ],
   );
 }
@@ -38,12 +42,12 @@ const make = (set) =>
     if (job.state === "failed") return say(job.message);
     say(`Made in ${duration(job.seconds)}: `, [
       job.run
-        ? el("a", { href: `#${new URLSearchParams({ run: job.run })}`, id: "fork-link" }, line(job.run))
+        ? h.a({ href: `#${new URLSearchParams({ run: job.run })}`, id: "fork-link" }, line(job.run))
         : copyable(job.command, "the command that shows it"),
     ]);
   });
 
 function say(text, more = []) {
   const part = byId("fork-state");
-  if (part) refill(part, el("p", {}, line(text), " ", more));
+  if (part) refill(part, h.p(line(text), " ", more));
 }

@@ -3,7 +3,7 @@
  * document until one is opened.
  */
 import { ask, isStale } from "./api.js";
-import { button, el, refill } from "./dom.js";
+import { button, h, refill } from "./dom.js";
 import { comparison, condition, count, many, member, share, value } from "./format.js";
 import { recall, remember } from "./memory.js";
 import { nearMisses, rulesByFired, run, stageOf } from "./run.js";
@@ -23,27 +23,22 @@ export function drawGuide(part) {
   const rules = rulesByFired(stage).filter((rule) => rule.fired > 0);
   refill(
     part,
-    el(
-      "details",
+    h.details(
       {
         class: "guide",
         open: recall("guide") !== "closed",
         on: { toggle: (event) => remember("guide", event.target.open ? "open" : "closed") },
       },
-      el("summary", {}, el("h2", {}, "Where to begin")),
-      rules.length > 0
-        ? el("ol", {}, most(stage, rules[0]), suspect(stage, rules))
-        : el("p", {}, `No rule of ${stage.name} dropped a document.`),
-      el("p", { class: "soft" }, "Choose a document in the list to read it with all its values. ", el("kbd", {}, "?"), " shows the keys."),
+      h.summary(h.h2("Where to begin")),
+      rules.length > 0 ? h.ol(most(stage, rules[0]), suspect(stage, rules)) : h.p(`No rule of ${stage.name} dropped a document.`),
+      h.p({ class: "soft" }, "Choose a document in the list to read it with all its values. ", h.kbd("?"), " shows the keys."),
     ),
   );
 }
 
 const most = (stage, rule) =>
-  el(
-    "li",
-    {},
-    el("b", {}, label(rule.rule)),
+  h.li(
+    h.b(label(rule.rule)),
     ` removed most of ${stage.name}: ${many(rule.fired, "document")} (${share(rule.fired, stage.rows)}), `,
     `${count(rule.alone)} of them alone. `,
     rule.column && ["It drops when ", line(condition(rule)), rule.meaning ? [": ", line(rule.meaning), ". "] : ". "],
@@ -60,7 +55,7 @@ function elsewhere(stage, rule) {
   return (
     more && [
       " In the whole run ",
-      el("b", {}, label(its.rule)),
+      h.b(label(its.rule)),
       ` of ${more.name} removed more: `,
       button(`${count(its.fired)} at ${more.name}`, () => go({ stage: more.name }), { class: "plain" }),
       ".",
@@ -72,25 +67,21 @@ function elsewhere(stage, rule) {
 function suspect(stage, rules) {
   const byAlone = [...rules].sort((a, b) => b.alone - a.alone);
   const rule = byAlone.find((one) => one.slider && one.alone > 0) ?? byAlone[0];
-  if (!rule.alone) return el("li", {}, "Each document was dropped by more than one rule, so no threshold alone brings one back.");
-  const examples = el("div", { class: "examples" });
+  if (!rule.alone) return h.li("Each document was dropped by more than one rule, so no threshold alone brings one back.");
+  const examples = h.div({ class: "examples" });
   offerAgain = () => nearest(stage, rule, examples);
   offerAgain();
   return [
-    el(
-      "li",
-      {},
+    h.li(
       "Was it right? ",
-      el("b", {}, label(rule.rule)),
+      h.b(label(rule.rule)),
       ` alone dropped ${count(rule.alone)}`,
       rule.slider ? ", these only just: " : ": ",
       examples,
       button(`All ${count(rule.alone)}`, () => go({ ...NO_FILTERS, ...nearMisses(stage, rule) }), { class: "plain" }),
     ),
     rule.slider &&
-      el(
-        "li",
-        {},
+      h.li(
         button(["Move the threshold of ", label(rule.rule)], () => go({ view: "thresholds", range: rule.rule }), { class: "strong" }),
         " or switch it off by its check box, and see what comes back; then take the line for the recipe.",
       ),
@@ -110,8 +101,7 @@ async function nearest(stage, rule, part) {
     const reason = (row) =>
       rule.column && [
         " ",
-        el(
-          "span",
+        h.span(
           { class: "soft" },
           label(rule.column),
           ` ${value(member(row.values, rule.column))}, ${comparison(rule)} `,
@@ -120,12 +110,10 @@ async function nearest(stage, rule, part) {
       ];
     refill(
       part,
-      el(
-        "ul",
-        {},
+      h.ul(
         [...rows.filter((row) => row.url), ...rows.filter((row) => !row.url)]
           .slice(0, EXAMPLES)
-          .map((row) => el("li", {}, opener(row), reason(row), now(row))),
+          .map((row) => h.li(opener(row), reason(row), now(row))),
       ),
     );
   } catch (error) {

@@ -3,7 +3,7 @@
  * Names of labels and people are text and never markup.
  */
 import { act, ask } from "./api.js";
-import { button, byId, el, refill } from "./dom.js";
+import { button, byId, h, refill } from "./dom.js";
 import { attempt } from "./errors.js";
 import { count, many, value } from "./format.js";
 import { explored, rulesByFired, ruleNamed, stageOf } from "./run.js";
@@ -25,14 +25,14 @@ let compared = { label: "", sample: "random" };
 
 export function startLabels() {
   byId("labels").append(
-    el("h2", {}, "Labels"),
-    el("div", { id: "label-names" }),
-    el("h3", {}, "Worth a look"),
-    el("div", { id: "queue-choice", class: "row" }),
-    el("div", { id: "queue" }),
-    el("h3", {}, "Do the rules agree with the labels?"),
-    el("div", { id: "agreement-choice", class: "row" }),
-    el("div", { id: "agreement" }),
+    h.h2("Labels"),
+    h.div({ id: "label-names" }),
+    h.h3("Worth a look"),
+    h.div({ id: "queue-choice", class: "row" }),
+    h.div({ id: "queue" }),
+    h.h3("Do the rules agree with the labels?"),
+    h.div({ id: "agreement-choice", class: "row" }),
+    h.div({ id: "agreement" }),
   );
   watch((state, changed) => {
     if (changed("stage")) [chosen, waiting] = [{}, []];
@@ -59,7 +59,7 @@ async function look(slot) {
 
 /** The buttons that label the open document. Nothing where nothing may be written and it has no label. */
 export function labelBar() {
-  const part = el("div", { id: "document-labels" });
+  const part = h.div({ id: "document-labels" });
   look("document-labels").then(
     () => refill(part, bar()),
     () => part.remove(), // the document itself says what is wrong
@@ -71,14 +71,18 @@ function bar() {
   const mine = known.document.find((one) => one.who === known.who)?.label;
   const others = known.document.filter((one) => one.who !== known.who || !explored().write);
   const choice = (name, place) =>
-    button([el("kbd", {}, String(place + 1)), " ", line(name)], () => give(mine === name ? null : name), {
+    button([h.kbd(String(place + 1)), " ", line(name)], () => give(mine === name ? null : name), {
       "aria-pressed": String(mine === name),
       data: { key: `label ${name}` },
     });
   return [
-    explored().write && el("p", { class: "row" }, "Label: ", known.names.map(choice)),
-    explored().write && mine && !known.names.includes(mine) && el("p", {}, "Your label: ", line(mine)),
-    others.length > 0 && el("p", { class: "soft" }, others.map((one) => [line(one.who), ": ", line(one.label), " "])),
+    explored().write && h.p({ class: "row" }, "Label: ", known.names.map(choice)),
+    explored().write && mine && !known.names.includes(mine) && h.p("Your label: ", line(mine)),
+    others.length > 0 &&
+      h.p(
+        { class: "soft" },
+        others.map((one) => [line(one.who), ": ", line(one.label), " "]),
+      ),
   ];
 }
 
@@ -113,39 +117,39 @@ export function labelKey(key) {
 // ---- names, and the queue
 
 function drawNames() {
-  const box = el("textarea", { rows: known.names.length + 1, value: known.names.join("\n"), "aria-label": "Names of labels, one a line" });
+  const box = h.textarea({ rows: known.names.length + 1, value: known.names.join("\n"), "aria-label": "Names of labels, one a line" });
   const save = () =>
     attempt(byId("label-names"), async () => {
-      await act("names", { names: box.value.split("\n").map((name) => name.trim()).filter(Boolean) });
+      await act("names", {
+        names: box.value
+          .split("\n")
+          .map((name) => name.trim())
+          .filter(Boolean),
+      });
       await draw();
     });
   refill(
     byId("label-names"),
-    el(
-      "p",
+    h.p(
       { id: "label-counts", role: "status" },
       known.counts.length === 0 && "No document has a label yet. ",
       known.counts.map((one) => [line(one.label), ` ${count(one.documents)} · `]),
       known.people > 1 && `${many(known.people, "person", "people")} · `,
       explored().write
-        ? ["You label as ", el("b", {}, line(known.who)), ": open a document, then press 1 to 9, or y and n for the first two names."]
+        ? ["You label as ", h.b(line(known.who)), ": open a document, then press 1 to 9, or y and n for the first two names."]
         : "To label, start corpusmill explore with --write.",
     ),
-    explored().write &&
-      el("details", {}, el("summary", {}, "Names of labels"), box, button("Save the names", save, { data: { key: "save names" } })),
+    explored().write && h.details(h.summary("Names of labels"), box, button("Save the names", save, { data: { key: "save names" } })),
   );
 }
 
 /** A box with `options` (pairs of value and words). */
 const select = (words, options, now, take) =>
-  el(
-    "label",
-    {},
+  h.label(
     `${words} `,
-    el(
-      "select",
+    h.select(
       { on: { change: (event) => take(event.target.value) }, data: { key: `choose ${words}` } },
-      options.map(([name, shown]) => el("option", { value: name, selected: name === now }, plain(shown))),
+      options.map(([name, shown]) => h.option({ value: name, selected: name === now }, plain(shown))),
     ),
   );
 
@@ -156,7 +160,10 @@ function drawChoice() {
     random: [],
     near: [["rule", names(rules.filter((rule) => rule.slider))]],
     uncertain: [["score", known.scores.map((name) => [name, name])]],
-    disagree: [["first rule", names(rules)], ["second rule", names(rules.slice(1).concat(rules.slice(0, 1)))]],
+    disagree: [
+      ["first rule", names(rules)],
+      ["second rule", names(rules.slice(1).concat(rules.slice(0, 1)))],
+    ],
   }[kind];
   for (const [name, options] of boxes) chosen[name] ??= options[0]?.[0];
   const again = () => (drawChoice(), drawQueue());
@@ -177,8 +184,8 @@ function drawQueue() {
     waiting = rows;
     refill(
       byId("queue"),
-      el("p", {}, total ? `${many(total, "document")} that you have not labelled; these first:` : "You have labelled all of them."),
-      el("ol", {}, rows.slice(0, 10).map((row) => el("li", {}, opener(row)))),
+      h.p(total ? `${many(total, "document")} that you have not labelled; these first:` : "You have labelled all of them."),
+      h.ol(rows.slice(0, 10).map((row) => h.li(opener(row)))),
     );
   });
 }
@@ -194,15 +201,23 @@ function drawAgreement() {
     const take = (name) => (given) => ((compared[name] = given), drawAgreement());
     refill(
       byId("agreement-choice"),
-      select("A rule should drop", names.map((name) => [name, name]), compared.label, take("label")),
+      select(
+        "A rule should drop",
+        names.map((name) => [name, name]),
+        compared.label,
+        take("label"),
+      ),
       select(
         "by",
-        [["random", `labels of the random sample (${count(found.random)})`], ["all", `all labels (${count(found.labelled)})`]],
+        [
+          ["random", `labels of the random sample (${count(found.random)})`],
+          ["all", `all labels (${count(found.labelled)})`],
+        ],
         compared.sample,
         take("sample"),
       ),
     );
-    refill(byId("agreement"), found.documents ? table(found) : el("p", {}, "No label of this kind yet: label documents at random first."));
+    refill(byId("agreement"), found.documents ? table(found) : h.p("No label of this kind yet: label documents at random first."));
   });
 }
 
@@ -213,10 +228,10 @@ function table(found) {
   const stage = stageOf(current());
   const rows = found.rules.filter((rule) => rule.drops > 0).sort((a, b) => b.drops - a.drops);
   const cells = (one) => [
-    el("td", { class: "number" }, count(one.drops)),
-    el("td", { class: "number" }, shown(one.precision)),
-    el("td", { class: "number" }, shown(one.recall)),
-    el("td", { class: "number" }, shown(one.agreed)),
+    h.td({ class: "number" }, count(one.drops)),
+    h.td({ class: "number" }, shown(one.precision)),
+    h.td({ class: "number" }, shown(one.recall)),
+    h.td({ class: "number" }, shown(one.agreed)),
   ];
   const best = ({ rule, best: one }) =>
     one &&
@@ -228,8 +243,7 @@ function table(found) {
       }),
     ];
   return [
-    el(
-      "p",
+    h.p(
       { class: "hint" },
       `${many(found.documents, "document")}, ${count(found.with_label)} of them `,
       line(found.label),
@@ -240,26 +254,15 @@ function table(found) {
       found.tied > 0 && `${many(found.tied, "document")} with as many votes for two labels are left out. `,
       "In brackets: intervals of 95%. The best threshold is chosen on these very labels, so on others it will agree less.",
     ),
-    el(
-      "div",
+    h.div(
       { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Agreement of rules with labels" },
-      el(
-        "table",
-        {},
-        el(
-          "thead",
-          {},
-          el(
-            "tr",
-            {},
-            ["Rule", "drops", "precision", "recall", "agrees", "best threshold: agrees"].map((name) => el("th", { scope: "col" }, name)),
-          ),
+      h.table(
+        h.thead(
+          h.tr(["Rule", "drops", "precision", "recall", "agrees", "best threshold: agrees"].map((name) => h.th({ scope: "col" }, name))),
         ),
-        el(
-          "tbody",
-          {},
-          el("tr", {}, el("th", { scope: "row" }, "all rules together"), cells(found.together), el("td", {})),
-          rows.map((one) => el("tr", {}, el("th", { scope: "row" }, label(one.rule)), cells(one), el("td", {}, best(one)))),
+        h.tbody(
+          h.tr(h.th({ scope: "row" }, "all rules together"), cells(found.together), h.td()),
+          rows.map((one) => h.tr(h.th({ scope: "row" }, label(one.rule)), cells(one), h.td(best(one)))),
         ),
       ),
     ),

@@ -1,6 +1,6 @@
 /** The progress of a run that still works: stages, throughput, time left, failures. */
 import { ask } from "./api.js";
-import { byId, el, firstOf, refill } from "./dom.js";
+import { byId, firstOf, h, refill } from "./dom.js";
 import { attempt } from "./errors.js";
 import { count, duration, many, share, value } from "./format.js";
 import { run } from "./run.js";
@@ -49,10 +49,10 @@ function draw() {
   const { phase, training, failures } = status;
   refill(
     byId("progress"),
-    el("h2", {}, "Progress"),
-    el("p", {}, line(status.sentence), took(status)),
+    h.h2("Progress"),
+    h.p(line(status.sentence), took(status)),
     stale() &&
-      el("p", { class: "warnings" }, "The run has gone on since its reports were read: start corpusmill explore again to see what is new."),
+      h.p({ class: "warnings" }, "The run has gone on since its reports were read: start corpusmill explore again to see what is new."),
     phase && phasePart(phase),
     training && trainingPart(training),
     stages(phase),
@@ -69,34 +69,22 @@ function stages(phase) {
   const rows = status.stages.map((stage) => {
     const report = stage.status === "complete" ? run().stages.find((one) => one.name === stage.name) : null;
     const now = phase?.stage === stage.name ? phase.share : stage.status === "complete" ? 1 : 0;
-    return el(
-      "tr",
-      {},
-      el("th", { scope: "row" }, stage.name),
-      el("td", {}, stage.status),
-      el("td", {}, el("progress", { max: 1, value: now, "aria-label": `${stage.name}: ${share(now, 1)}` })),
-      el("td", { class: "number" }, count(stage.tasks)),
-      el("td", { class: "number" }, count(stage.documents_in ?? report?.rows)),
-      el("td", { class: "number" }, count(stage.documents_out ?? report?.kept)),
+    return h.tr(
+      h.th({ scope: "row" }, stage.name),
+      h.td(stage.status),
+      h.td(h.progress({ max: 1, value: now, "aria-label": `${stage.name}: ${share(now, 1)}` })),
+      h.td({ class: "number" }, count(stage.tasks)),
+      h.td({ class: "number" }, count(stage.documents_in ?? report?.rows)),
+      h.td({ class: "number" }, count(stage.documents_out ?? report?.kept)),
     );
   });
   const labels = ["stage", "state", "done", "tasks", "documents in", "documents out"];
-  return el(
-    "div",
+  return h.div(
     { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Stages" },
-    el(
-      "table",
+    h.table(
       { class: "values" },
-      el(
-        "thead",
-        {},
-        el(
-          "tr",
-          {},
-          labels.map((label, place) => el("th", { scope: "col", class: place > 2 ? "number" : "" }, label)),
-        ),
-      ),
-      el("tbody", {}, rows),
+      h.thead(h.tr(labels.map((label, place) => h.th({ scope: "col", class: place > 2 ? "number" : "" }, label)))),
+      h.tbody(rows),
     ),
   );
 }
@@ -104,14 +92,10 @@ function stages(phase) {
 function phasePart({ stage, phase, tasks, share: done, latest, whole, seconds_left: left, workers }) {
   const speed = latest.rows_per_second ?? whole.rows_per_second;
   const size = latest.mb_per_second ?? whole.mb_per_second;
-  return el(
-    "div",
-    {},
-    el("h3", {}, `${stage}${phase ? `: ${phase}` : ""}`),
-    el("progress", { class: "wide", max: 1, value: done, "aria-label": `${stage}: ${share(done, 1)}` }),
-    el(
-      "p",
-      {},
+  return h.div(
+    h.h3(`${stage}${phase ? `: ${phase}` : ""}`),
+    h.progress({ class: "wide", max: 1, value: done, "aria-label": `${stage}: ${share(done, 1)}` }),
+    h.p(
       `${share(done, 1)}: ${count(tasks.before + tasks.done)} of ${many(tasks.planned, "task")} by ${many(workers, "worker")}`,
       speed && `, ${value(speed)} rows/s`,
       size && `, ${value(size)} MB/s`,
@@ -121,9 +105,7 @@ function phasePart({ stage, phase, tasks, share: done, latest, whole, seconds_le
 }
 
 const trainingPart = (training) =>
-  el(
-    "p",
-    {},
+  h.p(
     `Step ${count(training.steps_done)} of ${count(training.steps)}, loss ${value(training.loss)}`,
     training.tokens_per_second && `, ${count(training.tokens_per_second)} tokens/s`,
     training.seconds_left !== null && `, ${duration(training.seconds_left)} left`,
@@ -134,21 +116,16 @@ function warnings() {
   const sentences = status.first_warnings ?? [];
   const rest = status.warnings - sentences.length;
   return [
-    el("h3", {}, `${many(status.warnings, "warning")} of its tasks`),
-    el(
-      "ul",
-      {},
-      firstOf(sentences, MANY, (sentence) => el("li", {}, line(sentence)), "li"),
-    ),
-    rest > 0 && el("p", { class: "soft" }, `${count(rest)} more are in the report.`),
+    h.h3(`${many(status.warnings, "warning")} of its tasks`),
+    h.ul(firstOf(sentences, MANY, (sentence) => h.li(line(sentence)), "li")),
+    rest > 0 && h.p({ class: "soft" }, `${count(rest)} more are in the report.`),
   ];
 }
 
 const failed = (failures) => [
-  el("h3", {}, many(failures.count, "failure")),
-  el(
-    "ul",
+  h.h3(many(failures.count, "failure")),
+  h.ul(
     { class: "failed" },
-    failures.last.map((one) => el("li", {}, "✗ ", el("b", {}, one.stage), " ", line(one.task), ": ", line(one.message))),
+    failures.last.map((one) => h.li("✗ ", h.b(one.stage), " ", line(one.task), ": ", line(one.message))),
   ),
 ];

@@ -1,7 +1,7 @@
 /** A range of a measured value: the column's histogram of the filtered documents, and two numbers. */
 import { ask } from "./api.js";
 import { described, drawHistogram } from "./charts.js";
-import { byId, debounced, el } from "./dom.js";
+import { byId, debounced, h } from "./dom.js";
 import { attempt } from "./errors.js";
 import { numbers, rulesOn, stageOf } from "./run.js";
 import { current, filters, go, watch } from "./state.js";
@@ -16,19 +16,18 @@ export function startRanges(part) {
   ].map(([end, label]) => {
     const later = debounced((text) => set({ [end]: text }, true), 250);
     const on = { input: (event) => later(event.target.value), change: (event) => set({ [end]: event.target.value }) };
-    return el("label", { class: "field" }, label, el("input", { type: "number", id: `range-${end}`, step: "any", on }));
+    return h.label({ class: "field" }, label, h.input({ type: "number", id: `range-${end}`, step: "any", on }));
   });
   part.append(
-    el("summary", {}, "Value range"),
-    el(
-      "label",
+    h.summary("Value range"),
+    h.label(
       { class: "field" },
       "column",
-      el("select", { id: "range-column", on: { change: (event) => go({ range: event.target.value }, { replace: true }) } }),
+      h.select({ id: "range-column", on: { change: (event) => go({ range: event.target.value }, { replace: true }) } }),
     ),
-    el("div", { class: "chart", id: "range-chart", role: "img" }),
-    el("p", { class: "hint", id: "range-summary" }),
-    el("div", { class: "row" }, ends),
+    h.div({ class: "chart", id: "range-chart", role: "img" }),
+    h.p({ class: "hint", id: "range-summary" }),
+    h.div({ class: "row" }, ends),
   );
   part.addEventListener("toggle", load);
   watch(follow);
@@ -42,7 +41,7 @@ function column(state = current()) {
 
 function follow(state, changed) {
   if (changed("stage")) {
-    const options = numbers(stageOf(state)).map((one) => el("option", { value: one.name }, plain(one.name)));
+    const options = numbers(stageOf(state)).map((one) => h.option({ value: one.name }, plain(one.name)));
     byId("range-column").replaceChildren(...options);
     byId("ranges").hidden = options.length === 0;
   }

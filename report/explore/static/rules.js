@@ -1,5 +1,5 @@
 /** The rules of a stage as check boxes, with the documents that each rule dropped, and those that it dropped alone. */
-import { bar, button, byId, el, refill } from "./dom.js";
+import { bar, button, byId, h, refill } from "./dom.js";
 import { condition, count, many } from "./format.js";
 import { nearMisses, ruleNamed, rulesByFired, stageOf } from "./run.js";
 import { current, go, watch } from "./state.js";
@@ -13,7 +13,7 @@ let wanted = "";
 let all = false;
 
 export function startRules(part) {
-  const search = el("input", {
+  const search = h.input({
     type: "search",
     id: "rule-search",
     autocomplete: "off",
@@ -26,14 +26,14 @@ export function startRules(part) {
       },
     },
   });
-  const alone = el("input", { type: "checkbox", id: "alone", on: { change: (event) => go({ alone: event.target.checked }) } });
+  const alone = h.input({ type: "checkbox", id: "alone", on: { change: (event) => go({ alone: event.target.checked }) } });
   part.append(
-    el("legend", {}, "Rules that fired"),
-    el("p", { class: "hint" }, "documents dropped by it; in brackets those that no other rule dropped"),
+    h.legend("Rules that fired"),
+    h.p({ class: "hint" }, "documents dropped by it; in brackets those that no other rule dropped"),
     search,
-    el("ul", { class: "facet", id: "rule-list" }),
-    el("label", { class: "choice" }, alone, el("span", { id: "alone-words" })),
-    el("div", { id: "rule-help" }),
+    h.ul({ class: "facet", id: "rule-list" }),
+    h.label({ class: "choice" }, alone, h.span({ id: "alone-words" })),
+    h.div({ id: "rule-help" }),
   );
   watch((state, changed) => {
     if (changed("stage")) counts = new Map();
@@ -57,9 +57,7 @@ function draw() {
     byId("rule-list"),
     shown.map((rule) => row(rule, most, state)),
     shown.length < found.length &&
-      el(
-        "li",
-        {},
+      h.li(
         button(
           `Show all ${many(found.length, "rule")}`,
           () => {
@@ -69,7 +67,7 @@ function draw() {
           { class: "plain" },
         ),
       ),
-    rules.length === 0 && el("li", { class: "soft" }, "This stage has no rule that fired."),
+    rules.length === 0 && h.li({ class: "soft" }, "This stage has no rule that fired."),
   );
   byId("alone").checked = state.alone;
   byId("alone-words").textContent = state.rule.length ? " only the chosen ones fired" : " exactly one fired";
@@ -83,12 +81,17 @@ function row(rule, most, state) {
   const now = counts.get(rule.rule) ?? { fired: counts.size ? 0 : rule.fired, alone: counts.size ? 0 : rule.alone };
   const checked = state.rule.includes(rule.rule);
   const toggle = () => go({ rule: checked ? state.rule.filter((name) => name !== rule.rule) : [...state.rule, rule.rule] });
-  const box = el("input", { type: "checkbox", checked, data: { key: `rule ${rule.rule}` }, on: { change: toggle } });
-  const numbers = el("span", { class: "number" }, `${count(now.fired)} (${count(now.alone)})`);
-  return el(
-    "li",
-    { title: [rule.meaning, rule.column && condition(rule)].filter(Boolean).map((text) => plain(text)).join("\n") || null },
-    el("label", {}, box, label(rule.rule), numbers, bar(now.fired / most, "dropped")),
+  const box = h.input({ type: "checkbox", checked, data: { key: `rule ${rule.rule}` }, on: { change: toggle } });
+  const numbers = h.span({ class: "number" }, `${count(now.fired)} (${count(now.alone)})`);
+  return h.li(
+    {
+      title:
+        [rule.meaning, rule.column && condition(rule)]
+          .filter(Boolean)
+          .map((text) => plain(text))
+          .join("\n") || null,
+    },
+    h.label(box, label(rule.rule), numbers, bar(now.fired / most, "dropped")),
   );
 }
 
@@ -96,10 +99,9 @@ function row(rule, most, state) {
 function help(stage, rule) {
   if (!rule) return null;
   const key = { data: { key: `near ${rule.rule}` } };
-  return el(
-    "p",
+  return h.p(
     { class: "hint" },
-    el("b", {}, line(rule.rule)),
+    h.b(line(rule.rule)),
     rule.column ? [" drops when ", line(condition(rule))] : "",
     rule.meaning ? [": ", line(rule.meaning), ". "] : ". ",
     button(rule.slider ? "Its nearest misses" : "What it alone dropped", () => go(nearMisses(stage, rule)), { class: "plain", ...key }),

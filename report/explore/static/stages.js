@@ -1,5 +1,5 @@
 /** The stages of the run, with the documents that each kept; one of them is selected. */
-import { bar, byId, el, refill } from "./dom.js";
+import { bar, byId, h, refill } from "./dom.js";
 import { count, many, share } from "./format.js";
 import { run } from "./run.js";
 import { current, go, watch } from "./state.js";
@@ -30,18 +30,16 @@ export function drawStages() {
 
 /** A stage that is not loaded yet, or can't be read. */
 const absent = (name, waiting) =>
-  el(
-    "div",
+  h.div(
     { class: "stage-card absent" },
-    el("b", {}, line(name)),
-    el("span", { class: "soft" }, waiting ? "is being read …" : "can’t be read: see the warnings"),
+    h.b(line(name)),
+    h.span({ class: "soft" }, waiting ? "is being read …" : "can’t be read: see the warnings"),
   );
 
 function card(stage, first) {
   const lost = stage.rows - stage.kept;
   const here = current().stage === stage.name;
-  return el(
-    "button",
+  return h.button(
     {
       type: "button",
       class: "stage-card",
@@ -49,10 +47,10 @@ function card(stage, first) {
       data: { key: `stage ${stage.name}` },
       on: { click: () => go({ stage: stage.name }) },
     },
-    el("b", {}, line(stage.name)),
-    stage.status !== "complete" && el("span", { class: "unfinished" }, ` ${stage.status}`),
-    el("span", { class: "soft" }, `${many(stage.rows, stage.name === "ingest" ? "record" : "document")} in, ${count(stage.kept)} kept`),
-    el("span", { class: lost ? "lost" : "soft" }, lost ? `${count(lost)} dropped (${share(lost, stage.rows)})` : "nothing dropped"),
+    h.b(line(stage.name)),
+    stage.status !== "complete" && h.span({ class: "unfinished" }, ` ${stage.status}`),
+    h.span({ class: "soft" }, `${many(stage.rows, stage.name === "ingest" ? "record" : "document")} in, ${count(stage.kept)} kept`),
+    h.span({ class: lost ? "lost" : "soft" }, lost ? `${count(lost)} dropped (${share(lost, stage.rows)})` : "nothing dropped"),
     bar(first ? stage.kept / first : 0, "kept"),
   );
 }

@@ -2,7 +2,7 @@
 import { ask } from "./api.js";
 import { drawChanged } from "./changed.js";
 import { forget } from "./charts.js";
-import { bar, button, byId, el, refill } from "./dom.js";
+import { bar, button, byId, h, refill } from "./dom.js";
 import { attempt } from "./errors.js";
 import { count, member, roughly, share } from "./format.js";
 import { drawFork } from "./fork.js";
@@ -30,13 +30,13 @@ const inView = new IntersectionObserver(
 
 export function startThresholds() {
   byId("thresholds").append(
-    el("h2", {}, "Thresholds"),
-    el("div", { id: "effect", class: "effect" }),
-    el("div", { id: "fork" }),
-    el("div", { id: "changed" }),
-    el("div", { id: "sliders", class: "sliders" }),
-    el("p", { id: "sliders-more" }),
-    el("div", { id: "fixed" }),
+    h.h2("Thresholds"),
+    h.div({ id: "effect", class: "effect" }),
+    h.div({ id: "fork" }),
+    h.div({ id: "changed" }),
+    h.div({ id: "sliders", class: "sliders" }),
+    h.p({ id: "sliders-more" }),
+    h.div({ id: "fixed" }),
   );
   watch((state, changed) => {
     if (changed("stage")) build(state);
@@ -58,7 +58,7 @@ function build(state) {
   refill(
     byId("effect"),
     sliders.length === 0 &&
-      el("p", {}, "Nothing can be tried here: no rule of this stage has a threshold that can be moved without running it again."),
+      h.p("Nothing can be tried here: no rule of this stage has a threshold that can be moved without running it again."),
   );
   drawFixed(byId("fixed"), stage, moved);
 }
@@ -127,11 +127,10 @@ function draw() {
   const { before, after, gained, lost } = answer;
   refill(
     byId("effect"),
-    el(
-      "p",
+    h.p(
       { id: "kept-share", role: "status" },
       "Kept ",
-      el("b", {}, share(after.kept, rows)),
+      h.b(share(after.kept, rows)),
       ` of ${count(rows)} documents`,
       live.size > 0 && [
         ` (was ${share(before.kept, rows)}): ${count(before.kept)} → ${count(after.kept)}, `,
@@ -139,8 +138,7 @@ function draw() {
       ],
     ),
     bar(after.kept / rows, "kept"),
-    el(
-      "p",
+    h.p(
       { class: "row" },
       toggle("gained", `${count(gained)} come back`, gained),
       toggle("lost", `${count(lost)} would go`, lost),

@@ -1,5 +1,5 @@
 /** Documents, thresholds, labels or progress: which part of the page is shown. */
-import { byId, el, refill } from "./dom.js";
+import { byId, h, refill } from "./dom.js";
 import { explored, stageOf } from "./run.js";
 import { link, watch } from "./state.js";
 
@@ -18,9 +18,9 @@ function draw(state) {
   const view = VIEWS.some(([name]) => name === state.view) ? state.view : "";
   refill(
     byId("views"),
-    !explored().one && el("a", { href: "#", data: { key: "all runs" } }, "All runs"),
+    !explored().one && h.a({ href: "#", data: { key: "all runs" } }, "All runs"),
     VIEWS.map(([name, , label]) =>
-      el("a", { href: link({ view: name }), "aria-current": name === view ? "page" : null, data: { key: `view ${name}` } }, label),
+      h.a({ href: link({ view: name }), "aria-current": name === view ? "page" : null, data: { key: `view ${name}` } }, label),
     ),
   );
   for (const [name, part] of VIEWS) byId(part).hidden = name !== view;

@@ -1,5 +1,5 @@
 /** Shows first what is stale, damaged, missing or unfinished. */
-import { byId, el, refill } from "./dom.js";
+import { byId, h, refill } from "./dom.js";
 import { many } from "./format.js";
 import { run } from "./run.js";
 import { line, plain } from "./text.js";
@@ -20,19 +20,13 @@ export function drawWarnings() {
   refill(
     byId("warnings"),
     sentences.length > 0 &&
-      el(
-        "section",
+      h.section(
         { class: "warnings", "aria-label": "Warnings" },
-        el("b", {}, many(sentences.length, "warning")),
+        h.b(many(sentences.length, "warning")),
         items(sentences.slice(0, FIRST)),
-        rest.length > 0 && el("details", {}, el("summary", {}, many(rest.length, "other")), items(rest)),
+        rest.length > 0 && h.details(h.summary(many(rest.length, "other")), items(rest)),
       ),
   );
 }
 
-const items = (some) =>
-  el(
-    "ul",
-    {},
-    some.map((sentence) => el("li", {}, line(sentence))),
-  );
+const items = (some) => h.ul(some.map((sentence) => h.li(line(sentence))));
