@@ -1,11 +1,10 @@
 /** Documents that other thresholds would bring back, or drop. */
-import { ask } from "./api.js";
+import { ask, attempt } from "./api.js";
 import { button, byId, h, refill } from "./dom.js";
-import { attempt } from "./errors.js";
 import { count, member, value } from "./format.js";
 import { ruleNamed, stageOf } from "./run.js";
 import { now, opener, verdict } from "./rows.js";
-import { current, settings } from "./state.js";
+import { current, parameters } from "./state.js";
 import { line } from "./text.js";
 
 const TITLES = { gained: "come back", lost: "would go" };
@@ -21,10 +20,7 @@ export function drawChanged(state) {
 /** Loads the next documents and draws all. */
 function more(state) {
   return attempt(byId("changed"), async () => {
-    const asked = settings(state);
-    asked.append("which", state.changed);
-    asked.append("limit", PAGE);
-    asked.append("offset", found.rows.length);
+    const asked = parameters(state, ["stage", "set"], { which: state.changed, limit: PAGE, offset: found.rows.length });
     const { rows, total } = await ask("changed", "changed", asked);
     found = { rows: [...found.rows, ...rows], total };
     draw(state);
@@ -42,7 +38,7 @@ function draw(state) {
     byId("changed"),
     h.h3(`${count(found.rows.length)} of ${count(found.total)} documents that ${TITLES[state.changed]}`),
     list,
-    left > 0 && button(`Show ${Math.min(PAGE, left)} more`, () => more(current()), { data: { key: "changed more" } }),
+    left > 0 && button(`Show ${Math.min(PAGE, left)} more`, () => more(current()), { key: "changed more" }),
   );
   list.scrollTop = found.rows.length > PAGE ? top : 0;
 }

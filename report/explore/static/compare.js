@@ -1,8 +1,7 @@
 /** Two runs side by side, as `corpusmill diff` compares them: what one keeps and the other drops, by rule, with the documents. */
-import { ask } from "./api.js";
+import { ask, attempt } from "./api.js";
 import { drawHistogram } from "./charts.js";
-import { button, byId, firstOf, h, refill } from "./dom.js";
-import { attempt } from "./errors.js";
+import { button, byId, firstOf, h, refill, table } from "./dom.js";
 import { comparison, count, many, share, value } from "./format.js";
 import { verdict } from "./rows.js";
 import { current, go, link, watch } from "./state.js";
@@ -48,7 +47,7 @@ function head(state) {
   const choice = (other) =>
     button(line(other), () => go({ with: other, side: "", by: "" }), {
       "aria-pressed": String(other === b),
-      data: { key: `with ${other}` },
+      key: `with ${other}`,
     });
   const others = state.compare.slice(1);
   return [
@@ -66,16 +65,14 @@ function said() {
   return [
     notes.length > 0 && h.ul({ class: "warnings" }, warnings),
     h.p({ id: "compare-verdict" }, line(sentence)),
-    table(["outcome", "documents", "share", "characters"], rows),
+    tableOf(["outcome", "documents", "share", "characters"], rows),
   ];
 }
 
-/** A table; `kind`: the class of all cells but the first. */
-function table(heads, rows, kind = "number") {
-  const cells = (tag, row) => row.map((cell, place) => h[tag]({ class: place ? kind : "some" }, cell));
-  const body = rows.map((row) => h.tr(cells("td", row)));
-  const whole = h.table({ class: "values" }, h.thead(h.tr(cells("th", heads))), h.tbody(body));
-  return h.div({ class: "scroll", tabIndex: 0, role: "region", "aria-label": plain(heads[0]) }, whole);
+/** A table whose cells but the first have the class `kind`. */
+function tableOf(heads, rows, kind = "number") {
+  const named = heads.map((head, place) => [head, place ? kind : "some"]);
+  return table(heads[0], named, rows);
 }
 
 /** The rules by which one run drops documents that the other keeps. */
@@ -83,7 +80,7 @@ function rules() {
   const some = found.rules.filter((rule) => rule.other_keeps.a + rule.other_keeps.b > 0);
   const drops = (rule, dropped, kept) => {
     const by = `${rule.stage}/${rule.rule}`;
-    const properties = { title: "Show these documents", data: { key: `rule ${kept} ${by}` } };
+    const properties = { title: "Show these documents", key: `rule ${kept} ${by}` };
     return rule.other_keeps[dropped] ? button(count(rule.other_keeps[dropped]), () => go({ side: kept, by }), properties) : "0";
   };
   const row = (rule) => [
@@ -94,7 +91,7 @@ function rules() {
     condition(rule.threshold.b),
   ];
   if (some.length === 0) return h.p("No rule of one run drops a document that the other keeps.");
-  return table(["rule", "B drops, A keeps", "A drops, B keeps", "A drops when it", "B drops when it"], some.map(row));
+  return tableOf(["rule", "B drops, A keeps", "A drops, B keeps", "A drops when it", "B drops when it"], some.map(row));
 }
 
 const condition = (rule) => (rule ? [comparison(rule), " ", line(value(rule.threshold))] : "–");
@@ -103,7 +100,7 @@ const condition = (rule) => (rule ? [comparison(rule), " ", line(value(rule.thre
 function keys() {
   const setting = (given) => line(typeof given === "string" ? given : JSON.stringify(given));
   const rows = found.settings.map(({ key, a, b }) => [label(key), setting(a), setting(b)]);
-  return rows.length > 0 ? table(["key", "A", "B"], rows, "some") : h.p("Recipes, inputs and versions are equal.");
+  return rows.length > 0 ? tableOf(["key", "A", "B"], rows, "some") : h.p("Recipes, inputs and versions are equal.");
 }
 
 // ---- documents -----------------------------------------------------------------------------------------
@@ -133,17 +130,17 @@ function drawDocuments(state) {
   const choice = (side) =>
     button(["kept by ", name(side), ` alone: ${count(alone(side))}`], () => go({ side, by: "" }), {
       "aria-pressed": String(listed(state) === side),
-      data: { key: `side ${side}` },
+      key: `side ${side}`,
     });
   const rule = ["dropped by ", label(state.by.replace(/^[^/]*\//, "")), " ×"];
   const left = documents.total - documents.rows.length;
   refill(
     byId("compare-documents"),
     h.h3("Documents"),
-    h.p({ class: "row" }, choice("a"), choice("b"), state.by && button(rule, () => go({ by: "" }), { class: "chip", data: { key: "by" } })),
+    h.p({ class: "row" }, choice("a"), choice("b"), state.by && button(rule, () => go({ by: "" }), { class: "chip", key: "by" })),
     h.p({ id: "compared", role: "status" }, documents.total ? `${many(documents.total, "document")}, in random order` : "None."),
     h.ol({ class: "compared" }, documents.rows.map(card)),
-    left > 0 && h.p(button(`Show more of ${count(left)}`, () => more(current()), { data: { key: "more compared" } })),
+    left > 0 && h.p(button(`Show more of ${count(left)}`, () => more(current()), { key: "more compared" })),
   );
 }
 

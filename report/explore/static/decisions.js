@@ -1,5 +1,5 @@
 /** What a run has about a document: failed rules, decisions and values of each stage, copies, tokens, the blocks of its page. */
-import { button, firstOf, h } from "./dom.js";
+import { button, firstOf, h, table } from "./dom.js";
 import { comparison, count, many, value } from "./format.js";
 import { ruleNamed, run } from "./run.js";
 import { copyOf, opener, verdict } from "./rows.js";
@@ -50,7 +50,7 @@ export function failure({ stage, name, known, original, entry, rule }) {
           ? [": ", line(stage.reason), " "]
           : ". ",
     known?.meaning && h.span({ class: "soft" }, "(", line(known.meaning), ") "),
-    known?.slider && [button("Move the threshold", move, { class: "plain", data: { key: `move ${stage.name} ${name}` } }), " "],
+    known?.slider && [button("Move the threshold", move, { class: "plain", key: `move ${stage.name} ${name}` }), " "],
   ];
 }
 
@@ -61,27 +61,15 @@ const stagePart = (stage) =>
   h.details(
     { class: "stage" },
     h.summary(h.b(stage.name), " ", verdict(stage.kept), " ", stage.reason && line(stage.reason, "", { class: "soft" })),
-    stage.values.length > 0 ? table(stage) : h.p({ class: "soft" }, "It measured nothing."),
+    stage.values.length > 0 ? values(stage) : h.p({ class: "soft" }, "It measured nothing."),
   );
 
 /** The values, those that failed a rule first. */
-function table(stage) {
+function values(stage) {
   const fails = (entry) => entry.rules.some((rule) => rule.failed);
   const entries = [...stage.values.filter(fails), ...stage.values.filter((entry) => !fails(entry))];
-  return h.table(
-    { class: "values" },
-    h.caption({ class: "hidden" }, `Values of ${stage.name}`),
-    h.thead(h.tr(["value", "measured", "rules on it"].map((name) => h.th({ scope: "col" }, name)))),
-    h.tbody(
-      entries.map((entry) =>
-        h.tr(
-          h.th({ scope: "row" }, label(entry.name)),
-          h.td({ class: typeof entry.value === "number" ? "number" : "" }, line(value(entry.value))),
-          h.td(firstOf(entry.rules, MANY, judged)),
-        ),
-      ),
-    ),
-  );
+  const row = (entry) => [label(entry.name), line(value(entry.value)), firstOf(entry.rules, MANY, judged)];
+  return table(`Values of ${stage.name}`, [["value"], ["measured"], ["rules on it"]], entries.map(row));
 }
 
 const judged = (rule) =>

@@ -1,9 +1,8 @@
 /** One document: why it failed, its text with marks, the values and decisions of each stage, its copies, its tokens. */
-import { ask } from "./api.js";
-import { copyable } from "./copy.js";
+import { ask, attempt } from "./api.js";
+import { copyable } from "./commands.js";
 import { blocks, cluster, decisions, difference, failures, tokens } from "./decisions.js";
 import { button, byId, h, refill } from "./dom.js";
-import { attempt } from "./errors.js";
 import { drawGuide, offerAgain } from "./guide.js";
 import { labelBar } from "./labels.js";
 import { drawMarks, toFirstHit, why } from "./marks.js";
@@ -46,9 +45,7 @@ async function loadMarks(state) {
 }
 
 function fetched(state, part = "story") {
-  const asked = parameters(state, ["set"]);
-  asked.append("key", state.doc);
-  asked.append("part", part);
+  const asked = parameters(state, ["set"], { key: state.doc, part });
   return ask(`document ${part}`, "document", asked);
 }
 
@@ -109,7 +106,7 @@ function draw() {
         " · ",
         h.code(line(shown.id)),
         " ",
-        button("Close", closeDocument, { data: { key: "close" }, "aria-label": "Close the document" }),
+        button("Close", closeDocument, { key: "close", "aria-label": "Close the document" }),
       ),
       labelBar(),
     ),

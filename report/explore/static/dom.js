@@ -2,8 +2,8 @@
 
 /**
  * Makes elements by their tags: `h.p({ class: "soft" }, "words", node)`; the properties may be left out. Properties: `class`, `on`
- * (listeners by event), `data` (dataset); names with a dash and `role`, `for`, `type`, `list` are set as attributes, all others as
- * properties. Children that are null or false are left out; strings and numbers become text.
+ * (listeners by event), `data` (dataset), `key` (names the element in its list, see `refill`); names with a dash and `role`, `for`, `type`,
+ * `list` are set as attributes, all others as properties. Children that are null or false are left out; strings and numbers become text.
  */
 export const h = new Proxy({}, { get: (_, tag) => made.bind(null, tag) });
 
@@ -14,6 +14,7 @@ function made(tag, ...given) {
     if (value === null || value === undefined) continue;
     if (name === "class") node.className = value;
     else if (name === "on") Object.entries(value).forEach(([event, listener]) => node.addEventListener(event, listener));
+    else if (name === "key") node.dataset.key = value;
     else if (name === "data") Object.assign(node.dataset, value);
     else if (name.includes("-") || ["role", "for", "type", "list", "lang", "scope", "colspan"].includes(name))
       node.setAttribute(name, value);
@@ -41,6 +42,17 @@ export function refill(parent, ...children) {
   }
 }
 
+/**
+ * A named table that scrolls in its own box. `heads`: the name and the class of each column. `rows`: lists of cells; the first cell is the
+ * header of its row.
+ */
+export function table(name, heads, rows) {
+  const cells = (row) => row.map((cell, place) => h[place ? "td" : "th"]({ scope: place ? null : "row", class: heads[place][1] }, cell));
+  const head = h.thead(h.tr(heads.map(([words, kind]) => h.th({ scope: "col", class: kind }, words))));
+  const body = h.tbody(rows.map((row) => h.tr(cells(row))));
+  return h.div({ class: "scroll", tabIndex: 0, role: "region", "aria-label": name }, h.table({ class: "values" }, head, body));
+}
+
 /** A bar that shows a share (0 to 1) beside a number; screen readers read only the number. */
 export function bar(share, kind = "") {
   const inner = h.span({ class: "bar-inner" });
@@ -48,10 +60,14 @@ export function bar(share, kind = "") {
   return h.span({ class: `bar ${kind}`, "aria-hidden": "true" }, inner);
 }
 
-/** A button. `key` keeps the focus on it when its list is drawn again. */
+/** A button that calls `act`. */
 export function button(label, act, properties = {}) {
   return h.button({ type: "button", ...properties, on: { click: act, ...properties.on } }, label);
 }
+
+/** A check box that calls `take(checked)`. */
+export const checkBox = (take, properties) =>
+  h.input({ type: "checkbox", ...properties, on: { change: (event) => take(event.target.checked) } });
 
 /**
  * The nodes of the first `most` items, and a button that replaces itself by the nodes of the others: a document may have failed ten

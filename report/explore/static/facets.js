@@ -3,7 +3,6 @@ import { bar, button, byId, h, refill } from "./dom.js";
 import { count } from "./format.js";
 import { stageOf } from "./run.js";
 import { current, go, NONE, watch } from "./state.js";
-import { onSummary } from "./summary.js";
 import { line } from "./text.js";
 
 const KINDS = [
@@ -29,10 +28,12 @@ export function startFacets(part) {
     }
     if (changed("stage", "language", "source", "host")) draw();
   });
-  onSummary((counts) => {
-    summary = counts;
-    draw();
-  });
+}
+
+/** Draws the values with the counts of the documents that pass the filters. */
+export function drawFacets(counts) {
+  summary = counts;
+  draw();
 }
 
 function draw() {
@@ -67,18 +68,7 @@ const showAll = (name, number) =>
 function item(name, row, most, pressed) {
   const label = row.value === NONE ? h.i("none") : line(row.value, "", { class: "name" });
   const choose = () => go({ [name]: pressed ? "" : row.value });
-  return h.li(
-    h.button(
-      {
-        type: "button",
-        class: "facet-value",
-        "aria-pressed": String(pressed),
-        data: { key: `${name} ${row.value}` },
-        on: { click: choose },
-      },
-      label,
-      h.span({ class: "number" }, count(row.rows)),
-      bar(row.rows / most),
-    ),
-  );
+  const words = [label, h.span({ class: "number" }, count(row.rows)), bar(row.rows / most)];
+  const properties = { class: "facet-value", "aria-pressed": String(pressed), key: `${name} ${row.value}` };
+  return h.li(button(words, choose, properties));
 }

@@ -1,11 +1,11 @@
-/** The filters on the left: decision, rules, languages, sources, hosts, words in the address or the text. */
+/** The filters on the left, with the counts of the documents that pass them. */
+import { ask, attempt } from "./api.js";
 import { byId, debounced, h } from "./dom.js";
-import { startFacets } from "./facets.js";
+import { drawFacets, startFacets } from "./facets.js";
 import { count } from "./format.js";
 import { startRanges } from "./ranges.js";
-import { startRules } from "./rules.js";
-import { current, go, watch } from "./state.js";
-import { onSummary } from "./summary.js";
+import { drawRules, startRules } from "./rules.js";
+import { current, filters, go, watch } from "./state.js";
 
 const DECISIONS = [
   ["", "all"],
@@ -22,10 +22,6 @@ export function startFilters() {
   startRanges(parts.ranges);
   startFacets(parts.facets);
   watch(follow);
-  onSummary((summary) => {
-    const counts = { "": null, kept: summary.kept, dropped: summary.total - summary.kept };
-    for (const [name] of DECISIONS) byId(`decision-${name}-count`).textContent = counts[name] === null ? "" : count(counts[name]);
-  });
 }
 
 function decision() {
@@ -68,4 +64,15 @@ function follow(state, changed) {
     const box = byId(name);
     if (changed(name) && box !== document.activeElement) box.value = current()[name];
   }
+  if (changed.filters() && state.stage) countAgain();
 }
+
+/** Counts the documents that pass the filters; again after a search in the texts has advanced. */
+export const countAgain = () =>
+  attempt(byId("filters"), async () => {
+    const summary = await ask("summary", "summary", filters(current()));
+    byId("decision-kept-count").textContent = count(summary.kept);
+    byId("decision-dropped-count").textContent = count(summary.total - summary.kept);
+    drawRules(summary);
+    drawFacets(summary);
+  });

@@ -5,8 +5,8 @@
 import { ask, isStale } from "./api.js";
 import { button, h, refill } from "./dom.js";
 import { comparison, condition, count, many, member, share, value } from "./format.js";
-import { recall, remember } from "./memory.js";
-import { nearMisses, rulesByFired, run, stageOf } from "./run.js";
+import { recall, remember } from "./choices.js";
+import { nearMisses, rulesByFired, stageOf } from "./run.js";
 import { now, opener } from "./rows.js";
 import { current, filters, go, NO_FILTERS, parameters } from "./state.js";
 import { label, line } from "./text.js";
@@ -43,25 +43,7 @@ const most = (stage, rule) =>
     `${count(rule.alone)} of them alone. `,
     rule.column && ["It drops when ", line(condition(rule)), rule.meaning ? [": ", line(rule.meaning), ". "] : ". "],
     button("Show them", () => go({ ...NO_FILTERS, decision: "dropped", rule: [rule.rule] }), { class: "plain" }),
-    elsewhere(stage, rule),
   );
-
-/** Names another stage whose rule removed more. */
-function elsewhere(stage, rule) {
-  const others = run()
-    .stages.filter((other) => other !== stage)
-    .map((other) => [other, rulesByFired(other)[0]]);
-  const [more, its] = others.filter(([, one]) => one && one.fired > rule.fired).sort((a, b) => b[1].fired - a[1].fired)[0] ?? [];
-  return (
-    more && [
-      " In the whole run ",
-      h.b(label(its.rule)),
-      ` of ${more.name} removed more: `,
-      button(`${count(its.fired)} at ${more.name}`, () => go({ stage: more.name }), { class: "plain" }),
-      ".",
-    ]
-  );
-}
 
 /** The rule that alone dropped most documents, preferably one with a threshold: its nearest dropped documents, and its slider. */
 function suspect(stage, rules) {
@@ -91,10 +73,7 @@ function suspect(stage, rules) {
 /** Three documents that only this rule dropped, with the value that decided. Those without an address or with little text come last. */
 async function nearest(stage, rule, part) {
   const { order, descending, ...rest } = { ...NO_FILTERS, ...nearMisses(stage, rule) };
-  const asked = filters({ ...current(), ...rest });
-  if (order) asked.append("order", order);
-  if (descending) asked.append("descending", "true");
-  asked.append("limit", String(LOOKED_AT));
+  const asked = filters({ ...current(), ...rest }, { ...(order && { order, descending }), limit: LOOKED_AT });
   parameters(current(), ["set"]).forEach((value, name) => asked.append(name, value));
   try {
     const { rows } = await ask("guide", "documents", asked);

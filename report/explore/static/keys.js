@@ -1,8 +1,8 @@
 /** The keyboard: moving in the list, searching, help. The letters can be turned off for users whose tools need them. */
 import { closeDocument } from "./document.js";
-import { button, byId, h } from "./dom.js";
+import { button, byId, checkBox, h } from "./dom.js";
 import { labelKey } from "./labels.js";
-import { recall, remember } from "./memory.js";
+import { recall, remember } from "./choices.js";
 import { current, go } from "./state.js";
 import { more } from "./documents.js";
 
@@ -37,11 +37,7 @@ export function startKeys() {
 }
 
 function help() {
-  const letters = h.input({
-    type: "checkbox",
-    checked: recall("keys") !== "off",
-    on: { change: (event) => remember("keys", event.target.checked ? "on" : "off") },
-  });
+  const letters = checkBox((on) => remember("keys", on ? "on" : "off"), { checked: recall("keys") !== "off" });
   return h.div(
     h.h2({ id: "help-title" }, "Keys"),
     h.dl(KEYS.flatMap(([key, what]) => [h.dt(h.kbd(key)), h.dd(what)])),

@@ -2,9 +2,8 @@
  * Labels: documents that are worth a look, the label of the open document (by a key, too), and how well each rule agrees with the labels.
  * Names of labels and people are text and never markup.
  */
-import { act, ask } from "./api.js";
-import { button, byId, h, refill } from "./dom.js";
-import { attempt } from "./errors.js";
+import { act, ask, attempt } from "./api.js";
+import { button, byId, h, refill, table } from "./dom.js";
 import { count, many, value } from "./format.js";
 import { explored, rulesByFired, ruleNamed, stageOf } from "./run.js";
 import { opener } from "./rows.js";
@@ -73,7 +72,7 @@ function bar() {
   const choice = (name, place) =>
     button([h.kbd(String(place + 1)), " ", line(name)], () => give(mine === name ? null : name), {
       "aria-pressed": String(mine === name),
-      data: { key: `label ${name}` },
+      key: `label ${name}`,
     });
   return [
     explored().write && h.p({ class: "row" }, "Label: ", known.names.map(choice)),
@@ -99,9 +98,7 @@ async function give(name) {
     const next = waiting[place + 1];
     if (current().view !== "labels") return;
     if (name !== null && place >= 0 && next) go({ doc: next.key });
-    await look("labels");
-    drawNames();
-    await Promise.all([drawQueue(), drawAgreement()]);
+    await draw();
   });
 }
 
@@ -120,12 +117,8 @@ function drawNames() {
   const box = h.textarea({ rows: known.names.length + 1, value: known.names.join("\n"), "aria-label": "Names of labels, one a line" });
   const save = () =>
     attempt(byId("label-names"), async () => {
-      await act("names", {
-        names: box.value
-          .split("\n")
-          .map((name) => name.trim())
-          .filter(Boolean),
-      });
+      const names = box.value.split("\n").map((name) => name.trim());
+      await act("names", { names: names.filter(Boolean) });
       await draw();
     });
   refill(
@@ -139,7 +132,7 @@ function drawNames() {
         ? ["You label as ", h.b(line(known.who)), ": open a document, then press 1 to 9, or y and n for the first two names."]
         : "To label, start corpusmill explore with --write.",
     ),
-    explored().write && h.details(h.summary("Names of labels"), box, button("Save the names", save, { data: { key: "save names" } })),
+    explored().write && h.details(h.summary("Names of labels"), box, button("Save the names", save, { key: "save names" })),
   );
 }
 
@@ -148,7 +141,7 @@ const select = (words, options, now, take) =>
   h.label(
     `${words} `,
     h.select(
-      { on: { change: (event) => take(event.target.value) }, data: { key: `choose ${words}` } },
+      { on: { change: (event) => take(event.target.value) }, key: `choose ${words}` },
       options.map(([name, shown]) => h.option({ value: name, selected: name === now }, plain(shown))),
     ),
   );
@@ -199,47 +192,35 @@ function drawAgreement() {
     const asked = new URLSearchParams({ stage: current().stage, ...compared });
     const found = await ask("agreement", "agreement", asked);
     const take = (name) => (given) => ((compared[name] = given), drawAgreement());
+    const labels = names.map((name) => [name, name]);
+    const samples = [
+      ["random", `labels of the random sample (${count(found.random)})`],
+      ["all", `all labels (${count(found.labelled)})`],
+    ];
     refill(
       byId("agreement-choice"),
-      select(
-        "A rule should drop",
-        names.map((name) => [name, name]),
-        compared.label,
-        take("label"),
-      ),
-      select(
-        "by",
-        [
-          ["random", `labels of the random sample (${count(found.random)})`],
-          ["all", `all labels (${count(found.labelled)})`],
-        ],
-        compared.sample,
-        take("sample"),
-      ),
+      select("A rule should drop", labels, compared.label, take("label")),
+      select("by", samples, compared.sample, take("sample")),
     );
-    refill(byId("agreement"), found.documents ? table(found) : h.p("No label of this kind yet: label documents at random first."));
+    refill(byId("agreement"), found.documents ? agreements(found) : h.p("No label of this kind yet: label documents at random first."));
   });
 }
 
+const COLUMNS = [["Rule"], ...["drops", "precision", "recall", "agrees"].map((name) => [name, "number"]), ["best threshold: agrees"]];
 const shown = (share) => (share ? `${percent(share.value)} (${percent(share.low)}–${percent(share.high)})` : "–");
 const percent = (given) => `${Math.round(100 * given)}%`;
 
-function table(found) {
+function agreements(found) {
   const stage = stageOf(current());
-  const rows = found.rules.filter((rule) => rule.drops > 0).sort((a, b) => b.drops - a.drops);
-  const cells = (one) => [
-    h.td({ class: "number" }, count(one.drops)),
-    h.td({ class: "number" }, shown(one.precision)),
-    h.td({ class: "number" }, shown(one.recall)),
-    h.td({ class: "number" }, shown(one.agreed)),
-  ];
+  const rules = found.rules.filter((rule) => rule.drops > 0).sort((a, b) => b.drops - a.drops);
+  const figures = (one) => [count(one.drops), shown(one.precision), shown(one.recall), shown(one.agreed)];
   const best = ({ rule, best: one }) =>
     one &&
     one.threshold !== ruleNamed(stage, rule)?.threshold && [
       `${value(one.threshold)}: ${shown(one.agreed)} `,
       button("Try it", () => go({ view: "thresholds", range: rule, set: new Map(current().set).set(rule, String(one.threshold)) }), {
         "aria-label": plain(`Try the threshold of ${rule}`),
-        data: { key: `try ${rule}` },
+        key: `try ${rule}`,
       }),
     ];
   return [
@@ -254,17 +235,9 @@ function table(found) {
       found.tied > 0 && `${many(found.tied, "document")} with as many votes for two labels are left out. `,
       "In brackets: intervals of 95%. The best threshold is chosen on these very labels, so on others it will agree less.",
     ),
-    h.div(
-      { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Agreement of rules with labels" },
-      h.table(
-        h.thead(
-          h.tr(["Rule", "drops", "precision", "recall", "agrees", "best threshold: agrees"].map((name) => h.th({ scope: "col" }, name))),
-        ),
-        h.tbody(
-          h.tr(h.th({ scope: "row" }, "all rules together"), cells(found.together), h.td()),
-          rows.map((one) => h.tr(h.th({ scope: "row" }, label(one.rule)), cells(one), h.td(best(one)))),
-        ),
-      ),
-    ),
+    table("Agreement of rules with labels", COLUMNS, [
+      ["all rules together", ...figures(found.together), null],
+      ...rules.map((one) => [label(one.rule), ...figures(one), best(one)]),
+    ]),
   ];
 }

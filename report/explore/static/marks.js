@@ -2,7 +2,7 @@
 import { button, byId, h, refill } from "./dom.js";
 import { count, many } from "./format.js";
 import { failure } from "./decisions.js";
-import { hits, label, line, marked, plain } from "./text.js";
+import { hits, line, marked, plain } from "./text.js";
 
 /** Failed rules that are listed at first; rules whose places are shown at first; colours, after which they begin anew. */
 const FIRST = 6;
@@ -112,9 +112,9 @@ function marker(group, failed) {
   const colour = group.on ? h.mark({ class: group.class }, number) : number;
   const position = h.span({ class: "soft", role: "status", data: { of: group.name } }, where(group));
   return [
-    button(colour, turn, { class: "switch", "aria-pressed": String(group.on), data: { key: `marks ${group.name}` } }),
+    button(colour, turn, { class: "switch", "aria-pressed": String(group.on), key: `marks ${group.name}` }),
     " ",
-    button("Next", go, { "aria-label": `Next place: ${plain(group.rule || group.what)}`, data: { key: `next ${group.name}` } }),
+    button("Next", go, { "aria-label": `Next place: ${plain(group.rule || group.what)}`, key: `next ${group.name}` }),
     position,
   ];
 }
@@ -139,7 +139,7 @@ function searched() {
   const position = h.span({ role: "status", data: { of: group.name } }, where(group) || ` ${many(group.spans.length, "place")}`);
   return h.p(
     { class: "hits" },
-    button("Next hit", () => next(group), { data: { key: "next hit" } }),
+    button("Next hit", () => next(group), { key: "next hit" }),
     position,
   );
 }

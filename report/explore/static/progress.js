@@ -1,12 +1,11 @@
 /** The progress of a run that still works: stages, throughput, time left, failures. */
-import { ask } from "./api.js";
-import { byId, firstOf, h, refill } from "./dom.js";
-import { attempt } from "./errors.js";
+import { ask, attempt } from "./api.js";
+import { byId, firstOf, h, refill, table } from "./dom.js";
 import { count, duration, many, share, value } from "./format.js";
 import { run } from "./run.js";
 import { watch } from "./state.js";
 import { line, plain } from "./text.js";
-import { drawStale } from "./warnings.js";
+import { drawStale } from "./head.js";
 
 /** Milliseconds between two requests, by the run's state. */
 const EVERY = { running: 2000, unknown: 2000 };
@@ -69,24 +68,12 @@ function stages(phase) {
   const rows = status.stages.map((stage) => {
     const report = stage.status === "complete" ? run().stages.find((one) => one.name === stage.name) : null;
     const now = phase?.stage === stage.name ? phase.share : stage.status === "complete" ? 1 : 0;
-    return h.tr(
-      h.th({ scope: "row" }, stage.name),
-      h.td(stage.status),
-      h.td(h.progress({ max: 1, value: now, "aria-label": `${stage.name}: ${share(now, 1)}` })),
-      h.td({ class: "number" }, count(stage.tasks)),
-      h.td({ class: "number" }, count(stage.documents_in ?? report?.rows)),
-      h.td({ class: "number" }, count(stage.documents_out ?? report?.kept)),
-    );
+    const done = h.progress({ max: 1, value: now, "aria-label": `${stage.name}: ${share(now, 1)}` });
+    const counts = [stage.tasks, stage.documents_in ?? report?.rows, stage.documents_out ?? report?.kept].map(count);
+    return [stage.name, stage.status, done, ...counts];
   });
-  const labels = ["stage", "state", "done", "tasks", "documents in", "documents out"];
-  return h.div(
-    { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Stages" },
-    h.table(
-      { class: "values" },
-      h.thead(h.tr(labels.map((label, place) => h.th({ scope: "col", class: place > 2 ? "number" : "" }, label)))),
-      h.tbody(rows),
-    ),
-  );
+  const numbers = ["tasks", "documents in", "documents out"].map((name) => [name, "number"]);
+  return table("Stages", [["stage"], ["state"], ["done"], ...numbers], rows);
 }
 
 function phasePart({ stage, phase, tasks, share: done, latest, whole, seconds_left: left, workers }) {

@@ -1,8 +1,7 @@
 /** A range of a measured value: the column's histogram of the filtered documents, and two numbers. */
-import { ask } from "./api.js";
+import { ask, attempt } from "./api.js";
 import { described, drawHistogram } from "./charts.js";
 import { byId, debounced, h } from "./dom.js";
-import { attempt } from "./errors.js";
 import { numbers, rulesOn, stageOf } from "./run.js";
 import { current, filters, go, watch } from "./state.js";
 import { plain } from "./text.js";
@@ -60,8 +59,8 @@ function load() {
   if (!byId("ranges").open || !column()) return;
   const { name } = column();
   attempt(byId("ranges"), async () => {
-    const asked = filters({ ...current(), low: without(current().low, name), high: without(current().high, name) });
-    asked.append("column", name);
+    const others = { ...current(), low: without(current().low, name), high: without(current().high, name) };
+    const asked = filters(others, { column: name });
     histogram = await ask("histogram", "histogram", asked);
     byId("range-summary").textContent = described(histogram);
     byId("range-chart").setAttribute("aria-label", plain(`Histogram of ${name}: ${described(histogram)}`));

@@ -82,7 +82,7 @@ export function sortable(name, text, state, kind = "number", extra = "") {
     button([label(text), h.span({ "aria-hidden": "true" }, sign)], () => go(next), {
       class: "sort",
       title: "Order the list by it",
-      data: { key: `sort ${name}` },
+      key: `sort ${name}`,
     }),
     extra,
   );

@@ -1,9 +1,8 @@
 /** The rules of a stage as check boxes, with the documents that each rule dropped, and those that it dropped alone. */
-import { bar, button, byId, h, refill } from "./dom.js";
+import { bar, button, byId, checkBox, h, refill } from "./dom.js";
 import { condition, count, many } from "./format.js";
 import { nearMisses, ruleNamed, rulesByFired, stageOf } from "./run.js";
 import { current, go, watch } from "./state.js";
-import { onSummary } from "./summary.js";
 import { label, line, plain } from "./text.js";
 
 /** Rules that are shown at first. */
@@ -26,7 +25,7 @@ export function startRules(part) {
       },
     },
   });
-  const alone = h.input({ type: "checkbox", id: "alone", on: { change: (event) => go({ alone: event.target.checked }) } });
+  const alone = checkBox((on) => go({ alone: on }), { id: "alone" });
   part.append(
     h.legend("Rules that fired"),
     h.p({ class: "hint" }, "documents dropped by it; in brackets those that no other rule dropped"),
@@ -39,10 +38,12 @@ export function startRules(part) {
     if (changed("stage")) counts = new Map();
     if (changed("stage", "rule", "alone")) draw();
   });
-  onSummary((summary) => {
-    counts = new Map(summary.rules.map((rule) => [rule.rule, rule]));
-    draw();
-  });
+}
+
+/** Draws the rules with the counts of the documents that pass the filters. */
+export function drawRules(summary) {
+  counts = new Map(summary.rules.map((rule) => [rule.rule, rule]));
+  draw();
 }
 
 function draw() {
@@ -81,7 +82,7 @@ function row(rule, most, state) {
   const now = counts.get(rule.rule) ?? { fired: counts.size ? 0 : rule.fired, alone: counts.size ? 0 : rule.alone };
   const checked = state.rule.includes(rule.rule);
   const toggle = () => go({ rule: checked ? state.rule.filter((name) => name !== rule.rule) : [...state.rule, rule.rule] });
-  const box = h.input({ type: "checkbox", checked, data: { key: `rule ${rule.rule}` }, on: { change: toggle } });
+  const box = checkBox(toggle, { checked, key: `rule ${rule.rule}` });
   const numbers = h.span({ class: "number" }, `${count(now.fired)} (${count(now.alone)})`);
   return h.li(
     {
@@ -98,7 +99,7 @@ function row(rule, most, state) {
 /** The meaning of a chosen rule, and two links to its documents and its threshold. */
 function help(stage, rule) {
   if (!rule) return null;
-  const key = { data: { key: `near ${rule.rule}` } };
+  const key = { key: `near ${rule.rule}` };
   return h.p(
     { class: "hint" },
     h.b(line(rule.rule)),
@@ -109,7 +110,7 @@ function help(stage, rule) {
       " · ",
       button("Move its threshold", () => go({ view: "thresholds", range: rule.rule }), {
         class: "plain",
-        data: { key: `move ${rule.rule}` },
+        key: `move ${rule.rule}`,
       }),
     ],
   );

@@ -1,8 +1,7 @@
 /** The list of all runs below the path: sorted and filtered as one types, asked again every few seconds. A row opens the run. */
-import { ask } from "./api.js";
+import { ask, attempt } from "./api.js";
 import { startCompare } from "./compare.js";
-import { button, byId, debounced, h, refill } from "./dom.js";
-import { attempt } from "./errors.js";
+import { button, byId, checkBox, debounced, h, refill } from "./dom.js";
 import { count, duration, many, roughly, share } from "./format.js";
 import { sortable, wholeRow } from "./rows.js";
 import { explored } from "./run.js";
@@ -98,23 +97,21 @@ function chosen({ compare }) {
     button(`Compare ${many(compare.length, "run")}`, () => go({ view: "compare" }), {
       class: "strong",
       disabled: others.length === 0,
-      data: { key: "compare" },
+      key: "compare",
     }),
     " ",
     others.length > 0 ? [others.length > 1 ? "each with " : "with ", line(compare[0])] : ["choose another beside ", line(compare[0])],
     " ",
-    button("Choose none", () => go({ compare: [] }), { class: "plain", data: { key: "choose none" } }),
+    button("Choose none", () => go({ compare: [] }), { class: "plain", key: "choose none" }),
   ];
 }
 
 function row(run) {
   const open = { run: run.name };
-  const box = h.input({
-    type: "checkbox",
+  const box = checkBox((on) => choose(run.name, on), {
     checked: current().compare.includes(run.name),
     "aria-label": `Compare ${plain(run.name)}`,
-    data: { key: `choose ${run.name}` },
-    on: { change: (event) => choose(run.name, event.target.checked) },
+    key: `choose ${run.name}`,
   });
   const inputs = [...run.inputs, run.more_inputs > 0 && `${count(run.more_inputs)} more`].filter(Boolean).join(", ");
   return h.tr(
@@ -122,7 +119,7 @@ function row(run) {
     h.td(box),
     h.td(
       { class: "address" },
-      h.a({ href: page(open), class: "opener", data: { key: `run ${run.name}` } }, line(run.name)),
+      h.a({ href: page(open), class: "opener", key: `run ${run.name}` }, line(run.name)),
       h.div({ class: "rules" }, line(inputs)),
       BAD.includes(run.state) && h.div({ class: "bad" }, line(run.sentence)),
     ),

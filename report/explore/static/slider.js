@@ -1,10 +1,8 @@
 /** A slider for a rule's threshold, with its column's histogram and the number of documents that it drops, before and now. */
-import { ask } from "./api.js";
-import { described, drawHistogram } from "./charts.js";
-import { h } from "./dom.js";
-import { attempt } from "./errors.js";
+import { ask, attempt } from "./api.js";
+import { Axis, STEPS, described, drawHistogram } from "./charts.js";
+import { checkBox, h } from "./dom.js";
 import { comparison, count, value } from "./format.js";
-import { Axis, STEPS } from "./scale.js";
 import { line, plain } from "./text.js";
 
 /**
@@ -27,11 +25,9 @@ export class Slider {
     const slide = { ...on((event) => this.axis().value(event.target.value, this.whole)), keydown: (event) => this.step(event) };
     this.range = h.input({ type: "range", min: 0, max: STEPS, "aria-label": `Threshold of ${name}`, on: slide });
     this.box = h.input({ type: "number", step: "any", "aria-label": `Threshold of ${name} as a number`, on: on(number) });
-    this.active = h.input({
-      type: "checkbox",
+    this.active = checkBox((on) => this.take(on ? null : "off", true), {
       "aria-label": `Rule ${name} is on`,
       title: "Switches the rule off and on",
-      on: { change: (event) => this.take(event.target.checked ? null : "off", true) },
     });
     this.counts = h.p({ class: "counts" });
     this.chart = h.div({ class: "chart", role: "img", "aria-label": `Histogram of ${plain(this.rule.column)}` });

@@ -1,16 +1,14 @@
 /** Sliders for thresholds: show at once how much other thresholds would keep, which documents they bring back, and the recipe's lines. */
-import { ask } from "./api.js";
+import { ask, attempt } from "./api.js";
 import { drawChanged } from "./changed.js";
 import { forget } from "./charts.js";
-import { bar, button, byId, h, refill } from "./dom.js";
-import { attempt } from "./errors.js";
-import { count, member, roughly, share } from "./format.js";
-import { drawFork } from "./fork.js";
-import { openRecipe } from "./recipe.js";
-import { drawFixed, showFixed } from "./fixed.js";
+import { drawFork, openRecipe } from "./commands.js";
+import { bar, button, byId, checkBox, firstOf, h, refill } from "./dom.js";
+import { condition, count, member, roughly, share } from "./format.js";
 import { ruleNamed, rulesByFired, stageOf } from "./run.js";
 import { Slider } from "./slider.js";
 import { current, go, parameters, watch } from "./state.js";
+import { label, line } from "./text.js";
 
 /** Sliders that are shown at first. */
 const MANY = 40;
@@ -74,10 +72,7 @@ function add(number) {
   sliders.push(...more);
   byId("sliders").append(...more.map((slider) => slider.node));
   const left = rest.length - more.length;
-  refill(
-    byId("sliders-more"),
-    left > 0 && button(`Show more of ${count(left)} other rules`, () => add(MANY), { data: { key: "sliders more" } }),
-  );
+  refill(byId("sliders-more"), left > 0 && button(`Show more of ${count(left)} other rules`, () => add(MANY), { key: "sliders more" }));
 }
 
 function follow(state) {
@@ -146,7 +141,7 @@ function draw() {
         class: "strong",
         id: "recipe-open",
         disabled: live.size === 0,
-        data: { key: "recipe" },
+        key: "recipe",
       }),
       button(
         "Reset",
@@ -154,7 +149,7 @@ function draw() {
           last = null;
           go({ set: new Map(), changed: "" });
         },
-        { disabled: live.size === 0, data: { key: "reset" } },
+        { disabled: live.size === 0, key: "reset" },
       ),
     ),
   );
@@ -177,4 +172,41 @@ function reveal(rule) {
   if (!slider || slider.node.contains(document.activeElement)) return;
   slider.node.scrollIntoView({ block: "center" });
   slider.range.focus({ preventScroll: true });
+}
+
+/** Fills `part`; a switch calls `moved(rule, "off" or null, true)`. Empty for a stage whose thresholds can't be changed. */
+function drawFixed(part, stage, moved) {
+  const rules = rulesByFired(stage).filter((rule) => !rule.slider && rule.column && rule.comparison);
+  const there = stage.rules.some((rule) => rule.slider) && rules.length > 0;
+  refill(
+    part,
+    there && [
+      h.h3("Rules without a number"),
+      h.ul(
+        { class: "changed" },
+        firstOf(rules, 40, (rule) => item(rule, moved), "li"),
+      ),
+    ],
+  );
+}
+
+function item(rule, moved) {
+  const box = checkBox((on) => moved(rule, on ? null : "off", true), { checked: true, data: { fixed: rule.rule } });
+  return h.li(
+    h.label(
+      { class: "choice" },
+      box,
+      h.span(
+        h.b(label(rule.rule)),
+        " drops when ",
+        line(condition(rule)),
+        h.span({ class: "soft" }, ` · drops ${count(rule.fired)}, alone ${count(rule.alone)}`),
+      ),
+    ),
+  );
+}
+
+/** Shows which of the rules are on. */
+function showFixed(live) {
+  for (const box of byId("fixed").querySelectorAll("input")) box.checked = live.get(box.dataset.fixed) !== "off";
 }
