@@ -1,8 +1,11 @@
-/** Histograms, drawn by plotly.js, and their axis. No crawl text reaches plotly, since it reads some HTML in labels: the chart holds only numbers. */
+/**
+ * Histograms, drawn by plotly.js, and their axis. No crawl text reaches plotly, since it reads some HTML in labels: names are shown beside a
+ * chart, and the chart holds only numbers.
+ */
 import { color, onTheme } from "./choices.js";
 import { count, value } from "./format.js";
 
-/** Positions of a slider. */
+/** Positions of the slider below a chart, which shares the chart's axis, so that it is right under the line. */
 export const STEPS = 1000;
 
 /** The edges as drawn: a bar is centred on its whole number, and zero gets a place on a logarithmic axis. */
@@ -77,7 +80,8 @@ function script(name) {
 
 /**
  * Draws a histogram from `/api/histogram` into `node`. `marks`: lines at values, {at, kind: "old" or "new"}. `range`: the chosen [low,
- * high]. `over`: instead of kept and dropped documents, these [name, colour], each from the axis on. `onRange(low, high)` is called when the mouse selects a range, `onMove(value)` when the new line was dragged.
+ * high]. `over`: instead of kept and dropped documents, these [name, colour], each from the axis on. `onRange(low, high)` is called when
+ * the mouse selects a range, `onMove(value)` when the new line was dragged.
  */
 export async function drawHistogram(node, histogram, options = {}) {
   const library = await plotly();

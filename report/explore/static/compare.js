@@ -13,8 +13,6 @@ let found = null; // the comparison, with the names of its runs
 let documents = { total: 0, rows: [] };
 
 export function startCompare() {
-  const parts = ["compare-head", "compare-rules", "compare-documents", "compare-columns", "compare-keys"];
-  byId("compare").append(...parts.map((id) => h.div({ id })));
   watch((state, changed) => {
     if (state.view !== "compare" || state.compare.length < 2) return;
     if (changed("view", "compare", "with") || !found) load(state);

@@ -60,7 +60,7 @@ export const decisions = (stages) => [h.h3("Decisions and values"), stages.map(s
 const stagePart = (stage) =>
   h.details(
     { class: "stage" },
-    h.summary(h.b(stage.name), " ", verdict(stage.kept), " ", stage.reason && line(stage.reason, "", { class: "soft" })),
+    h.summary(h.b(line(stage.name)), " ", verdict(stage.kept), " ", stage.reason && line(stage.reason, "", { class: "soft" })),
     stage.values.length > 0 ? values(stage) : h.p({ class: "soft" }, "It measured nothing."),
   );
 

@@ -1,9 +1,14 @@
 /** Makes elements from data. Every string becomes a text node or an attribute's value, never markup, so crawl text can't act as code. */
 
+/** What is set as an attribute, like all names with a dash, and what as a property. Nothing that reads markup is among them. */
+const ATTRIBUTES = ["role", "type", "scope"];
+const BOXES = ["value", "checked", "selected", "disabled", "rows", "min", "max", "step", "autocomplete", "spellcheck"];
+const PROPERTIES = ["id", "title", "href", "download", "dir", "tabIndex", "open", ...BOXES];
+
 /**
- * Makes elements by their tags: `h.p({ class: "soft" }, "words", node)`; the properties may be left out. Properties: `class`, `on`
- * (listeners by event), `data` (dataset), `key` (names the element in its list, see `refill`); names with a dash and `role`, `for`, `type`,
- * `list` are set as attributes, all others as properties. Children that are null or false are left out; strings and numbers become text.
+ * Makes elements by their tags: `h.p({ class: "soft" }, "words", node)`; the properties may be left out. Besides the names above they are
+ * `class`, `on` (listeners by event), `data` (dataset), and `key` (names the element in its list, see `refill`); others throw. Children
+ * that are null or false are left out; strings and numbers become text.
  */
 export const h = new Proxy({}, { get: (_, tag) => made.bind(null, tag) });
 
@@ -16,9 +21,9 @@ function made(tag, ...given) {
     else if (name === "on") Object.entries(value).forEach(([event, listener]) => node.addEventListener(event, listener));
     else if (name === "key") node.dataset.key = value;
     else if (name === "data") Object.assign(node.dataset, value);
-    else if (name.includes("-") || ["role", "for", "type", "list", "lang", "scope", "colspan"].includes(name))
-      node.setAttribute(name, value);
-    else node[name] = value;
+    else if (name.includes("-") || ATTRIBUTES.includes(name)) node.setAttribute(name, value);
+    else if (PROPERTIES.includes(name)) node[name] = value;
+    else throw new Error(`${name} is not a property that an element gets`);
   }
   node.append(...nodes(given));
   return node;

@@ -5,22 +5,13 @@ import { stageOf } from "./run.js";
 import { current, go, NONE, watch } from "./state.js";
 import { line } from "./text.js";
 
-const KINDS = [
-  ["language", "languages", "Languages"],
-  ["source", "sources", "Sources"],
-  ["host", "hosts", "Hosts"],
-];
+const KINDS = ["language", "source", "host"];
 /** Values that are shown at first. */
 const FIRST = 8;
 const all = new Set();
 let summary = null;
 
-export function startFacets(part) {
-  for (const [name, , label] of KINDS) {
-    part.append(
-      h.details({ id: `facet-${name}`, open: name === "language" }, h.summary(label), h.ul({ class: "facet", id: `${name}-list` })),
-    );
-  }
+export function startFacets() {
   watch((state, changed) => {
     if (changed("stage")) {
       summary = null;
@@ -37,7 +28,7 @@ export function drawFacets(counts) {
 }
 
 function draw() {
-  for (const [name, names] of KINDS) drawOne(name, (summary ?? stageOf(current()) ?? {})[names] ?? []);
+  for (const name of KINDS) drawOne(name, (summary ?? stageOf(current()) ?? {})[`${name}s`] ?? []);
 }
 
 function drawOne(name, counted) {

@@ -23,16 +23,6 @@ let waiting = []; // the queue's next documents
 let compared = { label: "", sample: "random" };
 
 export function startLabels() {
-  byId("labels").append(
-    h.h2("Labels"),
-    h.div({ id: "label-names" }),
-    h.h3("Worth a look"),
-    h.div({ id: "queue-choice", class: "row" }),
-    h.div({ id: "queue" }),
-    h.h3("Do the rules agree with the labels?"),
-    h.div({ id: "agreement-choice", class: "row" }),
-    h.div({ id: "agreement" }),
-  );
   watch((state, changed) => {
     if (changed("stage")) [chosen, waiting] = [{}, []];
     if (state.view === "labels" && changed("view", "stage")) draw();

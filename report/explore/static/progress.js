@@ -113,6 +113,6 @@ const failed = (failures) => [
   h.h3(many(failures.count, "failure")),
   h.ul(
     { class: "failed" },
-    failures.last.map((one) => h.li("✗ ", h.b(one.stage), " ", line(one.task), ": ", line(one.message))),
+    failures.last.map((one) => h.li("✗ ", h.b(line(one.stage)), " ", line(one.task), ": ", line(one.message))),
   ),
 ];

@@ -8,27 +8,15 @@ import { plain } from "./text.js";
 
 let histogram = null;
 
-export function startRanges(part) {
-  const ends = [
-    ["low", "at least"],
-    ["high", "at most"],
-  ].map(([end, label]) => {
+export function startRanges() {
+  byId("range-column").addEventListener("change", (event) => go({ range: event.target.value }, { replace: true }));
+  for (const end of ["low", "high"]) {
+    const box = byId(`range-${end}`);
     const later = debounced((text) => set({ [end]: text }, true), 250);
-    const on = { input: (event) => later(event.target.value), change: (event) => set({ [end]: event.target.value }) };
-    return h.label({ class: "field" }, label, h.input({ type: "number", id: `range-${end}`, step: "any", on }));
-  });
-  part.append(
-    h.summary("Value range"),
-    h.label(
-      { class: "field" },
-      "column",
-      h.select({ id: "range-column", on: { change: (event) => go({ range: event.target.value }, { replace: true }) } }),
-    ),
-    h.div({ class: "chart", id: "range-chart", role: "img" }),
-    h.p({ class: "hint", id: "range-summary" }),
-    h.div({ class: "row" }, ends),
-  );
-  part.addEventListener("toggle", load);
+    box.addEventListener("input", () => later(box.value));
+    box.addEventListener("change", () => set({ [end]: box.value }));
+  }
+  byId("ranges").addEventListener("toggle", load);
   watch(follow);
 }
 

@@ -11,29 +11,12 @@ let counts = new Map();
 let wanted = "";
 let all = false;
 
-export function startRules(part) {
-  const search = h.input({
-    type: "search",
-    id: "rule-search",
-    autocomplete: "off",
-    "aria-label": "Find a rule",
-    placeholder: "Find a rule",
-    on: {
-      input: (event) => {
-        wanted = event.target.value.toLowerCase();
-        draw();
-      },
-    },
+export function startRules() {
+  byId("rule-search").addEventListener("input", (event) => {
+    wanted = event.target.value.toLowerCase();
+    draw();
   });
-  const alone = checkBox((on) => go({ alone: on }), { id: "alone" });
-  part.append(
-    h.legend("Rules that fired"),
-    h.p({ class: "hint" }, "documents dropped by it; in brackets those that no other rule dropped"),
-    search,
-    h.ul({ class: "facet", id: "rule-list" }),
-    h.label({ class: "choice" }, alone, h.span({ id: "alone-words" })),
-    h.div({ id: "rule-help" }),
-  );
+  byId("alone").addEventListener("change", (event) => go({ alone: event.target.checked }));
   watch((state, changed) => {
     if (changed("stage")) counts = new Map();
     if (changed("stage", "rule", "alone")) draw();

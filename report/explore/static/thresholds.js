@@ -27,15 +27,6 @@ const inView = new IntersectionObserver(
 );
 
 export function startThresholds() {
-  byId("thresholds").append(
-    h.h2("Thresholds"),
-    h.div({ id: "effect", class: "effect" }),
-    h.div({ id: "fork" }),
-    h.div({ id: "changed" }),
-    h.div({ id: "sliders", class: "sliders" }),
-    h.p({ id: "sliders-more" }),
-    h.div({ id: "fixed" }),
-  );
   watch((state, changed) => {
     if (changed("stage")) build(state);
     if (changed("set", "stage", "range")) follow(state);
