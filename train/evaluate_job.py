@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from corpusmill.pipeline.cache import local_model
+from corpusmill.pipeline.intervals import wilson
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
@@ -15,7 +16,7 @@ from corpusmill.train.compute import deterministic
 from corpusmill.train.generate import Sampling, generate_batch, load_text_generator, plain
 from corpusmill.train.options import LONGEST_ROW
 from corpusmill.train.parallel.model import LocalModel
-from corpusmill.train.validation import Validation, makers, read_tokenizer, wilson
+from corpusmill.train.validation import Validation, makers, read_tokenizer
 
 if TYPE_CHECKING:
     from corpusmill.train.evaluate import EvaluateConfig

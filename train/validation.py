@@ -6,12 +6,10 @@ training's precision: what a training reports is what its kind of model does, an
 
 import hashlib
 import json
-import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -86,15 +84,6 @@ def bootstrap_ratio(
 
 def _bundled(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.bincount(np.arange(len(values)) % MOST_UNITS, values).astype(np.float64) if len(values) > MOST_UNITS else values
-
-
-def wilson(successes: int, trials: int, confidence: float) -> tuple[float, float]:
-    """Returns Wilson's score interval of a share, which stays within 0 .. 1 even for shares of 0 or 1."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, weight = successes / trials, z * z / trials
-    middle = (share + weight / 2) / (1 + weight)
-    spread = z / (1 + weight) * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
-    return max(0.0, middle - spread), min(1.0, middle + spread)
 
 
 # ---- the score ---------------------------------------------------------------------------------------

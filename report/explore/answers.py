@@ -1,6 +1,5 @@
 """Makes the answers of the explorer's routes, as values for JSON."""
 
-import time
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
@@ -161,7 +160,6 @@ def status(explorer: Explorer) -> Answer:
 
 
 def documents(explorer: Explorer, query: parameters.DocumentsAsked) -> Answer:
-    started = time.perf_counter()
     stage = explorer.stage(query.stage)
     search = stage.search(query)
     if search is None:
@@ -176,7 +174,7 @@ def documents(explorer: Explorer, query: parameters.DocumentsAsked) -> Answer:
         progress = search.progress(given + len(rows))
     now = thresholds.retry(stage.table, query.set_).kept if query.set_ else None
     found = document_rows(explorer, stage.table, rows, now)
-    return {**totals(stage.table, mask), "rows": found, "search": progress, "seconds": time.perf_counter() - started}
+    return {**totals(stage.table, mask), "rows": found, "search": progress}
 
 
 def _mask(stage: Loaded, query: parameters.Filter) -> tuple[Bools, Answer]:
@@ -207,15 +205,13 @@ def _row(table: StageTable, row: Row) -> Answer:
 
 
 def summary(explorer: Explorer, query: parameters.Filter) -> Answer:
-    started = time.perf_counter()
     stage = explorer.stage(query.stage)
     mask, progress = _mask(stage, query)
-    return {**counts(stage.table, mask), **progress, "seconds": time.perf_counter() - started}
+    return {**counts(stage.table, mask), **progress}
 
 
 def histogram(explorer: Explorer, query: parameters.OneColumn) -> Answer:
     """Counts a column's values in a filter's rows. The bin edges come from the whole report, so that they stay when the filter changes."""
-    started = time.perf_counter()
     stage = explorer.stage(query.stage)
     column = number_column(stage.table, query.column)
     assert column.bins is not None
@@ -230,12 +226,10 @@ def histogram(explorer: Explorer, query: parameters.OneColumn) -> Answer:
         "above": int((values > edges[-1]).sum()), "missing": int(np.isnan(values).sum()), "logarithmic": column.bins.logarithmic,
         "whole": column.whole,
         "rules": [_rule(stage.table, rule.rule, rule) for rule in stage.table.rules if rule.column == column.name], **progress,
-        "seconds": time.perf_counter() - started,
     }  # fmt: skip
 
 
 def retuned(explorer: Explorer, query: parameters.Thresholds) -> Answer:
-    started = time.perf_counter()
     table = explorer.stage(query.stage).table
     effects = thresholds.effects(table, thresholds.retry(table, query.set_))
     line, note = command(explorer.reader, explorer.folder, table, query.set_)
@@ -243,7 +237,6 @@ def retuned(explorer: Explorer, query: parameters.Thresholds) -> Answer:
     fork = fork_command(explorer.folder, query.set_) if line and not note else ""
     return {
         **effects, "recipe": recipe_lines(query.set_), "command": line, "note": note, "fork": fork, "stale": stale, "next": going_on,
-        "seconds": time.perf_counter() - started,
     }  # fmt: skip
 
 

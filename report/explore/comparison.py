@@ -28,6 +28,11 @@ TEXT, SHORT = 20_000, 300
 Answer = dict[str, Any]
 
 
+def plain(answer: Answer, longest: int | None = None) -> Answer:
+    """Returns an answer as JSON types."""
+    return dict(machine.plain(answer, longest))
+
+
 class Comparison:
     """Two runs whose documents are matched, `a` and `b`. One question at a time is answered. Raises InputError."""
 
@@ -50,14 +55,12 @@ class Comparison:
         with self._lock:
             self.found.notes = read_notes(self.pair)
         said = {"sentence": verdict(self.found), "outcomes": [{"title": title, **asdict(counts)} for title, counts in outcomes(self.found)]}
-        answer: Answer = machine.plain(self.found.as_json() | said, SHORT)
-        return answer
+        return plain(self.found.as_json() | said, SHORT)
 
     def columns(self) -> Answer:
         """Returns the columns of numbers that both runs have, those whose distributions are farthest apart first."""
         changes, alone, _ = self._compared()
-        answer: Answer = machine.plain({"columns": [asdict(change) for change in changes], "columns_of_one": alone})
-        return answer
+        return plain({"columns": [asdict(change) for change in changes], "columns_of_one": alone})
 
     def _compared(self) -> tuple[list[ColumnChange], list[str], dict[tuple[str, str], TwoHistograms]]:
         with self._lock:
@@ -75,8 +78,7 @@ class Comparison:
             for side, rules in self.found.thresholds.items()
         }
         described = {"edges": found.bins.edges, "logarithmic": found.bins.logarithmic, "whole": found.bins.whole, "thresholds": thresholds}
-        answer: Answer = machine.plain({**described, **found.counts, "outside": found.outside})
-        return answer
+        return plain({**described, **found.counts, "outside": found.outside})
 
     def documents(self, query: ComparedDocuments) -> Answer:
         """Returns documents that one run keeps and the other drops."""
@@ -101,8 +103,7 @@ class Comparison:
             for name in one.row["failed"]
         ]  # fmt: skip
         row = {"id": one.row["id"], "url": one.row["url"], "stage": one.stage, "kept_by": kept_by, "failed": failed}
-        answer: Answer = machine.plain(row, SHORT)
-        return answer
+        return plain(row, SHORT)
 
     def _condition(self, side: str, stage: str, rule: str) -> Answer | None:
         known = self.found.thresholds[side].get((stage, rule))

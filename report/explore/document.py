@@ -18,7 +18,7 @@ from corpusmill.report.answers.raw import COLUMNS as RECORD
 from corpusmill.report.answers.raw import blocks
 from corpusmill.report.explore.answers import plain
 from corpusmill.report.explore.explorer import EXPLORED, Explorer
-from corpusmill.report.explore.parameters import BadRequest, OneDocument, shown
+from corpusmill.report.explore.parameters import OneDocument
 from corpusmill.report.explore.selection import Loaded
 from corpusmill.report.explore.table import StageTable
 from corpusmill.report.explore.thresholds import retry
@@ -41,11 +41,8 @@ def document(explorer: Explorer, query: OneDocument) -> Answer:
 
 def _opened(explorer: Explorer, query: OneDocument) -> tuple[str, int, Loaded, Answer]:
     """Returns the stage, the row's number, the loaded stage and the row that a key names."""
-    stage, _, digits = query.key.partition("/")
-    loaded = explorer.stage(stage)
-    if not digits.isascii() or not digits.isdigit() or int(digits) >= loaded.table.rows:
-        raise BadRequest(f"There is no document {shown(query.key)}.", 404)
-    return stage, int(digits), loaded, _story(loaded.table, int(digits))
+    loaded, number = explorer.row(query.key)
+    return loaded.table.name, number, loaded, _story(loaded.table, number)
 
 
 def story(explorer: Explorer, query: OneDocument) -> Answer:

@@ -115,3 +115,11 @@ class Explorer:
         if name in self.wanted and self.loading is not None:
             raise BadRequest(f"{name} is still being read.", 503)
         raise BadRequest(f"There is no stage {shown(name)} here (there are {', '.join(self.loaded)}).")
+
+    def row(self, key: str) -> tuple[Loaded, int]:
+        """Returns the loaded stage and the row that a document's key names (`filter/12`). Raises BadRequest if there is no such row."""
+        stage, _, digits = key.partition("/")
+        loaded = self.stage(stage)
+        if not digits.isascii() or not digits.isdigit() or int(digits) >= loaded.table.rows:
+            raise BadRequest(f"There is no document {shown(key)}.", 404)
+        return loaded, int(digits)

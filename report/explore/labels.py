@@ -5,8 +5,6 @@ people have labelled, the label of most of them counts. The first documents of a
 of them are labelled, by whatever way they were found; all other labels are of documents that somebody has chosen.
 """
 
-import math
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -15,6 +13,7 @@ import numpy.typing as npt
 
 from corpusmill.filters.rules import COMPARISONS
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.intervals import wilson
 from corpusmill.pipeline.labels import Label, Labels, checked_names, hash_of, now
 from corpusmill.report.explore.answers import Answer, document_rows, plain
 from corpusmill.report.explore.explorer import Explorer
@@ -24,8 +23,6 @@ from corpusmill.report.explore.table import Bools, StageTable
 from corpusmill.report.explore.thresholds import has_slider
 from corpusmill.report.read import ReportRule
 
-#: The normal distribution's quantile for intervals of 95%.
-Z = 1.959963984540054
 #: The threshold of a score that no rule compares with one.
 MIDDLE = 0.5
 
@@ -80,11 +77,8 @@ def name_labels(explorer: Explorer, given: NamesGiven, _: str) -> Answer:
 
 def _place(explorer: Explorer, key: str) -> tuple[Loaded, int, str]:
     """Returns the stage, the row and the id of a document. Raises BadRequest if there is no such row."""
-    stage, _, digits = key.partition("/")
-    loaded = explorer.stage(stage)
-    if not digits.isascii() or not digits.isdigit() or int(digits) >= loaded.table.rows:
-        raise BadRequest(f"There is no document {shown(key)}.", 404)
-    return loaded, int(digits), loaded.table.rows_of([int(digits)])[0].id
+    loaded, number = explorer.row(key)
+    return loaded, number, loaded.table.rows_of([number])[0].id
 
 
 def _numbers(table: StageTable, ids: Iterable[str]) -> dict[str, int]:
@@ -100,7 +94,6 @@ def _numbers(table: StageTable, ids: Iterable[str]) -> dict[str, int]:
 
 def queue(explorer: Explorer, query: QueueAsked, who: str) -> Answer:
     """Returns the next documents of a queue that this person has not labelled, and how many there are in all."""
-    started = time.perf_counter()
     table = explorer.stage(query.stage).table
     mine = [label.id for label in explorer.labels.read().given.values() if label.who == who]
     left = np.ones(table.rows, bool)
@@ -112,7 +105,7 @@ def queue(explorer: Explorer, query: QueueAsked, who: str) -> Answer:
             left &= _fails(table, query.rule, 0) != _fails(table, query.rule, 1)
         wanted = table.random_order[left[table.random_order]]
         rows, total = wanted[: query.limit].tolist(), len(wanted)
-    return {"total": total, "rows": document_rows(explorer, table, rows, None), "seconds": time.perf_counter() - started}
+    return {"total": total, "rows": document_rows(explorer, table, rows, None)}
 
 
 def _border(table: StageTable, query: QueueAsked) -> tuple[str, float]:
@@ -151,7 +144,6 @@ def _fails(table: StageTable, rules: tuple[str, ...], place: int) -> Bools:
 
 def agreement(explorer: Explorer, query: AgreementAsked) -> Answer:
     """Compares each rule's decisions with one label (see the module). `sample`: which labels count."""
-    started = time.perf_counter()
     table, found = explorer.stage(query.stage).table, explorer.labels.read()
     if query.label not in {*found.names, *(label.label for label in found.given.values())}:
         raise BadRequest(f"There is no label {shown(query.label)} (there are {', '.join(found.names)}).")
@@ -174,7 +166,7 @@ def agreement(explorer: Explorer, query: AgreementAsked) -> Answer:
     return {
         "label": query.label, "documents": len(rows), "with_label": int(wanted.sum()), "labelled": len(majority),
         "tied": sum(label is None for label in majority.values()), "elsewhere": len(majority) - len(numbers), "random": len(random),
-        "together": together, "rules": rules, "seconds": time.perf_counter() - started,
+        "together": together, "rules": rules,
     }  # fmt: skip
 
 
@@ -192,20 +184,18 @@ def _agreed(drops: Bools, wanted: Bools) -> Answer:
     hits = int((drops & wanted).sum())
     return {
         "drops": int(drops.sum()),
-        "precision": wilson(hits, int(drops.sum())),
-        "recall": wilson(hits, int(wanted.sum())),
-        "agreed": wilson(int((drops == wanted).sum()), len(wanted)),
+        "precision": share_of(hits, int(drops.sum())),
+        "recall": share_of(hits, int(wanted.sum())),
+        "agreed": share_of(int((drops == wanted).sum()), len(wanted)),
     }
 
 
-def wilson(hits: int, of: int) -> Answer | None:
-    """Returns a share with Wilson's interval of 95% (Wilson 1927); None of nothing."""
+def share_of(hits: int, of: int) -> Answer | None:
+    """Returns a share with Wilson's interval of 95%; None of nothing."""
     if not of:
         return None
-    share, spread = hits / of, Z * Z / of
-    centre = (share + spread / 2) / (1 + spread)
-    half = Z / (1 + spread) * math.sqrt(share * (1 - share) / of + spread / (4 * of))
-    return {"value": share, "low": centre - half if hits else 0.0, "high": centre + half if hits < of else 1.0, "hits": hits, "of": of}
+    low, high = wilson(hits, of)
+    return {"value": hits / of, "low": low, "high": high, "hits": hits, "of": of}
 
 
 def _best(measured: Mapping[str, npt.NDArray[np.float64]], rule: ReportRule | None, wanted: Bools) -> Answer | None:

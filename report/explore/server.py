@@ -7,17 +7,20 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import uvicorn
-from fastapi import FastAPI, Request, Response
-from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import StreamingResponse
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.routing import Route
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
@@ -66,77 +69,63 @@ class LoopbackGuard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            refused = self.refusal(scope)
-            if refused is None:
-                await self.app(scope, receive, _with_headers(send))
-            else:
-                await _refuse(*refused, _with_headers(send))
+            answer = self.refusal(scope) or self.app
+            await answer(scope, receive, _with_headers(send))
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
 
-    def refusal(self, scope: Any) -> tuple[int, str] | None:
-        """Returns why a request is refused (status, sentence); None if it is answered."""
-        headers: dict[str, list[str]] = {}
-        for name, value in scope["headers"]:
-            headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-        hosts = headers.get("host", [])
+    def refusal(self, scope: Any) -> Response | None:
+        """Returns the answer to a request that is refused; None if it is answered."""
+        headers, action = Headers(scope=scope), scope["method"] == "POST" and self.token is not None
+        hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
-            return 421, "This server answers to its address on this machine alone."
-        if scope["method"] not in (METHODS if self.token is None else (*METHODS, "POST")):
-            return 405, "Only GET and HEAD: nothing can be changed here."
+            return refused(421, "This server answers to its address on this machine alone.")
+        if scope["method"] not in METHODS and not action:
+            return refused(405, "Only GET and HEAD: nothing can be changed here.", {"allow": ", ".join(METHODS)})
         if len(scope["path"]) + len(scope["query_string"]) > LONGEST:
-            return 414, "The request is too long."
-        return self._foreign(scope, headers) or (self._unproven(headers) if scope["method"] == "POST" else None)
+            return refused(414, "The request is too long.")
+        return self._foreign(scope, headers) or (self._unproven(headers) if action else None)
 
-    def _unproven(self, headers: dict[str, list[str]]) -> tuple[int, str] | None:
+    def _unproven(self, headers: Headers) -> Response | None:
         """Refuses an action without the token, the page's origin, or a short body of JSON."""
-        given = headers.get(TOKEN, [""])
+        given = headers.getlist(TOKEN)
         if self.token is None or len(given) != 1 or not secrets.compare_digest(given[0].encode(), self.token.encode()):
-            return 403, "This page may not change anything: open the address that corpusmill explore has printed."
-        if len(headers.get("origin", [])) != 1:
-            return 403, "An action comes from the explorer's own page."
-        if headers.get("content-type", [""])[0].partition(";")[0].strip().lower() != "application/json":
-            return 415, "An action is JSON (Content-Type: application/json)."
-        length = headers.get("content-length", [""])[0]
+            return refused(403, "This page may not change anything: open the address that corpusmill explore has printed.")
+        if len(headers.getlist("origin")) != 1:
+            return refused(403, "An action comes from the explorer's own page.")
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            return refused(415, "An action is JSON (Content-Type: application/json).")
+        length = headers.get("content-length", "")
         if not length.isascii() or not length.isdigit():
-            return 411, "The length of the action's JSON is missing."
-        return (413, f"An action has at most {BODY >> 20} MiB.") if int(length) > BODY else None
+            return refused(411, "The length of the action's JSON is missing.")
+        return refused(413, f"An action has at most {BODY >> 20} MiB.") if int(length) > BODY else None
 
-    def _foreign(self, scope: Any, headers: dict[str, list[str]]) -> tuple[int, str] | None:
+    def _foreign(self, scope: Any, headers: Headers) -> Response | None:
         """Refuses a request from another site's page. A link to the explorer's page may be followed from anywhere, since the other site
         can't read the answer."""
-        site, mode = headers.get("sec-fetch-site", ["none"])[0], headers.get("sec-fetch-mode", [""])[0]
-        followed = scope["path"] == "/" and mode == "navigate" and headers.get("sec-fetch-dest", [""])[0] == "document"
+        site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode")
+        followed = scope["path"] == "/" and mode == "navigate" and headers.get("sec-fetch-dest") == "document"
         origins = {f"http://{host}" for host in self.hosts}
-        foreign = site not in ("none", "same-origin") or any(origin.lower() not in origins for origin in headers.get("origin", []))
-        return (403, "Pages of other sites may not ask this server.") if foreign and not followed else None
+        foreign = site not in ("none", "same-origin") or any(origin.lower() not in origins for origin in headers.getlist("origin"))
+        return refused(403, "Pages of other sites may not ask this server.") if foreign and not followed else None
 
 
 def _with_headers(send: Send) -> Send:
     async def sending(message: Any) -> None:
         if message["type"] == "http.response.start":
-            given = {name.lower() for name, _ in message.get("headers", [])}
-            added = [(name.encode(), value.encode()) for name, value in HEADERS.items() if name.encode() not in given]
-            message = {**message, "headers": [*message.get("headers", []), *added]}
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
         await send(message)
 
     return sending
 
 
-async def _refuse(status: int, sentence: str, send: Send) -> None:
-    body = json.dumps({"detail": sentence}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
-    if status == 405:
-        headers.append((b"allow", b"GET, HEAD"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
 STATIC = Path(__file__).with_name("static")
-SUFFIXES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+SUFFIXES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 PLOTLY = "plotly.js"
-#: Files that this page shares with the report's page, because both use plotly.
-SHARED = {"before_plotly.js", "plotly.css"}
+#: The folders of the page's files, and those that it shares with the report's page, because both use plotly.
+FOLDERS = {"before_plotly.js": STATIC.parents[1] / "page", "plotly.css": STATIC.parents[1] / "page"}
 #: Requests that run at the same time, and how long another one waits (seconds).
 AT_A_TIME, TURN = 4, 20
 
@@ -197,14 +186,12 @@ def runs(console: Console) -> Answer:
     return {"rows": rows, "left": left}
 
 
-def make_app(console: Console) -> FastAPI:
+def make_app(console: Console) -> Starlette:
     """Makes the application for a run, or for all runs below a path."""
-    app = FastAPI(title="corpusmill explore", openapi_url=None, docs_url=None, redoc_url=None)
     turns = threading.BoundedSemaphore(AT_A_TIME)
 
-    def answer(name: str, request: Request) -> Response:
-        def work() -> Answer:
-            model, ask = ROUTES[name]
+    def answering(model: type[parameters.Asked], ask: Ask) -> Callable[[Request], Response]:
+        def work(request: Request) -> Answer:
             query = parameters.read(model, request.query_params.multi_items())
             if not turns.acquire(timeout=TURN):
                 raise parameters.BadRequest("Too much is being asked at a time.", 503)
@@ -213,11 +200,10 @@ def make_app(console: Console) -> FastAPI:
             finally:
                 turns.release()
 
-        return answered(work)
+        return lambda request: answered(lambda: work(request))
 
-    def act(name: str, body: bytes) -> Response:
-        def work() -> Answer:
-            model, action = ACTIONS[name]
+    def acting(name: str, model: type[parameters.Asked], action: Ask) -> Callable[[Request], Awaitable[Response]]:
+        def work(body: bytes) -> Answer:
             asked = parameters.read_json(model, body)
             folder = console.folder(asked.run)
             if not console.acting.acquire(timeout=TURN):
@@ -231,40 +217,27 @@ def make_app(console: Console) -> FastAPI:
             finally:
                 console.acting.release()
 
-        return answered(work)
+        async def act(request: Request) -> Response:
+            body = await request.body()
+            return await run_in_threadpool(answered, lambda: work(body))
 
-    def download(request: Request) -> Response:
-        def file() -> Response:
-            query = parameters.read(parameters.Exported, request.query_params.multi_items())
-            stage = console.explorer(query.run).stage(query.stage)
-            named = {"content-disposition": f'attachment; filename="{stage.table.name}.{query.format}"', "cache-control": "no-store"}
-            return StreamingResponse(export(stage, query), headers=named, media_type=KINDS[query.format])
+        return act
 
-        return answered(file)
+    def file(request: Request) -> Response:
+        query = parameters.read(parameters.Exported, request.query_params.multi_items())
+        stage = console.explorer(query.run).stage(query.stage)
+        named = {"content-disposition": f'attachment; filename="{stage.table.name}.{query.format}"', "cache-control": "no-store"}
+        content = () if request.method == "HEAD" else export(stage, query)
+        return StreamingResponse(content, headers=named, media_type=KINDS[query.format])
 
-    app.add_api_route("/api/export", download, methods=["GET"])
-    for name in ROUTES:
-        add_route(app, name, answer)
-    for name in ACTIONS if console.token is not None else ():
-        add_action(app, name, act)
-    app.add_api_route("/", lambda: static_file("index.html"), methods=["GET", "HEAD"])
-    app.add_api_route("/static/{name}", static_file, methods=["GET", "HEAD"])
-    app.add_exception_handler(HTTPException, _as_sentence)
-    return app
-
-
-def add_route(app: FastAPI, name: str, answer: Callable[[str, Request], Response]) -> None:
-    def route(request: Request) -> Response:
-        return answer(name, request)
-
-    app.add_api_route(f"/api/{name}", route, methods=["GET", "HEAD"], name=name)
-
-
-def add_action(app: FastAPI, name: str, act: Callable[[str, bytes], Response]) -> None:
-    async def route(request: Request) -> Response:
-        return await run_in_threadpool(act, name, await request.body())
-
-    app.add_api_route(f"/api/{name}", route, methods=["POST"], name=name)
+    routes = [Route(f"/api/{name}", answering(*route)) for name, route in ROUTES.items()]
+    routes += [Route(f"/api/{name}", acting(name, *action), methods=["POST"]) for name, action in ACTIONS.items() if console.token]
+    routes += [
+        Route("/api/export", lambda request: answered(lambda: file(request))),
+        Route("/", lambda _: static_file("index.html")),
+        Route("/static/{name}", lambda request: static_file(request.path_params["name"])),
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _as_sentence})
 
 
 def answered(work: Callable[[], Answer | Response]) -> Response:
@@ -273,38 +246,38 @@ def answered(work: Callable[[], Answer | Response]) -> Response:
         done = work()
         return done if isinstance(done, Response) else as_json(done)
     except parameters.BadRequest as error:
-        return as_json({"detail": str(error)}, error.status)
+        return refused(error.status, str(error))
     except duckdb.InterruptException:
-        return as_json({"detail": "That took too long."}, 503)
+        return refused(503, "That took too long.")
     except (duckdb.OutOfMemoryException, MemoryError):
-        return as_json({"detail": "There is too little memory for this question; a narrower one may be answered."}, 503)
+        return refused(503, "There is too little memory for this question; a narrower one may be answered.")
     except (CorpusmillError, OSError, duckdb.Error) as error:
-        return as_json({"detail": f"That can't be answered: {' '.join(str(error).split()).rstrip('.')}."}, 500)
+        return refused(500, f"That can't be answered: {' '.join(str(error).split()).rstrip('.')}.")
 
 
-def as_json(content: Any, status: int = 200) -> Response:
+def as_json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     body = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
-    return Response(body, status, {"cache-control": "no-store"}, "application/json")
+    return Response(body, status, {"cache-control": "no-store", **(headers or {})}, "application/json")
+
+
+def refused(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
+    return as_json({"detail": sentence}, status, headers)
 
 
 def _as_sentence(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     sentence = "An action is a POST, and everything else is a GET" if error.status_code == 405 else error.detail
-    return as_json({"detail": f"{sentence}."}, error.status_code)
+    return refused(error.status_code, f"{sentence}.", error.headers)
 
 
 def static_file(name: str) -> Response:
     """Returns a file of the page; for the charts' script, the one in the installed plotly."""
+    path, headers = FOLDERS.get(name, STATIC) / name, {"cache-control": "no-cache"}
     if name == PLOTLY:
-        return Response(_plotly(), headers={"cache-control": "no-cache"}, media_type="text/javascript")
-    if name not in SHARED | _static_names():
+        return Response(_plotly(), headers=headers, media_type="text/javascript")
+    if path.suffix not in SUFFIXES or path.name != name or not path.is_file():
         raise HTTPException(404, "There is no such file")
-    folder = STATIC.parents[1] / "page" if name in SHARED else STATIC
-    return Response((folder / name).read_bytes(), headers={"cache-control": "no-cache"}, media_type=SUFFIXES[Path(name).suffix])
-
-
-def _static_names() -> set[str]:
-    return {path.name for path in STATIC.iterdir() if path.suffix in SUFFIXES} if STATIC.is_dir() else set()
+    return FileResponse(path, headers=headers, media_type=SUFFIXES[path.suffix])
 
 
 @cache

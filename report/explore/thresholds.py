@@ -154,15 +154,18 @@ def command(reader: RunReader, folder: str, table: StageTable, moves: Moves) -> 
     it."""
     if not moves:
         return "", None
-    sets = [part for name, value in moves.items() for part in ("--set", f"filter.thresholds.{name}={written(value)}")]
-    note = _note(reader, table, moves)
+    note, sets = _note(reader, table, moves), _settings(moves)
     return stage_command(folder, "filter", None, "--redo", *sets) if note else shlex.join(["corpusmill", "retune", folder, *sets]), note
 
 
 def fork_command(folder: str, moves: Moves) -> str:
     """Returns the command that makes a new run with the thresholds."""
-    sets = [part for name, value in moves.items() for part in ("--set", f"filter.thresholds.{name}={written(value)}")]
-    return shlex.join(["corpusmill", "fork", folder, *sets])
+    return shlex.join(["corpusmill", "fork", folder, *_settings(moves)])
+
+
+def _settings(moves: Moves) -> list[str]:
+    """Returns the thresholds as arguments of a command."""
+    return [part for name, value in moves.items() for part in ("--set", f"filter.thresholds.{name}={written(value)}")]
 
 
 def next_command(reader: RunReader, folder: str) -> tuple[list[str], str]:

@@ -17,18 +17,11 @@ from corpusmill.train.data import DataShare
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture
 from corpusmill.train.parallel.model import LocalModel
-from corpusmill.train.validation import MOST_GROUPS, OTHERS, UNKNOWN, TextSums, Validation, bootstrap_ratio, report, wilson
+from corpusmill.train.validation import MOST_GROUPS, OTHERS, UNKNOWN, TextSums, Validation, bootstrap_ratio, report
 
 # ---- intervals ---------------------------------------------------------------------------------------
 
 # Intervals against closed forms and against coverage.
-
-
-def test_wilson_against_its_published_values():
-    low, high = wilson(81, 263, 0.95)  # Newcombe 1998, table I
-    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
-    low, high = wilson(0, 20, 0.95)
-    assert (round(low, 4), round(high, 4)) == (0.0, 0.1611)
 
 
 def test_documents_without_bytes_are_left_out():

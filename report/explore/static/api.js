@@ -1,14 +1,13 @@
-/**
- * Requests to the server. `ask` only reads; a request whose answer is no longer needed is aborted. `act` changes something, with the token
- * that was in the address.
- */
+/** Requests to the server, and what the page shows while it waits or when a request is refused. */
+import { button, byId, h } from "./dom.js";
 import { current } from "./state.js";
+import { plain } from "./text.js";
 
 const running = new Map();
 let busy = 0;
 
 /** A request that the server refused or that did not reach it; the message is one sentence. */
-export class Refusal extends Error {}
+class Refusal extends Error {}
 
 /** Whether an error only means that a newer request has replaced this one. */
 export const isStale = (error) => error instanceof DOMException && error.name === "AbortError";
@@ -85,4 +84,33 @@ async function reach(url, options) {
 function working(change) {
   busy += change;
   document.documentElement.dataset.busy = String(busy > 0);
+}
+
+const sentences = new Map();
+
+/** Does `work` while `part` is marked as busy. Returns true where it finished, false where it failed or a newer call replaced it. */
+export async function attempt(part, work) {
+  part.setAttribute("aria-busy", "true");
+  try {
+    await work();
+    showError(part.id, null);
+    part.removeAttribute("aria-busy");
+    return true;
+  } catch (error) {
+    if (isStale(error)) return false;
+    part.removeAttribute("aria-busy");
+    showError(part.id, error.message, () => attempt(part, work));
+    return false;
+  }
+}
+
+/** Shows a sentence for a part, or removes it. */
+export function showError(part, sentence, again = null) {
+  if (sentence) sentences.set(part, { sentence, again });
+  else sentences.delete(part);
+  const shown = [...sentences.values()].map(({ sentence: text, again: act }) =>
+    h.span({ class: "sentence" }, plain(text), act && button("Try again", act)),
+  );
+  byId("error").replaceChildren(...shown);
+  byId("error").hidden = shown.length === 0;
 }

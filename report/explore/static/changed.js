@@ -1,11 +1,10 @@
 /** Documents that other thresholds would bring back, or drop. */
-import { ask } from "./api.js";
-import { button, byId, el, refill } from "./dom.js";
-import { attempt } from "./errors.js";
+import { ask, attempt } from "./api.js";
+import { button, byId, h, refill } from "./dom.js";
 import { count, member, value } from "./format.js";
 import { ruleNamed, stageOf } from "./run.js";
 import { now, opener, verdict } from "./rows.js";
-import { current, settings } from "./state.js";
+import { current, parameters } from "./state.js";
 import { line } from "./text.js";
 
 const TITLES = { gained: "come back", lost: "would go" };
@@ -21,10 +20,7 @@ export function drawChanged(state) {
 /** Loads the next documents and draws all. */
 function more(state) {
   return attempt(byId("changed"), async () => {
-    const asked = settings(state);
-    asked.append("which", state.changed);
-    asked.append("limit", PAGE);
-    asked.append("offset", found.rows.length);
+    const asked = parameters(state, ["stage", "set"], { which: state.changed, limit: PAGE, offset: found.rows.length });
     const { rows, total } = await ask("changed", "changed", asked);
     found = { rows: [...found.rows, ...rows], total };
     draw(state);
@@ -32,8 +28,7 @@ function more(state) {
 }
 
 function draw(state) {
-  const list = el(
-    "ul",
+  const list = h.ul(
     { class: "changed", tabIndex: 0, "aria-label": `Documents that ${TITLES[state.changed]}` },
     found.rows.map((row) => item(row, state)),
   );
@@ -41,9 +36,9 @@ function draw(state) {
   const left = found.total - found.rows.length;
   refill(
     byId("changed"),
-    el("h3", {}, `${count(found.rows.length)} of ${count(found.total)} documents that ${TITLES[state.changed]}`),
+    h.h3(`${count(found.rows.length)} of ${count(found.total)} documents that ${TITLES[state.changed]}`),
     list,
-    left > 0 && button(`Show ${Math.min(PAGE, left)} more`, () => more(current()), { data: { key: "changed more" } }),
+    left > 0 && button(`Show ${Math.min(PAGE, left)} more`, () => more(current()), { key: "changed more" }),
   );
   list.scrollTop = found.rows.length > PAGE ? top : 0;
 }
@@ -51,14 +46,12 @@ function draw(state) {
 /** A document with its values in the columns of the moved thresholds. */
 function item(row, state) {
   const columns = new Set([...state.set.keys()].map((rule) => ruleNamed(stageOf(state), rule)?.column).filter(Boolean));
-  return el(
-    "li",
-    {},
+  return h.li(
     verdict(row.kept),
     now(row),
     " ",
     opener(row),
-    [...columns].map((column) => el("span", { class: "soft" }, " · ", line(column), ` ${value(member(row.values, column))}`)),
-    row.failed.length > 0 && el("span", { class: "soft" }, " · failed in the run: ", line(row.failed.slice(0, 20).join(", "))),
+    [...columns].map((column) => h.span({ class: "soft" }, " · ", line(column), ` ${value(member(row.values, column))}`)),
+    row.failed.length > 0 && h.span({ class: "soft" }, " · failed in the run: ", line(row.failed.slice(0, 20).join(", "))),
   );
 }

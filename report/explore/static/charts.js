@@ -1,10 +1,57 @@
 /**
- * Histograms, drawn by plotly.js. No crawl text reaches plotly, since it reads some HTML in labels: names are shown beside a chart, and the
- * chart holds only numbers.
+ * Histograms, drawn by plotly.js, and their axis. No crawl text reaches plotly, since it reads some HTML in labels: names are shown beside a
+ * chart, and the chart holds only numbers.
  */
+import { color, onTheme } from "./choices.js";
 import { count, value } from "./format.js";
-import { Axis, drawnEdges } from "./scale.js";
-import { color, onTheme } from "./theme.js";
+
+/** Positions of the slider below a chart, which shares the chart's axis, so that it is right under the line. */
+export const STEPS = 1000;
+
+/** The edges as drawn: a bar is centred on its whole number, and zero gets a place on a logarithmic axis. */
+function drawnEdges({ edges, logarithmic, whole }) {
+  if (whole && !logarithmic && edges.length > 1 && edges[1] - edges[0] === 1) return edges.map((edge) => edge - 0.5);
+  if (logarithmic && edges[0] === 0) return [edges[1] / 2, ...edges.slice(1)];
+  return edges;
+}
+
+/** An axis that holds a histogram and some values: its ends `low` and `high` as drawn, and whether its low end stands for zero. */
+export class Axis {
+  constructor(histogram, values = []) {
+    const drawn = drawnEdges(histogram);
+    this.logarithmic = histogram.logarithmic;
+    this.zero = this.logarithmic && histogram.edges[0] === 0;
+    this.low = this.logarithmic ? drawn[0] : Math.min(drawn[0], ...values);
+    this.high = Math.max(drawn.at(-1), ...values);
+    if (this.low === this.high) this.high += 1;
+  }
+
+  /** Where a value is drawn: one too small for a logarithmic axis is at its low end. */
+  drawn(value) {
+    return this.logarithmic ? Math.max(value, this.low) : value;
+  }
+
+  /** The ends of the axis as plotly takes them. */
+  get range() {
+    return [this.low, this.high].map((end) => (this.logarithmic ? Math.log10(end) : end));
+  }
+
+  /** The position of a value on a slider; for a value outside, the nearest end. */
+  place(value) {
+    const [low, high] = this.range;
+    const at = this.logarithmic ? Math.log10(this.drawn(value)) : value;
+    return Math.round(STEPS * Math.max(0, Math.min(1, (at - low) / (high - low))));
+  }
+
+  /** The value at a position of a slider. */
+  value(place, whole) {
+    const [low, high] = this.range;
+    const at = low + (place / STEPS) * (high - low);
+    if (this.zero && Number(place) === 0) return 0;
+    const exact = this.logarithmic ? 10 ** at : at;
+    return whole ? Math.round(exact) : Number(exact.toPrecision(4));
+  }
+}
 
 const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false };
 const drawn = new Map();
@@ -33,7 +80,8 @@ function script(name) {
 
 /**
  * Draws a histogram from `/api/histogram` into `node`. `marks`: lines at values, {at, kind: "old" or "new"}. `range`: the chosen [low,
- * high]. `over`: instead of kept and dropped documents, these [name, colour], each from the axis on. `onRange(low, high)` is called when the mouse selects a range, `onMove(value)` when the new line was dragged.
+ * high]. `over`: instead of kept and dropped documents, these [name, colour], each from the axis on. `onRange(low, high)` is called when
+ * the mouse selects a range, `onMove(value)` when the new line was dragged.
  */
 export async function drawHistogram(node, histogram, options = {}) {
   const library = await plotly();

@@ -1,8 +1,7 @@
 /** Two runs side by side, as `corpusmill diff` compares them: what one keeps and the other drops, by rule, with the documents. */
-import { ask } from "./api.js";
+import { ask, attempt } from "./api.js";
 import { drawHistogram } from "./charts.js";
-import { button, byId, el, firstOf, refill } from "./dom.js";
-import { attempt } from "./errors.js";
+import { button, byId, firstOf, h, refill, table } from "./dom.js";
 import { comparison, count, many, share, value } from "./format.js";
 import { verdict } from "./rows.js";
 import { current, go, link, watch } from "./state.js";
@@ -14,8 +13,6 @@ let found = null; // the comparison, with the names of its runs
 let documents = { total: 0, rows: [] };
 
 export function startCompare() {
-  const parts = ["compare-head", "compare-rules", "compare-documents", "compare-columns", "compare-keys"];
-  byId("compare").append(...parts.map((id) => el("div", { id })));
   watch((state, changed) => {
     if (state.view !== "compare" || state.compare.length < 2) return;
     if (changed("view", "compare", "with") || !found) load(state);
@@ -30,52 +27,50 @@ const asked = (further = {}) => new URLSearchParams({ ...found.names, ...further
 async function load(state) {
   found = { names: pair(state) };
   for (const part of byId("compare").children) part.replaceChildren();
-  refill(byId("compare-head"), head(state), el("p", { class: "soft" }, "The documents of both runs are matched …"));
+  refill(byId("compare-head"), head(state), h.p({ class: "soft" }, "The documents of both runs are matched …"));
   await attempt(byId("compare"), async () => {
     found = { ...(await ask("compare", "compare", asked())), names: pair(state) };
     refill(byId("compare-head"), head(state), said());
-    refill(byId("compare-rules"), el("h3", {}, "Rules"), rules());
-    refill(byId("compare-keys"), el("h3", {}, "Changed keys of the recipe"), keys());
+    refill(byId("compare-rules"), h.h3("Rules"), rules());
+    refill(byId("compare-keys"), h.h3("Changed keys of the recipe"), keys());
     await show(current());
     await columns();
   });
 }
 
-const name = (side) => el("b", { class: `side ${side}` }, side.toUpperCase());
+const name = (side) => h.b({ class: `side ${side}` }, side.toUpperCase());
 
 function head(state) {
   const { a, b } = found.names;
   const choice = (other) =>
     button(line(other), () => go({ with: other, side: "", by: "" }), {
       "aria-pressed": String(other === b),
-      data: { key: `with ${other}` },
+      key: `with ${other}`,
     });
   const others = state.compare.slice(1);
   return [
-    el("p", {}, el("a", { href: link({ view: "" }) }, "All runs")),
-    el("h2", {}, name("a"), " ", line(a), " and ", name("b"), " ", line(b)),
-    others.length > 1 && el("p", { class: "row" }, "Each run is compared with the first one: ", others.map(choice)),
+    h.p(h.a({ href: link({ view: "" }) }, "All runs")),
+    h.h2(name("a"), " ", line(a), " and ", name("b"), " ", line(b)),
+    others.length > 1 && h.p({ class: "row" }, "Each run is compared with the first one: ", others.map(choice)),
   ];
 }
 
 function said() {
   const { notes, sentence, outcomes } = found;
   const all = outcomes.reduce((sum, one) => sum + one.documents, 0);
-  const warnings = notes.map((note) => el("li", {}, line(note)));
+  const warnings = notes.map((note) => h.li(line(note)));
   const rows = outcomes.map((one) => [one.title, count(one.documents), share(one.documents, all), count(one.characters)]);
   return [
-    notes.length > 0 && el("ul", { class: "warnings" }, warnings),
-    el("p", { id: "compare-verdict" }, line(sentence)),
-    table(["outcome", "documents", "share", "characters"], rows),
+    notes.length > 0 && h.ul({ class: "warnings" }, warnings),
+    h.p({ id: "compare-verdict" }, line(sentence)),
+    tableOf(["outcome", "documents", "share", "characters"], rows),
   ];
 }
 
-/** A table; `kind`: the class of all cells but the first. */
-function table(heads, rows, kind = "number") {
-  const cells = (tag, row) => row.map((cell, place) => el(tag, { class: place ? kind : "some" }, cell));
-  const body = rows.map((row) => el("tr", {}, cells("td", row)));
-  const whole = el("table", { class: "values" }, el("thead", {}, el("tr", {}, cells("th", heads))), el("tbody", {}, body));
-  return el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": plain(heads[0]) }, whole);
+/** A table whose cells but the first have the class `kind`. */
+function tableOf(heads, rows, kind = "number") {
+  const named = heads.map((head, place) => [head, place ? kind : "some"]);
+  return table(heads[0], named, rows);
 }
 
 /** The rules by which one run drops documents that the other keeps. */
@@ -83,18 +78,18 @@ function rules() {
   const some = found.rules.filter((rule) => rule.other_keeps.a + rule.other_keeps.b > 0);
   const drops = (rule, dropped, kept) => {
     const by = `${rule.stage}/${rule.rule}`;
-    const properties = { title: "Show these documents", data: { key: `rule ${kept} ${by}` } };
+    const properties = { title: "Show these documents", key: `rule ${kept} ${by}` };
     return rule.other_keeps[dropped] ? button(count(rule.other_keeps[dropped]), () => go({ side: kept, by }), properties) : "0";
   };
   const row = (rule) => [
-    [label(rule.rule), el("div", { class: "rules" }, rule.stage, rule.threshold.a && [": ", label(rule.threshold.a.column)])],
+    [label(rule.rule), h.div({ class: "rules" }, rule.stage, rule.threshold.a && [": ", label(rule.threshold.a.column)])],
     drops(rule, "b", "a"),
     drops(rule, "a", "b"),
     condition(rule.threshold.a),
     condition(rule.threshold.b),
   ];
-  if (some.length === 0) return el("p", {}, "No rule of one run drops a document that the other keeps.");
-  return table(["rule", "B drops, A keeps", "A drops, B keeps", "A drops when it", "B drops when it"], some.map(row));
+  if (some.length === 0) return h.p("No rule of one run drops a document that the other keeps.");
+  return tableOf(["rule", "B drops, A keeps", "A drops, B keeps", "A drops when it", "B drops when it"], some.map(row));
 }
 
 const condition = (rule) => (rule ? [comparison(rule), " ", line(value(rule.threshold))] : "–");
@@ -103,7 +98,7 @@ const condition = (rule) => (rule ? [comparison(rule), " ", line(value(rule.thre
 function keys() {
   const setting = (given) => line(typeof given === "string" ? given : JSON.stringify(given));
   const rows = found.settings.map(({ key, a, b }) => [label(key), setting(a), setting(b)]);
-  return rows.length > 0 ? table(["key", "A", "B"], rows, "some") : el("p", {}, "Recipes, inputs and versions are equal.");
+  return rows.length > 0 ? tableOf(["key", "A", "B"], rows, "some") : h.p("Recipes, inputs and versions are equal.");
 }
 
 // ---- documents -----------------------------------------------------------------------------------------
@@ -133,37 +128,26 @@ function drawDocuments(state) {
   const choice = (side) =>
     button(["kept by ", name(side), ` alone: ${count(alone(side))}`], () => go({ side, by: "" }), {
       "aria-pressed": String(listed(state) === side),
-      data: { key: `side ${side}` },
+      key: `side ${side}`,
     });
   const rule = ["dropped by ", label(state.by.replace(/^[^/]*\//, "")), " ×"];
   const left = documents.total - documents.rows.length;
   refill(
     byId("compare-documents"),
-    el("h3", {}, "Documents"),
-    el(
-      "p",
-      { class: "row" },
-      choice("a"),
-      choice("b"),
-      state.by && button(rule, () => go({ by: "" }), { class: "chip", data: { key: "by" } }),
-    ),
-    el("p", { id: "compared", role: "status" }, documents.total ? `${many(documents.total, "document")}, in random order` : "None."),
-    el("ol", { class: "compared" }, documents.rows.map(card)),
-    left > 0 &&
-      el(
-        "p",
-        {},
-        button(`Show more (${count(left)} left)`, () => more(current()), { data: { key: "more compared" } }),
-      ),
+    h.h3("Documents"),
+    h.p({ class: "row" }, choice("a"), choice("b"), state.by && button(rule, () => go({ by: "" }), { class: "chip", key: "by" })),
+    h.p({ id: "compared", role: "status" }, documents.total ? `${many(documents.total, "document")}, in random order` : "None."),
+    h.ol({ class: "compared" }, documents.rows.map(card)),
+    left > 0 && h.p(button(`Show more (${count(left)} left)`, () => more(current()), { key: "more compared" })),
   );
 }
 
 /** A document: what each run decides, side by side, and the text below. */
 function card(row) {
-  const text = el("div");
+  const text = h.div();
   const halves = ["a", "b"].map((side) => half(row, side));
   const opener = button("Show the text", () => read(row, text, opener), { class: "plain", "aria-expanded": "false" });
-  return el("li", {}, el("b", { class: "copied" }, line(row.url ?? row.id)), el("div", { class: "two" }, halves), opener, text);
+  return h.li(h.b({ class: "copied" }, line(row.url ?? row.id)), h.div({ class: "two" }, halves), opener, text);
 }
 
 function half(row, side) {
@@ -171,14 +155,12 @@ function half(row, side) {
   const limit = (rule) => [`, and ${dropped ? "fails" : "would fail only"} where it `, condition(rule)];
   const measured = (fail) => fail.column && [": ", label(fail.column), ` is ${value(fail.value)}`];
   const reason = (fail) =>
-    el("li", {}, label(fail.rule), measured(fail), fail[side] ? limit(fail[side]) : !dropped && ": this run has no such rule");
+    h.li(label(fail.rule), measured(fail), fail[side] ? limit(fail[side]) : !dropped && ": this run has no such rule");
   const page = new URLSearchParams({ run: found.names[side], stage: row.stage, doc: `id/${row.id}` });
-  return el(
-    "div",
-    {},
-    el("p", {}, name(side), " ", verdict(!dropped), dropped && ` by ${row.stage}`),
-    el("ul", { class: dropped ? "failed" : "" }, firstOf(row.failed, 5, reason, "li")),
-    el("a", { href: `#${page}` }, "Open it in ", line(found.names[side])),
+  return h.div(
+    h.p(name(side), " ", verdict(!dropped), dropped && ` by ${row.stage}`),
+    h.ul({ class: dropped ? "failed" : "" }, firstOf(row.failed, 5, reason, "li")),
+    h.a({ href: `#${page}` }, "Open it in ", line(found.names[side])),
   );
 }
 
@@ -188,8 +170,8 @@ async function read({ id, stage, kept_by }, part, opener) {
   if (open) return part.replaceChildren();
   await attempt(byId("compare-documents"), async () => {
     const { text, cut } = await ask(`text ${id}`, "compare_text", asked({ id, stage, kept_by }));
-    const shown = text ? el("div", { class: "text", tabIndex: 0, dir: "auto" }, nodes(text)) : "Its text can’t be read.";
-    refill(part, shown, cut && el("p", { class: "soft" }, "The text is longer."));
+    const shown = text ? h.div({ class: "text", tabIndex: 0, dir: "auto" }, nodes(text)) : "Its text can’t be read.";
+    refill(part, shown, cut && h.p({ class: "soft" }, "The text is longer."));
   });
 }
 
@@ -200,19 +182,18 @@ async function columns() {
   const { columns: all } = await ask("columns", "compare_columns", asked());
   if (found !== of) return;
   const moved = all.filter((column) => column.distance > 0).map(chart);
-  const shown = moved.length > 0 ? el("div", { class: "sliders" }, moved) : el("p", {}, "Every value is distributed alike.");
-  refill(byId("compare-columns"), el("h3", {}, "Values of the kept documents"), shown);
+  const shown = moved.length > 0 ? h.div({ class: "sliders" }, moved) : h.p("Every value is distributed alike.");
+  refill(byId("compare-columns"), h.h3("Values of the kept documents"), shown);
 }
 
 /** Both runs' histograms over each other, drawn once they are in view. */
 function chart({ stage, column, distance, runs }) {
-  const node = el("div", { class: "chart", role: "img", "aria-label": plain(`Histograms of ${column} in both runs`) });
+  const node = h.div({ class: "chart", role: "img", "aria-label": plain(`Histograms of ${column} in both runs`) });
   const median = (side) => [name(side), ` ${value(runs[side].quantiles[2] ?? null)}`];
-  const article = el(
-    "article",
+  const article = h.article(
     { class: "slider" },
-    el("h3", {}, label(column), " ", el("span", { class: "soft" }, stage)),
-    el("p", { class: "counts" }, "median ", median("a"), ", ", median("b"), `; Kolmogorov–Smirnov distance ${value(distance)}`),
+    h.h3(label(column), " ", h.span({ class: "soft" }, stage)),
+    h.p({ class: "counts" }, "median ", median("a"), ", ", median("b"), `; Kolmogorov–Smirnov distance ${value(distance)}`),
     node,
   );
   const draw = async () => {

@@ -1,5 +1,5 @@
 /** What a run has about a document: failed rules, decisions and values of each stage, copies, tokens, the blocks of its page. */
-import { button, el, firstOf } from "./dom.js";
+import { button, firstOf, h, table } from "./dom.js";
 import { comparison, count, many, value } from "./format.js";
 import { ruleNamed, run } from "./run.js";
 import { copyOf, opener, verdict } from "./rows.js";
@@ -30,16 +30,16 @@ export function failures(stages, cluster) {
 export function failure({ stage, name, known, original, entry, rule }) {
   const move = () => go({ view: "thresholds", stage: stage.name, range: name });
   return [
-    el("span", { "aria-hidden": "true" }, "✗ "),
+    h.span({ "aria-hidden": "true" }, "✗ "),
     `${stage.name}: `,
-    el("b", {}, label(name)),
+    h.b(label(name)),
     " failed",
     rule
       ? [
           ": ",
           label(entry.name),
           " is ",
-          el("b", {}, line(value(entry.value))),
+          h.b(line(value(entry.value))),
           `; it drops when that ${comparison(rule)} `,
           line(value(rule.threshold)),
           ". ",
@@ -49,60 +49,33 @@ export function failure({ stage, name, known, original, entry, rule }) {
         : stage.reason
           ? [": ", line(stage.reason), " "]
           : ". ",
-    known?.meaning && el("span", { class: "soft" }, "(", line(known.meaning), ") "),
-    known?.slider && [button("Move the threshold", move, { class: "plain", data: { key: `move ${stage.name} ${name}` } }), " "],
+    known?.meaning && h.span({ class: "soft" }, "(", line(known.meaning), ") "),
+    known?.slider && [button("Move the threshold", move, { class: "plain", key: `move ${stage.name} ${name}` }), " "],
   ];
 }
 
 /** Every stage with all its measured values, closed at first. */
-export const decisions = (stages) => [el("h3", {}, "Decisions and values"), stages.map(stagePart)];
+export const decisions = (stages) => [h.h3("Decisions and values"), stages.map(stagePart)];
 
 const stagePart = (stage) =>
-  el(
-    "details",
+  h.details(
     { class: "stage" },
-    el("summary", {}, el("b", {}, stage.name), " ", verdict(stage.kept), " ", stage.reason && line(stage.reason, "", { class: "soft" })),
-    stage.values.length > 0 ? table(stage) : el("p", { class: "soft" }, "It measured nothing."),
+    h.summary(h.b(line(stage.name)), " ", verdict(stage.kept), " ", stage.reason && line(stage.reason, "", { class: "soft" })),
+    stage.values.length > 0 ? values(stage) : h.p({ class: "soft" }, "It measured nothing."),
   );
 
 /** The values, those that failed a rule first. */
-function table(stage) {
+function values(stage) {
   const fails = (entry) => entry.rules.some((rule) => rule.failed);
   const entries = [...stage.values.filter(fails), ...stage.values.filter((entry) => !fails(entry))];
-  return el(
-    "table",
-    { class: "values" },
-    el("caption", { class: "hidden" }, `Values of ${stage.name}`),
-    el(
-      "thead",
-      {},
-      el(
-        "tr",
-        {},
-        ["value", "measured", "rules on it"].map((name) => el("th", { scope: "col" }, name)),
-      ),
-    ),
-    el(
-      "tbody",
-      {},
-      entries.map((entry) =>
-        el(
-          "tr",
-          {},
-          el("th", { scope: "row" }, label(entry.name)),
-          el("td", { class: typeof entry.value === "number" ? "number" : "" }, line(value(entry.value))),
-          el("td", {}, firstOf(entry.rules, MANY, judged)),
-        ),
-      ),
-    ),
-  );
+  const row = (entry) => [label(entry.name), line(value(entry.value)), firstOf(entry.rules, MANY, judged)];
+  return table(`Values of ${stage.name}`, [["value"], ["measured"], ["rules on it"]], entries.map(row));
 }
 
 const judged = (rule) =>
-  el(
-    "div",
+  h.div(
     { class: rule.failed ? "bad" : "soft" },
-    el("span", { "aria-hidden": "true" }, rule.failed ? "✗ " : "✓ "),
+    h.span({ "aria-hidden": "true" }, rule.failed ? "✗ " : "✓ "),
     label(rule.rule),
     ` ${rule.failed ? "failed" : "passed"}: drops when it ${comparison(rule)} `,
     line(value(rule.threshold)),
@@ -112,21 +85,19 @@ const judged = (rule) =>
 export function cluster(found) {
   if (!found) return null;
   const rows = found.rows.map((row) =>
-    el(
-      "li",
-      {},
+    h.li(
       verdict(row.kept),
       " ",
       opener(row),
       row.similarity !== null && ` similarity ${value(row.similarity)}`,
-      row.id === found.kept_id && el("b", {}, " (this one stays)"),
+      row.id === found.kept_id && h.b(" (this one stays)"),
     ),
   );
   const rest = found.size - found.rows.length;
   return [
-    el("h3", {}, `Cluster of ${many(found.size, "document")}`),
-    el("ul", { class: "cluster" }, rows),
-    rest > 0 && el("p", { class: "soft" }, `${count(rest)} more are not shown.`),
+    h.h3(`Cluster of ${many(found.size, "document")}`),
+    h.ul({ class: "cluster" }, rows),
+    rest > 0 && h.p({ class: "soft" }, `${count(rest)} more are not shown.`),
   ];
 }
 
@@ -136,41 +107,34 @@ export function difference(found) {
   const tags = { removed: "del", added: "ins", equal: "span", "left out": "i" };
   const counts = `${many(found.equal, "equal word")}, ${count(found.removed)} only in this copy, ${count(found.added)} only in the kept one`;
   return [
-    el(
-      "h3",
-      {},
-      "Beside the document that stays ",
-      el("span", { class: "soft" }, counts, found.cut && "; too long, so only the beginnings"),
-    ),
-    el(
-      "div",
+    h.h3("Beside the document that stays ", h.span({ class: "soft" }, counts, found.cut && "; too long, so only the beginnings")),
+    h.div(
       { class: "difference", dir: "auto", tabIndex: 0, role: "region", "aria-label": "Words that differ" },
-      found.passages.flatMap(({ kind, text }) => [el(tags[kind], {}, kind === "left out" ? `… ${text} …` : nodes(text)), " "]),
+      found.passages.flatMap(({ kind, text }) => [h[tags[kind]](kind === "left out" ? `… ${text} …` : nodes(text)), " "]),
     ),
   ];
 }
 
 /** A part, closed at first, that asks for the blocks of the page and shows what the extraction kept. */
 export function blocks(load) {
-  const part = el("div", { class: "blocks", dir: "auto", tabIndex: 0, role: "region", "aria-label": "Blocks of the page" });
+  const part = h.div({ class: "blocks", dir: "auto", tabIndex: 0, role: "region", "aria-label": "Blocks of the page" });
   const fill = async () => {
     if (!details.open || part.childNodes.length) return;
     const found = await load();
     if (!found) return;
     const row = ({ text, kept }) =>
-      el("li", { class: kept ? "kept" : "left" }, el("span", { class: "hidden" }, kept ? "kept: " : "left out: "), nodes(text));
+      h.li({ class: kept ? "kept" : "left" }, h.span({ class: "hidden" }, kept ? "kept: " : "left out: "), nodes(text));
     const kept = found.blocks.filter((block) => block.kept).length;
     part.append(
-      el(
-        "p",
+      h.p(
         { class: "soft" },
         `${count(kept)} of ${many(found.blocks.length, "block")} are text, those with a bar; the others were left out.`,
       ),
-      el("ul", {}, found.blocks.map(row)),
-      ...(found.left ? [el("p", { class: "soft" }, `${count(found.left)} more are not shown.`)] : []),
+      h.ul(found.blocks.map(row)),
+      ...(found.left ? [h.p({ class: "soft" }, `${count(found.left)} more are not shown.`)] : []),
     );
   };
-  const details = el("details", { on: { toggle: fill } }, el("summary", {}, "The page, with what ingest took from it"), part);
+  const details = h.details({ on: { toggle: fill } }, h.summary("The page, with what ingest took from it"), part);
   return details;
 }
 
@@ -181,20 +145,18 @@ const visible = (text) => (text ?? "�").replaceAll(" ", "·").replaceAll("\n",
 export function tokens(found) {
   if (!found) return null;
   const pieces = found.pieces.map((piece, place) =>
-    el(
-      "span",
+    h.span(
       { class: `token t${place % 2}`, title: `token ${count(found.first + place)}: number ${piece.id}, ${plain(visible(piece.text))}` },
       nodes(visible(piece.text)),
     ),
   );
   return [
-    el("h3", {}, "Tokens ", el("span", { class: "soft" }, many(found.count, "token"))),
-    el(
-      "p",
+    h.h3("Tokens ", h.span({ class: "soft" }, many(found.count, "token"))),
+    h.p(
       { class: "soft" },
       `${found.split}, shard ${found.shard}, from place ${count(found.first)}`,
       found.count > pieces.length && `; the first ${count(pieces.length)} are shown`,
     ),
-    el("div", { class: "tokens", dir: "ltr", tabIndex: 0, role: "region", "aria-label": "Tokens" }, pieces),
+    h.div({ class: "tokens", dir: "ltr", tabIndex: 0, role: "region", "aria-label": "Tokens" }, pieces),
   ];
 }

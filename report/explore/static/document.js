@@ -1,9 +1,8 @@
 /** One document: why it failed, its text with marks, the values and decisions of each stage, its copies, its tokens. */
-import { ask } from "./api.js";
-import { copyable } from "./copy.js";
+import { ask, attempt } from "./api.js";
+import { copyable } from "./commands.js";
 import { blocks, cluster, decisions, difference, failures, tokens } from "./decisions.js";
-import { button, byId, el, refill } from "./dom.js";
-import { attempt } from "./errors.js";
+import { button, byId, h, refill } from "./dom.js";
 import { drawGuide, offerAgain } from "./guide.js";
 import { labelBar } from "./labels.js";
 import { drawMarks, toFirstHit, why } from "./marks.js";
@@ -46,9 +45,7 @@ async function loadMarks(state) {
 }
 
 function fetched(state, part = "story") {
-  const asked = parameters(state, ["set"]);
-  asked.append("key", state.doc);
-  asked.append("part", part);
+  const asked = parameters(state, ["set"], { key: state.doc, part });
   return ask(`document ${part}`, "document", asked);
 }
 
@@ -99,30 +96,27 @@ function draw() {
   const later = shown.stages.slice(place + 1).find((stage) => !stage.kept);
   refill(
     byId("document"),
-    el(
-      "div",
+    h.div(
       { class: "document-head" },
-      el("h2", { id: "document-title", tabIndex: -1 }, line(shown.url || shown.id, current().url)),
-      el(
-        "p",
-        {},
+      h.h2({ id: "document-title", tabIndex: -1 }, line(shown.url || shown.id, current().url)),
+      h.p(
         here && [verdict(here.kept), ` by ${here.name}`],
-        el("span", { id: "document-now" }, decidedNow()),
+        h.span({ id: "document-now" }, decidedNow()),
         here?.kept && later && [" · ", verdict(false), ` by ${later.name}`],
         " · ",
-        el("code", {}, line(shown.id)),
+        h.code(line(shown.id)),
         " ",
-        button("Close", closeDocument, { data: { key: "close" }, "aria-label": "Close the document" }),
+        button("Close", closeDocument, { key: "close", "aria-label": "Close the document" }),
       ),
       labelBar(),
     ),
     why(shown, current().text, failures(shown.stages, shown.cluster)),
-    el("div", { id: "difference" }),
+    h.div({ id: "difference" }),
     shown.stages[0]?.name === "ingest" && blocks(page),
     decisions(shown.stages),
     cluster(shown.cluster),
     tokens(shown.tokens),
-    el("h3", {}, "On the command line"),
+    h.h3("On the command line"),
     shown.commands.map((command) => copyable(command, "the command")),
   );
   if (shown.found) mark();

@@ -1,36 +1,32 @@
-/** The list of documents that pass the filters. */
-import { address, ask, stop } from "./api.js";
-import { drawChips } from "./chips.js";
-import { columnChoice, drawColumnChoice, shownColumns } from "./columns.js";
-import { button, byId, el, refill } from "./dom.js";
-import { attempt } from "./errors.js";
-import { count, many, roughly, share } from "./format.js";
-import { stageOf } from "./run.js";
+/** The list of documents that pass the filters: the filters in words, the choice of columns, the rows. */
+import { address, ask, attempt, stop } from "./api.js";
+import { button, byId, checkBox, h, refill } from "./dom.js";
+import { count, many, roughly, share, value } from "./format.js";
 import { sortable, tableRow } from "./rows.js";
-import { current, filters, go, NO_FILTERS, watch } from "./state.js";
-import { countAgain } from "./summary.js";
+import { ruleNamed, stageOf } from "./run.js";
+import { NONE, NO_FILTERS, current, filters, go, watch } from "./state.js";
+import { countAgain } from "./filters.js";
+import { line, plain } from "./text.js";
 
 const PAGE = 50;
 let found = { rows: [], total: 0, kept: 0, characters: 0, search: null };
 
 export function startDocuments() {
   byId("documents").append(
-    el(
-      "div",
+    h.div(
       { class: "list-head" },
-      el("h2", {}, "Documents"),
-      el("p", { id: "count", role: "status" }),
-      el("div", { id: "chips", class: "chips" }),
+      h.h2("Documents"),
+      h.p({ id: "count", role: "status" }),
+      h.div({ id: "chips", class: "chips" }),
       columnChoice(),
-      el("p", { class: "row", id: "export" }),
+      h.p({ class: "row", id: "export" }),
     ),
-    el(
-      "div",
+    h.div(
       { class: "scroll", tabIndex: 0, role: "region", "aria-label": "List of documents", id: "list-scroll" },
-      el("table", {}, el("thead", {}, el("tr", { id: "list-header" })), el("tbody", { id: "list" })),
+      h.table(h.thead(h.tr({ id: "list-header" })), h.tbody({ id: "list" })),
     ),
-    el("p", { id: "searched", role: "status" }),
-    el("p", { id: "more" }),
+    h.p({ id: "searched", role: "status" }),
+    h.p({ id: "more" }),
   );
   watch((state, changed) => {
     if (!state.stage) return;
@@ -51,17 +47,10 @@ const FORMS = [
 
 /** Links that save all documents of the filter, not only those that are listed. */
 function drawExport(state) {
-  const file = (format) => {
-    const asked = filters(state);
-    asked.append("format", format);
-    return address("export", asked);
-  };
-  const links = FORMS.map(([format, name]) => el("a", { href: file(format), download: "", data: { key: `export ${format}` } }, name));
-  refill(byId("export"), el("span", { class: "soft" }, "Save these documents:"), links);
+  const file = (format) => address("export", filters(state, { format }));
+  const links = FORMS.map(([format, name]) => h.a({ href: file(format), download: "", key: `export ${format}` }, name));
+  refill(byId("export"), h.span({ class: "soft" }, "Save these documents:"), links);
 }
-
-/** The documents in the list, in order. */
-export const listed = () => found.rows;
 
 function load(state) {
   return attempt(byId("documents"), async () => {
@@ -71,13 +60,9 @@ function load(state) {
   });
 }
 
-function asked(state, further = {}) {
-  const parameters = filters(state);
-  if (state.order) parameters.append("order", state.order);
-  if (state.order && state.descending) parameters.append("descending", "true");
-  parameters.append("limit", PAGE);
-  Object.entries(further).forEach(([name, value]) => parameters.append(name, value));
-  return parameters;
+function asked(state, further) {
+  const order = state.order && { order: state.order, descending: state.descending };
+  return filters(state, { ...order, limit: PAGE, ...further });
 }
 
 /** Loads the next page, or the next hits of a search. */
@@ -116,7 +101,7 @@ function draw() {
 }
 
 function headers(columns, state) {
-  const fixed = (label, kind) => el("th", { scope: "col", class: kind }, el("span", {}, label));
+  const fixed = (label, kind) => h.th({ scope: "col", class: kind }, h.span(label));
   const chosen = columns.map((column) => sortable(column.name, column.name, state));
   return [
     fixed("Decision", "decision"),
@@ -144,7 +129,7 @@ function searched() {
   return [
     words,
     " ",
-    el("progress", { max: of, value: done, "aria-label": "Searched" }),
+    h.progress({ max: of, value: done, "aria-label": "Searched" }),
     " ",
     busy
       ? button(
@@ -153,22 +138,88 @@ function searched() {
             stop("documents");
             byId("documents").removeAttribute("aria-busy");
           },
-          { data: { key: "stop" } },
+          { key: "stop" },
         )
-      : button("Search on", more, { data: { key: "search on" } }),
+      : button("Search on", more, { key: "search on" }),
   ];
 }
 
 function rest() {
   if (found.total === 0 && !found.search?.cursor) {
-    return [
-      el("span", { class: "empty" }, "No document is like this. "),
-      button("Clear all filters", () => go(NO_FILTERS), { data: { key: "none" } }),
-    ];
+    return [h.span({ class: "empty" }, "No document is like this. "), button("Clear all filters", () => go(NO_FILTERS), { key: "none" })];
   }
   if (found.search || found.rows.length >= found.total) return null;
   return [
     `${count(found.rows.length)} of ${count(found.total)} are listed. `,
-    button(`Show ${Math.min(PAGE, found.total - found.rows.length)} more`, more, { data: { key: "more" } }),
+    button(`Show ${Math.min(PAGE, found.total - found.rows.length)} more`, more, { key: "more" }),
   ];
+}
+
+/** Columns that the list always shows. */
+const ALWAYS = ["chars_in", "language"];
+
+/** The columns of the list: the chosen ones, those of the chosen rules, and the one that sorts it. */
+function shownColumns(state) {
+  const stage = stageOf(state);
+  const rules = state.rule.map((name) => ruleNamed(stage, name)?.column);
+  const names = new Set([...state.col, ...rules, state.order, ...state.low.keys(), ...state.high.keys()]);
+  return (stage?.columns ?? []).filter((column) => names.has(column.name) && !ALWAYS.includes(column.name));
+}
+
+/** The choice of columns, closed at first. */
+function columnChoice() {
+  return h.details(
+    { id: "columns", on: { toggle: () => drawColumnChoice(current()) } },
+    h.summary("Columns"),
+    h.div({ class: "columns", id: "column-list", role: "group", "aria-label": "Columns" }),
+  );
+}
+
+function drawColumnChoice(state) {
+  if (!byId("columns").open) return;
+  const shown = new Set(shownColumns(state).map((column) => column.name));
+  const columns = (stageOf(state)?.columns ?? []).filter((column) => !ALWAYS.includes(column.name));
+  refill(
+    byId("column-list"),
+    columns.map((column) => choice(column.name, state, shown)),
+  );
+}
+
+function choice(name, state, shown) {
+  const chosen = state.col.includes(name);
+  const toggle = () => go({ col: chosen ? current().col.filter((one) => one !== name) : [...current().col, name] });
+  const box = checkBox(toggle, { checked: shown.has(name), disabled: shown.has(name) && !chosen, key: `col ${name}` });
+  return h.label({ class: "choice" }, box, " ", line(name));
+}
+
+/** Fills `part` with the state's filters. */
+function drawChips(part, state) {
+  const chips = [
+    state.decision && chip(state.decision, { decision: "" }),
+    ...state.rule.map((rule) =>
+      chip(`rule ${rule}`, { rule: state.rule.filter((name) => name !== rule), alone: state.alone && state.rule.length > 1 }),
+    ),
+    state.alone && chip(state.rule.length ? "no other rule" : "exactly one rule", { alone: false }),
+    ...["language", "source", "host"]
+      .filter((name) => state[name])
+      .map((name) => chip(state[name] === NONE ? `no ${name}` : `${name} ${state[name]}`, { [name]: "" })),
+    state.url && chip(`address has “${state.url}”`, { url: "" }),
+    state.text && chip(`text has “${state.text}”`, { text: "" }),
+    ...[...new Set([...state.low.keys(), ...state.high.keys()])].map((name) => range(state, name)),
+  ].filter(Boolean);
+  refill(part, chips, chips.length > 1 && button("Clear all", () => go(NO_FILTERS), { class: "plain", key: "clear" }));
+}
+
+const chip = (words, changes) =>
+  button([line(words), h.span({ "aria-hidden": "true" }, " ×")], () => go(changes), {
+    class: "chip",
+    "aria-label": `Take away: ${plain(words)}`,
+    key: `chip ${words}`,
+  });
+
+function range(state, name) {
+  const [low, high] = [state.low.get(name), state.high.get(name)].map((end) => (end === undefined ? null : value(Number(end))));
+  const words = low === null ? `${name} at most ${high}` : high === null ? `${name} at least ${low}` : `${name} from ${low} to ${high}`;
+  const without = (map) => new Map([...map].filter(([key]) => key !== name));
+  return chip(words, { low: without(state.low), high: without(state.high) });
 }

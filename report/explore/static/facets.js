@@ -1,32 +1,17 @@
 /** Languages, sources and hosts of the filtered documents, the most frequent first; one of each can be chosen. */
-import { bar, button, byId, el, refill } from "./dom.js";
+import { bar, button, byId, h, refill } from "./dom.js";
 import { count } from "./format.js";
 import { stageOf } from "./run.js";
 import { current, go, NONE, watch } from "./state.js";
-import { onSummary } from "./summary.js";
 import { line } from "./text.js";
 
-const KINDS = [
-  ["language", "languages", "Languages"],
-  ["source", "sources", "Sources"],
-  ["host", "hosts", "Hosts"],
-];
+const KINDS = ["language", "source", "host"];
 /** Values that are shown at first. */
 const FIRST = 8;
 const all = new Set();
 let summary = null;
 
-export function startFacets(part) {
-  for (const [name, , label] of KINDS) {
-    part.append(
-      el(
-        "details",
-        { id: `facet-${name}`, open: name === "language" },
-        el("summary", {}, label),
-        el("ul", { class: "facet", id: `${name}-list` }),
-      ),
-    );
-  }
+export function startFacets() {
   watch((state, changed) => {
     if (changed("stage")) {
       summary = null;
@@ -34,14 +19,16 @@ export function startFacets(part) {
     }
     if (changed("stage", "language", "source", "host")) draw();
   });
-  onSummary((counts) => {
-    summary = counts;
-    draw();
-  });
+}
+
+/** Draws the values with the counts of the documents that pass the filters. */
+export function drawFacets(counts) {
+  summary = counts;
+  draw();
 }
 
 function draw() {
-  for (const [name, names] of KINDS) drawOne(name, (summary ?? stageOf(current()) ?? {})[names] ?? []);
+  for (const name of KINDS) drawOne(name, (summary ?? stageOf(current()) ?? {})[`${name}s`] ?? []);
 }
 
 function drawOne(name, counted) {
@@ -54,7 +41,7 @@ function drawOne(name, counted) {
   refill(
     byId(`${name}-list`),
     shown.map((row) => item(name, row, most, row.value === chosen)),
-    shown.length < values.length && el("li", {}, showAll(name, values.length)),
+    shown.length < values.length && h.li(showAll(name, values.length)),
   );
 }
 
@@ -70,23 +57,9 @@ const showAll = (name, number) =>
   );
 
 function item(name, row, most, pressed) {
-  const label = row.value === NONE ? el("i", {}, "none") : line(row.value, "", { class: "name" });
+  const label = row.value === NONE ? h.i("none") : line(row.value, "", { class: "name" });
   const choose = () => go({ [name]: pressed ? "" : row.value });
-  return el(
-    "li",
-    {},
-    el(
-      "button",
-      {
-        type: "button",
-        class: "facet-value",
-        "aria-pressed": String(pressed),
-        data: { key: `${name} ${row.value}` },
-        on: { click: choose },
-      },
-      label,
-      el("span", { class: "number" }, count(row.rows)),
-      bar(row.rows / most),
-    ),
-  );
+  const words = [label, h.span({ class: "number" }, count(row.rows)), bar(row.rows / most)];
+  const properties = { class: "facet-value", "aria-pressed": String(pressed), key: `${name} ${row.value}` };
+  return h.li(button(words, choose, properties));
 }

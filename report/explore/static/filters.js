@@ -1,74 +1,47 @@
-/** The filters on the left: decision, rules, languages, sources, hosts, words in the address or the text. */
-import { byId, debounced, el } from "./dom.js";
-import { startFacets } from "./facets.js";
+/** The filters on the left, with the counts of the documents that pass them. */
+import { ask, attempt } from "./api.js";
+import { byId, debounced } from "./dom.js";
+import { drawFacets, startFacets } from "./facets.js";
 import { count } from "./format.js";
 import { startRanges } from "./ranges.js";
-import { startRules } from "./rules.js";
-import { current, go, watch } from "./state.js";
-import { onSummary } from "./summary.js";
+import { drawRules, startRules } from "./rules.js";
+import { current, filters, go, watch } from "./state.js";
 
-const DECISIONS = [
-  ["", "all"],
-  ["kept", "kept"],
-  ["dropped", "dropped"],
-];
+const DECISIONS = document.querySelectorAll("input[name=decision]");
 
 export function startFilters() {
-  const parts = { rules: el("fieldset", { id: "rules" }), ranges: el("details", { id: "ranges" }), facets: el("div", { id: "facets" }) };
-  const body = el("div", { class: "filters-body" }, decision(), parts.rules, words(), parts.ranges, parts.facets);
-  const fold = el("details", { id: "filters-fold", open: matchMedia("(min-width: 761px)").matches }, el("summary", {}, "Filters"), body);
-  byId("filters").append(fold);
-  startRules(parts.rules);
-  startRanges(parts.ranges);
-  startFacets(parts.facets);
+  byId("filters-fold").open = matchMedia("(min-width: 761px)").matches;
+  for (const box of DECISIONS) box.addEventListener("change", () => go({ decision: box.value }));
+  filterWhileTyping("url", 250);
+  filterWhileTyping("text", 400);
+  startRules();
+  startRanges();
+  startFacets();
   watch(follow);
-  onSummary((summary) => {
-    const counts = { "": null, kept: summary.kept, dropped: summary.total - summary.kept };
-    for (const [name] of DECISIONS) byId(`decision-${name}-count`).textContent = counts[name] === null ? "" : count(counts[name]);
-  });
 }
 
-function decision() {
-  const choices = DECISIONS.map(([name, label]) => {
-    const input = el("input", {
-      type: "radio",
-      name: "decision",
-      value: name,
-      id: `decision-${name}`,
-      on: { change: () => go({ decision: name }) },
-    });
-    return el("label", { class: `choice ${name}` }, input, `${label} `, el("span", { class: "soft", id: `decision-${name}-count` }));
-  });
-  return el("fieldset", {}, el("legend", {}, "Decision"), el("div", { class: "row" }, choices));
-}
-
-function words() {
-  return el(
-    "fieldset",
-    {},
-    el("legend", {}, "Words"),
-    searchBox("url", "in the address, as written", 250),
-    searchBox("text", "in the text, as written", 400),
-  );
-}
-
-/** A box whose words filter while the user types. The key `/` moves to the box for texts. */
-function searchBox(name, label, wait) {
+function filterWhileTyping(name, wait) {
+  const box = byId(name);
   const later = debounced((value) => go({ [name]: value }, { replace: true }), wait);
-  const on = { input: (event) => later(event.target.value), change: (event) => go({ [name]: event.target.value }) };
-  return el(
-    "label",
-    { class: "field" },
-    label,
-    el("input", { type: "search", id: name, autocomplete: "off", spellcheck: false, dir: "auto", maxLength: 200, on }),
-  );
+  box.addEventListener("input", () => later(box.value));
+  box.addEventListener("change", () => go({ [name]: box.value }));
 }
 
 function follow(state, changed) {
-  if (changed("decision"))
-    document.querySelectorAll("input[name=decision]").forEach((input) => (input.checked = input.value === state.decision));
+  if (changed("decision")) DECISIONS.forEach((box) => (box.checked = box.value === state.decision));
   for (const name of ["url", "text"]) {
     const box = byId(name);
     if (changed(name) && box !== document.activeElement) box.value = current()[name];
   }
+  if (changed.filters() && state.stage) countAgain();
 }
+
+/** Counts the documents that pass the filters; again after a search in the texts has advanced. */
+export const countAgain = () =>
+  attempt(byId("filters"), async () => {
+    const summary = await ask("summary", "summary", filters(current()));
+    byId("decision-kept-count").textContent = count(summary.kept);
+    byId("decision-dropped-count").textContent = count(summary.total - summary.kept);
+    drawRules(summary);
+    drawFacets(summary);
+  });

@@ -3,10 +3,10 @@
  * document until one is opened.
  */
 import { ask, isStale } from "./api.js";
-import { button, el, refill } from "./dom.js";
+import { button, h, refill } from "./dom.js";
 import { comparison, condition, count, many, member, share, value } from "./format.js";
-import { recall, remember } from "./memory.js";
-import { nearMisses, rulesByFired, run, stageOf } from "./run.js";
+import { recall, remember } from "./choices.js";
+import { nearMisses, rulesByFired, stageOf } from "./run.js";
 import { now, opener } from "./rows.js";
 import { current, filters, go, NO_FILTERS, parameters } from "./state.js";
 import { label, line } from "./text.js";
@@ -23,74 +23,47 @@ export function drawGuide(part) {
   const rules = rulesByFired(stage).filter((rule) => rule.fired > 0);
   refill(
     part,
-    el(
-      "details",
+    h.details(
       {
         class: "guide",
         open: recall("guide") !== "closed",
         on: { toggle: (event) => remember("guide", event.target.open ? "open" : "closed") },
       },
-      el("summary", {}, el("h2", {}, "Where to begin")),
-      rules.length > 0
-        ? el("ol", {}, most(stage, rules[0]), suspect(stage, rules))
-        : el("p", {}, `No rule of ${stage.name} dropped a document.`),
-      el("p", { class: "soft" }, "Choose a document in the list to read it with all its values. ", el("kbd", {}, "?"), " shows the keys."),
+      h.summary(h.h2("Where to begin")),
+      rules.length > 0 ? h.ol(most(stage, rules[0]), suspect(stage, rules)) : h.p(`No rule of ${stage.name} dropped a document.`),
+      h.p({ class: "soft" }, "Choose a document in the list to read it with all its values. ", h.kbd("?"), " shows the keys."),
     ),
   );
 }
 
 const most = (stage, rule) =>
-  el(
-    "li",
-    {},
-    el("b", {}, label(rule.rule)),
+  h.li(
+    h.b(label(rule.rule)),
     ` removed most of ${stage.name}: ${many(rule.fired, "document")} (${share(rule.fired, stage.rows)}), `,
     `${count(rule.alone)} of them alone. `,
     rule.column && ["It drops when ", line(condition(rule)), rule.meaning ? [": ", line(rule.meaning), ". "] : ". "],
     button("Show them", () => go({ ...NO_FILTERS, decision: "dropped", rule: [rule.rule] }), { class: "plain" }),
-    elsewhere(stage, rule),
   );
-
-/** Names another stage whose rule removed more. */
-function elsewhere(stage, rule) {
-  const others = run()
-    .stages.filter((other) => other !== stage)
-    .map((other) => [other, rulesByFired(other)[0]]);
-  const [more, its] = others.filter(([, one]) => one && one.fired > rule.fired).sort((a, b) => b[1].fired - a[1].fired)[0] ?? [];
-  return (
-    more && [
-      " In the whole run ",
-      el("b", {}, label(its.rule)),
-      ` of ${more.name} removed more: `,
-      button(`${count(its.fired)} at ${more.name}`, () => go({ stage: more.name }), { class: "plain" }),
-      ".",
-    ]
-  );
-}
 
 /** The rule that alone dropped most documents, preferably one with a threshold: its nearest dropped documents, and its slider. */
 function suspect(stage, rules) {
   const byAlone = [...rules].sort((a, b) => b.alone - a.alone);
   const rule = byAlone.find((one) => one.slider && one.alone > 0) ?? byAlone[0];
-  if (!rule.alone) return el("li", {}, "Each document was dropped by more than one rule, so no threshold alone brings one back.");
-  const examples = el("div", { class: "examples" });
+  if (!rule.alone) return h.li("Each document was dropped by more than one rule, so no threshold alone brings one back.");
+  const examples = h.div({ class: "examples" });
   offerAgain = () => nearest(stage, rule, examples);
   offerAgain();
   return [
-    el(
-      "li",
-      {},
+    h.li(
       "Was it right? ",
-      el("b", {}, label(rule.rule)),
+      h.b(label(rule.rule)),
       ` alone dropped ${count(rule.alone)}`,
       rule.slider ? ", these only just: " : ": ",
       examples,
       button(`All ${count(rule.alone)}`, () => go({ ...NO_FILTERS, ...nearMisses(stage, rule) }), { class: "plain" }),
     ),
     rule.slider &&
-      el(
-        "li",
-        {},
+      h.li(
         button(["Move the threshold of ", label(rule.rule)], () => go({ view: "thresholds", range: rule.rule }), { class: "strong" }),
         " or switch it off by its check box, and see what comes back; then take the line for the recipe.",
       ),
@@ -100,18 +73,14 @@ function suspect(stage, rules) {
 /** Three documents that only this rule dropped, with the value that decided. Those without an address or with little text come last. */
 async function nearest(stage, rule, part) {
   const { order, descending, ...rest } = { ...NO_FILTERS, ...nearMisses(stage, rule) };
-  const asked = filters({ ...current(), ...rest });
-  if (order) asked.append("order", order);
-  if (descending) asked.append("descending", "true");
-  asked.append("limit", String(LOOKED_AT));
+  const asked = filters({ ...current(), ...rest }, { ...(order && { order, descending }), limit: LOOKED_AT });
   parameters(current(), ["set"]).forEach((value, name) => asked.append(name, value));
   try {
     const { rows } = await ask("guide", "documents", asked);
     const reason = (row) =>
       rule.column && [
         " ",
-        el(
-          "span",
+        h.span(
           { class: "soft" },
           label(rule.column),
           ` ${value(member(row.values, rule.column))}, ${comparison(rule)} `,
@@ -120,12 +89,10 @@ async function nearest(stage, rule, part) {
       ];
     refill(
       part,
-      el(
-        "ul",
-        {},
+      h.ul(
         [...rows.filter((row) => row.url), ...rows.filter((row) => !row.url)]
           .slice(0, EXAMPLES)
-          .map((row) => el("li", {}, opener(row), reason(row), now(row))),
+          .map((row) => h.li(opener(row), reason(row), now(row))),
       ),
     );
   } catch (error) {

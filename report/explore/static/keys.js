@@ -1,8 +1,8 @@
 /** The keyboard: moving in the list, searching, help. The letters can be turned off for users whose tools need them. */
 import { closeDocument } from "./document.js";
-import { button, byId, el } from "./dom.js";
+import { button, byId, checkBox, h } from "./dom.js";
 import { labelKey } from "./labels.js";
-import { recall, remember } from "./memory.js";
+import { recall, remember } from "./choices.js";
 import { current, go } from "./state.js";
 import { more } from "./documents.js";
 
@@ -37,26 +37,12 @@ export function startKeys() {
 }
 
 function help() {
-  const letters = el("input", {
-    type: "checkbox",
-    checked: recall("keys") !== "off",
-    on: { change: (event) => remember("keys", event.target.checked ? "on" : "off") },
-  });
-  return el(
-    "div",
-    {},
-    el("h2", { id: "help-title" }, "Keys"),
-    el(
-      "dl",
-      {},
-      KEYS.flatMap(([key, what]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)]),
-    ),
-    el("label", { class: "choice" }, letters, " Letters and signs (j, k, /, ?) act as keys; turn it off if a tool of yours uses them"),
-    el(
-      "p",
-      {},
-      button("Close", () => byId("help").close()),
-    ),
+  const letters = checkBox((on) => remember("keys", on ? "on" : "off"), { checked: recall("keys") !== "off" });
+  return h.div(
+    h.h2({ id: "help-title" }, "Keys"),
+    h.dl(KEYS.flatMap(([key, what]) => [h.dt(h.kbd(key)), h.dd(what)])),
+    h.label({ class: "choice" }, letters, " Letters and signs (j, k, /, ?) act as keys; turn it off if a tool of yours uses them"),
+    h.p(button("Close", () => byId("help").close())),
   );
 }
 

@@ -2,9 +2,8 @@
  * Labels: documents that are worth a look, the label of the open document (by a key, too), and how well each rule agrees with the labels.
  * Names of labels and people are text and never markup.
  */
-import { act, ask } from "./api.js";
-import { button, byId, el, refill } from "./dom.js";
-import { attempt } from "./errors.js";
+import { act, ask, attempt } from "./api.js";
+import { button, byId, h, refill, table } from "./dom.js";
 import { count, many, value } from "./format.js";
 import { explored, rulesByFired, ruleNamed, stageOf } from "./run.js";
 import { opener } from "./rows.js";
@@ -24,16 +23,6 @@ let waiting = []; // the queue's next documents
 let compared = { label: "", sample: "random" };
 
 export function startLabels() {
-  byId("labels").append(
-    el("h2", {}, "Labels"),
-    el("div", { id: "label-names" }),
-    el("h3", {}, "Worth a look"),
-    el("div", { id: "queue-choice", class: "row" }),
-    el("div", { id: "queue" }),
-    el("h3", {}, "Do the rules agree with the labels?"),
-    el("div", { id: "agreement-choice", class: "row" }),
-    el("div", { id: "agreement" }),
-  );
   watch((state, changed) => {
     if (changed("stage")) [chosen, waiting] = [{}, []];
     if (state.view === "labels" && changed("view", "stage")) draw();
@@ -59,7 +48,7 @@ async function look(slot) {
 
 /** The buttons that label the open document. Nothing where nothing may be written and it has no label. */
 export function labelBar() {
-  const part = el("div", { id: "document-labels" });
+  const part = h.div({ id: "document-labels" });
   look("document-labels").then(
     () => refill(part, bar()),
     () => part.remove(), // the document itself says what is wrong
@@ -71,14 +60,18 @@ function bar() {
   const mine = known.document.find((one) => one.who === known.who)?.label;
   const others = known.document.filter((one) => one.who !== known.who || !explored().write);
   const choice = (name, place) =>
-    button([el("kbd", {}, String(place + 1)), " ", line(name)], () => give(mine === name ? null : name), {
+    button([h.kbd(String(place + 1)), " ", line(name)], () => give(mine === name ? null : name), {
       "aria-pressed": String(mine === name),
-      data: { key: `label ${name}` },
+      key: `label ${name}`,
     });
   return [
-    explored().write && el("p", { class: "row" }, "Label: ", known.names.map(choice)),
-    explored().write && mine && !known.names.includes(mine) && el("p", {}, "Your label: ", line(mine)),
-    others.length > 0 && el("p", { class: "soft" }, others.map((one) => [line(one.who), ": ", line(one.label), " "])),
+    explored().write && h.p({ class: "row" }, "Label: ", known.names.map(choice)),
+    explored().write && mine && !known.names.includes(mine) && h.p("Your label: ", line(mine)),
+    others.length > 0 &&
+      h.p(
+        { class: "soft" },
+        others.map((one) => [line(one.who), ": ", line(one.label), " "]),
+      ),
   ];
 }
 
@@ -95,9 +88,7 @@ async function give(name) {
     const next = waiting[place + 1];
     if (current().view !== "labels") return;
     if (name !== null && place >= 0 && next) go({ doc: next.key });
-    await look("labels");
-    drawNames();
-    await Promise.all([drawQueue(), drawAgreement()]);
+    await draw();
   });
 }
 
@@ -113,39 +104,35 @@ export function labelKey(key) {
 // ---- names, and the queue
 
 function drawNames() {
-  const box = el("textarea", { rows: known.names.length + 1, value: known.names.join("\n"), "aria-label": "Names of labels, one a line" });
+  const box = h.textarea({ rows: known.names.length + 1, value: known.names.join("\n"), "aria-label": "Names of labels, one a line" });
   const save = () =>
     attempt(byId("label-names"), async () => {
-      await act("names", { names: box.value.split("\n").map((name) => name.trim()).filter(Boolean) });
+      const names = box.value.split("\n").map((name) => name.trim());
+      await act("names", { names: names.filter(Boolean) });
       await draw();
     });
   refill(
     byId("label-names"),
-    el(
-      "p",
+    h.p(
       { id: "label-counts", role: "status" },
       known.counts.length === 0 && "No document has a label yet. ",
       known.counts.map((one) => [line(one.label), ` ${count(one.documents)} · `]),
       known.people > 1 && `${many(known.people, "person", "people")} · `,
       explored().write
-        ? ["You label as ", el("b", {}, line(known.who)), ": open a document, then press 1 to 9, or y and n for the first two names."]
+        ? ["You label as ", h.b(line(known.who)), ": open a document, then press 1 to 9, or y and n for the first two names."]
         : "To label, start corpusmill explore with --write.",
     ),
-    explored().write &&
-      el("details", {}, el("summary", {}, "Names of labels, one a line"), box, button("Save the names", save, { data: { key: "save names" } })),
+    explored().write && h.details(h.summary("Names of labels, one a line"), box, button("Save the names", save, { key: "save names" })),
   );
 }
 
 /** A box with `options` (pairs of value and words). */
 const select = (words, options, now, take) =>
-  el(
-    "label",
-    {},
+  h.label(
     `${words} `,
-    el(
-      "select",
-      { on: { change: (event) => take(event.target.value) }, data: { key: `choose ${words}` } },
-      options.map(([name, shown]) => el("option", { value: name, selected: name === now }, plain(shown))),
+    h.select(
+      { on: { change: (event) => take(event.target.value) }, key: `choose ${words}` },
+      options.map(([name, shown]) => h.option({ value: name, selected: name === now }, plain(shown))),
     ),
   );
 
@@ -156,7 +143,10 @@ function drawChoice() {
     random: [],
     near: [["rule", names(rules.filter((rule) => rule.slider))]],
     uncertain: [["score", known.scores.map((name) => [name, name])]],
-    disagree: [["first rule", names(rules)], ["second rule", names(rules.slice(1).concat(rules.slice(0, 1)))]],
+    disagree: [
+      ["first rule", names(rules)],
+      ["second rule", names(rules.slice(1).concat(rules.slice(0, 1)))],
+    ],
   }[kind];
   for (const [name, options] of boxes) chosen[name] ??= options[0]?.[0];
   const again = () => (drawChoice(), drawQueue());
@@ -177,8 +167,8 @@ function drawQueue() {
     waiting = rows;
     refill(
       byId("queue"),
-      el("p", {}, total ? `${many(total, "document")} that you have not labelled; these first:` : "You have labelled all of them."),
-      el("ol", {}, rows.slice(0, 10).map((row) => el("li", {}, opener(row)))),
+      h.p(total ? `${many(total, "document")} that you have not labelled; these first:` : "You have labelled all of them."),
+      h.ol(rows.slice(0, 10).map((row) => h.li(opener(row)))),
     );
   });
 }
@@ -192,44 +182,39 @@ function drawAgreement() {
     const asked = new URLSearchParams({ stage: current().stage, ...compared });
     const found = await ask("agreement", "agreement", asked);
     const take = (name) => (given) => ((compared[name] = given), drawAgreement());
+    const labels = names.map((name) => [name, name]);
+    const samples = [
+      ["random", `labels of the random sample (${count(found.random)})`],
+      ["all", `all labels (${count(found.labelled)})`],
+    ];
     refill(
       byId("agreement-choice"),
-      select("A rule should drop", names.map((name) => [name, name]), compared.label, take("label")),
-      select(
-        "by",
-        [["random", `labels of the random sample (${count(found.random)})`], ["all", `all labels (${count(found.labelled)})`]],
-        compared.sample,
-        take("sample"),
-      ),
+      select("A rule should drop", labels, compared.label, take("label")),
+      select("by", samples, compared.sample, take("sample")),
     );
-    refill(byId("agreement"), found.documents ? table(found) : el("p", {}, "No label of this kind yet: label documents at random first."));
+    refill(byId("agreement"), found.documents ? agreements(found) : h.p("No label of this kind yet: label documents at random first."));
   });
 }
 
+const COLUMNS = [["Rule"], ...["drops", "precision", "recall", "agrees"].map((name) => [name, "number"]), ["best threshold: agrees"]];
 const shown = (share) => (share ? `${percent(share.value)} (${percent(share.low)}–${percent(share.high)})` : "–");
 const percent = (given) => `${Math.round(100 * given)}%`;
 
-function table(found) {
+function agreements(found) {
   const stage = stageOf(current());
-  const rows = found.rules.filter((rule) => rule.drops > 0).sort((a, b) => b.drops - a.drops);
-  const cells = (one) => [
-    el("td", { class: "number" }, count(one.drops)),
-    el("td", { class: "number" }, shown(one.precision)),
-    el("td", { class: "number" }, shown(one.recall)),
-    el("td", { class: "number" }, shown(one.agreed)),
-  ];
+  const rules = found.rules.filter((rule) => rule.drops > 0).sort((a, b) => b.drops - a.drops);
+  const figures = (one) => [count(one.drops), shown(one.precision), shown(one.recall), shown(one.agreed)];
   const best = ({ rule, best: one }) =>
     one &&
     one.threshold !== ruleNamed(stage, rule)?.threshold && [
       `${value(one.threshold)}: ${shown(one.agreed)} `,
       button("Try it", () => go({ view: "thresholds", range: rule, set: new Map(current().set).set(rule, String(one.threshold)) }), {
         "aria-label": plain(`Try the threshold of ${rule}`),
-        data: { key: `try ${rule}` },
+        key: `try ${rule}`,
       }),
     ];
   return [
-    el(
-      "p",
+    h.p(
       { class: "hint" },
       `${many(found.documents, "document")}, ${count(found.with_label)} of them `,
       line(found.label),
@@ -240,28 +225,9 @@ function table(found) {
       found.tied > 0 && `${many(found.tied, "document")} with as many votes for two labels are left out. `,
       "In brackets: intervals of 95%. The best threshold is chosen on these very labels, so on others it will agree less.",
     ),
-    el(
-      "div",
-      { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Agreement of rules with labels" },
-      el(
-        "table",
-        {},
-        el(
-          "thead",
-          {},
-          el(
-            "tr",
-            {},
-            ["Rule", "drops", "precision", "recall", "agrees", "best threshold: agrees"].map((name) => el("th", { scope: "col" }, name)),
-          ),
-        ),
-        el(
-          "tbody",
-          {},
-          el("tr", {}, el("th", { scope: "row" }, "all rules together"), cells(found.together), el("td", {})),
-          rows.map((one) => el("tr", {}, el("th", { scope: "row" }, label(one.rule)), cells(one), el("td", {}, best(one)))),
-        ),
-      ),
-    ),
+    table("Agreement of rules with labels", COLUMNS, [
+      ["all rules together", ...figures(found.together), null],
+      ...rules.map((one) => [label(one.rule), ...figures(one), best(one)]),
+    ]),
   ];
 }

@@ -1,24 +1,19 @@
 /** The page of `corpusmill explore`: starts its parts, each of which follows the state in the address. */
-import { ask, takeToken } from "./api.js";
+import { ask, attempt, showError, takeToken } from "./api.js";
 import { startDocument } from "./document.js";
 import { startDocuments } from "./documents.js";
 import { byId } from "./dom.js";
-import { attempt, showError } from "./errors.js";
 import { startFilters } from "./filters.js";
 import { startKeys } from "./keys.js";
 import { startLabels } from "./labels.js";
-import { loading, whenReady } from "./loading.js";
+import { drawStale, drawWarnings, firstStage, loading, startHead, whenReady } from "./head.js";
 import { startProgress } from "./progress.js";
 import { explored, loadConsole, run, stageOf } from "./run.js";
 import { startRuns } from "./runs.js";
-import { firstStage, startStages } from "./stages.js";
 import { current, go, start } from "./state.js";
-import { startSummary } from "./summary.js";
 import { plain } from "./text.js";
-import { startTheme } from "./theme.js";
+import { startTheme } from "./choices.js";
 import { startThresholds } from "./thresholds.js";
-import { startViews } from "./views.js";
-import { drawStale, drawWarnings } from "./warnings.js";
 
 async function begin() {
   takeToken();
@@ -33,8 +28,8 @@ async function begin() {
   const { stage } = current();
   if (!stageOf(current())) go({ stage: firstStage() }, { replace: true });
   await attempt(byId("document"), findDocument);
-  const parts = [startViews, startStages, startFilters, startSummary, startDocuments, startThresholds, startLabels, startDocument];
-  for (const part of [...parts, startProgress]) part();
+  const parts = [startHead, startFilters, startDocuments, startThresholds, startLabels, startDocument, startProgress];
+  for (const part of parts) part();
   start();
   if (stage && current().stage !== stage)
     showError("stage", `There is no report of a stage ${plain(stage)} here: this is ${current().stage}.`);

@@ -1,8 +1,8 @@
 /** Why a document failed, in its text: the failed rules with a colour each, their places, and what a stage took out. */
-import { button, byId, el, refill } from "./dom.js";
+import { button, byId, h, refill } from "./dom.js";
 import { count, many } from "./format.js";
 import { failure } from "./decisions.js";
-import { hits, label, line, marked, plain } from "./text.js";
+import { hits, line, marked, plain } from "./text.js";
 
 /** Failed rules that are listed at first; rules whose places are shown at first; colours, after which they begin anew. */
 const FIRST = 6;
@@ -20,13 +20,13 @@ export function why(shown, search, failed) {
   all = false;
   groups = [{ name: "hit", class: "hit", spans: hits(text ?? "", search), on: true, place: -1, search }];
   return [
-    el("div", { id: "why" }, list(failed)),
+    h.div({ id: "why" }, list(failed)),
     text === null
-      ? el("p", { class: "soft" }, "The text of this document is not in the run any more.")
+      ? h.p({ class: "soft" }, "The text of this document is not in the run any more.")
       : [
-          el("h3", {}, "Text ", el("span", { class: "soft" }, size(shown))),
-          el("div", { id: "hits" }, searched()),
-          el("div", { class: "text", dir: "auto", tabIndex: 0, role: "region", "aria-label": "Text of the document" }, body()),
+          h.h3("Text ", h.span({ class: "soft" }, size(shown))),
+          h.div({ id: "hits" }, searched()),
+          h.div({ class: "text", dir: "auto", tabIndex: 0, role: "region", "aria-label": "Text of the document" }, body()),
         ],
   ];
 }
@@ -69,7 +69,7 @@ function body() {
   const drawn = marked(text, shown);
   starts = drawn.starts;
   const left = shown.reduce((sum, group) => sum + (group.on && group.count ? group.count - group.spans.length : 0), drawn.left);
-  return [drawn.nodes, left > 0 && el("p", { class: "soft" }, `${many(left, "later place")} of rules and hits are not marked.`)];
+  return [drawn.nodes, left > 0 && h.p({ class: "soft" }, `${many(left, "later place")} of rules and hits are not marked.`)];
 }
 
 /** The failed rules, then what stages took out of the text. */
@@ -82,17 +82,15 @@ function list(failed) {
   };
   return [
     failed.length > 0 &&
-      el(
-        "ul",
+      h.ul(
         { class: "failed" },
-        (all ? failed : failed.slice(0, FIRST)).map((item) => el("li", {}, failure(item), marker(of(item), failed))),
-        !all && failed.length > FIRST && el("li", {}, button(`and ${count(failed.length - FIRST)} more`, more, { class: "plain" })),
+        (all ? failed : failed.slice(0, FIRST)).map((item) => h.li(failure(item), marker(of(item), failed))),
+        !all && failed.length > FIRST && h.li(button(`and ${count(failed.length - FIRST)} more`, more, { class: "plain" })),
       ),
     changes.length > 0 &&
-      el(
-        "ul",
+      h.ul(
         { class: "failed changes" },
-        changes.map((group) => el("li", {}, `${group.stage}: `, line(group.what), " ", marker(group, failed))),
+        changes.map((group) => h.li(`${group.stage}: `, line(group.what), " ", marker(group, failed))),
       ),
   ];
 }
@@ -101,7 +99,7 @@ function list(failed) {
 function marker(group, failed) {
   if (!group) return null;
   if (group.count === null || !group.spans.length)
-    return el("span", { class: "soft" }, "[", group.count === 0 ? "no place in this text" : line(group.what), "]");
+    return h.span({ class: "soft" }, "[", group.count === 0 ? "no place in this text" : line(group.what), "]");
   const turn = () => {
     group.on = !group.on;
     draw(failed);
@@ -111,12 +109,12 @@ function marker(group, failed) {
     next(group);
   };
   const number = group.rule ? [many(group.count, "place"), ": ", line(group.what)] : many(group.count, "place");
-  const colour = group.on ? el("mark", { class: group.class }, number) : number;
-  const position = el("span", { class: "soft", role: "status", data: { of: group.name } }, where(group));
+  const colour = group.on ? h.mark({ class: group.class }, number) : number;
+  const position = h.span({ class: "soft", role: "status", data: { of: group.name } }, where(group));
   return [
-    button(colour, turn, { class: "switch", "aria-pressed": String(group.on), data: { key: `marks ${group.name}` } }),
+    button(colour, turn, { class: "switch", "aria-pressed": String(group.on), key: `marks ${group.name}` }),
     " ",
-    button("Next", go, { "aria-label": `Next place: ${plain(group.rule || group.what)}`, data: { key: `next ${group.name}` } }),
+    button("Next", go, { "aria-label": `Next place: ${plain(group.rule || group.what)}`, key: `next ${group.name}` }),
     position,
   ];
 }
@@ -137,12 +135,11 @@ function next(group) {
 function searched() {
   const [group] = groups;
   if (!group.search) return null;
-  if (!group.spans.length) return el("p", { class: "hits" }, "No hit in what is shown.");
-  const position = el("span", { role: "status", data: { of: group.name } }, where(group) || ` ${many(group.spans.length, "place")}`);
-  return el(
-    "p",
+  if (!group.spans.length) return h.p({ class: "hits" }, "No hit in what is shown.");
+  const position = h.span({ role: "status", data: { of: group.name } }, where(group) || ` ${many(group.spans.length, "place")}`);
+  return h.p(
     { class: "hits" },
-    button("Next hit", () => next(group), { data: { key: "next hit" } }),
+    button("Next hit", () => next(group), { key: "next hit" }),
     position,
   );
 }

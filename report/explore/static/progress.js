@@ -1,12 +1,11 @@
 /** The progress of a run that still works: stages, throughput, time left, failures. */
-import { ask } from "./api.js";
-import { byId, el, firstOf, refill } from "./dom.js";
-import { attempt } from "./errors.js";
+import { ask, attempt } from "./api.js";
+import { byId, firstOf, h, refill, table } from "./dom.js";
 import { count, duration, many, share, value } from "./format.js";
 import { run } from "./run.js";
 import { watch } from "./state.js";
 import { line, plain } from "./text.js";
-import { drawStale } from "./warnings.js";
+import { drawStale } from "./head.js";
 
 /** Milliseconds between two requests, by the run's state. */
 const EVERY = { running: 2000, unknown: 2000 };
@@ -49,10 +48,10 @@ function draw() {
   const { phase, training, failures } = status;
   refill(
     byId("progress"),
-    el("h2", {}, "Progress"),
-    el("p", {}, line(status.sentence), took(status)),
+    h.h2("Progress"),
+    h.p(line(status.sentence), took(status)),
     stale() &&
-      el("p", { class: "warnings" }, "The run has gone on since its reports were read: start corpusmill explore again to see what is new."),
+      h.p({ class: "warnings" }, "The run has gone on since its reports were read: start corpusmill explore again to see what is new."),
     phase && phasePart(phase),
     training && trainingPart(training),
     stages(phase),
@@ -69,49 +68,21 @@ function stages(phase) {
   const rows = status.stages.map((stage) => {
     const report = stage.status === "complete" ? run().stages.find((one) => one.name === stage.name) : null;
     const now = phase?.stage === stage.name ? phase.share : stage.status === "complete" ? 1 : 0;
-    return el(
-      "tr",
-      {},
-      el("th", { scope: "row" }, stage.name),
-      el("td", {}, stage.status),
-      el("td", {}, el("progress", { max: 1, value: now, "aria-label": `${stage.name}: ${share(now, 1)}` })),
-      el("td", { class: "number" }, count(stage.tasks)),
-      el("td", { class: "number" }, count(stage.documents_in ?? report?.rows)),
-      el("td", { class: "number" }, count(stage.documents_out ?? report?.kept)),
-    );
+    const done = h.progress({ max: 1, value: now, "aria-label": `${stage.name}: ${share(now, 1)}` });
+    const counts = [stage.tasks, stage.documents_in ?? report?.rows, stage.documents_out ?? report?.kept].map(count);
+    return [stage.name, stage.status, done, ...counts];
   });
-  const labels = ["stage", "state", "done", "tasks", "documents in", "documents out"];
-  return el(
-    "div",
-    { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Stages" },
-    el(
-      "table",
-      { class: "values" },
-      el(
-        "thead",
-        {},
-        el(
-          "tr",
-          {},
-          labels.map((label, place) => el("th", { scope: "col", class: place > 2 ? "number" : "" }, label)),
-        ),
-      ),
-      el("tbody", {}, rows),
-    ),
-  );
+  const numbers = ["tasks", "documents in", "documents out"].map((name) => [name, "number"]);
+  return table("Stages", [["stage"], ["state"], ["done"], ...numbers], rows);
 }
 
 function phasePart({ stage, phase, tasks, share: done, latest, whole, seconds_left: left, workers }) {
   const speed = latest.rows_per_second ?? whole.rows_per_second;
   const size = latest.mb_per_second ?? whole.mb_per_second;
-  return el(
-    "div",
-    {},
-    el("h3", {}, `${stage}${phase ? `: ${phase}` : ""}`),
-    el("progress", { class: "wide", max: 1, value: done, "aria-label": `${stage}: ${share(done, 1)}` }),
-    el(
-      "p",
-      {},
+  return h.div(
+    h.h3(`${stage}${phase ? `: ${phase}` : ""}`),
+    h.progress({ class: "wide", max: 1, value: done, "aria-label": `${stage}: ${share(done, 1)}` }),
+    h.p(
       `${share(done, 1)}: ${count(tasks.before + tasks.done)} of ${many(tasks.planned, "task")} by ${many(workers, "worker")}`,
       speed && `, ${value(speed)} rows/s`,
       size && `, ${value(size)} MB/s`,
@@ -121,9 +92,7 @@ function phasePart({ stage, phase, tasks, share: done, latest, whole, seconds_le
 }
 
 const trainingPart = (training) =>
-  el(
-    "p",
-    {},
+  h.p(
     `Step ${count(training.steps_done)} of ${count(training.steps)}, loss ${value(training.loss)}`,
     training.tokens_per_second && `, ${count(training.tokens_per_second)} tokens/s`,
     training.seconds_left !== null && `, ${duration(training.seconds_left)} left`,
@@ -134,21 +103,16 @@ function warnings() {
   const sentences = status.first_warnings ?? [];
   const rest = status.warnings - sentences.length;
   return [
-    el("h3", {}, `${many(status.warnings, "warning")} of its tasks`),
-    el(
-      "ul",
-      {},
-      firstOf(sentences, MANY, (sentence) => el("li", {}, line(sentence)), "li"),
-    ),
-    rest > 0 && el("p", { class: "soft" }, `${count(rest)} more are in the report.`),
+    h.h3(`${many(status.warnings, "warning")} of its tasks`),
+    h.ul(firstOf(sentences, MANY, (sentence) => h.li(line(sentence)), "li")),
+    rest > 0 && h.p({ class: "soft" }, `${count(rest)} more are in the report.`),
   ];
 }
 
 const failed = (failures) => [
-  el("h3", {}, many(failures.count, "failure")),
-  el(
-    "ul",
+  h.h3(many(failures.count, "failure")),
+  h.ul(
     { class: "failed" },
-    failures.last.map((one) => el("li", {}, "✗ ", el("b", {}, one.stage), " ", line(one.task), ": ", line(one.message))),
+    failures.last.map((one) => h.li("✗ ", h.b(line(one.stage)), " ", line(one.task), ": ", line(one.message))),
   ),
 ];

@@ -1,36 +1,22 @@
 /** A range of a measured value: the column's histogram of the filtered documents, and two numbers. */
-import { ask } from "./api.js";
+import { ask, attempt } from "./api.js";
 import { described, drawHistogram } from "./charts.js";
-import { byId, debounced, el } from "./dom.js";
-import { attempt } from "./errors.js";
+import { byId, debounced, h } from "./dom.js";
 import { numbers, rulesOn, stageOf } from "./run.js";
 import { current, filters, go, watch } from "./state.js";
 import { plain } from "./text.js";
 
 let histogram = null;
 
-export function startRanges(part) {
-  const ends = [
-    ["low", "at least"],
-    ["high", "at most"],
-  ].map(([end, label]) => {
+export function startRanges() {
+  byId("range-column").addEventListener("change", (event) => go({ range: event.target.value }, { replace: true }));
+  for (const end of ["low", "high"]) {
+    const box = byId(`range-${end}`);
     const later = debounced((text) => set({ [end]: text }, true), 250);
-    const on = { input: (event) => later(event.target.value), change: (event) => set({ [end]: event.target.value }) };
-    return el("label", { class: "field" }, label, el("input", { type: "number", id: `range-${end}`, step: "any", on }));
-  });
-  part.append(
-    el("summary", {}, "Value range"),
-    el(
-      "label",
-      { class: "field" },
-      "column",
-      el("select", { id: "range-column", on: { change: (event) => go({ range: event.target.value }, { replace: true }) } }),
-    ),
-    el("div", { class: "chart", id: "range-chart", role: "img" }),
-    el("p", { class: "hint", id: "range-summary" }),
-    el("div", { class: "row" }, ends),
-  );
-  part.addEventListener("toggle", load);
+    box.addEventListener("input", () => later(box.value));
+    box.addEventListener("change", () => set({ [end]: box.value }));
+  }
+  byId("ranges").addEventListener("toggle", load);
   watch(follow);
 }
 
@@ -42,7 +28,7 @@ function column(state = current()) {
 
 function follow(state, changed) {
   if (changed("stage")) {
-    const options = numbers(stageOf(state)).map((one) => el("option", { value: one.name }, plain(one.name)));
+    const options = numbers(stageOf(state)).map((one) => h.option({ value: one.name }, plain(one.name)));
     byId("range-column").replaceChildren(...options);
     byId("ranges").hidden = options.length === 0;
   }
@@ -61,8 +47,8 @@ function load() {
   if (!byId("ranges").open || !column()) return;
   const { name } = column();
   attempt(byId("ranges"), async () => {
-    const asked = filters({ ...current(), low: without(current().low, name), high: without(current().high, name) });
-    asked.append("column", name);
+    const others = { ...current(), low: without(current().low, name), high: without(current().high, name) };
+    const asked = filters(others, { column: name });
     histogram = await ask("histogram", "histogram", asked);
     byId("range-summary").textContent = described(histogram);
     byId("range-chart").setAttribute("aria-label", plain(`Histogram of ${name}: ${described(histogram)}`));

@@ -1,5 +1,5 @@
 /** A row in a list of documents: decision, address, failed rules, and values. */
-import { button, el, firstOf } from "./dom.js";
+import { button, firstOf, h } from "./dom.js";
 import { count, member, value } from "./format.js";
 import { current, go, link } from "./state.js";
 import { label, line } from "./text.js";
@@ -11,28 +11,26 @@ const LONG = 40;
 
 /** Kept or dropped, as a sign and a word. */
 export const verdict = (kept) =>
-  el(
-    "span",
+  h.span(
     { class: `verdict ${kept ? "kept" : "dropped"}` },
-    el("span", { "aria-hidden": "true" }, kept ? "✓ " : "✗ "),
-    el("span", { class: "word" }, kept ? "kept" : "dropped"),
+    h.span({ "aria-hidden": "true" }, kept ? "✓ " : "✗ "),
+    h.span({ class: "word" }, kept ? "kept" : "dropped"),
   );
 
 /** The decision under the thresholds on the sliders, where it differs. */
 export const now = (row) =>
   typeof row.now === "boolean" &&
   row.now !== row.kept &&
-  el("span", { class: `verdict ${row.now ? "kept" : "dropped"}` }, row.now ? ", would be kept now" : ", would be dropped");
+  h.span({ class: `verdict ${row.now ? "kept" : "dropped"}` }, row.now ? ", would be kept now" : ", would be dropped");
 
 /** The decision of a later stage about a document that this stage kept. */
 const after = ({ stage, failed, copy_of: original }) =>
-  el(
-    "div",
+  h.div(
     { class: "later" },
     `kept here, dropped by ${stage}: `,
     original
       ? [copyOf(original), opener(original, { class: "copied" })]
-      : failed.slice(0, FEW).map((rule) => el("span", { class: "rule" }, label(rule))),
+      : failed.slice(0, FEW).map((rule) => h.span({ class: "rule" }, label(rule))),
   );
 
 /** "copy (0.783) of ", the text before the document that is kept. */
@@ -44,8 +42,7 @@ const named = (row) => (row.url ? line(row.url, current().url) : ["document ", l
 /** The link that opens a document beside the list. A crawled address is shown but never a link. */
 export const opener = (row, properties = {}) =>
   row.key
-    ? el(
-        "a",
+    ? h.a(
         {
           href: link({ doc: row.key }),
           class: "opener",
@@ -80,13 +77,12 @@ export function sortable(name, text, state, kind = "number", extra = "") {
   const next = !on ? { order: name, descending: false } : state.descending ? { order: "", descending: false } : { descending: true };
   const sign = on ? (state.descending ? " ▼" : " ▲") : "\u00a0⇅";
   const order = on ? (state.descending ? "descending" : "ascending") : "none";
-  return el(
-    "th",
+  return h.th(
     { scope: "col", class: text.length > LONG ? `${kind} long` : kind, "aria-sort": order },
-    button([label(text), el("span", { "aria-hidden": "true" }, sign)], () => go(next), {
+    button([label(text), h.span({ "aria-hidden": "true" }, sign)], () => go(next), {
       class: "sort",
       title: "Order the list by it",
-      data: { key: `sort ${name}` },
+      key: `sort ${name}`,
     }),
     extra,
   );
@@ -94,30 +90,28 @@ export function sortable(name, text, state, kind = "number", extra = "") {
 
 /** A row of the table; `columns`: values that the user has chosen, shown beside the address. */
 export function tableRow(row, columns) {
-  return el(
-    "tr",
+  return h.tr(
     {
       class: `${row.kept ? "kept" : "dropped"} opens`,
       data: { doc: row.key },
       "aria-current": current().doc === row.key ? "true" : null,
       on: wholeRow(() => go({ doc: row.key })),
     },
-    el("td", { class: "decision" }, verdict(row.kept)),
-    el("td", { class: "address" }, opener(row), row.failed.length > 0 && rules(row.failed), row.later && after(row.later)),
+    h.td({ class: "decision" }, verdict(row.kept)),
+    h.td({ class: "address" }, opener(row), row.failed.length > 0 && rules(row.failed), row.later && after(row.later)),
     columns.map((column) => cell(column, member(row.values, column.name))),
-    el("td", { class: "language" }, row.language ? line(row.language) : "–"),
-    el("td", { class: "number" }, count(row.chars_in)),
+    h.td({ class: "language" }, row.language ? line(row.language) : "–"),
+    h.td({ class: "number" }, count(row.chars_in)),
   );
 }
 
 /** The failed rules are below the address, so that the values beside it have room. */
 const rules = (failed) =>
-  el(
-    "div",
+  h.div(
     { class: "rules" },
-    el("span", { class: "hidden" }, "failed "),
-    firstOf(failed, FEW, (rule) => el("span", { class: "rule" }, label(rule))),
+    h.span({ class: "hidden" }, "failed "),
+    firstOf(failed, FEW, (rule) => h.span({ class: "rule" }, label(rule))),
   );
 
 const cell = (column, given) =>
-  el("td", { class: column.kind === "text" ? "some" : "number" }, typeof given === "string" ? line(given.slice(0, 200)) : value(given));
+  h.td({ class: column.kind === "text" ? "some" : "number" }, typeof given === "string" ? line(given.slice(0, 200)) : value(given));

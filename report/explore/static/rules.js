@@ -1,9 +1,8 @@
 /** The rules of a stage as check boxes, with the documents that each rule dropped, and those that it dropped alone. */
-import { bar, button, byId, el, refill } from "./dom.js";
+import { bar, button, byId, checkBox, h, refill } from "./dom.js";
 import { condition, count, many } from "./format.js";
 import { nearMisses, ruleNamed, rulesByFired, stageOf } from "./run.js";
 import { current, go, watch } from "./state.js";
-import { onSummary } from "./summary.js";
 import { label, line, plain } from "./text.js";
 
 /** Rules that are shown at first. */
@@ -12,37 +11,22 @@ let counts = new Map();
 let wanted = "";
 let all = false;
 
-export function startRules(part) {
-  const search = el("input", {
-    type: "search",
-    id: "rule-search",
-    autocomplete: "off",
-    "aria-label": "Find a rule",
-    placeholder: "Find a rule",
-    on: {
-      input: (event) => {
-        wanted = event.target.value.toLowerCase();
-        draw();
-      },
-    },
+export function startRules() {
+  byId("rule-search").addEventListener("input", (event) => {
+    wanted = event.target.value.toLowerCase();
+    draw();
   });
-  const alone = el("input", { type: "checkbox", id: "alone", on: { change: (event) => go({ alone: event.target.checked }) } });
-  part.append(
-    el("legend", {}, "Rules that fired"),
-    el("p", { class: "hint" }, "documents dropped by it; in brackets those that no other rule dropped"),
-    search,
-    el("ul", { class: "facet", id: "rule-list" }),
-    el("label", { class: "choice" }, alone, el("span", { id: "alone-words" })),
-    el("div", { id: "rule-help" }),
-  );
+  byId("alone").addEventListener("change", (event) => go({ alone: event.target.checked }));
   watch((state, changed) => {
     if (changed("stage")) counts = new Map();
     if (changed("stage", "rule", "alone")) draw();
   });
-  onSummary((summary) => {
-    counts = new Map(summary.rules.map((rule) => [rule.rule, rule]));
-    draw();
-  });
+}
+
+/** Draws the rules with the counts of the documents that pass the filters. */
+export function drawRules(summary) {
+  counts = new Map(summary.rules.map((rule) => [rule.rule, rule]));
+  draw();
 }
 
 function draw() {
@@ -57,9 +41,7 @@ function draw() {
     byId("rule-list"),
     shown.map((rule) => row(rule, most, state)),
     shown.length < found.length &&
-      el(
-        "li",
-        {},
+      h.li(
         button(
           `Show all ${many(found.length, "rule")}`,
           () => {
@@ -69,7 +51,7 @@ function draw() {
           { class: "plain" },
         ),
       ),
-    rules.length === 0 && el("li", { class: "soft" }, "This stage has no rule that fired."),
+    rules.length === 0 && h.li({ class: "soft" }, "This stage has no rule that fired."),
   );
   byId("alone").checked = state.alone;
   byId("alone-words").textContent = state.rule.length ? " only the chosen ones fired" : " exactly one fired";
@@ -83,23 +65,27 @@ function row(rule, most, state) {
   const now = counts.get(rule.rule) ?? { fired: counts.size ? 0 : rule.fired, alone: counts.size ? 0 : rule.alone };
   const checked = state.rule.includes(rule.rule);
   const toggle = () => go({ rule: checked ? state.rule.filter((name) => name !== rule.rule) : [...state.rule, rule.rule] });
-  const box = el("input", { type: "checkbox", checked, data: { key: `rule ${rule.rule}` }, on: { change: toggle } });
-  const numbers = el("span", { class: "number" }, `${count(now.fired)} (${count(now.alone)})`);
-  return el(
-    "li",
-    { title: [rule.meaning, rule.column && condition(rule)].filter(Boolean).map((text) => plain(text)).join("\n") || null },
-    el("label", {}, box, label(rule.rule), numbers, bar(now.fired / most, "dropped")),
+  const box = checkBox(toggle, { checked, key: `rule ${rule.rule}` });
+  const numbers = h.span({ class: "number" }, `${count(now.fired)} (${count(now.alone)})`);
+  return h.li(
+    {
+      title:
+        [rule.meaning, rule.column && condition(rule)]
+          .filter(Boolean)
+          .map((text) => plain(text))
+          .join("\n") || null,
+    },
+    h.label(box, label(rule.rule), numbers, bar(now.fired / most, "dropped")),
   );
 }
 
 /** The meaning of a chosen rule, and two links to its documents and its threshold. */
 function help(stage, rule) {
   if (!rule) return null;
-  const key = { data: { key: `near ${rule.rule}` } };
-  return el(
-    "p",
+  const key = { key: `near ${rule.rule}` };
+  return h.p(
     { class: "hint" },
-    el("b", {}, line(rule.rule)),
+    h.b(line(rule.rule)),
     rule.column ? [" drops when ", line(condition(rule))] : "",
     rule.meaning ? [": ", line(rule.meaning), ". "] : ". ",
     button(rule.slider ? "Its nearest misses" : "What it alone dropped", () => go(nearMisses(stage, rule)), { class: "plain", ...key }),
@@ -107,7 +93,7 @@ function help(stage, rule) {
       " · ",
       button("Move its threshold", () => go({ view: "thresholds", range: rule.rule }), {
         class: "plain",
-        data: { key: `move ${rule.rule}` },
+        key: `move ${rule.rule}`,
       }),
     ],
   );

@@ -1,8 +1,7 @@
 /** The list of all runs below the path: sorted and filtered as one types, asked again every few seconds. A row opens the run. */
-import { ask } from "./api.js";
+import { ask, attempt } from "./api.js";
 import { startCompare } from "./compare.js";
-import { button, byId, debounced, el, refill } from "./dom.js";
-import { attempt } from "./errors.js";
+import { button, byId, checkBox, debounced, h, refill } from "./dom.js";
 import { count, duration, many, roughly, share } from "./format.js";
 import { sortable, wholeRow } from "./rows.js";
 import { explored } from "./run.js";
@@ -28,16 +27,15 @@ let left = 0;
 export function startRuns() {
   byId("run").textContent = plain(explored().path);
   const filter = debounced((find) => go({ find }, { replace: true }), 100);
-  const box = el("input", { type: "search", id: "find", autocomplete: "off", spellcheck: false, value: current().find });
+  const box = h.input({ type: "search", id: "find", autocomplete: "off", spellcheck: false, value: current().find });
   box.addEventListener("input", () => filter(box.value));
   byId("runs").append(
-    el("h2", {}, "Runs"),
-    el("label", { class: "field" }, "with these words in name, recipe, inputs or state", box),
-    el("p", { class: "row" }, el("span", { id: "count", role: "status" }), el("span", { id: "chosen" })),
-    el(
-      "div",
+    h.h2("Runs"),
+    h.label({ class: "field" }, "with these words in name, recipe, inputs or state", box),
+    h.p({ class: "row" }, h.span({ id: "count", role: "status" }), h.span({ id: "chosen" })),
+    h.div(
       { class: "scroll", tabIndex: 0, role: "region", "aria-label": "List of runs" },
-      el("table", {}, el("thead", {}, el("tr", { id: "list-header" })), el("tbody", { id: "list" })),
+      h.table(h.thead(h.tr({ id: "list-header" })), h.tbody({ id: "list" })),
     ),
   );
   startCompare();
@@ -66,7 +64,7 @@ function draw(state) {
   if (view !== "runs") return;
   refill(
     byId("list-header"),
-    el("th", { scope: "col" }, el("span", { class: "hidden" }, "Compare")),
+    h.th({ scope: "col" }, h.span({ class: "hidden" }, "Compare")),
     COLUMNS.map(([name, text, kind]) => sortable(name, text, state, kind)),
   );
   refill(byId("list"), listed(state).map(row));
@@ -99,48 +97,43 @@ function chosen({ compare }) {
     button(`Compare ${many(compare.length, "run")}`, () => go({ view: "compare" }), {
       class: "strong",
       disabled: others.length === 0,
-      data: { key: "compare" },
+      key: "compare",
     }),
     " ",
     others.length > 0 ? [others.length > 1 ? "each with " : "with ", line(compare[0])] : ["choose another beside ", line(compare[0])],
     " ",
-    button("Choose none", () => go({ compare: [] }), { class: "plain", data: { key: "choose none" } }),
+    button("Choose none", () => go({ compare: [] }), { class: "plain", key: "choose none" }),
   ];
 }
 
 function row(run) {
   const open = { run: run.name };
-  const box = el("input", {
-    type: "checkbox",
+  const box = checkBox((on) => choose(run.name, on), {
     checked: current().compare.includes(run.name),
     "aria-label": `Compare ${plain(run.name)}`,
-    data: { key: `choose ${run.name}` },
-    on: { change: (event) => choose(run.name, event.target.checked) },
+    key: `choose ${run.name}`,
   });
   const inputs = [...run.inputs, run.more_inputs > 0 && `${count(run.more_inputs)} more`].filter(Boolean).join(", ");
-  return el(
-    "tr",
+  return h.tr(
     { class: "opens", on: wholeRow(() => location.assign(page(open))) },
-    el("td", {}, box),
-    el(
-      "td",
+    h.td(box),
+    h.td(
       { class: "address" },
-      el("a", { href: page(open), class: "opener", data: { key: `run ${run.name}` } }, line(run.name)),
-      el("div", { class: "rules" }, line(inputs)),
-      BAD.includes(run.state) && el("div", { class: "bad" }, line(run.sentence)),
+      h.a({ href: page(open), class: "opener", key: `run ${run.name}` }, line(run.name)),
+      h.div({ class: "rules" }, line(inputs)),
+      BAD.includes(run.state) && h.div({ class: "bad" }, line(run.sentence)),
     ),
-    el("td", { class: "some recipe" }, label(run.recipe), el("div", { class: "rules" }, run.recipe_digest)),
-    el("td", { class: "number" }, count(run.pages)),
-    el(
-      "td",
+    h.td({ class: "some recipe" }, label(run.recipe), h.div({ class: "rules" }, run.recipe_digest)),
+    h.td({ class: "number" }, count(run.pages)),
+    h.td(
       { class: "number" },
       run.pages === null ? "–" : share(run.kept, run.pages),
-      el("div", { class: "rules" }, run.last && `${count(run.kept)} after ${run.last}`),
+      h.div({ class: "rules" }, run.last && `${count(run.kept)} after ${run.last}`),
     ),
-    el("td", { class: "number" }, roughly(run.tokens)),
-    el("td", { class: "some" }, state(run)),
-    el("td", { class: "when" }, run.began ? run.began.slice(0, 16).replace("T", " ") : "–"),
-    el("td", { class: "number" }, duration(run.seconds)),
+    h.td({ class: "number" }, roughly(run.tokens)),
+    h.td({ class: "some" }, state(run)),
+    h.td({ class: "when" }, run.began ? run.began.slice(0, 16).replace("T", " ") : "–"),
+    h.td({ class: "number" }, duration(run.seconds)),
   );
 }
 
@@ -156,9 +149,9 @@ function choose(name, on) {
 const BAD = ["damaged", "failed", "abandoned", "stale"];
 
 const state = (run) => [
-  el("span", { class: BAD.includes(run.state) ? "bad" : "" }, run.state),
+  h.span({ class: BAD.includes(run.state) ? "bad" : "" }, run.state),
   run.share !== null && [
-    el("div", { class: "rules" }, `${run.stage} ${share(run.share, 1)}`),
-    el("progress", { class: "wide", max: 1, value: run.share, "aria-label": `${run.stage}: ${share(run.share, 1)}` }),
+    h.div({ class: "rules" }, `${run.stage} ${share(run.share, 1)}`),
+    h.progress({ class: "wide", max: 1, value: run.share, "aria-label": `${run.stage}: ${share(run.share, 1)}` }),
   ],
 ];

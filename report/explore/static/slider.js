@@ -1,10 +1,8 @@
 /** A slider for a rule's threshold, with its column's histogram and the number of documents that it drops, before and now. */
-import { ask } from "./api.js";
-import { described, drawHistogram } from "./charts.js";
-import { el } from "./dom.js";
-import { attempt } from "./errors.js";
+import { ask, attempt } from "./api.js";
+import { Axis, STEPS, described, drawHistogram } from "./charts.js";
+import { checkBox, h } from "./dom.js";
 import { comparison, count, value } from "./format.js";
-import { Axis, STEPS } from "./scale.js";
 import { line, plain } from "./text.js";
 
 /**
@@ -25,26 +23,22 @@ export class Slider {
     const on = (read) => ({ input: (event) => this.take(read(event), false), change: (event) => this.take(read(event), true) });
     const number = (event) => (event.target.value === "" ? null : Number(event.target.value));
     const slide = { ...on((event) => this.axis().value(event.target.value, this.whole)), keydown: (event) => this.step(event) };
-    this.range = el("input", { type: "range", min: 0, max: STEPS, "aria-label": `Threshold of ${name}`, on: slide });
-    this.box = el("input", { type: "number", step: "any", "aria-label": `Threshold of ${name} as a number`, on: on(number) });
-    this.active = el("input", {
-      type: "checkbox",
+    this.range = h.input({ type: "range", min: 0, max: STEPS, "aria-label": `Threshold of ${name}`, on: slide });
+    this.box = h.input({ type: "number", step: "any", "aria-label": `Threshold of ${name} as a number`, on: on(number) });
+    this.active = checkBox((on) => this.take(on ? null : "off", true), {
       "aria-label": `Rule ${name} is on`,
       title: "Switches the rule off and on",
-      on: { change: (event) => this.take(event.target.checked ? null : "off", true) },
     });
-    this.counts = el("p", { class: "counts" });
-    this.chart = el("div", { class: "chart", role: "img", "aria-label": `Histogram of ${plain(this.rule.column)}` });
-    this.node = el(
-      "article",
+    this.counts = h.p({ class: "counts" });
+    this.chart = h.div({ class: "chart", role: "img", "aria-label": `Histogram of ${plain(this.rule.column)}` });
+    this.node = h.article(
       { class: "slider", id: `slider-${this.stage.rules.indexOf(this.rule)}`, data: { rule: this.rule.rule } },
-      el("h3", {}, el("label", {}, this.active, " ", line(this.rule.rule))),
-      el(
-        "p",
+      h.h3(h.label(this.active, " ", line(this.rule.rule))),
+      h.p(
         { class: "row" },
-        el("span", {}, "drops when ", el("b", {}, line(this.rule.column)), ` ${comparison(this.rule)} `),
+        h.span("drops when ", h.b(line(this.rule.column)), ` ${comparison(this.rule)} `),
         this.box,
-        el("span", { class: "was" }, ` (was ${value(this.rule.threshold)})`),
+        h.span({ class: "was" }, ` (was ${value(this.rule.threshold)})`),
       ),
       this.chart,
       this.range,
@@ -98,14 +92,12 @@ export class Slider {
    */
   update(now, found) {
     const { fired, alone } = this.rule;
-    const part = (label, before, after) => [`${label} ${count(before)}`, after !== before && [" → ", el("b", {}, count(after))]];
+    const part = (label, before, after) => [`${label} ${count(before)}`, after !== before && [" → ", h.b(count(after))]];
     this.counts.replaceChildren(
-      ...el(
-        "span",
-        {},
+      ...h.span(
         part("drops", fired, now?.fired ?? fired),
         part(", alone", alone, now?.alone ?? alone),
-        found !== undefined && this.given === null && [", its threshold becomes ", el("b", {}, value(found))],
+        found !== undefined && this.given === null && [", its threshold becomes ", h.b(value(found))],
       ).childNodes,
     );
   }

@@ -18,7 +18,7 @@ const listeners = [];
 let state = parse(location.hash);
 
 /** Reads the state from an address's fragment; unknown parts are left out. */
-export function parse(fragment) {
+function parse(fragment) {
   const given = new URLSearchParams(fragment.replace(/^#/, ""));
   const found = {};
   for (const name of SINGLE) found[name] = given.get(name) ?? "";
@@ -36,9 +36,9 @@ function isNumber(value) {
   return value === "off" || (value.trim() !== "" && Number.isFinite(Number(value)));
 }
 
-/** The parameters for `names` of a state; empty ones are left out. */
-export function parameters(of, names) {
-  const result = new URLSearchParams();
+/** The parameters for `names` of a state, where empty ones are left out, and `further` ones. */
+export function parameters(of, names, further = {}) {
+  const result = new URLSearchParams(further);
   for (const name of names) {
     const value = of[name];
     if (value instanceof Map) [...value].forEach(([key, number]) => result.append(`${name}.${key}`, number));
@@ -48,37 +48,32 @@ export function parameters(of, names) {
   return result;
 }
 
-/** The filters as parameters of a request. */
-export function filters(of = state) {
-  const asked = parameters(of, FILTERS);
+/** The filters as parameters of a request, with `further` ones. */
+export function filters(of, further) {
+  const asked = parameters(of, FILTERS, further);
   for (const name of ORIGINS) if (of[name] === NONE) asked.set(name, "");
   return asked;
 }
-
-/** The sliders as parameters of a request. */
-export const settings = (of = state) => parameters(of, ["stage", "set"]);
 
 /** The fragment of the state with some changes: the address of a link. */
 export const link = (changes = {}, of = state) => `#${parameters({ ...of, ...changes }, [...SINGLE, ...FLAGS, ...LISTS, ...MAPS])}`;
 
 export const current = () => state;
 
-/** Parts of the state that end when another stage is selected. */
-const ofStage = () => ({
-  rule: [],
-  alone: false,
-  low: new Map(),
-  high: new Map(),
-  set: new Map(),
-  order: "",
-  descending: false,
-  col: [],
-  range: "",
-  changed: "",
-});
+/** Changes that leave these parts of the state empty. */
+function cleared(names) {
+  const empty = parse("");
+  return Object.fromEntries(names.map((name) => [name, empty[name]]));
+}
+
+/** Removes all filters but the stage. */
+export const NO_FILTERS = cleared(FILTERS.filter((name) => name !== "stage"));
+
+/** Removes the parts of the state that end when another stage is selected. */
+const OF_STAGE = cleared(["rule", "alone", "low", "high", "set", "order", "descending", "col", "range", "changed"]);
 
 /** The changes, together with those that follow from them. */
-const whole = (changes) => (changes.stage && changes.stage !== state.stage ? { ...ofStage(), ...changes } : changes);
+const whole = (changes) => (changes.stage && changes.stage !== state.stage ? { ...OF_STAGE, ...changes } : changes);
 
 /** Changes the state. `replace`: without a new step in the browser's history, as for each typed letter. */
 export function go(changes, { replace = false } = {}) {
@@ -87,20 +82,6 @@ export function go(changes, { replace = false } = {}) {
   history[replace ? "replaceState" : "pushState"](null, "", fragment);
   follow();
 }
-
-/** Removes all filters but the stage. */
-export const NO_FILTERS = {
-  decision: "",
-  rule: [],
-  alone: false,
-  language: "",
-  source: "",
-  host: "",
-  url: "",
-  text: "",
-  low: new Map(),
-  high: new Map(),
-};
 
 /** Calls `listener(state, changed)` at each change. `changed(...names)`: whether one of these parts has changed. */
 export const watch = (listener) => listeners.push(listener);

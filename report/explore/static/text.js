@@ -2,7 +2,7 @@
  * Makes nodes from crawl text. Characters that a browser would obey or hide (controls, bidirectional overrides, soft joiners) are shown by
  * name and have no effect. Hits of a search and the places of rules are marked.
  */
-import { el } from "./dom.js";
+import { h } from "./dom.js";
 
 /** The characters that `safe.py` removes; here they are shown. */
 const CONTROLS = new RegExp(
@@ -69,7 +69,7 @@ export function marked(text, groups) {
     let inside = controls(text.slice(from, cuts[piece + 1]), budget);
     const elements = new Map();
     for (const number of new Set(open.map((place) => place.number))) {
-      inside = [el("mark", { class: groups[number].class, title: groups[number].title }, inside)];
+      inside = [h.mark({ class: groups[number].class, title: groups[number].title }, inside)];
       elements.set(number, inside[0]);
     }
     for (const { number } of begin) starts[number].push(elements.get(number));
@@ -110,19 +110,17 @@ function named(run) {
   const code = run.codePointAt(0);
   const times = [...run].length;
   const name = nameOf(code) + (times > 1 ? `×${times}` : "");
-  return el("span", { class: "control", title: hex(code) }, name);
+  return h.span({ class: "control", title: hex(code) }, name);
 }
 
 /** The name of a rule or column; lines may break after `_`, `.`, `/` and `-`. */
 export const label = (name, properties = {}) =>
-  el(
-    "bdi",
+  h.bdi(
     properties,
     String(name)
       .split(/(?<=[_./-])/)
-      .flatMap((part, place) => [place > 0 && el("wbr"), nodes(part)]),
+      .flatMap((part, place) => [place > 0 && h.wbr(), nodes(part)]),
   );
 
 /** A line of crawl text, isolated from the text direction around it. */
-export const line = (text, search = "", properties = {}) =>
-  el("bdi", properties, ...nodes(String(text).replace(/\s+/g, " ").trim(), search));
+export const line = (text, search = "", properties = {}) => h.bdi(properties, ...nodes(String(text).replace(/\s+/g, " ").trim(), search));

@@ -1,16 +1,14 @@
 /** Sliders for thresholds: show at once how much other thresholds would keep, which documents they bring back, and the recipe's lines. */
-import { ask } from "./api.js";
+import { ask, attempt } from "./api.js";
 import { drawChanged } from "./changed.js";
 import { forget } from "./charts.js";
-import { bar, button, byId, el, refill } from "./dom.js";
-import { attempt } from "./errors.js";
-import { count, member, roughly, share } from "./format.js";
-import { drawFork } from "./fork.js";
-import { openRecipe } from "./recipe.js";
-import { drawFixed, showFixed } from "./fixed.js";
+import { drawFork, openRecipe } from "./commands.js";
+import { bar, button, byId, checkBox, firstOf, h, refill } from "./dom.js";
+import { condition, count, member, roughly, share } from "./format.js";
 import { ruleNamed, rulesByFired, stageOf } from "./run.js";
 import { Slider } from "./slider.js";
 import { current, go, parameters, watch } from "./state.js";
+import { label, line } from "./text.js";
 
 /** Sliders that are shown at first. */
 const MANY = 40;
@@ -29,15 +27,6 @@ const inView = new IntersectionObserver(
 );
 
 export function startThresholds() {
-  byId("thresholds").append(
-    el("h2", {}, "Thresholds"),
-    el("div", { id: "effect", class: "effect" }),
-    el("div", { id: "fork" }),
-    el("div", { id: "changed" }),
-    el("div", { id: "sliders", class: "sliders" }),
-    el("p", { id: "sliders-more" }),
-    el("div", { id: "fixed" }),
-  );
   watch((state, changed) => {
     if (changed("stage")) build(state);
     if (changed("set", "stage", "range")) follow(state);
@@ -58,7 +47,7 @@ function build(state) {
   refill(
     byId("effect"),
     sliders.length === 0 &&
-      el("p", {}, "Nothing can be tried here: no rule of this stage has a threshold that can be moved without running it again."),
+      h.p("Nothing can be tried here: no rule of this stage has a threshold that can be moved without running it again."),
   );
   drawFixed(byId("fixed"), stage, moved);
 }
@@ -74,10 +63,7 @@ function add(number) {
   sliders.push(...more);
   byId("sliders").append(...more.map((slider) => slider.node));
   const left = rest.length - more.length;
-  refill(
-    byId("sliders-more"),
-    left > 0 && button(`Show more of ${count(left)} other rules`, () => add(MANY), { data: { key: "sliders more" } }),
-  );
+  refill(byId("sliders-more"), left > 0 && button(`Show more of ${count(left)} other rules`, () => add(MANY), { key: "sliders more" }));
 }
 
 function follow(state) {
@@ -127,11 +113,10 @@ function draw() {
   const { before, after, gained, lost } = answer;
   refill(
     byId("effect"),
-    el(
-      "p",
+    h.p(
       { id: "kept-share", role: "status" },
       "Kept ",
-      el("b", {}, share(after.kept, rows)),
+      h.b(share(after.kept, rows)),
       ` of ${count(rows)} documents`,
       live.size > 0 && [
         ` (was ${share(before.kept, rows)}): ${count(before.kept)} → ${count(after.kept)}, `,
@@ -139,8 +124,7 @@ function draw() {
       ],
     ),
     bar(after.kept / rows, "kept"),
-    el(
-      "p",
+    h.p(
       { class: "row" },
       toggle("gained", `${count(gained)} come back`, gained),
       toggle("lost", `${count(lost)} would go`, lost),
@@ -148,7 +132,7 @@ function draw() {
         class: "strong",
         id: "recipe-open",
         disabled: live.size === 0,
-        data: { key: "recipe" },
+        key: "recipe",
       }),
       button(
         "Reset",
@@ -156,7 +140,7 @@ function draw() {
           last = null;
           go({ set: new Map(), changed: "" });
         },
-        { disabled: live.size === 0, data: { key: "reset" } },
+        { disabled: live.size === 0, key: "reset" },
       ),
     ),
   );
@@ -179,4 +163,41 @@ function reveal(rule) {
   if (!slider || slider.node.contains(document.activeElement)) return;
   slider.node.scrollIntoView({ block: "center" });
   slider.range.focus({ preventScroll: true });
+}
+
+/** Fills `part`; a switch calls `moved(rule, "off" or null, true)`. Empty for a stage whose thresholds can't be changed. */
+function drawFixed(part, stage, moved) {
+  const rules = rulesByFired(stage).filter((rule) => !rule.slider && rule.column && rule.comparison);
+  const there = stage.rules.some((rule) => rule.slider) && rules.length > 0;
+  refill(
+    part,
+    there && [
+      h.h3("Rules without a number"),
+      h.ul(
+        { class: "changed" },
+        firstOf(rules, 40, (rule) => item(rule, moved), "li"),
+      ),
+    ],
+  );
+}
+
+function item(rule, moved) {
+  const box = checkBox((on) => moved(rule, on ? null : "off", true), { checked: true, data: { fixed: rule.rule } });
+  return h.li(
+    h.label(
+      { class: "choice" },
+      box,
+      h.span(
+        h.b(label(rule.rule)),
+        " drops when ",
+        line(condition(rule)),
+        h.span({ class: "soft" }, ` · drops ${count(rule.fired)}, alone ${count(rule.alone)}`),
+      ),
+    ),
+  );
+}
+
+/** Shows which of the rules are on. */
+function showFixed(live) {
+  for (const box of byId("fixed").querySelectorAll("input")) box.checked = live.get(box.dataset.fixed) !== "off";
 }

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from corpusmill.pipeline.labels import LabelFile, hash_of
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.explore.console import Console
-from corpusmill.report.explore.labels import wilson
+from corpusmill.report.explore.labels import share_of
 
 ORIGIN = f"http://127.0.0.1:{PORT}"
 
@@ -147,12 +147,10 @@ def test_agreement_with_the_random_sample_and_with_all_labels(run: Path, client:
     assert get(client, "agreement", label="bad")["tied"] == 1
 
 
-def test_wilsons_interval() -> None:
-    """The values are those of Newcombe (1998), table I, method 3: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
-    for hits, of, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)):
-        found = wilson(hits, of)
-        assert found is not None and (found["low"], found["high"]) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
-    assert wilson(0, 0) is None
+def test_the_interval_of_a_share() -> None:
+    found = share_of(81, 263)
+    assert found is not None and found["low"] < found["value"] == 81 / 263 < found["high"]
+    assert share_of(0, 0) is None
 
 
 @pytest.mark.long
