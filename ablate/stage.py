@@ -22,7 +22,7 @@ from corpusmill.ablate import corpora, mixtures
 from corpusmill.ablate.corpora import HELD_OUT, Variant
 from corpusmill.ablate.measured import REPORT, ProxyConfig
 from corpusmill.ablate.page import page
-from corpusmill.ablate.statistics import Bits, Difference, difference, error_rates
+from corpusmill.ablate.statistics import Bits, PairedDifference, difference, error_rates
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.extras import TRAINING
@@ -137,7 +137,7 @@ class AblatePlan:
 
 
 @dataclass(frozen=True)
-class Source:
+class ProxyInput:
     """What a proxy reads: folders of token shards with their weights; or one folder with the weights of its components."""
 
     folders: tuple[str, ...]
@@ -173,7 +173,7 @@ class AblateStage(Stage):
         plan = self._plan(run, prepared, len(variants))
         self._require_enough(prepared, plan)
         factor, sweep = self._sweep(run, prepared, plan)
-        sources = {name: Source((folder,), (1.0,)) for name, folder in prepared.folders.items()}
+        sources = {name: ProxyInput((folder,), (1.0,)) for name, folder in prepared.folders.items()}
         search = None
         if config.mixtures is not None:
             sources, search = self._search(run, prepared, plan, factor, variants[0].name)
@@ -186,14 +186,14 @@ class AblateStage(Stage):
         )  # fmt: skip
 
     def _compare(
-        self, run: StageRun, prepared: Prepared, plan: AblatePlan, factor: float, sources: Mapping[str, Source]
-    ) -> tuple[dict[tuple[str, int], TaskRow], dict[str, Difference], tuple[float, float]]:
+        self, run: StageRun, prepared: Prepared, plan: AblatePlan, factor: float, sources: Mapping[str, ProxyInput]
+    ) -> tuple[dict[tuple[str, int], TaskRow], dict[str, PairedDifference], tuple[float, float]]:
         """Trains all variants on half of the draws, and those that are still undecided on the others. Returns the rows of all trainings by
         variant and draw, the differences from the first variant, and the error rates of both looks."""
         config, (first, *others) = self.config, sources
         half, left = max(2, config.draws // 2), list(others)
         rates = error_rates(config.confidence, len(others))
-        found: dict[str, Difference] = {}
+        found: dict[str, PairedDifference] = {}
         trained: dict[tuple[str, int], TaskRow] = {}
         for begin, end in ((0, half), (half, config.draws)):
             if left and begin < end:
@@ -207,7 +207,7 @@ class AblateStage(Stage):
 
     def _search(
         self, run: StageRun, prepared: Prepared, plan: AblatePlan, factor: float, name: str
-    ) -> tuple[dict[str, Source], dict[str, Any]]:
+    ) -> tuple[dict[str, ProxyInput], dict[str, Any]]:
         """Trains a proxy on each of some mixtures, and fits a regression. Returns the natural and the proposed mixture, which are then
         compared as variants are, and what the search has found."""
         from corpusmill.ablate.proxy import ProxyWorker
@@ -223,8 +223,8 @@ class AblateStage(Stage):
         names, natural = mixtures.natural_shares(read_table(run.storage, "components.parquet"), shards)
         weights = mixtures.drawn_weights(natural, options.proxies)
 
-        def source(row: Any) -> Source:
-            return Source((folder,), (1.0,), {part: float(weight) for part, weight in zip(names, row, strict=True)})
+        def source(row: Any) -> ProxyInput:
+            return ProxyInput((folder,), (1.0,), {part: float(weight) for part, weight in zip(names, row, strict=True)})
 
         tasks = [
             Task(f"trainings/mixture-{number:04d}", _shards([name], prepared),
@@ -368,7 +368,7 @@ class AblateStage(Stage):
         return self._factors()[int(np.argmin(scores))], list(rows)
 
     def _train(
-        self, run: StageRun, prepared: Prepared, plan: AblatePlan, factor: float, sources: Mapping[str, Source], draws: range,
+        self, run: StageRun, prepared: Prepared, plan: AblatePlan, factor: float, sources: Mapping[str, ProxyInput], draws: range,
         trained: dict[tuple[str, int], TaskRow],
     ) -> None:  # fmt: skip
         """Trains the proxies of some variants on some draws, and adds their rows to `trained`."""
@@ -457,14 +457,14 @@ def read_bits(storage: Storage, trained: Mapping[tuple[str, int], TaskRow], sets
     return {name: Bits(np.stack([bits for bits, *_ in rows]), rows[0][1], rows[0][2]) for name, rows in found.items()}
 
 
-def compare(bits: Mapping[str, Bits], name: str, first: str, sets: Sequence[int], error_rate: float) -> Difference:
+def compare(bits: Mapping[str, Bits], name: str, first: str, sets: Sequence[int], error_rate: float) -> PairedDifference:
     """Compares a variant with the first one, on as many draws as it has."""
     count = len(bits[name].bits)
     base = Bits(bits[first].bits[:count], bits[first].sizes, bits[first].set_of)
     return difference(bits[name], base, sets, error_rate)
 
 
-def verdict(name: str, first: str, found: Difference, sets: int) -> str:
+def verdict(name: str, first: str, found: PairedDifference, sets: int) -> str:
     """Returns one sentence about a comparison, which claims no more than the figures."""
     size = (
         f"{found.mean:+.4f} bits per byte ({found.low:+.4f} to {found.high:+.4f}) over {len(found.draws)} draws and {sets} reference sets"
@@ -482,7 +482,7 @@ def result(
     plan: AblatePlan,
     factor: float,
     trained: Mapping[tuple[str, int], TaskRow],
-    found: Mapping[str, Difference],
+    found: Mapping[str, PairedDifference],
     rates: tuple[float, float],
     search: Mapping[str, Any] | None,
 ) -> Output:

@@ -44,7 +44,7 @@ class Bits:
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """Bits per byte of a variant minus those of the first one: the mean over draws, its interval, and what they rest on.
 
     `draws`: the draws' differences. `seeds` and `documents`: the standard errors from draws, and from reference documents.
@@ -66,7 +66,7 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
-def difference(variant: Bits, first: Bits, sets: Sequence[int], error_rate: float) -> Difference:
+def difference(variant: Bits, first: Bits, sets: Sequence[int], error_rate: float) -> PairedDifference:
     """Compares two variants on the mean of some sets, each with equal weight. The interval fails with `error_rate`.
 
     Raises ValueError for fewer than two draws.
@@ -87,7 +87,7 @@ def difference(variant: Bits, first: Bits, sets: Sequence[int], error_rate: floa
     error, mean = math.sqrt(of_draws + of_documents), float(draws.mean())
     quantile = float(stats.t.ppf(1 - error_rate / 2, count - 1))
     can_show = (quantile + float(stats.t.ppf(POWER, count - 1))) * error
-    return Difference(
+    return PairedDifference(
         mean, mean - quantile * error, mean + quantile * error, error, tuple(draws.tolist()), math.sqrt(of_draws),
         math.sqrt(of_documents), can_show,
     )  # fmt: skip

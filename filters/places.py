@@ -46,7 +46,7 @@ class Places:
 
 
 @dataclass
-class Measured:
+class MeasuredText:
     """A text as a step measured it. `values`: by column. `new_text`: the text after the step."""
 
     named: NamedStep
@@ -65,11 +65,11 @@ class Measured:
         return FINDERS[column](self, column) if column in FINDERS else None
 
     @cached_property
-    def words(self) -> "Words":
-        return Words(self.batch, self.text)
+    def words(self) -> "TextWords":
+        return TextWords(self.batch, self.text)
 
 
-def measure_again(settings: Mapping[str, Any], text: str, row: Mapping[str, Any]) -> Iterator[Measured]:
+def measure_again(settings: Mapping[str, Any], text: str, row: Mapping[str, Any]) -> Iterator[MeasuredText]:
     """Yields each step whose places can be shown, with the text as the earlier steps left it.
 
     `settings`: the section `filter` of a resolved recipe. `row`: the document's row of the report. The text after a step of other code
@@ -93,7 +93,7 @@ def measure_again(settings: Mapping[str, Any], text: str, row: Mapping[str, Any]
         steps.append(item)
         values = {f"{name}{named.suffix}": pa.array(output.columns[name])[0].as_py() for name in named.step.columns}
         new_text = text if output.text is None else str(output.text[0].as_py())
-        yield Measured(named, batch, text, values, new_text)
+        yield MeasuredText(named, batch, text, values, new_text)
         text = new_text
 
 
@@ -143,7 +143,7 @@ def repeated(text: str, spans: Iterable[Span]) -> Spans:
     return [(begin, end) for begin, end in spans if text[begin:end] in seen or seen.add(text[begin:end])]  # type: ignore[func-returns-value]
 
 
-def copies(what: str, split: Callable[[str], Spans], measured: Measured, column: str) -> Places:
+def copies(what: str, split: Callable[[str], Spans], measured: MeasuredText, column: str) -> Places:
     return Places(f"copies of an earlier {what}", repeated(measured.text, split(measured.text)))
 
 
@@ -155,7 +155,7 @@ def with_text(split: Callable[[str], Spans], text: str) -> Spans:
 filled = partial(with_text, partial(pieces, "\n"))
 
 
-def judged_lines(what: str, split: Callable[[str], Spans], measured: Measured, column: str, of: str = "", wanted: int = 1) -> Places:
+def judged_lines(what: str, split: Callable[[str], Spans], measured: MeasuredText, column: str, of: str = "", wanted: int = 1) -> Places:
     """Returns the lines for which the column (or `of`) has the value `wanted`, each as a text of its own."""
     spans = split(measured.text)
     texts = pa.array([measured.text[begin:end] for begin, end in spans], pa.large_string())
@@ -172,7 +172,7 @@ def _classes(word_rule: str) -> npt.NDArray[np.uint8]:
     return word_rule_classes(word_rule, datatrove_classes())
 
 
-class Words:
+class TextWords:
     """The words of a text by the run's word rule. `begins` and `ends`: their places in the text. `joined`: the text without spaces."""
 
     def __init__(self, batch: DocumentBatch, text: str):
@@ -197,17 +197,17 @@ class Words:
         return self.begins[at], self.ends[at + n - 1]
 
 
-def words_without_letter(measured: Measured, column: str) -> Places:
+def words_without_letter(measured: MeasuredText, column: str) -> Places:
     words = measured.words
     return Places("words without a letter", [words.span(int(at)) for at in np.flatnonzero(words.kinds & ALPHA == 0)])
 
 
-def gopher_stop_words(measured: Measured, column: str) -> Places:
+def gopher_stop_words(measured: MeasuredText, column: str) -> Places:
     words, wanted = measured.words, set(measured.step.config.stop_words)
     return Places("the stop words that are there", [words.span(at) for at in range(words.count) if words.gram(at, 1) in wanted])
 
 
-def most_frequent(n: int, measured: Measured, column: str) -> Places:
+def most_frequent(n: int, measured: MeasuredText, column: str) -> Places:
     """Returns all places of the most frequent phrase; of equally frequent ones, the first in the text."""
     words, what = measured.words, f"the most frequent phrase of {n} words"
     grams = [tuple(words.gram(at + word, 1) for word in range(n)) for at in range(words.count - n + 1)]
@@ -216,7 +216,7 @@ def most_frequent(n: int, measured: Measured, column: str) -> Places:
     return Places(what, [words.span(at, n) for at, gram in enumerate(grams) if gram == most])
 
 
-def duplicated(n: int, measured: Measured, column: str) -> Places:
+def duplicated(n: int, measured: MeasuredText, column: str) -> Places:
     """Returns phrases that occurred before, from left to right; after one, the search goes on at its end."""
     words, seen, spans, at = measured.words, set[str](), Spans(), 0
     while at + n <= words.count:
@@ -230,7 +230,7 @@ def duplicated(n: int, measured: Measured, column: str) -> Places:
     return Places(f"phrases of {n} words that occurred before", spans)
 
 
-def matches(what: str, pattern: str, measured: Measured, column: str) -> Places:
+def matches(what: str, pattern: str, measured: MeasuredText, column: str) -> Places:
     return Places(what, [match.span() for match in re.finditer(pattern, measured.text)])
 
 
@@ -242,7 +242,7 @@ def _lower(text: str) -> str:
     return str(lowercase_table()[np.frombuffer(text.encode("utf-32-le"), np.uint32)].astype(np.uint32).tobytes(), "utf-32-le")
 
 
-def listed_stop_words(measured: Measured, _: str) -> Places:
+def listed_stop_words(measured: MeasuredText, _: str) -> Places:
     config = measured.step.config
     column = config.column
     code = config.language if column is None else str((measured.batch.column(column) or [""])[0])
@@ -251,7 +251,7 @@ def listed_stop_words(measured: Measured, _: str) -> Places:
     return Places("the stop words that are there", found)
 
 
-def bad_words(measured: Measured, column: str) -> Places:
+def bad_words(measured: MeasuredText, column: str) -> Places:
     config, name = measured.step.config, measured.values[f"bad_words_list{measured.named.suffix}"]
     words = sorted(read_words(list_files(config.lists, name)[name]), key=len, reverse=True)
     before, after = r"(?<!\w)", r"(?!\w)"
@@ -266,7 +266,7 @@ def bad_words(measured: Measured, column: str) -> Places:
     return Places(f"words of the list {name}", [match.span(1) for match in pattern.finditer(lowered)])
 
 
-def personal_data(measured: Measured, column: str) -> Places:
+def personal_data(measured: MeasuredText, column: str) -> Places:
     texts = TextColumn(measured.batch.text)
     (kind,) = [place for place, kind in enumerate(measured.step.kinds) if kind.column == column]
     characters = np.append(0, np.cumsum(texts.data & 0xC0 != 0x80))  # before each byte
@@ -275,7 +275,7 @@ def personal_data(measured: Measured, column: str) -> Places:
     return Places(f"finds of {measured.step.kinds[kind].description}", spans)
 
 
-def mojibake(measured: Measured, column: str) -> Places:
+def mojibake(measured: MeasuredText, column: str) -> Places:
     return Places("characters that a wrong encoding made", [match.span() for match in MOJIBAKE.finditer(measured.text)])
 
 
@@ -285,7 +285,7 @@ def characters(text: str) -> Spans:
 
 # ---- The finders by column
 
-Finder = Callable[[Measured, str], Places]
+Finder = Callable[[MeasuredText, str], Places]
 _COPIED_LINES, _BULLET = partial(copies, "line", partial(pieces, "\n+")), "lines that begin with a bullet"
 _COPIED_PARAGRAPHS, _ELLIPSIS = partial(copies, "paragraph", paragraphs), "lines that end with an ellipsis"
 _UNENDED = "lines without an end mark"

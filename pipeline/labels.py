@@ -43,7 +43,7 @@ TRIES = 50
 
 
 @dataclass(frozen=True)
-class Label:
+class DocumentLabel:
     """The label that a person has given to a document. `when`: in UTC. `text_sha256`: the hash (hex) of the text that they have read."""
 
     id: str
@@ -54,13 +54,13 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Labels:
+class DocumentLabels:
     """The labels of a run, by document and person, and the names in the order of their keys."""
 
     names: tuple[str, ...] = FIRST_NAMES
-    given: Mapping[tuple[str, str], Label] = field(default_factory=dict)
+    given: Mapping[tuple[str, str], DocumentLabel] = field(default_factory=dict)
 
-    def with_labels(self, new: Iterable[Label]) -> "Labels":
+    def with_labels(self, new: Iterable[DocumentLabel]) -> "DocumentLabels":
         """Returns these labels and new ones. Where a person has two labels for a document, the later one counts. Names that are new are
         added as far as there are keys."""
         given, names = dict(self.given), list(self.names)
@@ -70,13 +70,13 @@ class Labels:
                 given[label.id, label.who] = label
             if label.label not in names and len(names) < MOST_NAMES:
                 names.append(label.label)
-        return Labels(tuple(names), given)
+        return DocumentLabels(tuple(names), given)
 
-    def without(self, id_: str, who: str) -> "Labels":
+    def without(self, id_: str, who: str) -> "DocumentLabels":
         """Returns these labels without a person's label for a document."""
         return replace(self, given={key: label for key, label in self.given.items() if key != (id_, who)})
 
-    def of(self, id_: str) -> list[Label]:
+    def of(self, id_: str) -> list[DocumentLabel]:
         """Returns the labels of a document."""
         return [label for label in self.given.values() if label.id == id_]
 
@@ -131,13 +131,13 @@ class LabelFile:
     def __init__(self, storage: Storage):
         self.path = storage.path(LABELS)
         self._file = SwapFile(storage, LABELS, durable=True)
-        self._known: tuple[str, Labels] | None = None  # the version that was read last
+        self._known: tuple[str, DocumentLabels] | None = None  # the version that was read last
 
-    def read(self) -> Labels:
+    def read(self) -> DocumentLabels:
         """Returns the labels; none where there is no file."""
         return self._read()[0]
 
-    def change(self, edit: Callable[[Labels], Labels]) -> Labels:
+    def change(self, edit: Callable[[DocumentLabels], DocumentLabels]) -> DocumentLabels:
         """Replaces the labels by `edit(labels)` and returns them. `edit` is called again if another process has written meanwhile."""
         for _ in range(TRIES):
             labels, version = self._read()
@@ -153,7 +153,7 @@ class LabelFile:
                 raise InputError(f"{self.path}: can't be written ({error.strerror or error}).") from error
         raise InputError(f"{self.path}: other processes keep writing it, so this change is not made; try again.")
 
-    def _read(self) -> tuple[Labels, str | None]:
+    def _read(self) -> tuple[DocumentLabels, str | None]:
         try:
             found = self._file.read()
         except CorpusmillError:
@@ -161,13 +161,13 @@ class LabelFile:
         except OSError as error:
             raise InputError(f"{self.path}: can't be read ({error.strerror or error}).") from error
         if found is None:
-            return Labels(), None
+            return DocumentLabels(), None
         content, version = found
         if self._known is None or self._known[0] != version:
             self._known = (version, self._parsed(content))
         return self._known[1], version
 
-    def _parsed(self, content: bytes) -> Labels:
+    def _parsed(self, content: bytes) -> DocumentLabels:
         try:
             table = pq.read_table(BytesIO(content))
         except (pa.ArrowException, OSError) as error:
@@ -178,16 +178,16 @@ class LabelFile:
             raise InputError(f"{self.path}: has the columns {there}; labels have {wanted}.")
         if any(column.null_count for column in table.columns):
             raise InputError(f"{self.path}: has empty cells, so it is no file of labels.")
-        rows = [Label(**row) for row in table.to_pylist()]
+        rows = [DocumentLabel(**row) for row in table.to_pylist()]
         try:
             names = json.loads((table.schema.metadata or {}).get(NAMES, b"null"))
             known = FIRST_NAMES if names is None else tuple(checked_name(name) for name in names[:MOST_NAMES])
         except (ValueError, TypeError, KeyError, RecursionError, InputError) as error:
             raise InputError(f"{self.path}: its metadata has no names of labels.") from error
-        return Labels(known, {(label.id, label.who): label for label in rows})
+        return DocumentLabels(known, {(label.id, label.who): label for label in rows})
 
 
-def _as_parquet(labels: Labels) -> bytes:
+def _as_parquet(labels: DocumentLabels) -> bytes:
     rows = [{name: getattr(label, name) for name in COLUMNS} for _, label in sorted(labels.given.items())]
     table = pa.Table.from_pylist(rows, SCHEMA).replace_schema_metadata({NAMES: json.dumps(labels.names).encode()})
     buffer = BytesIO()

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.labels import Label, LabelFile, checked_name, hash_of, labelled_texts, now, texts_of
+from corpusmill.pipeline.labels import DocumentLabel, LabelFile, checked_name, hash_of, labelled_texts, now, texts_of
 from corpusmill.pipeline.names import not_a_run
 from corpusmill.pipeline.run import RUN_FILE
 from corpusmill.pipeline.safe import safe_line
@@ -28,7 +28,7 @@ QUESTION = "label"
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundLabel:
     """A label of a file. What the file does not say is None. `place`: the entry of the file, for messages."""
 
     place: str
@@ -51,7 +51,7 @@ def export_labels(folder: str, format: LabelFormat) -> tuple[str, int, int]:
     storage = _run(folder)
     labels = LabelFile(storage).read().given.values()
     texts = {(id_, digest): text for id_, digest, text in labelled_texts(storage, {(label.id, label.text_sha256) for label in labels})}
-    by_text: dict[tuple[str, str], list[Label]] = {}
+    by_text: dict[tuple[str, str], list[DocumentLabel]] = {}
     for label in sorted(labels, key=lambda label: (label.id, label.text_sha256, label.when, label.who)):
         by_text.setdefault((label.id, label.text_sha256), []).append(label)
     if format == "jsonl":
@@ -63,12 +63,12 @@ def export_labels(folder: str, format: LabelFormat) -> tuple[str, int, int]:
     return f"{json.dumps(made, ensure_ascii=False, indent=1)}\n", there, len(labels) - there
 
 
-def _line(label: Label, text: str | None) -> dict[str, Any]:
+def _line(label: DocumentLabel, text: str | None) -> dict[str, Any]:
     when, digest = label.when.isoformat(), label.text_sha256
     return {"id": label.id, "label": label.label, "who": label.who, "when": when, "text_sha256": digest, "text": text}
 
 
-def _task(given: list[Label], text: str) -> dict[str, Any]:
+def _task(given: list[DocumentLabel], text: str) -> dict[str, Any]:
     annotations = [
         {
             "result": [
@@ -83,7 +83,7 @@ def _task(given: list[Label], text: str) -> dict[str, Any]:
     return {"data": {"text": text, "id": given[0].id, "text_sha256": given[0].text_sha256}, "annotations": annotations}
 
 
-def _record(given: list[Label], text: str) -> dict[str, Any]:
+def _record(given: list[DocumentLabel], text: str) -> dict[str, Any]:
     return {
         "id": f"{given[0].id}/{given[0].text_sha256[:12]}",
         "fields": {"text": text},
@@ -114,7 +114,7 @@ def import_labels(folder: str, path: str, who: str) -> tuple[int, list[str]]:
     given = list(read_labels(path))
     texts = {id_: hash_of(text) for id_, text in reversed(list(texts_of(storage, {found.id for found in given})))}
     labels = [
-        Label(
+        DocumentLabel(
             found.id,
             _checked(found, found.label),
             _checked(found, found.who or who, "a person's name"),
@@ -128,14 +128,14 @@ def import_labels(folder: str, path: str, who: str) -> tuple[int, list[str]]:
     return len(labels), sorted({found.id for found in given} - texts.keys())
 
 
-def _checked(found: Found, name: str, what: str = "the name of a label") -> str:
+def _checked(found: FoundLabel, name: str, what: str = "the name of a label") -> str:
     try:
         return checked_name(name, what)
     except InputError as error:
         raise InputError(f"{found.place}: {error}") from error
 
 
-def read_labels(path: str) -> Iterator[Found]:
+def read_labels(path: str) -> Iterator[FoundLabel]:
     """Yields the labels of a file, whose form tells its format. Raises InputError with the place of the first entry that is none."""
     try:
         content = Path(path).read_text("utf-8-sig")
@@ -166,7 +166,7 @@ def _json(place: str, text: str) -> Any:
         raise InputError(f"{place}: not JSON ({safe_line(str(error), 100)}).") from error
 
 
-def _labels_of(place: str, entry: Mapping[str, Any]) -> Iterator[Found]:
+def _labels_of(place: str, entry: Mapping[str, Any]) -> Iterator[FoundLabel]:
     if "annotations" in entry:
         data = entry["data"]
         for annotation in entry["annotations"]:
@@ -196,14 +196,14 @@ def _annotator(completed_by: Any) -> str | None:
     return None if completed_by is None else f"user {completed_by}"
 
 
-def _found(place: str, id_: Any, label: Any, who: Any, when: Any, digest: Any, text: Any) -> Found:
+def _found(place: str, id_: Any, label: Any, who: Any, when: Any, digest: Any, text: Any) -> FoundLabel:
     for value in (id_, label, who or "", when or "", digest or "", text or ""):
         if not isinstance(value, str):
             raise TypeError(f"{safe_line(repr(value), 40)} is no text")
     moment = datetime.fromisoformat(when) if when else None
     if moment is not None:
         moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return Found(place, id_, label, who or None, moment, digest or None, text)
+    return FoundLabel(place, id_, label, who or None, moment, digest or None, text)
 
 
 def _run(folder: str) -> Storage:

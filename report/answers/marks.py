@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from corpusmill.filters.places import KNOWN, Measured, Span, Spans, measure_again
+from corpusmill.filters.places import KNOWN, MeasuredText, Span, Spans, measure_again
 from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.report.queries.inside import COLUMNS, RULE
 from corpusmill.report.queries.passages import Words, runs
@@ -37,7 +37,7 @@ class Mark:
     spans: Spans | None
 
 
-class Alignment:
+class TextAlignment:
     """The words that a text has in common with a later form of it. Words beyond the first 150,000 count as left out of both."""
 
     def __init__(self, before: str, after: str):
@@ -100,11 +100,11 @@ def _way_back(text: str, later: str) -> Callable[[Spans], Spans]:
     """Returns the function that brings spans of a step's text back to the stage's input text."""
     if later == text:
         return lambda spans: spans
-    alignment = Alignment(text, later)
+    alignment = TextAlignment(text, later)
     return lambda spans: sorted(map(alignment.back, spans))
 
 
-def _of_rule(rule: ReportRule, measured: Measured, row: Mapping[str, Any], back: Callable[[Spans], Spans]) -> Mark:
+def _of_rule(rule: ReportRule, measured: MeasuredText, row: Mapping[str, Any], back: Callable[[Spans], Spans]) -> Mark:
     if not _same(measured.values.get(rule.column), row.get(rule.column)):
         return Mark("filter", rule.rule, UNKNOWN, None)
     places = measured.places(rule.column)
@@ -118,7 +118,7 @@ def _same(value: Any, reported: Any) -> bool:
     return value is not None and bool(value == reported)
 
 
-def _changes(measured: Measured, back: Callable[[Spans], Spans]) -> Iterator[Mark]:
+def _changes(measured: MeasuredText, back: Callable[[Spans], Spans]) -> Iterator[Mark]:
     """Yields what a step took out of the text; for personal data, what it found of each kind."""
     if hasattr(measured.step, "placeholders"):
         for column, placeholder in measured.step.placeholders.items():
@@ -126,7 +126,7 @@ def _changes(measured: Measured, back: Callable[[Spans], Spans]) -> Iterator[Mar
             if places is not None and places.spans:
                 yield Mark("filter", "", f"{places.what}, {'replaced' if placeholder is not None else 'counted'}", back(places.spans))
     elif measured.new_text != measured.text:
-        spans = back(Alignment(measured.text, measured.new_text).removed())
+        spans = back(TextAlignment(measured.text, measured.new_text).removed())
         if spans:
             yield Mark("filter", "", f"what {measured.named.name} leaves out of the text", spans)
 
@@ -165,7 +165,7 @@ def dedup_marks(row: Mapping[str, Any], text: str, after: str | None) -> list[Ma
         what = "words of an evaluation set" if spans else "words of an evaluation set; they stand in no text of the run"
         marks.append(Mark("dedup", RULE if RULE in (row.get("failed") or ()) else "", what, spans))
     if after is not None and was_cut(row):
-        marks.append(Mark("dedup", "", "what dedup cut: it repeats in the corpus", Alignment(text, after).removed()))
+        marks.append(Mark("dedup", "", "what dedup cut: it repeats in the corpus", TextAlignment(text, after).removed()))
     return marks
 
 

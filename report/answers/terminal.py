@@ -14,7 +14,7 @@ from corpusmill.report.live.status import unit_of
 from corpusmill.report.queries.classifiers import classifiers_table
 from corpusmill.report.queries.rules import Decisions, read_decisions
 from corpusmill.report.queries.summary import Summary, read_summary
-from corpusmill.report.queries.thresholds import Headline, Step, headline
+from corpusmill.report.queries.thresholds import Headline, ThresholdStep, headline
 from corpusmill.report.queries.tokens import judgement_tables, packings
 from corpusmill.report.queries.training import read_samples
 from corpusmill.report.query.run import Run
@@ -184,7 +184,7 @@ def _named(found: Headline, name: str) -> str:
 
 
 def _commands(root: str, found: Headline) -> Iterator[tuple[str, str]]:
-    first = found.deciding[0] if found.deciding else Step(found.most)
+    first = found.deciding[0] if found.deciding else ThresholdStep(found.most)
     rule = first.rule
     name, known = shlex.quote(safe_line(rule.name, 80)), found.decisions.rule(rule.name)
     near = " --near" if known is not None and isinstance(known.threshold, int | float) else ""

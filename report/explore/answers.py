@@ -249,7 +249,7 @@ def changed(explorer: Explorer, query: parameters.Changed) -> Answer:
     return {"total": int(mask.sum()), "rows": document_rows(explorer, stage.table, rows, after)}
 
 
-def place(explorer: Explorer, query: parameters.Place) -> Answer:
+def place(explorer: Explorer, query: parameters.PlaceAsked) -> Answer:
     """Returns the key of a document in the report of a stage. Raises BadRequest if it is not there."""
     number = explorer.stage(query.stage).table.numbers_of([query.id]).get(query.id)
     if number is None:

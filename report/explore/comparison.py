@@ -33,7 +33,7 @@ def plain(answer: Answer, longest: int | None = None) -> Answer:
     return dict(machine.plain(answer, longest))
 
 
-class Comparison:
+class RunComparison:
     """Two runs whose documents are matched, `a` and `b`. One question at a time is answered. Raises InputError."""
 
     def __init__(self, a: str, b: str):

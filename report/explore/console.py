@@ -11,7 +11,7 @@ from corpusmill.pipeline.labels import checked_name, login_name
 from corpusmill.pipeline.memory import available_memory
 from corpusmill.pipeline.names import not_a_run
 from corpusmill.pipeline.storage import Storage, stays_inside
-from corpusmill.report.explore.comparison import Comparison
+from corpusmill.report.explore.comparison import RunComparison
 from corpusmill.report.explore.explorer import Explorer
 from corpusmill.report.explore.parameters import BadRequest, shown
 from corpusmill.report.explore.runs import RunList, run_stamp
@@ -20,7 +20,7 @@ from corpusmill.report.query.sql import LEAST_MEMORY
 from corpusmill.report.read import RunReader
 
 if TYPE_CHECKING:
-    from corpusmill.report.explore.forks import Job
+    from corpusmill.report.explore.forks import ForkJob
 
 #: Runs whose reports stay loaded, and comparisons that stay open. The one that was asked for least recently goes first.
 KEPT = 4
@@ -39,10 +39,10 @@ class Console:
         self.token = secrets.token_urlsafe(32) if write else None
         self.acting = threading.Lock()
         self.who = checked_name(who, "a person's name") if who is not None else login_name()
-        self.job: Job | None = None
+        self.job: ForkJob | None = None
         self.runs = RunList(self.storage)
         self._explorers, self._lock = LruCache[Explorer](KEPT, drop=Explorer.stop), threading.Lock()
-        self._comparisons, self._comparing = LruCache[Comparison](KEPT, drop=Comparison.close), threading.Lock()
+        self._comparisons, self._comparing = LruCache[RunComparison](KEPT, drop=RunComparison.close), threading.Lock()
         self._scratch = tempfile.TemporaryDirectory(prefix="corpusmill-explore-")
         try:
             RunReader(path)
@@ -88,12 +88,12 @@ class Console:
         explorer.loader.start()
         return explorer
 
-    def comparison(self, a: str, b: str) -> Comparison:
+    def comparison(self, a: str, b: str) -> RunComparison:
         """Returns the comparison of two runs; the first call matches their documents. Raises BadRequest or InputError."""
         folders = [self.folder(name) for name in (a, b)]
         key = "\0".join([a, b, *(run_stamp(Storage(folder)) for folder in folders)])
         with self._comparing:
-            return self._comparisons.get(key, lambda: Comparison(*folders))
+            return self._comparisons.get(key, lambda: RunComparison(*folders))
 
     def forget(self, name: str) -> None:
         """Drops the explorer of a run that an action has changed: the next question loads it again."""

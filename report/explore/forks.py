@@ -16,7 +16,7 @@ from corpusmill.report.explore.thresholds import fork_command, retry
 
 
 @dataclass
-class Job:
+class ForkJob:
     """A fork that is being made or has ended. `output`: what its process has printed."""
 
     folder: str
@@ -43,7 +43,7 @@ def start_fork(console: Console, asked: ForkAsked) -> Answer:
     command = [sys.executable, "-P", "-m", "corpusmill", "fork", *arguments[:1], new, *arguments[1:]]
     with output.open("wb") as file:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
-    console.job = Job(new, process, output)
+    console.job = ForkJob(new, process, output)
     return job(console, asked)
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from corpusmill.filters.rules import COMPARISONS
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.intervals import wilson
-from corpusmill.pipeline.labels import Label, Labels, checked_names, hash_of, now
+from corpusmill.pipeline.labels import DocumentLabel, DocumentLabels, checked_names, hash_of, now
 from corpusmill.report.explore.answers import Answer, document_rows, plain
 from corpusmill.report.explore.explorer import Explorer
 from corpusmill.report.explore.parameters import AgreementAsked, BadRequest, LabelGiven, LabelsAsked, NamesGiven, QueueAsked, shown
@@ -53,12 +53,12 @@ def give_label(explorer: Explorer, given: LabelGiven, who: str) -> Answer:
     if given.label is not None and text is None:
         raise BadRequest(f"The text of {shown(id_)} is not in the run any more, so it can't be labelled.")
 
-    def edit(before: Labels) -> Labels:
+    def edit(before: DocumentLabels) -> DocumentLabels:
         if given.label is None:
             return before.without(id_, who)
         if given.label not in before.names:
             raise BadRequest(f"There is no label {shown(given.label)} (there are {', '.join(before.names)}).")
-        return before.with_labels([Label(id_, given.label, who, now(), hash_of(text or ""))])
+        return before.with_labels([DocumentLabel(id_, given.label, who, now(), hash_of(text or ""))])
 
     changed = explorer.labels.change(edit)
     loaded.table.looked_up.setdefault(id_, number)
@@ -71,7 +71,7 @@ def name_labels(explorer: Explorer, given: NamesGiven, _: str) -> Answer:
         names = checked_names(given.names)
     except InputError as error:
         raise BadRequest(str(error)) from error
-    changed = explorer.labels.change(lambda before: Labels(names, before.given))
+    changed = explorer.labels.change(lambda before: DocumentLabels(names, before.given))
     return {"names": list(changed.names)}
 
 

@@ -157,7 +157,7 @@ class ComparedText(Compared):
     id: Name
 
 
-class Place(Asked):
+class PlaceAsked(Asked):
     """A document by its id. `stage`: the stage whose report should have it."""
 
     stage: StageName

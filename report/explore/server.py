@@ -26,7 +26,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import RunLog
 from corpusmill.report.explore import answers, forks, labels, parameters
-from corpusmill.report.explore.comparison import Comparison
+from corpusmill.report.explore.comparison import RunComparison
 from corpusmill.report.explore.console import Console
 from corpusmill.report.explore.document import document
 from corpusmill.report.explore.explorer import Explorer
@@ -144,7 +144,7 @@ def by_person(answer: Callable[[Explorer, Any, str], Answer]) -> Ask:
     return lambda console, query: answer(console.explorer(query.run), query, console.who)
 
 
-def of_pair(answer: Callable[[Comparison, Any], Answer]) -> Ask:
+def of_pair(answer: Callable[[RunComparison, Any], Answer]) -> Ask:
     """Returns an answer about the two runs that the parameters name."""
     return lambda console, query: answer(console.comparison(query.a, query.b), query)
 
@@ -155,15 +155,15 @@ ROUTES: dict[str, tuple[type[parameters.Asked], Ask]] = {
     "runs": (parameters.Asked, lambda console, _: runs(console)),
     "compare": (parameters.Compared, of_pair(lambda comparison, _: comparison.summary())),
     "compare_columns": (parameters.Compared, of_pair(lambda comparison, _: comparison.columns())),
-    "compare_histogram": (parameters.ComparedColumn, of_pair(Comparison.histogram)),
-    "compare_documents": (parameters.ComparedDocuments, of_pair(Comparison.documents)),
-    "compare_text": (parameters.ComparedText, of_pair(Comparison.text)),
+    "compare_histogram": (parameters.ComparedColumn, of_pair(RunComparison.histogram)),
+    "compare_documents": (parameters.ComparedDocuments, of_pair(RunComparison.documents)),
+    "compare_text": (parameters.ComparedText, of_pair(RunComparison.text)),
     "documents": (parameters.DocumentsAsked, of_run(answers.documents)),
     "summary": (parameters.Filter, of_run(answers.summary)),
     "histogram": (parameters.OneColumn, of_run(answers.histogram)),
     "thresholds": (parameters.Thresholds, of_run(answers.retuned)),
     "changed": (parameters.Changed, of_run(answers.changed)),
-    "place": (parameters.Place, of_run(answers.place)),
+    "place": (parameters.PlaceAsked, of_run(answers.place)),
     "document": (parameters.OneDocument, of_run(document)),
     "status": (parameters.Asked, of_run(lambda explorer, _: answers.status(explorer))),
     "run": (parameters.Asked, of_run(lambda explorer, _: answers.run(explorer))),

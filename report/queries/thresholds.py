@@ -239,7 +239,7 @@ def _texts(run: Run, stage: str, ids: Collection[str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Step:
+class ThresholdStep:
     """A rule, and what one step of its threshold is worth: `line`, a change of the recipe, keeps `more` documents. `threshold` is None
     where the line switches the rule off; `line` is None where no count of the report can say what a change keeps."""
 
@@ -257,7 +257,7 @@ class Headline:
 
     decisions: Decisions
     most: RuleCount
-    deciding: list[Step]
+    deciding: list[ThresholdStep]
 
 
 def headline(decisions: dict[str, Decisions], changes: dict[str, Changes] | None = None) -> Headline | None:
@@ -271,14 +271,14 @@ def headline(decisions: dict[str, Decisions], changes: dict[str, Changes] | None
     return Headline(d, d.by_removal()[0], [_step(d, rule, known.get(rule.name)) for rule in alone[:DECIDING]])
 
 
-def _step(d: Decisions, rule: RuleCount, changes: Changes | None) -> Step:
+def _step(d: Decisions, rule: RuleCount, changes: Changes | None) -> ThresholdStep:
     """Returns the rule with the step that brings back about half of the documents that only this rule removes; where there is none, with
     the rule switched off. One pass can't count the effect where the step would change or end a share."""
     known = d.rule(rule.name)
     if d.stage != "filter" or known is None or known.share or d.moves(rule.name):
-        return Step(rule)
+        return ThresholdStep(rule)
     looser = [change for change in changes.every if change.more > 0] if changes else []
     best = min(looser, key=lambda change: (abs(change.more - STEP * rule.alone), change.more), default=None)
     if best is None:
-        return Step(rule, recipe_line(rule.name, None), None, rule.alone, d.query)
-    return Step(rule, recipe_line(rule.name, best.threshold), best.threshold, best.more, changes.query if changes else None)
+        return ThresholdStep(rule, recipe_line(rule.name, None), None, rule.alone, d.query)
+    return ThresholdStep(rule, recipe_line(rule.name, best.threshold), best.threshold, best.more, changes.query if changes else None)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.filters import places
-from corpusmill.filters.places import Measured, Places, filled, lines, measure_again, paragraphs, pieces
+from corpusmill.filters.places import MeasuredText, Places, filled, lines, measure_again, paragraphs, pieces
 from corpusmill.filters.step import STEPS, resolve_step
 
 STEP_OPTIONS: dict[str, dict[str, Any]] = {
@@ -21,7 +21,7 @@ STEP_OPTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def again(name: str, options: dict[str, Any], text: str, word_rule: str = "words") -> Measured:
+def again(name: str, options: dict[str, Any], text: str, word_rule: str = "words") -> MeasuredText:
     (measured,) = measure_again({"steps": [resolve_step({name: options})], "word_rule": word_rule}, text, {"id": "x"})
     return measured
 
@@ -42,14 +42,14 @@ def different(text: str, found: Places) -> int:
     return len({text[begin:end] for begin, end in found.spans})
 
 
-def joined(n: int) -> Callable[[str, Places, Measured], int]:
+def joined(n: int) -> Callable[[str, Places, MeasuredText], int]:
     """The characters of all places of a phrase, with one space between its words."""
     return lambda text, found, measured: visible(text, found) + (n - 1) * len(found.spans)
 
 
 KINDS = ("bullet", "ellipsis")
 #: By column, the value that its places give.
-VALUES: dict[str, Callable[[str, Places, Measured], float]] = {
+VALUES: dict[str, Callable[[str, Places, MeasuredText], float]] = {
     "gopher_hash_ratio": lambda t, f, m: share(len(f.spans), m.words.count),
     "gopher_ellipsis_ratio": lambda t, f, m: share(len(f.spans), m.words.count),
     "gopher_bullet_line_ratio": lambda t, f, m: share(len(f.spans), len(lines(t))),
@@ -77,7 +77,7 @@ VALUES: dict[str, Callable[[str, Places, Measured], float]] = {
 }  # fmt: skip
 
 
-def left_out(text: str, measured: Measured) -> int:
+def left_out(text: str, measured: MeasuredText) -> int:
     """The lines with text that c4 leaves out."""
     return sum(bool(line.strip()) for line in text.splitlines()) - int(measured.values["c4_kept_lines"])
 

@@ -10,14 +10,14 @@ import pytest
 from killing import in_child
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.labels import COLUMNS, SCHEMA, Label, LabelFile, Labels, checked_name, checked_names, hash_of
+from corpusmill.pipeline.labels import COLUMNS, SCHEMA, DocumentLabel, DocumentLabels, LabelFile, checked_name, checked_names, hash_of
 from corpusmill.pipeline.storage import Storage
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
-def label(id_: str, name: str, who: str = "anna", minutes: int = 0, text: str = "a text") -> Label:
-    return Label(id_, name, who, NOON + timedelta(minutes=minutes), hash_of(text))
+def label(id_: str, name: str, who: str = "anna", minutes: int = 0, text: str = "a text") -> DocumentLabel:
+    return DocumentLabel(id_, name, who, NOON + timedelta(minutes=minutes), hash_of(text))
 
 
 @pytest.fixture(params=["disk", "memory", "s3"])
@@ -29,7 +29,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 def test_labels_are_given_changed_and_taken_away(storage: Storage) -> None:
     file = LabelFile(storage)
-    assert file.read() == Labels(("good", "bad"), {})
+    assert file.read() == DocumentLabels(("good", "bad"), {})
     file.change(lambda before: before.with_labels([label("a", "good"), label("b", "toxic"), label("a", "bad", "bert")]))
     file.change(lambda before: before.with_labels([label("a", "bad", minutes=1)]))
     found = LabelFile(storage).read()
@@ -43,7 +43,7 @@ def test_labels_are_given_changed_and_taken_away(storage: Storage) -> None:
 
 
 def test_a_later_label_counts_and_a_tie_is_no_majority() -> None:
-    both = Labels().with_labels([label("a", "bad", minutes=5), label("a", "good")])
+    both = DocumentLabels().with_labels([label("a", "bad", minutes=5), label("a", "good")])
     assert [one.label for one in both.of("a")] == ["bad"]
     split = both.with_labels([label("a", "good", "bert"), label("b", "good"), label("a", "good", "carl", text="another")])
     assert split.by_document() == {"a": "good", "b": "good"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from corpusmill.pipeline.labels import Label, LabelFile, hash_of, texts_of
+from corpusmill.pipeline.labels import DocumentLabel, LabelFile, hash_of, texts_of
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.label_files import export_labels, import_labels
 from corpusmill.report.whole.verify import verify
@@ -29,7 +29,7 @@ def documents(run: Path) -> list[tuple[str, str]]:
     return list(dict(texts_of(Storage(str(run)), [row["id"] for row in rows_of(run, "filter")])).items())[:4]
 
 
-def labelled(run: Path) -> dict[tuple[str, str], Label]:
+def labelled(run: Path) -> dict[tuple[str, str], DocumentLabel]:
     return dict(LabelFile(Storage(str(run))).read().given)
 
 
@@ -37,11 +37,11 @@ def labelled(run: Path) -> dict[tuple[str, str], Label]:
 def test_an_export_can_be_imported(run: Path, documents: list[tuple[str, str]], corpusmill: Callable, tmp_path: Path, format: str) -> None:
     (a, text), (b, other), (c, _), _ = documents
     given = [
-        Label(a, "bad", "anna", NOON, hash_of(text)),
-        Label(a, "<b>tox\u00efc</b>", "bert <bert@host.test>", NOON, hash_of(text)),
-        Label(b, "good", "anna", NOON, hash_of(other)),
+        DocumentLabel(a, "bad", "anna", NOON, hash_of(text)),
+        DocumentLabel(a, "<b>tox\u00efc</b>", "bert <bert@host.test>", NOON, hash_of(text)),
+        DocumentLabel(b, "good", "anna", NOON, hash_of(other)),
     ]
-    gone = Label(c, "good", "anna", NOON, hash_of("of an earlier crawl"))
+    gone = DocumentLabel(c, "good", "anna", NOON, hash_of("of an earlier crawl"))
     LabelFile(Storage(str(run))).change(lambda before: before.with_labels([*given, gone]))
     before = labelled(run)
     code, out, error = corpusmill("labels", "export", run, "--format", format, "--output", tmp_path / "file")
@@ -78,7 +78,7 @@ def test_label_studios_own_export(run: Path, documents: list[tuple[str, str]], t
     (tmp_path / "export.json").write_text(json.dumps(tasks))
     assert import_labels(str(run), str(tmp_path / "export.json"), "me") == (2, [])
     found = labelled(run)
-    assert found[a, "anna@host.test"] == Label(a, "bad", "anna@host.test", NOON, hash_of(text))
+    assert found[a, "anna@host.test"] == DocumentLabel(a, "bad", "anna@host.test", NOON, hash_of(text))
     assert found[b, "user 4"].text_sha256 == hash_of(dict(documents)[b])
 
 

@@ -14,7 +14,7 @@ from trained_classifier import make_posts
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.classifier.examples import gather_examples
 from corpusmill.filters.classifier.from_options import spec_of_labels
-from corpusmill.pipeline.labels import Label, LabelFile, hash_of, texts_of
+from corpusmill.pipeline.labels import DocumentLabel, LabelFile, hash_of, texts_of
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 
@@ -33,7 +33,7 @@ def run_of(folder: Path, texts: list[str]) -> tuple[Path, list[tuple[str, str]]]
 
 def label(run: Path, labels: list[tuple[str, str, str]], who: str = "anna") -> None:
     """Gives labels: (id, text, label)."""
-    given = [Label(id_, name, who, NOON, hash_of(text)) for id_, text, name in labels]
+    given = [DocumentLabel(id_, name, who, NOON, hash_of(text)) for id_, text, name in labels]
     LabelFile(Storage(str(run))).change(lambda before: before.with_labels(given))
 
 

@@ -11,7 +11,7 @@ from explored import consoled
 from inline_run import run_inline
 from waiting import until
 
-from corpusmill.pipeline.labels import Label, LabelFile, Labels, hash_of, now
+from corpusmill.pipeline.labels import DocumentLabel, DocumentLabels, LabelFile, hash_of, now
 from corpusmill.pipeline.storage import Storage
 
 pytestmark = [needs_chromium, pytest.mark.long]
@@ -67,8 +67,8 @@ def test_own_names_and_hostile_ones(run: Path, labelling: Seen) -> None:
     page, file = labelling.page, LabelFile(Storage(str(run)))
     row = page.locator("#queue a").first.get_attribute("data-doc")
     id_ = page.evaluate(f"fetch('/api/document?key={row}').then((answer) => answer.json()).then((found) => found.id)")
-    hostile = Label(id_, HOSTILE, f"bert {HOSTILE}", now(), hash_of(""))  # written by another program
-    file.change(lambda before: Labels(before.names, {(id_, hostile.who): hostile}))
+    hostile = DocumentLabel(id_, HOSTILE, f"bert {HOSTILE}", now(), hash_of(""))  # written by another program
+    file.change(lambda before: DocumentLabels(before.names, {(id_, hostile.who): hostile}))
     page.get_by_text("Names of labels").click()
     page.get_by_label("Names of labels, one a line").fill("good\n<img src=x onerror=alert(1)>")
     page.get_by_role("button", name="Save the names").click()
@@ -85,7 +85,7 @@ def test_own_names_and_hostile_ones(run: Path, labelling: Seen) -> None:
 
 
 def test_without_write_labels_are_only_shown(run: Path, chromium: Any) -> None:
-    LabelFile(Storage(str(run))).change(lambda before: before.with_labels([Label("nobody", "bad", "bert", now(), hash_of(""))]))
+    LabelFile(Storage(str(run))).change(lambda before: before.with_labels([DocumentLabel("nobody", "bad", "bert", now(), hash_of(""))]))
     with consoled(run) as (_, address), opened(chromium, f"{address}#view=labels&stage=filter", PHONE) as seen:
         seen.page.wait_for_selector("#queue li")
         assert "start corpusmill explore with --write" in seen.page.inner_text("#label-counts")
