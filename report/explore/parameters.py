@@ -202,7 +202,7 @@ def _checked(make: Callable[[], Model]) -> Model:
 
 def _sentence(error: Any) -> str:
     place = [str(part) for part in error["loc"]]
-    name = shown(".".join(place).replace("set_.", "set."))
+    name = shown(".".join(part.removesuffix("_") for part in place))
     if error["type"] == "extra_forbidden":
         return f"There is no parameter {name}."
     if error["type"] == "missing":

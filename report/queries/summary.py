@@ -118,6 +118,13 @@ class Summary:
         return "pages" if status is not None and status.values else "documents"
 
     @property
+    def verdicts(self) -> list[str]:
+        """The sentences about variants that the run has compared (`ablate/result.json`)."""
+        rows = (self.reader.json("ablate/result.json", dict) or {}).get("variants")
+        found = [row.get("sentence") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        return [sentence for sentence in found if isinstance(sentence, str)]
+
+    @property
     def rows(self) -> list[FunnelRow]:
         """The stages of the funnel."""
         return self.funnel.rows if self.funnel else []

@@ -73,6 +73,15 @@ def test_shuffled_words_make_a_worse_model(compared: dict[str, Any]) -> None:
     assert set(compared["sets"]) == {"held-out", "judges"}
 
 
+def test_the_report_names_the_verdict_and_the_page(compared: dict[str, Any], folder: Path) -> None:
+    html = (folder / "out/report.html").read_text()
+    sentence = compared["variants"][1]["sentence"]
+    assert sentence.replace("+", "&#43;") in html or sentence in html
+    assert 'href="ablate/page.html"' in html
+    page = (folder / "out/ablate/page.html").read_text()
+    assert sentence.split(":")[0] in page and "http" not in page.replace("http://www.w3.org", "").partition("<body>")[0]
+
+
 def test_a_document_that_holds_a_reference_is_left_out(compared: dict[str, Any], folder: Path) -> None:
     planted = len(paragraphs()) - len(paragraphs()[::6])  # the last one of the variant
     index = pq.read_table(folder / "out/prepared/manual/tokens/train/tokens-00000.index.parquet")
