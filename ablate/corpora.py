@@ -21,8 +21,8 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, open_file
 from corpusmill.pipeline.formats.evaluation_sets import read_set
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.recipe import Recipe, read_recipe, validate_recipe
-from corpusmill.pipeline.run import Plan, execute, stored_recipe
+from corpusmill.pipeline.recipe import Recipe, read_recipe
+from corpusmill.pipeline.run import Plan, execute, plan_of_existing
 from corpusmill.pipeline.runner import DATA_STAGES, StageRun
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import SHARDS_FILE, ShardSet, split_folders
@@ -171,8 +171,12 @@ def prepared(run: StageRun, name: str, recipe: Mapping[str, Any], inputs: Sequen
 def _executed(run: StageRun, name: str, sections: Mapping[str, Any], inputs: Sequence[str]) -> Storage:
     folder = run.run.path(f"prepared/{name}")
     plan = Plan(folder, dict(sections), list(inputs), redo=True)
-    execute(plan, run.engine, run.progress, lambda sentence: None, lambda result: None)
+    execute(plan, run.engine, run.progress, _ignore, _ignore)
     return Storage(folder)
+
+
+def _ignore(_: Any) -> None:
+    """The stages of a prepared run say nothing."""
 
 
 def of_recipe(run: StageRun, name: str, path: str) -> str:
@@ -211,15 +215,7 @@ def without_each_rule(run: StageRun, variants: Sequence[Variant]) -> list[Varian
         folder = run.run.path(f"prepared/runs/without-{rule}")
         if not Storage(folder).exists("run.json"):
             fork(given.run, folder, [f"filter.thresholds.{rule}=off"], run.engine, run.progress)
-        raw, inputs = stored_recipe(folder)
-        sections = {name: section for name, section in validate_recipe(raw, folder).items() if name in DATA_STAGES}
-        if "dedup" in sections:
-            execute(
-                Plan(folder, sections, inputs, first="dedup", redo=True),
-                run.engine,
-                run.progress,
-                lambda sentence: None,
-                lambda result: None,
-            )
+        if "dedup" in reader.stages and reader.stages["dedup"].status == "complete":
+            execute(plan_of_existing(folder, first="dedup", last="dedup"), run.engine, run.progress, _ignore, _ignore)
         found.append(read_variant(f"without-{rule}", folder, recipe_runner(run)))
     return found

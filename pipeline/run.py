@@ -210,14 +210,15 @@ def plan_of_existing(
     redo: bool = False,
 ) -> Plan:
     """Returns the plan of a stage's own command: recipe and inputs from `run.json`, with the overrides applied."""
-    raw, inputs = stored_recipe(folder)
+    raw, inputs, name = stored_recipe(folder)
     for override in overrides:
         apply_override(raw, override)
-    return Plan(folder, validate_recipe(raw, Storage(folder).path(RUN_FILE)), inputs, first, last, strict, redo)
+    return Plan(folder, validate_recipe(raw, Storage(folder).path(RUN_FILE)), inputs, first, last, strict, redo, name)
 
 
-def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str]]:
-    """Returns the resolved recipe and the inputs from `run.json`, without loading any file that they name. Raises InputError."""
+def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str], str]:
+    """Returns the resolved recipe, the inputs and the recipe's name (empty: none) from `run.json`, without loading any file that they name.
+    Raises InputError."""
     storage = Storage(folder)
     if not storage.exists(RUN_FILE):
         raise InputError(not_a_run(folder))
@@ -225,9 +226,10 @@ def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str]]:
     try:
         stored = json.loads(storage.read_bytes(RUN_FILE))
         raw, inputs = dict(stored["recipe"]), [str(path) for path in stored["inputs"]]
+        name = str(stored.get("recipe_name") or "")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not a run description ({type(error).__name__}: {error}).") from error
-    return raw, inputs
+    return raw, inputs, name
 
 
 def describe(plan: Plan, former: Mapping[str, Any] | None = None, kept: Sequence[str] = ()) -> bytes:

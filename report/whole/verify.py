@@ -106,7 +106,7 @@ class StageCheck:
 def verify(folder: str) -> list[StageCheck]:
     """Checks every stage that a run has. Raises InputError if `folder` is not a run."""
     run = Storage(folder)
-    recipe, _ = stored_recipe(folder)
+    recipe, *_ = stored_recipe(folder)
     manifests: dict[str, Manifest] = {}
     broken: set[str] = set()
     checks = []

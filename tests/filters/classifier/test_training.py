@@ -328,7 +328,7 @@ def test_a_spec_that_is_none(refused, tmp_path):
 
 def test_exactly_one_form(refused, tmp_path):
     path = write_notes(tmp_path / "notes.jsonl", ROWS)
-    sentence = "classifier train: give --data, or --positive and --negative, or --spec."
+    sentence = "classifier train: give --data, --labels, or --positive and --negative, or --spec."
     assert refused() == sentence
     assert refused("--data", path, "--spec", path) == sentence
     assert refused("--positive", path) == "classifier train: --positive and --negative go together."

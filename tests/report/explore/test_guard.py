@@ -163,7 +163,8 @@ def test_a_bad_action_is_a_sentence(console: Console, content: bytes, said: str)
     assert not (Path(console.path) / "log.jsonl").exists() or '"action"' not in (Path(console.path) / "log.jsonl").read_text()
 
 
-def test_one_action_at_a_time(console: Console) -> None:
+def test_one_action_at_a_time(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corpusmill.report.explore.server.TURN", 0.1)
     with console.acting:
         answer = act(console)
     assert answer.status_code == 409 and "Another action is at work" in answer.json()["detail"]
