@@ -187,10 +187,6 @@ def of_recipe(run: StageRun, name: str, path: str) -> str:
     return _executed(run, f"runs/{name}", sections, run.inputs).root
 
 
-def recipe_runner(run: StageRun) -> Callable[[str, str], str]:
-    return partial(of_recipe, run)
-
-
 def without_each_rule(run: StageRun, variants: Sequence[Variant]) -> list[Variant]:
     """Returns a variant for each rule of the filter of the only variant, a run: what it would be without that rule.
 
@@ -217,5 +213,5 @@ def without_each_rule(run: StageRun, variants: Sequence[Variant]) -> list[Varian
             fork(given.run, folder, [f"filter.thresholds.{rule}=off"], run.engine, run.progress)
         if "dedup" in reader.stages and reader.stages["dedup"].status == "complete":
             execute(plan_of_existing(folder, first="dedup", last="dedup"), run.engine, run.progress, _ignore, _ignore)
-        found.append(read_variant(f"without-{rule}", folder, recipe_runner(run)))
+        found.append(read_variant(f"without-{rule}", folder, partial(of_recipe, run)))
     return found

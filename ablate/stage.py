@@ -161,8 +161,7 @@ class AblateStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         config = self.config
-        runner = corpora.recipe_runner(run)
-        variants = [corpora.read_variant(name, given, runner) for name, given in config.variants.items()]
+        variants = [corpora.read_variant(name, given, partial(corpora.of_recipe, run)) for name, given in config.variants.items()]
         if config.leave_one_out:
             variants += corpora.without_each_rule(run, variants)
         if config.mixtures is None:
@@ -182,7 +181,7 @@ class AblateStage(Stage):
         run.once(
             "result", sorted(files, key=lambda ref: ref.path),
             lambda _: result(run, config, variants, prepared, plan, factor, trained, found, rates, search),
-            params={"contents": [variant.contents for variant in variants]},
+            params={"contents": [variant.contents for variant in variants], "mixture": search},
         )  # fmt: skip
 
     def _compare(
@@ -218,8 +217,9 @@ class AblateStage(Stage):
         made = Storage(folder.removesuffix("/tokens/train"))
         shards = TokenShards(folder, tokenizer_sha256=prepared.sha256)
         files = sorted(set(pa.concat_tables([shards.index(n).select(["data_file"]) for n in range(len(shards.shards))])[0].to_pylist()))
-        run.once("components", [], lambda _: Output({"components.parquet": mixtures.components(made, files, options.by)}),
-                 {"by": options.by, "tokens": prepared.tokens[name].shards[0].sha256}, Config())  # fmt: skip
+        made_components = run.once("components", [], lambda _: Output({"components.parquet": mixtures.components(made, files, options.by)}),
+                 {"by": options.by, "tokens": [shard.sha256 for shard in prepared.tokens[name].shards]}, Config())  # fmt: skip
+        inputs = (*_shards([name], prepared), made_components.ref(self.name, "components.parquet"))
         names, natural = mixtures.natural_shares(read_table(run.storage, "components.parquet"), shards)
         weights = mixtures.drawn_weights(natural, options.proxies)
 
@@ -227,7 +227,7 @@ class AblateStage(Stage):
             return ProxyInput((folder,), (1.0,), {part: float(weight) for part, weight in zip(names, row, strict=True)})
 
         tasks = [
-            Task(f"trainings/mixture-{number:04d}", _shards([name], prepared),
+            Task(f"trainings/mixture-{number:04d}", inputs,
                  {**source(row).params(), "draw": number % self.config.draws, "steps": plan.steps, "factor": factor})
             for number, row in enumerate(weights)
         ]  # fmt: skip
@@ -252,10 +252,9 @@ class AblateStage(Stage):
         shards = [variant.name for variant in variants if variant.tokens is not None]
         if shards and config.tokenizer is None:
             raise InputError(f"ablate.tokenizer: {shards[0]} has token shards and no texts, so give the tokenizer.json that made them.")
-        contents = {"contents": [variant.contents for variant in variants]}
-        run.once("sample", [], lambda _: self._sample(variants), contents, Config())
-        texts = Storage(run.storage.root)
-        sets = {HELD_OUT: "references/held-out.jsonl"} if texts.exists("references/held-out.jsonl") else {}
+        decides = {"contents": [variant.contents for variant in variants], "held_out": config.held_out}
+        sample = run.once("sample", [], lambda _: self._sample(variants), decides, Config())
+        sets = {HELD_OUT: output.path for output in sample.outputs if output.path.startswith("references/")}
         named = {corpora.reference_name(given): given for given in config.references}
         for name, given in named.items():
             files = {"file": [] if given in corpora.SHIPPED else [file_ref(path).fingerprint for path in expand(given)]}
@@ -281,7 +280,7 @@ class AblateStage(Stage):
                 "exact": {"enabled": False}, "minhash": {"enabled": False}, "alarm": "warn",
                 "contamination": {"sets": [{"path": path, "fields": {"context": "text"}} for path in forbidden]},
             }  # fmt: skip
-            made = corpora.prepared(run, variant.name, {"ingest": {}, "dedup": dedup, **tokens}, variant.documents)
+            made = corpora.prepared(run, f"variants/{variant.name}", {"ingest": {}, "dedup": dedup, **tokens}, variant.documents)
             folders[variant.name] = made.path("tokens/train")
             removed[variant.name] = _dropped(made)
         sha256 = hashlib.sha256(references.read_bytes("tokenizer/tokenizer.json")).hexdigest()
@@ -318,10 +317,10 @@ class AblateStage(Stage):
         return plan
 
     def _timed(self, run: StageRun, prepared: Prepared, trainings: int) -> AblatePlan:
-        config = self.config
-        context = config.model.architecture(1).context
         from corpusmill.ablate.proxy import gpus, step_seconds
 
+        config = self.config
+        context = config.model.architecture(1).context
         workers = gpus() or run.engine.known_workers() or 1
         if config.tokens is not None:
             steps = max(1, config.tokens // (config.batch * context))

@@ -84,7 +84,7 @@ def test_the_report_names_the_verdict_and_the_page(compared: dict[str, Any], fol
 
 def test_a_document_that_holds_a_reference_is_left_out(compared: dict[str, Any], folder: Path) -> None:
     planted = len(paragraphs()) - len(paragraphs()[::6])  # the last one of the variant
-    index = pq.read_table(folder / "out/prepared/manual/tokens/train/tokens-00000.index.parquet")
+    index = pq.read_table(folder / "out/prepared/variants/manual/tokens/train/tokens-00000.index.parquet")
     assert f"http://manual.test/{planted}" not in index["url"].to_pylist()
     manual = compared["variants"][0]
     assert (manual["documents"], manual["removed"]) == (len(index), planted + 1 - len(index))
@@ -94,7 +94,11 @@ def test_held_out_documents_are_left_out(compared: dict[str, Any], folder: Path)
     held_out = [json.loads(line)["text"] for line in (folder / "out/ablate/references/held-out.jsonl").read_text().splitlines()]
     assert len(held_out) == compared["sets"]["held-out"]["documents"] == 10
     for name in ("manual", "shuffled"):
-        kept = [text for path in (folder / f"out/prepared/{name}/dedup/data").iterdir() for text in pq.read_table(path)["text"].to_pylist()]
+        kept = [
+            text
+            for path in (folder / f"out/prepared/variants/{name}/dedup/data").iterdir()
+            for text in pq.read_table(path)["text"].to_pylist()
+        ]
         assert not set(held_out) & set(kept)
 
 

@@ -39,16 +39,17 @@ def ablate(
 ) -> None:
     """Say which corpus makes the better model. Small models are trained on each; the same command goes on where it was killed."""
     from corpusmill.pipeline.on_ray.engine import make_engine
-    from corpusmill.pipeline.recipe import Recipe
+    from corpusmill.pipeline.recipe import Recipe, apply_override
     from corpusmill.pipeline.run import Outcome, new_plan
 
     outcome = Outcome(output)
     with reported(outcome, json, output, new=False):
         options: dict[str, Any] = {"variants": _named(variants), "budget": budget, "tokenizer": tokenizer}
         options |= {"references": reference} if reference else {}
-        changes = dict(_change(given) for given in set_ or [])
-        recipe = Recipe({"ablate": options}).with_(changes)
-        plan = new_plan(output, recipe, input_ or [], redo=True)
+        raw = {"ablate": options}
+        for override in set_ or []:
+            apply_override(raw, override)
+        plan = new_plan(output, Recipe(raw), input_ or [], redo=True)
         execute_plan(plan, engine, make_engine(engine, workers, task_timeout), Metrics(None, "", None), outcome)
 
 
@@ -65,15 +66,3 @@ def _named(variants: list[str]) -> dict[str, str]:
             raise InputError(f"ablate: two variants are called {name}; name them: one={found[name]} two={path}.")
         found[name] = path
     return found
-
-
-def _change(given: str) -> tuple[str, Any]:
-    """Returns key and value of `--set`."""
-    import yaml
-
-    from corpusmill.pipeline.errors import InputError
-
-    key, equals, value = given.partition("=")
-    if not equals:
-        raise InputError(f"--set {given}: give KEY=VALUE.")
-    return key, yaml.safe_load(value)
