@@ -254,7 +254,8 @@ class AblateStage(Stage):
             raise InputError(f"ablate.tokenizer: {shards[0]} has token shards and no texts, so give the tokenizer.json that made them.")
         decides = {"contents": [variant.contents for variant in variants], "held_out": config.held_out}
         sample = run.once("sample", [], lambda _: self._sample(variants), decides, Config())
-        sets = {HELD_OUT: output.path for output in sample.outputs if output.path.startswith("references/")}
+        held_out = [output.path for output in sample.outputs if output.path.startswith("references/")]
+        sets = {HELD_OUT: held_out[0]} if held_out else {}
         named = {corpora.reference_name(given): given for given in config.references}
         for name, given in named.items():
             files = {"file": [] if given in corpora.SHIPPED else [file_ref(path).fingerprint for path in expand(given)]}
