@@ -10,10 +10,13 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import regex
 import xxhash
 
+from corpusmill.ablate.draws import names
 from corpusmill.filters.classifier import corpora
 from corpusmill.filters.fork import fork
 from corpusmill.pipeline.config import digest
@@ -185,6 +188,22 @@ def of_recipe(run: StageRun, name: str, path: str) -> str:
         raise InputError(f"{path}: a recipe as a variant needs input paths, on which each recipe is run.")
     sections = {stage: section for stage, section in read_recipe(path).items() if stage in DATA_STAGES}
     return _executed(run, f"runs/{name}", sections, run.inputs).root
+
+
+def copies(run: StageRun, variants: Sequence[Variant]) -> pa.Table:
+    """Returns the id, URL and `kept_id` of the documents of all variants together: copies, exact or near, have one `kept_id`."""
+    columns = ["id", "url", "kept_id"]
+    documents = list(dict.fromkeys(path for variant in variants for path in variant.documents))
+    if not documents:
+        return pa.table({column: pa.array([], pa.string()) for column in columns})
+    made = prepared(run, "copies", {"ingest": {}, "dedup": {"alarm": "warn"}}, documents)
+    return pa.concat_tables([table for _, table in RunReader(made.root).groups("dedup", "report", columns)])
+
+
+def contaminated(made: Storage) -> set[str]:
+    """Returns the names (`draws.names`) of the documents of a prepared variant that hold a reference's passage."""
+    tables = [table for _, table in RunReader(made.root).groups("dedup", "report", ["id", "url", "kept"])]
+    return {name for table in tables for name in names(table.filter(pc.invert(table["kept"]))).to_pylist()}
 
 
 def without_each_rule(run: StageRun, variants: Sequence[Variant]) -> list[Variant]:

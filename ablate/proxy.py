@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-import xxhash
 
+from corpusmill.ablate.draws import DrawnDocuments, Integers, drawn_tokens
 from corpusmill.ablate.measured import REPORT, ProxyConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import read_table
@@ -26,7 +25,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.compute import deterministic, pick_device
-from corpusmill.train.data import Batch, DataShare, TokenArray, WindowLoader, needed, to_device
+from corpusmill.train.data import Batch, DataShare, needed, to_batch, to_device
 from corpusmill.train.loop import fit
 from corpusmill.train.losses import TokenObjective
 from corpusmill.train.model import blank_model
@@ -38,46 +37,7 @@ from corpusmill.train.validation import Validation
 #: Evaluations of a training for its learning curve, the last one among them.
 CURVE = 6
 #: Windows of the references that an evaluation before the last one takes.
-CURVE_WINDOWS = 64
-
-#: A training's rows are drawn from this many times its tokens, where the draw has them: so each document gives few rows, and many documents
-#: take part. It makes the noise of which documents were drawn as small as it can be.
-SPREAD = 16
-
-
-def part_of(keys: pa.ChunkedArray, parts: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """Returns a hash (uint64) and a part, 0 to `parts` - 1 (int64), for each key."""
-    hashes = np.array([xxhash.xxh64_intdigest(key) for key in keys.to_pylist()], np.uint64)
-    return hashes, (hashes % np.uint64(parts)).astype(np.int64)
-
-
-def drawn_tokens(
-    shards: TokenShards, part: int, parts: int, most: int, only: pa.ChunkedArray | None = None
-) -> tuple[npt.NDArray[Any], int]:
-    """Returns the token ids of the documents of one part (of those with ids in `only`), in the order of their hashes, at most `most` of
-    them; and how many the part has.
-
-    Documents with one URL are in the same part of all variants, so variants that share documents are compared on the same draw.
-    """
-    hashes, places = [np.zeros(0, np.uint64)], [np.zeros((0, 3), np.int64)]
-    for number in range(len(shards.shards)):
-        index = shards.index(number)
-        hashed, part_of_row = part_of(pc.coalesce(index["url"], index["id"]), parts)
-        chosen = part_of_row == part
-        if only is not None:
-            chosen &= pc.is_in(index["id"], only).to_numpy()
-        mine = np.flatnonzero(chosen)
-        hashes.append(hashed[mine])
-        first, tokens = (index[name].to_numpy()[mine] for name in ("first", "tokens"))
-        places.append(np.stack([np.full(len(mine), number), first, tokens], axis=1))
-    table = np.concatenate(places)[np.argsort(np.concatenate(hashes), kind="stable")]
-    found, pieces = 0, [np.zeros(0, shards.dtype)]
-    for number, first, tokens in table.tolist():
-        if found >= most:
-            break
-        pieces.append(np.asarray(shards.tokens(number)[first : first + min(tokens, most - found)]))
-        found += len(pieces[-1])
-    return np.concatenate(pieces), int(table[:, 2].sum())
+CURVE_WINDOWS = 16
 
 
 class References:
@@ -96,13 +56,15 @@ class References:
 
 
 class _Proxy(TokenObjective):
-    """Next-token prediction on the tokens of a draw."""
+    """Next-token prediction on given tokens, row by row in their order."""
 
-    def __init__(self, loader: WindowLoader, device: torch.device):
-        self.loader, self.device = loader, device
+    def __init__(self, ids: Integers, context: int, batch: int, end_of_text: int, device: torch.device):
+        self.rows = np.lib.stride_tricks.sliding_window_view(ids, context + 1)[::context]
+        self.batch, self.end_of_text, self.device = batch, end_of_text, device
 
     def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
-        ids, targets, segments = self.loader.load(step)
+        rows = self.rows[step * self.batch : (step + 1) * self.batch].copy()
+        ids, targets, segments = to_batch(rows, document_mask=True, end_of_text=self.end_of_text)
         yield to_device((ids, targets, needed(segments)), self.device)
 
 
@@ -120,6 +82,8 @@ class ProxyWorker(Worker):
         context = self.config.model.architecture(1).context
         content = Storage(self.tokenizer).read_bytes("tokenizer.json")
         self.references = References(self.params["references"], content, self.sha256, context)
+        self.groups = read_table(self.run, self.params["groups"])
+        self.documents: dict[str, DrawnDocuments] = {}
 
     def process(self, task: Task) -> Output:
         table, facts = self.trained(task.params)
@@ -131,8 +95,8 @@ class ProxyWorker(Worker):
         config, device = self.config, pick_device()
         arch = config.model.architecture(self.references.shards.description.vocabulary_size)
         trained = params["steps"] * config.batch * arch.context
-        ids, have = self._tokens(params, SPREAD * trained + 1)
-        loader = WindowLoader(TokenArray(ids), arch.context, config.batch, params["draw"], document_mask=True)
+        ids, have = self._tokens(params, trained + 1, arch.context)
+        rows = _Proxy(ids, arch.context, config.batch, self.references.shards.end_of_text_id, device)
         optimizer = config.optimizer.model_copy(
             update={name: getattr(config.optimizer, name) * params["factor"] for name in ("lr", "muon_lr")}
         )
@@ -146,7 +110,7 @@ class ProxyWorker(Worker):
 
         with tempfile.TemporaryDirectory(prefix="corpusmill-ablate-") as folder:
             result = fit(
-                blank_model(arch), _Proxy(loader, device), loop, dims=ParallelDims.single(device), seed=params["draw"],
+                blank_model(arch), rows, loop, dims=ParallelDims.single(device), seed=params["draw"],
                 state=Path(folder) / "states", log=Path(folder) / "log.jsonl", evaluate=evaluate,
                 evaluate_every=max(1, -(-params["steps"] // CURVE)), title="ablate",
             )  # fmt: skip
@@ -164,29 +128,24 @@ class ProxyWorker(Worker):
         }
         return table, {**facts, "loss": result.loss, "curve": curve}
 
-    def _tokens(self, params: Mapping[str, Any], wanted: int) -> tuple[npt.NDArray[Any], int]:
-        """Returns the tokens that a training's rows are drawn from, and how many the draw has. The shares of all folders or components
-        stand one after the other, as rows are shuffled."""
-        parts = self.config.draws + 1
-        shares: list[tuple[str, float, pa.ChunkedArray | None]] = [
-            (folder, weight, None) for folder, weight in zip(params["folders"], params["weights"], strict=True)
+    def _tokens(self, params: Mapping[str, Any], wanted: int, longest: int) -> tuple[Integers, int]:
+        """Returns the tokens that a training reads, in their order, and how many its draw has. Raises InputError if it has none."""
+        sources: list[tuple[DrawnDocuments, float, pa.ChunkedArray | None]] = [
+            (self._documents(folder), weight, None) for folder, weight in zip(params["folders"], params["weights"], strict=True)
         ]
         if mixture := params.get("mixture"):
-            table = read_table(self.run, params["components"])
-            (folder,) = params["folders"]
-            shares = [(folder, weight, table.filter(pc.equal(table["component"], name))["id"]) for name, weight in mixture.items()]
-        found, have = [], 0
-        for folder, weight, only in shares:
+            table, ((documents, _, _),) = read_table(self.run, params["components"]), sources
+            sources = [(documents, weight, table.filter(pc.equal(table["component"], name))["id"]) for name, weight in mixture.items()]
+        ids, have = drawn_tokens(sources, params["draw"], wanted, longest)
+        if not have:
+            raise InputError(f"ablate.draws: draw {params['draw']} of {params['folders'][0]} has no document; give fewer draws.")
+        return ids, have
+
+    def _documents(self, folder: str) -> DrawnDocuments:
+        if folder not in self.documents:
             shards = TokenShards(folder, tokenizer_sha256=self.sha256)
-            ids, there = drawn_tokens(shards, params["draw"], parts, round(wanted * weight), only)
-            found.append(_repeated(ids, round(wanted * weight)) if mixture else ids)
-            have += there
-        return np.concatenate(found), have
-
-
-def _repeated(ids: npt.NDArray[Any], wanted: int) -> npt.NDArray[Any]:
-    """Returns `wanted` tokens: those of a component that has too few are repeated, so that its weight holds."""
-    return np.resize(ids, wanted) if len(ids) else ids
+            self.documents[folder] = DrawnDocuments(shards, self.groups, self.config.draws + 1)
+        return self.documents[folder]
 
 
 def per_byte(table: pa.Table) -> float:

@@ -20,10 +20,11 @@ from pydantic import Field, field_validator, model_validator
 
 from corpusmill.ablate import corpora, mixtures
 from corpusmill.ablate.corpora import HELD_OUT, Variant
+from corpusmill.ablate.draws import DrawnDocuments, groups_of
 from corpusmill.ablate.measured import REPORT, ProxyConfig
 from corpusmill.ablate.page import page
 from corpusmill.ablate.statistics import Bits, PairedDifference, difference, error_rates
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import Config, digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.extras import TRAINING
 from corpusmill.pipeline.files import expand, file_ref
@@ -32,7 +33,7 @@ from corpusmill.pipeline.runner import DATA_STAGES, StageRun
 from corpusmill.pipeline.shards import Content, read_table
 from corpusmill.pipeline.stage import Output, Stage, Task
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.token_shards import SHARDS_FILE, ShardSet, TokenShards
+from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
 from corpusmill.pipeline.watch.metrics import documents_of
 from corpusmill.train.options import ModelConfig, OptimizerConfig
 
@@ -111,19 +112,22 @@ def seconds_of(budget: str) -> float:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the trainings read: the folders of token shards by variant, of the references, and of the tokenizer. `sets`: the reference sets
-    by the path of the file that their documents have as source. `removed`: documents of each variant that held a reference's passage."""
+    """What the trainings read: the folders of token shards by variant, of the references, and of the tokenizer, and the groups of
+    documents. `sets`: the reference sets by the path of the file that their documents have as source. `documents`: those of each variant
+    with their draws. `removed`: how many of each variant hold a reference's passage, or are copies of such."""
 
     folders: dict[str, str]
-    tokens: dict[str, ShardSet]
+    documents: dict[str, DrawnDocuments]
     references: str
     sets: dict[str, str]
     tokenizer: str
     sha256: str
-    removed: dict[str, int | None]
+    removed: dict[str, int]
+    groups: FileRef
 
     def params(self) -> dict[str, Any]:
-        return {"references": self.references, "tokenizer": self.tokenizer, "tokenizer_sha256": self.sha256}
+        found = {"references": self.references, "tokenizer": self.tokenizer, "tokenizer_sha256": self.sha256}
+        return found | {"groups": self.groups.path}
 
 
 @dataclass(frozen=True)
@@ -213,12 +217,11 @@ class AblateStage(Stage):
 
         options = self.config.mixtures
         assert options is not None
-        folder = prepared.folders[name]
+        folder, shards = prepared.folders[name], prepared.documents[name].shards
         made = Storage(folder.removesuffix("/tokens/train"))
-        shards = TokenShards(folder, tokenizer_sha256=prepared.sha256)
         files = sorted(set(pa.concat_tables([shards.index(n).select(["data_file"]) for n in range(len(shards.shards))])[0].to_pylist()))
         made_components = run.once("components", [], lambda _: Output({"components.parquet": mixtures.components(made, files, options.by)}),
-                 {"by": options.by, "tokens": [shard.sha256 for shard in prepared.tokens[name].shards]}, Config())  # fmt: skip
+                 {"by": options.by, "tokens": [shard.sha256 for shard in shards.shards]}, Config())  # fmt: skip
         inputs = (*_shards([name], prepared), made_components.ref(self.name, "components.parquet"))
         names, natural = mixtures.natural_shares(read_table(run.storage, "components.parquet"), shards)
         weights = mixtures.drawn_weights(natural, options.proxies)
@@ -272,10 +275,10 @@ class AblateStage(Stage):
         tokens = {"tokenizer": {"file": tokenizer, "judge": {"compare": []}}, "tokens": {"validation_share": 0.0}}
         measured = [run.storage.path(path) for path in sets.values()]
         references = corpora.prepared(run, "references", {"ingest": {}, **tokens}, measured)
-        folders, removed = {}, dict[str, int | None]()
+        folders, removed, excluded = {}, dict[str, int](), set[str]()
         for variant in variants:
             if variant.tokens is not None:
-                folders[variant.name], removed[variant.name] = variant.tokens, None
+                folders[variant.name], removed[variant.name] = variant.tokens, 0
                 continue
             dedup = {
                 "exact": {"enabled": False}, "minhash": {"enabled": False}, "alarm": "warn",
@@ -283,12 +286,27 @@ class AblateStage(Stage):
             }  # fmt: skip
             made = corpora.prepared(run, f"variants/{variant.name}", {"ingest": {}, "dedup": dedup, **tokens}, variant.documents)
             folders[variant.name] = made.path("tokens/train")
-            removed[variant.name] = _dropped(made)
+            left_out = corpora.contaminated(made)
+            removed[variant.name] = len(left_out)
+            excluded |= left_out
+        row = run.once(
+            "groups",
+            [],
+            lambda _: Output({"groups.parquet": groups_of(corpora.copies(run, variants), excluded)}),
+            decides | {"excluded": digest(sorted(excluded))},
+            Config(),
+        )
+        groups = read_table(run.storage, "groups.parquet")
         sha256 = hashlib.sha256(references.read_bytes("tokenizer/tokenizer.json")).hexdigest()
+        documents = {
+            name: DrawnDocuments(TokenShards(folder, tokenizer_sha256=sha256), groups, config.draws + 1) for name, folder in folders.items()
+        }
+        for name, of in documents.items():
+            removed[name] += int((of.part < 0).sum())
         sources = {run.storage.path(path): name for name, path in sets.items()}
         return Prepared(
-            folders, {name: ShardSet.read(Storage(folder)) for name, folder in folders.items()}, references.path("tokens/train"), sources,
-            references.path("tokenizer"), sha256, removed,
+            folders, documents, references.path("tokens/train"), sources, references.path("tokenizer"), sha256, removed,
+            row.ref(self.name, "groups.parquet"),
         )  # fmt: skip
 
     def _sample(self, variants: Sequence[Variant]) -> Output:
@@ -336,12 +354,13 @@ class AblateStage(Stage):
         return self.config.rates if len(self.config.rates) > 1 else ()
 
     def _require_enough(self, prepared: Prepared, plan: AblatePlan) -> None:
-        """Raises InputError for a variant that would be read too often in each of its draws."""
-        for name, shards in prepared.tokens.items():
-            if shards.tokens / (self.config.draws + 1) * MOST_EPOCHS < plan.tokens:
+        """Raises InputError for a variant that would be read too often in one of its draws."""
+        for name, documents in prepared.documents.items():
+            if (fewest := int(documents.tokens.min())) * MOST_EPOCHS < plan.tokens:
                 raise InputError(
-                    f"ablate: the variant {name} has {shards.tokens:,} tokens, in each of {self.config.draws + 1} parts fewer than a "
-                    f"{MOST_EPOCHS}th of the {plan.tokens:,} of a training; give fewer draws, fewer tokens, or more documents."
+                    f"ablate: the variant {name} has {documents.tokens.sum():,} tokens, and {fewest:,} in the smallest of "
+                    f"{self.config.draws + 1} draws, fewer than a {MOST_EPOCHS}th of the {plan.tokens:,} of a training; give fewer draws, "
+                    "fewer tokens, or more documents."
                 )
 
     # ---- trainings ----------------------------------------------------------------------------------
@@ -391,17 +410,12 @@ class AblateStage(Stage):
 
 
 def _shards(names: Sequence[str], prepared: Prepared) -> tuple[FileRef, ...]:
-    """Returns the lists of files and hashes of some variants' token shards, and of the references'."""
+    """Returns the lists of files and hashes of some variants' token shards, and of the references', and the groups."""
     found = []
     for folder in [*(prepared.folders[name] for name in names), prepared.references]:
         content = Storage(folder).read_bytes(SHARDS_FILE)
         found.append(FileRef(f"{folder}/{SHARDS_FILE}", hashlib.sha256(content).hexdigest(), len(content)))
-    return tuple(found)
-
-
-def _dropped(run: Storage) -> int:
-    found = documents_of(Manifest(run.child("dedup"), read_only=True))
-    return found["in"] - found["kept"]
+    return (*found, prepared.groups)
 
 
 def _reference(name: str, given: str, identity: str) -> Output:
@@ -494,10 +508,10 @@ def result(
     described = []
     for name in (first, *others):
         mine, variant = [facts[key] for key in facts if key[0] == name], known.get(name, variants[0])
-        tokens = prepared.tokens[variant.name]
+        documents = prepared.documents[variant.name]
         row = {
-            "variant": name, "given": variant.run or variant.tokens, "run": variant.run, "tokens": tokens.tokens,
-            "documents": tokens.documents, "removed": prepared.removed[variant.name], "draws": len(mine),
+            "variant": name, "given": variant.run or variant.tokens, "run": variant.run, "tokens": int(documents.tokens.sum()),
+            "documents": int((documents.part >= 0).sum()), "removed": prepared.removed[variant.name], "draws": len(mine),
             "epochs": max(fact["epochs"] for fact in mine), "stages": _funnel(variant), "curves": [fact["curve"] for fact in mine],
             "bits_per_byte": {set_: bits[name].per_byte(number).tolist() for number, set_ in enumerate(names)},
         }  # fmt: skip

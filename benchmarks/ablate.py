@@ -1,26 +1,31 @@
-"""Measures what `corpusmill ablate` sees: halves of one corpus (no difference is true), and planted damage (a difference is true).
+"""Measures what `corpusmill ablate` sees where the truth is known.
 
-    python benchmarks/ablate.py RUN [--folder DIR] [--halves 4] [--damage shuffled,german,copies,boilerplate] [--shares 0.1,0.3,0.6]
-                                [--set ablate.tokens=300000 ...] [--minutes 30]
+    python benchmarks/ablate.py halves RUN [--numbers 0-39]        # two random halves of one corpus: no difference is true
+    python benchmarks/ablate.py damage RUN --foreign GERMAN.txt    # planted damage: a difference is true, and grows with its share
+    python benchmarks/ablate.py mixture RUN                        # one of four sources is the reference's own kind
+    common options: [--folder DIR] [--set KEY=VALUE ...] [--engine auto] [--workers 0]
 
-RUN is a run with documents, for example an `ingest` of a crawl. `--halves N`: N comparisons of two random halves of its documents; at most
-one in ten may be called different. `--damage`: kinds of damage, each done to these shares of the documents of one half, which are compared
-with the whole half: their words shuffled; German sentences in their place; each eight times with another word changed; boilerplate lines
-between their own. Prints each comparison's difference, interval, verdict and seconds. A comparison that is finished is not trained again.
+RUN is a run with documents, for example one of the recipe `fineweb` on a crawl. Each comparison is one command `ablate`; with one that is
+finished nothing is trained again, so a benchmark that was killed goes on.
+
+`halves`: of 40 comparisons, at most 4 may be called different. `damage`: in documents that hold 10, 30 and 60% of all characters, words are
+shuffled within sentences; or German sentences stand in their place; or each is there eight times, with another word changed; or lines of
+menus stand between theirs. Each is compared with the whole corpus. Prints whether the differences are ranked by share, and the smallest
+share that is found in 80% of cases. `mixture`: passages of Brown's texts, of which others judge, are planted among three damaged sources.
 """
 
 import argparse
 import json
+import platform
 import random
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 import corpusmill
-from corpusmill.ablate.corpora import read_variant, texts_of
+from corpusmill.ablate.corpora import read_variant, reference_texts, texts_of
 from corpusmill.pipeline.recipe import Recipe
 
 Rows = list[dict[str, str]]
@@ -30,6 +35,7 @@ MENU = [
     "Share this page",
     "All rights reserved. Terms of use. Privacy",
 ]
+SHARES = (0.1, 0.3, 0.6)
 
 
 def documents_of(run: str) -> Rows:
@@ -38,13 +44,16 @@ def documents_of(run: str) -> Rows:
     return [{"text": text, "url": f"http://ablate.test/{number}"} for number, text in enumerate(texts_of(variant)) if len(text) > 400]
 
 
-def shuffled(text: str, generator: random.Random, _: Rows) -> list[str]:
-    words = text.split()
-    generator.shuffle(words)
-    return [" ".join(words)]
+def shuffled(text: str, generator: random.Random, _: list[str]) -> list[str]:
+    found = []
+    for sentence in re.split(r"(?<=[.!?])\s+", text):
+        words = sentence.split()
+        generator.shuffle(words)
+        found.append(" ".join(words))
+    return [" ".join(found)]
 
 
-def copies(text: str, generator: random.Random, _: Rows) -> list[str]:
+def copies(text: str, generator: random.Random, _: list[str]) -> list[str]:
     words = text.split()
     found = []
     for _number in range(8):
@@ -54,105 +63,150 @@ def copies(text: str, generator: random.Random, _: Rows) -> list[str]:
     return found
 
 
-def boilerplate(text: str, generator: random.Random, _: Rows) -> list[str]:
+def boilerplate(text: str, generator: random.Random, _: list[str]) -> list[str]:
     lines = []
     for line in text.splitlines():
         lines += [line, generator.choice(MENU)]
     return ["\n".join(lines)]
 
 
-def german(text: str, generator: random.Random, foreign: Rows) -> list[str]:
+def german(text: str, generator: random.Random, foreign: list[str]) -> list[str]:
     found = ""
     while len(found) < len(text):
-        found += generator.choice(foreign)["text"] + "\n"
+        found += generator.choice(foreign) + " "
     return [found[: len(text)]]
 
 
-DAMAGE: dict[str, Callable[[str, random.Random, Rows], list[str]]] = {
+DAMAGE: dict[str, Callable[[str, random.Random, list[str]], list[str]]] = {
     "shuffled": shuffled, "german": german, "copies": copies, "boilerplate": boilerplate,
 }  # fmt: skip
 
 
-def damaged(rows: Rows, kind: str, share: float, foreign: Rows) -> Rows:
-    """Returns the documents with a share of them damaged; the shares are nested, so .3 has the damage of .1 and more."""
+def damaged(rows: Rows, kind: str, share: float, foreign: list[str]) -> Rows:
+    """Returns the documents, of which those with a share of the characters afterwards are damaged. Shares are nested: .3 has the damage of
+    .1, and more."""
+    if kind == "copies":
+        share = share / (8 - 7 * share)  # eight copies of these are the share that was asked for
     order = list(range(len(rows)))
     random.Random(f"order {kind}").shuffle(order)
-    chosen, found = set(order[: round(share * len(rows))]), []
-    for number, row in enumerate(rows):
-        if number not in chosen:
-            found.append(row)
-            continue
-        texts = DAMAGE[kind](row["text"], random.Random(f"{kind} {number}"), foreign)
-        found += [{"text": text, "url": row["url"] + (f"?{copy}" if copy else "")} for copy, text in enumerate(texts)]
-    return found
+    left, found = share * sum(len(row["text"]) for row in rows), {}
+    for number in order:
+        if left > 0:
+            row = rows[number]
+            left -= len(row["text"])
+            texts = DAMAGE[kind](row["text"], random.Random(f"{kind} {number}"), foreign)
+            found[number] = [{"text": text, "url": row["url"] + (f"?{copy}" if copy else "")} for copy, text in enumerate(texts)]
+    return [row for number, before in enumerate(rows) for row in found.get(number, [before])]
 
 
-def variant(folder: Path, name: str, rows: Rows) -> str:
-    """Writes documents as a run, unless it is there. Returns its folder."""
-    path = folder / f"{name}.jsonl"
-    if not path.exists():
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    corpusmill.run({"ingest": {}}, path, folder / name)
-    return str(folder / name)
+class Benchmark:
+    """Makes variants and compares them, in one folder."""
+
+    def __init__(self, given: argparse.Namespace):
+        self.folder, self.engine, self.workers = Path(given.folder), given.engine, given.workers
+        self.changes = {key: json.loads(value) for key, _, value in (each.partition("=") for each in given.set)}
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def variant(self, name: str, rows: Rows) -> str:
+        """Writes documents as a run, unless it is there. Returns its folder."""
+        path = self.folder / f"{name}.jsonl"
+        if not path.exists():
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        corpusmill.run({"ingest": {}}, path, self.folder / name, engine="inline")
+        return str(self.folder / name)
+
+    def compared(self, name: str, variants: dict[str, str], changes: dict[str, Any]) -> dict[str, Any]:
+        """Compares variants, and prints a row each. Returns what `result.json` has."""
+        started = time.monotonic()
+        recipe = Recipe({"ablate": {"variants": variants}}).with_({**changes, **self.changes})
+        corpusmill.run(recipe, [], self.folder / name, engine=self.engine, workers=self.workers)
+        found: dict[str, Any] = json.loads((self.folder / name / "ablate/result.json").read_text())
+        for row in found["variants"][1:]:
+            of, seconds = row["difference"], time.monotonic() - started
+            print(f"| {name} | {row['variant']} | {of['mean']:+.4f} | {of['low']:+.4f} to {of['high']:+.4f} | {of['can_show']:.4f} | "
+                  f"{len(of['draws'])} | {called(row)} | {seconds:,.0f} |", flush=True)  # fmt: skip
+        return found
 
 
-def compared(folder: Path, name: str, variants: dict[str, str], changes: dict[str, Any]) -> list[dict[str, Any]]:
-    """Compares variants. Returns the rows of `result.json` but the first."""
-    started = time.monotonic()
-    recipe = Recipe({"ablate": {"variants": variants}}).with_(changes)
-    corpusmill.run(recipe, [], folder / name)
-    found: dict[str, Any] = json.loads((folder / name / "ablate/result.json").read_text())
-    for row in found["variants"][1:]:
-        of = row["difference"]
-        verdict = "no difference shown" if of["low"] <= 0 <= of["high"] else "better" if of["mean"] < 0 else "worse"
-        print(f"| {name} | {row['variant']} | {of['mean']:+.4f} | {of['low']:+.4f} to {of['high']:+.4f} | {of['can_show']:.4f} | "
-              f"{len(of['draws'])} | {verdict} |", flush=True)  # fmt: skip
-    print(f"  {name}: {time.monotonic() - started:,.0f} s", flush=True)
-    return found["variants"][1:]
+def called(row: dict[str, Any]) -> str:
+    of = row["difference"]
+    return "no difference shown" if of["low"] <= 0 <= of["high"] else "better" if of["mean"] < 0 else "worse"
+
+
+def halves(benchmark: Benchmark, rows: Rows, numbers: range) -> None:
+    different = 0
+    for number in numbers:
+        mixed = list(rows)
+        random.Random(f"halves {number}").shuffle(mixed)
+        parts = {"a": mixed[: len(mixed) // 2], "b": mixed[len(mixed) // 2 :]}
+        variants = {name: benchmark.variant(f"half-{number}-{name}", half) for name, half in parts.items()}
+        found = benchmark.compared(f"halves-{number}", variants, {"ablate.held_out": 0})
+        different += called(found["variants"][1]) != "no difference shown"
+    print(f"called different: {different} of {len(numbers)} comparisons of halves")
+
+
+def damage(benchmark: Benchmark, rows: Rows, kinds: list[str], foreign: list[str]) -> None:
+    whole = benchmark.variant("whole", rows)
+    for kind in kinds:
+        named = {f"{kind}-{100 * share:.0f}": damaged(rows, kind, share, foreign) for share in SHARES}
+        variants = {"whole": whole} | {name: benchmark.variant(name, changed) for name, changed in named.items()}
+        found = [row["difference"] for row in benchmark.compared(f"damage-{kind}", variants, {})["variants"][1:]]
+        means = [of["mean"] for of in found]
+        print(f"{kind}: {'ranked by share' if 0 < means[1] < means[2] and means[0] < means[1] else 'NOT ranked by share'}; {power(found)}")
+
+
+def power(found: list[dict[str, Any]]) -> str:
+    """Returns the smallest share that is found in 80% of cases, by interpolation between the shares that were measured."""
+    last, before = 0.0, 0.0
+    for share, of in zip(SHARES, found, strict=True):
+        ratio = of["mean"] / of["can_show"]
+        if ratio >= 1:
+            return f"{last + (share - last) * (1 - before) / (ratio - before):.0%} is found in 80% of cases"
+        last, before = share, ratio
+    return "60% is not found in 80% of cases"
+
+
+def mixture(benchmark: Benchmark, rows: Rows) -> None:
+    brown = reference_texts("brown")
+    judges = benchmark.folder / "judges.jsonl"
+    judges.write_text("".join(json.dumps({"text": text}) + "\n" for text in brown[::2]))
+    sources = {"brown": brown[1::2], "crawl": [row["text"] for row in rows]}
+    for kind in ("shuffled", "boilerplate"):
+        sources[kind] = [DAMAGE[kind](row["text"], random.Random(f"{kind} {number}"), [])[0] for number, row in enumerate(rows)]
+    path = benchmark.folder / "sources.jsonl"
+    path.write_text("".join(json.dumps({"text": text, "kind": name}) + "\n" for name, texts in sources.items() for text in texts))
+    corpusmill.run({"ingest": {}}, path, benchmark.folder / "sources", engine="inline")
+    changes = {"ablate.references": [str(judges)], "ablate.held_out": 0, "ablate.mixtures": {"by": "kind", "proxies": 64}}
+    found = benchmark.compared("mixture", {"sources": str(benchmark.folder / "sources")}, changes)["mixture"]
+    for row in found["components"]:
+        print(f"  {row['component']}: natural {row['natural']:.1%}, proposed {row['proposed']:.1%}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("halves", "damage", "mixture"))
     parser.add_argument("run")
     parser.add_argument("--folder", default="runs/ablate-benchmark")
-    parser.add_argument("--halves", type=int, default=4)
-    parser.add_argument("--damage", default=",".join(DAMAGE))
-    parser.add_argument("--shares", default="0.1,0.3,0.6")
-    parser.add_argument("--foreign", help="a Parquet or JSONL file with a column text, for `german`")
+    parser.add_argument("--numbers", default="0-39", help="of the halves that are compared")
+    parser.add_argument("--kinds", default=",".join(DAMAGE))
+    parser.add_argument("--foreign", help="a text file of sentences, for `german`")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--minutes", type=float, default=30, help="the budget of a comparison")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--workers", type=int, default=0)
     given = parser.parse_args()
-    folder = Path(given.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    changes = {"ablate.budget": f"{given.minutes:g}m"} | {
-        key: json.loads(value) for key, _, value in (each.partition("=") for each in given.set)
-    }
-    rows = documents_of(given.run)
-    print(f"{len(rows):,} documents, {sum(len(row['text']) for row in rows):,} characters")
-    print("| comparison | variant | difference, bits per byte | interval | can show | draws | verdict |\n|---|---|---|---|---|---|---|")
-    called = 0
-    for number in range(given.halves):
-        mixed = list(rows)
-        random.Random(f"halves {number}").shuffle(mixed)
-        halves = {"a": mixed[: len(mixed) // 2], "b": mixed[len(mixed) // 2 :]}
-        variants = {name: variant(folder, f"half-{number}-{name}", half) for name, half in halves.items()}
-        found = compared(folder, f"halves-{number}", variants, {**changes, "ablate.held_out": 0})
-        called += sum(not row["difference"]["low"] <= 0 <= row["difference"]["high"] for row in found)
-    if given.halves:
-        print(f"called different: {called} of {given.halves} comparisons of halves")
-    foreign = pq.read_table(given.foreign, columns=["text"]).to_pylist() if given.foreign else []
-    whole = variant(folder, "whole", rows)
-    for kind in filter(None, given.damage.split(",")):
-        if kind == "german" and not foreign:
-            print("german: left out; give texts in --foreign")
-            continue
-        shares = [float(share) for share in given.shares.split(",")]
-        variants = {"whole": whole} | {
-            f"{kind}-{share:.0%}".rstrip("%"): variant(folder, f"{kind}-{share:g}", damaged(rows, kind, share, foreign)) for share in shares
-        }
-        found = compared(folder, f"damage-{kind}", variants, changes)
-        means = [row["difference"]["mean"] for row in found]
-        print(f"{kind}: {'ranked by share' if means == sorted(means) else 'NOT ranked by share'}")
+    benchmark, rows = Benchmark(given), documents_of(given.run)
+    print(f"{platform.processor() or platform.machine()}; {len(rows):,} documents, {sum(len(row['text']) for row in rows):,} characters")
+    print("| comparison | variant | difference | interval | can show | draws | verdict | seconds |\n|---|---|---|---|---|---|---|---|")
+    if given.what == "halves":
+        first, _, last = given.numbers.partition("-")
+        halves(benchmark, rows, range(int(first), int(last or first) + 1))
+    elif given.what == "damage":
+        if not given.foreign and "german" in given.kinds:
+            parser.error("damage: give German sentences in --foreign, or leave `german` out of --kinds")
+        foreign = [line for line in Path(given.foreign).read_text().splitlines() if line.strip()] if given.foreign else []
+        damage(benchmark, rows, given.kinds.split(","), foreign)
+    else:
+        mixture(benchmark, rows)
 
 
 if __name__ == "__main__":

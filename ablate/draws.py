@@ -1,0 +1,147 @@
+"""Which documents each draw has, and in which order a proxy reads them.
+
+A draw is a part of the documents. Near copies of one document, and documents with one URL, are a group, and a group is in one part only, of
+all variants: so draws are independent of each other, copies cost a variant what they cost a corpus, and variants that share documents are
+compared on the same ones. A group of which a document holds a reference's passage is in no part.
+
+A proxy reads pieces of documents in the order of their hashes. Documents that two variants share are read in the same order, so the
+difference of two proxies has little noise besides that of the documents that they do not share.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from corpusmill.pipeline.token_shards import TokenShards
+
+Integers = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+#: The documents (by URL, or by id where they have none) that are in a group with others, or in no draw.
+GROUPS = pa.schema(
+    [
+        pa.field("document", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("excluded", pa.bool_(), nullable=False),
+    ]
+)
+
+
+def names(table: pa.Table) -> pa.ChunkedArray:
+    """Returns the names by which documents are known in all variants: their URLs, or their ids where they have none."""
+    return pc.coalesce(table["url"], table["id"])
+
+
+def groups_of(copies: pa.Table, excluded: Iterable[str]) -> pa.Table:
+    """Returns the groups (GROUPS) of documents. `copies`: id, url and `kept_id` of all documents of all variants, of which those with one
+    `kept_id` are copies of each other. `excluded`: names of documents that no draw may have, nor their copies."""
+    documents, clusters = names(copies).dictionary_encode().combine_chunks(), copies["kept_id"].dictionary_encode().combine_chunks()
+    count = len(documents.dictionary)
+    rows, columns = documents.indices.to_numpy(), count + clusters.indices.to_numpy()
+    size = count + len(clusters.dictionary)
+    _, labels = connected_components(coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(size, size)), directed=False)
+    labels = labels[:count]
+    order = pc.sort_indices(documents.dictionary).to_numpy()
+    first = np.full(labels.max(initial=-1) + 1, -1)
+    first[labels[order[::-1]]] = order[::-1]  # the smallest name of each group
+    left_out = np.isin(labels, labels[pc.is_in(documents.dictionary, pa.array(sorted(excluded), pa.string())).to_numpy(False)])
+    listed = order[left_out[order] | (np.bincount(labels, minlength=1)[labels[order]] > 1)]
+    taken = [documents.dictionary.take(listed), documents.dictionary.take(first[labels[listed]]), pa.array(left_out[listed])]
+    return pa.table(taken, schema=GROUPS)
+
+
+def _hashes(strings: pa.ChunkedArray) -> Hashes:
+    return np.array([xxhash.xxh64_intdigest(string) for string in strings.to_pylist()], np.uint64)
+
+
+def _mixed(numbers: Hashes) -> Hashes:
+    """Returns numbers that look random (the finalizer of SplitMix64)."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
+
+
+def _numbered(hashes: Hashes, numbers: Integers) -> Hashes:
+    """Returns a new hash for each hash and number."""
+    with np.errstate(over="ignore"):
+        return _mixed(hashes + numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+
+
+class DrawnDocuments:
+    """The documents of a set of token shards, with the part of each."""
+
+    def __init__(self, shards: TokenShards, groups: pa.Table, parts: int):
+        indexes = [shards.index(number) for number in range(len(shards.shards))]
+        table = pa.concat_tables([index.select(["id", "url", "first", "tokens"]) for index in indexes])
+        self.shards, self.ids, named = shards, table["id"], names(table)
+        numbers = np.repeat(np.arange(len(indexes)), [len(index) for index in indexes])
+        #: int64 [documents, 3]: the shard, the first token in it, and the number of tokens.
+        self.places: Integers = np.stack([numbers, table["first"].to_numpy(), table["tokens"].to_numpy()], axis=1).astype(np.int64)
+        place = pc.index_in(named, groups["document"])
+        group = _hashes(pc.coalesce(groups["group"].take(place), named))
+        out = pc.fill_null(groups["excluded"].take(place), False).to_numpy()
+        #: int64 [documents]: 0 to `parts` - 1; -1 for documents in no draw.
+        self.part: Integers = np.where(out, -1, (group % np.uint64(parts)).astype(np.int64))
+        hashes = _hashes(named)
+        order = np.lexsort((_hashes(self.ids), hashes))
+        begins = np.flatnonzero(np.diff(hashes[order], prepend=~hashes[order[:1]]))
+        copy = np.empty(len(order), np.int64)  # several documents with one URL are in places of their own
+        copy[order] = np.arange(len(order)) - np.repeat(begins, np.diff(begins, append=len(order)))
+        self.hashes = _numbered(hashes, copy)
+        #: int64 [parts]: the tokens of each part.
+        self.tokens = np.bincount(self.part[self.part >= 0], self.places[self.part >= 0, 2], parts).astype(np.int64)
+
+    def pieces(self, part: int, wanted: int, longest: int, only: pa.ChunkedArray | None = None) -> tuple[Integers, int]:
+        """Returns the pieces that give `wanted` tokens, int64 [pieces, 3] as `places`, and how many tokens there are.
+
+        A piece is `longest` tokens of a document, or what is left of it. Where there are too few, all are read again in another order.
+        `only`: the ids of the documents that take part.
+        """
+        chosen = self.part == part
+        if only is not None:
+            chosen &= pc.is_in(self.ids, only).to_numpy()
+        places, hashes = self.places[chosen], self.hashes[chosen]
+        counts = -(-places[:, 2] // longest)
+        document = np.repeat(np.arange(len(places)), counts)
+        number = np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)
+        of_document = places[document]
+        sizes = np.minimum(longest, of_document[:, 2] - number * longest)
+        pieces = np.stack([of_document[:, 0], of_document[:, 1] + number * longest, sizes], axis=1)
+        keys, there = _numbered(hashes[document], number + 1), int(sizes.sum())
+        if not there:
+            return pieces, 0
+        epochs = [pieces[np.argsort(_numbered(keys, np.full(len(keys), epoch)), kind="stable")] for epoch in range(-(-wanted // there))]
+        ordered = np.concatenate([pieces[:0], *epochs])
+        return ordered[: int(np.searchsorted(np.cumsum(ordered[:, 2]), wanted)) + 1], there
+
+
+def drawn_tokens(
+    sources: Iterable[tuple[DrawnDocuments, float, pa.ChunkedArray | None]], part: int, wanted: int, longest: int
+) -> tuple[npt.NDArray[np.int64], int]:
+    """Returns `wanted` token ids of one part of several sources, each with its share, evenly mixed; and how many tokens the part has.
+
+    A piece that is cut out of a document ends with the token that ends documents. A source with no token in the part gives none.
+    """
+    found, positions, have = list[tuple[DrawnDocuments, Integers]](), [], 0
+    for documents, share, only in sources:
+        pieces, there = documents.pieces(part, round(wanted * share), longest, only)
+        found.append((documents, pieces))
+        ends = np.cumsum(pieces[:, 2])
+        positions.append((ends - pieces[:, 2]) / max(1, ends[-1] if len(ends) else 1))
+        have += there
+    order = np.argsort(np.concatenate(positions), kind="stable")
+    which = np.repeat(np.arange(len(found)), [len(pieces) for _, pieces in found])[order]
+    rows = np.concatenate([pieces for _, pieces in found])[order]
+    texts = []
+    for source, (shard, first, tokens) in zip(which.tolist(), rows.tolist(), strict=True):
+        shards = found[source][0].shards
+        texts.append(np.asarray(shards.tokens(shard)[first : first + tokens], np.int64))
+        if texts[-1][-1] != shards.end_of_text_id:
+            texts.append(np.array([shards.end_of_text_id]))
+    ids = np.concatenate([np.zeros(0, np.int64), *texts])
+    return np.resize(ids, wanted) if have else ids, have
