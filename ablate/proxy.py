@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from corpusmill.ablate.config import REPORT, ProxyConfig
+from corpusmill.ablate.corpora import answers_in
 from corpusmill.ablate.draws import DrawnDocuments, Integers, drawn_tokens
-from corpusmill.ablate.measured import REPORT, ProxyConfig
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Task, Worker
@@ -41,16 +43,29 @@ CURVE_WINDOWS = 16
 
 
 class References:
-    """The reference documents as tokens, with their sets."""
+    """The reference documents as tokens, with their sets. Of a benchmark's item the tokens of its right answer alone are measured."""
 
     def __init__(self, folder: str, tokenizer: bytes, sha256: str, context: int):
-        self.shards = TokenShards(folder, tokenizer_sha256=sha256)
-        self.validation = Validation(self.shards, TokenBytes(tokenizer).sizes, context, document_mask=True)
+        self.shards, sizes = TokenShards(folder, tokenizer_sha256=sha256), TokenBytes(tokenizer).sizes
+        self.validation = Validation(self.shards, sizes, context, document_mask=True)
         self.index = pa.concat_tables([self.shards.index(number) for number in range(len(self.shards.shards))])
+        self.measured = np.concatenate([self._measured(number, sizes) for number in range(len(self.shards.shards))])
+
+    def _measured(self, number: int, sizes: Integers) -> npt.NDArray[np.bool_]:
+        """Returns whether each token of a shard is measured: all of a text, and of an item those that lie in its answer."""
+        tokens, index = np.asarray(self.shards.tokens(number)), self.shards.index(number)
+        found = np.ones(len(tokens), bool)
+        answers = {path: answers_in(path) for path in pc.unique(index["source"]).to_pylist()}
+        for row in index.select(["source", "offset", "first", "tokens"]).to_pylist():
+            if length := answers[row["source"]].get(row["offset"]):
+                ids = tokens[row["first"] : row["first"] + row["tokens"]]
+                to_the_end = np.cumsum(sizes[ids][::-1])[::-1]
+                found[row["first"] : row["first"] + row["tokens"]] = to_the_end <= length
+        return found
 
     def nats(self, model: ParallelModel, device: torch.device, windows: int = 0) -> pa.Table:
         """Measures a model on all documents, or on some windows of them. Returns a row a document (REPORT)."""
-        sums = self.validation.sums(model, device, windows=windows)
+        sums = self.validation.sums(model, device, windows=windows, only=self.measured)
         columns = [self.index["id"], self.index["source"], sums.nats, sums.tokens.astype(np.int64), sums.sizes.astype(np.int64)]
         return pa.table([pa.chunked_array([column]) if isinstance(column, np.ndarray) else column for column in columns], schema=REPORT)
 

@@ -167,7 +167,7 @@ def power(found: list[dict[str, Any]]) -> str:
 
 
 def mixture(benchmark: Benchmark, rows: Rows) -> None:
-    brown = reference_texts("brown")
+    brown = [text for text, _ in reference_texts("brown")]
     judges = benchmark.folder / "judges.jsonl"
     judges.write_text("".join(json.dumps({"text": text}) + "\n" for text in brown[::2]))
     sources = {"brown": brown[1::2], "crawl": [row["text"] for row in rows]}

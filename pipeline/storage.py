@@ -58,6 +58,11 @@ class Storage:
         self.root = root.removeprefix("file://").rstrip("/") or "/"
         self.remote = is_remote(root)
 
+    @property
+    def absolute(self) -> str:
+        """The folder's path from anywhere."""
+        return self.root if self.remote else str(Path(self.root).absolute())
+
     def __repr__(self) -> str:
         return f"Storage({self.root!r})"
 

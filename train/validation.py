@@ -150,17 +150,18 @@ class Validation:
 
     @torch.no_grad()
     def sums(
-        self, parallel_model: ParallelModel, device: torch.device, share: DataShare = ALL, windows: int = 0, tokens: int = TOKENS
+        self, parallel_model: ParallelModel, device: torch.device, share: DataShare = ALL, windows: int = 0, tokens: int = TOKENS,
+        only: npt.NDArray[np.bool_] | None = None,
     ) -> TextSums:  # fmt: skip
-        """Returns the sums over all tokens, or over `windows` windows, about `tokens` at a time. This process computes its share; the
-        result is equal on all."""
+        """Returns the sums over all tokens (or `only` some, bool `[tokens]`), or over `windows` windows, about `tokens` at a time. This
+        process computes its share; the result is equal on all."""
         sums = np.zeros((3, len(self.starts)))
         batch = max(1, tokens // self.context)
         for places, rows in evaluation_batches(self.shards, self.context, batch, self.document_mask, windows, share):
             ids, targets, segments = to_device((*rows[:2], needed(rows[2])), device)
             nats = parallel_model.nats(ids, targets, segments).double().cpu().numpy()
             counted = np.where(places >= 0, self.table[np.maximum(rows[1].numpy(), 0)], 0)
-            text = counted > 0
+            text = counted > 0 if only is None else (counted > 0) & only[places]
             document = np.searchsorted(self.starts, places[text], "right") - 1
             # values are added one by one, so that the borders of batches do not change sums
             for kind, values in enumerate((nats[text], np.ones(len(document)), counted[text])):

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
+from corpusmill.pipeline.storage import Storage
 from corpusmill.report.answers.choose import TableRows, table_rows
 from corpusmill.report.answers.diff_documents import (
     ORDER,
@@ -99,7 +100,8 @@ class OneSided:
 
 @dataclass
 class Difference:
-    """The result of comparing two runs. `samples`: documents that only `a` keeps, and that only `b` keeps."""
+    """The result of comparing two runs. `samples`: documents that only `a` keeps, and that only `b` keeps. `ablations`: the sentences and
+    pages of ablations that say which of both makes the better model."""
 
     folders: dict[str, str]
     stages: list[str]
@@ -112,6 +114,7 @@ class Difference:
     settings: list[tuple[str, Any, Any]]
     samples: dict[str, list[OneSided]]
     notes: list[str] = field(default_factory=list)
+    ablations: list[dict[str, str]] = field(default_factory=list)
 
     def of(self, name: str) -> Counts:
         return self.counts.get(name, Counts())
@@ -133,7 +136,7 @@ class Difference:
             **properties,
             "settings": [{"key": key, "a": a, "b": b} for key, a, b in self.settings],
             "samples": {name: [{"stage": s.stage, **s.row} for s in samples] for name, samples in self.samples.items()},
-            "notes": self.notes,
+            "notes": self.notes, "ablations": self.ablations,
         }  # fmt: skip
 
 
@@ -179,6 +182,7 @@ def difference(pair: Pair) -> Difference:
         settings=_changed_settings(pair),
         samples={},
         notes=read_notes(pair),
+        ablations=read_ablations(pair),
     )
 
 
@@ -380,6 +384,23 @@ def read_notes(pair: Pair) -> list[str]:
     return notes
 
 
+def read_ablations(pair: Pair) -> list[dict[str, str]]:
+    """Returns the verdicts on both runs, with the page of each, of the ablations in the folders in which the runs are."""
+    folders = {run.reader.storage.absolute for run in pair.runs.values()}
+    found = []
+    for beside in sorted({folder.rpartition("/")[0] for folder in folders}):
+        for name in Storage(beside).folders():
+            ablation = Storage(f"{beside}/{name}/ablate")
+            if ablation.exists("result.json"):
+                first, *others = json.loads(ablation.read_bytes("result.json"))["variants"]
+                found += [
+                    {"sentence": other["sentence"], "page": ablation.path("page.html")}
+                    for other in others
+                    if {first["run"], other["run"]} == folders
+                ]
+    return found
+
+
 # ---- on a terminal -------------------------------------------------------------------------------------
 
 
@@ -389,6 +410,8 @@ def show_difference(found: Difference, wanted: DiffOptions, console: Console) ->
         console.print(Text(f"{side.upper()}: {safe_line(folder, 300)}", style="bold"))
     show_notes(found.notes, console, limit=500)
     console.print(Text(verdict(found)))
+    for ablation in found.ablations:
+        console.print(Text(safe_line(f"{ablation['sentence']} {ablation['page']}", 600)))
     wide = console.width >= WIDE
     tables = [_outcomes(found), _settings(found), _rules(found, wide), _columns(found, wanted, wide)]
     tables += [_values(name, rows) for name, rows in found.properties.items()]

@@ -13,6 +13,7 @@ from corpusmill.report.answers.diff import (
     difference,
     other_side,
     outcomes,
+    read_ablations,
     read_columns,
     read_notes,
     read_one_sided,
@@ -53,7 +54,7 @@ class RunComparison:
     def summary(self) -> Answer:
         """Returns what `corpusmill diff --json` prints, without columns and samples, and what it says in words."""
         with self._lock:
-            self.found.notes = read_notes(self.pair)
+            self.found.notes, self.found.ablations = read_notes(self.pair), read_ablations(self.pair)
         said = {"sentence": verdict(self.found), "outcomes": [{"title": title, **asdict(counts)} for title, counts in outcomes(self.found)]}
         return plain(self.found.as_json() | said, SHORT)
 

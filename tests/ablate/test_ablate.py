@@ -2,6 +2,9 @@
 
 import json
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -11,6 +14,8 @@ import pytest
 
 import corpusmill
 from corpusmill.pipeline.errors import InputError
+from corpusmill.report.answers import diff
+from corpusmill.report.answers.diff import DiffOptions
 
 
 def paragraphs() -> list[str]:
@@ -171,3 +176,50 @@ def test_leaving_a_rule_out_brings_back_what_it_alone_dropped(folder: Path) -> N
     assert {row["variant"]: row["stages"]["filter"]["kept"] - kept for row in found["variants"][1:]} == {
         f"without-{rule}": count for rule, count in wanted.items()
     }
+
+
+GERMAN = "Die Würde des Menschen ist unantastbar. Sie zu achten und zu schützen ist die Verpflichtung aller staatlichen Gewalt. "
+
+
+def test_another_language_is_refused(folder: Path, compared: dict[str, Any]) -> None:
+    run = make_run(folder, "german", [f"{number}. {GERMAN * 4}" for number in range(200)])
+    variants = {"manual": str(folder / "manual"), "german": run}
+    with pytest.raises(InputError, match="most documents of manual are in the language en, and of german in de"):
+        compare(folder, "languages", variants=variants)
+    assert not list((folder / "languages").rglob("trainings/*"))
+
+
+def test_a_reference_set_that_stands_in_a_variant_is_refused(folder: Path, compared: dict[str, Any]) -> None:
+    judges = [json.loads(line)["text"] for line in (folder / "judges.jsonl").read_text().splitlines()]
+    run = make_run(folder, "with-judges", [*paragraphs()[1::6], *judges])
+    variants = {"manual": str(folder / "manual"), "with-judges": run}
+    with pytest.raises(InputError, match=r"judges stands in the variant with-judges \(passages of 4\d of its 44 documents"):
+        compare(folder, "inside", variants=variants)
+    assert not list((folder / "inside").rglob("trainings/*"))
+
+
+@pytest.mark.long
+def test_a_comparison_that_was_killed_goes_on_to_the_same_bytes(folder: Path, compared: dict[str, Any]) -> None:
+    recipe = folder / "killed.yaml"
+    recipe.write_text(json.dumps({"ablate": options(folder)}))
+    command = [sys.executable, "-m", "corpusmill", "run", str(recipe), "--output", str(folder / "killed"), "--engine", "inline"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while len(list((folder / "killed").glob("ablate/trainings/*.parquet"))) < 3:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+    done = {path: path.stat().st_mtime_ns for path in (folder / "killed/ablate/trainings").glob("*.parquet")}
+    assert 3 <= len(done) < 6
+    assert compare(folder, "killed")["variants"] == compared["variants"]
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert pq.read_table(folder / "killed/ablate/measurements.parquet").equals(pq.read_table(folder / "out/ablate/measurements.parquet"))
+
+
+def test_the_difference_of_two_runs_names_the_verdict_on_them(
+    compared: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    wanted = {"sentence": compared["variants"][1]["sentence"], "page": str(folder / "out/ablate/page.html")}
+    assert wanted in diff.compare("manual", "shuffled", DiffOptions()).ablations
+    make_run(folder, "other", paragraphs()[:20])
+    assert diff.compare("manual", "other", DiffOptions()).ablations == []

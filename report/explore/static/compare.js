@@ -56,13 +56,14 @@ function head(state) {
 }
 
 function said() {
-  const { notes, sentence, outcomes } = found;
+  const { notes, sentence, outcomes, ablations } = found;
   const all = outcomes.reduce((sum, one) => sum + one.documents, 0);
   const warnings = notes.map((note) => h.li(line(note)));
   const rows = outcomes.map((one) => [one.title, count(one.documents), share(one.documents, all), count(one.characters)]);
   return [
     notes.length > 0 && h.ul({ class: "warnings" }, warnings),
     h.p({ id: "compare-verdict" }, line(sentence)),
+    ablations.map((ablation) => h.p(line(ablation.sentence), " ", h.code(line(ablation.page)))),
     tableOf(["outcome", "documents", "share", "characters"], rows),
   ];
 }

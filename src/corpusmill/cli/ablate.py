@@ -24,7 +24,9 @@ def ablate(
     reference: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SET", help="Texts that judge: wikipedia, brown, speeches, or a file with a column text.  [default: wikipedia, brown]"
+            metavar="SET",
+            help="What judges: wikipedia, brown, speeches, a file with a column text, or a benchmark such as arc_easy.  "
+            "[default: wikipedia, brown]",
         ),
     ] = None,
     tokenizer: Annotated[str | None, typer.Option(metavar="FILE", help="A tokenizer.json, instead of one trained on all variants.")] = None,

@@ -1,0 +1,116 @@
+"""Prepares a comparison: one tokenizer, the reference sets, and the token shards and draws of each variant."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from corpusmill.ablate import corpora
+from corpusmill.ablate.config import AblateConfig
+from corpusmill.ablate.corpora import HELD_OUT, Variant
+from corpusmill.ablate.draws import DrawnDocuments, groups_of
+from corpusmill.pipeline.config import Config, digest
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import expand, file_ref
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.shards import Content, read_table
+from corpusmill.pipeline.stage import Output
+from corpusmill.pipeline.token_shards import TokenShards
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the trainings read: the folders of token shards by variant, of the references, and of the tokenizer, and the groups of
+    documents. `sets`: the reference sets by the path of the file that their documents have as source. `documents`: those of each variant
+    with their draws. `removed`: how many of each variant hold a reference's passage, or are copies of such; None where its texts are not
+    here."""
+
+    folders: dict[str, str]
+    documents: dict[str, DrawnDocuments]
+    references: str
+    sets: dict[str, str]
+    tokenizer: str
+    sha256: str
+    removed: dict[str, int | None]
+    groups: FileRef
+
+    def params(self) -> dict[str, Any]:
+        found = {"references": self.references, "tokenizer": self.tokenizer, "tokenizer_sha256": self.sha256}
+        return found | {"groups": self.groups.path}
+
+
+def prepare(run: StageRun, config: AblateConfig, variants: Sequence[Variant]) -> Prepared:
+    """Makes or takes over what the trainings read. Raises InputError for variants and references that can't be compared."""
+    shards = [variant.name for variant in variants if variant.tokens is not None]
+    if shards and config.tokenizer is None:
+        raise InputError(f"ablate.tokenizer: {shards[0]} has token shards and no texts, so give the tokenizer.json that made them.")
+    sets = _reference_sets(run, config, variants)
+    tokenizer = config.tokenizer
+    if tokenizer is None:
+        recipe = {"ingest": {}, "tokenizer": {"vocab_size": config.vocab_size}}
+        made = corpora.prepared(run, "tokenizer", recipe, [run.storage.path("sample.jsonl")])
+        tokenizer = made.path("tokenizer/tokenizer.json")
+    tokens = {"tokenizer": {"file": tokenizer, "judge": {"compare": []}}, "tokens": {"validation_share": 0.0}}
+    references = corpora.prepared(run, "references", {"ingest": {}, **tokens}, [run.storage.path(path) for path in sets.values()])
+    sha256 = hashlib.sha256(references.read_bytes("tokenizer/tokenizer.json")).hexdigest()
+    forbidden = {name: path.replace("references/", "forbidden/") for name, path in sets.items()}
+    folders, left_out = {}, dict[str, set[str]]()
+    for variant in variants:
+        if variant.tokens is not None:
+            folders[variant.name] = variant.tokens
+            continue
+        texts = [{"path": run.storage.path(path), "fields": {"context": "text"}} for path in forbidden.values()]
+        dedup = {"exact": {"enabled": False}, "minhash": {"enabled": False}, "alarm": "warn", "contamination": {"sets": texts}}
+        made = corpora.prepared(run, f"variants/{variant.name}", {"ingest": {}, "dedup": dedup, **tokens}, variant.documents)
+        contents = {name: run.storage.read_bytes(path) for name, path in forbidden.items()}
+        folders[variant.name], left_out[variant.name] = made.path("tokens/train"), corpora.contaminated(made, variant.name, contents)
+    excluded = set().union(*left_out.values())
+    row = run.once(
+        "groups", [], lambda _: Output({"groups.parquet": groups_of(corpora.copies(run, variants), excluded)}),
+        {"contents": [variant.contents for variant in variants], "excluded": digest(sorted(excluded))}, Config(),
+    )  # fmt: skip
+    groups, parts = read_table(run.storage, "groups.parquet"), config.draws + 1
+    documents = {name: DrawnDocuments(TokenShards(folder, tokenizer_sha256=sha256), groups, parts) for name, folder in folders.items()}
+    removed = {name: len(left_out[name]) + int((of.part < 0).sum()) if name in left_out else None for name, of in documents.items()}
+    return Prepared(
+        folders, documents, references.path("tokens/train"), {run.storage.path(path): name for name, path in sets.items()},
+        references.path("tokenizer"), sha256, removed, row.ref("ablate", "groups.parquet"),
+    )  # fmt: skip
+
+
+def _reference_sets(run: StageRun, config: AblateConfig, variants: Sequence[Variant]) -> dict[str, str]:
+    """Makes the reference sets, and the sample for the tokenizer. Returns the files of the sets by name."""
+    decides = {"variants": {variant.name: variant.contents for variant in variants}, "held_out": config.held_out}
+    sample = run.once("sample", [], lambda _: _sample(config, variants), decides, Config())
+    sets = {HELD_OUT: f"references/{HELD_OUT}.jsonl"} if any(output.path.startswith("references/") for output in sample.outputs) else {}
+    languages: dict[str, str] = json.loads(run.storage.read_bytes("languages.json"))
+    for given in config.references:
+        name = corpora.reference_name(given)
+        files = [] if corpora.ships(given) else [file_ref(path).fingerprint for path in expand(given)]
+        run.once(f"reference-{name}", [], partial(_reference, name, given), {"files": files}, Config())
+        sets[name] = f"references/{name}.jsonl"
+        rows = corpora.read_json_lines(run.storage.read_bytes(sets[name]))
+        languages[name] = corpora.main_language([row["text"] for row in rows])
+    if not sets:
+        raise InputError("ablate: no reference set, and no held-out documents, so nothing judges; give one of them.")
+    corpora.require_one_language(languages)
+    return sets
+
+
+def _sample(config: AblateConfig, variants: Sequence[Variant]) -> Output:
+    found = corpora.sample_texts([variant for variant in variants if variant.documents], config.held_out)
+    files: dict[str, Content] = {"sample.jsonl": corpora.json_lines({"text": text} for text in found.texts)}
+    files["languages.json"] = json.dumps(found.languages).encode()
+    if found.held_out:
+        files |= corpora.reference_files(HELD_OUT, [(text, None) for text in found.held_out])
+    count = len(found.held_out) + len(found.texts)
+    return Output(files, rows_in=count, kept=count)
+
+
+def _reference(name: str, given: str, identity: str) -> Output:
+    """Returns a reference set. `identity`: of the task, which is not needed here."""
+    texts = corpora.reference_texts(given)
+    return Output(dict(corpora.reference_files(name, texts)), rows_in=len(texts), kept=len(texts))
