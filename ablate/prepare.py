@@ -10,7 +10,7 @@ from typing import Any
 from corpusmill.ablate import corpora
 from corpusmill.ablate.config import AblateConfig
 from corpusmill.ablate.corpora import HELD_OUT, Variant
-from corpusmill.ablate.draws import DrawnDocuments, groups_of
+from corpusmill.ablate.draws import DrawnDocuments, Integers, groups_of
 from corpusmill.pipeline.config import Config, digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, file_ref
@@ -24,12 +24,13 @@ from corpusmill.pipeline.token_shards import TokenShards
 @dataclass(frozen=True)
 class Prepared:
     """What the trainings read: the folders of token shards by variant, of the references, and of the tokenizer, and the groups of
-    documents. `sets`: the reference sets by the path of the file that their documents have as source. `documents`: those of each variant
-    with their draws. `removed`: how many of each variant hold a reference's passage, or are copies of such; None where its texts are not
-    here."""
+    documents. `sets`: the reference sets by the path of the file that their documents have as source. `parts`: the tokens of each part of a
+    variant, int64 [draws + 1]. `kept`: documents in these parts. `removed`: documents that hold a reference's passage, or are copies of
+    such; None for a variant whose texts are not here."""
 
     folders: dict[str, str]
-    documents: dict[str, DrawnDocuments]
+    parts: dict[str, Integers]
+    kept: dict[str, int]
     references: str
     sets: dict[str, str]
     tokenizer: str
@@ -72,12 +73,16 @@ def prepare(run: StageRun, config: AblateConfig, variants: Sequence[Variant]) ->
         "groups", [], lambda _: Output({"groups.parquet": groups_of(corpora.copies(run, variants), excluded)}),
         {"contents": [variant.contents for variant in variants], "excluded": digest(sorted(excluded))}, Config(),
     )  # fmt: skip
-    groups, parts = read_table(run.storage, "groups.parquet"), config.draws + 1
-    documents = {name: DrawnDocuments(TokenShards(folder, tokenizer_sha256=sha256), groups, parts) for name, folder in folders.items()}
-    removed = {name: len(left_out[name]) + int((of.part < 0).sum()) if name in left_out else None for name, of in documents.items()}
+    groups = read_table(run.storage, "groups.parquet")
+    parts, kept, removed = {}, {}, dict[str, int | None]()
+    for name, folder in folders.items():
+        drawn = DrawnDocuments(TokenShards(folder, tokenizer_sha256=sha256), groups, config.draws + 1)
+        parts[name], kept[name] = drawn.tokens, int((drawn.part >= 0).sum())
+        removed[name] = len(left_out[name]) + len(drawn.part) - kept[name] if name in left_out else None
+    sources = {run.storage.path(path): name for name, path in sets.items()}
     return Prepared(
-        folders, documents, references.path("tokens/train"), {run.storage.path(path): name for name, path in sets.items()},
-        references.path("tokenizer"), sha256, removed, row.ref("ablate", "groups.parquet"),
+        folders, parts, kept, references.path("tokens/train"), sources, references.path("tokenizer"), sha256, removed,
+        row.ref("ablate", "groups.parquet"),
     )  # fmt: skip
 
 

@@ -88,10 +88,9 @@ def result(
     described = []
     for name in (first, *others):
         mine, variant = [facts[key] for key in facts if key[0] == name], known.get(name, variants[0])
-        documents = prepared.documents[variant.name]
         row = {
-            "variant": name, "given": variant.run or variant.tokens, "run": variant.run, "tokens": int(documents.tokens.sum()),
-            "documents": int((documents.part >= 0).sum()), "removed": prepared.removed[variant.name], "draws": len(mine),
+            "variant": name, "given": variant.run or variant.tokens, "run": variant.run, "tokens": int(prepared.parts[variant.name].sum()),
+            "documents": prepared.kept[variant.name], "removed": prepared.removed[variant.name], "draws": len(mine),
             "epochs": max(fact["epochs"] for fact in mine), "stages": _funnel(variant), "curves": [fact["curve"] for fact in mine],
             "bits_per_byte": {set_: bits[name].per_byte(number).tolist() for number, set_ in enumerate(names)},
         }  # fmt: skip

@@ -29,7 +29,7 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage, Task
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.token_shards import SHARDS_FILE
+from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
 
 #: The share of a budget that is planned; the rest is for what comes before and after the trainings.
 PLANNED = 0.85
@@ -114,7 +114,8 @@ class AblateStage(Stage):
 
         options = self.config.mixtures
         assert options is not None
-        folder, shards = prepared.folders[name], prepared.documents[name].shards
+        folder = prepared.folders[name]
+        shards = TokenShards(folder, tokenizer_sha256=prepared.sha256)
         made = Storage(folder.removesuffix("/tokens/train"))
         files = sorted(set(pa.concat_tables([shards.index(n).select(["data_file"]) for n in range(len(shards.shards))])[0].to_pylist()))
         made_components = run.once("components", [], lambda _: Output({"components.parquet": mixtures.components(made, files, options.by)}),
@@ -186,10 +187,10 @@ class AblateStage(Stage):
 
     def _require_enough(self, prepared: Prepared, plan: AblatePlan) -> None:
         """Raises InputError for a variant that would be read too often in one of its draws."""
-        for name, documents in prepared.documents.items():
-            if (fewest := int(documents.tokens.min())) * MOST_EPOCHS < plan.tokens:
+        for name, tokens in prepared.parts.items():
+            if (fewest := int(tokens.min())) * MOST_EPOCHS < plan.tokens:
                 raise InputError(
-                    f"ablate: the variant {name} has {documents.tokens.sum():,} tokens, and {fewest:,} in the smallest of "
+                    f"ablate: the variant {name} has {tokens.sum():,} tokens, and {fewest:,} in the smallest of "
                     f"{self.config.draws + 1} draws, fewer than a {MOST_EPOCHS}th of the {plan.tokens:,} of a training; give fewer draws, "
                     "fewer tokens, or more documents."
                 )
