@@ -18,9 +18,9 @@ from corpusmill.report.read import RunReader
 from corpusmill.train.data import Packed
 from corpusmill.train.model_folder import read_architecture
 from corpusmill.train.options import row_length
-from corpusmill.train.sft import DROPPED_FILE, EXAMPLES_FILE
-from corpusmill.train.sft_job import Example, pack_examples, prepare, read_examples
-from corpusmill.train.template import ChatEncoder, Encoded, choose_chat
+from corpusmill.train.sft import Example, pack_examples, prepare, read_examples
+from corpusmill.train.template import ChatEncoder, Encoded, load_chat
+from corpusmill.train.tuning import DROPPED_FILE, EXAMPLES_FILE
 
 # ---- examples and their tokens -----------------------------------------------------------------------
 
@@ -105,14 +105,14 @@ def source_of_run(folder: str) -> ExampleSet:
     examples = [Example(**row) for row in read_table(stage, EXAMPLES_FILE).to_pylist()]
     here = local_model(model.root)
     context, dropped = row_length(section.get("context"), read_architecture(here).context, "sft.context"), [Example(**row) for row in rows]
-    return ExampleSet(folder, choose_chat(Storage(str(here)), template), context, examples, dropped, reasons)
+    return ExampleSet(folder, load_chat(Storage(str(here)), template), context, examples, dropped, reasons)
 
 
 def source_of_files(model: str, files: Sequence[str], template: str) -> ExampleSet:
     """Returns the examples of files as a model would learn them."""
     here = local_model(model)
     context = row_length(None, read_architecture(here).context, "sft.context")
-    return ExampleSet(", ".join(files), choose_chat(Storage(str(here)), template), context, read_examples(files, 0.0), None)
+    return ExampleSet(", ".join(files), load_chat(Storage(str(here)), template), context, read_examples(files, 0.0), None)
 
 
 def choose(

@@ -1,172 +1,571 @@
-"""The stage `align`: trains the tuned model to prefer one of two completions (DPO and its relatives)."""
+"""The work of the stage `align`: makes pairs, measures the reference model, trains by a preference loss."""
 
-import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
-from pydantic import ConfigDict, Field, model_validator
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
 
-from corpusmill.pipeline.config import INERT
-from corpusmill.pipeline.extras import TRAINING
+from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Output, Stage
-from corpusmill.train import scores, tuning
-from corpusmill.train.tuning import TuningConfig, TuningLoop, TuningOptimizer
+from corpusmill.pipeline.shards import Content, read_table
+from corpusmill.pipeline.stage import Output
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.train import tasks, tuning
+from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
+from corpusmill.train.compute import deterministic
+from corpusmill.train.data import IGNORED, DataShare, counted_places, needed, pack, to_device, within_budget
+from corpusmill.train.finetune import FinetuningJob
+from corpusmill.train.loop import FitResult
+from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, StepLoss, pair_metrics, target_nats, token_nats
+from corpusmill.train.model import Llama
+from corpusmill.train.model_folder import load_model, read_architecture
+from corpusmill.train.options import row_length
+from corpusmill.train.parallel.dims import ParallelDims, total
+from corpusmill.train.parallel.model import LocalModel, ParallelModel
+from corpusmill.train.scores import (
+    FilterScore,
+    PairLimits,
+    PairPool,
+    dropped_documents,
+    find_score,
+    kept_documents,
+    match,
+    pool_of_continuations,
+    pool_of_documents,
+    score_texts,
+)
+from corpusmill.train.template import (
+    NOTHING,
+    ChatEncoder,
+    Encoded,
+    Message,
+    TemplateRefusal,
+    TextPiece,
+    assistant_turn,
+    load_chat,
+    require_learnable,
+    user_turn,
+)
+from corpusmill.train.tuning import CORRUPTED, MESSAGES, PAIRS_FILE, REFERENCE_FREE, AlignConfig, StartModel
+from corpusmill.train.user_files import BadRow, first_question, preferences, read_all
 
-PAIRS_FILE = "data/pairs.parquet"
-CORRUPTED = "corrupted"
+# ---- pairs -------------------------------------------------------------------------------------------
 
-#: Losses that need no reference model.
-REFERENCE_FREE = ("orpo", "simpo")
-#: Options of only some losses: the value that has no effect, and these losses.
-OPTIONS_OF: dict[str, tuple[float, tuple[str, ...]]] = {
-    "label_smoothing": (0.0, ("conservative", "robust")),
-    "gamma": (0.0, ("simpo",)),
-}
-#: Default beta where it is not 0.1: those of Tulu 3 and of SimPO's authors; for IPO a margin of half a nat per token.
-USUAL_BETA = {"mean-sigmoid": 5.0, "simpo": 2.0, "ipo": 1.0}
+#: For a pair from documents: the source of the rejected completion. For a pair from scores, also both scores.
+ORIGIN = [
+    pa.field("rejected_id", pa.string()),
+    pa.field("rejected_url", pa.string()),
+    pa.field("chosen_score", pa.float64()),
+    pa.field("rejected_score", pa.float64()),
+]
 
-
-class AlignOptimizer(TuningOptimizer):
-    kind: Literal["adamw", "muon"] = Field(default="adamw", description="`adamw` for every parameter, or `muon` for hidden matrices.")
-    lr: float = Field(default=3e-4, gt=0, description="Peak learning rate of AdamW.")
-    muon_lr: float = Field(default=1e-3, gt=0, description="Peak learning rate of Muon, for the matrices inside the layers.")
-
-
-class AlignLoop(TuningLoop):
-    steps: int = Field(default=150, ge=0, description="Optimiser steps at most.")
-    optimizer: AlignOptimizer = Field(default_factory=AlignOptimizer, description="AdamW or Muon and their rates.")
-    # Late in training most pairs have a loss near 0 and a hard one of more than 1. Its step is the one to learn from, and no spike.
-    spike: float = Field(
-        default=0.0,
-        ge=0,
-        description="Skips a step whose loss or gradient norm is this many robust deviations above recent ones; 0 skips only those that "
-        "are not finite.",
-    )
-    save_every: int = Field(default=50, ge=1, json_schema_extra=INERT, description="Steps between two saves of the training state.")
-
-
-class AlignConfig(TuningConfig):
-    """The options of preference alignment: its pairs, its loss, its training."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    files: list[str] = Field(
-        default=[],
-        description="JSONL, JSON or Parquet files with `prompt`, `chosen` and `rejected` (text or messages), or trees of ranked messages. "
-        "Without any, pairs are built from the run's own documents, as `pairs_from` says.",
-    )
-    pairs_from: list[str] = Field(
-        default=[CORRUPTED],
-        min_length=1,
-        description="Sources of pairs, with an equal number of pairs each. `corrupted`: the true continuation against "
-        "another document's or a degenerate one. A score of the filter stage (`quality`, `toxicity`): its best part against its worst.",
-    )
-    best: float = Field(default=0.5, gt=0, le=1, description="Of a score: the best share of documents, or of continuations.")
-    worst: float = Field(default=0.1, gt=0, le=1, description="Of a score: the worst share, in which rejected completions are found.")
-    pairs: int = Field(default=1500, ge=2, description="At most this many pairs are built from documents.")
-    per_document: int = Field(default=8, ge=1, description="At most this many pairs come from one document.")
-    max_chars: int = Field(default=200, ge=80, description="Longest completion of a pair that is built from a document, in characters.")
-    loss: Literal["sigmoid", "conservative", "mean-sigmoid", "robust", "ipo", "orpo", "simpo"] = Field(
-        default="sigmoid",
-        description="`sigmoid` is DPO; `conservative` and `robust` allow for swapped labels, `mean-sigmoid` and `ipo` for lengths; `orpo` "
-        "and `simpo` need no reference model.",
-    )
-    reference: str | None = Field(
-        default=None, description="Folder of the reference model, in a transformers layout; else it is the model that is aligned."
-    )
-    beta: float = Field(
-        default=0.1,
-        gt=0,
-        description="How strongly the policy is held to the reference model; the weight of ORPO's odds ratio. Where it is not given: "
-        "5 with `mean-sigmoid`, 2 with `simpo`, 1 with `ipo`.",
-    )
-    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="Share of pairs taken as swapped (conservative, robust).")
-    gamma: float = Field(default=0.0, ge=0, description="Margin by which rewards should differ (simpo, where it is beta / 2 if not given).")
-    nll_weight: float = Field(
-        default=0.2,
-        ge=0,
-        description="Weight of the chosen completion's loss a token beside the preference loss (RPO), without which a small model's "
-        "answers grow short; 0 is plain DPO. Where it is not given: 0 with `orpo`, which has it already.",
-    )
-    batch: int = Field(default=16, ge=1, description="Pairs in a step.")
-    micro_batch: int = Field(default=0, ge=0, description="Pairs that are computed at a time, to save memory; 0 means the whole batch.")
-    epochs: float = Field(default=2.0, gt=0, description="Passes over the pairs; `loop.steps` bounds them.")
-    seed: int = Field(default=2, description="Seed of the order of pairs, and of an adapter's first values.")
-    loop: AlignLoop = Field(default_factory=AlignLoop, description="Steps, learning rates and guards.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _usual_values(cls, given: Any) -> Any:
-        """Fills in the values that are usual with the chosen loss, where they are not given."""
-        if not isinstance(given, dict):
-            return given
-        loss = given.get("loss", "sigmoid")
-        usual = {"nll_weight": 0.0} if loss == "orpo" else {}
-        usual |= {"beta": USUAL_BETA[loss]} if isinstance(loss, str) and loss in USUAL_BETA else {}
-        return usual | given
-
-    @model_validator(mode="after")
-    def _usual_gamma(self) -> "AlignConfig":
-        if self.loss == "simpo" and "gamma" not in self.model_fields_set:
-            self.__dict__["gamma"] = self.beta / 2  # the value in the authors' runs
-        return self
-
-    @model_validator(mode="after")
-    def _options_are_used(self) -> "AlignConfig":
-        if len(set(self.pairs_from)) < len(self.pairs_from):
-            raise ValueError("pairs_from names an entry twice")
-        if self.best + self.worst > 1:
-            raise ValueError(f"best + worst must be at most 1, not {self.best} + {self.worst}")
-        for option, (neutral, losses) in OPTIONS_OF.items():
-            if getattr(self, option) != neutral and self.loss not in losses:
-                which = f"loss{'es' if len(losses) > 1 else ''} {' and '.join(losses)}"
-                raise ValueError(f"{option} is for the {which}, and the loss is {self.loss}")
-        if self.loss == "orpo" and self.nll_weight:
-            raise ValueError("nll_weight is 0 with the loss orpo, which has the chosen completion's loss in it already")
-        if self.loss in REFERENCE_FREE and self.reference is not None:
-            raise ValueError(f"reference is for losses with a reference model, and {self.loss} needs none")
-        return self
+#: The schema of `align/data/pairs.parquet`: each pair and the document (or file and line) it came from.
+PAIRS = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("url", pa.string()),
+        pa.field("kind", pa.string(), nullable=False),  # other, repeated, shuffled; a score's column; file
+        pa.field("held_out", pa.bool_(), nullable=False),
+        pa.field("prompt", MESSAGES, nullable=False),
+        pa.field("chosen", MESSAGES, nullable=False),
+        pa.field("rejected", MESSAGES, nullable=False),
+        *ORIGIN,
+    ]
+)
 
 
-class AlignStage(Stage):
-    name = "align"
-    Config = AlignConfig
-    config: AlignConfig
+@dataclass(frozen=True)
+class PreferencePair(tuning.DataItem):
+    """A pair of completions; a row that is none has no messages."""
 
-    def libraries(self) -> tuple[str, ...]:
-        return (*TRAINING, *self.config.loop.log)
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    rejected_id: str | None = None
+    rejected_url: str | None = None
+    chosen_score: float | None = None
+    rejected_score: float | None = None
 
-    def execute(self, run: StageRun) -> None:
-        start = tuning.start_of(run, ("sft", "pretrain"), self.config.model)
-        columns = [] if self.config.files else [name for name in self.config.pairs_from if name != CORRUPTED]
-        of_scores, params = scores.pair_inputs(run, columns)
-        given = [*tuning.sources(run, self.config.files), *of_scores]
-        made = run.once("pairs", [*tuning.token_files(start.files), *given], lambda _: self._pairs(run, start, given), params)
-        pairs = made.ref(self.name, PAIRS_FILE)
-        reference = tuning.model_files(self.config.reference, "align.reference") if self.config.reference is not None else []
-        tuning.train_once(run, [*start.files, pairs, *reference], partial(self._train, run, start))
+    def turns(self) -> list[Message]:
+        return [*self.prompt, *self.chosen, *self.rejected]
 
-    def summary(self, run: StageRun) -> dict[str, str]:
-        metrics = json.loads(run.storage.read_bytes("metrics.json"))
-        lines = {"pairs": f"{metrics['pairs']:,} learned, {metrics['held_out_pairs']:,} held out; {tuning.steps_line(metrics)}"}
-        before, after = metrics["held_out_before"], metrics["held_out_after"]
-        if after:
-            losses = f"loss {before['loss']:.3f} before, {after['loss']:.3f} after"
-            lines["held-out rewards"] = f"{after['accuracy']:.1%} of pairs right, margin {after['margin']:.3f} ({losses})"
-            lines["more likely a token"] = (
-                f"the chosen one of {before['preference_accuracy']:.1%} before, {after['preference_accuracy']:.1%} after"
-            )
-        return lines
 
-    def _train(self, run: StageRun, start: tuning.StartModel, identity: str) -> Output:
-        from corpusmill.train.checkpoint_dir import CheckpointDir
+@dataclass(frozen=True)
+class PreparedPair(tuning.PreparedItem):
+    """A pair as tokens: prompt and completion together, with the mask on the completion."""
 
-        return tuning.train(run, "corpusmill.train.align_job:train", start, CheckpointDir.of(run, identity))
+    chosen: Encoded = NOTHING
+    rejected: Encoded = NOTHING
+    columns: ClassVar = [
+        pa.field("n_chosen_tokens", pa.int64()),  # of the completion, without the prompt
+        pa.field("n_rejected_tokens", pa.int64()),
+        *ORIGIN,
+    ]
 
-    def _pairs(self, run: StageRun, start: tuning.StartModel, given: Sequence[FileRef]) -> Output:
-        from corpusmill.train.align_pairs import make_pairs
+    def counts(self) -> dict[str, Any]:
+        return {"n_chosen_tokens": int(self.chosen.mask.sum()), "n_rejected_tokens": int(self.rejected.mask.sum())}
 
-        return make_pairs(run, self.config, start, given)
+
+def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> PreparedPair:
+    """Tokenises a pair. It is dropped for one of these reasons:
+
+    the rule of a BadRow    the row is not a pair
+    `template_refused`      the template refuses the conversation, or does not write the completion after the prompt
+    `equal`                 both sides are the same tokens
+    `empty`                 an assistant's turn in a completion is empty
+    `too_long`              a whole side does not fit into `context` places; half a completion is not what was preferred
+    `nothing_to_learn`      the template marks nothing in a completion
+    """
+    try:
+        if pair.bad:
+            raise pair.bad
+        chosen, rejected = (_encode(pair.prompt, completion, encoder) for completion in (pair.chosen, pair.rejected))
+    except (BadRow, TemplateRefusal) as why:
+        return PreparedPair(pair, [why.rule or "no_pair"], note=str(why))
+    notes = [("equal", "chosen and rejected are the same")] if np.array_equal(chosen.ids, rejected.ids) else []
+    sides = ("chosen", pair.chosen, chosen), ("rejected", pair.rejected, rejected)
+    for name, messages, _ in sides:
+        if any(not message["content"].strip() for message in messages if message["role"] == "assistant"):
+            notes.append(("empty", f"{name} says nothing"))
+    for name, _, tokens in sides:
+        if len(tokens.ids) > context + 1:
+            notes.append(("too_long", f"{name} has {len(tokens.ids):,} tokens with its prompt, and {context + 1:,} fit"))
+    for name, _, tokens in sides:
+        if not tokens.mask.any():
+            notes.append(("nothing_to_learn", f"the template marks nothing of {name}"))
+    failed = list(dict.fromkeys(rule for rule, _ in notes))
+    return PreparedPair(pair, failed, note="; ".join(sentence for _, sentence in notes) or None, chosen=chosen, rejected=rejected)
+
+
+def _encode(prompt: list[Message], completion: list[Message], encoder: ChatEncoder) -> Encoded:
+    """Encodes prompt and completion, with the mask on the completion. Where the tokenizer would join the end of the prompt with the start
+    of the answer (mostly line breaks), the answer is encoded separately, because a model that answers continues the prompt's own tokens."""
+    asked, answered = encoder.pieces(prompt, add_generation_prompt=True), encoder.pieces([*prompt, *completion])
+    rest = _behind(answered, "".join(piece.text for piece in asked))
+    if rest is None:
+        raise TemplateRefusal(
+            f"{encoder.name}: with its completion the conversation does not begin with the prompt as it is asked "
+            "(a completion begins with an assistant's turn)."
+        )
+    begin, whole = encoder.encode_pieces(asked).ids, encoder.encode_pieces(answered)
+    after = Encoded(whole.ids[len(begin) :], whole.mask[len(begin) :])
+    if not np.array_equal(whole.ids[: len(begin)], begin):
+        after = encoder.encode_pieces(rest)
+    return Encoded(np.concatenate([begin, after.ids]), np.concatenate([np.zeros(len(begin), np.bool_), after.mask]))
+
+
+def _behind(pieces: Sequence[TextPiece], text: str) -> list[TextPiece] | None:
+    """Returns the pieces after `text`; None if the pieces do not begin with it, or it ends inside a special token."""
+    rest = []
+    for piece in pieces:
+        known = min(len(text), len(piece.text))
+        if text[:known] != piece.text[:known] or (piece.special and 0 < known < len(piece.text)):
+            return None
+        text = text[known:]
+        if known < len(piece.text):
+            rest.append(replace(piece, text=piece.text[known:]))
+    return None if text else rest
+
+
+def pairs_from_table(table: pa.Table) -> list[PreferencePair]:
+    return [PreferencePair(**row) for row in table.to_pylist()]
+
+
+def read_pairs(files: Sequence[str], held_out: float) -> list[PreferencePair]:
+    """Returns the pairs in the user's files. The first question decides whether a pair is held out."""
+    return [
+        PreferencePair(name, None, "file", False, [], [], [], bad=found)
+        if isinstance(found, BadRow)
+        else PreferencePair(name, None, "file", tasks.is_held_out(first_question(found[0]), held_out), *found)
+        for name, found in read_all(files, preferences, "a pair")
+    ]
+
+
+# ---- from documents, by corruption -------------------------------------------------------------------
+#
+# A true continuation against a false one of its length.
+
+
+def build_pairs(
+    tables: Iterable[pa.Table], salt: str, limit: int, per_document: int, max_chars: int, held_out: Callable[[str], bool]
+) -> list[PreferencePair]:
+    """Returns at most `limit` pairs, at most `per_document` of one document: a true continuation against a false one of its length.
+
+    A hash decides the kind of the false continuation: that of another document (see `_other`), the first words of the true one again and
+    again, or the words of the true one shuffled.
+    """
+    built = tasks.choose(tables, salt, limit, per_document, lambda source: tasks.continuation_tasks(source, max_chars))
+    held_flags = [held_out(task.source.id) for task in built]
+    pairs = []
+    for place, task in enumerate(built):
+        other, choice = _other(built, held_flags, place), tasks.hash_of("rejected", task.source.id + task.prompt) % 4
+        if choice < 2:
+            kind, rejected, source = "other", tasks.cut(other.answer, max(len(task.answer), 1)), other.source
+        elif choice == 2:
+            kind, rejected, source = "repeated", _repeat(task.answer), task.source
+        else:
+            kind, rejected, source = "shuffled", _shuffle(task.answer, task.source.id), task.source
+        pairs.append(_pair(kind, held_flags[place], task.prompt, task, rejected, source))
+    return pairs
+
+
+def _pair(
+    kind: str, held_out: bool, prompt: str, chosen: tasks.BuiltTask, rejected: str, origin: tasks.SourceDocument, *scores: float
+) -> PreferencePair:
+    """Returns a pair with the rejected completion of the document `origin`, and the scores of both completions."""
+    turns = [user_turn(prompt)], [assistant_turn(chosen.answer)], [assistant_turn(rejected)]
+    return PreferencePair(chosen.source.id, chosen.source.url, kind, held_out, *turns, origin.id, origin.url, *scores)
+
+
+def _other(built: Sequence[tasks.BuiltTask], held_flags: Sequence[bool], place: int) -> tasks.BuiltTask:
+    """Returns the next task of another document on the same side of the held-out split, so that nothing held out is learned. Without one,
+    returns the task at `place` itself."""
+    following = ((place + step) % len(built) for step in range(1, len(built)))
+    fitting = (built[at] for at in following if held_flags[at] == held_flags[place] and built[at].source.id != built[place].source.id)
+    return next(fitting, built[place])
+
+
+def _repeat(text: str) -> str:
+    """Repeats the first words up to the text's length, as a model that is stuck in a loop writes."""
+    first = text[: max(8, len(text) // 6)]
+    first = (first[: first.rfind(" ")] if " " in first else first) + " "
+    return (first * (len(text) // len(first) + 1))[: len(text)]
+
+
+def _shuffle(text: str, identifier: str) -> str:
+    """Puts the words in an order by hash; the characters instead where the script has no spaces."""
+    words = text.split()
+    units, glue = (words, " ") if len(words) > 8 else (list(text), "")
+    order = sorted(range(len(units)), key=lambda place: tasks.hash_of(identifier, f"{place} {units[place]}"))
+    return glue.join(units[place] for place in order)
+
+
+# ---- from documents, by a score -----------------------------------------------------------------------
+
+
+def pairs_of(
+    score: FilterScore, matched: Sequence[tuple[tasks.BuiltTask, tasks.BuiltTask]], held_out: Callable[[str], bool]
+) -> list[PreferencePair]:
+    """Makes the pairs. A hash decides from which of the two documents the prompt comes, so that a fitting continuation is no cue."""
+    pairs = []
+    for good, bad in matched:
+        asked = (good, bad)[tasks.hash_of(f"prompt {score.column}", good.source.id + good.prompt) % 2]
+        pairs.append(_pair(score.column, held_out(good.source.id), asked.prompt, good, bad.answer, bad.source, good.score, bad.score))
+    return pairs
+
+
+def _from_score(
+    run: StageRun, config: AlignConfig, column: str, wanted: int, held_out: Callable[[str], bool]
+) -> tuple[list[PreferencePair], dict[str, Any]]:
+    """Returns the pairs of a score, and how they were found."""
+    score, salt = find_score(run, column), f"align {config.seed} {column}"
+    limits = PairLimits(wanted, config.per_document, config.max_chars, config.best, config.worst)
+    tables = (lambda: kept_documents(run, score)), (lambda: dropped_documents(run, score))
+    if score.blind:
+        pool = PairPool("documents")
+    elif score.of_windows:
+        pool = pool_of_continuations(score, partial(score_texts, run, column), *tables, salt, limits)
+    else:
+        pool = pool_of_documents(score, *tables, salt, limits)
+    pairs = pairs_of(score, match(pool, held_out, wanted), held_out)
+    found = {
+        "column": column,
+        "high_is_good": score.high_is_good,
+        "unit": pool.unit,
+        "scored": pool.scored,
+        "chosen": len(pool.chosen),
+        "rejected": len(pool.rejected),
+        "good": pool.good,
+        "bad": pool.bad,
+        "wanted": wanted,
+        "pairs": len(pairs),
+        "chosen_chars": float(np.mean([len(pair.chosen[0]["content"]) for pair in pairs])) if pairs else None,
+        "rejected_chars": float(np.mean([len(pair.rejected[0]["content"]) for pair in pairs])) if pairs else None,
+    }
+    return pairs, found | ({"left_out": score.blind} if score.blind else {})
+
+
+def _shortage(of: dict[str, Any]) -> str:
+    """Says why there are fewer pairs of a score than were asked for."""
+    if "left_out" in of:
+        return f"no pairs of a score: {of['left_out']}"
+    parts = f"{of['chosen']:,} continuations in the best part and {of['rejected']:,} in the worst"
+    why = parts if of["good"] is not None else "no difference between the best and the worst part"
+    return f"{of['column']}: {of['pairs']} of {of['wanted']} pairs; {of['scored']:,} {of['unit']} have a score, with {why}."
+
+
+def make_pairs(run: StageRun, config: AlignConfig, start: StartModel, given: Sequence[FileRef]) -> Output:
+    """Makes all pairs, with a report row for each. Raises NothingKept if no pair is left to learn from."""
+    encoder = load_chat(start.storage)
+    require_learnable(encoder)
+    row = row_length(config.context, read_architecture(Path(start.storage.root)).context, "align.context")
+    pairs, found = read_pairs(config.files, config.held_out), dict[str, dict[str, Any]]()
+    held_out = tuning.held_out_rule(run, config.held_out)
+    for number, kind in enumerate(() if config.files else config.pairs_from):
+        wanted = (config.pairs + number) // len(config.pairs_from)
+        if kind == CORRUPTED:
+            limits = wanted, config.per_document, config.max_chars
+            pairs += build_pairs(tuning.document_tables(run), f"align {config.seed}", *limits, held_out)
+        else:
+            some, found[kind] = _from_score(run, config, kind, wanted, held_out)
+            pairs += some
+    prepared = [prepare_pair(pair, encoder, row) for pair in pairs]
+    files: dict[str, Content] = {"pair_sources.json": tuning.json_file(found)} if found else {}
+    short = [_shortage(of) for of in found.values() if of["pairs"] < of["wanted"]]
+    return tuning.publish_items(run, "pairs", given, prepared, (PAIRS_FILE, PAIRS), files, short)
+
+
+# ---- batches -----------------------------------------------------------------------------------------
+
+#: The owner of padding places. A sequence owns the places of its tokens.
+NOBODY = -1
+
+
+class SequenceBatch(NamedTuple):
+    """Sequences in rows. `ids` and `segments` are int64 `[rows, T]` (segments only where a row has several sequences); `labels` int64
+    `[rows, T, 2]`: for each place the target (or IGNORED) and the owner (or NOBODY).
+
+    `places` `[n]` are those of the targets that count, `owners` `[n]` the sequences of these targets, by their numbers in the batch.
+    `counts` `[sequences]`: the number of targets of each; `reference` `[sequences]`: its log-probability under the reference, or None.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    segments: Tensor | None
+    places: Tensor
+    owners: Tensor
+    counts: Tensor
+    reference: Tensor | None
+
+
+def counted(labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns `places`, `owners` and `counts` of a batch with these `labels`, and what stands for each sequence in the labels."""
+    places = counted_places(labels[..., 0])
+    found, owners, counts = torch.unique(labels[..., 1].flatten()[places], return_inverse=True, return_counts=True)
+    return places, owners, counts, found
+
+
+@dataclass
+class Numbered:
+    """Numbered sequences of 2 to `context` + 1 tokens, each with a target, and how they become rows.
+
+    The length of rows is a multiple of `multiple`, so that tensor-parallel ranks can split a row. With `fixed`, each row holds one sequence
+    and is padded to the context's length, because pipeline parallelism needs micro-batches of one shape. With `few`, as on a GPU, rows are
+    filled up to a power of two, and lengths to a multiple of 128: the kernels are compiled for few shapes. `reference`: the sequences'
+    log-probabilities under the reference model, float32 on the CPU.
+    """
+
+    sequences: Sequence[Encoded]
+    context: int
+    device: torch.device = field(default_factory=partial(torch.device, "cpu"))
+    multiple: int = 1
+    fixed: bool = False
+    few: bool = False
+    reference: Tensor | None = None
+
+    def collate(self, numbers: Sequence[int]) -> SequenceBatch:
+        """Packs the sequences with these numbers into rows that are as short as possible, on `device`.
+
+        At the border of two epochs a batch may hold a sequence twice, and both count: the owner of a place is the sequence's place in the
+        batch * len(self.sequences) + its number.
+        """
+        packed = pack([self.sequences[number] for number in numbers], self.context, together=not self.fixed)
+        owners = np.full(packed.ids.shape, NOBODY, np.int64)
+        of_sequences = np.arange(len(numbers)) * len(self.sequences) + np.asarray(numbers)
+        for row, members in enumerate(packed.members):
+            owners[row] = np.append(of_sequences[members], NOBODY)[packed.segments[row]]  # a row's last segment is its padding
+        width = self.context
+        if not self.fixed:
+            used = int(np.flatnonzero((owners != NOBODY).any(0))[-1]) + 1
+            multiple = math.lcm(self.multiple, 128) if self.few else self.multiple
+            width = min(used + -used % multiple, width)
+        labels = np.stack([packed.targets, owners], axis=-1)
+        ids, labels, segments = (np.ascontiguousarray(array[:, :width]) for array in (packed.ids, labels, packed.segments))
+        if self.few and (empty := (1 << (len(ids) - 1).bit_length()) - len(ids)):
+            ids, segments = (np.pad(array, ((0, empty), (0, 0))) for array in (ids, segments))
+            labels = np.concatenate([labels, np.full_like(labels, [IGNORED, NOBODY], shape=(empty, *labels.shape[1:]))])
+        rows = torch.from_numpy(ids), torch.from_numpy(labels), needed(torch.from_numpy(segments))
+        reference = None if self.reference is None else self.reference[list(numbers)]
+        return SequenceBatch(*to_device((*rows, *counted(rows[1])[:3], reference), self.device))
+
+    def size(self, number: int) -> int:
+        """Returns the places that a sequence takes."""
+        return self.context if self.fixed else len(self.sequences[number].ids) - 1
+
+
+def summed_logps(nats: Tensor, owners: Tensor, counts: Tensor) -> Tensor:
+    """Returns the log-probabilities `[sequences]` of a batch's sequences from the nats `[n]` of the targets that count, in their type."""
+    return torch.zeros(len(counts), dtype=nats.dtype, device=nats.device).index_add(0, owners, -nats)
+
+
+def measured_logps(model: ParallelModel, batch: SequenceBatch) -> Tensor:
+    """Returns the log-probabilities `[sequences]` of a batch's sequences, without gradients."""
+    nats = model.nats(batch.ids, batch.labels[..., 0], batch.segments).flatten()[batch.places]
+    return summed_logps(nats, batch.owners, batch.counts)
+
+
+# ---- the reference model -----------------------------------------------------------------------------
+#
+# The reference model never changes, so its log-probabilities are measured once, before the first step.
+
+
+def reference_logps(model: ParallelModel, sequences: Numbered, batches: Iterable[tuple[list[int], int]], dims: ParallelDims) -> Tensor:
+    """Returns the model's log-probability of each of the `sequences`, summed over its targets: float32 `[sequences]`, on the CPU.
+
+    `batches` are this process's share: the numbers of pairs, and how many of the first of them are measured; equal batches give equal
+    bits. Raises CorpusmillError if a sum is not finite.
+    """
+    sums = torch.zeros(len(sequences.sequences), dtype=torch.float64)
+    first = dims.index("tensor") == dims.index("pipeline") == 0  # of the processes with this share, only the first measures
+    for pairs, count in batches if first else ():
+        numbers = _sides(pairs)
+        sums[numbers[: 2 * count]] = measured_logps(model, sequences.collate(numbers)).double().cpu()[: 2 * count]
+    found = total(sums, dims).float()
+    if not found.isfinite().all():
+        raise CorpusmillError("align: the reference model gives log-probabilities that are not finite; its weights are damaged.")
+    return found
+
+
+def other_model(folder: str, encoder: ChatEncoder, context: int, device: torch.device) -> Llama:
+    """Loads a reference model from a given folder. Raises InputError if its vocabulary is not that of `encoder`, or its context is
+    shorter than a row."""
+    model, vocabulary, here = load_model(folder, device), encoder.tokenizer.get_vocab(), StartModel(folder, folder).storage
+    if here.exists("tokenizer.json"):
+        same = load_chat(here).tokenizer.get_vocab() == vocabulary
+    else:
+        same = model.arch.vocab_size > max(vocabulary.values())
+    if not same:
+        what = f"{folder} has another vocabulary than the model that is aligned"
+        raise InputError(f"align.reference: {what}, so its tokens are not comparable.")
+    if model.arch.context < context:
+        raise InputError(f"align.reference: {folder} has a context of {model.arch.context} tokens, and a row of pairs has {context}.")
+    return model
+
+
+# ---- the training ------------------------------------------------------------------------------------
+
+
+def train(
+    dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, folder: str, name: str, work: str
+) -> dict[str, Any]:
+    """Trains on this process. The first process writes the folder `work/model`. Returns the content of `metrics.json`."""
+    pairs = read_table(Storage(run).child("align"), PAIRS_FILE)
+    job = AlignmentJob(AlignConfig.model_validate(config), StartModel(name, folder), pairs, dims)
+    with deterministic(job.loop.threads):
+        job.measure_reference()
+    return job.train(CheckpointDir(work, f"{run}/align/{LOG}"), progress)
+
+
+class AlignmentJob(FinetuningJob):
+    """The training of alignment, and its objective: DPO and its relatives, ORPO, SimPO. Pair n is the sequences 2n (chosen) and 2n + 1
+    (rejected)."""
+
+    def __init__(self, config: AlignConfig, start: StartModel, pairs: pa.Table, dims: ParallelDims):
+        super().__init__(config, start, dims, "align")
+        self.config: AlignConfig = config
+        prepared = [prepare_pair(pair, self.encoder, self.context) for pair in pairs_from_table(pairs)]
+        self.pairs, self.held_out_pairs = ([p for p in prepared if p.item.held_out == side] for side in (False, True))
+        self.plan(len(self.pairs))
+        gpu, pipeline = dims.device.type == "cuda", dims.config.pipeline > 1
+        self.sides, self.held_out = (
+            Numbered([side for p in some for side in (p.chosen, p.rejected)], self.context, dims.device, dims.config.tensor, pipeline, gpu)
+            for some in (self.pairs, self.held_out_pairs)
+        )
+        self.preference_loss = LOSSES[config.loss]
+        self.options = LossOptions(config.beta, config.label_smoothing, config.gamma)
+        self.needs_reference = config.loss not in REFERENCE_FREE
+        self.metrics = ("preference_loss", *(name for name in METRICS if self.needs_reference or name != "kl"))
+
+    def measure_reference(self) -> None:
+        """Measures the reference's log-probabilities. The reference is the model before training, unless the recipe names another.
+
+        The batches are the micro-batches of the first epoch, so that on one process the first log-ratios are exactly 0.
+        """
+        if not self.needs_reference:
+            return
+        named, share = self.config.reference, self.dims.share
+        plain = self.model if named is None else other_model(named, self.encoder, self.context, self.dims.device)
+        model = LocalModel(plain, self.loop.precision)
+        self.sides.reference = reference_logps(model, self.sides, self.order.first_epoch(share), self.dims)
+        batches = [(pairs, len(pairs)) for pairs in self._held_out_batches()][share.index :: share.of]
+        self.held_out.reference = reference_logps(model, self.held_out, batches, self.dims)
+
+    def figures(self, result: FitResult, before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
+        return {
+            "pairs": len(self.pairs),
+            "held_out_pairs": len(self.held_out_pairs),
+            "loss": self.config.loss,
+            "beta": self.config.beta,
+            "held_out_before": before or None,
+            "held_out_after": after or None,
+        }
+
+    def batches(self, step: int, share: DataShare) -> Iterator[SequenceBatch]:
+        for numbers in self.order.micro_batches(step, share):
+            yield self.sides.collate(_sides(numbers))
+
+    def loss(self, model: Llama, batch: Any) -> StepLoss:
+        """Returns the sum of the pairs' losses. The log shows means per pair, and `preference_loss`, the loss without the NLL term."""
+        ids, labels, segments, places, *rest = batch
+        return self._of_pairs(model(ids, segments, targets=labels[..., 0], read=partial(target_nats, places=places)), labels, *rest)
+
+    def of_logits(self, logits: Tensor, labels: Tensor) -> StepLoss:
+        """Returns the same loss on the last stage of a pipeline."""
+        places, owners, counts, found = counted(labels)
+        reference = self.sides.reference
+        if reference is not None:
+            reference = reference[found.cpu() % len(reference)].to(logits.device)
+        return self._of_pairs(token_nats(logits, labels[..., 0]).flatten()[places], labels, owners, counts, reference)
+
+    def _of_pairs(self, nats: Tensor, labels: Tensor, owners: Tensor, counts: Tensor, reference: Tensor | None) -> StepLoss:
+        logps = _pairs(summed_logps(nats, owners, counts), counts, reference)
+        losses = self.preference_loss(logps, self.options)
+        measured = {"preference_loss": losses.detach(), **pair_metrics(logps, self.options)}
+        if self.config.nll_weight:
+            losses = losses - self.config.nll_weight * logps.mean_chosen
+        tokens = (labels[..., 1] != NOBODY).sum()
+        return StepLoss(losses.sum(), len(losses), {name: values.sum() for name, values in measured.items()}, tokens)
+
+    def describe(self, step: int, share: DataShare, number: int) -> list[str]:
+        return [self.pairs[pair].item.id for pair in self.order.micro_batches(step, share)[number]]
+
+    @torch.no_grad()
+    def measure(self, parallel_model: ParallelModel) -> dict[str, float]:
+        """Returns means over the held-out pairs, the same on every process; nothing without any.
+
+        `accuracy` compares with the reference (0 before training). `preference_accuracy` is the share of pairs whose chosen completion has
+        the higher log-probability per token.
+        """
+        sums: dict[str, float] = {}
+        for numbers in self._held_out_batches():
+            batch = self.held_out.collate(_sides(numbers))
+            logps = _pairs(measured_logps(parallel_model, batch), batch.counts, batch.reference)
+            values = {"loss": self.preference_loss(logps, self.options), **pair_metrics(logps, self.options)}
+            values["preference_accuracy"] = logps.mean_chosen > logps.mean_rejected
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + float(value.double().sum())
+        return {name: total / len(self.held_out_pairs) for name, total in sums.items()}
+
+    def _held_out_batches(self) -> Iterator[list[int]]:
+        """Yields the numbers of held-out pairs in batches."""
+        return within_budget([self.held_out.size(2 * pair) + self.held_out.size(2 * pair + 1) for pair in range(len(self.held_out_pairs))])
+
+
+def _pairs(sums: Tensor, counts: Tensor, reference: Tensor | None) -> PairLogps:
+    """Makes pairs of the values `[2 pairs]` of their sequences."""
+    (chosen, rejected), (chosen_tokens, rejected_tokens) = (values.view(-1, 2).T for values in (sums, counts.float()))
+    of_chosen, of_rejected = (None, None) if reference is None else reference.view(-1, 2).T
+    return PairLogps(chosen, rejected, of_chosen, of_rejected, chosen_tokens, rejected_tokens)
+
+
+def _sides(pairs: Sequence[int]) -> list[int]:
+    return [2 * pair + side for pair in pairs for side in (0, 1)]

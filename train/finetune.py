@@ -21,12 +21,12 @@ from corpusmill.train.data import DataShare, Order, steps_of
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import Objective
 from corpusmill.train.model import Llama, named_generator
-from corpusmill.train.model_folder import load_model, model_of, save_model
+from corpusmill.train.model_folder import load_model, model_files, model_of, save_model
 from corpusmill.train.options import LoraConfig, row_length
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import LocalModel, ParallelModel
 from corpusmill.train.template import chat_files, load_chat
-from corpusmill.train.tuning import ADAPTED, StartModel, TuningConfig, sha256_of
+from corpusmill.train.tuning import ADAPTED, AlignConfig, SftConfig, StartModel
 
 # ---- LoRA --------------------------------------------------------------------------------------------
 #
@@ -59,15 +59,14 @@ def adapt(model: Llama, config: LoraConfig, seed: int) -> None:
 
     As in `peft`, A begins uniform in ±1/sqrt(in), drawn by the seed and its name alone; B begins at zero.
     """
-    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     model.requires_grad_(False)
-    for name, base in [(name, module) for name, module in linear if name.rpartition(".")[2] in config.targets]:
+    for name, base in list(model.named_modules()):
         parent, _, child = name.rpartition(".")
-        module = LoRALinear(base, config.rank, config.alpha / config.rank)
-        setattr(model.get_submodule(parent), child, module)
-        bound = 1 / math.sqrt(module.in_features)
-        generator = named_generator(f"{name}.lora_A", seed)
-        module.lora_A.data.copy_(torch.empty(module.lora_A.shape).uniform_(-bound, bound, generator=generator))
+        if child in config.targets and isinstance(base, nn.Linear):
+            module = LoRALinear(base, config.rank, config.alpha / config.rank)
+            setattr(model.get_submodule(parent), child, module)
+            bound, generator = 1 / math.sqrt(module.in_features), named_generator(f"{name}.lora_A", seed)
+            module.lora_A.data.copy_(torch.empty(module.lora_A.shape).uniform_(-bound, bound, generator=generator))
 
 
 class RoundedEmbedding(nn.Embedding):
@@ -104,11 +103,6 @@ def merged_weights(model: Llama) -> dict[str, Tensor]:
     return weights | {f"{name}.weight": module.merged() for name, module in adapters(model).items()}
 
 
-# ---- adapters as files -------------------------------------------------------------------------------
-#
-# A folder in the format of `peft`: `adapter_config.json` and `adapter_model.safetensors`.
-
-
 def save_adapter(weights: Mapping[str, Tensor], config: LoraConfig, base: str, folder: Path) -> None:
     """Writes `weights`, named as parameters (`... .lora_A`), of an adapter for the model folder `base` to a folder that `peft` opens; an
     old folder is replaced."""
@@ -129,10 +123,35 @@ def save_adapter(weights: Mapping[str, Tensor], config: LoraConfig, base: str, f
         write_tensors(temporary / "adapter_model.safetensors", {f"base_model.model.{name}.weight": t for name, t in weights.items()})
 
 
+@torch.no_grad()
+def with_weights(folder: str, lora: LoraConfig, weights: Mapping[str, Tensor], seed: int) -> Llama:
+    """Returns the model of a folder, with a new adapter if `lora` has a rank, and with these weights, by name, in place of its own."""
+    model = load_model(folder)
+    if lora.rank:
+        adapt(model, lora, seed)
+    for name, tensor in weights.items():
+        model.get_parameter(name).data = tensor
+    return model
+
+
+def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:
+    """Returns the run's model merged with the adapter of a saved state; None if the state holds a whole model's weights. `work` is the
+    folder of its training."""
+    if not work.exists(ADAPTED):
+        return None
+    adapter = json.loads(work.read_bytes(ADAPTED))
+    folder = adapter["base"] if Path(adapter["base"]).is_absolute() or is_remote(adapter["base"]) else run.path(adapter["base"])
+    found = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in model_files(folder, "adapter")}
+    if not adapter["sha256"].items() <= found.items():
+        raise InputError(f"{folder}: is not the model any more that the adapter of {work.path(f'state/{state.name}')} was trained for.")
+    model = with_weights(str(local_model(folder)), LoraConfig.model_validate(adapter["lora"]), read_weights(state), 0)
+    return model_of(model.arch, merged_weights(model))
+
+
 # ---- around the loop ---------------------------------------------------------------------------------
 
 
-def start_from(folder: str, dims: ParallelDims, config: TuningConfig) -> Llama:
+def start_from(folder: str, dims: ParallelDims, config: SftConfig | AlignConfig) -> Llama:
     """Returns the model of a folder, whole on each process. If an adapter is to be trained, the model has a new one, and the frozen weights
     are bf16 where the precision is."""
     precision = chosen(dims.device, config.loop.precision)
@@ -153,7 +172,7 @@ class FinetuningJob(Objective):
 
     metrics: Sequence[str] = ()
 
-    def __init__(self, config: TuningConfig, start: StartModel, dims: ParallelDims, title: str):
+    def __init__(self, config: SftConfig | AlignConfig, start: StartModel, dims: ParallelDims, title: str):
         self.config, self.start, self.dims, self.title = config, start, dims, title
         self.encoder = load_chat(start.storage)
         self.model = start_from(start.folder, dims, config)
@@ -168,7 +187,6 @@ class FinetuningJob(Objective):
     def plan(self, examples: int) -> None:
         """Sets the order of `examples`, and the number of steps."""
         self.order = Order(examples, self.config.batch, self.config.micro_batch, self.config.seed)
-        self.steps_an_epoch = steps_of(1, self.config.batch, examples)
         steps = min(self.config.loop.steps, steps_of(self.config.epochs, self.config.batch, examples))
         self.loop = self.config.loop.model_copy(update={"steps": steps})
 
@@ -180,8 +198,12 @@ class FinetuningJob(Objective):
         """Measures on the held-out data, with the same result on every process; returns nothing without any."""
         raise NotImplementedError
 
-    def fit(self, checkpoint_dir: CheckpointDir, progress: Progress | None) -> tuple[FitResult, dict[str, float], dict[str, float]]:
-        """Trains, and saves the model. Returns the loop's result and the held-out measurements before and after."""
+    def figures(self, result: FitResult, before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
+        """Returns what `metrics.json` says of this kind of training, with the measurements `before` and `after` it."""
+        raise NotImplementedError
+
+    def train(self, checkpoint_dir: CheckpointDir, progress: Progress | None = None) -> dict[str, Any]:
+        """Trains, and saves the model. Returns the content of `metrics.json`."""
         if self.dims.is_main:
             checkpoint_dir.begin(chat_files(self.encoder, self.model.arch.context))
         after: dict[str, float] = {}  # the latest measurement
@@ -200,56 +222,28 @@ class FinetuningJob(Objective):
         if before and not after:  # the process was killed after the last step
             with deterministic(self.loop.threads):
                 evaluate(result.parallel_model, result.steps)
-        self._leave(result, checkpoint_dir)
-        return result, before, after
-
-    def figures(self, result: FitResult) -> dict[str, Any]:
-        """Returns the figures of a training for `metrics.json`."""
+        saved = result.states.latest() if self.dims.world > 1 else None
+        if self.dims.is_main:
+            self._save(read_weights(saved.path) if saved else {}, checkpoint_dir.folder)
+        checkpoint_dir.leave(self.dims)
         return {
             "context": self.context,
-            "steps_an_epoch": self.steps_an_epoch,
+            "steps_an_epoch": steps_of(1, self.config.batch, self.order.examples),
             "steps": result.steps,
             "skipped_steps": result.skipped,
             "train_loss": result.loss,
+            **self.figures(result, before, after),
         }
 
-    def _leave(self, result: FitResult, checkpoint_dir: CheckpointDir) -> None:
-        """Saves the trained model to `model` in the working folder. On several processes it is read from the last state. An adapter is
-        saved to `adapter`, too, and `model` has it merged with the start model as its folder has it, unrounded."""
-        spread, lora, work, model = self.dims.world > 1, self.config.lora, checkpoint_dir.folder, self.model
-        saved = result.states.latest() if spread else None
-        if self.dims.is_main:
-            if spread or lora.rank:
-                trained = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
-                weights = trained if not spread else read_weights(saved.path) if saved else {}
-                model = _with_weights(self.start.folder, lora, self.config.seed, weights)
-            if lora.rank:
-                save_adapter({name: p for name, p in model.named_parameters() if p.requires_grad}, lora, self.start.name, work / "adapter")
-                model = model_of(model.arch, merged_weights(model))
-            save_model(model, work / "model", work / "tokenizer")
-        checkpoint_dir.leave(self.dims)
-
-
-def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:
-    """Returns the run's model merged with the adapter of a saved state; None if the state holds a whole model's weights. `work` is the
-    folder of its training."""
-    if not work.exists(ADAPTED):
-        return None
-    adapter = json.loads(work.read_bytes(ADAPTED))
-    folder = adapter["base"] if Path(adapter["base"]).is_absolute() or is_remote(adapter["base"]) else run.path(adapter["base"])
-    here, lora = local_model(folder), LoraConfig.model_validate(adapter["lora"])
-    if any(sha256_of(here / name) != sha256 for name, sha256 in adapter["sha256"].items()):
-        raise InputError(f"{folder}: is not the model any more that the adapter of {work.path(f'state/{state.name}')} was trained for.")
-    model = _with_weights(str(here), lora, 0, read_weights(state))
-    return model_of(model.arch, merged_weights(model))
-
-
-@torch.no_grad()
-def _with_weights(folder: str, lora: LoraConfig, seed: int, weights: Mapping[str, Tensor]) -> Llama:
-    """Returns the model of a folder, with a new adapter if `lora` has a rank, and with these weights, by name, in place of its own."""
-    model = load_model(folder)
-    if lora.rank:
-        adapt(model, lora, seed)
-    for name, tensor in weights.items():
-        model.get_parameter(name).data = tensor
-    return model
+    def _save(self, weights: Mapping[str, Tensor], work: Path) -> None:
+        """Saves the trained model to `work/model`; where several processes have parts of it, from the `weights` of the last state. An
+        adapter is saved to `work/adapter`, too, and the model has it merged with the start model as its folder has it, unrounded."""
+        model, lora = self.model, self.config.lora
+        if self.dims.world == 1:
+            weights = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
+        if self.dims.world > 1 or lora.rank:
+            model = with_weights(self.start.folder, lora, weights, self.config.seed)
+        if lora.rank:
+            save_adapter({name: p for name, p in model.named_parameters() if p.requires_grad}, lora, self.start.name, work / "adapter")
+            model = model_of(model.arch, merged_weights(model))
+        save_model(model, work / "model", work / "tokenizer")

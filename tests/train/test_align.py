@@ -12,15 +12,14 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.train import align, losses
-from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.align_job import NOBODY, LabelledRows, Numbered, SequenceLogps, by_sequence
+from corpusmill.train import losses, tuning
+from corpusmill.train.align import NOBODY, Numbered, SequenceBatch, counted, summed_logps
 from corpusmill.train.loop import LOSS_FLOOR, refusal
 from corpusmill.train.losses import LOSSES
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture
-from corpusmill.train.sft import SftConfig, SftStage
 from corpusmill.train.template import Encoded
+from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage
 
 # ---- logprobs ----------------------------------------------------------------------------------------
 
@@ -40,27 +39,26 @@ def some() -> list[Encoded]:
     return [Encoded(generator.integers(4, 99, n).astype(np.int32), np.arange(n) >= 3) for n in (6, 20, 11)]
 
 
-def collate(sequences: list[Encoded], context: int, **form) -> LabelledRows:
+def collate(sequences: list[Encoded], context: int, **form) -> SequenceBatch:
     return Numbered(sequences, context, **form).collate(range(len(sequences)))
 
 
-def sum_logps(model: Llama, batch: LabelledRows) -> SequenceLogps:
-    return by_sequence(model(batch.ids, batch.segments, targets=batch.targets), batch.labels)
+def sum_logps(model: Llama, batch: SequenceBatch) -> torch.Tensor:
+    return summed_logps(model(batch.ids, batch.segments, targets=batch.labels[..., 0]), batch.owners, batch.counts)
 
 
 def test_sums_are_those_of_each_sequence_alone(model):
     batch = collate(some(), 32)
     assert int((batch.labels[..., 1] != NOBODY).sum()) == 5 + 19 + 10
-    logps = sum_logps(model.double(), batch)
-    assert logps.counts.tolist() == [3, 17, 8] and logps.owners.tolist() == [0, 4, 8]
-    for sequence, found in zip(some(), logps.sums):
+    assert batch.counts.tolist() == [3, 17, 8] and counted(batch.labels)[3].tolist() == [0, 4, 8]
+    for sequence, found in zip(some(), sum_logps(model.double(), batch)):
         ids = torch.from_numpy(sequence.ids.astype(np.int64))[None]
         logps = torch.log_softmax(model(ids[:, :-1]), -1)[0].gather(1, ids[0, 1:, None])[:, 0]
         torch.testing.assert_close(found, logps[2:].sum(), rtol=1e-12, atol=0)
 
 
 def test_sums_of_a_bf16_model_are_taken_in_fp32(model):
-    assert sum_logps(model.bfloat16(), collate(some(), 32)).sums.dtype == torch.float32
+    assert sum_logps(model.bfloat16(), collate(some(), 32)).dtype == torch.float32
 
 
 def test_rows_of_a_pipeline_are_alike_and_give_the_same(model):
@@ -68,9 +66,8 @@ def test_rows_of_a_pipeline_are_alike_and_give_the_same(model):
     packed, fixed = collate(some(), 32), Numbered(some(), 32, fixed=True)
     batch = fixed.collate([2, 0, 1])
     assert packed.ids.shape[0] < 3 and batch.ids.shape == (3, 32)
-    found = sum_logps(model, batch)
-    assert fixed.numbers(found.owners).tolist() == [2, 0, 1]
-    torch.testing.assert_close(found.sums, sum_logps(model, packed).sums[[2, 0, 1]], rtol=1e-12, atol=0)
+    assert (counted(batch.labels)[3] % 3).tolist() == [2, 0, 1]
+    torch.testing.assert_close(sum_logps(model, batch), sum_logps(model, packed)[[2, 0, 1]], rtol=1e-12, atol=0)
 
 
 def test_tensor_ranks_can_share_out_a_row():
@@ -80,7 +77,7 @@ def test_tensor_ranks_can_share_out_a_row():
 def test_rows_of_a_gpu_have_few_shapes_and_give_the_same(model):
     packed, few = collate(some() * 2, 32), collate(some() * 2, 32, few=True)
     assert (len(packed.ids), few.ids.shape) == (3, (4, 32))
-    assert torch.equal(sum_logps(model.double(), few).sums, sum_logps(model, packed).sums)
+    assert torch.equal(sum_logps(model.double(), few), sum_logps(model, packed))
     assert collate(some()[:1], 200, few=True).ids.shape == (1, 128)
 
 
@@ -115,7 +112,7 @@ def metrics_of(run) -> dict:
 
 def test_the_recipe_knows_every_loss():
     assert set(AlignConfig.model_fields["loss"].annotation.__args__) == {*LOSSES}
-    assert set(align.REFERENCE_FREE) == {"orpo", "simpo"}
+    assert set(tuning.REFERENCE_FREE) == {"orpo", "simpo"}
 
 
 def test_preferences_of_held_out_pairs_are_learned(pretrained_run, execute):

@@ -21,7 +21,6 @@ from transformers import AutoModelForCausalLM
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.checkpoint import export_state, read_weights
 from corpusmill.train.finetune import adapt, adapters, merged_weights, round_frozen, save_adapter, start_from
 from corpusmill.train.loop import FitResult, fit
@@ -32,8 +31,8 @@ from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import LocalModel
-from corpusmill.train.sft import SftConfig, SftStage
 from corpusmill.train.template import CHATML
+from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage
 
 # ---- lora --------------------------------------------------------------------------------------------
 

@@ -13,10 +13,9 @@ from rich.console import Console
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.sft_look import CUT, LEARNED, ExampleSet, choose, choose_row, head, show, source_of_files, source_of_run
 from corpusmill.train.data import IGNORED
-from corpusmill.train.sft import DROPPED_FILE, EXAMPLES_FILE
-from corpusmill.train.sft_job import EXAMPLES as SCHEMA
-from corpusmill.train.sft_job import Example, dropped_table, prepare
-from corpusmill.train.tuning import items_table
+from corpusmill.train.sft import EXAMPLES as SCHEMA
+from corpusmill.train.sft import Example, dropped_table, prepare
+from corpusmill.train.tuning import DROPPED_FILE, EXAMPLES_FILE, items_table
 from corpusmill.train.user_files import BadRow
 
 ROLES = {"u": "user", "a": "assistant", "s": "system"}

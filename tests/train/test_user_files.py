@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.align_pairs import PreferencePair, prepare_pair, read_pairs
-from corpusmill.train.align_pairs import report_table as pair_report
-from corpusmill.train.sft_job import Example, read_examples
+from corpusmill.train.align import PreferencePair, prepare_pair, read_pairs
+from corpusmill.train.sft import Example, read_examples
+from corpusmill.train.tuning import report_table as pair_report
 
 Row = dict[str, Any]
 
