@@ -119,7 +119,7 @@ def tuning(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     encoder, model = load_chat(Storage(str(given.model))), json.loads((given.model / "config.json").read_text())
     context = row_length(None, model["max_position_embeddings"], "sft.context")
     prepared = [prepare(example, encoder, context) for example in read_examples([str(given.instructions)], 0)]
-    examples = [p.item for p in prepared if not p.failed and not p.truncated]
+    examples = [example for example in prepared if not example.failed and not example.truncated]
     start, table = StartModel("model", str(given.model)), items_table(examples, EXAMPLES)
     rows = TuningJob(SftConfig(held_out=0), start, table, CPU).rows.n_rows
     batch = max(round(given.batch * rows / len(examples)), 1)

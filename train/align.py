@@ -1,10 +1,10 @@
 """The work of the stage `align`: makes pairs, measures the reference model, trains by a preference loss."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -12,51 +12,26 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import Content, read_table
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train import tasks, tuning
+from corpusmill.train import scores, tasks, tuning
 from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import IGNORED, DataShare, counted_places, needed, pack, to_device, within_budget
-from corpusmill.train.finetune import FinetuningJob
+from corpusmill.train.finetune import FinetuningJob, chat_of
 from corpusmill.train.loop import FitResult
 from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, StepLoss, pair_metrics, target_nats, token_nats
 from corpusmill.train.model import Llama
-from corpusmill.train.model_folder import load_model, read_architecture
-from corpusmill.train.options import row_length
 from corpusmill.train.parallel.dims import ParallelDims, total
 from corpusmill.train.parallel.model import LocalModel, ParallelModel
-from corpusmill.train.scores import (
-    FilterScore,
-    PairLimits,
-    PairPool,
-    dropped_documents,
-    find_score,
-    kept_documents,
-    match,
-    pool_of_continuations,
-    pool_of_documents,
-    score_texts,
-)
-from corpusmill.train.template import (
-    NOTHING,
-    ChatEncoder,
-    Encoded,
-    Message,
-    TemplateRefusal,
-    TextPiece,
-    assistant_turn,
-    load_chat,
-    require_learnable,
-    user_turn,
-)
-from corpusmill.train.tuning import CORRUPTED, MESSAGES, PAIRS_FILE, REFERENCE_FREE, AlignConfig, StartModel
-from corpusmill.train.user_files import BadRow, first_question, preferences, read_all
+from corpusmill.train.template import NOTHING, ChatEncoder, Encoded, Message, TemplateRefusal, TextPiece, assistant_turn, user_turn
+from corpusmill.train.tuning import CORRUPTED, ITEM_COLUMNS, MESSAGES, PAIRS_FILE, REFERENCE_FREE, AlignConfig, StartModel
+from corpusmill.train.user_files import preferences
 
 # ---- pairs -------------------------------------------------------------------------------------------
 
@@ -69,54 +44,38 @@ ORIGIN = [
 ]
 
 #: The schema of `align/data/pairs.parquet`: each pair and the document (or file and line) it came from.
-PAIRS = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("url", pa.string()),
-        pa.field("kind", pa.string(), nullable=False),  # other, repeated, shuffled; a score's column; file
-        pa.field("held_out", pa.bool_(), nullable=False),
-        pa.field("prompt", MESSAGES, nullable=False),
-        pa.field("chosen", MESSAGES, nullable=False),
-        pa.field("rejected", MESSAGES, nullable=False),
-        *ORIGIN,
-    ]
-)
+PAIRS = pa.schema([*ITEM_COLUMNS, *(pa.field(name, MESSAGES, nullable=False) for name in ("prompt", "chosen", "rejected")), *ORIGIN])
 
 
 @dataclass(frozen=True)
 class PreferencePair(tuning.DataItem):
-    """A pair of completions; a row that is none has no messages."""
+    """A pair of completions. `kind`: other, repeated, shuffled, a score's column, or file. `sides`: the chosen and the rejected one as
+    tokens, with the prompt, and the mask on the completion."""
 
-    prompt: list[Message]
-    chosen: list[Message]
-    rejected: list[Message]
+    prompt: list[Message] = field(default_factory=list)
+    chosen: list[Message] = field(default_factory=list)
+    rejected: list[Message] = field(default_factory=list)
     rejected_id: str | None = None
     rejected_url: str | None = None
     chosen_score: float | None = None
     rejected_score: float | None = None
-
-    def turns(self) -> list[Message]:
-        return [*self.prompt, *self.chosen, *self.rejected]
-
-
-@dataclass(frozen=True)
-class PreparedPair(tuning.PreparedItem):
-    """A pair as tokens: prompt and completion together, with the mask on the completion."""
-
-    chosen: Encoded = NOTHING
-    rejected: Encoded = NOTHING
+    sides: tuple[Encoded, Encoded] = (NOTHING, NOTHING)
     columns: ClassVar = [
         pa.field("n_chosen_tokens", pa.int64()),  # of the completion, without the prompt
         pa.field("n_rejected_tokens", pa.int64()),
         *ORIGIN,
     ]
 
+    def turns(self) -> list[Message]:
+        return [*self.prompt, *self.chosen, *self.rejected]
+
     def counts(self) -> dict[str, Any]:
-        return {"n_chosen_tokens": int(self.chosen.mask.sum()), "n_rejected_tokens": int(self.rejected.mask.sum())}
+        chosen, rejected = (int(side.mask.sum()) for side in self.sides)
+        return {"n_chosen_tokens": chosen, "n_rejected_tokens": rejected}
 
 
-def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> PreparedPair:
-    """Tokenises a pair. It is dropped for one of these reasons:
+def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> PreferencePair:
+    """Returns a pair with its tokens. It is dropped for one of these reasons:
 
     the rule of a BadRow    the row is not a pair
     `template_refused`      the template refuses the conversation, or does not write the completion after the prompt
@@ -125,25 +84,23 @@ def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> Pr
     `too_long`              a whole side does not fit into `context` places; half a completion is not what was preferred
     `nothing_to_learn`      the template marks nothing in a completion
     """
+    if not pair.turns():
+        return pair
     try:
-        if pair.bad:
-            raise pair.bad
         chosen, rejected = (_encode(pair.prompt, completion, encoder) for completion in (pair.chosen, pair.rejected))
-    except (BadRow, TemplateRefusal) as why:
-        return PreparedPair(pair, [why.rule or "no_pair"], note=str(why))
-    notes = [("equal", "chosen and rejected are the same")] if np.array_equal(chosen.ids, rejected.ids) else []
+    except TemplateRefusal as refusal:
+        return replace(pair, failed=["template_refused"], note=str(refusal))
     sides = ("chosen", pair.chosen, chosen), ("rejected", pair.rejected, rejected)
-    for name, messages, _ in sides:
-        if any(not message["content"].strip() for message in messages if message["role"] == "assistant"):
-            notes.append(("empty", f"{name} says nothing"))
-    for name, _, tokens in sides:
-        if len(tokens.ids) > context + 1:
-            notes.append(("too_long", f"{name} has {len(tokens.ids):,} tokens with its prompt, and {context + 1:,} fit"))
-    for name, _, tokens in sides:
-        if not tokens.mask.any():
-            notes.append(("nothing_to_learn", f"the template marks nothing of {name}"))
-    failed = list(dict.fromkeys(rule for rule, _ in notes))
-    return PreparedPair(pair, failed, note="; ".join(sentence for _, sentence in notes) or None, chosen=chosen, rejected=rejected)
+    said = {name: [turn["content"].strip() for turn in messages if turn["role"] == "assistant"] for name, messages, _ in sides}
+    fit = f"tokens with its prompt, and {context + 1:,} fit"
+    notes = {
+        "equal": ["chosen and rejected are the same"] if np.array_equal(chosen.ids, rejected.ids) else [],
+        "empty": [f"{name} says nothing" for name, texts in said.items() if not all(texts)],
+        "too_long": [f"{name} has {len(tokens.ids):,} {fit}" for name, _, tokens in sides if len(tokens.ids) > context + 1],
+        "nothing_to_learn": [f"the template marks nothing of {name}" for name, _, tokens in sides if not tokens.mask.any()],
+    }
+    failed = [rule for rule, sentences in notes.items() if sentences]
+    return replace(pair, failed=failed, note="; ".join(itertools.chain(*notes.values())) or None, sides=(chosen, rejected))
 
 
 def _encode(prompt: list[Message], completion: list[Message], encoder: ChatEncoder) -> Encoded:
@@ -180,14 +137,8 @@ def pairs_from_table(table: pa.Table) -> list[PreferencePair]:
     return [PreferencePair(**row) for row in table.to_pylist()]
 
 
-def read_pairs(files: Sequence[str], held_out: float) -> list[PreferencePair]:
-    """Returns the pairs in the user's files. The first question decides whether a pair is held out."""
-    return [
-        PreferencePair(name, None, "file", False, [], [], [], bad=found)
-        if isinstance(found, BadRow)
-        else PreferencePair(name, None, "file", tasks.is_held_out(first_question(found[0]), held_out), *found)
-        for name, found in read_all(files, preferences, "a pair")
-    ]
+#: Returns the pairs in the user's files (a list of paths), a share of them held out.
+read_pairs = partial(tuning.read_items, PreferencePair, preferences, "a pair", "no_pair")
 
 
 # ---- from documents, by corruption -------------------------------------------------------------------
@@ -218,12 +169,10 @@ def build_pairs(
     return pairs
 
 
-def _pair(
-    kind: str, held_out: bool, prompt: str, chosen: tasks.BuiltTask, rejected: str, origin: tasks.SourceDocument, *scores: float
-) -> PreferencePair:
-    """Returns a pair with the rejected completion of the document `origin`, and the scores of both completions."""
+def _pair(kind: str, held_out: bool, prompt: str, chosen: tasks.BuiltTask, rejected: str, origin: tasks.SourceDocument) -> PreferencePair:
+    """Returns a pair with the rejected completion of the document `origin`."""
     turns = [user_turn(prompt)], [assistant_turn(chosen.answer)], [assistant_turn(rejected)]
-    return PreferencePair(chosen.source.id, chosen.source.url, kind, held_out, *turns, origin.id, origin.url, *scores)
+    return PreferencePair(chosen.source.id, chosen.source.url, kind, held_out, *turns, origin.id, origin.url)
 
 
 def _other(built: Sequence[tasks.BuiltTask], held_flags: Sequence[bool], place: int) -> tasks.BuiltTask:
@@ -253,13 +202,14 @@ def _shuffle(text: str, identifier: str) -> str:
 
 
 def pairs_of(
-    score: FilterScore, matched: Sequence[tuple[tasks.BuiltTask, tasks.BuiltTask]], held_out: Callable[[str], bool]
+    score: scores.FilterScore, matched: Sequence[tuple[tasks.BuiltTask, tasks.BuiltTask]], held_out: Callable[[str], bool]
 ) -> list[PreferencePair]:
     """Makes the pairs. A hash decides from which of the two documents the prompt comes, so that a fitting continuation is no cue."""
     pairs = []
     for good, bad in matched:
         asked = (good, bad)[tasks.hash_of(f"prompt {score.column}", good.source.id + good.prompt) % 2]
-        pairs.append(_pair(score.column, held_out(good.source.id), asked.prompt, good, bad.answer, bad.source, good.score, bad.score))
+        pair = _pair(score.column, held_out(good.source.id), asked.prompt, good, bad.answer, bad.source)
+        pairs.append(replace(pair, chosen_score=good.score, rejected_score=bad.score))
     return pairs
 
 
@@ -267,30 +217,20 @@ def _from_score(
     run: StageRun, config: AlignConfig, column: str, wanted: int, held_out: Callable[[str], bool]
 ) -> tuple[list[PreferencePair], dict[str, Any]]:
     """Returns the pairs of a score, and how they were found."""
-    score, salt = find_score(run, column), f"align {config.seed} {column}"
-    limits = PairLimits(wanted, config.per_document, config.max_chars, config.best, config.worst)
-    tables = (lambda: kept_documents(run, score)), (lambda: dropped_documents(run, score))
+    score, salt = scores.find_score(run, column), f"align {config.seed} {column}"
+    limits = scores.PairLimits(wanted, config.per_document, config.max_chars, config.best, config.worst)
+    tables = (lambda: scores.kept_documents(run, score)), (lambda: scores.dropped_documents(run, score))
     if score.blind:
-        pool = PairPool("documents")
+        pool = scores.PairPool("documents")
     elif score.of_windows:
-        pool = pool_of_continuations(score, partial(score_texts, run, column), *tables, salt, limits)
+        pool = scores.pool_of_continuations(score, partial(scores.score_texts, run, column), *tables, salt, limits)
     else:
-        pool = pool_of_documents(score, *tables, salt, limits)
-    pairs = pairs_of(score, match(pool, held_out, wanted), held_out)
-    found = {
-        "column": column,
-        "high_is_good": score.high_is_good,
-        "unit": pool.unit,
-        "scored": pool.scored,
-        "chosen": len(pool.chosen),
-        "rejected": len(pool.rejected),
-        "good": pool.good,
-        "bad": pool.bad,
-        "wanted": wanted,
-        "pairs": len(pairs),
-        "chosen_chars": float(np.mean([len(pair.chosen[0]["content"]) for pair in pairs])) if pairs else None,
-        "rejected_chars": float(np.mean([len(pair.rejected[0]["content"]) for pair in pairs])) if pairs else None,
-    }
+        pool = scores.pool_of_documents(score, *tables, salt, limits)
+    pairs = pairs_of(score, scores.match(pool, held_out, wanted), held_out)
+    counts = {"chosen": len(pool.chosen), "rejected": len(pool.rejected), "wanted": wanted, "pairs": len(pairs)}
+    found = {"column": column, "high_is_good": score.high_is_good, **vars(pool), **counts}
+    for side in ("chosen", "rejected"):
+        found[f"{side}_chars"] = float(np.mean([len(getattr(pair, side)[0]["content"]) for pair in pairs])) if pairs else None
     return pairs, found | ({"left_out": score.blind} if score.blind else {})
 
 
@@ -303,14 +243,22 @@ def _shortage(of: dict[str, Any]) -> str:
     return f"{of['column']}: {of['pairs']} of {of['wanted']} pairs; {of['scored']:,} {of['unit']} have a score, with {why}."
 
 
-def make_pairs(run: StageRun, config: AlignConfig, start: StartModel, given: Sequence[FileRef]) -> Output:
+def make(run: StageRun, config: AlignConfig, start: StartModel, given: Sequence[FileRef]) -> Output:
     """Makes all pairs, with a report row for each. Raises NothingKept if no pair is left to learn from."""
-    encoder = load_chat(start.storage)
-    require_learnable(encoder)
-    row = row_length(config.context, read_architecture(Path(start.storage.root)).context, "align.context")
-    pairs, found = read_pairs(config.files, config.held_out), dict[str, dict[str, Any]]()
+    encoder, row = chat_of(start, config, "align")
+    pairs, found = (read_pairs(config.files, config.held_out), {}) if config.files else _from_documents(run, config)
+    pairs = [prepare_pair(pair, encoder, row) for pair in pairs]
+    files: dict[str, Content] = {"pair_sources.json": tuning.json_file(found)} if found else {}
+    short = [_shortage(of) for of in found.values() if of["pairs"] < of["wanted"]]
+    return tuning.publish_items(run, "pairs", given, pairs, (PAIRS_FILE, PAIRS), files, short)
+
+
+def _from_documents(run: StageRun, config: AlignConfig) -> tuple[list[PreferencePair], dict[str, dict[str, Any]]]:
+    """Returns the pairs of all kinds, and for each score how its pairs were found."""
     held_out = tuning.held_out_rule(run, config.held_out)
-    for number, kind in enumerate(() if config.files else config.pairs_from):
+    pairs: list[PreferencePair] = []
+    found = {}
+    for number, kind in enumerate(config.pairs_from):
         wanted = (config.pairs + number) // len(config.pairs_from)
         if kind == CORRUPTED:
             limits = wanted, config.per_document, config.max_chars
@@ -318,10 +266,7 @@ def make_pairs(run: StageRun, config: AlignConfig, start: StartModel, given: Seq
         else:
             some, found[kind] = _from_score(run, config, kind, wanted, held_out)
             pairs += some
-    prepared = [prepare_pair(pair, encoder, row) for pair in pairs]
-    files: dict[str, Content] = {"pair_sources.json": tuning.json_file(found)} if found else {}
-    short = [_shortage(of) for of in found.values() if of["pairs"] < of["wanted"]]
-    return tuning.publish_items(run, "pairs", given, prepared, (PAIRS_FILE, PAIRS), files, short)
+    return pairs, found
 
 
 # ---- batches -----------------------------------------------------------------------------------------
@@ -435,22 +380,6 @@ def reference_logps(model: ParallelModel, sequences: Numbered, batches: Iterable
     return found
 
 
-def other_model(folder: str, encoder: ChatEncoder, context: int, device: torch.device) -> Llama:
-    """Loads a reference model from a given folder. Raises InputError if its vocabulary is not that of `encoder`, or its context is
-    shorter than a row."""
-    model, vocabulary, here = load_model(folder, device), encoder.tokenizer.get_vocab(), StartModel(folder, folder).storage
-    if here.exists("tokenizer.json"):
-        same = load_chat(here).tokenizer.get_vocab() == vocabulary
-    else:
-        same = model.arch.vocab_size > max(vocabulary.values())
-    if not same:
-        what = f"{folder} has another vocabulary than the model that is aligned"
-        raise InputError(f"align.reference: {what}, so its tokens are not comparable.")
-    if model.arch.context < context:
-        raise InputError(f"align.reference: {folder} has a context of {model.arch.context} tokens, and a row of pairs has {context}.")
-    return model
-
-
 # ---- the training ------------------------------------------------------------------------------------
 
 
@@ -473,11 +402,11 @@ class AlignmentJob(FinetuningJob):
         super().__init__(config, start, dims, "align")
         self.config: AlignConfig = config
         prepared = [prepare_pair(pair, self.encoder, self.context) for pair in pairs_from_table(pairs)]
-        self.pairs, self.held_out_pairs = ([p for p in prepared if p.item.held_out == side] for side in (False, True))
+        self.pairs, self.held_out_pairs = ([pair for pair in prepared if pair.held_out == side] for side in (False, True))
         self.plan(len(self.pairs))
         gpu, pipeline = dims.device.type == "cuda", dims.config.pipeline > 1
         self.sides, self.held_out = (
-            Numbered([side for p in some for side in (p.chosen, p.rejected)], self.context, dims.device, dims.config.tensor, pipeline, gpu)
+            Numbered([side for pair in some for side in pair.sides], self.context, dims.device, dims.config.tensor, pipeline, gpu)
             for some in (self.pairs, self.held_out_pairs)
         )
         self.preference_loss = LOSSES[config.loss]
@@ -486,15 +415,13 @@ class AlignmentJob(FinetuningJob):
         self.metrics = ("preference_loss", *(name for name in METRICS if self.needs_reference or name != "kl"))
 
     def measure_reference(self) -> None:
-        """Measures the reference's log-probabilities. The reference is the model before training, unless the recipe names another.
+        """Measures the log-probabilities under the reference, which is the model before training.
 
         The batches are the micro-batches of the first epoch, so that on one process the first log-ratios are exactly 0.
         """
         if not self.needs_reference:
             return
-        named, share = self.config.reference, self.dims.share
-        plain = self.model if named is None else other_model(named, self.encoder, self.context, self.dims.device)
-        model = LocalModel(plain, self.loop.precision)
+        share, model = self.dims.share, LocalModel(self.model, self.loop.precision)
         self.sides.reference = reference_logps(model, self.sides, self.order.first_epoch(share), self.dims)
         batches = [(pairs, len(pairs)) for pairs in self._held_out_batches()][share.index :: share.of]
         self.held_out.reference = reference_logps(model, self.held_out, batches, self.dims)
@@ -536,7 +463,7 @@ class AlignmentJob(FinetuningJob):
         return StepLoss(losses.sum(), len(losses), {name: values.sum() for name, values in measured.items()}, tokens)
 
     def describe(self, step: int, share: DataShare, number: int) -> list[str]:
-        return [self.pairs[pair].item.id for pair in self.order.micro_batches(step, share)[number]]
+        return [self.pairs[pair].id for pair in self.order.micro_batches(step, share)[number]]
 
     @torch.no_grad()
     def measure(self, parallel_model: ParallelModel) -> dict[str, float]:

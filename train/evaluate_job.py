@@ -98,9 +98,8 @@ class Measurement:
             for begin in range(0, len(kept), PAIRS):
                 some = kept[begin : begin + PAIRS]
                 device = self.model.device
-                sides = Numbered(
-                    [*(p.chosen for p in some), *(p.rejected for p in some)], self.pair_window, device, few=device.type == "cuda"
-                )
+                encoded = [pair.sides[side] for side in (0, 1) for pair in some]
+                sides = Numbered(encoded, self.pair_window, device, few=device.type == "cuda")
                 batch = sides.collate(range(2 * len(some)))
                 chosen, rejected = (measured_logps(self.local, batch) / batch.counts).chunk(2)
                 right += int((chosen > rejected).sum())

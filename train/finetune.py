@@ -21,11 +21,11 @@ from corpusmill.train.data import DataShare, Order, steps_of
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import Objective
 from corpusmill.train.model import Llama, named_generator
-from corpusmill.train.model_folder import load_model, model_files, model_of, save_model
+from corpusmill.train.model_folder import load_model, model_files, model_of, read_architecture, save_model
 from corpusmill.train.options import LoraConfig, row_length
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import LocalModel, ParallelModel
-from corpusmill.train.template import chat_files, load_chat
+from corpusmill.train.template import ChatEncoder, chat_files, load_chat, require_learnable
 from corpusmill.train.tuning import ADAPTED, AlignConfig, SftConfig, StartModel
 
 # ---- LoRA --------------------------------------------------------------------------------------------
@@ -149,6 +149,14 @@ def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:
 
 
 # ---- around the loop ---------------------------------------------------------------------------------
+
+
+def chat_of(start: StartModel, config: SftConfig | AlignConfig, title: str) -> tuple[ChatEncoder, int]:
+    """Returns the tokenizer with the template that the recipe asks for, and the length of rows. Raises InputError if nothing can be learned
+    with this template."""
+    encoder = load_chat(start.storage, config.template if isinstance(config, SftConfig) else "keep")
+    require_learnable(encoder)
+    return encoder, row_length(config.context, read_architecture(Path(start.storage.root)).context, f"{title}.context")
 
 
 def start_from(folder: str, dims: ParallelDims, config: SftConfig | AlignConfig) -> Llama:

@@ -1,9 +1,8 @@
 """The work of the stage `sft`: makes examples, adds rows for new tokens to a model, trains on packed rows, measures."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -21,12 +20,11 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import tasks, tuning
 from corpusmill.train.checkpoint_dir import LOG, START, CheckpointDir
 from corpusmill.train.data import IGNORED, Batch, DataShare, Packed, counted_places, needed, pack, to_device, within_budget
-from corpusmill.train.finetune import FinetuningJob
+from corpusmill.train.finetune import FinetuningJob, chat_of
 from corpusmill.train.loop import FitResult
 from corpusmill.train.losses import StepLoss, TokenObjective, summed_nats
 from corpusmill.train.model import Llama
-from corpusmill.train.model_folder import load_model, model_of, model_tensors, read_architecture, save_model
-from corpusmill.train.options import row_length
+from corpusmill.train.model_folder import load_model, model_of, model_tensors, save_model
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.template import (
@@ -38,46 +36,28 @@ from corpusmill.train.template import (
     assistant_turn,
     chat_files,
     load_chat,
-    require_learnable,
     seam,
     user_turn,
 )
-from corpusmill.train.tuning import DROPPED_FILE, EXAMPLES_FILE, MESSAGES, SftConfig, StartModel
-from corpusmill.train.user_files import BadRow, conversations, first_question, read_all
+from corpusmill.train.tuning import DROPPED_FILE, EXAMPLES_FILE, ITEM_COLUMNS, MESSAGES, SftConfig, StartModel
+from corpusmill.train.user_files import conversations
 
 # ---- examples ----------------------------------------------------------------------------------------
 #
 # Examples come from the user's files, or from tasks on the run's own documents.
 
 #: The schema of `sft/data/examples.parquet`: each example and the document (or file and line) it came from.
-EXAMPLES = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("url", pa.string()),
-        pa.field("kind", pa.string(), nullable=False),  # title, continuation, heading; file for the user's examples
-        pa.field("held_out", pa.bool_(), nullable=False),  # only measured, never learned
-        pa.field("messages", MESSAGES, nullable=False),
-    ]
-)
-
+EXAMPLES = pa.schema([*ITEM_COLUMNS, pa.field("messages", MESSAGES, nullable=False)])
 #: The schema of `sft/dropped/examples.parquet`: the examples that can't be learned from, and why. A row that is no example has no messages.
 DROPPED = with_columns(EXAMPLES, [pa.field("failed", pa.list_(pa.string())), pa.field("note", pa.string())])
 
 
 @dataclass(frozen=True)
 class Example(tuning.DataItem):
-    """An example; a row that is none has no messages."""
+    """An example. `kind`: title, continuation, heading, or file. `encoded`: all its tokens; `tokens`: those that fit into a row, None if it
+    is dropped."""
 
-    messages: list[Message]
-
-    def turns(self) -> list[Message]:
-        return self.messages
-
-
-@dataclass(frozen=True)
-class PreparedExample(tuning.PreparedItem):
-    """An example as tokens. `encoded`: all of them; `tokens`: those that fit into a row, None if the example is dropped."""
-
+    messages: list[Message] = field(default_factory=list)
     encoded: Encoded = NOTHING
     tokens: Encoded | None = None
     truncated: bool = False
@@ -87,30 +67,27 @@ class PreparedExample(tuning.PreparedItem):
         pa.field("truncated", pa.bool_()),
     ]
 
-    @property
-    def n_targets(self) -> int:
-        return int(self.tokens.mask[1:].sum()) if self.tokens else 0
+    def turns(self) -> list[Message]:
+        return self.messages
 
     def counts(self) -> dict[str, Any]:
-        return {"n_tokens": len(self.encoded.ids), "n_target_tokens": self.n_targets, "truncated": self.truncated}
+        return {"n_tokens": len(self.encoded.ids), "n_target_tokens": int(self.tokens.mask[1:].sum()) if self.tokens else 0}
 
 
-def make_examples(run: StageRun, config: SftConfig, start: StartModel, given: Sequence[FileRef]) -> Output:
+def make(run: StageRun, config: SftConfig, start: StartModel, given: Sequence[FileRef]) -> Output:
     """Makes all examples, decides which are kept, and writes a report row for each. Raises NothingKept if none is left to learn."""
-    encoder = load_chat(start.storage, config.template)
-    require_learnable(encoder)
-    row = row_length(config.context, read_architecture(Path(start.storage.root)).context, "sft.context")
+    encoder, row = chat_of(start, config, "sft")
     if config.files:
         examples = read_examples(config.files, config.held_out)
     else:
         limits = config.examples, config.per_document, config.max_chars
         held_out = tuning.held_out_rule(run, config.held_out)
         examples = build_examples(tuning.document_tables(run), f"sft {config.seed}", *limits, held_out)
-    prepared = [prepare(example, encoder, row) for example in examples]
-    dropped = {DROPPED_FILE: dropped_table(prepared)}
-    output = tuning.publish_items(run, "examples", given, prepared, (EXAMPLES_FILE, EXAMPLES), dropped, [])
-    output.counts["truncated"] = sum(p.truncated for p in prepared)
-    if cut := sum(p.truncated for p in prepared if not p.failed):
+    examples = [prepare(example, encoder, row) for example in examples]
+    dropped = {DROPPED_FILE: tuning.items_table([example for example in examples if example.failed], DROPPED)}
+    output = tuning.publish_items(run, "examples", given, examples, (EXAMPLES_FILE, EXAMPLES), dropped, [])
+    output.counts["truncated"] = sum(example.truncated for example in examples)
+    if cut := sum(example.truncated for example in examples if not example.failed):
         output.warnings.append(f"{cut} examples are longer than a row of {row} tokens, and learned up to there (sft.context).")
     output.warnings += seam(encoder)
     return output
@@ -127,18 +104,12 @@ def build_examples(
     ]
 
 
-def read_examples(files: Sequence[str], held_out: float) -> list[Example]:
-    """Returns the examples in the user's files. The first question decides whether an example is held out."""
-    return [
-        Example(name, None, "file", False, [], bad=found)
-        if isinstance(found, BadRow)
-        else Example(name, None, "file", tasks.is_held_out(first_question(found), held_out), found)
-        for name, found in read_all(files, conversations, "an example")
-    ]
+#: Returns the examples in the user's files (a list of paths), a share of them held out.
+read_examples = partial(tuning.read_items, Example, conversations, "an example", "no_example")
 
 
-def prepare(example: Example, encoder: ChatEncoder, context: int) -> PreparedExample:
-    """Tokenises an example and cuts it to a row of `context` places. It is dropped for one of these reasons:
+def prepare(example: Example, encoder: ChatEncoder, context: int) -> Example:
+    """Returns an example with its tokens, cut to a row of `context` places. It is dropped for one of these reasons:
 
     the rule of a BadRow    the row is not an example
     `template_refused`      the template refuses the conversation
@@ -147,42 +118,35 @@ def prepare(example: Example, encoder: ChatEncoder, context: int) -> PreparedExa
     `too_long`              all targets lie beyond the row
     `nothing_to_learn`      there are no targets
     """
+    if not example.messages:
+        return example
     try:
-        if example.bad:
-            raise example.bad
         encoded = encoder.encode(example.messages)
-    except (BadRow, TemplateRefusal) as why:
-        return PreparedExample(example, [why.rule or "no_example"], note=str(why))
+    except TemplateRefusal as refusal:
+        return replace(example, failed=["template_refused"], note=str(refusal))
     truncated, tokens = len(encoded.ids) > context + 1, Encoded(encoded.ids[: context + 1], encoded.mask[: context + 1])
     answers = [message["content"].strip() for message in example.messages if message["role"] == "assistant"]
     failed = []
-    if not all(answers) or not answers:
+    if not answers or not all(answers):
         failed = ["empty_answer" if answers else "no_answer"]
     elif not tokens.mask[1:].any():
         failed = ["too_long" if encoded.mask[1:].any() else "nothing_to_learn"]
-    return PreparedExample(example, failed, encoded=encoded, tokens=None if failed else tokens, truncated=truncated)
+    return replace(example, failed=failed, encoded=encoded, tokens=None if failed else tokens, truncated=truncated)
 
 
 def pack_examples(examples: Sequence[Example], held_out: bool, encoder: ChatEncoder, context: int) -> tuple[Packed, list[Example]]:
     """Packs the examples of one side of the held-out split that can be learned; returns the rows, and these examples in their order."""
     prepared = [prepare(example, encoder, context) for example in examples if example.held_out == held_out]
-    kept = [(p.item, p.tokens) for p in prepared if p.tokens is not None]
-    return pack([tokens for _, tokens in kept], context), [example for example, _ in kept]
-
-
-def dropped_table(prepared: Sequence[PreparedExample]) -> pa.Table:
-    return pa.Table.from_pylist([{**vars(p.item), "failed": p.failed, "note": p.note} for p in prepared if p.failed], DROPPED)
+    kept = [example for example in prepared if example.tokens is not None]
+    return pack([example.tokens for example in kept if example.tokens is not None], context), kept
 
 
 # ---- new special tokens ------------------------------------------------------------------------------
 #
-# Adds rows to a model for tokens of a chat template that it did not have.
-#
 # A new row, of the embedding and of the head, is the mean of the rows before it. So a new token's logit is the mean of the old ones, and
 # the model's distribution hardly changes (Hewitt, "Initializing New Word Embeddings for Pretrained Language Models", 2021).
-# `transformers`' `resize_token_embeddings`, which TRL's `clone_chat_template` calls, draws from a normal distribution around the same
-# mean, with 1e-9 of the covariance. The mean needs no random draw. Equal rows diverge at the first step, as their tokens stand in
-# different places.
+# `transformers`' `resize_token_embeddings` draws from a narrow normal distribution around the same mean. Here equal rows diverge at the
+# first step, as their tokens stand in different places.
 
 
 def with_template(config: SftConfig, start: StartModel, checkpoint_dir: CheckpointDir) -> StartModel:

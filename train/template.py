@@ -75,9 +75,7 @@ _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 class TemplateRefusal(InputError):
-    """A template refuses a conversation, or its answers can't be recognised in the rendered text. `rule` is its name in reports."""
-
-    rule = "template_refused"
+    """A template refuses a conversation, or its answers can't be recognised in the rendered text."""
 
 
 def user_turn(text: str) -> Message:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import pyarrow as pa
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -18,12 +18,12 @@ from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import DATA_STAGES, StageRun
 from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.pipeline.shards import Content, iter_tables, read_table
-from corpusmill.pipeline.stage import Output, Stage
+from corpusmill.pipeline.stage import Output, Stage, load_object
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train import scores, tasks
 from corpusmill.train.options import LONGEST_ROW, LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
 from corpusmill.train.template import NAMED, Message
-from corpusmill.train.user_files import BadRow, file_ref
+from corpusmill.train.user_files import BadRow, Layout, file_ref, first_question, read_all
 
 if TYPE_CHECKING:
     from corpusmill.train.checkpoint_dir import CheckpointDir
@@ -56,10 +56,7 @@ class AlignLoop(SftLoop):
     optimizer: AlignOptimizer = Field(default_factory=AlignOptimizer, description="AdamW or Muon and their rates.")
     # Late in training most pairs have a loss near 0 and a hard one of more than 1. Its step is the one to learn from, and no spike.
     spike: float = Field(
-        default=0.0,
-        ge=0,
-        description="Skips a step whose loss or gradient norm is this many robust deviations above recent ones; 0 skips only those that "
-        "are not finite.",
+        default=0.0, ge=0, description="Skips a step this many robust deviations above recent ones; 0: only if not finite."
     )
     save_every: int = Field(default=50, ge=1, json_schema_extra=INERT, description="Steps between two saves of the training state.")
 
@@ -69,12 +66,10 @@ class TuningConfig(Config):
 
     model: str | None = Field(default=None, description="Folder of the model that is tuned; else it is the run's own, of an earlier stage.")
     held_out: float = Field(default=0.1, ge=0, lt=1, description="Share of the examples held out for measuring, chosen by hash.")
-    context: int | None = Field(
-        default=None, ge=2, description=f"Length of a row in tokens; else that of the model's context, and {LONGEST_ROW} at most."
+    context: int | None = Field(default=None, ge=2, description=f"Tokens in a row; else the model's context, and {LONGEST_ROW} at most.")
+    micro_batch: int = Field(
+        default=0, ge=0, description="Rows (or pairs) that are computed at a time, to save memory; 0: the whole batch."
     )
-    micro_batch: int = Field(default=0, ge=0, description="Rows that are computed at a time, to save memory; 0 means the whole batch.")
-    epochs: float = Field(default=3.0, gt=0, description="Passes over the examples; `loop.steps` bounds them.")
-    seed: int = Field(default=1, description="Seed of the order of examples, and of an adapter's first values.")
     parallel: ParallelConfig = Field(
         default_factory=ParallelConfig, json_schema_extra=INERT, description="Number of processes for each kind of parallelism."
     )
@@ -107,6 +102,8 @@ class SftConfig(TuningConfig):
     per_document: int = Field(default=8, ge=1, description="At most this many tasks come from one document.")
     max_chars: int = Field(default=400, ge=80, description="Longest answer of a task that is built from a document, in characters.")
     batch: int = Field(default=8, ge=1, description="Rows of packed examples in a step.")
+    epochs: float = Field(default=3.0, gt=0, description="Passes over the examples; `loop.steps` bounds them.")
+    seed: int = Field(default=1, description="Seed of the order of examples, and of an adapter's first values.")
 
     @field_validator("template")
     @classmethod
@@ -154,9 +151,6 @@ class AlignConfig(TuningConfig):
         description="`sigmoid` is DPO; `conservative` and `robust` allow for swapped labels, `mean-sigmoid` and `ipo` for lengths; `orpo` "
         "and `simpo` need no reference model.",
     )
-    reference: str | None = Field(
-        default=None, description="Folder of the reference model, in a transformers layout; else it is the model that is aligned."
-    )
     beta: float = Field(
         default=0.1,
         gt=0,
@@ -172,7 +166,6 @@ class AlignConfig(TuningConfig):
         "answers grow short; 0 is plain DPO. Where it is not given: 0 with `orpo`, which has it already.",
     )
     batch: int = Field(default=16, ge=1, description="Pairs in a step.")
-    micro_batch: int = Field(default=0, ge=0, description="Pairs that are computed at a time, to save memory; 0 means the whole batch.")
     epochs: float = Field(default=2.0, gt=0, description="Passes over the pairs; `loop.steps` bounds them.")
     seed: int = Field(default=2, description="Seed of the order of pairs, and of an adapter's first values.")
     loop: AlignLoop = Field(default_factory=AlignLoop, description="Steps, learning rates and guards.")
@@ -181,12 +174,10 @@ class AlignConfig(TuningConfig):
     @classmethod
     def _usual_values(cls, given: Any) -> Any:
         """Fills in the values that are usual with the chosen loss, where they are not given."""
-        if not isinstance(given, dict):
+        if not isinstance(given, dict) or not isinstance(loss := given.get("loss"), str):
             return given
-        loss = given.get("loss", "sigmoid")
         usual = {"nll_weight": 0.0} if loss == "orpo" else {}
-        usual |= {"beta": USUAL_BETA[loss]} if isinstance(loss, str) and loss in USUAL_BETA else {}
-        return usual | given
+        return usual | ({"beta": USUAL_BETA[loss]} if loss in USUAL_BETA else {}) | given
 
     @model_validator(mode="after")
     def _options_are_used(self) -> "AlignConfig":
@@ -202,8 +193,6 @@ class AlignConfig(TuningConfig):
                 raise ValueError(f"{option} is for the {which}, and the loss is {self.loss}")
         if self.loss == "orpo" and self.nll_weight:
             raise ValueError("nll_weight is 0 with the loss orpo, which has the chosen completion's loss in it already")
-        if self.loss in REFERENCE_FREE and self.reference is not None:
-            raise ValueError(f"reference is for losses with a reference model, and {self.loss} needs none")
         return self
 
 
@@ -245,9 +234,8 @@ def start_of(run: StageRun, candidates: Sequence[str], given: str | None) -> Sta
 
 def parent_stage(run: StageRun, candidates: Sequence[str]) -> str:
     """Returns the first of `candidates` that the recipe has: the stage whose model is tuned further."""
-    for stage in candidates:
-        if stage in run.recipe:
-            return stage
+    if found := [stage for stage in candidates if stage in run.recipe]:
+        return found[0]
     raise InputError(f"{run.stage.name}: the recipe has none of the stages that give a model to start from ({', '.join(candidates)}).")
 
 
@@ -281,9 +269,8 @@ def _validation(run: StageRun) -> set[str]:
 
 def validation_indexes(run: StageRun) -> list[FileRef]:
     """Returns the index files of the validation documents, where the run has token shards."""
-    if "tokens" not in run.recipe:
-        return []
-    return [ref for ref in run.outputs_of("tokens", "validation/") if ref.path.endswith(".index.parquet")]
+    found = run.outputs_of("tokens", "validation/") if "tokens" in run.recipe else []
+    return [ref for ref in found if ref.path.endswith(".index.parquet")]
 
 
 def documents(run: StageRun) -> list[FileRef]:
@@ -301,78 +288,89 @@ def document_tables(run: StageRun) -> Iterator[pa.Table]:
 
 REPORT_FILE = "report/part-00000.parquet"
 MESSAGES = pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())]))
+#: The columns of each table of examples, with the document (or file and line) that they came from.
+ITEM_COLUMNS = [
+    pa.field("id", pa.string(), nullable=False),
+    pa.field("url", pa.string()),
+    pa.field("kind", pa.string(), nullable=False),
+    pa.field("held_out", pa.bool_(), nullable=False),  # only measured, never learned
+]
 
 
 @dataclass(frozen=True)
 class DataItem:
-    """An example or a pair. `kind` says how it was made (`file`: it is the user's). Where a file's row is none, `bad` has the reason."""
+    """An example or a pair. `kind` says how it was made (`file`: it is the user's). `failed`: the rules by which it is dropped; `note`: a
+    sentence where their names do not say it all. A file's row that is none has no messages.
+
+    `columns`: what the report says beside the usual columns; the values are attributes, or those of `counts`.
+    """
 
     id: str
     url: str | None
     kind: str
     held_out: bool
-    bad: BadRow | None = field(default=None, kw_only=True)
+    failed: list[str] = field(default_factory=list, kw_only=True)
+    note: str | None = field(default=None, kw_only=True)
+    columns: ClassVar[list[pa.Field]]
 
     def turns(self) -> list[Message]:
         """Returns all its messages."""
         raise NotImplementedError
 
-
-@dataclass(frozen=True)
-class PreparedItem:
-    """An item with its tokens. `failed`: the reasons why it is dropped; `note`: a sentence where their names do not say it all.
-    `columns`: what the report says beside the usual columns, of the item, or of `counts`."""
-
-    item: Any
-    failed: list[str]
-    note: str | None = field(default=None, kw_only=True)
-    columns: ClassVar[list[pa.Field]]
-
     def counts(self) -> dict[str, Any]:
         raise NotImplementedError
+
+
+Item = TypeVar("Item", bound=DataItem)
+
+
+def read_items(kind: type[Item], layout: Layout, what: str, rule: str, files: Sequence[str], held_out: float) -> list[Item]:
+    """Returns the items in the user's files; a row that is none fails the `rule`, or that of its BadRow. The first question decides whether
+    an item is held out."""
+    return [
+        kind(name, None, "file", False, failed=[found.rule or rule], note=str(found))
+        if isinstance(found, BadRow)
+        else kind(name, None, "file", tasks.is_held_out(first_question(found[0]), held_out), *found)
+        for name, found in read_all(files, layout, what)
+    ]
 
 
 def items_table(items: Sequence[DataItem], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist([vars(item) for item in items], schema)
 
 
-def report_table(prepared: Sequence[PreparedItem]) -> pa.Table:
+def report_table(items: Sequence[DataItem]) -> pa.Table:
     """Returns a row for each of one item or more."""
     rows = []
-    for p in prepared:
-        chars = sum(len(message["content"]) for message in p.item.turns())
-        told = {"kept": not p.failed, "failed": p.failed, "chars_in": chars, "chars_out": 0 if p.failed else chars, "note": p.note}
-        rows.append({**vars(p.item), **told, **p.counts()})
+    for item in items:
+        chars = sum(len(message["content"]) for message in item.turns())
+        told = {"kept": not item.failed, "chars_in": chars, "chars_out": 0 if item.failed else chars}
+        rows.append({**vars(item), **told, **item.counts()})
     usual = [pa.field("kind", pa.string()), pa.field("held_out", pa.bool_()), pa.field("note", pa.string())]
-    return pa.Table.from_pylist(rows, with_columns(REPORT, [*usual, *prepared[0].columns]))
+    return pa.Table.from_pylist(rows, with_columns(REPORT, [*usual, *items[0].columns]))
 
 
 def publish_items(
-    run: StageRun,
-    what: str,
-    given: Sequence[FileRef],
-    prepared: Sequence[PreparedItem],
-    kept_file: tuple[str, pa.Schema],
-    files: Mapping[str, Content],
-    warnings: Sequence[str],
-) -> Output:
-    """Returns the output of a task that makes items from `given`: the kept ones, the report, and `files`. Raises NothingKept if there is
-    nothing to learn."""
+    run: StageRun, what: str, given: Sequence[FileRef], items: Sequence[DataItem], kept_file: tuple[str, pa.Schema],
+    files: Mapping[str, Content], warnings: Sequence[str],
+) -> Output:  # fmt: skip
+    """Returns the output of a task that makes items from `given`: those that are kept, the report, and `files`. Raises NothingKept if there
+    is nothing to learn."""
     config: Any = run.stage.config
-    counts = dict(sorted(Counter(rule for p in prepared for rule in p.failed).items()))  # one that failed two rules counts under both
-    kept = [p.item for p in prepared if not p.failed]
-    dropped, total = len(prepared) - len(kept), len(prepared)
+    counts = dict(sorted(Counter(rule for item in items for rule in item.failed).items()))  # one that failed two rules counts under both
+    kept = [item for item in items if not item.failed]
+    dropped, total = len(items) - len(kept), len(items)
     listed = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
     if all(item.held_out for item in kept):
         source = ", ".join(config.files) or "the run's documents"
         because = f" ({listed or 'all are held out'})" if total else ""
         none = f"{run.stage.name}: {source}: none of {total} {what} can be learned from{because}."
-        why = [f"The first was dropped: {p.note}" for p in prepared if p.note][:1]
+        why = [f"The first was dropped: {item.note}" for item in items if item.note][:1]
         raise NothingKept(" ".join([none, *why, *warnings]))
     several = "; one that fails several rules counts for each" if sum(counts.values()) > dropped else ""
     told = f"{dropped:,} of {total:,} {what} {'was' if dropped == 1 else 'were'} dropped ({listed}{several})."
     path, schema = kept_file
-    published: dict[str, Content] = {path: items_table(kept, schema), REPORT_FILE: report_table(prepared), **files}
+    published: dict[str, Content] = {path: items_table(kept, schema), REPORT_FILE: report_table(items), **files}
     size = sum(ref.bytes for ref in given)
     return Output(published, total, len(kept), dropped, size, counts, [*([told] if dropped else []), *warnings])
 
@@ -386,13 +384,17 @@ ADAPTED = "adapted.json"
 
 
 class TuningStage(Stage):
-    """Makes examples or pairs, then trains. `job`: the function of each process."""
+    """Makes examples or pairs by the function `make` of its module `work`, then trains by the function `train` on each process."""
 
     config: SftConfig | AlignConfig
-    job: str
+    work: str
 
     def libraries(self) -> tuple[str, ...]:
         return (*TRAINING, *self.config.loop.log)
+
+    def make(self, run: StageRun, start: StartModel, given: Sequence[FileRef]) -> Output:
+        made: Output = load_object(f"{self.work}:make")(run, self.config, start, given)
+        return made
 
     def train_once(self, run: StageRun, start: StartModel, inputs: Sequence[FileRef]) -> None:
         """Trains as the task `model`, under whose identity a killed run finds its state."""
@@ -410,7 +412,7 @@ class TuningStage(Stage):
             sha256 = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in start.files}
             adapted = {"base": start.name, "sha256": sha256, "lora": self.config.lora.model_dump(mode="json")}
             Storage(checkpoint_dir.work).write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
-        metrics = launch_stage(run, self.job, self.config, checkpoint_dir, folder=start.folder, name=start.name)
+        metrics = launch_stage(run, f"{self.work}:train", self.config, checkpoint_dir, folder=start.folder, name=start.name)
         files: dict[str, Content] = {f"{path.parent.name}/{path.name}": path for path in checkpoint_dir.left()}
         counts = {"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]}
         single = f"An epoch is a single step; a smaller {self.name}.batch makes it several."
@@ -424,12 +426,12 @@ class SftStage(TuningStage):
     name = "sft"
     Config = SftConfig
     config: SftConfig
-    job = "corpusmill.train.sft:train"
+    work = "corpusmill.train.sft"
 
     def execute(self, run: StageRun) -> None:
         start, given = start_of(run, ("pretrain",), self.config.model), sources(run, self.config.files)
         template = [file_ref(self.config.template)] if self.config.template.endswith(".jinja") else []
-        made = run.once("examples", [*start.token_files, *template, *given], lambda _: self._examples(run, start, given))
+        made = run.once("examples", [*start.token_files, *template, *given], lambda _: self.make(run, start, given))
         self.train_once(run, start, [*start.files, *template, made.ref(self.name, EXAMPLES_FILE)])
 
     def train(self, run: StageRun, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
@@ -449,11 +451,6 @@ class SftStage(TuningStage):
         }
         return lines if after is None else {**lines, "held-out loss": f"{before:.3f} before, {after:.3f} after"}
 
-    def _examples(self, run: StageRun, start: StartModel, given: Sequence[FileRef]) -> Output:
-        from corpusmill.train.sft import make_examples
-
-        return make_examples(run, self.config, start, given)
-
 
 class AlignStage(TuningStage):
     """Trains the tuned model to prefer one of two completions (DPO and its relatives)."""
@@ -461,18 +458,15 @@ class AlignStage(TuningStage):
     name = "align"
     Config = AlignConfig
     config: AlignConfig
-    job = "corpusmill.train.align:train"
+    work = "corpusmill.train.align"
 
     def execute(self, run: StageRun) -> None:
-        from corpusmill.train.model_folder import model_files
-
         config, start = self.config, start_of(run, ("sft", "pretrain"), self.config.model)
         columns = [] if config.files else [name for name in config.pairs_from if name != CORRUPTED]
         of_scores, params = scores.pair_inputs(run, columns)
         given = [*sources(run, config.files), *of_scores]
-        made = run.once("pairs", [*start.token_files, *given], lambda _: self._pairs(run, start, given), params)
-        reference = model_files(config.reference, "align.reference") if config.reference is not None else []
-        self.train_once(run, start, [*start.files, made.ref(self.name, PAIRS_FILE), *reference])
+        made = run.once("pairs", [*start.token_files, *given], lambda _: self.make(run, start, given), params)
+        self.train_once(run, start, [*start.files, made.ref(self.name, PAIRS_FILE)])
 
     def summary(self, run: StageRun) -> dict[str, str]:
         metrics = json.loads(run.storage.read_bytes("metrics.json"))
@@ -481,15 +475,9 @@ class AlignStage(TuningStage):
         if after:
             losses = f"loss {before['loss']:.3f} before, {after['loss']:.3f} after"
             lines["held-out rewards"] = f"{after['accuracy']:.1%} of pairs right, margin {after['margin']:.3f} ({losses})"
-            lines["more likely a token"] = (
-                f"the chosen one of {before['preference_accuracy']:.1%} before, {after['preference_accuracy']:.1%} after"
-            )
+            likely = f"{before['preference_accuracy']:.1%} before, {after['preference_accuracy']:.1%} after"
+            lines["more likely a token"] = f"the chosen one of {likely}"
         return lines
-
-    def _pairs(self, run: StageRun, start: StartModel, given: Sequence[FileRef]) -> Output:
-        from corpusmill.train.align import make_pairs
-
-        return make_pairs(run, self.config, start, given)
 
 
 def steps_line(metrics: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.train import losses, tuning
 from corpusmill.train.align import NOBODY, Numbered, SequenceBatch, counted, summed_logps
 from corpusmill.train.loop import LOSS_FLOOR, refusal
@@ -181,7 +181,6 @@ def test_a_loss_without_a_reference_measures_none(pretrained_run, execute):
     [
         ({"label_smoothing": 0.1}, "label_smoothing is for the losses conservative and robust, and the loss is sigmoid"),
         ({"loss": "ipo", "gamma": 1}, "gamma is for the loss simpo, and the loss is ipo"),
-        ({"loss": "simpo", "reference": "other"}, "reference is for losses with a reference model, and simpo needs none"),
         ({"loss": "orpo", "nll_weight": 0.1}, "nll_weight is 0 with the loss orpo"),
         ({"loss": "simpo", "beta": "inf"}, "finite number"),
     ],
@@ -204,54 +203,7 @@ def test_values_that_are_not_given_are_those_usual_with_the_loss():
         assert AlignConfig.model_validate(config.model_dump(mode="json")) == config
 
 
-# ---- the reference ----------------------------------------------------------------------------------
-
-
-def changed(folder: Path, target: Path, config: dict | None = None, scale: float = 1.0) -> Path:
-    """Copies a model folder with other values in its configuration, and its embedding scaled."""
-    target.mkdir()
-    for path in folder.iterdir():
-        (target / path.name).write_bytes(path.read_bytes())
-    tensors = load_file(target / "model.safetensors")
-    tensors["model.embed_tokens.weight"] *= scale
-    tensors["lm_head.weight"] += torch.linspace(0, scale - 1, 600)[:, None]
-    save_file(tensors, target / "model.safetensors", {"format": "pt"})
-    if config:
-        (target / "config.json").write_text(json.dumps(json.loads((target / "config.json").read_text()) | config))
-    return target
-
-
-def test_another_model_can_be_the_reference(pretrained_run, execute, tmp_path):
-    other = changed(Path(pretrained_run.path("pretrain/model")), tmp_path / "other", scale=3.0)
-    execute(pretrained_run, stage(reference=str(other), loop=ONE_STEP))
-    first = steps_of(pretrained_run)[0]
-    assert abs(first["kl"]) > 0.01 and first["preference_loss"] != pytest.approx(math.log(2), abs=1e-4)
-    save_file(
-        {**load_file(other / "model.safetensors"), "lm_head.weight": torch.zeros(600, 32)}, other / "model.safetensors", {"format": "pt"}
-    )
-    execute(pretrained_run, stage(reference=str(other), loop=ONE_STEP))
-    assert steps_of(pretrained_run)[0]["kl"] != first["kl"]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("vocabulary", r"other has another vocabulary than the model that is aligned"),
-        ("context", r"other has a context of 80 tokens, and a row of pairs has 160"),
-    ],
-)
-def test_a_reference_that_does_not_fit_is_one_sentence(pretrained_run, execute, tmp_path, change, message):
-    other = tmp_path / "other"
-    with pytest.raises(InputError, match=r"align\.reference: .*other is no model folder, as it has no config\.json"):
-        execute(pretrained_run, stage(reference=str(other)))
-    changed(Path(pretrained_run.path("pretrain/model")), other, {"max_position_embeddings": 80} if change == "context" else None)
-    if change == "vocabulary":
-        tokenizer = json.loads((other / "tokenizer.json").read_text())
-        words = tokenizer["model"]["vocab"]
-        words["!"], words["#"] = words["#"], words["!"]
-        (other / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(InputError, match=message):
-        execute(pretrained_run, stage(reference=str(other)))
+# ---- hard batches ------------------------------------------------------------------------------------
 
 
 def late_losses(seed: int) -> list[float]:

@@ -145,7 +145,7 @@ def test_an_answer_whose_begin_the_tokenizer_joins_with_its_prompt_follows_it(to
     joining = ChatEncoder(special, LLAMA3, special={"bos_token": names[0]})
     prompt, whole = joining.encode([USER], add_generation_prompt=True).ids, joining.encode([USER, GOOD]).ids
     assert not np.array_equal(whole[: len(prompt)], prompt)
-    chosen = prepare_pair(PreferencePair("x", None, "file", False, [USER], [GOOD], [BAD]), joining, 128).chosen
+    chosen = prepare_pair(PreferencePair("x", None, "file", False, [USER], [GOOD], [BAD]), joining, 128).sides[0]
     assert np.array_equal(chosen.ids[: len(prompt)], prompt) and not chosen.mask[: len(prompt)].any()
     answer, text = (joining.tokenizer.decode(ids.tolist(), skip_special_tokens=False) for ids in (chosen.ids[chosen.mask], chosen.ids))
     assert (answer, text) == ("Hello<|eot_id|>", joining.tokenizer.decode(whole.tolist(), skip_special_tokens=False))

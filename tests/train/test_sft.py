@@ -17,9 +17,9 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint_dir import CheckpointDir
 from corpusmill.train.data import IGNORED, pack
 from corpusmill.train.model_folder import load_model, save_model
-from corpusmill.train.sft import Example, build_examples, dropped_table, grown, prepare, read_examples, with_template
+from corpusmill.train.sft import DROPPED, Example, build_examples, grown, prepare, read_examples, with_template
 from corpusmill.train.template import CHATML, LLAMA3, ChatEncoder, load_chat, template_files
-from corpusmill.train.tuning import SftConfig, SftStage, StartModel, report_table
+from corpusmill.train.tuning import SftConfig, SftStage, StartModel, items_table, report_table
 
 # ---- sft data ----------------------------------------------------------------------------------------
 
@@ -54,7 +54,7 @@ def test_an_input_stands_below_its_instruction(tmp_path):
     (found,) = read_examples([str(path)], 0.0)
     assert found.messages[0]["content"] == "Add.\n\n1 and 2" and found.id == f"{path}, row 1"
     path.write_text(json.dumps([{"instruction": "Add.", "input": given, "output": "3"} for given in ("", None, [], 0)]))
-    assert [example.bad is None for example in read_examples([str(path)], 0.0)] == [True, True, False, False]
+    assert [not example.failed for example in read_examples([str(path)], 0.0)] == [True, True, False, False]
 
 
 def test_a_system_message_that_all_share_does_not_decide_what_is_held_out(tmp_path):
@@ -122,7 +122,7 @@ def test_a_row_that_is_no_example_is_reported_and_the_others_go_on(tmp_path, enc
     assert report_table([good, bad]).select(["id", "kept", "failed", "note"]).to_pylist()[1] == {
         "id": f"{tmp_path / 'a.jsonl'}:3", "kept": False, "failed": [rule], "note": bad.note,
     }  # fmt: skip
-    assert dropped_table([good, bad])["failed"].to_pylist() == [[rule]]
+    assert items_table([bad], DROPPED)["failed"].to_pylist() == [[rule]]
 
 
 def test_a_conversation_that_the_template_refuses_is_dropped_with_its_sentence(tokenizer_json):
