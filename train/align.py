@@ -60,18 +60,13 @@ class PreferencePair(tuning.DataItem):
     chosen_score: float | None = None
     rejected_score: float | None = None
     sides: tuple[Encoded, Encoded] = (NOTHING, NOTHING)
+    n_chosen_tokens: int = 0
+    n_rejected_tokens: int = 0
     columns: ClassVar = [
         pa.field("n_chosen_tokens", pa.int64()),  # of the completion, without the prompt
         pa.field("n_rejected_tokens", pa.int64()),
         *ORIGIN,
     ]
-
-    def turns(self) -> list[Message]:
-        return [*self.prompt, *self.chosen, *self.rejected]
-
-    def counts(self) -> dict[str, Any]:
-        chosen, rejected = (int(side.mask.sum()) for side in self.sides)
-        return {"n_chosen_tokens": chosen, "n_rejected_tokens": rejected}
 
 
 def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> PreferencePair:
@@ -84,7 +79,7 @@ def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> Pr
     `too_long`              a whole side does not fit into `context` places; half a completion is not what was preferred
     `nothing_to_learn`      the template marks nothing in a completion
     """
-    if not pair.turns():
+    if not pair.chosen:
         return pair
     try:
         chosen, rejected = (_encode(pair.prompt, completion, encoder) for completion in (pair.chosen, pair.rejected))
@@ -99,8 +94,9 @@ def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> Pr
         "too_long": [f"{name} has {len(tokens.ids):,} {fit}" for name, _, tokens in sides if len(tokens.ids) > context + 1],
         "nothing_to_learn": [f"the template marks nothing of {name}" for name, _, tokens in sides if not tokens.mask.any()],
     }
-    failed = [rule for rule, sentences in notes.items() if sentences]
-    return replace(pair, failed=failed, note="; ".join(itertools.chain(*notes.values())) or None, sides=(chosen, rejected))
+    failed, note = [rule for rule, sentences in notes.items() if sentences], "; ".join(itertools.chain(*notes.values())) or None
+    n_chosen, n_rejected = (int(tokens.mask.sum()) for tokens in (chosen, rejected))
+    return replace(pair, failed=failed, note=note, sides=(chosen, rejected), n_chosen_tokens=n_chosen, n_rejected_tokens=n_rejected)
 
 
 def _encode(prompt: list[Message], completion: list[Message], encoder: ChatEncoder) -> Encoded:
@@ -246,27 +242,23 @@ def _shortage(of: dict[str, Any]) -> str:
 def make(run: StageRun, config: AlignConfig, start: StartModel, given: Sequence[FileRef]) -> Output:
     """Makes all pairs, with a report row for each. Raises NothingKept if no pair is left to learn from."""
     encoder, row = chat_of(start, config, "align")
-    pairs, found = (read_pairs(config.files, config.held_out), {}) if config.files else _from_documents(run, config)
+    found: dict[str, dict[str, Any]] = {}  # for each score, how its pairs were found
+    if config.files:
+        pairs = read_pairs(config.files, config.held_out)
+    else:
+        pairs, held_out = [], tuning.held_out_rule(run, config.held_out)
+        for number, kind in enumerate(config.pairs_from):
+            wanted = (config.pairs + number) // len(config.pairs_from)
+            if kind == CORRUPTED:
+                limits = wanted, config.per_document, config.max_chars
+                pairs += build_pairs(tuning.document_tables(run), f"align {config.seed}", *limits, held_out)
+            else:
+                some, found[kind] = _from_score(run, config, kind, wanted, held_out)
+                pairs += some
     pairs = [prepare_pair(pair, encoder, row) for pair in pairs]
     files: dict[str, Content] = {"pair_sources.json": tuning.json_file(found)} if found else {}
     short = [_shortage(of) for of in found.values() if of["pairs"] < of["wanted"]]
     return tuning.publish_items(run, "pairs", given, pairs, (PAIRS_FILE, PAIRS), files, short)
-
-
-def _from_documents(run: StageRun, config: AlignConfig) -> tuple[list[PreferencePair], dict[str, dict[str, Any]]]:
-    """Returns the pairs of all kinds, and for each score how its pairs were found."""
-    held_out = tuning.held_out_rule(run, config.held_out)
-    pairs: list[PreferencePair] = []
-    found = {}
-    for number, kind in enumerate(config.pairs_from):
-        wanted = (config.pairs + number) // len(config.pairs_from)
-        if kind == CORRUPTED:
-            limits = wanted, config.per_document, config.max_chars
-            pairs += build_pairs(tuning.document_tables(run), f"align {config.seed}", *limits, held_out)
-        else:
-            some, found[kind] = _from_score(run, config, kind, wanted, held_out)
-            pairs += some
-    return pairs, found
 
 
 # ---- batches -----------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""The work around the loop that tuning and alignment share on each process: loads a model, adapts it (LoRA), saves it."""
+"""The work around the loop that tuning and alignment share: loads a model, adds tokens or an adapter (LoRA) to it, trains and saves it."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.checkpoint import read_weights
-from corpusmill.train.checkpoint_dir import CheckpointDir, new_folder, write_json, write_tensors
+from corpusmill.train.checkpoint_dir import START, CheckpointDir, new_folder, write_json, write_tensors
 from corpusmill.train.compute import chosen, compiles, deterministic
 from corpusmill.train.data import DataShare, Order, steps_of
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import Objective
 from corpusmill.train.model import Llama, named_generator
-from corpusmill.train.model_folder import load_model, model_files, model_of, read_architecture, save_model
+from corpusmill.train.model_folder import load_model, model_files, model_of, model_tensors, read_architecture, save_model
 from corpusmill.train.options import LoraConfig, row_length
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import LocalModel, ParallelModel
@@ -146,6 +147,46 @@ def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:
         raise InputError(f"{folder}: is not the model any more that the adapter of {work.path(f'state/{state.name}')} was trained for.")
     model = with_weights(str(local_model(folder)), LoraConfig.model_validate(adapter["lora"]), read_weights(state), 0)
     return model_of(model.arch, merged_weights(model))
+
+
+# ---- new special tokens ------------------------------------------------------------------------------
+#
+# A new row, of the embedding and of the head, is the mean of the rows before it. So a new token's logit is the mean of the old ones, and
+# the model's distribution hardly changes (Hewitt, "Initializing New Word Embeddings for Pretrained Language Models", 2021).
+# `transformers`' `resize_token_embeddings` draws from a narrow normal distribution around the same mean. Here equal rows diverge at the
+# first step, as their tokens stand in different places.
+
+
+def with_template(config: SftConfig, start: StartModel, checkpoint_dir: CheckpointDir) -> StartModel:
+    """Returns the model to tune: `start` if it has the tokenizer and template of the recipe, else a copy that has them. Raises InputError
+    where an adapter would have to learn new tokens."""
+    old, new = load_chat(start.storage), load_chat(start.storage, config.template)
+    added = sorted(number for token, number in new.special_ids.items() if old.tokenizer.token_to_id(token) is None)
+    if config.lora.rank and added:
+        what = f"the template {config.template} needs tokens that {start.folder} lacks"
+        raise InputError(f"sft.lora.rank: {what}, and an adapter can't learn them; set it to 0, or take another template.")
+    if (old.tokenizer_json, old.source, old.special) == (new.tokenizer_json, new.source, new.special):
+        return start
+    model = grown(load_model(start.folder), added)
+    save_model(model, checkpoint_dir.folder / START, chat_files(new, model.arch.context))
+    checkpoint_dir.keep(START)
+    return replace(start, folder=Storage(checkpoint_dir.work).path(START))
+
+
+@torch.no_grad()
+def grown(model: Llama, tokens: Sequence[int]) -> Llama:
+    """Returns a model in which the rows of `tokens` (ids, also beyond its vocabulary) are the mean of the others; tied heads stay tied. The
+    mean is taken in float64, so its rounding does not depend on order."""
+    if not tokens:
+        return model
+    rows, weights = max(model.arch.vocab_size, max(tokens) + 1), model_tensors(model)
+    known = torch.ones(model.arch.vocab_size, dtype=torch.bool)
+    known[[token for token in tokens if token < len(known)]] = False
+    for name in {"model.embed_tokens.weight", "lm_head.weight"} & weights.keys():
+        mean = weights[name][known].double().mean(dim=0).to(weights[name].dtype)
+        weights[name] = torch.cat([weights[name], mean.expand(rows - len(known), -1)])
+        weights[name][list(tokens)] = mean
+    return model_of(model.arch.model_copy(update={"vocab_size": rows}), weights)
 
 
 # ---- around the loop ---------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import with_columns
@@ -18,27 +17,15 @@ from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import tasks, tuning
-from corpusmill.train.checkpoint_dir import LOG, START, CheckpointDir
+from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
 from corpusmill.train.data import IGNORED, Batch, DataShare, Packed, counted_places, needed, pack, to_device, within_budget
 from corpusmill.train.finetune import FinetuningJob, chat_of
 from corpusmill.train.loop import FitResult
 from corpusmill.train.losses import StepLoss, TokenObjective, summed_nats
 from corpusmill.train.model import Llama
-from corpusmill.train.model_folder import load_model, model_of, model_tensors, save_model
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
-from corpusmill.train.template import (
-    NOTHING,
-    ChatEncoder,
-    Encoded,
-    Message,
-    TemplateRefusal,
-    assistant_turn,
-    chat_files,
-    load_chat,
-    seam,
-    user_turn,
-)
+from corpusmill.train.template import NOTHING, ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, seam, user_turn
 from corpusmill.train.tuning import DROPPED_FILE, EXAMPLES_FILE, ITEM_COLUMNS, MESSAGES, SftConfig, StartModel
 from corpusmill.train.user_files import conversations
 
@@ -61,17 +48,13 @@ class Example(tuning.DataItem):
     encoded: Encoded = NOTHING
     tokens: Encoded | None = None
     truncated: bool = False
+    n_tokens: int = 0
+    n_target_tokens: int = 0
     columns: ClassVar = [
         pa.field("n_tokens", pa.int64()),  # of the whole conversation, before truncation
         pa.field("n_target_tokens", pa.int64()),  # learned tokens, after truncation
         pa.field("truncated", pa.bool_()),
     ]
-
-    def turns(self) -> list[Message]:
-        return self.messages
-
-    def counts(self) -> dict[str, Any]:
-        return {"n_tokens": len(self.encoded.ids), "n_target_tokens": int(self.tokens.mask[1:].sum()) if self.tokens else 0}
 
 
 def make(run: StageRun, config: SftConfig, start: StartModel, given: Sequence[FileRef]) -> Output:
@@ -131,7 +114,9 @@ def prepare(example: Example, encoder: ChatEncoder, context: int) -> Example:
         failed = ["empty_answer" if answers else "no_answer"]
     elif not tokens.mask[1:].any():
         failed = ["too_long" if encoded.mask[1:].any() else "nothing_to_learn"]
-    return replace(example, failed=failed, encoded=encoded, tokens=None if failed else tokens, truncated=truncated)
+    n_targets = 0 if failed else int(tokens.mask[1:].sum())
+    found = replace(example, failed=failed, encoded=encoded, truncated=truncated, n_tokens=len(encoded.ids), n_target_tokens=n_targets)
+    return found if failed else replace(found, tokens=tokens)
 
 
 def pack_examples(examples: Sequence[Example], held_out: bool, encoder: ChatEncoder, context: int) -> tuple[Packed, list[Example]]:
@@ -139,46 +124,6 @@ def pack_examples(examples: Sequence[Example], held_out: bool, encoder: ChatEnco
     prepared = [prepare(example, encoder, context) for example in examples if example.held_out == held_out]
     kept = [example for example in prepared if example.tokens is not None]
     return pack([example.tokens for example in kept if example.tokens is not None], context), kept
-
-
-# ---- new special tokens ------------------------------------------------------------------------------
-#
-# A new row, of the embedding and of the head, is the mean of the rows before it. So a new token's logit is the mean of the old ones, and
-# the model's distribution hardly changes (Hewitt, "Initializing New Word Embeddings for Pretrained Language Models", 2021).
-# `transformers`' `resize_token_embeddings` draws from a narrow normal distribution around the same mean. Here equal rows diverge at the
-# first step, as their tokens stand in different places.
-
-
-def with_template(config: SftConfig, start: StartModel, checkpoint_dir: CheckpointDir) -> StartModel:
-    """Returns the model to tune: `start` if it has the tokenizer and template of the recipe, else a copy that has them. Raises InputError
-    where an adapter would have to learn new tokens."""
-    old, new = load_chat(start.storage), load_chat(start.storage, config.template)
-    added = sorted(number for token, number in new.special_ids.items() if old.tokenizer.token_to_id(token) is None)
-    if config.lora.rank and added:
-        what = f"the template {config.template} needs tokens that {start.folder} lacks"
-        raise InputError(f"sft.lora.rank: {what}, and an adapter can't learn them; set it to 0, or take another template.")
-    if (old.tokenizer_json, old.source, old.special) == (new.tokenizer_json, new.source, new.special):
-        return start
-    model = grown(load_model(start.folder), added)
-    save_model(model, checkpoint_dir.folder / START, chat_files(new, model.arch.context))
-    checkpoint_dir.keep(START)
-    return replace(start, folder=Storage(checkpoint_dir.work).path(START))
-
-
-@torch.no_grad()
-def grown(model: Llama, tokens: Sequence[int]) -> Llama:
-    """Returns a model in which the rows of `tokens` (ids, also beyond its vocabulary) are the mean of the others; tied heads stay tied. The
-    mean is taken in float64, so its rounding does not depend on order."""
-    if not tokens:
-        return model
-    rows, weights = max(model.arch.vocab_size, max(tokens) + 1), model_tensors(model)
-    known = torch.ones(model.arch.vocab_size, dtype=torch.bool)
-    known[[token for token in tokens if token < len(known)]] = False
-    for name in {"model.embed_tokens.weight", "lm_head.weight"} & weights.keys():
-        mean = weights[name][known].double().mean(dim=0).to(weights[name].dtype)
-        weights[name] = torch.cat([weights[name], mean.expand(rows - len(known), -1)])
-        weights[name][list(tokens)] = mean
-    return model_of(model.arch.model_copy(update={"vocab_size": rows}), weights)
 
 
 # ---- the training ------------------------------------------------------------------------------------

@@ -115,13 +115,9 @@ class ChatEncoder:
     """
 
     def __init__(
-        self,
-        tokenizer_json: bytes,
-        source: str = CHATML,
-        name: str = "chat template",
-        special: Mapping[str, str] | None = None,
+        self, tokenizer_json: bytes, source: str = CHATML, name: str = "chat template", special: Mapping[str, str] | None = None,
         where: str = "tokenizer.json",
-    ):
+    ):  # fmt: skip
         from tokenizers import Tokenizer
 
         self.tokenizer_json, self.source, self.name = tokenizer_json, source, name
@@ -372,12 +368,9 @@ def seam(encoder: ChatEncoder) -> list[str]:
 
 
 def template_files(
-    model_max_length: int,
-    source: str = CHATML,
-    end_token: str = IM_END,
-    special: Mapping[str, str] = DEFAULT,
+    model_max_length: int, source: str = CHATML, end_token: str = IM_END, special: Mapping[str, str] = DEFAULT,
     added: Sequence[Mapping[str, Any]] = (),
-) -> dict[str, bytes]:
+) -> dict[str, bytes]:  # fmt: skip
     """Returns the files that, next to `tokenizer.json`, make `transformers` load the tokenizer with this template.
 
     `end_token` ends a generation: `<|endoftext|>` for a pre-trained model, `<|im_end|>` for a chat model. `special`: other tokens by name

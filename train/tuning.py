@@ -22,7 +22,7 @@ from corpusmill.pipeline.stage import Output, Stage, load_object
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train import scores, tasks
 from corpusmill.train.options import LONGEST_ROW, LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
-from corpusmill.train.template import NAMED, Message
+from corpusmill.train.template import NAMED
 from corpusmill.train.user_files import BadRow, Layout, file_ref, first_question, read_all
 
 if TYPE_CHECKING:
@@ -302,7 +302,7 @@ class DataItem:
     """An example or a pair. `kind` says how it was made (`file`: it is the user's). `failed`: the rules by which it is dropped; `note`: a
     sentence where their names do not say it all. A file's row that is none has no messages.
 
-    `columns`: what the report says beside the usual columns; the values are attributes, or those of `counts`.
+    `columns`: what the report says of it beside the usual columns.
     """
 
     id: str
@@ -312,13 +312,6 @@ class DataItem:
     failed: list[str] = field(default_factory=list, kw_only=True)
     note: str | None = field(default=None, kw_only=True)
     columns: ClassVar[list[pa.Field]]
-
-    def turns(self) -> list[Message]:
-        """Returns all its messages."""
-        raise NotImplementedError
-
-    def counts(self) -> dict[str, Any]:
-        raise NotImplementedError
 
 
 Item = TypeVar("Item", bound=DataItem)
@@ -343,9 +336,9 @@ def report_table(items: Sequence[DataItem]) -> pa.Table:
     """Returns a row for each of one item or more."""
     rows = []
     for item in items:
-        chars = sum(len(message["content"]) for message in item.turns())
-        told = {"kept": not item.failed, "chars_in": chars, "chars_out": 0 if item.failed else chars}
-        rows.append({**vars(item), **told, **item.counts()})
+        turns = [turn for field in ("messages", "prompt", "chosen", "rejected") for turn in getattr(item, field, ())]
+        chars = sum(len(turn["content"]) for turn in turns)
+        rows.append({**vars(item), "kept": not item.failed, "chars_in": chars, "chars_out": 0 if item.failed else chars})
     usual = [pa.field("kind", pa.string()), pa.field("held_out", pa.bool_()), pa.field("note", pa.string())]
     return pa.Table.from_pylist(rows, with_columns(REPORT, [*usual, *items[0].columns]))
 
@@ -436,7 +429,7 @@ class SftStage(TuningStage):
 
     def train(self, run: StageRun, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
         from corpusmill.train.checkpoint_dir import START
-        from corpusmill.train.sft import with_template
+        from corpusmill.train.finetune import with_template
 
         output = super().train(run, with_template(self.config, start, checkpoint_dir), checkpoint_dir)
         Storage(checkpoint_dir.work).remove_folder(START)

@@ -56,7 +56,11 @@ def read_rows(path: str) -> Rows:
     content = _file_content(path)
     given: Iterable[tuple[str, Any]]
     if name.endswith((".json", ".parquet")):
-        rows = _parquet_rows(path, content) if name.endswith(".parquet") else _parse(path, content)
+        try:
+            parquet = name.endswith(".parquet")
+            rows = pq.read_table(io.BytesIO(content), use_threads=False).to_pylist() if parquet else _parse(path, content)
+        except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not a readable Parquet file ({error}).") from error
         if not isinstance(rows, list):
             raise InputError(f"{path}: a .json file of examples is one array (a file with an example a line is named .jsonl).")
         given = ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
@@ -143,14 +147,6 @@ def _file_content(path: str) -> bytes:
     if not content.strip():
         raise InputError(f"{path}: the file is empty.")
     return content
-
-
-def _parquet_rows(path: str, content: bytes) -> list[UserRow]:
-    try:
-        rows: list[UserRow] = pq.read_table(io.BytesIO(content), use_threads=False).to_pylist()
-    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error}).") from error
-    return rows
 
 
 def _parse(place: str, content: bytes) -> Any:
