@@ -29,7 +29,7 @@ from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, Ste
 from corpusmill.train.model import Llama
 from corpusmill.train.parallel.dims import ParallelDims, total
 from corpusmill.train.parallel.model import LocalModel, ParallelModel
-from corpusmill.train.template import NOTHING, ChatEncoder, Encoded, Message, TemplateRefusal, TextPiece, assistant_turn, user_turn
+from corpusmill.train.template import LEARN, NOTHING, STOP, ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, user_turn
 from corpusmill.train.tuning import CORRUPTED, ITEM_COLUMNS, MESSAGES, PAIRS_FILE, REFERENCE_FREE, AlignConfig, StartModel
 from corpusmill.train.user_files import preferences
 
@@ -102,31 +102,33 @@ def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> Pr
 def _encode(prompt: list[Message], completion: list[Message], encoder: ChatEncoder) -> Encoded:
     """Encodes prompt and completion, with the mask on the completion. Where the tokenizer would join the end of the prompt with the start
     of the answer (mostly line breaks), the answer is encoded separately, because a model that answers continues the prompt's own tokens."""
-    asked, answered = encoder.pieces(prompt, add_generation_prompt=True), encoder.pieces([*prompt, *completion])
-    rest = _behind(answered, "".join(piece.text for piece in asked))
+    asked, answered = encoder.text(prompt, add_generation_prompt=True), encoder.text([*prompt, *completion])
+    rest = _behind(answered, asked.replace(LEARN, "").replace(STOP, ""))
     if rest is None:
         raise TemplateRefusal(
             f"{encoder.name}: with its completion the conversation does not begin with the prompt as it is asked "
             "(a completion begins with an assistant's turn)."
         )
-    begin, whole = encoder.encode_pieces(asked).ids, encoder.encode_pieces(answered)
+    begin, whole = encoder.encode_text(asked).ids, encoder.encode_text(answered)
     after = Encoded(whole.ids[len(begin) :], whole.mask[len(begin) :])
     if not np.array_equal(whole.ids[: len(begin)], begin):
-        after = encoder.encode_pieces(rest)
+        after = encoder.encode_text(rest)
     return Encoded(np.concatenate([begin, after.ids]), np.concatenate([np.zeros(len(begin), np.bool_), after.mask]))
 
 
-def _behind(pieces: Sequence[TextPiece], text: str) -> list[TextPiece] | None:
-    """Returns the pieces after `text`; None if the pieces do not begin with it, or it ends inside a special token."""
-    rest = []
-    for piece in pieces:
-        known = min(len(text), len(piece.text))
-        if text[:known] != piece.text[:known] or (piece.special and 0 < known < len(piece.text)):
+def _behind(text: str, begin: str) -> str | None:
+    """Returns the text after `begin`, and learned from its first character if that is; None if the text does not begin so."""
+    place, learned = 0, ""
+    for number, character in enumerate(text):
+        if character in (LEARN, STOP):
+            learned = LEARN if character == LEARN else ""
+        elif place == len(begin):
+            return learned + text[number:]
+        elif character != begin[place]:
             return None
-        text = text[known:]
-        if known < len(piece.text):
-            rest.append(replace(piece, text=piece.text[known:]))
-    return None if text else rest
+        else:
+            place += 1
+    return "" if place == len(begin) else None
 
 
 def pairs_from_table(table: pa.Table) -> list[PreferencePair]:

@@ -6,9 +6,8 @@ folder gives the same text. Templates are rendered in a sandbox, as they may com
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -67,10 +66,10 @@ Message = Mapping[str, str]
 TEMPLATE_FILE = "chat_template.jinja"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 
-# Unicode noncharacters, meant for a program's internal use. They mark places inside rendered text; in a conversation they are replaced, as
-# Unicode allows.
-_LEARN, _STOP, _LITERAL = "\ufdd0", "\ufdd1", "\ufdd2"
-_MARKS = re.compile(f"[{_LEARN}{_STOP}{_LITERAL}]")
+#: Marks inside rendered text: learned text begins and ends; a name of a special token is plain text. They are Unicode noncharacters, meant
+#: for a program's internal use; in a conversation they are replaced, as Unicode allows.
+LEARN, STOP, LITERAL = "\ufdd0", "\ufdd1", "\ufdd2"
+MARKS = re.compile(f"[{LEARN}{STOP}{LITERAL}]")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -84,15 +83,6 @@ def user_turn(text: str) -> Message:
 
 def assistant_turn(text: str) -> Message:
     return {"role": "assistant", "content": text}
-
-
-@dataclass(frozen=True)
-class TextPiece:
-    """A part of a rendered conversation: plain text or one special token, learned or not."""
-
-    text: str
-    special: bool
-    learned: bool
 
 
 @dataclass(frozen=True)
@@ -130,8 +120,7 @@ class ChatEncoder:
         #: Ids of special tokens by name.
         self.special_ids = {token.content: number for number, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
         names = "|".join(re.escape(token) for token in sorted(self.special_ids, key=lambda token: (-len(token), token)))
-        self._special = re.compile(names or "(?!)")
-        self._split = re.compile(f"({self._special.pattern}|{_LEARN}|{_STOP})")
+        self._special = re.compile(f"({names or '(?!)'})")
         self.marks_answers = _GENERATION.search(source) is not None
         self._template = _compile(source, name)
 
@@ -141,40 +130,37 @@ class ChatEncoder:
         Text between two special tokens is encoded in one piece, as `transformers` does, even where an answer begins inside it. A token on
         the border of learned text is learned.
         """
-        return self.encode_pieces(self.pieces(messages, add_generation_prompt))
+        return self.encode_text(self.text(messages, add_generation_prompt))
 
-    def encode_pieces(self, written: Iterable[TextPiece]) -> Encoded:
-        """Encodes rendered pieces of a conversation, see `encode`."""
-        ids: list[int] = []
-        masks = [np.zeros(0, np.bool_)]
-        for special, group in groupby(written, key=lambda piece: piece.special):
-            pieces = list(group)
-            if special:
-                ids += [self.special_ids[piece.text] for piece in pieces]
-                masks.append(np.array([piece.learned for piece in pieces], np.bool_))
-            else:
-                encoding = self.tokenizer.encode("".join(piece.text for piece in pieces), add_special_tokens=False)
+    def encode_text(self, text: str) -> Encoded:
+        """Encodes a text with MARKS, see `encode`."""
+        ids, masks, learned = list[int](), [np.zeros(0, np.bool_)], False
+        for part in self._special.split(text):
+            if part in self.special_ids:
+                ids.append(self.special_ids[part])
+                masks.append(np.array([learned]))
+                continue
+            plain, flags = "", list[bool]()  # a flag for each character
+            for piece in re.split(f"([{LEARN}{STOP}])", part.replace(LITERAL, "")):
+                if piece in (LEARN, STOP):
+                    learned = piece == LEARN
+                else:
+                    plain, flags = plain + piece, flags + [learned] * len(piece)
+            if plain:
+                encoding, before = self.tokenizer.encode(plain, add_special_tokens=False), np.cumsum([0, *flags])
+                begin, end = np.array(encoding.offsets, np.int64).reshape(-1, 2).T
                 ids += encoding.ids
-                masks.append(_learned(pieces, encoding))
+                masks.append(before[np.minimum(np.maximum(end, begin + 1), len(plain))] > before[begin])
         return Encoded(np.array(ids, np.int32), np.concatenate(masks))
 
-    def pieces(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> list[TextPiece]:
-        """Returns the rendered conversation, cut at special tokens and where learning starts or stops. Joined, the pieces are the text of
-        `apply_chat_template(..., tokenize=False)`.
+    def text(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+        """Returns the rendered conversation with MARKS; without them it is the text of `apply_chat_template(..., tokenize=False)`.
 
         The name of a special token inside a message is plain text: only the template makes special tokens.
         """
         literal = [{key: self._literal(value) for key, value in message.items()} for message in messages]
         text = self._render(literal, add_generation_prompt)
-        if not self.marks_answers:
-            text = self._mark_answers(literal, text)
-        pieces, learned = [], False
-        for part in self._split.split(text):
-            if part in (_LEARN, _STOP):
-                learned = part == _LEARN
-            elif part:
-                pieces.append(TextPiece(part.replace(_LITERAL, ""), part in self.special_ids, learned))
-        return pieces
+        return text if self.marks_answers else self._mark_answers(literal, text)
 
     def _mark_answers(self, messages: list[dict[str, str]], whole: str) -> str:
         """Returns `whole` with marks around each answer, which is found by rendering the conversation before it and with it."""
@@ -189,13 +175,13 @@ class ChatEncoder:
                     f"{self.name}: marks nothing that the assistant says, and message {number + 1} can't be told from the rest, as it does "
                     "not follow the generation prompt or no special token ends it."
                 )
-            parts += [whole[place : len(prompt)], _LEARN, whole[len(prompt) : end], _STOP]
+            parts += [whole[place : len(prompt)], LEARN, whole[len(prompt) : end], STOP]
             place = end
         return "".join([*parts, whole[place:]])
 
     def _literal(self, text: str) -> str:
         """Returns `text` with a mark inside the name of every special token, so that it is read as plain text."""
-        return self._special.sub(lambda match: match[0][0] + _LITERAL + match[0][1:], _MARKS.sub("\ufffd", text))
+        return self._special.sub(lambda match: match[0][0] + LITERAL + match[0][1:], MARKS.sub("\ufffd", text))
 
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         import jinja2
@@ -224,7 +210,7 @@ def _compile(source: str, name: str) -> Any:
             return jinja2.nodes.CallBlock(self.call_method("mark"), [], [], body).set_lineno(line)
 
         def mark(self, caller: Any) -> str:
-            return _LEARN + str(caller()) + _STOP
+            return LEARN + str(caller()) + STOP
 
     def raise_exception(message: str) -> None:
         raise jinja2.TemplateError(message)
@@ -241,16 +227,6 @@ def _compile(source: str, name: str) -> Any:
         raise InputError(f"{name}:{error.lineno}: not a valid chat template ({error.message}).") from error
     except (RecursionError, MemoryError, SyntaxError) as error:  # SyntaxError: Python's compiler accepts at most twenty nested loops
         raise InputError(f"{name}: not a valid chat template (it is nested too deeply).") from error
-
-
-def _learned(pieces: Sequence[TextPiece], encoding: Any) -> npt.NDArray[np.bool_]:
-    """Returns [tokens]: whether each token of a text holds a learned character."""
-    if len(pieces) == 1:
-        return np.full(len(encoding.ids), pieces[0].learned)
-    letters = np.repeat([piece.learned for piece in pieces], [len(piece.text) for piece in pieces])
-    learned = np.concatenate([[0], np.cumsum(letters)])
-    begin, end = np.array(encoding.offsets, np.int64).reshape(-1, 2).T
-    return learned[np.minimum(np.maximum(end, begin + 1), len(learned) - 1)] > learned[begin]
 
 
 # ---- the chat of a model folder ----------------------------------------------------------------------
@@ -327,18 +303,17 @@ def end_of_answers(encoder: ChatEncoder) -> str:
     """Returns the special token that ends the assistant's text. Raises InputError unless the template marks exactly that text."""
     question, answer = (message["content"] for message in PROBE)
     try:
-        pieces = [piece for piece in encoder.pieces(PROBE) if piece.learned]
+        text = "".join(re.findall(f"{LEARN}([^{STOP}]*){STOP}", encoder.text(PROBE)))
     except TemplateRefusal as refusal:
         raise InputError(f"{str(refusal).removesuffix('.')}; {_CHOICE}.") from refusal
-    text = "".join(piece.text for piece in pieces)
     if answer not in text:
         raise InputError(f"{encoder.name}: marks nothing that the assistant says, so nothing can be learned ({_ADVICE}).")
     if question in text:
         raise InputError(f"{encoder.name}: marks what the user says, so questions would be learned ({_ADVICE}).")
-    last = next(piece for piece in reversed(pieces) if piece.text.strip())
-    if not last.special:
+    ends = [token for token in encoder.special_ids if text.rstrip().endswith(token)]
+    if not ends:
         raise InputError(f"{encoder.name}: marks no special token at the end of an answer, so a model would never stop ({_ADVICE}).")
-    return last.text
+    return max(ends, key=len)
 
 
 def require_learnable(encoder: ChatEncoder) -> None:

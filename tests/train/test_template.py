@@ -15,7 +15,10 @@ from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID, IM_END, IM_E
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.template import (
     CHATML,
+    LEARN,
+    MARKS,
     PROBE,
+    STOP,
     ChatEncoder,
     TemplateRefusal,
     add_special_tokens,
@@ -72,7 +75,7 @@ def test_transformers_loads_the_same_special_tokens(named):
 def test_text_equals_transformers(named, turns, prompt):
     ours, peer = named
     expected = peer.apply_chat_template(CONVERSATION[:turns], tokenize=False, add_generation_prompt=prompt)
-    assert "".join(piece.text for piece in ours.pieces(CONVERSATION[:turns], prompt)) == expected
+    assert MARKS.sub("", ours.text(CONVERSATION[:turns], prompt)) == expected
     ids = peer.apply_chat_template(CONVERSATION[:turns], add_generation_prompt=prompt)["input_ids"]
     assert ours.encode(CONVERSATION[:turns], prompt).ids.tolist() == list(ids)
 
@@ -103,9 +106,8 @@ def test_names_of_special_tokens_in_a_message_are_text(encoder):
 
 
 def test_marks_in_a_message_are_replaced(encoder):
-    pieces = encoder.pieces([{"role": "user", "content": "a\ufdd0b"}, {"role": "assistant", "content": "c"}])
-    assert [p.text for p in pieces if p.learned] == ["c", IM_END]
-    assert "a\ufffdb" in "".join(p.text for p in pieces)
+    turns = [{"role": "user", "content": "a\ufdd0b"}, {"role": "assistant", "content": "c"}]
+    assert learned(encoder, turns) == [f"c{IM_END}"] and "a\ufffdb" in encoder.text(turns)
 
 
 def test_a_template_that_does_not_compile_names_its_line(tokenizer_json):
@@ -121,7 +123,7 @@ def test_a_template_that_python_can_not_compile_is_named(tokenizer_json):
 def test_a_template_is_sandboxed(tokenizer_json):
     template = ChatEncoder(tokenizer_json, "{{ messages.__class__.__mro__[1].__subclasses__() }}", "x.jinja")
     with pytest.raises(InputError, match="can't be rendered"):
-        template.pieces(CONVERSATION)
+        template.text(CONVERSATION)
 
 
 # ---- chat folder -------------------------------------------------------------------------------------
@@ -152,8 +154,7 @@ def published(name: str) -> str:
 
 
 def learned(encoder: ChatEncoder, messages) -> list[str]:
-    pieces = encoder.pieces(messages)
-    return re.findall("\x01([^\x02]*)\x02", "".join(f"\x01{p.text}\x02" if p.learned else p.text for p in pieces).replace("\x02\x01", ""))
+    return re.findall(f"{LEARN}([^{STOP}]*){STOP}", encoder.text(messages))
 
 
 @pytest.mark.parametrize("name", ["llama3_1", "qwen3_instruct_2507", "lfm2", "gemma3", "cohere2"])
