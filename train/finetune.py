@@ -50,10 +50,6 @@ class LoRALinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.to(self.weight.dtype), self.weight) + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
 
-    def merged(self) -> Tensor:
-        """Returns W + scale B A in the weight's type."""
-        return self.weight + self.scale * (self.lora_B @ self.lora_A)
-
 
 def adapt(model: Llama, config: LoraConfig, seed: int) -> None:
     """Adds an adapter to each projection that `config` names, in place, and freezes all other weights. The model's output stays the same.
@@ -101,12 +97,12 @@ def adapters(model: nn.Module) -> dict[str, LoRALinear]:
 def merged_weights(model: Llama) -> dict[str, Tensor]:
     """Returns the weights, by name, of the plain Llama that computes the same as the adapted one."""
     weights = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith((".lora_A", ".lora_B"))}
-    return weights | {f"{name}.weight": module.merged() for name, module in adapters(model).items()}
+    return weights | {f"{name}.weight": m.weight + m.scale * (m.lora_B @ m.lora_A) for name, m in adapters(model).items()}
 
 
-def save_adapter(weights: Mapping[str, Tensor], config: LoraConfig, base: str, folder: Path) -> None:
-    """Writes `weights`, named as parameters (`... .lora_A`), of an adapter for the model folder `base` to a folder that `peft` opens; an
-    old folder is replaced."""
+def save_adapter(model: Llama, config: LoraConfig, base: str, folder: Path) -> None:
+    """Writes the adapter of a model, which belongs to the model folder `base`, to a folder that `peft` opens; an old folder is replaced."""
+    weights = {f"base_model.model.{name}.weight": p for name, p in model.named_parameters() if p.requires_grad}
     described = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -121,7 +117,7 @@ def save_adapter(weights: Mapping[str, Tensor], config: LoraConfig, base: str, f
     }
     with new_folder(folder) as temporary:
         write_json(temporary / "adapter_config.json", described)
-        write_tensors(temporary / "adapter_model.safetensors", {f"base_model.model.{name}.weight": t for name, t in weights.items()})
+        write_tensors(temporary / "adapter_model.safetensors", weights)
 
 
 @torch.no_grad()
@@ -293,6 +289,6 @@ class FinetuningJob(Objective):
         if self.dims.world > 1 or lora.rank:
             model = with_weights(self.start.folder, lora, weights, self.config.seed)
         if lora.rank:
-            save_adapter({name: p for name, p in model.named_parameters() if p.requires_grad}, lora, self.start.name, work / "adapter")
+            save_adapter(model, lora, self.start.name, work / "adapter")
             model = model_of(model.arch, merged_weights(model))
         save_model(model, work / "model", work / "tokenizer")

@@ -88,11 +88,7 @@ class TuningConfig(Config):
 class SftConfig(TuningConfig):
     """The options of instruction tuning: its examples and its training."""
 
-    files: list[str] = Field(
-        default=[],
-        description="JSONL, JSON or Parquet files with `messages`, `instruction`/`output`, `prompt`/`completion` or trees of messages. "
-        "Without any, tasks are built from the run's own documents.",
-    )
+    files: list[str] = Field(default=[], description="Files of conversations. Without any, tasks are built from the run's own documents.")
     template: str = Field(
         default="keep",
         description="The chat template: `keep` (that of the model that is tuned), `chatml`, `llama3`, or a file that ends with .jinja. "
@@ -130,16 +126,12 @@ class AlignConfig(TuningConfig):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    files: list[str] = Field(
-        default=[],
-        description="JSONL, JSON or Parquet files with `prompt`, `chosen` and `rejected` (text or messages), or trees of ranked messages. "
-        "Without any, pairs are built from the run's own documents, as `pairs_from` says.",
-    )
+    files: list[str] = Field(default=[], description="Files of preferences. Without any, pairs are built from the run's own documents.")
     pairs_from: list[str] = Field(
         default=[CORRUPTED],
         min_length=1,
-        description="Sources of pairs, with an equal number of pairs each. `corrupted`: the true continuation against "
-        "another document's or a degenerate one. A score of the filter stage (`quality`, `toxicity`): its best part against its worst.",
+        description="Sources of equally many pairs: `corrupted` (the true continuation against another document's or a degenerate one), or "
+        "a score of the filter stage (`quality`, `toxicity`: its best part against its worst).",
     )
     best: float = Field(default=0.5, gt=0, le=1, description="Of a score: the best share of documents, or of continuations.")
     worst: float = Field(default=0.1, gt=0, le=1, description="Of a score: the worst share, in which rejected completions are found.")
@@ -336,7 +328,7 @@ def report_table(items: Sequence[DataItem]) -> pa.Table:
     """Returns a row for each of one item or more."""
     rows = []
     for item in items:
-        turns = [turn for field in ("messages", "prompt", "chosen", "rejected") for turn in getattr(item, field, ())]
+        turns = [turn for name in ("messages", "prompt", "chosen", "rejected") for turn in getattr(item, name, ())]
         chars = sum(len(turn["content"]) for turn in turns)
         rows.append({**vars(item), "kept": not item.failed, "chars_in": chars, "chars_out": 0 if item.failed else chars})
     usual = [pa.field("kind", pa.string()), pa.field("held_out", pa.bool_()), pa.field("note", pa.string())]
