@@ -79,7 +79,7 @@ def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> Pr
     `too_long`              a whole side does not fit into `context` places; half a completion is not what was preferred
     `nothing_to_learn`      the template marks nothing in a completion
     """
-    if not pair.chosen:
+    if not pair.prompt:
         return pair
     try:
         chosen, rejected = (_encode(pair.prompt, completion, encoder) for completion in (pair.chosen, pair.rejected))
