@@ -149,21 +149,22 @@ def build_pairs(
 ) -> list[PreferencePair]:
     """Returns at most `limit` pairs, at most `per_document` of one document: a true continuation against a false one of its length.
 
-    A hash decides the kind of the false continuation: that of another document (see `_other`), the first words of the true one again and
-    again, or the words of the true one shuffled.
+    A hash decides the kind of the false continuation: that of the next other document on the same side of the held-out split, so that
+    nothing held out is learned; the first words of the true one again and again; or the words of the true one shuffled.
     """
     built = tasks.choose(tables, salt, limit, per_document, lambda source: tasks.continuation_tasks(source, max_chars))
-    held_flags = [held_out(task.source.id) for task in built]
     pairs = []
     for place, task in enumerate(built):
-        other, choice = _other(built, held_flags, place), tasks.hash_of("rejected", task.source.id + task.prompt) % 4
+        held, following = held_out(task.source.id), (built[(place + step) % len(built)] for step in range(1, len(built)))
+        others = (each for each in following if held_out(each.source.id) == held and each.source.id != task.source.id)
+        other, choice = next(others, task), tasks.hash_of("rejected", task.source.id + task.prompt) % 4
         if choice < 2:
             kind, rejected, source = "other", tasks.cut(other.answer, max(len(task.answer), 1)), other.source
         elif choice == 2:
             kind, rejected, source = "repeated", _repeat(task.answer), task.source
         else:
             kind, rejected, source = "shuffled", _shuffle(task.answer, task.source.id), task.source
-        pairs.append(_pair(kind, held_flags[place], task.prompt, task, rejected, source))
+        pairs.append(_pair(kind, held, task.prompt, task, rejected, source))
     return pairs
 
 
@@ -171,14 +172,6 @@ def _pair(kind: str, held_out: bool, prompt: str, chosen: tasks.BuiltTask, rejec
     """Returns a pair with the rejected completion of the document `origin`."""
     turns = [user_turn(prompt)], [assistant_turn(chosen.answer)], [assistant_turn(rejected)]
     return PreferencePair(chosen.source.id, chosen.source.url, kind, held_out, *turns, origin.id, origin.url)
-
-
-def _other(built: Sequence[tasks.BuiltTask], held_flags: Sequence[bool], place: int) -> tasks.BuiltTask:
-    """Returns the next task of another document on the same side of the held-out split, so that nothing held out is learned. Without one,
-    returns the task at `place` itself."""
-    following = ((place + step) % len(built) for step in range(1, len(built)))
-    fitting = (built[at] for at in following if held_flags[at] == held_flags[place] and built[at].source.id != built[place].source.id)
-    return next(fitting, built[place])
 
 
 def _repeat(text: str) -> str:

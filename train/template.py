@@ -158,9 +158,13 @@ class ChatEncoder:
 
         The name of a special token inside a message is plain text: only the template makes special tokens.
         """
-        literal = [{key: self._literal(value) for key, value in message.items()} for message in messages]
-        text = self._render(literal, add_generation_prompt)
-        return text if self.marks_answers else self._mark_answers(literal, text)
+
+        def literal(text: str) -> str:
+            return self._special.sub(lambda match: match[0][0] + LITERAL + match[0][1:], MARKS.sub("\ufffd", text))
+
+        said = [{key: literal(value) for key, value in message.items()} for message in messages]
+        text = self._render(said, add_generation_prompt)
+        return text if self.marks_answers else self._mark_answers(said, text)
 
     def _mark_answers(self, messages: list[dict[str, str]], whole: str) -> str:
         """Returns `whole` with marks around each answer, which is found by rendering the conversation before it and with it."""
@@ -178,10 +182,6 @@ class ChatEncoder:
             parts += [whole[place : len(prompt)], LEARN, whole[len(prompt) : end], STOP]
             place = end
         return "".join([*parts, whole[place:]])
-
-    def _literal(self, text: str) -> str:
-        """Returns `text` with a mark inside the name of every special token, so that it is read as plain text."""
-        return self._special.sub(lambda match: match[0][0] + LITERAL + match[0][1:], MARKS.sub("\ufffd", text))
 
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         import jinja2
