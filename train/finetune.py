@@ -121,9 +121,9 @@ def save_adapter(model: Llama, config: LoraConfig, base: str, folder: Path) -> N
 
 
 @torch.no_grad()
-def with_weights(folder: str, lora: LoraConfig, weights: Mapping[str, Tensor], seed: int) -> Llama:
+def with_weights(folder: str, lora: LoraConfig, seed: int, weights: Mapping[str, Tensor], device: torch.device | str = "cpu") -> Llama:
     """Returns the model of a folder, with a new adapter if `lora` has a rank, and with these weights, by name, in place of its own."""
-    model = load_model(folder)
+    model = load_model(folder, device)
     if lora.rank:
         adapt(model, lora, seed)
     for name, tensor in weights.items():
@@ -141,7 +141,7 @@ def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:
     found = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in model_files(folder, "adapter")}
     if not adapter["sha256"].items() <= found.items():
         raise InputError(f"{folder}: is not the model any more that the adapter of {work.path(f'state/{state.name}')} was trained for.")
-    model = with_weights(str(local_model(folder)), LoraConfig.model_validate(adapter["lora"]), read_weights(state), 0)
+    model = with_weights(str(local_model(folder)), LoraConfig.model_validate(adapter["lora"]), 0, read_weights(state))
     return model_of(model.arch, merged_weights(model))
 
 
@@ -201,9 +201,7 @@ def start_from(folder: str, dims: ParallelDims, config: SftConfig | AlignConfig)
     are bf16 where the precision is."""
     precision = chosen(dims.device, config.loop.precision)
     rounds = config.lora.rank > 0 and precision != "fp32"
-    model = load_model(folder, "cpu" if rounds else dims.device)
-    if config.lora.rank:
-        adapt(model, config.lora, config.seed)
+    model = with_weights(folder, config.lora, config.seed, {}, "cpu" if rounds else dims.device)
     if rounds:
         round_frozen(model, precision)
     return model.to(dims.device)
@@ -287,7 +285,7 @@ class FinetuningJob(Objective):
         if self.dims.world == 1:
             weights = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
         if self.dims.world > 1 or lora.rank:
-            model = with_weights(self.start.folder, lora, weights, self.config.seed)
+            model = with_weights(self.start.folder, lora, self.config.seed, weights)
         if lora.rank:
             save_adapter(model, lora, self.start.name, work / "adapter")
             model = model_of(model.arch, merged_weights(model))

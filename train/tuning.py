@@ -377,10 +377,6 @@ class TuningStage(Stage):
     def libraries(self) -> tuple[str, ...]:
         return (*TRAINING, *self.config.loop.log)
 
-    def make(self, run: StageRun, start: StartModel, given: Sequence[FileRef]) -> Output:
-        made: Output = load_object(f"{self.work}:make")(run, self.config, start, given)
-        return made
-
     def train_once(self, run: StageRun, start: StartModel, inputs: Sequence[FileRef]) -> None:
         """Trains as the task `model`, under whose identity a killed run finds its state."""
         from corpusmill.train.checkpoint_dir import CheckpointDir
@@ -416,7 +412,9 @@ class SftStage(TuningStage):
     def execute(self, run: StageRun) -> None:
         start, given = start_of(run, ("pretrain",), self.config.model), sources(run, self.config.files)
         template = [file_ref(self.config.template)] if self.config.template.endswith(".jinja") else []
-        made = run.once("examples", [*start.token_files, *template, *given], lambda _: self.make(run, start, given))
+        made = run.once(
+            "examples", [*start.token_files, *template, *given], lambda _: load_object(f"{self.work}:make")(run, self.config, start, given)
+        )
         self.train_once(run, start, [*start.files, *template, made.ref(self.name, EXAMPLES_FILE)])
 
     def train(self, run: StageRun, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
@@ -450,7 +448,9 @@ class AlignStage(TuningStage):
         columns = [] if config.files else [name for name in config.pairs_from if name != CORRUPTED]
         of_scores, params = scores.pair_inputs(run, columns)
         given = [*sources(run, config.files), *of_scores]
-        made = run.once("pairs", [*start.token_files, *given], lambda _: self.make(run, start, given), params)
+        made = run.once(
+            "pairs", [*start.token_files, *given], lambda _: load_object(f"{self.work}:make")(run, self.config, start, given), params
+        )
         self.train_once(run, start, [*start.files, made.ref(self.name, PAIRS_FILE)])
 
     def summary(self, run: StageRun) -> dict[str, str]:
