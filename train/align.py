@@ -345,28 +345,6 @@ def measured_logps(model: ParallelModel, batch: SequenceBatch) -> Tensor:
     return summed_logps(nats, batch.owners, batch.counts)
 
 
-# ---- the reference model -----------------------------------------------------------------------------
-#
-# The reference model never changes, so its log-probabilities are measured once, before the first step.
-
-
-def reference_logps(model: ParallelModel, sequences: Numbered, batches: Iterable[tuple[list[int], int]], dims: ParallelDims) -> Tensor:
-    """Returns the model's log-probability of each of the `sequences`, summed over its targets: float32 `[sequences]`, on the CPU.
-
-    `batches` are this process's share: the numbers of pairs, and how many of the first of them are measured; equal batches give equal
-    bits. Raises CorpusmillError if a sum is not finite.
-    """
-    sums = torch.zeros(len(sequences.sequences), dtype=torch.float64)
-    first = dims.index("tensor") == dims.index("pipeline") == 0  # of the processes with this share, only the first measures
-    for pairs, count in batches if first else ():
-        numbers = _sides(pairs)
-        sums[numbers[: 2 * count]] = measured_logps(model, sequences.collate(numbers)).double().cpu()[: 2 * count]
-    found = total(sums, dims).float()
-    if not found.isfinite().all():
-        raise CorpusmillError("align: the reference model gives log-probabilities that are not finite; its weights are damaged.")
-    return found
-
-
 # ---- the training ------------------------------------------------------------------------------------
 
 
@@ -402,16 +380,24 @@ class AlignmentJob(FinetuningJob):
         self.metrics = ("preference_loss", *(name for name in METRICS if self.needs_reference or name != "kl"))
 
     def measure_reference(self) -> None:
-        """Measures the log-probabilities under the reference, which is the model before training.
+        """Measures the log-probabilities under the reference model, once, as it never changes: it is the model before training. Raises
+        CorpusmillError if one is not finite.
 
         The batches are the micro-batches of the first epoch, so that on one process the first log-ratios are exactly 0.
         """
         if not self.needs_reference:
             return
-        share, model = self.dims.share, LocalModel(self.model, self.loop.precision)
-        self.sides.reference = reference_logps(model, self.sides, self.order.first_epoch(share), self.dims)
-        batches = [(pairs, len(pairs)) for pairs in self._held_out_batches()][share.index :: share.of]
-        self.held_out.reference = reference_logps(model, self.held_out, batches, self.dims)
+        dims, model = self.dims, LocalModel(self.model, self.loop.precision)
+        held_out = [(pairs, len(pairs)) for pairs in self._held_out_batches()][dims.share.index :: dims.share.of]
+        first = dims.index("tensor") == dims.index("pipeline") == 0  # of the processes with one share, only the first measures
+        for sides, batches in (self.sides, self.order.first_epoch(dims.share)), (self.held_out, held_out):
+            sums = torch.zeros(len(sides.sequences), dtype=torch.float64)
+            for pairs, count in batches if first else ():  # `count`: how many of the first pairs belong to this epoch
+                numbers = _sides(pairs)
+                sums[numbers[: 2 * count]] = measured_logps(model, sides.collate(numbers)).double().cpu()[: 2 * count]
+            sides.reference = total(sums, dims).float()
+            if not sides.reference.isfinite().all():
+                raise CorpusmillError("align: the reference model gives log-probabilities that are not finite; its weights are damaged.")
 
     def figures(self, result: FitResult, before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
         return {
