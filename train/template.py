@@ -108,14 +108,8 @@ class ChatEncoder:
         self, tokenizer_json: bytes, source: str = CHATML, name: str = "chat template", special: Mapping[str, str] | None = None,
         where: str = "tokenizer.json",
     ):  # fmt: skip
-        from tokenizers import Tokenizer
-
         self.tokenizer_json, self.source, self.name = tokenizer_json, source, name
-        self.special = dict(special or DEFAULT)
-        try:
-            self.tokenizer = Tokenizer.from_str(tokenizer_json.decode())
-        except Exception as error:  # the library raises nothing more special
-            raise InputError(f"{where}: not a tokenizer ({error}).") from error
+        self.special, self.tokenizer = dict(special or DEFAULT), _tokenizer(tokenizer_json, where)
         self.tokenizer.encode_special_tokens = True  # the name of a special token in a text is plain text
         #: Ids of special tokens by name.
         self.special_ids = {token.content: number for number, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
@@ -194,6 +188,15 @@ class ChatEncoder:
             raise TemplateRefusal(f"{self.name}: the conversation can't be rendered ({error}).") from error
 
 
+def _tokenizer(tokenizer_json: bytes, where: str) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(tokenizer_json.decode())
+    except Exception as error:  # the library raises nothing more special
+        raise InputError(f"{where}: not a tokenizer ({error}).") from error
+
+
 def _compile(source: str, name: str) -> Any:
     import jinja2
     from jinja2.ext import Extension, loopcontrols
@@ -268,7 +271,7 @@ def load_chat(model: Storage, template: str = "keep") -> ChatEncoder:
     if "bos_token" in source:
         special["bos_token"] = begin
     special["eos_token"] = end
-    return ChatEncoder(add_special_tokens(content, tokens), source, f"the template {template}", special, where)
+    return ChatEncoder(add_special_tokens(content, tokens, where), source, f"the template {template}", special, where)
 
 
 def _read_template(folder: Storage, name: str) -> str:
@@ -286,11 +289,11 @@ def token_name(token: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def add_special_tokens(tokenizer_json: bytes, tokens: Sequence[str]) -> bytes:
+def add_special_tokens(tokenizer_json: bytes, tokens: Sequence[str], where: str = "tokenizer.json") -> bytes:
     """Returns a `tokenizer.json` that also has these special tokens. Missing ones get the next ids, in this order."""
-    from tokenizers import AddedToken, Tokenizer
+    from tokenizers import AddedToken
 
-    tokenizer = Tokenizer.from_str(tokenizer_json.decode())
+    tokenizer = _tokenizer(tokenizer_json, where)
     there = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
     missing = [AddedToken(token, special=True, normalized=False) for token in tokens if token not in there]
     if not missing:

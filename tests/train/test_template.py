@@ -252,3 +252,10 @@ def test_a_configuration_that_is_none_is_named(chat_folder, config):
     chat_folder.write_bytes("tokenizer_config.json", config)
     with pytest.raises(InputError, match=r"tokenizer_config\.json: not a tokenizer's configuration in JSON"):
         load_chat(chat_folder)
+
+
+@pytest.mark.parametrize("template", ["keep", "llama3"])
+def test_a_tokenizer_that_is_none_is_named(chat_folder, template):
+    chat_folder.write_bytes("tokenizer.json", b"{")
+    with pytest.raises(InputError, match=r"tokenizer\.json: not a tokenizer"):
+        load_chat(chat_folder, template)
