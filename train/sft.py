@@ -1,4 +1,4 @@
-"""The work of the stage `sft`: makes examples, adds rows for new tokens to a model, trains on packed rows, measures."""
+"""The work of the stage `sft`: makes examples, trains on packed rows of them, measures."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -114,9 +114,8 @@ def prepare(example: Example, encoder: ChatEncoder, context: int) -> Example:
         failed = ["empty_answer" if answers else "no_answer"]
     elif not tokens.mask[1:].any():
         failed = ["too_long" if encoded.mask[1:].any() else "nothing_to_learn"]
-    n_targets = 0 if failed else int(tokens.mask[1:].sum())
-    found = replace(example, failed=failed, encoded=encoded, truncated=truncated, n_tokens=len(encoded.ids), n_target_tokens=n_targets)
-    return found if failed else replace(found, tokens=tokens)
+    found = replace(example, failed=failed, encoded=encoded, truncated=truncated, n_tokens=len(encoded.ids))
+    return found if failed else replace(found, tokens=tokens, n_target_tokens=int(tokens.mask[1:].sum()))
 
 
 def pack_examples(examples: Sequence[Example], held_out: bool, encoder: ChatEncoder, context: int) -> tuple[Packed, list[Example]]:

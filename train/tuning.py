@@ -112,11 +112,6 @@ class SftConfig(TuningConfig):
 CORRUPTED = "corrupted"
 #: Losses that need no reference model.
 REFERENCE_FREE = ("orpo", "simpo")
-#: Options of only some losses: the value that has no effect, and these losses.
-OPTIONS_OF: dict[str, tuple[float, tuple[str, ...]]] = {
-    "label_smoothing": (0.0, ("conservative", "robust")),
-    "gamma": (0.0, ("simpo",)),
-}
 #: Default beta where it is not 0.1: those of Tulu 3 and of SimPO's authors; for IPO a margin of half a nat per token.
 USUAL_BETA = {"mean-sigmoid": 5.0, "simpo": 2.0, "ipo": 1.0}
 
@@ -179,10 +174,10 @@ class AlignConfig(TuningConfig):
             raise ValueError("pairs_from names an entry twice")
         if self.best + self.worst > 1:
             raise ValueError(f"best + worst must be at most 1, not {self.best} + {self.worst}")
-        for option, (neutral, losses) in OPTIONS_OF.items():
-            if getattr(self, option) != neutral and self.loss not in losses:
-                which = f"loss{'es' if len(losses) > 1 else ''} {' and '.join(losses)}"
-                raise ValueError(f"{option} is for the {which}, and the loss is {self.loss}")
+        if self.label_smoothing and self.loss not in ("conservative", "robust"):
+            raise ValueError(f"label_smoothing is for the losses conservative and robust, and the loss is {self.loss}")
+        if self.gamma and self.loss != "simpo":
+            raise ValueError(f"gamma is for the loss simpo, and the loss is {self.loss}")
         if self.loss == "orpo" and self.nll_weight:
             raise ValueError("nll_weight is 0 with the loss orpo, which has the chosen completion's loss in it already")
         return self
