@@ -35,17 +35,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.align import AlignConfig
-from corpusmill.train.align_job import AlignmentJob
-from corpusmill.train.align_pairs import pairs_table, prepare_pair, read_pairs
+from corpusmill.train.align import PAIRS, AlignmentJob, prepare_pair, read_pairs
 from corpusmill.train.finetune import FinetuningJob
 from corpusmill.train.loop import fit
 from corpusmill.train.options import row_length
 from corpusmill.train.parallel.dims import ParallelDims
-from corpusmill.train.sft import SftConfig
-from corpusmill.train.sft_job import EXAMPLES, TuningJob, prepare, read_examples
+from corpusmill.train.sft import EXAMPLES, TuningJob, prepare, read_examples
 from corpusmill.train.template import load_chat
-from corpusmill.train.tuning import StartModel, items_table
+from corpusmill.train.tuning import AlignConfig, SftConfig, StartModel, items_table
 
 CPU = ParallelDims.single(torch.device("cpu"))
 LR = 3e-4
@@ -122,7 +119,7 @@ def tuning(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     encoder, model = load_chat(Storage(str(given.model))), json.loads((given.model / "config.json").read_text())
     context = row_length(None, model["max_position_embeddings"], "sft.context")
     prepared = [prepare(example, encoder, context) for example in read_examples([str(given.instructions)], 0)]
-    examples = [p.item for p in prepared if not p.failed and not p.truncated]
+    examples = [example for example in prepared if not example.failed and not example.truncated]
     start, table = StartModel("model", str(given.model)), items_table(examples, EXAMPLES)
     rows = TuningJob(SftConfig(held_out=0), start, table, CPU).rows.n_rows
     batch = max(round(given.batch * rows / len(examples)), 1)
@@ -145,7 +142,7 @@ def alignment(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     context = row_length(None, model["max_position_embeddings"], "align.context")
     pairs = [pair for pair in read_pairs([str(given.pairs)], 0) if not prepare_pair(pair, encoder, context).failed]
     config = AlignConfig.model_validate({"batch": given.batch, "held_out": 0, "epochs": 10**6, "nll_weight": 0, "loop": loop(given)})
-    ours = AlignmentJob(config, StartModel("model", str(given.model)), pairs_table(pairs), CPU)
+    ours = AlignmentJob(config, StartModel("model", str(given.model)), items_table(pairs, PAIRS), CPU)
     ours.measure_reference()
     rows = [{"prompt": list(pair.prompt), "chosen": list(pair.chosen), "rejected": list(pair.rejected)} for pair in pairs]
     theirs = DPOConfig(**settings(folder, given.batch, given.steps), beta=config.beta, precompute_ref_log_probs=True)

@@ -28,8 +28,8 @@ STAGES = {
     "tokenizer": "corpusmill.tokenize.tokenizer_stage:TokenizerStage",
     "tokens": "corpusmill.tokenize.tokens_stage:TokensStage",
     "pretrain": "corpusmill.train.pretrain:PretrainStage",
-    "sft": "corpusmill.train.sft:SftStage",
-    "align": "corpusmill.train.align:AlignStage",
+    "sft": "corpusmill.train.tuning:SftStage",
+    "align": "corpusmill.train.tuning:AlignStage",
     "evaluate": "corpusmill.train.evaluate:EvaluateStage",
     "ablate": "corpusmill.ablate.stage:AblateStage",
 }

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby, islice
 
 from rich.console import Console
@@ -18,9 +18,9 @@ from corpusmill.report.read import RunReader
 from corpusmill.train.data import Packed
 from corpusmill.train.model_folder import read_architecture
 from corpusmill.train.options import row_length
-from corpusmill.train.sft import DROPPED_FILE, EXAMPLES_FILE
-from corpusmill.train.sft_job import Example, pack_examples, prepare, read_examples
-from corpusmill.train.template import ChatEncoder, Encoded, choose_chat
+from corpusmill.train.sft import Example, pack_examples, prepare, read_examples
+from corpusmill.train.template import ChatEncoder, Encoded, load_chat
+from corpusmill.train.tuning import DROPPED_FILE, EXAMPLES_FILE
 
 # ---- examples and their tokens -----------------------------------------------------------------------
 
@@ -48,11 +48,9 @@ class TokenSpan:
 
 @dataclass(frozen=True)
 class ShownExample:
-    """An example and the state of each of its tokens. `failed` and `note`: why it is dropped. `begin`: its first place in a packed row."""
+    """An example and the state of each of its tokens. `begin`: its first place in a packed row."""
 
     example: Example
-    failed: list[str]
-    note: str | None
     tokens: list[Token]
     stretches: list[TokenSpan]
     begin: int | None = None
@@ -73,13 +71,11 @@ class ExampleSet:
     context: int
     examples: list[Example]
     dropped: list[Example] | None
-    reasons: dict[str, tuple[list[str], str | None]] = field(default_factory=dict)  # by id: why a row is not a valid example
 
     def show(self, example: Example, begin: int | None = None) -> ShownExample:
         prepared = prepare(example, self.encoder, self.context)
-        failed, note = self.reasons.get(example.id, (prepared.failed, prepared.note))
         tokens = _tokens(prepared.tokens is not None, prepared.encoded, self.encoder, self.context)
-        return ShownExample(example, failed, note, tokens, _stretches(tokens, self.encoder), begin)
+        return ShownExample(prepared, tokens, _stretches(tokens, self.encoder), begin)
 
     def pack(self, held_out: bool) -> tuple[Packed, list[Example]]:
         """Packs the training (or held-out) examples into rows; returns the rows, and the examples in the packing's order."""
@@ -99,20 +95,18 @@ def source_of_run(folder: str) -> ExampleSet:
     if not model.exists("config.json"):
         model = Storage(section["model"]) if section.get("model") else run.child("pretrain/model")
         template = section.get("template", "keep")
-    rows = read_table(stage, DROPPED_FILE).to_pylist() if stage.exists(DROPPED_FILE) else []
-    why = [(row["id"], (row.pop("failed"), row.pop("note"))) for row in rows]
-    reasons = {identifier: reason for (identifier, reason), row in zip(why, rows, strict=True) if not row["messages"]}
+    dropped = [Example(**row) for row in read_table(stage, DROPPED_FILE).to_pylist()] if stage.exists(DROPPED_FILE) else []
     examples = [Example(**row) for row in read_table(stage, EXAMPLES_FILE).to_pylist()]
     here = local_model(model.root)
-    context, dropped = row_length(section.get("context"), read_architecture(here).context, "sft.context"), [Example(**row) for row in rows]
-    return ExampleSet(folder, choose_chat(Storage(str(here)), template), context, examples, dropped, reasons)
+    context = row_length(section.get("context"), read_architecture(here).context, "sft.context")
+    return ExampleSet(folder, load_chat(Storage(str(here)), template), context, examples, dropped)
 
 
 def source_of_files(model: str, files: Sequence[str], template: str) -> ExampleSet:
     """Returns the examples of files as a model would learn them."""
     here = local_model(model)
     context = row_length(None, read_architecture(here).context, "sft.context")
-    return ExampleSet(", ".join(files), choose_chat(Storage(str(here)), template), context, read_examples(files, 0.0), None)
+    return ExampleSet(", ".join(files), load_chat(Storage(str(here)), template), context, read_examples(files, 0.0), None)
 
 
 def choose(
@@ -130,7 +124,7 @@ def choose(
         exact = [example for example in known if example.id == identifier]
         found = map(source.show, exact or [example for example in known if example.id.startswith(identifier)])
     elif dropped:
-        found = (shown for shown in map(source.show, source.examples if source.dropped is None else source.dropped) if shown.failed)
+        found = (shown for shown in map(source.show, source.examples if source.dropped is None else source.dropped) if shown.example.failed)
     else:
         found = (source.show(example) for example in source.examples if example.held_out is held_out)
     chosen = list(islice(found, count))
@@ -194,8 +188,9 @@ def show(shown: list[ShownExample], head: list[str], console: Console, tokens: b
     for one in shown:
         console.print()
         console.print(Text(safe_line(one.example.id, 200), style="bold"), Text(_counts(one)))
-        if one.failed:
-            console.print(Text(f"dropped: {', '.join(one.failed)}{f' ({safe_line(one.note, 400)})' if one.note else ''}", style="yellow"))
+        if failed := ", ".join(one.example.failed):
+            note = f" ({safe_line(one.example.note, 400)})" if one.example.note else ""
+            console.print(Text(f"dropped: {failed}{note}", style="yellow"))
         if one.stretches:
             text = _coloured(one.stretches) if coloured else _marked(one.stretches)
             if text.plain.endswith("\n"):

@@ -1,172 +1,471 @@
-"""The stage `align`: trains the tuned model to prefer one of two completions (DPO and its relatives)."""
+"""The work of the stage `align`: makes pairs, measures the reference model, trains by a preference loss."""
 
-import json
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, NamedTuple
 
-from pydantic import ConfigDict, Field, model_validator
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
 
-from corpusmill.pipeline.config import INERT
-from corpusmill.pipeline.extras import TRAINING
+from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Output, Stage
-from corpusmill.train import scores, tuning
-from corpusmill.train.tuning import TuningConfig, TuningLoop, TuningOptimizer
+from corpusmill.pipeline.shards import Content, read_table
+from corpusmill.pipeline.stage import Output
+from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.train import scores, tasks, tuning
+from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
+from corpusmill.train.compute import deterministic
+from corpusmill.train.data import IGNORED, DataShare, counted_places, needed, pack, to_device, within_budget
+from corpusmill.train.finetune import FinetuningJob, chat_of
+from corpusmill.train.loop import FitResult
+from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, StepLoss, pair_metrics, target_nats, token_nats
+from corpusmill.train.model import Llama
+from corpusmill.train.parallel.dims import ParallelDims, total
+from corpusmill.train.parallel.model import LocalModel, ParallelModel
+from corpusmill.train.template import LEARN, NOTHING, STOP, ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, user_turn
+from corpusmill.train.tuning import CORRUPTED, ITEM_COLUMNS, MESSAGES, PAIRS_FILE, REFERENCE_FREE, AlignConfig, StartModel
+from corpusmill.train.user_files import preferences
 
-PAIRS_FILE = "data/pairs.parquet"
-CORRUPTED = "corrupted"
+# ---- pairs -------------------------------------------------------------------------------------------
 
-#: Losses that need no reference model.
-REFERENCE_FREE = ("orpo", "simpo")
-#: Options of only some losses: the value that has no effect, and these losses.
-OPTIONS_OF: dict[str, tuple[float, tuple[str, ...]]] = {
-    "label_smoothing": (0.0, ("conservative", "robust")),
-    "gamma": (0.0, ("simpo",)),
-}
-#: Default beta where it is not 0.1: those of Tulu 3 and of SimPO's authors; for IPO a margin of half a nat per token.
-USUAL_BETA = {"mean-sigmoid": 5.0, "simpo": 2.0, "ipo": 1.0}
+#: For a pair from documents: the source of the rejected completion. For a pair from scores, also both scores.
+ORIGIN = [
+    pa.field("rejected_id", pa.string()),
+    pa.field("rejected_url", pa.string()),
+    pa.field("chosen_score", pa.float64()),
+    pa.field("rejected_score", pa.float64()),
+]
 
-
-class AlignOptimizer(TuningOptimizer):
-    kind: Literal["adamw", "muon"] = Field(default="adamw", description="`adamw` for every parameter, or `muon` for hidden matrices.")
-    lr: float = Field(default=3e-4, gt=0, description="Peak learning rate of AdamW.")
-    muon_lr: float = Field(default=1e-3, gt=0, description="Peak learning rate of Muon, for the matrices inside the layers.")
-
-
-class AlignLoop(TuningLoop):
-    steps: int = Field(default=150, ge=0, description="Optimiser steps at most.")
-    optimizer: AlignOptimizer = Field(default_factory=AlignOptimizer, description="AdamW or Muon and their rates.")
-    # Late in training most pairs have a loss near 0 and a hard one of more than 1. Its step is the one to learn from, and no spike.
-    spike: float = Field(
-        default=0.0,
-        ge=0,
-        description="Skips a step whose loss or gradient norm is this many robust deviations above recent ones; 0 skips only those that "
-        "are not finite.",
-    )
-    save_every: int = Field(default=50, ge=1, json_schema_extra=INERT, description="Steps between two saves of the training state.")
+#: The schema of `align/data/pairs.parquet`: each pair and the document (or file and line) it came from.
+PAIRS = pa.schema([*ITEM_COLUMNS, *(pa.field(name, MESSAGES, nullable=False) for name in ("prompt", "chosen", "rejected")), *ORIGIN])
 
 
-class AlignConfig(TuningConfig):
-    """The options of preference alignment: its pairs, its loss, its training."""
+@dataclass(frozen=True)
+class PreferencePair(tuning.DataItem):
+    """A pair of completions. `kind`: other, repeated, shuffled, a score's column, or file. `sides`: the chosen and the rejected one as
+    tokens, with the prompt, and the mask on the completion."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    files: list[str] = Field(
-        default=[],
-        description="JSONL, JSON or Parquet files with `prompt`, `chosen` and `rejected` (text or messages), or trees of ranked messages. "
-        "Without any, pairs are built from the run's own documents, as `pairs_from` says.",
-    )
-    pairs_from: list[str] = Field(
-        default=[CORRUPTED],
-        min_length=1,
-        description="Sources of pairs, with an equal number of pairs each. `corrupted`: the true continuation against "
-        "another document's or a degenerate one. A score of the filter stage (`quality`, `toxicity`): its best part against its worst.",
-    )
-    best: float = Field(default=0.5, gt=0, le=1, description="Of a score: the best share of documents, or of continuations.")
-    worst: float = Field(default=0.1, gt=0, le=1, description="Of a score: the worst share, in which rejected completions are found.")
-    pairs: int = Field(default=1500, ge=2, description="At most this many pairs are built from documents.")
-    per_document: int = Field(default=8, ge=1, description="At most this many pairs come from one document.")
-    max_chars: int = Field(default=200, ge=80, description="Longest completion of a pair that is built from a document, in characters.")
-    loss: Literal["sigmoid", "conservative", "mean-sigmoid", "robust", "ipo", "orpo", "simpo"] = Field(
-        default="sigmoid",
-        description="`sigmoid` is DPO; `conservative` and `robust` allow for swapped labels, `mean-sigmoid` and `ipo` for lengths; `orpo` "
-        "and `simpo` need no reference model.",
-    )
-    reference: str | None = Field(
-        default=None, description="Folder of the reference model, in a transformers layout; else it is the model that is aligned."
-    )
-    beta: float = Field(
-        default=0.1,
-        gt=0,
-        description="How strongly the policy is held to the reference model; the weight of ORPO's odds ratio. Where it is not given: "
-        "5 with `mean-sigmoid`, 2 with `simpo`, 1 with `ipo`.",
-    )
-    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="Share of pairs taken as swapped (conservative, robust).")
-    gamma: float = Field(default=0.0, ge=0, description="Margin by which rewards should differ (simpo, where it is beta / 2 if not given).")
-    nll_weight: float = Field(
-        default=0.2,
-        ge=0,
-        description="Weight of the chosen completion's loss a token beside the preference loss (RPO), without which a small model's "
-        "answers grow short; 0 is plain DPO. Where it is not given: 0 with `orpo`, which has it already.",
-    )
-    batch: int = Field(default=16, ge=1, description="Pairs in a step.")
-    micro_batch: int = Field(default=0, ge=0, description="Pairs that are computed at a time, to save memory; 0 means the whole batch.")
-    epochs: float = Field(default=2.0, gt=0, description="Passes over the pairs; `loop.steps` bounds them.")
-    seed: int = Field(default=2, description="Seed of the order of pairs, and of an adapter's first values.")
-    loop: AlignLoop = Field(default_factory=AlignLoop, description="Steps, learning rates and guards.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _usual_values(cls, given: Any) -> Any:
-        """Fills in the values that are usual with the chosen loss, where they are not given."""
-        if not isinstance(given, dict):
-            return given
-        loss = given.get("loss", "sigmoid")
-        usual = {"nll_weight": 0.0} if loss == "orpo" else {}
-        usual |= {"beta": USUAL_BETA[loss]} if isinstance(loss, str) and loss in USUAL_BETA else {}
-        return usual | given
-
-    @model_validator(mode="after")
-    def _usual_gamma(self) -> "AlignConfig":
-        if self.loss == "simpo" and "gamma" not in self.model_fields_set:
-            self.__dict__["gamma"] = self.beta / 2  # the value in the authors' runs
-        return self
-
-    @model_validator(mode="after")
-    def _options_are_used(self) -> "AlignConfig":
-        if len(set(self.pairs_from)) < len(self.pairs_from):
-            raise ValueError("pairs_from names an entry twice")
-        if self.best + self.worst > 1:
-            raise ValueError(f"best + worst must be at most 1, not {self.best} + {self.worst}")
-        for option, (neutral, losses) in OPTIONS_OF.items():
-            if getattr(self, option) != neutral and self.loss not in losses:
-                which = f"loss{'es' if len(losses) > 1 else ''} {' and '.join(losses)}"
-                raise ValueError(f"{option} is for the {which}, and the loss is {self.loss}")
-        if self.loss == "orpo" and self.nll_weight:
-            raise ValueError("nll_weight is 0 with the loss orpo, which has the chosen completion's loss in it already")
-        if self.loss in REFERENCE_FREE and self.reference is not None:
-            raise ValueError(f"reference is for losses with a reference model, and {self.loss} needs none")
-        return self
+    prompt: list[Message] = field(default_factory=list)
+    chosen: list[Message] = field(default_factory=list)
+    rejected: list[Message] = field(default_factory=list)
+    rejected_id: str | None = None
+    rejected_url: str | None = None
+    chosen_score: float | None = None
+    rejected_score: float | None = None
+    sides: tuple[Encoded, Encoded] = (NOTHING, NOTHING)
+    n_chosen_tokens: int = 0
+    n_rejected_tokens: int = 0
+    columns: ClassVar = [
+        pa.field("n_chosen_tokens", pa.int64()),  # of the completion, without the prompt
+        pa.field("n_rejected_tokens", pa.int64()),
+        *ORIGIN,
+    ]
 
 
-class AlignStage(Stage):
-    name = "align"
-    Config = AlignConfig
-    config: AlignConfig
+def prepare_pair(pair: PreferencePair, encoder: ChatEncoder, context: int) -> PreferencePair:
+    """Returns a pair with its tokens. It is dropped for one of these reasons:
 
-    def libraries(self) -> tuple[str, ...]:
-        return (*TRAINING, *self.config.loop.log)
+    the rule of a BadRow    the row is not a pair
+    `template_refused`      the template refuses the conversation, or does not write the completion after the prompt
+    `equal`                 both sides are the same tokens
+    `empty`                 an assistant's turn in a completion is empty
+    `too_long`              a whole side does not fit into `context` places; half a completion is not what was preferred
+    `nothing_to_learn`      the template marks nothing in a completion
+    """
+    if not pair.prompt:
+        return pair
+    try:
+        chosen, rejected = (_encode(pair.prompt, completion, encoder) for completion in (pair.chosen, pair.rejected))
+    except TemplateRefusal as refusal:
+        return replace(pair, failed=["template_refused"], note=str(refusal))
+    sides = ("chosen", pair.chosen, chosen), ("rejected", pair.rejected, rejected)
+    said = {name: [turn["content"].strip() for turn in messages if turn["role"] == "assistant"] for name, messages, _ in sides}
+    fit = f"tokens with its prompt, and {context + 1:,} fit"
+    notes = {
+        "equal": ["chosen and rejected are the same"] if np.array_equal(chosen.ids, rejected.ids) else [],
+        "empty": [f"{name} says nothing" for name, texts in said.items() if not all(texts)],
+        "too_long": [f"{name} has {len(tokens.ids):,} {fit}" for name, _, tokens in sides if len(tokens.ids) > context + 1],
+        "nothing_to_learn": [f"the template marks nothing of {name}" for name, _, tokens in sides if not tokens.mask.any()],
+    }
+    failed, note = [rule for rule, sentences in notes.items() if sentences], "; ".join(itertools.chain(*notes.values())) or None
+    n_chosen, n_rejected = (int(tokens.mask.sum()) for tokens in (chosen, rejected))
+    return replace(pair, failed=failed, note=note, sides=(chosen, rejected), n_chosen_tokens=n_chosen, n_rejected_tokens=n_rejected)
 
-    def execute(self, run: StageRun) -> None:
-        start = tuning.start_of(run, ("sft", "pretrain"), self.config.model)
-        columns = [] if self.config.files else [name for name in self.config.pairs_from if name != CORRUPTED]
-        of_scores, params = scores.pair_inputs(run, columns)
-        given = [*tuning.sources(run, self.config.files), *of_scores]
-        made = run.once("pairs", [*tuning.token_files(start.files), *given], lambda _: self._pairs(run, start, given), params)
-        pairs = made.ref(self.name, PAIRS_FILE)
-        reference = tuning.model_files(self.config.reference, "align.reference") if self.config.reference is not None else []
-        tuning.train_once(run, [*start.files, pairs, *reference], partial(self._train, run, start))
 
-    def summary(self, run: StageRun) -> dict[str, str]:
-        metrics = json.loads(run.storage.read_bytes("metrics.json"))
-        lines = {"pairs": f"{metrics['pairs']:,} learned, {metrics['held_out_pairs']:,} held out; {tuning.steps_line(metrics)}"}
-        before, after = metrics["held_out_before"], metrics["held_out_after"]
-        if after:
-            losses = f"loss {before['loss']:.3f} before, {after['loss']:.3f} after"
-            lines["held-out rewards"] = f"{after['accuracy']:.1%} of pairs right, margin {after['margin']:.3f} ({losses})"
-            lines["more likely a token"] = (
-                f"the chosen one of {before['preference_accuracy']:.1%} before, {after['preference_accuracy']:.1%} after"
-            )
-        return lines
+def _encode(prompt: list[Message], completion: list[Message], encoder: ChatEncoder) -> Encoded:
+    """Encodes prompt and completion, with the mask on the completion. Where the tokenizer would join the end of the prompt with the start
+    of the answer (mostly line breaks), the answer is encoded separately, because a model that answers continues the prompt's own tokens."""
+    asked, answered = encoder.text(prompt, add_generation_prompt=True), encoder.text([*prompt, *completion])
+    rest = _behind(answered, asked.replace(LEARN, "").replace(STOP, ""))
+    if rest is None:
+        raise TemplateRefusal(
+            f"{encoder.name}: with its completion the conversation does not begin with the prompt as it is asked "
+            "(a completion begins with an assistant's turn)."
+        )
+    begin, whole = encoder.encode_text(asked).ids, encoder.encode_text(answered)
+    after = Encoded(whole.ids[len(begin) :], whole.mask[len(begin) :])
+    if not np.array_equal(whole.ids[: len(begin)], begin):
+        after = encoder.encode_text(rest)
+    return Encoded(np.concatenate([begin, after.ids]), np.concatenate([np.zeros(len(begin), np.bool_), after.mask]))
 
-    def _train(self, run: StageRun, start: tuning.StartModel, identity: str) -> Output:
-        from corpusmill.train.checkpoint_dir import CheckpointDir
 
-        return tuning.train(run, "corpusmill.train.align_job:train", start, CheckpointDir.of(run, identity))
+def _behind(text: str, begin: str) -> str | None:
+    """Returns the text after `begin`, and learned from its first character if that is; None if the text does not begin so."""
+    place, learned = 0, ""
+    for number, character in enumerate(text):
+        if character in (LEARN, STOP):
+            learned = LEARN if character == LEARN else ""
+        elif place == len(begin):
+            return learned + text[number:]
+        elif character != begin[place]:
+            return None
+        else:
+            place += 1
+    return "" if place == len(begin) else None
 
-    def _pairs(self, run: StageRun, start: tuning.StartModel, given: Sequence[FileRef]) -> Output:
-        from corpusmill.train.align_pairs import make_pairs
 
-        return make_pairs(run, self.config, start, given)
+def pairs_from_table(table: pa.Table) -> list[PreferencePair]:
+    return [PreferencePair(**row) for row in table.to_pylist()]
+
+
+#: Returns the pairs in the user's files (a list of paths), a share of them held out.
+read_pairs = partial(tuning.read_items, PreferencePair, preferences, "a pair", "no_pair")
+
+
+# ---- from documents, by corruption -------------------------------------------------------------------
+#
+# A true continuation against a false one of its length.
+
+
+def build_pairs(
+    tables: Iterable[pa.Table], salt: str, limit: int, per_document: int, max_chars: int, held_out: Callable[[str], bool]
+) -> list[PreferencePair]:
+    """Returns at most `limit` pairs, at most `per_document` of one document: a true continuation against a false one of its length.
+
+    A hash decides the kind of the false continuation: that of the next other document on the same side of the held-out split, so that
+    nothing held out is learned; the first words of the true one again and again; or the words of the true one shuffled.
+    """
+    built = tasks.choose(tables, salt, limit, per_document, lambda source: tasks.continuation_tasks(source, max_chars))
+    pairs = []
+    for place, task in enumerate(built):
+        held, following = held_out(task.source.id), (built[(place + step) % len(built)] for step in range(1, len(built)))
+        others = (each for each in following if held_out(each.source.id) == held and each.source.id != task.source.id)
+        other, choice = next(others, task), tasks.hash_of("rejected", task.source.id + task.prompt) % 4
+        if choice < 2:
+            kind, rejected, source = "other", tasks.cut(other.answer, max(len(task.answer), 1)), other.source
+        elif choice == 2:
+            kind, rejected, source = "repeated", _repeat(task.answer), task.source
+        else:
+            kind, rejected, source = "shuffled", _shuffle(task.answer, task.source.id), task.source
+        pairs.append(_pair(kind, held, task.prompt, task, rejected, source))
+    return pairs
+
+
+def _pair(kind: str, held_out: bool, prompt: str, chosen: tasks.BuiltTask, rejected: str, origin: tasks.SourceDocument) -> PreferencePair:
+    """Returns a pair with the rejected completion of the document `origin`."""
+    turns = [user_turn(prompt)], [assistant_turn(chosen.answer)], [assistant_turn(rejected)]
+    return PreferencePair(chosen.source.id, chosen.source.url, kind, held_out, *turns, origin.id, origin.url)
+
+
+def _repeat(text: str) -> str:
+    """Repeats the first words up to the text's length, as a model that is stuck in a loop writes."""
+    first = text[: max(8, len(text) // 6)]
+    first = (first[: first.rfind(" ")] if " " in first else first) + " "
+    return (first * (len(text) // len(first) + 1))[: len(text)]
+
+
+def _shuffle(text: str, identifier: str) -> str:
+    """Puts the words in an order by hash; the characters instead where the script has no spaces."""
+    words = text.split()
+    units, glue = (words, " ") if len(words) > 8 else (list(text), "")
+    order = sorted(range(len(units)), key=lambda place: tasks.hash_of(identifier, f"{place} {units[place]}"))
+    return glue.join(units[place] for place in order)
+
+
+# ---- from documents, by a score -----------------------------------------------------------------------
+
+
+def pairs_of(
+    score: scores.FilterScore, matched: Sequence[tuple[tasks.BuiltTask, tasks.BuiltTask]], held_out: Callable[[str], bool]
+) -> list[PreferencePair]:
+    """Makes the pairs. A hash decides from which of the two documents the prompt comes, so that a fitting continuation is no cue."""
+    pairs = []
+    for good, bad in matched:
+        asked = (good, bad)[tasks.hash_of(f"prompt {score.column}", good.source.id + good.prompt) % 2]
+        pair = _pair(score.column, held_out(good.source.id), asked.prompt, good, bad.answer, bad.source)
+        pairs.append(replace(pair, chosen_score=good.score, rejected_score=bad.score))
+    return pairs
+
+
+def _from_score(
+    run: StageRun, config: AlignConfig, column: str, wanted: int, held_out: Callable[[str], bool]
+) -> tuple[list[PreferencePair], dict[str, Any]]:
+    """Returns the pairs of a score, and how they were found."""
+    score, salt = scores.find_score(run, column), f"align {config.seed} {column}"
+    limits = scores.PairLimits(wanted, config.per_document, config.max_chars, config.best, config.worst)
+    tables = (lambda: scores.kept_documents(run, score)), (lambda: scores.dropped_documents(run, score))
+    if score.blind:
+        pool = scores.PairPool("documents")
+    elif score.of_windows:
+        pool = scores.pool_of_continuations(score, partial(scores.score_texts, run, column), *tables, salt, limits)
+    else:
+        pool = scores.pool_of_documents(score, *tables, salt, limits)
+    pairs = pairs_of(score, scores.match(pool, held_out, wanted), held_out)
+    counts = {"chosen": len(pool.chosen), "rejected": len(pool.rejected), "wanted": wanted, "pairs": len(pairs)}
+    found = {"column": column, "high_is_good": score.high_is_good, **vars(pool), **counts}
+    for side in ("chosen", "rejected"):
+        found[f"{side}_chars"] = float(np.mean([len(getattr(pair, side)[0]["content"]) for pair in pairs])) if pairs else None
+    return pairs, found | ({"left_out": score.blind} if score.blind else {})
+
+
+def _shortage(of: dict[str, Any]) -> str:
+    """Says why there are fewer pairs of a score than were asked for."""
+    if "left_out" in of:
+        return f"no pairs of a score: {of['left_out']}"
+    parts = f"{of['chosen']:,} continuations in the best part and {of['rejected']:,} in the worst"
+    why = parts if of["good"] is not None else "no difference between the best and the worst part"
+    return f"{of['column']}: {of['pairs']} of {of['wanted']} pairs; {of['scored']:,} {of['unit']} have a score, with {why}."
+
+
+def make(run: StageRun, config: AlignConfig, start: StartModel, given: Sequence[FileRef]) -> Output:
+    """Makes all pairs, with a report row for each. Raises NothingKept if no pair is left to learn from."""
+    encoder, row = chat_of(start, config, "align")
+    found: dict[str, dict[str, Any]] = {}  # for each score, how its pairs were found
+    if config.files:
+        pairs = read_pairs(config.files, config.held_out)
+    else:
+        pairs, held_out = [], tuning.held_out_rule(run, config.held_out)
+        for number, kind in enumerate(config.pairs_from):
+            wanted = (config.pairs + number) // len(config.pairs_from)
+            if kind == CORRUPTED:
+                limits = wanted, config.per_document, config.max_chars
+                pairs += build_pairs(tuning.document_tables(run), f"align {config.seed}", *limits, held_out)
+            else:
+                some, found[kind] = _from_score(run, config, kind, wanted, held_out)
+                pairs += some
+    pairs = [prepare_pair(pair, encoder, row) for pair in pairs]
+    files: dict[str, Content] = {"pair_sources.json": tuning.json_file(found)} if found else {}
+    short = [_shortage(of) for of in found.values() if of["pairs"] < of["wanted"]]
+    return tuning.publish_items(run, "pairs", given, pairs, (PAIRS_FILE, PAIRS), files, short)
+
+
+# ---- batches -----------------------------------------------------------------------------------------
+
+#: The owner of padding places. A sequence owns the places of its tokens.
+NOBODY = -1
+
+
+class SequenceBatch(NamedTuple):
+    """Sequences in rows. `ids` and `segments` are int64 `[rows, T]` (segments only where a row has several sequences); `labels` int64
+    `[rows, T, 2]`: for each place the target (or IGNORED) and the owner (or NOBODY).
+
+    `places` `[n]` are those of the targets that count, `owners` `[n]` the sequences of these targets, by their numbers in the batch.
+    `counts` `[sequences]`: the number of targets of each; `reference` `[sequences]`: its log-probability under the reference, or None.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    segments: Tensor | None
+    places: Tensor
+    owners: Tensor
+    counts: Tensor
+    reference: Tensor | None
+
+
+def counted(labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns `places`, `owners` and `counts` of a batch with these `labels`, and what stands for each sequence in the labels."""
+    places = counted_places(labels[..., 0])
+    found, owners, counts = torch.unique(labels[..., 1].flatten()[places], return_inverse=True, return_counts=True)
+    return places, owners, counts, found
+
+
+@dataclass
+class Numbered:
+    """Numbered sequences of 2 to `context` + 1 tokens, each with a target, and how they become rows.
+
+    The length of rows is a multiple of `multiple`, so that tensor-parallel ranks can split a row. With `fixed`, each row holds one sequence
+    and is padded to the context's length, because pipeline parallelism needs micro-batches of one shape. With `few`, as on a GPU, rows are
+    filled up to a power of two, and lengths to a multiple of 128: the kernels are compiled for few shapes. `reference`: the sequences'
+    log-probabilities under the reference model, float32 on the CPU.
+    """
+
+    sequences: Sequence[Encoded]
+    context: int
+    device: torch.device = field(default_factory=partial(torch.device, "cpu"))
+    multiple: int = 1
+    fixed: bool = False
+    few: bool = False
+    reference: Tensor | None = None
+
+    def collate(self, numbers: Sequence[int]) -> SequenceBatch:
+        """Packs the sequences with these numbers into rows that are as short as possible, on `device`.
+
+        At the border of two epochs a batch may hold a sequence twice, and both count: the owner of a place is the sequence's place in the
+        batch * len(self.sequences) + its number.
+        """
+        packed = pack([self.sequences[number] for number in numbers], self.context, together=not self.fixed)
+        owners = np.full(packed.ids.shape, NOBODY, np.int64)
+        of_sequences = np.arange(len(numbers)) * len(self.sequences) + np.asarray(numbers)
+        for row, members in enumerate(packed.members):
+            owners[row] = np.append(of_sequences[members], NOBODY)[packed.segments[row]]  # a row's last segment is its padding
+        width = self.context
+        if not self.fixed:
+            used = int(np.flatnonzero((owners != NOBODY).any(0))[-1]) + 1
+            multiple = math.lcm(self.multiple, 128) if self.few else self.multiple
+            width = min(used + -used % multiple, width)
+        labels = np.stack([packed.targets, owners], axis=-1)
+        ids, labels, segments = (np.ascontiguousarray(array[:, :width]) for array in (packed.ids, labels, packed.segments))
+        if self.few and (empty := (1 << (len(ids) - 1).bit_length()) - len(ids)):
+            ids, segments = (np.pad(array, ((0, empty), (0, 0))) for array in (ids, segments))
+            labels = np.concatenate([labels, np.full_like(labels, [IGNORED, NOBODY], shape=(empty, *labels.shape[1:]))])
+        rows = torch.from_numpy(ids), torch.from_numpy(labels), needed(torch.from_numpy(segments))
+        reference = None if self.reference is None else self.reference[list(numbers)]
+        return SequenceBatch(*to_device((*rows, *counted(rows[1])[:3], reference), self.device))
+
+    def size(self, number: int) -> int:
+        """Returns the places that a sequence takes."""
+        return self.context if self.fixed else len(self.sequences[number].ids) - 1
+
+
+def summed_logps(nats: Tensor, owners: Tensor, counts: Tensor) -> Tensor:
+    """Returns the log-probabilities `[sequences]` of a batch's sequences from the nats `[n]` of the targets that count, in their type."""
+    return torch.zeros(len(counts), dtype=nats.dtype, device=nats.device).index_add(0, owners, -nats)
+
+
+def measured_logps(model: ParallelModel, batch: SequenceBatch) -> Tensor:
+    """Returns the log-probabilities `[sequences]` of a batch's sequences, without gradients."""
+    nats = model.nats(batch.ids, batch.labels[..., 0], batch.segments).flatten()[batch.places]
+    return summed_logps(nats, batch.owners, batch.counts)
+
+
+# ---- the training ------------------------------------------------------------------------------------
+
+
+def train(
+    dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, folder: str, name: str, work: str
+) -> dict[str, Any]:
+    """Trains on this process. The first process writes the folder `work/model`. Returns the content of `metrics.json`."""
+    pairs = read_table(Storage(run).child("align"), PAIRS_FILE)
+    job = AlignmentJob(AlignConfig.model_validate(config), StartModel(name, folder), pairs, dims)
+    with deterministic(job.loop.threads):
+        job.measure_reference()
+    return job.train(CheckpointDir(work, f"{run}/align/{LOG}"), progress)
+
+
+class AlignmentJob(FinetuningJob):
+    """The training of alignment, and its objective: DPO and its relatives, ORPO, SimPO. Pair n is the sequences 2n (chosen) and 2n + 1
+    (rejected)."""
+
+    def __init__(self, config: AlignConfig, start: StartModel, pairs: pa.Table, dims: ParallelDims):
+        super().__init__(config, start, dims, "align")
+        self.config: AlignConfig = config
+        prepared = [prepare_pair(pair, self.encoder, self.context) for pair in pairs_from_table(pairs)]
+        self.pairs, self.held_out_pairs = ([pair for pair in prepared if pair.held_out == side] for side in (False, True))
+        self.plan(len(self.pairs))
+        gpu, pipeline = dims.device.type == "cuda", dims.config.pipeline > 1
+        self.sides, self.held_out = (
+            Numbered([side for pair in some for side in pair.sides], self.context, dims.device, dims.config.tensor, pipeline, gpu)
+            for some in (self.pairs, self.held_out_pairs)
+        )
+        self.preference_loss = LOSSES[config.loss]
+        self.options = LossOptions(config.beta, config.label_smoothing, config.gamma)
+        self.needs_reference = config.loss not in REFERENCE_FREE
+        self.metrics = ("preference_loss", *(name for name in METRICS if self.needs_reference or name != "kl"))
+
+    def measure_reference(self) -> None:
+        """Measures the log-probabilities under the reference model, once, as it never changes: it is the model before training. Raises
+        CorpusmillError if one is not finite.
+
+        The batches are the micro-batches of the first epoch, so that on one process the first log-ratios are exactly 0.
+        """
+        if not self.needs_reference:
+            return
+        dims, model = self.dims, LocalModel(self.model, self.loop.precision)
+        held_out = [(pairs, len(pairs)) for pairs in self._held_out_batches()][dims.share.index :: dims.share.of]
+        first = dims.index("tensor") == dims.index("pipeline") == 0  # of the processes with one share, only the first measures
+        for sides, batches in (self.sides, self.order.first_epoch(dims.share)), (self.held_out, held_out):
+            sums = torch.zeros(len(sides.sequences), dtype=torch.float64)
+            for pairs, count in batches if first else ():  # `count`: how many of the first pairs belong to this epoch
+                numbers = _sides(pairs)
+                sums[numbers[: 2 * count]] = measured_logps(model, sides.collate(numbers)).double().cpu()[: 2 * count]
+            sides.reference = total(sums, dims).float()
+            if not sides.reference.isfinite().all():
+                raise CorpusmillError("align: the reference model gives log-probabilities that are not finite; its weights are damaged.")
+
+    def figures(self, result: FitResult, before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
+        return {
+            "pairs": len(self.pairs),
+            "held_out_pairs": len(self.held_out_pairs),
+            "loss": self.config.loss,
+            "beta": self.config.beta,
+            "held_out_before": before or None,
+            "held_out_after": after or None,
+        }
+
+    def batches(self, step: int, share: DataShare) -> Iterator[SequenceBatch]:
+        for numbers in self.order.micro_batches(step, share):
+            yield self.sides.collate(_sides(numbers))
+
+    def loss(self, model: Llama, batch: Any) -> StepLoss:
+        """Returns the sum of the pairs' losses. The log shows means per pair, and `preference_loss`, the loss without the NLL term."""
+        ids, labels, segments, places, *rest = batch
+        return self._of_pairs(model(ids, segments, targets=labels[..., 0], read=partial(target_nats, places=places)), labels, *rest)
+
+    def of_logits(self, logits: Tensor, labels: Tensor) -> StepLoss:
+        """Returns the same loss on the last stage of a pipeline."""
+        places, owners, counts, found = counted(labels)
+        reference = self.sides.reference
+        if reference is not None:
+            reference = reference[found.cpu() % len(reference)].to(logits.device)
+        return self._of_pairs(token_nats(logits, labels[..., 0]).flatten()[places], labels, owners, counts, reference)
+
+    def _of_pairs(self, nats: Tensor, labels: Tensor, owners: Tensor, counts: Tensor, reference: Tensor | None) -> StepLoss:
+        logps = _pairs(summed_logps(nats, owners, counts), counts, reference)
+        losses = self.preference_loss(logps, self.options)
+        measured = {"preference_loss": losses.detach(), **pair_metrics(logps, self.options)}
+        if self.config.nll_weight:
+            losses = losses - self.config.nll_weight * logps.mean_chosen
+        tokens = (labels[..., 1] != NOBODY).sum()
+        return StepLoss(losses.sum(), len(losses), {name: values.sum() for name, values in measured.items()}, tokens)
+
+    def describe(self, step: int, share: DataShare, number: int) -> list[str]:
+        return [self.pairs[pair].id for pair in self.order.micro_batches(step, share)[number]]
+
+    @torch.no_grad()
+    def measure(self, parallel_model: ParallelModel) -> dict[str, float]:
+        """Returns means over the held-out pairs, the same on every process; nothing without any.
+
+        `accuracy` compares with the reference (0 before training). `preference_accuracy` is the share of pairs whose chosen completion has
+        the higher log-probability per token.
+        """
+        sums: dict[str, float] = {}
+        for numbers in self._held_out_batches():
+            batch = self.held_out.collate(_sides(numbers))
+            logps = _pairs(measured_logps(parallel_model, batch), batch.counts, batch.reference)
+            values = {"loss": self.preference_loss(logps, self.options), **pair_metrics(logps, self.options)}
+            values["preference_accuracy"] = logps.mean_chosen > logps.mean_rejected
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + float(value.double().sum())
+        return {name: total / len(self.held_out_pairs) for name, total in sums.items()}
+
+    def _held_out_batches(self) -> Iterator[list[int]]:
+        """Yields the numbers of held-out pairs in batches."""
+        return within_budget([self.held_out.size(2 * pair) + self.held_out.size(2 * pair + 1) for pair in range(len(self.held_out_pairs))])
+
+
+def _pairs(sums: Tensor, counts: Tensor, reference: Tensor | None) -> PairLogps:
+    """Makes pairs of the values `[2 pairs]` of their sequences."""
+    (chosen, rejected), (chosen_tokens, rejected_tokens) = (values.view(-1, 2).T for values in (sums, counts.float()))
+    of_chosen, of_rejected = (None, None) if reference is None else reference.view(-1, 2).T
+    return PairLogps(chosen, rejected, of_chosen, of_rejected, chosen_tokens, rejected_tokens)
+
+
+def _sides(pairs: Sequence[int]) -> list[int]:
+    return [2 * pair + side for pair in pairs for side in (0, 1)]

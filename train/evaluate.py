@@ -14,7 +14,7 @@ from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage
 from corpusmill.train import tuning
 from corpusmill.train.options import Temperature
-from corpusmill.train.sft import EXAMPLES_FILE
+from corpusmill.train.tuning import EXAMPLES_FILE
 
 # ---- benchmarks --------------------------------------------------------------------------------------
 

@@ -10,8 +10,7 @@ from corpusmill.pipeline.intervals import wilson
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
-from corpusmill.train.align_job import Numbered, measured_logps
-from corpusmill.train.align_pairs import pairs_from_table, prepare_pair
+from corpusmill.train.align import Numbered, measured_logps, pairs_from_table, prepare_pair
 from corpusmill.train.compute import deterministic
 from corpusmill.train.generate import Sampling, generate_batch, load_text_generator, plain
 from corpusmill.train.options import LONGEST_ROW
@@ -99,11 +98,10 @@ class Measurement:
             for begin in range(0, len(kept), PAIRS):
                 some = kept[begin : begin + PAIRS]
                 device = self.model.device
-                sides = Numbered(
-                    [*(p.chosen for p in some), *(p.rejected for p in some)], self.pair_window, device, few=device.type == "cuda"
-                )
-                logps = measured_logps(self.local, sides.collate(range(2 * len(some))))
-                chosen, rejected = (logps.sums / logps.counts).chunk(2)
+                encoded = [pair.sides[side] for side in (0, 1) for pair in some]
+                sides = Numbered(encoded, self.pair_window, device, few=device.type == "cuda")
+                batch = sides.collate(range(2 * len(some)))
+                chosen, rejected = (measured_logps(self.local, batch) / batch.counts).chunk(2)
                 right += int((chosen > rejected).sum())
         low, high = wilson(right, len(kept), self.config.confidence)
         return {"accuracy": right / len(kept), "low": low, "high": high, "pairs": len(kept)}

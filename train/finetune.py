@@ -1,8 +1,9 @@
-"""The work around the loop that tuning and alignment share on each process: loads a model, adapts it (LoRA), saves it."""
+"""The work around the loop that tuning and alignment share: loads a model, adds tokens or an adapter (LoRA) to it, trains and saves it."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,18 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.checkpoint import read_weights
-from corpusmill.train.checkpoint_dir import CheckpointDir, new_folder, write_json, write_tensors
+from corpusmill.train.checkpoint_dir import START, CheckpointDir, new_folder, write_json, write_tensors
 from corpusmill.train.compute import chosen, compiles, deterministic
 from corpusmill.train.data import DataShare, Order, steps_of
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import Objective
 from corpusmill.train.model import Llama, named_generator
-from corpusmill.train.model_folder import load_model, model_of, save_model
+from corpusmill.train.model_folder import load_model, model_files, model_of, model_tensors, read_architecture, save_model
 from corpusmill.train.options import LoraConfig, row_length
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import LocalModel, ParallelModel
-from corpusmill.train.template import chat_files, load_chat
-from corpusmill.train.tuning import ADAPTED, StartModel, TuningConfig, sha256_of
+from corpusmill.train.template import ChatEncoder, chat_files, load_chat, require_learnable
+from corpusmill.train.tuning import ADAPTED, AlignConfig, SftConfig, StartModel
 
 # ---- LoRA --------------------------------------------------------------------------------------------
 #
@@ -49,25 +50,20 @@ class LoRALinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.to(self.weight.dtype), self.weight) + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
 
-    def merged(self) -> Tensor:
-        """Returns W + scale B A in the weight's type."""
-        return self.weight + self.scale * (self.lora_B @ self.lora_A)
-
 
 def adapt(model: Llama, config: LoraConfig, seed: int) -> None:
     """Adds an adapter to each projection that `config` names, in place, and freezes all other weights. The model's output stays the same.
 
     As in `peft`, A begins uniform in ±1/sqrt(in), drawn by the seed and its name alone; B begins at zero.
     """
-    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     model.requires_grad_(False)
-    for name, base in [(name, module) for name, module in linear if name.rpartition(".")[2] in config.targets]:
+    for name, base in list(model.named_modules()):
         parent, _, child = name.rpartition(".")
-        module = LoRALinear(base, config.rank, config.alpha / config.rank)
-        setattr(model.get_submodule(parent), child, module)
-        bound = 1 / math.sqrt(module.in_features)
-        generator = named_generator(f"{name}.lora_A", seed)
-        module.lora_A.data.copy_(torch.empty(module.lora_A.shape).uniform_(-bound, bound, generator=generator))
+        if child in config.targets and isinstance(base, nn.Linear):
+            module = LoRALinear(base, config.rank, config.alpha / config.rank)
+            setattr(model.get_submodule(parent), child, module)
+            bound, generator = 1 / math.sqrt(module.in_features), named_generator(f"{name}.lora_A", seed)
+            module.lora_A.data.copy_(torch.empty(module.lora_A.shape).uniform_(-bound, bound, generator=generator))
 
 
 class RoundedEmbedding(nn.Embedding):
@@ -101,17 +97,12 @@ def adapters(model: nn.Module) -> dict[str, LoRALinear]:
 def merged_weights(model: Llama) -> dict[str, Tensor]:
     """Returns the weights, by name, of the plain Llama that computes the same as the adapted one."""
     weights = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith((".lora_A", ".lora_B"))}
-    return weights | {f"{name}.weight": module.merged() for name, module in adapters(model).items()}
+    return weights | {f"{name}.weight": m.weight + m.scale * (m.lora_B @ m.lora_A) for name, m in adapters(model).items()}
 
 
-# ---- adapters as files -------------------------------------------------------------------------------
-#
-# A folder in the format of `peft`: `adapter_config.json` and `adapter_model.safetensors`.
-
-
-def save_adapter(weights: Mapping[str, Tensor], config: LoraConfig, base: str, folder: Path) -> None:
-    """Writes `weights`, named as parameters (`... .lora_A`), of an adapter for the model folder `base` to a folder that `peft` opens; an
-    old folder is replaced."""
+def save_adapter(model: Llama, config: LoraConfig, base: str, folder: Path) -> None:
+    """Writes the adapter of a model, which belongs to the model folder `base`, to a folder that `peft` opens; an old folder is replaced."""
+    weights = {f"base_model.model.{name}.weight": p for name, p in model.named_parameters() if p.requires_grad}
     described = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -126,20 +117,91 @@ def save_adapter(weights: Mapping[str, Tensor], config: LoraConfig, base: str, f
     }
     with new_folder(folder) as temporary:
         write_json(temporary / "adapter_config.json", described)
-        write_tensors(temporary / "adapter_model.safetensors", {f"base_model.model.{name}.weight": t for name, t in weights.items()})
+        write_tensors(temporary / "adapter_model.safetensors", weights)
+
+
+@torch.no_grad()
+def with_weights(folder: str, lora: LoraConfig, seed: int, weights: Mapping[str, Tensor], device: torch.device | str = "cpu") -> Llama:
+    """Returns the model of a folder, with a new adapter if `lora` has a rank, and with these weights, by name, in place of its own."""
+    model = load_model(folder, device)
+    if lora.rank:
+        adapt(model, lora, seed)
+    for name, tensor in weights.items():
+        model.get_parameter(name).data = tensor
+    return model
+
+
+def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:
+    """Returns the run's model merged with the adapter of a saved state; None if the state holds a whole model's weights. `work` is the
+    folder of its training."""
+    if not work.exists(ADAPTED):
+        return None
+    adapter = json.loads(work.read_bytes(ADAPTED))
+    folder = adapter["base"] if Path(adapter["base"]).is_absolute() or is_remote(adapter["base"]) else run.path(adapter["base"])
+    found = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in model_files(folder, "adapter")}
+    if not adapter["sha256"].items() <= found.items():
+        raise InputError(f"{folder}: is not the model any more that the adapter of {work.path(f'state/{state.name}')} was trained for.")
+    model = with_weights(str(local_model(folder)), LoraConfig.model_validate(adapter["lora"]), 0, read_weights(state))
+    return model_of(model.arch, merged_weights(model))
+
+
+# ---- new special tokens ------------------------------------------------------------------------------
+#
+# A new row, of the embedding and of the head, is the mean of the rows before it. So a new token's logit is the mean of the old ones, and
+# the model's distribution hardly changes (Hewitt, "Initializing New Word Embeddings for Pretrained Language Models", 2021).
+# `transformers`' `resize_token_embeddings` draws from a narrow normal distribution around the same mean. Here equal rows diverge at the
+# first step, as their tokens stand in different places.
+
+
+def with_template(config: SftConfig, start: StartModel, checkpoint_dir: CheckpointDir) -> StartModel:
+    """Returns the model to tune: `start` if it has the tokenizer and template of the recipe, else a copy that has them. Raises InputError
+    where an adapter would have to learn new tokens."""
+    old, new = load_chat(start.storage), load_chat(start.storage, config.template)
+    added = sorted(number for token, number in new.special_ids.items() if old.tokenizer.token_to_id(token) is None)
+    if config.lora.rank and added:
+        what = f"the template {config.template} needs tokens that {start.folder} lacks"
+        raise InputError(f"sft.lora.rank: {what}, and an adapter can't learn them; set it to 0, or take another template.")
+    if (old.tokenizer_json, old.source, old.special) == (new.tokenizer_json, new.source, new.special):
+        return start
+    model = grown(load_model(start.folder), added)
+    save_model(model, checkpoint_dir.folder / START, chat_files(new, model.arch.context))
+    checkpoint_dir.keep(START)
+    return replace(start, folder=Storage(checkpoint_dir.work).path(START))
+
+
+@torch.no_grad()
+def grown(model: Llama, tokens: Sequence[int]) -> Llama:
+    """Returns a model in which the rows of `tokens` (ids, also beyond its vocabulary) are the mean of the others; tied heads stay tied. The
+    mean is taken in float64, so its rounding does not depend on order."""
+    if not tokens:
+        return model
+    rows, weights = max(model.arch.vocab_size, max(tokens) + 1), model_tensors(model)
+    known = torch.ones(model.arch.vocab_size, dtype=torch.bool)
+    known[[token for token in tokens if token < len(known)]] = False
+    for name in {"model.embed_tokens.weight", "lm_head.weight"} & weights.keys():
+        mean = weights[name][known].double().mean(dim=0).to(weights[name].dtype)
+        weights[name] = torch.cat([weights[name], mean.expand(rows - len(known), -1)])
+        weights[name][list(tokens)] = mean
+    return model_of(model.arch.model_copy(update={"vocab_size": rows}), weights)
 
 
 # ---- around the loop ---------------------------------------------------------------------------------
 
 
-def start_from(folder: str, dims: ParallelDims, config: TuningConfig) -> Llama:
+def chat_of(start: StartModel, config: SftConfig | AlignConfig, title: str) -> tuple[ChatEncoder, int]:
+    """Returns the tokenizer with the template that the recipe asks for, and the length of rows. Raises InputError if nothing can be learned
+    with this template."""
+    encoder = load_chat(start.storage, config.template if isinstance(config, SftConfig) else "keep")
+    require_learnable(encoder)
+    return encoder, row_length(config.context, read_architecture(Path(start.storage.root)).context, f"{title}.context")
+
+
+def start_from(folder: str, dims: ParallelDims, config: SftConfig | AlignConfig) -> Llama:
     """Returns the model of a folder, whole on each process. If an adapter is to be trained, the model has a new one, and the frozen weights
     are bf16 where the precision is."""
     precision = chosen(dims.device, config.loop.precision)
     rounds = config.lora.rank > 0 and precision != "fp32"
-    model = load_model(folder, "cpu" if rounds else dims.device)
-    if config.lora.rank:
-        adapt(model, config.lora, config.seed)
+    model = with_weights(folder, config.lora, config.seed, {}, "cpu" if rounds else dims.device)
     if rounds:
         round_frozen(model, precision)
     return model.to(dims.device)
@@ -153,7 +215,7 @@ class FinetuningJob(Objective):
 
     metrics: Sequence[str] = ()
 
-    def __init__(self, config: TuningConfig, start: StartModel, dims: ParallelDims, title: str):
+    def __init__(self, config: SftConfig | AlignConfig, start: StartModel, dims: ParallelDims, title: str):
         self.config, self.start, self.dims, self.title = config, start, dims, title
         self.encoder = load_chat(start.storage)
         self.model = start_from(start.folder, dims, config)
@@ -168,7 +230,6 @@ class FinetuningJob(Objective):
     def plan(self, examples: int) -> None:
         """Sets the order of `examples`, and the number of steps."""
         self.order = Order(examples, self.config.batch, self.config.micro_batch, self.config.seed)
-        self.steps_an_epoch = steps_of(1, self.config.batch, examples)
         steps = min(self.config.loop.steps, steps_of(self.config.epochs, self.config.batch, examples))
         self.loop = self.config.loop.model_copy(update={"steps": steps})
 
@@ -180,8 +241,12 @@ class FinetuningJob(Objective):
         """Measures on the held-out data, with the same result on every process; returns nothing without any."""
         raise NotImplementedError
 
-    def fit(self, checkpoint_dir: CheckpointDir, progress: Progress | None) -> tuple[FitResult, dict[str, float], dict[str, float]]:
-        """Trains, and saves the model. Returns the loop's result and the held-out measurements before and after."""
+    def figures(self, result: FitResult, before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
+        """Returns what `metrics.json` says of this kind of training, with the measurements `before` and `after` it."""
+        raise NotImplementedError
+
+    def train(self, checkpoint_dir: CheckpointDir, progress: Progress | None = None) -> dict[str, Any]:
+        """Trains, and saves the model. Returns the content of `metrics.json`."""
         if self.dims.is_main:
             checkpoint_dir.begin(chat_files(self.encoder, self.model.arch.context))
         after: dict[str, float] = {}  # the latest measurement
@@ -200,56 +265,28 @@ class FinetuningJob(Objective):
         if before and not after:  # the process was killed after the last step
             with deterministic(self.loop.threads):
                 evaluate(result.parallel_model, result.steps)
-        self._leave(result, checkpoint_dir)
-        return result, before, after
-
-    def figures(self, result: FitResult) -> dict[str, Any]:
-        """Returns the figures of a training for `metrics.json`."""
+        saved = result.states.latest() if self.dims.world > 1 else None
+        if self.dims.is_main:
+            self._save(read_weights(saved.path) if saved else {}, checkpoint_dir.folder)
+        checkpoint_dir.leave(self.dims)
         return {
             "context": self.context,
-            "steps_an_epoch": self.steps_an_epoch,
+            "steps_an_epoch": steps_of(1, self.config.batch, self.order.examples),
             "steps": result.steps,
             "skipped_steps": result.skipped,
             "train_loss": result.loss,
+            **self.figures(result, before, after),
         }
 
-    def _leave(self, result: FitResult, checkpoint_dir: CheckpointDir) -> None:
-        """Saves the trained model to `model` in the working folder. On several processes it is read from the last state. An adapter is
-        saved to `adapter`, too, and `model` has it merged with the start model as its folder has it, unrounded."""
-        spread, lora, work, model = self.dims.world > 1, self.config.lora, checkpoint_dir.folder, self.model
-        saved = result.states.latest() if spread else None
-        if self.dims.is_main:
-            if spread or lora.rank:
-                trained = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
-                weights = trained if not spread else read_weights(saved.path) if saved else {}
-                model = _with_weights(self.start.folder, lora, self.config.seed, weights)
-            if lora.rank:
-                save_adapter({name: p for name, p in model.named_parameters() if p.requires_grad}, lora, self.start.name, work / "adapter")
-                model = model_of(model.arch, merged_weights(model))
-            save_model(model, work / "model", work / "tokenizer")
-        checkpoint_dir.leave(self.dims)
-
-
-def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:
-    """Returns the run's model merged with the adapter of a saved state; None if the state holds a whole model's weights. `work` is the
-    folder of its training."""
-    if not work.exists(ADAPTED):
-        return None
-    adapter = json.loads(work.read_bytes(ADAPTED))
-    folder = adapter["base"] if Path(adapter["base"]).is_absolute() or is_remote(adapter["base"]) else run.path(adapter["base"])
-    here, lora = local_model(folder), LoraConfig.model_validate(adapter["lora"])
-    if any(sha256_of(here / name) != sha256 for name, sha256 in adapter["sha256"].items()):
-        raise InputError(f"{folder}: is not the model any more that the adapter of {work.path(f'state/{state.name}')} was trained for.")
-    model = _with_weights(str(here), lora, 0, read_weights(state))
-    return model_of(model.arch, merged_weights(model))
-
-
-@torch.no_grad()
-def _with_weights(folder: str, lora: LoraConfig, seed: int, weights: Mapping[str, Tensor]) -> Llama:
-    """Returns the model of a folder, with a new adapter if `lora` has a rank, and with these weights, by name, in place of its own."""
-    model = load_model(folder)
-    if lora.rank:
-        adapt(model, lora, seed)
-    for name, tensor in weights.items():
-        model.get_parameter(name).data = tensor
-    return model
+    def _save(self, weights: Mapping[str, Tensor], work: Path) -> None:
+        """Saves the trained model to `work/model`; where several processes have parts of it, from the `weights` of the last state. An
+        adapter is saved to `work/adapter`, too, and the model has it merged with the start model as its folder has it, unrounded."""
+        model, lora = self.model, self.config.lora
+        if self.dims.world == 1:
+            weights = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
+        if self.dims.world > 1 or lora.rank:
+            model = with_weights(self.start.folder, lora, self.config.seed, weights)
+        if lora.rank:
+            save_adapter(model, lora, self.start.name, work / "adapter")
+            model = model_of(model.arch, merged_weights(model))
+        save_model(model, work / "model", work / "tokenizer")

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corpusmill.pipeline.cache import local_model
+from corpusmill.pipeline.cache import local_model, sha256_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.storage import Storage, stays_inside
 from corpusmill.train.checkpoint_dir import first_line, new_folder, read_tensors, write_file, write_json, write_tensors
 from corpusmill.train.model import Llama, blank_model
@@ -34,9 +35,9 @@ def save_model(model: Llama, folder: Path, tokenizer: Path | Mapping[str, bytes]
     """
     files = tokenizer_files(Storage(str(tokenizer))) if isinstance(tokenizer, Path) else tokenizer or {}
     arch, dtype = model.arch, str(model.lm_head.weight.dtype).removeprefix("torch.")
-    ids = token_ids(files)
-    config = to_hugging_face(arch, bos_token_id=ids.bos, eos_token_id=ids.eos, pad_token_id=ids.pad, dtype=dtype)
-    generation = {"bos_token_id": ids.bos, "eos_token_id": ids.ends, "pad_token_id": ids.pad, "do_sample": True}
+    bos, eos, pad, ends = token_ids(files)
+    config = to_hugging_face(arch, bos_token_id=bos, eos_token_id=eos, pad_token_id=pad, dtype=dtype)
+    generation = {"bos_token_id": bos, "eos_token_id": ends, "pad_token_id": pad, "do_sample": True}
     with new_folder(folder) as temporary:
         write_json(temporary / "config.json", config)
         write_json(temporary / "generation_config.json", generation)
@@ -51,6 +52,15 @@ def tokenizer_files(folder: Storage) -> dict[str, bytes]:
     if TOKENIZER_FILES[0] not in found:
         raise CorpusmillError(f"{folder.path(TOKENIZER_FILES[0])}: no such file, and a model is saved with its tokenizer.")
     return found
+
+
+def model_files(folder: str, option: str) -> list[FileRef]:
+    """Returns the files of a user's model folder; `option` is the configuration's name for it, for messages."""
+    here = local_model(folder)
+    if not (here / "config.json").is_file():
+        raise InputError(f"{option}: {folder} is no model folder, as it has no config.json.")
+    paths = [path for path in sorted(here.iterdir()) if path.suffix in (".json", ".jinja", ".safetensors")]
+    return [FileRef(Storage(folder).path(path.name), sha256_of(path), path.stat().st_size) for path in paths]
 
 
 def model_tensors(model: Llama) -> dict[str, Tensor]:

@@ -92,7 +92,7 @@ class PretrainConfig(Config):
 def given_files(config: PretrainConfig) -> list[FileRef]:
     """Returns the files of a given model, and of each phase's tokens the list of their files and hashes. Raises InputError where there are
     none."""
-    from corpusmill.train.tuning import model_files
+    from corpusmill.train.model_folder import model_files
 
     found = model_files(config.model.folder, "pretrain.model") if config.model.folder is not None else []
     for tokens in sorted({phase.tokens for phase in config.phases if phase.tokens is not None}):

@@ -1,73 +1,81 @@
-"""Parts of tuning and alignment outside the loop: options, start model, inputs, held-out rule, examples with their report, outputs."""
+"""The stages `sft` and `align`: their options, the model that they start from, the sources of examples, and what they publish."""
 
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from corpusmill.pipeline.cache import local_model, sha256_of
+from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.config import INERT, Config
 from corpusmill.pipeline.errors import InputError, NothingKept
+from corpusmill.pipeline.extras import TRAINING
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.runner import DATA_STAGES
+from corpusmill.pipeline.runner import DATA_STAGES, StageRun
 from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.pipeline.shards import Content, iter_tables, read_table
-from corpusmill.pipeline.stage import Output
+from corpusmill.pipeline.stage import Output, Stage, load_object
 from corpusmill.pipeline.storage import Storage, is_remote
-from corpusmill.train import tasks
+from corpusmill.train import scores, tasks
 from corpusmill.train.options import LONGEST_ROW, LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
-from corpusmill.train.template import Message
-from corpusmill.train.user_files import BadRow, file_ref
+from corpusmill.train.template import NAMED
+from corpusmill.train.user_files import BadRow, Layout, file_ref, first_question, read_all
 
 if TYPE_CHECKING:
-    from corpusmill.pipeline.runner import StageRun
     from corpusmill.train.checkpoint_dir import CheckpointDir
-
-#: The files of a model folder that decide the tokens of an example. (All files decide the model's behaviour.)
-TOKEN_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
-
-#: The file beside a training's saved states that names the base model of an adapter.
-ADAPTED = "adapted.json"
-
-REPORT_FILE = "report/part-00000.parquet"
 
 # ---- options -----------------------------------------------------------------------------------------
 
 
-class TuningOptimizer(OptimizerConfig):
+class SftOptimizer(OptimizerConfig):
+    lr: float = Field(default=1e-3, gt=0, description="Peak learning rate of AdamW.")
+    muon_lr: float = Field(default=5e-3, gt=0, description="Peak learning rate of Muon, for the matrices inside the layers.")
     weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay (times the learning rate), on matrices only.")
 
 
-class TuningLoop(LoopConfig):
+class SftLoop(LoopConfig):
     steps: int = Field(default=300, ge=0, description="Optimiser steps at most.")
+    optimizer: SftOptimizer = Field(default_factory=SftOptimizer, description="AdamW or Muon and their rates.")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(default="linear", description="Learning rate after warm-up.")
     warmup: int = Field(default=10, ge=0, description="Steps of linear warm-up.")
+    save_every: int = Field(default=100, ge=1, json_schema_extra=INERT, description="Steps between two saves of the training state.")
+
+
+class AlignOptimizer(SftOptimizer):
+    kind: Literal["adamw", "muon"] = Field(default="adamw", description="`adamw` for every parameter, or `muon` for hidden matrices.")
+    lr: float = Field(default=3e-4, gt=0, description="Peak learning rate of AdamW.")
+    muon_lr: float = Field(default=1e-3, gt=0, description="Peak learning rate of Muon, for the matrices inside the layers.")
+
+
+class AlignLoop(SftLoop):
+    steps: int = Field(default=150, ge=0, description="Optimiser steps at most.")
+    optimizer: AlignOptimizer = Field(default_factory=AlignOptimizer, description="AdamW or Muon and their rates.")
+    # Late in training most pairs have a loss near 0 and a hard one of more than 1. Its step is the one to learn from, and no spike.
+    spike: float = Field(
+        default=0.0, ge=0, description="Skips a step this many robust deviations above recent ones; 0: only if not finite."
+    )
+    save_every: int = Field(default=50, ge=1, json_schema_extra=INERT, description="Steps between two saves of the training state.")
 
 
 class TuningConfig(Config):
     """The options that instruction tuning and alignment share."""
 
     model: str | None = Field(default=None, description="Folder of the model that is tuned; else it is the run's own, of an earlier stage.")
-    files: list[str] = Field(default=[], description="The user's files.")
     held_out: float = Field(default=0.1, ge=0, lt=1, description="Share of the examples held out for measuring, chosen by hash.")
-    context: int | None = Field(
-        default=None, ge=2, description=f"Length of a row in tokens; else that of the model's context, and {LONGEST_ROW} at most."
+    context: int | None = Field(default=None, ge=2, description=f"Tokens in a row; else the model's context, and {LONGEST_ROW} at most.")
+    micro_batch: int = Field(
+        default=0, ge=0, description="Rows (or pairs) that are computed at a time, to save memory; 0: the whole batch."
     )
-    batch: int = Field(default=8, ge=1, description="Rows in a step.")
-    micro_batch: int = Field(default=0, ge=0, description="Rows that are computed at a time, to save memory; 0 means the whole batch.")
-    epochs: float = Field(default=3.0, gt=0, description="Passes over the examples; `loop.steps` bounds them.")
-    seed: int = Field(default=1, description="Seed of the order of examples, and of an adapter's first values.")
     parallel: ParallelConfig = Field(
         default_factory=ParallelConfig, json_schema_extra=INERT, description="Number of processes for each kind of parallelism."
     )
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")
     evaluate_every: int = Field(default=50, ge=0, description="Steps between two held-out measurements in the log; 0: none.")
-    loop: TuningLoop = Field(default_factory=TuningLoop, description="Steps, learning rates and guards.")
+    loop: SftLoop = Field(default_factory=SftLoop, description="Steps, learning rates and guards.")
     lora: LoraConfig = Field(default_factory=LoraConfig, description="A low-rank adapter that is trained in place of all weights.")
 
     @model_validator(mode="after")
@@ -77,7 +85,108 @@ class TuningConfig(Config):
         return self
 
 
+class SftConfig(TuningConfig):
+    """The options of instruction tuning: its examples and its training."""
+
+    files: list[str] = Field(default=[], description="Files of conversations. Without any, tasks are built from the run's own documents.")
+    template: str = Field(
+        default="keep",
+        description="The chat template: `keep` (that of the model that is tuned), `chatml`, `llama3`, or a file that ends with .jinja. "
+        "Special tokens that the model lacks for a named one are added.",
+    )
+    examples: int = Field(default=2000, ge=2, description="At most this many tasks are built from documents.")
+    per_document: int = Field(default=8, ge=1, description="At most this many tasks come from one document.")
+    max_chars: int = Field(default=400, ge=80, description="Longest answer of a task that is built from a document, in characters.")
+    batch: int = Field(default=8, ge=1, description="Rows of packed examples in a step.")
+    epochs: float = Field(default=3.0, gt=0, description="Passes over the examples; `loop.steps` bounds them.")
+    seed: int = Field(default=1, description="Seed of the order of examples, and of an adapter's first values.")
+
+    @field_validator("template")
+    @classmethod
+    def _known(cls, template: str) -> str:
+        if template not in ("keep", *NAMED) and not template.endswith(".jinja"):
+            raise ValueError(f"{template} is no template; those are keep, {', '.join(NAMED)}, or a file that ends with .jinja")
+        return template
+
+
+CORRUPTED = "corrupted"
+#: Losses that need no reference model.
+REFERENCE_FREE = ("orpo", "simpo")
+#: Default beta where it is not 0.1: those of Tulu 3 and of SimPO's authors; for IPO a margin of half a nat per token.
+USUAL_BETA = {"mean-sigmoid": 5.0, "simpo": 2.0, "ipo": 1.0}
+
+
+class AlignConfig(TuningConfig):
+    """The options of preference alignment: its pairs, its loss, its training."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    files: list[str] = Field(default=[], description="Files of preferences. Without any, pairs are built from the run's own documents.")
+    pairs_from: list[str] = Field(
+        default=[CORRUPTED],
+        min_length=1,
+        description="Sources of equally many pairs: `corrupted` (the true continuation against another document's or a degenerate one), or "
+        "a score of the filter stage (`quality`, `toxicity`: its best part against its worst).",
+    )
+    best: float = Field(default=0.5, gt=0, le=1, description="Of a score: the best share of documents, or of continuations.")
+    worst: float = Field(default=0.1, gt=0, le=1, description="Of a score: the worst share, in which rejected completions are found.")
+    pairs: int = Field(default=1500, ge=2, description="At most this many pairs are built from documents.")
+    per_document: int = Field(default=8, ge=1, description="At most this many pairs come from one document.")
+    max_chars: int = Field(default=200, ge=80, description="Longest completion of a pair that is built from a document, in characters.")
+    loss: Literal["sigmoid", "conservative", "mean-sigmoid", "robust", "ipo", "orpo", "simpo"] = Field(
+        default="sigmoid",
+        description="`sigmoid` is DPO; `conservative` and `robust` allow for swapped labels, `mean-sigmoid` and `ipo` for lengths; `orpo` "
+        "and `simpo` need no reference model.",
+    )
+    beta: float = Field(
+        default=0.1,
+        gt=0,
+        description="How strongly the policy is held to the reference model; the weight of ORPO's odds ratio. Where it is not given: "
+        "5 with `mean-sigmoid`, 2 with `simpo`, 1 with `ipo`.",
+    )
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="Share of pairs taken as swapped (conservative, robust).")
+    gamma: float = Field(default=0.0, ge=0, description="Margin by which rewards should differ (simpo, where it is beta / 2 if not given).")
+    nll_weight: float = Field(
+        default=0.2,
+        ge=0,
+        description="Weight of the chosen completion's loss a token beside the preference loss (RPO), without which a small model's "
+        "answers grow short; 0 is plain DPO. Where it is not given: 0 with `orpo`, which has it already.",
+    )
+    batch: int = Field(default=16, ge=1, description="Pairs in a step.")
+    epochs: float = Field(default=2.0, gt=0, description="Passes over the pairs; `loop.steps` bounds them.")
+    seed: int = Field(default=2, description="Seed of the order of pairs, and of an adapter's first values.")
+    loop: AlignLoop = Field(default_factory=AlignLoop, description="Steps, learning rates and guards.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_values(cls, given: Any) -> Any:
+        """Fills in the values that are usual with the chosen loss, where they are not given."""
+        if not isinstance(given, dict) or not isinstance(loss := given.get("loss"), str):
+            return given
+        usual = {"nll_weight": 0.0} if loss == "orpo" else {}
+        return usual | ({"beta": USUAL_BETA[loss]} if loss in USUAL_BETA else {}) | given
+
+    @model_validator(mode="after")
+    def _options_are_used(self) -> "AlignConfig":
+        if self.loss == "simpo" and "gamma" not in self.model_fields_set:
+            self.__dict__["gamma"] = self.beta / 2  # the value in the authors' runs
+        if len(set(self.pairs_from)) < len(self.pairs_from):
+            raise ValueError("pairs_from names an entry twice")
+        if self.best + self.worst > 1:
+            raise ValueError(f"best + worst must be at most 1, not {self.best} + {self.worst}")
+        if self.label_smoothing and self.loss not in ("conservative", "robust"):
+            raise ValueError(f"label_smoothing is for the losses conservative and robust, and the loss is {self.loss}")
+        if self.gamma and self.loss != "simpo":
+            raise ValueError(f"gamma is for the loss simpo, and the loss is {self.loss}")
+        if self.loss == "orpo" and self.nll_weight:
+            raise ValueError("nll_weight is 0 with the loss orpo, which has the chosen completion's loss in it already")
+        return self
+
+
 # ---- the start model ---------------------------------------------------------------------------------
+
+#: The files of a model folder that decide the tokens of an example. (All files decide the model's behaviour.)
+TOKEN_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
 
 
 @dataclass(frozen=True)
@@ -90,90 +199,73 @@ class StartModel:
     files: list[FileRef] = field(default_factory=list)
 
     @property
-    def path(self) -> Path:
+    def storage(self) -> Storage:
         """The folder where this machine reads the model's files."""
-        return local_model(self.folder)
+        return Storage(str(local_model(self.folder)))
 
     @property
-    def storage(self) -> Storage:
-        return Storage(str(self.path))
+    def token_files(self) -> list[FileRef]:
+        return [ref for ref in self.files if ref.path.rpartition("/")[2] in TOKEN_FILES]
 
 
-def start_of(run: "StageRun", candidates: Sequence[str], given: str | None) -> StartModel:
+def start_of(run: StageRun, candidates: Sequence[str], given: str | None) -> StartModel:
     """Returns the model of the first of the stages `candidates` that the recipe has, or that of the `given` folder."""
     if given is not None:
+        from corpusmill.train.model_folder import model_files
+
         folder = given if is_remote(given) else str(Path(given).resolve())
         return StartModel(folder, folder, model_files(given, f"{run.stage.name}.model"))
     stage = parent_stage(run, candidates)
     return StartModel(f"{stage}/model", run.run.path(f"{stage}/model"), run.outputs_of(stage, "model/"))
 
 
-def model_files(folder: str, option: str) -> list[FileRef]:
-    """Returns the files of a user's model folder; `option` is the configuration's name for it, for messages."""
-    here = local_model(folder)
-    if not (here / "config.json").is_file():
-        raise InputError(f"{option}: {folder} is no model folder, as it has no config.json.")
-    paths = [path for path in sorted(here.iterdir()) if path.suffix in (".json", ".jinja", ".safetensors")]
-    return [FileRef(Storage(folder).path(path.name), sha256_of(path), path.stat().st_size) for path in paths]
-
-
-def parent_stage(run: "StageRun", candidates: Sequence[str]) -> str:
+def parent_stage(run: StageRun, candidates: Sequence[str]) -> str:
     """Returns the first of `candidates` that the recipe has: the stage whose model is tuned further."""
-    for stage in candidates:
-        if stage in run.recipe:
-            return stage
+    if found := [stage for stage in candidates if stage in run.recipe]:
+        return found[0]
     raise InputError(f"{run.stage.name}: the recipe has none of the stages that give a model to start from ({', '.join(candidates)}).")
-
-
-def token_files(model: Sequence[FileRef]) -> list[FileRef]:
-    """Returns those files of a model folder that decide how a conversation becomes tokens."""
-    return [ref for ref in model if ref.path.rpartition("/")[2] in TOKEN_FILES]
 
 
 # ---- where examples come from ------------------------------------------------------------------------
 
 
-def sources(run: "StageRun", files: Sequence[str]) -> list[FileRef]:
+def sources(run: StageRun, files: Sequence[str]) -> list[FileRef]:
     """Returns the source of examples: the user's files, or the run's documents and the lists of held-out ones."""
     return [file_ref(path) for path in files] if files else [*run.documents(), *validation_indexes(run)]
 
 
-def held_out_rule(run: "StageRun", fraction: float) -> Callable[[str], bool]:
+def held_out_rule(run: StageRun, fraction: float) -> Callable[[str], bool]:
     """Returns a function that says whether a document is held out: a share by hash, and all validation documents of the run, so that bits
     per byte are measured only on text from which no stage has learned."""
     validation = _validation(run)
     return lambda identifier: identifier in validation or tasks.is_held_out(identifier, fraction)
 
 
-def only_measured(run: "StageRun", fraction: float) -> Callable[[str], bool]:
-    """Returns a function that says whether a document is only for measuring: the run's validation documents, from which no stage has
-    learned. Where the run has none, pre-training has read all documents. Then it is the share `fraction` by hash, which tuning and
-    alignment leave out."""
+def only_measured(run: StageRun, fraction: float) -> Callable[[str], bool]:
+    """Returns a function that says whether no stage has learned from a document: the run's validation documents. Where the run has none,
+    pre-training has read all; then it is the share `fraction` by hash, which tuning and alignment leave out."""
     validation = _validation(run)
     return validation.__contains__ if validation else lambda identifier: tasks.is_held_out(identifier, fraction)
 
 
-def _validation(run: "StageRun") -> set[str]:
+def _validation(run: StageRun) -> set[str]:
     """Returns the ids of the validation documents."""
-    found: set[str] = set()
-    for ref in validation_indexes(run):
-        found.update(read_table(run.run, ref.path, ["id"])["id"].to_pylist())
-    return found
+    tables = (read_table(run.run, ref.path, ["id"]) for ref in validation_indexes(run))
+    return {identifier for table in tables for identifier in table["id"].to_pylist()}
 
 
-def validation_indexes(run: "StageRun") -> list[FileRef]:
+def validation_indexes(run: StageRun) -> list[FileRef]:
     """Returns the index files of the validation documents, where the run has token shards."""
-    if "tokens" not in run.recipe:
-        return []
-    return [ref for ref in run.outputs_of("tokens", "validation/") if ref.path.endswith(".index.parquet")]
+    found = run.outputs_of("tokens", "validation/") if "tokens" in run.recipe else []
+    return [ref for ref in found if ref.path.endswith(".index.parquet")]
 
 
-def documents(run: "StageRun") -> list[FileRef]:
+def documents(run: StageRun) -> list[FileRef]:
     """Returns the run's document shards; none where its recipe only tunes a given model."""
     return run.documents() if any(stage in run.recipe for stage in DATA_STAGES) else []
 
 
-def document_tables(run: "StageRun") -> Iterator[pa.Table]:
+def document_tables(run: StageRun) -> Iterator[pa.Table]:
     """Yields the documents, by row group, with the columns from which tasks are built."""
     for ref in documents(run):
         yield from iter_tables(run.run, ref.path, tasks.COLUMNS)
@@ -181,109 +273,191 @@ def document_tables(run: "StageRun") -> Iterator[pa.Table]:
 
 # ---- examples and their report -----------------------------------------------------------------------
 
+REPORT_FILE = "report/part-00000.parquet"
+MESSAGES = pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())]))
+#: The columns of each table of examples, with the document (or file and line) that they came from.
+ITEM_COLUMNS = [
+    pa.field("id", pa.string(), nullable=False),
+    pa.field("url", pa.string()),
+    pa.field("kind", pa.string(), nullable=False),
+    pa.field("held_out", pa.bool_(), nullable=False),  # only measured, never learned
+]
+
 
 @dataclass(frozen=True)
 class DataItem:
-    """An example or a pair. `kind` says how it was made (`file`: it is the user's). Where a file's row is none, `bad` has the reason."""
+    """An example or a pair. `kind` says how it was made (`file`: it is the user's). `failed`: the rules by which it is dropped; `note`: a
+    sentence where their names do not say it all. A file's row that is none has no messages.
+
+    `columns`: what the report says of it beside the usual columns.
+    """
 
     id: str
     url: str | None
     kind: str
     held_out: bool
-    bad: BadRow | None = field(default=None, kw_only=True)
-
-    def turns(self) -> list[Message]:
-        """Returns all its messages."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class PreparedItem:
-    """An item with its tokens. `failed`: the reasons why it is dropped; `note`: a sentence where their names do not say it all."""
-
-    item: Any
-    failed: list[str]
+    failed: list[str] = field(default_factory=list, kw_only=True)
     note: str | None = field(default=None, kw_only=True)
+    columns: ClassVar[list[pa.Field]]
 
 
-def items_table(items: Sequence[DataItem], schema: pa.Schema, **more: Sequence[Any]) -> pa.Table:
-    """Returns a row for every item, with the columns of `more` and its own attributes."""
-    return pa.table({name: more[name] if name in more else [getattr(item, name) for item in items] for name in schema.names}, schema)
+Item = TypeVar("Item", bound=DataItem)
 
 
-def report_schema(more: Sequence[pa.Field]) -> pa.Schema:
-    """Returns the schema of a report of examples: REPORT, its usual columns, and `more`."""
+def read_items(kind: type[Item], layout: Layout, what: str, rule: str, files: Sequence[str], held_out: float) -> list[Item]:
+    """Returns the items in the user's files; a row that is none fails the `rule`, or that of its BadRow. The first question decides whether
+    an item is held out."""
+    return [
+        kind(name, None, "file", False, failed=[found.rule or rule], note=str(found))
+        if isinstance(found, BadRow)
+        else kind(name, None, "file", tasks.is_held_out(first_question(found[0]), held_out), *found)
+        for name, found in read_all(files, layout, what)
+    ]
+
+
+def items_table(items: Sequence[DataItem], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([vars(item) for item in items], schema)
+
+
+def report_table(items: Sequence[DataItem]) -> pa.Table:
+    """Returns a row for each of one item or more."""
+    rows = []
+    for item in items:
+        turns = [turn for name in ("messages", "prompt", "chosen", "rejected") for turn in getattr(item, name, ())]
+        chars = sum(len(turn["content"]) for turn in turns)
+        rows.append({**vars(item), "kept": not item.failed, "chars_in": chars, "chars_out": 0 if item.failed else chars})
     usual = [pa.field("kind", pa.string()), pa.field("held_out", pa.bool_()), pa.field("note", pa.string())]
-    return with_columns(REPORT, [*usual, *more])
+    return pa.Table.from_pylist(rows, with_columns(REPORT, [*usual, *items[0].columns]))
 
 
-def report_table(prepared: Sequence[PreparedItem], schema: pa.Schema, **more: Sequence[Any]) -> pa.Table:
-    """Returns the report: a row for every item, with the columns of `more`."""
-    chars = [sum(len(message["content"]) for message in p.item.turns()) for p in prepared]
-    usual: dict[str, Sequence[Any]] = {
-        "kept": [not p.failed for p in prepared],
-        "failed": [p.failed for p in prepared],
-        "chars_in": chars,
-        "chars_out": [0 if p.failed else count for p, count in zip(prepared, chars, strict=True)],
-        "note": [p.note for p in prepared],
-    }
-    return items_table([p.item for p in prepared], schema, **usual, **more)
-
-
-def made(
-    run: "StageRun",
-    what: str,
-    given: Sequence[FileRef],
-    prepared: Sequence[PreparedItem],
-    files: Mapping[str, Content],
-    warnings: Sequence[str],
-) -> Output:
-    """Returns the output of a task that makes examples from `given`. Raises NothingKept if there is nothing to learn."""
+def publish_items(
+    run: StageRun, what: str, given: Sequence[FileRef], items: Sequence[DataItem], kept_file: tuple[str, pa.Schema],
+    files: Mapping[str, Content], warnings: Sequence[str],
+) -> Output:  # fmt: skip
+    """Returns the output of a task that makes items from `given`: those that are kept, the report, and `files`. Raises NothingKept if there
+    is nothing to learn."""
     config: Any = run.stage.config
-    counts = dict(sorted(Counter(rule for p in prepared for rule in p.failed).items()))  # one that failed two rules counts under both
-    kept = [p.item for p in prepared if not p.failed]
-    dropped, total = len(prepared) - len(kept), len(prepared)
+    counts = dict(sorted(Counter(rule for item in items for rule in item.failed).items()))  # one that failed two rules counts under both
+    kept = [item for item in items if not item.failed]
+    dropped, total = len(items) - len(kept), len(items)
     listed = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
     if all(item.held_out for item in kept):
         source = ", ".join(config.files) or "the run's documents"
         because = f" ({listed or 'all are held out'})" if total else ""
         none = f"{run.stage.name}: {source}: none of {total} {what} can be learned from{because}."
-        why = [f"The first was dropped: {p.note}" for p in prepared if p.note][:1]
+        why = [f"The first was dropped: {item.note}" for item in items if item.note][:1]
         raise NothingKept(" ".join([none, *why, *warnings]))
     several = "; one that fails several rules counts for each" if sum(counts.values()) > dropped else ""
     told = f"{dropped:,} of {total:,} {what} {'was' if dropped == 1 else 'were'} dropped ({listed}{several})."
+    path, schema = kept_file
+    published: dict[str, Content] = {path: items_table(kept, schema), REPORT_FILE: report_table(items), **files}
     size = sum(ref.bytes for ref in given)
-    return Output({**files}, total, len(kept), dropped, size, counts, [*([told] if dropped else []), *warnings])
+    return Output(published, total, len(kept), dropped, size, counts, [*([told] if dropped else []), *warnings])
 
 
-# ---- training ----------------------------------------------------------------------------------------
+# ---- the stages --------------------------------------------------------------------------------------
+
+EXAMPLES_FILE, DROPPED_FILE, PAIRS_FILE = "data/examples.parquet", "dropped/examples.parquet", "data/pairs.parquet"
+
+#: The file beside a training's saved states that names the base model of an adapter.
+ADAPTED = "adapted.json"
 
 
-def train_once(run: "StageRun", inputs: Sequence[FileRef], train: Callable[[str], Output]) -> None:
-    """Trains as the stage's task `model`; `train` gets the task's identity, under which a killed run finds its state. It is a method of
-    the stage, so that the code of the stage's module and of its imports counts as the task's."""
-    from corpusmill.train.checkpoint_dir import CheckpointDir
+class TuningStage(Stage):
+    """Makes examples or pairs by the function `make` of its module `work`, then trains by the function `train` on each process."""
 
-    row = run.once("model", inputs, train)
-    CheckpointDir.of(run, row.identity).clear()
+    config: SftConfig | AlignConfig
+    work: str
+
+    def libraries(self) -> tuple[str, ...]:
+        return (*TRAINING, *self.config.loop.log)
+
+    def train_once(self, run: StageRun, start: StartModel, inputs: Sequence[FileRef]) -> None:
+        """Trains as the task `model`, under whose identity a killed run finds its state."""
+        from corpusmill.train.checkpoint_dir import CheckpointDir
+
+        row = run.once("model", inputs, lambda identity: self.train(run, start, CheckpointDir.of(run, identity)))
+        CheckpointDir.of(run, row.identity).clear()
+
+    def train(self, run: StageRun, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
+        """Trains on the processes of the stage's `parallel`. Returns the model's files and `metrics.json`, with a warning where an epoch is
+        a single step."""
+        from corpusmill.train.launch import launch_stage
+
+        if self.config.lora.rank:
+            sha256 = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in start.files}
+            adapted = {"base": start.name, "sha256": sha256, "lora": self.config.lora.model_dump(mode="json")}
+            Storage(checkpoint_dir.work).write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
+        metrics = launch_stage(run, f"{self.work}:train", self.config, checkpoint_dir, folder=start.folder, name=start.name)
+        files: dict[str, Content] = {f"{path.parent.name}/{path.name}": path for path in checkpoint_dir.left()}
+        counts = {"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]}
+        single = f"An epoch is a single step; a smaller {self.name}.batch makes it several."
+        warnings = [single] if metrics["steps_an_epoch"] == 1 else []
+        return Output({**files, "metrics.json": json_file(metrics)}, counts=counts, warnings=warnings)
 
 
-def train(run: "StageRun", job: str, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
-    """Trains by the function `job` (`module:name`) on the processes of the stage's `parallel`. Returns the model's files and
-    `metrics.json`, with a warning where an epoch is a single step."""
-    from corpusmill.train.launch import launch_stage
+class SftStage(TuningStage):
+    """Tunes the pre-trained model to answer, on the user's examples or on tasks from the run's own documents."""
 
-    config: Any = run.stage.config
-    if config.lora.rank:
-        sha256 = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in start.files}
-        adapted = {"base": start.name, "sha256": sha256, "lora": config.lora.model_dump(mode="json")}
-        Storage(checkpoint_dir.work).write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
-    metrics = launch_stage(run, job, config, checkpoint_dir, folder=start.folder, name=start.name)
-    files: dict[str, Content] = {f"{path.parent.name}/{path.name}": path for path in checkpoint_dir.left()}
-    counts = {"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]}
-    single = f"An epoch is a single step; a smaller {run.stage.name}.batch makes it several."
-    warnings = [single] if metrics["steps_an_epoch"] == 1 else []
-    return Output({**files, "metrics.json": json_file(metrics)}, counts=counts, warnings=warnings)
+    name = "sft"
+    Config = SftConfig
+    config: SftConfig
+    work = "corpusmill.train.sft"
+
+    def execute(self, run: StageRun) -> None:
+        start, given = start_of(run, ("pretrain",), self.config.model), sources(run, self.config.files)
+        template = [file_ref(self.config.template)] if self.config.template.endswith(".jinja") else []
+        made = run.once(
+            "examples", [*start.token_files, *template, *given], lambda _: load_object(f"{self.work}:make")(run, self.config, start, given)
+        )
+        self.train_once(run, start, [*start.files, *template, made.ref(self.name, EXAMPLES_FILE)])
+
+    def train(self, run: StageRun, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
+        from corpusmill.train.checkpoint_dir import START
+        from corpusmill.train.finetune import with_template
+
+        output = super().train(run, with_template(self.config, start, checkpoint_dir), checkpoint_dir)
+        Storage(checkpoint_dir.work).remove_folder(START)
+        return output
+
+    def summary(self, run: StageRun) -> dict[str, str]:
+        metrics = json.loads(run.storage.read_bytes("metrics.json"))
+        before, after = (metrics[key] for key in ("held_out_loss_before", "held_out_loss_after"))
+        lines = {
+            "examples": f"{metrics['examples']:,} learned, {metrics['held_out_examples']:,} held out",
+            "rows": f"{metrics['rows']:,} of {metrics['context']:,} tokens, {steps_line(metrics)}",
+        }
+        return lines if after is None else {**lines, "held-out loss": f"{before:.3f} before, {after:.3f} after"}
+
+
+class AlignStage(TuningStage):
+    """Trains the tuned model to prefer one of two completions (DPO and its relatives)."""
+
+    name = "align"
+    Config = AlignConfig
+    config: AlignConfig
+    work = "corpusmill.train.align"
+
+    def execute(self, run: StageRun) -> None:
+        config, start = self.config, start_of(run, ("sft", "pretrain"), self.config.model)
+        columns = [] if config.files else [name for name in config.pairs_from if name != CORRUPTED]
+        of_scores, params = scores.pair_inputs(run, columns)
+        given = [*sources(run, config.files), *of_scores]
+        made = run.once(
+            "pairs", [*start.token_files, *given], lambda _: load_object(f"{self.work}:make")(run, self.config, start, given), params
+        )
+        self.train_once(run, start, [*start.files, made.ref(self.name, PAIRS_FILE)])
+
+    def summary(self, run: StageRun) -> dict[str, str]:
+        metrics = json.loads(run.storage.read_bytes("metrics.json"))
+        lines = {"pairs": f"{metrics['pairs']:,} learned, {metrics['held_out_pairs']:,} held out; {steps_line(metrics)}"}
+        before, after = metrics["held_out_before"], metrics["held_out_after"]
+        if after:
+            losses = f"loss {before['loss']:.3f} before, {after['loss']:.3f} after"
+            lines["held-out rewards"] = f"{after['accuracy']:.1%} of pairs right, margin {after['margin']:.3f} ({losses})"
+            likely = f"{before['preference_accuracy']:.1%} before, {after['preference_accuracy']:.1%} after"
+            lines["more likely a token"] = f"the chosen one of {likely}"
+        return lines
 
 
 def steps_line(metrics: Mapping[str, Any]) -> str:
@@ -294,12 +468,5 @@ def steps_line(metrics: Mapping[str, Any]) -> str:
 
 def json_file(value: Any) -> bytes:
     """Returns JSON for people and programs, with floats rounded to six digits, as their last bits mean nothing."""
-    return json.dumps(_rounded(value), indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    rounded = json.loads(json.dumps(value), parse_float=lambda digits: float(f"{float(digits):.6g}"))
+    return json.dumps(rounded, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"

@@ -8,9 +8,8 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +27,7 @@ UserRow = dict[str, Any]
 Rows = Iterator[tuple[str, "UserRow | BadRow"]]
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".parquet")
+COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 
 
 class BadRow(InputError):
@@ -38,7 +38,10 @@ class BadRow(InputError):
         self.rule = rule
 
 
-Found = TypeVar("Found")
+#: What a row holds, with names: the messages of a conversation, or the prompt, the chosen and the rejected completion.
+Read = list[tuple[str, tuple[list[Message], ...]]]
+#: A reader of rows, in any layout. It raises BadRow, which names the place that it is given.
+Layout = Callable[[str, UserRow], Read]
 
 
 def read_rows(path: str) -> Rows:
@@ -47,31 +50,43 @@ def read_rows(path: str) -> Rows:
     The name decides the format: `.jsonl` (or `.ndjson`) and `.json`, both also with `.gz` or `.zst` appended; `.parquet`. Raises
     InputError.
     """
-    name = path.removesuffix(".gz").removesuffix(".zst")
-    if not name.endswith(FORMATS) or (name != path and name.endswith(".parquet")):
+    name, packing = _split(path)
+    if not name.endswith(FORMATS) or (packing and name.endswith(".parquet")):
         raise InputError(f"{path}: the name does not tell the format (expected .jsonl or .json, perhaps with .gz or .zst, or .parquet).")
     content = _file_content(path)
-    if not name.endswith((".json", ".parquet")):
-        yield from _json_lines(path, content)
-        return
-    rows = _parquet_rows(path, content) if name.endswith(".parquet") else _parse(path, content)
-    if not isinstance(rows, list):
-        raise InputError(f"{path}: a .json file of examples is one array (a file with an example a line is named .jsonl).")
-    for number, row in enumerate(rows, 1):
-        yield f"{path}, row {number}", _named(f"{path}, row {number}", row)
+    given: Iterable[tuple[str, Any]]
+    if name.endswith((".json", ".parquet")):
+        try:
+            parquet = name.endswith(".parquet")
+            rows = pq.read_table(io.BytesIO(content), use_threads=False).to_pylist() if parquet else _parse(path, content)
+        except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not a readable Parquet file ({error}).") from error
+        if not isinstance(rows, list):
+            raise InputError(f"{path}: a .json file of examples is one array (a file with an example a line is named .jsonl).")
+        given = ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
+    else:
+        given = ((f"{path}:{number}", line) for number, line in enumerate(io.BytesIO(content), 1) if line.strip())
+    for place, row in given:
+        try:
+            row = _parse(place, row) if isinstance(row, bytes) else row
+        except BadRow as bad:
+            yield place, bad
+        else:
+            named = isinstance(row, dict)
+            yield place, row if named else BadRow(f"{place}: expected an object with named fields, not {type(row).__name__}.")
 
 
-def read_all(files: Sequence[str], parse: Callable[[str, UserRow], list[tuple[str, Found]]], what: str) -> list[tuple[str, Found | BadRow]]:
-    """Returns what `parse` makes of every row of the files, in order, with names; for a row where it raises BadRow, its place and the
-    reason. Raises InputError where all rows of a file are bad."""
-    found: list[tuple[str, Found | BadRow]] = []
+def read_all(files: Sequence[str], layout: Layout, what: str) -> list[tuple[str, tuple[list[Message], ...] | BadRow]]:
+    """Returns what `layout` finds in every row of the files, in order, with names; for a bad row its place and the reason. Raises
+    InputError where all rows of a file are bad."""
+    found: list[tuple[str, tuple[list[Message], ...] | BadRow]] = []
     for path in files:
-        rows: list[tuple[str, Found | BadRow]] = []
+        rows: list[tuple[str, tuple[list[Message], ...] | BadRow]] = []
         for place, row in trees(read_rows(path)):
             try:
                 if isinstance(row, BadRow):
                     raise row
-                rows += parse(place, row)
+                rows += layout(place, row)
             except BadRow as reason:
                 rows.append((place, reason))
         if not rows:
@@ -86,7 +101,7 @@ def read_all(files: Sequence[str], parse: Callable[[str, UserRow], list[tuple[st
 def read_prompts(path: str) -> list[str]:
     """Returns all prompts of a file: `prompt` of its rows, or the lines of a text file without the empty ones. Raises InputError, which
     names file and line."""
-    if not path.removesuffix(".gz").removesuffix(".zst").endswith(FORMATS):
+    if not _split(path)[0].endswith(FORMATS):
         try:
             lines = _file_content(path).decode("utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
@@ -98,7 +113,7 @@ def read_prompts(path: str) -> list[str]:
             raise row
         if "prompt" not in row:
             raise InputError(f"{place}: has no `prompt`.")
-        found.append(read_text(place, row, "prompt"))
+        found.append(_text(place, "prompt", row["prompt"]))
     return found
 
 
@@ -106,6 +121,12 @@ def file_ref(path: str) -> FileRef:
     """Returns a user's file as a task's input; its fingerprint is the sha256 of its content."""
     content = _raw(path)
     return FileRef(path, hashlib.sha256(content).hexdigest(), len(content))
+
+
+def _split(path: str) -> tuple[str, str]:
+    """Returns a file's name without the ending of its compression, and that ending."""
+    ending = next(filter(path.endswith, COMPRESSED), "")
+    return path.removesuffix(ending), ending
 
 
 def _raw(path: str) -> bytes:
@@ -118,7 +139,7 @@ def _raw(path: str) -> bytes:
 
 def _file_content(path: str) -> bytes:
     content = _raw(path)
-    if kind := {".gz": "gzip", ".zst": "zstd"}.get(PurePosixPath(path).suffix):
+    if kind := COMPRESSED.get(_split(path)[1]):
         try:
             content = pa.CompressedInputStream(pa.BufferReader(content), kind).read()  # all members, all frames
         except OSError as error:
@@ -128,40 +149,12 @@ def _file_content(path: str) -> bytes:
     return content
 
 
-def _json_lines(path: str, content: bytes) -> Rows:
-    for number, line in enumerate(io.BytesIO(content), 1):
-        if line.strip():
-            place = f"{path}:{number}"
-            try:
-                yield place, _named(place, _parse(place, line))
-            except BadRow as bad:
-                yield place, bad
-
-
-def _named(place: str, row: Any) -> UserRow | BadRow:
-    if isinstance(row, dict):
-        return row
-    return BadRow(f"{place}: expected an object with named fields, not {type(row).__name__}.")
-
-
-def _parquet_rows(path: str, content: bytes) -> list[UserRow]:
-    try:
-        rows: list[UserRow] = pq.read_table(io.BytesIO(content), use_threads=False).to_pylist()
-    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error}).") from error
-    return rows
-
-
 def _parse(place: str, content: bytes) -> Any:
     try:
         return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise BadRow(f"{place}: byte {error.start} is not UTF-8.", "invalid_utf8") from error
-    except json.JSONDecodeError as error:
-        raise BadRow(f"{place}: not JSON ({error.msg}: line {error.lineno} column {error.colno}).", "not_json") from error
-    except RecursionError as error:
-        raise BadRow(f"{place}: not JSON that can be read (it is nested too deeply).", "not_json") from error
-    except ValueError as error:  # a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise BadRow(f"{place}: not JSON that can be read ({error}).", "not_json") from error
 
 
@@ -177,40 +170,17 @@ _ROLES = {
 _TOOLS = {"tool", "function", "ipython", "function_call", "function_response", "observation", "tool_call", "tool_response"}
 
 
-def read_messages(place: str, value: Any) -> list[Message]:
-    """Reads messages with the names of OpenAI (`role`, `content`), ShareGPT (`from`, `value`) or OpenAssistant (`role`, `text`). Raises
-    BadRow, which names `place`."""
-    if not isinstance(value, list) or not value:
-        raise BadRow(f"{place}: expected a list of messages with `role` and `content`.")
-    return [_message(f"{place}, message {number}", item) for number, item in enumerate(value, 1)]
-
-
-def read_turns(place: str, row: UserRow, key: str, turn: Callable[[str], Message]) -> list[Message]:
-    """Reads a field that holds a list of messages, one message, or one turn's text."""
-    value = row[key]
-    if isinstance(value, list):
-        return read_messages(f"{place}, {key}", value)
-    return [_message(f"{place}, {key}", value)] if isinstance(value, dict) else [turn(read_text(place, row, key))]
-
-
 def first_question(messages: Sequence[Message]) -> str:
     """Returns the user's first turn, or else the first turn. Its hash decides whether an example is held out, so equal questions are on one
     side of the split, and a system message that all conversations share has no effect."""
     return next((message["content"] for message in messages if message["role"] == "user"), messages[0]["content"])
 
 
-def read_instruction(place: str, row: dict[str, Any]) -> str:
-    """Returns Alpaca's `instruction`, with its optional `input` below it."""
-    instruction, given = read_text(place, row, "instruction"), row.get("input")
-    return f"{instruction}\n\n{read_text(place, row, 'input')}" if given not in (None, "") else instruction
-
-
-def read_text(place: str, row: dict[str, Any], key: str) -> str:
-    """Returns a field that must be a string. Raises BadRow."""
-    value = row[key]
-    if not isinstance(value, str):
-        raise BadRow(f"{place}: `{key}` is {_kind(value)}, expected text.")
-    return _unicode(place, value)
+def _messages(place: str, value: Any) -> list[Message]:
+    """Reads messages with the names of OpenAI (`role`, `content`), ShareGPT (`from`, `value`) or OpenAssistant (`role`, `text`)."""
+    if not isinstance(value, list) or not value:
+        raise BadRow(f"{place}: expected a list of messages with `role` and `content`.")
+    return [_message(f"{place}, message {number}", item) for number, item in enumerate(value, 1)]
 
 
 def _message(place: str, item: Any) -> Message:
@@ -223,29 +193,46 @@ def _message(place: str, item: Any) -> Message:
         raise BadRow(f"{place}: a turn of a tool or a call of one, which can't be learned from here.", "tool_turn")
     if name not in _ROLES:
         raise BadRow(f"{place}: the role {safe_line(repr(role), 60)} is not known (expected one of {', '.join(_ROLES)}).", "unknown_role")
-    return {"role": _ROLES[name], "content": _unicode(place, _content(place, names[1], content))}
+    return {"role": _ROLES[name], "content": _text(place, names[1], content)}
 
 
-def _content(place: str, key: str, content: Any) -> str:
-    """Returns the content of a message: a string, or OpenAI's list of parts if all are text. Raises BadRow."""
-    if isinstance(content, list):
-        parts = [part if isinstance(part, dict) and part.get("type", "text") == "text" else {} for part in content]
-        texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
-        if len(texts) < len(content):
+def _turns(place: str, row: UserRow, key: str, turn: Callable[[str], Message]) -> list[Message]:
+    """Reads a field that holds a list of messages, one message, or one turn's text."""
+    value = row[key]
+    if isinstance(value, list):
+        return _messages(f"{place}, {key}", value)
+    return [_message(f"{place}, {key}", value)] if isinstance(value, dict) else [turn(_text(place, key, value))]
+
+
+def _side(place: str, row: UserRow, key: str, turn: Callable[[str], Message]) -> list[Message]:
+    """Reads a field of a preference, which may also hold a transcript as Anthropic writes them (https://github.com/anthropics/hh-rlhf)."""
+    if not isinstance(row[key], str) or not row[key].startswith("\n\nHuman:"):
+        return _turns(place, row, key, turn)
+    _, *parts = re.split(r"\n\n(Human|Assistant):", _text(place, key, row[key]))
+    return [{"role": _ROLES[speaker.lower()], "content": said.strip()} for speaker, said in zip(parts[::2], parts[1::2], strict=True)]
+
+
+def _question(place: str, row: UserRow) -> list[Message]:
+    """Returns Alpaca's `instruction`, with its optional `input` below it."""
+    texts = [_text(place, key, row[key]) for key in ("instruction", "input") if row.get(key) not in (None, "")]
+    return [user_turn("\n\n".join(texts))]
+
+
+def _text(place: str, key: str, value: Any) -> str:
+    """Returns a text: a string, or OpenAI's list of parts if all are text."""
+    if isinstance(value, list) and value:
+        texts = [part.get("text") for part in value if isinstance(part, dict) and part.get("type", "text") == "text"]
+        found = [text for text in texts if isinstance(text, str)]
+        if len(found) < len(value):
             raise BadRow(f"{place}: `{key}` has parts that are no text, which can't be learned from here.")
-        return "".join(texts)
-    if not isinstance(content, str):
-        raise BadRow(f"{place}: `{key}` is {_kind(content)}, expected text.")
-    return content
-
-
-def _unicode(place: str, text: str) -> str:
-    """Returns the text. Raises BadRow for half of a surrogate pair, which JSON can hold, but which is no character."""
+        value = "".join(found)
+    if not isinstance(value, str):
+        raise BadRow(f"{place}: `{key}` is {_kind(value)}, expected text.")
     try:
-        text.encode()
-    except UnicodeEncodeError as error:
+        value.encode()
+    except UnicodeEncodeError as error:  # JSON can hold it
         raise BadRow(f"{place}: character {error.start} is half of a surrogate pair, which is not Unicode text.") from error
-    return text
+    return value
 
 
 def _kind(value: Any) -> str:
@@ -253,51 +240,39 @@ def _kind(value: Any) -> str:
 
 
 # ---- layouts -----------------------------------------------------------------------------------------
-#
-# A reader of a stage takes a row in any layout, and returns what it holds with names. It raises BadRow, which names `place`.
-
-#: The name, and the messages of a conversation.
-NamedMessages = tuple[str, list[Message]]
-#: The name, and the prompt, the chosen and the rejected completion.
-Preference = tuple[str, tuple[list[Message], list[Message], list[Message]]]
 
 
-def conversations(place: str, row: UserRow) -> list[NamedMessages]:
+def conversations(place: str, row: UserRow) -> Read:
     """Returns the conversation in a row; of a tree, the conversations along its best answers."""
-
-    def has(*keys: str) -> bool:
-        return all(row.get(key) is not None for key in keys)
-
-    if is_tree(row):
+    given = {key for key, value in row.items() if value is not None}
+    if isinstance(row.get("prompt"), dict):
         return _threads(place, row)
-    if found := next(filter(has, ("messages", "conversations", "conversation")), None):
-        return [(place, read_messages(place, row[found]))]
-    if has("instruction", "output"):
-        return [(place, [user_turn(read_instruction(place, row)), assistant_turn(read_text(place, row, "output"))])]
-    if has("prompt", "completion"):
-        return [(place, read_turns(place, row, "prompt", user_turn) + read_turns(place, row, "completion", assistant_turn))]
+    if key := next((key for key in ("messages", "conversations", "conversation") if key in given), None):
+        return [(place, (_messages(place, row[key]),))]
+    if {"instruction", "output"} <= given:
+        return [(place, ([*_question(place, row), assistant_turn(_text(place, "output", row["output"]))],))]
+    if {"prompt", "completion"} <= given:
+        return [(place, (_turns(place, row, "prompt", user_turn) + _turns(place, row, "completion", assistant_turn),))]
     raise BadRow(
         f"{place}: no example that can be learned from: expected `messages` (or `conversations`), `instruction` and `output`, "
         f"`prompt` and `completion`, or a tree of messages; it has {_names(row)}."
     )
 
 
-def preferences(place: str, row: UserRow) -> list[Preference]:
+def preferences(place: str, row: UserRow) -> Read:
     """Returns the preference in a row; of a tree, those between answers to one question.
 
     The prompt is `prompt` (text or messages), `instruction` with `input`, or `conversations`, followed by the turns with which both
     `chosen` and `rejected` begin; these may contain the prompt. LLaMA-Factory's `messages` are the prompt of single messages `chosen` and
     `rejected`.
     """
-    if is_tree(row):
+    if isinstance(row.get("prompt"), dict):
         return _sibling_pairs(place, row)
     missing = [key for key in ("chosen", "rejected") if row.get(key) is None]
     if missing:
-        raise BadRow(
-            f"{place}: no pair: `{missing[0]}` is missing (expected `prompt`, `chosen` and `rejected`, or a tree of ranked messages); it "
-            f"has {_names(row)}."
-        )
-    chosen, rejected = (_transcript(row[key]) or read_turns(place, row, key, assistant_turn) for key in ("chosen", "rejected"))
+        expected = "expected `prompt`, `chosen` and `rejected`, or a tree of ranked messages"
+        raise BadRow(f"{place}: no pair: `{missing[0]}` is missing ({expected}); it has {_names(row)}.")
+    chosen, rejected = (_side(place, row, key, assistant_turn) for key in ("chosen", "rejected"))
     n = 0
     while n < min(len(chosen), len(rejected)) - 1 and chosen[n] == rejected[n]:
         n += 1
@@ -313,22 +288,14 @@ def preferences(place: str, row: UserRow) -> list[Preference]:
 def _given(place: str, row: UserRow) -> list[Message]:
     """Returns the prompt that a row has outside its completions."""
     if row.get("prompt") is not None:
-        turns = _transcript(row["prompt"]) or read_turns(place, row, "prompt", user_turn)
+        turns = _side(place, row, "prompt", user_turn)
         return turns[:-1] if turns[-1] == assistant_turn("") else turns  # a transcript names the speaker whose turn is to come
     if row.get("instruction") is not None:
-        return [user_turn(read_instruction(place, row))]
+        return _question(place, row)
     for key in ("conversations", *(("messages",) if isinstance(row["chosen"], dict) else ())):
         if row.get(key) is not None:
-            return read_messages(place, row[key])
+            return _messages(place, row[key])
     return []
-
-
-def _transcript(text: Any) -> list[Message]:
-    """Returns the turns of a transcript as Anthropic writes them (https://github.com/anthropics/hh-rlhf); nothing if the text is none."""
-    if not isinstance(text, str) or not text.startswith("\n\nHuman:"):
-        return []
-    _, *parts = re.split(r"\n\n(Human|Assistant):", text)
-    return [{"role": _ROLES[speaker.lower()], "content": said.strip()} for speaker, said in zip(parts[::2], parts[1::2], strict=True)]
 
 
 def _names(row: UserRow) -> str:
@@ -339,10 +306,6 @@ def _names(row: UserRow) -> str:
 #
 # A prompter's message has answers, which people have ranked (0 is the best); an answer may have further messages of prompters as replies
 # (https://github.com/LAION-AI/Open-Assistant/tree/main/oasst-data). A file has a tree a row, or a message a row.
-
-
-def is_tree(row: UserRow) -> bool:
-    return isinstance(row.get("prompt"), dict)
 
 
 def trees(rows: Rows) -> Rows:
@@ -369,20 +332,20 @@ def trees(rows: Rows) -> Rows:
             yield place, BadRow(f"{place}: the file does not have the messages before it.")
 
 
-def _threads(place: str, row: UserRow) -> list[NamedMessages]:
+def _threads(place: str, row: UserRow) -> Read:
     """Returns the conversations from the root to the last answers, with only the best answer to each question."""
-    found: list[NamedMessages] = []
+    found: Read = []
     for asked, answers in _questions(place, row, best=True):
         if not any(_replies(place, reply) for reply in _replies(place, answers[0])):
-            found.append((f"{place}, thread {len(found) + 1}", [*asked, _message(place, answers[0])]))
+            found.append((f"{place}, thread {len(found) + 1}", ([*asked, _message(place, answers[0])],)))
     if not found:
         raise BadRow(f"{place}: a tree of messages without an answer.")
     return found
 
 
-def _sibling_pairs(place: str, row: UserRow) -> list[Preference]:
+def _sibling_pairs(place: str, row: UserRow) -> Read:
     """Returns each pair of answers to the same question of which one has the better rank."""
-    found: list[Preference] = []
+    found: Read = []
     for asked, answers in _questions(place, row, best=False):
         ranked = [answer for answer in answers if answer.get("rank") is not None]
         for better, worse in itertools.combinations(ranked, 2):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from corpusmill.train import sft_job
+from corpusmill.train import sft
 from corpusmill.train.finetune import adapt
 from corpusmill.train.model import Llama
 from corpusmill.train.options import LoraConfig, ParallelConfig
@@ -29,4 +29,4 @@ def tune_ranks(config: dict[str, Any], run: str, work: str, layout: dict[str, in
     """Runs one rank of an instruction tuning on this layout; the first leaves model and adapter in `work`."""
     parallel = ParallelConfig.model_validate(layout)
     dims = ParallelDims.distributed(parallel, torch.device("cpu"))
-    sft_job.train(dims, None, {**config, "parallel": parallel.model_dump()}, run, f"{run}/pretrain/model", "pretrain/model", work)
+    sft.train(dims, None, {**config, "parallel": parallel.model_dump()}, run, f"{run}/pretrain/model", "pretrain/model", work)

@@ -4,8 +4,9 @@ import random
 
 import pyarrow as pa
 
-from corpusmill.train.align_pairs import PreferencePair, pairs_table
+from corpusmill.train.align import PAIRS, PreferencePair
 from corpusmill.train.template import assistant_turn, user_turn
+from corpusmill.train.tuning import items_table
 
 
 def pair_table(count: int, words: int = 9) -> pa.Table:
@@ -15,9 +16,10 @@ def pair_table(count: int, words: int = 9) -> pa.Table:
     def text() -> str:
         return " ".join(choose.choice(("river", "bridge", "stone", "the", "of")) for _ in range(choose.randint(1, words)))
 
-    return pairs_table(
+    return items_table(
         [
             PreferencePair(str(number), None, "file", False, [user_turn("Go on.")], [assistant_turn(text())], [assistant_turn(text())])
             for number in range(count)
-        ]
+        ],
+        PAIRS,
     )

@@ -110,10 +110,10 @@ def test_a_node_with_another_library_refuses_its_work_and_names_it(tmp_path: Pat
 
 def test_a_process_of_a_training_on_a_machine_with_another_library_refuses_to_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
-    here = code_of("corpusmill.train.sft_job")
+    here = code_of("corpusmill.train.sft")
     there = replace(here, libraries={**here.libraries, "torch": "1.2.3"})
     task: GroupJob = {
-        "job": "corpusmill.train.sft_job:train",
+        "job": "corpusmill.train.sft:train",
         "arguments": {},
         "parallel": {},
         "device": "cpu",

@@ -71,9 +71,9 @@ def tokenizer_json() -> bytes:
 
 @pytest.fixture(scope="session")
 def encoder(tokenizer_json: bytes) -> Any:
-    from corpusmill.train.template import ChatEncoder, ChatTemplate
+    from corpusmill.train.template import ChatEncoder
 
-    return ChatEncoder(tokenizer_json, ChatTemplate())
+    return ChatEncoder(tokenizer_json)
 
 
 @pytest.fixture

@@ -11,16 +11,15 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.train import align, losses
-from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.align_job import NOBODY, LabelledRows, Numbered, SequenceLogps, by_sequence
+from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.train import losses, tuning
+from corpusmill.train.align import NOBODY, Numbered, SequenceBatch, counted, summed_logps
 from corpusmill.train.loop import LOSS_FLOOR, refusal
 from corpusmill.train.losses import LOSSES
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture
-from corpusmill.train.sft import SftConfig, SftStage
 from corpusmill.train.template import Encoded
+from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage
 
 # ---- logprobs ----------------------------------------------------------------------------------------
 
@@ -40,27 +39,26 @@ def some() -> list[Encoded]:
     return [Encoded(generator.integers(4, 99, n).astype(np.int32), np.arange(n) >= 3) for n in (6, 20, 11)]
 
 
-def collate(sequences: list[Encoded], context: int, **form) -> LabelledRows:
+def collate(sequences: list[Encoded], context: int, **form) -> SequenceBatch:
     return Numbered(sequences, context, **form).collate(range(len(sequences)))
 
 
-def sum_logps(model: Llama, batch: LabelledRows) -> SequenceLogps:
-    return by_sequence(model(batch.ids, batch.segments, targets=batch.targets), batch.labels)
+def sum_logps(model: Llama, batch: SequenceBatch) -> torch.Tensor:
+    return summed_logps(model(batch.ids, batch.segments, targets=batch.labels[..., 0]), batch.owners, batch.counts)
 
 
 def test_sums_are_those_of_each_sequence_alone(model):
     batch = collate(some(), 32)
     assert int((batch.labels[..., 1] != NOBODY).sum()) == 5 + 19 + 10
-    logps = sum_logps(model.double(), batch)
-    assert logps.counts.tolist() == [3, 17, 8] and logps.owners.tolist() == [0, 4, 8]
-    for sequence, found in zip(some(), logps.sums):
+    assert batch.counts.tolist() == [3, 17, 8] and counted(batch.labels)[3].tolist() == [0, 4, 8]
+    for sequence, found in zip(some(), sum_logps(model.double(), batch)):
         ids = torch.from_numpy(sequence.ids.astype(np.int64))[None]
         logps = torch.log_softmax(model(ids[:, :-1]), -1)[0].gather(1, ids[0, 1:, None])[:, 0]
         torch.testing.assert_close(found, logps[2:].sum(), rtol=1e-12, atol=0)
 
 
 def test_sums_of_a_bf16_model_are_taken_in_fp32(model):
-    assert sum_logps(model.bfloat16(), collate(some(), 32)).sums.dtype == torch.float32
+    assert sum_logps(model.bfloat16(), collate(some(), 32)).dtype == torch.float32
 
 
 def test_rows_of_a_pipeline_are_alike_and_give_the_same(model):
@@ -68,9 +66,8 @@ def test_rows_of_a_pipeline_are_alike_and_give_the_same(model):
     packed, fixed = collate(some(), 32), Numbered(some(), 32, fixed=True)
     batch = fixed.collate([2, 0, 1])
     assert packed.ids.shape[0] < 3 and batch.ids.shape == (3, 32)
-    found = sum_logps(model, batch)
-    assert fixed.numbers(found.owners).tolist() == [2, 0, 1]
-    torch.testing.assert_close(found.sums, sum_logps(model, packed).sums[[2, 0, 1]], rtol=1e-12, atol=0)
+    assert (counted(batch.labels)[3] % 3).tolist() == [2, 0, 1]
+    torch.testing.assert_close(sum_logps(model, batch), sum_logps(model, packed)[[2, 0, 1]], rtol=1e-12, atol=0)
 
 
 def test_tensor_ranks_can_share_out_a_row():
@@ -80,7 +77,7 @@ def test_tensor_ranks_can_share_out_a_row():
 def test_rows_of_a_gpu_have_few_shapes_and_give_the_same(model):
     packed, few = collate(some() * 2, 32), collate(some() * 2, 32, few=True)
     assert (len(packed.ids), few.ids.shape) == (3, (4, 32))
-    assert torch.equal(sum_logps(model.double(), few).sums, sum_logps(model, packed).sums)
+    assert torch.equal(sum_logps(model.double(), few), sum_logps(model, packed))
     assert collate(some()[:1], 200, few=True).ids.shape == (1, 128)
 
 
@@ -115,7 +112,7 @@ def metrics_of(run) -> dict:
 
 def test_the_recipe_knows_every_loss():
     assert set(AlignConfig.model_fields["loss"].annotation.__args__) == {*LOSSES}
-    assert set(align.REFERENCE_FREE) == {"orpo", "simpo"}
+    assert set(tuning.REFERENCE_FREE) == {"orpo", "simpo"}
 
 
 def test_preferences_of_held_out_pairs_are_learned(pretrained_run, execute):
@@ -184,7 +181,6 @@ def test_a_loss_without_a_reference_measures_none(pretrained_run, execute):
     [
         ({"label_smoothing": 0.1}, "label_smoothing is for the losses conservative and robust, and the loss is sigmoid"),
         ({"loss": "ipo", "gamma": 1}, "gamma is for the loss simpo, and the loss is ipo"),
-        ({"loss": "simpo", "reference": "other"}, "reference is for losses with a reference model, and simpo needs none"),
         ({"loss": "orpo", "nll_weight": 0.1}, "nll_weight is 0 with the loss orpo"),
         ({"loss": "simpo", "beta": "inf"}, "finite number"),
     ],
@@ -207,54 +203,7 @@ def test_values_that_are_not_given_are_those_usual_with_the_loss():
         assert AlignConfig.model_validate(config.model_dump(mode="json")) == config
 
 
-# ---- the reference ----------------------------------------------------------------------------------
-
-
-def changed(folder: Path, target: Path, config: dict | None = None, scale: float = 1.0) -> Path:
-    """Copies a model folder with other values in its configuration, and its embedding scaled."""
-    target.mkdir()
-    for path in folder.iterdir():
-        (target / path.name).write_bytes(path.read_bytes())
-    tensors = load_file(target / "model.safetensors")
-    tensors["model.embed_tokens.weight"] *= scale
-    tensors["lm_head.weight"] += torch.linspace(0, scale - 1, 600)[:, None]
-    save_file(tensors, target / "model.safetensors", {"format": "pt"})
-    if config:
-        (target / "config.json").write_text(json.dumps(json.loads((target / "config.json").read_text()) | config))
-    return target
-
-
-def test_another_model_can_be_the_reference(pretrained_run, execute, tmp_path):
-    other = changed(Path(pretrained_run.path("pretrain/model")), tmp_path / "other", scale=3.0)
-    execute(pretrained_run, stage(reference=str(other), loop=ONE_STEP))
-    first = steps_of(pretrained_run)[0]
-    assert abs(first["kl"]) > 0.01 and first["preference_loss"] != pytest.approx(math.log(2), abs=1e-4)
-    save_file(
-        {**load_file(other / "model.safetensors"), "lm_head.weight": torch.zeros(600, 32)}, other / "model.safetensors", {"format": "pt"}
-    )
-    execute(pretrained_run, stage(reference=str(other), loop=ONE_STEP))
-    assert steps_of(pretrained_run)[0]["kl"] != first["kl"]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("vocabulary", r"other has another vocabulary than the model that is aligned"),
-        ("context", r"other has a context of 80 tokens, and a row of pairs has 160"),
-    ],
-)
-def test_a_reference_that_does_not_fit_is_one_sentence(pretrained_run, execute, tmp_path, change, message):
-    other = tmp_path / "other"
-    with pytest.raises(InputError, match=r"align\.reference: .*other is no model folder, as it has no config\.json"):
-        execute(pretrained_run, stage(reference=str(other)))
-    changed(Path(pretrained_run.path("pretrain/model")), other, {"max_position_embeddings": 80} if change == "context" else None)
-    if change == "vocabulary":
-        tokenizer = json.loads((other / "tokenizer.json").read_text())
-        words = tokenizer["model"]["vocab"]
-        words["!"], words["#"] = words["#"], words["!"]
-        (other / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(InputError, match=message):
-        execute(pretrained_run, stage(reference=str(other)))
+# ---- hard batches ------------------------------------------------------------------------------------
 
 
 def late_losses(seed: int) -> list[float]:

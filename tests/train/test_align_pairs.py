@@ -22,15 +22,7 @@ from corpusmill.pipeline.errors import InputError, NothingKept
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
-from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.align_pairs import (
-    PreferencePair,
-    build_pairs,
-    pairs_of,
-    prepare_pair,
-    read_pairs,
-    report_table,
-)
+from corpusmill.train.align import PreferencePair, build_pairs, pairs_of, prepare_pair, read_pairs
 from corpusmill.train.scores import (
     TOLERANCE,
     FilterScore,
@@ -43,7 +35,8 @@ from corpusmill.train.scores import (
     pool_of_documents,
     score_texts,
 )
-from corpusmill.train.template import LLAMA3, ChatEncoder, ChatTemplate, add_special_tokens
+from corpusmill.train.template import LLAMA3, ChatEncoder, add_special_tokens
+from corpusmill.train.tuning import AlignConfig, AlignStage, report_table
 from corpusmill.train.user_files import preferences
 
 # ---- preference data ---------------------------------------------------------------------------------
@@ -149,10 +142,10 @@ def test_an_answer_whose_begin_the_tokenizer_joins_with_its_prompt_follows_it(to
     tokenizer["model"]["vocab"]["ĊĊ"] = len(tokenizer["model"]["vocab"])
     names = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     special = add_special_tokens(json.dumps(tokenizer).encode(), names)
-    joining = ChatEncoder(special, ChatTemplate(LLAMA3, special={"bos_token": names[0]}))
+    joining = ChatEncoder(special, LLAMA3, special={"bos_token": names[0]})
     prompt, whole = joining.encode([USER], add_generation_prompt=True).ids, joining.encode([USER, GOOD]).ids
     assert not np.array_equal(whole[: len(prompt)], prompt)
-    chosen = prepare_pair(PreferencePair("x", None, "file", False, [USER], [GOOD], [BAD]), joining, 128).chosen
+    chosen = prepare_pair(PreferencePair("x", None, "file", False, [USER], [GOOD], [BAD]), joining, 128).sides[0]
     assert np.array_equal(chosen.ids[: len(prompt)], prompt) and not chosen.mask[: len(prompt)].any()
     answer, text = (joining.tokenizer.decode(ids.tolist(), skip_special_tokens=False) for ids in (chosen.ids[chosen.mask], chosen.ids))
     assert (answer, text) == ("Hello<|eot_id|>", joining.tokenizer.decode(whole.tolist(), skip_special_tokens=False))
@@ -160,7 +153,7 @@ def test_an_answer_whose_begin_the_tokenizer_joins_with_its_prompt_follows_it(to
 
 def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer_json):
     source = "{{ messages | length }}{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
-    rewriting = ChatEncoder(tokenizer_json, ChatTemplate(source, "x.jinja"))
+    rewriting = ChatEncoder(tokenizer_json, source, "x.jinja")
     prepared = prepare_pair(PreferencePair("x", None, "file", False, [USER], [GOOD], [BAD]), rewriting, 64)
     assert prepared.failed == ["template_refused"]
     assert prepared.note.startswith("x.jinja: with its completion the conversation does not begin with the prompt as it is asked")

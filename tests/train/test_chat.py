@@ -21,7 +21,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.train.chat import Conversation, Screen, chat_loop, warning
 from corpusmill.train.generate import Sampling, load_text_generator
 from corpusmill.train.model_folder import load_model, save_model
-from corpusmill.train.sft_job import read_examples
+from corpusmill.train.sft import read_examples
 from corpusmill.train.template import template_files
 
 

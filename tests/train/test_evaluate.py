@@ -17,15 +17,14 @@ from token_sets import write_token_set
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import TokenShards
-from corpusmill.train.align import AlignConfig, AlignStage
-from corpusmill.train.align_pairs import PreferencePair, pairs_table
+from corpusmill.train.align import PAIRS, PreferencePair
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
 from corpusmill.train.evaluate_job import Measurement
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.model_folder import save_model
 from corpusmill.train.options import Architecture
 from corpusmill.train.pretrain import PretrainConfig, PretrainStage
-from corpusmill.train.sft import SftConfig, SftStage
+from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage, items_table
 
 QUICK_LOOP = {"threads": 1, "steps": 4}
 EARLIER = ("ingest", "tokenizer", "tokens", "pretrain")
@@ -172,7 +171,7 @@ def test_a_completion_that_stands_alone_is_no_preference(pretrained_run):
         {"role": role, "content": text} for role, text in (("user", "Mill?"), ("assistant", "It turns."), ("assistant", "No."))
     )
     sides = [([good], [bad]), ([good], []), ([], [bad])]
-    table = pairs_table([PreferencePair(f"f:{n}", None, "file", True, [user], *both) for n, both in enumerate(sides)])
+    table = items_table([PreferencePair(f"f:{n}", None, "file", True, [user], *both) for n, both in enumerate(sides)], PAIRS)
     pq.write_table(table, pretrained_run.path("pairs.parquet"))
     found = Measurement(EvaluateConfig(), pretrained_run, "pretrain", True).preferences(pretrained_run, "pairs.parquet")
     assert found is not None and found["pairs"] == 1

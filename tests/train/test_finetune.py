@@ -21,7 +21,6 @@ from transformers import AutoModelForCausalLM
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.checkpoint import export_state, read_weights
 from corpusmill.train.finetune import adapt, adapters, merged_weights, round_frozen, save_adapter, start_from
 from corpusmill.train.loop import FitResult, fit
@@ -32,8 +31,8 @@ from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import LocalModel
-from corpusmill.train.sft import SftConfig, SftStage
 from corpusmill.train.template import CHATML
+from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage
 
 # ---- lora --------------------------------------------------------------------------------------------
 
@@ -121,7 +120,7 @@ def adapter_of(model: Llama) -> dict[str, torch.Tensor]:
 def test_peft_opens_our_adapter_and_merges_it_as_we_do(base: Path, tmp_path: Path) -> None:
     config = LoraConfig(rank=2, alpha=5.5, targets=("q_proj", "down_proj"))
     model = ours(base, config)
-    save_adapter(adapter_of(model), config, "pretrain/model", tmp_path / "adapter")
+    save_adapter(model, config, "pretrain/model", tmp_path / "adapter")
     peft = PeftModel.from_pretrained(theirs(base), tmp_path / "adapter", autocast_adapter_dtype=False)
     logits = model(PEFT_IDS)
     assert (logits - load_model(base, dtype=torch.float64)(PEFT_IDS)).abs().max() > 1
@@ -139,7 +138,7 @@ def loss_of(logits: torch.Tensor) -> torch.Tensor:
 
 def test_gradients_and_five_steps_are_those_of_peft(base: Path, tmp_path: Path) -> None:
     model = ours(base, filled=False)
-    save_adapter(adapter_of(model), PEFT_LORA, "base", tmp_path / "adapter")
+    save_adapter(model, PEFT_LORA, "base", tmp_path / "adapter")
     peft = PeftModel.from_pretrained(theirs(base), tmp_path / "adapter", is_trainable=True, autocast_adapter_dtype=False)
     named = {n.removeprefix("base_model.model.").removesuffix(".default.weight"): p for n, p in peft.named_parameters() if p.requires_grad}
     parameters = adapter_of(model)

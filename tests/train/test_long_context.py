@@ -12,11 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.data import EVALUATION_TOKENS, within_budget
 from corpusmill.train.parallel.model import LocalModel
-from corpusmill.train.sft import SftConfig, SftStage
 from corpusmill.train.template import template_files
+from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage
 
 CONTEXT = 32_768
 TINY = {

@@ -17,17 +17,16 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import losses
 from corpusmill.train import model as models
-from corpusmill.train.align import AlignConfig
-from corpusmill.train.align_job import AlignmentJob
+from corpusmill.train.align import AlignmentJob
 from corpusmill.train.data import DataShare, TokenArray, WindowLoader, counted_places, needed, pack
 from corpusmill.train.losses import TokenObjective, step_totals
 from corpusmill.train.model import blank_model
 from corpusmill.train.model_folder import model_of
 from corpusmill.train.options import Architecture
 from corpusmill.train.parallel.dims import ParallelDims
-from corpusmill.train.sft_job import TuningJob
+from corpusmill.train.sft import TuningJob
 from corpusmill.train.template import Encoded
-from corpusmill.train.tuning import StartModel
+from corpusmill.train.tuning import AlignConfig, StartModel
 
 ARCH = Architecture(vocab_size=600, layers=2, width=32, heads=2, kv_heads=1, head_dim=16, ffn=48, context=256, qk_norm=True)
 CPU = torch.device("cpu")
@@ -64,7 +63,7 @@ def alignment(run: Storage) -> tuple[Any, tuple[Any, ...]]:
     job = AlignmentJob(
         AlignConfig(batch=3), StartModel("pretrain/model", run.path("pretrain/model")), pair_table(3), ParallelDims.single(CPU)
     )
-    job.reference = torch.zeros(6)
+    job.sides.reference = torch.zeros(6)
     return job, next(job.batches(0, DataShare()))
 
 

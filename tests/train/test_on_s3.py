@@ -17,13 +17,12 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import pretrain_job
-from corpusmill.train.align import AlignStage
 from corpusmill.train.checkpoint import checkpoints, export_state
 from corpusmill.train.checkpoint_dir import CheckpointDir, StateFolder
 from corpusmill.train.evaluate import EvaluateStage
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.pretrain import PretrainStage
-from corpusmill.train.sft import SftStage
+from corpusmill.train.tuning import AlignStage, SftStage
 
 EARLIER = ("ingest", "tokenizer", "tokens")
 LOOP = {"steps": 4, "save_every": 2, "threads": 1}

@@ -14,20 +14,13 @@ from small_models import random_ids, random_model
 
 from corpusmill.pipeline.errors import InputError, NothingKept
 from corpusmill.pipeline.storage import Storage
+from corpusmill.train.checkpoint_dir import CheckpointDir
 from corpusmill.train.data import IGNORED, pack
+from corpusmill.train.finetune import grown, with_template
 from corpusmill.train.model_folder import load_model, save_model
-from corpusmill.train.sft import SftConfig, SftStage
-from corpusmill.train.sft_job import (
-    Example,
-    build_examples,
-    dropped_table,
-    grown,
-    prepare,
-    prepared_folder,
-    read_examples,
-    report_table,
-)
-from corpusmill.train.template import CHATML, LLAMA3, ChatEncoder, ChatTemplate, choose_chat, load_chat, template_files
+from corpusmill.train.sft import DROPPED, Example, build_examples, prepare, read_examples
+from corpusmill.train.template import CHATML, LLAMA3, ChatEncoder, load_chat, template_files
+from corpusmill.train.tuning import SftConfig, SftStage, StartModel, items_table, report_table
 
 # ---- sft data ----------------------------------------------------------------------------------------
 
@@ -62,7 +55,7 @@ def test_an_input_stands_below_its_instruction(tmp_path):
     (found,) = read_examples([str(path)], 0.0)
     assert found.messages[0]["content"] == "Add.\n\n1 and 2" and found.id == f"{path}, row 1"
     path.write_text(json.dumps([{"instruction": "Add.", "input": given, "output": "3"} for given in ("", None, [], 0)]))
-    assert [example.bad is None for example in read_examples([str(path)], 0.0)] == [True, True, False, False]
+    assert [not example.failed for example in read_examples([str(path)], 0.0)] == [True, True, False, False]
 
 
 def test_a_system_message_that_all_share_does_not_decide_what_is_held_out(tmp_path):
@@ -130,15 +123,15 @@ def test_a_row_that_is_no_example_is_reported_and_the_others_go_on(tmp_path, enc
     assert report_table([good, bad]).select(["id", "kept", "failed", "note"]).to_pylist()[1] == {
         "id": f"{tmp_path / 'a.jsonl'}:3", "kept": False, "failed": [rule], "note": bad.note,
     }  # fmt: skip
-    assert dropped_table([good, bad])["failed"].to_pylist() == [[rule]]
+    assert items_table([bad], DROPPED)["failed"].to_pylist() == [[rule]]
 
 
 def test_a_conversation_that_the_template_refuses_is_dropped_with_its_sentence(tokenizer_json):
     source = "{% if messages[0].role != 'user' %}{{ raise_exception('roles must alternate') }}{% endif %}" + CHATML
-    prepared = prepare(example("Hi"), ChatEncoder(tokenizer_json, ChatTemplate(source, "x.jinja")), 64)
+    prepared = prepare(example("Hi"), ChatEncoder(tokenizer_json, source, "x.jinja"), 64)
     assert prepared.failed == ["no_answer"]
     begun = Example("x", None, "file", False, [{"role": "assistant", "content": "Hi"}])
-    prepared = prepare(begun, ChatEncoder(tokenizer_json, ChatTemplate(source, "x.jinja")), 64)
+    prepared = prepare(begun, ChatEncoder(tokenizer_json, source, "x.jinja"), 64)
     assert (
         prepared.failed == ["template_refused"] and prepared.note == "x.jinja: the conversation can't be rendered (roles must alternate)."
     )
@@ -183,8 +176,9 @@ def test_the_folder_opens_in_transformers_and_its_files_agree(tmp_path, tokenize
     files = {"tokenizer.json": tokenizer_json, **template_files(64, end_token="<|endoftext|>")}
     save_model(random_model(vocab_size=size + rows, tied=tied), tmp_path / "parent", files)
     parent = Storage(str(tmp_path / "parent"))
-    assert prepared_folder(parent, load_chat(parent), tmp_path / "none") is parent
-    folder = prepared_folder(parent, choose_chat(parent, "llama3"), tmp_path / "start")
+    start, checkpoint_dir = StartModel("parent", parent.root), CheckpointDir(str(tmp_path), str(tmp_path / "log.jsonl"))
+    assert with_template(SftConfig(), start, checkpoint_dir) is start
+    folder = with_template(SftConfig(template="llama3"), start, checkpoint_dir).storage
     model = transformers.AutoModelForCausalLM.from_pretrained(folder.root)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder.root)
     begin, end = size, size + 3
@@ -252,7 +246,7 @@ def test_llama_3s_template_brings_its_tokens(pretrained_run, execute, tmp_path):
     execute(pretrained_run, quick)
     metrics, (chat, config) = metrics_of(pretrained_run), chat_of(pretrained_run)
     assert metrics["held_out_loss_after"] < metrics["held_out_loss_before"]
-    assert chat.template.source == LLAMA3 and config["eos_token_id"] == chat.special_ids["<|eot_id|>"]
+    assert chat.source == LLAMA3 and config["eos_token_id"] == chat.special_ids["<|eot_id|>"]
     assert not list((tmp_path / "run/sft/checkpoints").glob("*/start"))
     assert execute(pretrained_run, quick).performed == 0
 
@@ -263,7 +257,7 @@ def test_a_template_of_a_file_goes_with_the_model(pretrained_run, execute, tmp_p
     changes = {"template": str(own), "per_document": 1, "loop": {"steps": 1}}
     execute(pretrained_run, stage(**changes))
     chat, config = chat_of(pretrained_run)
-    assert chat.template.source == own.read_text() and config["eos_token_id"] == chat.special_ids["<|im_end|>"]
+    assert chat.source == own.read_text() and config["eos_token_id"] == chat.special_ids["<|im_end|>"]
     assert execute(pretrained_run, stage(**changes)).performed == 0
     own.write_text(CHATML)
     assert execute(pretrained_run, stage(**changes)).performed == 2
@@ -332,8 +326,9 @@ def test_ids_and_labels_are_those_of_trl(tmp_path, tokenizer_json, template):
 
     save_model(random_model(vocab_size=600, context=CONTEXT), tmp_path / "m", {"tokenizer.json": tokenizer_json, **template_files(CONTEXT)})
     parent = Storage(str(tmp_path / "m"))
-    encoder = choose_chat(parent, template)
-    folder = prepared_folder(parent, encoder, tmp_path / "start")
+    encoder = load_chat(parent, template)
+    checkpoint_dir = CheckpointDir(str(tmp_path), str(tmp_path / "log.jsonl"))
+    folder = with_template(SftConfig(template=template), StartModel("m", parent.root), checkpoint_dir).storage
     arguments = trl.SFTConfig(
         str(tmp_path), assistant_only_loss=True, max_length=CONTEXT + 1, use_cpu=True, bf16=False, report_to=[], disable_tqdm=True
     )

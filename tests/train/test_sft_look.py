@@ -13,11 +13,10 @@ from rich.console import Console
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.sft_look import CUT, LEARNED, ExampleSet, choose, choose_row, head, show, source_of_files, source_of_run
 from corpusmill.train.data import IGNORED
-from corpusmill.train.sft import DROPPED_FILE, EXAMPLES_FILE
-from corpusmill.train.sft_job import EXAMPLES as SCHEMA
-from corpusmill.train.sft_job import Example, dropped_table, prepare
-from corpusmill.train.tuning import items_table
-from corpusmill.train.user_files import BadRow
+from corpusmill.train.sft import DROPPED as DROPPED_SCHEMA
+from corpusmill.train.sft import EXAMPLES as SCHEMA
+from corpusmill.train.sft import Example, prepare
+from corpusmill.train.tuning import DROPPED_FILE, EXAMPLES_FILE, items_table
 
 ROLES = {"u": "user", "a": "assistant", "s": "system"}
 
@@ -34,7 +33,7 @@ EXAMPLES = [
 ]
 DROPPED = [
     example("c1", "ua", "Silent?", " "),
-    Example("own.jsonl:7", None, "file", False, [], bad=BadRow("own.jsonl:7: not JSON.", "not_json")),
+    Example("own.jsonl:7", None, "file", False, failed=["not_json"], note="own.jsonl:7: not JSON."),
 ]
 
 
@@ -55,9 +54,10 @@ def test_states_are_those_of_the_targets(encoder, turns):
     one = example("x", "".join(role for role, _ in turns), *(content for _, content in turns))
     prepared, shown = prepare(one, encoder, 64), ExampleSet("here", encoder, 64, [one], None).show(one)
     assert [token.id for token in shown.tokens] == prepared.encoded.ids.tolist()
-    assert shown.count(CUT) == max(0, len(prepared.encoded.ids) - 65) and shown.failed == prepared.failed
+    assert shown.count(CUT) == max(0, len(prepared.encoded.ids) - 65) and shown.example.failed == prepared.failed
     targets = prepared.tokens.mask.tolist() if prepared.tokens else [False] * len(shown.tokens[:65])
-    assert [token.state == LEARNED for token in shown.tokens[:65]] == targets and shown.count(LEARNED) == prepared.n_targets
+    assert [token.state == LEARNED for token in shown.tokens[:65]] == targets
+    assert shown.count(LEARNED) == prepared.n_target_tokens
     if "\ufffd" not in (whole := encoder.tokenizer.decode(prepared.encoded.ids.tolist(), skip_special_tokens=False)):
         assert prepared.truncated or "".join(stretch.text for stretch in shown.stretches) == whole
 
@@ -99,17 +99,17 @@ def test_a_packed_row_holds_what_the_packing_says(source):
 
 def test_a_run_shows_what_it_kept_and_what_it_dropped(pretrained_run, finish, encoder):
     prepared = [prepare(one, encoder, 160) for one in [*EXAMPLES, *DROPPED]]
-    kept = [p.item for p in prepared if not p.failed]
-    finish(pretrained_run, "sft", {EXAMPLES_FILE: items_table(kept, SCHEMA), DROPPED_FILE: dropped_table(prepared)})
+    kept, dropped = ([one for one in prepared if bool(one.failed) is which] for which in (False, True))
+    finish(pretrained_run, "sft", {EXAMPLES_FILE: items_table(kept, SCHEMA), DROPPED_FILE: items_table(dropped, DROPPED_SCHEMA)})
     folder = pretrained_run.root
     pretrained_run.write_bytes("run.json", json.dumps({"recipe": {"sft": {"template": "llama3"}}}).encode())
     source = source_of_run(folder)
     assert source.context == 160 and [one.example.id for one in choose(source, 9)] == ["a1", "a2", "b2"]
     assert [one.example.id for one in choose(source, 9, held_out=True)] == ["b1"]
     silent, bad = choose(source, 9, dropped=True)
-    assert (silent.failed, silent.note, bool(silent.tokens)) == (["empty_answer"], None, True)
-    assert (bad.failed, bad.note, bad.tokens) == (["not_json"], "own.jsonl:7: not JSON.", [])
-    assert choose(source, 1, identifier="own.jsonl:7")[0].failed == ["not_json"]
+    assert (silent.example.failed, silent.example.note, bool(silent.tokens)) == (["empty_answer"], None, True)
+    assert (bad.example.failed, bad.example.note, bad.tokens) == (["not_json"], "own.jsonl:7: not JSON.", [])
+    assert choose(source, 1, identifier="own.jsonl:7")[0].example.failed == ["not_json"]
     assert choose(source, 1)[0].tokens[0].text == "<|begin_of_text|>"
     for wrong, message in (({"identifier": "zz"}, "no example with the id 'zz'"), ({"row": 9}, "has no example 9; there are 4")):
         with pytest.raises(InputError, match=message):
@@ -124,4 +124,4 @@ def test_files_beside_a_model(pretrained_run, tmp_path):
     (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
     source = source_of_files(pretrained_run.path("pretrain/model"), [str(tmp_path / "own.jsonl")], "chatml")
     good, bad = choose(source, 9)
-    assert good.count(LEARNED) > 2 and bad.failed == ["no_example"] and choose(source, 9, dropped=True) == [bad]
+    assert good.count(LEARNED) > 2 and bad.example.failed == ["no_example"] and choose(source, 9, dropped=True) == [bad]

@@ -15,13 +15,14 @@ from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID, IM_END, IM_E
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.template import (
     CHATML,
+    LEARN,
+    MARKS,
     PROBE,
+    STOP,
     ChatEncoder,
-    ChatTemplate,
     TemplateRefusal,
     add_special_tokens,
     chat_files,
-    choose_chat,
     end_of_answers,
     load_chat,
     require_learnable,
@@ -55,7 +56,7 @@ def named(request, folder, tmp_path_factory):
     from transformers import AutoTokenizer
 
     path = tmp_path_factory.mktemp(request.param)
-    chosen = choose_chat(Storage(str(folder)), request.param)
+    chosen = load_chat(Storage(str(folder)), request.param)
     for name, content in chat_files(chosen, 256).items():
         (path / name).write_bytes(content)
     return load_chat(Storage(str(path))), AutoTokenizer.from_pretrained(path)
@@ -67,14 +68,14 @@ def test_transformers_loads_the_same_special_tokens(named):
     assert (peer.pad_token_id, peer.eos_token, peer.bos_token) == (PAD_ID, end, begin)
     assert set(peer.all_special_tokens) <= set(ours.special_ids) == set(peer.added_tokens_encoder)
     assert {token: peer.convert_tokens_to_ids(token) for token in ours.special_ids} == ours.special_ids
-    assert peer.chat_template == ours.template.source and end_of_answers(ours) == end
+    assert peer.chat_template == ours.source and end_of_answers(ours) == end
 
 
 @pytest.mark.parametrize(("turns", "prompt"), [(2, True), (4, True), (5, False)])
 def test_text_equals_transformers(named, turns, prompt):
     ours, peer = named
     expected = peer.apply_chat_template(CONVERSATION[:turns], tokenize=False, add_generation_prompt=prompt)
-    assert "".join(piece.text for piece in ours.template.pieces(CONVERSATION[:turns], prompt)) == expected
+    assert MARKS.sub("", ours.text(CONVERSATION[:turns], prompt)) == expected
     ids = peer.apply_chat_template(CONVERSATION[:turns], add_generation_prompt=prompt)["input_ids"]
     assert ours.encode(CONVERSATION[:turns], prompt).ids.tolist() == list(ids)
 
@@ -105,25 +106,24 @@ def test_names_of_special_tokens_in_a_message_are_text(encoder):
 
 
 def test_marks_in_a_message_are_replaced(encoder):
-    pieces = encoder.template.pieces([{"role": "user", "content": "a\ufdd0b"}, {"role": "assistant", "content": "c"}])
-    assert [p.text for p in pieces if p.learned] == ["c", IM_END]
-    assert "a\ufffdb" in "".join(p.text for p in pieces)
+    turns = [{"role": "user", "content": "a\ufdd0b"}, {"role": "assistant", "content": "c"}]
+    assert learned(encoder, turns) == [f"c{IM_END}"] and "a\ufffdb" in encoder.text(turns)
 
 
-def test_a_template_that_does_not_compile_names_its_line():
+def test_a_template_that_does_not_compile_names_its_line(tokenizer_json):
     with pytest.raises(InputError, match=r"x\.jinja:2: not a valid chat template"):
-        ChatTemplate("a\n{% for %}", "x.jinja")
+        ChatEncoder(tokenizer_json, "a\n{% for %}", "x.jinja")
 
 
-def test_a_template_that_python_can_not_compile_is_named():
+def test_a_template_that_python_can_not_compile_is_named(tokenizer_json):
     with pytest.raises(InputError, match=r"x\.jinja: not a valid chat template \(it is nested too deeply\)"):
-        ChatTemplate("{% for m in messages %}" * 25 + "{% endfor %}" * 25, "x.jinja")
+        ChatEncoder(tokenizer_json, "{% for m in messages %}" * 25 + "{% endfor %}" * 25, "x.jinja")
 
 
-def test_a_template_is_sandboxed():
-    template = ChatTemplate("{{ messages.__class__.__mro__[1].__subclasses__() }}", "x.jinja")
+def test_a_template_is_sandboxed(tokenizer_json):
+    template = ChatEncoder(tokenizer_json, "{{ messages.__class__.__mro__[1].__subclasses__() }}", "x.jinja")
     with pytest.raises(InputError, match="can't be rendered"):
-        template.pieces(CONVERSATION)
+        template.text(CONVERSATION)
 
 
 # ---- chat folder -------------------------------------------------------------------------------------
@@ -154,8 +154,7 @@ def published(name: str) -> str:
 
 
 def learned(encoder: ChatEncoder, messages) -> list[str]:
-    pieces = encoder.template.pieces(messages)
-    return re.findall("\x01([^\x02]*)\x02", "".join(f"\x01{p.text}\x02" if p.learned else p.text for p in pieces).replace("\x02\x01", ""))
+    return re.findall(f"{LEARN}([^{STOP}]*){STOP}", encoder.text(messages))
 
 
 @pytest.mark.parametrize("name", ["llama3_1", "qwen3_instruct_2507", "lfm2", "gemma3", "cohere2"])
@@ -165,15 +164,15 @@ def test_answers_of_a_template_that_marks_none_are_those_that_trl_marks(tokenize
     tokens = sorted(set(re.findall(r"<\|\w+\|>|<\w+_of_turn>", source)))
     special = {"bos_token": "<|endoftext|>", "eos_token": "<|im_end|>"}
     tokenizer = add_special_tokens(tokenizer_json, tokens)
-    ours, theirs = (ChatEncoder(tokenizer, ChatTemplate(text, name, special)) for text in (source, marked))
-    assert not ours.template.marks_answers and theirs.template.marks_answers
+    ours, theirs = (ChatEncoder(tokenizer, text, name, special) for text in (source, marked))
+    assert not ours.marks_answers and theirs.marks_answers
     assert learned(ours, FOLDER_CONVERSATION) == [text.rstrip("\n") for text in learned(theirs, FOLDER_CONVERSATION)]
     require_learnable(ours)
 
 
 def test_an_answer_that_is_rewritten_later_is_refused(tokenizer_json):
     """Qwen3 leaves thoughts out of all but the last answer, so no rule can tell which tokens were the answer."""
-    encoder = ChatEncoder(tokenizer_json, ChatTemplate(published("qwen3"), "qwen3"))
+    encoder = ChatEncoder(tokenizer_json, published("qwen3"), "qwen3")
     with pytest.raises(TemplateRefusal, match=r"qwen3: marks nothing that the assistant says, and message 3 can't be told"):
         encoder.encode(FOLDER_CONVERSATION)
 
@@ -197,44 +196,44 @@ def between(content: str) -> str:
 )
 def test_a_template_that_can_teach_nothing_is_refused_with_what_to_do(tokenizer_json, source, message):
     with pytest.raises(InputError, match=rf"^x\.jinja: {message}.*choose sft\.template: chatml or llama3\)?\.$"):
-        require_learnable(ChatEncoder(tokenizer_json, ChatTemplate(source, "x.jinja")))
+        require_learnable(ChatEncoder(tokenizer_json, source, "x.jinja"))
 
 
 def test_a_pad_token_that_ends_answers_is_refused_and_a_named_template_brings_its_own(chat_folder):
     files = template_files(128, special={"bos_token": "<|endoftext|>", "pad_token": "<|im_end|>"})
     chat_folder.write_bytes("tokenizer_config.json", files["tokenizer_config.json"])
     with pytest.raises(InputError, match=r"answers end with <\|im_end\|>, which is the tokenizer's pad token, too"):
-        require_learnable(choose_chat(chat_folder))
-    named = choose_chat(chat_folder, "chatml")
+        require_learnable(load_chat(chat_folder))
+    named = load_chat(chat_folder, "chatml")
     require_learnable(named)
-    assert named.template.special["pad_token"] == "<|pad|>" and named.special_ids["<|pad|>"] == 1
+    assert named.special["pad_token"] == "<|pad|>" and named.special_ids["<|pad|>"] == 1
 
 
 def test_a_token_may_be_an_object_that_holds_it(tokenizer_json):
     config = {"bos_token": {"content": "<|im_start|>"}, "eos_token": {"content": "<|im_end|>", "lstrip": False}, "pad_token": None}
-    ids = token_ids({"tokenizer.json": tokenizer_json, "tokenizer_config.json": json.dumps(config).encode()})
-    assert (ids.bos, ids.eos, ids.pad, ids.ends) == (IM_START_ID, IM_END_ID, None, [EOT_ID, IM_END_ID])
+    bos, eos, pad, ends = token_ids({"tokenizer.json": tokenizer_json, "tokenizer_config.json": json.dumps(config).encode()})
+    assert (bos, eos, pad, ends) == (IM_START_ID, IM_END_ID, None, [EOT_ID, IM_END_ID])
 
 
 def test_a_template_of_a_file_that_is_none(chat_folder, tmp_path):
     path = tmp_path / "own.jinja"
     path.write_text("a\n{% for %}")
     with pytest.raises(InputError, match=r"own\.jinja:2: not a valid chat template"):
-        choose_chat(chat_folder, str(path))
+        load_chat(chat_folder, str(path))
     path.write_bytes(b"\xff")
     with pytest.raises(InputError, match=r"own\.jinja: byte 0 is not UTF-8"):
-        choose_chat(chat_folder, str(path))
+        load_chat(chat_folder, str(path))
     with pytest.raises(InputError, match=r"none\.jinja: can't be read \(No such file"):
-        choose_chat(chat_folder, str(tmp_path / "none.jinja"))
+        load_chat(chat_folder, str(tmp_path / "none.jinja"))
 
 
 def test_a_text_stays_what_it_is_in_the_saved_folder(chat_folder, tmp_path):
     """Phi-3 ends answers with one token, and conversations with `eos_token`."""
     (tmp_path / "own.jinja").write_text(CHATML + "{{ eos_token }}")
-    encoder = choose_chat(chat_folder, str(tmp_path / "own.jinja"))
+    encoder = load_chat(chat_folder, str(tmp_path / "own.jinja"))
     for name, content in chat_files(encoder, 128).items():
         chat_folder.write_bytes(name, content)
-    assert choose_chat(chat_folder).encode(PROBE).ids.tolist() == encoder.encode(PROBE).ids.tolist()
+    assert load_chat(chat_folder).encode(PROBE).ids.tolist() == encoder.encode(PROBE).ids.tolist()
 
 
 def test_line_breaks_that_are_cut_otherwise_once_an_answer_follows_are_a_warning(chat_folder, tokenizer_json):
@@ -243,8 +242,8 @@ def test_line_breaks_that_are_cut_otherwise_once_an_answer_follows_are_a_warning
     tokenizer["model"]["merges"].append(["Ċ", "Ċ"])
     tokenizer["model"]["vocab"]["ĊĊ"] = len(tokenizer["model"]["vocab"])
     chat_folder.write_bytes("tokenizer.json", json.dumps(tokenizer).encode())
-    assert seam(choose_chat(chat_folder)) == []
-    (warning,) = seam(choose_chat(chat_folder, "llama3"))
+    assert seam(load_chat(chat_folder)) == []
+    (warning,) = seam(load_chat(chat_folder, "llama3"))
     assert "a prompt's tokens are not the beginning" in warning
 
 
@@ -252,4 +251,11 @@ def test_line_breaks_that_are_cut_otherwise_once_an_answer_follows_are_a_warning
 def test_a_configuration_that_is_none_is_named(chat_folder, config):
     chat_folder.write_bytes("tokenizer_config.json", config)
     with pytest.raises(InputError, match=r"tokenizer_config\.json: not a tokenizer's configuration in JSON"):
-        choose_chat(chat_folder)
+        load_chat(chat_folder)
+
+
+@pytest.mark.parametrize("template", ["keep", "llama3"])
+def test_a_tokenizer_that_is_none_is_named(chat_folder, template):
+    chat_folder.write_bytes("tokenizer.json", b"{")
+    with pytest.raises(InputError, match=r"tokenizer\.json: not a tokenizer"):
+        load_chat(chat_folder, template)

@@ -17,12 +17,11 @@ from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 
 from corpusmill.pipeline.stage import Stage
-from corpusmill.train.align import AlignConfig, AlignStage
 from corpusmill.train.data import places
 from corpusmill.train.losses import LOSSES, LossOptions, PairLogps, pair_metrics
 from corpusmill.train.model_folder import load_model, save_model
-from corpusmill.train.sft import SftConfig, SftStage
 from corpusmill.train.template import template_files
+from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage
 
 pytestmark = pytest.mark.rounding
 

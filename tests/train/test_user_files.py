@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.align_pairs import PreferencePair, prepare_pair, read_pairs
-from corpusmill.train.align_pairs import report_table as pair_report
-from corpusmill.train.sft_job import Example, read_examples
+from corpusmill.train.align import PreferencePair, prepare_pair, read_pairs
+from corpusmill.train.sft import Example, read_examples
+from corpusmill.train.tuning import report_table as pair_report
 
 Row = dict[str, Any]
 
@@ -191,7 +191,7 @@ def test_each_answered_branch_of_a_best_answer_is_an_example(tmp_path: Path) -> 
 
 
 def reasons(found: list[Example] | list[PreferencePair]) -> list[str]:
-    return [str(item.bad) for item in found if item.bad]
+    return [str(item.note) for item in found if item.failed]
 
 
 def test_messages_without_their_tree_are_reported(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_messages_without_their_tree_are_reported(tmp_path: Path) -> None:
     found = read_examples(written(tmp_path, rows, "jsonl"), 0.0)
     lacks = [f"{path}:{number}: the file does not have the messages before it." for number in (11, 12, 13)]
     assert sorted(reasons(found)) == sorted([*lacks, f"{path}:14: has the message_id of {path}:1."])
-    assert sum(not example.bad for example in found) == 1
+    assert sum(not example.failed for example in found) == 1
 
 
 def test_a_file_of_a_tree_without_answers_is_refused(tmp_path: Path) -> None:

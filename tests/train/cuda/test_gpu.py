@@ -14,15 +14,14 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.align import AlignConfig
-from corpusmill.train.align_job import AlignmentJob
+from corpusmill.train.align import AlignmentJob
 from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
 from corpusmill.train.model import Llama, attend, block_mask, dense_mask
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import LocalModel, prepare
-from corpusmill.train.tuning import StartModel
+from corpusmill.train.tuning import AlignConfig, StartModel
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 SHAPE = {"vocab_size": 99, "layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "ffn": 96, "context": 256, "qk_norm": True}

@@ -11,18 +11,17 @@ import torch
 from parallel_runs import in_float64
 from ranks import run_ranks
 
-from corpusmill.train import align_job, finetune, sft_job
-from corpusmill.train.align import AlignConfig, AlignStage
+from corpusmill.train import align, finetune, sft
 from corpusmill.train.finetune import start_from
 from corpusmill.train.model import RMSNorm
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims
-from corpusmill.train.sft import SftConfig, SftStage
+from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage
 
 LOOP = {"threads": 1, "steps": 3, "warmup": 0, "save_every": 2, "optimizer": {"kind": "adamw"}}
 CONFIGS: dict[str, Any] = {
-    "sft_job": {"batch": 4, "examples": 40, "per_document": 1, "evaluate_every": 2, "held_out": 0.1, "loop": LOOP},
-    "align_job": {"batch": 4, "pairs": 20, "per_document": 1, "evaluate_every": 2, "held_out": 0.2, "loop": LOOP},
+    "sft": {"batch": 4, "examples": 40, "per_document": 1, "evaluate_every": 2, "held_out": 0.1, "loop": LOOP},
+    "align": {"batch": 4, "pairs": 20, "per_document": 1, "evaluate_every": 2, "held_out": 0.2, "loop": LOOP},
 }
 LAYOUTS: list[dict[str, dict[str, Any]]] = [
     {"one": {}},
@@ -36,8 +35,8 @@ def on_layouts(run: str, folder: str, layouts: dict[str, dict[str, Any]]) -> Non
     """Runs both trainings on each layout; each leaves its log and metrics in a folder of its name."""
     RMSNorm.forward = in_float64  # type: ignore[method-assign]
     finetune.start_from = lambda *args: start_from(*args).double()
-    for module in (sft_job, align_job):
-        stage = "sft" if module is sft_job else "align"
+    for module in (sft, align):
+        stage = "sft" if module is sft else "align"
         for name, options in layouts.items():
             parallel = {key: value for key, value in options.items() if key != "micro_batch"}
             dims = ParallelDims.distributed(ParallelConfig.model_validate(parallel), torch.device("cpu"))
@@ -60,8 +59,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, make_pretrained_run: Any, 
     folder = tmp_path_factory.mktemp("tuned")
     run = make_pretrained_run(folder)
     quick = {"loop": {**LOOP, "steps": 0}}
-    execute(run, SftStage(SftConfig.model_validate(CONFIGS["sft_job"] | quick)))
-    execute(run, AlignStage(AlignConfig.model_validate(CONFIGS["align_job"] | quick)), earlier=("ingest", "pretrain"))
+    execute(run, SftStage(SftConfig.model_validate(CONFIGS["sft"] | quick)))
+    execute(run, AlignStage(AlignConfig.model_validate(CONFIGS["align"] | quick)), earlier=("ingest", "pretrain"))
 
     def read(layout: str, kind: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         place = folder / layout / kind
@@ -83,7 +82,7 @@ def test_a_layout_equals_one_process(trained: Trained, layout: str, kind: str) -
     for line, other in zip(lines, expected, strict=True):
         assert line == pytest.approx(other, rel=1e-9, abs=1e-9)
     assert flat(metrics) == pytest.approx(flat(wanted), rel=1e-9, abs=1e-9)
-    if kind == "align_job":
+    if kind == "align":
         assert lines[0]["preference_loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
