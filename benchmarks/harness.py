@@ -21,8 +21,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from corpusmill.train.benchmark_scores import ModelUnderTest
-from corpusmill.train.benchmarks import ItemSet, read_task
+from corpusmill.train.benchmarks import ItemSet, ModelUnderTest, read_task
 from corpusmill.train.evaluate import TaskConfig
 
 

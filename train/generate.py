@@ -260,7 +260,7 @@ def write(
             yield draft
         staying = [row for row, draft in enumerate(live) if not draft.ended]
         if len(staying) < len(live):
-            cache.keep(staying)
+            cache.take(staying)
             live = [live[row] for row in staying]
 
 

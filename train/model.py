@@ -262,10 +262,10 @@ class KVCache:
             seen.append(kept.narrow(2, first, self.length + new - first))
         return seen[0], seen[1]
 
-    def keep(self, rows: list[int]) -> None:
-        """Keeps these rows and drops all others."""
+    def take(self, rows: list[int]) -> None:
+        """Keeps these rows, in this order, and drops all others. A row may be named several times."""
         self.layers = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.layers.items()}
-        self.starts = [self.starts[row] for row in rows]
+        self.starts = [self.starts[row] for row in rows] if self.starts else []
 
     def _layer(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
         if layer not in self.layers:  # takes shape, type and device from `like`, which may be in bf16, or have part of the heads

@@ -150,8 +150,7 @@ def score(
 
     from corpusmill.pipeline.errors import ConfigError
     from corpusmill.pipeline.watch.progress import Progress
-    from corpusmill.train.benchmark_scores import ModelUnderTest
-    from corpusmill.train.benchmarks import read_task, summarise
+    from corpusmill.train.benchmarks import ModelUnderTest, read_task, summarise
     from corpusmill.train.evaluate import TaskConfig
 
     configs = []
@@ -181,7 +180,8 @@ def _print(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from corpusmill.train.benchmarks import metrics_of, remarks, score_text
+    from corpusmill.train.benchmarks import metrics_of, remarks
+    from corpusmill.train.evaluate import score_text
 
     table = Table(box=box.SIMPLE_HEAD)
     for title, justify in (("task", "left"), ("items", "right"), ("metric", "left"), ("score", "right"), ("chance", "right")):
