@@ -137,7 +137,7 @@ class _Job(TokenObjective):
 
     def __init__(self, config: PretrainConfig, run: Storage, checkpoint_dir: CheckpointDir, dims: ParallelDims):
         self.config, self.run, self.checkpoint_dir, self.dims = config, run, checkpoint_dir, dims
-        self.z_loss, self.row_tokens = config.z_loss, config.row_tokens
+        self.row_tokens = config.row_tokens
         self.tokenizer, sha256 = read_tokenizer(run.child("tokenizer"))
         self.given = local_model(config.model.folder) if config.model.folder else None  # the model that is trained further
         shards = TokenShards(run.path("tokens/train"), sha256, None if self.given else EOT_ID)  # a new model has our own special tokens
