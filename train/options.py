@@ -110,9 +110,8 @@ class PhasePlan:
 
     def branches(self) -> set[int]:
         """Returns the steps from which another plan may go on: where a phase begins, or the rate of `wsd` begins to fall."""
-        falls = {
-            begin + phase.fall for begin, phase in zip(self.begins, self.phases) if phase.schedule == "wsd" and phase.fall < phase.steps
-        }
+        each = zip(self.begins, self.phases)
+        falls = {begin + phase.fall for begin, phase in each if phase.schedule == "wsd" and phase.fall < phase.steps}
         return {*self.begins[:-1], *falls} - {0}
 
     def until(self, step: int) -> list[dict[str, Any]]:
@@ -137,23 +136,14 @@ class LoopConfig(Schedule):
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW or Muon and their rates.")
     clip: float = Field(default=1.0, ge=0, description="Largest gradient norm; larger ones are scaled down to it. 0 clips nothing.")
     spike: float = Field(
-        default=10.0,
-        ge=0,
-        description="Skips a step whose loss or gradient norm is this many robust deviations above recent ones; 0 skips none.",
+        default=10.0, ge=0, description="Skips steps with a loss or gradient norm this many robust deviations above recent ones; 0: none."
     )
     max_skips: int = Field(default=10, ge=1, json_schema_extra=INERT, description="The run stops after this many skipped steps in a row.")
     save_every: int = Field(default=200, ge=1, json_schema_extra=INERT, description="Steps between two saves of the training state.")
     keep: int = Field(default=2, ge=1, json_schema_extra=INERT, description="Saved states that are kept: the latest ones.")
-    keep_best: int = Field(
-        default=0,
-        ge=0,
-        json_schema_extra=INERT,
-        description="Further states to keep: those with the best scores when they were saved.",
-    )
+    keep_best: int = Field(default=0, ge=0, json_schema_extra=INERT, description="Further states to keep: those with the best scores.")
     async_save: bool = Field(
-        default=True,
-        json_schema_extra=INERT,
-        description="A background thread writes states; the training waits only while they are copied.",
+        default=True, json_schema_extra=INERT, description="A thread writes states; the training waits only while they are copied."
     )
     precision: Literal["auto", "fp32", "bf16", "bf16-params"] = Field(
         default="auto",
@@ -167,7 +157,7 @@ class LoopConfig(Schedule):
         default=False, json_schema_extra=INERT, description="Compute each layer again in the backward pass, which saves most of the memory."
     )
     threads: int = Field(
-        default=0, ge=0, json_schema_extra=INERT, description="CPU threads of torch; 0 leaves its choice. Bits depend on it."
+        default=0, ge=0, json_schema_extra=INERT, description="CPU threads of torch; 0: its own choice. Bits depend on it."
     )
     log: tuple[Literal["tensorboard", "wandb"], ...] = Field(
         default=(), json_schema_extra=INERT, description="Further places for the log: `tensorboard`, `wandb`."
@@ -214,14 +204,10 @@ class ParallelConfig(Config):
     )
     max_restarts: int = Field(default=3, ge=0, description="How often all processes begin again from the last state when one is killed.")
     cpus: int = Field(
-        default=0,
-        ge=0,
-        description="CPUs of each process on a Ray cluster, and its threads; 0: the most that all processes can have equally.",
+        default=0, ge=0, description="CPUs of each process on a Ray cluster, and its threads; 0: the most that all can have equally."
     )
     wait: int = Field(
-        default=600,
-        ge=0,
-        description="Seconds that a Ray cluster may take to have room for all processes, at the start and when it has lost a node.",
+        default=600, ge=0, description="Seconds in which a Ray cluster must have room for all processes, at the start and without a node."
     )
 
     @property
@@ -330,9 +316,8 @@ def row_length(asked: int | None, context: int, option: str) -> int:
 
 # ---- named sizes -------------------------------------------------------------------------------------
 
-LLAMA_8B: dict[str, Any] = {
-    "layers": 32, "width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "ffn": 14336, "rope_theta": 5e5,
-}  # fmt: skip
+MISTRAL_7B: dict[str, Any] = {"layers": 32, "width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "ffn": 14336}
+LLAMA_8B = MISTRAL_7B | {"rope_theta": 5e5}
 LLAMA_31: dict[str, Any] = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}
 
 #: Shapes by name. A number in a name is roughly the weights without the embeddings. A model family's name has its published shape.
@@ -348,7 +333,7 @@ PRESETS: dict[str, dict[str, Any]] = {
                    "norm_eps": 1e-6, "tied": True, "qk_norm": True},
     "llama3.2-1b": {"layers": 16, "width": 2048, "heads": 32, "kv_heads": 8, "head_dim": 64, "ffn": 8192, "rope_theta": 5e5,
                     "rope_scaling": LLAMA_31 | {"factor": 32.0}, "tied": True},
-    "mistral-7b": {"layers": 32, "width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "ffn": 14336, "window": 4096},  # v0.1
+    "mistral-7b": MISTRAL_7B | {"window": 4096},  # v0.1
     "llama3-8b": LLAMA_8B,
     "llama3.1-8b": LLAMA_8B | {"rope_scaling": LLAMA_31},
 }  # fmt: skip
@@ -362,11 +347,9 @@ class ModelConfig(Config):
         "0.8m", "2m", "5m", "10m", "30m", "85m", "300m", "qwen3-0.6b", "llama3.2-1b", "mistral-7b", "llama3-8b", "llama3.1-8b"
     ] = Field(default="2m", description="Named size (weights without the embeddings).")  # fmt: skip
     context: int | None = Field(
-        default=None,
-        ge=2,
-        description="Length of training rows, in tokens: 256, which is then the longest sequence, or for a folder that of its context, and "
-        f"{LONGEST_ROW} at most.",
-    )
+        default=None, ge=2, description="Length of training rows, in tokens, and the longest sequence of a new model. Not given: 256, or "
+        f"for a folder that of its context, and {LONGEST_ROW} at most.",
+    )  # fmt: skip
     layers: int | None = Field(default=None, ge=1, description="Decoder layers, instead of the preset's.")
     width: int | None = Field(default=None, ge=2, description="Width of the residual stream, instead of the preset's.")
     heads: int | None = Field(default=None, ge=1, description="Query heads, instead of the preset's.")

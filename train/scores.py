@@ -34,6 +34,8 @@ NEARLY_ALL = 0.9
 
 _RULES = b"corpusmill.rules"  # docs/design.md, Contracts
 
+Floats = npt.NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class FilterScore:
@@ -49,7 +51,7 @@ class FilterScore:
     rules: tuple[str, ...]
     blind: str | None = None
 
-    def goodness(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def goodness(self, values: Floats) -> Floats:
         """Returns the values with the sign by which more is better."""
         return values if self.high_is_good else -values
 
@@ -58,37 +60,24 @@ def find_score(run: "StageRun", column: str) -> FilterScore:
     """Returns a column's score. Raises InputError if the run has no such score, or no rule says which end of it is good."""
     if "filter" not in run.recipe:
         raise InputError(f"{run.stage.name}: {column}: the recipe has no stage filter that would measure it.")
-    schema = _report_schema(run)
+    schema = pa.schema([])
+    for ref in run.outputs_of("filter", "report/")[:1]:
+        with open_parquet(run.run, ref.path) as file:
+            schema = file.schema_arrow
     if column not in schema.names or not pa.types.is_floating(schema.field(column).type):
         raise InputError(f"{run.stage.name}: {column}: no score of that name in the filter stage's report (a step has to measure it).")
-    rules = [rule for rule in json.loads((schema.metadata or {}).get(_RULES, b"[]")) if rule["column"] in (column, f"{column}_share")]
-    decides = [rule for rule in rules if rule["column"] == column]
+    share = f"{column}_share"
+    rules = [rule for rule in json.loads((schema.metadata or {}).get(_RULES, b"[]")) if rule["column"] in (column, share)]
+    decides = [rule["comparison"] for rule in rules if rule["column"] == column]
     if not decides:
         raise InputError(f"{run.stage.name}: {column}: no rule of the filter stage says which scores are good (give the step a threshold).")
-    return FilterScore(
-        column,
-        decides[0]["comparison"] in ("<", "<="),
-        f"{column}_share" in schema.names,
-        tuple(rule["rule"] for rule in rules),
-        _blind(run, column),
-    )
-
-
-def _blind(run: "StageRun", column: str) -> str | None:
-    """Returns a sentence if the score calls nearly every document bad (`filter/answers.json`) and so can't rank them; else None."""
+    blind = None
     for ref in run.outputs_of("filter", ANSWERS_FILE):
         of = json.loads(run.run.read_bytes(ref.path)).get(column, {"scored": 0, "fires": 0})
         if of["fires"] > NEARLY_ALL * of["scored"]:
-            share = of["fires"] / of["scored"]
-            return f"{column} cannot tell: it fires on {of['fires']:,} of {of['scored']:,} documents ({share:.1%}), so it is left out."
-    return None
-
-
-def _report_schema(run: "StageRun") -> pa.Schema:
-    for ref in run.outputs_of("filter", "report/")[:1]:
-        with open_parquet(run.run, ref.path) as file:
-            return file.schema_arrow
-    return pa.schema([])
+            counts = f"{of['fires']:,} of {of['scored']:,} documents ({of['fires'] / of['scored']:.1%})"
+            blind = f"{column} cannot tell: it fires on {counts}, so it is left out."
+    return FilterScore(column, decides[0] in ("<", "<="), share in schema.names, tuple(rule["rule"] for rule in rules), blind)
 
 
 def pair_inputs(run: "StageRun", columns: Sequence[str]) -> tuple[list[FileRef], dict[str, Any]]:
@@ -109,7 +98,7 @@ def _steps_of(run: "StageRun", columns: Sequence[str]) -> list[Any]:
     return [step for step in service("scores").build_steps(section.steps) if set(columns) & set(step.columns)]
 
 
-def score_texts(run: "StageRun", column: str, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+def score_texts(run: "StageRun", column: str, texts: Sequence[str]) -> Floats:
     """Returns a column's scores of texts by the filter's own step, each text as if it were a document: float64 (texts,), NaN where the
     step can't score a text."""
     (step,) = _steps_of(run, [column])
@@ -119,9 +108,6 @@ def score_texts(run: "StageRun", column: str, texts: Sequence[str]) -> npt.NDArr
     measured = step.step.measure(service("scores").DocumentBatch(documents, column_of_text, run.recipe["filter"].word_rule))
     name = dict(zip(step.columns, step.step.columns))[column]  # without the suffix that tells two equal steps apart
     return np.asarray(pa.array(measured.columns[name], pa.float64()).to_numpy(zero_copy_only=False), np.float64)
-
-
-# ---- documents with their score ----------------------------------------------------------------------
 
 
 def kept_documents(run: "StageRun", score: FilterScore) -> Iterator[pa.Table]:
@@ -140,18 +126,15 @@ def dropped_documents(run: "StageRun", score: FilterScore) -> Iterator[pa.Table]
 
     So they differ from kept documents in this score alone. Documents dropped for their language, say, would differ visibly.
     """
-    section: Any = run.recipe["filter"]
     shards = {PurePosixPath(ref.path).stem: ref.path for ref in run.outputs_of("ingest", "data/")}
-    worker = service("scores").FilterWorker(section, run.run, {})
+    rewriter = service("scores").Rewriter(service("scores").FilterWorker(run.recipe["filter"], run.run, {}))
     for ref in run.outputs_of("filter", "report/"):
         failed = read_table(run.run, ref.path, ["failed"])["failed"].to_pylist()
-        places = [place for place, rules in enumerate(failed) if rules and set(rules) <= set(score.rules)]
-        if not places:
-            continue
-        documents, report = (read_table(run.run, path) for path in (shards[PurePosixPath(ref.path).stem], ref.path))
-        whole = service("scores").Rewriter(worker).at(documents, report, pa.array(places))
-        scored = whole.append_column("score", report[score.column].take(pa.array(places)))
-        yield scored.select([*_wanted(whole.column_names), "score"])
+        places = pa.array([place for place, rules in enumerate(failed) if rules and set(rules) <= set(score.rules)], pa.int64())
+        if len(places):
+            report = read_table(run.run, ref.path)
+            whole = rewriter.at(read_table(run.run, shards[PurePosixPath(ref.path).stem]), report, places)
+            yield whole.append_column("score", report[score.column].take(places)).select([*_wanted(whole.column_names), "score"])
 
 
 def _wanted(names: Sequence[str]) -> list[str]:
@@ -184,8 +167,10 @@ class PairLimits:
     best: float
     worst: float
 
-    def continuations(self, source: tasks.SourceDocument) -> list[tasks.BuiltTask]:
-        return tasks.continuation_tasks(source, self.max_chars)
+    def built(self, tables: Iterable[pa.Table], salt: str, share: float = 1.0) -> list[tasks.BuiltTask]:
+        """Returns continuations chosen by hash, of which this `share` is enough for the pairs."""
+        counts = math.ceil(2 * self.pairs / share), math.ceil(self.per_document / share)
+        return tasks.choose(tables, salt, *counts, lambda source: tasks.continuation_tasks(source, self.max_chars))
 
 
 @dataclass(frozen=True)
@@ -211,8 +196,7 @@ def pool_of_documents(score: FilterScore, kept: Tables, dropped: Tables, salt: s
     def continuations(tables: Iterable[pa.Table], least: float = -math.inf, most: float = math.inf) -> list[tasks.BuiltTask]:
         goodness = ((table, score.goodness(table["score"].to_numpy())) for table in tables)
         inside = (table.filter(pa.array((values >= least) & (values <= most))) for table, values in goodness)
-        built = tasks.choose(inside, salt, 2 * limits.pairs, limits.per_document, limits.continuations)
-        return [replace(task, score=task.source.score) for task in built if task.source.score is not None]
+        return [replace(task, score=task.source.score) for task in limits.built(inside, salt) if task.source.score is not None]
 
     good, bad = bounds
     chosen, rejected = continuations(kept(), least=good), continuations(itertools.chain(kept(), dropped()), most=bad)
@@ -220,30 +204,23 @@ def pool_of_documents(score: FilterScore, kept: Tables, dropped: Tables, salt: s
 
 
 def pool_of_continuations(
-    score: FilterScore,
-    scorer: Callable[[Sequence[str]], npt.NDArray[np.float64]],
-    kept: Tables,
-    dropped: Tables,
-    salt: str,
-    limits: PairLimits,
+    score: FilterScore, scorer: Callable[[Sequence[str]], Floats], kept: Tables, dropped: Tables, salt: str, limits: PairLimits
 ) -> PairPool:
     """Returns the best and the worst of continuations chosen by hash from all kept documents; the worst also from dropped documents."""
-    candidates_of = math.ceil(2 * limits.pairs / limits.worst), math.ceil(limits.per_document / limits.worst)
 
     def continuations(tables: Iterable[pa.Table]) -> list[tasks.BuiltTask]:
-        built = tasks.choose(tables, salt, *candidates_of, limits.continuations)
+        built = limits.built(tables, salt, limits.worst)
         values = scorer([task.answer for task in built]).tolist()
         return [replace(task, score=value) for task, value in zip(built, values, strict=True) if not math.isnan(value)]
 
     def part(found: Sequence[tasks.BuiltTask], inside: npt.NDArray[np.bool_]) -> list[tasks.BuiltTask]:
         """Returns the continuations that are inside; of each document the first ones."""
         seen: Counter[str] = Counter()
-        result = []
+        some = []
         for task in itertools.compress(found, inside):
             seen[task.source.id] += 1
-            if seen[task.source.id] <= limits.per_document:
-                result.append(task)
-        return result
+            some += [task] if seen[task.source.id] <= limits.per_document else []
+        return some
 
     candidates, others = continuations(kept()), continuations(dropped())
     values = np.array([task.score for task in (*candidates, *others)], np.float64)
@@ -256,7 +233,7 @@ def pool_of_continuations(
     return PairPool("continuations", len(candidates), chosen, rejected, *score.goodness(np.array(bounds)).tolist())
 
 
-def _bounds(score: FilterScore, values: npt.NDArray[np.float64], limits: PairLimits) -> tuple[float, float] | None:
+def _bounds(score: FilterScore, values: Floats, limits: PairLimits) -> tuple[float, float] | None:
     """Returns the least goodness of the best share and the greatest of the worst share; None if the first is not higher.
 
     Scores in [0, 1] that are nearly equal everywhere differ by chance, so there the medians of both shares must also differ by APART.
@@ -287,10 +264,9 @@ def match(pool: PairPool, held_out: Callable[[str], bool], wanted: int) -> list[
             if place not in used:
                 bisect.insort(shelves.setdefault(key[level], []), (len(rejected[place].answer), place))
         for place, key in enumerate(keys[0]):
-            if place not in partner and len(partner) < wanted:
-                found = _nearest(shelves.get(key[level], []), chosen[place], rejected)
-                if found is not None:
-                    partner[place] = found
+            open_ = place not in partner and len(partner) < wanted
+            if open_ and (found := _nearest(shelves.get(key[level], []), chosen[place], rejected)) is not None:
+                partner[place] = found
     return [(chosen[place], rejected[partner[place]]) for place in sorted(partner)]
 
 
