@@ -11,13 +11,10 @@ from pathlib import Path
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
-from corpusmill.pipeline.storage import Storage
 from corpusmill.train.generate import DEFAULT, LENGTH, Draft, Sampling, TextGenerator, json_line, plain, read_settings
 from corpusmill.train.template import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, Message, assistant_turn, user_turn
 
 # ---- the conversation --------------------------------------------------------------------------------
-#
-# The turns so far. The model sees as many of them as its context can take.
 
 
 @dataclass
@@ -61,13 +58,24 @@ class Conversation:
         except OSError as error:
             raise InputError(f"{path}: can't be written ({error.strerror}).") from error
 
+    def _messages(self, turns: Sequence[Message]) -> list[Message]:
+        return [*([{"role": "system", "content": self.system}] if self.system else []), *turns]
+
     def _answer(self, turns: list[Message]) -> Generator[str, None, None]:
-        self.forgotten, ids = self._fitting(turns)
+        """Leaves out the oldest turns that leave no room for an answer, which is at most half the context."""
+        context = self.generator.model.arch.context
+        limit, forgotten = context - min(self.max_tokens, context // 2), 0
+        while len(ids := self.generator.conversation(self._messages(turns[forgotten:]))) > limit:
+            forgotten += 2
+            if forgotten >= len(turns):
+                what = "that message and the system message are" if self.system else "that message is"
+                raise InputError(f"{what} too long: {len(ids)} tokens, and this model can take {limit}.")
+        self.forgotten = forgotten
         self.answers += 1  # gives each answer its own seed
         draft = self.generator.draft(ids, self.sampling.seed + self.answers)
-        return self._streamed(turns, draft, min(self.max_tokens, self.generator.model.arch.context - len(ids)))
+        return self._written(turns, draft, min(self.max_tokens, context - len(ids)))
 
-    def _streamed(self, turns: list[Message], draft: Draft, limit: int) -> Generator[str, None, None]:
+    def _written(self, turns: list[Message], draft: Draft, limit: int) -> Generator[str, None, None]:
         try:
             yield from self.generator.stream(draft, limit, self.sampling)
         finally:
@@ -75,28 +83,13 @@ class Conversation:
             self.turns = [*turns, assistant_turn(answer)] if answer else self.turns
             self.ended = "empty" if not answer else "cut" if draft.ended == LENGTH else ""
 
-    def _fitting(self, turns: list[Message]) -> tuple[int, list[int]]:
-        """Returns the number of turns to leave out, and the ids of the rest, which leaves room for an answer (at most half the context)."""
-        context = self.generator.model.arch.context
-        limit = context - min(self.max_tokens, context // 2)
-        for first in range(0, len(turns), 2):
-            ids = self.generator.conversation(self._messages(turns[first:]))
-            if len(ids) <= limit:
-                return first, ids
-        what = "that message is" if not self.system else "that message and the system message are"
-        raise InputError(f"{what} too long: {len(ids)} tokens, and this model can take {limit}.")
-
-    def _messages(self, turns: Sequence[Message]) -> list[Message]:
-        return [*([{"role": "system", "content": self.system}] if self.system else []), *turns]
-
 
 def warning(folder: Path, name: str | None = None) -> str | None:
     """Returns a sentence on why the model of a folder (called `name` there) may not suit a conversation; None if it suits."""
-    name = name or str(folder)
-    config = read_settings(folder, TOKENIZER_CONFIG_FILE)
+    config, name = read_settings(folder, TOKENIZER_CONFIG_FILE), name or str(folder)
     if config.get("eos_token") == END_OF_TEXT:
         return f"{name} was not tuned on conversations: it continues texts instead of answering."
-    if not config.get("chat_template") and not Storage(str(folder)).exists(TEMPLATE_FILE):
+    if not config.get("chat_template") and not (folder / TEMPLATE_FILE).exists():
         return f"{name} has no chat template: ChatML is used, which it may not know."
     return None
 
@@ -116,7 +109,7 @@ ENDED = {"cut": "(cut: as long as an answer may be; see --max-tokens)", "empty":
 
 class Screen:
     """Input and output of the chat. If `interactive`, the prompt is editable, with a history, and notes are dim. Else lines are read and
-    answers written unchanged, and notes go to standard error. What `/help` lists is an answer, not a note."""
+    answers written unchanged, and notes go to standard error."""
 
     def __init__(self, interactive: bool):
         from rich.console import Console
@@ -137,12 +130,9 @@ class Screen:
         bold = self.notes.color_system is not None
         try:
             return input("\x01\x1b[1m\x02you>\x01\x1b[0m\x02 " if bold else "you> ")  # \x01 and \x02 enclose text without width
-        except EOFError:
+        except (EOFError, KeyboardInterrupt) as end:
             print()
-            return None
-        except KeyboardInterrupt:
-            print()
-            return ""
+            return "" if isinstance(end, KeyboardInterrupt) else None
 
     def show(self, conversation: Conversation, ask: Callable[[], Generator[str, None, None]]) -> None:
         """Prints an answer as it is written, and what is to be said about it. Ctrl-C stops it; the text so far stays."""
@@ -171,32 +161,27 @@ def chat_loop(conversation: Conversation, screen: Screen) -> None:
     """Reads messages and commands, and answers them, until the end of the input or `/quit`."""
     while (line := screen.read()) is not None:
         line = line.strip()
-        if line == "/quit":
-            return
+        name, _, rest = line.partition(" ")
+        rest = rest.strip()
         try:
-            if line.startswith("/"):
-                _obey(conversation, screen, line)
+            if name == "/quit":
+                return
+            elif name == "/help":  # an answer, not a note
+                print("\n".join(f"{usage:<20} {what}" for usage, what in COMMANDS.items()), flush=True)
+            elif name == "/new":
+                conversation.new()
+            elif name == "/system":
+                conversation.system = rest
+            elif name == "/again":
+                screen.show(conversation, conversation.again)
+            elif name == "/save":
+                conversation.save(Path(rest or ".").expanduser())
+                screen.note(f"(added to {rest})")
+            elif name.startswith("/"):
+                raise InputError(f"{name}: no such command{instead_of(name, [usage.split()[0] for usage in COMMANDS])}.")
             elif line:
                 screen.show(conversation, partial(conversation.ask, line))
         except InputError as error:
             if not screen.interactive:
                 raise InputError(f"standard input, line {screen.lines}: {error}") from error
             screen.note(str(error), style="yellow")
-
-
-def _obey(conversation: Conversation, screen: Screen, line: str) -> None:
-    name, _, rest = line.partition(" ")
-    rest = rest.strip()
-    if name == "/help":
-        print("\n".join(f"{usage:<20} {what}" for usage, what in COMMANDS.items()), flush=True)
-    elif name == "/new":
-        conversation.new()
-    elif name == "/system":
-        conversation.system = rest
-    elif name == "/again":
-        screen.show(conversation, conversation.again)
-    elif name == "/save":
-        conversation.save(Path(rest or ".").expanduser())
-        screen.note(f"(added to {rest})")
-    else:
-        raise InputError(f"{name}: no such command{instead_of(name, [usage.split()[0] for usage in COMMANDS])}.")

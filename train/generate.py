@@ -147,7 +147,7 @@ class TextStream:
         """Returns the text that was held back, when no more tokens come."""
         if self.stopped:
             return ""
-        rest = self._released(self._new() if self._waiting else "") + ("" if self.stopped else self._held)
+        rest = self._released(self._new()) + self._held
         self._waiting, self._held = [], ""
         return rest
 
