@@ -116,7 +116,8 @@ class _LinearNats(torch.autograd.Function):
         if ctx.at_once:
             grads = [None if grad is None else grad * gradient.to(grad.dtype) for grad in ctx.saved_tensors]
         else:
-            _, *grads = _by_chunks(*ctx.saved_tensors, gradient, ctx.needs_input_grad[:2], *ctx.options)
+            hidden, weight, targets = ctx.saved_tensors
+            _, *grads = _by_chunks(hidden, weight, targets, gradient, ctx.needs_input_grad[:2], *ctx.options)
         return *grads, None, None, None, None
 
 

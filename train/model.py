@@ -22,15 +22,11 @@ from corpusmill.train.losses import target_nats
 from corpusmill.train.options import LLAMA3, YARN, Architecture
 
 # ---- RMSNorm -----------------------------------------------------------------------------------------
-#
-# https://arxiv.org/abs/1910.07467, as Llama computes it.
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight over the last dimension: divides in fp32, rounds the result to the type of `x`, then multiplies by the weight.
-
-    `transformers` does the same. `F.rms_norm` with a weight would multiply before it rounds, and divide float64 in float64.
-    """
+    """x / rms(x) * weight over the last dimension (https://arxiv.org/abs/1910.07467): divides in fp32, rounds the result to the type of
+    `x`, then multiplies by the weight, as `transformers` does. `F.rms_norm` with a weight would multiply before it rounds."""
 
     def __init__(self, width: int, eps: float):
         super().__init__()
@@ -127,10 +123,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 # ---- mask --------------------------------------------------------------------------------------------
 #
-# A query sees the keys of its own document up to itself; with a window, only the last `window` of them.
-#
-# Attention gets one of three masks: None for plain causal attention, for which kernels need no mask; a boolean mask for
-# `scaled_dot_product_attention`; on a GPU the block mask of flex_attention, which skips blocks where nothing is seen.
+# A query sees the keys of its own document up to itself; with a window, only the last `window` of them. Attention gets one of three masks:
+# None for plain causal attention; a boolean mask for `scaled_dot_product_attention`; on a GPU the block mask of flex_attention, which skips
+# blocks where nothing is seen.
 
 Mask = Tensor | BlockMask | None
 
@@ -198,20 +193,14 @@ def block_mask(earliest: Tensor) -> BlockMask:
     def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key <= query) & (key >= (earliest[query] if shared else earliest[batch, query]))
 
-    return BlockMask.from_kv_blocks(
-        *_listed(seen & ~whole), *_listed(whole), BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(length, length)
-    )
-
-
-def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns for each row of blocks `[B, queries, keys]` how many are true, and the numbers of all, those that are true first."""
-    numbers = blocks.int().argsort(dim=-1, descending=True, stable=True)
-    return blocks.sum(-1, dtype=torch.int32).unsqueeze(1), numbers.int().unsqueeze(1)
+    listed = []  # how many blocks of each row are true, and the numbers of all, those that are true first
+    for blocks in (seen & ~whole, whole):
+        numbers = blocks.int().argsort(dim=-1, descending=True, stable=True)
+        listed += [blocks.sum(-1, dtype=torch.int32).unsqueeze(1), numbers.int().unsqueeze(1)]
+    return BlockMask.from_kv_blocks(*listed, BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(length, length))
 
 
 # ---- key-value cache ---------------------------------------------------------------------------------
-#
-# Keys and values of the tokens so far, so that a new token costs one step instead of the whole text.
 
 
 class KVCache:
@@ -492,35 +481,27 @@ def fill(model: Llama, seed: int, device: torch.device | str) -> None:
 
 
 def initialise(model: Llama, seed: int) -> None:
-    """Sets the initial weights, in place.
+    """Sets the initial weights, in place. They depend only on the seed and the weight's name: equal on every machine, in every type, and in
+    a part of the model as in the whole.
 
-    They depend only on the seed and the weight's name: equal on every machine, in every type, and in a part of the model as in the whole.
+    Projections into the residual stream and the head begin at zero, so the first loss is ln(vocabulary) and every layer begins as the
+    identity (as in modded-nanogpt). A tied head can't be zero; it begins like GPT-2's embedding.
     """
     weight: Any
     for name, weight in model.named_parameters():
-        values = initial_values(name, weight.shape, model.arch, seed)
+        values = torch.ones(weight.shape)
+        if name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
+            values.zero_()
+        elif len(weight.shape) == 2:
+            embeds = name.endswith("embed_tokens.weight")
+            deviation = (0.02 if model.arch.tied else 0.5) if embeds else (3 * weight.shape[1]) ** -0.5
+            values.normal_(0.0, deviation, generator=named_generator(name, seed))
         if hasattr(weight, "placements"):  # a DTensor, whose module takes half a second to import
             from torch.distributed.tensor import distribute_tensor
 
             # every rank draws the whole weight and keeps its shard
             values = distribute_tensor(values.to(weight.device), weight.device_mesh, weight.placements, src_data_rank=None)
         weight.data.copy_(values)
-
-
-def initial_values(name: str, shape: torch.Size, arch: Architecture, seed: int) -> Tensor:
-    """Returns the initial values of the weight of this name, fp32 on the CPU.
-
-    Projections into the residual stream and the head begin at zero, so the first loss is ln(vocabulary) and every layer begins as the
-    identity (as in modded-nanogpt). A tied head can't be zero; it begins like GPT-2's embedding.
-    """
-    if len(shape) < 2:
-        return torch.ones(shape)
-    if name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
-        return torch.zeros(shape)
-    deviation = (3 * shape[1]) ** -0.5
-    if name.endswith("embed_tokens.weight"):
-        deviation = 0.02 if arch.tied else 0.5
-    return torch.empty(shape).normal_(0.0, deviation, generator=named_generator(name, seed))
 
 
 def named_generator(name: str, seed: int) -> torch.Generator:

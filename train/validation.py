@@ -75,7 +75,7 @@ def bootstrap_ratio(
     used = denominators > 0
     over, under = numerators[used], denominators[used]
     if len(over) > MOST_UNITS:
-        over, under = (np.bincount(np.arange(len(values)) % MOST_UNITS, values) for values in (over, under))
+        over, under = (np.bincount(np.arange(len(each)) % MOST_UNITS, each).astype(np.float64) for each in (over, under))
     generator = np.random.Generator(np.random.Philox(seed))
     draws = (generator.integers(0, len(over), len(over)) for _ in range(resamples))
     outside = (1 - confidence) / 2
