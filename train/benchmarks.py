@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from random import Random
-from typing import Any, TypedDict
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -271,23 +271,19 @@ HEAD_ROWS = 512
 #: A batch of LEAST tokens or more takes no row that is shorter than its longest row by more than an eighth (1 / FILLED).
 FILLED, LEAST = 8, 256
 #: The schema of scored items. `contexts` and `continuations` have one entry where all choices share it; accuracies are 0 or 1.
-CHOICES = pa.schema(
-    [
-        pa.field("item", pa.int64()),  # its number in the set, from 0
-        pa.field("group", pa.string()),
-        pa.field("contexts", pa.list_(pa.string())),
-        pa.field("continuations", pa.list_(pa.string())),
-        pa.field("log_likelihoods", pa.list_(pa.float64())),  # of each choice, in nats
-        pa.field("gold", pa.int32()),
-        pa.field("prediction", pa.int32()),  # the most likely choice; for CORE, by log-likelihood per compared token
-        pa.field("prediction_norm", pa.int32()),  # the most likely choice by log-likelihood per character
-        pa.field("greedy", pa.list_(pa.bool_())),  # whether the model itself would write this choice
-        pa.field("acc", pa.int8()),
-        pa.field("acc_norm", pa.int8()),
-        pa.field("bits_per_byte", pa.float64()),  # of the right continuation: -log2 p / its UTF-8 bytes
-        pa.field("cut", pa.bool_()),  # the beginning did not fit into the context
-    ]
-)
+CHOICES = pa.schema({
+    "item": pa.int64(),  # its number in the set, from 0
+    "group": pa.string(),
+    "contexts": pa.list_(pa.string()), "continuations": pa.list_(pa.string()),
+    "log_likelihoods": pa.list_(pa.float64()),  # of each choice, in nats
+    "gold": pa.int32(),
+    "prediction": pa.int32(),  # the most likely choice; for CORE, by log-likelihood per compared token
+    "prediction_norm": pa.int32(),  # the most likely choice by log-likelihood per character
+    "greedy": pa.list_(pa.bool_()),  # whether the model itself would write this choice
+    "acc": pa.int8(), "acc_norm": pa.int8(),
+    "bits_per_byte": pa.float64(),  # of the right continuation: -log2 p / its UTF-8 bytes
+    "cut": pa.bool_(),  # the beginning did not fit into the context
+})  # fmt: skip
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -465,11 +461,8 @@ def _row(item: Item, choices: Sequence[ScoredSequence], found: Floats, core: boo
 # ---- from scored items to scores ---------------------------------------------------------------------
 
 
-class MetricScore(TypedDict):
-    """A mean over items, and its standard error; None for one item."""
-
-    value: float
-    stderr: float | None
+#: A mean over items (`value`), and its standard error (`stderr`; None for one item).
+MetricScore = dict[str, Any]
 
 
 def metrics_of(task: str) -> tuple[str, ...]:

@@ -255,36 +255,27 @@ def match(pool: PairPool, held_out: Callable[[str], bool], wanted: int) -> list[
     """
     chosen = pool.chosen
     rejected = list({task.answer: task for task in reversed(pool.rejected)}.values())[::-1]  # each text once
-    keys = [_keys(side, held_out) for side in (chosen, rejected)]
+
+    def keys(sides: Sequence[tasks.BuiltTask], with_host: bool) -> list[tuple[Any, ...]]:
+        """Returns for each continuation what its partner must share."""
+        found = hosts(pa.array([side.source.url for side in sides], pa.string())).to_pylist()
+        return [(held_out(s.source.id), s.source.language, host if with_host else None) for s, host in zip(sides, found, strict=True)]
+
     partner: dict[int, int] = {}
-    for level in (0, 1):  # first with the same host, then with any
+    for with_host in (True, False):
         shelves: dict[Any, list[tuple[int, int]]] = {}
         used = set(partner.values())
-        for place, key in enumerate(keys[1]):
+        for place, key in enumerate(keys(rejected, with_host)):
             if place not in used:
-                bisect.insort(shelves.setdefault(key[level], []), (len(rejected[place].answer), place))
-        for place, key in enumerate(keys[0]):
-            open_ = place not in partner and len(partner) < wanted
-            if open_ and (found := _nearest(shelves.get(key[level], []), chosen[place], rejected)) is not None:
-                partner[place] = found
+                bisect.insort(shelves.setdefault(key, []), (len(rejected[place].answer), place))
+        for place, key in enumerate(keys(chosen, with_host)):
+            shelf = shelves.get(key, []) if place not in partner and len(partner) < wanted else []
+            length = len(chosen[place].answer)
+            middle = bisect.bisect_left(shelf, (length, -1))
+            for at in sorted(range(max(0, middle - 8), min(len(shelf), middle + 8)), key=lambda at: (abs(shelf[at][0] - length), at)):
+                other, found = shelf[at]
+                if abs(other - length) <= TOLERANCE * max(other, length) and rejected[found].source.id != chosen[place].source.id:
+                    partner[place] = found
+                    del shelf[at]
+                    break
     return [(chosen[place], rejected[partner[place]]) for place in sorted(partner)]
-
-
-def _keys(sides: Sequence[tasks.BuiltTask], held_out: Callable[[str], bool]) -> list[tuple[Any, Any]]:
-    """Returns, for each continuation, two keys that its partner must share: the first includes the host, the second does not."""
-    found = hosts(pa.array([side.source.url for side in sides], pa.string())).to_pylist()
-    rest = [(held_out(side.source.id), side.source.language) for side in sides]
-    return [((*key, host), key) for key, host in zip(rest, found, strict=True)]
-
-
-def _nearest(shelf: list[tuple[int, int]], chosen: tasks.BuiltTask, rejected: Sequence[tasks.BuiltTask]) -> int | None:
-    """Removes from the shelf, and returns, the nearest in length of other documents' continuations; None if none is near enough."""
-    length = len(chosen.answer)
-    middle = bisect.bisect_left(shelf, (length, -1))
-    around = sorted(range(max(0, middle - 8), min(len(shelf), middle + 8)), key=lambda at: (abs(shelf[at][0] - length), at))
-    for at in around:
-        other, place = shelf[at]
-        if abs(other - length) <= TOLERANCE * max(other, length) and rejected[place].source.id != chosen.source.id:
-            del shelf[at]
-            return place
-    return None
