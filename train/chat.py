@@ -72,7 +72,7 @@ class Conversation:
                 raise InputError(f"{what} too long: {len(ids)} tokens, and this model can take {limit}.")
         self.forgotten = forgotten
         self.answers += 1  # gives each answer its own seed
-        draft = self.generator.draft(ids, self.sampling.seed + self.answers)
+        draft = Draft(ids, self.sampling.seed + self.answers, self.generator.tokenizer)
         return self._written(turns, draft, min(self.max_tokens, context - len(ids)))
 
     def _written(self, turns: list[Message], draft: Draft, limit: int) -> Generator[str, None, None]:

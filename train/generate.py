@@ -6,7 +6,7 @@ Options and their order are those of `transformers` (logits_process.py): repetit
 import json
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +97,14 @@ def choose(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
     return chosen
 
 
-# ---- text as it is generated -------------------------------------------------------------------------
-#
-# Gives out whole characters only, no part of a stop string, and no control characters that a terminal would obey.
+# ---- a text as it is written -------------------------------------------------------------------------
 
 # C0 except tab and line feed, DEL, C1, and the marks that reorder text: with these a model could control the terminal.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 #: The largest number of tokens that wait for their bytes to become a whole character.
 LONGEST_CHARACTER = 8
+#: The reasons why a text ended.
+STOP_TOKEN, STOP_STRING, LENGTH = "stop token", "stop string", "length"
 
 
 def plain(text: str) -> str:
@@ -117,86 +117,25 @@ def json_line(value: Any) -> str:
     return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
-class TextStream:
-    """Turns tokens, one by one, into pieces of text. `stopped` becomes true when a stop string is complete; no text follows.
+class Draft:
+    """A text while it is written, and afterwards: `tokens`, with those of a stop string; why it `ended`; given a tokenizer, its `text`.
 
-    The text ends before the stop string that is complete first (before the longer one if two end at the same place), whatever the borders
-    of tokens. A possible beginning of a stop string is held back. `before` are the tokens before the text, as some tokenizers decode a
-    token differently at the start.
+    The text grows by whole characters. It ends before the stop string that is complete first (before the longer one if two end at the same
+    place), whatever the borders of tokens, so what may become a stop string is held back.
     """
 
-    def __init__(self, tokenizer: Any, stop_strings: Sequence[str] = (), before: Sequence[int] = ()):
+    def __init__(self, prompt: Sequence[int], seed: int, tokenizer: Any = None, stop_strings: Sequence[str] = ()):
+        if not prompt:
+            raise InputError("a text can't be continued from nothing: the prompt has no token.")
         if "" in stop_strings:
             raise InputError("a stop string can't be empty: every text would end before it begins.")
-        self.tokenizer, self.stop_strings, self.stopped = tokenizer, stop_strings, False
-        self._before, self._waiting, self._held = list[int](), list[int](), ""
-        self._go_on_from(list(before[-LONGEST_CHARACTER:]))
-
-    def add(self, token: int) -> str:
-        """Takes the next token. Returns the text that can be given out now."""
-        if self.stopped:
-            return ""
-        self._waiting.append(token)
-        text = self._new()
-        if text.endswith("\ufffd") and len(self._waiting) < LONGEST_CHARACTER:
-            return ""
-        self._go_on_from(self._waiting)
-        return self._released(text)
-
-    def end(self) -> str:
-        """Returns the text that was held back, when no more tokens come."""
-        if self.stopped:
-            return ""
-        rest = self._released(self._new()) + self._held
-        self._waiting, self._held = [], ""
-        return rest
-
-    def _go_on_from(self, tokens: list[int]) -> None:
-        whole = not self._text(tokens).endswith("\ufffd")  # a partial character would change with the next token
-        self._before, self._waiting = tokens if whole else [], []
-
-    def _new(self) -> str:
-        """Returns the text of the waiting tokens."""
-        return self._text(self._before + self._waiting)[len(self._text(self._before)) :]
-
-    def _text(self, tokens: list[int]) -> str:
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
-
-    def _released(self, new: str) -> str:
-        text = self._held + new
-        if found := [(at + len(stop), at) for stop in self.stop_strings if (at := text.find(stop)) >= 0]:
-            self.stopped, self._held = True, ""
-            return text[: min(found)[1]]
-        beginnings = (stop[:size] for stop in self.stop_strings for size in range(1, len(stop)))
-        held = max((len(beginning) for beginning in beginnings if text.endswith(beginning)), default=0)
-        self._held = text[len(text) - held :]
-        return text[: len(text) - held]
-
-
-# ---- generation --------------------------------------------------------------------------------------
-#
-# Writes for one prompt, or for many of any lengths at a time. A key-value cache saves computing any token twice.
-
-#: The reasons why a text ended.
-STOP_TOKEN, STOP_STRING, LENGTH = "stop token", "stop string", "length"
-
-
-@dataclass
-class Draft:
-    """A text while it is written, and afterwards: its prompt, its tokens with those of a stop string, why it ended, and, given a `stream`,
-    its text without the stop string."""
-
-    prompt: Sequence[int]
-    seed: int
-    stream: TextStream | None = None
-    tokens: list[int] = field(default_factory=list)
-    text: str = ""
-    ended: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.prompt:
-            raise InputError("a text can't be continued from nothing: the prompt has no token.")
-        self.random = np.random.default_rng(self.seed)  # its own, so that its text does not depend on other rows
+        if stop_strings and tokenizer is None:
+            raise InputError("stop strings need a tokenizer, which tells the text of the tokens.")
+        self.prompt, self.tokenizer, self.stop_strings = prompt, tokenizer, stop_strings
+        self.random = np.random.default_rng(seed)  # its own, so that its text does not depend on other rows
+        self.tokens, self.text, self.ended = list[int](), "", ""
+        self._decoded, self._waiting = "", list[int]()  # with what is held back; tokens that may have only part of a character
+        self._before = list(prompt[-LONGEST_CHARACTER:])  # some tokenizers decode a token differently at the start
 
     def add(self, token: int, stop: Collection[int], max_tokens: int) -> None:
         """Takes the next token, with which the text may end."""
@@ -204,11 +143,34 @@ class Draft:
             self.ended = STOP_TOKEN
         else:
             self.tokens.append(token)
+            self._waiting.append(token)
             self.ended = LENGTH if len(self.tokens) == max_tokens else ""
-        if self.stream is not None:
-            self.text += "" if self.ended == STOP_TOKEN else self.stream.add(token)
-            self.text += self.stream.end() if self.ended else ""
-            self.ended = STOP_STRING if self.stream.stopped else self.ended
+        if self.tokenizer is not None:
+            self._decode()
+
+    def _decode(self) -> None:
+        before = self._text(self._before)
+        if before.endswith("\ufffd"):  # a partial character, which would change with the next token
+            self._before, before = [], ""
+        new = self._text(self._before + self._waiting)[len(before) :]
+        if new.endswith("\ufffd") and len(self._waiting) < LONGEST_CHARACTER and not self.ended:
+            return
+        self._decoded += new
+        self._before, self._waiting = self._waiting, []
+        if found := [(at + len(stop), at) for stop in self.stop_strings if (at := self._decoded.find(stop, len(self.text))) >= 0]:
+            self.text, self.ended = self._decoded[: min(found)[1]], STOP_STRING
+            return
+        beginnings = (stop[:size] for stop in self.stop_strings for size in range(1, len(stop)) if not self.ended)
+        held = max((len(beginning) for beginning in beginnings if self._decoded.endswith(beginning)), default=0)
+        self.text = self._decoded[: len(self._decoded) - held]
+
+    def _text(self, tokens: list[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+
+
+# ---- generation --------------------------------------------------------------------------------------
+#
+# Writes for one prompt, or for many of any lengths at a time. A key-value cache saves computing any token twice.
 
 
 def generate_batch(
@@ -221,12 +183,8 @@ def generate_batch(
     (default: `sampling.seed` plus its number), up to rounding; in float64 its tokens are equal. Texts and `stop_strings` need the
     `tokenizer`. Raises InputError, before any token, where a prompt is empty.
     """
-    if stop_strings and tokenizer is None:
-        raise InputError("stop strings need a tokenizer, which tells the text of the tokens.")
     seeds = range(sampling.seed, sampling.seed + len(prompts)) if seeds is None else seeds
-    drafts = [Draft(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-    for draft in drafts if tokenizer is not None else ():
-        draft.stream = TextStream(tokenizer, stop_strings, draft.prompt)
+    drafts = [Draft(prompt, seed, tokenizer, stop_strings) for prompt, seed in zip(prompts, seeds, strict=True)]
     for begin in range(0, len(drafts), rows):
         group = drafts[begin : begin + rows]
         for _ in write(model, group, max_tokens=max_tokens, sampling=sampling, stop=stop, banned=banned):
@@ -319,10 +277,6 @@ class TextGenerator:
         for message in messages:
             _unicode(message["content"])
         return list(map(int, self.encoder.encode(messages, add_generation_prompt=True).ids))
-
-    def draft(self, ids: Sequence[int], seed: int, stop_strings: Sequence[str] = ()) -> Draft:
-        """Returns the draft of a text that continues `ids`."""
-        return Draft(ids, seed, TextStream(self.tokenizer, stop_strings, ids))
 
     def stream(self, draft: Draft, max_tokens: int, sampling: Sampling) -> Iterator[str]:
         """Writes the draft. Yields its text in pieces that are safe for a terminal."""

@@ -83,7 +83,7 @@ def generate(
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each text: prompt, text, tokens, and why it ended.")] = False,
 ) -> None:
     """Let a model continue texts, or answer messages."""
-    from corpusmill.train.generate import Sampling, json_line, load_text_generator, plain
+    from corpusmill.train.generate import Draft, Sampling, json_line, load_text_generator, plain
     from corpusmill.train.user_files import read_prompts
 
     sampling = Sampling(0 if greedy else temperature, top_k, top_p, min_p, repetition_penalty, seed)
@@ -92,7 +92,7 @@ def generate(
         raise InputError("there is no prompt: give --prompt TEXT or --prompts FILE.")
     generator, one = load_text_generator(model), len(asked) * samples == 1
     if one and not json and sys.stdout.isatty():
-        draft = generator.draft(generator.ids(asked[0], chat), seed, stop or [])
+        draft = Draft(generator.ids(asked[0], chat), seed, generator.tokenizer, stop or [])
         print("" if chat else plain(asked[0]), end="", flush=True)
         for piece in generator.stream(draft, max_tokens, sampling):
             print(piece, end="", flush=True)
