@@ -155,25 +155,12 @@ BUNDLE = ("core.yaml", "eval_meta_data.csv")
 
 @dataclass(frozen=True)
 class ItemSet:
-    """The `items` of a task to score, each after `shots` solved ones from `pool`. `total`: the number of items in the set."""
+    """The `items` of a task to score, each after its `shots` solved ones. `total`: the number of items in the set."""
 
     task: BenchmarkTask
     items: list[Item]
     total: int
     shots: int
-    pool: Sequence[Item]
-
-    def asked(self) -> list[Item]:
-        """Returns each item after its examples, which are other items: drawn as by lm-evaluation-harness, for CORE as by nanochat."""
-        random, found = Random(EXAMPLES_SEED), []
-        for place, item in enumerate(self.items if self.shots else ()):
-            if self.task.baseline is None:
-                drawn = [example for example in random.sample(self.pool, self.shots + 1) if example.number != item.number]
-            else:
-                drawn = Random(EXAMPLES_SEED + place).sample([*self.items[:place], *self.items[place + 1 :]], self.shots)
-            before = "".join(f"{example.texts[example.gold]}\n\n" for example in drawn[: self.shots])
-            found.append(replace(item, contexts=tuple(before + context for context in item.contexts)))
-        return found or self.items
 
 
 def read_task(config: TaskConfig) -> list[ItemSet]:
@@ -188,10 +175,11 @@ def read_task(config: TaskConfig) -> list[ItemSet]:
     for task, paths in task_files(config).items():
         begin = begins.setdefault(paths[0], first)  # two tasks of CORE may have one file
         items = read_items(task, paths, begin)
-        first, total, shots, chosen = max(first, begin + len(items)), len(items), config.shots, items
+        first, total, shots, chosen = max(first, begin + len(items)), len(items), config.shots, list(items)
         if core:
             Random(SHUFFLE_SEED).shuffle(items)
-            chosen = items = [replace(item, group=task.name) for item in items[: config.limit]]
+            items = [replace(item, group=task.name) for item in items[: config.limit]]
+            chosen = list(items)
             shots = min(task.shots, len(items) - 1)
         elif config.limit is not None:
             chosen = sorted(items, key=lambda item: hashlib.sha256(str(item.number).encode()).digest())[: config.limit]
@@ -200,7 +188,15 @@ def read_task(config: TaskConfig) -> list[ItemSet]:
             raise InputError(f"evaluate: {task.title} is asked without examples (shots: 0).")
         if shots >= len(items):
             raise InputError(f"evaluate: {shots} examples of {task.title} are more than there are ({total} items).")
-        found.append(ItemSet(task, chosen, total, shots, items))
+        random = Random(EXAMPLES_SEED)
+        for place, item in enumerate(list(chosen) if shots else ()):  # examples are other items
+            if core:
+                drawn = Random(EXAMPLES_SEED + place).sample([*items[:place], *items[place + 1 :]], shots)
+            else:
+                drawn = [example for example in random.sample(items, shots + 1) if example.number != item.number][:shots]
+            before = "".join(f"{example.texts[example.gold]}\n\n" for example in drawn)
+            chosen[place] = replace(item, contexts=tuple(before + context for context in item.contexts))
+        found.append(ItemSet(task, chosen, total, shots))
     return found
 
 
@@ -327,10 +323,9 @@ class ModelUnderTest:
         rows = []
         with deterministic():
             for of in sets:
-                items, core = of.asked(), of.task.baseline is not None
-                choices = self.sequences(of.task, items)
+                choices = self.sequences(of.task, of.items)
                 found = log_likelihoods(self.model, choices, self.batch_tokens, advance)
-                rows += [_row(*each, core) for each in zip(items, choices, found, strict=True)]
+                rows += [_row(*each, of.task.baseline is not None) for each in zip(of.items, choices, found, strict=True)]
         return pa.Table.from_pylist(rows, CHOICES)
 
     def encode(self, texts: Sequence[str], special: bool) -> list[Ids]:

@@ -264,33 +264,26 @@ class Measurement:
         """Returns texts on every prompt: `continuation` continues the document's beginning, and from a tuned model `answer` replies to the
         question in a chat."""
         from corpusmill.train.compute import deterministic
-
-        kinds = ("continuation",) if self.stage == "pretrain" else ("continuation", "answer")
-        with deterministic():
-            written = [self._written(prompts, kind) for kind in kinds]
-        return [sample for of_prompt in zip(*written, strict=True) for sample in of_prompt]
-
-    def _written(self, prompts: Sequence[dict[str, str]], kind: str) -> list[dict[str, Any]]:
         from corpusmill.train.generate import Sampling, generate_batch, plain
 
-        generator, config, answers = self.generator, self.config, kind == "answer"
-        # a continuation has no turns: where turns and documents end with different tokens, the token that ends a turn is banned there
-        ends = generator.stop if answers else generator.stop.intersection(generator.begin) or generator.stop
-        asked = [prompt["question" if answers else "text"] for prompt in prompts]
-        texts = generate_batch(
-            generator.model,
-            [generator.ids(text, chat=answers) for text in asked],
-            max_tokens=config.max_tokens,
-            sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
-            seeds=[tasks.hash_of(f"sample {config.seed} {kind}", prompt["document"]) for prompt in prompts],
-            stop=ends,
-            banned=(*generator.banned, *sorted(generator.stop - ends)),
-            tokenizer=generator.tokenizer,
-        )
-        return [
-            {"kind": kind, "document": prompt["document"], "prompt": given, "text": plain(text.text), "tokens": len(text.tokens)}
-            for prompt, given, text in zip(prompts, asked, texts, strict=True)
-        ]
+        generator, config, found = self.generator, self.config, list[list[dict[str, Any]]]()
+        for kind in ("continuation",) if self.stage == "pretrain" else ("continuation", "answer"):
+            answers = kind == "answer"
+            # a continuation has no turns: where turns and documents end with different tokens, the token that ends a turn is banned there
+            ends = generator.stop if answers else generator.stop.intersection(generator.begin) or generator.stop
+            asked = [prompt["question" if answers else "text"] for prompt in prompts]
+            texts = generate_batch(
+                generator.model, [generator.ids(text, chat=answers) for text in asked], max_tokens=config.max_tokens,
+                sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
+                seeds=[tasks.hash_of(f"sample {config.seed} {kind}", prompt["document"]) for prompt in prompts],
+                stop=ends, banned=(*generator.banned, *sorted(generator.stop - ends)), tokenizer=generator.tokenizer,
+            )  # fmt: skip
+            with deterministic():
+                found.append([
+                    {"kind": kind, "document": prompt["document"], "prompt": given, "text": plain(text.text), "tokens": len(text.tokens)}
+                    for prompt, given, text in zip(prompts, asked, texts, strict=True)
+                ])  # fmt: skip
+        return [sample for of_prompt in zip(*found, strict=True) for sample in of_prompt]
 
 
 # ---- benchmarks --------------------------------------------------------------------------------------

@@ -70,16 +70,13 @@ def choose(
     heap: list[tuple[int, str, Built]] = []  # the largest hash on top: keys are negated
     seen: set[str] = set()
     for table in tables:
-        columns = [table[name] for name in COLUMNS]
-        more = [name for name in MORE if name in table.column_names]
-        for row, identifier in enumerate(columns[0].to_pylist()):
+        names = [name for name in (*COLUMNS, *MORE) if name in table.column_names]
+        for row, identifier in enumerate(table["id"].to_pylist()):
             keys = [hash_of(salt, f"{identifier} {place}") for place in range(per_document)]
             if identifier in seen or (len(heap) == limit and min(keys) >= -heap[0][0]):
                 continue
-            values = {name: table[name][row].as_py() for name in more}
-            built = build(
-                SourceDocument(identifier, columns[1][row].as_py(), columns[2][row].as_py() or "", columns[3][row].as_py(), **values)
-            )
+            values = {name: table[name][row].as_py() for name in names}
+            built = build(SourceDocument(**{**values, "title": values["title"] or ""}))
             seen.add(identifier)
             for key, thing in zip(keys, built):
                 if len(heap) < limit:

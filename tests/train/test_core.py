@@ -51,7 +51,7 @@ def test_prompts_by_hand(bundle):
     prompts = {}  # by task and number in its file
     for name, of in sets.items():
         first = min(item.number for item in of.items)
-        prompts[name] = {item.number - first: item.texts for item in of.asked()}
+        prompts[name] = {item.number - first: item.texts for item in of.items}
     assert prompts["copa"][1] == ["Question: Who sells flour? the miller", "Question: Who sells flour? the merchant",
                                   "Question: Who sells flour? a river"]  # fmt: skip
     assert prompts["lambada_openai"][0] == ["A mill on this river grinds grain"]
@@ -69,7 +69,7 @@ def test_prompts_by_hand(bundle):
 def test_examples_are_those_that_nanochat_draws(bundle):
     _, sets = core(bundle)
     rows = shuffled(CHOICES)
-    for place, item in enumerate(sets["commonsense_qa"].asked()):
+    for place, item in enumerate(sets["commonsense_qa"].items):
         drawn = Random(1234 + place).sample([n for n in range(len(rows)) if n != place], 2)
         solved = [f"{rows[n]['query']}\nAnswer: {rows[n]['choices'][rows[n]['gold']]}\n\n" for n in drawn]
         assert item.contexts[0] == "".join(solved) + rows[place]["query"] + "\nAnswer:"
@@ -126,7 +126,7 @@ def test_decisions_are_those_of_nanochat(bundle, tested):
     table = tested.score(list(sets.values()))
     model = tested.model
     encode = lambda text: [tested.prefix, *tested.encode([text], special=False)[0].tolist()]  # noqa: E731
-    wanted = {name: [decision(of.task.kind, item, encode, model) for item in of.asked()] for name, of in sets.items()}
+    wanted = {name: [decision(of.task.kind, item, encode, model) for item in of.items] for name, of in sets.items()}
     rows = table.to_pylist()
     assert {name: [bool(row["acc"]) for row in rows if row["group"] == name] for name in sets} == wanted
     assert sum(map(sum, wanted.values())) not in (0, len(rows))  # some are right and some wrong
@@ -149,7 +149,7 @@ def test_bits_per_byte_of_the_right_answer(bundle, tested, tmp_path):
     model = tested.model
     for name, chosen, begin in (("commonsense_qa", [sets["commonsense_qa"]], [tested.prefix]), ("sciq", sciq, [])):
         table = tested.score(chosen)
-        for item, row in zip(chosen[0].asked(), table.to_pylist(), strict=True):
+        for item, row in zip(chosen[0].items, table.to_pylist(), strict=True):
             context, answer = item.contexts[item.gold], item.continuations[item.gold]
             ids, before = ([*begin, *tested.encode([text], special=False)[0].tolist()] for text in (context + answer, context))
             nats = F.cross_entropy(model(torch.tensor([ids]))[0, len(before) - 1 : -1], torch.tensor(ids[len(before) :]), reduction="sum")
