@@ -53,8 +53,6 @@ class TaskConfig(Config):
 class EvaluateConfig(Config):
     """The options of evaluation: its measurements, and the number of sampled texts."""
 
-    resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples of documents for the interval of bits per byte.")
-    confidence: float = Field(default=0.95, gt=0, lt=1, description="Confidence level of the intervals.")
     samples: int = Field(default=6, ge=0, description="Texts that every model continues, and prompts that every tuned model answers.")
     max_tokens: int = Field(default=96, ge=1, description="Longest sampled text, in tokens.")
     temperature: Temperature = Field(default=0.7, description="Temperature of the samples; 0 takes the most likely token.")
@@ -223,7 +221,7 @@ class Measurement:
         self.window, self.pair_window = (min(given or LONGEST_ROW, self.model.arch.context) for given in (window, pair_window))
 
     def bits_per_byte(self, folder: Storage) -> dict[str, Any] | None:
-        """Returns bits per byte over all validation tokens, with an interval by resampling documents; None without validation tokens."""
+        """Returns bits per byte over all validation tokens, with a 95% interval by resampling documents; None without validation tokens."""
         from corpusmill.train.compute import deterministic
         from corpusmill.train.validation import Validation, makers, read_tokenizer
 
@@ -233,12 +231,13 @@ class Measurement:
             return None
         with deterministic():
             sums = validation.sums(self.local, self.model.device)
-        score = sums.score(self.config.resamples, self.config.confidence, self.config.seed)
+        score = sums.score(seed=self.config.seed)
         found = {"value": score.bits_per_byte, "low": score.low, "high": score.high}
         return {**found, "documents": score.documents, "bytes": score.utf8_bytes}
 
     def preferences(self, folder: Storage, path: str) -> dict[str, Any] | None:
-        """Returns the share of held-out pairs whose chosen completion has the higher log-probability per token; None without pairs."""
+        """Returns the share of held-out pairs whose chosen completion has the higher log-probability per token, with a 95% interval; None
+        without pairs."""
         from corpusmill.train.align_job import Numbered, measured_logps
         from corpusmill.train.align_pairs import pairs_from_table, prepare_pair
         from corpusmill.train.compute import deterministic
@@ -257,7 +256,7 @@ class Measurement:
                 logps = measured_logps(self.local, sides.collate(range(len(sequences))))
                 chosen, rejected = (logps.sums / logps.counts).chunk(2)
                 right += int((chosen > rejected).sum())
-        low, high = wilson(right, len(kept), self.config.confidence)
+        low, high = wilson(right, len(kept))
         return {"accuracy": right / len(kept), "low": low, "high": high, "pairs": len(kept)}
 
     def samples(self, prompts: Sequence[dict[str, str]]) -> list[dict[str, Any]]:

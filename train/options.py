@@ -42,9 +42,6 @@ class OptimizerConfig(Config):
     eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon.")
     weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay (times the learning rate), on matrices only.")
     momentum: float = Field(default=0.95, ge=0, lt=1, description="Muon's momentum (Nesterov).")
-    newton_schulz: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="Arithmetic of Muon's orthogonalisation: `auto` is bf16 where the machine has instructions for it."
-    )
 
 
 class Schedule(Config):
