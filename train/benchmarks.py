@@ -42,10 +42,8 @@ from corpusmill.train.model import Llama
 
 @dataclass(frozen=True)
 class Item:
-    """An item of a benchmark: for each choice a context and a continuation; the choice `gold` is right.
-
-    With a single choice, the question is whether it is the most likely continuation.
-    """
+    """An item: for each choice a context and a continuation; the choice `gold` is right. With a single choice, the question is whether it
+    is the most likely continuation."""
 
     number: int  # in its set, from 0
     group: str  # the item's part of the set; empty where a set has no parts
@@ -68,14 +66,9 @@ KINDS = {
 #: What an expression raises where a row has not the fields that it needs.
 ROW_ERRORS = (jinja2.UndefinedError, ValueError, TypeError, AttributeError, LookupError)
 
-
-def without_marks(text: str) -> str:
-    """Returns a text of HellaSwag without WikiHow's markup."""
-    return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
-
-
 _EXPRESSIONS = jinja2.Environment(undefined=jinja2.StrictUndefined)
-_EXPRESSIONS.filters["without_marks"] = without_marks
+#: For texts of HellaSwag, which have WikiHow's markup.
+_EXPRESSIONS.filters["without_marks"] = lambda text: re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,10 +115,8 @@ class BenchmarkTask:
             texts = value if several else [value]
             if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
                 raise ValueError(f"has no {'list of texts' if several else 'text'} as its {part}")
-        contexts, ends = (
-            found.get("contexts") or [found.get("query", found.get("context"))],
-            found.get("choices") or [found["continuation"]],
-        )
+        contexts = found.get("contexts") or [found.get("query", found.get("context"))]
+        ends = found.get("choices") or [found["continuation"]]
         count = max(len(contexts), len(ends))
         if gold not in map(str, range(count)):
             raise ValueError(f"says that choice {gold!r} is right, but has choices 0 to {count - 1}")
@@ -133,8 +124,8 @@ class BenchmarkTask:
         space = self.delimiter[len(between) :]  # belongs to the continuation, as tokenizers join it with the next word
         if not all(space + end for end in ends):
             raise ValueError("has an empty continuation")
-        every = count // len(contexts), count // len(ends)
-        contexts, ends = [context + between for context in contexts] * every[0], [space + end for end in ends] * every[1]
+        contexts = [context + between for context in contexts] * (count // len(contexts))
+        ends = [space + end for end in ends] * (count // len(ends))
         return Item(number, group, tuple(contexts), tuple(ends), int(gold))
 
 
@@ -515,8 +506,7 @@ def summarise(config: TaskConfig, sets: Sequence[ItemSet], table: pa.Table) -> d
 
 
 def remarks(summary: Mapping[str, Any]) -> list[str]:
-    """Returns a sentence on items whose beginning did not fit into the context, and one on the tasks that are missing, where there are
-    any."""
+    """Returns a sentence on items that did not fit into the context, and one on tasks that are missing, where there are any."""
     found = []
     if summary["cut"]:
         items = f"{summary['cut']:,} of {summary['items']:,} items of {summary['title']}"

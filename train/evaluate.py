@@ -156,8 +156,7 @@ def _held_out(run: StageRun) -> float:
 
 
 def _trained(run: StageRun, model: str) -> dict[str, Any]:
-    """Returns how the recipe trains a model, as it is measured in the same way: the precision, the length of windows (None for a model
-    that was not pre-trained here) and of rows of pairs, and whether windows have a document mask."""
+    """Returns how the recipe trains a model, as it is measured in the same way (no `window` if it was not pre-trained here)."""
     pretrain = run.recipe.get("pretrain")
     return {
         "precision": getattr(getattr(run.recipe.get(model), "loop", None), "precision", "auto"),

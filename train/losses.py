@@ -101,9 +101,7 @@ class _LinearNats(torch.autograd.Function):
     """The function behind `linear_nats`. `at_once`: returns the sum, and takes the gradient in the forward pass."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, vocabulary: int, at_once: bool, compiled: bool
-    ) -> Tensor:  # fmt: skip
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, vocabulary: int, at_once: bool, compiled: bool) -> Tensor:
         ctx.at_once, ctx.options = at_once, (vocabulary, compiled)
         needed = ctx.needs_input_grad[:2] if at_once else (False, False)
         scale = torch.ones(targets.shape, dtype=_wide(hidden[:0]).dtype, device=hidden.device)
@@ -239,8 +237,7 @@ class LossOptions:
 @dataclass(frozen=True)
 class PairLogps:
     """Sums of log-probabilities over completion tokens, float32 [pairs], under the policy and under the frozen reference (None for losses
-    without a reference). `chosen_tokens` and `rejected_tokens` are the numbers of tokens summed over.
-    """
+    without a reference). `chosen_tokens` and `rejected_tokens` are the numbers of tokens summed over."""
 
     chosen: Tensor
     rejected: Tensor
@@ -274,8 +271,7 @@ def pair_metrics(pairs: PairLogps, options: LossOptions) -> dict[str, Tensor]:
     """Returns the metrics of a batch for the log, float32 [pairs] each.
 
     Rewards are beta * (policy - reference), as in the DPO paper; without a reference beta * the policy's mean log-probability per token,
-    as in the papers of ORPO and SimPO. `accuracy` is 1 where the chosen completion has the higher reward. `kl` is the policy's log-ratio
-    to the reference per completion token. It is measured on data, not on samples, so it may be negative.
+    as in the papers of ORPO and SimPO. `kl` is measured on data, not on samples, so it may be negative.
     """
     referred = pairs.reference_chosen is not None
     chosen, rejected = pairs.ratios if referred else (pairs.mean_chosen, pairs.mean_rejected)
@@ -314,8 +310,7 @@ def robust(pairs: PairLogps, options: LossOptions) -> Tensor:
 def orpo(pairs: PairLogps, options: LossOptions) -> Tensor:
     """-a - beta log sigmoid(log odds(a) - log odds(b)), where a and b are the mean log-probabilities per token of chosen and rejected.
 
-    The first term is the loss of tuning on the chosen completions. Here it covers the completion's tokens, as in the paper's equation 6;
-    the authors' code and TRL include the prompt's tokens.
+    The first term covers the completion's tokens, as in the paper's equation 6; the authors' code and TRL include the prompt's tokens.
     """
     a, b = pairs.mean_chosen, pairs.mean_rejected
     return -a - options.beta * logsigmoid(log_odds(a) - log_odds(b))

@@ -143,11 +143,9 @@ def _wanted(names: Sequence[str]) -> list[str]:
 
 # ---- from documents, by a score ----------------------------------------------------------------------
 #
-# Pairs a continuation from the corpus's best part with one of similar length from its worst part.
-#
-# The score of a whole document says little about a few of its sentences; a score that is the maximum over windows says mostly that a
-# document is long. So for a score of windows, the continuations themselves are scored, and the best and worst are taken. Else continuations
-# come from the best and worst documents, and have their documents' scores. (Measured: docs/stages/align.md.)
+# Pairs a continuation from the corpus's best part with one of similar length from its worst part. A score that is the maximum over windows
+# says mostly that a document is long, so there the continuations themselves are scored. Else they come from the best and worst documents,
+# and have their documents' scores. (Measured: docs/stages/align.md.)
 
 #: The completions of a pair differ in length by at most this share of the longer one, so that length is no cue.
 TOLERANCE = 0.1

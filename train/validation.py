@@ -63,14 +63,11 @@ def makers(run: Storage, content: bytes) -> set[str]:
 MOST_UNITS = 10_000
 
 
-def bootstrap_ratio(
-    numerators: Floats, denominators: Floats, resamples: int, confidence: float, seed: int
-) -> tuple[float, float]:  # fmt: skip
-    """Returns the percentile interval of sum(numerators) / sum(denominators) over documents drawn with replacement.
+def bootstrap_ratio(numerators: Floats, denominators: Floats, resamples: int, confidence: float, seed: int) -> tuple[float, float]:
+    """Returns the percentile interval of sum(numerators) / sum(denominators) over documents drawn with replacement, by a seed.
 
-    Documents are resampled, not tokens, since the tokens of one document are not independent evidence. With one document the interval is
-    its value alone. It is seeded, so equal data give equal intervals. More than MOST_UNITS documents are drawn in that many bundles, which
-    are independent of each other, too: the interval is about the same, at a bounded cost.
+    Documents are resampled, not tokens, since the tokens of one document are not independent evidence. More than MOST_UNITS documents are
+    drawn in that many bundles: the interval is about the same, at a bounded cost.
     """
     used = denominators > 0
     over, under = numerators[used], denominators[used]
