@@ -9,7 +9,7 @@ import hashlib
 import io
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -385,18 +385,13 @@ def log_likelihoods(model: Llama, items: Sequence[Sequence[ScoredSequence]], bat
     longest = [max(len(c.ids) for c in of) - 1 - few for of, few in zip(items, shared, strict=True)]
     batches: list[list[int]] = []
     for number in sorted(range(len(items)), key=lambda number: (-shared[number], -longest[number], number)):
-        if batches:
-            first = batches[-1][0]
-            size = shared[first] + len(items[first]) * longest[first]
-            tokens, padding = len(batches[-1]) * size, longest[first] - longest[number]
-            if (
-                shared[number] == shared[first]
-                and tokens + size <= batch_tokens
-                and (padding <= longest[first] // FILLED or tokens < LEAST)
-            ):
-                batches[-1].append(number)
-                continue
-        batches.append([number])
+        first = batches[-1][0] if batches else number
+        size = shared[first] + len(items[first]) * longest[first]
+        tokens = size * len(batches[-1]) if batches else batch_tokens
+        even = longest[first] - longest[number] <= longest[first] // FILLED or tokens < LEAST
+        if shared[number] != shared[first] or tokens + size > batch_tokens or not even:
+            batches.append([])
+        batches[-1].append(number)
     found: dict[int, Floats] = {}
     for batch in batches:
         found.update(zip(batch, _values(model, [items[number] for number in batch], shared[batch[0]]), strict=True))
@@ -404,8 +399,8 @@ def log_likelihoods(model: Llama, items: Sequence[Sequence[ScoredSequence]], bat
     return [found[number] for number in range(len(items))]
 
 
-def _values(model: Llama, items: Sequence[Sequence[ScoredSequence]], shared: int) -> Iterator[Floats]:
-    """Yields the values of `log_likelihoods` for items of which the first `shared` ids are equal in all choices."""
+def _values(model: Llama, items: Sequence[Sequence[ScoredSequence]], shared: int) -> list[Floats]:
+    """Returns the values of `log_likelihoods` for items of which the first `shared` ids are equal in all choices."""
     choices = [choice for of in items for choice in of]
     ids, cache = np.zeros((len(choices), max(len(choice.ids) for choice in choices) - 1 - shared), np.int64), None
     if shared:
@@ -426,7 +421,7 @@ def _values(model: Llama, items: Sequence[Sequence[ScoredSequence]], shared: int
         (nats[-choice.count :].sum(), nats[-choice.compared :].sum(), missed[-choice.compared :].sum())
         for choice, (nats, missed) in zip(choices, places, strict=True)
     ]
-    yield from np.split(np.array(found).T, np.cumsum([len(of) for of in items])[:-1], 1)
+    return np.split(np.array(found).T, np.cumsum([len(of) for of in items])[:-1], 1)
 
 
 def _row(item: Item, choices: Sequence[ScoredSequence], found: Floats, core: bool) -> dict[str, Any]:
@@ -445,7 +440,6 @@ def _row(item: Item, choices: Sequence[ScoredSequence], found: Floats, core: boo
 
 
 # ---- from scored items to scores ---------------------------------------------------------------------
-
 
 #: A mean over items (`value`), and its standard error (`stderr`; None for one item).
 MetricScore = dict[str, Any]

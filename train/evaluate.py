@@ -231,8 +231,8 @@ class Measurement:
         with deterministic():
             sums = validation.sums(self.local, self.model.device)
         score = sums.score(seed=self.config.seed)
-        found = {"value": score.bits_per_byte, "low": score.low, "high": score.high}
-        return {**found, "documents": score.documents, "bytes": score.utf8_bytes}
+        names = {"value": "bits_per_byte", "low": "low", "high": "high", "documents": "documents", "bytes": "utf8_bytes"}
+        return {name: score[of] for name, of in names.items()}
 
     def preferences(self, folder: Storage, path: str) -> dict[str, Any] | None:
         """Returns the share of held-out pairs whose chosen completion has the higher log-probability per token, with a 95% interval; None

@@ -193,11 +193,12 @@ def block_mask(earliest: Tensor) -> BlockMask:
     def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key <= query) & (key >= (earliest[query] if shared else earliest[batch, query]))
 
-    listed = []  # how many blocks of each row are true, and the numbers of all, those that are true first
-    for blocks in (seen & ~whole, whole):
-        numbers = blocks.int().argsort(dim=-1, descending=True, stable=True)
-        listed += [blocks.sum(-1, dtype=torch.int32).unsqueeze(1), numbers.int().unsqueeze(1)]
-    return BlockMask.from_kv_blocks(*listed, BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(length, length))
+    # for each row how many blocks are computed with a mask and without one, and the numbers of all blocks, these first
+    counts = [blocks.sum(-1, dtype=torch.int32).unsqueeze(1) for blocks in (seen & ~whole, whole)]
+    order = [blocks.int().argsort(dim=-1, descending=True, stable=True).int().unsqueeze(1) for blocks in (seen & ~whole, whole)]
+    return BlockMask.from_kv_blocks(
+        counts[0], order[0], counts[1], order[1], BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(length, length)
+    )
 
 
 # ---- key-value cache ---------------------------------------------------------------------------------

@@ -79,10 +79,9 @@ def choose(
             built = build(SourceDocument(**{**values, "title": values["title"] or ""}))
             seen.add(identifier)
             for key, thing in zip(keys, built):
-                if len(heap) < limit:
-                    heapq.heappush(heap, (-key, identifier, thing))
-                elif key < -heap[0][0]:
-                    heapq.heapreplace(heap, (-key, identifier, thing))
+                heapq.heappush(heap, (-key, identifier, thing))
+                if len(heap) > limit:
+                    heapq.heappop(heap)
     return [thing for _, _, thing in sorted(heap, key=lambda entry: (-entry[0], entry[1]))]
 
 
@@ -90,7 +89,7 @@ def instructions(source: SourceDocument, max_chars: int) -> list[BuiltTask]:
     """Returns the tasks of a document, with the kinds taking turns; the document's hash decides which kind comes first."""
     kinds = [title_tasks(source, max_chars), continuation_tasks(source, max_chars), heading_tasks(source, max_chars)]
     first = hash_of("kind", source.id) % len(kinds)
-    turns = itertools.zip_longest(*(kinds[first:] + kinds[:first]))
+    turns = itertools.zip_longest(*kinds[first:], *kinds[:first])
     return [task for turn in turns for task in turn if task is not None]
 
 

@@ -7,7 +7,7 @@ training's precision: what a training reports is what its kind of model does, an
 import hashlib
 import json
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -92,19 +92,6 @@ MOST_GROUPS, OTHERS, UNKNOWN = 16, "(others)", "(unknown)"
 
 
 @dataclass(frozen=True)
-class TextScore:
-    """Bits per byte of some documents, with its interval. Special tokens are left out of tokens and bytes."""
-
-    bits_per_byte: float
-    low: float
-    high: float
-    nats_per_token: float
-    documents: int
-    tokens: int
-    utf8_bytes: int
-
-
-@dataclass(frozen=True)
 class TextSums:
     """Nats, tokens and bytes of each document, float64 `[documents]`; all 0 for documents that were not measured."""
 
@@ -112,13 +99,16 @@ class TextSums:
     tokens: Floats
     sizes: Floats
 
-    def score(self, resamples: int = 1000, confidence: float = 0.95, seed: int = 0, only: npt.NDArray[np.bool_] | None = None) -> TextScore:
-        """Returns the score of all documents, or `only` some, with a percentile interval over documents drawn with replacement."""
+    def score(self, resamples: int = 1000, seed: int = 0, only: npt.NDArray[np.bool_] | None = None) -> dict[str, Any]:
+        """Returns the score of all documents, or `only` some, with a 95% interval (`low`, `high`)."""
         chosen = self.sizes > 0 if only is None else (self.sizes > 0) & only
         bits, tokens, sizes = self.nats[chosen] / np.log(2), self.tokens[chosen], self.sizes[chosen]
-        low, high = bootstrap_ratio(bits, sizes, resamples, confidence, seed)
-        per_byte, per_token = bits.sum() / sizes.sum(), self.nats[chosen].sum() / tokens.sum()
-        return TextScore(float(per_byte), low, high, float(per_token), len(sizes), int(tokens.sum()), int(sizes.sum()))
+        low, high = bootstrap_ratio(bits, sizes, resamples, 0.95, seed)
+        return {
+            "bits_per_byte": float(bits.sum() / sizes.sum()), "low": low, "high": high,
+            "nats_per_token": float(self.nats[chosen].sum() / tokens.sum()),
+            "documents": len(sizes), "tokens": int(tokens.sum()), "utf8_bytes": int(sizes.sum()),
+        }  # fmt: skip
 
 
 class Validation:
@@ -178,14 +168,10 @@ class Validation:
                 found[kind] = shown, np.minimum(rank, MOST_GROUPS)[codes]
         return found
 
-    def by_group(self, sums: TextSums) -> dict[str, dict[str, TextScore]]:
-        """Returns the score of each group of each kind, for groups with measured documents."""
-        return {
+    def report(self, sums: TextSums) -> dict[str, Any]:
+        """Returns the score of all documents, and under `by[kind][name]` those of groups with measured documents."""
+        by = {
             kind: {name: sums.score(only=group == n) for n, name in enumerate(names) if sums.sizes[group == n].any()}
             for kind, (names, group) in self.groups.items()
         }
-
-
-def report(score: TextScore, groups: dict[str, dict[str, TextScore]]) -> dict[str, Any]:
-    """Returns scores as JSON: the total score, and each group's under `by[kind][name]`."""
-    return {**asdict(score), "by": {kind: {name: asdict(some) for name, some in of.items()} for kind, of in groups.items()}}
+        return {**sums.score(), "by": by}
