@@ -131,12 +131,16 @@ class EvaluateStage(Stage):
         return Output({"prompts.json": tuning.json_file(prompts)}, rows_in=len(prompts), kept=len(prompts))
 
     def _measure(self, run: StageRun, model: str, pairs: bool, trained: dict[str, Any], identity: str) -> Output:
+        from corpusmill.train.compute import deterministic
+
         measurement = Measurement(self.config, run.run, model, **trained)
-        scores: dict[str, Any] = {"bits_per_byte": measurement.bits_per_byte(run.run.child("tokens/validation"))}
-        scores["preferences"] = measurement.preferences(run.run, PAIRS_FILE) if pairs else None
-        samples = measurement.samples(json.loads(run.storage.read_bytes("prompts.json")))
+        with deterministic():
+            bits = measurement.bits_per_byte(run.run.child("tokens/validation"))
+            preferences = measurement.preferences(run.run, PAIRS_FILE) if pairs else None
+            samples = measurement.samples(json.loads(run.storage.read_bytes("prompts.json")))
         answers = [sample["tokens"] for sample in samples if sample["kind"] == "answer"]
-        scores["answer_tokens"] = sum(answers) / len(answers) if answers else None
+        length = sum(answers) / len(answers) if answers else None
+        scores = {"bits_per_byte": bits, "preferences": preferences, "answer_tokens": length}
         return Output({f"scores/{model}.json": tuning.json_file(scores), f"samples/{model}.json": tuning.json_file(samples)})
 
     def _summary(self, run: StageRun, models: Sequence[str]) -> Output:
@@ -221,16 +225,13 @@ class Measurement:
 
     def bits_per_byte(self, folder: Storage) -> dict[str, Any] | None:
         """Returns bits per byte over all validation tokens, with a 95% interval by resampling documents; None without validation tokens."""
-        from corpusmill.train.compute import deterministic
         from corpusmill.train.validation import Validation, makers, read_tokenizer
 
         tokenizer, _ = read_tokenizer(Storage(str(self.folder)))
         validation = Validation.open(folder.root, tokenizer, makers(self.run, tokenizer), self.window, self.document_mask)
         if validation is None:
             return None
-        with deterministic():
-            sums = validation.sums(self.local, self.model.device)
-        score = sums.score(seed=self.config.seed)
+        score = validation.sums(self.local, self.model.device).score(seed=self.config.seed)
         names = {"value": "bits_per_byte", "low": "low", "high": "high", "documents": "documents", "bytes": "utf8_bytes"}
         return {name: score[of] for name, of in names.items()}
 
@@ -239,7 +240,6 @@ class Measurement:
         without pairs."""
         from corpusmill.train.align_job import Numbered, measured_logps
         from corpusmill.train.align_pairs import pairs_from_table, prepare_pair
-        from corpusmill.train.compute import deterministic
 
         pairs = [pair for pair in pairs_from_table(read_table(folder, path)) if pair.held_out]
         prepared = [prepare_pair(pair, self.generator.encoder, self.pair_window) for pair in pairs]
@@ -247,21 +247,19 @@ class Measurement:
         if not kept:
             return None
         right, device = 0, self.model.device
-        with deterministic():
-            for begin in range(0, len(kept), PAIRS):
-                some = kept[begin : begin + PAIRS]
-                sequences = [*(pair.chosen for pair in some), *(pair.rejected for pair in some)]
-                sides = Numbered(sequences, self.pair_window, device, few=device.type == "cuda")
-                logps = measured_logps(self.local, sides.collate(range(len(sequences))))
-                chosen, rejected = (logps.sums / logps.counts).chunk(2)
-                right += int((chosen > rejected).sum())
+        for begin in range(0, len(kept), PAIRS):
+            some = kept[begin : begin + PAIRS]
+            sequences = [*(pair.chosen for pair in some), *(pair.rejected for pair in some)]
+            sides = Numbered(sequences, self.pair_window, device, few=device.type == "cuda")
+            logps = measured_logps(self.local, sides.collate(range(len(sequences))))
+            chosen, rejected = (logps.sums / logps.counts).chunk(2)
+            right += int((chosen > rejected).sum())
         low, high = wilson(right, len(kept))
         return {"accuracy": right / len(kept), "low": low, "high": high, "pairs": len(kept)}
 
     def samples(self, prompts: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
         """Returns texts on every prompt: `continuation` continues the document's beginning, and from a tuned model `answer` replies to the
         question in a chat."""
-        from corpusmill.train.compute import deterministic
         from corpusmill.train.generate import Sampling, generate_batch, plain
 
         generator, config, found = self.generator, self.config, list[list[dict[str, Any]]]()
@@ -276,11 +274,10 @@ class Measurement:
                 seeds=[tasks.hash_of(f"sample {config.seed} {kind}", prompt["document"]) for prompt in prompts],
                 stop=ends, banned=(*generator.banned, *sorted(generator.stop - ends)), tokenizer=generator.tokenizer,
             )  # fmt: skip
-            with deterministic():
-                found.append([
-                    {"kind": kind, "document": prompt["document"], "prompt": given, "text": plain(text.text), "tokens": len(text.tokens)}
-                    for prompt, given, text in zip(prompts, asked, texts, strict=True)
-                ])  # fmt: skip
+            found.append([
+                {"kind": kind, "document": prompt["document"], "prompt": given, "text": plain(text.text), "tokens": len(text.tokens)}
+                for prompt, given, text in zip(prompts, asked, texts, strict=True)
+            ])  # fmt: skip
         return [sample for of_prompt in zip(*found, strict=True) for sample in of_prompt]
 
 

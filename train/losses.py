@@ -41,8 +41,8 @@ def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
 
 #: Logits that exist at once, in fp32 512 MiB.
 LOGITS = 2**27
-#: On a GPU the head's matrix is filled up to a multiple of this, as kernels are slow for other sizes.
-MULTIPLE = 128
+#: By kind of device: the head's matrix is filled up to a multiple of so many rows, as kernels are slow for other sizes.
+MULTIPLE = {"cuda": 128}
 
 
 def target_nats(head: nn.Linear, hidden: Tensor, targets: Tensor, places: Tensor | None = None, compiled: bool = False) -> Tensor:
@@ -76,20 +76,18 @@ def in_chunks(hidden: Tensor, head: nn.Linear) -> bool:
     return hidden.device.type == "cuda" or hidden.numel() // hidden.size(-1) * head.out_features > LOGITS
 
 
-def linear_nats(
-    head: nn.Linear, hidden: Tensor, targets: Tensor, *, summed: bool = False, compiled: bool = False, multiple: int = 0
-) -> Tensor:
+def linear_nats(head: nn.Linear, hidden: Tensor, targets: Tensor, *, summed: bool = False, compiled: bool = False) -> Tensor:
     """Returns nats `[n]` of targets `[n]` (0 for IGNORED ones) from hidden states `[n, width]`, or their sum.
 
     No more than LOGITS logits exist at once (Liger Kernel, https://arxiv.org/abs/2410.10989, and Cut Your Losses, 2411.09009): a sum takes
     the gradient together with the value, single nats compute their logits again in the backward pass. Exponentials and sums are in fp32 at
-    least. The matrix is filled up to a `multiple` of rows, which no softmax sees (0: MULTIPLE on a GPU, else 1).
+    least. No softmax sees the rows by which the matrix is filled up (MULTIPLE).
     """
     weight, vocabulary, kind = head.weight, head.out_features, hidden.device.type
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
-    if extra := -vocabulary % (multiple or (MULTIPLE if kind == "cuda" else 1)):
+    if extra := -vocabulary % MULTIPLE.get(kind, 1):
         weight = F.pad(weight, (0, 0, 0, extra))
     with torch.autocast(kind, enabled=False):
         at_once = summed and torch.is_grad_enabled()

@@ -204,7 +204,7 @@ class ParallelConfig(Config):
         default=0, ge=0, description="CPUs of each process on a Ray cluster, and its threads; 0: the most that all can have equally."
     )
     wait: int = Field(
-        default=600, ge=0, description="Seconds in which a Ray cluster must have room for all processes, at the start and without a node."
+        default=600, ge=0, description="Seconds in which a Ray cluster must have room for all processes, also when it has lost a node."
     )
 
     @property
