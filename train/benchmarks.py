@@ -34,7 +34,7 @@ from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.compute import deterministic
 from corpusmill.train.evaluate import CORE, TaskConfig
-from corpusmill.train.generate import load_text_generator, read_settings, token_ids
+from corpusmill.train.generate import load_text_generator, token_ids
 from corpusmill.train.model import Llama
 
 # ---- items -------------------------------------------------------------------------------------------
@@ -303,10 +303,11 @@ class ModelUnderTest:
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.model.device.type]
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        path = self.generator.folder / "tokenizer_config.json"
-        names = read_settings(path.parent, path.name)
-        if not (ids := [i for t in (names.get("bos_token"), names.get("eos_token"), END_OF_TEXT) for i in token_ids(self.tokenizer, t)]):
-            raise InputError(f"{path}: names no token with which a text begins (bos_token or eos_token).")
+        special = self.generator.encoder.template.special
+        ids = token_ids(self.tokenizer, special.get("bos_token"), special.get("eos_token"), END_OF_TEXT)
+        if not ids:
+            file = self.generator.folder / "tokenizer_config.json"
+            raise InputError(f"{file}: names no token with which a text begins (bos_token or eos_token).")
         self.prefix = ids[0]
 
     def score(self, sets: Sequence[ItemSet], advance: Advance = lambda done: None) -> pa.Table:

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, field_validator
 
-from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.extras import TRAINING
 from corpusmill.pipeline.intervals import wilson
@@ -217,8 +216,7 @@ class Measurement:
         from corpusmill.train.parallel.model import LocalModel
 
         self.config, self.run, self.stage, self.document_mask = config, run, stage, document_mask
-        self.folder = local_model(run.path(f"{stage}/model"))
-        self.generator = load_text_generator(self.folder, config.device)
+        self.generator = load_text_generator(run.path(f"{stage}/model"), config.device)
         self.model = self.generator.model
         self.local = LocalModel(self.model, precision)
         self.window, self.pair_window = (min(given or LONGEST_ROW, self.model.arch.context) for given in (window, pair_window))
@@ -227,7 +225,7 @@ class Measurement:
         """Returns bits per byte over all validation tokens, with a 95% interval by resampling documents; None without validation tokens."""
         from corpusmill.train.validation import Validation, makers, read_tokenizer
 
-        tokenizer, _ = read_tokenizer(Storage(str(self.folder)))
+        tokenizer, _ = read_tokenizer(Storage(str(self.generator.folder)))
         validation = Validation.open(folder.root, tokenizer, makers(self.run, tokenizer), self.window, self.document_mask)
         if validation is None:
             return None

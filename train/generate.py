@@ -304,10 +304,11 @@ def load_text_generator(folder: str | Path, device: str = "auto") -> TextGenerat
     folder = local_model(folder)
     model = load_model(folder, pick_device(device)).eval()
     encoder = load_chat(Storage(str(folder)))
-    settings, names = read_settings(folder, "generation_config.json"), read_settings(folder, "tokenizer_config.json")
+    settings = read_settings(folder, "generation_config.json")
     begin = token_ids(encoder.tokenizer, END_OF_TEXT) or token_ids(encoder.tokenizer, settings.get("bos_token_id"))
-    ends = (END_OF_TEXT, IM_END, settings.get("eos_token_id"), names.get("eos_token"))
-    stop = frozenset(number for token in ends for number in token_ids(encoder.tokenizer, token))
+    end = settings.get("eos_token_id")
+    ends = (END_OF_TEXT, IM_END, *(end if isinstance(end, list) else [end]), encoder.template.special.get("eos_token"))
+    stop = frozenset(token_ids(encoder.tokenizer, *ends))
     return TextGenerator(folder, model, encoder, stop, tuple(sorted(set(encoder.special_ids.values()) - stop)), begin)
 
 
@@ -320,14 +321,10 @@ def _unicode(text: str) -> str:
     return text
 
 
-def token_ids(tokenizer: Any, token: Any) -> tuple[int, ...]:
-    """Returns the ids of a special token given as an id, a list of ids, its text, or an object with its text; unknown ones are left out."""
-    if isinstance(token, list):
-        return tuple(number for each in token for number in token_ids(tokenizer, each))
-    if isinstance(token, dict):
-        token = token.get("content")
-    number = tokenizer.token_to_id(token) if isinstance(token, str) else token
-    return (number,) if isinstance(number, int) else ()
+def token_ids(tokenizer: Any, *tokens: Any) -> tuple[int, ...]:
+    """Returns the ids of special tokens given as ids or texts; unknown ones are left out."""
+    numbers = (tokenizer.token_to_id(token) if isinstance(token, str) else token for token in tokens)
+    return tuple(number for number in numbers if isinstance(number, int))
 
 
 def read_settings(folder: Path, name: str) -> dict[str, Any]:
