@@ -127,13 +127,14 @@ def dropped_documents(run: "StageRun", score: FilterScore) -> Iterator[pa.Table]
     So they differ from kept documents in this score alone. Documents dropped for their language, say, would differ visibly.
     """
     shards = {PurePosixPath(ref.path).stem: ref.path for ref in run.outputs_of("ingest", "data/")}
-    rewriter = service("scores").Rewriter(service("scores").FilterWorker(run.recipe["filter"], run.run, {}))
+    worker = service("scores").FilterWorker(run.recipe["filter"], run.run, {})
     for ref in run.outputs_of("filter", "report/"):
         failed = read_table(run.run, ref.path, ["failed"])["failed"].to_pylist()
         places = pa.array([place for place, rules in enumerate(failed) if rules and set(rules) <= set(score.rules)], pa.int64())
         if len(places):
             report = read_table(run.run, ref.path)
-            whole = rewriter.at(read_table(run.run, shards[PurePosixPath(ref.path).stem]), report, places)
+            documents = read_table(run.run, shards[PurePosixPath(ref.path).stem])
+            whole = service("scores").Rewriter(worker).at(documents, report, places)  # a new one, as each shard begins anew
             yield whole.append_column("score", report[score.column].take(places)).select([*_wanted(whole.column_names), "score"])
 
 
