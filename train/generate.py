@@ -205,10 +205,10 @@ def write(
     live = list(drafts) if max_tokens > 0 else []
     cache: KVCache | None = None
     while live:
+        ids = [draft.tokens[-1:] for draft in live]
         if cache is None or cache.length == cache.longest:
-            logits, cache = _read(model, live, cache, max_tokens)
-        else:
-            logits = _next(model, torch.tensor([draft.tokens[-1:] for draft in live], device=model.device), cache)
+            ids, cache = _window(model, live, cache, max_tokens)
+        logits = model.lm_head(model.model(torch.tensor(ids, device=model.device), None, cache)[:, -1])
         logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
         if sampling.repetition_penalty != 1:
             seen = torch.zeros_like(logits, dtype=torch.bool)
@@ -227,8 +227,8 @@ def write(
             live = [live[row] for row in staying]
 
 
-def _read(model: Llama, live: Sequence[Draft], cache: KVCache | None, max_tokens: int) -> tuple[Tensor, KVCache]:
-    """Returns the logits `[B, vocab]` of each row's next token, and a new cache with its latest tokens.
+def _window(model: Llama, live: Sequence[Draft], cache: KVCache | None, max_tokens: int) -> tuple[list[list[int]], KVCache]:
+    """Returns the latest tokens of each row, and a new cache for them.
 
     At first these are the prompt, or its end. A row that has filled the context keeps only its newer half, which is read again at new
     positions. All rows end at one place, so shorter rows begin later.
@@ -242,14 +242,7 @@ def _read(model: Llama, live: Sequence[Draft], cache: KVCache | None, max_tokens
     end = max(lengths)
     new = model.new_cache(min(context, end + max_tokens))
     new.starts = [end - length for length in lengths]
-    rows = [[0] * (end - length) + [*draft.prompt, *draft.tokens][-length:] for draft, length in zip(live, lengths)]
-    return _next(model, torch.tensor(rows, device=model.device), new), new
-
-
-def _next(model: Llama, ids: Tensor, cache: KVCache) -> Tensor:
-    """Returns the logits `[B, vocab]` after `ids` `[B, T]`, which are added to the cache. The head computes only the last place."""
-    logits: Tensor = model.lm_head(model.model(ids, None, cache)[:, -1])
-    return logits
+    return [[0] * (end - length) + [*draft.prompt, *draft.tokens][-length:] for draft, length in zip(live, lengths)], new
 
 
 # ---- a model folder that generates text --------------------------------------------------------------
