@@ -177,8 +177,7 @@ class ParallelConfig(Config):
     replicate: int = Field(default=1, ge=1, description="Whole copies of the model that see different rows (DDP; with `shard`, hybrid).")
     shard: int = Field(default=1, ge=1, description="Ranks that see different rows and share out weights, gradients and moments (FSDP2).")
     zero: Literal[1, 2, 3] = Field(
-        3,
-        description="What `shard` shares out: 1 moments, 2 gradients too, 3 weights too. With `tensor` or `pipeline`, 1 is the same as 2.",
+        default=3, description="What `shard` shares out: 1 moments, 2 gradients too, 3 weights too. `tensor` and `pipeline` take 1 as 2."
     )
     tensor: int = Field(default=1, ge=1, description="Ranks that share out every matrix, and the sequence between them.")
     pipeline: int = Field(default=1, ge=1, description="Ranks that share out the layers.")
