@@ -130,7 +130,11 @@ class LoopConfig(Schedule):
 
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW or Muon and their rates.")
     clip: float = Field(default=1.0, ge=0, description="Largest gradient norm; larger ones are scaled down to it. 0 clips nothing.")
-    spike: float = Field(default=10.0, ge=0, description="Skips a loss or gradient so many robust deviations above recent ones; 0: none.")
+    spike: float = Field(
+        default=10.0,
+        ge=0,
+        description="Skips a step whose loss or gradient norm is this many robust deviations above recent ones; 0: none.",
+    )
     max_skips: int = Field(default=10, ge=1, json_schema_extra=INERT, description="The run stops after this many skipped steps in a row.")
     save_every: int = Field(default=200, ge=1, json_schema_extra=INERT, description="Steps between two saves of the training state.")
     keep: int = Field(default=2, ge=1, json_schema_extra=INERT, description="Saved states that are kept: the latest ones.")
@@ -146,7 +150,7 @@ class LoopConfig(Schedule):
     checkpointing: bool = Field(
         default=False, json_schema_extra=INERT, description="Compute layers again in the backward pass: less memory."
     )
-    threads: int = Field(default=0, ge=0, json_schema_extra=INERT, description="CPU threads of torch; 0: its choice. Bits depend on it.")
+    threads: int = Field(default=0, ge=0, json_schema_extra=INERT, description="CPU threads; 0: torch decides. Bits depend on it.")
     log: tuple[Literal["tensorboard", "wandb"], ...] = Field(default=(), json_schema_extra=INERT, description="Further places for the log.")
 
 
@@ -177,13 +181,16 @@ class ParallelConfig(Config):
     replicate: int = Field(default=1, ge=1, description="Whole copies of the model that see different rows (DDP; with `shard`, hybrid).")
     shard: int = Field(default=1, ge=1, description="Ranks that see different rows and share out weights, gradients and moments (FSDP2).")
     zero: Literal[1, 2, 3] = Field(
-        default=3, description="What `shard` shares out: 1 moments, 2 gradients too, 3 weights too. `tensor` and `pipeline` take 1 as 2."
-    )
+        default=3, description="What `shard` shares out: 1 the optimiser's moments, 2 gradients too, 3 weights too. "
+        "With `tensor` or `pipeline`, 1 is the same as 2.",
+    )  # fmt: skip
     tensor: int = Field(default=1, ge=1, description="Ranks that share out every matrix, and the sequence between them.")
     pipeline: int = Field(default=1, ge=1, description="Ranks that share out the layers.")
     schedule: Literal["1f1b", "interleaved", "zero-bubble"] = Field(default="1f1b", description="The order of a pipeline's micro-batches.")
     max_restarts: int = Field(default=3, ge=0, description="How often all processes begin again from the last state when one is killed.")
-    cpus: int = Field(default=0, ge=0, description="CPUs and threads of each process on a Ray cluster; 0: the most that all can have.")
+    cpus: int = Field(
+        default=0, ge=0, description="CPUs of each process on a Ray cluster, and its threads; 0: the most that all can have equally."
+    )
     wait: int = Field(default=600, ge=0, description="Seconds for a Ray cluster to have room for all processes, also when a node is lost.")
 
     @property
