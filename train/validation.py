@@ -25,10 +25,11 @@ from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
 from corpusmill.train.data import ALL, DataShare, evaluation_batches, needed, to_device
 from corpusmill.train.parallel.model import ParallelModel
 
-# ---- the tokenizer of a run --------------------------------------------------------------------------
-
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+
+# ---- the tokenizer of a run --------------------------------------------------------------------------
+
 NAME = "tokenizer.json"
 #: Folders of a run whose tokenizer may have made its tokens.
 BEFORE = ("tokenizer", "pretrain/model")
