@@ -12,7 +12,7 @@ from corpusmill.pipeline.extras import TRAINING
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage
-from corpusmill.train import scores, tuning
+from corpusmill.train import tasks, tuning
 from corpusmill.train.tuning import TuningConfig, TuningLoop, TuningOptimizer
 
 PAIRS_FILE = "data/pairs.parquet"
@@ -142,7 +142,7 @@ class AlignStage(Stage):
     def execute(self, run: StageRun) -> None:
         start = tuning.start_of(run, ("sft", "pretrain"), self.config.model)
         columns = [] if self.config.files else [name for name in self.config.pairs_from if name != CORRUPTED]
-        of_scores, params = scores.pair_inputs(run, columns)
+        of_scores, params = tasks.pair_inputs(run, columns)
         given = [*tuning.sources(run, self.config.files), *of_scores]
         made = run.once("pairs", [*tuning.token_files(start.files), *given], lambda _: self._pairs(run, start, given), params)
         pairs = made.ref(self.name, PAIRS_FILE)

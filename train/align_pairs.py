@@ -15,7 +15,8 @@ from corpusmill.train import tasks, tuning
 from corpusmill.train.align import CORRUPTED, PAIRS_FILE, AlignConfig
 from corpusmill.train.model_folder import read_architecture
 from corpusmill.train.options import row_length
-from corpusmill.train.scores import (
+from corpusmill.train.sft_job import MESSAGES
+from corpusmill.train.tasks import (
     FilterScore,
     PairLimits,
     PairPool,
@@ -27,7 +28,6 @@ from corpusmill.train.scores import (
     pool_of_documents,
     score_texts,
 )
-from corpusmill.train.sft_job import MESSAGES
 from corpusmill.train.template import (
     NOTHING,
     ChatEncoder,

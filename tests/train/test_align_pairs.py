@@ -31,7 +31,7 @@ from corpusmill.train.align_pairs import (
     read_pairs,
     report_table,
 )
-from corpusmill.train.scores import (
+from corpusmill.train.tasks import (
     TOLERANCE,
     FilterScore,
     PairLimits,
