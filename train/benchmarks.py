@@ -166,7 +166,8 @@ def read_task(config: TaskConfig) -> list[ItemSet]:
     for task, paths in task_files(config).items():
         begin = begins.setdefault(paths[0], first)  # two tasks of CORE may have one file
         items = read_items(task, paths, begin)
-        first, total, shots, chosen = max(first, begin + len(items)), len(items), config.shots, list(items)
+        first, total = max(first, begin + len(items)), len(items)
+        shots, chosen = config.shots, list(items)
         if core:
             Random(SHUFFLE_SEED).shuffle(items)
             items = [replace(item, group=task.name) for item in items[: config.limit]]
