@@ -163,8 +163,8 @@ def reference_texts(given: str) -> list[tuple[str, str | None]]:
     Raises InputError where there are none.
     """
     if given in BENCHMARKS:
-        items = read_items(TASKS[given], [BENCHMARKS[given].path()])
-        return [(item.solved, item.continuations[item.gold]) for item in items]
+        items = read_items(TASKS[given], [BENCHMARKS[given].path()], 0)
+        return [(item.contexts[item.gold] + item.continuations[item.gold], item.continuations[item.gold]) for item in items]
     return [(text, None) for text in _texts_in(given)]
 
 

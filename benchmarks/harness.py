@@ -21,8 +21,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from corpusmill.train.benchmark_scores import ModelUnderTest
-from corpusmill.train.benchmarks import ItemSet, read_task
+from corpusmill.train.benchmarks import ItemSet, ModelUnderTest, read_task
 from corpusmill.train.evaluate import TaskConfig
 
 
@@ -34,7 +33,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def choices(ours: ModelUnderTest, theirs: HFLM, sets: list[ItemSet], rounds: int) -> tuple[float, float, str]:
     """Returns the seconds of both, and the difference of their results."""
-    pairs = [pair for of in sets for item in of.asked() for pair in zip(item.contexts, item.continuations, strict=True)]
+    pairs = [pair for of in sets for item in of.items for pair in zip(item.contexts, item.continuations, strict=True)]
     requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
     seconds: list[tuple[float, float]] = []
     for _ in range(rounds):

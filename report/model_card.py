@@ -384,7 +384,6 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
         "models": models,
         "measured": measured(summary, models),
         "changed": [model for model in summary.scores.models if model not in models],
-        "confidence": reader.settings("evaluate").get("confidence", 0.95),
         "samples": samples(reader, stage) if stage in models else [],
         "limits": limitations(summary, stage, arch),
         "stale": reader.stale.sentence if reader.stale and stage in reader.stale.because else None,

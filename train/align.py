@@ -19,7 +19,7 @@ from corpusmill.pipeline.shards import Content, read_table
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train import scores, tasks, tuning
+from corpusmill.train import tasks, tuning
 from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import IGNORED, DataShare, counted_places, needed, pack, to_device, within_budget
@@ -193,7 +193,7 @@ def _shuffle(text: str, identifier: str) -> str:
 
 
 def pairs_of(
-    score: scores.FilterScore, matched: Sequence[tuple[tasks.BuiltTask, tasks.BuiltTask]], held_out: Callable[[str], bool]
+    score: tasks.FilterScore, matched: Sequence[tuple[tasks.BuiltTask, tasks.BuiltTask]], held_out: Callable[[str], bool]
 ) -> list[PreferencePair]:
     """Makes the pairs. A hash decides from which of the two documents the prompt comes, so that a fitting continuation is no cue."""
     pairs = []
@@ -208,16 +208,16 @@ def _from_score(
     run: StageRun, config: AlignConfig, column: str, wanted: int, held_out: Callable[[str], bool]
 ) -> tuple[list[PreferencePair], dict[str, Any]]:
     """Returns the pairs of a score, and how they were found."""
-    score, salt = scores.find_score(run, column), f"align {config.seed} {column}"
-    limits = scores.PairLimits(wanted, config.per_document, config.max_chars, config.best, config.worst)
-    tables = (lambda: scores.kept_documents(run, score)), (lambda: scores.dropped_documents(run, score))
+    score, salt = tasks.find_score(run, column), f"align {config.seed} {column}"
+    limits = tasks.PairLimits(wanted, config.per_document, config.max_chars, config.best, config.worst)
+    tables = (lambda: tasks.kept_documents(run, score)), (lambda: tasks.dropped_documents(run, score))
     if score.blind:
-        pool = scores.PairPool("documents")
+        pool = tasks.PairPool("documents")
     elif score.of_windows:
-        pool = scores.pool_of_continuations(score, partial(scores.score_texts, run, column), *tables, salt, limits)
+        pool = tasks.pool_of_continuations(score, partial(tasks.score_texts, run, column), *tables, salt, limits)
     else:
-        pool = scores.pool_of_documents(score, *tables, salt, limits)
-    pairs = pairs_of(score, scores.match(pool, held_out, wanted), held_out)
+        pool = tasks.pool_of_documents(score, *tables, salt, limits)
+    pairs = pairs_of(score, tasks.match(pool, held_out, wanted), held_out)
     counts = {"chosen": len(pool.chosen), "rejected": len(pool.rejected), "wanted": wanted, "pairs": len(pairs)}
     found = {"column": column, "high_is_good": score.high_is_good, **vars(pool), **counts}
     for side in ("chosen", "rejected"):

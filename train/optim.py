@@ -169,9 +169,8 @@ class Optimizer:
             decay, plain = ([p for name, p in self.shards.items() if (parameters[name].dim() >= 2) == wanted] for wanted in (True, False))
             self.parts.append((AdamW(decay, plain, config), config.lr))
         if hidden:
-            auto = config.newton_schulz == "auto" and fast_bf16(next(iter(hidden.values())).device)
-            muon = Muon(hidden.values(), config.momentum, config.weight_decay, auto or config.newton_schulz == "bf16")
-            self.parts.append((muon, config.muon_lr))
+            bf16 = fast_bf16(next(iter(hidden.values())).device)
+            self.parts.append((Muon(hidden.values(), config.momentum, config.weight_decay, bf16), config.muon_lr))
 
     def step(self, lr_fraction: float) -> None:
         """Makes one update at this fraction of the peak learning rates."""

@@ -34,7 +34,7 @@ class OptimizerConfig(Config):
     """How gradients become updates."""
 
     kind: Literal["adamw", "muon"] = Field(
-        default="muon", description="`adamw` for every parameter, or `muon` for hidden matrices with AdamW for the rest."
+        default="muon", description="`muon` for hidden matrices, AdamW for the rest; or `adamw` for all."
     )
     lr: float = Field(default=3e-3, gt=0, description="Peak learning rate of AdamW.")
     muon_lr: float = Field(default=0.02, gt=0, description="Peak learning rate of Muon, for the matrices inside the layers.")
@@ -42,9 +42,6 @@ class OptimizerConfig(Config):
     eps: float = Field(default=1e-8, gt=0, description="AdamW's epsilon.")
     weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay (times the learning rate), on matrices only.")
     momentum: float = Field(default=0.95, ge=0, lt=1, description="Muon's momentum (Nesterov).")
-    newton_schulz: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="Arithmetic of Muon's orthogonalisation: `auto` is bf16 where the machine has instructions for it."
-    )
 
 
 class Schedule(Config):
@@ -70,9 +67,7 @@ class Schedule(Config):
 class PhaseConfig(Schedule):
     """A part of a pre-training, with tokens and a schedule of its own."""
 
-    tokens: str | None = Field(
-        default=None, description="A run or a set of token shards, with the same tokenizer, whose training split is read; else this run's."
-    )
+    tokens: str | None = Field(default=None, description="Run or set of token shards, of the same tokenizer, to read; else this run's.")
     steps: int = Field(ge=1, description="Optimiser steps.")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(default="constant", description="Learning rate, as `loop.schedule`.")
     warmup: int = Field(default=0, ge=0, description="Steps of linear warm-up; those of the first phase are `loop.warmup`.")
@@ -110,9 +105,8 @@ class PhasePlan:
 
     def branches(self) -> set[int]:
         """Returns the steps from which another plan may go on: where a phase begins, or the rate of `wsd` begins to fall."""
-        falls = {
-            begin + phase.fall for begin, phase in zip(self.begins, self.phases) if phase.schedule == "wsd" and phase.fall < phase.steps
-        }
+        each = zip(self.begins, self.phases)
+        falls = {begin + phase.fall for begin, phase in each if phase.schedule == "wsd" and phase.fall < phase.steps}
         return {*self.begins[:-1], *falls} - {0}
 
     def until(self, step: int) -> list[dict[str, Any]]:
@@ -139,39 +133,25 @@ class LoopConfig(Schedule):
     spike: float = Field(
         default=10.0,
         ge=0,
-        description="Skips a step whose loss or gradient norm is this many robust deviations above recent ones; 0 skips none.",
+        description="Skips a step whose loss or gradient norm is this many robust deviations above recent ones; 0: none.",
     )
     max_skips: int = Field(default=10, ge=1, json_schema_extra=INERT, description="The run stops after this many skipped steps in a row.")
     save_every: int = Field(default=200, ge=1, json_schema_extra=INERT, description="Steps between two saves of the training state.")
     keep: int = Field(default=2, ge=1, json_schema_extra=INERT, description="Saved states that are kept: the latest ones.")
-    keep_best: int = Field(
-        default=0,
-        ge=0,
-        json_schema_extra=INERT,
-        description="Further states to keep: those with the best scores when they were saved.",
-    )
-    async_save: bool = Field(
-        default=True,
-        json_schema_extra=INERT,
-        description="A background thread writes states; the training waits only while they are copied.",
-    )
+    keep_best: int = Field(default=0, ge=0, json_schema_extra=INERT, description="Further states to keep: those with the best scores.")
+    async_save: bool = Field(default=True, json_schema_extra=INERT, description="A thread writes states; training waits for a copy only.")
     precision: Literal["auto", "fp32", "bf16", "bf16-params"] = Field(
-        default="auto",
-        description="Arithmetic of forward and backward: `bf16` by autocast, `bf16-params` in bf16 throughout; "
+        default="auto", description="Arithmetic of forward and backward: `bf16` by autocast, `bf16-params` in bf16 throughout; "
         "`auto` is `bf16-params` on CUDA and `fp32` on CPU. Weights, moments and what is saved are always fp32.",
-    )
+    )  # fmt: skip
     compile: bool | Literal["auto"] = Field(
         default="auto", json_schema_extra=INERT, description="Compile layers, norms and loss with torch.compile; `auto` is true on CUDA."
     )
     checkpointing: bool = Field(
-        default=False, json_schema_extra=INERT, description="Compute each layer again in the backward pass, which saves most of the memory."
+        default=False, json_schema_extra=INERT, description="Compute layers again in the backward pass: less memory."
     )
-    threads: int = Field(
-        default=0, ge=0, json_schema_extra=INERT, description="CPU threads of torch; 0 leaves its choice. Bits depend on it."
-    )
-    log: tuple[Literal["tensorboard", "wandb"], ...] = Field(
-        default=(), json_schema_extra=INERT, description="Further places for the log: `tensorboard`, `wandb`."
-    )
+    threads: int = Field(default=0, ge=0, json_schema_extra=INERT, description="CPU threads; 0: torch decides. Bits depend on it.")
+    log: tuple[Literal["tensorboard", "wandb"], ...] = Field(default=(), json_schema_extra=INERT, description="Further places for the log.")
 
 
 Loop = TypeVar("Loop", bound=LoopConfig)
@@ -184,9 +164,7 @@ class LoraConfig(Config):
 
     rank: int = Field(default=0, ge=0, description="Rank of the adapter matrices; 0 trains all weights instead.")
     alpha: float = Field(default=16.0, gt=0, description="The adapter's output is multiplied by alpha / rank.")
-    targets: tuple[Projection, ...] = Field(
-        default=get_args(Projection), min_length=1, description="The projections that are adapted, in every layer."
-    )
+    targets: tuple[Projection, ...] = Field(default=get_args(Projection), min_length=1, description="The projections that are adapted.")
 
 
 def for_adapter(loop: Loop) -> Loop:
@@ -203,26 +181,17 @@ class ParallelConfig(Config):
     replicate: int = Field(default=1, ge=1, description="Whole copies of the model that see different rows (DDP; with `shard`, hybrid).")
     shard: int = Field(default=1, ge=1, description="Ranks that see different rows and share out weights, gradients and moments (FSDP2).")
     zero: Literal[1, 2, 3] = Field(
-        default=3,
-        description="What `shard` shares out: 1 the optimiser's moments, 2 gradients too, 3 weights too. "
+        default=3, description="What `shard` shares out: 1 the optimiser's moments, 2 gradients too, 3 weights too. "
         "With `tensor` or `pipeline`, 1 is the same as 2.",
-    )
+    )  # fmt: skip
     tensor: int = Field(default=1, ge=1, description="Ranks that share out every matrix, and the sequence between them.")
     pipeline: int = Field(default=1, ge=1, description="Ranks that share out the layers.")
-    schedule: Literal["1f1b", "interleaved", "zero-bubble"] = Field(
-        default="1f1b", description="The order in which a pipeline's micro-batches go forward and backward."
-    )
+    schedule: Literal["1f1b", "interleaved", "zero-bubble"] = Field(default="1f1b", description="The order of a pipeline's micro-batches.")
     max_restarts: int = Field(default=3, ge=0, description="How often all processes begin again from the last state when one is killed.")
     cpus: int = Field(
-        default=0,
-        ge=0,
-        description="CPUs of each process on a Ray cluster, and its threads; 0: the most that all processes can have equally.",
+        default=0, ge=0, description="CPUs of each process on a Ray cluster, and its threads; 0: the most that all can have equally."
     )
-    wait: int = Field(
-        default=600,
-        ge=0,
-        description="Seconds that a Ray cluster may take to have room for all processes, at the start and when it has lost a node.",
-    )
+    wait: int = Field(default=600, ge=0, description="Seconds for a Ray cluster to have room for all processes, also when a node is lost.")
 
     @property
     def world(self) -> int:
@@ -330,9 +299,8 @@ def row_length(asked: int | None, context: int, option: str) -> int:
 
 # ---- named sizes -------------------------------------------------------------------------------------
 
-LLAMA_8B: dict[str, Any] = {
-    "layers": 32, "width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "ffn": 14336, "rope_theta": 5e5,
-}  # fmt: skip
+MISTRAL_7B: dict[str, Any] = {"layers": 32, "width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "ffn": 14336}
+LLAMA_8B = MISTRAL_7B | {"rope_theta": 5e5}
 LLAMA_31: dict[str, Any] = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}
 
 #: Shapes by name. A number in a name is roughly the weights without the embeddings. A model family's name has its published shape.
@@ -348,7 +316,7 @@ PRESETS: dict[str, dict[str, Any]] = {
                    "norm_eps": 1e-6, "tied": True, "qk_norm": True},
     "llama3.2-1b": {"layers": 16, "width": 2048, "heads": 32, "kv_heads": 8, "head_dim": 64, "ffn": 8192, "rope_theta": 5e5,
                     "rope_scaling": LLAMA_31 | {"factor": 32.0}, "tied": True},
-    "mistral-7b": {"layers": 32, "width": 4096, "heads": 32, "kv_heads": 8, "head_dim": 128, "ffn": 14336, "window": 4096},  # v0.1
+    "mistral-7b": MISTRAL_7B | {"window": 4096},  # v0.1
     "llama3-8b": LLAMA_8B,
     "llama3.1-8b": LLAMA_8B | {"rope_scaling": LLAMA_31},
 }  # fmt: skip
@@ -362,11 +330,9 @@ class ModelConfig(Config):
         "0.8m", "2m", "5m", "10m", "30m", "85m", "300m", "qwen3-0.6b", "llama3.2-1b", "mistral-7b", "llama3-8b", "llama3.1-8b"
     ] = Field(default="2m", description="Named size (weights without the embeddings).")  # fmt: skip
     context: int | None = Field(
-        default=None,
-        ge=2,
-        description="Length of training rows, in tokens: 256, which is then the longest sequence, or for a folder that of its context, and "
-        f"{LONGEST_ROW} at most.",
-    )
+        default=None, ge=2, description="Length of training rows, in tokens, and the longest sequence of a new model. Not given: 256, or "
+        f"for a folder that of its context, and {LONGEST_ROW} at most.",
+    )  # fmt: skip
     layers: int | None = Field(default=None, ge=1, description="Decoder layers, instead of the preset's.")
     width: int | None = Field(default=None, ge=2, description="Width of the residual stream, instead of the preset's.")
     heads: int | None = Field(default=None, ge=1, description="Query heads, instead of the preset's.")

@@ -32,11 +32,6 @@ class PretrainConfig(Config):
     )
     batch: int = Field(default=16, ge=1, description="Rows of `model.context` tokens in a step.")
     micro_batch: int = Field(default=0, ge=0, description="Rows that are computed at a time, to save memory; 0 means the whole batch.")
-    z_loss: float = Field(
-        default=0.0,
-        ge=0,
-        description="Weight of the squared log of the softmax's sum in the gradient (PaLM: 1e-4), not in the logged loss.",
-    )
     seed: int = Field(default=1, ge=0, description="Seed of the initial weights and of the order of the rows.")
     document_mask: bool = Field(default=True, description="Tokens see only their own document, and positions begin anew in each.")
     evaluate_every: int = Field(

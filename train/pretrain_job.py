@@ -35,7 +35,7 @@ from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.pretrain import PretrainConfig, tokens_folder
 from corpusmill.train.template import template_files
-from corpusmill.train.validation import Validation, makers, read_tokenizer, report
+from corpusmill.train.validation import Validation, makers, read_tokenizer
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
@@ -137,7 +137,7 @@ class _Job(TokenObjective):
 
     def __init__(self, config: PretrainConfig, run: Storage, checkpoint_dir: CheckpointDir, dims: ParallelDims):
         self.config, self.run, self.checkpoint_dir, self.dims = config, run, checkpoint_dir, dims
-        self.z_loss, self.row_tokens = config.z_loss, config.row_tokens
+        self.row_tokens = config.row_tokens
         self.tokenizer, sha256 = read_tokenizer(run.child("tokenizer"))
         self.given = local_model(config.model.folder) if config.model.folder else None  # the model that is trained further
         shards = TokenShards(run.path("tokens/train"), sha256, None if self.given else EOT_ID)  # a new model has our own special tokens
@@ -253,8 +253,8 @@ class _Job(TokenObjective):
 
     def measure(self, validation: Validation, parallel_model: ParallelModel, windows: int) -> dict[str, Any]:
         sums = validation.sums(parallel_model, self.dims.device, self.dims.share, windows)
-        score, groups = sums.score(), validation.by_group(sums)
-        self.final = None if windows else report(score, groups)
-        names = {"low": score.low, "high": score.high, "nats_per_token": score.nats_per_token}
-        by = {kind: {name: some.bits_per_byte for name, some in of.items()} for kind, of in groups.items()}
-        return {SCORE: score.bits_per_byte, **{f"validation_{name}": value for name, value in names.items()}, "validation_by": by}
+        found = validation.report(sums)
+        self.final = None if windows else found
+        by = {kind: {name: some["bits_per_byte"] for name, some in of.items()} for kind, of in found["by"].items()}
+        values = {f"validation_{name}": found[name] for name in ("bits_per_byte", "low", "high", "nats_per_token")}
+        return {**values, "validation_by": by}

@@ -20,7 +20,7 @@ from corpusmill.pipeline.schemas import REPORT, with_columns
 from corpusmill.pipeline.shards import Content, iter_tables, read_table
 from corpusmill.pipeline.stage import Output, Stage, load_object
 from corpusmill.pipeline.storage import Storage, is_remote
-from corpusmill.train import scores, tasks
+from corpusmill.train import tasks
 from corpusmill.train.options import LONGEST_ROW, LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
 from corpusmill.train.template import NAMED
 from corpusmill.train.user_files import BadRow, Layout, file_ref, first_question, read_all
@@ -441,7 +441,7 @@ class AlignStage(TuningStage):
     def execute(self, run: StageRun) -> None:
         config, start = self.config, start_of(run, ("sft", "pretrain"), self.config.model)
         columns = [] if config.files else [name for name in config.pairs_from if name != CORRUPTED]
-        of_scores, params = scores.pair_inputs(run, columns)
+        of_scores, params = tasks.pair_inputs(run, columns)
         given = [*sources(run, config.files), *of_scores]
         made = run.once(
             "pairs", [*start.token_files, *given], lambda _: load_object(f"{self.work}:make")(run, self.config, start, given), params

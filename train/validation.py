@@ -7,7 +7,7 @@ training's precision: what a training reports is what its kind of model does, an
 import hashlib
 import json
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
 from corpusmill.train.data import ALL, DataShare, evaluation_batches, needed, to_device
 from corpusmill.train.parallel.model import ParallelModel
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 # ---- the tokenizer of a run --------------------------------------------------------------------------
 
@@ -61,29 +64,21 @@ def makers(run: Storage, content: bytes) -> set[str]:
 MOST_UNITS = 10_000
 
 
-def bootstrap_ratio(
-    numerators: npt.NDArray[np.float64], denominators: npt.NDArray[np.float64], resamples: int, confidence: float, seed: int
-) -> tuple[float, float]:
-    """Returns the percentile interval of sum(numerators) / sum(denominators) over documents drawn with replacement.
+def bootstrap_ratio(numerators: Floats, denominators: Floats, resamples: int, confidence: float, seed: int) -> tuple[float, float]:
+    """Returns the percentile interval of sum(numerators) / sum(denominators) over documents drawn with replacement, by a seed.
 
-    Documents are resampled, not tokens, since the tokens of one document are not independent evidence. With one document the interval is
-    its value alone. It is seeded, so equal data give equal intervals. More than MOST_UNITS documents are drawn in that many bundles, which
-    are independent of each other, too: the interval is about the same, at a bounded cost.
+    Documents are resampled, not tokens, since the tokens of one document are not independent evidence. More than MOST_UNITS documents are
+    drawn in that many bundles: the interval is about the same, at a bounded cost.
     """
     used = denominators > 0
-    numerators, denominators = (_bundled(values[used]) for values in (numerators, denominators))
+    over, under = numerators[used], denominators[used]
+    if len(over) > MOST_UNITS:
+        over, under = (np.bincount(np.arange(len(each)) % MOST_UNITS, each).astype(np.float64) for each in (over, under))
     generator = np.random.Generator(np.random.Philox(seed))
-    ratios = np.empty(resamples)
-    for number in range(resamples):
-        drawn = generator.integers(0, len(numerators), len(numerators))
-        ratios[number] = numerators[drawn].sum() / denominators[drawn].sum()
+    draws = (generator.integers(0, len(over), len(over)) for _ in range(resamples))
     outside = (1 - confidence) / 2
-    low, high = np.quantile(ratios, [outside, 1 - outside])
+    low, high = np.quantile([over[drawn].sum() / under[drawn].sum() for drawn in draws], [outside, 1 - outside])
     return float(low), float(high)
-
-
-def _bundled(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.bincount(np.arange(len(values)) % MOST_UNITS, values).astype(np.float64) if len(values) > MOST_UNITS else values
 
 
 # ---- the score ---------------------------------------------------------------------------------------
@@ -91,25 +86,10 @@ def _bundled(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 # Bits per byte are the bits that a model needs to encode a text, whatever its tokenizer: nats / (ln 2 * UTF-8 bytes), both over the same
 # targets. Special tokens are left out of both.
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 #: Tokens in a forward pass. A constant, as matrices of other shapes give other last bits.
 TOKENS = 8192
 #: The number of groups of each kind with a score of their own (those with most text); names of all other groups and of a missing value.
 MOST_GROUPS, OTHERS, UNKNOWN = 16, "(others)", "(unknown)"
-
-
-@dataclass(frozen=True)
-class TextScore:
-    """Bits per byte of some documents, with its interval. Special tokens are left out of tokens and bytes."""
-
-    bits_per_byte: float
-    low: float
-    high: float
-    nats_per_token: float
-    documents: int
-    tokens: int
-    utf8_bytes: int
 
 
 @dataclass(frozen=True)
@@ -120,13 +100,16 @@ class TextSums:
     tokens: Floats
     sizes: Floats
 
-    def score(self, resamples: int = 1000, confidence: float = 0.95, seed: int = 0, only: npt.NDArray[np.bool_] | None = None) -> TextScore:
-        """Returns the score of all documents, or `only` some, with a percentile interval over documents drawn with replacement."""
+    def score(self, resamples: int = 1000, seed: int = 0, only: npt.NDArray[np.bool_] | None = None) -> dict[str, Any]:
+        """Returns the score of all documents, or `only` some, with a 95% interval (`low`, `high`)."""
         chosen = self.sizes > 0 if only is None else (self.sizes > 0) & only
         bits, tokens, sizes = self.nats[chosen] / np.log(2), self.tokens[chosen], self.sizes[chosen]
-        low, high = bootstrap_ratio(bits, sizes, resamples, confidence, seed)
-        per_byte, per_token = bits.sum() / sizes.sum(), self.nats[chosen].sum() / tokens.sum()
-        return TextScore(float(per_byte), low, high, float(per_token), len(sizes), int(tokens.sum()), int(sizes.sum()))
+        low, high = bootstrap_ratio(bits, sizes, resamples, 0.95, seed)
+        return {
+            "bits_per_byte": float(bits.sum() / sizes.sum()), "low": low, "high": high,
+            "nats_per_token": float(self.nats[chosen].sum() / tokens.sum()),
+            "documents": len(sizes), "tokens": int(tokens.sum()), "utf8_bytes": int(sizes.sum()),
+        }  # fmt: skip
 
 
 class Validation:
@@ -170,36 +153,27 @@ class Validation:
 
     @cached_property
     def groups(self) -> dict[str, tuple[list[str], Integers]]:
-        """For language, source and host, where documents have them: the names of groups, and the group of each document."""
-        index = pa.concat_tables(
-            [self.shards.index(n).select(["language", "source", "url", "utf8_bytes"]) for n in range(len(self.shards.shards))]
-        )
-        columns = {"language": index["language"], "source": index["source"], "host": hosts(index["url"])}
-        found = {
-            kind: _grouped(column, index["utf8_bytes"].to_numpy()) for kind, column in columns.items() if column.null_count < len(column)
-        }
-        return {kind: (names, group) for kind, (names, group) in found.items() if len(names) > 1 or kind == "language"}
+        """For language, source and host, where documents have them: the names of groups, those with most text first, and the number of each
+        document's group."""
+        names = ["language", "source", "url", "utf8_bytes"]
+        index = pa.concat_tables([self.shards.index(number).select(names) for number in range(len(self.shards.shards))])
+        found = {}
+        for kind, column in {"language": index["language"], "source": index["source"], "host": hosts(index["url"])}.items():
+            encoded = column.combine_chunks().fill_null(UNKNOWN).dictionary_encode()
+            codes, names = encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
+            text = np.bincount(codes, index["utf8_bytes"].to_numpy(), len(names))
+            order = sorted(range(len(names)), key=lambda code: (-text[code], names[code]))
+            rank = np.empty(len(names), np.int64)
+            rank[order] = np.arange(len(names))
+            shown = [names[code] for code in order[:MOST_GROUPS]] + [OTHERS] * (len(names) > MOST_GROUPS)
+            if column.null_count < len(column) and (len(shown) > 1 or kind == "language"):
+                found[kind] = shown, np.minimum(rank, MOST_GROUPS)[codes]
+        return found
 
-    def by_group(self, sums: TextSums) -> dict[str, dict[str, TextScore]]:
-        """Returns the score of each group of each kind, for groups with measured documents."""
-        return {
+    def report(self, sums: TextSums) -> dict[str, Any]:
+        """Returns the score of all documents, and under `by[kind][name]` those of groups with measured documents."""
+        by = {
             kind: {name: sums.score(only=group == n) for n, name in enumerate(names) if sums.sizes[group == n].any()}
             for kind, (names, group) in self.groups.items()
         }
-
-
-def report(score: TextScore, groups: dict[str, dict[str, TextScore]]) -> dict[str, Any]:
-    """Returns scores as JSON: the total score, and each group's under `by[kind][name]`."""
-    return {**asdict(score), "by": {kind: {name: asdict(some) for name, some in of.items()} for kind, of in groups.items()}}
-
-
-def _grouped(column: pa.ChunkedArray, sizes: Integers) -> tuple[list[str], Integers]:
-    """Returns the names of groups, those with most text first, and the number of each row's group."""
-    encoded = column.combine_chunks().fill_null(UNKNOWN).dictionary_encode()
-    codes, names = encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
-    text = np.bincount(codes, sizes, len(names))
-    order = sorted(range(len(names)), key=lambda code: (-text[code], names[code]))
-    rank = np.empty(len(names), np.int64)
-    rank[order] = np.arange(len(names))
-    shown = [names[code] for code in order[:MOST_GROUPS]]
-    return [*shown, OTHERS] if len(names) > MOST_GROUPS else shown, np.minimum(rank, MOST_GROUPS)[codes]
+        return {**sums.score(), "by": by}

@@ -39,7 +39,6 @@ class Case:
     documents: bool = False
     dtype: torch.dtype = torch.float64
     poison: int = -1  # a step in which the last share's loss is not a number
-    z_loss: float = 0.0
     lora: dict[str, Any] = field(default_factory=dict)  # empty: all weights are trained
 
     @property
@@ -51,7 +50,7 @@ class Rows(TokenObjective):
     """Random rows that depend on the step alone. Later rows have more masked targets; the last one has all but one masked."""
 
     def __init__(self, case: Case, arch: Architecture):
-        self.case, self.arch, self.z_loss = case, arch, case.z_loss
+        self.case, self.arch = case, arch
 
     def rows(self, step: int) -> Batch:
         generator = torch.Generator().manual_seed(100 + step)

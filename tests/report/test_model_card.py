@@ -46,7 +46,7 @@ RECIPE = {
     "pretrain": {"batch": 8, "loop": LOOP},
     "sft": {"files": [], "loop": LOOP, "lora": {"rank": 8, "alpha": 16.0, "targets": ["q_proj"]}},
     "align": {"files": ["pairs.jsonl"], "loop": LOOP},
-    "evaluate": {"temperature": 0.6, "top_k": 40, "confidence": 0.9},
+    "evaluate": {"temperature": 0.6, "top_k": 40},
 }
 BITS = {"value": 1.69734, "low": 1.65362, "high": 1.81895, "documents": 7, "bytes": 340947}
 TASK = {"title": "HellaSwag", "metric": "acc", "items": 1000, "total": 10042, "chance": 0.25,
@@ -140,7 +140,7 @@ FIGURES = (
     r"| trained | a LoRA of rank 8, alpha 16, on q\_proj |",
     "| loss | DPO |",
     "| held-out pairs ranked right | 74.5% before, 75.5% after |",
-    "Intervals are of 90%; ± is one standard error. This model is `align`.",
+    "Intervals are of 95%; ± is one standard error. This model is `align`.",
     "| bits per byte | 1.697 (1.654 to 1.819) | 1.697 (1.654 to 1.819) | 340,947 bytes of 7 held-out documents of the run |",
     "| HellaSwag, acc |  | 29.3% ± 1.4 | 1,000 items of 10,042, guessing gives 25.0%, 12 of 990 are in the run's documents |",
     "- A toxicity classifier, which errs in both directions, dropped 0 documents: the model can write offensive text.",

@@ -23,7 +23,7 @@ from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks
 from corpusmill.train.align import PreferencePair, build_pairs, pairs_of, prepare_pair, read_pairs
-from corpusmill.train.scores import (
+from corpusmill.train.tasks import (
     TOLERANCE,
     FilterScore,
     PairLimits,

@@ -10,8 +10,7 @@ from harness import harness_model, harness_scores, harness_task
 from small_models import random_model
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.benchmark_scores import ModelUnderTest
-from corpusmill.train.benchmarks import TASKS, Item, read_task, summarise
+from corpusmill.train.benchmarks import TASKS, Item, ModelUnderTest, read_task, summarise
 from corpusmill.train.evaluate import TaskConfig
 from corpusmill.train.model_folder import save_model
 from corpusmill.train.template import CHATML, template_files
@@ -86,7 +85,7 @@ def test_choices(both, name):
 
 def test_nothing_to_score_is_refused(ours):
     with pytest.raises(InputError, match=r"^evaluate: a continuation of item 7 \(from 0\) of LAMBADA has no token of its own\.$"):
-        ours.encoder.choices(TASKS["lambada"], [Item(7, "", ("The mill",), ("",), 0)])
+        ours.sequences(TASKS["lambada"], [Item(7, "", ("The mill",), ("",), 0)])
 
 
 @pytest.mark.parametrize("name", ["arc_easy", "winogrande"])
@@ -112,7 +111,7 @@ def test_last_words(both):
 
 def test_a_word_that_the_model_would_write_itself(both, ours):
     """A random model hardly ever guesses a word, so the test searches a passage that ends with the model's own output."""
-    encoder, model = ours.encoder, ours.generator.model
+    encoder, model = ours, ours.model
     starts = (f"{row['endings'][n]} {row['ctx_a']}" for row in ITEMS["hellaswag"] for n in range(4))
     contexts = [" ".join(words[:n]) for text in starts if (words := text.split()) for n in range(2, len(words))]
     written = [int(model(torch.from_numpy(ids)[None])[0, -1].argmax()) for ids in encoder.encode(contexts, special=True)]

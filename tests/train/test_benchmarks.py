@@ -15,8 +15,7 @@ from small_models import random_model
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import read_table
-from corpusmill.train.benchmark_scores import ModelUnderTest
-from corpusmill.train.benchmarks import TASKS, mean_score, read_task, summarise
+from corpusmill.train.benchmarks import TASKS, ModelUnderTest, mean_score, read_task, summarise
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage, TaskConfig
 from corpusmill.train.model_folder import save_model
 

@@ -18,8 +18,7 @@ import torch
 from speaking import speaking_folder
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.chat import Conversation, Screen, chat_loop, warning
-from corpusmill.train.generate import Sampling, load_text_generator
+from corpusmill.train.generate import Conversation, Sampling, Screen, chat_loop, chat_warning, load_text_generator
 from corpusmill.train.model_folder import load_model, save_model
 from corpusmill.train.sft import read_examples
 from corpusmill.train.template import template_files
@@ -113,11 +112,11 @@ def test_what_is_saved_is_what_instruction_tuning_reads(folder: Path, tmp_path: 
 def test_models_that_may_not_be_able_to_talk_are_named(folder: Path, tmp_path: Path) -> None:
     model = load_model(folder)
     tokenizer = {"tokenizer.json": (folder / "tokenizer.json").read_bytes()}
-    assert warning(folder) is None
+    assert chat_warning(folder) is None
     save_model(model, tmp_path / "bare", tokenizer)
-    assert "has no chat template: ChatML is used" in str(warning(tmp_path / "bare"))
+    assert "has no chat template: ChatML is used" in str(chat_warning(tmp_path / "bare"))
     save_model(model, tmp_path / "raw", {**tokenizer, **template_files(128, end_token="<|endoftext|>")})
-    assert "was not tuned on conversations" in str(warning(tmp_path / "raw"))
+    assert "was not tuned on conversations" in str(chat_warning(tmp_path / "raw"))
     (tmp_path / "bare" / "chat_template.jinja").write_text("{% for")
     with pytest.raises(InputError, match=r"chat_template\.jinja:1: not a valid chat template"):
         talk_with(tmp_path / "bare")

@@ -11,8 +11,8 @@ from benchmark_items import CHOICES, CORE_SETS, SCHEMA, WORDS, write_bundle
 from small_models import random_model
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.benchmark_scores import ModelUnderTest
-from corpusmill.train.benchmarks import CORE_TASKS, TASKS, TaskConfig, mean_score, read_task, remarks, summarise
+from corpusmill.train.benchmarks import CORE_TASKS, TASKS, ModelUnderTest, mean_score, read_task, remarks, summarise
+from corpusmill.train.evaluate import TaskConfig
 from corpusmill.train.model_folder import save_model
 from corpusmill.train.template import CHATML, template_files
 
@@ -51,7 +51,7 @@ def test_prompts_by_hand(bundle):
     prompts = {}  # by task and number in its file
     for name, of in sets.items():
         first = min(item.number for item in of.items)
-        prompts[name] = {item.number - first: [*map(str.__add__, item.contexts, item.continuations)] for item in of.asked()}
+        prompts[name] = {item.number - first: item.texts for item in of.items}
     assert prompts["copa"][1] == ["Question: Who sells flour? the miller", "Question: Who sells flour? the merchant",
                                   "Question: Who sells flour? a river"]  # fmt: skip
     assert prompts["lambada_openai"][0] == ["A mill on this river grinds grain"]
@@ -69,7 +69,7 @@ def test_prompts_by_hand(bundle):
 def test_examples_are_those_that_nanochat_draws(bundle):
     _, sets = core(bundle)
     rows = shuffled(CHOICES)
-    for place, item in enumerate(sets["commonsense_qa"].asked()):
+    for place, item in enumerate(sets["commonsense_qa"].items):
         drawn = Random(1234 + place).sample([n for n in range(len(rows)) if n != place], 2)
         solved = [f"{rows[n]['query']}\nAnswer: {rows[n]['choices'][rows[n]['gold']]}\n\n" for n in drawn]
         assert item.contexts[0] == "".join(solved) + rows[place]["query"] + "\nAnswer:"
@@ -85,9 +85,9 @@ def test_the_package_has_the_texts_of_the_bundle():
     }
     items = {name: CORE_TASKS[name].item(0, row) for name, row in made.items()}
     assert items["copa"].contexts[0] == "I coughed, because" and items["copa"].continuations[0] == " i inhaled smoke."
-    assert items["boolq"].solved == "Passage: The old mill.\nQuestion: is it a mill?\nAnswer: yes"
-    assert items["piqa"].solved == "Question: grind the grain\nAnswer: Turn water."
-    assert items["winogrande"].solved == "The cart broke, as stone was heavy."
+    assert items["boolq"].texts[1] == "Passage: The old mill.\nQuestion: is it a mill?\nAnswer: yes"
+    assert items["piqa"].texts[1] == "Question: grind the grain\nAnswer: Turn water."
+    assert items["winogrande"].texts[1] == "The cart broke, as stone was heavy."
 
 
 # ---- decisions ---------------------------------------------------------------------------------------
@@ -124,9 +124,9 @@ def test_decisions_are_those_of_nanochat(bundle, tested):
         file.write(json.dumps(long) + "\n")
     config, sets = core(bundle)
     table = tested.score(list(sets.values()))
-    encoder, model = tested.encoder, tested.generator.model
-    encode = lambda text: [encoder.prefix, *encoder.encode([text], special=False)[0].tolist()]  # noqa: E731
-    wanted = {name: [decision(of.task.kind, item, encode, model) for item in of.asked()] for name, of in sets.items()}
+    model = tested.model
+    encode = lambda text: [tested.prefix, *tested.encode([text], special=False)[0].tolist()]  # noqa: E731
+    wanted = {name: [decision(of.task.kind, item, encode, model) for item in of.items] for name, of in sets.items()}
     rows = table.to_pylist()
     assert {name: [bool(row["acc"]) for row in rows if row["group"] == name] for name in sets} == wanted
     assert sum(map(sum, wanted.values())) not in (0, len(rows))  # some are right and some wrong
@@ -146,12 +146,12 @@ def test_bits_per_byte_of_the_right_answer(bundle, tested, tmp_path):
         {"question": "What grinds?", "distractor1": "water", "distractor2": "Öl", "distractor3": "a", "correct_answer": "Mühlsteine",
          "support": ""}) + "\n")  # fmt: skip
     sciq = read_task(TaskConfig(task="sciq", path=str(tmp_path / "sciq.jsonl")))
-    encoder, model = tested.encoder, tested.generator.model
-    for name, chosen, begin in (("commonsense_qa", [sets["commonsense_qa"]], [encoder.prefix]), ("sciq", sciq, [])):
+    model = tested.model
+    for name, chosen, begin in (("commonsense_qa", [sets["commonsense_qa"]], [tested.prefix]), ("sciq", sciq, [])):
         table = tested.score(chosen)
-        for item, row in zip(chosen[0].asked(), table.to_pylist(), strict=True):
+        for item, row in zip(chosen[0].items, table.to_pylist(), strict=True):
             context, answer = item.contexts[item.gold], item.continuations[item.gold]
-            ids, before = ([*begin, *encoder.encode([text], special=False)[0].tolist()] for text in (context + answer, context))
+            ids, before = ([*begin, *tested.encode([text], special=False)[0].tolist()] for text in (context + answer, context))
             nats = F.cross_entropy(model(torch.tensor([ids]))[0, len(before) - 1 : -1], torch.tensor(ids[len(before) :]), reduction="sum")
             assert row["bits_per_byte"] == pytest.approx(float(nats) / math.log(2) / len(answer.encode()), rel=1e-5), name
     summary = summarise(TaskConfig(task="sciq", path="-"), sciq, table)

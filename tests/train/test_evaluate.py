@@ -18,8 +18,7 @@ from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.align import PAIRS, PreferencePair
-from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
-from corpusmill.train.evaluate_job import Measurement
+from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage, Measurement
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.model_folder import save_model
 from corpusmill.train.options import Architecture
@@ -142,8 +141,7 @@ def test_a_published_model_with_a_long_context_is_measured_in_windows_that_fit(r
     code = f"""
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.evaluate import EvaluateConfig
-from corpusmill.train.evaluate_job import Measurement
+from corpusmill.train.evaluate import EvaluateConfig, Measurement
 measurement = Measurement(EvaluateConfig(), Storage({run.root!r}), "pretrain")
 assert measurement.window == 2048
 before = peak_memory_mb()

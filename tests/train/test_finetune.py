@@ -24,7 +24,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint import export_state, read_weights
 from corpusmill.train.finetune import adapt, adapters, merged_weights, round_frozen, save_adapter, start_from
 from corpusmill.train.loop import FitResult, fit
-from corpusmill.train.losses import StepLoss, token_loss
+from corpusmill.train.losses import StepLoss, token_nats
 from corpusmill.train.model import Llama, named_generator
 from corpusmill.train.model_folder import load_model, model_tensors, save_model
 from corpusmill.train.optim import Optimizer
@@ -49,7 +49,7 @@ def adapted(config: LoraConfig = LORA, seed: int = 3) -> Llama:
 def trained(model: Llama, folder: Path) -> FitResult:
     def loss(model: Llama, step: int) -> StepLoss:
         ids = random_ids((2, 21), seed=step)
-        return StepLoss(token_loss(model(ids[:, :-1]), ids[:, 1:]), 40)
+        return StepLoss(token_nats(model(ids[:, :-1]), ids[:, 1:]).sum(), 40)
 
     loop = {"steps": 6, "warmup": 0, "schedule": "constant", "save_every": 3, "optimizer": {"kind": "adamw", "lr": 1e-2}}
     return fit(model, Goal(loss), LoopConfig.model_validate(loop), state=folder / "state", log=folder / "log.jsonl")
@@ -133,7 +133,7 @@ def test_peft_opens_our_adapter_and_merges_it_as_we_do(base: Path, tmp_path: Pat
 
 
 def loss_of(logits: torch.Tensor) -> torch.Tensor:
-    return token_loss(logits[:, :-1], PEFT_IDS[:, 1:]) / PEFT_IDS[:, 1:].numel()
+    return token_nats(logits[:, :-1], PEFT_IDS[:, 1:]).sum() / PEFT_IDS[:, 1:].numel()
 
 
 def test_gradients_and_five_steps_are_those_of_peft(base: Path, tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ from corpusmill.train.generate import (
     LENGTH,
     STOP_STRING,
     STOP_TOKEN,
+    Draft,
     Sampling,
-    TextStream,
     choose,
     generate_batch,
     json_line,
@@ -138,11 +138,12 @@ def test_greedy_texts_equal_transformers(tmp_path: Path, shape: dict[str, int], 
     assert [text.tokens for text in generate_batch(model, prompts, max_tokens=20, sampling=sampling)] == expected
 
 
-# ---- text stream -------------------------------------------------------------------------------------
+# ---- draft -------------------------------------------------------------------------------------------
 
 # Text that streams: whole characters, stop strings across tokens, no control of a terminal.
 
 TOKENIZER = byte_tokenizer()
+BEGIN = TOKENIZER.encode("\n").ids
 
 
 class Pieces:
@@ -155,14 +156,17 @@ class Pieces:
         return "".join(self.pieces[number] for number in ids)
 
 
-def written(stream: TextStream, tokens: list[int]) -> list[str]:
-    """Returns the text after each token, and at the end."""
+def written(draft: Draft, tokens: list[int]) -> list[str]:
+    """Returns the text that each token adds. The text ends with the last one."""
     pieces = []
     for token in tokens:
-        pieces.append(stream.add(token))
-        if stream.stopped:
+        before = draft.text
+        draft.add(token, (), len(tokens))
+        assert draft.text.startswith(before)
+        pieces.append(draft.text[len(before) :])
+        if draft.ended:
             break
-    return [*pieces, stream.end()]
+    return pieces
 
 
 def before_first_stop(text: str, stops: list[str]) -> str:
@@ -175,12 +179,12 @@ def before_first_stop(text: str, stops: list[str]) -> str:
 
 
 def test_streamed_text_is_the_text_in_whole_characters() -> None:
-    pieces = written(TextStream(TOKENIZER), TOKENIZER.encode(TEXT).ids)
+    pieces = written(Draft(BEGIN, 0, TOKENIZER), TOKENIZER.encode(TEXT).ids)
     assert "".join(pieces) == TEXT and not any("\ufffd" in piece for piece in pieces)
-    broken = written(TextStream(TOKENIZER), TOKENIZER.encode("🙂").ids[:-1])
+    broken = written(Draft(BEGIN, 0, TOKENIZER), TOKENIZER.encode("🙂").ids[:-1])
     assert set("".join(broken)) == {"\ufffd"}
     first = TOKENIZER.encode("🙂").ids[0]
-    endless = written(TextStream(TOKENIZER), [first] * 20)
+    endless = written(Draft(BEGIN, 0, TOKENIZER), [first] * 20)
     assert "".join(endless) == "\ufffd" * 20 and endless[7] == "\ufffd" * 8  # bytes that are no text are not waited for
 
 
@@ -188,17 +192,18 @@ def test_streamed_text_is_the_text_in_whole_characters() -> None:
 @given(st.lists(st.text("abc", min_size=1, max_size=4), max_size=12), st.lists(st.text("abc", min_size=1, max_size=4), max_size=3))
 def test_a_text_ends_before_its_first_stop_string_however_tokens_cut_it(pieces: list[str], stops: list[str]) -> None:
     whole = before_first_stop("".join(pieces), stops)
-    stream = TextStream(Pieces(pieces), stops)
-    given_out = written(stream, list(range(len(pieces))))
-    assert "".join(given_out) == whole and stream.stopped == (whole != "".join(pieces))
+    draft = Draft([-1], 0, Pieces([*pieces, ""]), stops)
+    given_out = written(draft, list(range(len(pieces))))
+    assert "".join(given_out) == whole and (draft.ended == STOP_STRING) == (whole != "".join(pieces))
 
 
 def test_what_may_become_a_stop_string_is_held_back_and_no_more() -> None:
-    stream = TextStream(Pieces(["Q: one", "\n", "\nA", "\n", "\n", "Q", ":", "more"]), ["\n\nQ:"])
-    assert [stream.add(token) for token in range(7)] == ["Q: one", "", "\n\nA", "", "", "", ""]
-    assert stream.stopped and stream.add(7) == "" and stream.end() == ""
+    pieces = ["Q: one", "\n", "\nA", "\n", "\n", "Q", ":", "more", ""]
+    draft = Draft([-1], 0, Pieces(pieces), ["\n\nQ:"])
+    assert written(draft, list(range(8))) == ["Q: one", "", "\n\nA", "", "", "", ""] and draft.ended == STOP_STRING
+    assert written(Draft([-1], 0, Pieces(pieces), ["\n\nQ:"]), [0, 1]) == ["Q: one", "\n"]  # the text ends, so nothing is held back
     with pytest.raises(InputError, match="can't be empty"):
-        TextStream(TOKENIZER, ["x", ""])
+        Draft(BEGIN, 0, TOKENIZER, ["x", ""])
 
 
 def test_tokenizers_that_mark_spaces_keep_them() -> None:
@@ -206,8 +211,8 @@ def test_tokenizers_that_mark_spaces_keep_them() -> None:
     tokenizer = Tokenizer(models.BPE({word: number for number, word in enumerate(words)}, [], byte_fallback=True))
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     ids = [0, 1, 2, 3, 4, 5, 1]
-    assert written(TextStream(tokenizer), ids) == ["the", " cat", "s", "", "", "東", " cat", ""]
-    assert written(TextStream(tokenizer, before=[1, 2]), [1, 0]) == [" cat", " the", ""]  # it continues a word
+    assert written(Draft([2], 0, tokenizer), ids) == [" the", " cat", "s", "", "", "東", " cat"]  # it continues a word
+    assert written(Draft([3], 0, tokenizer), ids)[:3] == ["the", " cat", "s"]  # there is nothing to continue
 
 
 def test_nothing_that_a_terminal_obeys_gets_through() -> None:

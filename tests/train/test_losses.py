@@ -19,9 +19,7 @@ from corpusmill.train.losses import (
     TokenObjective,
     linear_nats,
     log_odds,
-    log_z,
     target_nats,
-    token_loss,
     token_nats,
 )
 
@@ -60,24 +58,22 @@ def test_nats_without_gradients_are_those_with_gradients() -> None:
     torch.testing.assert_close(at_once, token_nats(head(hidden), targets)[targets != -100], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("z_loss", [0.0, 0.1])
-def test_z_loss_is_in_the_gradient_and_not_in_the_value(z_loss: float) -> None:
+def test_masked_targets_have_no_gradient() -> None:
     logits, targets = some(3, 4.0)
     ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    value = token_loss(ours, targets, z_loss)
+    value = token_nats(ours, targets).sum()
     value.backward()
     nats = F.cross_entropy(theirs.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum")
-    (nats + z_loss * (theirs.logsumexp(-1)[targets >= 0] ** 2).sum()).backward()
-    assert value.item() == token_nats(logits, targets).sum().item() == pytest.approx(nats.item(), rel=1e-12)
+    nats.backward()
+    assert value.item() == pytest.approx(nats.item(), rel=1e-12)
     assert ours.grad is not None and theirs.grad is not None
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-12)
-    assert not ours.grad[0, 2:].any()  # masked targets have no gradient
-    assert torch.equal(log_z(logits), logits.logsumexp(-1))
+    assert not ours.grad[0, 2:].any()
 
 
 def test_a_batch_without_targets_has_loss_and_gradient_zero() -> None:
     logits = some()[0].requires_grad_()
-    loss = token_loss(logits, torch.full((3, 5), -100), 0.1)
+    loss = token_nats(logits, torch.full((3, 5), -100)).sum()
     loss.backward()
     assert loss.item() == 0.0 and logits.grad is not None and not logits.grad.any()
 
@@ -85,12 +81,9 @@ def test_a_batch_without_targets_has_loss_and_gradient_zero() -> None:
 # ---- losses of hidden states -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("z_loss", [0.0, 0.1])
 @pytest.mark.parametrize("multiple", [1, 16])  # of the matrix's rows, which then are 11 or 16
 @pytest.mark.parametrize("summed", [True, False])
-def test_chunks_of_logits_give_values_and_gradients_of_torch(
-    monkeypatch: pytest.MonkeyPatch, z_loss: float, multiple: int, summed: bool
-) -> None:
+def test_chunks_of_logits_give_values_and_gradients_of_torch(monkeypatch: pytest.MonkeyPatch, multiple: int, summed: bool) -> None:
     monkeypatch.setattr(losses, "LOGITS", 60)  # 5 or 3 rows at a time
     generator = torch.Generator().manual_seed(1)
     head = torch.nn.Linear(8, 11, bias=False, dtype=torch.float64)
@@ -99,9 +92,9 @@ def test_chunks_of_logits_give_values_and_gradients_of_torch(
     targets[3:7] = -100
     logits = head(hidden)
     nats = F.cross_entropy(logits, targets, ignore_index=-100, reduction="none")
-    penalty = z_loss * logits.logsumexp(-1).square() * (targets != -100)
-    wanted = (nats + penalty - penalty.detach()) * (1 if summed else weights)
-    found = linear_nats(head, hidden, targets, z_loss, summed=summed, multiple=multiple)
+    wanted = nats * (1 if summed else weights)
+    monkeypatch.setattr(losses, "MULTIPLE", {"cpu": multiple})
+    found = linear_nats(head, hidden, targets, summed=summed)
     torch.testing.assert_close(found, nats.sum() if summed else nats, rtol=0, atol=1e-10)
     ours = torch.autograd.grad(3 * (found if summed else (found * weights).sum()), [hidden, head.weight])
     for mine, theirs in zip(ours, torch.autograd.grad(3 * wanted.sum(), [hidden, head.weight]), strict=True):

@@ -48,7 +48,6 @@ def sequences(count: int) -> list[Encoded]:
 def pretraining(_: Storage) -> tuple[Any, tuple[Any, ...]]:
     tokens = np.random.default_rng(0).integers(0, 9, 5000, dtype=np.uint16)
     objective = TokenObjective()
-    objective.z_loss = 0.1
     return objective, WindowLoader(TokenArray(tokens), 256, 4, 0, document_mask=True).load(0)
 
 

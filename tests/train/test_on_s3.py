@@ -38,7 +38,7 @@ TUNING = [
     AlignStage(
         AlignStage.Config.model_validate({"batch": 4, "pairs": 40, "held_out": 0.2, "loop": LOOP, "device": "cpu", "lora": {"rank": 2}})
     ),
-    EvaluateStage(EvaluateStage.Config.model_validate({"samples": 2, "max_tokens": 8, "resamples": 100, "device": "cpu"})),
+    EvaluateStage(EvaluateStage.Config.model_validate({"samples": 2, "max_tokens": 8, "device": "cpu"})),
 ]
 STAGES = ("pretrain", "sft", "align", "evaluate")
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, IM_START_ID, PAD_ID
-from corpusmill.train.generate import Sampling, TextGenerator, load_text_generator
+from corpusmill.train.generate import Draft, Sampling, TextGenerator, load_text_generator
 from corpusmill.train.model_folder import save_model
 from corpusmill.train.template import user_turn
 from corpusmill.train.user_files import read_prompts
@@ -53,7 +53,7 @@ def test_the_tokens_of_another_programs_folder(folder: Path, tmp_path: Path) -> 
 def test_a_streamed_text_is_the_completed_one(generator: TextGenerator) -> None:
     sampling = Sampling(seed=4)
     (text,) = generator.complete(["the cat"], max_tokens=40, sampling=sampling)
-    draft = generator.draft(generator.ids("the cat"), 4, ["\x00\x01"])
+    draft = Draft(generator.ids("the cat"), 4, generator.tokenizer, ["\x00\x01"])
     streamed = "".join(generator.stream(draft, 40, sampling))
     assert draft.text == text.text and draft.ended == text.ended
     assert text.text and streamed and [c for c in text.text if c.isalnum()] == [c for c in streamed if c.isalnum()]

@@ -17,7 +17,7 @@ from corpusmill.train.data import DataShare
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture
 from corpusmill.train.parallel.model import LocalModel
-from corpusmill.train.validation import MOST_GROUPS, OTHERS, UNKNOWN, TextSums, Validation, bootstrap_ratio, report
+from corpusmill.train.validation import MOST_GROUPS, OTHERS, UNKNOWN, TextSums, Validation, bootstrap_ratio
 
 # ---- intervals ---------------------------------------------------------------------------------------
 
@@ -110,16 +110,15 @@ def test_scores_by_language_and_host_are_those_of_their_documents(tmp_path: Path
     urls = ["https://a.test/1", "https://b.test/2", "http://A.test/3", None, "https://b.test/5", "https://b.test/6"]
     validation = Validation(described(tmp_path, language=languages, url=urls, source=["one"] * 6), SIZES, 8, True)
     sums = validation.sums(LocalModel(MODEL, "fp32"), CPU)
-    found = validation.by_group(sums)
+    found = validation.report(sums)["by"]
     assert list(found) == ["language", "host"]  # all are of one source, so there are no groups
-    assert {name: score.documents for name, score in found["language"].items()} == {"en": 3, "de": 2, UNKNOWN: 1}
-    assert {name: score.documents for name, score in found["host"].items()} == {"b.test": 3, "a.test": 2, UNKNOWN: 1}
+    assert {name: score["documents"] for name, score in found["language"].items()} == {"en": 3, "de": 2, UNKNOWN: 1}
+    assert {name: score["documents"] for name, score in found["host"].items()} == {"b.test": 3, "a.test": 2, UNKNOWN: 1}
     for name in ("en", "de"):
         rows = [n for n, language in enumerate(languages) if language == name]
         score = found["language"][name]
-        assert score.bits_per_byte == pytest.approx(sums.nats[rows].sum() / math.log(2) / sums.sizes[rows].sum(), rel=1e-12)
-        assert score.low <= score.bits_per_byte <= score.high and score.utf8_bytes == sums.sizes[rows].sum()
-    assert report(sums.score(), found)["by"]["host"]["a.test"]["documents"] == 2
+        assert score["bits_per_byte"] == pytest.approx(sums.nats[rows].sum() / math.log(2) / sums.sizes[rows].sum(), rel=1e-12)
+        assert score["low"] <= score["bits_per_byte"] <= score["high"] and score["utf8_bytes"] == sums.sizes[rows].sum()
 
 
 def test_many_groups_are_summed_up_and_documents_without_columns_have_none(tmp_path: Path) -> None:
@@ -136,7 +135,7 @@ def test_the_interval_covers_the_score_of_the_whole_from_which_documents_are_dra
         sizes = generator.integers(50, 500, 60).astype(float)
         nats = sizes * np.log(2) * generator.normal(1.0, 0.2, 60)  # one bit a byte in the long run
         score = TextSums(nats, sizes, sizes).score(resamples=200)
-        covered += score.low <= 1.0 <= score.high
+        covered += score["low"] <= 1.0 <= score["high"]
     assert 0.88 <= covered / 100 <= 0.99
 
 

@@ -83,7 +83,7 @@ def generate(
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each text: prompt, text, tokens, and why it ended.")] = False,
 ) -> None:
     """Let a model continue texts, or answer messages."""
-    from corpusmill.train.generate import Sampling, json_line, load_text_generator, plain
+    from corpusmill.train.generate import Draft, Sampling, json_line, load_text_generator, plain
     from corpusmill.train.user_files import read_prompts
 
     sampling = Sampling(0 if greedy else temperature, top_k, top_p, min_p, repetition_penalty, seed)
@@ -92,7 +92,7 @@ def generate(
         raise InputError("there is no prompt: give --prompt TEXT or --prompts FILE.")
     generator, one = load_text_generator(model), len(asked) * samples == 1
     if one and not json and sys.stdout.isatty():
-        draft = generator.draft(generator.ids(asked[0], chat), seed, stop or [])
+        draft = Draft(generator.ids(asked[0], chat), seed, generator.tokenizer, stop or [])
         print("" if chat else plain(asked[0]), end="", flush=True)
         for piece in generator.stream(draft, max_tokens, sampling):
             print(piece, end="", flush=True)
@@ -122,13 +122,12 @@ def chat(
     seed: Annotated[int, typer.Option(help="Equal seeds and messages give equal answers.")] = 0,
 ) -> None:
     """Talk with a tuned model. /help lists commands, Ctrl-C stops an answer. In a pipe: one message a line; prints only answers."""
-    from corpusmill.train.chat import Conversation, Screen, chat_loop, warning
-    from corpusmill.train.generate import Sampling, load_text_generator
+    from corpusmill.train.generate import Conversation, Sampling, Screen, chat_loop, chat_warning, load_text_generator
 
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     conversation = Conversation(load_text_generator(model), sampling, max_tokens, system)
     screen = Screen(sys.stdin.isatty() and sys.stdout.isatty())
-    if about := warning(conversation.generator.folder, model):
+    if about := chat_warning(conversation.generator.folder, model):
         screen.note(about, style="yellow")
     if screen.interactive:
         screen.note(f"A context of {conversation.generator.model.arch.context} tokens. /help lists commands, Ctrl-D ends.")
@@ -150,8 +149,7 @@ def score(
 
     from corpusmill.pipeline.errors import ConfigError
     from corpusmill.pipeline.watch.progress import Progress
-    from corpusmill.train.benchmark_scores import ModelUnderTest
-    from corpusmill.train.benchmarks import read_task, summarise
+    from corpusmill.train.benchmarks import ModelUnderTest, read_task, summarise
     from corpusmill.train.evaluate import TaskConfig
 
     configs = []
@@ -181,7 +179,8 @@ def _print(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from corpusmill.train.benchmarks import metrics_of, remarks, score_text
+    from corpusmill.train.benchmarks import metrics_of, remarks
+    from corpusmill.train.evaluate import score_text
 
     table = Table(box=box.SIMPLE_HEAD)
     for title, justify in (("task", "left"), ("items", "right"), ("metric", "left"), ("score", "right"), ("chance", "right")):

@@ -91,7 +91,7 @@ FOUR = {
 }
 EIGHT = {
     "shards tensor 1f1b muon": case({**SHARDS, "tensor": 2}, micro=1, loop=MUON, arch={"layers": 2}),
-    "copies shards interleaved, z-loss": case({**SHARDS, "replicate": 2, "schedule": "interleaved"}, micro=1, z_loss=0.1),
+    "copies shards interleaved": case({**SHARDS, "replicate": 2, "schedule": "interleaved"}, micro=1),
 }
 GROUPS = {2: CASES, 4: FOUR, 8: EIGHT}
 
