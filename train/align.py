@@ -162,7 +162,7 @@ class AlignStage(Stage):
         return lines
 
     def _train(self, run: StageRun, start: tuning.StartModel, identity: str) -> Output:
-        from corpusmill.train.checkpoint_dir import CheckpointDir
+        from corpusmill.train.checkpoint import CheckpointDir
 
         return tuning.train(run, "corpusmill.train.align_job:train", start, CheckpointDir.of(run, identity))
 

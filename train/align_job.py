@@ -18,7 +18,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.align import PAIRS_FILE, REFERENCE_FREE, AlignConfig
 from corpusmill.train.align_pairs import pairs_from_table, prepare_pair
-from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
+from corpusmill.train.checkpoint import LOG, CheckpointDir
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import IGNORED, DataShare, counted_places, needed, pack, to_device, within_budget
 from corpusmill.train.finetune import FinetuningJob
@@ -26,7 +26,7 @@ from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, Ste
 from corpusmill.train.model import Llama
 from corpusmill.train.model_folder import load_model
 from corpusmill.train.parallel.dims import ParallelDims, total
-from corpusmill.train.parallel.model import LocalModel, ParallelModel
+from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.template import ChatEncoder, Encoded, load_chat
 from corpusmill.train.tuning import StartModel
 
@@ -213,7 +213,7 @@ class AlignmentJob(FinetuningJob):
             return
         named, share = self.config.reference, self.dims.share
         plain = self.model if named is None else other_model(named, self.encoder, self.context, self.dims.device)
-        model = LocalModel(plain, self.loop.precision)
+        model = ParallelModel(plain, self.loop.precision)
         self.reference = reference_logps(model, self.sides, self.order.first_epoch(share), self.dims)
         batches = [(pairs, len(pairs)) for pairs in self._held_out_batches()][share.index :: share.of]
         self.held_out_reference = reference_logps(model, self.held_out, batches, self.dims)

@@ -15,7 +15,7 @@ from corpusmill.train.align_pairs import pairs_from_table, prepare_pair
 from corpusmill.train.compute import deterministic
 from corpusmill.train.generate import Sampling, generate_batch, load_text_generator, plain
 from corpusmill.train.options import LONGEST_ROW
-from corpusmill.train.parallel.model import LocalModel
+from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.validation import Validation, makers, read_tokenizer
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Measurement:
         self.folder = local_model(run.path(f"{stage}/model"))
         self.generator = load_text_generator(self.folder, config.device)
         self.model, self.encoder = self.generator.model, self.generator.encoder
-        self.local = LocalModel(self.model, precision)
+        self.local = ParallelModel(self.model, precision)
         self.window, self.pair_window = (min(given or LONGEST_ROW, self.model.arch.context) for given in (window, pair_window))
 
     def bits_per_byte(self, folder: Storage) -> dict[str, Any] | None:

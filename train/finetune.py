@@ -14,8 +14,7 @@ from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.checkpoint import read_weights
-from corpusmill.train.checkpoint_dir import CheckpointDir, new_folder, write_json, write_tensors
+from corpusmill.train.checkpoint import CheckpointDir, SavedState, new_folder, write_json, write_tensors
 from corpusmill.train.compute import chosen, compiles, deterministic
 from corpusmill.train.data import DataShare, Order, steps_of
 from corpusmill.train.loop import FitResult, fit
@@ -24,7 +23,7 @@ from corpusmill.train.model import Llama, named_generator
 from corpusmill.train.model_folder import load_model, model_of, save_model
 from corpusmill.train.options import LoraConfig, row_length
 from corpusmill.train.parallel.dims import ParallelDims
-from corpusmill.train.parallel.model import LocalModel, ParallelModel
+from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.template import chat_files, load_chat
 from corpusmill.train.tuning import ADAPTED, StartModel, TuningConfig, sha256_of
 
@@ -191,7 +190,7 @@ class FinetuningJob(Objective):
             return {f"held_out_{name}": value for name, value in after.items()}
 
         with deterministic(self.loop.threads):
-            before = self.measure(LocalModel(self.model, self.loop.precision))
+            before = self.measure(ParallelModel(self.model, self.loop.precision))
         result = fit(
             self.model, self, self.loop, dims=self.dims, state=checkpoint_dir.states, log=checkpoint_dir.log_file, describe=self.describe,
             evaluate=evaluate if before else None, evaluate_every=self.config.evaluate_every, progress=progress, title=self.title,
@@ -221,7 +220,7 @@ class FinetuningJob(Objective):
         if self.dims.is_main:
             if spread or lora.rank:
                 trained = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
-                weights = trained if not spread else read_weights(saved.path) if saved else {}
+                weights = trained if not spread else saved.weights() if saved else {}
                 model = _with_weights(self.start.folder, lora, self.config.seed, weights)
             if lora.rank:
                 save_adapter({name: p for name, p in model.named_parameters() if p.requires_grad}, lora, self.start.name, work / "adapter")
@@ -230,7 +229,7 @@ class FinetuningJob(Objective):
         checkpoint_dir.leave(self.dims)
 
 
-def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:
+def merged_model(state: SavedState, work: Storage, run: Storage) -> Llama | None:
     """Returns the run's model merged with the adapter of a saved state; None if the state holds a whole model's weights. `work` is the
     folder of its training."""
     if not work.exists(ADAPTED):
@@ -239,8 +238,10 @@ def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:
     folder = adapter["base"] if Path(adapter["base"]).is_absolute() or is_remote(adapter["base"]) else run.path(adapter["base"])
     here, lora = local_model(folder), LoraConfig.model_validate(adapter["lora"])
     if any(sha256_of(here / name) != sha256 for name, sha256 in adapter["sha256"].items()):
-        raise InputError(f"{folder}: is not the model any more that the adapter of {work.path(f'state/{state.name}')} was trained for.")
-    model = _with_weights(str(here), lora, 0, read_weights(state))
+        raise InputError(
+            f"{folder}: is not the model any more that the adapter of {work.path(f'state/{state.path.name}')} was trained for."
+        )
+    model = _with_weights(str(here), lora, 0, state.weights())
     return model_of(model.arch, merged_weights(model))
 
 

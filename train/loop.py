@@ -20,15 +20,14 @@ from torch import Tensor
 from corpusmill.pipeline.config import counting
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.checkpoint import MODEL, States
-from corpusmill.train.checkpoint_dir import StateFolder
+from corpusmill.train.checkpoint import MODEL, StateFolder, States
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import DataShare
 from corpusmill.train.losses import Objective, StepLoss, step_totals
 from corpusmill.train.model import Llama
 from corpusmill.train.optim import lr_fraction
 from corpusmill.train.options import LoopConfig, PhasePlan, Schedule
-from corpusmill.train.parallel.dims import ParallelDims, local_of
+from corpusmill.train.parallel.dims import ParallelDims, local_of, squared_norm
 from corpusmill.train.parallel.model import ParallelModel, optimizer_of, prepare
 from corpusmill.train.watch import Watch, flops_per_token
 
@@ -258,7 +257,7 @@ class _Loop:
     ):
         self.parallel_model, self.objective, self.config, self.states = parallel_model, objective, config, states
         self.plan, self.identity, self.describe, self.title = plan, identity, describe, title
-        self.optimizer = optimizer_of(parallel_model, states.dims, config.optimizer)
+        self.optimizer = optimizer_of(parallel_model, config.optimizer)
         self.device = next(iter(parallel_model.parameters.values())).device
         self.so_far = _Progress()
         self.branched_from = ""  # the state of another training that this one starts from; "" once it is logged
@@ -295,7 +294,7 @@ class _Loop:
         parts = self.parallel_model.backward(self.objective, step)
         grads = {name: p.grad for name, p in self.parallel_model.parameters.items() if p.grad is not None}
         totals = self.parallel_model.total(step_totals(parts, self.objective.metrics, self.device))
-        square = self.parallel_model.squared_norm(grads)
+        square = squared_norm(grads.values(), self.states.dims)
         total, count, tokens, *metrics, squared = torch.cat([totals, square.view(1)]).tolist()  # the one wait for the device in a step
         valid = max(int(count), 1)
         factor = self.parallel_model.gradient_scale / valid

@@ -20,8 +20,7 @@ from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.checkpoint import read_weights
-from corpusmill.train.checkpoint_dir import LOG, CheckpointDir, StateFolder
+from corpusmill.train.checkpoint import LOG, CheckpointDir, StateFolder
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import Batch, DataShare, PackedLoader, WindowLoader, needed, to_device
 from corpusmill.train.generate import Sampling, generate_batch, plain
@@ -201,7 +200,7 @@ class _Job(TokenObjective):
         if spread and not saved:
             saved = states.latest()
         if self.dims.is_main:
-            whole = model_of(self.arch, read_weights(saved.path)) if saved and spread else model
+            whole = model_of(self.arch, saved.weights()) if saved and spread else model
             save_model(whole, self.checkpoint_dir.folder / "model", self.checkpoint_dir.folder / "tokenizer")
         self.checkpoint_dir.leave(self.dims)
         return {**self._metrics(result), "warnings": self.warnings}
@@ -248,7 +247,7 @@ class _Job(TokenObjective):
         line = self.measure(self.validation, parallel_model, 0 if done == self.config.loop.steps else self.config.evaluate_windows)
         if self.continuations and self.dims.is_main:
             with torch.compiler.set_stance("force_eager") if parallel_model.model.compiled else nullcontext():
-                line["samples"] = self.continuations.write(parallel_model.model)  # type: ignore[arg-type]
+                line["samples"] = self.continuations.write(parallel_model.model)
         return line
 
     def measure(self, validation: Validation, parallel_model: ParallelModel, windows: int) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class SftStage(Stage):
         return make_examples(run, self.config, start, given)
 
     def _train(self, run: StageRun, start: tuning.StartModel, identity: str) -> Output:
-        from corpusmill.train.checkpoint_dir import START, CheckpointDir
+        from corpusmill.train.checkpoint import START, CheckpointDir
         from corpusmill.train.sft_job import with_template
 
         checkpoint_dir = CheckpointDir.of(run, identity)

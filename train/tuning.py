@@ -26,7 +26,7 @@ from corpusmill.train.user_files import BadRow, file_ref
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
-    from corpusmill.train.checkpoint_dir import CheckpointDir
+    from corpusmill.train.checkpoint import CheckpointDir
 
 #: The files of a model folder that decide the tokens of an example. (All files decide the model's behaviour.)
 TOKEN_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
@@ -262,7 +262,7 @@ def made(
 def train_once(run: "StageRun", inputs: Sequence[FileRef], train: Callable[[str], Output]) -> None:
     """Trains as the stage's task `model`; `train` gets the task's identity, under which a killed run finds its state. It is a method of
     the stage, so that the code of the stage's module and of its imports counts as the task's."""
-    from corpusmill.train.checkpoint_dir import CheckpointDir
+    from corpusmill.train.checkpoint import CheckpointDir
 
     row = run.once("model", inputs, train)
     CheckpointDir.of(run, row.identity).clear()

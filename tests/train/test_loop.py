@@ -20,7 +20,7 @@ from parallel_runs import fresh as random_model
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.checkpoint_dir import StateFolder
+from corpusmill.train.checkpoint import StateFolder
 from corpusmill.train.data import DataShare
 from corpusmill.train.loop import ENOUGH, LOSS_FLOOR, WINDOW, FitResult, Prefetcher, fit, refusal
 from corpusmill.train.losses import StepLoss, TokenObjective

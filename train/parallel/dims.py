@@ -111,6 +111,11 @@ def local_of(p: Any) -> Tensor:
     return p.to_local() if is_sharded(p) else p
 
 
+def whole(tensor: Any) -> Tensor:
+    """Returns the whole of a tensor that may be sharded."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
+
+
 @torch.no_grad()
 def gradient_of(p: Any) -> Tensor:
     """Returns the gradient of `local_of(p)`. A gradient of which ranks hold partial sums is summed first."""
@@ -141,9 +146,14 @@ def total(values: Tensor, dims: ParallelDims) -> Tensor:
     if dims.world == 1:
         return values
     counted = values if dims.index("tensor") == 0 else torch.zeros_like(values)  # not `0 * values`, which keeps NaN
+    return _gathered(counted, dims).sum(dim=0).to(values.device)
+
+
+def _gathered(values: Tensor, dims: ParallelDims) -> Tensor:
+    """Returns the values of all processes, stacked."""
     gathered = [torch.empty_like(values, device=dims.device) for _ in range(dims.world)]
-    dist.all_gather(gathered, counted.to(dims.device))
-    return torch.stack(gathered).sum(dim=0).to(values.device)
+    dist.all_gather(gathered, values.to(dims.device))
+    return torch.stack(gathered)
 
 
 def squared_norm(grads: Iterable[Tensor], dims: ParallelDims) -> Tensor:
@@ -154,11 +164,7 @@ def squared_norm(grads: Iterable[Tensor], dims: ParallelDims) -> Tensor:
     squares = torch.zeros((), dtype=torch.float64, device=dims.device)
     if mine:
         squares = torch.stack(torch._foreach_norm(mine)).double().square().sum()
-    if dims.world == 1:
-        return squares
-    gathered = [torch.empty(1, dtype=torch.float64, device=dims.device) for _ in range(dims.world)]
-    dist.all_gather(gathered, squares.reshape(1).to(dims.device))
-    return torch.cat(gathered).sum()
+    return squares if dims.world == 1 else _gathered(squares, dims).sum()
 
 
 def _counts(grad: Any, dims: ParallelDims) -> bool:

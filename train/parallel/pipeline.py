@@ -17,10 +17,8 @@ from corpusmill.train.compute import autocast, passes, rounded
 from corpusmill.train.losses import Objective, StepLoss, token_nats
 from corpusmill.train.model import Llama
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
-from corpusmill.train.parallel.data import even, reshard, settle, whole
-from corpusmill.train.parallel.dims import ParallelDims, total
-from corpusmill.train.parallel.model import ParallelModel
-from corpusmill.train.parallel.tensor import sharded_loss
+from corpusmill.train.parallel.dims import ParallelDims, total, whole
+from corpusmill.train.parallel.model import ParallelModel, even, reshard, settle, sharded_loss
 
 # ---- layers to stages --------------------------------------------------------------------------------
 
@@ -95,7 +93,7 @@ class PipelineModel(ParallelModel):
 
     def __init__(self, parts: dict[int, Llama], dims: ParallelDims, bf16: bool, precision: str):
         assert dims.mesh is not None
-        super().__init__(nn.ModuleList(parts.values()), dims, precision)
+        super().__init__(nn.ModuleList(parts.values()), precision, dims)
         self.parameters = {name: p for part in parts.values() for name, p in part.named_parameters() if p.requires_grad}
         self.parts, self.schedule = parts, dims.config.schedule
         self.group, self.rank = dims.mesh["pipeline"].get_group(), dims.index("pipeline")
@@ -104,7 +102,6 @@ class PipelineModel(ParallelModel):
         for part in parts.values():
             _under_autocast(part, dims.device, precision)
         self.bf16 = bf16  # whether weights, and so hidden states, are bf16
-        self.tensor = dims.submesh("tensor")
         self._runners: dict[tuple[int, torch.Size], _Runner] = {}
 
     def backward(self, objective: Objective, step: int) -> list[StepLoss]:

@@ -18,8 +18,8 @@ from ranks import run_ranks
 from resuming import STEPS, files, rows_of, rows_seen, train
 
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.train.checkpoint import States, read_weights
-from corpusmill.train.checkpoint_dir import CheckpointDir
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train.checkpoint import CheckpointDir, StateFolder, States
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims
 
@@ -217,5 +217,7 @@ def test_resumed_twice_on_other_layouts_goes_on_with_the_same_rows_and_losses(
     for line, wanted in zip(lines(folder), lines(tmp_path / "one"), strict=True):
         assert line["step"] == wanted["step"] and line["loss"] == pytest.approx(wanted["loss"], abs=apart[0])
     assert len(list((folder / "state").iterdir())) == 3
-    weights, wanted = (read_weights(path / "state" / f"step-{STEPS:08d}") for path in (folder, tmp_path / "one"))
+    last = [StateFolder(Storage(str(path / "state"))).saved()[-1] for path in (folder, tmp_path / "one")]
+    assert [saved.step for saved in last] == [STEPS] * 2
+    weights, wanted = (saved.weights() for saved in last)
     assert weights.keys() == wanted.keys() and all(weights[name].allclose(wanted[name], atol=apart[1]) for name in wanted)

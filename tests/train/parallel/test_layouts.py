@@ -19,8 +19,7 @@ from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
 from corpusmill.train.model import blank_model
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
-from corpusmill.train.parallel.data import whole
-from corpusmill.train.parallel.dims import ParallelDims, local_of
+from corpusmill.train.parallel.dims import ParallelDims, local_of, whole
 from corpusmill.train.parallel.model import optimizer_of, prepare
 from corpusmill.train.pretrain import PretrainConfig
 
@@ -129,7 +128,7 @@ def held(*cases: Case) -> list[dict[str, int]]:
         dims = ParallelDims.distributed(ParallelConfig(**case.parallel), torch.device("cpu"))
         model = fresh(case)
         parallel_model = prepare(model, dims, case.config)
-        optimizer = optimizer_of(parallel_model, dims, case.config.optimizer)
+        optimizer = optimizer_of(parallel_model, case.config.optimizer)
         parallel_model.backward(Rows(case, model.arch), 0)
         weights = [local_of(p).numel() for p in parallel_model.parameters.values()]
         grads = [local_of(p.grad).numel() for p in parallel_model.parameters.values() if p.grad is not None]
