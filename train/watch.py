@@ -98,8 +98,7 @@ class SpeedMeter:
 
     def __init__(self, begin: int, steps: int, device: torch.device, flops: float, devices: int):
         self.begin, self.steps, self.device, self.flops = begin, steps, device, flops
-        peak = peak_flops(device)
-        self.peak = peak * devices if peak else None
+        self.peak = (peak_flops(device) or 0.0) * devices
         self.started = time.perf_counter()
         self.recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
 
@@ -125,48 +124,44 @@ class SpeedMeter:
 #
 # Shows a training on the terminal; nothing where there is no terminal.
 
-#: The weight of earlier steps in the shown loss.
-SMOOTHING = 0.95
+#: The weight of earlier steps in the shown loss, and the log's name of the shown score.
+SMOOTHING, VALIDATION = 0.95, "validation_bits_per_byte"
 
 
 class LoopBar:
     """The bar on the terminal. It is drawn twice a second; steps only store their numbers here."""
 
-    def __init__(self, title: str, begin: int, steps: int, validation: str = "validation_bits_per_byte"):
+    def __init__(self, title: str, begin: int, steps: int):
         from rich import progress as rp
 
         columns = (rp.TextColumn("{task.description}"), rp.BarColumn(None), rp.MofNCompleteColumn(), rp.TimeElapsedColumn(),
                    rp.TimeRemainingColumn())  # fmt: skip
         self.bars = rp.Progress(*columns, expand=True)
         self.task = self.bars.add_task(title, total=steps, completed=begin)
-        self.validation, self.score, self.skipped = validation, "", 0
+        self.score, self.skipped, self.text = "", 0, ""
         self.loss: float | None = None
-        self.line: dict[str, Any] = {}
 
     def step(self, line: dict[str, Any], speed: dict[str, Any], tokens_per_second: float) -> None:
         if "skipped" in line:
             self.skipped += 1
         else:
-            loss = float(line["loss"])  # a log has text for a loss that is not finite
-            self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * loss
-        if self.validation in line:
-            self.score = f"val {float(line[self.validation]):.3f}"
-        self.line, self.speed, self.tokens_per_second = line, speed, tokens_per_second
+            self.loss = line["loss"] if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * line["loss"]
+        if VALIDATION in line:
+            self.score = f"val {line[VALIDATION]:.3f}"
+        memory = speed.get("cuda_bytes", speed["memory_bytes"])
+        parts = [
+            f"loss {self.loss:.3f}" if self.loss is not None else "", f"lr {line['lr']:.2g}", f"{tokens_per_second:,.0f} tok/s",
+            f"{speed['mfu']:.1%} MFU" if "mfu" in speed else "", f"{memory / 1e9:.1f} GB",
+            f"{self.skipped} skipped" if self.skipped else "", self.score,
+        ]  # fmt: skip
+        self.text = "  " + "  ".join(filter(None, parts))
+        self.bars.update(self.task, completed=line["step"] + 1)
 
     def __rich__(self) -> Any:
         from rich.console import Group
         from rich.text import Text
 
-        if not self.line:
-            return self.bars
-        self.bars.update(self.task, completed=self.line["step"] + 1)
-        memory = self.speed.get("cuda_bytes", self.speed["memory_bytes"])
-        parts = [
-            f"loss {self.loss:.3f}" if self.loss is not None else "", f"lr {self.line['lr']:.2g}",
-            f"{self.tokens_per_second:,.0f} tok/s", f"{self.speed['mfu']:.1%} MFU" if "mfu" in self.speed else "", f"{memory / 1e9:.1f} GB",
-            f"{self.skipped} skipped" if self.skipped else "", self.score,
-        ]  # fmt: skip
-        return Group(self.bars, Text("  " + "  ".join(filter(None, parts)), style="dim", overflow="ellipsis", no_wrap=True))
+        return Group(self.bars, *([Text(self.text, style="dim", overflow="ellipsis", no_wrap=True)] if self.text else []))
 
 
 @contextmanager
@@ -287,44 +282,3 @@ class Watch:
         """Makes the lines durable. Must be called before the state that follows them is saved."""
         for file in self.files.values():
             os.fsync(file.fileno())
-
-
-# ---- trainings in other processes --------------------------------------------------------------------
-#
-# The bar of a training whose processes have no terminal: it follows their logs, on a disk that both sides see.
-
-
-class _Tail:
-    """Reads lines that are appended to a file from now on. The file may become shorter, as a restarted training redoes steps."""
-
-    def __init__(self, path: Path):
-        self.path, self.offset = path, path.stat().st_size if path.exists() else 0
-
-    def read(self) -> list[dict[str, Any]]:
-        if not self.path.exists():
-            return []
-        with open(self.path, "rb") as file:
-            self.offset = min(self.offset, file.seek(0, 2))
-            file.seek(self.offset)
-            whole, _, _ = file.read().rpartition(b"\n")
-        self.offset += len(whole) + bool(whole)
-        return [json.loads(line) for line in whole.split(b"\n") if line.strip()]
-
-
-@contextmanager
-def following(progress: Progress | None, title: str, log: Path | None, steps: int) -> Iterator[Callable[[], None]]:
-    """Shows a bar during the block. Yields a function that moves the bar to the latest step of `log`; call it now and then."""
-    with loop_bar(progress if log else None, title, 0, steps) as bar:
-        if bar is None or log is None:
-            yield lambda: None
-            return
-        lines, speeds = _Tail(log), _Tail(log.with_name(SPEED))
-        known: dict[int, dict[str, Any]] = {}
-
-        def look() -> None:
-            known.update((line["step"], line) for line in lines.read())
-            for speed in speeds.read():
-                if line := known.pop(speed["step"], None):
-                    bar.step(line, speed, speed["tokens_per_second"])
-
-        yield look
