@@ -64,7 +64,7 @@ def _streamed(loader: WindowLoader, step: int, row: int, position: int) -> Found
     start = int(loader.starts(step, row, row + 1)[0])
     ends = np.flatnonzero(shards.window(start, position + 1) == shards.end_of_text_id)
     sees = int(ends[-1]) if loader.document_mask and len(ends) else 0
-    epoch = (step * loader.batch + row) // loader.windows
+    epoch = (step * loader.batch + row) // loader.rows
     return *shards.shard_of(start + position), {"epoch": epoch, "window": start // loader.context, "attends_from": sees}, []
 
 

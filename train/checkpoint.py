@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -210,28 +210,17 @@ class RankFile(BaseModel):
     sha256: str
 
 
-class StateJson(BaseModel):
-    """The content of a `state.json`: `record` are values saved with the state, `parallel` is the layout that saved it."""
+class SavedState(BaseModel):
+    """A state that lies in `storage`, with the content of its `state.json`: `record` are values saved with it, `parallel` is the layout
+    that saved it. `path`: where its files are read; `damage` fetches them there from a store."""
 
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
     step: int
     record: dict[str, Any]
     score: float | None
     parallel: dict[str, Any]
     ranks: Annotated[list[RankFile], Field(min_length=1)]
-
-
-@dataclass(frozen=True)
-class SavedState:
-    """A state that lies in `storage`, with the content of its `state.json`. `path`: where its files are read; `damage` fetches them there
-    from a store."""
-
-    step: int
-    record: dict[str, Any]
-    score: float | None
-    parallel: dict[str, Any]
-    ranks: list[RankFile]
     storage: Storage
     path: Path
 
@@ -247,18 +236,23 @@ class SavedState:
 
     def damage(self, rank: int) -> str | None:
         """Returns what is wrong with this rank's file, or None. Raises InputError if a store can't be reached."""
-        path, described = self.path / FILE.format(rank, len(self.ranks)), self.ranks[rank]
-        place = self.storage.path(path.name)
-        if not self.storage.remote:
-            return _damage(path, described, place)
-        with locked(path):
-            if path.is_file() and not _damage(path, described, place):
-                return None
+        path = self.path / FILE.format(rank, len(self.ranks))
+        described, place = self.ranks[rank], self.storage.path(path.name)
+
+        def look() -> str | None:
             try:
+                if (size := path.stat().st_size) != described.bytes:
+                    return f"{place}: {size} bytes, and {described.bytes} were written."
+                return None if _sha256(path) == described.sha256 else f"{place}: its content has changed since it was written."
+            except OSError as error:
+                return f"{place}: can't be read ({error.strerror})."
+
+        if not self.storage.remote:
+            return look()
+        with locked(path), suppress(FileNotFoundError):
+            if look():
                 fetch_file(self.storage, path.name, path)
-            except FileNotFoundError:
-                return f"{place}: no such file."
-            return _damage(path, described, place)
+        return look()
 
     def tensors(self) -> TensorFiles:
         return TensorFiles(self.path, [self.path / FILE.format(rank, len(self.ranks)) for rank in range(len(self.ranks))])
@@ -270,15 +264,6 @@ class SavedState:
         tensors = {name: part[:0].new_empty(files.shape(name)) for name, part in parts.items()}
         files.fill(tensors)
         return {name.removeprefix(MODEL): tensor for name, tensor in tensors.items()}
-
-
-def _damage(path: Path, described: RankFile, name: str) -> str | None:
-    try:
-        if path.stat().st_size != described.bytes:
-            return f"{name}: {path.stat().st_size} bytes, and {described.bytes} were written."
-        return None if _sha256(path) == described.sha256 else f"{name}: its content has changed since it was written."
-    except OSError as error:
-        return f"{name}: can't be read ({error.strerror})."
 
 
 class StateFolder:
@@ -293,15 +278,15 @@ class StateFolder:
         """Returns the whole states, by step; not those whose `state.json` is not complete, or was removed after it was listed."""
         found = []
         for name, files in self._folders().items():
-            with suppress(FileNotFoundError, ValueError, RecursionError):
+            with suppress(FileNotFoundError, ValueError, TypeError, RecursionError):
                 if STATE in files:
-                    state = StateJson.model_validate(json.loads(self.storage.read_bytes(f"{name}/{STATE}")))
-                    found.append(SavedState(**dict(state), storage=self.storage.child(name), path=self.folder / name))
+                    state = json.loads(self.storage.read_bytes(f"{name}/{STATE}"))
+                    found.append(SavedState.model_validate({**state, "storage": self.storage.child(name), "path": self.folder / name}))
         return found
 
     def here(self, saved: SavedState) -> SavedState:
         """Returns a state that another process found, with the path where this process reads it."""
-        return replace(saved, path=self.folder / saved.path.name)
+        return saved.model_copy(update={"path": self.folder / saved.path.name})
 
     def write(self, step: int, name: str, write: Callable[[Path], None]) -> dict[str, Any]:
         """Lets `write` make a file of a state, durably. Returns its size and sha256."""
@@ -453,22 +438,20 @@ class States:
         return self._first_whole(lambda: [(0, saved) for saved in by_score(self.folder.saved())], [self.folder])
 
     def load(self, saved: SavedState, tensors: Mapping[str, Tensor]) -> None:
-        """Fills `tensors` in place. Raises InputError if the state has other tensors, shapes or types."""
+        """Fills `tensors` in place, and removes states before this one that are no longer kept; a killed run may not have done so.
+
+        Raises InputError if the state has other tensors, shapes or types.
+        """
         everywhere = set[str]().union(*self._together(lambda: set(tensors)))
         self._together(lambda: saved.tensors().require(tensors, everywhere))
         self._together(lambda: saved.tensors().fill(tensors))
         if saved.storage.remote:
             shutil.rmtree(saved.path, ignore_errors=True)
+        self._first(lambda: self._prune(saved.step))
 
     def load_weights(self, saved: SavedState, parameters: Mapping[str, Tensor]) -> None:
         """Fills `parameters` in place with the state's weights, and changes nothing else."""
         self._together(lambda: saved.tensors().fill({MODEL + name: p for name, p in parameters.items()}))
-
-    def prune(self, step: int) -> None:
-        """Removes states before `step` that are no longer kept; a killed run may not have done so."""
-        self._together(lambda: self._prune(step) if self.dims.is_main else None)
-
-    # ---- the work -------------------------------------------------------------------------------------
 
     def _together(self, work: Callable[[], T]) -> list[T]:
         """Runs `work` on every rank. Returns all results in the order of ranks, or raises the first failure on every rank."""
@@ -490,24 +473,30 @@ class States:
         return [value for value, _ in results]
 
     def _write(self, parts: Mapping[str, Tensor], state: dict[str, Any]) -> None:
-        folder, step, main = self.folder, state["step"], self.dims.is_main
-        file, this = FILE.format(self.dims.rank, self.dims.world), STEP.format(state["step"])
+        folder, step, file = self.folder, state["step"], FILE.format(self.dims.rank, self.dims.world)
         begins = {name: {"saved_offsets": (self.begins or {})[name]} for name in parts}
         write = partial(write_tensors, tensors=parts, metadata=(OFFSETS, json.dumps(begins, sort_keys=True)))
+
+        def remove() -> None:
+            folder.remove(lambda name: name == STEP.format(step))
+
+        def commit(ranks: list[Any]) -> None:
+            folder.commit(step, {**state, "ranks": ranks})
+            self._prune(step)
+
         try:
-            self._together(lambda: folder.remove(lambda name: name == this) if main else None)
+            self._first(remove)
             ranks = self._together(lambda: folder.write(step, file, write))
-            self._together(lambda: self._commit({**state, "ranks": ranks}) if main else None)
+            self._first(lambda: commit(ranks))
         except BaseException:
-            if main:
+            if self.dims.is_main:
                 with suppress(CorpusmillError, OSError):  # the first error is the one to tell
-                    folder.remove(lambda name: name == this)
+                    remove()
             raise
 
-    def _commit(self, state: dict[str, Any]) -> None:
-        """Turns the written files into a state, and removes earlier states that are no longer kept."""
-        self.folder.commit(state["step"], state)
-        self._prune(state["step"])
+    def _first(self, work: Callable[[], T]) -> T:
+        """Runs `work` on the first rank. Returns its result on every rank."""
+        return self._together(lambda: work() if self.dims.is_main else None)[0]  # type: ignore[return-value]
 
     def _prune(self, step: int) -> None:
         """Removes what is left of earlier steps that are not kept. States after `step` are damaged; they will be overwritten."""
@@ -521,7 +510,7 @@ class States:
         checks among them; from a store each rank fetches all files, as it may be alone on its machine."""
         self.finish()
         rank, world = self.dims.rank, self.dims.world
-        for number, found in self._together(lambda: candidates() if self.dims.is_main else [])[0]:
+        for number, found in self._first(candidates):
             saved = folders[number].here(found)
             mine = range(len(saved.ranks)) if saved.storage.remote else range(rank, len(saved.ranks), world)
             if all(self._together(lambda s=saved, mine=mine: not any(map(s.damage, mine)))):  # type: ignore[misc]
@@ -710,7 +699,7 @@ def export_state(run: str, step: int, output: Path, stage: str | None = None) ->
         if saved.storage.remote:  # into a folder of its own: a training on this machine may read the same state
             cache_folder().mkdir(parents=True, exist_ok=True)
             private = stack.enter_context(TemporaryDirectory(prefix="export-", dir=cache_folder()))
-            saved = replace(saved, path=Path(private) / saved.path.name)
+            saved = saved.model_copy(update={"path": Path(private) / saved.path.name})
         if damage := next(filter(None, map(saved.damage, range(len(saved.ranks)))), None):
             raise InputError(damage)
         with torch.no_grad():

@@ -7,7 +7,6 @@ processes, workers and micro-batches, and each window is seen once an epoch. Ste
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,18 +38,14 @@ class DataShare:
     index: int = 0
     of: int = 1
 
-    def bounds(self, rows: int) -> tuple[int, int]:
-        """Returns `(begin, end)`, the rows of this part of a step of `rows` rows. Raises ValueError unless `of` divides `rows`."""
+    def micro_batches(self, rows: int, size: int) -> list[tuple[int, int]]:
+        """Returns `(begin, end)` of each micro-batch of this part of a step of `rows` rows; each has `size` rows (0: all of the part).
+        Raises ValueError unless `of` divides `rows`."""
         if rows % self.of:
             raise ValueError(f"{rows} rows can't be shared evenly by {self.of} processes")
         each = rows // self.of
-        return self.index * each, (self.index + 1) * each
-
-    def micro_batches(self, rows: int, size: int) -> list[tuple[int, int]]:
-        """Returns `(begin, end)` of each micro-batch of this part; each has `size` rows (0: all rows of the part)."""
-        first, last = self.bounds(rows)
-        size = size or last - first
-        return [(begin, min(begin + size, last)) for begin in range(first, last, size)]
+        first, last = self.index * each, (self.index + 1) * each
+        return [(begin, min(begin + (size or each), last)) for begin in range(first, last, size or each)]
 
 
 # ---- windows of the token stream ---------------------------------------------------------------------
@@ -107,48 +102,53 @@ def places(first: int, count: int, items: int, seed: int) -> Integers:
     return found
 
 
-class WindowLoader:
-    """Loads training batches: windows of `context + 1` tokens that overlap by one token, in a new order each epoch."""
+class Loader:
+    """Loads the rows of training batches, `rows` of `context` tokens in an epoch, in a new order each epoch."""
 
-    def __init__(self, tokens: "TokenShards | TokenArray", context: int, batch: int, seed: int, document_mask: bool):
+    def __init__(self, tokens: Any, context: int, batch: int, seed: int, document_mask: bool, rows: int):
         self.tokens, self.context, self.batch, self.seed, self.document_mask = tokens, context, batch, seed, document_mask
-        self.windows = (len(tokens) - 1) // context
+        self.rows = rows
         self._like = np.empty(0, tokens.dtype)
-        if self.windows < 1:
-            raise InputError(f"the training tokens are too few: {len(tokens)}, and one window needs {context + 1}.")
-
-    def starts(self, step: int, begin: int = 0, end: int | None = None) -> Integers:
-        """Returns the first token of samples `begin` to `end` of a step's batch."""
-        return self._starts(step * self.batch + begin, (self.batch if end is None else end) - begin)
 
     def load(self, step: int, begin: int = 0, end: int | None = None) -> Batch:
         """Returns samples `begin` to `end` of a step's batch."""
         return self.samples(step * self.batch + begin, (self.batch if end is None else end) - begin)
 
     def samples(self, first: int, count: int) -> Batch:
-        """Returns samples `first` to `first + count` of the whole run."""
-        tokens, begins = self.tokens, self._starts(first, count)
-        rows = np.empty((count, self.context + 1), np.int64)
-        while copy_windows(begins, tokens.starts, tokens.addresses, self._like, rows) >= 0:
-            tokens.map(shards_between(tokens, begins, begins + self.context))
-        return to_batch(rows, self.document_mask, tokens.end_of_text_id)
+        """Returns samples `first` to `first + count` of the whole run: ids and targets int64, segments int32, each `[count, T]`."""
+        raise NotImplementedError
 
     def documents(self, step: int, begin: int = 0, end: int | None = None) -> list[str]:
         """Returns the ids of the documents in samples `begin` to `end` of a step's batch."""
-        tokens = self.tokens
-        if not isinstance(tokens, TokenShards):
-            return []
-        starts = self.starts(step, begin, end).tolist()
-        return sorted({address.id for start in starts for address in tokens.documents_of(start, self.context + 1)})
+        return sorted({name for row in range(begin, self.batch if end is None else end) for name in self.documents_of(step, row)})
 
-    def _starts(self, first: int, count: int) -> Integers:
-        return places(first, count, self.windows, self.seed) * self.context
+    def documents_of(self, step: int, row: int) -> list[str]:
+        raise NotImplementedError
 
 
-def shards_between(tokens: "TokenShards | TokenArray", first: Integers, last: Integers) -> list[int]:
-    """Returns the shards that hold tokens between `first[i]` and `last[i]` (both included) for some i."""
-    low, high = (np.searchsorted(tokens.starts, positions, "right") - 1 for positions in (first, last))
-    return sorted({number for a, b in zip(low.tolist(), high.tolist()) for number in range(a, b + 1)})
+class WindowLoader(Loader):
+    """Loads windows of `context + 1` tokens that overlap by one token."""
+
+    def __init__(self, tokens: "TokenShards | TokenArray", context: int, batch: int, seed: int, document_mask: bool):
+        super().__init__(tokens, context, batch, seed, document_mask, (len(tokens) - 1) // context)
+        if self.rows < 1:
+            raise InputError(f"the training tokens are too few: {len(tokens)}, and one window needs {context + 1}.")
+
+    def starts(self, step: int, begin: int = 0, end: int | None = None) -> Integers:
+        """Returns the first token of samples `begin` to `end` of a step's batch."""
+        return places(step * self.batch + begin, (self.batch if end is None else end) - begin, self.rows, self.seed) * self.context
+
+    def samples(self, first: int, count: int) -> Batch:
+        tokens, begins = self.tokens, places(first, count, self.rows, self.seed) * self.context
+        rows = np.empty((count, self.context + 1), np.int64)
+        while copy_windows(begins, tokens.starts, tokens.addresses, self._like, rows) >= 0:
+            low, high = (np.searchsorted(tokens.starts, at, "right") - 1 for at in (begins, begins + self.context))
+            tokens.map(sorted({number for a, b in zip(low.tolist(), high.tolist()) for number in range(a, b + 1)}))
+        return to_batch(rows, self.document_mask, tokens.end_of_text_id)
+
+    def documents_of(self, step: int, row: int) -> list[str]:
+        start = int(self.starts(step, row, row + 1)[0])
+        return [address.id for address in self.tokens.documents_of(start, self.context + 1)]
 
 
 def evaluation_batches(
@@ -200,17 +200,15 @@ class PackedPiece:
     tokens: int
 
 
-class PackedLoader:
-    """Loads training batches of packed rows of `context` places. Raises InputError if the shards have no plan of that length."""
+class PackedLoader(Loader):
+    """Loads packed rows of `context` places. Raises InputError if the shards have no plan of that length."""
 
     def __init__(self, tokens: TokenShards, context: int, batch: int, seed: int, document_mask: bool):
-        self.tokens, self.context, self.batch, self.seed, self.document_mask = tokens, context, batch, seed, document_mask
         rows = [tokens.packed_rows(number, context) for number in range(len(tokens.shards))]
         #: int64 `[shards + 1]`: the number of each shard's first packed row, and the total.
         self.row_starts: Integers = np.concatenate(([0], np.cumsum(rows, dtype=np.int64))).astype(np.int64)
-        self.rows = int(self.row_starts[-1])
         self._plans = np.zeros((len(rows), 4), np.uint64)
-        self._like = np.empty(0, tokens.dtype)
+        super().__init__(tokens, context, batch, seed, document_mask, int(self.row_starts[-1]))
         if self.rows < 1:
             raise InputError(f"{tokens.storage.root}: there are no training tokens.")
 
@@ -218,15 +216,8 @@ class PackedLoader:
         """Returns the state without addresses: another process maps the plans itself."""
         return {**self.__dict__, "_plans": np.zeros_like(self._plans)}
 
-    def load(self, step: int, begin: int = 0, end: int | None = None) -> Batch:
-        """Returns samples `begin` to `end` of a step's batch."""
-        return self.samples(step * self.batch + begin, (self.batch if end is None else end) - begin)
-
     def samples(self, first: int, count: int) -> Batch:
-        """Returns samples `first` to `first + count` of the whole run: ids and targets int64, segments int32, each `[count, T]`.
-
-        Free places have the id PAD_ID, the target IGNORED and a segment of their own.
-        """
+        """Free places have the id PAD_ID, the target IGNORED and a segment of their own."""
         rows, shape, tokens = places(first, count, self.rows, self.seed), (count, self.context), self.tokens
         ids, targets, segments = np.full(shape, PAD_ID, np.int64), np.full(shape, IGNORED, np.int64), np.empty(shape, np.int32)
         while (
@@ -248,10 +239,8 @@ class PackedLoader:
             place += tokens
         return found
 
-    def documents(self, step: int, begin: int = 0, end: int | None = None) -> list[str]:
-        """Returns the ids of the documents in rows `begin` to `end` of a step's batch."""
-        pieces = (piece for row in range(begin, self.batch if end is None else end) for piece in self.pieces(step, row))
-        return sorted({self.tokens.locate(piece.shard, piece.first).id for piece in pieces})
+    def documents_of(self, step: int, row: int) -> list[str]:
+        return [self.tokens.locate(piece.shard, piece.first).id for piece in self.pieces(step, row)]
 
     def _map(self, rows: Integers) -> None:
         shards = np.unique(np.searchsorted(self.row_starts, rows, "right") - 1).tolist()
@@ -299,26 +288,19 @@ class Order:
     micro_batch: int
     seed: int
 
-    def of_step(self, step: int) -> list[int]:
-        numbers: list[int] = places(step * self.batch, self.batch, self.examples, self.seed).tolist()
-        return numbers
-
-    def bounds(self, share: DataShare) -> list[tuple[int, int]]:
-        """Returns `(begin, end)` in the step for each micro-batch of a share."""
-        return share.micro_batches(self.batch, self.micro_batch)
-
     def micro_batches(self, step: int, share: DataShare) -> list[list[int]]:
         """Returns the examples of each micro-batch of a share."""
-        numbers = self.of_step(step)
-        return [numbers[begin:end] for begin, end in self.bounds(share)]
+        numbers = places(step * self.batch, self.batch, self.examples, self.seed).tolist()
+        return [numbers[begin:end] for begin, end in share.micro_batches(self.batch, self.micro_batch)]
 
     def first_epoch(self, share: DataShare) -> Iterator[tuple[list[int], int]]:
         """Yields, for each micro-batch of a share in the first epoch, its examples and how many of them belong to that epoch; the last
         ones may belong to the next."""
         for step in range(steps_of(1, self.batch, self.examples)):
-            numbers, left = self.of_step(step), self.examples - step * self.batch
-            for begin, end in self.bounds(share):
-                yield numbers[begin:end], min(max(left - begin, 0), end - begin)
+            left = self.examples - step * self.batch
+            bounds = share.micro_batches(self.batch, self.micro_batch)
+            for numbers, (begin, end) in zip(self.micro_batches(step, share), bounds, strict=True):
+                yield numbers, min(max(left - begin, 0), end - begin)
 
 
 # ---- packed examples ---------------------------------------------------------------------------------
@@ -490,21 +472,19 @@ def permute(places: npt.NDArray[np.int64], n: int, seed: int, epoch: int) -> npt
     """Returns the images of `places` (int64, all in 0 .. n-1) under the permutation of `n` for this seed and epoch."""
     half = max(1, ((n - 1).bit_length() + 1) // 2)
     result = np.empty(len(places), np.int64)
-    _permute(places, n, half, _keys(seed % 2**64, epoch % 2**64), result)
+    _permute(places, n, half, np.uint64(seed % 2**64), np.uint64(epoch % 2**64), result)
     return result
 
 
-@lru_cache(maxsize=64)
-def _keys(seed: int, epoch: int) -> npt.NDArray[np.uint64]:
-    keys = np.empty(ROUNDS, np.uint64)
-    _fill_keys(np.uint64(seed), np.uint64(epoch), keys)
-    return keys
-
-
 @kernel
-def _permute(places, n, half, keys, result):
+def _permute(places, n, half, seed, epoch, result):
     shift, limit = np.uint64(half), np.uint64(n)
     mask = (np.uint64(1) << shift) - np.uint64(1)
+    keys = np.empty(ROUNDS, np.uint64)
+    for number in range(ROUNDS):
+        state = _mix(seed + _GOLDEN)
+        state = _mix((state ^ epoch) + _GOLDEN)
+        keys[number] = _mix((state ^ np.uint64(number)) + _GOLDEN)
     for number in range(places.size):
         value = np.uint64(places[number])
         while True:
@@ -522,15 +502,6 @@ def _mix(value):
     value = (value ^ (value >> np.uint64(30))) * _M1
     value = (value ^ (value >> np.uint64(27))) * _M2
     return value ^ (value >> np.uint64(31))
-
-
-@kernel
-def _fill_keys(seed, epoch, keys):
-    for number in range(keys.size):
-        state = np.uint64(0)
-        for part in (seed, epoch, np.uint64(number)):
-            state = _mix((state ^ part) + _GOLDEN)
-        keys[number] = state
 
 
 # ---- copying batches ---------------------------------------------------------------------------------

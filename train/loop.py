@@ -227,7 +227,6 @@ def fit(
 
         if saved := states.latest(wanted, others):
             states.load(saved, tensors())
-            states.prune(saved.step)
             so_far, begin = SoFar(**saved.record["so_far"]), saved.step
             if saved.path.parent != states.folder.folder:
                 training, _, name = saved.storage.root.split("/")[-3:]

@@ -67,7 +67,7 @@ class Rows(TokenObjective):
 
     def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         ids, targets, segments = self.rows(step)
-        first, last = share.bounds(self.case.rows)
+        ((first, last),) = share.micro_batches(self.case.rows, 0)
         size = self.case.micro or last - first
         for begin in range(first, last, size):
             part = slice(begin, min(begin + size, last))

@@ -15,7 +15,7 @@ from corpusmill.train.compute import autocast, chosen, compiles, computing, pass
 from corpusmill.train.data import IGNORED, Batch
 from corpusmill.train.losses import Objective, StepLoss
 from corpusmill.train.model import Llama, fill
-from corpusmill.train.optim import Optimizer, SharedOptimizer
+from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, OptimizerConfig
 from corpusmill.train.parallel.dims import ParallelDims, is_sharded, total
 
@@ -159,9 +159,8 @@ def prepare(model: Llama, dims: ParallelDims, config: LoopConfig, seed: int | No
     return ParallelModel(model, precision, dims, forward)
 
 
-def optimizer_of(parallel_model: ParallelModel, config: OptimizerConfig) -> Optimizer | SharedOptimizer:
-    """Returns the optimiser of this rank's parameters; or of those that it owns, with ZeRO-1, and where copies share out Muon's work."""
+def optimizer_of(parallel_model: ParallelModel, config: OptimizerConfig) -> Optimizer:
+    """Returns the optimiser of this rank's parameters. With ZeRO-1, and where copies share out Muon's work, ranks divide the updates."""
     dims = parallel_model.dims
-    if dims.config.whole and (dims.config.shard > 1 or (dims.world > 1 and config.kind == "muon")):
-        return SharedOptimizer(parallel_model.parameters, config, dims)
-    return Optimizer(parallel_model.parameters, config)
+    divides = dims.config.whole and (dims.config.shard > 1 or (dims.world > 1 and config.kind == "muon"))
+    return Optimizer(parallel_model.parameters, config, dims if divides else None)

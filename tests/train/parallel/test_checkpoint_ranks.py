@@ -179,7 +179,11 @@ def test_killed_on_several_processes_and_resumed_gives_the_same_bytes(tmp_path: 
         with pytest.raises(RuntimeError, match=f"rank {victim} ended with -9"):
             resumed(tmp_path / "killed", parallel, options, kill, victim)
     again = resumed(tmp_path / "killed", parallel, options)
-    assert {result["begin"] for result in again} in ({4}, {8})  # the state after 8 steps may have been half written at step 10
+    assert {result["begin"] for result in again} in (
+        {4},
+        {5},
+        {8},
+    )  # the state after 8 steps may have been half written at step 10; at 5 the rate begins to fall
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
