@@ -1,4 +1,4 @@
-"""Training states, from which a run resumes with the same bits, and all that a training leaves in its folder: safetensors and JSON.
+"""What a training leaves in its folder, from which it resumes with the same bits: safetensors and JSON.
 
 Every rank writes one file of a state. When all are complete, the first rank writes `state.json`, which makes them a state; to remove a
 state, `state.json` goes first. Where the run lies on a store, this machine's cache has temporary copies.

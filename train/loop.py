@@ -113,38 +113,33 @@ def refusal(value: float, name: str, recent: list[float], threshold: float, floo
 OWN = "the run's own tokens"
 
 
-@dataclass
-class FitResult:
-    """The totals of a whole training, with its resumed parts; `seconds` and `tokens_per_second` are those of this process."""
+@dataclass(kw_only=True)
+class SoFar:
+    """The state of a training besides weights and moments, as JSON values."""
+
+    count: int = 0  # targets (pairs in alignment) trained on
+    tokens: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
+    losses: list[float] = field(default_factory=list)  # the mean losses of the last steps
+    norms: list[float] = field(default_factory=list)
+    score: float | None = None  # of the latest evaluation
+
+
+@dataclass(kw_only=True)
+class FitResult(SoFar):
+    """The totals of a whole training, with its resumed parts."""
 
     steps: int
-    count: int  # targets (pairs in alignment) trained on
-    tokens: int
-    skipped: int
-    losses: list[float]  # the mean losses of the last steps
     resumed_from: int
-    seconds: float
-    tokens_per_second: float
     parallel_model: ParallelModel
     states: States
 
     @property
     def loss(self) -> float:
         """The mean loss of the last steps; NaN if there was none."""
-        return sum(self.losses) / len(self.losses) if self.losses else float("nan")
-
-
-@dataclass
-class SoFar:
-    """The state of a training besides weights and moments, as JSON values."""
-
-    count: int = 0
-    tokens: int = 0
-    skipped: int = 0
-    skipped_in_row: int = 0
-    losses: list[float] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
-    score: float | None = None  # of the latest evaluation
+        last = self.losses[-50:]
+        return sum(last) / len(last) if last else float("nan")
 
 
 @dataclass
@@ -173,7 +168,7 @@ def fit(
     config: LoopConfig,
     *,
     dims: ParallelDims | None = None,
-    seed: int | None = None,
+    start: int | Path | None = None,
     state: Path | StateFolder,
     log: Path,
     plan: PhasePlan | None = None,
@@ -189,8 +184,8 @@ def fit(
 ) -> FitResult:
     """Trains `model`, the same on every rank, up to step `config.steps`, from the latest state in `state`.
 
-    With a `seed` the model is blank: it gets storage and initial weights when it is laid out over the ranks. `log` gets one JSON line for
-    each step. `describe` returns the documents of a micro-batch, for the log of skipped steps. `evaluate` is called after every
+    With a `start`, the seed of initial weights or a model folder, the model is blank: each rank fills its part of it. `log` gets one JSON
+    line for each step. `describe` returns the documents of a micro-batch, for the log of skipped steps. `evaluate` is called after every
     `evaluate_every` steps (0: never) and after the last; its values go into that step's line, and `score` names the value that ranks
     states. On one process `model` itself is trained; else the result's `parallel_model` has the trained parts. Raises CorpusmillError after
     `config.max_skips` skipped steps in a row. `length` is that of a row, by default the model's context; only the logged speed uses it.
@@ -211,7 +206,7 @@ def fit(
     states = States(state, dims, config.keep, config.keep_best, config.async_save, plan.branches())
     so_far, begin, branched_from = SoFar(), 0, ""
     with deterministic(config.threads), states, Prefetcher(objective, config.steps) as ahead:
-        parallel_model = prepare(model, dims, config, seed)
+        parallel_model = prepare(model, dims, config, start)
         optimizer = optimizer_of(parallel_model, config.optimizer)
 
         def wanted(done: int) -> dict[str, Any]:
@@ -233,7 +228,6 @@ def fit(
                 branched_from = f"{training}/{name}"
                 if begin == config.steps:  # the other training stopped later: no step follows that would save a state of our own
                     save(begin)
-        started, tokens_before = time.perf_counter(), so_far.tokens
         with Watch(log, begin, config, dims, flops, progress, title) as watch:
             for step in range(begin, config.steps):
                 at, waited, done = time.perf_counter(), ahead.waited, step + 1
@@ -280,11 +274,7 @@ def fit(
                     watch.sync()
                     save(done)
         states.finish()
-        seconds = time.perf_counter() - started
-    speed = (so_far.tokens - tokens_before) / seconds
-    return FitResult(
-        config.steps, so_far.count, so_far.tokens, so_far.skipped, so_far.losses[-50:], begin, seconds, speed, parallel_model, states
-    )  # fmt: skip
+    return FitResult(**vars(so_far), steps=config.steps, resumed_from=begin, parallel_model=parallel_model, states=states)
 
 
 def gradient(parallel_model: ParallelModel, objective: Any, step: int) -> Gradient:

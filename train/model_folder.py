@@ -57,7 +57,7 @@ def model_tensors(model: Llama) -> dict[str, Tensor]:
     """Returns the weights by name, without a tied head, as Hugging Face stores them."""
     tensors = dict(model.state_dict())
     if model.arch.tied:
-        tensors.pop("lm_head.weight")
+        tensors.pop("lm_head.weight", None)
     return tensors
 
 
@@ -82,13 +82,19 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu", dtype: to
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model folder.")
     model = blank_model(read_architecture(folder)).to(dtype)
+    read_weights(model, folder, device)
+    return model
+
+
+def read_weights(model: Llama, folder: Path, device: torch.device | str) -> None:
+    """Gives a blank model of the folder's shape, or this rank's part of it, storage and the folder's weights. Raises InputError where they
+    are of another shape."""
     _check_tokenizer(folder, model.arch)
-    files, tensors = TensorFiles(folder / WEIGHTS, _weight_files(folder)), model_tensors(model)
-    files.require(tensors, {*tensors}, {"lm_head.weight"} if model.arch.tied else ())
+    files, whole = TensorFiles(folder / WEIGHTS, _weight_files(folder)), model_tensors(blank_model(model.arch))
+    files.require(whole, {*whole}, {"lm_head.weight"} if model.arch.tied else ())
     model.to_empty(device=device)
     model.tie()
     files.fill(model_tensors(model), convert=True)
-    return model
 
 
 def model_of(arch: Architecture, weights: Mapping[str, Tensor]) -> Llama:

@@ -27,7 +27,7 @@ from corpusmill.train.launch import launch_stage
 from corpusmill.train.loop import OWN, FitResult, fit
 from corpusmill.train.losses import TokenObjective
 from corpusmill.train.model import Llama, blank_model
-from corpusmill.train.model_folder import load_model, model_of, read_architecture, save_model, tokenizer_files
+from corpusmill.train.model_folder import model_of, read_architecture, save_model, tokenizer_files
 from corpusmill.train.options import PhasePlan
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
@@ -126,13 +126,13 @@ class _Job(TokenObjective):
         best = self.config.export == "best"
         if best and not self.validation:
             raise InputError(f"{self.run.path('tokens')}: pretrain.export: best needs validation tokens, and there are none.")
-        model = load_model(self.given, self.dims.device) if self.given else blank_model(self.arch)
+        model = blank_model(self.arch)
         if self.dims.is_main:
             self.checkpoint_dir.begin(self.files)
         loop = self.config.loop.model_copy(update={"keep_best": max(self.config.loop.keep_best, best)})
         plan = PhasePlan(tuple(phase.model_copy(update={"tokens": self.names[phase.tokens]}) for phase in self.config.plan.phases))
         result = fit(
-            model, self, loop, dims=self.dims, seed=None if self.given else self.config.seed, state=self.checkpoint_dir.states,
+            model, self, loop, dims=self.dims, start=self.given or self.config.seed, state=self.checkpoint_dir.states,
             log=self.checkpoint_dir.log_file, plan=plan, inputs_digest=inputs_digest, others=others, length=self.row_tokens,
             describe=self.documents, evaluate=self.evaluate if self.validation else None, evaluate_every=self.config.evaluate_every,
             score=SCORE, progress=progress, title="pretrain",

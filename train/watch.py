@@ -121,60 +121,48 @@ class SpeedMeter:
 
 
 # ---- the bar -----------------------------------------------------------------------------------------
-#
-# Shows a training on the terminal; nothing where there is no terminal.
 
 #: The weight of earlier steps in the shown loss, and the log's name of the shown score.
 SMOOTHING, VALIDATION = 0.95, "validation_bits_per_byte"
 
 
-class LoopBar:
-    """The bar on the terminal. It is drawn twice a second; steps only store their numbers here."""
-
-    def __init__(self, title: str, begin: int, steps: int):
-        from rich import progress as rp
-
-        columns = (rp.TextColumn("{task.description}"), rp.BarColumn(None), rp.MofNCompleteColumn(), rp.TimeElapsedColumn(),
-                   rp.TimeRemainingColumn())  # fmt: skip
-        self.bars = rp.Progress(*columns, expand=True)
-        self.task = self.bars.add_task(title, total=steps, completed=begin)
-        self.score, self.skipped, self.text = "", 0, ""
-        self.loss: float | None = None
-
-    def step(self, line: dict[str, Any], speed: dict[str, Any], tokens_per_second: float) -> None:
-        if "skipped" in line:
-            self.skipped += 1
-        else:
-            self.loss = line["loss"] if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * line["loss"]
-        if VALIDATION in line:
-            self.score = f"val {line[VALIDATION]:.3f}"
-        memory = speed.get("cuda_bytes", speed["memory_bytes"])
-        parts = [
-            f"loss {self.loss:.3f}" if self.loss is not None else "", f"lr {line['lr']:.2g}", f"{tokens_per_second:,.0f} tok/s",
-            f"{speed['mfu']:.1%} MFU" if "mfu" in speed else "", f"{memory / 1e9:.1f} GB",
-            f"{self.skipped} skipped" if self.skipped else "", self.score,
-        ]  # fmt: skip
-        self.text = "  " + "  ".join(filter(None, parts))
-        self.bars.update(self.task, completed=line["step"] + 1)
-
-    def __rich__(self) -> Any:
-        from rich.console import Group
-        from rich.text import Text
-
-        return Group(self.bars, *([Text(self.text, style="dim", overflow="ellipsis", no_wrap=True)] if self.text else []))
+#: Shows a step: its line in the log, its line of speed, and tokens per second.
+Show = Callable[[Mapping[str, Any], Mapping[str, Any], float], None]
 
 
 @contextmanager
-def loop_bar(progress: Progress | None, title: str, begin: int, steps: int) -> Iterator[LoopBar | None]:
-    """Yields the bar of a training during the block; None without a terminal."""
+def loop_bar(progress: Progress | None, title: str, begin: int, steps: int) -> Iterator[Show]:
+    """Shows the bar of a training during the block, drawn twice a second. Yields a function that gives it a step."""
     if progress is None or not progress.enabled:
-        yield None
+        yield lambda line, speed, tokens_per_second: None
         return
+    from rich import progress as rp
+    from rich.console import Group
     from rich.live import Live
+    from rich.text import Text
 
-    bar = LoopBar(title, begin, steps)
-    with Live(bar, console=progress.console, transient=True, refresh_per_second=2):
-        yield bar
+    columns = (rp.TextColumn("{task.description}"), rp.BarColumn(None), rp.MofNCompleteColumn(), rp.TimeElapsedColumn(),
+               rp.TimeRemainingColumn())  # fmt: skip
+    bars, text = rp.Progress(*columns, expand=True), Text("", style="dim", overflow="ellipsis", no_wrap=True)
+    task, loss, skipped, score = bars.add_task(title, total=steps, completed=begin), math.nan, 0, ""
+
+    def show(line: Mapping[str, Any], speed: Mapping[str, Any], tokens_per_second: float) -> None:
+        nonlocal loss, skipped, score
+        skipped += "skipped" in line
+        if "skipped" not in line:
+            loss = line["loss"] if math.isnan(loss) else SMOOTHING * loss + (1 - SMOOTHING) * line["loss"]
+        if VALIDATION in line:
+            score = f"val {line[VALIDATION]:.3f}"
+        memory = speed.get("cuda_bytes", speed["memory_bytes"])
+        parts = [
+            f"loss {loss:.3f}", f"lr {line['lr']:.2g}", f"{tokens_per_second:,.0f} tok/s",
+            f"{speed['mfu']:.1%} MFU" if "mfu" in speed else "", f"{memory / 1e9:.1f} GB", f"{skipped} skipped" if skipped else "", score,
+        ]  # fmt: skip
+        text.plain = "  " + "  ".join(filter(None, parts))
+        bars.update(task, completed=line["step"] + 1)
+
+    with Live(Group(bars, text), console=progress.console, transient=True, refresh_per_second=2):
+        yield show
 
 
 # ---- TensorBoard and Weights & Biases ----------------------------------------------------------------
@@ -225,31 +213,29 @@ def numbers(line: Mapping[str, Any], section: str = "") -> dict[str, float]:
 SPEED, SAMPLES = "speed.jsonl", "samples.jsonl"
 
 
-class Watch:
+class Watch(ExitStack):
     """Reports on a training that begins at step `begin`; `flops`: operations per token. Only the first rank shows and writes anything."""
 
     def __init__(
         self, log: Path, begin: int, config: LoopConfig, dims: ParallelDims, flops: float, progress: Progress | None, title: str
     ):  # fmt: skip
+        super().__init__()
         self.log, self.begin, self.config, self.dims, self.progress, self.title = log, begin, config, dims, progress, title
         self.meter = SpeedMeter(begin, config.steps, dims.device, flops, dims.world)
         self.files: dict[str, IO[bytes]] = {}
-        self.stack = ExitStack()
 
     def __enter__(self) -> "Watch":
-        if self.dims.is_main:
-            with self.stack as stack:  # closes what is open where a tracker can't be imported
-                self._open(self.log.name)
-                self._open(SPEED)
-                if self.log.with_name(SAMPLES).exists():
-                    self._open(SAMPLES)
-                self.trackers = [stack.enter_context(tracker(kind, self.log.parent, self.begin, self.title)) for kind in self.config.log]
-                self.bar = stack.enter_context(loop_bar(self.progress, self.title, self.begin, self.config.steps))
-                self.stack = stack.pop_all()
+        if not self.dims.is_main:
+            return self
+        try:
+            for name in (self.log.name, SPEED, *([SAMPLES] if self.log.with_name(SAMPLES).exists() else [])):
+                self._open(name)
+            self.trackers = [self.enter_context(tracker(kind, self.log.parent, self.begin, self.title)) for kind in self.config.log]
+            self.show = self.enter_context(loop_bar(self.progress, self.title, self.begin, self.config.steps))
+        except BaseException:  # a tracker can't be imported, say
+            self.close()
+            raise
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stack.close()
 
     def step(self, line: dict[str, Any], tokens: int, seconds: float, waited: float) -> None:
         """Reports a finished step: its line, its `tokens`, the seconds it took (without evaluation) and waited for batches.
@@ -266,11 +252,10 @@ class Watch:
             self._write(SAMPLES, {"step": line["step"], "samples": samples})
         for track in self.trackers:
             track(line["step"], numbers(line) | numbers(speed, "speed"))
-        if self.bar:
-            self.bar.step(line, speed, self.meter.tokens_per_second())
+        self.show(line, speed, self.meter.tokens_per_second())
 
     def _open(self, name: str) -> None:
-        self.files[name] = self.stack.enter_context(open_log(self.log.with_name(name), self.begin))
+        self.files[name] = self.enter_context(open_log(self.log.with_name(name), self.begin))
 
     def _write(self, name: str, line: dict[str, Any]) -> None:
         if name not in self.files:

@@ -5,6 +5,7 @@ Modules that only several processes need are imported at their use, as their imp
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from corpusmill.train.compute import autocast, chosen, compiles, computing, pass
 from corpusmill.train.data import IGNORED, Batch
 from corpusmill.train.losses import Objective, StepLoss
 from corpusmill.train.model import Llama, fill
+from corpusmill.train.model_folder import read_weights
 from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, OptimizerConfig
 from corpusmill.train.parallel.dims import ParallelDims, is_sharded, total
@@ -123,10 +125,11 @@ def settle(parameters: Mapping[str, Any]) -> None:
 # ---- laying a model out ------------------------------------------------------------------------------
 
 
-def prepare(model: Llama, dims: ParallelDims, config: LoopConfig, seed: int | None = None) -> ParallelModel:
+def prepare(model: Llama, dims: ParallelDims, config: LoopConfig, start: int | Path | None = None) -> ParallelModel:
     """Lays out the model, which is the same on every rank, over the processes of `dims`.
 
-    With a `seed` the model is blank, and is filled after it is spread: no rank ever holds more than its shards and one whole weight.
+    With a `start`, the seed of initial weights or a model folder, the model is blank, and is filled after it is spread: no rank ever holds
+    more than its shards and one whole weight.
     """
     parts, wanted, compiled = {0: model}, chosen(dims.device, config.precision), compiles(dims.device, config.compile)
     if dims.config.pipeline > 1:
@@ -147,9 +150,11 @@ def prepare(model: Llama, dims: ParallelDims, config: LoopConfig, seed: int | No
 
         for part in parts.values():
             precision = shard(part, dims, wanted)  # the same for each part
-    if seed is not None:
-        for part in parts.values():
-            fill(part, seed, dims.device)
+    for part in parts.values():
+        if isinstance(start, Path):
+            read_weights(part, start, dims.device)
+        elif start is not None:
+            fill(part, start, dims.device)
     if dims.config.pipeline > 1:
         return PipelineModel(parts, dims, wanted == "bf16-params", precision)
     if dims.world > 1 and dims.config.whole:
