@@ -233,7 +233,11 @@ GRACE = 2.0
 def _run_here(task: GroupJob, parallel: ParallelConfig, progress: Progress | None, folder: Path) -> dict[str, Any]:
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # on a free port of its own
     shows = progress is not None and progress.enabled and not progress.notebook
-    codes = _run_processes([(task, number, parallel.world, store.port, folder, shows) for number in range(parallel.world)])
+    try:
+        codes = _run_processes([(task, number, parallel.world, store.port, folder, shows) for number in range(parallel.world)])
+    finally:
+        if progress is not None and shows:
+            progress.console.show_cursor()  # which the first process hides, and can't show again if it is killed
     error = _error_in(store, parallel.world)
     if isinstance(error, CorpusmillError):
         raise error
