@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -341,7 +341,7 @@ class StateFolder:
 T = TypeVar("T")
 
 
-class States:
+class States(AbstractContextManager["States"]):
     """The saved states of one training in a folder (a path or a StateFolder). A state appears whole or not at all.
 
     The latest `keep` states are kept, the `keep_best` with the lowest scores, and those of the steps `marked`. All ranks call the same
@@ -364,9 +364,6 @@ class States:
         self.writing: Future[None] | None = None
         self.begins: dict[str, Begin] | None = None  # of the parts that this rank writes
         self.copies: dict[str, Tensor] = {}
-
-    def __enter__(self) -> "States":
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.thread:

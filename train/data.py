@@ -6,6 +6,7 @@ processes, workers and micro-batches, and each window is seen once an epoch. Ste
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -86,8 +87,19 @@ def to_device(batch: tuple[Any, ...], device: torch.device) -> tuple[Any, ...]:
         return tuple(None if part is None else part.contiguous().pin_memory().to(device, non_blocking=True) for part in batch)
 
 
+#: Samples whose places are computed at once, and epochs at most: numpy takes as long for one number as for a thousand.
+BLOCK, EPOCHS = 4096, 64
+
+
 def places(first: int, count: int, items: int, seed: int) -> Integers:
     """Returns which of `items` are samples `first` to `first + count` of a run: each item once an epoch, in a new order each epoch."""
+    size = min(BLOCK, EPOCHS * items)
+    found = [_block(number * size, size, items, seed) for number in range(first // size, -(-(first + count) // size))]
+    return np.concatenate(found)[first % size :][:count] if found else np.empty(0, np.int64)
+
+
+@lru_cache(maxsize=16)
+def _block(first: int, count: int, items: int, seed: int) -> Integers:
     found, filled = np.empty(count, np.int64), 0
     while filled < count:
         epoch, place = divmod(first + filled, items)

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +35,7 @@ from corpusmill.train.watch import Watch, flops_per_token
 # ---- the next batch ----------------------------------------------------------------------------------
 
 
-class Prefetcher:
+class Prefetcher(AbstractContextManager["Prefetcher"]):
     """Wraps an objective and always prepares its next batch, up to the end of step `steps - 1`, as steps follow each other.
 
     Batches depend only on the step, and one thread makes them in order, so they are the same as without prefetching. `waited`: seconds for
@@ -48,9 +49,6 @@ class Prefetcher:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.objective, name)
-
-    def __enter__(self) -> "Prefetcher":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
