@@ -6,7 +6,7 @@ import torch
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from corpusmill.train.compute import computing
+from corpusmill.train.compute import autocast, rounded
 from corpusmill.train.model import Llama
 from corpusmill.train.parallel.dims import ParallelDims
 
@@ -20,7 +20,8 @@ def copies(model: Llama, dims: ParallelDims, precision: str) -> DistributedDataP
     cuda = [dims.device.index] if dims.device.index is not None else None
     ddp = DistributedDataParallel(model, device_ids=cuda, gradient_as_bucket_view=True)
     frozen = any(not p.requires_grad for p in model.parameters())  # those below an adapter may be bf16, and its own are not
-    with torch.compiler.set_stance("force_eager"), computing(model, dims.device, precision if frozen else "fp32"):  # nothing is compiled
+    used = precision if frozen else "fp32"
+    with torch.compiler.set_stance("force_eager"), rounded(model, used), autocast(dims.device, used):  # nothing is compiled
         ddp(torch.zeros(1, 2, dtype=torch.int64, device=dims.device)).sum().backward()
     ddp.zero_grad(set_to_none=True)
     return ddp

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from corpusmill.train.compute import autocast, chosen, compiles, computing, passes
+from corpusmill.train.compute import autocast, chosen, compiles, passes, rounded
 from corpusmill.train.data import IGNORED, Batch
 from corpusmill.train.losses import Objective, StepLoss
 from corpusmill.train.model import Llama, fill
@@ -64,7 +64,7 @@ class ParallelModel:
         """Returns negative log-likelihoods `[B, T]` without gradients, 0 where no target counts, on every rank that shares these rows."""
         length = ids.size(1)
         ids, targets, segments = even((ids, targets, segments), self.dims.config.tensor)
-        with sharded_loss(self.tensor), computing(self.model, self.dims.device, self.precision):
+        with sharded_loss(self.tensor), rounded(self.model, self.precision), autocast(self.dims.device, self.precision):
             found = self.model(ids, segments, targets=targets)
         reshard(self.model)
         return found.new_zeros(targets.shape).masked_scatter_(targets != IGNORED, found)[:, :length]
