@@ -92,9 +92,11 @@ class PretrainConfig(Config):
 def given_files(config: PretrainConfig) -> list[FileRef]:
     """Returns the files of a given model, and of each phase's tokens the list of their files and hashes. Raises InputError where there are
     none."""
-    from corpusmill.train.tuning import model_files
+    found: list[FileRef] = []
+    if config.model.folder is not None:
+        from corpusmill.train.tuning import model_files
 
-    found = model_files(config.model.folder, "pretrain.model") if config.model.folder is not None else []
+        found += model_files(config.model.folder, "pretrain.model")
     for tokens in sorted({phase.tokens for phase in config.phases if phase.tokens is not None}):
         content = Storage(tokens_folder(tokens)).read_bytes(SHARDS_FILE)
         found.append(FileRef(f"{tokens_folder(tokens)}/{SHARDS_FILE}", hashlib.sha256(content).hexdigest(), len(content)))
