@@ -125,7 +125,7 @@ class ProxyWorker(Worker):
 
         with tempfile.TemporaryDirectory(prefix="corpusmill-ablate-") as folder:
             result = fit(
-                blank_model(arch), rows, loop, dims=ParallelDims.single(device), seed=params["draw"],
+                blank_model(arch), rows, loop, dims=ParallelDims.single(device), start=params["draw"],
                 state=Path(folder) / "states", log=Path(folder) / "log.jsonl", evaluate=evaluate,
                 evaluate_every=max(1, -(-params["steps"] // CURVE)), title="ablate",
             )  # fmt: skip

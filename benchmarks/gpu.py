@@ -53,8 +53,8 @@ def ours(preset: str, loader: WindowLoader, vocabulary: int, device: torch.devic
     """Returns our step, and its operations per token."""
     shape = ModelConfig.model_validate({"preset": preset, "context": CONTEXT, "qk_norm": True}).architecture(vocabulary)
     config, dims = LoopConfig(), ParallelDims.single(device)
-    model = prepare(blank_model(shape), dims, config, seed=1)
-    optimizer, objective = optimizer_of(model, dims, config.optimizer), Windows(loader, device)
+    model = prepare(blank_model(shape), dims, config, start=1)
+    optimizer, objective = optimizer_of(model, config.optimizer), Windows(loader, device)
 
     def step(number: int) -> torch.Tensor:
         optimizer.zero_grad()

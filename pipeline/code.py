@@ -32,7 +32,7 @@ CARRIERS = tuple(
         "pipeline.cache", "pipeline.cluster", "pipeline.code", "pipeline.engine", "pipeline.extras", "pipeline.failures",
         "pipeline.interrupts", "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.names", "pipeline.on_ray",
         "pipeline.recipe", "pipeline.redact", "pipeline.redirects", "pipeline.run", "pipeline.runner", "pipeline.safe", "pipeline.storage",
-        "pipeline.store_requests", "pipeline.store_streams", "pipeline.watch", "pipeline.web", "report", "train.launch_ray", "train.watch",
+        "pipeline.store_requests", "pipeline.store_streams", "pipeline.watch", "pipeline.web", "report", "train.launch", "train.watch",
     )
 )  # fmt: skip
 #: Libraries of the same kind.

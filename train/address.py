@@ -42,14 +42,12 @@ def token_of_batch(folder: str, step: int, row: int, position: int) -> BatchToke
     run = Storage(folder)
     tokens, at = section.plan.source(step)
     shards = TokenShards(tokens_folder(tokens) if tokens else run.path("tokens/train"))
-    shape = (shards, section.row_tokens, section.batch, section.seed, section.document_mask)
-    if section.packing == "documents":
-        shard, token, inside, notes = _packed(PackedLoader(*shape), at, row, position)
-    else:
-        shard, token, inside, notes = _streamed(WindowLoader(*shape), at, row, position)
+    packed = section.packing == "documents"
+    loader: Any = (PackedLoader if packed else WindowLoader)(shards, section.row_tokens, section.batch, section.seed, section.document_mask)
+    shard, token, inside, notes = (_packed if packed else _streamed)(loader, at, row, position)
     if tokens:
         raise InputError(f"{folder}: step {step:,} reads {tokens}: give that one, with --shard {shard} --token {token}.")
-    batch = {"step": step, "row": row, "position": position, **inside}
+    batch = {"step": step, "row": row, "position": position, "epoch": (at * loader.batch + row) // loader.rows, **inside}
     return BatchToken(shard, token, batch, [*notes, *_other_training(run, section)])
 
 
@@ -59,13 +57,10 @@ Found = tuple[int, int, dict[str, int], list[str]]
 
 def _streamed(loader: WindowLoader, step: int, row: int, position: int) -> Found:
     """Finds the token in a window of the stream. With a document mask it attends from the last <|endoftext|> on."""
-    shards = loader.tokens
-    assert isinstance(shards, TokenShards)
-    start = int(loader.starts(step, row, row + 1)[0])
+    shards, start = loader.tokens, int(loader.starts(step, row, row + 1)[0])
     ends = np.flatnonzero(shards.window(start, position + 1) == shards.end_of_text_id)
     sees = int(ends[-1]) if loader.document_mask and len(ends) else 0
-    epoch = (step * loader.batch + row) // loader.windows
-    return *shards.shard_of(start + position), {"epoch": epoch, "window": start // loader.context, "attends_from": sees}, []
+    return *shards.shard_of(start + position), {"window": start // loader.context, "attends_from": sees}, []
 
 
 def _packed(loader: PackedLoader, step: int, row: int, position: int) -> Found:
@@ -75,8 +70,7 @@ def _packed(loader: PackedLoader, step: int, row: int, position: int) -> Found:
     if piece is None:
         taken = sum(one.tokens for one in pieces)
         raise InputError(f"position {position:,} of this row is empty: the pieces in it take {taken:,} places.")
-    epoch, sees = (step * loader.batch + row) // loader.rows, piece.place if loader.document_mask else 0
-    inside = {"epoch": epoch, "pieces": len(pieces), "piece_from": piece.place, "attends_from": sees}
+    inside = {"pieces": len(pieces), "piece_from": piece.place, "attends_from": piece.place if loader.document_mask else 0}
     if position == piece.place and loader.tokens.locate(piece.shard, piece.first).first == piece.first:
         note = "this position holds the <|endoftext|> before a document; shown is the document's first token, which it predicts."
         return piece.shard, piece.first, inside, [note]

@@ -20,7 +20,7 @@ from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import tasks, tuning
-from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
+from corpusmill.train.checkpoint import LOG, CheckpointDir
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import IGNORED, DataShare, counted_places, needed, pack, to_device, within_budget
 from corpusmill.train.finetune import FinetuningJob, chat_of
@@ -28,7 +28,7 @@ from corpusmill.train.loop import FitResult
 from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, StepLoss, pair_metrics, target_nats, token_nats
 from corpusmill.train.model import Llama
 from corpusmill.train.parallel.dims import ParallelDims, total
-from corpusmill.train.parallel.model import LocalModel, ParallelModel
+from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.template import LEARN, NOTHING, STOP, ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, user_turn
 from corpusmill.train.tuning import CORRUPTED, ITEM_COLUMNS, MESSAGES, PAIRS_FILE, REFERENCE_FREE, AlignConfig, StartModel
 from corpusmill.train.user_files import preferences
@@ -387,7 +387,7 @@ class AlignmentJob(FinetuningJob):
         """
         if not self.needs_reference:
             return
-        dims, model = self.dims, LocalModel(self.model, self.loop.precision)
+        dims, model = self.dims, ParallelModel(self.model, self.loop.precision)
         held_out = [(pairs, len(pairs)) for pairs in self._held_out_batches()][dims.share.index :: dims.share.of]
         first = dims.index("tensor") == dims.index("pipeline") == 0  # of the processes with one share, only the first measures
         for sides, batches in (self.sides, self.order.first_epoch(dims.share)), (self.held_out, held_out):

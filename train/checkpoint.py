@@ -1,151 +1,347 @@
-"""Training states, from which a run resumes with the same bits: safetensors and JSON, no pickle.
+"""What a training leaves in its folder, from which it resumes with the same bits: safetensors and JSON.
 
-Every rank writes one file. When all files are complete, the first rank turns them into a state (`checkpoint_dir.py`). At the end of this
-file: the list of a run's states, and the export of any of them as a model folder.
+Every rank writes one file of a state. When all are complete, the first rank writes `state.json`, which makes them a state; to remove a
+state, `state.json` goes first. Where the run lies on a store, this machine's cache has temporary copies.
 """
 
 import copy
+import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
-from torch.distributed.checkpoint import DefaultLoadPlanner, DefaultSavePlanner, HuggingFaceStorageReader, Metadata
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from corpusmill.pipeline.cache import cache_folder
+from corpusmill.pipeline.cache import cache_folder, fetch_file, forget_model, locked
+from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.names import instead_of, not_a_run
-from corpusmill.pipeline.storage import Storage
-from corpusmill.train.checkpoint_dir import FILE, LOG, CheckpointDir, SavedState, StateFolder, first_line, trainings, write_tensors
+from corpusmill.pipeline.shards import publish
+from corpusmill.pipeline.storage import TEMPORARY, Storage, fsync_folder, is_remote
 from corpusmill.train.options import Architecture
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel.dims import ParallelDims, is_sharded, local_of
 
-# ---- tensors of one rank -----------------------------------------------------------------------------
-#
-# Uses the plans and the reader of torch.distributed.checkpoint (DCP).
-#
-# DCP's plans decide which rank writes which part of a tensor (plain or DTensor, on all ranks or some), each part once. Its
-# HuggingFaceStorageReader fills tensors of any other layout. Its HuggingFaceStorageWriter is not used, though the files have its format:
-# it writes three metadata entries into safetensors, whose order differs between processes, so equal states would have different bytes;
-# it builds a file in memory before it writes it; and it plans anew, with collectives, in every save.
+if TYPE_CHECKING:
+    from corpusmill.pipeline.runner import StageRun
 
-#: The metadata entry in which DCP's reader finds the offset of each part in its tensor.
-OFFSETS = "DCP_SHARDING_INFO"
-#: Exceptions of DCP's reader on foreign or damaged files, as it trusts their headers.
-UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, AssertionError)
-
-
-class RankTensors:
-    """The parts of tensors that this rank writes. Ranks agree on them once, through `gather`, for tensors with fixed names and shapes."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], rank: int, gather: Callable[[Any], list[Any]]):
-        self.planner = DefaultSavePlanner(flatten_state_dict=False)
-        self.planner.set_up_planner(dict(tensors), is_coordinator=rank == 0)
-        plans, _ = self.planner.create_global_plan(gather(self.planner.create_local_plan()))
-        self.items = [item for item in plans[rank].items if not _is_empty(item)]
-        self.copies: dict[str, Tensor] = {}
-
-    def of(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns this rank's parts, by the names of their tensors."""
-        self.planner.set_up_planner(dict(tensors))
-        pieces = {item.index.fqn: self.planner.resolve_data(item) for item in self.items}
-        return {name: piece.detach() for name, piece in pieces.items() if isinstance(piece, Tensor)}
-
-    def copied(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Copies the parts to CPU memory; valid until the next call. The memory is reused, as new memory takes five times as long."""
-        pieces = self.of(tensors)
-        if not self.copies:
-            self.copies = {name: torch.empty_like(t, device="cpu", pin_memory=t.is_cuda) for name, t in pieces.items()}
-        for name, piece in pieces.items():
-            self.copies[name].copy_(piece, non_blocking=True)
-        for device in {piece.device for piece in pieces.values() if piece.is_cuda}:
-            torch.cuda.current_stream(device).synchronize()  # the copies wait in the stream of the device that they come from
-        return self.copies
-
-    def write(self, path: Path, pieces: Mapping[str, Tensor]) -> None:
-        """Writes the parts and their offsets durably. Raises CorpusmillError, with the file's name, where it can't be written."""
-        places = {item.index.fqn: {"saved_offsets": list(item.index.offset or ())} for item in self.items}
-        write_tensors(path, pieces, (OFFSETS, json.dumps(places, sort_keys=True)))
-
-
-def _is_empty(item: Any) -> bool:
-    """Whether a rank has no part of a tensor, as when it has fewer rows than ranks. A tensor that is empty itself is kept."""
-    return 0 in item.tensor_data.chunk.sizes and 0 not in item.tensor_data.size
-
-
-def read_into(folder: Path, tensors: Mapping[str, Tensor], everywhere: set[str] | None = None) -> None:
-    """Fills tensors (or this rank's parts of DTensors) in place from the files in `folder`, whichever ranks wrote them.
-
-    Raises InputError if a tensor is missing or has another shape or type. With `everywhere`, the names that all ranks have together, the
-    folder must have no other names either.
-    """
-    with _readable(folder) as (reader, metadata):
-        _check(folder, metadata, tensors, everywhere)
-        planner = DefaultLoadPlanner(flatten_state_dict=False)
-        planner.set_up_planner(dict(tensors), metadata)
-        reader.set_up_storage_reader(metadata, is_coordinator=True)
-        reader.read_data(planner.create_local_plan(), planner).wait()
-
-
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Returns the whole weights of a saved state by name, in one process, whatever layout saved them."""
-    with _readable(folder) as (_, metadata):
-        found = {name: t for name, t in _described(metadata).items() if name.startswith(MODEL)}
-        tensors = {name: torch.empty(t.size, dtype=t.properties.dtype) for name, t in sorted(found.items())}
-    read_into(folder, tensors)
-    return {name.removeprefix(MODEL): tensor for name, tensor in tensors.items()}
+# ---- files -------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _readable(folder: Path) -> Iterator[tuple[HuggingFaceStorageReader, Metadata]]:
-    """Yields DCP's reader of the folder's files, and what it knows of them. Raises InputError if they can't be read."""
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yields a temporary folder, which becomes `target` (and replaces an old one) when the block succeeds, and is removed when it fails."""
+    temporary = target.with_name(f"{TEMPORARY}{target.name}")
     try:
-        reader = HuggingFaceStorageReader(str(folder))
-        yield reader, reader.read_metadata()
-    except UNREADABLE as error:
-        raise InputError(f"{folder}: can't be read, perhaps cut short or damaged ({type(error).__name__}: {first_line(error)}).") from error
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in temporary.iterdir():
+            _fsync(path)
+        fsync_folder(temporary)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary, target)
+        fsync_folder(target.parent)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, CorpusmillError):
+            raise InputError(f"{target}: can't be written ({error.strerror}).") from error
+        raise
 
 
-def _described(metadata: Metadata) -> dict[str, TensorStorageMetadata]:
-    return {name: t for name, t in metadata.state_dict_metadata.items() if isinstance(t, TensorStorageMetadata)}
+def _fsync(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
-def _check(folder: Path, metadata: Metadata, tensors: Mapping[str, Tensor], everywhere: set[str] | None) -> None:
-    saved = _described(metadata)
-    if missing := sorted((everywhere or tensors.keys()) - saved.keys()):
-        raise InputError(f"{folder}: {missing[0]} is missing ({len(missing)} in all): it holds the state of another model.")
-    if everywhere and (surplus := sorted(saved.keys() - everywhere)):
-        raise InputError(f"{folder}: holds {surplus[0]}, which this training does not have ({len(surplus)} such in all).")
-    for name, tensor in tensors.items():
-        size, dtype = list(saved[name].size), saved[name].properties.dtype
-        if (size, dtype) != (list(tensor.shape), tensor.dtype):
-            raise InputError(f"{folder}: {name} is {size} of {dtype}, and in this training {list(tensor.shape)} of {tensor.dtype}.")
+def write_json(path: Path, value: Any) -> None:
+    path.write_bytes(json.dumps(value, indent=2, sort_keys=True).encode() + b"\n")
 
 
-# ---- the states --------------------------------------------------------------------------------------
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: tuple[str, str] = ("format", "pt")) -> None:
+    """Writes a safetensors file durably, with one metadata entry. With several, their order would vary, and equal tensors would get other
+    bytes. Raises CorpusmillError, with the file's name, where it can't be written."""
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        path.touch()
+        mode = path.stat().st_mode  # safetensors makes files that only their owner can read
+        save_file(ready, path, metadata=dict([metadata]))
+        path.chmod(mode)
+        _fsync(path)
+    except (OSError, SafetensorError) as error:
+        raise CorpusmillError(f"{path}: can't be written ({first_line(error)}).") from error
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ---- parts of tensors --------------------------------------------------------------------------------
+#
+# Files have the format of torch.distributed.checkpoint (DCP), whose plans decide which rank writes which part of a tensor (plain or
+# DTensor, on all ranks or some), each part once. A single process needs no plan, and does not wait a second for DCP's import.
+#
+# DCP's HuggingFaceStorageWriter writes three metadata entries, whose order differs between processes, builds a file in memory before it
+# writes it, and plans anew in every save. Its reader takes no file of another type of numbers, and fails in many ways on damaged ones.
+
+#: The metadata entry in which DCP's reader finds the place where each part begins in its tensor.
+OFFSETS = "DCP_SHARDING_INFO"
+
+#: A part of a tensor: where it begins, in each dimension.
+Begin = list[int]
+
+
+def begins_of(tensors: Mapping[str, Tensor], gather: Callable[[Any], list[Any]] | None = None, rank: int = 0) -> dict[str, Begin]:
+    """Returns where this rank's part of each tensor begins; with `gather`, by which all ranks agree, only of the parts that it writes."""
+    sharded = {name: tensor for name, tensor in tensors.items() if gather or is_sharded(tensor)}
+    begins = {name: [0] * tensor.dim() for name, tensor in tensors.items() if name not in sharded}
+    if sharded:
+        from torch.distributed.checkpoint import DefaultSavePlanner  # takes a second
+
+        planner = DefaultSavePlanner(flatten_state_dict=False)
+        planner.set_up_planner(sharded, is_coordinator=rank == 0)
+        plan = planner.create_local_plan()
+        if gather:
+            plan = planner.create_global_plan(gather(plan))[0][rank]
+        begins |= {item.index.fqn: list(item.index.offset or ()) for item in plan.items}
+    empty = {name for name in begins if not local_of(tensors[name]).numel() and tensors[name].numel()}  # fewer rows than ranks
+    return {name: begin for name, begin in begins.items() if name not in empty}
+
+
+class TensorFiles:
+    """The tensors in the safetensors files of a folder `place`, whatever layout wrote them. Raises InputError, with the file's name, if one
+    is missing or damaged."""
+
+    def __init__(self, place: Path, paths: Sequence[Path]):
+        self.place = place
+        #: By name: where each part begins, and a slice that is read when it is indexed.
+        self.parts: dict[str, list[tuple[Begin, Any]]] = {}
+        for path in paths:
+            try:
+                self._open(path)
+            except FileNotFoundError as error:
+                raise InputError(f"{path}: no such file.") from error
+            except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+                raise InputError(f"{path}: not a whole safetensors file, perhaps cut short ({first_line(error)}).") from error
+
+    def _open(self, path: Path) -> None:
+        with safe_open(path, "pt") as file:
+            begins = json.loads((file.metadata() or {}).get(OFFSETS, "{}"))
+            for name in file.keys():  # noqa: SIM118 - it is no mapping
+                part = file.get_slice(name)
+                shape = part.get_shape()
+                begin = [int(at) for at in begins[name]["saved_offsets"]] if begins else [0] * len(shape)
+                if len(begin) != len(shape) or min(begin, default=0) < 0:
+                    raise ValueError(f"{name} can't begin at {begin}")
+                self.parts.setdefault(name, []).append((begin, part))
+
+    def shape(self, name: str) -> list[int]:
+        """Returns the shape of a whole tensor. Raises InputError if a part is missing."""
+        sizes = [part.get_shape() for _, part in self.parts[name]]
+        ends = [[at + size for at, size in zip(begin, shape)] for (begin, _), shape in zip(self.parts[name], sizes)]
+        shape = [max(each) for each in zip(*ends)]
+        if sum(map(math.prod, sizes)) != math.prod(shape):
+            raise InputError(f"{self.place}: {name} is not whole, or is there twice.")
+        return shape
+
+    def require(self, tensors: Mapping[str, Tensor], everywhere: set[str], spare: Collection[str] = ()) -> None:
+        """Raises InputError unless the files have tensors of these shapes, and the names that all ranks have together, `everywhere`, but no
+        others than `spare` ones."""
+        if missing := sorted(everywhere - self.parts.keys()):
+            raise InputError(f"{self.place}: {missing[0]} is missing ({len(missing)} in all), so it is of another model.")
+        if surplus := sorted(self.parts.keys() - everywhere - set(spare)):
+            raise InputError(f"{self.place}: holds {surplus[0]}, which this model does not have ({len(surplus)} such in all).")
+        for name, tensor in tensors.items():
+            if (shape := self.shape(name)) != list(tensor.shape):
+                raise InputError(f"{self.place}: {name} has the shape {shape}, and in this model {list(tensor.shape)}.")
+
+    @torch.no_grad()
+    def fill(self, tensors: Mapping[str, Tensor], convert: bool = False) -> None:
+        """Fills tensors (of DTensors, this rank's parts) of the saved shapes in place. Raises InputError for another type, unless
+        `convert`."""
+        for name, begin in begins_of(tensors).items():
+            target = local_of(tensors[name])
+            for at, part in self.parts[name]:
+                ours, theirs = [], []
+                for here, size, there, length in zip(begin, target.shape, at, part.get_shape()):
+                    low, high = max(here, there), min(here + size, there + length)
+                    ours.append(slice(low - here, max(low, high) - here))
+                    theirs.append(slice(low - there, max(low, high) - there))
+                values = part[tuple(theirs)]
+                if values.dtype != target.dtype and not convert:
+                    raise InputError(f"{self.place}: {name} is of {values.dtype}, and in this model of {target.dtype}.")
+                target[tuple(ours)] = values.to(target.device, target.dtype)
+
+
+# ---- saved states ------------------------------------------------------------------------------------
+
+STEP = "step-{:08d}"
+FILE = "shard-{:05d}-of-{:05d}.safetensors"
+STATE = "state.json"
+#: What the names of a model's weights begin with in a state.
+MODEL = "model/"
+
+
+class RankFile(BaseModel):
+    """One process's file of a state."""
+
+    model_config = ConfigDict(strict=True)
+
+    bytes: int
+    sha256: str
+
+
+class SavedState(BaseModel):
+    """A state that lies in `storage`, with the content of its `state.json`: `record` are values saved with it, `parallel` is the layout
+    that saved it. `path`: where its files are read; `damage` fetches them there from a store."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+
+    step: int
+    record: dict[str, Any]
+    score: float | None
+    parallel: dict[str, Any]
+    ranks: Annotated[list[RankFile], Field(min_length=1)]
+    storage: Storage
+    path: Path
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all its tensors."""
+        return sum(rank.bytes for rank in self.ranks)
+
+    @property
+    def date(self) -> datetime:
+        """The time when it was saved."""
+        return datetime.fromtimestamp(self.storage.times().get(STATE) or 0.0, UTC)
+
+    def damage(self, rank: int) -> str | None:
+        """Returns what is wrong with this rank's file, or None. Raises InputError if a store can't be reached."""
+        path = self.path / FILE.format(rank, len(self.ranks))
+        described, place = self.ranks[rank], self.storage.path(path.name)
+
+        def look() -> str | None:
+            try:
+                if (size := path.stat().st_size) != described.bytes:
+                    return f"{place}: {size} bytes, and {described.bytes} were written."
+                return None if _sha256(path) == described.sha256 else f"{place}: its content has changed since it was written."
+            except OSError as error:
+                return f"{place}: can't be read ({error.strerror})."
+
+        if not self.storage.remote:
+            return look()
+        with locked(path), suppress(FileNotFoundError):
+            if look():
+                fetch_file(self.storage, path.name, path)
+        return look()
+
+    def tensors(self) -> TensorFiles:
+        return TensorFiles(self.path, [self.path / FILE.format(rank, len(self.ranks)) for rank in range(len(self.ranks))])
+
+    def weights(self) -> dict[str, Tensor]:
+        """Returns the whole weights by name, in one process, whatever layout saved them."""
+        files = self.tensors()
+        parts = {name: parts[0][1] for name, parts in sorted(files.parts.items()) if name.startswith(MODEL)}
+        tensors = {name: part[:0].new_empty(files.shape(name)) for name, part in parts.items()}
+        files.fill(tensors)
+        return {name.removeprefix(MODEL): tensor for name, tensor in tensors.items()}
+
+
+class StateFolder:
+    """States as `step-00000123/`, each with a file from each process and `state.json`. Where `storage` is a store, `scratch` is the folder
+    of this machine for temporary copies. The first process calls `before` just before a state becomes whole."""
+
+    def __init__(self, storage: Storage, scratch: Path | None = None, before: Callable[[], None] = lambda: None):
+        self.storage, self.before = storage, before
+        self.folder = scratch or Path(storage.root)
+
+    def saved(self) -> list[SavedState]:
+        """Returns the whole states, by step; not those whose `state.json` is not complete, or was removed after it was listed."""
+        found = []
+        for name, files in self._folders().items():
+            with suppress(FileNotFoundError, ValueError, TypeError, RecursionError):
+                if STATE in files:
+                    state = json.loads(self.storage.read_bytes(f"{name}/{STATE}"))
+                    found.append(SavedState.model_validate({**state, "storage": self.storage.child(name), "path": self.folder / name}))
+        return found
+
+    def here(self, saved: SavedState) -> SavedState:
+        """Returns a state that another process found, with the path where this process reads it."""
+        return saved.model_copy(update={"path": self.folder / saved.path.name})
+
+    def write(self, step: int, name: str, write: Callable[[Path], None]) -> dict[str, Any]:
+        """Lets `write` make a file of a state, durably. Returns its size and sha256."""
+        path = self.folder / STEP.format(step) / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CorpusmillError(f"{path.parent}: can't be written ({error.strerror}).") from error
+        write(path)
+        described = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        if self.storage.remote:
+            publish(self.storage, f"{STEP.format(step)}/{name}", path)
+            path.unlink()
+        return described
+
+    def commit(self, step: int, state: dict[str, Any]) -> None:
+        """Is called by the first process when all files are written. Raises CorpusmillError if one is missing."""
+        self.before()
+        name, ranks = STEP.format(step), len(state["ranks"])
+        for number in () if self.storage.remote else range(ranks):
+            if not (self.folder / name / FILE.format(number, ranks)).is_file():
+                raise CorpusmillError(f"{self.folder}: process {number} wrote elsewhere; all processes need to see the same folder.")
+        self.storage.write_bytes(f"{name}/{STATE}", json.dumps(state, indent=2, sort_keys=True).encode() + b"\n")
+        if self.storage.remote:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        else:
+            fsync_folder(self.folder)
+
+    def remove(self, wanted: Callable[[str], bool]) -> None:
+        """Removes the folders of steps, whole states or not, whose names are `wanted`."""
+        for name, files in self._folders().items():
+            if wanted(name):
+                for file in sorted(files, key=lambda file: file != STATE):
+                    self.storage.remove(f"{name}/{file}")
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def _folders(self) -> dict[str, list[str]]:
+        """Returns the names of the files of each step, by the name of its folder, in the order of steps."""
+        found: dict[str, list[str]] = {}
+        for path in self.storage.list_files():
+            name, _, file = path.rpartition("/")
+            if name.startswith("step-"):
+                found.setdefault(name, []).append(file)
+        return dict(sorted(found.items()))
+
+
+# ---- the states of a training ------------------------------------------------------------------------
 #
 # A background thread writes the files; training waits only while its tensors are copied. The thread's collectives have a process group of
 # their own (`ParallelDims.patient`), so that they can't mix with those of the training.
 
-MODEL = "model/"
-
 T = TypeVar("T")
 
 
-class States:
+class States(AbstractContextManager["States"]):
     """The saved states of one training in a folder (a path or a StateFolder). A state appears whole or not at all.
 
     The latest `keep` states are kept, the `keep_best` with the lowest scores, and those of the steps `marked`. All ranks call the same
@@ -166,10 +362,8 @@ class States:
         self.dims, self.keep, self.keep_best, self.marked = dims, keep, keep_best, marked
         self.thread = ThreadPoolExecutor(1, "state") if background else None
         self.writing: Future[None] | None = None
-        self.pieces: RankTensors | None = None
-
-    def __enter__(self) -> "States":
-        return self
+        self.begins: dict[str, Begin] | None = None  # of the parts that this rank writes
+        self.copies: dict[str, Tensor] = {}
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.thread:
@@ -184,17 +378,27 @@ class States:
         Raises CorpusmillError if that fails; earlier states stay intact.
         """
         self.finish()
-        if self.pieces is None:
-            self.pieces = RankTensors(tensors, self.dims.rank, lambda plan: self._together(lambda: plan))
-        record = copy.deepcopy(record)  # the training continues while it is written
+        if self.begins is None:
+            gather = (lambda plan: self._together(lambda: plan)) if self.dims.world > 1 else None
+            self.begins = begins_of(tensors, gather, self.dims.rank)
+        parts = {name: local_of(tensors[name]).detach() for name in self.begins}
         score = score if score is not None and math.isfinite(score) else None
-        state = {"step": step, "record": record, "score": score, "parallel": self.dims.config.model_dump(mode="json")}
-        taken = self.pieces.copied(tensors) if self.thread else self.pieces.of(tensors)
-        job = partial(self._write, self.pieces, taken, state)
+        # copies, as the training continues while it is written
+        state = {"step": step, "record": copy.deepcopy(record), "score": score, "parallel": self.dims.config.model_dump(mode="json")}
         if self.thread:
-            self.writing = self.thread.submit(job)
+            self.writing = self.thread.submit(self._write, self._copied(parts), state)
         else:
-            job()
+            self._write(parts, state)
+
+    def _copied(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies the parts to CPU memory; valid until the next call. The memory is reused, as new memory takes five times as long."""
+        if not self.copies:
+            self.copies = {name: torch.empty_like(part, device="cpu", pin_memory=part.is_cuda) for name, part in parts.items()}
+        for name, part in parts.items():
+            self.copies[name].copy_(part, non_blocking=True)
+        for device in {part.device for part in parts.values() if part.is_cuda}:
+            torch.cuda.current_stream(device).synchronize()  # the copies wait in the stream of the device that they come from
+        return self.copies
 
     def finish(self) -> None:
         """Waits until the current state is written. Raises CorpusmillError if that failed."""
@@ -212,44 +416,39 @@ class States:
         folders = [self.folder, *others]
 
         def candidates() -> list[tuple[int, SavedState]]:
-            differences = [
-                (number, saved, saved.difference(wanted(saved.step)) if wanted else None)
-                for number, folder in enumerate(folders)
-                for saved in folder.saved()
-            ]
-            own = [(saved, difference) for number, saved, difference in differences if not number]
-            if own and all(difference for _, difference in own):
-                saved, difference = own[-1]
-                raise InputError(f"{saved.storage.root}: holds the state of another configuration ({difference}); remove it to begin anew.")
-            fitting = [(number, saved) for number, saved, difference in differences if not difference]
+            fitting, own = [], ""
+            for number, folder in enumerate(folders):
+                saved = [(one, _difference("record", one.record, wanted(one.step)) if wanted else None) for one in folder.saved()]
+                if not number and saved and all(difference for _, difference in saved):
+                    own = (
+                        f"{saved[-1][0].storage.root}: holds the state of another configuration ({saved[-1][1]}); remove it to begin anew."
+                    )
+                fitting += [(number, one) for one, difference in saved if not difference]
+            if own:
+                raise InputError(own)
             return sorted(fitting, key=lambda candidate: (candidate[0] > 0, -candidate[1].step))
 
         return self._first_whole(candidates, folders)
 
     def best(self) -> SavedState | None:
         """Returns the whole state with the lowest score; None if no state has a score."""
-
-        def scored() -> list[tuple[int, SavedState]]:
-            return [(0, saved) for saved in by_score(self.folder.saved())]
-
-        return self._first_whole(scored, [self.folder])
+        return self._first_whole(lambda: [(0, saved) for saved in by_score(self.folder.saved())], [self.folder])
 
     def load(self, saved: SavedState, tensors: Mapping[str, Tensor]) -> None:
-        """Fills `tensors` in place. Raises InputError if the state has other tensors or shapes."""
+        """Fills `tensors` in place, and removes states before this one that are no longer kept; a killed run may not have done so.
+
+        Raises InputError if the state has other tensors, shapes or types.
+        """
         everywhere = set[str]().union(*self._together(lambda: set(tensors)))
-        self._together(lambda: read_into(saved.path, tensors, everywhere))
+        self._together(lambda: saved.tensors().require(tensors, everywhere))
+        self._together(lambda: saved.tensors().fill(tensors))
         if saved.storage.remote:
             shutil.rmtree(saved.path, ignore_errors=True)
+        self._first(lambda: self._prune(saved.step))
 
     def load_weights(self, saved: SavedState, parameters: Mapping[str, Tensor]) -> None:
         """Fills `parameters` in place with the state's weights, and changes nothing else."""
-        self._together(lambda: read_into(saved.path, {MODEL + name: p for name, p in parameters.items()}, None))
-
-    def prune(self, step: int) -> None:
-        """Removes states before `step` that are no longer kept; a killed run may not have done so."""
-        self._together(lambda: self._prune(step) if self.dims.is_main else None)
-
-    # ---- the work -------------------------------------------------------------------------------------
+        self._together(lambda: saved.tensors().fill({MODEL + name: p for name, p in parameters.items()}))
 
     def _together(self, work: Callable[[], T]) -> list[T]:
         """Runs `work` on every rank. Returns all results in the order of ranks, or raises the first failure on every rank."""
@@ -270,38 +469,47 @@ class States:
                 raise error
         return [value for value, _ in results]
 
-    def _write(self, pieces: RankTensors, taken: Mapping[str, Tensor], state: dict[str, Any]) -> None:
-        folder, step, name = self.folder, state["step"], FILE.format(self.dims.rank, self.dims.world)
+    def _write(self, parts: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+        folder, step, file = self.folder, state["step"], FILE.format(self.dims.rank, self.dims.world)
+        begins = {name: {"saved_offsets": (self.begins or {})[name]} for name in parts}
+        write = partial(write_tensors, tensors=parts, metadata=(OFFSETS, json.dumps(begins, sort_keys=True)))
+
+        def remove() -> None:
+            folder.remove(lambda name: name == STEP.format(step))
+
+        def commit(ranks: list[Any]) -> None:
+            folder.commit(step, {**state, "ranks": ranks})
+            self._prune(step)
+
         try:
-            self._together(lambda: folder.remove(step) if self.dims.is_main else None)
-            files = self._together(lambda: folder.write(step, name, lambda path: pieces.write(path, taken)))
-            self._together(lambda: self._commit({**state, "ranks": files}) if self.dims.is_main else None)
+            self._first(remove)
+            ranks = self._together(lambda: folder.write(step, file, write))
+            self._first(lambda: commit(ranks))
         except BaseException:
             if self.dims.is_main:
                 with suppress(CorpusmillError, OSError):  # the first error is the one to tell
-                    folder.remove(step)
+                    remove()
             raise
 
-    def _commit(self, state: dict[str, Any]) -> None:
-        """Turns the written files into a state, and removes earlier states that are no longer kept."""
-        self.folder.commit(state["step"], state)
-        self._prune(state["step"])
+    def _first(self, work: Callable[[], T]) -> T:
+        """Runs `work` on the first rank. Returns its result on every rank."""
+        return self._together(lambda: work() if self.dims.is_main else None)[0]  # type: ignore[return-value]
 
     def _prune(self, step: int) -> None:
-        """Removes earlier states that are not kept. States after `step` are damaged; they will be overwritten."""
+        """Removes what is left of earlier steps that are not kept. States after `step` are damaged; they will be overwritten."""
         found = [saved for saved in self.folder.saved() if saved.step <= step]
         kept = {saved.step for saved in [*found[-self.keep :], *by_score(found)[: self.keep_best]]}
-        self.folder.remove_before(step, kept.union(self.marked))
+        names = {STEP.format(number) for number in kept.union(self.marked)}
+        self.folder.remove(lambda name: name < STEP.format(step) and name not in names)
 
     def _first_whole(self, candidates: Callable[[], list[tuple[int, SavedState]]], folders: Sequence[StateFolder]) -> SavedState | None:
         """Returns the first rank's first candidate (a folder's number, and a state in it) whose files are all whole. Ranks divide the
         checks among them; from a store each rank fetches all files, as it may be alone on its machine."""
         self.finish()
         rank, world = self.dims.rank, self.dims.world
-        for number, found in self._together(lambda: candidates() if self.dims.is_main else [])[0]:
+        for number, found in self._first(candidates):
             saved = folders[number].here(found)
-            ranks = len(saved.state.ranks)
-            mine = range(ranks) if saved.storage.remote else range(rank, ranks, world)
+            mine = range(len(saved.ranks)) if saved.storage.remote else range(rank, len(saved.ranks), world)
             if all(self._together(lambda s=saved, mine=mine: not any(map(s.damage, mine)))):  # type: ignore[misc]
                 return saved
         return None
@@ -309,8 +517,114 @@ class States:
 
 def by_score(found: Sequence[SavedState]) -> list[SavedState]:
     """Returns those that have a score, the lowest first, and equal ones by step."""
-    scored = [(saved.score, saved.step, saved) for saved in found if saved.score is not None]
-    return [saved for _, _, saved in sorted(scored, key=lambda one: one[:2])]
+    return sorted((saved for saved in found if saved.score is not None), key=lambda saved: (saved.score, saved.step))
+
+
+def _difference(name: str, saved: Any, wanted: Any) -> str | None:
+    """Returns the first of the `wanted` values that differs, in words; None if all are equal."""
+    if isinstance(saved, dict) and isinstance(wanted, dict):
+        names = sorted(wanted if name == "record" else saved.keys() | wanted.keys())  # a record has further entries
+        return next(filter(None, (_difference(f"{name}.{key}", saved.get(key), wanted.get(key)) for key in names)), None)
+    return None if saved == wanted else f"{name} was {json.dumps(saved)} and is {json.dumps(wanted)}"
+
+
+# ---- the folder of a training ------------------------------------------------------------------------
+#
+# Where the run lies on a store, the store gets all that a training needs to resume on another machine: its saved states, its logs with
+# each state, and the tokenizer, which turns a state into a model folder. The copy on a machine is scratch space that may be lost.
+
+#: The log with a line for each training step, within the stage's folder.
+LOG = "logs/train.jsonl"
+#: Folders that a training writes for its stage to publish.
+LEFT = ("adapter", "model")
+#: The model that a training starts from, if it is its parent with added tokens; exists during the training.
+START = "start"
+
+
+class CheckpointDir:
+    """The folders of a training: `work` is RUN/STAGE/checkpoints/TRAINING, `log` is RUN/STAGE/logs/train.jsonl; paths or URLs that are the
+    same for all processes."""
+
+    def __init__(self, work: str, log: str):
+        self.work, self.logs = work, Storage(log.rpartition("/")[0])
+        #: The training's folder on the store; None if the run lies on a disk.
+        self.store = Storage(work) if is_remote(work) else None
+        #: Where this machine's processes work on the training.
+        self.folder = cache_folder() / "training" / digest(work)[:16] if self.store else Path(work)
+        #: The log of steps; the other logs are in the same folder.
+        self.log_file = self.folder / "logs" / Path(log).name if self.store else Path(log)
+        self.states = StateFolder(Storage(work).child("state"), self.folder / "state", self.keep_logs)
+
+    @classmethod
+    def of(cls, run: "StageRun", identity: str) -> "CheckpointDir":
+        """Returns the folder of a training task, by the task's identity."""
+        return cls(run.storage.path(f"checkpoints/{identity[:16]}"), run.storage.path(LOG))
+
+    def states_of(self, other: str) -> StateFolder:
+        """Returns the states of another training, by its `work`, to read them. Copies from a store lie in this training's folder."""
+        return StateFolder(Storage(other).child("state"), self.folder / other.rpartition("/")[2] if self.store else None)
+
+    def others(self) -> list[str]:
+        """Returns the `work` of the stage's other trainings that have saved states."""
+        return [work for work in trainings(Storage(self.work.rpartition("/")[0])) if work != self.work]
+
+    def begin(self, tokenizer: Mapping[str, bytes]) -> None:
+        """Prepares the folder; called by the first process before it trains. Saves the tokenizer, without which a saved state makes no
+        model folder, and fetches the logs of earlier steps from the store."""
+        with new_folder(self.folder / "tokenizer") as temporary:
+            for name, content in sorted(tokenizer.items()):
+                (temporary / name).write_bytes(content)
+        self.keep("tokenizer")
+        if self.store:
+            shutil.rmtree(self.log_file.parent, ignore_errors=True)
+            for name in self.logs.list_files():
+                fetch_file(self.logs, name, self.log_file.parent / name)
+
+    def keep_logs(self) -> None:
+        """Uploads the logs to the store. Raises CorpusmillError if they were removed meanwhile."""
+        if self.store and not self.log_file.is_file():
+            raise CorpusmillError(f"{self.log_file}: was removed while the training writes its log there.")
+        if self.store:
+            _upload(self.log_file.parent, self.logs)
+
+    def keep(self, name: str) -> None:
+        """Uploads a folder of the working folder to the store."""
+        if self.store:
+            _upload(self.folder / name, self.store.child(name))
+
+    def leave(self, dims: ParallelDims) -> None:
+        """Is called by all processes after the first has written the files that the stage publishes.
+
+        With several processes the stage may run on another machine, so the files are uploaded to the store and removed here. The logs are
+        uploaded once more, as trackers write until they are closed, after the last state.
+        """
+        if dims.is_main:
+            self.keep_logs()
+        for name in LEFT if dims.is_main and dims.world > 1 else ():
+            self.keep(name)
+        dims.barrier()
+        if dims.world > 1:
+            self.clear()
+
+    def left(self) -> list[Path]:
+        """Returns the files to publish. Files from another machine are fetched, and removed from the store."""
+        for name in LEFT if self.store else ():
+            assert self.store
+            for path in self.store.list_files(name):
+                fetch_file(self.store, path, self.folder / path)
+            self.store.remove_folder(name)
+        return [path for name in LEFT for path in sorted((self.folder / name).glob("*"))]
+
+    def clear(self) -> None:
+        """Removes this machine's copy of a training whose run lies on a store."""
+        if self.store:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            forget_model(self.store.path(START))
+
+
+def _upload(folder: Path, storage: Storage) -> None:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        publish(storage, path.relative_to(folder).as_posix(), path)
 
 
 # ---- the saved states of a run -----------------------------------------------------------------------
@@ -332,15 +646,17 @@ class TrainingState:
         return self.checkpoint_dir.work.rpartition("/")[2]
 
     @property
-    def date(self) -> datetime:
-        return self.saved.date
-
-    @property
     def processes(self) -> str:
         """The layout of the processes that saved the state."""
-        layout = self.saved.state.parallel
+        layout = self.saved.parallel
         sizes = [f"{kind} {layout[kind]}" for kind in ("replicate", "shard", "tensor", "pipeline") if layout[kind] > 1]
         return ", ".join(sizes) or "one"
+
+
+def trainings(folder: Storage) -> list[str]:
+    """Returns the paths or URLs of the trainings in a stage's folder `checkpoints` that have saved states."""
+    names = {path.partition("/")[0] for path in folder.list_files() if path.endswith(f"/{STATE}")}
+    return [folder.path(name) for name in sorted(names)]
 
 
 def checkpoints(run: str, stage: str | None = None) -> list[TrainingState]:
@@ -354,7 +670,7 @@ def checkpoints(run: str, stage: str | None = None) -> list[TrainingState]:
     for name in STAGES if stage is None else (stage,):
         dirs = [CheckpointDir(work, storage.path(f"{name}/{LOG}")) for work in trainings(storage.child(f"{name}/checkpoints"))]
         known = [[TrainingState(name, checkpoint_dir, saved) for saved in checkpoint_dir.states.saved()] for checkpoint_dir in dirs]
-        found += sorted(filter(None, known), key=lambda states: max(state.date for state in states))
+        found += sorted(filter(None, known), key=lambda states: max(state.saved.date for state in states))
     return [state for states in found for state in states]
 
 
@@ -380,12 +696,10 @@ def export_state(run: str, step: int, output: Path, stage: str | None = None) ->
         if saved.storage.remote:  # into a folder of its own: a training on this machine may read the same state
             cache_folder().mkdir(parents=True, exist_ok=True)
             private = stack.enter_context(TemporaryDirectory(prefix="export-", dir=cache_folder()))
-            saved = replace(saved, path=Path(private) / saved.path.name)
-        if damage := next(filter(None, map(saved.damage, range(len(saved.state.ranks)))), None):
+            saved = saved.model_copy(update={"path": Path(private) / saved.path.name})
+        if damage := next(filter(None, map(saved.damage, range(len(saved.ranks)))), None):
             raise InputError(damage)
         with torch.no_grad():
-            model = merged_model(saved.path, work, Storage(run)) or model_of(
-                Architecture.model_validate(saved.record["model"]), read_weights(saved.path)
-            )
+            model = merged_model(saved, work, Storage(run)) or model_of(Architecture.model_validate(saved.record["model"]), saved.weights())
         save_model(model, output, tokenizer_files(work.child("tokenizer")))
     return chosen

@@ -116,10 +116,3 @@ def passes(model: nn.Module, device: torch.device, precision: str) -> Iterator[N
     finally:
         if strict:
             torch.use_deterministic_algorithms(True, warn_only=warn_only)
-
-
-@contextmanager
-def computing(model: nn.Module, device: torch.device, precision: str) -> Iterator[None]:
-    """A context for forward passes without gradients: `rounded` and `autocast` together."""
-    with rounded(model, precision), autocast(device, precision):
-        yield

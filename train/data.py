@@ -1,4 +1,3 @@
-# mypy: disallow-untyped-defs=False
 """Batches for training: from token shards, or from examples packed into rows. The only state is the number of samples taken so far.
 
 Sample `n` of a run is window (or packed row) `permutation(seed, epoch)[n % windows]`. So order and content are the same for any number of
@@ -8,6 +7,7 @@ processes, workers and micro-batches, and each window is seen once an epoch. Ste
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.packing import best_fit
 from corpusmill.pipeline.special_tokens import EOT_ID, PAD_ID
-from corpusmill.pipeline.text.buffers import array_at
-from corpusmill.pipeline.token_shards import TokenShards, address_of
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.template import Encoded
 
 # ---- batches and shares ------------------------------------------------------------------------------
@@ -39,18 +36,14 @@ class DataShare:
     index: int = 0
     of: int = 1
 
-    def bounds(self, rows: int) -> tuple[int, int]:
-        """Returns `(begin, end)`, the rows of this part of a step of `rows` rows. Raises ValueError unless `of` divides `rows`."""
+    def micro_batches(self, rows: int, size: int) -> list[tuple[int, int]]:
+        """Returns `(begin, end)` of each micro-batch of this part of a step of `rows` rows; each has `size` rows (0: all of the part).
+        Raises ValueError unless `of` divides `rows`."""
         if rows % self.of:
             raise ValueError(f"{rows} rows can't be shared evenly by {self.of} processes")
         each = rows // self.of
-        return self.index * each, (self.index + 1) * each
-
-    def micro_batches(self, rows: int, size: int) -> list[tuple[int, int]]:
-        """Returns `(begin, end)` of each micro-batch of this part; each has `size` rows (0: all rows of the part)."""
-        first, last = self.bounds(rows)
-        size = size or last - first
-        return [(begin, min(begin + size, last)) for begin in range(first, last, size)]
+        first, last = self.index * each, (self.index + 1) * each
+        return [(begin, min(begin + (size or each), last)) for begin in range(first, last, size or each)]
 
 
 # ---- windows of the token stream ---------------------------------------------------------------------
@@ -67,9 +60,7 @@ def to_batch(rows: Integers, document_mask: bool, end_of_text: int = EOT_ID) -> 
     """
     segments = None
     if document_mask:
-        numbers = np.empty((len(rows), rows.shape[1] - 1), np.int32)
-        number_segments(rows, end_of_text, numbers)
-        segments = torch.from_numpy(numbers)
+        segments = torch.from_numpy(np.cumsum(rows[:, :-1] == end_of_text, axis=1, dtype=np.int32))
     ids = torch.from_numpy(rows)
     return ids[:, :-1], ids[:, 1:], segments
 
@@ -96,8 +87,19 @@ def to_device(batch: tuple[Any, ...], device: torch.device) -> tuple[Any, ...]:
         return tuple(None if part is None else part.contiguous().pin_memory().to(device, non_blocking=True) for part in batch)
 
 
+#: Samples whose places are computed at once, and epochs at most: numpy takes as long for one number as for a thousand.
+BLOCK, EPOCHS = 4096, 64
+
+
 def places(first: int, count: int, items: int, seed: int) -> Integers:
     """Returns which of `items` are samples `first` to `first + count` of a run: each item once an epoch, in a new order each epoch."""
+    size = min(BLOCK, EPOCHS * items)
+    found = [_block(number * size, size, items, seed) for number in range(first // size, -(-(first + count) // size))]
+    return np.concatenate(found)[first % size :][:count] if found else np.empty(0, np.int64)
+
+
+@lru_cache(maxsize=16)
+def _block(first: int, count: int, items: int, seed: int) -> Integers:
     found, filled = np.empty(count, np.int64), 0
     while filled < count:
         epoch, place = divmod(first + filled, items)
@@ -107,48 +109,53 @@ def places(first: int, count: int, items: int, seed: int) -> Integers:
     return found
 
 
-class WindowLoader:
-    """Loads training batches: windows of `context + 1` tokens that overlap by one token, in a new order each epoch."""
+class Loader:
+    """Loads the rows of training batches, `rows` of `context` tokens in an epoch, in a new order each epoch."""
 
-    def __init__(self, tokens: "TokenShards | TokenArray", context: int, batch: int, seed: int, document_mask: bool):
+    def __init__(self, tokens: Any, context: int, batch: int, seed: int, document_mask: bool, rows: int):
         self.tokens, self.context, self.batch, self.seed, self.document_mask = tokens, context, batch, seed, document_mask
-        self.windows = (len(tokens) - 1) // context
-        self._like = np.empty(0, tokens.dtype)
-        if self.windows < 1:
-            raise InputError(f"the training tokens are too few: {len(tokens)}, and one window needs {context + 1}.")
-
-    def starts(self, step: int, begin: int = 0, end: int | None = None) -> Integers:
-        """Returns the first token of samples `begin` to `end` of a step's batch."""
-        return self._starts(step * self.batch + begin, (self.batch if end is None else end) - begin)
+        self.rows = rows
 
     def load(self, step: int, begin: int = 0, end: int | None = None) -> Batch:
         """Returns samples `begin` to `end` of a step's batch."""
         return self.samples(step * self.batch + begin, (self.batch if end is None else end) - begin)
 
     def samples(self, first: int, count: int) -> Batch:
-        """Returns samples `first` to `first + count` of the whole run."""
-        tokens, begins = self.tokens, self._starts(first, count)
-        rows = np.empty((count, self.context + 1), np.int64)
-        while copy_windows(begins, tokens.starts, tokens.addresses, self._like, rows) >= 0:
-            tokens.map(shards_between(tokens, begins, begins + self.context))
-        return to_batch(rows, self.document_mask, tokens.end_of_text_id)
+        """Returns samples `first` to `first + count` of the whole run: ids and targets int64, segments int32, each `[count, T]`."""
+        raise NotImplementedError
 
     def documents(self, step: int, begin: int = 0, end: int | None = None) -> list[str]:
         """Returns the ids of the documents in samples `begin` to `end` of a step's batch."""
-        tokens = self.tokens
-        if not isinstance(tokens, TokenShards):
-            return []
-        starts = self.starts(step, begin, end).tolist()
-        return sorted({address.id for start in starts for address in tokens.documents_of(start, self.context + 1)})
+        return sorted({name for row in range(begin, self.batch if end is None else end) for name in self.documents_of(step, row)})
 
-    def _starts(self, first: int, count: int) -> Integers:
-        return places(first, count, self.windows, self.seed) * self.context
+    def documents_of(self, step: int, row: int) -> list[str]:
+        raise NotImplementedError
 
 
-def shards_between(tokens: "TokenShards | TokenArray", first: Integers, last: Integers) -> list[int]:
-    """Returns the shards that hold tokens between `first[i]` and `last[i]` (both included) for some i."""
-    low, high = (np.searchsorted(tokens.starts, positions, "right") - 1 for positions in (first, last))
-    return sorted({number for a, b in zip(low.tolist(), high.tolist()) for number in range(a, b + 1)})
+class WindowLoader(Loader):
+    """Loads windows of `context + 1` tokens that overlap by one token."""
+
+    def __init__(self, tokens: "TokenShards | TokenArray", context: int, batch: int, seed: int, document_mask: bool):
+        super().__init__(tokens, context, batch, seed, document_mask, (len(tokens) - 1) // context)
+        if self.rows < 1:
+            raise InputError(f"the training tokens are too few: {len(tokens)}, and one window needs {context + 1}.")
+
+    def starts(self, step: int, begin: int = 0, end: int | None = None) -> Integers:
+        """Returns the first token of samples `begin` to `end` of a step's batch."""
+        return places(step * self.batch + begin, (self.batch if end is None else end) - begin, self.rows, self.seed) * self.context
+
+    def samples(self, first: int, count: int) -> Batch:
+        tokens, begins = self.tokens, places(first, count, self.rows, self.seed) * self.context
+        low, high = (np.searchsorted(tokens.starts, at, "right") - 1 for at in (begins, begins + self.context))
+        tokens.map({number for a, b in zip(low.tolist(), high.tolist()) for number in range(a, b + 1)})
+        rows = np.empty((count, self.context + 1), np.int64)
+        for row, begin in zip(rows, begins.tolist(), strict=True):
+            row[:] = tokens.window(begin, self.context + 1)
+        return to_batch(rows, self.document_mask, tokens.end_of_text_id)
+
+    def documents_of(self, step: int, row: int) -> list[str]:
+        start = int(self.starts(step, row, row + 1)[0])
+        return [address.id for address in self.tokens.documents_of(start, self.context + 1)]
 
 
 def evaluation_batches(
@@ -179,20 +186,14 @@ def evaluation_batches(
 
 # ---- packed documents --------------------------------------------------------------------------------
 #
-# Rows of whole documents, and of parts of long ones, as the shards' packing plans say (`pipeline/packing.py`).
-#
-# Every token of the shards is a target once an epoch. The inputs of a part begin with the token before it: the `<|endoftext|>` before a
-# document, or the last token of the part before. A part sees only itself, and its positions begin at 0. They need not continue those of
-# the part before, as rotary embedding depends only on distances.
+# Rows of whole documents, and of parts of long ones, as the shards' packing plans say (`pipeline/packing.py`). A part sees only itself, and
+# its positions begin at 0. They need not continue those of the part before, as rotary embedding depends only on distances.
 
 
 @dataclass(frozen=True)
 class PackedPiece:
-    """The targets of a row from place `place` on: `tokens` tokens of a shard, from its token `first` on.
-
-    The input at place `place + i` is token `first + i - 1`; before the first token of a shard it is an `<|endoftext|>`, which is in no
-    file.
-    """
+    """The targets of a row from place `place` on: `tokens` tokens of a shard, from its token `first` on. Inputs are the tokens before;
+    before a shard's first token it is an `<|endoftext|>` that is in no file."""
 
     place: int
     shard: int
@@ -200,47 +201,38 @@ class PackedPiece:
     tokens: int
 
 
-class PackedLoader:
-    """Loads training batches of packed rows of `context` places. Raises InputError if the shards have no plan of that length."""
+class PackedLoader(Loader):
+    """Loads packed rows of `context` places. Raises InputError if the shards have no plan of that length."""
 
     def __init__(self, tokens: TokenShards, context: int, batch: int, seed: int, document_mask: bool):
-        self.tokens, self.context, self.batch, self.seed, self.document_mask = tokens, context, batch, seed, document_mask
         rows = [tokens.packed_rows(number, context) for number in range(len(tokens.shards))]
         #: int64 `[shards + 1]`: the number of each shard's first packed row, and the total.
         self.row_starts: Integers = np.concatenate(([0], np.cumsum(rows, dtype=np.int64))).astype(np.int64)
-        self.rows = int(self.row_starts[-1])
-        self._plans = np.zeros((len(rows), 4), np.uint64)
-        self._like = np.empty(0, tokens.dtype)
+        super().__init__(tokens, context, batch, seed, document_mask, int(self.row_starts[-1]))
         if self.rows < 1:
             raise InputError(f"{tokens.storage.root}: there are no training tokens.")
 
-    def __getstate__(self) -> dict[str, object]:
-        """Returns the state without addresses: another process maps the plans itself."""
-        return {**self.__dict__, "_plans": np.zeros_like(self._plans)}
-
-    def load(self, step: int, begin: int = 0, end: int | None = None) -> Batch:
-        """Returns samples `begin` to `end` of a step's batch."""
-        return self.samples(step * self.batch + begin, (self.batch if end is None else end) - begin)
-
     def samples(self, first: int, count: int) -> Batch:
-        """Returns samples `first` to `first + count` of the whole run: ids and targets int64, segments int32, each `[count, T]`.
-
-        Free places have the id PAD_ID, the target IGNORED and a segment of their own.
-        """
-        rows, shape, tokens = places(first, count, self.rows, self.seed), (count, self.context), self.tokens
+        """Free places have the id PAD_ID, the target IGNORED and a segment of their own."""
+        rows, shape = places(first, count, self.rows, self.seed), (count, self.context)
         ids, targets, segments = np.full(shape, PAD_ID, np.int64), np.full(shape, IGNORED, np.int64), np.empty(shape, np.int32)
-        while (
-            copy_packed(
-                rows, self.row_starts, self._plans, tokens.starts, tokens.addresses, self._like, tokens.end_of_text_id,
-                ids, targets, segments,
-            ) >= 0
-        ):  # fmt: skip
-            self._map(rows)
+        self.tokens.map(set((np.searchsorted(self.row_starts, rows, "right") - 1).tolist()))
+        for number, packed in enumerate(rows.tolist()):
+            segment, end = -1, 0
+            for segment, piece in enumerate(self._pieces(packed)):
+                tokens, place, end = self.tokens.tokens(piece.shard), piece.place, piece.place + piece.tokens
+                targets[number, place:end] = tokens[piece.first : piece.first + piece.tokens]
+                ids[number, place] = tokens[piece.first - 1] if piece.first else self.tokens.end_of_text_id
+                ids[number, place + 1 : end] = targets[number, place : end - 1]
+                segments[number, place:end] = segment
+            segments[number, end:] = segment + 1
         return torch.from_numpy(ids), torch.from_numpy(targets), torch.from_numpy(segments) if self.document_mask else None
 
     def pieces(self, step: int, row: int) -> list[PackedPiece]:
         """Returns the pieces in row `row` of a step's batch, from left to right."""
-        packed = int(places(step * self.batch + row, 1, self.rows, self.seed)[0])
+        return self._pieces(int(places(step * self.batch + row, 1, self.rows, self.seed)[0]))
+
+    def _pieces(self, packed: int) -> list[PackedPiece]:
         shard = int(np.searchsorted(self.row_starts, packed, "right")) - 1
         found, place = [], 0
         for first, tokens in self.tokens.plan(shard, self.context).pieces_of(packed - int(self.row_starts[shard])):
@@ -248,24 +240,11 @@ class PackedLoader:
             place += tokens
         return found
 
-    def documents(self, step: int, begin: int = 0, end: int | None = None) -> list[str]:
-        """Returns the ids of the documents in rows `begin` to `end` of a step's batch."""
-        pieces = (piece for row in range(begin, self.batch if end is None else end) for piece in self.pieces(step, row))
-        return sorted({self.tokens.locate(piece.shard, piece.first).id for piece in pieces})
-
-    def _map(self, rows: Integers) -> None:
-        shards = np.unique(np.searchsorted(self.row_starts, rows, "right") - 1).tolist()
-        self.tokens.map(shards)
-        plans = self._plans.copy()  # another thread may still read the old array
-        for shard in shards:
-            plan = self.tokens.plan(shard, self.context)
-            plans[shard] = [len(plan.row), *(address_of(column) for column in (plan.row, plan.first, plan.tokens))]
-        self._plans = plans
+    def documents_of(self, step: int, row: int) -> list[str]:
+        return [self.tokens.locate(piece.shard, piece.first).id for piece in self.pieces(step, row)]
 
 
 # ---- the order of examples ---------------------------------------------------------------------------
-#
-# A new permutation each epoch. Any place of it can be computed alone.
 
 #: Tokens of an evaluation batch. A constant, so that scores do not depend on the training batch.
 EVALUATION_TOKENS = 4096
@@ -299,34 +278,25 @@ class Order:
     micro_batch: int
     seed: int
 
-    def of_step(self, step: int) -> list[int]:
-        numbers: list[int] = places(step * self.batch, self.batch, self.examples, self.seed).tolist()
-        return numbers
-
-    def bounds(self, share: DataShare) -> list[tuple[int, int]]:
-        """Returns `(begin, end)` in the step for each micro-batch of a share."""
-        return share.micro_batches(self.batch, self.micro_batch)
-
     def micro_batches(self, step: int, share: DataShare) -> list[list[int]]:
         """Returns the examples of each micro-batch of a share."""
-        numbers = self.of_step(step)
-        return [numbers[begin:end] for begin, end in self.bounds(share)]
+        numbers = places(step * self.batch, self.batch, self.examples, self.seed).tolist()
+        return [numbers[begin:end] for begin, end in share.micro_batches(self.batch, self.micro_batch)]
 
     def first_epoch(self, share: DataShare) -> Iterator[tuple[list[int], int]]:
         """Yields, for each micro-batch of a share in the first epoch, its examples and how many of them belong to that epoch; the last
         ones may belong to the next."""
         for step in range(steps_of(1, self.batch, self.examples)):
-            numbers, left = self.of_step(step), self.examples - step * self.batch
-            for begin, end in self.bounds(share):
-                yield numbers[begin:end], min(max(left - begin, 0), end - begin)
+            left = self.examples - step * self.batch
+            bounds = share.micro_batches(self.batch, self.micro_batch)
+            for numbers, (begin, end) in zip(self.micro_batches(step, share), bounds, strict=True):
+                yield numbers, min(max(left - begin, 0), end - begin)
 
 
 # ---- packed examples ---------------------------------------------------------------------------------
 #
-# Several short sequences share a row; the document mask keeps them apart.
-#
-# A sequence of n tokens takes n - 1 places: its last token is only ever a target. Sequences are placed longest first, each into the
-# fullest row that still has room (best-fit decreasing), so nothing is cropped and little is padded.
+# Several short sequences share a row; the document mask keeps them apart. A sequence of n tokens takes n - 1 places: its last token is only
+# ever a target. Sequences are placed longest first, each into the fullest row that still has room (best-fit decreasing).
 
 
 @dataclass(frozen=True)
@@ -373,6 +343,8 @@ def pack(sequences: Sequence[Encoded], context: int, together: bool = True) -> P
 
 def fitted(lengths: npt.NDArray[np.int64], capacity: int) -> list[list[int]]:
     """Returns the numbers of the items in each row, the longest first (of equal lengths the earlier first); rows in order of opening."""
+    from corpusmill.pipeline.packing import best_fit  # its kernel takes half a second
+
     row, rows = best_fit(lengths, capacity)
     members: list[list[int]] = [[] for _ in range(rows)]
     for number in np.argsort(-lengths, kind="stable").tolist():
@@ -382,12 +354,9 @@ def fitted(lengths: npt.NDArray[np.int64], capacity: int) -> list[list[int]]:
 
 # ---- a dataset of torch ------------------------------------------------------------------------------
 #
-# A loader's batches as a plain iterator, for any number of processes and workers.
-#
-# The state is one integer: how many samples of the global order all processes together have taken. A micro-batch is the next `world *
-# micro_batch` samples, divided evenly among the processes; none spans two steps. So the order of samples does not depend on `world`,
-# `micro_batch` or the number of workers. `world` and `micro_batch` may change between steps, and within a step only if its remaining
-# samples can be divided evenly among the processes.
+# A loader's batches as a plain iterator, for any number of processes and workers. The state is one integer: how many samples of the global
+# order all processes together have taken. A micro-batch is the next `world * micro_batch` samples, divided evenly among the processes; none
+# spans two steps. So the order of samples does not depend on `world`, `micro_batch` or the number of workers.
 
 
 class TokenDataset(IterableDataset[Batch]):
@@ -419,34 +388,28 @@ class TokenDataset(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         """Yields micro-batches from the state on, and advances it. A worker advances only its own copy of the state, see `batches`."""
         worker = get_worker_info()
-        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        first = self.taken
-        while (count := self._next(first)) > 0:
-            if number == 0:
-                share = count // self.world
-                batch = self.loader.samples(first + self.rank * share, share)
-                self.taken = first + count
-                yield batch
-            number = (number - 1) % workers
-            first += count
+        for first, count in islice(self._micro_batches(), worker.id if worker else 0, None, worker.num_workers if worker else 1):
+            share = count // self.world
+            batch = self.loader.samples(first + self.rank * share, share)
+            self.taken = first + count
+            yield batch
 
-    def _next(self, first: int) -> int:
-        """Returns the number of samples in the micro-batch that begins at `first`; 0 at the end."""
-        step, place = divmod(first, self.loader.batch)
-        return 0 if self.steps is not None and step >= self.steps else min(self.chunk, self.loader.batch - place)
+    def _micro_batches(self) -> Iterator[tuple[int, int]]:
+        """Yields the first sample of each micro-batch of all processes, and the number of its samples."""
+        first = self.taken
+        while self.steps is None or first < self.steps * self.loader.batch:
+            count = min(self.chunk, self.loader.batch - first % self.loader.batch)
+            yield first, count
+            first += count
 
     def batches(self, workers: int = 0, **options: Any) -> Iterator[Batch]:
         """Yields the micro-batches from the state on, made by `workers` processes of a `DataLoader` with these `options`.
 
         The state counts samples that were handed out, not those that workers have prepared.
         """
-        if not workers:
-            yield from self
-            return
-        first = self.taken
-        for batch in DataLoader(self, batch_size=None, num_workers=workers, **options):
-            first += self._next(first)
-            self.taken = first
+        made: Any = DataLoader(self, batch_size=None, num_workers=workers, **options) if workers else self
+        for (first, count), batch in zip(self._micro_batches(), made):
+            self.taken = first + count
             yield batch
 
 
@@ -462,7 +425,6 @@ class TokenArray:
         self.ids = np.ascontiguousarray(ids)
         self.dtype = self.ids.dtype
         self.starts = np.array([0, len(ids)], np.int64)
-        self.addresses = np.array([address_of(self.ids)], np.uint64)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -476,133 +438,31 @@ class TokenArray:
 
 # ---- a permutation -----------------------------------------------------------------------------------
 #
-# A pseudo-random permutation of 0 .. n-1, computed place by place and never listed.
-#
-# It is a balanced Feistel network over the next even power of two, repeated until the value is below n (cycle walking). Every place costs
-# the same, so the order depends only on seed and epoch, not on the number of processes that share the work.
+# A pseudo-random permutation of 0 .. n-1, computed place by place and never listed: a balanced Feistel network over the next even power of
+# two, repeated until the value is below n (cycle walking).
 
 ROUNDS = 6
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # SplitMix64's finaliser
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def permute(places: npt.NDArray[np.int64], n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+def permute(places: Integers, n: int, seed: int, epoch: int) -> Integers:
     """Returns the images of `places` (int64, all in 0 .. n-1) under the permutation of `n` for this seed and epoch."""
     half = max(1, ((n - 1).bit_length() + 1) // 2)
-    result = np.empty(len(places), np.int64)
-    _permute(places, n, half, _keys(seed % 2**64, epoch % 2**64), result)
-    return result
+    shift, mask, keys = np.uint64(half), np.uint64((1 << half) - 1), np.zeros(ROUNDS, np.uint64)
+    for part in (np.uint64(seed % 2**64), np.uint64(epoch % 2**64), np.arange(ROUNDS, dtype=np.uint64)):
+        keys = _mix((keys ^ part) + _GOLDEN)
+    found, todo = places.astype(np.uint64), np.arange(len(places))
+    while len(todo):
+        left, right = found[todo] >> shift, found[todo] & mask
+        for key in keys:
+            left, right = right, left ^ (_mix(right ^ key) & mask)
+        found[todo] = (left << shift) | right
+        todo = todo[found[todo] >= n]
+    return found.astype(np.int64)
 
 
-@lru_cache(maxsize=64)
-def _keys(seed: int, epoch: int) -> npt.NDArray[np.uint64]:
-    keys = np.empty(ROUNDS, np.uint64)
-    _fill_keys(np.uint64(seed), np.uint64(epoch), keys)
-    return keys
-
-
-@kernel
-def _permute(places, n, half, keys, result):
-    shift, limit = np.uint64(half), np.uint64(n)
-    mask = (np.uint64(1) << shift) - np.uint64(1)
-    for number in range(places.size):
-        value = np.uint64(places[number])
-        while True:
-            left, right = value >> shift, value & mask
-            for key in keys:
-                left, right = right, left ^ (_mix(right ^ key) & mask)
-            value = (left << shift) | right
-            if value < limit:
-                break
-        result[number] = np.int64(value)
-
-
-@kernel(inline="always")
-def _mix(value):
+def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     value = (value ^ (value >> np.uint64(30))) * _M1
     value = (value ^ (value >> np.uint64(27))) * _M2
     return value ^ (value >> np.uint64(31))
-
-
-@kernel
-def _fill_keys(seed, epoch, keys):
-    for number in range(keys.size):
-        state = np.uint64(0)
-        for part in (seed, epoch, np.uint64(number)):
-            state = _mix((state ^ part) + _GOLDEN)
-        keys[number] = state
-
-
-# ---- copying batches ---------------------------------------------------------------------------------
-#
-# Copies batches out of mapped shards, without Python code for each row, and without memory beyond the batch.
-#
-# Shards are given by their addresses (`TokenShards.starts` and `.addresses`). A kernel that needs a shard which is not mapped returns the
-# shard's number; the caller maps it and calls again. A return of -1 means that the batch is complete.
-
-
-@kernel
-def copy_windows(begins, starts, addresses, like, rows):
-    """Fills `rows` `[B, L]`: L tokens from each position in `begins` `[B]` on, across the borders of shards.
-
-    `starts` are the positions where shards begin, and the total; `like` is an array of the shards' type.
-    """
-    length = rows.shape[1]
-    for row in range(begins.size):
-        position, place = begins[row], 0
-        shard = np.searchsorted(starts, position, "right") - 1
-        while place < length:
-            count = min(length - place, starts[shard + 1] - position)
-            if count > 0:
-                if addresses[shard] == 0:
-                    return shard
-                tokens = array_at(addresses[shard], starts[shard + 1] - starts[shard], like)
-                at = position - starts[shard]
-                for i in range(count):
-                    rows[row, place + i] = tokens[at + i]
-                place += count
-                position += count
-            shard += 1
-    return -1
-
-
-@kernel
-def number_segments(rows, end, segments):
-    """Numbers the documents in each row's inputs: `segments` `[B, L - 1]` for `rows` `[B, L]`. A document begins at an `end` token."""
-    for row in range(segments.shape[0]):
-        number = 0
-        for place in range(segments.shape[1]):
-            number += rows[row, place] == end
-            segments[row, place] = number
-
-
-@kernel
-def copy_packed(rows, row_starts, plans, starts, addresses, like, end, ids, targets, segments):
-    """Fills `targets` and `segments` `[B, T]` with the pieces of the packed rows `rows` `[B]`, and `ids` with the token before each
-    target, or `end` before the first token of a shard.
-
-    `row_starts`: the first packed row of each shard; `plans` `[shards, 4]`: the number of pieces in each shard's plan, and the addresses
-    of their rows, firsts and sizes. Places without a piece keep their values, in a segment of their own.
-    """
-    for number in range(rows.size):
-        shard = np.searchsorted(row_starts, rows[number], "right") - 1
-        pieces = np.int64(plans[shard, 0])
-        if addresses[shard] == 0 or pieces == 0:
-            return shard
-        row = rows[number] - row_starts[shard]
-        row_of = array_at(plans[shard, 1], pieces, starts)
-        first = array_at(plans[shard, 2], pieces, starts)
-        size = array_at(plans[shard, 3], pieces, starts)
-        tokens = array_at(addresses[shard], starts[shard + 1] - starts[shard], like)
-        piece, place, segment = np.searchsorted(row_of, row), 0, 0
-        while piece < row_of.size and row_of[piece] == row:
-            begin, count = first[piece], size[piece]
-            ids[number, place] = tokens[begin - 1] if begin else end
-            for i in range(1, count):
-                ids[number, place + i] = tokens[begin + i - 1]
-            for i in range(count):
-                targets[number, place + i] = tokens[begin + i]
-                segments[number, place + i] = segment
-            place, segment, piece = place + count, segment + 1, piece + 1
-        segments[number, place:] = segment
-    return -1

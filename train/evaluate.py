@@ -209,12 +209,12 @@ class Measurement:
         pair_window: int | None = None, document_mask: bool = True,
     ):  # fmt: skip
         from corpusmill.train.generate import load_text_generator
-        from corpusmill.train.parallel.model import LocalModel
+        from corpusmill.train.parallel.model import ParallelModel
 
         self.config, self.run, self.stage, self.document_mask = config, run, stage, document_mask
         self.generator = load_text_generator(run.path(f"{stage}/model"), config.device)
         self.model = self.generator.model
-        self.local = LocalModel(self.model, precision)
+        self.local = ParallelModel(self.model, precision)
         self.window, self.pair_window = (min(given or LONGEST_ROW, self.model.arch.context) for given in (window, pair_window))
 
     def bits_per_byte(self, folder: Storage) -> dict[str, Any] | None:

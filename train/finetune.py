@@ -15,8 +15,7 @@ from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.checkpoint import read_weights
-from corpusmill.train.checkpoint_dir import START, CheckpointDir, new_folder, write_json, write_tensors
+from corpusmill.train.checkpoint import START, CheckpointDir, SavedState, new_folder, write_json, write_tensors
 from corpusmill.train.compute import chosen, compiles, deterministic
 from corpusmill.train.data import DataShare, Order, steps_of
 from corpusmill.train.loop import FitResult, fit
@@ -25,7 +24,7 @@ from corpusmill.train.model import Llama, named_generator
 from corpusmill.train.model_folder import load_model, model_files, model_of, model_tensors, read_architecture, save_model
 from corpusmill.train.options import LoraConfig, row_length
 from corpusmill.train.parallel.dims import ParallelDims
-from corpusmill.train.parallel.model import LocalModel, ParallelModel
+from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.template import ChatEncoder, chat_files, load_chat, require_learnable
 from corpusmill.train.tuning import ADAPTED, AlignConfig, SftConfig, StartModel
 
@@ -131,7 +130,7 @@ def with_weights(folder: str, lora: LoraConfig, seed: int, weights: Mapping[str,
     return model
 
 
-def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:
+def merged_model(state: SavedState, work: Storage, run: Storage) -> Llama | None:
     """Returns the run's model merged with the adapter of a saved state; None if the state holds a whole model's weights. `work` is the
     folder of its training."""
     if not work.exists(ADAPTED):
@@ -140,8 +139,10 @@ def merged_model(state: Path, work: Storage, run: Storage) -> Llama | None:
     folder = adapter["base"] if Path(adapter["base"]).is_absolute() or is_remote(adapter["base"]) else run.path(adapter["base"])
     found = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in model_files(folder, "adapter")}
     if not adapter["sha256"].items() <= found.items():
-        raise InputError(f"{folder}: is not the model any more that the adapter of {work.path(f'state/{state.name}')} was trained for.")
-    model = with_weights(str(local_model(folder)), LoraConfig.model_validate(adapter["lora"]), 0, read_weights(state))
+        raise InputError(
+            f"{folder}: is not the model any more that the adapter of {work.path(f'state/{state.path.name}')} was trained for."
+        )
+    model = with_weights(str(local_model(folder)), LoraConfig.model_validate(adapter["lora"]), 0, state.weights())
     return model_of(model.arch, merged_weights(model))
 
 
@@ -256,7 +257,7 @@ class FinetuningJob(Objective):
             return {f"held_out_{name}": value for name, value in after.items()}
 
         with deterministic(self.loop.threads):
-            before = self.measure(LocalModel(self.model, self.loop.precision))
+            before = self.measure(ParallelModel(self.model, self.loop.precision))
         result = fit(
             self.model, self, self.loop, dims=self.dims, state=checkpoint_dir.states, log=checkpoint_dir.log_file, describe=self.describe,
             evaluate=evaluate if before else None, evaluate_every=self.config.evaluate_every, progress=progress, title=self.title,
@@ -267,7 +268,7 @@ class FinetuningJob(Objective):
                 evaluate(result.parallel_model, result.steps)
         saved = result.states.latest() if self.dims.world > 1 else None
         if self.dims.is_main:
-            self._save(read_weights(saved.path) if saved else {}, checkpoint_dir.folder)
+            self._save(saved.weights() if saved else {}, checkpoint_dir.folder)
         checkpoint_dir.leave(self.dims)
         return {
             "context": self.context,

@@ -1,17 +1,20 @@
-"""Starts a training on the processes that its recipe asks for: on this machine, under torchrun, or on a Ray cluster."""
+"""Starts a training on the processes that its recipe asks for: on this machine, under torchrun, or by Ray Train on a cluster."""
 
 import contextlib
 import itertools
 import json
+import logging
 import multiprocessing
 import os
+import platform
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
@@ -25,44 +28,39 @@ from corpusmill.pipeline.code import Code, check_here, code_for
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.stage import load_object
-from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.train import WAITING
 from corpusmill.train.compute import pick_device
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims
-from corpusmill.train.watch import following
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
+    from corpusmill.pipeline.on_ray.engine import RayEngine
     from corpusmill.pipeline.runner import StageRun
-    from corpusmill.train.checkpoint_dir import CheckpointDir
+    from corpusmill.train.checkpoint import CheckpointDir
 
 
 # ---- launch ------------------------------------------------------------------------------------------
 
 
 class GroupJob(TypedDict):
-    """A job for all processes of a group, as JSON values. They leave their results and errors in the folder `left` (a path or URL)."""
+    """A job for all processes of a group, as JSON values."""
 
     job: str
     arguments: dict[str, Any]
     parallel: dict[str, Any]
     device: str
-    left: str
     code: NotRequired[dict[str, Any]]  # the driver's code (`Code.as_json`), where other machines take part
-
-
-#: Opens the progress bar of a training, and yields a function that moves the bar when it is called.
-Bar = Callable[[], AbstractContextManager[Callable[[], None]]]
 
 
 def launch_stage(run: "StageRun", job: str, config: Any, checkpoint_dir: "CheckpointDir", **arguments: Any) -> dict[str, Any]:
     """Trains by the function `job` (`module:name`) with the stage's configuration. Returns the first process's result."""
     given = {"config": config.model_dump(mode="json"), "run": run.run.root, "work": checkpoint_dir.work, **arguments}
     return launch(
-        job, given, config.parallel, config.device, run.progress, folder=checkpoint_dir.processes, store=checkpoint_dir.store,
-        engine=run.engine, title=run.stage.name, log=checkpoint_dir.log_file, steps=config.loop.steps,
+        job, given, config.parallel, config.device, run.progress, folder=checkpoint_dir.folder / "processes",
+        shared=not checkpoint_dir.store, engine=run.engine, title=run.stage.name,
     )  # fmt: skip
 
 
@@ -74,20 +72,16 @@ def launch(
     progress: Progress | None,
     *,
     folder: Path,
-    store: Storage | None = None,
+    shared: bool = True,
     engine: Engine | None = None,
     title: str = "training",
-    log: Path | None = None,
-    steps: int = 0,
 ) -> dict[str, Any]:
     """Runs the function `module:name` as `function(dims, progress, **arguments)` on every process. Returns the first process's result.
 
     `arguments` and results are JSON. A single process is this one. Several are started on this machine, or by Ray Train where `engine` is
     Ray's and `RAY_ADDRESS` names a cluster; under torchrun they exist already. When a process is killed, the whole group starts again, up
-    to `parallel.max_restarts` times; jobs resume from their saved state. The bar of started processes follows `log`, up to `steps` lines.
-
-    Processes leave results and errors in `folder`. On several machines that must be on a disk that all share or, where the run lies on a
-    store, they leave them in `store`, the training's folder there.
+    to `parallel.max_restarts` times; jobs resume from their saved state. `folder` gets the output of this machine's processes. With
+    `shared`, all machines of a cluster need to see it.
 
     Raises a process's CorpusmillError as it is, and any other exception as RankError with its trace.
     """
@@ -100,26 +94,27 @@ def launch(
     if parallel.world == 1:
         result: dict[str, Any] = load_object(job)(ParallelDims.single(pick_device(device)), progress, **arguments)
         return result
-    left = store.child("processes").root if store else str(folder.absolute())
-    task: GroupJob = {"job": job, "arguments": arguments, "parallel": parallel.model_dump(), "device": device, "left": left}
+    task: GroupJob = {"job": job, "arguments": arguments, "parallel": parallel.model_dump(), "device": device}
     if torchrun:
         return _lead_torchrun(task, progress)
+    folder = folder.absolute()
     from corpusmill.pipeline.on_ray.engine import ADDRESS, RayEngine
 
     if isinstance(engine, RayEngine) and os.environ.get(ADDRESS):
-        from corpusmill.train.launch_ray import train_on_ray
-
         task["code"] = code_for(load_object(job)).as_json()
-        return train_on_ray(task, engine, partial(following, progress, title, None if store else log, steps), title)
-    return _train_here({**task, "left": str(folder.absolute())}, partial(following, progress, title, log, steps), title)
+        return _until_done(partial(_run_on_ray, task, parallel, engine, title, str(folder) if shared else ""), parallel, title, folder)
+    return _until_done(partial(_run_here, task, parallel, progress, folder), parallel, title, folder)
 
 
 # ---- the work of each process ------------------------------------------------------------------------
-#
-# Each process finds its device, joins the group, runs the job, and leaves its result or its error in a file.
 
-#: The file with the first process's result.
-RESULT = "result.json"
+
+class RankError(Exception):
+    """A process of the group ended with an exception other than CorpusmillError. A note has the trace."""
+
+    def __init__(self, message: str, trace: str = ""):
+        super().__init__(message)
+        self.add_note(trace)
 
 
 def rank() -> int:
@@ -135,16 +130,12 @@ def take_part(task: GroupJob, progress: Progress | None, threads: int = 0) -> di
         check_here(Code.from_json(task["code"]))
     dims = ParallelDims.distributed(ParallelConfig.model_validate(task["parallel"]), local_device(task["device"]))
     before = torch.get_num_threads()
-    if not threads:  # they decide the last bits of sums, so all launchers use this rule
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"]))
-    torch.set_num_threads(threads)
+    # they decide the last bits of sums, so all launchers use this rule
+    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // int(os.environ["LOCAL_WORLD_SIZE"])))
     try:
         result: dict[str, Any] = job(dims, progress, **task["arguments"])
     finally:
         torch.set_num_threads(before)
-    if rank() == 0:
-        Storage(task["left"]).write_bytes(RESULT, json.dumps(result).encode())
     return result
 
 
@@ -167,145 +158,138 @@ def local_device(device: str) -> torch.device:
     return torch.device("cuda", number)
 
 
-@contextmanager
-def process_group(task: GroupJob, store: dist.Store) -> Iterator[None]:
-    """Joins the group of all processes for the block; they meet at `store`. An error in the block is left as a file before this process
-    leaves the group, which the others notice."""
+def _join(task: GroupJob, progress: Progress | None, store: dist.Store) -> dict[str, Any]:
+    """Takes part in a group of processes that meet at `store`. Leaves the result or the error there before it leaves the group, which the
+    others notice."""
     number, world = rank(), int(os.environ["WORLD_SIZE"])
     try:
         dist.init_process_group(backend(task["device"]), store=store, rank=number, world_size=world)
-        yield
-        store.set(f"done/{number}", "")  # so that no process leaves while another still reads
-        store.wait([f"done/{other}" for other in range(world)])
+        result = take_part(task, progress)
+        store.set(f"done/{number}", json.dumps(result))
+        store.wait([f"done/{other}" for other in range(world)])  # so that no process leaves while another still reads
+        return result
     except BaseException as error:
-        leave_error(Storage(task["left"]), error)
+        message = str(error) if isinstance(error, CorpusmillError) else f"{type(error).__name__}: {error}"
+        described = {"rank": number, "time": time.time(), "message": message, "exit_code": getattr(error, "exit_code", None),
+                     "trace": "".join(traceback.format_exception(error))}  # fmt: skip
+        store.set(f"error/{number}", json.dumps(described))
         raise
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
-# ---- errors ------------------------------------------------------------------------------------------
+def _error_in(store: dist.Store, world: int) -> Exception | None:
+    """Returns the error that a process has left: a CorpusmillError if there is one, else the first."""
+    names = [f"error/{number}" for number in range(world)]
+    found = [json.loads(store.get(name)) for name in names if store.check([name])]
+    if not found:
+        return None
+    first = min(found, key=lambda error: (error["exit_code"] is None, error["time"]))
+    if first["exit_code"] is not None:
+        return (InputError if first["exit_code"] == InputError.exit_code else CorpusmillError)(first["message"])
+    return RankError(f"process {first['rank'] + 1}: {first['message']}", first["trace"])
 
 
-class RankError(Exception):
-    """A process of the group ended with an exception other than CorpusmillError. A note has the trace."""
+# ---- restarts ----------------------------------------------------------------------------------------
+#
+# torchrun's agent, `torch.multiprocessing` and Ray Train restart after any failure, even wrong input, or report the first process that
+# they find ended, even where another was killed before it. So the restarts are our own.
 
 
-def leave_error(left: Storage, error: BaseException) -> None:
-    """Writes the error of this process to a file; `exit_code` is null unless it is a CorpusmillError."""
-    ours = isinstance(error, CorpusmillError)
-    described = {
-        "rank": rank(),
-        "time": time.time(),
-        "message": str(error) if ours else f"{type(error).__name__}: {error}",
-        "exit_code": error.exit_code if isinstance(error, CorpusmillError) else None,
-        "trace": "".join(traceback.format_exception(error)),
-    }
-    left.write_bytes(f"error-{rank()}.json", json.dumps(described).encode())
+class Died(Exception):
+    """A process has died. The message says which one and how; its cause, if any, is raised when no restart is left."""
 
 
-def errors_left(left: Storage) -> list[dict[str, Any]]:
-    """Returns the processes' errors: CorpusmillErrors first, then by time."""
-    names = [name for name in left.list_files() if name.startswith("error-") and name.endswith(".json")]
-    found = [json.loads(left.read_bytes(name)) for name in names]
-    return sorted(found, key=lambda error: (error["exit_code"] is None, error["time"]))
-
-
-def raise_error(error: dict[str, Any]) -> None:
-    """Raises the exception that a file of `leave_error` describes."""
-    if error["exit_code"] is not None:
-        raise (InputError if error["exit_code"] == InputError.exit_code else CorpusmillError)(error["message"])
-    found = RankError(f"process {error['rank'] + 1}: {error['message']}")
-    found.add_note(error["trace"])
-    raise found from None
+def _until_done(run_once: Callable[[], dict[str, Any]], parallel: ParallelConfig, title: str, folder: Path) -> dict[str, Any]:
+    """Runs all processes, again after each death. Their output in `folder` is kept only after a bug or the last death."""
+    for restart in itertools.count(1):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            result = run_once()
+            break
+        except CorpusmillError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        except Died as death:
+            if restart > (most := parallel.max_restarts):
+                used_up = f"{title}: {death}, and {most} restarts are used up; its output is in {folder}."
+                raise death.__cause__ or CorpusmillError(used_up) from None
+            again = f"all begin again from the last state (restart {restart} of {most})"
+            print(f"corpusmill: {title}: {death}; {again}.", file=sys.stderr, flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    return result
 
 
 # ---- processes on this machine -----------------------------------------------------------------------
 #
-# Fresh Python processes, which meet at a store in this process and end with it.
-#
-# torchrun's agent and `torch.multiprocessing` restart after any failure, even wrong input, or report the first process that they find
-# ended, even where another was killed before it. So this part is our own; it sets torchrun's variables.
+# Fresh Python processes with torchrun's variables, which meet at a store in this process and end with it.
 
-#: Seconds between two checks of the processes; seconds in which the others may end by themselves after one has failed.
-LOOK, GRACE = 0.05, 2.0
+#: Seconds in which the others may end by themselves after one has failed.
+GRACE = 2.0
 
 
-def _train_here(task: GroupJob, bar: Bar, title: str) -> dict[str, Any]:
-    """Runs the processes, again after each kill. Returns the first one's result. Their files are kept only after a bug or the last kill."""
-    left, parallel = Storage(task["left"]), ParallelConfig.model_validate(task["parallel"])
-    for attempt in range(parallel.max_restarts + 1):
-        left.remove_folder("")
-        Path(left.root).mkdir(parents=True)
-        codes = _run_processes(task, parallel.world, bar)
-        errors = errors_left(left)
-        if errors and errors[0]["exit_code"] is not None:
-            left.remove_folder("")
-            raise_error(errors[0])
-        if not any(codes):
-            result: dict[str, Any] = json.loads(left.read_bytes(RESULT))
-            left.remove_folder("")
-            return result
-        killed = next((number for number, code in enumerate(codes) if code and code < 0), None)
-        if killed is None:
-            for error in errors[:1]:
-                raise_error(error)
-            failed = next(number for number, code in enumerate(codes) if code)
-            raise RankError(f"process {failed + 1} of {parallel.world} ended with {codes[failed]}; its output is in {left.root}")
-        cause = signal.Signals(-(codes[killed] or 0)).name
-        perhaps = ", perhaps for want of memory" if cause == "SIGKILL" else ""
-        what = f"process {killed + 1} of {parallel.world} was killed ({cause}{perhaps})"
-        if attempt < parallel.max_restarts:
-            say_restart(title, what, attempt + 1, parallel.max_restarts)
-    raise CorpusmillError(f"{title}: {what}, and {parallel.max_restarts} restarts are used up; its output is in {left.root}.")
-
-
-def say_restart(title: str, what: str, number: int, most: int) -> None:
-    again = f"all begin again from the last state (restart {number} of {most})"
-    print(f"corpusmill: {title}: {what}; {again}.", file=sys.stderr, flush=True)
-
-
-def _run_processes(task: GroupJob, world: int, bar: Bar) -> Sequence[int | None]:
-    """Runs the processes until all have ended, or a moment after one has failed. Returns their exit codes; None: was still running."""
+def _run_here(task: GroupJob, parallel: ParallelConfig, progress: Progress | None, folder: Path) -> dict[str, Any]:
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # on a free port of its own
+    shows = progress is not None and progress.enabled and not progress.notebook
+    try:
+        codes = _run_processes([(task, number, parallel.world, store.port, folder, shows) for number in range(parallel.world)])
+    finally:
+        if progress is not None and shows:
+            progress.console.show_cursor()  # which the first process hides, and can't show again if it is killed
+    error = _error_in(store, parallel.world)
+    if isinstance(error, CorpusmillError):
+        raise error
+    if not any(codes):
+        result: dict[str, Any] = json.loads(store.get("done/0"))
+        return result
+    for number, code in enumerate(codes):
+        if code and code < 0:
+            cause = signal.Signals(-code).name
+            perhaps = ", perhaps for want of memory" if cause == "SIGKILL" else ""
+            raise Died(f"process {number + 1} of {parallel.world} was killed ({cause}{perhaps})")
+    failed = next(number for number, code in enumerate(codes) if code)
+    raise error or RankError(f"process {failed + 1} of {parallel.world} ended with {codes[failed]}; its output is in {folder}")
+
+
+def _run_processes(arguments: Sequence[tuple[Any, ...]]) -> list[int | None]:
+    """Runs `_work` in processes until all have ended, or a moment after one has failed. Returns their exit codes (None: runs still)."""
     context = multiprocessing.get_context("spawn")
-    processes: list[BaseProcess] = [
-        context.Process(target=_work, args=(number, world, store.port, task), daemon=True) for number in range(world)
-    ]
-    with bar() as look:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which they inherit: Ctrl-C reaches this process only
-        try:
-            for process in processes:
-                process.start()
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            until = float("inf")
-            while any(process.exitcode is None for process in processes) and time.monotonic() < until:
-                time.sleep(LOOK)
-                look()
-                if any(process.exitcode for process in processes):  # the death of one makes others fail, so all get a moment to end
-                    until = min(until, time.monotonic() + GRACE)
-            return [process.exitcode for process in processes]
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            for process in processes:
-                if process.pid is not None:
-                    process.kill()
-                    process.join()
+    processes: list[BaseProcess] = [context.Process(target=_work, args=given, daemon=True) for given in arguments]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which they inherit: Ctrl-C reaches this process only
+    try:
+        for process in processes:
+            process.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        until = float("inf")
+        while any(process.exitcode is None for process in processes) and time.monotonic() < until:
+            time.sleep(0.05)
+            if any(process.exitcode for process in processes):  # the death of one makes others fail, so all get a moment to end
+                until = min(until, time.monotonic() + GRACE)
+        return [process.exitcode for process in processes]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for process in processes:
+            if process.pid is not None:
+                process.kill()
+                process.join()
 
 
-def _work(number: int, world: int, port: int, task: GroupJob) -> None:
-    """Runs one of the processes, from its start to its end."""
+def _work(task: GroupJob, number: int, world: int, port: int, folder: Path, shows: bool) -> None:
+    """Runs one of the processes, from its start to its end. The first one shows the progress on the terminal."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    log = os.open(Storage(task["left"]).path(f"rank-{number}.log"), os.O_WRONLY | os.O_CREAT)
+    progress = Progress(shows and number == 0)
+    progress.console.file = os.fdopen(os.dup(2), "w")
+    log = os.open(folder / f"rank-{number}.log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     code = 1
-    with contextlib.suppress(Exception), process_group(task, dist.TCPStore("127.0.0.1", port)):
-        take_part(task, None)
+    with contextlib.suppress(Exception):
+        _join(task, progress, dist.TCPStore("127.0.0.1", port))
         code = 0
     sys.stdout.flush()
     sys.stderr.flush()
@@ -355,18 +339,14 @@ def _order(order: Any) -> str:
 
 def _lead_torchrun(task: GroupJob, progress: Progress | None) -> dict[str, Any]:
     """Runs the first process's part of a training. Raises the first error of all processes."""
-    left = Storage(task["left"])
-    left.remove_folder("")
+    store = dist.PrefixStore(_order(task), _torchrun_store())
     try:
-        with process_group(task, dist.PrefixStore(_order(task), _torchrun_store())):
-            return take_part(task, progress)
+        return _join(task, progress, store)
     except Exception as error:
-        if not isinstance(error, CorpusmillError):
-            time.sleep(HEAR)
-            raise_error(errors_left(left)[0])
-        raise
-    finally:
-        left.remove_folder("")
+        if isinstance(error, CorpusmillError):
+            raise
+        time.sleep(HEAR)
+        raise (_error_in(store, int(os.environ["WORLD_SIZE"])) or error) from None
 
 
 def _follow_torchrun() -> int:
@@ -388,9 +368,8 @@ def _follow_torchrun() -> int:
             time.sleep(HEAR if order["end"] else 0.0)  # lets the first process end first: torchrun kills all others after one has failed
             return int(order["end"])
         try:
-            with process_group(order, dist.PrefixStore(name, store)):
-                take_part(order, None)
-        except Exception:  # noqa: BLE001 - `process_group` has left it for the first process
+            _join(order, None, dist.PrefixStore(name, store))
+        except Exception:  # noqa: BLE001 - it is in the store, for the first process
             patience = END
 
 
@@ -399,3 +378,132 @@ def _torchrun_store() -> dist.Store:
     """Returns a part of torchrun's own store, for the current attempt (`--max-restarts`)."""
     store, _, _ = next(rendezvous("env://"))
     return dist.PrefixStore(f"corpusmill-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+# ---- on a Ray cluster --------------------------------------------------------------------------------
+#
+# Ray Train's workers do the same job. It starts them once: restarts and saved states are ours.
+
+#: Settings of Ray Train: the health of workers is checked every half second, not every 2 seconds; the working folder is ours; no metrics.
+SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
+#: Seconds between two looks at the cluster, and in which workers must start where there is room (Ray's 60 are short on a busy machine).
+LOOK, START = 0.5, 600
+
+
+def find_resources(nodes: Sequence[Mapping[str, float]], world: int, device: str, cpus: int = 0) -> dict[str, float] | None:
+    """Returns Ray's resources of each of `world` processes on nodes with these resources: a GPU for the device `cuda`, or for `auto` where
+    there are enough; `cpus` CPUs, or (0) the largest number with which all processes fit. None if they do not fit.
+
+    A process runs on one node, so fits are counted node by node: a node with only a GPU and one with only CPUs have no room for a process
+    that needs both.
+    """
+    most = max((int(node.get("CPU", 0)) for node in nodes), default=0)
+    wanted = [{"CPU": float(each)} for each in ([cpus] if cpus else range(most, 0, -1))]
+    with_gpu = [{**each, "GPU": 1.0} for each in wanted] + ([] if cpus else [{"GPU": 1.0}])  # nodes may have only GPUs to give
+    kinds = {"cpu": wanted, "auto": with_gpu + wanted}.get(device, with_gpu)
+
+    def room(each: Mapping[str, float]) -> int:
+        return sum(min(int(node.get(kind, 0) // count) for kind, count in each.items()) for node in nodes)
+
+    return next((each for each in kinds if room(each) >= world), None)
+
+
+def _wait_for_room(ray: Any, device: str, parallel: ParallelConfig, title: str) -> dict[str, float]:
+    """Returns the resources of each worker. Waits `parallel.wait` seconds for nodes with room; then raises InputError."""
+    from corpusmill.pipeline.on_ray.engine import ADDRESS, LOCAL
+
+    wait = 0 if os.environ.get(ADDRESS) == LOCAL else parallel.wait  # a Ray that this run started gets no new nodes
+    kinds = ["CPU", "GPU"] if device.startswith("cuda") else ["CPU"]
+    until, announced = time.monotonic() + wait, False
+    while True:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if resources := find_resources(nodes, parallel.world, device, parallel.cpus):
+            return resources
+        each = f"{parallel.cpus} CPUs" if parallel.cpus > 1 else "a CPU"
+        has = [", ".join(f"{node.get(kind, 0):.0f} {kind}s" for kind in kinds) for node in nodes if any(map(node.get, kinds))]
+        lack = (f"{parallel.world} processes need {each}{' and a GPU' if len(kinds) > 1 else ''} each, and the nodes of the cluster have "
+                f"{'; '.join(has) or 'none'}")  # fmt: skip
+        if time.monotonic() >= until:
+            raise InputError(f"parallel: {lack}" + (f", for {wait} seconds." if wait else "."))
+        if not announced:
+            announced = True
+            print(f"corpusmill: {title}: waiting for room on the Ray cluster; {lack}.", file=sys.stderr, flush=True)
+        time.sleep(LOOK)
+
+
+def _run_on_ray(task: GroupJob, parallel: ParallelConfig, engine: "RayEngine", title: str, folder: str) -> dict[str, Any]:
+    """Runs the job on workers of the cluster that `engine` reaches. All nodes need to see `folder` ("": none)."""
+    ray = engine.connect()
+    resources = _wait_for_room(ray, task["device"], parallel, title)
+    ended: list[dict[str, Any] | Exception] = []
+
+    def fit(records: str) -> None:  # in another thread: in the main thread Ray Train would handle Ctrl-C itself
+        try:
+            ended.append(_trainer(task, parallel, resources, folder, records).fit().return_value)
+        except Exception as error:  # noqa: BLE001 - handed to the main thread
+            ended.append(error)
+
+    with tempfile.TemporaryDirectory(prefix="corpusmill-train-", ignore_cleanup_errors=True) as records:
+        thread = threading.Thread(target=fit, args=[records], daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(LOOK)
+    if isinstance(ended[0], Exception):
+        raise _failure(ended[0], parallel, title)
+    return ended[0]
+
+
+def _trainer(task: GroupJob, parallel: ParallelConfig, resources: dict[str, float], folder: str, records: str) -> Any:
+    """Returns Ray Train's trainer. It keeps its records in the folder `records`, which only the driver's machine needs."""
+    for name, value in {**SETTINGS, "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(max(parallel.wait, START))}.items():
+        os.environ.setdefault(name, value)
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
+    device = "cuda" if resources.get("GPU") else "cpu"
+    order = {"task": {**task, "device": device}, "cwd": str(Path.cwd()), "threads": max(1, int(resources.get("CPU", 0))), "folder": folder}
+    return TorchTrainer(
+        _work_on_ray,
+        train_loop_config=order,
+        torch_config=TorchConfig(backend=backend(device)),
+        scaling_config=ray.train.ScalingConfig(num_workers=parallel.world, use_gpu=device == "cuda", resources_per_worker=resources),
+        run_config=ray.train.RunConfig(
+            name="ray", storage_path=records,
+            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
+            worker_runtime_env={"env_vars": {name: os.environ[name] for name in WAITING}},  # workers import torch before our package
+        ),
+    )  # fmt: skip
+
+
+def _work_on_ray(order: dict[str, Any]) -> dict[str, Any]:
+    """Runs in each of Ray Train's workers, which has joined the process group already."""
+    if order["folder"] and not Path(order["folder"]).is_dir():
+        raise InputError(
+            f"{order['folder']}: the node {platform.node()} has no such folder; all nodes need the run's on a disk that they share, or "
+            "a run on a store (s3://)."
+        )
+    with contextlib.suppress(OSError):
+        os.chdir(order["cwd"])  # relative paths start from the folder in which the run was started
+    return take_part(order["task"], None, order["threads"])
+
+
+def _failure(failure: Exception, parallel: ParallelConfig, title: str) -> Exception:
+    """Returns our exception for Ray Train's error. The death of a worker makes others fail, which may be seen first, so a restart may help
+    after each failure but a CorpusmillError."""
+    from ray.exceptions import RayError
+    from ray.train import WorkerGroupError
+
+    if not isinstance(failure, WorkerGroupError):
+        return CorpusmillError(f"{title}: the Ray cluster had no room for {parallel.world} processes; run the same command to go on.")
+    errors = {number: getattr(error, "base_exc", error) for number, error in sorted(failure.worker_failures.items())}
+    for error in errors.values():
+        if isinstance(error, CorpusmillError):
+            return error
+    for number, error in errors.items():
+        if isinstance(cause := getattr(error, "health_check_failure", error), RayError):
+            return Died(f"process {number + 1} of {parallel.world} died ({type(cause).__name__})")
+    number, error = next(iter(errors.items()))
+    death = Died(f"process {number + 1} of {parallel.world} failed")
+    death.__cause__ = RankError(f"process {number + 1}: {type(error).__name__}: {error}", str(failure))
+    return death

@@ -8,7 +8,8 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,64 +21,52 @@ from torch import Tensor
 from corpusmill.pipeline.config import counting
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.checkpoint import MODEL, States
-from corpusmill.train.checkpoint_dir import StateFolder
+from corpusmill.train.checkpoint import MODEL, StateFolder, States
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import DataShare
 from corpusmill.train.losses import Objective, StepLoss, step_totals
 from corpusmill.train.model import Llama
 from corpusmill.train.optim import lr_fraction
 from corpusmill.train.options import LoopConfig, PhasePlan, Schedule
-from corpusmill.train.parallel.dims import ParallelDims, local_of
+from corpusmill.train.parallel.dims import ParallelDims, local_of, squared_norm
 from corpusmill.train.parallel.model import ParallelModel, optimizer_of, prepare
 from corpusmill.train.watch import Watch, flops_per_token
 
 # ---- the next batch ----------------------------------------------------------------------------------
 
 
-class Prefetcher:
-    """Wraps an objective and always prepares its next batch, up to the end of step `steps - 1`.
+class Prefetcher(AbstractContextManager["Prefetcher"]):
+    """Wraps an objective and always prepares its next batch, up to the end of step `steps - 1`, as steps follow each other.
 
     Batches depend only on the step, and one thread makes them in order, so they are the same as without prefetching. `waited`: seconds for
     which the training waited for batches.
     """
 
     def __init__(self, objective: Objective, steps: int):
-        self.objective, self.steps, self.metrics, self.waited = objective, steps, objective.metrics, 0.0
+        self.objective, self.steps, self.waited = objective, steps, 0.0
         self._thread = ThreadPoolExecutor(1, "batches")
-        self._next: tuple[int, DataShare] | None = None  # the step that the stream continues with; None: it must start anew
-        self._stream: Iterator[Any] = iter(())
-        self._future: Future[Any] = Future()
+        self._stream: Iterator[Any] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.objective, name)
 
-    def __enter__(self) -> "Prefetcher":
-        return self
-
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def loss(self, model: Llama, batch: Any) -> StepLoss:
-        return self.objective.loss(model, batch)
-
     def batches(self, step: int, share: DataShare) -> Iterator[Any]:
-        if self._next != (step, share):
-            self._stream = self._batches(step, share)
+        if self._stream is None:
+            self._stream = self._all(step, share)
             self._future = self._thread.submit(next, self._stream, None)
-        self._next = None  # until the step is complete: after an interrupted step the stream starts anew
-        while (batch := self._wait()) is not None:
+        while True:
+            started = time.perf_counter()
+            batch = self._future.result()
+            self.waited += time.perf_counter() - started
+            self._future = self._thread.submit(next, self._stream, None)
+            if batch is None:
+                return
             yield batch
-        self._next = step + 1, share
 
-    def _wait(self) -> Any:
-        started = time.perf_counter()
-        batch = self._future.result()
-        self.waited += time.perf_counter() - started
-        self._future = self._thread.submit(next, self._stream, None)
-        return batch
-
-    def _batches(self, first: int, share: DataShare) -> Iterator[Any]:
+    def _all(self, first: int, share: DataShare) -> Iterator[Any]:
         """Yields the batches of all steps from `first` on, with a None after each step's."""
         for step in range(first, self.steps):
             yield from self.objective.batches(step, share)
@@ -122,42 +111,37 @@ def refusal(value: float, name: str, recent: list[float], threshold: float, floo
 OWN = "the run's own tokens"
 
 
-@dataclass
-class FitResult:
-    """The totals of a whole training, with its resumed parts; `seconds` and `tokens_per_second` are those of this process."""
+@dataclass(kw_only=True)
+class SoFar:
+    """The state of a training besides weights and moments, as JSON values."""
+
+    count: int = 0  # targets (pairs in alignment) trained on
+    tokens: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
+    losses: list[float] = field(default_factory=list)  # the mean losses of the last steps
+    norms: list[float] = field(default_factory=list)
+    score: float | None = None  # of the latest evaluation
+
+
+@dataclass(kw_only=True)
+class FitResult(SoFar):
+    """The totals of a whole training, with its resumed parts."""
 
     steps: int
-    count: int  # targets (pairs in alignment) trained on
-    tokens: int
-    skipped: int
-    losses: list[float]  # the mean losses of the last steps
     resumed_from: int
-    seconds: float
-    tokens_per_second: float
     parallel_model: ParallelModel
     states: States
 
     @property
     def loss(self) -> float:
         """The mean loss of the last steps; NaN if there was none."""
-        return sum(self.losses) / len(self.losses) if self.losses else float("nan")
+        last = self.losses[-50:]
+        return sum(last) / len(last) if last else float("nan")
 
 
 @dataclass
-class _Progress:
-    """The state of a resumed run besides weights and moments, as JSON values."""
-
-    count: int = 0
-    tokens: int = 0
-    skipped: int = 0
-    skipped_in_row: int = 0
-    losses: list[float] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
-    score: float | None = None  # of the latest evaluation
-
-
-@dataclass
-class _Gradient:
+class Gradient:
     """The result of a step's backward pass. `grads` times `factor` is the gradient of the mean loss; `norm` is that gradient's norm."""
 
     parts: list[StepLoss]  # this rank's micro-batches
@@ -182,7 +166,7 @@ def fit(
     config: LoopConfig,
     *,
     dims: ParallelDims | None = None,
-    seed: int | None = None,
+    start: int | Path | None = None,
     state: Path | StateFolder,
     log: Path,
     plan: PhasePlan | None = None,
@@ -198,8 +182,8 @@ def fit(
 ) -> FitResult:
     """Trains `model`, the same on every rank, up to step `config.steps`, from the latest state in `state`.
 
-    With a `seed` the model is blank: it gets storage and initial weights when it is laid out over the ranks. `log` gets one JSON line for
-    each step. `describe` returns the documents of a micro-batch, for the log of skipped steps. `evaluate` is called after every
+    With a `start`, the seed of initial weights or a model folder, the model is blank: each rank fills its part of it. `log` gets one JSON
+    line for each step. `describe` returns the documents of a micro-batch, for the log of skipped steps. `evaluate` is called after every
     `evaluate_every` steps (0: never) and after the last; its values go into that step's line, and `score` names the value that ranks
     states. On one process `model` itself is trained; else the result's `parallel_model` has the trained parts. Raises CorpusmillError after
     `config.max_skips` skipped steps in a row. `length` is that of a row, by default the model's context; only the logged speed uses it.
@@ -209,162 +193,114 @@ def fit(
     and `inputs_digest`, a digest of everything else that the weights depend on, is the same. States where other plans can branch off are
     kept.
     """
-    dims = dims or ParallelDims.single(model.device)
+    dims, plan = dims or ParallelDims.single(model.device), plan or PhasePlan.of(config)
     if config.keep_best and evaluate is None:
         raise InputError(f"{title}.loop.keep_best: no state can be the best one, as there is no validation data to measure it on.")
-    plan = plan or PhasePlan.of(config)
-    states = States(state, dims, config.keep, config.keep_best, config.async_save, plan.branches())
     options = {name: value for name, value in counting(config).items() if name not in Schedule.model_fields}
     identity = {"loop": options, "model": model.arch.model_dump(mode="json"), "inputs_digest": inputs_digest}
     frozen = any(not p.requires_grad for p in model.parameters())
     adapter = sum(p.numel() for p in model.parameters() if p.requires_grad) if frozen else 0
     flops = flops_per_token(model.arch, length, adapter)
+    states = States(state, dims, config.keep, config.keep_best, config.async_save, plan.branches())
+    so_far, begin, branched_from = SoFar(), 0, ""
     with deterministic(config.threads), states, Prefetcher(objective, config.steps) as ahead:
-        loop = _Loop(prepare(model, dims, config, seed), ahead, config, states, plan, identity, describe, title)
-        begin, so_far = loop.resume(others), loop.so_far
-        started, tokens_before = time.perf_counter(), so_far.tokens
+        parallel_model = prepare(model, dims, config, start)
+        optimizer = optimizer_of(parallel_model, config.optimizer)
+
+        def wanted(done: int) -> dict[str, Any]:
+            """Returns the entries by which the record of a state after `done` steps says what it depends on."""
+            return {**identity, "plan": plan.until(done)}
+
+        def tensors() -> dict[str, Tensor]:
+            weights = {MODEL + name: p for name, p in parallel_model.parameters.items()}
+            return weights | {f"optimizer/{name}": t for name, t in optimizer.state().items()}
+
+        def save(done: int) -> None:
+            states.save(done, tensors(), {**wanted(done), "so_far": vars(so_far)}, so_far.score)
+
+        if saved := states.latest(wanted, others):
+            states.load(saved, tensors())
+            so_far, begin = SoFar(**saved.record["so_far"]), saved.step
+            if saved.path.parent != states.folder.folder:
+                training, _, name = saved.storage.root.split("/")[-3:]
+                branched_from = f"{training}/{name}"
+                if begin == config.steps:  # the other training stopped later: no step follows that would save a state of our own
+                    save(begin)
         with Watch(log, begin, config, dims, flops, progress, title) as watch:
             for step in range(begin, config.steps):
-                at, tokens, waited = time.perf_counter(), so_far.tokens, ahead.waited
-                line = loop.step(step)
-                took, done = time.perf_counter() - at, step + 1
+                at, waited, done = time.perf_counter(), ahead.waited, step + 1
+                number, within = plan.at(step)
+                phase = plan.phases[number]
+                if number and not within and phase.tokens != plan.phases[number - 1].tokens:
+                    so_far.losses, so_far.norms = [], []  # other tokens have other losses, which are no spikes
+                optimizer.zero_grad()
+                found = gradient(parallel_model, ahead, step)
+                fraction = phase.peak * lr_fraction(within, phase)
+                line: dict[str, Any] = {
+                    "step": step, "loss": found.loss, "lr": config.optimizer.lr * fraction, "grad_norm": found.norm, "count": found.count,
+                    **found.metrics,
+                }  # fmt: skip
+                if len(plan.phases) > 1:
+                    line |= {"phase": number + 1} | ({} if within else {"reads": phase.tokens or OWN})
+                if branched_from and step == begin:
+                    line["branched_from"] = branched_from
+                if reason := _reason_to_skip(found, so_far, config.spike):
+                    so_far.skipped += 1
+                    so_far.skipped_in_row += 1
+                    documents = _documents(parallel_model, found, step, describe) if describe else []
+                    line |= {"skipped": reason, "documents": documents}
+                    if so_far.skipped_in_row >= config.max_skips:
+                        named = f" (its documents: {', '.join(documents[:5])})" if documents else ""
+                        raise CorpusmillError(
+                            f"{title}: {so_far.skipped_in_row} steps in a row had to be skipped; at step {step} the {reason}{named}. "
+                            "A lower learning rate may help."
+                        )
+                else:
+                    clipped = min(1.0, config.clip / (found.norm + 1e-6)) if config.clip else 1.0  # as torch.nn.utils.clip_grad_norm_
+                    torch._foreach_mul_([local_of(grad) for grad in found.grads], found.factor * clipped)
+                    optimizer.step(fraction)
+                    so_far.skipped_in_row = 0
+                    so_far.count += found.count
+                so_far.tokens += found.tokens
+                took = time.perf_counter() - at
                 if evaluate and (done == config.steps or (evaluate_every and done % evaluate_every == 0)):
                     with torch.no_grad():
-                        line |= evaluate(loop.parallel_model, done)
+                        line |= evaluate(parallel_model, done)
                     so_far.score = line.get(score)
-                watch.step({"step": step, **line}, so_far.tokens - tokens, took, ahead.waited - waited)
+                watch.step(line, found.tokens, took, ahead.waited - waited)
                 if done % config.save_every == 0 or done == config.steps or done in states.marked:
                     watch.sync()
-                    loop.save(done)
+                    save(done)
         states.finish()
-        seconds = time.perf_counter() - started
-    speed = (so_far.tokens - tokens_before) / seconds
-    return FitResult(
-        config.steps, so_far.count, so_far.tokens, so_far.skipped, so_far.losses[-50:], begin, seconds, speed, loop.parallel_model, states
-    )  # fmt: skip
+    return FitResult(**vars(so_far), steps=config.steps, resumed_from=begin, parallel_model=parallel_model, states=states)
 
 
-class _Loop:
-    def __init__(
-        self,
-        parallel_model: ParallelModel,
-        objective: Objective,
-        config: LoopConfig,
-        states: States,
-        plan: PhasePlan,
-        identity: dict[str, Any],
-        describe: Describe | None,
-        title: str,
-    ):
-        self.parallel_model, self.objective, self.config, self.states = parallel_model, objective, config, states
-        self.plan, self.identity, self.describe, self.title = plan, identity, describe, title
-        self.optimizer = optimizer_of(parallel_model, states.dims, config.optimizer)
-        self.device = next(iter(parallel_model.parameters.values())).device
-        self.so_far = _Progress()
-        self.branched_from = ""  # the state of another training that this one starts from; "" once it is logged
+def gradient(parallel_model: ParallelModel, objective: Any, step: int) -> Gradient:
+    """Sums loss and gradient over all micro-batches of all ranks. The loss is divided by the count; the gradient is not yet."""
+    parts = parallel_model.backward(objective, step)
+    grads = [p.grad for p in parallel_model.parameters.values() if p.grad is not None]
+    totals = parallel_model.total(step_totals(parts, objective.metrics, parallel_model.dims.device))
+    square = squared_norm(grads, parallel_model.dims)
+    total, count, tokens, *sums, squared = torch.cat([totals, square.view(1)]).tolist()  # the one wait for the device in a step
+    valid = max(int(count), 1)
+    factor = parallel_model.gradient_scale / valid
+    metrics = {name: value / valid for name, value in zip(objective.metrics, sums, strict=True)}
+    return Gradient(parts, grads, factor, math.sqrt(squared) * factor, total / valid, int(count), int(tokens), metrics)
 
-    # ---- one step -----------------------------------------------------------------------------------
 
-    def step(self, step: int) -> dict[str, Any]:
-        """Takes or skips one step. Returns its line for the log."""
-        number, within = self.plan.at(step)
-        phase = self.plan.phases[number]
-        if number and not within and phase.tokens != self.plan.phases[number - 1].tokens:
-            self.so_far.losses, self.so_far.norms = [], []  # other tokens have other losses, which are no spikes
-        done = self._gradient(step)
-        fraction = phase.peak * lr_fraction(within, phase)
-        line: dict[str, Any] = {"loss": done.loss, "lr": self.config.optimizer.lr * fraction, "grad_norm": done.norm, "count": done.count}
-        line |= done.metrics
-        if len(self.plan.phases) > 1:
-            line |= {"phase": number + 1} | ({} if within else {"reads": phase.tokens or OWN})
-        if self.branched_from:
-            line["branched_from"], self.branched_from = self.branched_from, ""
-        reason = self._judge(done)
-        if reason:
-            line |= self._skip(step, reason, done.parts)
-        else:
-            self._update(done, fraction)
-            self.so_far.skipped_in_row = 0
-            self.so_far.count += done.count
-        self.so_far.tokens += done.tokens
-        return line
+def _reason_to_skip(found: Gradient, so_far: SoFar, spike: float) -> str | None:
+    if not found.count:  # without targets nothing was learned, and the guards must not remember the loss of 0
+        return None if math.isfinite(found.loss + found.norm) else f"loss is {found.loss} and the gradient norm {found.norm}"
+    of_loss = refusal(found.loss, "loss", so_far.losses, spike, LOSS_FLOOR)
+    of_norm = refusal(found.norm, "gradient norm", so_far.norms, spike, NORM_FLOOR)
+    return of_loss or of_norm
 
-    def _gradient(self, step: int) -> "_Gradient":
-        """Sums loss and gradient over all micro-batches of all ranks. Divides the loss by the count; `_update` divides the gradient."""
-        self.optimizer.zero_grad()
-        parts = self.parallel_model.backward(self.objective, step)
-        grads = {name: p.grad for name, p in self.parallel_model.parameters.items() if p.grad is not None}
-        totals = self.parallel_model.total(step_totals(parts, self.objective.metrics, self.device))
-        square = self.parallel_model.squared_norm(grads)
-        total, count, tokens, *metrics, squared = torch.cat([totals, square.view(1)]).tolist()  # the one wait for the device in a step
-        valid = max(int(count), 1)
-        factor = self.parallel_model.gradient_scale / valid
-        means = {name: value / valid for name, value in zip(self.objective.metrics, metrics, strict=True)}
-        return _Gradient(parts, list(grads.values()), factor, math.sqrt(squared) * factor, total / valid, int(count), int(tokens), means)
 
-    def _judge(self, done: "_Gradient") -> str | None:
-        if not done.count:  # without targets nothing was learned, and the guards must not remember the loss of 0
-            return None if math.isfinite(done.loss + done.norm) else f"loss is {done.loss} and the gradient norm {done.norm}"
-        of_loss = refusal(done.loss, "loss", self.so_far.losses, self.config.spike, LOSS_FLOOR)
-        of_norm = refusal(done.norm, "gradient norm", self.so_far.norms, self.config.spike, NORM_FLOOR)
-        return of_loss or of_norm
-
-    def _update(self, done: "_Gradient", fraction: float) -> None:
-        clip = self.config.clip
-        clipped = min(1.0, clip / (done.norm + 1e-6)) if clip else 1.0  # as torch.nn.utils.clip_grad_norm_
-        torch._foreach_mul_([local_of(grad) for grad in done.grads], done.factor * clipped)
-        self.optimizer.step(fraction)
-
-    def _documents(self, step: int, parts: list[StepLoss]) -> list[str]:
-        """Returns the documents of micro-batches whose loss is not finite, on any rank; if there are none, all documents of the step."""
-        if self.describe is None:
-            return []
-        share = self.states.dims.share
-        losses = torch.zeros(share.of, len(parts), dtype=torch.float64, device=self.device)
-        losses[share.index] = torch.stack([part.total.detach().double() for part in parts])
-        places = torch.isfinite(self.parallel_model.total(losses.flatten())).logical_not().nonzero().flatten().tolist()
-        micro_batches = [divmod(place, len(parts)) for place in places or range(losses.numel())]
-        return list(
-            dict.fromkeys(name for index, number in micro_batches for name in self.describe(step, DataShare(index, share.of), number))
-        )
-
-    def _skip(self, step: int, reason: str, parts: list[StepLoss]) -> dict[str, Any]:
-        self.so_far.skipped += 1
-        self.so_far.skipped_in_row += 1
-        documents = self._documents(step, parts)
-        if self.so_far.skipped_in_row >= self.config.max_skips:
-            named = f" (its documents: {', '.join(documents[:5])})" if documents else ""
-            raise CorpusmillError(
-                f"{self.title}: {self.so_far.skipped_in_row} steps in a row had to be skipped; at step {step} the {reason}{named}. "
-                "A lower learning rate may help."
-            )
-        return {"skipped": reason, "documents": documents}
-
-    # ---- state --------------------------------------------------------------------------------------
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Returns the tensors of a saved state, by name."""
-        weights = {MODEL + name: p for name, p in self.parallel_model.parameters.items()}
-        return weights | {f"optimizer/{name}": t for name, t in self.optimizer.state().items()}
-
-    def save(self, done: int) -> None:
-        self.states.save(done, self.tensors(), {**self._wanted(done), "so_far": vars(self.so_far)}, self.so_far.score)
-
-    def resume(self, others: Sequence[StateFolder]) -> int:
-        """Takes over the latest state. Returns the number of steps done."""
-        saved = self.states.latest(self._wanted, others)
-        if saved is None:
-            return 0
-        self.states.load(saved, self.tensors())
-        self.states.prune(saved.step)
-        self.so_far = _Progress(**saved.record["so_far"])
-        if saved.path.parent != self.states.folder.folder:
-            training, _, step = saved.storage.root.split("/")[-3:]
-            self.branched_from = f"{training}/{step}"
-            if saved.step == self.config.steps:  # the other training stopped later: no step follows that would save a state of our own
-                self.save(saved.step)
-        return saved.step
-
-    def _wanted(self, step: int) -> dict[str, Any]:
-        """Returns the entries by which the record of a state after `step` steps says what it depends on."""
-        return {**self.identity, "plan": self.plan.until(step)}
+def _documents(parallel_model: ParallelModel, found: Gradient, step: int, describe: Describe) -> list[str]:
+    """Returns the documents of micro-batches whose loss is not finite, on any rank; if there are none, all documents of the step."""
+    share, each = parallel_model.dims.share, len(found.parts)
+    losses = torch.zeros(share.of, each, dtype=torch.float64, device=parallel_model.dims.device)
+    losses[share.index] = torch.stack([part.total.detach().double() for part in found.parts])
+    places = torch.isfinite(parallel_model.total(losses.flatten())).logical_not().nonzero().flatten().tolist()
+    names = (describe(step, DataShare(place // each, share.of), place % each) for place in places or range(losses.numel()))
+    return list(dict.fromkeys(name for some in names for name in some))

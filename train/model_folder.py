@@ -15,7 +15,7 @@ from corpusmill.pipeline.cache import local_model, sha256_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.storage import Storage, stays_inside
-from corpusmill.train.checkpoint_dir import first_line, new_folder, read_tensors, write_file, write_json, write_tensors
+from corpusmill.train.checkpoint import TensorFiles, first_line, new_folder, write_json, write_tensors
 from corpusmill.train.model import Llama, blank_model
 from corpusmill.train.options import LLAMA3, YARN, Architecture, RopeScaling
 from corpusmill.train.template import token_ids
@@ -43,7 +43,7 @@ def save_model(model: Llama, folder: Path, tokenizer: Path | Mapping[str, bytes]
         write_json(temporary / "generation_config.json", generation)
         write_tensors(temporary / WEIGHTS, model_tensors(model))
         for name, content in sorted(files.items()):
-            write_file(temporary / name, content)
+            (temporary / name).write_bytes(content)
 
 
 def tokenizer_files(folder: Storage) -> dict[str, bytes]:
@@ -67,7 +67,7 @@ def model_tensors(model: Llama) -> dict[str, Tensor]:
     """Returns the weights by name, without a tied head, as Hugging Face stores them."""
     tensors = dict(model.state_dict())
     if model.arch.tied:
-        tensors.pop("lm_head.weight")
+        tensors.pop("lm_head.weight", None)
     return tensors
 
 
@@ -91,16 +91,20 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu", dtype: to
     folder = local_model(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model folder.")
-    arch = read_architecture(folder)
-    _check_tokenizer(folder, arch)
-    tensors = _read_weights(folder)
-    expected = model_tensors(blank_model(arch))
-    if arch.tied:
-        tensors.pop("lm_head.weight", None)
-    _check_shapes(folder, {name: t.shape for name, t in expected.items()}, {name: t.shape for name, t in tensors.items()})
-    for name in tensors:  # one by one, so that the whole model is never in memory twice
-        tensors[name] = tensors[name].to(device, dtype, copy=True)
-    return model_of(arch, tensors)
+    model = blank_model(read_architecture(folder)).to(dtype)
+    read_weights(model, folder, device)
+    return model
+
+
+def read_weights(model: Llama, folder: Path, device: torch.device | str) -> None:
+    """Gives a blank model of the folder's shape, or this rank's part of it, storage and the folder's weights. Raises InputError where they
+    are of another shape."""
+    _check_tokenizer(folder, model.arch)
+    files, whole = TensorFiles(folder / WEIGHTS, _weight_files(folder)), model_tensors(blank_model(model.arch))
+    files.require(whole, {*whole}, {"lm_head.weight"} if model.arch.tied else ())
+    model.to_empty(device=device)
+    model.tie()
+    files.fill(model_tensors(model), convert=True)
 
 
 def model_of(arch: Architecture, weights: Mapping[str, Tensor]) -> Llama:
@@ -111,32 +115,18 @@ def model_of(arch: Architecture, weights: Mapping[str, Tensor]) -> Llama:
     return model
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    """Returns all tensors of `model.safetensors`, or of the files that its index names."""
+def _weight_files(folder: Path) -> list[Path]:
+    """Returns `model.safetensors`, or the files that its index names."""
     index = folder / f"{WEIGHTS}.index.json"
-    names = [WEIGHTS]
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-            if not all(stays_inside(name) and "/" not in name for name in names):
-                raise ValueError("a file lies elsewhere")
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-            raise InputError(f"{index}: not an index of safetensors files.") from error
-    tensors: dict[str, Tensor] = {}
-    for name in names:
-        tensors |= read_tensors(folder / name)
-    return tensors
-
-
-def _check_shapes(folder: Path, expected: dict[str, torch.Size], found: dict[str, torch.Size]) -> None:
-    path = folder / WEIGHTS
-    if missing := sorted(expected.keys() - found.keys()):
-        raise InputError(f"{path}: the weight {missing[0]} is missing ({len(missing)} in all).")
-    if surplus := sorted(found.keys() - expected.keys()):
-        raise InputError(f"{path}: holds {surplus[0]}, which the model of config.json does not have ({len(surplus)} such in all).")
-    for name, shape in expected.items():
-        if found[name] != shape:
-            raise InputError(f"{path}: {name} has the shape {list(found[name])}, config.json says {list(shape)}.")
+    if not index.is_file():
+        return [folder / WEIGHTS]
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        if all(stays_inside(name) and "/" not in name for name in names):
+            return [folder / name for name in names]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise InputError(f"{index}: not an index of safetensors files.") from error
+    raise InputError(f"{index}: names files that lie elsewhere.")
 
 
 def _check_tokenizer(folder: Path, arch: Architecture) -> None:

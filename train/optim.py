@@ -1,7 +1,7 @@
-"""The optimisers: learning rates, AdamW, Muon, the `Optimizer` over both, and ZeRO-1 over several ranks."""
+"""Learning rates, and the optimiser: AdamW and Muon, on one rank or many."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,43 +37,7 @@ def lr_fraction(step: int, config: Schedule) -> float:
     return config.min_lr + (1 - config.min_lr) * left
 
 
-# ---- AdamW -------------------------------------------------------------------------------------------
-#
-# Calls torch's fused kernel directly: `torch.optim.Optimizer` would import the compiler (1.5 seconds) before the first step.
-
-
-class AdamW:
-    """AdamW with decoupled weight decay (https://arxiv.org/abs/1711.05101) on `decayed`, and none on `others`."""
-
-    def __init__(self, decayed: Sequence[Tensor], others: Sequence[Tensor], config: OptimizerConfig):
-        self.groups, self.config = ((list(decayed), config.weight_decay), (list(others), 0.0)), config
-        self.moments: dict[Tensor, dict[str, Tensor]] = {}
-
-    @torch.no_grad()
-    def step(self, lr: float) -> None:
-        """Updates all parameters that have a gradient."""
-        for params, decay in self.groups:
-            moving = [p for p in params if p.grad is not None]
-            states = [self.state_of(p) for p in moving]
-            averages, squares, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
-            if moving:
-                adamw(
-                    moving, [p.grad for p in moving if p.grad is not None], averages, squares, [], steps, fused=True, amsgrad=False,
-                    beta1=self.config.betas[0], beta2=self.config.betas[1], lr=lr, weight_decay=decay, eps=self.config.eps, maximize=False,
-                )  # fmt: skip
-
-    def state_of(self, p: Tensor) -> dict[str, Tensor]:
-        """Returns a parameter's moments and step counter, which are made at the first call."""
-        if p not in self.moments:
-            names = ("exp_avg", "exp_avg_sq")
-            count = torch.zeros((), dtype=torch.float32, device=p.device)
-            self.moments[p] = {"step": count, **{name: torch.zeros_like(p) for name in names}}
-        return self.moments[p]
-
-
-# ---- Muon --------------------------------------------------------------------------------------------
-#
-# Momentum with orthogonalised updates, for the matrices inside the layers (https://kellerjordan.github.io/posts/muon).
+# ---- orthogonal matrices -----------------------------------------------------------------------------
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Keller Jordan's quintic: steep at 0, close to 1 over (0.3, 1.2)
 #: Elements that are orthogonalised at once. Many small matrices are faster together; a few large ones need much memory.
@@ -114,91 +78,92 @@ def _orthogonalized(stack: Any, bf16: bool) -> Any:
     return shared.redistribute(placements=stack.placements)
 
 
-class Muon:
-    """Muon for a list of matrices. Those of one shape are orthogonalised together; of sharded ones (DTensors) each rank takes some."""
-
-    def __init__(self, params: Iterable[Tensor], momentum: float, weight_decay: float, bf16: bool = False):
-        self.params, self.momentum, self.weight_decay, self.bf16 = list(params), momentum, weight_decay, bf16
-        self.buffers: dict[Tensor, Tensor] = {}
-
-    @torch.no_grad()
-    def step(self, lr: float) -> None:
-        """Updates all parameters that have a gradient."""
-        alike: dict[Any, list[Tensor]] = {}
-        for p in self.params:
-            if p.grad is not None:
-                alike.setdefault((p.shape, getattr(p, "placements", None)), []).append(p)
-        for params in alike.values():
-            at_once = max(1, AT_ONCE // params[0].numel())
-            for begin in range(0, len(params), at_once):
-                self._update(params[begin : begin + at_once], lr)
-
-    def _update(self, params: list[Tensor], lr: float) -> None:
-        locals_ = [local_of(p) for p in params]
-        grads, buffers = [gradient_of(p) for p in params], [self.state_of(p)["momentum"] for p in params]
-        torch._foreach_lerp_(buffers, grads, 1 - self.momentum)
-        nesterov = torch._foreach_lerp(grads, buffers, self.momentum)
-        stack = torch.stack([like(update, p) for update, p in zip(nesterov, params)])
-        updates = _orthogonalized(stack, self.bf16 and stack.dtype == torch.float32).unbind(0)
-        torch._foreach_mul_(locals_, 1 - lr * self.weight_decay)
-        rows, columns = params[0].shape
-        scale = max(1.0, rows / columns) ** 0.5
-        torch._foreach_add_(locals_, [local_of(update) for update in updates], alpha=-lr * scale)
-
-    def state_of(self, p: Tensor) -> dict[str, Tensor]:
-        """Returns the momentum of a parameter, or of this rank's shard of it."""
-        if p not in self.buffers:
-            self.buffers[p] = torch.zeros_like(local_of(p))
-        return {"momentum": self.buffers[p]}
-
-
-# ---- both together -----------------------------------------------------------------------------------
+# ---- the optimiser -----------------------------------------------------------------------------------
 #
 # AdamW for all parameters, or Muon for the matrices inside the layers and AdamW for the rest. Both work on shards as on whole parameters.
 
 
 class Optimizer:
-    """One or two optimisers over named parameters; their state is named after the parameters."""
+    """AdamW with decoupled weight decay on matrices (https://arxiv.org/abs/1711.05101), or Muon, momentum with orthogonalised updates
+    (https://kellerjordan.github.io/posts/muon), over named parameters.
 
-    def __init__(self, parameters: Mapping[str, Tensor], config: OptimizerConfig):
-        self.parameters = dict(parameters)
-        hidden = {name: p for name, p in parameters.items() if p.dim() == 2 and ".layers." in name and config.kind == "muon"}
-        self.shards = {name: local_of(p) for name, p in parameters.items() if name not in hidden}  # the parameters of AdamW
-        self.parts: list[tuple[AdamW | Muon, float]] = []
-        if self.shards:  # a pipeline's rank may have only matrices
-            decay, plain = ([p for name, p in self.shards.items() if (parameters[name].dim() >= 2) == wanted] for wanted in (True, False))
-            self.parts.append((AdamW(decay, plain, config), config.lr))
-        if hidden:
-            bf16 = fast_bf16(next(iter(hidden.values())).device)
-            self.parts.append((Muon(hidden.values(), config.momentum, config.weight_decay, bf16), config.muon_lr))
+    With `dims`, every rank has equal parameters, but moments for only some, and updates those (ZeRO-1, https://arxiv.org/abs/1910.02054).
+    Copies with Muon do the same, because each matrix is then orthogonalised once.
+    """
 
+    def __init__(self, parameters: Mapping[str, Tensor], config: OptimizerConfig, dims: ParallelDims | None = None):
+        self.parameters, self.config = dict(parameters), config
+        self.owners = owners(parameters, dims.world) if dims else {}
+        self.mine = {name: p for name, p in parameters.items() if not dims or self.owners[name] == dims.rank}
+        hidden = {name for name, p in self.mine.items() if p.dim() == 2 and ".layers." in name and config.kind == "muon"}
+        self.muon = {name: p for name, p in self.mine.items() if name in hidden}
+        self.adamw = {name: local_of(p) for name, p in self.mine.items() if name not in hidden}
+        self.moments: dict[str, dict[str, Tensor]] = {}
+
+    @torch.no_grad()
     def step(self, lr_fraction: float) -> None:
-        """Makes one update at this fraction of the peak learning rates."""
-        for name, shard in self.shards.items():
-            p = self.parameters[name]
-            if shard is not p:
-                shard.grad = None if p.grad is None else gradient_of(p)
-        for part, peak in self.parts:
-            part.step(peak * lr_fraction)
+        """Makes one update at this fraction of the peak learning rates, of all parameters that have a gradient."""
+        self._step_adamw(self.config.lr * lr_fraction)
+        alike: dict[
+            Any, list[str]
+        ] = {}  # matrices of one shape are orthogonalised together; of sharded ones (DTensors) each rank takes some
+        for name, p in self.muon.items():
+            if p.grad is not None:
+                alike.setdefault((p.shape, getattr(p, "placements", None)), []).append(name)
+        for (shape, _), names in alike.items():
+            at_once = max(1, AT_ONCE // shape.numel())
+            for begin in range(0, len(names), at_once):
+                self._step_muon(names[begin : begin + at_once], self.config.muon_lr * lr_fraction)
+        for rank in sorted(set(self.owners.values())):
+            theirs = [p for name, p in self.parameters.items() if self.owners[name] == rank]
+            flat = torch.cat([p.flatten() for p in theirs])
+            dist.broadcast(flat, rank)
+            torch._foreach_copy_(theirs, [part.view_as(p) for part, p in zip(flat.split([p.numel() for p in theirs]), theirs)])
+
+    def _step_adamw(self, lr: float) -> None:
+        """Calls torch's fused kernel directly: `torch.optim.Optimizer` would import the compiler (1.5 seconds) before the first step."""
+        for decays in (True, False):
+            names = [name for name in self.adamw if (p := self.mine[name]).grad is not None and (p.dim() >= 2) == decays]
+            params, grads = [self.adamw[name] for name in names], [gradient_of(self.mine[name]) for name in names]
+            averages, squares, steps = ([self._moments(name)[key] for name in names] for key in ("exp_avg", "exp_avg_sq", "step"))
+            if names:
+                adamw(
+                    params, grads, averages, squares, [], steps, fused=True, amsgrad=False, maximize=False, lr=lr, eps=self.config.eps,
+                    beta1=self.config.betas[0], beta2=self.config.betas[1], weight_decay=self.config.weight_decay if decays else 0.0,
+                )  # fmt: skip
+
+    def _step_muon(self, names: Sequence[str], lr: float) -> None:
+        params, momentum = [self.muon[name] for name in names], self.config.momentum
+        locals_, grads = [local_of(p) for p in params], [gradient_of(p) for p in params]
+        buffers = [self._moments(name)["momentum"] for name in names]
+        torch._foreach_lerp_(buffers, grads, 1 - momentum)
+        nesterov = torch._foreach_lerp(grads, buffers, momentum)
+        stack = torch.stack([like(update, p) for update, p in zip(nesterov, params)])
+        updates = _orthogonalized(stack, fast_bf16(stack.device) and stack.dtype == torch.float32).unbind(0)
+        torch._foreach_mul_(locals_, 1 - lr * self.config.weight_decay)
+        rows, columns = params[0].shape
+        scale = max(1.0, rows / columns) ** 0.5
+        torch._foreach_add_(locals_, [local_of(update) for update in updates], alpha=-lr * scale)
 
     def zero_grad(self) -> None:
-        for p in (*self.parameters.values(), *self.shards.values()):
+        for p in self.parameters.values():
             p.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """Returns every moment and step counter as `parameter name/key`, laid out like its parameter. Missing ones are made, so that a
-        saved state can be copied into them."""
-        return {f"{name}/{key}": like(value, p) for name, p in self.parameters.items() for key, value in self._state_of(name).items()}
+        """Returns every moment and step counter of this rank as `parameter name/key`, laid out like its parameter. Missing ones are made,
+        so that a saved state can be copied into them."""
+        return {f"{name}/{key}": like(value, p) for name, p in self.mine.items() for key, value in self._moments(name).items()}
 
-    def _state_of(self, name: str) -> dict[str, Tensor]:
-        adamw = name in self.shards  # AdamW is the first part, where there is one; Muon is the last
-        return self.parts[0 if adamw else -1][0].state_of(self.shards[name] if adamw else self.parameters[name])
-
-
-# ---- ZeRO-1 ------------------------------------------------------------------------------------------
-#
-# Every rank has a copy of the model, but moments for only some parameters, and updates those (https://arxiv.org/abs/1910.02054). Copies
-# with Muon do the same, because each matrix is then orthogonalised once.
+    def _moments(self, name: str) -> dict[str, Tensor]:
+        """Returns the moments of a parameter, or of this rank's shard of it, which are made at the first call."""
+        if name not in self.moments:
+            if name in self.muon:
+                self.moments[name] = {"momentum": torch.zeros_like(local_of(self.muon[name]))}
+            else:
+                p = self.adamw[name]
+                step = torch.zeros((), dtype=torch.float32, device=p.device)
+                self.moments[name] = {"step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        return self.moments[name]
 
 
 def owners(parameters: Mapping[str, Tensor], ranks: int) -> dict[str, int]:
@@ -208,31 +173,3 @@ def owners(parameters: Mapping[str, Tensor], ranks: int) -> dict[str, int]:
         found[name] = loads.index(min(loads))
         loads[found[name]] += parameters[name].numel()
     return found
-
-
-class SharedOptimizer:
-    """The optimiser (see `Optimizer`) of parameters that are equal on all ranks; each rank updates its own part."""
-
-    def __init__(self, parameters: Mapping[str, Tensor], config: OptimizerConfig, dims: ParallelDims):
-        self.parameters, self.ranks = parameters, dims.world
-        self.owners = owners(parameters, dims.world)
-        self.mine = Optimizer({name: p for name, p in parameters.items() if self.owners[name] == dims.rank}, config)
-
-    @torch.no_grad()
-    def step(self, lr_fraction: float) -> None:
-        """Updates this rank's parameters, and sends every rank's parameters to the others."""
-        self.mine.step(lr_fraction)
-        for rank in range(self.ranks):
-            theirs = [p for name, p in self.parameters.items() if self.owners[name] == rank]
-            if theirs:
-                flat = torch.cat([p.flatten() for p in theirs])
-                dist.broadcast(flat, rank)
-                torch._foreach_copy_(theirs, [part.view_as(p) for part, p in zip(flat.split([p.numel() for p in theirs]), theirs)])
-
-    def zero_grad(self) -> None:
-        for p in self.parameters.values():
-            p.grad = None
-
-    def state(self) -> dict[str, Tensor]:
-        """Returns the moments of this rank's parameters."""
-        return self.mine.state()

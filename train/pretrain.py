@@ -116,7 +116,7 @@ class PretrainStage(Stage):
         return (*TRAINING, *self.config.loop.log)
 
     def execute(self, run: StageRun) -> None:
-        from corpusmill.train.checkpoint_dir import CheckpointDir
+        from corpusmill.train.checkpoint import CheckpointDir
         from corpusmill.train.pretrain_job import pretrain
 
         config = self.config

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +19,7 @@ from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.checkpoint import read_weights
-from corpusmill.train.checkpoint_dir import LOG, CheckpointDir, StateFolder
+from corpusmill.train.checkpoint import LOG, CheckpointDir, StateFolder
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import Batch, DataShare, PackedLoader, WindowLoader, needed, to_device
 from corpusmill.train.generate import Sampling, generate_batch, plain
@@ -29,8 +27,8 @@ from corpusmill.train.launch import launch_stage
 from corpusmill.train.loop import OWN, FitResult, fit
 from corpusmill.train.losses import TokenObjective
 from corpusmill.train.model import Llama, blank_model
-from corpusmill.train.model_folder import load_model, model_of, read_architecture, save_model, tokenizer_files
-from corpusmill.train.options import Architecture, PhasePlan
+from corpusmill.train.model_folder import model_of, read_architecture, save_model, tokenizer_files
+from corpusmill.train.options import PhasePlan
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.pretrain import PretrainConfig, tokens_folder
@@ -41,69 +39,9 @@ if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
 
 
-# ---- samples -----------------------------------------------------------------------------------------
-#
-# While it trains, the model continues the beginnings of a few held-out documents.
-
-#: Most tokens of a document that the model is given (at most half of it), and tokens that it writes.
+#: Most tokens of a held-out document that the model is given while it trains (at most half of it), and tokens that it writes.
 GIVEN, WRITTEN = 24, 48
 TEMPERATURE, TOP_K = 0.7, 50
-
-
-class Continuations:
-    """Continues `count` held-out documents, evenly spread. Equal weights and seeds give equal texts."""
-
-    def __init__(self, validation: Validation, tokenizer: bytes, count: int, seed: int):
-        from tokenizers import Tokenizer
-
-        self.tokenizer, self.seed = Tokenizer.from_str(tokenizer.decode()), seed
-        shards, starts = validation.shards, validation.starts
-        self.end = shards.end_of_text_id
-        self.banned = (PAD_ID, IM_START_ID, IM_END_ID) if self.end == EOT_ID else ()  # another tokenizer has other tokens there
-        count = min(count, len(starts))
-        chosen = starts[np.arange(count) * len(starts) // max(count, 1)]
-        self.documents = [shards.documents_of(start, 1)[0] for start in chosen.tolist()]
-        self.prompts = [shards.tokens(a.shard)[a.first : a.first + min(GIVEN, a.tokens // 2)].tolist() for a in self.documents]
-
-    def write(self, model: Llama) -> list[dict[str, Any]]:
-        """Returns one text for each document: the document's id, the given beginning, and what the model wrote."""
-        texts = generate_batch(
-            model,
-            [[self.end, *prompt] for prompt in self.prompts],
-            max_tokens=WRITTEN,
-            sampling=Sampling(temperature=TEMPERATURE, top_k=TOP_K, seed=self.seed),
-            stop=(self.end,),
-            banned=self.banned,
-            tokenizer=self.tokenizer,
-        )
-        return [
-            {"document": document.id, "prompt": plain(self.tokenizer.decode(prompt)), "text": plain(text.text)}
-            for document, prompt, text in zip(self.documents, self.prompts, texts, strict=True)
-        ]
-
-
-# ---- a model that is trained further -----------------------------------------------------------------
-
-
-def require_fitting(path: Path, arch: Architecture, tokenizer: bytes, config: PretrainConfig, run: Storage, shards: TokenShards) -> None:
-    """Raises InputError unless the model in the folder `path` can be shared out as the recipe asks, and has the tokenizer of these token
-    shards, or one that only adds special tokens to it."""
-    try:
-        config.parallel.require_even(config.batch, {**arch.shared_sizes(), "context": config.row_tokens})
-    except ValueError as error:
-        raise InputError(f"pretrain.parallel: {error}.") from error
-    made, size = shards.description.tokenizer_sha256, shards.description.vocabulary_size
-    if made not in makers(run, tokenizer):
-        raise InputError(
-            f"pretrain.model: the tokenizer of {path} is not the one that made the tokens in {shards.storage.root} "
-            f"(sha256 {made[:12]}); make them with tokenizer.file: {path}/tokenizer.json."
-        )
-    if size > arch.vocab_size:
-        raise InputError(f"pretrain.model: {path} has {arch.vocab_size} tokens, and its tokenizer {size}.")
-
-
-# ---- the job -----------------------------------------------------------------------------------------
-
 #: The log's name for the score by which the best state is chosen.
 SCORE = "validation_bits_per_byte"
 
@@ -144,49 +82,58 @@ class _Job(TokenObjective):
         if self.given:
             self.files, self.arch = tokenizer_files(Storage(str(self.given))), read_architecture(self.given)
             self.tokenizer = self.files["tokenizer.json"]
-            require_fitting(self.given, self.arch, self.tokenizer, config, run, shards)
+            self._require_fitting(shards)
         else:
             self.files = {"tokenizer.json": self.tokenizer, **template_files(self.row_tokens, end_token=END_OF_TEXT)}
             self.arch = config.model.architecture(shards.description.vocabulary_size)
-        #: The loader of each phase's tokens, by the recipe's name for them.
+        #: The loader of each phase's tokens, by the recipe's name for them, and that name with the folder and its content.
         self.loaders: dict[str | None, WindowLoader | PackedLoader] = {None: self._loader(shards)}
+        self.names: dict[str | None, str | None] = {None: None}
         for tokens in {phase.tokens for phase in config.phases if phase.tokens is not None}:
-            self.loaders[tokens] = self._loader(TokenShards(tokens_folder(tokens), sha256, shards.end_of_text_id))
+            storage = Storage(tokens_folder(tokens))
+            self.loaders[tokens] = self._loader(TokenShards(storage.root, sha256, shards.end_of_text_id))
+            self.names[tokens] = f"{storage.root} (sha256 {storage.sha256(SHARDS_FILE)[:12]})"
         folder = run.path("tokens/validation")
         self.validation = Validation.open(folder, self.tokenizer, sha256, self.row_tokens, config.document_mask)
         self.final: dict[str, Any] | None = None  # the score after the last step
-        self.continuations: Continuations | None = None
         self.warnings: list[str] = []
         if not self.validation:
             self.warnings.append(f"{folder}: no validation tokens, so nothing was evaluated; see tokens.validation_share")
-        elif config.samples and config.parallel.whole:
-            self.continuations = Continuations(self.validation, self.tokenizer, config.samples, config.seed)
-        elif config.samples:
+        elif config.samples and not config.parallel.whole:
             self.warnings.append("no texts were sampled while the model was trained, as no process had all of it")
+
+    def _require_fitting(self, shards: TokenShards) -> None:
+        """Raises InputError unless the given model can be shared out as the recipe asks, and has the tokenizer of these token shards, or
+        one that only adds special tokens to it."""
+        try:
+            self.config.parallel.require_even(self.config.batch, {**self.arch.shared_sizes(), "context": self.row_tokens})
+        except ValueError as error:
+            raise InputError(f"pretrain.parallel: {error}.") from error
+        made, size = shards.description.tokenizer_sha256, shards.description.vocabulary_size
+        if made not in makers(self.run, self.tokenizer):
+            raise InputError(
+                f"pretrain.model: the tokenizer of {self.given} is not the one that made the tokens in {shards.storage.root} "
+                f"(sha256 {made[:12]}); make them with tokenizer.file: {self.given}/tokenizer.json."
+            )
+        if size > self.arch.vocab_size:
+            raise InputError(f"pretrain.model: {self.given} has {self.arch.vocab_size} tokens, and its tokenizer {size}.")
 
     def _loader(self, tokens: TokenShards) -> WindowLoader | PackedLoader:
         kind = PackedLoader if self.config.packing == "documents" else WindowLoader
         return kind(tokens, self.row_tokens, self.config.batch, self.config.seed, self.config.document_mask)
 
-    def plan(self) -> PhasePlan:
-        """Returns the plan with each phase's tokens named by folder and content, for the states and the log."""
-        names: dict[str | None, str] = {}
-        for tokens in self.loaders.keys() - {None}:
-            storage = Storage(tokens_folder(str(tokens)))
-            names[tokens] = f"{storage.root} (sha256 {storage.sha256(SHARDS_FILE)[:12]})"
-        return PhasePlan(tuple(phase.model_copy(update={"tokens": names.get(phase.tokens)}) for phase in self.config.plan.phases))
-
     def train(self, progress: Progress | None, inputs_digest: str, others: Sequence[StateFolder]) -> dict[str, Any]:
         best = self.config.export == "best"
         if best and not self.validation:
             raise InputError(f"{self.run.path('tokens')}: pretrain.export: best needs validation tokens, and there are none.")
-        model = load_model(self.given, self.dims.device) if self.given else blank_model(self.arch)
+        model = blank_model(self.arch)
         if self.dims.is_main:
             self.checkpoint_dir.begin(self.files)
         loop = self.config.loop.model_copy(update={"keep_best": max(self.config.loop.keep_best, best)})
+        plan = PhasePlan(tuple(phase.model_copy(update={"tokens": self.names[phase.tokens]}) for phase in self.config.plan.phases))
         result = fit(
-            model, self, loop, dims=self.dims, seed=None if self.given else self.config.seed, state=self.checkpoint_dir.states,
-            log=self.checkpoint_dir.log_file, plan=self.plan(), inputs_digest=inputs_digest, others=others, length=self.row_tokens,
+            model, self, loop, dims=self.dims, start=self.given or self.config.seed, state=self.checkpoint_dir.states,
+            log=self.checkpoint_dir.log_file, plan=plan, inputs_digest=inputs_digest, others=others, length=self.row_tokens,
             describe=self.documents, evaluate=self.evaluate if self.validation else None, evaluate_every=self.config.evaluate_every,
             score=SCORE, progress=progress, title="pretrain",
         )  # fmt: skip
@@ -197,24 +144,26 @@ class _Job(TokenObjective):
             self.final = None
         if self.validation and self.final is None:  # the best state is an earlier one, or the process was killed after the last step
             with deterministic(self.config.loop.threads):
-                self.measure(self.validation, result.parallel_model, 0)
+                self._measure(result.parallel_model, 0)
         if spread and not saved:
             saved = states.latest()
         if self.dims.is_main:
-            whole = model_of(self.arch, read_weights(saved.path)) if saved and spread else model
-            save_model(whole, self.checkpoint_dir.folder / "model", self.checkpoint_dir.folder / "tokenizer")
+            whole = model_of(self.arch, saved.weights()) if saved and spread else model
+            save_model(whole, self.checkpoint_dir.folder / "model", self.files)
         self.checkpoint_dir.leave(self.dims)
         return {**self._metrics(result), "warnings": self.warnings}
 
     def _metrics(self, result: FitResult) -> dict[str, Any]:
         """Returns the content of `metrics.json`. It holds no times, so equal runs have equal files."""
-        phases = []
+        phases = [
+            {
+                "reads": phase.tokens or OWN,
+                "steps": phase.steps,
+                "epochs": phase.steps * self.config.batch / self.loaders[phase.tokens].rows,
+            }
+            for phase in self.config.plan.phases
+        ]
         read = {phase.tokens for phase in self.config.plan.phases} or {None}
-        for phase in self.config.plan.phases:
-            loader = self.loaders[phase.tokens]
-            rows = loader.rows if isinstance(loader, PackedLoader) else loader.windows
-            epochs = phase.steps * self.config.batch / rows
-            phases.append({"reads": phase.tokens or OWN, "steps": phase.steps, "epochs": epochs})
         return {
             "parameters": self.arch.parameters(),
             "steps": result.steps,
@@ -226,35 +175,56 @@ class _Job(TokenObjective):
             "validation": self.final,
         }
 
-    def _source(self, step: int) -> tuple[WindowLoader | PackedLoader, int]:
-        """Returns the loader of a step's tokens, and the step's number among all that read them."""
-        tokens, number = self.config.plan.source(step)
-        return self.loaders[tokens], number
-
     def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
-        loader, number = self._source(step)
+        tokens, number = self.config.plan.source(step)
         for begin, end in share.micro_batches(self.config.batch, self.config.micro_batch):
-            ids, targets, segments = loader.load(number, begin, end)
+            ids, targets, segments = self.loaders[tokens].load(number, begin, end)
             yield to_device((ids, targets, needed(segments)), self.dims.device)
 
     def documents(self, step: int, share: DataShare, number: int) -> list[str]:
         """Returns the ids of the documents in a micro-batch."""
-        loader, at = self._source(step)
-        return loader.documents(at, *share.micro_batches(self.config.batch, self.config.micro_batch)[number])
+        tokens, at = self.config.plan.source(step)
+        return self.loaders[tokens].documents(at, *share.micro_batches(self.config.batch, self.config.micro_batch)[number])
+
+    # ---- evaluation ---------------------------------------------------------------------------------
 
     def evaluate(self, parallel_model: ParallelModel, done: int) -> dict[str, Any]:
         """Returns values for the log: after the last step the score over all windows, before that over `evaluate_windows` of them."""
-        assert self.validation is not None
-        line = self.measure(self.validation, parallel_model, 0 if done == self.config.loop.steps else self.config.evaluate_windows)
-        if self.continuations and self.dims.is_main:
+        line = self._measure(parallel_model, 0 if done == self.config.loop.steps else self.config.evaluate_windows)
+        if self.config.samples and self.config.parallel.whole and self.dims.is_main:
             with torch.compiler.set_stance("force_eager") if parallel_model.model.compiled else nullcontext():
-                line["samples"] = self.continuations.write(parallel_model.model)  # type: ignore[arg-type]
+                line["samples"] = self._samples(parallel_model.model)
         return line
 
-    def measure(self, validation: Validation, parallel_model: ParallelModel, windows: int) -> dict[str, Any]:
-        sums = validation.sums(parallel_model, self.dims.device, self.dims.share, windows)
-        found = validation.report(sums)
+    def _measure(self, parallel_model: ParallelModel, windows: int) -> dict[str, Any]:
+        assert self.validation is not None
+        sums = self.validation.sums(parallel_model, self.dims.device, self.dims.share, windows)
+        found = self.validation.report(sums)
         self.final = None if windows else found
-        by = {kind: {name: some["bits_per_byte"] for name, some in of.items()} for kind, of in found["by"].items()}
         values = {f"validation_{name}": found[name] for name in ("bits_per_byte", "low", "high", "nats_per_token")}
+        by = {kind: {name: some["bits_per_byte"] for name, some in of.items()} for kind, of in found["by"].items()}
         return {**values, "validation_by": by}
+
+    def _samples(self, model: Llama) -> list[dict[str, Any]]:
+        """Lets the model continue a few held-out documents, evenly spread: the document's id, the given beginning, and what it wrote. Equal
+        weights and seeds give equal texts."""
+        from tokenizers import Tokenizer
+
+        assert self.validation is not None
+        tokenizer, shards, starts = Tokenizer.from_str(self.tokenizer.decode()), self.validation.shards, self.validation.starts
+        count, end = min(self.config.samples, len(starts)), shards.end_of_text_id
+        documents = [shards.documents_of(start, 1)[0] for start in starts[np.arange(count) * len(starts) // max(count, 1)].tolist()]
+        prompts = [shards.tokens(a.shard)[a.first : a.first + min(GIVEN, a.tokens // 2)].tolist() for a in documents]
+        texts = generate_batch(
+            model,
+            [[end, *prompt] for prompt in prompts],
+            max_tokens=WRITTEN,
+            sampling=Sampling(temperature=TEMPERATURE, top_k=TOP_K, seed=self.config.seed),
+            stop=(end,),
+            banned=(PAD_ID, IM_START_ID, IM_END_ID) if end == EOT_ID else (),  # another tokenizer has other tokens there
+            tokenizer=tokenizer,
+        )
+        return [
+            {"document": document.id, "prompt": plain(tokenizer.decode(prompt)), "text": plain(text.text)}
+            for document, prompt, text in zip(documents, prompts, texts, strict=True)
+        ]

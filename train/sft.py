@@ -17,7 +17,7 @@ from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import tasks, tuning
-from corpusmill.train.checkpoint_dir import LOG, CheckpointDir
+from corpusmill.train.checkpoint import LOG, CheckpointDir
 from corpusmill.train.data import IGNORED, Batch, DataShare, Packed, counted_places, needed, pack, to_device, within_budget
 from corpusmill.train.finetune import FinetuningJob, chat_of
 from corpusmill.train.loop import FitResult

@@ -26,7 +26,7 @@ from corpusmill.train.template import NAMED
 from corpusmill.train.user_files import BadRow, Layout, file_ref, first_question, read_all
 
 if TYPE_CHECKING:
-    from corpusmill.train.checkpoint_dir import CheckpointDir
+    from corpusmill.train.checkpoint import CheckpointDir
 
 # ---- options -----------------------------------------------------------------------------------------
 
@@ -374,7 +374,7 @@ class TuningStage(Stage):
 
     def train_once(self, run: StageRun, start: StartModel, inputs: Sequence[FileRef]) -> None:
         """Trains as the task `model`, under whose identity a killed run finds its state."""
-        from corpusmill.train.checkpoint_dir import CheckpointDir
+        from corpusmill.train.checkpoint import CheckpointDir
 
         row = run.once("model", inputs, lambda identity: self.train(run, start, CheckpointDir.of(run, identity)))
         CheckpointDir.of(run, row.identity).clear()
@@ -413,7 +413,7 @@ class SftStage(TuningStage):
         self.train_once(run, start, [*start.files, *template, made.ref(self.name, EXAMPLES_FILE)])
 
     def train(self, run: StageRun, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
-        from corpusmill.train.checkpoint_dir import START
+        from corpusmill.train.checkpoint import START
         from corpusmill.train.finetune import with_template
 
         output = super().train(run, with_template(self.config, start, checkpoint_dir), checkpoint_dir)

@@ -98,8 +98,7 @@ class SpeedMeter:
 
     def __init__(self, begin: int, steps: int, device: torch.device, flops: float, devices: int):
         self.begin, self.steps, self.device, self.flops = begin, steps, device, flops
-        peak = peak_flops(device)
-        self.peak = peak * devices if peak else None
+        self.peak = (peak_flops(device) or 0.0) * devices
         self.started = time.perf_counter()
         self.recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
 
@@ -122,64 +121,48 @@ class SpeedMeter:
 
 
 # ---- the bar -----------------------------------------------------------------------------------------
-#
-# Shows a training on the terminal; nothing where there is no terminal.
 
-#: The weight of earlier steps in the shown loss.
-SMOOTHING = 0.95
+#: The weight of earlier steps in the shown loss, and the log's name of the shown score.
+SMOOTHING, VALIDATION = 0.95, "validation_bits_per_byte"
 
 
-class LoopBar:
-    """The bar on the terminal. It is drawn twice a second; steps only store their numbers here."""
-
-    def __init__(self, title: str, begin: int, steps: int, validation: str = "validation_bits_per_byte"):
-        from rich import progress as rp
-
-        columns = (rp.TextColumn("{task.description}"), rp.BarColumn(None), rp.MofNCompleteColumn(), rp.TimeElapsedColumn(),
-                   rp.TimeRemainingColumn())  # fmt: skip
-        self.bars = rp.Progress(*columns, expand=True)
-        self.task = self.bars.add_task(title, total=steps, completed=begin)
-        self.validation, self.score, self.skipped = validation, "", 0
-        self.loss: float | None = None
-        self.line: dict[str, Any] = {}
-
-    def step(self, line: dict[str, Any], speed: dict[str, Any], tokens_per_second: float) -> None:
-        if "skipped" in line:
-            self.skipped += 1
-        else:
-            loss = float(line["loss"])  # a log has text for a loss that is not finite
-            self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * loss
-        if self.validation in line:
-            self.score = f"val {float(line[self.validation]):.3f}"
-        self.line, self.speed, self.tokens_per_second = line, speed, tokens_per_second
-
-    def __rich__(self) -> Any:
-        from rich.console import Group
-        from rich.text import Text
-
-        if not self.line:
-            return self.bars
-        self.bars.update(self.task, completed=self.line["step"] + 1)
-        memory = self.speed.get("cuda_bytes", self.speed["memory_bytes"])
-        parts = [
-            f"loss {self.loss:.3f}" if self.loss is not None else "", f"lr {self.line['lr']:.2g}",
-            f"{self.tokens_per_second:,.0f} tok/s", f"{self.speed['mfu']:.1%} MFU" if "mfu" in self.speed else "", f"{memory / 1e9:.1f} GB",
-            f"{self.skipped} skipped" if self.skipped else "", self.score,
-        ]  # fmt: skip
-        return Group(self.bars, Text("  " + "  ".join(filter(None, parts)), style="dim", overflow="ellipsis", no_wrap=True))
+#: Shows a step: its line in the log, its line of speed, and tokens per second.
+Show = Callable[[Mapping[str, Any], Mapping[str, Any], float], None]
 
 
 @contextmanager
-def loop_bar(progress: Progress | None, title: str, begin: int, steps: int) -> Iterator[LoopBar | None]:
-    """Yields the bar of a training during the block; None without a terminal."""
+def loop_bar(progress: Progress | None, title: str, begin: int, steps: int) -> Iterator[Show]:
+    """Shows the bar of a training during the block, drawn twice a second. Yields a function that gives it a step."""
     if progress is None or not progress.enabled:
-        yield None
+        yield lambda line, speed, tokens_per_second: None
         return
+    from rich import progress as rp
+    from rich.console import Group
     from rich.live import Live
+    from rich.text import Text
 
-    bar = LoopBar(title, begin, steps)
-    with Live(bar, console=progress.console, transient=True, refresh_per_second=2):
-        yield bar
+    columns = (rp.TextColumn("{task.description}"), rp.BarColumn(None), rp.MofNCompleteColumn(), rp.TimeElapsedColumn(),
+               rp.TimeRemainingColumn())  # fmt: skip
+    bars, text = rp.Progress(*columns, expand=True), Text("", style="dim", overflow="ellipsis", no_wrap=True)
+    task, loss, skipped, score = bars.add_task(title, total=steps, completed=begin), math.nan, 0, ""
+
+    def show(line: Mapping[str, Any], speed: Mapping[str, Any], tokens_per_second: float) -> None:
+        nonlocal loss, skipped, score
+        skipped += "skipped" in line
+        if "skipped" not in line:
+            loss = line["loss"] if math.isnan(loss) else SMOOTHING * loss + (1 - SMOOTHING) * line["loss"]
+        if VALIDATION in line:
+            score = f"val {line[VALIDATION]:.3f}"
+        memory = speed.get("cuda_bytes", speed["memory_bytes"])
+        parts = [
+            f"loss {loss:.3f}", f"lr {line['lr']:.2g}", f"{tokens_per_second:,.0f} tok/s",
+            f"{speed['mfu']:.1%} MFU" if "mfu" in speed else "", f"{memory / 1e9:.1f} GB", f"{skipped} skipped" if skipped else "", score,
+        ]  # fmt: skip
+        text.plain = "  " + "  ".join(filter(None, parts))
+        bars.update(task, completed=line["step"] + 1)
+
+    with Live(Group(bars, text), console=progress.console, transient=True, refresh_per_second=2):
+        yield show
 
 
 # ---- TensorBoard and Weights & Biases ----------------------------------------------------------------
@@ -230,31 +213,29 @@ def numbers(line: Mapping[str, Any], section: str = "") -> dict[str, float]:
 SPEED, SAMPLES = "speed.jsonl", "samples.jsonl"
 
 
-class Watch:
+class Watch(ExitStack):
     """Reports on a training that begins at step `begin`; `flops`: operations per token. Only the first rank shows and writes anything."""
 
     def __init__(
         self, log: Path, begin: int, config: LoopConfig, dims: ParallelDims, flops: float, progress: Progress | None, title: str
     ):  # fmt: skip
+        super().__init__()
         self.log, self.begin, self.config, self.dims, self.progress, self.title = log, begin, config, dims, progress, title
         self.meter = SpeedMeter(begin, config.steps, dims.device, flops, dims.world)
         self.files: dict[str, IO[bytes]] = {}
-        self.stack = ExitStack()
 
     def __enter__(self) -> "Watch":
-        if self.dims.is_main:
-            with self.stack as stack:  # closes what is open where a tracker can't be imported
-                self._open(self.log.name)
-                self._open(SPEED)
-                if self.log.with_name(SAMPLES).exists():
-                    self._open(SAMPLES)
-                self.trackers = [stack.enter_context(tracker(kind, self.log.parent, self.begin, self.title)) for kind in self.config.log]
-                self.bar = stack.enter_context(loop_bar(self.progress, self.title, self.begin, self.config.steps))
-                self.stack = stack.pop_all()
+        if not self.dims.is_main:
+            return self
+        try:
+            for name in (self.log.name, SPEED, *([SAMPLES] if self.log.with_name(SAMPLES).exists() else [])):
+                self._open(name)
+            self.trackers = [self.enter_context(tracker(kind, self.log.parent, self.begin, self.title)) for kind in self.config.log]
+            self.show = self.enter_context(loop_bar(self.progress, self.title, self.begin, self.config.steps))
+        except BaseException:  # a tracker can't be imported, say
+            self.close()
+            raise
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stack.close()
 
     def step(self, line: dict[str, Any], tokens: int, seconds: float, waited: float) -> None:
         """Reports a finished step: its line, its `tokens`, the seconds it took (without evaluation) and waited for batches.
@@ -271,11 +252,10 @@ class Watch:
             self._write(SAMPLES, {"step": line["step"], "samples": samples})
         for track in self.trackers:
             track(line["step"], numbers(line) | numbers(speed, "speed"))
-        if self.bar:
-            self.bar.step(line, speed, self.meter.tokens_per_second())
+        self.show(line, speed, self.meter.tokens_per_second())
 
     def _open(self, name: str) -> None:
-        self.files[name] = self.stack.enter_context(open_log(self.log.with_name(name), self.begin))
+        self.files[name] = self.enter_context(open_log(self.log.with_name(name), self.begin))
 
     def _write(self, name: str, line: dict[str, Any]) -> None:
         if name not in self.files:
@@ -287,44 +267,3 @@ class Watch:
         """Makes the lines durable. Must be called before the state that follows them is saved."""
         for file in self.files.values():
             os.fsync(file.fileno())
-
-
-# ---- trainings in other processes --------------------------------------------------------------------
-#
-# The bar of a training whose processes have no terminal: it follows their logs, on a disk that both sides see.
-
-
-class _Tail:
-    """Reads lines that are appended to a file from now on. The file may become shorter, as a restarted training redoes steps."""
-
-    def __init__(self, path: Path):
-        self.path, self.offset = path, path.stat().st_size if path.exists() else 0
-
-    def read(self) -> list[dict[str, Any]]:
-        if not self.path.exists():
-            return []
-        with open(self.path, "rb") as file:
-            self.offset = min(self.offset, file.seek(0, 2))
-            file.seek(self.offset)
-            whole, _, _ = file.read().rpartition(b"\n")
-        self.offset += len(whole) + bool(whole)
-        return [json.loads(line) for line in whole.split(b"\n") if line.strip()]
-
-
-@contextmanager
-def following(progress: Progress | None, title: str, log: Path | None, steps: int) -> Iterator[Callable[[], None]]:
-    """Shows a bar during the block. Yields a function that moves the bar to the latest step of `log`; call it now and then."""
-    with loop_bar(progress if log else None, title, 0, steps) as bar:
-        if bar is None or log is None:
-            yield lambda: None
-            return
-        lines, speeds = _Tail(log), _Tail(log.with_name(SPEED))
-        known: dict[int, dict[str, Any]] = {}
-
-        def look() -> None:
-            known.update((line["step"], line) for line in lines.read())
-            for speed in speeds.read():
-                if line := known.pop(speed["step"], None):
-                    bar.step(line, speed, speed["tokens_per_second"])
-
-        yield look

@@ -2,7 +2,7 @@
 
 Without `RAY_ADDRESS` (`ray job submit` sets it) a run starts a Ray of its own, which ends with the run. With `here_first` it starts only
 for a phase that is worth the seconds that Ray and its workers need to come up: a small one is performed in the calling process.
-With `RAY_ADDRESS=local`, a training of several processes runs on such a Ray, too (`train/launch_ray.py`). Workers publish files themselves,
+With `RAY_ADDRESS=local`, a training of several processes runs on such a Ray, too (`train/launch.py`). Workers publish files themselves,
 so only small records pass through Ray's object store.
 """
 

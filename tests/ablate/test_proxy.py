@@ -15,7 +15,7 @@ from corpusmill.ablate.proxy import References
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.model import Llama
 from corpusmill.train.options import ModelConfig
-from corpusmill.train.parallel.model import LocalModel
+from corpusmill.train.parallel.model import ParallelModel
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_of_an_item_the_answer_is_measured(references: Path) -> None:
     judges = References(str(references / "run/tokens/train"), content, shards.description.tokenizer_sha256, context=4096)
     torch.manual_seed(0)
     model = Llama(ModelConfig(preset="0.8m", context=4096).architecture(512))
-    measured = {row["document"]: row for row in judges.nats(LocalModel(model, "fp32"), torch.device("cpu")).to_pylist()}
+    measured = {row["document"]: row for row in judges.nats(ParallelModel(model, "fp32"), torch.device("cpu")).to_pylist()}
     tokenizer, answers = Tokenizer.from_str(content.decode()), 0
     for row in shards.index(0).to_pylist():
         found = measured[row["id"]]

@@ -1,6 +1,5 @@
 """Jobs for the tests of launchers, in a module of their own, because other processes import it."""
 
-import json
 import os
 import signal
 import time
@@ -12,17 +11,18 @@ import torch.distributed as dist
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.watch import loop_bar
 
 
-def add(dims: ParallelDims, progress: Any, deed: str = "", then: str = "", marker: str = "", log: str = "") -> dict[str, Any]:
-    """Adds up the ranks, twice; in between, the second one performs its `deed`, or `then` if it has left a marker file. Before, the first
-    logs the third step of a training in `log`, if given, and waits so that a bar has time to be drawn.
+def add(dims: ParallelDims, progress: Any, deed: str = "", then: str = "", marker: str = "", bar: bool = False) -> dict[str, Any]:
+    """Adds up the ranks, twice; in between, the second one performs its `deed`, or `then` if it has left a marker file. With `bar`, the
+    first shows the third step of seven before.
     """
-    if log and dims.is_main:
-        speed = {"step": 2, "seconds_left": 4.0, "flops_per_second": 1.0, "memory_bytes": 1, "tokens_per_second": 1.0}
-        Path(log).write_text(json.dumps({"step": 2, "loss": 1.0, "lr": 0.1}) + "\n")
-        Path(log).with_name("speed.jsonl").write_text(json.dumps(speed) + "\n")
-        time.sleep(1.5)
+    if bar and dims.is_main:
+        speed = {"step": 2, "memory_bytes": 1, "tokens_per_second": 1.0}
+        with loop_bar(progress, "add", 0, 7) as show:
+            show({"step": 2, "loss": 1.0, "lr": 0.1}, speed, 1.0)
+            time.sleep(1.5)
     total = _sum(dims.rank + 1)
     if dims.rank == 1:
         again = bool(marker) and Path(marker).exists()

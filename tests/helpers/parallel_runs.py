@@ -19,8 +19,7 @@ from corpusmill.train.loop import fit
 from corpusmill.train.losses import StepLoss, TokenObjective
 from corpusmill.train.model import Llama, RMSNorm
 from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ParallelConfig
-from corpusmill.train.parallel.data import whole
-from corpusmill.train.parallel.dims import ParallelDims, local_of
+from corpusmill.train.parallel.dims import ParallelDims, local_of, squared_norm, whole
 from corpusmill.train.parallel.model import prepare
 
 SHAPE = {"vocab_size": 50, "layers": 2, "width": 24, "heads": 4, "kv_heads": 2, "head_dim": 6, "ffn": 40, "context": 16}
@@ -67,7 +66,7 @@ class Rows(TokenObjective):
 
     def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
         ids, targets, segments = self.rows(step)
-        first, last = share.bounds(self.case.rows)
+        ((first, last),) = share.micro_batches(self.case.rows, 0)
         size = self.case.micro or last - first
         for begin in range(first, last, size):
             part = slice(begin, min(begin + size, last))
@@ -114,7 +113,7 @@ def first_step(case: Case, dims: ParallelDims, rows: type[Rows] = Rows) -> dict[
     parts = parallel_model.backward(objective, 0)
     sums = torch.tensor([sum(float(part.total.detach()) for part in parts), sum(part.count for part in parts)], dtype=torch.float64)
     grads = {name: p.grad for name, p in parallel_model.parameters.items()}
-    norm = float(parallel_model.squared_norm(grads)) ** 0.5 * parallel_model.gradient_scale
+    norm = float(squared_norm(grads.values(), parallel_model.dims)) ** 0.5 * parallel_model.gradient_scale
     gradients = {name: whole(grad) * parallel_model.gradient_scale for name, grad in grads.items() if grad is not None}
     nats = parallel_model.nats(*(None if part is None else part.to(dims.device) for part in objective.rows(7)))
     return {"sums": parallel_model.total(sums), "norm": norm, "grads": gradients, "nats": nats}

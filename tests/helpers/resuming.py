@@ -36,7 +36,7 @@ class Rows(TokenObjective):
         folder.mkdir(parents=True, exist_ok=True)
 
     def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
-        begin, end = share.bounds(ROWS)
+        ((begin, end),) = share.micro_batches(ROWS, 0)
         seen: list[list[int]] = []
         for first in range(begin, end, 2):
             if step == self.kill and self.dies and first == end - 2:

@@ -117,7 +117,6 @@ def test_a_process_of_a_training_on_a_machine_with_another_library_refuses_to_ta
         "arguments": {},
         "parallel": {},
         "device": "cpu",
-        "left": "",
         "code": there.as_json(),
     }
     with pytest.raises(InputError, match=r"with other code than this machine \(torch 1\.2\.3 → "):

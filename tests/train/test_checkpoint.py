@@ -21,8 +21,8 @@ from torch import Tensor
 from corpusmill.cli.export import checkpoints as command
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train import pretrain_job
-from corpusmill.train.checkpoint import RankTensors, States, checkpoints, export_state, read_weights
+from corpusmill.train import checkpoint, pretrain_job
+from corpusmill.train.checkpoint import States, checkpoints, export_state
 from corpusmill.train.model_folder import load_model
 from corpusmill.train.parallel.dims import ParallelDims
 
@@ -100,20 +100,20 @@ def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
     found = states(tmp_path).latest()
     assert found is not None
     for change, sentence in (
-        ({"model/w": torch.zeros(4)}, r"step-00000010: model/w is \[3\] of torch\.float32, and in this training \[4\] of torch\.float32"),
-        ({"model/w": torch.zeros(3).half()}, r"model/w is \[3\] of torch\.float32, and in this training \[3\] of torch\.float16"),
-        ({"model/v": torch.zeros(3)}, r"step-00000010: model/v is missing \(1 in all\): it holds the state of another model"),
+        ({"model/w": torch.zeros(4)}, r"step-00000010: model/w has the shape \[3\], and in this model \[4\]"),
+        ({"model/w": torch.zeros(3).half()}, r"model/w is of torch\.float32, and in this model of torch\.float16"),
+        ({"model/v": torch.zeros(3)}, r"step-00000010: model/v is missing \(1 in all\), so it is of another model"),
     ):
         with pytest.raises(InputError, match=sentence):
             states(tmp_path).load(found, {**tensors_of(0), **change})
-    with pytest.raises(InputError, match=r"holds optimizer/w/step, which this training does not have \(1 such in all\)"):
+    with pytest.raises(InputError, match=r"holds optimizer/w/step, which this model does not have \(1 such in all\)"):
         states(tmp_path).load(found, {name: t for name, t in tensors_of(0).items() if not name.endswith("step")})
 
 
 def test_what_is_saved_is_what_was_there_at_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The training changes tensors and record during the write, which is delayed here until then."""
-    changed, write = threading.Event(), RankTensors.write
-    monkeypatch.setattr(RankTensors, "write", lambda *arguments: changed.wait(120) and write(*arguments))
+    changed, write = threading.Event(), checkpoint.write_tensors
+    monkeypatch.setattr(checkpoint, "write_tensors", lambda *given, **named: changed.wait(120) and write(*given, **named))
     tensors, record = tensors_of(5), {"losses": [1.5]}
     with states(tmp_path, background=True) as saving:
         saving.save(5, tensors, record)
@@ -122,18 +122,18 @@ def test_what_is_saved_is_what_was_there_at_the_call(tmp_path: Path, monkeypatch
         record["losses"].append(2.5)
         changed.set()
     found = states(tmp_path).latest()
-    assert found is not None and found.record == {"losses": [1.5]} and read_weights(found.path)["w"].tolist() == [5.0] * 3
+    assert found is not None and found.record == {"losses": [1.5]} and found.weights()["w"].tolist() == [5.0] * 3
 
 
 def killed_while_writing(folder: Path, at: str) -> None:
     """Sends SIGKILL to this process in the background thread, with the file half written, or after the renaming."""
     if at == "half":
 
-        def half(pieces: RankTensors, path: Path, taken: Any) -> None:
+        def half(path: Path, **_: Any) -> None:
             path.write_bytes(bytes(100))
             os.kill(os.getpid(), signal.SIGKILL)
 
-        RankTensors.write = half  # type: ignore[method-assign]
+        checkpoint.write_tensors = half  # type: ignore[assignment]
     else:
         replace = os.replace
 

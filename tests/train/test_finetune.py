@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.checkpoint import export_state, read_weights
+from corpusmill.train.checkpoint import export_state
 from corpusmill.train.finetune import adapt, adapters, merged_weights, round_frozen, save_adapter, start_from
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import StepLoss, token_nats
@@ -30,7 +30,7 @@ from corpusmill.train.model_folder import load_model, model_tensors, save_model
 from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig
 from corpusmill.train.parallel.dims import ParallelDims
-from corpusmill.train.parallel.model import LocalModel
+from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.template import CHATML
 from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage
 
@@ -73,7 +73,7 @@ def test_the_adapter_alone_is_trained_saved_and_resumed(tmp_path: Path) -> None:
     result = trained(model, tmp_path / "whole")
     names = {name for name, p in model.named_parameters() if p.requires_grad}
     assert names == {f"{name}.{part}" for name in adapters(model) for part in ("lora_A", "lora_B")}
-    saved = read_weights(result.states.latest().path)
+    saved = result.states.latest().weights()
     assert saved.keys() == names and all(torch.equal(saved[name], model.get_parameter(name)) for name in names)
     plain = random_model(layers=2).state_dict()
     assert all(torch.equal(p, plain[name]) for name, p in model.named_parameters() if name not in names)
@@ -268,7 +268,7 @@ def test_a_base_in_bf16_computes_what_one_in_fp32_does(base: Path, precision: st
             module.lora_B.data.normal_(generator=torch.Generator().manual_seed(1))
         if rounds:
             round_frozen(model, precision)
-        found.append(LocalModel(model, precision).nats(PEFT_IDS[:, :-1], PEFT_IDS[:, 1:], None))
+        found.append(ParallelModel(model, precision).nats(PEFT_IDS[:, :-1], PEFT_IDS[:, 1:], None))
     assert torch.equal(*found) and found[0].max() > 1
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import launched
 import pytest
 from launch_runs import command, environment, left
-from rich.console import Console
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
@@ -33,16 +32,16 @@ def test_one_process_is_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert done["pid"] == os.getpid() and not (tmp_path / "processes").exists()
 
 
-def test_after_a_kill_all_start_again_and_wrong_input_is_a_sentence_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The first attempt is killed, the second one finds wrong input. The process that starts the others draws the bar from their logs."""
-    progress, log = Progress(True), tmp_path / "train.jsonl"
-    with open(tmp_path / "terminal", "w") as terminal:
-        progress.console = Console(file=terminal, force_terminal=True)
-        arguments = {"log": str(log), "marker": str(tmp_path / "died"), "deed": "die", "then": "bad input"}
-        with pytest.raises(InputError, match=r"^tokens\.bin: broken at byte 7\.$"):
-            launch("launched:add", arguments, ParallelConfig(replicate=2), "cpu", progress, folder=tmp_path / "processes", log=log, steps=7)
+def test_after_a_kill_all_start_again_and_wrong_input_is_a_sentence_at_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt is killed, the second one finds wrong input. The first process draws the bar."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # by which rich takes a file for a terminal
+    arguments = {"bar": True, "marker": str(tmp_path / "died"), "deed": "die", "then": "bad input"}
+    with pytest.raises(InputError, match=r"^tokens\.bin: broken at byte 7\.$"):
+        launch("launched:add", arguments, ParallelConfig(replicate=2), "cpu", Progress(True), folder=tmp_path / "processes")
     said = capfd.readouterr()
-    shown = " ".join(((tmp_path / "terminal").read_text() + said.err).split())
+    shown = " ".join(said.err.split())
     assert "3/7" in shown and "corpusmill: training: process 2 of 2 was killed (SIGKILL" in shown and "(restart 1 of 3)" in shown
     assert said.out == "" and "Traceback" not in shown
     assert not (tmp_path / "processes").exists()

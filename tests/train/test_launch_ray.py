@@ -1,6 +1,6 @@
 """Tests trainings by Ray Train on a real Ray, started once for all of these tests."""
 
-import contextlib
+import _thread
 import platform
 import re
 import tempfile
@@ -14,9 +14,8 @@ import pytest
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.on_ray.engine import RayEngine
-from corpusmill.train import launch_ray
-from corpusmill.train.launch import launch
-from corpusmill.train.launch_ray import _work, find_resources, train_on_ray
+from corpusmill.train import launch as launching
+from corpusmill.train.launch import _run_on_ray, _work_on_ray, find_resources, launch
 from corpusmill.train.options import ParallelConfig
 
 
@@ -38,30 +37,30 @@ def test_an_error_is_a_sentence_at_once(engine: RayEngine, tmp_path: Path, capfd
 def test_an_interrupt_leaves_no_folder(engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, end = threading.Event(), threading.Event()
 
-    def trainer(task: Any, parallel: Any, resources: Any, folder: str) -> Any:
-        (Path(folder) / "ray").touch()
+    def trainer(task: Any, parallel: Any, resources: Any, folder: str, records: str) -> Any:
+        (Path(records) / "ray").touch()
         begun.set()
         return SimpleNamespace(fit=lambda: end.wait(120))
 
     def interrupt() -> None:
         assert begun.wait(120) and list(tmp_path.glob("corpusmill-train-*/ray"))
-        raise KeyboardInterrupt
+        _thread.interrupt_main()
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(launch_ray, "_trainer", trainer)
+    monkeypatch.setattr(launching, "_trainer", trainer)
+    threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        train_on_ray(task_of(tmp_path, {"shard": 2}), engine, lambda: contextlib.nullcontext(interrupt), "pretrain")
+        _run_on_ray(TASK, ParallelConfig(shard=2), engine, "pretrain", "")
     end.set()
     assert not list(tmp_path.glob("corpusmill-train-*"))
 
 
-def task_of(folder: Path, parallel: dict[str, Any]) -> Any:
-    return {"job": "", "arguments": {}, "parallel": parallel, "device": "cpu", "left": str(folder / "processes")}
+TASK: Any = {"job": "", "arguments": {}, "parallel": {}, "device": "cpu"}
 
 
 def test_a_node_without_the_runs_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"^{tmp_path}/missing: the node {re.escape(platform.node())} has no such folder; "):
-        _work({"cwd": "", "task": {"left": str(tmp_path / "missing")}, "threads": 1})
+        _work_on_ray({"cwd": "", "task": TASK, "threads": 1, "folder": str(tmp_path / "missing")})
 
 
 @pytest.fixture
@@ -69,7 +68,7 @@ def nodes(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Returns the node of the Ray, as one of a cluster that may get others: a training waits for them."""
     found: list[Any] = engine.connect().nodes()
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    monkeypatch.setattr(launch_ray, "LOOK", 0.1)
+    monkeypatch.setattr(launching, "LOOK", 0.1)
     return found
 
 
@@ -82,7 +81,7 @@ def test_no_room_is_a_sentence_and_a_wait_for_it_ends(
         with pytest.raises(InputError, match=rf"^parallel: .*{need}.*, {has}\.$"):
             launch("launched:add", {}, ParallelConfig(**parallel, wait=0), "cpu", None, folder=tmp_path / "processes", engine=engine)
     with pytest.raises(InputError, match=rf"^parallel: 1000 processes .*{has}, for 1 seconds\.$"):
-        train_on_ray(task_of(tmp_path, {"shard": 1000, "wait": 1}), engine, None, "pretrain")  # type: ignore[arg-type]
+        _run_on_ray(TASK, ParallelConfig(shard=1000, wait=1), engine, "pretrain", "")
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("corpusmill: ")]
     assert len(said) == 1 and "waiting for room" in said[0]
 

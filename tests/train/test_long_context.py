@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.data import EVALUATION_TOKENS, within_budget
-from corpusmill.train.parallel.model import LocalModel
+from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.template import template_files
 from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage
 
@@ -131,13 +131,13 @@ def test_held_out_measurements_keep_to_the_budget_whatever_the_batch(
     pretrained_run: Any, execute: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[int] = []
-    nats = LocalModel.nats
+    nats = ParallelModel.nats
 
-    def counting(self: LocalModel, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def counting(self: ParallelModel, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
         measured.append(ids.numel())
         return nats(self, ids, *rest)
 
-    monkeypatch.setattr(LocalModel, "nats", counting)
+    monkeypatch.setattr(ParallelModel, "nats", counting)
     monkeypatch.setattr("corpusmill.train.data.EVALUATION_TOKENS", 400)
     stage, config = STAGES[name]
     found = []

@@ -17,8 +17,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import pretrain_job
-from corpusmill.train.checkpoint import checkpoints, export_state
-from corpusmill.train.checkpoint_dir import CheckpointDir, StateFolder
+from corpusmill.train.checkpoint import CheckpointDir, StateFolder, checkpoints, export_state
 from corpusmill.train.evaluate import EvaluateStage
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.pretrain import PretrainStage

@@ -14,7 +14,7 @@ from small_models import random_ids, random_model
 
 from corpusmill.pipeline.errors import InputError, NothingKept
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.checkpoint_dir import CheckpointDir
+from corpusmill.train.checkpoint import CheckpointDir
 from corpusmill.train.data import IGNORED, pack
 from corpusmill.train.finetune import grown, with_template
 from corpusmill.train.model_folder import load_model, save_model

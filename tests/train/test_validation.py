@@ -16,7 +16,7 @@ from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.data import DataShare
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture
-from corpusmill.train.parallel.model import LocalModel
+from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.validation import MOST_GROUPS, OTHERS, UNKNOWN, TextSums, Validation, bootstrap_ratio
 
 # ---- intervals ---------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ def described(folder: Path, **columns: list[str | None]) -> TokenShards:
     return shards
 
 
-class Ranks(LocalModel):
+class Ranks(ParallelModel):
     """One of several processes; its totals are those that all of them have left in `parts`."""
 
     parts: list[torch.Tensor]
@@ -109,7 +109,7 @@ def test_scores_by_language_and_host_are_those_of_their_documents(tmp_path: Path
     languages = ["de", "en", "en", None, "en", "de"]
     urls = ["https://a.test/1", "https://b.test/2", "http://A.test/3", None, "https://b.test/5", "https://b.test/6"]
     validation = Validation(described(tmp_path, language=languages, url=urls, source=["one"] * 6), SIZES, 8, True)
-    sums = validation.sums(LocalModel(MODEL, "fp32"), CPU)
+    sums = validation.sums(ParallelModel(MODEL, "fp32"), CPU)
     found = validation.report(sums)["by"]
     assert list(found) == ["language", "host"]  # all are of one source, so there are no groups
     assert {name: score["documents"] for name, score in found["language"].items()} == {"en": 3, "de": 2, UNKNOWN: 1}

@@ -21,7 +21,7 @@ from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import StepLoss
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ModelConfig
-from corpusmill.train.watch import LoopBar, SpeedMeter, flops_per_token, following, loop_bar, peak_flops
+from corpusmill.train.watch import SpeedMeter, flops_per_token, loop_bar, peak_flops
 
 # ---- watch -------------------------------------------------------------------------------------------
 
@@ -184,33 +184,35 @@ def test_wandb_offline_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.
         time.sleep(0.1)
 
 
-def shown(bar: LoopBar, width: int = 80) -> str:
-    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
-    console.print(bar)
-    return console.file.getvalue()  # type: ignore[attr-defined]
-
-
 def test_the_bar_tells_the_numbers_within_80_columns() -> None:
-    bar = LoopBar("pretrain", 0, 20_000)
-    assert "0/20000" in shown(bar)
+    progress = Progress(True)
+    progress.console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+
+    def shown() -> list[str]:
+        """Returns the two lines of the bar as it was drawn last."""
+        time.sleep(0.8)  # it is drawn twice a second
+        drawn = progress.console.file.getvalue()  # type: ignore[attr-defined]
+        return [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", line) for line in drawn.splitlines()[-2:]]
+
     speed = {"mfu": 0.412, "flops_per_second": 4.07e14, "memory_bytes": 3.21e9, "cuda_bytes": 41.5e9, "seconds_left": 3723.4}
-    bar.step({"step": 1233, "loss": 3.21, "lr": 6e-4, "validation_bits_per_byte": 1.0567}, speed, 412_345.0)
-    bar.step({"step": 1234, "loss": "nan", "lr": 6e-4, "skipped": "loss is nan"}, speed, 412_345.0)
-    text = shown(bar)
-    for part in ("pretrain", "1235/20000", "loss 3.210", "lr 0.0006", "412,345 tok/s", "41.2% MFU", "41.5 GB", "1 skipped"):
-        assert part in text, part
-    assert text.splitlines()[1].endswith("val 1.057")
-    assert max(map(len, text.splitlines())) <= 80 and text.count("\n") == 2
-    assert not re.search("[\x00-\x08\x0b-\x1f]", text)
-    bar.step({"step": 1235, "loss": 3.0, "lr": 0.0, "validation_bits_per_byte": "nan"}, speed, 0.0)  # as in a log
-    assert shown(bar).splitlines()[1].endswith("val nan")
+    with loop_bar(progress, "pretrain", 0, 20_000) as show:
+        show({"step": 1233, "loss": 3.21, "lr": 6e-4, "validation_bits_per_byte": 1.0567}, speed, 412_345.0)
+        show({"step": 1234, "loss": math.nan, "lr": 6e-4, "skipped": "loss is nan"}, speed, 412_345.0)
+        first, second = shown()
+        for part in ("pretrain", "1235/20000"):
+            assert part in first, part
+        for part in ("loss 3.210", "lr 0.0006", "412,345 tok/s", "41.2% MFU", "41.5 GB", "1 skipped"):
+            assert part in second, part
+        assert second.rstrip().endswith("val 1.057") and max(len(first), len(second)) <= 80
+        show({"step": 1235, "loss": 3.0, "lr": 0.0, "validation_bits_per_byte": math.nan}, speed, 0.0)
+        assert shown()[1].rstrip().endswith("val nan")
 
 
 def test_no_terminal_no_bar(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, progress=Progress(False))
+    with loop_bar(None, "train", 0, 3) as show:
+        show({}, {}, 0.0)
     assert capfd.readouterr() == ("", "")
-    with loop_bar(None, "train", 0, 3) as bar:
-        assert bar is None
 
 
 def test_the_bar_of_a_training_is_drawn_and_taken_away(tmp_path: Path) -> None:
@@ -219,34 +221,3 @@ def test_the_bar_of_a_training_is_drawn_and_taken_away(tmp_path: Path) -> None:
     run(tmp_path, progress=progress)
     text = progress.console.file.getvalue()  # type: ignore[attr-defined]
     assert "8/8" in text and "tok/s" in text and text.rstrip().endswith("\x1b[2K")
-
-
-# ---- follow ------------------------------------------------------------------------------------------
-
-# The bar of a training elsewhere, drawn from its logs.
-
-
-def write(folder: Path, steps: range, mode: str = "a") -> None:
-    with open(folder / "train.jsonl", mode) as lines, open(folder / "speed.jsonl", mode) as speeds:
-        for step in steps:
-            lines.write(json.dumps({"step": step, "loss": 2.0, "lr": 1e-3}) + "\n")
-            speed = {"step": step, "tokens_per_second": 5.0, "flops_per_second": 1e9, "memory_bytes": 10**9, "seconds_left": 3.0}
-            speeds.write(json.dumps(speed) + "\n")
-
-
-def test_the_bar_follows_a_log_that_is_being_written_and_begins_again(tmp_path: Path) -> None:
-    progress = Progress(True)
-    progress.console = Console(file=io.StringIO(), force_terminal=True)
-
-    write(tmp_path, range(3))  # of an earlier part of the training
-    with following(progress, "pretrain", tmp_path / "train.jsonl", 9) as look:
-        look()
-        write(tmp_path, range(3, 6))
-        with open(tmp_path / "train.jsonl", "a") as lines:
-            lines.write('{"step": 6, "lo')  # a line that is still being written
-        look()
-        write(tmp_path, range(4), mode="w")  # restarted at step 4: later lines are gone
-        look()
-        write(tmp_path, range(4, 8))
-        look()
-    assert "8/9" in progress.console.file.getvalue()  # type: ignore[attr-defined]

@@ -1,7 +1,6 @@
 """The processes of a training, the part of data and model that each has, and sums over all of them."""
 
 import logging
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,7 +11,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from corpusmill.pipeline.errors import InputError
 from corpusmill.train.data import DataShare
 from corpusmill.train.options import ParallelConfig
 
@@ -22,8 +20,6 @@ from corpusmill.train.options import ParallelConfig
 KINDS = ("pipeline", "replicate", "shard", "tensor")
 #: The timeout where a process may wait for work of another: longer than any. A process that is killed ends the others by its launcher.
 PATIENCE = timedelta(days=30)
-#: The kinds whose ranks see different rows.
-DATA = ("replicate", "shard")
 
 
 @dataclass(frozen=True)
@@ -44,14 +40,10 @@ class ParallelDims:
 
     @staticmethod
     def distributed(config: ParallelConfig, device: torch.device) -> "ParallelDims":
-        """Returns this process's dims in the default process group, which must exist. Raises InputError if its size is wrong."""
-        sizes: dict[str, int] = {kind: getattr(config, kind) for kind in KINDS}
-        processes = dist.get_world_size()
-        if processes != config.world:
-            named = ", ".join(f"{kind} {size}" for kind, size in sizes.items())
-            raise InputError(f"pretrain.parallel ({named}) needs {config.world} processes, but {processes} were started.")
+        """Returns this process's dims in the default process group, which must have `config.world` processes."""
         if config.world == 1:
-            return ParallelDims(config, device)
+            return ParallelDims.single(device)
+        sizes: dict[str, int] = {kind: getattr(config, kind) for kind in KINDS}
         logging.getLogger("torch.distributed.tensor").setLevel(logging.ERROR)  # silences warnings about exchanges that could be faster
         # copies of part of a model are made as shards of size one: FSDP2 averages gradients of DTensors and of a pipeline's micro-batches
         as_shards = config.replicate > 1 and config.tensor * config.pipeline > 1
@@ -68,14 +60,14 @@ class ParallelDims:
         """Whether this process writes logs, models and results."""
         return self.rank == 0
 
-    def index(self, kind: str) -> int:
-        """Returns this process's place along a dimension of the mesh; 0 where the mesh lacks it."""
-        return self.mesh.get_local_rank(kind) if self.mesh is not None and kind in self.kinds else 0
-
     @property
     def kinds(self) -> tuple[str, ...]:
         """The dimensions of the mesh."""
         return tuple(self.mesh.mesh_dim_names or ()) if self.mesh is not None else ()
+
+    def index(self, kind: str) -> int:
+        """Returns this process's place along a dimension of the mesh; 0 where the mesh lacks it."""
+        return self.mesh.get_local_rank(kind) if self.mesh is not None and kind in self.kinds else 0
 
     def submesh(self, *kinds: str) -> DeviceMesh | None:
         """Returns the mesh of those `kinds` that are in use; None if none is."""
@@ -85,9 +77,7 @@ class ParallelDims:
     @property
     def share(self) -> DataShare:
         """The part of each step's rows that this process computes."""
-        return DataShare(
-            self.index("replicate") * self.config.shard + self.index("shard"), math.prod(getattr(self.config, k) for k in DATA)
-        )
+        return DataShare(self.index("replicate") * self.config.shard + self.index("shard"), self.config.ranks)
 
     def barrier(self) -> None:
         """Waits for all processes, for as long as it takes."""
@@ -109,6 +99,11 @@ def is_sharded(p: Tensor) -> bool:
 def local_of(p: Any) -> Tensor:
     """Returns this rank's part of a parameter, in the same memory; the parameter itself where it is not sharded."""
     return p.to_local() if is_sharded(p) else p
+
+
+def whole(tensor: Any) -> Tensor:
+    """Returns the whole of a tensor that may be sharded."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
 @torch.no_grad()
@@ -141,9 +136,14 @@ def total(values: Tensor, dims: ParallelDims) -> Tensor:
     if dims.world == 1:
         return values
     counted = values if dims.index("tensor") == 0 else torch.zeros_like(values)  # not `0 * values`, which keeps NaN
+    return _gathered(counted, dims).sum(dim=0).to(values.device)
+
+
+def _gathered(values: Tensor, dims: ParallelDims) -> Tensor:
+    """Returns the values of all processes, stacked."""
     gathered = [torch.empty_like(values, device=dims.device) for _ in range(dims.world)]
-    dist.all_gather(gathered, counted.to(dims.device))
-    return torch.stack(gathered).sum(dim=0).to(values.device)
+    dist.all_gather(gathered, values.to(dims.device))
+    return torch.stack(gathered)
 
 
 def squared_norm(grads: Iterable[Tensor], dims: ParallelDims) -> Tensor:
@@ -154,17 +154,11 @@ def squared_norm(grads: Iterable[Tensor], dims: ParallelDims) -> Tensor:
     squares = torch.zeros((), dtype=torch.float64, device=dims.device)
     if mine:
         squares = torch.stack(torch._foreach_norm(mine)).double().square().sum()
-    if dims.world == 1:
-        return squares
-    gathered = [torch.empty(1, dtype=torch.float64, device=dims.device) for _ in range(dims.world)]
-    dist.all_gather(gathered, squares.reshape(1).to(dims.device))
-    return torch.cat(gathered).sum()
+    return squares if dims.world == 1 else _gathered(squares, dims).sum()
 
 
 def _counts(grad: Any, dims: ParallelDims) -> bool:
     """Whether this process is the first of those that hold the same part of a gradient."""
-    sharded = set()
-    if is_sharded(grad):
-        names = grad.device_mesh.mesh_dim_names or ()
-        sharded = {name for name, placement in zip(names, grad.placements) if not placement.is_replicate()}  # strided shards, too
+    placed = zip(grad.device_mesh.mesh_dim_names or (), grad.placements) if is_sharded(grad) else ()
+    sharded = {name for name, placement in placed if not placement.is_replicate()}  # strided shards, too
     return all(dims.index(kind) == 0 for kind in dims.kinds if kind != "pipeline" and kind not in sharded)

@@ -17,10 +17,8 @@ from corpusmill.train.compute import autocast, passes, rounded
 from corpusmill.train.losses import Objective, StepLoss, token_nats
 from corpusmill.train.model import Llama
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
-from corpusmill.train.parallel.data import even, reshard, settle, whole
-from corpusmill.train.parallel.dims import ParallelDims, total
-from corpusmill.train.parallel.model import ParallelModel
-from corpusmill.train.parallel.tensor import sharded_loss
+from corpusmill.train.parallel.dims import ParallelDims, total, whole
+from corpusmill.train.parallel.model import ParallelModel, even, reshard, settle, sharded_loss
 
 # ---- layers to stages --------------------------------------------------------------------------------
 
@@ -95,34 +93,54 @@ class PipelineModel(ParallelModel):
 
     def __init__(self, parts: dict[int, Llama], dims: ParallelDims, bf16: bool, precision: str):
         assert dims.mesh is not None
-        super().__init__(nn.ModuleList(parts.values()), dims, precision)
+        super().__init__(nn.ModuleList(parts.values()), precision, dims)
         self.parameters = {name: p for part in parts.values() for name, p in part.named_parameters() if p.requires_grad}
-        self.parts, self.schedule = parts, dims.config.schedule
+        self.parts = parts
         self.group, self.rank = dims.mesh["pipeline"].get_group(), dims.index("pipeline")
         self.owners = {stage: rank for rank, stages in enumerate(stages_of(dims.config)) for stage in stages}
         self.last = max(self.owners)
         for part in parts.values():
             _under_autocast(part, dims.device, precision)
         self.bf16 = bf16  # whether weights, and so hidden states, are bf16
-        self.tensor = dims.submesh("tensor")
-        self._runners: dict[tuple[int, torch.Size], _Runner] = {}
+        self.objective: Any = None
+        self.schedules: dict[tuple[int, torch.Size], Any] = {}  # the latest one: its buffers are made for so many rows of this length
 
     def backward(self, objective: Objective, step: int) -> list[StepLoss]:
         """Runs forward and backward (see ParallelModel). Returns the last stage's losses; zeros on ranks without that stage."""
         ids, targets, segments = zip(*(batch[:3] for batch in objective.batches(step, self.dims.share)))
         if any(piece.shape != ids[0].shape for piece in ids):
             raise InputError("micro_batch: the micro-batches of a pipeline must have equally many rows, so it has to divide a rank's rows.")
-        key = len(ids), ids[0].shape
-        if key not in self._runners:
-            self._runners = {key: _Runner(self, len(ids))}
+        if (key := (len(ids), ids[0].shape)) not in self.schedules:
+            self.schedules = {key: self._new_schedule(len(ids))}
         inputs = (torch.cat(ids),) if 0 in self.parts else ()
         documents = any(some is not None for some in segments)  # all micro-batches of a schedule need the same arguments
         given = [torch.zeros_like(each) if some is None else some.long() for each, some in zip(ids, segments)]
         named = {"segments": torch.cat(given)} if documents else {}
+        self.objective, self.found = objective, list[StepLoss]()
         with sharded_loss(self.tensor), passes(self.model, self.dims.device, self.precision):
-            found = self._runners[key].step(objective, inputs, named, torch.cat(targets) if self.last in self.parts else None)
+            target = torch.cat(targets) if self.last in self.parts else None
+            self.schedules[key].step(*inputs, target=target, return_outputs=False, **named)
         settle(self.parameters)
-        return found or [StepLoss(torch.zeros((), device=self.dims.device), 0, dict.fromkeys(objective.metrics, 0.0)) for _ in ids]
+        for part in self.found:
+            part.total = whole(part.total.detach())
+        nothing = [StepLoss(torch.zeros((), device=self.dims.device), 0, dict.fromkeys(objective.metrics, 0.0)) for _ in ids]
+        return self.found[-len(ids) :] or nothing  # before the first step torch runs a trial, to learn shapes
+
+    def _new_schedule(self, micro_batches: int) -> Any:
+        stages = [PipelineStage(part, stage, len(self.owners), self.dims.device, group=self.group) for stage, part in self.parts.items()]
+        ranks, schedule = self.dims.config.pipeline, self.dims.config.schedule
+        if micro_batches < ranks or (len(stages) > 1 and micro_batches % ranks):
+            how = f"{ranks} or more" if len(stages) == 1 else f"a multiple of {ranks}"
+            raise InputError(
+                f"micro_batch: a step has {micro_batches} micro-batches on each copy of the model, and the schedule "
+                f"{schedule!r} on {ranks} ranks needs {how}."
+            )
+
+        def loss(logits: Tensor, targets: Tensor) -> Tensor:
+            self.found.append(self.objective.of_logits(logits, targets))
+            return self.found[-1].total
+
+        return SCHEDULES[schedule](stages if len(stages) > 1 else stages[0], micro_batches, loss_fn=loss, scale_grads=False)
 
     def total(self, values: Tensor) -> Tensor:
         return total(values if self.last in self.parts else torch.zeros_like(values), self.dims)
@@ -170,37 +188,3 @@ def _under_autocast(part: Llama, device: torch.device, precision: str) -> None:
             return plain(ids, segments)
 
     part.forward = forward  # type: ignore[method-assign, assignment]
-
-
-class _Runner:
-    """A schedule for a fixed number of micro-batches of one shape, for which its buffers are made."""
-
-    def __init__(self, pipeline: PipelineModel, micro_batches: int):
-        self.found: list[StepLoss] = []
-        self.micro_batches = micro_batches
-        stages: Any = [
-            PipelineStage(part, stage, len(pipeline.owners), pipeline.dims.device, group=pipeline.group)
-            for stage, part in pipeline.parts.items()
-        ]
-        ranks, kind = pipeline.dims.config.pipeline, SCHEDULES[pipeline.schedule]
-        if micro_batches < ranks or (len(stages) > 1 and micro_batches % ranks):
-            how = f"{ranks} or more" if len(stages) == 1 else f"a multiple of {ranks}"
-            raise InputError(
-                f"micro_batch: a step has {micro_batches} micro-batches on each copy of the model, and the schedule "
-                f"{pipeline.schedule!r} on {ranks} ranks needs {how}."
-            )
-        self.schedule = kind(stages if len(stages) > 1 else stages[0], micro_batches, loss_fn=self._loss, scale_grads=False)
-
-    def step(self, objective: Any, ids: tuple[Tensor, ...], named: dict[str, Tensor], targets: Tensor | None) -> list[StepLoss]:
-        """Runs one step; `ids`, `targets` and the tensors in `named` hold the rows of all micro-batches. Returns the last stage's
-        losses."""
-        self.objective, self.found = objective, []
-        self.schedule.step(*ids, target=targets, return_outputs=False, **named)
-        for part in self.found:
-            part.total = whole(part.total.detach())
-        return self.found[-self.micro_batches :]  # before the first step torch runs a trial, to learn shapes
-
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        part: StepLoss = self.objective.of_logits(logits, targets)
-        self.found.append(part)
-        return part.total

@@ -4,7 +4,6 @@ The residual stream is sharded by position. Attention and SwiGLU gather it, comp
 scatter the sum of their outputs. The vocabulary of embedding and head is sharded, too, so no rank ever has all logits.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch.distributed.device_mesh import DeviceMesh
@@ -16,7 +15,6 @@ from torch.distributed.tensor.parallel import (
     PrepareModuleOutput,
     RowwiseParallel,
     SequenceParallel,
-    loss_parallel,
     parallelize_module,
 )  # fmt: skip
 
@@ -81,9 +79,3 @@ def _layer_plan(qk_norm: bool) -> dict[str, ParallelStyle]:
     if qk_norm:  # `[B, T, heads, head_dim]`: each rank norms its heads
         plan |= {f"self_attn.{name}_norm": SequenceParallel(sequence_dim=2, use_local_output=True) for name in "qk"}
     return plan
-
-
-def sharded_loss(mesh: DeviceMesh | None) -> AbstractContextManager[object]:
-    """Returns a context in which cross-entropy of logits sharded by vocabulary, and its backward pass, work; an empty one without a
-    mesh."""
-    return nullcontext() if mesh is None else loss_parallel()

@@ -189,6 +189,6 @@ def checkpoints(
         table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for state in states:
         saved = state.saved
-        table.add_row(state.stage, state.training[:8], f"{saved.step:,}", f"{state.date:%Y-%m-%d %H:%M}", f"{saved.bytes / 1e6:,.1f}",
+        table.add_row(state.stage, state.training[:8], f"{saved.step:,}", f"{saved.date:%Y-%m-%d %H:%M}", f"{saved.bytes / 1e6:,.1f}",
                       f"{saved.score:.4f}" if saved.score is not None else "", state.processes)  # fmt: skip
     Console(highlight=False).print(table)

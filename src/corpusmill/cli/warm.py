@@ -47,7 +47,7 @@ def warm(
             if not inputs:
                 write_pages(Path(folder, "pages"))
             _run_data_stages(folder, path, inputs or [f"{folder}/pages"], set_ or [], sections, stages[-1])
-        _make_batches(folder, sections)
+        _pack_rows(sections)
     after = entries()
     compiled = sum(name.endswith(".nbc") for name in after.keys() - before.keys())
     print(
@@ -108,20 +108,11 @@ def _run_data_stages(folder: str, recipe: str, inputs: list[str], overrides: lis
         print(f"Note: {empty} kept none of these pages, so the first run compiles what follows it; give warm a few pages of your own.")
 
 
-def _make_batches(folder: str, sections: Any) -> None:
-    """Compiles the kernels of training: loads a batch of pre-training, and packs rows of examples."""
-    import numpy as np
-
-    if "pretrain" in sections and "tokens" in sections:
-        from corpusmill.pipeline.token_shards import TokenShards
-        from corpusmill.train.data import PackedLoader, WindowLoader
-
-        tokens = TokenShards(f"{folder}/run/tokens/train")
-        WindowLoader(tokens, context=16, batch=2, seed=0, document_mask=True).load(0)
-        if sections["pretrain"].packing == "documents":
-            PackedLoader(tokens, sections["pretrain"].row_tokens, batch=2, seed=0, document_mask=True).load(0)
+def _pack_rows(sections: Any) -> None:
+    """Compiles the kernel of training, which packs rows of examples."""
     if "sft" in sections or "align" in sections:
-        from corpusmill.train.data import fitted, places
+        import numpy as np
+
+        from corpusmill.train.data import fitted
 
         fitted(np.array([3, 2], np.int64), 4)
-        places(0, 2, 4, 0)

@@ -10,8 +10,7 @@ from fuzzing import changed, choose, choosing, json_mutants, scratch
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.checkpoint import States, read_weights
-from corpusmill.train.checkpoint_dir import FILE, STATE, STEP, StateFolder
+from corpusmill.train.checkpoint import FILE, STATE, STEP, StateFolder, States
 from corpusmill.train.parallel.dims import ParallelDims
 
 FILES = [STATE, FILE.format(0, 1)]
@@ -46,4 +45,4 @@ def fuzz(data: bytes) -> None:
             with contextlib.suppress(CorpusmillError):
                 found.load(saved, {key: torch.empty_like(tensor) for key, tensor in TENSORS.items()})
             with contextlib.suppress(CorpusmillError):
-                read_weights(saved.path)
+                saved.weights()

@@ -20,7 +20,7 @@ from corpusmill.train.loop import fit
 from corpusmill.train.model import Llama, attend, block_mask, dense_mask
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims
-from corpusmill.train.parallel.model import LocalModel, prepare
+from corpusmill.train.parallel.model import ParallelModel, prepare
 from corpusmill.train.tuning import AlignConfig, StartModel
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
@@ -138,10 +138,10 @@ def test_an_evaluation_never_has_all_logits() -> None:
     arch = Architecture.model_validate({**SHAPE, "vocab_size": 2**17, "context": 512})
     model = Llama(arch).cuda()
     ids = torch.randint(2**17, (64, 512), device="cuda")
-    LocalModel(model, "auto").nats(ids[:1], ids[:1], None)
+    ParallelModel(model, "auto").nats(ids[:1], ids[:1], None)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    LocalModel(model, "auto").nats(ids, ids, None)
+    ParallelModel(model, "auto").nats(ids, ids, None)
     assert torch.cuda.max_memory_allocated() - before < 4 * 2**30  # a few times LOGITS in fp32; all logits are 16 GiB
 
 

@@ -18,8 +18,8 @@ from ranks import run_ranks
 from resuming import STEPS, files, rows_of, rows_seen, train
 
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.train.checkpoint import States, read_weights
-from corpusmill.train.checkpoint_dir import CheckpointDir
+from corpusmill.pipeline.storage import Storage
+from corpusmill.train.checkpoint import CheckpointDir, StateFolder, States
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims
 
@@ -179,7 +179,11 @@ def test_killed_on_several_processes_and_resumed_gives_the_same_bytes(tmp_path: 
         with pytest.raises(RuntimeError, match=f"rank {victim} ended with -9"):
             resumed(tmp_path / "killed", parallel, options, kill, victim)
     again = resumed(tmp_path / "killed", parallel, options)
-    assert {result["begin"] for result in again} in ({4}, {8})  # the state after 8 steps may have been half written at step 10
+    assert {result["begin"] for result in again} in (
+        {4},
+        {5},
+        {8},
+    )  # the state after 8 steps may have been half written at step 10; at 5 the rate begins to fall
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
@@ -217,5 +221,7 @@ def test_resumed_twice_on_other_layouts_goes_on_with_the_same_rows_and_losses(
     for line, wanted in zip(lines(folder), lines(tmp_path / "one"), strict=True):
         assert line["step"] == wanted["step"] and line["loss"] == pytest.approx(wanted["loss"], abs=apart[0])
     assert len(list((folder / "state").iterdir())) == 3
-    weights, wanted = (read_weights(path / "state" / f"step-{STEPS:08d}") for path in (folder, tmp_path / "one"))
+    last = [StateFolder(Storage(str(path / "state"))).saved()[-1] for path in (folder, tmp_path / "one")]
+    assert [saved.step for saved in last] == [STEPS] * 2
+    weights, wanted = (saved.weights() for saved in last)
     assert weights.keys() == wanted.keys() and all(weights[name].allclose(wanted[name], atol=apart[1]) for name in wanted)

@@ -14,13 +14,12 @@ from pydantic import ValidationError
 from ranks import run_ranks
 from small_models import new_model
 
-from corpusmill.pipeline.errors import InputError
 from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
 from corpusmill.train.model import blank_model
+from corpusmill.train.model_folder import save_model
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
-from corpusmill.train.parallel.data import whole
-from corpusmill.train.parallel.dims import ParallelDims, local_of
+from corpusmill.train.parallel.dims import ParallelDims, local_of, whole
 from corpusmill.train.parallel.model import optimizer_of, prepare
 from corpusmill.train.pretrain import PretrainConfig
 
@@ -128,7 +127,7 @@ def held(*cases: Case) -> list[dict[str, int]]:
         dims = ParallelDims.distributed(ParallelConfig(**case.parallel), torch.device("cpu"))
         model = fresh(case)
         parallel_model = prepare(model, dims, case.config)
-        optimizer = optimizer_of(parallel_model, dims, case.config.optimizer)
+        optimizer = optimizer_of(parallel_model, case.config.optimizer)
         parallel_model.backward(Rows(case, model.arch), 0)
         weights = [local_of(p).numel() for p in parallel_model.parameters.values()]
         grads = [local_of(p.grad).numel() for p in parallel_model.parameters.values() if p.grad is not None]
@@ -163,15 +162,6 @@ def test_evaluation_takes_rows_that_the_ranks_do_not_divide_and_weights_are_halv
     assert sorted(sizes.tolist())[-len(sizes_of_one) :] == sorted(size // 2 for size in sizes_of_one)
 
 
-def started(sizes: dict[str, int]) -> None:
-    ParallelDims.distributed(ParallelConfig(**sizes), torch.device("cpu"))
-
-
-def test_another_number_of_processes_is_one_sentence() -> None:
-    with pytest.raises(InputError, match="shard 3, tensor 1.* needs 3 processes, but 2 were started"):
-        run_ranks(started, 2, {"shard": 3})
-
-
 LAYOUTS: list[tuple[bool, dict[str, Any]]] = [
     (False, {"shard": 2, "tensor": 2}),
     (False, {"pipeline": 2, "shard": 2}),
@@ -183,19 +173,24 @@ def arch(tied: bool) -> Architecture:
     return Architecture.model_validate({**SHAPE, "kv_heads": 4, "vocab_size": 51, "qk_norm": True, "tied": tied})
 
 
-def begun() -> list[dict[str, torch.Tensor]]:
-    """Returns a rank's weights on each layout, gathered."""
+def begun(folder: Path) -> list[dict[str, torch.Tensor]]:
+    """Returns a rank's weights on each layout, gathered: initial ones, and those of a model folder."""
     found = []
     for tied, parallel in LAYOUTS:
         dims = ParallelDims.distributed(ParallelConfig(**parallel), torch.device("cpu"))
-        parallel_model = prepare(blank_model(arch(tied)), dims, LoopConfig(), seed=5)
-        found.append({name: whole(p.detach()) for name, p in parallel_model.parameters.items()})
+        for start in (5, folder / str(tied)):
+            parallel_model = prepare(blank_model(arch(tied)), dims, LoopConfig(), start)
+            found.append({name: whole(p.detach()) for name, p in parallel_model.parameters.items()})
     return found
 
 
-def test_every_layout_begins_with_the_weights_of_one_process() -> None:
-    for (tied, _), results in zip(LAYOUTS, zip(*run_ranks(begun, 4))):
-        expected = {name: p.detach() for name, p in new_model(arch(tied), 5).named_parameters()}
+def test_every_layout_begins_with_the_weights_of_one_process(tmp_path: Path) -> None:
+    given = {tied: new_model(arch(tied), 6) for tied in (False, True)}
+    for tied, model in given.items():
+        save_model(model, tmp_path / str(tied))
+    wanted = [model for tied, _ in LAYOUTS for model in (new_model(arch(tied), 5), given[tied])]
+    for model, results in zip(wanted, zip(*run_ranks(begun, 4, tmp_path)), strict=True):
+        expected = {name: p.detach() for name, p in model.named_parameters()}
         assert set().union(*results) == set(expected)
         for weights in results:
             assert all(torch.equal(values, expected[name]) for name, values in weights.items())

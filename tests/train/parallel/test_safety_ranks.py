@@ -32,7 +32,7 @@ class Poisoned(TokenObjective):
 
     def batches(self, step: int, share: DataShare) -> Iterator[Any]:
         ids = torch.randint(SHAPE["vocab_size"], (4, 17), generator=torch.Generator().manual_seed(step))
-        begin, end = share.bounds(4)
+        ((begin, end),) = share.micro_batches(4, 0)
         bad = HEALTHY <= step < HEALTHY + self.steps and share.index == share.of - 1
         targets = ids[begin:end, 1:].clone()
         if self.poison == "masked" and step >= HEALTHY:
