@@ -262,7 +262,7 @@ def make(run: StageRun, config: AlignConfig, start: StartModel, given: Sequence[
 NOBODY = -1
 
 
-class SequenceBatch(NamedTuple):
+class PairBatch(NamedTuple):
     """Sequences in rows. `ids` and `segments` are int64 `[rows, T]` (segments only where a row has several sequences); `labels` int64
     `[rows, T, 2]`: for each place the target (or IGNORED) and the owner (or NOBODY).
 
@@ -304,7 +304,7 @@ class Numbered:
     few: bool = False
     reference: Tensor | None = None
 
-    def collate(self, numbers: Sequence[int]) -> SequenceBatch:
+    def collate(self, numbers: Sequence[int]) -> PairBatch:
         """Packs the sequences with these numbers into rows that are as short as possible, on `device`.
 
         At the border of two epochs a batch may hold a sequence twice, and both count: the owner of a place is the sequence's place in the
@@ -327,7 +327,7 @@ class Numbered:
             labels = np.concatenate([labels, np.full_like(labels, [IGNORED, NOBODY], shape=(empty, *labels.shape[1:]))])
         rows = torch.from_numpy(ids), torch.from_numpy(labels), needed(torch.from_numpy(segments))
         reference = None if self.reference is None else self.reference[list(numbers)]
-        return SequenceBatch(*to_device((*rows, *counted(rows[1])[:3], reference), self.device))
+        return PairBatch(*to_device((*rows, *counted(rows[1])[:3], reference), self.device))
 
     def size(self, number: int) -> int:
         """Returns the places that a sequence takes."""
@@ -339,7 +339,7 @@ def summed_logps(nats: Tensor, owners: Tensor, counts: Tensor) -> Tensor:
     return torch.zeros(len(counts), dtype=nats.dtype, device=nats.device).index_add(0, owners, -nats)
 
 
-def measured_logps(model: ParallelModel, batch: SequenceBatch) -> Tensor:
+def measured_logps(model: ParallelModel, batch: PairBatch) -> Tensor:
     """Returns the log-probabilities `[sequences]` of a batch's sequences, without gradients."""
     nats = model.nats(batch.ids, batch.labels[..., 0], batch.segments).flatten()[batch.places]
     return summed_logps(nats, batch.owners, batch.counts)
@@ -409,7 +409,7 @@ class AlignmentJob(FinetuningJob):
             "held_out_after": after or None,
         }
 
-    def batches(self, step: int, share: DataShare) -> Iterator[SequenceBatch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[PairBatch]:
         for numbers in self.order.micro_batches(step, share):
             yield self.sides.collate(_sides(numbers))
 

@@ -197,7 +197,7 @@ def _error_in(store: dist.Store, world: int) -> Exception | None:
 # they find ended, even where another was killed before it. So the restarts are our own.
 
 
-class Died(Exception):
+class ProcessDied(Exception):
     """A process has died. The message says which one and how; its cause, if any, is raised when no restart is left."""
 
 
@@ -212,7 +212,7 @@ def _until_done(run_once: Callable[[], dict[str, Any]], parallel: ParallelConfig
         except CorpusmillError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        except Died as death:
+        except ProcessDied as death:
             if restart > (most := parallel.max_restarts):
                 used_up = f"{title}: {death}, and {most} restarts are used up; its output is in {folder}."
                 raise death.__cause__ or CorpusmillError(used_up) from None
@@ -248,7 +248,7 @@ def _run_here(task: GroupJob, parallel: ParallelConfig, progress: Progress | Non
         if code and code < 0:
             cause = signal.Signals(-code).name
             perhaps = ", perhaps for want of memory" if cause == "SIGKILL" else ""
-            raise Died(f"process {number + 1} of {parallel.world} was killed ({cause}{perhaps})")
+            raise ProcessDied(f"process {number + 1} of {parallel.world} was killed ({cause}{perhaps})")
     failed = next(number for number, code in enumerate(codes) if code)
     raise error or RankError(f"process {failed + 1} of {parallel.world} ended with {codes[failed]}; its output is in {folder}")
 
@@ -502,8 +502,8 @@ def _failure(failure: Exception, parallel: ParallelConfig, title: str) -> Except
             return error
     for number, error in errors.items():
         if isinstance(cause := getattr(error, "health_check_failure", error), RayError):
-            return Died(f"process {number + 1} of {parallel.world} died ({type(cause).__name__})")
+            return ProcessDied(f"process {number + 1} of {parallel.world} died ({type(cause).__name__})")
     number, error = next(iter(errors.items()))
-    death = Died(f"process {number + 1} of {parallel.world} failed")
+    death = ProcessDied(f"process {number + 1} of {parallel.world} failed")
     death.__cause__ = RankError(f"process {number + 1}: {type(error).__name__}: {error}", str(failure))
     return death

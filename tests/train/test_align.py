@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.train import losses, tuning
-from corpusmill.train.align import NOBODY, Numbered, SequenceBatch, counted, summed_logps
+from corpusmill.train.align import NOBODY, Numbered, PairBatch, counted, summed_logps
 from corpusmill.train.loop import LOSS_FLOOR, refusal
 from corpusmill.train.losses import LOSSES
 from corpusmill.train.model import Llama, initialise
@@ -39,11 +39,11 @@ def some() -> list[Encoded]:
     return [Encoded(generator.integers(4, 99, n).astype(np.int32), np.arange(n) >= 3) for n in (6, 20, 11)]
 
 
-def collate(sequences: list[Encoded], context: int, **form) -> SequenceBatch:
+def collate(sequences: list[Encoded], context: int, **form) -> PairBatch:
     return Numbered(sequences, context, **form).collate(range(len(sequences)))
 
 
-def sum_logps(model: Llama, batch: SequenceBatch) -> torch.Tensor:
+def sum_logps(model: Llama, batch: PairBatch) -> torch.Tensor:
     return summed_logps(model(batch.ids, batch.segments, targets=batch.labels[..., 0]), batch.owners, batch.counts)
 
 
