@@ -171,7 +171,7 @@ def test_leaving_a_rule_out_brings_back_what_it_alone_dropped(folder: Path) -> N
     alone = corpusmill.open_run(folder / "filtered").sql("SELECT failed[1], count(*) FROM filter_report WHERE len(failed) = 1 GROUP BY 1")
     wanted = dict(alone.fetchall())
     assert wanted
-    found = compare(folder, "rules", variants={"filtered": str(folder / "filtered")}, leave_one_out=True, tokens=30 * 8 * 64)
+    found = compare(folder, "rules", variants={"filtered": str(folder / "filtered")}, leave_one_out=True, tokens=20 * 8 * 64)
     kept = found["variants"][0]["stages"]["filter"]["kept"]
     assert {row["variant"]: row["stages"]["filter"]["kept"] - kept for row in found["variants"][1:]} == {
         f"without-{rule}": count for rule, count in wanted.items()
