@@ -104,9 +104,8 @@ class Optimizer:
     def step(self, lr_fraction: float) -> None:
         """Makes one update at this fraction of the peak learning rates, of all parameters that have a gradient."""
         self._step_adamw(self.config.lr * lr_fraction)
-        alike: dict[
-            Any, list[str]
-        ] = {}  # matrices of one shape are orthogonalised together; of sharded ones (DTensors) each rank takes some
+        # matrices of one shape are orthogonalised together; of sharded ones (DTensors) each rank takes some
+        alike: dict[Any, list[str]] = {}
         for name, p in self.muon.items():
             if p.grad is not None:
                 alike.setdefault((p.shape, getattr(p, "placements", None)), []).append(name)
