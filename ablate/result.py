@@ -59,9 +59,8 @@ def compare(bits: Mapping[str, Bits], name: str, first: str, sets: Sequence[int]
 
 def verdict(name: str, first: str, found: PairedDifference, sets: int) -> str:
     """Returns one sentence about a comparison, which claims no more than the figures."""
-    size = (
-        f"{found.mean:+.4f} bits per byte ({found.low:+.4f} to {found.high:+.4f}) over {len(found.draws)} draws and {sets} reference sets"
-    )
+    judged = f"{sets} reference set{'s' if sets > 1 else ''}"
+    size = f"{found.mean:+.4f} bits per byte ({found.low:+.4f} to {found.high:+.4f}) over {len(found.draws)} draws and {judged}"
     if not found.decided:
         shown = f"as many draws show {found.can_show:.4f} or more in 80% of cases, four times as many about {found.can_show / 2:.4f}"
         return f"No difference shown between {name} and {first}: {size}; {shown}."
