@@ -33,8 +33,9 @@ from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
 
 #: The share of a budget that is planned; the rest is for what comes before and after the trainings.
 PLANNED = 0.85
-#: A training that reads its tokens more often than this says nothing about the variant.
-MOST_EPOCHS = 20
+#: A budget is not used to read tokens more often than this: up to four times they are worth about as much as new ones (Muennighoff et al.,
+#: arXiv 2305.16264). A training that reads its tokens more often than MOST_EPOCHS says nothing about the variant.
+PLANNED_EPOCHS, MOST_EPOCHS = 4, 20
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,8 @@ class AblateStage(Stage):
         plan = AblatePlan(**json.loads(run.storage.read_bytes("plan.json")))
         if plan.steps < 20:
             raise InputError(
-                f"ablate.budget: a training would have {plan.steps} steps, from which nothing can be seen; give more time or tokens, fewer "
-                "draws, or a smaller model."
+                f"ablate.budget: a training would have {plan.steps} steps, from which nothing can be seen; give more time or documents, "
+                "fewer draws, or a smaller model."
             )
         return plan
 
@@ -171,16 +172,18 @@ class AblateStage(Stage):
         from corpusmill.ablate.proxy import gpus, step_seconds
 
         config = self.config
-        context = config.model.architecture(1).context
+        at_once = config.batch * config.model.architecture(1).context
         workers = gpus() or run.engine.known_workers() or 1
         if config.tokens is not None:
-            steps = max(1, config.tokens // (config.batch * context))
-            return AblatePlan(steps, steps * config.batch * context, None, workers)
+            steps = max(1, config.tokens // at_once)
+            return AblatePlan(steps, steps * at_once, None, workers)
         first = next(iter(prepared.folders.values()))
         start, step = step_seconds(self._proxy(), run.run, prepared.params(), first)
         rounds = -(-trainings // workers) + -(-len(self._factors()) // workers)
         steps = max(0, int((PLANNED * seconds_of(config.budget) / rounds - start) / step))
-        return AblatePlan(steps, steps * config.batch * context, step, workers)
+        fewest = min(int(tokens.min()) for tokens in prepared.parts.values())
+        steps = min(steps, PLANNED_EPOCHS * fewest // at_once)
+        return AblatePlan(steps, steps * at_once, step, workers)
 
     def _factors(self) -> tuple[float, ...]:
         return self.config.rates if len(self.config.rates) > 1 else ()

@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import corpusmill
+from corpusmill.ablate.draws import DrawnDocuments
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.report.answers import diff
 from corpusmill.report.answers.diff import DiffOptions
 
@@ -119,6 +121,21 @@ def test_a_finished_comparison_is_not_trained_again(compared: dict[str, Any], fo
     before = {path: path.stat().st_mtime_ns for path in (folder / "out/ablate").rglob("*.parquet")}
     assert compare(folder, "out") == compared
     assert {path: path.stat().st_mtime_ns for path in (folder / "out/ablate").rglob("*.parquet")} == before
+
+
+def test_a_budget_reads_no_token_more_than_four_times(folder: Path, compared: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corpusmill.ablate.proxy.step_seconds", lambda *_: (1.0, 1e-6))  # a machine on which no budget is short
+    with pytest.raises(InputError, match="nothing can be seen; give more time or documents"):
+        compare(folder, "budget", tokens=None, batch=256)
+    steps = json.loads((folder / "budget/ablate/plan.json").read_text())["steps"]
+    parts = [part_tokens(folder / "budget", name) for name in ("manual", "shuffled")]
+    assert steps == 4 * min(min(tokens) for tokens in parts) // (256 * 64) < 20
+
+
+def part_tokens(run: Path, variant: str) -> list[int]:
+    shards = TokenShards(run / f"prepared/variants/{variant}/tokens/train")
+    drawn = DrawnDocuments(shards, pq.read_table(run / "ablate/groups.parquet"), 4)
+    return drawn.tokens.tolist()
 
 
 @pytest.mark.long
