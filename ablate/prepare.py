@@ -91,14 +91,14 @@ def _reference_sets(run: StageRun, config: AblateConfig, variants: Sequence[Vari
     decides = {"variants": {variant.name: variant.contents for variant in variants}, "held_out": config.held_out}
     sample = run.once("sample", [], lambda _: _sample(config, variants), decides, Config())
     sets = {HELD_OUT: f"references/{HELD_OUT}.jsonl"} if any(output.path.startswith("references/") for output in sample.outputs) else {}
-    languages: dict[str, str] = json.loads(run.storage.read_bytes("languages.json"))
+    languages: dict[str, dict[str, float]] = json.loads(run.storage.read_bytes("languages.json"))
     for given in config.references:
         name = corpora.reference_name(given)
         files = [] if corpora.ships(given) else [file_ref(path).fingerprint for path in expand(given)]
         run.once(f"reference-{name}", [], partial(_reference, name, given), {"files": files}, Config())
         sets[name] = f"references/{name}.jsonl"
         rows = corpora.read_json_lines(run.storage.read_bytes(sets[name]))
-        languages[name] = corpora.main_language([row["text"] for row in rows])
+        languages[name] = corpora.languages_of([row["text"] for row in rows])
     if not sets:
         raise InputError("ablate: no reference set, and no held-out documents, so nothing judges; give one of them.")
     corpora.require_one_language(languages)
