@@ -153,8 +153,8 @@ def require_one_language(languages: Mapping[str, Mapping[str, float]]) -> None:
         first, expected = next((first, next(iter(shares))) for first, shares in languages.items())
         if shares.get(expected, 0.0) < SAME_LANGUAGE:
             raise InputError(
-                f"ablate: most documents of {first} are in the language {expected}, and of {name} in {next(iter(shares))}, so bits per byte "
-                "would tell the language and not the better model; compare data of one language, judged by texts in it."
+                f"ablate: most documents of {first} are in the language {expected}, and of {name} in {next(iter(shares))}, so bits per "
+                "byte would tell the language and not the better model; compare data of one language, judged by texts in it."
             )
 
 
