@@ -149,8 +149,10 @@ def languages_of(texts: Sequence[str]) -> dict[str, float]:
 
 def require_one_language(languages: Mapping[str, Mapping[str, float]]) -> None:
     """Raises InputError if a variant or reference set, by name, has few texts in the main language of the first."""
-    for name, shares in languages.items():
-        first, expected = next((first, next(iter(shares))) for first, shares in languages.items())
+    known = {name: shares for name, shares in languages.items() if shares}  # a variant without documents has no language
+    for name, shares in known.items():
+        first, of_first = next(iter(known.items()))
+        expected = next(iter(of_first))
         if shares.get(expected, 0.0) < SAME_LANGUAGE:
             raise InputError(
                 f"ablate: most documents of {first} are in the language {expected}, and of {name} in {next(iter(shares))}, so bits per "

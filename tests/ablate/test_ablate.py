@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import corpusmill
+from corpusmill.ablate.corpora import require_one_language
 from corpusmill.ablate.draws import DrawnDocuments
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.token_shards import TokenShards
@@ -204,6 +205,12 @@ def test_another_language_is_refused(folder: Path, compared: dict[str, Any]) -> 
     with pytest.raises(InputError, match="most documents of manual are in the language en, and of german in de"):
         compare(folder, "languages", variants=variants)
     assert not list((folder / "languages").rglob("trainings/*"))
+
+
+def test_a_variant_may_be_partly_in_another_language() -> None:
+    require_one_language({"empty": {}, "a": {"en": 0.9, "de": 0.1}, "b": {"de": 0.6, "en": 0.4}})
+    with pytest.raises(InputError, match="most documents of a are in the language en, and of c in de"):
+        require_one_language({"a": {"en": 1.0}, "c": {"de": 0.9, "en": 0.1}})
 
 
 def test_a_reference_set_that_stands_in_a_variant_is_refused(folder: Path, compared: dict[str, Any]) -> None:
