@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from corpusmill.pipeline.safe import safe_line, safe_text
+from corpusmill.report.tables import number
 
 #: Characters of a text that a card shows at most.
 LONGEST_TEXT = 700
@@ -19,7 +20,7 @@ def environment(package: str) -> Any:
         loader=PackageLoader(package, "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
-    made.filters |= {"md": escaped, "code": code, "block": block, "count": lambda value: f"{value:,}"}
+    made.filters |= {"md": escaped, "code": code, "block": block, "count": lambda value: f"{value:,}", "number": number}
     made.filters["share"] = lambda part, whole: f"{part / whole:.1%}" if whole else "–"
     return made
 

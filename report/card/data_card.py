@@ -14,7 +14,7 @@ from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.card.contents import Contents, iso_codes, read_contents
 from corpusmill.report.card.croissant import MEANINGS, croissant
-from corpusmill.report.card.facts import Row, dedup_rows, rule_rows, tokenizer_rows
+from corpusmill.report.card.facts import Row, dedup_rows, rule_rows, step_options, tokenizer_rows
 from corpusmill.report.host import NONE
 from corpusmill.report.markdown import environment, front_matter
 from corpusmill.report.queries.classifiers import Label, UsedClassifier, interval, value
@@ -333,13 +333,6 @@ def limits(summary: Summary, contents: Contents, pii: list[tuple[str, PersonalKi
         *(f"Classifier {c.name}: {sentence.removeprefix(f'{c.name}: ')}" for c in summary.classifiers for sentence in c.warnings()),
         "The licences of the documents are those of their authors; nothing here says that they may be used for a given purpose.",
     ]
-
-
-def step_options(reader: RunReader) -> dict[str, dict[str, Any]]:
-    """Returns the options of each of the filter stage's steps; of a repeated step, the last."""
-    steps = reader.settings("filter").get("steps")
-    items = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
-    return {name: options if isinstance(options, dict) else {} for step in items for name, options in step.items()}
 
 
 def _origin(contents: Contents) -> list[str]:
