@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -116,19 +116,27 @@ class Loader:
         self.tokens, self.context, self.batch, self.seed, self.document_mask = tokens, context, batch, seed, document_mask
         self.rows = rows
 
+    def numbers(self, step: int, begin: int = 0, end: int | None = None) -> Integers:
+        """Returns which rows of the epoch are samples `begin` to `end` of a step's batch."""
+        return places(step * self.batch + begin, (self.batch if end is None else end) - begin, self.rows, self.seed)
+
     def load(self, step: int, begin: int = 0, end: int | None = None) -> Batch:
         """Returns samples `begin` to `end` of a step's batch."""
-        return self.samples(step * self.batch + begin, (self.batch if end is None else end) - begin)
+        return self.rows_of(self.numbers(step, begin, end))
 
     def samples(self, first: int, count: int) -> Batch:
-        """Returns samples `first` to `first + count` of the whole run: ids and targets int64, segments int32, each `[count, T]`."""
-        raise NotImplementedError
+        """Returns samples `first` to `first + count` of the whole run."""
+        return self.rows_of(places(first, count, self.rows, self.seed))
 
     def documents(self, step: int, begin: int = 0, end: int | None = None) -> list[str]:
         """Returns the ids of the documents in samples `begin` to `end` of a step's batch."""
-        return sorted({name for row in range(begin, self.batch if end is None else end) for name in self.documents_of(step, row)})
+        return sorted({name for number in self.numbers(step, begin, end).tolist() for name in self.documents_of(number)})
 
-    def documents_of(self, step: int, row: int) -> list[str]:
+    def rows_of(self, numbers: Integers) -> Batch:
+        """Returns the rows with these numbers: ids and targets int64, segments int32, each `[len(numbers), T]`."""
+        raise NotImplementedError
+
+    def documents_of(self, number: int) -> list[str]:
         raise NotImplementedError
 
 
@@ -142,20 +150,92 @@ class WindowLoader(Loader):
 
     def starts(self, step: int, begin: int = 0, end: int | None = None) -> Integers:
         """Returns the first token of samples `begin` to `end` of a step's batch."""
-        return places(step * self.batch + begin, (self.batch if end is None else end) - begin, self.rows, self.seed) * self.context
+        return self.numbers(step, begin, end) * self.context
 
-    def samples(self, first: int, count: int) -> Batch:
-        tokens, begins = self.tokens, places(first, count, self.rows, self.seed) * self.context
+    def rows_of(self, numbers: Integers) -> Batch:
+        tokens, begins = self.tokens, numbers * self.context
         low, high = (np.searchsorted(tokens.starts, at, "right") - 1 for at in (begins, begins + self.context))
         tokens.map({number for a, b in zip(low.tolist(), high.tolist()) for number in range(a, b + 1)})
-        rows = np.empty((count, self.context + 1), np.int64)
+        rows = np.empty((len(numbers), self.context + 1), np.int64)
         for row, begin in zip(rows, begins.tolist(), strict=True):
             row[:] = tokens.window(begin, self.context + 1)
         return to_batch(rows, self.document_mask, tokens.end_of_text_id)
 
-    def documents_of(self, step: int, row: int) -> list[str]:
-        start = int(self.starts(step, row, row + 1)[0])
-        return [address.id for address in self.tokens.documents_of(start, self.context + 1)]
+    def documents_of(self, number: int) -> list[str]:
+        return [address.id for address in self.tokens.documents_of(number * self.context, self.context + 1)]
+
+
+class PackedPiece(NamedTuple):
+    """The targets of a row from place `place` on: `tokens` tokens of a shard, from its token `first` on. Inputs are the tokens before;
+    before a shard's first token it is an `<|endoftext|>` that is in no file."""
+
+    place: int
+    shard: int
+    first: int
+    tokens: int
+
+
+class PackedLoader(Loader):
+    """Loads packed rows of `context` places: whole documents, and parts of long ones, as the shards' packing plans say
+    (`pipeline/packing.py`). Raises InputError if the shards have no plan of that length.
+
+    A part sees only itself, and its positions begin at 0. They need not continue those of the part before, as rotary embedding depends
+    only on distances.
+    """
+
+    def __init__(self, tokens: TokenShards, context: int, batch: int, seed: int, document_mask: bool):
+        rows = [tokens.packed_rows(number, context) for number in range(len(tokens.shards))]
+        #: int64 `[shards + 1]`: the number of each shard's first packed row, and the total.
+        self.row_starts: Integers = np.concatenate(([0], np.cumsum(rows, dtype=np.int64))).astype(np.int64)
+        super().__init__(tokens, context, batch, seed, document_mask, int(self.row_starts[-1]))
+        if self.rows < 1:
+            raise InputError(f"{tokens.storage.root}: there are no training tokens.")
+
+    def rows_of(self, numbers: Integers) -> Batch:
+        """Free places have the id PAD_ID, the target IGNORED and a segment of their own."""
+        shape = (len(numbers), self.context)
+        ids, targets, segments = np.full(shape, PAD_ID, np.int64), np.full(shape, IGNORED, np.int64), np.empty(shape, np.int32)
+        self.tokens.map(set((np.searchsorted(self.row_starts, numbers, "right") - 1).tolist()))
+        for row, number in enumerate(numbers.tolist()):
+            segment, end = -1, 0
+            for segment, piece in enumerate(self.pieces(number)):
+                tokens, place, end = self.tokens.tokens(piece.shard), piece.place, piece.place + piece.tokens
+                targets[row, place:end] = tokens[piece.first : piece.first + piece.tokens]
+                ids[row, place] = tokens[piece.first - 1] if piece.first else self.tokens.end_of_text_id
+                ids[row, place + 1 : end] = targets[row, place : end - 1]
+                segments[row, place:end] = segment
+            segments[row, end:] = segment + 1
+        return torch.from_numpy(ids), torch.from_numpy(targets), torch.from_numpy(segments) if self.document_mask else None
+
+    def pieces(self, number: int) -> list[PackedPiece]:
+        """Returns the pieces of the row with this number, from left to right."""
+        shard = int(np.searchsorted(self.row_starts, number, "right")) - 1
+        found, place = [], 0
+        for first, tokens in self.tokens.plan(shard, self.context).pieces_of(number - int(self.row_starts[shard])):
+            found.append(PackedPiece(place, shard, first, tokens))
+            place += tokens
+        return found
+
+    def documents_of(self, number: int) -> list[str]:
+        return [self.tokens.locate(piece.shard, piece.first).id for piece in self.pieces(number)]
+
+
+class TokenArray:
+    """Ids in memory (uint16 or uint32), with the interface by which a loader of windows reads token shards."""
+
+    end_of_text_id = EOT_ID
+
+    def __init__(self, ids: npt.NDArray[Any]):
+        self.ids, self.starts = np.ascontiguousarray(ids), np.array([0, len(ids)], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def map(self, numbers: Iterable[int]) -> None:
+        """Does nothing, as the array is in memory."""
+
+    def window(self, start: int, length: int) -> npt.NDArray[Any]:
+        return self.ids[start : start + length]
 
 
 def evaluation_batches(
@@ -182,66 +262,6 @@ def evaluation_batches(
             places[row, :count] = np.arange(start, start + count)
         ids, targets, segments = to_batch(rows, document_mask, tokens.end_of_text_id)
         yield places, (ids, torch.where(torch.from_numpy(places) < 0, IGNORED, targets), segments)
-
-
-# ---- packed documents --------------------------------------------------------------------------------
-#
-# Rows of whole documents, and of parts of long ones, as the shards' packing plans say (`pipeline/packing.py`). A part sees only itself, and
-# its positions begin at 0. They need not continue those of the part before, as rotary embedding depends only on distances.
-
-
-@dataclass(frozen=True)
-class PackedPiece:
-    """The targets of a row from place `place` on: `tokens` tokens of a shard, from its token `first` on. Inputs are the tokens before;
-    before a shard's first token it is an `<|endoftext|>` that is in no file."""
-
-    place: int
-    shard: int
-    first: int
-    tokens: int
-
-
-class PackedLoader(Loader):
-    """Loads packed rows of `context` places. Raises InputError if the shards have no plan of that length."""
-
-    def __init__(self, tokens: TokenShards, context: int, batch: int, seed: int, document_mask: bool):
-        rows = [tokens.packed_rows(number, context) for number in range(len(tokens.shards))]
-        #: int64 `[shards + 1]`: the number of each shard's first packed row, and the total.
-        self.row_starts: Integers = np.concatenate(([0], np.cumsum(rows, dtype=np.int64))).astype(np.int64)
-        super().__init__(tokens, context, batch, seed, document_mask, int(self.row_starts[-1]))
-        if self.rows < 1:
-            raise InputError(f"{tokens.storage.root}: there are no training tokens.")
-
-    def samples(self, first: int, count: int) -> Batch:
-        """Free places have the id PAD_ID, the target IGNORED and a segment of their own."""
-        rows, shape = places(first, count, self.rows, self.seed), (count, self.context)
-        ids, targets, segments = np.full(shape, PAD_ID, np.int64), np.full(shape, IGNORED, np.int64), np.empty(shape, np.int32)
-        self.tokens.map(set((np.searchsorted(self.row_starts, rows, "right") - 1).tolist()))
-        for number, packed in enumerate(rows.tolist()):
-            segment, end = -1, 0
-            for segment, piece in enumerate(self._pieces(packed)):
-                tokens, place, end = self.tokens.tokens(piece.shard), piece.place, piece.place + piece.tokens
-                targets[number, place:end] = tokens[piece.first : piece.first + piece.tokens]
-                ids[number, place] = tokens[piece.first - 1] if piece.first else self.tokens.end_of_text_id
-                ids[number, place + 1 : end] = targets[number, place : end - 1]
-                segments[number, place:end] = segment
-            segments[number, end:] = segment + 1
-        return torch.from_numpy(ids), torch.from_numpy(targets), torch.from_numpy(segments) if self.document_mask else None
-
-    def pieces(self, step: int, row: int) -> list[PackedPiece]:
-        """Returns the pieces in row `row` of a step's batch, from left to right."""
-        return self._pieces(int(places(step * self.batch + row, 1, self.rows, self.seed)[0]))
-
-    def _pieces(self, packed: int) -> list[PackedPiece]:
-        shard = int(np.searchsorted(self.row_starts, packed, "right")) - 1
-        found, place = [], 0
-        for first, tokens in self.tokens.plan(shard, self.context).pieces_of(packed - int(self.row_starts[shard])):
-            found.append(PackedPiece(place, shard, first, tokens))
-            place += tokens
-        return found
-
-    def documents_of(self, step: int, row: int) -> list[str]:
-        return [self.tokens.locate(piece.shard, piece.first).id for piece in self.pieces(step, row)]
 
 
 # ---- the order of examples ---------------------------------------------------------------------------
@@ -366,9 +386,7 @@ class TokenDataset(IterableDataset[Batch]):
     batch_size=None, num_workers=n)` each worker makes every n-th micro-batch, and they arrive in order.
     """
 
-    def __init__(
-        self, loader: "WindowLoader | PackedLoader", micro_batch: int = 0, rank: int = 0, world: int = 1, steps: int | None = None
-    ):
+    def __init__(self, loader: Loader, micro_batch: int = 0, rank: int = 0, world: int = 1, steps: int | None = None):
         if not 0 <= rank < world or loader.batch % world:
             raise ValueError(f"rank {rank} of {world} processes with batches of {loader.batch}: every process needs an equal share")
         self.loader, self.rank, self.world, self.steps = loader, rank, world, steps
@@ -388,19 +406,19 @@ class TokenDataset(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         """Yields micro-batches from the state on, and advances it. A worker advances only its own copy of the state, see `batches`."""
         worker = get_worker_info()
-        for first, count in islice(self._micro_batches(), worker.id if worker else 0, None, worker.num_workers if worker else 1):
-            share = count // self.world
+        for first, last in islice(self._bounds(), worker.id if worker else 0, None, worker.num_workers if worker else 1):
+            share = (last - first) // self.world
             batch = self.loader.samples(first + self.rank * share, share)
-            self.taken = first + count
+            self.taken = last
             yield batch
 
-    def _micro_batches(self) -> Iterator[tuple[int, int]]:
-        """Yields the first sample of each micro-batch of all processes, and the number of its samples."""
-        first = self.taken
-        while self.steps is None or first < self.steps * self.loader.batch:
-            count = min(self.chunk, self.loader.batch - first % self.loader.batch)
-            yield first, count
-            first += count
+    def _bounds(self) -> Iterator[tuple[int, int]]:
+        """Yields the samples of each micro-batch of all processes: the first one, and the first one after them."""
+        first, size = self.taken, self.loader.batch
+        while self.steps is None or first < self.steps * size:
+            last = first + min(self.chunk, size - first % size)
+            yield first, last
+            first = last
 
     def batches(self, workers: int = 0, **options: Any) -> Iterator[Batch]:
         """Yields the micro-batches from the state on, made by `workers` processes of a `DataLoader` with these `options`.
@@ -408,32 +426,8 @@ class TokenDataset(IterableDataset[Batch]):
         The state counts samples that were handed out, not those that workers have prepared.
         """
         made: Any = DataLoader(self, batch_size=None, num_workers=workers, **options) if workers else self
-        for (first, count), batch in zip(self._micro_batches(), made):
-            self.taken = first + count
+        for (_, self.taken), batch in zip(self._bounds(), made):
             yield batch
-
-
-# ---- tokens in memory --------------------------------------------------------------------------------
-
-
-class TokenArray:
-    """Ids in memory (uint16 or uint32), with the interface by which a loader reads token shards."""
-
-    end_of_text_id = EOT_ID
-
-    def __init__(self, ids: npt.NDArray[Any]):
-        self.ids = np.ascontiguousarray(ids)
-        self.dtype = self.ids.dtype
-        self.starts = np.array([0, len(ids)], np.int64)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def map(self, numbers: Iterable[int]) -> None:
-        """Does nothing, as the array is in memory."""
-
-    def window(self, start: int, length: int) -> npt.NDArray[Any]:
-        return self.ids[start : start + length]
 
 
 # ---- a permutation -----------------------------------------------------------------------------------
