@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 
 from rich.console import Console
@@ -15,11 +15,10 @@ from corpusmill.pipeline.safe import quoted, safe_line, safe_text
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.read import RunReader
-from corpusmill.train.data import Packed
 from corpusmill.train.model_folder import read_architecture
 from corpusmill.train.options import row_length
-from corpusmill.train.sft import Example, pack_examples, prepare, read_examples
-from corpusmill.train.template import ChatEncoder, Encoded, load_chat
+from corpusmill.train.sft import Example, prepare, read_examples
+from corpusmill.train.template import ChatEncoder, load_chat
 from corpusmill.train.tuning import DROPPED_FILE, EXAMPLES_FILE
 
 # ---- examples and their tokens -----------------------------------------------------------------------
@@ -28,32 +27,23 @@ LEARNED, GIVEN, CUT = "learned", "given", "cut"
 
 
 @dataclass(frozen=True)
-class Token:
-    """A token of an example. `text` is the tokenizer's internal spelling where the token is not whole characters."""
-
-    id: int
-    text: str
-    special: bool
-    state: str
-
-
-@dataclass(frozen=True)
-class TokenSpan:
-    """Consecutive tokens of one state, or one special token."""
+class Piece:
+    """A token of an example, or consecutive ones of one state (`id` -1). A token that is not whole characters has the tokenizer's internal
+    spelling as its `text`."""
 
     text: str
     special: bool
     state: str
+    id: int = -1
 
 
 @dataclass(frozen=True)
 class ShownExample:
-    """An example and the state of each of its tokens. `begin`: its first place in a packed row."""
+    """An example and the state of each of its tokens. `stretches`: its text, in pieces."""
 
     example: Example
-    tokens: list[Token]
-    stretches: list[TokenSpan]
-    begin: int | None = None
+    tokens: list[Piece]
+    stretches: list[Piece]
 
     def count(self, state: str) -> int:
         return sum(token.state == state for token in self.tokens)
@@ -72,17 +62,22 @@ class ExampleSet:
     examples: list[Example]
     dropped: list[Example] | None
 
-    def show(self, example: Example, begin: int | None = None) -> ShownExample:
+    def show(self, example: Example) -> ShownExample:
+        """The first token of a sequence is never a target, and a row of `context` places has one more token as its last target."""
         prepared = prepare(example, self.encoder, self.context)
-        tokens = _tokens(prepared.tokens is not None, prepared.encoded, self.encoder, self.context)
-        return ShownExample(prepared, tokens, _stretches(tokens, self.encoder), begin)
-
-    def pack(self, held_out: bool) -> tuple[Packed, list[Example]]:
-        """Packs the training (or held-out) examples into rows; returns the rows, and the examples in the packing's order."""
-        packed, kept = pack_examples(self.examples, held_out, self.encoder, self.context)
-        if not kept:
-            raise InputError(f"{self.name}: there are no {'held-out ' if held_out else ''}examples that could be packed.")
-        return packed, kept
+        tokenizer, special = self.encoder.tokenizer, {number: name for name, number in self.encoder.special_ids.items()}
+        tokens = []
+        for place, (number, learned) in enumerate(zip(prepared.encoded.ids.tolist(), prepared.encoded.mask.tolist(), strict=True)):
+            text = special.get(number) or tokenizer.decode([number], skip_special_tokens=False)
+            written = tokenizer.id_to_token(number) or "" if "\ufffd" in text else text
+            state = CUT if place > self.context else LEARNED if prepared.tokens is not None and learned and place else GIVEN
+            tokens.append(Piece(written, number in special, state, number))
+        stretches = []
+        for _, group in groupby(enumerate(tokens), key=lambda item: (item[0] if item[1].special else -1, item[1].state)):
+            members = [token for _, token in group]
+            text = tokenizer.decode([token.id for token in members], skip_special_tokens=False)
+            stretches.append(replace(members[0], text=members[0].text if members[0].special else text, id=-1))
+        return ShownExample(prepared, tokens, stretches)
 
 
 def source_of_run(folder: str) -> ExampleSet:
@@ -110,16 +105,11 @@ def source_of_files(model: str, files: Sequence[str], template: str) -> ExampleS
 
 
 def choose(
-    source: ExampleSet, count: int, identifier: str | None = None, row: int | None = None, held_out: bool = False, dropped: bool = False
+    source: ExampleSet, count: int, identifier: str | None = None, held_out: bool = False, dropped: bool = False
 ) -> list[ShownExample]:
-    """Returns at most `count` examples: by an id or its beginning, by number (from 1), the held-out ones, the dropped ones, or the
-    first."""
+    """Returns at most `count` examples: by an id or its beginning, the held-out ones, the dropped ones, or the first."""
     found: Iterable[ShownExample]
-    if row is not None:
-        if row > len(source.examples):
-            raise InputError(f"{source.name}: has no example {row:,}; there are {len(source.examples):,}.")
-        found = [source.show(source.examples[row - 1])]
-    elif identifier is not None:
+    if identifier is not None:
         known = [*source.examples, *(source.dropped or [])]
         exact = [example for example in known if example.id == identifier]
         found = map(source.show, exact or [example for example in known if example.id.startswith(identifier)])
@@ -134,40 +124,6 @@ def choose(
     return chosen
 
 
-def choose_row(source: ExampleSet, row: int, held_out: bool) -> tuple[list[ShownExample], int, int]:
-    """Returns the examples in a packed row (from 1), in order; the number of rows; and the row's places of padding."""
-    packed, examples = source.pack(held_out)
-    if row > packed.n_rows:
-        raise InputError(f"{source.name}: has no packed row {row:,}; there are {packed.n_rows:,}.")
-    shown, begin = [], 0
-    for number in packed.members[row - 1]:
-        shown.append(source.show(examples[number], begin))
-        begin += len(shown[-1].tokens) - shown[-1].count(CUT) - 1
-    return shown, packed.n_rows, source.context - begin
-
-
-def _tokens(kept: bool, encoded: Encoded, encoder: ChatEncoder, context: int) -> list[Token]:
-    """Returns an example's tokens with their states. The first token of a sequence is never a target, and a row of `context` places has one
-    more token as its last target."""
-    special = {number: name for name, number in encoder.special_ids.items()}
-    tokens = []
-    for place, (number, learned) in enumerate(zip(encoded.ids.tolist(), encoded.mask.tolist(), strict=True)):
-        text = special.get(number) or encoder.tokenizer.decode([number], skip_special_tokens=False)
-        written = encoder.tokenizer.id_to_token(number) or "" if "\ufffd" in text else text
-        state = CUT if place > context else LEARNED if kept and learned and place else GIVEN
-        tokens.append(Token(number, written, number in special, state))
-    return tokens
-
-
-def _stretches(tokens: Sequence[Token], encoder: ChatEncoder) -> list[TokenSpan]:
-    stretches = []
-    for (_, state), group in groupby(enumerate(tokens), key=lambda item: (item[0] if item[1].special else -1, item[1].state)):
-        members = [token for _, token in group]
-        text = encoder.tokenizer.decode([token.id for token in members], skip_special_tokens=False)
-        stretches.append(TokenSpan(members[0].text if members[0].special else text, members[0].special, state))
-    return stretches
-
-
 # ---- on a terminal -----------------------------------------------------------------------------------
 #
 # In colours, or with marks where the terminal has no colours.
@@ -179,53 +135,33 @@ MEANINGS = {LEARNED: "learned", GIVEN: "given, not learned", CUT: "cut off, long
 _LOOKALIKE = re.compile(r"<(?=[|｜])")
 
 
-def show(shown: list[ShownExample], head: list[str], console: Console, tokens: bool = False) -> None:
-    """Prints a legend, the lines of `head`, and each example; with `tokens` also a line for each token."""
+def show(source: ExampleSet, shown: list[ShownExample], console: Console, tokens: bool = False) -> None:
+    """Prints a legend, how many examples there are, and each of the `shown` ones; with `tokens` also a line for each token."""
     coloured = console.color_system is not None and not console.no_color
     console.print(_legend(coloured))
-    for line in head:
-        console.print(Text(safe_line(line, 400)))
+    total, held_out = len(source.examples), sum(example.held_out for example in source.examples)
+    if source.dropped is None:
+        counts = f"{total:,} rows"
+    else:
+        counts = f"{total - held_out:,} examples to learn from, {held_out:,} held out, {len(source.dropped):,} dropped"
+    console.print(Text(safe_line(f"{len(shown):,} of {source.name}: {counts}; context {source.context:,}", 400)))
     for one in shown:
+        example, cut = one.example, one.count(CUT)
+        parts = [example.kind, "held out" if example.held_out else "", f"{len(one.tokens):,} tokens", f"{one.count(LEARNED):,} learned"]
+        parts.append(f"{cut:,} cut off" if cut else "")
         console.print()
-        console.print(Text(safe_line(one.example.id, 200), style="bold"), Text(_counts(one)))
-        if failed := ", ".join(one.example.failed):
-            note = f" ({safe_line(one.example.note, 400)})" if one.example.note else ""
+        console.print(Text(safe_line(example.id, 200), style="bold"), Text(", ".join(filter(None, parts))))
+        if failed := ", ".join(example.failed):
+            note = f" ({safe_line(example.note, 400)})" if example.note else ""
             console.print(Text(f"dropped: {failed}{note}", style="yellow"))
         if one.stretches:
             text = _coloured(one.stretches) if coloured else _marked(one.stretches)
             if text.plain.endswith("\n"):
                 text.right_crop(1)
             console.print(text)
-        if tokens:
-            for place, token in enumerate(one.tokens):
-                line = f"{place:5d} {token.id:7d}  {'special' if token.special else '':7s}  {token.state:7s}  {quoted(token.text)}"
-                console.print(Text(line, style=STYLES[token.state] if coloured else ""))
-
-
-def head(source: ExampleSet, shown: list[ShownExample]) -> str:
-    """Returns the line above the examples."""
-    total, held_out = len(source.examples), sum(example.held_out for example in source.examples)
-    if source.dropped is None:
-        counts = f"{total:,} rows"
-    else:
-        counts = f"{total - held_out:,} examples to learn from, {held_out:,} held out, {len(source.dropped):,} dropped"
-    return f"{len(shown):,} of {source.name}: {counts}; context {source.context:,}"
-
-
-def packed_head(row: int, rows: int, padding: int, source: ExampleSet, shown: list[ShownExample], held_out: bool) -> str:
-    """Returns the line above a packed row."""
-    of = f"Row {row:,} of {rows:,}{' held-out ones' if held_out else ''}"
-    examples = "1 example" if len(shown) == 1 else f"{len(shown):,} examples that do not see each other"
-    return f"{of}: {source.context:,} places, {examples}, {padding:,} places of padding"
-
-
-def _counts(one: ShownExample) -> str:
-    learned, cut = one.count(LEARNED), one.count(CUT)
-    parts = [one.example.kind, "held out" if one.example.held_out else "", f"{len(one.tokens):,} tokens", f"{learned:,} learned"]
-    parts.append(f"{cut:,} cut off" if cut else "")
-    if one.begin is not None:
-        parts.append(f"places {one.begin:,} to {one.begin + len(one.tokens) - cut - 2:,}")
-    return ", ".join(filter(None, parts))
+        for place, token in enumerate(one.tokens if tokens else ()):
+            line = f"{place:5d} {token.id:7d}  {'special' if token.special else '':7s}  {token.state:7s}  {quoted(token.text)}"
+            console.print(Text(line, style=STYLES[token.state] if coloured else ""))
 
 
 def _legend(coloured: bool) -> Text:
@@ -236,14 +172,14 @@ def _legend(coloured: bool) -> Text:
     return legend.append("<|special token|>", style=SPECIAL if coloured else "")
 
 
-def _coloured(stretches: list[TokenSpan]) -> Text:
+def _coloured(stretches: list[Piece]) -> Text:
     text = Text()
     for stretch in stretches:
         text.append(safe_text(stretch.text), style=STYLES[stretch.state] + (SPECIAL if stretch.special else ""))
     return text
 
 
-def _marked(stretches: list[TokenSpan]) -> Text:
+def _marked(stretches: list[Piece]) -> Text:
     """Returns text with marks as in `git diff --word-diff`. Text that only looks like a special token gets a backslash."""
     parts, state = [], GIVEN
     for stretch in stretches:

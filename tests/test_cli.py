@@ -199,7 +199,7 @@ def test_a_stage_that_is_a_group_takes_a_run(corpusmill, tmp_path, group, comman
     ("arguments", "message"),
     [
         ([], "give a run, or --model and --files"),
-        (["{run}", "--row", "1", "--dropped"], "--row and --dropped exclude each other"),
+        (["{run}", "--id", "a", "--dropped"], "--id and --dropped exclude each other"),
         (["--model", "{run}", "--files", "x.jsonl"], "config.json: no such file"),
     ],
 )

@@ -426,7 +426,8 @@ class TokenDataset(IterableDataset[Batch]):
         The state counts samples that were handed out, not those that workers have prepared.
         """
         made: Any = DataLoader(self, batch_size=None, num_workers=workers, **options) if workers else self
-        for (_, self.taken), batch in zip(self._bounds(), made):
+        for (_, last), batch in zip(self._bounds(), made):
+            self.taken = last
             yield batch
 
 

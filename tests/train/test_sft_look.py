@@ -4,15 +4,13 @@ import io
 import json
 import re
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.sft_look import CUT, LEARNED, ExampleSet, choose, choose_row, head, show, source_of_files, source_of_run
-from corpusmill.train.data import IGNORED
+from corpusmill.report.sft_look import CUT, LEARNED, ExampleSet, choose, show, source_of_files, source_of_run
 from corpusmill.train.sft import DROPPED as DROPPED_SCHEMA
 from corpusmill.train.sft import EXAMPLES as SCHEMA
 from corpusmill.train.sft import Example, prepare
@@ -44,7 +42,7 @@ def source(encoder) -> ExampleSet:
 
 def printed(source: ExampleSet, shown, tokens: bool = False, **console) -> str:
     file = io.StringIO()
-    show(shown, [head(source, shown)], Console(file=file, highlight=False, soft_wrap=True, **console), tokens)
+    show(source, shown, Console(file=file, highlight=False, soft_wrap=True, **console), tokens)
     return file.getvalue()
 
 
@@ -81,22 +79,6 @@ def test_colours_on_a_terminal(source):
     assert printed(source, choose(source, 1), force_terminal=True, no_color=True).count("{+") == 2
 
 
-def test_a_packed_row_holds_what_the_packing_says(source):
-    packed, examples = source.pack(False)
-    shown, rows, padding = choose_row(source, 1, False)
-    assert rows == packed.n_rows == 2
-    assert [one.example.id for one in shown] == [examples[number].id for number in packed.members[0]]
-    shown, _, padding = choose_row(source, 2, False)
-    for segment, one in enumerate(shown):
-        here = np.flatnonzero(packed.segments[1] == segment)
-        assert (here[0], here[-1] + 2 - here[0]) == (one.begin, len(one.tokens) - one.count(CUT))
-        assert np.count_nonzero(packed.targets[1][here] != IGNORED) == one.count(LEARNED)
-    assert padding == np.count_nonzero(packed.segments[1] == len(shown)) and len(shown) == 2
-    assert [one.example.id for one in choose_row(source, 1, True)[0]] == ["b1"]
-    with pytest.raises(InputError, match="here: has no packed row 9; there are 2"):
-        choose_row(source, 9, False)
-
-
 def test_a_run_shows_what_it_kept_and_what_it_dropped(pretrained_run, finish, encoder):
     prepared = [prepare(one, encoder, 160) for one in [*EXAMPLES, *DROPPED]]
     kept, dropped = ([one for one in prepared if bool(one.failed) is which] for which in (False, True))
@@ -111,9 +93,8 @@ def test_a_run_shows_what_it_kept_and_what_it_dropped(pretrained_run, finish, en
     assert (bad.example.failed, bad.example.note, bad.tokens) == (["not_json"], "own.jsonl:7: not JSON.", [])
     assert choose(source, 1, identifier="own.jsonl:7")[0].example.failed == ["not_json"]
     assert choose(source, 1)[0].tokens[0].text == "<|begin_of_text|>"
-    for wrong, message in (({"identifier": "zz"}, "no example with the id 'zz'"), ({"row": 9}, "has no example 9; there are 4")):
-        with pytest.raises(InputError, match=message):
-            choose(source, 1, **wrong)
+    with pytest.raises(InputError, match="no example with the id 'zz'"):
+        choose(source, 1, identifier="zz")
     pretrained_run.child("sft").remove_folder("data")
     with pytest.raises(InputError, match=r"has no examples of instruction tuning yet \(run: corpusmill run "):
         source_of_run(folder)

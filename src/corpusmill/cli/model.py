@@ -23,20 +23,16 @@ def inspect(
     files: Annotated[list[str] | None, typer.Option(metavar="FILE", help="Without a run: what it would learn from.")] = None,
     template: Annotated[str, typer.Option(help="Without a run: keep, chatml, llama3, or a file that ends with .jinja.")] = "keep",
     id_: Annotated[str | None, typer.Option("--id", metavar="ID", help="Examples with this id, or of which it is the beginning.")] = None,
-    row: Annotated[int | None, typer.Option(min=1, help="The example of this number, from 1.")] = None,
     held_out: Annotated[bool, typer.Option("--held-out", help="Examples held out for measuring.")] = False,
     dropped: Annotated[bool, typer.Option("--dropped", help="Examples that can't be learned from, and why.")] = False,
-    packed: Annotated[int | None, typer.Option(min=1, metavar="ROW", help="The examples that share this packed row, from 1.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Examples to show.")] = 3,
     tokens: Annotated[bool, typer.Option("--tokens", help="A line for each token, too.")] = False,
 ) -> None:
     """Show which tokens of an example are learned. With special tokens, and what the context cuts off."""
-    from corpusmill.pipeline.errors import InputError
-
-    chosen = {"--id": id_ is not None, "--row": row is not None, "--dropped": dropped, "--packed": packed is not None}
+    chosen = {"--id": id_ is not None, "--dropped": dropped, "--held-out": held_out}
     names = [name for name, on in chosen.items() if on]
-    if len(names) > 1 or (held_out and names not in ([], ["--packed"])):
-        raise InputError(f"sft inspect: {names[0]} and {[*names[1:], '--held-out'][0]} exclude each other.")
+    if len(names) > 1:
+        raise InputError(f"sft inspect: {names[0]} and {names[1]} exclude each other.")
     if (run is None) != (model is not None and bool(files)) or (run is not None and (model or files)):
         raise InputError("sft inspect: give a run, or --model and --files.")
 
@@ -45,13 +41,8 @@ def inspect(
     from corpusmill.report import sft_look
 
     source = sft_look.source_of_run(run) if run else sft_look.source_of_files(model or "", files or [], template)
-    if packed is None:
-        shown = sft_look.choose(source, count, id_, row, held_out, dropped)
-        head = [sft_look.head(source, shown)]
-    else:
-        shown, rows, padding = sft_look.choose_row(source, packed, held_out)
-        head = [sft_look.packed_head(packed, rows, padding, source, shown, held_out)]
-    sft_look.show(shown, head, Console(highlight=False, soft_wrap=True), tokens)
+    shown = sft_look.choose(source, count, id_, held_out, dropped)
+    sft_look.show(source, shown, Console(highlight=False, soft_wrap=True), tokens)
 
 
 Temperature = Annotated[float, typer.Option(help="0 always takes the most likely token.")]
