@@ -29,8 +29,7 @@ from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.compute import deterministic, pick_device
 from corpusmill.train.data import Batch, DataShare, needed, to_batch, to_device
 from corpusmill.train.loop import fit
-from corpusmill.train.losses import TokenObjective
-from corpusmill.train.model import blank_model
+from corpusmill.train.model import TokenObjective, blank_model
 from corpusmill.train.options import LoopConfig
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel

@@ -27,8 +27,7 @@ import torch
 
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import DataShare, TokenArray, WindowLoader, to_device
-from corpusmill.train.losses import TokenObjective
-from corpusmill.train.model import blank_model
+from corpusmill.train.model import TokenObjective, blank_model
 from corpusmill.train.options import LoopConfig, ModelConfig
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import optimizer_of, prepare

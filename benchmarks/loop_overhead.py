@@ -27,8 +27,7 @@ import torch
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import loop
 from corpusmill.train.data import Batch, DataShare, TokenArray, WindowLoader
-from corpusmill.train.losses import TokenObjective, token_nats
-from corpusmill.train.model import Llama, initialise
+from corpusmill.train.model import Llama, TokenObjective, initialise, token_nats
 from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, ModelConfig, OptimizerConfig
 

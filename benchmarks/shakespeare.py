@@ -40,8 +40,7 @@ from torch import Tensor
 
 from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
-from corpusmill.train.losses import StepLoss, TokenObjective
-from corpusmill.train.model import Llama, initialise
+from corpusmill.train.model import Llama, StepLoss, TokenObjective, initialise, target_nats
 from corpusmill.train.options import Architecture, LoopConfig, ModelConfig, OptimizerConfig
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "shakespeare-char.yaml"
@@ -215,8 +214,8 @@ class Driven(torch.nn.Module):
     def switch(self, **_: bool) -> None:
         """Does nothing: this model is neither compiled nor recomputed."""
 
-    def forward(self, ids: Tensor, segments: Tensor | None, targets: Tensor, read: Callable[..., Tensor]) -> Tensor:
-        return read(self.gpt2.lm_head, self.gpt2.transformer(ids, use_cache=False).last_hidden_state, targets)
+    def forward(self, ids: Tensor, segments: Tensor | None, targets: Tensor, summed: bool) -> Tensor:
+        return target_nats(self.gpt2.lm_head, self.gpt2.transformer(ids, use_cache=False).last_hidden_state, targets, summed=summed)
 
 
 class Turns(TokenObjective):

@@ -25,8 +25,8 @@ from corpusmill.train.compute import deterministic
 from corpusmill.train.data import IGNORED, DataShare, counted_places, needed, pack, to_device, within_budget
 from corpusmill.train.finetune import FinetuningJob, chat_of
 from corpusmill.train.loop import FitResult
-from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, StepLoss, pair_metrics, target_nats, token_nats
-from corpusmill.train.model import Llama
+from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, pair_metrics
+from corpusmill.train.model import Llama, StepLoss, token_nats
 from corpusmill.train.parallel.dims import ParallelDims, total
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.template import LEARN, NOTHING, STOP, ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, user_turn
@@ -416,7 +416,7 @@ class AlignmentJob(FinetuningJob):
     def loss(self, model: Llama, batch: Any) -> StepLoss:
         """Returns the sum of the pairs' losses. The log shows means per pair, and `preference_loss`, the loss without the NLL term."""
         ids, labels, segments, places, *rest = batch
-        return self._of_pairs(model(ids, segments, targets=labels[..., 0], read=partial(target_nats, places=places)), labels, *rest)
+        return self._of_pairs(model(ids, segments, targets=labels[..., 0], places=places), labels, *rest)
 
     def of_logits(self, logits: Tensor, labels: Tensor) -> StepLoss:
         """Returns the same loss on the last stage of a pipeline."""

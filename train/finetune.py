@@ -19,8 +19,7 @@ from corpusmill.train.checkpoint import START, CheckpointDir, SavedState, new_fo
 from corpusmill.train.compute import chosen, compiles, deterministic
 from corpusmill.train.data import DataShare, Order, steps_of
 from corpusmill.train.loop import FitResult, fit
-from corpusmill.train.losses import Objective
-from corpusmill.train.model import Llama, named_generator
+from corpusmill.train.model import Llama, Objective, named_generator
 from corpusmill.train.model_folder import load_model, model_files, model_of, model_tensors, read_architecture, save_model
 from corpusmill.train.options import LoraConfig, row_length
 from corpusmill.train.parallel.dims import ParallelDims

@@ -24,8 +24,7 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.checkpoint import MODEL, StateFolder, States
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import DataShare
-from corpusmill.train.losses import Objective, StepLoss, step_totals
-from corpusmill.train.model import Llama
+from corpusmill.train.model import Llama, Objective, StepLoss, step_totals
 from corpusmill.train.optim import lr_fraction
 from corpusmill.train.options import LoopConfig, PhasePlan, Schedule
 from corpusmill.train.parallel.dims import ParallelDims, local_of, squared_norm

@@ -1,4 +1,4 @@
-"""A compact decoder-only Llama with the weight names of Hugging Face (`model.layers.0.self_attn.q_proj.weight`, ...).
+"""A compact decoder-only Llama with the weight names of Hugging Face (`model.layers.0.self_attn.q_proj.weight`, ...), and its loss.
 
 `transformers` computes the same logits from the same weights: in float64 to 1e-10 (tests/train/test_model.py).
 """
@@ -6,9 +6,10 @@
 import hashlib
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.compute import fused
-from corpusmill.train.losses import target_nats
+from corpusmill.train.data import IGNORED, Batch, DataShare, counted_places
 from corpusmill.train.options import LLAMA3, YARN, Architecture
 
 # ---- RMSNorm -----------------------------------------------------------------------------------------
@@ -326,6 +327,137 @@ class Attention(nn.Module):
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
 
 
+# ---- the loss of next tokens -------------------------------------------------------------------------
+#
+# The negative log-likelihood of targets, always in fp32 at least.
+
+
+def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
+    """Returns `[B, T]`: nats of targets `[B, T]` under logits `[B, T, vocab]`, fp32 (float64 for float64 logits); 0 for IGNORED targets."""
+    nats: Any = F.cross_entropy(_wide(logits).flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    whole = nats.full_tensor() if hasattr(nats, "placements") else nats  # plain, and whole on every rank of a tensor group
+    return whole.view_as(targets)
+
+
+# Of hidden states: the head's logits are the largest values of a step, so they exist only for the targets that count, and where they are
+# many, or on a GPU, only for some rows at a time.
+#
+# torch 2.13 has `F.linear_cross_entropy` with options for chunks. It can't serve here: it returns its value in the input's type (in bf16 up
+# to 0.2% off), and it does not compile.
+
+#: Logits that exist at once, in fp32 512 MiB.
+LOGITS = 2**27
+#: By kind of device: the head's matrix is filled up to a multiple of so many rows, as kernels are slow for other sizes.
+MULTIPLE = {"cuda": 128}
+
+
+def target_nats(
+    head: nn.Linear, hidden: Tensor, targets: Tensor, places: Tensor | None = None, summed: bool = False, compiled: bool = False
+) -> Tensor:
+    """Returns nats `[n]` of the targets `[B, T]` that count, in order of rows and places, from hidden states `[B, T, width]`; or their sum.
+
+    `places` are those of `counted_places`. Without them a GPU is asked for them, and the step waits; a sum needs none. Where a tensor group
+    shares out the positions, the head computes all of them, as each rank has only part of each row.
+    """
+    if places is None and not summed:
+        places = counted_places(targets)
+    if hasattr(hidden, "placements"):
+        nats = token_nats(head(hidden), targets).flatten()
+        nats = nats if places is None else nats.index_select(0, places)
+        return nats.sum() if summed else nats
+    hidden, targets = hidden.flatten(0, 1), targets.flatten()
+    rows = len(targets)
+    if places is not None:
+        hidden, targets = hidden.index_select(0, places), targets.index_select(0, places)
+    if hidden.device.type == "cuda" or (rows if summed else len(targets)) * head.out_features > LOGITS:
+        return linear_nats(head, hidden, targets, summed=summed, compiled=compiled)
+    nats = F.cross_entropy(_wide(head(hidden)), targets, ignore_index=IGNORED, reduction="none")
+    return nats.sum() if summed else nats
+
+
+def linear_nats(head: nn.Linear, hidden: Tensor, targets: Tensor, *, summed: bool = False, compiled: bool = False) -> Tensor:
+    """Returns nats `[n]` of targets `[n]` (0 for IGNORED ones) from hidden states `[n, width]`, or their sum.
+
+    No more than LOGITS logits exist at once (Liger Kernel, https://arxiv.org/abs/2410.10989, and Cut Your Losses, 2411.09009): a sum takes
+    the gradient together with the value, single nats compute their logits again in the backward pass. Exponentials and sums are in fp32 at
+    least. No softmax sees the rows by which the matrix is filled up (MULTIPLE).
+    """
+    weight, vocabulary, kind = head.weight, head.out_features, hidden.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    if extra := -vocabulary % MULTIPLE.get(kind, 1):
+        weight = F.pad(weight, (0, 0, 0, extra))
+    with torch.autocast(kind, enabled=False):
+        at_once = summed and torch.is_grad_enabled()
+        nats: Tensor = _LinearNats.apply(hidden, weight, targets, vocabulary, at_once, compiled)
+    return nats if at_once or not summed else nats.sum()
+
+
+class _LinearNats(torch.autograd.Function):
+    """The function behind `linear_nats`. `at_once`: returns the sum, and takes the gradient in the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, vocabulary: int, at_once: bool, compiled: bool) -> Tensor:
+        ctx.at_once, ctx.options = at_once, (vocabulary, compiled)
+        needed = ctx.needs_input_grad[:2] if at_once else (False, False)
+        scale = torch.ones(targets.shape, dtype=_wide(hidden[:0]).dtype, device=hidden.device)
+        nats, *grads = _by_chunks(hidden, weight, targets, scale, needed, *ctx.options)
+        ctx.save_for_backward(*(grads if at_once else (hidden, weight, targets)))
+        return nats.sum() if at_once else nats
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.at_once:
+            grads = [None if grad is None else grad * gradient.to(grad.dtype) for grad in ctx.saved_tensors]
+        else:
+            hidden, weight, targets = ctx.saved_tensors
+            _, *grads = _by_chunks(hidden, weight, targets, gradient, ctx.needs_input_grad[:2], *ctx.options)
+        return *grads, None, None, None, None
+
+
+def _by_chunks(
+    hidden: Tensor, weight: Tensor, targets: Tensor, scale: Tensor, needed: tuple[bool, bool], vocabulary: int, compiled: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Returns nats `[n]`, and those gradients of hidden states and weight that are `needed`, of the sum of `scale` `[n]` times the nats."""
+    value, gradient = (fused(_value), fused(_gradient)) if compiled else (_value, _gradient)
+    nats, of_hidden, of_weight = list[Tensor](), list[Tensor](), torch.zeros_like(weight, dtype=scale.dtype) if needed[1] else None
+    for some, wanted, each in zip(*(tensor.split(max(1, LOGITS // len(weight))) for tensor in (hidden, targets, scale))):
+        logits = some @ weight.mT
+        found, normaliser = value(logits, wanted, vocabulary)
+        nats.append(found)
+        if any(needed):
+            logits = gradient(logits, normaliser, wanted, each, vocabulary)
+        if needed[0]:
+            of_hidden.append(logits @ weight)
+        if of_weight is not None:
+            of_weight += logits.mT @ some
+    return torch.cat(nats), torch.cat(of_hidden) if needed[0] else None, None if of_weight is None else of_weight.to(weight.dtype)
+
+
+def _value(logits: Tensor, targets: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
+    """Returns the nats and the log-sum-exp `[n]` of logits `[n, rows of the matrix]`."""
+    wide = _wide(logits)[:, :vocabulary]
+    normaliser = wide.logsumexp(-1)
+    nats = normaliser - wide.gather(1, targets.clamp(min=0).unsqueeze(1)).squeeze(1)
+    return torch.where(targets == IGNORED, 0, nats), normaliser
+
+
+def _gradient(logits: Tensor, normaliser: Tensor, targets: Tensor, scale: Tensor, vocabulary: int) -> Tensor:
+    """Returns the gradient of `scale` `[n]` times the nats for logits `[n, rows of the matrix]`, in their type."""
+    scale = torch.where(targets == IGNORED, 0, scale).unsqueeze(1)
+    columns = torch.arange(logits.size(1), device=logits.device)
+    found = (_wide(logits) - normaliser.unsqueeze(1)).exp_().mul_(scale)
+    found = torch.where(columns == targets.unsqueeze(1), found - scale, found)
+    if vocabulary < logits.size(1):
+        found = torch.where(columns < vocabulary, found, 0)
+    return found.to(logits.dtype)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 # ---- layers and model --------------------------------------------------------------------------------
 
 
@@ -440,12 +572,12 @@ class Llama(nn.Module):
 
     def forward(
         self, ids: Tensor, segments: Tensor | None = None, cache: KVCache | None = None, targets: Tensor | None = None,
-        read: Callable[..., Tensor] = target_nats,
+        places: Tensor | None = None, summed: bool = False,
     ) -> Tensor:  # fmt: skip
         """Returns logits `[B, T, vocab]` for ids `[B, T]`; a pipeline stage without a head (None) returns hidden states.
 
-        With `targets` `[B, T]` it returns what `read` makes of head, hidden states and targets: by default the nats of the targets that
-        count, or with `summed_nats` their sum. All logits of a batch need not exist for that.
+        With `targets` `[B, T]` it returns `target_nats`: the nats of the targets that count, or their sum. All logits of a batch need not
+        exist for that.
 
         `segments` `[B, T]` (integers that change where a document begins) keep attention and positions within each document; without them
         a row is one document. Rows may be padded on the right, as no token sees later ones. With a `cache`, whose rows are one document
@@ -454,7 +586,7 @@ class Llama(nn.Module):
         hidden = self.model(ids, segments, cache)
         if self.lm_head is None:
             return hidden
-        return self.lm_head(hidden) if targets is None else read(self.lm_head, hidden, targets, compiled=self.compiled)
+        return self.lm_head(hidden) if targets is None else target_nats(self.lm_head, hidden, targets, places, summed, self.compiled)
 
     @property
     def device(self) -> torch.device:
@@ -509,3 +641,64 @@ def named_generator(name: str, seed: int) -> torch.Generator:
     """Returns the generator that draws the initial values of the weight of this name."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+# ---- objectives --------------------------------------------------------------------------------------
+#
+# By an objective the training loop asks for losses. Nothing is divided here: an objective returns a sum over the valid targets (pairs in
+# alignment) of a micro-batch, and their count. `train/loop.py` divides the step's sum by the step's count over all micro-batches and ranks;
+# `gradient_scale` (`train/parallel/`) undoes the averaging of gradients over ranks. So neither micro-batches nor ranks change what is
+# minimised. The step number is the only state of the data, so a killed and restarted run takes the same steps with the same bits.
+
+
+@dataclass
+class StepLoss:
+    """The loss of a micro-batch: `total`, the sum over its valid targets (pairs in alignment); `count`, their number; sums to log.
+
+    `metrics` are sums, too: the log shows them divided by the step's count. `tokens` serves only to measure speed (0: same as `count`).
+    Tensors are fetched from the device once a step.
+    """
+
+    total: Tensor
+    count: int | Tensor
+    metrics: Mapping[str, float | Tensor] = field(default_factory=dict)
+    tokens: int | Tensor = 0
+
+
+def step_totals(parts: Sequence[StepLoss], metrics: Sequence[str], device: torch.device) -> Tensor:
+    """Adds up loss, count, tokens and metrics of micro-batches: float64 `[3 + metrics]` on the device, without waiting for it."""
+    sums = torch.zeros(3 + len(metrics), dtype=torch.float64, device=device)
+    for p in parts:
+        counted = p.count if isinstance(p.tokens, int) and not p.tokens else p.tokens
+        values = [p.total.detach(), p.count, counted, *(p.metrics[name] for name in metrics)]
+        sums += torch.stack([v.double() if isinstance(v, Tensor) else torch.full_like(sums[0], v) for v in values])
+    return sums
+
+
+class Objective(Protocol):
+    """What the loop trains on. `metrics` names the entries of every `StepLoss.metrics`; the names are the same on all ranks."""
+
+    metrics: Sequence[str]
+
+    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
+        """Yields the micro-batches of this share of a step's rows, on the model's device; every share has the same number."""
+        ...
+
+    def loss(self, model: Llama, batch: Any) -> StepLoss: ...
+
+
+class TokenObjective:
+    """Next-token prediction. Batches are `(ids, targets, segments)`. A pipeline's last stage calls `of_logits`, as it has only logits."""
+
+    metrics: Sequence[str] = ()
+
+    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
+        raise NotImplementedError
+
+    def loss(self, model: Llama, batch: Batch) -> StepLoss:
+        ids, targets, segments = batch
+        return StepLoss(model(ids, segments, targets=targets, summed=True), (targets != IGNORED).sum())
+
+    def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
+        """Returns the summed nats of `targets` `[B, T]` under `logits` `[B, T, vocab]`, and their count."""
+        return StepLoss(token_nats(logits, targets).sum(), (targets != IGNORED).sum())

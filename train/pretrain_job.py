@@ -25,8 +25,7 @@ from corpusmill.train.data import Batch, DataShare, PackedLoader, WindowLoader, 
 from corpusmill.train.generate import Sampling, generate_batch, plain
 from corpusmill.train.launch import launch_stage
 from corpusmill.train.loop import OWN, FitResult, fit
-from corpusmill.train.losses import TokenObjective
-from corpusmill.train.model import Llama, blank_model
+from corpusmill.train.model import Llama, TokenObjective, blank_model
 from corpusmill.train.model_folder import model_of, read_architecture, save_model, tokenizer_files
 from corpusmill.train.options import PhasePlan
 from corpusmill.train.parallel.dims import ParallelDims

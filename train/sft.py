@@ -21,8 +21,7 @@ from corpusmill.train.checkpoint import LOG, CheckpointDir
 from corpusmill.train.data import IGNORED, Batch, DataShare, Packed, counted_places, needed, pack, to_device, within_budget
 from corpusmill.train.finetune import FinetuningJob, chat_of
 from corpusmill.train.loop import FitResult
-from corpusmill.train.losses import StepLoss, TokenObjective, summed_nats
-from corpusmill.train.model import Llama
+from corpusmill.train.model import Llama, StepLoss, TokenObjective
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.template import NOTHING, ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, seam, user_turn
@@ -166,7 +165,7 @@ class TuningJob(FinetuningJob, TokenObjective):
     def loss(self, model: Llama, batch: Any) -> StepLoss:
         """Returns the nats of the batch's targets: the assistant's contents and end tokens."""
         ids, targets, segments, places = batch
-        nats = model(ids, segments, targets=targets, read=partial(summed_nats, places=places))
+        nats = model(ids, segments, targets=targets, places=places, summed=True)
         return StepLoss(nats, len(places), tokens=ids.numel())
 
     def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:

@@ -8,8 +8,7 @@ import torch
 
 from corpusmill.train.data import DataShare
 from corpusmill.train.loop import FitResult, fit
-from corpusmill.train.losses import TokenObjective
-from corpusmill.train.model import Llama, initialise
+from corpusmill.train.model import Llama, TokenObjective, initialise
 from corpusmill.train.options import Architecture, LoopConfig
 
 ARCH = Architecture(vocab_size=31, layers=2, width=32, heads=2, kv_heads=1, head_dim=16, ffn=48, context=16)

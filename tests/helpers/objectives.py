@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from corpusmill.train.data import DataShare
-from corpusmill.train.losses import StepLoss
-from corpusmill.train.model import Llama
+from corpusmill.train.model import Llama, StepLoss
 
 
 class Goal:

@@ -16,8 +16,7 @@ from torch import Tensor
 from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.finetune import adapt, adapters
 from corpusmill.train.loop import fit
-from corpusmill.train.losses import StepLoss, TokenObjective
-from corpusmill.train.model import Llama, RMSNorm
+from corpusmill.train.model import Llama, RMSNorm, StepLoss, TokenObjective
 from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims, local_of, squared_norm, whole
 from corpusmill.train.parallel.model import prepare

@@ -13,8 +13,7 @@ import torch._dynamo
 
 from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
-from corpusmill.train.losses import TokenObjective
-from corpusmill.train.model import Llama, initialise
+from corpusmill.train.model import Llama, TokenObjective, initialise
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims
 

@@ -24,8 +24,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint import export_state
 from corpusmill.train.finetune import adapt, adapters, merged_weights, round_frozen, save_adapter, start_from
 from corpusmill.train.loop import FitResult, fit
-from corpusmill.train.losses import StepLoss, token_nats
-from corpusmill.train.model import Llama, named_generator
+from corpusmill.train.model import Llama, StepLoss, named_generator, token_nats
 from corpusmill.train.model_folder import load_model, model_tensors, save_model
 from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig

@@ -23,8 +23,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint import StateFolder
 from corpusmill.train.data import DataShare
 from corpusmill.train.loop import ENOUGH, LOSS_FLOOR, WINDOW, FitResult, Prefetcher, fit, refusal
-from corpusmill.train.losses import StepLoss, TokenObjective
-from corpusmill.train.model import Llama, RMSNorm, initialise
+from corpusmill.train.model import Llama, RMSNorm, StepLoss, TokenObjective, initialise
 from corpusmill.train.options import Architecture, LoopConfig
 
 # ---- ahead -------------------------------------------------------------------------------------------

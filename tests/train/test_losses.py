@@ -10,18 +10,10 @@ from hypothesis import strategies as st
 from small_models import random_ids, random_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from corpusmill.train import losses
+from corpusmill.train import model as models
 from corpusmill.train.data import counted_places
-from corpusmill.train.losses import (
-    LOSSES,
-    LossOptions,
-    PairLogps,
-    TokenObjective,
-    linear_nats,
-    log_odds,
-    target_nats,
-    token_nats,
-)
+from corpusmill.train.losses import LOSSES, LossOptions, PairLogps, log_odds
+from corpusmill.train.model import TokenObjective, linear_nats, target_nats, token_nats
 
 # ---- token loss --------------------------------------------------------------------------------------
 
@@ -84,7 +76,7 @@ def test_a_batch_without_targets_has_loss_and_gradient_zero() -> None:
 @pytest.mark.parametrize("multiple", [1, 16])  # of the matrix's rows, which then are 11 or 16
 @pytest.mark.parametrize("summed", [True, False])
 def test_chunks_of_logits_give_values_and_gradients_of_torch(monkeypatch: pytest.MonkeyPatch, multiple: int, summed: bool) -> None:
-    monkeypatch.setattr(losses, "LOGITS", 60)  # 5 or 3 rows at a time
+    monkeypatch.setattr(models, "LOGITS", 60)  # 5 or 3 rows at a time
     generator = torch.Generator().manual_seed(1)
     head = torch.nn.Linear(8, 11, bias=False, dtype=torch.float64)
     hidden = torch.randn(23, 8, generator=generator, dtype=torch.float64).requires_grad_()
@@ -93,7 +85,7 @@ def test_chunks_of_logits_give_values_and_gradients_of_torch(monkeypatch: pytest
     logits = head(hidden)
     nats = F.cross_entropy(logits, targets, ignore_index=-100, reduction="none")
     wanted = nats * (1 if summed else weights)
-    monkeypatch.setattr(losses, "MULTIPLE", {"cpu": multiple})
+    monkeypatch.setattr(models, "MULTIPLE", {"cpu": multiple})
     found = linear_nats(head, hidden, targets, summed=summed)
     torch.testing.assert_close(found, nats.sum() if summed else nats, rtol=0, atol=1e-10)
     ours = torch.autograd.grad(3 * (found if summed else (found * weights).sum()), [hidden, head.weight])
@@ -106,8 +98,8 @@ def test_a_tied_model_has_the_gradients_of_whole_logits(monkeypatch: pytest.Monk
     model, ids = random_model(tied=True).double(), random_ids((2, 33))
     batch = ids[:, :-1], ids[:, 1:].masked_fill(ids[:, 1:] % 5 == 0, -100), None
     found = []
-    for logits in (losses.LOGITS, 1000):
-        monkeypatch.setattr(losses, "LOGITS", logits)
+    for logits in (models.LOGITS, 1000):
+        monkeypatch.setattr(models, "LOGITS", logits)
         model.zero_grad()
         model.compiled = compiled and logits == 1000
         loss = TokenObjective().loss(model, batch)
@@ -133,7 +125,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("summed", [True, False])
 def test_logits_of_a_vocabulary_of_128k_never_exist_at_once(monkeypatch: pytest.MonkeyPatch, summed: bool) -> None:
-    monkeypatch.setattr(losses, "LOGITS", 2**22)
+    monkeypatch.setattr(models, "LOGITS", 2**22)
     head, hidden = torch.nn.Linear(16, 2**17, bias=False), torch.randn(256, 16).requires_grad_()
     with Largest() as largest:
         linear_nats(head, hidden, torch.arange(256), summed=summed).sum().backward()

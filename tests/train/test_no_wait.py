@@ -15,12 +15,10 @@ from preference_pairs import pair_table
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train import losses
 from corpusmill.train import model as models
 from corpusmill.train.align import AlignmentJob
 from corpusmill.train.data import DataShare, TokenArray, WindowLoader, counted_places, needed, pack
-from corpusmill.train.losses import TokenObjective, step_totals
-from corpusmill.train.model import blank_model
+from corpusmill.train.model import TokenObjective, blank_model, step_totals
 from corpusmill.train.model_folder import model_of
 from corpusmill.train.options import Architecture
 from corpusmill.train.parallel.dims import ParallelDims
@@ -35,7 +33,7 @@ GPU = pytest.param("cuda", marks=pytest.mark.skipif(torch.version.cuda is None, 
 
 @pytest.fixture(autouse=True)
 def _no_fake_tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(losses, "LOGITS", 2000)
+    monkeypatch.setattr(models, "LOGITS", 2000)
     yield
     models.rotary_table.cache_clear()
 

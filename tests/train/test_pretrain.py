@@ -16,8 +16,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train import launch, pretrain_job
 from corpusmill.train.data import WindowLoader
-from corpusmill.train.losses import StepLoss
-from corpusmill.train.model import Llama, initialise
+from corpusmill.train.model import Llama, StepLoss, initialise
 from corpusmill.train.model_folder import load_model, save_model
 from corpusmill.train.options import Architecture
 from corpusmill.train.pretrain import PretrainStage

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from corpusmill.train.compute import autocast, chosen, compiles, passes, rounded
 from corpusmill.train.data import IGNORED, Batch
-from corpusmill.train.losses import Objective, StepLoss
-from corpusmill.train.model import Llama, fill
+from corpusmill.train.model import Llama, Objective, StepLoss, fill
 from corpusmill.train.model_folder import read_weights
 from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, OptimizerConfig

@@ -14,8 +14,7 @@ from torch.distributed.pipelining import (
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.compute import autocast, passes, rounded
-from corpusmill.train.losses import Objective, StepLoss, token_nats
-from corpusmill.train.model import Llama
+from corpusmill.train.model import Llama, Objective, StepLoss, token_nats
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims, total, whole
 from corpusmill.train.parallel.model import ParallelModel, even, reshard, settle, sharded_loss

@@ -14,8 +14,7 @@ from ranks import run_ranks
 from corpusmill.train.checkpoint import States
 from corpusmill.train.data import DataShare
 from corpusmill.train.loop import fit
-from corpusmill.train.losses import StepLoss, TokenObjective
-from corpusmill.train.model import Llama, initialise
+from corpusmill.train.model import Llama, StepLoss, TokenObjective, initialise
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims, local_of
 
