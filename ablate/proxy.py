@@ -27,13 +27,12 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.compute import deterministic, pick_device
-from corpusmill.train.data import Batch, DataShare, needed, to_batch, to_device
+from corpusmill.train.data import Batch, DataShare, Validation, needed, to_batch, to_device
 from corpusmill.train.loop import fit
 from corpusmill.train.model import TokenObjective, blank_model
 from corpusmill.train.options import LoopConfig
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
-from corpusmill.train.validation import Validation
 
 #: Evaluations of a training for its learning curve, the last one among them.
 CURVE = 6

@@ -219,7 +219,7 @@ class Measurement:
 
     def bits_per_byte(self, folder: Storage) -> dict[str, Any] | None:
         """Returns bits per byte over all validation tokens, with a 95% interval by resampling documents; None without validation tokens."""
-        from corpusmill.train.validation import Validation, makers, read_tokenizer
+        from corpusmill.train.data import Validation, makers, read_tokenizer
 
         tokenizer, _ = read_tokenizer(Storage(str(self.generator.folder)))
         validation = Validation.open(folder.root, tokenizer, makers(self.run, tokenizer), self.window, self.document_mask)

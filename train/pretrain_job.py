@@ -21,7 +21,7 @@ from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.checkpoint import LOG, CheckpointDir, StateFolder
 from corpusmill.train.compute import deterministic
-from corpusmill.train.data import Batch, DataShare, PackedLoader, WindowLoader, needed, to_device
+from corpusmill.train.data import Batch, DataShare, PackedLoader, Validation, WindowLoader, makers, needed, read_tokenizer, to_device
 from corpusmill.train.generate import Sampling, generate_batch, plain
 from corpusmill.train.launch import launch_stage
 from corpusmill.train.loop import OWN, FitResult, fit
@@ -32,7 +32,6 @@ from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.pretrain import PretrainConfig, tokens_folder
 from corpusmill.train.template import template_files
-from corpusmill.train.validation import Validation, makers, read_tokenizer
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun

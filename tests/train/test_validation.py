@@ -13,11 +13,10 @@ from token_sets import write_token_set
 
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.token_shards import TokenShards
-from corpusmill.train.data import DataShare
+from corpusmill.train.data import MOST_GROUPS, OTHERS, UNKNOWN, DataShare, TextSums, Validation, bootstrap_ratio
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture
 from corpusmill.train.parallel.model import ParallelModel
-from corpusmill.train.validation import MOST_GROUPS, OTHERS, UNKNOWN, TextSums, Validation, bootstrap_ratio
 
 # ---- intervals ---------------------------------------------------------------------------------------
 
@@ -25,7 +24,7 @@ from corpusmill.train.validation import MOST_GROUPS, OTHERS, UNKNOWN, TextSums, 
 
 
 def test_documents_without_bytes_are_left_out():
-    assert bootstrap_ratio(np.array([2.0, 0.0]), np.array([4.0, 0.0]), 100, 0.95, 0) == (0.5, 0.5)
+    assert bootstrap_ratio(np.array([2.0, 0.0]), np.array([4.0, 0.0]), 100, 0) == (0.5, 0.5)
 
 
 # ---- validation --------------------------------------------------------------------------------------
@@ -140,12 +139,12 @@ def test_the_interval_covers_the_score_of_the_whole_from_which_documents_are_dra
 
 
 def test_bundles_of_many_documents_give_the_interval_of_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    from corpusmill.train import validation
+    from corpusmill.train import data as validation
 
     generator = np.random.default_rng(0)
     sizes = generator.integers(50, 500, 20_000).astype(float)
     bits = sizes * generator.normal(1.0, 0.2, 20_000)
-    bundled = validation.bootstrap_ratio(bits, sizes, 400, 0.95, 0)
+    bundled = validation.bootstrap_ratio(bits, sizes, 400, 0)
     monkeypatch.setattr(validation, "MOST_UNITS", 20_000)
-    alone = validation.bootstrap_ratio(bits, sizes, 400, 0.95, 0)
+    alone = validation.bootstrap_ratio(bits, sizes, 400, 0)
     assert bundled[1] - bundled[0] == pytest.approx(alone[1] - alone[0], rel=0.15) and sum(bundled) == pytest.approx(sum(alone), rel=1e-3)
