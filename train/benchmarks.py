@@ -1,4 +1,6 @@
-"""Benchmarks: rows of published sets become items, items become log-likelihoods under a model, and these become scores.
+"""What is measured on a model: bits per byte, preferences, samples, and benchmarks.
+
+Rows of published sets become items, items become log-likelihoods under a model, and these become scores.
 
 `benchmarks.yaml` describes the tasks. Their items and decisions are those of lm-evaluation-harness 0.4
 (https://github.com/EleutherAI/lm-evaluation-harness), those of CORE nanochat's (https://github.com/karpathy/nanochat, core_eval.py).
@@ -30,12 +32,18 @@ from corpusmill.pipeline.cache import PackageFile
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand
 from corpusmill.pipeline.formats.evaluation_sets import has_data, read_set
+from corpusmill.pipeline.intervals import wilson
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.storage import Storage
+from corpusmill.train.align import Numbered, measured_logps, pairs_from_table, prepare_pair
 from corpusmill.train.compute import deterministic
-from corpusmill.train.evaluate import CORE, TaskConfig
-from corpusmill.train.generate import load_text_generator, token_ids
+from corpusmill.train.data import Validation, makers, read_tokenizer
+from corpusmill.train.evaluate import CORE, EvaluateConfig, TaskConfig
+from corpusmill.train.generate import Sampling, generate_batch, load_text_generator, plain, token_ids
 from corpusmill.train.model import Llama
+from corpusmill.train.options import LONGEST_ROW
+from corpusmill.train.parallel.model import ParallelModel
+from corpusmill.train.tasks import hash_of
 
 # ---- items -------------------------------------------------------------------------------------------
 
@@ -294,22 +302,83 @@ class ScoredSequence:
         return len(self.ids) - 1 - max(self.count, self.compared)
 
 
+#: Pairs that are computed at a time.
+PAIRS = 4
+
+
 class ModelUnderTest:
-    """A model folder, loaded once for all its tasks. `batch_tokens`: tokens computed at a time (0: as many as suit the device). `prefix`:
-    the id before a text without context: the `bos_token` of tokenizer_config.json, else its `eos_token`, else END_OF_TEXT."""
+    """A model folder, loaded once for all its measurements. `batch_tokens`: tokens of benchmarks that are computed at a time (0: as many as
+    suit the device)."""
 
     def __init__(self, folder: str | Path, device: str = "auto", batch_tokens: int = 0):
         self.generator = load_text_generator(folder, device)
         self.model, self.tokenizer = self.generator.model, self.generator.tokenizer
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.model.device.type]
-        self.tokenizer.no_truncation()
-        self.tokenizer.no_padding()
+
+    @cached_property
+    def prefix(self) -> int:
+        """The id before a text without context: the `bos_token` of tokenizer_config.json, else its `eos_token`, else END_OF_TEXT."""
         special = self.generator.encoder.special
         ids = token_ids(self.tokenizer, special.get("bos_token"), special.get("eos_token"), END_OF_TEXT)
         if not ids:
             file = self.generator.folder / "tokenizer_config.json"
             raise InputError(f"{file}: names no token with which a text begins (bos_token or eos_token).")
-        self.prefix = ids[0]
+        return ids[0]
+
+    def window(self, asked: int | None) -> int:
+        """Returns the length of rows, in tokens, where the training asked for `asked`."""
+        return min(asked or LONGEST_ROW, self.model.arch.context)
+
+    def bits_per_byte(
+        self, run: Storage, precision: str = "auto", window: int | None = None, document_mask: bool = True, seed: int = 0
+    ) -> dict[str, Any] | None:
+        """Returns bits per byte over all validation tokens, with a 95% interval by resampling documents; None without validation tokens."""
+        tokenizer, _ = read_tokenizer(Storage(str(self.generator.folder)))
+        folder, sha256 = run.path("tokens/validation"), makers(run, tokenizer)
+        validation = Validation.open(folder, tokenizer, sha256, self.window(window), document_mask)
+        if validation is None:
+            return None
+        score = validation.sums(ParallelModel(self.model, precision), self.model.device).score(seed=seed)
+        names = {"value": "bits_per_byte", "low": "low", "high": "high", "documents": "documents", "bytes": "utf8_bytes"}
+        return {name: score[of] for name, of in names.items()}
+
+    def preferences(self, table: pa.Table, precision: str = "auto", window: int | None = None) -> dict[str, Any] | None:
+        """Returns the share of held-out pairs whose chosen completion has the higher log-probability per token, with a 95% interval; None
+        without pairs. `table` has the pairs of the stage `align`."""
+        prepared = [prepare_pair(pair, self.generator.encoder, self.window(window)) for pair in pairs_from_table(table) if pair.held_out]
+        kept = [pair for pair in prepared if not pair.failed]
+        if not kept:
+            return None
+        right, device, local = 0, self.model.device, ParallelModel(self.model, precision)
+        for begin in range(0, len(kept), PAIRS):
+            some = kept[begin : begin + PAIRS]
+            sequences = [pair.sides[side] for side in (0, 1) for pair in some]
+            batch = Numbered(sequences, self.window(window), device, few=device.type == "cuda").collate(range(len(sequences)))
+            chosen, rejected = (measured_logps(local, batch) / batch.counts).chunk(2)
+            right += int((chosen > rejected).sum())
+        low, high = wilson(right, len(kept))
+        return {"accuracy": right / len(kept), "low": low, "high": high, "pairs": len(kept)}
+
+    def samples(self, prompts: Sequence[dict[str, str]], config: EvaluateConfig, chats: bool) -> list[dict[str, Any]]:
+        """Returns texts on every prompt: `continuation` continues the document's beginning, and if the model `chats`, `answer` replies to
+        the question."""
+        generator, found = self.generator, list[list[dict[str, Any]]]()
+        for kind in ("continuation", "answer") if chats else ("continuation",):
+            answers = kind == "answer"
+            # a continuation has no turns: where turns and documents end with different tokens, the token that ends a turn is banned there
+            ends = generator.stop if answers else generator.stop.intersection(generator.begin) or generator.stop
+            asked = [prompt["question" if answers else "text"] for prompt in prompts]
+            texts = generate_batch(
+                generator.model, [generator.ids(text, chat=answers) for text in asked], max_tokens=config.max_tokens,
+                sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
+                seeds=[hash_of(f"sample {config.seed} {kind}", prompt["document"]) for prompt in prompts],
+                stop=ends, banned=(*generator.banned, *sorted(generator.stop - ends)), tokenizer=generator.tokenizer,
+            )  # fmt: skip
+            found.append([
+                {"kind": kind, "document": prompt["document"], "prompt": given, "text": plain(text.text), "tokens": len(text.tokens)}
+                for prompt, given, text in zip(prompts, asked, texts, strict=True)
+            ])  # fmt: skip
+        return [sample for of_prompt in zip(*found, strict=True) for sample in of_prompt]
 
     def score(self, sets: Sequence[ItemSet], advance: Advance = lambda done: None) -> pa.Table:
         """Returns a row (`CHOICES`) for each item of a task. Calls `advance` with the number of items done since its last call."""
@@ -324,6 +393,8 @@ class ModelUnderTest:
     def encode(self, texts: Sequence[str], special: bool) -> list[Ids]:
         """Returns the ids of texts. `special`: with the tokens that the tokenizer itself puts around a text."""
         found: list[Ids] = []
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
         for begin in range(0, len(texts), TEXTS):  # in batches, as the library's other results are large and are dropped
             some = list(texts[begin : begin + TEXTS])
             found += [np.array(encoding.ids, np.int64) for encoding in self.tokenizer.encode_batch_fast(some, add_special_tokens=special)]

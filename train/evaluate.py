@@ -15,7 +15,6 @@ from pydantic import Field, field_validator
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.extras import TRAINING
-from corpusmill.pipeline.intervals import wilson
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.services import service
@@ -23,7 +22,7 @@ from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage, Task
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks, tuning
-from corpusmill.train.options import LONGEST_ROW, Temperature
+from corpusmill.train.options import Temperature
 from corpusmill.train.tuning import EXAMPLES_FILE
 from corpusmill.train.user_files import file_ref
 
@@ -84,23 +83,29 @@ class EvaluateStage(Stage):
         return TRAINING
 
     def execute(self, run: StageRun) -> None:
-        models = [stage for stage in MODELS if stage in run.recipe]
+        from corpusmill.train.benchmarks import ModelUnderTest
+
+        def of(stage: str, prefix: str) -> list[FileRef]:
+            return run.outputs_of(stage, prefix) if stage in run.recipe else []
+
         tuning.parent_stage(run, MODELS)
-        tokens = run.outputs_of("tokens", "validation/") if "tokens" in run.recipe else []
-        pairs = [ref for ref in run.outputs_of("align", "data/") if ref.path == PAIRS_FILE] if "align" in run.recipe else []
-        examples = run.outputs_of("sft", "data/") if "sft" in run.recipe else []
-        config = self.config.model_copy(update={"tasks": ()})
+        tasks, config = self.config.tasks, self.config.model_copy(update={"tasks": ()})
+        tokens, pairs = of("tokens", "validation/"), of("align", "data/pairs.parquet")
         params = {"held_out": _held_out(run)}
-        prompts = run.once("prompts", [*tuning.documents(run), *examples, *tokens], lambda _: self._prompts(run), params, config)
+        inputs = [*tuning.documents(run), *of("sft", "data/"), *tokens]
+        prompts = run.once("prompts", inputs, lambda _: self._prompts(run), params, config)
         shared = [*tokens, *pairs, prompts.ref(self.name, "prompts.json")]
-        measured = []
-        for model in models:
-            inputs, options = [*run.outputs_of(model, "model/"), *shared], _trained(run, model)
-            measure = partial(self._measure, run, model, bool(pairs), options)
-            row = run.once(model, inputs, measure, {"pairs": bool(pairs), **options}, config)
-            measured += [row.ref(self.name, output.path) for output in row.outputs]
-        if self.config.tasks:
-            measured += score_models(run, self.config, models)
+        sets = [(task, *item_files(task)) for task in tasks]
+        measured = [ref for task, files, _ in sets if tuning.documents(run) for ref in find_overlap(run, task.task, files)]
+        models = [stage for stage in MODELS if stage in run.recipe]
+        model_of = lru_cache(1)(lambda name: ModelUnderTest(run.run.path(f"{name}/model"), self.config.device))
+        for name in models:
+            files, options = of(name, "model/"), {"pairs": bool(pairs), **_trained(run, name)}
+            rows = [run.once(name, [*files, *shared], partial(self._measure, run, model_of, name, options), options, config)]
+            for task, items, described in sets:
+                alone, score = EvaluateConfig(tasks=(task,), device=self.config.device), partial(_score, run, model_of, name, task)
+                rows.append(run.once(f"benchmarks/{name}/{task.task}", [*files, *items, *described], score, config=alone))
+            measured += [row.ref(self.name, output.path) for row in rows for output in row.outputs]
         run.once("summary", measured, lambda _: self._summary(run, models))
 
     def summary(self, run: StageRun) -> dict[str, str]:
@@ -125,18 +130,20 @@ class EvaluateStage(Stage):
             prompts = prompts_of_documents(run, tuning.only_measured(run, _held_out(run)), self.config.samples)
         return Output({"prompts.json": tuning.json_file(prompts)}, rows_in=len(prompts), kept=len(prompts))
 
-    def _measure(self, run: StageRun, model: str, pairs: bool, trained: dict[str, Any], identity: str) -> Output:
+    def _measure(self, run: StageRun, model_of: Callable[[str], Any], name: str, options: dict[str, Any], identity: str) -> Output:
         from corpusmill.train.compute import deterministic
 
-        measurement = Measurement(self.config, run.run, model, **trained)
+        model, precision, window = model_of(name), options["precision"], options["window"]
         with deterministic():
-            bits = measurement.bits_per_byte(run.run.child("tokens/validation"))
-            preferences = measurement.preferences(run.run, PAIRS_FILE) if pairs else None
-            samples = measurement.samples(json.loads(run.storage.read_bytes("prompts.json")))
+            bits = model.bits_per_byte(run.run, precision, window, options["document_mask"], self.config.seed)
+            preferences = (
+                model.preferences(read_table(run.run, PAIRS_FILE), precision, options["pair_window"]) if options["pairs"] else None
+            )
+            samples = model.samples(json.loads(run.storage.read_bytes("prompts.json")), self.config, name != "pretrain")
         answers = [sample["tokens"] for sample in samples if sample["kind"] == "answer"]
         length = sum(answers) / len(answers) if answers else None
         scores = {"bits_per_byte": bits, "preferences": preferences, "answer_tokens": length}
-        return Output({f"scores/{model}.json": tuning.json_file(scores), f"samples/{model}.json": tuning.json_file(samples)})
+        return Output({f"scores/{name}.json": tuning.json_file(scores), f"samples/{name}.json": tuning.json_file(samples)})
 
     def _summary(self, run: StageRun, models: Sequence[str]) -> Output:
         files = {}
@@ -195,84 +202,6 @@ def prompts_of_examples(examples: pa.Table, count: int) -> list[dict[str, str]]:
     return found
 
 
-# ---- measurements of a model -------------------------------------------------------------------------
-
-#: Pairs that are computed at a time.
-PAIRS = 4
-
-
-class Measurement:
-    """A model folder of a run, and its measurements."""
-
-    def __init__(
-        self, config: EvaluateConfig, run: Storage, stage: str, precision: str = "auto", window: int | None = None,
-        pair_window: int | None = None, document_mask: bool = True,
-    ):  # fmt: skip
-        from corpusmill.train.generate import load_text_generator
-        from corpusmill.train.parallel.model import ParallelModel
-
-        self.config, self.run, self.stage, self.document_mask = config, run, stage, document_mask
-        self.generator = load_text_generator(run.path(f"{stage}/model"), config.device)
-        self.model = self.generator.model
-        self.local = ParallelModel(self.model, precision)
-        self.window, self.pair_window = (min(given or LONGEST_ROW, self.model.arch.context) for given in (window, pair_window))
-
-    def bits_per_byte(self, folder: Storage) -> dict[str, Any] | None:
-        """Returns bits per byte over all validation tokens, with a 95% interval by resampling documents; None without validation tokens."""
-        from corpusmill.train.data import Validation, makers, read_tokenizer
-
-        tokenizer, _ = read_tokenizer(Storage(str(self.generator.folder)))
-        validation = Validation.open(folder.root, tokenizer, makers(self.run, tokenizer), self.window, self.document_mask)
-        if validation is None:
-            return None
-        score = validation.sums(self.local, self.model.device).score(seed=self.config.seed)
-        names = {"value": "bits_per_byte", "low": "low", "high": "high", "documents": "documents", "bytes": "utf8_bytes"}
-        return {name: score[of] for name, of in names.items()}
-
-    def preferences(self, folder: Storage, path: str) -> dict[str, Any] | None:
-        """Returns the share of held-out pairs whose chosen completion has the higher log-probability per token, with a 95% interval; None
-        without pairs."""
-        from corpusmill.train.align import Numbered, measured_logps, pairs_from_table, prepare_pair
-
-        pairs = [pair for pair in pairs_from_table(read_table(folder, path)) if pair.held_out]
-        prepared = [prepare_pair(pair, self.generator.encoder, self.pair_window) for pair in pairs]
-        kept = [pair for pair in prepared if not pair.failed]
-        if not kept:
-            return None
-        right, device = 0, self.model.device
-        for begin in range(0, len(kept), PAIRS):
-            some = kept[begin : begin + PAIRS]
-            sequences = [pair.sides[side] for side in (0, 1) for pair in some]
-            batch = Numbered(sequences, self.pair_window, device, few=device.type == "cuda").collate(range(len(sequences)))
-            chosen, rejected = (measured_logps(self.local, batch) / batch.counts).chunk(2)
-            right += int((chosen > rejected).sum())
-        low, high = wilson(right, len(kept))
-        return {"accuracy": right / len(kept), "low": low, "high": high, "pairs": len(kept)}
-
-    def samples(self, prompts: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
-        """Returns texts on every prompt: `continuation` continues the document's beginning, and from a tuned model `answer` replies to the
-        question in a chat."""
-        from corpusmill.train.generate import Sampling, generate_batch, plain
-
-        generator, config, found = self.generator, self.config, list[list[dict[str, Any]]]()
-        for kind in ("continuation",) if self.stage == "pretrain" else ("continuation", "answer"):
-            answers = kind == "answer"
-            # a continuation has no turns: where turns and documents end with different tokens, the token that ends a turn is banned there
-            ends = generator.stop if answers else generator.stop.intersection(generator.begin) or generator.stop
-            asked = [prompt["question" if answers else "text"] for prompt in prompts]
-            texts = generate_batch(
-                generator.model, [generator.ids(text, chat=answers) for text in asked], max_tokens=config.max_tokens,
-                sampling=Sampling(temperature=config.temperature, top_k=config.top_k),
-                seeds=[tasks.hash_of(f"sample {config.seed} {kind}", prompt["document"]) for prompt in prompts],
-                stop=ends, banned=(*generator.banned, *sorted(generator.stop - ends)), tokenizer=generator.tokenizer,
-            )  # fmt: skip
-            found.append([
-                {"kind": kind, "document": prompt["document"], "prompt": given, "text": plain(text.text), "tokens": len(text.tokens)}
-                for prompt, given, text in zip(prompts, asked, texts, strict=True)
-            ])  # fmt: skip
-        return [sample for of_prompt in zip(*found, strict=True) for sample in of_prompt]
-
-
 # ---- benchmarks --------------------------------------------------------------------------------------
 #
 # Beside the scores stands how many items the run's documents contain. A score on items that a model has read is worth less.
@@ -280,22 +209,13 @@ class Measurement:
 OVERLAP = "benchmarks/overlap"
 
 
-def score_models(run: StageRun, config: EvaluateConfig, models: Sequence[str]) -> list[FileRef]:
-    """Runs a task for each model and benchmark. Returns references to the files that `task_scores` reads."""
-    from corpusmill.train.benchmarks import BUNDLE, ModelUnderTest, task_files
+def item_files(task: TaskConfig) -> tuple[list[FileRef], list[FileRef]]:
+    """Returns the files with a task's items, and those that describe a bundle of CORE."""
+    from corpusmill.train.benchmarks import BUNDLE, task_files
 
-    paths = {task.task: dict.fromkeys(path for of in task_files(task).values() for path in of) for task in config.tasks}
-    sets = {name: [file_ref(path) for path in of] for name, of in paths.items()}
-    made = [ref for name in sets if tuning.documents(run) for ref in find_overlap(run, name, sets[name])]
-    model_of = lru_cache(1)(lambda name: ModelUnderTest(run.run.path(f"{name}/model"), config.device))
-    for model in models:
-        for task in config.tasks:
-            bundle = task.path.rstrip("/") if task.task == CORE and task.path is not None else None
-            inputs = [*run.outputs_of(model, "model/"), *sets[task.task], *(file_ref(f"{bundle}/{name}") for name in BUNDLE if bundle)]
-            alone = EvaluateConfig(tasks=(task,), device=config.device)
-            row = run.once(f"benchmarks/{model}/{task.task}", inputs, partial(_score, run, model_of, model, task), config=alone)
-            made += [row.ref(run.stage.name, output.path) for output in row.outputs]
-    return made
+    items = dict.fromkeys(path for of in task_files(task).values() for path in of)
+    bundle = [f"{task.path.rstrip('/')}/{name}" for name in BUNDLE] if task.task == CORE and task.path is not None else []
+    return list(map(file_ref, items)), list(map(file_ref, bundle))
 
 
 def _score(run: StageRun, model_of: Callable[[str], Any], name: str, task: TaskConfig, identity: str) -> Output:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from launch_runs import make_tokens
 from pydantic import ValidationError
@@ -18,7 +17,8 @@ from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.align import PAIRS, PreferencePair
-from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage, Measurement
+from corpusmill.train.benchmarks import ModelUnderTest
+from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.model_folder import save_model
 from corpusmill.train.options import Architecture
@@ -101,10 +101,8 @@ def test_the_stage_and_the_training_report_one_number(token_run, execute, precis
     execute(token_run, PretrainStage(config), EvaluateStage(EvaluateConfig(samples=0)), earlier=EARLIER[:3])
     reported = json.loads(token_run.read_bytes("pretrain/metrics.json"))["validation"]["bits_per_byte"]
     assert scores_of(token_run)["pretrain"]["bits_per_byte"]["value"] == float(f"{reported:.6g}")  # as json_file rounds
-    tokens = token_run.child("tokens/validation")
-    same, wide = (
-        Measurement(EvaluateConfig(), token_run, "pretrain", name, window=32).bits_per_byte(tokens) for name in (precision, "fp32")
-    )
+    tested = ModelUnderTest(token_run.path("pretrain/model"))
+    same, wide = (tested.bits_per_byte(token_run, name, window=32) for name in (precision, "fp32"))
     assert same["value"] == reported and (wide["value"] == reported) == (precision == "fp32")
 
 
@@ -120,11 +118,8 @@ def test_the_stage_and_the_training_report_one_number_for_a_given_model(token_ru
     execute(token_run, further, EvaluateStage(EvaluateConfig(samples=0)), earlier=EARLIER[:3])
     reported = json.loads(token_run.read_bytes("pretrain/metrics.json"))["validation"]["bits_per_byte"]
     assert scores_of(token_run)["pretrain"]["bits_per_byte"]["value"] == float(f"{reported:.6g}")  # as json_file rounds
-    tokens = token_run.child("tokens/validation")
-    same, short = (
-        Measurement(EvaluateConfig(), token_run, "pretrain", "fp32", window, document_mask=False).bits_per_byte(tokens)["value"]
-        for window in (2048, 32)
-    )
+    tested = ModelUnderTest(token_run.path("pretrain/model"))
+    same, short = (tested.bits_per_byte(token_run, "fp32", window, document_mask=False)["value"] for window in (2048, 32))
     assert same == reported != short
 
 
@@ -141,11 +136,11 @@ def test_a_published_model_with_a_long_context_is_measured_in_windows_that_fit(r
     code = f"""
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.evaluate import EvaluateConfig, Measurement
-measurement = Measurement(EvaluateConfig(), Storage({run.root!r}), "pretrain")
-assert measurement.window == 2048
+from corpusmill.train.benchmarks import ModelUnderTest
+tested = ModelUnderTest({run.path("pretrain/model")!r})
+assert tested.window(None) == 2048
 before = peak_memory_mb()
-assert measurement.bits_per_byte(Storage({run.path("tokens/validation")!r}))["value"] > 0
+assert tested.bits_per_byte(Storage({run.root!r}))["value"] > 0
 print(peak_memory_mb() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -170,8 +165,7 @@ def test_a_completion_that_stands_alone_is_no_preference(pretrained_run):
     )
     sides = [([good], [bad]), ([good], []), ([], [bad])]
     table = items_table([PreferencePair(f"f:{n}", None, "file", True, [user], *both) for n, both in enumerate(sides)], PAIRS)
-    pq.write_table(table, pretrained_run.path("pairs.parquet"))
-    found = Measurement(EvaluateConfig(), pretrained_run, "pretrain", True).preferences(pretrained_run, "pairs.parquet")
+    found = ModelUnderTest(pretrained_run.path("pretrain/model")).preferences(table)
     assert found is not None and found["pairs"] == 1
 
 
