@@ -24,9 +24,10 @@ import corpusmill.train  # noqa: F401 - before torch
 # isort: on
 import numpy as np
 import torch
+from loop_overhead import TokenArray
 
 from corpusmill.train.compute import deterministic
-from corpusmill.train.data import DataShare, TokenArray, WindowLoader, to_device
+from corpusmill.train.data import DataShare, WindowLoader, to_device
 from corpusmill.train.model import TokenObjective, blank_model
 from corpusmill.train.options import LoopConfig, ModelConfig
 from corpusmill.train.parallel.dims import ParallelDims

@@ -13,7 +13,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,33 @@ import corpusmill.train  # noqa: F401 - before torch, so that threads wait as th
 import numpy as np
 import torch
 
+from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import loop
-from corpusmill.train.data import Batch, DataShare, TokenArray, WindowLoader
+from corpusmill.train.data import Batch, DataShare, WindowLoader
 from corpusmill.train.model import Llama, TokenObjective, initialise, token_nats
 from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, ModelConfig, OptimizerConfig
 
 WARM = 2
+
+
+class TokenArray:
+    """Ids in memory (uint16 or uint32), with what a loader of windows reads of token shards."""
+
+    end_of_text_id = EOT_ID
+
+    def __init__(self, ids: np.ndarray):
+        self.ids, self.starts = np.ascontiguousarray(ids), np.array([0, len(ids)], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def map(self, numbers: Iterable[int]) -> None:
+        """Does nothing, as the array is in memory."""
+
+    def window(self, start: int, length: int) -> np.ndarray:
+        return self.ids[start : start + length]
 
 
 class Clock:

@@ -20,9 +20,9 @@ import corpusmill.train  # noqa: F401 - before torch, so that threads wait as th
 # isort: on
 import numpy as np
 import torch
-from loop_overhead import bare_step
+from loop_overhead import TokenArray, bare_step
 
-from corpusmill.train.data import TokenArray, WindowLoader
+from corpusmill.train.data import WindowLoader
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.model_folder import load_model, save_model
 from corpusmill.train.options import ModelConfig

@@ -7,7 +7,7 @@ the number of samples so far is the only state.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -155,7 +155,7 @@ class Loader:
 class WindowLoader(Loader):
     """Loads windows of `context + 1` tokens that overlap by one token."""
 
-    def __init__(self, tokens: "TokenShards | TokenArray", context: int, batch: int, seed: int, document_mask: bool):
+    def __init__(self, tokens: TokenShards, context: int, batch: int, seed: int, document_mask: bool):
         super().__init__(tokens, context, batch, seed, document_mask, (len(tokens) - 1) // context)
         if self.rows < 1:
             raise InputError(f"the training tokens are too few: {len(tokens)}, and one window needs {context + 1}.")
@@ -232,26 +232,8 @@ class PackedLoader(Loader):
         return [self.tokens.locate(piece.shard, piece.first).id for piece in self.pieces(number)]
 
 
-class TokenArray:
-    """Ids in memory (uint16 or uint32), with the interface by which a loader of windows reads token shards."""
-
-    end_of_text_id = EOT_ID
-
-    def __init__(self, ids: npt.NDArray[Any]):
-        self.ids, self.starts = np.ascontiguousarray(ids), np.array([0, len(ids)], np.int64)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def map(self, numbers: Iterable[int]) -> None:
-        """Does nothing, as the array is in memory."""
-
-    def window(self, start: int, length: int) -> npt.NDArray[Any]:
-        return self.ids[start : start + length]
-
-
 def evaluation_batches(
-    tokens: "TokenShards | TokenArray", context: int, batch: int, document_mask: bool, windows: int = 0, share: DataShare = ALL
+    tokens: TokenShards, context: int, batch: int, document_mask: bool, windows: int = 0, share: DataShare = ALL
 ) -> Iterator[tuple[Integers, Batch]]:
     """Yields batches that predict every token once, or those of `windows` windows, evenly spread. Each item: the positions of the targets
     in the token stream, and the batch, `[B, T]` each.

@@ -1,7 +1,7 @@
 """Token shards of given documents, written as the tokens stage writes them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from corpusmill.pipeline.packing import plan
 from corpusmill.pipeline.shards import publish
+from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import (
     INDEX,
@@ -74,3 +75,21 @@ def flat(shards: Sequence[Sequence[Sequence[int]]]) -> list[int]:
 
 def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class TokenArray:
+    """Ids in memory (uint16 or uint32), with what a loader of windows reads of token shards."""
+
+    end_of_text_id = EOT_ID
+
+    def __init__(self, ids: npt.NDArray[Any]):
+        self.ids, self.starts = np.ascontiguousarray(ids), np.array([0, len(ids)], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def map(self, numbers: Iterable[int]) -> None:
+        """Does nothing, as the array is in memory."""
+
+    def window(self, start: int, length: int) -> npt.NDArray[Any]:
+        return self.ids[start : start + length]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from token_sets import flat, random_documents, write_token_set
+from token_sets import TokenArray, flat, random_documents, write_token_set
 from torch.utils.data import DataLoader
 
 from corpusmill.pipeline.errors import InputError
@@ -21,7 +21,6 @@ from corpusmill.train.data import (
     IGNORED,
     DataShare,
     PackedLoader,
-    TokenArray,
     TokenDataset,
     WindowLoader,
     evaluation_batches,

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from preference_pairs import pair_table
+from token_sets import TokenArray
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import model as models
 from corpusmill.train.align import AlignmentJob
-from corpusmill.train.data import DataShare, TokenArray, WindowLoader, counted_places, needed, pack
+from corpusmill.train.data import DataShare, WindowLoader, counted_places, needed, pack
 from corpusmill.train.model import TokenObjective, blank_model, step_totals
 from corpusmill.train.model_folder import model_of
 from corpusmill.train.options import Architecture
