@@ -29,7 +29,7 @@ from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.compute import deterministic, pick_device
 from corpusmill.train.data import Batch, DataShare, Validation, needed, to_batch, to_device
 from corpusmill.train.loop import fit
-from corpusmill.train.model import TokenObjective, blank_model
+from corpusmill.train.model import Objective, blank_model
 from corpusmill.train.options import LoopConfig
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
@@ -68,7 +68,7 @@ class References:
         return pa.table([pa.chunked_array([column]) if isinstance(column, np.ndarray) else column for column in columns], schema=REPORT)
 
 
-class _Proxy(TokenObjective):
+class _Proxy(Objective):
     """Next-token prediction on given tokens, row by row in their order."""
 
     def __init__(self, ids: Integers, context: int, batch: int, end_of_text: int, device: torch.device):

@@ -28,7 +28,7 @@ from loop_overhead import TokenArray
 
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import DataShare, WindowLoader, to_device
-from corpusmill.train.model import TokenObjective, blank_model
+from corpusmill.train.model import Objective, blank_model
 from corpusmill.train.options import LoopConfig, ModelConfig
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import optimizer_of, prepare
@@ -41,7 +41,7 @@ SIZES = {"124m": ("85m", 12, 768, 6), "1b": ("llama3.2-1b", 18, 1152, 9)}
 Step = Callable[[int], torch.Tensor]
 
 
-class Windows(TokenObjective):
+class Windows(Objective):
     def __init__(self, loader: WindowLoader, device: torch.device):
         self.loader, self.device = loader, device
 

@@ -28,7 +28,7 @@ from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import loop
 from corpusmill.train.data import Batch, DataShare, WindowLoader
-from corpusmill.train.model import Llama, TokenObjective, initialise, token_nats
+from corpusmill.train.model import Llama, Objective, initialise, token_nats
 from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, ModelConfig, OptimizerConfig
 
@@ -72,7 +72,7 @@ class Clock:
         return statistics.median(seconds[which] for seconds in self.seconds[kind][WARM:])
 
 
-class Windows(TokenObjective):
+class Windows(Objective):
     """The windows of a loader, one batch for each step."""
 
     def __init__(self, loader: WindowLoader):

@@ -40,7 +40,7 @@ from torch import Tensor
 
 from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
-from corpusmill.train.model import Llama, StepLoss, TokenObjective, initialise, target_nats
+from corpusmill.train.model import Llama, Objective, StepLoss, initialise, target_nats
 from corpusmill.train.options import Architecture, LoopConfig, ModelConfig, OptimizerConfig
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "shakespeare-char.yaml"
@@ -218,7 +218,7 @@ class Driven(torch.nn.Module):
         return target_nats(self.gpt2.lm_head, self.gpt2.transformer(ids, use_cache=False).last_hidden_state, targets, summed=summed)
 
 
-class Turns(TokenObjective):
+class Turns(Objective):
     """Batches of the text for corpusmill's loop; between any two of its steps the plain loop takes one, and both are timed.
 
     corpusmill's steps are timed from one forward pass to the next: a thread makes batches ahead, so batches do not mark its steps.

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.compute import fused
-from corpusmill.train.data import IGNORED, Batch, DataShare, counted_places
+from corpusmill.train.data import IGNORED, DataShare, counted_places
 from corpusmill.train.options import LLAMA3, YARN, Architecture
 
 # ---- RMSNorm -----------------------------------------------------------------------------------------
@@ -675,30 +675,20 @@ def step_totals(parts: Sequence[StepLoss], metrics: Sequence[str], device: torch
     return sums
 
 
-class Objective(Protocol):
-    """What the loop trains on. `metrics` names the entries of every `StepLoss.metrics`; the names are the same on all ranks."""
-
-    metrics: Sequence[str]
-
-    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
-        """Yields the micro-batches of this share of a step's rows, on the model's device; every share has the same number."""
-        ...
-
-    def loss(self, model: Llama, batch: Any) -> StepLoss: ...
-
-
-class TokenObjective:
-    """Next-token prediction. Batches are `(ids, targets, segments)`. A pipeline's last stage calls `of_logits`, as it has only logits."""
+class Objective:
+    """What the loop trains on: by default next tokens, in batches of `(ids, targets, segments)`. `metrics` names the entries of every
+    `StepLoss.metrics`; the names are the same on all ranks."""
 
     metrics: Sequence[str] = ()
 
-    def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
+    def batches(self, step: int, share: DataShare) -> Iterator[Any]:
+        """Yields the micro-batches of this share of a step's rows, on the model's device; every share has the same number."""
         raise NotImplementedError
 
-    def loss(self, model: Llama, batch: Batch) -> StepLoss:
+    def loss(self, model: Llama, batch: Any) -> StepLoss:
         ids, targets, segments = batch
         return StepLoss(model(ids, segments, targets=targets, summed=True), (targets != IGNORED).sum())
 
     def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
-        """Returns the summed nats of `targets` `[B, T]` under `logits` `[B, T, vocab]`, and their count."""
+        """Returns the loss of `targets` `[B, T]` under `logits` `[B, T, vocab]`, which is all that a pipeline's last stage has."""
         return StepLoss(token_nats(logits, targets).sum(), (targets != IGNORED).sum())

@@ -25,7 +25,7 @@ from corpusmill.train.data import Batch, DataShare, PackedLoader, Validation, Wi
 from corpusmill.train.generate import Sampling, generate_batch, plain
 from corpusmill.train.launch import launch_stage
 from corpusmill.train.loop import OWN, FitResult, fit
-from corpusmill.train.model import Llama, TokenObjective, blank_model
+from corpusmill.train.model import Llama, Objective, blank_model
 from corpusmill.train.model_folder import model_of, read_architecture, save_model, tokenizer_files
 from corpusmill.train.options import PhasePlan
 from corpusmill.train.parallel.dims import ParallelDims
@@ -68,7 +68,7 @@ def train(
     return job.train(progress, inputs_digest, [checkpoint_dir.states_of(other) for other in others])
 
 
-class _Job(TokenObjective):
+class _Job(Objective):
     """One process's part of a pre-training: its batches, its evaluations, and the loop around them."""
 
     def __init__(self, config: PretrainConfig, run: Storage, checkpoint_dir: CheckpointDir, dims: ParallelDims):

@@ -21,7 +21,7 @@ from corpusmill.train.checkpoint import LOG, CheckpointDir
 from corpusmill.train.data import IGNORED, Batch, DataShare, Packed, counted_places, needed, pack, to_device, within_budget
 from corpusmill.train.finetune import FinetuningJob, chat_of
 from corpusmill.train.loop import FitResult
-from corpusmill.train.model import Llama, StepLoss, TokenObjective
+from corpusmill.train.model import Llama, StepLoss
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.template import NOTHING, ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, seam, user_turn
@@ -136,7 +136,7 @@ def train(
     return job.train(CheckpointDir(work, f"{run}/sft/{LOG}"), progress)
 
 
-class TuningJob(FinetuningJob, TokenObjective):
+class TuningJob(FinetuningJob):
     """The training of instruction tuning, and its objective. An example is a packed row."""
 
     def __init__(self, config: SftConfig, start: StartModel, examples: pa.Table, dims: ParallelDims):

@@ -8,13 +8,13 @@ import torch
 
 from corpusmill.train.data import DataShare
 from corpusmill.train.loop import FitResult, fit
-from corpusmill.train.model import Llama, TokenObjective, initialise
+from corpusmill.train.model import Llama, Objective, initialise
 from corpusmill.train.options import Architecture, LoopConfig
 
 ARCH = Architecture(vocab_size=31, layers=2, width=32, heads=2, kv_heads=1, head_dim=16, ffn=48, context=16)
 
 
-class Rows(TokenObjective):
+class Rows(Objective):
     """Random rows."""
 
     def batches(self, step: int, share: DataShare) -> Iterator[Any]:

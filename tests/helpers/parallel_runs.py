@@ -16,7 +16,7 @@ from torch import Tensor
 from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.finetune import adapt, adapters
 from corpusmill.train.loop import fit
-from corpusmill.train.model import Llama, RMSNorm, StepLoss, TokenObjective
+from corpusmill.train.model import Llama, Objective, RMSNorm, StepLoss
 from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims, local_of, squared_norm, whole
 from corpusmill.train.parallel.model import prepare
@@ -44,7 +44,7 @@ class Case:
         return LoopConfig.model_validate({**LOOP, **self.loop})
 
 
-class Rows(TokenObjective):
+class Rows(Objective):
     """Random rows that depend on the step alone. Later rows have more masked targets; the last one has all but one masked."""
 
     def __init__(self, case: Case, arch: Architecture):

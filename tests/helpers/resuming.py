@@ -13,7 +13,7 @@ import torch._dynamo
 
 from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
-from corpusmill.train.model import Llama, TokenObjective, initialise
+from corpusmill.train.model import Llama, Objective, initialise
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims
 
@@ -25,7 +25,7 @@ def rows_of(step: int) -> torch.Tensor:
     return torch.randint(37, (ROWS, 17), generator=torch.Generator().manual_seed(step))
 
 
-class Rows(TokenObjective):
+class Rows(Objective):
     """Each step's rows, in micro-batches of two. A process records its rows in `folder`; at step `kill` the process of rank `victim`
     is killed before its last micro-batch.
     """

@@ -23,7 +23,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint import StateFolder
 from corpusmill.train.data import DataShare
 from corpusmill.train.loop import ENOUGH, LOSS_FLOOR, WINDOW, FitResult, Prefetcher, fit, refusal
-from corpusmill.train.model import Llama, RMSNorm, StepLoss, TokenObjective, initialise
+from corpusmill.train.model import Llama, Objective, RMSNorm, StepLoss, initialise
 from corpusmill.train.options import Architecture, LoopConfig
 
 # ---- ahead -------------------------------------------------------------------------------------------
@@ -31,7 +31,7 @@ from corpusmill.train.options import Architecture, LoopConfig
 ALONE = DataShare()
 
 
-class Numbers(TokenObjective):
+class Numbers(Objective):
     """Batches that are their own numbers, `counts` of them in each step."""
 
     def __init__(self, counts: list[int], broken: int = -1):

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from corpusmill.train import model as models
 from corpusmill.train.data import counted_places
 from corpusmill.train.losses import LOSSES, LossOptions, PairLogps, log_odds
-from corpusmill.train.model import TokenObjective, linear_nats, target_nats, token_nats
+from corpusmill.train.model import Objective, linear_nats, target_nats, token_nats
 
 # ---- token loss --------------------------------------------------------------------------------------
 
@@ -102,7 +102,7 @@ def test_a_tied_model_has_the_gradients_of_whole_logits(monkeypatch: pytest.Monk
         monkeypatch.setattr(models, "LOGITS", logits)
         model.zero_grad()
         model.compiled = compiled and logits == 1000
-        loss = TokenObjective().loss(model, batch)
+        loss = Objective().loss(model, batch)
         loss.total.backward()
         nats = model(batch[0], targets=batch[1])
         found.append([loss.total.detach(), nats.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)])

@@ -19,7 +19,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train import model as models
 from corpusmill.train.align import AlignmentJob
 from corpusmill.train.data import DataShare, WindowLoader, counted_places, needed, pack
-from corpusmill.train.model import TokenObjective, blank_model, step_totals
+from corpusmill.train.model import Objective, blank_model, step_totals
 from corpusmill.train.model_folder import model_of
 from corpusmill.train.options import Architecture
 from corpusmill.train.parallel.dims import ParallelDims
@@ -46,7 +46,7 @@ def sequences(count: int) -> list[Encoded]:
 
 def pretraining(_: Storage) -> tuple[Any, tuple[Any, ...]]:
     tokens = np.random.default_rng(0).integers(0, 9, 5000, dtype=np.uint16)
-    objective = TokenObjective()
+    objective = Objective()
     return objective, WindowLoader(TokenArray(tokens), 256, 4, 0, document_mask=True).load(0)
 
 

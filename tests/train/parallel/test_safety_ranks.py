@@ -14,7 +14,7 @@ from ranks import run_ranks
 from corpusmill.train.checkpoint import States
 from corpusmill.train.data import DataShare
 from corpusmill.train.loop import fit
-from corpusmill.train.model import Llama, StepLoss, TokenObjective, initialise
+from corpusmill.train.model import Llama, Objective, StepLoss, initialise
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims, local_of
 
@@ -23,7 +23,7 @@ HEALTHY = 22
 LAYOUTS: dict[str, dict[str, Any]] = {"copies": {"replicate": 2}, "shards": {"shard": 2}}
 
 
-class Poisoned(TokenObjective):
+class Poisoned(Objective):
     """Random rows; from step HEALTHY on, those of the last share are bad, for `steps` steps."""
 
     def __init__(self, poison: str, steps: int):
