@@ -431,7 +431,7 @@ class AlignmentJob(FinetuningJob):
         losses = self.preference_loss(logps, self.options)
         measured = {"preference_loss": losses.detach(), **pair_metrics(logps, self.options)}
         if self.config.nll_weight:
-            losses = losses - self.config.nll_weight * logps.mean_chosen
+            losses = losses - self.config.nll_weight * logps.means[0]
         tokens = (labels[..., 1] != NOBODY).sum()
         return StepLoss(losses.sum(), len(losses), {name: values.sum() for name, values in measured.items()}, tokens)
 
@@ -450,7 +450,7 @@ class AlignmentJob(FinetuningJob):
             batch = self.held_out.collate(_sides(numbers))
             logps = _pairs(measured_logps(parallel_model, batch), batch.counts, batch.reference)
             values = {"loss": self.preference_loss(logps, self.options), **pair_metrics(logps, self.options)}
-            values["preference_accuracy"] = logps.mean_chosen > logps.mean_rejected
+            values["preference_accuracy"] = logps.means[0] > logps.means[1]
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + float(value.double().sum())
         return {name: total / len(self.held_out_pairs) for name, total in sums.items()}
@@ -462,9 +462,7 @@ class AlignmentJob(FinetuningJob):
 
 def _pairs(sums: Tensor, counts: Tensor, reference: Tensor | None) -> PairLogps:
     """Makes pairs of the values `[2 pairs]` of their sequences."""
-    (chosen, rejected), (chosen_tokens, rejected_tokens) = (values.view(-1, 2).T for values in (sums, counts.float()))
-    of_chosen, of_rejected = (None, None) if reference is None else reference.view(-1, 2).T
-    return PairLogps(chosen, rejected, of_chosen, of_rejected, chosen_tokens, rejected_tokens)
+    return PairLogps(sums.view(-1, 2).T, None if reference is None else reference.view(-1, 2).T, counts.float().view(-1, 2).T)
 
 
 def _sides(pairs: Sequence[int]) -> list[int]:

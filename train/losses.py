@@ -25,30 +25,23 @@ class LossOptions:
 
 @dataclass(frozen=True)
 class PairLogps:
-    """Sums of log-probabilities over completion tokens, float32 [pairs], under the policy and under the frozen reference (None for losses
-    without a reference). `chosen_tokens` and `rejected_tokens` are the numbers of tokens summed over."""
+    """Sums of log-probabilities over completion tokens, float32 `[2, pairs]`, the chosen completions first: under the policy, and under the
+    frozen reference (None for losses without a reference). `tokens` are the numbers of tokens summed over."""
 
-    chosen: Tensor
-    rejected: Tensor
-    reference_chosen: Tensor | None
-    reference_rejected: Tensor | None
-    chosen_tokens: Tensor
-    rejected_tokens: Tensor
+    policy: Tensor
+    reference: Tensor | None
+    tokens: Tensor
 
     @property
-    def ratios(self) -> tuple[Tensor, Tensor]:
-        """The log-ratios of policy to reference of the chosen and the rejected completion."""
-        assert self.reference_chosen is not None and self.reference_rejected is not None
-        return self.chosen - self.reference_chosen, self.rejected - self.reference_rejected
+    def ratios(self) -> Tensor:
+        """The log-ratios of policy to reference."""
+        assert self.reference is not None
+        return self.policy - self.reference
 
     @cached_property
-    def mean_chosen(self) -> Tensor:
-        """The policy's mean log-probability per token of the chosen completion."""
-        return self.chosen / self.chosen_tokens
-
-    @cached_property
-    def mean_rejected(self) -> Tensor:
-        return self.rejected / self.rejected_tokens
+    def means(self) -> Tensor:
+        """The policy's mean log-probabilities per token."""
+        return self.policy / self.tokens
 
 
 #: The names in the result of `pair_metrics`; `kl` only with a reference.
@@ -62,37 +55,31 @@ def pair_metrics(pairs: PairLogps, options: LossOptions) -> dict[str, Tensor]:
     Rewards are beta * (policy - reference), as in the DPO paper; without a reference beta * the policy's mean log-probability per token,
     as in the papers of ORPO and SimPO. `kl` is measured on data, not on samples, so it may be negative.
     """
-    referred = pairs.reference_chosen is not None
-    chosen, rejected = pairs.ratios if referred else (pairs.mean_chosen, pairs.mean_rejected)
+    rewards = pairs.means if pairs.reference is None else pairs.ratios
+    (chosen, rejected), (chosen_tokens, rejected_tokens) = rewards, pairs.tokens.float()
     found = {
         "accuracy": (chosen > rejected).float(), "margin": options.beta * (chosen - rejected),
         "reward_chosen": options.beta * chosen, "reward_rejected": options.beta * rejected,
-        "chosen_tokens": pairs.chosen_tokens.float(), "rejected_tokens": pairs.rejected_tokens.float(),
+        "chosen_tokens": chosen_tokens, "rejected_tokens": rejected_tokens,
     }  # fmt: skip
-    return found | ({"kl": (chosen + rejected) / (pairs.chosen_tokens + pairs.rejected_tokens)} if referred else {})
+    return found if pairs.reference is None else {**found, "kl": (chosen + rejected) / (chosen_tokens + rejected_tokens)}
 
 
-def log_ratio(pairs: PairLogps) -> Tensor:
-    """h of the DPO paper: how much more the policy prefers the chosen completion than the reference does, in nats."""
-    chosen, rejected = pairs.ratios
-    return chosen - rejected
-
-
-def mean_log_ratio(pairs: PairLogps) -> Tensor:
-    """h of mean log-probabilities per token."""
-    chosen, rejected = pairs.ratios
-    return chosen / pairs.chosen_tokens - rejected / pairs.rejected_tokens
+def gap(values: Tensor) -> Tensor:
+    """Returns the chosen completions' values `[2, pairs]` less those of the rejected ones. Of log-ratios it is h of the DPO paper: how much
+    more the policy prefers the chosen completion than the reference does, in nats."""
+    return values[0] - values[1]
 
 
 def conservative(pairs: PairLogps, options: LossOptions) -> Tensor:
     """-(1-e) log sigmoid(beta h) - e log sigmoid(-beta h), where a share e of the labels is taken as swapped."""
-    share, scaled = options.label_smoothing, options.beta * log_ratio(pairs)
+    share, scaled = options.label_smoothing, options.beta * gap(pairs.ratios)
     return -(1 - share) * logsigmoid(scaled) - share * logsigmoid(-scaled)
 
 
 def robust(pairs: PairLogps, options: LossOptions) -> Tensor:
     """(-(1-e) log sigmoid(beta h) + e log sigmoid(-beta h)) / (1-2e): an unbiased estimate where a share e < 1/2 is swapped."""
-    share, scaled = options.label_smoothing, options.beta * log_ratio(pairs)
+    share, scaled = options.label_smoothing, options.beta * gap(pairs.ratios)
     return (-(1 - share) * logsigmoid(scaled) + share * logsigmoid(-scaled)) / (1 - 2 * share)
 
 
@@ -101,7 +88,7 @@ def orpo(pairs: PairLogps, options: LossOptions) -> Tensor:
 
     The first term covers the completion's tokens, as in the paper's equation 6; the authors' code and TRL include the prompt's tokens.
     """
-    a, b = pairs.mean_chosen, pairs.mean_rejected
+    a, b = pairs.means
     return -a - options.beta * logsigmoid(log_odds(a) - log_odds(b))
 
 
@@ -116,11 +103,11 @@ def log_odds(logp: Tensor) -> Tensor:
 
 #: The losses by name (docs/stages/align.md has the formulas). IPO's h is that of means, as in TRL and confirmed by its authors.
 LOSSES: dict[str, Callable[[PairLogps, LossOptions], Tensor]] = {
-    "sigmoid": lambda pairs, options: -logsigmoid(options.beta * log_ratio(pairs)),  # DPO, arXiv 2305.18290
+    "sigmoid": lambda pairs, options: -logsigmoid(options.beta * gap(pairs.ratios)),  # DPO, arXiv 2305.18290
     "conservative": conservative,  # cDPO, trainers.py of DPO's authors
     "robust": robust,  # arXiv 2403.00409
-    "mean-sigmoid": lambda pairs, options: -logsigmoid(options.beta * mean_log_ratio(pairs)),  # Tulu 3, arXiv 2411.15124
-    "ipo": lambda pairs, options: (mean_log_ratio(pairs) - 1 / (2 * options.beta)) ** 2,  # arXiv 2310.12036
+    "mean-sigmoid": lambda pairs, options: -logsigmoid(options.beta * gap(pairs.ratios / pairs.tokens)),  # Tulu 3, arXiv 2411.15124
+    "ipo": lambda pairs, options: (gap(pairs.ratios / pairs.tokens) - 1 / (2 * options.beta)) ** 2,  # arXiv 2310.12036
     "orpo": orpo,  # arXiv 2403.07691
-    "simpo": lambda pairs, options: -logsigmoid(options.beta * (pairs.mean_chosen - pairs.mean_rejected) - options.gamma),  # 2405.14734
+    "simpo": lambda pairs, options: -logsigmoid(options.beta * gap(pairs.means) - options.gamma),  # 2405.14734
 }

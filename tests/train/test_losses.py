@@ -149,8 +149,8 @@ def test_targets_at_places_are_those_that_count() -> None:
 @pytest.mark.rounding
 def test_the_edges_give_finite_losses_and_gradients(name, chosen, rejected):
     leaves = torch.tensor([chosen], requires_grad=True), torch.tensor([rejected], requires_grad=True)
-    one = torch.ones(1)
-    loss = LOSSES[name](PairLogps(*leaves, -one, -one, one, one), LossOptions(beta=1.0, label_smoothing=0.1, gamma=0.5))
+    ones = torch.ones(2, 1)
+    loss = LOSSES[name](PairLogps(torch.stack(leaves), -ones, ones), LossOptions(beta=1.0, label_smoothing=0.1, gamma=0.5))
     loss.sum().backward()
     assert loss.isfinite() and all(leaf.grad.isfinite() for leaf in leaves)
     if name in ("sigmoid", "simpo") and rejected == -1.0:  # far on the wrong side the loss is linear, and its gradient is beta
