@@ -394,12 +394,10 @@ class Validation:
             encoded = column.combine_chunks().fill_null(UNKNOWN).dictionary_encode()
             codes, names = encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
             text = np.bincount(codes, index["utf8_bytes"].to_numpy(), len(names))
-            order = sorted(range(len(names)), key=lambda code: (-text[code], names[code]))
-            rank = np.empty(len(names), np.int64)
-            rank[order] = np.arange(len(names))
+            order = np.array(sorted(range(len(names)), key=lambda code: (-text[code], names[code])))
             shown = [names[code] for code in order[:MOST_GROUPS]] + [OTHERS] * (len(names) > MOST_GROUPS)
             if column.null_count < len(column) and (len(shown) > 1 or kind == "language"):
-                found[kind] = shown, np.minimum(rank, MOST_GROUPS)[codes]
+                found[kind] = shown, np.minimum(np.argsort(order), MOST_GROUPS)[codes]
         return found
 
     def report(self, sums: TextSums) -> dict[str, Any]:

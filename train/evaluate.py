@@ -133,12 +133,10 @@ class EvaluateStage(Stage):
     def _measure(self, run: StageRun, model_of: Callable[[str], Any], name: str, options: dict[str, Any], identity: str) -> Output:
         from corpusmill.train.compute import deterministic
 
-        model, precision, window = model_of(name), options["precision"], options["window"]
+        model, precision, pairs = model_of(name), options["precision"], read_table(run.run, PAIRS_FILE) if options["pairs"] else None
         with deterministic():
-            bits = model.bits_per_byte(run.run, precision, window, options["document_mask"], self.config.seed)
-            preferences = (
-                model.preferences(read_table(run.run, PAIRS_FILE), precision, options["pair_window"]) if options["pairs"] else None
-            )
+            bits = model.bits_per_byte(run.run, precision, options["window"], options["document_mask"], self.config.seed)
+            preferences = None if pairs is None else model.preferences(pairs, precision, options["pair_window"])
             samples = model.samples(json.loads(run.storage.read_bytes("prompts.json")), self.config, name != "pretrain")
         answers = [sample["tokens"] for sample in samples if sample["kind"] == "answer"]
         length = sum(answers) / len(answers) if answers else None
@@ -296,6 +294,6 @@ def task_lines(scores: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[s
 def score_text(metric: str, score: Mapping[str, Any]) -> str:
     """Returns a score as text: `50.2% ± 0.4`, or a number such as bits per byte."""
     value, error = score["value"], score["stderr"]
-    number = metric in ("bits_per_byte", "centered")  # no share of the items
-    shown = (f"{value:.3g}", f"{error or 0.0:.2g}") if number else (f"{value:.1%}", f"{100 * (error or 0.0):.1f}")
-    return shown[0] if error is None else " ± ".join(shown)
+    if metric in ("bits_per_byte", "centered"):  # no share of the items
+        return f"{value:.3g}" + ("" if error is None else f" ± {error:.2g}")
+    return f"{value:.1%}" + ("" if error is None else f" ± {100 * error:.1f}")

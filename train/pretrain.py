@@ -132,13 +132,10 @@ class PretrainStage(Stage):
         lines = {
             "parameters": f"{metrics['parameters']:,}",
             "trained on": f"{metrics['tokens']:,} tokens ({metrics['epochs']:.1f} times the corpus) in {metrics['steps']:,} steps",
-            **{
-                f"phase {number}": f"{phase['reads']}: {phase['steps']:,} steps, {phase['epochs']:.1f} times"
-                for number, phase in enumerate(metrics["phases"], 1)
-                if len(metrics["phases"]) > 1
-            },
-            "loss": f"{metrics['loss']:.3f} nats a token at the end",
         }
+        for number, phase in enumerate(metrics["phases"] if len(metrics["phases"]) > 1 else (), 1):
+            lines[f"phase {number}"] = f"{phase['reads']}: {phase['steps']:,} steps, {phase['epochs']:.1f} times"
+        lines["loss"] = f"{metrics['loss']:.3f} nats a token at the end"
         if metrics["validation"]:
             score = metrics["validation"]
             lines["validation"] = f"{score['bits_per_byte']:.3f} bits per byte ({score['low']:.3f} to {score['high']:.3f})"
