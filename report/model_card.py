@@ -39,7 +39,7 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
     summary = read_summary(run, deep=False)
     reader = summary.reader
     chain, models, steps = training_chain(reader, stage), fresh(summary), step_options(reader)
-    base, trained_on = base_model(reader, chain[0]), (reader.json("pretrain/metrics.json", dict) or {}) if "pretrain" in chain else {}
+    base, trained_on = base_model(reader, chain[0]), facts_of(reader, "pretrain") if "pretrain" in chain else {}
     kept = [str(language) for language in steps.get("language", {}).get("keep") or []]
     judged = summary.tokenizer.groups("language") if summary.tokenizer else []  # of the tokenizer's texts, most text first
     languages = kept or [name for name in judged if re.fullmatch(r"[a-z]{2,3}", name)]
@@ -49,7 +49,7 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
         "parameters": arch.parameters(),
         "shape": shape_rows(arch), "languages": languages, "kept": kept, "steps": steps, "data": reader.present(),
         "documents": " and ".join(word for data, word in (("filter", "filtered"), ("dedup", "deduplicated")) if reader.present([data])),
-        "pretrained_on": trained_on.get("tokens"), "validated_on": (trained_on.get("validation") or {}).get("documents"),
+        "pretrained_on": trained_on.get("tokens"), "validated_on": trained_on.get("validation.documents"),
         "rules": {name: rule_rows(decisions) for name, decisions in summary.decisions.items() if name != "dedup"},
         "dedup": dedup_rows(summary), "tokenizer": tokenizer_rows(summary),
         "inputs": [str(path) for path in inputs] if isinstance(inputs, list) else [],
