@@ -37,7 +37,7 @@ from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.align import Numbered, measured_logps, pairs_from_table, prepare_pair
 from corpusmill.train.compute import deterministic
-from corpusmill.train.data import Validation, makers, read_tokenizer
+from corpusmill.train.data import Validation, read_tokenizer
 from corpusmill.train.evaluate import CORE, EvaluateConfig, TaskConfig
 from corpusmill.train.generate import Sampling, generate_batch, load_text_generator, plain, token_ids
 from corpusmill.train.model import Llama
@@ -334,8 +334,7 @@ class ModelUnderTest:
     ) -> dict[str, Any] | None:
         """Returns bits per byte over all validation tokens, with a 95% interval by resampling documents; None without validation tokens."""
         tokenizer, _ = read_tokenizer(Storage(str(self.generator.folder)))
-        folder, sha256 = run.path("tokens/validation"), makers(run, tokenizer)
-        validation = Validation.open(folder, tokenizer, sha256, self.window(window), document_mask)
+        validation = Validation.open(run, tokenizer, self.window(window), document_mask)
         if validation is None:
             return None
         score = validation.sums(ParallelModel(self.model, precision), self.model.device).score(seed=seed)

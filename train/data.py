@@ -7,11 +7,10 @@ the number of samples so far is the only state.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -355,12 +354,12 @@ class Validation:
         self.starts: Integers = np.concatenate(starts).astype(np.int64)  # the position of each document's first token
 
     @staticmethod
-    def open(folder: str | Path, tokenizer: bytes, sha256: str | Collection[str], context: int, document_mask: bool) -> "Validation | None":
-        """Opens the validation tokens; None if the run has none. `sha256`: of the tokenizers that may have made them. Raises InputError
-        where the shards are damaged or made by another tokenizer."""
-        if not Storage(str(folder)).exists(SHARDS_FILE):
+    def open(run: Storage, tokenizer: bytes, context: int, document_mask: bool) -> "Validation | None":
+        """Opens a run's validation tokens; None if it has none. Raises InputError where they are damaged, or where their ids mean something
+        else to the model's `tokenizer`."""
+        if not run.exists(f"tokens/validation/{SHARDS_FILE}"):
             return None
-        shards = TokenShards(folder, tokenizer_sha256=sha256)
+        shards = TokenShards(run.path("tokens/validation"), makers(run, tokenizer))
         return Validation(shards, TokenBytes(tokenizer).sizes, context, document_mask) if shards.utf8_bytes else None
 
     @torch.no_grad()

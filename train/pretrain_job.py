@@ -91,12 +91,12 @@ class _Job(Objective):
             storage = Storage(tokens_folder(tokens))
             self.loaders[tokens] = self._loader(TokenShards(storage.root, sha256, shards.end_of_text_id))
             self.names[tokens] = f"{storage.root} (sha256 {storage.sha256(SHARDS_FILE)[:12]})"
-        folder = run.path("tokens/validation")
-        self.validation = Validation.open(folder, self.tokenizer, sha256, self.row_tokens, config.document_mask)
+        self.validation = Validation.open(run, self.tokenizer, self.row_tokens, config.document_mask)
         self.final: dict[str, Any] | None = None  # the score after the last step
         self.warnings: list[str] = []
         if not self.validation:
-            self.warnings.append(f"{folder}: no validation tokens, so nothing was evaluated; see tokens.validation_share")
+            missing = f"{run.path('tokens/validation')}: no validation tokens"
+            self.warnings.append(f"{missing}, so nothing was evaluated; see tokens.validation_share")
         elif config.samples and not config.parallel.whole:
             self.warnings.append("no texts were sampled while the model was trained, as no process had all of it")
 
@@ -153,21 +153,17 @@ class _Job(Objective):
 
     def _metrics(self, result: FitResult) -> dict[str, Any]:
         """Returns the content of `metrics.json`. It holds no times, so equal runs have equal files."""
-        phases = [
-            {
-                "reads": phase.tokens or OWN,
-                "steps": phase.steps,
-                "epochs": phase.steps * self.config.batch / self.loaders[phase.tokens].rows,
-            }
-            for phase in self.config.plan.phases
-        ]
-        read = {phase.tokens for phase in self.config.plan.phases} or {None}
+        phases, rows = self.config.plan.phases, {tokens: loader.rows for tokens, loader in self.loaders.items()}
+        read = {phase.tokens for phase in phases} or {None}
         return {
             "parameters": self.arch.parameters(),
             "steps": result.steps,
             "tokens": result.tokens,
             "epochs": result.tokens / sum(len(self.loaders[tokens].tokens) for tokens in read),
-            "phases": phases,
+            "phases": [
+                {"reads": phase.tokens or OWN, "steps": phase.steps, "epochs": phase.steps * self.config.batch / rows[phase.tokens]}
+                for phase in phases
+            ],
             "loss": result.loss,
             "skipped": result.skipped,
             "validation": self.final,
@@ -213,15 +209,10 @@ class _Job(Objective):
         count, end = min(self.config.samples, len(starts)), shards.end_of_text_id
         documents = [shards.documents_of(start, 1)[0] for start in starts[np.arange(count) * len(starts) // max(count, 1)].tolist()]
         prompts = [shards.tokens(a.shard)[a.first : a.first + min(GIVEN, a.tokens // 2)].tolist() for a in documents]
-        texts = generate_batch(
-            model,
-            [[end, *prompt] for prompt in prompts],
-            max_tokens=WRITTEN,
-            sampling=Sampling(temperature=TEMPERATURE, top_k=TOP_K, seed=self.config.seed),
-            stop=(end,),
-            banned=(PAD_ID, IM_START_ID, IM_END_ID) if end == EOT_ID else (),  # another tokenizer has other tokens there
-            tokenizer=tokenizer,
-        )
+        banned = (PAD_ID, IM_START_ID, IM_END_ID) if end == EOT_ID else ()  # another tokenizer has other tokens there
+        sampling = Sampling(temperature=TEMPERATURE, top_k=TOP_K, seed=self.config.seed)
+        given = [[end, *prompt] for prompt in prompts]
+        texts = generate_batch(model, given, max_tokens=WRITTEN, sampling=sampling, stop=(end,), banned=banned, tokenizer=tokenizer)
         return [
             {"document": document.id, "prompt": plain(tokenizer.decode(prompt)), "text": plain(text.text)}
             for document, prompt, text in zip(documents, prompts, texts, strict=True)
