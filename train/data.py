@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # ---- batches and shares ------------------------------------------------------------------------------
 
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 #: (ids, targets, segments): int64 `[B, T]` each. Targets of IGNORED are not counted. Without segments each row is one document.
 Batch = tuple[Tensor, Tensor, Tensor | None]
 #: A target that adds nothing to loss or count; the same number as in torch's cross_entropy.
@@ -56,10 +58,6 @@ class DataShare:
         return [(begin, min(begin + (size or each), last)) for begin in range(first, last, size or each)]
 
 
-# ---- windows of the token stream ---------------------------------------------------------------------
-
-Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 #: The share of a single process: all rows.
 ALL = DataShare()
 
@@ -98,26 +96,7 @@ def to_device(batch: tuple[Any, ...], device: torch.device) -> tuple[Any, ...]:
         return tuple(None if part is None else part.contiguous().pin_memory().to(device, non_blocking=True) for part in batch)
 
 
-#: Samples whose places are computed at once, and epochs at most: numpy takes as long for one number as for a thousand.
-BLOCK, EPOCHS = 4096, 64
-
-
-def places(first: int, count: int, items: int, seed: int) -> Integers:
-    """Returns which of `items` are samples `first` to `first + count` of a run: each item once an epoch, in a new order each epoch."""
-    size = min(BLOCK, EPOCHS * items)
-    found = [_block(number * size, size, items, seed) for number in range(first // size, -(-(first + count) // size))]
-    return np.concatenate(found)[first % size :][:count] if found else np.empty(0, np.int64)
-
-
-@lru_cache(maxsize=16)
-def _block(first: int, count: int, items: int, seed: int) -> Integers:
-    found, filled = np.empty(count, np.int64), 0
-    while filled < count:
-        epoch, place = divmod(first + filled, items)
-        here = min(items - place, count - filled)
-        found[filled : filled + here] = permute(np.arange(place, place + here), items, seed, epoch)
-        filled += here
-    return found
+# ---- rows of tokens ----------------------------------------------------------------------------------
 
 
 class Loader:
@@ -287,7 +266,19 @@ def makers(run: Storage, content: bytes) -> set[str]:
     return found
 
 
-# ---- confidence intervals ----------------------------------------------------------------------------
+# ---- the score of held-out tokens --------------------------------------------------------------------
+#
+# The loop computes it on any number of processes, the stage `evaluate` on one. The same model gets the same number, as both compute in the
+# training's precision: what a training reports is what its kind of model does, and shards gathered in bf16 can't be measured in fp32.
+#
+# Bits per byte are the bits that a model needs to encode a text, whatever its tokenizer: nats / (ln 2 * UTF-8 bytes), both over the same
+# targets. Special tokens are left out of both.
+
+#: Tokens in a forward pass. A constant, as matrices of other shapes give other last bits.
+TOKENS = 8192
+#: The number of groups of each kind with a score of their own (those with most text); names of all other groups and of a missing value.
+MOST_GROUPS, OTHERS, UNKNOWN = 16, "(others)", "(unknown)"
+
 
 #: The largest number of units that a bootstrap draws from, and the share of draws outside of the interval at each end.
 MOST_UNITS, OUTSIDE = 10_000, (1 - 0.95) / 2
@@ -307,20 +298,6 @@ def bootstrap_ratio(numerators: Floats, denominators: Floats, resamples: int, se
     draws = (generator.integers(0, len(over), len(over)) for _ in range(resamples))
     low, high = np.quantile([over[drawn].sum() / under[drawn].sum() for drawn in draws], [OUTSIDE, 1 - OUTSIDE])
     return float(low), float(high)
-
-
-# ---- the score of held-out tokens --------------------------------------------------------------------
-#
-# The loop computes it on any number of processes, the stage `evaluate` on one. The same model gets the same number, as both compute in the
-# training's precision: what a training reports is what its kind of model does, and shards gathered in bf16 can't be measured in fp32.
-#
-# Bits per byte are the bits that a model needs to encode a text, whatever its tokenizer: nats / (ln 2 * UTF-8 bytes), both over the same
-# targets. Special tokens are left out of both.
-
-#: Tokens in a forward pass. A constant, as matrices of other shapes give other last bits.
-TOKENS = 8192
-#: The number of groups of each kind with a score of their own (those with most text); names of all other groups and of a missing value.
-MOST_GROUPS, OTHERS, UNKNOWN = 16, "(others)", "(unknown)"
 
 
 @dataclass(frozen=True)
@@ -575,10 +552,27 @@ class TokenDataset(IterableDataset[Batch]):
             yield batch
 
 
-# ---- a permutation -----------------------------------------------------------------------------------
+# ---- the order of samples ----------------------------------------------------------------------------
 #
 # A pseudo-random permutation of 0 .. n-1, computed place by place and never listed: a balanced Feistel network over the next even power of
 # two, repeated until the value is below n (cycle walking).
+
+#: Samples whose places are computed at once, and epochs at most: numpy takes as long for one number as for a thousand.
+BLOCK, EPOCHS = 4096, 64
+
+
+def places(first: int, count: int, items: int, seed: int) -> Integers:
+    """Returns which of `items` are samples `first` to `first + count` of a run: each item once an epoch, in a new order each epoch."""
+    size = min(BLOCK, EPOCHS * items)
+    found = [_block(number * size, size, items, seed) for number in range(first // size, -(-(first + count) // size))]
+    return np.concatenate(found)[first % size :][:count] if found else np.empty(0, np.int64)
+
+
+@lru_cache(maxsize=16)
+def _block(first: int, count: int, items: int, seed: int) -> Integers:
+    epochs, at = np.divmod(np.arange(first, first + count), items)
+    return np.concatenate([permute(at[epochs == epoch], items, seed, epoch) for epoch in np.unique(epochs).tolist()])
+
 
 ROUNDS = 6
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # SplitMix64's finaliser

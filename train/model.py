@@ -327,137 +327,6 @@ class Attention(nn.Module):
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
 
 
-# ---- the loss of next tokens -------------------------------------------------------------------------
-#
-# The negative log-likelihood of targets, always in fp32 at least.
-
-
-def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """Returns `[B, T]`: nats of targets `[B, T]` under logits `[B, T, vocab]`, fp32 (float64 for float64 logits); 0 for IGNORED targets."""
-    nats: Any = F.cross_entropy(_wide(logits).flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
-    whole = nats.full_tensor() if hasattr(nats, "placements") else nats  # plain, and whole on every rank of a tensor group
-    return whole.view_as(targets)
-
-
-# Of hidden states: the head's logits are the largest values of a step, so they exist only for the targets that count, and where they are
-# many, or on a GPU, only for some rows at a time.
-#
-# torch 2.13 has `F.linear_cross_entropy` with options for chunks. It can't serve here: it returns its value in the input's type (in bf16 up
-# to 0.2% off), and it does not compile.
-
-#: Logits that exist at once, in fp32 512 MiB.
-LOGITS = 2**27
-#: By kind of device: the head's matrix is filled up to a multiple of so many rows, as kernels are slow for other sizes.
-MULTIPLE = {"cuda": 128}
-
-
-def target_nats(
-    head: nn.Linear, hidden: Tensor, targets: Tensor, places: Tensor | None = None, summed: bool = False, compiled: bool = False
-) -> Tensor:
-    """Returns nats `[n]` of the targets `[B, T]` that count, in order of rows and places, from hidden states `[B, T, width]`; or their sum.
-
-    `places` are those of `counted_places`. Without them a GPU is asked for them, and the step waits; a sum needs none. Where a tensor group
-    shares out the positions, the head computes all of them, as each rank has only part of each row.
-    """
-    if places is None and not summed:
-        places = counted_places(targets)
-    if hasattr(hidden, "placements"):
-        nats = token_nats(head(hidden), targets).flatten()
-        nats = nats if places is None else nats.index_select(0, places)
-        return nats.sum() if summed else nats
-    hidden, targets = hidden.flatten(0, 1), targets.flatten()
-    rows = len(targets)
-    if places is not None:
-        hidden, targets = hidden.index_select(0, places), targets.index_select(0, places)
-    if hidden.device.type == "cuda" or (rows if summed else len(targets)) * head.out_features > LOGITS:
-        return linear_nats(head, hidden, targets, summed=summed, compiled=compiled)
-    nats = F.cross_entropy(_wide(head(hidden)), targets, ignore_index=IGNORED, reduction="none")
-    return nats.sum() if summed else nats
-
-
-def linear_nats(head: nn.Linear, hidden: Tensor, targets: Tensor, *, summed: bool = False, compiled: bool = False) -> Tensor:
-    """Returns nats `[n]` of targets `[n]` (0 for IGNORED ones) from hidden states `[n, width]`, or their sum.
-
-    No more than LOGITS logits exist at once (Liger Kernel, https://arxiv.org/abs/2410.10989, and Cut Your Losses, 2411.09009): a sum takes
-    the gradient together with the value, single nats compute their logits again in the backward pass. Exponentials and sums are in fp32 at
-    least. No softmax sees the rows by which the matrix is filled up (MULTIPLE).
-    """
-    weight, vocabulary, kind = head.weight, head.out_features, hidden.device.type
-    if torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
-    if extra := -vocabulary % MULTIPLE.get(kind, 1):
-        weight = F.pad(weight, (0, 0, 0, extra))
-    with torch.autocast(kind, enabled=False):
-        at_once = summed and torch.is_grad_enabled()
-        nats: Tensor = _LinearNats.apply(hidden, weight, targets, vocabulary, at_once, compiled)
-    return nats if at_once or not summed else nats.sum()
-
-
-class _LinearNats(torch.autograd.Function):
-    """The function behind `linear_nats`. `at_once`: returns the sum, and takes the gradient in the forward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, vocabulary: int, at_once: bool, compiled: bool) -> Tensor:
-        ctx.at_once, ctx.options = at_once, (vocabulary, compiled)
-        needed = ctx.needs_input_grad[:2] if at_once else (False, False)
-        scale = torch.ones(targets.shape, dtype=_wide(hidden[:0]).dtype, device=hidden.device)
-        nats, *grads = _by_chunks(hidden, weight, targets, scale, needed, *ctx.options)
-        ctx.save_for_backward(*(grads if at_once else (hidden, weight, targets)))
-        return nats.sum() if at_once else nats
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.at_once:
-            grads = [None if grad is None else grad * gradient.to(grad.dtype) for grad in ctx.saved_tensors]
-        else:
-            hidden, weight, targets = ctx.saved_tensors
-            _, *grads = _by_chunks(hidden, weight, targets, gradient, ctx.needs_input_grad[:2], *ctx.options)
-        return *grads, None, None, None, None
-
-
-def _by_chunks(
-    hidden: Tensor, weight: Tensor, targets: Tensor, scale: Tensor, needed: tuple[bool, bool], vocabulary: int, compiled: bool
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Returns nats `[n]`, and those gradients of hidden states and weight that are `needed`, of the sum of `scale` `[n]` times the nats."""
-    value, gradient = (fused(_value), fused(_gradient)) if compiled else (_value, _gradient)
-    nats, of_hidden, of_weight = list[Tensor](), list[Tensor](), torch.zeros_like(weight, dtype=scale.dtype) if needed[1] else None
-    for some, wanted, each in zip(*(tensor.split(max(1, LOGITS // len(weight))) for tensor in (hidden, targets, scale))):
-        logits = some @ weight.mT
-        found, normaliser = value(logits, wanted, vocabulary)
-        nats.append(found)
-        if any(needed):
-            logits = gradient(logits, normaliser, wanted, each, vocabulary)
-        if needed[0]:
-            of_hidden.append(logits @ weight)
-        if of_weight is not None:
-            of_weight += logits.mT @ some
-    return torch.cat(nats), torch.cat(of_hidden) if needed[0] else None, None if of_weight is None else of_weight.to(weight.dtype)
-
-
-def _value(logits: Tensor, targets: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """Returns the nats and the log-sum-exp `[n]` of logits `[n, rows of the matrix]`."""
-    wide = _wide(logits)[:, :vocabulary]
-    normaliser = wide.logsumexp(-1)
-    nats = normaliser - wide.gather(1, targets.clamp(min=0).unsqueeze(1)).squeeze(1)
-    return torch.where(targets == IGNORED, 0, nats), normaliser
-
-
-def _gradient(logits: Tensor, normaliser: Tensor, targets: Tensor, scale: Tensor, vocabulary: int) -> Tensor:
-    """Returns the gradient of `scale` `[n]` times the nats for logits `[n, rows of the matrix]`, in their type."""
-    scale = torch.where(targets == IGNORED, 0, scale).unsqueeze(1)
-    columns = torch.arange(logits.size(1), device=logits.device)
-    found = (_wide(logits) - normaliser.unsqueeze(1)).exp_().mul_(scale)
-    found = torch.where(columns == targets.unsqueeze(1), found - scale, found)
-    if vocabulary < logits.size(1):
-        found = torch.where(columns < vocabulary, found, 0)
-    return found.to(logits.dtype)
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
-
-
 # ---- layers and model --------------------------------------------------------------------------------
 
 
@@ -641,6 +510,137 @@ def named_generator(name: str, seed: int) -> torch.Generator:
     """Returns the generator that draws the initial values of the weight of this name."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+# ---- the loss of next tokens -------------------------------------------------------------------------
+#
+# The negative log-likelihood of targets, always in fp32 at least.
+
+
+def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
+    """Returns `[B, T]`: nats of targets `[B, T]` under logits `[B, T, vocab]`, fp32 (float64 for float64 logits); 0 for IGNORED targets."""
+    nats: Any = F.cross_entropy(_wide(logits).flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    whole = nats.full_tensor() if hasattr(nats, "placements") else nats  # plain, and whole on every rank of a tensor group
+    return whole.view_as(targets)
+
+
+# Of hidden states: the head's logits are the largest values of a step, so they exist only for the targets that count, and where they are
+# many, or on a GPU, only for some rows at a time.
+#
+# torch 2.13 has `F.linear_cross_entropy` with options for chunks. It can't serve here: it returns its value in the input's type (in bf16 up
+# to 0.2% off), and it does not compile.
+
+#: Logits that exist at once, in fp32 512 MiB.
+LOGITS = 2**27
+#: By kind of device: the head's matrix is filled up to a multiple of so many rows, as kernels are slow for other sizes.
+MULTIPLE = {"cuda": 128}
+
+
+def target_nats(
+    head: nn.Linear, hidden: Tensor, targets: Tensor, places: Tensor | None = None, summed: bool = False, compiled: bool = False
+) -> Tensor:
+    """Returns nats `[n]` of the targets `[B, T]` that count, in order of rows and places, from hidden states `[B, T, width]`; or their sum.
+
+    `places` are those of `counted_places`. Without them a GPU is asked for them, and the step waits; a sum needs none. Where a tensor group
+    shares out the positions, the head computes all of them, as each rank has only part of each row.
+    """
+    if places is None and not summed:
+        places = counted_places(targets)
+    if hasattr(hidden, "placements"):
+        nats = token_nats(head(hidden), targets).flatten()
+        nats = nats if places is None else nats.index_select(0, places)
+        return nats.sum() if summed else nats
+    hidden, targets = hidden.flatten(0, 1), targets.flatten()
+    rows = len(targets)
+    if places is not None:
+        hidden, targets = hidden.index_select(0, places), targets.index_select(0, places)
+    if hidden.device.type == "cuda" or (rows if summed else len(targets)) * head.out_features > LOGITS:
+        return linear_nats(head, hidden, targets, summed=summed, compiled=compiled)
+    nats = F.cross_entropy(_wide(head(hidden)), targets, ignore_index=IGNORED, reduction="none")
+    return nats.sum() if summed else nats
+
+
+def linear_nats(head: nn.Linear, hidden: Tensor, targets: Tensor, *, summed: bool = False, compiled: bool = False) -> Tensor:
+    """Returns nats `[n]` of targets `[n]` (0 for IGNORED ones) from hidden states `[n, width]`, or their sum.
+
+    No more than LOGITS logits exist at once (Liger Kernel, https://arxiv.org/abs/2410.10989, and Cut Your Losses, 2411.09009): a sum takes
+    the gradient together with the value, single nats compute their logits again in the backward pass. Exponentials and sums are in fp32 at
+    least. No softmax sees the rows by which the matrix is filled up (MULTIPLE).
+    """
+    weight, vocabulary, kind = head.weight, head.out_features, hidden.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    if extra := -vocabulary % MULTIPLE.get(kind, 1):
+        weight = F.pad(weight, (0, 0, 0, extra))
+    with torch.autocast(kind, enabled=False):
+        at_once = summed and torch.is_grad_enabled()
+        nats: Tensor = _LinearNats.apply(hidden, weight, targets, vocabulary, at_once, compiled)
+    return nats if at_once or not summed else nats.sum()
+
+
+class _LinearNats(torch.autograd.Function):
+    """The function behind `linear_nats`. `at_once`: returns the sum, and takes the gradient in the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, vocabulary: int, at_once: bool, compiled: bool) -> Tensor:
+        ctx.at_once, ctx.options = at_once, (vocabulary, compiled)
+        needed = ctx.needs_input_grad[:2] if at_once else (False, False)
+        scale = torch.ones(targets.shape, dtype=_wide(hidden[:0]).dtype, device=hidden.device)
+        nats, *grads = _by_chunks(hidden, weight, targets, scale, needed, *ctx.options)
+        ctx.save_for_backward(*(grads if at_once else (hidden, weight, targets)))
+        return nats.sum() if at_once else nats
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.at_once:
+            grads = [None if grad is None else grad * gradient.to(grad.dtype) for grad in ctx.saved_tensors]
+        else:
+            hidden, weight, targets = ctx.saved_tensors
+            _, *grads = _by_chunks(hidden, weight, targets, gradient, ctx.needs_input_grad[:2], *ctx.options)
+        return *grads, None, None, None, None
+
+
+def _by_chunks(
+    hidden: Tensor, weight: Tensor, targets: Tensor, scale: Tensor, needed: tuple[bool, bool], vocabulary: int, compiled: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Returns nats `[n]`, and those gradients of hidden states and weight that are `needed`, of the sum of `scale` `[n]` times the nats."""
+    value, gradient = (fused(_value), fused(_gradient)) if compiled else (_value, _gradient)
+    nats, of_hidden, of_weight = list[Tensor](), list[Tensor](), torch.zeros_like(weight, dtype=scale.dtype) if needed[1] else None
+    for some, wanted, each in zip(*(tensor.split(max(1, LOGITS // len(weight))) for tensor in (hidden, targets, scale))):
+        logits = some @ weight.mT
+        found, normaliser = value(logits, wanted, vocabulary)
+        nats.append(found)
+        if any(needed):
+            logits = gradient(logits, normaliser, wanted, each, vocabulary)
+        if needed[0]:
+            of_hidden.append(logits @ weight)
+        if of_weight is not None:
+            of_weight += logits.mT @ some
+    return torch.cat(nats), torch.cat(of_hidden) if needed[0] else None, None if of_weight is None else of_weight.to(weight.dtype)
+
+
+def _value(logits: Tensor, targets: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
+    """Returns the nats and the log-sum-exp `[n]` of logits `[n, rows of the matrix]`."""
+    wide = _wide(logits)[:, :vocabulary]
+    normaliser = wide.logsumexp(-1)
+    nats = normaliser - wide.gather(1, targets.clamp(min=0).unsqueeze(1)).squeeze(1)
+    return torch.where(targets == IGNORED, 0, nats), normaliser
+
+
+def _gradient(logits: Tensor, normaliser: Tensor, targets: Tensor, scale: Tensor, vocabulary: int) -> Tensor:
+    """Returns the gradient of `scale` `[n]` times the nats for logits `[n, rows of the matrix]`, in their type."""
+    scale = torch.where(targets == IGNORED, 0, scale).unsqueeze(1)
+    columns = torch.arange(logits.size(1), device=logits.device)
+    found = (_wide(logits) - normaliser.unsqueeze(1)).exp_().mul_(scale)
+    found = torch.where(columns == targets.unsqueeze(1), found - scale, found)
+    if vocabulary < logits.size(1):
+        found = torch.where(columns < vocabulary, found, 0)
+    return found.to(logits.dtype)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 # ---- objectives --------------------------------------------------------------------------------------

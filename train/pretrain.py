@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.config import INERT, Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.extras import TRAINING
@@ -78,7 +79,6 @@ class PretrainConfig(Config):
         """The length of training rows, in tokens. Raises InputError where a given model has a shorter context."""
         if self.model.folder is None:
             return self.model.architecture(1).context
-        from corpusmill.pipeline.cache import local_model
         from corpusmill.train.model_folder import read_architecture
 
         return row_length(self.model.context, read_architecture(local_model(self.model.folder)).context, "pretrain.model.context")
