@@ -11,7 +11,7 @@ from string import Formatter
 from typing import Any
 
 from corpusmill.pipeline.config import digest
-from corpusmill.report.card.facts import Row, dedup_rows, rule_rows, step_options, tokenizer_rows
+from corpusmill.report.card.facts import Row, dedup_rows, rule_rows, step_options, tokenizer_rows, toxic
 from corpusmill.report.markdown import environment, front_matter
 from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.queries.training import Benchmark, as_number, flatten
@@ -56,7 +56,7 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
         "trainings": [(TITLES[trained], training_rows(reader, trained)) for trained in chain],
         "models": models, "measured": measured(summary, models), "samples": samples(reader, stage) if stage in models else [],
         "changed": [model for model in summary.scores.models if model not in models],
-        "small": SMALL, "enough": ENOUGH, "one_host": _one_host(summary), "toxic": _toxic(summary),
+        "small": SMALL, "enough": ENOUGH, "one_host": _one_host(summary), "toxic": toxic(summary),
         "own": {tuned: facts_of(reader, tuned)["source"] for tuned in chain if not reader.settings(tuned).get("files")},
         "stale": reader.stale.sentence if reader.stale and stage in reader.stale.because else None,
         "identity": identity(reader, stage), "versions": sorted((reader.description.get("versions") or {}).items()),
@@ -129,13 +129,6 @@ def _one_host(summary: Summary) -> tuple[str, float] | None:
     host, largest = max(judged.hosts.items(), key=lambda item: (item[1].tokens, item[0]))
     share = largest.tokens / judged.all.tokens
     return (host, share) if share > ONE_HOST else None
-
-
-def _toxic(summary: Summary) -> int:
-    """Returns the number of documents that the rules of the step `toxicity` dropped."""
-    decided = summary.decisions.get("filter")
-    rules = {rule.rule for rule in decided.thresholds if rule.step == "toxicity"} if decided else set()
-    return sum(count.fired for count in decided.rules.values() if count.name in rules) if decided else 0
 
 
 # ---- rows of tables ----------------------------------------------------------------------------------

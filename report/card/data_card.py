@@ -14,7 +14,7 @@ from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.card.contents import Contents, iso_codes, read_contents
 from corpusmill.report.card.croissant import MEANINGS, croissant
-from corpusmill.report.card.facts import Row, dedup_rows, rule_rows, step_options, tokenizer_rows
+from corpusmill.report.card.facts import Row, dedup_rows, rule_rows, step_options, tokenizer_rows, toxic
 from corpusmill.report.host import NONE
 from corpusmill.report.markdown import environment, front_matter
 from corpusmill.report.queries.classifiers import Label, UsedClassifier, interval, value
@@ -112,7 +112,7 @@ def render(
         "classifiers": classifier_rows(summary.classifiers), "sets": set_names(reader),
         "searched": [task for task in summary.benchmarks.tasks if task.searched], "tokenizer": tokenizer_rows(summary),
         "recipe": recipe(reader), "command": command(reader, contents.stage), "versions": versions(reader),
-        "provenance": provenance_rows(reader), "limits": limits(summary, contents, pii),
+        "provenance": provenance_rows(reader), **limit_facts(summary, contents, pii),
         "warnings": _warnings(summary), "most_warnings": WARNINGS,
     }  # fmt: skip
     body: str = environment("corpusmill.report.card").get_template("card.md.jinja").render(facts)
@@ -321,75 +321,16 @@ def versions(reader: RunReader) -> list[tuple[str, Any]]:
 ONE_HOST = 0.2
 
 
-def limits(summary: Summary, contents: Contents, pii: list[tuple[str, PersonalKind]]) -> list[str]:
-    reader = summary.reader
-    steps = step_options(reader)
-    return [
-        *_origin(contents),
-        *_judged_languages(contents, steps),
-        *_filters(summary, steps),
-        *_personal(pii),
-        *_copies(reader),
-        *(f"Classifier {c.name}: {sentence.removeprefix(f'{c.name}: ')}" for c in summary.classifiers for sentence in c.warnings()),
-        "The licences of the documents are those of their authors; nothing here says that they may be used for a given purpose.",
-    ]
-
-
-def _origin(contents: Contents) -> list[str]:
-    found = []
-    named = {host: count for host, count in contents.hosts.items() if host != NONE}
-    if named:
-        host, count = max(named.items(), key=lambda item: (item[1], item[0]))
-        if count > ONE_HOST * contents.documents:
-            found.append(f"{count / contents.documents:.0%} of the documents come from one host, {host}, and have its views and habits.")
-    if any(source.startswith("/") for source in contents.sources):
-        found.append('The column "source" holds paths of the machine on which the run was made.')
-    if contents.undated:
-        found.append(f"{number(contents.undated)} documents do not say when they were fetched.")
-    return found
-
-
-def _judged_languages(contents: Contents, steps: dict[str, dict[str, Any]]) -> list[str]:
-    options = steps.get("language")
-    if options is None or contents.languages is None:
-        return ["The languages of the documents were not identified."]
-    model = "a fastText model" if options.get("model") else "fastText's lid.176"
-    threshold = options.get("threshold")
-    above = f" (a score above {number(threshold)} was asked for)" if threshold is not None else ""
-    return [f"Languages were judged by {model}{above}, not by people: short, mixed and rare ones are often taken for others."]
-
-
-def _filters(summary: Summary, steps: dict[str, dict[str, Any]]) -> list[str]:
-    if not summary.reader.present(["filter"]):
-        return ["The documents were not filtered: boilerplate, spam and machine text are still in them."]
-    found = []
-    toxicity = [rule for rule in summary.decisions["filter"].thresholds if rule.step == "toxicity"] if "filter" in summary.decisions else []
-    dropped = sum(summary.decisions["filter"].rules[rule.rule].fired for rule in toxicity)
-    if dropped:
-        found.append(f"A toxicity classifier, which errs in both directions, dropped {number(dropped)} documents; offensive text is left.")
-    elif "toxicity" in steps:
-        found.append("Toxicity was measured, and no document was dropped for it: offensive text is in the documents.")
-    else:
-        found.append("Nothing was done against offensive text.")
-    return found
-
-
-def _personal(pii: list[tuple[str, PersonalKind]]) -> list[str]:
-    if not pii:
-        return ["Personal data was neither looked for nor replaced (the filter stage had no step pii)."]
-    found = ["Personal data and secrets were found by their form alone: names, and what no form gives away, are left as they were."]
-    left = [found.kind for _, found in pii if found.known and found.placeholder is None]
-    return found + ([f"Found, counted, and left as they were: {', '.join(left)}."] if left else [])
-
-
-def _copies(reader: RunReader) -> list[str]:
-    if reader.stages["dedup"].status != "complete":
-        return ["Copies of the same text were not removed."]
-    settings, found = reader.settings("dedup"), []
-    if not (settings.get("minhash") or {}).get("enabled", True):
-        found.append("Near copies were not looked for, only exact ones.")
-    elif settings.get("verification") not in (None, "exact"):
-        found.append("Near copies were found by signatures alone, not by comparing texts, so some removed documents were no copies.")
-    if not settings.get("contamination"):
-        found.append("The documents were not searched for items of evaluation sets: scores on public benchmarks may be too good.")
-    return found
+def limit_facts(summary: Summary, contents: Contents, pii: list[tuple[str, PersonalKind]]) -> dict[str, Any]:
+    """Returns what the known limits depend on. Their sentences are in the template."""
+    reader, dedup = summary.reader, summary.reader.settings("dedup")
+    host, documents = max(
+        ((host, count) for host, count in contents.hosts.items() if host != NONE), key=lambda of: of[::-1], default=("", 0)
+    )
+    return {
+        "one_host": (host, documents / contents.documents) if documents > ONE_HOST * contents.documents else None,
+        "paths": any(source.startswith("/") for source in contents.sources), "steps": step_options(reader), "toxic": toxic(summary),
+        "filtered": reader.present(["filter"]), "deduplicated": reader.stages["dedup"].status == "complete", "dedup": dedup,
+        "near": (dedup.get("minhash") or {}).get("enabled", True),
+        "left": [found.kind for _, found in pii if found.known and found.placeholder is None],
+    }  # fmt: skip

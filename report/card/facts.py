@@ -69,3 +69,10 @@ def step_options(reader: RunReader) -> dict[str, dict[str, Any]]:
     steps = reader.settings("filter").get("steps")
     items = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
     return {name: options if isinstance(options, dict) else {} for step in items for name, options in step.items()}
+
+
+def toxic(summary: Summary) -> int:
+    """Returns the number of documents that the rules of the step `toxicity` dropped."""
+    decided = summary.decisions.get("filter")
+    rules = {rule.rule for rule in decided.thresholds if rule.step == "toxicity"} if decided else set()
+    return sum(count.fired for count in decided.rules.values() if count.name in rules) if decided else 0
