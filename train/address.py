@@ -65,7 +65,7 @@ def _streamed(loader: WindowLoader, step: int, row: int, position: int) -> Found
 
 def _packed(loader: PackedLoader, step: int, row: int, position: int) -> Found:
     """Finds the token in a row of packed documents, where a piece attends only to itself."""
-    pieces = loader.pieces(int(loader.numbers(step, row, row + 1)[0]))
+    pieces = loader.pieces(step, row)
     piece = next((one for one in pieces if one.place <= position < one.place + one.tokens), None)
     if piece is None:
         taken = sum(one.tokens for one in pieces)

@@ -188,7 +188,7 @@ class PackedLoader(Loader):
         self.tokens.map(set((np.searchsorted(self.row_starts, numbers, "right") - 1).tolist()))
         for row, number in enumerate(numbers.tolist()):
             segment, end = -1, 0
-            for segment, piece in enumerate(self.pieces(number)):
+            for segment, piece in enumerate(self._pieces(number)):
                 tokens, place, end = self.tokens.tokens(piece.shard), piece.place, piece.place + piece.tokens
                 targets[row, place:end] = tokens[piece.first : piece.first + piece.tokens]
                 ids[row, place] = tokens[piece.first - 1] if piece.first else self.tokens.end_of_text_id
@@ -197,8 +197,11 @@ class PackedLoader(Loader):
             segments[row, end:] = segment + 1
         return torch.from_numpy(ids), torch.from_numpy(targets), torch.from_numpy(segments) if self.document_mask else None
 
-    def pieces(self, number: int) -> list[PackedPiece]:
-        """Returns the pieces of the row with this number, from left to right."""
+    def pieces(self, step: int, row: int) -> list[PackedPiece]:
+        """Returns the pieces in row `row` of a step's batch, from left to right."""
+        return self._pieces(int(self.numbers(step, row, row + 1)[0]))
+
+    def _pieces(self, number: int) -> list[PackedPiece]:
         shard = int(np.searchsorted(self.row_starts, number, "right")) - 1
         found, place = [], 0
         for first, tokens in self.tokens.plan(shard, self.context).pieces_of(number - int(self.row_starts[shard])):
@@ -207,7 +210,7 @@ class PackedLoader(Loader):
         return found
 
     def documents_of(self, number: int) -> list[str]:
-        return [self.tokens.locate(piece.shard, piece.first).id for piece in self.pieces(number)]
+        return [self.tokens.locate(piece.shard, piece.first).id for piece in self._pieces(number)]
 
 
 def evaluation_batches(
