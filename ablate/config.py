@@ -93,7 +93,7 @@ class AblateConfig(Config):
         at_once = self.batch * self.model.architecture(1).context
         if self.tokens is not None and self.tokens < FEWEST_STEPS * at_once:
             raise ValueError(
-                f"tokens: {self.tokens:,} are fewer than {FEWEST_STEPS} steps of {at_once:,}, from which nothing can be seen; give more."
+                f"tokens: {self.tokens:,} are fewer than {FEWEST_STEPS} steps of {at_once:,}, from which nothing can be seen; give more"
             )
         return self
 
