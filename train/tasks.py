@@ -30,6 +30,7 @@ from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
+    from corpusmill.train.tuning import AlignConfig
 
 #: The columns of a document from which tasks are built.
 COLUMNS = ["id", "url", "title", "text"]
@@ -201,8 +202,8 @@ class FilterScore:
     rules: tuple[str, ...]
     blind: str | None = None
 
-    def goodness(self, values: Floats) -> Floats:
-        """Returns the values with the sign by which more is better."""
+    def goodness(self, values: Any) -> Any:
+        """Returns a value, or an array of them, with the sign by which more is better."""
         return values if self.high_is_good else -values
 
 
@@ -307,22 +308,6 @@ Tables = Callable[[], Iterator[pa.Table]]
 
 
 @dataclass(frozen=True)
-class PairLimits:
-    """Limits on the pairs of one kind. `best` and `worst`: the shares of documents or continuations that completions come from."""
-
-    pairs: int
-    per_document: int
-    max_chars: int
-    best: float
-    worst: float
-
-    def built(self, tables: Iterable[pa.Table], salt: str, share: float = 1.0) -> list[BuiltTask]:
-        """Returns continuations chosen by hash, of which this `share` is enough for the pairs."""
-        counts = math.ceil(2 * self.pairs / share), math.ceil(self.per_document / share)
-        return choose(tables, salt, *counts, lambda source: continuation_tasks(source, self.max_chars))
-
-
-@dataclass(frozen=True)
 class PairPool:
     """The material for pairs. `good` and `bad`: the scores at which the two parts begin; `scored`: the number of ranked units."""
 
@@ -334,62 +319,62 @@ class PairPool:
     bad: float | None = None
 
 
-def pool_of_documents(score: FilterScore, kept: Tables, dropped: Tables, salt: str, limits: PairLimits) -> PairPool:
-    """Returns continuations from the best and the worst documents. Beside them, memory holds 8 bytes for each document."""
-    columns = [table["score"].drop_null().to_numpy() for table in kept()]
-    bounds = _bounds(score, np.concatenate(columns) if columns else np.empty(0), limits)
-    scored = sum(map(len, columns))
-    if bounds is None:
-        return PairPool("documents", scored)
+def find_pool(
+    score: FilterScore, scorer: Callable[[Sequence[str]], Floats], kept: Tables, dropped: Tables, salt: str, config: "AlignConfig"
+) -> PairPool:
+    """Returns continuations of the best and of the worst part; the worst also from dropped documents. They are chosen by hash; `scorer`
+    scores texts. A score of documents takes 8 bytes of memory for each."""
 
-    def continuations(tables: Iterable[pa.Table], least: float = -math.inf, most: float = math.inf) -> list[BuiltTask]:
+    def built(tables: Iterable[pa.Table], share: float = 1.0) -> list[BuiltTask]:
+        """Returns continuations of which this `share` is enough for the pairs."""
+        counts = math.ceil(2 * config.pairs / share), math.ceil(config.per_document / share)
+        return choose(tables, salt, *counts, lambda source: continuation_tasks(source, config.max_chars))
+
+    def scored(tables: Iterable[pa.Table]) -> list[BuiltTask]:
+        found = built(tables, config.worst)
+        values = scorer([task.answer for task in found]).tolist()
+        return [replace(task, score=value) for task, value in zip(found, values, strict=True) if not math.isnan(value)]
+
+    def between(tables: Iterable[pa.Table], least: float = -math.inf, most: float = math.inf) -> list[BuiltTask]:
+        """Returns continuations of documents whose scores lie in this range."""
         goodness = ((table, score.goodness(table["score"].to_numpy())) for table in tables)
         inside = (table.filter(pa.array((values >= least) & (values <= most))) for table, values in goodness)
-        return [replace(task, score=task.source.score) for task in limits.built(inside, salt) if task.source.score is not None]
+        return [replace(task, score=task.source.score) for task in built(inside) if task.source.score is not None]
 
-    good, bad = bounds
-    chosen, rejected = continuations(kept(), least=good), continuations(itertools.chain(kept(), dropped()), most=bad)
-    return PairPool("documents", scored, chosen, rejected, *score.goodness(np.array(bounds)).tolist())
-
-
-def pool_of_continuations(
-    score: FilterScore, scorer: Callable[[Sequence[str]], Floats], kept: Tables, dropped: Tables, salt: str, limits: PairLimits
-) -> PairPool:
-    """Returns the best and the worst of continuations chosen by hash from all kept documents; the worst also from dropped documents."""
-
-    def continuations(tables: Iterable[pa.Table]) -> list[BuiltTask]:
-        built = limits.built(tables, salt, limits.worst)
-        values = scorer([task.answer for task in built]).tolist()
-        return [replace(task, score=value) for task, value in zip(built, values, strict=True) if not math.isnan(value)]
-
-    def part(found: Sequence[BuiltTask], inside: npt.NDArray[np.bool_]) -> list[BuiltTask]:
-        """Returns the continuations that are inside; of each document the first ones."""
+    def first(found: Iterable[BuiltTask]) -> list[BuiltTask]:
+        """Returns the first ones of each document."""
         seen: Counter[str] = Counter()
         some = []
-        for task in itertools.compress(found, inside):
+        for task in found:
             seen[task.source.id] += 1
-            some += [task] if seen[task.source.id] <= limits.per_document else []
+            some += [task] if seen[task.source.id] <= config.per_document else []
         return some
 
-    candidates, others = continuations(kept()), continuations(dropped())
-    values = np.array([task.score for task in (*candidates, *others)], np.float64)
-    bounds = _bounds(score, values[: len(candidates)], limits)
-    if bounds is None:
-        return PairPool("continuations", len(candidates))
+    if score.of_windows:
+        unit, candidates, others = "continuations", scored(kept()), scored(dropped())
+        values = np.array([task.score for task in candidates], np.float64)
+    else:
+        unit, columns = "documents", [table["score"].drop_null().to_numpy() for table in kept()]
+        values = np.concatenate(columns) if columns else np.empty(0)
+    if (bounds := _bounds(score, values, config)) is None:
+        return PairPool(unit, len(values))
     good, bad = bounds
-    goodness = score.goodness(values)
-    chosen, rejected = part(candidates, goodness[: len(candidates)] >= good), part([*candidates, *others], goodness <= bad)
-    return PairPool("continuations", len(candidates), chosen, rejected, *score.goodness(np.array(bounds)).tolist())
+    if score.of_windows:
+        chosen = first(task for task in candidates if score.goodness(task.score) >= good)
+        rejected = first(task for task in (*candidates, *others) if score.goodness(task.score) <= bad)
+    else:
+        chosen, rejected = between(kept(), least=good), between(itertools.chain(kept(), dropped()), most=bad)
+    return PairPool(unit, len(values), chosen, rejected, score.goodness(good), score.goodness(bad))
 
 
-def _bounds(score: FilterScore, values: Floats, limits: PairLimits) -> tuple[float, float] | None:
+def _bounds(score: FilterScore, values: Floats, config: "AlignConfig") -> tuple[float, float] | None:
     """Returns the least goodness of the best share and the greatest of the worst share; None if the first is not higher.
 
     Scores in [0, 1] that are nearly equal everywhere differ by chance, so there the medians of both shares must also differ by APART.
     """
     if not len(values):
         return None
-    shares = [limits.worst, 1 - limits.best, limits.worst / 2, 1 - limits.best / 2]
+    shares = [config.worst, 1 - config.best, config.worst / 2, 1 - config.best / 2]
     bad, good, worst, best = np.quantile(score.goodness(values), shares, method="inverted_cdf").tolist()
     if values.min() >= 0 and values.max() <= 1 and best - worst < APART:
         return None

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -208,30 +209,25 @@ class StartModel:
         return [ref for ref in self.files if ref.path.rpartition("/")[2] in TOKEN_FILES]
 
 
-def start_of(run: StageRun, candidates: Sequence[str], given: str | None) -> StartModel:
-    """Returns the model of the first of the stages `candidates` that the recipe has, or that of the `given` folder."""
+def start_of(run: StageRun, parents: Sequence[str], given: str | None) -> StartModel:
+    """Returns the model of the `given` folder, or that of the first of the stages `parents` that the recipe has."""
     if given is not None:
         from corpusmill.train.model_folder import model_files
 
         folder = given if is_remote(given) else str(Path(given).resolve())
         return StartModel(folder, folder, model_files(given, f"{run.stage.name}.model"))
-    stage = parent_stage(run, candidates)
+    stage = parent_stage(run, parents)
     return StartModel(f"{stage}/model", run.run.path(f"{stage}/model"), run.outputs_of(stage, "model/"))
 
 
-def parent_stage(run: StageRun, candidates: Sequence[str]) -> str:
-    """Returns the first of `candidates` that the recipe has: the stage whose model is tuned further."""
-    if found := [stage for stage in candidates if stage in run.recipe]:
+def parent_stage(run: StageRun, parents: Sequence[str]) -> str:
+    """Returns the first of the stages `parents` that the recipe has."""
+    if found := [stage for stage in parents if stage in run.recipe]:
         return found[0]
-    raise InputError(f"{run.stage.name}: the recipe has none of the stages that give a model to start from ({', '.join(candidates)}).")
+    raise InputError(f"{run.stage.name}: the recipe has none of the stages that give a model to start from ({', '.join(parents)}).")
 
 
 # ---- where examples come from ------------------------------------------------------------------------
-
-
-def sources(run: StageRun, files: Sequence[str]) -> list[FileRef]:
-    """Returns the source of examples: the user's files, or the run's documents and the lists of held-out ones."""
-    return [file_ref(path) for path in files] if files else [*run.documents(), *validation_indexes(run)]
 
 
 def held_out_rule(run: StageRun, fraction: float) -> Callable[[str], bool]:
@@ -331,26 +327,25 @@ def report_table(items: Sequence[DataItem]) -> pa.Table:
 
 
 def publish_items(
-    run: StageRun, what: str, given: Sequence[FileRef], items: Sequence[DataItem], kept_file: tuple[str, pa.Schema],
-    files: Mapping[str, Content], warnings: Sequence[str],
+    run: StageRun, given: Sequence[FileRef], items: Sequence[DataItem], schema: pa.Schema, files: Mapping[str, Content],
+    warnings: Sequence[str],
 ) -> Output:  # fmt: skip
     """Returns the output of a task that makes items from `given`: those that are kept, the report, and `files`. Raises NothingKept if there
     is nothing to learn."""
-    config: Any = run.stage.config
+    config, what = run.stage.config, run.stage.items  # type: ignore[attr-defined]
     counts = dict(sorted(Counter(rule for item in items for rule in item.failed).items()))  # one that failed two rules counts under both
     kept = [item for item in items if not item.failed]
     dropped, total = len(items) - len(kept), len(items)
     listed = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
     if all(item.held_out for item in kept):
-        source = ", ".join(config.files) or "the run's documents"
         because = f" ({listed or 'all are held out'})" if total else ""
+        source = ", ".join(config.files) or "the run's documents"
         none = f"{run.stage.name}: {source}: none of {total} {what} can be learned from{because}."
         why = [f"The first was dropped: {item.note}" for item in items if item.note][:1]
         raise NothingKept(" ".join([none, *why, *warnings]))
     several = "; one that fails several rules counts for each" if sum(counts.values()) > dropped else ""
     told = f"{dropped:,} of {total:,} {what} {'was' if dropped == 1 else 'were'} dropped ({listed}{several})."
-    path, schema = kept_file
-    published: dict[str, Content] = {path: items_table(kept, schema), REPORT_FILE: report_table(items), **files}
+    published: dict[str, Content] = {f"data/{what}.parquet": items_table(kept, schema), REPORT_FILE: report_table(items), **files}
     size = sum(ref.bytes for ref in given)
     return Output(published, total, len(kept), dropped, size, counts, [*([told] if dropped else []), *warnings])
 
@@ -364,36 +359,66 @@ ADAPTED = "adapted.json"
 
 
 class TuningStage(Stage):
-    """Makes examples or pairs by the function `make` of its module `work`, then trains by the function `train` on each process."""
+    """Makes `items` (examples, pairs) by the function `make` of its module `work`, then trains by the function `train` on each process.
+    `parents` are the stages whose model it may tune, the first that the recipe has."""
 
     config: SftConfig | AlignConfig
-    work: str
+    items: ClassVar[str]
+    work: ClassVar[str]
+    parents: ClassVar[tuple[str, ...]]
 
     def libraries(self) -> tuple[str, ...]:
         return (*TRAINING, *self.config.loop.log)
 
-    def train_once(self, run: StageRun, start: StartModel, inputs: Sequence[FileRef]) -> None:
-        """Trains as the task `model`, under whose identity a killed run finds its state."""
+    def execute(self, run: StageRun) -> None:
         from corpusmill.train.checkpoint import CheckpointDir
 
-        row = run.once("model", inputs, lambda identity: self.train(run, start, CheckpointDir.of(run, identity)))
+        config, start = self.config, start_of(run, self.parents, self.config.model)
+        template = getattr(config, "template", "keep")
+        files = [file_ref(template)] if template.endswith(".jinja") else []
+        scores = [] if config.files else [name for name in getattr(config, "pairs_from", ()) if name != CORRUPTED]
+        of_scores, params = tasks.pair_inputs(run, scores)
+        sources = [file_ref(path) for path in config.files] or [*run.documents(), *validation_indexes(run)]
+        given = [*sources, *of_scores]
+        make = partial(load_object, f"{self.work}:make")  # imports torch, so only where there is something to do
+        made = run.once(self.items, [*start.token_files, *files, *given], lambda _: make()(run, config, start, given), params)
+        inputs = [*start.files, *files, made.ref(self.name, f"data/{self.items}.parquet")]
+        row = run.once(
+            "model", inputs, lambda identity: self._train(run, start, CheckpointDir.of(run, identity))
+        )  # a kill leaves its state
         CheckpointDir.of(run, row.identity).clear()
 
-    def train(self, run: StageRun, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
+    def _train(self, run: StageRun, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
         """Trains on the processes of the stage's `parallel`. Returns the model's files and `metrics.json`, with a warning where an epoch is
         a single step."""
+        from corpusmill.train.checkpoint import START
         from corpusmill.train.launch import launch_stage
+        from corpusmill.train.sft import with_template
 
-        if self.config.lora.rank:
+        config, work = self.config, Storage(checkpoint_dir.work)
+        start = with_template(config, start, checkpoint_dir) if isinstance(config, SftConfig) else start
+        if config.lora.rank:
             sha256 = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in start.files}
-            adapted = {"base": start.name, "sha256": sha256, "lora": self.config.lora.model_dump(mode="json")}
-            Storage(checkpoint_dir.work).write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
-        metrics = launch_stage(run, f"{self.work}:train", self.config, checkpoint_dir, folder=start.folder, name=start.name)
+            adapted = {"base": start.name, "sha256": sha256, "lora": config.lora.model_dump(mode="json")}
+            work.write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
+        metrics = launch_stage(run, f"{self.work}:train", config, checkpoint_dir, folder=start.folder, name=start.name)
         files: dict[str, Content] = {f"{path.parent.name}/{path.name}": path for path in checkpoint_dir.left()}
+        work.remove_folder(START)
         counts = {"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]}
         single = f"An epoch is a single step; a smaller {self.name}.batch makes it several."
         warnings = [single] if metrics["steps_an_epoch"] == 1 else []
         return Output({**files, "metrics.json": json_file(metrics)}, counts=counts, warnings=warnings)
+
+    def summary(self, run: StageRun) -> dict[str, str]:
+        metrics = json.loads(run.storage.read_bytes("metrics.json"))
+        each = metrics["steps_an_epoch"]
+        steps = f"{each:,} step{'' if each == 1 else 's'} an epoch, {metrics['steps']:,} in all"
+        learned = f"{metrics[self.items]:,} learned, {metrics[f'held_out_{self.items}']:,} held out"
+        return self.figures(metrics, learned, steps)
+
+    def figures(self, metrics: Mapping[str, Any], learned: str, steps: str) -> dict[str, str]:
+        """Returns the summary's lines. `learned` and `steps` say how many items and steps there were."""
+        raise NotImplementedError
 
 
 class SftStage(TuningStage):
@@ -402,31 +427,11 @@ class SftStage(TuningStage):
     name = "sft"
     Config = SftConfig
     config: SftConfig
-    work = "corpusmill.train.sft"
+    items, work, parents = "examples", "corpusmill.train.sft", ("pretrain",)
 
-    def execute(self, run: StageRun) -> None:
-        start, given = start_of(run, ("pretrain",), self.config.model), sources(run, self.config.files)
-        template = [file_ref(self.config.template)] if self.config.template.endswith(".jinja") else []
-        made = run.once(
-            "examples", [*start.token_files, *template, *given], lambda _: load_object(f"{self.work}:make")(run, self.config, start, given)
-        )
-        self.train_once(run, start, [*start.files, *template, made.ref(self.name, EXAMPLES_FILE)])
-
-    def train(self, run: StageRun, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
-        from corpusmill.train.checkpoint import START
-        from corpusmill.train.finetune import with_template
-
-        output = super().train(run, with_template(self.config, start, checkpoint_dir), checkpoint_dir)
-        Storage(checkpoint_dir.work).remove_folder(START)
-        return output
-
-    def summary(self, run: StageRun) -> dict[str, str]:
-        metrics = json.loads(run.storage.read_bytes("metrics.json"))
+    def figures(self, metrics: Mapping[str, Any], learned: str, steps: str) -> dict[str, str]:
         before, after = (metrics[key] for key in ("held_out_loss_before", "held_out_loss_after"))
-        lines = {
-            "examples": f"{metrics['examples']:,} learned, {metrics['held_out_examples']:,} held out",
-            "rows": f"{metrics['rows']:,} of {metrics['context']:,} tokens, {steps_line(metrics)}",
-        }
+        lines = {"examples": learned, "rows": f"{metrics['rows']:,} of {metrics['context']:,} tokens, {steps}"}
         return lines if after is None else {**lines, "held-out loss": f"{before:.3f} before, {after:.3f} after"}
 
 
@@ -436,34 +441,17 @@ class AlignStage(TuningStage):
     name = "align"
     Config = AlignConfig
     config: AlignConfig
-    work = "corpusmill.train.align"
+    items, work, parents = "pairs", "corpusmill.train.align", ("sft", "pretrain")
 
-    def execute(self, run: StageRun) -> None:
-        config, start = self.config, start_of(run, ("sft", "pretrain"), self.config.model)
-        columns = [] if config.files else [name for name in config.pairs_from if name != CORRUPTED]
-        of_scores, params = tasks.pair_inputs(run, columns)
-        given = [*sources(run, config.files), *of_scores]
-        made = run.once(
-            "pairs", [*start.token_files, *given], lambda _: load_object(f"{self.work}:make")(run, self.config, start, given), params
-        )
-        self.train_once(run, start, [*start.files, made.ref(self.name, PAIRS_FILE)])
-
-    def summary(self, run: StageRun) -> dict[str, str]:
-        metrics = json.loads(run.storage.read_bytes("metrics.json"))
-        lines = {"pairs": f"{metrics['pairs']:,} learned, {metrics['held_out_pairs']:,} held out; {steps_line(metrics)}"}
+    def figures(self, metrics: Mapping[str, Any], learned: str, steps: str) -> dict[str, str]:
         before, after = metrics["held_out_before"], metrics["held_out_after"]
+        lines = {"pairs": f"{learned}; {steps}"}
         if after:
             losses = f"loss {before['loss']:.3f} before, {after['loss']:.3f} after"
             lines["held-out rewards"] = f"{after['accuracy']:.1%} of pairs right, margin {after['margin']:.3f} ({losses})"
             likely = f"{before['preference_accuracy']:.1%} before, {after['preference_accuracy']:.1%} after"
             lines["more likely a token"] = f"the chosen one of {likely}"
         return lines
-
-
-def steps_line(metrics: Mapping[str, Any]) -> str:
-    """Says how many steps an epoch and the training have."""
-    each = metrics["steps_an_epoch"]
-    return f"{each:,} step{'' if each == 1 else 's'} an epoch, {metrics['steps']:,} in all"
 
 
 def json_file(value: Any) -> bytes:

@@ -26,7 +26,6 @@ UserRow = dict[str, Any]
 #: Rows with their places: `FILE:LINE`, or `FILE, row N` (from 1) where a row is not a line.
 Rows = Iterator[tuple[str, "UserRow | BadRow"]]
 
-FORMATS = (".jsonl", ".ndjson", ".json", ".parquet")
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 
 
@@ -47,25 +46,22 @@ Layout = Callable[[str, UserRow], Read]
 def read_rows(path: str) -> Rows:
     """Yields every row of a file.
 
-    The name decides the format: `.jsonl` (or `.ndjson`) and `.json`, both also with `.gz` or `.zst` appended; `.parquet`. Raises
-    InputError.
+    The name decides the format: `.jsonl` (or `.ndjson`), `.json` or `.parquet`, also with `.gz` or `.zst` appended. Raises InputError.
     """
-    name, packing = _split(path)
-    if not name.endswith(FORMATS) or (packing and name.endswith(".parquet")):
-        raise InputError(f"{path}: the name does not tell the format (expected .jsonl or .json, perhaps with .gz or .zst, or .parquet).")
-    content = _file_content(path)
+    name, content = _file_content(path)
     given: Iterable[tuple[str, Any]]
-    if name.endswith((".json", ".parquet")):
+    if name.endswith((".jsonl", ".ndjson")):
+        given = ((f"{path}:{number}", line) for number, line in enumerate(io.BytesIO(content), 1) if line.strip())
+    elif name.endswith((".json", ".parquet")):
         try:
-            parquet = name.endswith(".parquet")
-            rows = pq.read_table(io.BytesIO(content), use_threads=False).to_pylist() if parquet else _parse(path, content)
+            rows = _parse(path, content) if name.endswith(".json") else pq.read_table(io.BytesIO(content), use_threads=False).to_pylist()
         except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not a readable Parquet file ({error}).") from error
         if not isinstance(rows, list):
             raise InputError(f"{path}: a .json file of examples is one array (a file with an example a line is named .jsonl).")
         given = ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
     else:
-        given = ((f"{path}:{number}", line) for number, line in enumerate(io.BytesIO(content), 1) if line.strip())
+        raise InputError(f"{path}: the name does not tell the format (expected .jsonl, .json or .parquet, perhaps with .gz or .zst).")
     for place, row in given:
         try:
             row = _parse(place, row) if isinstance(row, bytes) else row
@@ -101,12 +97,12 @@ def read_all(files: Sequence[str], layout: Layout, what: str) -> list[tuple[str,
 def read_prompts(path: str) -> list[str]:
     """Returns all prompts of a file: `prompt` of its rows, or the lines of a text file without the empty ones. Raises InputError, which
     names file and line."""
-    if not _split(path)[0].endswith(FORMATS):
+    name, content = _file_content(path)
+    if not name.endswith((".jsonl", ".ndjson", ".json", ".parquet")):
         try:
-            lines = _file_content(path).decode("utf-8-sig").split("\n")
+            return [line.removesuffix("\r") for line in content.decode("utf-8-sig").split("\n") if line.strip()]
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: byte {error.start} is not UTF-8.") from error
-        return [line.removesuffix("\r") for line in lines if line.strip()]
     found = []
     for place, row in read_rows(path):
         if isinstance(row, BadRow):
@@ -123,12 +119,6 @@ def file_ref(path: str) -> FileRef:
     return FileRef(path, hashlib.sha256(content).hexdigest(), len(content))
 
 
-def _split(path: str) -> tuple[str, str]:
-    """Returns a file's name without the ending of its compression, and that ending."""
-    ending = next(filter(path.endswith, COMPRESSED), "")
-    return path.removesuffix(ending), ending
-
-
 def _raw(path: str) -> bytes:
     folder, _, name = path.rpartition("/")
     try:
@@ -137,16 +127,17 @@ def _raw(path: str) -> bytes:
         raise InputError(f"{path}: can't be read ({error.strerror or error}).") from error
 
 
-def _file_content(path: str) -> bytes:
-    content = _raw(path)
-    if kind := COMPRESSED.get(_split(path)[1]):
+def _file_content(path: str) -> tuple[str, bytes]:
+    """Returns a file's name without the ending of its compression, and what it holds."""
+    content, ending = _raw(path), next(filter(path.endswith, COMPRESSED), "")
+    if ending:
         try:
-            content = pa.CompressedInputStream(pa.BufferReader(content), kind).read()  # all members, all frames
+            content = pa.CompressedInputStream(pa.BufferReader(content), COMPRESSED[ending]).read()  # all members, all frames
         except OSError as error:
-            raise InputError(f"{path}: not a whole {kind} file ({error}).") from error
+            raise InputError(f"{path}: not a whole {COMPRESSED[ending]} file ({error}).") from error
     if not content.strip():
         raise InputError(f"{path}: the file is empty.")
-    return content
+    return path.removesuffix(ending), content
 
 
 def _parse(place: str, content: bytes) -> Any:
@@ -196,26 +187,25 @@ def _message(place: str, item: Any) -> Message:
     return {"role": _ROLES[name], "content": _text(place, names[1], content)}
 
 
-def _turns(place: str, row: UserRow, key: str, turn: Callable[[str], Message]) -> list[Message]:
-    """Reads a field that holds a list of messages, one message, or one turn's text."""
+def _turns(place: str, row: UserRow, key: str, role: str) -> list[Message]:
+    """Reads a field that holds a list of messages, one message, or the text of one turn."""
     value = row[key]
     if isinstance(value, list):
         return _messages(f"{place}, {key}", value)
-    return [_message(f"{place}, {key}", value)] if isinstance(value, dict) else [turn(_text(place, key, value))]
+    return [_message(f"{place}, {key}", value) if isinstance(value, dict) else {"role": role, "content": _text(place, key, value)}]
 
 
-def _side(place: str, row: UserRow, key: str, turn: Callable[[str], Message]) -> list[Message]:
+def _side(place: str, row: UserRow, key: str, role: str) -> list[Message]:
     """Reads a field of a preference, which may also hold a transcript as Anthropic writes them (https://github.com/anthropics/hh-rlhf)."""
     if not isinstance(row[key], str) or not row[key].startswith("\n\nHuman:"):
-        return _turns(place, row, key, turn)
+        return _turns(place, row, key, role)
     _, *parts = re.split(r"\n\n(Human|Assistant):", _text(place, key, row[key]))
     return [{"role": _ROLES[speaker.lower()], "content": said.strip()} for speaker, said in zip(parts[::2], parts[1::2], strict=True)]
 
 
 def _question(place: str, row: UserRow) -> list[Message]:
     """Returns Alpaca's `instruction`, with its optional `input` below it."""
-    texts = [_text(place, key, row[key]) for key in ("instruction", "input") if row.get(key) not in (None, "")]
-    return [user_turn("\n\n".join(texts))]
+    return [user_turn("\n\n".join(_text(place, key, row[key]) for key in ("instruction", "input") if row.get(key) not in (None, "")))]
 
 
 def _text(place: str, key: str, value: Any) -> str:
@@ -248,15 +238,17 @@ def conversations(place: str, row: UserRow) -> Read:
     if isinstance(row.get("prompt"), dict):
         return _threads(place, row)
     if key := next((key for key in ("messages", "conversations", "conversation") if key in given), None):
-        return [(place, (_messages(place, row[key]),))]
-    if {"instruction", "output"} <= given:
-        return [(place, ([*_question(place, row), assistant_turn(_text(place, "output", row["output"]))],))]
-    if {"prompt", "completion"} <= given:
-        return [(place, (_turns(place, row, "prompt", user_turn) + _turns(place, row, "completion", assistant_turn),))]
-    raise BadRow(
-        f"{place}: no example that can be learned from: expected `messages` (or `conversations`), `instruction` and `output`, "
-        f"`prompt` and `completion`, or a tree of messages; it has {_names(row)}."
-    )
+        turns = _messages(place, row[key])
+    elif {"instruction", "output"} <= given:
+        turns = [*_question(place, row), assistant_turn(_text(place, "output", row["output"]))]
+    elif {"prompt", "completion"} <= given:
+        turns = _turns(place, row, "prompt", "user") + _turns(place, row, "completion", "assistant")
+    else:
+        raise BadRow(
+            f"{place}: no example that can be learned from: expected `messages` (or `conversations`), `instruction` and `output`, "
+            f"`prompt` and `completion`, or a tree of messages; it has {_names(row)}."
+        )
+    return [(place, (turns,))]
 
 
 def preferences(place: str, row: UserRow) -> Read:
@@ -272,30 +264,25 @@ def preferences(place: str, row: UserRow) -> Read:
     if missing:
         expected = "expected `prompt`, `chosen` and `rejected`, or a tree of ranked messages"
         raise BadRow(f"{place}: no pair: `{missing[0]}` is missing ({expected}); it has {_names(row)}.")
-    chosen, rejected = (_side(place, row, key, assistant_turn) for key in ("chosen", "rejected"))
+    chosen, rejected = (_side(place, row, key, "assistant") for key in ("chosen", "rejected"))
     n = 0
     while n < min(len(chosen), len(rejected)) - 1 and chosen[n] == rejected[n]:
         n += 1
-    shared, given = chosen[:n], _given(place, row)
+    shared, given = chosen[:n], list[Message]()
+    if row.get("prompt") is not None:
+        given = _side(place, row, "prompt", "user")
+        given = given[:-1] if given[-1] == assistant_turn("") else given  # a transcript names the speaker whose turn is to come
+    elif row.get("instruction") is not None:
+        given = _question(place, row)
+    else:
+        keys = ("conversations", "messages") if isinstance(row["chosen"], dict) else ("conversations",)
+        given = next((_messages(place, row[key]) for key in keys if row.get(key) is not None), [])
     if not given and not shared:
         raise BadRow(
             f"{place}: no pair: it has none of `prompt`, `instruction` and `conversations`, and the completions share no first message."
         )
     within = any(shared[begin : begin + len(given)] == given for begin in range(n))
     return [(place, (shared if within else given + shared, chosen[n:], rejected[n:]))]
-
-
-def _given(place: str, row: UserRow) -> list[Message]:
-    """Returns the prompt that a row has outside its completions."""
-    if row.get("prompt") is not None:
-        turns = _side(place, row, "prompt", user_turn)
-        return turns[:-1] if turns[-1] == assistant_turn("") else turns  # a transcript names the speaker whose turn is to come
-    if row.get("instruction") is not None:
-        return _question(place, row)
-    for key in ("conversations", *(("messages",) if isinstance(row["chosen"], dict) else ())):
-        if row.get(key) is not None:
-            return _messages(place, row[key])
-    return []
 
 
 def _names(row: UserRow) -> str:

@@ -26,13 +26,11 @@ from corpusmill.train.align import PreferencePair, build_pairs, pairs_of, prepar
 from corpusmill.train.tasks import (
     TOLERANCE,
     FilterScore,
-    PairLimits,
     PairPool,
     dropped_documents,
+    find_pool,
     find_score,
     match,
-    pool_of_continuations,
-    pool_of_documents,
     score_texts,
 )
 from corpusmill.train.template import LLAMA3, ChatEncoder, add_special_tokens
@@ -165,7 +163,7 @@ def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer_json):
 
 QUALITY = FilterScore("quality", True, False, ("quality",))
 TOXICITY = FilterScore("toxicity", False, True, ("toxicity",))
-LIMITS = PairLimits(pairs=40, per_document=4, max_chars=150, best=0.5, worst=0.1)
+LIMITS = AlignConfig(pairs=40, per_document=4, max_chars=150, best=0.5, worst=0.1)
 
 
 def rude_share(texts: Sequence[str]) -> np.ndarray:
@@ -199,14 +197,14 @@ def not_held_out(_: str) -> bool:
 
 
 def test_a_score_of_documents_decides_by_documents():
-    pool = pool_of_documents(QUALITY, everything, nothing, "s", LIMITS)
+    pool = find_pool(QUALITY, rude_share, everything, nothing, "s", LIMITS)
     assert (pool.unit, pool.scored, pool.good, pool.bad) == ("documents", 100, 0.49, 0.09)  # 51 from .49 on, 10 up to .09
     assert {s.source.id for s in pool.rejected} == {f"d{n}" for n in range(10)}
     assert all(s.score == s.source.score >= 0.49 for s in pool.chosen) and len(pool.chosen) == 80
 
 
 def test_scores_that_are_all_alike_give_no_pairs():
-    pool = pool_of_documents(QUALITY, lambda: iter([scored_documents(range(30), score=0.5)]), nothing, "s", LIMITS)
+    pool = find_pool(QUALITY, rude_share, lambda: iter([scored_documents(range(30), score=0.5)]), nothing, "s", LIMITS)
     assert pool == PairPool("documents", 30) and match(pool, not_held_out, 9) == []
 
 
@@ -216,7 +214,7 @@ def test_the_same_scored_pairs_in_any_shards():
 
     found = []
     for tables in (everything, other):
-        pool = pool_of_continuations(TOXICITY, rude_share, tables, nothing, "s", LIMITS)
+        pool = find_pool(TOXICITY, rude_share, tables, nothing, "s", LIMITS)
         found.append(pairs_of(TOXICITY, match(pool, not_held_out, 40), not_held_out))
     assert found[0] == found[1] and len(found[0]) == 20
 

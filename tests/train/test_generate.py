@@ -23,7 +23,6 @@ from transformers.generation import (
 )
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.train.finetune import adapt, adapters
 from corpusmill.train.generate import (
     GREEDY,
     LENGTH,
@@ -41,6 +40,7 @@ from corpusmill.train.generate import (
 from corpusmill.train.model import Llama
 from corpusmill.train.model_folder import save_model
 from corpusmill.train.options import LoraConfig
+from corpusmill.train.sft import adapt, adapters
 
 # ---- sampling ----------------------------------------------------------------------------------------
 
