@@ -24,7 +24,7 @@ from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train import tasks
 from corpusmill.train.options import LONGEST_ROW, LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
 from corpusmill.train.template import NAMED
-from corpusmill.train.user_files import BadRow, Layout, file_ref, first_question, read_all
+from corpusmill.train.user_files import BadRow, Layout, file_ref, first_question, read_layout
 
 if TYPE_CHECKING:
     from corpusmill.train.checkpoint import CheckpointDir
@@ -302,13 +302,20 @@ Item = TypeVar("Item", bound=DataItem)
 
 def read_items(kind: type[Item], layout: Layout, what: str, rule: str, files: Sequence[str], held_out: float) -> list[Item]:
     """Returns the items in the user's files; a row that is none fails the `rule`, or that of its BadRow. The first question decides whether
-    an item is held out."""
-    return [
-        kind(name, None, "file", False, failed=[found.rule or rule], note=str(found))
-        if isinstance(found, BadRow)
-        else kind(name, None, "file", tasks.is_held_out(first_question(found[0]), held_out), *found)
-        for name, found in read_all(files, layout, what)
-    ]
+    an item is held out. Raises InputError where all rows of a file are bad."""
+    found: list[Item] = []
+    for path in files:
+        items = [
+            kind(name, None, "file", False, failed=[row.rule or rule], note=str(row))
+            if isinstance(row, BadRow)
+            else kind(name, None, "file", tasks.is_held_out(first_question(row[0]), held_out), *row)
+            for name, row in read_layout(path, layout)
+        ]
+        if all(item.failed for item in items):
+            several = f"{path}: none of its {len(items)} rows is {what}; "
+            raise InputError(f"{several if len(items) > 1 else ''}{items[0].note}" if items else f"{path}: the file has no rows.")
+        found += items
+    return found
 
 
 def items_table(items: Sequence[DataItem], schema: pa.Schema) -> pa.Table:

@@ -18,7 +18,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.template import Message, assistant_turn, user_turn
+from corpusmill.train.template import Message, assistant_turn
 
 # ---- rows --------------------------------------------------------------------------------------------
 
@@ -72,26 +72,15 @@ def read_rows(path: str) -> Rows:
             yield place, row if named else BadRow(f"{place}: expected an object with named fields, not {type(row).__name__}.")
 
 
-def read_all(files: Sequence[str], layout: Layout, what: str) -> list[tuple[str, tuple[list[Message], ...] | BadRow]]:
-    """Returns what `layout` finds in every row of the files, in order, with names; for a bad row its place and the reason. Raises
-    InputError where all rows of a file are bad."""
-    found: list[tuple[str, tuple[list[Message], ...] | BadRow]] = []
-    for path in files:
-        rows: list[tuple[str, tuple[list[Message], ...] | BadRow]] = []
-        for place, row in trees(read_rows(path)):
-            try:
-                if isinstance(row, BadRow):
-                    raise row
-                rows += layout(place, row)
-            except BadRow as reason:
-                rows.append((place, reason))
-        if not rows:
-            raise InputError(f"{path}: the file has no rows.")
-        if all(isinstance(made, BadRow) for _, made in rows):
-            first = rows[0][1]
-            raise InputError(str(first) if len(rows) == 1 else f"{path}: none of its {len(rows)} rows is {what}; {first}")
-        found += rows
-    return found
+def read_layout(path: str, layout: Layout) -> Iterator[tuple[str, "tuple[list[Message], ...] | BadRow"]]:
+    """Yields what `layout` finds in every row of a file, in order, with names; for a bad row its place and the reason."""
+    for place, row in trees(read_rows(path)):
+        try:
+            if isinstance(row, BadRow):
+                raise row
+            yield from layout(place, row)
+        except BadRow as reason:
+            yield place, reason
 
 
 def read_prompts(path: str) -> list[str]:
@@ -188,24 +177,21 @@ def _message(place: str, item: Any) -> Message:
 
 
 def _turns(place: str, row: UserRow, key: str, role: str) -> list[Message]:
-    """Reads a field that holds a list of messages, one message, or the text of one turn."""
+    """Reads a field with a list of messages; where a text is a turn of this `role` ("": there is none), also with one message, a text, or a
+    transcript as Anthropic writes them (https://github.com/anthropics/hh-rlhf)."""
     value = row[key]
-    if isinstance(value, list):
-        return _messages(f"{place}, {key}", value)
-    return [_message(f"{place}, {key}", value) if isinstance(value, dict) else {"role": role, "content": _text(place, key, value)}]
-
-
-def _side(place: str, row: UserRow, key: str, role: str) -> list[Message]:
-    """Reads a field of a preference, which may also hold a transcript as Anthropic writes them (https://github.com/anthropics/hh-rlhf)."""
-    if not isinstance(row[key], str) or not row[key].startswith("\n\nHuman:"):
-        return _turns(place, row, key, role)
-    _, *parts = re.split(r"\n\n(Human|Assistant):", _text(place, key, row[key]))
-    return [{"role": _ROLES[speaker.lower()], "content": said.strip()} for speaker, said in zip(parts[::2], parts[1::2], strict=True)]
-
-
-def _question(place: str, row: UserRow) -> list[Message]:
-    """Returns Alpaca's `instruction`, with its optional `input` below it."""
-    return [user_turn("\n\n".join(_text(place, key, row[key]) for key in ("instruction", "input") if row.get(key) not in (None, "")))]
+    if not role or isinstance(value, list):
+        return _messages(f"{place}, {key}" if role else place, value)
+    if isinstance(value, dict):
+        return [_message(f"{place}, {key}", value)]
+    text = _text(place, key, value)
+    if text.startswith("\n\nHuman:"):
+        parts = re.split(r"\n\n(Human|Assistant):", text)[1:]
+        turns = [{"role": _ROLES[who.lower()], "content": said.strip()} for who, said in zip(parts[::2], parts[1::2], strict=True)]
+        return turns[:-1] if key == "prompt" and turns[-1] == assistant_turn("") else turns  # the speaker whose turn is to come
+    if key == "instruction" and row.get("input") not in (None, ""):  # Alpaca
+        text = "\n\n".join(filter(None, (text, _text(place, "input", row["input"]))))
+    return [{"role": role, "content": text}]
 
 
 def _text(place: str, key: str, value: Any) -> str:
@@ -231,32 +217,34 @@ def _kind(value: Any) -> str:
 
 # ---- layouts -----------------------------------------------------------------------------------------
 
+#: The layouts of conversations: their fields, in order, and the role of a turn that is a text. A row is of the first whose fields it has.
+CONVERSATIONS = (
+    {"messages": ""}, {"conversations": ""}, {"conversation": ""}, {"instruction": "user", "output": "assistant"},
+    {"prompt": "user", "completion": "assistant"},
+)  # fmt: skip
+#: The fields that may hold the prompt of a preference; the first that a row has does. `messages` (LLaMA-Factory) only stand beside single
+#: messages `chosen` and `rejected`, as elsewhere they are those of `chosen`.
+PROMPTS = {"prompt": "user", "instruction": "user", "conversations": "", "messages": ""}
+
 
 def conversations(place: str, row: UserRow) -> Read:
     """Returns the conversation in a row; of a tree, the conversations along its best answers."""
-    given = {key for key, value in row.items() if value is not None}
     if isinstance(row.get("prompt"), dict):
         return _threads(place, row)
-    if key := next((key for key in ("messages", "conversations", "conversation") if key in given), None):
-        turns = _messages(place, row[key])
-    elif {"instruction", "output"} <= given:
-        turns = [*_question(place, row), assistant_turn(_text(place, "output", row["output"]))]
-    elif {"prompt", "completion"} <= given:
-        turns = _turns(place, row, "prompt", "user") + _turns(place, row, "completion", "assistant")
-    else:
+    given = {key for key, value in row.items() if value is not None}
+    layout = next((layout for layout in CONVERSATIONS if layout.keys() <= given), None)
+    if layout is None:
         raise BadRow(
             f"{place}: no example that can be learned from: expected `messages` (or `conversations`), `instruction` and `output`, "
             f"`prompt` and `completion`, or a tree of messages; it has {_names(row)}."
         )
-    return [(place, (turns,))]
+    return [(place, ([turn for key, role in layout.items() for turn in _turns(place, row, key, role)],))]
 
 
 def preferences(place: str, row: UserRow) -> Read:
     """Returns the preference in a row; of a tree, those between answers to one question.
 
-    The prompt is `prompt` (text or messages), `instruction` with `input`, or `conversations`, followed by the turns with which both
-    `chosen` and `rejected` begin; these may contain the prompt. LLaMA-Factory's `messages` are the prompt of single messages `chosen` and
-    `rejected`.
+    The prompt is that of PROMPTS, followed by the turns with which both `chosen` and `rejected` begin; these may contain the prompt.
     """
     if isinstance(row.get("prompt"), dict):
         return _sibling_pairs(place, row)
@@ -264,19 +252,12 @@ def preferences(place: str, row: UserRow) -> Read:
     if missing:
         expected = "expected `prompt`, `chosen` and `rejected`, or a tree of ranked messages"
         raise BadRow(f"{place}: no pair: `{missing[0]}` is missing ({expected}); it has {_names(row)}.")
-    chosen, rejected = (_side(place, row, key, "assistant") for key in ("chosen", "rejected"))
+    chosen, rejected = (_turns(place, row, key, "assistant") for key in ("chosen", "rejected"))
     n = 0
     while n < min(len(chosen), len(rejected)) - 1 and chosen[n] == rejected[n]:
         n += 1
-    shared, given = chosen[:n], list[Message]()
-    if row.get("prompt") is not None:
-        given = _side(place, row, "prompt", "user")
-        given = given[:-1] if given[-1] == assistant_turn("") else given  # a transcript names the speaker whose turn is to come
-    elif row.get("instruction") is not None:
-        given = _question(place, row)
-    else:
-        keys = ("conversations", "messages") if isinstance(row["chosen"], dict) else ("conversations",)
-        given = next((_messages(place, row[key]) for key in keys if row.get(key) is not None), [])
+    keys = (key for key in PROMPTS if row.get(key) is not None and (key != "messages" or isinstance(row["chosen"], dict)))
+    shared, given = chosen[:n], next((_turns(place, row, key, PROMPTS[key]) for key in keys), [])
     if not given and not shared:
         raise BadRow(
             f"{place}: no pair: it has none of `prompt`, `instruction` and `conversations`, and the completions share no first message."
@@ -301,22 +282,16 @@ def trees(rows: Rows) -> Rows:
     for place, row in rows:
         if isinstance(row, BadRow) or not {"message_id", "text"} <= row.keys():
             yield place, row
-        elif (name := str(row["message_id"])) in found:
-            yield place, BadRow(f"{place}: has the message_id of {found[name][0]}.")
         else:
-            found[name] = place, {**row, "replies": []}
+            found[str(row["message_id"])] = place, {**row, "replies": []}
     for _, row in found.values():
-        if (parent := found.get(str(row.get("parent_id")))) is not None:
+        if parent := found.get(str(row.get("parent_id"))):
             parent[1]["replies"].append(row)
-    roots = [(place, row) for place, row in found.values() if row.get("parent_id") is None]
-    yield from ((place, {"prompt": row}) for place, row in roots)
-    reached = [row for _, row in roots]
-    for row in reached:  # the list grows while it is read
-        reached += row["replies"]
-    with_root = {str(row["message_id"]) for row in reached}
-    for name, (place, _) in found.items():
-        if name not in with_root:
-            yield place, BadRow(f"{place}: the file does not have the messages before it.")
+    for place, row in found.values():
+        if row.get("parent_id") is None:
+            yield place, {"prompt": row}
+        elif str(row["parent_id"]) not in found:
+            yield place, BadRow(f"{place}: the file does not have the message before it.")
 
 
 def _threads(place: str, row: UserRow) -> Read:
