@@ -26,7 +26,6 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train.compute import pick_device
 from corpusmill.train.model import KVCache, Llama
 from corpusmill.train.model_folder import load_model
-from corpusmill.train.options import COLDEST
 from corpusmill.train.template import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, ChatEncoder, Message, assistant_turn, load_chat, user_turn
 
 # ---- choosing a token --------------------------------------------------------------------------------
@@ -34,11 +33,15 @@ from corpusmill.train.template import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, Chat
 # Pure functions; each gives the same values as the classes of `transformers` (tests/train/test_generate.py).
 
 
+#: At lower temperatures logits would leave the range of fp32.
+COLDEST = 1e-3
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is chosen. Raises InputError, with the option's name, where an option is out of range."""
 
-    temperature: float = 0.8  # divides the logits; 0 takes the most likely token, and then only the penalty matters
+    temperature: float = 0.8  # divides the logits; 0 (below COLDEST) takes the most likely token, and then only the penalty matters
     top_k: int = 50  # choose among the k most likely tokens; 0: all
     top_p: float = 1.0  # choose among the fewest most likely tokens that together have this probability; 1: all
     min_p: float = 0.0  # choose among tokens with at least this share of the most likely one's probability; 0: all
@@ -47,7 +50,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, holds, expected in (
-            ("temperature", self.temperature == 0 or COLDEST <= self.temperature < float("inf"), f"0, or at least {COLDEST}"),
+            ("temperature", 0 <= self.temperature < float("inf"), "0 or more"),
             ("top_k", self.top_k >= 0, "0 or more"),
             ("top_p", 0 <= self.top_p <= 1, "from 0 to 1"),
             ("min_p", 0 <= self.min_p <= 1, "from 0 to 1"),
@@ -91,7 +94,7 @@ def choose(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
 
     So a row's choice depends only on its own logits and random number. Raises CorpusmillError if logits are NaN.
     """
-    if sampling.temperature == 0:
+    if sampling.temperature < COLDEST:
         highest, chosen = logits.max(-1)
     else:
         shares = warp(logits, sampling).double().softmax(-1).cumsum(-1)
@@ -216,7 +219,7 @@ def write(
                 seen[row, [*draft.prompt, *draft.tokens]] = True
             logits = penalise(logits, seen, sampling.repetition_penalty)
         logits[:, list(banned)] = -torch.inf
-        drawn = [draft.random.random() if sampling.temperature else 0.0 for draft in live]
+        drawn = [draft.random.random() for draft in live]
         tokens = choose(logits, sampling, torch.tensor(drawn, dtype=torch.float64, device=logits.device)).tolist()
         for draft, token in zip(live, tokens, strict=True):
             draft.add(token, stop, max_tokens)

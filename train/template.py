@@ -178,14 +178,10 @@ class ChatEncoder:
         return "".join([*parts, whole[place:]])
 
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-        import jinja2
-
         try:
             return str(self._template.render(messages=messages, add_generation_prompt=add_generation_prompt, **self.special))
-        except (RecursionError, MemoryError) as error:  # from a macro that calls itself, or a text without end
-            raise TemplateRefusal(f"{self.name}: the conversation can't be rendered ({type(error).__name__}).") from error
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-            raise TemplateRefusal(f"{self.name}: the conversation can't be rendered ({error}).") from error
+        except Exception as error:  # a template can raise any
+            raise TemplateRefusal(f"{self.name}: the conversation can't be rendered ({str(error) or type(error).__name__}).") from error
 
 
 def _tokenizer(tokenizer_json: bytes, where: str) -> Any:

@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -22,7 +21,7 @@ from corpusmill.pipeline.shards import Content, iter_tables, read_table
 from corpusmill.pipeline.stage import Output, Stage, load_object
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train import tasks
-from corpusmill.train.options import LONGEST_ROW, LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
+from corpusmill.train.options import LONGEST_ROW, LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig
 from corpusmill.train.template import NAMED
 from corpusmill.train.user_files import BadRow, Layout, file_ref, first_question, read_layout
 
@@ -81,8 +80,11 @@ class TuningConfig(Config):
 
     @model_validator(mode="after")
     def _adapters_have_adamw(self) -> "TuningConfig":
-        if self.lora.rank:
-            self.__dict__["loop"] = for_adapter(self.loop)
+        optimizer = self.loop.optimizer
+        if self.lora.rank and optimizer.kind == "muon":
+            if "kind" in optimizer.model_fields_set:
+                raise ValueError("lora.rank: adapters are trained by AdamW, and loop.optimizer.kind is muon")
+            self.__dict__["loop"] = self.loop.model_copy(update={"optimizer": optimizer.model_copy(update={"kind": "adamw"})})
         return self
 
 
@@ -186,9 +188,6 @@ class AlignConfig(TuningConfig):
 
 # ---- the start model ---------------------------------------------------------------------------------
 
-#: The files of a model folder that decide the tokens of an example. (All files decide the model's behaviour.)
-TOKEN_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
-
 
 @dataclass(frozen=True)
 class StartModel:
@@ -203,10 +202,6 @@ class StartModel:
     def storage(self) -> Storage:
         """The folder where this machine reads the model's files."""
         return Storage(str(local_model(self.folder)))
-
-    @property
-    def token_files(self) -> list[FileRef]:
-        return [ref for ref in self.files if ref.path.rpartition("/")[2] in TOKEN_FILES]
 
 
 def start_of(run: StageRun, parents: Sequence[str], given: str | None) -> StartModel:
@@ -339,7 +334,8 @@ def publish_items(
 ) -> Output:  # fmt: skip
     """Returns the output of a task that makes items from `given`: those that are kept, the report, and `files`. Raises NothingKept if there
     is nothing to learn."""
-    config, what = run.stage.config, run.stage.items  # type: ignore[attr-defined]
+    stage: Any = run.stage
+    config, what = stage.config, stage.items
     counts = dict(sorted(Counter(rule for item in items for rule in item.failed).items()))  # one that failed two rules counts under both
     kept = [item for item in items if not item.failed]
     dropped, total = len(items) - len(kept), len(items)
@@ -347,7 +343,7 @@ def publish_items(
     if all(item.held_out for item in kept):
         because = f" ({listed or 'all are held out'})" if total else ""
         source = ", ".join(config.files) or "the run's documents"
-        none = f"{run.stage.name}: {source}: none of {total} {what} can be learned from{because}."
+        none = f"{stage.name}: {source}: none of {total} {what} can be learned from{because}."
         why = [f"The first was dropped: {item.note}" for item in items if item.note][:1]
         raise NothingKept(" ".join([none, *why, *warnings]))
     several = "; one that fails several rules counts for each" if sum(counts.values()) > dropped else ""
@@ -382,17 +378,14 @@ class TuningStage(Stage):
 
         config, start = self.config, start_of(run, self.parents, self.config.model)
         template = getattr(config, "template", "keep")
-        files = [file_ref(template)] if template.endswith(".jinja") else []
+        model = [*start.files, *([file_ref(template)] if template.endswith(".jinja") else [])]
         scores = [] if config.files else [name for name in getattr(config, "pairs_from", ()) if name != CORRUPTED]
         of_scores, params = tasks.pair_inputs(run, scores)
-        sources = [file_ref(path) for path in config.files] or [*run.documents(), *validation_indexes(run)]
-        given = [*sources, *of_scores]
-        make = partial(load_object, f"{self.work}:make")  # imports torch, so only where there is something to do
-        made = run.once(self.items, [*start.token_files, *files, *given], lambda _: make()(run, config, start, given), params)
-        inputs = [*start.files, *files, made.ref(self.name, f"data/{self.items}.parquet")]
-        row = run.once(
-            "model", inputs, lambda identity: self._train(run, start, CheckpointDir.of(run, identity))
-        )  # a kill leaves its state
+        given = [*([file_ref(path) for path in config.files] or [*run.documents(), *validation_indexes(run)]), *of_scores]
+        make = f"{self.work}:make"
+        made = run.once(self.items, [*model, *given], lambda _: load_object(make)(run, config, start, given), params)
+        inputs = [*model, made.ref(self.name, f"data/{self.items}.parquet")]
+        row = run.once("model", inputs, lambda identity: self._train(run, start, CheckpointDir.of(run, identity)))
         CheckpointDir.of(run, row.identity).clear()
 
     def _train(self, run: StageRun, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
