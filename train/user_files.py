@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.storage import Storage
-from corpusmill.train.template import Message, assistant_turn
+from corpusmill.train.template import Message, assistant_turn, read_file
 
 # ---- rows --------------------------------------------------------------------------------------------
 
@@ -104,21 +103,13 @@ def read_prompts(path: str) -> list[str]:
 
 def file_ref(path: str) -> FileRef:
     """Returns a user's file as a task's input; its fingerprint is the sha256 of its content."""
-    content = _raw(path)
+    content = read_file(path)
     return FileRef(path, hashlib.sha256(content).hexdigest(), len(content))
-
-
-def _raw(path: str) -> bytes:
-    folder, _, name = path.rpartition("/")
-    try:
-        return Storage(folder or ".").read_bytes(name)
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror or error}).") from error
 
 
 def _file_content(path: str) -> tuple[str, bytes]:
     """Returns a file's name without the ending of its compression, and what it holds."""
-    content, ending = _raw(path), next(filter(path.endswith, COMPRESSED), "")
+    content, ending = read_file(path), next(filter(path.endswith, COMPRESSED), "")
     if ending:
         try:
             content = pa.CompressedInputStream(pa.BufferReader(content), COMPRESSED[ending]).read()  # all members, all frames
