@@ -8,7 +8,7 @@ from typing import Any
 
 #: The module of each service.
 SERVICES = {
-    "scores": "corpusmill.filters.worker",  # measures texts as the filter stage does, and returns its dropped documents
+    "scores": "corpusmill.filters.scores",  # measures texts as the filter stage does, and returns its documents with their scores
     "overlap": "corpusmill.dedup.contamination.editor",  # finds the items of an evaluation set in documents
 }
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from torch import Tensor
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
+from corpusmill.pipeline.services import service
 from corpusmill.pipeline.shards import Content, read_table
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
@@ -31,6 +32,9 @@ from corpusmill.train.sft import FinetuningJob, chat_of
 from corpusmill.train.template import LEARN, NOTHING, STOP, ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, user_turn
 from corpusmill.train.tuning import CORRUPTED, ITEM_COLUMNS, MESSAGES, PAIRS_FILE, REFERENCE_FREE, AlignConfig, StartModel
 from corpusmill.train.user_files import preferences
+
+if TYPE_CHECKING:
+    from corpusmill.filters.scores import FilterScore
 
 # ---- pairs -------------------------------------------------------------------------------------------
 
@@ -180,7 +184,7 @@ def _shuffle(text: str, identifier: str) -> str:
 
 
 def pairs_of(
-    score: tasks.FilterScore, matched: Sequence[tuple[tasks.BuiltTask, tasks.BuiltTask]], held_out: Callable[[str], bool]
+    score: "FilterScore", matched: Sequence[tuple[tasks.BuiltTask, tasks.BuiltTask]], held_out: Callable[[str], bool]
 ) -> list[PreferencePair]:
     """Makes the pairs. A hash decides from which of the two documents the prompt comes, so that a fitting continuation is no cue."""
     pairs = []
@@ -195,11 +199,12 @@ def _from_score(
     run: StageRun, config: AlignConfig, column: str, wanted: int, held_out: Callable[[str], bool]
 ) -> tuple[list[PreferencePair], dict[str, Any]]:
     """Returns the pairs of a score, and how they were found."""
-    score, salt = tasks.find_score(run, column), f"align {config.seed} {column}"
+    scores, salt = service("scores"), f"align {config.seed} {column}"
+    score = scores.find_score(run, column)
     pool, limits = tasks.PairPool("documents"), config.model_copy(update={"pairs": wanted})
     if not score.blind:
-        kept, dropped = partial(tasks.kept_documents, run, score), partial(tasks.dropped_documents, run, score)
-        pool = tasks.find_pool(score, partial(tasks.score_texts, run, column), kept, dropped, salt, limits)
+        tables = (partial(documents, run, score, tasks.COLUMNS) for documents in (scores.kept_documents, scores.dropped_documents))
+        pool = tasks.find_pool(score, partial(scores.score_texts, run, column), *tables, salt, limits)
     pairs = pairs_of(score, tasks.match(pool, held_out, wanted), held_out)
     counts = {"chosen": len(pool.chosen), "rejected": len(pool.rejected), "wanted": wanted, "pairs": len(pairs)}
     found = {"column": column, "high_is_good": score.high_is_good, **vars(pool), **counts}

@@ -1,20 +1,17 @@
 """Instructions, continuations and pairs built from a run's own documents, where the user gives no files.
 
-All choices are made by hashes of document ids, so the same documents give the same tasks, in any shards. Pairs are made by a score of the
-run's filter stage: the filters' steps are a service (`pipeline/services.py`), their rules are in the metadata of the stage's report. A task
-that scores texts has `scores` among its parameters.
+All choices are made by hashes of document ids, so the same documents give the same tasks, in any shards. The scores of the run's filter
+stage are a service (`pipeline/services.py`): a task that uses them has `scores` among its parameters.
 """
 
 import bisect
 import heapq
 import itertools
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -22,13 +19,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.services import service
-from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
 
 if TYPE_CHECKING:
+    from corpusmill.filters.scores import FilterScore
     from corpusmill.pipeline.runner import StageRun
     from corpusmill.train.tuning import AlignConfig
 
@@ -177,122 +173,6 @@ def cut(text: str, limit: int) -> str:
     return text[:space].rstrip() if space >= limit // 2 else text[:limit]
 
 
-# ---- scores of the filter stage ----------------------------------------------------------------------
-
-ANSWERS_FILE = "answers.json"
-#: A score that calls a larger share of documents bad says nothing about any of them.
-NEARLY_ALL = 0.9
-
-_RULES = b"corpusmill.rules"  # docs/design.md, Contracts
-
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class FilterScore:
-    """A numeric column that the filter stage measured.
-
-    `of_windows`: a text's score is that of its worst window, so longer texts score worse. `rules`: the rules on this score. `blind`: a
-    sentence on why it can't tell this corpus's documents apart, or None.
-    """
-
-    column: str
-    high_is_good: bool
-    of_windows: bool
-    rules: tuple[str, ...]
-    blind: str | None = None
-
-    def goodness(self, values: Any) -> Any:
-        """Returns a value, or an array of them, with the sign by which more is better."""
-        return values if self.high_is_good else -values
-
-
-def find_score(run: "StageRun", column: str) -> FilterScore:
-    """Returns a column's score. Raises InputError if the run has no such score, or no rule says which end of it is good."""
-    if "filter" not in run.recipe:
-        raise InputError(f"{run.stage.name}: {column}: the recipe has no stage filter that would measure it.")
-    schema = pa.schema([])
-    for ref in run.outputs_of("filter", "report/")[:1]:
-        with open_parquet(run.run, ref.path) as file:
-            schema = file.schema_arrow
-    if column not in schema.names or not pa.types.is_floating(schema.field(column).type):
-        raise InputError(f"{run.stage.name}: {column}: no score of that name in the filter stage's report (a step has to measure it).")
-    share = f"{column}_share"
-    rules = [rule for rule in json.loads((schema.metadata or {}).get(_RULES, b"[]")) if rule["column"] in (column, share)]
-    decides = [rule["comparison"] for rule in rules if rule["column"] == column]
-    if not decides:
-        raise InputError(f"{run.stage.name}: {column}: no rule of the filter stage says which scores are good (give the step a threshold).")
-    blind = None
-    for ref in run.outputs_of("filter", ANSWERS_FILE):
-        of = json.loads(run.run.read_bytes(ref.path)).get(column, {"scored": 0, "fires": 0})
-        if of["fires"] > NEARLY_ALL * of["scored"]:
-            counts = f"{of['fires']:,} of {of['scored']:,} documents ({of['fires'] / of['scored']:.1%})"
-            blind = f"{column} cannot tell: it fires on {counts}, so it is left out."
-    return FilterScore(column, decides[0] in ("<", "<="), share in schema.names, tuple(rule["rule"] for rule in rules), blind)
-
-
-def pair_inputs(run: "StageRun", columns: Sequence[str]) -> tuple[list[FileRef], dict[str, Any]]:
-    """Returns the files and the parameters on which pairs from scores depend, beside the run's documents: the steps, their models, and the
-    rules that say what is good. Raises InputError as `find_score` does."""
-    scores = [repr(find_score(run, column)) for column in columns]
-    if not scores:
-        return [], {}
-    outputs = ("filter", "report/"), ("filter", "classifiers/"), ("filter", ANSWERS_FILE), ("ingest", "data/")
-    files = [ref for stage, prefix in outputs for ref in run.outputs_of(stage, prefix)]
-    section: Any = run.recipe["filter"]
-    models = [digest for step in _steps_of(run, columns) for digest in step.step.model_digests()]
-    return files, {"steps": [name for item in section.steps for name in item], "models": models, "scores": scores}
-
-
-def _steps_of(run: "StageRun", columns: Sequence[str]) -> list[Any]:
-    section: Any = run.recipe["filter"]
-    return [step for step in service("scores").build_steps(section.steps) if set(columns) & set(step.columns)]
-
-
-def score_texts(run: "StageRun", column: str, texts: Sequence[str]) -> Floats:
-    """Returns a column's scores of texts by the filter's own step, each text as if it were a document: float64 (texts,), NaN where the
-    step can't score a text."""
-    (step,) = _steps_of(run, [column])
-    step.step.setup()
-    column_of_text = pa.array(texts, pa.large_string())
-    documents = pa.table({"id": [str(number) for number in range(len(texts))], "text": column_of_text})
-    measured = step.step.measure(service("scores").DocumentBatch(documents, column_of_text, run.recipe["filter"].word_rule))
-    name = dict(zip(step.columns, step.step.columns))[column]  # without the suffix that tells two equal steps apart
-    return np.asarray(pa.array(measured.columns[name], pa.float64()).to_numpy(zero_copy_only=False), np.float64)
-
-
-def kept_documents(run: "StageRun", score: FilterScore) -> Iterator[pa.Table]:
-    """Yields the documents that the filter kept, by row group: `COLUMNS`, `language` where there is one, and `score`."""
-    for ref in run.documents():
-        with open_parquet(run.run, ref.path) as file:
-            names = file.schema_arrow.names
-        if score.column not in names:
-            raise InputError(f"{run.run.path(ref.path)}: the documents do not carry the score {score.column} (only main scores go on).")
-        for table in iter_tables(run.run, ref.path, [*_wanted(names), score.column]):
-            yield table.rename_columns({score.column: "score"})
-
-
-def dropped_documents(run: "StageRun", score: FilterScore) -> Iterator[pa.Table]:
-    """Yields the documents that failed only rules of this score, as the filter stage would have written them, with the same columns.
-
-    So they differ from kept documents in this score alone. Documents dropped for their language, say, would differ visibly.
-    """
-    shards = {PurePosixPath(ref.path).stem: ref.path for ref in run.outputs_of("ingest", "data/")}
-    worker = service("scores").FilterWorker(run.recipe["filter"], run.run, {})
-    for ref in run.outputs_of("filter", "report/"):
-        failed = read_table(run.run, ref.path, ["failed"])["failed"].to_pylist()
-        places = pa.array([place for place, rules in enumerate(failed) if rules and set(rules) <= set(score.rules)], pa.int64())
-        if len(places):
-            report = read_table(run.run, ref.path)
-            documents = read_table(run.run, shards[PurePosixPath(ref.path).stem])
-            whole = service("scores").Rewriter(worker).at(documents, report, places)  # a new one, as each shard begins anew
-            yield whole.append_column("score", report[score.column].take(places)).select([*_wanted(whole.column_names), "score"])
-
-
-def _wanted(names: Sequence[str]) -> list[str]:
-    return [*COLUMNS, *(name for name in ("language",) if name in names)]
-
-
 # ---- pairs by a score --------------------------------------------------------------------------------
 #
 # Pairs a continuation from the corpus's best part with one of similar length from its worst part. A score that is the maximum over windows
@@ -304,7 +184,19 @@ TOLERANCE = 0.1
 #: The least distance between the middles of the best and the worst part, for scores in [0, 1].
 APART = 0.02
 
+Floats = npt.NDArray[np.float64]
+#: Documents, as often as they are asked for.
 Tables = Callable[[], Iterator[pa.Table]]
+
+
+def pair_inputs(run: "StageRun", columns: Sequence[str]) -> tuple[list[FileRef], dict[str, Any]]:
+    """Returns the files and the parameters on which pairs from scores depend, beside the run's documents: what the filter measured, its
+    steps, and the rules that say what is good. Raises InputError where the run has no such score, or no rule on it."""
+    if not columns:
+        return [], {}
+    scores = [repr(service("scores").find_score(run, column)) for column in columns]
+    steps = [name for item in run.recipe["filter"].steps for name in item]
+    return [*run.outputs_of("filter", "report/"), *run.outputs_of("ingest", "data/")], {"steps": steps, "scores": scores}
 
 
 @dataclass(frozen=True)
@@ -320,7 +212,7 @@ class PairPool:
 
 
 def find_pool(
-    score: FilterScore, scorer: Callable[[Sequence[str]], Floats], kept: Tables, dropped: Tables, salt: str, config: "AlignConfig"
+    score: "FilterScore", scorer: Callable[[Sequence[str]], Floats], kept: Tables, dropped: Tables, salt: str, config: "AlignConfig"
 ) -> PairPool:
     """Returns continuations of the best and of the worst part; the worst also from dropped documents. They are chosen by hash; `scorer`
     scores texts. A score of documents takes 8 bytes of memory for each."""
@@ -367,7 +259,7 @@ def find_pool(
     return PairPool(unit, len(values), chosen, rejected, score.goodness(good), score.goodness(bad))
 
 
-def _bounds(score: FilterScore, values: Floats, config: "AlignConfig") -> tuple[float, float] | None:
+def _bounds(score: "FilterScore", values: Floats, config: "AlignConfig") -> tuple[float, float] | None:
     """Returns the least goodness of the best share and the greatest of the worst share; None if the first is not higher.
 
     Scores in [0, 1] that are nearly equal everywhere differ by chance, so there the medians of both shares must also differ by APART.

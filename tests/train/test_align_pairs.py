@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tiny_classifiers import WORDS, make_classifier
 
+from corpusmill.filters.scores import FilterScore, dropped_documents, find_score, score_texts
 from corpusmill.filters.stage import FilterStage
 from corpusmill.filters.worker import FilterConfig
 from corpusmill.pipeline.errors import InputError, NothingKept
@@ -25,13 +26,9 @@ from corpusmill.train import tasks
 from corpusmill.train.align import PreferencePair, build_pairs, pairs_of, prepare_pair, read_pairs
 from corpusmill.train.tasks import (
     TOLERANCE,
-    FilterScore,
     PairPool,
-    dropped_documents,
     find_pool,
-    find_score,
     match,
-    score_texts,
 )
 from corpusmill.train.template import LLAMA3, ChatEncoder, add_special_tokens
 from corpusmill.train.tuning import AlignConfig, AlignStage, report_table
@@ -325,11 +322,11 @@ def test_rude_continuations_are_rejected_also_those_of_dropped_documents(run, ex
 
 def test_only_what_this_score_alone_dropped_can_be_rejected_and_as_it_would_have_gone_on(run, execute, classifier):
     done = execute(run, filter_stage(classifier))
-    (table,) = dropped_documents(done, find_score(done, "rude"))
+    (table,) = dropped_documents(done, find_score(done, "rude"), tasks.COLUMNS)
     assert table["id"].to_pylist() == [f"{n:032x}" for n in range(DROPPED, 80)] and min(table["score"].to_pylist()) > 0.5
     assert all("email@example.com" in text and MAIL not in text for text in table["text"].to_pylist())
     done = execute(run, filter_stage(classifier, models=[{"model": str(classifier)}, {"model": str(classifier), "name": "twin"}]))
-    assert list(dropped_documents(done, find_score(done, "rude"))) == []
+    assert list(dropped_documents(done, find_score(done, "rude"), tasks.COLUMNS)) == []
 
 
 def test_other_rules_of_a_score_make_other_pairs(run, execute, classifier):
