@@ -203,8 +203,8 @@ def _from_score(
     score = scores.find_score(run, column)
     pool, limits = tasks.PairPool("documents"), config.model_copy(update={"pairs": wanted})
     if not score.blind:
-        tables = (partial(documents, run, score, tasks.COLUMNS) for documents in (scores.kept_documents, scores.dropped_documents))
-        pool = tasks.find_pool(score, partial(scores.score_texts, run, column), *tables, salt, limits)
+        kept, dropped = (partial(some, run, score, tasks.COLUMNS) for some in (scores.kept_documents, scores.dropped_documents))
+        pool = tasks.find_pool(score, partial(scores.score_texts, run, column), kept, dropped, salt, limits)
     pairs = pairs_of(score, tasks.match(pool, held_out, wanted), held_out)
     counts = {"chosen": len(pool.chosen), "rejected": len(pool.rejected), "wanted": wanted, "pairs": len(pairs)}
     found = {"column": column, "high_is_good": score.high_is_good, **vars(pool), **counts}

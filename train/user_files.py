@@ -178,7 +178,9 @@ def _turns(place: str, row: UserRow, key: str, role: str) -> list[Message]:
     text = _text(place, key, value)
     if text.startswith("\n\nHuman:"):
         parts = re.split(r"\n\n(Human|Assistant):", text)[1:]
-        turns = [{"role": _ROLES[who.lower()], "content": said.strip()} for who, said in zip(parts[::2], parts[1::2], strict=True)]
+        turns: list[Message] = [
+            {"role": _ROLES[who.lower()], "content": said.strip()} for who, said in zip(parts[::2], parts[1::2], strict=True)
+        ]
         return turns[:-1] if key == "prompt" and turns[-1] == assistant_turn("") else turns  # the speaker whose turn is to come
     if key == "instruction" and row.get("input") not in (None, ""):  # Alpaca
         text = "\n\n".join(filter(None, (text, _text(place, "input", row["input"]))))
