@@ -372,8 +372,8 @@ class AlignmentJob(FinetuningJob):
         The batches are the micro-batches of the first epoch, so that on one process the first log-ratios are exactly 0.
         """
         held_out = ((pairs, len(pairs)) for pairs in self._held_out_batches())
-        speaks = self.dims.index("tensor") == self.dims.index("pipeline") == 0  # for all processes that compute the same rows
-        of_both = (self.sides, self.order.first_epoch(self.dims.share), speaks), (self.held_out, held_out, self.dims.is_main)
+        first = self.dims.index("tensor") == self.dims.index("pipeline") == 0  # of the processes that compute the same rows
+        of_both = (self.sides, self.order.first_epoch(self.dims.share), first), (self.held_out, held_out, self.dims.is_main)
         for sides, batches, counts in of_both if self.needs_reference else ():
             sums = torch.zeros(len(sides.sequences), dtype=torch.float64)
             for pairs, count in batches:  # `count`: how many of the first pairs belong to this epoch

@@ -98,26 +98,17 @@ def draw_adapters(parameters: Mapping[str, Any], seed: int) -> None:
             p.zero_()
 
 
-class RoundedEmbedding(nn.Embedding):
-    """An embedding whose weight is bf16, and its rows fp32: with autocast, the sums of the residual stream are fp32."""
-
-    def __init__(self, base: nn.Embedding):
-        super().__init__(base.num_embeddings, base.embedding_dim, _weight=base.weight)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return super().forward(ids).float()
-
-
 def round_frozen(model: Llama, precision: str) -> None:
     """Stores the frozen matrices of an adapted model in bf16, in place: half the memory for what products take in bf16 anyway.
 
-    `precision` is `bf16` or `bf16-params`. Norms stay fp32, as do the adapters, which are trained.
+    `precision` is `bf16` or `bf16-params`. Norms and the adapters, which are trained, stay fp32; with `bf16`, which is autocast, so do the
+    embedding's rows, and with them the sums of the residual stream.
     """
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             module.weight.data = module.weight.data.bfloat16()
-    if precision == "bf16" and model.model.embed_tokens is not None:
-        model.model.embed_tokens = RoundedEmbedding(model.model.embed_tokens).requires_grad_(False)
+    if precision == "bf16":
+        model.model.embed_tokens.register_forward_hook(lambda embedding, given, rows: rows.float())
 
 
 def adapters(model: nn.Module) -> dict[str, LoRALinear]:

@@ -115,8 +115,8 @@ class SftConfig(TuningConfig):
 CORRUPTED = "corrupted"
 #: Losses that need no reference model.
 REFERENCE_FREE = ("orpo", "simpo")
-#: Default beta where it is not 0.1: those of Tulu 3 and of SimPO's authors; for IPO a margin of half a nat per token.
-USUAL_BETA = {"mean-sigmoid": 5.0, "simpo": 2.0, "ipo": 1.0}
+#: Other defaults with a loss: the beta of Tulu 3 and of SimPO's authors, for IPO a margin of half a nat per token; ORPO has an NLL term.
+USUAL = {"mean-sigmoid": {"beta": 5.0}, "simpo": {"beta": 2.0}, "ipo": {"beta": 1.0}, "orpo": {"nll_weight": 0.0}}
 
 
 class AlignConfig(TuningConfig):
@@ -164,10 +164,7 @@ class AlignConfig(TuningConfig):
     @classmethod
     def _usual_values(cls, given: Any) -> Any:
         """Fills in the values that are usual with the chosen loss, where they are not given."""
-        if not isinstance(given, dict) or not isinstance(loss := given.get("loss"), str):
-            return given
-        usual = {"nll_weight": 0.0} if loss == "orpo" else {}
-        return usual | ({"beta": USUAL_BETA[loss]} if loss in USUAL_BETA else {}) | given
+        return USUAL.get(str(given.get("loss")), {}) | given if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _options_are_used(self) -> "AlignConfig":
