@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +15,7 @@ from torch import Tensor
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.services import service
-from corpusmill.pipeline.shards import Content, read_table
+from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
@@ -30,21 +29,13 @@ from corpusmill.train.parallel.dims import ParallelDims, total
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.sft import FinetuningJob, chat_of
 from corpusmill.train.template import LEARN, NOTHING, STOP, ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, user_turn
-from corpusmill.train.tuning import CORRUPTED, ITEM_COLUMNS, MESSAGES, PAIRS_FILE, REFERENCE_FREE, AlignConfig, StartModel
+from corpusmill.train.tuning import ITEM_COLUMNS, MESSAGES, PAIRS_FILE, REFERENCE_FREE, AlignConfig, StartModel
 from corpusmill.train.user_files import preferences
-
-if TYPE_CHECKING:
-    from corpusmill.filters.scores import FilterScore
 
 # ---- pairs -------------------------------------------------------------------------------------------
 
-#: For a pair from documents: the source of the rejected completion. For a pair from scores, also both scores.
-ORIGIN = [
-    pa.field("rejected_id", pa.string()),
-    pa.field("rejected_url", pa.string()),
-    pa.field("chosen_score", pa.float64()),
-    pa.field("rejected_score", pa.float64()),
-]
+#: For a pair from documents: the source of the rejected completion.
+ORIGIN = [pa.field("rejected_id", pa.string()), pa.field("rejected_url", pa.string())]
 
 #: The schema of `align/data/pairs.parquet`: each pair and the document (or file and line) it came from.
 PAIRS = pa.schema([*ITEM_COLUMNS, *(pa.field(name, MESSAGES, nullable=False) for name in ("prompt", "chosen", "rejected")), *ORIGIN])
@@ -52,7 +43,7 @@ PAIRS = pa.schema([*ITEM_COLUMNS, *(pa.field(name, MESSAGES, nullable=False) for
 
 @dataclass(frozen=True)
 class PreferencePair(tuning.DataItem):
-    """A pair of completions. `kind`: other, repeated, shuffled, a score's column, or file. `sides`: the chosen and the rejected one as
+    """A pair of completions. `kind`: other, repeated, shuffled, or file. `sides`: the chosen and the rejected one as
     tokens, with the prompt, and the mask on the completion."""
 
     prompt: list[Message] = field(default_factory=list)
@@ -60,8 +51,6 @@ class PreferencePair(tuning.DataItem):
     rejected: list[Message] = field(default_factory=list)
     rejected_id: str | None = None
     rejected_url: str | None = None
-    chosen_score: float | None = None
-    rejected_score: float | None = None
     sides: tuple[Encoded, Encoded] = (NOTHING, NOTHING)
     n_chosen_tokens: int = 0
     n_rejected_tokens: int = 0
@@ -130,9 +119,7 @@ def pairs_from_table(table: pa.Table) -> list[PreferencePair]:
 read_pairs = partial(tuning.read_items, PreferencePair, preferences, "a pair", "no_pair")
 
 
-# ---- from documents, by corruption -------------------------------------------------------------------
-#
-# A true continuation against a false one of its length.
+# ---- from documents ----------------------------------------------------------------------------------
 
 
 def build_pairs(
@@ -155,14 +142,9 @@ def build_pairs(
             kind, rejected, source = "repeated", _repeat(task.answer), task.source
         else:
             kind, rejected, source = "shuffled", _shuffle(task.answer, task.source.id), task.source
-        pairs.append(_pair(kind, held, task.prompt, task, rejected, source))
+        turns = [user_turn(task.prompt)], [assistant_turn(task.answer)], [assistant_turn(rejected)]
+        pairs.append(PreferencePair(task.source.id, task.source.url, kind, held, *turns, source.id, source.url))
     return pairs
-
-
-def _pair(kind: str, held_out: bool, prompt: str, chosen: tasks.BuiltTask, rejected: str, origin: tasks.SourceDocument) -> PreferencePair:
-    """Returns a pair with the rejected completion of the document `origin`."""
-    turns = [user_turn(prompt)], [assistant_turn(chosen.answer)], [assistant_turn(rejected)]
-    return PreferencePair(chosen.source.id, chosen.source.url, kind, held_out, *turns, origin.id, origin.url)
 
 
 def _repeat(text: str) -> str:
@@ -180,68 +162,16 @@ def _shuffle(text: str, identifier: str) -> str:
     return glue.join(units[place] for place in order)
 
 
-# ---- from documents, by a score -----------------------------------------------------------------------
-
-
-def pairs_of(
-    score: "FilterScore", matched: Sequence[tuple[tasks.BuiltTask, tasks.BuiltTask]], held_out: Callable[[str], bool]
-) -> list[PreferencePair]:
-    """Makes the pairs. A hash decides from which of the two documents the prompt comes, so that a fitting continuation is no cue."""
-    pairs = []
-    for good, bad in matched:
-        asked = (good, bad)[tasks.hash_of(f"prompt {score.column}", good.source.id + good.prompt) % 2]
-        pair = _pair(score.column, held_out(good.source.id), asked.prompt, good, bad.answer, bad.source)
-        pairs.append(replace(pair, chosen_score=good.score, rejected_score=bad.score))
-    return pairs
-
-
-def _from_score(
-    run: StageRun, config: AlignConfig, column: str, wanted: int, held_out: Callable[[str], bool]
-) -> tuple[list[PreferencePair], dict[str, Any]]:
-    """Returns the pairs of a score, and how they were found."""
-    scores, salt = service("scores"), f"align {config.seed} {column}"
-    score = scores.find_score(run, column)
-    pool, limits = tasks.PairPool("documents"), config.model_copy(update={"pairs": wanted})
-    if not score.blind:
-        kept, dropped = (partial(some, run, score, tasks.COLUMNS) for some in (scores.kept_documents, scores.dropped_documents))
-        pool = tasks.find_pool(score, partial(scores.score_texts, run, column), kept, dropped, salt, limits)
-    pairs = pairs_of(score, tasks.match(pool, held_out, wanted), held_out)
-    counts = {"chosen": len(pool.chosen), "rejected": len(pool.rejected), "wanted": wanted, "pairs": len(pairs)}
-    found = {"column": column, "high_is_good": score.high_is_good, **vars(pool), **counts}
-    for side in ("chosen", "rejected"):
-        found[f"{side}_chars"] = float(np.mean([len(getattr(pair, side)[0]["content"]) for pair in pairs])) if pairs else None
-    return pairs, found | ({"left_out": score.blind} if score.blind else {})
-
-
-def _shortage(of: dict[str, Any]) -> str:
-    """Says why there are fewer pairs of a score than were asked for."""
-    if "left_out" in of:
-        return f"no pairs of a score: {of['left_out']}"
-    parts = f"{of['chosen']:,} continuations in the best part and {of['rejected']:,} in the worst"
-    why = parts if of["good"] is not None else "no difference between the best and the worst part"
-    return f"{of['column']}: {of['pairs']} of {of['wanted']} pairs; {of['scored']:,} {of['unit']} have a score, with {why}."
-
-
 def make(run: StageRun, config: AlignConfig, start: StartModel, given: Sequence[FileRef]) -> Output:
     """Makes all pairs, with a report row for each. Raises NothingKept if no pair is left to learn from."""
     encoder, row = chat_of(start, config, "align")
-    found: dict[str, dict[str, Any]] = {}  # for each score, how its pairs were found
     if config.files:
         pairs = read_pairs(config.files, config.held_out)
     else:
-        pairs, held_out = [], tuning.held_out_rule(run, config.held_out)
-        for number, kind in enumerate(config.pairs_from):
-            wanted = (config.pairs + number) // len(config.pairs_from)
-            if kind == CORRUPTED:
-                limits = wanted, config.per_document, config.max_chars
-                pairs += build_pairs(tuning.document_tables(run), f"align {config.seed}", *limits, held_out)
-            else:
-                some, found[kind] = _from_score(run, config, kind, wanted, held_out)
-                pairs += some
-    pairs = [prepare_pair(pair, encoder, row) for pair in pairs]
-    files: dict[str, Content] = {"pair_sources.json": tuning.json_file(found)} if found else {}
-    short = [_shortage(of) for of in found.values() if of["pairs"] < of["wanted"]]
-    return tuning.publish_items(run, given, pairs, PAIRS, files, short)
+        limits = config.pairs, config.per_document, config.max_chars
+        held_out = tuning.held_out_rule(run, config.held_out)
+        pairs = build_pairs(tuning.document_tables(run), f"align {config.seed}", *limits, held_out)
+    return tuning.publish_items(run, given, [prepare_pair(pair, encoder, row) for pair in pairs], PAIRS, {}, [])
 
 
 # ---- batches -----------------------------------------------------------------------------------------

@@ -112,7 +112,6 @@ class SftConfig(TuningConfig):
         return template
 
 
-CORRUPTED = "corrupted"
 #: Losses that need no reference model.
 REFERENCE_FREE = ("orpo", "simpo")
 #: Other defaults with a loss: the beta of Tulu 3 and of SimPO's authors, for IPO a margin of half a nat per token; ORPO has an NLL term.
@@ -125,14 +124,6 @@ class AlignConfig(TuningConfig):
     model_config = ConfigDict(allow_inf_nan=False)
 
     files: list[str] = Field(default=[], description="Files of preferences. Without any, pairs are built from the run's own documents.")
-    pairs_from: list[str] = Field(
-        default=[CORRUPTED],
-        min_length=1,
-        description="Sources of equally many pairs: `corrupted` (the true continuation against another document's or a degenerate one), or "
-        "a score of the filter stage (`quality`, `toxicity`: its best part against its worst).",
-    )
-    best: float = Field(default=0.5, gt=0, le=1, description="Of a score: the best share of documents, or of continuations.")
-    worst: float = Field(default=0.1, gt=0, le=1, description="Of a score: the worst share, in which rejected completions are found.")
     pairs: int = Field(default=1500, ge=2, description="At most this many pairs are built from documents.")
     per_document: int = Field(default=8, ge=1, description="At most this many pairs come from one document.")
     max_chars: int = Field(default=200, ge=80, description="Longest completion of a pair that is built from a document, in characters.")
@@ -170,10 +161,6 @@ class AlignConfig(TuningConfig):
     def _options_are_used(self) -> "AlignConfig":
         if self.loss == "simpo" and "gamma" not in self.model_fields_set:
             self.__dict__["gamma"] = self.beta / 2  # the value in the authors' runs
-        if len(set(self.pairs_from)) < len(self.pairs_from):
-            raise ValueError("pairs_from names an entry twice")
-        if self.best + self.worst > 1:
-            raise ValueError(f"best + worst must be at most 1, not {self.best} + {self.worst}")
         if self.label_smoothing and self.loss not in ("conservative", "robust"):
             raise ValueError(f"label_smoothing is for the losses conservative and robust, and the loss is {self.loss}")
         if self.gamma and self.loss != "simpo":
@@ -376,11 +363,9 @@ class TuningStage(Stage):
         config, start = self.config, start_of(run, self.parents, self.config.model)
         template = getattr(config, "template", "keep")
         model = [*start.files, *([file_ref(template)] if template.endswith(".jinja") else [])]
-        scores = [] if config.files else [name for name in getattr(config, "pairs_from", ()) if name != CORRUPTED]
-        of_scores, params = tasks.pair_inputs(run, scores)
-        given = [*([file_ref(path) for path in config.files] or [*run.documents(), *validation_indexes(run)]), *of_scores]
+        given = [file_ref(path) for path in config.files] or [*run.documents(), *validation_indexes(run)]
         make = f"{self.work}:make"
-        made = run.once(self.items, [*model, *given], lambda _: load_object(make)(run, config, start, given), params)
+        made = run.once(self.items, [*model, *given], lambda _: load_object(make)(run, config, start, given))
         inputs = [*model, made.ref(self.name, f"data/{self.items}.parquet")]
         row = run.once("model", inputs, lambda identity: self._train(run, start, CheckpointDir.of(run, identity)))
         CheckpointDir.of(run, row.identity).clear()
