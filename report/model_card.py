@@ -114,10 +114,9 @@ def _sft_rows(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> list[R
 
 
 def _align_rows(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Row]:
-    kinds = settings.get("pairs_from") or ["corrupted"]
     return _known(
         ("preference pairs", metrics.get("pairs")),
-        ("made from", _source(settings, f"the run's own documents ({number(kinds)})")),
+        ("made from", _source(settings, "the run's own documents")),
         ("held out", metrics.get("held_out_pairs")),
         ("loss", LOSSES.get(str(metrics.get("loss")), metrics.get("loss"))),
         ("beta", metrics.get("beta", settings.get("beta"))),
@@ -331,8 +330,7 @@ def _tuning(reader: RunReader, stages: list[str]) -> list[str]:
     if "sft" in stages and not reader.settings("sft").get("files"):
         found.append("Its instructions were made by rules from the run's own documents, not by people: it has learned their forms only.")
     if "align" in stages and not reader.settings("align").get("files"):
-        kinds = reader.settings("align").get("pairs_from") or ["corrupted"]
-        found.append(f"Its preferences were made from the run's own documents ({number(kinds)}); no person has judged an answer.")
+        found.append("Its preferences were made from the run's own documents by rules; no person has judged an answer.")
     return found
 
 

@@ -680,8 +680,8 @@ def export_state(run: str, step: int, output: Path, stage: str | None = None) ->
 
     Without a `stage`, the first stage with that step; among several trainings, the one that was saved last.
     """
-    from corpusmill.train.finetune import merged_model
     from corpusmill.train.model_folder import model_of, save_model, tokenizer_files
+    from corpusmill.train.sft import merged_state
 
     known = checkpoints(run, stage)
     having = [state for state in known if state.saved.step == step]
@@ -700,6 +700,6 @@ def export_state(run: str, step: int, output: Path, stage: str | None = None) ->
         if damage := next(filter(None, map(saved.damage, range(len(saved.ranks)))), None):
             raise InputError(damage)
         with torch.no_grad():
-            model = merged_model(saved, work, Storage(run)) or model_of(Architecture.model_validate(saved.record["model"]), saved.weights())
+            model = merged_state(saved, work, Storage(run)) or model_of(Architecture.model_validate(saved.record["model"]), saved.weights())
         save_model(model, output, tokenizer_files(work.child("tokenizer")))
     return chosen

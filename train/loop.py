@@ -167,6 +167,7 @@ def fit(
     *,
     dims: ParallelDims | None = None,
     start: int | Path | None = None,
+    first: Callable[[ParallelModel], None] | None = None,
     state: Path | StateFolder,
     log: Path,
     plan: PhasePlan | None = None,
@@ -182,11 +183,12 @@ def fit(
 ) -> FitResult:
     """Trains `model`, the same on every rank, up to step `config.steps`, from the latest state in `state`.
 
-    With a `start`, the seed of initial weights or a model folder, the model is blank: each rank fills its part of it. `log` gets one JSON
-    line for each step. `describe` returns the documents of a micro-batch, for the log of skipped steps. `evaluate` is called after every
-    `evaluate_every` steps (0: never) and after the last; its values go into that step's line, and `score` names the value that ranks
-    states. On one process `model` itself is trained; else the result's `parallel_model` has the trained parts. Raises CorpusmillError after
-    `config.max_skips` skipped steps in a row. `length` is that of a row, by default the model's context; only the logged speed uses it.
+    With a `start`, the seed of initial weights or a model folder, the model is blank: each rank fills its part of it. `first` is given the
+    start model as it is laid out, before a saved state is loaded. `log` gets one JSON line for each step. `describe` returns the documents
+    of a micro-batch, for the log of skipped steps. `evaluate` is called after every `evaluate_every` steps (0: never) and after the last;
+    its values go into that step's line, and `score` names the value that ranks states. On one process `model` itself is trained; else the
+    result's `parallel_model` has the trained parts. Raises CorpusmillError after `config.max_skips` skipped steps in a row. `length` is
+    that of a row, by default the model's context; only the logged speed uses it.
 
     `plan` has the phases of the training; by default there is one, the schedule of `config`. Without a state in `state`, the training
     starts from the latest state in the folders `others` that it would have reached itself: all steps so far had the same rates and tokens,
@@ -205,6 +207,8 @@ def fit(
     so_far, begin, branched_from = SoFar(), 0, ""
     with deterministic(config.threads), states, Prefetcher(objective, config.steps) as ahead:
         parallel_model = prepare(model, dims, config, start)
+        if first:
+            first(parallel_model)
         optimizer = optimizer_of(parallel_model, config.optimizer)
 
         def wanted(done: int) -> dict[str, Any]:

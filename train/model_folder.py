@@ -104,7 +104,7 @@ def read_weights(model: Llama, folder: Path, device: torch.device | str) -> None
     files.require(whole, {*whole}, {"lm_head.weight"} if model.arch.tied else ())
     model.to_empty(device=device)
     model.tie()
-    files.fill(model_tensors(model), convert=True)
+    files.fill({name: tensor for name, tensor in model_tensors(model).items() if name in whole}, convert=True)  # all but adapters
 
 
 def model_of(arch: Architecture, weights: Mapping[str, Tensor]) -> Llama:

@@ -14,13 +14,13 @@ from ranks import run_ranks
 from torch import Tensor
 
 from corpusmill.train.data import Batch, DataShare
-from corpusmill.train.finetune import adapt, adapters
 from corpusmill.train.loop import fit
 from corpusmill.train.losses import StepLoss, TokenObjective
 from corpusmill.train.model import Llama, RMSNorm
 from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims, local_of, squared_norm, whole
 from corpusmill.train.parallel.model import prepare
+from corpusmill.train.sft import adapt, adapters
 
 SHAPE = {"vocab_size": 50, "layers": 2, "width": 24, "heads": 4, "kv_heads": 2, "head_dim": 6, "ffn": 40, "context": 16}
 LOOP = {"steps": 3, "warmup": 2, "schedule": "constant", "clip": 0.5, "save_every": 100}

@@ -16,11 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.finetune import adapt
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import StepLoss
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ModelConfig
+from corpusmill.train.sft import adapt
 from corpusmill.train.watch import SpeedMeter, flops_per_token, loop_bar, peak_flops
 
 # ---- watch -------------------------------------------------------------------------------------------
