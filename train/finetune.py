@@ -139,9 +139,7 @@ def merged_model(state: SavedState, work: Storage, run: Storage) -> Llama | None
     folder = adapter["base"] if Path(adapter["base"]).is_absolute() or is_remote(adapter["base"]) else run.path(adapter["base"])
     found = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in model_files(folder, "adapter")}
     if not adapter["sha256"].items() <= found.items():
-        raise InputError(
-            f"{folder}: is not the model any more that the adapter of {work.path(f'state/{state.path.name}')} was trained for."
-        )
+        raise InputError(f"{folder}: is not the model any more that the adapter of {state.storage.root} was trained for.")
     model = with_weights(str(local_model(folder)), LoraConfig.model_validate(adapter["lora"]), 0, state.weights())
     return model_of(model.arch, merged_weights(model))
 
@@ -259,7 +257,7 @@ class FinetuningJob(Objective):
         with deterministic(self.loop.threads):
             before = self.measure(ParallelModel(self.model, self.loop.precision))
         result = fit(
-            self.model, self, self.loop, dims=self.dims, state=checkpoint_dir.states, log=checkpoint_dir.log_file, describe=self.describe,
+            self.model, self, self.loop, dims=self.dims, state=checkpoint_dir, log=checkpoint_dir.log_file, describe=self.describe,
             evaluate=evaluate if before else None, evaluate_every=self.config.evaluate_every, progress=progress, title=self.title,
             length=self.context,
         )  # fmt: skip

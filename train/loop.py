@@ -20,8 +20,9 @@ from torch import Tensor
 
 from corpusmill.pipeline.config import counting
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.checkpoint import MODEL, StateFolder, States
+from corpusmill.train.checkpoint import MODEL, CheckpointDir, States
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import DataShare
 from corpusmill.train.losses import Objective, StepLoss, step_totals
@@ -167,11 +168,11 @@ def fit(
     *,
     dims: ParallelDims | None = None,
     start: int | Path | None = None,
-    state: Path | StateFolder,
+    state: Path | CheckpointDir,
     log: Path,
     plan: PhasePlan | None = None,
     inputs_digest: str = "",
-    others: Sequence[StateFolder] = (),
+    others: Sequence[Storage] = (),
     describe: Describe | None = None,
     evaluate: Evaluate | None = None,
     evaluate_every: int = 0,
@@ -221,7 +222,7 @@ def fit(
         if saved := states.latest(wanted, others):
             states.load(saved, tensors())
             so_far, begin = SoFar(**saved.record["so_far"]), saved.step
-            if saved.path.parent != states.folder.folder:
+            if saved.storage.root.rpartition("/")[0] != states.folder.root:
                 training, _, name = saved.storage.root.split("/")[-3:]
                 branched_from = f"{training}/{name}"
                 if begin == config.steps:  # the other training stopped later: no step follows that would save a state of our own

@@ -130,6 +130,7 @@ def killed_while_writing(folder: Path, at: str) -> None:
     if at == "half":
 
         def half(path: Path, **_: Any) -> None:
+            path.parent.mkdir(parents=True)
             path.write_bytes(bytes(100))
             os.kill(os.getpid(), signal.SIGKILL)
 
