@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from corpusmill.train.options import OptimizerConfig, Schedule
-from corpusmill.train.parallel.dims import ParallelDims, gradient_of, is_sharded, like, local_of
+from corpusmill.train.parallel.dims import ParallelDims, is_sharded, like, local_of
 
 # ---- learning rates ----------------------------------------------------------------------------------
 #
@@ -123,7 +123,7 @@ class Optimizer:
         """Calls torch's fused kernel directly: `torch.optim.Optimizer` would import the compiler (1.5 seconds) before the first step."""
         for decays in (True, False):
             names = [name for name in self.adamw if (p := self.mine[name]).grad is not None and (p.dim() >= 2) == decays]
-            params, grads = [self.adamw[name] for name in names], [gradient_of(self.mine[name]) for name in names]
+            params, grads = [self.adamw[name] for name in names], [local_of(self.mine[name].grad) for name in names]
             averages, squares, steps = ([self._moments(name)[key] for name in names] for key in ("exp_avg", "exp_avg_sq", "step"))
             if names:
                 adamw(
@@ -133,7 +133,7 @@ class Optimizer:
 
     def _step_muon(self, names: Sequence[str], lr: float) -> None:
         params, momentum = [self.muon[name] for name in names], self.config.momentum
-        locals_, grads = [local_of(p) for p in params], [gradient_of(p) for p in params]
+        locals_, grads = [local_of(p) for p in params], [local_of(p.grad) for p in params]
         buffers = [self._moments(name)["momentum"] for name in names]
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         nesterov = torch._foreach_lerp(grads, buffers, momentum)

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
@@ -168,9 +167,6 @@ class TuningJob(FinetuningJob, TokenObjective):
         ids, targets, segments, places = batch
         nats = model(ids, segments, targets=targets, read=partial(summed_nats, places=places))
         return StepLoss(nats, len(places), tokens=ids.numel())
-
-    def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
-        return replace(super().of_logits(logits, targets), tokens=targets.numel())
 
     def describe(self, step: int, share: DataShare, number: int) -> list[str]:
         return [self.examples[example].id for row in self.order.micro_batches(step, share)[number] for example in self.rows.members[row]]

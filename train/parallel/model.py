@@ -3,10 +3,11 @@
 Modules that only several processes need are imported at their use, as their import takes a second.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +23,6 @@ from corpusmill.train.options import LoopConfig, OptimizerConfig
 from corpusmill.train.parallel.dims import ParallelDims, is_sharded, total
 
 # ---- the interface to the loop -----------------------------------------------------------------------
-
-T = TypeVar("T")
 
 
 class ParallelModel:
@@ -44,8 +43,8 @@ class ParallelModel:
         """Runs forward and backward of this rank's micro-batches of a step; gradients add up in `parameters`."""
         parts = []
         with passes(self.model, self.dims.device, self.precision):
-            for batch, last in with_last(objective.batches(step, self.dims.share)):
-                with synchronised(self.forward, last), sharded_loss(self.tensor):
+            for batch, following in pairwise(chain(objective.batches(step, self.dims.share), [None])):
+                with synchronised(self.forward, following is None), sharded_loss(self.tensor):
                     with autocast(self.dims.device, self.precision):
                         part = objective.loss(self.forward, batch)
                     if part.total.requires_grad:
@@ -67,17 +66,12 @@ class ParallelModel:
         with sharded_loss(self.tensor), rounded(self.model, self.precision), autocast(self.dims.device, self.precision):
             found = self.model(ids, segments, targets=targets)
         reshard(self.model)
-        return found.new_zeros(targets.shape).masked_scatter_(targets != IGNORED, found)[:, :length]
+        return in_places(found, targets)[:, :length]
 
 
-def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
-    """Yields each item, and whether it is the last."""
-    iterator = iter(items)
-    item = next(iterator)
-    for following in iterator:
-        yield item, False
-        item = following
-    yield item, True
+def in_places(nats: Tensor, targets: Tensor) -> Tensor:
+    """Returns `[B, T]`: the nats `[n]` of the targets that count in their places, and 0 elsewhere."""
+    return nats.new_zeros(targets.shape).masked_scatter_(targets != IGNORED, nats)
 
 
 def synchronised(model: Any, last: bool) -> AbstractContextManager[object]:
