@@ -21,7 +21,7 @@ from corpusmill.train.data import DataShare, Order, steps_of
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import Objective
 from corpusmill.train.model import Llama, named_generator
-from corpusmill.train.model_folder import load_model, model_files, model_of, model_tensors, read_architecture, save_model
+from corpusmill.train.model_folder import load_model, model_files, model_of, model_tensors, read_architecture, save_model, tokenizer_files
 from corpusmill.train.options import LoraConfig, row_length
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
@@ -288,4 +288,4 @@ class FinetuningJob(Objective):
         if lora.rank:
             save_adapter(model, lora, self.start.name, work / "adapter")
             model = model_of(model.arch, merged_weights(model))
-        save_model(model, work / "model", work / "tokenizer")
+        save_model(model, work / "model", tokenizer_files(Storage(str(work / "tokenizer"))))

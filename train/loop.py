@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,8 @@ class Prefetcher(AbstractContextManager["Prefetcher"]):
 
     def batches(self, step: int, share: DataShare) -> Iterator[Any]:
         if self._stream is None:
-            self._stream = self._all(step, share)
+            ahead = range(step, self.steps)  # with a None after each step's batches
+            self._stream = (batch for each in ahead for batch in chain(self.objective.batches(each, share), [None]))
             self._future = self._thread.submit(next, self._stream, None)
         while True:
             started = time.perf_counter()
@@ -66,12 +67,6 @@ class Prefetcher(AbstractContextManager["Prefetcher"]):
             if batch is None:
                 return
             yield batch
-
-    def _all(self, first: int, share: DataShare) -> Iterator[Any]:
-        """Yields the batches of all steps from `first` on, with a None after each step's."""
-        for step in range(first, self.steps):
-            yield from self.objective.batches(step, share)
-            yield None
 
 
 # ---- the guard ---------------------------------------------------------------------------------------
