@@ -90,27 +90,6 @@ def peak_flops(device: torch.device) -> float | None:
     return next((peak for part, peak in PEAKS.items() if re.search(rf"\b{part}\b", name)), None)
 
 
-class SpeedMeter:
-    """Makes the lines of `speed.jsonl`; `flops`: operations per token; `devices`: how many compute together."""
-
-    def __init__(self, begin: int, steps: int, device: torch.device, flops: float, devices: int):
-        self.begin, self.steps, self.device, self.flops = begin, steps, device, flops
-        self.peak = (peak_flops(device) or 0.0) * devices
-        self.started = time.perf_counter()
-
-    def line(self, step: int, tokens: int, seconds: float, waited: float) -> dict[str, Any]:
-        """Returns the line of one step of `tokens`. `seconds` excludes evaluation and saving; `seconds_left` includes them."""
-        speed = tokens / max(seconds, 1e-9)
-        each = (time.perf_counter() - self.started) / (step + 1 - self.begin)
-        line = {"step": step, "seconds": seconds, "waited": waited, "tokens_per_second": speed, "flops_per_second": speed * self.flops,
-                "memory_bytes": peak_memory_mb() << 20, "seconds_left": each * (self.steps - step - 1), "steps": self.steps}  # fmt: skip
-        if self.peak:
-            line["mfu"] = line["flops_per_second"] / self.peak
-        if self.device.type == "cuda":
-            line["cuda_bytes"] = torch.cuda.max_memory_allocated(self.device)
-        return line
-
-
 # ---- the bar -----------------------------------------------------------------------------------------
 
 #: The weight of earlier steps in the shown loss and speed, and the log's name of the shown score.
@@ -213,7 +192,7 @@ class Watch(ExitStack):
     ):  # fmt: skip
         super().__init__()
         self.log, self.begin, self.config, self.dims, self.progress, self.title = log, begin, config, dims, progress, title
-        self.meter = SpeedMeter(begin, config.steps, dims.device, flops, dims.world)
+        self.flops, self.peak, self.started = flops, (peak_flops(dims.device) or 0.0) * dims.world, time.perf_counter()
         self.files: dict[str, IO[bytes]] = {}
 
     def __enter__(self) -> "Watch":
@@ -237,7 +216,7 @@ class Watch(ExitStack):
         if not self.dims.is_main:
             return
         samples = line.pop("samples", None)
-        speed = self.meter.line(line["step"], tokens, seconds, waited)
+        speed = self.speed(line["step"], tokens, seconds, waited)
         self._write(self.log.name, line)
         self._write(SPEED, speed)
         if samples:
@@ -245,6 +224,18 @@ class Watch(ExitStack):
         for track in self.trackers:
             track(line["step"], numbers(line) | numbers(speed, "speed"))
         self.show(line, speed)
+
+    def speed(self, step: int, tokens: int, seconds: float, waited: float) -> dict[str, Any]:
+        """Returns a step's line of `speed.jsonl`. `seconds` excludes evaluation and saving; `seconds_left` includes them."""
+        speed, steps, device = tokens / max(seconds, 1e-9), self.config.steps, self.dims.device
+        each = (time.perf_counter() - self.started) / (step + 1 - self.begin)
+        line = {"step": step, "seconds": seconds, "waited": waited, "tokens_per_second": speed, "flops_per_second": speed * self.flops,
+                "memory_bytes": peak_memory_mb() << 20, "seconds_left": each * (steps - step - 1), "steps": steps}  # fmt: skip
+        if self.peak:
+            line["mfu"] = line["flops_per_second"] / self.peak
+        if device.type == "cuda":
+            line["cuda_bytes"] = torch.cuda.max_memory_allocated(device)
+        return line
 
     def _open(self, name: str) -> None:
         self.files[name] = self.enter_context(open_log(self.log.with_name(name), self.begin))

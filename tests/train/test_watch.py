@@ -16,12 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.train import watch
 from corpusmill.train.finetune import adapt
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import StepLoss
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ModelConfig
-from corpusmill.train.watch import SpeedMeter, flops_per_token, loop_bar, peak_flops
+from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ModelConfig, ParallelConfig
+from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.watch import Watch, flops_per_token, loop_bar, peak_flops
 
 # ---- watch -------------------------------------------------------------------------------------------
 
@@ -126,10 +128,11 @@ def test_peaks_by_the_names_that_drivers_report(monkeypatch: pytest.MonkeyPatch,
     assert peak_flops(torch.device("cuda")) == peak and peak_flops(CPU) is None
 
 
-def test_mfu_is_the_share_of_the_peak_of_all_devices() -> None:
-    meter = SpeedMeter(0, 10, CPU, flops=1e9, devices=4)
-    meter.peak = 4 * 1e12
-    line = meter.line(0, tokens=3000, seconds=1.5, waited=0.1)
+def test_mfu_is_the_share_of_the_peak_of_all_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "peak_flops", lambda device: 1e12)
+    dims = ParallelDims(ParallelConfig(shard=4), CPU)
+    watching = Watch(tmp_path / "log.jsonl", 0, LoopConfig(), dims, flops=1e9, progress=None, title="")
+    line = watching.speed(0, tokens=3000, seconds=1.5, waited=0.1)
     assert line["mfu"] == pytest.approx(2000 * 1e9 / 4e12) and line["waited"] == 0.1
 
 
