@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -47,22 +46,13 @@ def new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
-        for path in temporary.iterdir():
-            _fsync(path)
-        fsync_folder(temporary)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
-        fsync_folder(target.parent)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError) and not isinstance(error, CorpusmillError):
             raise InputError(f"{target}: can't be written ({error.strerror}).") from error
         raise
-
-
-def _fsync(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -79,7 +69,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: tuple[str
         mode = path.stat().st_mode  # safetensors makes files that only their owner can read
         save_file(ready, path, metadata=dict([metadata]))
         path.chmod(mode)
-        _fsync(path)
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
         raise CorpusmillError(f"{path}: can't be written ({first_line(error)}).") from error
 
@@ -225,6 +216,15 @@ class SavedState(BaseModel):
         return sum(rank.bytes for rank in self.ranks)
 
     @property
+    def work(self) -> Storage:
+        """The folder of the training that saved it: RUN/STAGE/checkpoints/TRAINING."""
+        return Storage(self.storage.root.rpartition("/state/")[0])
+
+    @property
+    def stage(self) -> str:
+        return self.work.root.split("/")[-3]
+
+    @property
     def date(self) -> datetime:
         """The time when it was saved."""
         return datetime.fromtimestamp(self.storage.times().get(STATE) or 0.0, UTC)
@@ -267,29 +267,18 @@ class SavedState(BaseModel):
 
 
 def saved_states(folder: Storage) -> list[SavedState]:
-    """Returns the whole states in a folder, by step; not those whose `state.json` is not complete, or was removed after it was listed."""
+    """Returns the whole states in a folder, by step; not those whose `state.json` is missing or not complete."""
     found = []
-    for name, files in _steps(folder).items():
+    for name in folder.folders():
         with suppress(FileNotFoundError, ValueError, TypeError, RecursionError):
-            if STATE in files:
-                state = json.loads(folder.read_bytes(f"{name}/{STATE}"))
-                found.append(SavedState.model_validate({**state, "storage": folder.child(name)}))
+            state = json.loads(folder.read_bytes(f"{name}/{STATE}"))
+            found.append(SavedState.model_validate({**state, "storage": folder.child(name)}))
     return found
-
-
-def _steps(folder: Storage) -> dict[str, list[str]]:
-    """Returns the names of the files of each state, whole or not, by the name of its folder, in the order of steps."""
-    found: dict[str, list[str]] = {}
-    for path in folder.list_files():
-        name, _, file = path.rpartition("/")
-        if name.startswith("step-"):
-            found.setdefault(name, []).append(file)
-    return dict(sorted(found.items()))
 
 
 def _remove(folder: Storage, wanted: Callable[[str], bool]) -> None:
     """Removes the states, whole or not, with the names that are `wanted`."""
-    for name in filter(wanted, _steps(folder)):
+    for name in filter(wanted, folder.folders()):
         folder.remove(f"{name}/{STATE}")
         folder.remove_folder(name)
 
@@ -383,7 +372,7 @@ class States(AbstractContextManager["States"]):
 
         def commit(ranks: list[dict[str, Any]]) -> None:
             self.before()
-            for number in range(world):
+            for number in () if folder.remote else range(world):
                 if not folder.exists(FILE.format(number, world)):
                     raise CorpusmillError(f"{folder.root}: process {number} wrote elsewhere; all processes need to see the same folder.")
             folder.write_bytes(STATE, json.dumps({**state, "ranks": ranks}, indent=2, sort_keys=True).encode() + b"\n")
@@ -539,7 +528,8 @@ class CheckpointDir:
 
     def others(self) -> list[str]:
         """Returns the folders with the saved states of the stage's other trainings."""
-        return [states.root for states in trainings(Storage(self.work.rpartition("/")[0])) if states.root != self.states.root]
+        folder, _, own = self.work.rpartition("/")
+        return [f"{folder}/{name}/state" for name in Storage(folder).folders() if name != own]
 
     def begin(self, tokenizer: Mapping[str, bytes]) -> None:
         """Prepares the folder; called by the first process before it trains. Saves the tokenizer, without which a saved state makes no
@@ -604,53 +594,24 @@ def _upload(folder: Path, storage: Storage) -> None:
 STAGES = ("pretrain", "sft", "align")
 
 
-@dataclass(frozen=True)
-class TrainingState:
-    """A saved state of a stage's training. A stage has one training for each configuration that it was run with."""
-
-    stage: str
-    saved: SavedState
-
-    @property
-    def work(self) -> Storage:
-        """The folder of the training."""
-        return Storage(self.saved.storage.root.rpartition("/state/")[0])
-
-    @property
-    def training(self) -> str:
-        """The name of the training's folder."""
-        return self.work.root.rpartition("/")[2]
-
-    @property
-    def processes(self) -> str:
-        """The layout of the processes that saved the state."""
-        layout = self.saved.parallel
-        sizes = [f"{kind} {layout[kind]}" for kind in ("replicate", "shard", "tensor", "pipeline") if layout[kind] > 1]
-        return ", ".join(sizes) or "one"
-
-
-def trainings(folder: Storage) -> list[Storage]:
-    """Returns the folders with saved states of the trainings in a stage's folder `checkpoints`."""
-    names = {path.partition("/")[0] for path in folder.list_files() if path.endswith(f"/{STATE}")}
-    return [folder.child(f"{name}/state") for name in sorted(names)]
-
-
-def checkpoints(run: str, stage: str | None = None) -> list[TrainingState]:
-    """Returns the saved states of a run (of one stage), each training's by step; the training that was saved last comes last."""
+def checkpoints(run: str, stage: str | None = None) -> list[SavedState]:
+    """Returns the saved states of a run (of one stage). A stage has a training for each configuration that it was run with: each training's
+    by step, the training that was saved last at the end."""
     if stage not in (None, *STAGES):
         raise InputError(f"checkpoints: {stage} is no stage that trains{instead_of(stage, STAGES)}.")
     storage = Storage(run)
     if not storage.remote and not Path(storage.root).is_dir():
         raise InputError(not_a_run(run))
-    found: list[TrainingState] = []
+    found: list[SavedState] = []
     for name in STAGES if stage is None else (stage,):
-        known = [saved_states(states) for states in trainings(storage.child(f"{name}/checkpoints"))]
+        folder = storage.child(f"{name}/checkpoints")
+        known = [saved_states(folder.child(f"{training}/state")) for training in folder.folders()]
         for states in sorted(filter(None, known), key=lambda states: max(saved.date for saved in states)):
-            found += [TrainingState(name, saved) for saved in states]
+            found += states
     return found
 
 
-def export_state(run: str, step: int, output: Path, stage: str | None = None) -> TrainingState:
+def export_state(run: str, step: int, output: Path, stage: str | None = None) -> SavedState:
     """Writes the model of a stage after `step` steps as a folder that opens in `transformers`. Raises InputError if no such state
     exists.
 
@@ -660,20 +621,19 @@ def export_state(run: str, step: int, output: Path, stage: str | None = None) ->
     from corpusmill.train.model_folder import model_of, save_model, tokenizer_files
 
     known = checkpoints(run, stage)
-    having = [state for state in known if state.saved.step == step]
+    having = [saved for saved in known if saved.step == step]
     if not having:
-        there = ", ".join(map(str, sorted({state.saved.step for state in known})))
+        there = ", ".join(map(str, sorted({saved.step for saved in known})))
         raise InputError(f"{run}: no state was saved after {step} steps" + (f"; there are {there}." if there else ", nor any other."))
-    chosen = [state for state in having if state.stage == having[0].stage][-1]
+    chosen = [saved for saved in having if saved.stage == having[0].stage][-1]
     if output.exists():
         raise InputError(f"{output}: already exists.")
-    saved = chosen.saved
     try:
-        if damage := next(filter(None, map(saved.damage, range(len(saved.ranks)))), None):
+        if damage := next(filter(None, map(chosen.damage, range(len(chosen.ranks)))), None):
             raise InputError(damage)
-        adapted, arch = merged_model(saved, chosen.work, Storage(run)), Architecture.model_validate(saved.record["model"])
-        model = adapted or model_of(arch, saved.weights())
+        adapted, arch = merged_model(chosen, chosen.work, Storage(run)), Architecture.model_validate(chosen.record["model"])
+        model = adapted or model_of(arch, chosen.weights())
         save_model(model, output, tokenizer_files(chosen.work.child("tokenizer")))
     finally:
-        saved.forget()
+        chosen.forget()
     return chosen

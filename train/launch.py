@@ -81,7 +81,7 @@ def launch(
     to `parallel.max_restarts` times; jobs resume from their saved state. `folder` has the output of this machine's processes; it is kept
     only after a bug or the last death.
 
-    Raises a process's CorpusmillError as it is, and any other exception as RankError with its trace.
+    Raises a process's CorpusmillError as it is, and any other exception as RuntimeError with its trace in a note.
     """
     torchrun = "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
     if torchrun and parallel.world != (started := int(os.environ["WORLD_SIZE"])):
@@ -114,10 +114,6 @@ def launch(
 
 
 # ---- the work of each process ------------------------------------------------------------------------
-
-
-class RankError(Exception):
-    """A process of the group ended with an exception other than CorpusmillError. A note has the trace."""
 
 
 class ProcessDied(Exception):
@@ -194,7 +190,7 @@ def _error_in(store: dist.Store, world: int) -> Exception | None:
     first = min(found, key=lambda error: (error["exit_code"] is None, error["time"]))
     if first["exit_code"] is not None:
         return (InputError if first["exit_code"] == InputError.exit_code else CorpusmillError)(first["message"])
-    error = RankError(f"process {first['rank'] + 1}: {first['message']}")
+    error = RuntimeError(f"process {first['rank'] + 1}: {first['message']}")
     error.add_note(first["trace"])
     return error
 
@@ -247,7 +243,7 @@ def _run_here(task: GroupJob, world: int, progress: Progress | None, folder: Pat
             cause = signal.Signals(-code).name
             perhaps = ", perhaps for want of memory" if cause == "SIGKILL" else ""
             raise ProcessDied(f"process {number} of {world} was killed ({cause}{perhaps})")
-    raise error or RankError(f"a process of {world} ended; the output of all is in {folder}")
+    raise error or RuntimeError(f"a process of {world} ended; the output of all is in {folder}")
 
 
 def _work(number: int, task: GroupJob, world: int, port: int, folder: Path, shows: bool) -> None:
@@ -473,6 +469,6 @@ def _failure(failure: Exception, parallel: ParallelConfig, title: str) -> Except
             return ProcessDied(f"process {number + 1} of {parallel.world} died ({type(cause).__name__})")
     number, error = next(iter(errors.items()))
     death = ProcessDied(f"process {number + 1} of {parallel.world} failed")
-    death.__cause__ = RankError(f"process {number + 1}: {type(error).__name__}: {error}")
+    death.__cause__ = RuntimeError(f"process {number + 1}: {type(error).__name__}: {error}")
     death.__cause__.add_note(str(failure))
     return death

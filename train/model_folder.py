@@ -30,7 +30,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 
 def save_model(model: Llama, folder: Path, files: Mapping[str, bytes] = MappingProxyType({})) -> None:
     """Writes a model folder: `config.json`, `generation_config.json`, `model.safetensors`, and `files` by name, the tokenizer's. `folder`
-    appears only when all is on the disk; it replaces an old folder."""
+    appears only when all is written; it replaces an old folder."""
     arch, dtype = model.arch, str(model.lm_head.weight.dtype).removeprefix("torch.")
     bos, eos, pad, ends = token_ids(files)
     config = to_hugging_face(arch, bos_token_id=bos, eos_token_id=eos, pad_token_id=pad, dtype=dtype)

@@ -115,7 +115,7 @@ def test_a_training_killed_again_and_again_goes_on_elsewhere_with_the_same_bytes
     machine("second")
     assert killed(dying_before_state_8_is_whole) == signal.SIGKILL
     assert states(remote)["step-00000008"] == ["shard-00000-of-00001.safetensors"]
-    assert [state.saved.step for state in checkpoints(remote.root)] == [4, 5]
+    assert [state.step for state in checkpoints(remote.root)] == [4, 5]
 
     third, steps = machine("third"), list[int]()
     batches = pretrain_job._Job.batches
@@ -167,7 +167,7 @@ def test_states_and_models_are_used_from_the_store(
     half_written.write_bytes(b"half")
     at_work = scratch(machine("first"))
     assert len(at_work) > 1
-    assert [(state.stage, state.saved.step) for state in checkpoints(remote.root)][:3] == [
+    assert [(state.stage, state.step) for state in checkpoints(remote.root)][:3] == [
         ("pretrain", 5),
         ("pretrain", 8),
         ("pretrain", 12),

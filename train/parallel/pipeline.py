@@ -156,21 +156,19 @@ class PipelineModel(ParallelModel):
 
     @torch.no_grad()
     def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
-        pieces, sent = min(len(ids), self.dims.config.pipeline), list[dist.Work]()
+        pieces = min(len(ids), self.dims.config.pipeline)
         batch = even((ids, targets, segments), self.dims.config.tensor)
         split: list[Any] = [(None,) * pieces if t is None else t.tensor_split(pieces) for t in batch]
         # in several pieces, so that a stage works on the next rows while later stages work on those before
         with rounded(self.model, self.precision):
-            found = [self._nats(i, t, s, sent) for i, t, s in zip(*split)]
-        for work in sent:
-            work.wait()
+            found = [self._nats(*piece) for piece in zip(*split)]
         reshard(self.model)
         wide = torch.float64 if next(self.model.parameters()).dtype == torch.float64 else torch.float32
         nats = torch.cat(found) if self.last in self.parts else torch.empty(batch[0].shape, dtype=wide, device=ids.device)
         dist.broadcast(nats, group=self.group, group_src=self.owners[self.last])
         return nats[:, : ids.size(1)]
 
-    def _nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None, sent: list[dist.Work]) -> Tensor:
+    def _nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
         """Passes some rows through this rank's stages. Returns the nats where the last stage is here, else hidden states."""
         hidden = ids
         for stage, part in self.parts.items():
@@ -180,8 +178,7 @@ class PipelineModel(ParallelModel):
                 dist.recv(hidden, group=self.group, group_src=giver)
             hidden = part(hidden, segments)
             if stage < self.last and (taker := self.owners[stage + 1]) != self.rank:
-                work = dist.isend(hidden.contiguous(), group=self.group, group_dst=taker)
-                sent += [work] if work else []
+                dist.send(hidden.contiguous(), group=self.group, group_dst=taker)
         if self.last not in self.parts:
             return hidden
         with sharded_loss(self.tensor), autocast(self.dims.device, self.precision):
