@@ -112,8 +112,7 @@ def begins_of(tensors: Mapping[str, Tensor], gather: Callable[[Any], list[Any]] 
 
 
 class TensorFiles:
-    """The tensors in the safetensors files of a folder `place`, whatever layout wrote them. Raises InputError, with the file's name, if one
-    is missing or damaged."""
+    """The tensors in safetensors files of a folder `place`, whatever layout wrote them. Raises InputError if one is missing or damaged."""
 
     def __init__(self, place: Path, paths: Sequence[Path]):
         self.place = place
@@ -157,8 +156,7 @@ class TensorFiles:
 
     @torch.no_grad()
     def fill(self, tensors: Mapping[str, Tensor], convert: bool = False) -> None:
-        """Fills tensors (of DTensors, this rank's parts) of the saved shapes in place. Raises InputError for another type, unless
-        `convert`."""
+        """Fills tensors (of DTensors, this rank's parts) of the saved shapes. Raises InputError for another type, unless `convert`."""
         for name, begin in begins_of(tensors).items():
             target = local_of(tensors[name])
             for at, part in self.parts[name]:
@@ -325,10 +323,7 @@ class States(AbstractContextManager["States"]):
 
     def save(self, step: int, tensors: Mapping[str, Tensor], record: dict[str, Any], score: float | None = None) -> None:
         """Saves the state after `step` steps. `record` is JSON; its floats are restored bit by bit. A lower `score` is better; one that is
-        not finite is none.
-
-        Raises CorpusmillError if that fails; earlier states stay intact.
-        """
+        not finite is none. Raises CorpusmillError if that fails; earlier states stay intact."""
         self.finish()
         if self.begins is None:
             gather = (lambda plan: self._together(lambda: plan)) if self.dims.world > 1 else None
@@ -397,8 +392,7 @@ class States(AbstractContextManager["States"]):
             writing.result()
 
     def latest(self, wanted: Callable[[int], Mapping[str, Any]] = lambda step: {}, others: Sequence[Storage] = ()) -> SavedState | None:
-        """Returns the latest whole state, or None. A damaged state is passed over for an earlier one: its steps are redone with the same
-        bits.
+        """Returns the latest whole state, or None. A damaged one gives way to an earlier one: its steps are redone with the same bits.
 
         `wanted(step)`: the entries that the record of a state of that step must have. States of the folder itself come before those of the
         `others`. Raises InputError where the folder has only states with other entries.
@@ -423,10 +417,8 @@ class States(AbstractContextManager["States"]):
         return self._first_whole(lambda: by_score(saved_states(self.folder)))
 
     def load(self, saved: SavedState, tensors: Mapping[str, Tensor]) -> None:
-        """Fills `tensors` in place, and removes states before this one that are no longer kept; a killed run may not have done so.
-
-        Raises InputError if the state has other tensors, shapes or types.
-        """
+        """Fills `tensors` in place, and removes states before this one that are no longer kept; a killed run may not have done so. Raises
+        InputError if the state has other tensors, shapes or types."""
         everywhere = set[str]().union(*self._together(lambda: set(tensors)))
 
         def fill() -> None:
@@ -612,8 +604,7 @@ def checkpoints(run: str, stage: str | None = None) -> list[SavedState]:
 
 
 def export_state(run: str, step: int, output: Path, stage: str | None = None) -> SavedState:
-    """Writes the model of a stage after `step` steps as a folder that opens in `transformers`. Raises InputError if no such state
-    exists.
+    """Writes the model of a stage after `step` steps as a folder that opens in `transformers`. Raises InputError if there is no such state.
 
     Without a `stage`, the first stage with that step; among several trainings, the one that was saved last.
     """

@@ -94,8 +94,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu", dtype: to
 
 
 def read_weights(model: Llama, folder: Path, device: torch.device | str) -> None:
-    """Gives a blank model of the folder's shape, or this rank's part of it, storage and the folder's weights. Raises InputError where they
-    are of another shape."""
+    """Gives a blank model, or this rank's part of it, storage and the folder's weights. Raises InputError where they have other shapes."""
     _check_tokenizer(folder, model.arch)
     files, whole = TensorFiles(folder / WEIGHTS, _weight_files(folder)), model_tensors(blank_model(model.arch))
     files.require(whole, {*whole}, {"lm_head.weight"} if model.arch.tied else ())
@@ -194,8 +193,7 @@ def to_hugging_face(
 
 
 def from_hugging_face(config: dict[str, Any]) -> Architecture:
-    """Returns the shape that a `config.json` describes. Raises ValueError for a model that ours can't compute, KeyError for a missing
-    key."""
+    """Returns the shape in a `config.json`. Raises ValueError for a model that ours can't compute, KeyError for a missing key."""
     kind = config.get("model_type")
     if kind not in KINDS:
         raise ValueError(f"model_type is {kind!r}, expected one of {', '.join(KINDS)}")

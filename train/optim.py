@@ -18,8 +18,7 @@ from corpusmill.train.parallel.dims import ParallelDims, is_sharded, like, local
 
 
 def lr_fraction(step: int, config: Schedule) -> float:
-    """Returns the fraction at `step` (0, 1, ...): linear warm-up, then cosine, linear, constant, or constant with a decay at the end
-    (`wsd`).
+    """Returns the fraction at `step` (0, 1, ...): linear warm-up, then cosine, linear, constant, or constant until the last part (`wsd`).
 
     Warm-up is nanoGPT's (step + 1) / (warmup + 1), so no step is lost at rate 0. The decay of `wsd` is linear, or 1 - sqrt(part done)
     (Haegele et al. 2024, https://arxiv.org/abs/2405.18392).

@@ -145,8 +145,7 @@ SECTIONS = ("validation", "speed")
 @contextmanager
 def tracker(kind: str, folder: Path, begin: int, title: str) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
     """Yields a function that gives a step's values to TensorBoard or W&B, which write below `folder`. They replace values that an earlier
-    process wrote from step `begin` on. WANDB_MODE=offline sends nothing.
-    """
+    process wrote from step `begin` on. WANDB_MODE=offline sends nothing."""
     if kind == "tensorboard":
         from torch.utils.tensorboard import SummaryWriter
 
@@ -209,10 +208,8 @@ class Watch(ExitStack):
         return self
 
     def step(self, line: dict[str, Any], tokens: int, seconds: float, waited: float) -> None:
-        """Reports a finished step: its line, its `tokens`, the seconds it took (without evaluation) and waited for batches.
-
-        The line's `samples`, if any, go into a separate file.
-        """
+        """Reports a finished step: its line, its `tokens`, the seconds it took (without evaluation) and waited for batches. The line's
+        `samples`, if any, go into a separate file."""
         if not self.dims.is_main:
             return
         samples = line.pop("samples", None)

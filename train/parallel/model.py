@@ -91,8 +91,7 @@ def reshard(model: nn.Module) -> None:
 
 
 def sharded_loss(mesh: Any) -> AbstractContextManager[object]:
-    """Returns a context in which cross-entropy of logits sharded by vocabulary, and its backward pass, work; an empty one without a
-    mesh."""
+    """Returns a context for cross-entropy of logits that are sharded by vocabulary, and its backward pass; an empty one without a mesh."""
     if mesh is None:
         return nullcontext()
     from torch.distributed.tensor.parallel import loss_parallel

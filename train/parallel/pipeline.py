@@ -186,8 +186,7 @@ class PipelineModel(ParallelModel):
 
 
 def _return_hidden(part: Llama, device: torch.device, precision: str) -> None:
-    """Makes a stage return hidden states, and puts autocast around its forward pass only; the backward pass uses the types that forward
-    chose."""
+    """Makes a stage return hidden states, under autocast in its forward pass alone; the backward pass uses the types that forward chose."""
 
     def forward(ids: Tensor, segments: Tensor | None = None) -> Tensor:
         with autocast(device, precision):
