@@ -44,7 +44,11 @@ class ParallelModel:
         parts = []
         with passes(self.model, self.dims.device, self.precision):
             for batch, following in pairwise(chain(objective.batches(step, self.dims.share), [None])):
-                with synchronised(self.forward, following is None), sharded_loss(self.tensor):
+                last = following is None  # copies (DDP) average their gradients only then, shards (FSDP2) add up their part in each
+                if hasattr(self.forward, "set_requires_all_reduce"):
+                    self.forward.set_requires_all_reduce(last)
+                alone = nullcontext() if last or not hasattr(self.forward, "no_sync") else self.forward.no_sync()
+                with alone, sharded_loss(self.tensor):
                     with autocast(self.dims.device, self.precision):
                         part = objective.loss(self.forward, batch)
                     if part.total.requires_grad:
@@ -72,14 +76,6 @@ class ParallelModel:
 def in_places(nats: Tensor, targets: Tensor) -> Tensor:
     """Returns `[B, T]`: the nats `[n]` of the targets that count in their places, and 0 elsewhere."""
     return nats.new_zeros(targets.shape).masked_scatter_(targets != IGNORED, nats)
-
-
-def synchronised(model: Any, last: bool) -> AbstractContextManager[object]:
-    """Returns a context for forward and backward of one micro-batch: copies (DDP) average their gradients only in the `last` one of a step,
-    shards (FSDP2) add up their part in each."""
-    if hasattr(model, "set_requires_all_reduce"):
-        model.set_requires_all_reduce(last)
-    return nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync()
 
 
 def reshard(model: nn.Module) -> None:
