@@ -64,7 +64,8 @@ def target_nats(head: nn.Linear, hidden: Tensor, targets: Tensor, places: Tensor
 def summed_nats(head: nn.Linear, hidden: Tensor, targets: Tensor, places: Tensor | None = None, compiled: bool = False) -> Tensor:
     """Returns the sum of the nats of all targets `[B, T]`, or of those at `places`, as in `target_nats`."""
     if hasattr(hidden, "placements"):
-        return _nats_by_rows(head, hidden, targets).sum()
+        nats = _nats_by_rows(head, hidden, targets).flatten()
+        return (nats if places is None else nats.index_select(0, places)).sum()
     if not in_chunks(hidden, head):
         nats = token_nats(head(hidden), targets) if places is None else target_nats(head, hidden, targets, places)
         return nats.sum()
