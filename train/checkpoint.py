@@ -235,7 +235,10 @@ class SavedState(BaseModel):
             if (size := here.size(name)) != described.bytes:
                 what = "no such file" if size < 0 else f"{size} bytes, and {described.bytes} were written"
                 return f"{self.storage.path(name)}: {what}."
-            changed = here.sha256(name) != described.sha256
+            try:
+                changed = here.sha256(name) != described.sha256
+            except InputError as unreadable:
+                return str(unreadable)
             return f"{self.storage.path(name)}: its content has changed since it was written." if changed else None
 
         if not self.storage.remote:
