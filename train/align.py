@@ -23,7 +23,7 @@ from corpusmill.train import tasks, tuning
 from corpusmill.train.checkpoint import LOG, CheckpointDir
 from corpusmill.train.data import IGNORED, DataShare, counted_places, needed, pack, to_device, within_budget
 from corpusmill.train.loop import FitResult
-from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, StepLoss, pair_metrics, target_nats, token_nats
+from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, StepLoss, pair_metrics, target_nats
 from corpusmill.train.model import Llama
 from corpusmill.train.parallel.dims import ParallelDims, total
 from corpusmill.train.parallel.model import ParallelModel
@@ -329,18 +329,8 @@ class AlignmentJob(FinetuningJob):
 
     def loss(self, model: Llama, batch: Any) -> StepLoss:
         """Returns the sum of the pairs' losses. The log shows means per pair, and `preference_loss`, the loss without the NLL term."""
-        ids, labels, segments, places, *rest = batch
-        return self._of_pairs(model(ids, segments, targets=labels[..., 0], read=partial(target_nats, places=places)), labels, *rest)
-
-    def of_logits(self, logits: Tensor, labels: Tensor) -> StepLoss:
-        """Returns the same loss on the last stage of a pipeline."""
-        places, owners, counts, found = counted(labels)
-        reference = self.sides.reference
-        if reference is not None:
-            reference = reference[found.cpu() % len(reference)].to(logits.device)
-        return self._of_pairs(token_nats(logits, labels[..., 0]).flatten()[places], labels, owners, counts, reference)
-
-    def _of_pairs(self, nats: Tensor, labels: Tensor, owners: Tensor, counts: Tensor, reference: Tensor | None) -> StepLoss:
+        ids, labels, segments, places, owners, counts, reference = batch
+        nats = model(ids, segments, targets=labels[..., 0], read=partial(target_nats, places=places))
         logps = _pairs(summed_logps(nats, owners, counts), counts, reference)
         losses = self.preference_loss(logps, self.options)
         measured = {"preference_loss": losses.detach(), **pair_metrics(logps, self.options)}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from corpusmill.pipeline.config import counting
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.checkpoint import MODEL, StateFolder, States
+from corpusmill.train.checkpoint import MODEL, CheckpointDir, States
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import DataShare
 from corpusmill.train.losses import Objective, StepLoss, step_totals
@@ -55,7 +56,8 @@ class Prefetcher(AbstractContextManager["Prefetcher"]):
 
     def batches(self, step: int, share: DataShare) -> Iterator[Any]:
         if self._stream is None:
-            self._stream = self._all(step, share)
+            ahead = range(step, self.steps)  # with a None after each step's batches
+            self._stream = (batch for each in ahead for batch in chain(self.objective.batches(each, share), [None]))
             self._future = self._thread.submit(next, self._stream, None)
         while True:
             started = time.perf_counter()
@@ -65,12 +67,6 @@ class Prefetcher(AbstractContextManager["Prefetcher"]):
             if batch is None:
                 return
             yield batch
-
-    def _all(self, first: int, share: DataShare) -> Iterator[Any]:
-        """Yields the batches of all steps from `first` on, with a None after each step's."""
-        for step in range(first, self.steps):
-            yield from self.objective.batches(step, share)
-            yield None
 
 
 # ---- the guard ---------------------------------------------------------------------------------------
@@ -168,11 +164,11 @@ def fit(
     dims: ParallelDims | None = None,
     start: int | Path | None = None,
     first: Callable[[ParallelModel], None] | None = None,
-    state: Path | StateFolder,
+    state: Path | CheckpointDir,
     log: Path,
     plan: PhasePlan | None = None,
     inputs_digest: str = "",
-    others: Sequence[StateFolder] = (),
+    others: Sequence[Storage] = (),
     describe: Describe | None = None,
     evaluate: Evaluate | None = None,
     evaluate_every: int = 0,
@@ -225,7 +221,7 @@ def fit(
         if saved := states.latest(wanted, others):
             states.load(saved, tensors())
             so_far, begin = SoFar(**saved.record["so_far"]), saved.step
-            if saved.path.parent != states.folder.folder:
+            if saved.storage.root.rpartition("/")[0] != states.folder.root:
                 training, _, name = saved.storage.root.split("/")[-3:]
                 branched_from = f"{training}/{name}"
                 if begin == config.steps:  # the other training stopped later: no step follows that would save a state of our own

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
+from torch.utils.checkpoint import checkpoint
 
 from corpusmill.train.compute import fused
 from corpusmill.train.data import IGNORED, Batch, DataShare, counted_places
@@ -53,7 +54,7 @@ def target_nats(head: nn.Linear, hidden: Tensor, targets: Tensor, places: Tensor
     """
     places = counted_places(targets) if places is None else places
     if hasattr(hidden, "placements"):
-        return token_nats(head(hidden), targets).flatten().index_select(0, places)
+        return _nats_by_rows(head, hidden, targets).flatten().index_select(0, places)
     hidden, targets = hidden.flatten(0, 1).index_select(0, places), targets.flatten().index_select(0, places)
     if in_chunks(hidden, head):
         return linear_nats(head, hidden, targets, compiled=compiled)
@@ -62,13 +63,30 @@ def target_nats(head: nn.Linear, hidden: Tensor, targets: Tensor, places: Tensor
 
 def summed_nats(head: nn.Linear, hidden: Tensor, targets: Tensor, places: Tensor | None = None, compiled: bool = False) -> Tensor:
     """Returns the sum of the nats of all targets `[B, T]`, or of those at `places`, as in `target_nats`."""
-    if hasattr(hidden, "placements") or not in_chunks(hidden, head):
+    if hasattr(hidden, "placements"):
+        nats = _nats_by_rows(head, hidden, targets).flatten()
+        return (nats if places is None else nats.index_select(0, places)).sum()
+    if not in_chunks(hidden, head):
         nats = token_nats(head(hidden), targets) if places is None else target_nats(head, hidden, targets, places)
         return nats.sum()
     hidden, targets = hidden.flatten(0, 1), targets.flatten()
     if places is not None:
         hidden, targets = hidden.index_select(0, places), targets.index_select(0, places)
     return linear_nats(head, hidden, targets, summed=True, compiled=compiled)
+
+
+def _nats_by_rows(head: nn.Linear, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Returns nats `[B, T]` where a tensor group shares out positions and vocabulary: no more than LOGITS logits of whole rows exist at
+    once, or those of one row, and the backward pass computes them again."""
+
+    def nats(some: Tensor, wanted: Tensor) -> Tensor:
+        return token_nats(head(some), wanted)
+
+    rows = max(1, LOGITS // (targets.size(1) * head.out_features))
+    if rows >= len(targets):
+        return nats(hidden, targets)
+    pieces = zip(hidden.split(rows), targets.split(rows))
+    return torch.cat([checkpoint(nats, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces])
 
 
 def in_chunks(hidden: Tensor, head: nn.Linear) -> bool:
@@ -201,7 +219,7 @@ class Objective(Protocol):
 
 
 class TokenObjective:
-    """Next-token prediction. Batches are `(ids, targets, segments)`. A pipeline's last stage calls `of_logits`, as it has only logits."""
+    """Next-token prediction. Batches are `(ids, targets, segments)`."""
 
     metrics: Sequence[str] = ()
 
@@ -211,10 +229,6 @@ class TokenObjective:
     def loss(self, model: "Llama", batch: Batch) -> StepLoss:
         ids, targets, segments = batch
         return StepLoss(model(ids, segments, targets=targets, read=summed_nats), (targets != IGNORED).sum())
-
-    def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
-        """Returns the summed nats of `targets` `[B, T]` under `logits` `[B, T, vocab]`, and their count."""
-        return StepLoss(token_nats(logits, targets).sum(), (targets != IGNORED).sum())
 
 
 # ---- preferences -------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from corpusmill.train.data import IGNORED, Batch, DataShare, Order, Packed, coun
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import Objective, StepLoss, TokenObjective, summed_nats
 from corpusmill.train.model import Llama, blank_model, named_generator
-from corpusmill.train.model_folder import load_model, model_files, model_of, model_tensors, read_architecture, save_model
+from corpusmill.train.model_folder import load_model, model_files, model_of, model_tensors, read_architecture, save_model, tokenizer_files
 from corpusmill.train.options import LoraConfig, row_length
 from corpusmill.train.parallel.dims import ParallelDims, is_sharded
 from corpusmill.train.parallel.model import ParallelModel
@@ -151,18 +151,15 @@ def merged(folder: str, config: LoraConfig, weights: Mapping[str, Tensor]) -> Ll
     return model_of(model.arch, merged_weights(model))
 
 
-def merged_state(state: SavedState, work: Storage, run: Storage) -> Llama | None:
-    """Returns the run's model merged with the adapter of a saved state; None if the state holds a whole model's weights. `work` is the
-    folder of its training."""
-    if not work.exists(ADAPTED):
+def merged_state(state: SavedState, run: Storage) -> Llama | None:
+    """Returns the run's model merged with the adapter of a saved state; None if the state holds a whole model's weights."""
+    if not state.work.exists(ADAPTED):
         return None
-    adapter = json.loads(work.read_bytes(ADAPTED))
+    adapter = json.loads(state.work.read_bytes(ADAPTED))
     folder = adapter["base"] if Path(adapter["base"]).is_absolute() or is_remote(adapter["base"]) else run.path(adapter["base"])
     found = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in model_files(folder, "adapter")}
     if not adapter["sha256"].items() <= found.items():
-        raise InputError(
-            f"{folder}: is not the model any more that the adapter of {work.path(f'state/{state.path.name}')} was trained for."
-        )
+        raise InputError(f"{folder}: is not the model any more that the adapter of {state.storage.root} was trained for.")
     return merged(folder, LoraConfig.model_validate(adapter["lora"]), state.weights())
 
 
@@ -284,7 +281,7 @@ class FinetuningJob(Objective):
         if self.dims.is_main:
             checkpoint_dir.begin(chat_files(self.encoder, self.model.arch.context))
         result = fit(
-            self.model, self, self.loop, dims=self.dims, start=self.folder, first=self.begin, state=checkpoint_dir.states,
+            self.model, self, self.loop, dims=self.dims, start=self.folder, first=self.begin, state=checkpoint_dir,
             log=checkpoint_dir.log_file, describe=self.describe, evaluate=self.evaluate, evaluate_every=self.config.evaluate_every,
             progress=progress, title=self.title, length=self.context,
         )  # fmt: skip
@@ -314,7 +311,7 @@ class FinetuningJob(Objective):
             model = merged(self.start.folder, lora, weights)
         elif weights:
             model = model_of(model.arch, weights)
-        save_model(model, work / "model", work / "tokenizer")
+        save_model(model, work / "model", tokenizer_files(Storage(str(work / "tokenizer"))))
 
 
 # ---- examples ----------------------------------------------------------------------------------------
@@ -456,9 +453,6 @@ class TuningJob(FinetuningJob, TokenObjective):
         ids, targets, segments, places = batch
         nats = model(ids, segments, targets=targets, read=partial(summed_nats, places=places))
         return StepLoss(nats, len(places), tokens=ids.numel())
-
-    def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
-        return replace(super().of_logits(logits, targets), tokens=targets.numel())
 
     def describe(self, step: int, share: DataShare, number: int) -> list[str]:
         return [self.examples[example].id for row in self.order.micro_batches(step, share)[number] for example in self.rows.members[row]]

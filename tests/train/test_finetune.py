@@ -25,7 +25,7 @@ from corpusmill.train.checkpoint import export_state
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import StepLoss, token_nats
 from corpusmill.train.model import Llama, named_generator
-from corpusmill.train.model_folder import load_model, model_tensors, save_model
+from corpusmill.train.model_folder import load_model, model_tensors, save_model, tokenizer_files
 from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig
 from corpusmill.train.parallel.model import ParallelModel
@@ -178,7 +178,7 @@ def run(pretrained_run: Storage, finish: Callable[..., None]) -> Storage:
     generator = torch.Generator().manual_seed(1)
     for p in model.parameters():
         p.data = torch.randn(p.shape, generator=generator) * 0.2 + (p.dim() == 1)
-    save_model(model, folder, Path(pretrained_run.path("pretrain/model")))
+    save_model(model, folder, tokenizer_files(pretrained_run.child("pretrain/model")))
     finish(pretrained_run, "pretrain", {f"model/{path.name}": path for path in sorted(folder.iterdir())})
     return pretrained_run
 
