@@ -20,6 +20,8 @@ REPORT = pa.schema(
         pa.field("utf8_bytes", pa.int64(), nullable=False),
     ]
 )
+#: Steps of a training, at least: fewer show nothing.
+FEWEST_STEPS = 20
 
 
 class ProxyConfig(Config):
@@ -85,9 +87,14 @@ class AblateConfig(Config):
         return given
 
     @model_validator(mode="after")
-    def _new_model(self) -> "AblateConfig":
+    def _trainable(self) -> "AblateConfig":
         if self.model.folder is not None:
             raise ValueError("model: proxies are new models, so give a size and not a folder")
+        at_once = self.batch * self.model.architecture(1).context
+        if self.tokens is not None and self.tokens < FEWEST_STEPS * at_once:
+            raise ValueError(
+                f"tokens: {self.tokens:,} are fewer than {FEWEST_STEPS} steps of {at_once:,}, from which nothing can be seen; give more"
+            )
         return self
 
 

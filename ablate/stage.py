@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from corpusmill.ablate import corpora, mixtures
-from corpusmill.ablate.config import AblateConfig, AblatePlan, ProxyConfig, seconds_of
+from corpusmill.ablate.config import FEWEST_STEPS, AblateConfig, AblatePlan, ProxyConfig, seconds_of
 from corpusmill.ablate.prepare import Prepared, prepare
 from corpusmill.ablate.result import compare, judging, mean_per_byte, read_bits, result
 from corpusmill.ablate.statistics import PairedDifference, error_rates
@@ -161,7 +161,7 @@ class AblateStage(Stage):
             {"trainings": trainings, "tokenizer": prepared.sha256}, options,
         )  # fmt: skip
         plan = AblatePlan(**json.loads(run.storage.read_bytes("plan.json")))
-        if plan.steps < 20:
+        if plan.steps < FEWEST_STEPS:
             raise InputError(
                 f"ablate.budget: a training would have {plan.steps} steps, from which nothing can be seen; give more time or documents, "
                 "fewer draws, or a smaller model."

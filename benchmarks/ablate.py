@@ -3,6 +3,7 @@
     python benchmarks/ablate.py halves RUN [--numbers 0-39]        # two random halves of one corpus: no difference is true
     python benchmarks/ablate.py damage RUN --foreign GERMAN.txt    # planted damage: a difference is true, and grows with its share
     python benchmarks/ablate.py mixture RUN                        # one of four sources is the reference's own kind
+    python benchmarks/ablate.py real FILE [FILE ...]               # recipes on one crawl: nobody knows what is true
     common options: [--folder DIR] [--set KEY=VALUE ...] [--engine auto] [--workers 0]
 
 RUN is a run with documents, for example one of the recipe `fineweb` on a crawl. Each comparison is one command `ablate`; with one that is
@@ -11,7 +12,8 @@ finished nothing is trained again, so a benchmark that was killed goes on.
 `halves`: of 40 comparisons, at most 4 may be called different. `damage`: in documents that hold 10, 30 and 60% of all characters, words are
 shuffled within sentences; or German sentences stand in their place; or each is there eight times, with another word changed; or lines of
 menus stand between theirs. Each is compared with the whole corpus. Prints whether the differences are ranked by share, and the smallest
-share that is found in 80% of cases. `mixture`: passages of Brown's texts, of which others judge, are planted among three damaged sources.
+share that is found in 80% of cases. `mixture`: half of Brown's texts are planted beside the run, the run with its words shuffled, and the
+run between lines of menus; the other half judges. `real`: FILE are WARC files; each recipe of REAL makes a variant.
 """
 
 import argparse
@@ -26,6 +28,7 @@ from typing import Any
 
 import corpusmill
 from corpusmill.ablate.corpora import read_variant, reference_texts, texts_of
+from corpusmill.filters.presets import PRESETS
 from corpusmill.pipeline.recipe import Recipe
 
 Rows = list[dict[str, str]]
@@ -36,6 +39,15 @@ MENU = [
     "All rights reserved. Terms of use. Privacy",
 ]
 SHARES = (0.1, 0.3, 0.6)
+STEPS = PRESETS["fineweb"]["steps"]
+#: Recipes after ingest. All but `raw` and `no-dedup` have the same deduplication, so the rules are compared and nothing else.
+REAL: dict[str, dict[str, Any]] = {
+    "fineweb": {"filter": {"preset": "fineweb"}, "dedup": {"preset": "fineweb"}},
+    "raw": {"filter": {"steps": STEPS[:1]}},  # what is English
+    "no-dedup": {"filter": {"preset": "fineweb"}},
+    "dclm": {"filter": {"preset": "dclm"}, "dedup": {"preset": "fineweb"}},
+    "best-half": {"filter": {"word_rule": "spacy", "steps": [*STEPS, {"quality": {"keep": 0.5}}]}, "dedup": {"preset": "fineweb"}},
+}
 
 
 def documents_of(run: str) -> Rows:
@@ -182,10 +194,22 @@ def mixture(benchmark: Benchmark, rows: Rows) -> None:
         print(f"  {row['component']}: natural {row['natural']:.1%}, proposed {row['proposed']:.1%}")
 
 
+def real(benchmark: Benchmark, files: list[str]) -> None:
+    variants = {name: str(benchmark.folder / name) for name in REAL}
+    for name, sections in REAL.items():
+        # a crawl of few sites, or of one site in two copies, has more duplicates than a slip would explain
+        recipe = Recipe({"ingest": {"url_filter": {"preset": "datatrove"}}, **sections}).with_(
+            {"dedup.alarm": "warn"} if "dedup" in sections else {}
+        )
+        corpusmill.run(recipe, files, variants[name], engine=benchmark.engine, workers=benchmark.workers)
+    for row in benchmark.compared("real", variants, {})["variants"]:
+        print(f"  {row['variant']}: {row['documents']:,} documents, {row['tokens']:,} tokens, each read {row['epochs']:.2f} times")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("halves", "damage", "mixture"))
-    parser.add_argument("run")
+    parser.add_argument("what", choices=("halves", "damage", "mixture", "real"))
+    parser.add_argument("runs", nargs="+", metavar="run", help="a run; for `real`, the files of a crawl")
     parser.add_argument("--folder", default="runs/ablate-benchmark")
     parser.add_argument("--numbers", default="0-39", help="of the halves that are compared")
     parser.add_argument("--kinds", default=",".join(DAMAGE))
@@ -194,7 +218,7 @@ def main() -> None:
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--workers", type=int, default=0)
     given = parser.parse_args()
-    benchmark, rows = Benchmark(given), documents_of(given.run)
+    benchmark, rows = Benchmark(given), [] if given.what == "real" else documents_of(given.runs[0])
     print(f"{platform.processor() or platform.machine()}; {len(rows):,} documents, {sum(len(row['text']) for row in rows):,} characters")
     print("| comparison | variant | difference | interval | can show | draws | verdict | seconds |\n|---|---|---|---|---|---|---|---|")
     if given.what == "halves":
@@ -205,8 +229,10 @@ def main() -> None:
             parser.error("damage: give German sentences in --foreign, or leave `german` out of --kinds")
         foreign = [line for line in Path(given.foreign).read_text().splitlines() if line.strip()] if given.foreign else []
         damage(benchmark, rows, given.kinds.split(","), foreign)
-    else:
+    elif given.what == "mixture":
         mixture(benchmark, rows)
+    else:
+        real(benchmark, given.runs)
 
 
 if __name__ == "__main__":

@@ -36,11 +36,10 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.align import PAIRS, AlignmentJob, prepare_pair, read_pairs
-from corpusmill.train.finetune import FinetuningJob
 from corpusmill.train.loop import fit
 from corpusmill.train.options import row_length
 from corpusmill.train.parallel.dims import ParallelDims
-from corpusmill.train.sft import EXAMPLES, TuningJob, prepare, read_examples
+from corpusmill.train.sft import EXAMPLES, FinetuningJob, TuningJob, prepare, read_examples
 from corpusmill.train.template import load_chat
 from corpusmill.train.tuning import AlignConfig, SftConfig, StartModel, items_table
 
@@ -55,7 +54,7 @@ def now() -> tuple[float, float]:
 
 
 class Ours:
-    """A stage's training in the loop, continued from turn to turn."""
+    """A stage's training in the loop, from its start in each turn."""
 
     def __init__(self, job: FinetuningJob, steps: int, folder: Path):
         self.job, self.folder, self.turn = job, folder, 0
@@ -65,8 +64,8 @@ class Ours:
         clock = [now()]
         self.turn += 1
         fit(
-            self.job.model, self.job, self.loop, state=self.folder / f"state{self.turn}", log=self.folder / f"log{self.turn}.jsonl",
-            evaluate=lambda parallel_model, done: clock.append(now()) or {}, evaluate_every=1,
+            self.job.model, self.job, self.loop, start=self.job.folder, first=self.job.begin, state=self.folder / f"state{self.turn}",
+            log=self.folder / f"log{self.turn}.jsonl", evaluate=lambda parallel_model, done: clock.append(now()) or {}, evaluate_every=1,
         )  # fmt: skip
         return clock
 
@@ -143,7 +142,6 @@ def alignment(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     pairs = [pair for pair in read_pairs([str(given.pairs)], 0) if not prepare_pair(pair, encoder, context).failed]
     config = AlignConfig.model_validate({"batch": given.batch, "held_out": 0, "epochs": 10**6, "nll_weight": 0, "loop": loop(given)})
     ours = AlignmentJob(config, StartModel("model", str(given.model)), items_table(pairs, PAIRS), CPU)
-    ours.measure_reference()
     rows = [{"prompt": list(pair.prompt), "chosen": list(pair.chosen), "rejected": list(pair.rejected)} for pair in pairs]
     theirs = DPOConfig(**settings(folder, given.batch, given.steps), beta=config.beta, precompute_ref_log_probs=True)
     work = {"ours": Ours(ours, given.steps, folder / "dpo"), "trl": Theirs(DPOTrainer, given.model, rows, theirs)}

@@ -8,7 +8,6 @@ from typing import Any
 
 #: The module of each service.
 SERVICES = {
-    "scores": "corpusmill.filters.worker",  # measures texts as the filter stage does, and returns its dropped documents
     "overlap": "corpusmill.dedup.contamination.editor",  # finds the items of an evaluation set in documents
 }
 

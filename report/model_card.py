@@ -219,8 +219,7 @@ def facts_of(reader: RunReader, stage: str) -> dict[str, Any]:
     optimizer, lora = (settings.get("loop") or {}).get("optimizer") or {}, settings.get("lora") or {}
     given = {"recipe": settings, "beta": settings.get("beta"), **metrics, str(optimizer.get("kind", "adamw")): optimizer}
     facts = dict(flatten(given | ({"lora": lora} if lora.get("rank") else {})))
-    own = {"sft": "tasks built from the run's own documents (title, continuation, question)",
-           "align": f"the run's own documents ({number(settings.get('pairs_from') or ['corrupted'])})"}  # fmt: skip
+    own = {"sft": "tasks built from the run's own documents (title, continuation, question)", "align": "the run's own documents"}
     facts["source"] = ", ".join(map(str, settings.get("files") or [])) or own.get(stage)
     return facts | {name: words[str(facts[name])] for name, words in WORDS.items() if str(facts.get(name)) in words}
 

@@ -11,7 +11,7 @@ from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.run import plan_of_existing
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import TokenShards
-from corpusmill.train.data import PackedLoader, WindowLoader
+from corpusmill.train.data import IGNORED, PackedLoader, WindowLoader
 from corpusmill.train.pretrain import PretrainConfig, tokens_folder
 
 STAGE = "pretrain"
@@ -42,39 +42,24 @@ def token_of_batch(folder: str, step: int, row: int, position: int) -> BatchToke
     run = Storage(folder)
     tokens, at = section.plan.source(step)
     shards = TokenShards(tokens_folder(tokens) if tokens else run.path("tokens/train"))
-    packed = section.packing == "documents"
-    loader: Any = (PackedLoader if packed else WindowLoader)(shards, section.row_tokens, section.batch, section.seed, section.document_mask)
-    shard, token, inside, notes = (_packed if packed else _streamed)(loader, at, row, position)
+    kind: Any = PackedLoader if section.packing == "documents" else WindowLoader
+    loader = kind(shards, section.row_tokens, section.batch, section.seed, section.document_mask)
     if tokens:
-        raise InputError(f"{folder}: step {step:,} reads {tokens}: give that one, with --shard {shard} --token {token}.")
-    batch = {"step": step, "row": row, "position": position, "epoch": (at * loader.batch + row) // loader.rows, **inside}
-    return BatchToken(shard, token, batch, [*notes, *_other_training(run, section)])
-
-
-#: A token's shard, its number there, its place among the rows, and notes.
-Found = tuple[int, int, dict[str, int], list[str]]
-
-
-def _streamed(loader: WindowLoader, step: int, row: int, position: int) -> Found:
-    """Finds the token in a window of the stream. With a document mask it attends from the last <|endoftext|> on."""
-    shards, start = loader.tokens, int(loader.starts(step, row, row + 1)[0])
-    ends = np.flatnonzero(shards.window(start, position + 1) == shards.end_of_text_id)
-    sees = int(ends[-1]) if loader.document_mask and len(ends) else 0
-    return *shards.shard_of(start + position), {"window": start // loader.context, "attends_from": sees}, []
-
-
-def _packed(loader: PackedLoader, step: int, row: int, position: int) -> Found:
-    """Finds the token in a row of packed documents, where a piece attends only to itself."""
-    pieces = loader.pieces(step, row)
-    piece = next((one for one in pieces if one.place <= position < one.place + one.tokens), None)
-    if piece is None:
-        taken = sum(one.tokens for one in pieces)
-        raise InputError(f"position {position:,} of this row is empty: the pieces in it take {taken:,} places.")
-    inside = {"pieces": len(pieces), "piece_from": piece.place, "attends_from": piece.place if loader.document_mask else 0}
-    if position == piece.place and loader.tokens.locate(piece.shard, piece.first).first == piece.first:
-        note = "this position holds the <|endoftext|> before a document; shown is the document's first token, which it predicts."
-        return piece.shard, piece.first, inside, [note]
-    return piece.shard, piece.first + position - piece.place - 1, inside, []
+        raise InputError(f"{folder}: step {step:,} reads {tokens}: give that one, with --shard and --token.")
+    notes = _other_training(run, section)
+    _, targets, segments = (part[0].numpy() for part in loader.load(at, row, row + 1))
+    if targets[position] == IGNORED:
+        raise InputError(f"position {position:,} of this row is empty: its documents take {int((targets != IGNORED).sum()):,} places.")
+    if kind is WindowLoader:
+        shard, token = shards.shard_of(int(loader.starts(at, row, row + 1)[0]) + position)
+    else:
+        piece = next(one for one in loader.pieces(at, row) if one.place <= position < one.place + one.tokens)
+        shard, token = piece.shard, piece.first + position - piece.place - 1
+        if position == piece.place and shards.locate(piece.shard, piece.first).first == piece.first:
+            token += 1
+            notes.append("this position holds the <|endoftext|> before a document; shown is the document's first token, which it predicts.")
+    batch = {"step": step, "row": row, "position": position, "epoch": (at * loader.batch + row) // loader.rows}
+    return BatchToken(shard, token, {**batch, "attends_from": int(np.argmax(segments == segments[position]))}, notes)
 
 
 def _other_training(run: Storage, section: PretrainConfig) -> list[str]:

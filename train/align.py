@@ -15,33 +15,27 @@ from torch import Tensor
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import Content, read_table
+from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import tasks, tuning
 from corpusmill.train.checkpoint import LOG, CheckpointDir
-from corpusmill.train.compute import deterministic
 from corpusmill.train.data import IGNORED, DataShare, counted_places, needed, pack, to_device, within_budget
-from corpusmill.train.finetune import FinetuningJob, chat_of
 from corpusmill.train.loop import FitResult
 from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, pair_metrics
-from corpusmill.train.model import Llama, StepLoss, token_nats
+from corpusmill.train.model import Llama, StepLoss
 from corpusmill.train.parallel.dims import ParallelDims, total
 from corpusmill.train.parallel.model import ParallelModel
+from corpusmill.train.sft import FinetuningJob, chat_of
 from corpusmill.train.template import LEARN, NOTHING, STOP, ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, user_turn
-from corpusmill.train.tuning import CORRUPTED, ITEM_COLUMNS, MESSAGES, PAIRS_FILE, REFERENCE_FREE, AlignConfig, StartModel
+from corpusmill.train.tuning import ITEM_COLUMNS, MESSAGES, PAIRS_FILE, REFERENCE_FREE, AlignConfig, StartModel
 from corpusmill.train.user_files import preferences
 
 # ---- pairs -------------------------------------------------------------------------------------------
 
-#: For a pair from documents: the source of the rejected completion. For a pair from scores, also both scores.
-ORIGIN = [
-    pa.field("rejected_id", pa.string()),
-    pa.field("rejected_url", pa.string()),
-    pa.field("chosen_score", pa.float64()),
-    pa.field("rejected_score", pa.float64()),
-]
+#: For a pair from documents: the source of the rejected completion.
+ORIGIN = [pa.field("rejected_id", pa.string()), pa.field("rejected_url", pa.string())]
 
 #: The schema of `align/data/pairs.parquet`: each pair and the document (or file and line) it came from.
 PAIRS = pa.schema([*ITEM_COLUMNS, *(pa.field(name, MESSAGES, nullable=False) for name in ("prompt", "chosen", "rejected")), *ORIGIN])
@@ -49,7 +43,7 @@ PAIRS = pa.schema([*ITEM_COLUMNS, *(pa.field(name, MESSAGES, nullable=False) for
 
 @dataclass(frozen=True)
 class PreferencePair(tuning.DataItem):
-    """A pair of completions. `kind`: other, repeated, shuffled, a score's column, or file. `sides`: the chosen and the rejected one as
+    """A pair of completions. `kind`: other, repeated, shuffled, or file. `sides`: the chosen and the rejected one as
     tokens, with the prompt, and the mask on the completion."""
 
     prompt: list[Message] = field(default_factory=list)
@@ -57,8 +51,6 @@ class PreferencePair(tuning.DataItem):
     rejected: list[Message] = field(default_factory=list)
     rejected_id: str | None = None
     rejected_url: str | None = None
-    chosen_score: float | None = None
-    rejected_score: float | None = None
     sides: tuple[Encoded, Encoded] = (NOTHING, NOTHING)
     n_chosen_tokens: int = 0
     n_rejected_tokens: int = 0
@@ -103,32 +95,20 @@ def _encode(prompt: list[Message], completion: list[Message], encoder: ChatEncod
     """Encodes prompt and completion, with the mask on the completion. Where the tokenizer would join the end of the prompt with the start
     of the answer (mostly line breaks), the answer is encoded separately, because a model that answers continues the prompt's own tokens."""
     asked, answered = encoder.text(prompt, add_generation_prompt=True), encoder.text([*prompt, *completion])
-    rest = _behind(answered, asked.replace(LEARN, "").replace(STOP, ""))
-    if rest is None:
+    places = [place for place, character in enumerate(answered) if character not in (LEARN, STOP)]
+    begin = asked.replace(LEARN, "").replace(STOP, "")
+    if "".join(answered[place] for place in places[: len(begin)]) != begin:
         raise TemplateRefusal(
             f"{encoder.name}: with its completion the conversation does not begin with the prompt as it is asked "
             "(a completion begins with an assistant's turn)."
         )
-    begin, whole = encoder.encode_text(asked).ids, encoder.encode_text(answered)
-    after = Encoded(whole.ids[len(begin) :], whole.mask[len(begin) :])
-    if not np.array_equal(whole.ids[: len(begin)], begin):
-        after = encoder.encode_text(rest)
-    return Encoded(np.concatenate([begin, after.ids]), np.concatenate([np.zeros(len(begin), np.bool_), after.mask]))
-
-
-def _behind(text: str, begin: str) -> str | None:
-    """Returns the text after `begin`, and learned from its first character if that is; None if the text does not begin so."""
-    place, learned = 0, ""
-    for number, character in enumerate(text):
-        if character in (LEARN, STOP):
-            learned = LEARN if character == LEARN else ""
-        elif place == len(begin):
-            return learned + text[number:]
-        elif character != begin[place]:
-            return None
-        else:
-            place += 1
-    return "" if place == len(begin) else None
+    given, whole = encoder.encode_text(asked).ids, encoder.encode_text(answered)
+    after = Encoded(whole.ids[len(given) :], whole.mask[len(given) :])
+    if not np.array_equal(whole.ids[: len(given)], given):
+        end = [*places, len(answered)][len(begin)]
+        learned = answered.rfind(LEARN, 0, end) > answered.rfind(STOP, 0, end)
+        after = encoder.encode_text(LEARN * learned + answered[end:])
+    return Encoded(np.concatenate([given, after.ids]), np.concatenate([np.zeros(len(given), np.bool_), after.mask]))
 
 
 def pairs_from_table(table: pa.Table) -> list[PreferencePair]:
@@ -139,9 +119,7 @@ def pairs_from_table(table: pa.Table) -> list[PreferencePair]:
 read_pairs = partial(tuning.read_items, PreferencePair, preferences, "a pair", "no_pair")
 
 
-# ---- from documents, by corruption -------------------------------------------------------------------
-#
-# A true continuation against a false one of its length.
+# ---- from documents ----------------------------------------------------------------------------------
 
 
 def build_pairs(
@@ -164,14 +142,9 @@ def build_pairs(
             kind, rejected, source = "repeated", _repeat(task.answer), task.source
         else:
             kind, rejected, source = "shuffled", _shuffle(task.answer, task.source.id), task.source
-        pairs.append(_pair(kind, held, task.prompt, task, rejected, source))
+        turns = [user_turn(task.prompt)], [assistant_turn(task.answer)], [assistant_turn(rejected)]
+        pairs.append(PreferencePair(task.source.id, task.source.url, kind, held, *turns, source.id, source.url))
     return pairs
-
-
-def _pair(kind: str, held_out: bool, prompt: str, chosen: tasks.BuiltTask, rejected: str, origin: tasks.SourceDocument) -> PreferencePair:
-    """Returns a pair with the rejected completion of the document `origin`."""
-    turns = [user_turn(prompt)], [assistant_turn(chosen.answer)], [assistant_turn(rejected)]
-    return PreferencePair(chosen.source.id, chosen.source.url, kind, held_out, *turns, origin.id, origin.url)
 
 
 def _repeat(text: str) -> str:
@@ -189,71 +162,16 @@ def _shuffle(text: str, identifier: str) -> str:
     return glue.join(units[place] for place in order)
 
 
-# ---- from documents, by a score -----------------------------------------------------------------------
-
-
-def pairs_of(
-    score: tasks.FilterScore, matched: Sequence[tuple[tasks.BuiltTask, tasks.BuiltTask]], held_out: Callable[[str], bool]
-) -> list[PreferencePair]:
-    """Makes the pairs. A hash decides from which of the two documents the prompt comes, so that a fitting continuation is no cue."""
-    pairs = []
-    for good, bad in matched:
-        asked = (good, bad)[tasks.hash_of(f"prompt {score.column}", good.source.id + good.prompt) % 2]
-        pair = _pair(score.column, held_out(good.source.id), asked.prompt, good, bad.answer, bad.source)
-        pairs.append(replace(pair, chosen_score=good.score, rejected_score=bad.score))
-    return pairs
-
-
-def _from_score(
-    run: StageRun, config: AlignConfig, column: str, wanted: int, held_out: Callable[[str], bool]
-) -> tuple[list[PreferencePair], dict[str, Any]]:
-    """Returns the pairs of a score, and how they were found."""
-    score, salt = tasks.find_score(run, column), f"align {config.seed} {column}"
-    limits = tasks.PairLimits(wanted, config.per_document, config.max_chars, config.best, config.worst)
-    tables = (lambda: tasks.kept_documents(run, score)), (lambda: tasks.dropped_documents(run, score))
-    if score.blind:
-        pool = tasks.PairPool("documents")
-    elif score.of_windows:
-        pool = tasks.pool_of_continuations(score, partial(tasks.score_texts, run, column), *tables, salt, limits)
-    else:
-        pool = tasks.pool_of_documents(score, *tables, salt, limits)
-    pairs = pairs_of(score, tasks.match(pool, held_out, wanted), held_out)
-    counts = {"chosen": len(pool.chosen), "rejected": len(pool.rejected), "wanted": wanted, "pairs": len(pairs)}
-    found = {"column": column, "high_is_good": score.high_is_good, **vars(pool), **counts}
-    for side in ("chosen", "rejected"):
-        found[f"{side}_chars"] = float(np.mean([len(getattr(pair, side)[0]["content"]) for pair in pairs])) if pairs else None
-    return pairs, found | ({"left_out": score.blind} if score.blind else {})
-
-
-def _shortage(of: dict[str, Any]) -> str:
-    """Says why there are fewer pairs of a score than were asked for."""
-    if "left_out" in of:
-        return f"no pairs of a score: {of['left_out']}"
-    parts = f"{of['chosen']:,} continuations in the best part and {of['rejected']:,} in the worst"
-    why = parts if of["good"] is not None else "no difference between the best and the worst part"
-    return f"{of['column']}: {of['pairs']} of {of['wanted']} pairs; {of['scored']:,} {of['unit']} have a score, with {why}."
-
-
 def make(run: StageRun, config: AlignConfig, start: StartModel, given: Sequence[FileRef]) -> Output:
     """Makes all pairs, with a report row for each. Raises NothingKept if no pair is left to learn from."""
     encoder, row = chat_of(start, config, "align")
-    found: dict[str, dict[str, Any]] = {}  # for each score, how its pairs were found
     if config.files:
         pairs = read_pairs(config.files, config.held_out)
     else:
-        pairs, held_out = [], tuning.held_out_rule(run, config.held_out)
-        for number, kind in enumerate(config.pairs_from):
-            wanted = (config.pairs + number) // len(config.pairs_from)
-            if kind == CORRUPTED:
-                limits = wanted, config.per_document, config.max_chars
-                pairs += build_pairs(tuning.document_tables(run), f"align {config.seed}", *limits, held_out)
-            else:
-                some, found[kind] = _from_score(run, config, kind, wanted, held_out)
-                pairs += some
-    pairs = [prepare_pair(pair, encoder, row) for pair in pairs]
-    files: dict[str, Content] = {"pair_sources.json": tuning.json_file(found)} if found else {}
-    short = [_shortage(of) for of in found.values() if of["pairs"] < of["wanted"]]
-    return tuning.publish_items(run, "pairs", given, pairs, (PAIRS_FILE, PAIRS), files, short)
+        limits = config.pairs, config.per_document, config.max_chars
+        held_out = tuning.held_out_rule(run, config.held_out)
+        pairs = build_pairs(tuning.document_tables(run), f"align {config.seed}", *limits, held_out)
+    return tuning.publish_items(run, given, [prepare_pair(pair, encoder, row) for pair in pairs], PAIRS, {}, [])
 
 
 # ---- batches -----------------------------------------------------------------------------------------
@@ -354,8 +272,6 @@ def train(
     """Trains on this process. The first process writes the folder `work/model`. Returns the content of `metrics.json`."""
     pairs = read_table(Storage(run).child("align"), PAIRS_FILE)
     job = AlignmentJob(AlignConfig.model_validate(config), StartModel(name, folder), pairs, dims)
-    with deterministic(job.loop.threads):
-        job.measure_reference()
     return job.train(CheckpointDir(work, f"{run}/align/{LOG}"), progress)
 
 
@@ -379,34 +295,32 @@ class AlignmentJob(FinetuningJob):
         self.needs_reference = config.loss not in REFERENCE_FREE
         self.metrics = ("preference_loss", *(name for name in METRICS if self.needs_reference or name != "kl"))
 
-    def measure_reference(self) -> None:
+    def measure_reference(self, parallel_model: ParallelModel) -> None:
         """Measures the log-probabilities under the reference model, once, as it never changes: it is the model before training. Raises
         CorpusmillError if one is not finite.
 
         The batches are the micro-batches of the first epoch, so that on one process the first log-ratios are exactly 0.
         """
-        if not self.needs_reference:
-            return
-        dims, model = self.dims, ParallelModel(self.model, self.loop.precision)
-        held_out = [(pairs, len(pairs)) for pairs in self._held_out_batches()][dims.share.index :: dims.share.of]
-        first = dims.index("tensor") == dims.index("pipeline") == 0  # of the processes with one share, only the first measures
-        for sides, batches in (self.sides, self.order.first_epoch(dims.share)), (self.held_out, held_out):
+        held_out = ((pairs, len(pairs)) for pairs in self._held_out_batches())
+        first = self.dims.index("tensor") == self.dims.index("pipeline") == 0  # of the processes that compute the same rows
+        of_both = (self.sides, self.order.first_epoch(self.dims.share), first), (self.held_out, held_out, self.dims.is_main)
+        for sides, batches, counts in of_both if self.needs_reference else ():
             sums = torch.zeros(len(sides.sequences), dtype=torch.float64)
-            for pairs, count in batches if first else ():  # `count`: how many of the first pairs belong to this epoch
+            for pairs, count in batches:  # `count`: how many of the first pairs belong to this epoch
                 numbers = _sides(pairs)
-                sums[numbers[: 2 * count]] = measured_logps(model, sides.collate(numbers)).double().cpu()[: 2 * count]
-            sides.reference = total(sums, dims).float()
+                sums[numbers[: 2 * count]] = measured_logps(parallel_model, sides.collate(numbers)).double().cpu()[: 2 * count]
+            sides.reference = total(sums if counts else torch.zeros_like(sums), self.dims).float()
             if not sides.reference.isfinite().all():
                 raise CorpusmillError("align: the reference model gives log-probabilities that are not finite; its weights are damaged.")
 
-    def figures(self, result: FitResult, before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
+    def figures(self, result: FitResult) -> dict[str, Any]:
         return {
             "pairs": len(self.pairs),
             "held_out_pairs": len(self.held_out_pairs),
             "loss": self.config.loss,
             "beta": self.config.beta,
-            "held_out_before": before or None,
-            "held_out_after": after or None,
+            "held_out_before": self.before or None,
+            "held_out_after": self.after or None,
         }
 
     def batches(self, step: int, share: DataShare) -> Iterator[PairBatch]:
@@ -415,18 +329,8 @@ class AlignmentJob(FinetuningJob):
 
     def loss(self, model: Llama, batch: Any) -> StepLoss:
         """Returns the sum of the pairs' losses. The log shows means per pair, and `preference_loss`, the loss without the NLL term."""
-        ids, labels, segments, places, *rest = batch
-        return self._of_pairs(model(ids, segments, targets=labels[..., 0], places=places), labels, *rest)
-
-    def of_logits(self, logits: Tensor, labels: Tensor) -> StepLoss:
-        """Returns the same loss on the last stage of a pipeline."""
-        places, owners, counts, found = counted(labels)
-        reference = self.sides.reference
-        if reference is not None:
-            reference = reference[found.cpu() % len(reference)].to(logits.device)
-        return self._of_pairs(token_nats(logits, labels[..., 0]).flatten()[places], labels, owners, counts, reference)
-
-    def _of_pairs(self, nats: Tensor, labels: Tensor, owners: Tensor, counts: Tensor, reference: Tensor | None) -> StepLoss:
+        ids, labels, segments, places, owners, counts, reference = batch
+        nats = model(ids, segments, targets=labels[..., 0], places=places)
         logps = _pairs(summed_logps(nats, owners, counts), counts, reference)
         losses = self.preference_loss(logps, self.options)
         measured = {"preference_loss": losses.detach(), **pair_metrics(logps, self.options)}

@@ -5,19 +5,15 @@ state, `state.json` goes first. Where the run lies on a store, this machine's ca
 """
 
 import copy
-import hashlib
 import json
 import math
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import torch
@@ -32,7 +28,7 @@ from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.names import instead_of, not_a_run
 from corpusmill.pipeline.shards import publish
-from corpusmill.pipeline.storage import TEMPORARY, Storage, fsync_folder, is_remote
+from corpusmill.pipeline.storage import TEMPORARY, Storage, fsync_folder
 from corpusmill.train.options import Architecture
 from corpusmill.train.parallel.dims import ParallelDims, is_sharded, local_of
 
@@ -50,22 +46,13 @@ def new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
-        for path in temporary.iterdir():
-            _fsync(path)
-        fsync_folder(temporary)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
-        fsync_folder(target.parent)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError) and not isinstance(error, CorpusmillError):
             raise InputError(f"{target}: can't be written ({error.strerror}).") from error
         raise
-
-
-def _fsync(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -77,22 +64,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: tuple[str
     bytes. Raises CorpusmillError, with the file's name, where it can't be written."""
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         mode = path.stat().st_mode  # safetensors makes files that only their owner can read
         save_file(ready, path, metadata=dict([metadata]))
         path.chmod(mode)
-        _fsync(path)
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
         raise CorpusmillError(f"{path}: can't be written ({first_line(error)}).") from error
 
 
 def first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0].rstrip(".")
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ---- parts of tensors --------------------------------------------------------------------------------
@@ -128,8 +112,7 @@ def begins_of(tensors: Mapping[str, Tensor], gather: Callable[[Any], list[Any]] 
 
 
 class TensorFiles:
-    """The tensors in the safetensors files of a folder `place`, whatever layout wrote them. Raises InputError, with the file's name, if one
-    is missing or damaged."""
+    """The tensors in safetensors files of a folder `place`, whatever layout wrote them. Raises InputError if one is missing or damaged."""
 
     def __init__(self, place: Path, paths: Sequence[Path]):
         self.place = place
@@ -137,22 +120,19 @@ class TensorFiles:
         self.parts: dict[str, list[tuple[Begin, Any]]] = {}
         for path in paths:
             try:
-                self._open(path)
+                with safe_open(path, "pt") as file:
+                    begins = json.loads((file.metadata() or {}).get(OFFSETS, "{}"))
+                    for name in file.keys():  # noqa: SIM118 - it is no mapping
+                        part = file.get_slice(name)
+                        zeros = [0] * len(part.get_shape())
+                        begin = [int(at) for at in begins[name]["saved_offsets"]] if begins else zeros
+                        if len(begin) != len(zeros) or min(begin, default=0) < 0:
+                            raise ValueError(f"{name} can't begin at {begin}")
+                        self.parts.setdefault(name, []).append((begin, part))
             except FileNotFoundError as error:
                 raise InputError(f"{path}: no such file.") from error
             except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
                 raise InputError(f"{path}: not a whole safetensors file, perhaps cut short ({first_line(error)}).") from error
-
-    def _open(self, path: Path) -> None:
-        with safe_open(path, "pt") as file:
-            begins = json.loads((file.metadata() or {}).get(OFFSETS, "{}"))
-            for name in file.keys():  # noqa: SIM118 - it is no mapping
-                part = file.get_slice(name)
-                shape = part.get_shape()
-                begin = [int(at) for at in begins[name]["saved_offsets"]] if begins else [0] * len(shape)
-                if len(begin) != len(shape) or min(begin, default=0) < 0:
-                    raise ValueError(f"{name} can't begin at {begin}")
-                self.parts.setdefault(name, []).append((begin, part))
 
     def shape(self, name: str) -> list[int]:
         """Returns the shape of a whole tensor. Raises InputError if a part is missing."""
@@ -176,8 +156,7 @@ class TensorFiles:
 
     @torch.no_grad()
     def fill(self, tensors: Mapping[str, Tensor], convert: bool = False) -> None:
-        """Fills tensors (of DTensors, this rank's parts) of the saved shapes in place. Raises InputError for another type, unless
-        `convert`."""
+        """Fills tensors (of DTensors, this rank's parts) of the saved shapes. Raises InputError for another type, unless `convert`."""
         for name, begin in begins_of(tensors).items():
             target = local_of(tensors[name])
             for at, part in self.parts[name]:
@@ -201,6 +180,12 @@ STATE = "state.json"
 MODEL = "model/"
 
 
+def on_disk(folder: Storage) -> Path:
+    """Returns where this machine works on a folder of a training: there, or for a folder on a store in the cache."""
+    stage, _, rest = folder.root.rpartition("/checkpoints/")
+    return cache_folder() / "training" / digest(stage)[:16] / rest if folder.remote else Path(folder.root)
+
+
 class RankFile(BaseModel):
     """One process's file of a state."""
 
@@ -212,7 +197,7 @@ class RankFile(BaseModel):
 
 class SavedState(BaseModel):
     """A state that lies in `storage`, with the content of its `state.json`: `record` are values saved with it, `parallel` is the layout
-    that saved it. `path`: where its files are read; `damage` fetches them there from a store."""
+    that saved it."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 
@@ -222,7 +207,6 @@ class SavedState(BaseModel):
     parallel: dict[str, Any]
     ranks: Annotated[list[RankFile], Field(min_length=1)]
     storage: Storage
-    path: Path
 
     @property
     def bytes(self) -> int:
@@ -230,32 +214,44 @@ class SavedState(BaseModel):
         return sum(rank.bytes for rank in self.ranks)
 
     @property
+    def work(self) -> Storage:
+        """The folder of the training that saved it: RUN/STAGE/checkpoints/TRAINING."""
+        return Storage(self.storage.root.rpartition("/state/")[0])
+
+    @property
+    def stage(self) -> str:
+        return self.work.root.split("/")[-3]
+
+    @property
     def date(self) -> datetime:
         """The time when it was saved."""
         return datetime.fromtimestamp(self.storage.times().get(STATE) or 0.0, UTC)
 
     def damage(self, rank: int) -> str | None:
-        """Returns what is wrong with this rank's file, or None. Raises InputError if a store can't be reached."""
-        path = self.path / FILE.format(rank, len(self.ranks))
-        described, place = self.ranks[rank], self.storage.path(path.name)
+        """Returns what is wrong with this rank's file, or None. Fetches a file from a store first; raises InputError if that fails."""
+        name, described, here = FILE.format(rank, len(self.ranks)), self.ranks[rank], Storage(str(on_disk(self.storage)))
 
         def look() -> str | None:
+            if (size := here.size(name)) != described.bytes:
+                what = "no such file" if size < 0 else f"{size} bytes, and {described.bytes} were written"
+                return f"{self.storage.path(name)}: {what}."
             try:
-                if (size := path.stat().st_size) != described.bytes:
-                    return f"{place}: {size} bytes, and {described.bytes} were written."
-                return None if _sha256(path) == described.sha256 else f"{place}: its content has changed since it was written."
-            except OSError as error:
-                return f"{place}: can't be read ({error.strerror})."
+                changed = here.sha256(name) != described.sha256
+            except InputError as unreadable:
+                return str(unreadable)
+            return f"{self.storage.path(name)}: its content has changed since it was written." if changed else None
 
         if not self.storage.remote:
             return look()
+        path = Path(here.path(name))
         with locked(path), suppress(FileNotFoundError):
             if look():
-                fetch_file(self.storage, path.name, path)
+                fetch_file(self.storage, name, path)
         return look()
 
     def tensors(self) -> TensorFiles:
-        return TensorFiles(self.path, [self.path / FILE.format(rank, len(self.ranks)) for rank in range(len(self.ranks))])
+        place = on_disk(self.storage)
+        return TensorFiles(place, [place / FILE.format(rank, len(self.ranks)) for rank in range(len(self.ranks))])
 
     def weights(self) -> dict[str, Tensor]:
         """Returns the whole weights by name, in one process, whatever layout saved them."""
@@ -265,72 +261,27 @@ class SavedState(BaseModel):
         files.fill(tensors)
         return {name.removeprefix(MODEL): tensor for name, tensor in tensors.items()}
 
-
-class StateFolder:
-    """States as `step-00000123/`, each with a file from each process and `state.json`. Where `storage` is a store, `scratch` is the folder
-    of this machine for temporary copies. The first process calls `before` just before a state becomes whole."""
-
-    def __init__(self, storage: Storage, scratch: Path | None = None, before: Callable[[], None] = lambda: None):
-        self.storage, self.before = storage, before
-        self.folder = scratch or Path(storage.root)
-
-    def saved(self) -> list[SavedState]:
-        """Returns the whole states, by step; not those whose `state.json` is not complete, or was removed after it was listed."""
-        found = []
-        for name, files in self._folders().items():
-            with suppress(FileNotFoundError, ValueError, TypeError, RecursionError):
-                if STATE in files:
-                    state = json.loads(self.storage.read_bytes(f"{name}/{STATE}"))
-                    found.append(SavedState.model_validate({**state, "storage": self.storage.child(name), "path": self.folder / name}))
-        return found
-
-    def here(self, saved: SavedState) -> SavedState:
-        """Returns a state that another process found, with the path where this process reads it."""
-        return saved.model_copy(update={"path": self.folder / saved.path.name})
-
-    def write(self, step: int, name: str, write: Callable[[Path], None]) -> dict[str, Any]:
-        """Lets `write` make a file of a state, durably. Returns its size and sha256."""
-        path = self.folder / STEP.format(step) / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CorpusmillError(f"{path.parent}: can't be written ({error.strerror}).") from error
-        write(path)
-        described = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    def forget(self) -> None:
+        """Removes this machine's copy of a state that lies on a store."""
         if self.storage.remote:
-            publish(self.storage, f"{STEP.format(step)}/{name}", path)
-            path.unlink()
-        return described
+            shutil.rmtree(on_disk(self.storage), ignore_errors=True)
 
-    def commit(self, step: int, state: dict[str, Any]) -> None:
-        """Is called by the first process when all files are written. Raises CorpusmillError if one is missing."""
-        self.before()
-        name, ranks = STEP.format(step), len(state["ranks"])
-        for number in () if self.storage.remote else range(ranks):
-            if not (self.folder / name / FILE.format(number, ranks)).is_file():
-                raise CorpusmillError(f"{self.folder}: process {number} wrote elsewhere; all processes need to see the same folder.")
-        self.storage.write_bytes(f"{name}/{STATE}", json.dumps(state, indent=2, sort_keys=True).encode() + b"\n")
-        if self.storage.remote:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        else:
-            fsync_folder(self.folder)
 
-    def remove(self, wanted: Callable[[str], bool]) -> None:
-        """Removes the folders of steps, whole states or not, whose names are `wanted`."""
-        for name, files in self._folders().items():
-            if wanted(name):
-                for file in sorted(files, key=lambda file: file != STATE):
-                    self.storage.remove(f"{name}/{file}")
-                shutil.rmtree(self.folder / name, ignore_errors=True)
+def saved_states(folder: Storage) -> list[SavedState]:
+    """Returns the whole states in a folder, by step; not those whose `state.json` is missing or not complete."""
+    found = []
+    for name in folder.folders():
+        with suppress(FileNotFoundError, ValueError, TypeError, RecursionError):
+            state = json.loads(folder.read_bytes(f"{name}/{STATE}"))
+            found.append(SavedState.model_validate({**state, "storage": folder.child(name)}))
+    return found
 
-    def _folders(self) -> dict[str, list[str]]:
-        """Returns the names of the files of each step, by the name of its folder, in the order of steps."""
-        found: dict[str, list[str]] = {}
-        for path in self.storage.list_files():
-            name, _, file = path.rpartition("/")
-            if name.startswith("step-"):
-                found.setdefault(name, []).append(file)
-        return dict(sorted(found.items()))
+
+def _remove(folder: Storage, wanted: Callable[[str], bool]) -> None:
+    """Removes the states, whole or not, with the names that are `wanted`."""
+    for name in filter(wanted, folder.folders()):
+        folder.remove(f"{name}/{STATE}")
+        folder.remove_folder(name)
 
 
 # ---- the states of a training ------------------------------------------------------------------------
@@ -342,7 +293,8 @@ T = TypeVar("T")
 
 
 class States(AbstractContextManager["States"]):
-    """The saved states of one training in a folder (a path or a StateFolder). A state appears whole or not at all.
+    """The saved states of one training, in a folder or in that of a CheckpointDir: `step-00000123/`, each with a file from each process and
+    `state.json`. A state appears whole or not at all.
 
     The latest `keep` states are kept, the `keep_best` with the lowest scores, and those of the steps `marked`. All ranks call the same
     methods in the same order. A failure on one rank is raised on all. With `background`, `save` returns once the tensors are copied; a
@@ -351,14 +303,15 @@ class States(AbstractContextManager["States"]):
 
     def __init__(
         self,
-        folder: Path | StateFolder,
+        folder: "Path | CheckpointDir",
         dims: ParallelDims,
         keep: int = 2,
         keep_best: int = 0,
         background: bool = False,
         marked: Collection[int] = (),
     ):
-        self.folder = StateFolder(Storage(str(folder))) if isinstance(folder, Path) else folder
+        self.folder = Storage(str(folder)) if isinstance(folder, Path) else folder.states
+        self.before = (lambda: None) if isinstance(folder, Path) else folder.keep_logs  # is called just before a state becomes whole
         self.dims, self.keep, self.keep_best, self.marked = dims, keep, keep_best, marked
         self.thread = ThreadPoolExecutor(1, "state") if background else None
         self.writing: Future[None] | None = None
@@ -373,10 +326,7 @@ class States(AbstractContextManager["States"]):
 
     def save(self, step: int, tensors: Mapping[str, Tensor], record: dict[str, Any], score: float | None = None) -> None:
         """Saves the state after `step` steps. `record` is JSON; its floats are restored bit by bit. A lower `score` is better; one that is
-        not finite is none.
-
-        Raises CorpusmillError if that fails; earlier states stay intact.
-        """
+        not finite is none. Raises CorpusmillError if that fails; earlier states stay intact."""
         self.finish()
         if self.begins is None:
             gather = (lambda plan: self._together(lambda: plan)) if self.dims.world > 1 else None
@@ -400,50 +350,87 @@ class States(AbstractContextManager["States"]):
             torch.cuda.current_stream(device).synchronize()  # the copies wait in the stream of the device that they come from
         return self.copies
 
+    def _write(self, parts: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+        name, world = STEP.format(state["step"]), self.dims.world
+        begins = json.dumps({name: {"saved_offsets": (self.begins or {})[name]} for name in parts}, sort_keys=True)
+        folder = self.folder.child(name)
+
+        def remove() -> None:
+            _remove(self.folder, lambda other: other == name)
+
+        def write() -> dict[str, Any]:
+            path = on_disk(folder) / FILE.format(self.dims.rank, world)
+            write_tensors(path, tensors=parts, metadata=(OFFSETS, begins))
+            here = Storage(str(path.parent))
+            described = {"bytes": here.size(path.name), "sha256": here.sha256(path.name)}
+            if folder.remote:
+                publish(folder, path.name, path)
+                path.unlink()
+            return described
+
+        def commit(ranks: list[dict[str, Any]]) -> None:
+            self.before()
+            for number in () if folder.remote else range(world):
+                if not folder.exists(FILE.format(number, world)):
+                    raise CorpusmillError(f"{folder.root}: process {number} wrote elsewhere; all processes need to see the same folder.")
+            folder.write_bytes(STATE, json.dumps({**state, "ranks": ranks}, indent=2, sort_keys=True).encode() + b"\n")
+            if not folder.remote:
+                fsync_folder(self.folder.root)
+            self._prune(state["step"])
+
+        try:
+            self._first(remove)
+            ranks = self._together(write)
+            self._first(lambda: commit(ranks))
+        except BaseException:
+            if self.dims.is_main:
+                with suppress(CorpusmillError, OSError):  # the first error is the one to tell
+                    remove()
+            raise
+
     def finish(self) -> None:
         """Waits until the current state is written. Raises CorpusmillError if that failed."""
         if self.writing:
             writing, self.writing = self.writing, None
             writing.result()
 
-    def latest(self, wanted: Callable[[int], Mapping[str, Any]] | None = None, others: Sequence[StateFolder] = ()) -> SavedState | None:
-        """Returns the latest whole state, or None. A damaged state is passed over for an earlier one: its steps are redone with the same
-        bits.
+    def latest(self, wanted: Callable[[int], Mapping[str, Any]] = lambda step: {}, others: Sequence[Storage] = ()) -> SavedState | None:
+        """Returns the latest whole state, or None. A damaged one gives way to an earlier one: its steps are redone with the same bits.
 
         `wanted(step)`: the entries that the record of a state of that step must have. States of the folder itself come before those of the
         `others`. Raises InputError where the folder has only states with other entries.
         """
-        folders = [self.folder, *others]
 
-        def candidates() -> list[tuple[int, SavedState]]:
-            fitting, own = [], ""
-            for number, folder in enumerate(folders):
-                saved = [(one, _difference("record", one.record, wanted(one.step)) if wanted else None) for one in folder.saved()]
-                if not number and saved and all(difference for _, difference in saved):
-                    own = (
-                        f"{saved[-1][0].storage.root}: holds the state of another configuration ({saved[-1][1]}); remove it to begin anew."
-                    )
-                fitting += [(number, one) for one, difference in saved if not difference]
-            if own:
-                raise InputError(own)
-            return sorted(fitting, key=lambda candidate: (candidate[0] > 0, -candidate[1].step))
+        def difference(saved: SavedState) -> str | None:
+            return _difference("record", saved.record, wanted(saved.step))
 
-        return self._first_whole(candidates, folders)
+        def candidates() -> list[SavedState]:
+            saved = saved_states(self.folder)
+            own = [state for state in saved if not difference(state)]
+            if saved and not own:
+                which = f"{saved[-1].storage.root}: holds the state of another configuration"
+                raise InputError(f"{which} ({difference(saved[-1])}); remove it to begin anew.")
+            theirs = [state for other in others for state in saved_states(other) if not difference(state)]
+            return [state for some in (own, theirs) for state in sorted(some, key=lambda state: -state.step)]
+
+        return self._first_whole(candidates)
 
     def best(self) -> SavedState | None:
         """Returns the whole state with the lowest score; None if no state has a score."""
-        return self._first_whole(lambda: [(0, saved) for saved in by_score(self.folder.saved())], [self.folder])
+        return self._first_whole(lambda: by_score(saved_states(self.folder)))
 
     def load(self, saved: SavedState, tensors: Mapping[str, Tensor]) -> None:
-        """Fills `tensors` in place, and removes states before this one that are no longer kept; a killed run may not have done so.
-
-        Raises InputError if the state has other tensors, shapes or types.
-        """
+        """Fills `tensors` in place, and removes states before this one that are no longer kept; a killed run may not have done so. Raises
+        InputError if the state has other tensors, shapes or types."""
         everywhere = set[str]().union(*self._together(lambda: set(tensors)))
-        self._together(lambda: saved.tensors().require(tensors, everywhere))
-        self._together(lambda: saved.tensors().fill(tensors))
-        if saved.storage.remote:
-            shutil.rmtree(saved.path, ignore_errors=True)
+
+        def fill() -> None:
+            files = saved.tensors()
+            files.require(tensors, everywhere)
+            files.fill(tensors)
+
+        self._together(fill)
+        saved.forget()
         self._first(lambda: self._prune(saved.step))
 
     def load_weights(self, saved: SavedState, parameters: Mapping[str, Tensor]) -> None:
@@ -452,44 +439,21 @@ class States(AbstractContextManager["States"]):
 
     def _together(self, work: Callable[[], T]) -> list[T]:
         """Runs `work` on every rank. Returns all results in the order of ranks, or raises the first failure on every rank."""
+        if self.dims.world == 1:
+            return [work()]
         result: tuple[Any, CorpusmillError | None]
         try:
             result = work(), None
         except CorpusmillError as failure:
             result = None, failure
-        except Exception as failure:
-            if self.dims.world == 1:
-                raise
+        except Exception as failure:  # noqa: BLE001 - it is raised on all ranks
             result = None, CorpusmillError(f"process {self.dims.rank} of {self.dims.world}: {type(failure).__name__}: {failure}")
         results: list[tuple[Any, CorpusmillError | None]] = [result] * self.dims.world
-        if self.dims.world > 1:
-            dist.all_gather_object(results, result, group=self.dims.patient)
+        dist.all_gather_object(results, result, group=self.dims.patient)
         for _, error in results:
             if error is not None:
                 raise error
         return [value for value, _ in results]
-
-    def _write(self, parts: Mapping[str, Tensor], state: dict[str, Any]) -> None:
-        folder, step, file = self.folder, state["step"], FILE.format(self.dims.rank, self.dims.world)
-        begins = {name: {"saved_offsets": (self.begins or {})[name]} for name in parts}
-        write = partial(write_tensors, tensors=parts, metadata=(OFFSETS, json.dumps(begins, sort_keys=True)))
-
-        def remove() -> None:
-            folder.remove(lambda name: name == STEP.format(step))
-
-        def commit(ranks: list[Any]) -> None:
-            folder.commit(step, {**state, "ranks": ranks})
-            self._prune(step)
-
-        try:
-            self._first(remove)
-            ranks = self._together(lambda: folder.write(step, file, write))
-            self._first(lambda: commit(ranks))
-        except BaseException:
-            if self.dims.is_main:
-                with suppress(CorpusmillError, OSError):  # the first error is the one to tell
-                    remove()
-            raise
 
     def _first(self, work: Callable[[], T]) -> T:
         """Runs `work` on the first rank. Returns its result on every rank."""
@@ -497,18 +461,17 @@ class States(AbstractContextManager["States"]):
 
     def _prune(self, step: int) -> None:
         """Removes what is left of earlier steps that are not kept. States after `step` are damaged; they will be overwritten."""
-        found = [saved for saved in self.folder.saved() if saved.step <= step]
+        found = [saved for saved in saved_states(self.folder) if saved.step <= step]
         kept = {saved.step for saved in [*found[-self.keep :], *by_score(found)[: self.keep_best]]}
         names = {STEP.format(number) for number in kept.union(self.marked)}
-        self.folder.remove(lambda name: name < STEP.format(step) and name not in names)
+        _remove(self.folder, lambda name: name < STEP.format(step) and name not in names)
 
-    def _first_whole(self, candidates: Callable[[], list[tuple[int, SavedState]]], folders: Sequence[StateFolder]) -> SavedState | None:
-        """Returns the first rank's first candidate (a folder's number, and a state in it) whose files are all whole. Ranks divide the
-        checks among them; from a store each rank fetches all files, as it may be alone on its machine."""
+    def _first_whole(self, candidates: Callable[[], list[SavedState]]) -> SavedState | None:
+        """Returns the first rank's first candidate whose files are all whole. Ranks divide the checks among them; from a store each rank
+        fetches all files, as it may be alone on its machine."""
         self.finish()
         rank, world = self.dims.rank, self.dims.world
-        for number, found in self._first(candidates):
-            saved = folders[number].here(found)
+        for saved in self._first(candidates):
             mine = range(len(saved.ranks)) if saved.storage.remote else range(rank, len(saved.ranks), world)
             if all(self._together(lambda s=saved, mine=mine: not any(map(s.damage, mine)))):  # type: ignore[misc]
                 return saved
@@ -546,27 +509,22 @@ class CheckpointDir:
     same for all processes."""
 
     def __init__(self, work: str, log: str):
-        self.work, self.logs = work, Storage(log.rpartition("/")[0])
-        #: The training's folder on the store; None if the run lies on a disk.
-        self.store = Storage(work) if is_remote(work) else None
+        self.work, self.storage, self.logs = work, Storage(work), Storage(log.rpartition("/")[0])
         #: Where this machine's processes work on the training.
-        self.folder = cache_folder() / "training" / digest(work)[:16] if self.store else Path(work)
+        self.folder = on_disk(self.storage)
         #: The log of steps; the other logs are in the same folder.
-        self.log_file = self.folder / "logs" / Path(log).name if self.store else Path(log)
-        self.states = StateFolder(Storage(work).child("state"), self.folder / "state", self.keep_logs)
+        self.log_file = self.folder / "logs" / Path(log).name if self.storage.remote else Path(log)
+        self.states = self.storage.child("state")
 
     @classmethod
     def of(cls, run: "StageRun", identity: str) -> "CheckpointDir":
         """Returns the folder of a training task, by the task's identity."""
         return cls(run.storage.path(f"checkpoints/{identity[:16]}"), run.storage.path(LOG))
 
-    def states_of(self, other: str) -> StateFolder:
-        """Returns the states of another training, by its `work`, to read them. Copies from a store lie in this training's folder."""
-        return StateFolder(Storage(other).child("state"), self.folder / other.rpartition("/")[2] if self.store else None)
-
     def others(self) -> list[str]:
-        """Returns the `work` of the stage's other trainings that have saved states."""
-        return [work for work in trainings(Storage(self.work.rpartition("/")[0])) if work != self.work]
+        """Returns the folders with the saved states of the stage's other trainings."""
+        folder, _, own = self.work.rpartition("/")
+        return [f"{folder}/{name}/state" for name in Storage(folder).folders() if name != own]
 
     def begin(self, tokenizer: Mapping[str, bytes]) -> None:
         """Prepares the folder; called by the first process before it trains. Saves the tokenizer, without which a saved state makes no
@@ -575,22 +533,22 @@ class CheckpointDir:
             for name, content in sorted(tokenizer.items()):
                 (temporary / name).write_bytes(content)
         self.keep("tokenizer")
-        if self.store:
+        if self.storage.remote:
             shutil.rmtree(self.log_file.parent, ignore_errors=True)
             for name in self.logs.list_files():
                 fetch_file(self.logs, name, self.log_file.parent / name)
 
     def keep_logs(self) -> None:
         """Uploads the logs to the store. Raises CorpusmillError if they were removed meanwhile."""
-        if self.store and not self.log_file.is_file():
-            raise CorpusmillError(f"{self.log_file}: was removed while the training writes its log there.")
-        if self.store:
+        if self.storage.remote:
+            if not self.log_file.is_file():
+                raise CorpusmillError(f"{self.log_file}: was removed while the training writes its log there.")
             _upload(self.log_file.parent, self.logs)
 
     def keep(self, name: str) -> None:
         """Uploads a folder of the working folder to the store."""
-        if self.store:
-            _upload(self.folder / name, self.store.child(name))
+        if self.storage.remote:
+            _upload(self.folder / name, self.storage.child(name))
 
     def leave(self, dims: ParallelDims) -> None:
         """Is called by all processes after the first has written the files that the stage publishes.
@@ -608,18 +566,17 @@ class CheckpointDir:
 
     def left(self) -> list[Path]:
         """Returns the files to publish. Files from another machine are fetched, and removed from the store."""
-        for name in LEFT if self.store else ():
-            assert self.store
-            for path in self.store.list_files(name):
-                fetch_file(self.store, path, self.folder / path)
-            self.store.remove_folder(name)
+        for name in LEFT if self.storage.remote else ():
+            for path in self.storage.list_files(name):
+                fetch_file(self.storage, path, self.folder / path)
+            self.storage.remove_folder(name)
         return [path for name in LEFT for path in sorted((self.folder / name).glob("*"))]
 
     def clear(self) -> None:
         """Removes this machine's copy of a training whose run lies on a store."""
-        if self.store:
+        if self.storage.remote:
             shutil.rmtree(self.folder, ignore_errors=True)
-            forget_model(self.store.path(START))
+            forget_model(self.storage.path(START))
 
 
 def _upload(folder: Path, storage: Storage) -> None:
@@ -632,74 +589,45 @@ def _upload(folder: Path, storage: Storage) -> None:
 STAGES = ("pretrain", "sft", "align")
 
 
-@dataclass(frozen=True)
-class TrainingState:
-    """A saved state of a stage's training. A stage has one training for each configuration that it was run with."""
-
-    stage: str
-    checkpoint_dir: CheckpointDir
-    saved: SavedState
-
-    @property
-    def training(self) -> str:
-        """The name of the training's folder."""
-        return self.checkpoint_dir.work.rpartition("/")[2]
-
-    @property
-    def processes(self) -> str:
-        """The layout of the processes that saved the state."""
-        layout = self.saved.parallel
-        sizes = [f"{kind} {layout[kind]}" for kind in ("replicate", "shard", "tensor", "pipeline") if layout[kind] > 1]
-        return ", ".join(sizes) or "one"
-
-
-def trainings(folder: Storage) -> list[str]:
-    """Returns the paths or URLs of the trainings in a stage's folder `checkpoints` that have saved states."""
-    names = {path.partition("/")[0] for path in folder.list_files() if path.endswith(f"/{STATE}")}
-    return [folder.path(name) for name in sorted(names)]
-
-
-def checkpoints(run: str, stage: str | None = None) -> list[TrainingState]:
-    """Returns the saved states of a run (of one stage), each training's by step; the training that was saved last comes last."""
+def checkpoints(run: str, stage: str | None = None) -> list[SavedState]:
+    """Returns the saved states of a run (of one stage). A stage has a training for each configuration that it was run with: each training's
+    by step, the training that was saved last at the end."""
     if stage not in (None, *STAGES):
         raise InputError(f"checkpoints: {stage} is no stage that trains{instead_of(stage, STAGES)}.")
     storage = Storage(run)
     if not storage.remote and not Path(storage.root).is_dir():
         raise InputError(not_a_run(run))
-    found: list[list[TrainingState]] = []
+    found: list[SavedState] = []
     for name in STAGES if stage is None else (stage,):
-        dirs = [CheckpointDir(work, storage.path(f"{name}/{LOG}")) for work in trainings(storage.child(f"{name}/checkpoints"))]
-        known = [[TrainingState(name, checkpoint_dir, saved) for saved in checkpoint_dir.states.saved()] for checkpoint_dir in dirs]
-        found += sorted(filter(None, known), key=lambda states: max(state.saved.date for state in states))
-    return [state for states in found for state in states]
+        folder = storage.child(f"{name}/checkpoints")
+        known = [saved_states(folder.child(f"{training}/state")) for training in folder.folders()]
+        for states in sorted(filter(None, known), key=lambda states: max(saved.date for saved in states)):
+            found += states
+    return found
 
 
-def export_state(run: str, step: int, output: Path, stage: str | None = None) -> TrainingState:
-    """Writes the model of a stage after `step` steps as a folder that opens in `transformers`. Raises InputError if no such state
-    exists.
+def export_state(run: str, step: int, output: Path, stage: str | None = None) -> SavedState:
+    """Writes the model of a stage after `step` steps as a folder that opens in `transformers`. Raises InputError if there is no such state.
 
     Without a `stage`, the first stage with that step; among several trainings, the one that was saved last.
     """
-    from corpusmill.train.finetune import merged_model
     from corpusmill.train.model_folder import model_of, save_model, tokenizer_files
+    from corpusmill.train.sft import merged_state
 
     known = checkpoints(run, stage)
-    having = [state for state in known if state.saved.step == step]
+    having = [saved for saved in known if saved.step == step]
     if not having:
-        there = ", ".join(map(str, sorted({state.saved.step for state in known})))
+        there = ", ".join(map(str, sorted({saved.step for saved in known})))
         raise InputError(f"{run}: no state was saved after {step} steps" + (f"; there are {there}." if there else ", nor any other."))
-    chosen = [state for state in having if state.stage == having[0].stage][-1]
+    chosen = [saved for saved in having if saved.stage == having[0].stage][-1]
     if output.exists():
         raise InputError(f"{output}: already exists.")
-    saved, work = chosen.saved, Storage(chosen.checkpoint_dir.work)
-    with ExitStack() as stack:
-        if saved.storage.remote:  # into a folder of its own: a training on this machine may read the same state
-            cache_folder().mkdir(parents=True, exist_ok=True)
-            private = stack.enter_context(TemporaryDirectory(prefix="export-", dir=cache_folder()))
-            saved = saved.model_copy(update={"path": Path(private) / saved.path.name})
-        if damage := next(filter(None, map(saved.damage, range(len(saved.ranks)))), None):
+    try:
+        if damage := next(filter(None, map(chosen.damage, range(len(chosen.ranks)))), None):
             raise InputError(damage)
         with torch.no_grad():
-            model = merged_model(saved, work, Storage(run)) or model_of(Architecture.model_validate(saved.record["model"]), saved.weights())
-        save_model(model, output, tokenizer_files(work.child("tokenizer")))
+            model = merged_state(chosen, Storage(run)) or model_of(Architecture.model_validate(chosen.record["model"]), chosen.weights())
+        save_model(model, output, tokenizer_files(chosen.work.child("tokenizer")))
+    finally:
+        chosen.forget()
     return chosen

@@ -52,9 +52,7 @@ def compiles(device: torch.device, option: bool | str) -> bool:
     return device.type == "cuda" if option == "auto" else bool(option)
 
 
-@cache
-def _compiled(function: Any) -> Any:
-    return torch.compile(function)
+_compiled = cache(torch.compile)
 
 
 def fused(function: Any) -> Any:

@@ -22,7 +22,6 @@ from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage, Task
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import tasks, tuning
-from corpusmill.train.options import Temperature
 from corpusmill.train.tuning import EXAMPLES_FILE
 from corpusmill.train.user_files import file_ref
 
@@ -49,7 +48,9 @@ class EvaluateConfig(Config):
 
     samples: int = Field(default=6, ge=0, description="Texts that every model continues, and prompts that every tuned model answers.")
     max_tokens: int = Field(default=96, ge=1, description="Longest sampled text, in tokens.")
-    temperature: Temperature = Field(default=0.7, description="Temperature of the samples; 0 takes the most likely token.")
+    temperature: float = Field(
+        default=0.7, ge=0, allow_inf_nan=False, description="Temperature of the samples; 0 takes the most likely token."
+    )
     top_k: int = Field(default=50, ge=0, description="Samples are drawn from this many most likely tokens; 0: from all.")
     seed: int = Field(default=0, ge=0, description="Seed of samples and resamples.")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu` or `cuda`.")

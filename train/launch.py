@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
@@ -28,6 +28,7 @@ from corpusmill.pipeline.code import Code, check_here, code_for
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.stage import load_object
+from corpusmill.pipeline.storage import is_remote
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import WAITING
 from corpusmill.train.compute import pick_device
@@ -58,10 +59,8 @@ class GroupJob(TypedDict):
 def launch_stage(run: "StageRun", job: str, config: Any, checkpoint_dir: "CheckpointDir", **arguments: Any) -> dict[str, Any]:
     """Trains by the function `job` (`module:name`) with the stage's configuration. Returns the first process's result."""
     given = {"config": config.model_dump(mode="json"), "run": run.run.root, "work": checkpoint_dir.work, **arguments}
-    return launch(
-        job, given, config.parallel, config.device, run.progress, folder=checkpoint_dir.folder / "processes",
-        shared=not checkpoint_dir.store, engine=run.engine, title=run.stage.name,
-    )  # fmt: skip
+    folder = checkpoint_dir.folder / "processes"
+    return launch(job, given, config.parallel, config.device, run.progress, folder=folder, engine=run.engine, title=run.stage.name)
 
 
 def launch(
@@ -72,7 +71,6 @@ def launch(
     progress: Progress | None,
     *,
     folder: Path,
-    shared: bool = True,
     engine: Engine | None = None,
     title: str = "training",
 ) -> dict[str, Any]:
@@ -80,10 +78,10 @@ def launch(
 
     `arguments` and results are JSON. A single process is this one. Several are started on this machine, or by Ray Train where `engine` is
     Ray's and `RAY_ADDRESS` names a cluster; under torchrun they exist already. When a process is killed, the whole group starts again, up
-    to `parallel.max_restarts` times; jobs resume from their saved state. `folder` gets the output of this machine's processes. With
-    `shared`, all machines of a cluster need to see it.
+    to `parallel.max_restarts` times; jobs resume from their saved state. `folder` has the output of this machine's processes; it is kept
+    only after a bug or the last death.
 
-    Raises a process's CorpusmillError as it is, and any other exception as RankError with its trace.
+    Raises a process's CorpusmillError as it is, and any other exception as RuntimeError with its trace in a note.
     """
     torchrun = "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
     if torchrun and parallel.world != (started := int(os.environ["WORLD_SIZE"])):
@@ -97,29 +95,33 @@ def launch(
     task: GroupJob = {"job": job, "arguments": arguments, "parallel": parallel.model_dump(), "device": device}
     if torchrun:
         return _lead_torchrun(task, progress)
-    folder = folder.absolute()
     from corpusmill.pipeline.on_ray.engine import ADDRESS, RayEngine
 
-    if isinstance(engine, RayEngine) and os.environ.get(ADDRESS):
-        task["code"] = code_for(load_object(job)).as_json()
-        return _until_done(partial(_run_on_ray, task, parallel, engine, title, str(folder) if shared else ""), parallel, title, folder)
-    return _until_done(partial(_run_here, task, parallel, progress, folder), parallel, title, folder)
+    restarts = 0
+    while True:
+        try:
+            if isinstance(engine, RayEngine) and os.environ.get(ADDRESS):
+                task["code"] = code_for(load_object(job)).as_json()
+                return _run_on_ray(task, parallel, engine, title)
+            return _run_here(task, parallel.world, progress, folder.absolute())
+        except ProcessDied as death:
+            restarts += 1
+            if restarts > (most := parallel.max_restarts):
+                output = f"; its output is in {folder}" if folder.is_dir() else ""
+                raise death.__cause__ or CorpusmillError(f"{title}: {death}, and {most} restarts are used up{output}.") from None
+            again = f"all begin again from the last state (restart {restarts} of {most})"
+            print(f"corpusmill: {title}: {death}; {again}.", file=sys.stderr, flush=True)
 
 
 # ---- the work of each process ------------------------------------------------------------------------
 
 
-class RankError(Exception):
-    """A process of the group ended with an exception other than CorpusmillError. A note has the trace."""
+class ProcessDied(Exception):
+    """A process has died. The message says which one and how; its cause, if any, is raised when no restart is left.
 
-    def __init__(self, message: str, trace: str = ""):
-        super().__init__(message)
-        self.add_note(trace)
-
-
-def rank() -> int:
-    """Returns this process's number, from the variable that torchrun, Ray Train and our own launcher set."""
-    return int(os.environ["RANK"])
+    torchrun's agent, `torch.multiprocessing` and Ray Train restart after any failure, even wrong input, or report the first process that
+    they find ended, even where another was killed before it. So the restarts are our own.
+    """
 
 
 def take_part(task: GroupJob, progress: Progress | None, threads: int = 0) -> dict[str, Any]:
@@ -161,7 +163,7 @@ def local_device(device: str) -> torch.device:
 def _join(task: GroupJob, progress: Progress | None, store: dist.Store) -> dict[str, Any]:
     """Takes part in a group of processes that meet at `store`. Leaves the result or the error there before it leaves the group, which the
     others notice."""
-    number, world = rank(), int(os.environ["WORLD_SIZE"])
+    number, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     try:
         dist.init_process_group(backend(task["device"]), store=store, rank=number, world_size=world)
         result = take_part(task, progress)
@@ -188,38 +190,9 @@ def _error_in(store: dist.Store, world: int) -> Exception | None:
     first = min(found, key=lambda error: (error["exit_code"] is None, error["time"]))
     if first["exit_code"] is not None:
         return (InputError if first["exit_code"] == InputError.exit_code else CorpusmillError)(first["message"])
-    return RankError(f"process {first['rank'] + 1}: {first['message']}", first["trace"])
-
-
-# ---- restarts ----------------------------------------------------------------------------------------
-#
-# torchrun's agent, `torch.multiprocessing` and Ray Train restart after any failure, even wrong input, or report the first process that
-# they find ended, even where another was killed before it. So the restarts are our own.
-
-
-class ProcessDied(Exception):
-    """A process has died. The message says which one and how; its cause, if any, is raised when no restart is left."""
-
-
-def _until_done(run_once: Callable[[], dict[str, Any]], parallel: ParallelConfig, title: str, folder: Path) -> dict[str, Any]:
-    """Runs all processes, again after each death. Their output in `folder` is kept only after a bug or the last death."""
-    for restart in itertools.count(1):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        try:
-            result = run_once()
-            break
-        except CorpusmillError:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        except ProcessDied as death:
-            if restart > (most := parallel.max_restarts):
-                used_up = f"{title}: {death}, and {most} restarts are used up; its output is in {folder}."
-                raise death.__cause__ or CorpusmillError(used_up) from None
-            again = f"all begin again from the last state (restart {restart} of {most})"
-            print(f"corpusmill: {title}: {death}; {again}.", file=sys.stderr, flush=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    return result
+    error = RuntimeError(f"process {first['rank'] + 1}: {first['message']}")
+    error.add_note(first["trace"])
+    return error
 
 
 # ---- processes on this machine -----------------------------------------------------------------------
@@ -230,33 +203,15 @@ def _until_done(run_once: Callable[[], dict[str, Any]], parallel: ParallelConfig
 GRACE = 2.0
 
 
-def _run_here(task: GroupJob, parallel: ParallelConfig, progress: Progress | None, folder: Path) -> dict[str, Any]:
+def _run_here(task: GroupJob, world: int, progress: Progress | None, folder: Path) -> dict[str, Any]:
+    """Runs the job on `world` processes, until all have ended, or a moment after one has failed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # on a free port of its own
     shows = progress is not None and progress.enabled and not progress.notebook
-    try:
-        codes = _run_processes([(task, number, parallel.world, store.port, folder, shows) for number in range(parallel.world)])
-    finally:
-        if progress is not None and shows:
-            progress.console.show_cursor()  # which the first process hides, and can't show again if it is killed
-    error = _error_in(store, parallel.world)
-    if isinstance(error, CorpusmillError):
-        raise error
-    if not any(codes):
-        result: dict[str, Any] = json.loads(store.get("done/0"))
-        return result
-    for number, code in enumerate(codes):
-        if code and code < 0:
-            cause = signal.Signals(-code).name
-            perhaps = ", perhaps for want of memory" if cause == "SIGKILL" else ""
-            raise ProcessDied(f"process {number + 1} of {parallel.world} was killed ({cause}{perhaps})")
-    failed = next(number for number, code in enumerate(codes) if code)
-    raise error or RankError(f"process {failed + 1} of {parallel.world} ended with {codes[failed]}; its output is in {folder}")
-
-
-def _run_processes(arguments: Sequence[tuple[Any, ...]]) -> list[int | None]:
-    """Runs `_work` in processes until all have ended, or a moment after one has failed. Returns their exit codes (None: runs still)."""
     context = multiprocessing.get_context("spawn")
-    processes: list[BaseProcess] = [context.Process(target=_work, args=given, daemon=True) for given in arguments]
+    given = (task, world, store.port, folder, shows)
+    processes: list[BaseProcess] = [context.Process(target=_work, args=(number, *given), daemon=True) for number in range(world)]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # which they inherit: Ctrl-C reaches this process only
     try:
         for process in processes:
@@ -267,16 +222,31 @@ def _run_processes(arguments: Sequence[tuple[Any, ...]]) -> list[int | None]:
             time.sleep(0.05)
             if any(process.exitcode for process in processes):  # the death of one makes others fail, so all get a moment to end
                 until = min(until, time.monotonic() + GRACE)
-        return [process.exitcode for process in processes]
+        codes = [process.exitcode for process in processes]  # None: runs still
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for process in processes:
             if process.pid is not None:
                 process.kill()
                 process.join()
+        if progress is not None and shows:
+            progress.console.show_cursor()  # which the first process hides, and can't show again if it is killed
+    error = _error_in(store, world)
+    if isinstance(error, CorpusmillError) or not any(codes):
+        shutil.rmtree(folder, ignore_errors=True)
+        if error:
+            raise error
+        result: dict[str, Any] = json.loads(store.get("done/0"))
+        return result
+    for number, code in enumerate(codes, 1):
+        if code and code < 0:
+            cause = signal.Signals(-code).name
+            perhaps = ", perhaps for want of memory" if cause == "SIGKILL" else ""
+            raise ProcessDied(f"process {number} of {world} was killed ({cause}{perhaps})")
+    raise error or RuntimeError(f"a process of {world} ended; the output of all is in {folder}")
 
 
-def _work(task: GroupJob, number: int, world: int, port: int, folder: Path, shows: bool) -> None:
+def _work(number: int, task: GroupJob, world: int, port: int, folder: Path, shows: bool) -> None:
     """Runs one of the processes, from its start to its end. The first one shows the progress on the terminal."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     progress = Progress(shows and number == 0)
@@ -309,15 +279,14 @@ def _end_with_parent() -> None:
 # Under `torchrun ... -m corpusmill ...` every process runs the command. The first runs it as usual; the others wait for its orders at
 # torchrun's store. An order is a training, or the end.
 
-#: Seconds to wait for the errors of other processes; the time in which the first process must end after another has failed; more than any
-#: stage.
-HEAR, END, EVER = 1.0, timedelta(seconds=60), timedelta(days=1000)
+#: Seconds to wait for the errors of other processes, and more time than any stage takes.
+HEAR, EVER = 1.0, timedelta(days=1000)
 _numbers = itertools.count()
 
 
 def run_command(main: Callable[[], None]) -> None:
     """Runs the command in the first process; the others take part in its trainings. All end with the same exit status."""
-    if rank() > 0:
+    if int(os.environ["RANK"]) > 0:
         sys.exit(_follow_torchrun())
     code: Any = 1
     try:
@@ -356,21 +325,16 @@ def _follow_torchrun() -> int:
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)
         os.dup2(nothing, 2)
-    store, patience = _torchrun_store(), EVER
+    store = _torchrun_store()
     while True:
         name = f"order-{next(_numbers)}"
-        try:
-            store.wait([name], patience)
-        except dist.DistError:  # the first process has not ended in time
-            return 1
+        store.wait([name], EVER)
         order = json.loads(store.get(name))
         if "end" in order:
             time.sleep(HEAR if order["end"] else 0.0)  # lets the first process end first: torchrun kills all others after one has failed
             return int(order["end"])
-        try:
+        with contextlib.suppress(Exception):  # it is in the store, for the first process
             _join(order, None, dist.PrefixStore(name, store))
-        except Exception:  # noqa: BLE001 - it is in the store, for the first process
-            patience = END
 
 
 @cache
@@ -384,8 +348,6 @@ def _torchrun_store() -> dist.Store:
 #
 # Ray Train's workers do the same job. It starts them once: restarts and saved states are ours.
 
-#: Settings of Ray Train: the health of workers is checked every half second, not every 2 seconds; the working folder is ours; no metrics.
-SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
 #: Seconds between two looks at the cluster, and in which workers must start where there is room (Ray's 60 are short on a busy machine).
 LOOK, START = 0.5, 600
 
@@ -419,10 +381,9 @@ def _wait_for_room(ray: Any, device: str, parallel: ParallelConfig, title: str) 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if resources := find_resources(nodes, parallel.world, device, parallel.cpus):
             return resources
-        each = f"{parallel.cpus} CPUs" if parallel.cpus > 1 else "a CPU"
+        each = (f"{parallel.cpus} CPUs" if parallel.cpus > 1 else "a CPU") + (" and a GPU" if len(kinds) > 1 else "")
         has = [", ".join(f"{node.get(kind, 0):.0f} {kind}s" for kind in kinds) for node in nodes if any(map(node.get, kinds))]
-        lack = (f"{parallel.world} processes need {each}{' and a GPU' if len(kinds) > 1 else ''} each, and the nodes of the cluster have "
-                f"{'; '.join(has) or 'none'}")  # fmt: skip
+        lack = f"{parallel.world} processes need {each} each, and the nodes of the cluster have {'; '.join(has) or 'none'}"
         if time.monotonic() >= until:
             raise InputError(f"parallel: {lack}" + (f", for {wait} seconds." if wait else "."))
         if not announced:
@@ -431,15 +392,15 @@ def _wait_for_room(ray: Any, device: str, parallel: ParallelConfig, title: str) 
         time.sleep(LOOK)
 
 
-def _run_on_ray(task: GroupJob, parallel: ParallelConfig, engine: "RayEngine", title: str, folder: str) -> dict[str, Any]:
-    """Runs the job on workers of the cluster that `engine` reaches. All nodes need to see `folder` ("": none)."""
+def _run_on_ray(task: GroupJob, parallel: ParallelConfig, engine: "RayEngine", title: str) -> dict[str, Any]:
+    """Runs the job on workers of the cluster that `engine` reaches. All nodes need to see the run's folder."""
     ray = engine.connect()
     resources = _wait_for_room(ray, task["device"], parallel, title)
     ended: list[dict[str, Any] | Exception] = []
 
     def fit(records: str) -> None:  # in another thread: in the main thread Ray Train would handle Ctrl-C itself
         try:
-            ended.append(_trainer(task, parallel, resources, folder, records).fit().return_value)
+            ended.append(_trainer(task, parallel, resources, records).fit().return_value)
         except Exception as error:  # noqa: BLE001 - handed to the main thread
             ended.append(error)
 
@@ -453,16 +414,20 @@ def _run_on_ray(task: GroupJob, parallel: ParallelConfig, engine: "RayEngine", t
     return ended[0]
 
 
-def _trainer(task: GroupJob, parallel: ParallelConfig, resources: dict[str, float], folder: str, records: str) -> Any:
+def _trainer(task: GroupJob, parallel: ParallelConfig, resources: dict[str, float], records: str) -> Any:
     """Returns Ray Train's trainer. It keeps its records in the folder `records`, which only the driver's machine needs."""
-    for name, value in {**SETTINGS, "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(max(parallel.wait, START))}.items():
+    for name, value in {
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the working folder is ours
+        "RAY_TRAIN_METRICS_ENABLED": "0",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(max(parallel.wait, START)),
+    }.items():
         os.environ.setdefault(name, value)
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     device = "cuda" if resources.get("GPU") else "cpu"
-    order = {"task": {**task, "device": device}, "cwd": str(Path.cwd()), "threads": max(1, int(resources.get("CPU", 0))), "folder": folder}
+    order = {"task": {**task, "device": device}, "cwd": str(Path.cwd()), "threads": max(1, int(resources.get("CPU", 0)))}
     return TorchTrainer(
         _work_on_ray,
         train_loop_config=order,
@@ -478,13 +443,12 @@ def _trainer(task: GroupJob, parallel: ParallelConfig, resources: dict[str, floa
 
 def _work_on_ray(order: dict[str, Any]) -> dict[str, Any]:
     """Runs in each of Ray Train's workers, which has joined the process group already."""
-    if order["folder"] and not Path(order["folder"]).is_dir():
-        raise InputError(
-            f"{order['folder']}: the node {platform.node()} has no such folder; all nodes need the run's on a disk that they share, or "
-            "a run on a store (s3://)."
-        )
     with contextlib.suppress(OSError):
         os.chdir(order["cwd"])  # relative paths start from the folder in which the run was started
+    run = order["task"]["arguments"].get("run", ".")
+    if not is_remote(run) and not Path(run).is_dir():
+        where = f"the node {platform.node()} has no such folder"
+        raise InputError(f"{run}: {where}; all nodes need the run's on a disk that they share, or a run on a store (s3://).")
     return take_part(order["task"], None, order["threads"])
 
 
@@ -505,5 +469,6 @@ def _failure(failure: Exception, parallel: ParallelConfig, title: str) -> Except
             return ProcessDied(f"process {number + 1} of {parallel.world} died ({type(cause).__name__})")
     number, error = next(iter(errors.items()))
     death = ProcessDied(f"process {number + 1} of {parallel.world} failed")
-    death.__cause__ = RankError(f"process {number + 1}: {type(error).__name__}: {error}", str(failure))
+    death.__cause__ = RuntimeError(f"process {number + 1}: {type(error).__name__}: {error}")
+    death.__cause__.add_note(str(failure))
     return death

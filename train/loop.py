@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from corpusmill.pipeline.config import counting
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.checkpoint import MODEL, StateFolder, States
+from corpusmill.train.checkpoint import MODEL, CheckpointDir, States
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import DataShare
 from corpusmill.train.model import Llama, Objective, StepLoss, step_totals
@@ -54,7 +55,8 @@ class Prefetcher(AbstractContextManager["Prefetcher"]):
 
     def batches(self, step: int, share: DataShare) -> Iterator[Any]:
         if self._stream is None:
-            self._stream = self._all(step, share)
+            ahead = range(step, self.steps)  # with a None after each step's batches
+            self._stream = (batch for each in ahead for batch in chain(self.objective.batches(each, share), [None]))
             self._future = self._thread.submit(next, self._stream, None)
         while True:
             started = time.perf_counter()
@@ -64,12 +66,6 @@ class Prefetcher(AbstractContextManager["Prefetcher"]):
             if batch is None:
                 return
             yield batch
-
-    def _all(self, first: int, share: DataShare) -> Iterator[Any]:
-        """Yields the batches of all steps from `first` on, with a None after each step's."""
-        for step in range(first, self.steps):
-            yield from self.objective.batches(step, share)
-            yield None
 
 
 # ---- the guard ---------------------------------------------------------------------------------------
@@ -166,11 +162,12 @@ def fit(
     *,
     dims: ParallelDims | None = None,
     start: int | Path | None = None,
-    state: Path | StateFolder,
+    first: Callable[[ParallelModel], None] | None = None,
+    state: Path | CheckpointDir,
     log: Path,
     plan: PhasePlan | None = None,
     inputs_digest: str = "",
-    others: Sequence[StateFolder] = (),
+    others: Sequence[Storage] = (),
     describe: Describe | None = None,
     evaluate: Evaluate | None = None,
     evaluate_every: int = 0,
@@ -181,11 +178,12 @@ def fit(
 ) -> FitResult:
     """Trains `model`, the same on every rank, up to step `config.steps`, from the latest state in `state`.
 
-    With a `start`, the seed of initial weights or a model folder, the model is blank: each rank fills its part of it. `log` gets one JSON
-    line for each step. `describe` returns the documents of a micro-batch, for the log of skipped steps. `evaluate` is called after every
-    `evaluate_every` steps (0: never) and after the last; its values go into that step's line, and `score` names the value that ranks
-    states. On one process `model` itself is trained; else the result's `parallel_model` has the trained parts. Raises CorpusmillError after
-    `config.max_skips` skipped steps in a row. `length` is that of a row, by default the model's context; only the logged speed uses it.
+    With a `start`, the seed of initial weights or a model folder, the model is blank: each rank fills its part of it. `first` is given the
+    start model as it is laid out, before a saved state is loaded. `log` gets one JSON line for each step. `describe` returns the documents
+    of a micro-batch, for the log of skipped steps. `evaluate` is called after every `evaluate_every` steps (0: never) and after the last;
+    its values go into that step's line, and `score` names the value that ranks states. On one process `model` itself is trained; else the
+    result's `parallel_model` has the trained parts. Raises CorpusmillError after `config.max_skips` skipped steps in a row. `length` is
+    that of a row, by default the model's context; only the logged speed uses it.
 
     `plan` has the phases of the training; by default there is one, the schedule of `config`. Without a state in `state`, the training
     starts from the latest state in the folders `others` that it would have reached itself: all steps so far had the same rates and tokens,
@@ -204,6 +202,8 @@ def fit(
     so_far, begin, branched_from = SoFar(), 0, ""
     with deterministic(config.threads), states, Prefetcher(objective, config.steps) as ahead:
         parallel_model = prepare(model, dims, config, start)
+        if first:
+            first(parallel_model)
         optimizer = optimizer_of(parallel_model, config.optimizer)
 
         def wanted(done: int) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def fit(
         if saved := states.latest(wanted, others):
             states.load(saved, tensors())
             so_far, begin = SoFar(**saved.record["so_far"]), saved.step
-            if saved.path.parent != states.folder.folder:
+            if saved.storage.root.rpartition("/")[0] != states.folder.root:
                 training, _, name = saved.storage.root.split("/")[-3:]
                 branched_from = f"{training}/{name}"
                 if begin == config.steps:  # the other training stopped later: no step follows that would save a state of our own

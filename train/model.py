@@ -547,7 +547,7 @@ def target_nats(
     if places is None and not summed:
         places = counted_places(targets)
     if hasattr(hidden, "placements"):
-        nats = token_nats(head(hidden), targets).flatten()
+        nats = _nats_by_rows(head, hidden, targets).flatten()
         nats = nats if places is None else nats.index_select(0, places)
         return nats.sum() if summed else nats
     hidden, targets = hidden.flatten(0, 1), targets.flatten()
@@ -558,6 +558,20 @@ def target_nats(
         return linear_nats(head, hidden, targets, summed=summed, compiled=compiled)
     nats = F.cross_entropy(_wide(head(hidden)), targets, ignore_index=IGNORED, reduction="none")
     return nats.sum() if summed else nats
+
+
+def _nats_by_rows(head: nn.Linear, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Returns nats `[B, T]` where a tensor group shares out positions and vocabulary: no more than LOGITS logits of whole rows exist at
+    once, or those of one row, and the backward pass computes them again."""
+
+    def nats(some: Tensor, wanted: Tensor) -> Tensor:
+        return token_nats(head(some), wanted)
+
+    rows = max(1, LOGITS // (targets.size(1) * head.out_features))
+    if rows >= len(targets):
+        return nats(hidden, targets)
+    pieces = zip(hidden.split(rows), targets.split(rows))
+    return torch.cat([checkpoint(nats, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces])
 
 
 def linear_nats(head: nn.Linear, hidden: Tensor, targets: Tensor, *, summed: bool = False, compiled: bool = False) -> Tensor:
@@ -688,7 +702,3 @@ class Objective:
     def loss(self, model: Llama, batch: Any) -> StepLoss:
         ids, targets, segments = batch
         return StepLoss(model(ids, segments, targets=targets, summed=True), (targets != IGNORED).sum())
-
-    def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
-        """Returns the loss of `targets` `[B, T]` under `logits` `[B, T, vocab]`, which is all that a pipeline's last stage has."""
-        return StepLoss(token_nats(logits, targets).sum(), (targets != IGNORED).sum())

@@ -6,6 +6,7 @@ The class in `config.json` is `Qwen3ForCausalLM` with QK-norm; else `MistralForC
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -27,13 +28,9 @@ WEIGHTS = "model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
-def save_model(model: Llama, folder: Path, tokenizer: Path | Mapping[str, bytes] | None = None) -> None:
-    """Writes a model folder: `config.json`, `generation_config.json`, `model.safetensors` and the tokenizer's files.
-
-    `tokenizer` is a folder whose `TOKENIZER_FILES` are copied, or the files themselves by name. `folder` appears only when all of its files
-    are on the disk; it replaces an old folder.
-    """
-    files = tokenizer_files(Storage(str(tokenizer))) if isinstance(tokenizer, Path) else tokenizer or {}
+def save_model(model: Llama, folder: Path, files: Mapping[str, bytes] = MappingProxyType({})) -> None:
+    """Writes a model folder: `config.json`, `generation_config.json`, `model.safetensors`, and `files` by name, the tokenizer's. `folder`
+    appears only when all is written; it replaces an old folder."""
     arch, dtype = model.arch, str(model.lm_head.weight.dtype).removeprefix("torch.")
     bos, eos, pad, ends = token_ids(files)
     config = to_hugging_face(arch, bos_token_id=bos, eos_token_id=eos, pad_token_id=pad, dtype=dtype)
@@ -97,14 +94,13 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu", dtype: to
 
 
 def read_weights(model: Llama, folder: Path, device: torch.device | str) -> None:
-    """Gives a blank model of the folder's shape, or this rank's part of it, storage and the folder's weights. Raises InputError where they
-    are of another shape."""
+    """Gives a blank model, or this rank's part of it, storage and the folder's weights. Raises InputError where they have other shapes."""
     _check_tokenizer(folder, model.arch)
     files, whole = TensorFiles(folder / WEIGHTS, _weight_files(folder)), model_tensors(blank_model(model.arch))
     files.require(whole, {*whole}, {"lm_head.weight"} if model.arch.tied else ())
     model.to_empty(device=device)
     model.tie()
-    files.fill(model_tensors(model), convert=True)
+    files.fill({name: tensor for name, tensor in model_tensors(model).items() if name in whole}, convert=True)  # all but adapters
 
 
 def model_of(arch: Architecture, weights: Mapping[str, Tensor]) -> Llama:
@@ -154,6 +150,12 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral": ("MistralForCausalLM", {"num_key_value_heads": 8, "sliding_window": 4096}),
     "qwen3": ("Qwen3ForCausalLM", {"num_key_value_heads": 32, "head_dim": 128, "sliding_window": 4096, "max_window_layers": 28}),
 }
+#: Our names of the values that `config.json` has under these keys.
+KEYS = {
+    "vocab_size": "vocab_size", "hidden_size": "width", "intermediate_size": "ffn", "num_hidden_layers": "layers",
+    "num_attention_heads": "heads", "num_key_value_heads": "kv_heads", "head_dim": "head_dim", "max_position_embeddings": "context",
+    "rms_norm_eps": "norm_eps", "rope_theta": "rope_theta", "tie_word_embeddings": "tied",
+}  # fmt: skip
 #: Keys that would change the model's arithmetic, and the only values that our model supports.
 FIXED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "partial_rotary_factor": 1.0}
 SCALING = {"llama3": LLAMA3, "yarn": YARN}
@@ -168,23 +170,13 @@ def to_hugging_face(
     config = {
         "architectures": [KINDS[kind][0]],
         "model_type": kind,
-        "vocab_size": arch.vocab_size,
-        "hidden_size": arch.width,
-        "intermediate_size": arch.ffn,
-        "num_hidden_layers": arch.layers,
-        "num_attention_heads": arch.heads,
-        "num_key_value_heads": arch.kv_heads,
-        "head_dim": arch.head_dim,
-        "max_position_embeddings": arch.context,
-        "rms_norm_eps": arch.norm_eps,
-        "rope_theta": arch.rope_theta,  # transformers 4 reads this and `rope_scaling`; transformers 5 reads `rope_parameters`
-        "rope_scaling": scaling,
+        **{key: getattr(arch, name) for key, name in KEYS.items()},
+        "rope_scaling": scaling,  # transformers 4 reads this and `rope_theta`; transformers 5 reads `rope_parameters`
         "rope_parameters": {**(scaling or {"rope_type": "default"}), "rope_theta": arch.rope_theta},
         "hidden_act": "silu",
         "attention_bias": False,
         "attention_dropout": 0.0,
         "mlp_bias": False,
-        "tie_word_embeddings": arch.tied,
         "bos_token_id": bos_token_id,
         "eos_token_id": eos_token_id,
         "pad_token_id": pad_token_id,
@@ -201,12 +193,11 @@ def to_hugging_face(
 
 
 def from_hugging_face(config: dict[str, Any]) -> Architecture:
-    """Returns the shape that a `config.json` describes. Raises ValueError for a model that ours can't compute, KeyError for a missing
-    key."""
+    """Returns the shape in a `config.json`. Raises ValueError for a model that ours can't compute, KeyError for a missing key."""
     kind = config.get("model_type")
     if kind not in KINDS:
         raise ValueError(f"model_type is {kind!r}, expected one of {', '.join(KINDS)}")
-    config = KINDS[kind][1] | config
+    config = {"rms_norm_eps": 1e-6, "tie_word_embeddings": False} | KINDS[kind][1] | config
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
     for key, expected in FIXED.items():
         if (found := rope.get(key, config.get(key, expected))) != expected:
@@ -214,20 +205,13 @@ def from_hugging_face(config: dict[str, Any]) -> Architecture:
     heads, width, context = config["num_attention_heads"], config["hidden_size"], config["max_position_embeddings"]
     if not heads or not context:  # the values of other keys are divided by these
         raise ValueError("num_attention_heads or max_position_embeddings is 0")
+    config["num_key_value_heads"] = config.get("num_key_value_heads") or heads
+    config["head_dim"] = config.get("head_dim") or width // heads
+    config["rope_theta"] = rope.get("rope_theta") or config.get("rope_theta") or 10000.0
     return Architecture(
-        vocab_size=config["vocab_size"],
-        layers=config["num_hidden_layers"],
-        width=width,
-        heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or width // heads,
-        ffn=config["intermediate_size"],
-        context=context,
-        rope_theta=rope.get("rope_theta") or config.get("rope_theta") or 10000.0,
+        **{name: config[key] for key, name in KEYS.items()},
         rope_scaling=_scaling_from_hugging_face(rope, config.get("original_max_position_embeddings"), context),
         window=_window_from_hugging_face(kind, config),
-        norm_eps=config.get("rms_norm_eps", 1e-6),
-        tied=config.get("tie_word_embeddings", False),
         qk_norm=kind == "qwen3",
     )
 

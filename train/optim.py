@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from corpusmill.train.options import OptimizerConfig, Schedule
-from corpusmill.train.parallel.dims import ParallelDims, gradient_of, is_sharded, like, local_of
+from corpusmill.train.parallel.dims import ParallelDims, is_sharded, like, local_of
 
 # ---- learning rates ----------------------------------------------------------------------------------
 #
@@ -18,8 +18,7 @@ from corpusmill.train.parallel.dims import ParallelDims, gradient_of, is_sharded
 
 
 def lr_fraction(step: int, config: Schedule) -> float:
-    """Returns the fraction at `step` (0, 1, ...): linear warm-up, then cosine, linear, constant, or constant with a decay at the end
-    (`wsd`).
+    """Returns the fraction at `step` (0, 1, ...): linear warm-up, then cosine, linear, constant, or constant until the last part (`wsd`).
 
     Warm-up is nanoGPT's (step + 1) / (warmup + 1), so no step is lost at rate 0. The decay of `wsd` is linear, or 1 - sqrt(part done)
     (Haegele et al. 2024, https://arxiv.org/abs/2405.18392).
@@ -98,7 +97,11 @@ class Optimizer:
         hidden = {name for name, p in self.mine.items() if p.dim() == 2 and ".layers." in name and config.kind == "muon"}
         self.muon = {name: p for name, p in self.mine.items() if name in hidden}
         self.adamw = {name: local_of(p) for name, p in self.mine.items() if name not in hidden}
-        self.moments: dict[str, dict[str, Tensor]] = {}
+        #: By parameter: those of it, or of this rank's shard of it.
+        self.moments = {name: {"momentum": torch.zeros_like(local_of(p))} for name, p in self.muon.items()}
+        for name, p in self.adamw.items():
+            step = torch.zeros((), dtype=torch.float32, device=p.device)
+            self.moments[name] = {"step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
 
     @torch.no_grad()
     def step(self, lr_fraction: float) -> None:
@@ -123,8 +126,8 @@ class Optimizer:
         """Calls torch's fused kernel directly: `torch.optim.Optimizer` would import the compiler (1.5 seconds) before the first step."""
         for decays in (True, False):
             names = [name for name in self.adamw if (p := self.mine[name]).grad is not None and (p.dim() >= 2) == decays]
-            params, grads = [self.adamw[name] for name in names], [gradient_of(self.mine[name]) for name in names]
-            averages, squares, steps = ([self._moments(name)[key] for name in names] for key in ("exp_avg", "exp_avg_sq", "step"))
+            params, grads = [self.adamw[name] for name in names], [local_of(self.mine[name].grad) for name in names]
+            averages, squares, steps = ([self.moments[name][key] for name in names] for key in ("exp_avg", "exp_avg_sq", "step"))
             if names:
                 adamw(
                     params, grads, averages, squares, [], steps, fused=True, amsgrad=False, maximize=False, lr=lr, eps=self.config.eps,
@@ -133,8 +136,8 @@ class Optimizer:
 
     def _step_muon(self, names: Sequence[str], lr: float) -> None:
         params, momentum = [self.muon[name] for name in names], self.config.momentum
-        locals_, grads = [local_of(p) for p in params], [gradient_of(p) for p in params]
-        buffers = [self._moments(name)["momentum"] for name in names]
+        locals_, grads = [local_of(p) for p in params], [local_of(p.grad) for p in params]
+        buffers = [self.moments[name]["momentum"] for name in names]
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         nesterov = torch._foreach_lerp(grads, buffers, momentum)
         stack = torch.stack([like(update, p) for update, p in zip(nesterov, params)])
@@ -149,20 +152,8 @@ class Optimizer:
             p.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """Returns every moment and step counter of this rank as `parameter name/key`, laid out like its parameter. Missing ones are made,
-        so that a saved state can be copied into them."""
-        return {f"{name}/{key}": like(value, p) for name, p in self.mine.items() for key, value in self._moments(name).items()}
-
-    def _moments(self, name: str) -> dict[str, Tensor]:
-        """Returns the moments of a parameter, or of this rank's shard of it, which are made at the first call."""
-        if name not in self.moments:
-            if name in self.muon:
-                self.moments[name] = {"momentum": torch.zeros_like(local_of(self.muon[name]))}
-            else:
-                p = self.adamw[name]
-                step = torch.zeros((), dtype=torch.float32, device=p.device)
-                self.moments[name] = {"step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-        return self.moments[name]
+        """Returns every moment and step counter of this rank as `parameter name/key`, laid out like its parameter."""
+        return {f"{name}/{key}": like(value, p) for name, p in self.mine.items() for key, value in self.moments[name].items()}
 
 
 def owners(parameters: Mapping[str, Tensor], ranks: int) -> dict[str, int]:

@@ -7,27 +7,14 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from corpusmill.pipeline.config import INERT, Config
 from corpusmill.pipeline.errors import InputError
 
 # ---- the loop ----------------------------------------------------------------------------------------
-
-#: At lower temperatures logits would leave the range of fp32. 0 is allowed: it takes the most likely token.
-COLDEST = 1e-3
-
-
-def _not_too_cold(temperature: float) -> float:
-    if 0 < temperature < COLDEST:
-        raise ValueError(f"0, or at least {COLDEST}")
-    return temperature
-
-
-#: A temperature that `Sampling` accepts, so that a recipe with another one fails before training.
-Temperature = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_not_too_cold)]
 
 
 class OptimizerConfig(Config):
@@ -154,7 +141,6 @@ class LoopConfig(Schedule):
     log: tuple[Literal["tensorboard", "wandb"], ...] = Field(default=(), json_schema_extra=INERT, description="Further places for the log.")
 
 
-Loop = TypeVar("Loop", bound=LoopConfig)
 #: A layer's projections that LoRA can adapt.
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -165,14 +151,6 @@ class LoraConfig(Config):
     rank: int = Field(default=0, ge=0, description="Rank of the adapter matrices; 0 trains all weights instead.")
     alpha: float = Field(default=16.0, gt=0, description="The adapter's output is multiplied by alpha / rank.")
     targets: tuple[Projection, ...] = Field(default=get_args(Projection), min_length=1, description="The projections that are adapted.")
-
-
-def for_adapter(loop: Loop) -> Loop:
-    """Returns the loop with AdamW, which trains adapters. Raises ValueError if the recipe asks for Muon."""
-    optimizer = loop.optimizer
-    if optimizer.kind == "muon" and "kind" in optimizer.model_fields_set:
-        raise ValueError("lora.rank: adapters are trained by AdamW, and loop.optimizer.kind is muon")
-    return loop.model_copy(update={"optimizer": optimizer.model_copy(update={"kind": "adamw"})})
 
 
 class ParallelConfig(Config):

@@ -19,7 +19,7 @@ from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.checkpoint import LOG, CheckpointDir, StateFolder
+from corpusmill.train.checkpoint import LOG, CheckpointDir
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import Batch, DataShare, PackedLoader, Validation, WindowLoader, makers, needed, read_tokenizer, to_device
 from corpusmill.train.generate import Sampling, generate_batch, plain
@@ -65,7 +65,7 @@ def train(
     storage = Storage(run)
     checkpoint_dir = CheckpointDir(work, storage.path(f"pretrain/{LOG}"))
     job = _Job(PretrainConfig.model_validate(config), storage, checkpoint_dir, dims)
-    return job.train(progress, inputs_digest, [checkpoint_dir.states_of(other) for other in others])
+    return job.train(progress, inputs_digest, [Storage(other) for other in others])
 
 
 class _Job(Objective):
@@ -120,7 +120,7 @@ class _Job(Objective):
         kind = PackedLoader if self.config.packing == "documents" else WindowLoader
         return kind(tokens, self.row_tokens, self.config.batch, self.config.seed, self.config.document_mask)
 
-    def train(self, progress: Progress | None, inputs_digest: str, others: Sequence[StateFolder]) -> dict[str, Any]:
+    def train(self, progress: Progress | None, inputs_digest: str, others: Sequence[Storage]) -> dict[str, Any]:
         best = self.config.export == "best"
         if best and not self.validation:
             raise InputError(f"{self.run.path('tokens')}: pretrain.export: best needs validation tokens, and there are none.")
@@ -130,7 +130,7 @@ class _Job(Objective):
         loop = self.config.loop.model_copy(update={"keep_best": max(self.config.loop.keep_best, best)})
         plan = PhasePlan(tuple(phase.model_copy(update={"tokens": self.names[phase.tokens]}) for phase in self.config.plan.phases))
         result = fit(
-            model, self, loop, dims=self.dims, start=self.given or self.config.seed, state=self.checkpoint_dir.states,
+            model, self, loop, dims=self.dims, start=self.given or self.config.seed, state=self.checkpoint_dir,
             log=self.checkpoint_dir.log_file, plan=plan, inputs_digest=inputs_digest, others=others, length=self.row_tokens,
             describe=self.documents, evaluate=self.evaluate if self.validation else None, evaluate_every=self.config.evaluate_every,
             score=SCORE, progress=progress, title="pretrain",

@@ -1,40 +1,20 @@
 """Instructions, continuations and pairs built from a run's own documents, where the user gives no files.
 
-All choices are made by hashes of document ids, so the same documents give the same tasks, in any shards. Pairs are made by a score of the
-run's filter stage: the filters' steps are a service (`pipeline/services.py`), their rules are in the metadata of the stage's report. A task
-that scores texts has `scores` among its parameters.
+All choices are made by hashes of document ids, so the same documents give the same tasks, in any shards.
 """
 
-import bisect
 import heapq
 import itertools
-import json
-import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.schemas import hosts
-from corpusmill.pipeline.services import service
-from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
-
-if TYPE_CHECKING:
-    from corpusmill.pipeline.runner import StageRun
-
 #: The columns of a document from which tasks are built.
 COLUMNS = ["id", "url", "title", "text"]
-#: Further columns of a source, where a table has them.
-MORE = ("language", "score")
 
 _BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s)|[。！？][」』”]?")
@@ -51,19 +31,16 @@ class SourceDocument:
     url: str | None
     title: str
     text: str
-    language: str | None = None
-    score: float | None = None
 
 
 @dataclass(frozen=True)
 class BuiltTask:
-    """An instruction and its answer, both from one document. `score`: the answer's, where answers are ranked."""
+    """An instruction and its answer, both from one document."""
 
     source: SourceDocument
     kind: str
     prompt: str
     answer: str
-    score: float = math.nan
 
 
 def hash_of(salt: str, identifier: str) -> int:
@@ -87,12 +64,11 @@ def choose(
     heap: list[tuple[int, str, Built]] = []  # the largest hash on top: keys are negated
     seen: set[str] = set()
     for table in tables:
-        names = [name for name in (*COLUMNS, *MORE) if name in table.column_names]
         for row, identifier in enumerate(table["id"].to_pylist()):
             keys = [hash_of(salt, f"{identifier} {place}") for place in range(per_document)]
             if identifier in seen or (len(heap) == limit and min(keys) >= -heap[0][0]):
                 continue
-            values = {name: table[name][row].as_py() for name in names}
+            values = {name: table[name][row].as_py() for name in COLUMNS}
             built = build(SourceDocument(**{**values, "title": values["title"] or ""}))
             seen.add(identifier)
             for key, thing in zip(keys, built):
@@ -174,257 +150,3 @@ def cut(text: str, limit: int) -> str:
         return text[: ends[-1]]
     space = max(text.rfind(" ", 0, limit + 1), text.rfind("\n", 0, limit + 1))
     return text[:space].rstrip() if space >= limit // 2 else text[:limit]
-
-
-# ---- scores of the filter stage ----------------------------------------------------------------------
-
-ANSWERS_FILE = "answers.json"
-#: A score that calls a larger share of documents bad says nothing about any of them.
-NEARLY_ALL = 0.9
-
-_RULES = b"corpusmill.rules"  # docs/design.md, Contracts
-
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class FilterScore:
-    """A numeric column that the filter stage measured.
-
-    `of_windows`: a text's score is that of its worst window, so longer texts score worse. `rules`: the rules on this score. `blind`: a
-    sentence on why it can't tell this corpus's documents apart, or None.
-    """
-
-    column: str
-    high_is_good: bool
-    of_windows: bool
-    rules: tuple[str, ...]
-    blind: str | None = None
-
-    def goodness(self, values: Floats) -> Floats:
-        """Returns the values with the sign by which more is better."""
-        return values if self.high_is_good else -values
-
-
-def find_score(run: "StageRun", column: str) -> FilterScore:
-    """Returns a column's score. Raises InputError if the run has no such score, or no rule says which end of it is good."""
-    if "filter" not in run.recipe:
-        raise InputError(f"{run.stage.name}: {column}: the recipe has no stage filter that would measure it.")
-    schema = pa.schema([])
-    for ref in run.outputs_of("filter", "report/")[:1]:
-        with open_parquet(run.run, ref.path) as file:
-            schema = file.schema_arrow
-    if column not in schema.names or not pa.types.is_floating(schema.field(column).type):
-        raise InputError(f"{run.stage.name}: {column}: no score of that name in the filter stage's report (a step has to measure it).")
-    share = f"{column}_share"
-    rules = [rule for rule in json.loads((schema.metadata or {}).get(_RULES, b"[]")) if rule["column"] in (column, share)]
-    decides = [rule["comparison"] for rule in rules if rule["column"] == column]
-    if not decides:
-        raise InputError(f"{run.stage.name}: {column}: no rule of the filter stage says which scores are good (give the step a threshold).")
-    blind = None
-    for ref in run.outputs_of("filter", ANSWERS_FILE):
-        of = json.loads(run.run.read_bytes(ref.path)).get(column, {"scored": 0, "fires": 0})
-        if of["fires"] > NEARLY_ALL * of["scored"]:
-            counts = f"{of['fires']:,} of {of['scored']:,} documents ({of['fires'] / of['scored']:.1%})"
-            blind = f"{column} cannot tell: it fires on {counts}, so it is left out."
-    return FilterScore(column, decides[0] in ("<", "<="), share in schema.names, tuple(rule["rule"] for rule in rules), blind)
-
-
-def pair_inputs(run: "StageRun", columns: Sequence[str]) -> tuple[list[FileRef], dict[str, Any]]:
-    """Returns the files and the parameters on which pairs from scores depend, beside the run's documents: the steps, their models, and the
-    rules that say what is good. Raises InputError as `find_score` does."""
-    scores = [repr(find_score(run, column)) for column in columns]
-    if not scores:
-        return [], {}
-    outputs = ("filter", "report/"), ("filter", "classifiers/"), ("filter", ANSWERS_FILE), ("ingest", "data/")
-    files = [ref for stage, prefix in outputs for ref in run.outputs_of(stage, prefix)]
-    section: Any = run.recipe["filter"]
-    models = [digest for step in _steps_of(run, columns) for digest in step.step.model_digests()]
-    return files, {"steps": [name for item in section.steps for name in item], "models": models, "scores": scores}
-
-
-def _steps_of(run: "StageRun", columns: Sequence[str]) -> list[Any]:
-    section: Any = run.recipe["filter"]
-    return [step for step in service("scores").build_steps(section.steps) if set(columns) & set(step.columns)]
-
-
-def score_texts(run: "StageRun", column: str, texts: Sequence[str]) -> Floats:
-    """Returns a column's scores of texts by the filter's own step, each text as if it were a document: float64 (texts,), NaN where the
-    step can't score a text."""
-    (step,) = _steps_of(run, [column])
-    step.step.setup()
-    column_of_text = pa.array(texts, pa.large_string())
-    documents = pa.table({"id": [str(number) for number in range(len(texts))], "text": column_of_text})
-    measured = step.step.measure(service("scores").DocumentBatch(documents, column_of_text, run.recipe["filter"].word_rule))
-    name = dict(zip(step.columns, step.step.columns))[column]  # without the suffix that tells two equal steps apart
-    return np.asarray(pa.array(measured.columns[name], pa.float64()).to_numpy(zero_copy_only=False), np.float64)
-
-
-def kept_documents(run: "StageRun", score: FilterScore) -> Iterator[pa.Table]:
-    """Yields the documents that the filter kept, by row group: `COLUMNS`, `language` where there is one, and `score`."""
-    for ref in run.documents():
-        with open_parquet(run.run, ref.path) as file:
-            names = file.schema_arrow.names
-        if score.column not in names:
-            raise InputError(f"{run.run.path(ref.path)}: the documents do not carry the score {score.column} (only main scores go on).")
-        for table in iter_tables(run.run, ref.path, [*_wanted(names), score.column]):
-            yield table.rename_columns({score.column: "score"})
-
-
-def dropped_documents(run: "StageRun", score: FilterScore) -> Iterator[pa.Table]:
-    """Yields the documents that failed only rules of this score, as the filter stage would have written them, with the same columns.
-
-    So they differ from kept documents in this score alone. Documents dropped for their language, say, would differ visibly.
-    """
-    shards = {PurePosixPath(ref.path).stem: ref.path for ref in run.outputs_of("ingest", "data/")}
-    worker = service("scores").FilterWorker(run.recipe["filter"], run.run, {})
-    for ref in run.outputs_of("filter", "report/"):
-        failed = read_table(run.run, ref.path, ["failed"])["failed"].to_pylist()
-        places = pa.array([place for place, rules in enumerate(failed) if rules and set(rules) <= set(score.rules)], pa.int64())
-        if len(places):
-            report = read_table(run.run, ref.path)
-            documents = read_table(run.run, shards[PurePosixPath(ref.path).stem])
-            whole = service("scores").Rewriter(worker).at(documents, report, places)  # a new one, as each shard begins anew
-            yield whole.append_column("score", report[score.column].take(places)).select([*_wanted(whole.column_names), "score"])
-
-
-def _wanted(names: Sequence[str]) -> list[str]:
-    return [*COLUMNS, *(name for name in ("language",) if name in names)]
-
-
-# ---- pairs by a score --------------------------------------------------------------------------------
-#
-# Pairs a continuation from the corpus's best part with one of similar length from its worst part. A score that is the maximum over windows
-# says mostly that a document is long, so there the continuations themselves are scored. Else they come from the best and worst documents,
-# and have their documents' scores. (Measured: docs/stages/align.md.)
-
-#: The completions of a pair differ in length by at most this share of the longer one, so that length is no cue.
-TOLERANCE = 0.1
-#: The least distance between the middles of the best and the worst part, for scores in [0, 1].
-APART = 0.02
-
-Tables = Callable[[], Iterator[pa.Table]]
-
-
-@dataclass(frozen=True)
-class PairLimits:
-    """Limits on the pairs of one kind. `best` and `worst`: the shares of documents or continuations that completions come from."""
-
-    pairs: int
-    per_document: int
-    max_chars: int
-    best: float
-    worst: float
-
-    def built(self, tables: Iterable[pa.Table], salt: str, share: float = 1.0) -> list[BuiltTask]:
-        """Returns continuations chosen by hash, of which this `share` is enough for the pairs."""
-        counts = math.ceil(2 * self.pairs / share), math.ceil(self.per_document / share)
-        return choose(tables, salt, *counts, lambda source: continuation_tasks(source, self.max_chars))
-
-
-@dataclass(frozen=True)
-class PairPool:
-    """The material for pairs. `good` and `bad`: the scores at which the two parts begin; `scored`: the number of ranked units."""
-
-    unit: str  # documents or continuations
-    scored: int = 0
-    chosen: list[BuiltTask] = field(default_factory=list)
-    rejected: list[BuiltTask] = field(default_factory=list)
-    good: float | None = None
-    bad: float | None = None
-
-
-def pool_of_documents(score: FilterScore, kept: Tables, dropped: Tables, salt: str, limits: PairLimits) -> PairPool:
-    """Returns continuations from the best and the worst documents. Beside them, memory holds 8 bytes for each document."""
-    columns = [table["score"].drop_null().to_numpy() for table in kept()]
-    bounds = _bounds(score, np.concatenate(columns) if columns else np.empty(0), limits)
-    scored = sum(map(len, columns))
-    if bounds is None:
-        return PairPool("documents", scored)
-
-    def continuations(tables: Iterable[pa.Table], least: float = -math.inf, most: float = math.inf) -> list[BuiltTask]:
-        goodness = ((table, score.goodness(table["score"].to_numpy())) for table in tables)
-        inside = (table.filter(pa.array((values >= least) & (values <= most))) for table, values in goodness)
-        return [replace(task, score=task.source.score) for task in limits.built(inside, salt) if task.source.score is not None]
-
-    good, bad = bounds
-    chosen, rejected = continuations(kept(), least=good), continuations(itertools.chain(kept(), dropped()), most=bad)
-    return PairPool("documents", scored, chosen, rejected, *score.goodness(np.array(bounds)).tolist())
-
-
-def pool_of_continuations(
-    score: FilterScore, scorer: Callable[[Sequence[str]], Floats], kept: Tables, dropped: Tables, salt: str, limits: PairLimits
-) -> PairPool:
-    """Returns the best and the worst of continuations chosen by hash from all kept documents; the worst also from dropped documents."""
-
-    def continuations(tables: Iterable[pa.Table]) -> list[BuiltTask]:
-        built = limits.built(tables, salt, limits.worst)
-        values = scorer([task.answer for task in built]).tolist()
-        return [replace(task, score=value) for task, value in zip(built, values, strict=True) if not math.isnan(value)]
-
-    def part(found: Sequence[BuiltTask], inside: npt.NDArray[np.bool_]) -> list[BuiltTask]:
-        """Returns the continuations that are inside; of each document the first ones."""
-        seen: Counter[str] = Counter()
-        some = []
-        for task in itertools.compress(found, inside):
-            seen[task.source.id] += 1
-            some += [task] if seen[task.source.id] <= limits.per_document else []
-        return some
-
-    candidates, others = continuations(kept()), continuations(dropped())
-    values = np.array([task.score for task in (*candidates, *others)], np.float64)
-    bounds = _bounds(score, values[: len(candidates)], limits)
-    if bounds is None:
-        return PairPool("continuations", len(candidates))
-    good, bad = bounds
-    goodness = score.goodness(values)
-    chosen, rejected = part(candidates, goodness[: len(candidates)] >= good), part([*candidates, *others], goodness <= bad)
-    return PairPool("continuations", len(candidates), chosen, rejected, *score.goodness(np.array(bounds)).tolist())
-
-
-def _bounds(score: FilterScore, values: Floats, limits: PairLimits) -> tuple[float, float] | None:
-    """Returns the least goodness of the best share and the greatest of the worst share; None if the first is not higher.
-
-    Scores in [0, 1] that are nearly equal everywhere differ by chance, so there the medians of both shares must also differ by APART.
-    """
-    if not len(values):
-        return None
-    shares = [limits.worst, 1 - limits.best, limits.worst / 2, 1 - limits.best / 2]
-    bad, good, worst, best = np.quantile(score.goodness(values), shares, method="inverted_cdf").tolist()
-    if values.min() >= 0 and values.max() <= 1 and best - worst < APART:
-        return None
-    return (good, bad) if good > bad else None
-
-
-def match(pool: PairPool, held_out: Callable[[str], bool], wanted: int) -> list[tuple[BuiltTask, BuiltTask]]:
-    """Returns at most `wanted` pairs, in the order of the chosen continuations; each continuation is in at most one pair.
-
-    Both sides have one language, the same host where possible, and are both held out or both not. Among such partners, the one of the
-    nearest length is taken.
-    """
-    chosen = pool.chosen
-    rejected = list({task.answer: task for task in reversed(pool.rejected)}.values())[::-1]  # each text once
-
-    def keys(sides: Sequence[BuiltTask], with_host: bool) -> list[tuple[Any, ...]]:
-        """Returns for each continuation what its partner must share."""
-        found = hosts(pa.array([side.source.url for side in sides], pa.string())).to_pylist()
-        return [(held_out(s.source.id), s.source.language, host if with_host else None) for s, host in zip(sides, found, strict=True)]
-
-    partner: dict[int, int] = {}
-    for with_host in (True, False):
-        shelves: dict[Any, list[tuple[int, int]]] = {}
-        used = set(partner.values())
-        for place, key in enumerate(keys(rejected, with_host)):
-            if place not in used:
-                bisect.insort(shelves.setdefault(key, []), (len(rejected[place].answer), place))
-        for place, key in enumerate(keys(chosen, with_host)):
-            shelf = shelves.get(key, []) if place not in partner and len(partner) < wanted else []
-            length = len(chosen[place].answer)
-            middle = bisect.bisect_left(shelf, (length, -1))
-            for at in sorted(range(max(0, middle - 8), min(len(shelf), middle + 8)), key=lambda at: (abs(shelf[at][0] - length), at)):
-                other, found = shelf[at]
-                if abs(other - length) <= TOLERANCE * max(other, length) and rejected[found].source.id != chosen[place].source.id:
-                    partner[place] = found
-                    del shelf[at]
-                    break
-    return [(chosen[place], rejected[partner[place]]) for place in sorted(partner)]

@@ -178,14 +178,10 @@ class ChatEncoder:
         return "".join([*parts, whole[place:]])
 
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-        import jinja2
-
         try:
             return str(self._template.render(messages=messages, add_generation_prompt=add_generation_prompt, **self.special))
-        except (RecursionError, MemoryError) as error:  # from a macro that calls itself, or a text without end
-            raise TemplateRefusal(f"{self.name}: the conversation can't be rendered ({type(error).__name__}).") from error
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-            raise TemplateRefusal(f"{self.name}: the conversation can't be rendered ({error}).") from error
+        except Exception as error:  # a template can raise any
+            raise TemplateRefusal(f"{self.name}: the conversation can't be rendered ({str(error) or type(error).__name__}).") from error
 
 
 def _tokenizer(tokenizer_json: bytes, where: str) -> Any:
@@ -259,11 +255,10 @@ def load_chat(model: Storage, template: str = "keep") -> ChatEncoder:
         except (ValueError, AttributeError, TypeError, KeyError) as error:
             raise InputError(f"{path}: not a tokenizer's configuration in JSON ({error}).") from error
     if template == "keep":
-        source = _read_template(model, TEMPLATE_FILE) if model.exists(TEMPLATE_FILE) else source or CHATML
+        source = _read_template(model.path(TEMPLATE_FILE)) if model.exists(TEMPLATE_FILE) else source or CHATML
         return ChatEncoder(content, source, model.path(TEMPLATE_FILE), special, where)
     if template not in NAMED:
-        folder, _, name = template.rpartition("/")
-        return ChatEncoder(content, _read_template(Storage(folder or "."), name), template, special, where)
+        return ChatEncoder(content, _read_template(template), template, special, where)
     (source, tokens), special = NAMED[template], dict(special or DEFAULT)
     begin, end = tokens[0], tokens[-1]
     if special.get("pad_token", end) in (end, special.get("eos_token")):  # padding needs a token of its own
@@ -274,13 +269,20 @@ def load_chat(model: Storage, template: str = "keep") -> ChatEncoder:
     return ChatEncoder(add_special_tokens(content, tokens, where), source, f"the template {template}", special, where)
 
 
-def _read_template(folder: Storage, name: str) -> str:
+def read_file(path: str) -> bytes:
+    """Returns the content of a user's file. Raises InputError if it can't be read."""
+    folder, _, name = path.rpartition("/")
     try:
-        return folder.read_bytes(name).decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{folder.path(name)}: byte {error.start} is not UTF-8.") from error
+        return Storage(folder or ".").read_bytes(name)
     except OSError as error:
-        raise InputError(f"{folder.path(name)}: can't be read ({error.strerror or error}).") from error
+        raise InputError(f"{path}: can't be read ({error.strerror or error}).") from error
+
+
+def _read_template(path: str) -> str:
+    try:
+        return read_file(path).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8.") from error
 
 
 def token_name(token: Any) -> str | None:

@@ -21,9 +21,9 @@ from corpusmill.pipeline.shards import Content, iter_tables, read_table
 from corpusmill.pipeline.stage import Output, Stage, load_object
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train import tasks
-from corpusmill.train.options import LONGEST_ROW, LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, for_adapter
+from corpusmill.train.options import LONGEST_ROW, LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig
 from corpusmill.train.template import NAMED
-from corpusmill.train.user_files import BadRow, Layout, file_ref, first_question, read_all
+from corpusmill.train.user_files import BadRow, Layout, file_ref, first_question, read_layout
 
 if TYPE_CHECKING:
     from corpusmill.train.checkpoint import CheckpointDir
@@ -80,8 +80,11 @@ class TuningConfig(Config):
 
     @model_validator(mode="after")
     def _adapters_have_adamw(self) -> "TuningConfig":
-        if self.lora.rank:
-            self.__dict__["loop"] = for_adapter(self.loop)
+        optimizer = self.loop.optimizer
+        if self.lora.rank and optimizer.kind == "muon":
+            if "kind" in optimizer.model_fields_set:
+                raise ValueError("lora.rank: adapters are trained by AdamW, and loop.optimizer.kind is muon")
+            self.__dict__["loop"] = self.loop.model_copy(update={"optimizer": optimizer.model_copy(update={"kind": "adamw"})})
         return self
 
 
@@ -109,11 +112,10 @@ class SftConfig(TuningConfig):
         return template
 
 
-CORRUPTED = "corrupted"
 #: Losses that need no reference model.
 REFERENCE_FREE = ("orpo", "simpo")
-#: Default beta where it is not 0.1: those of Tulu 3 and of SimPO's authors; for IPO a margin of half a nat per token.
-USUAL_BETA = {"mean-sigmoid": 5.0, "simpo": 2.0, "ipo": 1.0}
+#: Other defaults with a loss: the beta of Tulu 3 and of SimPO's authors, for IPO a margin of half a nat per token; ORPO has an NLL term.
+USUAL = {"mean-sigmoid": {"beta": 5.0}, "simpo": {"beta": 2.0}, "ipo": {"beta": 1.0}, "orpo": {"nll_weight": 0.0}}
 
 
 class AlignConfig(TuningConfig):
@@ -122,14 +124,6 @@ class AlignConfig(TuningConfig):
     model_config = ConfigDict(allow_inf_nan=False)
 
     files: list[str] = Field(default=[], description="Files of preferences. Without any, pairs are built from the run's own documents.")
-    pairs_from: list[str] = Field(
-        default=[CORRUPTED],
-        min_length=1,
-        description="Sources of equally many pairs: `corrupted` (the true continuation against another document's or a degenerate one), or "
-        "a score of the filter stage (`quality`, `toxicity`: its best part against its worst).",
-    )
-    best: float = Field(default=0.5, gt=0, le=1, description="Of a score: the best share of documents, or of continuations.")
-    worst: float = Field(default=0.1, gt=0, le=1, description="Of a score: the worst share, in which rejected completions are found.")
     pairs: int = Field(default=1500, ge=2, description="At most this many pairs are built from documents.")
     per_document: int = Field(default=8, ge=1, description="At most this many pairs come from one document.")
     max_chars: int = Field(default=200, ge=80, description="Longest completion of a pair that is built from a document, in characters.")
@@ -161,19 +155,12 @@ class AlignConfig(TuningConfig):
     @classmethod
     def _usual_values(cls, given: Any) -> Any:
         """Fills in the values that are usual with the chosen loss, where they are not given."""
-        if not isinstance(given, dict) or not isinstance(loss := given.get("loss"), str):
-            return given
-        usual = {"nll_weight": 0.0} if loss == "orpo" else {}
-        return usual | ({"beta": USUAL_BETA[loss]} if loss in USUAL_BETA else {}) | given
+        return USUAL.get(str(given.get("loss")), {}) | given if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _options_are_used(self) -> "AlignConfig":
         if self.loss == "simpo" and "gamma" not in self.model_fields_set:
             self.__dict__["gamma"] = self.beta / 2  # the value in the authors' runs
-        if len(set(self.pairs_from)) < len(self.pairs_from):
-            raise ValueError("pairs_from names an entry twice")
-        if self.best + self.worst > 1:
-            raise ValueError(f"best + worst must be at most 1, not {self.best} + {self.worst}")
         if self.label_smoothing and self.loss not in ("conservative", "robust"):
             raise ValueError(f"label_smoothing is for the losses conservative and robust, and the loss is {self.loss}")
         if self.gamma and self.loss != "simpo":
@@ -184,9 +171,6 @@ class AlignConfig(TuningConfig):
 
 
 # ---- the start model ---------------------------------------------------------------------------------
-
-#: The files of a model folder that decide the tokens of an example. (All files decide the model's behaviour.)
-TOKEN_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
 
 
 @dataclass(frozen=True)
@@ -203,35 +187,26 @@ class StartModel:
         """The folder where this machine reads the model's files."""
         return Storage(str(local_model(self.folder)))
 
-    @property
-    def token_files(self) -> list[FileRef]:
-        return [ref for ref in self.files if ref.path.rpartition("/")[2] in TOKEN_FILES]
 
-
-def start_of(run: StageRun, candidates: Sequence[str], given: str | None) -> StartModel:
-    """Returns the model of the first of the stages `candidates` that the recipe has, or that of the `given` folder."""
+def start_of(run: StageRun, parents: Sequence[str], given: str | None) -> StartModel:
+    """Returns the model of the `given` folder, or that of the first of the stages `parents` that the recipe has."""
     if given is not None:
         from corpusmill.train.model_folder import model_files
 
         folder = given if is_remote(given) else str(Path(given).resolve())
         return StartModel(folder, folder, model_files(given, f"{run.stage.name}.model"))
-    stage = parent_stage(run, candidates)
+    stage = parent_stage(run, parents)
     return StartModel(f"{stage}/model", run.run.path(f"{stage}/model"), run.outputs_of(stage, "model/"))
 
 
-def parent_stage(run: StageRun, candidates: Sequence[str]) -> str:
-    """Returns the first of `candidates` that the recipe has: the stage whose model is tuned further."""
-    if found := [stage for stage in candidates if stage in run.recipe]:
+def parent_stage(run: StageRun, parents: Sequence[str]) -> str:
+    """Returns the first of the stages `parents` that the recipe has."""
+    if found := [stage for stage in parents if stage in run.recipe]:
         return found[0]
-    raise InputError(f"{run.stage.name}: the recipe has none of the stages that give a model to start from ({', '.join(candidates)}).")
+    raise InputError(f"{run.stage.name}: the recipe has none of the stages that give a model to start from ({', '.join(parents)}).")
 
 
 # ---- where examples come from ------------------------------------------------------------------------
-
-
-def sources(run: StageRun, files: Sequence[str]) -> list[FileRef]:
-    """Returns the source of examples: the user's files, or the run's documents and the lists of held-out ones."""
-    return [file_ref(path) for path in files] if files else [*run.documents(), *validation_indexes(run)]
 
 
 def held_out_rule(run: StageRun, fraction: float) -> Callable[[str], bool]:
@@ -306,13 +281,20 @@ Item = TypeVar("Item", bound=DataItem)
 
 def read_items(kind: type[Item], layout: Layout, what: str, rule: str, files: Sequence[str], held_out: float) -> list[Item]:
     """Returns the items in the user's files; a row that is none fails the `rule`, or that of its BadRow. The first question decides whether
-    an item is held out."""
-    return [
-        kind(name, None, "file", False, failed=[found.rule or rule], note=str(found))
-        if isinstance(found, BadRow)
-        else kind(name, None, "file", tasks.is_held_out(first_question(found[0]), held_out), *found)
-        for name, found in read_all(files, layout, what)
-    ]
+    an item is held out. Raises InputError where all rows of a file are bad."""
+    found: list[Item] = []
+    for path in files:
+        items = [
+            kind(name, None, "file", False, failed=[row.rule or rule], note=str(row))
+            if isinstance(row, BadRow)
+            else kind(name, None, "file", tasks.is_held_out(first_question(row[0]), held_out), *row)
+            for name, row in read_layout(path, layout)
+        ]
+        if all(item.failed for item in items):
+            several = f"{path}: none of its {len(items)} rows is {what}; "
+            raise InputError(f"{several if len(items) > 1 else ''}{items[0].note}" if items else f"{path}: the file has no rows.")
+        found += items
+    return found
 
 
 def items_table(items: Sequence[DataItem], schema: pa.Schema) -> pa.Table:
@@ -331,26 +313,26 @@ def report_table(items: Sequence[DataItem]) -> pa.Table:
 
 
 def publish_items(
-    run: StageRun, what: str, given: Sequence[FileRef], items: Sequence[DataItem], kept_file: tuple[str, pa.Schema],
-    files: Mapping[str, Content], warnings: Sequence[str],
+    run: StageRun, given: Sequence[FileRef], items: Sequence[DataItem], schema: pa.Schema, files: Mapping[str, Content],
+    warnings: Sequence[str],
 ) -> Output:  # fmt: skip
     """Returns the output of a task that makes items from `given`: those that are kept, the report, and `files`. Raises NothingKept if there
     is nothing to learn."""
-    config: Any = run.stage.config
+    stage: Any = run.stage
+    config, what = stage.config, stage.items
     counts = dict(sorted(Counter(rule for item in items for rule in item.failed).items()))  # one that failed two rules counts under both
     kept = [item for item in items if not item.failed]
     dropped, total = len(items) - len(kept), len(items)
     listed = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
     if all(item.held_out for item in kept):
-        source = ", ".join(config.files) or "the run's documents"
         because = f" ({listed or 'all are held out'})" if total else ""
-        none = f"{run.stage.name}: {source}: none of {total} {what} can be learned from{because}."
+        source = ", ".join(config.files) or "the run's documents"
+        none = f"{stage.name}: {source}: none of {total} {what} can be learned from{because}."
         why = [f"The first was dropped: {item.note}" for item in items if item.note][:1]
         raise NothingKept(" ".join([none, *why, *warnings]))
     several = "; one that fails several rules counts for each" if sum(counts.values()) > dropped else ""
     told = f"{dropped:,} of {total:,} {what} {'was' if dropped == 1 else 'were'} dropped ({listed}{several})."
-    path, schema = kept_file
-    published: dict[str, Content] = {path: items_table(kept, schema), REPORT_FILE: report_table(items), **files}
+    published: dict[str, Content] = {f"data/{what}.parquet": items_table(kept, schema), REPORT_FILE: report_table(items), **files}
     size = sum(ref.bytes for ref in given)
     return Output(published, total, len(kept), dropped, size, counts, [*([told] if dropped else []), *warnings])
 
@@ -364,36 +346,61 @@ ADAPTED = "adapted.json"
 
 
 class TuningStage(Stage):
-    """Makes examples or pairs by the function `make` of its module `work`, then trains by the function `train` on each process."""
+    """Makes `items` (examples, pairs) by the function `make` of its module `work`, then trains by the function `train` on each process.
+    `parents` are the stages whose model it may tune, the first that the recipe has."""
 
     config: SftConfig | AlignConfig
-    work: str
+    items: ClassVar[str]
+    work: ClassVar[str]
+    parents: ClassVar[tuple[str, ...]]
 
     def libraries(self) -> tuple[str, ...]:
         return (*TRAINING, *self.config.loop.log)
 
-    def train_once(self, run: StageRun, start: StartModel, inputs: Sequence[FileRef]) -> None:
-        """Trains as the task `model`, under whose identity a killed run finds its state."""
+    def execute(self, run: StageRun) -> None:
         from corpusmill.train.checkpoint import CheckpointDir
 
-        row = run.once("model", inputs, lambda identity: self.train(run, start, CheckpointDir.of(run, identity)))
+        config, start = self.config, start_of(run, self.parents, self.config.model)
+        template = getattr(config, "template", "keep")
+        model = [*start.files, *([file_ref(template)] if template.endswith(".jinja") else [])]
+        given = [file_ref(path) for path in config.files] or [*run.documents(), *validation_indexes(run)]
+        make = f"{self.work}:make"
+        made = run.once(self.items, [*model, *given], lambda _: load_object(make)(run, config, start, given))
+        inputs = [*model, made.ref(self.name, f"data/{self.items}.parquet")]
+        row = run.once("model", inputs, lambda identity: self._train(run, start, CheckpointDir.of(run, identity)))
         CheckpointDir.of(run, row.identity).clear()
 
-    def train(self, run: StageRun, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
+    def _train(self, run: StageRun, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
         """Trains on the processes of the stage's `parallel`. Returns the model's files and `metrics.json`, with a warning where an epoch is
         a single step."""
+        from corpusmill.train.checkpoint import START
         from corpusmill.train.launch import launch_stage
+        from corpusmill.train.sft import with_template
 
-        if self.config.lora.rank:
+        config, work = self.config, Storage(checkpoint_dir.work)
+        start = with_template(config, start, checkpoint_dir) if isinstance(config, SftConfig) else start
+        if config.lora.rank:
             sha256 = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in start.files}
-            adapted = {"base": start.name, "sha256": sha256, "lora": self.config.lora.model_dump(mode="json")}
-            Storage(checkpoint_dir.work).write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
-        metrics = launch_stage(run, f"{self.work}:train", self.config, checkpoint_dir, folder=start.folder, name=start.name)
+            adapted = {"base": start.name, "sha256": sha256, "lora": config.lora.model_dump(mode="json")}
+            work.write_bytes(ADAPTED, json.dumps(adapted, indent=2).encode())
+        metrics = launch_stage(run, f"{self.work}:train", config, checkpoint_dir, folder=start.folder, name=start.name)
         files: dict[str, Content] = {f"{path.parent.name}/{path.name}": path for path in checkpoint_dir.left()}
+        work.remove_folder(START)
         counts = {"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]}
         single = f"An epoch is a single step; a smaller {self.name}.batch makes it several."
         warnings = [single] if metrics["steps_an_epoch"] == 1 else []
         return Output({**files, "metrics.json": json_file(metrics)}, counts=counts, warnings=warnings)
+
+    def summary(self, run: StageRun) -> dict[str, str]:
+        metrics = json.loads(run.storage.read_bytes("metrics.json"))
+        each = metrics["steps_an_epoch"]
+        steps = f"{each:,} step{'' if each == 1 else 's'} an epoch, {metrics['steps']:,} in all"
+        learned = f"{metrics[self.items]:,} learned, {metrics[f'held_out_{self.items}']:,} held out"
+        return self.figures(metrics, learned, steps)
+
+    def figures(self, metrics: Mapping[str, Any], learned: str, steps: str) -> dict[str, str]:
+        """Returns the summary's lines. `learned` and `steps` say how many items and steps there were."""
+        raise NotImplementedError
 
 
 class SftStage(TuningStage):
@@ -402,31 +409,11 @@ class SftStage(TuningStage):
     name = "sft"
     Config = SftConfig
     config: SftConfig
-    work = "corpusmill.train.sft"
+    items, work, parents = "examples", "corpusmill.train.sft", ("pretrain",)
 
-    def execute(self, run: StageRun) -> None:
-        start, given = start_of(run, ("pretrain",), self.config.model), sources(run, self.config.files)
-        template = [file_ref(self.config.template)] if self.config.template.endswith(".jinja") else []
-        made = run.once(
-            "examples", [*start.token_files, *template, *given], lambda _: load_object(f"{self.work}:make")(run, self.config, start, given)
-        )
-        self.train_once(run, start, [*start.files, *template, made.ref(self.name, EXAMPLES_FILE)])
-
-    def train(self, run: StageRun, start: StartModel, checkpoint_dir: "CheckpointDir") -> Output:
-        from corpusmill.train.checkpoint import START
-        from corpusmill.train.finetune import with_template
-
-        output = super().train(run, with_template(self.config, start, checkpoint_dir), checkpoint_dir)
-        Storage(checkpoint_dir.work).remove_folder(START)
-        return output
-
-    def summary(self, run: StageRun) -> dict[str, str]:
-        metrics = json.loads(run.storage.read_bytes("metrics.json"))
+    def figures(self, metrics: Mapping[str, Any], learned: str, steps: str) -> dict[str, str]:
         before, after = (metrics[key] for key in ("held_out_loss_before", "held_out_loss_after"))
-        lines = {
-            "examples": f"{metrics['examples']:,} learned, {metrics['held_out_examples']:,} held out",
-            "rows": f"{metrics['rows']:,} of {metrics['context']:,} tokens, {steps_line(metrics)}",
-        }
+        lines = {"examples": learned, "rows": f"{metrics['rows']:,} of {metrics['context']:,} tokens, {steps}"}
         return lines if after is None else {**lines, "held-out loss": f"{before:.3f} before, {after:.3f} after"}
 
 
@@ -436,34 +423,17 @@ class AlignStage(TuningStage):
     name = "align"
     Config = AlignConfig
     config: AlignConfig
-    work = "corpusmill.train.align"
+    items, work, parents = "pairs", "corpusmill.train.align", ("sft", "pretrain")
 
-    def execute(self, run: StageRun) -> None:
-        config, start = self.config, start_of(run, ("sft", "pretrain"), self.config.model)
-        columns = [] if config.files else [name for name in config.pairs_from if name != CORRUPTED]
-        of_scores, params = tasks.pair_inputs(run, columns)
-        given = [*sources(run, config.files), *of_scores]
-        made = run.once(
-            "pairs", [*start.token_files, *given], lambda _: load_object(f"{self.work}:make")(run, self.config, start, given), params
-        )
-        self.train_once(run, start, [*start.files, made.ref(self.name, PAIRS_FILE)])
-
-    def summary(self, run: StageRun) -> dict[str, str]:
-        metrics = json.loads(run.storage.read_bytes("metrics.json"))
-        lines = {"pairs": f"{metrics['pairs']:,} learned, {metrics['held_out_pairs']:,} held out; {steps_line(metrics)}"}
+    def figures(self, metrics: Mapping[str, Any], learned: str, steps: str) -> dict[str, str]:
         before, after = metrics["held_out_before"], metrics["held_out_after"]
+        lines = {"pairs": f"{learned}; {steps}"}
         if after:
             losses = f"loss {before['loss']:.3f} before, {after['loss']:.3f} after"
             lines["held-out rewards"] = f"{after['accuracy']:.1%} of pairs right, margin {after['margin']:.3f} ({losses})"
             likely = f"{before['preference_accuracy']:.1%} before, {after['preference_accuracy']:.1%} after"
             lines["more likely a token"] = f"the chosen one of {likely}"
         return lines
-
-
-def steps_line(metrics: Mapping[str, Any]) -> str:
-    """Says how many steps an epoch and the training have."""
-    each = metrics["steps_an_epoch"]
-    return f"{each:,} step{'' if each == 1 else 's'} an epoch, {metrics['steps']:,} in all"
 
 
 def json_file(value: Any) -> bytes:

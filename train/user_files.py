@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.storage import Storage
-from corpusmill.train.template import Message, assistant_turn, user_turn
+from corpusmill.train.template import Message, assistant_turn, read_file
 
 # ---- rows --------------------------------------------------------------------------------------------
 
@@ -26,7 +25,6 @@ UserRow = dict[str, Any]
 #: Rows with their places: `FILE:LINE`, or `FILE, row N` (from 1) where a row is not a line.
 Rows = Iterator[tuple[str, "UserRow | BadRow"]]
 
-FORMATS = (".jsonl", ".ndjson", ".json", ".parquet")
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 
 
@@ -47,25 +45,22 @@ Layout = Callable[[str, UserRow], Read]
 def read_rows(path: str) -> Rows:
     """Yields every row of a file.
 
-    The name decides the format: `.jsonl` (or `.ndjson`) and `.json`, both also with `.gz` or `.zst` appended; `.parquet`. Raises
-    InputError.
+    The name decides the format: `.jsonl` (or `.ndjson`), `.json` or `.parquet`, also with `.gz` or `.zst` appended. Raises InputError.
     """
-    name, packing = _split(path)
-    if not name.endswith(FORMATS) or (packing and name.endswith(".parquet")):
-        raise InputError(f"{path}: the name does not tell the format (expected .jsonl or .json, perhaps with .gz or .zst, or .parquet).")
-    content = _file_content(path)
+    name, content = _file_content(path)
     given: Iterable[tuple[str, Any]]
-    if name.endswith((".json", ".parquet")):
+    if name.endswith((".jsonl", ".ndjson")):
+        given = ((f"{path}:{number}", line) for number, line in enumerate(io.BytesIO(content), 1) if line.strip())
+    elif name.endswith((".json", ".parquet")):
         try:
-            parquet = name.endswith(".parquet")
-            rows = pq.read_table(io.BytesIO(content), use_threads=False).to_pylist() if parquet else _parse(path, content)
+            rows = _parse(path, content) if name.endswith(".json") else pq.read_table(io.BytesIO(content), use_threads=False).to_pylist()
         except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not a readable Parquet file ({error}).") from error
         if not isinstance(rows, list):
             raise InputError(f"{path}: a .json file of examples is one array (a file with an example a line is named .jsonl).")
         given = ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
     else:
-        given = ((f"{path}:{number}", line) for number, line in enumerate(io.BytesIO(content), 1) if line.strip())
+        raise InputError(f"{path}: the name does not tell the format (expected .jsonl, .json or .parquet, perhaps with .gz or .zst).")
     for place, row in given:
         try:
             row = _parse(place, row) if isinstance(row, bytes) else row
@@ -76,37 +71,26 @@ def read_rows(path: str) -> Rows:
             yield place, row if named else BadRow(f"{place}: expected an object with named fields, not {type(row).__name__}.")
 
 
-def read_all(files: Sequence[str], layout: Layout, what: str) -> list[tuple[str, tuple[list[Message], ...] | BadRow]]:
-    """Returns what `layout` finds in every row of the files, in order, with names; for a bad row its place and the reason. Raises
-    InputError where all rows of a file are bad."""
-    found: list[tuple[str, tuple[list[Message], ...] | BadRow]] = []
-    for path in files:
-        rows: list[tuple[str, tuple[list[Message], ...] | BadRow]] = []
-        for place, row in trees(read_rows(path)):
-            try:
-                if isinstance(row, BadRow):
-                    raise row
-                rows += layout(place, row)
-            except BadRow as reason:
-                rows.append((place, reason))
-        if not rows:
-            raise InputError(f"{path}: the file has no rows.")
-        if all(isinstance(made, BadRow) for _, made in rows):
-            first = rows[0][1]
-            raise InputError(str(first) if len(rows) == 1 else f"{path}: none of its {len(rows)} rows is {what}; {first}")
-        found += rows
-    return found
+def read_layout(path: str, layout: Layout) -> Iterator[tuple[str, "tuple[list[Message], ...] | BadRow"]]:
+    """Yields what `layout` finds in every row of a file, in order, with names; for a bad row its place and the reason."""
+    for place, row in trees(read_rows(path)):
+        try:
+            if isinstance(row, BadRow):
+                raise row
+            yield from layout(place, row)
+        except BadRow as reason:
+            yield place, reason
 
 
 def read_prompts(path: str) -> list[str]:
     """Returns all prompts of a file: `prompt` of its rows, or the lines of a text file without the empty ones. Raises InputError, which
     names file and line."""
-    if not _split(path)[0].endswith(FORMATS):
+    name, content = _file_content(path)
+    if not name.endswith((".jsonl", ".ndjson", ".json", ".parquet")):
         try:
-            lines = _file_content(path).decode("utf-8-sig").split("\n")
+            return [line.removesuffix("\r") for line in content.decode("utf-8-sig").split("\n") if line.strip()]
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: byte {error.start} is not UTF-8.") from error
-        return [line.removesuffix("\r") for line in lines if line.strip()]
     found = []
     for place, row in read_rows(path):
         if isinstance(row, BadRow):
@@ -119,34 +103,21 @@ def read_prompts(path: str) -> list[str]:
 
 def file_ref(path: str) -> FileRef:
     """Returns a user's file as a task's input; its fingerprint is the sha256 of its content."""
-    content = _raw(path)
+    content = read_file(path)
     return FileRef(path, hashlib.sha256(content).hexdigest(), len(content))
 
 
-def _split(path: str) -> tuple[str, str]:
-    """Returns a file's name without the ending of its compression, and that ending."""
-    ending = next(filter(path.endswith, COMPRESSED), "")
-    return path.removesuffix(ending), ending
-
-
-def _raw(path: str) -> bytes:
-    folder, _, name = path.rpartition("/")
-    try:
-        return Storage(folder or ".").read_bytes(name)
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror or error}).") from error
-
-
-def _file_content(path: str) -> bytes:
-    content = _raw(path)
-    if kind := COMPRESSED.get(_split(path)[1]):
+def _file_content(path: str) -> tuple[str, bytes]:
+    """Returns a file's name without the ending of its compression, and what it holds."""
+    content, ending = read_file(path), next(filter(path.endswith, COMPRESSED), "")
+    if ending:
         try:
-            content = pa.CompressedInputStream(pa.BufferReader(content), kind).read()  # all members, all frames
+            content = pa.CompressedInputStream(pa.BufferReader(content), COMPRESSED[ending]).read()  # all members, all frames
         except OSError as error:
-            raise InputError(f"{path}: not a whole {kind} file ({error}).") from error
+            raise InputError(f"{path}: not a whole {COMPRESSED[ending]} file ({error}).") from error
     if not content.strip():
         raise InputError(f"{path}: the file is empty.")
-    return content
+    return path.removesuffix(ending), content
 
 
 def _parse(place: str, content: bytes) -> Any:
@@ -196,26 +167,24 @@ def _message(place: str, item: Any) -> Message:
     return {"role": _ROLES[name], "content": _text(place, names[1], content)}
 
 
-def _turns(place: str, row: UserRow, key: str, turn: Callable[[str], Message]) -> list[Message]:
-    """Reads a field that holds a list of messages, one message, or one turn's text."""
+def _turns(place: str, row: UserRow, key: str, role: str) -> list[Message]:
+    """Reads a field with a list of messages; where a text is a turn of this `role` ("": there is none), also with one message, a text, or a
+    transcript as Anthropic writes them (https://github.com/anthropics/hh-rlhf)."""
     value = row[key]
-    if isinstance(value, list):
-        return _messages(f"{place}, {key}", value)
-    return [_message(f"{place}, {key}", value)] if isinstance(value, dict) else [turn(_text(place, key, value))]
-
-
-def _side(place: str, row: UserRow, key: str, turn: Callable[[str], Message]) -> list[Message]:
-    """Reads a field of a preference, which may also hold a transcript as Anthropic writes them (https://github.com/anthropics/hh-rlhf)."""
-    if not isinstance(row[key], str) or not row[key].startswith("\n\nHuman:"):
-        return _turns(place, row, key, turn)
-    _, *parts = re.split(r"\n\n(Human|Assistant):", _text(place, key, row[key]))
-    return [{"role": _ROLES[speaker.lower()], "content": said.strip()} for speaker, said in zip(parts[::2], parts[1::2], strict=True)]
-
-
-def _question(place: str, row: UserRow) -> list[Message]:
-    """Returns Alpaca's `instruction`, with its optional `input` below it."""
-    texts = [_text(place, key, row[key]) for key in ("instruction", "input") if row.get(key) not in (None, "")]
-    return [user_turn("\n\n".join(texts))]
+    if not role or isinstance(value, list):
+        return _messages(f"{place}, {key}" if role else place, value)
+    if isinstance(value, dict):
+        return [_message(f"{place}, {key}", value)]
+    text = _text(place, key, value)
+    if text.startswith("\n\nHuman:"):
+        parts = re.split(r"\n\n(Human|Assistant):", text)[1:]
+        turns: list[Message] = [
+            {"role": _ROLES[who.lower()], "content": said.strip()} for who, said in zip(parts[::2], parts[1::2], strict=True)
+        ]
+        return turns[:-1] if key == "prompt" and turns[-1] == assistant_turn("") else turns  # the speaker whose turn is to come
+    if key == "instruction" and row.get("input") not in (None, ""):  # Alpaca
+        text = "\n\n".join(filter(None, (text, _text(place, "input", row["input"]))))
+    return [{"role": role, "content": text}]
 
 
 def _text(place: str, key: str, value: Any) -> str:
@@ -241,30 +210,34 @@ def _kind(value: Any) -> str:
 
 # ---- layouts -----------------------------------------------------------------------------------------
 
+#: The layouts of conversations: their fields, in order, and the role of a turn that is a text. A row is of the first whose fields it has.
+CONVERSATIONS = (
+    {"messages": ""}, {"conversations": ""}, {"conversation": ""}, {"instruction": "user", "output": "assistant"},
+    {"prompt": "user", "completion": "assistant"},
+)  # fmt: skip
+#: The fields that may hold the prompt of a preference; the first that a row has does. `messages` (LLaMA-Factory) only stand beside single
+#: messages `chosen` and `rejected`, as elsewhere they are those of `chosen`.
+PROMPTS = {"prompt": "user", "instruction": "user", "conversations": "", "messages": ""}
+
 
 def conversations(place: str, row: UserRow) -> Read:
     """Returns the conversation in a row; of a tree, the conversations along its best answers."""
-    given = {key for key, value in row.items() if value is not None}
     if isinstance(row.get("prompt"), dict):
         return _threads(place, row)
-    if key := next((key for key in ("messages", "conversations", "conversation") if key in given), None):
-        return [(place, (_messages(place, row[key]),))]
-    if {"instruction", "output"} <= given:
-        return [(place, ([*_question(place, row), assistant_turn(_text(place, "output", row["output"]))],))]
-    if {"prompt", "completion"} <= given:
-        return [(place, (_turns(place, row, "prompt", user_turn) + _turns(place, row, "completion", assistant_turn),))]
-    raise BadRow(
-        f"{place}: no example that can be learned from: expected `messages` (or `conversations`), `instruction` and `output`, "
-        f"`prompt` and `completion`, or a tree of messages; it has {_names(row)}."
-    )
+    given = {key for key, value in row.items() if value is not None}
+    layout = next((layout for layout in CONVERSATIONS if layout.keys() <= given), None)
+    if layout is None:
+        raise BadRow(
+            f"{place}: no example that can be learned from: expected `messages` (or `conversations`), `instruction` and `output`, "
+            f"`prompt` and `completion`, or a tree of messages; it has {_names(row)}."
+        )
+    return [(place, ([turn for key, role in layout.items() for turn in _turns(place, row, key, role)],))]
 
 
 def preferences(place: str, row: UserRow) -> Read:
     """Returns the preference in a row; of a tree, those between answers to one question.
 
-    The prompt is `prompt` (text or messages), `instruction` with `input`, or `conversations`, followed by the turns with which both
-    `chosen` and `rejected` begin; these may contain the prompt. LLaMA-Factory's `messages` are the prompt of single messages `chosen` and
-    `rejected`.
+    The prompt is that of PROMPTS, followed by the turns with which both `chosen` and `rejected` begin; these may contain the prompt.
     """
     if isinstance(row.get("prompt"), dict):
         return _sibling_pairs(place, row)
@@ -272,30 +245,18 @@ def preferences(place: str, row: UserRow) -> Read:
     if missing:
         expected = "expected `prompt`, `chosen` and `rejected`, or a tree of ranked messages"
         raise BadRow(f"{place}: no pair: `{missing[0]}` is missing ({expected}); it has {_names(row)}.")
-    chosen, rejected = (_side(place, row, key, assistant_turn) for key in ("chosen", "rejected"))
+    chosen, rejected = (_turns(place, row, key, "assistant") for key in ("chosen", "rejected"))
     n = 0
     while n < min(len(chosen), len(rejected)) - 1 and chosen[n] == rejected[n]:
         n += 1
-    shared, given = chosen[:n], _given(place, row)
+    keys = (key for key in PROMPTS if row.get(key) is not None and (key != "messages" or isinstance(row["chosen"], dict)))
+    shared, given = chosen[:n], next((_turns(place, row, key, PROMPTS[key]) for key in keys), [])
     if not given and not shared:
         raise BadRow(
             f"{place}: no pair: it has none of `prompt`, `instruction` and `conversations`, and the completions share no first message."
         )
     within = any(shared[begin : begin + len(given)] == given for begin in range(n))
     return [(place, (shared if within else given + shared, chosen[n:], rejected[n:]))]
-
-
-def _given(place: str, row: UserRow) -> list[Message]:
-    """Returns the prompt that a row has outside its completions."""
-    if row.get("prompt") is not None:
-        turns = _side(place, row, "prompt", user_turn)
-        return turns[:-1] if turns[-1] == assistant_turn("") else turns  # a transcript names the speaker whose turn is to come
-    if row.get("instruction") is not None:
-        return _question(place, row)
-    for key in ("conversations", *(("messages",) if isinstance(row["chosen"], dict) else ())):
-        if row.get(key) is not None:
-            return _messages(place, row[key])
-    return []
 
 
 def _names(row: UserRow) -> str:
@@ -314,22 +275,16 @@ def trees(rows: Rows) -> Rows:
     for place, row in rows:
         if isinstance(row, BadRow) or not {"message_id", "text"} <= row.keys():
             yield place, row
-        elif (name := str(row["message_id"])) in found:
-            yield place, BadRow(f"{place}: has the message_id of {found[name][0]}.")
         else:
-            found[name] = place, {**row, "replies": []}
+            found[str(row["message_id"])] = place, {**row, "replies": []}
     for _, row in found.values():
-        if (parent := found.get(str(row.get("parent_id")))) is not None:
+        if parent := found.get(str(row.get("parent_id"))):
             parent[1]["replies"].append(row)
-    roots = [(place, row) for place, row in found.values() if row.get("parent_id") is None]
-    yield from ((place, {"prompt": row}) for place, row in roots)
-    reached = [row for _, row in roots]
-    for row in reached:  # the list grows while it is read
-        reached += row["replies"]
-    with_root = {str(row["message_id"]) for row in reached}
-    for name, (place, _) in found.items():
-        if name not in with_root:
-            yield place, BadRow(f"{place}: the file does not have the messages before it.")
+    for place, row in found.values():
+        if row.get("parent_id") is None:
+            yield place, {"prompt": row}
+        elif str(row["parent_id"]) not in found:
+            yield place, BadRow(f"{place}: the file does not have the message before it.")
 
 
 def _threads(place: str, row: UserRow) -> Read:

@@ -9,7 +9,6 @@ import os
 import re
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -70,8 +69,6 @@ PEAKS = {
     "RTX 5090": 209.5e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12, "RTX A6000": 154.8e12, "RTX 6000 Ada": 364.2e12,
     "MI300X": 1307e12, "MI250": 362e12,
 }  # fmt: skip
-#: The number of latest steps over which the bar averages speed.
-RECENT = 20
 
 
 def flops_per_token(arch: Architecture, length: int | None = None, adapter: int = 0) -> float:
@@ -93,48 +90,20 @@ def peak_flops(device: torch.device) -> float | None:
     return next((peak for part, peak in PEAKS.items() if re.search(rf"\b{part}\b", name)), None)
 
 
-class SpeedMeter:
-    """Makes the lines of `speed.jsonl`; `flops`: operations per token; `devices`: number of devices that compute together."""
-
-    def __init__(self, begin: int, steps: int, device: torch.device, flops: float, devices: int):
-        self.begin, self.steps, self.device, self.flops = begin, steps, device, flops
-        self.peak = (peak_flops(device) or 0.0) * devices
-        self.started = time.perf_counter()
-        self.recent: deque[tuple[int, float]] = deque(maxlen=RECENT)
-
-    def line(self, step: int, tokens: int, seconds: float, waited: float) -> dict[str, Any]:
-        """Returns the line of one step of `tokens`. `seconds` excludes evaluation and saving; `seconds_left` includes them."""
-        speed = tokens / max(seconds, 1e-9)
-        self.recent.append((tokens, seconds))
-        each = (time.perf_counter() - self.started) / (step + 1 - self.begin)
-        line = {"step": step, "seconds": seconds, "waited": waited, "tokens_per_second": speed, "flops_per_second": speed * self.flops,
-                "memory_bytes": peak_memory_mb() << 20, "seconds_left": each * (self.steps - step - 1), "steps": self.steps}  # fmt: skip
-        if self.peak:
-            line["mfu"] = line["flops_per_second"] / self.peak
-        if self.device.type == "cuda":
-            line["cuda_bytes"] = torch.cuda.max_memory_allocated(self.device)
-        return line
-
-    def tokens_per_second(self) -> float:
-        """Returns the speed over the latest steps."""
-        return sum(tokens for tokens, _ in self.recent) / max(sum(seconds for _, seconds in self.recent), 1e-9)
-
-
 # ---- the bar -----------------------------------------------------------------------------------------
 
-#: The weight of earlier steps in the shown loss, and the log's name of the shown score.
+#: The weight of earlier steps in the shown loss and speed, and the log's name of the shown score.
 SMOOTHING, VALIDATION = 0.95, "validation_bits_per_byte"
 
 
-#: Shows a step: its line in the log, its line of speed, and tokens per second.
-Show = Callable[[Mapping[str, Any], Mapping[str, Any], float], None]
-
-
 @contextmanager
-def loop_bar(progress: Progress | None, title: str, begin: int, steps: int) -> Iterator[Show]:
-    """Shows the bar of a training during the block, drawn twice a second. Yields a function that gives it a step."""
+def loop_bar(
+    progress: Progress | None, title: str, begin: int, steps: int
+) -> Iterator[Callable[[Mapping[str, Any], Mapping[str, Any]], None]]:
+    """Shows the bar of a training during the block, drawn twice a second. Yields a function that gives it a step: its line in the log, and
+    its line of speed."""
     if progress is None or not progress.enabled:
-        yield lambda line, speed, tokens_per_second: None
+        yield lambda line, speed: None
         return
     from rich import progress as rp
     from rich.console import Group
@@ -144,18 +113,20 @@ def loop_bar(progress: Progress | None, title: str, begin: int, steps: int) -> I
     columns = (rp.TextColumn("{task.description}"), rp.BarColumn(None), rp.MofNCompleteColumn(), rp.TimeElapsedColumn(),
                rp.TimeRemainingColumn())  # fmt: skip
     bars, text = rp.Progress(*columns, expand=True), Text("", style="dim", overflow="ellipsis", no_wrap=True)
-    task, loss, skipped, score = bars.add_task(title, total=steps, completed=begin), math.nan, 0, ""
+    task, loss, rate, skipped, score = bars.add_task(title, total=steps, completed=begin), math.nan, math.nan, 0, ""
 
-    def show(line: Mapping[str, Any], speed: Mapping[str, Any], tokens_per_second: float) -> None:
-        nonlocal loss, skipped, score
+    def smooth(before: float, value: float) -> float:
+        return value if math.isnan(before) else SMOOTHING * before + (1 - SMOOTHING) * value
+
+    def show(line: Mapping[str, Any], speed: Mapping[str, Any]) -> None:
+        nonlocal loss, rate, skipped, score
         skipped += "skipped" in line
-        if "skipped" not in line:
-            loss = line["loss"] if math.isnan(loss) else SMOOTHING * loss + (1 - SMOOTHING) * line["loss"]
+        loss, rate = loss if "skipped" in line else smooth(loss, line["loss"]), smooth(rate, speed["tokens_per_second"])
         if VALIDATION in line:
             score = f"val {line[VALIDATION]:.3f}"
         memory = speed.get("cuda_bytes", speed["memory_bytes"])
         parts = [
-            f"loss {loss:.3f}", f"lr {line['lr']:.2g}", f"{tokens_per_second:,.0f} tok/s",
+            f"loss {loss:.3f}", f"lr {line['lr']:.2g}", f"{rate:,.0f} tok/s",
             f"{speed['mfu']:.1%} MFU" if "mfu" in speed else "", f"{memory / 1e9:.1f} GB", f"{skipped} skipped" if skipped else "", score,
         ]  # fmt: skip
         text.plain = "  " + "  ".join(filter(None, parts))
@@ -174,8 +145,7 @@ SECTIONS = ("validation", "speed")
 @contextmanager
 def tracker(kind: str, folder: Path, begin: int, title: str) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
     """Yields a function that gives a step's values to TensorBoard or W&B, which write below `folder`. They replace values that an earlier
-    process wrote from step `begin` on. WANDB_MODE=offline sends nothing.
-    """
+    process wrote from step `begin` on. WANDB_MODE=offline sends nothing."""
     if kind == "tensorboard":
         from torch.utils.tensorboard import SummaryWriter
 
@@ -221,14 +191,14 @@ class Watch(ExitStack):
     ):  # fmt: skip
         super().__init__()
         self.log, self.begin, self.config, self.dims, self.progress, self.title = log, begin, config, dims, progress, title
-        self.meter = SpeedMeter(begin, config.steps, dims.device, flops, dims.world)
+        self.flops, self.peak, self.started = flops, (peak_flops(dims.device) or 0.0) * dims.world, time.perf_counter()
         self.files: dict[str, IO[bytes]] = {}
 
     def __enter__(self) -> "Watch":
         if not self.dims.is_main:
             return self
         try:
-            for name in (self.log.name, SPEED, *([SAMPLES] if self.log.with_name(SAMPLES).exists() else [])):
+            for name in (self.log.name, SPEED):
                 self._open(name)
             self.trackers = [self.enter_context(tracker(kind, self.log.parent, self.begin, self.title)) for kind in self.config.log]
             self.show = self.enter_context(loop_bar(self.progress, self.title, self.begin, self.config.steps))
@@ -238,21 +208,31 @@ class Watch(ExitStack):
         return self
 
     def step(self, line: dict[str, Any], tokens: int, seconds: float, waited: float) -> None:
-        """Reports a finished step: its line, its `tokens`, the seconds it took (without evaluation) and waited for batches.
-
-        The line's `samples`, if any, go into a separate file.
-        """
+        """Reports a finished step: its line, its `tokens`, the seconds it took (without evaluation) and waited for batches. The line's
+        `samples`, if any, go into a separate file."""
         if not self.dims.is_main:
             return
         samples = line.pop("samples", None)
-        speed = self.meter.line(line["step"], tokens, seconds, waited)
+        speed = self.speed(line["step"], tokens, seconds, waited)
         self._write(self.log.name, line)
         self._write(SPEED, speed)
         if samples:
             self._write(SAMPLES, {"step": line["step"], "samples": samples})
         for track in self.trackers:
             track(line["step"], numbers(line) | numbers(speed, "speed"))
-        self.show(line, speed, self.meter.tokens_per_second())
+        self.show(line, speed)
+
+    def speed(self, step: int, tokens: int, seconds: float, waited: float) -> dict[str, Any]:
+        """Returns a step's line of `speed.jsonl`. `seconds` excludes evaluation and saving; `seconds_left` includes them."""
+        speed, steps, device = tokens / max(seconds, 1e-9), self.config.steps, self.dims.device
+        each = (time.perf_counter() - self.started) / (step + 1 - self.begin)
+        line = {"step": step, "seconds": seconds, "waited": waited, "tokens_per_second": speed, "flops_per_second": speed * self.flops,
+                "memory_bytes": peak_memory_mb() << 20, "seconds_left": each * (steps - step - 1), "steps": steps}  # fmt: skip
+        if self.peak:
+            line["mfu"] = line["flops_per_second"] / self.peak
+        if device.type == "cuda":
+            line["cuda_bytes"] = torch.cuda.max_memory_allocated(device)
+        return line
 
     def _open(self, name: str) -> None:
         self.files[name] = self.enter_context(open_log(self.log.with_name(name), self.begin))

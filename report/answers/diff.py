@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.storage import Storage
@@ -391,7 +392,7 @@ def read_ablations(pair: Pair) -> list[dict[str, str]]:
     for beside in sorted({folder.rpartition("/")[0] for folder in folders}):
         for name in Storage(beside).folders():
             ablation = Storage(f"{beside}/{name}/ablate")
-            if ablation.exists("result.json"):
+            if ablation.exists("result.json") and Manifest(ablation, read_only=True).complete:
                 first, *others = json.loads(ablation.read_bytes("result.json"))["variants"]
                 found += [
                     {"sentence": other["sentence"], "page": ablation.path("page.html")}

@@ -81,7 +81,7 @@ def _name(stage: str, path: PurePosixPath) -> str:
 OTHERS = (
     "run.json", "metrics.jsonl", "tokenizer/quality.json", "tokens/plan.json", "tokens/train/shards.json",
     "tokens/validation/shards.json", *(f"{stage}/logs/{name}.jsonl" for stage in TRAINED for name in ("train", "speed", "samples")),
-    *(f"{stage}/metrics.json" for stage in TRAINED), "align/pair_sources.json", "evaluate/scores.json", "evaluate/samples.json",
+    *(f"{stage}/metrics.json" for stage in TRAINED), "evaluate/scores.json", "evaluate/samples.json",
 )  # fmt: skip
 
 

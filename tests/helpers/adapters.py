@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from corpusmill.train import sft
-from corpusmill.train.finetune import adapt
 from corpusmill.train.model import Llama
 from corpusmill.train.options import LoraConfig, ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.sft import adapt
 
 
 def put_adapter(model: Llama, folder: Path) -> None:

@@ -21,7 +21,7 @@ def add(dims: ParallelDims, progress: Any, deed: str = "", then: str = "", marke
     if bar and dims.is_main:
         speed = {"step": 2, "memory_bytes": 1, "tokens_per_second": 1.0}
         with loop_bar(progress, "add", 0, 7) as show:
-            show({"step": 2, "loss": 1.0, "lr": 0.1}, speed, 1.0)
+            show({"step": 2, "loss": 1.0, "lr": 0.1}, speed)
             time.sleep(1.5)
     total = _sum(dims.rank + 1)
     if dims.rank == 1:

@@ -13,15 +13,17 @@ import torch
 from ranks import run_ranks
 from torch import Tensor
 
+from corpusmill.train import model as models
 from corpusmill.train.data import Batch, DataShare
-from corpusmill.train.finetune import adapt, adapters
 from corpusmill.train.loop import fit
 from corpusmill.train.model import Llama, Objective, RMSNorm, StepLoss
 from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims, local_of, squared_norm, whole
+from corpusmill.train.parallel.dims import ParallelDims, local_of, squared_norm
 from corpusmill.train.parallel.model import prepare
+from corpusmill.train.sft import adapt, adapters
 
 SHAPE = {"vocab_size": 50, "layers": 2, "width": 24, "heads": 4, "kv_heads": 2, "head_dim": 6, "ffn": 40, "context": 16}
+LOGITS = models.LOGITS
 LOOP = {"steps": 3, "warmup": 2, "schedule": "constant", "clip": 0.5, "save_every": 100}
 
 
@@ -38,6 +40,7 @@ class Case:
     dtype: torch.dtype = torch.float64
     poison: int = -1  # a step in which the last share's loss is not a number
     lora: dict[str, Any] = field(default_factory=dict)  # empty: all weights are trained
+    logits: int = LOGITS  # that exist at once
 
     @property
     def config(self) -> LoopConfig:
@@ -74,13 +77,15 @@ class Rows(Objective):
     def loss(self, model: Llama, batch: Batch) -> StepLoss:
         return poisoned(super().loss(model, batch), batch[1])
 
-    def of_logits(self, logits: Tensor, targets: Tensor) -> StepLoss:
-        return poisoned(super().of_logits(logits, targets), targets)
-
 
 def poisoned(loss: StepLoss, targets: Tensor) -> StepLoss:
     loss.total = loss.total * (math.nan if (targets == 0).all(dim=1).any() else 1.0)
     return loss
+
+
+def whole(tensor: Any) -> Tensor:
+    """Returns the whole of a tensor that may be sharded."""
+    return tensor.full_tensor() if hasattr(tensor, "placements") else tensor  # type: ignore[no-any-return]
 
 
 AS_IT_IS = RMSNorm.forward
@@ -141,6 +146,7 @@ def on_layout(cases: Sequence[Case], folder: Path) -> list[dict[str, Any]]:
     found = []
     for number, case in enumerate(cases):
         RMSNorm.forward = in_float64 if case.dtype == torch.float64 else AS_IT_IS  # type: ignore[method-assign]
+        models.LOGITS = case.logits
         config, cpu = ParallelConfig.model_validate(case.parallel), torch.device("cpu")
         dims = ParallelDims.distributed(config, cpu)
         found.append(first_step(case, dims) | trained(case, dims, folder / str(number)))
@@ -168,7 +174,7 @@ def run(*cases: Case) -> list[dict[str, Any]]:
 
 def alone(*cases: Case) -> list[dict[str, Any]]:
     """Runs each case on one process, without micro-batches and with every layer computed once; equal ones are trained once."""
-    single = [replace(case, parallel={}, micro=0, loop={**case.loop, "checkpointing": False}) for case in cases]
+    single = [replace(case, parallel={}, micro=0, logits=LOGITS, loop={**case.loop, "checkpointing": False}) for case in cases]
     distinct = {str(case): case for case in single}
     trained = dict(zip(distinct, run(*distinct.values())))
     return [trained[str(case)] for case in single]

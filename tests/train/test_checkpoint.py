@@ -130,6 +130,7 @@ def killed_while_writing(folder: Path, at: str) -> None:
     if at == "half":
 
         def half(path: Path, **_: Any) -> None:
+            path.parent.mkdir(parents=True)
             path.write_bytes(bytes(100))
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -270,12 +271,12 @@ def test_two_processes_give_the_model_of_one_and_one_goes_on_from_their_states(r
     run.remove_folder("pretrain")
     train(run, **{**options, "parallel": {"replicate": 2}})
     two, samples = weights(run), run.read_bytes("pretrain/logs/samples.jsonl").splitlines()
-    assert {state.processes for state in checkpoints(run.root)} == {"replicate 2"}
+    assert {state.parallel["replicate"] for state in checkpoints(run.root)} == {2}
     assert [json.loads(line)["step"] for line in samples] == [5, 11]  # a copy writes texts as one process does
     shutil.rmtree(saved_states(run) / "step-00000012")
     Path(run.path("pretrain/manifest.jsonl")).unlink()  # as if they had been killed after step 10
     train(run, **options)
-    assert [state.processes for state in checkpoints(run.root) if state.saved.step == 12] == ["one"]
+    assert [state.parallel["replicate"] for state in checkpoints(run.root) if state.step == 12] == [1]
     for found in (two, weights(run)):
         assert one.keys() == found.keys() and all(torch.allclose(one[name], found[name], rtol=0, atol=2e-6) for name in one)
     for line, wanted in zip(lines(run), log, strict=True):

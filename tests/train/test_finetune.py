@@ -22,14 +22,13 @@ from transformers import AutoModelForCausalLM
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint import export_state
-from corpusmill.train.finetune import adapt, adapters, merged_weights, round_frozen, save_adapter, start_from
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.model import Llama, StepLoss, named_generator, token_nats
-from corpusmill.train.model_folder import load_model, model_tensors, save_model
+from corpusmill.train.model_folder import load_model, model_tensors, save_model, tokenizer_files
 from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig
-from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
+from corpusmill.train.sft import adapt, adapters, blank_start, merged_weights, round_frozen, save_adapter
 from corpusmill.train.template import CHATML
 from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage
 
@@ -119,7 +118,7 @@ def adapter_of(model: Llama) -> dict[str, torch.Tensor]:
 def test_peft_opens_our_adapter_and_merges_it_as_we_do(base: Path, tmp_path: Path) -> None:
     config = LoraConfig(rank=2, alpha=5.5, targets=("q_proj", "down_proj"))
     model = ours(base, config)
-    save_adapter(model, config, "pretrain/model", tmp_path / "adapter")
+    save_adapter(adapter_of(model), config, "pretrain/model", tmp_path / "adapter")
     peft = PeftModel.from_pretrained(theirs(base), tmp_path / "adapter", autocast_adapter_dtype=False)
     logits = model(PEFT_IDS)
     assert (logits - load_model(base, dtype=torch.float64)(PEFT_IDS)).abs().max() > 1
@@ -137,7 +136,7 @@ def loss_of(logits: torch.Tensor) -> torch.Tensor:
 
 def test_gradients_and_five_steps_are_those_of_peft(base: Path, tmp_path: Path) -> None:
     model = ours(base, filled=False)
-    save_adapter(model, PEFT_LORA, "base", tmp_path / "adapter")
+    save_adapter(adapter_of(model), PEFT_LORA, "base", tmp_path / "adapter")
     peft = PeftModel.from_pretrained(theirs(base), tmp_path / "adapter", is_trainable=True, autocast_adapter_dtype=False)
     named = {n.removeprefix("base_model.model.").removesuffix(".default.weight"): p for n, p in peft.named_parameters() if p.requires_grad}
     parameters = adapter_of(model)
@@ -178,7 +177,7 @@ def run(pretrained_run: Storage, finish: Callable[..., None]) -> Storage:
     generator = torch.Generator().manual_seed(1)
     for p in model.parameters():
         p.data = torch.randn(p.shape, generator=generator) * 0.2 + (p.dim() == 1)
-    save_model(model, folder, Path(pretrained_run.path("pretrain/model")))
+    save_model(model, folder, tokenizer_files(pretrained_run.child("pretrain/model")))
     finish(pretrained_run, "pretrain", {f"model/{path.name}": path for path in sorted(folder.iterdir())})
     return pretrained_run
 
@@ -240,7 +239,7 @@ def test_a_frozen_base_takes_half_the_memory_and_is_exported_unrounded(
     run: Storage, execute: Callable[..., Any], tmp_path: Path, precision: str
 ) -> None:
     config = SftConfig.model_validate({**SFT, "loop": {**LOOP, "precision": precision}})
-    model = start_from(run.path("pretrain/model"), ParallelDims.single(torch.device("cpu")), config)
+    model = blank_start(Path(run.path("pretrain/model")), torch.device("cpu"), config)
     matrices = [p for p in model.parameters() if p.dim() == 2 and not p.requires_grad]
     assert {p.dtype for p in matrices} == {torch.bfloat16} and {p.dtype for p in adapter_of(model).values()} == {torch.float32}
     execute(run, SftStage(config), AlignStage(AlignConfig.model_validate({**ALIGN, "loop": {**LOOP, "precision": precision}})))

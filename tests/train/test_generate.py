@@ -23,7 +23,6 @@ from transformers.generation import (
 )
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.train.finetune import adapt, adapters
 from corpusmill.train.generate import (
     GREEDY,
     LENGTH,
@@ -41,6 +40,7 @@ from corpusmill.train.generate import (
 from corpusmill.train.model import Llama
 from corpusmill.train.model_folder import save_model
 from corpusmill.train.options import LoraConfig
+from corpusmill.train.sft import adapt, adapters
 
 # ---- sampling ----------------------------------------------------------------------------------------
 
@@ -105,7 +105,7 @@ def test_a_token_is_the_one_whose_share_a_number_falls_into(sampling: Sampling, 
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
-        ("temperature", -1.0, "temperature has to be 0, or at least 0.001, not -1.0"),
+        ("temperature", -1.0, "temperature has to be 0 or more, not -1.0"),
         ("top_k", -1, "top_k has to be 0 or more"),
         ("top_p", 1.5, "top_p has to be from 0 to 1"),
         ("repetition_penalty", 0.0, "repetition_penalty has to be above 0"),

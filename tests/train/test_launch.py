@@ -16,7 +16,7 @@ from launch_runs import command, environment, left
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.launch import RankError, launch
+from corpusmill.train.launch import launch
 from corpusmill.train.options import ParallelConfig
 
 # ---- launch ------------------------------------------------------------------------------------------
@@ -48,7 +48,7 @@ def test_after_a_kill_all_start_again_and_wrong_input_is_a_sentence_at_once(
 
 
 def test_a_bug_is_told_with_its_trace_and_not_tried_again(tmp_path: Path) -> None:
-    with pytest.raises(RankError, match="^process 2: KeyError: 'no such thing'") as bug:
+    with pytest.raises(RuntimeError, match="^process 2: KeyError: 'no such thing'") as bug:
         add(tmp_path, deed="bug")
     assert 'raise KeyError("no such thing")' in bug.value.__notes__[0]
     assert {path.name for path in (tmp_path / "processes").glob("*.log")} == {"rank-0.log", "rank-1.log"}

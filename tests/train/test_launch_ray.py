@@ -37,7 +37,7 @@ def test_an_error_is_a_sentence_at_once(engine: RayEngine, tmp_path: Path, capfd
 def test_an_interrupt_leaves_no_folder(engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, end = threading.Event(), threading.Event()
 
-    def trainer(task: Any, parallel: Any, resources: Any, folder: str, records: str) -> Any:
+    def trainer(task: Any, parallel: Any, resources: Any, records: str) -> Any:
         (Path(records) / "ray").touch()
         begun.set()
         return SimpleNamespace(fit=lambda: end.wait(120))
@@ -50,7 +50,7 @@ def test_an_interrupt_leaves_no_folder(engine: RayEngine, tmp_path: Path, monkey
     monkeypatch.setattr(launching, "_trainer", trainer)
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        _run_on_ray(TASK, ParallelConfig(shard=2), engine, "pretrain", "")
+        _run_on_ray(TASK, ParallelConfig(shard=2), engine, "pretrain")
     end.set()
     assert not list(tmp_path.glob("corpusmill-train-*"))
 
@@ -60,7 +60,7 @@ TASK: Any = {"job": "", "arguments": {}, "parallel": {}, "device": "cpu"}
 
 def test_a_node_without_the_runs_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"^{tmp_path}/missing: the node {re.escape(platform.node())} has no such folder; "):
-        _work_on_ray({"cwd": "", "task": TASK, "threads": 1, "folder": str(tmp_path / "missing")})
+        _work_on_ray({"cwd": "", "task": {**TASK, "arguments": {"run": str(tmp_path / "missing")}}, "threads": 1})
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_no_room_is_a_sentence_and_a_wait_for_it_ends(
         with pytest.raises(InputError, match=rf"^parallel: .*{need}.*, {has}\.$"):
             launch("launched:add", {}, ParallelConfig(**parallel, wait=0), "cpu", None, folder=tmp_path / "processes", engine=engine)
     with pytest.raises(InputError, match=rf"^parallel: 1000 processes .*{has}, for 1 seconds\.$"):
-        _run_on_ray(TASK, ParallelConfig(shard=1000, wait=1), engine, "pretrain", "")
+        _run_on_ray(TASK, ParallelConfig(shard=1000, wait=1), engine, "pretrain")
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("corpusmill: ")]
     assert len(said) == 1 and "waiting for room" in said[0]
 

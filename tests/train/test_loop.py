@@ -20,7 +20,6 @@ from parallel_runs import fresh as random_model
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.checkpoint import StateFolder
 from corpusmill.train.data import DataShare
 from corpusmill.train.loop import ENOUGH, LOSS_FLOOR, WINDOW, FitResult, Prefetcher, fit, refusal
 from corpusmill.train.model import Llama, Objective, RMSNorm, StepLoss, initialise
@@ -173,7 +172,7 @@ def run(
     config = LoopConfig.model_validate({"steps": 12, "save_every": 4, "warmup": 2, "threads": 1, **options})
     return model, fit(
         model, goal, config, state=folder / "state", log=folder / "train.jsonl", evaluate=lambda c, done: {"seen": 1.5}, evaluate_every=5,
-        others=[StateFolder(Storage(str(other / "state"))) for other in others],
+        others=[Storage(str(other / "state")) for other in others],
     )  # fmt: skip
 
 

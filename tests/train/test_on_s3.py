@@ -17,7 +17,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import pretrain_job
-from corpusmill.train.checkpoint import CheckpointDir, StateFolder, checkpoints, export_state
+from corpusmill.train.checkpoint import CheckpointDir, checkpoints, export_state, on_disk
 from corpusmill.train.evaluate import EvaluateStage
 from corpusmill.train.parallel.dims import ParallelDims
 from corpusmill.train.pretrain import PretrainStage
@@ -115,7 +115,7 @@ def test_a_training_killed_again_and_again_goes_on_elsewhere_with_the_same_bytes
     machine("second")
     assert killed(dying_before_state_8_is_whole) == signal.SIGKILL
     assert states(remote)["step-00000008"] == ["shard-00000-of-00001.safetensors"]
-    assert [state.saved.step for state in checkpoints(remote.root)] == [4, 5]
+    assert [state.step for state in checkpoints(remote.root)] == [4, 5]
 
     third, steps = machine("third"), list[int]()
     batches = pretrain_job._Job.batches
@@ -141,14 +141,14 @@ def dying_in_step_6() -> None:
 
 
 def dying_before_state_8_is_whole() -> None:
-    commit = StateFolder.commit
+    write = Storage.write_bytes
 
-    def dying(self: StateFolder, step: int, state: dict[str, Any]) -> None:
-        if step == 8:
+    def dying(self: Storage, relative: str, content: bytes) -> None:
+        if self.path(relative).endswith("/step-00000008/state.json"):
             os.kill(os.getpid(), signal.SIGKILL)
-        commit(self, step, state)
+        write(self, relative, content)
 
-    StateFolder.commit = dying  # type: ignore[method-assign]
+    Storage.write_bytes = dying  # type: ignore[method-assign]
 
 
 def test_tuning_and_evaluation_leave_the_same_bytes(local: Storage, remote: Storage, trained: Path) -> None:
@@ -160,12 +160,14 @@ def test_tuning_and_evaluation_leave_the_same_bytes(local: Storage, remote: Stor
 def test_states_and_models_are_used_from_the_store(
     remote: Storage, local: Storage, trained: Path, machine: Callable[[str], Path], tmp_path: Path, corpusmill: Any
 ) -> None:
-    checkpoint_dir = checkpoints(remote.root)[0].checkpoint_dir
+    checkpoint_dir = CheckpointDir(checkpoints(remote.root)[0].work.root, remote.path("pretrain/logs/train.jsonl"))
     checkpoint_dir.begin({})  # as if the training were in progress here
-    half_written = checkpoint_dir.states.write(16, "shard-00000-of-00001.safetensors", lambda path: path.write_bytes(b"half"))
+    half_written = on_disk(checkpoint_dir.states.child("step-00000016")) / "shard-00000-of-00001.safetensors"
+    half_written.parent.mkdir(parents=True)
+    half_written.write_bytes(b"half")
     at_work = scratch(machine("first"))
-    assert half_written["bytes"] == 4 and len(at_work) > 1
-    assert [(state.stage, state.saved.step) for state in checkpoints(remote.root)][:3] == [
+    assert len(at_work) > 1
+    assert [(state.stage, state.step) for state in checkpoints(remote.root)][:3] == [
         ("pretrain", 5),
         ("pretrain", 8),
         ("pretrain", 12),

@@ -190,7 +190,7 @@ def between(content: str) -> str:
         ("{% generation %}" + between("{{ m.content }}") + "{% endgeneration %}", "marks what the user says"),
         (CHATML.replace("+ '<|im_end|>' }}{% endgeneration %}", "}}{% endgeneration %}<|im_end|>"), "marks no special token at the end"),
         ("{{ 1 / 0 }}", "the conversation can't be rendered"),
-        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", r"the conversation can't be rendered \(RecursionError\)"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", r"the conversation can't be rendered \(maximum recursion depth exceeded"),
         ("{{ 'a' * 2 ** 62 }}", r"the conversation can't be rendered \(MemoryError\)"),
     ],
 )

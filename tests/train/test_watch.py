@@ -16,11 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.finetune import adapt
+from corpusmill.train import watch
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.model import Llama, StepLoss, initialise
-from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ModelConfig
-from corpusmill.train.watch import SpeedMeter, flops_per_token, loop_bar, peak_flops
+from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ModelConfig, ParallelConfig
+from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.sft import adapt
+from corpusmill.train.watch import Watch, flops_per_token, loop_bar, peak_flops
 
 # ---- watch -------------------------------------------------------------------------------------------
 
@@ -125,13 +127,12 @@ def test_peaks_by_the_names_that_drivers_report(monkeypatch: pytest.MonkeyPatch,
     assert peak_flops(torch.device("cuda")) == peak and peak_flops(CPU) is None
 
 
-def test_mfu_is_the_share_of_the_peak_of_all_devices() -> None:
-    meter = SpeedMeter(0, 10, CPU, flops=1e9, devices=4)
-    meter.peak = 4 * 1e12
-    line = meter.line(0, tokens=3000, seconds=1.5, waited=0.1)
+def test_mfu_is_the_share_of_the_peak_of_all_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "peak_flops", lambda device: 1e12)
+    dims = ParallelDims(ParallelConfig(shard=4), CPU)
+    watching = Watch(tmp_path / "log.jsonl", 0, LoopConfig(), dims, flops=1e9, progress=None, title="")
+    line = watching.speed(0, tokens=3000, seconds=1.5, waited=0.1)
     assert line["mfu"] == pytest.approx(2000 * 1e9 / 4e12) and line["waited"] == 0.1
-    meter.line(1, tokens=3000, seconds=0.5, waited=0.0)
-    assert meter.tokens_per_second() == pytest.approx(3000)
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -193,24 +194,24 @@ def test_the_bar_tells_the_numbers_within_80_columns() -> None:
         drawn = progress.console.file.getvalue()  # type: ignore[attr-defined]
         return [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", line) for line in drawn.splitlines()[-2:]]
 
-    speed = {"mfu": 0.412, "flops_per_second": 4.07e14, "memory_bytes": 3.21e9, "cuda_bytes": 41.5e9, "seconds_left": 3723.4}
+    speed = {"mfu": 0.412, "tokens_per_second": 412_345.0, "memory_bytes": 3.21e9, "cuda_bytes": 41.5e9, "seconds_left": 3723.4}
     with loop_bar(progress, "pretrain", 0, 20_000) as show:
-        show({"step": 1233, "loss": 3.21, "lr": 6e-4, "validation_bits_per_byte": 1.0567}, speed, 412_345.0)
-        show({"step": 1234, "loss": math.nan, "lr": 6e-4, "skipped": "loss is nan"}, speed, 412_345.0)
+        show({"step": 1233, "loss": 3.21, "lr": 6e-4, "validation_bits_per_byte": 1.0567}, speed)
+        show({"step": 1234, "loss": math.nan, "lr": 6e-4, "skipped": "loss is nan"}, speed)
         first, second = shown()
         for part in ("pretrain", "1235/20000"):
             assert part in first, part
         for part in ("loss 3.210", "lr 0.0006", "412,345 tok/s", "41.2% MFU", "41.5 GB", "1 skipped"):
             assert part in second, part
         assert second.rstrip().endswith("val 1.057") and max(len(first), len(second)) <= 80
-        show({"step": 1235, "loss": 3.0, "lr": 0.0, "validation_bits_per_byte": math.nan}, speed, 0.0)
+        show({"step": 1235, "loss": 3.0, "lr": 0.0, "validation_bits_per_byte": math.nan}, speed)
         assert shown()[1].rstrip().endswith("val nan")
 
 
 def test_no_terminal_no_bar(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, progress=Progress(False))
     with loop_bar(None, "train", 0, 3) as show:
-        show({}, {}, 0.0)
+        show({}, {})
     assert capfd.readouterr() == ("", "")
 
 

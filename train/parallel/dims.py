@@ -101,20 +101,6 @@ def local_of(p: Any) -> Tensor:
     return p.to_local() if is_sharded(p) else p
 
 
-def whole(tensor: Any) -> Tensor:
-    """Returns the whole of a tensor that may be sharded."""
-    return tensor.full_tensor() if is_sharded(tensor) else tensor
-
-
-@torch.no_grad()
-def gradient_of(p: Any) -> Tensor:
-    """Returns the gradient of `local_of(p)`. A gradient of which ranks hold partial sums is summed first."""
-    grad = p.grad
-    if not is_sharded(p):
-        return grad
-    return (grad if grad.placements == p.placements else grad.redistribute(placements=p.placements)).to_local()
-
-
 @torch.no_grad()
 def like(local: Tensor, p: Any) -> Tensor:
     """Returns `local`, of the shape of `local_of(p)`, as this rank's part of a tensor that is sharded like `p`."""

@@ -3,10 +3,11 @@
 Modules that only several processes need are imported at their use, as their import takes a second.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +22,6 @@ from corpusmill.train.options import LoopConfig, OptimizerConfig
 from corpusmill.train.parallel.dims import ParallelDims, is_sharded, total
 
 # ---- the interface to the loop -----------------------------------------------------------------------
-
-T = TypeVar("T")
 
 
 class ParallelModel:
@@ -43,8 +42,12 @@ class ParallelModel:
         """Runs forward and backward of this rank's micro-batches of a step; gradients add up in `parameters`."""
         parts = []
         with passes(self.model, self.dims.device, self.precision):
-            for batch, last in with_last(objective.batches(step, self.dims.share)):
-                with synchronised(self.forward, last), sharded_loss(self.tensor):
+            for batch, following in pairwise(chain(objective.batches(step, self.dims.share), [None])):
+                last = following is None  # copies (DDP) average their gradients only then, shards (FSDP2) add up their part in each
+                if hasattr(self.forward, "set_requires_all_reduce"):
+                    self.forward.set_requires_all_reduce(last)
+                alone = nullcontext() if last or not hasattr(self.forward, "no_sync") else self.forward.no_sync()
+                with alone, sharded_loss(self.tensor):
                     with autocast(self.dims.device, self.precision):
                         part = objective.loss(self.forward, batch)
                     if part.total.requires_grad:
@@ -66,25 +69,12 @@ class ParallelModel:
         with sharded_loss(self.tensor), rounded(self.model, self.precision), autocast(self.dims.device, self.precision):
             found = self.model(ids, segments, targets=targets)
         reshard(self.model)
-        return found.new_zeros(targets.shape).masked_scatter_(targets != IGNORED, found)[:, :length]
+        return in_places(found, targets)[:, :length]
 
 
-def with_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
-    """Yields each item, and whether it is the last."""
-    iterator = iter(items)
-    item = next(iterator)
-    for following in iterator:
-        yield item, False
-        item = following
-    yield item, True
-
-
-def synchronised(model: Any, last: bool) -> AbstractContextManager[object]:
-    """Returns a context for forward and backward of one micro-batch: copies (DDP) average their gradients only in the `last` one of a step,
-    shards (FSDP2) add up their part in each."""
-    if hasattr(model, "set_requires_all_reduce"):
-        model.set_requires_all_reduce(last)
-    return nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync()
+def in_places(nats: Tensor, targets: Tensor) -> Tensor:
+    """Returns `[B, T]`: the nats `[n]` of the targets that count in their places, and 0 elsewhere."""
+    return nats.new_zeros(targets.shape).masked_scatter_(targets != IGNORED, nats)
 
 
 def reshard(model: nn.Module) -> None:
@@ -96,8 +86,7 @@ def reshard(model: nn.Module) -> None:
 
 
 def sharded_loss(mesh: Any) -> AbstractContextManager[object]:
-    """Returns a context in which cross-entropy of logits sharded by vocabulary, and its backward pass, work; an empty one without a
-    mesh."""
+    """Returns a context for cross-entropy of logits that are sharded by vocabulary, and its backward pass; an empty one without a mesh."""
     if mesh is None:
         return nullcontext()
     from torch.distributed.tensor.parallel import loss_parallel

@@ -1,5 +1,6 @@
 """Pipeline parallelism: how layers are divided into stages on several ranks, and training by torch's pipeline schedules."""
 
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -14,10 +15,10 @@ from torch.distributed.pipelining import (
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.compute import autocast, passes, rounded
-from corpusmill.train.model import Llama, Objective, StepLoss, token_nats
+from corpusmill.train.model import Llama, Objective, StepLoss, target_nats
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims, total, whole
-from corpusmill.train.parallel.model import ParallelModel, even, reshard, settle, sharded_loss
+from corpusmill.train.parallel.dims import ParallelDims, total
+from corpusmill.train.parallel.model import ParallelModel, even, in_places, reshard, settle, sharded_loss
 
 # ---- layers to stages --------------------------------------------------------------------------------
 
@@ -87,7 +88,8 @@ SCHEDULES: dict[str, Any] = {
 class PipelineModel(ParallelModel):
     """This rank's stages of a model (see `cut`), each perhaps spread over a tensor group or sharded.
 
-    All ranks of a pipeline read the same batches: the first stage uses the ids, the last one the targets, all stages the segments.
+    All ranks of a pipeline read the same batches: the first stage uses the ids, all stages the segments. The objective takes the last
+    stage's hidden states for those of a whole model.
     """
 
     def __init__(self, parts: dict[int, Llama], dims: ParallelDims, bf16: bool, precision: str):
@@ -99,14 +101,16 @@ class PipelineModel(ParallelModel):
         self.owners = {stage: rank for rank, stages in enumerate(stages_of(dims.config)) for stage in stages}
         self.last = max(self.owners)
         for part in parts.values():
-            _under_autocast(part, dims.device, precision)
+            _return_hidden(part, dims.device, precision)
         self.bf16 = bf16  # whether weights, and so hidden states, are bf16
         self.objective: Any = None
+        self.batches: list[Any] = []  # the micro-batches of a step
         self.schedules: dict[tuple[int, torch.Size], Any] = {}  # the latest one: its buffers are made for so many rows of this length
 
     def backward(self, objective: Objective, step: int) -> list[StepLoss]:
         """Runs forward and backward (see ParallelModel). Returns the last stage's losses; zeros on ranks without that stage."""
-        ids, targets, segments = zip(*(batch[:3] for batch in objective.batches(step, self.dims.share)))
+        self.objective, self.batches, self.found = objective, list(objective.batches(step, self.dims.share)), list[StepLoss]()
+        ids, _, segments = zip(*(batch[:3] for batch in self.batches))
         if any(piece.shape != ids[0].shape for piece in ids):
             raise InputError("micro_batch: the micro-batches of a pipeline must have equally many rows, so it has to divide a rank's rows.")
         if (key := (len(ids), ids[0].shape)) not in self.schedules:
@@ -115,13 +119,11 @@ class PipelineModel(ParallelModel):
         documents = any(some is not None for some in segments)  # all micro-batches of a schedule need the same arguments
         given = [torch.zeros_like(each) if some is None else some.long() for each, some in zip(ids, segments)]
         named = {"segments": torch.cat(given)} if documents else {}
-        self.objective, self.found = objective, list[StepLoss]()
         with sharded_loss(self.tensor), passes(self.model, self.dims.device, self.precision):
-            target = torch.cat(targets) if self.last in self.parts else None
-            self.schedules[key].step(*inputs, target=target, return_outputs=False, **named)
+            self.schedules[key].step(*inputs, target=torch.arange(len(ids)), return_outputs=False, **named)
         settle(self.parameters)
         for part in self.found:
-            part.total = whole(part.total.detach())
+            part.total = part.total.detach()
         nothing = [StepLoss(torch.zeros((), device=self.dims.device), 0, dict.fromkeys(objective.metrics, 0.0)) for _ in ids]
         return self.found[-len(ids) :] or nothing  # before the first step torch runs a trial, to learn shapes
 
@@ -135,32 +137,38 @@ class PipelineModel(ParallelModel):
                 f"{schedule!r} on {ranks} ranks needs {how}."
             )
 
-        def loss(logits: Tensor, targets: Tensor) -> Tensor:
-            self.found.append(self.objective.of_logits(logits, targets))
+        def loss(hidden: Tensor, number: Tensor) -> Tensor:
+            with autocast(self.dims.device, self.precision):
+                self.found.append(self.objective.loss(partial(self._read, hidden), self.batches[int(number)]))
             return self.found[-1].total
 
         return SCHEDULES[schedule](stages if len(stages) > 1 else stages[0], micro_batches, loss_fn=loss, scale_grads=False)
+
+    def _read(
+        self, hidden: Tensor, ids: Tensor, segments: Tensor | None, targets: Tensor, places: Tensor | None = None, summed: bool = False
+    ) -> Tensor:
+        """Returns what `Llama.forward` does on one process, from the last stage's hidden states."""
+        part = self.parts[self.last]
+        return target_nats(part.lm_head, hidden, targets, places, summed, part.compiled)
 
     def total(self, values: Tensor) -> Tensor:
         return total(values if self.last in self.parts else torch.zeros_like(values), self.dims)
 
     @torch.no_grad()
     def nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
-        pieces, sent = min(len(ids), self.dims.config.pipeline), list[dist.Work]()
+        pieces = min(len(ids), self.dims.config.pipeline)
         batch = even((ids, targets, segments), self.dims.config.tensor)
         split: list[Any] = [(None,) * pieces if t is None else t.tensor_split(pieces) for t in batch]
         # in several pieces, so that a stage works on the next rows while later stages work on those before
         with rounded(self.model, self.precision):
-            found = [self._nats(i, t, s, sent) for i, t, s in zip(*split)]
-        for work in sent:
-            work.wait()
+            found = [self._nats(*piece) for piece in zip(*split)]
         reshard(self.model)
         wide = torch.float64 if next(self.model.parameters()).dtype == torch.float64 else torch.float32
         nats = torch.cat(found) if self.last in self.parts else torch.empty(batch[0].shape, dtype=wide, device=ids.device)
         dist.broadcast(nats, group=self.group, group_src=self.owners[self.last])
         return nats[:, : ids.size(1)]
 
-    def _nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None, sent: list[dist.Work]) -> Tensor:
+    def _nats(self, ids: Tensor, targets: Tensor, segments: Tensor | None) -> Tensor:
         """Passes some rows through this rank's stages. Returns the nats where the last stage is here, else hidden states."""
         hidden = ids
         for stage, part in self.parts.items():
@@ -170,20 +178,19 @@ class PipelineModel(ParallelModel):
                 dist.recv(hidden, group=self.group, group_src=giver)
             hidden = part(hidden, segments)
             if stage < self.last and (taker := self.owners[stage + 1]) != self.rank:
-                work = dist.isend(hidden.contiguous(), group=self.group, group_dst=taker)
-                sent += [work] if work else []
+                dist.send(hidden.contiguous(), group=self.group, group_dst=taker)
         if self.last not in self.parts:
             return hidden
-        with sharded_loss(self.tensor):
-            return whole(token_nats(hidden, targets))
+        with sharded_loss(self.tensor), autocast(self.dims.device, self.precision):
+            return in_places(self._read(hidden, ids, segments, targets), targets)
 
 
-def _under_autocast(part: Llama, device: torch.device, precision: str) -> None:
-    """Puts autocast around the forward pass only; the backward pass uses the types that forward chose."""
-    plain = part.forward
+def _return_hidden(part: Llama, device: torch.device, precision: str) -> None:
+    """Makes a stage return hidden states, under autocast in its forward pass alone; the backward pass uses the types that forward chose."""
 
     def forward(ids: Tensor, segments: Tensor | None = None) -> Tensor:
         with autocast(device, precision):
-            return plain(ids, segments)
+            hidden: Tensor = part.model(ids, segments)
+        return hidden
 
     part.forward = forward  # type: ignore[method-assign, assignment]

@@ -26,8 +26,7 @@ SEQUENCE = Shard(1)
 def spread(model: Llama, mesh: DeviceMesh) -> None:
     """Spreads the model, or a pipeline stage, over the one-dimensional `mesh` in place: its weights become DTensors.
 
-    Its logits are then sharded by vocabulary (`loss_parallel`). A pipeline stage takes and returns whole hidden states, the same on all
-    ranks.
+    Its logits are then sharded by vocabulary (`loss_parallel`). Between pipeline stages hidden states are whole, the same on all ranks.
     """
     trained = {name: p.requires_grad for name, p in model.named_parameters()}
     decoder = model.model

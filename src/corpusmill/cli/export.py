@@ -187,8 +187,9 @@ def checkpoints(
     for title, justify in (("stage", "left"), ("training", "left"), ("step", "right"), ("saved (UTC)", "left"), ("MB", "right"),
                            ("bits/byte", "right"), ("processes", "left")):  # fmt: skip
         table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    for state in states:
-        saved = state.saved
-        table.add_row(state.stage, state.training[:8], f"{saved.step:,}", f"{saved.date:%Y-%m-%d %H:%M}", f"{saved.bytes / 1e6:,.1f}",
-                      f"{saved.score:.4f}" if saved.score is not None else "", state.processes)  # fmt: skip
+    for saved in states:
+        sizes = [f"{kind} {saved.parallel[kind]}" for kind in ("replicate", "shard", "tensor", "pipeline") if saved.parallel[kind] > 1]
+        training = saved.work.root.rpartition("/")[2]
+        table.add_row(saved.stage, training[:8], f"{saved.step:,}", f"{saved.date:%Y-%m-%d %H:%M}", f"{saved.bytes / 1e6:,.1f}",
+                      f"{saved.score:.4f}" if saved.score is not None else "", ", ".join(sizes) or "one")  # fmt: skip
     Console(highlight=False).print(table)

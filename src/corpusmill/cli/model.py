@@ -113,7 +113,8 @@ def chat(
     seed: Annotated[int, typer.Option(help="Equal seeds and messages give equal answers.")] = 0,
 ) -> None:
     """Talk with a tuned model. /help lists commands, Ctrl-C stops an answer. In a pipe: one message a line; prints only answers."""
-    from corpusmill.train.generate import Conversation, Sampling, Screen, chat_loop, chat_warning, load_text_generator
+    from corpusmill.cli.chat import Conversation, Screen, chat_loop, chat_warning
+    from corpusmill.train.generate import Sampling, load_text_generator
 
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     conversation = Conversation(load_text_generator(model), sampling, max_tokens, system)

@@ -10,7 +10,7 @@ from fuzzing import changed, choose, choosing, json_mutants, scratch
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.checkpoint import FILE, STATE, STEP, StateFolder, States
+from corpusmill.train.checkpoint import FILE, STATE, STEP, States, saved_states
 from corpusmill.train.parallel.dims import ParallelDims
 
 FILES = [STATE, FILE.format(0, 1)]
@@ -41,7 +41,7 @@ def fuzz(data: bytes) -> None:
     with changed(sound(), f"{STEP.format(2)}/{name}", content) as folder:
         found = states(folder)
         assert found.latest() is not None and found.best() is not None, "the whole state is passed over"
-        for saved in StateFolder(Storage(str(folder))).saved():
+        for saved in saved_states(Storage(str(folder))):
             with contextlib.suppress(CorpusmillError):
                 found.load(saved, {key: torch.empty_like(tensor) for key, tensor in TENSORS.items()})
             with contextlib.suppress(CorpusmillError):

@@ -1,6 +1,5 @@
-"""Tests the page's section on pairs from scores."""
+"""Tests what the page says of alignment's dropped pairs."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,6 @@ from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.query.run import Run
 
 HOSTILE = "<script>alert(1)</script><img src=x> \x1b[31mred \u202eright to left"
-SOURCE = {
-    "column": "toxicity", "unit": "continuations", "high_is_good": False, "scored": 900, "good": 0.25, "bad": 0.75, "wanted": 100,
-    "pairs": 40, "chosen": 450, "rejected": 90, "chosen_chars": 150.2, "rejected_chars": 149.8,
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -28,7 +23,6 @@ def aligned(tmp_path: Path, builder: Any) -> Path:
     rows = [{**both, "id": "own.jsonl:7", "kept": False, "failed": ["no_pair"], "note": f"no pair: {HOSTILE}"},
             {**both, "id": "d", "kept": True, "failed": [], "note": None}]  # fmt: skip
     run.stage("align", [{"report/part-00000.parquet": report(rows, [pa.field("note", pa.string())])}])
-    run.json("align/pair_sources.json", {"toxicity": SOURCE})
     return tmp_path / "run"
 
 
@@ -39,10 +33,8 @@ def test_read(aligned: Path) -> None:
 
 def test_page(aligned: Path) -> None:
     page = render(read_summary(str(aligned)))
-    begin = page.index("align: pairs from scores")
+    begin = page.index("Pairs that were dropped")
     section = page[begin : page.index("</main>", begin)]
-    for shown in ("900 continuations", "up to 0.25", "from 0.75"):
-        assert shown in section
     assert "no_pair 1" in section and "own.jsonl:7" in section
     assert "<script" not in section and "<img" not in section and "\x1b" not in section and "\u202e" not in section
     assert "&lt;script&gt;" in section
@@ -51,20 +43,6 @@ def test_page(aligned: Path) -> None:
 def test_a_run_without_it_has_no_section(tmp_path: Path, builder: Any) -> None:
     builder(tmp_path / "run", ("ingest",))
     assert read_alignment(Run(str(tmp_path / "run"))) is None
-
-
-@pytest.mark.parametrize("content", ["no", "[1]", '{"toxicity": {}}'])
-def test_a_damaged_file_is_a_warning(aligned: Path, content: str) -> None:
-    (aligned / "align/pair_sources.json").write_text(content)
-    run = Run(str(aligned))
-    found = read_alignment(run)
-    assert any("align/pair_sources.json" in warning for warning in run.warnings)
-    assert found is not None and found.sources == []
-
-
-def test_not_every_number_need_be_there(aligned: Path) -> None:
-    (aligned / "align/pair_sources.json").write_text(json.dumps({"q": {**SOURCE, "good": None, "bad": None, "chosen_chars": None}}))
-    assert "900 continuations" in render(read_summary(str(aligned)))
 
 
 def test_the_queries_give_all_that_the_page_says_of_it(aligned: Path) -> None:

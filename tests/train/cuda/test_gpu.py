@@ -100,8 +100,8 @@ def test_pairs_of_all_lengths_are_computed_by_few_kernels(pretrained_run: Storag
     dims = ParallelDims.single(torch.device("cuda"))
     start = StartModel("pretrain/model", pretrained_run.path("pretrain/model"))
     objective = AlignmentJob(AlignConfig(batch=4, micro_batch=3), start, pair_table(40, words=60), dims)
-    parallel_model = prepare(objective.model, dims, LoopConfig())
-    objective.measure_reference()
+    parallel_model = prepare(objective.model, dims, LoopConfig(), objective.folder)
+    objective.begin(parallel_model)
     torch._dynamo.reset()
     counters.clear()
     for step in range(20):

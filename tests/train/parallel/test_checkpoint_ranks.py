@@ -19,7 +19,7 @@ from resuming import STEPS, files, rows_of, rows_seen, train
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.checkpoint import CheckpointDir, StateFolder, States
+from corpusmill.train.checkpoint import CheckpointDir, States, saved_states
 from corpusmill.train.options import ParallelConfig
 from corpusmill.train.parallel.dims import ParallelDims
 
@@ -221,7 +221,7 @@ def test_resumed_twice_on_other_layouts_goes_on_with_the_same_rows_and_losses(
     for line, wanted in zip(lines(folder), lines(tmp_path / "one"), strict=True):
         assert line["step"] == wanted["step"] and line["loss"] == pytest.approx(wanted["loss"], abs=apart[0])
     assert len(list((folder / "state").iterdir())) == 3
-    last = [StateFolder(Storage(str(path / "state"))).saved()[-1] for path in (folder, tmp_path / "one")]
+    last = [saved_states(Storage(str(path / "state")))[-1] for path in (folder, tmp_path / "one")]
     assert [saved.step for saved in last] == [STEPS] * 2
     weights, wanted = (saved.weights() for saved in last)
     assert weights.keys() == wanted.keys() and all(weights[name].allclose(wanted[name], atol=apart[1]) for name in wanted)

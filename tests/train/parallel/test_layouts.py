@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from parallel_runs import SHAPE, Case, Rows, alone, check_close, check_equal, fresh, run
+from parallel_runs import SHAPE, Case, Rows, alone, check_close, check_equal, fresh, run, whole
 from pydantic import ValidationError
 from ranks import run_ranks
 from small_models import new_model
@@ -19,7 +19,7 @@ from corpusmill.train.loop import fit
 from corpusmill.train.model import blank_model
 from corpusmill.train.model_folder import save_model
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims, local_of, whole
+from corpusmill.train.parallel.dims import ParallelDims, local_of
 from corpusmill.train.parallel.model import optimizer_of, prepare
 from corpusmill.train.pretrain import PretrainConfig
 
@@ -34,13 +34,14 @@ TWO = {
     "ZeRO-3, AdamW, vocabulary that 2 does not divide, layers computed again, NaN on one rank": Case(
         {"shard": 2}, loop={**ADAMW, "checkpointing": True}, arch={"vocab_size": 51}, poison=1
     ),
-    "tensor, Muon, QK-norm, tied, odd vocabulary, micro-batches, layers computed again, NaN": Case(
+    "tensor, Muon, QK-norm, tied, odd vocabulary, micro-batches, layers and logits computed again, NaN": Case(
         {"tensor": 2},
         loop={**MUON, "checkpointing": True},
         arch={**FULL, "vocab_size": 51},
         micro=4,
         documents=True,
         poison=1,
+        logits=2 * 16 * 51,
     ),
     "ZeRO-3, adapters": Case({"shard": 2}, loop=ADAMW, lora=LORA, micro=2, documents=True),
 }

@@ -75,8 +75,11 @@ def in_fp32(precision: str) -> dict[str, Any]:
 
 CASES = {
     "1f1b, Muon": case({"pipeline": 2}, loop={"optimizer": {"kind": "muon"}}),
-    "interleaved, unequal layers": case({"pipeline": 2, "schedule": "interleaved"}, arch={"layers": 5}, documents=False),
+    "interleaved, unequal layers, some logits": case(
+        {"pipeline": 2, "schedule": "interleaved"}, arch={"layers": 5}, documents=False, logits=300
+    ),
     "zero-bubble": case({"pipeline": 2, "schedule": "zero-bubble"}, micro=1),
+    "zero-bubble, some logits": case({"pipeline": 2, "schedule": "zero-bubble"}, micro=1, logits=300),
     "bf16-params": case({"pipeline": 2}, **in_fp32("bf16-params")),
     "zero-bubble, adapters": case({"pipeline": 2, "schedule": "zero-bubble"}, lora={"rank": 3, "alpha": 6}),
     "again": case({"pipeline": 2, "schedule": "zero-bubble"}, micro=1),

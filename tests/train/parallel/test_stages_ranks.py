@@ -1,4 +1,4 @@
-"""Tests instruction tuning and alignment on every kind of layout against one process in float64: all logged values."""
+"""Tests both tunings on every kind of layout, each rank with its part of the model, against one process in float64: all logged values."""
 
 import json
 import math
@@ -11,13 +11,15 @@ import torch
 from parallel_runs import in_float64
 from ranks import run_ranks
 
-from corpusmill.train import align, finetune, sft
-from corpusmill.train.finetune import start_from
+from corpusmill.train import align, sft
 from corpusmill.train.model import RMSNorm
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel.dims import ParallelDims, local_of
+from corpusmill.train.parallel.model import ParallelModel
+from corpusmill.train.sft import FinetuningJob, blank_start
 from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage
 
+BEGIN = FinetuningJob.begin
 LOOP = {"threads": 1, "steps": 3, "warmup": 0, "save_every": 2, "optimizer": {"kind": "adamw"}}
 CONFIGS: dict[str, Any] = {
     "sft": {"batch": 4, "examples": 40, "per_document": 1, "evaluate_every": 2, "held_out": 0.1, "loop": LOOP},
@@ -31,10 +33,18 @@ LAYOUTS: list[dict[str, dict[str, Any]]] = [
 ]
 
 
+def begin_with_a_part(job: FinetuningJob, parallel_model: ParallelModel) -> None:
+    """Begins a training, and checks that no rank holds the whole model."""
+    BEGIN(job, parallel_model)
+    held = sum(local_of(p).numel() for p in parallel_model.model.parameters())
+    assert job.dims.world == 1 or held < 0.6 * job.model.arch.parameters()
+
+
 def on_layouts(run: str, folder: str, layouts: dict[str, dict[str, Any]]) -> None:
     """Runs both trainings on each layout; each leaves its log and metrics in a folder of its name."""
     RMSNorm.forward = in_float64  # type: ignore[method-assign]
-    finetune.start_from = lambda *args: start_from(*args).double()
+    sft.blank_start = lambda *args: blank_start(*args).double()
+    FinetuningJob.begin = begin_with_a_part  # type: ignore[method-assign]
     for module in (sft, align):
         stage = "sft" if module is sft else "align"
         for name, options in layouts.items():
