@@ -32,7 +32,7 @@ from corpusmill.train.loop import fit
 from corpusmill.train.losses import TokenObjective
 from corpusmill.train.model import blank_model
 from corpusmill.train.options import LoopConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.validation import Validation
 

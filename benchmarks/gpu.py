@@ -30,7 +30,7 @@ from corpusmill.train.data import DataShare, TokenArray, WindowLoader, to_device
 from corpusmill.train.losses import TokenObjective
 from corpusmill.train.model import blank_model
 from corpusmill.train.options import LoopConfig, ModelConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.parallel.model import optimizer_of, prepare
 from corpusmill.train.watch import flops_per_token, peak_flops
 

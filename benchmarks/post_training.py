@@ -39,7 +39,7 @@ from corpusmill.train.align import PAIRS, AlignmentJob, prepare_pair, read_pairs
 from corpusmill.train.finetune import FinetuningJob
 from corpusmill.train.loop import fit
 from corpusmill.train.options import row_length
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.sft import EXAMPLES, TuningJob, prepare, read_examples
 from corpusmill.train.template import load_chat
 from corpusmill.train.tuning import AlignConfig, SftConfig, StartModel, items_table

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from loop_overhead import bare_step
 
+from corpusmill.train.checkpoint import load_model, save_model
 from corpusmill.train.data import TokenArray, WindowLoader
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.model_folder import load_model, save_model
 from corpusmill.train.options import ModelConfig
 
 

@@ -27,7 +27,7 @@ from corpusmill.train.finetune import FinetuningJob, chat_of
 from corpusmill.train.loop import FitResult
 from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, StepLoss, pair_metrics, target_nats
 from corpusmill.train.model import Llama
-from corpusmill.train.parallel.dims import ParallelDims, total
+from corpusmill.train.parallel import ParallelDims, total
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.template import LEARN, NOTHING, STOP, ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, user_turn
 from corpusmill.train.tuning import CORRUPTED, ITEM_COLUMNS, MESSAGES, PAIRS_FILE, REFERENCE_FREE, AlignConfig, StartModel

@@ -15,15 +15,28 @@ from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.checkpoint import START, CheckpointDir, SavedState, new_folder, write_json, write_tensors
+from corpusmill.train.checkpoint import (
+    START,
+    CheckpointDir,
+    SavedState,
+    load_model,
+    model_files,
+    model_of,
+    model_tensors,
+    new_folder,
+    read_architecture,
+    save_model,
+    tokenizer_files,
+    write_json,
+    write_tensors,
+)
 from corpusmill.train.compute import chosen, compiles, deterministic
 from corpusmill.train.data import DataShare, Order, steps_of
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import Objective
 from corpusmill.train.model import Llama, named_generator
-from corpusmill.train.model_folder import load_model, model_files, model_of, model_tensors, read_architecture, save_model, tokenizer_files
 from corpusmill.train.options import LoraConfig, row_length
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.template import ChatEncoder, chat_files, load_chat, require_learnable
 from corpusmill.train.tuning import ADAPTED, AlignConfig, SftConfig, StartModel

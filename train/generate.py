@@ -23,9 +23,9 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, IM_END
 from corpusmill.pipeline.storage import Storage
+from corpusmill.train.checkpoint import load_model
 from corpusmill.train.compute import pick_device
 from corpusmill.train.model import KVCache, Llama
-from corpusmill.train.model_folder import load_model
 from corpusmill.train.options import COLDEST
 from corpusmill.train.template import TEMPLATE_FILE, TOKENIZER_CONFIG_FILE, ChatEncoder, Message, assistant_turn, load_chat, user_turn
 

@@ -22,7 +22,7 @@ from corpusmill.train.finetune import FinetuningJob, chat_of
 from corpusmill.train.loop import FitResult
 from corpusmill.train.losses import StepLoss, TokenObjective, summed_nats
 from corpusmill.train.model import Llama
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.template import NOTHING, ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, seam, user_turn
 from corpusmill.train.tuning import DROPPED_FILE, EXAMPLES_FILE, ITEM_COLUMNS, MESSAGES, SftConfig, StartModel

@@ -11,7 +11,7 @@ from corpusmill.train import sft
 from corpusmill.train.finetune import adapt
 from corpusmill.train.model import Llama
 from corpusmill.train.options import LoraConfig, ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 
 
 def put_adapter(model: Llama, folder: Path) -> None:

@@ -20,7 +20,7 @@ from corpusmill.train.loop import fit
 from corpusmill.train.losses import StepLoss, TokenObjective
 from corpusmill.train.model import Llama, RMSNorm
 from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims, local_of, squared_norm
+from corpusmill.train.parallel import ParallelDims, local_of, squared_norm
 from corpusmill.train.parallel.model import prepare
 
 SHAPE = {"vocab_size": 50, "layers": 2, "width": 24, "heads": 4, "kv_heads": 2, "head_dim": 6, "ffn": 40, "context": 16}

@@ -18,8 +18,8 @@ import torch
 from speaking import speaking_folder
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.train.checkpoint import load_model, save_model
 from corpusmill.train.generate import Conversation, Sampling, Screen, chat_loop, chat_warning, load_text_generator
-from corpusmill.train.model_folder import load_model, save_model
 from corpusmill.train.sft import read_examples
 from corpusmill.train.template import template_files
 

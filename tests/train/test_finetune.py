@@ -21,15 +21,14 @@ from transformers import AutoModelForCausalLM
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.checkpoint import export_state
+from corpusmill.train.checkpoint import export_state, load_model, model_tensors, save_model, tokenizer_files
 from corpusmill.train.finetune import adapt, adapters, merged_weights, round_frozen, save_adapter, start_from
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import StepLoss, token_nats
 from corpusmill.train.model import Llama, named_generator
-from corpusmill.train.model_folder import load_model, model_tensors, save_model, tokenizer_files
 from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.template import CHATML
 from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage

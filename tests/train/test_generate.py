@@ -23,6 +23,7 @@ from transformers.generation import (
 )
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.train.checkpoint import save_model
 from corpusmill.train.finetune import adapt, adapters
 from corpusmill.train.generate import (
     GREEDY,
@@ -39,7 +40,6 @@ from corpusmill.train.generate import (
     warp,
 )
 from corpusmill.train.model import Llama
-from corpusmill.train.model_folder import save_model
 from corpusmill.train.options import LoraConfig
 
 # ---- sampling ----------------------------------------------------------------------------------------

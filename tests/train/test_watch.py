@@ -22,7 +22,7 @@ from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.losses import StepLoss
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ModelConfig, ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.watch import Watch, flops_per_token, loop_bar, peak_flops
 
 # ---- watch -------------------------------------------------------------------------------------------

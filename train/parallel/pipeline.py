@@ -18,7 +18,7 @@ from corpusmill.train.compute import autocast, passes, rounded
 from corpusmill.train.losses import Objective, StepLoss, target_nats
 from corpusmill.train.model import Llama
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims, total
+from corpusmill.train.parallel import ParallelDims, total
 from corpusmill.train.parallel.model import ParallelModel, even, in_places, reshard, settle, sharded_loss
 
 # ---- layers to stages --------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from corpusmill.train import align, finetune, sft
 from corpusmill.train.finetune import start_from
 from corpusmill.train.model import RMSNorm
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage
 
 LOOP = {"threads": 1, "steps": 3, "warmup": 0, "save_every": 2, "optimizer": {"kind": "adamw"}}
