@@ -31,7 +31,7 @@ from corpusmill.train.data import Batch, DataShare, Validation, needed, to_batch
 from corpusmill.train.loop import fit
 from corpusmill.train.model import Objective, blank_model
 from corpusmill.train.options import LoopConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
 
 #: Evaluations of a training for its learning curve, the last one among them.

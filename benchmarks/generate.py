@@ -18,8 +18,8 @@ import corpusmill.train  # noqa: F401 - before torch, so that threads wait as th
 import torch
 from transformers import AutoModelForCausalLM
 
+from corpusmill.train.checkpoint import load_model
 from corpusmill.train.generate import DEFAULT, GREEDY, Sampling, generate_batch
-from corpusmill.train.model_folder import load_model
 
 PAD = 1
 Texts = list[list[int]]

@@ -30,7 +30,7 @@ from corpusmill.train.compute import deterministic
 from corpusmill.train.data import DataShare, WindowLoader, to_device
 from corpusmill.train.model import Objective, blank_model
 from corpusmill.train.options import LoopConfig, ModelConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.parallel.model import optimizer_of, prepare
 from corpusmill.train.watch import flops_per_token, peak_flops
 

@@ -38,7 +38,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train.align import PAIRS, AlignmentJob, prepare_pair, read_pairs
 from corpusmill.train.loop import fit
 from corpusmill.train.options import row_length
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.sft import EXAMPLES, FinetuningJob, TuningJob, prepare, read_examples
 from corpusmill.train.template import load_chat
 from corpusmill.train.tuning import AlignConfig, SftConfig, StartModel, items_table

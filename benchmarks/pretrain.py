@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from loop_overhead import TokenArray, bare_step
 
+from corpusmill.train.checkpoint import load_model, save_model
 from corpusmill.train.data import WindowLoader
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.model_folder import load_model, save_model
 from corpusmill.train.options import ModelConfig
 
 

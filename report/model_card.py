@@ -17,7 +17,7 @@ from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.queries.training import Benchmark, as_number, flatten
 from corpusmill.report.read import TRAINED, RunReader
 from corpusmill.report.tables import number
-from corpusmill.train.model_folder import to_hugging_face
+from corpusmill.train.checkpoint import to_hugging_face
 from corpusmill.train.options import Architecture
 
 # ---- the card ----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from corpusmill.pipeline.safe import quoted, safe_line, safe_text
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.read import RunReader
-from corpusmill.train.model_folder import read_architecture
+from corpusmill.train.checkpoint import read_architecture
 from corpusmill.train.options import row_length
 from corpusmill.train.sft import Example, prepare, read_examples
 from corpusmill.train.template import ChatEncoder, load_chat

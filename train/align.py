@@ -25,7 +25,7 @@ from corpusmill.train.data import IGNORED, DataShare, counted_places, needed, pa
 from corpusmill.train.loop import FitResult
 from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, pair_metrics
 from corpusmill.train.model import Llama, StepLoss
-from corpusmill.train.parallel.dims import ParallelDims, total
+from corpusmill.train.parallel import ParallelDims, total
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.sft import FinetuningJob, chat_of
 from corpusmill.train.template import LEARN, NOTHING, STOP, ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, user_turn

@@ -18,9 +18,9 @@ from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, IM_END
 from corpusmill.pipeline.storage import Storage
+from corpusmill.train.checkpoint import load_model
 from corpusmill.train.compute import pick_device
 from corpusmill.train.model import KVCache, Llama
-from corpusmill.train.model_folder import load_model
 from corpusmill.train.template import ChatEncoder, Message, load_chat, user_turn
 
 # ---- choosing a token --------------------------------------------------------------------------------

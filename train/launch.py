@@ -33,7 +33,7 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import WAITING
 from corpusmill.train.compute import pick_device
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess

@@ -28,7 +28,7 @@ from corpusmill.train.data import DataShare
 from corpusmill.train.model import Llama, Objective, StepLoss, step_totals
 from corpusmill.train.optim import lr_fraction
 from corpusmill.train.options import LoopConfig, PhasePlan, Schedule
-from corpusmill.train.parallel.dims import ParallelDims, local_of, squared_norm
+from corpusmill.train.parallel import ParallelDims, local_of, squared_norm
 from corpusmill.train.parallel.model import ParallelModel, optimizer_of, prepare
 from corpusmill.train.watch import Watch, flops_per_token
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from corpusmill.train.options import OptimizerConfig, Schedule
-from corpusmill.train.parallel.dims import ParallelDims, is_sharded, like, local_of
+from corpusmill.train.parallel import ParallelDims, is_sharded, like, local_of
 
 # ---- learning rates ----------------------------------------------------------------------------------
 #

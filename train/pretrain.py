@@ -79,7 +79,7 @@ class PretrainConfig(Config):
         """The length of training rows, in tokens. Raises InputError where a given model has a shorter context."""
         if self.model.folder is None:
             return self.model.architecture(1).context
-        from corpusmill.train.model_folder import read_architecture
+        from corpusmill.train.checkpoint import read_architecture
 
         return row_length(self.model.context, read_architecture(local_model(self.model.folder)).context, "pretrain.model.context")
 
@@ -87,7 +87,7 @@ class PretrainConfig(Config):
 def given_files(config: PretrainConfig) -> list[FileRef]:
     """Returns the files of a given model, and of each phase's tokens the list of their files and hashes. Raises InputError where there are
     none."""
-    from corpusmill.train.model_folder import model_files
+    from corpusmill.train.checkpoint import model_files
 
     found = model_files(config.model.folder, "pretrain.model") if config.model.folder is not None else []
     for tokens in sorted({phase.tokens for phase in config.phases if phase.tokens is not None}):

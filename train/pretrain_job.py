@@ -19,16 +19,15 @@ from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import SHARDS_FILE, TokenShards
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.checkpoint import LOG, CheckpointDir
+from corpusmill.train.checkpoint import LOG, CheckpointDir, model_of, read_architecture, save_model, tokenizer_files
 from corpusmill.train.compute import deterministic
 from corpusmill.train.data import Batch, DataShare, PackedLoader, Validation, WindowLoader, makers, needed, read_tokenizer, to_device
 from corpusmill.train.generate import Sampling, generate_batch, plain
 from corpusmill.train.launch import launch_stage
 from corpusmill.train.loop import OWN, FitResult, fit
 from corpusmill.train.model import Llama, Objective, blank_model
-from corpusmill.train.model_folder import model_of, read_architecture, save_model, tokenizer_files
 from corpusmill.train.options import PhasePlan
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.pretrain import PretrainConfig, tokens_folder
 from corpusmill.train.template import template_files

@@ -23,14 +23,28 @@ from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import tasks, tuning
-from corpusmill.train.checkpoint import LOG, START, CheckpointDir, SavedState, new_folder, write_json, write_tensors
+from corpusmill.train.checkpoint import (
+    LOG,
+    START,
+    CheckpointDir,
+    SavedState,
+    load_model,
+    model_files,
+    model_of,
+    model_tensors,
+    new_folder,
+    read_architecture,
+    save_model,
+    tokenizer_files,
+    write_json,
+    write_tensors,
+)
 from corpusmill.train.compute import chosen, deterministic
 from corpusmill.train.data import IGNORED, Batch, DataShare, Order, Packed, counted_places, needed, pack, steps_of, to_device, within_budget
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.model import Llama, Objective, StepLoss, blank_model, named_generator
-from corpusmill.train.model_folder import load_model, model_files, model_of, model_tensors, read_architecture, save_model, tokenizer_files
 from corpusmill.train.options import LoraConfig, row_length
-from corpusmill.train.parallel.dims import ParallelDims, is_sharded
+from corpusmill.train.parallel import ParallelDims, is_sharded
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.template import (
     NOTHING,

@@ -191,7 +191,7 @@ class StartModel:
 def start_of(run: StageRun, parents: Sequence[str], given: str | None) -> StartModel:
     """Returns the model of the `given` folder, or that of the first of the stages `parents` that the recipe has."""
     if given is not None:
-        from corpusmill.train.model_folder import model_files
+        from corpusmill.train.checkpoint import model_files
 
         folder = given if is_remote(given) else str(Path(given).resolve())
         return StartModel(folder, folder, model_files(given, f"{run.stage.name}.model"))

@@ -20,7 +20,7 @@ from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.options import Architecture, LoopConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 
 # ---- logs --------------------------------------------------------------------------------------------
 #

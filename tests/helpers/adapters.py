@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from corpusmill.train import sft
 from corpusmill.train.model import Llama
 from corpusmill.train.options import LoraConfig, ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.sft import adapt
 
 

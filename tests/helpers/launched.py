@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.watch import loop_bar
 
 

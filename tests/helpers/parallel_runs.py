@@ -18,7 +18,7 @@ from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
 from corpusmill.train.model import Llama, Objective, RMSNorm, StepLoss
 from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims, local_of, squared_norm
+from corpusmill.train.parallel import ParallelDims, local_of, squared_norm
 from corpusmill.train.parallel.model import prepare
 from corpusmill.train.sft import adapt, adapters
 

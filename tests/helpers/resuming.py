@@ -15,7 +15,7 @@ from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
 from corpusmill.train.model import Llama, Objective, initialise
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 
 ARCH = Architecture(vocab_size=37, layers=2, width=16, heads=4, kv_heads=2, head_dim=4, ffn=24, context=16)
 ROWS, STEPS = 8, 12

@@ -6,7 +6,7 @@ from small_models import random_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
-from corpusmill.train.model_folder import save_model
+from corpusmill.train.checkpoint import save_model
 from corpusmill.train.template import template_files
 
 TEXT = "the cat sat on the mat, größe 東京 🙂"

@@ -26,7 +26,7 @@ from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.safe import safe_text
 from corpusmill.report.markdown import block
 from corpusmill.report.model_card import model_card
-from corpusmill.train.model_folder import load_model, save_model
+from corpusmill.train.checkpoint import load_model, save_model
 from corpusmill.train.template import template_files
 
 METRICS: dict[str, dict[str, Any]] = {

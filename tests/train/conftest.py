@@ -88,8 +88,8 @@ def make_pretrained_run(tokenizer_json: bytes) -> Callable[[Path], Storage]:
 
 
 def _pretrained_run(folder: Path, tokenizer_json: bytes) -> Storage:
+    from corpusmill.train.checkpoint import save_model
     from corpusmill.train.model import Llama, initialise
-    from corpusmill.train.model_folder import save_model
     from corpusmill.train.options import Architecture
 
     run = Storage(str(folder / "run"))

@@ -11,8 +11,8 @@ from small_models import random_model
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.benchmarks import TASKS, Item, ModelUnderTest, read_task, summarise
+from corpusmill.train.checkpoint import save_model
 from corpusmill.train.evaluate import TaskConfig
-from corpusmill.train.model_folder import save_model
 from corpusmill.train.template import CHATML, template_files
 
 CONTEXT = 128

@@ -16,8 +16,8 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import read_table
 from corpusmill.train.benchmarks import TASKS, ModelUnderTest, mean_score, read_task, summarise
+from corpusmill.train.checkpoint import save_model
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage, TaskConfig
-from corpusmill.train.model_folder import save_model
 
 # ---- read --------------------------------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ from speaking import speaking_folder
 
 from corpusmill.cli.chat import Conversation, Screen, chat_loop, chat_warning
 from corpusmill.pipeline.errors import InputError
+from corpusmill.train.checkpoint import load_model, save_model
 from corpusmill.train.generate import Sampling, load_text_generator
-from corpusmill.train.model_folder import load_model, save_model
 from corpusmill.train.sft import read_examples
 from corpusmill.train.template import template_files
 

@@ -22,9 +22,8 @@ from corpusmill.cli.export import checkpoints as command
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import checkpoint, pretrain_job
-from corpusmill.train.checkpoint import States, checkpoints, export_state
-from corpusmill.train.model_folder import load_model
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.checkpoint import States, checkpoints, export_state, load_model
+from corpusmill.train.parallel import ParallelDims
 
 # ---- state -------------------------------------------------------------------------------------------
 

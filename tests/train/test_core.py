@@ -12,8 +12,8 @@ from small_models import random_model
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.benchmarks import CORE_TASKS, TASKS, ModelUnderTest, mean_score, read_task, remarks, summarise
+from corpusmill.train.checkpoint import save_model
 from corpusmill.train.evaluate import TaskConfig
-from corpusmill.train.model_folder import save_model
 from corpusmill.train.template import CHATML, template_files
 
 CONTEXT = 128

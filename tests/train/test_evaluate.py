@@ -18,9 +18,9 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.align import PAIRS, PreferencePair
 from corpusmill.train.benchmarks import ModelUnderTest
+from corpusmill.train.checkpoint import save_model
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.model_folder import save_model
 from corpusmill.train.options import Architecture
 from corpusmill.train.pretrain import PretrainConfig, PretrainStage
 from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage, items_table

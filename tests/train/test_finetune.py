@@ -21,10 +21,9 @@ from transformers import AutoModelForCausalLM
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.checkpoint import export_state
+from corpusmill.train.checkpoint import export_state, load_model, model_tensors, save_model, tokenizer_files
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.model import Llama, StepLoss, named_generator, token_nats
-from corpusmill.train.model_folder import load_model, model_tensors, save_model, tokenizer_files
 from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, LoraConfig, OptimizerConfig
 from corpusmill.train.parallel.model import ParallelModel

@@ -23,6 +23,7 @@ from transformers.generation import (
 )
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.train.checkpoint import save_model
 from corpusmill.train.generate import (
     GREEDY,
     LENGTH,
@@ -38,7 +39,6 @@ from corpusmill.train.generate import (
     warp,
 )
 from corpusmill.train.model import Llama
-from corpusmill.train.model_folder import save_model
 from corpusmill.train.options import LoraConfig
 from corpusmill.train.sft import adapt, adapters
 

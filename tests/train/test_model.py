@@ -32,7 +32,7 @@ from corpusmill.train.model import (
     visible,
 )
 from corpusmill.train.options import LoopConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.parallel.model import prepare
 
 # ---- layers ------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from small_models import VOCABULARY, random_ids, random_model
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PretrainedConfig, Qwen3Config
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.train.checkpoint import from_hugging_face, load_model, save_model, to_hugging_face
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.model_folder import from_hugging_face, load_model, save_model, to_hugging_face
 from corpusmill.train.options import PRESETS, Architecture, ModelConfig
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}

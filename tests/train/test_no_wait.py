@@ -18,11 +18,11 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import model as models
 from corpusmill.train.align import AlignmentJob
+from corpusmill.train.checkpoint import model_of
 from corpusmill.train.data import DataShare, WindowLoader, counted_places, needed, pack
 from corpusmill.train.model import Objective, blank_model, step_totals
-from corpusmill.train.model_folder import model_of
 from corpusmill.train.options import Architecture
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.sft import TuningJob
 from corpusmill.train.template import Encoded
 from corpusmill.train.tuning import AlignConfig, StartModel

@@ -19,7 +19,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train import pretrain_job
 from corpusmill.train.checkpoint import CheckpointDir, checkpoints, export_state, on_disk
 from corpusmill.train.evaluate import EvaluateStage
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.pretrain import PretrainStage
 from corpusmill.train.tuning import AlignStage, SftStage
 

@@ -15,9 +15,9 @@ from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train import launch, pretrain_job
+from corpusmill.train.checkpoint import load_model, save_model
 from corpusmill.train.data import WindowLoader
 from corpusmill.train.model import Llama, StepLoss, initialise
-from corpusmill.train.model_folder import load_model, save_model
 from corpusmill.train.options import Architecture
 from corpusmill.train.pretrain import PretrainStage
 

@@ -14,9 +14,8 @@ from small_models import random_ids, random_model
 
 from corpusmill.pipeline.errors import InputError, NothingKept
 from corpusmill.pipeline.storage import Storage
-from corpusmill.train.checkpoint import CheckpointDir
+from corpusmill.train.checkpoint import CheckpointDir, load_model, save_model
 from corpusmill.train.data import IGNORED, pack
-from corpusmill.train.model_folder import load_model, save_model
 from corpusmill.train.sft import DROPPED, Example, build_examples, grown, prepare, read_examples, with_template
 from corpusmill.train.template import CHATML, LLAMA3, ChatEncoder, load_chat, template_files
 from corpusmill.train.tuning import SftConfig, SftStage, StartModel, items_table, report_table

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, IM_START_ID, PAD_ID
+from corpusmill.train.checkpoint import save_model
 from corpusmill.train.generate import Draft, Sampling, TextGenerator, load_text_generator
-from corpusmill.train.model_folder import save_model
 from corpusmill.train.template import user_turn
 from corpusmill.train.user_files import read_prompts
 

@@ -17,9 +17,9 @@ from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 
 from corpusmill.pipeline.stage import Stage
+from corpusmill.train.checkpoint import load_model, save_model
 from corpusmill.train.data import places
 from corpusmill.train.losses import LOSSES, LossOptions, PairLogps, pair_metrics
-from corpusmill.train.model_folder import load_model, save_model
 from corpusmill.train.template import template_files
 from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage
 

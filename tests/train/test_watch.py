@@ -20,7 +20,7 @@ from corpusmill.train import watch
 from corpusmill.train.loop import FitResult, fit
 from corpusmill.train.model import Llama, StepLoss, initialise
 from corpusmill.train.options import Architecture, LoopConfig, LoraConfig, ModelConfig, ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.sft import adapt
 from corpusmill.train.watch import Watch, flops_per_token, loop_bar, peak_flops
 

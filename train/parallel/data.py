@@ -8,7 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from corpusmill.train.compute import autocast, rounded
 from corpusmill.train.model import Llama
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 
 
 def copies(model: Llama, dims: ParallelDims, precision: str) -> DistributedDataParallel:

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from corpusmill.train.checkpoint import read_weights
 from corpusmill.train.compute import autocast, chosen, compiles, passes, rounded
 from corpusmill.train.data import IGNORED, Batch
 from corpusmill.train.model import Llama, Objective, StepLoss, fill
-from corpusmill.train.model_folder import read_weights
 from corpusmill.train.optim import Optimizer
 from corpusmill.train.options import LoopConfig, OptimizerConfig
-from corpusmill.train.parallel.dims import ParallelDims, is_sharded, total
+from corpusmill.train.parallel import ParallelDims, is_sharded, total
 
 # ---- the interface to the loop -----------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.train.compute import autocast, passes, rounded
 from corpusmill.train.model import Llama, Objective, StepLoss, target_nats
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims, total
+from corpusmill.train.parallel import ParallelDims, total
 from corpusmill.train.parallel.model import ParallelModel, even, in_places, reshard, settle, sharded_loss
 
 # ---- layers to stages --------------------------------------------------------------------------------

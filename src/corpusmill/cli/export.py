@@ -52,7 +52,7 @@ def export_model(
     from corpusmill.report.model_card import model_card
     from corpusmill.report.read import RunReader
     from corpusmill.report.stale import refuse_stale
-    from corpusmill.train.model_folder import load_model, save_model, tokenizer_files
+    from corpusmill.train.checkpoint import load_model, save_model, tokenizer_files
 
     reader = RunReader(run)
     stage = _stage(reader, stage)

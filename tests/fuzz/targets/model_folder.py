@@ -9,8 +9,8 @@ import torch
 from fuzzing import changed, choose, choosing, json_mutants, scratch
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.train.checkpoint import load_model, model_tensors, save_model
 from corpusmill.train.model import Llama, initialise
-from corpusmill.train.model_folder import load_model, model_tensors, save_model
 from corpusmill.train.options import Architecture
 
 FILES = ["config.json", "model.safetensors", "tokenizer.json", "model.safetensors.index.json"]

@@ -11,7 +11,7 @@ from fuzzing import changed, choose, choosing, json_mutants, scratch
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint import FILE, STATE, STEP, States, saved_states
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 
 FILES = [STATE, FILE.format(0, 1)]
 TENSORS = {"model/w": torch.arange(3.0), "optimizer/w/m": torch.zeros(3), "optimizer/w/step": torch.tensor(4.0)}

@@ -19,7 +19,7 @@ from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
 from corpusmill.train.model import Llama, attend, block_mask, dense_mask
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel, prepare
 from corpusmill.train.tuning import AlignConfig, StartModel
 

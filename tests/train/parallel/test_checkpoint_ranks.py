@@ -21,7 +21,7 @@ from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint import CheckpointDir, States, saved_states
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 
 # ---- state ranks -------------------------------------------------------------------------------------
 

@@ -14,12 +14,12 @@ from pydantic import ValidationError
 from ranks import run_ranks
 from small_models import new_model
 
+from corpusmill.train.checkpoint import save_model
 from corpusmill.train.data import Batch, DataShare
 from corpusmill.train.loop import fit
 from corpusmill.train.model import blank_model
-from corpusmill.train.model_folder import save_model
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims, local_of
+from corpusmill.train.parallel import ParallelDims, local_of
 from corpusmill.train.parallel.model import optimizer_of, prepare
 from corpusmill.train.pretrain import PretrainConfig
 

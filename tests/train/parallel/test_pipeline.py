@@ -15,7 +15,7 @@ from ranks import run_ranks
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims
+from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.parallel.model import prepare
 from corpusmill.train.parallel.pipeline import cut, split_layers
 

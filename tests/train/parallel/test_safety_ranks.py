@@ -16,7 +16,7 @@ from corpusmill.train.data import DataShare
 from corpusmill.train.loop import fit
 from corpusmill.train.model import Llama, Objective, StepLoss, initialise
 from corpusmill.train.options import Architecture, LoopConfig, ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims, local_of
+from corpusmill.train.parallel import ParallelDims, local_of
 
 #: Steps before the poisoned ones, enough for the guards to judge by.
 HEALTHY = 22

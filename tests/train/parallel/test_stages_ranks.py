@@ -14,7 +14,7 @@ from ranks import run_ranks
 from corpusmill.train import align, sft
 from corpusmill.train.model import RMSNorm
 from corpusmill.train.options import ParallelConfig
-from corpusmill.train.parallel.dims import ParallelDims, local_of
+from corpusmill.train.parallel import ParallelDims, local_of
 from corpusmill.train.parallel.model import ParallelModel
 from corpusmill.train.sft import FinetuningJob, blank_start
 from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage
