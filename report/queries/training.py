@@ -10,7 +10,6 @@ from corpusmill.report.queries.ask import Query, ask, slug
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import identifier
 from corpusmill.report.read import TRAINED, RunReader
-from corpusmill.train.evaluate import score_text
 
 #: Points of a curve that a page draws.
 POINTS = 600
@@ -254,6 +253,8 @@ def read_result(scores: Scores, samples: list[tuple[str, list[tuple[str, Any]]]]
 
 #: Items found in documents that the page shows.
 EXAMPLES = 5
+#: Metrics that are not a share of items.
+OTHER = ("bits_per_byte", "centered")
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,10 @@ class Score:
     error: float | None
 
     def text(self, metric: str) -> str:
-        return score_text(metric, {"value": self.value, "stderr": self.error})
+        """Formats the score: `50.2% ± 0.4`, or a number such as bits per byte."""
+        if metric in OTHER:
+            return f"{self.value:.3g}" + ("" if self.error is None else f" ± {self.error:.2g}")
+        return f"{self.value:.1%}" + ("" if self.error is None else f" ± {100 * self.error:.1f}")
 
 
 @dataclass(frozen=True)
