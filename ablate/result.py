@@ -110,6 +110,7 @@ def result(
         "model": {"preset": config.model.preset, "parameters": config.model.architecture(1).parameters()},
         "rates": {f"{other:g}": _rate_score(storage, other, prepared.sets) for other in config.rates if len(config.rates) > 1},
         "rate": factor,
+        "rate_note": rate_note(factor, config.rates),
         "confidence": config.confidence,
         "mixture": search,
     }
@@ -118,6 +119,14 @@ def result(
         "result.json": json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n",
     }
     return Output({**files, "page.html": page(content, run.run.root)}, rows_in=len(trained), kept=len(trained))
+
+
+def rate_note(factor: float, tried: Sequence[float]) -> str | None:
+    """Returns a sentence where the best learning rate is the last of those that were tried, so the one beyond it may be better."""
+    if len(tried) < 2 or factor not in (min(tried), max(tried)):
+        return None
+    kind, more = ("largest", 2 * factor) if factor == max(tried) else ("smallest", factor / 2)
+    return f"The {kind} learning rate that was tried, {factor:g} times the usual, was the best; try ablate.rates with {more:g}, too."
 
 
 def _funnel(variant: Variant) -> dict[str, dict[str, int]]:

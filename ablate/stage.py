@@ -241,7 +241,9 @@ class AblateStage(Stage):
 
     def summary(self, run: StageRun) -> dict[str, str]:
         found = json.loads(run.storage.read_bytes("result.json"))
-        return {**{row["variant"]: row["sentence"] for row in found["variants"][1:]}, "page": run.storage.path("page.html")}
+        sentences = {row["variant"]: row["sentence"] for row in found["variants"][1:]}
+        note = {"note": found["rate_note"]} if found["rate_note"] else {}
+        return {**sentences, **note, "page": run.storage.path("page.html")}
 
 
 def _shards(names: Sequence[str], prepared: Prepared) -> tuple[FileRef, ...]:

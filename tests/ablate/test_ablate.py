@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 import corpusmill
 from corpusmill.ablate.corpora import require_one_language
 from corpusmill.ablate.draws import DrawnDocuments
+from corpusmill.ablate.result import rate_note
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.report.answers import diff
@@ -116,6 +118,13 @@ def test_measurements_give_the_figures(compared: dict[str, Any], folder: Path) -
     for row in compared["variants"]:
         some = table[(table.variant == row["variant"]) & (table["set"] == "judges")].groupby("draw")[["nats", "utf8_bytes"]].sum()
         assert row["bits_per_byte"]["judges"] == pytest.approx((some.nats / some.utf8_bytes / 0.6931471805599453).tolist())
+
+
+@pytest.mark.parametrize(("best", "named"), [(2.0, "largest .* with 4, too"), (0.5, "smallest .* with 0.25, too"), (1.0, None)])
+def test_a_best_rate_at_the_edge_of_the_sweep_is_named(best: float, named: str | None) -> None:
+    note = rate_note(best, (0.5, 1.0, 2.0))
+    assert note is None if named is None else re.search(named, note or "")
+    assert rate_note(best, (best,)) is None
 
 
 def test_a_finished_comparison_is_not_trained_again(compared: dict[str, Any], folder: Path) -> None:
