@@ -34,9 +34,9 @@ from corpusmill.train.options import LoopConfig
 from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.parallel.model import ParallelModel
 
-#: Evaluations of a training for its learning curve, the last one among them.
+#: Points of a learning curve.
 CURVE = 6
-#: Windows of the references that an evaluation before the last one takes.
+#: Windows of the references that each point is measured on.
 CURVE_WINDOWS = 16
 
 
@@ -117,8 +117,7 @@ class ProxyWorker(Worker):
         curve: list[dict[str, float]] = []
 
         def evaluate(model: ParallelModel, done: int) -> dict[str, Any]:
-            if done < params["steps"]:
-                curve.append({"step": done, "bits_per_byte": per_byte(self.references.nats(model, device, CURVE_WINDOWS))})
+            curve.append({"step": done, "bits_per_byte": per_byte(self.references.nats(model, device, CURVE_WINDOWS))})
             return {}
 
         with tempfile.TemporaryDirectory(prefix="corpusmill-ablate-") as folder:
@@ -131,7 +130,6 @@ class ProxyWorker(Worker):
             table = self.references.nats(result.parallel_model, device)
         if not np.isfinite(table["nats"].to_numpy()).all():
             raise InputError(f"ablate: a proxy of draw {params['draw']} has diverged; give smaller learning rates.")
-        curve.append({"step": params["steps"], "bits_per_byte": per_byte(table)})
         facts = {
             "draw": params["draw"],
             "tokens": result.tokens,
