@@ -64,8 +64,9 @@ class Ours:
         clock = [now()]
         self.turn += 1
         fit(
-            self.job.model, self.job, self.loop, start=self.job.folder, first=self.job.begin, state=self.folder / f"state{self.turn}",
-            log=self.folder / f"log{self.turn}.jsonl", evaluate=lambda parallel_model, done: clock.append(now()) or {}, evaluate_every=1,
+            self.job.model, self.job, self.loop, dims=CPU, start=self.job.folder, first=self.job.begin,
+            state=self.folder / f"state{self.turn}", log=self.folder / f"log{self.turn}.jsonl",
+            evaluate=lambda parallel_model, done: clock.append(now()) or {}, evaluate_every=1,
         )  # fmt: skip
         return clock
 
