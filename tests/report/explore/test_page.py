@@ -169,6 +169,7 @@ def test_a_search_in_the_texts_marks_hits_and_goes_on(seen: Seen, decided: pd.Da
     until(page, "document.getElementById('searched').textContent.includes('that is all')")
     page.locator("#list a").first.click()
     page.wait_for_selector("#document mark")
+    until(page, "document.documentElement.dataset.busy === 'false'")  # the document may be drawn once more
     mark, box = (page.locator(part).bounding_box() for part in ("#document mark", "#document .text"))
     assert box["y"] <= mark["y"] <= box["y"] + box["height"] - mark["height"]  # the first hit is in sight
     page.fill("#text", "x2 ")
