@@ -1,4 +1,4 @@
-"""The interval of a share that was counted on a sample."""
+"""The interval of a share that was counted on a sample, and a score with its error as text."""
 
 import math
 from statistics import NormalDist
@@ -11,3 +11,14 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
     middle = (share + weight / 2) / (1 + weight)
     spread = z / (1 + weight) * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
     return max(0.0, middle - spread), min(1.0, middle + spread)
+
+
+#: Scores that are no share of the items.
+NUMBERS = ("bits_per_byte", "centered")
+
+
+def score_text(metric: str, value: float, error: float | None) -> str:
+    """Returns a score with its standard error as text: `50.2% ± 0.4`, or a number such as bits per byte."""
+    if metric in NUMBERS:
+        return f"{value:.3g}" + ("" if error is None else f" ± {error:.2g}")
+    return f"{value:.1%}" + ("" if error is None else f" ± {100 * error:.1f}")

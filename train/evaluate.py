@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.extras import TRAINING
+from corpusmill.pipeline.intervals import score_text
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.services import service
@@ -284,17 +285,10 @@ def task_lines(scores: Mapping[str, Any], tasks: Sequence[TaskConfig]) -> dict[s
         models = {model: of["tasks"][task.task] for model, of in scores.items()}
         any_ = next(iter(models.values()))
         metric = any_["metric"]
-        parts = [f"{model} {score_text(metric, of['metrics'][metric])}" for model, of in models.items()]
+        found = {model: of["metrics"][metric] for model, of in models.items()}
+        parts = [f"{model} {score_text(metric, score['value'], score['stderr'])}" for model, score in found.items()]
         guess = f", chance {any_['chance']:.1%}" if any_["chance"] is not None else ""
         of = any_.get("overlap")
         overlap = f"; {of['found']:,} of {of['items']:,} items in the corpus" if of else ""
         lines[f"{any_['title']} {metric}"] = f"{', '.join(parts)}{guess}{overlap}"
     return lines
-
-
-def score_text(metric: str, score: Mapping[str, Any]) -> str:
-    """Returns a score as text: `50.2% ± 0.4`, or a number such as bits per byte."""
-    value, error = score["value"], score["stderr"]
-    if metric in ("bits_per_byte", "centered"):  # no share of the items
-        return f"{value:.3g}" + ("" if error is None else f" ± {error:.2g}")
-    return f"{value:.1%}" + ("" if error is None else f" ± {100 * error:.1f}")

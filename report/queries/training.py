@@ -5,6 +5,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
+from corpusmill.pipeline.intervals import score_text
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.report.queries.ask import Query, ask, slug
 from corpusmill.report.query.run import Run
@@ -253,8 +254,6 @@ def read_result(scores: Scores, samples: list[tuple[str, list[tuple[str, Any]]]]
 
 #: Items found in documents that the page shows.
 EXAMPLES = 5
-#: Metrics that are not a share of items.
-OTHER = ("bits_per_byte", "centered")
 
 
 @dataclass(frozen=True)
@@ -263,10 +262,7 @@ class Score:
     error: float | None
 
     def text(self, metric: str) -> str:
-        """Formats the score: `50.2% ± 0.4`, or a number such as bits per byte."""
-        if metric in OTHER:
-            return f"{self.value:.3g}" + ("" if self.error is None else f" ± {self.error:.2g}")
-        return f"{self.value:.1%}" + ("" if self.error is None else f" ± {100 * self.error:.1f}")
+        return score_text(metric, self.value, self.error)
 
 
 @dataclass(frozen=True)

@@ -171,8 +171,8 @@ def _print(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from corpusmill.pipeline.intervals import score_text
     from corpusmill.train.benchmarks import metrics_of, remarks
-    from corpusmill.train.evaluate import score_text
 
     table = Table(box=box.SIMPLE_HEAD)
     for title, justify in (("task", "left"), ("items", "right"), ("metric", "left"), ("score", "right"), ("chance", "right")):
@@ -182,9 +182,11 @@ def _print(found: dict[str, Any]) -> None:
         for number, metric in enumerate(metrics_of(name)):
             chance = f"{summary['chance']:.1%}" if summary["chance"] is not None and metric.startswith("acc") else ""
             about = (summary["title"], items) if not number else ("", "")
-            table.add_row(*about, metric, score_text(metric, summary["metrics"][metric]), chance)
+            score = summary["metrics"][metric]
+            table.add_row(*about, metric, score_text(metric, score["value"], score["stderr"]), chance)
         for part, of in summary["groups"].items() if name == "core" else ():
-            table.add_row(f"  {part}", f"{of['items']:,}", "centered", score_text("centered", of["metrics"]["centered"]), "")
+            score = of["metrics"]["centered"]
+            table.add_row(f"  {part}", f"{of['items']:,}", "centered", score_text("centered", score["value"], score["stderr"]), "")
     console = Console(highlight=False)
     console.print(table)
     for summary in found.values():
