@@ -378,7 +378,8 @@ class LlamaModel(nn.Module):
     def __init__(self, arch: Architecture):
         super().__init__()
         self.arch = arch
-        self.embed_tokens = nn.Embedding(arch.vocab_size, arch.width)
+        # with its weights given: on `meta`, drawing them would import torch's compiler, which takes two seconds
+        self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(arch.vocab_size, arch.width), freeze=False)
         self.layers = nn.ModuleDict({str(layer): Layer(arch, layer) for layer in range(arch.layers)})
         self.norm = RMSNorm(arch.width, arch.norm_eps)
 
