@@ -9,8 +9,8 @@ and `align`. TRL gets the options that are fast on a CPU: no checkpointing, fuse
 processes, and precomputed reference log-probabilities, as in corpusmill. Tuning packs examples into rows, so a step of corpusmill has the
 rows that hold about `batch` examples. TRL is measured with padded batches of the same examples, and with its own packing into as many
 rows, and its faster way counts.
-Both train in turns of `steps` steps, of which the first three are left out. Prints medians of milliseconds a step, wall and processor
-time, one JSON object a line.
+Both train in turns of `steps` steps, of which the first three are left out, in one process, so TRL also has the memory settings of
+`train/compute.py`. Prints medians of milliseconds a step, wall and processor time, one JSON object a line.
 """
 
 import argparse
