@@ -40,7 +40,7 @@ def deterministic(threads: int = 0) -> Iterator[None]:
     before = (torch.get_deterministic_debug_mode(), switches.fill_uninitialized_memory, torch.get_num_threads(),
               torch.get_float32_matmul_precision())  # fmt: skip
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a workspace of its own
-    torch.set_deterministic_debug_mode("warn")  # `use_deterministic_algorithms` would import the compiler, which takes two seconds
+    _be_deterministic(1)
     switches.fill_uninitialized_memory = False  # costs time and changes no result that is read
     if threads:
         torch.set_num_threads(threads)
@@ -49,10 +49,19 @@ def deterministic(threads: int = 0) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_deterministic_debug_mode(before[0])
+        _be_deterministic(before[0])
         switches.fill_uninitialized_memory = before[1]
         torch.set_num_threads(before[2])
         torch.set_float32_matmul_precision(before[3])
+
+
+def _be_deterministic(mode: int) -> None:
+    """Sets torch's mode: 0 any kernels, 1 deterministic ones where they exist. With a GPU also the compiler's, whose import takes two
+    seconds; on a CPU the compiler has no other kernels to choose."""
+    if torch.cuda.is_available():
+        torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
+    else:
+        torch.set_deterministic_debug_mode(mode)
 
 
 # ---- compiled code ------------------------------------------------------------------------------
@@ -113,12 +122,12 @@ def rounded(model: nn.Module, precision: str) -> Iterator[None]:
 
 @contextmanager
 def passes(model: nn.Module, device: torch.device, precision: str) -> Iterator[None]:
-    """A context for the forward and backward passes of a step: `rounded`, and on a GPU no kernel, compiled or not, that adds in any order.
-    Attention has deterministic gradients only where others are an error."""
+    """A context for the forward and backward passes of a step: `rounded`, and on a GPU no kernel that adds in any order. Attention has
+    deterministic gradients only where others are an error."""
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     strict = device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
     if strict:
-        torch.use_deterministic_algorithms(True)  # for the compiler, too
+        torch.use_deterministic_algorithms(True)
     try:
         with rounded(model, precision):
             yield

@@ -378,8 +378,10 @@ class LlamaModel(nn.Module):
     def __init__(self, arch: Architecture):
         super().__init__()
         self.arch = arch
-        # with its weights given: on `meta`, drawing them would import torch's compiler, which takes two seconds
-        self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(arch.vocab_size, arch.width), freeze=False)
+        rows = torch.empty(arch.vocab_size, arch.width)
+        if not rows.is_meta:  # there `nn.Embedding` would draw values, too, for which torch imports its compiler (two seconds)
+            nn.init.normal_(rows)
+        self.embed_tokens = nn.Embedding.from_pretrained(rows, freeze=False)
         self.layers = nn.ModuleDict({str(layer): Layer(arch, layer) for layer in range(arch.layers)})
         self.norm = RMSNorm(arch.width, arch.norm_eps)
 
