@@ -31,7 +31,7 @@ from corpusmill.train.model import (
     initialise,
     visible,
 )
-from corpusmill.train.options import LoopConfig
+from corpusmill.train.options import LoopConfig, ModelConfig
 from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.parallel.model import prepare
 
@@ -281,6 +281,14 @@ def test_initialisation_is_that_of_its_seed_and_begins_at_the_uniform_loss(tied:
     queries = [layer.self_attn.q_proj.weight for layer in first.model.layers.values()]
     assert not torch.equal(queries[0], queries[1])  # each name has its own numbers
     assert queries[0].std().item() == pytest.approx((3 * arch.width) ** -0.5, rel=0.05)
+
+
+def test_a_model_that_is_made_with_storage_draws_its_embedding_as_torch_does() -> None:
+    arch = ModelConfig(preset="0.8m").architecture(97)
+    torch.manual_seed(3)
+    found = Llama(arch).model.embed_tokens.weight
+    torch.manual_seed(3)
+    assert torch.equal(found, torch.nn.Embedding(97, arch.width).weight)
 
 
 PEAK = """
