@@ -772,7 +772,7 @@ class _Options(Config):
 PiiConfig = create_model(
     "PiiConfig",
     __base__=_Options,
-    __doc__="The placeholder for each kind of personal data and secrets.",
+    __doc__="Personal data and secrets: how many of each kind, and a placeholder in place of each.",
     **{
         kind.name: (str | None, Field(kind.placeholder, description=f"The placeholder for {kind.description}; null leaves it as it is."))
         for kind in KINDS

@@ -1,10 +1,10 @@
 """Presets of the whole stage: the steps of a published pipeline in its order, as a recipe would write them.
 
-A preset gives `word_rule`, `steps` and `thresholds`; the recipe's own values take precedence.
+A preset gives `word_rule`, `steps` and `thresholds`. A recipe adds steps to it; the recipe's own word rule and thresholds take precedence.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,51 @@ BY_LANGUAGE = "fineweb-2"
 
 
 def expand(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a recipe's section, completed with the values of its preset. Raises ValueError if there is no such preset or language."""
-    name, language = section.get("preset"), section.get("language")
-    if language is not None and name != BY_LANGUAGE:
+    """Returns a recipe's section with steps, word rule and thresholds in place of the names of presets.
+
+    A preset's steps stand where the list of steps has `- preset: NAME`, else before the list. Steps that take one place of the list are a
+    tuple, so that messages count places as the recipe does. What is returned names no preset. Raises ValueError if there is no such preset
+    or language, or if presets do not go together.
+    """
+    language, steps, limits = section.get("language"), section.get("steps", []), section.get("thresholds") or {}
+    if not isinstance(steps, list | tuple) or not isinstance(limits, Mapping):  # their own validation says so
+        return dict(section)
+    placed = [str(item["preset"]) if isinstance(item, Mapping) and [*item] == ["preset"] else None for item in steps]
+    ahead = [str(section["preset"])] if section.get("preset") is not None and section["preset"] not in placed else []
+    presets = {name: _preset(name, language) for name in (*ahead, *placed) if name is not None}
+    if language is not None and BY_LANGUAGE not in presets:
         raise ValueError(
             f"language: only the preset {BY_LANGUAGE} asks for one; to keep a language, write `- language: {{keep: [{language}]}}`"
         )
-    if name is None:
+    if not presets:
         return dict(section)
+    places = [tuple(presets[name]["steps"]) if name else (item,) for name, item in zip(placed, steps)] or [()]
+    places[0] = (*(step for name in ahead for step in presets[name]["steps"]), *places[0])
+    rules = {preset["word_rule"]: name for name, preset in presets.items() if "word_rule" in preset}
+    if len(rules) > 1 and "word_rule" not in section:
+        raise ValueError(f"word_rule: give one, since {', and '.join(f'{name} has {rule}' for rule, name in rules.items())}")
+    _check_thresholds(presets, [step for place in places for step in place])
+    limits = {**{rule: limit for preset in presets.values() for rule, limit in preset.get("thresholds", {}).items()}, **limits}
+    words = {"word_rule": next(iter(rules))} if rules else {}
+    return {**words, **section, "preset": None, "language": None, "steps": places, "thresholds": limits}
+
+
+def _check_thresholds(presets: Mapping[str, Mapping[str, Any]], steps: Sequence[Any]) -> None:
+    """Raises ValueError if a preset with thresholds comes after a step of the same kind, whose rules have the names in these thresholds."""
+    kinds = [step if isinstance(step, str) else next(iter(step), None) if isinstance(step, Mapping) else None for step in steps]
+    for name, preset in presets.items():
+        if "thresholds" in preset:
+            begin = next(place for place, step in enumerate(steps) if step is preset["steps"][0])
+            if twice := {kind for step in preset["steps"] for kind in step}.intersection(kinds[:begin]):
+                raise ValueError(f"steps: {min(twice)} would get the thresholds of the preset {name}; put it after `- preset: {name}`")
+
+
+def _preset(name: str, language: str | None) -> dict[str, Any]:
     if name == BY_LANGUAGE:
-        preset = fineweb2_section(language)
-    elif name in PRESETS:
-        preset = PRESETS[name]
-    else:
-        raise ValueError(f"preset: {name!r} is unknown{instead_of(str(name), [*PRESETS, BY_LANGUAGE])}")
-    # the preset's thresholds belong to the preset's steps, which the recipe replaces
-    thresholds = {} if "steps" in section else preset.get("thresholds", {})
-    return {**preset, **section, "thresholds": {**thresholds, **(section.get("thresholds") or {})}}
+        return fineweb2_section(language)
+    if name not in PRESETS:
+        raise ValueError(f"preset: {name!r} is unknown{instead_of(name, [*PRESETS, BY_LANGUAGE])}")
+    return PRESETS[name]
 
 
 # ---- FineWeb-2 (arXiv 2506.20920): the steps of its script, with the thresholds and stop words that it publishes for each language.

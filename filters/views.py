@@ -131,7 +131,7 @@ def show_steps(console: Console) -> None:
     table = Table("step", "what it is", "presets", box=None, pad_edge=False)
     for name in STEPS:
         step = load_object(STEPS[name])
-        table.add_row(name, Text(_sentence(step)), ", ".join(step.PRESETS))
+        table.add_row(name, Text(sentence(step)), ", ".join(step.PRESETS))
     console.print(table)
     console.print(f"Presets of the whole stage (filter: {{preset: NAME}}): {', '.join([*PRESETS, BY_LANGUAGE])}.", markup=False)
 
@@ -141,7 +141,7 @@ def show_step(name: str, console: Console) -> None:
     if name not in STEPS:
         raise InputError(f"{name}: no such step{instead_of(name, STEPS)}.")
     step: type[Step] = load_object(STEPS[name])
-    console.print(f"{name}: {_sentence(step)}", markup=False)
+    console.print(f"{name}: {sentence(step)}", markup=False)
     options = Table("option", "default", "meaning", box=None, pad_edge=False, title="Options", title_justify="left")
     for key, field in step.Config.model_fields.items():
         default = "needed" if field.is_required() else str(field.get_default(call_default_factory=True))
@@ -180,6 +180,6 @@ def _in_words(step: Step, rule: Rule) -> str:
     return meaning(step.meanings.get(rule.column, ""), rule.comparison, rule.threshold)
 
 
-def _sentence(step: type[Step]) -> str:
-    """Returns the first line of the configuration's docstring."""
+def sentence(step: type[Step]) -> str:
+    """Returns what a step is: the first line of its configuration's docstring."""
     return (inspect.getdoc(step.Config) or "").splitlines()[0]

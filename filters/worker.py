@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, model_validator
 
 from corpusmill.filters.presets import expand
 from corpusmill.filters.rules import StepRule, decide, rules_metadata, with_thresholds
@@ -22,8 +22,10 @@ from corpusmill.pipeline.stage import DocumentFiles, Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 
 
-def _resolved_step(item: Any, info: ValidationInfo) -> dict[str, dict[str, Any]]:
-    return resolve_step(item, (info.context or {}).get("folder", "."))
+def _resolved_place(place: Any, info: ValidationInfo) -> list[dict[str, dict[str, Any]]]:
+    """Returns the step at a place of the list, or the steps that `expand` has put there (a tuple)."""
+    folder = (info.context or {}).get("folder", ".")
+    return [resolve_step(item, folder) for item in (place if isinstance(place, tuple) else (place,))]
 
 
 def _without_folder(key: str, value: Any) -> Any:
@@ -41,7 +43,8 @@ def _placeless(item: Any) -> Any:
     }
 
 
-StepItem = Annotated[dict[str, dict[str, Any]], BeforeValidator(_resolved_step)]
+StepItem = Annotated[dict[str, dict[str, Any]], PlainValidator(_resolved_place)]
+StepItems = Annotated[list[StepItem], AfterValidator(lambda places: [step for place in places for step in place])]
 
 
 class FilterConfig(Config):
@@ -49,7 +52,8 @@ class FilterConfig(Config):
 
     preset: str | None = Field(
         None,
-        description="Steps, word rule and thresholds of a published pipeline (filters/presets.py); the keys below override its values.",
+        description="Steps, word rule and thresholds of a published pipeline (filters/presets.yaml). `steps` are added after its steps; "
+        "where these are to stand elsewhere, `- preset: NAME` among `steps` says so.",
     )
     language: str | None = Field(None, description="For the preset fineweb-2: the language of the thresholds, by any of its codes.")
     word_rule: Literal["words", "whitespace", "characters", "spacy"] = Field(
@@ -58,7 +62,7 @@ class FilterConfig(Config):
         "`characters`: as `words`, and each character of a script without spaces (Han, kana, Thai, Lao, Khmer, Myanmar, Tibetan); "
         "`spacy`: the tokens of spaCy's English tokenizer, as datatrove has them.",
     )
-    steps: list[StepItem] = Field(
+    steps: StepItems = Field(
         [{"language": {}}, {"gopher_repetition": {}}, {"gopher_quality": {}}, {"quality": {}}],
         validate_default=True,
         description="The steps in order, each a name with its options: `- language: {keep: [en]}`.",
@@ -81,7 +85,9 @@ class FilterConfig(Config):
     def _expand(cls, section: Any) -> Any:
         if not isinstance(section, Mapping):
             return section
-        thresholds = section.get("thresholds")
+        thresholds = section.get("thresholds", {})
+        if thresholds is None:  # as in a recipe whose thresholds are all comments
+            section = {**section, "thresholds": {}}
         if isinstance(thresholds, Mapping):  # YAML reads on and off as true and false
             switched = {name: None if value is False else value for name, value in thresholds.items() if value is not True}
             section = {**section, "thresholds": switched}

@@ -6,7 +6,7 @@ The class of a stage is imported only when it is needed, so that `pipeline` does
 
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from glob import glob
 from pathlib import Path
@@ -49,8 +49,8 @@ def stage_class(name: str) -> type[Stage]:
 SHIPPED = Path(__file__).parent.parent / "recipes"
 
 
-def recipe_path(given: str) -> str:
-    """Returns the path of a recipe file: `given`, or the one of this name that ships. Raises InputError, which names others."""
+def recipe_path(given: str, others: Iterable[str] = ()) -> str:
+    """Returns the path of a recipe file: `given`, or the one of this name that ships. Raises InputError, which names these and `others`."""
     shipped = {path.stem: str(path) for path in sorted(SHIPPED.glob("*.yaml"))}
     path, there = Path(given), os.path.exists(given)  # unlike methods of Path, this takes names of any length
     if there and not path.is_dir():
@@ -63,7 +63,13 @@ def recipe_path(given: str) -> str:
         raise InputError(not_a_run(given))
     beside = [str(path.parent / other) for other in sorted(glob("*.yaml", root_dir=path.parent))]
     name = path.stem if path.suffix and not beside else given
-    raise InputError(f"{given}: no such recipe or run{instead_of(name, [*shipped, *beside, *runs_near(given)])}.")
+    raise InputError(f"{given}: no such recipe or run{instead_of(name, [*shipped, *beside, *runs_near(given), *others])}.")
+
+
+def shipped_with(stages: Collection[str]) -> str | None:
+    """Returns the name of the recipe that ships and has these stages and the fewest others; None without any."""
+    shipped = {path.stem: read_raw(str(path)).keys() for path in sorted(SHIPPED.glob("*.yaml"))}
+    return min((name for name, its in shipped.items() if its >= set(stages)), key=lambda name: len(shipped[name]), default=None)
 
 
 def recipe_name(path: str) -> str:
@@ -145,11 +151,12 @@ def validate_recipe(raw: dict[str, Any], path: str) -> dict[str, Config]:
     if unknown:
         raise ConfigError(f"{recipe_name(path)}: {unknown[0]}: no such stage{instead_of(str(unknown[0]), STAGES)}.")
     sections: dict[str, Config] = {}
+    folder = "." if Path(path).parent == SHIPPED else str(Path(path).parent)  # beside a recipe that ships there is no file of the user's
     for name in STAGES:
         if name in raw:
             schema = stage_class(name).Config
             try:
-                sections[name] = schema.model_validate(raw[name] or {}, context={"folder": str(Path(path).parent)})
+                sections[name] = schema.model_validate(raw[name] or {}, context={"folder": folder})
             except ValidationError as error:
                 faults = "; ".join(_explain(name, e, schema) for e in _one_a_place(error.errors()))
                 raise ConfigError(f"{recipe_name(path)}: {faults}.") from error

@@ -104,7 +104,11 @@ def test_names_that_are_not_there_get_those_that_are_near(corpusmill, tmp_path, 
     (tmp_path / "runs/demo/run.json").write_text(json.dumps({"inputs": ["in"], "recipe": {"ingest": {}}}))
     (tmp_path / "texts.jsonl").write_text('{"text": "some text"}\n')
     for arguments, message in {
-        ("run", "dmo", "in"): "dmo: no such recipe or run (did you mean demo? expected one of dedup, demo, fineweb, shakespeare-char, tune",
+        (
+            "run",
+            "dmo",
+            "in",
+        ): "dmo: no such recipe or run (did you mean demo? expected one of corpus, dedup, demo, fineweb, shakespeare-char, tune",
         ("run", "recipes/finweb.yaml", "in"): "finweb.yaml: no such recipe or run (did you mean fineweb?",
         ("run", "runs/dmo"): "runs/dmo: no such recipe or run (did you mean runs/demo?",
         ("run", "runs"): "runs: not a run, as it has no run.json (there are runs/demo).",
@@ -171,6 +175,8 @@ def test_stages_in_the_wrong_order_or_not_in_the_recipe(corpusmill, tmp_path):
     assert code == 2 and one_sentence(err) and "comes after" in err
     code, _, err = corpusmill("run", path, tmp_path, "--output", tmp_path / "run", "--to", "align")
     assert code == 2 and one_sentence(err) and "align: the recipe has no such stage (expected one of ingest, dedup)" in err
+    code, _, err = corpusmill("run", "fineweb", tmp_path, "--output", tmp_path / "run", "--to", "tokens")
+    assert code == 2 and one_sentence(err) and "the recipe corpus has it: corpusmill run corpus ... --to tokens." in err
 
 
 def test_a_stage_before_its_input_is_there(corpusmill, tmp_path):

@@ -140,10 +140,8 @@ def _pages(reader: RunReader, first: dict[str, Any]) -> int:
 
 
 def _words(recipe: dict[str, Any]) -> str:
-    """Describes a recipe without a name, as one from Python: the filter's preset or steps."""
-    section = recipe.get("filter") or {}
-    steps = [str(next(iter(step))) for step in section.get("steps") or []]
-    return ", ".join([section["preset"]] if section.get("preset") else steps)
+    """Describes a recipe without a name, as one from Python, by the filter's steps."""
+    return ", ".join(str(next(iter(step))) for step in (recipe.get("filter") or {}).get("steps") or [])
 
 
 def _tokens(run: Storage) -> int | None:

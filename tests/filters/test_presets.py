@@ -47,12 +47,44 @@ def test_text_without_spaces_has_a_preset_that_keeps_it(shared_data: Path) -> No
     assert {"dup_line_frac", "duplicated_10_n_grams"} <= set(failed["characters"][2])
 
 
-def test_what_the_recipe_says_itself_goes_first() -> None:
-    config = FilterConfig.model_validate(
-        {"preset": "fineweb", "word_rule": "whitespace", "steps": ["gopher_quality"], "thresholds": {"gopher_short_doc": 10}}
-    )
-    assert config.word_rule == "whitespace" and len(config.steps) == 1
-    assert rule_table(config)[0].rule.threshold == 10
+def test_own_steps_come_after_a_preset_or_around_it() -> None:
+    own: list = ["compression"]
+    preset = FilterConfig.model_validate({"preset": "fineweb"})
+    (step,) = FilterConfig.model_validate({"steps": own}).steps
+    for section, steps in (
+        ({"preset": "fineweb", "steps": own}, [*preset.steps, step]),
+        ({"preset": "fineweb", "steps": [*own, {"preset": "fineweb"}]}, [step, *preset.steps]),
+        ({"steps": [*own, {"preset": "fineweb"}, *own]}, [step, *preset.steps, step]),
+        ({"preset": "fineweb", "steps": []}, preset.steps),
+    ):
+        config = FilterConfig.model_validate(section)
+        assert config.steps == steps and config.word_rule == "spacy"
+        assert FilterConfig.model_validate(config.model_dump(mode="json")) == config  # as in run.json: no preset is added again
+    changed = {"preset": "fineweb", "word_rule": "whitespace", "steps": own, "thresholds": {"gopher_short_doc": 10}}
+    config = FilterConfig.model_validate(changed)
+    assert config.word_rule == "whitespace"
+    assert {rule.rule.name: rule.rule.threshold for rule in rule_table(config)}["gopher_short_doc"] == 10
+
+
+def test_presets_that_do_not_go_together_are_refused() -> None:
+    for section, message in (
+        (
+            {"steps": [{"preset": "fineweb"}, {"preset": "c4-paper"}]},
+            "word_rule: give one, since fineweb has spacy, and c4-paper has whitespace",
+        ),
+        (
+            {"steps": ["gopher_quality", {"preset": "fineweb-2"}], "language": "fra"},
+            "gopher_quality would get the thresholds of the preset f",
+        ),
+        ({"preset": "fineweb", "steps": [{"c4": {}}, {"language": {"kep": 1}}]}, r"filter\.steps\.1\.language\.kep: unknown key"),
+        ({"preset": "fineweb", "steps": ["c5"]}, r"filter\.steps\.0: no such step"),
+        ({"preset": "fineweb", "steps": None}, r"filter\.steps: input should be a valid list"),
+        ({"preset": "fineweb", "steps": ["compression"], "thresholds": {"spam": 1}}, r"thresholds\.spam: no such rule"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            validate_recipe({"filter": section}, "recipe.yaml")
+    both = FilterConfig.model_validate({"word_rule": "words", "steps": [{"preset": "fineweb"}, {"preset": "c4-paper"}]})
+    assert both.word_rule == "words" and [next(iter(step)) for step in both.steps][-2:] == ["pii", "c4"]
 
 
 def test_rules_can_be_switched_off_and_on() -> None:

@@ -11,7 +11,7 @@ from corpusmill.pipeline.errors import CorpusmillError
 
 #: The commands in the order of `corpusmill --help`.
 GROUPS = {
-    "Run": ("run", "status", "warm"),
+    "Run": ("run", "recipe", "status", "warm"),
     "Look": ("report", "explore", "why", "inspect", "sample", "stats", "clusters", "query"),
     "Decide": ("steps", "sweep", "retune", "fork", "diff", "ablate"),
     "Data": ("verify", "raw", "card", "push", "labels export", "labels import"),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from corpusmill.cli.base import ShownRun, app, warn_if_stale
+from corpusmill.cli.base import Sets, ShownRun, app, warn_if_stale
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +51,24 @@ def steps(step: Annotated[str | None, typer.Argument(metavar="STEP", help="A ste
         show_steps(console)
     else:
         show_step(step, console)
+
+
+@app.command(epilog="Example: corpusmill recipe fineweb --stage filter > mine.yaml")
+def recipe(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|RUN",
+            help="A recipe file, the name of a recipe that ships (fineweb, ...) or of a preset (gopher-paper, ...), or a run.",
+        ),
+    ],
+    stage: Annotated[str | None, typer.Option(help="Only this stage's section.", show_default=False)] = None,
+    set_: Sets = None,
+) -> None:
+    """Print a recipe or preset in full, as YAML to save and edit."""
+    from corpusmill.report.answers.recipe import expanded
+
+    print(expanded(recipe, stage, set_ or []), end="")
 
 
 @app.command(epilog="Example: corpusmill report runs/demo --png funnel.png")
