@@ -57,7 +57,7 @@ def load_class(path: str) -> type[Any]:
     except ImportError as error:
         raise ValueError(f"{module}: can't be imported ({error})") from error
     if not inspect.isclass(kind) or not kind.__module__.startswith("datatrove.") or inspect.isabstract(kind):
-        raise ValueError(f"{module} has no filter or formatter {name!r}")
+        raise ValueError(f"{module} has no filter or formatter {name!r} (a class is named as in pipeline.filters.RegexFilter)")
     if not issubclass(kind, BaseFilter | BaseFormatter):
         raise ValueError(f"{module}.{name}: is neither a filter nor a formatter of datatrove, so it can't be a step of the filter stage")
     return kind

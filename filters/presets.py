@@ -4,7 +4,7 @@ A preset gives `word_rule`, `steps` and `thresholds`. A recipe adds steps to it;
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,15 @@ def expand(section: Mapping[str, Any]) -> dict[str, Any]:
     tuple, so that messages count places as the recipe does. What is returned names no preset. Raises ValueError if there is no such preset
     or language, or if presets do not go together.
     """
-    language, steps, limits = section.get("language"), section.get("steps", []), section.get("thresholds") or {}
+    language, steps, limits = section.get("language"), section.get("steps", []), section.get("thresholds", {})
     if not isinstance(steps, list | tuple) or not isinstance(limits, Mapping):  # their own validation says so
         return dict(section)
     placed = [str(item["preset"]) if isinstance(item, Mapping) and [*item] == ["preset"] else None for item in steps]
     ahead = [str(section["preset"])] if section.get("preset") is not None and section["preset"] not in placed else []
-    presets = {name: _preset(name, language) for name in (*ahead, *placed) if name is not None}
+    names = [name for name in (*ahead, *placed) if name is not None]
+    if unknown := [name for name in names if name not in (*PRESETS, BY_LANGUAGE)]:
+        raise ValueError(f"preset: {unknown[0]!r} is unknown{instead_of(unknown[0], [*PRESETS, BY_LANGUAGE])}")
+    presets = {name: PRESETS[name] if name in PRESETS else fineweb2_section(language) for name in names}
     if language is not None and BY_LANGUAGE not in presets:
         raise ValueError(
             f"language: only the preset {BY_LANGUAGE} asks for one; to keep a language, write `- language: {{keep: [{language}]}}`"
@@ -43,28 +46,15 @@ def expand(section: Mapping[str, Any]) -> dict[str, Any]:
     rules = {preset["word_rule"]: name for name, preset in presets.items() if "word_rule" in preset}
     if len(rules) > 1 and "word_rule" not in section:
         raise ValueError(f"word_rule: give one, since {', and '.join(f'{name} has {rule}' for rule, name in rules.items())}")
-    _check_thresholds(presets, [step for place in places for step in place])
-    limits = {**{rule: limit for preset in presets.values() for rule, limit in preset.get("thresholds", {}).items()}, **limits}
-    words = {"word_rule": next(iter(rules))} if rules else {}
-    return {**words, **section, "preset": None, "language": None, "steps": places, "thresholds": limits}
-
-
-def _check_thresholds(presets: Mapping[str, Mapping[str, Any]], steps: Sequence[Any]) -> None:
-    """Raises ValueError if a preset with thresholds comes after a step of the same kind, whose rules have the names in these thresholds."""
-    kinds = [step if isinstance(step, str) else next(iter(step), None) if isinstance(step, Mapping) else None for step in steps]
-    for name, preset in presets.items():
-        if "thresholds" in preset:
-            begin = next(place for place, step in enumerate(steps) if step is preset["steps"][0])
-            if twice := {kind for step in preset["steps"] for kind in step}.intersection(kinds[:begin]):
-                raise ValueError(f"steps: {min(twice)} would get the thresholds of the preset {name}; put it after `- preset: {name}`")
-
-
-def _preset(name: str, language: str | None) -> dict[str, Any]:
-    if name == BY_LANGUAGE:
-        return fineweb2_section(language)
-    if name not in PRESETS:
-        raise ValueError(f"preset: {name!r} is unknown{instead_of(name, [*PRESETS, BY_LANGUAGE])}")
-    return PRESETS[name]
+    kinds = [next(iter(step), None) if isinstance(step, Mapping) else step for place in places for step in place]
+    for name in (name for name, preset in presets.items() if "thresholds" in preset):  # these name rules of the first step of a kind
+        its = [next(iter(step)) for step in presets[name]["steps"]]
+        begin = next(at for at in range(len(kinds)) if kinds[at : at + len(its)] == its)
+        if twice := [kind for kind in its if kind in kinds[:begin]]:
+            raise ValueError(f"steps: {twice[0]} would get the thresholds of the preset {name}; put it after `- preset: {name}`")
+        limits = {**presets[name]["thresholds"], **limits}
+    word_rule = {"word_rule": next(iter(rules))} if rules else {}
+    return {**word_rule, **section, "preset": None, "language": None, "steps": places, "thresholds": limits}
 
 
 # ---- FineWeb-2 (arXiv 2506.20920): the steps of its script, with the thresholds and stop words that it publishes for each language.
@@ -91,10 +81,7 @@ def fineweb2_section(language: str | None) -> dict[str, Any]:
         (name,) = labels_for([str(language)], frozenset(languages))
     except ValueError:
         raise ValueError(f"language: the preset fineweb-2 has no thresholds for {language!r} (it has {', '.join(languages)})") from None
-    return _section(name, languages[name])
-
-
-def _section(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    row = languages[name]
     dup = {f"duplicated_{n}_n_grams": limit for n, limit in zip(range(5, 11), row["dup_n_grams"])}
     top = {f"top_{n}_gram": limit for n, limit in zip(range(2, 5), row["top_n_grams"])}
     return {

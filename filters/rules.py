@@ -146,12 +146,6 @@ def rules_metadata(rules: Iterable[StepRule]) -> dict[bytes, bytes]:
     return plain | meanings_metadata({rule.rule.name: rule.meaning for rule in rules if rule.meaning})
 
 
-def read_rules(schema: pa.Schema) -> list[dict[str, Any]]:
-    """Reads a report table's rules, in order: {step, rule, column, comparison, threshold}; `kept` (share, of) for a found threshold."""
-    rules: list[dict[str, Any]] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"[]"))
-    return rules
-
-
 # ---- Why a rule fails a document, as a phrase: "fewer than 50 words". A step has a template for each column with a rule.
 #
 # A template holds one of these fields, which are replaced by the comparison with the threshold:

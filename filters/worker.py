@@ -85,9 +85,7 @@ class FilterConfig(Config):
     def _expand(cls, section: Any) -> Any:
         if not isinstance(section, Mapping):
             return section
-        thresholds = section.get("thresholds", {})
-        if thresholds is None:  # as in a recipe whose thresholds are all comments
-            section = {**section, "thresholds": {}}
+        thresholds = section.get("thresholds") or {}  # null where all of them are comments
         if isinstance(thresholds, Mapping):  # YAML reads on and off as true and false
             switched = {name: None if value is False else value for name, value in thresholds.items() if value is not True}
             section = {**section, "thresholds": switched}

@@ -6,7 +6,7 @@ The class of a stage is imported only when it is needed, so that `pipeline` does
 
 import os
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from glob import glob
 from pathlib import Path
@@ -64,12 +64,6 @@ def recipe_path(given: str, others: Iterable[str] = ()) -> str:
     beside = [str(path.parent / other) for other in sorted(glob("*.yaml", root_dir=path.parent))]
     name = path.stem if path.suffix and not beside else given
     raise InputError(f"{given}: no such recipe or run{instead_of(name, [*shipped, *beside, *runs_near(given), *others])}.")
-
-
-def shipped_with(stages: Collection[str]) -> str | None:
-    """Returns the name of the recipe that ships and has these stages and the fewest others; None without any."""
-    shipped = {path.stem: read_raw(str(path)).keys() for path in sorted(SHIPPED.glob("*.yaml"))}
-    return min((name for name, its in shipped.items() if its >= set(stages)), key=lambda name: len(shipped[name]), default=None)
 
 
 def recipe_name(path: str) -> str:

@@ -24,17 +24,7 @@ from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.lease import GUARD_FILE, LEASE, LeaseLost, holding
 from corpusmill.pipeline.manifest import Manifest, Quarantined
 from corpusmill.pipeline.names import instead_of, not_a_run
-from corpusmill.pipeline.recipe import (
-    STAGES,
-    UNNAMED,
-    Recipe,
-    apply_override,
-    read_recipe,
-    recipe_name,
-    shipped_with,
-    stage_class,
-    validate_recipe,
-)
+from corpusmill.pipeline.recipe import STAGES, UNNAMED, Recipe, apply_override, read_recipe, recipe_name, stage_class, validate_recipe
 from corpusmill.pipeline.redact import refuse_secrets
 from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former, replaced
 from corpusmill.pipeline.runner import DATA_STAGES, StageRun
@@ -92,9 +82,8 @@ class Plan:
         order = list(STAGES)
         for name in (self.first, self.last):
             if name is not None and name not in self.sections:
-                other = shipped_with({name, *self.sections})
-                better = f"; the recipe {other} has it: corpusmill run {other} ... --to {name}" if other else ""
-                raise InputError(f"{name}: the recipe has no such stage{instead_of(name, self.sections)}{better}.")
+                more = f"; corpus has it: corpusmill run corpus ... --to {name}" if name in ("tokenizer", "tokens") else ""
+                raise InputError(f"{name}: the recipe has no such stage{instead_of(name, self.sections)}{more}.")
         first = order.index(self.first) if self.first else 0
         last = order.index(self.last) if self.last else len(order)
         if first > last:

@@ -176,7 +176,7 @@ def test_stages_in_the_wrong_order_or_not_in_the_recipe(corpusmill, tmp_path):
     code, _, err = corpusmill("run", path, tmp_path, "--output", tmp_path / "run", "--to", "align")
     assert code == 2 and one_sentence(err) and "align: the recipe has no such stage (expected one of ingest, dedup)" in err
     code, _, err = corpusmill("run", "fineweb", tmp_path, "--output", tmp_path / "run", "--to", "tokens")
-    assert code == 2 and one_sentence(err) and "the recipe corpus has it: corpusmill run corpus ... --to tokens." in err
+    assert code == 2 and one_sentence(err) and "corpus has it: corpusmill run corpus ... --to tokens." in err
 
 
 def test_a_stage_before_its_input_is_there(corpusmill, tmp_path):

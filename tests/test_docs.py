@@ -25,6 +25,7 @@ from corpusmill import cli
 from corpusmill.cli import app
 from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.recipe import STAGES, validate_recipe
+from corpusmill.report.answers.recipe import expanded
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -117,6 +118,10 @@ def test_imports(page: str) -> None:
     for module, names in re.findall(r"^from (corpusmill\S*) import ([\w, ]+)", PAGES[page].read_text(), re.MULTILINE):
         loaded = importlib.import_module(module)
         assert [name for name in names.strip().split(", ") if not hasattr(loaded, name)] == [], module
+
+
+def test_the_steps_of_fineweb_are_those_of_the_program() -> None:
+    assert f"```yaml\n{expanded('fineweb', 'filter')}```\n" in PAGES["docs/stages/filter.md"].read_text()
 
 
 # ---- The reference

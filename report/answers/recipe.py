@@ -3,6 +3,7 @@
 import os
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import yaml
@@ -12,6 +13,7 @@ from corpusmill.filters.presets import BY_LANGUAGE, PRESETS
 from corpusmill.filters.step import STEPS
 from corpusmill.filters.views import sentence
 from corpusmill.filters.worker import FilterConfig, rule_table
+from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.recipe import SHIPPED, apply_override, read_recipe, recipe_path, validate_recipe
@@ -21,10 +23,8 @@ from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.read import RunReader, read_meanings
 
-#: The presets of stages, which stand for a whole section.
+#: The presets that stand for a whole section, by stage.
 STAGE_PRESETS = {"filter": (*PRESETS, BY_LANGUAGE), "dedup": tuple(DEDUP_PRESETS)}
-#: A rule's name, its threshold (a number, or a list of texts), and what it means where it fails a document.
-Rule = tuple[str, Any, str]
 
 
 def expanded(given: str, stage: str | None = None, overrides: Sequence[str] = ()) -> str:
@@ -33,7 +33,7 @@ def expanded(given: str, stage: str | None = None, overrides: Sequence[str] = ()
     `given`: a run's folder, a recipe file, or the name of a recipe that ships or of a preset. `overrides` (`key=value`) are applied before
     a recipe is checked. The recipe of a run is neither changed nor checked, since that could load code that it names. Raises InputError.
     """
-    rules: list[Rule] = []
+    rules: list[tuple[str, Any, str]] = []  # a rule's name, its threshold, and what it means where it fails a document
     if Storage(given).exists(RUN_FILE):
         if overrides:
             raise InputError(f"recipe: {given} is a run, whose recipe is shown as it is; --set is for recipes and presets.")
@@ -57,18 +57,18 @@ def expanded(given: str, stage: str | None = None, overrides: Sequence[str] = ()
     return "\n".join([head, *texts])
 
 
-def _configs(given: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Returns the checked sections of a recipe, or of a recipe with no other stages than ingest and those that have the preset."""
-    stages = [stage for stage, names in STAGE_PRESETS.items() if given in names]
-    if not stages or os.path.exists(given) or (SHIPPED / f"{given}.yaml").exists():
-        return dict(read_recipe(recipe_path(given, [name for names in STAGE_PRESETS.values() for name in names]), overrides))
-    raw: dict[str, Any] = {"ingest": {}, **{stage: {"preset": given} for stage in stages}}
+def _configs(given: str, overrides: Sequence[str]) -> dict[str, Config]:
+    """Returns the checked sections of a recipe. That of a preset has the stages with such a preset, after ingest."""
+    sections = {stage: {"preset": given} for stage, names in STAGE_PRESETS.items() if given in names}
+    if not sections or os.path.exists(given) or (SHIPPED / f"{given}.yaml").exists():
+        return read_recipe(recipe_path(given, chain(*STAGE_PRESETS.values())), overrides)
+    raw = {"ingest": {}, **sections}
     for override in overrides:
         apply_override(raw, override)
-    return dict(validate_recipe(raw, given))
+    return validate_recipe(raw, given)
 
 
-def _filter(section: Mapping[str, Any], rules: Sequence[Rule]) -> str:
+def _filter(section: Mapping[str, Any], rules: Sequence[tuple[str, Any, str]]) -> str:
     """Returns the section `filter`. Comments say what each step is, and name the rules with thresholds of the steps."""
     lines = ["filter:"]
     for key, value in section.items():
@@ -90,7 +90,7 @@ def _step(step: Any) -> Iterator[str]:
     yield textwrap.indent(f"- {text}", " " * 8)[4:]
 
 
-def _thresholds(given: Mapping[str, Any], rules: Sequence[Rule]) -> Iterator[str]:
+def _thresholds(given: Mapping[str, Any], rules: Sequence[tuple[str, Any, str]]) -> Iterator[str]:
     off = [(name, "off", "") for name, limit in given.items() if limit is None]
     for name, limit, meaning in [*rules, *off]:
         shown = _yaml(limit) if isinstance(limit, int | float) and limit == limit else "off" if limit == "off" else "on"
@@ -100,5 +100,5 @@ def _thresholds(given: Mapping[str, Any], rules: Sequence[Rule]) -> Iterator[str
 
 def _yaml(value: Any, flow: bool | None = True) -> str:
     """Returns a value as YAML, without characters that reorder or hide text."""
-    text, plain = (yaml.safe_dump(value, default_flow_style=flow, sort_keys=False, allow_unicode=each, width=120) for each in (True, False))
+    text, plain = (yaml.safe_dump(value, default_flow_style=flow, sort_keys=False, allow_unicode=each, width=100) for each in (True, False))
     return str(text if safe_text(text) == text else plain).removesuffix("...\n").rstrip()

@@ -1,6 +1,7 @@
 """Tests datatrove's filters and formatters as steps: equal to datatrove itself, document by document."""
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from datatrove.data import Document
 from datatrove.pipeline import filters, formatters
 from datatrove.pipeline.filters.base_filter import BaseFilter, get_filter_result
 
-from corpusmill.filters.rules import read_rules
+from corpusmill.filters.rules import METADATA_KEY
 from corpusmill.filters.step import DocumentBatch, build_steps, resolve_step
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 from corpusmill.pipeline.recipe import validate_recipe
@@ -88,8 +89,8 @@ def test_in_the_stage(tmp_path: Path, make_documents, finished_ingest, run_filte
     done = run_filter(run, {"steps": steps, "thresholds": {"short_line_ratio": None, "list_ratio": None}})
     report, again = (read_table(done.storage, f"report/part-0000{part}.parquet") for part in (0, 1))
     assert report.to_pydict() == again.to_pydict() | {}
-    assert [rule["rule"] for rule in read_rules(report.schema)][:2] == ["sampler_filter", "sampler_filter_2"]
-    assert read_rules(report.schema)[1]["step"] == "datatrove:sampler_filter_2"
+    assert [rule["rule"] for rule in json.loads(report.schema.metadata[METADATA_KEY])][:2] == ["sampler_filter", "sampler_filter_2"]
+    assert json.loads(report.schema.metadata[METADATA_KEY])[1]["step"] == "datatrove:sampler_filter_2"
     reference = filters.SamplerFilter(rate=0.5, seed=1), filters.SamplerFilter(rate=0.9, seed=2)
     kept = [[step.filter(None) for step in reference] for _ in mails]
     assert report["kept"].to_pylist() == [all(both) for both in kept]

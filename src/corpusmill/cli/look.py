@@ -55,17 +55,11 @@ def steps(step: Annotated[str | None, typer.Argument(metavar="STEP", help="A ste
 
 @app.command(epilog="Example: corpusmill recipe fineweb --stage filter > mine.yaml")
 def recipe(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME|RUN",
-            help="A recipe file, the name of a recipe that ships (fineweb, ...) or of a preset (gopher-paper, ...), or a run.",
-        ),
-    ],
+    recipe: Annotated[str, typer.Argument(metavar="NAME|RUN", help="A recipe's file or name, a preset's name, or a run.")],
     stage: Annotated[str | None, typer.Option(help="Only this stage's section.", show_default=False)] = None,
     set_: Sets = None,
 ) -> None:
-    """Print a recipe or preset in full, as YAML to save and edit."""
+    """Print a recipe or preset in full, to save and edit."""
     from corpusmill.report.answers.recipe import expanded
 
     print(expanded(recipe, stage, set_ or []), end="")

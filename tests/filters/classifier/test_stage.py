@@ -17,7 +17,7 @@ from killing import in_child, killed_at
 
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.kept_share import MeasureWorker
-from corpusmill.filters.rules import read_rules
+from corpusmill.filters.rules import METADATA_KEY
 from corpusmill.filters.whatif import retune, sweep
 from corpusmill.filters.worker import FilterWorker
 from corpusmill.ingest.config import IngestConfig
@@ -89,7 +89,7 @@ def test_the_best_tenth_of_what_passes(tmp_path, three_shards, run_filter, quali
         row["id"] for row in report if not row["failed"] and row["quality"] is None
     }
     assert 0 < len(kept) < len(passing) < len(report)
-    (rule,) = [rule for rule in read_rules(stored(run, "report")[0].schema) if rule["rule"] == "quality"]
+    (rule,) = [rule for rule in json.loads(stored(run, "report")[0].schema.metadata[METADATA_KEY]) if rule["rule"] == "quality"]
     assert rule["threshold"] == threshold and rule["kept"] == {"share": 0.1, "of": "passing"} and rule["comparison"] == "<"
     found = json.loads(run.read_bytes("filter/thresholds.json"))
     assert found == {"quality": {"threshold": threshold, "documents": len(passing), "kept": len(kept)}}
@@ -290,7 +290,7 @@ def test_an_empty_corpus_and_one_that_nothing_passes(tmp_path, run_filter, finis
         run_filter(run, section(quality))
         assert json.loads(run.read_bytes("filter/thresholds.json")) == {"quality": {"threshold": None, "documents": 0, "kept": 0}}
         for table in stored(run, "report"):
-            assert "quality" not in {rule["rule"] for rule in read_rules(table.schema)}
+            assert "quality" not in {rule["rule"] for rule in json.loads(table.schema.metadata[METADATA_KEY])}
 
 
 def test_retune_of_an_unfinished_stage(tmp_path, three_shards, quality) -> None:
