@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, redirect_stdout
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -231,7 +232,9 @@ def shell(line: str) -> None:
         subprocess.run(["bash", "-ec", line], check=True)
         return
     words = shlex.split(line, comments=True)[1:]
-    command([file for word in words for file in (sorted(glob.glob(word)) or [word])])
+    *words, file = words[:-2] + words[-1:] if words[-2:-1] == [">"] else [*words, None]
+    with open(file, "w") if file else nullcontext(sys.stdout) as output, redirect_stdout(output):
+        command([found for word in words for found in (sorted(glob.glob(word)) or [word])])
 
 
 def command(arguments: list[str]) -> None:
