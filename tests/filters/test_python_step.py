@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from corpusmill.filters.rules import read_rules
+from corpusmill.filters.rules import METADATA_KEY
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 from corpusmill.pipeline.recipe import read_recipe, validate_recipe
 from corpusmill.pipeline.shards import read_table
@@ -78,7 +78,7 @@ def test_in_the_stage(tmp_path: Path, file: Path, make_documents, finished_inges
     done = run_filter(run, {"steps": steps, "thresholds": {"too_loud": 4, **dict.fromkeys(f"top_{n}_gram" for n in (2, 3, 4))}}, ray)
     report = read_table(done.storage, "report/part-00000.parquet")
     assert report["exclamations"].to_pylist() == [0, 3, 2, 5] and report["twice"].to_pylist() == [0, 6, 4, 10]
-    assert read_rules(report.schema)[0] == {
+    assert json.loads(report.schema.metadata[METADATA_KEY])[0] == {
         "step": "python:loud", "rule": "too_loud", "column": "exclamations", "comparison": ">", "threshold": 4,
     }  # fmt: skip
     assert report["failed"].to_pylist() == [[], [], [], ["too_loud"]]

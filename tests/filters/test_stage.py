@@ -1,11 +1,12 @@
 """Tests the stage on a run: data, report, rules, resume, and messages on unsuitable inputs."""
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from corpusmill.filters.rules import read_rules
+from corpusmill.filters.rules import METADATA_KEY
 from corpusmill.filters.worker import FilterConfig, rule_table
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import DOCUMENTS, REPORT
@@ -62,7 +63,7 @@ def test_data_and_report(run, run_filter, lid_model: str) -> None:
 def test_the_report_names_its_rules(run, run_filter, lid_model: str) -> None:
     options = FINEWEB | {"thresholds": {"gopher_short_doc": 10, "list_ratio": None}}
     stage_run = run_filter(run, options)
-    read = read_rules(read_table(stage_run.storage, "report/part-00001.parquet").schema)
+    read = json.loads(read_table(stage_run.storage, "report/part-00001.parquet").schema.metadata[METADATA_KEY])
     assert read == [rule.as_json() for rule in rule_table(FilterConfig.model_validate(options))]
     by_name = {rule["rule"]: rule for rule in read}
     assert by_name["gopher_short_doc"]["threshold"] == 10 and by_name["gopher_short_doc"]["step"] == "gopher_quality"

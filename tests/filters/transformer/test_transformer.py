@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from corpusmill.filters.rules import read_rules
+from corpusmill.filters.rules import METADATA_KEY
 from corpusmill.filters.step import DocumentBatch, build_steps, resolve_step
 from corpusmill.filters.transformer import read_description, read_labels
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
@@ -226,7 +226,7 @@ def test_ray_and_one_process_write_the_same_bytes(
     failed, rows = report["failed"].to_pylist(), report.to_pylist()
     assert failed == [["edu"] * (row["edu"] < median) + ["topic_shop"] * (row["topic_shop"] > 0.4) for row in rows]
     assert 10 < sum(report["kept"].to_pylist()) < len(rows) - 10
-    assert [rule["step"] for rule in read_rules(report.schema)] == ["transformer:edu", "transformer:topic"]
+    assert [rule["step"] for rule in json.loads(report.schema.metadata[METADATA_KEY])] == ["transformer:edu", "transformer:topic"]
     data = read_table(inline.storage, "data/part-00000.parquet")
     assert data.schema.names[-5:] == ["edu", "edu_int", "topic_news", "topic_how_to", "topic_shop"]
     assert data["edu"].to_pylist() == [
