@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
@@ -115,6 +116,7 @@ class Scorer:
     def score(self, text: pa.Array | pa.ChunkedArray) -> list[HeadScores]:
         """Returns the scores of the texts, in the order of the heads. A text's values do not depend on other texts."""
         found: dict[int, HeadScores] = {}
+        characters = pc.utf8_length(text).to_numpy()
         for form, groups, scorer in self._parts:
             data, offsets = form_buffers(form, text)
             size = int(offsets[-1] - offsets[0]) + 1
@@ -123,7 +125,7 @@ class Scorer:
             for places, unit, windows in zip(groups, scorer.units, scored):
                 for place in places:
                     head = self.heads[place]
-                    found[place] = _gather(head, windows.first, windows.scores[:, head.column - unit.first])
+                    found[place] = _gather(head, characters, windows.first, windows.scores[:, head.column - unit.first])
         return [found[place] for place in range(len(self.heads))]
 
 
@@ -138,13 +140,16 @@ def _as_written(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np
         yield start, TextTokens(written, starts, stops, first)
 
 
-def _gather(head: LoadedHead, first: npt.NDArray[np.int64], listed: npt.NDArray[np.float32]) -> HeadScores:
+def _gather(
+    head: LoadedHead, characters: npt.NDArray[np.int64], first: npt.NDArray[np.int64], listed: npt.NDArray[np.float32]
+) -> HeadScores:
     """Returns the scores of texts from the scores of their windows: text i has the windows from `first[i]` up to `first[i + 1]`."""
     raw = np.where(listed == UNKNOWN, np.nan, np.clip(listed.astype(np.float64), 0, 1))
     if head.complement:
         raw = 1 - raw
     scores = HeadScores(*(np.empty(len(first) - 1) for _ in range(3)))
-    gather_windows(first, raw, head.calibration.apply(raw), head.threshold, scores.score, scores.share, scores.raw)
+    score = head.calibration.apply(raw, np.repeat(characters, np.diff(first)))
+    gather_windows(first, raw, score, head.threshold, scores.score, scores.share, scores.raw)
     return scores
 
 

@@ -185,6 +185,11 @@ def scores_of(prepared: TrainingData, model: Path, rows: Integers) -> npt.NDArra
     return score_raw(model, prepared.spec.form, prepared.spec.window, taken(prepared.distinct.table["text"], rows))
 
 
+def characters_of(prepared: TrainingData, rows: Integers) -> Integers:
+    """Returns the lengths of some examples in characters."""
+    return np.asarray(pc.utf8_length(taken(prepared.distinct.table["text"], rows)).to_numpy(), np.int64)
+
+
 def held_out_scores(prepared: TrainingData, label: str, model: Path, part: int = VALIDATION) -> HeldOutScores:
     """Returns a part that the model was not trained on, with its scores."""
     rows = prepared.rows(label, part)
@@ -314,10 +319,12 @@ def _train_label(prepared: TrainingData, label: str, folder: Path, on_message: O
     held_out, unseen = held_out_scores(prepared, label, path), unseen_scores(prepared, label, arguments)
     fitted_on = unseen if unseen and spec.calibrate_on == "unseen_source" else held_out
     calibration = fit_calibration(spec.calibration, fitted_on.raw, yes[fitted_on.rows], fitted_on.weights)
+    calibration = calibration.model_copy(update={"length": spec.length})
     chosen_on = held_out
     if unseen and spec.threshold_on != "held_out":
         chosen_on = held_out.joined(unseen) if spec.threshold_on == "auto" else unseen
-    threshold = choose_threshold(calibration.apply(chosen_on.raw), yes[chosen_on.rows], spec.threshold_rule, chosen_on.weights)
+    scores = calibration.apply(chosen_on.raw, characters_of(prepared, chosen_on.rows))
+    threshold = choose_threshold(scores, yes[chosen_on.rows], spec.threshold_rule, chosen_on.weights)
     head = ClassifierHead(label=label, file=path.name, sha256=sha256_of(path), calibration=calibration, threshold=threshold)
     test = _measured(prepared, head, held_out_scores(prepared, label, path, TEST))
     on_message(f"label {label}: AUC {test['roc_auc']['value']:.3f} on the test part; yes from {threshold:.3f} on")
@@ -337,9 +344,9 @@ def _measured(prepared: TrainingData, head: ClassifierHead, scored: HeldOutScore
     """Measures the calibrated scores of some examples."""
     table = prepared.distinct.table
     _, yes = prepared.answers(head.label)
-    lengths = pc.utf8_length(taken(table["text"], scored.rows)).to_numpy()
+    lengths = characters_of(prepared, scored.rows)
     answer, source = yes[scored.rows].astype(np.int8), taken(table["source"], scored.rows)
-    return evaluate(head.calibration.apply(scored.raw), answer, source, lengths, head.threshold, prepared.spec.seed)
+    return evaluate(head.calibration.apply(scored.raw, lengths), answer, source, lengths, head.threshold, prepared.spec.seed)
 
 
 def _what(prepared: TrainingData, scored: HeldOutScores, yes: npt.NDArray[np.bool_]) -> dict[str, Any]:

@@ -152,6 +152,21 @@ def test_windows(models: dict[str, Path]) -> None:
             assert scores.raw[place] in apart.raw[piece][apart.score[piece] == scores.score[place]]
 
 
+def test_the_weight_of_the_length(models: dict[str, Path]) -> None:
+    """Tests that a text of n characters, whole or in windows, gets the weight times log(n / 1000), up to 10,000 characters."""
+    texts = pa.array([*make_texts(3, 20), *(" ".join(make_texts(number, 1, 9000)) for number in (4, 5))])
+    characters = np.clip([len(text) for text in texts.to_pylist()], 1, 10_000)
+    assert characters.min() < 1000 and sorted(characters)[-2:] == [10_000, 10_000]
+    for window in (None, 7):
+        scored = []
+        for length in (0.0, 2.5):
+            calibration = Calibration(method="platt", slope=0.2, intercept=-0.4, length=length)
+            scored.append(Scorer(make_heads({"pairs": models["pairs"]}, window=window, calibration=calibration)).score(texts)[0])
+        odds = [np.log(found.score / (1 - found.score)) for found in scored]
+        np.testing.assert_allclose(odds[1] - odds[0], 2.5 * np.log(characters / 1000), atol=1e-6)
+        assert np.array_equal(scored[0].raw, scored[1].raw)
+
+
 tokens = st.lists(
     st.one_of(st.sampled_from(WORDS), st.text(max_size=8), st.sampled_from(["x" * 47, "x" * 48, "x" * 49, "é" * 600])), max_size=20
 )
