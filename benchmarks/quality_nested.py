@@ -3,8 +3,8 @@
     python benchmarks/quality_nested.py            # real data at ../shared/data (--data), packages from the registries
 
 Candidates are fastText models of seven mixes of good texts (Wikipedia, speeches, Brown; each against all mails) with two kinds of features,
-each without and with the length of the text. Log-odds and logarithms of lengths are divided by their standard deviations over 300 documents
-of C4, which have no labels; with length, the sum of both is the score. Prints AUCs on DCLM's human labels with 95% bootstrap intervals:
+each alone, with the length of the text, with its share of stop words, and with both. The score is the sum of the parts, each divided by
+its standard deviation over 300 documents of C4, which have no labels. Prints AUCs on DCLM's human labels with 95% bootstrap intervals:
 
 * of the candidate with the greatest AUC on other data: the types of WCXB's 1,497 pages, by their main text. Articles and documentation
   should stand before products, collections and listings. For this candidate, the AUC on the types comes with an interval over hosts;
@@ -29,9 +29,10 @@ import pyarrow as pa
 import xxhash
 from sklearn.metrics import roc_auc_score
 
-from corpusmill.filters.classifier.calibrate import LONGEST, log_odds
+from corpusmill.filters.classifier.calibrate import Calibration, log_odds
 from corpusmill.filters.classifier.corpora import CORPORA
 from corpusmill.filters.classifier.forms import write_form
+from corpusmill.filters.classifier.score import added_odds
 from corpusmill.filters.classifier.spec import Arguments
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -128,22 +129,24 @@ def main() -> None:
     of = np.repeat([0, 1, 2], [len(labelled), len(neutral), len(pages)])
     with tempfile.TemporaryDirectory() as temporary:
         odds = model_odds(texts, options.scores or Path(temporary))
-    length = np.log(np.clip([len(text) for text in texts], 1, LONGEST))
-    length /= length[of == 1].std()
+    given = pa.array(texts, pa.large_string())
+    odds |= {"length": added_odds(Calibration(length=1), given), "stop words": added_odds(Calibration(stop_words=1), given)}
+    spread = {name: value[of == 1].std() for name, value in odds.items()}
+    print("standard deviations over C4:", {name: round(float(value), 4) for name, value in spread.items()})
+    parts = {name: (value - value[of == 1].mean()) / spread[name] for name, value in odds.items()}
+    length, stop = parts.pop("length"), parts.pop("stop words")
     candidates = {}
-    for name, value in odds.items():
-        print(f"{name}: standard deviation of the log-odds over C4 {value[of == 1].std():.2f}")
-        candidates[name] = (value - value[of == 1].mean()) / value[of == 1].std()
-        candidates[f"{name} and length"] = candidates[name] + length
+    for name, score in parts.items():
+        candidates |= {name: score, f"{name} + length": score + length, f"{name} + stop words": score + stop}
+        candidates[f"{name} + both"] = score + length + stop
     human = np.array([int(row["label"]) == 1 for row in labelled])
     kinds, hosts = np.array([page["type"] for page in pages]), np.array([urlsplit(page["url"]).hostname for page in pages])
     typed = np.isin(kinds, BETTER + WORSE)
     answer = np.isin(kinds[typed], BETTER)
     print(f"\n{'':24s} WCXB's types  DCLM's labels")
-    for name, score in candidates.items():
+    for name, score in {**candidates, "length": length, "stop words": stop}.items():
         print(f"{name:24s} {roc_auc_score(answer, score[of == 2][typed]):12.3f} {roc_auc_score(human, score[of == 0]):14.3f}")
-    print(f"{'length':24s} {roc_auc_score(answer, length[of == 2][typed]):12.3f} {roc_auc_score(human, length[of == 0]):14.3f}\n")
-    for title, part in (("words alone", [n for n in candidates if "length" not in n]), ("words, with or without length", list(candidates))):
+    for title, part in (("model alone", list(parts)), ("every candidate", list(candidates))):
         best = max(part, key=lambda name: roc_auc_score(answer, candidates[name][of == 2][typed]))
         on_types = auc(candidates[best][of == 2][typed], answer, hosts[typed])
         print(f"{title}: chosen by WCXB's types ({best}): {on_types} there, {auc(candidates[best][of == 0], human)} on DCLM's labels")

@@ -15,23 +15,22 @@ Floats = npt.NDArray[np.float64]
 #: Raw scores closer to 0 or 1 than this count as this far away. The difference is smaller than fastText's own rounding.
 EDGE = 1e-6
 
-#: The length in characters at which a length's weight adds nothing, and the length from which on more adds nothing.
-USUAL_LENGTH, LONGEST = 1_000, 10_000
-
 Method = Literal["none", "platt", "isotonic"]
 
 
 class Calibration(Config):
     """A calibration of raw scores.
 
-    `platt`: the logistic curve of `slope * log-odds + intercept` (Platt 1999), plus `length` times the logarithm of the text's length.
-    `isotonic`: straight lines between points over the raw score; `x` rises strictly, `y` never falls. `none`: the raw score itself.
+    `platt`: the logistic curve of `slope * log-odds + intercept` (Platt 1999), plus what the text adds by the weights `length` and
+    `stop_words` (score.py: `added_odds`). `isotonic`: straight lines between points over the raw score; `x` rises strictly, `y` never
+    falls. `none`: the raw score itself.
     """
 
     method: Method = "none"
     slope: float = 1.0
     intercept: float = 0.0
     length: float = 0.0
+    stop_words: float = 0.0
     x: tuple[float, ...] = ()
     y: tuple[float, ...] = ()
 
@@ -43,12 +42,11 @@ class Calibration(Config):
             raise ValueError("the points of an isotonic calibration must rise")
         return self
 
-    def apply(self, raw: npt.ArrayLike, characters: npt.ArrayLike = USUAL_LENGTH) -> npt.NDArray[np.float64]:
-        """Returns calibrated scores in [0, 1] for raw scores in [0, 1] and the lengths of their texts, of one shape; NaN stays NaN."""
+    def apply(self, raw: npt.ArrayLike, added: npt.ArrayLike = 0.0) -> npt.NDArray[np.float64]:
+        """Returns calibrated scores in [0, 1] for raw scores in [0, 1] of any shape; NaN stays NaN. `added`: log-odds, for `platt`."""
         scores = np.asarray(raw, np.float64)
         if self.method == "platt":
-            length = np.log(np.clip(np.asarray(characters, np.float64), 1, LONGEST) / USUAL_LENGTH)
-            odds = self.slope * log_odds(scores) + self.intercept + self.length * length
+            odds = self.slope * log_odds(scores) + self.intercept + added
             return np.asarray(1 / (1 + np.exp(-np.clip(odds, -40, 40))))
         if self.method == "isotonic":
             return np.asarray(np.interp(scores, self.x, self.y))
