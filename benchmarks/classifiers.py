@@ -10,7 +10,7 @@ Prints, with 95 % bootstrap intervals:
 * the same with each source left out in turn, also for the choice of the threshold: F1 on the omitted source, next to plain fastText (its
   own defaults, positive from .5) trained on the same texts;
 * the label `sexual`, trained on one half of surge_profanity's categories and tested on the other half;
-* the built-in `quality` classifier on DCLM's human labels.
+* the built-in `quality` classifier on DCLM's human labels (quality_nested.py has the figures that chose nothing).
 """
 
 import argparse

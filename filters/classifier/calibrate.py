@@ -21,13 +21,16 @@ Method = Literal["none", "platt", "isotonic"]
 class Calibration(Config):
     """A calibration of raw scores.
 
-    `platt`: the logistic curve of `slope * log-odds + intercept` (Platt 1999). `isotonic`: straight lines between points over the raw
-    score; `x` rises strictly, `y` never falls. `none`: the raw score itself.
+    `platt`: the logistic curve of `slope * log-odds + intercept` (Platt 1999), plus what the text adds by the weights `length` and
+    `stop_words` (score.py: `added_odds`). `isotonic`: straight lines between points over the raw score; `x` rises strictly, `y` never
+    falls. `none`: the raw score itself.
     """
 
     method: Method = "none"
     slope: float = 1.0
     intercept: float = 0.0
+    length: float = 0.0
+    stop_words: float = 0.0
     x: tuple[float, ...] = ()
     y: tuple[float, ...] = ()
 
@@ -39,11 +42,12 @@ class Calibration(Config):
             raise ValueError("the points of an isotonic calibration must rise")
         return self
 
-    def apply(self, raw: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Returns calibrated scores in [0, 1] for raw scores in [0, 1] of any shape; NaN stays NaN."""
+    def apply(self, raw: npt.ArrayLike, added: npt.ArrayLike = 0.0) -> npt.NDArray[np.float64]:
+        """Returns calibrated scores in [0, 1] for raw scores in [0, 1] of any shape; NaN stays NaN. `added`: log-odds, for `platt`."""
         scores = np.asarray(raw, np.float64)
         if self.method == "platt":
-            return np.asarray(1 / (1 + np.exp(-np.clip(self.slope * log_odds(scores) + self.intercept, -40, 40))))
+            odds = self.slope * log_odds(scores) + self.intercept + added
+            return np.asarray(1 / (1 + np.exp(-np.clip(odds, -40, 40))))
         if self.method == "isotonic":
             return np.asarray(np.interp(scores, self.x, self.y))
         return scores

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
@@ -26,6 +27,7 @@ from corpusmill.filters.classifier.examples import TEXT, ExampleFile, cell, find
 from corpusmill.filters.classifier.forms import NEW_LINE, form_buffers, write_form, write_tokens
 from corpusmill.filters.fasttext_model import FastTextModel, read_model
 from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, TextTokens, Unit, text_slices
+from corpusmill.filters.stop_words import stop_words
 from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import open_file
@@ -123,7 +125,8 @@ class Scorer:
             for places, unit, windows in zip(groups, scorer.units, scored):
                 for place in places:
                     head = self.heads[place]
-                    found[place] = _gather(head, windows.first, windows.scores[:, head.column - unit.first])
+                    added, raw = added_odds(head.calibration, text), windows.scores[:, head.column - unit.first]
+                    found[place] = _gather(head, added, windows.first, raw)
         return [found[place] for place in range(len(self.heads))]
 
 
@@ -138,14 +141,35 @@ def _as_written(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np
         yield start, TextTokens(written, starts, stops, first)
 
 
-def _gather(head: LoadedHead, first: npt.NDArray[np.int64], listed: npt.NDArray[np.float32]) -> HeadScores:
+def _gather(head: LoadedHead, added: npt.NDArray[np.float64], first: npt.NDArray[np.int64], listed: npt.NDArray[np.float32]) -> HeadScores:
     """Returns the scores of texts from the scores of their windows: text i has the windows from `first[i]` up to `first[i + 1]`."""
     raw = np.where(listed == UNKNOWN, np.nan, np.clip(listed.astype(np.float64), 0, 1))
     if head.complement:
         raw = 1 - raw
     scores = HeadScores(*(np.empty(len(first) - 1) for _ in range(3)))
-    gather_windows(first, raw, head.calibration.apply(raw), head.threshold, scores.score, scores.share, scores.raw)
+    score = head.calibration.apply(raw, np.repeat(added, np.diff(first)))
+    gather_windows(first, raw, score, head.threshold, scores.score, scores.share, scores.raw)
     return scores
+
+
+# ---- What a text's length and its share of English stop words add to the log-odds
+
+#: Length in characters that adds nothing, and the length from which on more adds nothing; share of stop words that adds nothing.
+USUAL_LENGTH, LONGEST, USUAL_SHARE = 1_000, 10_000, 0.4
+
+
+def added_odds(calibration: Calibration, text: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """Returns what each text (n,) adds to the log-odds of all its windows. Words stand between white space; case is ignored."""
+    added = np.zeros(len(text))
+    if calibration.length:
+        added += calibration.length * np.log(np.clip(pc.utf8_length(text).to_numpy(), 1, LONGEST) / USUAL_LENGTH)
+    if calibration.stop_words:
+        words = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(pc.utf8_lower(text)))
+        listed = pc.is_in(pc.list_flatten(words), pa.array(sorted(stop_words("en")), text.type)).to_numpy(zero_copy_only=False)
+        counts = pc.list_value_length(words).to_numpy()
+        before, ends = np.concatenate([[0], np.cumsum(listed)]), np.cumsum(counts)
+        added += calibration.stop_words * ((before[ends] - before[ends - counts]) / counts - USUAL_SHARE)
+    return added
 
 
 # ---- The score of a text, from those of its windows

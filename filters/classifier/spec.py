@@ -179,6 +179,8 @@ class TrainingSpec(Config):
     fasttext: Arguments = Arguments()
     autotune: float | None = Field(default=None, gt=0, description="Seconds of fastText's search for better arguments, for each label.")
     calibration: Method = "platt"
+    length: float = Field(default=0.0, description="What a text e times as long gets on its log-odds; 1,000 characters get nothing.")
+    stop_words: float = Field(default=0.0, description="What a share of English stop words of 1 gets on the log-odds; .4 gets nothing.")
     calibrate_on: Literal["held_out", "unseen_source"] = Field(
         default="held_out",
         description="held_out: .5 means .5 on the validation part; unseen_source: on sources left out in turn.",
@@ -206,6 +208,8 @@ class TrainingSpec(Config):
                 raise ValueError(f"labels: {label!r} is no name for a label (letters, digits, - and _; not {', '.join(RESERVED)})")
         if len({label.lower() for label in self.labels}) < len(self.labels):
             raise ValueError("labels: two have one name")
+        if (self.length or self.stop_words) and self.calibration != "platt":
+            raise ValueError("length, stop_words: they need calibration: platt")
         names = [source.named() for source in self.sources]
         for source, name in zip(self.sources, names):
             unknown = [label for label in source.labels() if label not in self.labels]

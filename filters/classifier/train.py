@@ -24,7 +24,7 @@ from corpusmill.filters.classifier.calibrate import choose_threshold, fit_calibr
 from corpusmill.filters.classifier.card import FILE, NO, YES, ClassifierDescription, ClassifierHead
 from corpusmill.filters.classifier.evaluate import evaluate
 from corpusmill.filters.classifier.prepare import TEST, TRAIN, VALIDATION, Integers, TrainingData, mixed, prepare, taken
-from corpusmill.filters.classifier.score import TRAINING_HASHES, hashes_file, score_raw
+from corpusmill.filters.classifier.score import TRAINING_HASHES, added_odds, hashes_file, score_raw
 from corpusmill.filters.classifier.spec import Arguments, Quantisation, TrainingSpec
 from corpusmill.filters.fasttext_model import CENTROIDS
 from corpusmill.pipeline.cache import sha256_of
@@ -314,10 +314,12 @@ def _train_label(prepared: TrainingData, label: str, folder: Path, on_message: O
     held_out, unseen = held_out_scores(prepared, label, path), unseen_scores(prepared, label, arguments)
     fitted_on = unseen if unseen and spec.calibrate_on == "unseen_source" else held_out
     calibration = fit_calibration(spec.calibration, fitted_on.raw, yes[fitted_on.rows], fitted_on.weights)
+    calibration = calibration.model_copy(update={"length": spec.length, "stop_words": spec.stop_words})
     chosen_on = held_out
     if unseen and spec.threshold_on != "held_out":
         chosen_on = held_out.joined(unseen) if spec.threshold_on == "auto" else unseen
-    threshold = choose_threshold(calibration.apply(chosen_on.raw), yes[chosen_on.rows], spec.threshold_rule, chosen_on.weights)
+    scores = calibration.apply(chosen_on.raw, added_odds(calibration, taken(prepared.distinct.table["text"], chosen_on.rows)))
+    threshold = choose_threshold(scores, yes[chosen_on.rows], spec.threshold_rule, chosen_on.weights)
     head = ClassifierHead(label=label, file=path.name, sha256=sha256_of(path), calibration=calibration, threshold=threshold)
     test = _measured(prepared, head, held_out_scores(prepared, label, path, TEST))
     on_message(f"label {label}: AUC {test['roc_auc']['value']:.3f} on the test part; yes from {threshold:.3f} on")
@@ -337,9 +339,10 @@ def _measured(prepared: TrainingData, head: ClassifierHead, scored: HeldOutScore
     """Measures the calibrated scores of some examples."""
     table = prepared.distinct.table
     _, yes = prepared.answers(head.label)
-    lengths = pc.utf8_length(taken(table["text"], scored.rows)).to_numpy()
+    text = taken(table["text"], scored.rows)
+    lengths, scores = pc.utf8_length(text).to_numpy(), head.calibration.apply(scored.raw, added_odds(head.calibration, text))
     answer, source = yes[scored.rows].astype(np.int8), taken(table["source"], scored.rows)
-    return evaluate(head.calibration.apply(scored.raw), answer, source, lengths, head.threshold, prepared.spec.seed)
+    return evaluate(scores, answer, source, lengths, head.threshold, prepared.spec.seed)
 
 
 def _what(prepared: TrainingData, scored: HeldOutScores, yes: npt.NDArray[np.bool_]) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def test_the_documentation(title: str) -> None:
 
 
 def test_the_card_of_quality() -> None:
-    (row,) = re.findall(r"quality: DCLM's human labels .*? (0\.\d{3}) \[(0\.\d{3}) (0\.\d{3})\]", PRINTED.read_text("utf-8"))
+    (row,) = re.findall(r"every candidate: nested .*? (0\.\d{3}) \[(0\.\d{3}) (0\.\d{3})\]", PRINTED.read_text("utf-8"))
     auc, low, high = (f"{float(number):.2f}".removeprefix("0") for number in row)
     said = f"{auc} ({low} to {high})"
     assert said in " ".join(builtin_spec("quality").limits) and said in section("## The built-in classifier")

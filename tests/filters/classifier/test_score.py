@@ -26,6 +26,7 @@ from corpusmill.filters.classifier.card import NO, YES, ClassifierDescription, C
 from corpusmill.filters.classifier.forms import write_form
 from corpusmill.filters.classifier.score import LoadedHead, Scorer, load_heads, score_files
 from corpusmill.filters.fasttext_scores import FastTextScorer
+from corpusmill.filters.stop_words import stop_words
 from corpusmill.pipeline.errors import InputError
 
 # ---- Several heads at once against fastText's own predict for each, whole and quantised (all losses: test_fasttext_kernel.py).
@@ -150,6 +151,25 @@ def test_windows(models: dict[str, Path]) -> None:
             assert scores.score[place] == np.nanmax(apart.score[piece])
             assert scores.share[place] == (apart.score[piece] >= head.threshold).mean()
             assert scores.raw[place] in apart.raw[piece][apart.score[piece] == scores.score[place]]
+
+
+def test_what_length_and_stop_words_add(models: dict[str, Path]) -> None:
+    """Tests the log-odds that a text gets, whole or in windows, beside the same calculation word by word."""
+    texts = [*make_texts(3, 20), *(" ".join(make_texts(number, 1, 9000)) for number in (4, 5)), "The cat\u2003IS on the mat\n", ""]
+    shares = [sum(word in stop_words("en") for word in text.lower().split()) / max(1, len(text.split())) for text in texts]
+    lengths = [min(max(len(text), 1), 10_000) for text in texts]
+    assert sorted(lengths)[-2:] == [10_000, 10_000] and shares[-2] == 4 / 6
+    calibration = Calibration(method="platt", slope=0.2, intercept=-0.4)
+    weighted = calibration.model_copy(update={"length": 0.5, "stop_words": 3.0})
+    for window in (None, 7):
+        without, found = (
+            Scorer(make_heads({"pairs": models["pairs"]}, window=window, calibration=each)) for each in (calibration, weighted)
+        )
+        scores = [scorer.score(pa.array(texts))[0] for scorer in (without, found)]
+        odds = [np.log(each.score / (1 - each.score)) for each in scores]
+        expected = 0.5 * np.log(np.array(lengths) / 1000) + 3 * (np.array(shares) - 0.4)
+        np.testing.assert_allclose((odds[1] - odds[0])[:-1], expected[:-1], atol=1e-6)
+        assert np.isnan(odds[1][-1]) and np.array_equal(scores[0].raw, scores[1].raw, equal_nan=True)
 
 
 tokens = st.lists(

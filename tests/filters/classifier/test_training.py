@@ -308,6 +308,7 @@ def test_labels_that_are_unknown(refused, tmp_path):
         ({"sources": [{"files": ["a"]}]}, "give label_column, label_columns, answers or weak, or nothing is known of its examples."),
         ({"sources": [source(), source()]}, "two have the name notes.jsonl; give each a name."),
         ({"sources": [source()], "labels": ["a/b"]}, "labels: 'a/b' is no name for a label"),
+        ({"sources": [source()], "length": 1, "calibration": "isotonic"}, "length, stop_words: they need calibration: platt."),
         ({"sources": [source()], "split": {"train": 0.9}}, "train, validation and test must add up to 1."),
     ],
 )
