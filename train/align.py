@@ -22,7 +22,7 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import tasks, tuning
 from corpusmill.train.checkpoint import LOG, CheckpointDir
 from corpusmill.train.data import IGNORED, DataShare, counted_places, needed, pack, to_device, within_budget
-from corpusmill.train.loop import FitResult
+from corpusmill.train.loop import FitResult, with_precision
 from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, pair_metrics
 from corpusmill.train.model import Llama, StepLoss
 from corpusmill.train.parallel import ParallelDims, total
@@ -270,9 +270,10 @@ def train(
     dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, folder: str, name: str, work: str
 ) -> dict[str, Any]:
     """Trains on this process. The first process writes the folder `work/model`. Returns the content of `metrics.json`."""
-    pairs = read_table(Storage(run).child("align"), PAIRS_FILE)
-    job = AlignmentJob(AlignConfig.model_validate(config), StartModel(name, folder), pairs, dims)
-    return job.train(CheckpointDir(work, f"{run}/align/{LOG}"), progress)
+    pairs, checkpoint_dir = read_table(Storage(run).child("align"), PAIRS_FILE), CheckpointDir(work, f"{run}/align/{LOG}")
+    options = AlignConfig.model_validate(config)
+    options = options.model_copy(update={"loop": with_precision(options.loop, dims, checkpoint_dir.states)})
+    return AlignmentJob(options, StartModel(name, folder), pairs, dims).train(checkpoint_dir, progress)
 
 
 class AlignmentJob(FinetuningJob):

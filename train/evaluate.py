@@ -163,9 +163,9 @@ def _held_out(run: StageRun) -> float:
 
 def _trained(run: StageRun, model: str) -> dict[str, Any]:
     """Returns how the recipe trains a model, as it is measured in the same way (no `window` if it was not pre-trained here)."""
-    pretrain = run.recipe.get("pretrain")
+    pretrain, metrics = run.recipe.get("pretrain"), f"{model}/metrics.json"
     return {
-        "precision": getattr(getattr(run.recipe.get(model), "loop", None), "precision", "auto"),
+        "precision": json.loads(run.run.read_bytes(metrics))["precision"] if run.run.exists(metrics) else "auto",
         "window": getattr(getattr(pretrain, "model", None), "context", None),
         "pair_window": getattr(run.recipe.get("align"), "context", None),
         "document_mask": bool(getattr(pretrain, "document_mask", True)),
