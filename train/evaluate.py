@@ -123,6 +123,9 @@ class EvaluateStage(Stage):
             if tokens := found["answer_tokens"]:
                 parts.append(f"answers of {tokens:.0f} tokens")
             lines[model] = ", ".join(parts) or "no held-out data"
+        by_model = json.loads(run.storage.read_bytes("samples.json"))
+        if answer := next((sample for model in reversed(MODELS) for sample in by_model.get(model, ()) if sample["kind"] == "answer"), None):
+            lines["asked"], lines["answered"] = answer["prompt"], answer["text"]
         return lines | task_lines({model: scores[model] for model in lines}, self.config.tasks)
 
     def _prompts(self, run: StageRun) -> Output:
