@@ -22,12 +22,12 @@ from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train import tasks, tuning
 from corpusmill.train.checkpoint import LOG, CheckpointDir
 from corpusmill.train.data import IGNORED, DataShare, counted_places, needed, pack, to_device, within_budget
-from corpusmill.train.loop import FitResult, with_precision
+from corpusmill.train.loop import FitResult
 from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, pair_metrics
 from corpusmill.train.model import Llama, StepLoss
 from corpusmill.train.parallel import ParallelDims, total
 from corpusmill.train.parallel.model import ParallelModel
-from corpusmill.train.sft import FinetuningJob, chat_of
+from corpusmill.train.sft import FinetuningJob, chat_of, settled
 from corpusmill.train.template import LEARN, NOTHING, STOP, ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, user_turn
 from corpusmill.train.tuning import ITEM_COLUMNS, MESSAGES, PAIRS_FILE, REFERENCE_FREE, AlignConfig, StartModel
 from corpusmill.train.user_files import preferences
@@ -271,8 +271,7 @@ def train(
 ) -> dict[str, Any]:
     """Trains on this process. The first process writes the folder `work/model`. Returns the content of `metrics.json`."""
     pairs, checkpoint_dir = read_table(Storage(run).child("align"), PAIRS_FILE), CheckpointDir(work, f"{run}/align/{LOG}")
-    options = AlignConfig.model_validate(config)
-    options = options.model_copy(update={"loop": with_precision(options.loop, dims, checkpoint_dir.states)})
+    options = settled(AlignConfig.model_validate(config), dims, checkpoint_dir)
     return AlignmentJob(options, StartModel(name, folder), pairs, dims).train(checkpoint_dir, progress)
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -92,7 +93,7 @@ def fused(function: Any) -> Any:
 # values between them are bf16, too. The fp32 weights stay as master weights. (`MixedPrecisionPolicy` of FSDP2 does the same with shards.)
 
 
-#: Where a product in bf16 takes this many times as long as in fp32, a training in bf16 gets a warning.
+#: A training in bf16 gets a warning where a product takes this many times as long as in fp32; a step then takes more than twice as long.
 SLOW = 4.0
 
 
@@ -101,31 +102,25 @@ def bf16_cost() -> float:
     """Returns the time of a matrix product in bf16 on this CPU, as a multiple of that in fp32, by processor time of one thread.
 
     Measured and not asked, as the answer depends on the processor, on how torch was built, and on limits in the environment
-    (`ATEN_CPU_CAPABILITY`, `ONEDNN_MAX_CPU_ISA`): 0.3 with AMX, 4 to 5 with AVX-512 alone, 40 to 65 with AVX2. It takes 3 to 60 ms.
+    (`ATEN_CPU_CAPABILITY`, `ONEDNN_MAX_CPU_ISA`): 0.3 with AMX, 4 to 5 with AVX-512 alone, 40 to 65 with AVX2. It takes 2 to 100 ms.
     """
-    threads = torch.get_num_threads()
+    threads, best = torch.get_num_threads(), []
     torch.set_num_threads(1)
-    try:
-        took = dict[torch.dtype, float]()
-        for kind in (torch.float32, torch.bfloat16):
-            matrix = torch.ones(256, 256, dtype=kind)
-            each = []
-            for _ in range(3 if kind == torch.bfloat16 else 7):  # the first may prepare kernels
-                began = time.thread_time()
-                torch.mm(matrix, matrix)
-                each.append(time.thread_time() - began)
-            took[kind] = min(each)
-    finally:
-        torch.set_num_threads(threads)
-    return took[torch.bfloat16] / max(took[torch.float32], 1e-9)
+    for kind in (torch.float32, torch.bfloat16):
+        matrix, times = torch.ones(256, 256, dtype=kind), [time.thread_time()]
+        for _ in range(4):  # the first prepares kernels
+            torch.mm(matrix, matrix)
+            times.append(time.thread_time())
+        best.append(min(end - begin for begin, end in pairwise(times)))
+    torch.set_num_threads(threads)
+    return best[1] / max(best[0], 1e-9)
 
 
 def chosen(dims: "ParallelDims", precision: str) -> str:
     """Returns the precision that `auto` means on this process's device."""
     if precision != "auto":
         return precision
-    gpu = dims.device.type == "cuda"
-    if not (torch.cuda.is_bf16_supported(including_emulation=False) if gpu else bf16_cost() < 1):
+    if not (torch.cuda.is_bf16_supported(including_emulation=False) if dims.device.type == "cuda" else bf16_cost() < 1):
         return "fp32"
     # a zero-bubble schedule can't add up the gradients of weights in bf16
     return "bf16" if dims.config.pipeline > 1 and dims.config.schedule == "zero-bubble" else "bf16-params"
@@ -135,10 +130,7 @@ def slow_precision(device: torch.device, precision: str) -> str | None:
     """Returns a warning where this processor computes much more slowly in the precision than in fp32."""
     if precision == "fp32" or device.type != "cpu" or bf16_cost() < SLOW:
         return None
-    return (
-        f"loop.precision: {precision} is many times slower than fp32 on this processor, which has no instructions for bf16; "
-        "auto takes what is fast."
-    )
+    return f"loop.precision: this processor emulates bf16, so {precision} is many times slower than fp32; auto takes what is fast."
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

@@ -163,8 +163,7 @@ def with_precision(config: LoopConfig, dims: ParallelDims, states: Storage) -> L
     is fast on the first process's device. It is the same on all ranks."""
     found: list[str] = [config.precision]
     if config.precision == "auto" and dims.is_main:
-        saved = saved_states(states)
-        found = [saved[-1].record["loop"]["precision"] if saved else chosen(dims, "auto")]
+        found = [saved[-1].record["loop"]["precision"] if (saved := saved_states(states)) else chosen(dims, "auto")]
     if dims.world > 1:
         dist.broadcast_object_list(found, 0, group=dims.patient)
     return config.model_copy(update={"precision": found[0]})
@@ -292,10 +291,8 @@ def fit(
                     watch.sync()
                     save(done)
         states.finish()
-    return FitResult(
-        **vars(so_far), steps=config.steps, resumed_from=begin, precision=config.precision, warnings=warnings,
-        parallel_model=parallel_model, states=states,
-    )  # fmt: skip
+    of_all = {"steps": config.steps, "resumed_from": begin, "precision": config.precision, "warnings": warnings}
+    return FitResult(**vars(so_far), **of_all, parallel_model=parallel_model, states=states)
 
 
 def gradient(parallel_model: ParallelModel, objective: Any, step: int) -> Gradient:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import pyarrow as pa
 import torch
@@ -227,6 +227,9 @@ def chat_of(start: StartModel, config: SftConfig | AlignConfig, title: str) -> t
     return encoder, row_length(config.context, read_architecture(Path(start.storage.root)).context, f"{title}.context")
 
 
+C = TypeVar("C", SftConfig, AlignConfig)
+
+
 def blank_start(folder: Path, config: SftConfig | AlignConfig) -> Llama:
     """Returns a blank model of a folder's shape, which each rank fills in part. If an adapter is to be trained, the model has one, and the
     frozen weights are bf16 where the precision is."""
@@ -236,6 +239,11 @@ def blank_start(folder: Path, config: SftConfig | AlignConfig) -> Llama:
         if config.loop.precision != "fp32":
             round_frozen(model, config.loop.precision)
     return model
+
+
+def settled(config: C, dims: ParallelDims, checkpoint_dir: CheckpointDir) -> C:
+    """Returns the configuration with the precision that all processes compute in."""
+    return config.model_copy(update={"loop": with_precision(config.loop, dims, checkpoint_dir.states)})
 
 
 class FinetuningJob(Objective):
@@ -433,8 +441,7 @@ def train(
 ) -> dict[str, Any]:
     """Trains on this process. The first process writes the folder `work/model`. Returns the content of `metrics.json`."""
     examples, checkpoint_dir = read_table(Storage(run).child("sft"), EXAMPLES_FILE), CheckpointDir(work, f"{run}/sft/{LOG}")
-    options = SftConfig.model_validate(config)
-    options = options.model_copy(update={"loop": with_precision(options.loop, dims, checkpoint_dir.states)})
+    options = settled(SftConfig.model_validate(config), dims, checkpoint_dir)
     return TuningJob(options, StartModel(name, folder), examples, dims).train(checkpoint_dir, progress)
 
 
