@@ -168,7 +168,7 @@ def _trained(run: StageRun, model: str) -> dict[str, Any]:
     """Returns how the recipe trains a model, as it is measured in the same way (no `window` if it was not pre-trained here)."""
     pretrain, metrics = run.recipe.get("pretrain"), f"{model}/metrics.json"
     return {
-        "precision": json.loads(run.run.read_bytes(metrics))["precision"] if run.run.exists(metrics) else "auto",
+        "precision": json.loads(run.run.read_bytes(metrics)).get("precision", "auto") if run.run.exists(metrics) else "auto",
         "window": getattr(getattr(pretrain, "model", None), "context", None),
         "pair_window": getattr(run.recipe.get("align"), "context", None),
         "document_mask": bool(getattr(pretrain, "document_mask", True)),
