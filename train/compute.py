@@ -93,8 +93,8 @@ def fused(function: Any) -> Any:
 # values between them are bf16, too. The fp32 weights stay as master weights. (`MixedPrecisionPolicy` of FSDP2 does the same with shards.)
 
 
-#: A training in bf16 gets a warning where a product takes this many times as long as in fp32; a step then takes more than twice as long.
-SLOW = 4.0
+#: A training in bf16 gets a warning where a product takes this many times as long as in fp32; a step then takes about twice as long.
+SLOW = 3.0
 
 
 @cache

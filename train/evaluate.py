@@ -123,10 +123,11 @@ class EvaluateStage(Stage):
             if tokens := found["answer_tokens"]:
                 parts.append(f"answers of {tokens:.0f} tokens")
             lines[model] = ", ".join(parts) or "no held-out data"
+        lines |= task_lines({model: scores[model] for model in lines}, self.config.tasks)
         by_model = json.loads(run.storage.read_bytes("samples.json"))
         if answer := next((sample for model in reversed(MODELS) for sample in by_model.get(model, ()) if sample["kind"] == "answer"), None):
-            lines["asked"], lines["answered"] = answer["prompt"], answer["text"]
-        return lines | task_lines({model: scores[model] for model in lines}, self.config.tasks)
+            lines |= {"asked": answer["prompt"], "answered": answer["text"]}
+        return lines
 
     def _prompts(self, run: StageRun) -> Output:
         if getattr(run.recipe.get("sft"), "files", None):  # the user's own questions are those that the model has learned to answer
