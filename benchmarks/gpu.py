@@ -54,7 +54,7 @@ def ours(preset: str, loader: WindowLoader, vocabulary: int, device: torch.devic
     shape = ModelConfig.model_validate({"preset": preset, "context": CONTEXT, "qk_norm": True}).architecture(vocabulary)
     config, dims = LoopConfig(), ParallelDims.single(device)
     model = prepare(blank_model(shape), dims, config, start=1)
-    optimizer, objective = optimizer_of(model, config.optimizer), Windows(loader, device)
+    optimizer, objective = optimizer_of(model, config.optimizer, bf16=True), Windows(loader, device)
 
     def step(number: int) -> torch.Tensor:
         optimizer.zero_grad()

@@ -138,7 +138,8 @@ def main() -> None:
         initialise(model, 0)
     clock = Clock()
     others = {name: bare_step(loader, model, given.optimizer) for name, model in zip(("bare", "bare again"), models)}
-    config = LoopConfig(steps=steps, optimizer=OptimizerConfig(kind=given.optimizer), save_every=steps + 1, threads=given.threads)
+    kind = OptimizerConfig(kind=given.optimizer)
+    config = LoopConfig(steps=steps, optimizer=kind, save_every=steps + 1, threads=given.threads, precision="fp32")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         looped(clock, others, loader, models[2], config, folder, given.bar)

@@ -58,7 +58,7 @@ class Ours:
 
     def __init__(self, job: FinetuningJob, steps: int, folder: Path):
         self.job, self.folder, self.turn = job, folder, 0
-        self.loop = job.loop.model_copy(update={"steps": steps, "save_every": steps + 1})
+        self.loop = job.loop.model_copy(update={"steps": steps, "save_every": steps + 1, "precision": "fp32"})
 
     def __call__(self) -> Clock:
         clock = [now()]

@@ -251,7 +251,8 @@ def beside(text: Text, model: Any, rounds: int, work: Path, **changes: Any) -> t
     optimizer, batches = adamw(gpt2), text.batches()
     turns = Turns(text, lambda: gpt2_step(gpt2, optimizer, next(batches)))
     settings = OptimizerConfig(kind="adamw", lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
-    config = LoopConfig(steps=rounds + 4, optimizer=settings, schedule="cosine", warmup=100, min_lr=0.1, save_every=1 << 30, **changes)
+    config = LoopConfig(steps=rounds + 4, optimizer=settings, schedule="cosine", warmup=100, min_lr=0.1, save_every=1 << 30,
+                        **{"precision": "fp32", **changes})  # fmt: skip
     with tempfile.TemporaryDirectory(dir=work) as folder:
         fit(model, turns, config, state=Path(folder) / "state", log=Path(folder) / "log.jsonl")
     return turns.medians()

@@ -176,7 +176,7 @@ EVERY_TRAINING: list[Row] = [
     ("schedule", "{recipe.loop.schedule}, after {recipe.loop.warmup} steps of warm-up"),
     ("weight decay", "{recipe.loop.optimizer.weight_decay}"),
     ("largest gradient norm", "{recipe.loop.clip}"),
-    ("precision", "{recipe.loop.precision}"),
+    ("precision", "{precision}"),
     ("seed", "{recipe.seed}"),
     ("steps skipped by guards", "{skipped}"),
     ("steps skipped by guards", "{skipped_steps}"),
@@ -185,7 +185,6 @@ EVERY_TRAINING: list[Row] = [
 WORDS = {
     "recipe.packing": {"stream": "windows of the token stream", "documents": "whole documents, packed"},
     "recipe.document_mask": {"True": "no", "False": "yes"},
-    "recipe.loop.precision": {"auto": "bf16 on CUDA, else fp32"},
     "loss": {"sigmoid": "DPO", "conservative": "conservative DPO", "robust": "robust DPO", "mean-sigmoid": "length-normalised DPO",
              "ipo": "IPO", "orpo": "ORPO", "simpo": "SimPO"},
 }  # fmt: skip

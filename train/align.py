@@ -27,7 +27,7 @@ from corpusmill.train.losses import LOSSES, METRICS, LossOptions, PairLogps, pai
 from corpusmill.train.model import Llama, StepLoss
 from corpusmill.train.parallel import ParallelDims, total
 from corpusmill.train.parallel.model import ParallelModel
-from corpusmill.train.sft import FinetuningJob, chat_of
+from corpusmill.train.sft import FinetuningJob, chat_of, settled
 from corpusmill.train.template import LEARN, NOTHING, STOP, ChatEncoder, Encoded, Message, TemplateRefusal, assistant_turn, user_turn
 from corpusmill.train.tuning import ITEM_COLUMNS, MESSAGES, PAIRS_FILE, REFERENCE_FREE, AlignConfig, StartModel
 from corpusmill.train.user_files import preferences
@@ -270,9 +270,9 @@ def train(
     dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, folder: str, name: str, work: str
 ) -> dict[str, Any]:
     """Trains on this process. The first process writes the folder `work/model`. Returns the content of `metrics.json`."""
-    pairs = read_table(Storage(run).child("align"), PAIRS_FILE)
-    job = AlignmentJob(AlignConfig.model_validate(config), StartModel(name, folder), pairs, dims)
-    return job.train(CheckpointDir(work, f"{run}/align/{LOG}"), progress)
+    pairs, checkpoint_dir = read_table(Storage(run).child("align"), PAIRS_FILE), CheckpointDir(work, f"{run}/align/{LOG}")
+    options = settled(AlignConfig.model_validate(config), dims, checkpoint_dir)
+    return AlignmentJob(options, StartModel(name, folder), pairs, dims).train(checkpoint_dir, progress)
 
 
 class AlignmentJob(FinetuningJob):

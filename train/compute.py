@@ -2,13 +2,18 @@
 
 import ctypes
 import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from corpusmill.train.parallel import ParallelDims
 
 # ---- memory of a CPU ---------------------------------------------------------------------------------
 #
@@ -88,16 +93,49 @@ def fused(function: Any) -> Any:
 # values between them are bf16, too. The fp32 weights stay as master weights. (`MixedPrecisionPolicy` of FSDP2 does the same with shards.)
 
 
-def chosen(device: torch.device, precision: str) -> str:
-    """Returns the precision that `auto` means on this device."""
-    if precision == "auto":
-        return "bf16-params" if device.type == "cuda" else "fp32"
-    return precision
+#: A training in bf16 gets a warning where a product takes this many times as long as in fp32; a step then takes about twice as long.
+SLOW = 3.0
+
+
+@cache
+def bf16_cost() -> float:
+    """Returns the time of a matrix product in bf16 on this CPU, as a multiple of that in fp32, by processor time of one thread.
+
+    Measured and not asked, as the answer depends on the processor, on how torch was built, and on limits in the environment
+    (`ATEN_CPU_CAPABILITY`, `ONEDNN_MAX_CPU_ISA`): 0.3 with AMX, 4 to 5 with AVX-512 alone, 40 to 65 with AVX2. It takes 2 to 100 ms.
+    """
+    threads, best = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    for kind in (torch.float32, torch.bfloat16):
+        matrix, times = torch.ones(256, 256, dtype=kind), [time.thread_time()]
+        for _ in range(4):  # the first prepares kernels
+            torch.mm(matrix, matrix)
+            times.append(time.thread_time())
+        best.append(min(end - begin for begin, end in pairwise(times)))
+    torch.set_num_threads(threads)
+    return best[1] / max(best[0], 1e-9)
+
+
+def chosen(dims: "ParallelDims", precision: str) -> str:
+    """Returns the precision that `auto` means on this process's device."""
+    if precision != "auto":
+        return precision
+    if not (torch.cuda.is_bf16_supported(including_emulation=False) if dims.device.type == "cuda" else bf16_cost() < 1):
+        return "fp32"
+    # a zero-bubble schedule can't add up the gradients of weights in bf16
+    return "bf16" if dims.config.pipeline > 1 and dims.config.schedule == "zero-bubble" else "bf16-params"
+
+
+def slow_precision(device: torch.device, precision: str) -> str | None:
+    """Returns a warning where this processor computes much more slowly in the precision than in fp32."""
+    if precision == "fp32" or device.type != "cpu" or bf16_cost() < SLOW:
+        return None
+    return f"loop.precision: this processor emulates bf16, so {precision} is many times slower than fp32; auto takes what is fast."
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Returns a context for forward passes: matrix products in 16 bits where the precision is `bf16`."""
-    return torch.autocast(device.type, torch.bfloat16) if chosen(device, precision) == "bf16" else nullcontext()
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 @contextmanager

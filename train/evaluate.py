@@ -123,7 +123,11 @@ class EvaluateStage(Stage):
             if tokens := found["answer_tokens"]:
                 parts.append(f"answers of {tokens:.0f} tokens")
             lines[model] = ", ".join(parts) or "no held-out data"
-        return lines | task_lines({model: scores[model] for model in lines}, self.config.tasks)
+        lines |= task_lines({model: scores[model] for model in lines}, self.config.tasks)
+        by_model = json.loads(run.storage.read_bytes("samples.json"))
+        if answer := next((sample for model in reversed(MODELS) for sample in by_model.get(model, ()) if sample["kind"] == "answer"), None):
+            lines |= {"asked": answer["prompt"], "answered": answer["text"]}
+        return lines
 
     def _prompts(self, run: StageRun) -> Output:
         if getattr(run.recipe.get("sft"), "files", None):  # the user's own questions are those that the model has learned to answer
@@ -163,9 +167,9 @@ def _held_out(run: StageRun) -> float:
 
 def _trained(run: StageRun, model: str) -> dict[str, Any]:
     """Returns how the recipe trains a model, as it is measured in the same way (no `window` if it was not pre-trained here)."""
-    pretrain = run.recipe.get("pretrain")
+    pretrain, metrics = run.recipe.get("pretrain"), f"{model}/metrics.json"
     return {
-        "precision": getattr(getattr(run.recipe.get(model), "loop", None), "precision", "auto"),
+        "precision": json.loads(run.run.read_bytes(metrics)).get("precision", "auto") if run.run.exists(metrics) else "auto",
         "window": getattr(getattr(pretrain, "model", None), "context", None),
         "pair_window": getattr(run.recipe.get("align"), "context", None),
         "document_mask": bool(getattr(pretrain, "document_mask", True)),

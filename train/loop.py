@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from corpusmill.pipeline.config import counting
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.train.checkpoint import MODEL, CheckpointDir, States
-from corpusmill.train.compute import deterministic
+from corpusmill.train.checkpoint import MODEL, CheckpointDir, States, saved_states
+from corpusmill.train.compute import chosen, deterministic, slow_precision
 from corpusmill.train.data import DataShare
 from corpusmill.train.model import Llama, Objective, StepLoss, step_totals
 from corpusmill.train.optim import lr_fraction
@@ -125,6 +126,8 @@ class FitResult(SoFar):
 
     steps: int
     resumed_from: int
+    precision: str  # never `auto`
+    warnings: list[str]
     parallel_model: ParallelModel
     states: States
 
@@ -153,6 +156,17 @@ class Gradient:
 Describe = Callable[[int, DataShare, int], list[str]]
 #: Evaluates after a number of steps. Its values go into the log by name; `samples` go into a separate file.
 Evaluate = Callable[[ParallelModel, int], dict[str, Any]]
+
+
+def with_precision(config: LoopConfig, dims: ParallelDims, states: Storage) -> LoopConfig:
+    """Returns the options with what `auto` means as precision: that of the training's saved states, wherever it goes on; without any, what
+    is fast on the first process's device. It is the same on all ranks."""
+    found: list[str] = [config.precision]
+    if config.precision == "auto" and dims.is_main:
+        found = [saved[-1].record["loop"]["precision"] if (saved := saved_states(states)) else chosen(dims, "auto")]
+    if dims.world > 1:
+        dist.broadcast_object_list(found, 0, group=dims.patient)
+    return config.model_copy(update={"precision": found[0]})
 
 
 def fit(
@@ -193,18 +207,22 @@ def fit(
     dims, plan = dims or ParallelDims.single(model.device), plan or PhasePlan.of(config)
     if config.keep_best and evaluate is None:
         raise InputError(f"{title}.loop.keep_best: no state can be the best one, as there is no validation data to measure it on.")
+    states = States(state, dims, config.keep, config.keep_best, config.async_save, plan.branches())
+    config = with_precision(config, dims, states.folder)
+    warnings = [f"{title}.{slow}"] if dims.is_main and (slow := slow_precision(dims.device, config.precision)) else []
+    if warnings and progress is not None:
+        progress.console.print(f"corpusmill: {warnings[0]}", markup=False, highlight=False, soft_wrap=True)
     options = {name: value for name, value in counting(config).items() if name not in Schedule.model_fields}
     identity = {"loop": options, "model": model.arch.model_dump(mode="json"), "inputs_digest": inputs_digest}
     frozen = any(not p.requires_grad for p in model.parameters())
     adapter = sum(p.numel() for p in model.parameters() if p.requires_grad) if frozen else 0
     flops = flops_per_token(model.arch, length, adapter)
-    states = States(state, dims, config.keep, config.keep_best, config.async_save, plan.branches())
     so_far, begin, branched_from = SoFar(), 0, ""
     with deterministic(config.threads), states, Prefetcher(objective, config.steps) as ahead:
         parallel_model = prepare(model, dims, config, start)
         if first:
             first(parallel_model)
-        optimizer = optimizer_of(parallel_model, config.optimizer)
+        optimizer = optimizer_of(parallel_model, config.optimizer, bf16=config.precision != "fp32")
 
         def wanted(done: int) -> dict[str, Any]:
             """Returns the entries by which the record of a state after `done` steps says what it depends on."""
@@ -241,6 +259,8 @@ def fit(
                 }  # fmt: skip
                 if len(plan.phases) > 1:
                     line |= {"phase": number + 1} | ({} if within else {"reads": phase.tokens or OWN})
+                if not step:
+                    line["precision"] = config.precision
                 if branched_from and step == begin:
                     line["branched_from"] = branched_from
                 if reason := _reason_to_skip(found, so_far, config.spike):
@@ -271,7 +291,8 @@ def fit(
                     watch.sync()
                     save(done)
         states.finish()
-    return FitResult(**vars(so_far), steps=config.steps, resumed_from=begin, parallel_model=parallel_model, states=states)
+    of_all = {"steps": config.steps, "resumed_from": begin, "precision": config.precision, "warnings": warnings}
+    return FitResult(**vars(so_far), **of_all, parallel_model=parallel_model, states=states)
 
 
 def gradient(parallel_model: ParallelModel, objective: Any, step: int) -> Gradient:

@@ -57,13 +57,6 @@ def orthogonalize(matrices: Tensor, steps: int = 5, bf16: bool = False) -> Tenso
     return x.to(matrices.dtype)
 
 
-def fast_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies matrices faster in bf16 than in fp32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-
-
 def _orthogonalized(stack: Any, bf16: bool) -> Any:
     """Orthogonalises a stack, which may be sharded: then ranks exchange shards so that each has some whole matrices, which it alone
     computes, and exchange the results (as in https://arxiv.org/abs/2502.16982)."""
@@ -87,11 +80,11 @@ class Optimizer:
     (https://kellerjordan.github.io/posts/muon), over named parameters.
 
     With `dims`, every rank has equal parameters, but moments for only some, and updates those (ZeRO-1, https://arxiv.org/abs/1910.02054).
-    Copies with Muon do the same, because each matrix is then orthogonalised once.
+    Copies with Muon do the same, because each matrix is then orthogonalised once. With `bf16`, Muon orthogonalises fp32 matrices in bf16.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], config: OptimizerConfig, dims: ParallelDims | None = None):
-        self.parameters, self.config = dict(parameters), config
+    def __init__(self, parameters: Mapping[str, Tensor], config: OptimizerConfig, dims: ParallelDims | None = None, bf16: bool = False):
+        self.parameters, self.config, self.bf16 = dict(parameters), config, bf16
         self.owners = owners(parameters, dims.world) if dims else {}
         self.mine = {name: p for name, p in parameters.items() if not dims or self.owners[name] == dims.rank}
         hidden = {name for name, p in self.mine.items() if p.dim() == 2 and ".layers." in name and config.kind == "muon"}
@@ -141,7 +134,7 @@ class Optimizer:
         torch._foreach_lerp_(buffers, grads, 1 - momentum)
         nesterov = torch._foreach_lerp(grads, buffers, momentum)
         stack = torch.stack([like(update, p) for update, p in zip(nesterov, params)])
-        updates = _orthogonalized(stack, fast_bf16(stack.device) and stack.dtype == torch.float32).unbind(0)
+        updates = _orthogonalized(stack, self.bf16 and stack.dtype == torch.float32).unbind(0)
         torch._foreach_mul_(locals_, 1 - lr * self.config.weight_decay)
         rows, columns = params[0].shape
         scale = max(1.0, rows / columns) ** 0.5

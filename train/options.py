@@ -129,7 +129,7 @@ class LoopConfig(Schedule):
     async_save: bool = Field(default=True, json_schema_extra=INERT, description="A thread writes states; training waits for a copy only.")
     precision: Literal["auto", "fp32", "bf16", "bf16-params"] = Field(
         default="auto", description="Arithmetic of forward and backward: `bf16` by autocast, `bf16-params` in bf16 throughout; "
-        "`auto` is `bf16-params` on CUDA and `fp32` on CPU. Weights, moments and what is saved are always fp32.",
+        "`auto` is `bf16-params` where a GPU or CPU multiplies faster in bf16, else `fp32`. Weights, moments and what is saved are fp32.",
     )  # fmt: skip
     compile: bool | Literal["auto"] = Field(
         default="auto", json_schema_extra=INERT, description="Compile layers, norms and loss with torch.compile; `auto` is true on CUDA."
@@ -139,6 +139,12 @@ class LoopConfig(Schedule):
     )
     threads: int = Field(default=0, ge=0, json_schema_extra=INERT, description="CPU threads; 0: torch decides. Bits depend on it.")
     log: tuple[Literal["tensorboard", "wandb"], ...] = Field(default=(), json_schema_extra=INERT, description="Further places for the log.")
+
+
+def precision_line(precision: str, config: LoopConfig) -> str:
+    """Returns the precision of a finished training, and why it was taken, for its summary."""
+    fast = "emulates bf16, or is slower in it" if precision == "fp32" else "is faster in bf16"
+    return f"{precision} (auto: the processor {fast})" if config.precision == "auto" else precision
 
 
 #: A layer's projections that LoRA can adapt.

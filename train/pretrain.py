@@ -15,7 +15,7 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Stage
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import SHARDS_FILE, split_folders
-from corpusmill.train.options import LoopConfig, ModelConfig, ParallelConfig, PhaseConfig, PhasePlan, row_length
+from corpusmill.train.options import LoopConfig, ModelConfig, ParallelConfig, PhaseConfig, PhasePlan, precision_line, row_length
 
 
 class PretrainConfig(Config):
@@ -135,6 +135,7 @@ class PretrainStage(Stage):
         }
         for number, phase in enumerate(metrics["phases"] if len(metrics["phases"]) > 1 else (), 1):
             lines[f"phase {number}"] = f"{phase['reads']}: {phase['steps']:,} steps, {phase['epochs']:.1f} times"
+        lines["precision"] = precision_line(metrics["precision"], self.config.loop)
         lines["loss"] = f"{metrics['loss']:.3f} nats a token at the end"
         if metrics["validation"]:
             score = metrics["validation"]

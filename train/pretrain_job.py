@@ -148,7 +148,7 @@ class _Job(Objective):
             whole = model_of(self.arch, saved.weights()) if saved and spread else model
             save_model(whole, self.checkpoint_dir.folder / "model", self.files)
         self.checkpoint_dir.leave(self.dims)
-        return {**self._metrics(result), "warnings": self.warnings}
+        return {**self._metrics(result), "warnings": [*self.warnings, *result.warnings]}
 
     def _metrics(self, result: FitResult) -> dict[str, Any]:
         """Returns the content of `metrics.json`. It holds no times, so equal runs have equal files."""
@@ -165,6 +165,7 @@ class _Job(Objective):
             ],
             "loss": result.loss,
             "skipped": result.skipped,
+            "precision": result.precision,
             "validation": self.final,
         }
 

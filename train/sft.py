@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import pyarrow as pa
 import torch
@@ -39,9 +39,9 @@ from corpusmill.train.checkpoint import (
     write_json,
     write_tensors,
 )
-from corpusmill.train.compute import chosen, deterministic
+from corpusmill.train.compute import deterministic
 from corpusmill.train.data import IGNORED, Batch, DataShare, Order, Packed, counted_places, needed, pack, steps_of, to_device, within_budget
-from corpusmill.train.loop import FitResult, fit
+from corpusmill.train.loop import FitResult, fit, with_precision
 from corpusmill.train.model import Llama, Objective, StepLoss, blank_model, named_generator
 from corpusmill.train.options import LoraConfig, row_length
 from corpusmill.train.parallel import ParallelDims, is_sharded
@@ -227,15 +227,23 @@ def chat_of(start: StartModel, config: SftConfig | AlignConfig, title: str) -> t
     return encoder, row_length(config.context, read_architecture(Path(start.storage.root)).context, f"{title}.context")
 
 
-def blank_start(folder: Path, device: torch.device, config: SftConfig | AlignConfig) -> Llama:
+C = TypeVar("C", SftConfig, AlignConfig)
+
+
+def blank_start(folder: Path, config: SftConfig | AlignConfig) -> Llama:
     """Returns a blank model of a folder's shape, which each rank fills in part. If an adapter is to be trained, the model has one, and the
     frozen weights are bf16 where the precision is."""
-    model, precision = blank_model(read_architecture(folder)), chosen(device, config.loop.precision)
+    model = blank_model(read_architecture(folder))
     if config.lora.rank:
         adapt(model, config.lora, config.seed)
-        if precision != "fp32":
-            round_frozen(model, precision)
+        if config.loop.precision != "fp32":
+            round_frozen(model, config.loop.precision)
     return model
+
+
+def settled(config: C, dims: ParallelDims, checkpoint_dir: CheckpointDir) -> C:
+    """Returns the configuration with the precision that all processes compute in."""
+    return config.model_copy(update={"loop": with_precision(config.loop, dims, checkpoint_dir.states)})
 
 
 class FinetuningJob(Objective):
@@ -249,7 +257,7 @@ class FinetuningJob(Objective):
     def __init__(self, config: SftConfig | AlignConfig, start: StartModel, dims: ParallelDims, title: str):
         self.config, self.start, self.dims, self.title = config, start, dims, title
         self.encoder, self.folder = load_chat(start.storage), Path(start.storage.root)
-        self.model = blank_start(self.folder, dims.device, config)
+        self.model = blank_start(self.folder, config)
         self.context = row_length(config.context, self.model.arch.context, f"{title}.context")
         try:
             dims.config.require_even(config.batch, {**self.model.arch.shared_sizes(), "row of tokens": self.context})
@@ -311,6 +319,8 @@ class FinetuningJob(Objective):
             "steps": result.steps,
             "skipped_steps": result.skipped,
             "train_loss": result.loss,
+            "precision": result.precision,
+            "warnings": result.warnings,
             **self.figures(result),
         }
 
@@ -430,9 +440,9 @@ def train(
     dims: ParallelDims, progress: Progress | None, config: dict[str, Any], run: str, folder: str, name: str, work: str
 ) -> dict[str, Any]:
     """Trains on this process. The first process writes the folder `work/model`. Returns the content of `metrics.json`."""
-    examples = read_table(Storage(run).child("sft"), EXAMPLES_FILE)
-    job = TuningJob(SftConfig.model_validate(config), StartModel(name, folder), examples, dims)
-    return job.train(CheckpointDir(work, f"{run}/sft/{LOG}"), progress)
+    examples, checkpoint_dir = read_table(Storage(run).child("sft"), EXAMPLES_FILE), CheckpointDir(work, f"{run}/sft/{LOG}")
+    options = settled(SftConfig.model_validate(config), dims, checkpoint_dir)
+    return TuningJob(options, StartModel(name, folder), examples, dims).train(checkpoint_dir, progress)
 
 
 class TuningJob(FinetuningJob):

@@ -21,7 +21,7 @@ from corpusmill.pipeline.shards import Content, iter_tables, read_table
 from corpusmill.pipeline.stage import Output, Stage, load_object
 from corpusmill.pipeline.storage import Storage, is_remote
 from corpusmill.train import tasks
-from corpusmill.train.options import LONGEST_ROW, LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig
+from corpusmill.train.options import LONGEST_ROW, LoopConfig, LoraConfig, OptimizerConfig, ParallelConfig, precision_line
 from corpusmill.train.template import NAMED
 from corpusmill.train.user_files import BadRow, Layout, file_ref, first_question, read_layout
 
@@ -388,7 +388,7 @@ class TuningStage(Stage):
         work.remove_folder(START)
         counts = {"steps": metrics["steps"], "skipped_steps": metrics["skipped_steps"]}
         single = f"An epoch is a single step; a smaller {self.name}.batch makes it several."
-        warnings = [single] if metrics["steps_an_epoch"] == 1 else []
+        warnings = [*metrics.pop("warnings"), *([single] if metrics["steps_an_epoch"] == 1 else [])]
         return Output({**files, "metrics.json": json_file(metrics)}, counts=counts, warnings=warnings)
 
     def summary(self, run: StageRun) -> dict[str, str]:
@@ -396,7 +396,7 @@ class TuningStage(Stage):
         each = metrics["steps_an_epoch"]
         steps = f"{each:,} step{'' if each == 1 else 's'} an epoch, {metrics['steps']:,} in all"
         learned = f"{metrics[self.items]:,} learned, {metrics[f'held_out_{self.items}']:,} held out"
-        return self.figures(metrics, learned, steps)
+        return {**self.figures(metrics, learned, steps), "precision": precision_line(metrics["precision"], self.config.loop)}
 
     def figures(self, metrics: Mapping[str, Any], learned: str, steps: str) -> dict[str, str]:
         """Returns the summary's lines. `learned` and `steps` say how many items and steps there were."""

@@ -77,6 +77,7 @@ class Training:
     finished: bool = False  # whether the groups come from the finished model instead of the log
     looks: list[Look] = field(default_factory=list)
     speed: Speed | None = None
+    precision: str = ""
 
     def curve(self, name: str) -> Curve | None:
         return next((curve for curve in self.curves if curve.name == name), None)
@@ -93,6 +94,7 @@ def read_training(reader: RunReader) -> list[Training]:
             bad = sum(not math.isfinite(as_number(line.get("loss", 0.0)) or 0.0) for line in lines)
             skips = [line["step"] for line in lines if line.get("skipped")]
             training = Training(stage, len(lines), lines[-1], curves, bad, len(skips), skips[:POINTS])
+            training.precision = str(lines[0].get("precision", ""))
             speed = _steps(reader, stage, "speed")
             training.speed = _speed(speed) if speed else None
             if (curve := _speed_curve(stage, speed)) is not None:

@@ -24,7 +24,7 @@ from corpusmill.train.sft import adapt, adapters
 
 SHAPE = {"vocab_size": 50, "layers": 2, "width": 24, "heads": 4, "kv_heads": 2, "head_dim": 6, "ffn": 40, "context": 16}
 LOGITS = models.LOGITS
-LOOP = {"steps": 3, "warmup": 2, "schedule": "constant", "clip": 0.5, "save_every": 100}
+LOOP = {"precision": "fp32", "steps": 3, "warmup": 2, "schedule": "constant", "clip": 0.5, "save_every": 100}
 
 
 @dataclass(frozen=True)

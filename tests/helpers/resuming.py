@@ -65,7 +65,7 @@ def train(
     torch.set_num_threads(1)
     config, device = ParallelConfig.model_validate(parallel), torch.device("cpu")
     dims = ParallelDims.distributed(config, device) if config.world > 1 else ParallelDims.single(device)
-    loop = LoopConfig.model_validate({"steps": STEPS, "save_every": 4, "warmup": 2, "threads": 1, **options})
+    loop = LoopConfig.model_validate({"steps": STEPS, "save_every": 4, "warmup": 2, "threads": 1, "precision": "fp32", **options})
     llama, rows = Llama(ARCH), Rows(Path(folder) / "rows", dims.rank, kill, victim)
     initialise(llama, 7)
     result = fit(llama, rows, loop, dims=dims, state=Path(folder) / "state", log=Path(folder) / "train.jsonl")

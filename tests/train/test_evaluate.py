@@ -78,7 +78,10 @@ def test_every_model_is_scored_on_all_that_is_held_out(evaluated):
     assert bits["value"] == pytest.approx(math.log2(600) * tokens / bits["bytes"], rel=1e-5)  # an untrained model knows only its vocabulary
     prompts = json.loads(run.child("evaluate").read_bytes("prompts.json"))
     assert len(prompts) == 2
-    assert "bits per byte" in done.stage.summary(done)["sft"]
+    summary = done.stage.summary(done)
+    assert "bits per byte" in summary["sft"]
+    first = next(sample for sample in samples["align"] if sample["kind"] == "answer")
+    assert (summary["asked"], summary["answered"]) == (first["prompt"], first["text"])
     examples = json.loads(run.child("sft").read_bytes("metrics.json"))
     assert examples["held_out_examples"] >= len(held_out(run)) > 1
 

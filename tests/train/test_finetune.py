@@ -162,7 +162,7 @@ def test_gradients_and_five_steps_are_those_of_peft(base: Path, tmp_path: Path) 
 
 # Instruction tuning and alignment that train an adapter, as stages of a run.
 
-LOOP = {"threads": 1, "steps": 12, "save_every": 4, "optimizer": {"lr": 2e-2}}
+LOOP = {"precision": "fp32", "threads": 1, "steps": 12, "save_every": 4, "optimizer": {"lr": 2e-2}}
 SFT = {"batch": 4, "epochs": 4, "evaluate_every": 0, "per_document": 1, "loop": LOOP, "lora": {"rank": 4}}
 ALIGN = {"batch": 4, "per_document": 1, "pairs": 40, "evaluate_every": 0, "loop": LOOP, "lora": {"rank": 2, "targets": ["v_proj"]}}
 

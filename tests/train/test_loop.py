@@ -169,7 +169,7 @@ def run(
     folder: Path, goal: Goal = OBJECTIVE, *, model: Llama | None = None, others: Sequence[Path] = (), **options: object
 ) -> tuple[Llama, FitResult]:
     model = model or fresh()
-    config = LoopConfig.model_validate({"steps": 12, "save_every": 4, "warmup": 2, "threads": 1, **options})
+    config = LoopConfig.model_validate({"steps": 12, "save_every": 4, "warmup": 2, "threads": 1, "precision": "fp32", **options})
     return model, fit(
         model, goal, config, state=folder / "state", log=folder / "train.jsonl", evaluate=lambda c, done: {"seen": 1.5}, evaluate_every=5,
         others=[Storage(str(other / "state")) for other in others],

@@ -123,11 +123,12 @@ def test_adamw_equals_torch_and_decays_matrices_only() -> None:
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has no Muon of its own before 2.9")
+@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("shape", [(32, 16), (16, 32)])
 @pytest.mark.rounding
-def test_muon_follows_torch_within_its_bf16(shape: tuple[int, int]) -> None:
+def test_muon_follows_torch_within_its_bf16(shape: tuple[int, int], bf16: bool) -> None:
     ours, theirs = (torch.nn.Parameter(torch.zeros(shape)) for _ in range(2))
-    optimizer = Optimizer({"model.layers.0.weight": ours}, OptimizerConfig(kind="muon", muon_lr=0.1))
+    optimizer = Optimizer({"model.layers.0.weight": ours}, OptimizerConfig(kind="muon", muon_lr=0.1), bf16=bf16)
     reference = torch.optim.Muon([theirs], lr=0.1, momentum=0.95, weight_decay=0.1)
     for step in range(4):
         grad = torch.randn(shape, generator=torch.Generator().manual_seed(step))

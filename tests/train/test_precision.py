@@ -1,6 +1,11 @@
 """Tests lower precisions: their results, their errors, and the values that stay in fp32."""
 
 import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,7 @@ from low_precision import ARCH, Rows, fresh, run
 from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
+from corpusmill.train import compute
 from corpusmill.train.compute import rounded
 from corpusmill.train.data import DataShare
 from corpusmill.train.loop import fit
@@ -48,6 +54,43 @@ def test_updates_that_bf16_would_round_away_are_learned(tmp_path: Path) -> None:
     model, _ = run(tmp_path, "bf16-params", **options)
     moved = (model.model.layers["0"].input_layernorm.weight - 1).detach().abs()
     assert float(moved.max()) > 1e-3
+
+
+# ---- what `auto` takes -------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the instruction sets of other processors can't be limited")
+@pytest.mark.parametrize("limit", [{"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}])
+def test_auto_is_fp32_and_bf16_warns_where_bf16_is_emulated(tmp_path: Path, limit: dict[str, str]) -> None:
+    """A limited oneDNN leaves the system's answer about the processor as it was, so this must be measured."""
+    script = f"""if True:
+        import json, sys
+        sys.path.insert(0, {str(Path(run.__code__.co_filename).parent)!r})
+        from pathlib import Path
+        from low_precision import run
+        for name in ("auto", "bf16-params"):
+            result = run(Path({str(tmp_path)!r}) / name, name, steps=1, save_every=1)[1]
+            print(json.dumps([result.precision, len(result.warnings)]))
+    """
+    done = subprocess.run([sys.executable, "-c", script], env=os.environ | limit, capture_output=True, text=True, check=True)
+    auto, named = (json.loads(line) for line in done.stdout.splitlines())
+    assert auto == ["fp32", 0]
+    assert named == ["bf16-params", 1] or "ATEN_CPU_CAPABILITY" not in limit  # AVX-512 alone is near the limit of the warning
+
+
+def test_a_training_goes_on_in_the_precision_with_which_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "bf16_cost", lambda: 0.3)
+    model, result = run(tmp_path, "auto", schedule="constant", keep=3)
+    assert (result.precision, result.warnings) == ("bf16-params", [])
+    assert json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])["precision"] == "bf16-params"
+    log = (tmp_path / "train.jsonl").read_bytes()
+    for step in (8, 12):
+        shutil.rmtree(tmp_path / "state" / f"step-{step:08}")
+    monkeypatch.setattr(compute, "bf16_cost", lambda: 50.0)  # on another machine
+    again, resumed = run(tmp_path, "auto", schedule="constant", keep=3)
+    assert (resumed.resumed_from, resumed.precision, len(resumed.warnings)) == (4, "bf16-params", 1)
+    assert (tmp_path / "train.jsonl").read_bytes() == log
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters()))
 
 
 # ---- compiled loop -----------------------------------------------------------------------------------

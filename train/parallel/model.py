@@ -32,7 +32,7 @@ class ParallelModel:
 
     def __init__(self, model: Any, precision: str, dims: ParallelDims | None = None, forward: Any = None):
         self.model, self.forward, self.dims = model, forward or model, dims or ParallelDims.single(model.device)
-        self.precision, self.tensor = chosen(self.dims.device, precision), self.dims.submesh("tensor")
+        self.precision, self.tensor = chosen(self.dims, precision), self.dims.submesh("tensor")
         #: By Hugging Face name; DTensors where they are sharded; a pipeline's rank has only its own.
         self.parameters: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
         #: From the gradients that `backward` leaves to those of the sum over all ranks' losses: DDP and FSDP2 average.
@@ -119,13 +119,13 @@ def prepare(model: Llama, dims: ParallelDims, config: LoopConfig, start: int | P
     With a `start`, the seed of initial weights or a model folder, the model is blank, and is filled after it is spread: no rank ever holds
     more than its shards and one whole weight.
     """
-    parts, wanted, compiled = {0: model}, chosen(dims.device, config.precision), compiles(dims.device, config.compile)
+    parts, wanted, compiled = {0: model}, chosen(dims, config.precision), compiles(dims.device, config.compile)
     if dims.config.pipeline > 1:
         from corpusmill.train.parallel.pipeline import PipelineModel, cut
 
         parts = cut(model, dims, config)
         if dims.config.schedule == "zero-bubble":  # what `cut` refuses, `auto` does not mean
-            wanted, compiled = wanted.removesuffix("-params"), False
+            compiled = False
     for part in parts.values():
         if mesh := dims.submesh("tensor"):
             from corpusmill.train.parallel.tensor import spread
@@ -152,8 +152,9 @@ def prepare(model: Llama, dims: ParallelDims, config: LoopConfig, start: int | P
     return ParallelModel(model, precision, dims, forward)
 
 
-def optimizer_of(parallel_model: ParallelModel, config: OptimizerConfig) -> Optimizer:
-    """Returns the optimiser of this rank's parameters. With ZeRO-1, and where copies share out Muon's work, ranks divide the updates."""
+def optimizer_of(parallel_model: ParallelModel, config: OptimizerConfig, bf16: bool = False) -> Optimizer:
+    """Returns the optimiser of this rank's parameters. With ZeRO-1, and where copies share out Muon's work, ranks divide the updates. With
+    `bf16`, Muon computes in it."""
     dims = parallel_model.dims
     divides = dims.config.whole and (dims.config.shard > 1 or (dims.world > 1 and config.kind == "muon"))
-    return Optimizer(parallel_model.parameters, config, dims if divides else None)
+    return Optimizer(parallel_model.parameters, config, dims if divides else None, bf16)

@@ -20,7 +20,7 @@ from corpusmill.train.sft import FinetuningJob, blank_start
 from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage
 
 BEGIN = FinetuningJob.begin
-LOOP = {"threads": 1, "steps": 3, "warmup": 0, "save_every": 2, "optimizer": {"kind": "adamw"}}
+LOOP = {"precision": "fp32", "threads": 1, "steps": 3, "warmup": 0, "save_every": 2, "optimizer": {"kind": "adamw"}}
 CONFIGS: dict[str, Any] = {
     "sft": {"batch": 4, "examples": 40, "per_document": 1, "evaluate_every": 2, "held_out": 0.1, "loop": LOOP},
     "align": {"batch": 4, "pairs": 20, "per_document": 1, "evaluate_every": 2, "held_out": 0.2, "loop": LOOP},
