@@ -29,10 +29,11 @@ PACKAGE = "corpusmill"
 #: They do not count, nor do their imports.
 CARRIERS = tuple(
     f"{PACKAGE}.{name}" for name in (
-        "pipeline.cache", "pipeline.cluster", "pipeline.code", "pipeline.engine", "pipeline.extras", "pipeline.failures",
-        "pipeline.interrupts", "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.names", "pipeline.on_ray",
-        "pipeline.recipe", "pipeline.redact", "pipeline.redirects", "pipeline.run", "pipeline.runner", "pipeline.safe", "pipeline.storage",
-        "pipeline.store_requests", "pipeline.store_streams", "pipeline.watch", "pipeline.web", "report", "train.launch", "train.watch",
+        "pipeline.cache", "pipeline.cluster", "pipeline.code", "pipeline.compiling", "pipeline.engine", "pipeline.extras",
+        "pipeline.failures", "pipeline.interrupts", "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.names",
+        "pipeline.on_ray", "pipeline.recipe", "pipeline.redact", "pipeline.redirects", "pipeline.run", "pipeline.runner", "pipeline.safe",
+        "pipeline.storage", "pipeline.store_requests", "pipeline.store_streams", "pipeline.watch", "pipeline.web", "report",
+        "train.launch", "train.watch",
     )
 )  # fmt: skip
 #: Libraries of the same kind.
