@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -19,13 +20,15 @@ from threading import Condition, Thread
 from typing import Any
 
 from corpusmill.pipeline.cache import kernels_folder
-from corpusmill.pipeline.code import PACKAGE, code_for, code_of
+from corpusmill.pipeline.code import PACKAGE, code_for, code_of, words
 from corpusmill.pipeline.config import Config, digest
 from corpusmill.pipeline.recipe import stage_class
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.watch.progress import Progress
 
 LIST = Path(__file__).with_name("kernels.json")
+#: What a process answers.
+COMPILED = "compiled\n"
 #: The most processes: each takes up to 400 MB.
 MOST = 8
 #: Modules, by the beginnings of their names, that a stage imports for these keys and steps of its section alone.
@@ -48,8 +51,8 @@ def listed() -> Mapping[str, list[str]]:
 def modules_of(stage: str, section: Config) -> list[str]:
     """Returns the modules with kernels that a stage uses with this section of a recipe."""
     given = section.model_dump(mode="json", exclude_none=True)
-    files, names = code_for(stage_class(stage), given).files, {*given, *(name for step in given.get("steps", ()) for name in step)}
-    others = tuple(beginning for beginning, needs in FOR.items() if names.isdisjoint(needs))
+    files = code_for(stage_class(stage), given).files
+    others = tuple(beginning for beginning, needs in FOR.items() if set(words(given)).isdisjoint(needs))
     return [module for module in listed() if module.replace(".", "/") + ".py" in files and not module.startswith(others)]
 
 
@@ -57,68 +60,66 @@ class Compilation:
     """Compiles the kernels of these modules by stage, in this order, from `start` on. A module that was compiled on this machine before, as
     it is now, has a mark among the compiled kernels, and is left out."""
 
-    def __init__(self, stages: Mapping[str, Iterable[str]]):
+    def __init__(self, stages: Mapping[str, Iterable[str]], on_message: Callable[[str], None]):
         self.stages = {stage: list(modules) for stage, modules in stages.items()}
         self.marks = {module: _mark(module) for module in dict.fromkeys(each for modules in self.stages.values() for each in modules)}
         self.todo = deque((module, line) for module, mark in self.marks.items() if not mark.exists() for line in listed()[module])
+        if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+            self.todo.clear()
         self.left = Counter(module for module, _ in self.todo)
         self.total = len(self.todo)
+        self.on_message = on_message
         self.processes: list[subprocess.Popen[str]] = []
         self.changed = Condition()
 
-    def start(self, on_message: Callable[[str], None]) -> None:
-        """Starts to compile what is left, and says so."""
-        count = min(os.cpu_count() or 1, MOST, len(self.todo))
-        if not count or os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
-            self.left.clear()
+    def start(self) -> None:
+        """Starts to compile, and says so; does nothing the second time, and where nothing is left."""
+        if self.processes or not self.todo:
             return
-        on_message(f"compiling {self.total} kernels, once for this machine, with {count} {'process' if count == 1 else 'processes'}")
+        self.working, self.started = min(os.cpu_count() or 1, MOST, self.total), time.monotonic()
+        self.on_message(f"compiling {self.total} kernels, once for this machine")
         command = [sys.executable, "-P", "-m", __name__]
-        self.processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)]
-        self.working, started = count, time.monotonic()
+        for _ in range(self.working):
+            self.processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         for process in self.processes:
-            Thread(target=self._feed, args=(process, started, on_message), daemon=True).start()
+            Thread(target=self._feed, args=(process,), daemon=True).start()
 
-    def _feed(self, process: subprocess.Popen[str], started: float, on_message: Callable[[str], None]) -> None:
+    def _feed(self, process: subprocess.Popen[str]) -> None:
         """Gives a process one kernel after another. If it dies, its kernel is compiled at its first use."""
         assert process.stdin and process.stdout
-        answer = "compiled\n"
-        try:
-            while answer:
+        with suppress(IndexError, OSError), process.stdin:  # all are given out; the process has died, or the disk is full
+            while True:
                 module, line = self.todo.popleft()
-                process.stdin.write(line + "\n")
-                process.stdin.flush()
-                answer = process.stdout.readline()
+                print(line, file=process.stdin, flush=True)
+                if not (answer := process.stdout.readline()):
+                    break
+                if answer != COMPILED:
+                    self.on_message(f"{module}: a kernel is left for its first use: {answer.strip()}")
                 with self.changed:
                     self.left[module] -= 1
-                    if answer == "compiled\n" and not self.left[module]:
+                    if not self.left[module]:
                         self.marks[module].touch()
                     self.changed.notify_all()
-        except (IndexError, OSError):  # all are given out; the process has died, or the disk is full
-            pass
         with self.changed:
             self.working -= 1
-            if not self.working:
-                self.left.clear()
-                on_message(f"kernels are compiled ({time.monotonic() - started:.0f} seconds)")
+            if not self.working and not self.left.total():
+                self.on_message(f"kernels are compiled ({time.monotonic() - self.started:.0f} seconds)")
             self.changed.notify_all()
-        process.stdin.close()
 
     def wait(self, stage: str, progress: Progress) -> None:
         """Returns when the kernels of this stage are compiled."""
-        modules = self.stages.get(stage, [])
-        with self.changed:
-            left = self._left(modules)
-            if not left:
-                return
-            with progress.steps("compiling kernels, once for this machine", left) as advance:
-                while left:
-                    self.changed.wait()
-                    advance(left - self._left(modules))
-                    left = self._left(modules)
+        left = self._left(stage)
+        if not left:
+            return
+        self.start()
+        with self.changed, progress.steps("compiling kernels, once for this machine", left) as advance:
+            while left and self.working:
+                self.changed.wait()
+                advance(left - self._left(stage))
+                left = self._left(stage)
 
-    def _left(self, modules: Iterable[str]) -> int:
-        return sum(self.left[module] for module in modules)
+    def _left(self, stage: str) -> int:
+        return sum(self.left[module] for module in self.stages.get(stage, ()))
 
     def close(self) -> None:
         """Ends the processes, also before they are done."""
@@ -152,7 +153,7 @@ def main() -> None:
         module, name, arguments = json.loads(line)
         try:
             getattr(import_module(f"{PACKAGE}.{module}"), name).compile(tuple(map(numba_type, arguments)))
-            print("compiled", flush=True)
+            print(COMPILED, end="", flush=True)
         except Exception as error:  # noqa: BLE001 - its first call reports it
             print(f"{type(error).__name__}: {error}".replace("\n", " "), flush=True)
 

@@ -266,7 +266,8 @@ def execute(
         require(name, *stage_class(name)(plan.sections[name]).libraries())
     storage = Storage(plan.folder)
     lost: list[tuple[str, Quarantined]] = []
-    compilation = Compilation({name: modules_of(name, plan.sections[name]) for name in names})
+    say = partial(progress.console.print, style="dim", markup=False, soft_wrap=True)
+    compilation = Compilation({name: modules_of(name, plan.sections[name]) for name in names}, say)
     try:
         with holding(storage, on_message) as lease:
             former = _former(storage)
@@ -283,7 +284,8 @@ def execute(
                 _describe_again(plan, storage, names, former, observer, on_message)
                 _abort_uploads(storage, observer)
                 _check_documents(plan, storage, names)
-                compilation.start(lambda sentence: progress.console.print(sentence, style="dim", markup=False, soft_wrap=True))
+                if not Manifest(storage.child(names[0]), read_only=True).complete:
+                    compilation.start()
                 for name in names:
                     stage = stage_class(name)(plan.sections[name])
                     run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, observer, plan.strict)

@@ -21,7 +21,7 @@ MODULE = "pipeline.packing"
 PACK = """
 import numpy as np
 from corpusmill.train.data import fitted
-print(fitted(np.array([5, 4, 3, 2]), 7).tolist())
+print(fitted(np.array([5, 4, 3, 2]), 7))
 """
 
 
@@ -47,8 +47,7 @@ def test_processes_compile_what_is_listed_once_and_nothing_is_left_for_the_first
 ) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     said: list[str] = []
-    compilation = Compilation({"sft": [MODULE]})
-    compilation.start(said.append)
+    compilation = Compilation({"sft": [MODULE]}, said.append)
     compilation.wait("ingest", Progress(False))  # needs none
     compilation.wait("sft", Progress(False))
     assert not compilation.left.total()
@@ -58,21 +57,19 @@ def test_processes_compile_what_is_listed_once_and_nothing_is_left_for_the_first
     done = subprocess.run([sys.executable, "-c", PACK], env=dict(os.environ), capture_output=True, text=True, check=True)
     assert done.stdout == "[[0, 3], [1, 2]]\n"
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.nb[ic]")} == there
-    again = Compilation({"sft": [MODULE]})
-    again.start(said.append)
+    again = Compilation({"sft": [MODULE]}, said.append)
     again.wait("sft", Progress(False))
     assert again.total == 0 and again.processes == []
     monkeypatch.setenv("NUMBA_CPU_NAME", "x86-64-v3")
     compiling._processor.cache_clear()
-    assert Compilation({"sft": [MODULE]}).total == compilation.total  # for another processor nothing is there
+    assert Compilation({"sft": [MODULE]}, said.append).total == compilation.total  # for another processor nothing is there
     compiling._processor.cache_clear()
 
 
 def test_a_process_that_dies_holds_up_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(compiling.sys, "executable", "/bin/false")
-    compilation = Compilation({"sft": [MODULE]})
-    compilation.start(lambda sentence: None)
+    compilation = Compilation({"sft": [MODULE]}, print)
     compilation.wait("sft", Progress(False))
     compilation.close()
     assert list(tmp_path.glob("*.nb*")) == []

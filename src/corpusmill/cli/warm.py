@@ -43,19 +43,19 @@ def warm(
     sections = read_recipe(path, set_ or [])
     for name, section in sections.items():  # before minutes of work, also for stages that are not run here
         require(name, *stage_class(name)(section).libraries())
-    compilation = Compilation({"all": listed()} if all_ else {name: modules_of(name, section) for name, section in sections.items()})
-    compilation.start(print)
+    stages = {"all": listed()} if all_ else {name: modules_of(name, section) for name, section in sections.items()}
+    compilation = Compilation(stages, print)
     try:
-        for name in compilation.stages:
+        for name in stages:
             compilation.wait(name, Progress())
     finally:
         compilation.close()
     with tempfile.TemporaryDirectory(prefix="corpusmill-warm-") as folder:
-        stages = [name for name in DATA_STAGES if name in sections]
-        if "ingest" in stages:
+        data_stages = [name for name in DATA_STAGES if name in sections]
+        if "ingest" in data_stages:
             if not inputs:
                 write_pages(Path(folder, "pages.jsonl"))
-            _run_data_stages(folder, path, inputs or [f"{folder}/pages.jsonl"], set_ or [], sections, stages[-1])
+            _run_data_stages(folder, path, inputs or [f"{folder}/pages.jsonl"], set_ or [], sections, data_stages[-1])
     after = entries()
     compiled = sum(name.endswith(".nbc") for name in after.keys() - before.keys())
     print(
