@@ -95,9 +95,10 @@ class Compilation:
                     break
                 if answer != COMPILED:
                     self.on_message(f"{module}: a kernel is left for its first use: {answer.strip()}")
+                    self.marks.pop(module, None)
                 with self.changed:
                     self.left[module] -= 1
-                    if not self.left[module]:
+                    if not self.left[module] and module in self.marks:
                         self.marks[module].touch()
                     self.changed.notify_all()
         with self.changed:

@@ -284,7 +284,7 @@ def execute(
                 _describe_again(plan, storage, names, former, observer, on_message)
                 _abort_uploads(storage, observer)
                 _check_documents(plan, storage, names)
-                if not Manifest(storage.child(names[0]), read_only=True).complete:
+                if names and not Manifest(storage.child(names[0]), read_only=True).complete:
                     compilation.start()
                 for name in names:
                     stage = stage_class(name)(plan.sections[name])
