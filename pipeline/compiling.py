@@ -27,8 +27,6 @@ from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.watch.progress import Progress
 
 LIST = Path(__file__).with_name("kernels.json")
-#: What a process answers.
-COMPILED = "compiled\n"
 #: The most processes: each takes up to 400 MB.
 MOST = 8
 #: Modules, by the beginnings of their names, that a stage imports for these keys and steps of its section alone.
@@ -93,7 +91,7 @@ class Compilation:
                 print(line, file=process.stdin, flush=True)
                 if not (answer := process.stdout.readline()):
                     break
-                if answer != COMPILED:
+                if not answer.isspace():
                     self.on_message(f"{module}: a kernel is left for its first use: {answer.strip()}")
                     self.marks.pop(module, None)
                 with self.changed:
@@ -132,29 +130,25 @@ class Compilation:
 
 def _mark(module: str) -> Path:
     """Returns the file that says that the kernels of a module are compiled, with this code, for this processor."""
-    content = digest([code_of(f"{PACKAGE}.{module}").digest, listed()[module], _processor()])
-    return kernels_folder() / f"{module}-{content[:32]}.nbs"
-
-
-@cache
-def _processor() -> list[str]:
     from llvmlite import binding
 
-    name, features = os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES")
-    return [name or binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten() if features is None else features]
+    processor = [binding.get_host_cpu_name(), dict(binding.get_host_cpu_features())]
+    others = [os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES")]
+    content = digest([code_of(f"{PACKAGE}.{module}").digest, listed()[module], processor, others])
+    return kernels_folder() / f"{module}-{content[:32]}.nbs"
 
 
 # ---- the process that compiles
 
 
 def main() -> None:
-    """Compiles the kernels whose lines come on standard input, and answers each."""
+    """Compiles the kernels whose lines come on standard input. Answers each with an empty line, or with what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C goes to all processes of a terminal
     for line in sys.stdin:
         module, name, arguments = json.loads(line)
         try:
             getattr(import_module(f"{PACKAGE}.{module}"), name).compile(tuple(map(numba_type, arguments)))
-            print(COMPILED, end="", flush=True)
+            print(flush=True)
         except Exception as error:  # noqa: BLE001 - its first call reports it
             print(f"{type(error).__name__}: {error}".replace("\n", " "), flush=True)
 

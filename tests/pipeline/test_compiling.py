@@ -61,9 +61,7 @@ def test_processes_compile_what_is_listed_once_and_nothing_is_left_for_the_first
     again.wait("sft", Progress(False))
     assert again.total == 0 and again.processes == []
     monkeypatch.setenv("NUMBA_CPU_NAME", "x86-64-v3")
-    compiling._processor.cache_clear()
     assert Compilation({"sft": [MODULE]}, said.append).total == compilation.total  # for another processor nothing is there
-    compiling._processor.cache_clear()
 
 
 def test_a_process_that_dies_holds_up_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,9 +25,7 @@ def warm(
     Each kind of processor has kernels of its own. For an image that is built on another kind than it runs on, set for both
     NUMBA_CPU_NAME=x86-64-v3 and NUMBA_CPU_FEATURES= (empty).
     """
-    import os
     import tempfile
-    import time
 
     from corpusmill.pipeline.cache import kernels_folder
     from corpusmill.pipeline.compiling import Compilation, listed, modules_of
@@ -35,10 +33,6 @@ def warm(
     from corpusmill.pipeline.recipe import read_recipe, recipe_path, stage_class
     from corpusmill.pipeline.watch.progress import Progress
 
-    def entries() -> dict[str, int]:
-        return {path.name: path.stat().st_size for path in kernels_folder().glob("*.nb[ic]")}
-
-    started, before = time.monotonic(), entries()
     path = recipe_path(recipe)
     sections = read_recipe(path, set_ or [])
     for name, section in sections.items():  # before minutes of work, also for stages that are not run here
@@ -56,12 +50,7 @@ def warm(
             if not inputs:
                 write_pages(Path(folder, "pages.jsonl"))
             _run_data_stages(folder, path, inputs or [f"{folder}/pages.jsonl"], set_ or [], sections, data_stages[-1])
-    after = entries()
-    compiled = sum(name.endswith(".nbc") for name in after.keys() - before.keys())
-    print(
-        f"{compiled} kernels compiled, {sum(name.endswith('.nbc') for name in before)} were there; "
-        f"{sum(after.values()) / 1e6:.1f} MB in {os.fspath(kernels_folder())}; {time.monotonic() - started:.0f} seconds."
-    )
+    print(f"Kernels are in {kernels_folder()}.")
 
 
 def write_pages(path: Path) -> None:
