@@ -145,6 +145,7 @@ def _mark(module: str) -> Path:
 def main() -> None:
     """Compiles the kernels whose lines come on standard input. Answers each with an empty line, or with what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C goes to all processes of a terminal
+    os.nice(5)  # tasks of an earlier stage come first
     gc.set_threshold(10_000, 10, 10)  # numba makes many objects that stay
     for line in sys.stdin:
         module, name, arguments = json.loads(line)

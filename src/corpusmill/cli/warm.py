@@ -37,7 +37,7 @@ def warm(
     sections = read_recipe(path, set_ or [])
     for name, section in sections.items():  # before minutes of work, also for stages that are not run here
         require(name, *stage_class(name)(section).libraries())
-    stages = {"all": listed()} if all_ else {name: modules_of(name, section) for name, section in sections.items()}
+    stages = {"all": list(listed())} if all_ else {name: modules_of(name, section) for name, section in sections.items()}
     compilation = Compilation(stages, print)
     try:
         for name in stages:
