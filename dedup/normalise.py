@@ -16,9 +16,9 @@ import pyarrow as pa
 import xxhash
 
 from corpusmill.dedup.config import ExactForm
-from corpusmill.dedup.words import character, chunks, decode, read_only
+from corpusmill.dedup.words import character, chunks, decode
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import text_array, text_buffers
+from corpusmill.pipeline.text.buffers import read_only, text_array, text_buffers
 from corpusmill.pipeline.text.utf8 import CODE_POINTS, SPACE, WORD, character_classes, lowercase_table, write_character
 
 HASH_BYTES = 16

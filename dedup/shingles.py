@@ -17,11 +17,11 @@ import xxhash
 
 from corpusmill.dedup.config import MinHashConfig
 from corpusmill.dedup.normalise import SIMPLIFICATIONS, normalised, repaired, simplified, tables
-from corpusmill.dedup.words import chunks, read_only, shingle_hashes, word_codes, word_hashes
+from corpusmill.dedup.words import chunks, shingle_hashes, word_codes, word_hashes
 from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.stage import load_object
-from corpusmill.pipeline.text.buffers import MARKED
+from corpusmill.pipeline.text.buffers import MARKED, read_only
 from corpusmill.pipeline.text.hashing import BASE, ONE, mix64, power, xxh64
 from corpusmill.pipeline.text.utf8 import character_classes, decode
 from corpusmill.pipeline.text.words import VISIBLE, base_powers, new_words, walk_marked_words, walk_words, word_rule_classes

@@ -17,13 +17,6 @@ from corpusmill.pipeline.text.utf8 import WORD, character_classes, lowercase_tab
 REPLACEMENT = 0xFFFD  # stands for a byte that is not valid UTF-8
 
 
-def read_only(array: npt.NDArray) -> npt.NDArray:
-    """Returns a read-only view. Arrow's buffers are read-only too, so each kernel is compiled for one type only."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
 def chunks(offsets: npt.NDArray[np.int64], limit: int) -> Iterator[tuple[int, int]]:
     """Yields `(first, last + 1)` of chunks of texts: as many neighbours as have at most `limit` bytes together, but at least one."""
     first = 0

@@ -158,7 +158,7 @@ COUNTS = 9
 #: Options, combined as bits.
 PUNCTUATED, NO_CITATIONS, NO_JAVASCRIPT, NO_POLICY, WORDS_WITHOUT_CITATIONS = 1, 2, 4, 8, 16
 
-_DOT, _OPEN, _CLOSE, _CURLY = ord("."), ord("["), ord("]"), ord("{")
+_DOT, _OPEN, _CLOSE, _CURLY = ord("."), np.uint8(ord("[")), ord("]"), ord("{")
 
 #: Phrases to find in the lower-cased line: the phrase, the count it belongs to, and the position of its rarest letter.
 _PHRASES = (

@@ -293,7 +293,7 @@ def hash_token(data, start, end):
 @kernel
 def fill_words(data, ends, entry_rows, words, word_rows):
     """Fills the hash table of a dictionary. Word i ends before `data[ends[i]]`; at least eight bytes follow the last word."""
-    start = 0
+    start = np.int64(0)
     for word in range(ends.size):
         key = hash_token(data, start, ends[word])
         insert(words, words.size - 1, key)

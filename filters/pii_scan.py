@@ -124,7 +124,7 @@ def _classes() -> npt.NDArray[np.uint8]:
 
 
 CLASSES = _classes()
-AT, COLON, DOT, HYPHEN, SLASH, SPACE, ZERO, ONE, TWO, NINE = b"@:.-/ 0129"
+AT, COLON, DOT, HYPHEN, SLASH, SPACE, ZERO, ONE, TWO, NINE = np.uint8(ord("@")), *b":.-/ 0129"
 #: The fewest digits of a candidate, of one that has letters, and of one in which a word of ten capitals and digits stands (India's PAN).
 FEWEST_DIGITS, FEWEST_WITH_LETTERS, FEWEST_IN_CODE, CODE = 7, 6, 4, 10
 MOST_BETWEEN = 8  # bytes between two parts of one candidate

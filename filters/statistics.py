@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.stage import load_object
-from corpusmill.pipeline.text.buffers import MARKED, longest_text, text_buffers
+from corpusmill.pipeline.text.buffers import MARKED, longest_text, read_only, text_buffers
 from corpusmill.pipeline.text.hashing import cleared, hash_span, insert, table_size
 from corpusmill.pipeline.text.lines import line_duplicates, line_end, only_newlines, paragraph_duplicates
 from corpusmill.pipeline.text.ngrams import duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
@@ -135,7 +135,7 @@ def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs, toke
     data, offsets = text_buffers(text)
     marks = np.zeros(0, np.uint8)
     if word_rule == "spacy" and needs.groups & (WORD_COUNT | REPETITION):
-        data, offsets = data[offsets[0] : offsets[-1]], offsets - offsets[0]
+        data, offsets = data[offsets[0] : offsets[-1]], read_only(offsets - offsets[0])
         marks = load_object(MARKED["spacy"])(data, offsets[:-1], offsets[1:]) if token_marks is None else token_marks
     word_classes, powers = _tables("words" if word_rule == "spacy" else word_rule)
     stop_words = _stop_word_table(needs.stop_words or ())
@@ -155,7 +155,8 @@ HASHES, ELLIPSES = NAMES.index("hashes"), NAMES.index("ellipses")
 PARAGRAPHS, LINE_RUNS = NAMES.index("paragraphs"), NAMES.index("line_runs")
 TOP_2, DUPLICATED_5, FILLED_LINES = NAMES.index("top_2"), NAMES.index("duplicated_5"), NAMES.index("filled_lines")
 
-HASH, DOT, HYPHEN, BULLET, ELLIPSIS = 0x23, 0x2E, 0x2D, 0x2022, 0x2026
+HASH, DOT, FIRST_OF_ELLIPSIS = np.uint8(0x23), np.uint8(0x2E), np.uint8(0xE2)
+HYPHEN, BULLET, ELLIPSIS = 0x2D, 0x2022, 0x2026
 
 #: Working memory, allocated for the longest text of a batch. The system provides its pages only as texts use them.
 Scratch = namedtuple("Scratch", "words repeats places slots table stop_seen")
@@ -226,10 +227,10 @@ def word_statistics(scratch, count, text, stop_words, row):
 def symbol_counts(data, start, end):
     """`(text.count("#"), text.count("...") + text.count("…"))`."""
     ellipses = _separate_triples(data, start, end) if _has_triple(data[start:end]) else 0
-    at = find_byte(data, start, end, 0xE2)
+    at = find_byte(data, start, end, FIRST_OF_ELLIPSIS)
     while at < end:
         ellipses += (data[at + 1] == 0x80) & (data[at + 2] == 0xA6)
-        at = find_byte(data, at + 3, end, 0xE2)
+        at = find_byte(data, at + 3, end, FIRST_OF_ELLIPSIS)
     return count_byte(data, start, end, HASH), ellipses
 
 
@@ -294,7 +295,7 @@ def repetition(data, start, end, classes, powers, scratch, count, row):
     place = LINE_RUNS
     row[place], row[place + 1], row[place + 2] = line_duplicates(data, start, end, scratch.table)
     words, places, table = scratch.words, scratch.places, scratch.table
-    repeating = 0
+    repeating = np.int64(0)
     for n in range(2, 5):
         row[TOP_2 + n - 2], repeating = top_ngram_characters(words, count, n, places, repeating, scratch.slots, table)
     candidates = duplicate_candidates(words, count, 5, powers, scratch.repeats, places, table)

@@ -79,7 +79,7 @@ def _kernels_folder(wanted: Path) -> Path:
         reason = error.strerror
     folder = _temporary_kernels()
     with suppress(OSError):
-        for path in wanted.glob("*.nb[ic]"):
+        for path in wanted.glob("*.nb[ics]"):
             with suppress(FileExistsError):
                 (folder / path.name).symlink_to(path)
     print(

@@ -29,10 +29,11 @@ PACKAGE = "corpusmill"
 #: They do not count, nor do their imports.
 CARRIERS = tuple(
     f"{PACKAGE}.{name}" for name in (
-        "pipeline.cache", "pipeline.cluster", "pipeline.code", "pipeline.engine", "pipeline.extras", "pipeline.failures",
-        "pipeline.interrupts", "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.names", "pipeline.on_ray",
-        "pipeline.recipe", "pipeline.redact", "pipeline.redirects", "pipeline.run", "pipeline.runner", "pipeline.safe", "pipeline.storage",
-        "pipeline.store_requests", "pipeline.store_streams", "pipeline.watch", "pipeline.web", "report", "train.launch", "train.watch",
+        "pipeline.cache", "pipeline.cluster", "pipeline.code", "pipeline.compiling", "pipeline.engine", "pipeline.extras",
+        "pipeline.failures", "pipeline.interrupts", "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.names",
+        "pipeline.on_ray", "pipeline.recipe", "pipeline.redact", "pipeline.redirects", "pipeline.run", "pipeline.runner", "pipeline.safe",
+        "pipeline.storage", "pipeline.store_requests", "pipeline.store_streams", "pipeline.watch", "pipeline.web", "report",
+        "train.launch", "train.watch",
     )
 )  # fmt: skip
 #: Libraries of the same kind.
@@ -118,12 +119,12 @@ def code_for(computed: Any, *configured: Any) -> Code:
     while isinstance(computed, partial):
         computed = computed.func
     place = type(computed.__self__) if hasattr(computed, "__self__") else computed
-    return code_of(place.__module__, frozenset(name for value in configured for name in _words(value)))
+    return code_of(place.__module__, frozenset(name for value in configured for name in words(value)))
 
 
 @cache
 def code_of(module: str, configured: frozenset[str] = frozenset()) -> Code:
-    """Returns the code of a module's workers and functions. `configured`: the strings and keys in the configuration (`_words`)."""
+    """Returns the code of a module's workers and functions. `configured`: the strings and keys in the configuration (`words`)."""
     found: dict[str, Source] = {}
     names: set[str] = set()
     todo = [module]
@@ -140,7 +141,7 @@ def code_of(module: str, configured: frozenset[str] = frozenset()) -> Code:
     return Code(module, tuple(sorted(names)), dict(sorted(files.items())), _versions(libraries))
 
 
-def _words(value: Any) -> Iterator[str]:
+def words(value: Any) -> Iterator[str]:
     """Yields the strings in a JSON value, and the keys that hold an object or a list (`{"c4": {}}`). Keys of other values, such as
     thresholds, are left out."""
     if isinstance(value, str):
@@ -149,10 +150,10 @@ def _words(value: Any) -> Iterator[str]:
         for key, inner in value.items():
             if isinstance(inner, Mapping | list | tuple):
                 yield str(key)
-            yield from _words(inner)
+            yield from words(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _words(inner)
+            yield from words(inner)
 
 
 # ---- a module ----------------------------------------------------------------------------------------

@@ -12,13 +12,12 @@ import inspect
 import pickle
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import EnumType
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
 
 import llvmlite
 import numba
@@ -57,10 +56,6 @@ def kernel(function: Any = None, /, **options: Any) -> Any:
 class Kernel(CPUDispatcher):
     """A function that numba compiles for each signature. One process of a machine compiles; the others wait, and load the entry."""
 
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        _declared.add(self)
-
     def compile(self, signature: Any) -> Any:
         if isinstance(signature, tuple) and signature in self.overloads:
             return super().compile(signature)
@@ -93,22 +88,6 @@ class Kernel(CPUDispatcher):
     def _remove_entries(self) -> None:
         for path in kernels_folder().glob(f"*-{self.py_func.content}.*.nb[ic]"):
             path.unlink(missing_ok=True)
-
-
-_declared: WeakSet[Kernel] = WeakSet()
-_contents: WeakKeyDictionary[Kernel, str] = WeakKeyDictionary()
-
-
-def uncompiled(entries: Iterable[str]) -> int:
-    """Returns how many kernels of the modules that are loaded have no entry (`entries`: the names of the cache's files). A run needs most
-    of them. Those that are always inlined are compiled into others."""
-    declared = set()
-    for kernel in list(_declared):
-        if kernel.targetoptions.get("inline") != "always":
-            with suppress(TypeError):  # its compilation reports that
-                _contents[kernel] = _contents.get(kernel) or content(kernel)
-                declared.add(_contents[kernel])
-    return len(declared.difference(*(DIGEST.findall(name) for name in entries)))
 
 
 class ByContent(UserWideCacheLocator):
@@ -288,7 +267,7 @@ def _remove_unused() -> None:
     if folder in _looked_at:
         return
     _looked_at.add(folder)
-    for path in folder.glob("*.nb[ic]*"):
+    for path in folder.glob("*.nb[ics]*"):
         with suppress(OSError):
             status = path.lstat()
             if max(status.st_atime, status.st_mtime) < time.time() - UNUSED_SECONDS:

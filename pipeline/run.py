@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 
 import corpusmill
 from corpusmill.pipeline.code import version_of
+from corpusmill.pipeline.compiling import Compilation, modules_of
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError, Incomplete, InputError, NothingKept
@@ -265,6 +267,8 @@ def execute(
         require(name, *stage_class(name)(plan.sections[name]).libraries())
     storage = Storage(plan.folder)
     lost: list[tuple[str, Quarantined]] = []
+    say = partial(progress.console.print, style="dim", markup=False, soft_wrap=True)
+    compilation = Compilation({name: modules_of(name, plan.sections[name]) for name in names}, say)
     try:
         with holding(storage, on_message) as lease:
             former = _former(storage)
@@ -281,10 +285,13 @@ def execute(
                 _describe_again(plan, storage, names, former, observer, on_message)
                 _abort_uploads(storage, observer)
                 _check_documents(plan, storage, names)
+                if names and not Manifest(storage.child(names[0]), read_only=True).complete:
+                    compilation.start()
                 for name in names:
                     stage = stage_class(name)(plan.sections[name])
                     run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, observer, plan.strict)
                     run.hold(lease)
+                    run.before_work = partial(compilation.wait, name, progress)
                     if name not in PARALLEL:
                         engine.close()  # training needs the memory and the cores that idle workers hold
                     with watching.outcome.stage(run):
@@ -295,6 +302,7 @@ def execute(
                     check_kept(run, names[names.index(name) + 1 :], sentence_of_all(lost))
                 _abort_uploads(storage, observer)  # those of workers that died during the run
     finally:
+        compilation.close()
         engine.close()
     return sentence_of_all(lost)
 

@@ -136,6 +136,7 @@ class StageRun:
         self.storage = run.child(stage.name)
         self.manifest = Manifest(self.storage)
         self.lease: Lease | None = None
+        self.before_work: Callable[[], None] = lambda: None  # called before tasks are performed, and not part of their time
         self._upstream: dict[str, Manifest] = {}  # manifests that were read: one with many tasks takes seconds
         self.config_digest = config_digest(stage.config)
         self.plan: list[str] = []
@@ -203,6 +204,7 @@ class StageRun:
             raise ValueError(f"{self.stage.name}: two tasks of {phase} have one key")
         todo = [task for task in tasks if not present.finished(task.key, self._identity(task, params, digest, code))]
         if todo:
+            self.before_work()
             self.manifest.reopen(task.key for task in todo)
             self.manifest.describe_code(code.digest, code.as_json())
             with self._observed(phase, tasks, todo):
@@ -228,6 +230,7 @@ class StageRun:
         identity = self._identity(task, {}, digest, code)
         self.plan.append(key)
         if not FinishedTasks(self.storage, self.manifest).finished(key, identity):
+            self.before_work()
             self.manifest.reopen([key])
             self.manifest.describe_code(code.digest, code.as_json())
             with self._observed(key, [task], [task]):

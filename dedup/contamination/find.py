@@ -26,9 +26,9 @@ import pyarrow as pa
 from corpusmill.dedup.config import ContaminationConfig
 from corpusmill.dedup.contamination.sets import MARK, NUMBER, ItemTexts, hashes_of, passage_words
 from corpusmill.dedup.contamination.words import SHOWN, Span, character_spans, word_codes
-from corpusmill.dedup.words import read_only, word_hashes
+from corpusmill.dedup.words import word_hashes
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.buffers import read_only, text_buffers
 from corpusmill.pipeline.text.hashing import BASE, find, insert, mix64, power, table_size
 
 #: Kinds of texts: not looked for, found only whole, found by the words that agree.

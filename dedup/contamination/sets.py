@@ -20,12 +20,12 @@ import regex
 
 from corpusmill.dedup.config import FieldsConfig, SetConfig
 from corpusmill.dedup.contamination.words import word_codes, words_of
-from corpusmill.dedup.words import read_only, word_hashes
+from corpusmill.dedup.words import word_hashes
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, file_ref
 from corpusmill.pipeline.formats.evaluation_sets import COMPRESSIONS, ENDINGS, has_data, read_set
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.pipeline.text.buffers import read_only, text_buffers
 from corpusmill.pipeline.text.damage import storable
 
 SPLITS = frozenset(["test", "train", "validation", "valid", "val", "dev", "data", "eval", "none", "default", "main", "plain_text"])

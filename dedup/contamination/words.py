@@ -16,8 +16,9 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.dedup.words import EXPANDED, SINGLE, SKIPPED, decode, read_only, word_hashes
+from corpusmill.dedup.words import EXPANDED, SINGLE, SKIPPED, decode, word_hashes
 from corpusmill.pipeline.kernel import kernel
+from corpusmill.pipeline.text.buffers import read_only
 from corpusmill.pipeline.text.utf8 import CODE_POINTS, SURROGATES
 from corpusmill.pipeline.text.words import UNSPACED
 

@@ -33,7 +33,6 @@ from corpusmill.dedup.inside.sections import (
     split,
 )
 from corpusmill.dedup.removal import Edit, Editor
-from corpusmill.dedup.words import read_only
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.manifest import FileRef
@@ -42,7 +41,7 @@ from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.shards import iter_tables, read_table
 from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.text.buffers import text_array, text_buffers
+from corpusmill.pipeline.text.buffers import read_only, text_array, text_buffers
 from corpusmill.pipeline.text.hashing import BASE, ONE, cleared, find, hash_span, insert, mix64, table_size
 from corpusmill.pipeline.text.lines import paragraph_end
 from corpusmill.pipeline.text.utf8 import (

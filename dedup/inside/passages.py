@@ -32,13 +32,12 @@ from corpusmill.dedup.inside.sections import (
     split,
 )
 from corpusmill.dedup.removal import Edit, Editor, one_array
-from corpusmill.dedup.words import read_only
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Task, Worker
-from corpusmill.pipeline.text.buffers import text_array, text_buffers
+from corpusmill.pipeline.text.buffers import read_only, text_array, text_buffers
 from corpusmill.pipeline.text.hashing import BASE, find, mix64, power
 from corpusmill.pipeline.text.utf8 import NEWLINE, SPACE, WORD, character_classes, count_byte, decode
 from corpusmill.pipeline.text.words import VISIBLE, word_rule_classes

@@ -115,7 +115,7 @@ class Dclm(Step):
 
 # ---- The kernel
 
-HASH, STAR, HYPHEN, DOT, SPACE = 0x23, 0x2A, 0x2D, 0x2E, 0x20
+HASH, STAR, HYPHEN, DOT, SPACE = np.uint8(0x23), 0x2A, 0x2D, 0x2E, 0x20
 STOP_WORD_KEYS = tuple(int.from_bytes(b"\1" + word.encode()) for word in STOP_WORDS)
 BULLET, BLACK_CIRCLE, ELLIPSIS = 0x2022, 0x25CF, 0x2026
 

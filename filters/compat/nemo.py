@@ -200,7 +200,7 @@ BULLET_POINTS, MARKS = tuple(map(ord, BULLETS)), tuple(map(ord, END_MARKS))
 #: All ellipses in one array, and where each begins.
 MARK_BYTES = np.frombuffer("".join(ELLIPSES).encode(), np.uint8)
 MARK_PLACES = np.cumsum([0] + [len(mark.encode()) for mark in ELLIPSES])
-COLON, SLASH, PERCENT = 0x3A, 0x2F, 0x25
+COLON, SLASH, PERCENT = np.uint8(0x3A), 0x2F, 0x25
 
 
 @kernel

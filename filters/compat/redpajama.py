@@ -176,7 +176,7 @@ def _texts(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> Itera
 ) = range(len(NAMES))  # fmt: skip
 BULLET_POINTS = tuple(map(ord, BULLETS))
 MARKS = tuple(map(ord, ".!?”"))
-DOT, EXCLAMATION, QUESTION, CURLY_OPEN, CURLY_CLOSE = 0x2E, 0x21, 0x3F, 0x7B, 0x7D
+DOT, EXCLAMATION, QUESTION, CURLY_OPEN, CURLY_CLOSE = 0x2E, 0x21, 0x3F, np.uint8(0x7B), np.uint8(0x7D)
 LOREM, IPSUM, SCRIPT = (np.frombuffer(word, np.uint8) for word in (b"lorem", b"ipsum", b"javascript"))
 
 

@@ -1,6 +1,8 @@
 # mypy: disallow-untyped-defs=False
 """Arrow text columns as buffers for kernels (UTF-8 bytes, and the offsets of the texts), and memory access by address in kernels."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -17,7 +19,7 @@ MARKED = {"spacy": "corpusmill.pipeline.text.spacy_tokens:mark_tokens"}
 
 
 def text_buffers(column: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Returns `(data, offsets)` of a string column of n texts; without a copy where it is one `large_string` chunk.
+    """Returns `(data, offsets)` of a string column of n texts, both read-only; without a copy where it is one `large_string` chunk.
 
     `data` is uint8, all bytes; `offsets` is int64 of length n + 1: text i is `data[offsets[i]:offsets[i + 1]]`.
     Raises ValueError if a text is null.
@@ -32,9 +34,16 @@ def text_buffers(column: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[np.uin
         column = column.cast(pa.large_string())
     _, offsets, data = column.buffers()
     if not len(column):
-        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
+        return read_only(np.zeros(0, np.uint8)), read_only(np.zeros(1, np.int64))
     where = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
-    return (np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)), where
+    return read_only(np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)), read_only(where)
+
+
+def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns a read-only view. Some of Arrow's buffers can be written, some can't, and a kernel is compiled for each type that it gets."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def text_array(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> pa.Array:

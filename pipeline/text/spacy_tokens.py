@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
+from corpusmill.pipeline.text.buffers import read_only
 from corpusmill.pipeline.text.english_tokenizer import english_tokenizer
 from corpusmill.pipeline.text.hashing import ONE, find, hash_span
 from corpusmill.pipeline.text.spacy_rules import (
@@ -431,7 +432,7 @@ class KnownChunks:
         """Writes the marks of the texts to `marks`, which must have zeros there."""
         if not len(starts):
             return
-        chunks = self._chunks
+        data, starts, ends, chunks = read_only(data), read_only(starts), read_only(ends), self._chunks
         with self._lock:
             text, at = 0, int(starts[0])
             while text < len(starts):

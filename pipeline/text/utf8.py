@@ -77,7 +77,7 @@ def _points(text: str) -> npt.NDArray[np.uint32]:
 # ----------------------------------------------------------------------------------------------------
 # Steps through valid UTF-8 inside kernels: decoding, writing, counting characters, finding bytes, `str.strip`.
 
-NEWLINE = 10
+NEWLINE = np.uint8(10)  # an int would be a type of its own for numba, and compile `find_byte` once more
 _ONES = np.uint64(0x0101010101010101)
 HIGH_BITS = np.uint64(0x8080808080808080)
 _PLACES = np.uint64(0x0001020304050607)

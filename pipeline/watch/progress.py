@@ -1,17 +1,10 @@
 """Progress on a terminal: one bar a phase with documents/s and MB/s; silent where output is no terminal."""
 
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Self
-
-from corpusmill.pipeline.cache import kernels_folder
-
-#: Seconds between two looks at the compiled kernels.
-LOOK = 1.0
 
 
 class Bar:
@@ -48,43 +41,6 @@ class Bytes:
             self.bars.update(self.task, advance=bytes_)
 
 
-class Compilation:
-    """Watches during a block whether kernels are compiled, by any process of this machine, and shows a bar over them. A machine compiles
-    each kernel once; `corpusmill warm` does it beforehand."""
-
-    def __init__(self, bars: Any, before: set[str]):
-        self.bars, self.before = bars, before
-        self.task: Any = None
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> None:
-        self.thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.ended.set()
-        self.thread.join()
-
-    def _watch(self) -> None:
-        while not self.ended.wait(LOOK):
-            entries = kernel_entries()
-            if done := len(entries - self.before):
-                with suppress(RuntimeError):  # a module with kernels is imported just now
-                    self.show(done, entries)
-
-    def show(self, done: int, entries: set[str]) -> None:
-        """Shows that `done` kernels are compiled, of those that the loaded modules have (if they are loaded in this process)."""
-        if self.task is None:
-            self.task = self.bars.add_task("compiling kernels, once for this machine", total=None, speed="")
-        kernels = sys.modules.get("corpusmill.pipeline.kernel")  # not imported here: it takes a third of a second
-        self.bars.update(self.task, completed=done, total=done + kernels.uncompiled(entries) if kernels else None)
-
-
-def kernel_entries() -> set[str]:
-    """Returns the names of the compiled kernels of this machine."""
-    return {path.name for path in kernels_folder().glob("*.nbi")}
-
-
 class Progress:
     """Draws to standard error, and in a notebook below the cell. `enabled=None` means: when standard error is a terminal, and in a notebook
     that has ipywidgets, by which rich draws there."""
@@ -96,7 +52,6 @@ class Progress:
         self.notebook = self.console.is_jupyter and find_spec("ipywidgets") is not None
         self.enabled = self.console.is_terminal or self.notebook if enabled is None else enabled
         self._shared: Any = None  # the one display of a notebook
-        self.before = kernel_entries() if self.enabled else set()
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +83,7 @@ class Progress:
         from rich import progress as rp
 
         columns = rp.MofNCompleteColumn(), rp.TextColumn("{task.fields[speed]}")
-        with self._bars(*columns) as bars, Compilation(bars, self.before) if self.enabled else nullcontext():
+        with self._bars(*columns) as bars:
             yield Bar(bars, name, total)
 
     @contextmanager

@@ -13,7 +13,6 @@ from types import ModuleType
 import pytest
 
 from corpusmill.pipeline import cache
-from corpusmill.pipeline.kernel import uncompiled
 
 #: A package of two modules: kernels of one call those of the other, and read its tables.
 SOURCES = {
@@ -351,13 +350,3 @@ print(fitted(np.array([5, 4, 3, 2]), 7))
     said = subprocess.run([sys.executable, "-c", packing], env=environment, capture_output=True, text=True, check=True).stdout
     assert said == "[[0, 3], [1, 2]]\n"
     assert len(there) > 100 and {path.name: path.stat().st_mtime_ns for path in kernels.glob("*.nb[ic]")} == there
-
-
-def test_how_many_kernels_are_not_compiled(load, tmp_path: Path) -> None:
-    module = load("one")
-    folder = tmp_path / "kernels"
-    names = [path.name for path in folder.glob("*.nbi")]
-    before = uncompiled(names)
-    assert before >= len(KERNELS) + 1  # and `begin`; the one that is always inlined does not count
-    module.alone(4)
-    assert uncompiled(path.name for path in folder.glob("*.nbi")) == before - 1

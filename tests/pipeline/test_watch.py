@@ -1,7 +1,5 @@
 """Tests metrics: their places and names; files that are appended to on a store; and the bar over kernels that are compiled."""
 
-import io
-import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -9,16 +7,13 @@ from typing import Any
 
 import pytest
 from metric_values import values
-from rich.console import Console
 
 from corpusmill.pipeline.engine import TaskDone
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.failures import Event
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch import progress
 from corpusmill.pipeline.watch.log import LARGEST, LOG, AppendedFile, objects, read_appended
 from corpusmill.pipeline.watch.metrics import Counting, Prometheus, check_writable
-from corpusmill.pipeline.watch.progress import Progress
 
 
 def test_counts_are_served_for_the_time_of_a_run() -> None:
@@ -83,33 +78,3 @@ def test_two_processes_never_write_the_same_object_of_a_log(s3: Any) -> None:
             file.flush()
     assert [(attempt, number) for attempt, number, _ in objects(run, LOG)] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
     assert read_appended(run, LOG).split() == b"one 1 one 2 one 3 other 1 other 2 other 3".split()
-
-
-def test_a_bar_says_that_kernels_are_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(progress, "LOOK", 0.01)
-    (tmp_path / "known-0.nbi").touch()
-    shown = Progress(True)
-    shown.console = Console(file=io.StringIO(), force_terminal=True, width=120)
-    said: list[tuple[int, float | None]] = []
-    both = threading.Event()
-    drawn = progress.Compilation.show
-
-    def show(watching: progress.Compilation, done: int, entries: set[str]) -> None:
-        drawn(watching, done, entries)
-        task = watching.bars.tasks[-1]
-        said.append((int(task.completed), task.total))
-        if done == 2:
-            both.set()
-        assert task.description == "compiling kernels, once for this machine"
-
-    monkeypatch.setattr(progress.Compilation, "show", show)
-    with shown.phase("filter", 3):
-        (tmp_path / "a-1.nbi").touch()
-        (tmp_path / "b-2.nbi").touch()
-        assert both.wait(30.0)
-    assert said[-1][0] == 2 and (said[-1][1] is None or said[-1][1] >= 2)
-    said.clear()
-    with Progress(False).phase("filter", 3):
-        (tmp_path / "c-3.nbi").touch()
-    assert said == []

@@ -1,0 +1,77 @@
+"""Writes the list of the kernels that are compiled beforehand, pipeline/kernels.json, from folders of compiled kernels.
+
+    NUMBA_CACHE_DIR=/tmp/kernels corpusmill run ...      # or tests: whatever calls kernels as users do
+    python benchmarks/list_kernels.py /tmp/kernels ... [--keep]
+
+A kernel stands in the list after those that it calls: by the time at which it was compiled. Left out are kernels that are always inlined,
+and constants as types: the kernels that have these arguments compile them. With `--keep`, what the list has stays in it.
+"""
+
+import argparse
+import json
+import pickle
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from numba import types
+
+import corpusmill
+from corpusmill.pipeline.compiling import LIST
+from corpusmill.pipeline.kernel import DIGEST, Kernel, content
+
+ROOMS = ("pipeline", "ingest", "filters", "dedup", "tokenize", "train")
+
+
+def declared() -> dict[str, tuple[str, str]]:
+    """Returns module and name of each kernel by the digest of what is compiled into it."""
+    found, root = {}, Path(corpusmill.__file__).parent
+    for path in sorted(path for room in ROOMS for path in (root / room).resolve().rglob("*.py")):
+        if "pipeline.kernel import" in path.read_text():
+            module = import_module(f"corpusmill.{path.relative_to(root.resolve().parents[1]).with_suffix('').as_posix().replace('/', '.')}")
+            for name, kernel in vars(module).items():
+                ours = isinstance(kernel, Kernel) and kernel.py_func.__module__ == module.__name__
+                if ours and kernel.targetoptions.get("inline") != "always":
+                    found[content(kernel)] = module.__name__.removeprefix("corpusmill."), name
+    return found
+
+
+def named(given: types.Type) -> Any:
+    """Returns a type as it stands in the list (`compiling.numba_type`). Raises ValueError for one that can't stand there."""
+    if isinstance(given, types.Array):
+        return f"{named(given.dtype)} {given.ndim} {given.layout}{'' if given.mutable else ' const'}"
+    if isinstance(given, types.BaseTuple):
+        made = getattr(given, "instance_class", None)
+        return {f"{made.__module__}:{made.__qualname__}" if made else "": [named(each) for each in given.types]}
+    if isinstance(given, types.Number | types.Boolean) and not isinstance(given, types.Literal):
+        return str(given)
+    raise ValueError(given)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+")
+    parser.add_argument("--keep", action="store_true")
+    given = parser.parse_args()
+    kernels = declared()
+    rows = json.loads(LIST.read_text()) if given.keep else []
+    for folder in given.folders:
+        compiled = []
+        for path in Path(folder).glob("*.nbi"):
+            if (digest := DIGEST.findall(path.name)[0]) in kernels:
+                with open(path, "rb") as file:
+                    pickle.load(file)  # noqa: S301 - numba's version, from our own cache
+                    for (signature, *_), data in pickle.loads(file.read())[1].items():  # noqa: S301
+                        compiled.append((path.with_name(data).stat().st_mtime_ns, kernels[digest], signature))
+        for _, (module, name), signature in sorted(compiled, key=lambda each: each[0]):
+            try:
+                row = [module, name, [named(each) for each in signature]]
+            except ValueError:
+                continue
+            rows += [row] if row not in rows else []
+    LIST.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+    print(f"{len(rows)} kernels of {len({module for module, *_ in rows})} modules in {LIST}")
+
+
+if __name__ == "__main__":
+    main()

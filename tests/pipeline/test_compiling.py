@@ -1,0 +1,73 @@
+"""Tests that the kernels of a recipe are compiled before its stages need them, and that the list of kernels fits the code."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from numba import types
+
+from corpusmill.pipeline import compiling
+from corpusmill.pipeline.compiling import Compilation, listed, modules_of, numba_type
+from corpusmill.pipeline.kernel import Kernel
+from corpusmill.pipeline.recipe import read_recipe, recipe_path
+from corpusmill.pipeline.watch.progress import Progress
+
+MODULE = "pipeline.packing"
+PACK = """
+import numpy as np
+from corpusmill.train.data import fitted
+print(fitted(np.array([5, 4, 3, 2]), 7))
+"""
+
+
+def test_each_line_of_the_list_is_a_kernel_with_types_for_its_arguments() -> None:
+    lines = [json.loads(line) for each in listed().values() for line in each]
+    assert len(lines) > 200
+    for module, name, arguments in lines:
+        kernel = getattr(import_module(f"corpusmill.{module}"), name)
+        assert isinstance(kernel, Kernel) and len(arguments) <= len(inspect.signature(kernel.py_func).parameters)
+        assert all(isinstance(numba_type(each), types.Type) for each in arguments)
+
+
+def test_a_stage_needs_the_kernels_of_its_steps_alone() -> None:
+    sections = read_recipe(recipe_path("fineweb"), [])
+    needed = modules_of("filter", sections["filter"])
+    assert {"filters.statistics", "filters.c4", "pipeline.text.spacy_tokens"} <= set(needed)
+    assert not {"filters.compat.dolma", "dedup.shingles", "tokenize.words", "ingest.html.walk"} & set(needed)
+    assert "ingest.html.walk" in modules_of("ingest", sections["ingest"])
+
+
+def test_processes_compile_what_is_listed_once_and_nothing_is_left_for_the_first_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    said: list[str] = []
+    compilation = Compilation({"sft": [MODULE]}, said.append)
+    compilation.wait("ingest", Progress(False))  # needs none
+    compilation.wait("sft", Progress(False))
+    assert not compilation.left.total()
+    compilation.close()
+    there = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.nb[ic]")}
+    assert there and f"compiling {compilation.total} kernels, once for this machine" in said[0]
+    done = subprocess.run([sys.executable, "-c", PACK], env=dict(os.environ), capture_output=True, text=True, check=True)
+    assert done.stdout == "[[0, 3], [1, 2]]\n"
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.nb[ic]")} == there
+    again = Compilation({"sft": [MODULE]}, said.append)
+    again.wait("sft", Progress(False))
+    assert again.total == 0 and again.processes == []
+    monkeypatch.setenv("NUMBA_CPU_NAME", "x86-64-v3")
+    assert Compilation({"sft": [MODULE]}, said.append).total == compilation.total  # for another processor nothing is there
+
+
+def test_a_process_that_dies_holds_up_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compiling.sys, "executable", "/bin/false")
+    compilation = Compilation({"sft": [MODULE]}, print)
+    compilation.wait("sft", Progress(False))
+    compilation.close()
+    assert list(tmp_path.glob("*.nb*")) == []
