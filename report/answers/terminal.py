@@ -71,7 +71,7 @@ def _funnel(summary: Summary) -> Table:
 
 def _rules(decisions: Decisions) -> Table:
     what = f"{decisions.dropped:,} of {decisions.rows:,} {unit_of(decisions.stage)}"
-    fired = decisions.by_removal()
+    fired = decisions.by_decision()
     rows = [[cell(r.name, 60), r.fired, share(r.fired, decisions.rows), r.alone] for r in fired[:TOP_RULES]]
     rows += [[Text(f"{len(fired) - TOP_RULES} more rules", style="dim"), "", "", ""]] if fired[TOP_RULES:] else []
     return table(f"{decisions.stage}: why {what} were dropped", "rule", ">fired", ">share", ">alone", rows=rows)

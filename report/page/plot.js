@@ -35,9 +35,9 @@ globalThis.plot = (() => {
     return size >= 1000 ? value.toLocaleString("en", { maximumFractionDigits: 1 }) : String(Number(value.toPrecision(4)));
   }
 
-  /** A number as an axis has it: 500, 12k, 3M. */
+  /** A number as an axis has it: 500, 1.5k, 3M. */
   function short(value) {
-    const [unit, letter] = [[1e9, "G"], [1e6, "M"], [1e3, "k"]].find(([unit]) => Math.abs(value) >= (unit === 1e3 ? 1e4 : unit)) ?? [1, ""];
+    const [unit, letter] = [[1e9, "G"], [1e6, "M"], [1e3, "k"]].find(([unit]) => Math.abs(value) >= unit) ?? [1, ""];
     return `${Number((value / unit).toPrecision(6))}${letter}`;
   }
 
@@ -148,21 +148,27 @@ globalThis.plot = (() => {
     return parts;
   }
 
-  /** Upright lines with their words above the chart; words that would cover others stand in another row. */
-  function upright(marks, h, top, bottom, right) {
+  /** The words of upright lines, above the chart: {left: whether they stand left of their line, row}. Words that would meet stand in several rows. */
+  function heads(marks, h, right) {
     const taken = [];
-    return marks.flatMap(({ x, text: words = "", style = "dash" }) => {
-      const at = h.to(x);
-      const wide = words.length * LETTER;
-      const left = at + 4 + wide > right;
-      const [from, to] = left ? [at - 4 - wide, at - 4] : [at + 4, at + 4 + wide];
-      const rows = taken.filter((other) => from < other.to && to > other.from).map((other) => other.row);
+    return marks.map(({ x, text: words = "" }) => {
+      const [at, wide] = [h.to(x), words.length * LETTER + 8];
+      const left = at + wide > right;
+      const [from, to] = left ? [at - wide, at] : [at, at + wide];
+      const rows = taken.filter((other) => words && from < other.to && to > other.from).map((other) => other.row);
       const row = [0, 1, 2].find((one) => !rows.includes(one)) ?? 2;
-      taken.push({ from, to, row });
+      if (words) taken.push({ from, to, row });
+      return { left, row };
+    });
+  }
+
+  function upright(marks, places, h, top, bottom) {
+    return marks.flatMap(({ x, text: words = "", style = "dash" }, at) => {
+      const { left, row } = places[at];
       const dashes = { dash: "5 4", dot: "2 3" }[style];
-      const drawn = { x1: at, x2: at, y1: top, y2: bottom, stroke: paint("ink"), "stroke-width": style === "solid" ? 2.5 : 1.5, "stroke-dasharray": dashes };
-      const up = top + 11 + row * SPACE.row;
-      return [make("line", { ...drawn, class: `mark ${style}` }), text(words, { x: left ? at - 4 : at + 4, y: up, "text-anchor": left ? "end" : "start", class: "mark" })];
+      const drawn = { x1: h.to(x), x2: h.to(x), y1: words ? top - 11 - row * SPACE.row : top, y2: bottom, stroke: paint("ink"), "stroke-width": style === "solid" ? 2.5 : 1.5, "stroke-dasharray": dashes };
+      const beside = { x: h.to(x) + (left ? -4 : 4), y: top - 4 - row * SPACE.row, "text-anchor": left ? "end" : "start", class: "mark" };
+      return [make("line", { ...drawn, class: `mark ${style}` }), text(words, beside)];
     });
   }
 
@@ -229,12 +235,15 @@ globalThis.plot = (() => {
     const { x, y, series, marks = [], height = 240 } = figure;
     const sums = stacked(series);
     const [along, up] = extent(figure, sums.map(([tops]) => tops));
-    const top = y.title ? SPACE.row + 3 : SPACE.gap;
     const bottom = height - (x.title ? SPACE.bottom : SPACE.bottom - SPACE.row);
-    const levels = ticks(y, ...up, Math.max(2, Math.floor((bottom - top) / 38)));
+    const levels = ticks(y, ...up, Math.max(2, Math.floor(bottom / 45)));
     const left = figure.left ?? Math.max(...levels.map((level) => short(level).length), 2) * LETTER + SPACE.gap + 2;
     const right = width - (figure.right ?? SPACE.right);
-    const [h, v] = [scale(x, ...along, left, right), scale(y, ...up, bottom, top)];
+    const h = scale(x, ...along, left, right);
+    const places = heads(marks, h, right);
+    const rows = marks.some((mark) => mark.text) ? 1 + Math.max(...places.map(({ row }) => row)) : 0;
+    const top = SPACE.gap + (y.title ? SPACE.row - 4 : 0) + rows * SPACE.row;
+    const v = scale(y, ...up, bottom, top);
     const wide = x.names ? Math.max(...x.names.map((name) => name.length)) * LETTER : 46;
     const room = Math.max(2, Math.floor((right - left) / (x.names ? wide + 6 : 64)));
     const below = ticks(x, ...along, room).filter((_, at) => !x.names || at % Math.ceil(x.names.length / room) === 0);
@@ -255,7 +264,7 @@ globalThis.plot = (() => {
         return one.kind === "bars" ? bars(one, tops, feet, h, v, [at, series.length], Boolean(x.names)) : line(one, h, v);
       }),
       make("line", { x1: left, x2: right, y1: bottom, y2: bottom, stroke: paint("edge") }),
-      ...upright(marks, h, top, bottom, right),
+      ...upright(marks, places, h, top, bottom),
       ...(y.title ? [text(y.title, { x: 0, y: 11, class: "title" })] : []),
       ...(x.title ? [text(x.title, { x: right, y: height - 4, "text-anchor": "end", class: "title" })] : []),
     );
