@@ -20,7 +20,7 @@ from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.failures import Attempt, Failed, Listener, Tries, failure, hang
 from corpusmill.pipeline.interrupts import Terminated, exit_code_of, of_an_interrupt
 from corpusmill.pipeline.lease import LeaseLost, check_holder
-from corpusmill.pipeline.memory import forget_peak, release_memory
+from corpusmill.pipeline.memory import release_memory
 from corpusmill.pipeline.shards import OutputFile, publish
 from corpusmill.pipeline.stage import Output, Task, Worker, load_object
 from corpusmill.pipeline.storage import Storage
@@ -224,7 +224,6 @@ class InlineEngine:
 
     def perform(self, job: Job, tasks: Iterable[Task], listener: Listener) -> None:
         tries = Tries(job, listener)
-        forget_peak()  # else each phase would have the greatest peak of all before it
         with contextlib.closing(Performer(job)) as performer:
             for task in tasks:
                 attempt: Attempt | None = Attempt(task, task_limit(task, self.task_timeout))

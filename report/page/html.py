@@ -222,7 +222,8 @@ def render_body(summary: Summary, path: str | None = None, against: Difference |
         biggest_loss=biggest_loss, tokenizers=tokenizers, token_files=[shards_file(split) for split in summary.tokens],
         max_warnings=MAX_WARNINGS, max_table=MOST_RULES, max_near=MAX_NEAR, lists=LISTS, evidence=evidence_in_words, stayed=stayed,
         packings=packings(summary.tokens), scores=plain_scores(summary.scores), duration=duration,
-        against=against, against_name=os.path.basename(other.rstrip("/")), against_run=shlex.quote(other), outcomes=outcomes, verdict=verdict,
+        against=against, against_name=other.rstrip("/").rpartition("/")[2], against_run=shlex.quote(other),
+        outcomes=outcomes, verdict=verdict,
         progress=unfinished(summary.reader.storage.root), clock=clock,
         description=json.dumps(walked(summary.reader.description, redact), indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip

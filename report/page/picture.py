@@ -1,7 +1,6 @@
 """Draws a run's headline and funnel as a picture for a slide, by matplotlib's own exporter: no browser is needed. Equal runs give equal
 pictures."""
 
-import os
 from io import BytesIO
 from typing import Any
 
@@ -52,7 +51,7 @@ def headline(summary: Summary) -> str:
 def about(summary: Summary) -> str:
     """Returns in a line which run it is: its name, recipe, inputs, date and version."""
     facts = summary.facts
-    names = [os.path.basename(path.rstrip("/")) for path in facts.inputs]
+    names = [path.rstrip("/").rpartition("/")[2] for path in facts.inputs]
     more = f" and {len(names) - 2:,} more inputs" if len(names) > 2 else ""
     parts = [f"run {facts.name}", facts.recipe and f"recipe {facts.recipe}", names and ", ".join(names[:2]) + more, facts.date,
              facts.version and f"corpusmill {facts.version}"]  # fmt: skip

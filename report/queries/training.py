@@ -233,7 +233,8 @@ def plain_scores(scores: Scores) -> list[tuple[str, list[tuple[str, str]]]]:
             numbers = [[as_number(value) for value in rows.pop(part, [None] * len(scores.models))] for part in parts]
             told = [["" if value is None else form.format(value) for value in of] for of in zip(*numbers, strict=True)]
             found.append((title, [(of[0], f"{of[1]} to {of[2]}" if all(of[1:]) and of[1:] else "") for of in told]))
-    return found + [(name.replace("_", " ").replace(".", ": "), [("" if v is None else number(v), "") for v in values]) for name, values in rows.items()]
+    others = {name.replace("_", " ").replace(".", ": "): values for name, values in rows.items()}
+    return found + [(name, [("" if value is None else number(value), "") for value in values]) for name, values in others.items()]
 
 
 def read_samples(reader: RunReader) -> list[tuple[str, list[tuple[str, Any]]]]:

@@ -284,26 +284,28 @@ def test_with_forced_colours_and_less_motion(tab: Seen, report: str) -> None:
     assert quiet(tab, report)
 
 
+STACKED = {"kind": "steps", "x": [0, 1, 2, 3], "stack": True, "fill": True}
 FIGURES = {
-    "stacked steps": {"series": [{"kind": "steps", "name": "kept", "color": "kept", "x": [0, 1, 2, 3], "y": [4, 0, 2], "stack": True, "fill": True},
-                                 {"kind": "steps", "name": "dropped", "color": "dropped", "x": [0, 1, 2, 3], "y": [1, 3, 0], "stack": True, "fill": True}],
+    "stacked steps": {"series": [{**STACKED, "name": "kept", "color": "kept", "y": [4, 0, 2]},
+                                 {**STACKED, "name": "dropped", "color": "dropped", "y": [1, 3, 0]}],
                       "x": {"title": "words"}, "y": {"title": "documents", "zero": True}, "marks": [{"x": 1.5, "text": "< 1.5"}]},
     "bars by name": {"series": [{"kind": "bars", "name": "own", "color": "series0", "x": [], "y": [4.5, 1.25]}],
                      "x": {"names": ["en", "<b>de"]}, "y": {"zero": True}, "legend": True},
     "a curve over powers of ten": {"series": [{"kind": "line", "name": "loss", "color": "series0", "x": [0, 5, 10], "y": [100, 10, 1]}],
                                    "x": {"title": "step"}, "y": {"log": True}},
 }  # fmt: skip
-#: Draws a figure in a box of 400 pixels; returns for each drawn corner, bar and point its place in the units of the axes, read off the marks.
+#: Draws a figure in a box of 400 pixels; returns what it shows in the units of its axes, read off their marks.
 READ_OFF = """figure => {
   const box = document.querySelector('main').appendChild(document.createElement('div'));
   box.className = 'chart'; box.style.width = '400px'; box.id = 'drawn';
   const { svg } = plot.draw(box, figure);
+  const value = (it, at) => Number(it.getAttribute(at));
   const number = text => Number(text.replace(/k$/, 'e3'));
   const labels = [...svg.querySelectorAll('text:not(.title, .mark)')];
   const of = anchor => labels.filter(it => it.getAttribute('text-anchor') === anchor && Number.isFinite(number(it.textContent)));
   const unit = (marks, at, log) => {  // the line through the first and the last mark of an axis
     const on = value => log ? Math.log10(value) : value;
-    const [first, last] = [marks[0], marks.at(-1)].map(it => [Number(it.getAttribute(at)) - (at === 'y' ? 4 : 0), on(number(it.textContent))]);
+    const [first, last] = [marks[0], marks.at(-1)].map(it => [value(it, at) - (at === 'y' ? 4 : 0), on(number(it.textContent))]);
     const from = pixel => first[1] + (pixel - first[0]) / (last[0] - first[0]) * (last[1] - first[1]);
     return pixel => log ? 10 ** from(pixel) : from(pixel);
   };
@@ -313,9 +315,9 @@ READ_OFF = """figure => {
   const corners = path => path.getAttribute('d').match(/-?[\\d.]+,-?[\\d.]+/g).map(pair => pair.split(',').map(Number));
   return {
     steps: [...svg.querySelectorAll('path[fill=none]')].map(path => corners(path).map(([x, y]) => [round(along(x)), round(up(y))])),
-    bars: [...svg.querySelectorAll('rect:not(.chosen)')].map(bar => round(up(Number(bar.getAttribute('y'))))),
-    points: [...svg.querySelectorAll('circle')].map(it => [round(along(Number(it.getAttribute('cx')))), round(up(Number(it.getAttribute('cy'))))]),
-    marks: [...svg.querySelectorAll('line.mark')].map(it => round(along(Number(it.getAttribute('x1'))))),
+    bars: [...svg.querySelectorAll('rect:not(.chosen)')].map(it => round(up(value(it, 'y')))),
+    points: [...svg.querySelectorAll('circle')].map(it => [round(along(value(it, 'cx'))), round(up(value(it, 'cy')))]),
+    marks: [...svg.querySelectorAll('line.mark')].map(it => round(along(value(it, 'x1')))),
     text: box.innerText,
   };
 }"""
