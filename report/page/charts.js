@@ -47,10 +47,10 @@ const observer = new ResizeObserver((entries) => {
 const PAPER = { one: 668, two: 318 };
 addEventListener("beforeprint", () => {
   for (const chart of charts) {
-    if (chart.offsetParent) plot.draw(chart, figureOf(chart), chart.closest(".charts, .metric") ? PAPER.two : PAPER.one);
+    if (chart.checkVisibility()) plot.draw(chart, figureOf(chart), chart.closest(".charts, .metric") ? PAPER.two : PAPER.one);
   }
 });
-addEventListener("afterprint", () => charts.filter((chart) => chart.offsetParent).forEach((chart) => plot.draw(chart, figureOf(chart))));
+addEventListener("afterprint", () => charts.filter((chart) => chart.checkVisibility()).forEach((chart) => plot.draw(chart, figureOf(chart))));
 
 charts.forEach(describe);
 charts.forEach((chart) => observer.observe(chart));

@@ -62,7 +62,7 @@ def scroll_through(page: Any) -> None:
     page.evaluate("for (const closed of document.querySelectorAll('details')) closed.open = true")
     for chart in page.locator(".chart").all():
         chart.scroll_into_view_if_needed()
-    until(page, "charts.every(chart => !chart.clientWidth || chart.querySelector('svg'))")
+    until(page, "charts.every(chart => !chart.checkVisibility() || chart.querySelector('svg'))")
 
 
 def quiet(tab: Seen, url: str) -> bool:

@@ -261,7 +261,7 @@ def test_on_paper(tab: Seen, report: str) -> None:
     page = visit(tab, report, color_scheme="dark")
     until(page, drawn_in(DARK))
     page.evaluate("""() => addEventListener('beforeprint', () => { window.onPaper =
-        charts.filter(chart => chart.offsetParent).map(chart => chart.querySelector('svg').getAttribute('width')); })""")
+        charts.filter(chart => chart.checkVisibility()).map(chart => chart.querySelector(':scope > svg').getAttribute('width')); })""")
     assert page.pdf().startswith(b"%PDF")
     assert set(page.evaluate("onPaper")) <= {"318", "668"}
     page.emulate_media(media="print")
@@ -270,7 +270,7 @@ def test_on_paper(tab: Seen, report: str) -> None:
     page.emulate_media(media="screen")
     until(page, drawn_in(DARK))
     scroll_through(page)  # each chart is as wide as its place again
-    sizes = "charts.map(chart => [chart.clientWidth, chart.querySelector('svg').clientWidth])"
+    sizes = "charts.map(chart => [chart.clientWidth, chart.querySelector(':scope > svg').clientWidth])"
     until(page, f"{sizes}.every(([place, width]) => place === width)")
     assert quiet(tab, report)
 

@@ -56,6 +56,6 @@ def test_they_open_in_a_browser(folder: Path) -> None:
                 DAMAGED[name][0](folder / name)
                 write_report(str(folder / name))
             seen.page.goto((folder / name / "report.html").as_uri())
-            seen.page.wait_for_function("() => charts.every(chart => !chart.clientWidth || chart.querySelector('svg'))")
+            seen.page.wait_for_function("() => charts.every(chart => !chart.checkVisibility() || chart.querySelector('svg'))")
             assert (name, seen.console) == (name, [])
             assert seen.page.locator("h1").is_visible()
