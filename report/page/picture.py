@@ -83,7 +83,7 @@ def _draw_funnel(figure: Any, summary: Summary) -> None:
     axes.barh(places, left, color=KEPT, height=0.72, label="documents left after the rule")
     axes.barh(places, dropped, left=left, color=DROPPED, height=0.72, label="documents that it dropped first")
     for place, (stay, gone) in enumerate(zip(left, dropped, strict=True)):
-        axes.text(stay + gone, place, f"  −{number(gone)}", va="center", color=DROPPED, fontsize=12)
+        axes.text(stay + gone, place, f"  −{number(gone)}" if gone else "", va="center", color=DROPPED, fontsize=12)
     axes.invert_yaxis()
     axes.set_yticks(places, [steps[place][0] for place in most], parse_math=False, fontsize=13)
     axes.set_xlim(0, 1.09 * max([stay + gone for stay, gone in zip(left, dropped, strict=True)], default=1))
