@@ -10,7 +10,8 @@ function sentence(series, figure) {
   const known = plot.points(series, figure.x).filter(([, value]) => typeof value === "number");
   if (!known.length) return `${name}: no values`;
   if (known.length <= 6) {
-    return `${name}: ${known.map(([label, value]) => (figure.x.names ? `${label} ${plot.say(value)}` : `${plot.say(value)} at ${label}`)).join(", ")}`;
+    const each = known.map(([label, value]) => (figure.x.names ? `${label} ${plot.say(value)}` : `${plot.say(value)} at ${label}`));
+    return `${name}: ${each.join(", ")}`;
   }
   const [most, least] = [1, -1].map((sign) => known.reduce((best, point) => (sign * (point[1] - best[1]) > 0 ? point : best)));
   if (series.kind === "steps") {
@@ -50,7 +51,9 @@ addEventListener("beforeprint", () => {
     if (chart.checkVisibility()) plot.draw(chart, figureOf(chart), chart.closest(".charts, .metric") ? PAPER.two : PAPER.one);
   }
 });
-addEventListener("afterprint", () => charts.filter((chart) => chart.checkVisibility()).forEach((chart) => plot.draw(chart, figureOf(chart))));
+addEventListener("afterprint", () => {
+  for (const chart of charts.filter((one) => one.checkVisibility())) plot.draw(chart, figureOf(chart));
+});
 
 charts.forEach(describe);
 charts.forEach((chart) => observer.observe(chart));

@@ -4,15 +4,18 @@
  * chart follows the theme; names are text, never HTML.
  *
  * A figure is {height, x, y, series, marks, legend, left, right, chosen}.
- *   x, y: an axis, {title, log, range: [low, high], zero: whether it begins at 0, names: those of the bars, from: what the first edge stands for}
+ *   x, y: an axis, {title, log, range: [low, high], zero: whether it begins at 0, names: those of the bars, from: what the first edge is}
  *   series: {name, kind, x, y, color, fill, stack, dash, low, high, notes}
  *     kind: "steps" (x has one edge more than y has counts), "bars", "points" or "line" (low and high: ends of intervals)
  *   marks: upright lines, {x, text, style: "dash", "dot" or "solid"}
- *   left, right: margins in pixels, where the caller puts something below the axis; chosen: a range of x that is shaded
+ *   left, right: margins in pixels, where the caller puts something below the axis; chosen: a range of x that is shaded; diagonal:
+ *     whether x = y is drawn
  */
 globalThis.plot = (() => {
   const LETTER = 6.6; // pixels of a letter, at most, in the axes' size of 11 pixels
   const SPACE = { gap: 8, row: 15, bottom: 36, right: 14 };
+
+  const COMPARED = { stroke: "var(--soft)", "stroke-dasharray": "5 4" };
 
   /** An SVG element. */
   function make(name, attributes = {}, ...children) {
@@ -37,13 +40,15 @@ globalThis.plot = (() => {
 
   /** A number as an axis has it: 500, 1.5k, 3M. */
   function short(value) {
-    const [unit, letter] = [[1e9, "G"], [1e6, "M"], [1e3, "k"]].find(([unit]) => Math.abs(value) >= unit) ?? [1, ""];
-    return `${Number((value / unit).toPrecision(6))}${letter}`;
+    const units = [[1e9, "G"], [1e6, "M"], [1e3, "k"], [0, ""]];
+    const [unit, letter] = units.find(([one]) => Math.abs(value) >= one);
+    return `${Number((value / (unit || 1)).toPrecision(6))}${letter}`;
   }
 
   /** [label, value, place] of each point of a series; the place of a step is the middle between its edges, as drawn. */
   function points(series, axis) {
-    if (series.kind !== "steps") return series.y.map((value, at) => [axis.names ? axis.names[at] : say(series.x[at]), value, axis.names ? at : series.x[at]]);
+    if (axis.names) return series.y.map((value, at) => [axis.names[at], value, at]);
+    if (series.kind !== "steps") return series.y.map((value, at) => [say(series.x[at]), value, series.x[at]]);
     return series.y.map((value, at) => {
       const [low, high] = [series.x[at], series.x[at + 1]];
       const from = at === 0 ? axis.from ?? low : low;
@@ -68,8 +73,10 @@ globalThis.plot = (() => {
     if (axis.names) return axis.names.map((_, at) => at);
     const inside = (values) => values.filter((value) => value >= low - 1e-9 * (high - low) && value <= high + 1e-9 * (high - low));
     if (axis.log) {
-      const powers = Array.from({ length: Math.ceil(Math.log10(high)) - Math.floor(Math.log10(low)) + 1 }, (_, at) => at + Math.floor(Math.log10(low)));
-      const every = [[1], [1, 2, 5], [1, 2, 3, 4, 5, 6, 7, 8, 9]].map((some) => inside(powers.flatMap((power) => some.map((part) => part * 10 ** power))));
+      const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
+      const powers = Array.from({ length: last - first + 1 }, (_, at) => 10 ** (first + at));
+      const parts = [[1], [1, 2, 5], [1, 2, 3, 4, 5, 6, 7, 8, 9]];
+      const every = parts.map((some) => inside(powers.flatMap((power) => some.map((part) => part * power))));
       const found = every.find((some) => some.length > 1) ?? every[2];
       return found.filter((_, at) => at % Math.max(1, Math.ceil(found.length / count)) === 0);
     }
@@ -77,7 +84,8 @@ globalThis.plot = (() => {
     const power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].map((part) => part * power).find((one) => one >= rough) ?? rough;
     const first = Math.ceil(low / step - 1e-9);
-    return inside(Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, at) => Number(((first + at) * step).toPrecision(12))));
+    const number = Math.floor(high / step + 1e-9) - first + 1;
+    return inside(Array.from({ length: number }, (_, at) => Number(((first + at) * step).toPrecision(12))));
   }
 
   /** A scale from values to pixels: `to(value)`, and `from(pixel)`. */
@@ -118,7 +126,8 @@ globalThis.plot = (() => {
       const corners = levels.flatMap((level, at) => [[h.to(x[at]), v.to(level)], [h.to(x[at + 1]), v.to(level)]]);
       return (back ? corners.reverse() : corners).map(([across, up]) => `${across.toFixed(2)},${up.toFixed(2)}`).join("L");
     };
-    const line = make("path", { d: `M${path(tops)}`, fill: "none", stroke: paint(color), "stroke-width": stack ? 1 : 1.8, "stroke-dasharray": dash });
+    const style = { stroke: paint(color), "stroke-width": stack ? 1 : 1.8, "stroke-dasharray": dash };
+    const line = make("path", { d: `M${path(tops)}`, fill: "none", ...style });
     return fill ? [make("path", { d: `M${path(tops)}L${path(feet, true)}Z`, fill: paint(color, "-fill") }), line] : [line];
   }
 
@@ -137,18 +146,23 @@ globalThis.plot = (() => {
       const band = [...high.map(at), ...low.map(at).reverse()];
       parts.push(make("polygon", { points: band.join(" "), fill: paint(color, "-fill") }));
     } else if (low) {
-      low.forEach((level, place) => parts.push(make("line", { x1: h.to(x[place]), x2: h.to(x[place]), y1: v.to(level), y2: v.to(high[place]), stroke: paint("soft") })));
+      low.forEach((level, place) => {
+        const across = h.to(x[place]);
+        parts.push(make("line", { x1: across, x2: across, y1: v.to(level), y2: v.to(high[place]), stroke: paint("soft") }));
+      });
     }
     if (kind === "line") {
-      parts.push(make("polyline", { points: y.map(at).join(" "), fill: "none", stroke: paint(color), "stroke-width": 1.6, "stroke-dasharray": dash, "stroke-linejoin": "round" }));
+      const style = { stroke: paint(color), "stroke-width": 1.6, "stroke-dasharray": dash, "stroke-linejoin": "round" };
+      parts.push(make("polyline", { points: y.map(at).join(" "), fill: "none", ...style }));
     }
     if (kind === "points" || (x.length <= 60 && !dash)) {
-      y.forEach((level, place) => parts.push(make("circle", { cx: h.to(x[place]), cy: v.to(level), r: kind === "points" ? 4 : 2.6, fill: paint(color) })));
+      const style = { r: kind === "points" ? 4 : 2.6, fill: paint(color) };
+      y.forEach((level, place) => parts.push(make("circle", { cx: h.to(x[place]), cy: v.to(level), ...style })));
     }
     return parts;
   }
 
-  /** The words of upright lines, above the chart: {left: whether they stand left of their line, row}. Words that would meet stand in several rows. */
+  /** Where the words of upright lines stand: {left: whether left of the line, row}. Words that would meet get several rows. */
   function heads(marks, h, right) {
     const taken = [];
     return marks.map(({ x, text: words = "" }) => {
@@ -166,7 +180,10 @@ globalThis.plot = (() => {
     return marks.flatMap(({ x, text: words = "", style = "dash" }, at) => {
       const { left, row } = places[at];
       const dashes = { dash: "5 4", dot: "2 3" }[style];
-      const drawn = { x1: h.to(x), x2: h.to(x), y1: words ? top - 11 - row * SPACE.row : top, y2: bottom, stroke: paint("ink"), "stroke-width": style === "solid" ? 2.5 : 1.5, "stroke-dasharray": dashes };
+      const drawn = {
+        x1: h.to(x), x2: h.to(x), y1: words ? top - 11 - row * SPACE.row : top, y2: bottom,
+        stroke: paint("ink"), "stroke-width": style === "solid" ? 2.5 : 1.5, "stroke-dasharray": dashes,
+      };
       const beside = { x: h.to(x) + (left ? -4 : 4), y: top - 4 - row * SPACE.row, "text-anchor": left ? "end" : "start", class: "mark" };
       return [make("line", { ...drawn, class: `mark ${style}` }), text(words, beside)];
     });
@@ -187,7 +204,7 @@ globalThis.plot = (() => {
   }
 
   /** Shows the values under the mouse: those of each series at the place that is nearest. */
-  function hover(place, svg, figure, h, top, bottom) {
+  function hover(svg, figure, h, top, bottom) {
     const tip = document.createElement("div");
     tip.className = "tip";
     tip.hidden = true;
@@ -199,12 +216,12 @@ globalThis.plot = (() => {
       const gap = (point) => Math.abs(h.to(point[2]) - pixel);
       const nearest = every.flat().reduce((best, point) => (best && gap(best) <= gap(point) ? best : point), null);
       if (!nearest) return;
-      const lines = figure.series.flatMap(({ name, notes }, place) => {
-        const at = every[place].findIndex((point) => point[2] === nearest[2]);
-        return at < 0 ? [] : [notes ? notes[at] : `${name}: ${say(every[place][at][1])}`];
+      const lines = figure.series.flatMap(({ name, notes }, number) => {
+        const at = every[number].findIndex((point) => point[2] === nearest[2]);
+        return at < 0 ? [] : [notes ? notes[at] : `${name}: ${say(every[number][at][1])}`];
       });
-      tip.replaceChildren(...[nearest[0], ...lines].map((words, place) => {
-        const part = document.createElement(place ? "div" : "b");
+      tip.replaceChildren(...[nearest[0], ...lines].map((words, number) => {
+        const part = document.createElement(number ? "div" : "b");
         part.textContent = words;
         return part;
       }));
@@ -247,8 +264,9 @@ globalThis.plot = (() => {
     const wide = x.names ? Math.max(...x.names.map((name) => name.length)) * LETTER : 46;
     const room = Math.max(2, Math.floor((right - left) / (x.names ? wide + 6 : 64)));
     const below = ticks(x, ...along, room).filter((_, at) => !x.names || at % Math.ceil(x.names.length / room) === 0);
-    const zero = x.from === 0 && series[0].x.length > 1 ? Math.sqrt(series[0].x[0] * series[0].x[1]) : null; // zeros are the first bar of a logarithmic axis
-    const labels = [...below.filter((value) => zero === null || h.to(value) - h.to(zero) > 24).map((value) => [value, x.names ? x.names[value] : short(value)]), ...(zero === null ? [] : [[zero, "0"]])];
+    const zero = x.from === 0 && series[0].x.length > 1 ? Math.sqrt(series[0].x[0] * series[0].x[1]) : null; // the bar of zeros, if any
+    const labels = below.filter((value) => zero === null || h.to(value) - h.to(zero) > 24)
+      .map((value) => [value, x.names ? x.names[value] : short(value)]).concat(zero === null ? [] : [[zero, "0"]]);
     const svg = make("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
     svg.append(
       ...levels.flatMap((level) => [
@@ -257,7 +275,7 @@ globalThis.plot = (() => {
       ]),
       ...labels.map(([value, words]) => text(words, { x: h.to(value), y: bottom + 16, "text-anchor": "middle" })),
       make("rect", { y: top, height: bottom - top, fill: paint("chosen"), class: "chosen" }),
-      ...(figure.diagonal ? [make("line", { x1: h.to(0), x2: h.to(1), y1: v.to(0), y2: v.to(1), stroke: paint("soft"), "stroke-dasharray": "5 4" })] : []),
+      ...(figure.diagonal ? [make("line", { x1: h.to(0), x2: h.to(1), y1: v.to(0), y2: v.to(1), ...COMPARED })] : []),
       ...series.flatMap((one, at) => {
         const [tops, feet] = sums[at];
         if (one.kind === "steps") return steps(one, tops, feet, h, v);
@@ -269,7 +287,7 @@ globalThis.plot = (() => {
       ...(x.title ? [text(x.title, { x: right, y: height - 4, "text-anchor": "end", class: "title" })] : []),
     );
     if (figure.chosen) shade(svg, ...figure.chosen.map(h.to));
-    const tip = hover(place, svg, figure, h, top, bottom);
+    const tip = hover(svg, figure, h, top, bottom);
     place.replaceChildren(...(figure.legend ? [legend(series)] : []), svg, tip);
     return { svg, scale: h };
   }

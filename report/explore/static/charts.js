@@ -107,7 +107,13 @@ function draw(node) {
   const { svg, scale } = plot.draw(node, figure);
   node.dataset.drawn = String(Number(node.dataset.drawn ?? 0) + 1);
   const line = onMove && svg.querySelector(".mark.solid");
-  if (line) drag(svg, scale, { near: (at) => Math.abs(at - line.x1.baseVal.value) < NEAR, move: (_, to) => place(line, to), done: (_, to) => onMove(lowest(scale.from(to), histogram)) });
+  if (line) {
+    drag(svg, scale, {
+      near: (at) => Math.abs(at - line.x1.baseVal.value) < NEAR,
+      move: (_, to) => place(line, to),
+      done: (_, to) => onMove(lowest(scale.from(to), histogram)),
+    });
+  }
   if (onRange) {
     drag(svg, scale, {
       near: () => true,
