@@ -19,7 +19,7 @@ Figure = dict[str, Any]
 FEW, MOST_LANGUAGES, DASHES = 12, 16, (None, "7 4", "2 3", "7 3 2 3")
 
 
-def series(kind: str, name: str, color: str, x: Sequence[float], y: Sequence[float], **other: Any) -> Figure:
+def series(kind: str, name: str, color: str, x: Sequence[float], y: Sequence[float | None], **other: Any) -> Figure:
     """Returns a series of a chart. `kind`: steps (with one edge more in `x` than counts in `y`), bars, points or line."""
     return {"kind": kind, "name": safe_line(name, 60), "color": color, "x": list(x), "y": list(y), **other}
 

@@ -99,8 +99,8 @@ class Page:
         """Returns a stage's histograms that are shown, columns with a threshold first, those first by which most is decided, each with the
         id of its part of the page."""
         judged = {rule.column for rule in d.thresholds}
-        every = self.summary.page.histograms.get(d.stage, {}).values()
-        every = sorted(every, key=lambda h: (h.column not in judged, -self.decided(d, h)[0], -self.decided(d, h)[1]))
+        found = self.summary.page.histograms.get(d.stage, {}).values()
+        every = sorted(found, key=lambda h: (h.column not in judged, -self.decided(d, h)[0], -self.decided(d, h)[1]))
         shown = [h for h in every if h.values and (h.column in judged or not h.flat)][:MAX_HISTOGRAMS]
         return [(h, f"card-{d.stage}-{place}-{slug(h.column)[:40]}") for place, h in enumerate(shown)]
 
