@@ -15,8 +15,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from corpusmill.pipeline.token_shards import TokenShards
 
@@ -44,6 +42,9 @@ def groups_of(copies: pa.Table, excluded: Iterable[str]) -> pa.Table:
     count = len(documents.dictionary)
     rows, columns = documents.indices.to_numpy(), count + clusters.indices.to_numpy()
     size = count + len(clusters.dictionary)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     _, labels = connected_components(coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(size, size)), directed=False)
     labels = labels[:count]
     order = pc.sort_indices(documents.dictionary).to_numpy()

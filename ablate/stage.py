@@ -59,7 +59,7 @@ class AblateStage(Stage):
     config: AblateConfig
 
     def libraries(self) -> tuple[str, ...]:
-        return (*TRAINING, "sklearn") if self.config.mixtures is not None else TRAINING
+        return (*TRAINING, "scipy", *(("sklearn",) if self.config.mixtures is not None else ()))
 
     def execute(self, run: StageRun) -> None:
         config = self.config

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 Floats = npt.NDArray[np.float64]
 #: The share of the error rate that is spent by the look after half of the draws, and by the one at the end.
@@ -85,6 +84,8 @@ def difference(variant: Bits, first: Bits, sets: Sequence[int], error_rate: floa
             rest = some - some.sum() / sizes.sum() * sizes  # the linear part of a ratio's error
             of_documents += len(sizes) / (len(sizes) - 1) * float((rest**2).sum()) / sizes.sum() ** 2 / len(sets) ** 2
     error, mean = math.sqrt(of_draws + of_documents), float(draws.mean())
+    from scipy import stats
+
     quantile = float(stats.t.ppf(1 - error_rate / 2, count - 1))
     can_show = (quantile + float(stats.t.ppf(POWER, count - 1))) * error
     return PairedDifference(

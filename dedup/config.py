@@ -51,7 +51,7 @@ class MinHashConfig(Config):
         default=None,
         gt=0,
         lt=1,
-        description="take the bands and rows that datasketch finds best for this similarity instead of the two above",
+        description="take the bands and rows that are best for this similarity (the optimum of datasketch) instead of the two above",
     )
     permutations: int = Field(default=128, ge=2, le=2048, description="how many minima there may be at most when `target` is given")
     seed: int = Field(default=1, ge=0, lt=1 << 32, description="chooses the permutations")

@@ -46,7 +46,6 @@ DISTRIBUTIONS = {
 }  # fmt: skip
 #: Libraries that a distribution uses to compute, and whose versions count, too.
 BEHIND = {
-    "datasketch": ("scipy",),
     "numba": ("llvmlite",),
     "scikit-learn": ("scipy",),
     "trafilatura": ("courlan", "htmldate", "justext", "lxml"),

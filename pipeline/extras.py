@@ -11,7 +11,7 @@ EXTRAS = {
     "tensorboard": "train",
     "wandb": "wandb",
     "sklearn": "classifiers",
-    "scipy": "classifiers",
+    "scipy": "train",
     "mwparserfromhell": "classifiers",
     "transformers": "transformers",
     "trafilatura": "trafilatura",

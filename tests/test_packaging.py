@@ -107,7 +107,7 @@ main()
 
 def core(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs a command in a process in which the libraries of the extras are not found, as where they are not installed."""
-    names = {*EXTRAS, *OTHERS} - {"scipy"}  # datasketch needs it
+    names = {*EXTRAS, *OTHERS}
     command = [sys.executable, "-c", WITHOUT.format(names=names), *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
 

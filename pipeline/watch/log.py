@@ -27,6 +27,7 @@ from corpusmill.pipeline.failures import Event, Failed, OnEvent, print_event
 from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.memory import forget_peak
 from corpusmill.pipeline.redact import redact, walked
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.stage import Task
@@ -346,6 +347,7 @@ class Observer:
         self.log.write(
             "phase_begin", stage=stage, phase=name, fields={"tasks": len(todo), "taken_over": len(tasks) - len(todo), "workers": workers}
         )
+        forget_peak()  # else a phase that works in this process would have the greatest peak of all before it
         started = time.monotonic()
         ended = "broken_off"
         try:

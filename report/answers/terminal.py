@@ -16,7 +16,7 @@ from corpusmill.report.queries.rules import Decisions, read_decisions
 from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.queries.thresholds import Headline, ThresholdStep, headline
 from corpusmill.report.queries.tokens import judgement_tables, packings
-from corpusmill.report.queries.training import read_samples
+from corpusmill.report.queries.training import plain_scores, read_samples
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import DATA_STAGES, RunReader
 from corpusmill.report.tables import cell, limit, millions, number, share, show, show_notes, table
@@ -51,7 +51,7 @@ def _tables(summary: Summary) -> Iterator[Table]:
     yield from judgement_tables(summary.tokenizer) if summary.tokenizer else ()
     yield from _tokens(summary)
     yield _training(summary)
-    rows = ([Text(safe_line(name, 40)), *(cell(value, 12) for value in values)] for name, values in summary.scores.rows[:MAX_SCORES])
+    rows = ([Text(safe_line(name, 40)), *(cell(value, 12) for value, _ in of)] for name, of in plain_scores(summary.scores)[:MAX_SCORES])
     yield table("Evaluation", "score", *(f">{safe_line(model, 12)}" for model in summary.scores.models), rows=rows)
     yield _benchmarks(summary)
     yield _times(summary)
@@ -71,7 +71,7 @@ def _funnel(summary: Summary) -> Table:
 
 def _rules(decisions: Decisions) -> Table:
     what = f"{decisions.dropped:,} of {decisions.rows:,} {unit_of(decisions.stage)}"
-    fired = decisions.by_removal()
+    fired = decisions.by_decision()
     rows = [[cell(r.name, 60), r.fired, share(r.fired, decisions.rows), r.alone] for r in fired[:TOP_RULES]]
     rows += [[Text(f"{len(fired) - TOP_RULES} more rules", style="dim"), "", "", ""]] if fired[TOP_RULES:] else []
     return table(f"{decisions.stage}: why {what} were dropped", "rule", ">fired", ">share", ">alone", rows=rows)

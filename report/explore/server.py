@@ -8,7 +8,6 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +122,8 @@ def _with_headers(send: Send) -> Send:
 
 STATIC = Path(__file__).with_name("static")
 SUFFIXES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
-PLOTLY = "plotly.js"
-#: The folders of the page's files, and those that it shares with the report's page, because both use plotly.
-FOLDERS = {"before_plotly.js": STATIC.parents[1] / "page", "plotly.css": STATIC.parents[1] / "page"}
+#: The folders of files that the page shares with the report.
+FOLDERS = {"plot.js": STATIC.parents[1] / "page"}
 #: Requests that run at the same time, and how long another one waits (seconds).
 AT_A_TIME, TURN = 4, 20
 
@@ -271,20 +269,11 @@ def _as_sentence(_: Request, error: Exception) -> Response:
 
 
 def static_file(name: str) -> Response:
-    """Returns a file of the page; for the charts' script, the one in the installed plotly."""
+    """Returns a file of the page."""
     path, headers = FOLDERS.get(name, STATIC) / name, {"cache-control": "no-cache"}
-    if name == PLOTLY:
-        return Response(_plotly(), headers=headers, media_type="text/javascript")
     if path.suffix not in SUFFIXES or path.name != name or not path.is_file():
         raise HTTPException(404, "There is no such file")
     return FileResponse(path, headers=headers, media_type=SUFFIXES[path.suffix])
-
-
-@cache
-def _plotly() -> bytes:
-    from plotly.offline import get_plotlyjs
-
-    return str(get_plotlyjs()).encode()
 
 
 HOST = "127.0.0.1"

@@ -9,6 +9,7 @@ from typing import Any
 from corpusmill.pipeline.redact import redact, walked
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
+from corpusmill.report.answers.diff import Difference, DiffOptions, compare, outcomes, verdict
 from corpusmill.report.live.status import unfinished
 from corpusmill.report.live.status_view import clock
 from corpusmill.report.page import figures
@@ -25,14 +26,15 @@ from corpusmill.report.queries.rules import Decisions
 from corpusmill.report.queries.summary import MOST_RULES, Summary, read_summary
 from corpusmill.report.queries.thresholds import SAMPLE_TEXT, Changes, change_text, is_number, numeric_rules
 from corpusmill.report.queries.tokens import packings, shards_file
-from corpusmill.report.queries.training import Training
+from corpusmill.report.queries.training import Training, plain_scores
 from corpusmill.report.queries.values import QUANTILES, Histogram
 from corpusmill.report.read import ReportRule
 from corpusmill.report.tables import number
 
 REPORT_FILE = "report.html"
-#: Warnings and histograms that a page shows (it says how many more warnings there are), and rules beside one histogram.
-MAX_WARNINGS, MAX_HISTOGRAMS, MAX_RULES = 50, 80, 12
+#: Warnings and histograms that a page shows (it says how many more warnings there are), rules beside one histogram, and rules of a stage
+#: whose nearest documents are not folded.
+MAX_WARNINGS, MAX_HISTOGRAMS, MAX_RULES, MAX_NEAR = 50, 80, 12, 6
 
 
 class Page:
@@ -81,8 +83,8 @@ class Page:
         return "" if low is None or high is None else f"{low:.1%} to {high:.1%}"
 
     def measured(self) -> list[tuple[Decisions, list[dict[str, Any]], list[dict[str, Any]], list[tuple[str, str]]]]:
-        """Returns for each stage the charts of values that a rule judges, those of other values, and the columns with one value: (name,
-        value)."""
+        """Returns for each stage the charts of values that a rule judges, those first by which most is decided, those of other values, and
+        the columns with one value: (name, value)."""
         found = []
         for d in self.summary.decisions.values():
             judged = {rule.column for rule in d.thresholds}
@@ -94,11 +96,18 @@ class Page:
         return found
 
     def cards(self, d: Decisions) -> list[tuple[Histogram, str]]:
-        """Returns a stage's histograms that are shown, columns with a threshold first, each with the id of its part of the page."""
+        """Returns a stage's histograms that are shown, columns with a threshold first, those first by which most is decided, each with the
+        id of its part of the page."""
         judged = {rule.column for rule in d.thresholds}
-        every = sorted(self.summary.page.histograms.get(d.stage, {}).values(), key=lambda h: h.column not in judged)
+        found = self.summary.page.histograms.get(d.stage, {}).values()
+        every = sorted(found, key=lambda h: (h.column not in judged, -self.decided(d, h)[0], -self.decided(d, h)[1]))
         shown = [h for h in every if h.values and (h.column in judged or not h.flat)][:MAX_HISTOGRAMS]
         return [(h, f"card-{d.stage}-{place}-{slug(h.column)[:40]}") for place, h in enumerate(shown)]
+
+    def decided(self, d: Decisions, histogram: Histogram) -> tuple[int, int]:
+        """Returns how many documents the rules on a column dropped alone, and on how many they fired."""
+        rules = [d.rules[rule.rule] for rule in d.thresholds if rule.column == histogram.column]
+        return sum(rule.alone for rule in rules), sum(rule.fired for rule in rules)
 
     def card(self, d: Decisions, name: str) -> str | None:
         """Returns the id of the card with the values of a rule's column; None if there is none."""
@@ -109,7 +118,7 @@ class Page:
         rules = [rule for rule in d.thresholds if rule.column == histogram.column]
         changes = self.summary.page.changes if d.stage == "filter" else {}
         return {
-            "id": card, "title": histogram.column, "caption": caption(histogram),
+            "id": card, "title": histogram.column, "caption": caption(histogram), "decided": self.decided(d, histogram),
             "rules": {rule.rule: changes.get(rule.rule) for rule in rules[:MAX_RULES]},
             "figure": None if histogram.flat else figures.histogram_figure(histogram, rules),
             "query": self.shown(histogram.query) if histogram.query else None,
@@ -196,35 +205,40 @@ def absent(summary: Summary) -> list[str]:
     return [name for name, there in parts if not there]
 
 
-def render(summary: Summary, path: str | None = None) -> str:
+def render(summary: Summary, path: str | None = None, against: Difference | None = None) -> str:
     """Returns the page's HTML. Equal runs at the same path give equal pages, except the times. `path`: what the page's commands call the
-    run; by default its path, as it was given."""
-    body, page = render_body(summary, path)
+    run; by default its path, as it was given. `against`: the difference from another run, which is its A."""
+    body, page = render_body(summary, path, against)
     return whole_page(f"{safe_line(summary.facts.name, 100)}: corpusmill report", body, page.figures)
 
 
-def render_body(summary: Summary, path: str | None = None) -> tuple[str, Page]:
+def render_body(summary: Summary, path: str | None = None, against: Difference | None = None) -> tuple[str, Page]:
     """Returns the content of the page's body, with its charts and queries."""
     page = Page(summary)
+    other = safe_line(redact(against.folders["a"]), 300) if against else ""
     body = templates(SAMPLE_TEXT).get_template("report.html.jinja").render(
         page=page, s=summary, figures=figures, change=change_text, absent=absent(summary),
         run=shlex.quote(safe_line(redact(summary.reader.storage.root if path is None else path), 300)),
         biggest_loss=biggest_loss, tokenizers=tokenizers, token_files=[shards_file(split) for split in summary.tokens],
-        max_warnings=MAX_WARNINGS, max_table=MOST_RULES, lists=LISTS, evidence=evidence_in_words, stayed=stayed,
-        packings=packings(summary.tokens), duration=duration,
+        max_warnings=MAX_WARNINGS, max_table=MOST_RULES, max_near=MAX_NEAR, lists=LISTS, evidence=evidence_in_words, stayed=stayed,
+        packings=packings(summary.tokens), scores=plain_scores(summary.scores), duration=duration,
+        against=against, against_name=other.rstrip("/").rpartition("/")[2], against_run=shlex.quote(other),
+        outcomes=outcomes, verdict=verdict,
         progress=unfinished(summary.reader.storage.root), clock=clock,
         description=json.dumps(walked(summary.reader.description, redact), indent=2, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip
     return body, page
 
 
-def write_report(folder: str, png: str | None = None) -> str:
+def write_report(folder: str, png: str | None = None, against: str | None = None) -> str:
     """Writes RUN/report.html atomically and returns its path; with `png` also a picture to that file, or to RUN/report.png where `png` is
-    empty. Raises InputError if `folder` is not a run, or if the picture can't be written."""
+    empty. `against`: the folder of another run, whose decisions the page compares with these. Raises InputError if `folder` or `against`
+    is not a run, or if the picture can't be written."""
     if png is not None:
         check_library()
     summary = read_summary(folder)
-    page, storage = render(summary), summary.reader.storage
+    difference = None if against is None else compare(against, folder, DiffOptions(samples=0))
+    page, storage = render(summary, against=difference), summary.reader.storage
     storage.write_bytes(REPORT_FILE, page.encode("utf-8", "replace"))
     if png is not None:
         target, name = os.path.split(png or storage.path(PICTURE_FILE))

@@ -1,6 +1,6 @@
 """Makes self-contained pages from templates, scripts, styles and charts. A page loads nothing.
 
-Crawl text enters a page only through Jinja's autoescape or as JSON with `<` escaped (chart labels). The content security policy names the
+Crawl text enters a page only through Jinja's autoescape or as JSON with `<` escaped (charts). The content security policy names the
 page's own scripts and styles by their sha256; the browser refuses all others.
 """
 
@@ -16,10 +16,9 @@ from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.report.queries import classifiers as measures
 from corpusmill.report.tables import number
 
-#: The page's styles (plotly.css must be the last) and scripts, in order.
-STYLES = ("theme.css", "report.css", "plotly.css")
-BEFORE_CHARTS = ("navigation.js", "tables.js", "sliders.js", "before_plotly.js")
-CHARTS = ("charts.js",)
+#: The page's styles and scripts, in order.
+STYLES = ("theme.css", "report.css")
+SCRIPTS = ("navigation.js", "tables.js", "plot.js", "charts.js", "sliders.js")
 _JOINT = re.compile(r"([_/-]|(?<!\d)\.)(?=\w)")
 _SECTION = re.compile(r'<h2 id="([\w-]+)">(.*?)</h2>', re.DOTALL)
 
@@ -55,11 +54,9 @@ def words(value: Any, limit: int = 200) -> Any:
 def whole_page(title: str, body: str, figures: list[dict[str, Any]]) -> str:
     """Returns a whole page around a rendered body. The body refers to charts by their place in `figures`."""
     from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
 
-    theme = _asset("theme.js")  # runs before the first paint; scripts that need no charts come before plotly.js, the slowest
-    scripts = [*map(_asset, BEFORE_CHARTS), get_plotlyjs(), *map(_asset, CHARTS)]
-    styles = [*map(_asset, STYLES)]
+    theme = _asset("theme.js")  # runs before the first paint
+    scripts, styles = [*map(_asset, SCRIPTS)], [*map(_asset, STYLES)]
     return str(
         templates().get_template("page.html.jinja").render(
             title=title,

@@ -17,21 +17,14 @@ const sliders = (() => {
     slider.querySelector("code").textContent = place === data.now ? "" : `filter.thresholds.${data.rule}=${threshold}`;
   }
 
-  /** Moves the threshold's line in the histogram above, or sets it for a histogram that is drawn later. */
+  /** Moves the threshold's line in the histogram beside the slider. */
   function moveLine(slider, data) {
     const chart = slider.closest("figure")?.querySelector(".chart");
-    const figure = chart && figures[Number(chart.dataset.figure)];
-    const shape = figure?.layout.shapes?.[data.line];
-    if (!shape) return;
+    const mark = chart && figureOf(chart).marks[data.line];
+    if (!mark) return;
     const threshold = data.thresholds[Number(slider.querySelector("input").value)];
-    const logarithmic = figure.layout.xaxis.type === "log";
-    const x = logarithmic ? Math.max(threshold, figure.data[0].x[0]) : threshold; // a logarithmic axis has no zero
-    const note = figure.layout.annotations[data.line];
-    Object.assign(shape, { x0: x, x1: x });
-    Object.assign(note, { x: logarithmic ? Math.log10(x) : x, text: note.text.replace(/\S+$/, String(threshold)) });
-    const [line, text] = [`shapes[${data.line}]`, `annotations[${data.line}]`];
-    const changes = { [`${line}.x0`]: x, [`${line}.x1`]: x, [`${text}.x`]: note.x, [`${text}.text`]: note.text };
-    if (chart.layout) Plotly.relayout(chart, changes);
+    Object.assign(mark, { x: threshold, text: mark.text.replace(/\S+$/, String(threshold)) });
+    if (chart.clientWidth) plot.draw(chart, figureOf(chart));
   }
 
   for (const slider of document.querySelectorAll(".slider")) {

@@ -12,7 +12,6 @@ const theme = {
   choose(name) {
     if (name === "light" || name === "dark") document.documentElement.dataset.theme = name;
     else delete document.documentElement.dataset.theme;
-    document.dispatchEvent(new Event("theme"));
   },
 
   remember(name) {
@@ -28,16 +27,5 @@ const theme = {
       return null;
     }
   },
-
-  /** A colour of the theme ("kept") as rgb(). Its CSS text may be light-dark(), which only the browser can resolve. */
-  color(name) {
-    const probe = document.documentElement.appendChild(document.createElement("i"));
-    probe.style.forcedColorAdjust = "none";
-    probe.style.color = `var(--${name})`;
-    const found = getComputedStyle(probe).color;
-    probe.remove();
-    return found;
-  },
 };
 theme.choose(theme.remembered());
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("theme")));

@@ -142,6 +142,10 @@ class Decisions:
         """Returns the rules that fired, the most frequent first."""
         return sorted((r for r in self.rules.values() if r.fired), key=lambda r: (-r.fired, r.name))
 
+    def by_decision(self) -> list[RuleCount]:
+        """Returns the rules that fired, those first that alone dropped the most documents."""
+        return sorted(self.by_removal(), key=lambda rule: -rule.alone)
+
     def rule(self, name: str) -> ReportRule | None:
         """Returns a rule by its name; None if the stage has none of this name."""
         return next((rule for rule in self.thresholds if rule.rule == name), None)
@@ -173,7 +177,7 @@ def read_decisions(run: Run, stage: str, funnel: Funnel | None = None) -> Decisi
           fired / {rows_in} AS share_fired, alone / {rows_in} AS share_alone
         FROM (SELECT unnest(failed) AS rule, failed FROM {stage}_report)
         GROUP BY rule
-        ORDER BY fired DESC, rule
+        ORDER BY alone DESC, fired DESC, rule
     """)  # fmt: skip
     found = Decisions(stage, totals.documents_in, totals.documents_out, totals.chars_in or 0, totals.chars_out or 0, query=query)
     found.thresholds, found.meanings = run.reader.rules(stage), read_meanings(run.reader, stage)

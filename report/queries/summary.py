@@ -103,6 +103,7 @@ class Summary:
     samples: list[tuple[str, list[tuple[str, Any]]]]  # by model
     result: Result | None  # of the last model
     times: Query | None  # one row for each phase of a stage
+    stage_times: Query | None  # one row for each stage
     facts: Facts
     mixture: list[Component]
     classifiers: list[UsedClassifier]
@@ -141,7 +142,8 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
         summary = Summary(
             run.reader, decisions, funnel, token_splits(run.reader), read_duplicates(run, texts=deep), *read_cuts(run), read_top_lines(run),
             read_contamination(run, examples=deep), read_full_clusters(run), read_earlier(run, examples=deep), read_judgement(run.reader),
-            training, scores, samples, read_result(scores, samples, training), times, read_facts(run.reader, times), mixture(run.reader),
+            training, scores, samples, read_result(scores, samples, training), times,
+            read_times(run, ("stage",)), read_facts(run.reader, times), mixture(run.reader),
             read_classifiers(run, decisions.get("filter")), read_benchmarks(run, scores.models, scores.sections, examples=deep),
             read_personal_data(run),
         )  # fmt: skip
@@ -175,22 +177,22 @@ def read_facts(reader: RunReader, times: Query | None) -> Facts:
     )  # fmt: skip
 
 
-def read_times(run: Run) -> Query | None:
-    """Returns the sums of `metrics.jsonl` by stage and phase, in the order in which the phases first ran. A value that is not a number is
-    ignored."""
+def read_times(run: Run, by: tuple[str, ...] = ("stage", "phase")) -> Query | None:
+    """Returns the sums of `metrics.jsonl` `by` stage or by stage and phase, in the order in which they first ran, and the greatest of their
+    peaks. A value that is not a number is ignored."""
     if "metrics" not in run.names:
         return None
     known = run.table("metrics").columns
     values = {name: f"TRY_CAST({name} AS DOUBLE)" if name in known else "NULL::DOUBLE"
               for name in ("seconds", "tasks", "rows_in", "bytes_in", "peak_mb")}  # fmt: skip
     names = ", ".join(f"{name}::VARCHAR AS {name}" if name in known else f"'' AS {name}" for name in ("stage", "phase"))
-    return ask(run, "times", "Time and memory by stage and phase", f"""
-        SELECT stage, phase, coalesce(sum(seconds), 0) AS seconds, coalesce(sum(tasks), 0)::BIGINT AS tasks,
+    return ask(run, f"times-{'-'.join(by)}", f"Time and memory by {' and '.join(by)}", f"""
+        SELECT {", ".join(by)}, coalesce(sum(seconds), 0) AS seconds, coalesce(sum(tasks), 0)::BIGINT AS tasks,
           sum(rows_in) / nullif(sum(seconds), 0) AS rows_a_second, sum(bytes_in) / nullif(sum(seconds), 0) / 1e6 AS mb_a_second,
           coalesce(max(peak_mb), 0)::BIGINT AS peak_mb
         FROM (SELECT row_number() OVER () AS line, {names},
           {", ".join(f"{value} AS {name}" for name, value in values.items())} FROM metrics)
-        GROUP BY stage, phase
+        GROUP BY {", ".join(by)}
         ORDER BY min(line)
     """)  # fmt: skip
 

@@ -184,7 +184,7 @@ def read_near_misses(run: Run, d: Decisions, most: int) -> list[NearMisses]:
     kept. Ties go by id. Ids are hashes, so for a rule without a numeric threshold this is a random sample."""
     kinds = columns(run, f"{d.stage}_report")
     found = []
-    for place, rule in enumerate(d.by_removal()[:most]):
+    for place, rule in enumerate(d.by_decision()[:most]):
         comparison = d.rule(rule.name)
         dropped = _nearest(d.stage, "dropped", f"list_contains(failed, {literal(rule.name)})", comparison, kinds)
         kept = _nearest(d.stage, "kept", "kept", comparison, kinds)
@@ -267,7 +267,7 @@ def headline(decisions: dict[str, Decisions], changes: dict[str, Changes] | None
     if not stages:
         return None
     d, known = stages[0], changes or {}
-    alone = sorted((rule for rule in d.by_removal() if rule.alone), key=lambda rule: (-rule.alone, rule.name))
+    alone = [rule for rule in d.by_decision() if rule.alone]
     return Headline(d, d.by_removal()[0], [_step(d, rule, known.get(rule.name)) for rule in alone[:DECIDING]])
 
 

@@ -11,6 +11,7 @@ from corpusmill.report.queries.ask import Query, ask, slug
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import identifier
 from corpusmill.report.read import TRAINED, RunReader
+from corpusmill.report.tables import number
 
 #: Points of a curve that a page draws.
 POINTS = 600
@@ -212,6 +213,30 @@ def read_scores(reader: RunReader) -> Scores:
     names = dict.fromkeys(name for scores in sections.values() for name in scores)
     rows = [(name, [scores.get(name) for scores in sections.values()]) for name in names]
     return Scores(list(sections), [row for row in rows if any(value is not None for value in row[1])], whole)
+
+
+#: Scores in words: how a number is written, and the names in the file of the value and the ends of its interval.
+PLAIN = {
+    "bits per byte (less is better)": ("{:.3f}", "bits_per_byte.value", "bits_per_byte.low", "bits_per_byte.high"),
+    "held-out documents": ("{:,.0f}", "bits_per_byte.documents"),
+    "held-out bytes": ("{:,.0f}", "bits_per_byte.bytes"),
+    "preferences ranked right": ("{:.1%}", "preferences.accuracy", "preferences.low", "preferences.high"),
+    "held-out preferences": ("{:,.0f}", "preferences.pairs"),
+    "tokens of an answer, on average": ("{:,.1f}", "answer_tokens"),
+}
+
+
+def plain_scores(scores: Scores) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Returns the scores in words: for each model the value and the interval, empty where unknown. Scores that have no words here follow
+    under their own names."""
+    rows, found = dict(scores.rows), []
+    for title, (form, *parts) in PLAIN.items():
+        if any(as_number(value) is not None for value in rows.get(parts[0], ())):
+            numbers = [[as_number(value) for value in rows.pop(part, [None] * len(scores.models))] for part in parts]
+            told = [["" if value is None else form.format(value) for value in of] for of in zip(*numbers, strict=True)]
+            found.append((title, [(of[0], f"{of[1]} to {of[2]}" if all(of[1:]) and of[1:] else "") for of in told]))
+    others = {name.replace("_", " ").replace(".", ": "): values for name, values in rows.items()}
+    return found + [(name, [("" if value is None else number(value), "") for value in values]) for name, values in others.items()]
 
 
 def read_samples(reader: RunReader) -> list[tuple[str, list[tuple[str, Any]]]]:

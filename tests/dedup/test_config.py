@@ -5,7 +5,8 @@ from datasketch import MinHashLSH
 from pydantic import ValidationError
 
 from corpusmill.dedup.config import DedupConfig, MinHashConfig
-from corpusmill.dedup.shingles import band_shape
+from corpusmill.dedup.shingles import band_shape, optimal_bands
+from corpusmill.pipeline.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,18 @@ def test_bands_by_similarity_follow_the_threshold() -> None:
         assert band_shape(config.minhash) == shape == (lsh.b, lsh.r)
     own = DedupConfig.model_validate({"preset": "redpajama", "minhash": {"bands": 4, "rows": 6}})
     assert band_shape(own.minhash) == (4, 6)
+
+
+@pytest.mark.parametrize("count", [2, 5, 16, 100, 128, 256])
+def test_the_best_bands_are_datasketchs(count: int) -> None:
+    for target in (0.01, 0.2, 1 / 3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.99):
+        try:
+            expected = MinHashLSH(target, count)
+        except ValueError:  # a single band
+            with pytest.raises(ConfigError, match="too few"):
+                optimal_bands(target, count)
+        else:
+            assert optimal_bands(target, count) == (expected.b, expected.r), target
 
 
 def test_an_unknown_preset_is_refused_with_the_list() -> None:

@@ -97,7 +97,7 @@ def test_the_command_sweep(run: Storage, tmp_path: Path, corpusmill: Callable) -
     code, out, _ = corpusmill(*call, "--plot", tmp_path / "plot.html")
     assert code == 0 and "50" in out.decode() and "now ▸ 50" in out.decode() and "█" in out.decode()
     page = (tmp_path / "plot.html").read_text()
-    assert "Plotly.newPlot" in page and 'src="http' not in page and "gopher_short_doc" in page
+    assert "plot.draw" in page and 'src="http' not in page and "gopher_short_doc" in page
     code, out, _ = corpusmill(*call, "--json")
     assert json.loads(out) == json.loads(json.dumps(expected.as_json()))
     code, out, _ = corpusmill(*call, "--csv")

@@ -86,7 +86,7 @@ class Printed(HTMLParser):
                 self._heading += data
             if tag in ("td", "th") and (tag == "th" or WORDS & set((known.get("class") or "").split())):
                 return
-            if tag in ("meter", "bdi", "code"):
+            if tag in ("meter", "bdi", "code", "svg"):
                 return
         current = next((each for each in reversed(self._open) if each is not None), None)
         if current is not None and current.tag == "figure" and self._inside("figcaption"):
@@ -110,9 +110,8 @@ def is_shown(number: str, values: list[Any]) -> bool:
 
 
 def charted(figure: dict[str, Any]) -> list[float]:
-    """Returns the numbers that a chart draws: heights of bars and points, and lengths of horizontal bars."""
-    axes = [trace.get("x" if trace.get("orientation") == "h" else "y", []) for trace in figure["data"]]
-    return [value for values in axes for value in values if isinstance(value, int | float)]
+    """Returns the numbers that a chart draws: heights of bars, steps and points."""
+    return [value for series in figure["series"] for value in series["y"]]
 
 
 def not_given(folder: str, html: str) -> list[str]:

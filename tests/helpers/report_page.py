@@ -5,14 +5,17 @@ from typing import Any
 from browser import DESK, Seen
 
 #: Some colours of the two themes, as `COLORS` finds them.
-LIGHT = {"kept": "rgb(31, 111, 178)", "page": "rgb(251, 251, 249)", "ink": "rgb(29, 35, 41)"}
-DARK = {"kept": "rgb(109, 179, 238)", "page": "rgb(20, 24, 28)", "ink": "rgb(230, 233, 236)"}
-COLORS = "({kept: theme.color('kept'), page: getComputedStyle(document.body).backgroundColor, ink: theme.color('ink')})"
+LIGHT = {"page": "rgb(251, 251, 249)", "ink": "rgb(29, 35, 41)"}
+DARK = {"page": "rgb(20, 24, 28)", "ink": "rgb(230, 233, 236)"}
+#: The colour of a chart's axes on the page of each theme.
+SOFT = {LIGHT["page"]: "rgb(90, 101, 112)", DARK["page"]: "rgb(163, 173, 183)"}
+COLORS = "({page: getComputedStyle(document.body).backgroundColor, ink: getComputedStyle(document.body).color})"
 
 
 def drawn_in(colors: dict[str, str]) -> str:
-    """Returns an expression: whether the first chart is drawn in these colours."""
-    return f"document.querySelector('.chart').innerHTML.includes('{colors['kept']}')"
+    """Returns an expression: whether the first chart is drawn in the colours of a theme."""
+    title = "document.querySelector('.chart svg text.title')"
+    return f"{title} && getComputedStyle({title}).fill === '{SOFT[colors['page']]}'"
 
 
 #: The focused element: its tag, its class, its text, and whether the focus is visible.
@@ -59,7 +62,7 @@ def scroll_through(page: Any) -> None:
     page.evaluate("for (const closed of document.querySelectorAll('details')) closed.open = true")
     for chart in page.locator(".chart").all():
         chart.scroll_into_view_if_needed()
-    until(page, "drawn.size === charts.length")
+    until(page, "charts.every(chart => !chart.checkVisibility() || chart.querySelector('svg'))")
 
 
 def quiet(tab: Seen, url: str) -> bool:

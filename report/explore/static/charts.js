@@ -1,9 +1,8 @@
 /**
- * Histograms, drawn by plotly.js, and their axis. No crawl text reaches plotly, since it reads some HTML in labels: names are shown beside a
- * chart, and the chart holds only numbers.
+ * Histograms of the explorer, drawn by the report's plot.js, and their axis; a threshold can be dragged, and a range be selected.
  */
-import { color, onTheme } from "./choices.js";
 import { count, value } from "./format.js";
+import "./plot.js";
 
 /** Positions of the slider below a chart, which shares the chart's axis, so that it is right under the line. */
 export const STEPS = 1000;
@@ -31,7 +30,7 @@ export class Axis {
     return this.logarithmic ? Math.max(value, this.low) : value;
   }
 
-  /** The ends of the axis as plotly takes them. */
+  /** The ends of the axis, logarithms where it is logarithmic. */
   get range() {
     return [this.low, this.high].map((end) => (this.logarithmic ? Math.log10(end) : end));
   }
@@ -53,120 +52,105 @@ export class Axis {
   }
 }
 
-const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false };
-const drawn = new Map();
-let library = null;
-
-/** Loads plotly.js for the first chart. `before_plotly.js` keeps it from adding a style element to the page. */
-function plotly() {
-  library ??= script("before_plotly.js")
-    .then(() => script("plotly.js"))
-    .then(() => {
-      delete document.createElement; // restores the browser's own function
-      return globalThis.Plotly;
-    });
-  return library;
-}
-
-function script(name) {
-  return new Promise((loaded, failed) => {
-    const node = document.createElement("script");
-    node.src = `/static/${name}`;
-    node.onload = loaded;
-    node.onerror = () => failed(new Error(`The charts can't be drawn: ${name} was not loaded.`));
-    document.head.append(node);
-  });
-}
+/** Margins in pixels, those of the slider below. */
+const SIDES = { left: 44, right: 12 };
+/** The distance in pixels at which the mouse takes a line. */
+const NEAR = 8;
 
 /**
- * Draws a histogram from `/api/histogram` into `node`. `marks`: lines at values, {at, kind: "old" or "new"}. `range`: the chosen [low,
- * high]. `over`: instead of kept and dropped documents, these [name, colour], each from the axis on. `onRange(low, high)` is called when
- * the mouse selects a range, `onMove(value)` when the new line was dragged.
+ * Draws a histogram from `/api/histogram` into `node`, and again when its width changes. `marks`: lines at values, {at, kind: "old" or
+ * "new"}. `range`: the chosen [low, high]. `over`: instead of kept and dropped documents, these [name, colour], each from the axis on.
+ * `onRange(low, high)` is called when the mouse selects a range, `onMove(value)` when the new line was dragged.
  */
-export async function drawHistogram(node, histogram, options = {}) {
-  const library = await plotly();
-  const first = !drawn.has(node);
+export function drawHistogram(node, histogram, options = {}) {
+  if (!drawn.has(node)) watcher.observe(node);
   drawn.set(node, [histogram, options]);
-  await library.react(node, traces(histogram, options), layout(histogram, options), {
-    ...CONFIG,
-    edits: { shapePosition: Boolean(options.onMove) },
-  });
-  node.dataset.drawn = String(Number(node.dataset.drawn ?? 0) + 1);
-  if (!first) return;
-  node.on("plotly_selected", (event) => event?.range && drawn.get(node)[1].onRange?.(...event.range.x));
-  node.on("plotly_relayout", (event) => moved(node, event));
+  draw(node);
 }
 
-function moved(node, event) {
-  const [histogram, { onMove }] = drawn.get(node);
-  const key = Object.keys(event).find((name) => /^shapes\[\d+\]\.x0$/.test(name));
-  if (key && onMove) onMove(Math.max(event[key], histogram.logarithmic ? 0 : -Infinity));
-}
+const drawn = new Map();
+const watcher = new ResizeObserver((entries) => entries.forEach(({ target }) => drawn.has(target) && draw(target)));
 
 /** Forgets a chart, so that its node can be removed. */
 export function forget(node) {
-  if (drawn.delete(node)) globalThis.Plotly?.purge(node);
+  watcher.unobserve(node);
+  drawn.delete(node);
 }
 
-onTheme(() =>
-  [...drawn].forEach(([node, [histogram, options]]) => (node.isConnected ? drawHistogram(node, histogram, options) : forget(node))),
-);
-
-function traces(histogram, { over = null }) {
-  const x = drawnEdges(histogram);
-  return (over ?? Object.entries({ kept: "kept", dropped: "dropped" })).map(([name, tone]) => ({
-    x,
-    y: [...histogram[name], histogram[name].at(-1) ?? 0],
-    name: over ? name.toUpperCase() : name,
-    mode: "lines",
-    ...(over ? { fill: "tozeroy" } : { stackgroup: "all" }),
-    hovertemplate: "%{y:,}",
-    line: { shape: "hv", width: over ? 1.5 : 1, color: color(tone) },
-    fillcolor: color(`${tone}-fill`),
-  }));
-}
-
-function layout(histogram, { marks = [], range = null, onRange = null }) {
+function draw(node) {
+  if (!node.clientWidth) return;
+  const [histogram, options] = drawn.get(node);
+  const { marks = [], range = null, over = null, onRange, onMove } = options;
   const axis = new Axis(
     histogram,
     marks.map(({ at }) => at),
   );
-  const lines = { gridcolor: color("grid"), zerolinecolor: color("rule"), linecolor: color("rule"), fixedrange: true };
-  return {
+  const x = drawnEdges(histogram);
+  const series = (over ?? Object.entries({ kept: "kept", dropped: "dropped" })).map(([name, color]) => ({
+    kind: "steps",
+    name: over ? name.toUpperCase() : name,
+    color,
+    x,
+    y: histogram[name],
+    fill: true,
+    stack: !over,
+  }));
+  const figure = {
     height: 170,
-    margin: { l: 44, r: 12, t: 8, b: 24 },
-    showlegend: false,
-    hovermode: "x unified",
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
-    font: { family: getComputedStyle(document.body).fontFamily, size: 11, color: color("ink") },
-    hoverlabel: { bgcolor: color("panel"), font: { color: color("ink") } },
-    dragmode: onRange ? "select" : false,
-    selectdirection: "h",
-    selections: [],
-    xaxis: { ...lines, type: axis.logarithmic ? "log" : "linear", range: axis.range, tickformat: axis.high >= 1000 ? "~s" : "~g" },
-    yaxis: { ...lines, rangemode: "tozero", tickformat: "~s" },
-    shapes: [...(range ? [chosen(range, axis)] : []), ...marks.map((mark) => upright(mark, axis))],
+    ...SIDES,
+    series,
+    x: { log: axis.logarithmic, range: [axis.low, axis.high], ...(axis.zero && { from: 0 }) },
+    y: { zero: true },
+    marks: marks.map(({ at, kind }) => ({ x: at, style: kind === "new" ? "solid" : "dot" })),
+    chosen: range && [axis.drawn(range[0] ?? axis.low), axis.drawn(range[1] ?? axis.high)],
   };
+  const { svg, scale } = plot.draw(node, figure);
+  node.dataset.drawn = String(Number(node.dataset.drawn ?? 0) + 1);
+  const line = onMove && svg.querySelector(".mark.solid");
+  if (line) {
+    drag(svg, scale, {
+      near: (at) => Math.abs(at - line.x1.baseVal.value) < NEAR,
+      move: (_, to) => place(line, to),
+      done: (_, to) => onMove(lowest(scale.from(to), histogram)),
+    });
+  }
+  if (onRange) {
+    drag(svg, scale, {
+      near: () => true,
+      move: (from, to) => plot.shade(svg, from, to),
+      done: (from, to) => Math.abs(to - from) > 4 && onRange(...[from, to].sort((a, b) => a - b).map(scale.from)),
+    });
+  }
 }
 
-const across = { yref: "paper", y0: 0, y1: 1 };
-const chosen = ([low, high], axis) => ({
-  ...across,
-  type: "rect",
-  x0: axis.drawn(low ?? axis.low),
-  x1: axis.drawn(high ?? axis.high),
-  fillcolor: color("chosen"),
-  line: { width: 0 },
-  layer: "below",
-});
-const upright = ({ at, kind }, axis) => ({
-  ...across,
-  type: "line",
-  x0: axis.drawn(at),
-  x1: axis.drawn(at),
-  line: { color: color("ink"), width: kind === "new" ? 2.5 : 1.5, dash: kind === "new" ? "solid" : "dot" },
-});
+const lowest = (value, { logarithmic }) => Math.max(value, logarithmic ? 0 : -Infinity);
+
+/** Moves an upright line to a pixel. */
+function place(line, at) {
+  line.setAttribute("x1", at);
+  line.setAttribute("x2", at);
+}
+
+/** Follows the mouse from where it takes something to where it lets go: `move(from, to)` and `done(from, to)` get pixels in the axis. */
+function drag(svg, { low, high, to }, { near, move, done }) {
+  const inside = (event) => Math.min(to(high), Math.max(to(low), event.clientX - svg.getBoundingClientRect().left));
+  svg.addEventListener("pointerdown", (event) => {
+    const from = inside(event);
+    if (event.button !== 0 || !near(from)) return;
+    event.preventDefault();
+    svg.setPointerCapture(event.pointerId);
+    const follow = (next) => move(from, inside(next));
+    svg.addEventListener("pointermove", follow);
+    svg.addEventListener(
+      "pointerup",
+      (last) => {
+        svg.removeEventListener("pointermove", follow);
+        done(from, inside(last));
+      },
+      { once: true },
+    );
+  });
+}
 
 /** Describes a histogram in a sentence. */
 export function described(histogram) {

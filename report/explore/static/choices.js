@@ -20,11 +20,6 @@ export function remember(name, value) {
   }
 }
 
-const listeners = [];
-
-/** Calls `listener` when colours have changed. */
-export const onTheme = (listener) => listeners.push(listener);
-
 export function startTheme() {
   const choice = byId("theme");
   choice.value = recall("theme");
@@ -32,16 +27,7 @@ export function startTheme() {
   choice.addEventListener("change", () => {
     remember("theme", choice.value);
     apply(choice.value);
-    listeners.forEach((listener) => listener());
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => listeners.forEach((listener) => listener()));
 }
 
 const apply = (theme) => (document.documentElement.dataset.theme = theme);
-
-/** A colour of the style sheet (`--kept`) in the present theme. */
-export function color(name) {
-  const probe = byId("probe");
-  probe.style.color = `var(--${name})`;
-  return getComputedStyle(probe).color;
-}

@@ -36,7 +36,9 @@ def sweep(
     else:
         views.show_sweep(result, Console(highlight=False, soft_wrap=True))
     if plot:
-        views.write_plot(result, plot)
+        from corpusmill.report.page.sweep import write_sweep
+
+        write_sweep(result, plot)
 
 
 @app.command(epilog="Example: corpusmill steps gopher_quality")
@@ -72,6 +74,7 @@ def report(
         str | None, typer.Argument(metavar="FILE", help="Where --png writes the picture; else RUN/report.png.", show_default=False)
     ] = None,
     png: Annotated[bool, typer.Option("--png", help="Draw headline and funnel as a picture, too.")] = False,
+    against: Annotated[str | None, typer.Option(metavar="RUN", help="Show what changed against this run.", show_default=False)] = None,
 ) -> None:
     """Write RUN/report.html, and show its main tables here."""
     from rich.console import Console
@@ -82,7 +85,7 @@ def report(
 
     if file is not None and not png:
         raise InputError(f"report: {file} is more than one run; with --png it is the file of the picture.")
-    path = write_report(run, (file or "") if png else None)
+    path = write_report(run, (file or "") if png else None, against)
     render_report(run, Console())
     print(f"The whole report: {path}")
 

@@ -17,6 +17,7 @@ from printing import printed
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.answers.diff import QUANTILES, Difference, DiffOptions, compare, diff
 from corpusmill.report.answers.why import why
+from corpusmill.report.page.html import write_report
 
 FIELDS = [pa.field(name, pa.float64()) for name in ("score", "length_ratio")] + [
     pa.field("words", pa.int64()),
@@ -108,6 +109,24 @@ def test_figures_are_those_of_pandas(tmp_path: Path) -> None:
     for name, other in (("only_a", "b"), ("only_b", "a")):
         rows = {(row["id"], row[f"stage_{other}"]) for row in expected[name].to_dict("records")}
         assert len(found.samples[name]) == min(4, len(rows)) and {(s.row["id"], s.stage) for s in found.samples[name]} <= rows
+
+
+def test_a_report_shows_the_change_against_another_run(tmp_path: Path) -> None:
+    frame = crawl(np.random.default_rng(0), 300)
+    write(tmp_path / "old", a := chained(frame, 10, 1.5, 7), 3)
+    write(tmp_path / "new", b := chained(frame, 14, 1.2, 5), 2)
+    page = Path(write_report(str(tmp_path / "new"), against=str(tmp_path / "old"))).read_text()
+    kept = [int(stages["dedup"]["kept"].sum()) for stages in (a, b)]
+    head, section = page.partition("</header>")[0], page[page.index('<h2 id="against">') : page.index('<h2 id="funnel">')]
+    assert f"it keeps {kept[0]:,}, this run {kept[1]:,} (−{kept[0] - kept[1]:,})" in head
+    found = compare(str(tmp_path / "old"), str(tmp_path / "new"), DiffOptions())
+    for name in ("both", "only_a", "only_b", "neither"):
+        assert f'<td class="number">{found.of(name).documents:,}</td><td class="number">{found.of(name).characters:,}</td>' in section
+    moved = {rule.rule: rule.other_keeps for rule in found.rules if rule.weight}
+    rows = re.findall(r'<td class="name">\w+: (.*?)</td>.*?<td class="number">([\d,]+)</td><td class="number">([\d,]+)</td></tr>', section)
+    assert {name.replace("<wbr>", ""): {"a": int(one), "b": int(other)} for name, one, other in rows} == moved
+    with pytest.raises(InputError, match="no such run"):
+        write_report(str(tmp_path / "new"), against=str(tmp_path / "none"))
 
 
 def _check_rules(found: Difference, expected: dict[str, pd.DataFrame]) -> None:

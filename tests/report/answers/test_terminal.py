@@ -18,8 +18,7 @@ def test_the_tables_have_the_runs_numbers(run_folder: Path) -> None:
     assert cells(text, "dedup")[:4] == ["dedup", "45", "42", "3"]
     assert cells(text, "short") == ["short", "5", "8.9%", "4"]
     assert cells(text, "near_duplicate") == ["near_duplicate", "3", "6.7%", "3"]
-    assert cells(text, "bits_per_byte.value") == ["bits_per_byte.value", "1.235", "1.5"]
-    assert cells(text, "preferences.accuracy") == ["preferences.accuracy", "0.75"]
+    assert cells(text, "bits")[-2:] == ["1.235", "1.500"] and cells(text, "preferences")[-1] == "75.0%"
     assert "filter: why 11 of 56 documents were dropped" in text
     assert "Warning: ingest: crawl-0.warc.gz: cut short" in text
     assert all(len(line) <= 80 for line in text.splitlines() if "corpusmill" not in line)

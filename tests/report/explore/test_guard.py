@@ -43,7 +43,7 @@ def test_nothing_can_be_changed(client: TestClient, method: str) -> None:
 
 
 def test_head(client: TestClient) -> None:
-    for path in ("/", "/api/run", "/static/plotly.js"):
+    for path in ("/", "/api/run", "/static/plot.js"):
         answer = client.head(path)
         assert (answer.status_code, answer.content) == (200, b"")
 
@@ -70,7 +70,7 @@ def test_a_link_to_the_page_may_be_followed_from_anywhere(client: TestClient) ->
     assert client.get("/", headers={**followed, "sec-fetch-dest": "iframe"}).status_code == 403
 
 
-@pytest.mark.parametrize("path", ["/", "/api/documents", "/static/plotly.js", "/nothing"])
+@pytest.mark.parametrize("path", ["/", "/api/documents", "/static/plot.js", "/nothing"])
 def test_headers_of_every_answer(client: TestClient, path: str) -> None:
     headers = client.get(path).headers
     assert headers["content-security-policy"] == POLICY and "'unsafe" not in POLICY and "*" not in POLICY

@@ -43,7 +43,7 @@ def test_a_range_is_typed_or_drawn_with_the_mouse(seen: Seen, decided: pd.DataFr
     page.fill("#range-low", "40")
     page.fill("#range-high", "60")
     expect_counts(page, decided, decided["words"].between(40, 60))
-    place = page.locator("#range-chart .nsewdrag")
+    place = page.locator("#range-chart svg")
     place.scroll_into_view_if_needed()
     box = place.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 20)

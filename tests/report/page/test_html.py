@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import plotly.graph_objects as go
 import pytest
 from damaged_runs import half_done
 from selectolax.lexbor import LexborHTMLParser
@@ -45,11 +44,11 @@ def test_the_numbers_of_the_funnel_and_rules(read: Reader) -> None:
     assert rows["ingest"][1:4] == ["60", "56", "4"]
     assert ["filter", "56", "45", "11"] in [row[:4] for row in read.rows]
     assert ["dedup", "45", "42", "3"] in [row[:4] for row in read.rows]
-    rules = {row[0].strip(): row[1:] for row in read.rows if len(row) == 5}  # the name, below it the condition and its meaning
-    assert rules["shortwords < 20: fewer than 20 words"] == ["5", "8.9% 8.9%", "4", "5"]
-    assert ["bits_per_byte.value", "1.235", "1.5"] in read.rows and ["preferences.accuracy", "", "0.75"] in read.rows
-    assert rules["symbolssymbol_ratio > 0.1: more than 10% of <b>symbols</b>"] == ["4", "7.1% 7.1%", "3", "3"]
-    assert rules["languagelanguage_score < 0.65"][2] == "3"
+    rules = {row[0].strip(): row[1:] for row in read.rows if len(row) == 4}  # the name, below it the condition and its meaning
+    assert rules["shortwords < 20: fewer than 20 words"] == ["4", "5", "8.9% 8.9%"]
+    assert ["bits per byte (less is better)", "1.235", "1.500"] in read.rows and ["preferences ranked right", "", "75.0%"] in read.rows
+    assert rules["symbolssymbol_ratio > 0.1: more than 10% of <b>symbols</b>"] == ["3", "4", "7.1% 7.1%"]
+    assert rules["languagelanguage_score < 0.65"][0] == "3"
     assert "ingest: 4 of 60 records dropped" in read.text and "filter: 11 of 56 documents dropped" in read.text
     assert rows["en"][1:] and rows["de"][1] == "11"
     assert "1 rule never fired" in read.text
@@ -72,19 +71,18 @@ def test_the_policy_names_exactly_what_the_page_holds(read: Reader) -> None:
         if content != data:
             hashed = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
             assert f"'sha256-{hashed}'" in policy
-    assert sum("plotly.js v" in content for _, content in read.inline) == 1
     assert not any(a.get("src") or (a.get("href") or "#")[0] not in "#d" for _, a in read.tags)
     assert not any("style" in a for _, a in read.tags)
 
 
-def test_every_chart_has_a_valid_figure(read: Reader) -> None:
+def test_every_chart_has_its_figure(read: Reader) -> None:
     figures = json.loads(next(content for kind, content in read.inline if kind == "script" and content.startswith("[")))
     numbers = [int(a["data-figure"] or -1) for _, a in read.tags if "data-figure" in a]
     assert numbers == list(range(len(figures))) and len(figures) > 10
-    for figure in figures:
-        go.Figure(figure)  # raises where it is no plotly figure
-    words = next(f for f in figures if any(s["x0"] == 20 for s in f["layout"].get("shapes", [])))
-    kept, dropped = (sum(trace["y"][:-1]) for trace in words["data"])
+    for series in (series for figure in figures for series in figure["series"]):
+        assert len(series["y"]) == len(series["x"]) - (series["kind"] == "steps") or series["kind"] == "bars"
+    words = next(f for f in figures if any(mark["x"] == 20 for mark in f.get("marks", [])))
+    kept, dropped = (sum(series["y"]) for series in words["series"])
     assert (kept, dropped) == (45, 11)
 
 

@@ -16,9 +16,11 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def test_the_headline(run_folder: Path) -> None:
-    found = dict(module.headline(read_summary(str(run_folder))))
+    summary = read_summary(str(run_folder))
+    assert module.headline(summary) == "42 of 60 pages stay (70.0%)" and module.about(summary) == "run run · crawl · corpusmill 0"
+    found = dict(module.numbers(summary))
     assert found.pop("tokens").replace(",", "").isdigit()
-    assert found == {"pages in": "60", "kept": "42 (70.0%)", "bits per byte": "1.500", "preferences right": "75.0%"}
+    assert found == {"pages in": "60", "kept": "42", "bits per byte": "1.500", "preferences ranked right": "75.0%"}
 
 
 def test_without_the_library_one_sentence_says_what_is_missing(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +45,7 @@ def test_the_picture_is_drawn_without_a_browser(run_folder: Path, tmp_path: Path
     assert made.startswith(PNG) and made == (run_folder / "report.png").read_bytes()  # equal each time
     (run_folder / "report.png").unlink()
     with image.open(tmp_path / "a.png") as opened:
-        assert opened.size == (1280, 640)
+        assert opened.size == (1600, 900)
         colors = {color for count, color in opened.convert("RGB").getcolors(1 << 20) if count > 500}
     assert {(31, 111, 178), (184, 79, 20)} <= colors  # kept and dropped
     with pytest.raises(InputError, match="can't be written"):

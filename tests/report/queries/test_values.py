@@ -64,8 +64,8 @@ def test_zeros_that_would_hide_everything_are_not_drawn_but_counted() -> None:
     values = np.array([0.0] * 900 + [3.0, 40.0, 500.0, 6000.0] * 10)
     histogram = counted(values, np.arange(940) >= 5)
     assert histogram.mostly_zeros
-    kept, dropped = histogram_figure(histogram, [])["data"]
-    assert (sum(kept["y"][:-1]), sum(dropped["y"][:-1]), kept["x"][0]) == (40, 0, 3.0)
+    kept, dropped = histogram_figure(histogram, [])["series"]
+    assert (sum(kept["y"]), sum(dropped["y"]), kept["x"][0]) == (40, 0, 3.0)
     assert caption(histogram) == "940 values; 900 below 3 (5 dropped) not drawn"
     few = counted(values[-80:], np.ones(80, bool))
     assert few.bins.logarithmic and not few.mostly_zeros and "not drawn" not in caption(few)
@@ -76,12 +76,11 @@ def test_a_chart_is_of_the_kind_that_its_values_need() -> None:
     few = counted(np.array([0.0, 1.0, 1.0, 3.0]), np.array([True, True, False, True]))
     many = counted(np.arange(100.0), np.ones(100, bool))
     bars, outline = (histogram_figure(each, [ReportRule("step", "rule", "cut", ">", 2.0)]) for each in (few, many))
-    assert {trace["type"] for trace in bars["data"]} == {"bar"} and bars["data"][0]["x"] == [0, 1, 2, 3]
-    assert [trace["y"] for trace in bars["data"]] == [[1, 1, 0, 1], [0, 1, 0, 0]]
-    assert {trace["type"] for trace in outline["data"]} == {"scatter"} and sum(outline["data"][0]["y"][:-1]) == 100 - many.above
+    assert {each["kind"] for each in bars["series"]} == {"bars"} and bars["series"][0]["x"] == [0, 1, 2, 3]
+    assert [each["y"] for each in bars["series"]] == [[1, 1, 0, 1], [0, 1, 0, 0]]
+    assert {each["kind"] for each in outline["series"]} == {"steps"} and sum(outline["series"][0]["y"]) == 100 - many.above
     for figure in (bars, outline):
-        assert (figure["layout"]["xaxis"]["title"]["text"], figure["layout"]["yaxis"]["title"]["text"]) == ("cut", "documents")
-        assert [shape["x0"] for shape in figure["layout"]["shapes"]] == [2.0]
+        assert (figure["x"]["title"], figure["y"]["title"], figure["marks"]) == ("cut", "documents", [{"x": 2.0, "text": "> 2"}])
     assert counted(np.full(9, 200.0), np.ones(9, bool)).flat and not few.flat and not many.flat
 
 
