@@ -2,21 +2,30 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from html import escape
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import duckdb
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import TaskRow
+from corpusmill.pipeline.names import in_sentences, path_of
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.query.records import find_records
 from corpusmill.report.query.sql import OF_THE_QUERY, connect, identifier, no_table, quoted, restrict_to_run, sentence
 from corpusmill.report.query.tables import Table, add_views, find_files, find_tables, without_damaged, without_torn, without_unreadable
 from corpusmill.report.read import ReportRule, RunReader, read_meanings
+
+if TYPE_CHECKING:
+    from corpusmill.filters.whatif import Retuned, Sweep
+    from corpusmill.pipeline.on_ray.engine import EngineName
+    from corpusmill.report.answers.clusters import Groups
+    from corpusmill.report.answers.diff import Difference
+    from corpusmill.report.answers.terminal import WrittenReport
+    from corpusmill.report.answers.why import Answer
 
 
 class Relation:
@@ -109,7 +118,13 @@ class Run:
     """
 
     def __init__(self, folder: str | RunReader, verify: bool = False, only_run: bool = False, memory: int | None = None):
-        self.reader = RunReader(folder) if isinstance(folder, str) else folder
+        self._options = (verify, only_run, memory)
+        self._open(RunReader(folder) if isinstance(folder, str) else folder)
+
+    def _open(self, reader: RunReader) -> None:
+        """Opens the files as they are now. Relations that were made before keep the former connection."""
+        verify, only_run, memory = self._options
+        self.reader = reader
         self.connection = connect(self.reader.storage, memory)
         self.tables: dict[str, Table] = {}
         usable = without_damaged if verify else without_torn
@@ -177,13 +192,122 @@ class Run:
             raise InputError(f"{self.reader.storage.root}: {no_table(name, self.names)}")
         return self.sql(f"FROM {identifier(name)}")
 
-    def report(self, stage: str) -> Relation:
-        """Returns a stage's report: a row for each document that came in, kept or not, with all measured values."""
-        return self.table(f"{stage}_report")
+    # ---- what the commands on a run say and do, with their words and defaults; `print` and a notebook show what the command prints
 
-    def documents(self, stage: str) -> Relation:
-        """Returns the documents that a stage keeps, with their texts."""
-        return self.table(f"{stage}_documents")
+    @property
+    def folder(self) -> str:
+        """The run's folder."""
+        return self.reader.storage.root
+
+    @in_sentences
+    def why(self, document: str, *, text: bool = False, marks: bool = False) -> "Answer":
+        """Says why a document was kept or dropped, with every measured value, and what would keep it.
+
+        Args:
+            document: its URL, its id or the id's beginning, or a passage of its text.
+            text: treat it as a passage of text.
+            marks: show the text, with the places that each failed rule counts.
+        """
+        from corpusmill.report.answers.why import explain
+
+        return explain(self.folder, document, text, marks)
+
+    @in_sentences
+    def diff(
+        self, other: "Run | str | os.PathLike[str]", *, stage: str | None = None, samples: int = 3, chars: int = 400, columns: bool = False
+    ) -> "Difference":
+        """Compares what this run (A) and another one (B) of the same crawl keep and drop.
+
+        Args:
+            other: the other run, or its folder.
+            stage: compare the decisions of one stage; else the whole runs.
+            samples: documents shown that one run alone keeps, of each side.
+            chars: characters of their texts.
+            columns: show all measured values, not only those that changed most.
+        """
+        from corpusmill.report.answers.diff import DiffOptions, compare
+
+        folder = other.folder if isinstance(other, Run) else path_of(other, "diff")
+        return compare(self.folder, folder, DiffOptions(stage, samples, chars, columns))
+
+    @in_sentences
+    def sweep(self, rule: str, from_: float, to: float, *, steps: int = 11) -> "Sweep":
+        """Counts what each threshold of a rule would keep; `rows` has a row for each of `steps` thresholds between `from_` and `to`."""
+        from corpusmill.filters.whatif import sweep
+
+        return sweep(self.folder, rule, from_, to, steps)
+
+    @in_sentences
+    def retune(
+        self, thresholds: Mapping[str, Any], *, dry_run: bool = False, engine: "EngineName" = "auto", workers: int = 0
+    ) -> "Retuned":
+        """Decides again with other thresholds of the filter, from the values in the report; nothing is measured again.
+
+        Args:
+            thresholds: the new threshold of each rule; `None` switches a rule off.
+            dry_run: only say what would change.
+            engine: as for `corpusmill.run`.
+            workers: parallel workers, where some documents have to be measured again; 0 means one for each CPU.
+
+        Raises:
+            InputError: the filter is not finished, or a rule or a value is wrong (ConfigError).
+            NothingKept: no document is left.
+            Incomplete: some documents could not be measured again.
+        """
+        from corpusmill.report.running import make_engine, retune
+
+        changes = retune(self.folder, thresholds, dry_run, make_engine(engine, workers))
+        if not dry_run:
+            self._open(RunReader(self.folder))
+        return changes
+
+    @in_sentences
+    def fork(
+        self, thresholds: Mapping[str, Any], new: "str | os.PathLike[str] | None" = None, *, engine: "EngineName" = "auto", workers: int = 0
+    ) -> "Run":
+        """Makes a run with other thresholds, and opens it. It shares the files of this one, which stays as it is.
+
+        Args:
+            thresholds: as for `retune`.
+            new: the new run's folder; by default the next free name beside this one.
+            engine: as for `corpusmill.run`.
+            workers: as for `retune`.
+        """
+        from corpusmill.report.running import fork, make_engine
+
+        return fork(self.folder, thresholds, None if new is None else path_of(new, "fork"), make_engine(engine, workers))
+
+    @in_sentences
+    def report(self, file: str | None = None, *, png: bool = False) -> "WrittenReport":
+        """Writes the run's `report.html`. With `png`, also draws headline and funnel as a picture, in `file` or the run's `report.png`."""
+        from corpusmill.report.answers.terminal import write
+
+        return write(self.folder, file, png)
+
+    @in_sentences
+    def clusters(
+        self,
+        *,
+        largest: bool = False,
+        doubtful: bool = False,
+        random: bool = False,
+        limit: int | None = None,
+        seed: int = 0,
+        id: str | None = None,  # noqa: A002 - the word of the command
+    ) -> "Groups":
+        """Shows groups of copies and how they differ: a few of each list, or one list alone.
+
+        Args:
+            largest: only the largest clusters.
+            doubtful: only those with the least similar copies.
+            random: only clusters drawn at random.
+            limit: clusters of a list; with `id`, copies.
+            seed: another seed draws other clusters.
+            id: only the cluster of this document, by its id or URL.
+        """
+        from corpusmill.report.answers.clusters import find, one_list
+
+        return find(self.folder, one_list(largest, doubtful, random, id), limit, seed, id)
 
     def rules(self, stage: str) -> list[ReportRule]:
         """Returns the rules that a stage has applied."""
@@ -298,6 +422,7 @@ class Run:
         return [name for name in names if name.lower() in words]
 
 
+@in_sentences
 def open_run(path: str | os.PathLike[str], verify: bool = False) -> Run:
     """Opens a run, which may still be running.
 
@@ -316,4 +441,4 @@ def open_run(path: str | os.PathLike[str], verify: bool = False) -> Run:
         run.sql("SELECT failed, count(*) FROM filter_report GROUP BY failed").df()
         ```
     """
-    return Run(os.fspath(path), verify)
+    return Run(path_of(path, "run"), verify)

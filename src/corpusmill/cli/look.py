@@ -64,15 +64,9 @@ def report(
     """Write RUN/report.html, and show its main tables here."""
     from rich.console import Console
 
-    from corpusmill.pipeline.errors import InputError
-    from corpusmill.report.answers.terminal import render_report
-    from corpusmill.report.page.html import write_report
+    from corpusmill.report.answers.terminal import write
 
-    if file is not None and not png:
-        raise InputError(f"report: {file} is more than one run; with --png it is the file of the picture.")
-    path = write_report(run, (file or "") if png else None)
-    render_report(run, Console())
-    print(f"The whole report: {path}")
+    write(run, file, png).show(Console())
 
 
 @app.command(epilog="Example: corpusmill clusters runs/demo --doubtful --limit 5")
@@ -89,14 +83,10 @@ def clusters(
     """Show groups of copies, and how they differ. The largest, the most doubtful and random ones."""
     from rich.console import Console
 
-    from corpusmill.pipeline.errors import InputError
     from corpusmill.report.answers.clusters import clusters as show
+    from corpusmill.report.answers.clusters import one_list
 
-    options = {"--largest": largest, "--doubtful": doubtful, "--random": random, "--id": id_ is not None}
-    chosen = [name for name, on in options.items() if on]
-    if len(chosen) > 1:
-        raise InputError(f"clusters: {chosen[0]} and {chosen[1]} exclude each other.")
-    which = chosen[0].removeprefix("--") if chosen and id_ is None else None
+    which = one_list(largest, doubtful, random, id_)
     show(run, which=which, limit=limit, seed=seed, document=id_, as_json=json, console=Console(highlight=False))
 
 
