@@ -45,6 +45,7 @@ def name_of(function: Callable[..., Any]) -> str:
 def _source(function: Callable[..., Any]) -> str:
     """Returns the source of a function as a module, with all that it uses: imports, plain values, and functions and classes beside it."""
     written: dict[str, str] = {}
+    in_a_file = f"put it in a file, and name that: {{'python': 'file.py:{function.__name__}'}}"
 
     def define(name: str, value: Any) -> None:
         if name in written:
@@ -55,16 +56,16 @@ def _source(function: Callable[..., Any]) -> str:
             try:
                 text = textwrap.dedent(inspect.getsource(value))
             except (OSError, TypeError) as error:
-                raise ValueError(f"{name}: its source can't be read here; put it in a file: {{python: file.py:{function.__name__}}}") from error
+                raise ValueError(
+                    f"{name}: its source can't be read here; put it in a file: {{python: file.py:{function.__name__}}}"
+                ) from error
             scope = getattr(value, "__globals__", None) or vars(sys.modules[value.__module__])
             for used in _used(text):
                 if used in scope:
                     define(used, scope[used])
         if text is None:
-            raise ValueError(
-                f"{function.__name__}: uses {name}, a {type(value).__name__}; a recipe holds functions, modules and plain values, so make it in "
-                f"a file: {{python: file.py:{function.__name__}}}"
-            )
+            what = f"uses {name}, a {type(value).__name__}, and a recipe holds functions, modules and plain values"
+            raise ValueError(f"{function.__name__}: {what}; {in_a_file}")
         del written[name]  # behind what it uses
         written[name] = text
 

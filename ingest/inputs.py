@@ -35,7 +35,8 @@ def discover(
     look: Callable[[FileRef], InputFile | Refused | Ignored] = examine,
     find: Callable[[str], list[str]] = expand,
 ) -> Discovery:
-    """Finds the files of each input with `find`, and their formats with `look`. Leaves out files in the run folder `run` that no input names.
+    """Finds the files of each input with `find`, and their formats with `look`. Leaves out files in the run folder `run`
+    that no input names.
 
     Raises InputError if an input does not exist or no file can be read.
     """

@@ -12,7 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
 
-Parameters, Result = ParamSpec("Parameters"), TypeVar("Result")
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 #: The most names that a message lists, and the least similarity (`SequenceMatcher.ratio`) of the one that may be meant.
 LISTED, NEAR = 12, 0.6
@@ -64,15 +65,19 @@ def runs_near(folder: str) -> list[str]:
 
 
 def in_sentences(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Makes a call with missing or unknown arguments raise an InputError, which names the arguments that there are."""
+    """Makes a call with missing or unknown arguments, or with something else than text for one, raise an InputError."""
+    known = signature(function)
 
     @wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         try:
-            signature(function).bind(*args, **kwargs)
+            given = known.bind(*args, **kwargs).arguments
         except TypeError as error:
-            names = ", ".join(name for name in signature(function).parameters if name not in ("self", "cls"))
+            names = ", ".join(name for name in known.parameters if name not in ("self", "cls"))
             raise InputError(f"{function.__name__}: {error}; the arguments are {names}.") from None
+        for name, value in given.items():
+            if known.parameters[name].annotation in (str, str | None) and not isinstance(value, str | None):
+                raise InputError(f"{function.__name__}: {name} is a text, not {safe_line(repr(value), 100)}.")
         return function(*args, **kwargs)
 
     return call

@@ -7,7 +7,6 @@ The class of a stage is imported only when it is needed, so that `pipeline` does
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -192,6 +191,13 @@ def _explain(stage: str, error: Any, schema: type[Config]) -> str:
     return f"{place}: {message}, not {error['input']!r}"
 
 
+def _copied(value: Any) -> Any:
+    """Returns a copy of sections and lists. What else stands in a recipe made in Python is not copied: not every object can be."""
+    if isinstance(value, Mapping):
+        return {key: _copied(each) for key, each in value.items()}
+    return [_copied(each) for each in value] if isinstance(value, list) else value
+
+
 #: What messages call a recipe that is made in Python.
 UNNAMED = "recipe"
 
@@ -220,7 +226,7 @@ class Recipe:
         if not isinstance(stages, Mapping):
             raise ConfigError(f"{source}: a recipe is a mapping of stages to their options, not {stages!r}.")
         self.source = source
-        self._raw: dict[str, Any] = deepcopy(dict(stages))
+        self._raw: dict[str, Any] = _copied(stages)
         #: The checked options of each stage, with all defaults, in the order of the stages.
         self.sections: dict[str, Config] = validate_recipe(self._raw, source)
 
@@ -253,14 +259,14 @@ class Recipe:
         Raises:
             ConfigError: a key that does not exist, or a wrong value.
         """
-        raw = deepcopy(self._raw)
+        raw = _copied(self._raw)
         for key, value in changes.items():
             _set_option(raw, key, value, key)
         return Recipe(raw, self.source)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the options that were given, by stage. `sections` has those with all defaults."""
-        return deepcopy(self._raw)
+        return _copied(self._raw)
 
     def to_yaml(self) -> str:
         """Returns the recipe as the text of a recipe file.

@@ -39,7 +39,7 @@ STYLES = {"removed": "red strike", "added": "green"}
 
 
 @dataclass(repr=False)
-class Groups(Printed):
+class ClusterLists(Printed):
     """Clusters by list (largest, doubtful, random, or asked for those of one document), with what is said about all of them."""
 
     lists: dict[str, list[Cluster]]
@@ -70,7 +70,7 @@ def clusters(
         found.show(console)
 
 
-def find(folder: str, which: str | None, limit: int | None, seed: int, document: str | None) -> Groups:
+def find(folder: str, which: str | None, limit: int | None, seed: int, document: str | None) -> ClusterLists:
     """Finds clusters: the list `which` (largest, doubtful, random), a few of each list, or those of one document (URL or id).
 
     Raises InputError if the run has no cluster tables or no such document.
@@ -89,7 +89,7 @@ def find(folder: str, which: str | None, limit: int | None, seed: int, document:
             names = [name for name in LISTS if which in (None, name) and has_clusters(run)]
             read = read_members(run, {name: choose_clusters(run, name, size, seed) for name in names}, MEMBERS, COMPARED)
     lists = {name: read[name][0] if name in read else [] for name in (["asked"] if document is not None else names)}
-    return Groups(lists, reader, document)
+    return ClusterLists(lists, reader, document)
 
 
 def one_list(largest: bool, doubtful: bool, random: bool, document: str | None) -> str | None:

@@ -142,7 +142,6 @@ class Difference(Printed):
             "notes": self.notes, "ablations": self.ablations,
         }  # fmt: skip
 
-
     def show(self, console: Console) -> None:
         show_difference(self, self.wanted, console)
 

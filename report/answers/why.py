@@ -160,7 +160,7 @@ class Story:
 
 
 @dataclass(repr=False)
-class Answer(Printed):
+class Explained(Printed):
     """What a run says about a document: its story in each stage; or the documents with a passage, of which one has to be chosen."""
 
     run: str
@@ -189,7 +189,7 @@ def why(folder: str, document: str, console: Console, in_texts: bool = False, fo
         found.show(console)
 
 
-def explain(folder: str, document: str, in_texts: bool = False, marks: bool = False) -> Answer:
+def explain(folder: str, document: str, in_texts: bool = False, marks: bool = False) -> Explained:
     """Explains one document, given by URL, id, the beginning of an id (four characters or more), or a passage of its text.
 
     `in_texts`: search only for a passage. `marks`: with the places in its text that made it fail. Raises InputError if the run has no such
@@ -208,7 +208,7 @@ def explain(folder: str, document: str, in_texts: bool = False, marks: bool = Fa
         for story in pages if marks else ():
             story.marked = list(_marked(run, story))
         notes = _notes(reader, [story for story in stories if story not in pages], pages)
-        return Answer(folder, document, passages, pages, notes, reader.stale.sentence if reader.stale else None)
+        return Explained(folder, document, passages, pages, notes, reader.stale.sentence if reader.stale else None)
 
 
 def _search(run: Run, stages: list[str], document: str, in_texts: bool) -> tuple[list[str], Passages | None]:

@@ -22,10 +22,10 @@ from corpusmill.report.read import ReportRule, RunReader, read_meanings
 if TYPE_CHECKING:
     from corpusmill.filters.whatif import Retuned, Sweep
     from corpusmill.pipeline.on_ray.engine import EngineName
-    from corpusmill.report.answers.clusters import Groups
+    from corpusmill.report.answers.clusters import ClusterLists
     from corpusmill.report.answers.diff import Difference
     from corpusmill.report.answers.terminal import WrittenReport
-    from corpusmill.report.answers.why import Answer
+    from corpusmill.report.answers.why import Explained
 
 
 class Relation:
@@ -199,8 +199,12 @@ class Run:
         """The run's folder."""
         return self.reader.storage.root
 
+    def __fspath__(self) -> str:
+        """Lets a run stand for its folder: `corpusmill.run(fork)`, `run.diff(fork)`."""
+        return self.folder
+
     @in_sentences
-    def why(self, document: str, *, text: bool = False, marks: bool = False) -> "Answer":
+    def why(self, document: str, *, text: bool = False, marks: bool = False) -> "Explained":
         """Says why a document was kept or dropped, with every measured value, and what would keep it.
 
         Args:
@@ -214,7 +218,7 @@ class Run:
 
     @in_sentences
     def diff(
-        self, other: "Run | str | os.PathLike[str]", *, stage: str | None = None, samples: int = 3, chars: int = 400, columns: bool = False
+        self, other: str | os.PathLike[str], *, stage: str | None = None, samples: int = 3, chars: int = 400, columns: bool = False
     ) -> "Difference":
         """Compares what this run (A) and another one (B) of the same crawl keep and drop.
 
@@ -227,8 +231,7 @@ class Run:
         """
         from corpusmill.report.answers.diff import DiffOptions, compare
 
-        folder = other.folder if isinstance(other, Run) else path_of(other, "diff")
-        return compare(self.folder, folder, DiffOptions(stage, samples, chars, columns))
+        return compare(self.folder, path_of(other, "diff"), DiffOptions(stage, samples, chars, columns))
 
     @in_sentences
     def sweep(self, rule: str, from_: float, to: float, *, steps: int = 11) -> "Sweep":
@@ -238,9 +241,7 @@ class Run:
         return sweep(self.folder, rule, from_, to, steps)
 
     @in_sentences
-    def retune(
-        self, thresholds: Mapping[str, Any], *, dry_run: bool = False, engine: "EngineName" = "auto", workers: int = 0
-    ) -> "Retuned":
+    def retune(self, thresholds: Mapping[str, Any], *, dry_run: bool = False, engine: "EngineName" = "auto", workers: int = 0) -> "Retuned":
         """Decides again with other thresholds of the filter, from the values in the report; nothing is measured again.
 
         Args:
@@ -293,8 +294,8 @@ class Run:
         random: bool = False,
         limit: int | None = None,
         seed: int = 0,
-        id: str | None = None,  # noqa: A002 - the word of the command
-    ) -> "Groups":
+        id: str | None = None,
+    ) -> "ClusterLists":
         """Shows groups of copies and how they differ: a few of each list, or one list alone.
 
         Args:
