@@ -202,7 +202,7 @@ def run(
 
 
 def retune(folder: str, thresholds: Mapping[str, Any], dry_run: bool, engine: Engine) -> "Retuned":
-    """Does what `Run.retune` says to the run in a folder."""
+    """Decides again in the run of a folder, as `Run.retune` says."""
     from corpusmill.filters.whatif import retune as decide_again
 
     with _interrupts(), Progress() as progress:
@@ -215,7 +215,7 @@ def retune(folder: str, thresholds: Mapping[str, Any], dry_run: bool, engine: En
 
 
 def fork(folder: str, thresholds: Mapping[str, Any], new: str | None, engine: Engine) -> Run:
-    """Does what `Run.fork` says to the run in a folder."""
+    """Forks the run of a folder, as `Run.fork` says."""
     from corpusmill.filters.fork import fork as make_fork
 
     with _interrupts(), Progress() as progress:

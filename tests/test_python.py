@@ -275,7 +275,7 @@ def test_what_a_run_says_is_what_the_commands_say(rows: Path, corpusmill: Callab
         assert repr(answer).splitlines()[0][:20] in corpusmill(*command)[1].decode()
     assert [row.alone_documents for row in run.sweep("too_short", 0, 30, steps=4).rows] == [10, 9, 9, 0]
     Path("run/report.html").unlink()
-    assert run.report().path == "run/report.html" and Path("run/report.html").exists() and "Funnel" in repr(run.report())
+    assert run.report() == "run/report.html" and Path("run/report.html").exists()
 
 
 CALLS: list[tuple[Callable[[], Any], str]] = [

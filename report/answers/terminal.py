@@ -2,15 +2,12 @@
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.printed import Printed
 from corpusmill.pipeline.run import StageResult
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.live.status import unit_of
@@ -28,27 +25,6 @@ from corpusmill.report.tables import cell, limit, millions, number, share, show,
 TOP_LINES, MOST, TEXT = 5, 12, 200
 TOP_RULES, TOP_RULES_STAGE = 12, 4
 MAX_WARNINGS, MAX_SCORES = 12, 24
-
-
-@dataclass(frozen=True, repr=False)
-class WrittenReport(Printed):
-    """The report of a run: where its page is, and what of it a terminal shows."""
-
-    run: str
-    path: str
-
-    def show(self, console: Console) -> None:
-        render_report(self.run, console)
-        console.print(f"The whole report: {self.path}", markup=False, soft_wrap=True)
-
-
-def write(folder: str, file: str | None = None, png: bool = False) -> WrittenReport:
-    """Writes `report.html`, and with `png` the picture in `file`, else in the run's `report.png`. Raises InputError."""
-    from corpusmill.report.page.html import write_report
-
-    if file is not None and not png:
-        raise InputError(f"report: {file} is more than one run; with --png it is the file of the picture.")
-    return WrittenReport(folder, write_report(folder, (file or "") if png else None))
 
 
 def render_report(folder: str, console: Console) -> None:

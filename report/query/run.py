@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from corpusmill.pipeline.on_ray.engine import EngineName
     from corpusmill.report.answers.clusters import ClusterLists
     from corpusmill.report.answers.diff import Difference
-    from corpusmill.report.answers.terminal import WrittenReport
     from corpusmill.report.answers.why import Explained
 
 
@@ -205,13 +204,8 @@ class Run:
 
     @in_sentences
     def why(self, document: str, *, text: bool = False, marks: bool = False) -> "Explained":
-        """Says why a document was kept or dropped, with every measured value, and what would keep it.
-
-        Args:
-            document: its URL, its id or the id's beginning, or a passage of its text.
-            text: treat it as a passage of text.
-            marks: show the text, with the places that each failed rule counts.
-        """
+        """Says why a document was kept or dropped. `document`: its URL, its id or the id's beginning, or a passage of its text; with `text`
+        only a passage. `marks`: show the text, with the places that each failed rule counts."""
         from corpusmill.report.answers.why import explain
 
         return explain(self.folder, document, text, marks)
@@ -220,15 +214,8 @@ class Run:
     def diff(
         self, other: str | os.PathLike[str], *, stage: str | None = None, samples: int = 3, chars: int = 400, columns: bool = False
     ) -> "Difference":
-        """Compares what this run (A) and another one (B) of the same crawl keep and drop.
-
-        Args:
-            other: the other run, or its folder.
-            stage: compare the decisions of one stage; else the whole runs.
-            samples: documents shown that one run alone keeps, of each side.
-            chars: characters of their texts.
-            columns: show all measured values, not only those that changed most.
-        """
+        """Compares what this run (A) and another one (B) of the same crawl keep and drop: the whole runs, or the decisions of a `stage`.
+        Shows `samples` documents of each side with `chars` characters of text, and with `columns` all measured values."""
         from corpusmill.report.answers.diff import DiffOptions, compare
 
         return compare(self.folder, path_of(other, "diff"), DiffOptions(stage, samples, chars, columns))
@@ -242,19 +229,8 @@ class Run:
 
     @in_sentences
     def retune(self, thresholds: Mapping[str, Any], *, dry_run: bool = False, engine: "EngineName" = "auto", workers: int = 0) -> "Retuned":
-        """Decides again with other thresholds of the filter, from the values in the report; nothing is measured again.
-
-        Args:
-            thresholds: the new threshold of each rule; `None` switches a rule off.
-            dry_run: only say what would change.
-            engine: as for `corpusmill.run`.
-            workers: parallel workers, where some documents have to be measured again; 0 means one for each CPU.
-
-        Raises:
-            InputError: the filter is not finished, or a rule or a value is wrong (ConfigError).
-            NothingKept: no document is left.
-            Incomplete: some documents could not be measured again.
-        """
+        """Decides again with other thresholds, by rule (`None` switches it off), from the values in the report. With `dry_run` only says
+        what would change. Raises NothingKept if no document is left, and Incomplete if some could not be measured again."""
         from corpusmill.report.running import make_engine, retune
 
         changes = retune(self.folder, thresholds, dry_run, make_engine(engine, workers))
@@ -266,24 +242,19 @@ class Run:
     def fork(
         self, thresholds: Mapping[str, Any], new: "str | os.PathLike[str] | None" = None, *, engine: "EngineName" = "auto", workers: int = 0
     ) -> "Run":
-        """Makes a run with other thresholds, and opens it. It shares the files of this one, which stays as it is.
-
-        Args:
-            thresholds: as for `retune`.
-            new: the new run's folder; by default the next free name beside this one.
-            engine: as for `corpusmill.run`.
-            workers: as for `retune`.
-        """
+        """Makes a run with other thresholds in the folder `new`, by default the next free name beside this one, and opens it. It shares the
+        files of this one, which stays as it is."""
         from corpusmill.report.running import fork, make_engine
 
         return fork(self.folder, thresholds, None if new is None else path_of(new, "fork"), make_engine(engine, workers))
 
     @in_sentences
-    def report(self, file: str | None = None, *, png: bool = False) -> "WrittenReport":
-        """Writes the run's `report.html`. With `png`, also draws headline and funnel as a picture, in `file` or the run's `report.png`."""
-        from corpusmill.report.answers.terminal import write
+    def report(self, *, png: "bool | str | os.PathLike[str]" = False) -> str:
+        """Writes the run's `report.html` and returns its path. With `png`, also draws headline and funnel as a picture, in the file of
+        this name, or for True in the run's `report.png`."""
+        from corpusmill.report.page.html import write_report
 
-        return write(self.folder, file, png)
+        return write_report(self.folder, None if png is False else "" if png is True else path_of(png, "png"))
 
     @in_sentences
     def clusters(
@@ -296,16 +267,8 @@ class Run:
         seed: int = 0,
         id: str | None = None,
     ) -> "ClusterLists":
-        """Shows groups of copies and how they differ: a few of each list, or one list alone.
-
-        Args:
-            largest: only the largest clusters.
-            doubtful: only those with the least similar copies.
-            random: only clusters drawn at random.
-            limit: clusters of a list; with `id`, copies.
-            seed: another seed draws other clusters.
-            id: only the cluster of this document, by its id or URL.
-        """
+        """Finds groups of copies and how they differ: some of the largest, of the most doubtful and of random ones; or one of these lists;
+        or the cluster of one document (`id`: its id or URL). `limit`: clusters of a list, or copies of `id`. `seed` draws others."""
         from corpusmill.report.answers.clusters import find, one_list
 
         return find(self.folder, one_list(largest, doubtful, random, id), limit, seed, id)

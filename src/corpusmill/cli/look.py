@@ -64,9 +64,15 @@ def report(
     """Write RUN/report.html, and show its main tables here."""
     from rich.console import Console
 
-    from corpusmill.report.answers.terminal import write
+    from corpusmill.pipeline.errors import InputError
+    from corpusmill.report.answers.terminal import render_report
+    from corpusmill.report.page.html import write_report
 
-    write(run, file, png).show(Console())
+    if file is not None and not png:
+        raise InputError(f"report: {file} is more than one run; with --png it is the file of the picture.")
+    path = write_report(run, (file or "") if png else None)
+    render_report(run, Console())
+    print(f"The whole report: {path}")
 
 
 @app.command(epilog="Example: corpusmill clusters runs/demo --doubtful --limit 5")
