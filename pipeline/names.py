@@ -66,7 +66,7 @@ def runs_near(folder: str) -> list[str]:
 
 def in_sentences(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Makes a call with missing or unknown arguments, or with something else than text for one, raise an InputError."""
-    known = signature(function)
+    known, called = signature(function), function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
 
     @wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
@@ -74,10 +74,10 @@ def in_sentences(function: Callable[Parameters, Result]) -> Callable[Parameters,
             given = known.bind(*args, **kwargs).arguments
         except TypeError as error:
             names = ", ".join(name for name in known.parameters if name not in ("self", "cls"))
-            raise InputError(f"{function.__name__}: {error}; the arguments are {names}.") from None
+            raise InputError(f"{called}: {error}; the arguments are {names}.") from None
         for name, value in given.items():
             if known.parameters[name].annotation in (str, str | None) and not isinstance(value, str | None):
-                raise InputError(f"{function.__name__}: {name} is a text, not {safe_line(repr(value), 100)}.")
+                raise InputError(f"{called}: {name} is a text, not {safe_line(repr(value), 100)}.")
         return function(*args, **kwargs)
 
     return call

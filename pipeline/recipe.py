@@ -222,6 +222,7 @@ class Recipe:
         ```
     """
 
+    @in_sentences
     def __init__(self, stages: Mapping[str, Any], source: str = UNNAMED):
         if not isinstance(stages, Mapping):
             raise ConfigError(f"{source}: a recipe is a mapping of stages to their options, not {stages!r}.")

@@ -284,6 +284,8 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: mill.run(5), r"^recipe: expected a path, not 5\.$"),
     (lambda: mill.run("fineweb", 5), r"^inputs: expected a path, not 5\.$"),
     (lambda: mill.open_run(), r"^open_run: missing a required argument: 'path'"),
+    (lambda: mill.Recipe(), r"^Recipe: missing a required argument: 'stages'"),
+    (lambda: mill.open_run("run").table(), r"^table: missing a required argument: 'name'"),
     (lambda: mill.Recipe.load(), r"^load: missing a required argument: 'recipe'"),
     (lambda: mill.measure(), r"^measure: missing a required argument: 'texts'"),
     (lambda: mill.measure(["a", 5]), r"^measure: expected a text or several, not 5\.$"),

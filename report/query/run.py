@@ -179,12 +179,14 @@ class Run:
         if name in self.tables:
             self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {identifier(name)} AS FROM {self.scan(name)}")
 
+    @in_sentences
     def sql(self, query: str, **parameters: Any) -> Relation:
         """Runs a SELECT over all tables; `$name` in it is a parameter. Raises InputError for any other statement and for DuckDB's
         errors."""
         self._one_select(query)
         return Relation(self, self.guarded(lambda: self.connection.sql(query, params=parameters or None), lambda: query))
 
+    @in_sentences
     def table(self, name: str) -> Relation:
         """Returns a table by its name. Raises InputError that lists similar names."""
         if name not in self.names:
@@ -273,10 +275,12 @@ class Run:
 
         return find(self.folder, one_list(largest, doubtful, random, id), limit, seed, id)
 
+    @in_sentences
     def rules(self, stage: str) -> list[ReportRule]:
         """Returns the rules that a stage has applied."""
         return self.reader.rules(stage)
 
+    @in_sentences
     def meanings(self, stage: str) -> dict[str, str]:
         """Returns the meanings of a stage's rules by name: the reason for which each drops a document, in words."""
         return read_meanings(self.reader, stage)
