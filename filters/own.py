@@ -23,6 +23,7 @@ from typing import Any, Self, TypeVar
 import pyarrow as pa
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from corpusmill.filters.own_source import name_of
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput, short_form
 from corpusmill.pipeline.config import Config
@@ -88,7 +89,10 @@ class RuleConfig(Config):
 
 
 class PythonConfig(Config):
-    """A function, `path/to/file.py:name` (relative to the recipe) or `package.module:name`, and the options for its call."""
+    """A function, `path/to/file.py:name` (relative to the recipe) or `package.module:name`, and the options for its call.
+
+    In Python the function itself may stand for its name.
+    """
 
     function: str = Field(description="`file.py:name` or `package.module:name`.")
     options: dict[str, Any] = Field({}, description="Keyword arguments of the function.")
@@ -98,7 +102,9 @@ class PythonConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, given: Any) -> Any:
-        return short_form(given, "function", cls)
+        given = short_form({"function": given} if callable(given) else given, "function", cls)
+        function = given.get("function") if isinstance(given, Mapping) else None
+        return {**given, "function": name_of(function)} if callable(function) else given
 
     @field_validator("function")
     @classmethod

@@ -265,12 +265,18 @@ class NamedStep:
 
 
 def resolve_step(item: Any, folder: str = ".") -> dict[str, dict[str, Any]]:
-    """Validates one item of a recipe's list of steps and fills in all defaults: `{name: options}`.
+    """Validates one item of a recipe's list of steps and fills in all defaults: `{name: options}`. In Python an item may also be a step
+    object of this package, or a function with `@measures`.
 
     Paths in the options are relative to `folder`. Raises ValueError, or a ValidationError whose locations begin with the step's name.
     """
     if isinstance(item, str):
         item = {item: None}
+    elif isinstance(item, Step):  # made in Python
+        kind = f"{type(item).__module__}:{type(item).__qualname__}"
+        item = {next((name for name, path in STEPS.items() if path == kind), type(item).__name__): item.config}
+    elif callable(item):
+        item = {"python": item}
     if not isinstance(item, Mapping) or len(item) != 1:
         raise ValueError("a step is one name with its options, for example `- language: {keep: [en]}`")
     ((name, options),) = item.items()

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.console import Console
 
 from corpusmill.filters.kept_share import KeptShareWorker, find_thresholds, keeps_shares, read_found, shard_reader, with_found
 from corpusmill.filters.rules import Rule, decide, fails_others, rules_metadata
@@ -28,6 +29,7 @@ from corpusmill.pipeline.failures import sentence_of_all
 from corpusmill.pipeline.lease import Lease, holding
 from corpusmill.pipeline.manifest import Manifest, TaskRow, task_identity
 from corpusmill.pipeline.names import instead_of
+from corpusmill.pipeline.printed import Printed
 from corpusmill.pipeline.recipe import stage_command
 from corpusmill.pipeline.run import RUN_FILE, Plan, check_kept, describe, plan_of_existing
 from corpusmill.pipeline.runner import StageRun
@@ -50,8 +52,8 @@ class Kept:
     together_characters: int
 
 
-@dataclass(frozen=True)
-class Sweep:
+@dataclass(frozen=True, repr=False)
+class Sweep(Printed):
     """The thresholds that were tried for a rule, and what each of them keeps of all `documents` and `characters`."""
 
     rule: str
@@ -65,6 +67,11 @@ class Sweep:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    def show(self, console: Console) -> None:
+        from corpusmill.filters.views import show_sweep
+
+        show_sweep(self, console)
 
 
 def sweep(folder: str, name: str, first: float, last: float, steps: int) -> Sweep:
@@ -230,8 +237,8 @@ def _intact(storage: Storage, row: TaskRow) -> bool:
 # computed from the report's columns, and the stage itself decides again.
 
 
-@dataclass
-class Retuned:
+@dataclass(repr=False)
+class Retuned(Printed):
     """What the new thresholds change."""
 
     documents: int = 0
@@ -244,6 +251,11 @@ class Retuned:
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # by rule, the threshold before and now; None: off
     failed: dict[str, tuple[int, int]] = field(default_factory=dict)  # by rule, the number of documents that fail it, before and now
     lost: str = ""  # a sentence about the tasks that failed and were left out of the stage
+
+    def show(self, console: Console) -> None:
+        from corpusmill.filters.views import show_retuned
+
+        show_retuned(self, console)
 
 
 def retune(

@@ -55,11 +55,13 @@ class IngestConfig(Config):
     shard_mb: int = Field(
         default=128, ge=1, le=4096, description="Largest shard of documents (MiB of text and metadata); a file that has more gives several."
     )
-    text_key: str = Field(default="text", min_length=1, description="Column of JSONL and Parquet that holds the text.")
+    text_key: str = Field(default="text", min_length=1, description="Column of JSONL, CSV and Parquet that holds the text.")
     url_key: str = Field(default="url", description="Column that holds the URL.")
     id_key: str = Field(default="id", description="Column that holds an identifier; used where there is no URL.")
     title_key: str = Field(default="title", description="Column that holds the title.")
-    timestamp_key: str = Field(default="timestamp", description="Column that holds the date, as text.")
+    author_key: str = Field(default="author", description="Column that holds the author.")
+    date_key: str = Field(default="date", description="Column that holds the date of the text.")
+    timestamp_key: str = Field(default="timestamp", description="Column that holds the time at which it was crawled.")
     trim: bool = Field(default=True, description="Blanks at both ends of a plain text are cut off; false keeps every character of it.")
     url_filter: Annotated[dict[str, Any] | None, BeforeValidator(resolve_url_filter)] = Field(
         default=None, description="Drops pages by their URL before they are extracted: `{preset: datatrove}`; null lets all pass."

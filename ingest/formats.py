@@ -1,4 +1,4 @@
-"""Reads the segments of a task: records of WARC and ARC, lines of JSONL, rows of Parquet, and files that are one page or text.
+"""Reads the segments of a task: records of WARC and ARC, lines of JSONL, rows of CSV and Parquet, and files that are one page or text.
 
 Finding a record and extracting it are two steps (`PendingRow`), because either may kill the process.
 """
@@ -8,7 +8,7 @@ import contextlib
 import datetime
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from functools import partial
 from itertools import islice
@@ -17,6 +17,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from corpusmill.ingest.archive_walk import Gap
+from corpusmill.ingest.charset import decode, decode_text
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.inputs import Segment
 from corpusmill.ingest.pages import MIB, check_text, gap_row, record_row, unread_row, warm_up
@@ -26,6 +27,7 @@ from corpusmill.ingest.warc import CUTTABLE, Fields, Record, read_records
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.formats.compressed import Inflating, inflating
+from corpusmill.pipeline.formats.delimited import DelimitedRow, column_names, split_rows
 from corpusmill.pipeline.formats.parquet import is_text, open_parquet
 from corpusmill.pipeline.formats.streams import RangeFile, TextLine, Window, split_lines
 from corpusmill.pipeline.schemas import document_id
@@ -33,9 +35,9 @@ from corpusmill.pipeline.text.damage import storable
 
 
 def fill_row(row: IngestRow, fields: dict[str, Any], config: IngestConfig) -> IngestRow:
-    """Moves text, URL, date and title from `fields` to `row`; the other fields become its metadata.
+    """Moves text, URL, title, author and dates from `fields` to `row`; the other fields become its metadata.
 
-    URL, date and title may also be in an object `metadata`, where datatrove and dolma write them.
+    All but the text may also be in an object `metadata`, where datatrove and dolma write them.
     """
     text = fields.get(config.text_key)
     inner = fields.get("metadata")
@@ -43,12 +45,14 @@ def fill_row(row: IngestRow, fields: dict[str, Any], config: IngestConfig) -> In
     taken = {config.text_key}
 
     def string(key: str) -> str | None:
-        if isinstance(fields.get(key), str):
+        value = fields.get(key)
+        if isinstance(value, str | datetime.date):
             taken.add(key)
-            return storable(fields[key])
+            return storable(value if isinstance(value, str) else value.isoformat())
         return storable(nested[key]) if isinstance(nested.get(key), str) else None
 
     row.url, row.title, row.timestamp = string(config.url_key), string(config.title_key), string(config.timestamp_key)
+    row.author, row.date = string(config.author_key), string(config.date_key)
     given = fields.get(config.id_key)
     origin = row.url if row.url is not None or given is None else str(given)
     rest = {key: value for key, value in fields.items() if key not in taken and value is not None}
@@ -80,17 +84,21 @@ def jsonable(value: Any) -> Any:
     return value
 
 
-def read_jsonl(source: str, file: IO[bytes], layout: str, start: int, end: int, config: IngestConfig) -> Iterator[PendingRow]:
-    """Yields a row for each line that is not blank, and one for the rest of a damaged compressed file."""
+def read_lines(source: str, file: IO[bytes], format: str, layout: str, start: int, end: int, config: IngestConfig) -> Iterator[PendingRow]:
+    """Yields a row for each line of JSONL or row of CSV that is not blank, and one for the rest of a damaged compressed file."""
     stream = RangeFile(file, start, end) if layout == "plain" else inflating(file, layout)
     window = Window(stream, start if layout == "plain" else 0)
     limit = config.extraction.max_record_mb * MIB
-    for line in split_lines(window, limit):
+    rows = split_rows(source, window, limit) if format == "csv" else None
+    names = column_names(next(rows)) if rows else []
+    for line in rows or split_lines(window, limit):
         if isinstance(stream, Inflating) and stream.fault and not line.ended:
             yield PendingRow.of(gap_row(source, Gap(line.offset, line.length, stream.fault, _damage(stream.fault, line.offset))))
             return
         content = line.content.removeprefix(b"\xef\xbb\xbf") if line.offset == 0 else line.content
-        if content.strip():
+        if isinstance(line, DelimitedRow):
+            yield PendingRow(partial(delimited_row, source, line, names, config), partial(_unread_line, source, line, content, "row"))
+        elif content.strip():
             yield PendingRow(partial(line_row, source, line, content, config), partial(_unread_line, source, line, content))
     if isinstance(stream, Inflating) and stream.fault:
         yield PendingRow.of(gap_row(source, Gap(window.position, 0, stream.fault, _damage(stream.fault, window.position))))
@@ -101,8 +109,8 @@ def _damage(fault: str, offset: int) -> str:
     return f"the compressed stream {what} after byte {offset} of its content"
 
 
-def _unread_line(source: str, line: TextLine, content: bytes) -> IngestRow:
-    return IngestRow(document_id(f"{source}#{line.offset}", content), source, line.offset, line.length, "line", line.length)
+def _unread_line(source: str, line: TextLine, content: bytes, kind: str = "line") -> IngestRow:
+    return IngestRow(document_id(f"{source}#{line.offset}", content), source, line.offset, line.length, kind, line.length)
 
 
 def line_row(source: str, line: TextLine, content: bytes, config: IngestConfig) -> IngestRow:
@@ -122,6 +130,20 @@ def line_row(source: str, line: TextLine, content: bytes, config: IngestConfig) 
     if not isinstance(fields, dict):
         return row.fail("not_json", "not a JSON object")
     return fill_row(row, fields, config)
+
+
+def delimited_row(source: str, given: DelimitedRow, names: Sequence[str], config: IngestConfig) -> IngestRow:
+    """Returns a row of CSV or TSV. Its bytes are read as UTF-8, else in the encoding that they seem to have."""
+    row = _unread_line(source, given, given.content, "row")
+    if len(given.content) < given.length:
+        return row.fail("too_large", f"the row has {given.length} bytes, more than extraction.max_record_mb")
+    if given.fault or len(given.fields) != len(names):
+        return row.fail("not_csv", given.fault or f"it has {len(given.fields)} fields, and the first line has {len(names)}")
+    encoding = decode_text(given.content, None, html=False).encoding
+    fields = {name: decode(value.encode("latin-1"), encoding) for name, value in zip(names, given.fields, strict=True)}
+    row = fill_row(row, {name: value for name, value in fields.items() if value or name == config.text_key}, config)
+    row.encoding = row.encoding and encoding
+    return row
 
 
 def first_keys(file: IO[bytes], layout: str, size: int, limit: int) -> list[str]:
@@ -265,8 +287,8 @@ class SegmentReader:
             yield PendingRow.of(row.fail(segment.rule, segment.reason))
             return
         with open_file(path) as file:
-            if segment.format == "jsonl":
-                for work in read_jsonl(path, file, segment.layout, segment.start, segment.end, self.config):
+            if segment.format in ("jsonl", "csv"):
+                for work in read_lines(path, file, segment.format, segment.layout, segment.start, segment.end, self.config):
                     yield self._checked(work)
             elif segment.format == "parquet":
                 for work in read_groups(path, file, segment.start, segment.end, self.config, given_up):

@@ -35,7 +35,8 @@ def discover(
     look: Callable[[FileRef], InputFile | Refused | Ignored] = examine,
     find: Callable[[str], list[str]] = expand,
 ) -> Discovery:
-    """Finds the files of each input with `find`, and their formats with `look`. Leaves out files in the run folder `run`.
+    """Finds the files of each input with `find`, and their formats with `look`. Leaves out files in the run folder `run`
+    that no input names.
 
     Raises InputError if an input does not exist or no file can be read.
     """
@@ -44,7 +45,7 @@ def discover(
     found = Discovery()
     seen: set[str] = set()
     for given in inputs:
-        paths = [path for path in find(given) if not (run and _inside(path, run))]
+        paths = [path for path in find(given) if path == given or not (run and _inside(path, run))]
         if not paths:
             raise InputError(f"{given}: there is nothing in it.")
         for path in paths:

@@ -5,19 +5,21 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import IO, Any
 
 from corpusmill.ingest.archive_walk import FRAMED, examine
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.formats import TYPES, jsonable, line_row
+from corpusmill.ingest.formats import TYPES, delimited_row, jsonable, line_row
 from corpusmill.ingest.http import TooLarge
 from corpusmill.ingest.pages import MIB, payload_of
 from corpusmill.ingest.warc import Record, read_records
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import file_ref, open_file
-from corpusmill.pipeline.formats.compressed import CODECS, Inflating, codec_of, inflating
+from corpusmill.pipeline.formats.compressed import CODECS, Inflating, codec_of, compression_of, inflating
+from corpusmill.pipeline.formats.delimited import column_names, split_rows
 from corpusmill.pipeline.formats.detect import NEWLINES, WARC_MAGIC, InputFile
 from corpusmill.pipeline.formats.parquet import open_parquet
 from corpusmill.pipeline.formats.streams import TextLine, Window
@@ -28,8 +30,8 @@ CHUNK = 1 << 20
 
 
 def read_record(source: str, offset: int | None, length: int | None, limit: int = 1 << 30) -> bytes:
-    """Returns the bytes of a record as the crawl has them, decompressed: a WARC or ARC record with its headers, a line of JSONL, or a row
-    of Parquet as JSON. If several records lie in one compressed frame, returns all of them.
+    """Returns the bytes of a record as the crawl has them, decompressed: a WARC or ARC record with its headers, a line of JSONL, a row
+    of CSV, or a row of Parquet as JSON. If several records lie in one compressed frame, returns all of them.
 
     Raises InputError if the file is gone, has changed, or has no such place, or if the record has more than `limit` bytes.
     """
@@ -101,7 +103,7 @@ def _parquet_row(source: str, number: int) -> bytes:
 
 #: The largest record that can be shown, decompressed (bytes); it is held in memory.
 LARGEST = 512 * MIB
-#: Record types in the report that come from JSONL and Parquet (ROWS), and that are not records at all (NO_RECORDS).
+#: Record types in the report that come from JSONL, CSV and Parquet (ROWS), and that are not records at all (NO_RECORDS).
 ROWS = ("line", "row")
 NO_RECORDS = ("damage", "file")
 LINE_END = re.compile(rb"\n")
@@ -125,6 +127,8 @@ def original_of(row: dict[str, Any], config: IngestConfig) -> Original:
     content = read_record(row["source"], row["offset"], row["length"], LARGEST)
     limit = config.extraction.max_record_mb * MIB
     if row["record_type"] in ROWS:
+        if row["record_type"] == "row" and row["length"] is not None:
+            return Original(content, 0, _text_of_row(content, row, config))
         if row["record_type"] == "line" and not _is_line(content, row, config):
             raise _another(row)
         return Original(content, 0, _text_of(content, config))
@@ -150,6 +154,20 @@ def _is_line(content: bytes, row: dict[str, Any], config: IngestConfig) -> bool:
     line = TextLine(row["offset"], row["length"], content[: config.extraction.max_record_mb * MIB], True)
     start = line.content.removeprefix(codecs.BOM_UTF8) if line.offset == 0 else line.content
     return line_row(row["source"], line, start, config).id == row["id"]
+
+
+def _text_of_row(content: bytes, row: dict[str, Any], config: IngestConfig) -> bytes:
+    """Returns the text of a row of CSV, in UTF-8. The names of its columns are at the beginning of the file."""
+    limit = config.extraction.max_record_mb * MIB
+    with open_file(row["source"]) as file:
+        compression = compression_of(file.read(4))
+        file.seek(0)
+        header = next(split_rows(row["source"], Window(inflating(file, compression) if compression else file), limit))
+    (again,) = islice(split_rows(row["source"], Window(io.BytesIO(header.content + content), 0), limit), 1, 2)
+    made = delimited_row(row["source"], replace(again, offset=row["offset"]), column_names(header), config)
+    if made.id != row["id"]:
+        raise _another(row)
+    return made.text.encode()
 
 
 def _text_of(content: bytes, config: IngestConfig) -> bytes:

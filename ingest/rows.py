@@ -20,6 +20,7 @@ MEANINGS = {
     "undecodable": "its bytes are no text in any encoding that it may have",
     "invalid_utf8": "its bytes are no UTF-8",
     "not_json": "the line is no JSON object",
+    "not_csv": "a quote of the row is not closed, or it has more or fewer fields than the first line of its file",
     "no_text": "it has no field with a text",
     "corrupt": "the file is damaged at this place",
     "truncated": "the file ends within the record",

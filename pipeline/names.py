@@ -1,12 +1,19 @@
-"""What a message says about an unknown name: the one that may be meant, and those that would do."""
+"""What a message says about an unknown name: the one that may be meant, and those that would do. And about arguments of a call."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import SequenceMatcher
+from functools import wraps
 from glob import glob
+from inspect import signature
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 #: The most names that a message lists, and the least similarity (`SequenceMatcher.ratio`) of the one that may be meant.
 LISTED, NEAR = 12, 0.6
@@ -55,3 +62,30 @@ def runs_near(folder: str) -> list[str]:
     path = Path(folder)
     places = [path, path / "runs"] if os.path.exists(folder) else dict.fromkeys((path.parent, Path("runs")))
     return [str(place / Path(found).parent) for place in places for found in sorted(glob("*/run.json", root_dir=place))]
+
+
+def in_sentences(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Makes a call with missing or unknown arguments, or with something else than text for one, raise an InputError."""
+    known, called = signature(function), function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+
+    @wraps(function)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        try:
+            given = known.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            names = ", ".join(name for name in known.parameters if name not in ("self", "cls"))
+            raise InputError(f"{called}: {error}; the arguments are {names}.") from None
+        for name, value in given.items():
+            if known.parameters[name].annotation in (str, str | None) and not isinstance(value, str | None):
+                raise InputError(f"{called}: {name} is a text, not {safe_line(repr(value), 100)}.")
+        return function(*args, **kwargs)
+
+    return call
+
+
+def path_of(given: Any, what: str) -> str:
+    """Returns a path as text. Raises InputError for anything that is no path. `what`: what the path should name."""
+    try:
+        return os.fsdecode(given)
+    except TypeError:
+        raise InputError(f"{what}: expected a path, not {safe_line(repr(given), 100)}.") from None

@@ -7,7 +7,6 @@ The class of a stage is imported only when it is needed, so that `pipeline` does
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 
 from corpusmill.pipeline.config import Config, unknown_key
 from corpusmill.pipeline.errors import ConfigError, InputError
-from corpusmill.pipeline.names import instead_of, not_a_run, runs_near
+from corpusmill.pipeline.names import in_sentences, instead_of, not_a_run, path_of, runs_near
 from corpusmill.pipeline.stage import Stage, load_object
 
 #: The stages in their order, and the import path of each one's class.
@@ -112,9 +111,24 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     _set_option(raw, key, value, f"--set {override}")
 
 
+#: The options whose files a recipe names relative to its own folder.
+FILES = ("python", "function", "model", "file", "compare")
+
+
+def _from_here(key: str, value: Any) -> Any:
+    """Returns the value of an option with the files that it names made absolute. Who changes a recipe names them from where he stands."""
+    if isinstance(value, Mapping):
+        return {_from_here(key, name) if ".py:" in str(name) else name: _from_here(str(name), each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_from_here(key, each) for each in value]
+    file = value.partition(":")[0] if key in FILES and isinstance(value, str) else ""
+    return str(Path(file).absolute()) + value[len(file) :] if file.endswith(".py") or (file and os.path.exists(file)) else value
+
+
 def _set_option(raw: dict[str, Any], key: str, value: Any, said: str) -> None:
     """Sets `stage.key.key` of a recipe. `said`: what the user has said, for the messages."""
     *path, last = key.split(".")
+    value = _from_here(last, value)
     place: Any = raw
     for part in path:
         place = _enter(place, part, said)
@@ -153,7 +167,7 @@ def validate_recipe(raw: dict[str, Any], path: str) -> dict[str, Config]:
                 sections[name] = schema.model_validate(raw[name] or {}, context={"folder": folder})
             except ValidationError as error:
                 faults = "; ".join(_explain(name, e, schema) for e in _one_a_place(error.errors()))
-                raise ConfigError(f"{recipe_name(path)}: {faults}.") from error
+                raise ConfigError(f"{recipe_name(path)}: {faults}.") from None  # pydantic's own message has internals
     return sections
 
 
@@ -176,6 +190,13 @@ def _explain(stage: str, error: Any, schema: type[Config]) -> str:
     if error["type"] == "value_error":  # raised by a validator of ours, whose message names the value
         return f"{place}: {message.removeprefix('value error, ')}"
     return f"{place}: {message}, not {error['input']!r}"
+
+
+def _copied(value: Any) -> Any:
+    """Returns a copy of sections and lists. What else stands in a recipe made in Python is not copied: not every object can be."""
+    if isinstance(value, Mapping):
+        return {key: _copied(each) for key, each in value.items()}
+    return [_copied(each) for each in value] if isinstance(value, list) else value
 
 
 #: What messages call a recipe that is made in Python.
@@ -202,43 +223,52 @@ class Recipe:
         ```
     """
 
+    @in_sentences
     def __init__(self, stages: Mapping[str, Any], source: str = UNNAMED):
         if not isinstance(stages, Mapping):
             raise ConfigError(f"{source}: a recipe is a mapping of stages to their options, not {stages!r}.")
         self.source = source
-        self._raw: dict[str, Any] = deepcopy(dict(stages))
+        self._raw: dict[str, Any] = _copied(stages)
         #: The checked options of each stage, with all defaults, in the order of the stages.
         self.sections: dict[str, Config] = validate_recipe(self._raw, source)
 
     @classmethod
+    @in_sentences
     def load(cls, recipe: "str | os.PathLike[str]") -> "Recipe":
         """Reads a recipe file, or the recipe of this name that ships (`fineweb`).
 
         Raises:
             InputError: there is no such recipe, or it can't be read.
         """
-        path = recipe_path(os.fspath(recipe))
+        path = recipe_path(path_of(recipe, "recipe"))
         return cls(read_raw(path), path)
+
+    @classmethod
+    def of(cls, given: "Recipe | Mapping[str, Any] | str | os.PathLike[str]") -> "Recipe":
+        """Returns a recipe, whichever way it is given."""
+        return given if isinstance(given, Recipe) else cls(given) if isinstance(given, Mapping) else cls.load(given)
 
     @property
     def stages(self) -> list[str]:
         """The names of the stages, in the order in which they run."""
         return list(self.sections)
 
+    @in_sentences
     def with_(self, changes: Mapping[str, Any]) -> "Recipe":
-        """Returns a recipe with other values, by their dotted keys, as after `--set`: `{"dedup.threshold": 0.8}`.
+        """Returns a recipe with other values, by their dotted keys, as after `--set`: `{"dedup.threshold": 0.8}`. Files that these values
+        name are looked for in the working folder.
 
         Raises:
             ConfigError: a key that does not exist, or a wrong value.
         """
-        raw = deepcopy(self._raw)
+        raw = _copied(self._raw)
         for key, value in changes.items():
             _set_option(raw, key, value, key)
         return Recipe(raw, self.source)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the options that were given, by stage. `sections` has those with all defaults."""
-        return deepcopy(self._raw)
+        return _copied(self._raw)
 
     def to_yaml(self) -> str:
         """Returns the recipe as the text of a recipe file.

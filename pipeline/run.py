@@ -199,7 +199,7 @@ def foreign(storage: Storage) -> str | None:
             names = sorted(os.listdir(storage.root))
         except OSError:  # no such folder, or an unreadable one: the first write to it reports that
             names = []
-    ours = {LEASE, GUARD_FILE, PROGRESS, *APPENDED, *(name.partition(".")[0] for name in APPENDED)}
+    ours = {"inputs", LEASE, GUARD_FILE, PROGRESS, *APPENDED, *(name.partition(".")[0] for name in APPENDED)}
     tops = (name.partition("/")[0] for name in names)
     return next((name for name in tops if name not in ours and not name.startswith(TEMPORARY)), None)
 

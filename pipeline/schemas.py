@@ -17,7 +17,7 @@ DOCUMENTS = pa.schema(
         pa.field("url", pa.string()),
         pa.field("timestamp", pa.string()),  # ISO 8601, copied from the crawl
         pa.field("source", pa.string(), nullable=False),  # the crawl file, as it was given
-        pa.field("offset", pa.int64()),  # of the record in `source`: bytes (WARC, JSONL) or row (Parquet)
+        pa.field("offset", pa.int64()),  # of the record in `source`: bytes (WARC, JSONL, CSV) or row (Parquet)
         pa.field("length", pa.int64()),  # bytes of the record in `source`; null where the format has none
         pa.field("text", pa.large_string(), nullable=False),
         pa.field("title", pa.string()),

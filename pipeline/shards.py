@@ -73,8 +73,12 @@ class ParquetBuffer:
             begin = end
         self.rows += table.num_rows
 
+    def taken(self) -> list[bytes]:
+        """Returns the bytes that are ready, which then take no more memory here."""
+        return self._sink.taken()
+
     def close(self) -> Iterator[bytes]:
-        """Finishes the file and returns an iterator over its bytes."""
+        """Finishes the file and returns an iterator over its bytes, but for those that were taken."""
         if self._waiting or not self.rows:
             self._write()
         self._writer.close()

@@ -3,6 +3,7 @@
 import glob
 import importlib
 import importlib.util
+import linecache
 import os
 import re
 import shlex
@@ -206,7 +207,7 @@ def execute(page: str) -> None:
 
     A block below a comment `not run: REASON` is left out.
     """
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"__name__": "__main__"}
     text = PAGES[page].read_text()
     for language, comment, block in blocks(page):
         saved = re.search(r"as `([\w.]+)`[^`]*$", text[: text.index(f"```{language}\n{block}")])
@@ -215,7 +216,9 @@ def execute(page: str) -> None:
         if comment.startswith("not run: "):
             continue
         if language == "python":
-            exec(compile(block, page, "exec"), names)
+            cell = f"<{page}, {len(linecache.cache)}>"
+            linecache.cache[cell] = (len(block), None, block.splitlines(keepends=True), cell)  # as a notebook does
+            exec(compile(block, cell, "exec"), names)
         elif language == "sh":
             for line in shell_lines(block):
                 shell(line)

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import yaml
 from trees import tree
@@ -45,7 +49,7 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_run_from_python_is_that_of_the_command(rows: Path, corpusmill: Callable[..., tuple[int, bytes, str]]) -> None:
     run = mill.run(STAGES, rows, "runs/python")
-    assert run.report("dedup").filter("kept").count("*").fetchall() == [(8,)]
+    assert run.table("dedup_report").filter("kept").count("*").fetchall() == [(8,)]
     assert repr(run) == "<run runs/python: ingest, filter, dedup finished; 8 of 10 documents kept>"
     Path("recipe.yaml").write_text(mill.Recipe(STAGES).to_yaml())
     code, _, _ = corpusmill("run", "recipe.yaml", rows, "--output", "runs/command", "--engine", "inline")
@@ -57,11 +61,11 @@ def test_a_run_from_python_is_that_of_the_command(rows: Path, corpusmill: Callab
 
 
 def test_twice_in_one_process_nothing_is_done_again(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mill.run(STAGES, [rows], Path("run"), engine="inline", last="filter")
+    mill.run(STAGES, [rows], Path("run"), engine="inline", to="filter")
     before = tree(Path("run", "filter"))
     run = mill.run(mill.Recipe(STAGES), [str(rows)], "run", engine="inline")
     assert tree(Path("run", "filter")) == before and run.reader.stages["dedup"].status == "complete"
-    assert mill.run(STAGES, rows, "other").documents("dedup").count("*").fetchall() == [(8,)]
+    assert mill.run(STAGES, rows, "other").table("dedup_documents").count("*").fetchall() == [(8,)]
     out, err = capsys.readouterr()
     assert out == "" and "internal" not in err
 
@@ -75,23 +79,24 @@ def test_a_notebook_shows_the_funnel_without_markup_of_others(rows: Path) -> Non
 
 
 def test_a_run_that_is_not_finished_says_so(rows: Path) -> None:
-    run = mill.run(STAGES, rows, "run", engine="inline", last="ingest")
+    run = mill.run(STAGES, rows, "run", engine="inline", to="ingest")
     assert repr(run) == "<run run: ingest finished; 10 of 10 documents kept>"
-    with pytest.raises(mill.InputError, match="^run: a run, where a recipe is expected\\.$"):
-        mill.run("run", rows, "other")
+    with pytest.raises(mill.InputError, match="^run: this run has a folder and inputs of its own"):
+        mill.run(run, rows, "other")
+    assert repr(mill.run(run, engine="inline")).endswith("ingest, filter, dedup finished; 8 of 10 documents kept>")
     Path("empty").mkdir()
     Path("empty/run.json").write_text('{"recipe": {}}')
     assert repr(mill.open_run(Path("empty"))) == "<run empty: no stage finished>" and "<tr>" not in mill.open_run("empty")._repr_html_()
 
 
 def test_other_thresholds(rows: Path) -> None:
-    run = mill.run(STAGES, rows, "run", engine="inline", last="filter")
-    changes = mill.retune(run, {"too_short": None}, write=False, engine="inline")
+    run = mill.run(STAGES, rows, "run", engine="inline", to="filter")
+    changes = run.retune({"too_short": None}, dry_run=True, engine="inline")
     assert (changes.kept_before, changes.kept, changes.failed) == (9, 10, {"too_short": (1, 0)})
-    assert mill.open_run("run").report("filter").filter("kept").count("*").fetchall() == [(9,)]
-    mill.retune("run", {"too_short": 50}, engine="inline", write=False)
-    mill.retune("run", {"too_short": False}, engine="inline")
-    assert mill.open_run("run").report("filter").filter("kept").count("*").fetchall() == [(10,)]
+    assert mill.open_run("run").table("filter_report").filter("kept").count("*").fetchall() == [(9,)]
+    run.retune({"too_short": 50}, engine="inline", dry_run=True)
+    run.retune({"filter.thresholds.too_short": False}, engine="inline")
+    assert run.table("filter_report").filter("kept").count("*").fetchall() == [(10,)]
 
 
 def test_ctrl_c_ends_a_run_and_the_same_call_goes_on(rows: Path) -> None:
@@ -117,7 +122,7 @@ ERRORS: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (STAGES, {"task_timeout": -0.5}, mill.InputError, r"task_timeout=-0\.5: expected 0 or more\."),
     ("a" * 300, {}, mill.InputError, r"a{300}: no such recipe or run"),
     (STAGES, {"inputs": []}, mill.InputError, r"recipe: the recipe begins with ingest, so it needs at least one input path\."),
-    (STAGES, {"last": "tokens"}, mill.InputError, r"tokens: the recipe has no such stage"),
+    (STAGES, {"to": "tokens"}, mill.InputError, r"tokens: the recipe has no such stage"),
 ]
 
 
@@ -134,7 +139,170 @@ def test_a_run_that_keeps_nothing(rows: Path) -> None:
     nothing = mill.Recipe(STAGES).with_({"filter.thresholds": {"too_short": 1000}})
     with pytest.raises(mill.NothingKept, match="none of 10 documents was kept, and the rule that dropped most is too_short"):
         mill.run(nothing, rows, "run", engine="inline")
-    assert mill.open_run("run").documents("ingest").count("*").fetchall() == [(10,)]
+    assert mill.open_run("run").table("ingest_documents").count("*").fetchall() == [(10,)]
+
+
+# ---- functions, rows and texts of Python ----------------------------------------------------------------
+
+OWN = """
+import json, re, sys
+import corpusmill
+from corpusmill.filters.gopher import GopherQuality
+from corpusmill.filters.own import Rule, measures
+
+LEAST, PATTERN, ANIMALS = 2, re.compile("(?i)PAGE|about"), {"cats.", "dogs."}
+texts = object()  # no part of the functions, though one has a variable of this name
+
+
+class Counter:
+    def count(self, text):
+        return len(PATTERN.findall(text)) + bool(ANIMALS & set(text.split()))
+
+
+def hits(text):
+    return Counter().count(text)
+
+
+@measures({"hits": "int64"}, rules=[Rule("few_hits", "hits", "<", LEAST)])
+def own(documents):
+    texts = documents["text"].to_pylist()
+    return {"hits": [hits(text) for text in texts]}
+
+
+quality = GopherQuality(GopherQuality.Config(preset="gopher-paper"))
+off = dict.fromkeys(["gopher_short_doc", "gopher_below_alpha_threshold", "gopher_enough_stop_words"])
+recipe = {"ingest": {}, "filter": {"steps": [own, quality, {"python": own}], "thresholds": {**off, "few_hits_2": None}}}
+run = corpusmill.run(recipe, "rows.jsonl", "run", engine=sys.argv[1], workers=2)
+print(json.dumps(run.table("filter_report").select("kept, failed, hits, hits_2, gopher_words").fetchall()))
+"""
+
+
+@pytest.mark.parametrize("engine", ["inline", "ray"])
+def test_functions_of_a_script_and_step_objects_are_steps(
+    rows: Path, engine: str, corpusmill: Callable[..., tuple[int, bytes, str]]
+) -> None:
+    """Also on workers, in a second run of the script, and for a command, which has no script."""
+    Path("script.py").write_text(OWN)
+    call = [sys.executable, "script.py", engine]
+    first = json.loads(subprocess.run(call, capture_output=True, text=True, check=True).stdout)
+    assert [row[2] for row in first] == [row[3] for row in first] == [6, 6, 9 - 2, 9 - 2, 6, 6, 6, 6, 6, 0]
+    assert [row[:2] for row in first] == [[True, []]] * 9 + [[False, ["few_hits"]]]
+    before = tree(Path("run", "filter"))
+    assert json.loads(subprocess.run(call, capture_output=True, text=True, check=True).stdout) == first
+    assert tree(Path("run", "filter")) == before
+    assert corpusmill("retune", "run", "--set", "filter.thresholds.few_hits=off", "--engine", "inline")[0] == 0
+    Path("script.py").write_text(OWN.replace("LEAST, PATTERN, ANIMALS = 2", "LEAST, PATTERN, ANIMALS = 3"))
+    again = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert again.returncode == 1 and "InputError" in again.stderr and "redo" in again.stderr
+
+
+def keeps(limit: int) -> Any:
+    def inner(documents: Any) -> dict[str, Any]:
+        return {"n": [limit] * len(documents)}
+
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (lambda documents: {}, r"filter\.steps\.0\.python.*a lambda has no source of its own; write a function"),
+        (keeps(3), r"inner: keeps limit of the function around it; make it an argument"),
+        ({"python": json.JSONDecoder()}, r"filter\.steps\.0"),
+        ({"python": len}, r"a builtin_function_or_method has no source of its own"),
+        (keeps, r"test_python:keeps: has no @measures decorator"),
+        (3, r"a step is one name with its options"),
+    ],
+)
+def test_what_is_no_step_is_a_sentence(step: Any, message: str) -> None:
+    with pytest.raises(mill.ConfigError, match=message):
+        mill.Recipe({"filter": {"steps": [step]}})
+
+
+def test_rows_of_every_kind_are_inputs(rows: Path) -> None:
+    items = [{**json.loads(line), "title": f"T{n}", "n": n} for n, line in enumerate(rows.read_text().splitlines())]
+    table = pa.Table.from_pylist(items)
+    rows.write_text("".join(json.dumps(item) + "\n" for item in items))
+    frame = pd.concat([pd.DataFrame(items[:4]), pd.DataFrame(items[4:])])  # its index is no range
+    columns = "id, title, text, metadata"
+    expected = mill.run(STAGES, rows, "jsonl", engine="inline", to="ingest").table("ingest_documents").select(columns).fetchall()
+    for number, given in enumerate([items, frame, pl.DataFrame(items), table, [table], datasets.Dataset.from_list(items)]):
+        run = mill.run(STAGES, given, f"run{number}", engine="inline", to="ingest")
+        assert run.table("ingest_documents").select(columns).fetchall() == expected
+    before = tree(Path("run0", "ingest"))
+    assert tree(Path(mill.run(STAGES, table, "run0", engine="inline").folder, "ingest")) == before
+    with pytest.raises(mill.InputError, match="this would replace what is finished there"):
+        mill.run(STAGES, items[:4], "run0", engine="inline")
+    with pytest.raises(mill.InputError, match="^inputs: the values of 'n' are not of one type"):
+        mill.run(STAGES, [{"text": "x", "n": 1}, {"text": "y", "n": "two"}], "mixed")
+    with pytest.raises(mill.InputError, match=r"no column 'text' \(ingest\.text_key\); it has body"):
+        mill.run(STAGES, [{"body": "x"}], "body", engine="inline")
+
+
+def test_texts_are_measured_as_in_a_run(rows: Path) -> None:
+    run = mill.run({"ingest": {}, "filter": {"preset": "gopher-paper"}}, rows, "run", engine="inline", to="ingest")
+    texts = [text for (text,) in run.table("ingest_documents").select("text").fetchall()]
+    with pytest.raises(mill.NothingKept):
+        mill.run(run, engine="inline")
+    expected = mill.open_run(run).table("filter_report").select("* EXCLUDE (id, url)").to_arrow_table().to_pylist()
+    found = mill.measure(texts, preset="gopher-paper").select("* EXCLUDE (text)").to_arrow_table().to_pylist()
+    assert found == expected and len(found) == 10
+    one = mill.measure(texts[0], recipe=STAGES)
+    assert (one["kept"], one["words"], one["text"]) == (True, 21, texts[0])
+    assert mill.measure("three words only", recipe=STAGES, thresholds={"too_short": 3})["failed"] == []
+    assert tree(Path()) == tree(Path()) and not Path("runs").exists()
+
+
+# ---- the commands on a run ------------------------------------------------------------------------------
+
+
+def test_what_a_run_says_is_what_the_commands_say(rows: Path, corpusmill: Callable[..., tuple[int, bytes, str]]) -> None:
+    run = mill.run({**STAGES, "dedup": {}}, rows, "run", engine="inline")
+    other = run.fork({"too_short": None}, "other", engine="inline")
+    assert repr(mill.run(other, engine="inline")) == "<run other: ingest, filter, dedup finished; 9 of 10 documents kept>"
+    copy = run.table("dedup_report").filter("cluster_size > 1").fetchall()[0][0]
+    said = {
+        ("why", "run", copy, "--marks"): run.why(copy, marks=True),
+        ("why", "run", "is about cats.", "--text"): run.why("is about cats.", text=True),
+        ("diff", "run", "other", "--samples", 1): run.diff(other, samples=1),
+        ("sweep", "run", "--rule", "too_short", "--from", 0, "--to", 30, "--steps", 4): run.sweep("too_short", 0, 30, steps=4),
+        ("clusters", "run", "--id", copy): run.clusters(id=copy),
+    }
+    for command, answer in said.items():
+        code, out, _ = corpusmill(*command, "--json")
+        found = answer.as_json()
+        assert code == 0 and json.loads(out) == json.loads(json.dumps(found[0] if isinstance(found, list) else found)), command
+        assert repr(answer).splitlines()[0][:20] in corpusmill(*command)[1].decode()
+    assert [row.alone_documents for row in run.sweep("too_short", 0, 30, steps=4).rows] == [10, 9, 9, 0]
+    Path("run/report.html").unlink()
+    assert run.report() == "run/report.html" and Path("run/report.html").exists()
+
+
+CALLS: list[tuple[Callable[[], Any], str]] = [
+    (lambda: mill.run(), r"^run: missing a required argument: 'recipe'; the arguments are recipe, inputs, output"),
+    (lambda: mill.run("fineweb", input="x"), r"^run: got an unexpected keyword argument 'input'"),
+    (lambda: mill.run(5), r"^recipe: expected a path, not 5\.$"),
+    (lambda: mill.run("fineweb", 5), r"^inputs: expected a path, not 5\.$"),
+    (lambda: mill.open_run(), r"^open_run: missing a required argument: 'path'"),
+    (lambda: mill.Recipe(), r"^Recipe: missing a required argument: 'stages'"),
+    (lambda: mill.open_run("run").table(), r"^table: missing a required argument: 'name'"),
+    (lambda: mill.Recipe.load(), r"^load: missing a required argument: 'recipe'"),
+    (lambda: mill.measure(), r"^measure: missing a required argument: 'texts'"),
+    (lambda: mill.measure(["a", 5]), r"^measure: expected a text or several, not 5\.$"),
+    (lambda: mill.open_run("run").why(), r"^why: missing a required argument: 'document'; the arguments are document, text, marks\.$"),
+    (lambda: mill.open_run("run").why(5), r"^why: document is a text, not 5\.$"),
+    (lambda: mill.open_run("run").sweep("too_short", 1), r"^sweep: missing a required argument: 'to'"),
+    (lambda: mill.open_run("run").retune("too_short=3"), r"^thresholds: expected the threshold of each rule"),
+    (lambda: mill.open_run("run").diff(), r"^diff: missing a required argument: 'other'"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), CALLS)
+def test_missing_and_wrong_arguments_end_in_a_sentence(call: Callable[[], Any], message: str, rows: Path) -> None:
+    Path("run").mkdir()
+    Path("run/run.json").write_text('{"recipe": {}, "inputs": []}')
+    with pytest.raises(mill.InputError, match=message):
+        call()
 
 
 # ---- recipes -------------------------------------------------------------------------------------------
@@ -159,6 +327,25 @@ def test_other_values_make_another_recipe() -> None:
         recipe.with_({"dedup.threshhold": 0.7})
     with pytest.raises(mill.ConfigError, match=r"^dedup\.threshold\.x: 'threshold' holds a value, not a section\."):
         changed.with_({"dedup.threshold.x": 1})
+
+
+def test_files_of_a_change_are_looked_for_where_the_caller_stands(rows: Path, corpusmill: Callable[..., tuple[int, bytes, str]]) -> None:
+    Path("mine").mkdir()
+    Path("mine/base.py").write_text(STEP)
+    Path("mine/recipe.yaml").write_text("ingest: {}\nfilter: {steps: [{python: base.py:count}]}\n")
+    steps = [{"python": "own_step.py:count"}, {"python": {"own_step.py:count": {}}}, {"python": {"function": "mine/base.py:count"}}]
+    here = str(rows.parent)
+    for recipe in ("mine/recipe.yaml", "dedup"):
+        changed = mill.Recipe.load(recipe).with_({"filter.steps": steps})
+        given = [step["python"]["function"] for step in changed.sections["filter"].steps]  # type: ignore[attr-defined]
+        assert given == [f"{here}/own_step.py:count"] * 2 + [f"{here}/mine/base.py:count"]
+        assert mill.Recipe(yaml.safe_load(changed.to_yaml())) == changed
+    kept = mill.Recipe.load("mine/recipe.yaml").with_({"filter.thresholds.too_short": 3}).sections["filter"]
+    assert kept.steps[0]["python"]["function"] == f"{here}/mine/base.py:count"  # type: ignore[attr-defined]
+    change = ("--set", "filter.steps.0.python=own_step.py:count")
+    assert corpusmill("run", "mine/recipe.yaml", rows, "--output", "run", *change, "--engine", "inline")[0] == 0
+    with pytest.raises(mill.ConfigError, match=f"{here}/none.py: can't be read"):
+        mill.Recipe.load("dedup").with_({"filter.steps": [{"python": "none.py:count"}]})
 
 
 # ---- names ---------------------------------------------------------------------------------------------

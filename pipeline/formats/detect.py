@@ -1,5 +1,6 @@
 """Detects the format of a file by its content. The file's name tells which format it should have."""
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -9,7 +10,9 @@ from typing import IO, TypeAlias
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.formats.compressed import compression_of, inflating
+from corpusmill.pipeline.formats.delimited import header_fault, split_rows
 from corpusmill.pipeline.formats.parquet import group_bytes, open_parquet, text_fault
+from corpusmill.pipeline.formats.streams import Window
 from corpusmill.pipeline.manifest import FileRef
 
 #: Decompressed bytes that are read from the beginning of a file.
@@ -23,14 +26,15 @@ NAMES = {
     "arc": re.compile(r"\.arc" + COMPRESSED, re.IGNORECASE),
     "jsonl": re.compile(r"\.(jsonl|ndjson|json)" + COMPRESSED, re.IGNORECASE),
     "parquet": re.compile(r"\.parquet$", re.IGNORECASE),
+    "csv": re.compile(r"\.(csv|tsv|tab)" + COMPRESSED, re.IGNORECASE),
     "html": re.compile(r"\.(html?|xhtml)" + COMPRESSED, re.IGNORECASE),
     "text": re.compile(r"\.(txt|text|md|markdown)" + COMPRESSED, re.IGNORECASE),
 }
-TITLES = {"warc": "WARC", "arc": "ARC", "jsonl": "JSONL", "parquet": "Parquet", "html": "HTML", "text": "text"}
+TITLES = {"warc": "WARC", "arc": "ARC", "jsonl": "JSONL", "parquet": "Parquet", "csv": "CSV", "html": "HTML", "text": "text"}
 #: Formats that are detected by the file's name alone: any bytes can be a page or a text.
 BY_NAME = ("html", "text")
 #: The names of all formats, for messages.
-KNOWN = "WARC, ARC, JSONL, Parquet, HTML or text"
+KNOWN = "WARC, ARC, JSONL, Parquet, CSV, TSV, HTML or text"
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ class InputFile:
     """A file that can be read.
 
     `layout`: `plain` (Parquet, too); `gzip`, `zstd` or `lz4` for one compressed stream; `gzip-frames` and so on for a WARC or ARC with a
-    compressed frame for each record. For Parquet alone: `groups`, the compressed size of each row group in bytes, and `fault`, one
-    sentence on what is wrong with the text column.
+    compressed frame for each record. `groups`: for Parquet, the compressed size of each row group in bytes. `fault`: for Parquet, CSV and
+    TSV, one sentence on what is wrong with the text column.
     """
 
     ref: FileRef
@@ -110,6 +114,9 @@ def _detect(ref: FileRef, file: IO[bytes], promised: str | None, text_key: str, 
         return InputFile(ref, str(promised), compression)
     if _is_jsonl(head, promised):
         return _unless_promised(InputFile(ref, "jsonl", compression), promised)
+    if promised == "csv" and b"\0" not in head:
+        header = next(split_rows(ref.path, Window(io.BytesIO(head)), HEAD), None)
+        return InputFile(ref, "csv", compression, fault=header_fault(ref.path, header, text_key))
     if promised is None:
         return Ignored(ref.path)
     return Refused(ref, "wrong_format", f"{ref.path}: not {_a(promised)} file, though its name says so (it begins with {_sample(head)}).")

@@ -1,12 +1,14 @@
 """`clusters`: shows groups of copies with the differences to the kept document."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.printed import Printed
 from corpusmill.pipeline.recipe import stage_command
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.answers.why_find import resolve
@@ -36,10 +38,40 @@ MARKS = {"removed": ("[-", "-]"), "added": ("{+", "+}")}
 STYLES = {"removed": "red strike", "added": "green"}
 
 
+@dataclass(repr=False)
+class ClusterLists(Printed):
+    """Clusters by list (largest, doubtful, random, or asked for those of one document), with what is said about all of them."""
+
+    lists: dict[str, list[Cluster]]
+    reader: RunReader
+    document: str | None
+
+    def as_json(self) -> list[dict[str, Any]]:
+        return [as_object(name, cluster) for name, members in self.lists.items() for cluster in members]
+
+    def show(self, console: Console) -> None:
+        _print_notes(self.reader, console)
+        if self.document is not None and not self.lists["asked"]:
+            console.print(Text(f"{safe_line(self.document, 200)}: in no cluster: no document of the run counts as a copy of it."))
+        else:
+            settings = self.reader.settings("dedup")
+            print_lists(self.lists, policy(settings), settings.get("threshold"), console)
+
+
 def clusters(
     folder: str, *, which: str | None, limit: int | None, seed: int, document: str | None, as_json: bool, console: Console
 ) -> None:
-    """Shows clusters: the list `which` (largest, doubtful, random), a few of each list, or those of one document (URL or id).
+    """Prints what `find` returns."""
+    found = find(folder, which, limit, seed, document)
+    if as_json:
+        for each in found.as_json():
+            print(json.dumps(each))  # ASCII: control characters are escaped
+    else:
+        found.show(console)
+
+
+def find(folder: str, which: str | None, limit: int | None, seed: int, document: str | None) -> ClusterLists:
+    """Finds clusters: the list `which` (largest, doubtful, random), a few of each list, or those of one document (URL or id).
 
     Raises InputError if the run has no cluster tables or no such document.
     """
@@ -56,17 +88,17 @@ def clusters(
         else:
             names = [name for name in LISTS if which in (None, name) and has_clusters(run)]
             read = read_members(run, {name: choose_clusters(run, name, size, seed) for name in names}, MEMBERS, COMPARED)
-        lists = {name: read[name][0] if name in read else [] for name in (["asked"] if document is not None else names)}
-    if not as_json:
-        _print_notes(reader, console)
-    if as_json:
-        for name, members in lists.items():
-            for cluster in members:
-                print(json.dumps(as_object(name, cluster)))  # ASCII: control characters are escaped
-    elif document is not None and not lists["asked"]:
-        console.print(Text(f"{safe_line(document, 200)}: in no cluster: no document of the run counts as a copy of it."))
-    else:
-        print_lists(lists, policy(reader.settings("dedup")), reader.settings("dedup").get("threshold"), console)
+    lists = {name: read[name][0] if name in read else [] for name in (["asked"] if document is not None else names)}
+    return ClusterLists(lists, reader, document)
+
+
+def one_list(largest: bool, doubtful: bool, random: bool, document: str | None) -> str | None:
+    """Returns the list that was asked for, if any. Raises InputError where options exclude each other."""
+    options = {"--largest": largest, "--doubtful": doubtful, "--random": random, "--id": document is not None}
+    chosen = [name for name, on in options.items() if on]
+    if len(chosen) > 1:
+        raise InputError(f"clusters: {chosen[0]} and {chosen[1]} exclude each other.")
+    return chosen[0].removeprefix("--") if chosen and document is None else None
 
 
 def _print_notes(reader: RunReader, console: Console) -> None:

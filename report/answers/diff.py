@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.printed import Printed
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.storage import Storage
@@ -99,8 +100,8 @@ class OneSided:
     rules: list[ReportRule]
 
 
-@dataclass
-class Difference:
+@dataclass(repr=False)
+class Difference(Printed):
     """The result of comparing two runs. `samples`: documents that only `a` keeps, and that only `b` keeps. `ablations`: the sentences and
     pages of ablations that say which of both makes the better model."""
 
@@ -116,6 +117,7 @@ class Difference:
     samples: dict[str, list[OneSided]]
     notes: list[str] = field(default_factory=list)
     ablations: list[dict[str, str]] = field(default_factory=list)
+    wanted: DiffOptions = field(default_factory=DiffOptions)
 
     def of(self, name: str) -> Counts:
         return self.counts.get(name, Counts())
@@ -140,6 +142,9 @@ class Difference:
             "notes": self.notes, "ablations": self.ablations,
         }  # fmt: skip
 
+    def show(self, console: Console) -> None:
+        show_difference(self, self.wanted, console)
+
 
 def other_side(side: str) -> str:
     return "b" if side == "a" else "a"
@@ -155,14 +160,14 @@ def diff(a: str, b: str, wanted: DiffOptions, form: str, console: Console) -> No
     if form == "json":
         print(as_json(found.as_json(), 2))
     else:
-        show_difference(found, wanted, console)
+        found.show(console)
 
 
 def compare(a: str, b: str, wanted: DiffOptions) -> Difference:
     """Compares the runs in two folders. Raises InputError."""
     with open_pair(a, b, wanted.stage) as pair:
         found = difference(pair)
-        found.folders = {"a": a, "b": b}
+        found.folders, found.wanted = {"a": a, "b": b}, wanted
         found.columns, found.columns_of_one, _ = read_columns(pair)
         found.samples = {f"only_{side}": _samples(pair, side, wanted) for side in pair.runs}
         found.notes = read_notes(pair)

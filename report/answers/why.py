@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.printed import Printed
 from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.answers.choose import table_rows
@@ -158,36 +159,56 @@ class Story:
         return {"id": self.id, "url": self.url, "stages": stages, "text": self.text, **marked}
 
 
+@dataclass(repr=False)
+class Explained(Printed):
+    """What a run says about a document: its story in each stage; or the documents with a passage, of which one has to be chosen."""
+
+    run: str
+    query: str
+    passages: Passages | None
+    documents: list[Story]
+    notes: list[str]
+    stale: str | None  # a sentence about stale stages
+
+    def as_json(self) -> dict[str, Any]:
+        stories = [story.as_json() for story in self.documents]
+        return {"stale": self.stale, "query": self.query, "passages": _as_json(self.passages), "documents": stories, "notes": self.notes}
+
+    def show(self, console: Console) -> None:
+        if self.passages is not None:
+            show_passages(self.run, self.passages, LISTED, console)
+        show_story(self.run, self.documents, self.notes, console)
+
+
 def why(folder: str, document: str, console: Console, in_texts: bool = False, form: str = "text", marks: bool = False) -> None:
+    """Prints the answer of `explain`. `form` is `text` or `json`."""
+    found = explain(folder, document, in_texts, marks)
+    if form == "json":
+        print(as_json(found.as_json(), 2))
+    else:
+        found.show(console)
+
+
+def explain(folder: str, document: str, in_texts: bool = False, marks: bool = False) -> Explained:
     """Explains one document, given by URL, id, the beginning of an id (four characters or more), or a passage of its text.
 
-    `in_texts`: search only for a passage. `form` is `text` or `json`. `marks`: with the places in its text that made it fail. Raises
-    InputError if the run has no such document, or if several ids begin so.
+    `in_texts`: search only for a passage. `marks`: with the places in its text that made it fail. Raises InputError if the run has no such
+    document, or if several ids begin so.
     """
     with open_run(folder) as run:
-        _why(run, folder, document, console, in_texts, form, marks)
-
-
-def _why(run: Run, folder: str, document: str, console: Console, in_texts: bool, form: str, marks: bool) -> None:
-    reader = run.reader
-    stages = [name for name in REPORTED if reader.stages[name].outputs("report/")]
-    if not stages:
-        raise InputError(f"{folder}: no stage of this run has a report yet.")
-    ids, passages = _search(run, stages, document, in_texts)
-    if passages is not None:
-        _add_outcomes(run, stages, passages)
-    stories = [story for id_ in ids if (story := _story(run, stages, id_)) is not None]
-    pages = [story for story in stories if not story.holds_no_page] or stories
-    for story in pages if marks else ():
-        story.marked = list(_marked(run, story))
-    notes = _notes(reader, [story for story in stories if story not in pages], pages)
-    if form == "json":
-        found = {"query": document, "passages": _as_json(passages), "documents": [story.as_json() for story in pages], "notes": notes}
-        print(as_json({"stale": reader.stale.sentence if reader.stale else None, **found}, 2))
-        return
-    if passages is not None:
-        show_passages(folder, passages, LISTED, console)
-    show_story(folder, pages, notes, console)
+        reader = run.reader
+        stages = [name for name in REPORTED if reader.stages[name].outputs("report/")]
+        if not stages:
+            raise InputError(f"{folder}: no stage of this run has a report yet.")
+        ids, passages = _search(run, stages, document, in_texts)
+        if passages is not None:
+            _add_outcomes(run, stages, passages)
+        stories = [story for id_ in ids if (story := _story(run, stages, id_)) is not None]
+        pages = [story for story in stories if not story.holds_no_page] or stories
+        for story in pages if marks else ():
+            story.marked = list(_marked(run, story))
+        notes = _notes(reader, [story for story in stories if story not in pages], pages)
+        return Explained(folder, document, passages, pages, notes, reader.stale.sentence if reader.stale else None)
 
 
 def _search(run: Run, stages: list[str], document: str, in_texts: bool) -> tuple[list[str], Passages | None]:

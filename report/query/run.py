@@ -2,21 +2,29 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from html import escape
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import duckdb
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import TaskRow
+from corpusmill.pipeline.names import in_sentences, path_of
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.query.records import find_records
 from corpusmill.report.query.sql import OF_THE_QUERY, connect, identifier, no_table, quoted, restrict_to_run, sentence
 from corpusmill.report.query.tables import Table, add_views, find_files, find_tables, without_damaged, without_torn, without_unreadable
 from corpusmill.report.read import ReportRule, RunReader, read_meanings
+
+if TYPE_CHECKING:
+    from corpusmill.filters.whatif import Retuned, Sweep
+    from corpusmill.pipeline.on_ray.engine import EngineName
+    from corpusmill.report.answers.clusters import ClusterLists
+    from corpusmill.report.answers.diff import Difference
+    from corpusmill.report.answers.why import Explained
 
 
 class Relation:
@@ -109,7 +117,13 @@ class Run:
     """
 
     def __init__(self, folder: str | RunReader, verify: bool = False, only_run: bool = False, memory: int | None = None):
-        self.reader = RunReader(folder) if isinstance(folder, str) else folder
+        self._options = (verify, only_run, memory)
+        self._open(RunReader(folder) if isinstance(folder, str) else folder)
+
+    def _open(self, reader: RunReader) -> None:
+        """Opens the files as they are now. Relations that were made before keep the former connection."""
+        verify, only_run, memory = self._options
+        self.reader = reader
         self.connection = connect(self.reader.storage, memory)
         self.tables: dict[str, Table] = {}
         usable = without_damaged if verify else without_torn
@@ -165,30 +179,108 @@ class Run:
         if name in self.tables:
             self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {identifier(name)} AS FROM {self.scan(name)}")
 
+    @in_sentences
     def sql(self, query: str, **parameters: Any) -> Relation:
         """Runs a SELECT over all tables; `$name` in it is a parameter. Raises InputError for any other statement and for DuckDB's
         errors."""
         self._one_select(query)
         return Relation(self, self.guarded(lambda: self.connection.sql(query, params=parameters or None), lambda: query))
 
+    @in_sentences
     def table(self, name: str) -> Relation:
         """Returns a table by its name. Raises InputError that lists similar names."""
         if name not in self.names:
             raise InputError(f"{self.reader.storage.root}: {no_table(name, self.names)}")
         return self.sql(f"FROM {identifier(name)}")
 
-    def report(self, stage: str) -> Relation:
-        """Returns a stage's report: a row for each document that came in, kept or not, with all measured values."""
-        return self.table(f"{stage}_report")
+    # ---- what the commands on a run say and do, with their words and defaults; `print` and a notebook show what the command prints
 
-    def documents(self, stage: str) -> Relation:
-        """Returns the documents that a stage keeps, with their texts."""
-        return self.table(f"{stage}_documents")
+    @property
+    def folder(self) -> str:
+        """The run's folder."""
+        return self.reader.storage.root
 
+    def __fspath__(self) -> str:
+        """Lets a run stand for its folder: `corpusmill.run(fork)`, `run.diff(fork)`."""
+        return self.folder
+
+    @in_sentences
+    def why(self, document: str, *, text: bool = False, marks: bool = False) -> "Explained":
+        """Says why a document was kept or dropped. `document`: its URL, its id or the id's beginning, or a passage of its text; with `text`
+        only a passage. `marks`: show the text, with the places that each failed rule counts."""
+        from corpusmill.report.answers.why import explain
+
+        return explain(self.folder, document, text, marks)
+
+    @in_sentences
+    def diff(
+        self, other: str | os.PathLike[str], *, stage: str | None = None, samples: int = 3, chars: int = 400, columns: bool = False
+    ) -> "Difference":
+        """Compares what this run (A) and another one (B) of the same crawl keep and drop: the whole runs, or the decisions of a `stage`.
+        Shows `samples` documents of each side with `chars` characters of text, and with `columns` all measured values."""
+        from corpusmill.report.answers.diff import DiffOptions, compare
+
+        return compare(self.folder, path_of(other, "diff"), DiffOptions(stage, samples, chars, columns))
+
+    @in_sentences
+    def sweep(self, rule: str, from_: float, to: float, *, steps: int = 11) -> "Sweep":
+        """Counts what each threshold of a rule would keep; `rows` has a row for each of `steps` thresholds between `from_` and `to`."""
+        from corpusmill.filters.whatif import sweep
+
+        return sweep(self.folder, rule, from_, to, steps)
+
+    @in_sentences
+    def retune(self, thresholds: Mapping[str, Any], *, dry_run: bool = False, engine: "EngineName" = "auto", workers: int = 0) -> "Retuned":
+        """Decides again with other thresholds, by rule (`None` switches it off), from the values in the report. With `dry_run` only says
+        what would change. Raises NothingKept if no document is left, and Incomplete if some could not be measured again."""
+        from corpusmill.report.running import make_engine, retune
+
+        changes = retune(self.folder, thresholds, dry_run, make_engine(engine, workers))
+        if not dry_run:
+            self._open(RunReader(self.folder))
+        return changes
+
+    @in_sentences
+    def fork(
+        self, thresholds: Mapping[str, Any], new: "str | os.PathLike[str] | None" = None, *, engine: "EngineName" = "auto", workers: int = 0
+    ) -> "Run":
+        """Makes a run with other thresholds in the folder `new`, by default the next free name beside this one, and opens it. It shares the
+        files of this one, which stays as it is."""
+        from corpusmill.report.running import fork, make_engine
+
+        return fork(self.folder, thresholds, None if new is None else path_of(new, "fork"), make_engine(engine, workers))
+
+    @in_sentences
+    def report(self, *, png: "bool | str | os.PathLike[str]" = False) -> str:
+        """Writes the run's `report.html` and returns its path. With `png`, also draws headline and funnel as a picture, in the file of
+        this name, or for True in the run's `report.png`."""
+        from corpusmill.report.page.html import write_report
+
+        return write_report(self.folder, None if png is False else "" if png is True else path_of(png, "png"))
+
+    @in_sentences
+    def clusters(
+        self,
+        *,
+        largest: bool = False,
+        doubtful: bool = False,
+        random: bool = False,
+        limit: int | None = None,
+        seed: int = 0,
+        id: str | None = None,
+    ) -> "ClusterLists":
+        """Finds groups of copies and how they differ: some of the largest, of the most doubtful and of random ones; or one of these lists;
+        or the cluster of one document (`id`: its id or URL). `limit`: clusters of a list, or copies of `id`. `seed` draws others."""
+        from corpusmill.report.answers.clusters import find, one_list
+
+        return find(self.folder, one_list(largest, doubtful, random, id), limit, seed, id)
+
+    @in_sentences
     def rules(self, stage: str) -> list[ReportRule]:
         """Returns the rules that a stage has applied."""
         return self.reader.rules(stage)
 
+    @in_sentences
     def meanings(self, stage: str) -> dict[str, str]:
         """Returns the meanings of a stage's rules by name: the reason for which each drops a document, in words."""
         return read_meanings(self.reader, stage)
@@ -298,6 +390,7 @@ class Run:
         return [name for name in names if name.lower() in words]
 
 
+@in_sentences
 def open_run(path: str | os.PathLike[str], verify: bool = False) -> Run:
     """Opens a run, which may still be running.
 
@@ -316,4 +409,4 @@ def open_run(path: str | os.PathLike[str], verify: bool = False) -> Run:
         run.sql("SELECT failed, count(*) FROM filter_report GROUP BY failed").df()
         ```
     """
-    return Run(os.fspath(path), verify)
+    return Run(path_of(path, "run"), verify)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from corpusmill.pipeline.errors import ConfigError, CorpusmillError, Incomplete, InputError, NothingKept
     from corpusmill.pipeline.recipe import Recipe
+    from corpusmill.report.measured import measure
     from corpusmill.report.query.run import Run, open_run
-    from corpusmill.report.running import retune, run
+    from corpusmill.report.running import run
     from corpusmill.train.data import TokenDataset
 
 __version__ = "0.1.0"
@@ -27,8 +28,8 @@ __all__ = [
     "Recipe",
     "Run",
     "TokenDataset",
+    "measure",
     "open_run",
-    "retune",
     "run",
 ]
 
@@ -36,8 +37,9 @@ __all__ = [
 _MODULES = {
     "pipeline.errors": ("ConfigError", "CorpusmillError", "Incomplete", "InputError", "NothingKept"),
     "pipeline.recipe": ("Recipe",),
+    "report.measured": ("measure",),
     "report.query.run": ("Run", "open_run"),
-    "report.running": ("retune", "run"),
+    "report.running": ("run",),
     "train.data": ("TokenDataset",),
 }
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.formats import read_jsonl
+from corpusmill.ingest.formats import read_lines
 from corpusmill.ingest.inputs import line_starts
 from corpusmill.pipeline.formats.streams import Window, split_lines
 from corpusmill.pipeline.schemas import document_id
@@ -20,7 +20,7 @@ CONFIG = IngestConfig()
 
 
 def rows(content: bytes, layout: str = "plain", config: IngestConfig = CONFIG) -> list:
-    return [work.row() for work in read_jsonl("file.jsonl", io.BytesIO(content), layout, 0, len(content), config)]
+    return [work.row() for work in read_lines("file.jsonl", io.BytesIO(content), "jsonl", layout, 0, len(content), config)]
 
 
 @given(st.lists(st.binary(max_size=12).map(lambda b: b.replace(b"\n", b"")), max_size=12), st.booleans(), st.integers(1, 40))

@@ -50,6 +50,8 @@ def test_formats_are_known_by_content(tmp_path: Path, warcs) -> None:
         "a.arc": (b"".join(arc), "arc", "plain"),
         "frames.arc.gz": (b"".join(map(gzip.compress, arc)), "arc", "gzip-frames"),
         "a.jsonl": (JSONL, "jsonl", "plain"),
+        "a.csv": (b"id,text\n1,hello\n", "csv", "plain"),
+        "a.tsv.gz": (gzip.compress(b"id\ttext\n"), "csv", "gzip"),
         "page.html": (b"<p>hello", "html", "plain"),
         "notes.txt": (b"hello", "text", "plain"),
         "looks-like.md": (JSONL, "text", "plain"),
@@ -77,6 +79,8 @@ def test_formats_are_known_by_content(tmp_path: Path, warcs) -> None:
         ("a.parquet", b"PAR1...", "not a readable Parquet file"),
         ("a.jsonl", b"", "there is nothing in it."),
         ("a.warc", b"filedesc://x 0.0.0.0 2024 text/plain 76\n", "not a WARC file, though its name says so (it holds ARC)."),
+        ("a.csv", JSONL, "not a CSV file, though its name says so (it holds JSONL)."),
+        ("a.csv", b"id,text\0", "not a CSV file, though its name says so (it begins with 'id,text?')."),
         ("a.arc.gz", gzip.compress(JSONL, mtime=0), "not an ARC file, though its name says so (it holds JSONL)."),
     ],
 )
@@ -89,6 +93,20 @@ def test_what_a_file_is_not_is_one_sentence(tmp_path: Path, name: str, content: 
         discover([path])
 
 
+@pytest.mark.parametrize(
+    ("header", "sentence"),
+    [
+        (b"id,body\n1,x\n", "no column 'text' (ingest.text_key) in its first line; it has id, body."),
+        (b"text,text\n", "its first line names no columns ('text' is there twice)."),
+        (b'"text\n', "its first line names no columns (a quote is not closed)."),
+    ],
+)
+def test_a_csv_whose_first_line_does_not_name_the_text_is_one_sentence(tmp_path: Path, header: bytes, sentence: str) -> None:
+    path = put(tmp_path, "a.csv", header)
+    found = examine(file_ref(path))
+    assert isinstance(found, InputFile) and found.fault == f"{path}: {sentence}"
+
+
 def test_indexes_logs_and_markers_are_left_out(tmp_path: Path) -> None:
     for name, content in {"a.cdx": b" CDX N b a\n", "b.log": b"text", ".done": b"", "_SUCCESS": b"", "notes.pdf": b"hello"}.items():
         put(tmp_path, name, content)
@@ -99,7 +117,7 @@ def test_indexes_logs_and_markers_are_left_out(tmp_path: Path) -> None:
     assert [(Path(r.ref.path).name, r.rule) for r in found.refused] == [("d.jsonl", "empty_file")]
     assert [Path(i.path).name for i in found.ignored] == [".done", "_SUCCESS", "a.cdx", "b.log", "notes.pdf"]
     assert isinstance(examine(file_ref(str(tmp_path / "notes.pdf"))), Ignored)
-    with pytest.raises(InputError, match="notes.pdf: not a WARC, ARC, JSONL, Parquet, HTML or text file"):
+    with pytest.raises(InputError, match="notes.pdf: not a WARC, ARC, JSONL, Parquet, CSV, TSV, HTML or text file"):
         discover([str(tmp_path / "notes.pdf")])
 
 
@@ -121,7 +139,7 @@ def test_inputs_that_do_not_exist(tmp_path: Path) -> None:
         str(tmp_path / "missing.warc.gz"): "no such file or folder.",
         str(tmp_path / "*.warc.gz"): "no file matches.",
         str(tmp_path / "empty"): "there is nothing in it.",
-        str(tmp_path / "other"): "no WARC, ARC, JSONL, Parquet, HTML or text file in it (1 other files).",
+        str(tmp_path / "other"): "no WARC, ARC, JSONL, Parquet, CSV, TSV, HTML or text file in it (1 other files).",
         "nosuch://bucket/x": "this kind of URL can't be opened here",
     }.items():
         with pytest.raises(InputError) as caught:

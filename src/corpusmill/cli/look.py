@@ -104,14 +104,10 @@ def clusters(
     """Show groups of copies, and how they differ. The largest, the most doubtful and random ones."""
     from rich.console import Console
 
-    from corpusmill.pipeline.errors import InputError
     from corpusmill.report.answers.clusters import clusters as show
+    from corpusmill.report.answers.clusters import one_list
 
-    options = {"--largest": largest, "--doubtful": doubtful, "--random": random, "--id": id_ is not None}
-    chosen = [name for name, on in options.items() if on]
-    if len(chosen) > 1:
-        raise InputError(f"clusters: {chosen[0]} and {chosen[1]} exclude each other.")
-    which = chosen[0].removeprefix("--") if chosen and id_ is None else None
+    which = one_list(largest, doubtful, random, id_)
     show(run, which=which, limit=limit, seed=seed, document=id_, as_json=json, console=Console(highlight=False))
 
 

@@ -1,12 +1,10 @@
 """The commands that run a recipe (`run`), or only its decisions (`retune`; `fork` in a new run)."""
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -200,69 +198,23 @@ def run(
         typer.Option(metavar="FILE", help="Write metrics to this file after each phase, for a node exporter's textfile collector."),
     ] = None,
 ) -> None:
-    from corpusmill.pipeline.errors import InputError
     from corpusmill.pipeline.on_ray.engine import make_engine
-    from corpusmill.pipeline.recipe import recipe_path
-    from corpusmill.pipeline.run import RUN_FILE, Outcome, new_plan, plan_of_existing
-    from corpusmill.pipeline.storage import Storage
+    from corpusmill.pipeline.run import Outcome
+    from corpusmill.report.running import folder_of, plan_of
 
-    exists = Storage(recipe).exists(RUN_FILE)
-    folder = recipe if exists else output or _new_folder(recipe, inputs or [])
-    new = not exists and not output
-
-    def plan() -> Any:
-        if exists:
-            if inputs or output:
-                raise InputError(f"{recipe}: this run has a folder and inputs of its own; for another run, give a recipe.")
-            return plan_of_existing(folder, set_ or [], from_, to, strict, redo)
-        made = new_plan(folder, recipe_path(recipe), inputs or [], set_ or [], from_, to, strict, redo)
-        if not Storage(folder).exists(RUN_FILE):
-            _require_inputs(inputs or [])
-        if new:
-            print(f"The run's folder: {folder}", flush=True)
-        return made
-
-    outcome = Outcome(folder)
-    try:
+    with folder_of(recipe, inputs or [], output) as (folder, new):
+        outcome = Outcome(folder)
         with reported(outcome, json, folder, new):
             metrics = Metrics(metrics_port, metrics_host, metrics_file)
-            execute_plan(plan(), engine, make_engine(engine, workers, task_timeout), metrics, outcome)
-    finally:
-        if new:
-            with suppress(OSError):  # the folder is not empty: the run has begun
-                Path(folder).rmdir()
+            plan = plan_of(recipe, inputs or [], output, folder, set_ or [], from_, to, strict, redo)
+            if new:
+                print(f"The run's folder: {folder}", flush=True)
+            execute_plan(plan, engine, make_engine(engine, workers, task_timeout), metrics, outcome)
 
 
 for _stage in (name for name in STAGE_HELP if name != "ablate"):  # `ablate` is a command of its own
     _group, _name = {"tokens": (tokens_app, "encode"), "sft": (sft_app, "tune")}.get(_stage, (app, _stage))
     _group.command(_name, cls=StageAlias, hidden=True, help=RUN_HELP)(run)
-
-
-def _require_inputs(inputs: list[str]) -> None:
-    """Raises InputError for a local input that is not there, before a new run's folder gets its first file."""
-    from corpusmill.pipeline.files import expand
-
-    for given in inputs:
-        if "://" not in given and not given.startswith("cc:"):
-            expand(given)
-
-
-def _new_folder(recipe: str, inputs: list[str]) -> str:
-    """Creates a new run folder, `runs/RECIPE-INPUT-NUMBER`, and returns it. Raises InputError if it can't be created."""
-    from corpusmill.pipeline.errors import InputError
-
-    names = [Path(recipe).stem, *(Path(given.partition("?")[0]).name.partition(".")[0] for given in inputs[:1])]
-    name = "-".join(filter(None, (re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:40] for name in names)))
-    for number in count(1):
-        folder = f"runs/{name or 'run'}-{number}"
-        try:
-            os.makedirs(folder)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise InputError(f"{folder}: can't be written ({error.strerror}).") from error
-        return folder
-    raise AssertionError
 
 
 @app.command(

@@ -81,6 +81,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         "e.jsonl": b"".join(LINES) + b"{no json\n",
         "f.jsonl.gz": gzip.compress(b"".join(LINES).replace(b"lines", b"zipped"), mtime=0),
         "g.jsonl.zst": zstandard.ZstdCompressor().compress(b"".join(LINES).replace(b"lines", b"squeezed")),
+        "i.csv": b'url,text\n"http://csv.test/","One, of\ntwo lines"\n,"never closed\n',
+        "j.tsv.gz": gzip.compress(b"text\turl\nA row between tabs\thttp://tsv.test/\n"),
         "bad.warc.gz": zipped[: len(zipped) - 100],
         "beyond.warc.gz": beyond_limits(),
         "none.jsonl": b"",
@@ -128,6 +130,17 @@ def test_every_line_of_jsonl(run: SimpleNamespace, corpusmill, name: str, host: 
         assert corpusmill("raw", run.folder, rows[-1]["id"])[:2] == (0, b"{no json\n")
     code, _, err = corpusmill("raw", run.folder, rows[0]["id"], "--head")
     assert code == 2 and "a line has no headers" in err
+
+
+def test_every_row_of_csv(run: SimpleNamespace, corpusmill) -> None:
+    good, bad = of_file(run, "i.csv")
+    assert corpusmill("raw", run.folder, good["id"])[:2] == (0, b'"http://csv.test/","One, of\ntwo lines"\n')
+    assert corpusmill("raw", run.folder, "http://csv.test/", "--body")[1] == b"One, of\ntwo lines"
+    assert corpusmill("raw", run.folder, "http://tsv.test/", "--body")[1] == b"A row between tabs"
+    assert corpusmill("raw", run.folder, bad["id"])[:2] == (0, b',"never closed\n') and bad["failed"] == ["not_csv"]
+    (run.inputs / "i.csv").write_bytes(run.files["i.csv"].replace(b"two", b"too"))
+    code, _, err = corpusmill("raw", run.folder, good["id"])
+    assert code == 2 and "at byte 9 lies another record" in err
 
 
 def test_every_row_of_parquet(run: SimpleNamespace, corpusmill) -> None:

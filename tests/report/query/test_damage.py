@@ -42,14 +42,14 @@ def test_a_shard_that_is_cut_short_is_known_when_the_run_is_opened(run: Path) ->
 def test_a_shard_that_is_missing(run: Path) -> None:
     (run / SHARD).unlink()
     opened = open_run(str(run))
-    assert f"{SHARD}: no such file" in opened.warnings[0] and len(opened.report("filter")) == len(rest(run))
+    assert f"{SHARD}: no such file" in opened.warnings[0] and len(opened.table("filter_report")) == len(rest(run))
 
 
 def test_pages_that_are_damaged_show_when_they_are_read(run: Path) -> None:
     """Relations of rows, frames and counts made before the damage is noticed still work, and so do relations derived from them."""
     overwrite(run / SHARD)
     opened = open_run(str(run))
-    report = opened.report("filter")
+    report = opened.table("filter_report")
     kept = report.filter("kept").order("id")
     assert not opened.warnings
     assert sorted(kept.df()["id"]) == sorted(set(rest(run)) & {id_ for (id_,) in opened.sql("SELECT id FROM dedup_report").fetchall()})
@@ -62,14 +62,14 @@ def test_a_table_whose_shards_are_all_damaged(run: Path) -> None:
     for number in (0, 1):
         overwrite(run / f"filter/report/part-0000{number}.parquet")
     opened = open_run(str(run))
-    report = opened.report("filter")
+    report = opened.table("filter_report")
     with pytest.raises(InputError, match="there is no table 'filter_report'"):
         opened.sql("SELECT sum(words) FROM filter_report").fetchall()
     assert len(opened.warnings) == 2 and "filter_report" not in opened.names
     for asking in (report.df, lambda: len(report), lambda: report["id"]):
         with pytest.raises(InputError, match="there is no table 'filter_report'"):
             asking()
-    assert len(opened.report("ingest")) == 60
+    assert len(opened.table("ingest_report")) == 60
 
 
 def test_bits_that_flip_anywhere(run: Path) -> None:
@@ -83,12 +83,12 @@ def test_bits_that_flip_anywhere(run: Path) -> None:
         content[chance.randrange(4, len(content) - 4)] ^= 1 << chance.randrange(8)
         (run / SHARD).write_bytes(content)
         opened = open_run(str(run))
-        ids = opened.report("filter").to_arrow_table()["id"].to_pylist()
+        ids = opened.table("filter_report").to_arrow_table()["id"].to_pylist()
         assert ids[-len(rest(run)) :] == rest(run)
         assert len(ids) == len(rest(run)) + (0 if opened.warnings else len(first))
         found += bool(opened.warnings)
         verified = open_run(str(run), verify=True)
-        assert len(verified.warnings) == 1 and verified.report("filter").to_arrow_table()["id"].to_pylist() == rest(run)
+        assert len(verified.warnings) == 1 and verified.table("filter_report").to_arrow_table()["id"].to_pylist() == rest(run)
     assert found
 
 
@@ -96,13 +96,13 @@ def test_a_mistake_in_a_query_is_no_damage(run: Path) -> None:
     opened = open_run(str(run))
     with pytest.raises(InputError, match="boom"):
         opened.sql("SELECT error('boom') FROM filter_report").fetchall()
-    assert not opened.warnings and len(opened.report("filter")) == 56
+    assert not opened.warnings and len(opened.table("filter_report")) == 56
 
 
 def test_a_manifest_that_is_damaged(run: Path) -> None:
     (run / "filter/manifest.jsonl").write_bytes(b"\xff\xfe{\n")
     opened = open_run(str(run))
-    assert "its manifest can't be read" in opened.warnings[0] and len(opened.report("dedup")) == 45
+    assert "its manifest can't be read" in opened.warnings[0] and len(opened.table("dedup_report")) == 45
 
 
 def test_a_table_that_duckdb_can_not_read(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,4 +112,4 @@ def test_a_table_that_duckdb_can_not_read(run_folder: Path, monkeypatch: pytest.
     monkeypatch.setattr(Table, "scan", lambda table, storage: unreadable if table.name == "filter_report" else scan(table, storage))
     opened = open_run(str(run_folder))
     assert "filter_report" not in opened.names and "filter_report: the table can't be read, and is left out: No files" in opened.warnings[0]
-    assert len(opened.report("ingest")) == 60
+    assert len(opened.table("ingest_report")) == 60

@@ -33,11 +33,11 @@ def test_a_table_is_its_shards_in_their_order(run: Run, run_folder: Path, table:
 
 
 def test_relations_go_on_from_relations(run: Run) -> None:
-    grouped = run.report("filter").group_by("language").agg("count(*) AS n").order("n DESC")
+    grouped = run.table("filter_report").group_by("language").agg("count(*) AS n").order("n DESC")
     assert grouped.columns == ["language", "n"] and sum(n for _, n in grouped.fetchall()) == 56
-    joined = run.report("filter").set_alias("f").join(run.report("dedup").set_alias("d"), "id")
+    joined = run.table("filter_report").set_alias("f").join(run.table("dedup_report").set_alias("d"), "id")
     assert len(joined) == 45
-    assert "words" in run.report("filter") and run.report("filter")["words"].columns == ["words"]
+    assert "words" in run.table("filter_report") and run.table("filter_report")["words"].columns == ["words"]
     assert "│" in repr(grouped) and "<table" in grouped._repr_mimebundle_()["text/html"]
 
 
@@ -78,9 +78,9 @@ def test_a_half_done_run(tmp_path: Path) -> None:
     ]
     run.stage("filter", parts, finish=False)
     opened = open_run(str(tmp_path / "run"))
-    assert opened.report("filter").fetchall() == [("b", True), ("a", False)]
+    assert opened.table("filter_report").fetchall() == [("b", True), ("a", False)]
     with pytest.raises(InputError, match="there is no table 'dedup_report' .*expected one of"):
-        opened.report("dedup")
+        opened.table("dedup_report")
     with pytest.raises(InputError, match="there is no table 'dedup_documents'"):
         opened.sql("SELECT * FROM dedup_documents")
 
@@ -95,8 +95,8 @@ def test_shards_of_different_versions(tmp_path: Path) -> None:
     lines = manifest.read_text().splitlines(keepends=True)
     manifest.write_text(lines[0].replace('"code":"v"', '"code":"before"') + "".join(lines[1:]))
     opened = open_run(str(tmp_path / "run"))
-    assert opened.report("ingest").order("id").fetchall() == [("a", True, None), ("b", False, 7)]
-    assert opened.report("filter").order("id").fetchall() == [("a", True, None), ("b", False, 7)]
+    assert opened.table("ingest_report").order("id").fetchall() == [("a", True, None), ("b", False, 7)]
+    assert opened.table("filter_report").order("id").fetchall() == [("a", True, None), ("b", False, 7)]
     assert not opened.warnings
 
 
@@ -158,7 +158,7 @@ def test_memory_has_a_limit_and_nothing_is_spilled_beside_the_run(run: Run, monk
 def test_a_frame_without_its_library_names_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "polars", None)
     with pytest.raises(InputError, match=r"polars is not installed here; pip install polars\.$"):
-        run.report("filter").pl()
+        run.table("filter_report").pl()
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_run_is_found_from_another_folder(run_folder: Path, tmp_path: Path, mo
     monkeypatch.chdir(run_folder.parent)
     run = open_run(run_folder.name)
     monkeypatch.chdir(tmp_path)
-    assert len(run.report("filter")) == pq.read_table(run_folder / "filter" / "report").num_rows
+    assert len(run.table("filter_report")) == pq.read_table(run_folder / "filter" / "report").num_rows
 
 
 def test_a_run_that_is_left_is_closed(run_folder: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_stored_run_is_as_a_local_one(stored: str, local: Path) -> None:
 
 def test_a_stored_run_is_shut_in(stored: str) -> None:
     run = Run(stored, only_run=True)
-    assert len(run.report("ingest")) == 60
+    assert len(run.table("ingest_report")) == 60
     for path in ("s3://runs/a/run2/secret.txt", "s3://runs/a/run/../run2/secret.txt", "/etc/hostname"):
         with pytest.raises(InputError, match="a query may read the files of its run alone"):
             run.sql("SELECT * FROM read_text($path)", path=path).fetchall()
