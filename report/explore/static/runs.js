@@ -1,7 +1,7 @@
 /** The list of all runs below the path: sorted and filtered as one types, asked again every few seconds. A row opens the run. */
-import { ask, attempt } from "./api.js";
+import { ask, attempt, debounced } from "./api.js";
 import { startCompare } from "./compare.js";
-import { button, byId, checkBox, debounced, h, refill } from "./dom.js";
+import { button, byId, checkBox, h, refill } from "./dom.js";
 import { count, duration, many, roughly, share } from "./format.js";
 import { sortable, wholeRow } from "./rows.js";
 import { explored } from "./run.js";

@@ -9,13 +9,12 @@ from browser import PHONE, Seen, needs_chromium, opened
 from built_run import HOSTILE
 from explored import consoled
 from inline_run import run_inline
-from waiting import until
+from waiting import drawn, until
 
 from corpusmill.pipeline.labels import DocumentLabel, DocumentLabels, LabelFile, hash_of, now
 from corpusmill.pipeline.storage import Storage
 
 pytestmark = [needs_chromium, pytest.mark.long]
-QUIET = "document.documentElement.dataset.busy === 'false'"
 
 
 @pytest.fixture
@@ -31,6 +30,7 @@ def labelling(run: Path, chromium: Any) -> Iterator[Seen]:
         console.who = "anna"
         with opened(chromium, f"{address}#view=labels&stage=filter&token={console.token}") as seen:
             seen.page.wait_for_selector("#queue li")
+            drawn(seen.page)
             yield seen
             refused = "error: Failed to load resource: the server responded with a status of 422 (Unprocessable Entity)"
             assert set(seen.console) <= {refused} and all(url.startswith(address) for url in seen.requests)
@@ -46,20 +46,19 @@ def test_keys_label_the_queue(run: Path, labelling: Seen) -> None:
     page.locator("#queue a").first.click()
     for number, key in enumerate("1n2y"):
         page.wait_for_selector("#document-labels button[aria-pressed=false]")
-        until(page, QUIET)
-        before = page.url
+        before = drawn(page).url
         page.keyboard.press(key)
         until(page, f"location.href !== {before!r}")  # the next document
-        until(page, QUIET)
+        drawn(page)
         assert len(given(run)) == number + 1
     assert given(run) == [("anna", "bad"), ("anna", "bad"), ("anna", "good"), ("anna", "good")]
     page.wait_for_selector("#agreement table")
-    assert "4 documents, 2 of them bad. They are the first of a random order" in page.inner_text("#agreement")
+    assert "4 documents, 2 of them bad. They are the first of a random order" in drawn(page).inner_text("#agreement")
     page.go_back()
     page.wait_for_selector("#document-labels [aria-pressed=true]")
-    until(page, QUIET)
-    page.keyboard.press("1")  # the same label again
+    drawn(page).keyboard.press("1")  # the same label again
     until(page, "!document.querySelector('#document-labels [aria-pressed=true]')")
+    drawn(page)
     assert len(given(run)) == 3
 
 
@@ -73,9 +72,9 @@ def test_own_names_and_hostile_ones(run: Path, labelling: Seen) -> None:
     page.get_by_label("Names of labels, one a line").fill("good\n<img src=x onerror=alert(1)>")
     page.get_by_role("button", name="Save the names").click()
     page.wait_for_selector("#label-counts bdi:has-text('before<script>')")
-    page.locator("#queue a").first.click()
+    drawn(page).locator("#queue a").first.click()
     page.get_by_role("button", name="2 <img src=x onerror=alert(1)>").click()
-    until(page, QUIET)
+    drawn(page)
     assert ("anna", "<img src=x onerror=alert(1)>") in given(run)
     assert page.evaluate("document.querySelectorAll('main script, main img').length") == 0
     page.get_by_text("Names of labels").click()
@@ -88,13 +87,12 @@ def test_without_write_labels_are_only_shown(run: Path, chromium: Any) -> None:
     LabelFile(Storage(str(run))).change(lambda before: before.with_labels([DocumentLabel("nobody", "bad", "bert", now(), hash_of(""))]))
     with consoled(run) as (_, address), opened(chromium, f"{address}#view=labels&stage=filter", PHONE) as seen:
         seen.page.wait_for_selector("#queue li")
-        assert "start corpusmill explore with --write" in seen.page.inner_text("#label-counts")
+        assert "start corpusmill explore with --write" in drawn(seen.page).inner_text("#label-counts")
         assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         seen.page.locator("#queue a").first.click()
         seen.page.wait_for_selector("#document .text")
-        seen.page.keyboard.press("1")
-        until(seen.page, QUIET)
-        assert seen.page.locator("#document-labels button").count() == 0 and given(run) == [("bert", "bad")]
+        drawn(seen.page).keyboard.press("1")
+        assert drawn(seen.page).locator("#document-labels button").count() == 0 and given(run) == [("bert", "bad")]
 
 
 def test_a_fork_by_clicks(tmp_path: Path, crawl: Path, chromium: Any) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from browser import PHONE, Seen, browser, needs_chromium, opened
 from hostile_run import ATTACKS, write_hostile_run
-from report_page import COLORS, DARK, FOCUSED, LIGHT, ROWS, drawn_in, quiet, scroll_through, until, visit
+from report_page import COLORS, DARK, FOCUSED, LIGHT, ROWS, drawn_in, quiet, scroll_through, visit
+from waiting import until
 
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.page.html import write_report
@@ -276,8 +277,7 @@ def test_on_paper(tab: Seen, report: str) -> None:
     page.emulate_media(media="screen")
     until(page, drawn_in(DARK))
     scroll_through(page)  # each chart is as wide as its place again
-    sizes = "charts.map(chart => [chart.clientWidth, chart.querySelector('.main-svg').clientWidth])"
-    assert all(place == width for place, width in page.evaluate(sizes))
+    until(page, "charts.every(chart => chart.clientWidth === chart.querySelector('.main-svg').clientWidth)")
     assert quiet(tab, report)
 
 
@@ -317,8 +317,9 @@ def test_the_slider_answers_the_keys(tab: Seen, random_run: Path) -> None:
     figure.locator(".main-svg").first.wait_for()
     page.keyboard.press("End")
     last = changes.every[-1].threshold
+    figure.locator(".annotation-text", has_text=f">= {last:g}").wait_for()
     places = slider.evaluate("slider => slider.closest('figure').querySelector('.chart').layout.shapes.map(shape => shape.x0)")
-    assert last in places and figure.locator(".annotation-text", has_text=f">= {last:g}").count() == 1
+    assert last in places
     told = json.loads(slider.get_attribute("data-changes"))
     assert told["documents"] == [change.documents for change in changes.every] and tab.console == []
 
