@@ -68,7 +68,7 @@ def fork(
         finally:
             if target.exists(RUN_FILE):
                 target.remove(UNFINISHED_FORK)
-                _log(target, "forked", f"made from {folder}", overrides)
+                _log(target, "forked", f"made from {folder}", overrides, parent=os.path.relpath(source.absolute, target.absolute))
                 _log(source, "fork", f"{new} was made from this run", overrides)
             else:
                 for name in stages:
@@ -134,7 +134,7 @@ def _take_file(source: Storage, target: Storage, path: str) -> None:
         raise
 
 
-def _log(run: Storage, event: str, message: str, overrides: list[str]) -> None:
+def _log(run: Storage, event: str, message: str, overrides: list[str], **more: str) -> None:
     log = RunLog(run)
-    log.write(event, message, stage="filter", fields={"set": overrides})
+    log.write(event, message, stage="filter", fields={"set": overrides, **more})
     log.flush()

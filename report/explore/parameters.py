@@ -124,9 +124,17 @@ class NamesGiven(Asked):
 
 
 class ForkAsked(Asked):
-    """An action: a new run with these thresholds of the filter."""
+    """An action: a new run with these thresholds of the filter. `name`: of its folder, beside the run's; empty: the next free name."""
 
     set_: Annotated[dict[Name, Number | Literal["off"]], Field(min_length=1, max_length=MOST)]
+    name: Name = ""
+
+
+class RunAsked(Asked):
+    """An action: the stages of a run that are left, up to `to`. `alarm`: deduplication goes on although an alarm has stopped it."""
+
+    to: StageName
+    alarm: bool = False
 
 
 class Compared(Asked):

@@ -25,7 +25,7 @@ from starlette.routing import Route
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import RunLog
-from corpusmill.report.explore import answers, forks, labels, parameters
+from corpusmill.report.explore import answers, jobs, labels, parameters
 from corpusmill.report.explore.comparison import RunComparison
 from corpusmill.report.explore.console import Console
 from corpusmill.report.explore.document import document
@@ -165,18 +165,20 @@ ROUTES: dict[str, tuple[type[parameters.Asked], Ask]] = {
     "changed": (parameters.Changed, of_run(answers.changed)),
     "place": (parameters.PlaceAsked, of_run(answers.place)),
     "document": (parameters.OneDocument, of_run(document)),
-    "status": (parameters.Asked, of_run(lambda explorer, _: answers.status(explorer))),
-    "run": (parameters.Asked, of_run(lambda explorer, _: answers.run(explorer))),
+    "status": (parameters.Asked, lambda console, query: status(console, query)),
+    "run": (parameters.Asked, lambda console, query: described(console, query)),
     "labels": (parameters.LabelsAsked, by_person(labels.labels)),
     "queue": (parameters.QueueAsked, by_person(labels.queue)),
     "agreement": (parameters.AgreementAsked, of_run(labels.agreement)),
-    "job": (parameters.Asked, forks.job),
+    "job": (parameters.Asked, jobs.job),
 }
 #: What can be done with --write, by POST: the body of each action, and the function that does it and returns the answer.
 ACTIONS: dict[str, tuple[type[parameters.Asked], Ask]] = {
     "label": (parameters.LabelGiven, by_person(labels.give_label)),
     "names": (parameters.NamesGiven, by_person(labels.name_labels)),
-    "fork": (parameters.ForkAsked, forks.start_fork),
+    "fork": (parameters.ForkAsked, jobs.start_fork),
+    "go_on": (parameters.RunAsked, jobs.go_on),
+    "stop": (parameters.Asked, jobs.stop),
 }
 
 
@@ -184,6 +186,17 @@ def runs(console: Console) -> Answer:
     """Returns the rows of the list, and how many runs are not read yet."""
     rows, left = console.runs.read()
     return {"rows": rows, "left": left}
+
+
+def status(console: Console, query: parameters.Asked) -> Answer:
+    """Returns the status of a run, and what is left to do in it."""
+    found = answers.status(console.explorer(query.run))
+    return found | jobs.outlook(console, query, found)
+
+
+def described(console: Console, query: parameters.Asked) -> Answer:
+    """Returns a run's description, with its name and that of the run that it was forked from."""
+    return answers.run(console.explorer(query.run)) | {"own": console.name(query.run), "parent": jobs.parent(console, query)}
 
 
 def make_app(console: Console) -> Starlette:

@@ -160,10 +160,10 @@ def test_a_fork_from_the_page(tmp_path: Path, crawl: Path) -> None:
     run = run_inline(tmp_path, "ingest: {}\nfilter: {steps: [gopher_quality]}\n", *sorted(crawl.iterdir()))
     client = served(run, "anna")
     moved = {"set.gopher_short_doc": 5}
-    command = client.get("/api/thresholds", params={"stage": "filter", **moved}).json()["fork"]
+    command = client.get("/api/thresholds", params={"stage": "filter", **moved}).json()["fork"]["command"]
     assert command == f"corpusmill fork {run} --set filter.thresholds.gopher_short_doc=5"
     assert client.post("/api/fork", json={"set_": {"gopher_short_doc": 5}}).json()["state"] == "working"
-    assert "Another fork" in client.post("/api/fork", json={"set_": {"gopher_short_doc": 6}}).json()["detail"]
+    assert "is at work" in client.post("/api/fork", json={"set_": {"gopher_short_doc": 6}}).json()["detail"]
     job = ended(client)
     assert job["state"] == "done" and job["folder"] == f"{run}-2" and (tmp_path / "run-2/run.json").exists()
     assert '"event":"action"' in (run / "log.jsonl").read_text() and '"event":"forked"' in (tmp_path / "run-2/log.jsonl").read_text()
