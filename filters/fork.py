@@ -80,7 +80,10 @@ def fork(
 
 def next_name(folder: str) -> str:
     """Returns the first free name of a fork: `runs/demo-2` for `runs/demo`. A folder that a killed fork has left is free."""
-    base = re.sub(r"-\d+$", "", folder.rstrip("/"))
+    source = Storage(folder)
+    place = Path(source.root)
+    root = source.root if source.remote else str(place if place.name not in ("", "..") else place.resolve())
+    base = re.sub(r"-\d+$", "", root)
     for number in count(2):
         found = Storage(f"{base}-{number}")
         if not found.exists(RUN_FILE) and (found.exists(UNFINISHED_FORK) or foreign(found) is None):

@@ -1,6 +1,5 @@
 """The runs below a path: their names, and an explorer for each run that is asked for."""
 
-import os
 import re
 import secrets
 import tempfile
@@ -57,7 +56,7 @@ class Console:
             self.one = False
             if not self.runs.names():
                 raise InputError(not_a_run(path)) from None
-        self._beside = {Path(os.path.abspath(path)).name: path} if self.one else {}
+        self._beside = {Path(Storage(path).absolute).resolve().name: path} if self.one else {}
         if self.one:
             self.explorer("")
 

@@ -54,8 +54,8 @@ class Explorer:
         self.connection = duckdb.connect(":memory:", config={**CLOSED, **kept})
         self.status, self.status_lock = Status(folder), threading.Lock()
         self.labels = LabelFile(Storage(folder))
-        forked = (row["fields"]["parent"] for row in self.reader.json_lines(LOG) if row.get("event") == "forked" and "parent" in row["fields"])
-        self.parent = next(map(str, forked), None)
+        forked = (row.get("fields") for row in self.reader.json_lines(LOG) if row.get("event") == "forked")
+        self.parent = next((str(fields["parent"]) for fields in forked if isinstance(fields, dict) and "parent" in fields), None)
         self.loader = threading.Thread(target=self.load, daemon=True)
 
     def load(self) -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.report.explore.answers import Answer, plain, status
+from corpusmill.report.explore import answers
+from corpusmill.report.explore.answers import Answer, plain
 from corpusmill.report.explore.console import Console
 from corpusmill.report.explore.parameters import Asked, BadRequest, ForkAsked, RunAsked
 from corpusmill.report.explore.thresholds import retry, settings
@@ -22,6 +23,8 @@ from corpusmill.report.read import RunReader
 
 #: Bytes of a process's messages that are read, and seconds that a process has to end by itself.
 TAIL, PATIENCE = 16_384, 15
+#: Characters by which two sentences count as the same: each may be cut.
+SAME = 200
 #: The last stage that the page proposes: training comes after it, and may take days.
 PROPOSED = "tokens"
 
@@ -78,9 +81,9 @@ def start_fork(console: Console, asked: ForkAsked) -> Answer:
 
 def go_on(console: Console, asked: RunAsked) -> Answer:
     """Starts the stages of a run that are left, up to `to`. Raises BadRequest if another command is at work, or there is nothing to do."""
-    left = outlook(console, asked, status(console.explorer(asked.run)))["left"]
+    left = outlook(console, asked, answers.status(console.explorer(asked.run)))["left"]
     if asked.to not in left:
-        raise BadRequest(f"There is no such stage left to do here ({', '.join(left) or 'all are finished, or another process works'}).", 409)
+        raise BadRequest(f"There is no such stage left to do here ({', '.join(left) or 'all are done, or a process works'}).", 409)
     alarm = ["--set", "dedup.alarm=warn"] if asked.alarm else []
     folder = console.folder(asked.run)
     return _start(console, "run", asked.run, asked.run, folder, "--from", left[0], "--to", asked.to, *alarm, "--", folder)
@@ -99,30 +102,34 @@ def _start(console: Console, what: str, of: str, run: str, folder: str, *argumen
     messages = Path(console.scratch) / "job.txt"
     command = [sys.executable, "-P", "-m", "corpusmill", what, *arguments]
     with messages.open("wb") as file:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file, start_new_session=True
-        )
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file, start_new_session=True)
     console.job = Job(what, of, run, folder, process, messages)
     return job(console, Asked())
 
 
 def job(console: Console, _: Asked) -> Answer:
-    """Returns the state of the last command: none, working, stopped, done or failed; of a run at work, its stage and the share done."""
+    """Returns the state of the last command: none, working, stopped, done or failed; of a run at work, its stage and the share done.
+    `message`: why it has failed; empty where the run's own status says that."""
     made = console.job
     if made is None:
         return {"state": "none"}
-    working, stage, share = made.working(), None, None
+    working, stage, share, message = made.working(), None, None, ""
     if not working and made.seconds is None:
         made.seconds = time.monotonic() - made.began
         console.forget(made.run)  # the next question reads the new reports
-    if working and made.what == "run":
-        phase = Status(made.folder).read()["phase"] or {"stage": None, "share": None}
-        stage, share = phase["stage"], phase["share"]
+    if not working:
+        message = made.message()
+    if made.what == "run":
+        status = Status(made.folder).read()
+        if phase := status["phase"]:
+            stage, share = phase["stage"], phase["share"]
+        if message and (status["failure"] or "").startswith(message[:SAME]):
+            message = ""
     ended = "stopped" if made.stopped else "failed" if made.process.returncode else "done"
     return {
         "state": "working" if working else ended, "what": made.what, "of": made.of, "run": made.run, "folder": plain(made.folder),
         "seconds": made.seconds or time.monotonic() - made.began, "stage": stage, "share": plain(share),
-        "message": "" if working else made.message(),
+        "message": message,
     }  # fmt: skip
 
 
@@ -131,8 +138,10 @@ def outlook(console: Console, asked: Asked, found: Answer) -> Answer:
     last, the command without it, and whether deduplication has stopped on an alarm."""
     stale = (found["stale"] or {"stages": ()})["stages"]
     left = [stage["name"] for stage in found["stages"] if stage["status"] != "complete" or stage["name"] in stale]
-    left = [] if found["state"] in ("running", "unknown") and found["began"] else left
     folder, alarm = console.folder(asked.run), False
+    starting = console.job is not None and console.job.working() and console.job.folder == folder
+    if starting or (found["state"] in ("running", "unknown") and found["began"]):
+        left = []
     if "dedup" in left:
         reader = RunReader(folder)
         tasks = reader.stages["dedup"].tasks

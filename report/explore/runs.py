@@ -91,8 +91,8 @@ def run_stamp(run: Storage) -> str:
 
 
 def _row(name: str, state: str) -> Row:
-    figures = dict.fromkeys(("pages", "tokens", "began", "seconds", "stage", "share"))
-    return {"name": name, "state": state, "sentence": "", "recipe": "", "recipe_digest": "", "inputs": [], "more_inputs": 0, "kept": {}, **figures}
+    figures: Row = {"kept": {}, **dict.fromkeys(("pages", "tokens", "began", "seconds", "stage", "share"))}
+    return {"name": name, "state": state, "sentence": "", "recipe": "", "recipe_digest": "", "inputs": [], "more_inputs": 0, **figures}
 
 
 def read_row(folder: str, name: str) -> Row:

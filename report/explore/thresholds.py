@@ -164,7 +164,8 @@ def fork_command(folder: str, moves: Moves) -> dict[str, str]:
     the next free one."""
     new, command, sets = next_name(folder), shlex.join(["corpusmill", "fork", folder]), shlex.join(settings(moves))
     beside, name = new[: new.rfind("/") + 1], new[new.rfind("/") + 1 :]
-    return {"command": f"{command} {sets}", "name": name, "before": f"{command} {shlex.quote(beside) if beside else ''}", "after": f" {sets}"}
+    before = f"{command} {shlex.quote(beside) if beside else ''}"
+    return {"command": f"{command} {sets}", "name": name, "before": before, "after": f" {sets}"}
 
 
 def settings(moves: Moves) -> list[str]:

@@ -50,13 +50,16 @@ export function openRecipe({ recipe, command, note, stale, next }) {
 const NEW = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}$/;
 let shown = "";
 
-/** Shows the command that makes a new run with these thresholds (`moves`: by rule a number as text, or "off"); null: none. */
-export function drawFork(fork, moves) {
+/**
+ * Shows the command that makes a new run with these thresholds (`moves`: by rule a number as text, or "off"; `fork` is null without any), and
+ * the stages that are then left to do.
+ */
+export function drawFork({ fork, stale }, moves) {
   if (JSON.stringify(fork) === shown) return; // a name that is being typed stays while the thresholds do
   shown = JSON.stringify(fork);
   if (!fork) return refill(byId("fork"));
   const set_ = Object.fromEntries([...moves].map(([rule, given]) => [rule, given === "off" ? given : Number(given)]));
-  const box = h.input({ value: fork.name, spellcheck: false, autocomplete: "off", key: "fork name" });
+  const box = h.input({ type: "text", value: fork.name, spellcheck: false, autocomplete: "off", key: "fork name" });
   const command = h.div();
   const make = button("Make the new run", () => startJob("fork", { set_, name: box.value === fork.name ? "" : box.value }), {
     key: "fork",
@@ -71,7 +74,7 @@ export function drawFork(fork, moves) {
   name();
   refill(
     byId("fork"),
-    h.p("As a new run, which shares this one’s files; this run stays as it is:"),
+    h.p("As a new run, which shares this one’s files; this run stays as it is. ", stale.length > 0 && `Left to do is then: ${stale.join(", ")}.`),
     h.p({ class: "row" }, h.label("Its name ", box), explored().write ? make : h.span({ class: "soft" }, READ_ONLY)),
     command,
   );

@@ -2,12 +2,14 @@
 import { act, ask, attempt } from "./api.js";
 import { button, byId, h, refill } from "./dom.js";
 import { duration, share } from "./format.js";
+import { current } from "./state.js";
 import { line } from "./text.js";
 
 /** Milliseconds between two questions. */
 const EVERY = 1000;
 const listeners = [];
 let last = 0; // the number of the newest question: older ones end
+let seen = false; // whether this page has seen it work, so that what the page knows is older than its end
 
 /** Calls `listener(job)` with each state of the command. */
 export const onJob = (listener) => listeners.push(listener);
@@ -34,6 +36,7 @@ const follow = (first) =>
 const page = (run, more = {}) => `#${new URLSearchParams({ ...(run && { run }), ...more })}`;
 
 function draw(job) {
+  seen ||= job.state === "working";
   listeners.forEach((listener) => listener(job));
   byId("job").hidden = job.state === "none";
   if (job.state === "none") return;
@@ -43,7 +46,7 @@ function draw(job) {
     working: [what === "fork" ? `is being made (${took})` : `is at work (${took})`, stage && `: ${stage} ${share(job.share ?? 0, 1)}`],
     done: `${what === "fork" ? "is made" : "has gone on"}, in ${took}.`,
     stopped: `was stopped after ${took}; what is finished stays.`,
-    failed: ["has stopped: ", line(message)],
+    failed: message ? ["has failed: ", line(message)] : "has ended before it was finished; its progress says why.",
   }[job.state];
   const name = job.state === "done" || what === "run" ? h.a({ href: page(run, { view: "progress" }), key: "job run" }, line(job.folder)) : line(job.folder);
   refill(
@@ -52,7 +55,7 @@ function draw(job) {
     said,
     " ",
     job.state === "working" && button("Stop", () => follow(() => act("stop", { run: of })), { key: "job stop" }),
-    job.state === "done" && what === "fork" && "Open it to see what is left to do.",
-    job.state === "done" && what === "run" && button("Show what is new", () => location.reload(), { key: "job new" }),
+    job.state === "done" && what === "fork" && run !== current().run && "Open it to see what is left to do.",
+    job.state === "done" && seen && run === current().run && button("Show what is new", () => location.reload(), { key: "job new" }),
   );
 }

@@ -18,12 +18,16 @@ const REPORTED = ["ingest", "filter", "dedup", "tokens"];
 const MANY = 10;
 let status = null;
 let chosen = { to: "", alarm: false }; // how far the run is to go on
+let job = null; // the command that the page has started in this run
 
 export function startProgress() {
   watch((state, changed) => {
     if (changed("view") && state.view === "progress") draw();
   });
-  onJob((job) => job.run === current().run && refresh());
+  onJob((one) => {
+    job = one.run === current().run ? one : null;
+    if (job) refresh();
+  });
   look();
 }
 
@@ -55,13 +59,14 @@ function draw() {
     byId("progress"),
     h.h2("Progress"),
     h.p(line(status.sentence), took(status)),
-    stale() &&
+    job?.state !== "done" &&
+      stale() &&
       h.p({ class: "warnings" }, "The run has gone on since its reports were read: start corpusmill explore again to see what is new."),
     status.left.length > 0 && leftPart(status),
     phase && phasePart(phase),
     training && trainingPart(training),
     stages(phase),
-    failures?.count > 0 && failed(failures),
+    failures?.last.length > 0 && failed(failures),
     status.warnings > 0 && warnings(),
   );
 }
@@ -78,7 +83,7 @@ function leftPart({ left, to, command, alarm }) {
   return h.div(
     h.h3("Left to do"),
     h.p({ class: "row" }, h.label(`${left.join(", ")}: up to `, last), explored().write ? go : h.span({ class: "soft" }, READ_ONLY)),
-    alarm && h.p(h.label({ class: "choice" }, anyway, " although a source loses most of its documents as copies (dedup.alarm: warn)")),
+    alarm && h.p(h.label({ class: "choice" }, anyway, " also where a source loses more copies than alarm_share allows (dedup.alarm: warn)")),
     copyable(text, "the command that goes on"),
   );
 }

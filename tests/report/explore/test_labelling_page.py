@@ -96,14 +96,47 @@ def test_without_write_labels_are_only_shown(run: Path, chromium: Any) -> None:
 
 
 def test_a_fork_by_clicks(tmp_path: Path, crawl: Path, chromium: Any) -> None:
+    """Named, made, opened, run to its end across a reload, compared with its parent, and listed beside it."""
+    from playwright.sync_api import expect
+
     (tmp_path / "runs").mkdir()
-    run_inline(tmp_path / "runs", "ingest: {}\nfilter: {steps: [gopher_quality]}\n", *sorted(crawl.iterdir()))
+    recipe = "ingest: {}\nfilter: {steps: [gopher_quality]}\ndedup: {alarm: warn}\n"
+    run = run_inline(tmp_path / "runs", recipe, *sorted(crawl.iterdir()))
     with consoled(tmp_path / "runs", write=True) as (console, address):
         place = f"{address}#run=run&view=thresholds&stage=filter&set.gopher_short_doc=5&token={console.token}"
         with opened(chromium, place) as seen:
-            seen.page.get_by_role("button", name="Make the new run").click()
-            seen.page.wait_for_selector("#fork-link", timeout=60_000)
-            assert (tmp_path / "runs/run-2/run.json").exists()
-            seen.page.click("#fork-link")
-            until(seen.page, "document.getElementById('run').textContent.endsWith('run-2')")
-            assert seen.console == []
+            page = seen.page
+            make, job = page.get_by_role("button", name="Make the new run"), page.locator("#job")
+            page.get_by_label("Its name").fill("a b")
+            expect(make).to_be_disabled()
+            page.get_by_label("Its name").fill("mine")
+            expect(page.locator("#fork code")).to_contain_text(f" {tmp_path}/runs/mine --set ")
+            make.click()
+            expect(job).to_contain_text("is being made")
+            page.reload()
+            expect(job).to_contain_text("is made")
+            job.get_by_role("link").click()
+            expect(page.locator("#run")).to_have_text(f"{tmp_path}/runs/mine")
+            expect(page.locator("#progress code")).to_have_text(f"corpusmill run {tmp_path}/runs/mine --from dedup --to dedup")
+            page.get_by_role("button", name="Run them").click()
+            expect(job).to_contain_text("is at work")
+            expect(page.get_by_role("button", name="Run them")).to_have_count(0)
+            page.reload()
+            expect(job).to_contain_text("has gone on")
+            page.reload()
+            expect(page.locator("#stages")).to_contain_text("dedup")
+            page.get_by_role("link", name="Compare with parent").click()
+            expect(page.locator("#compare-keys")).to_contain_text("gopher_short_doc")
+            assert [box.inner_text() for box in drawn(page).locator("#compare-head h2 bdi").all()] == ["run", "mine"]
+            page.get_by_role("link", name="All runs").click()
+            expect(page.locator("#after select")).to_have_value("dedup")
+            (run / "dedup/manifest.jsonl").unlink()  # kept after the same stage, also where a run has gone further
+            expect(page.locator("#after select")).to_have_value("filter")
+            expect(page.locator("#list tr td:nth-child(5) .rules")).to_contain_text(["after filter", "after filter"])
+            assert drawn(page) and seen.console == []
+    with (
+        consoled(tmp_path / "runs/run") as (_, address),
+        opened(chromium, f"{address}#view=thresholds&stage=filter&set.gopher_short_doc=5") as seen,
+    ):
+        expect(seen.page.locator("#fork")).to_contain_text("Started with --write, corpusmill explore does it here.")
+        assert drawn(seen.page).get_by_role("button", name="Make the new run").count() == 0

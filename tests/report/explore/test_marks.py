@@ -174,7 +174,9 @@ def test_a_copy_is_beside_the_document_that_stays(seen: Seen) -> None:
     page = seen.page
     page.locator("#list a", has_text="first.test").click()
     page.wait_for_selector("#difference ins")
-    assert drawn(page).locator("#difference ins").all_inner_texts() == ["This is more of it."] and page.locator("#difference del").count() == 0
+    assert (
+        drawn(page).locator("#difference ins").all_inner_texts() == ["This is more of it."] and page.locator("#difference del").count() == 0
+    )
     assert "5 only in the kept one" in page.inner_text("#difference")
 
 
