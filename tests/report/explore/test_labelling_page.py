@@ -134,9 +134,7 @@ def test_a_fork_by_clicks(tmp_path: Path, crawl: Path, chromium: Any) -> None:
             expect(page.locator("#after select")).to_have_value("filter")
             expect(page.locator("#list tr td:nth-child(5) .rules")).to_contain_text(["after filter", "after filter"])
             assert drawn(page) and seen.console == []
-    with (
-        consoled(tmp_path / "runs/run") as (_, address),
-        opened(chromium, f"{address}#view=thresholds&stage=filter&set.gopher_short_doc=5") as seen,
-    ):
+    moved = "#view=thresholds&stage=filter&set.gopher_short_doc=5"
+    with consoled(tmp_path / "runs/run") as (_, address), opened(chromium, address + moved) as seen:
         expect(seen.page.locator("#fork")).to_contain_text("Started with --write, corpusmill explore does it here.")
         assert drawn(seen.page).get_by_role("button", name="Make the new run").count() == 0
