@@ -23,8 +23,6 @@ from corpusmill.report.read import RunReader
 
 #: Bytes of a process's messages that are read, and seconds that a process has to end by itself.
 TAIL, PATIENCE = 16_384, 15
-#: Characters by which two sentences count as the same: each may be cut.
-SAME = 200
 #: The last stage that the page proposes: training comes after it, and may take days.
 PROPOSED = "tokens"
 
@@ -81,7 +79,7 @@ def start_fork(console: Console, asked: ForkAsked) -> Answer:
 
 def go_on(console: Console, asked: RunAsked) -> Answer:
     """Starts the stages of a run that are left, up to `to`. Raises BadRequest if another command is at work, or there is nothing to do."""
-    left = outlook(console, asked, answers.status(console.explorer(asked.run)))["left"]
+    left = status(console, asked)["left"]
     if asked.to not in left:
         raise BadRequest(f"There is no such stage left to do here ({', '.join(left) or 'all are done, or a process works'}).", 409)
     alarm = ["--set", "dedup.alarm=warn"] if asked.alarm else []
@@ -108,56 +106,45 @@ def _start(console: Console, what: str, of: str, run: str, folder: str, *argumen
 
 
 def job(console: Console, _: Asked) -> Answer:
-    """Returns the state of the last command: none, working, stopped, done or failed; of a run at work, its stage and the share done.
-    `message`: why it has failed; empty where the run's own status says that."""
+    """Returns the state of the last command: none, working, stopped, done or failed; of a run at work, its stage and the share done."""
     made = console.job
     if made is None:
         return {"state": "none"}
-    working, stage, share, message = made.working(), None, None, ""
+    working, phase = made.working(), None
+    if working and made.what == "run":
+        phase = Status(made.folder).read()["phase"]
     if not working and made.seconds is None:
         made.seconds = time.monotonic() - made.began
         console.forget(made.run)  # the next question reads the new reports
-    if not working:
-        message = made.message()
-    if made.what == "run":
-        status = Status(made.folder).read()
-        if phase := status["phase"]:
-            stage, share = phase["stage"], phase["share"]
-        if message and (status["failure"] or "").startswith(message[:SAME]):
-            message = ""
     ended = "stopped" if made.stopped else "failed" if made.process.returncode else "done"
     return {
         "state": "working" if working else ended, "what": made.what, "of": made.of, "run": made.run, "folder": plain(made.folder),
-        "seconds": made.seconds or time.monotonic() - made.began, "stage": stage, "share": plain(share),
-        "message": message,
+        "seconds": made.seconds or time.monotonic() - made.began, "message": "" if working else made.message(),
+        "stage": phase and phase["stage"], "share": plain(phase and phase["share"]),
     }  # fmt: skip
 
 
-def outlook(console: Console, asked: Asked, found: Answer) -> Answer:
-    """Returns what is left to do in a run with the status `found`, if no process works on it: the stages in order, the one proposed as the
-    last, the command without it, and whether deduplication has stopped on an alarm."""
+def status(console: Console, asked: Asked) -> Answer:
+    """Returns a run's status, and what is left to do if no process works on it: the stages in order, the one proposed as the last, the
+    command without it, and whether deduplication has stopped on an alarm."""
+    found, folder, made = answers.status(console.explorer(asked.run)), console.folder(asked.run), console.job
     stale = (found["stale"] or {"stages": ()})["stages"]
     left = [stage["name"] for stage in found["stages"] if stage["status"] != "complete" or stage["name"] in stale]
-    folder, alarm = console.folder(asked.run), False
-    starting = console.job is not None and console.job.working() and console.job.folder == folder
-    if starting or (found["state"] in ("running", "unknown") and found["began"]):
+    if (found["state"] in ("running", "unknown") and found["began"]) or (made and made.working() and made.folder == folder):
         left = []
-    if "dedup" in left:
-        reader = RunReader(folder)
-        tasks = reader.stages["dedup"].tasks
-        alarm = reader.settings("dedup").get("alarm") == "stop" and any(task.counts.get("alarms") for task in tasks)
-    return {
-        "left": left, "to": PROPOSED if PROPOSED in left else left[-1] if left else None, "alarm": alarm,
+    reader = RunReader(folder)
+    stops = "dedup" in left and reader.settings("dedup").get("alarm") == "stop"
+    return found | {
+        "left": left, "to": PROPOSED if PROPOSED in left else left[-1] if left else None,
         "command": shlex.join(["corpusmill", "run", folder, "--from", left[0], "--to"]) if left else "",
+        "alarm": stops and any(task.counts.get("alarms") for task in reader.stages["dedup"].tasks),
     }  # fmt: skip
 
 
-def parent(console: Console, asked: Asked) -> str | None:
-    """Returns the name of the run that a run was forked from, by the run's log; None where that run is not explored here."""
-    beside = console.explorer(asked.run).parent
-    if beside is None:
-        return None
-    name = posixpath.normpath(posixpath.join(console.name(asked.run), beside))
+def described(console: Console, asked: Asked) -> Answer:
+    """Returns a run's description, with its name and that of the run that it was forked from (None where that is not explored here)."""
+    explorer, own, parent = console.explorer(asked.run), console.name(asked.run), None
     with suppress(BadRequest):
-        return name if console.folder(name) else None
-    return None
+        beside = posixpath.normpath(posixpath.join(own, explorer.parent)) if explorer.parent else None
+        parent = beside if beside and console.folder(beside) else None
+    return answers.run(explorer) | {"own": own, "parent": parent}

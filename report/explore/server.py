@@ -165,8 +165,8 @@ ROUTES: dict[str, tuple[type[parameters.Asked], Ask]] = {
     "changed": (parameters.Changed, of_run(answers.changed)),
     "place": (parameters.PlaceAsked, of_run(answers.place)),
     "document": (parameters.OneDocument, of_run(document)),
-    "status": (parameters.Asked, lambda console, query: status(console, query)),
-    "run": (parameters.Asked, lambda console, query: described(console, query)),
+    "status": (parameters.Asked, jobs.status),
+    "run": (parameters.Asked, jobs.described),
     "labels": (parameters.LabelsAsked, by_person(labels.labels)),
     "queue": (parameters.QueueAsked, by_person(labels.queue)),
     "agreement": (parameters.AgreementAsked, of_run(labels.agreement)),
@@ -186,17 +186,6 @@ def runs(console: Console) -> Answer:
     """Returns the rows of the list, and how many runs are not read yet."""
     rows, left = console.runs.read()
     return {"rows": rows, "left": left}
-
-
-def status(console: Console, query: parameters.Asked) -> Answer:
-    """Returns the status of a run, and what is left to do in it."""
-    found = answers.status(console.explorer(query.run))
-    return found | jobs.outlook(console, query, found)
-
-
-def described(console: Console, query: parameters.Asked) -> Answer:
-    """Returns a run's description, with its name and that of the run that it was forked from."""
-    return answers.run(console.explorer(query.run)) | {"own": console.name(query.run), "parent": jobs.parent(console, query)}
 
 
 def make_app(console: Console) -> Starlette:

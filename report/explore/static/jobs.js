@@ -46,7 +46,7 @@ function draw(job) {
     working: [what === "fork" ? `is being made (${took})` : `is at work (${took})`, stage && `: ${stage} ${share(job.share ?? 0, 1)}`],
     done: `${what === "fork" ? "is made" : "has gone on"}, in ${took}.`,
     stopped: `was stopped after ${took}; what is finished stays.`,
-    failed: message ? ["has failed: ", line(message)] : "has ended before it was finished; its progress says why.",
+    failed: ["has stopped: ", line(message)],
   }[job.state];
   const name = job.state === "done" || what === "run" ? h.a({ href: page(run, { view: "progress" }), key: "job run" }, line(job.folder)) : line(job.folder);
   refill(

@@ -35,7 +35,8 @@ const refresh = () =>
   attempt(byId("progress"), async () => {
     status = await ask("status", "status");
     drawStale(status.stale?.sentence);
-    byId("state").textContent = ["complete", "stale"].includes(status.state) ? "" : plain(status.sentence);
+    const told = ["complete", "stale"].includes(status.state) || job?.state === "failed";
+    byId("state").textContent = told ? "" : plain(status.sentence);
     draw();
   });
 
