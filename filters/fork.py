@@ -80,10 +80,8 @@ def fork(
 
 def next_name(folder: str) -> str:
     """Returns the first free name of a fork: `runs/demo-2` for `runs/demo`. A folder that a killed fork has left is free."""
-    source = Storage(folder)
-    place = Path(source.root)
-    root = source.root if source.remote else str(place if place.name not in ("", "..") else place.resolve())
-    base = re.sub(r"-\d+$", "", root)
+    named = folder if Path(folder).name not in ("", "..") else str(Path(folder).resolve())
+    base = re.sub(r"-\d+$", "", named.rstrip("/"))
     for number in count(2):
         found = Storage(f"{base}-{number}")
         if not found.exists(RUN_FILE) and (found.exists(UNFINISHED_FORK) or foreign(found) is None):

@@ -1,6 +1,5 @@
 """The runs below a path: their names, and an explorer for each run that is asked for."""
 
-import re
 import secrets
 import tempfile
 import threading
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 #: Runs whose reports stay loaded, and comparisons that stay open. The one that was asked for least recently goes first.
 KEPT = 4
-#: The names that a new run may get from the page: they need no quotes in a shell, and stay in their folder.
-NEW = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 
 
 class Console:
@@ -81,10 +78,7 @@ class Console:
         return name or next(iter(self._beside), "")
 
     def beside(self, name: str, new: str) -> tuple[str, str]:
-        """Returns the name and the folder of a new run beside a run. `new`: the name of its folder; empty: the next free one. Raises
-        BadRequest."""
-        if new and not NEW.fullmatch(new):
-            raise BadRequest("A run's name has letters, digits, _, . and -, at most 80, and begins with none of the last two.")
+        """Returns the name and the folder of a new run beside a run. `new`: the name of its folder; empty: the next free one."""
         free = next_name(self.folder(name))
         folder = free.removesuffix(free.rpartition("/")[2]) + new if new else free
         if self.one:

@@ -21,8 +21,8 @@ from corpusmill.report.explore.thresholds import retry, settings
 from corpusmill.report.live.status import Status
 from corpusmill.report.read import RunReader
 
-#: Bytes of a process's messages that are read, and seconds that a process has to end by itself.
-TAIL, PATIENCE = 16_384, 15
+#: Seconds that a process has to end by itself.
+PATIENCE = 15
 #: The last stage that the page proposes: training comes after it, and may take days.
 PROPOSED = "tokens"
 
@@ -63,9 +63,7 @@ class Job:
 
     def message(self) -> str:
         """Returns the sentence with which the process has ended, or the last that it said."""
-        with self.messages.open("rb") as file:
-            file.seek(max(0, self.messages.stat().st_size - TAIL))
-            lines = file.read().decode(errors="replace").strip().splitlines()
+        lines = self.messages.read_text(errors="replace").strip().splitlines()
         said = [line for line in lines if line.startswith("corpusmill: ")] or lines
         return safe_line(said[-1].removeprefix("corpusmill: "), 1000) if said else ""
 
@@ -110,9 +108,8 @@ def job(console: Console, _: Asked) -> Answer:
     made = console.job
     if made is None:
         return {"state": "none"}
-    working, phase = made.working(), None
-    if working and made.what == "run":
-        phase = Status(made.folder).read()["phase"]
+    working = made.working()
+    phase = Status(made.folder).read()["phase"] if working and made.what == "run" else None
     if not working and made.seconds is None:
         made.seconds = time.monotonic() - made.began
         console.forget(made.run)  # the next question reads the new reports
