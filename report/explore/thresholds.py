@@ -160,8 +160,7 @@ def command(reader: RunReader, folder: str, table: StageTable, moves: Moves) -> 
 
 
 def fork_command(folder: str, moves: Moves) -> dict[str, str]:
-    """Returns the command that makes a new run with the thresholds, and its parts before and after a name, which needs no quotes. `name`:
-    the next free one."""
+    """Returns the command that makes a new run under the next free `name`, and its parts around another name, which needs no quotes."""
     new, command, sets = next_name(folder), shlex.join(["corpusmill", "fork", folder]), shlex.join(settings(moves))
     beside, name = new[: new.rfind("/") + 1], new[new.rfind("/") + 1 :]
     before = f"{command} {shlex.quote(beside) if beside else ''}"
