@@ -87,7 +87,7 @@ def go_on(console: Console, asked: RunAsked) -> Answer:
 
 def stop(console: Console, asked: Asked) -> Answer:
     """Stops the command that is at work; its run can go on later."""
-    if console.job is not None:
+    if console.job is not None and console.job.working():
         console.job.stop()
     return job(console, asked)
 

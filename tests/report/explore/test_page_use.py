@@ -217,7 +217,7 @@ def running(done: int) -> dict[str, Any]:
     speed = {"tasks": done, "rows_per_second": 1234.0, "mb_per_second": 2.5}
     stages = [("ingest", "complete"), ("filter", "running"), ("dedup", "to come")]
     return {
-        "run": "r", "state": "running", "sentence": "Running (host, process 7).", "seconds": 100.0, "warnings": 0, "training": None,
+        "run": "r", "state": "running", "sentence": "Running (host, process 7).", "seconds": 100.0, "warnings": 0, "training": None, "left": [],
         "stale": {"sentence": STALE},
         "stages": [{"name": name, "status": status, "tasks": 2, "documents_in": None, "documents_out": None} for name, status in stages],
         "phase": {
