@@ -217,8 +217,8 @@ def running(done: int) -> dict[str, Any]:
     speed = {"tasks": done, "rows_per_second": 1234.0, "mb_per_second": 2.5}
     stages = [("ingest", "complete"), ("filter", "running"), ("dedup", "to come")]
     return {
-        "run": "r", "state": "running", "sentence": "Running (host, process 7).", "seconds": 100.0, "warnings": 0, "training": None, "left": [],
-        "stale": {"sentence": STALE},
+        "run": "r", "state": "running", "sentence": "Running (host, process 7).", "seconds": 100.0, "warnings": 0, "training": None,
+        "stale": {"sentence": STALE}, "left": [],
         "stages": [{"name": name, "status": status, "tasks": 2, "documents_in": None, "documents_out": None} for name, status in stages],
         "phase": {
             "stage": "filter", "phase": "", "workers": 2, "share": done / 8, "seconds_left": 75.0, "whole": speed, "latest": speed,
