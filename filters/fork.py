@@ -68,7 +68,7 @@ def fork(
         finally:
             if target.exists(RUN_FILE):
                 target.remove(UNFINISHED_FORK)
-                _log(target, "forked", f"made from {folder}", overrides)
+                _log(target, "forked", f"made from {folder}", overrides, parent=os.path.relpath(source.absolute, target.absolute))
                 _log(source, "fork", f"{new} was made from this run", overrides)
             else:
                 for name in stages:
@@ -80,7 +80,8 @@ def fork(
 
 def next_name(folder: str) -> str:
     """Returns the first free name of a fork: `runs/demo-2` for `runs/demo`. A folder that a killed fork has left is free."""
-    base = re.sub(r"-\d+$", "", folder.rstrip("/"))
+    named = folder if Path(folder).name not in ("", "..") else str(Path(folder).resolve())
+    base = re.sub(r"-\d+$", "", named.rstrip("/"))
     for number in count(2):
         found = Storage(f"{base}-{number}")
         if not found.exists(RUN_FILE) and (found.exists(UNFINISHED_FORK) or foreign(found) is None):
@@ -134,7 +135,7 @@ def _take_file(source: Storage, target: Storage, path: str) -> None:
         raise
 
 
-def _log(run: Storage, event: str, message: str, overrides: list[str]) -> None:
+def _log(run: Storage, event: str, message: str, overrides: list[str], **more: str) -> None:
     log = RunLog(run)
-    log.write(event, message, stage="filter", fields={"set": overrides})
+    log.write(event, message, stage="filter", fields={"set": overrides, **more})
     log.flush()

@@ -234,7 +234,7 @@ def retuned(explorer: Explorer, query: parameters.Thresholds) -> Answer:
     effects = thresholds.effects(table, thresholds.retry(table, query.set_))
     line, note = command(explorer.reader, explorer.folder, table, query.set_)
     stale, going_on = next_command(explorer.reader, explorer.folder)
-    fork = fork_command(explorer.folder, query.set_) if line and not note else ""
+    fork = fork_command(explorer.folder, query.set_) if line and not note else None
     return {
         **effects, "recipe": recipe_lines(query.set_), "command": line, "note": note, "fork": fork, "stale": stale, "next": going_on,
     }  # fmt: skip

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from corpusmill.filters.fork import next_name
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.labels import checked_name, login_name
 from corpusmill.pipeline.memory import available_memory
@@ -20,7 +21,7 @@ from corpusmill.report.query.sql import LEAST_MEMORY
 from corpusmill.report.read import RunReader
 
 if TYPE_CHECKING:
-    from corpusmill.report.explore.forks import ForkJob
+    from corpusmill.report.explore.jobs import Job
 
 #: Runs whose reports stay loaded, and comparisons that stay open. The one that was asked for least recently goes first.
 KEPT = 4
@@ -30,7 +31,8 @@ class Console:
     """A run, or the runs in a folder or bucket. `one`: whether `path` itself is a run, whose name is then the empty string.
 
     A run's name is its path relative to `path`. `token`: the secret that each action must carry; None where nothing may be changed.
-    `acting`: held while an action is at work. `who`: the name under which labels are given. `job`: the last fork. Raises InputError if
+    `acting`: held while an action is at work. `who`: the name under which labels are given. `job`: the last command that the page has
+    started. Where one run is explored, it and the forks that the page makes of it also have their folders' names. Raises InputError if
     there is no run.
     """
 
@@ -39,7 +41,7 @@ class Console:
         self.token = secrets.token_urlsafe(32) if write else None
         self.acting = threading.Lock()
         self.who = checked_name(who, "a person's name") if who is not None else login_name()
-        self.job: ForkJob | None = None
+        self.job: Job | None = None
         self.runs = RunList(self.storage)
         self._explorers, self._lock = LruCache[Explorer](KEPT, drop=Explorer.stop), threading.Lock()
         self._comparisons, self._comparing = LruCache[RunComparison](KEPT, drop=RunComparison.close), threading.Lock()
@@ -51,6 +53,7 @@ class Console:
             self.one = False
             if not self.runs.names():
                 raise InputError(not_a_run(path)) from None
+        self._beside = {Path(Storage(path).absolute).resolve().name: path} if self.one else {}
         if self.one:
             self.explorer("")
 
@@ -63,10 +66,25 @@ class Console:
         """Returns the folder of a run by its name. Raises BadRequest if there is none below `path`; links are not followed."""
         if self.one and name == "":
             return self.path
+        if name in self._beside and Storage(self._beside[name]).exists("run.json"):
+            return self._beside[name]
         inside = not self.one and stays_inside(name) and (self.storage.remote or self._is_no_link(name))
         if not inside or not self.storage.exists(f"{name}/run.json"):
             raise BadRequest(f"There is no run {shown(name)} here." if name else "Say which run is meant.", 404)
         return self.storage.path(name)
+
+    def name(self, name: str) -> str:
+        """Returns a run's name, where one run is explored the name of its folder."""
+        return name or next(iter(self._beside), "")
+
+    def beside(self, name: str, new: str) -> tuple[str, str]:
+        """Returns the name and the folder of a new run beside a run. `new`: the name of its folder; empty: the next free one."""
+        free = next_name(self.folder(name))
+        folder = free.removesuffix(free.rpartition("/")[2]) + new if new else free
+        if self.one:
+            self._beside[folder.rpartition("/")[2]] = folder
+            return folder.rpartition("/")[2], folder
+        return folder.removeprefix(f"{self.storage.root}/"), folder
 
     def _is_no_link(self, name: str) -> bool:
         place = Path(self.storage.root).resolve() / name
@@ -100,7 +118,9 @@ class Console:
         self._explorers.forget(name)
 
     def stop(self) -> None:
-        """Ends the loading of all runs, and removes the temporary files."""
+        """Ends the loading of all runs and the command that the page has started, and removes the temporary files."""
+        if self.job is not None:
+            self.job.close()
         self._explorers.clear()
         self._comparisons.clear()
         self._scratch.cleanup()

@@ -11,6 +11,7 @@ from corpusmill.filters.places import measure_again
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.labels import LabelFile
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.log import LOG
 from corpusmill.report.explore.load import load_stage
 from corpusmill.report.explore.parameters import BadRequest, shown
 from corpusmill.report.explore.selection import Loaded
@@ -53,6 +54,8 @@ class Explorer:
         self.connection = duckdb.connect(":memory:", config={**CLOSED, **kept})
         self.status, self.status_lock = Status(folder), threading.Lock()
         self.labels = LabelFile(Storage(folder))
+        forked = (row.get("fields") for row in self.reader.json_lines(LOG) if row.get("event") == "forked")
+        self.parent = next((str(fields["parent"]) for fields in forked if isinstance(fields, dict) and "parent" in fields), None)
         self.loader = threading.Thread(target=self.load, daemon=True)
 
     def load(self) -> None:

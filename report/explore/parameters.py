@@ -13,6 +13,8 @@ StageName = Annotated[str, Field(min_length=1, max_length=40)]
 #: Prefixes of parameters that go on with the name of a column or rule: `low.words=20`.
 DYNAMIC = {"low": "low", "high": "high", "set": "set_"}
 REPEATED = ("rule",)
+#: The name of a new run's folder: it needs no quotes in a shell, and stays in its folder. It may be left out.
+NewName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,79})?$")]
 MOST = 100  # ranges or thresholds in a request, at most
 
 
@@ -124,9 +126,17 @@ class NamesGiven(Asked):
 
 
 class ForkAsked(Asked):
-    """An action: a new run with these thresholds of the filter."""
+    """An action: a new run with these thresholds of the filter. `name`: of its folder, beside the run's; empty: the next free name."""
 
     set_: Annotated[dict[Name, Number | Literal["off"]], Field(min_length=1, max_length=MOST)]
+    name: NewName = ""
+
+
+class RunAsked(Asked):
+    """An action: the stages of a run that are left, up to `to`. `alarm`: deduplication goes on although an alarm has stopped it."""
+
+    to: StageName
+    alarm: bool = False
 
 
 class Compared(Asked):

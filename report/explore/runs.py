@@ -91,13 +91,13 @@ def run_stamp(run: Storage) -> str:
 
 
 def _row(name: str, state: str) -> Row:
-    figures = dict.fromkeys(("pages", "kept", "last", "tokens", "began", "seconds", "stage", "share"))
+    figures: Row = {"kept": {}, **dict.fromkeys(("pages", "tokens", "began", "seconds", "stage", "share"))}
     return {"name": name, "state": state, "sentence": "", "recipe": "", "recipe_digest": "", "inputs": [], "more_inputs": 0, **figures}
 
 
 def read_row(folder: str, name: str) -> Row:
-    """Returns a run's row. That of a run that can't be read has a sentence and no figures. `kept`: by the stage `last`, the last data stage
-    that is complete. `seconds`: of the work so far."""
+    """Returns a run's row. That of a run that can't be read has a sentence and no figures. `kept`: by each data
+    stage that is complete. `seconds`: of the work so far."""
     row = _row(name, "damaged")
     run = Storage(folder)
     try:
@@ -112,8 +112,7 @@ def read_row(folder: str, name: str) -> Row:
         phase, data = found["phase"], [stage for stage in found["stages"] if stage["documents_out"] is not None]
         row |= {
             "state": found["state"], "sentence": found["sentence"], "began": found["began"],
-            "pages": _pages(status.reader, data[0]) if data else None, "kept": data[-1]["documents_out"] if data else None,
-            "last": data[-1]["name"] if data else None,
+            "pages": _pages(status.reader, data[0]) if data else None, "kept": {stage["name"]: stage["documents_out"] for stage in data},
             "seconds": found["seconds"] if found["work_seconds"] is None else found["work_seconds"],
             "stage": phase and phase["stage"], "share": phase and phase["share"],
         }  # fmt: skip

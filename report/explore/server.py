@@ -24,7 +24,7 @@ from starlette.routing import Route
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import RunLog
-from corpusmill.report.explore import answers, forks, labels, parameters
+from corpusmill.report.explore import answers, jobs, labels, parameters
 from corpusmill.report.explore.comparison import RunComparison
 from corpusmill.report.explore.console import Console
 from corpusmill.report.explore.document import document
@@ -163,18 +163,20 @@ ROUTES: dict[str, tuple[type[parameters.Asked], Ask]] = {
     "changed": (parameters.Changed, of_run(answers.changed)),
     "place": (parameters.PlaceAsked, of_run(answers.place)),
     "document": (parameters.OneDocument, of_run(document)),
-    "status": (parameters.Asked, of_run(lambda explorer, _: answers.status(explorer))),
-    "run": (parameters.Asked, of_run(lambda explorer, _: answers.run(explorer))),
+    "status": (parameters.Asked, jobs.status),
+    "run": (parameters.Asked, jobs.described),
     "labels": (parameters.LabelsAsked, by_person(labels.labels)),
     "queue": (parameters.QueueAsked, by_person(labels.queue)),
     "agreement": (parameters.AgreementAsked, of_run(labels.agreement)),
-    "job": (parameters.Asked, forks.job),
+    "job": (parameters.Asked, jobs.job),
 }
 #: What can be done with --write, by POST: the body of each action, and the function that does it and returns the answer.
 ACTIONS: dict[str, tuple[type[parameters.Asked], Ask]] = {
     "label": (parameters.LabelGiven, by_person(labels.give_label)),
     "names": (parameters.NamesGiven, by_person(labels.name_labels)),
-    "fork": (parameters.ForkAsked, forks.start_fork),
+    "fork": (parameters.ForkAsked, jobs.start_fork),
+    "go_on": (parameters.RunAsked, jobs.go_on),
+    "stop": (parameters.Asked, jobs.stop),
 }
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from corpusmill.filters.fork import next_name
 from corpusmill.filters.rules import COMPARISONS
 from corpusmill.pipeline.recipe import STAGES, stage_command
 from corpusmill.report.answers.why_change import scored_late
@@ -154,16 +155,19 @@ def command(reader: RunReader, folder: str, table: StageTable, moves: Moves) -> 
     it."""
     if not moves:
         return "", None
-    note, sets = _note(reader, table, moves), _settings(moves)
+    note, sets = _note(reader, table, moves), settings(moves)
     return stage_command(folder, "filter", None, "--redo", *sets) if note else shlex.join(["corpusmill", "retune", folder, *sets]), note
 
 
-def fork_command(folder: str, moves: Moves) -> str:
-    """Returns the command that makes a new run with the thresholds."""
-    return shlex.join(["corpusmill", "fork", folder, *_settings(moves)])
+def fork_command(folder: str, moves: Moves) -> dict[str, str]:
+    """Returns the command that makes a new run under the next free `name`, and its parts around another name, which needs no quotes."""
+    new, command, sets = next_name(folder), shlex.join(["corpusmill", "fork", folder]), shlex.join(settings(moves))
+    beside, name = new[: new.rfind("/") + 1], new[new.rfind("/") + 1 :]
+    before = f"{command} {shlex.quote(beside) if beside else ''}"
+    return {"command": f"{command} {sets}", "name": name, "before": before, "after": f" {sets}"}
 
 
-def _settings(moves: Moves) -> list[str]:
+def settings(moves: Moves) -> list[str]:
     """Returns the thresholds as arguments of a command."""
     return [part for name, value in moves.items() for part in ("--set", f"filter.thresholds.{name}={written(value)}")]
 

@@ -17,6 +17,10 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None and not POSSIBLE, reason="n
 PHONE, DESK = (390, 844), (1300, 900)
 
 
+#: Milliseconds that a page may take: many, for busy machines.
+PATIENCE = 90_000
+
+
 @dataclass
 class Seen:
     """A page with its messages and requests: `console` has warnings, errors and exceptions, `requests` all addresses."""
@@ -40,8 +44,9 @@ def _program() -> tuple[str, dict[str, str]]:
 @contextmanager
 def browser() -> Iterator[Any]:
     """Yields a headless Chromium whose tabs can't reach beyond this machine. Skips the test where there is none."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)
     program, environment = _program()
     arguments = ["--no-sandbox"] if os.geteuid() == 0 or environment else []  # a Chromium from an npm package has no sandbox
     with sync_playwright() as play:
@@ -56,6 +61,7 @@ def browser() -> Iterator[Any]:
 def opened(chromium: Any, url: str, size: tuple[int, int] = DESK, theme: str = "light", **options: Any) -> Iterator[Seen]:
     """Yields a new tab with `url`, once it is loaded."""
     context = chromium.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=theme, **options)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     seen = Seen(page)
     page.on("console", lambda message: seen.console.append(f"{message.type}: {message.text}") if message.type != "log" else None)

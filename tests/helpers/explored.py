@@ -11,7 +11,7 @@ from urllib.request import urlopen
 
 import pandas as pd
 import pyarrow.parquet as pq
-from waiting import until
+from waiting import drawn, until
 
 
 @contextmanager
@@ -73,12 +73,8 @@ def only(decided: pd.DataFrame, rule: str) -> pd.Series:
 def expect_counts(page: Any, decided: pd.DataFrame, wanted: pd.Series) -> None:
     """Checks that the sentence above the list, the listed keys and the counts of rules are those of the expected rows."""
     rows = decided[wanted]
-    until(
-        page,
-        f"document.getElementById('count')?.textContent.startsWith('{len(rows)} document') && "
-        "!document.querySelector('[aria-busy]') && document.documentElement.dataset.busy === 'false'",
-    )
-    said = page.inner_text("#count")
+    until(page, f"document.getElementById('count').textContent.startsWith('{len(rows)} document')")
+    said = drawn(page).inner_text("#count")
     if len(rows) and page.locator("input[name=decision]:checked").input_value() == "":
         share = "100.0%" if rows["kept"].all() else f"{rows['kept'].mean():.1%}"
         assert f"{share} of them kept" in said

@@ -7,9 +7,9 @@ from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.watch.progress import Progress
 
 
-def run_inline(folder: Path, recipe: str, *inputs: Path) -> Path:
-    """Writes the recipe next to the run, and returns the run's folder, `folder`/run."""
+def run_inline(folder: Path, recipe: str, *inputs: Path, last: str | None = None) -> Path:
+    """Writes the recipe next to the run, and returns the run's folder, `folder`/run. `last`: the last stage to run."""
     (folder / "recipe.yaml").write_text(recipe)
-    plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(path) for path in inputs])
+    plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(path) for path in inputs], last=last)
     execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
     return folder / "run"

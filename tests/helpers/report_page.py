@@ -3,6 +3,7 @@
 from typing import Any
 
 from browser import DESK, Seen
+from waiting import until
 
 #: Some colours of the two themes, as `COLORS` finds them.
 LIGHT = {"page": "rgb(251, 251, 249)", "ink": "rgb(29, 35, 41)"}
@@ -50,11 +51,6 @@ def visit(tab: Seen, url: str, size: tuple[int, int] = DESK, **media: str) -> An
     tab.requests.clear()
     tab.page.goto(url)
     return tab.page
-
-
-def until(page: Any, condition: str) -> None:
-    """Waits until a JavaScript expression is true (as a function, because the page's policy forbids to evaluate text)."""
-    page.wait_for_function(f"() => {condition}")
 
 
 def scroll_through(page: Any) -> None:

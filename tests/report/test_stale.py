@@ -14,6 +14,7 @@ from browser import browser, needs_chromium, opened
 from built_run import RunBuilder
 from explored import answer, explored
 from inline_run import run_inline
+from waiting import until
 
 from corpusmill.filters.whatif import retune
 from corpusmill.pipeline.engine import InlineEngine
@@ -302,6 +303,5 @@ def test_the_banner_is_seen_first_in_a_browser(retuned: Path, page: Path) -> Non
     with browser() as chromium, explored(retuned) as address:
         for url, selector in ((page.as_uri(), ".stale"), (address, "#stale")):
             with opened(chromium, url) as seen:
-                seen.page.wait_for_selector(f"{selector}:not([hidden])")
-                box, title = seen.page.locator(selector).bounding_box(), seen.page.locator("h1").bounding_box()
-                assert 0 <= box["y"] < box["y"] + box["height"] <= title["y"] and box["height"] > 15
+                box, title = (f"document.querySelector('{part}').getBoundingClientRect()" for part in (selector, "h1"))
+                until(seen.page, f"{box}.top >= 0 && {box}.height > 15 && {box}.bottom <= {title}.top")

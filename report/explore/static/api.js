@@ -86,6 +86,20 @@ function working(change) {
   document.documentElement.dataset.busy = String(busy > 0);
 }
 
+/** Calls `act` with the last arguments when `wait` milliseconds have passed without another call. Until then the page counts as busy. */
+export function debounced(act, wait) {
+  let timer = null;
+  return (...values) => {
+    if (timer === null) working(+1);
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      timer = null;
+      act(...values);
+      working(-1);
+    }, wait);
+  };
+}
+
 const sentences = new Map();
 
 /** Does `work` while `part` is marked as busy. Returns true where it finished, false where it failed or a newer call replaced it. */

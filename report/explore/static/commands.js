@@ -1,7 +1,6 @@
 /** Commands and recipes with a copy button: what puts the thresholds on the sliders into a recipe, this run, or a new run. */
-import { act, ask, attempt } from "./api.js";
 import { button, byId, h, refill } from "./dom.js";
-import { duration } from "./format.js";
+import { startJob } from "./jobs.js";
 import { explored } from "./run.js";
 import { line, nodes } from "./text.js";
 
@@ -47,47 +46,40 @@ export function openRecipe({ recipe, command, note, stale, next }) {
   dialog.showModal();
 }
 
-/** Milliseconds between two questions about a fork that is being made. */
-const EVERY = 1000;
+/** Names that a new run may have. */
+const NEW = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}$/;
 let shown = "";
 
-/** Shows the command for these thresholds (`moves`: by rule a number as text, or "off"); empty: none. */
-export function drawFork(command, moves) {
-  if (command === shown) return; // what a fork says stays while the thresholds do
-  shown = command;
-  const set = Object.fromEntries([...moves].map(([rule, given]) => [rule, given === "off" ? given : Number(given)]));
+/**
+ * Shows the command that makes a new run with these thresholds (`moves`: by rule a number as text, or "off"; `fork` is null without any), and
+ * the stages that are then left to do.
+ */
+export function drawFork({ fork, stale }, moves) {
+  if (JSON.stringify(fork) === shown) return; // a name that is being typed stays while the thresholds do
+  shown = JSON.stringify(fork);
+  if (!fork) return refill(byId("fork"));
+  const set_ = Object.fromEntries([...moves].map(([rule, given]) => [rule, given === "off" ? given : Number(given)]));
+  const box = h.input({ type: "text", value: fork.name, spellcheck: false, autocomplete: "off", key: "fork name" });
+  const command = h.div();
+  const make = button("Make the new run", () => startJob("fork", { set_, name: box.value === fork.name ? "" : box.value }), {
+    key: "fork",
+  });
+  const name = () => {
+    const own = box.value !== fork.name;
+    make.disabled = own && !NEW.test(box.value);
+    const text = own && !make.disabled ? `${fork.before}${box.value}${fork.after}` : fork.command;
+    refill(command, make.disabled ? h.p({ class: "bad" }, WRONG) : copyable(text, "the command that makes a new run"));
+  };
+  box.addEventListener("input", name);
+  name();
   refill(
     byId("fork"),
-    command && [
-      h.p("As a new run, which shares this one’s files; this run stays as it is:"),
-      copyable(command, "the command that makes a new run"),
-      explored().write &&
-        h.p(
-          { class: "row" },
-          button("Make the new run", () => make(set), { key: "fork" }),
-        ),
-      h.div({ id: "fork-state", role: "status" }),
-    ],
+    h.p("As a new run, which shares this one’s files; this run stays as it is. ", stale.length > 0 && `Left to do is then: ${stale.join(", ")}.`),
+    h.p({ class: "row" }, h.label("Its name ", box), explored().write ? make : h.span({ class: "soft" }, READ_ONLY)),
+    command,
   );
 }
 
-const make = (set) =>
-  attempt(byId("fork"), async () => {
-    let job = await act("fork", { set_: set });
-    while (job.state === "working") {
-      say(`Making ${job.folder}: ${duration(job.seconds)}`);
-      await new Promise((done) => setTimeout(done, EVERY));
-      job = await ask("job", "job");
-    }
-    if (job.state === "failed") return say(job.message);
-    say(`Made in ${duration(job.seconds)}: `, [
-      job.run
-        ? h.a({ href: `#${new URLSearchParams({ run: job.run })}`, id: "fork-link" }, line(job.run))
-        : copyable(job.command, "the command that shows it"),
-    ]);
-  });
-
-function say(text, more = []) {
-  const part = byId("fork-state");
-  if (part) refill(part, h.p(line(text), " ", more));
-}
+const WRONG = "A name has letters, digits, _, . and -, at most 80, and begins with none of the last two.";
+/** What the page says in place of a button that would change something. */
+export const READ_ONLY = "Started with --write, corpusmill explore does it here.";

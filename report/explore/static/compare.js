@@ -49,7 +49,7 @@ function head(state) {
     });
   const others = state.compare.slice(1);
   return [
-    h.p(h.a({ href: link({ view: "" }) }, "All runs")),
+    !state.run && h.p(h.a({ href: link({ view: "" }) }, "All runs")),
     h.h2(name("a"), " ", line(a), " and ", name("b"), " ", line(b)),
     others.length > 1 && h.p({ class: "row" }, "Each run is compared with the first one: ", others.map(choice)),
   ];

@@ -90,12 +90,3 @@ export function firstOf(items, most, node, around = "span") {
   const rest = h[around](button(more, others, { class: "plain" }));
   return [...shown, rest];
 }
-
-/** Calls `act` with the last arguments when `wait` milliseconds have passed without another call. */
-export function debounced(act, wait) {
-  let timer = 0;
-  return (...values) => {
-    clearTimeout(timer);
-    timer = setTimeout(() => act(...values), wait);
-  };
-}

@@ -1,6 +1,6 @@
 /** The filters on the left, with the counts of the documents that pass them. */
-import { ask, attempt } from "./api.js";
-import { byId, debounced } from "./dom.js";
+import { ask, attempt, debounced } from "./api.js";
+import { byId } from "./dom.js";
 import { drawFacets, startFacets } from "./facets.js";
 import { count } from "./format.js";
 import { startRanges } from "./ranges.js";

@@ -84,15 +84,18 @@ const VIEWS = [
   ["thresholds", "thresholds", "Thresholds"],
   ["labels", "labels", "Labels"],
   ["progress", "progress", "Progress"],
+  ["compare", "compare", "Compare with parent"],
 ];
 
 function drawViews(state) {
   const view = VIEWS.some(([name]) => name === state.view) ? state.view : "";
+  const { parent, own } = run();
+  const other = { compare: { compare: [parent, own] } };
   refill(
     byId("views"),
-    !explored().one && h.a({ href: "#", key: "all runs" }, "All runs"),
-    VIEWS.map(([name, , label]) =>
-      h.a({ href: link({ view: name }), "aria-current": name === view ? "page" : null, key: `view ${name}` }, label),
+    (!explored().one || state.run) && h.a({ href: "#", key: "all runs" }, explored().one ? "The first run" : "All runs"),
+    VIEWS.filter(([name]) => name !== "compare" || parent).map(([name, , label]) =>
+      h.a({ href: link({ view: name, ...other[name] }), "aria-current": name === view ? "page" : null, key: `view ${name}` }, label),
     ),
   );
   for (const [name, part] of VIEWS) byId(part).hidden = name !== view;

@@ -1,10 +1,12 @@
 /** The page of `corpusmill explore`: starts its parts, each of which follows the state in the address. */
 import { ask, attempt, showError, takeToken } from "./api.js";
+import { startCompare } from "./compare.js";
 import { startDocument } from "./document.js";
 import { startDocuments } from "./documents.js";
 import { byId } from "./dom.js";
 import { startFilters } from "./filters.js";
 import { startKeys } from "./keys.js";
+import { startJobs } from "./jobs.js";
 import { startLabels } from "./labels.js";
 import { drawStale, drawWarnings, firstStage, loading, startHead, whenReady } from "./head.js";
 import { startProgress } from "./progress.js";
@@ -20,6 +22,7 @@ async function begin() {
   startTheme();
   startKeys();
   if (!(await attempt(byId("main"), loadConsole))) return;
+  startJobs();
   if (!explored().one && !current().run) return startRuns();
   if (!(await attempt(byId("main"), () => whenReady(current().stage)))) return;
   byId("run").textContent = plain(run().name);
@@ -28,7 +31,7 @@ async function begin() {
   const { stage } = current();
   if (!stageOf(current())) go({ stage: firstStage() }, { replace: true });
   await attempt(byId("document"), findDocument);
-  const parts = [startHead, startFilters, startDocuments, startThresholds, startLabels, startDocument, startProgress];
+  const parts = [startHead, startFilters, startDocuments, startThresholds, startLabels, startDocument, startProgress, startCompare];
   for (const part of parts) part();
   start();
   if (stage && current().stage !== stage)

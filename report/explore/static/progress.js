@@ -1,9 +1,11 @@
 /** The progress of a run that still works: stages, throughput, time left, failures. */
 import { ask, attempt } from "./api.js";
-import { byId, firstOf, h, refill, table } from "./dom.js";
+import { READ_ONLY, copyable } from "./commands.js";
+import { button, byId, checkBox, firstOf, h, refill, table } from "./dom.js";
 import { count, duration, many, share, value } from "./format.js";
-import { run } from "./run.js";
-import { watch } from "./state.js";
+import { onJob, startJob } from "./jobs.js";
+import { explored, run } from "./run.js";
+import { current, watch } from "./state.js";
 import { line, plain } from "./text.js";
 import { drawStale } from "./head.js";
 
@@ -15,23 +17,31 @@ const REPORTED = ["ingest", "filter", "dedup", "tokens"];
 /** Warnings that are shown at first. */
 const MANY = 10;
 let status = null;
+let chosen = { to: "", alarm: false }; // how far the run is to go on
+let job = null; // the command that the page has started in this run
 
 export function startProgress() {
   watch((state, changed) => {
     if (changed("view") && state.view === "progress") draw();
   });
+  onJob((one) => {
+    job = one.run === current().run ? one : null;
+    if (job) refresh();
+  });
   look();
 }
 
+const refresh = () =>
+  attempt(byId("progress"), async () => {
+    status = await ask("status", "status");
+    drawStale(status.stale?.sentence);
+    const told = ["complete", "stale"].includes(status.state) || job?.state === "failed";
+    byId("state").textContent = told ? "" : plain(status.sentence);
+    draw();
+  });
+
 async function look() {
-  if (!document.hidden) {
-    await attempt(byId("progress"), async () => {
-      status = await ask("status", "status");
-      drawStale(status.stale?.sentence);
-      byId("state").textContent = ["complete", "stale"].includes(status.state) ? "" : plain(status.sentence);
-      draw();
-    });
-  }
+  if (!document.hidden) await refresh();
   setTimeout(look, EVERY[status?.state] ?? SELDOM);
 }
 
@@ -50,13 +60,32 @@ function draw() {
     byId("progress"),
     h.h2("Progress"),
     h.p(line(status.sentence), took(status)),
-    stale() &&
+    job?.state !== "done" &&
+      stale() &&
       h.p({ class: "warnings" }, "The run has gone on since its reports were read: start corpusmill explore again to see what is new."),
+    status.left.length > 0 && leftPart(status),
     phase && phasePart(phase),
     training && trainingPart(training),
     stages(phase),
-    failures?.count > 0 && failed(failures),
+    failures?.last.length > 0 && failed(failures),
     status.warnings > 0 && warnings(),
+  );
+}
+
+/** What is left to do: the command for it, and with --write the button. */
+function leftPart({ left, to, command, alarm }) {
+  if (!left.includes(chosen.to)) chosen.to = to;
+  const take = (change) => (Object.assign(chosen, change), draw());
+  const option = (name) => h.option({ value: name, selected: name === chosen.to }, name);
+  const last = h.select({ on: { change: (event) => take({ to: event.target.value }) }, key: "go on to" }, left.map(option));
+  const anyway = checkBox((on) => take({ alarm: on }), { checked: chosen.alarm, key: "go on alarm" });
+  const go = button("Run them", () => startJob("go_on", chosen), { class: "strong", key: "go on" });
+  const text = `${command} ${chosen.to}${alarm && chosen.alarm ? " --set dedup.alarm=warn" : ""}`;
+  return h.div(
+    h.h3("Left to do"),
+    h.p({ class: "row" }, h.label(`${left.join(", ")}: up to `, last), explored().write ? go : h.span({ class: "soft" }, READ_ONLY)),
+    alarm && h.p(h.label({ class: "choice" }, anyway, " also where a source loses more copies than alarm_share allows (dedup.alarm: warn)")),
+    copyable(text, "the command that goes on"),
   );
 }
 

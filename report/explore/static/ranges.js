@@ -1,7 +1,7 @@
 /** A range of a measured value: the column's histogram of the filtered documents, and two numbers. */
-import { ask, attempt } from "./api.js";
+import { ask, attempt, debounced } from "./api.js";
 import { described, drawHistogram } from "./charts.js";
-import { byId, debounced, h } from "./dom.js";
+import { byId, h } from "./dom.js";
 import { numbers, rulesOn, stageOf } from "./run.js";
 import { current, filters, go, watch } from "./state.js";
 import { plain } from "./text.js";

@@ -1,7 +1,7 @@
 /** The list of all runs below the path: sorted and filtered as one types, asked again every few seconds. A row opens the run. */
-import { ask, attempt } from "./api.js";
+import { ask, attempt, debounced } from "./api.js";
 import { startCompare } from "./compare.js";
-import { button, byId, checkBox, debounced, h, refill } from "./dom.js";
+import { button, byId, checkBox, h, refill } from "./dom.js";
 import { count, duration, many, roughly, share } from "./format.js";
 import { sortable, wholeRow } from "./rows.js";
 import { explored } from "./run.js";
@@ -15,7 +15,7 @@ const COLUMNS = [
   ["name", "Run", "", (run) => run.name],
   ["recipe", "Recipe", "recipe", (run) => run.recipe],
   ["pages", "Pages", "number", (run) => run.pages],
-  ["kept", "Kept", "number", (run) => run.pages && run.kept / run.pages],
+  ["kept", "Kept", "number", (run) => keptShare(run)],
   ["tokens", "Tokens", "number", (run) => run.tokens],
   ["state", "State", "", (run) => run.state],
   ["began", "Begun", "when", (run) => run.began],
@@ -32,7 +32,7 @@ export function startRuns() {
   byId("runs").append(
     h.h2("Runs"),
     h.label({ class: "field" }, "with these words in name, recipe, inputs or state", box),
-    h.p({ class: "row" }, h.span({ id: "count", role: "status" }), h.span({ id: "chosen" })),
+    h.p({ class: "row" }, h.span({ id: "count", role: "status" }), h.span({ id: "after" }), h.span({ id: "chosen" })),
     h.div(
       { class: "scroll", tabIndex: 0, role: "region", "aria-label": "List of runs" },
       h.table(h.thead(h.tr({ id: "list-header" })), h.tbody({ id: "list" })),
@@ -68,6 +68,7 @@ function draw(state) {
     COLUMNS.map(([name, text, kind]) => sortable(name, text, state, kind)),
   );
   refill(byId("list"), listed(state).map(row));
+  refill(byId("after"), afterChoice(state));
   refill(byId("chosen"), chosen(state));
   tell();
 }
@@ -85,9 +86,26 @@ function listed(state) {
   const found = rows.filter((run) => words.every((word) => said(run).includes(word)));
   const by = COLUMNS.find(([name]) => name === state.order)?.[3];
   if (!by) return found;
-  const missing = (value) => value === null || value === undefined || value === "";
+  const missing = (value) => value === null || value === undefined || value === "" || Number.isNaN(value);
   const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0) * (state.descending ? -1 : 1);
   return found.sort((a, b) => missing(by(a)) - missing(by(b)) || compare(by(a), by(b)));
+}
+
+/** The stages after which runs have counted what is kept, in their order. */
+const stages = () => ["ingest", "filter", "dedup"].filter((stage) => rows.some((run) => run.kept[stage] !== undefined));
+
+/** The stage after which the runs are compared: the chosen one, else the last one that all runs with counts have finished. */
+function after(state) {
+  const counted = rows.filter((run) => Object.keys(run.kept).length > 0);
+  return state.after || stages().findLast((stage) => counted.every((run) => run.kept[stage] !== undefined)) || "";
+}
+
+const keptShare = (run) => run.pages && run.kept[after(current())] / run.pages;
+
+function afterChoice(state) {
+  const option = (stage) => h.option({ value: stage, selected: stage === after(state) }, stage);
+  const take = (event) => go({ after: event.target.value }, { replace: true });
+  return stages().length > 1 && h.label("kept after ", h.select({ on: { change: take }, key: "after" }, stages().map(option)));
 }
 
 function chosen({ compare }) {
@@ -113,6 +131,7 @@ function row(run) {
     "aria-label": `Compare ${plain(run.name)}`,
     key: `choose ${run.name}`,
   });
+  const kept = run.kept[after(current())];
   const inputs = [...run.inputs, run.more_inputs > 0 && `${count(run.more_inputs)} more`].filter(Boolean).join(", ");
   return h.tr(
     { class: "opens", on: wholeRow(() => location.assign(page(open))) },
@@ -127,8 +146,8 @@ function row(run) {
     h.td({ class: "number" }, count(run.pages)),
     h.td(
       { class: "number" },
-      run.pages === null ? "–" : share(run.kept, run.pages),
-      h.div({ class: "rules" }, run.last && `${count(run.kept)} after ${run.last}`),
+      kept === undefined ? "–" : share(kept, run.pages),
+      h.div({ class: "rules" }, kept !== undefined && `${count(kept)} after ${after(current())}`),
     ),
     h.td({ class: "number" }, roughly(run.tokens)),
     h.td({ class: "some" }, state(run)),

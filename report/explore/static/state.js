@@ -2,7 +2,7 @@
  * The state of the page, kept in the address after `#`, so that each view has a link, and back and forward work. The server never sees it.
  */
 
-const OF_RUNS = ["run", "find", "with", "side", "by"];
+const OF_RUNS = ["run", "find", "after", "with", "side", "by"];
 const SINGLE = [...OF_RUNS, "view", "stage", "decision", "language", "source", "host", "url", "text", "order", "range", "changed", "doc"];
 const FLAGS = ["alone", "descending"];
 const LISTS = ["rule", "col", "compare"];
@@ -90,7 +90,7 @@ export const watch = (listener) => listeners.push(listener);
 function follow() {
   const before = state;
   state = parse(location.hash);
-  if (state.run !== before.run) location.reload();
+  if (state.run !== before.run || state.doc.startsWith("id/")) location.reload();
   else notify(before);
 }
 

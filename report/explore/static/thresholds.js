@@ -108,7 +108,7 @@ async function update() {
 function draw() {
   const rules = new Map(answer.rules.map((rule) => [rule.rule, rule]));
   sliders.forEach((slider) => slider.update(rules.get(slider.rule.rule), member(answer.found, slider.rule.rule)));
-  drawFork(answer.fork, live);
+  drawFork(answer, live);
   const { rows } = stageOf(current());
   const { before, after, gained, lost } = answer;
   refill(

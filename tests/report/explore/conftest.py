@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from browser import Seen, browser, opened
 from explored import decisions, explored
+from waiting import drawn
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def decided(run_folder: Path) -> pd.DataFrame:
 def seen(chromium: Any, address: str) -> Iterator[Seen]:
     """Opens the page; after the test, it must have printed nothing to the console and sent requests only to its server."""
     with opened(chromium, address) as seen:
-        seen.page.wait_for_selector("#list tr")
+        drawn(seen.page)
         yield seen
         assert seen.console == []
         assert [url for url in seen.requests if not url.startswith(address)] == []

@@ -52,10 +52,10 @@ def test_the_list_has_every_run_below_the_path(client: TestClient, folder: Path)
     assert list(rows) == ["damaged", "first", "group/second"]
     report = rows_of_filter(folder / "first")
     first = rows["first"]
-    assert (first["kept"], first["last"]) == (sum(row["kept"] for row in report), "filter")
+    assert list(first["kept"]) == ["ingest", "filter"] and first["kept"]["filter"] == sum(row["kept"] for row in report)
     assert first["pages"] == 60 and first["inputs"] == json.loads((folder / "first/run.json").read_text())["inputs"]
     damaged = rows["damaged"]
-    assert damaged["state"] == "damaged" and "run.json is not JSON" in damaged["sentence"] and damaged["kept"] is None
+    assert damaged["state"] == "damaged" and "run.json is not JSON" in damaged["sentence"] and damaged["kept"] == {}
 
 
 def rows_of_filter(folder: Path) -> list[Any]:
@@ -67,13 +67,13 @@ def test_the_list_follows_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("corpusmill.report.explore.runs.LOCAL", 0)
     write_run(tmp_path / "one", ("ingest",))
     client = client_for(Console(str(tmp_path)))
-    assert {name: row["last"] for name, row in listed(client).items()} == {"one": "ingest"}
+    assert {name: list(row["kept"]) for name, row in listed(client).items()} == {"one": ["ingest"]}
     write_run(tmp_path / "two", ("ingest",))
     write_run(tmp_path / "new", ("ingest", "filter"))
     (tmp_path / "one").rename(tmp_path / "gone")
     (tmp_path / "new").rename(tmp_path / "one")
     (tmp_path / "gone/run.json").unlink()
-    assert {name: row["last"] for name, row in listed(client).items()} == {"one": "filter", "two": "ingest"}
+    assert {name: list(row["kept"]) for name, row in listed(client).items()} == {"one": ["ingest", "filter"], "two": ["ingest"]}
 
 
 @pytest.mark.parametrize("name", ["link", "../first", "first/../first", "/etc", "", "first/", ".", "nowhere", "group", "first\0"])
@@ -91,10 +91,10 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
         Console(str(tmp_path / "nowhere"))
 
 
-def test_one_run_has_no_other_name(run_folder: Path) -> None:
+def test_one_run_has_its_folders_name_and_no_other(run_folder: Path) -> None:
     client = client_for(Console(str(run_folder)))
-    assert ask(client, "console")["one"] is True
-    for name in (".", run_folder.name, "filter"):
+    assert ask(client, "console")["one"] is True and ask(client, "run", run=run_folder.name)["own"] == run_folder.name
+    for name in (".", "..", f"../{run_folder.name}", "filter"):
         assert client.get("/api/run", params={"run": name}).status_code == 404
 
 

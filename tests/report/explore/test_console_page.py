@@ -13,7 +13,7 @@ from built_run import HOSTILE, write_run
 from explored import consoled, explored
 from hostile_run import ATTACKS, write_hostile_run
 from many_runs import write_many_runs
-from waiting import until
+from waiting import drawn, until
 
 from corpusmill.report.explore import parameters, server
 
@@ -33,6 +33,8 @@ def listed(chromium: Any, runs: str) -> Iterator[Seen]:
     """Opens the list; after the test, the page must have printed nothing and asked only its server."""
     with opened(chromium, runs) as seen:
         until(seen.page, "document.querySelectorAll('#list .opener').length === 3")
+        until(seen.page, "document.getElementById('count').textContent === '3 runs'")  # all of them are read
+        drawn(seen.page)
         yield seen
         assert seen.console == []
         assert [url for url in seen.requests if not url.startswith(runs)] == []
@@ -52,21 +54,22 @@ def test_the_list_is_sorted_and_filtered_as_one_types(listed: Seen) -> None:
     page.keyboard.press("/")
     page.keyboard.type("GROUP sec")
     until(page, f"String({NAMES}) === 'group/second'")
-    assert page.inner_text("#count") == "1 of 3 runs"
+    assert drawn(page).inner_text("#count") == "1 of 3 runs"
     assert "find=GROUP+sec" in page.url
 
 
 def test_a_row_opens_its_run_and_back_returns(listed: Seen) -> None:
     page = listed.page
     page.locator("#list tr", has_text="first").locator("td").nth(3).click()
-    page.wait_for_selector("#stages button")
-    assert page.url.split("#")[1].startswith("run=first") and page.inner_text("#run").endswith("/first")
+    until(page, "document.getElementById('run').textContent.endsWith('/first')")
+    assert drawn(page).url.split("#")[1].startswith("run=first")
     page.locator("#list tr").nth(2).locator(".number").last.click()  # the whole row of a document opens it
     page.wait_for_selector("#document .text")
-    page.get_by_role("link", name="All runs").click()
+    drawn(page).get_by_role("link", name="All runs").click()
     until(page, f"{NAMES}.includes('damaged')")
-    page.locator("#list a", has_text="damaged").click()
+    drawn(page).locator("#list a", has_text="damaged").click()
     until(page, "document.getElementById('error').textContent.includes('no stage of this run has a report yet')")
+    drawn(page)
     listed.console.clear()  # Chromium prints the answer's status
 
 
@@ -77,8 +80,8 @@ def test_a_text_that_is_selected_in_a_row_opens_nothing(listed: Seen) -> None:
     page.mouse.down()
     page.mouse.move(box["x"] + 60, box["y"] + box["height"] / 2, steps=4)
     page.mouse.up()
-    page.wait_for_timeout(300)
-    assert "run=" not in page.url and page.evaluate("String(getSelection())") != ""
+    until(page, "String(getSelection()) !== ''")
+    assert "run=" not in drawn(page).url
 
 
 def test_two_runs_are_chosen_and_compared(listed: Seen) -> None:
@@ -87,28 +90,31 @@ def test_two_runs_are_chosen_and_compared(listed: Seen) -> None:
         page.get_by_label(f"Compare {name}").check()
     page.get_by_role("button", name="Compare 2 runs").click()
     page.wait_for_selector(".compared li")
+    drawn(page)
     moved = json.loads(page.evaluate("fetch('/api/compare?a=first&b=group/second').then(answer => answer.text())"))
     alone = moved["documents"]["only_a"]["documents"]
     assert f"they decide differently about {alone}." in page.inner_text("#compare-verdict")
     page.locator("#compare-rules tr", has_text="short").get_by_role("button").click()
     page.wait_for_selector("#compare-documents .chip")  # the list of this rule is drawn, not the one before it
-    assert page.inner_text("#compared").startswith(f"{alone} document")
+    assert drawn(page).inner_text("#compared").startswith(f"{alone} document")
     card = page.locator(".compared > li").first
     halves = card.locator(".two > div").all_inner_texts()
     assert "kept" in halves[0] and "would fail only where it is below 20" in halves[0]
     assert "dropped by filter" in halves[1] and "fails where it is below 40" in halves[1]
     card.get_by_role("button", name="Show the text").click()
+    drawn(page)
     text = card.locator(".text").inner_text()
     page.locator("#compare-columns article").first.scroll_into_view_if_needed()
     page.wait_for_selector("#compare-columns .chart[data-drawn]")
+    drawn(page)
     card.get_by_role("link", name="Open it in group/second").click()
     page.wait_for_selector("#document .text")
-    assert page.inner_text("#document .text") == text and "dropped by filter" in page.inner_text("#document")
+    assert drawn(page).inner_text("#document .text") == text and "dropped by filter" in page.inner_text("#document")
 
 
 def test_saved_files_have_all_documents_of_the_filter(chromium: Any, address: str, decided: Any) -> None:
     with opened(chromium, f"{address}#stage=filter&decision=dropped", accept_downloads=True) as seen:
-        seen.page.wait_for_selector("#list tr")
+        drawn(seen.page)
         with seen.page.expect_download() as download:
             seen.page.locator("#export a", has_text="JSONL").click()
         rows = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]
@@ -118,10 +124,11 @@ def test_saved_files_have_all_documents_of_the_filter(chromium: Any, address: st
 
 def test_the_first_advice_stays_folded(chromium: Any, address: str) -> None:
     with opened(chromium, address) as seen:
-        seen.page.locator(".guide summary").click()
+        drawn(seen.page).locator(".guide summary").click()
+        until(seen.page, "localStorage.length > 0")  # the browser tells the page later that it is closed
         seen.page.reload()
-        seen.page.wait_for_selector(".guide")
-        assert seen.page.locator(".guide").get_attribute("open") is None
+        seen.page.wait_for_selector(".guide", state="attached")
+        assert drawn(seen.page).locator(".guide").get_attribute("open") is None
 
 
 class Noted(parameters.Asked):
@@ -136,16 +143,14 @@ def test_the_token_leaves_the_address_and_an_action_carries_it(
     act = f"import('/static/api.js').then(api => api.act('note', {{ words: {json.dumps(HOSTILE)} }})).catch(error => error.message)"
     with consoled(tmp_path / "run", write=True) as (console, address):
         with opened(chromium, f"{address}#token={console.token}&stage=filter") as seen:
-            seen.page.wait_for_selector("#list tr")
+            drawn(seen.page)
             assert console.token not in seen.page.url and "stage=filter" in seen.page.url
             assert not any(console.token in url.split("#")[0] for url in seen.requests)
             assert seen.page.evaluate(act) == {"said": HOSTILE}
             seen.page.reload()
-            seen.page.wait_for_selector("#list tr")
-            assert seen.page.evaluate(act) == {"said": HOSTILE} and seen.console == []
+            assert drawn(seen.page).evaluate(act) == {"said": HOSTILE} and seen.console == []
         with opened(chromium, address) as seen:  # another tab
-            seen.page.wait_for_selector("#list tr")
-            assert "may not change anything" in seen.page.evaluate(act)
+            assert "may not change anything" in drawn(seen.page).evaluate(act)
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [line["message"] for line in lines if line["event"] == "action"] == ["explore: note"] * 2
 
@@ -165,16 +170,16 @@ def test_hostile_names_of_runs_do_nothing(chromium: Any, tmp_path: Path) -> None
     names = hostile_runs(tmp_path)
     with explored(tmp_path) as address, opened(chromium, address) as seen:
         page = seen.page
-        until(page, f"document.querySelectorAll('#list .opener').length === {len(names) + 1}")
-        page.get_by_label("Compare hostile").check()
+        until(page, f"document.getElementById('count').textContent === '{len(names) + 1} runs'")
+        drawn(page).get_by_label("Compare hostile").check()
         page.locator("#list input").first.check()
         page.get_by_role("button", name="Compare 2 runs").click()
         page.wait_for_selector("#compare-keys table")
         page.wait_for_selector("#compare-columns h3")
-        page.go_back()
-        page.locator("#list .opener").first.click()
+        drawn(page).go_back()
+        drawn(page).locator("#list .opener").first.click()
         page.wait_for_selector("#stages button")
-        assert page.evaluate("window.ran") is None
+        assert drawn(page).evaluate("window.ran") is None
         assert page.locator("main script, img, iframe, main a[href^=javascript], main style").count() == 0
         assert {url.split("/")[2] for url in seen.requests} == {address.split("/")[2]} and seen.console == []
 
@@ -190,7 +195,7 @@ def test_axe_finds_nothing_and_a_phone_scrolls_only_up_and_down(chromium: Any, r
         if fragment:
             seen.page.locator("#compare-columns article").first.scroll_into_view_if_needed()
             seen.page.wait_for_selector("#compare-columns .chart[data-drawn]")
-        assert seen.page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+        assert drawn(seen.page).evaluate("document.documentElement.scrollWidth") <= PHONE[0]
         for size in (PHONE, (1280, 900)):
             seen.page.set_viewport_size({"width": size[0], "height": size[1]})
             for theme in ("light", "dark"):

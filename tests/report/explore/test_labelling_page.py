@@ -9,13 +9,12 @@ from browser import PHONE, Seen, needs_chromium, opened
 from built_run import HOSTILE
 from explored import consoled
 from inline_run import run_inline
-from waiting import until
+from waiting import drawn, until
 
 from corpusmill.pipeline.labels import DocumentLabel, DocumentLabels, LabelFile, hash_of, now
 from corpusmill.pipeline.storage import Storage
 
 pytestmark = [needs_chromium, pytest.mark.long]
-QUIET = "document.documentElement.dataset.busy === 'false'"
 
 
 @pytest.fixture
@@ -31,6 +30,7 @@ def labelling(run: Path, chromium: Any) -> Iterator[Seen]:
         console.who = "anna"
         with opened(chromium, f"{address}#view=labels&stage=filter&token={console.token}") as seen:
             seen.page.wait_for_selector("#queue li")
+            drawn(seen.page)
             yield seen
             refused = "error: Failed to load resource: the server responded with a status of 422 (Unprocessable Entity)"
             assert set(seen.console) <= {refused} and all(url.startswith(address) for url in seen.requests)
@@ -46,20 +46,19 @@ def test_keys_label_the_queue(run: Path, labelling: Seen) -> None:
     page.locator("#queue a").first.click()
     for number, key in enumerate("1n2y"):
         page.wait_for_selector("#document-labels button[aria-pressed=false]")
-        until(page, QUIET)
-        before = page.url
+        before = drawn(page).url
         page.keyboard.press(key)
         until(page, f"location.href !== {before!r}")  # the next document
-        until(page, QUIET)
+        drawn(page)
         assert len(given(run)) == number + 1
     assert given(run) == [("anna", "bad"), ("anna", "bad"), ("anna", "good"), ("anna", "good")]
     page.wait_for_selector("#agreement table")
-    assert "4 documents, 2 of them bad. They are the first of a random order" in page.inner_text("#agreement")
+    assert "4 documents, 2 of them bad. They are the first of a random order" in drawn(page).inner_text("#agreement")
     page.go_back()
     page.wait_for_selector("#document-labels [aria-pressed=true]")
-    until(page, QUIET)
-    page.keyboard.press("1")  # the same label again
+    drawn(page).keyboard.press("1")  # the same label again
     until(page, "!document.querySelector('#document-labels [aria-pressed=true]')")
+    drawn(page)
     assert len(given(run)) == 3
 
 
@@ -73,9 +72,9 @@ def test_own_names_and_hostile_ones(run: Path, labelling: Seen) -> None:
     page.get_by_label("Names of labels, one a line").fill("good\n<img src=x onerror=alert(1)>")
     page.get_by_role("button", name="Save the names").click()
     page.wait_for_selector("#label-counts bdi:has-text('before<script>')")
-    page.locator("#queue a").first.click()
+    drawn(page).locator("#queue a").first.click()
     page.get_by_role("button", name="2 <img src=x onerror=alert(1)>").click()
-    until(page, QUIET)
+    drawn(page)
     assert ("anna", "<img src=x onerror=alert(1)>") in given(run)
     assert page.evaluate("document.querySelectorAll('main script, main img').length") == 0
     page.get_by_text("Names of labels").click()
@@ -88,24 +87,54 @@ def test_without_write_labels_are_only_shown(run: Path, chromium: Any) -> None:
     LabelFile(Storage(str(run))).change(lambda before: before.with_labels([DocumentLabel("nobody", "bad", "bert", now(), hash_of(""))]))
     with consoled(run) as (_, address), opened(chromium, f"{address}#view=labels&stage=filter", PHONE) as seen:
         seen.page.wait_for_selector("#queue li")
-        assert "start corpusmill explore with --write" in seen.page.inner_text("#label-counts")
+        assert "start corpusmill explore with --write" in drawn(seen.page).inner_text("#label-counts")
         assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         seen.page.locator("#queue a").first.click()
         seen.page.wait_for_selector("#document .text")
-        seen.page.keyboard.press("1")
-        until(seen.page, QUIET)
-        assert seen.page.locator("#document-labels button").count() == 0 and given(run) == [("bert", "bad")]
+        drawn(seen.page).keyboard.press("1")
+        assert drawn(seen.page).locator("#document-labels button").count() == 0 and given(run) == [("bert", "bad")]
 
 
 def test_a_fork_by_clicks(tmp_path: Path, crawl: Path, chromium: Any) -> None:
+    """Named, made, opened, run to its end across a reload, compared with its parent, and listed beside it."""
+    from playwright.sync_api import expect
+
     (tmp_path / "runs").mkdir()
-    run_inline(tmp_path / "runs", "ingest: {}\nfilter: {steps: [gopher_quality]}\n", *sorted(crawl.iterdir()))
+    recipe = "ingest: {}\nfilter: {steps: [gopher_quality]}\ndedup: {alarm: warn}\n"
+    run = run_inline(tmp_path / "runs", recipe, *sorted(crawl.iterdir()))
     with consoled(tmp_path / "runs", write=True) as (console, address):
         place = f"{address}#run=run&view=thresholds&stage=filter&set.gopher_short_doc=5&token={console.token}"
         with opened(chromium, place) as seen:
-            seen.page.get_by_role("button", name="Make the new run").click()
-            seen.page.wait_for_selector("#fork-link", timeout=60_000)
-            assert (tmp_path / "runs/run-2/run.json").exists()
-            seen.page.click("#fork-link")
-            until(seen.page, "document.getElementById('run').textContent.endsWith('run-2')")
-            assert seen.console == []
+            page = seen.page
+            make, job = page.get_by_role("button", name="Make the new run"), page.locator("#job")
+            page.get_by_label("Its name").fill("a b")
+            expect(make).to_be_disabled()
+            page.get_by_label("Its name").fill("mine")
+            expect(page.locator("#fork code")).to_contain_text(f" {tmp_path}/runs/mine --set ")
+            make.click()
+            expect(job).to_contain_text("is being made")
+            page.reload()
+            expect(job).to_contain_text("is made")
+            job.get_by_role("link").click()
+            expect(page.locator("#run")).to_have_text(f"{tmp_path}/runs/mine")
+            expect(page.locator("#progress code")).to_have_text(f"corpusmill run {tmp_path}/runs/mine --from dedup --to dedup")
+            page.get_by_role("button", name="Run them").click()
+            expect(job).to_contain_text("is at work")
+            expect(page.get_by_role("button", name="Run them")).to_have_count(0)
+            page.reload()
+            expect(job).to_contain_text("has gone on")
+            page.reload()
+            expect(page.locator("#stages")).to_contain_text("dedup")
+            page.get_by_role("link", name="Compare with parent").click()
+            expect(page.locator("#compare-keys")).to_contain_text("gopher_short_doc")
+            assert [box.inner_text() for box in drawn(page).locator("#compare-head h2 bdi").all()] == ["run", "mine"]
+            page.get_by_role("link", name="All runs").click()
+            expect(page.locator("#after select")).to_have_value("dedup")
+            (run / "dedup/manifest.jsonl").unlink()  # kept after the same stage, also where a run has gone further
+            expect(page.locator("#after select")).to_have_value("filter")
+            expect(page.locator("#list tr td:nth-child(5) .rules")).to_contain_text(["after filter", "after filter"])
+            assert drawn(page) and seen.console == []
+    moved = "#view=thresholds&stage=filter&set.gopher_short_doc=5"
+    with consoled(tmp_path / "runs/run") as (_, address), opened(chromium, address + moved) as seen:
+        expect(seen.page.locator("#fork")).to_contain_text("Started with --write, corpusmill explore does it here.")
+        assert drawn(seen.page).get_by_role("button", name="Make the new run").count() == 0

@@ -1,8 +1,12 @@
 """Tests labels in the explorer: giving them, queues, agreement with rules, and forks; and what is refused."""
 
+import json
+import random
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -154,27 +158,62 @@ def test_the_interval_of_a_share() -> None:
 
 
 @pytest.mark.long
-def test_a_fork_from_the_page(tmp_path: Path, crawl: Path) -> None:
+def test_a_fork_from_the_page_goes_on_to_its_end(tmp_path: Path) -> None:
+    """It is named, stops on an alarm, says so, goes on in spite of it, is stopped, finished and compared with its parent."""
     from inline_run import run_inline
 
-    run = run_inline(tmp_path, "ingest: {}\nfilter: {steps: [gopher_quality]}\n", *sorted(crawl.iterdir()))
+    texts = []
+    for group in range(20):  # every other one has fewer than 50 words
+        letters = random.Random(group)
+        words = ["".join(letters.choices(ascii_lowercase, k=5)) for _ in range((10, 60)[group % 2])]
+        texts.append(f"The miller of the river ground the corn that they have with the sun. {' '.join(words)}")
+    rows = [{"url": f"http://a.test/{n}", "text": texts[n % 20]} for n in range(80)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = "ingest: {}\nfilter: {word_rule: words, steps: [gopher_quality: {}]}\ndedup: {}\ntokenizer: {vocab_size: 512}\ntokens: {}\n"
+    run = run_inline(tmp_path, recipe, tmp_path / "a.jsonl", last="filter")
     client = served(run, "anna")
-    moved = {"set.gopher_short_doc": 5}
-    command = client.get("/api/thresholds", params={"stage": "filter", **moved}).json()["fork"]
-    assert command == f"corpusmill fork {run} --set filter.thresholds.gopher_short_doc=5"
-    assert client.post("/api/fork", json={"set_": {"gopher_short_doc": 5}}).json()["state"] == "working"
-    assert "Another fork" in client.post("/api/fork", json={"set_": {"gopher_short_doc": 6}}).json()["detail"]
-    job = ended(client)
-    assert job["state"] == "done" and job["folder"] == f"{run}-2" and (tmp_path / "run-2/run.json").exists()
-    assert '"event":"action"' in (run / "log.jsonl").read_text() and '"event":"forked"' in (tmp_path / "run-2/log.jsonl").read_text()
-    (run / "run.json").write_text("no JSON")
-    client.post("/api/fork", json={"set_": {"gopher_short_doc": 6}})
-    job = ended(client)
-    assert job["state"] == "failed" and job["message"].startswith(f"{run}/run.json: ")
+    fork = {"set_": {"gopher_short_doc": 20}}
+    for name in ("../out", "a/b", "-x", ".x", "a b", "x" * 81):
+        assert client.post("/api/fork", json={**fork, "name": name}).status_code == 422
+    command = client.get("/api/thresholds", params={"stage": "filter", "set.gopher_short_doc": 20}).json()["fork"]
+    assert (command["name"], command["command"]) == ("run-2", f"corpusmill fork {run} --set filter.thresholds.gopher_short_doc=20")
+    assert shlex.split(f"{command['before']}mine{command['after']}")[2:4] == [str(run), f"{tmp_path}/mine"]
+    assert client.post("/api/fork", json={**fork, "name": "mine"}).json()["state"] == "working"
+    assert "is at work" in client.post("/api/fork", json=fork).json()["detail"]
+    assert (job := ended(client))["state"] == "done" and (job["run"], job["folder"]) == ("mine", f"{tmp_path}/mine")
+    assert (
+        '"event":"action"' in (run / "log.jsonl").read_text() and client.get("/api/run", params={"run": "mine"}).json()["parent"] == "run"
+    )
+
+    status = client.get("/api/status", params={"run": "mine"}).json()
+    assert (status["left"], status["to"], status["alarm"]) == (["dedup", "tokenizer", "tokens"], "tokens", False)
+    on = {"run": "mine", "to": "tokens"}
+    for body in ({**on, "to": "pretrain"}, {**on, "to": "ingest"}, {**on, "run": "other"}):
+        assert client.post("/api/go_on", json=body).status_code in (404, 409)
+    assert client.post("/api/go_on", json=on).json()["state"] == "working"
+    assert ended(client)["state"] == "failed"
+    status = client.get("/api/status", params={"run": "mine"}).json()
+    assert "dedup stops before removing anything" in status["sentence"] and status["alarm"]
+    assert client.post("/api/go_on", json={**on, "alarm": True}).json()["state"] == "working"
+    assert client.post("/api/stop", json={"run": "mine"}).status_code == 200
+    assert ended(client)["state"] == "stopped"
+    client.post("/api/go_on", json={**on, "alarm": True})
+    assert ended(client)["state"] == "done", client.get("/api/status", params={"run": "mine"}).json()["sentence"]
+    assert client.get("/api/status", params={"run": "mine"}).json()["left"] == []
+    found = client.get("/api/compare", params={"a": "run", "b": "mine"}).json()["documents"]
+    assert "only_a" not in found and found["only_b"]["documents"] > 0
+
+    again = served(tmp_path / "mine", "anna")  # a fork of the fork has the answer to its alarm
+    assert again.post("/api/fork", json={"set_": {"gopher_short_doc": 21}}).json()["state"] == "working"
+    assert ended(again)["state"] == "done"
+    assert json.loads((tmp_path / "mine-2/run.json").read_text())["recipe"]["dedup"]["alarm"] == "warn"
+    (tmp_path / "mine/run.json").write_text("no JSON")
+    again.post("/api/fork", json={"set_": {"gopher_short_doc": 6}})
+    assert (job := ended(again))["state"] == "failed" and job["message"].startswith(f"{tmp_path}/mine/run.json: ")
 
 
 def ended(client: TestClient) -> dict[str, Any]:
-    """Waits until the fork has ended, and returns its state."""
+    """Waits until the command that the page has started has ended, and returns its state."""
     while (job := client.get("/api/job").json())["state"] == "working":
         time.sleep(0.1)
     return job

@@ -11,7 +11,7 @@ from asking import client_of
 from browser import Seen, needs_chromium, opened
 from explored import explored
 from starlette.testclient import TestClient
-from waiting import until
+from waiting import drawn, until
 
 from corpusmill.report.explore import document
 
@@ -93,7 +93,7 @@ def address(marked_run: Path) -> Iterator[str]:
 def open_document(seen: Seen, name: str) -> Any:
     seen.page.locator("#list a", has_text=f"{name}.test").click()
     seen.page.wait_for_selector("#document .switch")
-    return seen.page
+    return drawn(seen.page)
 
 
 @needs_chromium
@@ -130,7 +130,7 @@ def test_hostile_text_in_marks_does_nothing(seen: Seen) -> None:
         hidden.first.click()
     page.locator("summary", has_text="The page, with what").click()
     page.wait_for_selector(".blocks li")
-    assert page.locator(".blocks li.kept", has_text="<script>alert(1)</script>").count() == 1
+    assert drawn(page).locator(".blocks li.kept", has_text="<script>alert(1)</script>").count() == 1
     assert page.locator("main script, main img, [onerror]").count() == 0 and dialogs == []
     assert "\u202e" not in page.evaluate("document.body.innerText") and page.locator(".text mark .control").count() >= 4
 
@@ -145,10 +145,12 @@ def test_axe_finds_nothing_in_marks(chromium: Any, address: str) -> None:
         with opened(chromium, f"{address}#stage={key.split('/')[0]}&doc={key}", bypass_csp=True) as seen:
             page = seen.page
             page.wait_for_selector(part)
+            drawn(page)
             while (hidden := page.locator("#why .switch[aria-pressed=false]")).count():
                 hidden.first.click()
             page.locator("summary", has_text="The page, with what").click()
             page.wait_for_selector(".blocks li")
+            drawn(page)
             for theme in ("light", "dark"):
                 page.emulate_media(color_scheme=theme)
                 found = Axe().run(page, options=options).response["violations"]
@@ -160,6 +162,7 @@ def test_hits_of_a_search_and_marks_live_together(seen: Seen) -> None:
     page = seen.page
     page.fill("#text", "miller of the river")
     until(page, "document.getElementById('searched').textContent.includes('that is all')")
+    drawn(page)
     open_document(seen, "repeats")
     assert "".join(page.locator(".text mark.hit").all_text_contents()) == "miller of the river" * 4
     page.get_by_role("button", name="Next hit").click()
@@ -171,7 +174,9 @@ def test_a_copy_is_beside_the_document_that_stays(seen: Seen) -> None:
     page = seen.page
     page.locator("#list a", has_text="first.test").click()
     page.wait_for_selector("#difference ins")
-    assert page.locator("#difference ins").all_inner_texts() == ["This is more of it."] and page.locator("#difference del").count() == 0
+    assert (
+        drawn(page).locator("#difference ins").all_inner_texts() == ["This is more of it."] and page.locator("#difference del").count() == 0
+    )
     assert "5 only in the kept one" in page.inner_text("#difference")
 
 
@@ -190,6 +195,7 @@ def test_ten_thousand_marks_in_a_long_text(chromium: Any, tmp_path: Path, builde
         page = seen.page
         page.locator("#list a", has_text="long.test").click()
         page.wait_for_selector("#document .switch")
+        drawn(page)
         assert "20,000 places: words without a letter" in page.inner_text("#why")
         assert page.locator(".text mark").count() == 3_000
         assert "17,000 later places of rules and hits are not marked." in page.inner_text("#document .text")

@@ -8,7 +8,7 @@ import pytest
 from browser import Seen, needs_chromium, opened
 from built_run import HOSTILE, HOSTILE_URL
 from explored import answer, expect_counts, fired, only
-from waiting import until
+from waiting import drawn, until
 
 pytestmark = needs_chromium
 
@@ -38,12 +38,13 @@ def test_a_range_is_typed_or_drawn_with_the_mouse(seen: Seen, decided: pd.DataFr
     page.click("#ranges > summary")
     page.select_option("#range-column", "words")
     page.wait_for_selector("#range-chart[data-drawn]")
+    drawn(page)
     said = answer(page.url.split("#")[0], "histogram?stage=filter&column=words")
     assert f"{sum(said['kept'])} kept and {sum(said['dropped'])} dropped" in page.inner_text("#range-summary")
     page.fill("#range-low", "40")
     page.fill("#range-high", "60")
     expect_counts(page, decided, decided["words"].between(40, 60))
-    place = page.locator("#range-chart svg")
+    place = drawn(page).locator("#range-chart svg")
     place.scroll_into_view_if_needed()
     box = place.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 20)
@@ -51,7 +52,7 @@ def test_a_range_is_typed_or_drawn_with_the_mouse(seen: Seen, decided: pd.DataFr
     page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 30, steps=4)
     page.mouse.up()
     until(page, "document.getElementById('range-low').value !== '40'")
-    low, high = (float(page.input_value(f"#range-{end}")) for end in ("low", "high"))
+    low, high = (float(drawn(page).input_value(f"#range-{end}")) for end in ("low", "high"))
     assert low == int(low) and high == int(high) and 40 != low < high
     expect_counts(page, decided, decided["words"].between(low, high))
 
@@ -61,11 +62,10 @@ def test_the_list_is_ordered_and_shows_chosen_values(seen: Seen, decided: pd.Dat
     page.click("#columns > summary")
     page.get_by_role("checkbox", name="symbol_ratio").check()
     page.get_by_role("button", name="symbol_ratio").click()
-    page.wait_for_selector("th[aria-sort=ascending]")
+    drawn(page).wait_for_selector("th[aria-sort=ascending]")
     page.get_by_role("button", name="symbol_ratio").click()
     page.wait_for_selector("th[aria-sort=descending]")
-    until(page, "document.documentElement.dataset.busy === 'false'")
-    shown = page.eval_on_selector_all("#list tr", "rows => rows.map(row => Number(row.cells[2].textContent))")
+    shown = drawn(page).eval_on_selector_all("#list tr", "rows => rows.map(row => Number(row.cells[2].textContent))")
     assert shown == sorted(decided["symbol_ratio"], reverse=True)[:50]
     page.get_by_role("button", name="Show 6 more").click()
     until(page, f"document.querySelectorAll('#list tr').length === {len(decided)}")
@@ -83,20 +83,20 @@ def test_sliders_show_what_the_api_says(seen: Seen, address: str, decided: pd.Da
     others = fired(decided, "symbols") | fired(decided, "language")
     kept = ~others & (decided["words"] >= 40)
     until(page, f"document.getElementById('kept-share').textContent.includes('→ {kept.sum()},')")
-    assert f"Kept {kept.mean():.1%}" in page.inner_text("#kept-share")
+    assert f"Kept {kept.mean():.1%}" in drawn(page).inner_text("#kept-share")
     card = page.locator(".slider[data-rule=short]")
     assert f"drops 5 → {int((decided['words'] < 40).sum())}" in card.locator(".counts").inner_text()
     page.get_by_role("button", name="would go").click()
     lost = decided.index[decided["kept"] & ~kept]
     page.wait_for_selector(".changed a")
-    assert page.eval_on_selector_all("#changed .opener", "links => links.map(link => link.dataset.doc)") == [
+    assert drawn(page).eval_on_selector_all("#changed .opener", "links => links.map(link => link.dataset.doc)") == [
         f"filter/{row}" for row in lost
     ]
     assert page.locator("#changed li").first.inner_text().startswith("✓ kept, would be dropped ")
     page.locator("#changed .opener").first.click()
     page.wait_for_selector("#document .text")
-    assert page.inner_text("#document-now") == ", would be dropped"
-    page.get_by_role("button", name="Recipe line").click()
+    assert drawn(page).inner_text("#document-now") == ", would be dropped"
+    drawn(page).get_by_role("button", name="Recipe line").click()
     said = answer(address, "thresholds?stage=filter&set.short=40")
     assert [box.inner_text().strip() for box in page.locator("#recipe .command").all()] == [
         said[name].strip() for name in ("recipe", "command", "next")
@@ -108,11 +108,12 @@ def test_sliders_show_what_the_api_says(seen: Seen, address: str, decided: pd.Da
     page.get_by_role("button", name="Reset").click()
     until(page, "!document.getElementById('kept-share').textContent.includes('was')")
     until(page, "document.getElementById('document-now').textContent === ''")
+    drawn(page)
     assert slider.get_attribute("aria-valuetext") == "20"
     page.get_by_label("Rule symbols is on").uncheck()
     kept = decided["failed"].map(lambda failed: set(failed) <= {"symbols"})
     until(page, f"document.getElementById('kept-share').textContent.includes('→ {kept.sum()},')")
-    assert "set.symbols=off" in page.url
+    assert "set.symbols=off" in drawn(page).url
 
 
 def test_a_document_opens_with_its_text_values_copies_and_tokens(seen: Seen, decided: pd.DataFrame) -> None:
@@ -121,11 +122,12 @@ def test_a_document_opens_with_its_text_values_copies_and_tokens(seen: Seen, dec
     page.locator(f"#list tr[data-doc='filter/{number}'] a").click()
     page.wait_for_selector("#document .text")
     row = decided.loc[number]
-    failed = page.locator("#document .failed li").all_inner_texts()
+    failed = drawn(page).locator("#document .failed li").all_inner_texts()
     assert [line.split(" failed")[0] for line in failed] == ["✗ filter: short", "✗ filter: symbols"]
     assert "words is 3; it drops when that is below 20" in failed[0]
     page.locator(".stage summary", has_text="filter").click()
-    values = page.eval_on_selector_all(
+    page.wait_for_selector(".stage[open] .values")
+    values = drawn(page).eval_on_selector_all(
         ".stage[open] .values tbody tr", "rows => rows.map(row => [...row.cells].map(cell => cell.innerText))"
     )
     assert ["symbol_ratio", str(row["symbol_ratio"]), "✗ symbols failed: drops when it is above 0.1"] in values
@@ -133,8 +135,7 @@ def test_a_document_opens_with_its_text_values_copies_and_tokens(seen: Seen, dec
     number = decided.index[decided["url"].str.endswith("page-43.html")][0]
     page.locator(f"#list tr[data-doc='filter/{number}'] a").click()
     page.wait_for_selector(".cluster")
-    page.locator("#list tr", has_text="page-42.html").first.wait_for()
-    copy = page.locator("#list tr", has=page.locator("a", has_text="page-42.html")).first.inner_text()
+    copy = drawn(page).locator("#list tr", has=page.locator("a", has_text="page-42.html")).first.inner_text()
     assert "kept here, dropped by dedup: copy (0.84) of http://host1.test/page-43.html" in copy
     members = page.locator(".cluster li")
     assert members.count() == 4 and "(this one stays)" in members.filter(has_text="page-43.html").inner_text()
@@ -151,7 +152,7 @@ def test_hostile_text_is_shown_and_does_nothing(seen: Seen, decided: pd.DataFram
     number = decided.index[decided["url"] == HOSTILE_URL][0]
     page.locator(f"#list tr[data-doc='filter/{number}'] a").click()
     page.wait_for_selector("#document .text")
-    shown = page.inner_text("#document .text")
+    shown = drawn(page).inner_text("#document .text")
     assert shown.startswith(
         "before<script>alert(1)</script><img src=x onerror=alert(2)> ESC[31mredESC]0;titleBEL RLOright to leftPDF after"
     )
@@ -167,32 +168,29 @@ def test_a_search_in_the_texts_marks_hits_and_goes_on(seen: Seen, decided: pd.Da
     page = seen.page
     page.fill("#text", "x80 ")
     until(page, "document.getElementById('searched').textContent.includes('that is all')")
-    page.locator("#list a").first.click()
+    drawn(page).locator("#list a").first.click()
     page.wait_for_selector("#document mark")
-    until(page, "document.documentElement.dataset.busy === 'false'")  # the document may be drawn once more
-    mark, box = (page.locator(part).bounding_box() for part in ("#document mark", "#document .text"))
+    mark, box = (drawn(page).locator(part).bounding_box() for part in ("#document mark", "#document .text"))
     assert box["y"] <= mark["y"] <= box["y"] + box["height"] - mark["height"]  # the first hit is in sight
     page.fill("#text", "x2 ")
-    until(page, "document.getElementById('searched').textContent.includes('searched')")
-    page.get_by_role("button", name="Search on").click()
+    drawn(page).get_by_role("button", name="Search on").click()
     until(page, "document.getElementById('searched').textContent.includes('that is all')")
-    assert page.locator("#list tr").count() == len(decided) - 5  # texts of three words have no space after the third
+    assert drawn(page).locator("#list tr").count() == len(decided) - 5  # texts of three words have no space after the third
     assert "51 documents" in page.inner_text("#count")
     page.locator("#list a").first.click()
-    until(page, "document.documentElement.dataset.busy === 'false'")  # the same document was there with the marks of half the search
-    assert page.locator("#document mark").all_inner_texts() == ["x2 "]
+    assert drawn(page).locator("#document mark").all_inner_texts() == ["x2 "]
     page.get_by_role("button", name="Next hit").click()
-    assert "1 of 1" in page.inner_text(".hits")
+    assert "1 of 1" in drawn(page).inner_text(".hits")
 
 
 @pytest.mark.long
 def test_what_the_server_refuses_is_a_sentence(chromium: Any, address: str) -> None:
     with opened(chromium, f"{address}#stage=filter&rule=nope") as seen:
         seen.page.wait_for_selector("#error:not([hidden])")
-        assert "has no rule 'nope'" in seen.page.inner_text("#error")
+        assert "has no rule 'nope'" in drawn(seen.page).inner_text("#error")
         seen.page.get_by_role("button", name="Take away: rule nope").click()
         seen.page.wait_for_selector("#error", state="hidden")
-        assert seen.page.locator("#list tr").count() == 50
+        assert drawn(seen.page).locator("#list tr").count() == 50
     with opened(chromium, f"{address}#stage=<b>x&low.words=many&view=nothing") as seen:
-        seen.page.wait_for_selector("#list tr")
-        assert "There is no report of a stage <b>x here: this is filter." in seen.page.inner_text("#error")
+        seen.page.wait_for_selector("#error:not([hidden])")
+        assert "There is no report of a stage <b>x here: this is filter." in drawn(seen.page).inner_text("#error")

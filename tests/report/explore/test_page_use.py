@@ -11,7 +11,7 @@ import pytest
 from browser import PHONE, Seen, needs_chromium, opened
 from built_run import HOSTILE, HOSTILE_URL, RunBuilder, documents, report
 from explored import expect_counts, explored, fired, only
-from waiting import until
+from waiting import drawn, until
 
 pytestmark = [needs_chromium, pytest.mark.long]
 
@@ -27,7 +27,7 @@ def test_back_forward_and_links_bring_a_view_again(seen: Seen, chromium: Any, de
     with opened(chromium, page.url) as other:
         expect_counts(other.page, decided, fired(decided, "short"))
         other.page.wait_for_selector("#document .text")
-        assert other.page.get_by_label(re.compile("^short")).is_checked()
+        assert drawn(other.page).get_by_label(re.compile("^short")).is_checked()
     page.go_back()
     page.wait_for_selector("#document .guide")
     page.go_back()
@@ -48,17 +48,17 @@ def test_the_keyboard_is_enough(seen: Seen, decided: pd.DataFrame) -> None:
         until(page, f"document.activeElement.dataset.doc === 'filter/{place}'")
     page.keyboard.press("Enter")
     page.wait_for_selector("#document .text")
-    assert page.inner_text("#announcement").startswith("Opened http://")
+    assert drawn(page).inner_text("#announcement").startswith("Opened http://")
     assert focused() == "filter/1"  # the list is drawn anew, and the focus stays
     page.keyboard.press("Escape")
     page.wait_for_selector("#document .guide")
-    page.keyboard.press("/")
+    drawn(page).keyboard.press("/")
     until(page, "document.activeElement.id === 'text'")
     page.keyboard.type("word30x0 j?")
     assert page.input_value("#text") == "word30x0 j?"  # in a text box, letters are text
     page.keyboard.press("Escape")
-    page.keyboard.press("?")
-    assert page.locator("#help").is_visible()
+    drawn(page).keyboard.press("?")
+    page.wait_for_selector("#help[open]")
     page.keyboard.press("Escape")
     page.wait_for_selector("#help", state="hidden")
     page.keyboard.press("t")
@@ -67,7 +67,7 @@ def test_the_keyboard_is_enough(seen: Seen, decided: pd.DataFrame) -> None:
     assert page.evaluate("document.activeElement.id") == "main"
     page.keyboard.press("t")
     reached = set()
-    page.evaluate("document.body.focus(), document.activeElement.blur()")
+    drawn(page).evaluate("document.body.focus(), document.activeElement.blur()")
     for _ in range(60):
         page.keyboard.press("Tab")
         reached.add(focused())
@@ -78,6 +78,7 @@ def test_a_newcomer_finds_the_rule_a_page_and_the_change(seen: Seen, decided: pd
     page = seen.page
     guide = page.locator("#document .guide")
     page.wait_for_selector(".examples a")
+    drawn(page)
     assert "short removed most of filter: 5 documents (8.9%), 4 of them alone." in guide.inner_text()
     alone = decided.index[only(decided, "short")]
     guide.get_by_role("button", name="All 4").click()
@@ -98,6 +99,7 @@ def test_axe_finds_nothing(chromium: Any, address: str, decided: pd.DataFrame) -
         for view, part in there.items():
             seen.page.locator("#views a", has_text=view).click()
             seen.page.wait_for_selector(part)
+            drawn(seen.page)
             for theme in ("light", "dark"):
                 seen.page.emulate_media(color_scheme=theme)
                 found = Axe().run(seen.page, options=options).response["violations"]
@@ -108,10 +110,10 @@ def test_axe_finds_nothing(chromium: Any, address: str, decided: pd.DataFrame) -
 def test_on_a_phone_the_hint_where_to_begin_follows_the_view(chromium: Any, address: str) -> None:
     with opened(chromium, f"{address}#view=thresholds", size=PHONE) as seen:
         seen.page.wait_for_selector("#document .guide")
-        assert seen.page.locator("#thresholds").bounding_box()["y"] < seen.page.locator("#document").bounding_box()["y"]
+        assert drawn(seen.page).locator("#thresholds").bounding_box()["y"] < seen.page.locator("#document").bounding_box()["y"]
         seen.page.locator("#views a", has_text="Documents").click()
         seen.page.wait_for_selector("#documents:not([hidden])")
-        assert seen.page.locator("#document").bounding_box()["y"] < seen.page.locator("#documents").bounding_box()["y"]
+        assert drawn(seen.page).locator("#document").bounding_box()["y"] < seen.page.locator("#documents").bounding_box()["y"]
 
 
 def test_a_phone_scrolls_only_up_and_down(chromium: Any, address: str, decided: pd.DataFrame) -> None:
@@ -121,7 +123,7 @@ def test_a_phone_scrolls_only_up_and_down(chromium: Any, address: str, decided: 
             seen.page.locator("#views a", has_text=view).click()
             seen.page.wait_for_selector(f"#{view.lower()}:not([hidden])")
             seen.page.wait_for_selector("#document .text")
-            assert seen.page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+            assert drawn(seen.page).evaluate("document.documentElement.scrollWidth") <= PHONE[0]
         seen.page.locator("#views a", has_text="Documents").click()
         seen.page.locator("#filters summary").first.click()
         seen.page.get_by_label(re.compile("^dropped")).check()
@@ -134,8 +136,7 @@ def test_the_theme_can_be_chosen_and_stays(seen: Seen) -> None:
     page.select_option("#theme", "dark")
     assert page.evaluate(shade) != light
     page.reload()
-    page.wait_for_selector("#list tr")
-    assert page.evaluate(shade) != light and page.input_value("#theme") == "dark"
+    assert drawn(page).evaluate(shade) != light and page.input_value("#theme") == "dark"
 
 
 #: Names that a recipe, a crawl or an upload could contain.
@@ -177,15 +178,16 @@ def test_hostile_names_are_names(chromium: Any, tmp_path: Path) -> None:
         page = seen.page
         dialogs: list[str] = []
         page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
-        page.wait_for_selector("#list tr")
+        drawn(page)
         for place, documents in enumerate((3, 0)):  # no document failed both
             page.locator("#rule-list input").nth(place).check()
             until(page, f"document.getElementById('count').textContent.startsWith('{documents} ')")
-        page.get_by_role("button", name="Clear all", exact=True).click()
+        drawn(page).get_by_role("button", name="Clear all", exact=True).click()
         page.locator("#language-list button", has_text=PROTOTYPE).click()
         until(page, "document.getElementById('count').textContent.startsWith('5 ')")
         page.click("#columns > summary")
-        for place in range(page.locator("#column-list input").count()):
+        page.wait_for_selector("#column-list input")
+        for place in range(drawn(page).locator("#column-list input").count()):
             page.locator("#column-list input").nth(place).check()
         page.click("#ranges > summary")
         page.wait_for_selector("#range-chart[data-drawn]")
@@ -196,10 +198,11 @@ def test_hostile_names_are_names(chromium: Any, tmp_path: Path) -> None:
         page.wait_for_selector("#document .text")
         page.get_by_role("link", name="Thresholds").click()
         page.wait_for_selector(".slider .chart[data-drawn]")
+        drawn(page)
         for number in page.locator(".slider input[type=number]").all():
             number.fill("5")
         until(page, "document.getElementById('kept-share').textContent.includes('4 → 1,')")
-        page.get_by_role("button", name="Recipe line").click()
+        drawn(page).get_by_role("button", name="Recipe line").click()
         assert page.locator("#recipe .command").count() == 2
         assert page.locator("main script, img, iframe, a[href^=javascript]").count() == 0
         assert {url.split("/")[2] for url in seen.requests} == {address.split("/")[2]}
@@ -215,7 +218,7 @@ def running(done: int) -> dict[str, Any]:
     stages = [("ingest", "complete"), ("filter", "running"), ("dedup", "to come")]
     return {
         "run": "r", "state": "running", "sentence": "Running (host, process 7).", "seconds": 100.0, "warnings": 0, "training": None,
-        "stale": {"sentence": STALE},
+        "stale": {"sentence": STALE}, "left": [],
         "stages": [{"name": name, "status": status, "tasks": 2, "documents_in": None, "documents_out": None} for name, status in stages],
         "phase": {
             "stage": "filter", "phase": "", "workers": 2, "share": done / 8, "seconds_left": 75.0, "whole": speed, "latest": speed,
@@ -248,7 +251,7 @@ def test_a_run_that_goes_on_is_followed(chromium: Any, address: str) -> None:
         page.route("**/api/run", unfinished)
         page.goto(f"{address}#view=progress")
         page.wait_for_selector("#progress .wide")
-        assert page.inner_text("#state") == "Running (host, process 7)."
+        assert drawn(page).inner_text("#state") == "Running (host, process 7)."
         box, title = (page.locator(part).bounding_box() for part in ("#stale", "h1"))
         assert page.inner_text("#stale") == STALE and box["y"] + box["height"] <= title["y"]
         assert page.locator("#warnings li").all_inner_texts() == ["filter: not finished"]
@@ -262,6 +265,7 @@ def test_a_run_that_goes_on_is_followed(chromium: Any, address: str) -> None:
         until(page, "document.querySelector('#progress .wide')?.value === 0.75")
         page.clock.fast_forward(2000)
         until(page, "document.getElementById('progress').innerText.includes('Complete.')")
+        drawn(page)
         assert "The run has gone on since its reports were read" in page.inner_text("#progress")
         assert not page.locator("#stale").is_visible()
         page.clock.fast_forward(10_000)  # a run that is complete is asked about every 15 seconds

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from browser import PHONE, Seen, browser, needs_chromium, opened
 from hostile_run import ATTACKS, write_hostile_run
-from report_page import COLORS, DARK, FOCUSED, LIGHT, ROWS, drawn_in, quiet, scroll_through, until, visit
+from report_page import COLORS, DARK, FOCUSED, LIGHT, ROWS, drawn_in, quiet, scroll_through, visit
+from waiting import until
 
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.page.html import write_report

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from browser import browser, needs_chromium, opened
 from damaged_runs import DAMAGED
+from waiting import until
 
 from corpusmill.report.page.html import write_report
 from corpusmill.report.page.page import words
@@ -56,6 +57,6 @@ def test_they_open_in_a_browser(folder: Path) -> None:
                 DAMAGED[name][0](folder / name)
                 write_report(str(folder / name))
             seen.page.goto((folder / name / "report.html").as_uri())
-            seen.page.wait_for_function("() => charts.every(chart => !chart.checkVisibility() || chart.querySelector('svg'))")
+            until(seen.page, "charts.every(chart => !chart.checkVisibility() || chart.querySelector('svg'))")
             assert (name, seen.console) == (name, [])
             assert seen.page.locator("h1").is_visible()
