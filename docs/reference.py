@@ -28,6 +28,7 @@ from corpusmill.filters.worker import FilterConfig, rule_table
 from corpusmill.ingest.rows import MEANINGS as INGEST_REASONS
 from corpusmill.pipeline.recipe import STAGES, stage_class
 from corpusmill.pipeline.stage import load_object
+from corpusmill.tokenize.planning import MEANINGS as TOKENS_REASONS
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -42,7 +43,7 @@ INCLUDED = {
     "security.md": "SECURITY.md",
 }
 #: Why a stage drops a document, for the stages whose rules have no thresholds.
-REASONS = {"ingest": INGEST_REASONS, "dedup": DEDUP_REASONS}
+REASONS = {"ingest": INGEST_REASONS, "dedup": DEDUP_REASONS, "tokens": TOKENS_REASONS}
 FOLDERS = {"stages": "Stages", "steps": "Filter steps", "rules": "Filter rules", "commands": "Commands", "python": "Python"}
 
 
