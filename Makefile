@@ -29,7 +29,7 @@ STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "and a target for each stage, with RUN=folder; a new run also needs RECIPE=file and INPUT=paths (REDO=1 replaces a finished stage):"
+	@echo "and a target for each stage, with RUN=folder; a new run also needs RECIPE=file and INPUT=paths (REDO=1 removes what the stage has written and does it again):"
 	@echo "  $(STAGES)"
 
 $(BIN)/python:
@@ -119,6 +119,7 @@ bench: $(VENV)/.installed-test setup ## compare the stages with their peers on t
 
 $(STAGES): setup
 	@test -n "$(RUN)" || { echo "Say which run: make $@ RUN=runs/demo"; exit 2; }
+	@$(if $(REDO),rm -rf '$(RUN)/$@')
 	@$(BIN)/corpusmill run $(if $(RECIPE),$(RECIPE) $(INPUT) --output) $(RUN) --from $@ --to $@ $(if $(REDO),--redo) --workers $(WORKERS)
 
 report: setup ## write RUN/report.html and print its tables

@@ -116,6 +116,8 @@ def test_what_sweep_refuses(run: Storage, tmp_path: Path, make_documents, finish
         sweep(str(tmp_path), "language", 0, 1, 2)
     with pytest.raises(InputError, match="is not finished"):
         sweep(str(tmp_path), "language_score", 0, 1, 2)
+    with pytest.raises(InputError, match="--to 2: gopher_below_alpha_threshold compares .*, a share from 0 to 1, not 2"):
+        sweep(run.root, "gopher_below_alpha_threshold", 0, 2, 2)
 
 
 # ---- Retuning gives the bytes of a fresh run of the stage, wherever it is interrupted.
@@ -300,8 +302,11 @@ def test_the_command_retune(tmp_path: Path, base: Path, corpusmill: Callable) ->
     code, out, _ = corpusmill("retune", tmp_path / "run", "--set", "filter.thresholds.curly_bracket=off", "--engine", "inline")
     assert code == 0
     assert b"curly_bracket" in out and b"came back" in out
-    assert json.loads((tmp_path / "run/run.json").read_text())["recipe"]["filter"]["thresholds"] == {"curly_bracket": None}
+    assert json.loads((tmp_path / "run/run.json").read_text())["recipe"]["filter"]["thresholds"] == {"curly_bracket": "off"}
     assert Storage(str(tmp_path / "run/filter")).exists("manifest.jsonl")
+    nothing = ("retune", tmp_path / "run", "--set", "filter.thresholds.gopher_short_doc=1e6", "--engine", "inline", "--dry-run")
+    code, out, error = corpusmill(*nothing)
+    assert code == 3 and b", 0 do now" in out and "documents would be kept" in error
 
 
 def test_a_shard_that_is_measured_anew_and_given_up(

@@ -51,8 +51,8 @@ class Metrics:
 
 @contextmanager
 def reported(outcome: Any, as_json: bool, folder: str, new: bool) -> Iterator[None]:
-    """Ends a run. An interrupt becomes a message that says how to go on. The last line of the output is the result in JSON, also after an
-    error, unless a person reads it in a terminal. `new`: the command has made up the run's folder."""
+    """Ends a run. An interrupt becomes a message that says how to go on. With `as_json` the output is the result as one line of JSON, also
+    after an error, which is then said there alone. `new`: the command has made up the run's folder."""
     from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt
     from corpusmill.pipeline.lease import LeaseLost
     from corpusmill.pipeline.run import RUN_FILE
@@ -68,19 +68,22 @@ def reported(outcome: Any, as_json: bool, folder: str, new: bool) -> Iterator[No
             raise Interrupted(exit_code_of(error), how) from error
     except BaseException as error:
         outcome.ended(error)
+        if isinstance(error, CorpusmillError):
+            error.said = as_json
         raise
     finally:
-        if as_json or not sys.stdout.isatty():
+        if as_json:
             print(outcome.line(), flush=True)
 
 
-def execute_plan(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome: Any) -> None:
+def execute_plan(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome: Any, as_json: bool) -> None:
+    """Carries out a plan, and prints what a person wants to know of it: with `as_json` to standard error."""
     from rich.console import Console
 
     from corpusmill.report.answers.terminal import closing_lines, stage_summary
     from corpusmill.report.running import carry_out
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, stderr=as_json)
 
     def print_note(sentence: str) -> None:
         console.print(f"Note: {sentence}", markup=False)
@@ -156,8 +159,8 @@ class StageAlias(TyperCommand):
 
 @app.command(
     help=RUN_HELP,
-    epilog="Example: corpusmill run demo crawl/ --output runs/demo --set dedup.threshold=0.8 --to dedup, "
-    "and later: corpusmill run runs/demo --from tokenizer",
+    epilog="Example: corpusmill run fineweb crawl/ --output runs/web --set filter.thresholds.gopher_short_doc=30 --to filter, "
+    "and later: corpusmill run runs/web",
 )
 def run(
     recipe: Annotated[
@@ -184,7 +187,7 @@ def run(
     strict: Annotated[bool, typer.Option("--strict", help="End at the first task that fails, instead of going on without it.")] = False,
     redo: Annotated[bool, typer.Option("--redo", help="Let other inputs or another recipe replace stages that are finished.")] = False,
     json: Annotated[
-        bool, typer.Option("--json", help="End with a line of JSON about the result, as where the output is no terminal.")
+        bool, typer.Option("--json", help="One JSON object about the result on standard output, all else on standard error.")
     ] = False,
     metrics_port: Annotated[
         int | None,
@@ -219,14 +222,14 @@ def run(
         if not Storage(folder).exists(RUN_FILE):
             _require_inputs(inputs or [])
         if new:
-            print(f"The run's folder: {folder}", flush=True)
+            print(f"The run's folder: {folder}", file=sys.stderr if json else sys.stdout, flush=True)
         return made
 
     outcome = Outcome(folder)
     try:
         with reported(outcome, json, folder, new):
             metrics = Metrics(metrics_port, metrics_host, metrics_file)
-            execute_plan(plan(), engine, make_engine(engine, workers, task_timeout), metrics, outcome)
+            execute_plan(plan(), engine, make_engine(engine, workers, task_timeout), metrics, outcome, json)
     finally:
         if new:
             with suppress(OSError):  # the folder is not empty: the run has begun
@@ -281,7 +284,7 @@ def retune(
 
     from corpusmill.filters.views import show_retuned
     from corpusmill.filters.whatif import retune as decide_again
-    from corpusmill.pipeline.errors import Incomplete
+    from corpusmill.pipeline.errors import Incomplete, NothingKept
     from corpusmill.pipeline.on_ray.engine import make_engine
     from corpusmill.pipeline.watch.progress import Progress
     from corpusmill.report.running import note_old_page
@@ -304,6 +307,8 @@ def retune(
         if retuned.changed:
             note_old_page(run, print_note)
         warn_if_stale(run)
+    elif retuned.documents and not retuned.kept:
+        raise NothingKept(f"filter: none of {retuned.documents:,} documents would be kept.")
     if retuned.lost:
         raise Incomplete(retuned.lost)
 
