@@ -55,9 +55,8 @@ def recipe_path(given: str) -> str:
 
     shipped = {path.stem: str(path) for path in sorted(SHIPPED.glob("*.yaml"))}
     path, there = Path(given), os.path.exists(given)  # unlike methods of Path, this takes names of any length
-    begin = f"begin with a recipe: {shlex.join(['corpusmill', 'run', 'fineweb', given])}"
     if named_format(given) or given.startswith("cc:"):
-        raise InputError(f"{given} is an input; {begin}")
+        raise InputError(f"{given} is an input; begin with a recipe: {shlex.join(['corpusmill', 'run', 'fineweb', given])}")
     if there and not path.is_dir():
         return given
     if given in shipped:
@@ -65,7 +64,7 @@ def recipe_path(given: str) -> str:
     if there and (path / "run.json").exists():
         raise InputError(f"{given}: a run, where a recipe is expected.")
     if there or "://" in given:
-        raise InputError(f"{not_a_run(given)} If it is an input, {begin}")
+        raise InputError(not_a_run(given))
     beside = [str(path.parent / other) for other in sorted(glob("*.yaml", root_dir=path.parent))]
     name = path.stem if path.suffix and not beside else given
     raise InputError(f"{given}: no such recipe or run{instead_of(name, [*shipped, *beside, *runs_near(given)])}.")

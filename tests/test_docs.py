@@ -33,7 +33,9 @@ from corpusmill.tokenize.planning import MEANINGS as TOKENS_RULES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = {str(path.relative_to(ROOT)): path for path in (ROOT / "README.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md")))}
+ALL = {str(path.relative_to(ROOT)): path for path in (*ROOT.glob("*.md"), ROOT / "recipes/cluster/README.md", *sorted(DOCS.rglob("*.md")))}
+#: The pages that people write and users read.
+PAGES = {page: path for page, path in ALL.items() if re.match(r"README|SECURITY|docs/(?!reference/|recipes\.md)", page)}
 #: The pages whose blocks are executed, in their order. The first makes the files and the run that the others look at.
 EXECUTED = ["docs/start.md", *sorted(page for page in PAGES if page.startswith("docs/guides/"))]
 #: Names in the prose of the docs that are not in the program: those of other projects, and those that are put together.
@@ -56,9 +58,9 @@ def reference() -> ModuleType:
 
 @cache
 def site() -> dict[str, str]:
-    """Returns all pages of the site, by hand and written, by their path below docs/."""
-    by_hand = {str(path.relative_to(DOCS)): path.read_text() for path in DOCS.rglob("*.md")}
-    return {**by_hand, **reference().pages(by_hand)}
+    """Returns all pages of the site by their path below docs/: those of docs/, and the files from elsewhere."""
+    there = {str(path.relative_to(DOCS)): path.read_text() for path in DOCS.rglob("*.md")}
+    return {**{name: reference().in_the_site(name, text) for name, text in there.items()}, **reference().included(there)}
 
 
 # ---- Links, commands, recipes, imports
@@ -73,13 +75,23 @@ def test_links_of_the_site() -> None:
             assert not anchor or anchor in anchors(site()[target]), (page, link)
 
 
-@pytest.mark.parametrize("page", ["README.md", "SECURITY.md"])
-def test_links(page: str) -> None:
-    for link in re.findall(r"\]\((?!http)([^)\s]+)\)", prose(PAGES[page].read_text())):
-        path, _, anchor = link.partition("#")
-        target = PAGES[page].parent / path if path else PAGES[page]
-        assert target.exists(), link
-        assert not anchor or anchor in anchors(target.read_text()), link
+def test_links_in_the_repository() -> None:
+    """The links of all pages, as the repository's own page shows them."""
+    for page, path in ALL.items():
+        for link in re.findall(r"\]\((?!http)([^)\s]+)\)", prose(path.read_text())):
+            name, _, anchor = link.partition("#")
+            target = path.parent / name if name else path
+            assert target.exists(), (page, link)
+            assert not anchor or anchor in anchors(target.read_text()), (page, link)
+
+
+def test_written_pages_are_fresh() -> None:
+    """`make reference` writes them; how words are spread over lines, typer decides."""
+    written = {str(path.relative_to(DOCS)): path.read_text() for path in DOCS.rglob("*.md")}
+    written = {name: text.split() for name, text in written.items() if reference().is_written(name)}
+    fresh = {name: text.split() for name, text in reference().pages().items()}
+    old = sorted(name for name in written.keys() | fresh.keys() if written.get(name) != fresh.get(name))
+    assert old == [], "these pages are old: make reference"
 
 
 def prose(text: str) -> str:

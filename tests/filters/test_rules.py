@@ -106,7 +106,7 @@ def test_the_phrase_has_the_recipes_words_and_threshold() -> None:
     ],
 )
 def test_a_threshold_is_one_that_a_value_can_have(rule: str, threshold: Any, said: str) -> None:
-    with pytest.raises(ValidationError, match=f"{rule}.*{re.escape(said)}"):
+    with pytest.raises(ValidationError, match=f"(?s){rule}.*{re.escape(said)}"):
         FilterConfig.model_validate({"thresholds": {rule: threshold}})
 
 

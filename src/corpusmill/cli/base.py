@@ -28,8 +28,10 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            command = getattr(getattr(error, "ctx", None), "command", None)
-            if "unexpected extra argument" in (message := getattr(error, "message", "")) and "--output" in str(command and command.params):
+            options = [
+                name for option in getattr(getattr(getattr(error, "ctx", None), "command", None), "params", ()) for name in option.opts
+            ]
+            if "unexpected extra argument" in (message := getattr(error, "message", "")) and "--output" in options:
                 error.message = f"{message}; --output names the file or folder to write."  # type: ignore[attr-defined]
             raise
 
