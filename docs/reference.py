@@ -160,7 +160,7 @@ def linked(text: str) -> str:
 def recipes() -> dict[str, str]:
     about = "A recipe is YAML with a section for each stage. These come with the program; take the closest one and change it."
     parts = ["# Recipes", about]
-    for path in sorted((ROOT / "recipes").rglob("*.yaml")):
+    for path in sorted((ROOT / "recipes").rglob("*.yaml"), key=lambda path: (len(path.parts), path)):
         if path.parent.name != "cluster":
             parts += [f"## {path.stem}", f"`{path.relative_to(ROOT)}`", f"```yaml\n{path.read_text('utf-8').rstrip()}\n```"]
     return {"recipes.md": page(*parts)}
@@ -402,7 +402,11 @@ def members(kind: type) -> Iterable[str]:
     """Yields the parts of a page about the public methods and properties of a class that have a docstring, in their order."""
     for name, member in vars(kind).items():
         found = getattr(kind, name) if isinstance(member, classmethod | staticmethod) else member
-        if not name.startswith("_") and getdoc(member) and (isfunction(member) or isinstance(member, property | classmethod | staticmethod)):
+        if (
+            not name.startswith("_")
+            and getdoc(member)
+            and (isfunction(member) or isinstance(member, property | classmethod | staticmethod))
+        ):
             yield f"## {name}"
             yield "" if isinstance(member, property) else f"```python\n{called(name, found)}\n```"
             yield described(getdoc(found) or "")
@@ -411,7 +415,11 @@ def members(kind: type) -> Iterable[str]:
 def called(name: str, found: Any) -> str:
     """Returns how a function, method or class is called, a parameter a line where there are many."""
     try:
-        given = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])|(?<=[\[ (])pathlib\._?\w+\.", "", str(signature(found))).replace("(self, ", "(").replace("(self)", "()")
+        given = (
+            re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])|(?<=[\[ (])pathlib\._?\w+\.", "", str(signature(found)))
+            .replace("(self, ", "(")
+            .replace("(self)", "()")
+        )
     except ValueError:
         return name
     shown = f"{name}{given}"

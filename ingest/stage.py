@@ -162,7 +162,9 @@ class IngestStage(Stage):
         for row in run.manifest.rows():
             counts.update(row.counts)
         lines = {
-            "came in": _listed(counts, "type:"),
+            "came in": ", ".join(
+                f"{count:,} {name}{'s' if count > 1 and name in COUNTED else ''}" for name, count in _counted(counts, "type:")
+            ),
             "left out by": _listed(counts, "failed:"),
             "read as": _listed(counts, "encoding:"),
         }
@@ -242,9 +244,16 @@ class IngestStage(Stage):
         return Task(key, tuple(refused.ref for refused in found.refused), params)
 
 
+#: Kinds of records that take an `s` where there are several.
+COUNTED = ("line", "row", "text", "file", "request", "response", "resource", "conversion", "revisit")
+
+
+def _counted(counts: Counter[str], prefix: str) -> list[tuple[str, int]]:
+    return [(name.removeprefix(prefix), count) for name, count in counts.most_common() if name.startswith(prefix)]
+
+
 def _listed(counts: Counter[str], prefix: str) -> str:
-    chosen = [(name.removeprefix(prefix), count) for name, count in counts.most_common() if name.startswith(prefix)]
-    return ", ".join(f"{name} {count:,}" for name, count in chosen)
+    return ", ".join(f"{name} {count:,}" for name, count in _counted(counts, prefix))
 
 
 def _refused_segment(refused: Refused) -> dict[str, object]:
