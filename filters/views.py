@@ -1,4 +1,4 @@
-"""Shows sweeps (as a table with bars, as CSV, as a page with a chart), retunes and steps."""
+"""Shows sweeps (as a table with bars, as CSV), retunes and steps."""
 
 import csv
 import inspect
@@ -66,38 +66,6 @@ def as_csv(result: Sweep) -> str:
     writer.writeheader()
     writer.writerows(asdict(row) for row in result.rows)
     return text.getvalue()
-
-
-def write_plot(result: Sweep, path: str) -> None:
-    """Writes a self-contained page with a chart: the shares of documents and characters that each threshold keeps.
-
-    Raises InputError if the file can't be written.
-    """
-    import plotly.graph_objects as go
-    import plotly.io
-
-    figure = go.Figure()
-    thresholds = [row.threshold for row in result.rows]
-    for title, key, whole in (
-        ("documents, this rule alone", "alone_documents", result.documents),
-        ("characters, this rule alone", "alone_characters", result.characters),
-        ("documents, all rules", "together_documents", result.documents),
-        ("characters, all rules", "together_characters", result.characters),
-    ):
-        shares = [100 * getattr(row, key) / whole if whole else 0 for row in result.rows]
-        figure.add_scatter(x=thresholds, y=shares, name=title, mode="lines+markers", hovertemplate="%{y:.2f} %")
-    if result.now is not None and thresholds and min(thresholds) <= result.now <= max(thresholds):
-        figure.add_vline(x=result.now, line_dash="dash", annotation_text="now")
-    figure.update_layout(
-        title=f"{result.rule}: fails where {result.column} {result.comparison} threshold", hovermode="x unified", template="plotly_white"
-    )
-    figure.update_xaxes(title="threshold")
-    figure.update_yaxes(title="kept, %", rangemode="tozero")
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(plotly.io.to_html(figure, include_plotlyjs=True, include_mathjax=False, full_html=True))
-    except OSError as error:
-        raise InputError(f"--plot {path}: can't be written ({error.strerror}).") from error
 
 
 # ---- Retune

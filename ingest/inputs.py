@@ -84,13 +84,10 @@ def _take(found: Discovery, path: str, look: Callable[[FileRef], InputFile | Ref
 
 
 def _next_step(path: str) -> str:
-    """Returns how the text of a document of another kind becomes a file that can be read, as the end of a message."""
-    kind = Path(path).suffix.lower()
-    name = shlex.quote(Path(path).name)
-    text = shlex.quote(Path(path).with_suffix(".txt").name)
-    if kind == ".pdf":
-        return f"; write its text to one first, for example with: pdftotext {name} {text}"
-    return f"; write its text to one first, for example with: pandoc {name} -o {text}" if kind in (".docx", ".odt", ".epub", ".rtf") else ""
+    """Returns how a PDF becomes a file that can be read, as the end of a message; empty for other files."""
+    if Path(path).suffix.lower() != ".pdf":
+        return ""
+    return f"; write its text to one first, for example with: {shlex.join(['pdftotext', path, str(Path(path).with_suffix('.txt'))])}"
 
 
 def _nothing(inputs: list[str], found: Discovery) -> str:

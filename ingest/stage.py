@@ -162,9 +162,7 @@ class IngestStage(Stage):
         for row in run.manifest.rows():
             counts.update(row.counts)
         lines = {
-            "came in": ", ".join(
-                f"{count:,} {name}{'s' if count > 1 and name in COUNTED else ''}" for name, count in _counted(counts, "type:")
-            ),
+            "came in": _listed(counts, "type:", "{count:,} {name}{s}"),
             "left out by": _listed(counts, "failed:"),
             "read as": _listed(counts, "encoding:"),
         }
@@ -244,16 +242,10 @@ class IngestStage(Stage):
         return Task(key, tuple(refused.ref for refused in found.refused), params)
 
 
-#: Kinds of records that take an `s` where there are several.
-COUNTED = ("line", "row", "text", "file", "request", "response", "resource", "conversion", "revisit")
-
-
-def _counted(counts: Counter[str], prefix: str) -> list[tuple[str, int]]:
-    return [(name.removeprefix(prefix), count) for name, count in counts.most_common() if name.startswith(prefix)]
-
-
-def _listed(counts: Counter[str], prefix: str) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in _counted(counts, prefix))
+def _listed(counts: Counter[str], prefix: str, form: str = "{name} {count:,}") -> str:
+    chosen = [(name.removeprefix(prefix), count) for name, count in counts.most_common() if name.startswith(prefix)]
+    several = {name: "s" for name, count in chosen if count > 1 and name not in ("html", "damage", "metadata", "warcinfo")}
+    return ", ".join(form.format(name=name, count=count, s=several.get(name, "")) for name, count in chosen)
 
 
 def _refused_segment(refused: Refused) -> dict[str, object]:

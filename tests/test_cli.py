@@ -135,7 +135,7 @@ def test_names_that_are_not_there_get_those_that_are_near(corpusmill, tmp_path, 
         ("rnu",): "Did you mean 'run'?",
         ("run", "demo", "--ouput", "x"): "--output",
         ("tokens", "fnd"): "'find'",
-        ("labels", "export", "runs/demo", "labels.jsonl"): "--output names the file or folder to write",
+        ("labels", "export", "runs/demo", "labels.jsonl"): "--output names it",
     }.items():
         code, _, err = corpusmill(*arguments)
         assert code == 2 and message in err, err

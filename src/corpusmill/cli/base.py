@@ -28,11 +28,8 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            options = [
-                name for option in getattr(getattr(getattr(error, "ctx", None), "command", None), "params", ()) for name in option.opts
-            ]
-            if "unexpected extra argument" in (message := getattr(error, "message", "")) and "--output" in options:
-                error.message = f"{message}; --output names the file or folder to write."  # type: ignore[attr-defined]
+            if "unexpected extra argument" in (message := getattr(error, "message", "")):
+                error.message = f"{message}; where a command writes a file or folder, --output names it."  # type: ignore[attr-defined]
             raise
 
     def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
