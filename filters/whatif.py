@@ -78,11 +78,11 @@ def sweep(folder: str, name: str, first: float, last: float, steps: int) -> Swee
         raise InputError(f"{folder}: the run's recipe has no stage filter.")
     found, now = _rule(config, name)
     rule = found.rule
-    for option, threshold in (("--from", first), ("--to", last)):
-        try:
-            found.check(threshold)
-        except ValueError as error:
-            raise InputError(f"{option} {threshold:g}: {error}.") from error
+    try:
+        found.check(first)
+        found.check(last)
+    except ValueError as error:
+        raise InputError(f"--from {first:g} --to {last:g}: {error}.") from error
     storage = Storage(folder).child("filter")
     manifest = Manifest(storage, read_only=True)
     if not manifest.complete:

@@ -112,7 +112,7 @@ def test_what_sweep_refuses(run: Storage, tmp_path: Path, make_documents, finish
         sweep(str(tmp_path), "language", 0, 1, 2)
     with pytest.raises(InputError, match="is not finished"):
         sweep(str(tmp_path), "language_score", 0, 1, 2)
-    with pytest.raises(InputError, match="--to 2: gopher_below_alpha_threshold compares .*, a share from 0 to 1, not 2"):
+    with pytest.raises(InputError, match="--from 0 --to 2: gopher_below_alpha_threshold compares .*, a share from 0 to 1, not 2"):
         sweep(run.root, "gopher_below_alpha_threshold", 0, 2, 2)
 
 

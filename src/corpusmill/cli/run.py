@@ -76,18 +76,20 @@ def reported(outcome: Any, as_json: bool, folder: str, new: bool) -> Iterator[No
             print(outcome.line(), flush=True)
 
 
-def execute_plan(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome: Any, as_json: bool) -> None:
-    """Carries out a plan, and prints what a person wants to know of it: with `as_json` to standard error."""
+def _console(stderr: bool = False) -> tuple[Any, Callable[[str], None]]:
+    """Returns a terminal, and a function that prints a note on it."""
     from rich.console import Console
 
+    console = Console(highlight=False, soft_wrap=True, stderr=stderr)
+    return console, lambda sentence: console.print(f"Note: {sentence}", markup=False)
+
+
+def execute_plan(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome: Any, as_json: bool) -> None:
+    """Carries out a plan, and prints what a person wants to know of it: with `as_json` to standard error."""
     from corpusmill.report.answers.terminal import closing_lines, stage_summary
     from corpusmill.report.running import carry_out
 
-    console = Console(highlight=False, soft_wrap=True, stderr=as_json)
-
-    def print_note(sentence: str) -> None:
-        console.print(f"Note: {sentence}", markup=False)
-
+    console, print_note = _console(as_json)
     with _watching(plan.folder, name, metrics, outcome, print_note) as watching:
         lacks = carry_out(
             plan,
@@ -280,8 +282,6 @@ def retune(
     task_timeout: TaskTimeout = None,
 ) -> None:
     """Decide again with other thresholds. A threshold is a number, off, or on; nothing is measured again."""
-    from rich.console import Console
-
     from corpusmill.filters.views import show_retuned
     from corpusmill.filters.whatif import retune as decide_again
     from corpusmill.pipeline.errors import Incomplete, NothingKept
@@ -289,11 +289,7 @@ def retune(
     from corpusmill.pipeline.watch.progress import Progress
     from corpusmill.report.running import note_old_page
 
-    console = Console(highlight=False, soft_wrap=True)
-
-    def print_note(sentence: str) -> None:
-        console.print(f"Note: {sentence}", markup=False)
-
+    console, print_note = _console()
     retuned = decide_again(
         run,
         set_ or [],
@@ -328,15 +324,13 @@ def fork(
     """Make a new run with other thresholds. It shares the files of the first one, which stays as it is; nothing is measured again."""
     import shlex
 
-    from rich.console import Console
-
     from corpusmill.filters.fork import fork as make_fork
     from corpusmill.filters.views import show_retuned
     from corpusmill.pipeline.errors import Incomplete
     from corpusmill.pipeline.on_ray.engine import make_engine
     from corpusmill.pipeline.watch.progress import Progress
 
-    console = Console(highlight=False, soft_wrap=True)
+    console, print_note = _console()
     made, retuned = make_fork(
         run,
         new,
@@ -344,7 +338,7 @@ def fork(
         make_engine(engine, workers, task_timeout),
         Progress(),
         on_decided=lambda result: show_retuned(result, console),
-        on_message=lambda sentence: console.print(f"Note: {sentence}", markup=False),
+        on_message=print_note,
     )
     console.print(f"The new run: {made}; it goes on with: {shlex.join(['corpusmill', 'run', made])}", markup=False)
     if retuned.lost:
