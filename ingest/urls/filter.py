@@ -103,8 +103,7 @@ def _sources(key: str, given: str, kinds: tuple[Kind, ...]) -> list[ListFile]:
         with open_file(given):
             return [ListFile(kind, given) for kind in kinds]
     except InputError as error:
-        other = "" if key == "urls" else "; nor is it a domain"
-        raise InputError(f"ingest.url_filter.{key}: {str(error).removesuffix('.')}{other}.") from error
+        raise InputError(f"ingest.url_filter.{key}: {str(error).removesuffix('.')}{'; nor is it a domain' * (key != 'urls')}.") from error
 
 
 class UrlFilter:

@@ -146,12 +146,11 @@ SPECIAL_USE = ("alt", "example", "internal", "invalid", "local", "localhost", "o
 
 def is_domain(given: str) -> bool:
     """Whether an entry of a recipe is a domain or an IP address, and not the path of a file."""
-    if not re.fullmatch(r"[^\s*./][^\s*/]*", given):
-        return False
     host = read_url(f"http://{given}").host
     with suppress(ValueError):
-        return bool(ip_address(host.strip("[]")))
-    return same_host(given) == host and (bool(HostReader().read(host).domain) or host.rpartition(".")[2] in SPECIAL_USE)
+        return bool(ip_address(given.strip("[]")))
+    plain = same_host(given) == host and re.fullmatch(r"[^\s*./][^\s*/]*", given) is not None
+    return plain and (bool(HostReader().read(host).domain) or host.rpartition(".")[2] in SPECIAL_USE)
 
 
 class Address(NamedTuple):
