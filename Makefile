@@ -25,11 +25,11 @@ LOWEST := $(addprefix tests/report/query/test_,damage.py notebook.py run.py) tes
 	$(addprefix tests/tokenize/test_,patterns.py bpe_train.py tokens_stage.py mixture_stage.py)
 STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
-.PHONY: help setup docs demo test test-all test-rounding test-lowest wheel wheel-test fuzz audit soak soak-faults lint bench cluster-up submit cluster-down report explore pictures clean $(STAGES)
+.PHONY: help setup reference docs demo test test-all test-rounding test-lowest wheel wheel-test fuzz audit soak soak-faults lint bench cluster-up submit cluster-down report explore pictures clean $(STAGES)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "and a target for each stage, with RUN=folder; a new run also needs RECIPE=file and INPUT=paths (REDO=1 replaces a finished stage):"
+	@echo "and a target for each stage, with RUN=folder; a new run also needs RECIPE=file and INPUT=paths (REDO=1 removes what the stage has written and does it again):"
 	@echo "  $(STAGES)"
 
 $(BIN)/python:
@@ -85,7 +85,10 @@ soak: $(VENV)/.installed-test setup ## try the property tests with 2,000 new exa
 soak-faults: $(VENV)/.installed-test setup ## kill runs of all stages KILLS=200 times and compare them with an undisturbed run (SEED=n ONLY=inline|ray FROM=run; STORE=1: on an S3 server with random faults)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/helpers/soak_kills.py --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store) $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
-docs: setup ## write the site to build/site; a broken link is an error
+reference: setup ## write docs/recipes.md and docs/reference/ from the program; they are committed
+	@$(BIN)/python docs/reference.py
+
+docs: reference ## write the site to build/site; a broken link is an error
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
@@ -119,6 +122,7 @@ bench: $(VENV)/.installed-test setup ## compare the stages with their peers on t
 
 $(STAGES): setup
 	@test -n "$(RUN)" || { echo "Say which run: make $@ RUN=runs/demo"; exit 2; }
+	@$(if $(REDO),rm -rf '$(RUN)/$@')
 	@$(BIN)/corpusmill run $(if $(RECIPE),$(RECIPE) $(INPUT) --output) $(RUN) --from $@ --to $@ $(if $(REDO),--redo) --workers $(WORKERS)
 
 report: setup ## write RUN/report.html and print its tables

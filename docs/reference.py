@@ -1,17 +1,22 @@
-"""The hook of the site (mkdocs.yml): writes at each build the pages that say what the program itself knows.
+"""Writes the pages that say what the program itself knows: `make reference`, which needs no mkdocs. And the hook of the site (mkdocs.yml).
 
-These are a page for each rule, step, stage, command and Python object, the recipes, the files at the repository's root, and `llms.txt`.
+The written pages are docs/recipes.md and docs/reference/: a page for each rule, step, stage, command and Python object. They are committed,
+so that links to them lead somewhere in the repository, too; tests/test_docs.py says when they are old. The hook adds files from outside of
+docs/ to the site, and `llms.txt`.
 """
 
 import json
+import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
-from inspect import getdoc, isclass
+from inspect import getdoc, isclass, isfunction, signature
 from pathlib import Path
 from posixpath import dirname, normpath, relpath
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -28,12 +33,15 @@ from corpusmill.filters.worker import FilterConfig, rule_table
 from corpusmill.ingest.rows import MEANINGS as INGEST_REASONS
 from corpusmill.pipeline.recipe import STAGES, stage_class
 from corpusmill.pipeline.stage import load_object
+from corpusmill.tokenize.planning import MEANINGS as TOKENS_REASONS
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 #: Files outside of docs/ that are pages of the site, by the name of the page.
 INCLUDED = {
     "changelog.md": "CHANGELOG.md",
@@ -42,33 +50,63 @@ INCLUDED = {
     "security.md": "SECURITY.md",
 }
 #: Why a stage drops a document, for the stages whose rules have no thresholds.
-REASONS = {"ingest": INGEST_REASONS, "dedup": DEDUP_REASONS}
+REASONS = {"ingest": INGEST_REASONS, "dedup": DEDUP_REASONS, "tokens": TOKENS_REASONS}
 FOLDERS = {"stages": "Stages", "steps": "Filter steps", "rules": "Filter rules", "commands": "Commands", "python": "Python"}
 
 
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
-    """Adds the written pages to the files of the site, and to its navigation."""
+    """Adds the files of INCLUDED and `llms.txt` to the site, and the written pages to its navigation."""
     from mkdocs.structure.files import File
 
-    by_hand = {file.src_uri: file.content_string for file in files.documentation_pages()}
-    written = pages(by_hand)
-    everything = dict(sorted({**by_hand, **written}.items()))
-    more = {"llms.txt": overview(everything), "llms-full.txt": "\n\n".join(everything.values())}
-    for name, text in {**written, **more}.items():
+    there = {file.src_uri: file.content_string for file in files.documentation_pages()}
+    more = included(there)
+    everything = dict(sorted({**there, **more}.items()))
+    more |= {"llms.txt": overview(everything), "llms-full.txt": "\n\n".join(everything.values())}
+    for name, text in more.items():
         files.append(File.generated(config, name, content=text))
-    sections = [{title: [name for name in written if f"reference/{folder}/" in name]} for folder, title in FOLDERS.items()]
+    sections = [{title: [name for name in sorted(there) if f"reference/{folder}/" in name]} for folder, title in FOLDERS.items()]
     next(section for section in config.nav or [] if "Reference" in section)["Reference"] = ["reference/index.md", *sections]
     return files
 
 
-def pages(by_hand: Mapping[str, str]) -> dict[str, str]:
-    """Returns all written pages, by their path in the site. `by_hand`: the pages in docs/."""
-    written = {**recipes(), **included(by_hand), **stages(), **rules_and_steps(), **commands(), **python_objects(by_hand.values())}
+def on_page_markdown(markdown: str, page: "Page", config: "MkDocsConfig", files: "Files") -> str:
+    return in_the_site(page.file.src_uri, markdown)
+
+
+def in_the_site(name: str, text: str) -> str:
+    """Returns a page of docs/ with its links to files of INCLUDED as the site has them."""
+    for place, source in INCLUDED.items():
+        text = text.replace(f"]({relpath(source, dirname(f'docs/{name}'))}", f"]({relpath(place, dirname(name) or '.')}")
+    return text
+
+
+def is_written(name: str) -> bool:
+    """Whether this program writes a page of docs/."""
+    return name == "recipes.md" or name.startswith("reference/")
+
+
+def by_hand() -> dict[str, str]:
+    """Returns the pages of docs/ that people write."""
+    found = {path.relative_to(DOCS).as_posix(): path for path in sorted(DOCS.rglob("*.md"))}
+    return {name: path.read_text("utf-8") for name, path in found.items() if not is_written(name)}
+
+
+def pages() -> dict[str, str]:
+    """Returns all written pages, by their path in docs/."""
+    written = {**recipes(), **stages(), **rules_and_steps(), **commands(), **python_objects(by_hand().values())}
     return {"reference/index.md": index(written), **written}
 
 
+def write() -> None:
+    """Writes the pages anew."""
+    shutil.rmtree(DOCS / "reference", ignore_errors=True)
+    for name, text in pages().items():
+        (DOCS / name).parent.mkdir(parents=True, exist_ok=True)
+        (DOCS / name).write_text(text, "utf-8")
+
+
 def index(written: Mapping[str, str]) -> str:
-    parts = ["# Reference", "These pages are written from the program at each build of the site."]
+    parts = ["# Reference", "These pages are written from the program (`make reference`)."]
     for folder, title in FOLDERS.items():
         found = [name for name in written if f"reference/{folder}/" in name]
         lines = [[f"[{title_of(written[name])}]({relpath(name, 'reference')})", sentence_of(written[name])] for name in found]
@@ -122,15 +160,15 @@ def linked(text: str) -> str:
 def recipes() -> dict[str, str]:
     about = "A recipe is YAML with a section for each stage. These come with the program; take the closest one and change it."
     parts = ["# Recipes", about]
-    for path in sorted((ROOT / "recipes").rglob("*.yaml")):
+    for path in sorted((ROOT / "recipes").rglob("*.yaml"), key=lambda path: (len(path.parts), path)):
         if path.parent.name != "cluster":
             parts += [f"## {path.stem}", f"`{path.relative_to(ROOT)}`", f"```yaml\n{path.read_text('utf-8').rstrip()}\n```"]
     return {"recipes.md": page(*parts)}
 
 
-def included(by_hand: Iterable[str]) -> dict[str, str]:
+def included(there: Iterable[str]) -> dict[str, str]:
     """Returns the pages of INCLUDED. Their links to pages of the site are kept; of links to code the text stays."""
-    places = {**{source: name for name, source in INCLUDED.items()}, **{f"docs/{name}": name for name in by_hand}}
+    places = {**{source: name for name, source in INCLUDED.items()}, **{f"docs/{name}": name for name in there}}
     written = {}
     for name, source in INCLUDED.items():
         text = (ROOT / source).read_text("utf-8")
@@ -354,7 +392,59 @@ def python_objects(by_hand: Iterable[str]) -> dict[str, str]:
         found = getattr(import_module(module), name)
         kind = "-class" if isclass(found) else ""  # not every file system tells Run from run
         written[f"reference/python/{name}{kind}.md"] = page(
-            f"# {name}", linked(first_part(found)), f"```python\nfrom {module} import {name}\n```",
-            f"::: {found.__module__}.{found.__qualname__}",
+            f"# {name}", described(first_part(found)), f"```python\nfrom {module} import {name}\n\n{called(name, found)}\n```",
+            described((getdoc(found) or "").partition("\n\n")[2]), *(members(found) if isclass(found) else ()),
         )  # fmt: skip
     return written
+
+
+def members(kind: type) -> Iterable[str]:
+    """Yields the parts of a page about the public methods and properties of a class that have a docstring, in their order."""
+    for name, member in vars(kind).items():
+        found = getattr(kind, name) if isinstance(member, classmethod | staticmethod) else member
+        if (
+            not name.startswith("_")
+            and getdoc(member)
+            and (isfunction(member) or isinstance(member, property | classmethod | staticmethod))
+        ):
+            yield f"## {name}"
+            yield "" if isinstance(member, property) else f"```python\n{called(name, found)}\n```"
+            yield described(getdoc(found) or "")
+
+
+def called(name: str, found: Any) -> str:
+    """Returns how a function, method or class is called, a parameter a line where there are many."""
+    try:
+        given = (
+            re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])|(?<=[\[ (])pathlib\._?\w+\.", "", str(signature(found)))
+            .replace("(self, ", "(")
+            .replace("(self)", "()")
+        )
+    except ValueError:
+        return name
+    shown = f"{name}{given}"
+    if len(shown) <= 100:
+        return shown
+    inner, _, end = given.removeprefix("(").rpartition(")")
+    return f"{name}(\n    " + re.sub(r", (?=\*|\w+[:=])(?![^\[]*\])", ",\n    ", inner) + f",\n){end}"
+
+
+def described(doc: str) -> str:
+    """Returns a docstring with sections (Args, Returns, Raises, Examples) as Markdown."""
+    parts = []
+    for block in re.split(r"\n\n(?=\S)", doc):
+        head, _, body = block.partition("\n")
+        if not re.fullmatch(r"(Args|Returns|Yields|Raises|Examples|Attributes):", head):
+            parts.append(linked(block))
+            continue
+        body = dedent(body)
+        if head in ("Args:", "Raises:", "Attributes:"):
+            entries = [" ".join(entry.split()) for entry in re.split(r"\n(?=\S)", body)]
+            body = "\n".join("* " + re.sub(r"^(\w+):", r"`\1`:", linked(entry)) for entry in entries)
+        parts += [f"**{head[:-1]}**", body]
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    os.environ.update({"COLUMNS": "110", "NO_COLOR": "1"})
+    write()

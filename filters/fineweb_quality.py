@@ -36,7 +36,7 @@ class FinewebQuality(StatisticsStep):
         "fineweb_lines": "{count} lines with text",
         "line_punct_ratio": "{share} of the lines end in a mark such as . ! or ?",
         "char_dup_ratio": "{share} of the characters are in copies of an earlier line",
-        "list_ratio": "{share} as many line breaks as words, as in a list",
+        "list_ratio": "{ratio} as many line breaks as words, as in a list",
     }
 
     STATISTICS = {

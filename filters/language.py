@@ -91,8 +91,8 @@ class Language(Step):
     Config = LanguageConfig
     MEANINGS = {
         "language": "the most likely language is none of {list}",
-        "language_score": "the most likely language has a score of {number} (of 1), so it is uncertain",
-        "language_wanted_score": "the likeliest of the languages to keep has a score of {number} (of 1)",
+        "language_score": "the most likely language has a score of {score} (of 1), so it is uncertain",
+        "language_wanted_score": "the likeliest of the languages to keep has a score of {score} (of 1)",
     }
 
     def __init__(self, config: LanguageConfig):

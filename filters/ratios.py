@@ -51,7 +51,7 @@ def compressor(codec: str) -> Callable[[memoryview], bytes]:
 
 class Compression(Step):
     Config = CompressionConfig
-    MEANINGS = {"compression_ratio": "compressed, the text has {share} of its size (text that repeats itself has little)"}
+    MEANINGS = {"compression_ratio": "compressed, the text has {ratio} of its size (text that repeats itself has little)"}
 
     @property
     def columns(self) -> dict[str, pa.DataType]:

@@ -5,6 +5,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from string import Formatter
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,14 @@ class StepRule:
         """Why a document fails, as a phrase with the threshold; empty without a template."""
         return meaning(self.template, self.rule.comparison, self.rule.threshold)
 
+    def check(self, threshold: float) -> None:
+        """Raises ValueError for a threshold that no value of the column can have, by what the template says of the column."""
+        kind = next((field for _, field, _, _ in Formatter().parse(self.template) if field in RANGES), None)
+        low, high, words = RANGES[kind] if kind else (-math.inf, math.inf, "")
+        if not low <= threshold <= high:
+            perhaps = f"; {threshold:g}% is {threshold / 100:g}" if kind in ("share", "score") and 1 < threshold <= 100 else ""
+            raise ValueError(f"{self.rule.name} compares {self.rule.column}, {words}, not {threshold:g}{perhaps}")
+
     def as_json(self) -> dict[str, Any]:
         threshold = list(self.rule.threshold) if isinstance(self.rule.threshold, tuple) else self.rule.threshold
         kept = {"kept": {"share": self.rule.kept.share, "of": self.rule.kept.of}} if self.rule.kept else {}
@@ -107,13 +116,16 @@ def with_thresholds(rules: Iterable[StepRule], thresholds: Mapping[str, float | 
         if name not in by_name:
             raise ValueError(f"thresholds.{name}: no such rule{instead_of(name, by_name)}")
         if isinstance(by_name[name].threshold, tuple) and thresholds[name] is not None:
-            raise ValueError(f"thresholds.{name}: this rule compares with a list; it can only be switched off with null")
+            raise ValueError(f"thresholds.{name}: this rule compares with a list; it takes off or on, and no number")
     changed = []
     for rule in rules:
         if rule.rule.name not in thresholds:
             changed.append(rule)
         elif (threshold := thresholds[rule.rule.name]) is not None:
             changed.append(replace(rule, rule=replace(rule.rule, threshold=threshold, kept=None)))
+    for rule in changed:
+        if not isinstance(rule.rule.threshold, tuple) and not rule.rule.unknown:
+            rule.check(rule.rule.threshold)
     return changed
 
 
@@ -152,8 +164,18 @@ def rules_metadata(rules: Iterable[StepRule]) -> dict[bytes, bytes]:
 #
 #     {count}   a number of things: fewer than 50, more than 100,000, exactly 3
 #     {number}  a measured value: less than 3, at least 0.5
+#     {score}   a number from 0 to 1
 #     {share}   a part of a whole, in per cent: more than 30%
+#     {ratio}   a number of things to that of others, in per cent, and perhaps more than 100%
 #     {list}    the items of a list: en, de
+
+#: The lowest and the highest threshold for a field, and what it is in words.
+RANGES = {
+    "count": (0, math.inf, "a count from 0 on"),
+    "score": (0, 1, "a score from 0 to 1"),
+    "share": (0, 1, "a share from 0 to 1"),
+    "ratio": (0, math.inf, "a ratio from 0 on"),
+}
 
 WORDS: dict[str, dict[str, str]] = {
     "count": {"<": "fewer than", "<=": "at most", ">": "more than", ">=": "at least", "==": "exactly"},
@@ -167,11 +189,9 @@ def meaning(template: str, comparison: str, threshold: Any) -> str:
         return ""
     if isinstance(threshold, tuple | list):
         return template.format(list=", ".join(threshold))
-    return template.format(
-        count=_count(comparison, threshold, template.startswith("{count} of")),
-        number=f"{WORDS['number'][comparison]} {threshold:,}",
-        share=f"{WORDS['number'][comparison]} {100 * threshold:.6g}%",
-    )
+    number, percent = (f"{WORDS['number'][comparison]} {shown}" for shown in (f"{threshold:,}", f"{100 * threshold:.6g}%"))
+    count = _count(comparison, threshold, template.startswith("{count} of"))
+    return template.format(count=count, number=number, score=number, share=percent, ratio=percent)
 
 
 def _count(comparison: str, threshold: float, of: bool) -> str:

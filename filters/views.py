@@ -46,6 +46,8 @@ def show_sweep(result: Sweep, console: Console) -> None:
             _bar(row, result.documents),
         )  # fmt: skip
     console.print(table)
+    if result.documents and not any(row.together_documents for row in result.rows):
+        console.print("None of these thresholds keeps a document.")
 
 
 def _percent(part: int, whole: int) -> str:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from corpusmill.filters.kept_share import KeptShareWorker, find_thresholds, keeps_shares, read_found, shard_reader, with_found
-from corpusmill.filters.rules import Rule, decide, fails_others, rules_metadata
+from corpusmill.filters.rules import Rule, StepRule, decide, fails_others, rules_metadata
 from corpusmill.filters.stage import FilterStage
 from corpusmill.filters.worker import FilterConfig, FilterWorker, Rewriter, decided, rule_table
 from corpusmill.pipeline.code import Code, code_for, shortened
@@ -83,7 +83,13 @@ def sweep(folder: str, name: str, first: float, last: float, steps: int) -> Swee
     config = plan.sections.get("filter")
     if not isinstance(config, FilterConfig):
         raise InputError(f"{folder}: the run's recipe has no stage filter.")
-    rule, now = _rule(config, name)
+    found, now = _rule(config, name)
+    rule = found.rule
+    try:
+        found.check(first)
+        found.check(last)
+    except ValueError as error:
+        raise InputError(f"--from {first:g} --to {last:g}: {error}.") from error
     storage = Storage(folder).child("filter")
     manifest = Manifest(storage, read_only=True)
     if not manifest.complete:
@@ -103,14 +109,14 @@ def sweep(folder: str, name: str, first: float, last: float, steps: int) -> Swee
     return Sweep(name, rule.column, rule.comparison, now, documents, characters, missing, rows)
 
 
-def _rule(config: FilterConfig, name: str) -> tuple[Rule, float | None]:
+def _rule(config: FilterConfig, name: str) -> tuple[StepRule, float | None]:
     """Returns the rule with that name, even if it is off, and its current threshold; NaN if the rule keeps a share of the corpus."""
-    rules = {rule.rule.name: rule.rule for rule in rule_table(config.model_copy(update={"thresholds": {}}))}
+    rules = {rule.rule.name: rule for rule in rule_table(config.model_copy(update={"thresholds": {}}))}
     now = {rule.rule.name: rule.rule.threshold for rule in rule_table(config)}
     if name not in rules:
         raise InputError(f"--rule {name}: no such rule{instead_of(name, rules)}.")
     threshold = now.get(name)
-    if isinstance(rules[name].threshold, tuple) or isinstance(threshold, tuple):
+    if isinstance(rules[name].rule.threshold, tuple) or isinstance(threshold, tuple):
         raise InputError(f"--rule {name}: compares with a list, so it has no threshold to sweep over.")
     return rules[name], threshold
 

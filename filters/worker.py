@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
+from math import isnan
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationInfo, model_validator
 
 from corpusmill.filters.presets import expand
 from corpusmill.filters.rules import StepRule, decide, rules_metadata, with_thresholds
@@ -43,6 +45,22 @@ def _placeless(item: Any) -> Any:
     }
 
 
+def _read_threshold(given: Any) -> Any:
+    """Returns None for `off`, which YAML reads as false, else a number. Raises ValueError."""
+    if given is None or given is False or given == "off":
+        return None
+    try:
+        number = float(given)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if isnan(number):
+        raise ValueError(f"a threshold is a number, off or on, not {given!r}")
+    return number if isinstance(given, str) else given
+
+
+Threshold = Annotated[
+    int | float | None, BeforeValidator(_read_threshold), PlainSerializer(lambda value: "off" if value is None else value)
+]
 StepItem = Annotated[dict[str, dict[str, Any]], PlainValidator(_resolved_place)]
 StepItems = Annotated[list[StepItem], AfterValidator(lambda places: [step for place in places for step in place])]
 
@@ -67,8 +85,8 @@ class FilterConfig(Config):
         validate_default=True,
         description="The steps in order, each a name with its options: `- language: {keep: [en]}`.",
     )
-    thresholds: dict[str, int | float | None] = Field(
-        {}, description="Other thresholds than the steps' own, by the name of the rule; null or off switches a rule off, on restores it."
+    thresholds: dict[str, Threshold] = Field(
+        {}, description="Other thresholds than the steps' own, by the name of the rule; off switches a rule off, on restores it."
     )
 
     @classmethod
@@ -82,14 +100,22 @@ class FilterConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _expand(cls, section: Any) -> Any:
+    def _expand(cls, section: Any, info: ValidationInfo) -> Any:
         if not isinstance(section, Mapping):
             return section
         thresholds = section.get("thresholds") or {}  # null where all of them are comments
-        if isinstance(thresholds, Mapping):  # YAML reads on and off as true and false
-            switched = {name: None if value is False else value for name, value in thresholds.items() if value is not True}
-            section = {**section, "thresholds": switched}
-        return expand(section)
+        if isinstance(thresholds, Mapping):  # YAML reads on as true
+            section = {**section, "thresholds": {name: value for name, value in thresholds.items() if value is not True and value != "on"}}
+        whole = expand(section)
+        rules: set[str] = set()
+        if unknown := whole.keys() - cls.model_fields.keys():
+            with suppress(ValueError):  # of a step, which is told where it stands
+                places = whole.get("steps", cls.model_fields["steps"].default)
+                steps = build_steps([step for place in places for step in _resolved_place(place, info)])
+                rules = {rule.rule.name for rule in _step_rules(steps)}
+        for key in unknown & rules:
+            raise ValueError(f"{key}: unknown key; the threshold of this rule is filter.thresholds.{key}")
+        return whole
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:

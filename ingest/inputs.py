@@ -3,6 +3,7 @@
 Large files are cut at records, lines or row groups; small files are put together in one task.
 """
 
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -77,10 +78,17 @@ def _take(found: Discovery, path: str, look: Callable[[FileRef], InputFile | Ref
     elif isinstance(result, Refused):
         found.refused.append(result)
     elif explicit:
-        reason = f"{path}: not a {KNOWN} file." if file_ref(path).bytes else f"{path}: there is nothing in it."
+        reason = f"{path}: not a {KNOWN} file{_next_step(path)}." if file_ref(path).bytes else f"{path}: there is nothing in it."
         found.refused.append(Refused(file_ref(path), "wrong_format" if file_ref(path).bytes else "empty_file", reason))
     else:
         found.ignored.append(result)
+
+
+def _next_step(path: str) -> str:
+    """Returns how a PDF becomes a file that can be read, as the end of a message; empty for other files."""
+    if Path(path).suffix.lower() != ".pdf":
+        return ""
+    return f"; write its text to one first, for example with: {shlex.join(['pdftotext', path, str(Path(path).with_suffix('.txt'))])}"
 
 
 def _nothing(inputs: list[str], found: Discovery) -> str:
@@ -89,7 +97,7 @@ def _nothing(inputs: list[str], found: Discovery) -> str:
     where = ", ".join(map(printable, inputs[:3])) + (", ..." if len(inputs) > 3 else "")
     if found.refused:
         return f"{where}: none of {len(found.refused)} files can be read; the first: {found.refused[0].reason}"
-    return f"{where}: no {KNOWN} file in it ({len(found.ignored)} other files)."
+    return f"{where}: no {KNOWN} file in it ({len(found.ignored)} other files){_next_step(found.ignored[0].path) if found.ignored else ''}."
 
 
 MIB = 1 << 20

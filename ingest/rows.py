@@ -15,7 +15,7 @@ MEANINGS = {
     "content_type": "its content type is not that of a page but, for example, that of an image or a script",
     "empty_text": "nothing is left of the page without its menus and markup",
     "too_short": "fewer characters of text than extraction.minimum_chars",
-    "too_large": "more bytes than extraction.max_record_mb",
+    "too_large": "more bytes than extraction.max_record_mb, or unpacked than extraction.max_decoded_mb and extraction.max_expansion allow",
     "too_deep": "its elements nest deeper than extraction.max_nesting",
     "undecodable": "its bytes are no text in any encoding that it may have",
     "invalid_utf8": "its bytes are no UTF-8",

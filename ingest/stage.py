@@ -162,7 +162,7 @@ class IngestStage(Stage):
         for row in run.manifest.rows():
             counts.update(row.counts)
         lines = {
-            "came in": _listed(counts, "type:"),
+            "came in": _listed(counts, "type:", "{count:,} {name}{s}"),
             "left out by": _listed(counts, "failed:"),
             "read as": _listed(counts, "encoding:"),
         }
@@ -242,9 +242,10 @@ class IngestStage(Stage):
         return Task(key, tuple(refused.ref for refused in found.refused), params)
 
 
-def _listed(counts: Counter[str], prefix: str) -> str:
+def _listed(counts: Counter[str], prefix: str, form: str = "{name} {count:,}") -> str:
     chosen = [(name.removeprefix(prefix), count) for name, count in counts.most_common() if name.startswith(prefix)]
-    return ", ".join(f"{name} {count:,}" for name, count in chosen)
+    several = {name: "s" for name, count in chosen if count > 1 and name not in ("html", "damage", "metadata", "warcinfo")}
+    return ", ".join(form.format(name=name, count=count, s=several.get(name, "")) for name, count in chosen)
 
 
 def _refused_segment(refused: Refused) -> dict[str, object]:

@@ -352,7 +352,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _bring_up(folder: Path, nodes: int) -> None:
     here = up(folder, nodes)
     for node in here["nodes"]:
-        cores = f"cores {', '.join(map(str, node['cores']))}, " if node["cores"] else ""
+        cores = f"core{'s' if node['cores'][1:] else ''} {', '.join(map(str, node['cores']))}, " if node["cores"] else ""
         print(f"{node['name']}: {cores}metrics at {node['metrics']}")
     print(f"The cluster takes jobs (and shows its dashboard) at {here['jobs']}; it is described in {folder}/cluster.json.")
     print("A job:     make submit RUN=runs/job INPUT=crawl.warc.gz RECIPE=recipes/demo.yaml")

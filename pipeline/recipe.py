@@ -50,8 +50,12 @@ SHIPPED = Path(__file__).parent.parent / "recipes"
 
 def recipe_path(given: str, others: Iterable[str] = ()) -> str:
     """Returns the path of a recipe file: `given`, or the one of this name that ships. Raises InputError, which names these and `others`."""
+    from corpusmill.pipeline.formats.detect import named_format
+
     shipped = {path.stem: str(path) for path in sorted(SHIPPED.glob("*.yaml"))}
     path, there = Path(given), os.path.exists(given)  # unlike methods of Path, this takes names of any length
+    if named_format(given) or given.startswith("cc:"):
+        raise InputError(f"{given} is an input; begin with a recipe: {shlex.join(['corpusmill', 'run', 'fineweb', given])}")
     if there and not path.is_dir():
         return given
     if given in shipped:

@@ -32,6 +32,16 @@ def check_redirect(origin: str, target: str) -> None:
         raise _refused(end, "which is an address of this machine or its network")
 
 
+def unknown_host(url: str, error: BaseException) -> str | None:
+    """Returns a sentence on a host whose name does not exist; None for another error. It does not help to ask for it often."""
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, socket.gaierror) and at.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
+            return f"{url}: there is no host {urlsplit(url).hostname}; is its name right?"
+        at = getattr(at, "reason", None) if isinstance(getattr(at, "reason", None), OSError) else at.__cause__ or at.__context__
+    return None
+
+
 def is_internal(host: str) -> bool:
     """Whether a host is this machine or in a private network; False if its name can't be looked up."""
     try:

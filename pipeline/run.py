@@ -37,8 +37,8 @@ from corpusmill.pipeline.watch.metrics import Counting, Meter, documents_of
 from corpusmill.pipeline.watch.progress import Progress
 
 RUN_FILE = "run.json"
-#: The prefix of the last line of a command, and the most quarantined tasks that this line lists.
-HEAD, NAMED = "summary: ", 20
+#: The most quarantined tasks that the result of a command lists.
+NAMED = 20
 FINISHED, QUARANTINED, EMPTY, FAILED, INTERRUPTED = "finished", "quarantined", "empty", "failed", "interrupted"
 #: Stages that hand tasks to the engine; the others work in this process.
 PARALLEL = ("ingest", "filter", "dedup", "tokenizer", "tokens")
@@ -105,8 +105,8 @@ class StageResult:
 
 
 class Outcome:
-    """The result of a command on a run, for the calling program: one line of JSON, the last of the output. It is filled in while the
-    command runs, so that it is right wherever the command ends."""
+    """The result of a command on a run, for the calling program: one line of JSON. It is filled in while the command runs, so that it is
+    right wherever the command ends."""
 
     def __init__(self, run: str):
         self.started = time.monotonic()
@@ -154,7 +154,7 @@ class Outcome:
     def line(self) -> str:
         seconds = round(time.monotonic() - self.started, 3)
         more = {"seconds": seconds, "stages": self.stages, "quarantined": self.quarantined[:NAMED], "report": self.report}
-        return HEAD + json.dumps(self.result | more)
+        return json.dumps(self.result | more)
 
 
 @dataclass

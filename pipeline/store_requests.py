@@ -16,7 +16,7 @@ from corpusmill.pipeline.config import seconds_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.extras import require
 from corpusmill.pipeline.redact import redact
-from corpusmill.pipeline.redirects import checked_redirects
+from corpusmill.pipeline.redirects import checked_redirects, unknown_host
 
 Result = TypeVar("Result")
 
@@ -112,6 +112,8 @@ def asked(url: str, request: Callable[[], Result], patience: float | None = None
                     raise InputError(f"{url}: {sentence}") from error
                 raise
             tries += 1
+            if tries >= TRIES and (sentence := unknown_host(url, error)):
+                raise InputError(sentence) from error
             if tries >= TRIES and time.monotonic() - began >= patience:
                 raise StoreError(f"{url}: the store can't be reached or fails ({_cause(error)}; {tries} tries).") from error
         pause = min(FIRST_PAUSE * 2 ** (tries - 1), LONGEST_PAUSE)

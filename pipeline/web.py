@@ -197,6 +197,8 @@ class _Download:
                 return
             except _Again as again:
                 tries, silent = (1, 0) if self._size() > before else (tries + 1, silent + (not again.connected))
+                if silent >= 3 and (sentence := redirects.unknown_host(self.url, again)):
+                    raise InputError(sentence) from again
                 if tries >= self.patience.tries or silent >= self.patience.connects:
                     raise CorpusmillError(
                         f"{self.url}: can't be fetched ({again}); run the same command again to go on where it stopped."
@@ -222,7 +224,8 @@ class _Download:
         except redirects.RedirectRefusedError:
             raise
         except (OSError, HTTPException) as error:
-            raise _Again(getattr(error, "reason", error), connected=not isinstance(error, urllib.error.URLError)) from error
+            asked = 1.0 if redirects.unknown_host(self.url, error) else None
+            raise _Again(getattr(error, "reason", error), asked, connected=not isinstance(error, urllib.error.URLError)) from error
         with answer:
             self._take(answer, have if tag else 0)
 

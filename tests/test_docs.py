@@ -1,5 +1,6 @@
 """Tests README, SECURITY and docs: links resolve, commands, options and imports exist, recipes are valid, examples run and fail as said."""
 
+import ast
 import glob
 import importlib
 import importlib.util
@@ -25,15 +26,24 @@ from whole_run import DATA, write_inputs
 import corpusmill as package
 from corpusmill import cli
 from corpusmill.cli import app
+from corpusmill.dedup.removal import MEANINGS as DEDUP_RULES
+from corpusmill.ingest.rows import MEANINGS as INGEST_RULES
 from corpusmill.pipeline.errors import ConfigError
-from corpusmill.pipeline.recipe import STAGES, validate_recipe
+from corpusmill.pipeline.recipe import STAGES, stage_class, validate_recipe
 from corpusmill.report.answers.recipe import expanded
+from corpusmill.report.answers.why_change import OPTION
+from corpusmill.tokenize.planning import MEANINGS as TOKENS_RULES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = {str(path.relative_to(ROOT)): path for path in (ROOT / "README.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md")))}
+ALL = {str(path.relative_to(ROOT)): path for path in (*ROOT.glob("*.md"), ROOT / "recipes/cluster/README.md", *sorted(DOCS.rglob("*.md")))}
+#: The pages that people write and users read.
+PAGES = {page: path for page, path in ALL.items() if re.match(r"README|SECURITY|docs/(?!reference/|recipes\.md)", page)}
 #: The pages whose blocks are executed, in their order. The first makes the files and the run that the others look at.
 EXECUTED = ["docs/start.md", *sorted(page for page in PAGES if page.startswith("docs/guides/"))]
+#: Names in the prose of the docs that are not in the program: those of other projects, and those that are put together.
+OF_OTHERS = {"bfd_split", "get_data_reader", "max_seq_len", "assistant_only_loss", "strftime_now", "_badwords_regex", "skip_on_exit_code"}
+MADE_UP = re.compile(r"(ingest|filter|dedup|tokens|pretrain|sft|align|json)_|regex_filter|symbol_lines_formatter|ray_corpusmill_")
 #: Examples name files that are not here: these errors of the recipe's reader do not concern its options.
 ELSEWHERE = re.compile(r"can't be read|64 hexadecimal digits|no such folder|can't be loaded")
 
@@ -51,9 +61,9 @@ def reference() -> ModuleType:
 
 @cache
 def site() -> dict[str, str]:
-    """Returns all pages of the site, by hand and written, by their path below docs/."""
-    by_hand = {str(path.relative_to(DOCS)): path.read_text() for path in DOCS.rglob("*.md")}
-    return {**by_hand, **reference().pages(by_hand)}
+    """Returns all pages of the site by their path below docs/: those of docs/, and the files from elsewhere."""
+    there = {str(path.relative_to(DOCS)): path.read_text() for path in DOCS.rglob("*.md")}
+    return {**{name: reference().in_the_site(name, text) for name, text in there.items()}, **reference().included(there)}
 
 
 # ---- Links, commands, recipes, imports
@@ -68,13 +78,23 @@ def test_links_of_the_site() -> None:
             assert not anchor or anchor in anchors(site()[target]), (page, link)
 
 
-@pytest.mark.parametrize("page", ["README.md", "SECURITY.md"])
-def test_links(page: str) -> None:
-    for link in re.findall(r"\]\((?!http)([^)\s]+)\)", prose(PAGES[page].read_text())):
-        path, _, anchor = link.partition("#")
-        target = PAGES[page].parent / path if path else PAGES[page]
-        assert target.exists(), link
-        assert not anchor or anchor in anchors(target.read_text()), link
+def test_links_in_the_repository() -> None:
+    """The links of all pages, as the repository's own page shows them."""
+    for page, path in ALL.items():
+        for link in re.findall(r"\]\((?!http)([^)\s]+)\)", prose(path.read_text())):
+            name, _, anchor = link.partition("#")
+            target = path.parent / name if name else path
+            assert target.exists(), (page, link)
+            assert not anchor or anchor in anchors(target.read_text()), (page, link)
+
+
+def test_written_pages_are_fresh() -> None:
+    """`make reference` writes them; how words are spread over lines, typer decides."""
+    written = {str(path.relative_to(DOCS)): path.read_text() for path in DOCS.rglob("*.md")}
+    written = {name: text.split() for name, text in written.items() if reference().is_written(name)}
+    fresh = {name: text.split() for name, text in reference().pages().items()}
+    old = sorted(name for name in written.keys() | fresh.keys() if written.get(name) != fresh.get(name))
+    assert old == [], "these pages are old: make reference"
 
 
 def prose(text: str) -> str:
@@ -161,6 +181,60 @@ def test_site_builds(tmp_path: Path) -> None:
         path for path in (tmp_path / "site").rglob("*.html") if re.search(r'<(script|link)[^>]*(src|href)="https?:', path.read_text())
     ]
     assert outside == []  # the site asks nothing of other hosts
+
+
+# ---- Names of rules
+
+#: The rules of the stages whose rules have no thresholds.
+MEANINGS = {"ingest": INGEST_RULES, "dedup": DEDUP_RULES, "tokens": TOKENS_RULES}
+
+
+def program() -> dict[str, str]:
+    """Returns the text of each file of the program, by its path."""
+    rooms = ("src", "pipeline", "ingest", "filters", "dedup", "tokenize", "train", "report", "ablate", "recipes")
+    files = [path for room in rooms for path in sorted((ROOT / room).rglob("*.*")) if "__pycache__" not in path.parts and path.is_file()]
+    return {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in files}
+
+
+def test_the_reason_of_a_rule_names_options_that_exist() -> None:
+    """`why` advises to change them."""
+    for stage, meanings in MEANINGS.items():
+        named = {rule: OPTION.findall(meaning) for rule, meaning in meanings.items()}
+        for section, option in (each.split(".") for options in named.values() for each in options):
+            assert option in str(stage_class(stage).Config.model_json_schema()), (stage, section, option)
+            assert section in stage_class(stage).Config.model_fields
+    named = {rule for meanings in MEANINGS.values() for rule, meaning in meanings.items() if OPTION.search(meaning)}
+    assert named >= {"out_of_memory", "timeout", "too_large", "too_deep", "too_short", "budget"}
+
+
+def test_tables_of_rules_name_rules() -> None:
+    """A dict, set, list or tuple of names with two rules of ingest, dedup or tokens has no other names; what fails a record is a rule."""
+    rules = {rule for meanings in MEANINGS.values() for rule in meanings}
+    failed = set()
+    for path, text in program().items():
+        for node in ast.walk(ast.parse(text)) if path.endswith(".py") else ():
+            parts = node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", [])
+            names = {part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+            assert len(names & rules) < 2 or names <= rules, (path, node.lineno, names - rules)
+            called = node.func if isinstance(node, ast.Call) and path.startswith("ingest/") else None
+            if getattr(called, "attr", getattr(called, "id", "")) in ("fail", "Gap", "Died", "Refused"):
+                given = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+                failed |= {word for word in given if re.fullmatch(r"[a-z_0-9]+", word)}
+    assert failed <= set(INGEST_RULES) and len(failed) > 15, failed - set(INGEST_RULES)
+
+
+def test_texts_and_docs_name_rules_that_exist() -> None:
+    """So do commands in messages and docs, and a name in the prose of the docs is one of the program or, seldom, of another one."""
+    steps = [name for name in reference().STEPS if name not in reference().OTHERS]
+    rules = {rule for name in steps for rule in reference().rules_of(name)} | {rule for each in MEANINGS.values() for rule in each}
+    texts = {**program(), **{page: path.read_text() for page, path in PAGES.items()}}
+    for path, text in texts.items():
+        for option, rule in re.findall(r"(filter\.thresholds\.|--rule )([a-z]+_\w+)", text):
+            assert rule in rules, (path, option, rule)
+    words = set(re.findall(r"\w+", "\n".join(program().values())))
+    for page, path in PAGES.items():
+        unknown = set(re.findall(r"`(\w+_\w+)`", path.read_text())) - words - {"http_body"}  # a target of `make fuzz`
+        assert unknown <= OF_OTHERS | {name for name in unknown if MADE_UP.match(name)}, page
 
 
 # ---- The blocks of the five minutes and the guides, executed in their order

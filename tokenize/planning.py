@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.schemas import REPORT
+from corpusmill.pipeline.schemas import REPORT, meanings_metadata
 from corpusmill.pipeline.shards import batches_buffer, open_batches
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import INDEX, SPLITS
@@ -224,8 +224,12 @@ def placed(numbers: Numbers, plan: TokensPlan) -> dict[str, tuple[Integers, Inte
 PLACES = pa.schema(
     [pa.field(name, kind, nullable=False) for name, kind in (("order", pa.uint64()), ("row", pa.int32()), ("copy", pa.int32()))]
 )
-#: The rules that a document may fail: it has no text; no component of the mixture takes it; its component has enough tokens without it.
-EMPTY, MIXTURE, BUDGET = RULES = ("empty", "mixture", "budget")
+#: The rules that a document may fail, and the reason for which each leaves it out.
+MEANINGS = {
+    "empty": "it has no text",
+    "mixture": "none of mixture.components takes it",
+    "budget": "its component has mixture.budget_tokens without it",
+}
 TOKENS_REPORT = pa.schema(
     [
         *REPORT,
@@ -235,7 +239,8 @@ TOKENS_REPORT = pa.schema(
         pa.field("component", pa.string()),
         pa.field("copies", pa.int64(), nullable=False),
         pa.field("shards", pa.list_(pa.int64()), nullable=False),  # one for each copy
-    ]
+    ],
+    meanings_metadata(MEANINGS),
 )
 #: Columns of a part that go into the report.
 REPORTED = ["id", "url", "chars", "utf8_bytes"]
@@ -277,7 +282,7 @@ def report_of(table: pa.Table, numbers: Numbers, plan: TokensPlan) -> pa.Table:
 def _lists(failed: npt.NDArray[np.bool_]) -> pa.Array:
     """Returns a list for each of n documents: the rules that it fails. `failed` is n x 3."""
     offsets = np.concatenate([[0], np.cumsum(failed.sum(axis=1))]).astype(np.int32)
-    names = pa.array(RULES, pa.string()).take(pa.array(np.nonzero(failed)[1]))
+    names = pa.array(list(MEANINGS), pa.string()).take(pa.array(np.nonzero(failed)[1]))
     return pa.ListArray.from_arrays(pa.array(offsets), names)
 
 

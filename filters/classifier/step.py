@@ -83,7 +83,7 @@ class Outputs:
         found = {}
         for label in self.decided:
             column, what = self.column(label), plain(f"the classifier {self.name}" + ("" if label == self.name else f" for {label}"))
-            found[column] = f"a score of {{number}} by {what}"
+            found[column] = f"a score of {{{'number' if self.scale else 'score'}}} by {what}"
             found[f"{column}_share"] = f"{{share}} of its windows reach the threshold of {what}"
         return found
 

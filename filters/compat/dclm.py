@@ -76,7 +76,7 @@ class Dclm(Step):
         "dclm_words": "{count} words",
         "dclm_stop_words": f"{{count}} English stop words ({words_of(STOP_WORDS)})",
         "dclm_mean_word_length": "words of {number} characters on average",
-        "dclm_symbol_word_ratio": "{share} as many symbols (# and ellipses) as words",
+        "dclm_symbol_word_ratio": "{ratio} as many symbols (# and ellipses) as words",
         "dclm_non_alpha_word_ratio": "{share} of the words have no letter",
         "dclm_bullet_line_ratio": "{share} of the lines begin with a bullet",
         "dclm_ellipsis_line_ratio": "{share} of the lines end with an ellipsis (...)",

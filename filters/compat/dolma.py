@@ -79,7 +79,7 @@ class Dolma(Step):
     MEANINGS = {
         "dolma_words": "{count} words",
         "dolma_median_word_length": "words of {number} characters (median)",
-        "dolma_symbol_word_ratio": "{share} as many words with # or … as words",
+        "dolma_symbol_word_ratio": "{ratio} as many words with # or … as words",
         "dolma_alpha_word_ratio": "{share} of the words have a letter",
         "dolma_required_words": f"{{count}} English stop words ({words_of(REQUIRED_WORDS)})",
         "dolma_bullet_line_ratio": "{share} of the lines begin with a bullet (* or -)",

@@ -133,7 +133,7 @@ class Nemo(Step):
         "nemo_longest_word": "a longest word of {count} characters",
         "nemo_common_words": f"{{count}} English stop words ({words_of(COMMON_WORDS)})",
         "nemo_mean_word_length": "words of {number} characters on average",
-        "nemo_symbol_word_ratio": "{share} as many symbols (# and ellipses) as words",
+        "nemo_symbol_word_ratio": "{ratio} as many symbols (# and ellipses) as words",
         "nemo_alpha_word_ratio": "{share} of the words have a letter",
         "nemo_non_alnum_ratio": "{share} of the characters are neither letters nor digits nor plain marks",
         "nemo_number_ratio": "{share} of the characters are digits",

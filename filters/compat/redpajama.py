@@ -118,7 +118,7 @@ class RedPajama(Step):
     MEANINGS = {
         "rps_doc_word_count": "{count} words",
         "rps_doc_mean_word_length": "words of {number} characters on average",
-        "rps_doc_symbol_to_word_ratio": "{share} as many symbols (# and ellipses) as words",
+        "rps_doc_symbol_to_word_ratio": "{ratio} as many symbols (# and ellipses) as words",
         "rps_lines_start_with_bulletpoint": "{share} of the lines begin with a bullet",
         "rps_doc_frac_chars_top_2gram": "one phrase of 2 words takes up {share} of the text",
     }

@@ -3,6 +3,7 @@
 import importlib.metadata
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field
@@ -17,10 +18,12 @@ from corpusmill.ingest.urls.lists import (
     FoundWords,
     Host,
     HostReader,
+    Kind,
     ListFile,
     Lists,
     WordLists,
     address_prefixes,
+    is_domain,
     open_lists,
     read_url,
     readable,
@@ -30,6 +33,7 @@ from corpusmill.ingest.urls.lists import (
 )
 from corpusmill.pipeline.config import Config, resolve_options
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import open_file
 
 RuleName = Literal["url_domain", "url_subdomain", "url_exact", "url_hard_word", "url_soft_words", "url_subword"]
 #: Our rules in the order in which they are reported, with the reason that datatrove's URLFilter gives for each. datatrove stops at the
@@ -65,13 +69,13 @@ class UrlFilterConfig(Config):
         "browsers read it, ignoring case, percent-encoding and scheme, with all parent domains and with IP addresses.",
     )
     shipped_lists: bool = Field(True, description="Use the lists and words that datatrove ships (4.56 million domains).")
-    domains: list[str] = Field([], description="Further lists: files with a domain a line (`#` begins a comment).")
+    domains: list[str] = Field([], description="Further domains, and files with a domain a line (`#` begins a comment).")
     urls: list[str] = Field([], description="Further lists: files with a URL a line.")
     hard_words: list[Word] = Field([], description="Further words of which one in the URL is enough.")
     soft_words: list[Word] = Field([], description="Further words of which several must be in the URL.")
     subwords: list[Word] = Field([], description="Further words that are looked for within the URL's words and across them.")
     soft_words_needed: int = Field(2, ge=1, description="How many different soft words drop a URL.")
-    allow: list[str] = Field([], description="Files with a domain or URL in each line; URLs that match one pass all rules.")
+    allow: list[str] = Field([], description="Domains, and files with a domain or URL in each line; URLs that match one pass all rules.")
     rules: list[RuleName] = Field(list(DATATROVE_REASONS), description="The rules that decide.")
 
 
@@ -89,6 +93,17 @@ class Site(NamedTuple):
 
     failures: list[Failure]
     lists: list[Lists]  # the lists that may have URLs of this host
+
+
+def _sources(key: str, given: str, kinds: tuple[Kind, ...]) -> list[ListFile]:
+    """Returns the lists of an entry of the recipe, a file or a domain. Raises InputError, which names the key."""
+    if key != "urls" and "://" not in given and not Path(given).is_file() and is_domain(given):
+        return [ListFile("domains", given, literal=True)]
+    try:
+        with open_file(given):
+            return [ListFile(kind, given) for kind in kinds]
+    except InputError as error:
+        raise InputError(f"ingest.url_filter.{key}: {str(error).removesuffix('.')}{'; nor is it a domain' * (key != 'urls')}.") from error
 
 
 class UrlFilter:
@@ -127,9 +142,9 @@ class UrlFilter:
 
     def _open(self) -> tuple[list[Lists], Lists | None]:
         """Opens the lists that block, and the list that allows (None if there is none)."""
-        given = [ListFile(kind, path) for kind in LISTS for path in getattr(self.config, kind)]
+        given = [source for kind in LISTS for path in getattr(self.config, kind) for source in _sources(kind, path, (kind,))]
         groups = ([shipped_sources()] if self.config.shipped_lists else []) + ([given] if given else [])
-        allow = [ListFile(kind, path) for path in self.config.allow for kind in LISTS]
+        allow = [source for path in self.config.allow for source in _sources("allow", path, LISTS)]
         return [open_lists(group, self.exact) for group in groups], open_lists(allow, exact=False) if allow else None
 
     def failures(self, url: str | None) -> list[Failure]:

@@ -19,7 +19,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 from urllib.parse import unquote
@@ -140,6 +140,19 @@ class HostReader:
         return Host(found.fqdn, found.top_domain_under_public_suffix, rest)
 
 
+#: Names at the top that are no public suffix, and still no ends of files' names (RFC 2606, RFC 6761, RFC 6762, RFC 7686, RFC 9476).
+SPECIAL_USE = ("alt", "example", "internal", "invalid", "local", "localhost", "onion", "test")
+
+
+def is_domain(given: str) -> bool:
+    """Whether an entry of a recipe is a domain or an IP address, and not the path of a file."""
+    host = read_url(f"http://{given}").host
+    with suppress(ValueError):
+        return bool(ip_address(given.strip("[]")))
+    plain = same_host(given) == host and re.fullmatch(r"[^\s*./][^\s*/]*", given) is not None
+    return plain and (bool(HostReader().read(host).domain) or host.rpartition(".")[2] in SPECIAL_USE)
+
+
 class Address(NamedTuple):
     """A URL as browsers read it (`read_url`)."""
 
@@ -219,11 +232,12 @@ WORDS: dict[Kind, str] = {"hard_words": "banned_words.txt", "soft_words": "soft_
 
 @dataclass(frozen=True)
 class ListFile:
-    """A file with an entry in each line."""
+    """A file with an entry in each line, or one entry, a domain."""
 
     kind: Kind
     path: str
     member: str | None = None  # the name of the file in the tar archive at `path`
+    literal: bool = False  # `path` is the entry itself
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -247,6 +261,9 @@ class ListFile:
 
     def entries(self) -> Iterator[str]:
         """Yields the entries, without comments, blank lines and surrounding spaces. Words are squeezed."""
+        if self.literal:
+            yield self.path
+            return
         form: Callable[[str], str] = str.strip if self.kind in LISTS else squeeze
         with self.open() as file:
             for number, content in enumerate(io.BufferedReader(file), 1):  # type: ignore[type-var]
@@ -283,7 +300,9 @@ def digest_of(sources: list[ListFile]) -> str:
     sha = hashlib.sha256()
     by_path: dict[str, str] = {}
     for source in sources:
-        if source.path not in by_path:
+        if source.literal:
+            by_path[source.path] = hashlib.sha256(source.path.encode()).hexdigest()
+        elif source.path not in by_path:
             with open_file(source.path) as file:
                 by_path[source.path] = _digest(file)
         sha.update(f"{source.kind}\0{source.member or ''}\0{by_path[source.path]}\n".encode())

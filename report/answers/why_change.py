@@ -21,14 +21,8 @@ DIGITS = 4
 OFF = "off"
 #: The commands that apply other thresholds: without measuring again, or with the filter stage.
 RETUNE, MEASURE = "retune", "filter"
-#: The option of `ingest` that lets a page pass, by the limit that the page exceeds.
-LIMITS = {
-    "too_short": "a smaller ingest.extraction.minimum_chars",
-    "too_deep": "a larger ingest.extraction.max_nesting",
-    "too_large": "a larger ingest.extraction.max_record_mb, max_decoded_mb or max_expansion (the sentence above names it)",
-    "timeout": "a larger ingest.extraction.max_page_seconds",
-    "too_much_memory": "a larger ingest.extraction.max_memory_mb",
-}
+#: An option of the stage in the meaning of a rule: another value of it lets the document pass.
+OPTION = re.compile(r"\b(?:extraction|mixture)\.\w+")
 COMPARED = ("<", "<=", ">", ">=")
 
 
@@ -62,9 +56,13 @@ def change(run: Run, stage: str, row: dict[str, Any]) -> RecipeChange | None:
         return None
     if stage == "filter":
         return _thresholds(run, row)
-    made = RecipeChange()
+    made, meanings = RecipeChange(), run.meanings(stage)
     for rule in row["failed"]:
-        made.sentences += _ingest(run, rule, row, made.settings) if stage == "ingest" else _dedup(run, rule, row, made.settings)
+        if options := OPTION.findall(meanings.get(rule, "")):
+            decides = " or ".join(f"{stage}.{option}" for option in options)
+            made.sentences.append(f"{safe_line(rule, 40)}: another value of {safe_line(decides, 300)}.")
+        else:
+            made.sentences += _ingest(run, rule, row, made.settings) if stage == "ingest" else _dedup(run, rule, row, made.settings)
     if made.settings and not made.sentences:
         made.command = _command(stage, run, made.settings)
     return made
@@ -178,8 +176,6 @@ def _ingest(run: Run, rule: str, row: dict[str, Any], settings: dict[str, Any]) 
         )
     elif rule == "record_type":
         yield "a record of this kind holds no page, so nothing keeps it."
-    elif rule in LIMITS:
-        yield f"{safe_line(rule, 40)}: {LIMITS[rule]}."
     else:
         yield f"{safe_line(rule, 40)}: no setting keeps a record like this."
 

@@ -196,10 +196,3 @@ def thresholds_figure(rows: Sequence[Mapping[str, Any]], threshold: float) -> Fi
         lines.append(series("line", name, f"series{place}", [x for x, _ in points], [y for _, y in points], dash=DASHES[place]))
     marks = [{"x": threshold, "text": number(threshold)}]
     return figure(lines, {"title": "threshold", "range": [0, 1]}, dict(SHARE), legend=True, marks=marks)
-
-
-def sweep_figure(thresholds: Sequence[float], shares: Iterable[tuple[str, Sequence[float]]], now: float | None) -> Figure:
-    """Draws the shares of documents and characters, in percent, that each threshold of a rule keeps. `now`: the run's threshold."""
-    lines = [series("line", name, f"series{place}", thresholds, y, dash=DASHES[place]) for place, (name, y) in enumerate(shares)]
-    marks = [] if now is None or not thresholds or not min(thresholds) <= now <= max(thresholds) else [{"x": now, "text": "now"}]
-    return figure(lines, {"title": "threshold"}, {"title": "kept, %", "zero": True}, height=420, legend=True, marks=marks)

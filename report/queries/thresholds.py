@@ -142,7 +142,7 @@ def sensible(value: float, now: float) -> float:
 
 def recipe_line(rule: str, threshold: float | None) -> str:
     """Returns a threshold as the command line sets it."""
-    return f"filter.thresholds.{rule}={'null' if threshold is None else repr(threshold)}"
+    return f"filter.thresholds.{rule}={'off' if threshold is None else repr(threshold)}"
 
 
 def change_text(more: int) -> str:

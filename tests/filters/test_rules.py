@@ -2,9 +2,12 @@
 
 import json
 import math
+import re
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from corpusmill.dedup import removal
 from corpusmill.dedup.contamination.editor import RULE as CONTAMINATED
@@ -89,6 +92,36 @@ def test_the_phrase_has_the_recipes_words_and_threshold() -> None:
     assert told["gopher_enough_stop_words_2"] == (
         "fewer than 2 of Gopher's eight English stop words (the, be, to, of, and, that, have, with)"
     )
+
+
+@pytest.mark.parametrize(
+    ("rule", "threshold", "said"),
+    [
+        ("gopher_below_alpha_threshold", 70, "a share from 0 to 1, not 70; 70% is 0.7"),
+        ("language_score", -0.1, "a score from 0 to 1, not -0.1"),
+        ("gopher_short_doc", -1, "a count from 0 on, not -1"),
+        ("gopher_too_many_hashes", -0.5, "a ratio from 0 on, not -0.5"),
+        ("gopher_short_doc", "abc", "a threshold is a number, off or on, not 'abc'"),
+        ("gopher_short_doc", float("nan"), "a threshold is a number, off or on, not nan"),
+    ],
+)
+def test_a_threshold_is_one_that_a_value_can_have(rule: str, threshold: Any, said: str) -> None:
+    with pytest.raises(ValidationError, match=f"(?s){rule}.*{re.escape(said)}"):
+        FilterConfig.model_validate({"thresholds": {rule: threshold}})
+
+
+def test_a_ratio_may_be_above_one_and_off_is_one_word() -> None:
+    kept = FilterConfig.model_validate({"thresholds": {"gopher_too_many_hashes": 2}})
+    assert {rule.rule.name: rule.rule.threshold for rule in rule_table(kept)}["gopher_too_many_hashes"] == 2
+    for off in (None, False, "off"):
+        config = FilterConfig.model_validate({"thresholds": {"gopher_short_doc": off, "gopher_long_doc": True}})
+        assert config.model_dump(mode="json")["thresholds"] == {"gopher_short_doc": "off"}
+        assert "gopher_short_doc" not in {rule.rule.name for rule in rule_table(config)}
+
+
+def test_the_name_of_a_rule_in_the_wrong_place_names_the_right_one() -> None:
+    with pytest.raises(ValidationError, match="the threshold of this rule is filter.thresholds.gopher_short_doc"):
+        FilterConfig.model_validate({"preset": "fineweb", "gopher_short_doc": 20})
 
 
 def test_ingest_and_dedup_say_what_their_rules_mean() -> None:

@@ -94,17 +94,13 @@ def test_a_rule_that_is_off(tmp_path: Path, make_documents, finished_ingest, run
 def test_the_command_sweep(run: Storage, tmp_path: Path, corpusmill: Callable) -> None:
     call = ("sweep", run.root, "--rule", "gopher_short_doc", "--from", 0, "--to", 100, "--steps", 3)
     expected = sweep(run.root, "gopher_short_doc", 0, 100, 3)
-    code, out, _ = corpusmill(*call, "--plot", tmp_path / "plot.html")
+    code, out, _ = corpusmill(*call)
     assert code == 0 and "50" in out.decode() and "now ▸ 50" in out.decode() and "█" in out.decode()
-    page = (tmp_path / "plot.html").read_text()
-    assert "plot.draw" in page and 'src="http' not in page and "gopher_short_doc" in page
     code, out, _ = corpusmill(*call, "--json")
     assert json.loads(out) == json.loads(json.dumps(expected.as_json()))
     code, out, _ = corpusmill(*call, "--csv")
     rows = list(csv.DictReader(io.StringIO(out.decode())))
     assert [int(row["together_documents"]) for row in rows] == [row.together_documents for row in expected.rows]
-    code, _, error = corpusmill(*call, "--plot", tmp_path / "no" / "plot.html")
-    assert code == 2 and "can't be written (No such file or directory)" in error
 
 
 def test_what_sweep_refuses(run: Storage, tmp_path: Path, make_documents, finished_ingest) -> None:
@@ -116,6 +112,8 @@ def test_what_sweep_refuses(run: Storage, tmp_path: Path, make_documents, finish
         sweep(str(tmp_path), "language", 0, 1, 2)
     with pytest.raises(InputError, match="is not finished"):
         sweep(str(tmp_path), "language_score", 0, 1, 2)
+    with pytest.raises(InputError, match="--from 0 --to 2: gopher_below_alpha_threshold compares .*, a share from 0 to 1, not 2"):
+        sweep(run.root, "gopher_below_alpha_threshold", 0, 2, 2)
 
 
 # ---- Retuning gives the bytes of a fresh run of the stage, wherever it is interrupted.
@@ -300,8 +298,11 @@ def test_the_command_retune(tmp_path: Path, base: Path, corpusmill: Callable) ->
     code, out, _ = corpusmill("retune", tmp_path / "run", "--set", "filter.thresholds.curly_bracket=off", "--engine", "inline")
     assert code == 0
     assert b"curly_bracket" in out and b"came back" in out
-    assert json.loads((tmp_path / "run/run.json").read_text())["recipe"]["filter"]["thresholds"] == {"curly_bracket": None}
+    assert json.loads((tmp_path / "run/run.json").read_text())["recipe"]["filter"]["thresholds"] == {"curly_bracket": "off"}
     assert Storage(str(tmp_path / "run/filter")).exists("manifest.jsonl")
+    nothing = ("retune", tmp_path / "run", "--set", "filter.thresholds.gopher_short_doc=1e6", "--engine", "inline", "--dry-run")
+    code, out, error = corpusmill(*nothing)
+    assert code == 3 and b", 0 do now" in out and "documents would be kept" in error
 
 
 def test_a_shard_that_is_measured_anew_and_given_up(

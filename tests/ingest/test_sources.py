@@ -117,7 +117,9 @@ def test_indexes_logs_and_markers_are_left_out(tmp_path: Path) -> None:
     assert [(Path(r.ref.path).name, r.rule) for r in found.refused] == [("d.jsonl", "empty_file")]
     assert [Path(i.path).name for i in found.ignored] == [".done", "_SUCCESS", "a.cdx", "b.log", "notes.pdf"]
     assert isinstance(examine(file_ref(str(tmp_path / "notes.pdf"))), Ignored)
-    with pytest.raises(InputError, match="notes.pdf: not a WARC, ARC, JSONL, Parquet, CSV, TSV, HTML or text file"):
+    with pytest.raises(
+        InputError, match="notes.pdf: not a WARC, ARC, JSONL, Parquet, CSV, TSV, HTML or text file; .* pdftotext .*notes.pdf .*notes.txt"
+    ):
         discover([str(tmp_path / "notes.pdf")])
 
 

@@ -53,6 +53,8 @@ def _command() -> None:
     try:
         app(prog_name="corpusmill")
     except CorpusmillError as error:
+        if error.said:
+            sys.exit(error.exit_code)
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt as error:
         _fail_interrupted(error)

@@ -36,7 +36,7 @@ def ablate(
     workers: Workers = 0,
     task_timeout: TaskTimeout = None,
     json: Annotated[
-        bool, typer.Option("--json", help="End with a line of JSON about the run, as where the output is no terminal.")
+        bool, typer.Option("--json", help="One JSON object about the run on standard output, all else on standard error.")
     ] = False,
 ) -> None:
     """Say which corpus makes the better model. Small models are trained on each; the same command goes on where it was killed."""
@@ -52,7 +52,7 @@ def ablate(
         for override in set_ or []:
             apply_override(raw, override)
         plan = new_plan(output, Recipe(raw), input_ or [], redo=True)
-        execute_plan(plan, engine, make_engine(engine, workers, task_timeout), Metrics(None, "", None), outcome)
+        execute_plan(plan, engine, make_engine(engine, workers, task_timeout), Metrics(None, "", None), outcome, json)
 
 
 def _named(variants: list[str]) -> dict[str, str]:

@@ -24,6 +24,14 @@ GROUPS = {
 class Commands(TyperGroup):
     """Lists commands by `GROUPS`, those of a group of commands with its name before theirs."""
 
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if "unexpected extra argument" in (message := getattr(error, "message", "")):
+                error.message = f"{message}; where a command writes a file or folder, --output names it."  # type: ignore[attr-defined]
+            raise
+
     def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         width = max(len(name) for names in GROUPS.values() for name in names)
         for title, names in GROUPS.items():
@@ -55,7 +63,7 @@ app = typer.Typer(
     cls=Commands,
     name="corpusmill",
     help="From raw web crawls to training tokens and a small aligned language model, with every decision visible.",
-    epilog="Example: corpusmill run demo crawl/*.warc.gz --output runs/first",
+    epilog="Example: corpusmill run fineweb crawl/*.warc.gz --output runs/first",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,

@@ -11,14 +11,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-@app.command(epilog="Example: corpusmill sweep runs/demo --rule gopher_short_doc --from 10 --to 200 --plot sweep.html")
+@app.command(epilog="Example: corpusmill sweep runs/demo --rule gopher_short_doc --from 10 --to 200")
 def sweep(
     run: ShownRun,
     rule: Annotated[str, typer.Option(help="The rule whose threshold is to vary.")],
     from_: Annotated[float, typer.Option("--from", help="The first threshold.")],
     to: Annotated[float, typer.Option("--to", help="The last threshold.")],
     steps: Annotated[int, typer.Option(min=1, max=1000, help="How many thresholds.")] = 11,
-    plot: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page with a chart, too.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the table.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="CSV in place of the table.")] = False,
 ) -> None:
@@ -35,10 +34,6 @@ def sweep(
         print(dumps(result.as_json(), indent=2) if json else views.as_csv(result).rstrip())
     else:
         views.show_sweep(result, Console(highlight=False, soft_wrap=True))
-    if plot:
-        from corpusmill.report.page.sweep import write_sweep
-
-        write_sweep(result, plot)
 
 
 @app.command(epilog="Example: corpusmill steps gopher_quality")

@@ -49,8 +49,8 @@ class Metrics:
 
 @contextmanager
 def reported(outcome: Any, as_json: bool, folder: str, new: bool) -> Iterator[None]:
-    """Ends a run. An interrupt becomes a message that says how to go on. The last line of the output is the result in JSON, also after an
-    error, unless a person reads it in a terminal. `new`: the command has made up the run's folder."""
+    """Ends a run. An interrupt becomes a message that says how to go on. With `as_json` the output is the result as one line of JSON, also
+    after an error, which is then said there alone. `new`: the command has made up the run's folder."""
     from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt
     from corpusmill.pipeline.lease import LeaseLost
     from corpusmill.pipeline.run import RUN_FILE
@@ -66,23 +66,28 @@ def reported(outcome: Any, as_json: bool, folder: str, new: bool) -> Iterator[No
             raise Interrupted(exit_code_of(error), how) from error
     except BaseException as error:
         outcome.ended(error)
+        if isinstance(error, CorpusmillError):
+            error.said = as_json
         raise
     finally:
-        if as_json or not sys.stdout.isatty():
+        if as_json:
             print(outcome.line(), flush=True)
 
 
-def execute_plan(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome: Any) -> None:
+def _console(stderr: bool = False) -> tuple[Any, Callable[[str], None]]:
+    """Returns a terminal, and a function that prints a note on it."""
     from rich.console import Console
 
+    console = Console(highlight=False, soft_wrap=True, stderr=stderr)
+    return console, lambda sentence: console.print(f"Note: {sentence}", markup=False)
+
+
+def execute_plan(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome: Any, as_json: bool) -> None:
+    """Carries out a plan, and prints what a person wants to know of it: with `as_json` to standard error."""
     from corpusmill.report.answers.terminal import closing_lines, stage_summary
     from corpusmill.report.running import carry_out
 
-    console = Console(highlight=False, soft_wrap=True)
-
-    def print_note(sentence: str) -> None:
-        console.print(f"Note: {sentence}", markup=False)
-
+    console, print_note = _console(as_json)
     with _watching(plan.folder, name, metrics, outcome, print_note) as watching:
         lacks = carry_out(
             plan,
@@ -154,8 +159,8 @@ class StageAlias(TyperCommand):
 
 @app.command(
     help=RUN_HELP,
-    epilog="Example: corpusmill run demo crawl/ --output runs/demo --set dedup.threshold=0.8 --to dedup, "
-    "and later: corpusmill run runs/demo --from tokenizer",
+    epilog="Example: corpusmill run fineweb crawl/ --output runs/web --set filter.thresholds.gopher_short_doc=30 --to filter, "
+    "and later: corpusmill run runs/web",
 )
 def run(
     recipe: Annotated[
@@ -182,7 +187,7 @@ def run(
     strict: Annotated[bool, typer.Option("--strict", help="End at the first task that fails, instead of going on without it.")] = False,
     redo: Annotated[bool, typer.Option("--redo", help="Let other inputs or another recipe replace stages that are finished.")] = False,
     json: Annotated[
-        bool, typer.Option("--json", help="End with a line of JSON about the result, as where the output is no terminal.")
+        bool, typer.Option("--json", help="One JSON object about the result on standard output, all else on standard error.")
     ] = False,
     metrics_port: Annotated[
         int | None,
@@ -208,8 +213,8 @@ def run(
             metrics = Metrics(metrics_port, metrics_host, metrics_file)
             plan = plan_of(recipe, inputs or [], output, folder, set_ or [], from_, to, strict, redo)
             if new:
-                print(f"The run's folder: {folder}", flush=True)
-            execute_plan(plan, engine, make_engine(engine, workers, task_timeout), metrics, outcome)
+                print(f"The run's folder: {folder}", file=sys.stderr if json else sys.stdout, flush=True)
+            execute_plan(plan, engine, make_engine(engine, workers, task_timeout), metrics, outcome, json)
 
 
 for _stage in (name for name in STAGE_HELP if name != "ablate"):  # `ablate` is a command of its own
@@ -229,20 +234,14 @@ def retune(
     task_timeout: TaskTimeout = None,
 ) -> None:
     """Decide again with other thresholds. A threshold is a number, off, or on; nothing is measured again."""
-    from rich.console import Console
-
     from corpusmill.filters.views import show_retuned
     from corpusmill.filters.whatif import retune as decide_again
-    from corpusmill.pipeline.errors import Incomplete
+    from corpusmill.pipeline.errors import Incomplete, NothingKept
     from corpusmill.pipeline.on_ray.engine import make_engine
     from corpusmill.pipeline.watch.progress import Progress
     from corpusmill.report.running import note_old_page
 
-    console = Console(highlight=False, soft_wrap=True)
-
-    def print_note(sentence: str) -> None:
-        console.print(f"Note: {sentence}", markup=False)
-
+    console, print_note = _console()
     retuned = decide_again(
         run,
         set_ or [],
@@ -256,6 +255,8 @@ def retune(
         if retuned.changed:
             note_old_page(run, print_note)
         warn_if_stale(run)
+    elif retuned.documents and not retuned.kept:
+        raise NothingKept(f"filter: none of {retuned.documents:,} documents would be kept.")
     if retuned.lost:
         raise Incomplete(retuned.lost)
 
@@ -275,15 +276,13 @@ def fork(
     """Make a new run with other thresholds. It shares the files of the first one, which stays as it is; nothing is measured again."""
     import shlex
 
-    from rich.console import Console
-
     from corpusmill.filters.fork import fork as make_fork
     from corpusmill.filters.views import show_retuned
     from corpusmill.pipeline.errors import Incomplete
     from corpusmill.pipeline.on_ray.engine import make_engine
     from corpusmill.pipeline.watch.progress import Progress
 
-    console = Console(highlight=False, soft_wrap=True)
+    console, print_note = _console()
     made, retuned = make_fork(
         run,
         new,
@@ -291,7 +290,7 @@ def fork(
         make_engine(engine, workers, task_timeout),
         Progress(),
         on_decided=lambda result: show_retuned(result, console),
-        on_message=lambda sentence: console.print(f"Note: {sentence}", markup=False),
+        on_message=print_note,
     )
     console.print(f"The new run: {made}; it goes on with: {shlex.join(['corpusmill', 'run', made])}", markup=False)
     if retuned.lost:

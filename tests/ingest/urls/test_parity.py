@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.ingest.urls.filter import DATATROVE_REASONS, UrlFilter
+from corpusmill.pipeline.errors import InputError
 
 
 def same(failures: list) -> str | None:
@@ -110,4 +111,11 @@ def test_own_lists_come_on_top_of_the_shipped_ones(url_filter, tmp_path: Path) -
     (tmp_path / "domains").write_text("worst.com\n")
     made = url_filter(preset="datatrove", domains=[str(tmp_path / "domains")])
     assert len(made.lists) == 2
+    (tmp_path / "worse.com").write_text("listed.com\n")
+    literal = url_filter(shipped_lists=False, domains=["worst.com", "10.0.0.1", str(tmp_path / "worse.com")], allow=["fine.worst.com"])
+    failing = [bool(literal.failures(f"http://{host}/")) for host in ("a.worst.com", "10.0.0.1", "listed.com", "worse.com", "best.com")]
+    assert failing == [True, True, True, False, False] and literal.allowed("http://fine.worst.com/x") == "fine.worst.com"
+    for wrong in ("blocked.txt", "*.worst.com", "lists/worst.com"):
+        with pytest.raises(InputError, match=rf"ingest.url_filter.domains: {re.escape(wrong)}: no such file; nor is it a domain"):
+            url_filter(shipped_lists=False, domains=[wrong])
     assert [[failure.rule for failure in made.failures(f"http://{host}/")] for host in ("worst.com", "0-1sex.com")] == [["url_domain"]] * 2
