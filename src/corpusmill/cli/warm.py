@@ -18,7 +18,7 @@ def warm(
         list[str] | None, typer.Argument(metavar="INPUT", help="A few pages of your own, where the filter would keep no English ones.")
     ] = None,
     set_: Sets = None,
-    all_: Annotated[bool, typer.Option("--all", help="Compile the kernels of every recipe, stage and step.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Compile all kernels that are listed, for any recipe.")] = False,
 ) -> None:
     """Compile the kernels of a recipe beforehand, on all cores. Then it runs the recipe on a few pages, to fetch or train its models.
 
