@@ -291,7 +291,7 @@ def fit(
                     watch.sync()
                     save(done)
         states.finish()
-    of_all = {"steps": config.steps, "resumed_from": begin, "precision": config.precision, "warnings": warnings}
+    of_all: dict[str, Any] = {"steps": config.steps, "resumed_from": begin, "precision": config.precision, "warnings": warnings}
     return FitResult(**vars(so_far), **of_all, parallel_model=parallel_model, states=states)
 
 

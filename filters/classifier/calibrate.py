@@ -42,7 +42,7 @@ class Calibration(Config):
             raise ValueError("the points of an isotonic calibration must rise")
         return self
 
-    def apply(self, raw: npt.ArrayLike, added: npt.ArrayLike = 0.0) -> npt.NDArray[np.float64]:
+    def apply(self, raw: npt.ArrayLike, added: float | npt.NDArray[np.float64] = 0.0) -> npt.NDArray[np.float64]:
         """Returns calibrated scores in [0, 1] for raw scores in [0, 1] of any shape; NaN stays NaN. `added`: log-odds, for `platt`."""
         scores = np.asarray(raw, np.float64)
         if self.method == "platt":
