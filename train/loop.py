@@ -161,7 +161,7 @@ Evaluate = Callable[[ParallelModel, int], dict[str, Any]]
 def with_precision(config: LoopConfig, dims: ParallelDims, states: Storage) -> LoopConfig:
     """Returns the options with what `auto` means as precision: that of the training's saved states, wherever it goes on; without any, what
     is fast on the first process's device. It is the same on all ranks."""
-    found: list[str] = [config.precision]
+    found: list[Any] = [config.precision]
     if config.precision == "auto" and dims.is_main:
         found = [saved[-1].record["loop"]["precision"] if (saved := saved_states(states)) else chosen(dims, "auto")]
     if dims.world > 1:
@@ -291,8 +291,10 @@ def fit(
                     watch.sync()
                     save(done)
         states.finish()
-    of_all: dict[str, Any] = {"steps": config.steps, "resumed_from": begin, "precision": config.precision, "warnings": warnings}
-    return FitResult(**vars(so_far), **of_all, parallel_model=parallel_model, states=states)
+    return FitResult(
+        **vars(so_far), steps=config.steps, resumed_from=begin, precision=config.precision, warnings=warnings,
+        parallel_model=parallel_model, states=states,
+    )  # fmt: skip
 
 
 def gradient(parallel_model: ParallelModel, objective: Any, step: int) -> Gradient:

@@ -25,7 +25,7 @@ from corpusmill.train.options import Architecture
 from corpusmill.train.pretrain import PretrainConfig, PretrainStage
 from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage, items_table
 
-QUICK_LOOP = {"threads": 1, "steps": 4}
+QUICK_LOOP = {"precision": "fp32", "threads": 1, "steps": 4}
 EARLIER = ("ingest", "tokenizer", "tokens", "pretrain")
 
 

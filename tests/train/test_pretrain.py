@@ -24,7 +24,7 @@ from corpusmill.train.pretrain import PretrainStage
 # ---- continuations -----------------------------------------------------------------------------------
 
 ALONE = {"parallel": {}}
-STEPS = {"steps": 12, "save_every": 4, "warmup": 2, "threads": 1}
+STEPS = {"precision": "fp32", "steps": 12, "save_every": 4, "warmup": 2, "threads": 1}
 
 
 @pytest.fixture
