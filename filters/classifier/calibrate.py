@@ -46,7 +46,7 @@ class Calibration(Config):
         """Returns calibrated scores in [0, 1] for raw scores in [0, 1] of any shape; NaN stays NaN. `added`: log-odds, for `platt`."""
         scores = np.asarray(raw, np.float64)
         if self.method == "platt":
-            odds = self.slope * log_odds(scores) + self.intercept + added
+            odds = self.slope * log_odds(scores) + self.intercept + np.asarray(added, np.float64)
             return np.asarray(1 / (1 + np.exp(-np.clip(odds, -40, 40))))
         if self.method == "isotonic":
             return np.asarray(np.interp(scores, self.x, self.y))
