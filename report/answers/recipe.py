@@ -91,7 +91,7 @@ def _step(step: Any) -> Iterator[str]:
 
 
 def _thresholds(given: Mapping[str, Any], rules: Sequence[tuple[str, Any, str]]) -> Iterator[str]:
-    off = [(name, "off", "") for name, limit in given.items() if limit is None]
+    off = [(name, "off", "") for name, limit in given.items() if limit in (None, "off")]
     for name, limit, meaning in [*rules, *off]:
         shown = _yaml(limit) if isinstance(limit, int | float) and limit == limit else "off" if limit == "off" else "on"
         line = f"    {'' if name in given else '# '}{_yaml(name)}: {shown}"

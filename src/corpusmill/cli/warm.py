@@ -20,7 +20,7 @@ def warm(
     set_: Sets = None,
     all_: Annotated[bool, typer.Option("--all", help="Compile all kernels that are listed, for any recipe.")] = False,
 ) -> None:
-    """Compile the kernels of a recipe beforehand, on all cores. Then it runs the recipe on a few pages, to fetch or train its models.
+    """Compile a recipe's kernels beforehand, on all cores. Then it runs the recipe on a few pages, to fetch or train its models.
 
     Each kind of processor has kernels of its own. For an image that is built on another kind than it runs on, set for both
     NUMBA_CPU_NAME=x86-64-v3 and NUMBA_CPU_FEATURES= (empty).

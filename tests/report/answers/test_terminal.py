@@ -27,7 +27,7 @@ def test_the_tables_have_the_runs_numbers(run_folder: Path) -> None:
     assert text.splitlines()[-3:] == [
         f"Documents that it dropped: corpusmill sample {run_folder} --rule short --alone --near",
         f"All about one: corpusmill why {run_folder} URL (a part of a URL: corpusmill inspect {run_folder} --url PART)",
-        f"Without it 4 more are kept: corpusmill retune {run_folder} --set filter.thresholds.short=null --dry-run",
+        f"Without it 4 more are kept: corpusmill retune {run_folder} --set filter.thresholds.short=off --dry-run",
     ]
 
 
