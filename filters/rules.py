@@ -56,7 +56,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.comparison not in COMPARISONS and self.comparison != NOT_IN:
-            raise ValueError(f"{self.name}: no such comparison: {self.comparison!r}")
+            raise ValueError(f"{self.name}: no such comparison: {self.comparison!r} (expected one of {', '.join([*COMPARISONS, NOT_IN])})")
 
     @property
     def unknown(self) -> bool:

@@ -172,7 +172,7 @@ class StageRun:
         for stage in reversed(order[: order.index(self.stage.name)]):
             if stage in DATA_STAGES and stage in self.recipe:
                 return self.outputs_of(stage, "data/")
-        raise InputError(f"{self.stage.name}: the recipe has no stage before it that gives documents.")
+        raise InputError(f"{self.stage.name}: the recipe has no stage before it that gives documents; add `ingest: {{}}`.")
 
     # ---- tasks --------------------------------------------------------------------------------------
 

@@ -180,7 +180,7 @@ def train_bpe(
     if reached < vocabulary_size:
         raise InputError(
             f"tokenizer: the sample supports a vocabulary of {reached}, not of {vocabulary_size}: "
-            f"lower tokenizer.vocab_size (512 is the least), or give more documents."
+            f"lower it (--set tokenizer.vocab_size={reached}; 512 is the least), or give more documents."
         )
     pairs = []
     for left, right in merges.pairs.tolist():

@@ -73,5 +73,5 @@ def header_fault(path: str, header: DelimitedRow | None, key: str) -> str:
     if header is None or header.fault or twice is not None:
         return f"{path}: its first line names no columns ({(header and header.fault) or f'{twice!r} is there twice'})."
     if key not in names:
-        return f"{path}: no column {key!r} (ingest.text_key) in its first line; it has {', '.join(names)}."
+        return f"{path}: no column {key!r} (ingest.text_key) in its first line; it has {', '.join(names)}; --set ingest.text_key=NAME."
     return ""

@@ -452,8 +452,10 @@ def _show_change(change: RecipeChange, console: Console) -> None:
     if change.command:
         console.print(Text("  to keep it: ") + Text(safe_line(change.command, 4000), style="cyan"), soft_wrap=True)
     if change.others is not None:
-        others = {0: "no other document of this run", 1: "1 more document"}.get(change.others, f"{change.others:,} more documents")
-        console.print(_indented(Text(f"which brings back {others}, too; with --dry-run it says so and changes nothing", style="dim"), 4))
+        others = {0: "brings back no other document", 1: "also brings back 1 more document"}.get(
+            change.others, f"also brings back {change.others:,} more documents"
+        )
+        console.print(_indented(Text(f"which {others} of this run; with --dry-run it says so and changes nothing", style="dim"), 4))
     for key, value in change.settings.items() if not change.command else ():
         console.print(_indented(Text(f"to keep it: {safe_line(key, 120)}: {safe_line(str(value), 200)}"), 2))
     for sentence in change.sentences:

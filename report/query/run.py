@@ -251,12 +251,13 @@ class Run:
         return fork(self.folder, thresholds, None if new is None else path_of(new, "fork"), make_engine(engine, workers))
 
     @in_sentences
-    def report(self, *, png: "bool | str | os.PathLike[str]" = False) -> str:
+    def report(self, *, png: "bool | str | os.PathLike[str]" = False, against: "str | os.PathLike[str] | None" = None) -> str:
         """Writes the run's `report.html` and returns its path. With `png`, also draws headline and funnel as a picture, in the file of
-        this name, or for True in the run's `report.png`."""
+        this name, or for True in the run's `report.png`. With `against`, the page shows what changed against this run."""
         from corpusmill.report.page.html import write_report
 
-        return write_report(self.folder, None if png is False else "" if png is True else path_of(png, "png"))
+        other = None if against is None else path_of(against, "against")
+        return write_report(self.folder, None if png is False else "" if png is True else path_of(png, "png"), other)
 
     @in_sentences
     def clusters(

@@ -96,7 +96,7 @@ def test_what_a_file_is_not_is_one_sentence(tmp_path: Path, name: str, content: 
 @pytest.mark.parametrize(
     ("header", "sentence"),
     [
-        (b"id,body\n1,x\n", "no column 'text' (ingest.text_key) in its first line; it has id, body."),
+        (b"id,body\n1,x\n", "no column 'text' (ingest.text_key) in its first line; it has id, body; --set ingest.text_key=NAME."),
         (b"text,text\n", "its first line names no columns ('text' is there twice)."),
         (b'"text\n', "its first line names no columns (a quote is not closed)."),
     ],
