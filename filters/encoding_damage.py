@@ -5,7 +5,6 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from pydantic import Field
 
 from corpusmill.filters.rules import Rule, limits
@@ -46,14 +45,10 @@ class EncodingDamage(Step):
     Config = EncodingDamageConfig
     MEANINGS = {
         "replacement_char_ratio": "{share} of the characters stand for bytes that could not be read (U+FFFD)",
-        "mojibake_char_ratio": "{share} of the characters were made by a wrong encoding",
         "control_char_ratio": "{share} of the characters are control characters",
         "private_use_char_ratio": "{share} of the characters are of private use, as of icon fonts",
+        "mojibake_char_ratio": "{share} of the characters were made by a wrong encoding",
     }
-
-    @property
-    def columns(self) -> dict[str, pa.DataType]:
-        return dict.fromkeys((*(f"{name}_char_ratio" for name in NAMES), "mojibake_char_ratio"), pa.float64())  # NaN for an empty text
 
     @property
     def rules(self) -> tuple[Rule, ...]:

@@ -54,10 +54,6 @@ class Compression(Step):
     MEANINGS = {"compression_ratio": "compressed, the text has {ratio} of its size (text that repeats itself has little)"}
 
     @property
-    def columns(self) -> dict[str, pa.DataType]:
-        return {"compression_ratio": pa.float64()}  # NaN for an empty text
-
-    @property
     def rules(self) -> tuple[Rule, ...]:
         low, high = self.config.min_ratio, self.config.max_ratio
         return limits(("compression_too_small", "compression_ratio", "<", low), ("compression_too_large", "compression_ratio", ">", high))

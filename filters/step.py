@@ -126,9 +126,9 @@ class Step(ABC):
         self.config = config
 
     @property
-    @abstractmethod
     def columns(self) -> dict[str, pa.DataType]:
-        """The types of this step's columns in the report, by name, in order."""
+        """The types of this step's columns in the report, by name, in order. By default each column of `MEANINGS`, a count or a number."""
+        return {name: pa.int64() if "{count}" in template else pa.float64() for name, template in self.MEANINGS.items()}
 
     @property
     def rules(self) -> tuple[Rule, ...]:

@@ -34,8 +34,8 @@ def extract_page(html: str, url: str | None, config: ExtractionConfig, utf8: byt
 
 
 def warm_up(config: ExtractionConfig) -> None:
-    """Loads the extractor, so that no page is charged for it."""
-    load_object(f"{EXTRACTORS[config.extractor]}:warm_up")()
+    """Loads the extractor and its kernels, so that no page is charged for it. The parser gets the page in pieces."""
+    extract_page("<p>Some text." + " " * MIB, None, config)
 
 
 MIB = 1 << 20

@@ -1,7 +1,7 @@
 """`python -m corpusmill.pipeline.crawl OUT` gets a small real crawl for a first run, once, and prints its description and its path.
 
-It takes the first source that is available: Common Crawl, the documentation packages of a Debian registry, Python's own documentation.
-Each `fetch_...` writes WARC files into a folder and returns a phrase that describes them. It raises OSError where it gets nothing.
+It takes the first source that is available: Common Crawl, or the documentation packages of a Debian registry. Each `fetch_...` writes WARC
+files into a folder and returns a phrase that describes them. It raises OSError where it gets nothing.
 """
 
 import argparse
@@ -9,11 +9,9 @@ import base64
 import gzip
 import hashlib
 import http.client
-import importlib.util
 import io
 import json
 import os
-import pkgutil
 import re
 import shutil
 import socket
@@ -24,8 +22,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -251,48 +248,9 @@ def apt(command: list[str], folder: Path) -> None:
         raise OSError(f"apt-get {command[0]} failed ({(problems or ['E: no reason given'])[0][2:].strip()})")
 
 
-# ---- the pages that pydoc renders for the standard library ----
-
-PYDOC_HOST, PYDOC_SECONDS = "pydoc.test", 90
-#: Modules that open a window or a browser, or print, when imported.
-LOUD = {"antigravity", "idlelib", "this", "turtledemo"}
-RENDER = """
-import contextlib, pydoc, sys
-for name in sys.argv[1:]:
-    with contextlib.suppress(Exception):
-        pydoc.writedoc(name)
-"""
-
-
-def fetch_pydoc(folder: Path, names: Iterable[str] = ()) -> str:
-    """Writes Python's own documentation. Returns a phrase that describes it. pydoc imports each module, so it runs in its own process."""
-    names = names or list(_standard_modules())
-    with tempfile.TemporaryDirectory(prefix="corpusmill-pydoc-") as temporary:
-        with suppress(subprocess.TimeoutExpired):  # keeps the pages that were rendered until then
-            subprocess.run(
-                [sys.executable, "-I", "-W", "ignore", "-c", RENDER, *names], cwd=temporary, timeout=PYDOC_SECONDS, check=False,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "BROWSER": "true"},
-            )  # fmt: skip
-        pages = write_pages(folder, PYDOC_HOST, Path(temporary), sorted(Path(temporary).glob("*.html")))
-    if not pages:
-        raise OSError("pydoc renders no pages")
-    return f"{pages:,} pages of Python's own documentation (pydoc)"
-
-
-def _standard_modules() -> Iterator[str]:
-    """Yields the public modules of the standard library, and those in its packages."""
-    for name in sorted(name for name in sys.stdlib_module_names - LOUD if not name.startswith("_")):
-        yield name
-        found = importlib.util.find_spec(name)
-        for module in pkgutil.iter_modules(found.submodule_search_locations or () if found else ()):
-            if not module.name.startswith("_"):
-                yield f"{name}.{module.name}"
-
-
 SOURCES: dict[str, Callable[[Path], str]] = {
     "commoncrawl": lambda folder: fetch_commoncrawl(folder),
     "debian": lambda folder: fetch_debian(folder),
-    "pydoc": lambda folder: fetch_pydoc(folder),
 }
 
 

@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import inspect
 import pickle
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,8 +31,6 @@ from corpusmill.pipeline.cache import kernels_folder
 #: Packages that are identified by their version. Everything else that a kernel uses is part of its digest.
 VERSIONED = {"builtins", "math", "llvmlite", "numba", "numpy"}
 VERSIONS = f"{numba.__version__} {llvmlite.__version__} {np.__version__}"
-#: The digest in the name of an entry.
-DIGEST = re.compile(r"-([0-9a-f]{32})\.")
 #: Seconds after which an entry that no process has read is removed. (Most file systems record at least the day of the last read.)
 UNUSED_SECONDS = 30 * 24 * 3600
 #: The locators of cache entries, as in NUMBA_CACHE_LOCATOR_CLASSES: ours, then numba's own, for functions of other packages.
@@ -80,10 +77,6 @@ class Kernel(CPUDispatcher):
         self.py_func.content = content(self)
         config.CACHE_LOCATOR_CLASSES = LOCATORS  # set here, since numba resets it when its environment variables have changed
         super().enable_caching()
-
-    def is_cached(self) -> bool:
-        """Whether the cache has machine code of this kernel as it is now, for any signature and processor."""
-        return any(kernels_folder().glob(f"*-{content(self)}.*.nbi"))
 
     def _remove_entries(self) -> None:
         for path in kernels_folder().glob(f"*-{self.py_func.content}.*.nb[ic]"):

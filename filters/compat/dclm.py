@@ -15,7 +15,6 @@ How DCLM differs from others:
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
 from corpusmill.filters.refinedweb_lines import count_fasttext_words
@@ -72,6 +71,8 @@ class DclmConfig(Config):
 class Dclm(Step):
     Config = DclmConfig
     PRESETS = {"dclm": RULES}
+    # Words are fastText tokens that begin with a letter or number. The mean is NaN without words, a share of lines or paragraphs for a
+    # blank text, and one of n-grams without words of uniseg.
     MEANINGS = {
         "dclm_words": "{count} words",
         "dclm_stop_words": f"{{count}} English stop words ({words_of(STOP_WORDS)})",
@@ -86,24 +87,6 @@ class Dclm(Step):
         "dclm_dup_para_char_frac": "{share} of the characters are in copies of an earlier paragraph",
         **n_grams("dclm_top_{}_gram_char_frac", "dclm_dup_{}_gram_char_frac"),
     }
-
-    @property
-    def columns(self) -> dict[str, pa.DataType]:
-        return {
-            "dclm_words": pa.int64(),  # fastText tokens that begin with a letter or number
-            "dclm_stop_words": pa.int64(),
-            "dclm_mean_word_length": pa.float64(),  # characters; NaN without words
-            "dclm_symbol_word_ratio": pa.float64(),
-            "dclm_non_alpha_word_ratio": pa.float64(),
-            "dclm_bullet_line_ratio": pa.float64(),  # NaN for a blank text, like the next five columns
-            "dclm_ellipsis_line_ratio": pa.float64(),
-            "dclm_dup_line_frac": pa.float64(),
-            "dclm_dup_line_char_frac": pa.float64(),
-            "dclm_dup_para_frac": pa.float64(),
-            "dclm_dup_para_char_frac": pa.float64(),
-            **{f"dclm_top_{n}_gram_char_frac": pa.float64() for n in (2, 3, 4)},  # NaN without uniseg words
-            **{f"dclm_dup_{n}_gram_char_frac": pa.float64() for n in range(5, 11)},
-        }
 
     def measure(self, batch: DocumentBatch) -> StepOutput:
         data, offsets = text_buffers(batch.text)

@@ -15,7 +15,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from pydantic import Field
 
 from corpusmill.filters.rules import Rule, n_grams, words_of
@@ -76,6 +75,8 @@ def _tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
 class Dolma(Step):
     Config = DolmaConfig
     PRESETS = {"dolma": RULES}
+    # Numbers of a text without words are 0, those of n-grams NaN for fewer than n words. `dolma_dup_line_char_frac` is divided by the
+    # characters of words, so it can exceed 1.
     MEANINGS = {
         "dolma_words": "{count} words",
         "dolma_median_word_length": "words of {number} characters (median)",
@@ -88,22 +89,6 @@ class Dolma(Step):
         "dolma_dup_line_char_frac": "{share} of the characters are in lines that occur more than once",
         **n_grams("dolma_top_{}_gram_char_frac", "dolma_dup_{}_gram_char_frac"),
     }
-
-    @property
-    def columns(self) -> dict[str, pa.DataType]:
-        return {
-            "dolma_words": pa.int64(),
-            "dolma_median_word_length": pa.float64(),  # characters; 0 without words
-            "dolma_symbol_word_ratio": pa.float64(),  # 0 without words, like the next column
-            "dolma_alpha_word_ratio": pa.float64(),
-            "dolma_required_words": pa.int64(),
-            "dolma_bullet_line_ratio": pa.float64(),
-            "dolma_ellipsis_line_ratio": pa.float64(),
-            "dolma_dup_line_frac": pa.float64(),
-            "dolma_dup_line_char_frac": pa.float64(),  # divided by the characters of words, so it can exceed 1
-            **{f"dolma_top_{n}_gram_char_frac": pa.float64() for n in (2, 3, 4)},  # NaN for fewer than n words
-            **{f"dolma_dup_{n}_gram_char_frac": pa.float64() for n in range(5, 11)},
-        }
 
     def measure(self, batch: DocumentBatch) -> StepOutput:
         data, offsets = text_buffers(batch.text)

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from pydantic import Field
 
 from corpusmill.filters.rules import Rule, n_grams, words_of
@@ -150,10 +149,6 @@ class Nemo(Step):
         "nemo_boilerplate_paragraph_ratio": "{share} of the paragraphs are about cookies, privacy or terms of use",
         **n_grams("nemo_top_{}_gram_ratio", "nemo_dup_{}_gram_ratio"),
     }
-
-    @property
-    def columns(self) -> dict[str, pa.DataType]:
-        return {f"nemo_{name}": pa.int64() if name in COUNTS else pa.float64() for name in NAMES}
 
     def setup(self) -> None:
         self.words = word_set(COMMON_WORDS), word_set(ELLIPSES)

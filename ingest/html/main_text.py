@@ -2,8 +2,6 @@
 """Extracts the main text of a page: lexbor parses it, a walk cuts it into blocks, boosted trees score these, and the good ones are kept."""
 
 import json
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from corpusmill.ingest.html import Extracted, TooDeep
 from corpusmill.ingest.html.features import ALL, NAMES, PROSE, context_of, features
 from corpusmill.ingest.html.metadata import read_metadata
 from corpusmill.ingest.html.tags import HINT_NAMES, NAME, build_tags, build_words
-from corpusmill.ingest.html.tree import CHUNK, Tree, api, tag_ids
+from corpusmill.ingest.html.tree import Tree, api, tag_ids
 from corpusmill.ingest.html.walk import CHARS, END, FIRST, HINTS, ITEM, LAST, NO_MEMORY, NODE, PARENT, ROW, START, TAG, TOO_DEEP, Page, walk
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.kernel import kernel
@@ -219,16 +217,3 @@ def extract(html: bytes, url: str | None, config: ExtractionConfig) -> Extracted
     with Tree(html, config.max_nesting + ABOVE) as tree:
         page = blocks_of(tree, config.max_nesting)
         return Extracted(main_text(page, config), *read_metadata(tree, page, url))
-
-
-def warm_up() -> None:
-    """Loads the kernels, from the cache if they are in it. Compiling them takes 15 to 50 seconds, and 150 MB that a process does not give
-    back. So another process compiles them, once for all workers of a machine."""
-    if not walk.is_cached():
-        compiling = f"from {__name__} import run_kernels; run_kernels()"
-        subprocess.run([sys.executable, "-P", "-c", compiling], check=False)  # if it fails, so does the next line, with the reason
-    run_kernels()
-
-
-def run_kernels() -> None:
-    extract(b"<p>Some text." + b" " * CHUNK, None, ExtractionConfig())

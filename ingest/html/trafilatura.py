@@ -7,11 +7,6 @@ from corpusmill.ingest.html import Extracted, TooDeep
 from corpusmill.pipeline.text.damage import storable
 
 
-def warm_up() -> None:
-    """Loads the library."""
-    extract("<p>Some text.", None, ExtractionConfig(extractor="trafilatura"))
-
-
 def extract(html: str, url: str | None, config: ExtractionConfig) -> Extracted:
     """Returns the main text and the metadata of a page. Trafilatura has no way to keep more than the main content.
 

@@ -1,6 +1,5 @@
 """`clusters`: shows groups of copies with the differences to the kept document."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,18 +55,6 @@ class ClusterLists(Printed):
         else:
             settings = self.reader.settings("dedup")
             print_lists(self.lists, policy(settings), settings.get("threshold"), console)
-
-
-def clusters(
-    folder: str, *, which: str | None, limit: int | None, seed: int, document: str | None, as_json: bool, console: Console
-) -> None:
-    """Prints what `find` returns."""
-    found = find(folder, which, limit, seed, document)
-    if as_json:
-        for each in found.as_json():
-            print(json.dumps(each))  # ASCII: control characters are escaped
-    else:
-        found.show(console)
 
 
 def find(folder: str, which: str | None, limit: int | None, seed: int, document: str | None) -> ClusterLists:

@@ -33,7 +33,6 @@ from corpusmill.report.answers.diff_documents import (
     read_rules,
 )
 from corpusmill.report.answers.sample import add_texts, show_document
-from corpusmill.report.machine import as_json
 from corpusmill.report.queries.values import SAMPLE_ROWS, Bins, measured_columns, plan
 from corpusmill.report.query.run import Run, identifier
 from corpusmill.report.read import ReportRule, RunReader
@@ -152,15 +151,6 @@ def other_side(side: str) -> str:
 
 def _threshold(rule: ReportRule | None) -> dict[str, Any] | None:
     return None if rule is None else {"column": rule.column, "comparison": rule.comparison, "threshold": rule.threshold}
-
-
-def diff(a: str, b: str, wanted: DiffOptions, form: str, console: Console) -> None:
-    """Prints how the runs in the folders `a` and `b` differ. `form` is `text` or `json`. Raises InputError if one is not a run."""
-    found = compare(a, b, wanted)
-    if form == "json":
-        print(as_json(found.as_json(), 2))
-    else:
-        found.show(console)
 
 
 def compare(a: str, b: str, wanted: DiffOptions) -> Difference:

@@ -19,7 +19,6 @@ from corpusmill.report.answers.choose import table_rows
 from corpusmill.report.answers.marks import MarkedText, dedup_marks, filter_marks, show_marked
 from corpusmill.report.answers.why_change import RecipeChange, change, distance, margin
 from corpusmill.report.answers.why_find import PassageHolder, Passages, find_passage, is_text, not_found, resolve, spellings
-from corpusmill.report.machine import as_json
 from corpusmill.report.queries.inside import COLUMNS, RULE, SET, contamination_action, stayed
 from corpusmill.report.queries.rules import NO_PAGE
 from corpusmill.report.query.run import Run, open_run
@@ -178,15 +177,6 @@ class Explained(Printed):
         if self.passages is not None:
             show_passages(self.run, self.passages, LISTED, console)
         show_story(self.run, self.documents, self.notes, console)
-
-
-def why(folder: str, document: str, console: Console, in_texts: bool = False, form: str = "text", marks: bool = False) -> None:
-    """Prints the answer of `explain`. `form` is `text` or `json`."""
-    found = explain(folder, document, in_texts, marks)
-    if form == "json":
-        print(as_json(found.as_json(), 2))
-    else:
-        found.show(console)
 
 
 def explain(folder: str, document: str, in_texts: bool = False, marks: bool = False) -> Explained:

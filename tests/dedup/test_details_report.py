@@ -15,7 +15,7 @@ from printed_queries import not_reproduced
 from printing import printed
 
 from corpusmill.report.answers.terminal import render_report
-from corpusmill.report.answers.why import why
+from corpusmill.report.answers.why import explain
 from corpusmill.report.page.html import write_report
 
 HOSTILE = "Share \x1b[2J<script>alert(1)</script> \u202ethis page"
@@ -48,7 +48,7 @@ class Seen:
         return re.sub(r"[\s─]+", " ", text)
 
     def why(self, document: str) -> str:
-        return re.sub(r"\s+", " ", printed(why, str(self.root), document))
+        return re.sub(r"\s+", " ", printed(explain(str(self.root), document).show))
 
     def reproduced(self) -> bool:
         """Asserts that the queries give all numbers of the page; returns True."""

@@ -20,7 +20,7 @@ from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
-from corpusmill.report.answers.clusters import clusters as show_clusters
+from corpusmill.report.answers.clusters import find
 from corpusmill.report.page.html import write_report
 
 HOSTILE = "evil\x1b[2J<script>alert(1)</script>\x1b]0;title\x07\u202e"
@@ -76,8 +76,7 @@ def as_json(corpusmill: Command, run: Path, *arguments: object) -> Rows:
 
 def printed(run: Path, width: int = 80, color: bool = False, **options: Any) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=color, color_system="standard" if color else None, highlight=False)
-    chosen = {"which": None, "limit": None, "seed": 0, "document": None, "as_json": False, **options}
-    show_clusters(str(run), console=console, **chosen)
+    find(str(run), **{"which": None, "limit": None, "seed": 0, "document": None, **options}).show(console)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
 

@@ -1,7 +1,7 @@
 """Commands that show what a run decided and why: thresholds, groups of copies, originals, and single documents."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -97,13 +97,9 @@ def clusters(
     json: Annotated[bool, typer.Option("--json", help="One JSON object a cluster.")] = False,
 ) -> None:
     """Show groups of copies, and how they differ. The largest, the most doubtful and random ones."""
-    from rich.console import Console
+    from corpusmill.report.answers.clusters import find, one_list
 
-    from corpusmill.report.answers.clusters import clusters as show
-    from corpusmill.report.answers.clusters import one_list
-
-    which = one_list(largest, doubtful, random, id_)
-    show(run, which=which, limit=limit, seed=seed, document=id_, as_json=json, console=Console(highlight=False))
+    _show(find(run, one_list(largest, doubtful, random, id_), limit, seed, id_), json)
 
 
 @app.command(epilog="Example: corpusmill raw runs/demo 5f2c09d1 --head")
@@ -137,6 +133,18 @@ def _console() -> "Console":
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def _show(found: Any, json: bool) -> None:
+    """Prints an answer; as JSON, a list has an object a line."""
+    from corpusmill.report.machine import as_json, print_json_lines
+
+    if not json:
+        found.show(_console())
+    elif isinstance(content := found.as_json(), list):
+        print_json_lines(content)
+    else:
+        print(as_json(content, 2))
 
 
 def _limits(option: str, given: Sequence[str] | None) -> dict[str, float]:
@@ -206,9 +214,9 @@ def why(
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say why one document was kept or dropped. With every value that was measured, and what would keep it."""
-    from corpusmill.report.answers.why import why as explain
+    from corpusmill.report.answers.why import explain
 
-    explain(run, document, _console(), text, "json" if json else "text", marks)
+    _show(explain(run, document, text, marks), json)
 
 
 @app.command(epilog="Example: corpusmill sample runs/demo --rule gopher_short_doc -n 5 --near")
@@ -247,7 +255,6 @@ def diff(
     json: Annotated[bool, typer.Option("--json", help="One JSON object with everything.")] = False,
 ) -> None:
     """Compare what two runs keep and drop. Which documents, by which rules, and how that changes every distribution."""
-    from corpusmill.report.answers.diff import DiffOptions
-    from corpusmill.report.answers.diff import diff as compare
+    from corpusmill.report.answers.diff import DiffOptions, compare
 
-    compare(run_a, run_b, DiffOptions(stage, samples, chars, columns), "json" if json else "text", _console())
+    _show(compare(run_a, run_b, DiffOptions(stage, samples, chars, columns)), json)

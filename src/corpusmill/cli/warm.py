@@ -1,7 +1,5 @@
 """The command `warm`, which compiles kernels beforehand, for example while a container image is built."""
 
-import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -26,15 +24,19 @@ def warm(
     NUMBA_CPU_NAME=x86-64-v3 and NUMBA_CPU_FEATURES= (empty).
     """
     import tempfile
+    from pydoc_data.topics import topics  # Python's language reference, for pages without a network
 
     from corpusmill.pipeline.cache import kernels_folder
     from corpusmill.pipeline.compiling import Compilation, listed, modules_of
+    from corpusmill.pipeline.errors import NothingKept
     from corpusmill.pipeline.extras import require
-    from corpusmill.pipeline.recipe import read_recipe, recipe_path, stage_class
+    from corpusmill.pipeline.recipe import Recipe, read_raw, recipe_path, stage_class
     from corpusmill.pipeline.watch.progress import Progress
+    from corpusmill.report.running import run
 
     path = recipe_path(recipe)
-    sections = read_recipe(path, set_ or [])
+    made = Recipe(read_raw(path, set_ or []), path)
+    sections: dict[str, Any] = made.sections
     for name, section in sections.items():  # before minutes of work, also for stages that are not run here
         require(name, *stage_class(name)(section).libraries())
     stages = {"all": list(listed())} if all_ else {name: modules_of(name, section) for name, section in sections.items()}
@@ -45,36 +47,15 @@ def warm(
     finally:
         compilation.close()
     with tempfile.TemporaryDirectory(prefix="corpusmill-warm-") as folder:
-        data_stages = [name for name in DATA_STAGES if name in sections]
-        if "ingest" in data_stages:
-            if not inputs:
-                write_pages(Path(folder, "pages.jsonl"))
-            _run_data_stages(folder, path, inputs or [f"{folder}/pages.jsonl"], set_ or [], sections, data_stages[-1])
+        if "ingest" in sections:
+            if "dedup" in sections:
+                made = made.with_({"dedup.alarm": "warn"})
+                if sections["dedup"].index is not None:  # these pages are not for the user's index
+                    made = made.with_({"dedup.index.path": f"{folder}/index"})
+            pages = [{"text": text, "url": f"http://rows.invalid/{name}"} for name, text in sorted(topics.items()) if len(text) > 1500]
+            last = [name for name in DATA_STAGES if name in sections][-1]
+            try:
+                run(made, inputs or pages, f"{folder}/run", engine="inline", to=last)
+            except NothingKept as error:
+                print(f"Note: {error} So the first run fetches the models of these stages; give warm a few pages of your own.")
     print(f"Kernels are in {kernels_folder()}.")
-
-
-def write_pages(path: Path) -> None:
-    """Writes Python's language reference as JSONL."""
-    from pydoc_data.topics import topics
-
-    rows = [{"text": text, "url": f"http://rows.invalid/{name}"} for name, text in sorted(topics.items()) if len(text) > 1500]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _run_data_stages(folder: str, recipe: str, inputs: list[str], overrides: list[str], sections: Any, last: str) -> None:
-    from corpusmill.pipeline.engine import InlineEngine
-    from corpusmill.pipeline.run import Outcome, Watching, execute, new_plan
-    from corpusmill.pipeline.watch.progress import Progress
-
-    if "dedup" in sections:
-        overrides = [*overrides, "dedup.alarm=warn"]
-        if sections["dedup"].index is not None:  # these pages are not for the user's index
-            overrides.append(f"dedup.index.path={folder}/index")
-    outcome = Outcome(f"{folder}/run")
-    plan = new_plan(f"{folder}/run", recipe, inputs, overrides, last=last)
-    execute(
-        plan, InlineEngine(), Progress(), print, lambda result: print(f"{result.name}: {result.seconds:.0f} seconds"), Watching(outcome)
-    )
-    empty = next((name for name, stage in outcome.stages.items() if stage["kept"] == 0), None)
-    if empty:
-        print(f"Note: {empty} kept none of these pages, so the first run fetches the models after it; give warm a few pages of your own.")

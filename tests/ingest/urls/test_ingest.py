@@ -11,7 +11,7 @@ from rich.console import Console
 
 from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.recipe import validate_recipe
-from corpusmill.report.answers.why import why
+from corpusmill.report.answers.why import explain
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_pages_are_dropped_by_their_urls_before_they_are_extracted(tmp_path: Pat
     assert len(found.data) == 3
     assert found.rows[0].counts["failed:url_domain"] == 2
     console = Console(width=120, file=io.StringIO())
-    why(str(tmp_path / "run"), "http://www.worst.com/VILE", console)
+    explain(str(tmp_path / "run"), "http://www.worst.com/VILE").show(console)
     said = console.file.getvalue()
     assert "failed url_domain\n" in said and "failed url_hard_word\n" in said
     assert rows["http://www.worst.com/VILE"][1] in said

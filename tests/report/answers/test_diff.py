@@ -15,8 +15,9 @@ from built_run import RunBuilder, documents, report, write_run
 from printing import printed
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.answers.diff import QUANTILES, Difference, DiffOptions, compare, diff
-from corpusmill.report.answers.why import why
+from corpusmill.report import machine
+from corpusmill.report.answers.diff import QUANTILES, Difference, DiffOptions, compare
+from corpusmill.report.answers.why import explain
 from corpusmill.report.page.html import write_report
 
 FIELDS = [pa.field(name, pa.float64()) for name in ("score", "length_ratio")] + [
@@ -156,8 +157,8 @@ def _check_columns(found: Difference, a: dict[str, pd.DataFrame], b: dict[str, p
         assert columns[name].distance == pytest.approx(apart)
 
 
-def compared(a: Path | str, b: Path | str, width: int = 80, form: str = "text", **wanted: Any) -> str:
-    return printed(diff, str(a), str(b), DiffOptions(**wanted), form, width=width)
+def compared(a: Path | str, b: Path | str, width: int = 80, **wanted: Any) -> str:
+    return printed(compare(str(a), str(b), DiffOptions(**wanted)).show, width=width)
 
 
 @pytest.fixture(scope="module")
@@ -206,9 +207,8 @@ def test_what_is_printed(run_folder: Path, stricter: Path) -> None:
     assert all(len(line) <= 40 for line in narrow.splitlines() if not line.startswith("All about one"))
 
 
-def test_json_has_everything(run_folder: Path, stricter: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compared(run_folder, stricter, form="json", samples=2)
-    found = json.loads(capsys.readouterr().out)
+def test_json_has_everything(run_folder: Path, stricter: Path) -> None:
+    found = json.loads(machine.as_json(compare(str(run_folder), str(stricter), DiffOptions(samples=2)).as_json()))
     assert found["documents"]["only_a"]["documents"] == 6 and found["kept"] == {"a": 45, "b": 39}
     (rule,) = [rule for rule in found["rules"] if rule["other_keeps"]["b"]]
     assert rule["rule"] == "short" and rule["threshold"]["b"] == {"column": "words", "comparison": "<", "threshold": 40}
@@ -249,4 +249,4 @@ def test_half_a_run_and_a_damaged_shard_are_said(run_folder: Path, tmp_path: Pat
         text = " ".join(compared(*runs).split())
         assert f"{side}: filter not finished, so it has not decided about all documents yet." in text
         assert f"Note: {side}: ingest: a shard is left out:" in text
-    assert "Note: filter not finished" in printed(why, str(run), "http://host1.test/page-10.html")
+    assert "Note: filter not finished" in printed(explain(str(run), "http://host1.test/page-10.html").show)

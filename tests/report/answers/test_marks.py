@@ -13,7 +13,7 @@ from printing import printed
 
 from corpusmill.report.answers.marks import Mark, TextAlignment, dedup_marks, filter_marks, marked_text
 from corpusmill.report.answers.raw import raw
-from corpusmill.report.answers.why import why
+from corpusmill.report.answers.why import explain
 from corpusmill.report.read import ReportRule
 
 WORDS = st.lists(st.sampled_from(["a", "b", "the", "é", "mill.", "[1]"]), max_size=30)
@@ -59,7 +59,7 @@ def test_a_line_that_dedup_cuts_is_marked(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     recipe = "ingest: {}\nfilter: {steps: [stop_words: {}]}\ndedup: {lines: {min_count: 3}, threshold: 1.0}\n"
     run = run_inline(tmp_path, recipe, tmp_path / "in.jsonl")
-    text = printed(why, str(run), "http://1.test/", marks=True)
+    text = printed(explain(str(run), "http://1.test/", marks=True).show)
     assert "Why dedup decided so, in the text that filter wrote:" in text and "A 1 place: what dedup cut: it repeats in the corpus" in text
     assert "⟦A All rights reserved by the mill.⟧" in text
 
@@ -93,11 +93,11 @@ def test_the_filter_of_the_guide_gives_its_places(tmp_path: Path) -> None:
     )
     (tmp_path / "in.jsonl").write_text('{"url": "http://a.test/", "text": "No! No!"}\n{"url": "http://b.test/", "text": "Yes"}\n')
     run = run_inline(tmp_path, f"ingest: {{}}\nfilter: {{steps: [{{python: {tmp_path}/loud.py:loud}}]}}\n", tmp_path / "in.jsonl")
-    assert "No⟦A !⟧ No⟦A !⟧" in printed(why, str(run), "http://a.test/", marks=True)
+    assert "No⟦A !⟧ No⟦A !⟧" in printed(explain(str(run), "http://a.test/", marks=True).show)
 
 
-def test_why_marks_the_text(marked_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = printed(why, str(marked_run), "http://repeats.test/", marks=True)
+def test_why_marks_the_text(marked_run: Path) -> None:
+    text = printed(explain(str(marked_run), "http://repeats.test/", marks=True).show)
     assert (
         "Why filter decided so, in the text that ingest wrote:" in text and "A dup_para_frac: 3 places: copies of an earlier para" in text
     )
@@ -105,11 +105,10 @@ def test_why_marks_the_text(marked_run: Path, capsys: pytest.CaptureFixture[str]
     assert "\n⟦B The miller of the⟧ river ground the corn. \U0001f600 and more.\n\n⟦A,B" in text and "  curly_bracket: 1 place" in text
     assert "The text begins" not in text
     assert "\x1b" not in text and "\u202e" not in text
-    assert "what c4 leaves out" in printed(why, str(marked_run), "http://first.test/", marks=True)
-    plain = printed(why, str(marked_run), "http://repeats.test/")
+    assert "what c4 leaves out" in printed(explain(str(marked_run), "http://first.test/", marks=True).show)
+    plain = printed(explain(str(marked_run), "http://repeats.test/").show)
     assert "⟦" not in plain and "The text begins" in plain
-    printed(why, str(marked_run), "http://mail.test/", form="json", marks=True)
-    (story,) = json.loads(capsys.readouterr().out)["documents"]
+    (story,) = explain(str(marked_run), "http://mail.test/", marks=True).as_json()["documents"]
     (marked,) = story["marked"]
     places = {mark["rule"]: [marked["text"][begin:end] for begin, end in mark["spans"]] for mark in marked["marks"] if mark["rule"]}
     assert (marked["stage"], marked["text_of"]) == ("filter", "ingest")

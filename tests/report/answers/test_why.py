@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from printing import printed
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.answers.why import why
+from corpusmill.report import machine
+from corpusmill.report.answers import why
 from corpusmill.report.answers.why_change import passing
 from corpusmill.report.answers.why_find import holder_of, holding
 from corpusmill.report.read import ReportRule
 
 
 def explain(run: Path, document: str) -> str:
-    return re.sub(r"\s+", " ", printed(why, str(run), document))
+    return re.sub(r"\s+", " ", printed(why.explain(str(run), document).show))
 
 
 def identifier(run: Path, url: str) -> str:
@@ -108,9 +109,9 @@ def refused(folder: Path, document: str) -> str:
     return str(caught.value)
 
 
-def test_what_would_keep_it_does(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_would_keep_it_does(run_folder: Path) -> None:
     """The settings, applied to the report's own values, keep this document and as many more as the answer says."""
-    found = as_json(run_folder, "http://host2.test/page-14.html", capsys)
+    found = as_json(run_folder, "http://host2.test/page-14.html")
     (story,) = found["documents"]
     filtered = next(stage for stage in story["stages"] if stage["stage"] == "filter")
     change = filtered["change"]
@@ -129,12 +130,11 @@ def test_what_would_keep_it_does(run_folder: Path, capsys: pytest.CaptureFixture
     assert "to keep it: corpusmill run" in explain(run_folder, "http://host2.test/page-41.html")
 
 
-def as_json(folder: Path, document: str, capsys: pytest.CaptureFixture[str]) -> Any:
-    printed(why, str(folder), document, form="json")
-    return json.loads(capsys.readouterr().out)
+def as_json(folder: Path, document: str) -> Any:
+    return json.loads(machine.as_json(why.explain(str(folder), document).as_json()))
 
 
-def test_one_id_twice_and_no_url(tmp_path: Path, builder: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_id_twice_and_no_url(tmp_path: Path, builder: Any) -> None:
     run = builder(tmp_path / "run", ())
     rows = [
         {"id": "ab" * 16, "url": None, "text": "the same text", "source": f"crawl-{n}", "kept": n == 0, "failed": ["double"] * n,
@@ -146,7 +146,7 @@ def test_one_id_twice_and_no_url(tmp_path: Path, builder: Any, capsys: pytest.Ca
     assert "(no URL)" in text and "ingest, record 1 of 2: kept" in text and "ingest, record 2 of 2: dropped" in text
     assert "the crawl holds this page 2 times" in text
     assert explain(tmp_path / "run", "abab") == text
-    assert len(as_json(tmp_path / "run", "same text", capsys)["documents"][0]["stages"]) == 2
+    assert len(as_json(tmp_path / "run", "same text")["documents"][0]["stages"]) == 2
 
 
 def test_many_records_of_one_url_are_a_list(tmp_path: Path, builder: Any) -> None:

@@ -11,7 +11,7 @@ from printing import printed
 from corpusmill.pipeline.manifest import FileRef, Manifest, TaskRow
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.storage import Storage
-from corpusmill.report.answers.clusters import clusters
+from corpusmill.report.answers.clusters import find
 from corpusmill.report.queries.duplicates import LISTS, choose_clusters, read_clusters, read_members, read_sources
 from corpusmill.report.query.run import Run
 
@@ -121,6 +121,6 @@ def test_sources_have_alarms_first_and_columns_as_they_come(tmp_path: Path) -> N
 def test_a_document_that_an_earlier_run_keeps(tmp_path: Path) -> None:
     rows = [row for row in tables(7, 1, earlier=1)[0] if row["kept_id"] == f"{0:032x}"]
     write(tmp_path, [rows])
-    lines = printed(clusters, str(tmp_path), which=None, limit=None, seed=0, document="0" * 32, as_json=False).splitlines()
+    lines = printed(find(str(tmp_path), None, None, 0, "0" * 32).show).splitlines()
     assert f"Cluster 1: {len(rows) + 1} documents" in lines and f"   kept    id {'0' * 32}, in the earlier run old" in lines
     assert sum(line.startswith("   removed ") for line in lines) == len(rows)
