@@ -253,7 +253,7 @@ class Run:
     @in_sentences
     def report(self, *, png: "bool | str | os.PathLike[str]" = False, against: "str | os.PathLike[str] | None" = None) -> str:
         """Writes the run's `report.html` and returns its path. With `png`, also draws headline and funnel as a picture, in the file of
-        this name, or for True in the run's `report.png`. With `against`, the page shows what changed against this run."""
+        this name, or for True in RUN/report.png. With `against`, the page shows what changed against this run."""
         from corpusmill.report.page.html import write_report
 
         other = None if against is None else path_of(against, "against")

@@ -59,7 +59,7 @@ class Seen:
     def histograms(self) -> set[str]:
         values = self.page[self.page.index('<h2 id="values">') : self.page.index('<h2 id="origins">')].replace("<wbr>", "")
         same = re.search(r"<summary>dedup: .*?The same in all documents: (.*?)\.</p>", values, re.DOTALL)
-        drawn = re.findall(r'id="card-dedup-[^>]*><figcaption><b>(.*?)</b>', values)
+        drawn = re.findall(r'id="card-dedup-[^>]*><summary><b>(.*?)</b>', values)
         return {*drawn, *(pair.split()[0] for pair in same[1].split(", "))} if same else set(drawn)
 
 

@@ -245,9 +245,10 @@ def test_the_page_shows_clusters_and_what_differs(run: Path) -> None:
     for title in ("The largest clusters", "The most doubtful removals", "Clusters drawn at random"):
         assert f"<h3>{title}" in section
     figures = json.loads(re.search(r'id="figures">(.*?)</script>', page)[1])  # type: ignore[index]
-    similarity = next(f for f in figures if f["layout"]["xaxis"].get("title", {}).get("text") == "similarity to the kept document")
-    assert sum(similarity["data"][0]["y"]) == 8 and similarity["layout"]["shapes"][0]["x0"] == 0.7
-    bars = [x for x, y in zip(similarity["data"][0]["x"], similarity["data"][0]["y"], strict=True) if y]
+    similarity = next(f for f in figures if f["x"].get("title") == "similarity to the kept document")
+    (steps,) = similarity["series"]
+    assert sum(steps["y"]) == 8 and similarity["marks"][0]["x"] == 0.7
+    bars = [(low + high) / 2 for low, high, y in zip(steps["x"], steps["x"][1:], steps["y"]) if y]
     near = [row["similarity"] for row in cluster_rows(run) if row["verified"] == "exact_jaccard"]
     assert all(min(abs(bar - value) for bar in bars) <= 0.005001 for value in near)
     assert write_report(str(run)) and Path(run / "report.html").read_text() == page  # equal each time

@@ -349,7 +349,7 @@ def test_a_fork_equals_a_fresh_run(
     assert {path.parent.parent.name for path in shared} >= {"ingest"} and not [path for path in shared if "filter/report" in str(path)]
     for folder, event in ((source, "fork"), (forked, "forked")):
         line = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-        assert (line["event"], line["fields"]) == (event, {"set": [SHORT]})
+        assert (line["event"], line["fields"]) == (event, {"set": [SHORT], "parent": "../run"} if event == "forked" else {"set": [SHORT]})
     assert make_fork(forked) == tmp_path / "run-3"  # its own thresholds again: they are decided, and nothing changes
 
 

@@ -100,7 +100,7 @@ def test_equals_retune(client: TestClient, made: Path, tmp_path: Path, moves: di
         assert told["alone"] == sum(names == [told["rule"]] for names in failed)
     stored = json.loads((tmp_path / "run/run.json").read_text())["recipe"]["filter"]["thresholds"]
     written = yaml.safe_load(answer["recipe"])["filter"]["thresholds"]
-    assert {name: None if value is False else value for name, value in written.items()} == stored
+    assert {name: "off" if value is False else value for name, value in written.items()} == stored
 
 
 def test_nothing_moved_changes_nothing(client: TestClient, made: Path) -> None:

@@ -78,7 +78,7 @@ def test_one_step_of_a_threshold_gives_back_what_the_page_says(summary: Summary,
         assert step.line is not None
         name, _, value = step.line.removeprefix("filter.thresholds.").rpartition("=")
         rule = d.rule(name)
-        assert rule is not None and step.rule.name == name and value == ("null" if step.threshold is None else repr(step.threshold))
+        assert rule is not None and step.rule.name == name and value == ("off" if step.threshold is None else repr(step.threshold))
         failed = [set(names) - {name} for names in table["failed"].to_pylist()]
         fails = np.zeros(len(failed), bool)
         if step.threshold is not None:
