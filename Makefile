@@ -66,6 +66,7 @@ demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your o
 
 test: MARKED = -m "not long"
 test test-all: $(VENV)/.installed-test setup ## run the tests, in TEST_WORKERS=3 processes of one thread each (test-all: also those marked `long`)
+	$(BIN)/corpusmill warm --all # on all cores; else each process of the tests waits for the others' kernels
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(MARKED) --durations=40 --durations-min=4 --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Simulates a processor with AVX2 but without AVX-512: matrix libraries and numba's kernels use other code there.
