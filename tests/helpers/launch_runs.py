@@ -17,7 +17,7 @@ from corpusmill.train.pretrain import PretrainStage
 
 PRETRAIN = {
     "model": {"context": 32, "layers": 2, "width": 16, "heads": 2, "kv_heads": 1, "head_dim": 8, "ffn": 16},
-    "loop": {"steps": 12, "save_every": 4, "warmup": 2},
+    "loop": {"steps": 12, "save_every": 4, "warmup": 2, "precision": "fp32"},
     "batch": 4,
     "evaluate_every": 6,
     "evaluate_windows": 2,

@@ -238,7 +238,7 @@ def test_a_frozen_base_takes_half_the_memory_and_is_exported_unrounded(
     run: Storage, execute: Callable[..., Any], tmp_path: Path, precision: str
 ) -> None:
     config = SftConfig.model_validate({**SFT, "loop": {**LOOP, "precision": precision}})
-    model = blank_start(Path(run.path("pretrain/model")), torch.device("cpu"), config)
+    model = blank_start(Path(run.path("pretrain/model")), config)
     matrices = [p for p in model.parameters() if p.dim() == 2 and not p.requires_grad]
     assert {p.dtype for p in matrices} == {torch.bfloat16} and {p.dtype for p in adapter_of(model).values()} == {torch.float32}
     execute(run, SftStage(config), AlignStage(AlignConfig.model_validate({**ALIGN, "loop": {**LOOP, "precision": precision}})))
