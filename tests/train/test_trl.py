@@ -194,6 +194,7 @@ def settings(folder: Path) -> dict[str, Any]:
 OURS = {
     "batch": BATCH, "held_out": 0, "evaluate_every": 0, "epochs": 9,
     "loop": {
+        "precision": "fp32",
         "threads": 1, "steps": STEPS, "schedule": "linear", "warmup": 0, "spike": 0,
         "optimizer": {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.1},
     },
