@@ -151,9 +151,13 @@ def main() -> None:
         module, name, arguments = json.loads(line)
         try:
             getattr(import_module(f"{PACKAGE}.{module}"), name).compile(tuple(map(numba_type, arguments)))
-            print(flush=True)
+            answer = ""
         except Exception as error:  # noqa: BLE001 - its first call reports it
-            print(f"{type(error).__name__}: {error}".replace("\n", " "), flush=True)
+            answer = f"{type(error).__name__}: {error}".replace("\n", " ")
+        try:
+            print(answer, flush=True)
+        except BrokenPipeError:
+            os._exit(0)  # the run was killed; Python's own exit would write once more, and report that
 
 
 def numba_type(given: Any) -> Any:

@@ -21,7 +21,7 @@ from corpusmill.report.query.sql import LEAST_MEMORY
 from corpusmill.report.read import RunReader
 
 if TYPE_CHECKING:
-    from corpusmill.report.explore.jobs import Job
+    from corpusmill.report.explore.jobs import ChildRun
 
 #: Runs whose reports stay loaded, and comparisons that stay open. The one that was asked for least recently goes first.
 KEPT = 4
@@ -41,7 +41,7 @@ class Console:
         self.token = secrets.token_urlsafe(32) if write else None
         self.acting = threading.Lock()
         self.who = checked_name(who, "a person's name") if who is not None else login_name()
-        self.job: Job | None = None
+        self.job: ChildRun | None = None
         self.runs = RunList(self.storage)
         self._explorers, self._lock = LruCache[Explorer](KEPT, drop=Explorer.stop), threading.Lock()
         self._comparisons, self._comparing = LruCache[RunComparison](KEPT, drop=RunComparison.close), threading.Lock()

@@ -28,7 +28,7 @@ PROPOSED = "tokens"
 
 
 @dataclass
-class Job:
+class ChildRun:
     """A command that works or has worked. `what`: fork or run; `of`: the run that it was started in; `run`, `folder`: the run that it makes
     or goes on with; `messages`: what its process says; `stopped`: somebody has stopped it."""
 
@@ -99,7 +99,7 @@ def _start(console: Console, what: str, of: str, run: str, folder: str, *argumen
     command = [sys.executable, "-P", "-m", "corpusmill", what, *arguments]
     with messages.open("wb") as file:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file, start_new_session=True)
-    console.job = Job(what, of, run, folder, process, messages)
+    console.job = ChildRun(what, of, run, folder, process, messages)
     return job(console, Asked())
 
 
