@@ -184,10 +184,15 @@ def new_plan(
     plan = Plan(folder, sections, list(inputs), first, last, strict, redo, name)
     if "ingest" in plan.stages() and not inputs:
         raise InputError(f"{recipe_name(source)}: the recipe begins with ingest, so it needs at least one input path.")
+    check_folder(folder)
+    return plan
+
+
+def check_folder(folder: str) -> None:
+    """Raises InputError if a folder holds something other than a run."""
     storage = Storage(folder)
     if not storage.exists(RUN_FILE) and (found := foreign(storage)):
         raise InputError(f"{folder}: holds something other than a run (it has {found} and no {RUN_FILE}); give an empty or new folder.")
-    return plan
 
 
 def foreign(storage: Storage) -> str | None:

@@ -17,7 +17,7 @@ from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.names import in_sentences, path_of
 from corpusmill.pipeline.on_ray.engine import EngineName, make_engine
 from corpusmill.pipeline.recipe import Recipe, recipe_path
-from corpusmill.pipeline.run import RUN_FILE, Outcome, Plan, StageResult, Watching, execute, new_plan, plan_of_existing
+from corpusmill.pipeline.run import RUN_FILE, Outcome, Plan, StageResult, Watching, check_folder, execute, new_plan, plan_of_existing
 from corpusmill.pipeline.safe import safe_text
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
@@ -193,6 +193,7 @@ def run(
     named = [source for source in sources if isinstance(source, str)]
     where = None if output is None else path_of(output, "output")
     with _interrupts(), folder_of(made, named, where) as (folder, _):
+        check_folder(folder)  # before rows are written into it
         paths = [source if isinstance(source, str) else write_rows(source, Storage(folder)) for source in sources]
         plan = plan_of(made, paths, where, folder, (), from_, to, strict, redo)
         lacks = carry_out(plan, make_engine(engine, workers, task_timeout), _print_note, Watching(Outcome(folder)))
