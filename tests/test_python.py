@@ -1,6 +1,7 @@
 """Tests Corpusmill from Python: `corpusmill.run` and the other names of the package, as a script or a notebook uses them."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -237,6 +238,11 @@ def test_rows_of_every_kind_are_inputs(rows: Path) -> None:
         mill.run(STAGES, [{"text": "x", "n": 1}, {"text": "y", "n": "two"}], "mixed")
     with pytest.raises(mill.InputError, match=r"no column 'text' \(ingest\.text_key\); it has body"):
         mill.run(STAGES, [{"body": "x"}], "body", engine="inline")
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("mine")
+    with pytest.raises(mill.InputError, match="^mine: holds something other than a run"):
+        mill.run(STAGES, items, "mine")
+    assert os.listdir("mine") == ["notes.txt"]  # nothing is written before a folder is known to be a run's
 
 
 def test_texts_are_measured_as_in_a_run(rows: Path) -> None:
