@@ -123,7 +123,7 @@ bench: $(VENV)/.installed-test setup ## compare the stages with their peers on t
 
 $(STAGES): setup
 	@test -n "$(RUN)" || { echo "Say which run: make $@ RUN=runs/demo"; exit 2; }
-	@$(if $(REDO),rm -rf '$(RUN)/$@')
+	@test -z '$(REDO)' || { case '$(RUN)' in *://*) echo "REDO=1 is for runs on a disk: remove $(RUN)/$@ yourself"; exit 2;; esac; rm -rf '$(RUN)/$@'; }
 	@$(BIN)/corpusmill run $(if $(RECIPE),$(RECIPE) $(INPUT) --output) $(RUN) --from $@ --to $@ $(if $(REDO),--redo) --workers $(WORKERS)
 
 report: setup ## write RUN/report.html and print its tables

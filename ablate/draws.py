@@ -38,13 +38,13 @@ def names(table: pa.Table) -> pa.ChunkedArray:
 def groups_of(copies: pa.Table, excluded: Iterable[str]) -> pa.Table:
     """Returns the groups (GROUPS) of documents. `copies`: id, url and `kept_id` of all documents of all variants, of which those with one
     `kept_id` are copies of each other. `excluded`: names of documents that no draw may have, nor their copies."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     documents, clusters = names(copies).dictionary_encode().combine_chunks(), copies["kept_id"].dictionary_encode().combine_chunks()
     count = len(documents.dictionary)
     rows, columns = documents.indices.to_numpy(), count + clusters.indices.to_numpy()
     size = count + len(clusters.dictionary)
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     _, labels = connected_components(coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(size, size)), directed=False)
     labels = labels[:count]
     order = pc.sort_indices(documents.dictionary).to_numpy()

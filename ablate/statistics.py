@@ -70,6 +70,8 @@ def difference(variant: Bits, first: Bits, sets: Sequence[int], error_rate: floa
 
     Raises ValueError for fewer than two draws.
     """
+    from scipy import stats
+
     if len(variant.bits) < 2:
         raise ValueError("two draws at least are needed for an interval")
     draws = np.mean([variant.per_byte(number) - first.per_byte(number) for number in sets], axis=0)
@@ -84,8 +86,6 @@ def difference(variant: Bits, first: Bits, sets: Sequence[int], error_rate: floa
             rest = some - some.sum() / sizes.sum() * sizes  # the linear part of a ratio's error
             of_documents += len(sizes) / (len(sizes) - 1) * float((rest**2).sum()) / sizes.sum() ** 2 / len(sets) ** 2
     error, mean = math.sqrt(of_draws + of_documents), float(draws.mean())
-    from scipy import stats
-
     quantile = float(stats.t.ppf(1 - error_rate / 2, count - 1))
     can_show = (quantile + float(stats.t.ppf(POWER, count - 1))) * error
     return PairedDifference(

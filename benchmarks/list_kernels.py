@@ -10,6 +10,7 @@ and constants as types: the kernels that have these arguments compile them. With
 import argparse
 import json
 import pickle
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from numba import types
 
 import corpusmill
 from corpusmill.pipeline.compiling import LIST
-from corpusmill.pipeline.kernel import DIGEST, Kernel, content
+from corpusmill.pipeline.kernel import Kernel, content
 
+#: The digest in the name of an entry.
+DIGEST = re.compile(r"-([0-9a-f]{32})\.")
 ROOMS = ("pipeline", "ingest", "filters", "dedup", "tokenize", "train")
 
 
