@@ -3,7 +3,7 @@
     NUMBA_CACHE_DIR=/tmp/kernels corpusmill run ...      # or tests: whatever calls kernels as users do
     python benchmarks/list_kernels.py /tmp/kernels ... [--keep]
 
-A kernel stands in the list after those that it calls: by the time at which it was compiled. Left out are kernels that are always inlined,
+Kernels that call no other stand first, then those that call them, and so on. Left out are kernels that are always inlined,
 and constants as types: the kernels that have these arguments compile them. With `--keep`, what the list has stays in it.
 """
 
@@ -11,6 +11,7 @@ import argparse
 import json
 import pickle
 import re
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,15 @@ from numba import types
 
 import corpusmill
 from corpusmill.pipeline.compiling import LIST
-from corpusmill.pipeline.kernel import Kernel, content
+from corpusmill.pipeline.kernel import Kernel, content, depth
 
 #: The digest in the name of an entry.
 DIGEST = re.compile(r"-([0-9a-f]{32})\.")
 ROOMS = ("pipeline", "ingest", "filters", "dedup", "tokenize", "train")
 
 
-def declared() -> dict[str, tuple[str, str]]:
-    """Returns module and name of each kernel by the digest of what is compiled into it."""
+def declared() -> dict[str, tuple[int, str, str]]:
+    """Returns depth, module and name of each kernel by the digest of what is compiled into it."""
     found, root = {}, Path(corpusmill.__file__).parent
     for path in sorted(path for room in ROOMS for path in (root / room).resolve().rglob("*.py")):
         if "pipeline.kernel import" in path.read_text():
@@ -35,7 +36,7 @@ def declared() -> dict[str, tuple[str, str]]:
             for name, kernel in vars(module).items():
                 ours = isinstance(kernel, Kernel) and kernel.py_func.__module__ == module.__name__
                 if ours and kernel.targetoptions.get("inline") != "always":
-                    found[content(kernel)] = module.__name__.removeprefix("corpusmill."), name
+                    found[content(kernel)] = depth(kernel.py_func), module.__name__.removeprefix("corpusmill."), name
     return found
 
 
@@ -59,19 +60,16 @@ def main() -> None:
     kernels = declared()
     rows = json.loads(LIST.read_text()) if given.keep else []
     for folder in given.folders:
-        compiled = []
         for path in Path(folder).glob("*.nbi"):
             if (digest := DIGEST.findall(path.name)[0]) in kernels:
                 with open(path, "rb") as file:
                     pickle.load(file)  # noqa: S301 - numba's version, from our own cache
-                    for (signature, *_), data in pickle.loads(file.read())[1].items():  # noqa: S301
-                        compiled.append((path.with_name(data).stat().st_mtime_ns, kernels[digest], signature))
-        for _, (module, name), signature in sorted(compiled, key=lambda each: each[0]):
-            try:
-                row = [module, name, [named(each) for each in signature]]
-            except ValueError:
-                continue
-            rows += [row] if row not in rows else []
+                    for signature, *_ in pickle.loads(file.read())[1]:  # noqa: S301
+                        with suppress(ValueError):
+                            row = [*kernels[digest][1:], [named(each) for each in signature]]
+                            rows += [row] if row not in rows else []
+    depths = {(module, name): depth for depth, module, name in kernels.values()}
+    rows = sorted((row for row in rows if (row[0], row[1]) in depths), key=lambda row: (depths[row[0], row[1]], json.dumps(row)))
     LIST.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
     print(f"{len(rows)} kernels of {len({module for module, *_ in rows})} modules in {LIST}")
 

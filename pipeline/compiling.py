@@ -1,7 +1,8 @@
 """Compiles the kernels of a recipe before its stages need them: once for a machine, on all of its cores, in processes of their own.
 
-`kernels.json` lists kernels and the types of their arguments, each kernel after those that it calls (`benchmarks/list_kernels.py` writes
-it). A kernel that is called with other types is compiled then.
+`kernels.json` lists kernels and the types of their arguments: first those that call no other, then those that call them, and so on, so that
+few processes wait for a kernel that another compiles (`benchmarks/list_kernels.py` writes it). A kernel that is called with other types is
+compiled then.
 """
 
 import gc
@@ -39,11 +40,11 @@ FOR = {
 
 
 @cache
-def listed() -> Mapping[str, list[str]]:
-    """Returns what `kernels.json` lists by module, as lines: `[module, kernel, types of the arguments]`."""
-    lines: dict[str, list[str]] = {}
-    for row in json.loads(LIST.read_text()):
-        lines.setdefault(row[0], []).append(json.dumps(row))
+def listed() -> Mapping[str, list[tuple[int, str]]]:
+    """Returns what `kernels.json` lists by module: positions in the list, and lines `[module, kernel, types of the arguments]`."""
+    lines: dict[str, list[tuple[int, str]]] = {}
+    for position, row in enumerate(json.loads(LIST.read_text())):
+        lines.setdefault(row[0], []).append((position, json.dumps(row)))
     return lines
 
 
@@ -62,7 +63,13 @@ class Compilation:
     def __init__(self, stages: Mapping[str, Iterable[str]], on_message: Callable[[str], None]):
         self.stages = {stage: list(modules) for stage, modules in stages.items()}
         self.marks = {module: _mark(module) for module in dict.fromkeys(each for modules in self.stages.values() for each in modules)}
-        self.todo = deque((module, line) for module, mark in self.marks.items() if not mark.exists() for line in listed()[module])
+        left = {module for module, mark in self.marks.items() if not mark.exists()}
+        self.todo: deque[tuple[str, str]] = deque()
+        for modules in self.stages.values():
+            self.todo += [
+                (module, line) for _, line, module in sorted((*each, module) for module in left & set(modules) for each in listed()[module])
+            ]
+            left -= set(modules)
         if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
             self.todo.clear()
         self.left = Counter(module for module, _ in self.todo)
@@ -135,7 +142,7 @@ def _mark(module: str) -> Path:
 
     processor = [binding.get_host_cpu_name(), dict(binding.get_host_cpu_features())]
     others = [os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES")]
-    content = digest([code_of(f"{PACKAGE}.{module}").digest, listed()[module], processor, others])
+    content = digest([code_of(f"{PACKAGE}.{module}").digest, [line for _, line in listed()[module]], processor, others])
     return kernels_folder() / f"{module}-{content[:32]}.nbs"
 
 
