@@ -91,20 +91,17 @@ class StepRule:
         """Why a document fails, as a phrase with the threshold; empty without a template."""
         return meaning(self.template, self.rule.comparison, self.rule.threshold)
 
-    def check(self, threshold: float) -> None:
-        """Raises ValueError for a threshold that no value of the column can have, by what the template says of the column."""
-        kind = next((field for _, field, _, _ in Formatter().parse(self.template) if field in RANGES), None)
-        low, high, words = RANGES[kind] if kind else (-math.inf, math.inf, "")
-        if not low <= threshold <= high:
-            perhaps = f"; {threshold:g}% is {threshold / 100:g}" if kind in ("share", "score") and 1 < threshold <= 100 else ""
-            raise ValueError(f"{self.rule.name} compares {self.rule.column}, {words}, not {threshold:g}{perhaps}")
+    @property
+    def kind(self) -> str:
+        """What the template says of the column: a key of RANGES, or empty."""
+        return next((field for _, field, _, _ in Formatter().parse(self.template) if field in RANGES), "")
 
     def as_json(self) -> dict[str, Any]:
         threshold = list(self.rule.threshold) if isinstance(self.rule.threshold, tuple) else self.rule.threshold
         kept = {"kept": {"share": self.rule.kept.share, "of": self.rule.kept.of}} if self.rule.kept else {}
         return {
             "step": self.step, "rule": self.rule.name, "column": self.rule.column,
-            "comparison": self.rule.comparison, "threshold": threshold, **kept,
+            "comparison": self.rule.comparison, "threshold": threshold, "kind": self.kind, **kept,
         }  # fmt: skip
 
 
@@ -125,8 +122,16 @@ def with_thresholds(rules: Iterable[StepRule], thresholds: Mapping[str, float | 
             changed.append(replace(rule, rule=replace(rule.rule, threshold=threshold, kept=None)))
     for rule in changed:
         if not isinstance(rule.rule.threshold, tuple) and not rule.rule.unknown:
-            rule.check(rule.rule.threshold)
+            check_range(rule.rule.name, rule.rule.column, rule.kind, rule.rule.threshold)
     return changed
+
+
+def check_range(rule: str, column: str, kind: str, threshold: float) -> None:
+    """Raises ValueError for a threshold that no value of the rule's column can have. `kind`: as `StepRule.kind`."""
+    low, high, words = RANGES.get(kind, (-math.inf, math.inf, ""))
+    if not low <= threshold <= high:
+        perhaps = f"; {threshold:g}% is {threshold / 100:g}" if high == 1 and 1 < threshold <= 100 else ""
+        raise ValueError(f"{rule} compares {column}, {words}, not {threshold:g}{perhaps}")
 
 
 def decide(rules: Sequence[StepRule], values: Mapping[str, pa.Array], documents: int) -> pa.Array:

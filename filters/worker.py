@@ -81,7 +81,7 @@ class FilterConfig(Config):
         "`spacy`: the tokens of spaCy's English tokenizer, as datatrove has them.",
     )
     steps: StepItems = Field(
-        [{"language": {}}, {"gopher_repetition": {}}, {"gopher_quality": {}}, {"quality": {}}],
+        [{"language": {}}, {"gopher_repetition": {}}, {"gopher_quality": {}}],
         validate_default=True,
         description="The steps in order, each a name with its options: `- language: {keep: [en]}`.",
     )

@@ -1,8 +1,9 @@
 """Opens the stores that fsspec supports, and repeats requests that fail.
 
 A request with a temporary failure (an answer of 500, 503 or 429, a cut connection, a timeout) is repeated after a pause. The pause
-doubles each time and has a random factor, so that many workers do not come back at once. After `CORPUSMILL_STORE_SECONDS` the request
-raises a `StoreError`, which the engine treats as a hiccup. A permanent failure (a wrong key, no permission) is an `InputError`. Libraries
+doubles each time and has a random factor, so that many workers do not come back at once. After `CORPUSMILL_STORE_SECONDS`, or three
+seconds of refused connections to a web server that has never answered, the request raises a `StoreError`, which the engine treats as a
+hiccup. A permanent failure (a wrong key, no permission) is an `InputError`. Libraries
 do not repeat requests themselves: their tries would multiply ours.
 """
 
@@ -11,6 +12,7 @@ import random
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from corpusmill.pipeline.config import seconds_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
@@ -20,8 +22,13 @@ from corpusmill.pipeline.redirects import checked_redirects, unknown_host
 
 Result = TypeVar("Result")
 
+#: The hosts of web servers that have answered this process.
+_answered: set[str] = set()
+
 #: Seconds for which a failing request is repeated, the variable that sets them, and the least number of requests.
 PATIENCE, PATIENCE_VARIABLE, TRIES = 60.0, "CORPUSMILL_STORE_SECONDS", 3
+#: Requests to a web server that refuses connections and has never answered this process; its address is probably wrong.
+REFUSED_TRIES = 6
 #: Seconds before the second request, and the longest pause.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 #: HTTP status codes and S3's error codes after which the same request may work.
@@ -99,11 +106,13 @@ def asked(url: str, request: Callable[[], Result], patience: float | None = None
 
     Raises StoreError, InputError, FileNotFoundError, and any error that does not come from the store.
     """
-    began, tries = time.monotonic(), 0
+    began, tries, host = time.monotonic(), 0, urlsplit(url).netloc
     patience = seconds_of(PATIENCE_VARIABLE, PATIENCE, 0, 3600) if patience is None else patience
     while True:
         try:
-            return request()
+            result = request()
+            _answered.add(host)
+            return result
         except Exception as error:
             if isinstance(error, StoreError):
                 raise
@@ -114,6 +123,8 @@ def asked(url: str, request: Callable[[], Result], patience: float | None = None
             tries += 1
             if tries >= TRIES and (sentence := unknown_host(url, error)):
                 raise InputError(sentence) from error
+            if tries >= REFUSED_TRIES and host not in _answered and getattr(error, "errno", None) == errno.ECONNREFUSED:
+                raise StoreError(f"{url}: no server answers at {host}; is the address right? ({tries} connections were refused.)") from error
             if tries >= TRIES and time.monotonic() - began >= patience:
                 raise StoreError(f"{url}: the store can't be reached or fails ({_cause(error)}; {tries} tries).") from error
         pause = min(FIRST_PAUSE * 2 ** (tries - 1), LONGEST_PAUSE)

@@ -99,7 +99,7 @@ class ReportRule:
 
     `share` is set for a rule that keeps a share of the corpus, from which its threshold was found: the share, and of which documents.
     "passing": of the documents that pass all rules with a fixed threshold, so the threshold changes when those rules change. "all": of all
-    documents.
+    documents. `kind` (`filters.rules.RANGES`): what the column's values are.
     """
 
     step: str
@@ -108,6 +108,7 @@ class ReportRule:
     comparison: str
     threshold: Any
     share: tuple[float, str] | None = None
+    kind: str = ""
 
 
 @dataclass
@@ -253,6 +254,7 @@ class RunReader(RunFiles):
                     str(r.get("comparison", "")),
                     r.get("threshold"),
                     share,
+                    str(r.get("kind", "")),
                 )
                 for r in rows
                 for share in [(float(r["kept"]["share"]), str(r["kept"]["of"])) if r.get("kept") else None]

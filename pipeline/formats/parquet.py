@@ -23,7 +23,7 @@ def text_fault(path: str, parquet: pq.ParquetFile, key: str) -> str:
     """Returns a sentence where the text column `key` is missing or holds no text; else an empty string."""
     schema = parquet.schema_arrow
     if key not in schema.names:
-        return f"{path}: no column {key!r} (ingest.text_key); it has {', '.join(schema.names) or 'none'}."
+        return f"{path}: no column {key!r} (ingest.text_key); it has {', '.join(schema.names) or 'none'}; --set ingest.text_key=NAME."
     if not is_text(schema.field(key).type):
         return f"{path}: column {key!r} (ingest.text_key) holds {schema.field(key).type}, not text."
     return ""

@@ -430,6 +430,8 @@ def verdict(found: Difference) -> str:
     unseen = [found.of(f"kept_unseen_{side}").documents for side in ("b", "a")]
     if not moved and not any(unseen):
         return f"Both keep the same {a:,} documents ({what})."
+    if not seen:
+        return f"A keeps {a:,} documents, B {b:,} ({what}), and no document is in both runs: there is nothing to compare."
     change = f" ({(b - a) / a:+.1%})" if a else ""
     line = f"A keeps {a:,} documents, B {b:,}{change} ({what}). Of {seen:,} that both have seen, they decide differently about {moved:,}."
     return line + (f" {unseen[0]:,} that A keeps B has never seen, and {unseen[1]:,} the other way." if any(unseen) else "")

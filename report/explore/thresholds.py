@@ -19,7 +19,7 @@ import numpy.typing as npt
 import yaml
 
 from corpusmill.filters.fork import next_name
-from corpusmill.filters.rules import COMPARISONS
+from corpusmill.filters.rules import COMPARISONS, check_range
 from corpusmill.pipeline.recipe import STAGES, stage_command
 from corpusmill.report.answers.why_change import scored_late
 from corpusmill.report.explore.parameters import BadRequest, shown
@@ -111,6 +111,11 @@ def _checked(table: StageTable, moves: Moves) -> dict[str, ReportRule]:
             raise BadRequest(f"The stage {table.name} has no rule {shown(name)}.")
         if threshold != OFF and not has_slider(table, rules[name]):
             raise BadRequest(f"The rule {shown(name)} compares with no number, so it can only be switched off.")
+        if not isinstance(threshold, str):
+            try:
+                check_range(name, rules[name].column, rules[name].kind, threshold)
+            except ValueError as error:
+                raise BadRequest(f"{error}.") from None
     return rules
 
 

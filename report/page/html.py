@@ -9,7 +9,7 @@ from typing import Any
 from corpusmill.pipeline.redact import redact, walked
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
-from corpusmill.report.answers.diff import Difference, DiffOptions, compare, outcomes, verdict
+from corpusmill.report.answers.diff import Difference, outcomes, verdict
 from corpusmill.report.live.status import unfinished
 from corpusmill.report.live.status_view import clock
 from corpusmill.report.page import figures
@@ -230,15 +230,14 @@ def render_body(summary: Summary, path: str | None = None, against: Difference |
     return body, page
 
 
-def write_report(folder: str, png: str | None = None, against: str | None = None) -> str:
+def write_report(folder: str, png: str | None = None, against: Difference | None = None) -> str:
     """Writes RUN/report.html atomically and returns its path; with `png` also a picture to that file, or to RUN/report.png where `png` is
-    empty. `against`: the folder of another run, whose decisions the page compares with these. Raises InputError if `folder` or `against`
-    is not a run, or if the picture can't be written."""
+    empty. `against`: the difference from another run, which is its A. Raises InputError if `folder` is not a run, or if the picture
+    can't be written."""
     if png is not None:
         check_library()
     summary = read_summary(folder)
-    difference = None if against is None else compare(against, folder, DiffOptions(samples=0))
-    page, storage = render(summary, against=difference), summary.reader.storage
+    page, storage = render(summary, against=against), summary.reader.storage
     storage.write_bytes(REPORT_FILE, page.encode("utf-8", "replace"))
     if png is not None:
         target, name = os.path.split(png or storage.path(PICTURE_FILE))

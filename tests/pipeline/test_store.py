@@ -2,6 +2,7 @@
 
 import pickle
 import random
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -146,6 +147,15 @@ def test_a_store_that_stays_away_is_one_sentence(s3, in_s3: Storage, impatient: 
     assert s3.counts()["requests"] >= stores.TRIES
     assert isinstance(caught.value, CorpusmillError) and failure("filter", Task("p", ()), caught.value).cause is Cause.HICCUP
     assert str(pickle.loads(pickle.dumps(caught.value))) == sentence  # noqa: S301 - our own; Ray sends it so
+
+
+def test_an_address_at_which_no_server_is_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "FIRST_PAUSE", 0.02)
+    with socket.socket() as bound:  # it does not listen
+        bound.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{bound.getsockname()[1]}"
+        with pytest.raises(StoreError, match=f"no server answers at {host}.*6 connections were refused"):
+            Storage(f"http://{host}").read_bytes("x.warc.gz")
 
 
 def test_what_no_second_request_mends_is_asked_once(s3, in_s3: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ function suspect(stage, rules) {
   offerAgain();
   return [
     h.li(
-      "Was it right? ",
+      rule === rules[0] ? "Was it right? " : "A threshold that may be wrong: ",
       h.b(label(rule.rule)),
       ` alone dropped ${count(rule.alone)}`,
       rule.slider ? ", these only just: " : ": ",

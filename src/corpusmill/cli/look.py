@@ -75,13 +75,17 @@ def report(
     from rich.console import Console
 
     from corpusmill.pipeline.errors import InputError
+    from corpusmill.report.answers.diff import DiffOptions, compare, verdict
     from corpusmill.report.answers.terminal import render_report
     from corpusmill.report.page.html import write_report
 
     if file is not None and not png:
         raise InputError(f"report: {file} is more than one run; with --png it is the file of the picture.")
-    path = write_report(run, (file or "") if png else None, against)
+    difference = None if against is None else compare(against, run, DiffOptions(samples=0))
+    path = write_report(run, (file or "") if png else None, difference)
     render_report(run, Console())
+    if difference is not None:
+        print(f"Against {against} (A): {verdict(difference)}")
     print(f"The whole report: {path}")
 
 

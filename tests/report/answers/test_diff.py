@@ -13,7 +13,9 @@ import pyarrow as pa
 import pytest
 from built_run import RunBuilder, documents, report, write_run
 from printing import printed
+from typer.testing import CliRunner
 
+from corpusmill.cli import app
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report import machine
 from corpusmill.report.answers.diff import QUANTILES, Difference, DiffOptions, compare
@@ -116,18 +118,20 @@ def test_a_report_shows_the_change_against_another_run(tmp_path: Path) -> None:
     frame = crawl(np.random.default_rng(0), 300)
     write(tmp_path / "old", a := chained(frame, 10, 1.5, 7), 3)
     write(tmp_path / "new", b := chained(frame, 14, 1.2, 5), 2)
-    page = Path(write_report(str(tmp_path / "new"), against=str(tmp_path / "old"))).read_text()
+    found = compare(str(tmp_path / "old"), str(tmp_path / "new"), DiffOptions())
+    page = Path(write_report(str(tmp_path / "new"), against=found)).read_text()
     kept = [int(stages["dedup"]["kept"].sum()) for stages in (a, b)]
     head, section = page.partition("</header>")[0], page[page.index('<h2 id="against">') : page.index('<h2 id="funnel">')]
     assert f"it keeps {kept[0]:,}, this run {kept[1]:,} (−{kept[0] - kept[1]:,})" in head
-    found = compare(str(tmp_path / "old"), str(tmp_path / "new"), DiffOptions())
     for name in ("both", "only_a", "only_b", "neither"):
         assert f'<td class="number">{found.of(name).documents:,}</td><td class="number">{found.of(name).characters:,}</td>' in section
     moved = {rule.rule: rule.other_keeps for rule in found.rules if rule.weight}
     rows = re.findall(r'<td class="name">\w+: (.*?)</td>.*?<td class="number">([\d,]+)</td><td class="number">([\d,]+)</td></tr>', section)
     assert {name.replace("<wbr>", ""): {"a": int(one), "b": int(other)} for name, one, other in rows} == moved
+    result = CliRunner().invoke(app, ["report", str(tmp_path / "new"), "--against", str(tmp_path / "old")])
+    assert f"A keeps {kept[0]:,} documents, B {kept[1]:,}" in result.output
     with pytest.raises(InputError, match="no such run"):
-        write_report(str(tmp_path / "new"), against=str(tmp_path / "none"))
+        compare(str(tmp_path / "none"), str(tmp_path / "new"), DiffOptions())
 
 
 def _check_rules(found: Difference, expected: dict[str, pd.DataFrame]) -> None:

@@ -61,6 +61,11 @@ def kept_ids(folder: Path) -> list[str]:
     return [row["id"] for row in rows_of(folder, "filter") if row["kept"]]
 
 
+def test_a_threshold_that_no_value_can_have_is_refused(client: TestClient) -> None:
+    answer = client.get("/api/thresholds", params={"stage": "filter", "set.gopher_below_alpha_threshold": 70})
+    assert answer.status_code == 422 and "a share from 0 to 1, not 70; 70% is 0.7" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(
     "moves",
     [
