@@ -10,14 +10,28 @@ from corpusmill.ablate import corpora
 from corpusmill.pipeline.config import Config
 from corpusmill.train.options import ModelConfig, OptimizerConfig
 
-#: A row a reference document: `source` is the file of its set; `nats` is what the model needed for its tokens.
+#: The parts of a document that are measured: tokens from the first on, up to the last.
+BANDS = ((0, 64), (64, 256), (256, 1024))
+#: A row a band of a reference document: `source` is the file of its set; `nats` is what the model needed for its tokens.
 REPORT = pa.schema(
     [
         pa.field("document", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
+        pa.field("band", pa.int8(), nullable=False),
         pa.field("nats", pa.float64(), nullable=False),
         pa.field("tokens", pa.int64(), nullable=False),
         pa.field("utf8_bytes", pa.int64(), nullable=False),
+    ]
+)
+#: A row a reference document of which a paragraph is to be told from two others: by how many nats the document before it makes each more
+#: likely: the paragraph that follows, one from further on, and one of another document.
+CHOICES = pa.schema(
+    [
+        pa.field("document", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("next", pa.float64(), nullable=False),
+        pa.field("later", pa.float64(), nullable=False),
+        pa.field("other", pa.float64(), nullable=False),
     ]
 )
 #: Steps of a training, at least: fewer show nothing.
@@ -52,19 +66,19 @@ class AblateConfig(Config):
         description=f"What judges, besides held-out documents: texts that ship with packages ({', '.join(corpora.SHIPPED)}), files of "
         f"texts, or the right answers of benchmarks ({', '.join(corpora.BENCHMARKS)}).",
     )
-    held_out: int = Field(default=200, ge=0, description="Documents of the union of all variants that are held out, and judge too.")
+    held_out: int = Field(default=100, ge=0, description="Documents of the union of all variants that are held out, and judge too.")
     tokenizer: str | None = Field(default=None, description="A tokenizer.json; by default one is trained on texts of all variants.")
     vocab_size: int = Field(default=4096, ge=512, description="Tokens of a tokenizer that is trained.")
-    model: ModelConfig = Field(default_factory=lambda: ModelConfig(preset="0.8m"), description="The proxy model.")
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="Its learning rates, before the sweep.")
-    batch: int = Field(default=8, ge=1, description="Rows of `model.context` tokens in a step.")
+    model: ModelConfig = Field(default_factory=lambda: ModelConfig(preset="0.8m", context=1024), description="The proxy model.")
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="Its optimiser.")
+    batch: int = Field(default=2, ge=1, description="Rows of `model.context` tokens in a step.")
     tokens: int | None = Field(default=None, ge=1, description="Tokens of a training; by default as many as the budget allows.")
     budget: str = Field(default="30m", description="Time for all trainings on this machine: 30m, 2h.")
     draws: int = Field(
         default=8, ge=2, le=64, description="Parts of the documents, each with a seed; every variant trains one proxy on each."
     )
-    rates: tuple[float, ...] = Field(
-        default=(0.5, 1.0, 2.0), min_length=1, description="Factors of the learning rates that are tried on a neutral mixture."
+    rate: float = Field(
+        default=0.5, gt=0, description="Factor of the learning rates. Small models rank data better with low rates (arXiv 2512.24503)."
     )
     leave_one_out: bool = Field(
         default=False, description="Compare the run, the only variant, with what it would be without each rule of its filter."

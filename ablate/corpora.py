@@ -46,9 +46,9 @@ SAME_LANGUAGE = 0.2
 PASSAGE = 100
 #: Characters of the texts on which the tokenizer is trained, of each variant at most.
 SAMPLE = 20_000_000
-#: Documents of a reference set that are measured, at most, and the longest beginning of each, in characters. Many documents tell more than
-#: long ones, and to measure much more text would take longer than to train.
-MOST_DOCUMENTS, LONGEST = 200, 2_000
+#: Documents of a reference set that are measured, at most, and the longest beginning of each, in characters: more than the tokens of a
+#: proxy's context. To measure much more text would take longer than to train.
+MOST_DOCUMENTS, LONGEST = 100, 6_000
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,21 @@ def texts_of(variant: Variant) -> Iterator[str]:
         with open_file(path) as file:
             for batch in pq.ParquetFile(file).iter_batches(columns=["text"]):
                 yield from batch["text"].to_pylist()
+
+
+#: Documents that only one variant has, which the page shows, and the characters of each.
+SHOWN, SHOWN_CHARACTERS = 6, 600
+
+
+def only_in(variant: Variant | None, other: Variant | None) -> list[str]:
+    """Returns the beginnings of some texts that `variant` has and `other` has not, drawn by their hashes; none where texts are not here."""
+    if variant is None or other is None:
+        return []
+    known = {xxhash.xxh64_intdigest(text.encode("utf-8", "replace"), seed=2) for text in texts_of(other)}
+    texts = {
+        key: text for text in texts_of(variant) if (key := xxhash.xxh64_intdigest(text.encode("utf-8", "replace"), seed=2)) not in known
+    }
+    return [texts[key][:SHOWN_CHARACTERS] for key in heapq.nsmallest(SHOWN, texts)]
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
+
 from corpusmill.ablate import corpora
 from corpusmill.ablate.config import AblateConfig
 from corpusmill.ablate.corpora import HELD_OUT, Variant
-from corpusmill.ablate.draws import DrawnDocuments, Integers, groups_of
+from corpusmill.ablate.draws import DrawnDocuments, Integers, groups_of, largest_share, passages_of
 from corpusmill.pipeline.config import Config, digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, file_ref
@@ -25,8 +27,9 @@ from corpusmill.pipeline.token_shards import TokenShards
 class Prepared:
     """What the trainings read: the folders of token shards by variant, of the references, and of the tokenizer, and the groups of
     documents. `sets`: the reference sets by the path of the file that their documents have as source. `parts`: the tokens of each part of a
-    variant, int64 [draws + 1]. `kept`: documents in these parts. `removed`: documents that hold a reference's passage, or are copies of
-    such; None for a variant whose texts are not here."""
+    variant, int64 [draws]. `kept`: documents in these parts. `copies`: those of them beyond the first of their group. `removed`: documents
+    that hold a reference's passage, or are copies of such; None for a variant whose texts are not here. `entangled`: the share of tokens
+    whose documents hang together by passages, where that is too large for a part, so that parts share passages; else 0."""
 
     folders: dict[str, str]
     parts: dict[str, Integers]
@@ -36,7 +39,9 @@ class Prepared:
     tokenizer: str
     sha256: str
     removed: dict[str, int | None]
+    copies: dict[str, int]
     groups: FileRef
+    entangled: float
 
     def params(self) -> dict[str, Any]:
         found = {"references": self.references, "tokenizer": self.tokenizer, "tokenizer_sha256": self.sha256}
@@ -69,21 +74,36 @@ def prepare(run: StageRun, config: AblateConfig, variants: Sequence[Variant]) ->
         contents = {name: run.storage.read_bytes(path) for name, path in forbidden.items()}
         folders[variant.name], left_out[variant.name] = made.path("tokens/train"), corpora.contaminated(made, variant.name, contents)
     excluded = set().union(*left_out.values())
+    shards_of = [TokenShards(folder, tokenizer_sha256=sha256) for folder in folders.values()]
     row = run.once(
-        "groups", [], lambda _: Output({"groups.parquet": groups_of(corpora.copies(run, variants), excluded)}),
-        {"contents": [variant.contents for variant in variants], "excluded": digest(sorted(excluded))}, Config(),
+        "groups", [], lambda _: _groups(corpora.copies(run, variants), excluded, shards_of, config.draws),
+        {"contents": [variant.contents for variant in variants], "excluded": digest(sorted(excluded)), "draws": config.draws}, Config(),
     )  # fmt: skip
     groups = read_table(run.storage, "groups.parquet")
-    parts, kept, removed = {}, {}, dict[str, int | None]()
+    parts, kept, removed, copies = {}, {}, dict[str, int | None](), {}
     for name, folder in folders.items():
-        drawn = DrawnDocuments(TokenShards(folder, tokenizer_sha256=sha256), groups, config.draws + 1)
-        parts[name], kept[name] = drawn.tokens, int((drawn.part >= 0).sum())
+        drawn = DrawnDocuments(TokenShards(folder, tokenizer_sha256=sha256), groups, config.draws)
+        parts[name], kept[name], copies[name] = drawn.tokens, int((drawn.part >= 0).sum()), drawn.copies
         removed[name] = len(left_out[name]) + len(drawn.part) - kept[name] if name in left_out else None
     sources = {run.storage.path(path): name for name, path in sets.items()}
     return Prepared(
-        folders, parts, kept, references.path("tokens/train"), sources, references.path("tokenizer"), sha256, removed,
-        row.ref("ablate", "groups.parquet"),
+        folders, parts, kept, references.path("tokens/train"), sources, references.path("tokenizer"), sha256, removed, copies,
+        row.ref("ablate", "groups.parquet"), json.loads(run.storage.read_bytes("groups.json"))["entangled"],
     )  # fmt: skip
+
+
+def _groups(copies: pa.Table, excluded: set[str], variants: Sequence[TokenShards], draws: int) -> Output:
+    """Returns the groups of documents: with one URL, copies, and those that share passages. Where the latter hang together in a group that
+    is as large as half of a part, passages are left out, and `entangled` says how large it is."""
+    passages = passages_of(variants)
+    shared = {"id": passages["document"], "url": pa.nulls(len(passages), pa.string()), "kept_id": passages["passage"].cast(pa.string())}
+    both = [copies.select(list(shared)), pa.table(shared)]
+    groups = groups_of(pa.concat_tables(both, promote_options="default"), excluded)
+    largest = largest_share(groups, variants)
+    entangled = largest if largest > 1 / (2 * draws) else 0.0
+    if entangled:
+        groups = groups_of(copies, excluded)
+    return Output({"groups.parquet": groups, "groups.json": json.dumps({"entangled": entangled}).encode()})
 
 
 def _reference_sets(run: StageRun, config: AblateConfig, variants: Sequence[Variant]) -> dict[str, str]:

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from corpusmill.ablate.config import REPORT, AblateConfig, AblatePlan
+from corpusmill.ablate import corpora
+from corpusmill.ablate.config import BANDS, REPORT, AblateConfig, AblatePlan
 from corpusmill.ablate.corpora import HELD_OUT, Variant
 from corpusmill.ablate.page import page
 from corpusmill.ablate.prepare import Prepared
-from corpusmill.ablate.statistics import Bits, PairedDifference, difference
+from corpusmill.ablate.statistics import PairedDifference, Scores, difference
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.runner import DATA_STAGES, StageRun
 from corpusmill.pipeline.shards import read_table
@@ -28,12 +30,30 @@ def judging(sets: Mapping[str, str]) -> list[int]:
     return [number for number, name in enumerate(names) if name != HELD_OUT] or list(range(len(names)))
 
 
-def bits_of(table: pa.Table, sets: Mapping[str, str]) -> tuple[Any, Any, Any]:
-    """Returns the bits, bytes and set numbers of a training's reference documents (REPORT), without those that have no bytes."""
+#: The judges: bits per byte of all that is measured of a document, of its bands, and the share of wrong choices (`config.CHOICES`).
+BITS, *PARTS = ("bits", *(f"tokens {begin + 1} to {end:,}" for begin, end in BANDS))
+LATE, CHOICE = PARTS[-1], "choice"
+#: The judges that decide: what is seen of a whole text, and what shows whether a model uses the text before.
+DECIDING = (BITS, LATE, CHOICE)
+#: A variant's differences from the first one by judge.
+Judged = dict[str, PairedDifference]
+
+
+def bits_of(table: pa.Table, sets: Mapping[str, str], judge: str = BITS) -> tuple[Any, Any, Any]:
+    """Returns bits, bytes and set numbers of a training's reference documents (REPORT): of whole ones, or of a band."""
     numbers = {path: number for number, path in enumerate(sets)}
-    table = table.filter(pa.compute.greater(table["utf8_bytes"], 0))
-    set_of = np.array([numbers[source] for source in table["source"].to_pylist()], np.int64)
-    return table["nats"].to_numpy() / np.log(2), table["utf8_bytes"].to_numpy().astype(np.float64), set_of
+    if judge != BITS:
+        table = table.filter(pc.equal(table["band"], PARTS.index(judge)))
+    of = table.group_by(["document", "source"], use_threads=False).aggregate([("nats", "sum"), ("utf8_bytes", "sum")])
+    set_of = np.array([numbers[source] for source in of["source"].to_pylist()], np.int64)
+    return of["nats_sum"].to_numpy() / np.log(2), of["utf8_bytes_sum"].to_numpy().astype(np.float64), set_of
+
+
+def choices_of(table: pa.Table, sets: Mapping[str, str]) -> tuple[Any, Any, Any]:
+    """Returns whether each choice of a training (CHOICES) is wrong (1) or right (0), ones, and set numbers."""
+    numbers = {path: number for number, path in enumerate(sets)}
+    wrong = pc.less_equal(table["next"], pc.max_element_wise(table["later"], table["other"])).to_numpy().astype(np.float64)
+    return wrong, np.ones(len(wrong)), np.array([numbers[source] for source in table["source"].to_pylist()], np.int64)
 
 
 def mean_per_byte(table: pa.Table, sets: Mapping[str, str]) -> float:
@@ -41,30 +61,64 @@ def mean_per_byte(table: pa.Table, sets: Mapping[str, str]) -> float:
     return float(np.mean([bits[set_of == number].sum() / sizes[set_of == number].sum() for number in judging(sets)]))
 
 
-def read_bits(storage: Storage, trained: Mapping[tuple[str, int], TaskRow], sets: Mapping[str, str]) -> dict[str, Bits]:
-    """Reads what all proxies needed for the reference documents, by variant."""
-    found: dict[str, list[Any]] = {}
+def read_scores(storage: Storage, trained: Mapping[tuple[str, int], TaskRow], sets: Mapping[str, str]) -> dict[str, dict[str, Scores]]:
+    """Reads what all proxies scored, by judge and variant. A judge for which no reference document is long enough is left out."""
+    rows: dict[str, dict[str, list[Any]]] = {}
     for name, draw in trained:
-        table = read_table(storage, f"trainings/{name}-{draw:02d}.parquet")
-        found.setdefault(name, []).append(bits_of(table, sets))
-    return {name: Bits(np.stack([bits for bits, *_ in rows]), rows[0][1], rows[0][2]) for name, rows in found.items()}
+        table, choices = (read_table(storage, f"trainings/{name}-{draw:02d}{end}.parquet") for end in ("", "-choices"))
+        scores = {judge: bits_of(table, sets, judge) for judge in (BITS, *PARTS)} | {CHOICE: choices_of(choices, sets)}
+        for judge, score in scores.items():
+            rows.setdefault(judge, {}).setdefault(name, []).append(score)
+    return {
+        judge: {name: Scores(np.stack([values for values, *_ in each]), each[0][1], each[0][2]) for name, each in by_name.items()}
+        for judge, by_name in rows.items()
+        if set(judging(sets)) <= set(next(iter(by_name.values()))[0][2].tolist())
+    }
 
 
-def compare(bits: Mapping[str, Bits], name: str, first: str, sets: Sequence[int], error_rate: float) -> PairedDifference:
-    """Compares a variant with the first one, on as many draws as it has."""
-    count = len(bits[name].bits)
-    base = Bits(bits[first].bits[:count], bits[first].sizes, bits[first].set_of)
-    return difference(bits[name], base, sets, error_rate)
+def compare(scores: Mapping[str, Mapping[str, Scores]], name: str, first: str, sets: Sequence[int], error_rate: float) -> Judged:
+    """Compares a variant with the first one by each judge, on as many draws as it has."""
+    found = {}
+    for judge, of in scores.items():
+        base = Scores(of[first].values[: len(of[name].values)], of[first].sizes, of[first].set_of)
+        found[judge] = difference(of[name], base, sets, error_rate)
+    return found
 
 
-def verdict(name: str, first: str, found: PairedDifference, sets: int) -> str:
+def kind_of(found: Judged, entangled: float) -> str:
+    """Returns the verdict on a comparison: "better", "worse", "mixed" where judges disagree, "unclear" where a variant is better and more
+    different documents may be why, and "none" where no judge shows a difference."""
+    signs = {float(np.sign(found[judge].mean)) for judge in DECIDING if judge in found and found[judge].decided}
+    if not signs:
+        return "none"
+    if len(signs) > 1:
+        return "mixed"
+    return "worse" if signs == {1} else "unclear" if entangled else "better"
+
+
+def verdict(name: str, first: str, found: Judged, sets: int, entangled: float = 0.0) -> str:
     """Returns one sentence about a comparison, which claims no more than the figures."""
-    judged = f"{sets} reference set{'s' if sets > 1 else ''}"
-    size = f"{found.mean:+.4f} bits per byte ({found.low:+.4f} to {found.high:+.4f}) over {len(found.draws)} draws and {judged}"
-    if not found.decided:
-        shown = f"as many draws show {found.can_show:.4f} or more in 80% of cases, four times as many about {found.can_show / 2:.4f}"
-        return f"No difference shown between {name} and {first}: {size}; {shown}."
-    return f"{name} makes a {'better' if found.mean < 0 else 'worse'} model than {first}: {size}."
+    base, kind = found[BITS], kind_of(found, entangled)
+    decided = {judge: found[judge] for judge in DECIDING if judge in found and found[judge].decided}
+    better, worse = (", ".join(_size(judge, of) for judge, of in decided.items() if sign * of.mean > 0) for sign in (-1, 1))
+    over = f"over {len(base.draws)} draws and {sets} reference set{'s' if sets > 1 else ''}"
+    if kind == "none":
+        shown = f"as many draws show {base.can_show:.4f} or more in 80% of cases, four times as many about {base.can_show / 2:.4f}"
+        return f"No difference shown between {name} and {first}: {_size(BITS, base)} {over}; {shown}."
+    if kind == "mixed":
+        return f"Mixed: {name} makes a better model than {first} by {better}, and a worse one by {worse}, {over}."
+    if kind == "unclear":
+        return (
+            f"Unclear: {name} scores better than {first}: {better} {over}. But documents with {entangled:.0%} of the tokens share passages "
+            "across draws, so its draws may only hold more different text: this comparison can't tell quality from diversity."
+        )
+    return f"{name} makes a {kind} model than {first}: {better or worse} {over}."
+
+
+def _size(judge: str, of: PairedDifference) -> str:
+    unit = "wrong choices of the next paragraph" if judge == CHOICE else "bits per byte"
+    where = "" if judge in (BITS, CHOICE) else f" of {judge}"
+    return f"{of.mean:+.4f} {unit}{where} ({of.low:+.4f} to {of.high:+.4f})"
 
 
 def result(
@@ -73,16 +127,15 @@ def result(
     variants: Sequence[Variant],
     prepared: Prepared,
     plan: AblatePlan,
-    factor: float,
     trained: Mapping[tuple[str, int], TaskRow],
-    found: Mapping[str, PairedDifference],
+    found: Mapping[str, Judged],
     rates: tuple[float, float],
     search: Mapping[str, Any] | None,
 ) -> Output:
     """Returns the measurements, the result and the page."""
     storage, (first, *others) = run.storage, dict.fromkeys(name for name, _ in trained)
     known = {variant.name: variant for variant in variants}
-    bits, names = read_bits(storage, trained, prepared.sets), list(prepared.sets.values())
+    scores, names = read_scores(storage, trained, prepared.sets), list(prepared.sets.values())
     facts = {key: json.loads(storage.read_bytes(f"trainings/{key[0]}-{key[1]:02d}.json")) for key in trained}
     described = []
     for name in (first, *others):
@@ -91,13 +144,21 @@ def result(
             "variant": name, "given": variant.run or variant.tokens, "run": variant.run, "tokens": int(prepared.parts[variant.name].sum()),
             "documents": prepared.kept[variant.name], "removed": prepared.removed[variant.name], "draws": len(mine),
             "epochs": max(fact["epochs"] for fact in mine), "stages": _funnel(variant), "curves": [fact["curve"] for fact in mine],
-            "bits_per_byte": {set_: bits[name].per_byte(number).tolist() for number, set_ in enumerate(names)},
+            "bits_per_byte": {set_: scores[BITS][name].of_set(number).tolist() for number, set_ in enumerate(names)},
+            "right_choices": 1 - scores[CHOICE][name].values.mean() if CHOICE in scores else None,
+            "read": {what: round(np.mean([fact[what] for fact in mine])) for what in ("documents", "hosts")},
+            "copies": prepared.copies[variant.name],
         }  # fmt: skip
         if name != first:
             rate = rates[len(mine) == config.draws]
-            by_set = {set_: asdict(compare(bits, name, first, [number], rate)) for number, set_ in enumerate(names)}
-            sentence = verdict(name, first, found[name], len(judging(prepared.sets)))
-            row |= {"difference": asdict(found[name]), "by_set": by_set, "error_rate": rate, "sentence": sentence}
+            by_set = {set_: asdict(compare({BITS: scores[BITS]}, name, first, [n], rate)[BITS]) for n, set_ in enumerate(names)}
+            row |= {
+                "difference": asdict(found[name][BITS]), "by_judge": {judge: asdict(of) for judge, of in found[name].items()},
+                "by_set": by_set, "error_rate": rate, "kind": kind_of(found[name], prepared.entangled),
+                "sentence": verdict(name, first, found[name], len(judging(prepared.sets)), prepared.entangled),
+                "only": {side: corpora.only_in(*(known.get(each) for each in pair))
+                         for side, pair in ((first, (first, name)), (name, (name, first)))},
+            }  # fmt: skip
         described.append(row)
     _, sizes, set_of = bits_of(read_table(storage, f"trainings/{first}-00.parquet"), prepared.sets)
     content = {
@@ -108,9 +169,7 @@ def result(
         },
         "plan": {"tokens": plan.tokens, "steps": plan.steps, "batch": config.batch},
         "model": {"preset": config.model.preset, "parameters": config.model.architecture(1).parameters()},
-        "rates": {f"{other:g}": _rate_score(storage, other, prepared.sets) for other in config.rates if len(config.rates) > 1},
-        "rate": factor,
-        "rate_note": rate_note(factor, config.rates),
+        "entangled": prepared.entangled,
         "confidence": config.confidence,
         "mixture": search,
     }
@@ -121,24 +180,12 @@ def result(
     return Output({**files, "page.html": page(content, run.run.root)}, rows_in=len(trained), kept=len(trained))
 
 
-def rate_note(factor: float, tried: Sequence[float]) -> str | None:
-    """Returns a sentence where the best learning rate is the last of those that were tried, so the one beyond it may be better."""
-    if len(tried) < 2 or factor not in (min(tried), max(tried)):
-        return None
-    kind, more = ("largest", 2 * factor) if factor == max(tried) else ("smallest", factor / 2)
-    return f"The {kind} learning rate that was tried, {factor:g} times the usual, was the best; try ablate.rates with {more:g}, too."
-
-
 def _funnel(variant: Variant) -> dict[str, dict[str, int]]:
     """Returns what each data stage of a variant's run took in and kept."""
     if variant.run is None:
         return {}
     counts = {stage: documents_of(Manifest(Storage(variant.run).child(stage), read_only=True)) for stage in DATA_STAGES}
     return {stage: {fate: int(count) for fate, count in of.items()} for stage, of in counts.items() if of}
-
-
-def _rate_score(storage: Storage, factor: float, sets: Mapping[str, str]) -> float:
-    return mean_per_byte(read_table(storage, f"trainings/rate-{factor:g}.parquet"), sets)
 
 
 def _measurements(storage: Storage, trained: Mapping[tuple[str, int], TaskRow], sets: Mapping[str, str]) -> pa.Table:

@@ -2,8 +2,7 @@
 
 Steps: read the variants; hold out documents of their union, and sample texts for one tokenizer; cut the reference documents into passages,
 and make token shards of each variant without the documents that hold such a passage. Measure a training step, and plan how long a training
-may be. Find a learning rate on a neutral mixture of all variants. Train proxies, draw by draw; look at the differences after half of the
-draws and at the end. Write measurements, result and page.
+may be. Train proxies, draw by draw; look at the differences after half of the draws and at the end. Write measurements, result and page.
 """
 
 import hashlib
@@ -19,8 +18,8 @@ import pyarrow as pa
 from corpusmill.ablate import corpora, mixtures
 from corpusmill.ablate.config import FEWEST_STEPS, AblateConfig, AblatePlan, ProxyConfig, seconds_of
 from corpusmill.ablate.prepare import Prepared, prepare
-from corpusmill.ablate.result import compare, judging, mean_per_byte, read_bits, result
-from corpusmill.ablate.statistics import PairedDifference, error_rates
+from corpusmill.ablate.result import Judged, compare, judging, kind_of, mean_per_byte, read_scores, result
+from corpusmill.ablate.statistics import error_rates
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.extras import TRAINING
@@ -70,45 +69,43 @@ class AblateStage(Stage):
             corpora.require_different(variants)
         elif len(variants) != 1:
             raise InputError("ablate.mixtures: give one variant, whose components are mixed.")
+        self._require_time(run, len(variants))
         prepared = prepare(run, config, variants)
         plan = self._plan(run, prepared, len(variants))
         self._require_enough(prepared, plan)
-        factor, sweep = self._sweep(run, prepared, plan)
         sources = {name: ProxyInput((folder,), (1.0,)) for name, folder in prepared.folders.items()}
         search = None
         if config.mixtures is not None:
-            sources, search = self._search(run, prepared, plan, factor, variants[0].name)
-        trained, found, rates = self._compare(run, prepared, plan, factor, sources)
-        files = [row.ref(self.name, output.path) for row in [*trained.values(), *sweep] for output in row.outputs]
+            sources, search = self._search(run, prepared, plan, variants[0].name)
+        trained, found, rates = self._compare(run, prepared, plan, sources)
+        files = [row.ref(self.name, output.path) for row in trained.values() for output in row.outputs]
         run.once(
             "result", sorted(files, key=lambda ref: ref.path),
-            lambda _: result(run, config, variants, prepared, plan, factor, trained, found, rates, search),
+            lambda _: result(run, config, variants, prepared, plan, trained, found, rates, search),
             params={"contents": [variant.contents for variant in variants], "mixture": search},
         )  # fmt: skip
 
     def _compare(
-        self, run: StageRun, prepared: Prepared, plan: AblatePlan, factor: float, sources: Mapping[str, ProxyInput]
-    ) -> tuple[dict[tuple[str, int], TaskRow], dict[str, PairedDifference], tuple[float, float]]:
+        self, run: StageRun, prepared: Prepared, plan: AblatePlan, sources: Mapping[str, ProxyInput]
+    ) -> tuple[dict[tuple[str, int], TaskRow], dict[str, Judged], tuple[float, float]]:
         """Trains all variants on half of the draws, and those that are still undecided on the others. Returns the rows of all trainings by
         variant and draw, the differences from the first variant, and the error rates of both looks."""
         config, (first, *others) = self.config, sources
         half, left = max(2, config.draws // 2), list(others)
         rates = error_rates(config.confidence, len(others))
-        found: dict[str, PairedDifference] = {}
+        found: dict[str, Judged] = {}
         trained: dict[tuple[str, int], TaskRow] = {}
         for begin, end in ((0, half), (half, config.draws)):
             if left and begin < end:
-                self._train(run, prepared, plan, factor, {name: sources[name] for name in (first, *left)}, range(begin, end), trained)
-                bits = read_bits(run.storage, trained, prepared.sets)
+                self._train(run, prepared, plan, {name: sources[name] for name in (first, *left)}, range(begin, end), trained)
+                scores = read_scores(run.storage, trained, prepared.sets)
                 for name in list(left):
-                    found[name] = compare(bits, name, first, judging(prepared.sets), rates[end == config.draws])
-                    if found[name].decided:
+                    found[name] = compare(scores, name, first, judging(prepared.sets), rates[end == config.draws])
+                    if kind_of(found[name], prepared.entangled) in ("better", "worse"):
                         left.remove(name)
         return trained, found, rates
 
-    def _search(
-        self, run: StageRun, prepared: Prepared, plan: AblatePlan, factor: float, name: str
-    ) -> tuple[dict[str, ProxyInput], dict[str, Any]]:
+    def _search(self, run: StageRun, prepared: Prepared, plan: AblatePlan, name: str) -> tuple[dict[str, ProxyInput], dict[str, Any]]:
         """Trains a proxy on each of some mixtures, and fits a regression. Returns the natural and the proposed mixture, which are then
         compared as variants are, and what the search has found."""
         from corpusmill.ablate.proxy import ProxyWorker
@@ -130,7 +127,7 @@ class AblateStage(Stage):
 
         tasks = [
             Task(f"trainings/mixture-{number:04d}", inputs,
-                 {**source(row).params(), "draw": number % self.config.draws, "steps": plan.steps, "factor": factor})
+                 {**source(row).params(), "draw": number % self.config.draws, "steps": plan.steps})
             for number, row in enumerate(weights)
         ]  # fmt: skip
         run.map("mixtures", ProxyWorker, tasks, prepared.params(), self._proxy(), gpus=1.0)
@@ -153,9 +150,7 @@ class AblateStage(Stage):
         """Returns the plan. A step is timed once, so a resumed comparison keeps its plan."""
         config = self.config
         options = config.model_copy(update={"variants": {}, "confidence": 0.95})
-        trainings = config.draws * variants
-        if config.mixtures is not None:
-            trainings = config.mixtures.proxies + 2 * config.draws
+        trainings = self._trainings(variants)
         run.once(
             "plan", [], lambda _: Output({"plan.json": json.dumps(asdict(self._timed(run, prepared, trainings))).encode()}),
             {"trainings": trainings, "tokenizer": prepared.sha256}, options,
@@ -168,6 +163,25 @@ class AblateStage(Stage):
             )
         return plan
 
+    def _trainings(self, variants: int) -> int:
+        mixtures = self.config.mixtures
+        return self.config.draws * variants if mixtures is None else mixtures.proxies + 2 * self.config.draws
+
+    def _require_time(self, run: StageRun, variants: int) -> None:
+        """Raises InputError for a budget in which no training can show anything, before anything is prepared."""
+        config = self.config
+        if config.tokens is not None or run.storage.exists("plan.json"):
+            return
+        from corpusmill.ablate.proxy import gpus, shortest_seconds
+
+        workers = gpus() or run.engine.known_workers() or 1
+        needed = shortest_seconds(self._proxy(), config.vocab_size) * -(-self._trainings(variants) // workers) / PLANNED
+        if seconds_of(config.budget) < needed:
+            raise InputError(
+                f"ablate.budget: {config.budget} is too short: {self._trainings(variants)} trainings of {FEWEST_STEPS} steps take about "
+                f"{-(-needed // 60):.0f}m here, and fewer steps show nothing; give more time, fewer ablate.draws or a smaller model."
+            )
+
     def _timed(self, run: StageRun, prepared: Prepared, trainings: int) -> AblatePlan:
         from corpusmill.ablate.proxy import gpus, step_seconds
 
@@ -179,14 +193,10 @@ class AblateStage(Stage):
             return AblatePlan(steps, steps * at_once, None, workers)
         first = next(iter(prepared.folders.values()))
         start, step = step_seconds(self._proxy(), run.run, prepared.params(), first)
-        rounds = -(-trainings // workers) + -(-len(self._factors()) // workers)
-        steps = max(0, int((PLANNED * seconds_of(config.budget) / rounds - start) / step))
+        steps = max(0, int((PLANNED * seconds_of(config.budget) / -(-trainings // workers) - start) / step))
         fewest = min(int(tokens.min()) for tokens in prepared.parts.values())
         steps = min(steps, PLANNED_EPOCHS * fewest // at_once)
         return AblatePlan(steps, steps * at_once, step, workers)
-
-    def _factors(self) -> tuple[float, ...]:
-        return self.config.rates if len(self.config.rates) > 1 else ()
 
     def _require_enough(self, prepared: Prepared, plan: AblatePlan) -> None:
         """Raises InputError for a variant that would be read too often in one of its draws."""
@@ -194,7 +204,7 @@ class AblateStage(Stage):
             if (fewest := int(tokens.min())) * MOST_EPOCHS < plan.tokens:
                 raise InputError(
                     f"ablate: the variant {name} has {tokens.sum():,} tokens, and {fewest:,} in the smallest of "
-                    f"{self.config.draws + 1} draws, fewer than a {MOST_EPOCHS}th of the {plan.tokens:,} of a training; give fewer draws, "
+                    f"{self.config.draws} draws, fewer than a {MOST_EPOCHS}th of the {plan.tokens:,} of a training; give fewer draws, "
                     "fewer tokens, or more documents."
                 )
 
@@ -202,27 +212,12 @@ class AblateStage(Stage):
 
     def _proxy(self) -> ProxyConfig:
         config = self.config
-        return ProxyConfig(model=config.model, optimizer=config.optimizer, batch=config.batch, draws=config.draws)
-
-    def _sweep(self, run: StageRun, prepared: Prepared, plan: AblatePlan) -> tuple[float, Sequence[TaskRow]]:
-        """Trains one proxy by learning rate on equal parts of all variants (a part that no draw has). Returns the factor of the best
-        rate, which all variants then have: with a wrong rate, small models rank data wrongly (arXiv 2512.24503)."""
-        if not self._factors():
-            return self.config.rates[0], []
-        from corpusmill.ablate.proxy import ProxyWorker
-
-        weights = [1 / len(prepared.folders)] * len(prepared.folders)
-        shared = {"folders": list(prepared.folders.values()), "weights": weights, "draw": self.config.draws, "steps": plan.steps}
-        tasks = [
-            Task(f"trainings/rate-{factor:g}", _shards(list(prepared.folders), prepared), {**shared, "factor": factor})
-            for factor in self._factors()
-        ]
-        rows = run.map("sweep", ProxyWorker, tasks, prepared.params(), self._proxy(), gpus=1.0)
-        scores = [mean_per_byte(read_table(run.storage, f"{task.key}.parquet"), prepared.sets) for task in tasks]
-        return self._factors()[int(np.argmin(scores))], list(rows)
+        rates = {name: getattr(config.optimizer, name) * config.rate for name in ("lr", "muon_lr")}
+        optimizer = config.optimizer.model_copy(update=rates)
+        return ProxyConfig(model=config.model, optimizer=optimizer, batch=config.batch, draws=config.draws)
 
     def _train(
-        self, run: StageRun, prepared: Prepared, plan: AblatePlan, factor: float, sources: Mapping[str, ProxyInput], draws: range,
+        self, run: StageRun, prepared: Prepared, plan: AblatePlan, sources: Mapping[str, ProxyInput], draws: range,
         trained: dict[tuple[str, int], TaskRow],
     ) -> None:  # fmt: skip
         """Trains the proxies of some variants on some draws, and adds their rows to `trained`."""
@@ -232,7 +227,7 @@ class AblateStage(Stage):
         tasks = [
             Task(
                 f"trainings/{name}-{draw:02d}", _shards([name if name in prepared.folders else next(iter(prepared.folders))], prepared),
-                {**sources[name].params(), "draw": draw, "steps": plan.steps, "factor": factor},
+                {**sources[name].params(), "draw": draw, "steps": plan.steps},
             )
             for name, draw in keys
         ]  # fmt: skip
@@ -242,8 +237,7 @@ class AblateStage(Stage):
     def summary(self, run: StageRun) -> dict[str, str]:
         found = json.loads(run.storage.read_bytes("result.json"))
         sentences = {row["variant"]: row["sentence"] for row in found["variants"][1:]}
-        note = {"note": found["rate_note"]} if found["rate_note"] else {}
-        return {**sentences, **note, "page": run.storage.path("page.html")}
+        return {**sentences, "page": run.storage.path("page.html")}
 
 
 def _shards(names: Sequence[str], prepared: Prepared) -> tuple[FileRef, ...]:

@@ -27,24 +27,24 @@ POWER = 0.8
 
 
 @dataclass(frozen=True)
-class Bits:
-    """What the models of a variant needed for the reference documents: `bits` float64 [draws, documents], and the documents' `sizes` in
-    UTF-8 bytes and their sets, `set_of` (int64, numbers of sets from 0), both [documents]."""
+class Scores:
+    """What a judge has measured of a variant's models: `values` float64 [draws, documents] (bits, or wrong choices), and the documents'
+    `sizes` (UTF-8 bytes, or choices) and sets, `set_of` (int64, numbers of sets from 0), both [documents]. Less is better."""
 
-    bits: Floats
+    values: Floats
     sizes: Floats
     set_of: npt.NDArray[np.int64]
 
-    def per_byte(self, number: int) -> Floats:
-        """Returns float64 [draws]: bits per byte of a set."""
+    def of_set(self, number: int) -> Floats:
+        """Returns float64 [draws]: the values of a set's documents for each unit of their size."""
         chosen = self.set_of == number
-        found: Floats = self.bits[:, chosen].sum(axis=1) / self.sizes[chosen].sum()
+        found: Floats = self.values[:, chosen].sum(axis=1) / self.sizes[chosen].sum()
         return found
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Bits per byte of a variant minus those of the first one: the mean over draws, its interval, and what they rest on.
+    """A score of a variant minus that of the first one: the mean over draws, its interval, and what they rest on.
 
     `draws`: the draws' differences. `seeds` and `documents`: the standard errors from draws, and from reference documents.
     `can_show`: the smallest difference that as many draws show in 80% of cases.
@@ -65,20 +65,20 @@ class PairedDifference:
         return self.low > 0 or self.high < 0
 
 
-def difference(variant: Bits, first: Bits, sets: Sequence[int], error_rate: float) -> PairedDifference:
+def difference(variant: Scores, first: Scores, sets: Sequence[int], error_rate: float) -> PairedDifference:
     """Compares two variants on the mean of some sets, each with equal weight. The interval fails with `error_rate`.
 
     Raises ValueError for fewer than two draws.
     """
     from scipy import stats
 
-    if len(variant.bits) < 2:
+    if len(variant.values) < 2:
         raise ValueError("two draws at least are needed for an interval")
-    draws = np.mean([variant.per_byte(number) - first.per_byte(number) for number in sets], axis=0)
+    draws = np.mean([variant.of_set(number) - first.of_set(number) for number in sets], axis=0)
     count = len(draws)
     of_draws = float(np.var(draws, ddof=1)) / count
     of_documents = 0.0
-    change = (variant.bits - first.bits).mean(axis=0)
+    change = (variant.values - first.values).mean(axis=0)
     for number in sets:
         chosen = variant.set_of == number
         sizes, some = variant.sizes[chosen], change[chosen]

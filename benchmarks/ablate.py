@@ -89,8 +89,33 @@ def german(text: str, generator: random.Random, foreign: list[str]) -> list[str]
     return [found[: len(text)]]
 
 
+def reversed_sentences(text: str, generator: random.Random, _: list[str]) -> list[str]:
+    return [" ".join(re.split(r"(?<=[.!?])\s+", text)[::-1])]
+
+
+def truncated(text: str, generator: random.Random, _: list[str]) -> list[str]:
+    return [text[: max(200, len(text) // 5)]]
+
+
+def sorted_lines(text: str, generator: random.Random, _: list[str]) -> list[str]:
+    return ["\n".join(sorted(re.split(r"(?<=[.!?])\s+|\n", text)))]
+
+
+def mingled(parts: list[list[str]], by: str, generator: random.Random) -> list[str]:
+    """Deals the parts of all documents out again: each document gets as many as it had, of whatever documents."""
+    every = [part for each in parts for part in each]
+    generator.shuffle(every)
+    return [by.join(every.pop() for _ in each) for each in parts]
+
+
+#: Damage to several documents together: their texts are cut, and the parts dealt out.
+MINGLED: dict[str, tuple[Callable[[str], list[str]], str]] = {
+    "joined": (lambda text: [text[begin : begin + 200] for begin in range(0, len(text), 200)], ""),
+    "mixed": (lambda text: re.split(r"\n\n?", text), "\n\n"),
+}
 DAMAGE: dict[str, Callable[[str, random.Random, list[str]], list[str]]] = {
     "shuffled": shuffled, "german": german, "copies": copies, "boilerplate": boilerplate,
+    "reversed": reversed_sentences, "truncated": truncated, "sorted": sorted_lines,
 }  # fmt: skip
 
 
@@ -106,8 +131,15 @@ def damaged(rows: Rows, kind: str, share: float, foreign: list[str]) -> Rows:
         if left > 0:
             row = rows[number]
             left -= len(row["text"])
+            if kind in MINGLED:
+                found[number] = []
+                continue
             texts = DAMAGE[kind](row["text"], random.Random(f"{kind} {number}"), foreign)
             found[number] = [{"text": text, "url": row["url"] + (f"?{copy}" if copy else "")} for copy, text in enumerate(texts)]
+    if kind in MINGLED:
+        cut, by = MINGLED[kind]
+        texts = mingled([cut(rows[number]["text"]) for number in found], by, random.Random(f"{kind} {share}"))
+        found = {number: [rows[number] | {"text": text}] for number, text in zip(found, texts, strict=True)}
     return [row for number, before in enumerate(rows) for row in found.get(number, [before])]
 
 
@@ -212,7 +244,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="run", help="a run; for `real`, the files of a crawl")
     parser.add_argument("--folder", default="runs/ablate-benchmark")
     parser.add_argument("--numbers", default="0-39", help="of the halves that are compared")
-    parser.add_argument("--kinds", default=",".join(DAMAGE))
+    parser.add_argument("--kinds", default=",".join([*DAMAGE, *MINGLED]))
     parser.add_argument("--foreign", help="a text file of sentences, for `german`")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--engine", default="auto")

@@ -2,7 +2,6 @@
 
 import json
 import random
-import re
 import subprocess
 import sys
 import time
@@ -16,7 +15,6 @@ import pytest
 import corpusmill
 from corpusmill.ablate.corpora import require_one_language
 from corpusmill.ablate.draws import DrawnDocuments
-from corpusmill.ablate.result import rate_note
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.report.answers import diff
@@ -60,7 +58,7 @@ def options(folder: Path, **changes: Any) -> dict[str, Any]:
         "variants": {"manual": str(folder / "manual"), "shuffled": str(folder / "shuffled")},
         "references": [str(folder / "judges.jsonl")],
         "held_out": 10, "vocab_size": 512, "model": {"preset": "0.8m", "context": 64}, "batch": 8, "tokens": 30 * 8 * 64, "draws": 3,
-        "rates": [1.0], **changes,
+        **changes,
     }  # fmt: skip
 
 
@@ -120,13 +118,6 @@ def test_measurements_give_the_figures(compared: dict[str, Any], folder: Path) -
         assert row["bits_per_byte"]["judges"] == pytest.approx((some.nats / some.utf8_bytes / 0.6931471805599453).tolist())
 
 
-@pytest.mark.parametrize(("best", "named"), [(2.0, "largest .* with 4, too"), (0.5, "smallest .* with 0.25, too"), (1.0, None)])
-def test_a_best_rate_at_the_edge_of_the_sweep_is_named(best: float, named: str | None) -> None:
-    note = rate_note(best, (0.5, 1.0, 2.0))
-    assert note is None if named is None else re.search(named, note or "")
-    assert rate_note(best, (best,)) is None
-
-
 def test_a_finished_comparison_is_not_trained_again(compared: dict[str, Any], folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (folder / "out/ablate").rglob("*.parquet")}
     assert compare(folder, "out") == compared
@@ -144,7 +135,7 @@ def test_a_budget_reads_no_token_more_than_four_times(folder: Path, compared: di
 
 def part_tokens(run: Path, variant: str) -> list[int]:
     shards = TokenShards(run / f"prepared/variants/{variant}/tokens/train")
-    drawn = DrawnDocuments(shards, pq.read_table(run / "ablate/groups.parquet"), 4)
+    drawn = DrawnDocuments(shards, pq.read_table(run / "ablate/groups.parquet"), 3)
     return drawn.tokens.tolist()
 
 

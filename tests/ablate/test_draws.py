@@ -62,7 +62,7 @@ def documents(shards: TokenShards) -> DrawnDocuments:
 
 
 def whole(shards: TokenShards, place: np.ndarray) -> list[int]:
-    shard, first, tokens = place.tolist()
+    shard, first, tokens, _ = place.tolist()
     return shards.tokens(shard)[first : first + tokens].tolist()
 
 
@@ -118,8 +118,11 @@ def test_shares_of_sources_are_kept_from_the_first_token_to_the_last(documents: 
         (documents, 0.25, documents.ids.filter(pa.array(numbers % 40 < 20))),
         (documents, 0.75, documents.ids.filter(pa.array(numbers % 40 >= 20))),
     ]
-    ids, have = drawn_tokens(sources, 0, 3000, longest=16)
-    assert len(ids) == 3000 and have == documents.tokens[0]
+    drawn = drawn_tokens(sources, 0, 3000, longest=16)
+    ids = drawn.ids
+    assert len(ids) == 3000 and drawn.there == documents.tokens[0]
+    read = [documents.pieces(0, round(3000 * share), 16, only)[0][:, 3] for _, share, only in sources]
+    assert drawn.documents == sum(len(set(some.tolist())) for some in read) < (documents.part == 0).sum() and drawn.hosts == 1
     pieces, _ = documents.pieces(0, 750, 16, sources[0][2])
     content = ids.astype(np.uint16).tobytes()
     found = [content.find(np.array(whole(documents.shards, piece), np.uint16).tobytes()) / len(content) for piece in pieces]
@@ -129,5 +132,5 @@ def test_shares_of_sources_are_kept_from_the_first_token_to_the_last(documents: 
 
 
 def test_a_part_without_documents_gives_no_token(documents: DrawnDocuments) -> None:
-    ids, have = drawn_tokens([(documents, 1.0, pa.chunked_array([pa.array([], pa.string())]))], 0, 100, longest=16)
-    assert (len(ids), have) == (0, 0)
+    drawn = drawn_tokens([(documents, 1.0, pa.chunked_array([pa.array([], pa.string())]))], 0, 100, longest=16)
+    assert (len(drawn.ids), drawn.there) == (0, 0)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from corpusmill.ablate.statistics import Bits, difference, error_rates
+from corpusmill.ablate.statistics import Scores, difference, error_rates
 
 
-def bits(values: np.ndarray, sizes: np.ndarray | None = None, set_of: np.ndarray | None = None) -> Bits:
+def bits(values: np.ndarray, sizes: np.ndarray | None = None, set_of: np.ndarray | None = None) -> Scores:
     documents = values.shape[1]
-    return Bits(
+    return Scores(
         values,
         np.ones(documents) if sizes is None else sizes,
         np.zeros(documents, np.int64) if set_of is None else set_of,
