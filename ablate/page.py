@@ -1,6 +1,6 @@
 """The page of a comparison: verdicts, differences as intervals, learning curves, what was trained on, what separates the variants."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,24 @@ def page(result: Mapping[str, Any], folder: str) -> bytes:
         for other in others
         for name, found in other["by_set"].items()
     ]
-    ends = [abs(end) for row in [*rows, *(other["difference"] for other in others)] for end in (row["low"], row["high"])]
-    reach = max([*ends, 1e-9]) * 1.05
+    by_judge = [
+        {"variant": other["variant"], "first": not place, "judge": judge, "decides": judge in result["deciding"], **found}
+        for other in others
+        for place, (judge, found) in enumerate(other["by_judge"].items())
+    ]
+    choices = [row for row in by_judge if row["judge"] == "choice"]
+    reach = _reach([*rows, *(row for row in by_judge if row not in choices)])
+    for row in by_judge:
+        row["reach"] = _reach(choices) if row in choices else reach
     return _template().render(
-        result=result, first=first, others=others, rows=rows, folder=folder, at=lambda value: 200 + 190 * value / reach, reach=reach,
-        curves=_curves(result),
+        result=result, first=first, others=others, rows=rows, by_judge=by_judge, folder=folder, reach=reach, curves=_curves(result),
+        at=lambda value, reach: 200 + 190 * value / reach,
     ).encode()  # fmt: skip
+
+
+def _reach(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Returns how far an axis reaches to both sides, so that it shows all intervals."""
+    return 1.05 * max([abs(row[end]) for row in rows for end in ("low", "high")] + [1e-9])
 
 
 def _curves(result: Mapping[str, Any]) -> dict[str, Any]:

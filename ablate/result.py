@@ -169,6 +169,7 @@ def result(
         },
         "plan": {"tokens": plan.tokens, "steps": plan.steps, "batch": config.batch},
         "model": {"preset": config.model.preset, "parameters": config.model.architecture(1).parameters()},
+        "deciding": DECIDING,
         "entangled": prepared.entangled,
         "confidence": config.confidence,
         "mixture": search,

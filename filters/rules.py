@@ -96,12 +96,17 @@ class StepRule:
         """What the template says of the column: a key of RANGES, or empty."""
         return next((field for _, field, _, _ in Formatter().parse(self.template) if field in RANGES), "")
 
+    def check(self, threshold: float) -> None:
+        """Raises ValueError for a threshold that no value of the column can have."""
+        check_range(self.rule.name, self.rule.column, self.kind, threshold)
+
     def as_json(self) -> dict[str, Any]:
         threshold = list(self.rule.threshold) if isinstance(self.rule.threshold, tuple) else self.rule.threshold
         kept = {"kept": {"share": self.rule.kept.share, "of": self.rule.kept.of}} if self.rule.kept else {}
+        kind = {"kind": self.kind} if self.kind else {}
         return {
             "step": self.step, "rule": self.rule.name, "column": self.rule.column,
-            "comparison": self.rule.comparison, "threshold": threshold, "kind": self.kind, **kept,
+            "comparison": self.rule.comparison, "threshold": threshold, **kind, **kept,
         }  # fmt: skip
 
 
@@ -122,7 +127,7 @@ def with_thresholds(rules: Iterable[StepRule], thresholds: Mapping[str, float | 
             changed.append(replace(rule, rule=replace(rule.rule, threshold=threshold, kept=None)))
     for rule in changed:
         if not isinstance(rule.rule.threshold, tuple) and not rule.rule.unknown:
-            check_range(rule.rule.name, rule.rule.column, rule.kind, rule.rule.threshold)
+            rule.check(rule.rule.threshold)
     return changed
 
 

@@ -124,7 +124,7 @@ def test_what_would_keep_it_does(run_folder: Path) -> None:
     assert checks["short"] == {
         "step": "gopher", "rule": "short", "column": "words", "comparison": "<", "threshold": 20, "value": 3, "failed": True,
         "distance": 17,
-        "meaning": "fewer than 20 words",
+        "meaning": "fewer than 20 words", "kind": "",
     }  # fmt: skip
     assert not checks["language"]["failed"] and checks["language"]["distance"] == pytest.approx(0.25)
     assert "to keep it: corpusmill run" in explain(run_folder, "http://host2.test/page-41.html")
