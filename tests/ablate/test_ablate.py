@@ -133,6 +133,12 @@ def test_a_budget_reads_no_token_more_than_four_times(folder: Path, compared: di
     assert steps == 4 * min(min(tokens) for tokens in parts) // (256 * 64) < 20
 
 
+def test_a_budget_that_shows_nothing_is_refused_at_once(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"1s is too short: 6 trainings of 20 steps take about \d+m here"):
+        compare(folder, "short", tokens=None, budget="1s")
+    assert not (folder / "short/prepared").exists()
+
+
 def part_tokens(run: Path, variant: str) -> list[int]:
     shards = TokenShards(run / f"prepared/variants/{variant}/tokens/train")
     drawn = DrawnDocuments(shards, pq.read_table(run / "ablate/groups.parquet"), 3)

@@ -1,5 +1,6 @@
 """Tests which documents a draw has, and the order in which they are read."""
 
+from pathlib import Path
 from pydoc_data.topics import topics
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import corpusmill
-from corpusmill.ablate.draws import GROUPS, DrawnDocuments, drawn_tokens, groups_of
+from corpusmill.ablate.draws import GROUPS, DrawnDocuments, drawn_tokens, groups_of, largest_share, passages_of
 from corpusmill.pipeline.token_shards import TokenShards
 
 PARTS = 3
@@ -36,6 +37,35 @@ def test_copies_and_documents_with_one_url_are_one_group() -> None:
         "http://a": ("http://a", False), "http://b": ("http://a", False), "http://c": ("http://a", False),
         "5": ("5", False), "6": ("5", False), "http://out": ("http://out", True), "http://out-too": ("http://out", True),
     }  # fmt: skip
+
+
+def encoded(folder: Path, name: str, texts: list[str], tokenizer: Path | None) -> TokenShards:
+    pq.write_table(pa.table({"text": texts, "url": [f"http://{name}/{n}" for n in range(len(texts))]}), folder / f"{name}.parquet")
+    made = {"vocab_size": 512} if tokenizer is None else {"file": str(tokenizer)}
+    recipe = {"ingest": {}, "tokenizer": {**made, "judge": {"compare": []}}, "tokens": {"validation_share": 0.0}}
+    corpusmill.run(recipe, folder / f"{name}.parquet", folder / name, engine="inline")
+    return TokenShards(folder / name / "tokens/train")
+
+
+def test_documents_that_share_a_rare_passage_are_known(tmp_path: Path) -> None:
+    words = [f"{word}{n % 1009}" for n, word in enumerate(" ".join(text for _, text in sorted(topics.items())).split())]
+    texts = [" ".join(words[n * 600 : n * 600 + 500]) for n in range(12)]
+    footer = " ".join(words[20_000:20_300])
+    quoting = [" ".join([*texts[n].split()[100:400], *words[30_000 + n * 400 : 30_300 + n * 400]]) for n in range(3)]
+    first = encoded(tmp_path, "a", [f"{text} {footer}" for text in texts], None)
+    second = encoded(tmp_path, "b", quoting, tmp_path / "a/tokenizer/tokenizer.json")
+    table = passages_of([first, second])
+    by_passage: dict[int, set[str]] = {}
+    for row in table.to_pylist():
+        by_passage.setdefault(row["passage"], set()).add(row["document"])
+    together = {frozenset(some) for some in by_passage.values() if len(some) > 1}
+    assert together == {frozenset({f"http://a/{n}", f"http://b/{n}"}) for n in range(3)}  # the footer, which all have, is not rare
+    shared = pa.table({"id": table["document"], "url": pa.nulls(len(table), pa.string()), "kept_id": table["passage"].cast(pa.string())})
+    groups = groups_of(shared, set())
+    assert {row["document"]: row["group"] for row in groups.to_pylist()} == {
+        f"http://{v}/{n}": f"http://a/{n}" for v in "ab" for n in range(3)
+    }
+    assert largest_share(groups, [first, second]) == pytest.approx(1 / 3, abs=0.05)  # a third of b's tokens
 
 
 def test_no_documents_have_no_groups() -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from corpusmill.ablate.statistics import Scores, difference, error_rates
+from corpusmill.ablate.result import BITS, CHOICE, LATE, kind_of, verdict
+from corpusmill.ablate.statistics import PairedDifference, Scores, difference, error_rates
 
 
 def bits(values: np.ndarray, sizes: np.ndarray | None = None, set_of: np.ndarray | None = None) -> Scores:
@@ -94,3 +95,34 @@ def test_sets_have_equal_weight() -> None:
 def test_one_draw_is_not_enough() -> None:
     with pytest.raises(ValueError, match="two draws"):
         difference(bits(np.ones((1, 3))), bits(np.ones((1, 3))), [0], 0.05)
+
+
+def judged(**signs: int) -> dict[str, PairedDifference]:
+    names = {"bits": BITS, "late": LATE, "choice": CHOICE}
+    return {
+        names[judge]: PairedDifference(0.01 * sign, 0.01 * sign - 0.005, 0.01 * sign + 0.005, 0.002, (0.01, 0.02), 0.001, 0.001, 0.02)
+        for judge, sign in signs.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("signs", "entangled", "kind"),
+    [
+        ({"bits": -1, "late": -1, "choice": 0}, 0.0, "better"),
+        ({"bits": 1, "late": 0, "choice": 0}, 0.0, "worse"),
+        ({"bits": 0, "late": 0, "choice": 0}, 0.0, "none"),
+        ({"bits": -1, "late": 1, "choice": 0}, 0.0, "mixed"),
+        ({"bits": -1, "late": 0, "choice": 1}, 0.5, "mixed"),
+        ({"bits": -1, "late": 0, "choice": 0}, 0.5, "unclear"),
+        ({"bits": 1, "late": 0}, 0.5, "worse"),
+    ],
+)
+def test_judges_that_disagree_give_no_single_verdict(signs: dict[str, int], entangled: float, kind: str) -> None:
+    found = judged(**signs)
+    assert kind_of(found, entangled) == kind
+    sentence = verdict("b", "a", found, 2, entangled)
+    assert ("better model" in sentence, "worse model" in sentence) == (kind == "better", kind == "worse") or kind == "mixed"
+    if kind == "mixed":
+        assert sentence.startswith("Mixed: b makes a better model than a by -0.0100") and "a worse one by +0.0100" in sentence
+    if kind == "unclear":
+        assert "50% of the tokens share passages" in sentence
