@@ -23,7 +23,7 @@ def page(result: Mapping[str, Any], folder: str) -> bytes:
         for name, found in other["by_set"].items()
     ]
     by_judge = [
-        {"variant": other["variant"], "first": not place, "judge": judge, "decides": judge in result["deciding"], **found}
+        {"variant": other["variant"], "first": not place, "judge": judge, **found}
         for other in others
         for place, (judge, found) in enumerate(other["by_judge"].items())
     ]

@@ -29,7 +29,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.compute import deterministic, pick_device
-from corpusmill.train.data import IGNORED, TOKENS, Batch, DataShare, needed, to_batch, to_device
+from corpusmill.train.data import IGNORED, TOKENS, Batch, DataShare, to_device
 from corpusmill.train.loop import fit
 from corpusmill.train.model import Objective, blank_model
 from corpusmill.train.options import LoopConfig
@@ -136,16 +136,16 @@ class References:
 
 
 class _Proxy(Objective):
-    """Next-token prediction on given tokens, row by row in their order."""
+    """Next-token prediction on given tokens, row by row in their order. A document sees those before it in its row, as in GPT-2: rows are
+    as long as most documents, and a mask takes as long as everything else."""
 
-    def __init__(self, ids: Integers, context: int, batch: int, end_of_text: int, device: torch.device):
+    def __init__(self, ids: Integers, context: int, batch: int, device: torch.device):
         self.rows = np.lib.stride_tricks.sliding_window_view(ids, context + 1)[::context]
-        self.batch, self.end_of_text, self.device = batch, end_of_text, device
+        self.batch, self.device = batch, device
 
     def batches(self, step: int, share: DataShare) -> Iterator[Batch]:
-        rows = self.rows[step * self.batch : (step + 1) * self.batch].copy()
-        ids, targets, segments = to_batch(rows, document_mask=True, end_of_text=self.end_of_text)
-        yield to_device((ids, targets, needed(segments)), self.device)
+        rows = torch.from_numpy(self.rows[step * self.batch : (step + 1) * self.batch].copy())
+        yield to_device((rows[:, :-1], rows[:, 1:], None), self.device)
 
 
 class ProxyWorker(Worker):
@@ -180,7 +180,7 @@ class ProxyWorker(Worker):
         arch = config.model.architecture(self.references.shards.description.vocabulary_size)
         trained = params["steps"] * config.batch * arch.context
         drawn = self._tokens(params, trained + 1, arch.context)
-        rows = _Proxy(drawn.ids, arch.context, config.batch, self.references.shards.end_of_text_id, device)
+        rows = _Proxy(drawn.ids, arch.context, config.batch, device)
         loop = LoopConfig(steps=params["steps"], optimizer=config.optimizer, save_every=max(params["steps"], 1), keep=1, threads=1)
         curve: list[dict[str, float]] = []
 
@@ -246,7 +246,7 @@ def shortest_seconds(config: ProxyConfig, vocabulary: int) -> float:
     """Returns about how many seconds the shortest training and its measurement take on this machine, on tokens of no meaning."""
     arch, device = config.model.architecture(vocabulary), pick_device()
     ids = np.random.default_rng(0).integers(0, vocabulary, (TIMED + 1) * config.batch * arch.context + 1)
-    rows = _Proxy(ids, arch.context, config.batch, -1, device)
+    rows = _Proxy(ids, arch.context, config.batch, device)
     with tempfile.TemporaryDirectory(prefix="corpusmill-ablate-") as folder:
         started = time.perf_counter()
         loop = LoopConfig(steps=TIMED, optimizer=config.optimizer, save_every=TIMED, keep=1, threads=1)

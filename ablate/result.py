@@ -33,8 +33,8 @@ def judging(sets: Mapping[str, str]) -> list[int]:
 #: The judges: bits per byte of all that is measured of a document, of its bands, and the share of wrong choices (`config.CHOICES`).
 BITS, *PARTS = ("bits", *(f"tokens {begin + 1} to {end:,}" for begin, end in BANDS))
 LATE, CHOICE = PARTS[-1], "choice"
-#: The judges that decide: what is seen of a whole text, and what shows whether a model uses the text before.
-DECIDING = (BITS, LATE, CHOICE)
+#: The judges that show whether a model uses the text before: they speak against a verdict, and make none alone.
+WITNESSES = (LATE, CHOICE)
 #: A variant's differences from the first one by judge.
 Judged = dict[str, PairedDifference]
 
@@ -86,20 +86,20 @@ def compare(scores: Mapping[str, Mapping[str, Scores]], name: str, first: str, s
 
 
 def kind_of(found: Judged, entangled: float) -> str:
-    """Returns the verdict on a comparison: "better", "worse", "mixed" where judges disagree, "unclear" where a variant is better and more
-    different documents may be why, and "none" where no judge shows a difference."""
-    signs = {float(np.sign(found[judge].mean)) for judge in DECIDING if judge in found and found[judge].decided}
-    if not signs:
+    """Returns the verdict on a comparison. "better" or "worse", by the bits of whole documents; "mixed" where another judge shows the
+    opposite; "unclear" where a variant is better and more different documents may be why; "none" where these bits show no difference."""
+    sign = float(np.sign(found[BITS].mean)) if found[BITS].decided else 0.0
+    if not sign:
         return "none"
-    if len(signs) > 1:
+    if any(judge in found and found[judge].decided and found[judge].mean * sign < 0 for judge in WITNESSES):
         return "mixed"
-    return "worse" if signs == {1} else "unclear" if entangled else "better"
+    return "worse" if sign > 0 else "unclear" if entangled else "better"
 
 
 def verdict(name: str, first: str, found: Judged, sets: int, entangled: float = 0.0) -> str:
     """Returns one sentence about a comparison, which claims no more than the figures."""
     base, kind = found[BITS], kind_of(found, entangled)
-    decided = {judge: found[judge] for judge in DECIDING if judge in found and found[judge].decided}
+    decided = {judge: found[judge] for judge in (BITS, *WITNESSES) if judge in found and found[judge].decided}
     better, worse = (", ".join(_size(judge, of) for judge, of in decided.items() if sign * of.mean > 0) for sign in (-1, 1))
     over = f"over {len(base.draws)} draws and {sets} reference set{'s' if sets > 1 else ''}"
     if kind == "none":
@@ -112,7 +112,7 @@ def verdict(name: str, first: str, found: Judged, sets: int, entangled: float = 
             f"Unclear: {name} scores better than {first}: {better} {over}. But documents with {entangled:.0%} of the tokens share passages "
             "across draws, so its draws may only hold more different text: this comparison can't tell quality from diversity."
         )
-    return f"{name} makes a {kind} model than {first}: {better or worse} {over}."
+    return f"{name} makes a {kind} model than {first}: {_size(BITS, base)} {over}."
 
 
 def _size(judge: str, of: PairedDifference) -> str:
@@ -169,7 +169,7 @@ def result(
         },
         "plan": {"tokens": plan.tokens, "steps": plan.steps, "batch": config.batch},
         "model": {"preset": config.model.preset, "parameters": config.model.architecture(1).parameters()},
-        "deciding": DECIDING,
+        "witnesses": WITNESSES,
         "entangled": prepared.entangled,
         "confidence": config.confidence,
         "mixture": search,
