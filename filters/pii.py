@@ -8,7 +8,7 @@ part of an email address, nor the digits of an account number for a phone number
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache, partial
 from importlib import import_module
@@ -59,14 +59,12 @@ class Candidate:
     """A candidate of a scan: `text` has it from `start` to `end`, with some text around.
 
     `labels`: what labels name, by the place where the number begins. `anywhere`: one of the forms that need no label may be there.
-    `follows`: a phone number and a word such as "or" stand before it. `somebodys`: a label of any kind or a name does. `regions`: whose
-    national phone numbers count.
+    `follows`: a phone number and a word such as "or" stand before it. `regions`: whose national phone numbers count.
     """
 
     labels: dict[int, set[str]]
     anywhere: bool
     follows: bool
-    somebodys: bool
     regions: Sequence[str]
 
     def __init__(self, document: bytes, start: int, end: int, before: int, behind: int):
@@ -122,10 +120,18 @@ def _key(label: str) -> str:
     return " ".join(MARKED_WORD.findall(label.lower()))
 
 
-def _stem(label: str) -> str:
-    """Returns the expression of `word`, `word*` or `*part*`."""
-    start, end = "" if label[0] == "*" else r"(?<![^\W\d_])", "" if label[-1] == "*" else r"(?![^\W\d_])"
-    return f"{start}{label.strip('*')}{end}"
+class Words:
+    """Words, of which `word*` stands for all that begin so, and `*word*` for all that have it in them."""
+
+    def __init__(self, words: Iterable[str]):
+        given = list(words)
+        parts = dict.fromkeys(word.strip("*") for word in given if word[0] == "*")
+        self.whole = frozenset(word for word in given if word[-1] != "*")
+        self.starts = tuple(word[:-1] for word in given if word[-1] == "*" != word[0])
+        self.parts, self.ascii_parts = (re.compile("|".join(some)) for some in (parts, filter(str.isascii, parts)))
+
+    def __contains__(self, word: str) -> bool:
+        return word in self.whole or word.startswith(self.starts) or self.parts.search(word) is not None
 
 
 @dataclass(frozen=True)
@@ -136,23 +142,24 @@ class Labels:
     last_words: frozenset[str]  # of all labels
     quick_words: frozenset[str]  # the last words of those for phones and national numbers
     unspaced: tuple[str, ...]  # the labels of scripts without spaces
-    ascii_stems: re.Pattern[str]  # parts of words for phones
-    stems: re.Pattern[str]
-    things: re.Pattern[str]  # words, and parts of words, for what is no phone
+    phones: Words  # beginnings and parts of words alone
+    things: Words  # for what is no phone
+
+
+def _split(labels: str) -> Iterator[str]:
+    return filter(None, map(str.strip, labels.lower().split(",")))
 
 
 @cache
 def label_table() -> Labels:
     named: dict[str, set[str]] = {}
-    stems = []
     quick_words: set[str] = set()
-    rows = [("phone", labels) for labels in LISTS["phones"].values()]
-    rows += [*LISTS["words"].items(), *((str(place), row["words"]) for place, row in enumerate(LISTS["national_ids"]))]
+    phones = [label for labels in LISTS["phones"].values() for label in _split(labels)]
+    rows = [("phone", [label for label in phones if label[-1] != "*"])]
+    rows += [(name, [*_split(labels)]) for name, labels in LISTS["words"].items()]
+    rows += [(str(place), [*_split(row["words"])]) for place, row in enumerate(LISTS["national_ids"])]
     for name, labels in rows:
-        for label in filter(None, map(str.strip, labels.lower().split(","))):
-            if label.endswith("*"):
-                stems.append(_stem(label))
-                continue
+        for label in labels:
             named.setdefault(_key(label), set()).add(name)
             if name == "phone" or name.isdigit():
                 quick_words.update(QUICK_WORD.findall(f" {label} ")[-1:])
@@ -161,9 +168,8 @@ def label_table() -> Labels:
         frozenset(label.rpartition(" ")[2] for label in named),
         frozenset(quick_words),
         tuple(label for label in named if label[-1] >= UNSPACED),
-        re.compile("|".join(dict.fromkeys(filter(str.isascii, stems)))),
-        re.compile("|".join(dict.fromkeys(stems))),
-        re.compile("|".join(_stem(word.strip()) for word in LISTS["things"].split(","))),
+        Words(label for label in phones if label[-1] == "*"),
+        Words(_split(LISTS["things"])),
     )
 
 
@@ -175,11 +181,11 @@ def names_a_number(candidate: Candidate) -> bool:
     table, text, start = label_table(), candidate.text, candidate.start
     before = _lower(text[max(0, start - LABEL_CONTEXT) : candidate.end])
     words = QUICK_WORD.findall(before)[-2 * MOST_BRIDGES :]
-    if not table.quick_words.isdisjoint(words) or table.ascii_stems.search(before):
+    if not table.quick_words.isdisjoint(words) or table.phones.ascii_parts.search(before) or any(word.startswith(table.phones.starts) for word in words):
         return True
     if text[start] == "0" and LETTER_LABEL.search(text[:start].lower()):
         return True
-    stem = table.stems.search(before) is not None
+    stem = table.phones.parts.search(before) is not None
     if stem or max(before) < MARKED:
         return stem
     words = MARKED_WORD.findall(before)[-2 * MOST_BRIDGES :]
@@ -201,7 +207,7 @@ def labels_in(candidate: Candidate) -> dict[int, set[str]]:
         if word in table.last_words:
             for count in range(1, min(MOST_WORDS, place + 1) + 1):
                 names |= table.named.get(" ".join(each[0] for each in words[place - count + 1 : place + 1]), set())
-        if table.stems.search(word):
+        if word in table.phones:
             names.add("phone")
         for end in (word, word[:-1]) if not spaced and word[-1] >= UNSPACED else ():  # a particle may follow the label: 番号は
             if end.endswith(table.unspaced):
@@ -214,7 +220,7 @@ def labels_in(candidate: Candidate) -> dict[int, set[str]]:
                     begin -= 1
                 clear = text[begin] in "(+0" or ":" in gap[0]  # "Call Anna on 030 901820", "Fax Redaktion: ..."
                 plain = SHORT_PLAIN.match(text, begin) and gap[0].isspace() and after == named_until
-                weak = plain and names == {"phone"} and word not in STRONG and not table.stems.search(word) and word[-1] < UNSPACED
+                weak = plain and names == {"phone"} and word not in STRONG and word not in table.phones and word[-1] < UNSPACED
                 if clear or not (strange > ("version" in names) or weak or "\n" in gap[0]):
                     found[begin] = found.get(begin, set()) | names
             strange += bridge not in BRIDGES
@@ -610,15 +616,14 @@ NATIONAL = re.compile(rf"\(?\+?\d(?:{_GAP}\d){{6,14}}+", re.ASCII)
 BEHIND = re.compile(_BEHIND, re.ASCII)
 NO_SIXTH = r"(?!\1\d| ?\+)"  # group of two digits, as in lotteries
 FORMS = tuple(
-    (region, re.compile(rf"{_BEFORE}(?<!\d[ /]){form}{_BEHIND}", re.ASCII))
+    (region, re.compile(rf"{_BEFORE}(?<!\d[ /])(?:{form}){_BEHIND}", re.ASCII))
     for region, form in (
         ("US", r"(?:\+?1[-. ])?(?:\(\d{3}\) ?\d{3}[-. ]\d{4}|\d{3}-\d{3}-\d{4}|\d{3}\.\d{3}\.\d{4})"),
         ("FR", r"0[1-9]([ .\-])\d\d\1\d\d\1\d\d\1\d\d" + NO_SIXTH),
-        ("RU", r"8[ -]?\(\d{3}\)[ -]?\d{3}[ -]?\d\d[ -]?\d\d|8([ -])[3489]\d\d\1\d{3}[ -]\d\d[ -]?\d\d"),
-        ("KR", r"01[016-9]([ .\-])\d{3,4}\1\d{4}"),
-        ("JP", r"0[789]0([ \-])\d{4}\1\d{4}"),
-        ("CN", r"1[3-9]\d([ \-])\d{4}\1\d{4}"),
         ("BR", r"(?:\d{2}|\(\d{2}\)) 9?\d{4}-\d{4}"),
+        # Russia, Korea, Japan and China
+        ("", r"8[ -]?\(\d{3}\)[ -]?\d{3}[ -]?\d\d[ -]?\d\d|8([ -])[3489]\d\d\1\d{3}[ -]\d\d[ -]?\d\d"
+         r"|0(?:1[016-9]|[789]0)([ .\-])\d{3,4}\2\d{4}|1[3-9]\d([ \-])\d{4}\3\d{4}"),
         ("", r"\(0\d{1,4}\)[ -]?\d{2,8}(?:[ -]?\d{1,4}){0,2}"),
         ("", r"0[89]00(?: ?[/-] ?| )\d{2,3}(?:[ -]?\d{2,4}){1,3}"),
         ("", r"(?:(?<=\n)|(?<=\n- ))0(?=[\d ]+[/ -]+\d)[1-9](?:[ /-]{0,3}\d){5,11}(?=\n)"),
@@ -633,7 +638,7 @@ _YEAR, _MONTH, _DAY = r"(?:1[3-9]|2[0-5])\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1
 _DEGREES = r"(?:1[0-7]\d|[1-9]?\d)\.\d"
 #: Dates, years, opening hours, Brazilian postcodes, round quantities, coordinates and other fractions, and the bands of mobile phones.
 NO_PHONE = re.compile(
-    rf"\(?(?:{_YEAR}([-./ ]){_MONTH}\1{_DAY}|{_DAY}(\. |[-./ ]| [-/] ){_MONTH}\2{_YEAR}|{_MONTH}([-/ ]){_DAY}\3{_YEAR}"
+    rf"\(?(?:{_DAY}\.{_MONTH}\.[ -]|{_YEAR}([-./ ]){_MONTH}\1{_DAY}|{_DAY}(\. |[-./ ]| [-/] ){_MONTH}\2{_YEAR}|{_MONTH}([-/ ]){_DAY}\3{_YEAR}"
     rf"|(?:19|20)\d\d\)?(?:[ ./-]{{1,3}}\(?(?:19|20)\d\d|[/-]\d\d(?=[ )]))"
     r"|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
     r"|[012]\d(?:00|15|30|45)-[012]\d(?:00|15|30|45)|\d{5}-\d{3}|[1-9]\d{0,2}\.\d{5}(?![ .\-/]?\d)"
@@ -644,7 +649,9 @@ NO_PHONE = re.compile(
 #: Behind a sign and without a label, these are coordinates. A telephone may be +49.30901820 (RFC 5733).
 SIGNED = re.compile(rf"\+{_DEGREES}{{3,8}}(?![.\d])")
 #: The beginning of a number that may stand behind a label of any kind.
-SOMEBODYS = re.compile(r"0[1-9]|[1-9]\d{0,4}[ .\-]\d{1,4}[ .\-]\d\d")
+SOMEBODYS = re.compile(r"0[1-9]|(?=(?:.?\d){9})[1-9]\d{1,3}([ .\-])\d{2,4}\1\d{2,4}")
+LABEL_BEGINS, SURE = re.compile(r"[\n\t|,;•·(]|[.:!?] | - "), re.compile(r"[:|\t\n]| -")
+FEWEST_UNNAMED = 9  # digits of such a number
 EXTENSION = re.compile(r",? ?(?:x|ext|extension|доб|poste)\.?:? ?\d{1,6}(?!\d)", re.IGNORECASE)
 #: Reserved for fiction: 555-0100 to 555-0199 in North America; Ofcom's drama numbers.
 FICTION = re.compile(
@@ -697,30 +704,35 @@ def _printed(number: str, regions: Sequence[str]) -> bool:
     import phonenumbers
 
     groups = re.findall(r"\d+", number)
-    if number[:1] in ("0", "("):
-        return sum(map(len, groups)) >= 9
+    if sum(map(len, groups)) < FEWEST_UNNAMED or "".join(groups) in "01234567890":
+        return False
+    if number[0] in "0(":
+        return True
     if len(groups) < 3 or all(len(group) == 3 for group in groups[1:]):
         return False
     for region in regions:
-        if is_valid(number, region):
+        if phonenumbers.ndd_prefix_for_region(region, True) != "0" and is_valid(number, region):
             printed = phonenumbers.format_number(phonenumbers.parse(number, region), phonenumbers.PhoneNumberFormat.NATIONAL)
             if re.findall(r"\d+", printed) == groups:
                 return True
     return False
 
 
-def _somebodys(text: str, place: int) -> bool:
-    """Whether a label that names no thing, or a name, stands directly before a place: "Front desk: ...", "Anna Berg, ..."."""
-    table, before = label_table(), text[max(0, place - LABEL_CONTEXT) : place].rstrip("(+")
+def somebodys(candidate: Candidate) -> bool:
+    """Whether a label that names no thing, or a name, stands directly before a candidate: "Front desk: ...", "Anna Berg, ..."."""
+    table, text, place = label_table(), candidate.text, candidate.start
+    if not SOMEBODYS.match(text, place):
+        return False
+    before = text[max(0, place - LABEL_CONTEXT) : place].rstrip("(")
     label = before.rstrip(" \t\n*_|:,-([\"'")
     signs = before[len(label) :]
-    words = MARKED_WORD.findall(re.split(r"[\n\t|,;•·(]|[.:!?] | - ", label)[-1])
-    sure = label[-1:] >= UNSPACED or re.search(r"[:|\t\n]| -", signs)
+    words = MARKED_WORD.findall(LABEL_BEGINS.split(label)[-1])
+    sure = label[-1:] >= UNSPACED or SURE.search(signs)
     if not label[-1:].isalpha() or (not signs and label[-1] < UNSPACED) or signs.count("\n") > 1 or not 0 < len(words) <= 4:
         return False
-    if not sure and not all(word[:1].isupper() and word[1:2].islower() for word in words):
+    if not sure and (text[place] != "0" or not all(word[:1].isupper() and word[1:2].islower() for word in words)):
         return False
-    return not any(word in table.named or table.things.search(word) for word in map(_lower, words))
+    return not any(word in table.named or word in table.things for word in map(_lower, words))
 
 
 def find_phones(candidate: Candidate) -> Found:
@@ -728,7 +740,7 @@ def find_phones(candidate: Candidate) -> Found:
     labels = {place: names for place, names in candidate.labels.items() if "other" not in names}
     places = {place for place, names in labels.items() if "phone" in names or ("letter" in names and text[place] in "(+0")}
     first = len(text[:start].rstrip("(+"))
-    if candidate.follows or (candidate.somebodys and _printed(text[first : _phone_at(text, NATIONAL, first, regions)], regions)):
+    if candidate.follows:
         places.add(first)
     if candidate.anywhere:
         places |= {match.end() for match in SIGN_BEFORE.finditer(text)}
@@ -751,6 +763,9 @@ def find_phones(candidate: Candidate) -> Found:
             plausible = not (other or _counts_up(match[0]) or NO_PHONE.match(match[0]))
             if plausible and any(is_valid(match[0], here) for here in ([region] if region else regions)):
                 found.append(match.span())
+    if not found and not candidate.labels.get(first) and somebodys(candidate):
+        past = _phone_at(text, NATIONAL, first, regions)
+        found += [(first, past)] if past and _printed(text[first:past], regions) else []
     for first, past in sorted(found):
         number, extension = text[first:past], EXTENSION.match(text, past)
         yield first + (number[0] == "(" and number.count("(") > number.count(")")), extension.end() if extension else past
@@ -790,7 +805,7 @@ FINDERS: dict[str, Callable[[Candidate], Found]] = {
 _ANY_FORMS = [form.pattern for form in (ALONE, CARD, IPV6, IPV4, INTERNATIONAL, SIGN_BEFORE, *(form for _, form in FORMS))]
 ANY = re.compile(
     r"(?<![A-Za-z0-9_])(?:[A-Za-z]{2}\d\d(?:[ -]?[A-Za-z0-9]){11}|(?=[0-9A-Z(+:☎-🕿])(?:"
-    + "|".join(re.sub(r"\\[12]", "[ .-]?", form.replace(NO_SIXTH, "")) for form in _ANY_FORMS)
+    + "|".join(re.sub(r"\\[123]", "[ .-]?", form.replace(NO_SIXTH, "")) for form in _ANY_FORMS)
     + "))",
     re.ASCII,
 )
@@ -805,8 +820,7 @@ def find_numbers(
     candidate.anywhere = ANY.search(candidate.text, candidate.earliest) is not None
     near = last[0] == "phone" and start - last[1] <= LONGEST_NEXT
     candidate.follows = near and NEXT.fullmatch(document[last[1] : start].decode()) is not None
-    candidate.somebodys = SOMEBODYS.match(candidate.text, candidate.start) is not None and _somebodys(candidate.text, candidate.start)
-    if not (candidate.anywhere or candidate.follows or candidate.somebodys or names_a_number(candidate)):
+    if not (candidate.anywhere or candidate.follows or names_a_number(candidate) or somebodys(candidate)):
         return
     candidate.labels, candidate.regions = labels_in(candidate), regions
     found = []
