@@ -77,6 +77,7 @@ class Candidate:
         self.original = document[first:last].decode()
         self.ascii = len(self.original) == last - first
         self.text = self.original if self.ascii else UNPLAIN.sub(_plain, self.original)
+        self.text = self.text.replace("24/7", "days")  # "Tel. (24/7): ..."
         self.start, self.end = start - first, end - first
         if not self.ascii:
             self.start, self.end = len(document[first:start].decode()), len(document[first:end].decode())
@@ -101,6 +102,7 @@ QUICK_WORD = re.compile(r"[^\W\d_]{2,}|(?<=\w[./])[^\W\d_](?=[./])|(?<=[./] )[^\
 LABEL_CONTEXT = 44  # the word must stand in this many bytes before the number
 MOST_WORDS = 5  # of a label
 MOST_BRIDGES = 3
+LONGEST_HEAD = 30  # characters of a line with a label, and its number on the next
 #: Between two words of a label, and between a label and its number: at most one end of a line, so not across a paragraph.
 GAP = re.compile(r"[^\w\n]{0,4}")
 LAST_GAP = re.compile(r"[^\w\n]{0,8}(?:\n[^\w\n]{0,4})?")
@@ -161,7 +163,7 @@ def label_table() -> Labels:
     for name, labels in rows:
         for label in labels:
             named.setdefault(_key(label), set()).add(name)
-            if name == "phone" or name.isdigit():
+            if name in ("phone", "desk") or name.isdigit():
                 quick_words.update(QUICK_WORD.findall(f" {label} ")[-1:])
     return Labels(
         named,
@@ -219,9 +221,10 @@ def labels_in(candidate: Candidate) -> dict[int, set[str]]:
                 while begin > after and text[begin - 1] in "(+":
                     begin -= 1
                 clear = text[begin] in "(+0" or ":" in gap[0]  # "Call Anna on 030 901820", "Fax Redaktion: ..."
-                plain = SHORT_PLAIN.match(text, begin) and gap[0].isspace() and after == named_until
-                weak = plain and names == {"phone"} and word not in STRONG and word not in table.phones and word[-1] < UNSPACED
-                if clear or not (strange > ("version" in names) or weak or "\n" in gap[0]):
+                head = named_until - text.rfind("\n", 0, named_until) <= LONGEST_HEAD and gap[0].isspace()  # a label alone on a line
+                plain = SHORT_PLAIN.match(text, begin) and not gap[0].strip(" \n") and after == named_until
+                weak = names == {"desk"} or plain and names == {"phone"} and word not in STRONG and word not in table.phones and word[-1] < UNSPACED
+                if clear or not (strange > ("version" in names) or weak or ("\n" in gap[0] and (plain or not head))):
                     found[begin] = found.get(begin, set()) | names
             strange += bridge not in BRIDGES
             names = names - ({"letter", "other"} if strange else {"letter"})  # "T 030 901820", "Customer service: ..."
@@ -338,13 +341,17 @@ _ANY_DOT = rf"(?:{_FRAMED.format(_DOT)}|\s{_DOT}\s|\.)"
 _PART = r"[A-Za-z0-9](?:[\w+-]{0,30}[A-Za-z0-9])?"
 HIDDEN_EMAIL = re.compile(
     rf"(?<![\w@.])(?P<name>(?:{_PART}{_ANY_DOT}){{0,2}}{_PART})(?:(?P<framed>{_FRAMED.format(_AT)}|\sAT\s)|\s{_AT}\s)"
-    rf"(?P<host>{_PART}(?:{_ANY_DOT}{_PART}){{0,3}}{_ANY_DOT}(?P<end>{_PART}))".encode()
+    rf"(?P<host>{_PART}(?:{_ANY_DOT}{_PART}){{1,4}})".encode()
 )
+ANY_DOT = re.compile(_ANY_DOT.encode())
+NO_NAMES = frozenset(LISTS["no_names"].encode().split())  # "he works at company dot org"
 
 
 def find_hidden_emails(document: bytes) -> Found:
     for match in HIDDEN_EMAIL.finditer(document):
-        if is_top_domain(match["end"].decode()) and (match["framed"] or not re.fullmatch(rb"[\w.-]+", match["host"])):
+        host = ANY_DOT.sub(b".", match["host"]).decode()
+        sure = match["framed"] or (host.encode() != match["host"] and match["name"].lower() not in NO_NAMES)
+        if sure and is_top_domain(host.rpartition(".")[2]) and not EXAMPLE_DOMAINS.search(host):
             yield match.span()
 
 
@@ -623,7 +630,7 @@ FORMS = tuple(
         ("BR", r"(?:\d{2}|\(\d{2}\)) 9?\d{4}-\d{4}"),
         # Russia, Korea, Japan and China
         ("", r"8[ -]?\(\d{3}\)[ -]?\d{3}[ -]?\d\d[ -]?\d\d|8([ -])[3489]\d\d\1\d{3}[ -]\d\d[ -]?\d\d"
-         r"|0(?:1[016-9]|[789]0)([ .\-])\d{3,4}\2\d{4}|1[3-9]\d([ \-])\d{4}\3\d{4}"),
+         r"|0(?:10|[789]0)([ .\-])\d{4}\2\d{4}|1[3-9]\d([ \-])\d{4}\3\d{4}"),
         ("", r"\(0\d{1,4}\)[ -]?\d{2,8}(?:[ -]?\d{1,4}){0,2}"),
         ("", r"0[89]00(?: ?[/-] ?| )\d{2,3}(?:[ -]?\d{2,4}){1,3}"),
         ("", r"(?:(?<=\n)|(?<=\n- ))0(?=[\d ]+[/ -]+\d)[1-9](?:[ /-]{0,3}\d){5,11}(?=\n)"),
@@ -738,7 +745,7 @@ def somebodys(candidate: Candidate) -> bool:
 def find_phones(candidate: Candidate) -> Found:
     text, start, end, regions = candidate.text, candidate.start, candidate.end, candidate.regions
     labels = {place: names for place, names in candidate.labels.items() if "other" not in names}
-    places = {place for place, names in labels.items() if "phone" in names or ("letter" in names and text[place] in "(+0")}
+    places = {place for place, names in labels.items() if {"phone", "desk"} & names or ("letter" in names and text[place] in "(+0")}
     first = len(text[:start].rstrip("(+"))
     if candidate.follows:
         places.add(first)
