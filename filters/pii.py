@@ -107,8 +107,11 @@ LONGEST_HEAD = 30  # characters of a line with a label, and its number on the ne
 GAP = re.compile(r"[^\w\n]{0,4}")
 LAST_GAP = re.compile(r"[^\w\n]{0,8}(?:\n[^\w\n]{0,4})?")
 LETTER_LABEL = re.compile(rf"(?<!\w)(?:{LISTS['words']['letter'].replace(', ', '|')})\W{{1,3}}\Z")
+SURE = re.compile(r"[:|\t\n]| -")  # between a label and its number
+LONG = re.compile(r"(?:[ .\-/()+]{0,3}\d){9}")
 SHORT_PLAIN = re.compile(r"\d{7,8}(?!\d)")
 STRONG = frozenset(LISTS["strong"].split())
+EAST_ASIA = "\u3040"
 UNSPACED = "\u0e00"  # scripts without spaces between words come from here on
 
 
@@ -223,11 +226,13 @@ def labels_in(candidate: Candidate) -> dict[int, set[str]]:
                 clear = text[begin] in "(+0" or ":" in gap[0]  # "Call Anna on 030 901820", "Fax Redaktion: ..."
                 head = named_until - text.rfind("\n", 0, named_until) <= LONGEST_HEAD and gap[0].isspace()  # a label alone on a line
                 plain = SHORT_PLAIN.match(text, begin) and not gap[0].strip(" \n") and after == named_until
-                weak = names == {"desk"} or plain and names == {"phone"} and word not in STRONG and word not in table.phones and word[-1] < UNSPACED
+                if names == {"desk"}:
+                    clear = LONG.match(text, begin) and (text[begin] in "(+0" or SURE.search(gap[0]))
+                weak = not clear if names == {"desk"} else plain and names == {"phone"} and word not in STRONG and word not in table.phones and word[-1] < UNSPACED
                 if clear or not (strange > ("version" in names) or weak or ("\n" in gap[0] and (plain or not head))):
                     found[begin] = found.get(begin, set()) | names
             strange += bridge not in BRIDGES
-            names = names - ({"letter", "other"} if strange else {"letter"})  # "T 030 901820", "Customer service: ..."
+            names = names - ({"letter", "other", "desk"} if strange else {"letter"})  # "T 030 901820", "Customer service: ..."
             if (strange and bridge.isdigit()) or strange > 2 or not GAP.fullmatch(text, after, begin):
                 break
             after = stop
@@ -640,16 +645,18 @@ SIGN_BEFORE = re.compile(r"[☎☏✆📞📱📲🕿][\s:\ufe0f]{0,3}(?=[+(]?\d
 #: After a number, these signs and words mean that another number follows.
 NEXT = re.compile(rf"\s?(?:[/,;|&、，-]|{'|'.join(LISTS['and'].split())})\s?([(+]{{0,2}})")
 LONGEST_NEXT = 40  # bytes
+NORTH_AMERICA = re.compile(r"(?:\(\d{3}\) ?\d{3}[.-]|\d{3}([.-])\d{3}\1)\d{4}(?= )")
 SLASH = re.compile(r" ?/ ?[(+]?\d")
 _YEAR, _MONTH, _DAY = r"(?:1[3-9]|2[0-5])\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])"
 _DEGREES = r"(?:1[0-7]\d|[1-9]?\d)\.\d"
 #: Dates, years, opening hours, Brazilian postcodes, round quantities, coordinates and other fractions, and the bands of mobile phones.
 NO_PHONE = re.compile(
-    rf"\(?(?:{_DAY}\.{_MONTH}\.[ -]|{_YEAR}([-./ ]){_MONTH}\1{_DAY}|{_DAY}(\. |[-./ ]| [-/] ){_MONTH}\2{_YEAR}|{_MONTH}([-/ ]){_DAY}\3{_YEAR}"
+    rf"\(?(?:{_DAY}\.{_MONTH}\.[ -]|(?:(?!00)\d{{4}}([-./])|{_YEAR}( )){_MONTH}(?:\1|\2){_DAY}|{_DAY}(\. |[-./ ]| [-/] ){_MONTH}\3{_YEAR}|{_MONTH}([-/ ]){_DAY}\4{_YEAR}"
+    rf"|(?:{_DAY}([./-]){_MONTH}\5|{_MONTH}([./-]){_DAY}\6)\d\d(?![./-]?\d)|[012]\d\.[0-5]\d ?- ?[012]\d\.[0-5]\d(?![ .]?\d)"
     rf"|(?:19|20)\d\d\)?(?:[ ./-]{{1,3}}\(?(?:19|20)\d\d|[/-]\d\d(?=[ )]))"
     r"|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
     r"|[012]\d(?:00|15|30|45)-[012]\d(?:00|15|30|45)|\d{5}-\d{3}|[1-9]\d{0,2}\.\d{5}(?![ .\-/]?\d)"
-    r"|[1-9]\d{0,2}([ .])(?:\d{3}\4)*000(?![ .\-]?\d)|[1-9]\d{3,}000"
+    r"|[1-9]\d{0,2}([ .])(?:\d{3}\7)*000(?![ .\-]?\d)|[1-9]\d{3,}000"
     rf"|{_DEGREES}{{2,15}}[ ,;/]{{1,3}}[+-]?{_DEGREES}{{2,15}}"
     r"|[89][05]0[ /]+(?:[89][05]0|1[89]00)[ /\d]*)(?!\d)"
 )
@@ -657,7 +664,7 @@ NO_PHONE = re.compile(
 SIGNED = re.compile(rf"\+{_DEGREES}{{3,8}}(?![.\d])")
 #: The beginning of a number that may stand behind a label of any kind.
 SOMEBODYS = re.compile(r"0[1-9]|(?=(?:.?\d){9})[1-9]\d{1,3}([ .\-])\d{2,4}\1\d{2,4}")
-LABEL_BEGINS, SURE = re.compile(r"[\n\t|,;•·(]|[.:!?] | - "), re.compile(r"[:|\t\n]| -")
+LABEL_BEGINS = re.compile(r"[\n\t|,;•·(]|[.:!?] | - ")
 FEWEST_UNNAMED = 9  # digits of such a number
 EXTENSION = re.compile(r",? ?(?:x|ext|extension|доб|poste)\.?:? ?\d{1,6}(?!\d)", re.IGNORECASE)
 #: Reserved for fiction: 555-0100 to 555-0199 in North America; Ofcom's drama numbers.
@@ -695,6 +702,8 @@ def _phone_at(text: str, form: re.Pattern[str], place: int, regions: Sequence[st
         return 0
     ends = [match.start() + group.end() for group in GROUP_END.finditer(match[0])]
     first_of_two = {end for end in ends if sum(map(str.isdigit, text[place:end])) >= FEWEST_DIGITS and SLASH.match(text, end)}
+    if whole := NORTH_AMERICA.match(text, place):
+        first_of_two.add(whole.end())
     for end in sorted(first_of_two) + ends[: -MOST_TRIMMED - 2 : -1]:
         number = text[place:end]
         if number.startswith("00"):
@@ -734,8 +743,8 @@ def somebodys(candidate: Candidate) -> bool:
     label = before.rstrip(" \t\n*_|:,-([\"'")
     signs = before[len(label) :]
     words = MARKED_WORD.findall(LABEL_BEGINS.split(label)[-1])
-    sure = label[-1:] >= UNSPACED or SURE.search(signs)
-    if not label[-1:].isalpha() or (not signs and label[-1] < UNSPACED) or signs.count("\n") > 1 or not 0 < len(words) <= 4:
+    sure = label[-1:] >= EAST_ASIA or SURE.search(signs)
+    if not label[-1:].isalpha() or (not signs and label[-1] < EAST_ASIA) or signs.count("\n") > 1 or not 0 < len(words) <= 4:
         return False
     if not sure and (text[place] != "0" or not all(word[:1].isupper() and word[1:2].islower() for word in words)):
         return False
