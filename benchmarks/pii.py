@@ -143,9 +143,12 @@ def by_form(every: list[Case]) -> None:
         gone = [one for _, spans, _ in chosen for one in spans]
         share = f"recall {sum(gone) / len(gone):6.1%}" if gone else "without data "
         print(f"{kind:13} {group:32} {len(chosen):6,} {share}  damaged {sum(damaged for *_, damaged in chosen):4}")
-    languages = [(case.group.rpartition(" ")[2], all(gone)) for case, (gone, _) in zip(every, outcomes) if "telephone word" in case.group]
-    most = {language: sum(gone for other, gone in languages if other == language) for language, _ in languages}
-    print(f"languages of which five of six telephone numbers go: {sum(number >= 5 / 6 * sum(o == language for o, _ in languages) for language, number in most.items())} of {len(most)}")
+    languages = defaultdict(list)
+    for case, (gone, _) in zip(every, outcomes):
+        if "telephone word" in case.group:
+            languages[case.group.rpartition(" ")[2]] += gone
+    most = sum(sum(gone) >= 5 / 6 * len(gone) for gone in languages.values())
+    print(f"languages of which five of six telephone numbers go: {most} of {len(languages)}")
     right, wrong = Counter[str](), Counter[str]()
     for case, found in zip(every, finds([case.text for case in every], step)):
         for kind, start, end in found:

@@ -186,7 +186,8 @@ def names_a_number(candidate: Candidate) -> bool:
     table, text, start = label_table(), candidate.text, candidate.start
     before = _lower(text[max(0, start - LABEL_CONTEXT) : candidate.end])
     words = QUICK_WORD.findall(before)[-2 * MOST_BRIDGES :]
-    if not table.quick_words.isdisjoint(words) or table.phones.ascii_parts.search(before) or any(word.startswith(table.phones.starts) for word in words):
+    phones = table.phones
+    if not table.quick_words.isdisjoint(words) or phones.ascii_parts.search(before) or any(w.startswith(phones.starts) for w in words):
         return True
     if text[start] == "0" and LETTER_LABEL.search(text[:start].lower()):
         return True
@@ -226,9 +227,10 @@ def labels_in(candidate: Candidate) -> dict[int, set[str]]:
                 clear = text[begin] in "(+0" or ":" in gap[0]  # "Call Anna on 030 901820", "Fax Redaktion: ..."
                 head = named_until - text.rfind("\n", 0, named_until) <= LONGEST_HEAD and gap[0].isspace()  # a label alone on a line
                 plain = SHORT_PLAIN.match(text, begin) and not gap[0].strip(" \n") and after == named_until
+                weak = plain and names == {"phone"} and word not in STRONG and word not in table.phones and word[-1] < UNSPACED
                 if names == {"desk"}:
-                    clear = LONG.match(text, begin) and (text[begin] in "(+0" or SURE.search(gap[0]))
-                weak = not clear if names == {"desk"} else plain and names == {"phone"} and word not in STRONG and word not in table.phones and word[-1] < UNSPACED
+                    clear = LONG.match(text, begin) is not None and (clear or SURE.search(gap[0]) is not None)
+                    weak = not clear
                 if clear or not (strange > ("version" in names) or weak or ("\n" in gap[0] and (plain or not head))):
                     found[begin] = found.get(begin, set()) | names
             strange += bridge not in BRIDGES
@@ -634,8 +636,11 @@ FORMS = tuple(
         ("FR", r"0[1-9]([ .\-])\d\d\1\d\d\1\d\d\1\d\d" + NO_SIXTH),
         ("BR", r"(?:\d{2}|\(\d{2}\)) 9?\d{4}-\d{4}"),
         # Russia, Korea, Japan and China
-        ("", r"8[ -]?\(\d{3}\)[ -]?\d{3}[ -]?\d\d[ -]?\d\d|8([ -])[3489]\d\d\1\d{3}[ -]\d\d[ -]?\d\d"
-         r"|0(?:10|[789]0)([ .\-])\d{4}\2\d{4}|1[3-9]\d([ \-])\d{4}\3\d{4}"),
+        (
+            "",
+            r"8[ -]?\(\d{3}\)[ -]?\d{3}[ -]?\d\d[ -]?\d\d|8([ -])[3489]\d\d\1\d{3}[ -]\d\d[ -]?\d\d"
+            r"|0(?:10|[789]0)([ .\-])\d{4}\2\d{4}|1[3-9]\d([ \-])\d{4}\3\d{4}",
+        ),
         ("", r"\(0\d{1,4}\)[ -]?\d{2,8}(?:[ -]?\d{1,4}){0,2}"),
         ("", r"0[89]00(?: ?[/-] ?| )\d{2,3}(?:[ -]?\d{2,4}){1,3}"),
         ("", r"(?:(?<=\n)|(?<=\n- ))0(?=[\d ]+[/ -]+\d)[1-9](?:[ /-]{0,3}\d){5,11}(?=\n)"),
@@ -651,7 +656,8 @@ _YEAR, _MONTH, _DAY = r"(?:1[3-9]|2[0-5])\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1
 _DEGREES = r"(?:1[0-7]\d|[1-9]?\d)\.\d"
 #: Dates, years, opening hours, Brazilian postcodes, round quantities, coordinates and other fractions, and the bands of mobile phones.
 NO_PHONE = re.compile(
-    rf"\(?(?:{_DAY}\.{_MONTH}\.[ -]|(?:(?!00)\d{{4}}([-./])|{_YEAR}( )){_MONTH}(?:\1|\2){_DAY}|{_DAY}(\. |[-./ ]| [-/] ){_MONTH}\3{_YEAR}|{_MONTH}([-/ ]){_DAY}\4{_YEAR}"
+    rf"\(?(?:{_DAY}\.{_MONTH}\.[ -]|(?:(?!00)\d{{4}}([-./])|{_YEAR}( )){_MONTH}(?:\1|\2){_DAY}"
+    rf"|{_DAY}(\. |[-./ ]| [-/] ){_MONTH}\3{_YEAR}|{_MONTH}([-/ ]){_DAY}\4{_YEAR}"
     rf"|(?:{_DAY}([./-]){_MONTH}\5|{_MONTH}([./-]){_DAY}\6)\d\d(?![./-]?\d)|[012]\d\.[0-5]\d ?- ?[012]\d\.[0-5]\d(?![ .]?\d)"
     rf"|(?:19|20)\d\d\)?(?:[ ./-]{{1,3}}\(?(?:19|20)\d\d|[/-]\d\d(?=[ )]))"
     r"|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
@@ -702,8 +708,8 @@ def _phone_at(text: str, form: re.Pattern[str], place: int, regions: Sequence[st
         return 0
     ends = [match.start() + group.end() for group in GROUP_END.finditer(match[0])]
     first_of_two = {end for end in ends if sum(map(str.isdigit, text[place:end])) >= FEWEST_DIGITS and SLASH.match(text, end)}
-    if whole := NORTH_AMERICA.match(text, place):
-        first_of_two.add(whole.end())
+    if american := NORTH_AMERICA.match(text, place):
+        first_of_two.add(american.end())
     for end in sorted(first_of_two) + ends[: -MOST_TRIMMED - 2 : -1]:
         number = text[place:end]
         if number.startswith("00"):

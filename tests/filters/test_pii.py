@@ -227,8 +227,8 @@ DAMAGED = [
     "QQ 12 34 56 C", "SP, CEP 01310-100", "Open 0900-1700", "call 20231105", "GSM 850/900/1800/1900", "Référence 04 78 12 34 56",
     "SKU 303-221-4567", "SKU 12345678Z", "reach 10000000 people", "iPhone 13 10023456", "@anna@mastodon.social", "=TEXT(12.34567)",
     "News\n05 03 2021\nmore", "Fax (1999-2004)", "Fax 1999 2004", "Telefon 10 000 000", "Telefon: 2.500.000 Euro", "Call 10000000 people",
-    "+48.857712, +2.295000", "foo==4.52.117.3", "Fixed in 4.52.117.3.", "foo < 94.52.117.33", "aes128-gcm@openssh.com", "Order: 0171 2345678",
-    "root@db.internal", "SELECT * FROM staff@hq.acme.com", "Einwohner: 934 123 456",
+    "+48.857712, +2.295000", "foo==4.52.117.3", "Fixed in 4.52.117.3.", "foo < 94.52.117.33", "aes128-gcm@openssh.com",
+    "Order: 0171 2345678", "root@db.internal", "SELECT * FROM staff@hq.acme.com", "Einwohner: 934 123 456",
 ]  # fmt: skip
 
 
