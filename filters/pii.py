@@ -55,6 +55,9 @@ def _plain(match: re.Match[str]) -> str:
     return str(unicodedata.digit(sign, "-")) if not "！" <= sign <= "～" else chr(ord(sign) - 0xFEE0)
 
 
+ALWAYS = re.compile(r"(?<![\w/])24/7(?![\w/])")
+
+
 class Candidate:
     """A candidate of a scan: `text` has it from `start` to `end`, with some text around.
 
@@ -77,7 +80,8 @@ class Candidate:
         self.original = document[first:last].decode()
         self.ascii = len(self.original) == last - first
         self.text = self.original if self.ascii else UNPLAIN.sub(_plain, self.original)
-        self.text = self.text.replace("24/7", "days")  # "Tel. (24/7): ..."
+        if "24/7" in self.text:  # "Tel. (24/7): ..."
+            self.text = ALWAYS.sub("days", self.text)
         self.start, self.end = start - first, end - first
         if not self.ascii:
             self.start, self.end = len(document[first:start].decode()), len(document[first:end].decode())
@@ -578,8 +582,8 @@ VERSION_BEFORE = re.compile(r"(?:§|[=<>!~^]=|~>|\^| [<>~])\s?\Z")
 PORT_BEHIND = re.compile(r":\d{2,5}(?!\d)|/\d{1,2}(?![\d/])")
 HEADING_BEHIND, DOT_BEHIND = re.compile(r"\.? +[A-Z]"), re.compile(r"\. +[^\W\d_]")
 SMALL = 32  # most parts of versions, sections and identifiers are below this
-MOST_SMALL = 2  # directly behind a word in capitals, such as Skype
-PRODUCT_BEFORE = re.compile(r"(?<![\w-])[A-Z][\w+#.-]{0,30} \(?\Z")
+MOST_SMALL = 2  # directly behind a word with capitals, such as Skype
+PRODUCT_BEFORE = re.compile(r"(?<![\w-])[a-z]{0,20}[A-Z][\w+#.-]{0,30}(?<!ed)(?<!ing) \(?\Z")
 
 
 def is_public(address: str, text: str, first: int, past: int, names: set[str]) -> bool:
