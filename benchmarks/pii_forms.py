@@ -51,6 +51,8 @@ def phones(random: Random) -> Iterator[Case]:
     for frame in FORMS["phone_frames"] * 5:
         for name, pattern in MOBILES.items():
             yield filled("phone", f"no label: {name}", frame, draw(pattern))
+        plain = random.choice(FORMS["mobile_frames"])
+        yield filled("phone", "no label: plain mobile at home", plain[0], draw(plain[1]))
         yield filled("phone", "no label: 00 and a country code", frame, international(random))
 
 

@@ -633,13 +633,16 @@ INTERNATIONAL = re.compile(rf"(?<![\w=&#%+@$)])(?:\(\+|\+\(?|(?<![.,:/-])00 ?(?=
 NATIONAL = re.compile(rf"\(?\+?\d(?:{_GAP}\d){{6,14}}+", re.ASCII)
 BEHIND = re.compile(_BEHIND, re.ASCII)
 NO_SIXTH = r"(?!\1\d| ?\+)"  # group of two digits, as in lotteries
+#: Counts where the scripts of China, Japan, Korea or Russia stand around it.
+PLAIN_MOBILE = r"1[3-9]\d{9}|0[789]0\d{8}|010\d{8}|89\d{9}"
+AT_HOME = re.compile(r"[\u0400-\u04ff\u3040-\ud7ff]")
 FORMS = tuple(
     (region, re.compile(rf"{_BEFORE}(?<!\d[ /])(?:{form}){_BEHIND}", re.ASCII))
     for region, form in (
         ("US", r"(?:\+?1[-. ])?(?:\(\d{3}\) ?\d{3}[-. ]\d{4}|\d{3}-\d{3}-\d{4}|\d{3}\.\d{3}\.\d{4})"),
         ("FR", r"0[1-9]([ .\-])\d\d\1\d\d\1\d\d\1\d\d" + NO_SIXTH),
         ("BR", r"(?:\d{2}|\(\d{2}\)) 9?\d{4}-\d{4}"),
-        # Russia, Korea, Japan and China
+        ("", PLAIN_MOBILE),
         (
             "",
             r"8[ -]?\(\d{3}\)[ -]?\d{3}[ -]?\d\d[ -]?\d\d|8([ -])[3489]\d\d\1\d{3}[ -]\d\d[ -]?\d\d"
@@ -726,11 +729,11 @@ def _phone_at(text: str, form: re.Pattern[str], place: int, regions: Sequence[st
 
 
 def _printed(number: str, regions: Sequence[str]) -> bool:
-    """Whether a national number begins with 0, or has its plan's groups and not those of quantities: 934 12 34 56, not 934 123 456."""
+    """Whether a national number has groups and begins with 0, or has its plan's groups: 934 12 34 56, not 934 123 456 as quantities."""
     import phonenumbers
 
     groups = re.findall(r"\d+", number)
-    if sum(map(len, groups)) < FEWEST_UNNAMED or "".join(groups) in "01234567890":
+    if sum(map(len, groups)) < FEWEST_UNNAMED or len(groups) < 2:
         return False
     if number[0] in "0(":
         return True
@@ -784,6 +787,8 @@ def find_phones(candidate: Candidate) -> Found:
         if not doubtful and (past := _phone_at(text, INTERNATIONAL, match.start(), ())):
             found.append((match.start(), past))
     for region, form in FORMS if candidate.anywhere else ():
+        if PLAIN_MOBILE in form.pattern and not AT_HOME.search(text):
+            continue
         for match in form.finditer(text, at) if not region or region in regions else ():
             other = "other" in candidate.labels.get(match.start(), ())  # "Référence 04 78 12 34 56"
             plausible = not (other or _counts_up(match[0]) or NO_PHONE.match(match[0]))
