@@ -229,7 +229,7 @@ def labels_in(candidate: Candidate) -> dict[int, set[str]]:
                 while begin > after and text[begin - 1] in "(+":
                     begin -= 1
                 clear = text[begin] in "(+0" or ":" in gap[0]  # "Call Anna on 030 901820", "Fax Redaktion: ..."
-                head = named_until - text.rfind("\n", 0, named_until) <= LONGEST_HEAD and gap[0].isspace()  # a label alone on a line
+                head = named_until - text.rfind("\n", 0, named_until) <= LONGEST_HEAD and not gap[0].strip(" .\n")  # a label alone on a line
                 plain = SHORT_PLAIN.match(text, begin) and not gap[0].strip(" \n") and after == named_until
                 weak = plain and names == {"phone"} and word not in STRONG and word not in table.phones and word[-1] < UNSPACED
                 if names == {"desk"}:
@@ -664,17 +664,17 @@ _DEGREES = r"(?:1[0-7]\d|[1-9]?\d)\.\d"
 #: Dates, years, opening hours, Brazilian postcodes, round quantities, coordinates and other fractions, and the bands of mobile phones.
 NO_PHONE = re.compile(
     rf"\(?(?:{_DAY}\.{_MONTH}\.[ -]|(?:(?!00)\d{{4}}([-./])|{_YEAR}( )){_MONTH}(?:\1|\2){_DAY}"
-    rf"|{_DAY}(\. |[-./ ]| [-/] ){_MONTH}\3{_YEAR}|{_MONTH}([-/ ]){_DAY}\4{_YEAR}"
+    rf"|{_DAY}(\. |[-./]| {{1,3}}| [-/] ){_MONTH}\3{_YEAR}|{_MONTH}([-/ ]){_DAY}\4{_YEAR}"
     rf"|(?:{_DAY}([./-]){_MONTH}\5|{_MONTH}([./-]){_DAY}\6)\d\d(?![./-]?\d)|[012]\d\.[0-5]\d ?- ?[012]\d\.[0-5]\d(?![ .]?\d)"
     rf"|(?:19|20)\d\d\)?(?:[ ./-]{{1,3}}\(?(?:19|20)\d\d|[/-]\d\d(?=[ )]))"
     r"|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
     r"|[012]\d(?:00|15|30|45)-[012]\d(?:00|15|30|45)|\d{5}-\d{3}|[1-9]\d{0,2}\.\d{5}(?![ .\-/]?\d)"
     r"|[1-9]\d{0,2}([ .])(?:\d{3}\7)*000(?![ .\-]?\d)|[1-9]\d{3,}000"
-    rf"|{_DEGREES}{{2,15}}[ ,;/]{{1,3}}[+-]?{_DEGREES}{{2,15}}"
+    rf"|\+?{_DEGREES}{{2,15}}[ ,;/]{{1,3}}[+-]?{_DEGREES}{{2,15}}"
     r"|[89][05]0[ /]+(?:[89][05]0|1[89]00)[ /\d]*)(?!\d)"
 )
 #: Behind a sign and without a label, these are coordinates. A telephone may be +49.30901820 (RFC 5733).
-SIGNED = re.compile(rf"\+{_DEGREES}{{3,8}}(?![.\d])")
+SIGNED = re.compile(rf"\(?\+{_DEGREES}{{3,8}}(?![.\d])")
 #: The beginning of a number that may stand behind a label of any kind.
 SOMEBODYS = re.compile(r"0[1-9]|(?=(?:.?\d){9})[1-9]\d{1,3}([ .\-])\d{2,4}\1\d{2,4}")
 LABEL_BEGINS = re.compile(r"[\n\t|,;•·(]|[.:!?] | - ")
