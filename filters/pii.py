@@ -229,7 +229,9 @@ def labels_in(candidate: Candidate) -> dict[int, set[str]]:
                 while begin > after and text[begin - 1] in "(+":
                     begin -= 1
                 clear = text[begin] in "(+0" or ":" in gap[0]  # "Call Anna on 030 901820", "Fax Redaktion: ..."
-                head = named_until - text.rfind("\n", 0, named_until) <= LONGEST_HEAD and not gap[0].strip(" .\n")  # a label alone on a line
+                head = named_until - text.rfind("\n", 0, named_until) <= LONGEST_HEAD and not gap[0].strip(
+                    " .\n"
+                )  # a label alone on a line
                 plain = SHORT_PLAIN.match(text, begin) and not gap[0].strip(" \n") and after == named_until
                 weak = plain and names == {"phone"} and word not in STRONG and word not in table.phones and word[-1] < UNSPACED
                 if names == {"desk"}:
@@ -678,6 +680,7 @@ SIGNED = re.compile(rf"\(?\+{_DEGREES}{{3,8}}(?![.\d])")
 #: The beginning of a number that may stand behind a label of any kind.
 SOMEBODYS = re.compile(r"0[1-9]|(?=(?:.?\d){9})[1-9]\d{1,3}([ .\-])\d{2,4}\1\d{2,4}")
 LABEL_BEGINS = re.compile(r"[\n\t|,;•·(]|[.:!?] | - ")
+PARTICLES = frozenset(LISTS["particles"].split())
 FEWEST_UNNAMED = 9  # digits of such a number
 EXTENSION = re.compile(r",? ?(?:x|ext|extension|доб|poste)\.?:? ?\d{1,6}(?!\d)", re.IGNORECASE)
 #: Reserved for fiction: 555-0100 to 555-0199 in North America; Ofcom's drama numbers.
@@ -728,16 +731,16 @@ def _phone_at(text: str, form: re.Pattern[str], place: int, regions: Sequence[st
     return 0
 
 
-def _printed(number: str, regions: Sequence[str]) -> bool:
+def _printed(number: str, regions: Sequence[str], fewest_groups: int) -> bool:
     """Whether a national number has groups and begins with 0, or has its plan's groups: 934 12 34 56, not 934 123 456 as quantities."""
     import phonenumbers
 
     groups = re.findall(r"\d+", number)
-    if sum(map(len, groups)) < FEWEST_UNNAMED or len(groups) < 2:
+    if sum(map(len, groups)) < FEWEST_UNNAMED or len(groups) < fewest_groups:
         return False
     if number[0] in "0(":
         return True
-    if len(groups) < 3 or all(len(group) == 3 for group in groups[1:]):
+    if len(groups) < 3 or {len(group) for group in groups[1:]} in ({3}, {3, 4}):  # as quantities and catalogue numbers
         return False
     for region in regions:
         if phonenumbers.ndd_prefix_for_region(region, True) != "0" and is_valid(number, region):
@@ -747,21 +750,21 @@ def _printed(number: str, regions: Sequence[str]) -> bool:
     return False
 
 
-def somebodys(candidate: Candidate) -> bool:
-    """Whether a label that names no thing, or a name, stands directly before a candidate: "Front desk: ...", "Anna Berg, ..."."""
+def somebodys(candidate: Candidate) -> int:
+    """Returns 2 if a name stands directly before a candidate ("Anna Berg, ..."), 1 if a label that names no thing does ("Rectory: ...")."""
     table, text, place = label_table(), candidate.text, candidate.start
     if not SOMEBODYS.match(text, place):
-        return False
+        return 0
     before = text[max(0, place - LABEL_CONTEXT) : place].rstrip("(")
     label = before.rstrip(" \t\n*_|:,-([\"'")
     signs = before[len(label) :]
     words = MARKED_WORD.findall(LABEL_BEGINS.split(label)[-1])
-    sure = label[-1:] >= EAST_ASIA or SURE.search(signs)
     if not label[-1:].isalpha() or (not signs and label[-1] < EAST_ASIA) or signs.count("\n") > 1 or not 0 < len(words) <= 4:
-        return False
-    if not sure and (text[place] != "0" or not all(word[:1].isupper() and word[1:2].islower() for word in words)):
-        return False
-    return not any(word in table.named or word in table.things for word in map(_lower, words))
+        return 0
+    name = len(words) > 1 and words[-1][1:].islower() and all(word[0].isupper() or word in PARTICLES for word in words)
+    if not (label[-1] >= EAST_ASIA or SURE.search(signs) or (name and text[place] == "0")):
+        return 0
+    return 0 if any(word in table.named or word in table.things for word in map(_lower, words)) else 1 + name
 
 
 def find_phones(candidate: Candidate) -> Found:
@@ -794,9 +797,9 @@ def find_phones(candidate: Candidate) -> Found:
             plausible = not (other or _counts_up(match[0]) or NO_PHONE.match(match[0]))
             if plausible and any(is_valid(match[0], here) for here in ([region] if region else regions)):
                 found.append(match.span())
-    if not found and not candidate.labels.get(first) and somebodys(candidate):
+    if not found and not candidate.labels.get(first) and (trust := somebodys(candidate)):
         past = _phone_at(text, NATIONAL, first, regions)
-        found += [(first, past)] if past and _printed(text[first:past], regions) else []
+        found += [(first, past)] if past and _printed(text[first:past], regions, 3 - trust) else []
     for first, past in sorted(found):
         number, extension = text[first:past], EXTENSION.match(text, past)
         yield first + (number[0] == "(" and number.count("(") > number.count(")")), extension.end() if extension else past
