@@ -337,9 +337,9 @@ def find_emails(document: bytes, start: int, end: int, last: tuple[str, int]) ->
     while len(labels) > 1 and not is_top_domain(labels[-1]):
         labels.pop()
     host = ".".join(labels)
-    if DATABASE_BEFORE.search(text, 0, local.start()) or NOBODY.fullmatch(f"{local[0]}@{host}"):
-        return
-    if len(labels) > 1 and not EXAMPLE_DOMAINS.search(host):
+    if len(labels) > 1 and not EXAMPLE_DOMAINS.search(host) and not NOBODY.fullmatch(f"{local[0]}@{host}"):
+        if DATABASE_BEFORE.search(text, max(0, local.start() - 16), local.start()):
+            return
         name = local[0].lstrip("_")
         escaped = text[local.start() - 1 : local.start()] == "\\" and name[:1] in "nrt"  # a newline in JSON
         if name := name[escaped:]:
@@ -635,8 +635,7 @@ INTERNATIONAL = re.compile(rf"(?<![\w=&#%+@$)])(?:\(\+|\+\(?|(?<![.,:/-])00 ?(?=
 NATIONAL = re.compile(rf"\(?\+?\d(?:{_GAP}\d){{6,14}}+", re.ASCII)
 BEHIND = re.compile(_BEHIND, re.ASCII)
 NO_SIXTH = r"(?!\1\d| ?\+)"  # group of two digits, as in lotteries
-#: Counts where the scripts of China, Japan, Korea or Russia stand around it.
-PLAIN_MOBILE = r"1[3-9]\d{9}|0[789]0\d{8}|010\d{8}|89\d{9}"
+#: Without separators, mobile numbers of China, Japan, Korea and Russia count where these scripts stand around.
 AT_HOME = re.compile(r"[\u0400-\u04ff\u3040-\ud7ff]")
 FORMS = tuple(
     (region, re.compile(rf"{_BEFORE}(?<!\d[ /])(?:{form}){_BEHIND}", re.ASCII))
@@ -644,11 +643,10 @@ FORMS = tuple(
         ("US", r"(?:\+?1[-. ])?(?:\(\d{3}\) ?\d{3}[-. ]\d{4}|\d{3}-\d{3}-\d{4}|\d{3}\.\d{3}\.\d{4})"),
         ("FR", r"0[1-9]([ .\-])\d\d\1\d\d\1\d\d\1\d\d" + NO_SIXTH),
         ("BR", r"(?:\d{2}|\(\d{2}\)) 9?\d{4}-\d{4}"),
-        ("", PLAIN_MOBILE),
         (
             "",
             r"8[ -]?\(\d{3}\)[ -]?\d{3}[ -]?\d\d[ -]?\d\d|8([ -])[3489]\d\d\1\d{3}[ -]\d\d[ -]?\d\d"
-            r"|0(?:10|[789]0)([ .\-])\d{4}\2\d{4}|1[3-9]\d([ \-])\d{4}\3\d{4}",
+            r"|0(?:10|[789]0)([ .\-]?)\d{4}\2\d{4}|1[3-9]\d([ \-]?)\d{4}\3\d{4}|89\d{9}",
         ),
         ("", r"\(0\d{1,4}\)[ -]?\d{2,8}(?:[ -]?\d{1,4}){0,2}"),
         ("", r"0[89]00(?: ?[/-] ?| )\d{2,3}(?:[ -]?\d{2,4}){1,3}"),
@@ -678,7 +676,7 @@ NO_PHONE = re.compile(
 #: Behind a sign and without a label, these are coordinates. A telephone may be +49.30901820 (RFC 5733).
 SIGNED = re.compile(rf"\(?\+{_DEGREES}{{3,8}}(?![.\d])")
 #: The beginning of a number that may stand behind a label of any kind.
-SOMEBODYS = re.compile(r"0[1-9]|(?=(?:.?\d){9})[1-9]\d{1,3}([ .\-])\d{2,4}\1\d{2,4}")
+SOMEBODYS = re.compile(r"0[1-9]|[1-9]\d{1,3}([ .\-])\d{2,4}\1\d{2,4}")
 LABEL_BEGINS = re.compile(r"[\n\t|,;•·(]|[.:!?] | - ")
 PARTICLES = frozenset(LISTS["particles"].split())
 FEWEST_UNNAMED = 9  # digits of such a number
@@ -752,9 +750,10 @@ def _printed(number: str, regions: Sequence[str], fewest_groups: int) -> bool:
 
 def somebodys(candidate: Candidate) -> int:
     """Returns 2 if a name stands directly before a candidate ("Anna Berg, ..."), 1 if a label that names no thing does ("Rectory: ...")."""
-    table, text, place = label_table(), candidate.text, candidate.start
+    text, place = candidate.text, candidate.start
     if not SOMEBODYS.match(text, place):
         return 0
+    table = label_table()
     before = text[max(0, place - LABEL_CONTEXT) : place].rstrip("(")
     label = before.rstrip(" \t\n*_|:,-([\"'")
     signs = before[len(label) :]
@@ -790,11 +789,10 @@ def find_phones(candidate: Candidate) -> Found:
         if not doubtful and (past := _phone_at(text, INTERNATIONAL, match.start(), ())):
             found.append((match.start(), past))
     for region, form in FORMS if candidate.anywhere else ():
-        if PLAIN_MOBILE in form.pattern and not AT_HOME.search(text):
-            continue
         for match in form.finditer(text, at) if not region or region in regions else ():
             other = "other" in candidate.labels.get(match.start(), ())  # "Référence 04 78 12 34 56"
-            plausible = not (other or _counts_up(match[0]) or NO_PHONE.match(match[0]))
+            stray = match[0].isdigit() and not AT_HOME.search(text)
+            plausible = not (other or stray or _counts_up(match[0]) or NO_PHONE.match(match[0]))
             if plausible and any(is_valid(match[0], here) for here in ([region] if region else regions)):
                 found.append(match.span())
     if not found and not candidate.labels.get(first) and (trust := somebodys(candidate)):
