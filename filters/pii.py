@@ -106,17 +106,17 @@ QUICK_WORD = re.compile(r"[^\W\d_]{2,}|(?<=\w[./])[^\W\d_](?=[./])|(?<=[./] )[^\
 LABEL_CONTEXT = 44  # the word must stand in this many bytes before the number
 MOST_WORDS = 5  # of a label
 MOST_BRIDGES = 3
-LONGEST_HEAD = 30  # characters of a line with a label, and its number on the next
+LONGEST_HEAD = 30  # characters of a line that has a label alone, and its number on the next
 #: Between two words of a label, and between a label and its number: at most one end of a line, so not across a paragraph.
 GAP = re.compile(r"[^\w\n]{0,4}")
 LAST_GAP = re.compile(r"[^\w\n]{0,8}(?:\n[^\w\n]{0,4})?")
 LETTER_LABEL = re.compile(rf"(?<!\w)(?:{LISTS['words']['letter'].replace(', ', '|')})\W{{1,3}}\Z")
 SURE = re.compile(r"[:|\t\n]| -")  # between a label and its number
+#: At least nine digits; seven or eight without a separator.
 LONG = re.compile(r"(?:[ .\-/()+]{0,3}\d){9}")
 SHORT_PLAIN = re.compile(r"\d{7,8}(?!\d)")
 STRONG = frozenset(LISTS["strong"].split())
-EAST_ASIA = "\u3040"
-UNSPACED = "\u0e00"  # scripts without spaces between words come from here on
+UNSPACED, EAST_ASIA = "\u0e00", "\u3040"  # scripts without spaces between words, and those of East Asia, come from here on
 
 
 def _lower(text: str) -> str:
@@ -229,9 +229,7 @@ def labels_in(candidate: Candidate) -> dict[int, set[str]]:
                 while begin > after and text[begin - 1] in "(+":
                     begin -= 1
                 clear = text[begin] in "(+0" or ":" in gap[0]  # "Call Anna on 030 901820", "Fax Redaktion: ..."
-                head = named_until - text.rfind("\n", 0, named_until) <= LONGEST_HEAD and not gap[0].strip(
-                    " .\n"
-                )  # a label alone on a line
+                head = named_until - text.rfind("\n", 0, named_until) <= LONGEST_HEAD and not gap[0].strip(" .\n")
                 plain = SHORT_PLAIN.match(text, begin) and not gap[0].strip(" \n") and after == named_until
                 weak = plain and names == {"phone"} and word not in STRONG and word not in table.phones and word[-1] < UNSPACED
                 if names == {"desk"}:
