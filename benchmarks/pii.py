@@ -1,12 +1,15 @@
 """Measures the step `pii` beside datatrove's PIIFormatter, presidio and libphonenumber's matcher: on made cases, and on documents.
 
-    python benchmarks/pii.py [DOCUMENTS.jsonl MORE.parquet ...] [--megabytes 50] [--show KIND] [--judge N]
+    python benchmarks/pii.py [DOCUMENTS.jsonl MORE.parquet ...] [--megabytes 50] [--show KIND] [--judge N] [--forms SEED]
 
 Cases (`pii_cases.py`): recall is the share of personal data of which no run of 5 letters and digits stays, damaged are texts of which
 something else changed, false positives are texts without personal data that changed. `--show KIND` lists what stays and what is damaged
 (`none`: what is replaced although nothing should be). presidio has its pattern recognizers of all countries (`PRESIDIO_OMITS` says which
 are left out), a blank spaCy pipeline, and its default threshold, 0; `pip install corpusmill[peers]` brings it, and its column is left
 out without it. datatrove knows emails and IPv4 only.
+
+Forms (`pii_forms.py`, `--forms SEED`): recall by how data is written, texts without personal data that changed, and the precision of each
+kind on all of them; the cases are others for each seed. `--show` with `--forms` lists what stays there.
 
 Documents: speeds are CPU times on one core, the best of some repetitions. Phones are compared with libphonenumber's matcher at
 Leniency.VALID, for numbers with a country code, numbers of the United States, and numbers of the countries of columns `language` and
@@ -32,6 +35,7 @@ import pyarrow.parquet as pq
 from datatrove.pipeline.formatters.pii import PIIFormatter
 from phonenumbers import Leniency, PhoneNumberMatcher
 from pii_cases import TABLES, Case, cases
+from pii_forms import forms
 
 from corpusmill.filters.pii import KINDS, Pii, PiiConfig
 from corpusmill.filters.pii_scan import TextColumn
@@ -66,8 +70,8 @@ def stays(datum: str, part: str) -> bool:
     return left >= min(LEFT, whole)
 
 
-def replaced(texts: list[str]) -> list[str]:
-    step = Pii(PiiConfig())
+def replaced(texts: list[str], step: Pii | None = None) -> list[str]:
+    step = step or Pii(PiiConfig())
     outputs = [(part, step.measure(part).text) for part in batches(texts)]
     return [text for part, output in outputs for text in (part.text if output is None else output).to_pylist()]
 
@@ -129,12 +133,36 @@ def compare(every: list[Case]) -> None:
         print(f"{group:24} {count:6,} " + "".join(f"{number:29,}" for number in changed))
 
 
+def by_form(every: list[Case]) -> None:
+    """Prints recall by form, changed texts without personal data by group, and the precision of each kind; all kinds are looked for."""
+    step = Pii(PiiConfig(kinds=[kind.name for kind in KINDS]))
+    outcomes = [outcome(case, output) for case, output in zip(every, replaced([case.text for case in every], step))]
+    groups = dict.fromkeys((case.kind, case.group.partition(",")[0]) for case in every)
+    for kind, group in groups:
+        chosen = [(case, *found) for case, found in zip(every, outcomes) if (case.kind, case.group.partition(",")[0]) == (kind, group)]
+        gone = [one for _, spans, _ in chosen for one in spans]
+        share = f"recall {sum(gone) / len(gone):6.1%}" if gone else "without data "
+        print(f"{kind:13} {group:32} {len(chosen):6,} {share}  damaged {sum(damaged for *_, damaged in chosen):4}")
+    languages = defaultdict(list)
+    for case, (gone, _) in zip(every, outcomes):
+        if "telephone word" in case.group:
+            languages[case.group.rpartition(" ")[2]] += gone
+    most = sum(sum(gone) >= 5 / 6 * len(gone) for gone in languages.values())
+    print(f"languages of which five of six telephone numbers go: {most} of {len(languages)}")
+    right, wrong = Counter[str](), Counter[str]()
+    for case, found in zip(every, finds([case.text for case in every], step)):
+        for kind, start, end in found:
+            (right if kind == case.kind and overlaps(start, end, case.spans) else wrong)[kind] += 1
+    print("\n".join(f"precision {kind:13} {right[kind] / (right[kind] + wrong[kind]):6.1%}, false {wrong[kind]}" for kind in right))
+
+
 def show(every: list[Case], kind: str) -> None:
     """Prints, by group, the cases of a kind that are missed or damaged, with their outputs."""
+    step = Pii(PiiConfig(kinds=[kind.name for kind in KINDS]))
     chosen = [case for case in every if case.kind == kind]
     totals = Counter(case.group for case in chosen)
     wrong = []
-    for case, output in zip(chosen, replaced([case.text for case in chosen])):
+    for case, output in zip(chosen, replaced([case.text for case in chosen], step)):
         gone, damaged = outcome(case, output)
         if damaged or not all(gone):
             wrong.append((case.group, "damaged" if damaged else "missed", case.text, output))
@@ -167,7 +195,7 @@ def speeds(texts: list[str]) -> None:
     step = Pii(PiiConfig())
     columns = [step.measure(part).columns for part in parts]
     print(f"\n{len(texts):,} documents, {megabytes:.1f} MB\n\n{'':26} {'MB/s':>7} {'finds':>7} {'documents':>10}")
-    for kind in KINDS:
+    for kind in step.kinds:
         alone = Pii(PiiConfig(kinds=[kind.name]))
         rate = speed(lambda alone=alone: [alone.measure(part) for part in parts], megabytes)
         finds, documents = (sum(int(count(each[kind.column])) for each in columns) for count in (sum, lambda each: (each > 0).sum()))
@@ -180,11 +208,11 @@ def speeds(texts: list[str]) -> None:
     print(f"{'phonenumbers: +1 ...':26} {speed(lambda: [list(PhoneNumberMatcher(t, None, Leniency.VALID)) for t in some], size):7.1f}")
 
 
-def finds(texts: list[str]) -> list[list[tuple[str, int, int]]]:
+def finds(texts: list[str], step: Pii) -> list[list[tuple[str, int, int]]]:
     """Returns, for each text, its finds: kind, start and end in characters."""
     column = TextColumn(pa.array(texts, pa.large_string()))
     found: list[list[tuple[str, int, int]]] = [[] for _ in texts]
-    for kind, spans in zip(KINDS, Pii(PiiConfig()).find(column)):
+    for kind, spans in zip(step.kinds, step.find(column)):
         for (start, end), document in zip(spans.tolist(), column.documents_of(spans).tolist()):
             base = int(column.offsets[document])
             first, last = (len(column.data[base:place].tobytes().decode()) for place in (start, end))
@@ -207,7 +235,7 @@ def overlaps(start: int, end: int, spans: Iterable[tuple[int, int]]) -> bool:
 def listed(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, list[bool]]]:
     """Returns our finds with the text around them, and for each phone of the matcher, by the sort of its country, if it is among them."""
     every, matched = [], defaultdict(list)
-    for row, found in zip(rows, finds([row["text"] for row in rows])):
+    for row, found in zip(rows, finds([row["text"] for row in rows], Pii(PiiConfig()))):
         text, ours = row["text"], [(start, end) for _, start, end in found]
         matches: list[tuple[int, int]] = []
         for region in regions(row):
@@ -237,10 +265,14 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=50)
     parser.add_argument("--show", choices=[*(kind.name for kind in KINDS), "none"])
     parser.add_argument("--judge", type=int, metavar="N")
+    parser.add_argument("--forms", type=int, metavar="SEED")
     arguments = parser.parse_args()
     rows = read(arguments.documents)
     if arguments.show:
-        show(cases(), arguments.show)
+        show(cases() if arguments.forms is None else forms(arguments.forms), arguments.show)
+        return
+    if arguments.forms is not None:
+        by_form(forms(arguments.forms))
         return
     if arguments.judge:
         every, _ = listed(rows)

@@ -8,7 +8,7 @@ part of an email address, nor the digits of an account number for a phone number
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache, partial
 from importlib import import_module
@@ -55,6 +55,9 @@ def _plain(match: re.Match[str]) -> str:
     return str(unicodedata.digit(sign, "-")) if not "！" <= sign <= "～" else chr(ord(sign) - 0xFEE0)
 
 
+ALWAYS = re.compile(r"(?<![\w/])24/7(?![\w/])")
+
+
 class Candidate:
     """A candidate of a scan: `text` has it from `start` to `end`, with some text around.
 
@@ -77,6 +80,8 @@ class Candidate:
         self.original = document[first:last].decode()
         self.ascii = len(self.original) == last - first
         self.text = self.original if self.ascii else UNPLAIN.sub(_plain, self.original)
+        if "24/7" in self.text:  # "Tel. (24/7): ..."
+            self.text = ALWAYS.sub("days", self.text)
         self.start, self.end = start - first, end - first
         if not self.ascii:
             self.start, self.end = len(document[first:start].decode()), len(document[first:end].decode())
@@ -101,12 +106,17 @@ QUICK_WORD = re.compile(r"[^\W\d_]{2,}|(?<=\w[./])[^\W\d_](?=[./])|(?<=[./] )[^\
 LABEL_CONTEXT = 44  # the word must stand in this many bytes before the number
 MOST_WORDS = 5  # of a label
 MOST_BRIDGES = 3
+LONGEST_HEAD = 30  # characters of a line that has a label alone, and its number on the next
 #: Between two words of a label, and between a label and its number: at most one end of a line, so not across a paragraph.
 GAP = re.compile(r"[^\w\n]{0,4}")
 LAST_GAP = re.compile(r"[^\w\n]{0,8}(?:\n[^\w\n]{0,4})?")
-LETTER_LABEL = re.compile(rf"(?<!\w)[{LISTS['words']['letter'].replace(', ', '')}]\W{{1,3}}$")
+LETTER_LABEL = re.compile(rf"(?<!\w)(?:{LISTS['words']['letter'].replace(', ', '|')})\W{{1,3}}\Z")
+SURE = re.compile(r"[:|\t\n]| -")  # between a label and its number
+#: At least nine digits; seven or eight without a separator.
+LONG = re.compile(r"(?:[ .\-/()+]{0,3}\d){9}")
+SHORT_PLAIN = re.compile(r"\d{7,8}(?!\d)")
 STRONG = frozenset(LISTS["strong"].split())
-UNSPACED = "\u0e00"  # scripts without spaces between words come from here on
+UNSPACED, EAST_ASIA = "\u0e00", "\u3040"  # scripts without spaces between words, and those of East Asia, come from here on
 
 
 def _lower(text: str) -> str:
@@ -119,6 +129,20 @@ def _key(label: str) -> str:
     return " ".join(MARKED_WORD.findall(label.lower()))
 
 
+class Words:
+    """Words, of which `word*` stands for all that begin so, and `*word*` for all that have it in them."""
+
+    def __init__(self, words: Iterable[str]):
+        given = list(words)
+        parts = dict.fromkeys(word.strip("*") for word in given if word[0] == "*")
+        self.whole = frozenset(word for word in given if word[-1] != "*")
+        self.starts = tuple(word[:-1] for word in given if word[-1] == "*" != word[0])
+        self.parts, self.ascii_parts = (re.compile("|".join(some)) for some in (parts, filter(str.isascii, parts)))
+
+    def __contains__(self, word: str) -> bool:
+        return word in self.whole or word.startswith(self.starts) or self.parts.search(word) is not None
+
+
 @dataclass(frozen=True)
 class Labels:
     """The tables of labels. A label names kinds of words in pii.yaml, or the number of a row of `national_ids`."""
@@ -127,33 +151,34 @@ class Labels:
     last_words: frozenset[str]  # of all labels
     quick_words: frozenset[str]  # the last words of those for phones and national numbers
     unspaced: tuple[str, ...]  # the labels of scripts without spaces
-    ascii_stems: re.Pattern[str]  # parts of words for phones
-    stems: re.Pattern[str]
-    starts: tuple[str, ...]  # of words for phones
+    phones: Words  # beginnings and parts of words alone
+    things: Words  # for what is no phone
 
-    def is_phone(self, word: str) -> bool:
-        return word.startswith(self.starts) or self.stems.search(word) is not None
+
+def _split(labels: str) -> Iterator[str]:
+    return filter(None, map(str.strip, labels.lower().split(",")))
 
 
 @cache
 def label_table() -> Labels:
     named: dict[str, set[str]] = {}
     quick_words: set[str] = set()
-    rows = [*LISTS["words"].items(), *((str(place), row["words"]) for place, row in enumerate(LISTS["national_ids"]))]
+    phones = [label for labels in LISTS["phones"].values() for label in _split(labels)]
+    rows = [("phone", [label for label in phones if label[-1] != "*"])]
+    rows += [(name, [*_split(labels)]) for name, labels in LISTS["words"].items()]
+    rows += [(str(place), [*_split(row["words"])]) for place, row in enumerate(LISTS["national_ids"])]
     for name, labels in rows:
-        for label in filter(str.strip, labels.lower().split(",")):
+        for label in labels:
             named.setdefault(_key(label), set()).add(name)
-            if name == "phone" or name.isdigit():
+            if name in ("phone", "desk") or name.isdigit():
                 quick_words.update(QUICK_WORD.findall(f" {label} ")[-1:])
-    stems = [stem.strip() for stem in LISTS["phone_stems"].split(",")]
     return Labels(
         named,
         frozenset(label.rpartition(" ")[2] for label in named),
         frozenset(quick_words),
         tuple(label for label in named if label[-1] >= UNSPACED),
-        re.compile("|".join(filter(str.isascii, stems))),
-        re.compile("|".join(stems)),
-        tuple(LISTS["phone_starts"].split(", ")),
+        Words(label for label in phones if label[-1] == "*"),
+        Words(_split(LISTS["things"])),
     )
 
 
@@ -165,11 +190,12 @@ def names_a_number(candidate: Candidate) -> bool:
     table, text, start = label_table(), candidate.text, candidate.start
     before = _lower(text[max(0, start - LABEL_CONTEXT) : candidate.end])
     words = QUICK_WORD.findall(before)[-2 * MOST_BRIDGES :]
-    if not table.quick_words.isdisjoint(words) or table.ascii_stems.search(before) or any(word.startswith(table.starts) for word in words):
+    phones = table.phones
+    if not table.quick_words.isdisjoint(words) or phones.ascii_parts.search(before) or any(w.startswith(phones.starts) for w in words):
         return True
     if text[start] == "0" and LETTER_LABEL.search(text[:start].lower()):
         return True
-    stem = table.stems.search(before) is not None
+    stem = table.phones.parts.search(before) is not None
     if stem or max(before) < MARKED:
         return stem
     words = MARKED_WORD.findall(before)[-2 * MOST_BRIDGES :]
@@ -191,7 +217,7 @@ def labels_in(candidate: Candidate) -> dict[int, set[str]]:
         if word in table.last_words:
             for count in range(1, min(MOST_WORDS, place + 1) + 1):
                 names |= table.named.get(" ".join(each[0] for each in words[place - count + 1 : place + 1]), set())
-        if table.is_phone(word):
+        if word in table.phones:
             names.add("phone")
         for end in (word, word[:-1]) if not spaced and word[-1] >= UNSPACED else ():  # a particle may follow the label: 番号は
             if end.endswith(table.unspaced):
@@ -203,12 +229,16 @@ def labels_in(candidate: Candidate) -> dict[int, set[str]]:
                 while begin > after and text[begin - 1] in "(+":
                     begin -= 1
                 clear = text[begin] in "(+0" or ":" in gap[0]  # "Call Anna on 030 901820", "Fax Redaktion: ..."
-                plain = text[begin : begin + FEWEST_DIGITS].isdigit() and gap[0].isspace() and after == named_until
-                weak = plain and names == {"phone"} and word not in STRONG and not table.is_phone(word) and word[-1] < UNSPACED
-                if clear or not (strange or weak or "\n" in gap[0]):
+                head = named_until - text.rfind("\n", 0, named_until) <= LONGEST_HEAD and not gap[0].strip(" .\n")
+                plain = SHORT_PLAIN.match(text, begin) and not gap[0].strip(" \n") and after == named_until
+                weak = plain and names == {"phone"} and word not in STRONG and word not in table.phones and word[-1] < UNSPACED
+                if names == {"desk"}:
+                    clear = LONG.match(text, begin) is not None and (clear or SURE.search(gap[0]) is not None)
+                    weak = not clear
+                if clear or not (strange > ("version" in names) or weak or ("\n" in gap[0] and (plain or not head))):
                     found[begin] = found.get(begin, set()) | names
             strange += bridge not in BRIDGES
-            names = names - ({"letter", "other"} if strange else {"letter"})  # "T 030 901820", "Customer service: ..."
+            names = names - ({"letter", "other", "desk"} if strange else {"letter"})  # "T 030 901820", "Customer service: ..."
             if (strange and bridge.isdigit()) or strange > 2 or not GAP.fullmatch(text, after, begin):
                 break
             after = stop
@@ -259,15 +289,16 @@ def find_secrets(document: bytes, start: int, end: int, last: tuple[str, int]) -
 _SPACED = r"A-Za-z0-9À-ÖØ-öø-ʯ\u0300-ԯ\u1e00-\u1fff"
 _SIGN = r"(?:[^\W\d_\x00-ԯ\u1e00-\u1fff]|[\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0dff\u0e31-\u0e4e])"
 _UNSPACED = rf"{_SIGN}{{1,20}}"
-LOCAL = re.compile(rf"(?:(?<![{_SPACED}_])[{_SPACED}_](?:[{_SPACED}_.+%'~&-]{{0,62}}[{_SPACED}_.+~-])?|{_UNSPACED})$")
+LOCAL = re.compile(rf"(?:(?<![{_SPACED}_])[{_SPACED}_](?:[{_SPACED}_.+%'~&-]{{0,62}}[{_SPACED}_.+~-])?|{_UNSPACED})\Z")
 DOMAIN = re.compile(rf"(?:(?:[{_SPACED}](?:[{_SPACED}-]{{0,61}}[{_SPACED}])?|{_UNSPACED})\.){{1,8}}(?:[{_SPACED}-]{{2,63}}|{_UNSPACED})")
 LOCAL_CONTEXT, DOMAIN_CONTEXT = 400, 600
 #: In a URL, only what follows `?` or `#` can be an address; before, it is the name of an account or a message at a host.
-IN_URL = re.compile(r"://[^\s<>\"'?#]*$")
+IN_URL = re.compile(r"://[^\s<>\"'?#]*\Z")
 SERVICES = frozenset({"git", "hg", "svn"})
 EXAMPLE_DOMAINS = re.compile(r"(?:^|\.)(?:example\.(?:com|net|org)|example|test|invalid|localhost)$", re.IGNORECASE)
-#: Not in the public list, but the addresses of many firms end so.
-PRIVATE_DOMAINS = frozenset({"local", "lan", "corp", "internal", "intranet"})
+#: Names of algorithms and extensions (RFC 4251, section 6), of databases behind words of SQL and commands, and hosts of nobody.
+NOBODY = re.compile("|".join(LISTS["nobody"]), re.IGNORECASE)
+DATABASE_BEFORE = re.compile(rf"\b(?:{LISTS['database_words'].replace(', ', '|')})\s{{1,3}}[\"'`]?\Z")
 
 
 @cache
@@ -275,7 +306,7 @@ def top_domains() -> frozenset[str]:
     """Returns all top-level domains, from the list of public suffixes that tldextract ships."""
     import tldextract
 
-    return frozenset(tldextract.TLDExtract(suffix_list_urls=()).tlds) | PRIVATE_DOMAINS
+    return frozenset(tldextract.TLDExtract(suffix_list_urls=()).tlds)
 
 
 @lru_cache(maxsize=1 << 12)
@@ -303,17 +334,41 @@ def find_emails(document: bytes, start: int, end: int, last: tuple[str, int]) ->
     labels = domain[0].rstrip("-").split(".")
     while len(labels) > 1 and not is_top_domain(labels[-1]):
         labels.pop()
-    if len(labels) > 1 and not EXAMPLE_DOMAINS.search(".".join(labels)):
+    host = ".".join(labels)
+    if len(labels) > 1 and not EXAMPLE_DOMAINS.search(host) and not NOBODY.fullmatch(f"{local[0]}@{host}"):
+        if DATABASE_BEFORE.search(text, max(0, local.start() - 16), local.start()):
+            return
         name = local[0].lstrip("_")
         escaped = text[local.start() - 1 : local.start()] == "\\" and name[:1] in "nrt"  # a newline in JSON
         if name := name[escaped:]:
-            yield "email", candidate.offset(at - len(name)), candidate.offset(at + 1 + len(".".join(labels)))
+            yield "email", candidate.offset(at - len(name)), candidate.offset(at + 1 + len(host))
+
+
+# ---- Addresses whose signs are words: "anna at host dot org", "anna [at] host.org". Behind a bare word for `@`, a dot is a word, too.
+
+_AT, _DOT = (f"(?i:{'|'.join(LISTS[name].split())})" for name in ("at", "dot"))
+_FRAMED = r"\s?(?:[\[({{<]\s?{0}\s?[\])}}>]|_{0}_)\s?"
+_ANY_DOT = rf"(?:{_FRAMED.format(_DOT)}|\s{_DOT}\s|\.)"
+_PART = r"[A-Za-z0-9](?:[\w+-]{0,30}[A-Za-z0-9])?"
+HIDDEN_EMAIL = re.compile(
+    rf"(?<![\w@.])(?P<name>(?:{_PART}{_ANY_DOT}){{0,2}}{_PART})(?:(?P<framed>{_FRAMED.format(_AT)}|\sAT\s)|\s{_AT}\s)"
+    rf"(?P<host>{_PART}(?:{_ANY_DOT}{_PART}){{1,4}})".encode()
+)
+ANY_DOT = re.compile(_ANY_DOT.encode())
+NO_NAMES = frozenset(LISTS["no_names"].encode().split())  # "he works at company dot org"
+
+
+def find_hidden_emails(document: bytes) -> Found:
+    for match in HIDDEN_EMAIL.finditer(document):
+        host = ANY_DOT.sub(b".", match["host"]).decode()
+        sure = match["framed"] or (host.encode() != match["host"] and match["name"].lower() not in NO_NAMES)
+        if sure and is_top_domain(host.rpartition(".")[2]) and not EXAMPLE_DOMAINS.search(host):
+            yield match.span()
 
 
 # ---- International bank account numbers (ISO 13616). python-stdnum knows lengths and structures by country, and the check modulo 97.
 
-IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d\d(?:[ -]?[A-Z0-9]){11,30}", re.ASCII)
-LABELLED_IBAN = re.compile(IBAN.pattern, re.ASCII | re.IGNORECASE)
+IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d\d(?:[ -]?[A-Z0-9]){11,30}", re.ASCII | re.IGNORECASE)
 
 
 @cache
@@ -329,15 +384,18 @@ def find_ibans(candidate: Candidate) -> Found:
     """Yields the number if it has its country's length. Words in capitals that follow (`BIC ...`) do not belong to it."""
     from stdnum import iban
 
-    text = candidate.text
-    form = LABELLED_IBAN if "iban" in text.lower() else IBAN
-    for match in form.finditer(text, candidate.start):
+    text, at = candidate.text, candidate.start
+    while match := IBAN.search(text, at):
+        at = match.start() + 1
         length = length_of(match[0][:2].upper())
         places = [place for place, sign in enumerate(match[0]) if sign not in " -"]
         if length and len(places) >= length:
             past = match.start() + places[length - 1] + 1
-            if not text[past : past + 1].isalnum() and iban.is_valid(text[match.start() : past], check_country=False):
+            number, behind = text[match.start() : past], text[past : past + 1]
+            whole = not behind.isalnum() or behind >= UNSPACED
+            if whole and (number.isupper() or number.islower()) and iban.is_valid(number, check_country=False):
                 yield match.start(), past
+                at = past
 
 
 # ---- Payment card numbers (ISO/IEC 7812): an issuer's prefix, one of the issuer's lengths, and Luhn's check digit.
@@ -351,7 +409,7 @@ ISSUERS = [(*str(prefixes).partition("-")[::2], lengths) for prefixes, lengths i
 CARD = re.compile(
     r"(?<!\d)(?:\d{14,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{1,3}(?!\d))?|\d{4}([ -])\d{6}\2\d{4,5})(?![\w\-/@%])", re.ASCII
 )
-CARD_BEFORE = re.compile(r"[\w\-./=&#%+:@$]$|\d[ ,]$", re.ASCII)
+CARD_BEFORE = re.compile(r"(?:[\w\-./=&#%+:@$]|\d[ ,])\Z", re.ASCII)
 CARD_BEHIND = re.compile(r"[ .,]\d(?! ?\d ?/ ?\d\d)", re.ASCII)
 FEWEST_DIFFERENT = 2  # digits
 #: Longer numbers without groups are mostly identifiers of posts. Only UnionPay issues such card numbers.
@@ -491,7 +549,7 @@ IPV6 = re.compile(
     rf"|(?<!\w)(?:::ffff:|64:ff9b::){_DOTTED})(?![\w:]|\.\d)",
     re.ASCII,
 )
-GROUP_BEFORE = re.compile(r"(?:::|(?<![^\W_])[0-9a-fA-F]{1,4}:)$", re.ASCII)
+GROUP_BEFORE = re.compile(r"(?:::|(?<![^\W_])[0-9a-fA-F]{1,4}:)\Z", re.ASCII)
 FEWEST_GROUPS = 2
 
 
@@ -517,13 +575,15 @@ IPV4 = re.compile(
     rf"{_DOTTED}(?![\w+])(?!\.\d)(?!-(?!\d{{1,3}}\.\d{{1,3}}\.))",
     re.ASCII,
 )
-NAME_BEFORE = re.compile(r"([\w.-]*\w)/$", re.ASCII)  # Chrome/91.0.44.124, but host.org/93.184.216.34
-RANGE_BEFORE = re.compile(r"\.\d{1,3} ?-$")
-SECTION_BEFORE = re.compile(r"§ ?$")
+NAME_BEFORE = re.compile(r"([\w.-]*\w)/\Z", re.ASCII)  # Chrome/91.0.44.124, but host.org/93.184.216.34
+RANGE_BEFORE = re.compile(r"\.\d{1,3} ?-\Z")
+#: "§ 93.184.216.34", "foo==4.52.117.3", "foo ~> 4.52.117.3"
+VERSION_BEFORE = re.compile(r"(?:§|[=<>!~^]=|~>|\^| [<>~])\s?\Z")
 PORT_BEHIND = re.compile(r":\d{2,5}(?!\d)|/\d{1,2}(?![\d/])")
 HEADING_BEHIND, DOT_BEHIND = re.compile(r"\.? +[A-Z]"), re.compile(r"\. +[^\W\d_]")
 SMALL = 32  # most parts of versions, sections and identifiers are below this
-MOST_SMALL = 2  # without a word such as "host" before it; this loses 1% of all addresses
+MOST_SMALL = 2  # directly behind a word with capitals, such as Skype
+PRODUCT_BEFORE = re.compile(r"(?<![\w-])[a-z]{0,20}[A-Z][\w+#.-]{0,30}(?<!ed)(?<!ing) \(?\Z")
 
 
 def is_public(address: str, text: str, first: int, past: int, names: set[str]) -> bool:
@@ -536,7 +596,9 @@ def is_public(address: str, text: str, first: int, past: int, names: set[str]) -
         number = ipaddress.IPv4Address(address)
     except ipaddress.AddressValueError:
         return False
-    if not number.is_global or number.is_multicast or "version" in names or SECTION_BEFORE.search(text, 0, first):
+    if not number.is_global or number.is_multicast or "version" in names:
+        return False
+    if VERSION_BEFORE.search(text, 0, first) and text[past : past + 1] != ">":  # <93.184.216.34>
         return False
     name = NAME_BEFORE.search(text, 0, first)
     if name and "." not in name[1] and "address" not in label_table().named.get(name[1].lower(), ()):
@@ -546,7 +608,7 @@ def is_public(address: str, text: str, first: int, past: int, names: set[str]) -
     if "address" in names or text[max(0, first - 2) : first] == "//" or PORT_BEHIND.match(text, past):
         return True
     heading = (first == 0 or text[first - 1] == "\n") and small and (HEADING_BEHIND if small > 1 else DOT_BEHIND).match(text, past)
-    return small <= MOST_SMALL and not heading
+    return not heading and (small <= MOST_SMALL or not PRODUCT_BEFORE.search(text, 0, first))
 
 
 def find_ipv4(candidate: Candidate) -> Found:
@@ -567,16 +629,23 @@ REGIONS: list[str] = LISTS["phone_regions"]
 _GAP = r"[ .\-/()]{0,4}"
 _BEFORE = r"(?<![\w.,\-/=&#%+@$~])"
 _BEHIND = r"(?!(?!x\d|ext)[a-z0-9_%@]|[A-Z](?![a-z-])|(?: \d{3})*[.,]\d|[:/\-]\d|[-/][A-Za-z])"
-INTERNATIONAL = re.compile(rf"(?<![\w=&#%+@$)])(?:\(\+|\+\(?|(?<![.,:/-])00 ?(?=[1-9]\d{{0,3}}[ ./-]))\d(?:{_GAP}\d){{6,14}}+", re.ASCII)
+INTERNATIONAL = re.compile(rf"(?<![\w=&#%+@$)])(?:\(\+|\+\(?|(?<![.,:/-])00 ?(?=[1-9]))\d(?:{_GAP}\d){{6,14}}+", re.ASCII)
 NATIONAL = re.compile(rf"\(?\+?\d(?:{_GAP}\d){{6,14}}+", re.ASCII)
 BEHIND = re.compile(_BEHIND, re.ASCII)
 NO_SIXTH = r"(?!\1\d| ?\+)"  # group of two digits, as in lotteries
+#: Without separators, mobile numbers of China, Japan, Korea and Russia count where these scripts stand around.
+AT_HOME = re.compile(r"[\u0400-\u04ff\u3040-\ud7ff]")
 FORMS = tuple(
-    (region, re.compile(rf"{_BEFORE}(?<!\d[ /]){form}{_BEHIND}", re.ASCII))
+    (region, re.compile(rf"{_BEFORE}(?<!\d[ /])(?:{form}){_BEHIND}", re.ASCII))
     for region, form in (
         ("US", r"(?:\+?1[-. ])?(?:\(\d{3}\) ?\d{3}[-. ]\d{4}|\d{3}-\d{3}-\d{4}|\d{3}\.\d{3}\.\d{4})"),
         ("FR", r"0[1-9]([ .\-])\d\d\1\d\d\1\d\d\1\d\d" + NO_SIXTH),
         ("BR", r"(?:\d{2}|\(\d{2}\)) 9?\d{4}-\d{4}"),
+        (
+            "",
+            r"8[ -]?\(\d{3}\)[ -]?\d{3}[ -]?\d\d[ -]?\d\d|8([ -])[3489]\d\d\1\d{3}[ -]\d\d[ -]?\d\d"
+            r"|0(?:10|[789]0)([ .\-]?)\d{4}\2\d{4}|1[3-9]\d([ \-]?)\d{4}\3\d{4}|89\d{9}",
+        ),
         ("", r"\(0\d{1,4}\)[ -]?\d{2,8}(?:[ -]?\d{1,4}){0,2}"),
         ("", r"0[89]00(?: ?[/-] ?| )\d{2,3}(?:[ -]?\d{2,4}){1,3}"),
         ("", r"(?:(?<=\n)|(?<=\n- ))0(?=[\d ]+[/ -]+\d)[1-9](?:[ /-]{0,3}\d){5,11}(?=\n)"),
@@ -586,15 +655,29 @@ SIGN_BEFORE = re.compile(r"[☎☏✆📞📱📲🕿][\s:\ufe0f]{0,3}(?=[+(]?\d
 #: After a number, these signs and words mean that another number follows.
 NEXT = re.compile(rf"\s?(?:[/,;|&、，-]|{'|'.join(LISTS['and'].split())})\s?([(+]{{0,2}})")
 LONGEST_NEXT = 40  # bytes
+NORTH_AMERICA = re.compile(r"(?:\(\d{3}\) ?\d{3}[.-]|\d{3}([.-])\d{3}\1)\d{4}(?= )")
 SLASH = re.compile(r" ?/ ?[(+]?\d")
-_YEAR, _MONTH, _DAY = r"(?:19|20)\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])"
-#: Dates, years, opening hours, Brazilian postcodes, decimal fractions, and the bands of mobile phones.
+_YEAR, _MONTH, _DAY = r"(?:1[3-9]|2[0-5])\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])"
+_DEGREES = r"(?:1[0-7]\d|[1-9]?\d)\.\d"
+#: Dates, years, opening hours, Brazilian postcodes, round quantities, coordinates and other fractions, and the bands of mobile phones.
 NO_PHONE = re.compile(
-    rf"(?:\d{{4}}([-./]){_MONTH}\1{_DAY}|{_DAY}([-./]){_MONTH}\2{_YEAR}|{_MONTH}([-/]){_DAY}\3{_YEAR}|{_YEAR} ?[-/] ?{_YEAR}"
+    rf"\(?(?:{_DAY}\.{_MONTH}\.[ -]|(?:(?!00)\d{{4}}([-./])|{_YEAR}( )){_MONTH}(?:\1|\2){_DAY}"
+    rf"|{_DAY}(\. |[-./]| {{1,3}}| [-/] ){_MONTH}\3{_YEAR}|{_MONTH}([-/ ]){_DAY}\4{_YEAR}"
+    rf"|(?:{_DAY}([./-]){_MONTH}\5|{_MONTH}([./-]){_DAY}\6)\d\d(?![./-]?\d)|[012]\d\.[0-5]\d ?- ?[012]\d\.[0-5]\d(?![ .]?\d)"
+    rf"|(?:19|20)\d\d\)?(?:[ ./-]{{1,3}}\(?(?:19|20)\d\d|[/-]\d\d(?=[ )]))"
     r"|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
     r"|[012]\d(?:00|15|30|45)-[012]\d(?:00|15|30|45)|\d{5}-\d{3}|[1-9]\d{0,2}\.\d{5}(?![ .\-/]?\d)"
+    r"|[1-9]\d{0,2}([ .])(?:\d{3}\7)*000(?![ .\-]?\d)|[1-9]\d{3,}000"
+    rf"|\+?{_DEGREES}{{2,15}}[ ,;/]{{1,3}}[+-]?{_DEGREES}{{2,15}}"
     r"|[89][05]0[ /]+(?:[89][05]0|1[89]00)[ /\d]*)(?!\d)"
 )
+#: Behind a sign and without a label, these are coordinates. A telephone may be +49.30901820 (RFC 5733).
+SIGNED = re.compile(rf"\(?\+{_DEGREES}{{3,8}}(?![.\d])")
+#: The beginning of a number that may stand behind a label of any kind.
+SOMEBODYS = re.compile(r"0[1-9]|[1-9]\d{1,3}([ .\-])\d{2,4}\1\d{2,4}")
+LABEL_BEGINS = re.compile(r"[\n\t|,;•·(]|[.:!?] | - ")
+PARTICLES = frozenset(LISTS["particles"].split())
+FEWEST_UNNAMED = 9  # digits of such a number
 EXTENSION = re.compile(r",? ?(?:x|ext|extension|доб|poste)\.?:? ?\d{1,6}(?!\d)", re.IGNORECASE)
 #: Reserved for fiction: 555-0100 to 555-0199 in North America; Ofcom's drama numbers.
 FICTION = re.compile(
@@ -631,6 +714,8 @@ def _phone_at(text: str, form: re.Pattern[str], place: int, regions: Sequence[st
         return 0
     ends = [match.start() + group.end() for group in GROUP_END.finditer(match[0])]
     first_of_two = {end for end in ends if sum(map(str.isdigit, text[place:end])) >= FEWEST_DIGITS and SLASH.match(text, end)}
+    if american := NORTH_AMERICA.match(text, place):
+        first_of_two.add(american.end())
     for end in sorted(first_of_two) + ends[: -MOST_TRIMMED - 2 : -1]:
         number = text[place:end]
         if number.startswith("00"):
@@ -642,12 +727,50 @@ def _phone_at(text: str, form: re.Pattern[str], place: int, regions: Sequence[st
     return 0
 
 
+def _printed(number: str, regions: Sequence[str], fewest_groups: int) -> bool:
+    """Whether a national number has groups and begins with 0, or has its plan's groups: 934 12 34 56, not 934 123 456 as quantities."""
+    import phonenumbers
+
+    groups = re.findall(r"\d+", number)
+    if sum(map(len, groups)) < FEWEST_UNNAMED or len(groups) < fewest_groups:
+        return False
+    if number[0] in "0(":
+        return True
+    if len(groups) < 3 or {len(group) for group in groups[1:]} in ({3}, {3, 4}):  # as quantities and catalogue numbers
+        return False
+    for region in regions:
+        if phonenumbers.ndd_prefix_for_region(region, True) != "0" and is_valid(number, region):
+            printed = phonenumbers.format_number(phonenumbers.parse(number, region), phonenumbers.PhoneNumberFormat.NATIONAL)
+            if re.findall(r"\d+", printed) == groups:
+                return True
+    return False
+
+
+def somebodys(candidate: Candidate) -> int:
+    """Returns 2 if a name stands directly before a candidate ("Anna Berg, ..."), 1 if a label that names no thing does ("Rectory: ...")."""
+    text, place = candidate.text, candidate.start
+    if not SOMEBODYS.match(text, place):
+        return 0
+    table = label_table()
+    before = text[max(0, place - LABEL_CONTEXT) : place].rstrip("(")
+    label = before.rstrip(" \t\n*_|:,-([\"'")
+    signs = before[len(label) :]
+    words = MARKED_WORD.findall(LABEL_BEGINS.split(label)[-1])
+    if not label[-1:].isalpha() or (not signs and label[-1] < EAST_ASIA) or signs.count("\n") > 1 or not 0 < len(words) <= 4:
+        return 0
+    name = len(words) > 1 and words[-1][1:].islower() and all(word[0].isupper() or word in PARTICLES for word in words)
+    if not (label[-1] >= EAST_ASIA or SURE.search(signs) or (name and text[place] == "0")):
+        return 0
+    return 0 if any(word in table.named or word in table.things for word in map(_lower, words)) else 1 + name
+
+
 def find_phones(candidate: Candidate) -> Found:
     text, start, end, regions = candidate.text, candidate.start, candidate.end, candidate.regions
     labels = {place: names for place, names in candidate.labels.items() if "other" not in names}
-    places = {place for place, names in labels.items() if "phone" in names or ("letter" in names and text[place] in "(+0")}
+    places = {place for place, names in labels.items() if {"phone", "desk"} & names or ("letter" in names and text[place] in "(+0")}
+    first = len(text[:start].rstrip("(+"))
     if candidate.follows:
-        places.add(len(text[:start].rstrip("(+")))
+        places.add(first)
     if candidate.anywhere:
         places |= {match.end() for match in SIGN_BEFORE.finditer(text)}
     found = []
@@ -659,14 +782,20 @@ def find_phones(candidate: Candidate) -> Found:
                 break
             place = following.end() - len(following[1])
     at = max((past for _, past in found), default=max(0, start - 2))
-    plus = [match.start() for match in INTERNATIONAL.finditer(text, at, end)] if candidate.anywhere else []
-    found += [(place, past) for place in plus if (past := _phone_at(text, INTERNATIONAL, place, ()))]
+    for match in INTERNATIONAL.finditer(text, at, end) if candidate.anywhere else ():
+        doubtful = SIGNED.match(match[0]) or (match[0][0] == "0" and "other" in candidate.labels.get(match.start(), ()))
+        if not doubtful and (past := _phone_at(text, INTERNATIONAL, match.start(), ())):
+            found.append((match.start(), past))
     for region, form in FORMS if candidate.anywhere else ():
         for match in form.finditer(text, at) if not region or region in regions else ():
             other = "other" in candidate.labels.get(match.start(), ())  # "Référence 04 78 12 34 56"
-            plausible = not (other or _counts_up(match[0]) or NO_PHONE.match(match[0]))
+            stray = match[0].isdigit() and not AT_HOME.search(text)
+            plausible = not (other or stray or _counts_up(match[0]) or NO_PHONE.match(match[0]))
             if plausible and any(is_valid(match[0], here) for here in ([region] if region else regions)):
                 found.append(match.span())
+    if not found and not candidate.labels.get(first) and (trust := somebodys(candidate)):
+        past = _phone_at(text, NATIONAL, first, regions)
+        found += [(first, past)] if past and _printed(text[first:past], regions, 3 - trust) else []
     for first, past in sorted(found):
         number, extension = text[first:past], EXTENSION.match(text, past)
         yield first + (number[0] == "(" and number.count("(") > number.count(")")), extension.end() if extension else past
@@ -683,11 +812,13 @@ class Kind:
     column: str
     placeholder: str
     description: str
+    default: bool = True  # whether it is looked for if the recipe names no kinds
 
 
 KINDS = (
     Kind("secret", "pii_secrets", "<SECRET>", "a key, token or password that its format gives away"),
     Kind("email", "pii_emails", "email@example.com", "an email address"),
+    Kind("hidden_email", "pii_hidden_emails", "email@example.com", "an email address whose signs are words (name at host dot org)", False),
     Kind("iban", "pii_ibans", "<IBAN>", "an international bank account number"),
     Kind("credit_card", "pii_credit_cards", "<CREDIT_CARD>", "a payment card's number"),
     Kind("national_id", "pii_national_ids", "<NATIONAL_ID>", f"a number that a state gave a person ({len(IDS)} kinds)"),
@@ -701,10 +832,10 @@ FINDERS: dict[str, Callable[[Candidate], Found]] = {
     "phone": find_phones,
 }  # fmt: skip
 #: Something that one of the finders could find without a label: a quick test that most candidates fail.
-_ANY_FORMS = [form.pattern for form in (ALONE, IBAN, CARD, IPV6, IPV4, INTERNATIONAL, SIGN_BEFORE, *(form for _, form in FORMS))]
+_ANY_FORMS = [form.pattern for form in (ALONE, CARD, IPV6, IPV4, INTERNATIONAL, SIGN_BEFORE, *(form for _, form in FORMS))]
 ANY = re.compile(
-    "(?<![A-Za-z0-9_])(?:[Ii][Bb][Aa][Nn]|(?=[0-9A-Z(+:☎-🕿])(?:"
-    + "|".join(re.sub(r"\\[12]", "[ .-]?", form.replace(NO_SIXTH, "")) for form in _ANY_FORMS)
+    r"(?<![A-Za-z0-9_])(?:[A-Za-z]{2}\d\d(?:[ -]?[A-Za-z0-9]){11}|(?=[0-9A-Z(+:☎-🕿])(?:"
+    + "|".join(re.sub(r"\\[123]", "[ .-]?", form.replace(NO_SIXTH, "")) for form in _ANY_FORMS)
     + "))",
     re.ASCII,
 )
@@ -719,7 +850,7 @@ def find_numbers(
     candidate.anywhere = ANY.search(candidate.text, candidate.earliest) is not None
     near = last[0] == "phone" and start - last[1] <= LONGEST_NEXT
     candidate.follows = near and NEXT.fullmatch(document[last[1] : start].decode()) is not None
-    if not (candidate.anywhere or candidate.follows or names_a_number(candidate)):
+    if not (candidate.anywhere or candidate.follows or names_a_number(candidate) or somebodys(candidate)):
         return
     candidate.labels, candidate.regions = labels_in(candidate), regions
     found = []
@@ -739,7 +870,7 @@ MOST_PASSES = 5  # two or three are enough for nearly all texts
 
 class _Options(Config):
     kinds: tuple[str, ...] = Field(
-        tuple(kind.name for kind in KINDS), description="The kinds to find; other kinds are neither counted nor replaced."
+        tuple(kind.name for kind in KINDS if kind.default), description="The kinds to find; other kinds are neither counted nor replaced."
     )
     phone_regions: tuple[str, ...] | None = Field(
         None, description=f"Countries (ISO 3166) whose national phone numbers are looked for; by default {len(REGIONS)}."
@@ -825,6 +956,9 @@ class Pii(Step):
         ):
             for kind, start, end in texts.finds(wanted, check) if kinds & set(names) else ():
                 found[kind].append((start, end))
+        for begin, end in pairwise(texts.offsets.tolist()) if "hidden_email" in names else ():
+            spans = find_hidden_emails(texts.data[begin:end].tobytes())
+            found["hidden_email"] += ((begin + first, begin + past) for first, past in spans)
         return without_overlaps([np.array(spans, np.int64).reshape(-1, 2) for spans in found.values()])
 
     def measure(self, batch: DocumentBatch) -> StepOutput:
