@@ -78,8 +78,10 @@ class AblateConfig(Config):
         default=8, ge=2, le=64, description="Parts of the documents, each with a seed; every variant trains one proxy on each."
     )
     rate: float = Field(
-        default=1.0, gt=0, description="Factor of the learning rates. Small models rank data better with low rates (arXiv 2512.24503), so 1 is a "
-        "quarter of what is best for 0.8m on reference text."
+        default=1.0,
+        gt=0,
+        description="Factor of the learning rates. Small models rank data better with low rates (arXiv 2512.24503): 1 is a quarter of what "
+        "is best for 0.8m on reference text.",
     )
     leave_one_out: bool = Field(
         default=False, description="Compare the run, the only variant, with what it would be without each rule of its filter."

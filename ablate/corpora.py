@@ -107,7 +107,7 @@ def texts_of(variant: Variant) -> Iterator[str]:
 
 
 #: Documents that only one variant has, which the page shows, and the characters of each.
-SHOWN, SHOWN_CHARACTERS = 6, 600
+SHOWN, SHOWN_CHARACTERS = 6, 400
 
 
 def only_in(variant: Variant | None, other: Variant | None) -> list[str]:

@@ -123,8 +123,9 @@ def asked(url: str, request: Callable[[], Result], patience: float | None = None
             tries += 1
             if tries >= TRIES and (sentence := unknown_host(url, error)):
                 raise InputError(sentence) from error
-            if tries >= REFUSED_TRIES and host not in _answered and getattr(error, "errno", None) == errno.ECONNREFUSED:
-                raise StoreError(f"{url}: no server answers at {host}; is the address right? ({tries} connections were refused.)") from error
+            refused = getattr(error, "errno", None) == errno.ECONNREFUSED and host not in _answered
+            if refused and tries >= REFUSED_TRIES:
+                raise StoreError(f"{url}: no server answers at {host}; is it right? ({tries} connections were refused.)") from error
             if tries >= TRIES and time.monotonic() - began >= patience:
                 raise StoreError(f"{url}: the store can't be reached or fails ({_cause(error)}; {tries} tries).") from error
         pause = min(FIRST_PAUSE * 2 ** (tries - 1), LONGEST_PAUSE)
