@@ -286,9 +286,6 @@ class ContaminationConfig(Config):
     ngram: int = Field(default=13, ge=2, le=64, description="how many words of a text must agree at least")
     short_share: float = Field(default=0.75, ge=0, le=1, description="of a short text, this share of its words is enough")
     min_ngram: int = Field(default=8, ge=2, le=64, description="but never fewer words than this")
-    short: Literal["whole", "ignore"] = Field(
-        default="whole", description="texts of fewer than `min_ngram` words: found only whole, or never looked for"
-    )
     min_words: int = Field(default=7, ge=2, description="shorter texts are never looked for")
     common: int = Field(default=20, ge=1, description="a text or n-gram that more items of one set than this have is boilerplate")
     keep_words: int = Field(default=50, ge=0, description="with `action: cut`, a document that has fewer words left is dropped")

@@ -10,8 +10,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.dedup.config import ContaminationConfig, SetConfig
-from corpusmill.dedup.contamination.find import DOCUMENT, LEFT_OUT, PASSAGE, WHOLE, Finder, Matches, PassageIndex, build_index
-from corpusmill.dedup.contamination.sets import SetFile, read_passages, set_files
+from corpusmill.dedup.contamination.find import (
+    BOILERPLATE,
+    DOCUMENT,
+    PASSAGE,
+    REPEATED,
+    SHORT,
+    WHOLE,
+    Finder,
+    Matches,
+    PassageIndex,
+    build_index,
+)  # fmt: skip
+from corpusmill.dedup.contamination.sets import ItemTexts, SetFile, read_items, read_passages, set_files
 from corpusmill.dedup.contamination.words import without, words_of
 from corpusmill.dedup.corpus import first_output
 from corpusmill.dedup.removal import Edit, Editor, one_array
@@ -22,10 +33,21 @@ from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 
 INDEX_TASK = "contamination"
-INDEX_FILE = "contamination/index.arrow"
+INDEX_FILE, SETS_FILE = "contamination/index.arrow", "contamination/sets.parquet"
 RULE = "contaminated"
 #: The prefix of the counts of contaminated documents by set, in the manifest.
 COUNT = "contaminated: "
+
+
+#: A row for each set: its items, and how many of them are looked for, are too short (`offered`: have `seed` words, so that a smaller
+#: `min_words` adds them), are equal to items before them, and are boilerplate. The files of sets are read before a run begins.
+SETS = pa.schema([("set", pa.string()), *((name, pa.int64()) for name in ("items", "searched", "too_short", "offered", "repeated", "boilerplate"))])
+
+
+def check_sets(config: ContaminationConfig) -> None:
+    """Raises InputError if a file of the sets can't be read, or if its format is unknown."""
+    for _ in read_items(set_files(config.set_configs())):
+        pass
 
 
 def prepare_sets(run: StageRun, config: ContaminationConfig) -> list[FileRef]:
@@ -40,13 +62,34 @@ def index_output(files: Sequence[SetFile], config: ContaminationConfig) -> Outpu
     passages = read_passages(files)
     index = build_index(passages, config)
     counts = {
-        "items": int(passages.item[-1]) + 1 if len(passages.item) else 0,
+        "items": sum(passages.sizes),
         "texts": len(passages.texts),
         "texts_whole": int((index.kind == WHOLE).sum()),
-        "texts_by_marks": int(((index.kind != LEFT_OUT) & (index.marks == 1)).sum()),
-        "texts_left_out": len(passages.texts) - int((index.kind != LEFT_OUT).sum()),
+        "texts_by_marks": int(((index.kind >= WHOLE) & (index.marks == 1)).sum()),
+        "texts_left_out": len(passages.texts) - int((index.kind >= WHOLE).sum()),
     }
-    return Output({INDEX_FILE: index.to_bytes()}, rows_in=counts["items"], bytes_in=sum(file.ref.bytes for file in files), counts=counts)
+    files_ = {INDEX_FILE: index.to_bytes(), SETS_FILE: pa.Table.from_pylist(set_rows(passages, index, config), SETS)}
+    return Output(files_, rows_in=counts["items"], bytes_in=sum(file.ref.bytes for file in files), counts=counts)
+
+
+def set_rows(passages: ItemTexts, index: PassageIndex, config: ContaminationConfig) -> list[dict[str, Any]]:
+    """Returns the rows of `SETS`."""
+    rows = []
+    lengths = np.diff(index.bounds)
+    for number, (name, items) in enumerate(zip(passages.sets, passages.sizes, strict=True)):
+        of_set = index.set_of == number
+        kind, words = np.full(items, SHORT), np.zeros(items, np.int64)
+        np.maximum.at(kind, index.number[of_set], index.kind[of_set])
+        np.maximum.at(words, index.number[of_set & (index.marks == 0)], lengths[of_set & (index.marks == 0)])
+        short = kind == SHORT
+        rows.append(
+            {
+                "set": name, "items": items, "searched": (kind >= WHOLE).sum(), "too_short": short.sum(),
+                "offered": (short & (words >= config.seed)).sum(), "repeated": (kind == REPEATED).sum(),
+                "boilerplate": (kind == BOILERPLATE).sum(),
+            }
+        )  # fmt: skip
+    return rows
 
 
 def load_index(run: Storage, path: str) -> PassageIndex:
@@ -71,7 +114,7 @@ class ContaminationEditor(Editor):
         pa.field("contaminated_field", pa.string()),
         pa.field("contamination", pa.float64()),  # the share of the item's own words that were found (`find.py`)
         pa.field("contamination_passage", pa.string()),  # the passage of the document, at most `SHOWN` characters
-        pa.field("contamination_matches", pa.int64()),  # how many items were found in the document
+        pa.field("contamination_items", pa.list_(pa.string())),  # the items that were found in the document, each as `SET:NUMBER`
     )
 
     def __init__(self, config: Any, run: Storage):
@@ -112,7 +155,10 @@ class ContaminationEditor(Editor):
             "contaminated_field": index.fields[index.field_of[passage]],
             "contamination": float(self.finder.share(best[np.newaxis])[0]),
             "contamination_passage": self.finder.passage(text, best),
-            "contamination_matches": len({(index.set_of[p], index.number[p]) for p in matches[:, PASSAGE]}),
+            "contamination_items": [
+                f"{index.sets[set_]}:{number}"
+                for set_, number in sorted({(int(index.set_of[p]), int(index.number[p])) for p in matches[:, PASSAGE]})
+            ],
         }
 
     def _cut(self, text: str, matches: Matches) -> str:
@@ -159,8 +205,8 @@ def overlap_index(name: str, files: Sequence[FileRef], path: str) -> Output:
     sets = [SetFile(ref, name, SetConfig(path=ref.path)) for ref in files]
     passages = read_passages(sets)
     index = build_index(passages, overlap_options(path))
-    searched = len(np.unique(index.number[index.kind != LEFT_OUT]))
-    return Output({path: index.to_bytes()}, counts={"items": int(passages.item.max(initial=-1)) + 1, "searched": searched})
+    searched = len(np.unique(index.number[index.kind >= WHOLE]))
+    return Output({path: index.to_bytes()}, counts={"items": sum(passages.sizes), "searched": searched})
 
 
 class OverlapWorker(Worker):

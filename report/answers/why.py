@@ -29,7 +29,7 @@ from corpusmill.report.tables import cell, limit, number, show_notes, table
 DEDUP_FACTS = {
     "cluster_size", "kept_id", "kept_in", "similarity", "verified", "full_cluster",
     *(column for columns in COLUMNS.values() for column in columns if column),
-    "contaminated_set", "contaminated_item", "contaminated_field", "contamination", "contamination_passage", "contamination_matches",
+    "contaminated_set", "contaminated_item", "contaminated_field", "contamination", "contamination_passage", "contamination_items",
 }  # fmt: skip
 PASSAGE = 600
 #: The stages with a row for each document, in their order.
@@ -94,7 +94,7 @@ def _cuts(row: dict[str, Any]) -> Iterator[str]:
 def _contamination(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
     """Says which item was found, what happened to it, and in which passage."""
     item = f"item {row.get('contaminated_item')} of {safe_line(str(row[SET]), 80)}"
-    field, share, items = row.get("contaminated_field"), row.get("contamination"), row.get("contamination_matches") or 1
+    field, share, items = row.get("contaminated_field"), row.get("contamination"), len(row.get("contamination_items") or [None])
     done = "dropped for it" if RULE in (row.get("failed") or []) else stayed(contamination_action(reader))
     found = f", {share:.1%} of its words" if share is not None else ""
     yield f"holds {item}{f' ({safe_line(field, 40)})' if field else ''}{found}: {done}"
