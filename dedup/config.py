@@ -284,7 +284,7 @@ class ContaminationConfig(Config):
     seed: int = Field(default=4, ge=2, le=64, description="a text is aligned with a document at shared n-grams of this many words")
     share: float = Field(default=0.6, ge=0, le=1, description="the smallest share of a text's own words that must agree")
     ngram: int = Field(default=13, ge=2, le=64, description="how many words of a text must agree at least")
-    short_share: float = Field(default=0.75, ge=0, le=1, description="of a short text, this share of its words is enough")
+    short_share: float = Field(default=0.81, ge=0, le=1, description="of a short text, this share of its words is enough")
     min_ngram: int = Field(default=8, ge=2, le=64, description="but never fewer words than this")
     min_words: int = Field(default=7, ge=2, description="shorter texts are never looked for")
     common: int = Field(default=20, ge=1, description="a text or n-gram that more items of one set than this have is boilerplate")

@@ -39,8 +39,9 @@ from corpusmill.pipeline.text.hashing import BASE, find, insert, mix64, power, t
 from corpusmill.pipeline.text.stop_words import SHIPPED as STOP_WORDS
 
 #: Kinds of texts: not looked for because they are too short, boilerplate, or equal to an earlier one; found only whole; found by the words
-#: that agree. Of several texts of an item, the largest kind is the item's.
-SHORT, BOILERPLATE, REPEATED, WHOLE, GRADED = range(-2, 3)
+#: that agree, also if one differs that is neither the first nor the last (`FRAMED`, of `min_ngram` words), or some. Of several texts of an
+#: item, the largest kind is the item's.
+SHORT, BOILERPLATE, REPEATED, WHOLE, FRAMED, GRADED = range(-2, 4)
 #: By language: `quiz`, words by which a question points at its choices or at what stands beside it ("following", "passage", "statement");
 #: `ordinary`, words of any quiz that are no stop words ("best", "describe", "cause").
 QUIZ_WORDS = Path(__file__).with_name("quiz_words.json")
@@ -196,20 +197,22 @@ def _ordinary(
     In one of the languages of `QUIZ_WORDS`, all its words are stop words, quiz words, ordinary words, or frequent in the set's stems. One
     word may be another, if there is a quiz word.
     """
-    stem = np.diff(passage_words(passages.stems)[1])
-    text = np.repeat(np.arange(len(stem)), np.diff(bounds))
-    inside = np.arange(len(words)) - bounds[text] < stem[text]
-    text, words = text[inside], words[inside]
+    stem = np.zeros(len(bounds) - 1, np.int64)
+    some = np.array([number for number, given in enumerate(passages.stems) if given], np.int64)
+    stem[some] = np.diff(passage_words([passages.stems[number] for number in some])[1])
+    text = np.repeat(np.arange(len(stem)), stem)
+    vocabulary, word = np.unique(words[np.arange(len(text)) - np.repeat(np.cumsum(stem) - stem - bounds[:-1], stem)], return_inverse=True)
     set_ = passages.set_of[text]
-    word = np.unique(words + set_.astype(np.uint64) * BASE, return_inverse=True)[1]  # of its set
+    word_of_set = np.unique(word * len(passages.sets) + set_, return_inverse=True)[1]
     least = np.maximum(config.common, STEM_SHARE * np.array(passages.sizes))
-    rare = ~_many(word, passages.item[text], set_, least)[word]
+    rare = ~_many(word_of_set, passages.item[text], set_, least)[word_of_set]
     stop_words = json.loads(STOP_WORDS.read_text())
     found = np.zeros(len(stem), bool)
     for language, listed in json.loads(QUIZ_WORDS.read_text()).items():
         quiz, ordinary = hashes_of(listed["quiz"].split()), hashes_of([*listed["ordinary"].split(), *stop_words[language]])
-        points = np.bincount(text[np.isin(words, quiz)], minlength=len(stem)) > 0
-        found |= np.bincount(text[rare & ~np.isin(words, [*quiz, *ordinary])], minlength=len(stem)) <= points
+        points = np.bincount(text[np.isin(vocabulary, quiz)[word]], minlength=len(stem)) > 0
+        telling = rare & ~np.isin(vocabulary, np.concatenate([quiz, ordinary]))[word]
+        found |= np.bincount(text[telling], minlength=len(stem)) <= points
     return np.where(found, stem, 0)
 
 
@@ -246,10 +249,11 @@ def build_index(passages: ItemTexts, config: ContaminationConfig) -> PassageInde
     numbers = _count_each(number, bounds)
     numbers[lengths - numbers < config.min_ngram] = 0
     own_words[number & np.repeat(numbers > 0, lengths)] = 0
+    kind[(kind == GRADED) & (lengths - numbers == config.min_ngram)] = FRAMED
 
     # the n-grams to look up: the own ones of GRADED texts, the rarest one of WHOLE texts
     _, gram, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-    chosen = proves & (kind[owner] == GRADED)
+    chosen = proves & (kind[owner] >= FRAMED)
     _rarest(owner, counts[gram], kind, chosen)
     order = np.flatnonzero(chosen)
     order = order[np.argsort(hashes[order], kind="stable")]
@@ -295,10 +299,11 @@ def _equal(
 
 def _many(value: npt.NDArray, item: npt.NDArray, set_: npt.NDArray, common: int | npt.NDArray) -> npt.NDArray[np.bool_]:
     """Returns for each value 0, 1, ... whether it occurs in more than `common` items of one set (a number, or one for each set)."""
-    pairs = np.unique(np.stack([value, set_, item], axis=1).astype(np.int64), axis=0)
-    groups, counts = np.unique(pairs[:, :2], axis=0, return_counts=True)
+    items, sets = int(item.max(initial=0)) + 1, int(set_.max(initial=0)) + 1
+    once = np.unique(value * items + item, return_index=True)[1]
+    groups, counts = np.unique(value[once] * sets + set_[once], return_counts=True)
     result = np.zeros(int(value.max(initial=-1)) + 1, bool)
-    result[groups[counts > (common[groups[:, 1]] if isinstance(common, np.ndarray) else common), 0]] = True
+    result[groups[counts > (common[groups % sets] if isinstance(common, np.ndarray) else common)] // sets] = True
     return result
 
 
@@ -307,8 +312,9 @@ def _many(value: npt.NDArray, item: npt.NDArray, set_: npt.NDArray, common: int 
 
 #: The most words in a row that may differ within a stretch.
 GAP = 2
-#: The most words in a row that may stand in a document between two words of a text that follow each other (an advertisement, a heading).
-INSERTED = 24
+#: The most words in a row that may stand in a document between two words of a text that follow each other (an advertisement, a heading),
+#: and the fewest words that must agree before them. Idioms of fewer words often follow each other ("is the best way ... to get rid of").
+INSERTED, BEFORE = 24, 6
 #: Words of a document that are searched at a time, at least. This bounds the memory for a huge document.
 BLOCK_WORDS = 1 << 16
 #: The number of counters for words that agree. Several texts share a counter; a text whose counter is too low can't be found.
@@ -322,7 +328,7 @@ Matches = npt.NDArray[np.int64]
 
 
 def least_words(lengths: npt.NDArray[np.int64], config: ContaminationConfig) -> npt.NDArray[np.int64]:
-    """Returns for texts of these lengths (in words) how many words must agree; one word may always differ."""
+    """Returns for texts of these lengths (in words) how many words must agree: of `min_ngram` words, all but one."""
     short = np.ceil(config.short_share * lengths - 1e-9).astype(np.int64)
     return np.minimum(np.maximum(short, np.minimum(config.min_ngram, lengths - 1)), config.ngram)
 
@@ -342,12 +348,12 @@ class Finder:
     @classmethod
     def make(cls, index: PassageIndex, config: ContaminationConfig, block: int = BLOCK_WORDS) -> "Finder":
         lengths = np.diff(index.bounds)
-        own_counts = np.where(index.kind == GRADED, _count_each(index.own_words, index.bounds), lengths)
+        own_counts = np.where(index.kind >= FRAMED, _count_each(index.own_words, index.bounds), lengths)
         least = least_words(lengths - index.numbers, config)
         few = np.where(own_counts < least, np.ceil(config.share * (lengths - index.numbers) - 1e-9).astype(np.int64), 0)
         need_own = np.ceil(config.share * own_counts - 1e-9).astype(np.int64)
         window = lengths + np.maximum(-(-lengths // 4), config.seed)
-        widest = int(window[index.kind == GRADED].max(initial=0))
+        widest = int(window[index.kind >= FRAMED].max(initial=0))
         return cls(index, config.seed, own_counts, np.maximum(least, few), need_own, window, max(block, 4 * widest))
 
     def find(self, texts: pa.Array) -> Matches:
@@ -360,7 +366,7 @@ class Finder:
         lengths = np.diff(index.bounds)
         arrays: tuple[npt.NDArray, ...] = (index.filter, index.table, index.gram_at, index.starts, index.post_passage, index.post_place)
         texts_: tuple[npt.NDArray, ...] = (index.words, index.bounds, index.kind, self.need, self.need_own, self.window, index.own_words)
-        overlap = max(self.seed, 2 * int(self.window[index.kind == GRADED].max(initial=0)))
+        overlap = max(self.seed, 2 * int(self.window[index.kind >= FRAMED].max(initial=0)))
         found = [np.zeros((0, 5), np.int64)]
         for marks in (False, True):
             here = index.marks == marks
@@ -564,12 +570,15 @@ def _windows(pairs, passage, document, offset, texts, counts, matches, found):
     left, agreed, agreed_own, there = 0, 0, 0, 0
     begin, end, best = -1, -1, 0  # the current match: its first word in the document, its last word + 1, the most own words in a window
     inserted = np.zeros(len(pairs), np.int64)  # before each pair
+    run = 0  # pairs in a row up to here, without an insertion
     for right in range(len(pairs)):
         position, place = pairs[right] >> PLACE_BITS, pairs[right] & ((1 << PLACE_BITS) - 1)
         if right:
             more = (position - place) - ((pairs[right - 1] >> PLACE_BITS) - (pairs[right - 1] & ((1 << PLACE_BITS) - 1)))
             goes_on = 0 < place - (pairs[right - 1] & ((1 << PLACE_BITS) - 1)) <= GAP + 1
-            inserted[right] = inserted[right - 1] + (more if goes_on and 0 < more <= INSERTED else 0)
+            inserted[right] = inserted[right - 1] + (more if goes_on and 0 < more <= INSERTED and run >= BEFORE else 0)
+            run = run if goes_on and more == 0 else 0
+        run += 1
         if counts[place] == 0:
             agreed += 1
             agreed_own += int(own_words[place])
@@ -583,7 +592,8 @@ def _windows(pairs, passage, document, offset, texts, counts, matches, found):
                 agreed_own -= int(own_words[place])
             there -= int(pairs[left + 1] >> PLACE_BITS != pairs[left] >> PLACE_BITS)
             left += 1
-        if min(agreed, there) >= need and min(agreed_own, there) >= need_own:
+        framed = texts[2][passage] == GRADED or min(agreed, there) > need or (counts[0] > 0 and counts[len(own_words) - 1] > 0)
+        if min(agreed, there) >= need and min(agreed_own, there) >= need_own and framed:
             first = pairs[left] >> PLACE_BITS
             if begin >= 0 and first > end:
                 matches, found = _add(matches, found, document, passage, offset + begin, offset + end, best)

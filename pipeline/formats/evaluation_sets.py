@@ -48,7 +48,7 @@ def data_files(place: str, paths: Sequence[str]) -> list[str]:
         if path.endswith("/") or any(part.startswith(".") for part in inside) or NO_ITEMS.fullmatch(PurePosixPath(path).name):
             continue
         if not _bare(path).endswith(ENDINGS):
-            raise InputError(f"{path}: its name is not one of a set's file ({READ}); name the other files, or move this one.")
+            raise InputError(f"{path}: not a kind of file that evaluation sets have ({READ}); name the other files, or move this one.")
         found.append(path)
     if not found:
         raise InputError(f"{place}: no file of an evaluation set in it ({READ}).")

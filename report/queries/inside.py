@@ -147,8 +147,10 @@ class Contamination:
         short, offered = (sum(row[name] for row in self.sets) for name in ("too_short", "offered"))
         if not short:
             return ""
-        more = f"{offered:,} of them have {self.seed} words or more: --set dedup.contamination.min_words={self.seed} also searches for those"
-        return f"{short:,} items have fewer than {self.min_words} words and are not searched for. {more if offered else ''}".rstrip(". ") + "."
+        have, them = ("has", "it") if offered == 1 else ("have", "them")
+        more = f" {offered:,} of them {have} {self.seed} words or more: --set dedup.contamination.min_words={self.seed} also searches for {them}."
+        have, are = ("item has", "is") if short == 1 else ("items have", "are")
+        return f"{short:,} {have} fewer than {self.min_words} words and {are} not searched for.{more if offered else ''}"
 
 
 def stayed(action: str) -> str:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.dedup.config import ContaminationConfig
-from corpusmill.dedup.contamination.find import GAP, GRADED, INSERTED, WHOLE, Finder, PassageIndex, build_index
+from corpusmill.dedup.contamination.find import BEFORE, FRAMED, GAP, GRADED, INSERTED, WHOLE, Finder, PassageIndex, build_index
 from corpusmill.dedup.contamination.sets import ItemTexts
 
 Words = list[str]
@@ -68,7 +68,8 @@ class Oracle:
             own &= letters if len(letters) >= config.min_ngram else own
             self.own.append(own if self.wanted[i] else set())
             graded = own and len(text) >= config.min_ngram
-            self.kind.append(0 if not self.wanted[i] else GRADED if graded else WHOLE)
+            framed = self.size[i] == config.min_ngram
+            self.kind.append(0 if not self.wanted[i] else (FRAMED if framed else GRADED) if graded else WHOLE)
 
     def many(self, items: set[int]) -> bool:
         counts: dict[int, int] = defaultdict(int)
@@ -88,7 +89,7 @@ class Oracle:
                     for at in range(len(document) - len(text) + 1):
                         if document[at : at + len(text)] == text:
                             found.add((d, p, at, at + len(text), len(text)))
-                elif self.kind[p] == GRADED:
+                elif self.kind[p] >= FRAMED:
                     found |= {(d, p, *rest) for rest in self.graded(document, text, self.own[p], self.size[p])}
         return sorted(found)
 
@@ -101,14 +102,18 @@ class Oracle:
         pairs = sorted(pair for laid in range(-len(text), len(document)) for pair in self.agreeing(document, text, laid))
         runs: list[tuple[int, list[tuple[int, int]]]] = []
         at = [0] * len(pairs)  # each pair's word of the document, without the words that are inserted where the text goes on
+        run = 1
         for k, ((before, last), (j, i)) in enumerate(pairwise(pairs), 1):
-            inserted = last < i <= last + GAP + 1 and 0 < (j - i) - (before - last) <= INSERTED
-            at[k] = at[k - 1] + (i - last if inserted else j - before)
+            goes_on, more = last < i <= last + GAP + 1, (j - i) - (before - last)
+            at[k] = at[k - 1] + (i - last if goes_on and 0 < more <= INSERTED and run >= BEFORE else j - before)
+            run = run + 1 if goes_on and more == 0 else 1
         for k in range(len(pairs)):
             inside = [pair for pair, place in zip(pairs[: k + 1], at, strict=False) if at[k] - place < window]
             there = len({j for j, _ in inside})
-            agreed_own = min(there, len({i for _, i in inside if i in own}))
-            if inside and min(there, len({i for _, i in inside})) >= need and agreed_own >= need_own:
+            words = {i for _, i in inside}
+            agreed, agreed_own = min(there, len(words)), min(there, len(words & own))
+            framed = size != config.min_ngram or agreed > need or {0, len(text) - 1} <= words
+            if inside and agreed >= need and agreed_own >= need_own and framed:
                 if runs and inside[0][0] <= max(runs[-1][1])[0] + 1:
                     runs[-1] = (max(runs[-1][0], agreed_own), runs[-1][1] + inside)
                 else:
