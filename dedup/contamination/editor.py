@@ -41,7 +41,9 @@ COUNT = "contaminated: "
 
 #: A row for each set: its items, and how many of them are looked for, are too short (`offered`: have `seed` words, so that a smaller
 #: `min_words` adds them), are equal to items before them, and are boilerplate. The files of sets are read before a run begins.
-SETS = pa.schema([("set", pa.string()), *((name, pa.int64()) for name in ("items", "searched", "too_short", "offered", "repeated", "boilerplate"))])
+SETS = pa.schema(
+    [("set", pa.string()), *((name, pa.int64()) for name in ("items", "searched", "too_short", "offered", "repeated", "boilerplate"))]
+)
 
 
 def check_sets(config: ContaminationConfig) -> None:

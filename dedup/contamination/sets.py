@@ -152,7 +152,7 @@ def forms(text: str) -> list[Form]:
 
     A change is left out unless it changes the number of words, and does so in a short text or by more than a tenth.
     """
-    found = {text: str}
+    found: dict[str, Form] = {text: str}
     words = _count(text)
     for form in FORMS[1:]:
         changed = abs(_count(form(text)) - words)

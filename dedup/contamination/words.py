@@ -61,7 +61,7 @@ def word_codes(marks: bool = False) -> npt.NDArray[np.uint32]:
 
 
 def _plain(character: str) -> str:
-    """Returns the character case-folded and without accents, a digit as ASCII's; unchanged if the result is not letters and digits alone."""
+    """Returns the character case-folded, without accents, a digit as ASCII's; unchanged if the result is not letters and digits alone."""
     if character.isdecimal():
         return str(unicodedata.decimal(character))
     if character == unicodedata.normalize("NFKD", character) == character.casefold().replace("ı", "i"):  # both have the capital "I"

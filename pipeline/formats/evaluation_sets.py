@@ -38,7 +38,7 @@ Rows = list[dict[str, Any]]
 
 
 def data_files(place: str, paths: Sequence[str]) -> list[str]:
-    """Returns those of the files of a folder, pattern or archive that hold rows of a set, by their names; `place` itself in any case. Raises
+    """Returns the files of a folder, pattern or archive that hold rows of a set, by their names; `place` itself in any case. Raises
     InputError if there are none, and if one may hold rows but can't be read."""
     found = []
     for path in paths:

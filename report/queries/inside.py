@@ -147,10 +147,11 @@ class Contamination:
         short, offered = (sum(row[name] for row in self.sets) for name in ("too_short", "offered"))
         if not short:
             return ""
-        have, them = ("has", "it") if offered == 1 else ("have", "them")
-        more = f" {offered:,} of them {have} {self.seed} words or more: --set dedup.contamination.min_words={self.seed} also searches for {them}."
-        have, are = ("item has", "is") if short == 1 else ("items have", "are")
-        return f"{short:,} {have} fewer than {self.min_words} words and {are} not searched for.{more if offered else ''}"
+        some = f"{short:,} item{' has' if short == 1 else 's have'} fewer than {self.min_words} words; these are not searched for."
+        option = f"--set dedup.contamination.min_words={self.seed}"
+        return some + (
+            f" With {option}, {offered:,} of them would be, wherever a document has all their words in a row." if offered else ""
+        )
 
 
 def stayed(action: str) -> str:
@@ -209,8 +210,8 @@ def read_contamination(run: Run, examples: bool = True) -> Contamination | None:
 def _examples(run: Run, names: list[str]) -> Query:
     """Reads the documents with the weakest matches of some sets."""
     return ask(run, "contamination-examples", "The least certain matches", f"""
-        SELECT {SET}, contaminated_item, contaminated_field, contamination, contamination_passage, len(contamination_items) AS items, id, url,
-          kept
+        SELECT {SET}, contaminated_item, contaminated_field, contamination, contamination_passage, len(contamination_items) AS items,
+          id, url, kept
         FROM dedup_report
         WHERE list_contains({listed(names)}, {SET})
         QUALIFY row_number() OVER (PARTITION BY {SET} ORDER BY contamination, id) <= {EACH}
