@@ -63,35 +63,23 @@ def index_output(files: Sequence[SetFile], config: ContaminationConfig) -> Outpu
     """Returns the output with the index of the sets."""
     passages = read_passages(files)
     index = build_index(passages, config)
-    counts = {
-        "items": sum(passages.sizes),
-        "texts": len(passages.texts),
-        "texts_whole": int((index.kind == WHOLE).sum()),
-        "texts_by_marks": int(((index.kind >= WHOLE) & (index.marks == 1)).sum()),
-        "texts_left_out": len(passages.texts) - int((index.kind >= WHOLE).sum()),
-    }
-    files_ = {INDEX_FILE: index.to_bytes(), SETS_FILE: pa.Table.from_pylist(set_rows(passages, index, config), SETS)}
-    return Output(files_, rows_in=counts["items"], bytes_in=sum(file.ref.bytes for file in files), counts=counts)
+    written = {INDEX_FILE: index.to_bytes(), SETS_FILE: pa.table(set_columns(passages, index, config), SETS)}
+    return Output(written, rows_in=sum(passages.sizes), bytes_in=sum(file.ref.bytes for file in files))
 
 
-def set_rows(passages: ItemTexts, index: PassageIndex, config: ContaminationConfig) -> list[dict[str, Any]]:
-    """Returns the rows of `SETS`."""
+def set_columns(passages: ItemTexts, index: PassageIndex, config: ContaminationConfig) -> list[list[Any]]:
+    """Returns the columns of `SETS`."""
     rows = []
-    lengths = np.diff(index.bounds)
-    for number, (name, items) in enumerate(zip(passages.sets, passages.sizes, strict=True)):
-        of_set = index.set_of == number
-        kind, words = np.full(items, SHORT), np.zeros(items, np.int64)
-        np.maximum.at(kind, index.number[of_set], index.kind[of_set])
-        np.maximum.at(words, index.number[of_set & (index.marks == 0)], lengths[of_set & (index.marks == 0)])
+    words = np.where(index.marks, 0, np.diff(index.bounds))
+    for number, items in enumerate(passages.sizes):
+        item, of_set = index.number[index.set_of == number], index.set_of == number
+        kind, longest = np.full(items, SHORT), np.zeros(items, np.int64)
+        np.maximum.at(kind, item, index.kind[of_set])
+        np.maximum.at(longest, item, words[of_set])
         short = kind == SHORT
-        rows.append(
-            {
-                "set": name, "items": items, "searched": (kind >= WHOLE).sum(), "too_short": short.sum(),
-                "offered": (short & (words >= config.seed)).sum(), "repeated": (kind == REPEATED).sum(),
-                "boilerplate": (kind == BOILERPLATE).sum(),
-            }
-        )  # fmt: skip
-    return rows
+        parts = (kind >= WHOLE, short, short & (longest >= config.seed), kind == REPEATED, kind == BOILERPLATE)
+        rows.append([items, *(int(part.sum()) for part in parts)])
+    return [passages.sets, *map(list, zip(*rows, strict=True))]
 
 
 def load_index(run: Storage, path: str) -> PassageIndex:

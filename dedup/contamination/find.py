@@ -246,7 +246,7 @@ def build_index(passages: ItemTexts, config: ContaminationConfig) -> PassageInde
     for k in range(seed):
         own_words[(bounds[owner] + places + k)[proves]] = 1
     number = np.concatenate([plain.number, marked.number])
-    numbers = _count_each(number, bounds)
+    numbers = _count(number, bounds[:-1], lengths)
     numbers[lengths - numbers < config.min_ngram] = 0
     own_words[number & np.repeat(numbers > 0, lengths)] = 0
     kind[(kind == GRADED) & (lengths - numbers == config.min_ngram)] = FRAMED
@@ -271,18 +271,11 @@ def build_index(passages: ItemTexts, config: ContaminationConfig) -> PassageInde
     )  # fmt: skip
 
 
-def _count(values: npt.NDArray[np.bool_], at: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+def _count(values: npt.NDArray, at: npt.NDArray[np.int64], size: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Returns for each place in `at` how many of the `size` values from there on are true."""
-    sums = np.concatenate([[0], np.cumsum(values)])
+    sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
     found: npt.NDArray[np.int64] = sums[at + size] - sums[at]
     return found
-
-
-def _count_each(values: npt.NDArray, bounds: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Returns for each text how many of the values of its words are true."""
-    sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
-    counts: npt.NDArray[np.int64] = sums[bounds[1:]] - sums[bounds[:-1]]
-    return counts
 
 
 def _equal(
@@ -348,7 +341,7 @@ class Finder:
     @classmethod
     def make(cls, index: PassageIndex, config: ContaminationConfig, block: int = BLOCK_WORDS) -> "Finder":
         lengths = np.diff(index.bounds)
-        own_counts = np.where(index.kind >= FRAMED, _count_each(index.own_words, index.bounds), lengths)
+        own_counts = np.where(index.kind >= FRAMED, _count(index.own_words, index.bounds[:-1], lengths), lengths)
         least = least_words(lengths - index.numbers, config)
         few = np.where(own_counts < least, np.ceil(config.share * (lengths - index.numbers) - 1e-9).astype(np.int64), 0)
         need_own = np.ceil(config.share * own_counts - 1e-9).astype(np.int64)

@@ -192,11 +192,11 @@ class ItemFormat:
     """The format in which a set is published: its rows have all of `keys`, and `texts` returns the texts of a row to look for."""
 
     name: str
-    keys: frozenset[str]
+    keys: tuple[str, ...]
     texts: Callable[[Item], Texts]
 
     def fits(self, row: Item) -> bool:
-        return self.keys <= row.keys()
+        return row.keys() >= {*self.keys}
 
 
 def values(value: Any) -> list[str]:
@@ -250,22 +250,14 @@ def _hellaswag(row: Item) -> Texts:
     return [("ctx", joined(row, "ctx")), ("ctx, endings", "\n".join([joined(row, "ctx"), *right]))]
 
 
-def _piqa(row: Item) -> Texts:
-    return [("goal", joined(row, "goal")), ("goal, sol1", joined(row, "goal", "sol1")), ("goal, sol2", joined(row, "goal", "sol2"))]
+def with_each(question: str, *others: str) -> Callable[[Item], Texts]:
+    """Returns a function that makes a text of the question with each of the other fields."""
+    return lambda row: [(f"{question}, {other}", joined(row, question, other)) for other in others]
 
 
 def _winogrande(row: Item) -> Texts:
     """Returns the sentence with each of the two words in its gap."""
     return [(f"sentence, {option}", joined(row, "sentence").replace("_", joined(row, option))) for option in ("option1", "option2")]
-
-
-def _social_iqa(row: Item) -> Texts:
-    return [("context, question", joined(row, "context", "question"))]
-
-
-def _copa(row: Item) -> Texts:
-    """Returns the premise with each of the two causes or effects."""
-    return [(f"premise, {option}", joined(row, "premise", option)) for option in ("choice1", "choice2")]
 
 
 def _dclm_question(row: Item) -> Texts:
@@ -283,50 +275,43 @@ def _dclm_text(row: Item) -> Texts:
     return [("context, continuation", f"{joined(row, 'context').rpartition('Question:')[2].strip()} {joined(row, 'continuation')}")]
 
 
-def _ai2(row: Item) -> Texts:
-    """Returns the texts of a row in AI2's own files, where the question is an object of a stem and choices."""
-    return choice("question.stem", "question.choices.text")(row)
-
-
 def _question(row: Item) -> Texts:
-    return _ai2(row) if isinstance(row["question"], dict) else fields("question")(row)
-
-
-def _format(name: str, keys: Sequence[str], texts: Callable[[Item], Texts]) -> ItemFormat:
-    return ItemFormat(name, frozenset(keys), texts)
+    """Returns the texts of a row in AI2's own files, where the question is an object of a stem and choices, or a text."""
+    of = choice("question.stem", "question.choices.text") if isinstance(row["question"], dict) else fields("question")
+    return of(row)
 
 
 #: Formats are tried in this order. If a format has all keys of another one and more, it must come first.
 FORMATS = (
-    _format("HumanEval", ("prompt", "canonical_solution", "test"), fields("prompt", "canonical_solution", "test")),
-    _format("MBPP", ("text", "code", "test_list"), fields("text", "code", "test_list")),
-    _format("MBPP, sanitized", ("prompt", "code", "test_list"), fields("prompt", "code", "test_list")),
-    _format("BLiMP", ("sentence_good", "sentence_bad"), fields("sentence_good", "sentence_bad")),
-    _format("HellaSwag", ("ctx", "endings"), _hellaswag),
-    _format("PIQA", ("goal", "sol1", "sol2"), _piqa),
-    _format("WinoGrande", ("sentence", "option1", "option2"), _winogrande),
-    _format("COPA", ("premise", "choice1", "choice2"), _copa),
-    _format("Social IQa", ("context", "question", "answerA", "answerB"), _social_iqa),
-    _format("MATH", ("problem", "solution"), fields("problem", "solution")),
-    _format("TruthfulQA, generation", ("question", "best_answer", "correct_answers"), choice("question", "best_answer")),
-    _format("TruthfulQA, multiple choice", ("question", "mc1_targets"), choice("question", "mc1_targets.choices")),
-    _format("SciQ", ("question", "distractor1", "correct_answer"), fields("question")),
-    _format("OpenBookQA", ("question_stem", "choices"), choice("question_stem", "choices.text")),
-    _format("MMLU-Pro", ("question", "options", "answer"), choice("question", "options")),
-    _format("ARC, CommonsenseQA", ("question", "choices", "answerKey"), choice("question", "choices.text")),
-    _format("MMLU", ("question", "choices"), choice("question", "choices")),
-    _format("ARC, AI2's files", ("question", "answerKey"), _question),
-    _format("TruthfulQA, CSV", ("Question", "Best Answer"), choice("Question", "Best Answer")),
-    _format("GPQA", ("Question", "Correct Answer"), choice("Question", "Correct Answer")),
-    _format("SQuAD", ("question", "context", "answers"), fields("question")),
-    _format("BoolQ, DROP", ("question", "passage"), fields("question")),
-    _format("TriviaQA", ("question", "question_id"), fields("question")),
-    _format("GSM8K", ("question", "answer"), fields("question", "answer")),
-    _format("BIG-Bench Hard", ("input", "target"), fields("input")),
-    _format("DCLM, multiple choice", ("query", "choices", "gold"), _dclm_question),
-    _format("DCLM, schema", ("context_options", "continuation"), _dclm_schema),
-    _format("DCLM, language modelling", ("context", "continuation"), _dclm_text),
-    _format("LAMBADA", ("text",), fields("text")),
+    ItemFormat("HumanEval", ("prompt", "canonical_solution", "test"), fields("prompt", "canonical_solution", "test")),
+    ItemFormat("MBPP", ("text", "code", "test_list"), fields("text", "code", "test_list")),
+    ItemFormat("MBPP, sanitized", ("prompt", "code", "test_list"), fields("prompt", "code", "test_list")),
+    ItemFormat("BLiMP", ("sentence_good", "sentence_bad"), fields("sentence_good", "sentence_bad")),
+    ItemFormat("HellaSwag", ("ctx", "endings"), _hellaswag),
+    ItemFormat("PIQA", ("goal", "sol1", "sol2"), lambda row: fields("goal")(row) + with_each("goal", "sol1", "sol2")(row)),
+    ItemFormat("WinoGrande", ("sentence", "option1", "option2"), _winogrande),
+    ItemFormat("COPA", ("premise", "choice1", "choice2"), with_each("premise", "choice1", "choice2")),
+    ItemFormat("Social IQa", ("context", "question", "answerA", "answerB"), with_each("context", "question")),
+    ItemFormat("MATH", ("problem", "solution"), fields("problem", "solution")),
+    ItemFormat("TruthfulQA, generation", ("question", "best_answer", "correct_answers"), choice("question", "best_answer")),
+    ItemFormat("TruthfulQA, multiple choice", ("question", "mc1_targets"), choice("question", "mc1_targets.choices")),
+    ItemFormat("SciQ", ("question", "distractor1", "correct_answer"), fields("question")),
+    ItemFormat("OpenBookQA", ("question_stem", "choices"), choice("question_stem", "choices.text")),
+    ItemFormat("MMLU-Pro", ("question", "options", "answer"), choice("question", "options")),
+    ItemFormat("ARC, CommonsenseQA", ("question", "choices", "answerKey"), choice("question", "choices.text")),
+    ItemFormat("MMLU", ("question", "choices"), choice("question", "choices")),
+    ItemFormat("ARC, AI2's files", ("question", "answerKey"), _question),
+    ItemFormat("TruthfulQA, CSV", ("Question", "Best Answer"), choice("Question", "Best Answer")),
+    ItemFormat("GPQA", ("Question", "Correct Answer"), choice("Question", "Correct Answer")),
+    ItemFormat("SQuAD", ("question", "context", "answers"), fields("question")),
+    ItemFormat("BoolQ, DROP", ("question", "passage"), fields("question")),
+    ItemFormat("TriviaQA", ("question", "question_id"), fields("question")),
+    ItemFormat("GSM8K", ("question", "answer"), fields("question", "answer")),
+    ItemFormat("BIG-Bench Hard", ("input", "target"), fields("input")),
+    ItemFormat("DCLM, multiple choice", ("query", "choices", "gold"), _dclm_question),
+    ItemFormat("DCLM, schema", ("context_options", "continuation"), _dclm_schema),
+    ItemFormat("DCLM, language modelling", ("context", "continuation"), _dclm_text),
+    ItemFormat("LAMBADA", ("text",), fields("text")),
 )
 
 

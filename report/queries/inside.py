@@ -98,27 +98,12 @@ def _about(unit: str, settings: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Contaminated:
-    """A document and its best match: `share` of the words of item `item` (from 0) of a set were found, in `passage`. The document holds
-    `items` items in all."""
-
-    set: str
-    item: int
-    field: str
-    share: float
-    passage: str
-    items: int
-    id: str
-    url: str
-    kept: bool
-
-
-@dataclass(frozen=True)
 class Contamination:
     """The contamination of a run. `seen`: documents that were searched. `documents`: those with at least one item; they hold `items`, and
     `dropped` of them were removed. `sets`: a row for each set that was read: its items, how many are `searched`, `too_short` (`offered` of
     them have `seed` words, so that a smaller `min_words` adds them), `repeated`, `boilerplate` and `matched`, and its documents; a document
-    counts for the set of its best match. `characters`: cut out of documents that stay. `examples`: the weakest matches of each set."""
+    counts for the set of its best match. `characters`: cut out of documents that stay. `examples`: documents with the weakest matches of each
+    set."""
 
     action: str
     seen: int
@@ -132,8 +117,7 @@ class Contamination:
     seed: int
     sets: list[dict[str, Any]] = field(default_factory=list)
     sets_query: Query | None = None
-    examples: list[Contaminated] = field(default_factory=list)
-    examples_query: Query | None = None
+    examples: Query | None = None
 
     def done(self) -> str:
         """Says in words what happened to these documents, with counts where it was not the same for all."""
@@ -199,19 +183,14 @@ def read_contamination(run: Run, examples: bool = True) -> Contamination | None:
     """)  # fmt: skip
     with_documents = [row["name"] for row in sets.rows if row["documents"]]
     some = _examples(run, with_documents[:SETS]) if examples and with_documents else None
-    shown = [
-        Contaminated(r[SET], r["contaminated_item"], r["contaminated_field"] or "", r["contamination"], r["contamination_passage"] or "",
-                     r["items"], r["id"], r["url"] or "", r["kept"])
-        for r in (some.rows if some else ())
-    ]  # fmt: skip
-    return replace(found, sets=sets.rows, sets_query=sets, examples=shown, examples_query=some)
+    return replace(found, sets=sets.rows, sets_query=sets, examples=some)
 
 
 def _examples(run: Run, names: list[str]) -> Query:
     """Reads the documents with the weakest matches of some sets."""
     return ask(run, "contamination-examples", "The least certain matches", f"""
-        SELECT {SET}, contaminated_item, contaminated_field, contamination, contamination_passage, len(contamination_items) AS items,
-          id, url, kept
+        SELECT {SET} AS "set", contaminated_item AS item, contaminated_field AS field, contamination AS share,
+          contamination_passage AS passage, len(contamination_items) AS found, id, url, kept
         FROM dedup_report
         WHERE list_contains({listed(names)}, {SET})
         QUALIFY row_number() OVER (PARTITION BY {SET} ORDER BY contamination, id) <= {EACH}
