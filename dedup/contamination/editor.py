@@ -10,19 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.dedup.config import ContaminationConfig, SetConfig
-from corpusmill.dedup.contamination.find import (
-    BOILERPLATE,
-    DOCUMENT,
-    PASSAGE,
-    REPEATED,
-    SHORT,
-    WHOLE,
-    Finder,
-    Matches,
-    PassageIndex,
-    build_index,
-)  # fmt: skip
-from corpusmill.dedup.contamination.sets import ItemTexts, SetFile, read_items, read_passages, set_files
+from corpusmill.dedup.contamination.find import DOCUMENT, PASSAGE, WHOLE, Finder, Matches, PassageIndex, build_index, set_columns
+from corpusmill.dedup.contamination.sets import SetFile, read_items, read_passages, set_files
 from corpusmill.dedup.contamination.words import without, words_of
 from corpusmill.dedup.corpus import first_output
 from corpusmill.dedup.removal import Edit, Editor, one_array
@@ -39,8 +28,7 @@ RULE = "contaminated"
 COUNT = "contaminated: "
 
 
-#: A row for each set: its items, and how many of them are looked for, are too short (`offered`: have `seed` words, so that a smaller
-#: `min_words` adds them), are equal to items before them, and are boilerplate. The files of sets are read before a run begins.
+#: The table of all sets: the columns of `set_columns`.
 SETS = pa.schema(
     [("set", pa.string()), *((name, pa.int64()) for name in ("items", "searched", "too_short", "offered", "repeated", "boilerplate"))]
 )
@@ -65,21 +53,6 @@ def index_output(files: Sequence[SetFile], config: ContaminationConfig) -> Outpu
     index = build_index(passages, config)
     written = {INDEX_FILE: index.to_bytes(), SETS_FILE: pa.table(set_columns(passages, index, config), SETS)}
     return Output(written, rows_in=sum(passages.sizes), bytes_in=sum(file.ref.bytes for file in files))
-
-
-def set_columns(passages: ItemTexts, index: PassageIndex, config: ContaminationConfig) -> list[list[Any]]:
-    """Returns the columns of `SETS`."""
-    rows = []
-    words = np.where(index.marks, 0, np.diff(index.bounds))
-    for number, items in enumerate(passages.sizes):
-        item, of_set = index.number[index.set_of == number], index.set_of == number
-        kind, longest = np.full(items, SHORT), np.zeros(items, np.int64)
-        np.maximum.at(kind, item, index.kind[of_set])
-        np.maximum.at(longest, item, words[of_set])
-        short = kind == SHORT
-        parts = (kind >= WHOLE, short, short & (longest >= config.seed), kind == REPEATED, kind == BOILERPLATE)
-        rows.append([items, *(int(part.sum()) for part in parts)])
-    return [passages.sets, *map(list, zip(*rows, strict=True))]
 
 
 def load_index(run: Storage, path: str) -> PassageIndex:
@@ -183,10 +156,6 @@ FOUND = pa.schema(
 )
 
 
-def overlap_options(path: str) -> ContaminationConfig:
-    return ContaminationConfig(sets=[path])
-
-
 def overlap_index(name: str, files: Sequence[FileRef], path: str) -> Output:
     """Returns the output with the index of one set, to be written to `path`.
 
@@ -194,7 +163,7 @@ def overlap_index(name: str, files: Sequence[FileRef], path: str) -> Output:
     """
     sets = [SetFile(ref, name, SetConfig(path=ref.path)) for ref in files]
     passages = read_passages(sets)
-    index = build_index(passages, overlap_options(path))
+    index = build_index(passages, ContaminationConfig(sets=[path]))
     searched = len(np.unique(index.number[index.kind >= WHOLE]))
     return Output({path: index.to_bytes()}, counts={"items": sum(passages.sizes), "searched": searched})
 
@@ -207,7 +176,7 @@ class OverlapWorker(Worker):
 
     def process(self, task: Task) -> Output:
         documents, index = task.inputs
-        finder = Finder.make(load_index(self.run, index.path), overlap_options(index.path))
+        finder = Finder.make(load_index(self.run, index.path), ContaminationConfig(sets=[index.path]))
         rows, count = [], 0
         for table in iter_tables(self.run, documents.path, ["id", "url", "text"]):
             count += table.num_rows

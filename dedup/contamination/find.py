@@ -24,6 +24,7 @@ import json
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -298,6 +299,22 @@ def _many(value: npt.NDArray, item: npt.NDArray, set_: npt.NDArray, common: int 
     result = np.zeros(int(value.max(initial=-1)) + 1, bool)
     result[groups[counts > (common[groups % sets] if isinstance(common, np.ndarray) else common)] // sets] = True
     return result
+
+
+def set_columns(passages: ItemTexts, index: PassageIndex, config: ContaminationConfig) -> list[list[Any]]:
+    """Returns the name of each set, its number of items, and how many of them are looked for, are too short, would be long enough with the
+    smallest `min_words` (`seed`), have the words of an item before them, and are boilerplate."""
+    rows = []
+    words = np.where(index.marks, 0, np.diff(index.bounds))
+    for number, items in enumerate(passages.sizes):
+        item, of_set = index.number[index.set_of == number], index.set_of == number
+        kind, longest = np.full(items, SHORT), np.zeros(items, np.int64)
+        np.maximum.at(kind, item, index.kind[of_set])
+        np.maximum.at(longest, item, words[of_set])
+        short = kind == SHORT
+        parts = (kind >= WHOLE, short, short & (longest >= config.seed), kind == REPEATED, kind == BOILERPLATE)
+        rows.append([items, *(int(part.sum()) for part in parts)])
+    return [passages.sets, *map(list, zip(*rows, strict=True))]
 
 
 # ---- finding -----------------------------------------------------------------------------------------------

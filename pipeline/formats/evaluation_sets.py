@@ -92,12 +92,15 @@ def _read_rows(place: str, file: IO[bytes], start: bytes) -> Rows:
     elif start.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
         batches = _arrow_batches(place, file, start)
     else:
-        text = _decoded(place, _inflated(place, file, start))
-        return _delimited_rows(place, text) if _bare(place).endswith(DELIMITED) else _json_rows(place, text)
+        return _text_rows(place, _inflated(place, file, start))
     try:
         rows = [row for batch in batches for row in batch.to_pylist()]
     except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
         raise _unreadable(place, "Arrow or Parquet", error) from error
+    return _some(place, rows)
+
+
+def _some(place: str, rows: Rows) -> Rows:
     if not rows:
         raise InputError(f"{place}: the evaluation set is empty.")
     return rows
@@ -140,14 +143,13 @@ def _check_size(place: str, size: int) -> None:
         raise InputError(f"{place}: it decompresses to more than {MOST_BYTES:,} bytes, too many for an evaluation set.")
 
 
-def _decoded(place: str, content: bytes) -> str:
+def _text_rows(place: str, content: bytes) -> Rows:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{place}: byte {error.start} is not UTF-8, so it can't be read as an evaluation set.") from error
-    if not text.strip():
-        raise InputError(f"{place}: the evaluation set is empty.")
-    return text
+    read = _delimited_rows if _bare(place).endswith(DELIMITED) else _json_rows
+    return _some(place, read(place, text) if text.strip() else [])
 
 
 def _delimited_rows(place: str, text: str) -> Rows:
@@ -164,16 +166,13 @@ def _delimited_rows(place: str, text: str) -> Rows:
                 names = fields
                 continue
             if len(fields) not in (0, len(names)):
-                fault = f"{len(fields)} {'field' if len(fields) == 1 else 'fields'}, but {len(names)} columns"
-                raise InputError(f"{place}:{reader.line_num}: {fault}.")
+                raise csv.Error(f"it has {len(fields)} of {len(names)} columns")
             if fields:
                 row = dict(zip(names, fields, strict=True))
                 options = [value for name, value in row.items() if OPTION.fullmatch(name)]
                 rows.append({**({"choices": options} if len(options) > 1 else {}), **row})
     except csv.Error as error:
-        raise InputError(f"{place}:{reader.line_num}: not readable as CSV ({error}).") from error
-    if not rows:
-        raise InputError(f"{place}: the evaluation set is empty.")
+        raise InputError(f"{place}:{reader.line_num}: not a row of CSV ({error}).") from error
     return rows
 
 

@@ -102,8 +102,7 @@ class Contamination:
     """The contamination of a run. `seen`: documents that were searched. `documents`: those with at least one item; they hold `items`, and
     `dropped` of them were removed. `sets`: a row for each set that was read: its items, how many are `searched`, `too_short` (`offered` of
     them have `seed` words, so that a smaller `min_words` adds them), `repeated`, `boilerplate` and `matched`, and its documents; a document
-    counts for the set of its best match. `characters`: cut out of documents that stay. `examples`: documents with the weakest matches of each
-    set."""
+    counts for the set of its best match. `characters`: cut out of documents that stay. `examples`: the weakest matches of each set."""
 
     action: str
     seen: int
@@ -143,9 +142,9 @@ def stayed(action: str) -> str:
     return STAYED.get(action, "kept")
 
 
-def contamination_action(reader: RunReader) -> str:
+def contamination_options(reader: RunReader) -> dict[str, Any]:
     section = reader.settings("dedup").get("contamination")
-    return str(section.get("action", "")) if isinstance(section, dict) else ""
+    return section if isinstance(section, dict) else {}
 
 
 def read_contamination(run: Run, examples: bool = True) -> Contamination | None:
@@ -162,11 +161,9 @@ def read_contamination(run: Run, examples: bool = True) -> Contamination | None:
           coalesce(sum(chars_in - chars_out{others}) FILTER ({SET} IS NOT NULL AND kept), 0)::BIGINT AS characters
         FROM dedup_report
     """)  # fmt: skip
-    options = run.reader.settings("dedup").get("contamination")
-    options = options if isinstance(options, dict) else {}
-    found = Contamination(
-        contamination_action(run.reader), **query.first, query=query, min_words=options.get("min_words", 0), seed=options.get("seed", 0)
-    )
+    options = contamination_options(run.reader)
+    action, min_words, seed = options.get("action", ""), options.get("min_words", 0), options.get("seed", 0)
+    found = Contamination(action, **query.first, query=query, min_words=min_words, seed=seed)
     if "set" not in columns(run, SETS_TABLE):
         return found
     sets = ask(run, "contamination-sets", "Evaluation sets", f"""
