@@ -42,7 +42,7 @@ def data_files(place: str, paths: Sequence[str]) -> list[str]:
     InputError if there are none, and if one may hold rows but can't be read."""
     found = []
     for path in paths:
-        inside = [part for part in PurePosixPath(path).parts if part not in PurePosixPath(place).parts]
+        inside = [part for part in PurePosixPath(path).parts if part not in (*PurePosixPath(place).parts, "..")]
         if path == place:
             return [path]
         if path.endswith("/") or any(part.startswith(".") for part in inside) or NO_ITEMS.fullmatch(PurePosixPath(path).name):
