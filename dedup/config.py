@@ -271,8 +271,8 @@ class ContaminationConfig(Config):
     with the document at each shared n-gram of `seed` words, unless more than `common` items of the set have that n-gram. The text is found
     if, in a window a quarter longer than the text, at least `ngram` words agree (for a short text `short_share` of its words, and at least
     `min_ngram`, or all but one if it has no more), and also at least `share` of its own words: those in n-grams that at most `common` items
-    of the set have. Numbers don't count if there are `min_ngram` other words. A question with choices that any quiz may have counts only with
-    its choices.
+    of the set have. Numbers don't count if there are `min_ngram` other words. A question with choices that any quiz may have counts only
+    with its choices.
 
     Published practice counts any single n-gram of 8 to 13 words. To do the same, set `seed`, `ngram`, `min_ngram` and `min_words` to that
     number and `share` to 0.
