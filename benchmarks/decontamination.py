@@ -9,7 +9,13 @@ sequence of brackets, after an instruction that all items share, or alone). With
 * verbatim, case (upper, lower or title), spaces (new line breaks), marks (every mark a space), deleted (every mark deleted, so that words
   may be joined);
 * words: one word in ten, drawn at random, is replaced by a word of the documents;
-* all: case, marks and words.
+* all: case, marks and words;
+* inserted: twelve words of a document between two sentences, or in the middle of the only one;
+* numbers: each number is replaced by another of as many digits;
+* digits: each digit is one of another script.
+
+With `--stems FILE`, the lines of a text file are questions that any quiz may have. They are a set of their own, each with four options of
+random words, and are planted alone (none should be found) and with their options.
 
 Not planted are texts of fewer than 8 words (except brackets), texts whose words occur in more than 20 items of their set, and edits of
 marks where items differ by their marks alone.
@@ -28,7 +34,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +52,10 @@ from corpusmill.pipeline.text.words import UNSPACED
 WORD = regex.compile(rf"(?V1)[[{UNSPACED}]&&\w--\p{{M}}]\p{{M}}*|[\w--_--[{UNSPACED}]]+")
 MARK = regex.compile(r"[^\w\s\p{M}]")
 #: Fields of an item; the first one present is planted.
-PLANTED = ("question", "text", "prompt", "sentence_good", "problem", "ctx", "input")
-EDITS = ("verbatim", "case", "spaces", "marks", "deleted", "words", "all")
+PLANTED = ("question", "goal", "text", "prompt", "sentence_good", "problem", "ctx", "input")
+EDITS = ("verbatim", "case", "spaces", "marks", "deleted", "words", "all", "inserted", "numbers", "digits")
+#: The zeros of other scripts: Arabic, Persian, Devanagari, Bengali, Thai, Khmer, full-width.
+ZEROS = (0x660, 0x6F0, 0x966, 0x9E6, 0xE50, 0x17E0, 0xFF10)
 #: Lengths in words: each range ends before the next one.
 LENGTHS = (0, 8, 13, 15, 21, 51)
 COMMON = 20
@@ -132,7 +140,7 @@ def items_of(sets: list[str], all_fields: bool) -> dict[str, list[tuple[int, str
     return found
 
 
-def edits(vocabulary: list[str]) -> dict[str, Callable[[str, random.Random], str]]:
+def edits(vocabulary: list[str], texts: list[str]) -> dict[str, Callable[[str, random.Random], str]]:
     def case(text: str, draw: random.Random) -> str:
         return draw.choice([str.upper, str.lower, str.title])(text)
 
@@ -142,7 +150,29 @@ def edits(vocabulary: list[str]) -> dict[str, Callable[[str, random.Random], str
             text = f"{text[:start]} {draw.choice(vocabulary)} {text[end:]}"
         return text
 
+    def inserted(text: str, draw: random.Random) -> str:
+        parts = re.split(r"(?<=[.!?])\s+", text)
+        words = text.split()
+        if len(parts) == 1:
+            parts = [" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])]
+        others = []
+        for _ in parts[1:]:
+            other = draw.choice(texts)[:5000].split()
+            others.append(" ".join(other[draw.randrange(max(len(other) - 12, 1)) :][:12]))
+        return "\n\n".join(part for pair in zip_longest(parts, others, fillvalue="") for part in pair)
+
+    def other_number(match: re.Match[str], draw: random.Random) -> str:
+        size = len(match[0])
+        return str((int(match[0]) + draw.randrange(1, 10**size)) % 10**size).zfill(size)
+
+    def digits(text: str, draw: random.Random) -> str:
+        zero = draw.choice(ZEROS)
+        return re.sub("[0-9]", lambda match: chr(zero + int(match[0])), text)
+
     return {
+        "inserted": inserted,
+        "numbers": lambda text, draw: re.sub("[0-9]+", lambda match: other_number(match, draw), text),
+        "digits": digits,
         "verbatim": lambda text, draw: text,
         "case": case,
         "spaces": lambda text, draw: "\n".join(textwrap.wrap(" ".join(text.split()), draw.randint(20, 100))),
@@ -156,7 +186,7 @@ def edits(vocabulary: list[str]) -> dict[str, Callable[[str, random.Random], str
 def plant(texts: list[str], items: dict[str, list[tuple[int, str]]], count: int, seed: int) -> list[Planted]:
     """Plants every edit of up to `count` texts of each set, each at a space in the first 5,000 characters of a document."""
     vocabulary = sorted({word for text in texts[:2000] for word in WORD.findall(text) if word.isalpha()})
-    changes = edits(vocabulary)
+    changes = edits(vocabulary, [text for text in texts if text.isascii()])
     planted = []
     for name, all_of_set in items.items():
         draw = random.Random(f"{seed}:{name}")
@@ -171,7 +201,9 @@ def plant(texts: list[str], items: dict[str, list[tuple[int, str]]], count: int,
             if by_marks and (name != "brackets" or len(items_of_text) > COMMON):
                 continue
             for edit, change in changes.items():
-                if (by_marks and edit in ("marks", "deleted", "all")) or (edit == "words" and not words):
+                if by_marks and edit in ("marks", "deleted", "all", "inserted", "numbers", "digits"):
+                    continue
+                if (edit == "words" and not words) or (edit in ("numbers", "digits") and not re.search("[0-9]", text)):
                     continue
                 host = draw.choice(texts)[:5000]
                 at = draw.choice([0, *(match.start() for match in re.finditer(r"\s", host)), len(host)])
@@ -257,11 +289,27 @@ def show_recall(name: str, planted: list[Planted], found: list[set[tuple[str, in
                 )
 
 
+def show_stems(path: str, texts: list[str], seed: int, folder: Path) -> None:
+    """Prints how many questions are found alone and with their options."""
+    draw = random.Random(f"{seed}:stems")
+    vocabulary = sorted({word for text in texts[:2000] for word in WORD.findall(text) if word.isalpha()})
+    rows = [{"question": line, "choices": [" ".join(draw.choices(vocabulary, k=draw.randint(1, 5))) for _ in range(4)]}
+            for line in Path(path).read_text().splitlines() if len(words_of(line)) >= 7]  # fmt: skip
+    (folder / "stems.json").write_text(json.dumps(rows))
+    hosts = [draw.choice(texts)[:5000] for _ in rows]
+    both = [
+        [host + "\n" + row["question"], "\n".join([host, row["question"], *row["choices"]])] for host, row in zip(hosts, rows, strict=True)
+    ]
+    found = [map(bool, Ours([str(folder / "stems.json")]).find([pair[n] for pair in both])) for n in (0, 1)]
+    print(f"\n{len(rows)} questions of {path}: {sum(found[0])} found alone, {sum(found[1])} with their options")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", help="documents: Parquet with a column `text`, or plain text")
     parser.add_argument("--sets", nargs="+", required=True, help="evaluation sets")
     parser.add_argument("--lines", nargs="*", default=[], help="text files whose lines are the items of one more set")
+    parser.add_argument("--stems", help="a text file whose lines are questions that could stand in any quiz")
     parser.add_argument("--items", type=int, default=1000, help="how many texts of each set are planted")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--all-fields", action="store_true", help="plant every text of an item")
@@ -294,6 +342,8 @@ def main() -> None:
     for number in [n for n, found in enumerate(hits) if found][: args.show]:
         print(f"  document {number}: {sorted(hits[number])[:3]} {ours.passage(texts[number])!r}")
 
+    if args.stems:
+        show_stems(args.stems, texts, args.seed, Path(folder.name))
     for ngram in args.ngrams:
         peer = AnyNgram(args.sets, ngram)
         started = time.process_time()

@@ -259,7 +259,7 @@ class FieldsConfig(Config):
 class SetConfig(Config):
     """One evaluation set."""
 
-    path: str = Field(description="a file, folder, glob or URL: JSONL, JSON, Parquet or Arrow; compressed and .zip too")
+    path: str = Field(description="a file, folder, glob or URL: JSONL, JSON, CSV, TSV, Parquet or Arrow; compressed and .zip too")
     name: str | None = Field(default=None, description="what reports call it; by default the file's name")
     fields: FieldsConfig | None = Field(default=None, description="the fields to match, where the format is none of the known ones")
 
@@ -270,7 +270,9 @@ class ContaminationConfig(Config):
     A text of an item is found in a document that contains all of it, ignoring case, punctuation and spaces. Otherwise the text is aligned
     with the document at each shared n-gram of `seed` words, unless more than `common` items of the set have that n-gram. The text is found
     if, in a window a quarter longer than the text, at least `ngram` words agree (for a short text `short_share` of its words, and at least
-    `min_ngram`), and also at least `share` of its own words: those in n-grams that at most `common` items of the set have.
+    `min_ngram`, or all but one if it has no more), and also at least `share` of its own words: those in n-grams that at most `common` items
+    of the set have. Numbers don't count if there are `min_ngram` other words. A question with choices that any quiz may have counts only
+    with its choices.
 
     Published practice counts any single n-gram of 8 to 13 words. To do the same, set `seed`, `ngram`, `min_ngram` and `min_words` to that
     number and `share` to 0.
@@ -284,11 +286,8 @@ class ContaminationConfig(Config):
     seed: int = Field(default=4, ge=2, le=64, description="a text is aligned with a document at shared n-grams of this many words")
     share: float = Field(default=0.6, ge=0, le=1, description="the smallest share of a text's own words that must agree")
     ngram: int = Field(default=13, ge=2, le=64, description="how many words of a text must agree at least")
-    short_share: float = Field(default=0.75, ge=0, le=1, description="of a short text, this share of its words is enough")
+    short_share: float = Field(default=0.81, ge=0, le=1, description="of a short text, this share of its words is enough")
     min_ngram: int = Field(default=8, ge=2, le=64, description="but never fewer words than this")
-    short: Literal["whole", "ignore"] = Field(
-        default="whole", description="texts of fewer than `min_ngram` words: found only whole, or never looked for"
-    )
     min_words: int = Field(default=7, ge=2, description="shorter texts are never looked for")
     common: int = Field(default=20, ge=1, description="a text or n-gram that more items of one set than this have is boilerplate")
     keep_words: int = Field(default=50, ge=0, description="with `action: cut`, a document that has fewer words left is dropped")

@@ -22,6 +22,12 @@ class DedupStage(Stage):
     Config = DedupConfig
     config: DedupConfig
 
+    def check(self) -> None:
+        if self.config.contamination:
+            from corpusmill.dedup.contamination.editor import check_sets
+
+            check_sets(self.config.contamination)
+
     def execute(self, run: StageRun) -> None:
         from corpusmill.dedup.index import hold_index  # imported here, so that a recipe can be read without loading numba
 
@@ -38,7 +44,7 @@ class DedupStage(Stage):
 
         config = self.config
         sets: list[FileRef] = []
-        if config.contamination:  # first: a set that can't be read ends the run before any work is done
+        if config.contamination:
             from corpusmill.dedup.contamination.editor import prepare_sets
 
             sets = prepare_sets(run, config.contamination)

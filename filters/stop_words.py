@@ -8,7 +8,6 @@ Languages without spaces between words have no values.
 import json
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.text.hashing import BASE, ONE, find, hash_set
+from corpusmill.pipeline.text.stop_words import SHIPPED
 from corpusmill.pipeline.text.utf8 import SPACE, WORD, character_classes, decode, lowercase_table
 from corpusmill.pipeline.text.words import hash_word
 
@@ -146,9 +146,6 @@ def count_stop_words(data, offsets, documents, kinds, lower, stop_words, out):
 
 
 # ---- The lists: JSON files `{language: [words]}`.
-
-#: spaCy's lists (`tests/helpers/spacy_data.py` writes the file).
-SHIPPED = Path(__file__).with_name("stop_words.json")
 
 
 def languages(path: str | None = None) -> tuple[str, ...]:

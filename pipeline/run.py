@@ -265,11 +265,13 @@ def execute(
 ) -> str:
     """Executes the plan. `on_message` gets sentences for the user, `on_stage` each finished stage. Returns a sentence that names the
     quarantined tasks (empty where there are none). Raises NothingKept after a stage that has kept no document, and InputError, before
-    any work, if a stage lacks a library."""
+    any work, if a stage lacks a library or can't read a file that its section names."""
     watching = watching or Watching(Outcome(plan.folder))
     names = plan.stages()
     for name in names:
-        require(name, *stage_class(name)(plan.sections[name]).libraries())
+        stage = stage_class(name)(plan.sections[name])
+        require(name, *stage.libraries())
+        stage.check()
     storage = Storage(plan.folder)
     lost: list[tuple[str, Quarantined]] = []
     say = partial(progress.console.print, style="dim", markup=False, soft_wrap=True)

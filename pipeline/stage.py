@@ -119,6 +119,9 @@ class Stage(ABC):
         """Returns the libraries of `pipeline.extras` without which the stage can't work; a run looks for them before its first stage."""
         return ()
 
+    def check(self) -> None:  # noqa: B027 - most stages have nothing to read
+        """Raises InputError for what the configuration names and the stage can't read; a run asks before its first stage."""
+
     @abstractmethod
     def execute(self, run: "StageRun") -> None:
         """Plans the tasks and hands them to the runner (`run.map`, `run.once`), one phase after the other."""

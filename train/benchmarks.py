@@ -31,7 +31,7 @@ import yaml
 from corpusmill.pipeline.cache import PackageFile
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand
-from corpusmill.pipeline.formats.evaluation_sets import has_data, read_set
+from corpusmill.pipeline.formats.evaluation_sets import data_files, read_set
 from corpusmill.pipeline.intervals import wilson
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.storage import Storage
@@ -227,10 +227,7 @@ def task_files(config: TaskConfig) -> dict[BenchmarkTask, list[str]]:
         if task.package is None:
             raise InputError(f"evaluate: no package ships the items of {config.task}; give the path of their file.")
         return {task: [task.package.path()]}
-    paths = [path for path in expand(config.path) if path == config.path or has_data(path)]
-    if not paths:
-        raise InputError(f"{config.path}: no JSONL, JSON, Parquet, Arrow or zip file in it.")
-    return {task: paths}
+    return {task: data_files(config.path, expand(config.path))}
 
 
 def _bundle(folder: str) -> dict[BenchmarkTask, list[str]]:

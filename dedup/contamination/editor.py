@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.dedup.config import ContaminationConfig, SetConfig
-from corpusmill.dedup.contamination.find import DOCUMENT, LEFT_OUT, PASSAGE, WHOLE, Finder, Matches, PassageIndex, build_index
-from corpusmill.dedup.contamination.sets import SetFile, read_passages, set_files
+from corpusmill.dedup.contamination.find import DOCUMENT, PASSAGE, WHOLE, Finder, Matches, PassageIndex, build_index, set_columns
+from corpusmill.dedup.contamination.sets import SetFile, read_items, read_passages, set_files
 from corpusmill.dedup.contamination.words import without, words_of
 from corpusmill.dedup.corpus import first_output
 from corpusmill.dedup.removal import Edit, Editor, one_array
@@ -22,10 +22,22 @@ from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 
 INDEX_TASK = "contamination"
-INDEX_FILE = "contamination/index.arrow"
+INDEX_FILE, SETS_FILE = "contamination/index.arrow", "contamination/sets.parquet"
 RULE = "contaminated"
 #: The prefix of the counts of contaminated documents by set, in the manifest.
 COUNT = "contaminated: "
+
+
+#: The table of all sets: the columns of `set_columns`.
+SETS = pa.schema(
+    [("set", pa.string()), *((name, pa.int64()) for name in ("items", "searched", "too_short", "offered", "repeated", "boilerplate"))]
+)
+
+
+def check_sets(config: ContaminationConfig) -> None:
+    """Raises InputError if a file of the sets can't be read, or if its format is unknown."""
+    for _ in read_items(set_files(config.set_configs())):
+        pass
 
 
 def prepare_sets(run: StageRun, config: ContaminationConfig) -> list[FileRef]:
@@ -39,14 +51,8 @@ def index_output(files: Sequence[SetFile], config: ContaminationConfig) -> Outpu
     """Returns the output with the index of the sets."""
     passages = read_passages(files)
     index = build_index(passages, config)
-    counts = {
-        "items": int(passages.item[-1]) + 1 if len(passages.item) else 0,
-        "texts": len(passages.texts),
-        "texts_whole": int((index.kind == WHOLE).sum()),
-        "texts_by_marks": int(((index.kind != LEFT_OUT) & (index.marks == 1)).sum()),
-        "texts_left_out": len(passages.texts) - int((index.kind != LEFT_OUT).sum()),
-    }
-    return Output({INDEX_FILE: index.to_bytes()}, rows_in=counts["items"], bytes_in=sum(file.ref.bytes for file in files), counts=counts)
+    written = {INDEX_FILE: index.to_bytes(), SETS_FILE: pa.table(set_columns(passages, index, config), SETS)}
+    return Output(written, rows_in=sum(passages.sizes), bytes_in=sum(file.ref.bytes for file in files))
 
 
 def load_index(run: Storage, path: str) -> PassageIndex:
@@ -71,7 +77,7 @@ class ContaminationEditor(Editor):
         pa.field("contaminated_field", pa.string()),
         pa.field("contamination", pa.float64()),  # the share of the item's own words that were found (`find.py`)
         pa.field("contamination_passage", pa.string()),  # the passage of the document, at most `SHOWN` characters
-        pa.field("contamination_matches", pa.int64()),  # how many items were found in the document
+        pa.field("contamination_items", pa.list_(pa.string())),  # the items that were found in the document, each as `SET:NUMBER`
     )
 
     def __init__(self, config: Any, run: Storage):
@@ -112,7 +118,10 @@ class ContaminationEditor(Editor):
             "contaminated_field": index.fields[index.field_of[passage]],
             "contamination": float(self.finder.share(best[np.newaxis])[0]),
             "contamination_passage": self.finder.passage(text, best),
-            "contamination_matches": len({(index.set_of[p], index.number[p]) for p in matches[:, PASSAGE]}),
+            "contamination_items": [
+                f"{index.sets[set_]}:{number}"
+                for set_, number in sorted({(int(index.set_of[p]), int(index.number[p])) for p in matches[:, PASSAGE]})
+            ],
         }
 
     def _cut(self, text: str, matches: Matches) -> str:
@@ -147,10 +156,6 @@ FOUND = pa.schema(
 )
 
 
-def overlap_options(path: str) -> ContaminationConfig:
-    return ContaminationConfig(sets=[path])
-
-
 def overlap_index(name: str, files: Sequence[FileRef], path: str) -> Output:
     """Returns the output with the index of one set, to be written to `path`.
 
@@ -158,9 +163,9 @@ def overlap_index(name: str, files: Sequence[FileRef], path: str) -> Output:
     """
     sets = [SetFile(ref, name, SetConfig(path=ref.path)) for ref in files]
     passages = read_passages(sets)
-    index = build_index(passages, overlap_options(path))
-    searched = len(np.unique(index.number[index.kind != LEFT_OUT]))
-    return Output({path: index.to_bytes()}, counts={"items": int(passages.item.max(initial=-1)) + 1, "searched": searched})
+    index = build_index(passages, ContaminationConfig(sets=[path]))
+    searched = len(np.unique(index.number[index.kind >= WHOLE]))
+    return Output({path: index.to_bytes()}, counts={"items": sum(passages.sizes), "searched": searched})
 
 
 class OverlapWorker(Worker):
@@ -171,7 +176,7 @@ class OverlapWorker(Worker):
 
     def process(self, task: Task) -> Output:
         documents, index = task.inputs
-        finder = Finder.make(load_index(self.run, index.path), overlap_options(index.path))
+        finder = Finder.make(load_index(self.run, index.path), ContaminationConfig(sets=[index.path]))
         rows, count = [], 0
         for table in iter_tables(self.run, documents.path, ["id", "url", "text"]):
             count += table.num_rows

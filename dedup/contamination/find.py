@@ -7,17 +7,24 @@ A text is found *whole* where all its words follow each other in the document. O
 2. In this alignment, equal words agree, from the n-gram on in both directions until more than `GAP` words in a row differ. The words from
    the first to the last one that agree are a *stretch*.
 3. The text is found where, in a window a quarter longer than the text, enough of its words agree, and enough of its own words (`Finder`).
-   The order of its parts does not matter.
+   The order of its parts does not matter. Where the text goes on in the document after at most `INSERTED` other words, those don't count.
 
 An n-gram is a text's *own*, unless more than `common` items of one set have it (as part of an instruction that every item repeats), or it
-has numbers alone: such n-grams prove nothing. The words in a text's own n-grams are its own words. The index has the n-grams and their
-places in the texts. A text without own n-grams, or of fewer than `min_ngram` words, is only found whole, and is looked up by its rarest
+has numbers alone: such n-grams prove nothing. The words in a text's own n-grams are its own words, but not numbers, which often change
+where an item is copied; a text that has fewer than `min_ngram` other words is the exception. The index has the n-grams and their places in
+the texts. A text without own n-grams, or of fewer than `min_ngram` words, is only found whole, and is looked up by its rarest
 n-gram. A text whose words more than `common` items of one set have is boilerplate. Of several equal texts, only the first is looked for.
 Texts that are boilerplate or too short without their marks are read once more with marks (`_with_marks`).
+
+The stem of a question with choices is *ordinary* if its words hardly tell what it is about ("Which of the following statements is true?";
+`_ordinary`). Alone it is boilerplate; of a text that begins with it, only n-grams that reach into the choices are own.
 """
 
+import json
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +37,17 @@ from corpusmill.dedup.words import word_hashes
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import read_only, text_buffers
 from corpusmill.pipeline.text.hashing import BASE, find, insert, mix64, power, table_size
+from corpusmill.pipeline.text.stop_words import SHIPPED as STOP_WORDS
 
-#: Kinds of texts: not looked for, found only whole, found by the words that agree.
-LEFT_OUT, WHOLE, GRADED = 0, 1, 2
+#: Kinds of texts: not looked for because they are too short, boilerplate, or equal to an earlier one; found only whole; found by the words
+#: that agree, also if one differs that is neither the first nor the last (`FRAMED`, of `min_ngram` words), or some. Of several texts of an
+#: item, the largest kind is the item's.
+SHORT, BOILERPLATE, REPEATED, WHOLE, FRAMED, GRADED = range(-2, 4)
+#: By language: `quiz`, words by which a question points at its choices or at what stands beside it ("following", "passage", "statement");
+#: `ordinary`, words of any quiz that are no stop words ("best", "describe", "cause").
+QUIZ_WORDS = Path(__file__).with_name("quiz_words.json")
+#: A word is ordinary, too, if more than this share of the set's items have it in their stems (and more than `common` items).
+STEM_SHARE = 0.05
 #: Bits of the filter for each n-gram: of 16 n-grams that are not in the index, the filter lets about one pass.
 FILTER_BITS = 16
 #: A text is looked for with marks if it has at least this many different n-grams that are mostly marks: 8 different marks in a row have
@@ -57,6 +72,7 @@ class PassageIndex:
     words: npt.NDArray[np.uint64]
     own_words: npt.NDArray[np.uint8]  # for each of `words`: 1 where it lies in one of its text's own n-grams
     bounds: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.int64]  # for each text: how many of its words are numbers that are not its own
     kind: npt.NDArray[np.int8]
     marks: npt.NDArray[np.uint8]  # for each text: 1 where it is read with marks
     set_of: npt.NDArray[np.int32]
@@ -135,8 +151,8 @@ class _Reading:
 
     words: npt.NDArray[np.uint64]
     bounds: npt.NDArray[np.int64]
-    wanted: npt.NDArray[np.bool_]  # for each text: whether it is looked for
-    boilerplate: npt.NDArray[np.bool_]  # for each text: whether more than `common` items of one set have the same words
+    number: npt.NDArray[np.bool_]  # for each word: whether it is a number (False with marks)
+    kind: npt.NDArray[np.int8]  # for each text; WHOLE where it is looked for
     hashes: npt.NDArray[np.uint64]  # for each n-gram: its hash, its text (`owner`), its first word in the text (`places`)
     owner: npt.NDArray[np.int64]
     places: npt.NDArray[np.int64]
@@ -150,33 +166,63 @@ def _read(passages: ItemTexts, config: ContaminationConfig, marks: bool) -> _Rea
     words, bounds = passage_words(passages.texts, marks)
     lengths = np.diff(bounds)
     first, boilerplate = _equal(words, bounds, passages, config.common)
-    wanted = first & ~boilerplate & (lengths >= (config.min_ngram if marks else config.min_words))
-    total = int(np.maximum(lengths[wanted] - seed + 1, 0).sum())
+    stem = np.zeros(len(lengths), np.int64) if marks else _ordinary(words, bounds, passages, config)
+    kind = np.where(boilerplate | ((stem == lengths) & (lengths > 0)), BOILERPLATE, np.where(first, WHOLE, REPEATED)).astype(np.int8)
+    kind[lengths < (config.min_ngram if marks else config.min_words)] = SHORT
+    total = int(np.maximum(lengths[kind == WHOLE] - seed + 1, 0).sum())
     hashes, owner, places = np.empty(total, np.uint64), np.empty(total, np.int64), np.empty(total, np.int64)
-    _gram_hashes(words, bounds, wanted, seed, hashes, owner, places)
+    _gram_hashes(words, bounds, kind == WHOLE, seed, hashes, owner, places)
     gram = np.unique(hashes, return_inverse=True)[1]
-    own_grams = ~_many(gram, passages.item[owner], passages.set_of[owner], config.common)[gram]
+    own_grams = ~_many(gram, passages.item[owner], passages.set_of[owner], config.common)[gram] & (places + seed > stem[owner])
     # an n-gram proves something (`telling`) if it is mostly marks, and not one word repeated; without marks, if it is not numbers alone
     at = bounds[owner] + places
+    number = np.zeros(len(words), bool)
     if marks:
         is_mark = np.isin(words, hashes_of({mark for text in passages.texts for mark in MARK.findall(text)} | {"_"}, marks=True))
         same = np.concatenate([words[1:] == words[:-1], np.zeros(1, bool)])
         telling = (2 * _count(is_mark, at, seed) > seed) & (_count(same, at, seed - 1) < seed - 1)
         different = np.unique(np.stack([owner[telling], gram[telling]], axis=1), axis=0)[:, 0]
-        wanted &= np.bincount(different, minlength=len(lengths)) >= MARK_GRAMS
+        kind[(kind == WHOLE) & (np.bincount(different, minlength=len(lengths)) < MARK_GRAMS)] = SHORT
     else:
-        numbers = hashes_of({number for text in passages.texts for number in NUMBER.findall(text)})
-        telling = _count(~np.isin(words, numbers), at, seed) > 0
-    kept = wanted[owner]
-    return _Reading(words, bounds, wanted, boilerplate, hashes[kept], owner[kept], places[kept], (own_grams & telling)[kept])
+        number = np.isin(words, hashes_of({digits for text in passages.texts for digits in NUMBER.findall(text)}))
+        telling = _count(~number, at, seed) > 0
+    kept = kind[owner] == WHOLE
+    return _Reading(words, bounds, number, kind, hashes[kept], owner[kept], places[kept], (own_grams & telling)[kept])
+
+
+def _ordinary(
+    words: npt.NDArray[np.uint64], bounds: npt.NDArray[np.int64], passages: ItemTexts, config: ContaminationConfig
+) -> npt.NDArray[np.int64]:
+    """Returns for each text the number of words of its stem if that is ordinary, else 0.
+
+    In one of the languages of `QUIZ_WORDS`, all its words but one are stop words, quiz words, ordinary words, or frequent in the set's
+    stems. Two words may be others, if there is a quiz word.
+    """
+    stem = np.zeros(len(bounds) - 1, np.int64)
+    some = np.array([number for number, given in enumerate(passages.stems) if given], np.int64)
+    stem[some] = np.diff(passage_words([passages.stems[number] for number in some])[1])
+    text = np.repeat(np.arange(len(stem)), stem)
+    vocabulary, word = np.unique(words[np.arange(len(text)) - np.repeat(np.cumsum(stem) - stem - bounds[:-1], stem)], return_inverse=True)
+    set_ = passages.set_of[text]
+    word_of_set = np.unique(word * len(passages.sets) + set_, return_inverse=True)[1]
+    least = np.maximum(config.common, STEM_SHARE * np.array(passages.sizes))
+    rare = ~_many(word_of_set, passages.item[text], set_, least)[word_of_set]
+    stop_words = json.loads(STOP_WORDS.read_text())
+    found = np.zeros(len(stem), bool)
+    for language, listed in json.loads(QUIZ_WORDS.read_text()).items():
+        quiz, ordinary = hashes_of(listed["quiz"].split()), hashes_of([*listed["ordinary"].split(), *stop_words[language]])
+        points = np.bincount(text[np.isin(vocabulary, quiz)[word]], minlength=len(stem)) > 0
+        telling = rare & ~np.isin(vocabulary, np.concatenate([quiz, ordinary]))[word]
+        found |= np.bincount(text[telling], minlength=len(stem)) <= 1 + points
+    return np.where(found, stem, 0)
 
 
 def _with_marks(passages: ItemTexts, plain: _Reading, config: ContaminationConfig) -> tuple[ItemTexts, _Reading]:
     """Reads some texts once more, with marks: those that are boilerplate or shorter than `min_words` when read without marks."""
-    untold = np.flatnonzero(plain.boilerplate | (np.diff(plain.bounds) < config.min_words))
+    untold = np.flatnonzero(plain.kind <= BOILERPLATE)
     chosen = replace(
         passages, set_of=passages.set_of[untold], number=passages.number[untold], field_of=passages.field_of[untold],
-        item=passages.item[untold], texts=[passages.texts[t] for t in untold],
+        item=passages.item[untold], texts=[passages.texts[t] for t in untold], stems=[],
     )  # fmt: skip
     return chosen, _read(chosen, config, marks=True)
 
@@ -190,22 +236,25 @@ def build_index(passages: ItemTexts, config: ContaminationConfig) -> PassageInde
     both = [passages, marked_passages]
     words = np.concatenate([plain.words, marked.words])
     bounds = np.concatenate([plain.bounds, len(plain.words) + marked.bounds[1:]])
-    wanted = np.concatenate([plain.wanted, marked.wanted])
+    kind = np.concatenate([plain.kind, marked.kind])
     hashes, places, proves = (np.concatenate([getattr(r, name) for r in (plain, marked)]) for name in ("hashes", "places", "own_grams"))
-    owner = np.concatenate([plain.owner, len(plain.wanted) + marked.owner])
+    owner = np.concatenate([plain.owner, len(plain.kind) + marked.owner])
 
     # the kind of each text, and its own words
     lengths = np.diff(bounds)
-    kind = np.full(len(lengths), LEFT_OUT, np.int8)
-    kind[wanted & ((lengths >= config.min_ngram) | (config.short == "whole"))] = WHOLE
     kind[owner[proves & (lengths[owner] >= config.min_ngram)]] = GRADED
     own_words = np.zeros(len(words), np.uint8)
     for k in range(seed):
         own_words[(bounds[owner] + places + k)[proves]] = 1
+    number = np.concatenate([plain.number, marked.number])
+    numbers = _count(number, bounds[:-1], lengths)
+    numbers[lengths - numbers < config.min_ngram] = 0
+    own_words[number & np.repeat(numbers > 0, lengths)] = 0
+    kind[(kind == GRADED) & (lengths - numbers == config.min_ngram)] = FRAMED
 
     # the n-grams to look up: the own ones of GRADED texts, the rarest one of WHOLE texts
     _, gram, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-    chosen = proves & (kind[owner] == GRADED)
+    chosen = proves & (kind[owner] >= FRAMED)
     _rarest(owner, counts[gram], kind, chosen)
     order = np.flatnonzero(chosen)
     order = order[np.argsort(hashes[order], kind="stable")]
@@ -217,15 +266,15 @@ def build_index(passages: ItemTexts, config: ContaminationConfig) -> PassageInde
     _fill(used, np.uint64(64 - bits), table, gram_at, filter_)
     return PassageIndex(
         filter_, table, gram_at, np.append(starts, len(order)).astype(np.int64), owner[order].astype(np.int32),
-        places[order].astype(np.int32), words, own_words, bounds, kind, (np.arange(len(kind)) >= len(plain.wanted)).astype(np.uint8),
+        places[order].astype(np.int32), words, own_words, bounds, numbers, kind, (np.arange(len(kind)) >= len(plain.kind)).astype(np.uint8),
         np.concatenate([p.set_of for p in both]), np.concatenate([p.number for p in both]), np.concatenate([p.field_of for p in both]),
         passages.sets, passages.fields,
     )  # fmt: skip
 
 
-def _count(values: npt.NDArray[np.bool_], at: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+def _count(values: npt.NDArray, at: npt.NDArray[np.int64], size: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Returns for each place in `at` how many of the `size` values from there on are true."""
-    sums = np.concatenate([[0], np.cumsum(values)])
+    sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
     found: npt.NDArray[np.int64] = sums[at + size] - sums[at]
     return found
 
@@ -242,13 +291,30 @@ def _equal(
     return first, _many(text, passages.item, passages.set_of, common)[text]
 
 
-def _many(value: npt.NDArray, item: npt.NDArray, set_: npt.NDArray, common: int) -> npt.NDArray[np.bool_]:
-    """Returns for each value 0, 1, ... whether it occurs in more than `common` items of one set."""
-    pairs = np.unique(np.stack([value, set_, item], axis=1).astype(np.int64), axis=0)
-    groups, counts = np.unique(pairs[:, :2], axis=0, return_counts=True)
+def _many(value: npt.NDArray, item: npt.NDArray, set_: npt.NDArray, common: int | npt.NDArray) -> npt.NDArray[np.bool_]:
+    """Returns for each value 0, 1, ... whether it occurs in more than `common` items of one set (a number, or one for each set)."""
+    items, sets = int(item.max(initial=0)) + 1, int(set_.max(initial=0)) + 1
+    once = np.unique(value * items + item, return_index=True)[1]
+    groups, counts = np.unique(value[once] * sets + set_[once], return_counts=True)
     result = np.zeros(int(value.max(initial=-1)) + 1, bool)
-    result[groups[counts > common, 0]] = True
+    result[groups[counts > (common[groups % sets] if isinstance(common, np.ndarray) else common)] // sets] = True
     return result
+
+
+def set_columns(passages: ItemTexts, index: PassageIndex, config: ContaminationConfig) -> list[list[Any]]:
+    """Returns the name of each set, its number of items, and how many of them are looked for, are too short, would be long enough with the
+    smallest `min_words` (`seed`), have the words of an item before them, and are boilerplate."""
+    rows = []
+    words = np.where(index.marks, 0, np.diff(index.bounds))
+    for number, items in enumerate(passages.sizes):
+        item, of_set = index.number[index.set_of == number], index.set_of == number
+        kind, longest = np.full(items, SHORT), np.zeros(items, np.int64)
+        np.maximum.at(kind, item, index.kind[of_set])
+        np.maximum.at(longest, item, words[of_set])
+        short = kind == SHORT
+        parts = (kind >= WHOLE, short, short & (longest >= config.seed), kind == REPEATED, kind == BOILERPLATE)
+        rows.append([items, *(int(part.sum()) for part in parts)])
+    return [passages.sets, *map(list, zip(*rows, strict=True))]
 
 
 # ---- finding -----------------------------------------------------------------------------------------------
@@ -256,6 +322,9 @@ def _many(value: npt.NDArray, item: npt.NDArray, set_: npt.NDArray, common: int)
 
 #: The most words in a row that may differ within a stretch.
 GAP = 2
+#: The most words in a row that may stand in a document between two words of a text that follow each other (an advertisement, a heading),
+#: and the fewest words that must agree before them. Idioms of fewer words often follow each other ("is the best way ... to get rid of").
+INSERTED, BEFORE = 24, 6
 #: Words of a document that are searched at a time, at least. This bounds the memory for a huge document.
 BLOCK_WORDS = 1 << 16
 #: The number of counters for words that agree. Several texts share a counter; a text whose counter is too low can't be found.
@@ -269,9 +338,9 @@ Matches = npt.NDArray[np.int64]
 
 
 def least_words(lengths: npt.NDArray[np.int64], config: ContaminationConfig) -> npt.NDArray[np.int64]:
-    """Returns for texts of these lengths (in words) how many words must agree."""
+    """Returns for texts of these lengths (in words) how many words must agree: of `min_ngram` words, all but one."""
     short = np.ceil(config.short_share * lengths - 1e-9).astype(np.int64)
-    return np.minimum(np.maximum(short, config.min_ngram), config.ngram)
+    return np.minimum(np.maximum(short, np.minimum(config.min_ngram, lengths - 1)), config.ngram)
 
 
 @dataclass(frozen=True)
@@ -289,14 +358,13 @@ class Finder:
     @classmethod
     def make(cls, index: PassageIndex, config: ContaminationConfig, block: int = BLOCK_WORDS) -> "Finder":
         lengths = np.diff(index.bounds)
-        sums = np.concatenate([[0], np.cumsum(index.own_words, dtype=np.int64)])
-        own_counts = np.where(index.kind == GRADED, sums[index.bounds[1:]] - sums[index.bounds[:-1]], lengths)
-        least = least_words(lengths, config)
-        few = np.where(own_counts < least, np.ceil(config.share * lengths - 1e-9).astype(np.int64), 0)
+        own_counts = np.where(index.kind >= FRAMED, _count(index.own_words, index.bounds[:-1], lengths), lengths)
+        least = least_words(lengths - index.numbers, config)
+        few = np.where(own_counts < least, np.ceil(config.share * (lengths - index.numbers) - 1e-9).astype(np.int64), 0)
         need_own = np.ceil(config.share * own_counts - 1e-9).astype(np.int64)
         window = lengths + np.maximum(-(-lengths // 4), config.seed)
-        widest = int(window[index.kind == GRADED].max(initial=0))
-        return cls(index, config.seed, own_counts, np.maximum(least, few), need_own, window, max(block, 2 * widest))
+        widest = int(window[index.kind >= FRAMED].max(initial=0))
+        return cls(index, config.seed, own_counts, np.maximum(least, few), need_own, window, max(block, 4 * widest))
 
     def find(self, texts: pa.Array) -> Matches:
         """Returns the k matches in n documents, sorted, each once.
@@ -308,7 +376,7 @@ class Finder:
         lengths = np.diff(index.bounds)
         arrays: tuple[npt.NDArray, ...] = (index.filter, index.table, index.gram_at, index.starts, index.post_passage, index.post_place)
         texts_: tuple[npt.NDArray, ...] = (index.words, index.bounds, index.kind, self.need, self.need_own, self.window, index.own_words)
-        overlap = max(self.seed, int(self.window[index.kind == GRADED].max(initial=0)))
+        overlap = max(self.seed, 2 * int(self.window[index.kind >= FRAMED].max(initial=0)))
         found = [np.zeros((0, 5), np.int64)]
         for marks in (False, True):
             here = index.marks == marks
@@ -504,21 +572,29 @@ def _windows(pairs, passage, document, offset, texts, counts, matches, found):
     """Adds the matches of one text. Looks at the largest window that ends in each pair; windows that suffice and overlap are one match.
 
     A window counts the smaller of two numbers: the words of the text that agree, and the words of the document that do. So one phrase of a
-    page can't count for every place of the text that has it. `counts` (zeros, before and after): the number of pairs in the window for each
-    word of the text.
+    page can't count for every place of the text that has it. It leaves out what is inserted where the text goes on. `counts` (zeros, before
+    and after): the number of pairs in the window for each word of the text.
     """
     need, need_own, window = texts[3][passage], texts[4][passage], texts[5][passage]
     own_words = texts[6][texts[1][passage] : texts[1][passage + 1]]
     left, agreed, agreed_own, there = 0, 0, 0, 0
     begin, end, best = -1, -1, 0  # the current match: its first word in the document, its last word + 1, the most own words in a window
+    inserted = np.zeros(len(pairs), np.int64)  # before each pair
+    run = 0  # pairs in a row up to here, without an insertion
     for right in range(len(pairs)):
         position, place = pairs[right] >> PLACE_BITS, pairs[right] & ((1 << PLACE_BITS) - 1)
+        if right:
+            more = (position - place) - ((pairs[right - 1] >> PLACE_BITS) - (pairs[right - 1] & ((1 << PLACE_BITS) - 1)))
+            goes_on = 0 < place - (pairs[right - 1] & ((1 << PLACE_BITS) - 1)) <= GAP + 1
+            inserted[right] = inserted[right - 1] + (more if goes_on and 0 < more <= INSERTED and run >= BEFORE else 0)
+            run = run if goes_on and more == 0 else 0
+        run += 1
         if counts[place] == 0:
             agreed += 1
             agreed_own += int(own_words[place])
         counts[place] += 1
         there += int(right == left or position != pairs[right - 1] >> PLACE_BITS)
-        while position - (pairs[left] >> PLACE_BITS) >= window:
+        while position - (pairs[left] >> PLACE_BITS) - (inserted[right] - inserted[left]) >= window:
             place = pairs[left] & ((1 << PLACE_BITS) - 1)
             counts[place] -= 1
             if counts[place] == 0:
@@ -526,7 +602,8 @@ def _windows(pairs, passage, document, offset, texts, counts, matches, found):
                 agreed_own -= int(own_words[place])
             there -= int(pairs[left + 1] >> PLACE_BITS != pairs[left] >> PLACE_BITS)
             left += 1
-        if min(agreed, there) >= need and min(agreed_own, there) >= need_own:
+        framed = texts[2][passage] == GRADED or min(agreed, there) > need or (counts[0] > 0 and counts[len(own_words) - 1] > 0)
+        if min(agreed, there) >= need and min(agreed_own, there) >= need_own and framed:
             first = pairs[left] >> PLACE_BITS
             if begin >= 0 and first > end:
                 matches, found = _add(matches, found, document, passage, offset + begin, offset + end, best)

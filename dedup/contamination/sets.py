@@ -1,13 +1,14 @@
 """Reads evaluation sets: the files that a recipe names, the formats of their rows, and the texts that documents must not hold.
 
 A format is recognised by the keys of its rows, as the sets are published (by Hugging Face, and by the authors where their files differ).
-A question with its choices is one text, and the question alone is another, because a page may have either. Contexts that come from
-Wikipedia or other public pages (SQuAD, BoolQ, DROP, SciQ) are not looked for: a page with the context alone is no leak.
+A question with its choices is one text, and the question alone is another, because a page may have either. The question is then the *stem*
+of both texts: where it is ordinary quiz language, it proves nothing (`find.py`). Contexts that come from Wikipedia or other public pages
+(SQuAD, BoolQ, DROP, SciQ) are not looked for: a page with the context alone is no leak.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import PurePosixPath
@@ -23,10 +24,14 @@ from corpusmill.dedup.contamination.words import word_codes, words_of
 from corpusmill.dedup.words import word_hashes
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, file_ref
-from corpusmill.pipeline.formats.evaluation_sets import COMPRESSIONS, ENDINGS, has_data, read_set
+from corpusmill.pipeline.formats.evaluation_sets import COMPRESSIONS, ENDINGS, Rows, data_files, read_set
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.text.buffers import read_only, text_buffers
 from corpusmill.pipeline.text.damage import storable
+
+Item = dict[str, Any]
+#: Pairs `(field, text)`: the field of an item from which a text comes, and the text.
+Texts = list[tuple[str, str]]
 
 SPLITS = frozenset(["test", "train", "validation", "valid", "val", "dev", "data", "eval", "none", "default", "main", "plain_text"])
 SHARD = re.compile(r"-\d+-of-\d+$")
@@ -42,14 +47,10 @@ class SetFile:
 
 
 def set_files(configs: Sequence[SetConfig]) -> list[SetFile]:
-    """Returns the files of all sets, each once. Takes only the data files of a folder."""
+    """Returns the files of all sets, each once. Raises InputError if a folder has a file that may hold items and can't be read."""
     found: dict[str, SetConfig] = {}
     for config in configs:
-        paths = expand(config.path)
-        chosen = [path for path in paths if path == config.path or has_data(path)]
-        if not chosen:
-            raise InputError(f"{config.path}: no JSONL, JSON, Parquet, Arrow or zip file in it for dedup.contamination.sets.")
-        for path in chosen:
+        for path in data_files(config.path, expand(config.path)):
             found.setdefault(path, config)
     names = _names(list(found))
     return [SetFile(file_ref(path), config.name or names[path], config) for path, config in found.items()]
@@ -102,45 +103,62 @@ class ItemTexts:
     number: npt.NDArray[np.int64]  # the number of its item in its set, from 0
     field_of: npt.NDArray[np.int32]  # the index of its field in `fields`
     item: npt.NDArray[np.int64]  # the number of its item among the items of all sets, ascending
+    sizes: list[int]  # the number of items of each set
     texts: list[str]
+    stems: list[str]  # the question with which the text begins, if the item has choices or answers for it; else empty
+
+
+def read_items(files: Sequence[SetFile]) -> Iterator[tuple[SetFile, Rows, Callable[[Item], Texts]]]:
+    """Yields each table of the sets: its file, its rows, and the function that makes the texts of a row. Raises InputError."""
+    for file in files:
+        for place, table in read_set(file.ref.path):
+            yield file, table, reader(place, table, file.config.fields)
 
 
 def read_passages(files: Sequence[SetFile]) -> ItemTexts:
     """Reads the texts of all sets into memory. Files with one name are one set, and their items are numbered on."""
     sets, fields, items = dict[str, int](), dict[str, int](), Counter[str]()
     texts: list[str] = []
+    stems: list[str] = []
     rows: list[tuple[int, int, int, int]] = []
     item = 0
-    for file in files:
-        for place, table in read_set(file.ref.path):
-            texts_of = reader(place, table, file.config.fields)
-            set_ = sets.setdefault(file.name, len(sets))
-            for row in table:
-                for field, text in texts_of(row):
-                    for form in forms(storable(text)):
-                        texts.append(form)
-                        rows.append((set_, items[file.name], fields.setdefault(field, len(fields)), item))
-                items[file.name] += 1
-                item += 1
+    for file, table, texts_of in read_items(files):
+        set_ = sets.setdefault(file.name, len(sets))
+        for row in table:
+            found = [(field, storable(text)) for field, text in texts_of(row)]
+            stem_of = {field: text for field, text in found if any(other.startswith(f"{field}, ") for other, _ in found)}
+            for field, text in found:
+                stem = stem_of.get(field.partition(", ")[0], "")
+                for form in forms(text):
+                    texts.append(form(text))
+                    stems.append(form(stem))
+                    rows.append((set_, items[file.name], fields.setdefault(field, len(fields)), item))
+            items[file.name] += 1
+            item += 1
     columns = np.array(rows, np.int64).reshape(-1, 4)
     return ItemTexts(
         list(sets), list(fields), columns[:, 0].astype(np.int32), columns[:, 1].copy(), columns[:, 2].astype(np.int32),
-        columns[:, 3].copy(), texts,
+        columns[:, 3].copy(), [items[name] for name in sets], texts, stems,
     )  # fmt: skip
 
 
-def forms(text: str) -> list[str]:
-    """Returns the text and variants of it: without its marks, and with spaces for its apostrophes.
+Form = Callable[[str], str]
+#: Changes of a text: none; without its marks; with spaces for its apostrophes.
+FORMS: tuple[Form, ...] = (str, lambda t: MARK.sub("", t), lambda t: MARK.sub("", t).replace("_", ""), lambda t: APOSTROPHE.sub(" ", t))
 
-    A variant is left out unless it changes the number of words, and does so in a short text or by more than a tenth.
+
+def forms(text: str) -> list[Form]:
+    """Returns the changes that make the variants of a text that are looked for. The first one is none.
+
+    A change is left out unless it changes the number of words, and does so in a short text or by more than a tenth.
     """
-    found = [text]
+    found: dict[str, Form] = {text: str}
     words = _count(text)
-    for form in (MARK.sub("", text), MARK.sub("", text).replace("_", ""), APOSTROPHE.sub(" ", text)):
-        changed = abs(_count(form) - words)
-        if changed and form not in found and (words < SHORT or changed > 0.1 * words):
-            found.append(form)
-    return found
+    for form in FORMS[1:]:
+        changed = abs(_count(form(text)) - words)
+        if changed and (words < SHORT or changed > 0.1 * words):
+            found.setdefault(form(text), form)
+    return list(found.values())
 
 
 def _count(text: str) -> int:
@@ -169,21 +187,16 @@ def hashes_of(words: Iterable[str], marks: bool = False) -> npt.NDArray[np.uint6
 # ---- formats ---------------------------------------------------------------------------------------------
 
 
-Item = dict[str, Any]
-#: Pairs `(field, text)`: the field of an item from which a text comes, and the text.
-Texts = list[tuple[str, str]]
-
-
 @dataclass(frozen=True)
 class ItemFormat:
     """The format in which a set is published: its rows have all of `keys`, and `texts` returns the texts of a row to look for."""
 
     name: str
-    keys: frozenset[str]
+    keys: tuple[str, ...]
     texts: Callable[[Item], Texts]
 
     def fits(self, row: Item) -> bool:
-        return self.keys <= row.keys()
+        return row.keys() >= {*self.keys}
 
 
 def values(value: Any) -> list[str]:
@@ -237,22 +250,14 @@ def _hellaswag(row: Item) -> Texts:
     return [("ctx", joined(row, "ctx")), ("ctx, endings", "\n".join([joined(row, "ctx"), *right]))]
 
 
-def _piqa(row: Item) -> Texts:
-    return [("goal, sol1", joined(row, "goal", "sol1")), ("goal, sol2", joined(row, "goal", "sol2"))]
+def with_each(question: str, *others: str) -> Callable[[Item], Texts]:
+    """Returns a function that makes a text of the question with each of the other fields."""
+    return lambda row: [(f"{question}, {other}", joined(row, question, other)) for other in others]
 
 
 def _winogrande(row: Item) -> Texts:
     """Returns the sentence with each of the two words in its gap."""
     return [(f"sentence, {option}", joined(row, "sentence").replace("_", joined(row, option))) for option in ("option1", "option2")]
-
-
-def _social_iqa(row: Item) -> Texts:
-    return [("context, question", joined(row, "context", "question"))]
-
-
-def _copa(row: Item) -> Texts:
-    """Returns the premise with each of the two causes or effects."""
-    return [(f"premise, {option}", joined(row, "premise", option)) for option in ("choice1", "choice2")]
 
 
 def _dclm_question(row: Item) -> Texts:
@@ -270,49 +275,43 @@ def _dclm_text(row: Item) -> Texts:
     return [("context, continuation", f"{joined(row, 'context').rpartition('Question:')[2].strip()} {joined(row, 'continuation')}")]
 
 
-def _ai2(row: Item) -> Texts:
-    """Returns the texts of a row in AI2's own files, where the question is an object of a stem and choices."""
-    return choice("question.stem", "question.choices.text")(row)
-
-
 def _question(row: Item) -> Texts:
-    return _ai2(row) if isinstance(row["question"], dict) else fields("question")(row)
-
-
-def _format(name: str, keys: Sequence[str], texts: Callable[[Item], Texts]) -> ItemFormat:
-    return ItemFormat(name, frozenset(keys), texts)
+    """Returns the texts of a row in AI2's own files, where the question is an object of a stem and choices, or a text."""
+    of = choice("question.stem", "question.choices.text") if isinstance(row["question"], dict) else fields("question")
+    return of(row)
 
 
 #: Formats are tried in this order. If a format has all keys of another one and more, it must come first.
 FORMATS = (
-    _format("HumanEval", ("prompt", "canonical_solution", "test"), fields("prompt", "canonical_solution", "test")),
-    _format("MBPP", ("text", "code", "test_list"), fields("text", "code", "test_list")),
-    _format("MBPP, sanitized", ("prompt", "code", "test_list"), fields("prompt", "code", "test_list")),
-    _format("BLiMP", ("sentence_good", "sentence_bad"), fields("sentence_good", "sentence_bad")),
-    _format("HellaSwag", ("ctx", "endings"), _hellaswag),
-    _format("PIQA", ("goal", "sol1", "sol2"), _piqa),
-    _format("WinoGrande", ("sentence", "option1", "option2"), _winogrande),
-    _format("COPA", ("premise", "choice1", "choice2"), _copa),
-    _format("Social IQa", ("context", "question", "answerA", "answerB"), _social_iqa),
-    _format("MATH", ("problem", "solution"), fields("problem", "solution")),
-    _format("TruthfulQA, generation", ("question", "best_answer", "correct_answers"), choice("question", "best_answer")),
-    _format("TruthfulQA, multiple choice", ("question", "mc1_targets"), choice("question", "mc1_targets.choices")),
-    _format("SciQ", ("question", "distractor1", "correct_answer"), fields("question")),
-    _format("OpenBookQA", ("question_stem", "choices"), choice("question_stem", "choices.text")),
-    _format("MMLU-Pro", ("question", "options", "answer"), choice("question", "options")),
-    _format("ARC, CommonsenseQA", ("question", "choices", "answerKey"), choice("question", "choices.text")),
-    _format("MMLU", ("question", "choices", "answer"), choice("question", "choices")),
-    _format("ARC, AI2's files", ("question", "answerKey"), _question),
-    _format("GPQA", ("Question", "Correct Answer"), choice("Question", "Correct Answer")),
-    _format("SQuAD", ("question", "context", "answers"), fields("question")),
-    _format("BoolQ, DROP", ("question", "passage"), fields("question")),
-    _format("TriviaQA", ("question", "question_id"), fields("question")),
-    _format("GSM8K", ("question", "answer"), fields("question", "answer")),
-    _format("BIG-Bench Hard", ("input", "target"), fields("input")),
-    _format("DCLM, multiple choice", ("query", "choices", "gold"), _dclm_question),
-    _format("DCLM, schema", ("context_options", "continuation"), _dclm_schema),
-    _format("DCLM, language modelling", ("context", "continuation"), _dclm_text),
-    _format("LAMBADA", ("text",), fields("text")),
+    ItemFormat("HumanEval", ("prompt", "canonical_solution", "test"), fields("prompt", "canonical_solution", "test")),
+    ItemFormat("MBPP", ("text", "code", "test_list"), fields("text", "code", "test_list")),
+    ItemFormat("MBPP, sanitized", ("prompt", "code", "test_list"), fields("prompt", "code", "test_list")),
+    ItemFormat("BLiMP", ("sentence_good", "sentence_bad"), fields("sentence_good", "sentence_bad")),
+    ItemFormat("HellaSwag", ("ctx", "endings"), _hellaswag),
+    ItemFormat("PIQA", ("goal", "sol1", "sol2"), lambda row: fields("goal")(row) + with_each("goal", "sol1", "sol2")(row)),
+    ItemFormat("WinoGrande", ("sentence", "option1", "option2"), _winogrande),
+    ItemFormat("COPA", ("premise", "choice1", "choice2"), with_each("premise", "choice1", "choice2")),
+    ItemFormat("Social IQa", ("context", "question", "answerA", "answerB"), with_each("context", "question")),
+    ItemFormat("MATH", ("problem", "solution"), fields("problem", "solution")),
+    ItemFormat("TruthfulQA, generation", ("question", "best_answer", "correct_answers"), choice("question", "best_answer")),
+    ItemFormat("TruthfulQA, multiple choice", ("question", "mc1_targets"), choice("question", "mc1_targets.choices")),
+    ItemFormat("SciQ", ("question", "distractor1", "correct_answer"), fields("question")),
+    ItemFormat("OpenBookQA", ("question_stem", "choices"), choice("question_stem", "choices.text")),
+    ItemFormat("MMLU-Pro", ("question", "options", "answer"), choice("question", "options")),
+    ItemFormat("ARC, CommonsenseQA", ("question", "choices", "answerKey"), choice("question", "choices.text")),
+    ItemFormat("MMLU", ("question", "choices"), choice("question", "choices")),
+    ItemFormat("ARC, AI2's files", ("question", "answerKey"), _question),
+    ItemFormat("TruthfulQA, CSV", ("Question", "Best Answer"), choice("Question", "Best Answer")),
+    ItemFormat("GPQA", ("Question", "Correct Answer"), choice("Question", "Correct Answer")),
+    ItemFormat("SQuAD", ("question", "context", "answers"), fields("question")),
+    ItemFormat("BoolQ, DROP", ("question", "passage"), fields("question")),
+    ItemFormat("TriviaQA", ("question", "question_id"), fields("question")),
+    ItemFormat("GSM8K", ("question", "answer"), fields("question", "answer")),
+    ItemFormat("BIG-Bench Hard", ("input", "target"), fields("input")),
+    ItemFormat("DCLM, multiple choice", ("query", "choices", "gold"), _dclm_question),
+    ItemFormat("DCLM, schema", ("context_options", "continuation"), _dclm_schema),
+    ItemFormat("DCLM, language modelling", ("context", "continuation"), _dclm_text),
+    ItemFormat("LAMBADA", ("text",), fields("text")),
 )
 
 

@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-defs=False
 """Makes 64-bit hashes of the words of documents and test items, so that case, punctuation, accents and white space don't matter.
 
-A word is a run of letters and digits in NFKD, case-folded and without accents. Apostrophes and combining marks are ignored and don't end a
-word. A character of a script without spaces is a word by itself.
+A word is a run of letters and digits in NFKD, case-folded and without accents; digits of all scripts are read as ASCII's. Apostrophes and
+combining marks are ignored and don't end a word. A character of a script without spaces is a word by itself, but not a digit.
 
 Some texts differ from others only by their marks (brackets, operators, emoji). They are read a second time *with marks*: each mark is then
 a word by itself.
@@ -54,14 +54,16 @@ def word_codes(marks: bool = False) -> npt.NDArray[np.uint32]:
             expansions += [len(form), *(ord(c) + 1 for c in form)]
     for character in regex.findall(f"[{UNSPACED}]", everything, regex.V1):
         code = codes[ord(character)]
-        if code:
+        if code and not character.isdecimal():
             codes[ord(character)] = SINGLE | (code if code < EXPANDED else ord(character) + 1)
     codes[[ord(character) for character in (*regex.findall(r"\p{M}", everything), *INVISIBLE)]] = SKIPPED
     return np.concatenate([codes, np.array(expansions, np.uint32)])
 
 
 def _plain(character: str) -> str:
-    """Returns the character case-folded and without accents; unchanged if the result is not letters and digits alone."""
+    """Returns the character case-folded, without accents, a digit as ASCII's; unchanged if the result is not letters and digits alone."""
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
     if character == unicodedata.normalize("NFKD", character) == character.casefold().replace("ı", "i"):  # both have the capital "I"
         return character
     form = _bare(_bare(character).casefold()).replace("ı", "i")

@@ -1,10 +1,13 @@
-"""Reads evaluation sets in the formats in which they are published: JSONL, JSON, Parquet and Arrow, compressed files and zip archives."""
+"""Reads evaluation sets in the formats in which they are published: JSONL, JSON, CSV, TSV, Parquet and Arrow, compressed files and zip
+archives."""
 
+import csv
 import io
 import json
+import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import IO, Any
 
@@ -13,26 +16,48 @@ import pyarrow as pa
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.formats.compressed import compression_of, inflating
+from corpusmill.pipeline.formats.delimited import delimiter_of
 from corpusmill.pipeline.formats.parquet import open_parquet
 
 #: The keys under which JSON files keep their rows, if the file is not a list itself.
 LISTS = ("data", "examples", "rows", "questions", "instances")
 #: The most decompressed bytes and rows of an evaluation set, which is held in memory; and the bytes that are read at a time.
 MOST_BYTES, MOST_ROWS, CHUNK = 1 << 30, 10_000_000, 1 << 20
-ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".zip")
+DELIMITED = (".csv", ".tsv")
+ENDINGS = (".jsonl", ".ndjson", ".json", *DELIMITED, ".parquet", ".arrow", ".zip")
 COMPRESSIONS = (".gz", ".zst", ".lz4")
-#: Files that the library `datasets` saves next to its rows.
-METADATA_FILES = ("dataset_info.json", "dataset_dict.json", "dataset_infos.json", "state.json")
+READ = "JSONL, JSON, CSV, TSV, Parquet and Arrow are read, plain or in .gz, .zst, .lz4 or .zip"
+#: Names of files beside a set's rows that hold no items: what the library `datasets` saves, and what stands in any repository.
+NO_ITEMS = re.compile(
+    r"(?i)[._].*|dataset_(info|dict|infos)\.json|state\.json|(readme|licen[cs]e|citation|changelog)\b.*|.*\.(md|py|ya?ml|toml|lock|bib|html)"
+)
+#: Columns for the answers to choose from: `A`, `choice_a`, `option1`, `answerB`, `opa`.
+OPTION = re.compile(r"(?i)(?:choice|option|answer|op)?[ _]?(?:[a-j]|[1-9])")
 
 Rows = list[dict[str, Any]]
 
 
-def has_data(path: str) -> bool:
-    """Whether a file in a folder or archive holds rows of a set, judged by its name."""
-    name = PurePosixPath(path).name
-    for compression in COMPRESSIONS:
-        name = name.removesuffix(compression)
-    return name.endswith(ENDINGS) and not name.startswith((".", "_")) and name not in METADATA_FILES
+def data_files(place: str, paths: Sequence[str]) -> list[str]:
+    """Returns the files of a folder, pattern or archive that hold rows of a set, by their names; `place` itself in any case. Raises
+    InputError if there are none, and if one may hold rows but can't be read."""
+    found = []
+    for path in paths:
+        inside = [part for part in PurePosixPath(path).parts if part not in (*PurePosixPath(place).parts, "..")]
+        if path == place:
+            return [path]
+        if path.endswith("/") or any(part.startswith(".") for part in inside) or NO_ITEMS.fullmatch(PurePosixPath(path).name):
+            continue
+        if not _bare(path).endswith(ENDINGS):
+            raise InputError(f"{path}: not a kind of file that evaluation sets have ({READ}); name the other files, or move this one.")
+        found.append(path)
+    if not found:
+        raise InputError(f"{place}: no file of an evaluation set in it ({READ}).")
+    return found
+
+
+def _bare(name: str) -> str:
+    """Returns a file's name without the ending of a compression."""
+    return next((name.removesuffix(compression) for compression in COMPRESSIONS if name.endswith(compression)), name)
 
 
 def read_set(path: str) -> Iterator[tuple[str, Rows]]:
@@ -49,15 +74,14 @@ def read_set(path: str) -> Iterator[tuple[str, Rows]]:
 def _read_zip(path: str, file: IO[bytes]) -> Iterator[tuple[str, Rows]]:
     try:
         with zipfile.ZipFile(file) as archive:
-            names = [name for name in sorted(archive.namelist()) if has_data(name)]
+            places = data_files(path, [f"{path}/{name}" for name in sorted(archive.namelist())])
+            names = [place.removeprefix(f"{path}/") for place in places]
             _check_size(path, sum(archive.getinfo(name).file_size for name in names))
-            members = [(f"{path}/{name}", archive.read(name)) for name in names]
+            members = [(place, archive.read(name)) for place, name in zip(places, names, strict=True)]
     except InputError:
         raise
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:  # or a password
         raise InputError(f"{path}: not a readable zip archive ({error}).") from error
-    if not members:
-        raise InputError(f"{path}: no JSONL, JSON or Parquet file in the archive.")
     for place, content in members:
         yield place, _read_rows(place, io.BytesIO(content), content[:8])
 
@@ -68,11 +92,15 @@ def _read_rows(place: str, file: IO[bytes], start: bytes) -> Rows:
     elif start.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
         batches = _arrow_batches(place, file, start)
     else:
-        return _json_rows(place, _inflated(place, file, start))
+        return _text_rows(place, _inflated(place, file, start))
     try:
         rows = [row for batch in batches for row in batch.to_pylist()]
     except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
         raise _unreadable(place, "Arrow or Parquet", error) from error
+    return _some(place, rows)
+
+
+def _some(place: str, rows: Rows) -> Rows:
     if not rows:
         raise InputError(f"{place}: the evaluation set is empty.")
     return rows
@@ -115,13 +143,40 @@ def _check_size(place: str, size: int) -> None:
         raise InputError(f"{place}: it decompresses to more than {MOST_BYTES:,} bytes, too many for an evaluation set.")
 
 
-def _json_rows(place: str, content: bytes) -> Rows:
+def _text_rows(place: str, content: bytes) -> Rows:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{place}: byte {error.start} is not UTF-8, so it can't be read as an evaluation set.") from error
-    if not text.strip():
-        raise InputError(f"{place}: the evaluation set is empty.")
+    read = _delimited_rows if _bare(place).endswith(DELIMITED) else _json_rows
+    return _some(place, read(place, text) if text.strip() else [])
+
+
+def _delimited_rows(place: str, text: str) -> Rows:
+    """Returns the rows of CSV or TSV. Columns of options become the list `choices`. MMLU's own files have no line of names."""
+    csv.field_size_limit(MOST_BYTES)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(_bare(place), text.partition("\n")[0].encode()), strict=True)
+    names: list[str] = []
+    rows: Rows = []
+    try:
+        for fields in reader:
+            if not names and len(fields) == 6 and re.fullmatch("[A-D]", fields[5]):
+                names = ["question", "A", "B", "C", "D", "answer"]
+            elif not names:
+                names = fields
+                continue
+            if len(fields) not in (0, len(names)):
+                raise csv.Error(f"it has {len(fields)} of {len(names)} columns")
+            if fields:
+                row = dict(zip(names, fields, strict=True))
+                options = [value for name, value in row.items() if OPTION.fullmatch(name)]
+                rows.append({**({"choices": options} if len(options) > 1 else {}), **row})
+    except csv.Error as error:
+        raise InputError(f"{place}:{reader.line_num}: not a row of CSV ({error}).") from error
+    return rows
+
+
+def _json_rows(place: str, text: str) -> Rows:
     whole = _whole(text)
     return _jsonl_rows(place, text) if whole is None else whole
 

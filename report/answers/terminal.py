@@ -103,8 +103,9 @@ def _dedup(summary: Summary) -> Iterator[Table]:
         title = (
             f"Contamination: {found.documents:,} of {found.seen:,} documents hold items of evaluation sets{f' ({done})' if done else ''}"
         )
-        rows = [[cell(name, 60), documents, dropped] for name, documents, dropped in found.sets[:MOST]]
-        yield table(title, "set", ">documents", ">dropped", rows=rows or [["none found", 0, 0]])
+        names = ("items", "searched", "too_short", "matched", "documents", "dropped")
+        rows = [[cell(row["name"], 60), *(row[name] for name in names)] for row in found.sets]
+        yield table(title, "set", *(f">{name.replace('_', ' ')}" for name in names), rows=rows)
 
 
 def _tokens(summary: Summary) -> Iterator[Table]:

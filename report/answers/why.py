@@ -19,7 +19,7 @@ from corpusmill.report.answers.choose import table_rows
 from corpusmill.report.answers.marks import MarkedText, dedup_marks, filter_marks, show_marked
 from corpusmill.report.answers.why_change import RecipeChange, change, distance, margin
 from corpusmill.report.answers.why_find import PassageHolder, Passages, find_passage, is_text, not_found, resolve, spellings
-from corpusmill.report.queries.inside import COLUMNS, RULE, SET, contamination_action, stayed
+from corpusmill.report.queries.inside import COLUMNS, RULE, SET, contamination_options, stayed
 from corpusmill.report.queries.rules import NO_PAGE
 from corpusmill.report.query.run import Run, open_run
 from corpusmill.report.read import DATA_STAGES, ReportRule, RunReader
@@ -29,7 +29,7 @@ from corpusmill.report.tables import cell, limit, number, show_notes, table
 DEDUP_FACTS = {
     "cluster_size", "kept_id", "kept_in", "similarity", "verified", "full_cluster",
     *(column for columns in COLUMNS.values() for column in columns if column),
-    "contaminated_set", "contaminated_item", "contaminated_field", "contamination", "contamination_passage", "contamination_matches",
+    "contaminated_set", "contaminated_item", "contaminated_field", "contamination", "contamination_passage", "contamination_items",
 }  # fmt: skip
 PASSAGE = 600
 #: The stages with a row for each document, in their order.
@@ -94,8 +94,8 @@ def _cuts(row: dict[str, Any]) -> Iterator[str]:
 def _contamination(reader: RunReader, row: dict[str, Any]) -> Iterator[str]:
     """Says which item was found, what happened to it, and in which passage."""
     item = f"item {row.get('contaminated_item')} of {safe_line(str(row[SET]), 80)}"
-    field, share, items = row.get("contaminated_field"), row.get("contamination"), row.get("contamination_matches") or 1
-    done = "dropped for it" if RULE in (row.get("failed") or []) else stayed(contamination_action(reader))
+    field, share, items = row.get("contaminated_field"), row.get("contamination"), len(row.get("contamination_items") or [None])
+    done = "dropped for it" if RULE in (row.get("failed") or []) else stayed(contamination_options(reader).get("action", ""))
     found = f", {share:.1%} of its words" if share is not None else ""
     yield f"holds {item}{f' ({safe_line(field, 40)})' if field else ''}{found}: {done}"
     if items > 1:

@@ -1,6 +1,6 @@
 """Reads the finds of deduplication inside documents: repeated lines and passages that it cut, and items of evaluation sets."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from corpusmill.report.queries.ask import Query, ask, columns, has_report, listed
@@ -16,6 +16,7 @@ TOP_LINES = "dedup_lines_top"
 NEEDED = {"text", "documents", "times", "sources", "example_id", "example_url"}
 #: Lines that the page shows.
 TOP_SHOWN = 25
+SETS_TABLE = "dedup_contamination_sets"
 SET, RULE = "contaminated_set", "contaminated"
 #: Documents shown for each set, and sets whose documents are shown.
 EACH, SETS = 3, 10
@@ -97,26 +98,11 @@ def _about(unit: str, settings: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Contaminated:
-    """A document and its best match: `share` of the words of item `item` (from 0) of a set were found, in `passage`. The document holds
-    `items` items in all."""
-
-    set: str
-    item: int
-    field: str
-    share: float
-    passage: str
-    items: int
-    id: str
-    url: str
-    kept: bool
-
-
-@dataclass(frozen=True)
 class Contamination:
     """The contamination of a run. `seen`: documents that were searched. `documents`: those with at least one item; they hold `items`, and
-    `dropped` of them were removed. `sets`: name, documents and dropped documents by set; a document counts for the set of its best match.
-    `characters`: cut out of documents that stay. `examples`: the weakest matches of each set."""
+    `dropped` of them were removed. `sets`: a row for each set that was read: its items, how many are `searched`, `too_short` (`offered` of
+    them have `seed` words, so that a smaller `min_words` adds them), `repeated`, `boilerplate` and `matched`, and its documents; a document
+    counts for the set of its best match. `characters`: cut out of documents that stay. `examples`: the weakest matches of each set."""
 
     action: str
     seen: int
@@ -126,10 +112,11 @@ class Contamination:
     staying: int
     characters: int
     query: Query
-    sets: list[tuple[str, int, int]] = field(default_factory=list)
+    min_words: int
+    seed: int
+    sets: list[dict[str, Any]] = field(default_factory=list)
     sets_query: Query | None = None
-    examples: list[Contaminated] = field(default_factory=list)
-    examples_query: Query | None = None
+    examples: Query | None = None
 
     def done(self) -> str:
         """Says in words what happened to these documents, with counts where it was not the same for all."""
@@ -138,15 +125,26 @@ class Contamination:
         some = [(count, what) for count, what in parts if count]
         return some[0][1] if len(some) == 1 else "; ".join(f"{count:,} {what}" for count, what in some)
 
+    def short(self) -> str:
+        """Says how many items are too short to be searched for, and which option adds some of them; empty where there are none."""
+        short, offered = (sum(row[name] for row in self.sets) for name in ("too_short", "offered"))
+        if not short:
+            return ""
+        some = f"{short:,} item{' has' if short == 1 else 's have'} fewer than {self.min_words} words; these are not searched for."
+        option = f"--set dedup.contamination.min_words={self.seed}"
+        return some + (
+            f" With {option}, {offered:,} of them would be, wherever a document has all their words in a row." if offered else ""
+        )
+
 
 def stayed(action: str) -> str:
     """Says what happened to a document that holds an item and stays."""
     return STAYED.get(action, "kept")
 
 
-def contamination_action(reader: RunReader) -> str:
+def contamination_options(reader: RunReader) -> dict[str, Any]:
     section = reader.settings("dedup").get("contamination")
-    return str(section.get("action", "")) if isinstance(section, dict) else ""
+    return section if isinstance(section, dict) else {}
 
 
 def read_contamination(run: Run, examples: bool = True) -> Contamination | None:
@@ -158,35 +156,38 @@ def read_contamination(run: Run, examples: bool = True) -> Contamination | None:
     seen = f"kept OR list_contains(failed, '{RULE}')"
     query = ask(run, "contamination", "Contamination", f"""
         SELECT count(*) FILTER ({seen}) AS seen, count({SET}) AS documents,
-          coalesce(sum(contamination_matches) FILTER ({SET} IS NOT NULL), 0)::BIGINT AS items,
+          coalesce(sum(len(contamination_items)), 0)::BIGINT AS items,
           count(*) FILTER ({SET} IS NOT NULL AND NOT kept) AS dropped, count(*) FILTER ({SET} IS NOT NULL AND kept) AS staying,
           coalesce(sum(chars_in - chars_out{others}) FILTER ({SET} IS NOT NULL AND kept), 0)::BIGINT AS characters
         FROM dedup_report
     """)  # fmt: skip
-    found = Contamination(contamination_action(run.reader), **query.first, query=query)
-    if not found.documents:
+    options = contamination_options(run.reader)
+    action, min_words, seed = options.get("action", ""), options.get("min_words", 0), options.get("seed", 0)
+    found = Contamination(action, **query.first, query=query, min_words=min_words, seed=seed)
+    if "set" not in columns(run, SETS_TABLE):
         return found
     sets = ask(run, "contamination-sets", "Evaluation sets", f"""
-        SELECT {SET} AS name, count(*) AS documents, documents / {found.seen or "NULL"} AS share, count(*) FILTER (NOT kept) AS dropped
-        FROM dedup_report
-        WHERE {SET} IS NOT NULL
-        GROUP BY name
-        ORDER BY documents DESC, name
+        WITH documents AS (
+          SELECT {SET} AS name, count(*) AS documents, count(*) FILTER (NOT kept) AS dropped FROM dedup_report GROUP BY name
+        ), matches AS (
+          SELECT regexp_replace(item, ':\\d+$', '') AS name, count(DISTINCT item) AS matched
+          FROM (SELECT unnest(contamination_items) AS item FROM dedup_report) GROUP BY name
+        )
+        SELECT "set" AS name, items, searched, too_short, offered, repeated, boilerplate, coalesce(matched, 0) AS matched,
+          coalesce(documents, 0) AS documents, documents / {found.seen or "NULL"} AS share, coalesce(dropped, 0) AS dropped
+        FROM {SETS_TABLE} LEFT JOIN matches ON "set" = matches.name LEFT JOIN documents ON "set" = documents.name
+        ORDER BY matched DESC, name
     """)  # fmt: skip
-    rows = [(row["name"], row["documents"], row["dropped"]) for row in sets.rows]
-    some = _examples(run, [name for name, _, _ in rows[:SETS]]) if examples else None
-    shown = [
-        Contaminated(r[SET], r["contaminated_item"], r["contaminated_field"] or "", r["contamination"], r["contamination_passage"] or "",
-                     r["contamination_matches"], r["id"], r["url"] or "", r["kept"])
-        for r in (some.rows if some else ())
-    ]  # fmt: skip
-    return Contamination(found.action, **query.first, query=query, sets=rows, sets_query=sets, examples=shown, examples_query=some)
+    with_documents = [row["name"] for row in sets.rows if row["documents"]]
+    some = _examples(run, with_documents[:SETS]) if examples and with_documents else None
+    return replace(found, sets=sets.rows, sets_query=sets, examples=some)
 
 
 def _examples(run: Run, names: list[str]) -> Query:
     """Reads the documents with the weakest matches of some sets."""
     return ask(run, "contamination-examples", "The least certain matches", f"""
-        SELECT {SET}, contaminated_item, contaminated_field, contamination, contamination_passage, contamination_matches, id, url, kept
+        SELECT {SET} AS "set", contaminated_item AS item, contaminated_field AS field, contamination AS share,
+          contamination_passage AS passage, len(contamination_items) AS found, id, url, kept
         FROM dedup_report
         WHERE list_contains({listed(names)}, {SET})
         QUALIFY row_number() OVER (PARTITION BY {SET} ORDER BY contamination, id) <= {EACH}

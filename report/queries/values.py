@@ -25,7 +25,7 @@ TOGETHER = 8
 NOT_MEASURED = {"offset", "length", "copies"} | (set(REPORT.names) - {"chars_in"})
 #: By stage, measured columns without a histogram: `similarity` has its own chart, without the exact copies that would hide all other
 #: values; the number of an item measures nothing, and a document rarely holds more than one item.
-NOT_DRAWN = {"dedup": {"similarity", "contaminated_item", "contamination_matches"}}
+NOT_DRAWN = {"dedup": {"similarity", "contaminated_item"}}
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 #: Ten bins for each power of ten; the last holds all longer documents.
 EDGES = [10 ** (step / 10) for step in range(81)]

@@ -153,6 +153,7 @@ def test_why_says_what_was_cut(cut: Seen) -> None:
 def sets(tmp_path: Path) -> list[str]:
     for name, item in (("hens", ITEM), ("trains", OTHER)):
         rows = [{"question": prose(20, 9), "answer": "none of the words"}, {"question": item, "answer": "it is too early to say"}]
+        rows += [{"question": "Who of them is it?", "answer": "a"}, {"question": "Who is it?", "answer": "b"}] if name == "trains" else []
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return [str(tmp_path / "hens.jsonl"), str(tmp_path / "trains.jsonl")]
 
@@ -175,7 +176,10 @@ def test_contamination(see: See, sets: list[str], action: str) -> None:
     said = {"drop": "dropped", "cut": "1 dropped, since too little was left; 6 cut out"}[action]
     assert f"7 of 19 documents hold items of evaluation sets (8 in all): {said}." in seen.text
     hens = {"drop": "6", "cut": "0"}[action]
-    assert ["hens", "6", "31.6% 31.6%", hens] in seen.rows and ["trains", "1", "5.3% 5.3%", "1"] in seen.rows
+    assert ["hens", "2", "2", "0", "0", "0", "1", "6", "31.6% 31.6%", hens] in seen.rows
+    assert ["trains", "4", "1", "2", "1", "0", "1", "1", "5.3% 5.3%", "1"] in seen.rows  # the first item is also the first of `hens`
+    offer = "With --set dedup.contamination.min_words=4, 1 of them would be"
+    assert f"2 items have fewer than 7 words; these are not searched for. {offer}" in seen.text
     if action == "cut":
         assert f"{sum(row['chars_in'] - row['chars_out'] for row in found if row['kept']):,} characters were cut" in seen.text
     section = section_of(seen.page, "contamination")
@@ -184,27 +188,29 @@ def test_contamination(see: See, sets: list[str], action: str) -> None:
     assert f"item 1 of hens (question), {least[0]['contamination']:.1%} of its words" in seen.text
     assert "4 of 7 documents:" in seen.text and html.escape(least[0]["contamination_passage"], quote=False)[:60] in section
     terminal = seen.terminal()
-    assert "Contamination: 7 of 19 documents hold items of evaluation sets" in terminal and f"hens 6 {hens} trains 1" in terminal
+    assert "Contamination: 7 of 19 documents hold items of evaluation sets" in terminal
+    assert f"hens 2 2 0 1 6 {hens} trains 4 1 2 1 1" in terminal
     text = seen.why("http://b.test/both")
     kept = {"drop": "dropped for it", "cut": "cut out"}[action]
     assert f"holds item 1 of hens (question), 100.0% of its words: {kept} and 1 more item of evaluation sets" in text
-    assert f"the passage: {ITEM[:30]}" in text and not re.search(r"contaminated_|contamination_(item|field|passage|matches)", text)
+    assert f"the passage: {ITEM[:30]}" in text and not re.search(r"contaminated_|contamination_(item|field|passage)", text)
     assert "holds item" not in seen.why("http://c.test/3")
-    assert {"contaminated_item", "contamination_matches"} & seen.histograms() == set() and "contamination" in seen.histograms()
+    assert {"contaminated_item", "contamination_items"} & seen.histograms() == set() and "contamination" in seen.histograms()
 
 
 def test_contamination_that_is_only_reported(see: See, sets: list[str]) -> None:
     rows = [{"text": dirty(0), "url": "http://a.test/0"}, {"text": prose(90, 200), "url": "http://c.test/0"}]
     seen = see([rows], contamination={"sets": sets, "action": "report"})
     assert "1 of 2 documents holds items of evaluation sets (1 in all): only reported. The documents stay as they are." in seen.text
-    assert ["hens", "1", "50.0% 50.0%", "0"] in seen.rows and "hens 1 0" in seen.terminal()
+    assert ["hens", "2", "2", "0", "0", "0", "1", "1", "50.0% 50.0%", "0"] in seen.rows and "hens 2 2 0 1 1 0" in seen.terminal()
     assert "100.0% of its words: only reported" in seen.why("http://a.test/0")
 
 
 def test_nothing_contaminated(see: See, sets: list[str]) -> None:
     seen = see([[{"text": prose(90, n), "url": f"http://c.test/{n}"} for n in range(5)]], contamination={"sets": sets})
     assert "Nothing of the evaluation sets was found in 5 documents." in seen.text
-    assert "Contamination: 0 of 5 documents hold items of evaluation sets set documents dropped" in seen.terminal()
+    assert ["trains", "4", "1", "2", "1", "0", "0", "0", "0.0% 0.0%", "0"] in seen.rows
+    assert "items searched too short matched documents dropped hens 2 2 0 0 0 0 trains 4 1 2 0 0 0" in seen.terminal()
 
 
 # ---- full clusters, earlier runs --------------------------------------------------------------------

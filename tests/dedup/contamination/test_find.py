@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.dedup.config import ContaminationConfig
-from corpusmill.dedup.contamination.find import GAP, GRADED, LEFT_OUT, WHOLE, Finder, PassageIndex, build_index
+from corpusmill.dedup.contamination.find import BEFORE, FRAMED, GAP, GRADED, INSERTED, WHOLE, Finder, PassageIndex, build_index
 from corpusmill.dedup.contamination.sets import ItemTexts
 
 Words = list[str]
@@ -27,7 +28,7 @@ def make_passages(texts: list[Words], sets: list[int] | None = None) -> ItemText
     count = len(texts)
     return ItemTexts(
         [f"set{s}" for s in range(max(of, default=0) + 1)], ["text"], of, np.arange(count), np.zeros(count, np.int32), np.arange(count),
-        [" ".join(text) for text in texts],
+        np.bincount(of, minlength=1).tolist(), [" ".join(text) for text in texts], [""] * count,
     )  # fmt: skip
 
 
@@ -59,14 +60,16 @@ class Oracle:
                 for gram in self.grams(text):
                     grams[gram].add(i)
         self.proves = {gram for gram, items in grams.items() if not self.many(items) and not all(w.isdigit() for w in gram)}
-        self.kind, self.own = [], []
+        self.kind, self.own, self.size = [], [], []  # `size`: in words, without numbers if enough others are left
         for i, text in enumerate(texts):
             own = {p + k for p, g in enumerate(self.grams(text)) if g in self.proves for k in range(seed)}
+            letters = {p for p, word in enumerate(text) if not word.isdigit()}
+            self.size.append(len(letters) if len(letters) >= config.min_ngram else len(text))
+            own &= letters if len(letters) >= config.min_ngram else own
             self.own.append(own if self.wanted[i] else set())
-            if not self.wanted[i] or (len(text) < config.min_ngram and config.short == "ignore"):
-                self.kind.append(LEFT_OUT)
-            else:
-                self.kind.append(GRADED if own and len(text) >= config.min_ngram else WHOLE)
+            graded = own and len(text) >= config.min_ngram
+            framed = self.size[i] == config.min_ngram
+            self.kind.append(0 if not self.wanted[i] else (FRAMED if framed else GRADED) if graded else WHOLE)
 
     def many(self, items: set[int]) -> bool:
         counts: dict[int, int] = defaultdict(int)
@@ -86,23 +89,31 @@ class Oracle:
                     for at in range(len(document) - len(text) + 1):
                         if document[at : at + len(text)] == text:
                             found.add((d, p, at, at + len(text), len(text)))
-                elif self.kind[p] == GRADED:
-                    found |= {(d, p, *rest) for rest in self.graded(document, text, self.own[p])}
+                elif self.kind[p] >= FRAMED:
+                    found |= {(d, p, *rest) for rest in self.graded(document, text, self.own[p], self.size[p])}
         return sorted(found)
 
-    def graded(self, document: Words, text: Words, own: set[int]) -> set[tuple[int, int, int]]:
-        config, size = self.config, len(text)
-        window = size + max(-(-size // 4), config.seed)
-        least = min(max(math.ceil(config.short_share * size - 1e-9), config.min_ngram), config.ngram)
+    def graded(self, document: Words, text: Words, own: set[int], size: int) -> set[tuple[int, int, int]]:
+        config = self.config
+        window = len(text) + max(-(-len(text) // 4), config.seed)
+        least = min(max(math.ceil(config.short_share * size - 1e-9), min(config.min_ngram, size - 1)), config.ngram)
         need = max(least, math.ceil(config.share * size - 1e-9)) if len(own) < least else least
         need_own = math.ceil(config.share * len(own) - 1e-9)
-        pairs = sorted(pair for laid in range(-size, len(document)) for pair in self.agreeing(document, text, laid))
+        pairs = sorted(pair for laid in range(-len(text), len(document)) for pair in self.agreeing(document, text, laid))
         runs: list[tuple[int, list[tuple[int, int]]]] = []
-        for start in range(len(document)):
-            inside = [(j, i) for j, i in pairs if start <= j < start + window]
+        at = [0] * len(pairs)  # each pair's word of the document, without the words that are inserted where the text goes on
+        run = 1
+        for k, ((before, last), (j, i)) in enumerate(pairwise(pairs), 1):
+            goes_on, more = last < i <= last + GAP + 1, (j - i) - (before - last)
+            at[k] = at[k - 1] + (i - last if goes_on and 0 < more <= INSERTED and run >= BEFORE else j - before)
+            run = run + 1 if goes_on and more == 0 else 1
+        for k in range(len(pairs)):
+            inside = [pair for pair, place in zip(pairs[: k + 1], at, strict=False) if at[k] - place < window]
             there = len({j for j, _ in inside})
-            agreed_own = min(there, len({i for _, i in inside if i in own}))
-            if inside and min(there, len({i for _, i in inside})) >= need and agreed_own >= need_own:
+            words = {i for _, i in inside}
+            agreed, agreed_own = min(there, len(words)), min(there, len(words & own))
+            framed = size != config.min_ngram or agreed > need or {0, len(text) - 1} <= words
+            if inside and agreed >= need and agreed_own >= need_own and framed:
                 if runs and inside[0][0] <= max(runs[-1][1])[0] + 1:
                     runs[-1] = (max(runs[-1][0], agreed_own), runs[-1][1] + inside)
                 else:
@@ -129,7 +140,6 @@ CONFIG = st.builds(
     make_config,
     seed=st.just(2), min_ngram=st.integers(2, 4), ngram=st.integers(4, 7), min_words=st.integers(2, 4), common=st.integers(1, 4),
     share=st.sampled_from([0, 0.3, 0.5, 0.8, 1]), short_share=st.sampled_from([0, 0.5, 0.75, 1]),
-    short=st.sampled_from(["whole", "ignore"]),
 )  # fmt: skip
 
 
@@ -153,7 +163,7 @@ def documents(draw: Any, texts: list[Words]) -> list[Words]:
 def test_what_is_found_is_what_the_definition_says(data: Any, texts: list[Words], config: ContaminationConfig) -> None:
     sets = sorted(data.draw(st.lists(st.integers(0, 1), min_size=len(texts), max_size=len(texts))))
     finder, oracle = make_finder(texts, config, sets), Oracle(texts, config, sets)
-    assert finder.index.kind.tolist() == [*oracle.kind, *[LEFT_OUT] * (len(finder.index.kind) - len(texts))]
+    assert np.maximum(finder.index.kind, 0).tolist() == [*oracle.kind, *[0] * (len(finder.index.kind) - len(texts))]
     docs = data.draw(documents(texts))
     assert find(finder, docs) == oracle.find(docs)
 

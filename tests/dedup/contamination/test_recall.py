@@ -114,6 +114,58 @@ def test_a_text_that_many_items_have_is_boilerplate(tmp_path: Path) -> None:
     assert found(finder, f"{prose(1, 40)} {boilerplate} {prose(2, 40)}", f"{prose(1, 40)} {few} {prose(2, 40)}") == [set(), {21}]
 
 
+def test_a_stem_that_any_quiz_may_have_counts_only_with_its_options(tmp_path: Path) -> None:
+    draw = random.Random(7)
+    ordinary = [
+        "Which of the following statements is true?",
+        "All of the following are examples of this process EXCEPT",
+        "According to the author, what is the main idea of the second paragraph?",
+        "Choose the answer that best completes the sentence below.",
+        "Which of these best explains the results shown in the table?",
+        "Welche der folgenden Aussagen über den Text ist richtig?",
+        "Laquelle des affirmations suivantes est la plus exacte ?",
+    ]
+    telling = ["Which river flows through the town where Haydn was born?", "How do you get the smell of smoke out of curtains?"]
+    rows = [{"question": stem, "choices": [" ".join(draw.choices(NOUNS, k=3)) for _ in range(4)]} for stem in ordinary + telling]
+    goals = [{"goal": stem, "sol1": prose(n, 9), "sol2": prose(n + 50, 9)} for n, stem in enumerate(ordinary + telling)]
+    for name, found_in in (("choices", rows), ("goals", goals)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(found_in))
+        config = ContaminationConfig(sets=[str(tmp_path / f"{name}.json")])
+        finder = Finder.make(build_index(read_passages(set_files(config.set_configs())), config), config)
+        alone = found(finder, *(f"{prose(n, 40)} {stem} {prose(n + 1, 40)}" for n, stem in enumerate(ordinary + telling)))
+        assert alone == [set()] * len(ordinary) + [{len(ordinary)}, {len(ordinary) + 1}]
+        answered = [" ".join([row.get("question") or row["goal"], *(row.get("choices") or [row["sol1"]])]) for row in found_in]
+        assert found(finder, *(f"{prose(n, 40)} {text.lower()} {prose(n + 1, 40)}" for n, text in enumerate(answered))) == [
+            {n} for n in range(len(rows))
+        ]
+
+
+def test_words_that_most_stems_of_a_set_have_tell_nothing(tmp_path: Path) -> None:
+    """A made language: four words in every stem, three others in each."""
+    frame = "korta belisk ludan marnop"
+    stems = [f"{frame} {frame}", *(f"{frame} {prose(n, 3)}" for n in range(60))]
+    (tmp_path / "set.json").write_text(json.dumps([{"question": stem, "choices": [prose(n, 2)]} for n, stem in enumerate(stems)]))
+    config = ContaminationConfig(sets=[str(tmp_path / "set.json")])
+    finder = Finder.make(build_index(read_passages(set_files(config.set_configs())), config), config)
+    assert found(finder, f"{prose(91, 40)} {stems[0]} {prose(92, 40)}", f"{prose(93, 40)} {stems[1]} {prose(94, 40)}") == [set(), {1}]
+
+
+def test_of_eight_words_one_between_the_others_may_differ(tmp_path: Path) -> None:
+    item = "who led the army of carthage in battle"
+    finder = finder_of(tmp_path, [item])
+    documents = [" ".join([prose(n, 30), *(other if k == n else word for k, word in enumerate(item.split())), prose(n + 9, 30)])
+                 for n in range(8) for other in ["balsk"]]  # fmt: skip
+    assert found(finder, *documents) == [set(), *[{0}] * 6, set()]
+
+
+def test_numbers_may_change_and_words_may_be_inserted(tmp_path: Path) -> None:
+    items = [f"{prose(n, 9)}. {n + 10} {prose(n + 100, 8)} {n + 20}, {prose(n + 200, 9)}." for n in range(50)]
+    finder = finder_of(tmp_path, items)
+    assert share_found(finder, items, lambda item: re.sub(r"\d", "7", item)) == 1
+    assert share_found(finder, items, lambda item: item.replace(". ", f".\n{prose(901, 12)}\n").replace(", ", f"\n{prose(902, 12)}\n")) == 1
+    assert share_found(finder, items, lambda item: item.replace(". ", f". {prose(901, 60)} ").replace(", ", f" {prose(902, 60)} ")) == 0
+
+
 def test_words_of_many_short_stretches_are_not_an_item(tmp_path: Path) -> None:
     item = (
         "Which African country is bordered to the east by Chad, to the south by Nigeria and Benin, to west by Mali, and to the north by "

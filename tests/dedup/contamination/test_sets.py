@@ -1,5 +1,6 @@
 """Tests the files of evaluation sets: formats and texts."""
 
+import csv
 import gzip
 import io
 import json
@@ -43,6 +44,14 @@ def archive(content: bytes) -> bytes:
     return sink.getvalue()
 
 
+def delimited(delimiter: str) -> bytes:
+    sink = io.StringIO()
+    writer = csv.DictWriter(sink, ["question", "answer"], delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(SET_ROWS)
+    return sink.getvalue().encode()
+
+
 FORMS = {
     "a.jsonl": LINES,
     "bom.jsonl": b"\xef\xbb\xbf" + LINES.replace(b"\n", b"\r\n\r\n"),
@@ -51,6 +60,9 @@ FORMS = {
     "examples.json": json.dumps({"canary": "x", "examples": SET_ROWS}).encode(),
     "a.jsonl.gz": gzip.compress(LINES, mtime=0),
     "a.jsonl.zst": zstandard.compress(LINES),
+    "a.csv": delimited(","),
+    "bom.tsv": b"\xef\xbb\xbf" + delimited("\t"),
+    "a.csv.gz": gzip.compress(delimited(";"), mtime=0),
     "a.parquet": parquet(),
     "stream.arrow": arrow(True),
     "file.arrow": arrow(False),
@@ -87,7 +99,15 @@ def test_squads_own_form(tmp_path: Path) -> None:
         ("a.jsonl.gz", gzip.compress(LINES, mtime=0)[:-8] + b"12345678", "a.jsonl.gz: the compressed file is damaged."),
         ("a.parquet", parquet()[:-30], "a.parquet: not a readable Parquet file"),
         ("a.zip", archive(LINES)[:-40], "a.zip: not a readable zip archive"),
-        ("a.zip", archive(LINES).replace(b"part.jsonl", b"part.text_"), "a.zip: no JSONL, JSON or Parquet file in the archive."),
+        (
+            "a.zip",
+            archive(LINES).replace(b"part.jsonl", b"part.text_"),
+            "a.zip/set/part.text_: not a kind of file that evaluation sets have",
+        ),
+        ("a.zip", archive(LINES).replace(b"part.jsonl", b".part.json"), "a.zip: no file of an evaluation set in it"),
+        ("a.csv", b"question,answer\nq,a\nq\n", r"a.csv:3: not a row of CSV \(it has 1 of 2 columns\)."),
+        ("a.csv", b'question,answer\n"q,a\n', r"a.csv:2: not a row of CSV \(unexpected end of data\)."),
+        ("a.csv", b"question,answer\n", "a.csv: the evaluation set is empty."),
         ("deep.jsonl", b'{"a":' + b"[" * 200_000, r"deep.jsonl:1: not JSON"),
     ],
 )
@@ -125,15 +145,20 @@ def test_names_say_what_a_set_is(tmp_path: Path) -> None:
 
 
 def test_folders_and_globs_give_what_holds_data(tmp_path: Path) -> None:
-    write(tmp_path, "a.jsonl", "README.md", "dataset_info.json", ".hidden.jsonl", "deep/b.json.gz")
-    assert [Path(file.ref.path).name for file in files_of(str(tmp_path))] == ["a.jsonl", "b.json.gz"]
+    write(tmp_path, "a.jsonl", "README.md", "dataset_info.json", ".hidden.jsonl", ".cache/x.metadata", "deep/b.json.gz", "deep/c.tsv")
+    assert [Path(file.ref.path).name for file in files_of(str(tmp_path))] == ["a.jsonl", "b.json.gz", "c.tsv"]
     assert [Path(file.ref.path).name for file in files_of(f"{tmp_path}/*.jsonl", str(tmp_path / "a.jsonl"))] == ["a.jsonl"]
+    write(tmp_path, "deep/d.xlsx")
+    with pytest.raises(
+        InputError, match=r"deep/d.xlsx: not a kind of file that evaluation sets have \(JSONL, JSON, CSV, TSV, .*move this one\.$"
+    ):
+        files_of(str(tmp_path))
     (named,) = files_of({"path": str(tmp_path / "README.md"), "name": "mine"})
     assert named.name == "mine"
     for given, sentence in (
         (f"{tmp_path}/x.jsonl", "no such file or folder"),
         (f"{tmp_path}/*.csv", "no file matches"),
-        (f"{tmp_path}/*.md", "no JSONL, JSON, Parquet, Arrow or zip"),
+        (f"{tmp_path}/*.md", "no file of an evaluation set in it"),
     ):
         with pytest.raises(InputError, match=sentence):
             files_of(given)
@@ -161,7 +186,7 @@ ROWS: list[tuple[str, dict[str, Any], list[tuple[str, str]]]] = [
         [("ctx", "c"), ("ctx, endings", "c\ny")],
     ),
     ("HellaSwag", {"ctx": "c", "endings": ["x", "y"], "label": ""}, [("ctx", "c"), ("ctx, endings", "c\nx\ny")]),
-    ("PIQA", {"goal": "g", "sol1": "1", "sol2": "2", "label": 0}, [("goal, sol1", "g\n1"), ("goal, sol2", "g\n2")]),
+    ("PIQA", {"goal": "g", "sol1": "1", "sol2": "2", "label": 0}, [("goal", "g"), ("goal, sol1", "g\n1"), ("goal, sol2", "g\n2")]),
     (
         "WinoGrande",
         {"sentence": "The _ fell.", "option1": "cup", "option2": "pen", "answer": "1"},
@@ -236,6 +261,15 @@ ROWS: list[tuple[str, dict[str, Any], list[tuple[str, str]]]] = [
 def test_formats_are_told_by_their_keys(name: str, row: dict[str, Any], texts: list[tuple[str, str]]) -> None:
     assert next(known.name for known in FORMATS if known.fits(row)) == name
     assert reader("set.jsonl", [row], None)(row) == texts
+
+
+@pytest.mark.parametrize("names", ["", "question,A,B,C,D,answer\n", "question,opa,opb,opc,opd,cop\n"])
+def test_options_in_columns(tmp_path: Path, names: str) -> None:
+    path = tmp_path / "set.csv"
+    path.write_text(f"{names}What is it?,red,blue,green,none of these,B\n")
+    ((place, rows),) = read_set(str(path))
+    question = ("question", "What is it?")
+    assert reader(place, rows, None)(rows[0]) == [question, ("question, choices", "What is it?\nred\nblue\ngreen\nnone of these")]
 
 
 def test_fields_that_a_recipe_names() -> None:

@@ -31,7 +31,7 @@ from corpusmill.pipeline.watch.progress import Progress
 QUESTION = "Anna keeps nine hens, and each hen lays four eggs in a week; how many eggs will she have gathered when three weeks are over?"
 ANSWER = "Each week there are 9 * 4 = 36 eggs, so after three weeks Anna has gathered 36 * 3 = 108 eggs altogether. #### 108"
 OTHER = "A train leaves the harbour at noon with two hundred sacks of rice and loses a tenth of them on every bridge it crosses."
-COLUMNS = ["contaminated_set", "contaminated_item", "contaminated_field", "contamination", "contamination_passage", "contamination_matches"]
+COLUMNS = ["contaminated_set", "contaminated_item", "contaminated_field", "contamination", "contamination_passage", "contamination_items"]
 
 
 def prose(seed: int, count: int) -> str:
@@ -58,11 +58,11 @@ def test_a_document_with_an_item_is_dropped(dedup, hens: Path) -> None:  # type:
     assert result.kept == [clean, prose(3, 100)]
     assert [row["failed"] for row in result.report] == [[], ["contaminated"], []]
     # question and answer are whole, and the question has more words; two items of the set are found
-    assert columns(result.report[1]) == ["hens", 1, "question", 1.0, QUESTION.upper(), 2]
+    assert columns(result.report[1]) == ["hens", 1, "question", 1.0, QUESTION.upper(), ["hens:0", "hens:1"]]
     assert columns(result.report[0]) == columns(result.report[2]) == [None] * 6
     tasks = result.run.manifest.tasks
     assert tasks["part-00000"].counts == {"contaminated": 1, "contaminated: hens": 1} and tasks["part-00001"].counts == {}
-    assert tasks["contamination"].counts == {"items": 2, "texts": 4, "texts_whole": 0, "texts_by_marks": 0, "texts_left_out": 0}
+    assert tasks["contamination"].rows_in == 2
     assert result.run.stage.summary(result.run)["contaminated"] == "hens 1"
 
 
@@ -84,7 +84,7 @@ def test_report_changes_nothing_else(dedup, hens: Path) -> None:  # type: ignore
     texts = [f"{prose(1, 30)} {QUESTION}", prose(2, 50)]
     result = dedup([texts], contamination={"sets": [str(hens)], "action": "report"})
     assert result.kept == texts and [row["kept"] for row in result.report] == [True, True]
-    assert columns(result.report[0]) == ["hens", 1, "question", 1.0, QUESTION, 1]
+    assert columns(result.report[0]) == ["hens", 1, "question", 1.0, QUESTION, ["hens:1"]]
 
 
 def test_copies_are_not_judged_twice(dedup, hens: Path) -> None:  # type: ignore[no-untyped-def]

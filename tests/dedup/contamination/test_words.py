@@ -83,6 +83,7 @@ def test_spans_hold_their_words(text: str) -> None:
         ("don't", "dont"),
         ("Café déjà vu", "CAFE\u0301 de\u0301ja\u0300 vu"),
         ("ＡＢＣ１２３", "abc123"),
+        ("৪২ ในปี๒๕๖๓ ۱۹۸۴", "42 ในปี2563 1984"),
         ("東京都に住む", "東 京 都 に 住 む"),
         ("soft\u00adhyphen", "softhyphen"),
         ("Die Straße, ein Fluß", "DIE STRASSE EIN FLUSS"),
