@@ -195,8 +195,8 @@ def _ordinary(
 ) -> npt.NDArray[np.int64]:
     """Returns for each text the number of words of its stem if that is ordinary, else 0.
 
-    In one of the languages of `QUIZ_WORDS`, all its words but one are stop words, quiz words, ordinary words, or frequent in the set's
-    stems. Two words may be others, if there is a quiz word.
+    In one of the languages of `QUIZ_WORDS`, all its words are stop words, quiz words, ordinary words, or frequent in the set's stems. One
+    word may be another, if there is a quiz word.
     """
     stem = np.zeros(len(bounds) - 1, np.int64)
     some = np.array([number for number, given in enumerate(passages.stems) if given], np.int64)
@@ -213,7 +213,7 @@ def _ordinary(
         quiz, ordinary = hashes_of(listed["quiz"].split()), hashes_of([*listed["ordinary"].split(), *stop_words[language]])
         points = np.bincount(text[np.isin(vocabulary, quiz)[word]], minlength=len(stem)) > 0
         telling = rare & ~np.isin(vocabulary, np.concatenate([quiz, ordinary]))[word]
-        found |= np.bincount(text[telling], minlength=len(stem)) <= 1 + points
+        found |= np.bincount(text[telling], minlength=len(stem)) <= points
     return np.where(found, stem, 0)
 
 
