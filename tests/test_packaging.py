@@ -137,11 +137,14 @@ def test_the_core_goes_from_documents_to_tokens_and_the_report_without_any_extra
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "demo", "documents.jsonl"], r"filter: sklearn is not installed here; pip install 'corpusmill\[classifiers\]'\."),
-        (["run", "demo", "documents.jsonl", "--set", "filter={preset: fineweb}"], r"pretrain: torch .*'corpusmill\[train\]'\."),
+        (
+            ["run", "demo", "documents.jsonl", "--set", "filter={steps: [{quality: {}}]}"],
+            r"filter: sklearn is not installed here; pip install 'corpusmill\[classifiers\]'\.",
+        ),
+        (["run", "demo", "documents.jsonl"], r"pretrain: torch .*'corpusmill\[train\]'\."),
         (["run", "fineweb", "documents.jsonl", "--set", "ingest.extraction.extractor=trafilatura"], r"ingest: .*\[trafilatura\]'\."),
         (["run", "fineweb", "s3://bucket/documents.jsonl"], r"s3://bucket/documents\.jsonl: .*\[s3\]'\."),
-        (["warm", "demo", "--set", "filter={preset: fineweb}"], r"pretrain: torch .*'corpusmill\[train\]'\."),
+        (["warm", "demo"], r"pretrain: torch .*'corpusmill\[train\]'\."),
         (["generate", "model", "--prompt", "Once"], r"torch is not installed here; pip install 'corpusmill\[train\]'\."),
         (["classifier", "evaluate", "quality", "documents.jsonl"], r"quality: .*\[classifiers\]'\."),
         (["run", "fineweb", "documents.jsonl", "--metrics-file", "metrics"], r"metrics: .*\[cluster\]'\."),
