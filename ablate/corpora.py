@@ -114,11 +114,13 @@ def only_in(variant: Variant | None, other: Variant | None) -> list[str]:
     """Returns the beginnings of some texts that `variant` has and `other` has not, drawn by their hashes; none where texts are not here."""
     if variant is None or other is None:
         return []
-    known = {xxhash.xxh64_intdigest(text.encode("utf-8", "replace"), seed=2) for text in texts_of(other)}
-    texts = {
-        key: text for text in texts_of(variant) if (key := xxhash.xxh64_intdigest(text.encode("utf-8", "replace"), seed=2)) not in known
-    }
-    return [texts[key][:SHOWN_CHARACTERS] for key in heapq.nsmallest(SHOWN, texts)]
+
+    def key(text: str) -> int:
+        return xxhash.xxh64_intdigest(text.encode("utf-8", "replace"), seed=2)
+
+    known = set(map(key, texts_of(other)))
+    drawn = heapq.nsmallest(SHOWN, {(number, text) for text in texts_of(variant) if (number := key(text)) not in known})
+    return [text[:SHOWN_CHARACTERS] for _, text in drawn]
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def passages_of(variants: Iterable[TokenShards]) -> pa.Table:
         table = pa.concat_tables(parts).group_by(["document", "passage"]).aggregate([])
         counts = table.group_by("passage").aggregate([("document", "count")])
         rare = counts.filter(pc.less_equal(counts["document_count"], RARE))["passage"]
-        found += [table.filter(pc.is_in(table["passage"], rare))]
+        found.append(table.filter(pc.is_in(table["passage"], rare)))
     return pa.concat_tables(found)
 
 

@@ -22,6 +22,7 @@ from corpusmill.ablate.config import BANDS, CHOICES, FEWEST_STEPS, REPORT, Proxy
 from corpusmill.ablate.corpora import MOST_DOCUMENTS, answers_in
 from corpusmill.ablate.draws import Drawn, DrawnDocuments, Integers, drawn_tokens
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.special_tokens import PAD_ID
 from corpusmill.pipeline.stage import Output, Task, Worker
@@ -238,8 +239,9 @@ def per_byte(table: pa.Table) -> float:
 TIMED = 12
 
 
-def gpus() -> int:
-    return torch.cuda.device_count()
+def workers_of(run: StageRun) -> int:
+    """Returns how many trainings run side by side: one on each GPU, else one on each worker."""
+    return torch.cuda.device_count() or run.engine.known_workers() or 1
 
 
 def shortest_seconds(config: ProxyConfig, vocabulary: int) -> float:

@@ -172,10 +172,10 @@ class AblateStage(Stage):
         config = self.config
         if config.tokens is not None or run.storage.exists("plan.json"):
             return
-        from corpusmill.ablate.proxy import gpus, shortest_seconds
+        from corpusmill.ablate.proxy import shortest_seconds, workers_of
 
-        workers = gpus() or run.engine.known_workers() or 1
-        needed = shortest_seconds(self._proxy(), config.vocab_size) * -(-self._trainings(variants) // workers) / PLANNED
+        rounds = -(-self._trainings(variants) // workers_of(run))
+        needed = shortest_seconds(self._proxy(), config.vocab_size) * rounds / PLANNED
         if seconds_of(config.budget) < needed:
             raise InputError(
                 f"ablate.budget: {config.budget} is too short: {self._trainings(variants)} trainings of {FEWEST_STEPS} steps take about "
@@ -183,11 +183,11 @@ class AblateStage(Stage):
             )
 
     def _timed(self, run: StageRun, prepared: Prepared, trainings: int) -> AblatePlan:
-        from corpusmill.ablate.proxy import gpus, step_seconds
+        from corpusmill.ablate.proxy import step_seconds, workers_of
 
         config = self.config
         at_once = config.batch * config.model.architecture(1).context
-        workers = gpus() or run.engine.known_workers() or 1
+        workers = workers_of(run)
         if config.tokens is not None:
             steps = max(1, config.tokens // at_once)
             return AblatePlan(steps, steps * at_once, None, workers)
