@@ -27,7 +27,7 @@ def page(result: Mapping[str, Any], folder: str) -> bytes:
         for other in others
         for place, (judge, found) in enumerate(other["by_judge"].items())
     ]
-    choices = [row for row in by_judge if row["judge"] == "choice"]
+    choices = [row for row in by_judge if row["judge"] in ("choice", "topic", "order")]
     reach = _reach([*rows, *(row for row in by_judge if row not in choices)])
     for row in by_judge:
         row["reach"] = _reach(choices) if row in choices else reach

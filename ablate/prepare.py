@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,8 +28,8 @@ class Prepared:
     """What the trainings read: the folders of token shards by variant, of the references, and of the tokenizer, and the groups of
     documents. `sets`: the reference sets by the path of the file that their documents have as source. `parts`: the tokens of each part of a
     variant, int64 [draws]. `kept`: documents in these parts. `copies`: those of them beyond the first of their group. `removed`: documents
-    that hold a reference's passage, or are copies of such; None for a variant whose texts are not here. `entangled`: the share of tokens
-    whose documents hang together by passages, where that is too large for a part, so that parts share passages; else 0."""
+    that hold a reference's passage, or are copies of such; None for a variant whose texts are not here. `entangled`: by variant, the share
+    of tokens whose documents hang together by passages, where that is too large for a part, so that parts share passages."""
 
     folders: dict[str, str]
     parts: dict[str, Integers]
@@ -41,7 +41,12 @@ class Prepared:
     removed: dict[str, int | None]
     copies: dict[str, int]
     groups: FileRef
-    entangled: float
+    entangled: dict[str, float]
+
+    def entangled_with(self, name: str) -> float:
+        """Returns `entangled` of what is compared with the first variant: another one, or a mixture of the only one; 0 where parts share
+        nothing."""
+        return self.entangled.get(name, 0.0) if name in self.folders else max(self.entangled.values(), default=0.0)
 
     def params(self) -> dict[str, Any]:
         found = {"references": self.references, "tokenizer": self.tokenizer, "tokenizer_sha256": self.sha256}
@@ -74,7 +79,7 @@ def prepare(run: StageRun, config: AblateConfig, variants: Sequence[Variant]) ->
         contents = {name: run.storage.read_bytes(path) for name, path in forbidden.items()}
         folders[variant.name], left_out[variant.name] = made.path("tokens/train"), corpora.contaminated(made, variant.name, contents)
     excluded = set().union(*left_out.values())
-    shards_of = [TokenShards(folder, tokenizer_sha256=sha256) for folder in folders.values()]
+    shards_of = {name: TokenShards(folder, tokenizer_sha256=sha256) for name, folder in folders.items()}
     row = run.once(
         "groups", [], lambda _: _groups(corpora.copies(run, variants), excluded, shards_of, config.draws),
         {"contents": [variant.contents for variant in variants], "excluded": digest(sorted(excluded)), "draws": config.draws}, Config(),
@@ -92,17 +97,25 @@ def prepare(run: StageRun, config: AblateConfig, variants: Sequence[Variant]) ->
     )  # fmt: skip
 
 
-def _groups(copies: pa.Table, excluded: set[str], variants: Sequence[TokenShards], draws: int) -> Output:
-    """Returns the groups of documents: with one URL, copies, and those that share passages. Where the latter hang together in a group that
-    is as large as half of a part, passages are left out, and `entangled` says how large it is."""
-    passages = passages_of(variants)
-    shared = {"id": passages["document"], "url": pa.nulls(len(passages), pa.string()), "kept_id": passages["passage"].cast(pa.string())}
-    both = [copies.select(list(shared)), pa.table(shared)]
-    groups = groups_of(pa.concat_tables(both, promote_options="default"), excluded)
-    largest = largest_share(groups, variants)
-    entangled = largest if largest > 1 / (2 * draws) else 0.0
-    if entangled:
-        groups = groups_of(copies, excluded)
+def _groups(copies: pa.Table, excluded: set[str], variants: Mapping[str, TokenShards], draws: int) -> Output:
+    """Returns the groups of documents: with one URL, copies, and those that share passages. Where passages of a variant and the first one
+    hang together in a group that is as large as half of a part, that variant's are left out, and `entangled` says how large it is."""
+
+    def together(passages: Sequence[pa.Table]) -> pa.Table:
+        tables = [copies.select(["id", "url", "kept_id"])]
+        for one in passages:
+            hashes = one["passage"].cast(pa.string())
+            tables.append(pa.table({"id": one["document"], "url": pa.nulls(len(one), pa.string()), "kept_id": hashes}))
+        return groups_of(pa.concat_tables(tables, promote_options="default"), excluded)
+
+    passages = {name: passages_of([shards]) for name, shards in variants.items()}
+    first, entangled = next(iter(passages)), {}
+    compared = list(passages)[1:] or [first]
+    for name in compared:
+        largest = largest_share(together([passages[first], passages[name]]), [variants[first], variants[name]])
+        if largest > 1 / (2 * draws):
+            entangled[name] = largest
+    groups = together([one for name, one in passages.items() if name not in entangled] if len(entangled) < len(compared) else [])
     return Output({"groups.parquet": groups, "groups.json": json.dumps({"entangled": entangled}).encode()})
 
 

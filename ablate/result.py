@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.ablate import corpora
+from corpusmill.ablate.cohesion import COHESION_FILE, cohesion_difference
 from corpusmill.ablate.config import BANDS, REPORT, AblateConfig, AblatePlan
 from corpusmill.ablate.corpora import HELD_OUT, Variant
 from corpusmill.ablate.page import page
@@ -33,8 +34,11 @@ def judging(sets: Mapping[str, str]) -> list[int]:
 #: The judges: bits per byte of all that is measured of a document, of its bands, and the share of wrong choices (`config.CHOICES`).
 BITS, *PARTS = ("bits", *(f"tokens {begin + 1} to {end:,}" for begin, end in BANDS))
 LATE, CHOICE = PARTS[-1], "choice"
-#: The judges that show whether a model uses the text before: they speak against a verdict, and make none alone.
-WITNESSES = (LATE, CHOICE)
+#: Judges of the variants' own documents (`cohesion`): by words, the share of windows that do not tell the next one from another document's,
+#: or from one further away.
+TOPIC, ORDER = "topic", "order"
+#: The judges that speak against a verdict, and make none alone: whether a model uses the text before, and whether a text hangs together.
+WITNESSES = (LATE, CHOICE, TOPIC, ORDER)
 #: A variant's differences from the first one by judge.
 Judged = dict[str, PairedDifference]
 
@@ -45,6 +49,7 @@ def bits_of(table: pa.Table, sets: Mapping[str, str], judge: str = BITS) -> tupl
     if judge != BITS:
         table = table.filter(pc.equal(table["band"], PARTS.index(judge)))
     of = table.group_by(["document", "source"], use_threads=False).aggregate([("nats", "sum"), ("utf8_bytes", "sum")])
+    of = of.sort_by([("source", "ascending"), ("document", "ascending")])  # groups come in the order of their hashes
     set_of = np.array([numbers[source] for source in of["source"].to_pylist()], np.int64)
     return of["nats_sum"].to_numpy() / np.log(2), of["utf8_bytes_sum"].to_numpy().astype(np.float64), set_of
 
@@ -76,12 +81,17 @@ def read_scores(storage: Storage, trained: Mapping[tuple[str, int], TaskRow], se
     }
 
 
-def compare(scores: Mapping[str, Mapping[str, Scores]], name: str, first: str, sets: Sequence[int], error_rate: float) -> Judged:
-    """Compares a variant with the first one by each judge, on as many draws as it has."""
+def compare(
+    scores: Mapping[str, Mapping[str, Scores]], texts: pa.Table, name: str, first: str, sets: Sequence[int], error_rate: float
+) -> Judged:
+    """Compares a variant with the first one by each judge, on as many draws as it has. `texts`: COHESION of the variants."""
     found = {}
     for judge, of in scores.items():
         base = Scores(of[first].values[: len(of[name].values)], of[first].sizes, of[first].set_of)
         found[judge] = difference(of[name], base, sets, error_rate)
+    for judge in (TOPIC, ORDER):
+        if (of_texts := cohesion_difference(texts, judge, name, first, error_rate)) is not None:
+            found[judge] = of_texts
     return found
 
 
@@ -104,7 +114,8 @@ def verdict(name: str, first: str, found: Judged, sets: int, entangled: float = 
     over = f"over {len(base.draws)} draws and {sets} reference set{'s' if sets > 1 else ''}"
     if kind == "none":
         shown = f"as many draws show {base.can_show:.4f} or more in 80% of cases, four times as many about {base.can_show / 2:.4f}"
-        return f"No difference shown between {name} and {first}: {_size(BITS, base)} {over}; {shown}."
+        others = "".join(f" But {name} has {text}." for text in (better, worse) if text)
+        return f"No difference shown between {name} and {first}: {_size(BITS, base)} {over}; {shown}.{others}"
     if kind == "mixed":
         return f"Mixed: {name} makes a better model than {first} by {better}, and a worse one by {worse}, {over}."
     if kind == "unclear":
@@ -116,8 +127,12 @@ def verdict(name: str, first: str, found: Judged, sets: int, entangled: float = 
 
 
 def _size(judge: str, of: PairedDifference) -> str:
-    unit = "wrong choices of the next paragraph" if judge == CHOICE else "bits per byte"
-    where = "" if judge in (BITS, CHOICE) else f" of {judge}"
+    unit = {
+        CHOICE: "wrong choices of the next paragraph",
+        TOPIC: "windows not told from another document's by their words",
+        ORDER: "windows not told from those further away by their words",
+    }.get(judge, "bits per byte")
+    where = f" of {judge}" if judge in PARTS else ""
     return f"{of.mean:+.4f} {unit}{where} ({of.low:+.4f} to {of.high:+.4f})"
 
 
@@ -134,7 +149,7 @@ def result(
 ) -> Output:
     """Returns the measurements, the result and the page."""
     storage, (first, *others) = run.storage, dict.fromkeys(name for name, _ in trained)
-    known = {variant.name: variant for variant in variants}
+    known, texts = {variant.name: variant for variant in variants}, read_table(storage, COHESION_FILE)
     scores, names = read_scores(storage, trained, prepared.sets), list(prepared.sets.values())
     facts = {key: json.loads(storage.read_bytes(f"trainings/{key[0]}-{key[1]:02d}.json")) for key in trained}
     described = []
@@ -150,12 +165,12 @@ def result(
             "copies": prepared.copies[variant.name],
         }  # fmt: skip
         if name != first:
-            rate = rates[len(mine) == config.draws]
-            by_set = {set_: asdict(compare({BITS: scores[BITS]}, name, first, [n], rate)[BITS]) for n, set_ in enumerate(names)}
+            rate, entangled = rates[len(mine) == config.draws], prepared.entangled_with(name)
+            by_set = {set_: asdict(compare({BITS: scores[BITS]}, texts, name, first, [n], rate)[BITS]) for n, set_ in enumerate(names)}
             row |= {
                 "difference": asdict(found[name][BITS]), "by_judge": {judge: asdict(of) for judge, of in found[name].items()},
-                "by_set": by_set, "error_rate": rate, "kind": kind_of(found[name], prepared.entangled),
-                "sentence": verdict(name, first, found[name], len(judging(prepared.sets)), prepared.entangled),
+                "by_set": by_set, "error_rate": rate, "kind": kind_of(found[name], entangled),
+                "sentence": verdict(name, first, found[name], len(judging(prepared.sets)), entangled),
                 "only": {side: corpora.only_in(*(known.get(each) for each in pair))
                          for side, pair in ((first, (first, name)), (name, (name, first)))},
             }  # fmt: skip
@@ -170,7 +185,7 @@ def result(
         "plan": {"tokens": plan.tokens, "steps": plan.steps, "batch": config.batch},
         "model": {"preset": config.model.preset, "parameters": config.model.architecture(1).parameters()},
         "witnesses": WITNESSES,
-        "entangled": prepared.entangled,
+        "entangled": max(prepared.entangled.values(), default=0.0),
         "confidence": config.confidence,
         "mixture": search,
     }

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from corpusmill.ablate import corpora, mixtures
+from corpusmill.ablate.cohesion import COHESION_FILE, cohesion
 from corpusmill.ablate.config import FEWEST_STEPS, AblateConfig, AblatePlan, ProxyConfig, seconds_of
 from corpusmill.ablate.prepare import Prepared, prepare
 from corpusmill.ablate.result import Judged, compare, judging, kind_of, mean_per_byte, read_scores, result
@@ -69,8 +70,10 @@ class AblateStage(Stage):
             corpora.require_different(variants)
         elif len(variants) != 1:
             raise InputError("ablate.mixtures: give one variant, whose components are mixed.")
+        contents = [variant.contents for variant in variants]
         self._require_time(run, len(variants))
         prepared = prepare(run, config, variants)
+        run.once("cohesion", [], lambda _: Output({COHESION_FILE: cohesion(variants)}), {"contents": contents}, Config())
         plan = self._plan(run, prepared, len(variants))
         self._require_enough(prepared, plan)
         sources = {name: ProxyInput((folder,), (1.0,)) for name, folder in prepared.folders.items()}
@@ -82,7 +85,7 @@ class AblateStage(Stage):
         run.once(
             "result", sorted(files, key=lambda ref: ref.path),
             lambda _: result(run, config, variants, prepared, plan, trained, found, rates, search),
-            params={"contents": [variant.contents for variant in variants], "mixture": search},
+            params={"contents": contents, "mixture": search},
         )  # fmt: skip
 
     def _compare(
@@ -94,14 +97,15 @@ class AblateStage(Stage):
         half, left = max(2, config.draws // 2), list(others)
         rates = error_rates(config.confidence, len(others))
         found: dict[str, Judged] = {}
+        texts = read_table(run.storage, COHESION_FILE)
         trained: dict[tuple[str, int], TaskRow] = {}
         for begin, end in ((0, half), (half, config.draws)):
             if left and begin < end:
                 self._train(run, prepared, plan, {name: sources[name] for name in (first, *left)}, range(begin, end), trained)
                 scores = read_scores(run.storage, trained, prepared.sets)
                 for name in list(left):
-                    found[name] = compare(scores, name, first, judging(prepared.sets), rates[end == config.draws])
-                    if kind_of(found[name], prepared.entangled) in ("better", "worse"):
+                    found[name] = compare(scores, texts, name, first, judging(prepared.sets), rates[end == config.draws])
+                    if kind_of(found[name], prepared.entangled_with(name)) in ("better", "worse"):
                         left.remove(name)
         return trained, found, rates
 

@@ -173,8 +173,7 @@ class Benchmark:
 
 
 def called(row: dict[str, Any]) -> str:
-    of = row["difference"]
-    return "no difference shown" if of["low"] <= 0 <= of["high"] else "better" if of["mean"] < 0 else "worse"
+    return "no difference shown" if row["kind"] == "none" else row["kind"]
 
 
 def halves(benchmark: Benchmark, rows: Rows, numbers: range) -> None:
@@ -194,7 +193,10 @@ def damage(benchmark: Benchmark, rows: Rows, kinds: list[str], foreign: list[str
     for kind in kinds:
         named = {f"{kind}-{100 * share:.0f}": damaged(rows, kind, share, foreign) for share in SHARES}
         variants = {"whole": whole} | {name: benchmark.variant(name, changed) for name, changed in named.items()}
-        found = [row["difference"] for row in benchmark.compared(f"damage-{kind}", variants, {})["variants"][1:]]
+        rows_of = benchmark.compared(f"damage-{kind}", variants, {})["variants"][1:]
+        for judge in rows_of[0]["by_judge"]:
+            print(f"  {judge}: " + "; ".join("{mean:+.4f} ({low:+.4f} to {high:+.4f})".format(**row["by_judge"][judge]) for row in rows_of))
+        found = [row["difference"] for row in rows_of]
         means = [of["mean"] for of in found]
         print(f"{kind}: {'ranked by share' if 0 < means[1] < means[2] and means[0] < means[1] else 'NOT ranked by share'}; {power(found)}")
 

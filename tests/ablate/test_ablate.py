@@ -119,9 +119,9 @@ def test_measurements_give_the_figures(compared: dict[str, Any], folder: Path) -
 
 
 def test_a_finished_comparison_is_not_trained_again(compared: dict[str, Any], folder: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (folder / "out/ablate").rglob("*.parquet")}
+    before = {path: path.stat().st_mtime_ns for path in (folder / "out/ablate").rglob("[!.]*.parquet")}
     assert compare(folder, "out") == compared
-    assert {path: path.stat().st_mtime_ns for path in (folder / "out/ablate").rglob("*.parquet")} == before
+    assert {path: path.stat().st_mtime_ns for path in (folder / "out/ablate").rglob("[!.]*.parquet")} == before
 
 
 def test_a_budget_reads_no_token_more_than_four_times(folder: Path, compared: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +238,7 @@ def test_a_comparison_that_was_killed_goes_on_to_the_same_bytes(folder: Path, co
             assert process.poll() is None
             time.sleep(0.05)
         process.kill()
-    done = {path: path.stat().st_mtime_ns for path in (folder / "killed/ablate/trainings").glob("*.parquet")}
+    done = {path: path.stat().st_mtime_ns for path in (folder / "killed/ablate/trainings").glob("[!.]*.parquet")}
     assert 3 <= len(done) < 6
     assert compare(folder, "killed")["variants"] == compared["variants"]
     assert {path: path.stat().st_mtime_ns for path in done} == done
