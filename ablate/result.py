@@ -95,35 +95,45 @@ def compare(
     return found
 
 
+def _against(found: Judged) -> Judged:
+    """Returns the judges that speak against the bits of whole documents. Broken text is no better, but whole text may be worse: `TOPIC` and
+    `ORDER` speak against "better" alone."""
+    sign = np.sign(found[BITS].mean)
+    judges = WITNESSES if sign < 0 else (LATE, CHOICE)
+    return {judge: found[judge] for judge in judges if judge in found and found[judge].decided and found[judge].mean * sign < 0}
+
+
 def kind_of(found: Judged, entangled: float) -> str:
-    """Returns the verdict on a comparison. "better" or "worse", by the bits of whole documents; "mixed" where another judge shows the
-    opposite; "unclear" where a variant is better and more different documents may be why; "none" where these bits show no difference."""
-    sign = float(np.sign(found[BITS].mean)) if found[BITS].decided else 0.0
-    if not sign:
+    """Returns the verdict on a comparison. "better" or "worse", by the bits of whole documents; "mixed" where another judge speaks against
+    it; "unclear" where a variant is better and more different documents may be why; "none" where these bits show no difference."""
+    if not found[BITS].decided:
         return "none"
-    if any(judge in found and found[judge].decided and found[judge].mean * sign < 0 for judge in WITNESSES):
+    if _against(found):
         return "mixed"
-    return "worse" if sign > 0 else "unclear" if entangled else "better"
+    return "worse" if found[BITS].mean > 0 else "unclear" if entangled else "better"
 
 
 def verdict(name: str, first: str, found: Judged, sets: int, entangled: float = 0.0) -> str:
     """Returns one sentence about a comparison, which claims no more than the figures."""
     base, kind = found[BITS], kind_of(found, entangled)
-    decided = {judge: found[judge] for judge in (BITS, *WITNESSES) if judge in found and found[judge].decided}
-    better, worse = (", ".join(_size(judge, of) for judge, of in decided.items() if sign * of.mean > 0) for sign in (-1, 1))
-    over = f"over {len(base.draws)} draws and {sets} reference set{'s' if sets > 1 else ''}"
+    over = f"{_size(BITS, base)} over {len(base.draws)} draws and {sets} reference set{'s' if sets > 1 else ''}"
     if kind == "none":
         shown = f"as many draws show {base.can_show:.4f} or more in 80% of cases, four times as many about {base.can_show / 2:.4f}"
-        others = "".join(f" But {name} has {text}." for text in (better, worse) if text)
-        return f"No difference shown between {name} and {first}: {_size(BITS, base)} {over}; {shown}.{others}"
+        others = _listed({judge: found[judge] for judge in WITNESSES if judge in found and found[judge].decided})
+        return f"No difference shown between {name} and {first}: {over}; {shown}.{f' Other judges show {others}.' if others else ''}"
     if kind == "mixed":
-        return f"Mixed: {name} makes a better model than {first} by {better}, and a worse one by {worse}, {over}."
+        side = "better" if base.mean < 0 else "worse"
+        return f"Mixed: {name} makes a {side} model than {first}: {over}; but {_listed(_against(found))} speak against it."
     if kind == "unclear":
         return (
-            f"Unclear: {name} scores better than {first}: {better} {over}. But documents with {entangled:.0%} of the tokens share passages "
+            f"Unclear: {name} scores better than {first}: {over}. But documents with {entangled:.0%} of the tokens share passages "
             "across draws, so its draws may only hold more different text: this comparison can't tell quality from diversity."
         )
-    return f"{name} makes a {kind} model than {first}: {_size(BITS, base)} {over}."
+    return f"{name} makes a {kind} model than {first}: {over}."
+
+
+def _listed(found: Judged) -> str:
+    return ", and ".join(_size(judge, of) for judge, of in found.items())
 
 
 def _size(judge: str, of: PairedDifference) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from corpusmill.ablate.result import BITS, CHOICE, LATE, kind_of, verdict
+from corpusmill.ablate.result import BITS, CHOICE, LATE, TOPIC, kind_of, verdict
 from corpusmill.ablate.statistics import PairedDifference, Scores, difference, error_rates
 
 
@@ -98,7 +98,7 @@ def test_one_draw_is_not_enough() -> None:
 
 
 def judged(**signs: int) -> dict[str, PairedDifference]:
-    names = {"bits": BITS, "late": LATE, "choice": CHOICE}
+    names = {"bits": BITS, "late": LATE, "choice": CHOICE, "topic": TOPIC}
     return {
         names[judge]: PairedDifference(0.01 * sign, 0.01 * sign - 0.005, 0.01 * sign + 0.005, 0.002, (0.01, 0.02), 0.001, 0.001, 0.02)
         for judge, sign in signs.items()
@@ -115,6 +115,9 @@ def judged(**signs: int) -> dict[str, PairedDifference]:
         ({"bits": -1, "late": 0, "choice": 1}, 0.5, "mixed"),
         ({"bits": -1, "late": 0, "choice": 0}, 0.5, "unclear"),
         ({"bits": 1, "late": 0}, 0.5, "worse"),
+        ({"bits": -1, "topic": 1}, 0.0, "mixed"),
+        ({"bits": 1, "topic": -1}, 0.0, "worse"),
+        ({"bits": 0, "topic": 1}, 0.0, "none"),
     ],
 )
 def test_judges_that_disagree_give_no_single_verdict(signs: dict[str, int], entangled: float, kind: str) -> None:
@@ -123,6 +126,8 @@ def test_judges_that_disagree_give_no_single_verdict(signs: dict[str, int], enta
     sentence = verdict("b", "a", found, 2, entangled)
     assert ("better model" in sentence, "worse model" in sentence) == (kind == "better", kind == "worse") or kind == "mixed"
     if kind == "mixed":
-        assert sentence.startswith("Mixed: b makes a better model than a by -0.0100") and "a worse one by +0.0100" in sentence
+        assert sentence.startswith("Mixed: b makes a better model than a: -0.0100") and "but +0.0100" in sentence
+    if signs.get("topic") and signs["bits"] <= 0:
+        assert "+0.0100 windows not told from another document's" in sentence
     if kind == "unclear":
         assert "50% of the tokens share passages" in sentence
