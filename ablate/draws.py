@@ -65,6 +65,13 @@ def passages_of(variants: Iterable[TokenShards]) -> pa.Table:
     return pa.concat_tables(found)
 
 
+def moved_share(first: pa.Table, other: pa.Table) -> float:
+    """Returns the share of a variant's passages (`passages_of`) that the first variant has, but not in a document of that name."""
+    known = pc.is_in(other["passage"], first["passage"])
+    same = other.filter(known).join(first, ["document", "passage"], join_type="inner")
+    return (pc.sum(known).as_py() - len(same) if len(other) else 0) / max(len(other), 1)
+
+
 def largest_share(groups: pa.Table, variants: Iterable[TokenShards]) -> float:
     """Returns the share of a variant's tokens in its largest group, of the variant in which it is largest."""
     shares = [0.0]

@@ -12,7 +12,7 @@ import pyarrow as pa
 from corpusmill.ablate import corpora
 from corpusmill.ablate.config import AblateConfig
 from corpusmill.ablate.corpora import HELD_OUT, Variant
-from corpusmill.ablate.draws import DrawnDocuments, Integers, groups_of, largest_share, passages_of
+from corpusmill.ablate.draws import DrawnDocuments, Integers, groups_of, largest_share, moved_share, passages_of
 from corpusmill.pipeline.config import Config, digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, file_ref
@@ -22,14 +22,18 @@ from corpusmill.pipeline.shards import Content, read_table
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.token_shards import TokenShards
 
+#: A variant with a larger share of passages from other documents may hold more different text in a draw than the first one does.
+MOST_MOVED = 0.02
+
 
 @dataclass(frozen=True)
 class Prepared:
     """What the trainings read: the folders of token shards by variant, of the references, and of the tokenizer, and the groups of
     documents. `sets`: the reference sets by the path of the file that their documents have as source. `parts`: the tokens of each part of a
     variant, int64 [draws]. `kept`: documents in these parts. `copies`: those of them beyond the first of their group. `removed`: documents
-    that hold a reference's passage, or are copies of such; None for a variant whose texts are not here. `entangled`: by variant, the share
-    of tokens whose documents hang together by passages, where that is too large for a part, so that parts share passages."""
+    that hold a reference's passage, or are copies of such; None for a variant whose texts are not here. `together`: the share of
+    tokens of documents that hang together by passages, where that is too large for a part, so that parts share passages; else 0. `moved`:
+    then, by variant, the share of its passages that stand in other documents of the first one."""
 
     folders: dict[str, str]
     parts: dict[str, Integers]
@@ -41,12 +45,8 @@ class Prepared:
     removed: dict[str, int | None]
     copies: dict[str, int]
     groups: FileRef
-    entangled: dict[str, float]
-
-    def entangled_with(self, name: str) -> float:
-        """Returns `entangled` of what is compared with the first variant: another one, or a mixture of the only one; 0 where parts share
-        nothing."""
-        return self.entangled.get(name, 0.0) if name in self.folders else max(self.entangled.values(), default=0.0)
+    together: float
+    moved: dict[str, float]
 
     def params(self) -> dict[str, Any]:
         found = {"references": self.references, "tokenizer": self.tokenizer, "tokenizer_sha256": self.sha256}
@@ -93,30 +93,28 @@ def prepare(run: StageRun, config: AblateConfig, variants: Sequence[Variant]) ->
     sources = {run.storage.path(path): name for name, path in sets.items()}
     return Prepared(
         folders, parts, kept, references.path("tokens/train"), sources, references.path("tokenizer"), sha256, removed, copies,
-        row.ref("ablate", "groups.parquet"), json.loads(run.storage.read_bytes("groups.json"))["entangled"],
+        row.ref("ablate", "groups.parquet"), **json.loads(run.storage.read_bytes("groups.json")),
     )  # fmt: skip
 
 
 def _groups(copies: pa.Table, excluded: set[str], variants: Mapping[str, TokenShards], draws: int) -> Output:
-    """Returns the groups of documents: with one URL, copies, and those that share passages. Where passages of a variant and the first one
-    hang together in a group that is as large as half of a part, that variant's are left out, and `entangled` says how large it is."""
-
-    def together(passages: Sequence[pa.Table]) -> pa.Table:
-        tables = [copies.select(["id", "url", "kept_id"])]
-        for one in passages:
-            hashes = one["passage"].cast(pa.string())
-            tables.append(pa.table({"id": one["document"], "url": pa.nulls(len(one), pa.string()), "kept_id": hashes}))
-        return groups_of(pa.concat_tables(tables, promote_options="default"), excluded)
-
+    """Returns the groups of documents: with one URL, copies, and those that share passages. Where the latter hang together in a group that
+    is as large as half of a part, passages are left out: `together` is the share of tokens in that group, and `moved` says which variants
+    have passages that stand in other documents of the first."""
     passages = {name: passages_of([shards]) for name, shards in variants.items()}
-    first, entangled = next(iter(passages)), {}
-    compared = list(passages)[1:] or [first]
-    for name in compared:
-        largest = largest_share(together([passages[first], passages[name]]), [variants[first], variants[name]])
-        if largest > 1 / (2 * draws):
-            entangled[name] = largest
-    groups = together([one for name, one in passages.items() if name not in entangled] if len(entangled) < len(compared) else [])
-    return Output({"groups.parquet": groups, "groups.json": json.dumps({"entangled": entangled}).encode()})
+    every = pa.concat_tables(passages.values())
+    shared = {"id": every["document"], "url": pa.nulls(len(every), pa.string()), "kept_id": every["passage"].cast(pa.string())}
+    both = [copies.select(list(shared)), pa.table(shared)]
+    groups = groups_of(pa.concat_tables(both, promote_options="default"), excluded)
+    together, moved = largest_share(groups, variants.values()), {}
+    if together <= 1 / (2 * draws):
+        together = 0.0
+    else:
+        groups = groups_of(copies, excluded)
+        first, *others = passages.values()
+        shares = (moved_share(first, other) for other in others)
+        moved = {name: share for name, share in zip(list(passages)[1:], shares, strict=True) if share > MOST_MOVED}
+    return Output({"groups.parquet": groups, "groups.json": json.dumps({"together": together, "moved": moved}).encode()})
 
 
 def _reference_sets(run: StageRun, config: AblateConfig, variants: Sequence[Variant]) -> dict[str, str]:

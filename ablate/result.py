@@ -103,19 +103,19 @@ def _against(found: Judged) -> Judged:
     return {judge: found[judge] for judge in judges if judge in found and found[judge].decided and found[judge].mean * sign < 0}
 
 
-def kind_of(found: Judged, entangled: float) -> str:
+def kind_of(found: Judged, moved: float) -> str:
     """Returns the verdict on a comparison. "better" or "worse", by the bits of whole documents; "mixed" where another judge speaks against
     it; "unclear" where a variant is better and more different documents may be why; "none" where these bits show no difference."""
     if not found[BITS].decided:
         return "none"
     if _against(found):
         return "mixed"
-    return "worse" if found[BITS].mean > 0 else "unclear" if entangled else "better"
+    return "worse" if found[BITS].mean > 0 else "unclear" if moved else "better"
 
 
-def verdict(name: str, first: str, found: Judged, sets: int, entangled: float = 0.0) -> str:
+def verdict(name: str, first: str, found: Judged, sets: int, moved: float = 0.0) -> str:
     """Returns one sentence about a comparison, which claims no more than the figures."""
-    base, kind = found[BITS], kind_of(found, entangled)
+    base, kind = found[BITS], kind_of(found, moved)
     over = f"{_size(BITS, base)} over {len(base.draws)} draws and {sets} reference set{'s' if sets > 1 else ''}"
     if kind == "none":
         shown = f"as many draws show {base.can_show:.4f} or more in 80% of cases, four times as many about {base.can_show / 2:.4f}"
@@ -126,8 +126,9 @@ def verdict(name: str, first: str, found: Judged, sets: int, entangled: float = 
         return f"Mixed: {name} makes a {side} model than {first}: {over}; but {_listed(_against(found))} speak against it."
     if kind == "unclear":
         return (
-            f"Unclear: {name} scores better than {first}: {over}. But documents with {entangled:.0%} of the tokens share passages "
-            "across draws, so its draws may only hold more different text: this comparison can't tell quality from diversity."
+            f"Unclear: {name} scores better than {first}: {over}. But {moved:.0%} of its passages stand in other documents "
+            f"of {first}, in other draws, so its draws may only hold more different text: quality and "
+            "diversity can't be told apart here."
         )
     return f"{name} makes a {kind} model than {first}: {over}."
 
@@ -175,12 +176,12 @@ def result(
             "copies": prepared.copies[variant.name],
         }  # fmt: skip
         if name != first:
-            rate, entangled = rates[len(mine) == config.draws], prepared.entangled_with(name)
+            rate, moved = rates[len(mine) == config.draws], prepared.moved.get(name, 0.0)
             by_set = {set_: asdict(compare({BITS: scores[BITS]}, texts, name, first, [n], rate)[BITS]) for n, set_ in enumerate(names)}
             row |= {
                 "difference": asdict(found[name][BITS]), "by_judge": {judge: asdict(of) for judge, of in found[name].items()},
-                "by_set": by_set, "error_rate": rate, "kind": kind_of(found[name], entangled),
-                "sentence": verdict(name, first, found[name], len(judging(prepared.sets)), entangled),
+                "by_set": by_set, "error_rate": rate, "kind": kind_of(found[name], moved),
+                "sentence": verdict(name, first, found[name], len(judging(prepared.sets)), moved),
                 "only": {side: corpora.only_in(*(known.get(each) for each in pair))
                          for side, pair in ((first, (first, name)), (name, (name, first)))},
             }  # fmt: skip
@@ -195,7 +196,7 @@ def result(
         "plan": {"tokens": plan.tokens, "steps": plan.steps, "batch": config.batch},
         "model": {"preset": config.model.preset, "parameters": config.model.architecture(1).parameters()},
         "witnesses": WITNESSES,
-        "entangled": max(prepared.entangled.values(), default=0.0),
+        "together": prepared.together,
         "confidence": config.confidence,
         "mixture": search,
     }

@@ -105,7 +105,7 @@ class AblateStage(Stage):
                 scores = read_scores(run.storage, trained, prepared.sets)
                 for name in list(left):
                     found[name] = compare(scores, texts, name, first, judging(prepared.sets), rates[end == config.draws])
-                    if kind_of(found[name], prepared.entangled_with(name)) in ("better", "worse"):
+                    if kind_of(found[name], prepared.moved.get(name, 0.0)) in ("better", "worse"):
                         left.remove(name)
         return trained, found, rates
 

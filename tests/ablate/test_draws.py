@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import corpusmill
-from corpusmill.ablate.draws import GROUPS, DrawnDocuments, drawn_tokens, groups_of, largest_share, passages_of
+from corpusmill.ablate.draws import GROUPS, DrawnDocuments, drawn_tokens, groups_of, largest_share, moved_share, passages_of
 from corpusmill.pipeline.token_shards import TokenShards
 
 PARTS = 3
@@ -66,6 +66,10 @@ def test_documents_that_share_a_rare_passage_are_known(tmp_path: Path) -> None:
         f"http://{v}/{n}": f"http://a/{n}" for v in "ab" for n in range(3)
     }
     assert largest_share(groups, [first, second]) == pytest.approx(1 / 3, abs=0.05)  # a third of b's tokens
+    ours, theirs = passages_of([first]), passages_of([second])
+    assert moved_share(ours, theirs) == pytest.approx(0.5, abs=0.05)  # half of b's texts stand in a, under other names
+    assert moved_share(ours, ours) == 0
+    assert moved_share(ours, theirs.slice(0, 0)) == 0
 
 
 def test_no_documents_have_no_groups() -> None:

@@ -106,7 +106,7 @@ def judged(**signs: int) -> dict[str, PairedDifference]:
 
 
 @pytest.mark.parametrize(
-    ("signs", "entangled", "kind"),
+    ("signs", "moved", "kind"),
     [
         ({"bits": -1, "late": -1, "choice": 0}, 0.0, "better"),
         ({"bits": 1, "late": 0, "choice": 0}, 0.0, "worse"),
@@ -120,14 +120,14 @@ def judged(**signs: int) -> dict[str, PairedDifference]:
         ({"bits": 0, "topic": 1}, 0.0, "none"),
     ],
 )
-def test_judges_that_disagree_give_no_single_verdict(signs: dict[str, int], entangled: float, kind: str) -> None:
+def test_judges_that_disagree_give_no_single_verdict(signs: dict[str, int], moved: float, kind: str) -> None:
     found = judged(**signs)
-    assert kind_of(found, entangled) == kind
-    sentence = verdict("b", "a", found, 2, entangled)
+    assert kind_of(found, moved) == kind
+    sentence = verdict("b", "a", found, 2, moved)
     assert ("better model" in sentence, "worse model" in sentence) == (kind == "better", kind == "worse") or kind == "mixed"
     if kind == "mixed":
         assert sentence.startswith("Mixed: b makes a better model than a: -0.0100") and "but +0.0100" in sentence
     if signs.get("topic") and signs["bits"] <= 0:
         assert "+0.0100 windows not told from another document's" in sentence
     if kind == "unclear":
-        assert "50% of the tokens share passages" in sentence
+        assert "50% of its passages stand in other documents of a" in sentence
