@@ -16,7 +16,11 @@ class ExtractionConfig(Config):
     )
     main_content: bool = Field(default=True, description="Keep the main content alone: no navigation, teasers, footers.")
     keep_score: float = Field(
-        default=0.44, ge=0, le=1, description="A block of a page is main content from this score on (lexbor): higher is purer."
+        default=0.5,
+        ge=0,
+        le=1,
+        description="A block of a page is main content if its probability is at least this share of the page's best expected F1 (lexbor): "
+        "0.5 gives the best F1, higher is purer.",
     )
     comments: bool = Field(default=False, description="Keep comments on the main content too.")
     minimum_chars: int = Field(default=1, ge=1, description="A page or row with less text than this is dropped (characters).")

@@ -16,3 +16,5 @@ class Extracted:
     author: str | None = None
     date: str | None = None  # of publication, YYYY-MM-DD
     canonical_url: str | None = None  # absolute
+    page_type: str | None = None  # one of `page_type.TYPES`
+    page_type_score: float | None = None  # its probability

@@ -21,7 +21,9 @@ DATES = (
     "dc.date.issued", "dcterms.issued", "dcterms.created", "dc.date", "dcterms.date", "pubdate", "publishdate", "publish-date",
     "date", "article.published", "dc.date.created",
 )  # fmt: skip
-WANTED = {*TITLES, *AUTHORS, *DATES}
+#: What `page_type` reads.
+KINDS = ("og:type", "generator")
+WANTED = {*TITLES, *AUTHORS, *DATES, *KINDS}
 ISO = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)-(?P<month>0?[1-9]|1[0-2])-(?P<day>0?[1-9]|[12]\d|3[01])(?!\d)")
 COMPACT = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<month>0[1-9]|1[0-2])(?P<day>0[1-9]|[12]\d|3[01])(?!\d)")
 IN_URL = re.compile(r"/(?P<year>(?:19|20)\d\d)[/-](?P<month>0?[1-9]|1[0-2])[/-](?P<day>0?[1-9]|[12]\d|3[01])(?!\d)")
@@ -50,24 +52,37 @@ class Metadata(NamedTuple):
     canonical_url: str | None  # absolute
 
 
-def read_metadata(tree: Tree, page: Page, url: str | None) -> Metadata:
+class Head(NamedTuple):
+    """What a page holds for machines. `html`: its head in serialised HTML. `linked_data`: its scripts of JSON-LD."""
+
+    html: bytes
+    metas: dict[str, str]
+    title: str | None
+    linked_data: list[bytes]
+
+
+def read_head(tree: Tree, page: Page) -> Head:
+    html = tree.serialised(tree.head)
+    in_body = [(tree.text(script) or "").encode() for script in marked(page, marks.SCRIPTS)[:SCRIPTS]]
+    return Head(html, _metas(html), _text(tree.title), [*_scripts(html), *in_body])
+
+
+def read_metadata(tree: Tree, page: Page, head: Head, url: str | None) -> Metadata:
     """Returns the metadata of a page. `page`: its body in blocks. `url`: the URL of the page.
 
     Data for machines comes first: metas of Open Graph and Dublin Core, then JSON-LD. Next come elements that are marked as author or date.
     """
-    head = tree.serialised(tree.head)
-    metas = _metas(head)
-    title = _first(metas, TITLES) or _text(tree.title)
+    metas = head.metas
+    title = _first(metas, TITLES) or head.title
     author = _person(_first(metas, AUTHORS))
     date = next(filter(None, (day(metas[name]) for name in DATES if name in metas)), None)
     if not (author and date):
-        scripts = [(tree.text(script) or "").encode() for script in marked(page, marks.SCRIPTS)[:SCRIPTS]]
-        linked = [item for script in [*_scripts(head), *scripts] for item in _linked_data(script)]
+        linked = [item for script in head.linked_data for item in objects(script)]
         author = author or next(filter(None, map(_author_of, linked)), None) or _person(_marked_author(tree, page))
         date = date or next(filter(None, (day(item.get("datePublished")) for item in linked)), None) or day(url, IN_URL)
         times = (tree.attribute(time, b"datetime") for time in marked(page, marks.TIMES))
         date = date or next(filter(None, map(day, times)), None) or _dated_block(page)
-    return Metadata(title, author, date, _canonical(head, url))
+    return Metadata(title, author, date, _canonical(head.html, url))
 
 
 def marked(page: Page, kind: int) -> list[int]:
@@ -124,7 +139,7 @@ def _scripts(head: bytes) -> Iterator[bytes]:
         place = end
 
 
-def _linked_data(script: bytes) -> Iterator[dict[str, Any]]:
+def objects(script: bytes) -> Iterator[dict[str, Any]]:
     """Yields the objects in a script of JSON-LD, including those in `@graph` and in lists."""
     try:
         waiting = [json.loads(script, strict=False)] if len(script) <= SCRIPT_CHARS else []
