@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 
 from corpusmill.ingest.config import ExtractionConfig
 from corpusmill.ingest.html import main_text as extractor
-from corpusmill.ingest.html.features import context_of, features, second_features
-from corpusmill.ingest.html.main_text import COLUMNS, LEVELS, MODEL, keep, load_model, render, scores_of
+from corpusmill.ingest.html.features import around_of, context_of, features, second_features
+from corpusmill.ingest.html.main_text import COLUMNS, LEVELS, MODEL, keep, load_model, render, score
 from corpusmill.ingest.html.metadata import read_head
 from corpusmill.ingest.html.page_type import TYPES, page_values, stated_values, type_probabilities
 from corpusmill.ingest.html.tree import Tree
@@ -162,8 +162,9 @@ class Stack:
 
     def more_columns(self, example: Example) -> NDArray[np.float32]:
         columns = self.columns(example)
-        scores = self.first.predict_proba(columns)[:, 1]
-        return np.hstack([columns, second_features(example.blocks, example.context, scores).T])
+        scores = self.first.predict_proba(columns)[:, 1].copy()
+        around = around_of(example.blocks, example.context, scores)
+        return np.hstack([columns, second_features(example.blocks, example.context, around, 0, len(scores)).T])
 
     def scores(self, example: Example) -> NDArray[np.float64]:
         return np.asarray(self.second.predict_proba(self.more_columns(example))[:, 1])
@@ -197,7 +198,7 @@ def flattened(model: Any, columns: Sequence[str]) -> dict[str, list[Any]]:
         splits = tree["splits"] or []
         missing = levels - len(splits)  # fills up a tree that stopped early with questions that are always false
         trees["feature"].append([split["float_feature_index"] for split in splits] + [0] * missing)
-        trees["cut"].append([float(f"{split['border']:.7g}") for split in splits] + [1e30] * missing)
+        trees["cut"].append([float(f"{split['border']:.9g}") for split in splits] + [1e30] * missing)
         values = scale * np.reshape(tree["leaf_values"], (2 ** len(splits), len(bias))) + (np.array(bias) if not trees["values"] else 0)
         values = np.vstack([values, np.zeros((2**levels - len(values), len(bias)))]).round(4)
         trees["values"].append((values if len(bias) > 1 else values[:, 0]).tolist())
@@ -208,10 +209,14 @@ def check(path: Path, stack: Stack) -> None:
     """Checks that the kernels give CatBoost's scores. Raises SystemExit where they do not."""
     model = load_model(path)
     for example in stack.examples[::10]:
-        types = type_probabilities(example.values, model.types)
-        ours = scores_of(example.blocks, example.context, types, model)
-        if np.abs(types - stack.types_of(example)).max() > 1e-3 or np.quantile(np.abs(ours - stack.scores(example)), 0.99) > 1e-2:
-            raise SystemExit(f"{example.page.url}: the kernels and CatBoost disagree")
+        columns, more = stack.columns(example), stack.more_columns(example)
+        for ours, theirs in (
+            (type_probabilities(example.values, model.types), stack.types_of(example)),
+            (score(columns.T.copy(), model.first), stack.first.predict_proba(columns)[:, 1]),
+            (score(more.T.copy(), model.second), stack.second.predict_proba(more)[:, 1]),
+        ):
+            if np.abs(ours - theirs).max() > 1e-3:
+                raise SystemExit(f"{example.page.url}: the kernels and CatBoost disagree")
 
 
 def main() -> None:

@@ -8,6 +8,9 @@ from corpusmill.ingest.urls.filter import resolve_url_filter
 from corpusmill.pipeline.config import Config
 
 
+PageType = Literal["article", "documentation", "service", "forum", "collection", "listing", "product"]
+
+
 class ExtractionConfig(Config):
     """Options for the extraction of text from a page, and limits for each page."""
 
@@ -53,6 +56,10 @@ class IngestConfig(Config):
     content_types: list[str] = Field(
         default=["text/html", "application/xhtml+xml"], min_length=1, description="Content types of the responses that are kept."
     )
+    page_types: list[PageType] = Field(
+        default=[], description="Types of the pages that are kept, such as `[article, forum]`; an empty list keeps all (lexbor)."
+    )
+    page_type_score: float = Field(default=0, ge=0, le=1, description="Lowest probability of its type with which a page of page_types is kept.")
     task_mb: int = Field(
         default=32, ge=1, le=4096, description="Largest part of the input that one task reads (MiB); small inputs give smaller parts."
     )

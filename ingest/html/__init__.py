@@ -18,3 +18,5 @@ class Extracted:
     canonical_url: str | None = None  # absolute
     page_type: str | None = None  # one of `page_type.TYPES`
     page_type_score: float | None = None  # its probability
+    origin: str | None = None  # what the text was taken from if the markup holds none
+    empty_by: str | None = None  # the rule that a page without text fails; None: it holds nothing

@@ -450,9 +450,10 @@ def _of_hints(out, blocks, nodes):
 SCORED = ((1, 0), (1, 1), (2, 2), (5, 5), (12, 12), (30, 30))
 #: Nodes around a block whose mean scores are features.
 SCORED_NODES = 5
+FADING = 0.9
 #: Features for the second trees: what the first trees say of the block and of what is around it, as means weighted by characters.
-#: `group_by_class` to `outer`: of the blocks of its groups. `before`, `after`: the shares of the page's expected main text. `expected`: the
-#: best expected F1. `best_before`, `best_after`: the best score, which fades by a tenth a block. `heading`: of the last heading.
+#: `class_score` to `outer_score`: of the blocks of its groups. `before`, `after`: the shares of the page's expected main text. `expected`: the
+#: best expected F1. `best_before`, `best_after`: the best score, which fades from block to block. `heading_score`: of the last heading.
 SECOND = (
     "score", *(f"scores_{before}_{after}" for before, after in SCORED), *(f"a{level}_score" for level in range(SCORED_NODES)),
     "class_score", "class_difference", "tag_score", "inner_score", "outer_score", "page_score", "highest", "before", "after", "expected",
@@ -460,54 +461,63 @@ SECOND = (
 )  # fmt: skip
 
 
+#: What the scores of a page's blocks say together. `chars`: running sums of weights and of expected main text, float64. `classes`, `tags`,
+#: `records`: mean scores of groups. `fading`: `best_before` and `best_after` of each block, float32.
+Around = namedtuple("Around", "scores chars classes tags records fading expected highest")
+
+
 @kernel
-def second_features(page, context, scores):
-    """Returns the features SECOND of all blocks, float32 of shape (len(SECOND), blocks). `scores`: of the first trees."""
-    rows = np.zeros((len(scores), len(SECOND)), np.float32)
-    chars = np.zeros((len(scores) + 1, 2))
+def around_of(page, context, scores):
+    """Returns the `Around` of a page. `scores`: of the first trees."""
+    count, repeated = len(scores), context.repeated
+    chars, fading = np.zeros((count + 1, 2)), np.zeros((count, 2), np.float32)
     weights = page.blocks[:, CHARS] + 2.0
-    for block in range(len(scores)):
+    before = after = 0.0
+    for block in range(count):
         chars[block + 1, 0] = chars[block, 0] + weights[block]
         chars[block + 1, 1] = chars[block, 1] + weights[block] * scores[block]
-    repeated = context.repeated
-    means = (
-        _means(repeated.classes, chars, np.arange(len(scores)), np.arange(1, len(scores) + 1)),
-        _means(repeated.tags, chars, np.arange(len(scores)), np.arange(1, len(scores) + 1)),
-        _means(repeated.records, chars, page.nodes[:, FIRST], page.nodes[:, LAST]),
-    )
-    expected, _ = expected_f1(weights, scores)
-    _fill_second(page, context, borrowed(scores), borrowed(chars), means, expected, borrowed(rows))
-    return rows.T.copy()
+        fading[block, 0], before = before, max(before * FADING, scores[block])
+        other = count - 1 - block
+        fading[other, 1], after = after, max(after * FADING, scores[other])
+    first, last = np.arange(count), np.arange(1, count + 1)
+    return Around(
+        scores, chars, _means(repeated.classes, chars, first, last), _means(repeated.tags, chars, first, last),
+        _means(repeated.records, chars, page.nodes[:, FIRST], page.nodes[:, LAST]), fading, expected_f1(weights, scores), scores.max(),
+    )  # fmt: skip
+
+
+@kernel
+def second_features(page, context, around, first, last):
+    """Returns the features SECOND of the blocks from `first` to `last`, float32 of shape (len(SECOND), last - first)."""
+    rows = np.zeros((last - first, len(SECOND)), np.float32)
+    _fill_second(page, context, around, borrowed(around.scores), borrowed(around.chars), first, rows)
+    return rows.T
 
 
 @kernel
 def _means(groups, chars, first, last):
-    """Returns the mean score of each group; the last mean is that of items without a group, -1."""
-    sums = np.zeros((len(groups.sums) + 1, 2))
+    """Returns the mean score of each group of items, which are the blocks from `first` to `last`."""
+    sums = np.zeros((len(groups.sums), 2))
     for item in range(len(groups.ids)):
         if groups.ids[item] >= 0:
             sums[groups.ids[item]] += chars[last[item]] - chars[first[item]]
-    means = np.full(len(sums), -1.0)
-    means[:-1] = sums[:-1, 1] / sums[:-1, 0]
-    return means
+    return sums[:, 1] / np.maximum(sums[:, 0], 1e-9)
 
 
 @kernel
 def expected_f1(weights, scores):
-    """Returns the best F1 that can be expected of a choice of blocks, and the lowest score in that choice.
+    """Returns the best F1 that can be expected of a choice of blocks.
 
     `scores`: the probabilities that blocks are main text. A choice of the most probable blocks with the weight C, of which c is expected to
     be main text, has about the F1 2c / (C + all expected main text).
     """
     order = np.argsort(-scores, kind="mergesort")
-    everything, chosen, right, best, lowest = (weights * scores).sum(), 0.0, 0.0, 0.0, 1.0
+    everything, chosen, right, best = (weights * scores).sum(), 0.0, 0.0, 0.0
     for block in order:
         chosen += weights[block]
         right += weights[block] * scores[block]
-        f1 = 2 * right / max(chosen + everything, 1e-9)
-        if f1 > best:
-            best, lowest = f1, scores[block]
-    return best, lowest
+        best = max(best, 2 * right / max(chosen + everything, 1e-9))
+    return best
 
 
 @kernel(inline="always")
@@ -516,38 +526,33 @@ def _mean(chars, first, last):
 
 
 @kernel
-def _fill_second(page, context, scores, chars, means, expected, rows):
-    blocks, nodes, headings = borrowed(page.blocks), borrowed(page.nodes), borrowed(context.headings)
+def _fill_second(page, context, around, scores, chars, begin, rows):
+    blocks, nodes, headings, rows = borrowed(page.blocks), borrowed(page.nodes), borrowed(context.headings), borrowed(rows)
     repeated, count, total = context.repeated, len(scores), max(chars[-1, 1], 1e-6)
-    highest, whole = scores.max(), _mean(chars, 0, count)
-    best = 0.0
-    for block in range(count):
-        row, node = rows[block], blocks[block, NODE]
+    whole = _mean(chars, 0, count)
+    for number in range(len(rows)):
+        block, row = begin + number, rows[number]
+        node = blocks[block, NODE]
         row[0] = scores[block]
         place = 1
         for window in range(len(SCORED)):
             row[place] = _mean(chars, max(0, block - SCORED[window][0]), min(count, block + SCORED[window][1] + 1))
             place += 1
-        around = np.int64(node)
+        above = np.int64(node)
         for _ in range(SCORED_NODES):
-            row[place] = _mean(chars, nodes[around, FIRST], nodes[around, LAST])
-            around = nodes[around, PARENT] if nodes[around, PARENT] > 0 else around
+            row[place] = _mean(chars, nodes[above, FIRST], nodes[above, LAST])
+            above = nodes[above, PARENT] if nodes[above, PARENT] > 0 else above
             place += 1
         by_class, by_tag = repeated.classes.ids[block], repeated.tags.ids[block]
-        row[place] = means[0][by_class] if by_class >= 0 else scores[block]
+        row[place] = around.classes[by_class] if by_class >= 0 else scores[block]
         row[place + 1] = scores[block] - row[place]
-        row[place + 2] = means[1][by_tag] if by_tag >= 0 else scores[block]
+        row[place + 2] = around.tags[by_tag] if by_tag >= 0 else scores[block]
         inner, outer = repeated.inner[node], repeated.outer[node]
-        row[place + 3] = means[2][repeated.records.ids[inner]] if inner else -1.0
-        row[place + 4] = means[2][repeated.records.ids[outer]] if outer else -1.0
-        row[place + 5], row[place + 6] = whole, highest
+        row[place + 3] = around.records[repeated.records.ids[inner]] if inner else -1.0
+        row[place + 4] = around.records[repeated.records.ids[outer]] if outer else -1.0
+        row[place + 5], row[place + 6] = whole, around.highest
         row[place + 7], row[place + 8] = chars[block, 1] / total, (chars[-1, 1] - chars[block + 1, 1]) / total
-        row[place + 9], row[place + 10] = expected, best
-        best = max(best * 0.9, scores[block])
+        row[place + 9], row[place + 10], row[place + 11] = around.expected, around.fading[block, 0], around.fading[block, 1]
         row[place + 12] = scores[block - 1] if block else 0.0
         row[place + 13] = scores[block + 1] if block + 1 < count else 0.0
         row[place + 14] = scores[headings[block, 0]] if headings[block, 0] >= 0 else 0.5
-    best = 0.0
-    for block in range(count - 1, -1, -1):
-        rows[block, len(SECOND) - 4] = best
-        best = max(best * 0.9, scores[block])

@@ -3,6 +3,7 @@
 
 import json
 from collections import namedtuple
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from corpusmill.ingest.config import ExtractionConfig
 from corpusmill.ingest.html import Extracted, TooDeep
-from corpusmill.ingest.html.features import NAMES, SECOND, context_of, expected_f1, features, second_features
+from corpusmill.ingest.html.data_text import from_data
+from corpusmill.ingest.html.features import NAMES, SECOND, around_of, context_of, expected_f1, features, second_features
 from corpusmill.ingest.html.metadata import read_head, read_metadata
 from corpusmill.ingest.html.page_type import PAGE_NAMES, TYPES, page_values, stated_values, type_probabilities
 from corpusmill.ingest.html.repeated import ALL, PROSE
@@ -62,13 +64,13 @@ def scores_of(page, context, types, model):
     for first in range(0, count, AT_A_TIME):
         columns = features(page, context, types, first, min(first + AT_A_TIME, count))
         scores[first : first + AT_A_TIME] = score(columns, model.first)
-    around = second_features(page, context, scores)
+    around, scores = around_of(page, context, scores), np.empty(count)
     for first in range(0, count, AT_A_TIME):
         last = min(first + AT_A_TIME, count)
         if count > AT_A_TIME:
             columns = features(page, context, types, first, last)
-        both = np.empty((len(columns) + len(around), last - first), np.float32)
-        both[: len(columns)], both[len(columns) :] = columns, around[:, first:last]
+        both = np.empty((len(columns) + len(SECOND), last - first), np.float32)
+        both[: len(columns)], both[len(columns) :] = columns, second_features(page, context, around, first, last)
         scores[first:last] = score(both, model.second)
     return scores
 
@@ -116,8 +118,7 @@ def keep(page, context, types, scores, share, comments):
     A block needs a score of at least `share` times the best expected F1 of the page: with the share .5 no other choice has a higher
     expected F1. In the body of a long document, DOUBTFUL is enough. Blocks that are named as comments are dropped, unless `comments`.
     """
-    expected, _ = expected_f1(page.blocks[:, CHARS] + 2.0, scores)
-    threshold = max(share * expected, LEAST_SCORE)
+    threshold = max(share * expected_f1(page.blocks[:, CHARS] + 2.0, scores), LEAST_SCORE)
     kept = scores >= threshold
     first, last = _most_of_it(page.nodes, context)
     if _is_long(context.sums, first, last):
@@ -224,7 +225,7 @@ def main_text(page: Page, stated: NDArray[np.float32], config: ExtractionConfig)
     """Returns the text of the blocks that are main content, or of all blocks if the configuration does not limit it to these; and the
     probabilities of the page's types. `stated`: see `page_type.stated_values`."""
     if not len(page.blocks):
-        return "", np.zeros(len(TYPES))
+        return "", type_probabilities(np.concatenate([np.zeros(len(PAGE_NAMES) - len(stated), np.float32), stated]), load_model().types)
     text, types = render_main(page, stated, load_model(), config.keep_score, config.comments, config.main_content)
     return str(memoryview(text), "utf-8").strip(), types
 
@@ -247,11 +248,38 @@ def judge(page, stated, model, share, comments):
     return keep(page, context, types, scores_of(page, context, types, model), share, comments), types
 
 
+#: Where main text and markup have fewer characters than this, the page's data are read, too.
+SCANT = 200
+NOSCRIPT = 1 << HINT_NAMES.index("in_noscript")
+
+
 def extract(html: bytes, url: str | None, config: ExtractionConfig) -> Extracted:
     """Returns the main text and the metadata of a page (`html`: UTF-8). Raises TooDeep and MemoryError."""
     with Tree(html, config.max_nesting + ABOVE) as tree:
         page = blocks_of(tree, config.max_nesting)
         head = read_head(tree, page)
-        text, types = main_text(page, stated_values(url, head.metas, head.title, head.linked_data), config)
-        best = int(types.argmax())
-        return Extracted(text, *read_metadata(tree, page, head, url), TYPES[best] if text else None, float(types[best]) if text else None)
+        metadata = read_metadata(tree, page, head, url)
+    stated = stated_values(url, head.metas, head.title, head.linked_data)
+    text, types = main_text(page, stated, config)
+    found, rule = Extracted(text, *metadata), None
+    if len(text) < SCANT:
+        shown = int(page.blocks[:, CHARS][page.nodes[page.blocks[:, NODE], HINTS] & NOSCRIPT == 0].sum())
+        if shown < SCANT:
+            description = head.metas.get("og:description") or head.metas.get("description")
+            text, origin = from_data(html, head, description, lambda fragment: whole_text(fragment, config))
+            if len(text) > len(found.text):
+                found = replace(found, text=text, origin=origin)
+            elif not shown:  # a note that asks for JavaScript
+                found = replace(found, text="")
+        rule = "no_main_text" if shown else "only_scripts" if b"<script" in html.lower() else None
+    if not found.text.strip():
+        return replace(found, empty_by=rule)
+    best = int(types.argmax())
+    return replace(found, page_type=TYPES[best], page_type_score=float(types[best]))
+
+
+def whole_text(html: bytes, config: ExtractionConfig) -> str:
+    """Returns the text of all blocks of a page or a fragment. Raises TooDeep and MemoryError."""
+    with Tree(html, config.max_nesting + ABOVE) as tree:
+        page = blocks_of(tree, config.max_nesting)
+    return str(memoryview(render(page, np.ones(len(page.blocks), np.bool_))), "utf-8").strip()

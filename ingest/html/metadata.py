@@ -21,8 +21,8 @@ DATES = (
     "dc.date.issued", "dcterms.issued", "dcterms.created", "dc.date", "dcterms.date", "pubdate", "publishdate", "publish-date",
     "date", "article.published", "dc.date.created",
 )  # fmt: skip
-#: What `page_type` reads.
-KINDS = ("og:type", "generator")
+#: What `page_type` and `data_text` read.
+KINDS = ("og:type", "generator", "og:description", "description")
 WANTED = {*TITLES, *AUTHORS, *DATES, *KINDS}
 ISO = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)-(?P<month>0?[1-9]|1[0-2])-(?P<day>0?[1-9]|[12]\d|3[01])(?!\d)")
 COMPACT = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<month>0[1-9]|1[0-2])(?P<day>0[1-9]|[12]\d|3[01])(?!\d)")
@@ -139,10 +139,10 @@ def _scripts(head: bytes) -> Iterator[bytes]:
         place = end
 
 
-def objects(script: bytes) -> Iterator[dict[str, Any]]:
+def objects(script: bytes, most: int = SCRIPT_CHARS) -> Iterator[dict[str, Any]]:
     """Yields the objects in a script of JSON-LD, including those in `@graph` and in lists."""
     try:
-        waiting = [json.loads(script, strict=False)] if len(script) <= SCRIPT_CHARS else []
+        waiting = [json.loads(script, strict=False)] if len(script) <= most else []
     except (ValueError, RecursionError):
         return
     while waiting:

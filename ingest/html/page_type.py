@@ -3,10 +3,12 @@
 
 import math
 import re
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corpusmill.ingest.config import PageType
 from corpusmill.ingest.html.repeated import ALL, H1, H6, OF_ALL, OF_LINKS, PROSE, RECORD_NAMES, WITH_END, of_record
 from corpusmill.ingest.html.tags import HINT_NAMES, NAME
 from corpusmill.ingest.html.walk import CHARS, DEPTH, HINTS, NODE, OWN_HINTS, TAG
@@ -15,7 +17,7 @@ from corpusmill.pipeline.text.buffers import borrowed
 
 #: The types, as WCXB defines them. A collection shows products of a shop, a listing any other items; a service is what an organisation
 #: says of itself and its offers.
-TYPES = ("article", "documentation", "service", "forum", "collection", "listing", "product")
+TYPES: tuple[str, ...] = get_args(PageType)
 
 #: Words of URLs, by the type that they speak for: 1 is added for one in the path, 2 for one in the host.
 URL_WORDS = {
