@@ -32,7 +32,7 @@ from corpusmill.ingest.html import main_text as extractor
 from corpusmill.ingest.html.features import around_of, context_of, features, second_features
 from corpusmill.ingest.html.main_text import COLUMNS, LEVELS, MODEL, keep, load_model, render, score
 from corpusmill.ingest.html.metadata import read_head
-from corpusmill.ingest.html.page_type import TYPES, page_values, stated_values, type_probabilities
+from corpusmill.ingest.html.page_type import PAGE_NAMES, TYPES, page_values, stated_values, type_probabilities
 from corpusmill.ingest.html.tree import Tree
 from corpusmill.ingest.html.walk import END, START
 
@@ -40,14 +40,19 @@ FOLDS = frozenset(range(5))
 NESTING = 5000
 #: Weight of a block with a known segment, and of one labelled by trafilatura's verdict.
 KNOWN, TEACHER = 2.5, 0.25
+#: Weights of the pages of each set for blocks: the sets differ in what belongs to an article, and WCXB has most pages.
+SET_WEIGHTS = {"scrapinghub": 2.0, "readability": 2.0, "trafilatura": 1.0, "wcxb_dev": 1.0}
 #: Blocks of a page that are learned from, about: blocks with more text are likelier to be among them.
-SAMPLE = 150
+SAMPLE = 120
 #: Weight of a page for the types whose set has articles alone.
 ARTICLE_SETS = 0.3
+#: Weight of a page that is shown once more without its URL, and which values these are.
+UNNAMED = 0.5
+OF_URL = np.array([name.startswith(("url_", "host_")) for name in PAGE_NAMES])
 SHARED = {"random_seed": 1, "thread_count": 2, "verbose": False, "allow_writing_files": False, "border_count": 32}
 TYPE_TREES = {"loss_function": "MultiClass", "iterations": 150, "depth": 4, "learning_rate": 0.08, "rsm": 0.3, "l2_leaf_reg": 5, **SHARED}
-FIRST_TREES = {"loss_function": "CrossEntropy", "iterations": 200, "depth": LEVELS, "learning_rate": 0.1, "rsm": 0.3, **SHARED}
-SECOND_TREES = {"loss_function": "CrossEntropy", "iterations": 200, "depth": LEVELS, "learning_rate": 0.06, "rsm": 0.3, **SHARED}
+FIRST_TREES = {"loss_function": "CrossEntropy", "iterations": 150, "depth": LEVELS, "learning_rate": 0.12, "rsm": 0.3, **SHARED}
+SECOND_TREES = {"loss_function": "CrossEntropy", "iterations": 150, "depth": LEVELS, "learning_rate": 0.08, "rsm": 0.3, **SHARED}
 
 
 class Example:
@@ -75,7 +80,7 @@ class Example:
         chance = np.minimum(1, SAMPLE * weights / weights.sum())
         taken = np.random.default_rng(zlib.crc32(page.url.encode())).random(len(texts)) < chance
         self.sample = np.flatnonzero(taken & (self.labels >= 0))
-        self.weights = (weights / chance)[self.sample]
+        self.weights = SET_WEIGHTS[page.set] * (weights / chance)[self.sample]
 
     def _labels(self, texts: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         page = self.page
@@ -130,9 +135,11 @@ class Stack:
     def types(self) -> Any:
         import catboost
 
-        weights = [1.0 if example.page.set == "wcxb_dev" else ARTICLE_SETS for example in self.seen]
+        weights = np.array([1.0 if example.page.set == "wcxb_dev" else ARTICLE_SETS for example in self.seen])
         values, labels = np.stack([example.values for example in self.seen]), [TYPES.index(example.page.type) for example in self.seen]
-        return catboost.CatBoostClassifier(**TYPE_TREES).fit(catboost.Pool(values, labels, weight=weights))
+        unnamed = np.where(OF_URL, 0, values)  # some pages have no URL
+        pool = catboost.Pool(np.vstack([values, unnamed]), [*labels, *labels], weight=np.concatenate([weights, UNNAMED * weights]))
+        return catboost.CatBoostClassifier(**TYPE_TREES).fit(pool)
 
     @cached_property
     def first(self) -> Any:

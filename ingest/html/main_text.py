@@ -100,9 +100,11 @@ def _add_trees(columns, trees, leaves, odds):
             odds[row] += values[tree, leaves[row]]
 
 
-COMMENT = 1 << HINT_NAMES.index("comment")
+COMMENT, NOSCRIPT = (1 << HINT_NAMES.index(name) for name in ("comment", "in_noscript"))
 #: Comments are dropped only if the other blocks have at least this many characters and the page is hardly a forum.
 ENOUGH_CHARS, FORUM_PROBABILITY, FORUM = 250, 0.3, TYPES.index("forum")
+#: Articles have clear borders: their share is higher by up to this factor.
+ARTICLE, ARTICLE_PURER = TYPES.index("article"), 0.4
 #: A block below this score is no main text, however little the page holds.
 LEAST_SCORE = 0.08
 #: The body of a page is the innermost node around the core that has CORE_SHARE of the page's characters. A page of LONG_CHARS characters
@@ -116,8 +118,10 @@ def keep(page, context, types, scores, share, comments):
     """Returns for each block whether it is main text.
 
     A block needs a score of at least `share` times the best expected F1 of the page: with the share .5 no other choice has a higher
-    expected F1. In the body of a long document, DOUBTFUL is enough. Blocks that are named as comments are dropped, unless `comments`.
+    expected F1. In the body of a long document, DOUBTFUL is enough. Blocks that are named as comments are dropped, unless `comments`,
+    and those for browsers without JavaScript, unless most of the page is.
     """
+    share *= 1 + ARTICLE_PURER * types[ARTICLE]
     threshold = max(share * expected_f1(page.blocks[:, CHARS] + 2.0, scores), LEAST_SCORE)
     kept = scores >= threshold
     first, last = _most_of_it(page.nodes, context)
@@ -126,6 +130,7 @@ def keep(page, context, types, scores, share, comments):
             kept[block] |= scores[block] >= min(threshold, DOUBTFUL)
     if not comments and types[FORUM] < FORUM_PROBABILITY:
         _leave_comments_out(page, kept)
+    _leave_notes_out(page, kept)
     return kept
 
 
@@ -154,6 +159,19 @@ def _leave_comments_out(page, kept):
     if others >= ENOUGH_CHARS:
         for block in range(len(kept)):
             if page.nodes[page.blocks[block, NODE], HINTS] & COMMENT != 0:
+                kept[block] = False
+
+
+@kernel
+def _leave_notes_out(page, kept):
+    """Drops the blocks in <noscript>, unless most of the page's text is there."""
+    for_scripts = 0
+    for block in range(len(kept)):
+        in_note = page.nodes[page.blocks[block, NODE], HINTS] & NOSCRIPT != 0
+        for_scripts += -page.blocks[block, CHARS] if in_note else page.blocks[block, CHARS]
+    if for_scripts > 0:
+        for block in range(len(kept)):
+            if page.nodes[page.blocks[block, NODE], HINTS] & NOSCRIPT != 0:
                 kept[block] = False
 
 
@@ -250,7 +268,6 @@ def judge(page, stated, model, share, comments):
 
 #: Where main text and markup have fewer characters than this, the page's data are read, too.
 SCANT = 200
-NOSCRIPT = 1 << HINT_NAMES.index("in_noscript")
 
 
 def extract(html: bytes, url: str | None, config: ExtractionConfig) -> Extracted:

@@ -28,6 +28,12 @@ ISO = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)-(?P<month>0?[1-9]|1[0-2])-(?P<
 COMPACT = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<month>0[1-9]|1[0-2])(?P<day>0[1-9]|[12]\d|3[01])(?!\d)")
 IN_URL = re.compile(r"/(?P<year>(?:19|20)\d\d)[/-](?P<month>0?[1-9]|1[0-2])[/-](?P<day>0?[1-9]|[12]\d|3[01])(?!\d)")
 DOTTED = re.compile(r"(?<!\d)(?P<day>0?[1-9]|[12]\d|3[01])\.\s?(?P<month>0?[1-9]|1[0-2])\.\s?(?P<year>(?:19|20)\d\d)(?!\d)")
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = rf"(?P<month>{'|'.join(MONTHS)})[a-z]{{0,6}}\.?"
+IN_WORDS = tuple(
+    re.compile(rf"(?<!\w){pattern},?\s+(?P<year>(?:19|20)\d\d)(?!\d)", re.IGNORECASE)
+    for pattern in (rf"{_MONTH}\s+(?P<day>0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?", rf"(?P<day>0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?\s+{_MONTH}")
+)
 #: The attribute of a script of JSON-LD.
 LINKED_DATA = b'type="application/ld+json"'
 #: A meta tag in serialised HTML (all values are quoted, and still escaped), and its attributes.
@@ -41,6 +47,8 @@ DATE = 1 << HINT_NAMES.index("date")
 DATED_BLOCKS, DATED_BYTES = 20, 200
 #: A longer value is not a name or title.
 LONGEST = 500
+#: Of a longer text in an element that is marked as an author's name, the first line is the name.
+LONGEST_NAME = 60
 #: At most SCRIPTS scripts of JSON-LD are read; a script of more than SCRIPT_CHARS characters is skipped.
 SCRIPTS, SCRIPT_CHARS = 10, 200_000
 
@@ -94,7 +102,9 @@ def day(value: Any, *patterns: re.Pattern[str]) -> str | None:
     """Returns the first date in a text as YYYY-MM-DD, or None. Without `patterns`, looks for ISO 8601 with or without dashes."""
     for pattern in patterns or (ISO, COMPACT):
         if isinstance(value, str) and (found := pattern.search(value[:LONGEST])):
-            return f"{found['year']}-{int(found['month']):02}-{int(found['day']):02}"
+            month = found["month"].lower()
+            number = MONTHS.index(month) + 1 if month in MONTHS else int(month)
+            return f"{found['year']}-{number:02}-{int(found['day']):02}"
     return None
 
 
@@ -163,7 +173,8 @@ def _author_of(item: dict[str, Any]) -> str | None:
 
 def _marked_author(tree: Tree, page: Page) -> str | None:
     for element in marked(page, marks.AUTHORS) if tree.body else ():
-        return _text(tree.attribute(element, b"content") or (tree.text(element) or "")[:LONGEST])
+        name = tree.attribute(element, b"content") or (tree.text(element) or "")[:LONGEST].strip()
+        return _text(name if len(name) <= LONGEST_NAME else name.partition("\n")[0])
     return None
 
 
@@ -174,7 +185,7 @@ def _dated_block(page: Page) -> str | None:
     for block in np.flatnonzero(near[page.blocks[:, NODE]] & DATE)[:DATED_BLOCKS]:
         start, end = page.blocks[block, START], page.blocks[block, END]
         text = page.text[start : min(end, start + DATED_BYTES)].tobytes().decode("utf-8", "ignore")
-        if found := day(text, ISO, DOTTED):
+        if found := day(text, ISO, DOTTED, *IN_WORDS):
             return found
     return None
 

@@ -17,7 +17,7 @@ from corpusmill.pipeline.errors import CorpusmillError
 def slowly(column: list[float], trees: dict[str, list]) -> float:
     odds = 0.0
     for feature, cut, values in zip(trees["feature"], trees["cut"], trees["values"]):
-        leaf = sum(2**level for level in range(len(feature)) if column[feature[level]] > cut[level])
+        leaf = sum(2**level for level in range(len(feature)) if column[feature[level]] > np.float32(cut[level]))
         odds += values[leaf]
     return odds
 
