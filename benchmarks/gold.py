@@ -1,10 +1,11 @@
 """Reads pages with known main text, and measures how well a text agrees with it. Used by `extraction.py` and `fit_extraction.py`.
 
-A folder holds, for each of three public sets, a WARC of the pages and a JSONL of the expected text:
+A folder holds, for each of four public sets, a WARC of the pages and a JSONL of the expected text:
 
     scrapinghub.warc.gz, scrapinghub_gold.jsonl        url, text: the whole article (article-extraction-benchmark)
     readability.warc.gz, readability_gold.jsonl.gz     url, expected_html (Mozilla's Readability)
     trafilatura.warc.gz, trafilatura_gold.jsonl        page_url, with, without: segments that must (not) be there
+    wcxb_dev.warc.gz, wcxb_dev_gold.jsonl.gz           url, type, text, with, without, title, author, date (WCXB's development set)
 """
 
 import gzip
@@ -16,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-SETS = ("scrapinghub", "readability", "trafilatura")
+from corpusmill.ingest.html.page_type import TYPES
+
+SETS = ("scrapinghub", "readability", "trafilatura", "wcxb_dev")
 WORD = re.compile(r"\w+")
 
 
@@ -32,6 +35,10 @@ class GoldPage:
     text: str | None = None
     required: list[str] = field(default_factory=list)
     forbidden: list[str] = field(default_factory=list)
+    type: str = "article"
+    title: str | None = None
+    author: str | None = None
+    date: str | None = None
 
 
 def load(folder: Path) -> list[GoldPage]:
@@ -52,10 +59,11 @@ def _load_set(folder: Path, name: str) -> list[GoldPage]:
             url, body = record.headers["WARC-Target-URI"], record.reader.read()
             row = rows[url]
             page = GoldPage(name, url, _site(name, row["url"]), body, bytes_to_str(body, detect_encoding(body, from_html_meta=True)))
-            if name == "trafilatura":
-                page.required, page.forbidden = row["with"], row["without"]
-            else:
-                page.text = row["text"] if name == "scrapinghub" else _text_of(row["expected_html"])
+            page.required, page.forbidden = row.get("with", []), row.get("without", [])
+            if name == "wcxb_dev":
+                page.type, page.title, page.author, page.date = row["type"], row["title"], row["author"], row["date"]
+            if name != "trafilatura":
+                page.text = _text_of(row["expected_html"]) if name == "readability" else row["text"]
             pages.append(page)
     return pages
 
@@ -103,10 +111,39 @@ def segments(texts: Iterable[str], pages: Sequence[GoldPage]) -> dict[str, float
     return {"f1": 2 * precision * recall / max(precision + recall, 1e-9), "required": recall, "forbidden": right / max(right + wrong, 1)}
 
 
+def word_f1(text: str, gold: str) -> tuple[float, float, float]:
+    """Returns F1, precision and recall of the words with their counts, as WCXB defines them; of an empty gold text an empty text is right."""
+    ours, theirs = Counter(words(text)), Counter(words(gold))
+    if not ours or not theirs:
+        return (float(not ours and not theirs),) * 3
+    both = (ours & theirs).total()
+    precision, recall = both / ours.total(), both / theirs.total()
+    return (2 * precision * recall / (precision + recall) if both else 0.0), precision, recall
+
+
+def share_of(text: str, snippets: Sequence[str]) -> float:
+    return sum(snippet.lower() in text.lower() for snippet in snippets) / len(snippets) if snippets else 1.0
+
+
+def quality_by_type(texts: dict[str, str], pages: Sequence[GoldPage]) -> str:
+    """Returns one line on WCXB's pages: the mean word F1 by page type and of all, their snippets, and how many texts are empty."""
+    chosen = [page for page in pages if page.set == "wcxb_dev"]
+    scores: dict[str, list[float]] = {}
+    for page in chosen:
+        f1 = word_f1(texts[page.url], page.text or "")[0]
+        scores.setdefault(page.type, []).append(f1)
+        scores.setdefault("all", []).append(f1)
+    wanted = sum(share_of(texts[page.url], page.required) for page in chosen) / max(len(chosen), 1)
+    unwanted = sum(share_of(texts[page.url], page.forbidden) for page in chosen) / max(len(chosen), 1)
+    empty = sum(bool((page.text or "").strip()) and not texts[page.url].strip() for page in chosen)
+    parts = [f"{name} {sum(scores[name]) / len(scores[name]):.4f}" for name in (*TYPES, "all") if name in scores]
+    return f"{' '.join(parts)} | with {wanted:.3f} without {unwanted:.3f} empty {empty}"
+
+
 def quality(texts: dict[str, str], pages: Sequence[GoldPage]) -> str:
-    """Returns one line on all three sets; `texts` is keyed by URL."""
+    """Returns one line on the other sets; `texts` is keyed by URL."""
     parts = []
-    for name in SETS:
+    for name in SETS[:3]:
         chosen = [page for page in pages if page.set == name]
         if name == "trafilatura":
             counts = segments((texts[page.url] for page in chosen), chosen)

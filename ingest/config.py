@@ -8,6 +8,9 @@ from corpusmill.ingest.urls.filter import resolve_url_filter
 from corpusmill.pipeline.config import Config
 
 
+PageType = Literal["article", "documentation", "service", "forum", "collection", "listing", "product"]
+
+
 class ExtractionConfig(Config):
     """Options for the extraction of text from a page, and limits for each page."""
 
@@ -16,7 +19,11 @@ class ExtractionConfig(Config):
     )
     main_content: bool = Field(default=True, description="Keep the main content alone: no navigation, teasers, footers.")
     keep_score: float = Field(
-        default=0.44, ge=0, le=1, description="A block of a page is main content from this score on (lexbor): higher is purer."
+        default=0.5,
+        ge=0,
+        le=1,
+        description="A block of a page is main content if its probability is at least this share of the page's best expected F1 (lexbor): "
+        "0.5 gives the best F1, higher is purer.",
     )
     comments: bool = Field(default=False, description="Keep comments on the main content too.")
     minimum_chars: int = Field(default=1, ge=1, description="A page or row with less text than this is dropped (characters).")
@@ -49,6 +56,10 @@ class IngestConfig(Config):
     content_types: list[str] = Field(
         default=["text/html", "application/xhtml+xml"], min_length=1, description="Content types of the responses that are kept."
     )
+    page_types: list[PageType] = Field(
+        default=[], description="Types of the pages that are kept, such as `[article, forum]`; an empty list keeps all (lexbor)."
+    )
+    page_type_score: float = Field(default=0, ge=0, le=1, description="Lowest probability of its type with which a page of page_types is kept.")
     task_mb: int = Field(
         default=32, ge=1, le=4096, description="Largest part of the input that one task reads (MiB); small inputs give smaller parts."
     )

@@ -157,7 +157,12 @@ def _page(row: IngestRow, record: Record, config: IngestConfig) -> bytes:
         return body
     row.text, row.title = page.text, page.title
     row.author, row.date, row.canonical_url = page.author, page.date, page.canonical_url
-    check_text(row, limits.minimum_chars)
+    row.page_type, row.page_type_score = page.page_type, page.page_type_score
+    if page.origin:
+        row.reasons.append(f"its text is from {page.origin}")
+    check_text(row, limits.minimum_chars, page.empty_by)
+    if page.page_type and config.page_types and (page.page_type not in config.page_types or (page.page_type_score or 0) < config.page_type_score):
+        row.fail("page_type", f"its page type is {page.page_type} ({page.page_type_score:.2f})")
     return body
 
 
@@ -168,10 +173,14 @@ def _plain(row: IngestRow, record: Record, config: IngestConfig) -> None:
     check_text(row, config.extraction.minimum_chars)
 
 
-def check_text(row: IngestRow, minimum: int) -> None:
-    """Applies the rules on the text, and measures how much of it was read in a wrong encoding."""
+#: The reasons of the rules that a page without main text fails.
+EMPTY = {"only_scripts": "its markup holds scripts, but no text", "no_main_text": "no main text in the text of its markup"}
+
+
+def check_text(row: IngestRow, minimum: int, empty_by: str | None = None) -> None:
+    """Applies the rules on the text, and measures how much of it was read in a wrong encoding. `empty_by`: one of EMPTY, or None."""
     row.mojibake = mojibake_rate(row.text)
     if not row.text.strip():
-        row.fail("empty_text", "no text is left")
+        row.fail(empty_by or "empty_text", EMPTY.get(empty_by or "", "no text is left"))
     elif len(row.text) < minimum:
         row.fail("too_short", f"{len(row.text)} characters, fewer than extraction.minimum_chars")

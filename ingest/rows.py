@@ -13,7 +13,10 @@ MEANINGS = {
     "record_type": "it is a record of the archive itself, such as a request, and not a page from a server",
     "status": "the server's answer has no HTTP status, or one that the recipe does not take, such as 404",
     "content_type": "its content type is not that of a page but, for example, that of an image or a script",
-    "empty_text": "nothing is left of the page without its menus and markup",
+    "empty_text": "it holds no text",
+    "only_scripts": "its markup holds no text, but scripts that would make it in a browser",
+    "no_main_text": "its markup holds text, but nothing is left of it without menus, notices and other extras",
+    "page_type": "its page type is not among ingest.page_types, or not with ingest.page_type_score",
     "too_short": "fewer characters of text than extraction.minimum_chars",
     "too_large": "more bytes than extraction.max_record_mb, or unpacked than extraction.max_decoded_mb and extraction.max_expansion allow",
     "too_deep": "its elements nest deeper than extraction.max_nesting",
@@ -38,6 +41,10 @@ MEANINGS = {
     "url_subword": "its URL has a blocked word within its words, or across them",
 }
 
+#: What kind of page a document is, of `html.page_type.TYPES`, and the probability that it is; null if it was no page.
+PAGE_TYPE = (pa.field("page_type", pa.string()), pa.field("page_type_score", pa.float32()))
+INGEST_DOCUMENTS = with_columns(DOCUMENTS, list(PAGE_TYPE))
+
 #: The report of the stage. `reason` explains in words the rules in `failed`; a row that is kept may have a remark there.
 INGEST_REPORT = with_columns(
     REPORT,
@@ -51,6 +58,7 @@ INGEST_REPORT = with_columns(
         pa.field("encoding_claimed", pa.string()),  # the label that HTTP or the page gives, as it is written
         pa.field("encoding", pa.string()),  # the encoding with which the bytes were read
         pa.field("mojibake", pa.float64()),  # share of the text's characters that a wrong encoding made (`mojibake_rate`)
+        *PAGE_TYPE,
         pa.field("bytes_in", pa.int64(), nullable=False),
         pa.field("reason", pa.string()),
     ],
@@ -83,6 +91,8 @@ class IngestRow:
     encoding_claimed: str | None = None
     encoding: str | None = None
     mojibake: float | None = None
+    page_type: str | None = None
+    page_type_score: float | None = None
 
     def fail(self, rule: str, reason: str) -> "IngestRow":
         self.failed.append(rule)
@@ -122,7 +132,7 @@ class RowTables:
     """Collects the rows of a task, column by column."""
 
     def __init__(self) -> None:
-        self._data: dict[str, list[object]] = {name: [] for name in DOCUMENTS.names}
+        self._data: dict[str, list[object]] = {name: [] for name in INGEST_DOCUMENTS.names}
         self._report: dict[str, list[object]] = {name: [] for name in INGEST_REPORT.names}
 
     def add(self, row: IngestRow) -> None:
@@ -133,7 +143,7 @@ class RowTables:
                 values.append(getattr(row, name))
 
     def documents(self) -> pa.Table:
-        return pa.table(self._data, schema=DOCUMENTS)
+        return pa.table(self._data, schema=INGEST_DOCUMENTS)
 
     def report(self) -> pa.Table:
         return pa.table(self._report, schema=INGEST_REPORT)

@@ -26,7 +26,7 @@ from corpusmill.ingest.inputs import (
     task_bytes,
 )
 from corpusmill.ingest.pages import MIB
-from corpusmill.ingest.rows import INGEST_REPORT
+from corpusmill.ingest.rows import INGEST_DOCUMENTS, INGEST_REPORT
 from corpusmill.ingest.urls.filter import url_filter_params
 from corpusmill.pipeline.config import Config, canonical_json
 from corpusmill.pipeline.errors import InputError
@@ -34,7 +34,6 @@ from corpusmill.pipeline.files import file_ref, open_file
 from corpusmill.pipeline.formats.detect import InputFile, Refused
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import content_bytes
 from corpusmill.pipeline.stage import DocumentFiles, Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import Storage
@@ -117,7 +116,7 @@ class Shard(DocumentFiles):
     the rows alone, not on the batches in which they arrive."""
 
     def __init__(self, limit: int):
-        super().__init__(DOCUMENTS, INGEST_REPORT)
+        super().__init__(INGEST_DOCUMENTS, INGEST_REPORT)
         self.left, self.rows_left = limit, SHARD_ROWS
 
     def fill(self, batch: RowBatch) -> RowBatch | None:

@@ -16,3 +16,7 @@ class Extracted:
     author: str | None = None
     date: str | None = None  # of publication, YYYY-MM-DD
     canonical_url: str | None = None  # absolute
+    page_type: str | None = None  # one of `page_type.TYPES`
+    page_type_score: float | None = None  # its probability
+    origin: str | None = None  # what the text was taken from if the markup holds none
+    empty_by: str | None = None  # the rule that a page without text fails; None: it holds nothing

@@ -8,9 +8,24 @@ from collections import namedtuple
 
 import numpy as np
 
+from corpusmill.ingest.html.repeated import (
+    ALL,
+    GROUP_NAMES,
+    H1,
+    H6,
+    OF_LINKS,
+    PROSE,
+    RECORD_NAMES,
+    WITH_END,
+    numbered,
+    of_group,
+    of_record,
+    repeated_of,
+    sibling_keys,
+)
+from corpusmill.ingest.html.page_type import TYPES
 from corpusmill.ingest.html.tags import HINT_NAMES, NAME
 from corpusmill.ingest.html.walk import (
-    ALIKE,
     ANCHORS,
     BOLDED,
     BREAKS,
@@ -146,25 +161,8 @@ def text_keys(text, blocks):
 @kernel
 def count_equal(keys):
     """Returns for each key how often it occurs in `keys`, int32."""
-    size = 8
-    while size < 2 * len(keys):
-        size *= 2
-    table = np.zeros(size, np.uint64)
-    counts = np.zeros(size, np.int32)
-    places = np.empty(len(keys), np.int64)
-    mask = size - 1
-    for index in range(len(keys)):
-        key = keys[index] | np.uint64(1)  # 0 is an empty place
-        place = np.int64((key >> np.uint64(17)) & np.uint64(mask))
-        while table[place] != 0 and table[place] != key:
-            place = (place + 1) & mask
-        table[place] = key
-        counts[place] += 1
-        places[index] = place
-    out = np.empty(len(keys), np.int32)
-    for index in range(len(keys)):
-        out[index] = counts[places[index]]
-    return out
+    numbers, counts = numbered(keys)
+    return counts[numbers]
 
 
 #: The number of nodes (the block's own and those above it) whose sums are features.
@@ -176,8 +174,10 @@ PARAGRAPH_WORDS = 10
 
 _TAGS = ("p", "div", "li", "td", "dd", "figcaption", "pre", "body")
 TAGS = np.array([NAME[name] for name in _TAGS], np.int32)
-H1, H6 = NAME["h1"], NAME["h6"]
 HINT_COUNT = len(HINT_NAMES)
+
+#: The hints that are features of the block's own node and its parent, too.
+NEAR = tuple(HINT_NAMES.index(name) for name in ("comment", "share", "related", "author", "date", "tag", "image", "button"))
 
 #: The columns of `features`. `a0` is the block's node, `a1` its parent, ...; `w2` the blocks up to 2 away, ...
 NAMES = (
@@ -187,20 +187,22 @@ NAMES = (
     *(f"w{window}_{what}" for window in WINDOWS for what in ("chars", "linked", "ends", "prose")),
     "core_above", "core_below", "core_side", "core_place", "core_distance", "core_share", "core_prose_after", "core_prose_before",
     "prose_after", "prose_before", "prose_share", "place", "log_blocks_before", "log_blocks_after", "log_blocks", "log_chars_of_page",
-    "h1_side", "h1_distance",
-    *(f"in_{hint}" for hint in HINT_NAMES), *(f"near_{hint}" for hint in HINT_NAMES),
+    "h1_side", "h1_distance", "under_level", "under_distance", "under_words", "under_linked", "to_next_heading", "digits", "linked_after",
+    *(f"class_{name}" for name in GROUP_NAMES), *(f"tag_{name}" for name in GROUP_NAMES),
+    *(f"inner_{name}" for name in RECORD_NAMES), *(f"outer_{name}" for name in RECORD_NAMES),
+    *(f"in_{hint}" for hint in HINT_NAMES), *(f"near_{HINT_NAMES[hint]}" for hint in NEAR), *(f"type_{name}" for name in TYPES),
 )  # fmt: skip
+
+#: Distances between blocks are limited to this.
+FAR = 50
 
 #: `math.log1p` of small numbers; nearly all calls have one.
 LOGS = np.array([math.log1p(number) for number in range(1 << 12)])
 
-#: Columns of the running sums over the blocks: characters, characters in links, blocks with an end mark, characters in prose.
-ALL, OF_LINKS, WITH_END, PROSE = range(4)
-
-
 #: Values for all blocks and nodes of a page, from which the features are computed. `measures`, `sums`, `equal` (how many blocks have the
-#: same text): by block. `alike` (how many siblings have the same name and classes): by node. `core`: a node. `h1`: a block, or -1.
-Context = namedtuple("Context", "measures sums equal alike core h1")
+#: same text), `headings` (the last block of a heading up to it, and the first one after it, or -1; int32): by block. `alike` (how many
+#: siblings have the same name and classes): by node. `core`: a node. `h1`: a block, or -1. `repeated`: groups of both.
+Context = namedtuple("Context", "measures sums equal headings alike core h1 repeated")
 
 
 @kernel
@@ -208,24 +210,31 @@ def context_of(page):
     """Returns the `Context` of a page, which must have blocks."""
     blocks, nodes = page.blocks, page.nodes
     measures = measures_of(page.text, blocks)
+    sums, equal = _running_sums(blocks, measures), count_equal(text_keys(page.text, blocks))
     return Context(
         measures,
-        _running_sums(blocks, measures),
-        count_equal(text_keys(page.text, blocks)),
-        count_equal(_sibling_keys(page)),
+        sums,
+        equal,
+        _headings(blocks, nodes),
+        count_equal(sibling_keys(nodes)),
         _core(blocks, nodes, measures),
         _first_h1(blocks, nodes, measures),
+        repeated_of(blocks, nodes, sums, equal),
     )
 
 
 @kernel
-def features(page, context, first, last):
-    """Returns the features of the blocks from `first` to `last`, float32 of shape (len(NAMES), last - first)."""
+def features(page, context, types, first, last):
+    """Returns the features of the blocks from `first` to `last`, float32 of shape (len(NAMES), last - first). `types`: the probabilities
+    of the page's types."""
     out = np.empty((len(NAMES), last - first), np.float32)
-    rows = np.zeros((last - first, len(NAMES) - 2 * HINT_COUNT), np.float32)
+    hints = len(NAMES) - len(TYPES) - HINT_COUNT - len(NEAR)
+    rows = np.zeros((last - first, hints), np.float32)
     _fill_rows(page, context, first, rows)
-    out[: -2 * HINT_COUNT] = rows.T
-    _of_hints(out[-2 * HINT_COUNT :], page.blocks[first:last], page.nodes)
+    out[:hints] = rows.T
+    _of_hints(out[hints : -len(TYPES)], page.blocks[first:last], page.nodes)
+    for number in range(len(TYPES)):
+        out[-len(TYPES) + number] = types[number]
     return out
 
 
@@ -235,13 +244,19 @@ def _fill_rows(page, context, first, rows):
     measures, sums, equal, alike = (
         borrowed(context.measures), borrowed(context.sums), borrowed(context.equal), borrowed(context.alike)
     )  # fmt: skip
+    headings, repeated = borrowed(context.headings), context.repeated
     for number in range(len(rows)):
         block, row = first + number, rows[number]
         place = _of_itself(row, blocks[block], nodes, measures[block], equal[block])
         place = _of_nodes(row, place, blocks[block, NODE], nodes, sums, alike)
         place = _of_neighbours(row, place, block, sums)
         place = _of_core(row, place, block, blocks[block, NODE], nodes, sums, context.core)
-        _of_place(row, place, block, sums, context.h1)
+        place = _of_place(row, place, block, sums, context.h1)
+        place = _of_headings(row, place, block, page.text, blocks, nodes, measures, sums, headings)
+        place = of_group(row, place, repeated.classes, block, sums[-1, ALL])
+        place = of_group(row, place, repeated.tags, block, sums[-1, ALL])
+        place = of_record(row, place, repeated.records, repeated.inner[blocks[block, NODE]], nodes, sums)
+        of_record(row, place, repeated.records, repeated.outer[blocks[block, NODE]], nodes, sums)
 
 
 @kernel(inline="always")
@@ -265,15 +280,6 @@ def _running_sums(blocks, measures):
         sums[block + 1, WITH_END] = sums[block, WITH_END] + (measures[block, ENDS] == 1)
         sums[block + 1, PROSE] = sums[block, PROSE] + (chars - linked) * _is_paragraph(measures[block])
     return sums
-
-
-@kernel
-def _sibling_keys(page):
-    """Returns a key for each node. Siblings with equal names and classes have equal keys: the items of a list, cards, teasers."""
-    keys = np.empty(len(page.nodes), np.uint64)
-    for node in range(len(keys)):
-        keys[node] = (np.uint64(page.nodes[node, ALIKE]) ^ np.uint64(page.nodes[node, PARENT] + 2) * PRIME) * PRIME
-    return keys
 
 
 @kernel
@@ -302,6 +308,41 @@ def _first_h1(blocks, nodes, measures):
         if nodes[blocks[block, NODE], TAG] == H1 and (found < 0 or (measures[block, WORDS] >= 4 and measures[found, WORDS] < 4)):
             found = block
     return found
+
+
+@kernel
+def _headings(blocks, nodes):
+    found, last = np.empty((len(blocks), 2), np.int32), -1
+    for block in range(len(blocks)):
+        last = block if _in_heading(blocks[block, NODE], nodes) else last
+        found[block, 0] = last
+    last = -1
+    for block in range(len(blocks) - 1, -1, -1):
+        found[block, 1] = last
+        last = block if found[block, 0] == block else last
+    return found
+
+
+@kernel(inline="always")
+def _in_heading(node, nodes):
+    return H1 <= nodes[node, TAG] <= H6 or (node > 0 and H1 <= nodes[nodes[node, PARENT], TAG] <= H6)
+
+
+@kernel(inline="always")
+def _of_headings(row, place, block, text, blocks, nodes, measures, sums, headings):
+    over, after = headings[block]
+    if over >= 0:
+        tag = nodes[blocks[over, NODE], TAG]
+        row[place] = (tag if H1 <= tag <= H6 else nodes[nodes[blocks[over, NODE], PARENT], TAG]) - H1 + 1
+        row[place + 2], row[place + 3] = measures[over, WORDS], blocks[over, LINKED] / blocks[over, CHARS]
+    row[place + 1] = min(block - over, FAR) if over >= 0 else FAR
+    row[place + 4] = min(after - block, FAR) if after >= 0 else FAR
+    digits = 0
+    for at in range(blocks[block, START], blocks[block, END]):
+        digits += 48 <= text[at] <= 57
+    row[place + 5] = digits / blocks[block, CHARS]
+    row[place + 6] = (sums[-1, OF_LINKS] - sums[block, OF_LINKS]) / max(sums[-1, ALL] - sums[block, ALL], 1)
+    return place + 7
 
 
 @kernel(inline="always")
@@ -381,7 +422,7 @@ def _of_place(row, place, block, sums, h1):
     row[place + 7] = _log1p(total)
     if h1 >= 0:
         row[place + 8] = 1 if block > h1 else 2 if block == h1 else 3
-        row[place + 9] = min(abs(block - h1), 50)
+        row[place + 9] = min(abs(block - h1), FAR)
     else:
         row[place + 9] = -1
     return place + 10
@@ -389,7 +430,7 @@ def _of_place(row, place, block, sums, h1):
 
 @kernel
 def _of_hints(out, blocks, nodes):
-    """Writes a row for each hint: whether the block's node, or any node above it, has the hint. Then a second row for each hint: whether
+    """Writes a row for each hint: whether the block's node, or any node above it, has the hint. Then a row for each hint in NEAR: whether
     the node itself or its parent has it."""
     around, near = np.empty(len(blocks), np.int64), np.empty(len(blocks), np.int64)
     for block in range(len(blocks)):
@@ -400,4 +441,118 @@ def _of_hints(out, blocks, nodes):
     for bit in range(HINT_COUNT):
         for block in range(len(blocks)):
             out[bit, block] = (around[block] >> bit) & 1
-            out[HINT_COUNT + bit, block] = (near[block] >> bit) & 1
+    for number in range(len(NEAR)):
+        for block in range(len(blocks)):
+            out[HINT_COUNT + number, block] = (near[block] >> NEAR[number]) & 1
+
+
+#: Windows of the scores around a block: `(before, after)`.
+SCORED = ((1, 0), (1, 1), (2, 2), (5, 5), (12, 12), (30, 30))
+#: Nodes around a block whose mean scores are features.
+SCORED_NODES = 5
+FADING = 0.9
+#: Features for the second trees: what the first trees say of the block and of what is around it, as means weighted by characters.
+#: `class_score` to `outer_score`: of the blocks of its groups. `before`, `after`: the shares of the page's expected main text. `expected`: the
+#: best expected F1. `best_before`, `best_after`: the best score, which fades from block to block. `heading_score`: of the last heading.
+SECOND = (
+    "score", *(f"scores_{before}_{after}" for before, after in SCORED), *(f"a{level}_score" for level in range(SCORED_NODES)),
+    "class_score", "class_difference", "tag_score", "inner_score", "outer_score", "page_score", "highest", "before", "after", "expected",
+    "best_before", "best_after", "previous", "next", "heading_score",
+)  # fmt: skip
+
+
+#: What the scores of a page's blocks say together. `chars`: running sums of weights and of expected main text, float64. `classes`, `tags`,
+#: `records`: mean scores of groups. `fading`: `best_before` and `best_after` of each block, float32.
+Around = namedtuple("Around", "scores chars classes tags records fading expected highest")
+
+
+@kernel
+def around_of(page, context, scores):
+    """Returns the `Around` of a page. `scores`: of the first trees."""
+    count, repeated = len(scores), context.repeated
+    chars, fading = np.zeros((count + 1, 2)), np.zeros((count, 2), np.float32)
+    weights = page.blocks[:, CHARS] + 2.0
+    before = after = 0.0
+    for block in range(count):
+        chars[block + 1, 0] = chars[block, 0] + weights[block]
+        chars[block + 1, 1] = chars[block, 1] + weights[block] * scores[block]
+        fading[block, 0], before = before, max(before * FADING, scores[block])
+        other = count - 1 - block
+        fading[other, 1], after = after, max(after * FADING, scores[other])
+    first, last = np.arange(count), np.arange(1, count + 1)
+    return Around(
+        scores, chars, _means(repeated.classes, chars, first, last), _means(repeated.tags, chars, first, last),
+        _means(repeated.records, chars, page.nodes[:, FIRST], page.nodes[:, LAST]), fading, expected_f1(weights, scores), scores.max(),
+    )  # fmt: skip
+
+
+@kernel
+def second_features(page, context, around, first, last):
+    """Returns the features SECOND of the blocks from `first` to `last`, float32 of shape (len(SECOND), last - first)."""
+    rows = np.zeros((last - first, len(SECOND)), np.float32)
+    _fill_second(page, context, around, borrowed(around.scores), borrowed(around.chars), first, rows)
+    return rows.T
+
+
+@kernel
+def _means(groups, chars, first, last):
+    """Returns the mean score of each group of items, which are the blocks from `first` to `last`."""
+    sums = np.zeros((len(groups.sums), 2))
+    for item in range(len(groups.ids)):
+        if groups.ids[item] >= 0:
+            sums[groups.ids[item]] += chars[last[item]] - chars[first[item]]
+    return sums[:, 1] / np.maximum(sums[:, 0], 1e-9)
+
+
+@kernel
+def expected_f1(weights, scores):
+    """Returns the best F1 that can be expected of a choice of blocks.
+
+    `scores`: the probabilities that blocks are main text. A choice of the most probable blocks with the weight C, of which c is expected to
+    be main text, has about the F1 2c / (C + all expected main text).
+    """
+    order = np.argsort(-scores, kind="mergesort")
+    everything, chosen, right, best = (weights * scores).sum(), 0.0, 0.0, 0.0
+    for block in order:
+        chosen += weights[block]
+        right += weights[block] * scores[block]
+        best = max(best, 2 * right / max(chosen + everything, 1e-9))
+    return best
+
+
+@kernel(inline="always")
+def _mean(chars, first, last):
+    return (chars[last, 1] - chars[first, 1]) / max(chars[last, 0] - chars[first, 0], 1e-9)
+
+
+@kernel
+def _fill_second(page, context, around, scores, chars, begin, rows):
+    blocks, nodes, headings, rows = borrowed(page.blocks), borrowed(page.nodes), borrowed(context.headings), borrowed(rows)
+    repeated, count, total = context.repeated, len(scores), max(chars[-1, 1], 1e-6)
+    whole = _mean(chars, 0, count)
+    for number in range(len(rows)):
+        block, row = begin + number, rows[number]
+        node = blocks[block, NODE]
+        row[0] = scores[block]
+        place = 1
+        for window in range(len(SCORED)):
+            row[place] = _mean(chars, max(0, block - SCORED[window][0]), min(count, block + SCORED[window][1] + 1))
+            place += 1
+        above = np.int64(node)
+        for _ in range(SCORED_NODES):
+            row[place] = _mean(chars, nodes[above, FIRST], nodes[above, LAST])
+            above = nodes[above, PARENT] if nodes[above, PARENT] > 0 else above
+            place += 1
+        by_class, by_tag = repeated.classes.ids[block], repeated.tags.ids[block]
+        row[place] = around.classes[by_class] if by_class >= 0 else scores[block]
+        row[place + 1] = scores[block] - row[place]
+        row[place + 2] = around.tags[by_tag] if by_tag >= 0 else scores[block]
+        inner, outer = repeated.inner[node], repeated.outer[node]
+        row[place + 3] = around.records[repeated.records.ids[inner]] if inner else -1.0
+        row[place + 4] = around.records[repeated.records.ids[outer]] if outer else -1.0
+        row[place + 5], row[place + 6] = whole, around.highest
+        row[place + 7], row[place + 8] = chars[block, 1] / total, (chars[-1, 1] - chars[block + 1, 1]) / total
+        row[place + 9], row[place + 10], row[place + 11] = around.expected, around.fading[block, 0], around.fading[block, 1]
+        row[place + 12] = scores[block - 1] if block else 0.0
+        row[place + 13] = scores[block + 1] if block + 1 < count else 0.0
+        row[place + 14] = scores[headings[block, 0]] if headings[block, 0] >= 0 else 0.5

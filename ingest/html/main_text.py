@@ -2,16 +2,22 @@
 """Extracts the main text of a page: lexbor parses it, a walk cuts it into blocks, boosted trees score these, and the good ones are kept."""
 
 import json
+from collections import namedtuple
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corpusmill.ingest.config import ExtractionConfig
 from corpusmill.ingest.html import Extracted, TooDeep
-from corpusmill.ingest.html.features import ALL, NAMES, PROSE, context_of, features
-from corpusmill.ingest.html.metadata import read_metadata
+from corpusmill.ingest.html.data_text import from_data
+from corpusmill.ingest.html.features import NAMES, SECOND, around_of, context_of, expected_f1, features, second_features
+from corpusmill.ingest.html.metadata import read_head, read_metadata
+from corpusmill.ingest.html.page_type import PAGE_NAMES, TYPES, page_values, stated_values, type_probabilities
+from corpusmill.ingest.html.repeated import ALL, PROSE
 from corpusmill.ingest.html.tags import HINT_NAMES, NAME, build_tags, build_words
 from corpusmill.ingest.html.tree import Tree, api, tag_ids
 from corpusmill.ingest.html.walk import CHARS, END, FIRST, HINTS, ITEM, LAST, NO_MEMORY, NODE, PARENT, ROW, START, TAG, TOO_DEEP, Page, walk
@@ -23,32 +29,49 @@ MODEL = Path(__file__).with_name("scorer.json")
 
 #: Blocks that are scored at a time. The features of a block take 1 kB.
 AT_A_TIME = 4096
-#: Levels of every tree. The trees are symmetric, as CatBoost makes them: all nodes of a level compare the same feature with the same cut.
-#: So the number of a block's leaf has LEVELS bits, and each level is computed for all blocks at once.
+#: Levels of the trees for blocks. All trees are symmetric, as CatBoost makes them: all nodes of a level compare the same feature with the
+#: same cut. So the number of a block's leaf has LEVELS bits, and each level is computed for all blocks at once.
 LEVELS = 6
 
-#: `feature` (int32) and `cut` (float32), of shape (trees, LEVELS): bit i of a leaf's number is set where the i-th feature is greater than
-#: the i-th cut. `values` (float64), of shape (trees, 2**LEVELS): the log-odds of each leaf.
+#: `feature` (int32) and `cut` (float32), of shape (trees, levels): bit i of a leaf's number is set where the i-th feature is greater than
+#: the i-th cut. `values` (float64), of shape (trees, 2**levels), or with a third axis for TYPES: the log-odds of each leaf.
 Trees = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float64]]
+#: The trees that find a page's type, those that score its blocks, and those that score them again by what the first say of all blocks.
+Model = namedtuple("Model", "types first second")
+#: What each of them decides on.
+COLUMNS = {"types": PAGE_NAMES, "first": NAMES, "second": (*NAMES, *SECOND)}
 
 
 @cache
-def load_trees(path: Path = MODEL) -> Trees:
-    """Loads the trees of a model file. Raises CorpusmillError if it was made for other features."""
+def load_model(path: Path = MODEL) -> Model:
+    """Loads a model file. Raises CorpusmillError if it was made for other features."""
     model = json.loads(path.read_text())
-    if model["features"] != list(NAMES):
+    if any(model[name]["columns"] != list(columns) for name, columns in COLUMNS.items()):
         raise CorpusmillError(f"{path}: it was made for other features; make it anew with benchmarks/fit_extraction.py.")
-    feature, cut, values = (np.array(model["trees"][name]) for name in ("feature", "cut", "values"))
+    return Model(*(trees_of(model[name]) for name in COLUMNS))
+
+
+def trees_of(trees: dict[str, Any]) -> Trees:
+    feature, cut, values = (np.array(trees[name]) for name in ("feature", "cut", "values"))
     return feature.astype(np.int32), cut.astype(np.float32), values.astype(np.float64)
 
 
 @kernel
-def scores_of(page, context, trees):
-    """Returns for each block of a page the probability that it is main text, float64."""
-    scores = np.empty(len(page.blocks))
-    for first in range(0, len(scores), AT_A_TIME):
-        last = min(first + AT_A_TIME, len(scores))
-        scores[first:last] = score(features(page, context, first, last), trees)
+def scores_of(page, context, types, model):
+    """Returns for each block of a page the probability that it is main text, float64. `types`: the probabilities of the page's types."""
+    scores, count = np.empty(len(page.blocks)), len(page.blocks)
+    columns = np.empty((0, 0), np.float32)
+    for first in range(0, count, AT_A_TIME):
+        columns = features(page, context, types, first, min(first + AT_A_TIME, count))
+        scores[first : first + AT_A_TIME] = score(columns, model.first)
+    around, scores = around_of(page, context, scores), np.empty(count)
+    for first in range(0, count, AT_A_TIME):
+        last = min(first + AT_A_TIME, count)
+        if count > AT_A_TIME:
+            columns = features(page, context, types, first, last)
+        both = np.empty((len(columns) + len(SECOND), last - first), np.float32)
+        both[: len(columns)], both[len(columns) :] = columns, second_features(page, context, around, first, last)
+        scores[first:last] = score(both, model.second)
     return scores
 
 
@@ -77,9 +100,13 @@ def _add_trees(columns, trees, leaves, odds):
             odds[row] += values[tree, leaves[row]]
 
 
-COMMENT = 1 << HINT_NAMES.index("comment")
-#: Comments are dropped only if the other blocks have at least this many characters; else the page is a forum.
-ENOUGH_CHARS = 250
+COMMENT, NOSCRIPT = (1 << HINT_NAMES.index(name) for name in ("comment", "in_noscript"))
+#: Comments are dropped only if the other blocks have at least this many characters and the page is hardly a forum.
+ENOUGH_CHARS, FORUM_PROBABILITY, FORUM = 250, 0.3, TYPES.index("forum")
+#: Articles have clear borders: their share is higher by up to this factor.
+ARTICLE, ARTICLE_PURER = TYPES.index("article"), 0.4
+#: A block below this score is no main text, however little the page holds.
+LEAST_SCORE = 0.08
 #: The body of a page is the innermost node around the core that has CORE_SHARE of the page's characters. A page of LONG_CHARS characters
 #: is a long document if PROSE_SHARE of its body is paragraphs. The scorer was not fitted to manuals and books on one page, and nearly all
 #: of their body is main text. So a block of the body is kept with any score of at least DOUBTFUL.
@@ -87,19 +114,23 @@ LONG_CHARS, CORE_SHARE, PROSE_SHARE, DOUBTFUL = 20_000, 0.6, 0.3, 0.1
 
 
 @kernel
-def keep(page, context, scores, threshold, comments):
+def keep(page, context, types, scores, share, comments):
     """Returns for each block whether it is main text.
 
-    A block needs a score of at least `threshold`; in the body of a long document, DOUBTFUL is enough. Blocks that are named as comments
-    are dropped, unless `comments`.
+    A block needs a score of at least `share` times the best expected F1 of the page: with the share .5 no other choice has a higher
+    expected F1. In the body of a long document, DOUBTFUL is enough. Blocks that are named as comments are dropped, unless `comments`,
+    and those for browsers without JavaScript, unless most of the page is.
     """
+    share *= 1 + ARTICLE_PURER * types[ARTICLE]
+    threshold = max(share * expected_f1(page.blocks[:, CHARS] + 2.0, scores), LEAST_SCORE)
     kept = scores >= threshold
     first, last = _most_of_it(page.nodes, context)
     if _is_long(context.sums, first, last):
         for block in range(first, last):
             kept[block] |= scores[block] >= min(threshold, DOUBTFUL)
-    if not comments:
+    if not comments and types[FORUM] < FORUM_PROBABILITY:
         _leave_comments_out(page, kept)
+    _leave_notes_out(page, kept)
     return kept
 
 
@@ -128,6 +159,19 @@ def _leave_comments_out(page, kept):
     if others >= ENOUGH_CHARS:
         for block in range(len(kept)):
             if page.nodes[page.blocks[block, NODE], HINTS] & COMMENT != 0:
+                kept[block] = False
+
+
+@kernel
+def _leave_notes_out(page, kept):
+    """Drops the blocks in <noscript>, unless most of the page's text is there."""
+    for_scripts = 0
+    for block in range(len(kept)):
+        in_note = page.nodes[page.blocks[block, NODE], HINTS] & NOSCRIPT != 0
+        for_scripts += -page.blocks[block, CHARS] if in_note else page.blocks[block, CHARS]
+    if for_scripts > 0:
+        for block in range(len(kept)):
+            if page.nodes[page.blocks[block, NODE], HINTS] & NOSCRIPT != 0:
                 kept[block] = False
 
 
@@ -195,25 +239,64 @@ def blocks_of(tree: Tree, max_nesting: int) -> Page:
     return page
 
 
-def main_text(page: Page, config: ExtractionConfig) -> str:
-    """Returns the text of the blocks that are main content, or of all blocks if the configuration does not limit it to these."""
-    if config.main_content and len(page.blocks):
-        text = render_main(page, load_trees(), config.keep_score, config.comments)
-    else:
-        text = render(page, np.ones(len(page.blocks), np.bool_))
-    return str(memoryview(text), "utf-8").strip()
+def main_text(page: Page, stated: NDArray[np.float32], config: ExtractionConfig) -> tuple[str, NDArray[np.float64]]:
+    """Returns the text of the blocks that are main content, or of all blocks if the configuration does not limit it to these; and the
+    probabilities of the page's types. `stated`: see `page_type.stated_values`."""
+    if not len(page.blocks):
+        return "", type_probabilities(np.concatenate([np.zeros(len(PAGE_NAMES) - len(stated), np.float32), stated]), load_model().types)
+    text, types = render_main(page, stated, load_model(), config.keep_score, config.comments, config.main_content)
+    return str(memoryview(text), "utf-8").strip(), types
 
 
 @kernel
-def render_main(page, trees, threshold, comments):
-    """Returns the main content of a page in UTF-8, uint8; the page must have blocks. One kernel does it all, since each call of a kernel
-    takes some microseconds."""
+def render_main(page, stated, model, share, comments, main_content):
+    """Returns the main content of a page in UTF-8, uint8, and the probabilities of its types; the page must have blocks. One kernel does
+    it all, since each call of a kernel takes some microseconds."""
+    kept, types = judge(page, stated, model, share, comments)
+    if not main_content:
+        kept[:] = True
+    return render(page, kept), types
+
+
+@kernel
+def judge(page, stated, model, share, comments):
+    """Returns for each block whether it is main text, and the probabilities of the page's types."""
     context = context_of(page)
-    return render(page, keep(page, context, scores_of(page, context, trees), threshold, comments))
+    types = type_probabilities(page_values(page, context, stated), model.types)
+    return keep(page, context, types, scores_of(page, context, types, model), share, comments), types
+
+
+#: Where main text and markup have fewer characters than this, the page's data are read, too.
+SCANT = 200
 
 
 def extract(html: bytes, url: str | None, config: ExtractionConfig) -> Extracted:
     """Returns the main text and the metadata of a page (`html`: UTF-8). Raises TooDeep and MemoryError."""
     with Tree(html, config.max_nesting + ABOVE) as tree:
         page = blocks_of(tree, config.max_nesting)
-        return Extracted(main_text(page, config), *read_metadata(tree, page, url))
+        head = read_head(tree, page)
+        metadata = read_metadata(tree, page, head, url)
+    stated = stated_values(url, head.metas, head.title, head.linked_data)
+    text, types = main_text(page, stated, config)
+    found, rule = Extracted(text, *metadata), None
+    if len(text) < SCANT:
+        shown = int(page.blocks[:, CHARS][page.nodes[page.blocks[:, NODE], HINTS] & NOSCRIPT == 0].sum())
+        if shown < SCANT:
+            description = head.metas.get("og:description") or head.metas.get("description")
+            text, origin = from_data(html, head, description, lambda fragment: whole_text(fragment, config))
+            if len(text) > len(found.text):
+                found = replace(found, text=text, origin=origin)
+            elif not shown:  # a note that asks for JavaScript
+                found = replace(found, text="")
+        rule = "no_main_text" if shown else "only_scripts" if b"<script" in html.lower() else None
+    if not found.text.strip():
+        return replace(found, empty_by=rule)
+    best = int(types.argmax())
+    return replace(found, page_type=TYPES[best], page_type_score=float(types[best]))
+
+
+def whole_text(html: bytes, config: ExtractionConfig) -> str:
+    """Returns the text of all blocks of a page or a fragment. Raises TooDeep and MemoryError."""
+    with Tree(html, config.max_nesting + ABOVE) as tree:
+        page = blocks_of(tree, config.max_nesting)
+    return str(memoryview(render(page, np.ones(len(page.blocks), np.bool_))), "utf-8").strip()

@@ -21,11 +21,19 @@ DATES = (
     "dc.date.issued", "dcterms.issued", "dcterms.created", "dc.date", "dcterms.date", "pubdate", "publishdate", "publish-date",
     "date", "article.published", "dc.date.created",
 )  # fmt: skip
-WANTED = {*TITLES, *AUTHORS, *DATES}
+#: What `page_type` and `data_text` read.
+KINDS = ("og:type", "generator", "og:description", "description")
+WANTED = {*TITLES, *AUTHORS, *DATES, *KINDS}
 ISO = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)-(?P<month>0?[1-9]|1[0-2])-(?P<day>0?[1-9]|[12]\d|3[01])(?!\d)")
 COMPACT = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<month>0[1-9]|1[0-2])(?P<day>0[1-9]|[12]\d|3[01])(?!\d)")
 IN_URL = re.compile(r"/(?P<year>(?:19|20)\d\d)[/-](?P<month>0?[1-9]|1[0-2])[/-](?P<day>0?[1-9]|[12]\d|3[01])(?!\d)")
 DOTTED = re.compile(r"(?<!\d)(?P<day>0?[1-9]|[12]\d|3[01])\.\s?(?P<month>0?[1-9]|1[0-2])\.\s?(?P<year>(?:19|20)\d\d)(?!\d)")
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = rf"(?P<month>{'|'.join(MONTHS)})[a-z]{{0,6}}\.?"
+IN_WORDS = tuple(
+    re.compile(rf"(?<!\w){pattern},?\s+(?P<year>(?:19|20)\d\d)(?!\d)", re.IGNORECASE)
+    for pattern in (rf"{_MONTH}\s+(?P<day>0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?", rf"(?P<day>0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?\s+{_MONTH}")
+)
 #: The attribute of a script of JSON-LD.
 LINKED_DATA = b'type="application/ld+json"'
 #: A meta tag in serialised HTML (all values are quoted, and still escaped), and its attributes.
@@ -39,6 +47,8 @@ DATE = 1 << HINT_NAMES.index("date")
 DATED_BLOCKS, DATED_BYTES = 20, 200
 #: A longer value is not a name or title.
 LONGEST = 500
+#: Of a longer text in an element that is marked as an author's name, the first line is the name.
+LONGEST_NAME = 60
 #: At most SCRIPTS scripts of JSON-LD are read; a script of more than SCRIPT_CHARS characters is skipped.
 SCRIPTS, SCRIPT_CHARS = 10, 200_000
 
@@ -50,24 +60,37 @@ class Metadata(NamedTuple):
     canonical_url: str | None  # absolute
 
 
-def read_metadata(tree: Tree, page: Page, url: str | None) -> Metadata:
+class Head(NamedTuple):
+    """What a page holds for machines. `html`: its head in serialised HTML. `linked_data`: its scripts of JSON-LD."""
+
+    html: bytes
+    metas: dict[str, str]
+    title: str | None
+    linked_data: list[bytes]
+
+
+def read_head(tree: Tree, page: Page) -> Head:
+    html = tree.serialised(tree.head)
+    in_body = [(tree.text(script) or "").encode() for script in marked(page, marks.SCRIPTS)[:SCRIPTS]]
+    return Head(html, _metas(html), _text(tree.title), [*_scripts(html), *in_body])
+
+
+def read_metadata(tree: Tree, page: Page, head: Head, url: str | None) -> Metadata:
     """Returns the metadata of a page. `page`: its body in blocks. `url`: the URL of the page.
 
     Data for machines comes first: metas of Open Graph and Dublin Core, then JSON-LD. Next come elements that are marked as author or date.
     """
-    head = tree.serialised(tree.head)
-    metas = _metas(head)
-    title = _first(metas, TITLES) or _text(tree.title)
+    metas = head.metas
+    title = _first(metas, TITLES) or head.title
     author = _person(_first(metas, AUTHORS))
     date = next(filter(None, (day(metas[name]) for name in DATES if name in metas)), None)
     if not (author and date):
-        scripts = [(tree.text(script) or "").encode() for script in marked(page, marks.SCRIPTS)[:SCRIPTS]]
-        linked = [item for script in [*_scripts(head), *scripts] for item in _linked_data(script)]
+        linked = [item for script in head.linked_data for item in objects(script)]
         author = author or next(filter(None, map(_author_of, linked)), None) or _person(_marked_author(tree, page))
         date = date or next(filter(None, (day(item.get("datePublished")) for item in linked)), None) or day(url, IN_URL)
         times = (tree.attribute(time, b"datetime") for time in marked(page, marks.TIMES))
         date = date or next(filter(None, map(day, times)), None) or _dated_block(page)
-    return Metadata(title, author, date, _canonical(head, url))
+    return Metadata(title, author, date, _canonical(head.html, url))
 
 
 def marked(page: Page, kind: int) -> list[int]:
@@ -79,7 +102,9 @@ def day(value: Any, *patterns: re.Pattern[str]) -> str | None:
     """Returns the first date in a text as YYYY-MM-DD, or None. Without `patterns`, looks for ISO 8601 with or without dashes."""
     for pattern in patterns or (ISO, COMPACT):
         if isinstance(value, str) and (found := pattern.search(value[:LONGEST])):
-            return f"{found['year']}-{int(found['month']):02}-{int(found['day']):02}"
+            month = found["month"].lower()
+            number = MONTHS.index(month) + 1 if month in MONTHS else int(month)
+            return f"{found['year']}-{number:02}-{int(found['day']):02}"
     return None
 
 
@@ -124,10 +149,10 @@ def _scripts(head: bytes) -> Iterator[bytes]:
         place = end
 
 
-def _linked_data(script: bytes) -> Iterator[dict[str, Any]]:
+def objects(script: bytes, most: int = SCRIPT_CHARS) -> Iterator[dict[str, Any]]:
     """Yields the objects in a script of JSON-LD, including those in `@graph` and in lists."""
     try:
-        waiting = [json.loads(script, strict=False)] if len(script) <= SCRIPT_CHARS else []
+        waiting = [json.loads(script, strict=False)] if len(script) <= most else []
     except (ValueError, RecursionError):
         return
     while waiting:
@@ -148,7 +173,8 @@ def _author_of(item: dict[str, Any]) -> str | None:
 
 def _marked_author(tree: Tree, page: Page) -> str | None:
     for element in marked(page, marks.AUTHORS) if tree.body else ():
-        return _text(tree.attribute(element, b"content") or (tree.text(element) or "")[:LONGEST])
+        name = tree.attribute(element, b"content") or (tree.text(element) or "")[:LONGEST].strip()
+        return _text(name if len(name) <= LONGEST_NAME else name.partition("\n")[0])
     return None
 
 
@@ -159,7 +185,7 @@ def _dated_block(page: Page) -> str | None:
     for block in np.flatnonzero(near[page.blocks[:, NODE]] & DATE)[:DATED_BLOCKS]:
         start, end = page.blocks[block, START], page.blocks[block, END]
         text = page.text[start : min(end, start + DATED_BYTES)].tobytes().decode("utf-8", "ignore")
-        if found := day(text, ISO, DOTTED):
+        if found := day(text, ISO, DOTTED, *IN_WORDS):
             return found
     return None
 

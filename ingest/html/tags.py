@@ -15,14 +15,14 @@ INLINE, BLOCK, DROP, RAW, VOID, BREAK, LINK, BOLD = range(8)
 KINDS = {
     # RAW content is not escaped by a serializer, so it is skipped by looking for the end tag
     RAW: "script style iframe noembed noframes xmp plaintext",
-    DROP: "head noscript template svg object canvas select datalist textarea button audio video map annotation annotation-xml dialog",
+    DROP: "head template svg object canvas select datalist textarea button audio video map annotation annotation-xml dialog",
     VOID: "area base basefont bgsound col embed frame img input keygen link meta param source track wbr",
     BREAK: "br",
     LINK: "a",
     BOLD: "b strong",
     BLOCK: "html body div p section article main header footer aside nav ul ol li dl dt dd table thead tbody tfoot tr td th caption "
     "h1 h2 h3 h4 h5 h6 blockquote pre figure figcaption form fieldset legend address hr details summary center menu dir listing hgroup "
-    "search frameset optgroup option colgroup",
+    "search frameset optgroup option colgroup noscript",
 }
 
 UNNUMBERED = "annotation"
@@ -91,7 +91,7 @@ HINTS = {
     # hints from elements alone
     "in_article": "<article>", "in_main": "<main>", "in_header": "<header>", "in_footer": "<footer>", "in_aside": "<aside>",
     "in_nav": "<nav>", "in_form": "<form>", "in_figure": "<figure>", "in_table": "<table>", "in_list": "<ul> <ol> <dl> <menu>",
-    "in_quote": "<blockquote>", "in_section": "<section>",
+    "in_quote": "<blockquote>", "in_section": "<section>", "in_noscript": "<noscript>",
 }  # fmt: skip
 HINT_NAMES = tuple(HINTS)
 

@@ -20,7 +20,7 @@ from corpusmill.report.sources import check_source
 
 COLUMNS = ("id", "url", "source", "offset", "length", "record_type", "encoding", "failed", "reason")
 #: The rules that drop a page after its blocks were found.
-READ = {"empty_text", "too_short"}
+READ = {"empty_text", "only_scripts", "no_main_text", "page_type", "too_short"}
 
 
 def raw(folder: str, document: str, part: str = "record", fetch: bool = False) -> None:
@@ -104,7 +104,7 @@ def blocks(reader: RunReader, row: dict[str, Any], fetch: bool = False) -> list[
         raise InputError(f"{row['id']}: {config.extractor} does not say which blocks of a page it keeps.")
     text = decode_text(_body(_original(reader, row), row), row["encoding"])
     try:
-        return page_blocks(text.text.encode(), config)
+        return page_blocks(text.text.encode(), row["url"], config)
     except TooDeep as error:
         raise InputError(f"{row['id']}: its elements nest too deeply.") from error
 

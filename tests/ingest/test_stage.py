@@ -15,11 +15,10 @@ import pytest
 from corpusmill.ingest import inputs
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.original import read_record
-from corpusmill.ingest.rows import INGEST_REPORT
+from corpusmill.ingest.rows import INGEST_DOCUMENTS, INGEST_REPORT
 from corpusmill.ingest.stage import IngestWorker
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import file_ref
-from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
 
@@ -68,7 +67,7 @@ def test_every_record_has_a_row_with_its_reasons(tmp_path: Path, warcs, ingest) 
     texts = {row["url"]: row["text"] for row in found.data}
     assert texts["http://x.test/wet"] == "Plain téxt" and texts["http://x.test/zipped"].startswith("word5x0 word5x1")
     assert {row["url"]: row["chars_out"] for row in found.report if row["kept"]} == {u: len(t) for u, t in texts.items()}
-    assert found.tables["data"].schema == DOCUMENTS and found.tables["report"].schema == INGEST_REPORT
+    assert found.tables["data"].schema == INGEST_DOCUMENTS and found.tables["report"].schema == INGEST_REPORT
     assert found.data[0]["title"] == "Title 0" and found.data[0]["timestamp"] == "2024-05-01T00:00:00Z"
     counts = found.rows[0].counts
     assert counts["type:request"] == 3 and counts["failed:status"] == 2

@@ -200,9 +200,9 @@ function drawChips(part, state) {
       chip(`rule ${rule}`, { rule: state.rule.filter((name) => name !== rule), alone: state.alone && state.rule.length > 1 }),
     ),
     state.alone && chip(state.rule.length ? "no other rule" : "exactly one rule", { alone: false }),
-    ...["language", "source", "host"]
+    ...["language", "page_type", "source", "host"]
       .filter((name) => state[name])
-      .map((name) => chip(state[name] === NONE ? `no ${name}` : `${name} ${state[name]}`, { [name]: "" })),
+      .map((name) => chip(state[name] === NONE ? `no ${name.replace("_", " ")}` : `${name.replace("_", " ")} ${state[name]}`, { [name]: "" })),
     state.url && chip(`address has “${state.url}”`, { url: "" }),
     state.text && chip(`text has “${state.text}”`, { text: "" }),
     ...[...new Set([...state.low.keys(), ...state.high.keys()])].map((name) => range(state, name)),

@@ -1,11 +1,11 @@
-/** Languages, sources and hosts of the filtered documents, the most frequent first; one of each can be chosen. */
+/** Languages, page types, sources and hosts of the filtered documents, the most frequent first; one of each can be chosen. */
 import { bar, button, byId, h, refill } from "./dom.js";
 import { count } from "./format.js";
 import { stageOf } from "./run.js";
 import { current, go, NONE, watch } from "./state.js";
 import { line } from "./text.js";
 
-const KINDS = ["language", "source", "host"];
+const KINDS = ["language", "page_type", "source", "host"];
 /** Values that are shown at first. */
 const FIRST = 8;
 const all = new Set();
@@ -17,7 +17,7 @@ export function startFacets() {
       summary = null;
       all.clear();
     }
-    if (changed("stage", "language", "source", "host")) draw();
+    if (changed("stage", ...KINDS)) draw();
   });
 }
 

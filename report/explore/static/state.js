@@ -3,15 +3,15 @@
  */
 
 const OF_RUNS = ["run", "find", "after", "with", "side", "by"];
-const SINGLE = [...OF_RUNS, "view", "stage", "decision", "language", "source", "host", "url", "text", "order", "range", "changed", "doc"];
+const SINGLE = [...OF_RUNS, "view", "stage", "decision", "language", "page_type", "source", "host", "url", "text", "order", "range", "changed", "doc"];
 const FLAGS = ["alone", "descending"];
 const LISTS = ["rule", "col", "compare"];
 const MAPS = ["low", "high", "set"];
 /** The parts of the state that choose documents; a change of one needs a new request. */
-const FILTERS = ["stage", "decision", "rule", "alone", "language", "source", "host", "url", "text", "low", "high"];
+const FILTERS = ["stage", "decision", "rule", "alone", "language", "page_type", "source", "host", "url", "text", "low", "high"];
 
 /** Where a document comes from, and the value for documents of unknown origin. */
-const ORIGINS = ["language", "source", "host"];
+const ORIGINS = ["language", "page_type", "source", "host"];
 export const NONE = "\u0000";
 
 const listeners = [];

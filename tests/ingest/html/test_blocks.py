@@ -24,11 +24,11 @@ def test_the_kept_blocks_are_the_text(shared_data: Path, config: ExtractionConfi
     some = left = 0
     for body in bodies:
         html = body.decode("utf-8", "replace").encode()
-        blocks = page_blocks(html, config)
+        blocks = page_blocks(html, None, config)
         assert words(" ".join(text for text, kept in blocks if kept)) == words(extract(html, None, config).text)
         some, left = some + len(blocks), left + sum(not kept for _, kept in blocks)
     assert some > 1000 and (left > 100 or not config.main_content)
 
 
 def test_a_page_without_blocks() -> None:
-    assert page_blocks(b"<html><body></body></html>", ExtractionConfig()) == []
+    assert page_blocks(b"<html><body></body></html>", None, ExtractionConfig()) == []

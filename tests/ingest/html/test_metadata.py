@@ -10,7 +10,7 @@ import trafilatura
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from corpusmill.ingest.html.main_text import blocks_of
-from corpusmill.ingest.html.metadata import Metadata, read_metadata
+from corpusmill.ingest.html.metadata import Metadata, read_head, read_metadata
 from corpusmill.ingest.html.tree import Tree
 
 URL = "http://site.test/2019/11/18/story.html"
@@ -22,7 +22,8 @@ def read(head: str, body: str = "", url: str | None = None) -> Metadata:
 
 def of(html: str, url: str | None) -> Metadata:
     with Tree(html.encode()) as tree:
-        return read_metadata(tree, blocks_of(tree, 1000), url)
+        page = blocks_of(tree, 1000)
+        return read_metadata(tree, page, read_head(tree, page), url)
 
 
 def test_metas_go_first() -> None:

@@ -8,38 +8,61 @@ import numpy as np
 import pytest
 from page_blocks import walked
 
-from corpusmill.ingest.html.features import NAMES, context_of, features
-from corpusmill.ingest.html.main_text import AT_A_TIME, LEVELS, MODEL, load_trees, score, scores_of
+from corpusmill.ingest.html.features import NAMES, around_of, context_of, features, second_features
+from corpusmill.ingest.html.main_text import AT_A_TIME, COLUMNS, LEVELS, MODEL, load_model, score, scores_of, trees_of
+from corpusmill.ingest.html.page_type import TYPES, type_probabilities
 from corpusmill.pipeline.errors import CorpusmillError
 
 
 def slowly(column: list[float], trees: dict[str, list]) -> float:
     odds = 0.0
     for feature, cut, values in zip(trees["feature"], trees["cut"], trees["values"]):
-        leaf = sum(2**level for level in range(len(feature)) if column[feature[level]] > cut[level])
+        leaf = sum(2**level for level in range(len(feature)) if column[feature[level]] > np.float32(cut[level]))
         odds += values[leaf]
-    return 1 / (1 + math.exp(-odds))
+    return odds
 
 
-def test_the_kernel_walks_the_trees() -> None:
-    trees = json.loads(MODEL.read_text())["trees"]
+@pytest.mark.parametrize("name", COLUMNS)
+def test_the_kernels_walk_the_trees(name: str) -> None:
+    trees = json.loads(MODEL.read_text())[name]
+    columns = np.random.default_rng(5).exponential(2, (len(COLUMNS[name]), 50)).astype(np.float32).round(1)
+    if name == "types":
+        for row in columns.T:
+            odds = [slowly(row.tolist(), {**trees, "values": np.array(trees["values"])[:, :, number]}) for number in range(len(TYPES))]
+            expected = [math.exp(each) for each in odds]
+            assert type_probabilities(row, trees_of(trees)) == pytest.approx([each / sum(expected) for each in expected])
+        return
     assert all(len(row) == LEVELS for row in trees["feature"]) and all(len(row) == 2**LEVELS for row in trees["values"])
-    columns = np.random.default_rng(5).exponential(2, (len(NAMES), 50)).astype(np.float32).round(1)
-    expected = [slowly(columns[:, row].tolist(), trees) for row in range(50)]
-    assert score(columns, load_trees()) == pytest.approx(expected, abs=1e-12)
-    assert score(columns[:, :0], load_trees()).shape == (0,)
+    expected = [1 / (1 + math.exp(-slowly(columns[:, row].tolist(), trees))) for row in range(50)]
+    assert score(columns, trees_of(trees)) == pytest.approx(expected, abs=1e-12)
+    assert score(columns[:, :0], trees_of(trees)).shape == (0,)
 
 
 def test_a_page_that_is_scored_in_parts_has_the_same_scores() -> None:
     page = walked("<nav><ul><li>Home</ul></nav>" + "".join(f"<p>Paragraph {n} of <a>many</a>.</p>" for n in range(AT_A_TIME)))
-    assert len(page.blocks) > AT_A_TIME
-    whole = score(features(page, context_of(page), 0, len(page.blocks)), load_trees())
-    assert np.array_equal(scores_of(page, context_of(page), load_trees()), whole)
+    count = len(page.blocks)
+    assert count > AT_A_TIME
+    model, context, types = load_model(), context_of(page), np.full(len(TYPES), 1 / len(TYPES))
+    whole = features(page, context, types, 0, count)
+    around = second_features(page, context, around_of(page, context, score(whole, model.first)), 0, count)
+    assert np.array_equal(scores_of(page, context, types, model), score(np.vstack([whole, around]), model.second))
 
 
 def test_a_model_for_other_features_is_refused(tmp_path: Path) -> None:
     model = json.loads(MODEL.read_text())
     path = tmp_path / "scorer.json"
-    path.write_text(json.dumps({**model, "features": model["features"][::-1]}))
+    path.write_text(json.dumps({**model, "first": {**model["first"], "columns": model["first"]["columns"][::-1]}}))
     with pytest.raises(CorpusmillError, match="other features"):
-        load_trees(path)
+        load_model(path)
+
+
+def test_posts_of_a_thread_are_records() -> None:
+    post = "<div class='post'><h3 class='author'>Ann</h3><p>Some words of post {}.</p></div>"
+    page = walked("<h1>Thread</h1><main>" + "".join(map(post.format, range(5))) + "</main><p class='end'>End</p>")
+    rows = {name: row for name, row in zip(NAMES, features(page, context_of(page), np.zeros(len(TYPES)), 0, len(page.blocks)))}
+    bodies = slice(2, 11, 2)
+    assert rows["outer_count"][bodies] == pytest.approx([math.log(6)] * 5) and not rows["outer_count"][[0, -1]].any()
+    assert rows["outer_order"][bodies] == pytest.approx([n / 5 for n in range(5)])
+    assert set(rows["outer_with_author"][bodies]) == set(rows["outer_with_heading"][bodies]) == {1.0}
+    assert set(rows["class_unique"][bodies]) == {1.0} and not rows["class_unique"][1:10:2].any()
+    assert rows["under_level"].tolist() == [1] + [3] * 11
