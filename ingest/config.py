@@ -1,11 +1,13 @@
 """The configuration of the stage `ingest`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+import pyarrow as pa
+from pydantic import BeforeValidator, Field, model_validator
 
 from corpusmill.ingest.urls.filter import resolve_url_filter
 from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.schemas import DOCUMENTS, PLAIN, with_columns
 
 
 class ExtractionConfig(Config):
@@ -14,6 +16,10 @@ class ExtractionConfig(Config):
     extractor: Literal["lexbor", "trafilatura"] = Field(
         default="lexbor", description="What turns HTML into text: our blocks on lexbor's tree, or trafilatura."
     )
+    format: Literal["text", "markdown"] = Field(
+        default="text", description="`markdown` marks headings, lists, quotes, tables and code (lexbor); formulas are LaTeX in both."
+    )
+    links: bool = Field(default=False, description="Markdown keeps the addresses of links: `[text](address)`.")
     main_content: bool = Field(default=True, description="Keep the main content alone: no navigation, teasers, footers.")
     keep_score: float = Field(
         default=0.44, ge=0, le=1, description="A block of a page is main content from this score on (lexbor): higher is purer."
@@ -42,6 +48,13 @@ class ExtractionConfig(Config):
     )
 
 
+    @model_validator(mode="after")
+    def _format_fits(self) -> Self:
+        if self.format == "markdown" and self.extractor != "lexbor":
+            raise ValueError(f"format: markdown needs the extractor lexbor, not {self.extractor}")
+        return self
+
+
 class IngestConfig(Config):
     """The section `ingest` of a recipe: what is read from a crawl or another collection."""
 
@@ -67,3 +80,8 @@ class IngestConfig(Config):
         default=None, description="Drops pages by their URL before they are extracted: `{preset: datatrove}`; null lets all pass."
     )
     extraction: ExtractionConfig = Field(default_factory=ExtractionConfig, description="HTML to text.")
+
+    @property
+    def documents(self) -> pa.Schema:
+        """The schema of the documents."""
+        return with_columns(DOCUMENTS, [PLAIN]) if self.extraction.format == "markdown" else DOCUMENTS

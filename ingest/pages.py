@@ -155,7 +155,7 @@ def _page(row: IngestRow, record: Record, config: IngestConfig) -> bytes:
     except TooDeep:
         row.fail("too_deep", f"its elements nest deeper than {limits.max_nesting}")
         return body
-    row.text, row.title = page.text, page.title
+    row.text, row.plain, row.title = page.text, page.plain, page.title
     row.author, row.date, row.canonical_url = page.author, page.date, page.canonical_url
     check_text(row, limits.minimum_chars)
     return body
@@ -169,9 +169,10 @@ def _plain(row: IngestRow, record: Record, config: IngestConfig) -> None:
 
 
 def check_text(row: IngestRow, minimum: int) -> None:
-    """Applies the rules on the text, and measures how much of it was read in a wrong encoding."""
-    row.mojibake = mojibake_rate(row.text)
-    if not row.text.strip():
+    """Applies the rules on the text (without the marks of Markdown), and measures how much of it was read in a wrong encoding."""
+    text = row.text if row.plain is None else row.plain
+    row.mojibake = mojibake_rate(text)
+    if not text.strip():
         row.fail("empty_text", "no text is left")
-    elif len(row.text) < minimum:
-        row.fail("too_short", f"{len(row.text)} characters, fewer than extraction.minimum_chars")
+    elif len(text) < minimum:
+        row.fail("too_short", f"{len(text)} characters, fewer than extraction.minimum_chars")

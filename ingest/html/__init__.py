@@ -16,3 +16,4 @@ class Extracted:
     author: str | None = None
     date: str | None = None  # of publication, YYYY-MM-DD
     canonical_url: str | None = None  # absolute
+    plain: str | None = None  # the text without marks if `text` is Markdown

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from corpusmill.ingest.config import ExtractionConfig
 from corpusmill.ingest.html import Extracted, TooDeep
 from corpusmill.ingest.html.features import ALL, NAMES, PROSE, context_of, features
+from corpusmill.ingest.html.formulas import write_formulas
+from corpusmill.ingest.html.markdown import Markdown
 from corpusmill.ingest.html.metadata import read_metadata
 from corpusmill.ingest.html.tags import HINT_NAMES, NAME, build_tags, build_words
 from corpusmill.ingest.html.tree import Tree, api, tag_ids
-from corpusmill.ingest.html.walk import CHARS, END, FIRST, HINTS, ITEM, LAST, NO_MEMORY, NODE, PARENT, ROW, START, TAG, TOO_DEEP, Page, walk
+from corpusmill.ingest.html.walk import CHARS, END, FIRST, FORMULAS, HINTS, ITEM, LAST, NO_MEMORY, NODE, PARENT, ROW, START, TAG, TOO_DEEP, Page, walk
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import borrowed
@@ -132,7 +134,7 @@ def _leave_comments_out(page, kept):
 
 
 NEWLINE, SPACE, DASH, BAR = (np.uint8(ord(c)) for c in "\n -|")
-LI, DT, DD, TD, TH = (NAME[name] for name in ("li", "dt", "dd", "td", "th"))
+LI, DT, DD, TD, TH, PRE = (NAME[name] for name in ("li", "dt", "dd", "td", "th", "pre"))
 
 
 @kernel
@@ -157,6 +159,10 @@ def render(page, kept):
 
 @kernel
 def _separate(out, size, page, last, block):
+    start, end = page.blocks[block, START], page.blocks[last, END]
+    if start > end and block == last + 1 and _pre_of(page, block) == _pre_of(page, last):
+        out[size : size + start - end] = page.text[end:start]
+        return size + start - end
     row = page.blocks[block, ROW]
     if row >= 0 and row == page.blocks[last, ROW] and page.blocks[block, NODE] != page.blocks[last, NODE]:
         out[size], out[size + 1], out[size + 2] = SPACE, BAR, SPACE
@@ -166,6 +172,17 @@ def _separate(out, size, page, last, block):
         return size + 1
     out[size + 1] = NEWLINE
     return size + 2
+
+
+@kernel
+def _pre_of(page, block):
+    """Returns the outermost <pre> around a block, or -1."""
+    node, found = page.blocks[block, NODE], -1
+    while node >= 0:
+        if page.nodes[node, TAG] == PRE:
+            found = node
+        node = page.nodes[node, PARENT]
+    return found
 
 
 @kernel
@@ -185,9 +202,17 @@ def tables() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     return api(), build_tags(tag_ids), build_words()
 
 
-def blocks_of(tree: Tree, max_nesting: int) -> Page:
-    """Returns the blocks of a page's body. Raises TooDeep and MemoryError."""
-    page: Page = walk(tree.root, *tables(), max_nesting)
+def blocks_of(tree: Tree, max_nesting: int, structure: bool = False) -> Page:
+    """Returns the blocks of a page's body, with its formulas as LaTeX. `structure`: see `walk`. Raises TooDeep and MemoryError."""
+    page = _walked(tree, max_nesting, structure)
+    if page.marks[FORMULAS, 0]:
+        write_formulas(tree)
+        page = _walked(tree, max_nesting, structure)
+    return page
+
+
+def _walked(tree: Tree, max_nesting: int, structure: bool) -> Page:
+    page: Page = walk(tree.root, *tables(), max_nesting, structure)
     if page.end == NO_MEMORY:
         raise MemoryError
     if page.end == TOO_DEEP:
@@ -195,25 +220,26 @@ def blocks_of(tree: Tree, max_nesting: int) -> Page:
     return page
 
 
-def main_text(page: Page, config: ExtractionConfig) -> str:
-    """Returns the text of the blocks that are main content, or of all blocks if the configuration does not limit it to these."""
-    if config.main_content and len(page.blocks):
-        text = render_main(page, load_trees(), config.keep_score, config.comments)
-    else:
-        text = render(page, np.ones(len(page.blocks), np.bool_))
-    return str(memoryview(text), "utf-8").strip()
-
-
 @kernel
 def render_main(page, trees, threshold, comments):
-    """Returns the main content of a page in UTF-8, uint8; the page must have blocks. One kernel does it all, since each call of a kernel
-    takes some microseconds."""
+    """Returns the main content of a page in UTF-8, uint8, and for each block whether it is in it; the page must have blocks. One kernel does
+    it all, since each call of a kernel takes some microseconds."""
     context = context_of(page)
-    return render(page, keep(page, context, scores_of(page, context, trees), threshold, comments))
+    kept = keep(page, context, scores_of(page, context, trees), threshold, comments)
+    return render(page, kept), kept
 
 
 def extract(html: bytes, url: str | None, config: ExtractionConfig) -> Extracted:
     """Returns the main text and the metadata of a page (`html`: UTF-8). Raises TooDeep and MemoryError."""
     with Tree(html, config.max_nesting + ABOVE) as tree:
-        page = blocks_of(tree, config.max_nesting)
-        return Extracted(main_text(page, config), *read_metadata(tree, page, url))
+        page = blocks_of(tree, config.max_nesting, config.format == "markdown")
+        if config.main_content and len(page.blocks):
+            rendered, kept = render_main(page, load_trees(), config.keep_score, config.comments)
+        else:
+            kept = np.ones(len(page.blocks), np.bool_)
+            rendered = render(page, kept)
+        text = str(memoryview(rendered), "utf-8").strip()
+        metadata = read_metadata(tree, page, url)
+        if config.format == "text":
+            return Extracted(text, *metadata)
+        return Extracted(Markdown(tree, page, kept, (url or "") if config.links else None).write(), *metadata, plain=text)

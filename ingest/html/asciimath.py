@@ -1,0 +1,116 @@
+"""AsciiMath to LaTeX, after the grammar on asciimath.org.
+
+S is a simple expression: a symbol, an expression E in brackets, a unary symbol with S, or a binary one with two. I is S with S below or above
+it. E is a sequence of I, or of fractions I/I.
+"""
+
+import re
+
+GREEK = set(
+    "alpha beta gamma Gamma delta Delta epsilon varepsilon zeta eta theta Theta vartheta iota kappa lambda Lambda mu nu xi Xi pi Pi rho "
+    "sigma Sigma tau upsilon phi Phi varphi chi psi Psi omega Omega".split()
+)
+#: Symbols with the same name in LaTeX.
+SAME = (
+    "sum prod int oint sin cos tan sec csc cot sinh cosh tanh coth arcsin arccos arctan exp log ln det dim gcd min max lim cdots ddots vdots "
+    "ldots setminus therefore because angle triangle diamond square aleph nabla partial subset supset subseteq supseteq prec succ preceq "
+    "succeq equiv cong approx propto neg forall exists vdash models bot top wedge vee cap cup times div circ oplus otimes odot pm mp "
+    "uparrow downarrow rightarrow leftarrow leftrightarrow Rightarrow Leftarrow Leftrightarrow to mapsto emptyset ne le ge in notin infty "
+    "quad qquad bigwedge bigvee bigcap bigcup"
+).split()
+_OTHER = r"""
+    * \cdot ** \ast *** \star // / xx \times -: \div @ \circ o+ \oplus ox \otimes o. \odot ^^ \wedge ^^^ \bigwedge vv \vee vvv \bigvee
+    nn \cap nnn \bigcap uu \cup uuu \bigcup != \ne <= \le >= \ge lt < gt > -< \prec >- \succ -<= \preceq >-= \succeq !in \notin
+    sub \subset sup \supset sube \subseteq supe \supseteq -= \equiv ~= \cong ~~ \approx prop \propto and \text{~and~} or \text{~or~}
+    if \text{~if~} not \neg => \Rightarrow implies \Rightarrow <=> \Leftrightarrow iff \Leftrightarrow AA \forall EE \exists _|_ \bot
+    TT \top |-- \vdash |== \models del \partial grad \nabla +- \pm -+ \mp O/ \emptyset oo \infty ... \ldots :. \therefore :' \because
+    /_ \angle /_\ \triangle CC \mathbb{C} NN \mathbb{N} QQ \mathbb{Q} RR \mathbb{R} ZZ \mathbb{Z} uarr \uparrow darr \downarrow
+    rarr \rightarrow -> \to larr \leftarrow harr \leftrightarrow rArr \Rightarrow lArr \Leftarrow hArr \Leftrightarrow |-> \mapsto
+    >-> \rightarrowtail ->> \twoheadrightarrow mod \bmod |__ \lfloor __| \rfloor |~ \lceil ~| \rceil % \% # \# & \& $ \$
+""".split()
+SYMBOLS = {name: f"\\{name}" for name in (*sorted(GREEK), *SAME)} | dict(zip(_OTHER[::2], _OTHER[1::2], strict=True))
+UNARY = {
+    "sqrt": r"\sqrt{%s}", "hat": r"\hat{%s}", "bar": r"\overline{%s}", "overline": r"\overline{%s}", "ul": r"\underline{%s}",
+    "vec": r"\vec{%s}", "dot": r"\dot{%s}", "ddot": r"\ddot{%s}", "tilde": r"\tilde{%s}", "abs": r"\left|%s\right|",
+    "floor": r"\left\lfloor %s\right\rfloor", "ceil": r"\left\lceil %s\right\rceil", "norm": r"\left\|%s\right\|",
+    "ubrace": r"\underbrace{%s}", "obrace": r"\overbrace{%s}", "cancel": r"\cancel{%s}", "bb": r"\mathbf{%s}", "bbb": r"\mathbb{%s}",
+    "cc": r"\mathcal{%s}", "tt": r"\mathtt{%s}", "fr": r"\mathfrak{%s}", "sf": r"\mathsf{%s}", "text": r"\text{%s}", "mbox": r"\text{%s}",
+}  # fmt: skip
+BINARY = {
+    "frac": r"\frac{%s}{%s}", "root": r"\sqrt[%s]{%s}", "stackrel": r"\overset{%s}{%s}", "overset": r"\overset{%s}{%s}",
+    "underset": r"\underset{%s}{%s}",
+}  # fmt: skip
+LEFT = {"(": "(", "[": "[", "{": r"\{", "(:": r"\langle ", "<<": r"\langle ", "{:": "."}
+RIGHT = {")": ")", "]": "]", "}": r"\}", ":)": r"\rangle ", ">>": r"\rangle ", ":}": "."}
+_NAMES = sorted([*SYMBOLS, *UNARY, *BINARY, *LEFT, *RIGHT], key=len, reverse=True)
+TOKEN = re.compile(
+    r'"(?P<quoted>[^"]*)"|(?:text|mbox)\((?P<text>[^()]*)\)|(?P<number>\d+(?:\.\d+)?)|(?P<name>'
+    + "|".join(map(re.escape, _NAMES))
+    + r")|(?P<other>\S)"
+)
+
+
+def to_latex(source: str) -> str:
+    """Returns AsciiMath as LaTeX; empty where it nests too deeply."""
+    tokens = [(str(found.lastgroup), found[str(found.lastgroup)]) for found in TOKEN.finditer(source.strip().strip("`"))]
+    try:
+        return _Parser(tokens[::-1]).expression(()).strip()
+    except RecursionError:
+        return ""
+
+
+def _join(parts: list[str]) -> str:
+    """Joins LaTeX; a space ends a command before a letter."""
+    text = ""
+    for part in parts:
+        text += " " * bool(part[:1].isalpha() and re.search(r"\\[a-zA-Z]+$", text)) + part
+    return text
+
+
+class _Parser:
+    """Reads the tokens (kind, text), which lie in reverse order."""
+
+    def __init__(self, tokens: list[tuple[str, str]]):
+        self.tokens = tokens
+
+    def next_is(self, *texts: str) -> bool:
+        return bool(self.tokens and self.tokens[-1][0] in ("name", "other") and self.tokens[-1][1] in texts)
+
+    def expression(self, ends: tuple[str, ...]) -> str:
+        parts = []
+        while self.tokens and not self.next_is(*ends):
+            part, inner = self.scripted()
+            if self.next_is("/") and self.tokens.pop():
+                part = rf"\frac{{{inner}}}{{{self.scripted()[1] if self.tokens else ''}}}"
+            parts.append(part)
+        return _join(parts)
+
+    def scripted(self) -> tuple[str, str]:
+        """Returns I, and I without its brackets if it is nothing but an expression in brackets."""
+        whole, inner = self.simple()
+        for sign in "_^":
+            if self.next_is(sign) and self.tokens.pop():
+                script = self.simple()[1] if self.tokens else ""
+                whole = inner = f"{whole}{sign}{script if re.fullmatch(r'[a-zA-Z0-9]', script) else '{' + script + '}'}"
+        return whole, inner
+
+    def simple(self) -> tuple[str, str]:
+        kind, text = self.tokens.pop()
+        if kind in ("quoted", "text"):
+            return (rf"\text{{{text}}}",) * 2
+        if kind == "name" and text in LEFT:
+            return self.bracketed(LEFT[text])
+        if kind == "name" and text in UNARY | BINARY:
+            count = 1 if text in UNARY else 2
+            inner = [self.simple()[1] if self.tokens else "" for _ in range(count)]
+            return ((UNARY | BINARY)[text] % tuple(inner),) * 2
+        return (SYMBOLS.get(text, RIGHT.get(text, text)) if kind == "name" else text,) * 2
+
+    def bracketed(self, left: str) -> tuple[str, str]:
+        rows: list[str] = []
+        inner = self.expression((*RIGHT,))
+        right = RIGHT[self.tokens.pop()[1]] if self.tokens else "."
+        rows = re.findall(r"\\left[(\[]((?:(?!\\left|\\right).)*)\\right[)\]](?:,|$)", inner) if inner.startswith((r"\left(", r"\left[")) else []
+        if len(rows) > 1 and sum(len(row) + 14 for row in rows) == len(inner) + 1:  # [[a, b], [c, d]]
+            inner = r"\begin{matrix}" + r" \\ ".join(row.replace(",", " & ") for row in rows) + r"\end{matrix}"
+        return rf"\left{left}{inner}\right{right}", inner
