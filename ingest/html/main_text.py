@@ -92,17 +92,27 @@ LONG_CHARS, CORE_SHARE, PROSE_SHARE, DOUBTFUL = 20_000, 0.6, 0.3, 0.1
 def keep(page, context, scores, threshold, comments):
     """Returns for each block whether it is main text.
 
-    A block needs a score of at least `threshold`; in the body of a long document, DOUBTFUL is enough. Blocks that are named as comments
-    are dropped, unless `comments`.
+    A block needs a score of at least `threshold`; in the body of a long document, DOUBTFUL is enough, and code in a body needs none. Blocks
+    that are named as comments are dropped, unless `comments`.
     """
     kept = scores >= threshold
     first, last = _most_of_it(page.nodes, context)
     if _is_long(context.sums, first, last):
         for block in range(first, last):
             kept[block] |= scores[block] >= min(threshold, DOUBTFUL)
+    _keep_code(page, kept, first, last)
     if not comments:
         _leave_comments_out(page, kept)
     return kept
+
+
+@kernel
+def _keep_code(page, kept, first, last):
+    """Keeps each <pre> of the body whole: code seldom looks like the text around it."""
+    nodes = page.nodes
+    for node in range(len(nodes)):
+        if nodes[node, TAG] == PRE and first <= nodes[node, FIRST] and nodes[node, LAST] <= last:
+            kept[nodes[node, FIRST] : nodes[node, LAST]] = True
 
 
 @kernel

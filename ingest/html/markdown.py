@@ -2,6 +2,7 @@
 
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 from operator import mul
@@ -11,7 +12,7 @@ from urllib.parse import urljoin
 import numpy as np
 from numpy.typing import NDArray
 
-from corpusmill.ingest.html.tags import NAME, NAMES
+from corpusmill.ingest.html.tags import NAME
 from corpusmill.ingest.html.tree import Tree
 from corpusmill.ingest.html.walk import ADDRESS, CODE, END, FIRST, FROM, ITEM, LAST, NODE, PARENT, START, TAG, TO, WHICH, Page
 
@@ -28,9 +29,10 @@ COPIES, SOME = 4, 64
 IN_ADDRESS = re.compile(r"[\s()<>]")
 #: The largest colspan and rowspan of HTML.
 WIDEST, HIGHEST = 1000, 65534
-#: Elements that tell a table from a layout, and those that a cell of a table can't hold (after Readability's `_markDataTables`).
+H1, H6, LI, OL, QUOTE, PRE, TABLE, TD, TH = (NAME[name] for name in "h1 h6 li ol blockquote pre table td th".split())
+#: Elements that tell a table from a layout, and those that a cell of a table can't hold.
 OF_TABLES, NOT_IN_TABLES = (
-    [NAME[name] for name in names.split()] for names in ("caption colgroup tfoot thead th", "table pre h1 h2 h3 h4 h5 h6")
+    {NAME[name] for name in names.split()} for names in ("caption colgroup tfoot thead th", "table pre h1 h2 h3 h4 h5 h6")
 )
 
 
@@ -49,100 +51,97 @@ class Markdown:
     def __init__(self, tree: Tree, page: Page, kept: NDArray[np.bool_], base: str | None):
         self.tree, self.page, self.base = tree, page, base
         self.text = page.text.tobytes()
-        self.places = np.flatnonzero(kept)
+        places = np.flatnonzero(kept)
+        self.places = memoryview(places)
+        self.node, self.start, self.end, self.item = (memoryview(page.blocks[places, column]) for column in (NODE, START, END, ITEM))
+        self.tags, self.parents, self.first, self.last = (
+            memoryview(page.nodes[:, column].copy()) for column in (TAG, PARENT, FIRST, LAST)
+        )  # fmt: skip
         which = page.elements[:, WHICH]
-        self.inline = page.elements[which == CODE if base is None else which < 0]
-        self.begins = self.inline[:, FROM].tolist()
-        #: By node, its row in `page.elements`.
-        self.rows = np.zeros(len(page.nodes), np.int64)
-        self.rows[which[which >= 0]] = np.flatnonzero(which >= 0)
+        self.rows = np.flatnonzero(which >= 0)  # of the nodes from 1 on
+        self.inline = page.elements[which == CODE if base is None else which < 0].tolist()
+        self.begins = [row[FROM] for row in self.inline]
         self.contexts = {-1: Context()}
         self.opened: set[int] = set()  # items whose mark is written
         self.out: list[str] = []
-        self.last, self.last_tight = Context(), False
+        self.before, self.before_tight = Context(), False  # of the last lines
 
     def write(self) -> str:
         place = 0
         while place < len(self.places):
-            block = self.page.blocks[self.places[place]]
-            context = self.context(block[NODE])
-            place += 1
+            node = self.node[place]
+            context = self.context(node)
             if context.pre >= 0:
                 self.put(context, self.code(context.pre))
-                place = self.kept_before(context.pre, LAST)
+                place = bisect_left(self.places, self.last[context.pre])
             elif context.table >= 0:
                 self.put_table(context)
-                place = self.kept_before(context.table, LAST)
+                place = bisect_left(self.places, self.last[context.table])
             else:
-                text = self.inlined(block[START], block[END])
+                text = self.inlined(self.start[place], self.end[place])
                 if context.heading:
                     text = "#" * context.heading + " " + text.replace("\n", " ")
-                self.put(context, text, bool(block[ITEM]) or self.tag(block[NODE]) == "li")
+                self.put(context, text, self.item[place] or self.tags[node] == LI)
+                place += 1
         return "".join(self.out)
 
     def put(self, context: Context, text: str, tight: bool = False) -> None:
         """Adds lines of Markdown below those that are written; no blank line separates two `tight` ones."""
+        marks, before = context.marks, self.before.marks
         if self.out:
-            shared = [mark for mark, last in zip(context.marks, self.last.marks, strict=False) if mark == last]
-            self.out.append("\n" if tight and self.last_tight else f"\n{_before(shared).rstrip()}\n")
-        rest = _before(context.marks)
-        first = "".join(mark if node not in self.opened else _before([(mark, node)]) for mark, node in context.marks)
-        lines = text.split("\n")
-        self.out.append("\n".join([first + lines[0], *(rest + line if line else rest.rstrip() for line in lines[1:])]))
-        self.opened.update(node for _, node in context.marks)
-        self.last, self.last_tight = context, tight
+            shared = [mark for mark, last in zip(marks, before, strict=False) if mark == last]
+            self.out.append("\n" if tight and self.before_tight else f"\n{_continued(shared).rstrip()}\n")
+        self.before, self.before_tight = context, tight
+        if marks:
+            rest = _continued(marks)
+            first = "".join(_continued([mark]) if mark[1] in self.opened else mark[0] for mark in marks)
+            self.opened.update(node for _, node in marks)
+            text = first + "\n".join(rest + line if line and place else line or rest.rstrip() for place, line in enumerate(text.split("\n")))
+        self.out.append(text)
 
     # ---- What lies around a block
 
-    def tag(self, node: int) -> str:
-        return NAMES[self.page.nodes[node, TAG]]
-
     def attribute(self, node: int, name: bytes) -> str:
-        return self.tree.attribute(int(self.page.elements[self.rows[node], ADDRESS]), name) or ""
-
-    def kept_before(self, node: int, column: int) -> int:
-        """Returns how many kept blocks lie before the begin (FIRST) or the end (LAST) of a node."""
-        return int(np.searchsorted(self.places, self.page.nodes[node, column]))
+        return (self.tree.attribute(int(self.page.elements[self.rows[node - 1], ADDRESS]), name) or "") if node > 0 else ""
 
     def context(self, node: int) -> Context:
         path = []
         while node not in self.contexts:
             path.append(node)
-            node = int(self.page.nodes[node, PARENT])
+            node = self.parents[node]
         context = self.contexts[node]
         for node in reversed(path):
-            context = self.inside(context, int(node))
+            context = self.inside(context, node)
             if node != path[0]:  # one entry for each parent, not for each of a million siblings
-                self.contexts[int(node)] = context
+                self.contexts[node] = context
         return context
 
     def inside(self, context: Context, node: int) -> Context:
-        name = self.tag(node)
-        if name in ("li", "blockquote") and len(context.marks) < DEEPEST:
-            mark = "> " if name == "blockquote" else self.item_mark(node)
-            return context._replace(marks=(*context.marks, (mark, node)))
-        if name == "pre" and context.pre < 0:
+        tag = self.tags[node]
+        if tag in (LI, QUOTE) and len(context.marks) < DEEPEST:
+            return context._replace(marks=(*context.marks, ("> " if tag == QUOTE else self.item_mark(node), node)))
+        if tag == PRE and context.pre < 0:
             return context._replace(pre=node)
-        if name == "table" and context.table < 0 and self.table_nodes(node) is not None:
+        if tag == TABLE and context.table < 0 and self.cells(node):
             return context._replace(table=node)
-        if name[:1] == "h" and name[1:].isdigit():
-            return context._replace(heading=int(name[1:]))
-        return context
+        return context._replace(heading=tag - H1 + 1) if H1 <= tag <= H6 else context
 
     def item_mark(self, node: int) -> str:
-        parent = int(self.page.nodes[node, PARENT])
-        if self.tag(parent) != "ol":
+        parent = self.parents[node]
+        if self.tags[parent] != OL:
             return "- "
-        return f"{_number(self.attribute(parent, b'start'), 1, 0, 999_999) + self.item_ranks[node]}. "
+        return f"{_number(self.attribute(parent, b'start'), 0, 999_999) + self.item_ranks[node]}. "
 
     @cached_property
     def item_ranks(self) -> dict[int, int]:
         """By <li>, how many there are before it in its list."""
-        items = np.flatnonzero(self.page.nodes[:, TAG] == NAME["li"])
-        items = items[np.argsort(self.page.nodes[items, PARENT], kind="stable")]
-        parents = self.page.nodes[items, PARENT]
-        ranks = np.arange(len(items)) - np.searchsorted(parents, parents)
-        return dict(zip(items.tolist(), ranks.tolist(), strict=True))
+        ranks: dict[int, int] = {}
+        counts: Counter[int] = Counter()
+        for node, tag in enumerate(self.tags):
+            if tag == LI:
+                ranks[node] = counts[self.parents[node]]
+                counts[self.parents[node]] += 1
+        return ranks
 
     # ---- Text and code
 
@@ -151,7 +150,7 @@ class Markdown:
         row = bisect_left(self.begins, start) if row is None else row
         parts = []
         while row < len(self.begins) and self.begins[row] < end:
-            _, begin, stop, which = self.inline[row].tolist()
+            _, begin, stop, which = self.inline[row]
             begin, stop, row = begin + (self.text[begin] in b" \n"), min(stop, end), row + 1
             if start <= begin < stop:
                 parts.append(MARK.sub(r"\\", self.text[start:begin].decode()))
@@ -161,7 +160,7 @@ class Markdown:
 
     def link(self, begin: int, stop: int, row: int) -> str:
         text = self.inlined(begin, stop, row)
-        target = (self.tree.attribute(int(self.inline[row - 1, ADDRESS]), b"href") or "").strip()
+        target = (self.tree.attribute(self.inline[row - 1][ADDRESS], b"href") or "").strip()
         try:
             target = urljoin(self.base or "", target) if not target.startswith(("#", "javascript:")) else ""
         except ValueError:
@@ -171,7 +170,7 @@ class Markdown:
 
     def code(self, pre: int) -> str:
         """Returns a <pre> between fences, byte for byte; a line break is added where it does not end with one."""
-        row = int(self.rows[pre])
+        row = int(self.rows[pre - 1])
         code = self.text[self.page.elements[row, FROM] : self.page.elements[row, TO]].decode()
         fence = "`" * max(3, 1 + _longest_run(code))
         code += "" if code.endswith("\n") else "\n"
@@ -183,66 +182,61 @@ class Markdown:
         names = [self.tree.attribute(int(inner[ADDRESS]), b"class") or ""] if inner is not None else []
         for _ in range(3):
             names += [self.attribute(pre, b"class")]
-            pre = max(int(self.page.nodes[pre, PARENT]), 0)
+            pre = max(self.parents[pre], 0)
         found = [match for name in names for match in LANGUAGE.findall(name) if not NO_LANGUAGE.fullmatch(match)]
         return found[0].lower() if found else ""
 
     # ---- Tables
 
-    def table_nodes(self, table: int) -> list[int] | None:
-        """Returns the nodes in a table, or None for one that only arranges the page."""
-        nodes, first, size = self.page.nodes, table + 1, 64
-        while first < len(nodes):  # its nodes follow it; twice as many are tried each time, for the sake of tables in tables
-            outside = nodes[first : first + size, PARENT] < table
-            last = first + int(outside.argmax()) if outside.any() else min(first + size, len(nodes))
-            if np.isin(nodes[first:last, TAG], NOT_IN_TABLES).any():
-                return None
-            if last < first + size:
-                break
-            first, size = last, 2 * size
-        inside = np.arange(table + 1, last if first < len(nodes) else len(nodes))
-        tags = nodes[inside, TAG]
-        if self.attribute(table, b"role") in ("presentation", "none"):
-            return None
-        cells = inside[(tags == NAME["td"]) | (tags == NAME["th"])]
-        counts = np.unique(nodes[cells, PARENT], return_counts=True)[1]
-        rows, widest = len(counts), int(counts.max(initial=0))
-        if not np.isin(tags, OF_TABLES).any() and (rows < 2 or widest < 2 or (rows < 10 and widest <= 4 and rows * widest <= 10)):
-            return None
-        return [int(cell) for cell in cells]
+    def cells(self, table: int) -> list[int]:
+        """Returns the cells of a table; none for one that only arranges the page (after Readability's `_markDataTables`)."""
+        cells, sure, node = [], False, table + 1
+        while node < len(self.tags) and self.parents[node] >= table:  # the nodes in a node follow it
+            tag = self.tags[node]
+            if tag in NOT_IN_TABLES:
+                return []
+            if tag in (TD, TH):
+                cells.append(node)
+            sure |= tag in OF_TABLES
+            node += 1
+        if not cells or self.attribute(table, b"role") in ("presentation", "none"):
+            return []
+        columns = Counter(self.parents[cell] for cell in cells)
+        rows, widest = len(columns), max(columns.values())
+        return cells if sure or (rows > 1 and widest > 1 and (rows >= 10 or widest > 4 or rows * widest > 10)) else []
 
     def put_table(self, context: Context) -> None:
-        table, nodes = context.table, self.page.nodes
-        first, last = self.kept_before(table, FIRST), self.kept_before(table, LAST)
-        free = np.ones(last - first, np.bool_)
-        rows: dict[int, list[tuple[str, int, int]]] = {}
-        for cell in self.table_nodes(table) or ():
-            begin, end = self.kept_before(cell, FIRST), self.kept_before(cell, LAST)
-            free[begin - first : end - first] = False
-            spans = (_number(self.attribute(cell, name), 1, 1, most) for name, most in ((b"colspan", WIDEST), (b"rowspan", HIGHEST)))
-            rows.setdefault(int(nodes[cell, PARENT]), []).append((self.joined(self.places[begin:end]), *spans))
-        for block in self.places[first:last][free]:  # the caption
-            self.put(context, self.joined([block]))
-        grid = _grid(list(rows.values()))
-        width = max(map(len, grid))
-        grid[0] += [""] * (width - len(grid[0]))
-        header, *body = [f"| {' | '.join(row)} |" for row in grid]
-        self.put(context, "\n".join([header, "|" + " --- |" * width, *body]))
+        rest = range(*(bisect_left(self.places, ends[context.table]) for ends in (self.first, self.last)))
+        captions, rows, done = [], dict[int, list[tuple[str, int, int]]](), rest.start
+        for cell in self.cells(context.table):
+            begin, end = (bisect_left(self.places, ends[cell]) for ends in (self.first, self.last))
+            captions += range(done, begin)
+            done = max(done, end)
+            wide, high = (_number(self.attribute(cell, name), 1, most) for name, most in ((b"colspan", WIDEST), (b"rowspan", HIGHEST)))
+            rows.setdefault(self.parents[cell], []).append((self.joined(range(begin, end)), wide, high))
+        for place in (*captions, *range(done, rest.stop)):
+            self.put(context, self.joined(range(place, place + 1)))
+        grid = [row for row in _grid(list(rows.values())) if any(row)]
+        width = max(map(len, grid), default=0)
+        lines = [f"| {' | '.join(row)} |" for row in grid]
+        if grid:
+            lines[0] += "  |" * (width - len(grid[0]))
+            self.put(context, "\n".join([lines[0], "|" + " --- |" * width, *lines[1:]]))
 
-    def joined(self, blocks: NDArray[np.int64]) -> str:
-        rows = (self.page.blocks[block] for block in blocks)
-        return "<br>".join(self.inlined(row[START], row[END]) for row in rows).replace("\n", "<br>").replace("|", r"\|")
+    def joined(self, places: Iterable[int]) -> str:
+        texts = (self.inlined(self.start[place], self.end[place]) for place in places)
+        return "<br>".join(texts).replace("\n", "<br>").replace("|", r"\|")
 
 
-def _before(marks: Iterable[tuple[str, int]]) -> str:
-    """Returns what stands before a line that is not the first of an item."""
+def _continued(marks: Iterable[tuple[str, int]]) -> str:
+    """Returns what stands before a line that does not begin an item."""
     return "".join(mark if mark == "> " else " " * len(mark) for mark, _ in marks)
 
 
-def _number(text: str, default: int, least: int, most: int) -> int:
-    """Returns a whole number as HTML reads it, within limits; `default` where there is none."""
+def _number(text: str, least: int, most: int) -> int:
+    """Returns a whole number as HTML reads it, within limits; 1 where there is none."""
     found = re.match(r"\s*\+?(\d{1,9})", text)
-    return min(max(int(found[1]), least), most) if found else default
+    return min(max(int(found[1]), least), most) if found else 1
 
 
 def _longest_run(text: str) -> int:
