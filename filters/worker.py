@@ -201,8 +201,8 @@ class FilterWorker(Worker):
     def report(self, documents: pa.Table, shard: FileRef) -> tuple[pa.Table, pa.Array, dict[str, pa.Array]]:
         """Returns a report row for every document, without the decisions; the new texts; and all values.
 
-        `chars_out` is the length of the new text, even if the document is not kept. Where documents are Markdown, the steps measure the text
-        without marks; those that rewrite then rewrite the Markdown by steps of their own, because a step may carry a state.
+        `chars_out` is the length of the new text, even if the document is not kept. Where documents are Markdown, the steps measure the
+        text without marks; those that rewrite then rewrite the Markdown, as steps of their own, because a step may carry a state.
         """
         text = self._checked_text(documents, shard)
         if PLAIN.name not in documents.column_names:

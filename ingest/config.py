@@ -47,7 +47,6 @@ class ExtractionConfig(Config):
         description="A page that takes more memory is dropped (MiB, in addition to what the extracting process already holds).",
     )
 
-
     @model_validator(mode="after")
     def _format_fits(self) -> Self:
         if self.format == "markdown" and self.extractor != "lexbor":

@@ -1,7 +1,7 @@
 """AsciiMath to LaTeX, after the grammar on asciimath.org.
 
-S is a simple expression: a symbol, an expression E in brackets, a unary symbol with S, or a binary one with two. I is S with S below or above
-it. E is a sequence of I, or of fractions I/I.
+S is a simple expression: a symbol, an expression E in brackets, a unary symbol with S, or a binary one with two. I is S with S below or
+above it. E is a sequence of I, or of fractions I/I.
 """
 
 import re
@@ -12,9 +12,9 @@ GREEK = set(
 )
 #: Symbols with the same name in LaTeX.
 SAME = (
-    "sum prod int oint sin cos tan sec csc cot sinh cosh tanh coth arcsin arccos arctan exp log ln det dim gcd min max lim cdots ddots vdots "
-    "ldots setminus therefore because angle triangle diamond square aleph nabla partial subset supset subseteq supseteq prec succ preceq "
-    "succeq equiv cong approx propto neg forall exists vdash models bot top wedge vee cap cup times div circ oplus otimes odot pm mp "
+    "sum prod int oint sin cos tan sec csc cot sinh cosh tanh coth arcsin arccos arctan exp log ln det dim gcd min max lim cdots ddots "
+    "vdots ldots setminus therefore because angle triangle diamond square aleph nabla partial subset supset subseteq supseteq prec succ "
+    "preceq succeq equiv cong approx propto neg forall exists vdash models bot top wedge vee cap cup times div circ oplus otimes odot pm mp "
     "uparrow downarrow rightarrow leftarrow leftrightarrow Rightarrow Leftarrow Leftrightarrow to mapsto emptyset ne le ge in notin infty "
     "quad qquad bigwedge bigvee bigcap bigcup"
 ).split()
@@ -48,6 +48,8 @@ TOKEN = re.compile(
     + "|".join(map(re.escape, _NAMES))
     + r")|(?P<other>\S)"
 )
+#: A row of a matrix, as LaTeX: a list in brackets, which holds no others.
+ROW = re.compile(r"\\left[(\[]((?:(?!\\left|\\right).)*)\\right[)\]](?:,|$)")
 
 
 def to_latex(source: str) -> str:
@@ -61,10 +63,11 @@ def to_latex(source: str) -> str:
 
 def _join(parts: list[str]) -> str:
     """Joins LaTeX; a space ends a command before a letter."""
-    text = ""
+    texts = [""]
     for part in parts:
-        text += " " * bool(part[:1].isalpha() and re.search(r"\\[a-zA-Z]+$", text)) + part
-    return text
+        ends_command = part[:1].isalpha() and re.search(r"\\[a-zA-Z]+$", texts[-1])
+        texts += [" ", part] if ends_command else [part]
+    return "".join(texts)
 
 
 class _Parser:
@@ -107,10 +110,9 @@ class _Parser:
         return (SYMBOLS.get(text, RIGHT.get(text, text)) if kind == "name" else text,) * 2
 
     def bracketed(self, left: str) -> tuple[str, str]:
-        rows: list[str] = []
         inner = self.expression((*RIGHT,))
         right = RIGHT[self.tokens.pop()[1]] if self.tokens else "."
-        rows = re.findall(r"\\left[(\[]((?:(?!\\left|\\right).)*)\\right[)\]](?:,|$)", inner) if inner.startswith((r"\left(", r"\left[")) else []
+        rows = ROW.findall(inner) if inner.startswith((r"\left(", r"\left[")) else []
         if len(rows) > 1 and sum(len(row) + 14 for row in rows) == len(inner) + 1:  # [[a, b], [c, d]]
             inner = r"\begin{matrix}" + r" \\ ".join(row.replace(",", " & ") for row in rows) + r"\end{matrix}"
         return rf"\left{left}{inner}\right{right}", inner

@@ -1,7 +1,7 @@
 """Formulas of a page as LaTeX: where an element holds a formula, its LaTeX in `$` or `$$` takes the element's place in the tree.
 
-Read are the annotations of MathML (Wikipedia, KaTeX, LaTeXML) and its attribute `alttext`, the scripts of MathJax 2 and 3, images whose `alt`
-is LaTeX, elements of class `math` (Sphinx, pandoc), and AsciiMath in scripts and annotations. MathML without any of these is translated.
+Read are the annotations of MathML (Wikipedia, KaTeX, LaTeXML) and its attribute `alttext`, the scripts of MathJax 2 and 3, images whose
+`alt` is LaTeX, elements of class `math` (Sphinx, pandoc), and AsciiMath in scripts and annotations. Other MathML is translated.
 """
 
 import re
@@ -15,8 +15,9 @@ TEX = re.compile(r"(?:application|text)/x-(?:la)?tex|(?:la)?tex", re.IGNORECASE)
 ASCIIMATH = re.compile(r"(?:text/x-|math/)?asciimath", re.IGNORECASE)
 #: Elements around a formula that hold nothing else: of KaTeX, MediaWiki, MathJax.
 WRAPPER = re.compile(r"katex(?:-\w+)?|mwe-math-[\w-]+|MathJax\w*|MJX\w*|mjx-[\w-]+")
-IMAGE_CLASS = re.compile(r"(?:^|\s)(?:(?:la)?tex|formula(?:Inl|Dsp)|mwe-math-[\w-]+)(?:\s|$)")
-IMAGE_SOURCE = re.compile(r"latex|codecogs|cht=tx|mathtex|mimetex|/math/render/", re.IGNORECASE)
+IMAGE_CLASS = re.compile(r"(?:^|\s)(?:(?:la)?tex|math|formula(?:Inl|Dsp)|mwe-math-[\w-]+)(?:\s|$)")
+IMAGE_SOURCE = re.compile(r"latex|codecogs|cht=tx|mathtex|mimetex|/math/", re.IGNORECASE)
+PROSE = re.compile(r"[^\\]*\b[A-Za-z]{3,} [A-Za-z]{2,} [A-Za-z]{2,}\b[^\\]*")
 DELIMITED = re.compile(r"\$\$(?P<a>.+)\$\$|\$(?P<b>[^$]+)\$|\\\[(?P<c>.+)\\\]|\\\((?P<d>.+)\\\)", re.DOTALL)
 CDATA = re.compile(r"%\s*<!\[CDATA\[|%\s*\]\]>")
 NAMESPACE = re.compile(rb' xmlns(?::\w+)?="[^"]*"')
@@ -41,13 +42,13 @@ def write_formulas(tree: Tree) -> None:
             tree.fill(element, shown)
     for image in tree.named(b"img"):
         alt, names = (tree.attribute(image, b"alt") or "").strip(), tree.attribute(image, b"class") or ""
-        marked = IMAGE_CLASS.search(names) or IMAGE_SOURCE.search(tree.attribute(image, b"src") or "")
+        marked = IMAGE_SOURCE.search(tree.attribute(image, b"src") or "") or (IMAGE_CLASS.search(names) and not PROSE.fullmatch(alt))
         if marked or DELIMITED.fullmatch(alt) or alt.startswith(r"{\displaystyle"):
             tree.insert_before(image, delimited(alt, "isplay" in names or "Dsp" in names))
     for element in (*tree.of_class(b"math"), *tree.of_class(b"arithmatex")):
         text = (tree.text(element) or "").strip()
-        if text.startswith((r"\(", r"\[")) and DELIMITED.fullmatch(text):
-            tree.fill(element, delimited(text, False))
+        if text.startswith(r"\begin{") or (text.startswith((r"\(", r"\[")) and DELIMITED.fullmatch(text)):
+            tree.fill(element, delimited(text, text.startswith(r"\begin{")))
 
 
 def delimited(latex: str, display: bool) -> str:
@@ -162,7 +163,7 @@ def _translated(element: ElementTree.Element, deepest: int) -> str:
 def _token(text: str) -> str:
     """Returns the LaTeX of an identifier, an operator or a number."""
     if len(text) > 1 and text.isascii() and text.isalpha():
-        return f"\\{text}" if f"\\{text}" in FUNCTIONS else f"\\mathrm{{{text}}}"
+        return f"\\{text}" if text in FUNCTIONS else f"\\mathrm{{{text}}}"
     return " ".join(filter(None, map(_character, text)))
 
 
@@ -174,4 +175,4 @@ def _character(character: str) -> str:
     return OPERATORS.get(character, "" if unicodedata.category(character) == "Cf" else character)
 
 
-FUNCTIONS = {f"\\{name}" for name in "sin cos tan cot sec csc sinh cosh tanh exp log ln lim max min sup inf det dim gcd arg deg ker".split()}
+FUNCTIONS = set("sin cos tan cot sec csc sinh cosh tanh exp log ln lim max min sup inf det dim gcd arg deg ker".split())

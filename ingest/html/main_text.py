@@ -16,7 +16,24 @@ from corpusmill.ingest.html.markdown import Markdown
 from corpusmill.ingest.html.metadata import read_metadata
 from corpusmill.ingest.html.tags import HINT_NAMES, NAME, build_tags, build_words
 from corpusmill.ingest.html.tree import Tree, api, tag_ids
-from corpusmill.ingest.html.walk import CHARS, END, FIRST, FORMULAS, HINTS, ITEM, LAST, NO_MEMORY, NODE, PARENT, ROW, START, TAG, TOO_DEEP, Page, walk
+from corpusmill.ingest.html.walk import (
+    CHARS,
+    END,
+    FIRST,
+    FORMULAS,
+    HINTS,
+    ITEM,
+    LAST,
+    NO_MEMORY,
+    NODE,
+    PARENT,
+    ROW,
+    START,
+    TAG,
+    TOO_DEEP,
+    Page,
+    walk,
+)
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import borrowed
@@ -92,7 +109,7 @@ LONG_CHARS, CORE_SHARE, PROSE_SHARE, DOUBTFUL = 20_000, 0.6, 0.3, 0.1
 def keep(page, context, scores, threshold, comments):
     """Returns for each block whether it is main text.
 
-    A block needs a score of at least `threshold`; in the body of a long document, DOUBTFUL is enough, and code in a body needs none. Blocks
+    A block needs a score of at least `threshold`; in the body of a long document, DOUBTFUL is enough, and code among them needs none. Blocks
     that are named as comments are dropped, unless `comments`.
     """
     kept = scores >= threshold
@@ -108,8 +125,11 @@ def keep(page, context, scores, threshold, comments):
 
 @kernel
 def _keep_code(page, kept, first, last):
-    """Keeps each <pre> of the body whole: code seldom looks like the text around it."""
+    """Keeps each <pre> whole that lies in the body or between kept blocks: code seldom looks like the text around it."""
     nodes = page.nodes
+    for block in range(len(kept)):
+        if kept[block]:
+            first, last = min(first, block), max(last, block + 1)
     for node in range(len(nodes)):
         if nodes[node, TAG] == PRE and first <= nodes[node, FIRST] and nodes[node, LAST] <= last:
             kept[nodes[node, FIRST] : nodes[node, LAST]] = True
@@ -232,8 +252,8 @@ def _walked(tree: Tree, max_nesting: int, structure: bool) -> Page:
 
 @kernel
 def render_main(page, trees, threshold, comments):
-    """Returns the main content of a page in UTF-8, uint8, and for each block whether it is in it; the page must have blocks. One kernel does
-    it all, since each call of a kernel takes some microseconds."""
+    """Returns the main content of a page in UTF-8, uint8, and for each block whether it is in it; the page must have blocks. One kernel
+    does it all, since each call of a kernel takes some microseconds."""
     context = context_of(page)
     kept = keep(page, context, scores_of(page, context, trees), threshold, comments)
     return render(page, kept), kept

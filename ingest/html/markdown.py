@@ -1,7 +1,7 @@
 """The kept blocks of a page as Markdown: the text of `main_text.render` with marks for headings, items, quotes, tables, code and links."""
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
@@ -51,7 +51,7 @@ class Markdown:
     def __init__(self, tree: Tree, page: Page, kept: NDArray[np.bool_], base: str | None):
         self.tree, self.page, self.base = tree, page, base
         self.text = page.text.tobytes()
-        places = np.flatnonzero(kept)
+        places: NDArray[np.int64] = np.flatnonzero(kept).astype(np.int64)
         self.places = memoryview(places)
         self.node, self.start, self.end, self.item = (memoryview(page.blocks[places, column]) for column in (NODE, START, END, ITEM))
         self.tags, self.parents, self.first, self.last = (
@@ -81,7 +81,7 @@ class Markdown:
                 text = self.inlined(self.start[place], self.end[place])
                 if context.heading:
                     text = "#" * context.heading + " " + text.replace("\n", " ")
-                self.put(context, text, self.item[place] or self.tags[node] == LI)
+                self.put(context, text, bool(self.item[place]) or self.tags[node] == LI)
                 place += 1
         return "".join(self.out)
 
@@ -96,7 +96,8 @@ class Markdown:
             rest = _continued(marks)
             first = "".join(_continued([mark]) if mark[1] in self.opened else mark[0] for mark in marks)
             self.opened.update(node for _, node in marks)
-            text = first + "\n".join(rest + line if line and place else line or rest.rstrip() for place, line in enumerate(text.split("\n")))
+            head, *lines = text.split("\n")
+            text = "\n".join([first + head, *(rest + line if line else rest.rstrip() for line in lines)])
         self.out.append(text)
 
     # ---- What lies around a block
@@ -153,10 +154,10 @@ class Markdown:
             _, begin, stop, which = self.inline[row]
             begin, stop, row = begin + (self.text[begin] in b" \n"), min(stop, end), row + 1
             if start <= begin < stop:
-                parts.append(MARK.sub(r"\\", self.text[start:begin].decode()))
+                parts.append(_escaped(self.text[start:begin].decode()))
                 parts.append(_code_span(self.text[begin:stop].decode()) if which == CODE else self.link(begin, stop, row))
                 start = stop
-        return "".join(parts) + MARK.sub(r"\\", self.text[start:end].decode())
+        return "".join(parts) + _escaped(self.text[start:end].decode())
 
     def link(self, begin: int, stop: int, row: int) -> str:
         text = self.inlined(begin, stop, row)
@@ -206,22 +207,22 @@ class Markdown:
         return cells if sure or (rows > 1 and widest > 1 and (rows >= 10 or widest > 4 or rows * widest > 10)) else []
 
     def put_table(self, context: Context) -> None:
-        rest = range(*(bisect_left(self.places, ends[context.table]) for ends in (self.first, self.last)))
-        captions, rows, done = [], dict[int, list[tuple[str, int, int]]](), rest.start
+        first, last = (bisect_left(self.places, ends[context.table]) for ends in (self.first, self.last))
+        captions, rows, done = list[int](), dict[int, list[tuple[str, int, int]]](), first
         for cell in self.cells(context.table):
             begin, end = (bisect_left(self.places, ends[cell]) for ends in (self.first, self.last))
             captions += range(done, begin)
             done = max(done, end)
             wide, high = (_number(self.attribute(cell, name), 1, most) for name, most in ((b"colspan", WIDEST), (b"rowspan", HIGHEST)))
             rows.setdefault(self.parents[cell], []).append((self.joined(range(begin, end)), wide, high))
-        for place in (*captions, *range(done, rest.stop)):
-            self.put(context, self.joined(range(place, place + 1)))
-        grid = [row for row in _grid(list(rows.values())) if any(row)]
+        grid = _grid(list(rows.values()))
         width = max(map(len, grid), default=0)
-        lines = [f"| {' | '.join(row)} |" for row in grid]
-        if grid:
-            lines[0] += "  |" * (width - len(grid[0]))
-            self.put(context, "\n".join([lines[0], "|" + " --- |" * width, *lines[1:]]))
+        for place in range(first, last) if width < 2 else (*captions, *range(done, last)):
+            self.put(context, self.inlined(self.start[place], self.end[place]))
+        if width > 1:
+            grid[0] += [""] * (width - len(grid[0]))
+            head, *body = (f"| {' | '.join(row)} |" for row in grid)
+            self.put(context, "\n".join([head, "|" + " --- |" * width, *body]))
 
     def joined(self, places: Iterable[int]) -> str:
         texts = (self.inlined(self.start[place], self.end[place]) for place in places)
@@ -239,18 +240,27 @@ def _number(text: str, least: int, most: int) -> int:
     return min(max(int(found[1]), least), most) if found else 1
 
 
+def _escaped(text: str) -> str:
+    return MARK.sub(r"\\", text) if text[:1] in "#`~-=" or "\n" in text else text
+
+
 def _longest_run(text: str) -> int:
     return max(map(len, re.findall("`+", text)), default=0)
 
 
 def _code_span(text: str) -> str:
+    if "`" not in text and "\n" not in text:
+        return f"`{text}`"
     ticks = "`" * (_longest_run(text) + 1)
     space = " " if text.startswith("`") or text.endswith("`") else ""
     return "\n".join(f"{ticks}{space}{line}{space}{ticks}" if line else "" for line in text.split("\n"))
 
 
 def _grid(rows: list[list[tuple[str, int, int]]]) -> list[list[str]]:
-    """Returns the rows of a table, of cells (text, colspan, rowspan). A cell that spans several columns or rows stands in each of them."""
+    """Returns the rows of a table, of cells (text, colspan, rowspan). A cell that spans several columns or rows stands in each of them.
+
+    Rows and columns without text are left out. Rows end with their last cell.
+    """
     cells = [cell for row in rows for cell in row]
     copies = [wide * min(high, len(rows)) for _, wide, high in cells]
     sizes = [len(text) for text, _, _ in cells]
@@ -264,4 +274,5 @@ def _grid(rows: list[list[tuple[str, int, int]]]) -> list[list[str]]:
                 column += 1
             for line in grid[place : place + high]:
                 line.update(dict.fromkeys(range(column, column + wide), text))
-    return [[line.get(column, "") for column in range(max(line, default=-1) + 1)] for line in grid]
+    filled = sorted({column for line in grid for column, text in line.items() if text})
+    return [[line.get(column, "") for column in filled[: bisect_right(filled, max(line))]] for line in grid if any(line.values())]

@@ -39,8 +39,8 @@ CLASS, ID, ROLE, ITEMPROP, HIDDEN, ARIA_HIDDEN, STYLE, REL, SCRIPT_TYPE, DATETIM
     np.uint64(fnv1a(name.encode())) for name in "class id role itemprop hidden aria-hidden style rel type datetime alt".split()
 )
 NONE_WORD = np.uint64(fnv1a(b"none")).astype(np.int64)
-AUTHOR, BYLINE, LINKED_DATA, TEX, LATEX = (
-    np.uint64(fnv1a(name)) for name in (b"author", b"byline", b"application/ld+json", b"tex", b"latex")
+AUTHOR, BYLINE, LINKED_DATA, TEX, LATEX, MATH = (
+    np.uint64(fnv1a(name)) for name in (b"author", b"byline", b"application/ld+json", b"tex", b"latex", b"math")
 )
 
 
@@ -179,7 +179,7 @@ def attributes(element, api, words, judged, tag, marks, is_root, length):
             elif key == HIDDEN or (key == ARIA_HIDDEN and len(value) == 4) or (key == STYLE and hides(value)):
                 hints |= words[find(words, NONE_WORD), 1]
         if tag == TAG_IMG:
-            if (key == ALT and _is_latex(value)) or (key == CLASS and has_token(value, TEX, LATEX)):
+            if (key == ALT and _is_latex(value)) or (key == CLASS and (has_token(value, TEX, LATEX) or has_token(value, MATH, MATH))):
                 _note(marks[FORMULAS], element)
         elif (key == CLASS or key == ITEMPROP or key == REL) and not is_root and marks[AUTHORS, 0] == 0:
             if has_token(value, AUTHOR, BYLINE if key == CLASS else AUTHOR):
@@ -200,7 +200,7 @@ def _is_latex(text):
     """Whether a text may be a formula: it begins with a dollar sign, or has a backslash or a circumflex."""
     if len(text) and text[0] == 36:
         return True
-    for byte in text:
+    for byte in text:  # noqa: SIM110 - numba knows no generators
         if byte == 92 or byte == 94:
             return True
     return False
@@ -230,8 +230,8 @@ WHOLE, TOO_DEEP, NO_MEMORY = range(3)
 #: A page in blocks: `text` uint8, `blocks` (n, 10) int32, `nodes` (m, 8) int64, `marks` (MARKS, MARKED) int64, `elements` (k, 4) int64,
 #: `end`: how the walk ended. The text of a <pre> lies in `text` byte for byte, so there it has white space between blocks.
 Page = namedtuple("Page", "text blocks nodes marks elements end")
-#: Columns of `Page.elements`: nodes, inline code and links, in the order in which they begin. `ADDRESS`: the parser's element. `[FROM, TO)`:
-#: bytes of `text`; a space before an inline element counts as in it. `WHICH`: the node, or CODE or ANCHOR.
+#: Columns of `Page.elements`: nodes, inline code and links, in the order in which they begin. `ADDRESS`: the parser's element.
+#: `[FROM, TO)`: bytes of `text`; a space before an inline element counts as in it. `WHICH`: the node, or CODE or ANCHOR.
 ADDRESS, FROM, TO, WHICH = range(4)
 CODE, ANCHOR = -1, -2
 TAG_CODE, TAG_TT = NAME["code"], NAME["tt"]
@@ -320,7 +320,7 @@ def _walk(root, api, tags, words, text, blocks, nodes, marks, elements, stack, s
                 _add_verbatim(data, text, state)
             else:
                 _text(data, text, blocks, nodes, state)
-                if len(data) > 4 and data[0] == 92 and (data[1] == 40 or data[1] == 91):  # \( or \[
+                if len(data) > 4 and data[0] == 92 and (data[1] == 40 or data[1] == 91 or data[1] == 98):  # \( \[ \b
                     _note(marks[FORMULAS], node)
         while down == 0:
             if opened:
