@@ -29,7 +29,7 @@ from corpusmill.ingest.html import TooDeep
 from corpusmill.ingest.pages import extract_page
 
 XHTML = "{http://www.w3.org/1999/xhtml}"
-NOT_TEXT = {XHTML + name for name in "script style template button svg select noscript textarea".split()}
+NOT_TEXT = {XHTML + name for name in ["script", "style", "template", "button", "svg", "select", "noscript", "textarea"]}
 READER = MarkdownIt("commonmark").enable("table")
 #: XPath of the elements whose LaTeX is known, by what they are.
 FORMULAS = {

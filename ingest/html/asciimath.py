@@ -29,6 +29,8 @@ _OTHER = r"""
     >-> \rightarrowtail ->> \twoheadrightarrow mod \bmod |__ \lfloor __| \rfloor |~ \lceil ~| \rceil % \% # \# & \& $ \$
 """.split()
 SYMBOLS = {name: f"\\{name}" for name in (*sorted(GREEK), *SAME)} | dict(zip(_OTHER[::2], _OTHER[1::2], strict=True))
+#: These and what follows them are one simple expression; after `f` and `g` only brackets.
+FUNCTIONS = set("sin cos tan sec csc cot sinh cosh tanh coth arcsin arccos arctan exp log ln det dim gcd min max f g".split())
 UNARY = {
     "sqrt": r"\sqrt{%s}", "hat": r"\hat{%s}", "bar": r"\overline{%s}", "overline": r"\overline{%s}", "ul": r"\underline{%s}",
     "vec": r"\vec{%s}", "dot": r"\dot{%s}", "ddot": r"\ddot{%s}", "tilde": r"\tilde{%s}", "abs": r"\left|%s\right|",
@@ -61,10 +63,10 @@ def to_latex(source: str) -> str:
         return ""
 
 
-def _join(parts: list[str]) -> str:
+def join(parts: list[str]) -> str:
     """Joins LaTeX; a space ends a command before a letter."""
     texts = [""]
-    for part in parts:
+    for part in filter(None, parts):
         ends_command = part[:1].isalpha() and re.search(r"\\[a-zA-Z]+$", texts[-1])
         texts += [" ", part] if ends_command else [part]
     return "".join(texts)
@@ -86,7 +88,7 @@ class _Parser:
             if self.next_is("/") and self.tokens.pop():
                 part = rf"\frac{{{inner}}}{{{self.scripted()[1] if self.tokens else ''}}}"
             parts.append(part)
-        return _join(parts)
+        return join(parts)
 
     def scripted(self) -> tuple[str, str]:
         """Returns I, and I without its brackets if it is nothing but an expression in brackets."""
@@ -107,6 +109,8 @@ class _Parser:
             count = 1 if text in UNARY else 2
             inner = [self.simple()[1] if self.tokens else "" for _ in range(count)]
             return ((UNARY | BINARY)[text] % tuple(inner),) * 2
+        if text in FUNCTIONS and self.tokens and not self.next_is("^", "_", "/", *RIGHT) and (len(text) > 1 or self.next_is(*LEFT)):
+            return (join([SYMBOLS.get(text, text), self.simple()[0]]),) * 2
         return (SYMBOLS.get(text, RIGHT.get(text, text)) if kind == "name" else text,) * 2
 
     def bracketed(self, left: str) -> tuple[str, str]:

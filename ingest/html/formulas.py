@@ -8,7 +8,7 @@ import re
 import unicodedata
 from xml.etree import ElementTree
 
-from corpusmill.ingest.html.asciimath import GREEK, to_latex
+from corpusmill.ingest.html.asciimath import GREEK, join, to_latex
 from corpusmill.ingest.html.tree import Tree
 
 TEX = re.compile(r"(?:application|text)/x-(?:la)?tex|(?:la)?tex", re.IGNORECASE)
@@ -124,8 +124,8 @@ OPERATORS = dict(
     r"·:\cdot ∗:* −:- →:\to ←:\leftarrow ↔:\leftrightarrow ⇒:\Rightarrow ⇐:\Leftarrow ⇔:\Leftrightarrow ⟺:\iff ⟹:\implies ↦:\mapsto "
     r"∈:\in ∉:\notin ⊂:\subset ⊆:\subseteq ⊃:\supset ⊇:\supseteq ∪:\cup ∩:\cap ∖:\setminus ∅:\emptyset ∀:\forall ∃:\exists ¬:\neg "
     r"∧:\wedge ∨:\vee ⊕:\oplus ⊗:\otimes ∘:\circ ≈:\approx ≡:\equiv ∼:\sim ≅:\cong ∝:\propto ≪:\ll ≫:\gg ⟨:\langle ⟩:\rangle "
-    r"⌊:\lfloor ⌋:\rfloor ⌈:\lceil ⌉:\rceil ∥:\| …:\ldots ⋯:\cdots ⋮:\vdots ⋱:\ddots ′:' ″:'' ℝ:\mathbb{R} ℕ:\mathbb{N} ℤ:\mathbb{Z} "
-    r"ℚ:\mathbb{Q} ℂ:\mathbb{C} ℏ:\hbar ℓ:\ell {:\{ }:\} %:\% #:\# &:\& †:\dagger ⊥:\perp ∣:\mid".split()
+    r"⌊:\lfloor ⌋:\rfloor ⌈:\lceil ⌉:\rceil ∥:\| ‖:\| …:\ldots ⋯:\cdots ⋮:\vdots ⋱:\ddots ′:' ″:'' ℝ:\mathbb{R} ℕ:\mathbb{N} ℤ:\mathbb{Z} "
+    r"ℚ:\mathbb{Q} ℂ:\mathbb{C} ℏ:\hbar ℓ:\ell {:\{ }:\} %:\% #:\# &:\& †:\dagger ⊥:\perp ∣:\mid ϕ:\phi φ:\varphi ϵ:\epsilon ε:\varepsilon ϑ:\vartheta".split()
 )
 ACCENTS = {
     "^": r"\hat", "ˆ": r"\hat", "¯": r"\bar", "‾": r"\overline", "→": r"\vec", "⃗": r"\vec", "~": r"\tilde", "˜": r"\tilde", "˙": r"\dot",
@@ -151,12 +151,13 @@ def _translated(element: ElementTree.Element, deepest: int) -> str:
     if name in ("munder", "mover") and len(parts) == 2 and (accent := ACCENTS.get("".join(children[1].itertext()).strip())):
         return f"{accent}{{{parts[0]}}}"
     if name in FORMS:
-        return re.sub(r"\{(\w|\\[a-zA-Z]+)\}(?=[_^])", r"\1", FORMS[name].format(*parts, "", "", ""))
+        latex = re.sub(r"\{([^{}\\]|\\[a-zA-Z]+)\}(?=[_^])", r"\1", FORMS[name].format(*parts, "", "", ""))
+        return re.sub(r"\^\{('+)\}", r"\1", latex)
     if name == "mtable":
         return r"\begin{matrix}" + r" \\ ".join(parts) + r"\end{matrix}"
     if name == "mfenced":
         return f"{element.get('open', '(')}{','.join(parts)}{element.get('close', ')')}"
-    inner = (" & " if name == "mtr" else " ").join(filter(None, parts)) if name != "mtr" else " & ".join(parts)
+    inner = " & ".join(parts) if name == "mtr" else join(parts)
     return f"\\sqrt{{{inner}}}" if name == "msqrt" else inner
 
 
@@ -164,15 +165,17 @@ def _token(text: str) -> str:
     """Returns the LaTeX of an identifier, an operator or a number."""
     if len(text) > 1 and text.isascii() and text.isalpha():
         return f"\\{text}" if text in FUNCTIONS else f"\\mathrm{{{text}}}"
-    return " ".join(filter(None, map(_character, text)))
+    return join(list(map(_character, text)))
 
 
 def _character(character: str) -> str:
+    if character in OPERATORS:
+        return OPERATORS[character]
     name = unicodedata.name(character, "")
     if name.startswith("GREEK ") and (letter := name.rpartition(" ")[2].lower().replace("lamda", "lambda")):
         letter = letter.capitalize() if " CAPITAL " in name else letter
         return f"\\{letter}" if letter in GREEK else character
-    return OPERATORS.get(character, "" if unicodedata.category(character) == "Cf" else character)
+    return "" if unicodedata.category(character) == "Cf" else character
 
 
 FUNCTIONS = set("sin cos tan cot sec csc sinh cosh tanh exp log ln lim max min sup inf det dim gcd arg deg ker".split())

@@ -240,11 +240,12 @@ TAG_LI, TAG_TD, TAG_TH, TAG_PRE, TAG_BODY, TAG_HTML, TAG_HR = (NAME[n] for n in 
 
 #: The indexes of the state of a walk (int64). `WRITTEN`: bytes of text so far; the open block begins at `BEGIN`. `OWED_SPACE`,
 #: `OWED_LINES`: space and line breaks to write before the block's next character. `PRE_BEGIN`: where the text of the last <pre> begins.
-#: `ELEMENTS`: rows of `Page.elements` so far. The others count open elements, or values of the open block.
+#: `ELEMENTS`: rows of `Page.elements` so far. `LATEX_TEXTS`: texts that begin as a formula. The others count open elements, or values of
+#: the open block.
 DEPTH_NOW, NODE_NOW, NODE_COUNT, LINKS, BOLDS, PRES, DROPS, WRITTEN, COUNT, OWED_SPACE, OWED_LINES, BEGIN = range(12)
 IN_CHARS, IN_LINKED, IN_BOLDED, IN_ANCHORS, IN_BREAKS, IN_ITEM = range(12, 18)
-PRE_BEGIN, ELEMENTS = 18, 19
-STATES = 20
+PRE_BEGIN, ELEMENTS, LATEX_TEXTS = range(18, 21)
+STATES = 21
 
 #: Columns of the stack of open elements (int64). `BEFORE`: the node that was current before the element. `IS_RULE`: 1 for <hr>, which stays
 #: open until the element around it ends: the scorer treats the blocks after a rule as if they were in it. `AT`: its row in `Page.elements`,
@@ -320,8 +321,6 @@ def _walk(root, api, tags, words, text, blocks, nodes, marks, elements, stack, s
                 _add_verbatim(data, text, state)
             else:
                 _text(data, text, blocks, nodes, state)
-                if len(data) > 4 and data[0] == 92 and (data[1] == 40 or data[1] == 91 or data[1] == 98):  # \( \[ \b
-                    _note(marks[FORMULAS], node)
         while down == 0:
             if opened:
                 _leave(text, blocks, nodes, elements, stack, state)
@@ -333,6 +332,8 @@ def _walk(root, api, tags, words, text, blocks, nodes, marks, elements, stack, s
         node = down
     _close(text, blocks, nodes, state)
     _climb(nodes, state, -1)
+    if state[LATEX_TEXTS]:
+        _note(marks[FORMULAS], root)
     return WHOLE
 
 
@@ -344,6 +345,8 @@ def _text(data, text, blocks, nodes, state):
         place += 1
     if place:
         state[OWED_SPACE] = 1
+    if place + 4 < size and data[place] == 92:  # \( \[ \begin
+        state[LATEX_TEXTS] += data[place + 1] == 40 or data[place + 1] == 91 or data[place + 1] == 98
     written, chars = state[WRITTEN], state[IN_CHARS]
     owed, lines = state[OWED_SPACE] > 0, state[OWED_LINES]
     before = chars
