@@ -16,24 +16,7 @@ from corpusmill.ingest.html.markdown import Markdown
 from corpusmill.ingest.html.metadata import read_metadata
 from corpusmill.ingest.html.tags import HINT_NAMES, NAME, build_tags, build_words
 from corpusmill.ingest.html.tree import Tree, api, tag_ids
-from corpusmill.ingest.html.walk import (
-    CHARS,
-    END,
-    FIRST,
-    FORMULAS,
-    HINTS,
-    ITEM,
-    LAST,
-    NO_MEMORY,
-    NODE,
-    PARENT,
-    ROW,
-    START,
-    TAG,
-    TOO_DEEP,
-    Page,
-    walk,
-)
+from corpusmill.ingest.html.walk import CHARS, END, FIRST, HINTS, ITEM, LAST, NO_MEMORY, NODE, PARENT, ROW, START, TAG, TOO_DEEP, Page, walk
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import borrowed
@@ -109,8 +92,8 @@ LONG_CHARS, CORE_SHARE, PROSE_SHARE, DOUBTFUL = 20_000, 0.6, 0.3, 0.1
 def keep(page, context, scores, threshold, comments):
     """Returns for each block whether it is main text.
 
-    A block needs a score of at least `threshold`; in the body of a long document, DOUBTFUL is enough, and code among them needs none. Blocks
-    that are named as comments are dropped, unless `comments`.
+    A block needs a score of at least `threshold`; in the body of a long document, DOUBTFUL is enough, and code needs none. Blocks that are
+    named as comments are dropped, unless `comments`.
     """
     kept = scores >= threshold
     first, last = _most_of_it(page.nodes, context)
@@ -235,10 +218,7 @@ def tables() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
 def blocks_of(tree: Tree, max_nesting: int, structure: bool = False) -> Page:
     """Returns the blocks of a page's body, with its formulas as LaTeX. `structure`: see `walk`. Raises TooDeep and MemoryError."""
     page = _walked(tree, max_nesting, structure)
-    if page.marks[FORMULAS, 0]:
-        write_formulas(tree)
-        page = _walked(tree, max_nesting, structure)
-    return page
+    return _walked(tree, max_nesting, structure) if write_formulas(tree, page) else page
 
 
 def _walked(tree: Tree, max_nesting: int, structure: bool) -> Page:

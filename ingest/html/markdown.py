@@ -4,7 +4,6 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable
-from functools import cached_property
 from operator import mul
 from typing import NamedTuple
 from urllib.parse import urljoin
@@ -51,18 +50,17 @@ class Markdown:
     def __init__(self, tree: Tree, page: Page, kept: NDArray[np.bool_], base: str | None):
         self.tree, self.page, self.base = tree, page, base
         self.text = page.text.tobytes()
-        places: NDArray[np.int64] = np.flatnonzero(kept).astype(np.int64)
-        self.places = memoryview(places)
-        self.node, self.start, self.end, self.item = (memoryview(page.blocks[places, column]) for column in (NODE, START, END, ITEM))
-        self.tags, self.parents, self.first, self.last = (
-            memoryview(page.nodes[:, column].copy()) for column in (TAG, PARENT, FIRST, LAST)
-        )  # fmt: skip
+        places = np.flatnonzero(kept)
+        self.places = places.data  # views: their items are plain numbers, and a million of them take no objects
+        self.node, self.start, self.end, self.item = (page.blocks[places, column].data for column in (NODE, START, END, ITEM))
+        self.tags, self.parents, self.first, self.last = (page.nodes[:, column].copy().data for column in (TAG, PARENT, FIRST, LAST))
         which = page.elements[:, WHICH]
         self.rows = np.flatnonzero(which >= 0)  # of the nodes from 1 on
         self.inline = page.elements[which == CODE if base is None else which < 0].tolist()
         self.begins = [row[FROM] for row in self.inline]
         self.contexts = {-1: Context()}
-        self.opened: set[int] = set()  # items whose mark is written
+        self.opened = set[int]()  # items whose mark is written
+        self.counts, self.numbers = dict[int, int](), dict[int, int]()  # by <ol>, the last number; by <li>, its own
         self.out: list[str] = []
         self.before, self.before_tight = Context(), False  # of the last lines
 
@@ -128,21 +126,12 @@ class Markdown:
         return context._replace(heading=tag - H1 + 1) if H1 <= tag <= H6 else context
 
     def item_mark(self, node: int) -> str:
+        """Returns what begins an item; the kept items of an <ol> are numbered in their order."""
         parent = self.parents[node]
-        if self.tags[parent] != OL:
-            return "- "
-        return f"{_number(self.attribute(parent, b'start'), 0, 999_999) + self.item_ranks[node]}. "
-
-    @cached_property
-    def item_ranks(self) -> dict[int, int]:
-        """By <li>, how many there are before it in its list."""
-        ranks: dict[int, int] = {}
-        counts: Counter[int] = Counter()
-        for node, tag in enumerate(self.tags):
-            if tag == LI:
-                ranks[node] = counts[self.parents[node]]
-                counts[self.parents[node]] += 1
-        return ranks
+        if self.tags[parent] == OL and node not in self.numbers:
+            self.counts[parent] = self.counts.get(parent, _number(self.attribute(parent, b"start"), 0, 999_999) - 1) + 1
+            self.numbers[node] = self.counts[parent]
+        return f"{self.numbers[node]}. " if node in self.numbers else "- "
 
     # ---- Text and code
 

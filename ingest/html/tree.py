@@ -175,35 +175,29 @@ class Tree:
     def attribute(self, element: int, name: bytes) -> str | None:
         return self._string(self.lexbor.lxb_dom_element_get_attribute, element, name, len(name))
 
-    def named(self, name: bytes) -> list[int]:
-        """Returns the elements below the root with a name, in the order of the page."""
-        return self._collected(self.lexbor.lxb_dom_elements_by_tag_name, name)
-
-    def of_class(self, name: bytes) -> list[int]:
-        return self._collected(self.lexbor.lxb_dom_elements_by_class_name, name)
-
-    def _collected(self, function: Any, name: bytes) -> list[int]:
+    def named(self, name: bytes, by_class: bool = False) -> list[int]:
+        """Returns the elements below the root with a name, or of a class, in the order of the page."""
+        find = self.lexbor.lxb_dom_elements_by_class_name if by_class else self.lexbor.lxb_dom_elements_by_tag_name
         collection = _there(self.lexbor.lxb_dom_collection_create(self.document))
         try:
-            if self.lexbor.lxb_dom_collection_init(collection, 16) or function(self.root, collection, name, len(name)):
+            if self.lexbor.lxb_dom_collection_init(collection, 16) or find(self.root, collection, name, len(name)):
                 raise MemoryError
             count = self.lexbor.lxb_dom_collection_length_noi(collection)
             return [self.lexbor.lxb_dom_collection_node_noi(collection, place) for place in range(count)]
         finally:
             self.lexbor.lxb_dom_collection_destroy(collection, True)
 
-    def name(self, element: int) -> str:
-        return self._string(self.lexbor.lxb_dom_element_local_name, element) or "" if self.is_element(element) else ""
+    def name(self, node: int) -> str:
+        """Returns the name of an element; empty for 0 and other nodes."""
+        is_element = node and self.lexbor.lxb_dom_node_type_noi(node) & 0xFFFFFFFF == ELEMENT
+        return self._string(self.lexbor.lxb_dom_element_local_name, node) or "" if is_element else ""
 
-    def parent(self, element: int) -> int:
-        return self.lexbor.lxb_dom_node_parent_noi(element) or 0
+    def parent(self, node: int) -> int:
+        return self.lexbor.lxb_dom_node_parent_noi(node) or 0
 
-    def before(self, element: int) -> int:
-        """Returns the sibling before an element, or 0."""
-        return self.lexbor.lxb_dom_node_prev_noi(element) or 0
-
-    def is_element(self, node: int) -> bool:
-        return bool(self.lexbor.lxb_dom_node_type_noi(node) & 0xFFFFFFFF == ELEMENT)
+    def before(self, node: int) -> int:
+        """Returns the sibling before a node, or 0."""
+        return self.lexbor.lxb_dom_node_prev_noi(node) or 0
 
     def insert_before(self, element: int, text: str) -> None:
         self.lexbor.lxb_dom_node_insert_before(element, self._new_text(text))
