@@ -18,9 +18,11 @@ from corpusmill.ingest.html.walk import ADDRESS, CODE, END, FIRST, FROM, ITEM, L
 #: Marks of nested items and quotes before a line, at most; deeper ones are left out.
 DEEPEST = 16
 #: What a line of text may not begin with, because it would be read as a mark.
-MARK = re.compile(r"^(?=#{1,6}\s|```|~~~|-{3,}\s*$|={3,}\s*$)", re.MULTILINE)
+MARK = re.compile(r"^(?=#{1,6}\s|```|~~~|[-=_*]{3,}\s*$)", re.MULTILINE)
 #: The language of code in the class of an element, and what stands there without being one.
-LANGUAGE = re.compile(r"(?:^|\s)(?:language|lang|highlight-source|highlight|brush:|sourceCode|hljs|src)(?:-|\s+)([A-Za-z][\w+#.-]*)")
+LANGUAGE = re.compile(
+    r"(?:^|\s)(?:language|lang|highlight-source|highlight|brush:|sourceCode|hljs|src)(?:-|\s+)(?!lang)([A-Za-z][\w+#.-]*)"
+)
 NO_LANGUAGE = re.compile(r"source|notranslate|default|none|text|plain\w*|nohighlight|code|hljs|copy|wrapper|output", re.IGNORECASE)
 #: A grid may have COPIES times as many cells and characters as its table, and SOME more; else each cell stands once, without its spans.
 COPIES, SOME = 4, 64
@@ -230,7 +232,7 @@ def _number(text: str, least: int, most: int) -> int:
 
 
 def _escaped(text: str) -> str:
-    return MARK.sub(r"\\", text) if text[:1] in "#`~-=" or "\n" in text else text
+    return MARK.sub(r"\\", text) if text[:1] in "#`~-=_*" or "\n" in text else text
 
 
 def _longest_run(text: str) -> int:
