@@ -106,7 +106,9 @@ def spanned_tables(page: lxml.html.HtmlElement) -> Iterator[tuple[tuple[str, ...
         for caption in table.xpath(".//caption | .//script | .//style | .//svg | .//button"):
             caption.drop_tree()
         try:
-            (frame,) = pandas.read_html(io.StringIO(lxml.html.tostring(table, encoding="unicode")), keep_default_na=False, displayed_only=False)
+            (frame,) = pandas.read_html(
+                io.StringIO(lxml.html.tostring(table, encoding="unicode")), keep_default_na=False, displayed_only=False
+            )
         except (ValueError, IndexError):
             continue
         names = frame.columns.to_frame().T.to_numpy().tolist() if frame.columns.dtype != int else []

@@ -46,11 +46,14 @@ _NAMES = sorted([*SYMBOLS, *UNARY, *BINARY, *LEFT, *RIGHT], key=len, reverse=Tru
 TOKEN = re.compile(r'(?:text|mbox)\(([^()]*)\)|"([^"]*)"|(\d+(?:\.\d+)?|' + "|".join(map(re.escape, _NAMES)) + r"|\S)")
 #: A row of a matrix, as LaTeX: a list in brackets, which holds no others.
 ROW = re.compile(r"\\left[(\[]((?:(?!\\left|\\right).)*)\\right[)\]](?:,|$)")
+#: A longer text is no formula.
+LONGEST = 10_000
 
 
 def to_latex(source: str) -> str:
-    """Returns AsciiMath as LaTeX; empty where it nests too deeply."""
-    tokens = [token or f'"{text or quoted}' for text, quoted, token in TOKEN.findall(source.strip().strip("`"))]
+    """Returns AsciiMath as LaTeX; empty where it nests too deeply or is too long."""
+    found = TOKEN.findall(source.strip().strip("`")) if len(source) <= LONGEST else ()
+    tokens = [token or f'"{text or quoted}' for text, quoted, token in found]
     try:
         return _Parser(tokens[::-1]).expression().strip()
     except RecursionError:

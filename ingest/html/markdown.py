@@ -72,10 +72,10 @@ class Markdown:
             node = self.node[place]
             context = self.context(node)
             if context.pre >= 0:
-                self.put(context, self.code(context.pre))
+                self.put(self.context(context.pre), self.code(context.pre))
                 place = bisect_left(self.places, self.last[context.pre])
             elif context.table >= 0:
-                self.put_table(context)
+                self.put_table(self.context(context.table))
                 place = bisect_left(self.places, self.last[context.table])
             else:
                 text = self.inlined(self.start[place], self.end[place])
