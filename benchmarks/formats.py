@@ -145,8 +145,9 @@ def main() -> None:
 
     whole, main_content = ExtractionConfig(format="markdown", main_content=False), ExtractionConfig(format="markdown")
     for address, page in pages(options.pages):
-        has_code, has_table = re.search("<pre", page, re.I), re.search("(?:col|row)span", page, re.I)
-        tree = lxml.html.fromstring(page) if has_table or re.search("math|latex|katex|formula", page, re.I) else None
+        has_code, has_table = re.search("<pre", page, re.IGNORECASE), re.search("(?:col|row)span", page, re.IGNORECASE)
+        has_formula = re.search("math|latex|katex|formula", page, re.IGNORECASE)
+        tree = lxml.html.document_fromstring(page.encode(), lxml.html.HTMLParser(encoding="utf-8")) if has_table or has_formula else None
         known = {kind: tree.xpath(path) for kind, path in FORMULAS.items()} if tree is not None else {}
         try:
             kept = extract_page(page, address, main_content).text if has_code else ""
