@@ -79,13 +79,13 @@ def _of_math(serialised: bytes) -> str:
     """Returns the LaTeX of an element <math>; empty if it is not understood."""
     try:
         math = ElementTree.fromstring(NAMESPACE.sub(b"", serialised).replace(b"&nbsp;", b"\xc2\xa0"))
-    except ElementTree.ParseError:
+        for note in math.iter("annotation"):
+            encoding, text = note.get("encoding", ""), "".join(note.itertext())
+            if text.strip() and (TEX.fullmatch(encoding) or ASCIIMATH.fullmatch(encoding)):
+                return text if TEX.fullmatch(encoding) else to_latex(text)
+        return math.get("alttext", "").strip() or _translated(math, DEEPEST)
+    except (ElementTree.ParseError, RecursionError):
         return ""
-    for note in math.iter("annotation"):
-        encoding, text = note.get("encoding", ""), "".join(note.itertext())
-        if TEX.fullmatch(encoding) or ASCIIMATH.fullmatch(encoding):
-            return text if TEX.fullmatch(encoding) else to_latex(text)
-    return math.get("alttext", "").strip() or _translated(math, DEEPEST)
 
 
 #: By element of MathML, its LaTeX from that of its children.
@@ -97,10 +97,12 @@ FORMS = {
 
 
 def _translated(element: ElementTree.Element, deepest: int) -> str:
-    """Returns the LaTeX of MathML without annotation, with its symbols as they are; empty if it nests too deeply."""
+    """Returns the LaTeX of MathML without annotation, with its symbols as they are. Raises RecursionError if it nests too deeply."""
+    if not deepest:
+        raise RecursionError
     name, children = element.tag, list(element)[: 1 if element.tag == "semantics" else None]
-    if name in ("mi", "mo", "mn", "mtext", "ms") or not deepest:
-        text = " ".join("".join(element.itertext()).split()) if deepest else ""
+    if name in ("mi", "mo", "mn", "mtext", "ms"):
+        text = " ".join("".join(element.itertext()).split())
         word = name in ("mtext", "ms") or (len(text) > 1 and text.isalpha())
         return f"\\{text}" if text in FUNCTIONS and len(text) > 1 else f"\\text{{{text}}}" if text and word else text
     parts = [_translated(child, deepest - 1) for child in children]
