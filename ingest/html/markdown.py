@@ -30,7 +30,7 @@ COPIES, SOME = 4, 64
 IN_ADDRESS = re.compile(r"[\s()<>]")
 #: The largest colspan and rowspan of HTML.
 WIDEST, HIGHEST = 1000, 65534
-H1, H6, LI, OL, QUOTE, PRE, TABLE, TD, TH = (NAME[name] for name in "h1 h6 li ol blockquote pre table td th".split())
+H1, H6, LI, OL, QUOTE, PRE, TABLE, TFOOT, TD, TH = (NAME[name] for name in "h1 h6 li ol blockquote pre table tfoot td th".split())
 #: Elements that tell a table from a layout, and those that a cell of a table can't hold.
 OF_TABLES, NOT_IN_TABLES = (
     {NAME[name] for name in names.split()} for names in ("caption colgroup tfoot thead th", "table pre h1 h2 h3 h4 h5 h6")
@@ -206,7 +206,7 @@ class Markdown:
             done = max(done, end)
             wide, high = (_number(self.attribute(cell, name), 1, most) for name, most in ((b"colspan", WIDEST), (b"rowspan", HIGHEST)))
             rows.setdefault(self.parents[cell], []).append((self.joined(range(begin, end)), wide, high))
-        grid = _grid(list(rows.values()))
+        grid = _grid([rows[row] for row in sorted(rows, key=lambda row: self.tags[self.parents[row]] == TFOOT)])
         width = max(map(len, grid), default=0)
         for place in range(first, last) if width < 2 else (*captions, *range(done, last)):
             self.put(context, self.inlined(self.start[place], self.end[place]))

@@ -51,8 +51,8 @@ def words(text: str) -> list[str]:
         ("<pre><code class='hljs language-C++'>a ```\n</code></pre>", "````c++\na ```\n````"),
         ("<pre><div> a</div><div>b\n</div>c<br>d\xa0\u200be\t\n\n</pre>", "```\n a\nb\nc\nd\xa0\u200be\t\n\n```"),
         (
-            "<table><caption>C</caption><tr><th rowspan=2>A<th colspan=2>B<tr><td>1<td>2|3<tr><td>x<td><p>p<p>q<td></table>r",
-            "C\n\n| A | B | B |\n| --- | --- | --- |\n| A | 1 | 2\\|3 |\n| x | p<br>q |  |\n\nr",
+            "<table><caption>C</caption><tfoot><tr><td>z</tfoot><tr><th rowspan=2>A<th colspan=2>B<tr><td>1<td>2|3<tr><td>x<td><p>p<p>q<td></table>r",
+            "C\n\n| A | B | B |\n| --- | --- | --- |\n| A | 1 | 2\\|3 |\n| x | p<br>q |  |\n| z |\n\nr",
         ),
         ("<table><tr><td>menu<td>text</table>", "menu\n\ntext"),
         ("<ul><li><table><tr><th>a<th><ul><li>b</ul></table></ul><pre><ul><li>c</ul></pre>", "- | a | b |\n  | --- | --- |\n\n```\nc\n```"),
