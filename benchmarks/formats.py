@@ -106,9 +106,8 @@ def spanned_tables(page: lxml.html.HtmlElement) -> Iterator[tuple[tuple[str, ...
         for caption in table.xpath(".//caption | .//script | .//style | .//svg | .//button"):
             caption.drop_tree()
         try:
-            (frame,) = pandas.read_html(
-                io.StringIO(lxml.html.tostring(table, encoding="unicode")), keep_default_na=False, displayed_only=False
-            )
+            markup = io.StringIO(lxml.html.tostring(table, encoding="unicode"))
+            (frame,) = pandas.read_html(markup, keep_default_na=False, displayed_only=False, thousands=None)
         except (ValueError, IndexError):
             continue
         names = frame.columns.to_frame().T.to_numpy().tolist() if frame.columns.dtype != int else []
