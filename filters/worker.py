@@ -18,7 +18,7 @@ from corpusmill.filters.step import DocumentBatch, NamedStep, build_steps, resol
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.schemas import REPORT, with_columns
+from corpusmill.pipeline.schemas import PLAIN, REPORT, with_columns
 from corpusmill.pipeline.shards import PART_BYTES, iter_tables, open_parquet
 from corpusmill.pipeline.stage import DocumentFiles, Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
@@ -154,6 +154,7 @@ class FilterWorker(Worker):
         super().__init__(config, run, params)
         self.steps = build_steps(config.steps)
         self.rules = rule_table(config)
+        self._rewriter: Rewriter | None = None
 
     def setup(self) -> None:
         for step in self.steps:
@@ -175,6 +176,7 @@ class FilterWorker(Worker):
         """Prepares the steps for a new shard; returns the schemas of the kept documents and of the report."""
         for step in self.steps:
             step.step.begin()
+        self._rewriter = None
         with open_parquet(self.run, shard.path) as file:
             schema = file.schema_arrow.remove_metadata()
         if "text" not in schema.names:
@@ -186,7 +188,8 @@ class FilterWorker(Worker):
         fields = [pa.field(name, kind) for step in self.steps for name, kind in step.columns.items()]
         by_name = {field.name: field for field in fields}
         added = [by_name[name].with_name(column) for column, name in self._document_columns().items()]
-        return with_columns(documents, added), with_columns(REPORT, fields)
+        place = documents.get_field_index(PLAIN.name)
+        return with_columns(documents if place < 0 else documents.remove(place), added), with_columns(REPORT, fields)
 
     def filter(self, documents: pa.Table, shard: FileRef) -> tuple[pa.Table, pa.Table]:
         """Returns the kept documents, with the columns that the steps add, and a report row for every input document."""
@@ -198,10 +201,18 @@ class FilterWorker(Worker):
     def report(self, documents: pa.Table, shard: FileRef) -> tuple[pa.Table, pa.Array, dict[str, pa.Array]]:
         """Returns a report row for every document, without the decisions; the new texts; and all values.
 
-        `chars_out` is the length of the new text, even if the document is not kept.
+        `chars_out` is the length of the new text, even if the document is not kept. Where documents are Markdown, the steps measure the
+        text without marks; those that rewrite then rewrite the Markdown, as steps of their own, because a step may carry a state.
         """
         text = self._checked_text(documents, shard)
-        values, new_text = self.measure(documents, text)
+        if PLAIN.name not in documents.column_names:
+            values, new_text = self.measure(documents, text)
+        else:
+            plain = pc.coalesce(documents[PLAIN.name].combine_chunks(), text)
+            place = documents.schema.get_field_index("text")
+            values, _ = self.measure(documents.set_column(place, "text", plain).drop_columns(PLAIN.name), plain)
+            self._rewriter = self._rewriter or Rewriter(self)
+            new_text = self._rewriter.worker.rewrite(documents, values)
         lengths = {"chars_in": pc.utf8_length(text), "chars_out": pc.utf8_length(new_text)}
         return pa.table({"id": documents["id"], "url": documents["url"], **lengths, **values}), new_text, values
 

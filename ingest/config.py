@@ -1,12 +1,14 @@
 """The configuration of the stage `ingest`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+import pyarrow as pa
+from pydantic import BeforeValidator, Field, model_validator
 
+from corpusmill.ingest.rows import INGEST_DOCUMENTS
 from corpusmill.ingest.urls.filter import resolve_url_filter
 from corpusmill.pipeline.config import Config
-
+from corpusmill.pipeline.schemas import PLAIN, with_columns
 
 PageType = Literal["article", "documentation", "service", "forum", "collection", "listing", "product"]
 
@@ -17,6 +19,10 @@ class ExtractionConfig(Config):
     extractor: Literal["lexbor", "trafilatura"] = Field(
         default="lexbor", description="What turns HTML into text: our blocks on lexbor's tree, or trafilatura."
     )
+    format: Literal["text", "markdown"] = Field(
+        default="text", description="`markdown` marks headings, lists, quotes, tables and code (lexbor); formulas are LaTeX in both."
+    )
+    links: bool = Field(default=False, description="Markdown keeps the addresses of links: `[text](address)`.")
     main_content: bool = Field(default=True, description="Keep the main content alone: no navigation, teasers, footers.")
     keep_score: float = Field(
         default=0.5,
@@ -48,6 +54,12 @@ class ExtractionConfig(Config):
         description="A page that takes more memory is dropped (MiB, in addition to what the extracting process already holds).",
     )
 
+    @model_validator(mode="after")
+    def _format_fits(self) -> Self:
+        if self.format == "markdown" and self.extractor != "lexbor":
+            raise ValueError(f"format: markdown needs the extractor lexbor, not {self.extractor}")
+        return self
+
 
 class IngestConfig(Config):
     """The section `ingest` of a recipe: what is read from a crawl or another collection."""
@@ -59,7 +71,9 @@ class IngestConfig(Config):
     page_types: list[PageType] = Field(
         default=[], description="Types of the pages that are kept, such as `[article, forum]`; an empty list keeps all (lexbor)."
     )
-    page_type_score: float = Field(default=0, ge=0, le=1, description="Lowest probability of its type with which a page of page_types is kept.")
+    page_type_score: float = Field(
+        default=0, ge=0, le=1, description="Lowest probability of its type with which a page of page_types is kept."
+    )
     task_mb: int = Field(
         default=32, ge=1, le=4096, description="Largest part of the input that one task reads (MiB); small inputs give smaller parts."
     )
@@ -78,3 +92,8 @@ class IngestConfig(Config):
         default=None, description="Drops pages by their URL before they are extracted: `{preset: datatrove}`; null lets all pass."
     )
     extraction: ExtractionConfig = Field(default_factory=ExtractionConfig, description="HTML to text.")
+
+    @property
+    def documents(self) -> pa.Schema:
+        """The schema of the documents."""
+        return with_columns(INGEST_DOCUMENTS, [PLAIN]) if self.extraction.format == "markdown" else INGEST_DOCUMENTS

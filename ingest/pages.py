@@ -155,13 +155,17 @@ def _page(row: IngestRow, record: Record, config: IngestConfig) -> bytes:
     except TooDeep:
         row.fail("too_deep", f"its elements nest deeper than {limits.max_nesting}")
         return body
-    row.text, row.title = page.text, page.title
+    row.text, row.plain, row.title = page.text, page.plain, page.title
     row.author, row.date, row.canonical_url = page.author, page.date, page.canonical_url
     row.page_type, row.page_type_score = page.page_type, page.page_type_score
     if page.origin:
         row.reasons.append(f"its text is from {page.origin}")
     check_text(row, limits.minimum_chars, page.empty_by)
-    if page.page_type and config.page_types and (page.page_type not in config.page_types or (page.page_type_score or 0) < config.page_type_score):
+    if (
+        page.page_type
+        and config.page_types
+        and (page.page_type not in config.page_types or (page.page_type_score or 0) < config.page_type_score)
+    ):
         row.fail("page_type", f"its page type is {page.page_type} ({page.page_type_score:.2f})")
     return body
 
@@ -178,9 +182,11 @@ EMPTY = {"only_scripts": "its markup holds scripts, but no text", "no_main_text"
 
 
 def check_text(row: IngestRow, minimum: int, empty_by: str | None = None) -> None:
-    """Applies the rules on the text, and measures how much of it was read in a wrong encoding. `empty_by`: one of EMPTY, or None."""
-    row.mojibake = mojibake_rate(row.text)
-    if not row.text.strip():
+    """Applies the rules on the text (without the marks of Markdown), and measures how much of it was read in a wrong encoding. `empty_by`:
+    one of EMPTY, or None."""
+    text = row.text if row.plain is None else row.plain
+    row.mojibake = mojibake_rate(text)
+    if not text.strip():
         row.fail(empty_by or "empty_text", EMPTY.get(empty_by or "", "no text is left"))
-    elif len(row.text) < minimum:
-        row.fail("too_short", f"{len(row.text)} characters, fewer than extraction.minimum_chars")
+    elif len(text) < minimum:
+        row.fail("too_short", f"{len(text)} characters, fewer than extraction.minimum_chars")

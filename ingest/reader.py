@@ -49,8 +49,8 @@ PR_SET_PDEATHSIG = 1
 class RowSender:
     """Collects finished rows until they are sent, with counts and warnings for the manifest."""
 
-    def __init__(self) -> None:
-        self.tables = RowTables()
+    def __init__(self, documents: pa.Schema) -> None:
+        self.tables = RowTables(documents)
         self.counts: Counter[str] = Counter()
         self.warnings: list[str] = []
         self.rows = self.chars = 0
@@ -144,7 +144,8 @@ class Reader:
         """Sends the rows of a task, without the first `done`. `lost`, `unreadable`: see `given_up`."""
         done, (lost, unreadable) = request["done"], given_up(request)
         number = 0
-        batch = RowSender()
+        schema = self.segments.config.documents
+        batch = RowSender(schema)
         for path, size, fields in request["segments"]:
             segment = Segment(**fields)
             self._read_on(number)
@@ -157,7 +158,7 @@ class Reader:
                 self._read_on(number)
                 if batch.due:
                     batch.send(self.connection, end=False)
-                    batch = RowSender()
+                    batch = RowSender(schema)
         batch.send(self.connection, end=True)
 
     def _read_on(self, number: int) -> None:

@@ -80,6 +80,7 @@ class IngestRow:
     reasons: list[str] = field(default_factory=list)
     chars_in: int = 0
     text: str = ""
+    plain: str | None = None
     title: str | None = None
     author: str | None = None
     date: str | None = None
@@ -129,10 +130,11 @@ GivenUp: TypeAlias = Callable[[], list[str] | None]
 
 
 class RowTables:
-    """Collects the rows of a task, column by column."""
+    """Collects the rows of a task, column by column. `schema`: of the documents."""
 
-    def __init__(self) -> None:
-        self._data: dict[str, list[object]] = {name: [] for name in INGEST_DOCUMENTS.names}
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._data: dict[str, list[object]] = {name: [] for name in schema.names}
         self._report: dict[str, list[object]] = {name: [] for name in INGEST_REPORT.names}
 
     def add(self, row: IngestRow) -> None:
@@ -143,7 +145,7 @@ class RowTables:
                 values.append(getattr(row, name))
 
     def documents(self) -> pa.Table:
-        return pa.table(self._data, schema=INGEST_DOCUMENTS)
+        return pa.table(self._data, schema=self._schema)
 
     def report(self) -> pa.Table:
         return pa.table(self._report, schema=INGEST_REPORT)

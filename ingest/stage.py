@@ -26,7 +26,7 @@ from corpusmill.ingest.inputs import (
     task_bytes,
 )
 from corpusmill.ingest.pages import MIB
-from corpusmill.ingest.rows import INGEST_DOCUMENTS, INGEST_REPORT
+from corpusmill.ingest.rows import INGEST_REPORT
 from corpusmill.ingest.urls.filter import url_filter_params
 from corpusmill.pipeline.config import Config, canonical_json
 from corpusmill.pipeline.errors import InputError
@@ -95,14 +95,14 @@ class IngestWorker(GuardedWorker):
         segments = task.params["segments"]
         counts: Counter[str] = Counter()
         warnings = list(task.params.get("warnings", []))
-        shard, number = Shard(self.config.shard_mb * MIB), 0
+        shard, number = Shard(self.config), 0
         for batch in self.guard.read([(ref.path, ref.bytes, segment) for ref, segment in zip(task.inputs, segments)]):
             counts.update(batch.counts)
             warnings += batch.warnings
             rest = shard.fill(batch)
             while rest is not None:
                 yield shard.output(f"{task.key}-{number:04d}")
-                shard, number = Shard(self.config.shard_mb * MIB), number + 1
+                shard, number = Shard(self.config), number + 1
                 rest = shard.fill(rest)
         self.check_unchanged(ref for ref, segment in zip(task.inputs, segments) if segment["format"] != "refused")
         yield shard.output(
@@ -112,12 +112,12 @@ class IngestWorker(GuardedWorker):
 
 
 class Shard(DocumentFiles):
-    """A shard of at most SHARD_ROWS rows, with documents of at most `limit` bytes, or with one larger document. Where it ends depends on
-    the rows alone, not on the batches in which they arrive."""
+    """A shard of at most SHARD_ROWS rows, with documents of at most `shard_mb`, or with one larger document. Where it ends depends on the
+    rows alone, not on the batches in which they arrive."""
 
-    def __init__(self, limit: int):
-        super().__init__(INGEST_DOCUMENTS, INGEST_REPORT)
-        self.left, self.rows_left = limit, SHARD_ROWS
+    def __init__(self, config: IngestConfig):
+        super().__init__(config.documents, INGEST_REPORT)
+        self.left, self.rows_left = config.shard_mb * MIB, SHARD_ROWS
 
     def fill(self, batch: RowBatch) -> RowBatch | None:
         """Takes rows of the batch until the shard is full; returns the other rows, or None if all fit."""

@@ -28,6 +28,10 @@ DOCUMENTS = pa.schema(
     ]
 )
 
+#: A column that documents have where their texts are Markdown: the text without marks, which filters and classifiers measure; null where
+#: the two are the same. The filter stage takes it away.
+PLAIN = pa.field("plain", pa.large_string())
+
 #: The columns that every report begins with; a stage appends one column for each value it measures.
 REPORT = pa.schema(
     [

@@ -20,3 +20,4 @@ class Extracted:
     page_type_score: float | None = None  # its probability
     origin: str | None = None  # what the text was taken from if the markup holds none
     empty_by: str | None = None  # the rule that a page without text fails; None: it holds nothing
+    plain: str | None = None  # the text without marks if `text` is Markdown

@@ -15,6 +15,8 @@ from corpusmill.ingest.config import ExtractionConfig
 from corpusmill.ingest.html import Extracted, TooDeep
 from corpusmill.ingest.html.data_text import from_data
 from corpusmill.ingest.html.features import NAMES, SECOND, around_of, context_of, expected_f1, features, second_features
+from corpusmill.ingest.html.formulas import write_formulas
+from corpusmill.ingest.html.markdown import Markdown
 from corpusmill.ingest.html.metadata import read_head, read_metadata
 from corpusmill.ingest.html.page_type import PAGE_NAMES, TYPES, page_values, stated_values, type_probabilities
 from corpusmill.ingest.html.repeated import ALL, PROSE
@@ -118,8 +120,8 @@ def keep(page, context, types, scores, share, comments):
     """Returns for each block whether it is main text.
 
     A block needs a score of at least `share` times the best expected F1 of the page: with the share .5 no other choice has a higher
-    expected F1. In the body of a long document, DOUBTFUL is enough. Blocks that are named as comments are dropped, unless `comments`,
-    and those for browsers without JavaScript, unless most of the page is.
+    expected F1. In the body of a long document, DOUBTFUL is enough, and code needs none. Blocks that are named as comments are dropped,
+    unless `comments`, and those for browsers without JavaScript, unless most of the page is.
     """
     share *= 1 + ARTICLE_PURER * types[ARTICLE]
     threshold = max(share * expected_f1(page.blocks[:, CHARS] + 2.0, scores), LEAST_SCORE)
@@ -128,10 +130,23 @@ def keep(page, context, types, scores, share, comments):
     if _is_long(context.sums, first, last):
         for block in range(first, last):
             kept[block] |= scores[block] >= min(threshold, DOUBTFUL)
+    _keep_code(page, kept, first, last)
     if not comments and types[FORUM] < FORUM_PROBABILITY:
         _leave_comments_out(page, kept)
     _leave_notes_out(page, kept)
     return kept
+
+
+@kernel
+def _keep_code(page, kept, first, last):
+    """Keeps each <pre> whole that lies in the body or between kept blocks: code seldom looks like the text around it."""
+    nodes = page.nodes
+    for block in range(len(kept)):
+        if kept[block]:
+            first, last = min(first, block), max(last, block + 1)
+    for node in range(len(nodes)):
+        if nodes[node, TAG] == PRE and first <= nodes[node, FIRST] and nodes[node, LAST] <= last:
+            kept[nodes[node, FIRST] : nodes[node, LAST]] = True
 
 
 @kernel
@@ -176,7 +191,7 @@ def _leave_notes_out(page, kept):
 
 
 NEWLINE, SPACE, DASH, BAR = (np.uint8(ord(c)) for c in "\n -|")
-LI, DT, DD, TD, TH = (NAME[name] for name in ("li", "dt", "dd", "td", "th"))
+LI, DT, DD, TD, TH, PRE = (NAME[name] for name in ("li", "dt", "dd", "td", "th", "pre"))
 
 
 @kernel
@@ -201,6 +216,10 @@ def render(page, kept):
 
 @kernel
 def _separate(out, size, page, last, block):
+    start, end = page.blocks[block, START], page.blocks[last, END]
+    if start > end and block == last + 1 and _pre_of(page, block) == _pre_of(page, last):
+        out[size : size + start - end] = page.text[end:start]
+        return size + start - end
     row = page.blocks[block, ROW]
     if row >= 0 and row == page.blocks[last, ROW] and page.blocks[block, NODE] != page.blocks[last, NODE]:
         out[size], out[size + 1], out[size + 2] = SPACE, BAR, SPACE
@@ -210,6 +229,17 @@ def _separate(out, size, page, last, block):
         return size + 1
     out[size + 1] = NEWLINE
     return size + 2
+
+
+@kernel
+def _pre_of(page, block):
+    """Returns the outermost <pre> around a block, or -1."""
+    node, found = page.blocks[block, NODE], -1
+    while node >= 0:
+        if page.nodes[node, TAG] == PRE:
+            found = node
+        node = page.nodes[node, PARENT]
+    return found
 
 
 @kernel
@@ -229,9 +259,14 @@ def tables() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     return api(), build_tags(tag_ids), build_words()
 
 
-def blocks_of(tree: Tree, max_nesting: int) -> Page:
-    """Returns the blocks of a page's body. Raises TooDeep and MemoryError."""
-    page: Page = walk(tree.root, *tables(), max_nesting)
+def blocks_of(tree: Tree, max_nesting: int, structure: bool = False) -> Page:
+    """Returns the blocks of a page's body, with its formulas as LaTeX. `structure`: see `walk`. Raises TooDeep and MemoryError."""
+    page = _walked(tree, max_nesting, structure)
+    return _walked(tree, max_nesting, structure) if write_formulas(tree, page) else page
+
+
+def _walked(tree: Tree, max_nesting: int, structure: bool) -> Page:
+    page: Page = walk(tree.root, *tables(), max_nesting, structure)
     if page.end == NO_MEMORY:
         raise MemoryError
     if page.end == TOO_DEEP:
@@ -239,23 +274,28 @@ def blocks_of(tree: Tree, max_nesting: int) -> Page:
     return page
 
 
-def main_text(page: Page, stated: NDArray[np.float32], config: ExtractionConfig) -> tuple[str, NDArray[np.float64]]:
-    """Returns the text of the blocks that are main content, or of all blocks if the configuration does not limit it to these; and the
-    probabilities of the page's types. `stated`: see `page_type.stated_values`."""
+def main_text(page: Page, stated: NDArray[np.float32], config: ExtractionConfig) -> tuple[str, NDArray[np.bool_], NDArray[np.float64]]:
+    """Returns the text of the blocks that are main content, or of all blocks if the configuration does not limit it to these; whether each
+    is in it; and the probabilities of the page's types. `stated`: see `page_type.stated_values`."""
     if not len(page.blocks):
-        return "", type_probabilities(np.concatenate([np.zeros(len(PAGE_NAMES) - len(stated), np.float32), stated]), load_model().types)
-    text, types = render_main(page, stated, load_model(), config.keep_score, config.comments, config.main_content)
-    return str(memoryview(text), "utf-8").strip(), types
+        nothing = np.zeros(0, np.bool_)
+        return (
+            "",
+            nothing,
+            type_probabilities(np.concatenate([np.zeros(len(PAGE_NAMES) - len(stated), np.float32), stated]), load_model().types),
+        )
+    text, kept, types = render_main(page, stated, load_model(), config.keep_score, config.comments, config.main_content)
+    return str(memoryview(text), "utf-8").strip(), kept, types
 
 
 @kernel
 def render_main(page, stated, model, share, comments, main_content):
-    """Returns the main content of a page in UTF-8, uint8, and the probabilities of its types; the page must have blocks. One kernel does
-    it all, since each call of a kernel takes some microseconds."""
+    """Returns the main content of a page in UTF-8, uint8, whether each block is in it, and the probabilities of the page's types; the page
+    must have blocks. One kernel does it all, since each call of a kernel takes some microseconds."""
     kept, types = judge(page, stated, model, share, comments)
     if not main_content:
         kept[:] = True
-    return render(page, kept), types
+    return render(page, kept), kept, types
 
 
 @kernel
@@ -272,22 +312,25 @@ SCANT = 200
 
 def extract(html: bytes, url: str | None, config: ExtractionConfig) -> Extracted:
     """Returns the main text and the metadata of a page (`html`: UTF-8). Raises TooDeep and MemoryError."""
+    markdown = config.format == "markdown"
     with Tree(html, config.max_nesting + ABOVE) as tree:
-        page = blocks_of(tree, config.max_nesting)
+        page = blocks_of(tree, config.max_nesting, markdown)
         head = read_head(tree, page)
         metadata = read_metadata(tree, page, head, url)
-    stated = stated_values(url, head.metas, head.title, head.linked_data)
-    text, types = main_text(page, stated, config)
-    found, rule = Extracted(text, *metadata), None
+        stated = stated_values(url, head.metas, head.title, head.linked_data)
+        text, kept, types = main_text(page, stated, config)
+        found, rule = Extracted(text, *metadata), None
+        if markdown:
+            found = replace(found, text=Markdown(tree, page, kept, (url or "") if config.links else None).write(), plain=text)
     if len(text) < SCANT:
         shown = int(page.blocks[:, CHARS][page.nodes[page.blocks[:, NODE], HINTS] & NOSCRIPT == 0].sum())
         if shown < SCANT:
             description = head.metas.get("og:description") or head.metas.get("description")
-            text, origin = from_data(html, head, description, lambda fragment: whole_text(fragment, config))
-            if len(text) > len(found.text):
-                found = replace(found, text=text, origin=origin)
+            data, origin = from_data(html, head, description, lambda fragment: whole_text(fragment, config))
+            if len(data) > len(text):
+                found = replace(found, text=data, plain=data if markdown else None, origin=origin)
             elif not shown:  # a note that asks for JavaScript
-                found = replace(found, text="")
+                found = replace(found, text="", plain="" if markdown else None)
         rule = "no_main_text" if shown else "only_scripts" if b"<script" in html.lower() else None
     if not found.text.strip():
         return replace(found, empty_by=rule)

@@ -33,6 +33,7 @@ NAMES = (
     "", "p", "div", "li", "td", "th", "tr", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "dt", "dd", "figcaption",
     "article", "main", "section", "header", "footer", "aside", "nav", "ul", "ol", "form", "table", "body", "html", "address",
     "figure", "dl", "hr", "caption", "summary", "a", "br", "center", "script", "time",
+    "code", "kbd", "samp", "tt", "img", "math", "colgroup", "thead", "tfoot",
 )  # fmt: skip
 NAME = {name: number for number, name in enumerate(NAMES)}
 

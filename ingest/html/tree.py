@@ -2,7 +2,7 @@
 """Parses a page with lexbor, the parser that selectolax ships, by its C functions. Python and kernels call these."""
 
 import ctypes
-from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_void_p
+from ctypes import POINTER, byref, c_bool, c_char_p, c_int, c_size_t, c_void_p
 from functools import cache
 from importlib.util import find_spec
 from types import TracebackType
@@ -66,6 +66,22 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lxb_dom_node_tag_id_noi": (c_size_t, [c_void_p]),
     "lxb_dom_node_text_content": (c_void_p, [c_void_p, POINTER(c_size_t)]),
     "lxb_dom_element_get_attribute": (c_void_p, [c_void_p, c_char_p, c_size_t, POINTER(c_size_t)]),
+    "lxb_dom_element_local_name": (c_void_p, [c_void_p, POINTER(c_size_t)]),
+    "lxb_dom_node_parent_noi": (c_void_p, [c_void_p]),
+    "lxb_dom_node_prev_noi": (c_void_p, [c_void_p]),
+    "lxb_dom_node_first_child_noi": (c_void_p, [c_void_p]),
+    "lxb_dom_node_type_noi": (c_int, [c_void_p]),
+    "lxb_dom_document_create_text_node": (c_void_p, [c_void_p, c_char_p, c_size_t]),
+    "lxb_dom_node_insert_before": (None, [c_void_p, c_void_p]),
+    "lxb_dom_node_insert_child": (None, [c_void_p, c_void_p]),
+    "lxb_dom_node_remove": (None, [c_void_p]),
+    "lxb_dom_collection_create": (c_void_p, [c_void_p]),
+    "lxb_dom_collection_init": (c_int, [c_void_p, c_size_t]),
+    "lxb_dom_collection_destroy": (c_void_p, [c_void_p, c_bool]),
+    "lxb_dom_collection_length_noi": (c_size_t, [c_void_p]),
+    "lxb_dom_collection_node_noi": (c_void_p, [c_void_p, c_size_t]),
+    "lxb_dom_elements_by_tag_name": (c_int, [c_void_p, c_void_p, c_char_p, c_size_t]),
+    "lxb_dom_elements_by_class_name": (c_int, [c_void_p, c_void_p, c_char_p, c_size_t]),
 }
 
 
@@ -158,6 +174,43 @@ class Tree:
 
     def attribute(self, element: int, name: bytes) -> str | None:
         return self._string(self.lexbor.lxb_dom_element_get_attribute, element, name, len(name))
+
+    def named(self, name: bytes, by_class: bool = False) -> list[int]:
+        """Returns the elements below the root with a name, or of a class, in the order of the page."""
+        find = self.lexbor.lxb_dom_elements_by_class_name if by_class else self.lexbor.lxb_dom_elements_by_tag_name
+        collection = _there(self.lexbor.lxb_dom_collection_create(self.document))
+        try:
+            if self.lexbor.lxb_dom_collection_init(collection, 16) or find(self.root, collection, name, len(name)):
+                raise MemoryError
+            count = self.lexbor.lxb_dom_collection_length_noi(collection)
+            return [self.lexbor.lxb_dom_collection_node_noi(collection, place) for place in range(count)]
+        finally:
+            self.lexbor.lxb_dom_collection_destroy(collection, True)
+
+    def name(self, node: int) -> str:
+        """Returns the name of an element; empty for 0 and other nodes."""
+        is_element = node and self.lexbor.lxb_dom_node_type_noi(node) & 0xFFFFFFFF == ELEMENT
+        return self._string(self.lexbor.lxb_dom_element_local_name, node) or "" if is_element else ""
+
+    def parent(self, node: int) -> int:
+        return self.lexbor.lxb_dom_node_parent_noi(node) or 0
+
+    def before(self, node: int) -> int:
+        """Returns the sibling before a node, or 0."""
+        return self.lexbor.lxb_dom_node_prev_noi(node) or 0
+
+    def insert_before(self, element: int, text: str) -> None:
+        self.lexbor.lxb_dom_node_insert_before(element, self._new_text(text))
+
+    def fill(self, element: int, text: str) -> None:
+        """Puts a text in the place of all that is in an element. What was there stays in memory, so its addresses stay valid."""
+        while child := self.lexbor.lxb_dom_node_first_child_noi(element):
+            self.lexbor.lxb_dom_node_remove(child)
+        self.lexbor.lxb_dom_node_insert_child(element, self._new_text(text))
+
+    def _new_text(self, text: str) -> int:
+        data = text.encode()
+        return _there(self.lexbor.lxb_dom_document_create_text_node(self.document, data, len(data)))
 
     @staticmethod
     def _string(function: Any, *arguments: Any) -> str | None:

@@ -35,11 +35,13 @@ OFFSET, PRIME = np.uint64(FNV_OFFSET), np.uint64(FNV_PRIME)
 BYTES = np.empty(0, np.uint8)
 SPACE, NEWLINE = (np.uint8(ord(c)) for c in " \n")
 #: Names of attributes.
-CLASS, ID, ROLE, ITEMPROP, HIDDEN, ARIA_HIDDEN, STYLE, REL, SCRIPT_TYPE, DATETIME = (
-    np.uint64(fnv1a(name.encode())) for name in "class id role itemprop hidden aria-hidden style rel type datetime".split()
+CLASS, ID, ROLE, ITEMPROP, HIDDEN, ARIA_HIDDEN, STYLE, REL, SCRIPT_TYPE, DATETIME, ALT = (
+    np.uint64(fnv1a(name.encode())) for name in "class id role itemprop hidden aria-hidden style rel type datetime alt".split()
 )
 NONE_WORD = np.uint64(fnv1a(b"none")).astype(np.int64)
-AUTHOR, BYLINE, LINKED_DATA = (np.uint64(fnv1a(name)) for name in (b"author", b"byline", b"application/ld+json"))
+AUTHOR, BYLINE, LINKED_DATA, TEX, LATEX, MATH = (
+    np.uint64(fnv1a(name)) for name in (b"author", b"byline", b"application/ld+json", b"tex", b"latex", b"math")
+)
 
 
 @kernel(inline="always")
@@ -148,11 +150,11 @@ def invisible(text, place):
     return 0
 
 
-#: Rows of `Page.marks`: the addresses of the first elements that are marked as an author's name, of scripts of JSON-LD, and of <time> with
-#: an attribute `datetime`. A row has MARKED addresses, 0 where there are fewer elements.
-AUTHORS, SCRIPTS, TIMES = range(3)
-MARKS, MARKED = 3, 20
-TAG_SCRIPT, TAG_TIME = NAME["script"], NAME["time"]
+#: Rows of `Page.marks`: the addresses of the first elements that are marked as an author's name, of scripts of JSON-LD, of <time> with an
+#: attribute `datetime`, and of elements that may hold a formula (`formulas.py`). A row has MARKED addresses, 0 where there are fewer.
+AUTHORS, SCRIPTS, TIMES, FORMULAS = range(4)
+MARKS, MARKED = 4, 20
+TAG_SCRIPT, TAG_TIME, TAG_IMG, TAG_MATH = NAME["script"], NAME["time"], NAME["img"], NAME["math"]
 
 
 @kernel
@@ -176,15 +178,32 @@ def attributes(element, api, words, judged, tag, marks, is_root, length):
                     classes = whole
             elif key == HIDDEN or (key == ARIA_HIDDEN and len(value) == 4) or (key == STYLE and hides(value)):
                 hints |= words[find(words, NONE_WORD), 1]
-        if (key == CLASS or key == ITEMPROP or key == REL) and not is_root and marks[AUTHORS, 0] == 0:
+        if tag == TAG_IMG:
+            if (key == ALT and _is_latex(value)) or (key == CLASS and (has_token(value, TEX, LATEX) or has_token(value, MATH, MATH))):
+                _note(marks[FORMULAS], element)
+        elif (key == CLASS or key == ITEMPROP or key == REL) and not is_root and marks[AUTHORS, 0] == 0:
             if has_token(value, AUTHOR, BYLINE if key == CLASS else AUTHOR):
                 marks[AUTHORS, 0] = element
-        elif tag == TAG_SCRIPT and key == SCRIPT_TYPE and hash_of(value) == LINKED_DATA:
-            _note(marks[SCRIPTS], element)
+        elif tag == TAG_SCRIPT and key == SCRIPT_TYPE:
+            if hash_of(value) == LINKED_DATA:
+                _note(marks[SCRIPTS], element)
+            elif len(value) > 5 and value[0] == 109 and value[4] == 47:  # math/
+                _note(marks[FORMULAS], element)
         elif tag == TAG_TIME and key == DATETIME:
             _note(marks[TIMES], element)
         attribute = call_1(api[NEXT_ATTRIBUTE], attribute)
     return hints, classes
+
+
+@kernel
+def _is_latex(text):
+    """Whether a text may be a formula: it begins with a dollar sign, or has a backslash or a circumflex."""
+    if len(text) and text[0] == 36:
+        return True
+    for byte in text:  # noqa: SIM110 - numba knows no generators
+        if byte == 92 or byte == 94:
+            return True
+    return False
 
 
 @kernel
@@ -208,39 +227,52 @@ NODE_COLUMNS = 8
 
 #: How a walk ends: at the end of the page, or before it because elements are nested too deeply or memory runs out.
 WHOLE, TOO_DEEP, NO_MEMORY = range(3)
-#: A page in blocks: `text` uint8, `blocks` (n, 10) int32, `nodes` (m, 8) int64, `marks` (MARKS, MARKED) int64, `end`: how the walk ended.
-Page = namedtuple("Page", "text blocks nodes marks end")
+#: A page in blocks: `text` uint8, `blocks` (n, 10) int32, `nodes` (m, 8) int64, `marks` (MARKS, MARKED) int64, `elements` (k, 4) int64,
+#: `end`: how the walk ended. The text of a <pre> lies in `text` byte for byte, so there it has white space between blocks.
+Page = namedtuple("Page", "text blocks nodes marks elements end")
+#: Columns of `Page.elements`: nodes, inline code and links, in the order in which they begin. `ADDRESS`: the parser's element.
+#: `[FROM, TO)`: bytes of `text`; a space before an inline element counts as in it. `WHICH`: the node, or CODE or ANCHOR.
+ADDRESS, FROM, TO, WHICH = range(4)
+CODE, ANCHOR = -1, -2
+TAG_CODE, TAG_TT = NAME["code"], NAME["tt"]
 
 TAG_LI, TAG_TD, TAG_TH, TAG_PRE, TAG_BODY, TAG_HTML, TAG_HR = (NAME[n] for n in ("li", "td", "th", "pre", "body", "html", "hr"))
 
 #: The indexes of the state of a walk (int64). `WRITTEN`: bytes of text so far; the open block begins at `BEGIN`. `OWED_SPACE`,
-#: `OWED_LINES`: space and line breaks to write before the block's next character. The others count open elements, or values of the open
-#: block.
+#: `OWED_LINES`: space and line breaks to write before the block's next character. `PRE_BEGIN`: where the text of the last <pre> begins.
+#: `ELEMENTS`: rows of `Page.elements` so far. `LATEX_TEXTS`: texts that begin as a formula. The others count open elements, or values of
+#: the open block.
 DEPTH_NOW, NODE_NOW, NODE_COUNT, LINKS, BOLDS, PRES, DROPS, WRITTEN, COUNT, OWED_SPACE, OWED_LINES, BEGIN = range(12)
 IN_CHARS, IN_LINKED, IN_BOLDED, IN_ANCHORS, IN_BREAKS, IN_ITEM = range(12, 18)
+PRE_BEGIN, ELEMENTS, LATEX_TEXTS = range(18, 21)
+STATES = 21
 
 #: Columns of the stack of open elements (int64). `BEFORE`: the node that was current before the element. `IS_RULE`: 1 for <hr>, which stays
-#: open until the element around it ends: the scorer treats the blocks after a rule as if they were in it.
-KIND, BEFORE, IS_PRE, IS_RULE = range(4)
+#: open until the element around it ends: the scorer treats the blocks after a rule as if they were in it. `AT`: its row in `Page.elements`,
+#: or -1.
+KIND, BEFORE, IS_PRE, IS_RULE, AT = range(5)
 UNNUMBERED_KEY = np.uint64(fnv1a(UNNUMBERED.encode()))
 
 
 @kernel
-def walk(root, api, tags, words, limit):
+def walk(root, api, tags, words, limit, structure):
     """Returns the element at the address `root` and its content as a `Page`.
 
     `api`: the addresses of lexbor's functions (`tree.api`). `tags`, `words`: the tables of `tags.py`. The walk stops where elements are
-    nested more deeply than `limit`.
+    nested more deeply than `limit`. Without `structure`, `Page.elements` stays empty.
     """
-    elements, size = _sizes(root, api)
-    text = np.empty(max(size, 0) + elements + 2, np.uint8)
-    blocks = np.empty((2 * elements + 2, BLOCK_COLUMNS), np.int32)
-    nodes = np.zeros((elements + 2, NODE_COLUMNS), np.int64)
+    count, size = _sizes(root, api)
+    text = np.empty(max(size, 0) + 2 * count + 2, np.uint8)
+    blocks = np.empty((2 * count + 2, BLOCK_COLUMNS), np.int32)
+    nodes = np.zeros((count + 2, NODE_COLUMNS), np.int64)
     nodes[0, PARENT] = -1
-    marks, stack, state = np.zeros((MARKS, MARKED), np.int64), np.empty((limit, 4), np.int64), np.zeros(18, np.int64)
+    elements = np.empty((count + 2 if structure else 0, 4), np.int64)
+    marks, stack, state = np.zeros((MARKS, MARKED), np.int64), np.empty((limit, 5), np.int64), np.zeros(STATES, np.int64)
     state[NODE_COUNT] = 1
-    end = NO_MEMORY if size < 0 else _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, np.zeros(1, np.int64))
-    return Page(text[: state[WRITTEN]], blocks[: state[COUNT]], nodes[: state[NODE_COUNT]], marks, end)
+    end = NO_MEMORY
+    if size >= 0:
+        end = _walk(root, api, tags, words, text, blocks, nodes, marks, elements, stack, state, np.zeros(1, np.int64))
+    return Page(text[: state[WRITTEN]], blocks[: state[COUNT]], nodes[: state[NODE_COUNT]], marks, elements[: state[ELEMENTS]], end)
 
 
 @kernel
@@ -266,10 +298,11 @@ def _sizes(root, api):
 
 
 @kernel
-def _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, length):
+def _walk(root, api, tags, words, text, blocks, nodes, marks, elements, stack, state, length):
     """Walks the page, and fills the arrays of the caller; returns how the walk ended."""
     api, tags, words, marks, stack = borrowed(api), borrowed(tags), borrowed(words), borrowed(marks), borrowed(stack)
     text, blocks, nodes, state, length = borrowed(text), borrowed(blocks), borrowed(nodes), borrowed(state), borrowed(length)
+    elements = borrowed(elements)
     node = root
     while node:
         kind = call_1(api[TYPE], node) & 0xFFFFFFFF
@@ -277,16 +310,20 @@ def _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, leng
         if kind == ELEMENT:
             if state[DEPTH_NOW] == len(stack):
                 return TOO_DEEP
-            down = _enter(node, node == root, api, tags, words, text, blocks, nodes, marks, stack, state, length)
+            down = _enter(node, node == root, api, tags, words, text, blocks, nodes, marks, elements, stack, state, length)
             opened = stack[state[DEPTH_NOW] - 1, IS_RULE] == 0
         elif kind == TEXT_NODE and not state[DROPS]:
             data = call_2(api[TEXT], node, length.ctypes.data)
             if data == 0:
                 return NO_MEMORY
-            _text(array_at(np.uint64(data), length[0], BYTES), text, blocks, nodes, state)
+            data = array_at(np.uint64(data), length[0], BYTES)
+            if state[PRES]:
+                _add_verbatim(data, text, state)
+            else:
+                _text(data, text, blocks, nodes, state)
         while down == 0:
             if opened:
-                _leave(text, blocks, nodes, stack, state)
+                _leave(text, blocks, nodes, elements, stack, state)
             if node == root:
                 break
             down = call_1(api[NEXT], node)
@@ -295,6 +332,8 @@ def _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, leng
         node = down
     _close(text, blocks, nodes, state)
     _climb(nodes, state, -1)
+    if state[LATEX_TEXTS]:
+        _note(marks[FORMULAS], root)
     return WHOLE
 
 
@@ -302,12 +341,12 @@ def _walk(root, api, tags, words, text, blocks, nodes, marks, stack, state, leng
 def _text(data, text, blocks, nodes, state):
     """Adds a text to the open block."""
     place, size = 0, len(data)
-    pre = state[PRES] > 0
-    if not pre:  # most texts between tags are space
-        while place < size and (data[place] == SPACE or 9 <= data[place] <= 13):
-            place += 1
-        if place:
-            state[OWED_SPACE] = 1
+    while place < size and (data[place] == SPACE or 9 <= data[place] <= 13):  # most texts between tags are space
+        place += 1
+    if place:
+        state[OWED_SPACE] = 1
+    if place + 4 < size and data[place] == 92:  # \( \[ \begin
+        state[LATEX_TEXTS] += data[place + 1] == 40 or data[place + 1] == 91 or data[place + 1] == 98
     written, chars = state[WRITTEN], state[IN_CHARS]
     owed, lines = state[OWED_SPACE] > 0, state[OWED_LINES]
     before = chars
@@ -324,11 +363,7 @@ def _text(data, text, blocks, nodes, state):
                 length = 1
         if byte <= SPACE:
             place += length
-            if pre and (byte == SPACE or byte == NEWLINE or byte == 9):
-                if written > state[BEGIN] or byte != NEWLINE:  # a line break right after <pre> does not count
-                    text[written] = byte
-                    written += 1
-            elif byte == SPACE or (9 <= byte <= 13):
+            if byte == SPACE or (9 <= byte <= 13):
                 owed = True
             continue
         if lines > 1 and chars:  # an empty line ends the block
@@ -340,7 +375,7 @@ def _text(data, text, blocks, nodes, state):
             text[written] = NEWLINE
             written += 1
             state[IN_BREAKS] += 1
-        elif owed and chars and not pre:
+        elif owed and chars:
             text[written] = SPACE
             written += 1
         owed, lines = False, 0
@@ -353,13 +388,33 @@ def _text(data, text, blocks, nodes, state):
 
 
 @kernel
+def _add_verbatim(data, text, state):
+    """Adds a text in a <pre> to the open block, byte for byte. Where a block element begins or ends before it without a line break, it
+    begins a new line."""
+    written, chars = state[WRITTEN], 0
+    if state[OWED_LINES] and len(data) and data[0] != NEWLINE and text[written - 1] != NEWLINE:
+        text[written] = NEWLINE
+        written += 1
+    for place in range(len(data)):
+        byte = data[place]
+        text[written + place] = byte
+        if byte > SPACE and (byte < 0x80 or byte >= 0xC0):
+            space = byte == 0xC2 and place + 1 < len(data) and data[place + 1] == 0xA0
+            chars += not (byte >= 0xC2 and (space or invisible(data, place)))
+    _count_chars(state, chars)
+    state[WRITTEN] = written + len(data)
+    state[IN_CHARS] += chars
+    state[OWED_LINES] = 0
+
+
+@kernel
 def _count_chars(state, chars):
     state[IN_LINKED] += chars * (state[LINKS] > 0)
     state[IN_BOLDED] += chars * (state[BOLDS] > 0)
 
 
 @kernel(inline="always")
-def _enter(element, is_root, api, tags, words, text, blocks, nodes, marks, stack, state, length):
+def _enter(element, is_root, api, tags, words, text, blocks, nodes, marks, elements, stack, state, length):
     """Begins an element; returns its first child, or 0 where it has none or its content is skipped."""
     tag_id = call_1(api[TAG_ID], element)
     row = tags[tag_id if 0 <= tag_id < len(tags) - 1 else _unnumbered(element, api, tags, length)]
@@ -368,11 +423,15 @@ def _enter(element, is_root, api, tags, words, text, blocks, nodes, marks, stack
     hints, classes = attributes(element, api, words, judged, tag, marks, is_root, length)
     depth = state[DEPTH_NOW]
     stack[depth, KIND], stack[depth, BEFORE], stack[depth, IS_PRE], stack[depth, IS_RULE] = kind, state[NODE_NOW], 0, tag == TAG_HR
+    stack[depth, AT] = -1
     state[DEPTH_NOW] = depth + 1
     if judged:
         _close(text, blocks, nodes, state)
         stack[depth, IS_PRE] = tag == TAG_PRE
-        state[PRES] += tag == TAG_PRE
+        if tag == TAG_PRE:
+            if state[PRES] == 0:
+                state[PRE_BEGIN] = state[WRITTEN]
+            state[PRES] += 1
         _open_node(nodes, state, tag, hints | row[2], classes ^ row[3])
         if tag == TAG_LI:
             state[IN_ITEM] = 1
@@ -385,6 +444,14 @@ def _enter(element, is_root, api, tags, words, text, blocks, nodes, marks, stack
         state[IN_ANCHORS] += 1
     elif kind == BOLD:
         state[BOLDS] += 1
+    elif tag == TAG_MATH:
+        _note(marks[FORMULAS], element)
+    if len(elements) and state[DROPS] == 0 and (judged or kind == LINK or TAG_CODE <= tag <= TAG_TT):
+        row = state[ELEMENTS]
+        stack[depth, AT] = row
+        elements[row, ADDRESS], elements[row, FROM], elements[row, TO] = element, state[WRITTEN], state[WRITTEN]
+        elements[row, WHICH] = state[NODE_NOW] if judged else ANCHOR if kind == LINK else CODE
+        state[ELEMENTS] = row + 1
     return 0 if kind == RAW else call_1(api[FIRST_CHILD], element)
 
 
@@ -397,7 +464,7 @@ def _unnumbered(element, api, tags, length):
 
 
 @kernel(inline="always")
-def _leave(text, blocks, nodes, stack, state):
+def _leave(text, blocks, nodes, elements, stack, state):
     """Ends the innermost element, after the rules (<hr>) that are open in it."""
     rule = 1
     while rule:
@@ -411,6 +478,8 @@ def _leave(text, blocks, nodes, stack, state):
         state[LINKS] -= kind == LINK
         state[BOLDS] -= kind == BOLD
         state[PRES] -= stack[depth, IS_PRE]
+        if stack[depth, AT] >= 0:
+            elements[stack[depth, AT], TO] = state[WRITTEN]
 
 
 @kernel(inline="always")
@@ -449,11 +518,16 @@ def _climb(nodes, state, target):
 @kernel(inline="always")
 def _close(text, blocks, nodes, state):
     """Ends the open block and begins the next one. A block without characters is dropped."""
-    state[OWED_SPACE] = state[OWED_LINES] = 0
+    state[OWED_SPACE] = 0
+    state[OWED_LINES] = state[PRES] > 0 and state[WRITTEN] > state[PRE_BEGIN]
     begin, end = state[BEGIN], state[WRITTEN]
     if state[IN_CHARS] == 0:
-        state[WRITTEN] = begin
+        if state[PRES] == 0:
+            state[WRITTEN] = begin
+        state[BEGIN] = state[WRITTEN]
         return
+    while text[begin] == NEWLINE:
+        begin += 1
     while text[end - 1] <= SPACE:
         end -= 1
     node = state[NODE_NOW]
@@ -464,6 +538,8 @@ def _close(text, blocks, nodes, state):
     block[ANCHORS], block[BREAKS], block[ITEM] = state[IN_ANCHORS], state[IN_BREAKS], state[IN_ITEM]
     block[ROW] = nodes[node, PARENT] if tag == TAG_TD or tag == TAG_TH else -1
     state[COUNT] += 1
-    state[BEGIN] = state[WRITTEN] = end
+    if state[PRES] == 0:
+        state[WRITTEN] = end
+    state[BEGIN] = state[WRITTEN]
     for place in range(IN_CHARS, IN_ITEM + 1):
         state[place] = 0

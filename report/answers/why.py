@@ -330,8 +330,9 @@ def _marked(run: Run, story: Story) -> Iterator[MarkedText]:
     """Yields the input text of each stage that decided about the text, with its marks; none for a stage that left it as it was."""
     texts = {}
     for stage in DATA_STAGES:
-        rows = _rows(run, f"{stage}_documents", story.id, ("text",)) if f"{stage}_documents" in run.tables else []
-        texts[stage] = rows[0]["text"] if rows else None
+        table = f"{stage}_documents"
+        rows = (_rows(run, table, story.id, ("text", "plain")) or _rows(run, table, story.id, ("text",))) if table in run.tables else []
+        texts[stage] = (rows[0].get("plain") or rows[0]["text"]) if rows else None  # the filter measures the text without marks
     for before, stage in pairwise(DATA_STAGES):
         row, text = next((one.row for one in story.explanations if one.stage == stage), None), texts[before]
         if row is not None and text is not None:

@@ -22,7 +22,7 @@ MARKUP = st.lists(
 
 def walked(html: str) -> Page:
     with Tree(html.encode()) as tree:
-        return walk(tree.root, *tables(), 1000)
+        return walk(tree.root, *tables(), 1000, False)
 
 
 def texts(page) -> list[str]:

@@ -54,6 +54,13 @@ PAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "one line": (lambda: b"x" * (15 * MIB), None),
     "comment": (lambda: b"<!--" * (3 * MIB), "empty_text"),
     "too long": (lambda: b"x" * (17 * MIB), "too_large"),
+    "math": (lambda: b"<p>x<math>" + b"<msqrt>" * 10_000 + b"<mi>y</mi>", "too_deep"),
+    "maths": (lambda: b"<p>x" + b"<math><msup><mi>y</mi><mn>2</mn></msup></math>" * 2000, None),
+    "asciimath": (lambda: b"<p>x<script type=math/asciimath>" + b"(" * MIB + b"</script>", None),
+    "spans": (lambda: b"<table><tr><th colspan=1000000 rowspan=1000000>" + b"x" * 1000 + b"<th>y" + b"<tr><td>z" * 1000, None),
+    "wide row": (lambda: b"<table><tr>" + b"<th>x" * 10_000 + b"<tr><td>z" * 10_000, None),
+    "code": (lambda: b"<p>x<pre>" + b" \n`" * (MIB // 3), None),
+    "quotes": (lambda: b"<blockquote>" * 900 + b"<p>x" * 1000, None),
 }
 
 
@@ -91,15 +98,17 @@ def idle_mb(tmp_path_factory: pytest.TempPathFactory, warcs) -> int:
         return guard.peak_mb
 
 
-def test_hostile_pages(tmp_path: Path, warcs, ingest, idle_mb: int) -> None:
+@pytest.mark.parametrize("format", ["text", "markdown"])
+def test_hostile_pages(tmp_path: Path, warcs, ingest, idle_mb: int, format: str) -> None:
     path = tmp_path / "hostile.warc"
     path.write_bytes(crawl(warcs, {name: {"body": body()} for name, (body, _) in PAGES.items()}))
-    found = ingest(path, extraction={"max_page_seconds": 1})
+    seconds = 1 if format == "text" else 3
+    found = ingest(path, extraction={"max_page_seconds": seconds, "format": format})
     rows = by_url(found)
     for name, (_, rule) in PAGES.items():
         assert rows[name]["failed"] == ([rule] if rule else []), (name, rows[name])
         assert rows[name]["kept"] or rows[name]["reason"]
-    assert rows["attributes"]["reason"] == "its extraction took more than 1 seconds (extraction.max_page_seconds)"
+    assert rows["attributes"]["reason"] == f"its extraction took more than {seconds} seconds (extraction.max_page_seconds)"
     assert rows["formatting"]["reason"] == "its extraction took more than 224 MB (extraction.max_memory_mb)"
     neighbours_are_there(found, len(PAGES))
     assert found.reader_mb < idle_mb + ROOM_MB

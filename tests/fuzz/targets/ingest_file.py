@@ -54,7 +54,7 @@ def fuzz(data: bytes) -> None:
     source = examine(file_ref(str(path)))
     if not isinstance(source, InputFile):
         return
-    reader, tables = SegmentReader(IngestConfig(), {}), RowTables()
+    reader, tables = SegmentReader(IngestConfig(), {}), RowTables(IngestConfig().documents)
     for segment in segments_of(source, 1 << 24):
         for work in reader.pending_rows(str(path), len(content), segment):
             row = work.row()

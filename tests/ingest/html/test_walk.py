@@ -47,7 +47,7 @@ def text_of(element) -> str:
 def walked_and_serialised(html: bytes) -> tuple[Page, str]:
     """Returns a page in blocks, and its body as lexbor writes it."""
     with Tree(html) as tree:
-        return walk(tree.root, *tables(), 1000), tree.serialised(tree.root).decode()
+        return walk(tree.root, *tables(), 1000, False), tree.serialised(tree.root).decode()
 
 
 def test_blocks_are_paragraphs_headings_items_and_cells() -> None:
