@@ -211,15 +211,16 @@ def context_of(page):
     blocks, nodes = page.blocks, page.nodes
     measures = measures_of(page.text, blocks)
     sums, equal = _running_sums(blocks, measures), count_equal(text_keys(page.text, blocks))
+    siblings = numbered(sibling_keys(nodes))
     return Context(
         measures,
         sums,
         equal,
         _headings(blocks, nodes),
-        count_equal(sibling_keys(nodes)),
+        siblings[1][siblings[0]],
         _core(blocks, nodes, measures),
         _first_h1(blocks, nodes, measures),
-        repeated_of(blocks, nodes, sums, equal),
+        repeated_of(blocks, nodes, sums, equal, siblings),
     )
 
 
@@ -228,14 +229,20 @@ def features(page, context, types, first, last):
     """Returns the features of the blocks from `first` to `last`, float32 of shape (len(NAMES), last - first). `types`: the probabilities
     of the page's types."""
     out = np.empty((len(NAMES), last - first), np.float32)
+    fill_features(page, context, types, first, last, out)
+    return out
+
+
+@kernel
+def fill_features(page, context, types, first, last, out):
+    """Writes `features` to the first rows of `out`."""
     hints = len(NAMES) - len(TYPES) - HINT_COUNT - len(NEAR)
     rows = np.zeros((last - first, hints), np.float32)
     _fill_rows(page, context, first, rows)
     out[:hints] = rows.T
-    _of_hints(out[hints : -len(TYPES)], page.blocks[first:last], page.nodes)
+    _of_hints(out[hints : len(NAMES) - len(TYPES)], page.blocks[first:last], page.nodes)
     for number in range(len(TYPES)):
-        out[-len(TYPES) + number] = types[number]
-    return out
+        out[len(NAMES) - len(TYPES) + number] = types[number]
 
 
 @kernel

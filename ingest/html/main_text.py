@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from corpusmill.ingest.config import ExtractionConfig
 from corpusmill.ingest.html import Extracted, TooDeep
 from corpusmill.ingest.html.data_text import from_data
-from corpusmill.ingest.html.features import NAMES, SECOND, around_of, context_of, expected_f1, features, second_features
+from corpusmill.ingest.html.features import NAMES, SECOND, around_of, context_of, expected_f1, fill_features, second_features
 from corpusmill.ingest.html.metadata import read_head, read_metadata
 from corpusmill.ingest.html.page_type import PAGE_NAMES, TYPES, page_values, stated_values, type_probabilities
 from corpusmill.ingest.html.repeated import ALL, PROSE
@@ -60,18 +60,20 @@ def trees_of(trees: dict[str, Any]) -> Trees:
 def scores_of(page, context, types, model):
     """Returns for each block of a page the probability that it is main text, float64. `types`: the probabilities of the page's types."""
     scores, count = np.empty(len(page.blocks)), len(page.blocks)
-    columns = np.empty((0, 0), np.float32)
+    columns = np.empty((len(NAMES) + len(SECOND), min(count, AT_A_TIME)), np.float32)
     for first in range(0, count, AT_A_TIME):
-        columns = features(page, context, types, first, min(first + AT_A_TIME, count))
-        scores[first : first + AT_A_TIME] = score(columns, model.first)
+        last = min(first + AT_A_TIME, count)
+        columns = columns if last - first == columns.shape[1] else np.empty((len(columns), last - first), np.float32)
+        fill_features(page, context, types, first, last, columns)
+        scores[first:last] = score(columns, model.first)
     around, scores = around_of(page, context, scores), np.empty(count)
     for first in range(0, count, AT_A_TIME):
         last = min(first + AT_A_TIME, count)
         if count > AT_A_TIME:
-            columns = features(page, context, types, first, last)
-        both = np.empty((len(columns) + len(SECOND), last - first), np.float32)
-        both[: len(columns)], both[len(columns) :] = columns, second_features(page, context, around, first, last)
-        scores[first:last] = score(both, model.second)
+            columns = columns if last - first == columns.shape[1] else np.empty((len(columns), last - first), np.float32)
+            fill_features(page, context, types, first, last, columns)
+        columns[len(NAMES) :] = second_features(page, context, around, first, last)
+        scores[first:last] = score(columns, model.second)
     return scores
 
 
