@@ -7,7 +7,6 @@ from pydantic import BeforeValidator, Field
 from corpusmill.ingest.urls.filter import resolve_url_filter
 from corpusmill.pipeline.config import Config
 
-
 PageType = Literal["article", "documentation", "service", "forum", "collection", "listing", "product"]
 
 
@@ -59,7 +58,9 @@ class IngestConfig(Config):
     page_types: list[PageType] = Field(
         default=[], description="Types of the pages that are kept, such as `[article, forum]`; an empty list keeps all (lexbor)."
     )
-    page_type_score: float = Field(default=0, ge=0, le=1, description="Lowest probability of its type with which a page of page_types is kept.")
+    page_type_score: float = Field(
+        default=0, ge=0, le=1, description="Lowest probability of its type with which a page of page_types is kept."
+    )
     task_mb: int = Field(
         default=32, ge=1, le=4096, description="Largest part of the input that one task reads (MiB); small inputs give smaller parts."
     )

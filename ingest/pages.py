@@ -161,7 +161,11 @@ def _page(row: IngestRow, record: Record, config: IngestConfig) -> bytes:
     if page.origin:
         row.reasons.append(f"its text is from {page.origin}")
     check_text(row, limits.minimum_chars, page.empty_by)
-    if page.page_type and config.page_types and (page.page_type not in config.page_types or (page.page_type_score or 0) < config.page_type_score):
+    if (
+        page.page_type
+        and config.page_types
+        and (page.page_type not in config.page_types or (page.page_type_score or 0) < config.page_type_score)
+    ):
         row.fail("page_type", f"its page type is {page.page_type} ({page.page_type_score:.2f})")
     return body
 

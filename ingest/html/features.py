@@ -8,6 +8,7 @@ from collections import namedtuple
 
 import numpy as np
 
+from corpusmill.ingest.html.page_type import TYPES
 from corpusmill.ingest.html.repeated import (
     ALL,
     GROUP_NAMES,
@@ -23,7 +24,6 @@ from corpusmill.ingest.html.repeated import (
     repeated_of,
     sibling_keys,
 )
-from corpusmill.ingest.html.page_type import TYPES
 from corpusmill.ingest.html.tags import HINT_NAMES, NAME
 from corpusmill.ingest.html.walk import (
     ANCHORS,
@@ -459,8 +459,9 @@ SCORED = ((1, 0), (1, 1), (2, 2), (5, 5), (12, 12), (30, 30))
 SCORED_NODES = 5
 FADING = 0.9
 #: Features for the second trees: what the first trees say of the block and of what is around it, as means weighted by characters.
-#: `class_score` to `outer_score`: of the blocks of its groups. `before`, `after`: the shares of the page's expected main text. `expected`: the
-#: best expected F1. `best_before`, `best_after`: the best score, which fades from block to block. `heading_score`: of the last heading.
+#: `class_score` to `outer_score`: of the blocks of its groups. `before`, `after`: the shares of the page's expected main text.
+#: `expected`: the best expected F1. `best_before`, `best_after`: the best score, which fades from block to block. `heading_score`: of
+#: the last heading.
 SECOND = (
     "score", *(f"scores_{before}_{after}" for before, after in SCORED), *(f"a{level}_score" for level in range(SCORED_NODES)),
     "class_score", "class_difference", "tag_score", "inner_score", "outer_score", "page_score", "highest", "before", "after", "expected",

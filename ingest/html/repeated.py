@@ -48,10 +48,9 @@ def repeated_of(blocks, nodes, sums, equal, siblings):
         outer[node] = outer[above] if outer[above] or not is_record else node
     first, nothing = np.arange(len(blocks)), np.zeros(0, np.int64)
     classes, tags = _path_keys(blocks, nodes)
-    return Repeated(
-        _groups(numbered(classes), first, first + 1, sums, equal, nothing, 2), _groups(numbered(tags), first, first + 1, sums, equal, nothing, 2),
-        records, inner, outer,
-    )  # fmt: skip
+    by_class = _groups(numbered(classes), first, first + 1, sums, equal, nothing, 2)
+    by_tag = _groups(numbered(tags), first, first + 1, sums, equal, nothing, 2)
+    return Repeated(by_class, by_tag, records, inner, outer)
 
 
 @kernel(inline="always")
@@ -128,7 +127,9 @@ def _groups(keys, first, last, sums, equal, below, least):
             rows[group] = many
             many += 1
     order, out = np.zeros(len(ids), np.int32), np.zeros((many, SUMS), np.float32)
-    _add_members(borrowed(ids), borrowed(rows), borrowed(first), borrowed(last), borrowed(sums), borrowed(equal), borrowed(below), order, out)
+    _add_members(
+        borrowed(ids), borrowed(rows), borrowed(first), borrowed(last), borrowed(sums), borrowed(equal), borrowed(below), order, out
+    )
     return Groups(ids, order, out)
 
 
