@@ -104,14 +104,14 @@ def _add_trees(columns, trees, leaves, odds):
 
 COMMENT, NOSCRIPT = (1 << HINT_NAMES.index(name) for name in ("comment", "in_noscript"))
 #: Comments are dropped only if the other blocks have at least this many characters and the page is hardly a forum.
-ENOUGH_CHARS, FORUM_PROBABILITY, FORUM = 250, 0.3, TYPES.index("forum")
+ENOUGH_CHARS, FORUM_PROBABILITY, FORUM = 250, 0.1, TYPES.index("forum")
 #: Articles have clear borders: their share is higher by up to this factor.
-ARTICLE, ARTICLE_PURER = TYPES.index("article"), 0.4
+ARTICLE, DOCUMENTATION, ARTICLE_PURER = TYPES.index("article"), TYPES.index("documentation"), 0.4
 #: A block below this score is no main text, however little the page holds.
 LEAST_SCORE = 0.08
 #: The body of a page is the innermost node around the core that has CORE_SHARE of the page's characters. A page of LONG_CHARS characters
-#: is a long document if PROSE_SHARE of its body is paragraphs. The scorer was not fitted to manuals and books on one page, and nearly all
-#: of their body is main text. So a block of the body is kept with any score of at least DOUBTFUL.
+#: is a long document if PROSE_SHARE of its body is paragraphs. Few books on one page were there to learn from, and nearly all of their
+#: body is main text. So, in articles and documentation, a block of the body is kept with any score of at least DOUBTFUL.
 LONG_CHARS, CORE_SHARE, PROSE_SHARE, DOUBTFUL = 20_000, 0.6, 0.3, 0.1
 
 
@@ -127,7 +127,7 @@ def keep(page, context, types, scores, share, comments):
     threshold = max(share * expected_f1(page.blocks[:, CHARS] + 2.0, scores), LEAST_SCORE)
     kept = scores >= threshold
     first, last = _most_of_it(page.nodes, context)
-    if _is_long(context.sums, first, last):
+    if types[ARTICLE] + types[DOCUMENTATION] > 0.5 and _is_long(context.sums, first, last):
         for block in range(first, last):
             kept[block] |= scores[block] >= min(threshold, DOUBTFUL)
     if not comments and types[FORUM] < FORUM_PROBABILITY:

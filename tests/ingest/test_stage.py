@@ -225,35 +225,21 @@ def test_a_footer_that_takes_too_much_memory_costs_its_file_alone(tmp_path: Path
 
 
 def test_page_types_are_columns_and_a_rule(tmp_path: Path, warcs, ingest) -> None:
-    posts = "".join(
-        f"<div class='post'><h4 class='author'>user{n}</h4><time datetime='2024-01-0{n}'>Day {n}</time>"
-        f"<div class='post-body'><p>{'I had the same question, and this is what I did about it. ' * 3}</p></div></div>"
-        for n in range(1, 8)
-    )
-    thread = (
-        f"<html><head><title>A question - Forum</title></head><body class='forum'><h1>A question</h1><main>{posts}</main></body></html>"
-    )
+    sentence = "It has a headline, a day, and some sentences that end with a full stop. "
+    story = f"<title>Story</title><body><article><h1>Story</h1>{f'<p>{sentence * 3}</p>' * 9}</article>"
+    bodies = {
+        "http://x.test/news/2024/05/a-story-of-some-days": story.encode(),
+        "http://x.test/app": b"<body><div id=app></div><script src=x></script>",
+        "http://x.test/nav": b"<body><nav><ul><li><a href=/>Home</a></ul></nav><footer><a href=/>Terms</a></footer>",
+    }
     path = tmp_path / "crawl.warc.gz"
-    path.write_bytes(
-        warcs.write(
-            [
-                {"url": "http://forum.test/t/how/12", "body": thread.encode()},
-                {"url": "http://x.test/blog/1", "body": warcs.page(1)},
-                {"url": "http://x.test/app", "body": b"<body><div id=app></div><script src=x></script>"},
-                {
-                    "url": "http://x.test/nav",
-                    "body": b"<body><nav><ul><li><a href=/>Home</a></ul></nav><footer><a href=/>Terms</a></footer>",
-                },
-            ]
-        )
-    )
-    types = {row["url"]: (row["page_type"], row["failed"]) for row in ingest(path, name="all").report if row["record_type"] == "response"}
-    assert types["http://forum.test/t/how/12"] == ("forum", [])
-    assert types["http://x.test/app"] == (None, ["only_scripts"])
-    found = ingest(path, name="forums", page_types=["forum"])
-    assert [(row["url"], row["page_type"]) for row in found.data] == [("http://forum.test/t/how/12", "forum")]
-    assert found.data[0]["page_type_score"] > 0.5
-    failed = {row["url"]: row["failed"] for row in found.report if row["record_type"] == "response"}
-    assert failed["http://x.test/blog/1"] == ["page_type"]
-    found = ingest(path, name="sure", page_types=["forum"], page_type_score=1)
-    assert not found.data and "its page type is forum (0." in str([row["reason"] for row in found.report])
+    path.write_bytes(warcs.write([{"url": url, "body": body} for url, body in bodies.items()]))
+    for number, (options, first) in enumerate(
+        [({}, []), ({"page_types": ["article"]}, []), ({"page_types": ["forum"]}, ["page_type"]),
+         ({"page_types": ["article"], "page_type_score": 1}, ["page_type"])]
+    ):  # fmt: skip
+        found = ingest(path, name=str(number), **options)
+        rows = [row for row in found.report if row["record_type"] == "response"]
+        assert [row["failed"] for row in rows] == [first, ["only_scripts"], ["no_main_text"]]
+        assert [row["page_type"] for row in rows] == ["article", None, None] and 0.5 < rows[0]["page_type_score"] < 1
+        assert [(row["page_type"], row["page_type_score"]) for row in found.data] == [("article", rows[0]["page_type_score"])] * (not first)
