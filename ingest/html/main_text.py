@@ -106,7 +106,7 @@ COMMENT, NOSCRIPT = (1 << HINT_NAMES.index(name) for name in ("comment", "in_nos
 #: Comments are dropped only if the other blocks have at least this many characters and the page is hardly a forum.
 ENOUGH_CHARS, FORUM_PROBABILITY, FORUM = 250, 0.1, TYPES.index("forum")
 #: Articles have clear borders: their share is higher by up to this factor.
-ARTICLE, DOCUMENTATION, ARTICLE_PURER = TYPES.index("article"), TYPES.index("documentation"), 0.4
+ARTICLE, DOCUMENTATION, ARTICLE_PURER = TYPES.index("article"), TYPES.index("documentation"), 0.2
 #: A block below this score is no main text, however little the page holds.
 LEAST_SCORE = 0.08
 #: The body of a page is the innermost node around the core that has CORE_SHARE of the page's characters. A page of LONG_CHARS characters
