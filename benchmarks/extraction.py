@@ -84,7 +84,8 @@ def show_metadata(ours: dict[str, tuple[str | None, str | None, str | None]], pa
             wanted = [agrees(name, value, right) for value, right in given if right]
             extra = [bool(value) for value, right in given if not right]
             if any(value for value, _ in given):
-                print(f"{name:7} {peer:12} right {sum(wanted) / len(wanted):.3f} of {len(wanted)}, given without gold {sum(extra)} of {len(extra)}")
+                shares = f"right {sum(wanted) / len(wanted):.3f} of {len(wanted)}, given without gold {sum(extra)} of {len(extra)}"
+                print(f"{name:7} {peer:12} {shares}")
 
 
 def agrees(name: str, value: str | None, right: str) -> bool:

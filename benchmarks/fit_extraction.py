@@ -120,7 +120,9 @@ class Stack:
     stack with one more unseen fold, of which each is fitted once.
     """
 
-    def __init__(self, examples: Sequence[Example], unseen: frozenset[int] = frozenset(), made: dict[frozenset[int], "Stack"] | None = None):
+    def __init__(
+        self, examples: Sequence[Example], unseen: frozenset[int] = frozenset(), made: dict[frozenset[int], "Stack"] | None = None
+    ):
         self.examples, self.unseen, self.made = examples, unseen, {} if made is None else made
         self.seen = [example for example in examples if example.fold not in unseen]
 

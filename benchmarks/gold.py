@@ -112,7 +112,7 @@ def segments(texts: Iterable[str], pages: Sequence[GoldPage]) -> dict[str, float
 
 
 def word_f1(text: str, gold: str) -> tuple[float, float, float]:
-    """Returns F1, precision and recall of the words with their counts, as WCXB defines them; of an empty gold text an empty text is right."""
+    """Returns F1, precision and recall of the words with their counts, as WCXB defines them. An empty text is right for an empty one."""
     ours, theirs = Counter(words(text)), Counter(words(gold))
     if not ours or not theirs:
         return (float(not ours and not theirs),) * 3

@@ -8,6 +8,7 @@ from collections import namedtuple
 
 import numpy as np
 
+from corpusmill.ingest.html.page_type import TYPES
 from corpusmill.ingest.html.repeated import (
     ALL,
     GROUP_NAMES,
@@ -23,7 +24,6 @@ from corpusmill.ingest.html.repeated import (
     repeated_of,
     sibling_keys,
 )
-from corpusmill.ingest.html.page_type import TYPES
 from corpusmill.ingest.html.tags import HINT_NAMES, NAME
 from corpusmill.ingest.html.walk import (
     ANCHORS,
@@ -211,15 +211,16 @@ def context_of(page):
     blocks, nodes = page.blocks, page.nodes
     measures = measures_of(page.text, blocks)
     sums, equal = _running_sums(blocks, measures), count_equal(text_keys(page.text, blocks))
+    siblings = numbered(sibling_keys(nodes))
     return Context(
         measures,
         sums,
         equal,
         _headings(blocks, nodes),
-        count_equal(sibling_keys(nodes)),
+        siblings[1][siblings[0]],
         _core(blocks, nodes, measures),
         _first_h1(blocks, nodes, measures),
-        repeated_of(blocks, nodes, sums, equal),
+        repeated_of(blocks, nodes, sums, equal, siblings),
     )
 
 
@@ -228,14 +229,20 @@ def features(page, context, types, first, last):
     """Returns the features of the blocks from `first` to `last`, float32 of shape (len(NAMES), last - first). `types`: the probabilities
     of the page's types."""
     out = np.empty((len(NAMES), last - first), np.float32)
+    fill_features(page, context, types, first, last, out)
+    return out
+
+
+@kernel
+def fill_features(page, context, types, first, last, out):
+    """Writes `features` to the first rows of `out`."""
     hints = len(NAMES) - len(TYPES) - HINT_COUNT - len(NEAR)
     rows = np.zeros((last - first, hints), np.float32)
     _fill_rows(page, context, first, rows)
     out[:hints] = rows.T
-    _of_hints(out[hints : -len(TYPES)], page.blocks[first:last], page.nodes)
+    _of_hints(out[hints : len(NAMES) - len(TYPES)], page.blocks[first:last], page.nodes)
     for number in range(len(TYPES)):
-        out[-len(TYPES) + number] = types[number]
-    return out
+        out[len(NAMES) - len(TYPES) + number] = types[number]
 
 
 @kernel
@@ -452,8 +459,9 @@ SCORED = ((1, 0), (1, 1), (2, 2), (5, 5), (12, 12), (30, 30))
 SCORED_NODES = 5
 FADING = 0.9
 #: Features for the second trees: what the first trees say of the block and of what is around it, as means weighted by characters.
-#: `class_score` to `outer_score`: of the blocks of its groups. `before`, `after`: the shares of the page's expected main text. `expected`: the
-#: best expected F1. `best_before`, `best_after`: the best score, which fades from block to block. `heading_score`: of the last heading.
+#: `class_score` to `outer_score`: of the blocks of its groups. `before`, `after`: the shares of the page's expected main text.
+#: `expected`: the best expected F1. `best_before`, `best_after`: the best score, which fades from block to block. `heading_score`: of
+#: the last heading.
 SECOND = (
     "score", *(f"scores_{before}_{after}" for before, after in SCORED), *(f"a{level}_score" for level in range(SCORED_NODES)),
     "class_score", "class_difference", "tag_score", "inner_score", "outer_score", "page_score", "highest", "before", "after", "expected",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from corpusmill.ingest.config import ExtractionConfig
 from corpusmill.ingest.html import Extracted, TooDeep
 from corpusmill.ingest.html.data_text import from_data
-from corpusmill.ingest.html.features import NAMES, SECOND, around_of, context_of, expected_f1, features, second_features
+from corpusmill.ingest.html.features import NAMES, SECOND, around_of, context_of, expected_f1, fill_features, second_features
 from corpusmill.ingest.html.formulas import write_formulas
 from corpusmill.ingest.html.markdown import Markdown
 from corpusmill.ingest.html.metadata import read_head, read_metadata
@@ -62,18 +62,20 @@ def trees_of(trees: dict[str, Any]) -> Trees:
 def scores_of(page, context, types, model):
     """Returns for each block of a page the probability that it is main text, float64. `types`: the probabilities of the page's types."""
     scores, count = np.empty(len(page.blocks)), len(page.blocks)
-    columns = np.empty((0, 0), np.float32)
+    columns = np.empty((len(NAMES) + len(SECOND), min(count, AT_A_TIME)), np.float32)
     for first in range(0, count, AT_A_TIME):
-        columns = features(page, context, types, first, min(first + AT_A_TIME, count))
-        scores[first : first + AT_A_TIME] = score(columns, model.first)
+        last = min(first + AT_A_TIME, count)
+        columns = columns if last - first == columns.shape[1] else np.empty((len(columns), last - first), np.float32)
+        fill_features(page, context, types, first, last, columns)
+        scores[first:last] = score(columns, model.first)
     around, scores = around_of(page, context, scores), np.empty(count)
     for first in range(0, count, AT_A_TIME):
         last = min(first + AT_A_TIME, count)
         if count > AT_A_TIME:
-            columns = features(page, context, types, first, last)
-        both = np.empty((len(columns) + len(SECOND), last - first), np.float32)
-        both[: len(columns)], both[len(columns) :] = columns, second_features(page, context, around, first, last)
-        scores[first:last] = score(both, model.second)
+            columns = columns if last - first == columns.shape[1] else np.empty((len(columns), last - first), np.float32)
+            fill_features(page, context, types, first, last, columns)
+        columns[len(NAMES) :] = second_features(page, context, around, first, last)
+        scores[first:last] = score(columns, model.second)
     return scores
 
 
@@ -104,14 +106,14 @@ def _add_trees(columns, trees, leaves, odds):
 
 COMMENT, NOSCRIPT = (1 << HINT_NAMES.index(name) for name in ("comment", "in_noscript"))
 #: Comments are dropped only if the other blocks have at least this many characters and the page is hardly a forum.
-ENOUGH_CHARS, FORUM_PROBABILITY, FORUM = 250, 0.3, TYPES.index("forum")
+ENOUGH_CHARS, FORUM_PROBABILITY, FORUM = 250, 0.1, TYPES.index("forum")
 #: Articles have clear borders: their share is higher by up to this factor.
-ARTICLE, ARTICLE_PURER = TYPES.index("article"), 0.4
+ARTICLE, DOCUMENTATION, ARTICLE_PURER = TYPES.index("article"), TYPES.index("documentation"), 0.2
 #: A block below this score is no main text, however little the page holds.
 LEAST_SCORE = 0.08
 #: The body of a page is the innermost node around the core that has CORE_SHARE of the page's characters. A page of LONG_CHARS characters
-#: is a long document if PROSE_SHARE of its body is paragraphs. The scorer was not fitted to manuals and books on one page, and nearly all
-#: of their body is main text. So a block of the body is kept with any score of at least DOUBTFUL.
+#: is a long document if PROSE_SHARE of its body is paragraphs. Few books on one page were there to learn from, and nearly all of their
+#: body is main text. So, in articles and documentation, a block of the body is kept with any score of at least DOUBTFUL.
 LONG_CHARS, CORE_SHARE, PROSE_SHARE, DOUBTFUL = 20_000, 0.6, 0.3, 0.1
 
 
@@ -127,7 +129,7 @@ def keep(page, context, types, scores, share, comments):
     threshold = max(share * expected_f1(page.blocks[:, CHARS] + 2.0, scores), LEAST_SCORE)
     kept = scores >= threshold
     first, last = _most_of_it(page.nodes, context)
-    if _is_long(context.sums, first, last):
+    if types[ARTICLE] + types[DOCUMENTATION] > 0.5 and _is_long(context.sums, first, last):
         for block in range(first, last):
             kept[block] |= scores[block] >= min(threshold, DOUBTFUL)
     _keep_code(page, kept, first, last)

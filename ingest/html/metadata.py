@@ -32,7 +32,10 @@ MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", 
 _MONTH = rf"(?P<month>{'|'.join(MONTHS)})[a-z]{{0,6}}\.?"
 IN_WORDS = tuple(
     re.compile(rf"(?<!\w){pattern},?\s+(?P<year>(?:19|20)\d\d)(?!\d)", re.IGNORECASE)
-    for pattern in (rf"{_MONTH}\s+(?P<day>0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?", rf"(?P<day>0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?\s+{_MONTH}")
+    for pattern in (
+        rf"{_MONTH}\s+(?P<day>0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?",
+        rf"(?P<day>0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?\s+{_MONTH}",
+    )
 )
 #: The attribute of a script of JSON-LD.
 LINKED_DATA = b'type="application/ld+json"'

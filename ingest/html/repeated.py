@@ -38,9 +38,9 @@ Repeated = namedtuple("Repeated", "classes tags records inner outer")
 
 
 @kernel
-def repeated_of(blocks, nodes, sums, equal):
-    """Returns what is `Repeated` in a page. `sums`, `equal`: as in `features.Context`."""
-    records = _groups(sibling_keys(nodes), nodes[:, FIRST].copy(), nodes[:, LAST].copy(), sums, equal, _hints_below(nodes), RECORDS)
+def repeated_of(blocks, nodes, sums, equal, siblings):
+    """Returns what is `Repeated` in a page. `sums`, `equal`: as in `features.Context`. `siblings`: the `numbered` keys of siblings."""
+    records = _groups(siblings, nodes[:, FIRST].copy(), nodes[:, LAST].copy(), sums, equal, _hints_below(nodes), RECORDS)
     inner, outer = np.zeros(len(nodes), np.int32), np.zeros(len(nodes), np.int32)
     for node in range(1, len(nodes)):
         above, is_record = nodes[node, PARENT], records.ids[node] >= 0
@@ -48,10 +48,9 @@ def repeated_of(blocks, nodes, sums, equal):
         outer[node] = outer[above] if outer[above] or not is_record else node
     first, nothing = np.arange(len(blocks)), np.zeros(0, np.int64)
     classes, tags = _path_keys(blocks, nodes)
-    return Repeated(
-        _groups(classes, first, first + 1, sums, equal, nothing, 2), _groups(tags, first, first + 1, sums, equal, nothing, 2),
-        records, inner, outer,
-    )  # fmt: skip
+    by_class = _groups(numbered(classes), first, first + 1, sums, equal, nothing, 2)
+    by_tag = _groups(numbered(tags), first, first + 1, sums, equal, nothing, 2)
+    return Repeated(by_class, by_tag, records, inner, outer)
 
 
 @kernel(inline="always")
@@ -119,16 +118,18 @@ def numbered(keys):
 
 @kernel
 def _groups(keys, first, last, sums, equal, below, least):
-    """Returns the `Groups` of items with equal keys. An item is the blocks from `first` to `last`; items without blocks are in no group,
-    nor are those whose key is that of fewer than `least` items. `below`: the hints in each item, or nothing."""
-    ids, counts = numbered(keys)
+    """Returns the `Groups` of items with equal keys, which are `numbered`. An item is the blocks from `first` to `last`; items without
+    blocks are in no group, nor are those whose key is that of fewer than `least` items. `below`: the hints in each item, or nothing."""
+    ids, counts = keys[0].copy(), keys[1]
     rows, many = np.full(len(counts), -1, np.int32), 0
     for group in range(len(counts)):
         if counts[group] >= least:
             rows[group] = many
             many += 1
-    order, out = np.zeros(len(keys), np.int32), np.zeros((many, SUMS), np.float32)
-    _add_members(borrowed(ids), borrowed(rows), borrowed(first), borrowed(last), borrowed(sums), borrowed(equal), borrowed(below), order, out)
+    order, out = np.zeros(len(ids), np.int32), np.zeros((many, SUMS), np.float32)
+    _add_members(
+        borrowed(ids), borrowed(rows), borrowed(first), borrowed(last), borrowed(sums), borrowed(equal), borrowed(below), order, out
+    )
     return Groups(ids, order, out)
 
 

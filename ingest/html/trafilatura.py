@@ -22,8 +22,9 @@ def extract(html: str, url: str | None, config: ExtractionConfig) -> Extracted:
     found: Any = trafilatura.bare_extraction(
         tree, url=url, include_comments=config.comments, favor_recall=not config.main_content, with_metadata=True, deduplicate=False
     )
-    if found is None:
-        return Extracted("")
+    if found is None or not (found.text or "").strip():
+        shown = tree.xpath("boolean(//body//text()[normalize-space() and not(ancestor::script or ancestor::style or ancestor::noscript)])")
+        return Extracted("", empty_by="no_main_text" if shown else "only_scripts" if tree.xpath("boolean(//script)") else None)
     return Extracted(tidy(found.text or ""), found.title or None, found.author or None, found.date or None, found.url or None)
 
 

@@ -510,7 +510,7 @@ def _quantiles(change: ColumnChange, wide: bool) -> list[Text]:
 
 def _values(name: str, rows: list[tuple[str, int, int]]) -> Shown:
     """Returns the table of languages (hosts, crawl files) whose number of kept documents differs."""
-    titles = {"language": "Languages", "host": "Hosts", "source": "Crawl files"}
+    titles = {"language": "Languages", "page_type": "Page types", "host": "Hosts", "source": "Crawl files"}
     changed = [row for row in rows if row[1] != row[2]]
     cells = [[cell(value, 60), a, b, f"{b - a:+,}"] for value, a, b in changed[:VALUES]]
     made = table(f"{titles[name]} of the kept documents: the largest changes", name, ">A", ">B", ">change", rows=cells)

@@ -227,7 +227,7 @@ def read_properties(pair: Pair) -> dict[str, list[tuple[str, int, int]]]:
         return pair.read(side, lambda: f"{select} FROM {pair.scan(side, table)}{end}")
 
     columns = [{str(row[0]) for row in read(side, "DESCRIBE SELECT *")} for side in SIDES]
-    properties = {"language": "language", "host": host.SQL, "source": "source"}
+    properties = {"language": "language", "page_type": "page_type", "host": host.SQL, "source": "source"}
     needed = {"host": "url"}
     found = {}
     for name, value in properties.items():

@@ -33,6 +33,7 @@ class Contents:
     sources: Counter[str] = field(default_factory=Counter)
     hosts: Counter[str] = field(default_factory=Counter)
     languages: Counter[str] | None = None
+    page_types: Counter[str] | None = None
     records: Counter[str] = field(default_factory=Counter)
     first: str | None = None
     last: str | None = None
@@ -60,6 +61,7 @@ def read_contents(run: Run) -> Contents:
         raise InputError(f"{reader.storage.root}: {found} has kept no document, so there is nothing to write a card about.")
     contents.sources, contents.hosts = _counted(run, table, "source"), _counted(run, table, host.SQL)
     contents.languages = _counted(run, table, "language") if "language" in schema.names else None
+    contents.page_types = _counted(run, table, "page_type") if "page_type" in schema.names else None
     if "source" in columns(run, "ingest_report"):
         contents.records = _counted(run, "ingest_report", "source")
     return contents

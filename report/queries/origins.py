@@ -1,4 +1,4 @@
-"""Counts documents and characters by language, page type, crawl file, host and encoding: those that came in, and those left after each stage."""
+"""Counts documents and characters by language, page type, crawl file, host, encoding: those that came in, those left after each stage."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

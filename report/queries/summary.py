@@ -43,6 +43,8 @@ from corpusmill.report.read import DATA_STAGES, RunReader
 ALARM_SHARE = 0.5
 #: The share that a stage's own warning tells: `3 of 1,200`, `12.5%`.
 _TOLD = re.compile(r"(\d[\d,]*) of (\d[\d,]*)|(\d+(?:\.\d+)?)%")
+#: Rules of ingest on pages that are lost although they had a text, here or in a browser.
+EMPTY_PAGES = {"only_scripts": "pages that hold only scripts", "no_main_text": "pages whose markup holds text, but no main text"}
 #: Rules for which the page shows documents.
 MOST_RULES = 100
 #: Memory of the queries in bytes; larger results go to a temporary file. With half of it, the report of a million documents takes half as
@@ -220,6 +222,11 @@ def warnings(summary: Summary) -> list[str]:
     for stage, d in summary.decisions.items():
         alarming = [rule for rule in d.by_removal() if stage != "ingest" and d.rows >= 20 and rule.fired > ALARM_SHARE * d.rows]
         found += [(rule.fired / d.rows, f"{stage}: {rule.name} fired on {rule.fired / d.rows:.1%} of the documents.") for rule in alarming]
+    lost = {rule: count.fired for rule, count in summary.decisions["ingest"].rules.items()} if "ingest" in summary.decisions else {}
+    for rule, sentence in EMPTY_PAGES.items():
+        if lost.get(rule):
+            share = lost[rule] / summary.decisions["ingest"].rows
+            found.append((share, f"ingest: {sentence}: {lost[rule]:,} of {summary.decisions['ingest'].rows:,} records."))
     for classifier in summary.classifiers:
         if classifier.decides:
             found += [(ALARM_SHARE, f"filter: classifier {classifier.name}: {sentence}") for sentence in classifier.warnings()]

@@ -43,6 +43,7 @@ def numbered(template: bytes, count: int) -> bytes:
 
 
 N = 100_000
+LINKED = b"<body><script type='application/ld+json'>"
 #: A description of each page, and the rule that it fails; None where the page is harmless at its size.
 PAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "div": (lambda: b"<div>" * N + b"x" + b"</div>" * N, "too_deep"),
@@ -53,6 +54,11 @@ PAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "nuls": (lambda: bytes(15 * MIB), "empty_text"),
     "one line": (lambda: b"x" * (15 * MIB), None),
     "comment": (lambda: b"<!--" * (3 * MIB), "empty_text"),
+    "siblings": (lambda: numbered(b"<p class=a%d>x", 200_000) + b"<p>x" * 200_000, None),
+    "noscript": (lambda: b"<body><noscript><div>" * N + b"x", "too_deep"),
+    "nested data": (lambda: LINKED + b'{"comment":[' * N + b"]}" * N + b"</script>", "only_scripts"),
+    "large data": (lambda: LINKED + b'{"text":"' + b"word " * (2 * MIB) + b'"}</script>', "only_scripts"),
+    "wrong data": (lambda: LINKED + b'[{"text":7,"author":[{}],"mainEntity":[[{"text":[{}]}]]},[[3]],null]</script>', "only_scripts"),
     "too long": (lambda: b"x" * (17 * MIB), "too_large"),
     "math": (lambda: b"<p>x<math>" + b"<msqrt>" * 10_000 + b"<mi>y</mi>", "too_deep"),
     "maths": (lambda: b"<p>x" + b"<math><msup><mi>y</mi><mn>2</mn></msup></math>" * 2000, None),

@@ -222,3 +222,24 @@ def test_a_footer_that_takes_too_much_memory_costs_its_file_alone(tmp_path: Path
     assert [row["text"] for row in found.data] == ["a line"]
     (refused,) = [row for row in found.report if not row["kept"]]
     assert refused["source"].endswith("wide.parquet") and refused["failed"][0] in ("unreadable", "out_of_memory")
+
+
+def test_page_types_are_columns_and_a_rule(tmp_path: Path, warcs, ingest) -> None:
+    sentence = "It has a headline, a day, and some sentences that end with a full stop. "
+    story = f"<title>Story</title><body><article><h1>Story</h1>{f'<p>{sentence * 3}</p>' * 9}</article>"
+    bodies = {
+        "http://x.test/news/2024/05/a-story-of-some-days": story.encode(),
+        "http://x.test/app": b"<body><div id=app></div><script src=x></script>",
+        "http://x.test/nav": b"<body><nav><ul><li><a href=/>Home</a></ul></nav><footer><a href=/>Terms</a></footer>",
+    }
+    path = tmp_path / "crawl.warc.gz"
+    path.write_bytes(warcs.write([{"url": url, "body": body} for url, body in bodies.items()]))
+    for number, (options, first) in enumerate(
+        [({}, []), ({"page_types": ["article"]}, []), ({"page_types": ["forum"]}, ["page_type"]),
+         ({"page_types": ["article"], "page_type_score": 1}, ["page_type"])]
+    ):  # fmt: skip
+        found = ingest(path, name=str(number), **options)
+        rows = [row for row in found.report if row["record_type"] == "response"]
+        assert [row["failed"] for row in rows] == [first, ["only_scripts"], ["no_main_text"]]
+        assert [row["page_type"] for row in rows] == ["article", None, None] and 0.5 < rows[0]["page_type_score"] < 1
+        assert [(row["page_type"], row["page_type_score"]) for row in found.data] == [("article", rows[0]["page_type_score"])] * (not first)

@@ -59,7 +59,7 @@ def test_a_model_for_other_features_is_refused(tmp_path: Path) -> None:
 def test_posts_of_a_thread_are_records() -> None:
     post = "<div class='post'><h3 class='author'>Ann</h3><p>Some words of post {}.</p></div>"
     page = walked("<h1>Thread</h1><main>" + "".join(map(post.format, range(5))) + "</main><p class='end'>End</p>")
-    rows = {name: row for name, row in zip(NAMES, features(page, context_of(page), np.zeros(len(TYPES)), 0, len(page.blocks)))}
+    rows = dict(zip(NAMES, features(page, context_of(page), np.zeros(len(TYPES)), 0, len(page.blocks))))
     bodies = slice(2, 11, 2)
     assert rows["outer_count"][bodies] == pytest.approx([math.log(6)] * 5) and not rows["outer_count"][[0, -1]].any()
     assert rows["outer_order"][bodies] == pytest.approx([n / 5 for n in range(5)])

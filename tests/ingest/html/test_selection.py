@@ -16,7 +16,7 @@ SENTENCE = "This is a sentence of exactly eleven words that has an end. "
 
 def kept(html: str, scores: list[float], share: float = 0.5, comments: bool = False, forum: bool = False) -> list[bool]:
     page = walked(html)
-    types = np.full(len(TYPES), 1.0 if forum else 0.0)
+    types = np.array([float(name == ("forum" if forum else "documentation")) for name in TYPES])
     found: list[bool] = keep(page, context_of(page), types, np.array(scores), share, comments).tolist()
     return found
 
