@@ -72,8 +72,8 @@ def test_links_are_optional() -> None:
 
 
 def test_the_plain_text_keeps_code() -> None:
-    text = extract_page("<p>x</p><pre>\n  a\n\n\tb</pre><pre><p>c</p><p> d</p></pre>", None, ExtractionConfig(main_content=False)).text
-    assert text == "x\n\n  a\n\n\tb\n\nc\n d"
+    text = "<p>x</p><pre>\n  a\n\n\tb</pre><pre><p>c</p><p> d</p></pre><p>e</p><pre> \n</pre><p>f</p>"
+    assert extract_page(text, None, ExtractionConfig(main_content=False)).text == "x\n\n  a\n\n\tb\n\nc\n d\n\ne\n\nf"
 
 
 def contents(markdown: str) -> str:
