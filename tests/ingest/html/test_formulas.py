@@ -49,6 +49,7 @@ MATHJAX_3 = (
         ('<span class="math notranslate">\\(a_{1}\\)</span>', "$a_1$"),
         ('<div class="math">\n\\begin{align}a\\end{align}</div>', "$$\\begin{align}a\\end{align}$$"),
         ('<img class="math" alt="The math teacher and the class">', ""),
+        ('<img src="latex-gloves.jpg" alt="Latex gloves"><script type="math/tex">{\\textstyle a}+{b}</script>', "${\\textstyle a}+{b}$"),
         ('<math><mi>x</mi><annotation encoding="application/x-tex"> </annotation></math>', "$x$"),
         ("<math>" + "<msqrt>" * 300 + "x" + "</msqrt>" * 300 + "</math>", "x"),
     ],
