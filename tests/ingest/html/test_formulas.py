@@ -67,7 +67,7 @@ def test_sources(html: str, latex: str) -> None:
         ("sum_(i=1)^n i^3=((n(n+1))/2)^2", r"\sum_{i=1}^ni^3=\left(\frac{n\left(n+1\right)}{2}\right)^2"),
         ("x = (-b +- sqrt(b^2-4ac))/(2a)", r"x=\frac{-b\pm\sqrt{b^2-4ac}}{2a}"),
         ("sin(x)/cos(x) != f(x)/2", r"\frac{\sin\left(x\right)}{\cos\left(x\right)}\ne\frac{f\left(x\right)}{2}"),
-        ("[[a,b],[c,d]]", r"\left[\begin{matrix}a & b \\ c & d\end{matrix}\right]"),
+        ("[[a,f(b)],[c,d]]", r"\left[\begin{matrix}a & f\left(b\right) \\ c & d\end{matrix}\right]"),
         ("{(x, if x>0),(y, otherwise):}", r"\left\{\begin{matrix}x & \text{~if~}x>0 \\ y & \text{~otherwise~}\end{matrix}\right."),
         ('AA x in RR: root(3)(vec x) ~~ "so" text(it is)', r"\forall x\in\mathbb{R}:\sqrt[3]{\vec{x}}\approx\text{so}\text{it is}"),
         ("x/y/z ( a_", r"\frac{x}{y}/z\left(a_{}\right."),
