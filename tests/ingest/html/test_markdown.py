@@ -55,6 +55,7 @@ def words(text: str) -> list[str]:
             "</table>r",
             "C\n\n| A | B | B |\n| --- | --- | --- |\n| A | 1 | 2\\|3 |\n| x | p<br>q |  |\n| z |\n\nr",
         ),
+        ("<pre>\n  <p>a</p> \n\t<p>b</p>c<p> </p> <p>d</p></pre>", "```\n  a \n\tb\nc  \nd\n```"),
         ("<table><tr><td>menu<td>text</table>", "menu\n\ntext"),
         ("<ul><li><table><tr><th>a<th><ul><li>b</ul></table></ul><pre><ul><li>c</ul></pre>", "- | a | b |\n  | --- | --- |\n\n```\nc\n```"),
         ("<table role=presentation><tr><th>a<th>b<tr><td>c<td>d</table>", "a\n\nb\n\nc\n\nd"),
