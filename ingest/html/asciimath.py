@@ -23,7 +23,7 @@ _OTHER = r"""
     if \text{~if~} otherwise \text{~otherwise~} not \neg => \Rightarrow implies \Rightarrow <=> \Leftrightarrow iff \Leftrightarrow
     AA \forall EE \exists _|_ \bot TT \top |-- \vdash |== \models del \partial grad \nabla +- \pm -+ \mp O/ \emptyset oo \infty ... \ldots
     :. \therefore :' \because /_ \angle /_\ \triangle CC \mathbb{C} NN \mathbb{N} QQ \mathbb{Q} RR \mathbb{R} ZZ \mathbb{Z} f f g g
-    uarr \uparrow darr \downarrow rarr \rightarrow -> \to larr \leftarrow harr \leftrightarrow rArr \Rightarrow lArr \Leftarrow
+    dx dx dt dt uarr \uparrow darr \downarrow rarr \rightarrow -> \to larr \leftarrow harr \leftrightarrow rArr \Rightarrow lArr \Leftarrow
     hArr \Leftrightarrow |-> \mapsto >-> \rightarrowtail ->> \twoheadrightarrow mod \bmod |__ \lfloor __| \rfloor |~ \lceil ~| \rceil
     % \% # \# & \& $ \$
 """.split()
@@ -44,8 +44,6 @@ LEFT = {"(": "(", "[": "[", "{": r"\{", "(:": r"\langle ", "<<": r"\langle ", "{
 RIGHT = {")": ")", "]": "]", "}": r"\}", ":)": r"\rangle ", ">>": r"\rangle ", ":}": "."}
 _NAMES = sorted([*SYMBOLS, *UNARY, *BINARY, *LEFT, *RIGHT], key=len, reverse=True)
 TOKEN = re.compile(r'(?:text|mbox)\(([^()]*)\)|"([^"]*)"|(\d+(?:\.\d+)?|' + "|".join(map(re.escape, _NAMES)) + r"|\S)")
-#: A row of a matrix, as LaTeX: a list in brackets, which holds no others.
-ROW = re.compile(r"\\left[(\[]((?:(?!\\left|\\right).)*)\\right[)\]](?:,|$)")
 #: A longer text is no formula.
 LONGEST = 10_000
 
@@ -55,7 +53,7 @@ def to_latex(source: str) -> str:
     found = TOKEN.findall(source.strip().strip("`")) if len(source) <= LONGEST else ()
     tokens = [token or f'"{text or quoted}' for text, quoted, token in found]
     try:
-        return _Parser(tokens[::-1]).expression().strip()
+        return join(_Parser(tokens[::-1]).expression()).strip()
     except RecursionError:
         return ""
 
@@ -74,6 +72,7 @@ class _Parser:
 
     def __init__(self, tokens: list[str]):
         self.tokens = tokens
+        self.rows = dict[str, str]()  # by LaTeX, of a list in brackets: its LaTeX as a row of a matrix
 
     def take(self, texts: Container[str]) -> bool:
         """Takes the next token if it is one of `texts`."""
@@ -82,14 +81,14 @@ class _Parser:
     def next_is(self, texts: Container[str]) -> bool:
         return bool(self.tokens) and self.tokens[-1] in texts
 
-    def expression(self, ends: Container[str] = ()) -> str:
+    def expression(self, ends: Container[str] = ()) -> list[str]:
         parts = []
         while self.tokens and not self.next_is(ends):
             part, inner = self.scripted()
             if self.take("/"):
                 part = rf"\frac{{{inner}}}{{{self.scripted()[1]}}}"
             parts.append(part)
-        return join(parts)
+        return parts
 
     def scripted(self) -> tuple[str, str]:
         """Returns I, and I without its brackets if it is nothing but an expression in brackets."""
@@ -112,9 +111,10 @@ class _Parser:
         return whole, whole
 
     def bracketed(self, left: str) -> tuple[str, str]:
-        inner = self.expression(RIGHT)
-        right = RIGHT[self.tokens.pop()] if self.tokens else "."
-        rows = ROW.findall(inner) if inner.startswith((r"\left(", r"\left[")) else []
-        if len(rows) > 1 and sum(len(row) + 14 for row in rows) == len(inner) + 1:  # [[a, b], [c, d]]
-            inner = r"\begin{matrix}" + r" \\ ".join(row.replace(",", " & ") for row in rows) + r"\end{matrix}"
-        return rf"\left{left}{inner}\right{right}", inner
+        parts = self.expression(RIGHT)
+        right, inner = RIGHT[self.tokens.pop()] if self.tokens else ".", join(parts)
+        if len(parts) > 2 and {*parts[1::2]} == {","} and {*parts[::2]} <= self.rows.keys():  # [[a, b], [c, d]]
+            inner = r"\begin{matrix}" + r" \\ ".join(self.rows[part] for part in parts[::2]) + r"\end{matrix}"
+        whole = rf"\left{left}{inner}\right{right}"
+        self.rows[whole] = join([" & " if part == "," else part for part in parts])
+        return whole, inner

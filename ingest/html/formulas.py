@@ -5,6 +5,7 @@ Read are the annotations of MathML (Wikipedia, KaTeX, LaTeXML) and its attribute
 """
 
 import re
+from itertools import accumulate
 from xml.etree import ElementTree
 
 from corpusmill.ingest.html.asciimath import FUNCTIONS, join, to_latex
@@ -15,9 +16,11 @@ TEX, ASCIIMATH = re.compile(r"(?:\w+/x-)?(?:la)?tex", re.IGNORECASE), re.compile
 #: Elements around a formula that hold nothing else: of KaTeX, MediaWiki, MathJax.
 WRAPPER = re.compile(r"katex(?:-\w+)?|mwe-math-[\w-]+|MathJax\w*|MJX\w*|mjx-[\w-]+")
 IMAGE_CLASS = re.compile(r"(?:^|\s)(?:(?:la)?tex|math|formula(?:Inl|Dsp)|mwe-math-[\w-]+)(?:\s|$)")
-IMAGE_SOURCE = re.compile(r"latex|codecogs|cht=tx|mathtex|mimetex|/math/", re.IGNORECASE)
+IMAGE_SOURCE = re.compile(r"latex\.(?:php|cgi|codecogs)|/latex/?\?|cht=tx|math(?:tex|jax)\.cgi|mimetex|/math/render/|_images/math/")
+#: The `alt` of another image with such a class.
 PROSE = re.compile(r"[^\\]*\b[A-Za-z]{3,} [A-Za-z]{2,} [A-Za-z]{2,}\b[^\\]*")
 DELIMITED = re.compile(r"\$\$(?P<a>.+)\$\$|\$(?P<b>[^$]+)\$|\\\[(?P<c>.+)\\\]|\\\((?P<d>.+)\\\)", re.DOTALL)
+STYLED, BRACES = re.compile(r"\{\s*\\(?:display|text)style\b(.*)\}"), {"{": 1, "}": -1}
 CDATA = re.compile(r"%\s*<!\[CDATA\[|%\s*\]\]>")
 NAMESPACE = re.compile(rb' xmlns(?::\w+)?="[^"]*"')
 #: MathML that nests more deeply stays as it is.
@@ -63,7 +66,9 @@ def delimited(latex: str, display: bool) -> str:
     if found := DELIMITED.fullmatch(latex):
         display |= bool(found["a"] or found["c"])
         latex = next(filter(None, found.groups()))
-    latex = re.sub(r"^\{\s*\\(?:display|text)style\b(.*)\}$", r"\1", " ".join(latex.split()))
+    latex = " ".join(latex.split())
+    if (styled := STYLED.fullmatch(latex)) and all(accumulate(map(BRACES.get, re.sub(r"\\.|[^{}]", "", styled[1])), initial=1)):
+        latex = styled[1]
     latex = re.sub(r"^\s*\\(?:display|text)style\b", "", latex)
     latex = re.sub(r"([_^])\{([A-Za-z0-9])\}", r"\1\2", re.sub(r"(?<!\\) ([_^])", r"\1", latex)).removesuffix("\\").strip()
     return "" if not latex else f"$${latex}$$" if display else f"${latex}$"

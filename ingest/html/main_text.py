@@ -219,7 +219,7 @@ def render(page, kept):
 @kernel
 def _separate(out, size, page, last, block):
     start, end = page.blocks[block, START], page.blocks[last, END]
-    if start > end and block == last + 1 and _pre_of(page, block) == _pre_of(page, last):
+    if start > end and block == last + 1 and _pre_of(page, block) == _pre_of(page, last) != -1:
         out[size : size + start - end] = page.text[end:start]
         return size + start - end
     row = page.blocks[block, ROW]

@@ -60,7 +60,7 @@ class Markdown:
         self.rows = np.flatnonzero(which >= 0)  # of the nodes from 1 on
         self.inline = page.elements[which == CODE if base is None else which < 0].tolist()
         self.begins = [row[FROM] for row in self.inline]
-        self.contexts = {-1: Context()}
+        self.contexts, self.tables = {-1: Context()}, dict[int, list[int]]()  # by table, its cells
         self.opened = set[int]()  # items whose mark is written
         self.counts, self.numbers = dict[int, int](), dict[int, int]()  # by <ol>, the last number; by <li>, its own
         self.out: list[str] = []
@@ -123,7 +123,8 @@ class Markdown:
             return context._replace(marks=(*context.marks, ("> " if tag == QUOTE else self.item_mark(node), node)))
         if tag == PRE and context.pre < 0:
             return context._replace(pre=node)
-        if tag == TABLE and context.table < 0 and self.cells(node):
+        if tag == TABLE and context.table < 0 and (cells := self.cells(node)):
+            self.tables[node] = cells
             return context._replace(table=node)
         return context._replace(heading=tag - H1 + 1) if H1 <= tag <= H6 else context
 
@@ -200,7 +201,7 @@ class Markdown:
     def put_table(self, context: Context) -> None:
         first, last = (bisect_left(self.places, ends[context.table]) for ends in (self.first, self.last))
         captions, rows, done = list[int](), dict[int, list[tuple[str, int, int]]](), first
-        for cell in self.cells(context.table):
+        for cell in self.tables[context.table]:
             begin, end = (bisect_left(self.places, ends[cell]) for ends in (self.first, self.last))
             captions += range(done, begin)
             done = max(done, end)

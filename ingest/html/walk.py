@@ -389,12 +389,17 @@ def _text(data, text, blocks, nodes, state):
 
 @kernel
 def _add_verbatim(data, text, state):
-    """Adds a text in a <pre> to the open block, byte for byte. Where a block element begins or ends before it without a line break, it
-    begins a new line."""
-    written, chars = state[WRITTEN], 0
-    if state[OWED_LINES] and len(data) and data[0] != NEWLINE and text[written - 1] != NEWLINE:
-        text[written] = NEWLINE
-        written += 1
+    """Adds a text in a <pre> to the open block, byte for byte. Where a block element begins or ends within a line, a new line begins."""
+    written, chars, first, last = state[WRITTEN], 0, 0, state[WRITTEN]
+    while first < len(data) and (data[first] == SPACE or data[first] == 9):
+        first += 1
+    if state[OWED_LINES] and first < len(data):
+        state[OWED_LINES] = 0
+        while last > state[PRE_BEGIN] and (text[last - 1] == SPACE or text[last - 1] == 9):
+            last -= 1
+        if data[first] != NEWLINE and last > state[PRE_BEGIN] and text[last - 1] != NEWLINE:
+            text[written] = NEWLINE
+            written += 1
     for place in range(len(data)):
         byte = data[place]
         text[written + place] = byte
@@ -404,7 +409,6 @@ def _add_verbatim(data, text, state):
     _count_chars(state, chars)
     state[WRITTEN] = written + len(data)
     state[IN_CHARS] += chars
-    state[OWED_LINES] = 0
 
 
 @kernel

@@ -55,6 +55,7 @@ def words(text: str) -> list[str]:
             "</table>r",
             "C\n\n| A | B | B |\n| --- | --- | --- |\n| A | 1 | 2\\|3 |\n| x | p<br>q |  |\n| z |\n\nr",
         ),
+        ("<pre>\n  <p>a</p> \n\t<p>b</p>c<p> </p> <p>d</p></pre>", "```\n  a \n\tb\nc  \nd\n```"),
         ("<table><tr><td>menu<td>text</table>", "menu\n\ntext"),
         ("<ul><li><table><tr><th>a<th><ul><li>b</ul></table></ul><pre><ul><li>c</ul></pre>", "- | a | b |\n  | --- | --- |\n\n```\nc\n```"),
         ("<table role=presentation><tr><th>a<th>b<tr><td>c<td>d</table>", "a\n\nb\n\nc\n\nd"),
@@ -72,8 +73,8 @@ def test_links_are_optional() -> None:
 
 
 def test_the_plain_text_keeps_code() -> None:
-    text = extract_page("<p>x</p><pre>\n  a\n\n\tb</pre><pre><p>c</p><p> d</p></pre>", None, ExtractionConfig(main_content=False)).text
-    assert text == "x\n\n  a\n\n\tb\n\nc\n d"
+    text = "<p>x</p><pre>\n  a\n\n\tb</pre><pre><p>c</p><p> d</p></pre><p>e</p><pre> \n</pre><p>f</p>"
+    assert extract_page(text, None, ExtractionConfig(main_content=False)).text == "x\n\n  a\n\n\tb\n\nc\n d\n\ne\n\nf"
 
 
 def contents(markdown: str) -> str:
