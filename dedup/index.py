@@ -129,7 +129,7 @@ class CrawlIndex:
 
     def ref(self, output: OutputFile) -> FileRef:
         """Returns a file of the index as an input for tasks."""
-        return FileRef(self.storage.path(output.path), output.sha256, output.bytes)
+        return FileRef(self.storage.path(output.path), output.sha256, output.bytes, output.xxh3)
 
     def _entry(self, name: str) -> Entry:
         raw = self._json(f"{name}/{ENTRY_FILE}")

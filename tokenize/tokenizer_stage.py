@@ -51,7 +51,7 @@ class TokenizerStage(Stage):
         documents = run.documents()
         grouped = groups_config(self.config.sample)
         sized = run.map("sizes", SizesWorker, _shard_tasks("sizes", documents), config=grouped)
-        sizes = add_sizes([read_table(run.storage, row.outputs[0].path) for row in sized])
+        sizes = add_sizes([read_table(run.storage, run.output(row)) for row in sized])
         groups = plan_sample(sizes, self.config.sample)
         sampled = sum(group.sampled_bytes for group in groups)
         if not sampled:

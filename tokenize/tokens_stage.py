@@ -49,6 +49,7 @@ from corpusmill.tokenize.parts import (
     end_of_text_id,
     part_buffer,
     read_part,
+    tokens_content,
     training_characters,
 )
 from corpusmill.tokenize.planning import (
@@ -115,7 +116,7 @@ class TokensStage(Stage):
         planned = run.once("plan", [*tables, *components, tokenizer], lambda _: self.plan(run, parts, tokenizer, encoded[0].counts),
                            config=unpacked)  # fmt: skip
         plan_file = planned.ref(self.name, PLAN)
-        plan = TokensPlan.from_json(json.loads(run.storage.read_bytes(PLAN)))
+        plan = TokensPlan.from_json(json.loads(run.storage.read_bytes(run.output(planned))))
         run.map("place", PlaceWorker, [
             Task(f"place/{part.name}", (plan_file, *files), {"part": number})
             for number, (part, *files) in enumerate(zip(parts, tables, *([components] if components else [])))
@@ -125,7 +126,7 @@ class TokensStage(Stage):
         ], config=Config())  # fmt: skip
         packed = pack(run, gathered, self.config.pack_lengths)
         shards = [row.ref(self.name, output.path) for row in [*gathered, *packed] for output in row.outputs]
-        run.once("shards", [plan_file, *shards], lambda _: describe(run, plan, gathered, packed))
+        run.once("shards", [plan_file, *shards], lambda _: describe(run, plan, gathered, packed), reads=False)
 
     def _encode(self, run: StageRun, names: list[str], documents: list[FileRef], tokenizer: FileRef) -> Sequence[TaskRow]:
         characters = self._training_characters(run, names, documents)
@@ -297,7 +298,7 @@ class EncodeWorker(Worker):
         empty = int(np.sum(table["tokens"].to_numpy() == 0))
         documents = len(table) - int(np.sum(table["text_begin"].to_numpy() > 0))
         return Output(
-            files={f"{task.key}.bin": tokens.view(np.uint8).data, f"{task.key}.arrow": part_buffer(table)},
+            files={f"{task.key}.tokens.arrow": tokens_content(tokens), f"{task.key}.arrow": part_buffer(table)},
             rows_in=documents,
             kept=documents - empty,
             dropped=empty,
