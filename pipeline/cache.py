@@ -34,6 +34,7 @@ from urllib.parse import urlsplit
 
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.redact import refuse_secrets
 from corpusmill.pipeline.storage import Storage, fsync_folder, is_remote
 from corpusmill.pipeline.store_requests import asked, filesystem
 
@@ -150,6 +151,7 @@ def fetch(url: str, sha256: str | None = None) -> Path:
     A file in the cache is used without asking the network; where `sha256` is given, one with this sha256. Raises InputError if the
     file can't be fetched or has another sha256.
     """
+    refuse_secrets(url, "the URL")
     root = cache_folder() / "models"
     note = root / "urls" / f"{digest(url)[:32]}.json"  # which content the URL had: {url, sha256, name}
     name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rstrip("/").rpartition("/")[2])[-100:].lstrip(".") or "model"
