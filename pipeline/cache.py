@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 from urllib.parse import urlsplit
 
-from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.config import digest, parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.redact import refuse_secrets
 from corpusmill.pipeline.storage import Storage, fsync_folder, is_remote
@@ -157,7 +157,7 @@ def fetch(url: str, sha256: str | None = None) -> Path:
     name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rstrip("/").rpartition("/")[2])[-100:].lstrip(".") or "model"
     with locked(note):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            entry = json.loads(note.read_bytes())
+            entry = parse_json(note.read_bytes())
             known = str(entry["sha256"]) if entry["url"] == url else None
             if (wanted := sha256 or known) and (here := root / "files" / wanted / name).is_file():
                 return here

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import corpusmill
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.extras import require
 from corpusmill.pipeline.recipe import read_raw
@@ -94,7 +95,7 @@ def up(folder: Path = FOLDER, nodes: int = 2, cores: Sequence[Sequence[int]] | N
 def read(folder: Path = FOLDER) -> dict[str, Any] | None:
     """Returns the description of the cluster that `up` has started and `down` has not ended, alive or not; None if there is none."""
     try:
-        found: dict[str, Any] = json.loads((folder / "cluster.json").read_bytes())
+        found: dict[str, Any] = parse_json((folder / "cluster.json").read_bytes())
         return found
     except FileNotFoundError:
         return None

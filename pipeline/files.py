@@ -11,7 +11,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.redirects import RedirectRefusedError
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.storage import fingerprint, is_remote
+from corpusmill.pipeline.storage import fingerprint, is_remote, open_regular
 from corpusmill.pipeline.store_requests import StoreError, asked, filesystem
 from corpusmill.pipeline.store_streams import StoreFile
 from corpusmill.pipeline.web import cached
@@ -40,7 +40,7 @@ def open_file(path: str) -> IO[bytes]:
     """Opens a file as a seekable binary stream. Raises InputError if it can't be opened."""
     try:
         if not is_remote(path):
-            return open(local_path(path), "rb")
+            return open_regular(local_path(path))
         if here := cached(path):
             return open(here.path, "rb")
         fs, name = filesystem(path)

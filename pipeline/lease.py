@@ -26,7 +26,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from corpusmill.pipeline.config import seconds_of
+from corpusmill.pipeline.config import parse_json, seconds_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.interrupts import interrupt_main
 from corpusmill.pipeline.storage import TEMPORARY, Storage, fsync_folder
@@ -83,7 +83,7 @@ class LeaseHolder:
 def read_holder(content: bytes) -> LeaseHolder | None:
     """Returns the holder that a lease names; None if the lease is damaged."""
     try:
-        fields = json.loads(content)
+        fields = parse_json(content)
         kinds: dict[str, Any] = {"holder": str, "host": str, "machine": str, "pid": int, "started": int, "beat": int, "ttl": (int, float)}
         if any(not isinstance(fields[name], kind) for name, kind in kinds.items()):
             return None

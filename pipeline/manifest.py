@@ -35,7 +35,7 @@ from corpusmill.pipeline.config import canonical_json, digest, reason_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lease import SwapFile
 from corpusmill.pipeline.shards import OutputFile
-from corpusmill.pipeline.storage import Storage, fsync_folder, stays_inside
+from corpusmill.pipeline.storage import LARGEST, Storage, fsync_folder, open_regular, stays_inside
 
 MANIFEST = "manifest.jsonl"
 #: The folder of the manifest's objects on a store.
@@ -363,8 +363,8 @@ class _LocalLines:
         if not os.path.exists(self.path):
             return
         size = 0
-        with open(self.path, "rb") as file:
-            for number, line in enumerate(file, 1):
+        with open_regular(self.path) as file:
+            for number, line in enumerate(iter(lambda: file.readline(LARGEST), b""), 1):
                 size += len(line)
                 if line.endswith(b"\n"):
                     address, self.place = self.place, size

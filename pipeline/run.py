@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import corpusmill
 from corpusmill.pipeline.code import version_of
 from corpusmill.pipeline.compiling import Compilation, modules_of
-from corpusmill.pipeline.config import Config, config_digest
+from corpusmill.pipeline.config import Config, config_digest, parse_json
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError, Damaged, Incomplete, InputError, NothingKept
 from corpusmill.pipeline.extras import require
@@ -231,12 +231,11 @@ def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str], str]:
     storage = Storage(folder)
     if not storage.exists(RUN_FILE):
         raise InputError(not_a_run(folder))
-    path = storage.path(RUN_FILE)
+    path, stored = storage.path(RUN_FILE), storage.read_json(RUN_FILE)
     try:
-        stored = json.loads(storage.read_bytes(RUN_FILE))
         raw, inputs = dict(stored["recipe"]), [str(path) for path in stored["inputs"]]
         name = str(stored.get("recipe_name") or "")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a run description ({type(error).__name__}: {error}).") from error
     return raw, inputs, name
 
@@ -435,7 +434,7 @@ def _describe_again(
     kept = _left_alone(plan, storage, names)
     description = describe(plan, former, kept)
     expected = expect(storage, former, plan.sections, plan.inputs, names) if former is not None else []
-    observer.log.write("configuration", fields=configuration(former, json.loads(description)))
+    observer.log.write("configuration", fields=configuration(former, parse_json(description)))
     for each in expected:
         observer.log.write("expected", each.sentence, stage=each.stage, fields={"state": each.state, "tasks": each.tasks})
     if sentences := paragraph(expected):

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from xxhash import xxh3_64
 
 from corpusmill.pipeline.errors import Damaged
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.storage import Storage, open_regular
 from corpusmill.pipeline.store_requests import StoreError
 
 #: The most rows of a row group, and the bytes of text and metadata after which a row group ends: small enough to read a shard in parts,
@@ -176,6 +176,7 @@ def open_parquet(storage: Storage, relative: str, mapped: bool = True) -> pq.Par
     try:
         if storage.remote:  # fetches neighbouring columns with one request
             return pq.ParquetFile(storage.open_read(relative), pre_buffer=True, page_checksum_verification=True)
+        open_regular(path).close()
         return pq.ParquetFile(path, memory_map=mapped, page_checksum_verification=True)
     except StoreError:
         raise
@@ -282,7 +283,10 @@ class Batches:
 @contextmanager
 def open_batches(storage: Storage, path: str) -> Iterator[Batches]:
     try:
-        source = pa.PythonFile(storage.open_read(path), mode="r") if storage.remote else pa.memory_map(storage.path(path))
+        opened = storage.open_read(path)
+        if not storage.remote:
+            opened.close()
+        source = pa.PythonFile(opened, mode="r") if storage.remote else pa.memory_map(storage.path(path))
     except StoreError:
         raise
     except OSError as error:

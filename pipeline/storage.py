@@ -4,9 +4,11 @@ Local files are written under a temporary name in their own folder, fsynced and 
 upload completes, so a plain write is atomic there.
 """
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -16,8 +18,8 @@ from typing import IO, Any, TypeVar, cast
 
 from xxhash import xxh3_64
 
-from corpusmill.pipeline.config import digest
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.config import digest, parse_json
+from corpusmill.pipeline.errors import CorpusmillError, Damaged, InputError
 from corpusmill.pipeline.store_requests import StoreError, asked, error_code, filesystem, is_s3
 from corpusmill.pipeline.store_streams import StoreFile, StoreWriter
 
@@ -36,6 +38,8 @@ TAGS = frozenset(
     ["ETag", "etag", "md5", "sha256", "oid", "blob_id", "generation", "mtime", "LastModified", "Last-Modified", "last_modified", "updated"]
 )
 READ_BYTES = 4 << 20
+#: The most bytes of a local file that is read as a whole, such as `run.json`.
+LARGEST = 1 << 30
 
 
 def is_remote(path: str) -> bool:
@@ -59,6 +63,15 @@ def located(run: "Storage", path: str) -> tuple["Storage", str]:
         folder, _, name = path.rpartition("/")
         return Storage(folder), name
     return run, path
+
+
+def open_regular(path: str | Path) -> IO[bytes]:
+    """Opens a local file for reading. Raises OSError, also where it is no regular file: a FIFO may block for ever, a device has no end."""
+    file = open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return file
 
 
 class Storage:
@@ -91,20 +104,36 @@ class Storage:
     def open_read(self, relative: str) -> IO[bytes]:
         if self.remote:
             return cast(IO[bytes], self.store.open_read(relative))
-        return open(self.path(relative), "rb")
+        return open_regular(self.path(relative))
 
     def read_bytes(self, relative: str) -> bytes:
-        """Returns the content of a small file. Raises FileNotFoundError if there is none."""
+        """Returns the content of a small file. Raises FileNotFoundError if there is none, OSError where it has more than LARGEST bytes."""
         if self.remote:
             return self.store.read_bytes(relative)
         with self.open_read(relative) as file:
-            return file.read()
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise OSError(errno.EFBIG, f"it has more than {LARGEST:,} bytes", self.path(relative))
+        return content
+
+    def read_json(self, relative: str, kind: type = object) -> Any:
+        """Returns the value of a JSON file that the program wrote. Raises Damaged if it can't be read, or is not of the type `kind`."""
+        path = self.path(relative)
+        try:
+            value = parse_json(self.read_bytes(relative))
+        except StoreError:
+            raise
+        except (OSError, ValueError) as error:
+            raise Damaged(f"{path}: not readable JSON ({getattr(error, 'strerror', None) or error}).", path) from error
+        if not isinstance(value, kind):
+            raise Damaged(f"{path}: not a JSON {kind.__name__}.", path)
+        return value
 
     def read_range(self, relative: str, begin: int, end: int) -> bytes:
         """Returns the bytes from `begin` to `end` of a file that has at least `end` bytes."""
         if self.remote:
             return self.store.read_range(relative, begin, end)
-        with open(self.path(relative), "rb") as file:
+        with self.open_read(relative) as file:
             file.seek(begin)
             return file.read(end - begin)
 
@@ -129,16 +158,17 @@ class Storage:
 
     def exists(self, relative: str) -> bool:
         """Whether there is such a file (in a local folder also: such a folder)."""
-        return self.store.size(relative) >= 0 if self.remote else os.path.exists(self.path(relative))
+        return self.size(relative) >= 0 or (not self.remote and Path(self.path(relative)).is_dir())
 
     def size(self, relative: str) -> int:
-        """Returns the bytes of a file, or -1 where there is none."""
+        """Returns the bytes of a file, or -1 where there is none (or another thing than a file)."""
         if self.remote:
             return self.store.size(relative)
         try:
-            return os.path.getsize(self.path(relative))
-        except OSError:
+            status = Path(self.path(relative)).stat()
+        except (OSError, ValueError):
             return -1
+        return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
     def list_files(self, folder: str = "") -> list[str]:
         """Returns the paths of all files below `folder`, relative to the root, sorted, temporary files included."""

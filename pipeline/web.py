@@ -29,6 +29,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import corpusmill
 from corpusmill.pipeline import redirects
 from corpusmill.pipeline.cache import cache_folder
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage, fsync_folder
 from corpusmill.pipeline.watch.progress import Bytes
@@ -76,7 +77,7 @@ def cached(url: str) -> Cached | None:
     if place is None:
         return None
     try:
-        sidecar = json.loads(_sidecar(place).read_bytes())
+        sidecar = parse_json(_sidecar(place).read_bytes())
         found = Cached(place, int(sidecar["bytes"]), dict(sidecar["tags"]))
         return found if place.stat().st_size == found.bytes else None
     except (OSError, ValueError, KeyError, TypeError):

@@ -289,6 +289,18 @@ def test_who_trusts_a_run_runs_its_code(run: Path, planted: Path, corpusmill, co
     assert planted.exists()
 
 
+@pytest.mark.parametrize("files", [
+    ("run.json", "ingest/manifest.jsonl", "filter/report/part-00000.parquet"), pytest.param((), marks=pytest.mark.long),
+], ids=["three", "all"])  # fmt: skip
+def test_to_look_at_special_files_takes_no_time(tmp_path: Path, files: tuple[str, ...]) -> None:
+    """In a process of its own: a command that hangs may ignore signals."""
+    write_run(tmp_path / "whole")
+    program = Path(__file__).parent / "helpers" / "special_files.py"
+    command = [sys.executable, str(program), str(tmp_path / "whole"), str(tmp_path / "run"), *files]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr[-2000:]
+
+
 def test_what_queries_spill_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connection = connect(Storage(str(tmp_path)))
     (spill,) = connection.execute("select current_setting('temp_directory')").fetchone() or ("",)

@@ -116,7 +116,7 @@ class TokensStage(Stage):
         planned = run.once("plan", [*tables, *components, tokenizer], lambda _: self.plan(run, parts, tokenizer, encoded[0].counts),
                            config=unpacked)  # fmt: skip
         plan_file = planned.ref(self.name, PLAN)
-        plan = TokensPlan.from_json(json.loads(run.storage.read_bytes(run.output(planned))))
+        plan = TokensPlan.from_json(run.storage.read_json(run.output(planned)))
         run.map("place", PlaceWorker, [
             Task(f"place/{part.name}", (plan_file, *files), {"part": number})
             for number, (part, *files) in enumerate(zip(parts, tables, *([components] if components else [])))
@@ -180,7 +180,7 @@ class TokensStage(Stage):
             lines[split] = f"{found.tokens:,} tokens of {found.documents:,} documents in {len(found.shards):,} shards"
             if packings := found.packing():
                 lines[f"{split} packed"] = "; ".join(map(packing_line, packings))
-        for share in TokensPlan.from_json(json.loads(run.storage.read_bytes(PLAN))).mixture:
+        for share in TokensPlan.from_json(run.storage.read_json(PLAN)).mixture:
             line = f"{share.tokens:,} tokens, {share.epochs:.2f} epochs of {share.there:,}"
             lines[share.name] = line + (f" ({share.short:,} short of its share: max_epochs)" if share.short else "")
         return lines
@@ -200,7 +200,7 @@ def describe(run: StageRun, plan: TokensPlan, gathered: Sequence[TaskRow], packe
                 plans=plans.get(f"{wanted.split}/{names[0]}", ()),
             )
         )  # fmt: skip
-    header: dict[str, Any] = json.loads(run.storage.read_bytes(PLAN))
+    header: dict[str, Any] = run.storage.read_json(PLAN)
     kept = {name: header[name] for name in ("dtype", "vocabulary_size", "tokenizer_sha256", "end_of_text_id")}
     sets = {split: ShardSet(**kept, split=split, shards=tuple(shards[split])) for split in SPLITS}
     return Output({f"{split}/{SHARDS_FILE}": found.to_json() for split, found in sets.items()})
@@ -342,7 +342,7 @@ class _Planned(Worker):
 
     @cached_property
     def raw_plan(self) -> dict[str, Any]:
-        raw: dict[str, Any] = json.loads(self.storage.read_bytes(PLAN))
+        raw: dict[str, Any] = self.storage.read_json(PLAN)
         return raw
 
     @cached_property
