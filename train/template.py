@@ -15,8 +15,12 @@ import numpy.typing as npt
 
 from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.memory import limited
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID, IM_END, IM_END_ID, IM_START, PAD, PAD_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
+
+#: The limits of a rendering, which may be a stranger's template: megabytes in addition to what the process holds, seconds of its time.
+MEGABYTES, SECONDS = 1024, 10.0
 
 # ---- named templates ---------------------------------------------------------------------------------
 
@@ -180,7 +184,8 @@ class ChatEncoder:
 
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         try:
-            return str(self._template.render(messages=messages, add_generation_prompt=add_generation_prompt, **self.special))
+            with limited(MEGABYTES, SECONDS):
+                return str(self._template.render(messages=messages, add_generation_prompt=add_generation_prompt, **self.special))
         except Exception as error:  # a template can raise any
             raise TemplateRefusal(f"{self.name}: the conversation can't be rendered ({str(error) or type(error).__name__}).") from error
 
@@ -222,10 +227,13 @@ def _compile(source: str, name: str) -> Any:
     environment.globals["raise_exception"] = raise_exception
     environment.filters["tojson"] = tojson
     try:
-        return environment.from_string(source)
+        with limited(MEGABYTES, SECONDS):  # Jinja computes constants here
+            return environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
         raise InputError(f"{name}:{error.lineno}: not a valid chat template ({error.message}).") from error
-    except (RecursionError, MemoryError, SyntaxError) as error:  # SyntaxError: Python's compiler accepts at most twenty nested loops
+    except ValueError as error:
+        raise InputError(f"{name}: not a valid chat template ({error}).") from error
+    except (RecursionError, SyntaxError) as error:  # SyntaxError: Python's compiler accepts at most twenty nested loops
         raise InputError(f"{name}: not a valid chat template (it is nested too deeply).") from error
 
 
