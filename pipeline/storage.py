@@ -197,6 +197,13 @@ class Storage:
                     if entry.is_file():
                         yield entry.name, entry.stat()
 
+    def sweep(self, folder: str = "") -> None:
+        """Removes the temporary files that killed processes of this machine have left in a local `folder` itself."""
+        for name in [name for name, _ in self._scanned(folder) if name.startswith(TEMPORARY)]:
+            process = name.removeprefix(TEMPORARY).partition("-")[0]
+            if process.isdigit() and not Path(f"/proc/{process}").exists():
+                self.remove(f"{folder}/{name}".lstrip("/"))
+
     def folders(self, folder: str = "") -> list[str]:
         """Returns the paths of the folders that lie in `folder` itself, sorted; local links and names that begin with a point are left out.
         A remote folder takes one listing."""

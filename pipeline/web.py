@@ -198,7 +198,7 @@ class _Download:
                 return
             except _Again as again:
                 tries, silent = (1, 0) if self._size() > before else (tries + 1, silent + (not again.connected))
-                if silent >= 3 and (sentence := redirects.unknown_host(self.url, again)):
+                if silent >= 3 and (sentence := redirects.lasting_fault(self.url, again)):
                     raise InputError(sentence) from again
                 if tries >= self.patience.tries or silent >= self.patience.connects:
                     raise CorpusmillError(
@@ -225,7 +225,7 @@ class _Download:
         except redirects.RedirectRefusedError:
             raise
         except (OSError, HTTPException) as error:
-            asked = 1.0 if redirects.unknown_host(self.url, error) else None
+            asked = 1.0 if redirects.lasting_fault(self.url, error) else None
             raise _Again(getattr(error, "reason", error), asked, connected=not isinstance(error, urllib.error.URLError)) from error
         with answer:
             self._take(answer, have if tag else 0)
