@@ -16,6 +16,7 @@ SECONDS ?= 300
 SEED ?=
 REDO ?=
 KILLS ?= 200
+FLIPS ?= 100
 TARGET ?=
 export PYTHONDONTWRITEBYTECODE := # otherwise each of hundreds of processes compiles its imports
 # What `make test-lowest` runs: the core, as far as its oracles go with old versions.
@@ -83,7 +84,8 @@ audit: $(VENV)/.installed-test ## look for known weaknesses of dependencies, and
 soak: $(VENV)/.installed-test setup ## try the property tests with 2,000 new examples each instead of 30 known ones (an hour)
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m hypothesis --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
-soak-faults: $(VENV)/.installed-test setup ## kill runs of all stages KILLS=200 times and compare them with an undisturbed run (SEED=n ONLY=inline|ray FROM=run; STORE=1: on an S3 server with random faults)
+soak-faults: $(VENV)/.installed-test setup ## flip FLIPS=100 bits of a run's files; kill runs of all stages KILLS=200 times and compare them with an undisturbed run (SEED=n ONLY=inline|ray FROM=run; STORE=1: on an S3 server with random faults)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/helpers/flipped_bits.py --flips $(FLIPS) $(if $(SEED),--seed $(SEED))
 	OMP_NUM_THREADS=1 $(BIN)/python tests/helpers/soak_kills.py --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store) $(if $(ONLY),--only $(ONLY)) $(if $(FROM),--from $(FROM))
 
 reference: setup ## write docs/recipes.md and docs/reference/ from the program; they are committed

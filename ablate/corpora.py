@@ -22,7 +22,7 @@ from corpusmill.filters.classifier import corpora
 from corpusmill.filters.fork import fork
 from corpusmill.filters.language import Language, LanguageConfig
 from corpusmill.filters.step import DocumentBatch
-from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.config import digest, parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, open_file
 from corpusmill.pipeline.formats.evaluation_sets import read_set
@@ -254,14 +254,14 @@ def answers_in(path: str) -> dict[int, int]:
     found, offset = {}, 0
     with open_file(path) as file:
         for line in file:
-            if answer := json.loads(line).get("answer"):
+            if answer := parse_json(line).get("answer"):
                 found[offset] = len(answer.encode("utf-8", "replace"))
             offset += len(line)
     return found
 
 
 def read_json_lines(content: bytes) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in content.splitlines()]
+    return [parse_json(line) for line in content.splitlines()]
 
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:

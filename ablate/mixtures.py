@@ -3,7 +3,6 @@
 The components are the documents' hosts, or the values of a column; a column of numbers has four components, its quartiles.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.shards import read_table
@@ -57,8 +57,8 @@ def components(run: Storage, files: Sequence[str], by: str) -> pa.Table:
 
 def _value(metadata: str | None, by: str) -> Any:
     """Returns a document's value of a column of the variant, whose own further columns (`metadata`) are one column of these."""
-    columns = json.loads(metadata) if metadata else {}
-    return columns[by] if by in columns else json.loads(columns.get("metadata") or "{}").get(by)
+    columns = parse_json(metadata) if metadata else {}
+    return columns[by] if by in columns else parse_json(columns.get("metadata") or "{}").get(by)
 
 
 def natural_shares(table: pa.Table, shards: TokenShards) -> tuple[list[str], Floats]:

@@ -93,7 +93,7 @@ def prepare(run: StageRun, config: AblateConfig, variants: Sequence[Variant]) ->
     sources = {run.storage.path(path): name for name, path in sets.items()}
     return Prepared(
         folders, parts, kept, references.path("tokens/train"), sources, references.path("tokenizer"), sha256, removed, copies,
-        row.ref("ablate", "groups.parquet"), **json.loads(run.storage.read_bytes("groups.json")),
+        row.ref("ablate", "groups.parquet"), **run.storage.read_json("groups.json"),
     )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def _reference_sets(run: StageRun, config: AblateConfig, variants: Sequence[Vari
     decides = {"variants": {variant.name: variant.contents for variant in variants}, "held_out": config.held_out}
     sample = run.once("sample", [], lambda _: _sample(config, variants), decides, Config())
     sets = {HELD_OUT: f"references/{HELD_OUT}.jsonl"} if any(output.path.startswith("references/") for output in sample.outputs) else {}
-    languages: dict[str, dict[str, float]] = json.loads(run.storage.read_bytes("languages.json"))
+    languages: dict[str, dict[str, float]] = run.storage.read_json("languages.json")
     for given in config.references:
         name = corpora.reference_name(given)
         files = [] if corpora.ships(given) else [file_ref(path).fingerprint for path in expand(given)]

@@ -162,7 +162,7 @@ def result(
     storage, (first, *others) = run.storage, dict.fromkeys(name for name, _ in trained)
     known, texts = {variant.name: variant for variant in variants}, read_table(storage, COHESION_FILE)
     scores, names = read_scores(storage, trained, prepared.sets), list(prepared.sets.values())
-    facts = {key: json.loads(storage.read_bytes(f"trainings/{key[0]}-{key[1]:02d}.json")) for key in trained}
+    facts = {key: storage.read_json(f"trainings/{key[0]}-{key[1]:02d}.json") for key in trained}
     described = []
     for name in (first, *others):
         mine, variant = [facts[key] for key in facts if key[0] == name], known.get(name, variants[0])

@@ -159,7 +159,7 @@ class AblateStage(Stage):
             "plan", [], lambda _: Output({"plan.json": json.dumps(asdict(self._timed(run, prepared, trainings))).encode()}),
             {"trainings": trainings, "tokenizer": prepared.sha256}, options,
         )  # fmt: skip
-        plan = AblatePlan(**json.loads(run.storage.read_bytes("plan.json")))
+        plan = AblatePlan(**run.storage.read_json("plan.json"))
         if plan.steps < FEWEST_STEPS:
             raise InputError(
                 f"ablate.budget: a training would have {plan.steps} steps, from which nothing can be seen; give more time or documents, "
@@ -239,7 +239,7 @@ class AblateStage(Stage):
         trained |= zip(keys, rows, strict=True)
 
     def summary(self, run: StageRun) -> dict[str, str]:
-        found = json.loads(run.storage.read_bytes("result.json"))
+        found = run.storage.read_json("result.json")
         sentences = {row["variant"]: row["sentence"] for row in found["variants"][1:]}
         return {**sentences, "page": run.storage.path("page.html")}
 

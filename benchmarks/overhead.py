@@ -12,6 +12,11 @@ and the last 0.05 s of each are missing. Of these seconds `counted.py` counts in
 * Parquet: making the files of the documents and of the report, in memory, which any tool has to do.
 
 The rest is bookkeeping and Ray. Ratios are all seconds divided by the kernels', and by those of kernels and Parquet. Text is in UTF-8.
+
+    python benchmarks/overhead.py CRAWL --against CHECKOUT [--recipe fineweb] [--pairs 5]
+
+CRAWL is a crawl's folder. Each stage of the recipe runs with this checkout and with another one (that of an earlier commit, say), in turns
+and inline. Prints the user's processor seconds of both, each as the median of the pairs, and the median of their ratios.
 """
 
 import argparse
@@ -22,6 +27,7 @@ import os
 import resource
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -122,15 +128,45 @@ def measured(folder: str, what: str, workers: list[int]) -> Iterator[tuple[str, 
         yield name, command(["-c", "import counted; counted.main()", *ours, *way], folder, what), counted(folder)
 
 
+def paired(crawl: str, checkouts: tuple[str, str], recipe: str, pairs: int, root: str) -> None:
+    """Prints for each stage the user's processor seconds with two checkouts, and the share that the first one takes more."""
+    found: dict[str, list[list[float]]] = {}
+    for pair in range(pairs + 1):  # the first one compiles kernels and warms caches
+        for which in (0, 1) if pair % 2 else (1, 0):
+            folder = f"{root}/{which}"
+            shutil.rmtree(folder, ignore_errors=True)
+            environment = {**os.environ, "PYTHONPATH": f"{checkouts[which]}/src", "OMP_NUM_THREADS": "1"}
+            for stage in ("ingest", "filter", "dedup"):
+                given = [f"{checkouts[which]}/recipes/{recipe}.yaml", crawl, "--output", folder, "--to", stage, "--engine", "inline"]
+                before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+                subprocess.run([sys.executable, "-m", "corpusmill", "run", *given], env=environment, check=True, capture_output=True)
+                seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+                if pair:
+                    found.setdefault(stage, [[], []])[which].append(seconds)
+    for stage, (here, there) in found.items():
+        ratios = [a / b for a, b in zip(here, there, strict=True)]
+        print(
+            f"{stage:8} {statistics.median(here):6.2f} s here, {statistics.median(there):6.2f} s there, ratio "
+            f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}, {pairs} pairs)"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run")
+    parser.add_argument("run", metavar="RUN or CRAWL")
     parser.add_argument("--megabytes", type=float, default=1000, help="of text")
     parser.add_argument("--shard-mb", type=float, default=30, help="text a shard")
     parser.add_argument("--stages", nargs="+", default=list(MEASURED), choices=list(MEASURED))
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--folder", help="where the runs are made (a temporary folder)")
+    parser.add_argument("--against", help="a checkout to compare with")
+    parser.add_argument("--recipe", default="fineweb")
+    parser.add_argument("--pairs", type=int, default=5)
     given = parser.parse_args()
+    if given.against:
+        with tempfile.TemporaryDirectory(dir=given.folder) as root:
+            paired(given.run, (str(Path(__file__).resolve().parent.parent), given.against), given.recipe, given.pairs, root)
+        return
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")])
     with tempfile.TemporaryDirectory(dir=given.folder) as root:

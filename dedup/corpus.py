@@ -9,12 +9,11 @@ from pathlib import PurePosixPath
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.ipc as ipc
 
 from corpusmill.pipeline import shards as pipeline_shards
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.shards import open_parquet
-from corpusmill.pipeline.storage import Storage, is_remote
+from corpusmill.pipeline.storage import Storage, located
 
 Integers = npt.NDArray[np.int64]
 
@@ -41,16 +40,8 @@ def starts(shards: list[MeasuredShard]) -> Integers:
     return np.concatenate([[0], np.cumsum([shard.rows for shard in shards])]).astype(np.int64)
 
 
-def located(run: Storage, path: str) -> tuple[Storage, str]:
-    """Returns the folder and the name of a file: of the run where `path` is relative, else of an index."""
-    if path.startswith("/") or is_remote(path):
-        folder, _, name = path.rpartition("/")
-        return Storage(folder), name
-    return run, path
-
-
 @contextmanager
-def open_batches(run: Storage, path: str) -> Iterator[ipc.RecordBatchFileReader]:
+def open_batches(run: Storage, path: str) -> Iterator[pipeline_shards.Batches]:
     """Opens a working file (Arrow), from which a task reads some of the batches."""
     with pipeline_shards.open_batches(*located(run, path)) as reader:
         yield reader

@@ -10,7 +10,7 @@ such phase is enough: it turns 10,000 files into 157, and a task opens these in 
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import chain, pairwise
 from typing import Any, TypeVar
 
@@ -18,18 +18,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.ipc as ipc
 
-from corpusmill.dedup.corpus import Integers, located, open_batches
+from corpusmill.dedup.corpus import Integers, open_batches
 from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lists import write_list
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import batches_buffer, batches_stream
+from corpusmill.pipeline.shards import Batches, batches_buffer, batches_stream
 from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.store_requests import StoreError
 
 EXACT_KEYS, URL_KEYS, BAND_KEYS = "exact", "url", "bands"
 
@@ -96,7 +93,7 @@ def read_keys(run: Storage, path: str, part: int, parts: int) -> tuple[Keys, Key
         return key, check, row.astype(np.int64)
 
 
-def _keys(reader: ipc.RecordBatchFileReader, part: int, parts: int) -> pa.Table:
+def _keys(reader: Batches, part: int, parts: int) -> pa.Table:
     ranges = reader.num_record_batches
     first, count = part * ranges // parts, max(ranges // parts, 1)
     table = pa.Table.from_batches([reader.get_batch(number) for number in range(first, first + count)])
@@ -134,7 +131,7 @@ class MergeWorker(Worker):
         """Returns the first partition of each block, then the number of partitions."""
 
     @abstractmethod
-    def read(self, reader: ipc.RecordBatchFileReader, block: int, blocks: int, start: int) -> pa.Table:
+    def read(self, reader: Batches, block: int, blocks: int, start: int) -> pa.Table:
         """Reads one of `blocks` blocks of a file. `start`: the number of the file's first row among the rows of all merged files."""
 
     @abstractmethod
@@ -147,34 +144,22 @@ class MergeWorker(Worker):
     def _content(self, task: Task) -> Iterator[Any]:
         with ExitStack() as stack:
             files = task.inputs[self.others :]
-            readers = {ref.path: stack.enter_context(open_batches(self.run, ref.path)) for ref in files}
+            readers = [stack.enter_context(open_batches(self.run, ref.path)) for ref in files]
             tables = self._tables(task, readers)
             first = next(tables)
             yield from batches_stream(first.schema, chain([first], tables), self.compression)
 
-    def _tables(self, task: Task, readers: dict[str, ipc.RecordBatchFileReader]) -> Iterator[pa.Table]:
-        schema = pa.unify_schemas([reader.schema for reader in readers.values()], promote_options="permissive")
+    def _tables(self, task: Task, readers: list[Batches]) -> Iterator[pa.Table]:
+        schema = pa.unify_schemas([reader.schema for reader in readers], promote_options="permissive")
         bounds = self.blocks(task)
         for block, (first, end) in enumerate(pairwise(bounds)):
             found = [schema.empty_table()]
-            for (path, reader), start in zip(readers.items(), task.params["starts"], strict=True):
-                with self._named(path):
-                    found.append(self.read(reader, block, len(bounds) - 1, start))
+            for reader, start in zip(readers, task.params["starts"], strict=True):
+                found.append(self.read(reader, block, len(bounds) - 1, start))
             table = pa.concat_tables(found, promote_options="permissive").cast(schema)
             parts = parted(*self.partitions(task, table), first, end)
             del table, found  # `parts` holds a sorted copy
             yield from parts
-
-    @contextmanager
-    def _named(self, path: str) -> Iterator[None]:
-        """Raises InputError with the file's name where its footer is intact but a batch can't be read."""
-        try:
-            yield
-        except StoreError:
-            raise
-        except (pa.ArrowInvalid, OSError) as error:
-            storage, name = located(self.run, path)
-            raise InputError(f"{storage.path(name)}: not a working file of this run ({error}).") from error
 
 
 def merge_keys(run: StageRun, files: dict[str, list[FileRef]], starts: list[int], ranges: dict[str, int]) -> dict[str, FileRef]:
@@ -210,7 +195,7 @@ class KeyMergeWorker(MergeWorker):
             count *= 2
         return list(range(0, ranges + 1, ranges // count))
 
-    def read(self, reader: ipc.RecordBatchFileReader, block: int, blocks: int, start: int) -> pa.Table:
+    def read(self, reader: Batches, block: int, blocks: int, start: int) -> pa.Table:
         key, check, row = _keys(reader, block, blocks).columns
         return pa.table([key, check, pc.add(row, pa.scalar(start, pa.uint32()))], schema=KEYS)
 
@@ -263,7 +248,7 @@ class DocumentMergeWorker(MergeWorker):
     def blocks(self, task: Task) -> list[int]:
         return group_blocks(self.run, task.inputs[0].path, task.params["shards"], task.params["groups"])
 
-    def read(self, reader: ipc.RecordBatchFileReader, block: int, blocks: int, start: int) -> pa.Table:
+    def read(self, reader: Batches, block: int, blocks: int, start: int) -> pa.Table:
         return pa.Table.from_batches([reader.get_batch(block)])
 
     def partitions(self, task: Task, table: pa.Table) -> tuple[pa.Table, npt.NDArray[Any]]:

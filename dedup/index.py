@@ -104,7 +104,7 @@ class CrawlIndex:
         """Raises InputError if the index was made with other parameters. The message names those that differ."""
         if not self.storage.exists(INDEX_FILE):
             return
-        theirs, ours = self._json(INDEX_FILE).get("parameters", {}), parameters(config)
+        theirs, ours = self.storage.read_json(INDEX_FILE, dict).get("parameters", {}), parameters(config)
         if not isinstance(theirs, dict):
             raise InputError(f"{self.storage.path(INDEX_FILE)}: its parameters are no JSON object.")
         names = {*theirs, *ours} if theirs.get(EARLIER) == ours[EARLIER] else {*theirs} & {*ours}
@@ -129,10 +129,10 @@ class CrawlIndex:
 
     def ref(self, output: OutputFile) -> FileRef:
         """Returns a file of the index as an input for tasks."""
-        return FileRef(self.storage.path(output.path), output.sha256, output.bytes)
+        return FileRef(self.storage.path(output.path), output.sha256, output.bytes, output.xxh3)
 
     def _entry(self, name: str) -> Entry:
-        raw = self._json(f"{name}/{ENTRY_FILE}")
+        raw = self.storage.read_json(f"{name}/{ENTRY_FILE}", dict)
         try:
             entry = TypeAdapter(Entry).validate_json(json.dumps(raw), strict=True).with_refs(self._located)
             if entry.name != name:
@@ -145,15 +145,6 @@ class CrawlIndex:
         if not stays_inside(ref.path):
             raise ValueError(f"{ref.path!r} lies outside of the index")
         return replace(ref, path=self.storage.path(ref.path))
-
-    def _json(self, path: str) -> dict[str, Any]:
-        try:
-            value = json.loads(self.storage.read_bytes(path))
-        except ValueError as error:
-            raise InputError(f"{self.storage.path(path)}: not JSON ({error}).") from error
-        if not isinstance(value, dict):
-            raise InputError(f"{self.storage.path(path)}: not a JSON object.")
-        return value
 
 
 def decisions(entries: Sequence[Entry]) -> pa.Table:

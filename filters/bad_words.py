@@ -13,7 +13,6 @@ same documents. A language without a list is not an error: its documents have nu
 """
 
 import hashlib
-import json
 import re
 from collections import namedtuple
 from collections.abc import Collection
@@ -31,7 +30,7 @@ from corpusmill.filters.language_codes import canonical
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.cache import NpmPackage, cache_folder, locked
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import Config, parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.storage import Storage
@@ -324,7 +323,7 @@ def ldnoobw() -> dict[str, list[str]]:
     Raises InputError if the package can't be fetched.
     """
     files = LDNOOBW.files(r"[a-z]{2,3}(-[A-Za-z0-9-]+)?\.json")
-    return {name.removesuffix(".json"): json.loads(content) for name, content in files.items()}
+    return {name.removesuffix(".json"): parse_json(content) for name, content in files.items()}
 
 
 def ldnoobw_folder() -> Path:

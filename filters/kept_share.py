@@ -149,7 +149,7 @@ def shard_reader(storage: Storage, path: str) -> Reader:
 
 def read_found(storage: Storage) -> dict[str, float | None]:
     """Reads the thresholds found, by rule. `storage`: the stage's folder."""
-    return {name: each["threshold"] for name, each in json.loads(storage.read_bytes(THRESHOLDS_FILE)).items()}
+    return {name: each["threshold"] for name, each in storage.read_json(THRESHOLDS_FILE).items()}
 
 
 def kept_share_summary(run: StageRun, config: FilterConfig) -> dict[str, str]:
@@ -157,7 +157,7 @@ def kept_share_summary(run: StageRun, config: FilterConfig) -> dict[str, str]:
     if not unknown_rules(rule_table(config)):
         return {}
     sentences = []
-    for name, found in json.loads(run.storage.read_bytes(THRESHOLDS_FILE)).items():
+    for name, found in run.storage.read_json(THRESHOLDS_FILE).items():
         if found["threshold"] is not None:
             sentences.append(f"{name} {found['threshold']:.6g} keeps {found['kept']:,} of {found['documents']:,}")
     return {"kept share": ", ".join(sentences)} if sentences else {}

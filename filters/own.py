@@ -15,7 +15,9 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -27,7 +29,7 @@ from corpusmill.filters.own_source import name_of
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput, short_form
 from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.errors import CorpusmillError, InputError
 
 __all__ = ["Declaration", "Rule", "measures"]
 
@@ -118,6 +120,8 @@ class PythonConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if _looking.get():
+            return self
         function = load_function(self.function)
         try:
             inspect.signature(function).bind(None, **self.options)
@@ -127,9 +131,28 @@ class PythonConfig(Config):
         return self
 
 
+_looking: ContextVar[bool] = ContextVar("looking", default=False)
+
+
+class RunsCode(InputError):
+    """What was asked would load the code of a run or a recipe, while somebody only looks at it."""
+
+
+@contextmanager
+def looking(only: bool = True) -> Iterator[None]:
+    """In this block no function of a recipe is loaded, because the run or recipe may be a stranger's. Without `only`, all are."""
+    token = _looking.set(only)
+    try:
+        yield
+    finally:
+        _looking.reset(token)
+
+
 def load_function(path: str) -> Callable[..., Any]:
-    """Returns the function that `file.py:name` or `module:name` names. Raises ValueError with one sentence."""
+    """Returns the function that `file.py:name` or `module:name` names. Raises ValueError with one sentence, and RunsCode in `looking`."""
     place, _, name = path.rpartition(":")
+    if _looking.get():
+        raise RunsCode(f"{path}: this step of the recipe is code, and who only looks runs none; where you trust it, --trust loads it.")
     try:
         module = _module_of_file(place) if place.endswith(".py") else importlib.import_module(place)
     except OSError as error:

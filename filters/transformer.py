@@ -2,7 +2,6 @@
 
 import contextlib
 import fnmatch
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from corpusmill.filters.rules import Rule, plain
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import Config, parse_json
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError, InputError
 from corpusmill.pipeline.extras import require
 
@@ -92,7 +91,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """Reads the model's `config.json`. Raises ConfigError in one sentence."""
     path = folder / CONFIG
     try:
-        description = json.loads(path.read_bytes())
+        description = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not a model's configuration ({error}).") from error
     if not isinstance(description, dict) or "model_type" not in description:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from corpusmill.filters.kept_share import KeptShareWorker, find_thresholds, keeps_shares, read_found, shard_reader, with_found
+from corpusmill.filters.own import looking
 from corpusmill.filters.rules import Rule, StepRule, decide, fails_others, rules_metadata
 from corpusmill.filters.stage import FilterStage
 from corpusmill.filters.worker import FilterConfig, FilterWorker, Rewriter, decided, rule_table
@@ -74,16 +75,17 @@ class Sweep(Printed):
         show_sweep(self, console)
 
 
-def sweep(folder: str, name: str, first: float, last: float, steps: int) -> Sweep:
+def sweep(folder: str, name: str, first: float, last: float, steps: int, trust: bool = False) -> Sweep:
     """Tries `steps` thresholds from `first` to `last` for the rule `name` on a finished filter stage.
 
-    Raises InputError if there is no such rule, if it compares with a list, or if the stage is not finished.
+    Raises InputError if there is no such rule, if it compares with a list, if the stage is not finished, and without `trust` if a step is
+    code of the run's own.
     """
-    plan = plan_of_existing(folder)
-    config = plan.sections.get("filter")
-    if not isinstance(config, FilterConfig):
-        raise InputError(f"{folder}: the run's recipe has no stage filter.")
-    found, now = _rule(config, name)
+    with looking(not trust):
+        config = plan_of_existing(folder).sections.get("filter")
+        if not isinstance(config, FilterConfig):
+            raise InputError(f"{folder}: the run's recipe has no stage filter.")
+        found, now = _rule(config, name)
     rule = found.rule
     try:
         found.check(first)
@@ -272,17 +274,20 @@ def retune(
     on_decided: Callable[[Retuned], None] = lambda _: None,
     write: bool = True,
     on_message: Callable[[str], None] = lambda _: None,
+    trust: bool = False,
 ) -> Retuned:
     """Applies `--set filter.thresholds.RULE=VALUE` to a finished filter stage.
 
-    `on_decided` receives the changes before the reports are written. Without `write` nothing is written. `on_message` receives a sentence
+    `on_decided` receives the changes before the reports are written. Without `write` nothing is written, and without `trust` no step that
+    is code of the run's own is loaded for that: RunsCode is raised. `on_message` receives a sentence
     if another process has to finish first. Raises InputError if the stage is not finished under the run's recipe, ConfigError if anything
     but thresholds would change, and NothingKept if no document is left.
     """
-    before, now = plans(folder, overrides, "retune")
     storage = Storage(folder)
-    with closing(engine), holding(storage, on_message) as lease:
-        return retune_held(before, now, storage, lease, engine, progress, on_decided, write)
+    with looking(not write and not trust), closing(engine):
+        before, now = plans(folder, overrides, "retune")
+        with holding(storage, on_message) as lease:
+            return retune_held(before, now, storage, lease, engine, progress, on_decided, write)
 
 
 def plans(folder: str, overrides: list[str], command: str) -> tuple[Plan, Plan]:

@@ -2,7 +2,6 @@
 
 import codecs
 import io
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from corpusmill.ingest.formats import TYPES, delimited_row, jsonable, line_row
 from corpusmill.ingest.http import TooLarge
 from corpusmill.ingest.pages import MIB, payload_of
 from corpusmill.ingest.warc import Record, read_records
-from corpusmill.pipeline.config import canonical_json
+from corpusmill.pipeline.config import canonical_json, parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import file_ref, open_file
 from corpusmill.pipeline.formats.compressed import CODECS, Inflating, codec_of, compression_of, inflating
@@ -173,8 +172,8 @@ def _text_of_row(content: bytes, row: dict[str, Any], config: IngestConfig) -> b
 def _text_of(content: bytes, config: IngestConfig) -> bytes:
     """Returns the text of a line or row, in UTF-8."""
     try:
-        fields = json.loads(content)
-    except (ValueError, RecursionError):
+        fields = parse_json(content)
+    except ValueError:
         return content
     text = fields.get(config.text_key) if isinstance(fields, dict) else None
     return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else b""

@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +32,7 @@ from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.formats.detect import Ignored, InputFile, Refused
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.memory import limit_memory
 
 #: Exit code of a process that reached its memory limit.
 OUT_OF_MEMORY = 86
@@ -180,22 +180,6 @@ class Reader:
 def given_up(request: dict[str, Any]) -> list[dict[int, list[str]]]:
     """Returns `[lost, unreadable]`: the records that are not extracted, and those where reading stops, by number, with rule and reason."""
     return [{int(place): why for place, why in request[name].items()} for name in ("lost", "unreadable")]
-
-
-def limit_memory(megabytes: int) -> None:
-    """Limits the memory that this process may allocate in addition to what it holds now. Mapped files don't count."""
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = data_bytes() + (megabytes << 20)
-    limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
-
-
-def data_bytes() -> int:
-    """Returns the bytes of data of this process, as RLIMIT_DATA counts them; a guess where the system does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
-    except OSError:
-        return 256 << 20
 
 
 def depend_on(parent: int) -> None:

@@ -1,6 +1,5 @@
 """The stage `ingest`: reads crawls and collections; writes one table of documents, and a report row for each record."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -227,7 +226,7 @@ class IngestStage(Stage):
             for place, (start, end) in enumerate(ranges)
         ]
         rows = run.map(phase, IndexWorker, tasks, separable=True, needed=False) if tasks else []
-        found = {row.task: RangeIndex(**json.loads(run.storage.read_bytes(row.outputs[0].path))) for row in rows}
+        found = {row.task: RangeIndex(**run.storage.read_json(run.output(row))) for row in rows}
         indexes = iter([found.get(task.key, UNKNOWN) for task in tasks])
         return {source.ref.path: joined([next(indexes) for _ in ranges], source.ref.bytes) for source, ranges in sources}
 

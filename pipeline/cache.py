@@ -32,8 +32,9 @@ from pathlib import Path
 from typing import IO, TypeVar
 from urllib.parse import urlsplit
 
-from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.config import digest, parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.redact import refuse_secrets
 from corpusmill.pipeline.storage import Storage, fsync_folder, is_remote
 from corpusmill.pipeline.store_requests import asked, filesystem
 
@@ -150,12 +151,13 @@ def fetch(url: str, sha256: str | None = None) -> Path:
     A file in the cache is used without asking the network; where `sha256` is given, one with this sha256. Raises InputError if the
     file can't be fetched or has another sha256.
     """
+    refuse_secrets(url, "the URL")
     root = cache_folder() / "models"
     note = root / "urls" / f"{digest(url)[:32]}.json"  # which content the URL had: {url, sha256, name}
     name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rstrip("/").rpartition("/")[2])[-100:].lstrip(".") or "model"
     with locked(note):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            entry = json.loads(note.read_bytes())
+            entry = parse_json(note.read_bytes())
             known = str(entry["sha256"]) if entry["url"] == url else None
             if (wanted := sha256 or known) and (here := root / "files" / wanted / name).is_file():
                 return here

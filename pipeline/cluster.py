@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import corpusmill
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.extras import require
 from corpusmill.pipeline.recipe import read_raw
@@ -43,6 +44,13 @@ JOB_STOP, END = 30.0, 5.0
 STARTS = 3
 #: Names of environment variables whose values are secret.
 SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL", re.IGNORECASE)
+#: Ports of a node, by `ray start`'s names. It listens on all addresses, and only the token keeps others out. Workers have further ports.
+PORTS = (
+    "node-manager-port", "object-manager-port", "metrics-export-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+)  # fmt: skip
+#: Ports of metrics of a head, which `ray start` does not let choose.
+FIXED = {44217, 44227}
 #: Ray's default address for jobs.
 JOBS = "http://127.0.0.1:8265"
 
@@ -87,7 +95,7 @@ def up(folder: Path = FOLDER, nodes: int = 2, cores: Sequence[Sequence[int]] | N
 def read(folder: Path = FOLDER) -> dict[str, Any] | None:
     """Returns the description of the cluster that `up` has started and `down` has not ended, alive or not; None if there is none."""
     try:
-        found: dict[str, Any] = json.loads((folder / "cluster.json").read_bytes())
+        found: dict[str, Any] = parse_json((folder / "cluster.json").read_bytes())
         return found
     except FileNotFoundError:
         return None
@@ -136,14 +144,20 @@ def down(folder: Path = FOLDER) -> int:
 
 def _start(here: dict[str, Any], folder: Path, name: str, ip: str, cores: Sequence[int], options: Sequence[str]) -> None:
     """Starts a node. Each has a temporary folder of its own: in a shared one, nodes would overwrite each other's files of a job."""
-    metrics = _free_port()
+    ports = {name: _free_port() for name in PORTS}
     ray = Path(sys.executable).with_name("ray")
     command = [str(ray) if ray.exists() else "ray", "start", *options, f"--node-ip-address={ip}", f"--temp-dir={here['temp']}/{name}"]
-    command += [f"--object-store-memory={OBJECT_STORE}", f"--metrics-export-port={metrics}", "--disable-usage-stats"]
-    command += [f"--dashboard-agent-listen-port={_free_port()}", f"--dashboard-agent-grpc-port={_free_port()}"]
+    command += [f"--object-store-memory={OBJECT_STORE}", "--disable-usage-stats"]
+    command += [f"--{name}={port}" for name, port in ports.items()]
     ours = {MARK: here["temp"], "RAY_JOB_STOP_WAIT_TIME_S": f"{JOB_STOP:.0f}", "RAY_USAGE_STATS_ENABLED": "0"}
     variables = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | environment(here) | ours
-    node: dict[str, Any] = {"name": name, "session": 0, "cores": list(cores), "metrics": f"http://{ip}:{metrics}/metrics"}
+    node: dict[str, Any] = {
+        "name": name,
+        "session": 0,
+        "cores": list(cores),
+        "metrics": f"http://{ip}:{ports['metrics-export-port']}/metrics",
+    }
+    node["ports"] = ports
     here["nodes"].append(node)
     for _ in range(STARTS):
         with open(folder / f"{name}.log", "wb") as log:

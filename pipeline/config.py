@@ -57,6 +57,14 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+def parse_json(content: str | bytes) -> Any:
+    """Returns the value of a JSON text. Raises ValueError, also where it is nested so deeply that Python's parser gives up."""
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def digest(value: Any) -> str:
     """Returns the sha256 (hex) of a JSON-able value's canonical text."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()

@@ -16,10 +16,11 @@ from typing import Any, Protocol
 
 from corpusmill.pipeline.code import Code
 from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.errors import CorpusmillError, Damaged
 from corpusmill.pipeline.failures import Attempt, Failed, Listener, Tries, failure, hang
 from corpusmill.pipeline.interrupts import Terminated, exit_code_of, of_an_interrupt
 from corpusmill.pipeline.lease import LeaseLost, check_holder
+from corpusmill.pipeline.lists import check_inputs
 from corpusmill.pipeline.memory import release_memory
 from corpusmill.pipeline.shards import OutputFile, publish
 from corpusmill.pipeline.stage import Output, Task, Worker, load_object
@@ -185,6 +186,7 @@ class Performer:
         try:
             load_object(self.job.worker)  # imports are not part of the limit: they take long
             with _within(attempt.limit):
+                check_inputs(self.run, task.inputs, batches=False)
                 worker = self.worker = self.worker or self._ready()
                 ready = True
                 started = time.perf_counter()
@@ -196,7 +198,7 @@ class Performer:
             if (where := _place_of_overdue(error)) is not None:
                 self.close()  # interrupted at any place, the worker may be inconsistent
                 return hang(self.job.stage, task, attempt.limit, "".join(traceback.format_exception(error)), where)
-            fatal = isinstance(error, LeaseLost) or (not ready and isinstance(error, CorpusmillError))
+            fatal = isinstance(error, LeaseLost) or (not ready and isinstance(error, CorpusmillError) and not isinstance(error, Damaged))
             return failure(self.job.stage, task, error, fatal)
 
     def _fence(self) -> None:

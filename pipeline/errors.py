@@ -18,6 +18,14 @@ class InputError(CorpusmillError):
     exit_code = 2
 
 
+class Damaged(InputError):
+    """A file of a run does not hold what was written. `path` is its full path or URL."""
+
+    def __init__(self, message: str, path: str = ""):
+        super().__init__(message)
+        self.path = path
+
+
 class Incomplete(CorpusmillError):
     """The run has ended without some tasks, which the next run tries again."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from corpusmill.pipeline.errors import CorpusmillError, InputError, ProcessKilled
+from corpusmill.pipeline.errors import CorpusmillError, Damaged, InputError, ProcessKilled
 from corpusmill.pipeline.manifest import Quarantined
 from corpusmill.pipeline.redact import redact
 from corpusmill.pipeline.stage import Task, load_object
@@ -59,9 +59,11 @@ SYSTEMATIC = 10
 
 @dataclass(frozen=True)
 class Failed:
-    """A failed task: `message` is one sentence for the user, `trace` is for the log. `fatal`: the other tasks would fail, too.
+    """A failed task: `message` is one sentence for the user, `trace` is for the log. `fatal`: the other tasks would fail, too. `damaged`:
+    the path of a file that is not the one that the run wrote.
 
-    Both go to many places (manifest, reports, logs). Libraries put URLs into their errors, signatures included, so URLs are redacted here.
+    The texts go to many places (manifest, reports, logs). Libraries put URLs into their errors, signatures included, so URLs are redacted
+    here.
     """
 
     key: str
@@ -71,6 +73,7 @@ class Failed:
     cause: Cause = Cause.EXCEPTION
     fatal: bool = False
     tries: int = 1
+    damaged: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "message", redact(self.message))
@@ -79,6 +82,8 @@ class Failed:
     @property
     def error(self) -> CorpusmillError:
         """The failure as an error, to end the run with."""
+        if self.damaged:
+            return Damaged(self.message, self.damaged)
         return (InputError if self.exit_code == InputError.exit_code else CorpusmillError)(self.message)
 
 
@@ -90,7 +95,8 @@ def failure(stage: str, task: Task, error: BaseException, fatal: bool = False) -
     if isinstance(error, ProcessKilled):
         return Failed(task.key, f"{where}: {error}", error.exit_code, trace, Cause.DEATH)
     if isinstance(error, CorpusmillError):
-        return Failed(task.key, str(error), error.exit_code, trace, cause, fatal or full)
+        damaged = error.path if isinstance(error, Damaged) else ""
+        return Failed(task.key, str(error), error.exit_code, trace, cause, fatal or full, damaged=damaged)
     message = f"{type(error).__name__}: {error}".rstrip(": ")
     return Failed(task.key, f"{where}: {message}", 1, trace, cause, full)
 
@@ -228,16 +234,17 @@ class Tries:
 
 class GivenUp:
     """The tasks of a phase that were given up. `todo`: the number of unfinished tasks at its beginning. `worked` counts finished tasks.
-    `strict`: the first task that is given up ends the phase. Without `needed`, all tasks may fail."""
+    `strict`: the first task that is given up ends the phase. Without `needed`, all tasks may fail. `repairs`: the first damaged file ends
+    the phase, so that it is made anew."""
 
-    def __init__(self, todo: int, worked: int, strict: bool, needed: bool = True):
+    def __init__(self, todo: int, worked: int, strict: bool, needed: bool = True, repairs: bool = False):
         self.limit = min(SYSTEMATIC, todo)
-        self.strict, self.needed, self.worked = strict, needed, worked
+        self.strict, self.needed, self.worked, self.repairs = strict, needed, worked, repairs
         self.failed: dict[str, Failed] = {}
 
     def add(self, failed: Failed) -> None:
         """Adds a task. Raises where the phase has to end: the other tasks would fail, too, or many have failed and none has worked."""
-        if failed.fatal:
+        if failed.fatal or (failed.damaged and self.repairs):
             raise failed.error
         self.failed[failed.key] = failed
         if self.strict or (self.needed and not self.worked and len(self.failed) >= self.limit):

@@ -9,9 +9,9 @@ from typing import IO, Any, cast
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.redirects import RedirectRefusedError
+from corpusmill.pipeline.redirects import RedirectRefusedError, lasting_fault
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.storage import fingerprint, is_remote
+from corpusmill.pipeline.storage import fingerprint, is_remote, open_regular
 from corpusmill.pipeline.store_requests import StoreError, asked, filesystem
 from corpusmill.pipeline.store_streams import StoreFile
 from corpusmill.pipeline.web import cached
@@ -40,7 +40,7 @@ def open_file(path: str) -> IO[bytes]:
     """Opens a file as a seekable binary stream. Raises InputError if it can't be opened."""
     try:
         if not is_remote(path):
-            return open(local_path(path), "rb")
+            return open_regular(local_path(path))
         if here := cached(path):
             return open(here.path, "rb")
         fs, name = filesystem(path)
@@ -53,7 +53,7 @@ def open_file(path: str) -> IO[bytes]:
     except StoreError:
         raise
     except OSError as error:
-        raise InputError(f"{path}: {_reason(error)}.") from error
+        raise InputError(lasting_fault(path, error) or f"{path}: {_reason(error)}.") from error
 
 
 def _need_ranges(path: str, file: IO[bytes]) -> None:
@@ -209,4 +209,8 @@ def _look_by_kind(given: str, fs: Any, name: str) -> list[str] | None:
         return None
     if fs.isdir(name):
         return list(fs.find(name))
+    try:
+        fs.info(name)  # says why
+    except OSError as error:
+        raise InputError(lasting_fault(given, error) or f"{given}: no such file or folder.") from error
     raise InputError(f"{given}: no such file or folder.")

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.lease import SwapFile
 from corpusmill.pipeline.manifest import Manifest
@@ -180,9 +181,9 @@ class LabelFile:
             raise InputError(f"{self.path}: has empty cells, so it is no file of labels.")
         rows = [DocumentLabel(**row) for row in table.to_pylist()]
         try:
-            names = json.loads((table.schema.metadata or {}).get(NAMES, b"null"))
+            names = parse_json((table.schema.metadata or {}).get(NAMES, b"null"))
             known = FIRST_NAMES if names is None else tuple(checked_name(name) for name in names[:MOST_NAMES])
-        except (ValueError, TypeError, KeyError, RecursionError, InputError) as error:
+        except (ValueError, TypeError, KeyError, InputError) as error:
             raise InputError(f"{self.path}: its metadata has no names of labels.") from error
         return DocumentLabels(known, {(label.id, label.who): label for label in rows})
 

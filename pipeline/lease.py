@@ -26,7 +26,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from corpusmill.pipeline.config import seconds_of
+from corpusmill.pipeline.config import parse_json, seconds_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.interrupts import interrupt_main
 from corpusmill.pipeline.storage import TEMPORARY, Storage, fsync_folder
@@ -83,7 +83,7 @@ class LeaseHolder:
 def read_holder(content: bytes) -> LeaseHolder | None:
     """Returns the holder that a lease names; None if the lease is damaged."""
     try:
-        fields = json.loads(content)
+        fields = parse_json(content)
         kinds: dict[str, Any] = {"holder": str, "host": str, "machine": str, "pid": int, "started": int, "beat": int, "ttl": (int, float)}
         if any(not isinstance(fields[name], kind) for name, kind in kinds.items()):
             return None
@@ -142,6 +142,8 @@ class SwapFile:
     def write(self, content: bytes, expected: str | None) -> str | None:
         """Writes the file where its version is `expected` (None: there is no file). Returns the new version; None: not written."""
         if not self.storage.remote:
+            if expected is not None and not Path(self.storage.root).is_dir():
+                return None  # the folder was moved; a new one of its name would be a stub
             with self._locked():
                 return self._replace(content) if self._is(expected) else None
         if self.conditional:
@@ -305,7 +307,9 @@ class Lease:
     def _renew(self) -> None:
         started, beaten = clock(), replace(self.mine, beat=self.mine.beat + 1)
         version = self.file.write(beaten.content(), self._version)
-        if version is None:
+        if version is None and not self.storage.remote and not Path(self.storage.root).is_dir():
+            self.lost = "its folder was moved or removed"
+        elif version is None:
             found = self.file.read()
             held = read_holder(found[0]) if found else None
             self.lost = f"another corpusmill has taken this run over ({held.words})" if held else "its lease was removed"
@@ -319,6 +323,7 @@ def holding(storage: Storage, on_message: Callable[[str], None] = lambda _: None
     lease = Lease(storage, ttl)
     lease.acquire(on_message)
     try:
+        storage.sweep()
         yield lease
     except BaseException as error:
         if lease.lost is not None and not isinstance(error, LeaseLost):

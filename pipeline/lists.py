@@ -9,15 +9,16 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
 from corpusmill.pipeline.config import Config, canonical_json
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.errors import Damaged, InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.stage import Output
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.storage import Storage, located
 
 if TYPE_CHECKING:
     from corpusmill.pipeline.runner import StageRun
@@ -40,10 +41,10 @@ def write_list(run: "StageRun", name: str, files: Sequence[FileRef], params: dic
     path, params = f"{FOLDER}/{name}{SUFFIX}", params or {}
 
     def output(_: str) -> Output:
-        content = {"files": [[ref.path, ref.fingerprint, ref.bytes] for ref in files], "params": params}
+        content = {"files": [[ref.path, ref.fingerprint, ref.bytes, ref.xxh3] for ref in files], "params": params}
         return Output({path: canonical_json(content).encode() + b"\n"})
 
-    return run.once(f"{FOLDER}/{name}", files, output, params, Config()).ref(run.stage.name, path)
+    return run.once(f"{FOLDER}/{name}", files, output, params, Config(), reads=False).ref(run.stage.name, path)
 
 
 def is_list(ref: FileRef) -> bool:
@@ -51,7 +52,7 @@ def is_list(ref: FileRef) -> bool:
 
 
 def read_list(run: Storage, ref: FileRef) -> FileList:
-    """Returns the content of a list; a process reads it once. Raises InputError if its sha256 is not that of `ref`."""
+    """Returns the content of a list; a process reads it once. Raises Damaged if its sha256 is not that of `ref`."""
     return _read(run.root, ref)
 
 
@@ -65,11 +66,43 @@ def _read(root: str, ref: FileRef) -> FileList:
     run = Storage(root)
     content = run.read_bytes(ref.path)
     if hashlib.sha256(content).hexdigest() != ref.fingerprint:
-        raise InputError(f"{run.path(ref.path)}: this list is not the one that was written (its sha256 differs).")
+        raise Damaged(f"{run.path(ref.path)}: this list is not the one that was written (its sha256 differs).", run.path(ref.path))
     try:
         found = from_json(content)
-        if type(found["params"]) is not dict or any([type(value) for value in entry] != [str, str, int] for entry in found["files"]):
+        if type(found["params"]) is not dict or any([type(value) for value in entry] != [str, str, int, str] for entry in found["files"]):
             raise ValueError("a value is of another kind")
         return FileList([FileRef(*entry) for entry in found["files"]], found["params"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{run.path(ref.path)}: not a list of files ({error}).") from error
+
+
+def check_inputs(run: Storage, inputs: Iterable[FileRef], batches: bool = True) -> None:
+    """Compares files that runs have written with their manifests: those among a task's inputs, and those of its lists. A process reads a
+    file again only where it has changed. Raises Damaged.
+
+    Without `batches`, Arrow files are left out: each of their batches is compared when it is read (`shards.Batches`).
+    """
+    for ref in inputs:
+        if is_list(ref):
+            check_inputs(run, read_list(run, ref).files, batches)
+        elif ref.xxh3 and (batches or not ref.path.endswith(".arrow")):
+            storage, name = located(run, ref.path)
+            _check(storage.root, name, ref.xxh3, 0 if storage.remote else _written(storage.path(name)))
+
+
+def _written(path: str) -> int:
+    """Returns when a local file was written, in nanoseconds."""
+    try:
+        return Path(path).stat().st_mtime_ns
+    except FileNotFoundError as error:
+        raise Damaged(f"{path}: no such file.", path) from error
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
+
+
+@lru_cache(maxsize=1 << 16)
+def _check(root: str, name: str, wanted: str, written: int) -> None:
+    """Raises Damaged where the file has another hash; then nothing is kept."""
+    storage = Storage(root)
+    if storage.xxh3(name) != wanted:
+        raise Damaged(f"{storage.path(name)}: this file is not the one that was written (its xxh3 differs).", storage.path(name))

@@ -35,7 +35,7 @@ from corpusmill.pipeline.config import canonical_json, digest, reason_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lease import SwapFile
 from corpusmill.pipeline.shards import OutputFile
-from corpusmill.pipeline.storage import Storage, fsync_folder, stays_inside
+from corpusmill.pipeline.storage import LARGEST, Storage, fsync_folder, open_regular, stays_inside
 
 MANIFEST = "manifest.jsonl"
 #: The folder of the manifest's objects on a store.
@@ -53,12 +53,13 @@ class FileRef:
     """A file that a task reads. `path` is relative to the run's folder for a file that the run made, else as the user gave it.
 
     `fingerprint` changes when the content does: the sha256 of a file that the run wrote, the size and modification time of
-    a local input, the store's tags of a remote one.
+    a local input, the store's tags of a remote one. `xxh3` is that of a file that a run wrote: its readers compare it (`lists.py`).
     """
 
     path: str
     fingerprint: str
     bytes: int = 0
+    xxh3: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class TaskRow:
         """Returns the output at `path` (in stage folder `folder`) as an input of the next stage. Raises KeyError."""
         for output in self.outputs:
             if output.path == path:
-                return FileRef(f"{folder}/{output.path}", output.sha256, output.bytes)
+                return FileRef(f"{folder}/{output.path}", output.sha256, output.bytes, output.xxh3)
         raise KeyError(path)
 
 
@@ -192,6 +193,7 @@ class Manifest:
         self.codes: dict[str, dict[str, Any]] = {}  # by digest, in the form of `Code.as_json`
         self.doubtful: set[str] = set()  # finished tasks whose files may come from another try
         self.plan: list[str] | None = None
+        self.reopened = False  # since it was last complete
         for address, where, line in self._lines.load():
             self._take(line, address, where)
 
@@ -251,7 +253,7 @@ class Manifest:
         new = [task for task in again if task in self.tasks and task not in self.doubtful]
         if self.plan is not None or new:
             self._write("reopened", _Tasks(new))
-            self.plan = None
+            self.plan, self.reopened = None, True
             self.doubtful.update(new)
 
     def _check(self, certain: bool = False) -> None:
@@ -289,7 +291,7 @@ class Manifest:
             elif kind == "complete":
                 self._take_complete(row.tasks, row.quarantined)
             elif kind == "reopened":
-                self.plan = None
+                self.plan, self.reopened = None, True
                 self.doubtful.update(row.tasks)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{where}: not a manifest row ({reason_of(error)}).") from error
@@ -304,7 +306,7 @@ class Manifest:
         self.tasks.addresses.pop(row.task, None)
 
     def _take_complete(self, plan: list[str], without: Sequence[str]) -> None:
-        self.plan = plan
+        self.plan, self.reopened = plan, False
         self.doubtful.difference_update(plan)  # they were done again, or their digests were compared
         self.quarantined = {task: self.quarantined[task] for task in without}
 
@@ -361,8 +363,8 @@ class _LocalLines:
         if not os.path.exists(self.path):
             return
         size = 0
-        with open(self.path, "rb") as file:
-            for number, line in enumerate(file, 1):
+        with open_regular(self.path) as file:
+            for number, line in enumerate(iter(lambda: file.readline(LARGEST), b""), 1):
                 size += len(line)
                 if line.endswith(b"\n"):
                     address, self.place = self.place, size

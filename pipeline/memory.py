@@ -4,7 +4,13 @@ import contextlib
 import ctypes
 import gc
 import os
+import resource
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 CGROUP = Path("/sys/fs/cgroup")
 #: The files of a cgroup, in version 2 and in version 1: limit, use, statistics, and the entry of these with the droppable part of the use.
@@ -19,6 +25,45 @@ def need_memory(size: int, what: str) -> None:
     available = available_memory()
     if size > available:
         raise ValueError(f"{what} {size / 1e6:,.0f} MB of memory, and {available / 1e6:,.0f} MB are available")
+
+
+def limit_memory(megabytes: int) -> None:
+    """Limits the memory that this process may allocate in addition to what it holds now. Mapped files don't count."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = data_bytes() + (megabytes << 20)
+    limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+
+
+def data_bytes() -> int:
+    """Returns the bytes of data of this process, as RLIMIT_DATA counts them; a guess where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    except OSError:
+        return 256 << 20
+
+
+@contextmanager
+def limited(megabytes: int, seconds: float) -> Iterator[None]:
+    """Raises ValueError in the block after `seconds` of this process's time (in the main thread), or where it takes more memory."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise ValueError(f"it takes more than {seconds:g} seconds")
+
+    timed = threading.current_thread() is threading.main_thread()
+    before = resource.getrlimit(resource.RLIMIT_DATA), signal.signal(signal.SIGVTALRM, end) if timed else None
+    try:
+        limit_memory(megabytes)
+        if timed:
+            signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+        yield
+    except MemoryError as error:
+        raise ValueError(f"it takes more than {megabytes:,} MB of memory") from error
+    finally:
+        if timed:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            signal.signal(signal.SIGVTALRM, before[1])
+        resource.setrlimit(resource.RLIMIT_DATA, before[0])
 
 
 def release_memory() -> None:

@@ -7,7 +7,7 @@ reads them from there. A redacted URL could not be opened again, so a URL with a
 import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from corpusmill.pipeline.errors import InputError
 
@@ -17,6 +17,8 @@ MASK = "***"
 _URL = re.compile(r"(?<![A-Za-z0-9+.\-])([A-Za-z0-9+.\-]+://)([^\s/?#]*@)?([^\s?#]*)(\?[^\s#]*)?(#\S*)?")
 #: A value in a query (`=...`), or a part of a query without a name.
 _VALUE = re.compile(r"=[^&]*|(?<=[?&#])[^&=]+(?=&|$)")
+#: The parameters of a path, from the first on (`;token=...`).
+_PARAMETERS = re.compile(r";[^/]*=.*", re.DOTALL)
 
 
 def redact(text: str) -> str:
@@ -27,7 +29,7 @@ def redact(text: str) -> str:
 def _redacted_url(found: re.Match[str]) -> str:
     scheme, user, place, query, fragment = (part or "" for part in found.groups())
     fragment = _redacted_values(fragment) if "=" in fragment else fragment
-    return scheme + (f"{MASK}@" if user else "") + place + _redacted_values(query) + fragment
+    return scheme + (f"{MASK}@" if user else "") + _PARAMETERS.sub(f";{MASK}", place) + _redacted_values(query) + fragment
 
 
 def _redacted_values(query: str) -> str:
@@ -36,7 +38,7 @@ def _redacted_values(query: str) -> str:
 
 def bare(text: str) -> str:
     """Returns `text` without the user, query and fragment of each URL."""
-    return _URL.sub(lambda found: found[1] + found[3], text)
+    return _URL.sub(lambda found: found[1] + _PARAMETERS.sub("", found[3]), text)
 
 
 def walked(value: Any, change: Callable[[str], str]) -> Any:
@@ -48,16 +50,21 @@ def walked(value: Any, change: Callable[[str], str]) -> Any:
     return change(value) if isinstance(value, str) else value
 
 
-#: The names of secrets in a query: of signed URLs (Amazon, Google, Azure, CloudFront) and of common APIs.
-SECRET = re.compile(
-    r"(x-amz-|x-goog-)?(signature|security-token|credential)|sig|awsaccesskeyid|((access|auth|api|private)[_-]?)?(token|key)|password|secret",
+#: What marks the name of a value as a secret: one of its parts (`X-Api-Key`, `AWSAccessKeyId`), or the end of the name as one word.
+PARTS = re.compile(
+    r"keys?|tokens?|secret|sig(nature)?|passw(or)?d|passphrase|pass|pwd?|auth(orization)?|bearer|credentials?|sas|jwt|pat|otp|cookie",
     re.IGNORECASE,
+)
+_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_END = re.compile(
+    r"(token|secret|passw(or)?d|pwd|signature|credential|(api|access|auth|secret|private|account)key|jwt|sess(ion)?id)(id|s)?$"
 )
 _ANY_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://\S+")
 
 
 def has_secret(url: str) -> bool:
-    """Whether a URL has a password (with http: any user), or a value in its query or fragment whose name marks a secret (SECRET)."""
+    """Whether a URL has a password (with http: any user), or a value in its path, query or fragment whose name marks a secret (PARTS). A
+    URL in a value counts, too."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -65,7 +72,19 @@ def has_secret(url: str) -> bool:
     user, at, _ = parts.netloc.rpartition("@")
     if at and (":" in user or parts.scheme in ("http", "https")):
         return True
-    return any(SECRET.fullmatch(name) for text in (parts.query, parts.fragment) for name, _ in parse_qsl(text, keep_blank_values=True))
+    pairs = [pair.partition("=") for pair in re.split(r"[?&;#]", url.partition("://")[2])[1:]]
+    return any(
+        value and (_is_secret(unquote(name)) or ("://" in unquote(value) and has_secret(unquote(value)))) for name, _, value in pairs
+    )
+
+
+def _is_secret(name: str) -> bool:
+    return any(map(PARTS.fullmatch, _PART.findall(name))) or bool(_END.search(re.sub(r"[\W_]", "", name).lower()))
+
+
+def without_secrets(text: str) -> str:
+    """Returns a text for a terminal, in which each URL with a secret is redacted, and others are as they were."""
+    return _ANY_URL.sub(lambda found: redact(found[0]) if has_secret(found[0]) else found[0], text)
 
 
 def refuse_secrets(value: Any, where: str) -> None:

@@ -7,6 +7,7 @@ of its own.
 
 import ipaddress
 import socket
+import ssl
 import urllib.request
 from functools import cache
 from http.client import HTTPMessage
@@ -15,6 +16,8 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 #: The most redirects of one request.
 MOST = 5
+#: IPv6 networks whose last 32 bits are an IPv4 address: mapped, compatible, translated (RFC 2765), NAT64 (RFC 6052, RFC 8215).
+EMBEDDING = [ipaddress.IPv6Network(each) for each in ("::ffff:0:0/96", "::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")]
 
 
 class RedirectRefusedError(OSError):
@@ -32,10 +35,14 @@ def check_redirect(origin: str, target: str) -> None:
         raise _refused(end, "which is an address of this machine or its network")
 
 
-def unknown_host(url: str, error: BaseException) -> str | None:
-    """Returns a sentence on a host whose name does not exist; None for another error. It does not help to ask for it often."""
+def lasting_fault(url: str, error: BaseException) -> str | None:
+    """Returns a sentence on a host whose name does not exist, or whose certificate can't be verified; None for another error. It does not
+    help to ask for it often."""
     at: BaseException | None = error
     while at is not None:
+        if isinstance(at, ssl.SSLCertVerificationError):
+            why = getattr(at, "verify_message", "") or getattr(getattr(at, "certificate_error", None), "verify_message", "")
+            return f"{url}: the certificate of {urlsplit(url).hostname} can't be verified ({why or at})."
         if isinstance(at, socket.gaierror) and at.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
             return f"{url}: there is no host {urlsplit(url).hostname}; is its name right?"
         at = getattr(at, "reason", None) if isinstance(getattr(at, "reason", None), OSError) else at.__cause__ or at.__context__
@@ -52,9 +59,13 @@ def is_internal(host: str) -> bool:
 
 
 def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Returns an address; for an IPv6 address that maps an IPv4 address, the IPv4 address."""
+    """Returns an address; for an IPv6 address that stands for an IPv4 address (mapped, 6to4, Teredo, NAT64), the IPv4 address."""
     found = ipaddress.ip_address(address)
-    return (found.ipv4_mapped or found.sixtofour or found) if isinstance(found, ipaddress.IPv6Address) else found
+    if isinstance(found, ipaddress.IPv4Address):
+        return found
+    if any(found in network for network in EMBEDDING):
+        return ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+    return found.sixtofour or (found.teredo[1] if found.teredo else found)
 
 
 def _refused(end: SplitResult, why: str) -> RedirectRefusedError:
@@ -82,7 +93,10 @@ def checked_redirects() -> dict[str, Any]:
     """Returns options that make an `aiohttp.ClientSession`, with which fsspec reads web servers, follow redirects by these rules."""
     import aiohttp
 
-    async def check(_: object, __: object, params: Any) -> None:
+    async def check(_: object, context: Any, params: Any) -> None:
+        context.redirects = getattr(context, "redirects", 0) + 1
+        if context.redirects > MOST:
+            raise RedirectRefusedError(f"the server sends the request on more than {MOST} times, so it is not followed")
         location = params.response.headers.get("Location") or params.response.headers.get("URI") or ""
         check_redirect(str(params.response.url), urljoin(str(params.response.url), location))
 

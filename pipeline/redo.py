@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic_core import to_jsonable_python
 
 from corpusmill.pipeline.code import SHOWN, Code, shortened
-from corpusmill.pipeline.config import INERT, Config, config_digest, digest
+from corpusmill.pipeline.config import INERT, Config, config_digest, digest, parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.recipe import STAGES
@@ -218,7 +218,7 @@ def _difference(place: str, old: Any, new: Any) -> str:
 def read_former(content: bytes | None) -> dict[str, Any] | None:
     """Parses the content of a former `run.json`; None if there is none, or it does not describe a run."""
     try:
-        found = json.loads(content) if content is not None else None
+        found = parse_json(content) if content is not None else None
         if not isinstance(found, dict) or not isinstance(found["recipe"], dict):
             return None
         return {**found, "inputs": [str(path) for path in found["inputs"]]}

@@ -17,11 +17,12 @@ import pyarrow.compute as pc
 import corpusmill
 from corpusmill.pipeline.code import version_of
 from corpusmill.pipeline.compiling import Compilation, modules_of
-from corpusmill.pipeline.config import Config, config_digest
+from corpusmill.pipeline.config import Config, config_digest, parse_json
 from corpusmill.pipeline.engine import Engine
-from corpusmill.pipeline.errors import CorpusmillError, Incomplete, InputError, NothingKept
+from corpusmill.pipeline.errors import CorpusmillError, Damaged, Incomplete, InputError, NothingKept
 from corpusmill.pipeline.extras import require
 from corpusmill.pipeline.failures import sentence_of_all
+from corpusmill.pipeline.files import file_ref
 from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.lease import GUARD_FILE, LEASE, LeaseLost, holding
 from corpusmill.pipeline.manifest import Manifest, Quarantined
@@ -230,12 +231,11 @@ def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str], str]:
     storage = Storage(folder)
     if not storage.exists(RUN_FILE):
         raise InputError(not_a_run(folder))
-    path = storage.path(RUN_FILE)
+    path, stored = storage.path(RUN_FILE), storage.read_json(RUN_FILE)
     try:
-        stored = json.loads(storage.read_bytes(RUN_FILE))
         raw, inputs = dict(stored["recipe"]), [str(path) for path in stored["inputs"]]
         name = str(stored.get("recipe_name") or "")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a run description ({type(error).__name__}: {error}).") from error
     return raw, inputs, name
 
@@ -294,24 +294,80 @@ def execute(
                 _check_documents(plan, storage, names)
                 if names and not Manifest(storage.child(names[0]), read_only=True).complete:
                     compilation.start()
-                for name in names:
+
+                def stage_run(name: str) -> StageRun:
                     stage = stage_class(name)(plan.sections[name])
                     run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, observer, plan.strict)
                     run.hold(lease)
                     run.before_work = partial(compilation.wait, name, progress)
+                    return run
+
+                repairs = _Repairs(plan, storage, names, stage_run, partial(_note, observer, on_message))
+                for name in names:
                     if name not in PARALLEL:
                         engine.close()  # training needs the memory and the cores that idle workers hold
-                    with watching.outcome.stage(run):
-                        run.execute()
+                    run = repairs.execute(name, watching.outcome)
                     quarantined = list(run.manifest.quarantined.values())
                     lost += [(name, row) for row in quarantined]
-                    on_stage(StageResult(name, run.performed, run.seconds, stage.summary(run), quarantined))
+                    on_stage(StageResult(name, run.performed, run.seconds, run.stage.summary(run), quarantined))
                     check_kept(run, names[names.index(name) + 1 :], sentence_of_all(lost))
                 _abort_uploads(storage, observer)  # those of workers that died during the run
     finally:
         compilation.close()
         engine.close()
     return sentence_of_all(lost)
+
+
+class _Repairs:
+    """Executes stages. Where one finds a damaged file, the stage that wrote the file does its task again, from its own inputs. `make`
+    returns a new StageRun; `note` tells the user a sentence."""
+
+    def __init__(self, plan: Plan, storage: Storage, names: Sequence[str], make: Callable[[str], StageRun], note: Callable[[str], None]):
+        self.plan, self.storage, self.names, self.make, self.note = plan, storage, names, make, note
+        self.tried: set[str] = set()
+
+    def execute(self, name: str, outcome: Outcome, repairs: bool = True, doubtful: bool = False) -> StageRun:
+        """Executes a stage and returns its run. `doubtful`: all files of its finished tasks are compared with their sha256 first.
+
+        Without `repairs`, a task that reads a damaged file fails like any other.
+        """
+        run = self.make(name)
+        run.repairs = repairs
+        if doubtful:
+            run.manifest.doubtful.update(run.manifest.tasks)
+        try:
+            with outcome.stage(run):
+                run.execute()
+            return run
+        except Damaged as error:
+            stage = error.path.removeprefix(f"{self.storage.root}/").partition("/")[0]
+            if not repairs or not self._can(stage):
+                if not repairs or stage == name:
+                    raise
+                return self.execute(name, outcome, repairs=False)
+            self.tried.add(stage)
+            self.note(f"{str(error).rstrip('.')}; {stage} writes it again.")
+        if stage != name:
+            self.execute(stage, outcome, doubtful=True)
+        return self.execute(name, outcome, doubtful=stage == name)
+
+    def _can(self, stage: str) -> bool:
+        """Whether the stage would write the same again: a stage of data (no training) with its recipe, code and inputs unchanged."""
+        if stage not in PARALLEL or stage not in self.plan.sections or stage in self.tried:
+            return False
+        if stage in self.names:
+            return True
+        expected = expect(self.storage, _former(self.storage), self.plan.sections, self.plan.inputs, [stage])[0]
+        return expected.state == "taken over" and (stage != "ingest" or _sources_there(Manifest(self.storage.child(stage), read_only=True)))
+
+
+def _sources_there(manifest: Manifest) -> bool:
+    """Whether all crawl files that ingest has read are there and unchanged."""
+    try:
+        refs = {ref for row in manifest.rows() for ref in row.inputs if not ref.xxh3}
+        return all(file_ref(ref.path).fingerprint == ref.fingerprint for ref in refs)
+    except CorpusmillError:
+        return False
 
 
 def _check_documents(plan: Plan, storage: Storage, names: Sequence[str]) -> None:
@@ -345,6 +401,11 @@ def check_kept(run: StageRun, after: Sequence[str] = (), lost: str = "") -> None
     raise NothingKept(f"{message} {lost}".strip())
 
 
+def _note(observer: Observer, on_message: Callable[[str], None], sentence: str) -> None:
+    observer.log.write("note", sentence, "warning")
+    on_message(sentence)
+
+
 def _abort_uploads(storage: Storage, observer: Observer) -> None:
     """Removes the unfinished uploads of killed processes. Where the store refuses, the log gets a warning and the run goes on."""
     if not storage.remote:
@@ -369,15 +430,11 @@ def _describe_again(
     plan: Plan, storage: Storage, names: Sequence[str], former: dict[str, Any] | None, observer: Observer, on_message: Callable[[str], None]
 ) -> None:
     """Writes `run.json`, and notes which stages a resumed run redoes and which it leaves as they are."""
-
-    def note(sentence: str) -> None:
-        observer.log.write("note", sentence, "warning")
-        on_message(sentence)
-
+    note = partial(_note, observer, on_message)
     kept = _left_alone(plan, storage, names)
     description = describe(plan, former, kept)
     expected = expect(storage, former, plan.sections, plan.inputs, names) if former is not None else []
-    observer.log.write("configuration", fields=configuration(former, json.loads(description)))
+    observer.log.write("configuration", fields=configuration(former, parse_json(description)))
     for each in expected:
         observer.log.write("expected", each.sentence, stage=each.stage, fields={"state": each.state, "tasks": each.tasks})
     if sentences := paragraph(expected):

@@ -17,6 +17,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.failures import Event, Failed, GivenUp, Listener, failure, sentence_of
 from corpusmill.pipeline.interrupts import ended_by_interrupts, of_an_interrupt
 from corpusmill.pipeline.lease import Lease
+from corpusmill.pipeline.lists import check_inputs
 from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, Quarantined, RowSequence, TaskRow, task_identity
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.stage import Output, Stage, Task, Worker
@@ -133,6 +134,7 @@ class StageRun:
         self.progress = progress
         self.observer = observer or Observer(run)
         self.strict = strict  # the first failure ends the run
+        self.repairs = False  # the first damaged file ends the stage with Damaged, so that the run can make it anew
         self.storage = run.child(stage.name)
         self.manifest = Manifest(self.storage)
         self.lease: Lease | None = None
@@ -221,9 +223,11 @@ class StageRun:
         function: Callable[[str], Output],
         params: dict[str, Any] | None = None,
         config: Config | None = None,
+        reads: bool = True,
     ) -> TaskRow:
         """Performs one task, named `key`, in this process, unless it is finished. Returns its row. `function` gets the task's
-        identity, under which it may keep working state (`checkpoints/`). `config` is as for `map`."""
+        identity, under which it may keep working state (`checkpoints/`). `config` is as for `map`. `reads`: whether `function` reads the
+        inputs, so that they are compared with their manifest."""
         task = Task(key, tuple(inputs), params or {})
         config = config or self.stage.config
         digest, code = config_digest(config), code_for(function, config.model_dump(mode="json"), task.params)
@@ -237,6 +241,8 @@ class StageRun:
                 started = time.perf_counter()
                 try:
                     with ended_by_interrupts():
+                        if reads:
+                            check_inputs(self.run, inputs)
                         output = function(identity)
                     done = publish_output(self.storage, key, output, started, fence=self.lease.check if self.lease else lambda: None)
                 except CorpusmillError:
@@ -252,6 +258,12 @@ class StageRun:
                 metrics.add(done)
                 self._measure(key, done.seconds, metrics, workers=1)
         return self.manifest.tasks[key]
+
+    def output(self, row: TaskRow) -> str:
+        """Returns the path of the first file of a finished task, for this process to read. Raises Damaged."""
+        path = row.outputs[0].path
+        check_inputs(self.run, [row.ref(self.stage.name, path)])
+        return path
 
     @staticmethod
     def _identity(task: Task, params: dict[str, Any], digest: str, code: Code) -> str:
@@ -269,7 +281,7 @@ class StageRun:
         )  # fmt: skip
         by_key = {task.key: task for task in todo}
         metrics = PhaseMetrics()
-        given_up = GivenUp(len(todo), phase.worked, self.strict, needed)
+        given_up = GivenUp(len(todo), phase.worked, self.strict, needed, self.repairs)
 
         def on_done(results: Sequence[TaskDone]) -> None:
             for result in results:

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
+from xxhash import xxh3_64
 
-from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.errors import Damaged
+from corpusmill.pipeline.storage import Storage, open_regular
 from corpusmill.pipeline.store_requests import StoreError
 
 #: The most rows of a row group, and the bytes of text and metadata after which a row group ends: small enough to read a shard in parts,
@@ -26,6 +27,8 @@ ROW_GROUP_ROWS = 4096
 ROW_GROUP_BYTES = 32 << 20
 #: Bytes of a row group that workers measure at a time: their intermediate data are several times as large as the text.
 PART_BYTES = 4 << 20
+#: The key of a batch's hash in its metadata.
+CHECKSUM = b"xxh3"
 
 #: The content of a file to publish: a table (written as Parquet), bytes, a view of bytes (of a flat array, without a copy), a local file
 #: to copy, or an iterator of bytes, which is consumed while the file is written.
@@ -34,11 +37,12 @@ Content: TypeAlias = pa.Table | bytes | memoryview | pa.Buffer | Path | Iterator
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """One published file: its path relative to the stage's folder, its size and its sha256 (hex)."""
+    """One published file: its path relative to the stage's folder, its size, its sha256 and its XXH3-64 (hex)."""
 
     path: str
     bytes: int
     sha256: str
+    xxh3: str = ""
 
 
 class ParquetBuffer:
@@ -52,8 +56,9 @@ class ParquetBuffer:
         self.rows = 0
         self._sink = MemoryFile()  # one growing buffer would be copied repeatedly, and take up to twice the memory
         self._writer = pq.ParquetWriter(
-            self._sink, schema, compression="zstd", compression_level=3, use_dictionary=_repeating(schema), store_schema=True
-        )
+            self._sink, schema, compression="zstd", compression_level=3, use_dictionary=_repeating(schema), store_schema=True,
+            write_page_checksum=True,
+        )  # fmt: skip
         self._waiting: list[pa.Table] = []  # rows of the row group that is not full yet
         self._waiting_rows = self._waiting_bytes = 0
 
@@ -139,14 +144,15 @@ def _repeating(schema: pa.Schema) -> list[str]:
 
 
 def publish(storage: Storage, relative: str, content: Content) -> OutputFile:
-    """Writes one file atomically and returns its size and sha256."""
-    sha256, size = hashlib.sha256(), 0
+    """Writes one file atomically and returns its size and hashes."""
+    sha256, xxh3, size = hashlib.sha256(), xxh3_64(), 0
     with storage.write_atomic(relative) as file:
         for chunk in _chunks(content):
             sha256.update(chunk)
+            xxh3.update(chunk)
             size += memoryview(chunk).nbytes
             file.write(chunk)
-    return OutputFile(relative, size, sha256.hexdigest())
+    return OutputFile(relative, size, sha256.hexdigest(), xxh3.hexdigest())
 
 
 def _chunks(content: Content) -> Iterator[Any]:
@@ -164,22 +170,24 @@ def _chunks(content: Content) -> Iterator[Any]:
 
 
 def open_parquet(storage: Storage, relative: str, mapped: bool = True) -> pq.ParquetFile:
-    """Opens a shard for reading by row groups. Raises InputError if it is missing or no Parquet file. The parts of a `mapped` file
-    that are read count as memory of the process until the file is closed."""
+    """Opens a shard for reading by row groups, whose pages are compared with their checksums. Raises Damaged if it is missing or no Parquet
+    file. The parts of a `mapped` file that are read count as memory of the process until the file is closed."""
+    path = storage.path(relative)
     try:
-        if storage.remote:
-            return pq.ParquetFile(storage.open_read(relative), pre_buffer=True)  # fetches neighbouring columns with one request
-        return pq.ParquetFile(storage.path(relative), memory_map=mapped)
+        if storage.remote:  # fetches neighbouring columns with one request
+            return pq.ParquetFile(storage.open_read(relative), pre_buffer=True, page_checksum_verification=True)
+        open_regular(path).close()
+        return pq.ParquetFile(path, memory_map=mapped, page_checksum_verification=True)
     except StoreError:
         raise
     except FileNotFoundError as error:
-        raise InputError(f"{storage.path(relative)}: no such file.") from error
+        raise Damaged(f"{path}: no such file.", path) from error
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{storage.path(relative)}: not a readable Parquet file ({error}).") from error
+        raise Damaged(f"{path}: not a readable Parquet file ({error}).", path) from error
 
 
 def read_table(storage: Storage, relative: str, columns: list[str] | None = None) -> pa.Table:
-    """Returns a whole shard, or some of its columns. Raises InputError."""
+    """Returns a whole shard, or some of its columns. Raises Damaged."""
     with open_parquet(storage, relative) as file:
         return _whole(storage, relative, file.read, columns)
 
@@ -202,16 +210,18 @@ def iter_tables(
 
 
 def _whole(storage: Storage, relative: str, read: Callable[..., pa.Table], columns: list[str] | None) -> pa.Table:
-    """Calls `read` and returns its table. Raises InputError if the content is damaged, though the footer could be read."""
+    """Calls `read` and returns its table. Raises Damaged if a page can't be read, though the footer could."""
     try:
         return read(columns=columns, use_threads=False)
     except StoreError:
         raise
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{storage.path(relative)}: not a readable Parquet file ({error}).") from error
+        path = storage.path(relative)
+        raise Damaged(f"{path}: not a readable Parquet file ({error}).", path) from error
 
 
-# Working files of which a later task reads some batches: Arrow files with several record batches.
+# Working files of which a later task reads some batches: Arrow files with several record batches. Each batch has a hash (XXH3-64) of its
+# schema, number and buffers, so a task that reads some batches of very many files checks what it reads, and no more.
 #
 # Local files are mapped into memory, so reading one batch does not read the others.
 
@@ -220,8 +230,8 @@ def batches_buffer(schema: pa.Schema, tables: Sequence[pa.Table], compression: s
     """Returns an Arrow file with one record batch for each table, also for an empty one."""
     sink = pa.BufferOutputStream()
     with ipc.new_file(sink, schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
-        for table in tables:
-            writer.write_batch(_one_batch(table))
+        for number, table in enumerate(tables):
+            _write_batch(writer, number, table)
     return sink.getvalue()
 
 
@@ -229,30 +239,63 @@ def batches_stream(schema: pa.Schema, tables: Iterable[pa.Table], compression: s
     """Yields the bytes of the file of `batches_buffer` while the tables come, so that only one table is in memory."""
     sink = MemoryFile()
     with ipc.new_file(sink, schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
-        for table in tables:
-            writer.write_batch(_one_batch(table))
+        for number, table in enumerate(tables):
+            _write_batch(writer, number, table)
             yield from sink.taken()
     yield from sink.taken()
 
 
-def _one_batch(table: pa.Table) -> pa.RecordBatch:
+def _write_batch(writer: ipc.RecordBatchFileWriter, number: int, table: pa.Table) -> None:
     batches = table.combine_chunks().to_batches()
-    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+    batch = batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+    batch = ipc.read_record_batch(batch.serialize(), batch.schema)  # with the buffers that a reader will get
+    writer.write_batch(batch, custom_metadata={CHECKSUM: _checksum(batch, number)})
+
+
+def _checksum(batch: pa.RecordBatch, number: int) -> bytes:
+    found = xxh3_64(batch.schema.remove_metadata().serialize())
+    found.update(f"{number} {batch.num_rows}".encode())
+    for buffer in (buffer for column in batch.columns for buffer in column.buffers() if buffer is not None):
+        found.update(buffer)
+    return found.hexdigest().encode()
+
+
+class Batches:
+    """The batches of an open working file."""
+
+    def __init__(self, path: str, reader: ipc.RecordBatchFileReader):
+        self.path, self.schema, self.num_record_batches, self._reader = path, reader.schema, reader.num_record_batches, reader
+
+    def get_batch(self, number: int) -> pa.RecordBatch:
+        """Returns one batch. Raises Damaged if it is not the one that was written."""
+        try:
+            batch, metadata = self._reader.get_batch_with_custom_metadata(number)
+            whole = metadata is not None and metadata.get(CHECKSUM) == _checksum(batch, number)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            if isinstance(error, StoreError):
+                raise
+            whole = False
+        if not whole:
+            raise Damaged(f"{self.path}: batch {number} is not the one that was written (its checksum differs).", self.path)
+        return batch
 
 
 @contextmanager
-def open_batches(storage: Storage, path: str) -> Iterator[ipc.RecordBatchFileReader]:
+def open_batches(storage: Storage, path: str) -> Iterator[Batches]:
     try:
-        source = pa.PythonFile(storage.open_read(path), mode="r") if storage.remote else pa.memory_map(storage.path(path))
+        opened = storage.open_read(path)
+        if not storage.remote:
+            opened.close()
+        source = pa.PythonFile(opened, mode="r") if storage.remote else pa.memory_map(storage.path(path))
     except StoreError:
         raise
     except OSError as error:
-        raise InputError(f"{storage.path(path)}: can't be read ({error}).") from error
+        raise Damaged(f"{storage.path(path)}: can't be read ({error}).", storage.path(path)) from error
     with source:
         try:
             reader = ipc.open_file(source)
         except StoreError:
             raise
         except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{storage.path(path)}: not a working file of this run ({error}).") from error
-        yield reader
+            raise Damaged(f"{storage.path(path)}: not a working file of this run ({error}).", storage.path(path)) from error
+        yield Batches(storage.path(path), reader)

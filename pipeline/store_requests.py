@@ -18,7 +18,7 @@ from corpusmill.pipeline.config import seconds_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.extras import require
 from corpusmill.pipeline.redact import redact
-from corpusmill.pipeline.redirects import checked_redirects, unknown_host
+from corpusmill.pipeline.redirects import checked_redirects, lasting_fault
 
 Result = TypeVar("Result")
 
@@ -121,7 +121,7 @@ def asked(url: str, request: Callable[[], Result], patience: float | None = None
                     raise InputError(f"{url}: {sentence}") from error
                 raise
             tries += 1
-            if tries >= TRIES and (sentence := unknown_host(url, error)):
+            if tries >= TRIES and (sentence := lasting_fault(url, error)):
                 raise InputError(sentence) from error
             refused = getattr(error, "errno", None) == errno.ECONNREFUSED and host not in _answered
             if refused and tries >= REFUSED_TRIES:

@@ -5,13 +5,13 @@ The bytes of one token need not be whole characters.
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 
@@ -65,7 +65,7 @@ class TokenBytes:
 
     def __init__(self, tokenizer_json: bytes, path: str = "tokenizer.json"):
         try:
-            content = json.loads(tokenizer_json)
+            content = parse_json(tokenizer_json)
             vocabulary: dict[str, int] = content["model"]["vocab"]
             #: The text of each special token (which stands for no text of a document), by id.
             self.special: dict[int, str] = {token["id"]: token["content"] for token in content.get("added_tokens", ()) if token["special"]}

@@ -15,6 +15,7 @@ END_OF_TEXT is the token that ends documents: `<|endoftext|>`, or another token 
 """
 
 import json
+import os
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
@@ -34,7 +35,7 @@ from corpusmill.pipeline.cache import ShardCache
 from corpusmill.pipeline.config import reason_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import Content, read_table
-from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.storage import Storage, open_regular
 
 SHARDS_FILE = "shards.json"
 SPLITS = ("train", "validation")
@@ -211,8 +212,9 @@ def map_file(path: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     No descriptor stays open, so any number of shards can stay mapped. Where the file is truncated while it is mapped, reading the
     missing part ends the process by SIGBUS, as with any memory map.
     """
-    if not Path(path).stat().st_size:
-        return np.zeros(0, dtype)
+    with open_regular(path) as file:
+        if not os.fstat(file.fileno()).st_size:
+            return np.zeros(0, dtype)
     with pa.memory_map(path) as file:
         content = file.read_buffer()
     return np.frombuffer(content, dtype, content.size // dtype.itemsize)

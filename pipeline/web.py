@@ -29,6 +29,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import corpusmill
 from corpusmill.pipeline import redirects
 from corpusmill.pipeline.cache import cache_folder
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage, fsync_folder
 from corpusmill.pipeline.watch.progress import Bytes
@@ -76,7 +77,7 @@ def cached(url: str) -> Cached | None:
     if place is None:
         return None
     try:
-        sidecar = json.loads(_sidecar(place).read_bytes())
+        sidecar = parse_json(_sidecar(place).read_bytes())
         found = Cached(place, int(sidecar["bytes"]), dict(sidecar["tags"]))
         return found if place.stat().st_size == found.bytes else None
     except (OSError, ValueError, KeyError, TypeError):
@@ -197,7 +198,7 @@ class _Download:
                 return
             except _Again as again:
                 tries, silent = (1, 0) if self._size() > before else (tries + 1, silent + (not again.connected))
-                if silent >= 3 and (sentence := redirects.unknown_host(self.url, again)):
+                if silent >= 3 and (sentence := redirects.lasting_fault(self.url, again)):
                     raise InputError(sentence) from again
                 if tries >= self.patience.tries or silent >= self.patience.connects:
                     raise CorpusmillError(
@@ -224,7 +225,7 @@ class _Download:
         except redirects.RedirectRefusedError:
             raise
         except (OSError, HTTPException) as error:
-            asked = 1.0 if redirects.unknown_host(self.url, error) else None
+            asked = 1.0 if redirects.lasting_fault(self.url, error) else None
             raise _Again(getattr(error, "reason", error), asked, connected=not isinstance(error, urllib.error.URLError)) from error
         with answer:
             self._take(answer, have if tag else 0)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.labels import DocumentLabel, LabelFile, checked_name, hash_of, labelled_texts, now, texts_of
 from corpusmill.pipeline.names import not_a_run
@@ -161,8 +162,8 @@ def read_labels(path: str) -> Iterator[FoundLabel]:
 
 def _json(place: str, text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise InputError(f"{place}: not JSON ({safe_line(str(error), 100)}).") from error
 
 

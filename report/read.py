@@ -3,7 +3,6 @@
 Files that can't be read are left out, and `RunReader.warnings` gets a sentence for each, because the report of a broken run has to open.
 """
 
-import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpusmill.filters.rules import METADATA_KEY
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest, Quarantined, TaskRow
 from corpusmill.pipeline.names import instead_of, not_a_run
@@ -50,14 +50,10 @@ class RunFiles:
         if not self.storage.exists(path):
             return None
         try:
-            value = json.loads(self.storage.read_bytes(path))
-        except (OSError, ValueError) as error:
-            self.warn(f"{path}: not readable JSON ({error}).")
+            return self.storage.read_json(path, kind)
+        except (CorpusmillError, OSError) as error:
+            self.warn(str(error))
             return None
-        if not isinstance(value, kind):
-            self.warn(f"{path}: expected a JSON {kind.__name__}, so it is left out.")
-            return None
-        return value
 
     def has_lines(self, path: str) -> bool:
         """Whether the run has this file of lines. On a store its lines may lie in several objects (pipeline/watch/log.py)."""
@@ -75,7 +71,7 @@ class RunFiles:
         rows, bad = [], 0
         for line in self._lines(path):
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError:
                 row = None
             if isinstance(row, dict):
@@ -245,7 +241,7 @@ class RunReader(RunFiles):
         if raw is None:
             return []
         try:
-            rows = json.loads(raw)
+            rows = parse_json(raw)
             return [
                 ReportRule(
                     str(r.get("step", "")),
@@ -363,7 +359,7 @@ def read_meanings(reader: RunReader, stage: str) -> dict[str, str]:
     if raw is None:
         return {}
     try:
-        return {str(rule): str(phrase) for rule, phrase in json.loads(raw).items()}
+        return {str(rule): str(phrase) for rule, phrase in parse_json(raw).items()}
     except (ValueError, AttributeError) as error:
         reader.warn(f"{stage}: the meanings of its rules can't be read ({error}).")
         return {}

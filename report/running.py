@@ -202,12 +202,12 @@ def run(
     return open_run(folder)
 
 
-def retune(folder: str, thresholds: Mapping[str, Any], dry_run: bool, engine: Engine) -> "Retuned":
+def retune(folder: str, thresholds: Mapping[str, Any], dry_run: bool, engine: Engine, trust: bool = False) -> "Retuned":
     """Decides again in the run of a folder, as `Run.retune` says."""
     from corpusmill.filters.whatif import retune as decide_again
 
     with _interrupts(), Progress() as progress:
-        changes = decide_again(folder, _overrides(thresholds), engine, progress, write=not dry_run, on_message=_print_note)
+        changes = decide_again(folder, _overrides(thresholds), engine, progress, write=not dry_run, on_message=_print_note, trust=trust)
     if changes.changed and not dry_run:
         note_old_page(folder, _print_note)
     if changes.lost:

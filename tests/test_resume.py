@@ -1,6 +1,7 @@
 """Tests the main promise: a run killed anywhere, on any engine, with any number of workers, gives the same bytes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,11 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+from flipped_bits import flip, outcome, perform
 from forked import Driver
 from whole_run import DATA, write_inputs
 
 from corpusmill.pipeline.engine import InlineEngine
+from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.run import execute, new_plan
+from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 
 TOKENS = """
@@ -119,3 +123,36 @@ def test_a_finished_run_does_nothing_again(inputs, tree, reference):
     out = finish(start(inputs, run), run)
     assert {path: (run / path).stat().st_mtime_ns for path in tree(run)} == before
     assert (run / "metrics.jsonl").read_bytes() == metrics and "ingest" in out
+
+
+#: A stage, a file that it reads, where in the file a bit is flipped, and how many of the stage's tasks were done before (0: none).
+FLIPS = [
+    ("filter", "ingest/data/part-00000.parquet", 0.5, 0),
+    ("dedup", "filter/data/part-00001.parquet", 0.99, 0),  # in its footer
+    ("dedup", "dedup/keys/part-00000.bands.arrow", 0.4, 6),
+    ("tokenizer", "dedup/data/part-00002.parquet", 0.3, 0),
+    ("tokens", "tokenizer/tokenizer.json", 0.5, 0),
+    ("tokens", "tokens/encoded/part-00001.tokens.arrow", 0.5, 9),
+    ("ingest", "ingest/index/index-00000-0000.json", 0.3, 2),
+]
+
+
+@pytest.mark.parametrize(("stage", "file", "share", "done"), FLIPS, ids=[f"{stage}-{done}" for stage, _, _, done in FLIPS])
+def test_a_flipped_bit_is_told_and_its_file_made_anew(reference, tmp_path, stage, file, share, done):
+    bit = int((reference / file).stat().st_size * 8 * share)
+    assert outcome(reference, tmp_path / "run", stage, file, bit, done) == "repaired"
+
+
+def test_a_damaged_file_that_cannot_be_made_anew_costs_its_own_shard(inputs, reference, tmp_path):
+    run, gone = tmp_path / "run", tmp_path / "gone"
+    shutil.copytree(reference, run, ignore=lambda folder, names: ["filter", "dedup", "tokenizer", "tokens"] * (folder == str(reference)))
+    flip(run / "ingest" / "data" / "part-00000.parquet", 9999)
+    inputs[1].rename(gone)
+    try:
+        perform(run, "filter", "filter")
+    finally:
+        gone.rename(inputs[1])
+    manifest = Manifest(Storage(str(run / "filter")), read_only=True)
+    (lost,) = manifest.quarantined.values()
+    assert "ingest/data/part-00000.parquet: this file is not the one that was written" in lost.message
+    assert sum(row.task.startswith("part-") for row in manifest.rows()) == 2

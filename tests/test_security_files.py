@@ -12,8 +12,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from asking import client_of
 from built_run import write_run
 
+from corpusmill.cli.base import GROUPS
 from corpusmill.filters.classifier.card import ClassifierDescription
 from corpusmill.filters.classifier.options import ModelOptions, resolve
 from corpusmill.pipeline.cache import NpmPackage, PackageFile
@@ -22,6 +24,7 @@ from corpusmill.pipeline.formats.evaluation_sets import read_set
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage, stays_inside
 from corpusmill.pipeline.token_shards import TokenShards
+from corpusmill.report.explore.server import ROUTES
 from corpusmill.report.query.sql import connect
 from corpusmill.report.read import RunReader
 from corpusmill.report.sources import check_source, other_run
@@ -204,6 +207,30 @@ def test_no_server_is_asked_for_what_a_run_names_unless_the_user_says_so(run: Pa
 
 
 LOOKING = (
+    ["recipe"],
+    ["sweep", "--rule", "loud", "--from", "1", "--to", "2"],
+    ["retune", "--set", "filter.thresholds.loud=3", "--dry-run"],
+    ["push", "me/stolen"],
+    ["trace", "--step", "0", "--row", "0", "--position", "0"],
+    ["trace", "--shard", "0", "--token", "0"],
+    ["diff", "RUN"],
+    ["clusters"],
+    ["labels export", "--format", "csv", "--output", "OUT/labels.csv"],
+    ["labels import", "RUN/run.json"],
+    ["chat"],
+    ["generate", "--prompt", "a"],
+    ["score", "RUN/run.json"],
+    ["export", "OUT/model"],
+    ["checkpoints"],
+    ["sft inspect"],
+    ["tokens find", "a"],
+    ["tokens verify"],
+    ["tokens compare"],
+    ["tokens export", "--format", "nanogpt", "--output", "OUT/tokens"],
+    ["classifier train", "--output", "OUT/classifier"],
+    ["classifier evaluate"],
+    ["classifier score", "RUN/filter/data", "--output", "OUT/scores.parquet"],
+    ["steps"],
     ["status"],
     ["verify"],
     ["report"],
@@ -218,19 +245,60 @@ LOOKING = (
 )
 
 
-def test_to_look_at_a_run_runs_none_of_its_code(run: Path, corpusmill) -> None:
-    """A recipe may name Python files as steps. Commands that look never load them; those that work in a run do (SECURITY.md)."""
+#: Commands that run the code of a run's recipe.
+RUNNING = {"run", "retune", "fork", "tokens append", "ablate", "warm"}  # `retune --dry-run` looks
+
+
+@pytest.fixture
+def planted(run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Gives the run two steps that are code, a file and a module. Returns the path of the file that appears when one is loaded."""
     mark = run / "ran"
-    (run / "step.py").write_text(f"open({str(mark)!r}, 'w').close()\ndef step(batch): ...\n")
+    (run / "planted_step.py").write_text(
+        f"from corpusmill.filters.own import Rule, measures\nopen({str(mark)!r}, 'w').close()\n"
+        "@measures({'words': 'int64'}, [Rule('loud', 'words', '>', 2)])\ndef step(batch): ...\n"
+    )
+    monkeypatch.syspath_prepend(run)
     described = json.loads((run / "run.json").read_text())
-    described["recipe"]["filter"] = {"steps": [{"python": f"{run}/step.py:step"}]}
+    steps = [{"python": {"function": f"{run}/planted_step.py:step"}}, {"python": {"function": "planted_step:step"}}]
+    described["recipe"] |= {"filter": {"steps": steps}, "pretrain": {}}
     (run / "run.json").write_text(json.dumps(described))
+    return mark
+
+
+def test_to_look_at_a_run_runs_none_of_its_code(run: Path, planted: Path, corpusmill) -> None:
+    """A recipe may name Python files as steps. Commands that look never load them; those that work in a run do (SECURITY.md)."""
     for name, *arguments in LOOKING:
-        _, _, err = corpusmill(name, run, *arguments)
+        given = [text.replace("RUN", str(run)).replace("OUT", str(run.parent)) for text in arguments]
+        _, _, err = corpusmill(*name.split(), *([] if name == "steps" else [run]), *given)
         assert "internal error" not in err, (name, err)
-        assert not mark.exists(), name
-    corpusmill("filter", run)
-    assert mark.exists(), "the step is what would have shown it"
+        assert not planted.exists(), name
+    client = client_of(run)
+    for path in ROUTES:
+        client.get(f"/api/{path}", params={"key": "filter/0", "column": "words", "set": "loud=3"})
+    assert not planted.exists()
+    documented = (Path(__file__).parent.parent / "SECURITY.md").read_text()
+    runs, looks = (documented.partition(f"**{title}**")[2].partition("\n\n")[0] for title in ("Runs the run's code", "Only looks"))
+    looking = {name for name, *_ in LOOKING} | {"explore"}
+    assert looking | RUNNING == {name for names in GROUPS.values() for name in names}
+    assert all(f"`{name}`" in runs for name in RUNNING) and all(f"`{name}`" in looks for name in looking)
+
+
+@pytest.mark.parametrize("command", ["filter RUN", "sweep RUN --rule loud --from 1 --to 2 --trust", "retune RUN --dry-run --trust"])
+def test_who_trusts_a_run_runs_its_code(run: Path, planted: Path, corpusmill, command: str) -> None:
+    corpusmill(*command.replace("RUN", str(run)).split())
+    assert planted.exists()
+
+
+@pytest.mark.parametrize("files", [
+    ("run.json", "ingest/manifest.jsonl", "filter/report/part-00000.parquet"), pytest.param((), marks=pytest.mark.long),
+], ids=["three", "all"])  # fmt: skip
+def test_to_look_at_special_files_takes_no_time(tmp_path: Path, files: tuple[str, ...]) -> None:
+    """In a process of its own: a command that hangs may ignore signals."""
+    write_run(tmp_path / "whole")
+    program = Path(__file__).parent / "helpers" / "special_files.py"
+    command = [sys.executable, str(program), str(tmp_path / "whole"), str(tmp_path / "run"), *files]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr[-2000:]
 
 
 def test_what_queries_spill_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,10 @@
 """Tests that hostile servers can't redirect requests or fill the memory; and the addresses that the package's servers listen on."""
 
 import gzip
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +14,7 @@ import pytest
 
 from corpusmill.pipeline import redirects
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.files import file_ref, open_file
+from corpusmill.pipeline.files import expand, file_ref, open_file
 from corpusmill.pipeline.redirects import RedirectRefusedError, check_redirect, is_internal, opener
 from corpusmill.pipeline.web import Patience, download, gunzip
 from corpusmill.report.explore import server as explorer_server
@@ -85,6 +88,13 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         ("https://[::ffff:127.0.0.1]/", "this machine"),
         ("https://2130706433/", "this machine"),
         ("https://[fe80::1%25eth0]/", "this machine"),
+        ("https://[64:ff9b::7f00:1]/", "this machine"),
+        ("https://[64:ff9b::a9fe:a9fe]/", "this machine"),
+        ("https://[64:ff9b:1::a00:1]/", "this machine"),
+        ("https://[::7f00:1]/", "this machine"),
+        ("https://[::ffff:0:7f00:1]/", "this machine"),
+        ("https://[2002:7f00:1::1]/", "this machine"),
+        ("https://[2001:0:5db8:d70e:0:0:80ff:fffe]/", "this machine"),
     ],
 )
 def test_where_a_public_server_may_not_send_a_request(target: str, why: str) -> None:
@@ -98,6 +108,7 @@ def test_where_a_public_server_may_not_send_a_request(target: str, why: str) -> 
         (PUBLIC, "https://93.184.215.15/other"),
         ("http://93.184.215.14/", "https://93.184.215.14/"),
         ("http://127.0.0.1:1/", "http://127.0.0.1:2/"),
+        (PUBLIC, "https://[64:ff9b::5db8:d70e]/x"),
     ],
 )
 def test_where_a_server_may_send_a_request(origin: str, target: str) -> None:
@@ -153,6 +164,23 @@ def test_a_request_is_not_sent_on_for_ever(server: Server) -> None:
     with pytest.raises(CorpusmillError, match="sent on more than 5 times"):
         download([f"{server.base}/to"], patience=Patience(tries=1, connects=1))
     assert len(server.asked) == redirects.MOST + 1
+    server.asked.clear()
+    with pytest.raises((CorpusmillError, OSError)):
+        in_ranges(f"{server.base}/to")
+    assert len(server.asked) <= 2 * (redirects.MOST + 1)  # for the size, and for the content
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes the certificate")
+@pytest.mark.parametrize("read", [whole_file, in_ranges, expand])
+def test_a_certificate_that_fails_is_named(read, server: Server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    key, made = tmp_path / "key.pem", tmp_path / "made.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    subprocess.run([*command.split(), "-keyout", str(key), "-out", str(made)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with pytest.raises(CorpusmillError, match="certificate"):
+        read(f"https://localhost:{server.server_port}/file")
 
 
 def test_a_small_file_that_decompresses_to_a_large_one() -> None:

@@ -76,6 +76,8 @@ def append(folder: str, run_folder: str, skip_known: bool = False, on_message: C
     if not Manifest(run.child("tokens"), read_only=True).complete:
         raise InputError(f"{run_folder}: the stage tokens of this run is not finished, so there is nothing to append.")
     with holding(target, on_message):
+        for split in SPLITS:
+            target.sweep(split)
         splits = [_open(split, run, target) for split in SPLITS]
         todo = [split for split in splits if not split.done]
         masks = _choose(run, splits, todo, skip_known, folder) if todo else {}

@@ -4,7 +4,6 @@ Text never becomes a special token: a text that holds `<|im_start|>` gets the id
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.text.buffers import text_buffers
@@ -167,7 +167,7 @@ def from_tokenizer_json(content: bytes) -> Vocabulary | Characters:
 
 def _from_tokenizer_json(content: bytes) -> Vocabulary | Characters:
     try:
-        found = json.loads(content)
+        found = parse_json(content)
     except ValueError as error:
         raise ValueError(f"it is no JSON ({error})") from error
     if not isinstance(found, dict) or not isinstance(found.get("model"), dict):

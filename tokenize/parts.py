@@ -6,7 +6,7 @@ in every part. The table is an Arrow file in batches of `ROWS`, so a task reads 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -20,7 +20,7 @@ from pydantic import Field
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.shards import batches_buffer, open_batches
+from corpusmill.pipeline.shards import batches_buffer, batches_stream, open_batches
 from corpusmill.pipeline.special_tokens import END_OF_TEXT
 from corpusmill.pipeline.storage import Storage
 from corpusmill.tokenize.documents import buckets, checked, hashes
@@ -54,6 +54,8 @@ PART = pa.schema(
 NEEDED = ("id", "url", "source", "offset", "length", "text")
 OPTIONAL = ("cluster_id", "language")
 ROWS = 4096
+#: Tokens in a batch of a part's tokens.
+TOKENS = 1 << 16
 SPACE = 1 << 64
 
 Integers = npt.NDArray[np.int64]
@@ -179,6 +181,22 @@ def _in_order(encoded: list[Any], firsts: Integers, dtype: np.dtype[Any]) -> npt
 def part_buffer(table: pa.Table) -> pa.Buffer:
     """Returns a part's table as the content of an Arrow file."""
     return batches_buffer(PART, [table.slice(begin, ROWS) for begin in range(0, table.num_rows, ROWS)])
+
+
+def tokens_content(tokens: npt.NDArray[Any]) -> Iterator[Any]:
+    """Yields a part's tokens as the content of an Arrow file, in batches of TOKENS."""
+    column = pa.array(tokens)
+    tables = (pa.table({"tokens": column.slice(begin, TOKENS)}) for begin in range(0, len(column), TOKENS))
+    return batches_stream(pa.schema([pa.field("tokens", column.type)]), tables)
+
+
+def read_tokens(storage: Storage, path: str, dtype: np.dtype[Any], low: int, high: int) -> npt.NDArray[Any]:
+    """Reads tokens `low` to `high` of a part, by whole batches."""
+    first = low // TOKENS
+    with open_batches(storage, path) as reader:
+        batches = [reader.get_batch(number)["tokens"].to_numpy() for number in range(first, -(-high // TOKENS))]
+        found: npt.NDArray[Any] = np.concatenate([np.zeros(0, dtype), *batches])[low - first * TOKENS : high - first * TOKENS]
+    return found
 
 
 def read_part(storage: Storage, path: str, columns: list[str]) -> pa.Table:

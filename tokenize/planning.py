@@ -21,7 +21,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import INDEX, SPLITS
 from corpusmill.tokenize.documents import BUCKETS, buckets, remixed
 from corpusmill.tokenize.mixture import ONCE, ComponentShare, Mixture, copies_of, most_copies, shares
-from corpusmill.tokenize.parts import SPACE, copy_spans, read_part, take_rows
+from corpusmill.tokenize.parts import SPACE, copy_spans, read_part, read_tokens, take_rows
 
 TRAIN, VALIDATION = range(2)
 
@@ -106,7 +106,7 @@ class EncodedPart:
     @property
     def tokens(self) -> str:
         """The path of the part's tokens. Paths are relative to the stage's folder."""
-        return f"encoded/{self.name}.bin"
+        return f"encoded/{self.name}.tokens.arrow"
 
     @property
     def table(self) -> str:
@@ -360,11 +360,4 @@ def _copy_tokens(storage: Storage, path: str, table: pa.Table, places: Integers,
     """Copies the tokens of some documents of a part to their places in a shard."""
     firsts, counts = table["first"].to_numpy(), table["tokens"].to_numpy()
     low, high = int(firsts.min()), int((firsts + counts).max())
-    copy_spans(_read_tokens(storage, path, tokens.dtype, low, high), firsts - low, counts, places, tokens)
-
-
-def _read_tokens(storage: Storage, path: str, dtype: np.dtype[Any], low: int, high: int) -> npt.NDArray[Any]:
-    """Reads tokens `low` to `high` of a part; a local file is mapped into memory."""
-    if storage.remote:
-        return np.frombuffer(storage.read_range(path, low * dtype.itemsize, high * dtype.itemsize), dtype)
-    return np.memmap(storage.path(path), dtype, "r", low * dtype.itemsize, (high - low,)).view(np.ndarray)
+    copy_spans(read_tokens(storage, path, tokens.dtype, low, high), firsts - low, counts, places, tokens)

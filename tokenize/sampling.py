@@ -250,5 +250,5 @@ def read_words(storage: Storage, rows: Sequence[TaskRow]) -> pa.Table:
     tables = []
     for row in rows:
         with open_batches(storage, row.outputs[0].path) as reader:
-            tables.append(reader.read_all().select(["word", "count"]))
+            tables.append(pa.Table.from_batches([reader.get_batch(0)]).select(["word", "count"]))
     return pa.concat_tables(tables)

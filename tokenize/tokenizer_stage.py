@@ -51,7 +51,7 @@ class TokenizerStage(Stage):
         documents = run.documents()
         grouped = groups_config(self.config.sample)
         sized = run.map("sizes", SizesWorker, _shard_tasks("sizes", documents), config=grouped)
-        sizes = add_sizes([read_table(run.storage, row.outputs[0].path) for row in sized])
+        sizes = add_sizes([read_table(run.storage, run.output(row)) for row in sized])
         groups = plan_sample(sizes, self.config.sample)
         sampled = sum(group.sampled_bytes for group in groups)
         if not sampled:
@@ -109,11 +109,11 @@ class TokenizerStage(Stage):
     def summary(self, run: StageRun) -> dict[str, str]:
         if self.config.kind == "characters":
             return character_summary(run)
-        sample = json.loads(run.storage.read_bytes("sample.json"))
+        sample = run.storage.read_json("sample.json")
         groups = sorted(sample["groups"], key=lambda group: -group["sampled_bytes"])
         shares = [_share(group) for group in groups[:SHOWN]]
         more = {"shares of it": ", ".join(shares) + (", ..." if len(groups) > SHOWN else "")} if len(groups) > 1 else {}
-        return summary(json.loads(run.storage.read_bytes(QUALITY_FILE)), more)
+        return summary(run.storage.read_json(QUALITY_FILE), more)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +224,7 @@ def take_characters(run: StageRun, config: TokenizerConfig) -> None:
 def _character_files(run: StageRun, rows: Sequence[TaskRow], config: TokenizerConfig) -> Output:
     counts: Counter[str] = Counter()
     for row in rows:
-        counts.update(json.loads(run.storage.read_bytes(row.outputs[0].path)))
+        counts.update(run.storage.read_json(row.outputs[0].path))
     if not counts:
         raise InputError(f"tokenizer: the documents in {run.run.root} hold no text.")
     special = config.all_special_tokens
@@ -239,8 +239,8 @@ def _character_files(run: StageRun, rows: Sequence[TaskRow], config: TokenizerCo
 
 
 def character_summary(run: StageRun) -> dict[str, str]:
-    counts: dict[str, int] = json.loads(run.storage.read_bytes(CHARACTERS_FILE))
-    special = len(json.loads(run.storage.read_bytes(TOKENIZER_FILE))["added_tokens"])
+    counts: dict[str, int] = run.storage.read_json(CHARACTERS_FILE)
+    special = len(run.storage.read_json(TOKENIZER_FILE)["added_tokens"])
     return {
         "vocabulary": f"{len(counts) + special:,} tokens: {len(counts):,} characters, and {special} special ones",
         "characters": f"{sum(counts.values()):,} in the documents",

@@ -49,6 +49,7 @@ from corpusmill.tokenize.parts import (
     end_of_text_id,
     part_buffer,
     read_part,
+    tokens_content,
     training_characters,
 )
 from corpusmill.tokenize.planning import (
@@ -115,7 +116,7 @@ class TokensStage(Stage):
         planned = run.once("plan", [*tables, *components, tokenizer], lambda _: self.plan(run, parts, tokenizer, encoded[0].counts),
                            config=unpacked)  # fmt: skip
         plan_file = planned.ref(self.name, PLAN)
-        plan = TokensPlan.from_json(json.loads(run.storage.read_bytes(PLAN)))
+        plan = TokensPlan.from_json(run.storage.read_json(run.output(planned)))
         run.map("place", PlaceWorker, [
             Task(f"place/{part.name}", (plan_file, *files), {"part": number})
             for number, (part, *files) in enumerate(zip(parts, tables, *([components] if components else [])))
@@ -125,7 +126,7 @@ class TokensStage(Stage):
         ], config=Config())  # fmt: skip
         packed = pack(run, gathered, self.config.pack_lengths)
         shards = [row.ref(self.name, output.path) for row in [*gathered, *packed] for output in row.outputs]
-        run.once("shards", [plan_file, *shards], lambda _: describe(run, plan, gathered, packed))
+        run.once("shards", [plan_file, *shards], lambda _: describe(run, plan, gathered, packed), reads=False)
 
     def _encode(self, run: StageRun, names: list[str], documents: list[FileRef], tokenizer: FileRef) -> Sequence[TaskRow]:
         characters = self._training_characters(run, names, documents)
@@ -179,7 +180,7 @@ class TokensStage(Stage):
             lines[split] = f"{found.tokens:,} tokens of {found.documents:,} documents in {len(found.shards):,} shards"
             if packings := found.packing():
                 lines[f"{split} packed"] = "; ".join(map(packing_line, packings))
-        for share in TokensPlan.from_json(json.loads(run.storage.read_bytes(PLAN))).mixture:
+        for share in TokensPlan.from_json(run.storage.read_json(PLAN)).mixture:
             line = f"{share.tokens:,} tokens, {share.epochs:.2f} epochs of {share.there:,}"
             lines[share.name] = line + (f" ({share.short:,} short of its share: max_epochs)" if share.short else "")
         return lines
@@ -199,7 +200,7 @@ def describe(run: StageRun, plan: TokensPlan, gathered: Sequence[TaskRow], packe
                 plans=plans.get(f"{wanted.split}/{names[0]}", ()),
             )
         )  # fmt: skip
-    header: dict[str, Any] = json.loads(run.storage.read_bytes(PLAN))
+    header: dict[str, Any] = run.storage.read_json(PLAN)
     kept = {name: header[name] for name in ("dtype", "vocabulary_size", "tokenizer_sha256", "end_of_text_id")}
     sets = {split: ShardSet(**kept, split=split, shards=tuple(shards[split])) for split in SPLITS}
     return Output({f"{split}/{SHARDS_FILE}": found.to_json() for split, found in sets.items()})
@@ -297,7 +298,7 @@ class EncodeWorker(Worker):
         empty = int(np.sum(table["tokens"].to_numpy() == 0))
         documents = len(table) - int(np.sum(table["text_begin"].to_numpy() > 0))
         return Output(
-            files={f"{task.key}.bin": tokens.view(np.uint8).data, f"{task.key}.arrow": part_buffer(table)},
+            files={f"{task.key}.tokens.arrow": tokens_content(tokens), f"{task.key}.arrow": part_buffer(table)},
             rows_in=documents,
             kept=documents - empty,
             dropped=empty,
@@ -341,7 +342,7 @@ class _Planned(Worker):
 
     @cached_property
     def raw_plan(self) -> dict[str, Any]:
-        raw: dict[str, Any] = json.loads(self.storage.read_bytes(PLAN))
+        raw: dict[str, Any] = self.storage.read_json(PLAN)
         return raw
 
     @cached_property

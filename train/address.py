@@ -8,7 +8,8 @@ import numpy as np
 from corpusmill.pipeline.config import config_digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.run import plan_of_existing
+from corpusmill.pipeline.recipe import validate_recipe
+from corpusmill.pipeline.run import RUN_FILE, stored_recipe
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train.data import IGNORED, PackedLoader, WindowLoader
@@ -32,7 +33,8 @@ def token_of_batch(folder: str, step: int, row: int, position: int) -> BatchToke
 
     Micro-batches are consecutive rows of the batch. Raises InputError if the run has no pre-training, or no such place.
     """
-    section = plan_of_existing(folder).sections.get(STAGE)
+    stored = stored_recipe(folder)[0]  # other sections may name code
+    section = validate_recipe({name: stored[name] for name in stored if name == STAGE}, Storage(folder).path(RUN_FILE)).get(STAGE)
     if not isinstance(section, PretrainConfig):
         raise InputError(f"{folder}: its recipe has no stage {STAGE}, so there are no training steps; give --shard and --token.")
     limits = ("step", step, section.loop.steps), ("row", row, section.batch), ("position", position, section.row_tokens)

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from corpusmill.pipeline.cache import cache_folder, fetch_file, forget_model, local_model, locked, sha256_of
-from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.config import digest, parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.names import instead_of, not_a_run
@@ -126,7 +126,7 @@ class TensorFiles:
         for path in paths:
             try:
                 with safe_open(path, "pt") as file:
-                    begins = json.loads((file.metadata() or {}).get(OFFSETS, "{}"))
+                    begins = parse_json((file.metadata() or {}).get(OFFSETS, "{}"))
                     for name in file.keys():  # noqa: SIM118 - it is no mapping
                         part = file.get_slice(name)
                         zeros = [0] * len(part.get_shape())
@@ -136,7 +136,7 @@ class TensorFiles:
                         self.parts.setdefault(name, []).append((begin, part))
             except FileNotFoundError as error:
                 raise InputError(f"{path}: no such file.") from error
-            except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+            except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
                 raise InputError(f"{path}: not a whole safetensors file, perhaps cut short ({first_line(error)}).") from error
 
     def shape(self, name: str) -> list[int]:
@@ -227,14 +227,14 @@ def read_architecture(folder: Path) -> Architecture:
     """Returns the shape that a folder's `config.json` describes. Raises InputError if it is missing or not usable."""
     path = folder / "config.json"
     try:
-        return from_hugging_face(json.loads(path.read_bytes()))
+        return from_hugging_face(parse_json(path.read_bytes()))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file, so {folder} is not a model folder.") from error
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}).") from error
     except KeyError as error:
         raise InputError(f"{path}: the key {error} is missing.") from error
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"{path}: not the configuration of a model that this program can load ({first_line(error)}).") from error
 
 
@@ -272,10 +272,10 @@ def _weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         return [folder / WEIGHTS]
     try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        names = sorted(set(parse_json(index.read_bytes())["weight_map"].values()))
         if all(stays_inside(name) and "/" not in name for name in names):
             return [folder / name for name in names]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{index}: not an index of safetensors files.") from error
     raise InputError(f"{index}: names files that lie elsewhere.")
 
@@ -286,7 +286,7 @@ def _check_tokenizer(folder: Path, arch: Architecture) -> None:
     if not path.is_file():
         return
     try:
-        tokenizer = json.loads(path.read_bytes())
+        tokenizer = parse_json(path.read_bytes())
         ids = [*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer.get("added_tokens", []))]
         highest = max(ids, default=-1)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
@@ -502,8 +502,8 @@ def saved_states(folder: Storage) -> list[SavedState]:
     """Returns the whole states in a folder, by step; not those whose `state.json` is missing or not complete."""
     found = []
     for name in folder.folders():
-        with suppress(FileNotFoundError, ValueError, TypeError, RecursionError):
-            state = json.loads(folder.read_bytes(f"{name}/{STATE}"))
+        with suppress(FileNotFoundError, ValueError, TypeError):
+            state = parse_json(folder.read_bytes(f"{name}/{STATE}"))
             found.append(SavedState.model_validate({**state, "storage": folder.child(name)}))
     return found
 

@@ -6,7 +6,6 @@ the number of samples so far is the only state.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.special_tokens import EOT_ID, PAD_ID
@@ -262,7 +262,7 @@ def makers(run: Storage, content: bytes) -> set[str]:
     for folder in BEFORE:
         if run.exists(f"{folder}/{NAME}"):
             earlier, sha256 = read_tokenizer(run.child(folder))
-            before, after = json.loads(earlier), json.loads(content)
+            before, after = parse_json(earlier), parse_json(content)
             tokens, more = before.pop("added_tokens", []), after.pop("added_tokens", [])
             if before == after and more[: len(tokens)] == tokens:
                 found.add(sha256)

@@ -3,7 +3,6 @@
 Whoever reads a recipe imports this module, so torch is imported only where a model is measured.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, Literal
@@ -111,7 +110,7 @@ class EvaluateStage(Stage):
         run.once("summary", measured, lambda _: self._summary(run, models))
 
     def summary(self, run: StageRun) -> dict[str, str]:
-        scores = json.loads(run.storage.read_bytes("scores.json"))
+        scores = run.storage.read_json("scores.json")
         lines = {}
         for model in (model for model in MODELS if model in scores):
             found = scores[model]
@@ -124,7 +123,7 @@ class EvaluateStage(Stage):
                 parts.append(f"answers of {tokens:.0f} tokens")
             lines[model] = ", ".join(parts) or "no held-out data"
         lines |= task_lines({model: scores[model] for model in lines}, self.config.tasks)
-        by_model = json.loads(run.storage.read_bytes("samples.json"))
+        by_model = run.storage.read_json("samples.json")
         if answer := next((sample for model in reversed(MODELS) for sample in by_model.get(model, ()) if sample["kind"] == "answer"), None):
             lines |= {"asked": answer["prompt"], "answered": answer["text"]}
         return lines
@@ -143,7 +142,7 @@ class EvaluateStage(Stage):
         with deterministic():
             bits = model.bits_per_byte(run.run, precision, options["window"], options["document_mask"], self.config.seed)
             preferences = None if pairs is None else model.preferences(pairs, precision, options["pair_window"])
-            samples = model.samples(json.loads(run.storage.read_bytes("prompts.json")), self.config, name != "pretrain")
+            samples = model.samples(run.storage.read_json("prompts.json"), self.config, name != "pretrain")
         answers = [sample["tokens"] for sample in samples if sample["kind"] == "answer"]
         length = sum(answers) / len(answers) if answers else None
         scores = {"bits_per_byte": bits, "preferences": preferences, "answer_tokens": length}
@@ -152,7 +151,7 @@ class EvaluateStage(Stage):
     def _summary(self, run: StageRun, models: Sequence[str]) -> Output:
         files = {}
         for name in ("scores", "samples"):
-            whole = {model: json.loads(run.storage.read_bytes(f"{name}/{model}.json")) for model in models}
+            whole = {model: run.storage.read_json(f"{name}/{model}.json") for model in models}
             if name == "scores" and self.config.tasks:
                 whole = {model: {**of, "tasks": task_scores(run, model, self.config.tasks)} for model, of in whole.items()}
             files[f"{name}.json"] = tuning.json_file(whole)
@@ -169,7 +168,7 @@ def _trained(run: StageRun, model: str) -> dict[str, Any]:
     """Returns how the recipe trains a model, as it is measured in the same way (no `window` if it was not pre-trained here)."""
     pretrain, metrics = run.recipe.get("pretrain"), f"{model}/metrics.json"
     return {
-        "precision": json.loads(run.run.read_bytes(metrics)).get("precision", "auto") if run.run.exists(metrics) else "auto",
+        "precision": run.run.read_json(metrics).get("precision", "auto") if run.run.exists(metrics) else "auto",
         "window": getattr(getattr(pretrain, "model", None), "context", None),
         "pair_window": getattr(run.recipe.get("align"), "context", None),
         "document_mask": bool(getattr(pretrain, "document_mask", True)),
@@ -268,7 +267,7 @@ def task_scores(run: StageRun, model: str, tasks: Sequence[TaskConfig]) -> dict[
 
     found: dict[str, Any] = {}
     for task in (task.task for task in tasks):
-        summary = found[task] = json.loads(run.storage.read_bytes(f"benchmarks/{model}/{task}.json"))
+        summary = found[task] = run.storage.read_json(f"benchmarks/{model}/{task}.json")
         if not tuning.documents(run):
             continue
         table = read_table(run.storage, f"benchmarks/{model}/{task}.parquet")
@@ -277,7 +276,7 @@ def task_scores(run: StageRun, model: str, tasks: Sequence[TaskConfig]) -> dict[
         if 0 < hit < table.num_rows:
             others, groups = scores(table.filter(pc.invert(seen)), task, summary.get("baselines", {}))
             without = others if len(groups) == len(summary["groups"]) else None
-        counts = json.loads(run.storage.read_bytes(f"{OVERLAP}/{task}.json"))
+        counts = run.storage.read_json(f"{OVERLAP}/{task}.json")
         summary["overlap"] = {**counts, "scored": hit, "without": without}
     return found
 

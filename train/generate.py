@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from corpusmill.pipeline.cache import local_model
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, IM_END
 from corpusmill.pipeline.storage import Storage
@@ -327,7 +328,7 @@ def read_settings(folder: Path, name: str) -> dict[str, Any]:
     """Returns a JSON object of a model folder, empty where the file is missing. Raises InputError if it is not a JSON object."""
     path = folder / name
     try:
-        found = json.loads(path.read_bytes()) if path.is_file() else {}
+        found = parse_json(path.read_bytes()) if path.is_file() else {}
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}).") from error
     if not isinstance(found, dict):

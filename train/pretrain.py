@@ -1,7 +1,6 @@
 """The stage `pretrain`: trains a Llama on token shards, on one process or many, and resumes a killed training."""
 
 import hashlib
-import json
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -128,7 +127,7 @@ class PretrainStage(Stage):
         CheckpointDir.of(run, row.identity).clear()
 
     def summary(self, run: StageRun) -> dict[str, str]:
-        metrics = json.loads(run.storage.read_bytes("metrics.json"))
+        metrics = run.storage.read_json("metrics.json")
         lines = {
             "parameters": f"{metrics['parameters']:,}",
             "trained on": f"{metrics['tokens']:,} tokens ({metrics['epochs']:.1f} times the corpus) in {metrics['steps']:,} steps",

@@ -1,7 +1,6 @@
 """The work of the stage `sft`: makes examples, trains on packed rows of them, measures. What `align` has in common with it is here, too:
 adapters (LoRA), new special tokens, and the training around the loop."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
@@ -168,7 +168,7 @@ def merged_state(state: SavedState, run: Storage) -> Llama | None:
     """Returns the run's model merged with the adapter of a saved state; None if the state holds a whole model's weights."""
     if not state.work.exists(ADAPTED):
         return None
-    adapter = json.loads(state.work.read_bytes(ADAPTED))
+    adapter = parse_json(state.work.read_bytes(ADAPTED))
     folder = adapter["base"] if Path(adapter["base"]).is_absolute() or is_remote(adapter["base"]) else run.path(adapter["base"])
     found = {ref.path.rpartition("/")[2]: ref.fingerprint for ref in model_files(folder, "adapter")}
     if not adapter["sha256"].items() <= found.items():

@@ -13,9 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.memory import limited
 from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID, IM_END, IM_END_ID, IM_START, PAD, PAD_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
+
+#: The limits of a rendering, which may be a stranger's template: megabytes in addition to what the process holds, seconds of its time.
+MEGABYTES, SECONDS = 1024, 10.0
 
 # ---- named templates ---------------------------------------------------------------------------------
 
@@ -179,7 +184,8 @@ class ChatEncoder:
 
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
         try:
-            return str(self._template.render(messages=messages, add_generation_prompt=add_generation_prompt, **self.special))
+            with limited(MEGABYTES, SECONDS):
+                return str(self._template.render(messages=messages, add_generation_prompt=add_generation_prompt, **self.special))
         except Exception as error:  # a template can raise any
             raise TemplateRefusal(f"{self.name}: the conversation can't be rendered ({str(error) or type(error).__name__}).") from error
 
@@ -221,10 +227,13 @@ def _compile(source: str, name: str) -> Any:
     environment.globals["raise_exception"] = raise_exception
     environment.filters["tojson"] = tojson
     try:
-        return environment.from_string(source)
+        with limited(MEGABYTES, SECONDS):  # Jinja computes constants here
+            return environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
         raise InputError(f"{name}:{error.lineno}: not a valid chat template ({error.message}).") from error
-    except (RecursionError, MemoryError, SyntaxError) as error:  # SyntaxError: Python's compiler accepts at most twenty nested loops
+    except ValueError as error:
+        raise InputError(f"{name}: not a valid chat template ({error}).") from error
+    except (RecursionError, SyntaxError) as error:  # SyntaxError: Python's compiler accepts at most twenty nested loops
         raise InputError(f"{name}: not a valid chat template (it is nested too deeply).") from error
 
 
@@ -245,7 +254,7 @@ def load_chat(model: Storage, template: str = "keep") -> ChatEncoder:
     content, special, source = model.read_bytes("tokenizer.json"), None, None
     if model.exists(TOKENIZER_CONFIG_FILE):
         try:
-            config = json.loads(model.read_bytes(TOKENIZER_CONFIG_FILE))
+            config = parse_json(model.read_bytes(TOKENIZER_CONFIG_FILE))
             special = {key: name for key in ("bos_token", "eos_token", "pad_token", "unk_token") if (name := token_name(config.get(key)))}
             source = config.get("chat_template")
             if isinstance(source, list):  # several templates with names
@@ -376,7 +385,7 @@ def chat_files(encoder: ChatEncoder, context: int) -> dict[str, bytes]:
     """Returns the tokenizer's files of a chat model, by name. Its `eos_token` is the token that ends answers; but where the template writes
     `eos_token`, that stays unchanged, as the text would change with it."""
     end = encoder.special.get("eos_token") if "eos_token" in encoder.source else None
-    added: list[Mapping[str, Any]] = json.loads(encoder.tokenizer_json)["added_tokens"]
+    added: list[Mapping[str, Any]] = parse_json(encoder.tokenizer_json)["added_tokens"]
     files = template_files(context, encoder.source, end or end_of_answers(encoder), encoder.special, added)
     return {"tokenizer.json": encoder.tokenizer_json, **files}
 
@@ -386,7 +395,7 @@ def token_ids(files: Mapping[str, bytes]) -> tuple[int | None, int | None, int |
     such files they are those of our own tokenizers."""
     if not {"tokenizer.json", TOKENIZER_CONFIG_FILE} <= files.keys():
         return EOT_ID, EOT_ID, PAD_ID, [EOT_ID, IM_END_ID]
-    tokenizer, config = (json.loads(files[name]) for name in ("tokenizer.json", TOKENIZER_CONFIG_FILE))
+    tokenizer, config = (parse_json(files[name]) for name in ("tokenizer.json", TOKENIZER_CONFIG_FILE))
     ids = {**tokenizer["model"]["vocab"], **{token["content"]: token["id"] for token in tokenizer["added_tokens"]}}
     bos, eos, pad = (ids.get(token_name(config.get(name))) for name in ("bos_token", "eos_token", "pad_token"))
     return bos, eos, pad, sorted({number for number in (ids.get(END_OF_TEXT), ids.get(IM_END), eos) if number is not None})

@@ -392,7 +392,7 @@ class TuningStage(Stage):
         return Output({**files, "metrics.json": json_file(metrics)}, counts=counts, warnings=warnings)
 
     def summary(self, run: StageRun) -> dict[str, str]:
-        metrics = json.loads(run.storage.read_bytes("metrics.json"))
+        metrics = run.storage.read_json("metrics.json")
         each = metrics["steps_an_epoch"]
         steps = f"{each:,} step{'' if each == 1 else 's'} an epoch, {metrics['steps']:,} in all"
         learned = f"{metrics[self.items]:,} learned, {metrics[f'held_out_{self.items}']:,} held out"

@@ -6,7 +6,6 @@ A file that can't be read raises InputError. A row that can't be read becomes a 
 import hashlib
 import io
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.safe import safe_line
@@ -122,10 +122,10 @@ def _file_content(path: str) -> tuple[str, bytes]:
 
 def _parse(place: str, content: bytes) -> Any:
     try:
-        return json.loads(content.decode("utf-8-sig"))
+        return parse_json(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise BadRow(f"{place}: byte {error.start} is not UTF-8.", "invalid_utf8") from error
-    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
+    except ValueError as error:  # also a number of thousands of digits
         raise BadRow(f"{place}: not JSON that can be read ({error}).", "not_json") from error
 
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import torch
 
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.watch.progress import Progress
@@ -38,7 +39,7 @@ def open_log(path: Path, begin: int) -> IO[bytes]:
     file.seek(0)
     for line in file:
         try:
-            if not line.endswith(b"\n") or json.loads(line)["step"] >= begin:
+            if not line.endswith(b"\n") or parse_json(line)["step"] >= begin:
                 break
         except (ValueError, KeyError, TypeError):
             break

@@ -1,7 +1,6 @@
 """Reads the examples for a training or an evaluation: their texts, their sources and their answers."""
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from corpusmill.filters.bad_words import UNSEPARATED, build_trie, count_words, r
 from corpusmill.filters.classifier.corpora import PREFIX, corpus_path, drawn
 from corpusmill.filters.classifier.spec import ExampleSource, PieceLength, value_key
 from corpusmill.filters.language_codes import canonical
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, file_ref, local_path, open_file
 from corpusmill.pipeline.formats.compressed import Inflating, compression_of, inflating
@@ -132,8 +132,8 @@ def _decoded(place: str, content: bytes) -> str:
 
 def _object(place: str, text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(text)
+    except ValueError as error:
         raise InputError(f"{place}: not JSON ({str(error)[:100]}).") from error
     if not isinstance(found, dict):
         raise InputError(f"{place}: not a JSON object.")

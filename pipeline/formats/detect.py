@@ -1,12 +1,12 @@
 """Detects the format of a file by its content. The file's name tells which format it should have."""
 
 import io
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, TypeAlias
 
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.formats.compressed import compression_of, inflating
@@ -153,8 +153,8 @@ def _is_jsonl(head: bytes, promised: str | None) -> bool:
 
 def _is_object(line: bytes) -> bool:
     try:
-        return line.lstrip().startswith(b"{") and isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
+        return line.lstrip().startswith(b"{") and isinstance(parse_json(line), dict)
+    except ValueError:
         return False
 
 

@@ -3,7 +3,6 @@ archives."""
 
 import csv
 import io
-import json
 import re
 import zipfile
 import zlib
@@ -13,6 +12,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.formats.compressed import compression_of, inflating
@@ -186,8 +186,8 @@ def _whole(text: str) -> Rows | None:
     if text.lstrip()[0] == "{" and text.strip().find("}\n{") >= 0:
         return None
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(text)
+    except ValueError:
         return None
     if isinstance(value, dict):
         value = next((value[key] for key in LISTS if isinstance(value.get(key), list)), None)
@@ -215,8 +215,8 @@ def _jsonl_rows(place: str, text: str) -> Rows:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
+                row = parse_json(line)
+            except ValueError as error:
                 raise InputError(f"{place}:{number}: not JSON ({str(error)[:100]}).") from error
             if not isinstance(row, dict):
                 raise InputError(f"{place}:{number}: an item of an evaluation set has to be a JSON object.")

@@ -27,6 +27,8 @@ from corpusmill.pipeline.stage import Task
 
 EngineName = Literal["auto", "ray", "inline"]
 ADDRESS, LOCAL = "RAY_ADDRESS", "local"
+#: Whether Ray may have nodes on other machines, and so listens on all addresses.
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 #: A phase of at most FEW_BYTES begins in the calling process. What it has not begun after QUICK seconds (a slow step of the user's) goes to
 #: Ray.
 FEW_BYTES, QUICK = 16 << 20, 5.0
@@ -118,9 +120,11 @@ class RayEngine:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         if address == LOCAL:
-            # Ray reads these variables when it is imported. With a token of our own, Ray writes none into the home folder. The other one
-            # makes workers run with this Python even where `uv run` started it.
+            # Ray reads these variables when it is imported. With a token of our own, Ray writes none into the home folder. Without clusters
+            # (whose switch has an odd name) it listens on loopback alone. The last one makes workers run with this Python even where
+            # `uv run` started it.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            os.environ.setdefault(CLUSTERS, "0")
             os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
         import ray

@@ -103,7 +103,6 @@ class AppendedFile:
                 if not any(self._created(content) for _ in range(TRIES)):
                     return
             else:
-                os.makedirs(self.run.root, exist_ok=True)
                 with open(self.run.path(self.name), "ab") as file:
                     file.write(content)
             self._waiting.clear()

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.printed import Printed
 from corpusmill.pipeline.safe import safe_line
@@ -388,7 +389,7 @@ def read_ablations(pair: Pair) -> list[dict[str, str]]:
         for name in Storage(beside).folders():
             ablation = Storage(f"{beside}/{name}/ablate")
             if ablation.exists("result.json") and Manifest(ablation, read_only=True).complete:
-                first, *others = json.loads(ablation.read_bytes("result.json"))["variants"]
+                first, *others = parse_json(ablation.read_bytes("result.json"))["variants"]
                 found += [
                     {"sentence": other["sentence"], "page": ablation.path("page.html")}
                     for other in others

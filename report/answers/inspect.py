@@ -1,6 +1,5 @@
 """`inspect`: shows rows of a run's reports, or of any one shard, as a table, as JSON lines, or as CSV."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.names import instead_of, not_a_run
 from corpusmill.pipeline.safe import safe_line
@@ -193,8 +193,8 @@ def _json_rows(path: Path) -> Iterator[Row]:
         for place, line in enumerate(file, 1):
             if line.strip():
                 try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
+                    row = parse_json(line)
+                except ValueError as error:
                     raise InputError(f"{path}:{place}: not a line of JSON ({error}).") from error
                 yield row if isinstance(row, dict) else {"value": row}
 

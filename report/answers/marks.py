@@ -1,6 +1,5 @@
 """Finds why a document failed, in its text: the places of each failed rule, and what a stage took out of the text or replaced."""
 
-import json
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from corpusmill.filters.places import KNOWN, MeasuredText, Span, Spans, measure_again
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.report.queries.inside import COLUMNS, RULE
 from corpusmill.report.queries.passages import Words, runs
@@ -141,7 +141,7 @@ def _unmeasured(rule: ReportRule, row: Mapping[str, Any], text: str) -> Mark:
         what = f"a rule of other code: it marks places if it has a column {column}" if other else UNKNOWN if known else NO_PLACE
         return Mark("filter", rule.rule, what, None)
     try:
-        numbers = [int(number) for number in (json.loads(row[column]) if isinstance(row[column], str) else row[column] or [])]
+        numbers = [int(number) for number in (parse_json(row[column]) if isinstance(row[column], str) else row[column] or [])]
     except (TypeError, ValueError):
         numbers = []
     spans = [(begin, end) for begin, end in zip(numbers[::2], numbers[1::2], strict=False) if 0 <= begin < end <= len(text)]

@@ -3,12 +3,14 @@
 import os
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
 import yaml
 
 from corpusmill.dedup.config import PRESETS as DEDUP_PRESETS
+from corpusmill.filters.own import RunsCode, looking
 from corpusmill.filters.presets import BY_LANGUAGE, PRESETS
 from corpusmill.filters.step import STEPS
 from corpusmill.filters.views import sentence
@@ -42,10 +44,11 @@ def expanded(given: str, stage: str | None = None, overrides: Sequence[str] = ()
             meanings = read_meanings(reader, "filter")
             rules = [(rule.rule, rule.threshold, meanings.get(rule.rule, "")) for rule in reader.rules("filter")]
     else:
-        configs = _configs(given, overrides)
-        sections = {name: config.model_dump(mode="json") for name, config in configs.items()}
-        if isinstance(config := configs.get("filter"), FilterConfig):
-            rules = [(rule.rule.name, rule.rule.threshold, rule.meaning) for rule in rule_table(config)]
+        with looking(), suppress(RunsCode):  # a step that is code has no comments
+            configs = _configs(given, overrides)
+            sections = {name: config.model_dump(mode="json") for name, config in configs.items()}
+            if isinstance(config := configs.get("filter"), FilterConfig):
+                rules = [(rule.rule.name, rule.rule.threshold, rule.meaning) for rule in rule_table(config)]
     if stage is not None and stage not in sections:
         raise InputError(f"{stage}: {given} has no such stage{instead_of(stage, sections)}.")
     texts = [

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from corpusmill.filters.own import RunsCode, looking
 from corpusmill.filters.worker import FilterConfig, FilterWorker, Rewriter
 from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
@@ -207,8 +208,12 @@ def filter_worker(reader: RunReader) -> FilterWorker:
 
 
 def rewrites(reader: RunReader) -> bool:
-    """Whether a step of the run's filter stage rewrites texts, as `pii` does."""
-    return reader.stages["filter"].status != "missing" and any(step.step.rewrites for step in filter_worker(reader).steps)
+    """Whether a step of the run's filter stage rewrites texts, as `pii` does, or may do so: no code of the run is loaded to know."""
+    try:
+        with looking():
+            return reader.stages["filter"].status != "missing" and any(step.step.rewrites for step in filter_worker(reader).steps)
+    except RunsCode:
+        return True
 
 
 def write_removed(reader: RunReader, stage: str, report: str, documents: str, target: Path) -> int:

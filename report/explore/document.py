@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from corpusmill.filters.places import Spans
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.token_shards import split_folders
@@ -208,7 +209,7 @@ def _tokens(explorer: Explorer, id_: str, row: Answer | None) -> Answer | None:
     root = explorer.reader.storage
     if row is None or not row.get("shards") or row.get("split") not in split_folders(root):
         return None
-    split, shard = row["split"], int(json.loads(row["shards"])[0])
+    split, shard = row["split"], int(parse_json(row["shards"])[0])
     try:
         shards = open_split(root, split)
         index = shards.index(shard)

@@ -1,6 +1,5 @@
 """The list of the runs below a path. Of each run it reads what `status` reads: run.json, the manifests and the event files."""
 
-import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -124,11 +123,8 @@ def read_row(folder: str, name: str) -> Row:
 
 def _described(run: Storage) -> dict[str, Any]:
     """Returns the content of a run's `run.json`, which has a recipe and inputs. Raises InputError."""
-    try:
-        described = json.loads(run.read_bytes("run.json"))
-    except ValueError as error:
-        raise InputError(f"run.json is not JSON ({error}).") from error
-    if not isinstance(described, dict) or not isinstance(described.get("recipe"), dict) or not isinstance(described.get("inputs"), list):
+    described: dict[str, Any] = run.read_json("run.json", dict)
+    if not isinstance(described.get("recipe"), dict) or not isinstance(described.get("inputs"), list):
         raise InputError("run.json has no recipe and inputs.")
     return described
 
@@ -146,5 +142,5 @@ def _words(recipe: dict[str, Any]) -> str:
 def _tokens(run: Storage) -> int | None:
     """Returns the tokens of all splits; None without any."""
     paths = [f"tokens/{split}/shards.json" for split in ("train", "validation")]
-    counts = [json.loads(run.read_bytes(path))["tokens"] for path in paths if run.exists(path)]
+    counts = [run.read_json(path)["tokens"] for path in paths if run.exists(path)]
     return sum(counts) if counts else None

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage
@@ -279,6 +280,8 @@ def static_file(name: str) -> Response:
 
 
 HOST = "127.0.0.1"
+#: Seconds that a connection may be idle, or its next header incomplete.
+IDLE = 5
 
 
 def explore(
@@ -299,11 +302,27 @@ def explore(
     _leave()
 
 
+class TimelyHeaders(H11Protocol):
+    """HTTP as uvicorn has it, but a connection whose next header is not whole after IDLE seconds is closed: 64 of them would be all that
+    the server takes."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.deadline = self.loop.call_later(IDLE, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:  # a request is being answered
+            self.deadline.cancel()
+        elif self.deadline.cancelled():
+            self.deadline = self.loop.call_later(IDLE, self.transport.close)
+
+
 def _serve(console: Console, listening: socket.socket, open_browser: bool) -> None:
     port = listening.getsockname()[1]
     config = uvicorn.Config(
         LoopbackGuard(make_app(console), port, console.token), log_level="error", access_log=False, server_header=False, ws="none",
-        lifespan="off", timeout_graceful_shutdown=1, timeout_keep_alive=30, limit_concurrency=64,
+        lifespan="off", timeout_graceful_shutdown=1, timeout_keep_alive=IDLE, limit_concurrency=64, http=TimelyHeaders,
     )  # fmt: skip
     # The part of an address after # is not sent to a server, so the token is in no log and no Referer.
     address = f"http://{HOST}:{port}/" + (f"#token={console.token}" if console.token else "")

@@ -3,7 +3,6 @@
 DuckDB's columns are named c0, c1, ..., so no name from a run is ever part of a query; values are parameters.
 """
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from corpusmill.pipeline.config import parse_json
 from corpusmill.report.queries.values import Bins
 from corpusmill.report.read import ReportRule
 
@@ -120,7 +120,7 @@ class Verdicts:
         """Returns the number of each row's verdict. A value of the column is `k` or `d`, then the failed rules as a JSON list."""
 
         def number(key: str) -> int:
-            verdict = Verdict(key[0] == "k", tuple(self._rule_number(name or "") for name in json.loads(key[1:])))
+            verdict = Verdict(key[0] == "k", tuple(self._rule_number(name or "") for name in parse_json(key[1:])))
             if verdict not in self._numbers:
                 self._numbers[verdict] = len(self.all)
                 self.all.append(verdict)

@@ -3,7 +3,6 @@
 A task's time is that of its files, so the clocks of the writing and the watching machine must agree. Nothing is written.
 """
 
-import json
 import re
 import statistics
 import time
@@ -12,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.lease import look
 from corpusmill.pipeline.manifest import MANIFEST, OBJECTS, Quarantined, object_names, read_row
@@ -113,7 +113,7 @@ class ManifestTail:
         return [(place, *rows[place]) for place in sorted(rows)]
 
     def _take(self, content: bytes, place: int, written: float | None) -> None:
-        row = json.loads(content)
+        row = parse_json(content)
         kind = row["kind"]
         if kind in ("complete", "reopened"):
             self.plan = [str(task) for task in row["tasks"]] if kind == "complete" else None
@@ -226,7 +226,7 @@ def _last(storage: Storage, path: str) -> list[dict[str, Any]]:
     found = []
     for line in lines:
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue
         if isinstance(row, dict) and isinstance(row.get("step"), int):
@@ -389,7 +389,7 @@ class Status:
     def _progress(self) -> dict[str, Any] | None:
         """Returns the content of `progress.json`; None if it is missing or not valid."""
         try:
-            progress = json.loads(self.storage.read_bytes(PROGRESS))
+            progress = parse_json(self.storage.read_bytes(PROGRESS))
             whole: dict[str, Any] = {key: progress[key] for key in RUN_FIELDS}
             whole["stages"] = [name for name in whole["stages"] if name in STAGES]
             whole["phases"] = [{key: phase[key] for key in PHASE} for phase in whole["phases"] if phase["stage"] in STAGES]

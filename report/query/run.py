@@ -223,19 +223,22 @@ class Run:
         return compare(self.folder, path_of(other, "diff"), DiffOptions(stage, samples, chars, columns))
 
     @in_sentences
-    def sweep(self, rule: str, from_: float, to: float, *, steps: int = 11) -> "Sweep":
-        """Counts what each threshold of a rule would keep; `rows` has a row for each of `steps` thresholds between `from_` and `to`."""
+    def sweep(self, rule: str, from_: float, to: float, *, steps: int = 11, trust: bool = False) -> "Sweep":
+        """Counts what each threshold of a rule would keep; `rows` has a row for each of `steps` thresholds between `from_` and `to`.
+        `trust`: loads steps that are code of the run's own."""
         from corpusmill.filters.whatif import sweep
 
-        return sweep(self.folder, rule, from_, to, steps)
+        return sweep(self.folder, rule, from_, to, steps, trust)
 
     @in_sentences
-    def retune(self, thresholds: Mapping[str, Any], *, dry_run: bool = False, engine: "EngineName" = "auto", workers: int = 0) -> "Retuned":
+    def retune(
+        self, thresholds: Mapping[str, Any], *, dry_run: bool = False, engine: "EngineName" = "auto", workers: int = 0, trust: bool = False
+    ) -> "Retuned":
         """Decides again with other thresholds, by rule (`None` switches it off), from the values in the report. With `dry_run` only says
-        what would change. Raises NothingKept if no document is left, and Incomplete if some could not be measured again."""
+        what would change; `trust` as for `sweep`. Raises NothingKept if no document is left, and Incomplete if some can't be measured."""
         from corpusmill.report.running import make_engine, retune
 
-        changes = retune(self.folder, thresholds, dry_run, make_engine(engine, workers))
+        changes = retune(self.folder, thresholds, dry_run, make_engine(engine, workers), trust)
         if not dry_run:
             self._open(RunReader(self.folder))
         return changes

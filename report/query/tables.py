@@ -89,7 +89,8 @@ def find_files(reader: RunReader) -> dict[str, str]:
     """Returns the run's JSON files (relative to the run), by the name of their view."""
     named = [f"{stage.name}/{path}" for stage in reader.stages.values() for path in stage.outputs("") if path.endswith((".json", ".jsonl"))]
     others = [path for path in OTHERS if path not in named and reader.storage.exists(path)]
-    return {view_name(path): path for path in (*named, *others)}
+    whole = (path for path in (*named, *others) if reader.storage.remote or reader.storage.size(path) >= 0)  # DuckDB would wait for a FIFO
+    return {view_name(path): path for path in whole}
 
 
 def view_name(path: str) -> str:

@@ -1,7 +1,6 @@
 """Checks the rows of a data stage: the manifest's counts, one report row for each input document, one document for each kept row, and
 verdicts that follow from the values."""
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.filters.rules import COMPARISONS, METADATA_KEY
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
@@ -65,7 +65,7 @@ def _report_faults(
 def read_report(storage: Storage, path: str) -> tuple[pa.Table, list[dict[str, Any]]]:
     """Returns the columns of a report from which its verdicts follow, and its rules."""
     with open_parquet(storage, path) as file:
-        rules = json.loads((file.schema_arrow.metadata or {}).get(METADATA_KEY, b"[]"))
+        rules = parse_json((file.schema_arrow.metadata or {}).get(METADATA_KEY, b"[]"))
         columns = {rule["column"] for rule in rules} & set(file.schema_arrow.names)
         return file.read([*dict.fromkeys(["id", "kept", "failed", "chars_out", *sorted(columns)])], use_threads=False), rules
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic_core import from_json
 from rich.console import Console
 
 from corpusmill.pipeline.config import stored_digest
@@ -25,6 +26,7 @@ from corpusmill.pipeline.run import stored_recipe
 from corpusmill.pipeline.runner import DATA_STAGES, WORKING
 from corpusmill.pipeline.shards import OutputFile, iter_tables
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.watch.log import LOG, read_appended
 from corpusmill.report.stale import changed_inputs, written_files
 from corpusmill.report.tables import cell, number, show, show_notes, table
 from corpusmill.report.whole.rows import TUNED, example_faults, row_faults, token_faults
@@ -109,10 +111,20 @@ def verify(folder: str) -> list[StageCheck]:
     recipe, *_ = stored_recipe(folder)
     manifests: dict[str, Manifest] = {}
     broken: set[str] = set()
-    checks = []
-    for name in STAGES:
-        check = StageCheck(name)
-        manifest = _manifest(run.child(name), check)
+    checks = [StageCheck(name) for name in STAGES]
+    found = {check.name: _manifest(run.child(check.name), check) for check in checks}
+    readers = {  # by stage, the last one that has read its files
+        ref.path.partition("/")[0]: name
+        for name, manifest in found.items()
+        for task in (manifest.tasks.values() if manifest else ())
+        for ref in task.inputs
+        if not ref.path.startswith(f"{name}/")
+    }
+    events = _last_events(run)
+    for check in list(checks):
+        name, manifest = check.name, found[check.name]
+        if manifest is not None and not manifest.complete and not manifest.reopened:
+            check.faults += _lost_rows(run.child(name), manifest, readers.get(name), events.get(name))
         if manifest is not None and manifest.tasks:
             manifests[name] = manifest
             broken |= _check_stage(run, name, manifests, broken, check)
@@ -123,8 +135,7 @@ def verify(folder: str) -> list[StageCheck]:
             if name in recipe:
                 check.notes.append("has not run yet.")
             else:
-                continue
-        checks.append(check)
+                checks.remove(check)
     return checks
 
 
@@ -134,6 +145,24 @@ def _manifest(storage: Storage, check: StageCheck) -> Manifest | None:
     except (CorpusmillError, OSError, ValueError, KeyError, TypeError) as error:
         check.faults.append(f"{storage.path(MANIFEST)}: can't be read: {error}")
         return None
+
+
+def _last_events(run: Storage) -> dict[str, str]:
+    """Returns the last event of each stage in the log: `stage_begin` or `stage_end`."""
+    lines = [line for line in read_appended(run, LOG).splitlines() if b'"event":"stage_' in line]
+    events: list[dict[str, str]] = [from_json(line) for line in lines if line.endswith(b"}")]
+    return {row["stage"]: row["event"] for row in events}
+
+
+def _lost_rows(storage: Storage, manifest: Manifest, reader: str | None, event: str | None) -> Iterator[str]:
+    """Yields a fault where a manifest that was complete no longer is. `reader`: a later stage that has read this one's files. `event`: the
+    last one of this stage in the log. Where there is neither, a file that no row names is the fault."""
+    path = storage.path(MANIFEST)
+    if reader or event == "stage_end":
+        known = f"{reader} has read its files" if reader else "the log says that it is"
+        yield f"{path}: it does not say that the stage is finished, but {known}, so rows are lost."
+    elif event is None and (unnamed := next(_unnamed(storage, manifest), None)):
+        yield f"{path}: rows are lost, since none names {unnamed}."
 
 
 def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before: set[str], check: StageCheck) -> set[str]:
@@ -189,8 +218,10 @@ def _file_fault(storage: Storage, output: OutputFile) -> str:
 
 def _orphans(storage: Storage, manifest: Manifest) -> Iterator[str]:
     """Yields files of a finished stage that none of its tasks has written; an unfinished stage may have some."""
-    if not manifest.complete:
-        return
+    return _unnamed(storage, manifest) if manifest.complete else iter(())
+
+
+def _unnamed(storage: Storage, manifest: Manifest) -> Iterator[str]:
     named = {output.path for task in manifest.tasks.values() for output in task.outputs} | {MANIFEST}
     for path in storage.list_files():
         if path not in named and not path.startswith(WORKING):

@@ -98,5 +98,5 @@ def test_a_shard_that_lacks_a_column_or_is_none_is_named(dedup) -> None:  # type
     run = dedup([["text"]]).run
     Path(run.run.path("filter/data/part-00000.parquet")).write_bytes(b"no parquet")
     stage = DedupStage(DedupStage.Config(minhash={"seed": 5}))
-    with pytest.raises(InputError, match=r"filter/data/part-00000\.parquet: not a readable Parquet file"):
+    with pytest.raises(InputError, match=r"filter/data/part-00000\.parquet: this file is not the one that was written"):
         StageRun(stage, run.run, run.recipe, [], InlineEngine(), Progress(False)).execute()

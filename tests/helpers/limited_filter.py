@@ -14,9 +14,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from corpusmill.filters.stage import FilterStage
-from corpusmill.ingest.reader import data_bytes
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.failures import Event
+from corpusmill.pipeline.memory import data_bytes
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import Observer

@@ -42,7 +42,7 @@ align:
   batch: 4
   evaluate_every: 0
   loop: {steps: 12, save_every: 3, warmup: 2}
-evaluate: {resamples: 100, samples: 1, max_tokens: 12}
+evaluate: {samples: 1, max_tokens: 12}
 """
 RECIPE = DATA + LATER
 

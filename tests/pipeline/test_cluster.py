@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import living
+import psutil
 import pytest
 import victims
 
@@ -157,6 +158,16 @@ def test_only_those_with_the_token_get_in_and_only_from_here(cluster: Here, fold
     addresses = [line.split()[1] for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
                  if line.split()[3] == "0A"]  # fmt: skip
     assert {address for address in addresses if int(address.rpartition(":")[2], 16) == port} == {f"0100007F:{port:04X}"}
+
+
+def test_ports_that_others_could_reach_are_those_of_the_description(cluster: Here) -> None:
+    """But for those of workers, which the documentation names with the two fixed ones."""
+    processes = [psutil.Process(pid) for pid in alive(cluster)]
+    found = {each.laddr for process in processes if not living.command(process).startswith("ray::")
+             for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN}  # fmt: skip
+    reached = {place.port for place in found if not place.ip.removeprefix("::ffff:").startswith("127.") and place.ip != "::1"}
+    known = {int(cluster["address"].rpartition(":")[2]), *(port for node in cluster["nodes"] for port in node["ports"].values())}
+    assert len(reached) > len(cluster["nodes"]) and reached <= known | clusters.FIXED
 
 
 def test_a_second_cluster_is_refused(cluster: Here, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

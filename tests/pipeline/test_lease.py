@@ -162,6 +162,26 @@ def test_a_lease_that_was_removed_interrupts_the_work(tmp_path: Path) -> None:
     assert (last["event"], last["message"]) == ("lease_lost", "its lease was removed")
 
 
+def test_a_folder_that_is_moved_is_noticed_and_leaves_no_stub(tmp_path: Path, holder: Any) -> None:
+    first = holder(tmp_path / "run", 1.0)
+    assert first.stdout.readline().startswith("row ")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    said = first.stdout.read().splitlines()[-1]
+    assert first.wait() == 1 and said.startswith(f"LeaseLost: {tmp_path / 'run'}: its folder was moved or removed")
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+
+
+def test_temporary_files_of_killed_processes_are_swept(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for name in (f".tmp-{gone.pid}-run.json", f".tmp-{os.getpid()}-report.html", ".tmp-fork", "run.json"):
+        (tmp_path / name).touch()
+    with holding(Storage(str(tmp_path))):
+        pass
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left >= {f".tmp-{os.getpid()}-report.html", ".tmp-fork", "run.json"} and f".tmp-{gone.pid}-run.json" not in left
+
+
 def test_clocks_may_jump(tmp_path: Path, holder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     holder(tmp_path, LONG, "mill-2")
     now = time.time

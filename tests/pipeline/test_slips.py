@@ -179,7 +179,7 @@ def test_a_filter_that_keeps_nothing_is_no_success(mill: Path, corpusmill: Call,
 
 
 def test_retuning_until_nothing_is_left_is_no_success(run: Path, corpusmill: Call) -> None:
-    code, _, err = corpusmill("retune", run, "--set", "filter.thresholds.few_words=100", "--dry-run", *INLINE)
+    code, _, err = corpusmill("retune", run, "--set", "filter.thresholds.few_words=100", "--dry-run", "--trust", *INLINE)
     assert code == 3 and "filter: none of 8 documents would be kept" in err
     code, _, err = corpusmill("retune", run, "--set", "filter.thresholds.few_words=100", *INLINE)
     assert code == 3 and "filter: none of 8 documents was kept, and the rule that dropped most is few_words (8)" in err

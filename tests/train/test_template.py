@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,18 @@ def test_a_template_is_sandboxed(tokenizer_json):
         template.text(CONVERSATION)
 
 
+@pytest.mark.parametrize("source", [
+    "{{ 'a' * 20000000000 }}", "{{ 'a' * (messages | length * 20000000000) }}", "{{ messages[0].content.center(20000000000) }}",
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+], ids=["constant", "product", "method", "loop"])  # fmt: skip
+def test_a_template_that_takes_all_memory_or_time(tokenizer_json, monkeypatch, source):
+    monkeypatch.setattr("corpusmill.train.template.SECONDS", 0.5)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with pytest.raises(InputError, match=r"x\.jinja: .* \(it takes more than (1,024 MB of memory|0\.5 seconds)\)"):
+        ChatEncoder(tokenizer_json, source, "x.jinja").text(CONVERSATION)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
 # ---- chat folder -------------------------------------------------------------------------------------
 
 # The template that a tuning gets, the answers in a template that marks none, and refusals.
@@ -191,7 +204,7 @@ def between(content: str) -> str:
         (CHATML.replace("+ '<|im_end|>' }}{% endgeneration %}", "}}{% endgeneration %}<|im_end|>"), "marks no special token at the end"),
         ("{{ 1 / 0 }}", "the conversation can't be rendered"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", r"the conversation can't be rendered \(maximum recursion depth exceeded"),
-        ("{{ 'a' * 2 ** 62 }}", r"the conversation can't be rendered \(MemoryError\)"),
+        ("{{ 'a' * 2 ** 62 }}", r"the conversation can't be rendered \(it takes more than 1,024 MB of memory\)"),
     ],
 )
 def test_a_template_that_can_teach_nothing_is_refused_with_what_to_do(tokenizer_json, source, message):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import corpusmill
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import TEMPORARY, Storage, fsync_folder, is_remote
 from corpusmill.pipeline.token_shards import SHARDS_FILE, SPLITS, TokenShards, split_folders
@@ -105,7 +106,7 @@ def _may_replace(target: Path, force: bool) -> bool:
 
 def _is_export(folder: Path) -> bool:
     try:
-        return json.loads((folder / EXPORT_FILE).read_text())["format"] in FORMATS
+        return parse_json((folder / EXPORT_FILE).read_text())["format"] in FORMATS
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -22,9 +22,10 @@ INTERRUPTIONS = {130: "interrupted.", 143: "terminated."}
 
 
 def _fail(message: str, code: int) -> None:
+    from corpusmill.pipeline.redact import without_secrets
     from corpusmill.pipeline.safe import safe_text
 
-    print(f"corpusmill: {safe_text(message)}", file=sys.stderr)  # it may hold a name from a crawl
+    print(f"corpusmill: {safe_text(without_secrets(message))}", file=sys.stderr)  # it may hold a name from a crawl
     sys.exit(code)
 
 

@@ -157,6 +157,7 @@ ModelFolder = Annotated[
     ),
 ]
 AlthoughStale = Annotated[bool, typer.Option("--stale", help="Write it even if a stage that it depends on is stale; the files say so.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Load steps that are code of the run's own, to look at what they decide.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's value, for example dedup.threshold=0.8.")
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from corpusmill.cli.base import AlthoughStale, RunFolder, ShownRun, app
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _generation(folder: Path, reader: "RunReader", context: int) -> bytes:
     """Returns the model's `generation_config.json`, which has its end tokens, with the sampling settings of the run's evaluation added."""
     path = folder / GENERATION
     try:
-        given: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
+        given: dict[str, Any] = parse_json(path.read_bytes()) if path.is_file() else {}
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}).") from error
     settings = reader.settings("evaluate")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corpusmill.cli.base import Sets, ShownRun, app, warn_if_stale
+from corpusmill.cli.base import Sets, ShownRun, Trust, app, warn_if_stale
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +20,7 @@ def sweep(
     steps: Annotated[int, typer.Option(min=1, max=1000, help="How many thresholds.")] = 11,
     json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the table.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="CSV in place of the table.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Count what each threshold of a rule would keep. Documents and characters, alone and together with the other rules."""
     from json import dumps
@@ -29,7 +30,7 @@ def sweep(
     from corpusmill.filters import views
     from corpusmill.filters.whatif import sweep as try_thresholds
 
-    result = try_thresholds(run, rule, from_, to, steps)
+    result = try_thresholds(run, rule, from_, to, steps, trust)
     if json or csv:
         print(dumps(result.as_json(), indent=2) if json else views.as_csv(result).rstrip())
     else:

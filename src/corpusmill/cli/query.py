@@ -25,6 +25,7 @@ def query(
     limit: Annotated[int | None, typer.Option(min=0, help="Rows to show; 0: all (as in JSON and CSV).", show_default="50")] = None,
     json: Json = False,
     csv: Csv = False,
+    time_limit: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="When to give up; 0: never.")] = 600,
 ) -> None:
     """Ask a run anything in SQL, or list its tables."""
     from rich.console import Console
@@ -35,7 +36,7 @@ def query(
     if select is None:
         show_tables(run, form, Console(highlight=False))
     else:
-        show_query(run, select, limit, form, Console(highlight=False))
+        show_query(run, select, limit, form, Console(highlight=False), time_limit)
 
 
 @app.command(epilog="Example: corpusmill stats runs/demo --column 'gopher_*'")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from corpusmill.cli.base import RunFolder, Sets, app, sft_app, tokens_app, warn_if_stale
+from corpusmill.cli.base import RunFolder, Sets, Trust, app, sft_app, tokens_app, warn_if_stale
 from corpusmill.pipeline.errors import CorpusmillError
 
 EngineName = Literal["auto", "ray", "inline"]
@@ -229,6 +229,7 @@ def retune(
     run: RunFolder,
     set_: Sets = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    trust: Trust = False,
     engine: EngineOption = "auto",
     workers: Workers = 0,
     task_timeout: TaskTimeout = None,
@@ -250,6 +251,7 @@ def retune(
         on_decided=lambda result: show_retuned(result, console),
         write=not dry_run,
         on_message=print_note,
+        trust=trust,
     )
     if not dry_run:
         if retuned.changed:

@@ -3,8 +3,13 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from built_run import HOSTILE_URL
@@ -72,3 +77,21 @@ def test_what_is_refused(corpusmill, run_folder: Path, query: str, words: str) -
 def test_json_and_csv_exclude_each_other(corpusmill, run_folder: Path) -> None:
     code, _, err = corpusmill("query", run_folder, "SELECT 1", "--json", "--csv")
     assert code == 2 and "exclude each other" in err
+
+
+ENDLESS = "SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b"
+DEAF = "SELECT max(repeat('a', 1000000000)) FROM range(1000)"  # a function that DuckDB does not interrupt
+
+
+@pytest.mark.parametrize("query", [ENDLESS, DEAF], ids=["endless", "deaf"])
+@pytest.mark.parametrize("limit", [True, False], ids=["limit", "SIGTERM"])
+def test_a_query_without_an_end_is_ended(run_folder: Path, tmp_path: Path, query: str, limit: bool) -> None:
+    command = [sys.executable, "-m", "corpusmill", "query", str(run_folder), query, "--time-limit", "1" if limit else "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)})
+    if not limit:
+        while psutil.Process(process.pid).cpu_times().user < 4:  # then the query is at work
+            time.sleep(0.05)
+        process.terminate()
+    _, said = process.communicate(timeout=60)
+    wanted = (1, "corpusmill: query: it has not ended after 1 seconds (--time-limit).\n") if limit else (143, "corpusmill: terminated.\n")
+    assert (process.returncode, said) == wanted and not list(tmp_path.iterdir())

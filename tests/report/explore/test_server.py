@@ -41,6 +41,23 @@ def started(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.communicate()
 
 
+def test_unfinished_requests_are_closed(tmp_path: Path) -> None:
+    """More connections than the server takes send half a header: a new one, and one that was kept after its first request."""
+    write_run(tmp_path / "run")
+    with started(str(tmp_path / "run")) as (_, line):
+        port = int(line.rstrip("/").rpartition(":")[2])
+        sockets = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(80)]
+        sockets[0].sendall(f"GET /style.css HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        assert sockets[0].recv(100).startswith(b"HTTP/1.1 ")
+        for each in sockets:
+            each.sendall(b"GET / HTTP/1.1\r\nHost:")
+        for each in sockets:
+            while each.recv(1 << 16):  # until the server closes it; a timeout is an error
+                pass
+            each.close()
+        assert httpx.get(line).status_code == 200
+
+
 def bytes_of(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(folder.rglob("*")) if path.is_file()}
 

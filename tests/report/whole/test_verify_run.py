@@ -239,12 +239,30 @@ def test_a_file_that_a_list_names(run: Path) -> None:
     assert said.startswith(f"{listed}: not a list of files (")
 
 
+@pytest.mark.parametrize("log", [True, False], ids=["log", "no log"])
+def test_a_manifest_that_lost_its_rows(finished: Path, tmp_path: Path, log: bool) -> None:
+    """16 forms and more: the manifest of a finished stage is deleted, emptied, halved, or lacks its last row, with and without the log."""
+    for stage in ("ingest", "filter", "dedup", "tokenizer", "tokens"):
+        content = (finished / stage / MANIFEST).read_bytes()
+        for form in (None, b"", content[: len(content) // 2], b"".join(content.splitlines(keepends=True)[:-1])):
+            run = tmp_path / "run"
+            shutil.copytree(finished, run)
+            (run / stage / MANIFEST).unlink() if form is None else (run / stage / MANIFEST).write_bytes(form)
+            None if log else (run / "log.jsonl").unlink()
+            last = stage == "tokens" and form and content.startswith(form) and form.endswith(b"\n")
+            found = [sentence for sentence in faults(run) if sentence.startswith(f"{run / stage / MANIFEST}: ")]
+            assert found or (last and not log), (stage, form and len(form))  # then it is as after a kill
+            shutil.rmtree(run)
+
+
 def test_half_a_run_and_no_run(run: Path, tmp_path: Path) -> None:
     manifest = run / "dedup" / MANIFEST
     rows = [line for line in manifest.read_text().splitlines() if '"kind":"complete"' not in line]
     manifest.write_text("".join(f"{row}\n" for row in rows[:-1]))
     for name in ("tokenizer", "tokens"):
         shutil.rmtree(run / name)
+    log = run / "log.jsonl"
+    log.write_text(log.read_text().partition('"event":"stage_end","run":"run","stage":"dedup"')[0])
     checks = {check.name: check for check in verify(str(run))}
     assert not any(check.faults for check in checks.values())
     done = sum('"kind":"task"' in row for row in rows[:-1])
