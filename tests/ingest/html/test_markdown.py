@@ -94,7 +94,10 @@ def test_real_pages(shared_data: Path) -> None:
     codes, different = 0, []
     for html in pages(shared_data / "realweb/readability.warc.gz", 130):
         found = extract_page(html, None, ExtractionConfig(format="markdown"))
-        if words(re.sub(r"`\w+\n|<br>", "", contents(found.text))) != words((found.plain or "").replace("<br>", "")) and "| --- |" not in found.text:
+        if (
+            words(re.sub(r"`\w+\n|<br>", "", contents(found.text))) != words((found.plain or "").replace("<br>", ""))
+            and "| --- |" not in found.text
+        ):
             different.append(found.text)
         fences = Counter(token.content for token in READER.parse(found.text) if token.type == "fence")
         for pre in html5lib.parse(html).iter(f"{XHTML}pre") if found.text and "<pre" in html else ():
