@@ -126,7 +126,7 @@ def keep(page, context, types, scores, share, comments):
     unless `comments`, and those for browsers without JavaScript, unless most of the page is.
     """
     share *= 1 + ARTICLE_PURER * types[ARTICLE]
-    threshold = max(share * expected_f1(page.blocks[:, CHARS] + 2.0, scores), LEAST_SCORE)
+    threshold = max(share * expected_f1(page.blocks[:, CHARS] + 2.0, scores), min(share, LEAST_SCORE))
     kept = scores >= threshold
     first, last = _most_of_it(page.nodes, context)
     if types[ARTICLE] + types[DOCUMENTATION] > 0.5 and _is_long(context.sums, first, last):

@@ -157,7 +157,7 @@ def type_probabilities(values, trees):
     feature, cut, leaves = trees
     odds = np.zeros(leaves.shape[2])
     for tree in range(len(feature)):
-        leaf = 0
+        leaf = np.int64(0)
         for level in range(feature.shape[1]):
             leaf |= np.int64(values[feature[tree, level]] > cut[tree, level]) << level
         odds += leaves[tree, leaf]
