@@ -76,7 +76,7 @@ def _origin(run: Run, name: str, stages: Sequence[str]) -> Origin | None:
     sums = ", ".join(f"coalesce(sum({count}), 0)::BIGINT AS {count}" for count in counts)
     union = "\n  UNION ALL BY NAME ".join(parts)
     last = passed[-1]
-    query = ask(run, f"origin-{name}", f"{TITLES[name]}: before and after", f"""\
+    query = ask(run, f"origin-{name.replace('_', '-')}", f"{TITLES[name]}: before and after", f"""\
 WITH summed AS (
   SELECT coalesce({lowered}, '{host.NONE}') AS name, {sums}
   FROM ({union})
