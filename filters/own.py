@@ -152,7 +152,10 @@ def load_function(path: str) -> Callable[..., Any]:
     """Returns the function that `file.py:name` or `module:name` names. Raises ValueError with one sentence, and RunsCode in `looking`."""
     place, _, name = path.rpartition(":")
     if _looking.get():
-        raise RunsCode(f"{path}: this step of the recipe is code, and who only looks runs none; where you trust it, --trust loads it.")
+        raise RunsCode(
+            f"{path}: this step of the recipe is code, and who only looks runs none; where you trust it, --trust (in Python: trust=True)"
+            f" loads it."
+        )
     try:
         module = _module_of_file(place) if place.endswith(".py") else importlib.import_module(place)
     except OSError as error:

@@ -126,7 +126,7 @@ class Storage:
         except (OSError, ValueError) as error:
             raise Damaged(f"{path}: not readable JSON ({getattr(error, 'strerror', None) or error}).", path) from error
         if not isinstance(value, kind):
-            raise Damaged(f"{path}: not a JSON {kind.__name__}.", path)
+            raise Damaged(f"{path}: not a JSON {'object' if kind is dict else kind.__name__}.", path)
         return value
 
     def read_range(self, relative: str, begin: int, end: int) -> bytes:
@@ -158,7 +158,7 @@ class Storage:
 
     def exists(self, relative: str) -> bool:
         """Whether there is such a file (in a local folder also: such a folder)."""
-        return self.size(relative) >= 0 or (not self.remote and Path(self.path(relative)).is_dir())
+        return self.size(relative) >= 0 or (not self.remote and os.path.isdir(self.path(relative)))  # noqa: PTH112 - pathlib raises for names that are too long
 
     def size(self, relative: str) -> int:
         """Returns the bytes of a file, or -1 where there is none (or another thing than a file)."""

@@ -92,10 +92,10 @@ def test_a_run_that_is_not_finished_says_so(rows: Path) -> None:
 
 def test_other_thresholds(rows: Path) -> None:
     run = mill.run(STAGES, rows, "run", engine="inline", to="filter")
-    changes = run.retune({"too_short": None}, dry_run=True, engine="inline")
+    changes = run.retune({"too_short": None}, dry_run=True, engine="inline", trust=True)
     assert (changes.kept_before, changes.kept, changes.failed) == (9, 10, {"too_short": (1, 0)})
     assert mill.open_run("run").table("filter_report").filter("kept").count("*").fetchall() == [(9,)]
-    run.retune({"too_short": 50}, engine="inline", dry_run=True)
+    run.retune({"too_short": 50}, engine="inline", dry_run=True, trust=True)
     run.retune({"filter.thresholds.too_short": False}, engine="inline")
     assert run.table("filter_report").filter("kept").count("*").fetchall() == [(10,)]
 
@@ -271,7 +271,9 @@ def test_what_a_run_says_is_what_the_commands_say(rows: Path, corpusmill: Callab
         ("why", "run", copy, "--marks"): run.why(copy, marks=True),
         ("why", "run", "is about cats.", "--text"): run.why("is about cats.", text=True),
         ("diff", "run", "other", "--samples", 1): run.diff(other, samples=1),
-        ("sweep", "run", "--rule", "too_short", "--from", 0, "--to", 30, "--steps", 4): run.sweep("too_short", 0, 30, steps=4),
+        ("sweep", "run", "--rule", "too_short", "--from", 0, "--to", 30, "--steps", 4, "--trust"): run.sweep(
+            "too_short", 0, 30, steps=4, trust=True
+        ),
         ("clusters", "run", "--id", copy): run.clusters(id=copy),
     }
     for command, answer in said.items():
@@ -279,7 +281,7 @@ def test_what_a_run_says_is_what_the_commands_say(rows: Path, corpusmill: Callab
         found = answer.as_json()
         assert code == 0 and json.loads(out) == json.loads(json.dumps(found[0] if isinstance(found, list) else found)), command
         assert repr(answer).splitlines()[0][:20] in corpusmill(*command)[1].decode()
-    assert [row.alone_documents for row in run.sweep("too_short", 0, 30, steps=4).rows] == [10, 9, 9, 0]
+    assert [row.alone_documents for row in run.sweep("too_short", 0, 30, steps=4, trust=True).rows] == [10, 9, 9, 0]
     Path("run/report.html").unlink()
     assert run.report() == "run/report.html" and Path("run/report.html").exists()
 

@@ -29,11 +29,12 @@ from corpusmill.report.read import RunReader, read_meanings
 STAGE_PRESETS = {"filter": (*PRESETS, BY_LANGUAGE), "dedup": tuple(DEDUP_PRESETS)}
 
 
-def expanded(given: str, stage: str | None = None, overrides: Sequence[str] = ()) -> str:
+def expanded(given: str, stage: str | None = None, overrides: Sequence[str] = (), trust: bool = False) -> str:
     """Returns a recipe with every option of its stages, or of one `stage`, as the text of a recipe file that decides the same.
 
     `given`: a run's folder, a recipe file, or the name of a recipe that ships or of a preset. `overrides` (`key=value`) are applied before
-    a recipe is checked. The recipe of a run is neither changed nor checked, since that could load code that it names. Raises InputError.
+    a recipe is checked. The recipe of a run is neither changed nor checked, since that could load code that it names. Raises InputError,
+    also for a recipe with a step that is code and has thresholds, unless `trust`.
     """
     rules: list[tuple[str, Any, str]] = []  # a rule's name, its threshold, and what it means where it fails a document
     if Storage(given).exists(RUN_FILE):
@@ -44,11 +45,13 @@ def expanded(given: str, stage: str | None = None, overrides: Sequence[str] = ()
             meanings = read_meanings(reader, "filter")
             rules = [(rule.rule, rule.threshold, meanings.get(rule.rule, "")) for rule in reader.rules("filter")]
     else:
-        with looking(), suppress(RunsCode):  # a step that is code has no comments
+        with looking(not trust):
             configs = _configs(given, overrides)
             sections = {name: config.model_dump(mode="json") for name, config in configs.items()}
-            if isinstance(config := configs.get("filter"), FilterConfig):
-                rules = [(rule.rule.name, rule.rule.threshold, rule.meaning) for rule in rule_table(config)]
+            with suppress(RunsCode):  # a step that is code has no comments
+                config = configs.get("filter")
+                found = rule_table(config) if isinstance(config, FilterConfig) else []
+                rules = [(rule.rule.name, rule.rule.threshold, rule.meaning) for rule in found]
     if stage is not None and stage not in sections:
         raise InputError(f"{stage}: {given} has no such stage{instead_of(stage, sections)}.")
     texts = [

@@ -240,7 +240,7 @@ def test_a_name_that_another_run_has_is_refused(dedup, tmp_path: Path) -> None: 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"{broken", r"one/entry\.json: not JSON"),
+        (b"{broken", r"one/entry\.json: not readable JSON"),
         (b"[]", r"one/entry\.json: not a JSON object"),
         (
             b'{"shards": [{"name": "a", "rows": 1, "texts": null, "signatures": {}, "keys": [], "entry": null}]}',

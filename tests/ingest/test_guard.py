@@ -25,7 +25,6 @@ from corpusmill.ingest.reader import EXTRACTING
 from corpusmill.ingest.rows import RowTables
 from corpusmill.pipeline import failures
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.schemas import DOCUMENTS
 
 #: A page that keeps native code busy for a second: the names of a tag's attributes are compared pair by pair.
 SLOW = b"<div" + b"".join(b" a%d=1" % number for number in range(15_000)) + b">slow</div>"
@@ -93,7 +92,7 @@ class Assassin(threading.Thread):
 
 def read_here(segments: list[tuple[str, int, dict]]) -> RowTables:
     """Reads segments in this process."""
-    tables = RowTables(DOCUMENTS)
+    tables = RowTables(IngestConfig().documents)
     for name, size, fields in segments:
         for work in SegmentReader(IngestConfig(), {}).pending_rows(name, size, Segment(**fields), False, lambda: None):
             tables.add(work.row())

@@ -54,7 +54,7 @@ PAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "nuls": (lambda: bytes(15 * MIB), "empty_text"),
     "one line": (lambda: b"x" * (15 * MIB), None),
     "comment": (lambda: b"<!--" * (3 * MIB), "empty_text"),
-    "siblings": (lambda: numbered(b"<p class=a%d>x", 200_000) + b"<p>x" * 200_000, None),
+    "siblings": (lambda: numbered(b"<p class=a%d>x", 200_000) + b"<p>x" * 200_000, "out_of_memory"),
     "noscript": (lambda: b"<body><noscript><div>" * N + b"x", "too_deep"),
     "nested data": (lambda: LINKED + b'{"comment":[' * N + b"]}" * N + b"</script>", "only_scripts"),
     "large data": (lambda: LINKED + b'{"text":"' + b"word " * (2 * MIB) + b'"}</script>', "only_scripts"),

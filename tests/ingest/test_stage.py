@@ -230,7 +230,7 @@ def test_page_types_are_columns_and_a_rule(tmp_path: Path, warcs, ingest) -> Non
     bodies = {
         "http://x.test/news/2024/05/a-story-of-some-days": story.encode(),
         "http://x.test/app": b"<body><div id=app></div><script src=x></script>",
-        "http://x.test/nav": b"<body><nav><ul><li><a href=/>Home</a></ul></nav><footer><a href=/>Terms</a></footer>",
+        "http://x.test/nav": b"<body><footer class=footer><a href=/>Terms</a> <a href=/p>Privacy</a></footer>",
     }
     path = tmp_path / "crawl.warc.gz"
     path.write_bytes(warcs.write([{"url": url, "body": body} for url, body in bodies.items()]))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
+from unhashed import forget_hashes
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.train import losses, tuning
@@ -161,6 +162,7 @@ def test_a_reference_that_is_not_finite_is_refused(pretrained_run, execute):
     tensors = load_file(weights)
     tensors["model.norm.weight"].fill_(float("nan"))
     save_file(tensors, weights, {"format": "pt"})
+    forget_hashes(pretrained_run, "pretrain")
     with pytest.raises(CorpusmillError, match="not finite"):
         execute(pretrained_run, stage())
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from launch_runs import FILES, PRETRAIN, make_tokens, train
 from pydantic import ValidationError
+from unhashed import forget_hashes
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
@@ -68,6 +69,7 @@ def test_looks_on_the_way_may_be_short_and_the_last_one_is_whole(run: Storage) -
 
 def test_without_validation_training_goes_on_with_a_warning(run: Storage) -> None:
     run.remove_folder("tokens/validation")
+    forget_hashes(run, "tokens")
     row = train(run, **ALONE).manifest.tasks["model"]
     assert len(row.warnings) == 1 and "no validation tokens, so nothing was evaluated; see tokens.validation_share" in row.warnings[0]
     assert not run.exists("pretrain/logs/samples.jsonl") and "validation_bits_per_byte" not in lines(run, "train")[-1]
@@ -151,6 +153,7 @@ def test_tokens_of_another_tokenizer_are_refused(run: Storage) -> None:
     changed = json.loads(run.read_bytes("tokenizer/tokenizer.json"))
     changed["truncation"] = None
     run.write_bytes("tokenizer/tokenizer.json", json.dumps(changed).encode())
+    forget_hashes(run, "tokenizer")
     with pytest.raises(InputError, match="made by another tokenizer"):
         train(run, **ALONE)
 
@@ -167,6 +170,9 @@ def test_shards_cut_short_corpora_too_small_and_unfinished_stages_are_sentences(
         train(run, **ALONE, model={**PRETRAIN["model"], "context": 100_000})
     path = Path(run.path("tokens/train/tokens-00000.bin"))
     path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(InputError, match=r"tokens-00000\.bin: this file is not the one that was written"):
+        train(run, **ALONE)
+    forget_hashes(run, "tokens")
     with pytest.raises(InputError, match=r"tokens-00000\.bin: this token shard is cut short"):
         train(run, **ALONE)
     with pytest.raises(InputError, match="the stage tokenizer is not finished"):

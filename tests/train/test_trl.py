@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
+from unhashed import forget_hashes
 
 from corpusmill.pipeline.stage import Stage
 from corpusmill.train.checkpoint import load_model, save_model
@@ -133,6 +134,7 @@ def start(pretrained_run, tokenizer_json) -> Path:
     folder = Path(pretrained_run.path("pretrain/model"))
     shape = {"vocab_size": 600, "layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "ffn": 64, "context": 160}
     save_model(random_model(**shape), folder, {"tokenizer.json": tokenizer_json, **template_files(160)})
+    forget_hashes(pretrained_run, "pretrain")
     return folder
 
 

@@ -56,11 +56,12 @@ def recipe(
     recipe: Annotated[str, typer.Argument(metavar="NAME|RUN", help="A recipe's file or name, a preset's name, or a run.")],
     stage: Annotated[str | None, typer.Option(help="Only this stage's section.", show_default=False)] = None,
     set_: Sets = None,
+    trust: Trust = False,
 ) -> None:
     """Print a recipe or preset in full, to save and edit."""
     from corpusmill.report.answers.recipe import expanded
 
-    print(expanded(recipe, stage, set_ or []), end="")
+    print(expanded(recipe, stage, set_ or [], trust), end="")
 
 
 @app.command(epilog="Example: corpusmill report runs/demo --png funnel.png")

@@ -55,7 +55,7 @@ def test_the_list_has_every_run_below_the_path(client: TestClient, folder: Path)
     assert list(first["kept"]) == ["ingest", "filter"] and first["kept"]["filter"] == sum(row["kept"] for row in report)
     assert first["pages"] == 60 and first["inputs"] == json.loads((folder / "first/run.json").read_text())["inputs"]
     damaged = rows["damaged"]
-    assert damaged["state"] == "damaged" and "run.json is not JSON" in damaged["sentence"] and damaged["kept"] == {}
+    assert damaged["state"] == "damaged" and "run.json: not readable JSON" in damaged["sentence"] and damaged["kept"] == {}
 
 
 def rows_of_filter(folder: Path) -> list[Any]:

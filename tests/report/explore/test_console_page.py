@@ -43,7 +43,7 @@ def listed(chromium: Any, runs: str) -> Iterator[Seen]:
 def test_the_list_is_sorted_and_filtered_as_one_types(listed: Seen) -> None:
     page = listed.page
     assert page.evaluate(NAMES) == ["damaged", "first", "group/second"]
-    assert "run.json is not JSON" in page.locator("#list tr").first.inner_text()
+    assert "run.json: not readable JSON" in page.locator("#list tr").first.inner_text()
     for order in ("ascending", "descending"):  # a run without a share comes last in both
         page.get_by_role("button", name="Kept").click()
         page.wait_for_selector(f"th[aria-sort={order}]")
