@@ -69,10 +69,10 @@ def _wrong_shares(keys: Sequence[int], documents: Sequence[list[list[str]]]) -> 
     vocabulary: dict[str, int] = {}
     words = [vocabulary.setdefault(word, len(vocabulary)) for window in every for word in window]
     rows = np.repeat(np.arange(len(every)), WORDS)
-    counts = csr_array((np.ones(len(words)), (rows, words)), shape=(len(every), len(vocabulary)))
-    idf = np.log(len(every) / np.bincount(counts.indices))
-    counts.data = (1 + np.log(counts.data)) * idf[counts.indices]
-    norms = np.sqrt(np.maximum(counts.multiply(counts).sum(axis=1), 1e-12))
+    weights = csr_array((np.ones(len(words)), (rows, words)), shape=(len(every), len(vocabulary)))
+    idf = np.log(len(every) / np.bincount(weights.indices))
+    weights.data = (1 + np.log(weights.data)) * idf[weights.indices]
+    norms = np.sqrt(np.maximum(weights.multiply(weights).sum(axis=1), 1e-12))
 
     sizes = np.array([len(document) for document in documents])
     first = np.cumsum(sizes) - sizes
@@ -87,7 +87,7 @@ def _wrong_shares(keys: Sequence[int], documents: Sequence[list[list[str]]]) -> 
     of = np.repeat(np.arange(len(keys)), sizes - 1)
 
     def common(places: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        found: npt.NDArray[np.float64] = counts[np.array(here)].multiply(counts[places]).sum(axis=1) / norms[places]
+        found: npt.NDArray[np.float64] = weights[np.array(here)].multiply(weights[places]).sum(axis=1) / norms[places]
         return found
 
     to_next = common(np.array(here) + 1)
@@ -110,9 +110,9 @@ def cohesion_difference(table: pa.Table, judge: str, name: str, first: str, erro
             return None
         of[variant] = dict(zip(rows["document"].to_pylist(), rows[judge].to_pylist(), strict=True))
     union = {**of[first], **of[name]}
-    weights = np.array([(key in of[name]) / len(of[name]) - (key in of[first]) / len(of[first]) for key in union])
+    shares = np.array([(key in of[name]) / len(of[name]) - (key in of[first]) / len(of[first]) for key in union])
     values = np.fromiter(union.values(), np.float64)
-    mean, error = float((weights * values).sum()), float(np.sqrt((weights**2 * (values - values.mean()) ** 2).sum()))
+    mean, error = float((shares * values).sum()), float(np.sqrt((shares**2 * (values - values.mean()) ** 2).sum()))
     quantile = NormalDist().inv_cdf(1 - error_rate / 2)
     can_show = (quantile + NormalDist().inv_cdf(POWER)) * error
     return PairedDifference(mean, mean - quantile * error, mean + quantile * error, error, (), 0.0, error, can_show)

@@ -43,26 +43,22 @@ PASSAGE, SAMPLED = 24, 32
 RARE = 2
 
 
-def passages_of(variants: Iterable[TokenShards]) -> pa.Table:
-    """Returns the rare passages of documents: `document` (its name) and `passage` (the hash of its tokens, uint64)."""
-    found = []
-    for shards in variants:
-        parts = []
-        for number in range(len(shards.shards)):
-            tokens, index = np.asarray(shards.tokens(number)).astype(np.uint64), shards.index(number)
-            hashes, width = np.zeros(max(len(tokens) - PASSAGE + 1, 0), np.uint64), len(tokens) - PASSAGE + 1
-            for place in range(PASSAGE if width > 0 else 0):
-                hashes = _numbered(hashes, tokens[place : place + width].astype(np.int64) + 1)
-            ends = (index["first"].to_numpy() + index["tokens"].to_numpy()).astype(np.int64)
-            starts = np.flatnonzero(hashes % np.uint64(SAMPLED) == 0)
-            document = np.searchsorted(ends, starts, "right")
-            whole = starts + PASSAGE <= ends[document] - 1 if len(starts) else starts.astype(bool)
-            parts.append(pa.table({"document": names(index).take(document[whole]), "passage": hashes[starts[whole]]}))
-        table = pa.concat_tables(parts).group_by(["document", "passage"]).aggregate([])
-        counts = table.group_by("passage").aggregate([("document", "count")])
-        rare = counts.filter(pc.less_equal(counts["document_count"], RARE))["passage"]
-        found.append(table.filter(pc.is_in(table["passage"], rare)))
-    return pa.concat_tables(found)
+def passages_of(shards: TokenShards) -> pa.Table:
+    """Returns the rare passages of a variant's documents: `document` (its name) and `passage` (the hash of its tokens, uint64)."""
+    parts = []
+    for number in range(len(shards.shards)):
+        tokens, index = np.asarray(shards.tokens(number)).astype(np.uint64), shards.index(number)
+        hashes, width = np.zeros(max(len(tokens) - PASSAGE + 1, 0), np.uint64), len(tokens) - PASSAGE + 1
+        for place in range(PASSAGE if width > 0 else 0):
+            hashes = _numbered(hashes, tokens[place : place + width].astype(np.int64) + 1)
+        ends = (index["first"].to_numpy() + index["tokens"].to_numpy()).astype(np.int64)
+        starts = np.flatnonzero(hashes % np.uint64(SAMPLED) == 0)
+        document = np.searchsorted(ends, starts, "right")
+        whole = starts + PASSAGE <= ends[document] - 1 if len(starts) else starts.astype(bool)
+        parts.append(pa.table({"document": names(index).take(document[whole]), "passage": hashes[starts[whole]]}))
+    table = pa.concat_tables(parts).group_by(["document", "passage"]).aggregate([])
+    counts = table.group_by("passage").aggregate([("document", "count")])
+    return table.filter(pc.is_in(table["passage"], counts.filter(pc.less_equal(counts["document_count"], RARE))["passage"]))
 
 
 def moved_share(first: pa.Table, other: pa.Table) -> float:

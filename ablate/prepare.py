@@ -101,7 +101,7 @@ def _groups(copies: pa.Table, excluded: set[str], variants: Mapping[str, TokenSh
     """Returns the groups of documents: with one URL, copies, and those that share passages. Where the latter hang together in a group that
     is as large as half of a part, passages are left out: `together` is the share of tokens in that group, and `moved` says which variants
     have passages that stand in other documents of the first."""
-    passages = {name: passages_of([shards]) for name, shards in variants.items()}
+    passages = {name: passages_of(shards) for name, shards in variants.items()}
     every = pa.concat_tables(passages.values())
     shared = {"id": every["document"], "url": pa.nulls(len(every), pa.string()), "kept_id": every["passage"].cast(pa.string())}
     both = [copies.select(list(shared)), pa.table(shared)]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.ablate import corpora
-from corpusmill.ablate.cohesion import COHESION_FILE, cohesion_difference
+from corpusmill.ablate.cohesion import cohesion_difference
 from corpusmill.ablate.config import BANDS, REPORT, AblateConfig, AblatePlan
 from corpusmill.ablate.corpora import HELD_OUT, Variant
 from corpusmill.ablate.page import page
@@ -81,18 +81,19 @@ def read_scores(storage: Storage, trained: Mapping[tuple[str, int], TaskRow], se
     }
 
 
-def compare(
-    scores: Mapping[str, Mapping[str, Scores]], texts: pa.Table, name: str, first: str, sets: Sequence[int], error_rate: float
-) -> Judged:
-    """Compares a variant with the first one by each judge, on as many draws as it has. `texts`: COHESION of the variants."""
+def compare(scores: Mapping[str, Mapping[str, Scores]], name: str, first: str, sets: Sequence[int], error_rate: float) -> Judged:
+    """Compares a variant with the first one by each judge of models, on as many draws as it has."""
     found = {}
     for judge, of in scores.items():
         base = Scores(of[first].values[: len(of[name].values)], of[first].sizes, of[first].set_of)
         found[judge] = difference(of[name], base, sets, error_rate)
-    for judge in (TOPIC, ORDER):
-        if (of_texts := cohesion_difference(texts, judge, name, first, error_rate)) is not None:
-            found[judge] = of_texts
     return found
+
+
+def compare_texts(texts: pa.Table, name: str, first: str, error_rate: float) -> Judged:
+    """Compares a variant's documents with those of the first one by TOPIC and ORDER, where both have enough. `texts`: COHESION."""
+    found = {judge: cohesion_difference(texts, judge, name, first, error_rate) for judge in (TOPIC, ORDER)}
+    return {judge: of for judge, of in found.items() if of is not None}
 
 
 def _against(found: Judged) -> Judged:
@@ -160,7 +161,7 @@ def result(
 ) -> Output:
     """Returns the measurements, the result and the page."""
     storage, (first, *others) = run.storage, dict.fromkeys(name for name, _ in trained)
-    known, texts = {variant.name: variant for variant in variants}, read_table(storage, COHESION_FILE)
+    known = {variant.name: variant for variant in variants}
     scores, names = read_scores(storage, trained, prepared.sets), list(prepared.sets.values())
     facts = {key: storage.read_json(f"trainings/{key[0]}-{key[1]:02d}.json") for key in trained}
     described = []
@@ -177,7 +178,7 @@ def result(
         }  # fmt: skip
         if name != first:
             rate, moved = rates[len(mine) == config.draws], prepared.moved.get(name, 0.0)
-            by_set = {set_: asdict(compare({BITS: scores[BITS]}, texts, name, first, [n], rate)[BITS]) for n, set_ in enumerate(names)}
+            by_set = {set_: asdict(compare({BITS: scores[BITS]}, name, first, [n], rate)[BITS]) for n, set_ in enumerate(names)}
             row |= {
                 "difference": asdict(found[name][BITS]), "by_judge": {judge: asdict(of) for judge, of in found[name].items()},
                 "by_set": by_set, "error_rate": rate, "kind": kind_of(found[name], moved),

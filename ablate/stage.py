@@ -19,7 +19,7 @@ from corpusmill.ablate import corpora, mixtures
 from corpusmill.ablate.cohesion import COHESION_FILE, cohesion
 from corpusmill.ablate.config import FEWEST_STEPS, AblateConfig, AblatePlan, ProxyConfig, seconds_of
 from corpusmill.ablate.prepare import Prepared, prepare
-from corpusmill.ablate.result import Judged, compare, judging, kind_of, mean_per_byte, read_scores, result
+from corpusmill.ablate.result import Judged, compare, compare_texts, judging, kind_of, mean_per_byte, read_scores, result
 from corpusmill.ablate.statistics import error_rates
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
@@ -104,7 +104,8 @@ class AblateStage(Stage):
                 self._train(run, prepared, plan, {name: sources[name] for name in (first, *left)}, range(begin, end), trained)
                 scores = read_scores(run.storage, trained, prepared.sets)
                 for name in list(left):
-                    found[name] = compare(scores, texts, name, first, judging(prepared.sets), rates[end == config.draws])
+                    rate = rates[end == config.draws]
+                    found[name] = compare(scores, name, first, judging(prepared.sets), rate) | compare_texts(texts, name, first, rate)
                     if kind_of(found[name], prepared.moved.get(name, 0.0)) in ("better", "worse"):
                         left.remove(name)
         return trained, found, rates

@@ -49,8 +49,6 @@ PORTS = (
     "node-manager-port", "object-manager-port", "metrics-export-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
     "runtime-env-agent-port",
 )  # fmt: skip
-#: Ports of metrics of a head, which `ray start` does not let choose.
-FIXED = {44217, 44227}
 #: Ray's default address for jobs.
 JOBS = "http://127.0.0.1:8265"
 
@@ -156,8 +154,8 @@ def _start(here: dict[str, Any], folder: Path, name: str, ip: str, cores: Sequen
         "session": 0,
         "cores": list(cores),
         "metrics": f"http://{ip}:{ports['metrics-export-port']}/metrics",
+        "ports": ports,
     }
-    node["ports"] = ports
     here["nodes"].append(node)
     for _ in range(STARTS):
         with open(folder / f"{name}.log", "wb") as log:

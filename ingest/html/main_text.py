@@ -280,12 +280,8 @@ def main_text(page: Page, stated: NDArray[np.float32], config: ExtractionConfig)
     """Returns the text of the blocks that are main content, or of all blocks if the configuration does not limit it to these; whether each
     is in it; and the probabilities of the page's types. `stated`: see `page_type.stated_values`."""
     if not len(page.blocks):
-        nothing = np.zeros(0, np.bool_)
-        return (
-            "",
-            nothing,
-            type_probabilities(np.concatenate([np.zeros(len(PAGE_NAMES) - len(stated), np.float32), stated]), load_model().types),
-        )
+        values = np.concatenate([np.zeros(len(PAGE_NAMES) - len(stated), np.float32), stated])
+        return "", np.zeros(0, np.bool_), type_probabilities(values, load_model().types)
     text, kept, types = render_main(page, stated, load_model(), config.keep_score, config.comments, config.main_content)
     return str(memoryview(text), "utf-8").strip(), kept, types
 

@@ -54,7 +54,8 @@ def test_documents_that_share_a_rare_passage_are_known(tmp_path: Path) -> None:
     quoting = [" ".join([*texts[n].split()[100:400], *words[30_000 + n * 400 : 30_300 + n * 400]]) for n in range(3)]
     first = encoded(tmp_path, "a", [f"{text} {footer}" for text in texts], None)
     second = encoded(tmp_path, "b", quoting, tmp_path / "a/tokenizer/tokenizer.json")
-    table = passages_of([first, second])
+    ours, theirs = passages_of(first), passages_of(second)
+    table = pa.concat_tables([ours, theirs])
     by_passage: dict[int, set[str]] = {}
     for row in table.to_pylist():
         by_passage.setdefault(row["passage"], set()).add(row["document"])
@@ -66,7 +67,6 @@ def test_documents_that_share_a_rare_passage_are_known(tmp_path: Path) -> None:
         f"http://{v}/{n}": f"http://a/{n}" for v in "ab" for n in range(3)
     }
     assert largest_share(groups, [first, second]) == pytest.approx(1 / 3, abs=0.05)  # a third of b's tokens
-    ours, theirs = passages_of([first]), passages_of([second])
     assert moved_share(ours, theirs) == pytest.approx(0.5, abs=0.05)  # half of b's texts stand in a, under other names
     assert moved_share(ours, ours) == 0
     assert moved_share(ours, theirs.slice(0, 0)) == 0

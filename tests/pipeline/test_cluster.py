@@ -167,7 +167,10 @@ def test_ports_that_others_could_reach_are_those_of_the_description(cluster: Her
              for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN}  # fmt: skip
     reached = {place.port for place in found if not place.ip.removeprefix("::ffff:").startswith("127.") and place.ip != "::1"}
     known = {int(cluster["address"].rpartition(":")[2]), *(port for node in cluster["nodes"] for port in node["ports"].values())}
-    assert len(reached) > len(cluster["nodes"]) and reached <= known | clusters.FIXED
+    assert len(reached) > len(cluster["nodes"]) and reached <= known | {
+        44217,
+        44227,
+    }  # metrics of a head, whose ports `ray start` does not let choose
 
 
 def test_a_second_cluster_is_refused(cluster: Here, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
