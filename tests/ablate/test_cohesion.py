@@ -34,7 +34,7 @@ def out_of_order(texts: list[str], generator: random.Random) -> list[str]:
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    return [text[:4000] for text, _ in reference_texts("wikipedia")][:300]
+    return [text[:4000] for text, _ in reference_texts("wikipedia")]
 
 
 @pytest.mark.parametrize(("damage", "judge"), [(joined, "topic"), (out_of_order, "order")])
