@@ -43,6 +43,9 @@ def data_bytes() -> int:
         return 256 << 20
 
 
+_ONE_LIMIT = threading.RLock()  # a limit is one of the whole process: two that overlap would leave the first for ever
+
+
 @contextmanager
 def limited(megabytes: int, seconds: float) -> Iterator[None]:
     """Raises ValueError in the block after `seconds` of this process's time (in the main thread), or where it takes more memory."""
@@ -51,19 +54,20 @@ def limited(megabytes: int, seconds: float) -> Iterator[None]:
         raise ValueError(f"it takes more than {seconds:g} seconds")
 
     timed = threading.current_thread() is threading.main_thread()
-    before = resource.getrlimit(resource.RLIMIT_DATA), signal.signal(signal.SIGVTALRM, end) if timed else None
-    try:
-        limit_memory(megabytes)
-        if timed:
-            signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-        yield
-    except MemoryError as error:
-        raise ValueError(f"it takes more than {megabytes:,} MB of memory") from error
-    finally:
-        if timed:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-            signal.signal(signal.SIGVTALRM, before[1])
-        resource.setrlimit(resource.RLIMIT_DATA, before[0])
+    with _ONE_LIMIT:
+        before = resource.getrlimit(resource.RLIMIT_DATA), signal.signal(signal.SIGVTALRM, end) if timed else None
+        try:
+            limit_memory(megabytes)
+            if timed:
+                signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+            yield
+        except MemoryError as error:
+            raise ValueError(f"it takes more than {megabytes:,} MB of memory") from error
+        finally:
+            if timed:
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+                signal.signal(signal.SIGVTALRM, before[1])
+            resource.setrlimit(resource.RLIMIT_DATA, before[0])
 
 
 def release_memory() -> None:

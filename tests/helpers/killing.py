@@ -3,7 +3,7 @@
 import gc
 import os
 import signal
-import sys
+import traceback
 from typing import Any
 
 from corpusmill.pipeline.manifest import Manifest
@@ -31,8 +31,8 @@ def in_child(function, *arguments) -> int:  # type: ignore[no-untyped-def]
         gc.freeze()  # keeps inherited objects alive: the end of a DuckDB connection would wait for threads that only the parent has
         try:
             function(*arguments)
-        except BaseException as error:  # noqa: BLE001 - a child never returns
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        except BaseException:  # noqa: BLE001 - a child never returns
+            traceback.print_exc()
             os._exit(1)
         os._exit(0)
     return os.waitpid(child, 0)[1]

@@ -1,10 +1,13 @@
-"""Tests the memory limit as read from Linux's files."""
+"""Tests the memory limit as read from Linux's files, and limits of a block."""
 
+import resource
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from corpusmill.pipeline.memory import CGROUP_FILES, _cgroup, need_memory
+from corpusmill.pipeline.memory import CGROUP_FILES, _cgroup, limited, need_memory
 
 
 @pytest.mark.parametrize("files", CGROUP_FILES)
@@ -27,3 +30,17 @@ def test_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     need_memory(3_000_000_000, "all rows take")
     with pytest.raises(ValueError, match=r"^all rows take 8,000 MB of memory, and 3,000 MB are available$"):
         need_memory(8_000_000_000, "all rows take")
+
+
+def test_limits_of_threads_that_overlap_are_all_lifted() -> None:
+    """A limit is one of the whole process: the second to begin must not restore the first's."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+
+    def work(turn: int) -> bool:
+        with limited(500 + turn, 60):
+            time.sleep(0.001 * (turn % 3))  # lets other threads begin, and end in another order
+            return resource.getrlimit(resource.RLIMIT_DATA) != before
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(100)))
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
