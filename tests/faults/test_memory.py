@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -12,20 +11,16 @@ import pytest
 from faulty_run import plant
 from killing import in_child
 
-#: Bytes that a process may allocate beyond what it holds, and bytes that the filter's function allocates for a text.
-ROOM, A_TEXT = 1 << 30, 100 << 20
+from corpusmill.pipeline.memory import limit_memory
+
+#: MB that a process may allocate beyond what it holds, and bytes that the filter's function allocates for a text.
+ROOM_MB, A_TEXT = 1024, 100 << 20
 #: The same for Ray, which watches the machine's memory: all of Ray and two workers take half of the limit.
 RAYS_ROOM, RAYS_TEXT = 3 << 30, 500 << 20
 
 
-def limited(room: int) -> None:
-    """Limits this process, from now on, to that many more bytes of address space."""
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + room, resource.getrlimit(resource.RLIMIT_AS)[1]))
-
-
 def run_limited(carry_out, run: Path, said: Path) -> None:
-    limited(ROOM)
+    limit_memory(ROOM_MB)
     said.write_text(carry_out(run, last="filter"))
 
 
