@@ -38,27 +38,27 @@ from corpusmill.ingest.html.walk import (
     LAST,
     LINKED,
     NODE,
-    OFFSET,
     OWN_HINTS,
     PARENT,
-    PRIME,
     ROW,
     START,
     TAG,
 )
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import borrowed
+from corpusmill.pipeline.text.hashing import hash_span
 
 #: The numbers that `measure` returns. `WORDS` are separated by spaces; `CAPITALIZED` of them begin with a capital (ASCII). `LETTERS` are
 #: ASCII letters and everything beyond Latin-1 controls. `ENDS`: 1 where the text ends with an end mark, 2 with a colon, 3 with an ellipsis
 #: (quotes and brackets after it are ignored), else 0.
-WORDS, STOPS, COMMAS, UPPER, LETTERS, CAPITALIZED, ENDS = range(7)
-MEASURES = 7
+WORDS, STOPS, COMMAS, UPPER, LETTERS, CAPITALIZED, ENDS, DIGITS = range(8)
+MEASURES = 8
+SPACE = 32
 
 
 @kernel
 def measures_of(text, blocks):
-    """Counts words, full stops, commas, capitals and so on in each block: int32 of shape (blocks, MEASURES), columns WORDS to ENDS."""
+    """Counts words, full stops, commas, capitals and so on in each block: int32 of shape (blocks, MEASURES), columns WORDS to DIGITS."""
     out = np.empty((len(blocks), MEASURES), np.int32)
     _fill_measures(text, blocks, out)
     return out
@@ -74,26 +74,27 @@ def _fill_measures(text, blocks, out):
 @kernel
 def measure(text, start, end, out):
     """Writes the measures of `text[start:end]` (UTF-8 without spaces at its ends) to `out` (int32, length MEASURES)."""
-    words = stops = commas = upper = letters = capitalized = 0
-    inside = False
-    for place in range(start, end):
+    words = stops = commas = upper = letters = capitalized = digits = wide = np.int32(0)
+    before = np.uint8(SPACE)
+    for place in range(start, end):  # without branches, so that LLVM makes vectors of it
         byte = text[place]
-        if byte <= 32:
-            inside = False
-            continue
         capital = 65 <= byte <= 90
-        if not inside:
-            inside = True
-            words += 1
-            capitalized += capital
-        upper += capital
-        letters += capital or 97 <= byte <= 122 or byte >= 0xC3
-        stops += byte == 46 or byte == 33 or byte == 63
-        commas += byte == 44
-        if byte >= 0xE3:
-            stops += _is_wide_stop(text, place, end)
-            commas += _is_wide_comma(text, place, end)
-    out[WORDS], out[STOPS], out[COMMAS], out[UPPER] = words, stops, commas, upper
+        first = (byte > SPACE) & (before <= SPACE)
+        before = byte
+        words = np.int32(words + first)
+        capitalized = np.int32(capitalized + (first & capital))
+        upper = np.int32(upper + capital)
+        letters = np.int32(letters + (capital | (97 <= byte <= 122) | (byte >= 0xC3)))
+        stops = np.int32(stops + ((byte == 46) | (byte == 33) | (byte == 63)))
+        commas = np.int32(commas + (byte == 44))
+        digits = np.int32(digits + (48 <= byte <= 57))
+        wide = np.int32(wide + (byte >= 0xE3))
+    if wide:
+        for place in range(start, end):
+            if text[place] >= 0xE3:
+                stops = np.int32(stops + _is_wide_stop(text, place, end))
+                commas = np.int32(commas + _is_wide_comma(text, place, end))
+    out[WORDS], out[STOPS], out[COMMAS], out[UPPER], out[DIGITS] = words, stops, commas, upper, digits
     out[LETTERS], out[CAPITALIZED], out[ENDS] = letters, capitalized, _end_mark(text, start, end)
 
 
@@ -151,10 +152,7 @@ def text_keys(text, blocks):
     """Returns a 64-bit hash of each block's text."""
     keys = np.empty(len(blocks), np.uint64)
     for block in range(len(blocks)):
-        key = OFFSET
-        for place in range(blocks[block, START], blocks[block, END]):
-            key = (key ^ np.uint64(text[place])) * PRIME
-        keys[block] = key
+        keys[block] = hash_span(text, blocks[block, START], blocks[block, END])
     return keys
 
 
@@ -259,9 +257,9 @@ def _fill_rows(page, context, first, rows):
         place = _of_neighbours(row, place, block, sums)
         place = _of_core(row, place, block, blocks[block, NODE], nodes, sums, context.core)
         place = _of_place(row, place, block, sums, context.h1)
-        place = _of_headings(row, place, block, page.text, blocks, nodes, measures, sums, headings)
-        place = of_group(row, place, repeated.classes, block, sums[-1, ALL])
-        place = of_group(row, place, repeated.tags, block, sums[-1, ALL])
+        place = _of_headings(row, place, block, blocks, nodes, measures, sums, headings)
+        place = of_group(row, place, repeated.classes, block)
+        place = of_group(row, place, repeated.tags, block)
         place = of_record(row, place, repeated.records, repeated.inner[blocks[block, NODE]], nodes, sums)
         of_record(row, place, repeated.records, repeated.outer[blocks[block, NODE]], nodes, sums)
 
@@ -336,7 +334,7 @@ def _in_heading(node, nodes):
 
 
 @kernel(inline="always")
-def _of_headings(row, place, block, text, blocks, nodes, measures, sums, headings):
+def _of_headings(row, place, block, blocks, nodes, measures, sums, headings):
     over, after = headings[block]
     if over >= 0:
         tag = nodes[blocks[over, NODE], TAG]
@@ -344,10 +342,7 @@ def _of_headings(row, place, block, text, blocks, nodes, measures, sums, heading
         row[place + 2], row[place + 3] = measures[over, WORDS], blocks[over, LINKED] / blocks[over, CHARS]
     row[place + 1] = min(block - over, FAR) if over >= 0 else FAR
     row[place + 4] = min(after - block, FAR) if after >= 0 else FAR
-    digits = 0
-    for at in range(blocks[block, START], blocks[block, END]):
-        digits += 48 <= text[at] <= 57
-    row[place + 5] = digits / blocks[block, CHARS]
+    row[place + 5] = measures[block, DIGITS] / blocks[block, CHARS]
     row[place + 6] = (sums[-1, OF_LINKS] - sums[block, OF_LINKS]) / max(sums[-1, ALL] - sums[block, ALL], 1)
     return place + 7
 
@@ -507,9 +502,15 @@ def _means(groups, chars, first, last):
     """Returns the mean score of each group of items, which are the blocks from `first` to `last`."""
     sums = np.zeros((len(groups.sums), 2))
     for item in range(len(groups.ids)):
-        if groups.ids[item] >= 0:
-            sums[groups.ids[item]] += chars[last[item]] - chars[first[item]]
+        group = groups.ids[item]
+        if group >= 0:
+            for column in range(2):  # a sum of rows would make an array
+                sums[group, column] += chars[last[item], column] - chars[first[item], column]
     return sums[:, 1] / np.maximum(sums[:, 0], 1e-9)
+
+
+#: Scores are equal to `expected_f1` where they differ by less than one in this many.
+STEPS = 256
 
 
 @kernel
@@ -519,11 +520,15 @@ def expected_f1(weights, scores):
     `scores`: the probabilities that blocks are main text. A choice of the most probable blocks with the weight C, of which c is expected to
     be main text, has about the F1 2c / (C + all expected main text).
     """
-    order = np.argsort(-scores, kind="mergesort")
-    everything, chosen, right, best = (weights * scores).sum(), 0.0, 0.0, 0.0
-    for block in order:
-        chosen += weights[block]
-        right += weights[block] * scores[block]
+    sums = np.zeros((STEPS + 1, 2))
+    for block in range(len(scores)):
+        step = np.int64(scores[block] * STEPS)
+        sums[step, 0] += weights[block]
+        sums[step, 1] += weights[block] * scores[block]
+    everything, chosen, right, best = sums[:, 1].sum(), 0.0, 0.0, 0.0
+    for step in range(STEPS, -1, -1):
+        chosen += sums[step, 0]
+        right += sums[step, 1]
         best = max(best, 2 * right / max(chosen + everything, 1e-9))
     return best
 

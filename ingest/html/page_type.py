@@ -14,6 +14,7 @@ from corpusmill.ingest.html.tags import HINT_NAMES, NAME
 from corpusmill.ingest.html.walk import CHARS, DEPTH, HINTS, NODE, OWN_HINTS, TAG
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import borrowed
+from corpusmill.pipeline.text.byte_masks import lowest_bit
 
 #: The types, as WCXB defines them. A collection shows products of a shop, a listing any other items; a service is what an organisation
 #: says of itself and its offers.
@@ -143,12 +144,10 @@ def _fill(blocks, nodes, sums, repeated, out):
 
 @kernel(inline="always")
 def _add_bits(bits, value, out):
-    place = 0
-    while bits:
-        if bits & 1:
-            out[place] += value
-        bits >>= 1
-        place += 1
+    left = np.uint64(bits)
+    while left:
+        out[lowest_bit(left)] += value
+        left &= left - np.uint64(1)
 
 
 @kernel

@@ -30,8 +30,9 @@ SUMS = HOLDS + len(HELD) + 1
 RECORDS = 3
 
 #: Groups of blocks or nodes: `ids` (int32): the group of each, -1 if it has none. `order` (int32): how many of its group come before it.
-#: `sums` (float32 of shape (groups, SUMS)).
-Groups = namedtuple("Groups", "ids order sums")
+#: `sums` (float32 of shape (groups, SUMS)). `values` (float32 of shape (groups, len(RECORD_NAMES))): what a group's members share of the
+#: features RECORD_NAMES.
+Groups = namedtuple("Groups", "ids order sums values")
 #: `classes`, `tags`: groups of blocks with equal classes, or names, of the elements around them. `records`: groups of siblings. `inner`,
 #: `outer` (int32): the innermost and the outermost record around each node, 0 if there is none.
 Repeated = namedtuple("Repeated", "classes tags records inner outer")
@@ -130,7 +131,7 @@ def _groups(keys, first, last, sums, equal, below, least):
     _add_members(
         borrowed(ids), borrowed(rows), borrowed(first), borrowed(last), borrowed(sums), borrowed(equal), borrowed(below), order, out
     )
-    return Groups(ids, order, out)
+    return Groups(ids, order, out, _values(out, sums[-1, ALL]))
 
 
 @kernel
@@ -163,31 +164,50 @@ GROUP_NAMES = ("count", "order", "share", "mean", "deviation", "linked", "ends",
 RECORD_NAMES = (*GROUP_NAMES, "chars", "blocks", *(f"with_{HINT_NAMES[hint]}" for hint in HELD), "with_heading")
 
 
+#: The two that differ in a group: `order`, and `chars` of a record.
+ORDER, OWN_CHARS = RECORD_NAMES.index("order"), RECORD_NAMES.index("chars")
+
+
+@kernel
+def _values(sums, total):
+    """Returns `Groups.values`. `total`: the characters of the page."""
+    values = np.zeros((len(sums), len(RECORD_NAMES)), np.float32)
+    for number in range(len(sums)):
+        group, row = sums[number], values[number]
+        if group[COUNT] == 0:  # none of its members has blocks
+            continue
+        count, chars = group[COUNT], max(group[OF_ALL + ALL], np.float32(1))
+        mean = group[LOGS] / count
+        row[0], row[2], row[3] = math.log1p(count), chars / total, mean
+        row[4] = math.sqrt(max(group[SQUARES] / count - mean * mean, np.float32(0)))
+        row[5], row[6] = group[OF_ALL + OF_LINKS] / chars, group[OF_ALL + WITH_END] / group[BLOCKS]
+        row[7], row[8] = group[OF_ALL + PROSE] / chars, group[UNIQUE] / count
+        row[OWN_CHARS + 1] = group[BLOCKS] / count
+        for held in range(len(HELD) + 1):
+            row[OWN_CHARS + 2 + held] = group[HOLDS + held] / count
+    return values
+
+
 @kernel(inline="always")
-def of_group(row, place, groups, item, total):
-    """Writes the features of an item's group from `row[place]` on; zeros if it has none. `total`: the characters of the page."""
-    if groups.ids[item] < 0:
-        return place + len(GROUP_NAMES)
-    group = groups.sums[groups.ids[item]]
-    count, chars = group[COUNT], max(group[OF_ALL + ALL], np.float32(1))
-    mean = group[LOGS] / count
-    row[place], row[place + 1], row[place + 2], row[place + 3] = math.log1p(count), groups.order[item] / count, chars / total, mean
-    row[place + 4] = math.sqrt(max(group[SQUARES] / count - mean * mean, np.float32(0)))
-    row[place + 5], row[place + 6] = group[OF_ALL + OF_LINKS] / chars, group[OF_ALL + WITH_END] / group[BLOCKS]
-    row[place + 7], row[place + 8] = group[OF_ALL + PROSE] / chars, group[UNIQUE] / count
-    return place + len(GROUP_NAMES)
+def of_group(row, place, groups, item):
+    """Writes the features of an item's group from `row[place]` on; zeros if it has none."""
+    return _write(row, place, groups, item, len(GROUP_NAMES)) if groups.ids[item] >= 0 else place + len(GROUP_NAMES)
 
 
 @kernel(inline="always")
 def of_record(row, place, groups, node, nodes, sums):
     """Writes the features of a record, the node `node` (0: none), and its group."""
-    after = place + len(RECORD_NAMES)
     if node == 0:
-        return after
-    place = of_group(row, place, groups, node, sums[-1, ALL])
-    group = groups.sums[groups.ids[node]]
-    row[place] = math.log1p(sums[nodes[node, LAST], ALL] - sums[nodes[node, FIRST], ALL])
-    row[place + 1] = group[BLOCKS] / group[COUNT]
-    for held in range(len(HELD) + 1):
-        row[place + 2 + held] = group[HOLDS + held] / group[COUNT]
-    return after
+        return place + len(RECORD_NAMES)
+    row[place + OWN_CHARS] = math.log1p(sums[nodes[node, LAST], ALL] - sums[nodes[node, FIRST], ALL])
+    return _write(row, place, groups, node, len(RECORD_NAMES))
+
+
+@kernel(inline="always")
+def _write(row, place, groups, item, count):
+    group = groups.ids[item]
+    for value in range(count):
+        if value != OWN_CHARS:
+            row[place + value] = groups.values[group, value]
+    row[place + ORDER] = groups.order[item] / groups.sums[group, COUNT]
+    return place + count
