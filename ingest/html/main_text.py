@@ -36,8 +36,8 @@ AT_A_TIME = 4096
 LEVELS = 6
 
 #: `feature` (int32) and `cut` (float32), of shape (trees, levels): bit i of a leaf's number is set where the i-th feature is greater than
-#: the i-th cut. `values` (float64), of shape (trees, 2**levels), or with a third axis for TYPES: the log-odds of each leaf.
-Trees = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float64]]
+#: the i-th cut. `values` (float32), of shape (trees, 2**levels), or with a third axis for TYPES: the log-odds of each leaf.
+Trees = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]
 #: The trees that find a page's type, those that score its blocks, and those that score them again by what the first say of all blocks.
 Model = namedtuple("Model", "types first second")
 #: What each of them decides on.
@@ -55,7 +55,7 @@ def load_model(path: Path = MODEL) -> Model:
 
 def trees_of(trees: dict[str, Any]) -> Trees:
     feature, cut, values = (np.array(trees[name]) for name in ("feature", "cut", "values"))
-    return feature.astype(np.int32), cut.astype(np.float32), values.astype(np.float64)
+    return feature.astype(np.int32), cut.astype(np.float32), values.astype(np.float32)
 
 
 @kernel
