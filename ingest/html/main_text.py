@@ -20,7 +20,8 @@ from corpusmill.ingest.html.markdown import Markdown
 from corpusmill.ingest.html.metadata import read_head, read_metadata
 from corpusmill.ingest.html.page_type import PAGE_NAMES, TYPES, page_values, stated_values, type_probabilities
 from corpusmill.ingest.html.repeated import ALL, PROSE
-from corpusmill.ingest.html.tags import HINT_NAMES, NAME, build_tags, build_words
+from corpusmill.ingest.html.tags import HINT_NAMES, NAME, SIGNATURE, build_tags, build_words
+from corpusmill.ingest.html.thread import Thread, thread_of
 from corpusmill.ingest.html.tree import Tree, api, tag_ids
 from corpusmill.ingest.html.walk import CHARS, END, FIRST, HINTS, ITEM, LAST, NO_MEMORY, NODE, PARENT, ROW, START, TAG, TOO_DEEP, Page, walk
 from corpusmill.pipeline.errors import CorpusmillError
@@ -105,6 +106,7 @@ def _add_trees(columns, trees, leaves, odds):
 
 
 COMMENT, NOSCRIPT = (1 << HINT_NAMES.index(name) for name in ("comment", "in_noscript"))
+SIGNED = 1 << SIGNATURE
 #: Comments are dropped only if the other blocks have at least this many characters and the page is hardly a forum.
 ENOUGH_CHARS, FORUM_PROBABILITY, FORUM = 250, 0.1, TYPES.index("forum")
 #: Articles have clear borders: their share is higher by up to this factor.
@@ -123,7 +125,7 @@ def keep(page, context, types, scores, share, comments):
 
     A block needs a score of at least `share` times the best expected F1 of the page: with the share .5 no other choice has a higher
     expected F1. In the body of a long document, DOUBTFUL is enough, and code needs none. Blocks that are named as comments are dropped,
-    unless `comments`, and those for browsers without JavaScript, unless most of the page is.
+    unless `comments`, signatures in a forum, and those for browsers without JavaScript, unless most of the page is.
     """
     share *= 1 + ARTICLE_PURER * types[ARTICLE]
     threshold = max(share * expected_f1(page.blocks[:, CHARS] + 2.0, scores), min(share, LEAST_SCORE))
@@ -133,8 +135,10 @@ def keep(page, context, types, scores, share, comments):
         for block in range(first, last):
             kept[block] |= scores[block] >= min(threshold, DOUBTFUL)
     _keep_code(page, kept, first, last)
-    if not comments and types[FORUM] < FORUM_PROBABILITY:
-        _leave_comments_out(page, kept)
+    if types[FORUM] >= FORUM_PROBABILITY:
+        _leave_out(page, kept, SIGNED)
+    elif not comments:
+        _leave_out(page, kept, COMMENT)
     _leave_notes_out(page, kept)
     return kept
 
@@ -168,14 +172,15 @@ def _is_long(sums, first, last):
 
 
 @kernel
-def _leave_comments_out(page, kept):
+def _leave_out(page, kept, hint):
+    """Drops the blocks with a hint, unless hardly anything would be left."""
     others = 0
     for block in range(len(kept)):
-        if kept[block] and page.nodes[page.blocks[block, NODE], HINTS] & COMMENT == 0:
+        if kept[block] and page.nodes[page.blocks[block, NODE], HINTS] & hint == 0:
             others += page.blocks[block, CHARS]
     if others >= ENOUGH_CHARS:
         for block in range(len(kept)):
-            if page.nodes[page.blocks[block, NODE], HINTS] & COMMENT != 0:
+            if page.nodes[page.blocks[block, NODE], HINTS] & hint != 0:
                 kept[block] = False
 
 
@@ -319,7 +324,8 @@ def extract(html: bytes, url: str | None, config: ExtractionConfig) -> Extracted
         text, kept, types = main_text(page, stated, config)
         found, rule = Extracted(text, *metadata), None
         if markdown:
-            found = replace(found, text=Markdown(tree, page, kept, (url or "") if config.links else None).write(), plain=text)
+            thread = thread_of(tree, page, kept) if types.argmax() == FORUM else Thread()
+            found = replace(found, text=Markdown(tree, page, kept, (url or "") if config.links else None, thread).write(), plain=text)
     if len(text) < SCANT:
         shown = int(page.blocks[:, CHARS][page.nodes[page.blocks[:, NODE], HINTS] & NOSCRIPT == 0].sum())
         if shown < SCANT:

@@ -11,9 +11,11 @@ from urllib.parse import urljoin
 import numpy as np
 from numpy.typing import NDArray
 
-from corpusmill.ingest.html.tags import NAME
+from corpusmill.ingest.html.metadata import LONGEST_NAME
+from corpusmill.ingest.html.tags import HINT_NAMES, NAME
+from corpusmill.ingest.html.thread import Thread
 from corpusmill.ingest.html.tree import Tree
-from corpusmill.ingest.html.walk import ADDRESS, CODE, END, FIRST, FROM, ITEM, LAST, NODE, PARENT, START, TAG, TO, WHICH, Page
+from corpusmill.ingest.html.walk import ADDRESS, CODE, END, FIRST, FROM, ITEM, LAST, NODE, OWN_HINTS, PARENT, START, TAG, TO, WHICH, Page
 
 #: Marks of nested items and quotes before a line, at most; deeper ones are left out.
 DEEPEST = 16
@@ -31,6 +33,8 @@ IN_ADDRESS = re.compile(r"[\s()<>]")
 #: The largest colspan and rowspan of HTML.
 WIDEST, HIGHEST = 1000, 65534
 H1, H6, LI, OL, QUOTE, PRE, TABLE, TFOOT, TD, TH = (NAME[name] for name in "h1 h6 li ol blockquote pre table tfoot td th".split())
+#: In threads, elements with this hint and such a class quote: `quote`, `bbCodeBlock--quote`, but not `selectToQuote`.
+QUOTED, QUOTES = 1 << HINT_NAMES.index("quote"), re.compile(r"(?:^|[\s_-])(?:block)?quote")
 #: Elements that tell a table from a layout, and those that a cell of a table can't hold.
 OF_TABLES, NOT_IN_TABLES = (
     {NAME[name] for name in names.split()} for names in ("caption colgroup tfoot thead th", "table pre h1 h2 h3 h4 h5 h6")
@@ -47,19 +51,23 @@ class Context(NamedTuple):
 
 
 class Markdown:
-    """Writes the kept blocks of a page, which was walked with `structure`, as Markdown. `base`: the page's URL if links are written."""
+    """Writes the kept blocks of a page, which was walked with `structure`, as Markdown. `base`: the page's URL if links are written.
+    Each post of a thread begins with a line of its author and date."""
 
-    def __init__(self, tree: Tree, page: Page, kept: NDArray[np.bool_], base: str | None):
-        self.tree, self.page, self.base = tree, page, base
+    def __init__(self, tree: Tree, page: Page, kept: NDArray[np.bool_], base: str | None, thread: Thread):
+        self.tree, self.page, self.base, self.thread, self.headed = tree, page, base, thread, set[int]()
         self.text = page.text.tobytes()
         places = np.flatnonzero(kept)
         self.places = places.data  # views: their items are plain numbers, and a million of them take no objects
         self.node, self.start, self.end, self.item = (page.blocks[places, column].data for column in (NODE, START, END, ITEM))
         self.tags, self.parents, self.first, self.last = (page.nodes[:, column].copy().data for column in (TAG, PARENT, FIRST, LAST))
+        self.quotes = set(np.flatnonzero(page.nodes[:, TAG] == QUOTE).tolist())
         which = page.elements[:, WHICH]
         self.rows = np.flatnonzero(which >= 0)  # of the nodes from 1 on
         self.inline = page.elements[which == CODE if base is None else which < 0].tolist()
         self.begins = [row[FROM] for row in self.inline]
+        hinted = np.flatnonzero(page.nodes[:, OWN_HINTS] & QUOTED).tolist() if thread.posts else []
+        self.quotes.update(node for node in hinted if QUOTES.search(self.attribute(node, b"class")))
         self.contexts, self.tables = {-1: Context()}, dict[int, list[int]]()  # by table, its cells
         self.opened = set[int]()  # items whose mark is written
         self.counts, self.numbers = dict[int, int](), dict[int, int]()  # by <ol>, the last number; by <li>, its own
@@ -71,7 +79,9 @@ class Markdown:
         while place < len(self.places):
             node = self.node[place]
             context = self.context(node)
-            if context.pre >= 0:
+            if self.thread.posts and self.put_post(node, self.text[self.start[place] : self.end[place]].decode()):
+                place += 1
+            elif context.pre >= 0:
                 self.put(self.context(context.pre), self.code(context.pre))
                 place = bisect_left(self.places, self.last[context.pre])
             elif context.table >= 0:
@@ -84,6 +94,17 @@ class Markdown:
                 self.put(context, text, bool(self.item[place]) or self.tags[node] == LI)
                 place += 1
         return "".join(self.out)
+
+    def put_post(self, node: int, text: str) -> bool:
+        """Adds the line of author and date before the first block of a post. Returns whether a block says no more than this line."""
+        while node > 0 and node not in self.thread.posts:
+            node = self.parents[node]
+        author, date = self.thread.posts.get(node, ("", ""))
+        if (author or date) and node not in self.headed:
+            self.headed.add(node)
+            self.put(Context(), f"**{', '.join(filter(None, (author, date)))}**")
+        text = " ".join(text.split())
+        return text in self.thread.said or (author != "" and author in text and len(text) < len(author) + LONGEST_NAME)
 
     def put(self, context: Context, text: str, tight: bool = False) -> None:
         """Adds lines of Markdown below those that are written; no blank line separates two `tight` ones."""
@@ -119,8 +140,8 @@ class Markdown:
 
     def inside(self, context: Context, node: int) -> Context:
         tag = self.tags[node]
-        if tag in (LI, QUOTE) and len(context.marks) < DEEPEST:
-            return context._replace(marks=(*context.marks, ("> " if tag == QUOTE else self.item_mark(node), node)))
+        if (tag == LI or node in self.quotes) and len(context.marks) < DEEPEST:
+            return context._replace(marks=(*context.marks, (self.item_mark(node) if tag == LI else "> ", node)))
         if tag == PRE and context.pre < 0:
             return context._replace(pre=node)
         if tag == TABLE and context.table < 0 and (cells := self.cells(node)):

@@ -9,7 +9,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from corpusmill.ingest.html.tags import HINT_NAMES, NAME
+from corpusmill.ingest.html.tags import HINT_NAMES, NAME, SIGNATURE
 from corpusmill.ingest.html.walk import ALIKE, DEPTH, FIRST, LAST, NODE, OWN_HINTS, PARENT, PRIME, TAG
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import borrowed
@@ -20,7 +20,7 @@ ALL, OF_LINKS, WITH_END, PROSE = range(4)
 H1, H6 = NAME["h1"], NAME["h6"]
 #: Hints of which it is counted how many siblings of a group hold them. `WITH_HEADING`: the bit for siblings that hold a heading.
 HELD = tuple(HINT_NAMES.index(name) for name in ("date", "author", "image", "shop", "button", "rating"))
-WITH_HEADING = len(HINT_NAMES)
+WITH_HEADING = SIGNATURE + 1
 #: Columns of the sums over a group: its members, the sum of the logarithms of their characters and of the squares of these, the sums of
 #: their columns ALL to PROSE, their blocks, and how many begin with a text that is unique in the page; then how many hold each of HELD,
 #: and a heading.

@@ -95,6 +95,8 @@ HINTS = {
     "in_quote": "<blockquote>", "in_section": "<section>", "in_noscript": "<noscript>",
 }  # fmt: skip
 HINT_NAMES = tuple(HINTS)
+#: The bit of words that name a signature, and these words. It is no feature.
+SIGNATURE, SIGNATURES = len(HINTS), ("signature", "signatures", "sig")
 
 FNV_OFFSET = 0xCBF29CE484222325
 FNV_PRIME = 0x100000001B3
@@ -126,6 +128,8 @@ def build_words() -> NDArray[np.int64]:
         for word in hint.split():
             if not word.startswith("<"):
                 _insert(words, word)[1] |= np.uint64(1 << bit)
+    for word in SIGNATURES:
+        _insert(words, word)[1] |= np.uint64(1 << SIGNATURE)
     return words.view(np.int64)
 
 

@@ -82,6 +82,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lxb_dom_collection_node_noi": (c_void_p, [c_void_p, c_size_t]),
     "lxb_dom_elements_by_tag_name": (c_int, [c_void_p, c_void_p, c_char_p, c_size_t]),
     "lxb_dom_elements_by_class_name": (c_int, [c_void_p, c_void_p, c_char_p, c_size_t]),
+    "lxb_dom_elements_by_attr": (c_int, [c_void_p, c_void_p, c_char_p, c_size_t, c_char_p, c_size_t, c_bool]),
 }
 
 
@@ -178,9 +179,16 @@ class Tree:
     def named(self, name: bytes, by_class: bool = False) -> list[int]:
         """Returns the elements below the root with a name, or of a class, in the order of the page."""
         find = self.lexbor.lxb_dom_elements_by_class_name if by_class else self.lexbor.lxb_dom_elements_by_tag_name
+        return self._collected(find, name, len(name))
+
+    def having(self, attribute: bytes, value: bytes) -> list[int]:
+        """Returns the elements below the root with this value of an attribute, in the order of the page."""
+        return self._collected(self.lexbor.lxb_dom_elements_by_attr, attribute, len(attribute), value, len(value), True)
+
+    def _collected(self, find: Any, *arguments: Any) -> list[int]:
         collection = _there(self.lexbor.lxb_dom_collection_create(self.document))
         try:
-            if self.lexbor.lxb_dom_collection_init(collection, 16) or find(self.root, collection, name, len(name)):
+            if self.lexbor.lxb_dom_collection_init(collection, 16) or find(self.root, collection, *arguments):
                 raise MemoryError
             count = self.lexbor.lxb_dom_collection_length_noi(collection)
             return [self.lexbor.lxb_dom_collection_node_noi(collection, place) for place in range(count)]
