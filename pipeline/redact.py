@@ -15,8 +15,8 @@ MASK = "***"
 #: A URL in a text: scheme, user, host and path, query and fragment. The lookbehind keeps the search fast: else each letter of a long word
 #: would be tried as the begin of a scheme.
 _URL = re.compile(r"(?<![A-Za-z0-9+.\-])([A-Za-z0-9+.\-]+://)([^\s/?#]*@)?([^\s?#]*)(\?[^\s#]*)?(#\S*)?")
-#: A value in a query (`=...`), or a part of a query without a name.
-_VALUE = re.compile(r"=[^&]*|(?<=[?&#])[^&=]+(?=&|$)")
+#: A value in a query (`=...`) without a mark of the sentence that follows it, or a part of a query without a name.
+_VALUE = re.compile(r"=[^&]*?(?=[:;,.]?(?:&|$))|(?<=[?&#])[^&=]+(?=&|$)")
 #: The parameters of a path, from the first on (`;token=...`).
 _PARAMETERS = re.compile(r";[^/]*=.*", re.DOTALL)
 

@@ -10,7 +10,7 @@ do not repeat requests themselves: their tries would multiply ours.
 import errno
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -111,7 +111,8 @@ def asked(url: str, request: Callable[[], Result], patience: float | None = None
     while True:
         try:
             result = request()
-            _answered.add(host)
+            if result != []:  # so fsspec lists a folder where no server answers, too
+                _answered.add(host)
             return result
         except Exception as error:
             if isinstance(error, StoreError):
@@ -123,7 +124,7 @@ def asked(url: str, request: Callable[[], Result], patience: float | None = None
             tries += 1
             if tries >= TRIES and (sentence := lasting_fault(url, error)):
                 raise InputError(sentence) from error
-            refused = getattr(error, "errno", None) == errno.ECONNREFUSED and host not in _answered
+            refused = any(getattr(at, "errno", None) == errno.ECONNREFUSED for at in _causes(error)) and host not in _answered
             if refused and tries >= REFUSED_TRIES:
                 raise StoreError(f"{url}: no server answers at {host}; is it right? ({tries} connections were refused.)") from error
             if tries >= TRIES and time.monotonic() - began >= patience:
@@ -134,15 +135,21 @@ def asked(url: str, request: Callable[[], Result], patience: float | None = None
 
 def passing(error: BaseException) -> bool:
     """Whether an error is temporary: the same request may work a little later."""
-    at: BaseException | None = error
-    while at is not None:
+    for at in _causes(error):
         response = getattr(at, "response", None)
         if isinstance(response, dict):  # an error of botocore: the store has answered, so its answer decides
             return _status(response) in BUSY_STATUS or _code(response) in BUSY_CODES
         if CUT & {kind.__name__ for kind in type(at).__mro__}:
             return True
-        at = at.__cause__
     return isinstance(error, OSError) and error.errno in (errno.EREMOTEIO, errno.EBUSY)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and its causes: fsspec says that a file is not there where no server has answered."""
+    at: BaseException | None = error
+    while at is not None:
+        yield at
+        at = at.__cause__
 
 
 def error_code(error: BaseException) -> str:
@@ -175,7 +182,8 @@ def _cause(error: BaseException) -> str:
     if isinstance(response, dict):
         status, code = _status(response), _code(response)
         return f"it answers {status} {code}".rstrip() if code != str(status) else f"it answers {status}"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": .")
+    *_, first = _causes(error)
+    return f"{type(first).__name__}: {' '.join(str(first).split())}".rstrip(": .")
 
 
 def _status(response: dict[str, Any]) -> int:
