@@ -18,7 +18,7 @@ def slowly(column: list[float], trees: dict[str, list]) -> float:
     odds = 0.0
     for feature, cut, values in zip(trees["feature"], trees["cut"], trees["values"]):
         leaf = sum(2**level for level in range(len(feature)) if column[feature[level]] > np.float32(cut[level]))
-        odds += values[leaf]
+        odds += float(np.float32(values[leaf]))  # as the kernels hold them
     return odds
 
 
