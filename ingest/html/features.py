@@ -522,9 +522,9 @@ def expected_f1(weights, scores):
     """
     sums = np.zeros((STEPS + 1, 2))
     for block in range(len(scores)):
-        step = np.int64(scores[block] * STEPS)
-        sums[step, 0] += weights[block]
-        sums[step, 1] += weights[block] * scores[block]
+        row = np.int64(scores[block] * STEPS)
+        sums[row, 0] += weights[block]
+        sums[row, 1] += weights[block] * scores[block]
     everything, chosen, right, best = sums[:, 1].sum(), 0.0, 0.0, 0.0
     for step in range(STEPS, -1, -1):
         chosen += sums[step, 0]
