@@ -30,6 +30,7 @@ from typing import IO, Any
 from urllib.parse import quote
 
 import corpusmill
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.redirects import opener
 from corpusmill.pipeline.storage import TEMPORARY, Storage
@@ -68,7 +69,7 @@ def get_crawl(folder: Path, given: str | None = None, sources: Sequence[str] = (
 def _reused(folder: Path) -> CrawlResult | None:
     """Returns the finished crawl in `folder`; None if there is none, or one of its files is missing."""
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
+        description = parse_json((folder / DESCRIPTION).read_text())
         files = {folder / "warc" / name: size for name, size in description["files"].items()}
         if all(path.stat().st_size == size for path, size in files.items()):
             return CrawlResult(str(folder / "warc"), f"The crawl is {description['what']} (made before, in {folder}).")
@@ -128,7 +129,7 @@ def newest_id(index: str) -> str:
     """Returns the id of the newest crawl, or KNOWN_ID where the index, which is often busy, does not answer as expected."""
     try:
         with _get(f"{index}/collinfo.json") as answer:
-            ids = [entry["id"] for entry in json.loads(answer.read(BYTES))]
+            ids = [entry["id"] for entry in parse_json(answer.read(BYTES))]
     except urllib.error.URLError as error:
         if isinstance(error.reason, socket.gaierror):
             raise  # no network at all: requesting the data would only waste time

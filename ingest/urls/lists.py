@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import io
-import json
 import re
 import sys
 import tarfile
@@ -31,7 +30,7 @@ import pyarrow as pa
 import xxhash
 
 from corpusmill.pipeline.cache import cache_folder, locked
-from corpusmill.pipeline.config import canonical_json
+from corpusmill.pipeline.config import canonical_json, parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.shards import batches_buffer
@@ -402,7 +401,7 @@ def read_lists(path: Path) -> Lists:
         with pa.memory_map(str(path)) as file:
             batch = pa.ipc.open_file(file).get_batch(0)
         batch.validate(full=True)  # Arrow does not check the sizes in a file by itself
-        about = json.loads(batch.schema.metadata[b"lists"])
+        about = parse_json(batch.schema.metadata[b"lists"])
         domains, urls, hosts = (Hashes(batch[name].values.to_numpy()) for name in HASHES)
         return Lists(path.stem, domains, urls, hosts, about["depth"], about["words"])
     except (OSError, KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:
