@@ -183,7 +183,8 @@ def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before
         check.notes.append(f"not finished (tasks done: {len(tasks):,}), so only what is done was checked.")
     broken = _check_files(storage, [output for task in tasks for output in task.outputs], check)
     check.quarantined = [f"{sentence_of(name, row)}; given up, and not a part of the run." for row in manifest.quarantined.values()]
-    check.faults += [f"{storage.path(path)}: no task of the manifest names this file." for path in _orphans(storage, manifest)]
+    unnamed = _unnamed(storage, manifest) if manifest.complete else ()  # an unfinished stage may have some
+    check.faults += [f"{storage.path(path)}: no task of the manifest names this file." for path in unnamed]
     check.faults += list(_changed_inputs(run, name, tasks, manifests, broken))
     whole = [task for task in tasks if not any(f"{name}/{output.path}" in broken for output in task.outputs)]
     documents = _documents_before(name, manifests)
@@ -224,12 +225,8 @@ def _file_fault(storage: Storage, output: OutputFile) -> str:
     return "" if sha256 == output.sha256 else f"{path}: this file is not the one that was written (its sha256 differs)."
 
 
-def _orphans(storage: Storage, manifest: Manifest) -> Iterator[str]:
-    """Yields files of a finished stage that none of its tasks has written; an unfinished stage may have some."""
-    return _unnamed(storage, manifest) if manifest.complete else iter(())
-
-
 def _unnamed(storage: Storage, manifest: Manifest) -> Iterator[str]:
+    """Yields the files of a stage that none of its tasks has written."""
     named = {output.path for task in manifest.tasks.values() for output in task.outputs} | {MANIFEST}
     for path in storage.list_files():
         if path not in named and not path.startswith(WORKING):
