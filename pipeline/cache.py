@@ -477,7 +477,7 @@ def _copy_checked(storage: Storage, relative: str, file: IO[bytes], size: int, s
 def local_model(folder: str | Path) -> Path:
     """Returns a local model folder as it is; for one on a store, a copy in the cache, made anew when a file on the store has changed.
 
-    A copy that was not used for a day is removed. Raises InputError if the folder can't be read or copied.
+    Copies that were not used for a day are removed. Raises InputError if the folder can't be read or copied.
     """
     if not is_remote(str(folder)):
         return Path(str(folder).removeprefix("file://"))
@@ -485,7 +485,7 @@ def local_model(folder: str | Path) -> Path:
     fingerprints = storage.store.fingerprints()
     if not fingerprints:
         raise InputError(f"{folder}: no such model folder.")
-    base = _copies(storage)
+    base = cache_folder() / MODELS / digest(storage.root)[:16]  # each version of its files has a subfolder there
     copy = base / digest(fingerprints)[:16] / storage.root.rpartition("/")[2]
     with locked(base):
         if not copy.is_dir():
@@ -495,17 +495,8 @@ def local_model(folder: str | Path) -> Path:
                 fetch_file(storage, name, temporary / name)
             os.replace(temporary, copy)
         os.utime(copy.parent)
-        for other in base.iterdir():
-            if other.stat().st_mtime < time.time() - UNUSED_SECONDS:
-                shutil.rmtree(other, ignore_errors=True)
+        for other in base.parent.glob("*/*"):
+            with suppress(FileNotFoundError):  # another process has removed it
+                if other.stat().st_mtime < time.time() - UNUSED_SECONDS:
+                    shutil.rmtree(other, ignore_errors=True)
     return copy
-
-
-def forget_model(folder: str) -> None:
-    """Removes the copies of a model folder on a store."""
-    shutil.rmtree(_copies(Storage(folder)), ignore_errors=True)
-
-
-def _copies(storage: Storage) -> Path:
-    """Returns the cache's folder for one remote model folder. Each version of its files has a subfolder there."""
-    return cache_folder() / MODELS / digest(storage.root)[:16]

@@ -65,7 +65,8 @@ class Kernel(CPUDispatcher):
         with global_compiler_lock:
             self.enable_caching()
             with _locked(self.py_func.content):
-                self._remove_damaged()
+                if not self._whole():
+                    self._remove_entries()
                 misses = sum(self.stats.cache_misses.values())
                 try:
                     entry = super().compile(signature)
@@ -100,17 +101,15 @@ class Kernel(CPUDispatcher):
             found = {path.name: xxh3_64_hexdigest(path.read_bytes()) for path in files}
             Storage(str(self._hashes.parent)).write_bytes(self._hashes.name, canonical_json(found).encode())
 
-    def _remove_damaged(self) -> None:
-        """Removes the entries if a file of them is not the one that was written: numba would run a flipped bit."""
+    def _whole(self) -> bool:
+        """Whether the files of the entries are those that were written: numba would run a flipped bit."""
+        if not self._hashes.exists():
+            return True  # nothing is compiled yet
         try:
-            files = [(self._hashes.with_name(name), found) for name, found in parse_json(self._hashes.read_bytes()).items()]
-            if all(not path.exists() or xxh3_64_hexdigest(path.read_bytes()) == found for path, found in files):
-                return
-        except FileNotFoundError:  # nothing is compiled yet
-            return
-        except (OSError, ValueError, AttributeError, TypeError):
-            pass
-        self._remove_entries()
+            hashes = parse_json(self._hashes.read_bytes())
+            return all(xxh3_64_hexdigest(self._hashes.with_name(name).read_bytes()) == found for name, found in hashes.items())
+        except (OSError, ValueError, AttributeError):
+            return False
 
 
 class ByContent(UserWideCacheLocator):

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from corpusmill.pipeline.cache import cache_folder, fetch_file, forget_model, local_model, locked, sha256_of
+from corpusmill.pipeline.cache import cache_folder, fetch_file, local_model, locked, sha256_of
 from corpusmill.pipeline.config import digest, parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef
@@ -807,7 +807,6 @@ class CheckpointDir:
         """Removes this machine's copy of a training whose run lies on a store."""
         if self.storage.remote:
             shutil.rmtree(self.folder, ignore_errors=True)
-            forget_model(self.storage.path(START))
 
 
 def _upload(folder: Path, storage: Storage) -> None:
