@@ -151,7 +151,7 @@ def of_pair(answer: Callable[[RunComparison, Any], Answer]) -> Ask:
 #: The parameters and the answer of each path below /api/.
 ROUTES: dict[str, tuple[type[parameters.Asked], Ask]] = {
     "console": (parameters.Asked, lambda console, _: {"path": console.path, "one": console.one, "write": console.token is not None}),
-    "runs": (parameters.Asked, lambda console, _: runs(console)),
+    "runs": (parameters.Asked, lambda console, _: dict(zip(("rows", "left"), console.runs.read(), strict=True))),  # left: not read yet
     "compare": (parameters.Compared, of_pair(lambda comparison, _: comparison.summary())),
     "compare_columns": (parameters.Compared, of_pair(lambda comparison, _: comparison.columns())),
     "compare_histogram": (parameters.ComparedColumn, of_pair(RunComparison.histogram)),
@@ -179,12 +179,6 @@ ACTIONS: dict[str, tuple[type[parameters.Asked], Ask]] = {
     "go_on": (parameters.RunAsked, jobs.go_on),
     "stop": (parameters.Asked, jobs.stop),
 }
-
-
-def runs(console: Console) -> Answer:
-    """Returns the rows of the list, and how many runs are not read yet."""
-    rows, left = console.runs.read()
-    return {"rows": rows, "left": left}
 
 
 def make_app(console: Console) -> Starlette:
