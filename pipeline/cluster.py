@@ -45,8 +45,8 @@ JOB_STOP, END = 30.0, 5.0
 STARTS = 3
 #: Names of environment variables whose values are secret.
 SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL", re.IGNORECASE)
-#: The machine as the nodes know it. Nodes with the address 127.0.0.1 listen on it alone, but of its two usual names `ray start` makes the
-#: machine's other address.
+#: This machine, in the head's address. A node at 127.0.0.1 listens there alone, but where `ray start` reads 127.0.0.1 or localhost it takes
+#: the machine's other address.
 HERE = "LOCALHOST"
 #: Ray's default address for jobs.
 JOBS = "http://127.0.0.1:8265"
