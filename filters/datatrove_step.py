@@ -7,7 +7,6 @@ each of datatrove's tasks. If it changes a document's text, the later steps get 
 import copy
 import importlib
 import inspect
-import json
 import re
 from collections.abc import Mapping
 from itertools import islice
@@ -18,7 +17,7 @@ from pydantic import Field, model_validator
 
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput, short_form
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import Config, parse_json
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError
 
 
@@ -150,6 +149,6 @@ def _documents(batch: DocumentBatch, texts: list[str]) -> list[Any]:
     rows = table.to_pylist() if table.num_columns else [{} for _ in texts]
     documents = []
     for id_, text, row in zip(_ids(batch), texts, rows):
-        more = json.loads(row.pop("metadata", None) or "{}")
+        more = parse_json(row.pop("metadata", None) or "{}")
         documents.append(Document(text=text, id=id_, metadata={**more, **{k: v for k, v in row.items() if v is not None}}))
     return documents

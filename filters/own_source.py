@@ -37,7 +37,7 @@ def name_of(function: Callable[..., Any]) -> str:
     content = _source(function).encode()
     path = f"{name}-{hashlib.sha256(content).hexdigest()[:12]}.py"
     storage = Storage(str(cache_folder() / FOLDER))
-    if not storage.exists(path):
+    if not storage.exists(path) or storage.read_bytes(path) != content:
         storage.write_bytes(path, content)
     return f"{storage.path(path)}:{name}"
 

@@ -3,7 +3,6 @@
 A preset gives `word_rule`, `steps` and `thresholds`. A recipe adds steps to it; the recipe's own word rule and thresholds take precedence.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from corpusmill.filters.language_codes import labels_for
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.names import instead_of
 
 #: By preset, the keys of the section `filter`: `word_rule`, `steps`, `thresholds`.
@@ -73,7 +73,7 @@ def fineweb2_section(language: str | None) -> dict[str, Any]:
 
     Raises ValueError for a language without thresholds.
     """
-    table: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("fineweb2.json").read_text("utf-8"))
+    table: dict[str, dict[str, Any]] = parse_json(Path(__file__).with_name("fineweb2.json").read_text("utf-8"))
     languages = table["languages"]
     if language is None:
         raise ValueError(f"preset: fineweb-2 also needs `language`, for example fra (it has {', '.join(languages)})")

@@ -5,7 +5,6 @@ Words are runs of `\w`, lower-cased character by character. Entries of the lists
 Languages without spaces between words have no values.
 """
 
-import json
 from collections.abc import Mapping
 from functools import cache
 
@@ -18,7 +17,7 @@ from corpusmill.filters.language_codes import canonical
 from corpusmill.filters.rules import Rule, limits, plain
 from corpusmill.filters.statistics import ratio
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import Config, parse_json
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import text_buffers
@@ -167,7 +166,7 @@ def stop_words(language: str, path: str | None = None) -> frozenset[str]:
 def _lists(path: str) -> dict[str, frozenset[str]]:
     try:
         with open(path, encoding="utf-8") as file:
-            lists = json.load(file)
+            lists = parse_json(file.read())
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}).") from error
     except ValueError as error:

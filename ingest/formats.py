@@ -6,7 +6,6 @@ Finding a record and extracting it are two steps (`PendingRow`), because either 
 import base64
 import contextlib
 import datetime
-import json
 import math
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -24,7 +23,7 @@ from corpusmill.ingest.pages import MIB, check_text, gap_row, record_row, unread
 from corpusmill.ingest.rows import GivenUp, IngestRow, PendingRow
 from corpusmill.ingest.urls.filter import UrlFilter, check_url, make_url_filter
 from corpusmill.ingest.warc import CUTTABLE, Fields, Record, read_records
-from corpusmill.pipeline.config import canonical_json
+from corpusmill.pipeline.config import canonical_json, parse_json
 from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.formats.compressed import Inflating, inflating
 from corpusmill.pipeline.formats.delimited import DelimitedRow, column_names, split_rows
@@ -122,9 +121,7 @@ def line_row(source: str, line: TextLine, content: bytes, config: IngestConfig) 
     except UnicodeDecodeError as error:
         return row.fail("invalid_utf8", f"byte {error.start} of the line is not UTF-8")
     try:
-        fields: Any = json.loads(text, parse_constant=lambda _: None)
-    except RecursionError:
-        return row.fail("not_json", "it nests too deeply")
+        fields: Any = parse_json(text, parse_constant=lambda _: None)
     except ValueError as error:
         return row.fail("not_json", f"not JSON ({str(error)[:100]})")
     if not isinstance(fields, dict):
@@ -150,8 +147,8 @@ def first_keys(file: IO[bytes], layout: str, size: int, limit: int) -> list[str]
     """Returns the keys of the first line that is a JSON object, or none if the first 100 lines have no object."""
     stream = RangeFile(file, 0, size) if layout == "plain" else inflating(file, layout)
     for line in islice(split_lines(Window(stream, 0), limit), 100):
-        with contextlib.suppress(ValueError, RecursionError):
-            fields = json.loads(line.content.removeprefix(b"\xef\xbb\xbf"))
+        with contextlib.suppress(ValueError):
+            fields = parse_json(line.content.removeprefix(b"\xef\xbb\xbf"))
             if isinstance(fields, dict):
                 return list(fields)
     return []

@@ -30,6 +30,7 @@ import pyarrow as pa
 from corpusmill.ingest.config import ExtractionConfig, IngestConfig
 from corpusmill.ingest.inputs import UNKNOWN, RangeIndex
 from corpusmill.ingest.reader import EXTRACTING, IDLE, OUT_OF_MEMORY, PHASE, PLACE, READING_FACTOR
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import CorpusmillError, InputError, ProcessKilled
 from corpusmill.pipeline.formats.detect import Ignored, InputFile, Refused
@@ -324,7 +325,7 @@ class ReaderGuard:
 
 def _checked(message: bytes) -> dict[str, Any]:
     """Returns a message of the other process. If it reports an exception, raises that exception here."""
-    head: dict[str, Any] = json.loads(message)
+    head: dict[str, Any] = parse_json(message)
     if "error" in head:
         kinds = {"input": InputError, "ours": CorpusmillError, "bug": ReaderBug}
         error = kinds[head["error"]](head["message"])

@@ -28,6 +28,7 @@ from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.formats import SegmentReader
 from corpusmill.ingest.inputs import RangeIndex, Segment, index_range
 from corpusmill.ingest.rows import IngestRow, PendingRow, RowTables
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.engine import peak_memory_mb
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.formats.detect import Ignored, InputFile, Refused
@@ -97,7 +98,7 @@ class Reader:
             self._enter(IDLE, 0)
 
     def _answer(self, action: Callable[[dict[str, Any]], None]) -> None:
-        request = json.loads(self.connection.recv_bytes())
+        request = parse_json(self.connection.recv_bytes())
         try:
             action(request)
         except (BrokenPipeError, ConnectionResetError):

@@ -30,7 +30,7 @@ from corpusmill.ingest.urls.filter import url_filter_params
 from corpusmill.pipeline.config import Config, canonical_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import file_ref, open_file
-from corpusmill.pipeline.formats.detect import InputFile, Refused
+from corpusmill.pipeline.formats.detect import InputFile
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import content_bytes
@@ -233,18 +233,16 @@ class IngestStage(Stage):
     @staticmethod
     def _left_out(key: str, found: Discovery) -> Task:
         """Returns the task for the files that are not read: it writes a row for each refused file, and a warning about ignored ones."""
-        params: dict[str, Any] = {"segments": [_refused_segment(refused) for refused in found.refused], "warnings": []}
+        nothing = {"format": "refused", "layout": "", "start": 0, "end": 0, "bytes": 0}
+        refused = [{**nothing, "rule": each.rule, "reason": each.reason} for each in found.refused]
+        params: dict[str, Any] = {"segments": refused, "warnings": []}
         if found.ignored:
             names = ", ".join(ignored.path for ignored in found.ignored[:3]) + (", ..." if len(found.ignored) > 3 else "")
             params["warnings"] = [f"{len(found.ignored)} files that hold no documents were left out: {names}."]
-        return Task(key, tuple(refused.ref for refused in found.refused), params)
+        return Task(key, tuple(each.ref for each in found.refused), params)
 
 
 def _listed(counts: Counter[str], prefix: str, form: str = "{name} {count:,}") -> str:
     chosen = [(name.removeprefix(prefix), count) for name, count in counts.most_common() if name.startswith(prefix)]
     several = {name: "s" for name, count in chosen if count > 1 and name not in ("html", "damage", "metadata", "warcinfo")}
     return ", ".join(form.format(name=name, count=count, s=several.get(name, "")) for name, count in chosen)
-
-
-def _refused_segment(refused: Refused) -> dict[str, object]:
-    return {"format": "refused", "layout": "", "start": 0, "end": 0, "bytes": 0, "rule": refused.rule, "reason": refused.reason}

@@ -32,6 +32,8 @@ from pathlib import Path
 from typing import IO, TypeVar
 from urllib.parse import urlsplit
 
+from xxhash import xxh3_64_hexdigest
+
 from corpusmill.pipeline.config import digest, parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.redact import refuse_secrets
@@ -121,6 +123,28 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def made(path: Path, make: Callable[[], bytes]) -> Path:
+    """Returns the `path` of a file in the cache. Where it is missing or damaged, has `make` make it; its XXH3-64 stands beside it.
+
+    Several processes may call it at once. Raises InputError if the folder can't be written.
+    """
+    hash_file = path.with_suffix(".xxh3")
+
+    def whole() -> bool:
+        try:
+            return hash_file.read_text() == xxh3_64_hexdigest(path.read_bytes())
+        except (OSError, ValueError):
+            return False
+
+    if not whole():
+        with locked(path):
+            if not whole():
+                content, storage = make(), Storage(str(path.parent))
+                storage.write_bytes(path.name, content)
+                storage.write_bytes(hash_file.name, xxh3_64_hexdigest(content).encode())
+    return path
+
+
 # ---- by URL ------------------------------------------------------------------------------------------------------
 
 
@@ -148,20 +172,19 @@ def check_sha256(path: str | Path, found: str, wanted: str | None) -> None:
 def fetch(url: str, sha256: str | None = None) -> Path:
     """Returns the local path of a URL's file, which is fetched if it is not in the cache. Several processes may call it at once.
 
-    A file in the cache is used without asking the network; where `sha256` is given, one with this sha256. Raises InputError if the
-    file can't be fetched or has another sha256.
+    A file in the cache is used without asking the network, unless it is damaged; where `sha256` is given, one with this sha256. Raises
+    InputError if the file can't be fetched or has another sha256.
     """
     refuse_secrets(url, "the URL")
     root = cache_folder() / "models"
     note = root / "urls" / f"{digest(url)[:32]}.json"  # which content the URL had: {url, sha256, name}
     name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rstrip("/").rpartition("/")[2])[-100:].lstrip(".") or "model"
     with locked(note):
+        wanted = sha256
         with suppress(OSError, ValueError, KeyError, TypeError):
             entry = parse_json(note.read_bytes())
-            known = str(entry["sha256"]) if entry["url"] == url else None
-            if (wanted := sha256 or known) and (here := root / "files" / wanted / name).is_file():
-                return here
-        if sha256 and (here := root / "files" / sha256 / name).is_file():
+            wanted = wanted or (str(entry["sha256"]) if entry["url"] == url else None)
+        if wanted and (here := root / "files" / wanted / name).is_file() and sha256_of(here) == wanted:
             return here
         content = _downloaded(url, root)
         try:
@@ -377,13 +400,13 @@ class ShardCache:
         if not HEX.fullmatch(sha256):
             raise InputError(f"{url}: its set names no sha256 for it.")
         path = self.folder / sha256
-        if _used(path, size):
+        if _used(path, size, sha256):
             return path
         if size > self.limit:
             raise InputError(f"{url}: its {size:,} bytes are more than the cache {self.folder} may hold ({LIMIT_GB} sets how much).")
         try:
             with locked(path):
-                if not _used(path, size):  # else another process was faster
+                if not _used(path, size, sha256):  # else another process was faster
                     part = path.with_suffix(".part")
                     try:
                         with open(part, "wb") as file:
@@ -419,10 +442,11 @@ class ShardCache:
                 os.ftruncate(file.fileno(), size)  # a file system that can't reserve
 
 
-def _used(path: Path, size: int) -> bool:
-    """Marks a copy as just used. Returns False if there is none of this size."""
+def _used(path: Path, size: int, sha256: str) -> bool:
+    """Marks a copy as just used. Returns False if there is none of this size and sha256."""
     try:
-        if path.stat().st_size != size:
+        status = path.stat()
+        if status.st_size != size or _sha256(str(path), size, status.st_mtime_ns) != sha256:
             return False
         with suppress(PermissionError):  # the cache of another user
             os.utime(path)
@@ -453,7 +477,7 @@ def _copy_checked(storage: Storage, relative: str, file: IO[bytes], size: int, s
 def local_model(folder: str | Path) -> Path:
     """Returns a local model folder as it is; for one on a store, a copy in the cache, made anew when a file on the store has changed.
 
-    A copy that was not used for a day is removed. Raises InputError if the folder can't be read or copied.
+    Copies that were not used for a day are removed. Raises InputError if the folder can't be read or copied.
     """
     if not is_remote(str(folder)):
         return Path(str(folder).removeprefix("file://"))
@@ -461,7 +485,7 @@ def local_model(folder: str | Path) -> Path:
     fingerprints = storage.store.fingerprints()
     if not fingerprints:
         raise InputError(f"{folder}: no such model folder.")
-    base = _copies(storage)
+    base = cache_folder() / MODELS / digest(storage.root)[:16]  # each version of its files has a subfolder there
     copy = base / digest(fingerprints)[:16] / storage.root.rpartition("/")[2]
     with locked(base):
         if not copy.is_dir():
@@ -471,17 +495,8 @@ def local_model(folder: str | Path) -> Path:
                 fetch_file(storage, name, temporary / name)
             os.replace(temporary, copy)
         os.utime(copy.parent)
-        for other in base.iterdir():
-            if other.stat().st_mtime < time.time() - UNUSED_SECONDS:
-                shutil.rmtree(other, ignore_errors=True)
+        for other in base.parent.glob("*/*"):
+            with suppress(FileNotFoundError):  # another process has removed it
+                if other.stat().st_mtime < time.time() - UNUSED_SECONDS:
+                    shutil.rmtree(other, ignore_errors=True)
     return copy
-
-
-def forget_model(folder: str) -> None:
-    """Removes the copies of a model folder on a store."""
-    shutil.rmtree(_copies(Storage(folder)), ignore_errors=True)
-
-
-def _copies(storage: Storage) -> Path:
-    """Returns the cache's folder for one remote model folder. Each version of its files has a subfolder there."""
-    return cache_folder() / MODELS / digest(storage.root)[:16]

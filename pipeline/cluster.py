@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ import corpusmill
 from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.extras import require
+from corpusmill.pipeline.on_ray.engine import CLUSTERS
 from corpusmill.pipeline.recipe import read_raw
 from corpusmill.pipeline.storage import is_remote
 
@@ -44,11 +45,9 @@ JOB_STOP, END = 30.0, 5.0
 STARTS = 3
 #: Names of environment variables whose values are secret.
 SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL", re.IGNORECASE)
-#: Ports of a node, by `ray start`'s names. It listens on all addresses, and only the token keeps others out. Workers have further ports.
-PORTS = (
-    "node-manager-port", "object-manager-port", "metrics-export-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
-    "runtime-env-agent-port",
-)  # fmt: skip
+#: This machine, in the head's address. A node at 127.0.0.1 listens there alone, but where `ray start` reads 127.0.0.1 or localhost it takes
+#: the machine's other address.
+HERE = "LOCALHOST"
 #: Ray's default address for jobs.
 JOBS = "http://127.0.0.1:8265"
 
@@ -70,7 +69,7 @@ def up(folder: Path = FOLDER, nodes: int = 2, cores: Sequence[Sequence[int]] | N
     with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(secrets.token_hex(32))
     here: dict[str, Any] = {
-        "address": f"127.0.0.2:{_free_port()}", "jobs": f"http://127.0.0.1:{_free_port()}", "token": str(token),
+        "address": f"{HERE}:{_free_port()}", "jobs": f"http://127.0.0.1:{_free_port()}", "token": str(token),
         "temp": tempfile.mkdtemp(prefix="cm-", dir="/tmp"),  # a short path: those of the sockets in it may have 107 bytes
         "package": _package(), "nodes": [],
     }  # fmt: skip
@@ -80,10 +79,10 @@ def up(folder: Path = FOLDER, nodes: int = 2, cores: Sequence[Sequence[int]] | N
     try:
         port, jobs_port = (here[name].rpartition(":")[2] for name in ("address", "jobs"))
         head = ["--head", f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={jobs_port}", "--num-cpus=0"]
-        _start(here, folder, "head", "127.0.0.2", cores[0], [*head, f"--ray-client-server-port={_free_port()}"])
+        _start(here, folder, "head", cores[0], [*head, f"--ray-client-server-port={_free_port()}"], {CLUSTERS: "0"})
         for number, node_cores in enumerate(cores, start=1):
             options = [f"--address={here['address']}", f"--num-cpus={max(1, len(node_cores))}", f"--memory={memory}"]
-            _start(here, folder, f"worker-{number}", f"127.0.0.{number + 2}", node_cores, options)
+            _start(here, folder, f"worker-{number}", node_cores, options)
     except BaseException:
         down(folder)
         raise
@@ -140,21 +139,22 @@ def down(folder: Path = FOLDER) -> int:
     return len(ended)
 
 
-def _start(here: dict[str, Any], folder: Path, name: str, ip: str, cores: Sequence[int], options: Sequence[str]) -> None:
-    """Starts a node. Each has a temporary folder of its own: in a shared one, nodes would overwrite each other's files of a job."""
-    ports = {name: _free_port() for name in PORTS}
-    ray = Path(sys.executable).with_name("ray")
-    command = [str(ray) if ray.exists() else "ray", "start", *options, f"--node-ip-address={ip}", f"--temp-dir={here['temp']}/{name}"]
+def _start(
+    here: dict[str, Any], folder: Path, name: str, cores: Sequence[int], options: Sequence[str], more: Mapping[str, str] | None = None
+) -> None:
+    """Starts a node, with `more` environment variables. Each has a temporary folder of its own: in a shared one, nodes would overwrite each
+    other's files of a job."""
+    metrics, ray = _free_port(), Path(sys.executable).with_name("ray")
+    command = [str(ray) if ray.exists() else "ray", "start", *options, f"--temp-dir={here['temp']}/{name}"]
+    command += [f"--metrics-export-port={metrics}", f"--dashboard-agent-listen-port={_free_port()}"]
     command += [f"--object-store-memory={OBJECT_STORE}", "--disable-usage-stats"]
-    command += [f"--{name}={port}" for name, port in ports.items()]
-    ours = {MARK: here["temp"], "RAY_JOB_STOP_WAIT_TIME_S": f"{JOB_STOP:.0f}", "RAY_USAGE_STATS_ENABLED": "0"}
+    ours = {MARK: here["temp"], "RAY_JOB_STOP_WAIT_TIME_S": f"{JOB_STOP:.0f}", "RAY_USAGE_STATS_ENABLED": "0", **(more or {})}
     variables = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | environment(here) | ours
     node: dict[str, Any] = {
         "name": name,
         "session": 0,
         "cores": list(cores),
-        "metrics": f"http://{ip}:{ports['metrics-export-port']}/metrics",
-        "ports": ports,
+        "metrics": f"http://127.0.0.1:{metrics}/metrics",
     }
     here["nodes"].append(node)
     for _ in range(STARTS):

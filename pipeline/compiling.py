@@ -23,7 +23,7 @@ from typing import Any
 
 from corpusmill.pipeline.cache import kernels_folder
 from corpusmill.pipeline.code import PACKAGE, code_for, code_of, words
-from corpusmill.pipeline.config import Config, digest
+from corpusmill.pipeline.config import Config, digest, parse_json
 from corpusmill.pipeline.recipe import stage_class
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.watch.progress import Progress
@@ -43,7 +43,7 @@ FOR = {
 def listed() -> Mapping[str, list[tuple[int, str]]]:
     """Returns what `kernels.json` lists by module: positions in the list, and lines `[module, kernel, types of the arguments]`."""
     lines: dict[str, list[tuple[int, str]]] = {}
-    for position, row in enumerate(json.loads(LIST.read_text())):
+    for position, row in enumerate(parse_json(LIST.read_text())):
         lines.setdefault(row[0], []).append((position, json.dumps(row)))
     return lines
 
@@ -155,7 +155,7 @@ def main() -> None:
     os.nice(5)  # tasks of an earlier stage come first
     gc.set_threshold(10_000, 10, 10)  # numba makes many objects that stay
     for line in sys.stdin:
-        module, name, arguments = json.loads(line)
+        module, name, arguments = parse_json(line)
         try:
             getattr(import_module(f"{PACKAGE}.{module}"), name).compile(tuple(map(numba_type, arguments)))
             answer = ""

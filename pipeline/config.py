@@ -57,10 +57,10 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def parse_json(content: str | bytes) -> Any:
-    """Returns the value of a JSON text. Raises ValueError, also where it is nested so deeply that Python's parser gives up."""
+def parse_json(content: str | bytes, **options: Any) -> Any:
+    """Returns the value of a JSON text, with `options` of `json.loads`. Raises ValueError, also where it nests too deeply to be read."""
     try:
-        return json.loads(content)
+        return json.loads(content, **options)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

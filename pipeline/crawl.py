@@ -12,14 +12,11 @@ import http.client
 import io
 import json
 import os
-import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Sequence
@@ -30,6 +27,7 @@ from typing import IO, Any
 from urllib.parse import quote
 
 import corpusmill
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.redirects import opener
 from corpusmill.pipeline.storage import TEMPORARY, Storage
@@ -68,7 +66,7 @@ def get_crawl(folder: Path, given: str | None = None, sources: Sequence[str] = (
 def _reused(folder: Path) -> CrawlResult | None:
     """Returns the finished crawl in `folder`; None if there is none, or one of its files is missing."""
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
+        description = parse_json((folder / DESCRIPTION).read_text())
         files = {folder / "warc" / name: size for name, size in description["files"].items()}
         if all(path.stat().st_size == size for path, size in files.items()):
             return CrawlResult(str(folder / "warc"), f"The crawl is {description['what']} (made before, in {folder}).")
@@ -95,12 +93,9 @@ def _make(folder: Path, name: str) -> CrawlResult:
     return CrawlResult(str(target), f"The crawl is {what}.")
 
 
-# ---- the beginning of a WARC file of a recent Common Crawl, by an HTTP range request ----
+# ---- the beginning of a WARC file of a Common Crawl, by an HTTP range request ----
 
-INDEX = "https://index.commoncrawl.org"
-DATA = "https://data.commoncrawl.org"
-#: The crawl that is used where the index can't be read.
-KNOWN_ID = "CC-MAIN-2026-04"
+DATA, CRAWL = "https://data.commoncrawl.org", "CC-MAIN-2026-04"
 BYTES = 32 * 1024 * 1024
 #: Bytes from which on a broken download is kept: the last record is cut in any case.
 ENOUGH = 4 * 1024 * 1024
@@ -108,34 +103,19 @@ CONNECT_SECONDS = 5.0
 DOWNLOAD_SECONDS = 120.0
 
 
-def fetch_commoncrawl(folder: Path, index: str = INDEX, data: str = DATA) -> str:
-    """Writes the first `BYTES` bytes of a crawl's first WARC file into `folder`. Returns a phrase that describes it.
+def fetch_commoncrawl(folder: Path, data: str = DATA) -> str:
+    """Writes the first `BYTES` bytes of the crawl's first WARC file into `folder`. Returns a phrase that describes it.
 
     Raises OSError if Common Crawl can't be reached or does not send the file.
     """
-    crawl = newest_id(index)
-    with _get(f"{data}/crawl-data/{crawl}/warc.paths.gz") as answer:
+    with _get(f"{data}/crawl-data/{CRAWL}/warc.paths.gz") as answer:
         try:
             path = gunzip(answer.read(BYTES)).decode("ascii").split()[0]
         except (OSError, ValueError, IndexError) as error:
-            raise OSError(f"{crawl}: its list of files can't be read") from error
+            raise OSError(f"{CRAWL}: its list of files can't be read") from error
     target = folder / path.rpartition("/")[2]
     size = download_head(f"{data}/{path}", target)
-    return f"the first {size / 2**20:.0f} MB of {path} (Common Crawl {crawl})"
-
-
-def newest_id(index: str) -> str:
-    """Returns the id of the newest crawl, or KNOWN_ID where the index, which is often busy, does not answer as expected."""
-    try:
-        with _get(f"{index}/collinfo.json") as answer:
-            ids = [entry["id"] for entry in json.loads(answer.read(BYTES))]
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, socket.gaierror):
-            raise  # no network at all: requesting the data would only waste time
-        return KNOWN_ID
-    except (OSError, http.client.HTTPException, ValueError, TypeError, KeyError):
-        return KNOWN_ID
-    return max((i for i in ids if re.fullmatch(r"CC-MAIN-\d{4}-\d\d", i)), default=KNOWN_ID)
+    return f"the first {size / 2**20:.0f} MB of {path} (Common Crawl {CRAWL})"
 
 
 def download_head(url: str, target: Path) -> int:

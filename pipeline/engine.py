@@ -151,15 +151,11 @@ def _place_of_overdue(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, Overdue):
             frames = traceback.extract_tb(error.__traceback__)[:-1]  # the last is `end` above
-            frames = [frame for frame in frames if not _is_of_python(frame.filename)]
+            library = sysconfig.get_path("stdlib")  # modules of Python itself, such as `re`, are left out
+            frames = [frame for frame in frames if not frame.filename.startswith(library) or "-packages" in frame.filename]
             return f"{frames[-1].name} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
         error = error.__cause__ or error.__context__
     return None
-
-
-def _is_of_python(path: str) -> bool:
-    """Whether a source file belongs to Python's standard library, such as `re`."""
-    return path.startswith(sysconfig.get_path("stdlib")) and "-packages" not in path
 
 
 def make_worker(job: Job) -> Worker:

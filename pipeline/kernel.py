@@ -1,4 +1,4 @@
-"""Declares compiled kernels, and caches their machine code by content: an entry is used only while all of its sources are unchanged.
+"""Declares compiled kernels, and caches their machine code by content: an entry is used only while it and all of its sources are unchanged.
 
 numba's own cache checks only the file that defines a function. But a function that it calls, or a table that it reads, may be in another
 file. Here an entry is named by the digest of everything that numba compiles into it: the bytecode of the kernel and of all functions that
@@ -25,8 +25,12 @@ from numba import config
 from numba.core.caching import UserWideCacheLocator
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
+from xxhash import xxh3_64_hexdigest
 
 from corpusmill.pipeline.cache import kernels_folder
+from corpusmill.pipeline.config import canonical_json, parse_json
+from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.storage import Storage
 
 #: Packages that are identified by their version. Everything else that a kernel uses is part of its digest.
 VERSIONED = {"builtins", "math", "llvmlite", "numba", "numpy"}
@@ -61,6 +65,8 @@ class Kernel(CPUDispatcher):
         with global_compiler_lock:
             self.enable_caching()
             with _locked(self.py_func.content):
+                if not self._whole():
+                    self._remove_entries()
                 misses = sum(self.stats.cache_misses.values())
                 try:
                     entry = super().compile(signature)
@@ -69,8 +75,9 @@ class Kernel(CPUDispatcher):
                     entry = super().compile(signature)
                 except OSError:
                     entry = super().compile(signature)  # a full disk: it is compiled already, and in memory
-            if sum(self.stats.cache_misses.values()) > misses:
-                _remove_unused()
+                if sum(self.stats.cache_misses.values()) > misses:
+                    self._write_hashes()
+                    _remove_unused()
             return entry
 
     def enable_caching(self) -> None:
@@ -80,8 +87,29 @@ class Kernel(CPUDispatcher):
         super().enable_caching()
 
     def _remove_entries(self) -> None:
-        for path in kernels_folder().glob(f"*-{self.py_func.content}.*.nb[ic]"):
+        for path in kernels_folder().glob(f"*-{self.py_func.content}.*.nb[ics]"):
             path.unlink(missing_ok=True)
+
+    @property
+    def _hashes(self) -> Path:
+        """A JSON file with the XXH3-64 of the files of the kernel's entries, by name."""
+        return kernels_folder() / f"kernel-{self.py_func.content}.hashes.nbs"
+
+    def _write_hashes(self) -> None:
+        files = self._hashes.parent.glob(f"*-{self.py_func.content}.*.nb[ic]")
+        with suppress(OSError, CorpusmillError):  # a full disk
+            found = {path.name: xxh3_64_hexdigest(path.read_bytes()) for path in files}
+            Storage(str(self._hashes.parent)).write_bytes(self._hashes.name, canonical_json(found).encode())
+
+    def _whole(self) -> bool:
+        """Whether the files of the entries are those that were written: numba would run a flipped bit."""
+        if not self._hashes.exists():
+            return True  # nothing is compiled yet
+        try:
+            hashes = parse_json(self._hashes.read_bytes())
+            return all(xxh3_64_hexdigest(self._hashes.with_name(name).read_bytes()) == found for name, found in hashes.items())
+        except (OSError, ValueError, AttributeError):
+            return False
 
 
 class ByContent(UserWideCacheLocator):

@@ -81,10 +81,6 @@ class Encoder:
         """Returns the ids of a text, in time about linear in its length."""
         return self.encode_column(pa.array([text], pa.large_string()))[0].tolist()
 
-    def encode_word(self, word: str) -> list[int]:
-        """Returns the ids of one piece, which is not cut any further."""
-        return self.encode_pieces(pa.array([word], pa.large_string()))[0].tolist()
-
     def encode_column(self, texts: pa.Array | pa.ChunkedArray, end: int = -1) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """Returns all texts of a column as one array of ids, and the number of ids of each text.
 

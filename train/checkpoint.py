@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from corpusmill.pipeline.cache import cache_folder, fetch_file, forget_model, local_model, locked, sha256_of
+from corpusmill.pipeline.cache import cache_folder, fetch_file, local_model, locked, sha256_of
 from corpusmill.pipeline.config import digest, parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef
@@ -66,7 +66,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: tuple[str, str] = ("format", "pt")) -> None:
     """Writes a safetensors file durably, with one metadata entry. With several, their order would vary, and equal tensors would get other
-    bytes. Raises CorpusmillError, with the file's name, where it can't be written."""
+    bytes. Raises InputError, with the file's name, where it can't be written."""
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: tuple[str
         with open(path, "rb+") as file:
             os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
-        raise CorpusmillError(f"{path}: can't be written ({first_line(error)}).") from error
+        raise InputError(f"{path}: can't be written ({first_line(error)}).") from error
 
 
 def first_line(error: BaseException) -> str:
@@ -807,7 +807,6 @@ class CheckpointDir:
         """Removes this machine's copy of a training whose run lies on a store."""
         if self.storage.remote:
             shutil.rmtree(self.folder, ignore_errors=True)
-            forget_model(self.storage.path(START))
 
 
 def _upload(folder: Path, storage: Storage) -> None:

@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from corpusmill.pipeline.code import Code, check_here, code_for
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.stage import load_object
@@ -184,7 +185,7 @@ def _join(task: GroupJob, progress: Progress | None, store: dist.Store) -> dict[
 def _error_in(store: dist.Store, world: int) -> Exception | None:
     """Returns the error that a process has left: a CorpusmillError if there is one, else the first."""
     names = [f"error/{number}" for number in range(world)]
-    found = [json.loads(store.get(name)) for name in names if store.check([name])]
+    found = [parse_json(store.get(name)) for name in names if store.check([name])]
     if not found:
         return None
     first = min(found, key=lambda error: (error["exit_code"] is None, error["time"]))
@@ -236,7 +237,7 @@ def _run_here(task: GroupJob, world: int, progress: Progress | None, folder: Pat
         shutil.rmtree(folder, ignore_errors=True)
         if error:
             raise error
-        result: dict[str, Any] = json.loads(store.get("done/0"))
+        result: dict[str, Any] = parse_json(store.get("done/0"))
         return result
     for number, code in enumerate(codes, 1):
         if code and code < 0:
@@ -329,7 +330,7 @@ def _follow_torchrun() -> int:
     while True:
         name = f"order-{next(_numbers)}"
         store.wait([name], EVER)
-        order = json.loads(store.get(name))
+        order = parse_json(store.get(name))
         if "end" in order:
             time.sleep(HEAR if order["end"] else 0.0)  # lets the first process end first: torchrun kills all others after one has failed
             return int(order["end"])

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from corpusmill.pipeline.cache import local_model
-from corpusmill.pipeline.config import INERT, Config
+from corpusmill.pipeline.config import INERT, Config, parse_json
 from corpusmill.pipeline.errors import InputError, NothingKept
 from corpusmill.pipeline.extras import TRAINING
 from corpusmill.pipeline.manifest import FileRef
@@ -438,5 +438,5 @@ class AlignStage(TuningStage):
 
 def json_file(value: Any) -> bytes:
     """Returns JSON for people and programs, with floats rounded to six digits, as their last bits mean nothing."""
-    rounded = json.loads(json.dumps(value), parse_float=lambda digits: float(f"{float(digits):.6g}"))
+    rounded = parse_json(json.dumps(value), parse_float=lambda digits: float(f"{float(digits):.6g}"))
     return json.dumps(rounded, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"

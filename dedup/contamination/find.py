@@ -20,7 +20,6 @@ The stem of a question with choices is *ordinary* if its words hardly tell what 
 `_ordinary`). Alone it is boilerplate; of a text that begins with it, only n-grams that reach into the choices are own.
 """
 
-import json
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +33,7 @@ from corpusmill.dedup.config import ContaminationConfig
 from corpusmill.dedup.contamination.sets import MARK, NUMBER, ItemTexts, hashes_of, passage_words
 from corpusmill.dedup.contamination.words import SHOWN, Span, character_spans, word_codes
 from corpusmill.dedup.words import word_hashes
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import read_only, text_buffers
 from corpusmill.pipeline.text.hashing import BASE, find, insert, mix64, power, table_size
@@ -207,9 +207,9 @@ def _ordinary(
     word_of_set = np.unique(word * len(passages.sets) + set_, return_inverse=True)[1]
     least = np.maximum(config.common, STEM_SHARE * np.array(passages.sizes))
     rare = ~_many(word_of_set, passages.item[text], set_, least)[word_of_set]
-    stop_words = json.loads(STOP_WORDS.read_text())
+    stop_words = parse_json(STOP_WORDS.read_text())
     found = np.zeros(len(stem), bool)
-    for language, listed in json.loads(QUIZ_WORDS.read_text()).items():
+    for language, listed in parse_json(QUIZ_WORDS.read_text()).items():
         quiz, ordinary = hashes_of(listed["quiz"].split()), hashes_of([*listed["ordinary"].split(), *stop_words[language]])
         points = np.bincount(text[np.isin(vocabulary, quiz)[word]], minlength=len(stem)) > 0
         telling = rare & ~np.isin(vocabulary, np.concatenate([quiz, ordinary]))[word]

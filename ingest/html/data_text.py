@@ -3,12 +3,12 @@
 A program in the browser makes the text of such pages. What it makes it from often stands in the page.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from corpusmill.ingest.html.metadata import Head, objects
+from corpusmill.pipeline.config import parse_json
 
 #: At most SCRIPTS scripts are read, of at most SCRIPT_BYTES each, ITEMS values of them, and values nested up to DEPTH.
 SCRIPTS, SCRIPT_BYTES, ITEMS, DEPTH = 20, 4 << 20, 20_000, 40
@@ -63,8 +63,8 @@ def _posts(item: Any, depth: int) -> Iterator[str]:
 def _prose(script: bytes) -> Iterator[str]:
     """Yields the strings of a JSON text that are prose, in order."""
     try:
-        waiting = [json.loads(script, strict=False)]
-    except (ValueError, RecursionError):
+        waiting = [parse_json(script, strict=False)]
+    except ValueError:
         return
     for _ in range(ITEMS * 10):
         if not waiting:

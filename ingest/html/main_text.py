@@ -1,7 +1,6 @@
 # mypy: disallow-untyped-defs=False
 """Extracts the main text of a page: lexbor parses it, a walk cuts it into blocks, boosted trees score these, and the good ones are kept."""
 
-import json
 from collections import namedtuple
 from dataclasses import replace
 from functools import cache
@@ -24,6 +23,7 @@ from corpusmill.ingest.html.tags import HINT_NAMES, NAME, SIGNATURE, build_tags,
 from corpusmill.ingest.html.thread import Thread, thread_of
 from corpusmill.ingest.html.tree import Tree, api, tag_ids
 from corpusmill.ingest.html.walk import CHARS, END, FIRST, HINTS, ITEM, LAST, NO_MEMORY, NODE, PARENT, ROW, START, TAG, TOO_DEEP, Page, walk
+from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.text.buffers import borrowed
@@ -48,7 +48,7 @@ COLUMNS = {"types": PAGE_NAMES, "first": NAMES, "second": (*NAMES, *SECOND)}
 @cache
 def load_model(path: Path = MODEL) -> Model:
     """Loads a model file. Raises CorpusmillError if it was made for other features."""
-    model = json.loads(path.read_text())
+    model = parse_json(path.read_text())
     if any(model[name]["columns"] != list(columns) for name, columns in COLUMNS.items()):
         raise CorpusmillError(f"{path}: it was made for other features; make it anew with benchmarks/fit_extraction.py.")
     return Model(*(trees_of(model[name]) for name in COLUMNS))

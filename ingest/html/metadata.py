@@ -1,7 +1,6 @@
 """Reads the metadata of a page: title, author, date of publication, canonical URL."""
 
 import html
-import json
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from corpusmill.ingest.html import walk as marks
 from corpusmill.ingest.html.tags import HINT_NAMES
 from corpusmill.ingest.html.tree import Tree
 from corpusmill.ingest.html.walk import END, NODE, OWN_HINTS, PARENT, START, Page
+from corpusmill.pipeline.config import parse_json
 
 TITLES = ("og:title", "twitter:title", "dc.title", "dcterms.title")
 AUTHORS = ("author", "article:author", "dc.creator", "dcterms.creator", "parsely-author", "sailthru.author", "byl", "citation_author")
@@ -155,8 +155,8 @@ def _scripts(head: bytes) -> Iterator[bytes]:
 def objects(script: bytes, most: int = SCRIPT_CHARS) -> Iterator[dict[str, Any]]:
     """Yields the objects in a script of JSON-LD, including those in `@graph` and in lists."""
     try:
-        waiting = [json.loads(script, strict=False)] if len(script) <= most else []
-    except (ValueError, RecursionError):
+        waiting = [parse_json(script, strict=False)] if len(script) <= most else []
+    except ValueError:
         return
     while waiting:
         item = waiting.pop(0)

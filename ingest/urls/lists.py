@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import io
-import json
 import re
 import sys
 import tarfile
@@ -30,12 +29,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from corpusmill.pipeline.cache import cache_folder, locked
-from corpusmill.pipeline.config import canonical_json
+from corpusmill.pipeline.cache import cache_folder, made
+from corpusmill.pipeline.config import canonical_json, parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.shards import batches_buffer
-from corpusmill.pipeline.storage import Storage
 
 #: The separators of words in a URL: everything except ASCII letters and digits, as in datatrove.
 SEPARATORS = re.compile(r"[^a-zA-Z0-9]+")
@@ -361,11 +359,7 @@ def open_lists(sources: list[ListFile], exact: bool) -> Lists:
     """
     key = canonical_json([VERSION, sys.byteorder, exact, digest_of(sources)])
     path = cache_folder() / "urls" / f"{xxhash.xxh3_128_hexdigest(key)}.arrow"
-    if not path.is_file():
-        with locked(path):
-            if not path.is_file():
-                Storage(str(path.parent)).write_bytes(path.name, build(sources, exact).to_pybytes())
-    return read_lists(path)
+    return read_lists(made(path, lambda: build(sources, exact).to_pybytes()))
 
 
 def build(sources: list[ListFile], exact: bool) -> pa.Buffer:
@@ -397,13 +391,9 @@ def _hashed(entries: Iterable[str]) -> npt.NDArray[np.uint64]:
 
 
 def read_lists(path: Path) -> Lists:
-    """Maps a file that `open_lists` made. Raises InputError if it is damaged."""
-    try:
-        with pa.memory_map(str(path)) as file:
-            batch = pa.ipc.open_file(file).get_batch(0)
-        batch.validate(full=True)  # Arrow does not check the sizes in a file by itself
-        about = json.loads(batch.schema.metadata[b"lists"])
-        domains, urls, hosts = (Hashes(batch[name].values.to_numpy()) for name in HASHES)
-        return Lists(path.stem, domains, urls, hosts, about["depth"], about["words"])
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:
-        raise InputError(f"{path}: this list is damaged ({error}); remove the file, and it is built anew.") from error
+    """Maps a file that `open_lists` made."""
+    with pa.memory_map(str(path)) as file:
+        batch = pa.ipc.open_file(file).get_batch(0)
+    about = parse_json(batch.schema.metadata[b"lists"])
+    domains, urls, hosts = (Hashes(batch[name].values.to_numpy()) for name in HASHES)
+    return Lists(path.stem, domains, urls, hosts, about["depth"], about["words"])

@@ -6,6 +6,7 @@ returns everything up to the place at which a file is damaged, and then sets `fa
 """
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -112,19 +113,16 @@ class Codec:
     skippable: bool = False
 
     def begins(self, content: bytes) -> bool:
-        return content.startswith(self.magic) or (self.skippable and is_skippable(content))
+        return content.startswith(self.magic) or (self.skippable and bool(SKIPPABLE.match(content)))
 
 
+#: The begin of a skippable frame (0x184D2A50 to 0x184D2A5F), which zstd and lz4 share.
+SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 CODECS = {
     "gzip": Codec("gzip", b"\x1f\x8b\x08", GzipDecoder),
     "zstd": Codec("zstd", b"\x28\xb5\x2f\xfd", ZstdDecoder, skippable=True),
     "lz4": Codec("lz4", b"\x04\x22\x4d\x18", Lz4Decoder, skippable=True),
 }
-
-
-def is_skippable(content: bytes) -> bool:
-    """Whether `content` begins with a skippable frame (0x184D2A50 to 0x184D2A5F), which zstd and lz4 share."""
-    return len(content) >= 4 and content[0] & 0xF0 == 0x50 and content[1:4] == b"\x2a\x4d\x18"
 
 
 def compression_of(start: bytes) -> str | None:

@@ -11,13 +11,14 @@ of `spacy.tokenizer.Tokenizer`, with spaCy's words for its parts:
 Tests compare it with spaCy.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
+
+from corpusmill.pipeline.config import parse_json
 
 RULES = Path(__file__).with_name("spacy_english.json")
 _SPACES_OR_NOT = re.compile(r"\s+|\S+")
@@ -26,7 +27,7 @@ _SPACES_OR_NOT = re.compile(r"\s+|\S+")
 @cache
 def english() -> Mapping[str, Any]:
     """Returns the content of `spacy_english.json`: patterns, exceptions with their tokens, and kinds of characters."""
-    content: dict[str, Any] = json.loads(RULES.read_text("utf-8"))
+    content: dict[str, Any] = parse_json(RULES.read_text("utf-8"))
     return content
 
 

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -151,7 +151,7 @@ def of_pair(answer: Callable[[RunComparison, Any], Answer]) -> Ask:
 #: The parameters and the answer of each path below /api/.
 ROUTES: dict[str, tuple[type[parameters.Asked], Ask]] = {
     "console": (parameters.Asked, lambda console, _: {"path": console.path, "one": console.one, "write": console.token is not None}),
-    "runs": (parameters.Asked, lambda console, _: runs(console)),
+    "runs": (parameters.Asked, lambda console, _: dict(zip(("rows", "left"), console.runs.read(), strict=True))),  # left: not read yet
     "compare": (parameters.Compared, of_pair(lambda comparison, _: comparison.summary())),
     "compare_columns": (parameters.Compared, of_pair(lambda comparison, _: comparison.columns())),
     "compare_histogram": (parameters.ComparedColumn, of_pair(RunComparison.histogram)),
@@ -179,12 +179,6 @@ ACTIONS: dict[str, tuple[type[parameters.Asked], Ask]] = {
     "go_on": (parameters.RunAsked, jobs.go_on),
     "stop": (parameters.Asked, jobs.stop),
 }
-
-
-def runs(console: Console) -> Answer:
-    """Returns the rows of the list, and how many runs are not read yet."""
-    rows, left = console.runs.read()
-    return {"rows": rows, "left": left}
 
 
 def make_app(console: Console) -> Starlette:
@@ -238,7 +232,7 @@ def make_app(console: Console) -> Starlette:
         Route("/", lambda _: static_file("index.html")),
         Route("/static/{name}", lambda request: static_file(request.path_params["name"])),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _as_sentence})
+    return Starlette(routes=routes, exception_handlers={HTTPException: _as_sentence, ClientDisconnect: lambda *_: Response()})
 
 
 def answered(work: Callable[[], Answer | Response]) -> Response:
@@ -280,7 +274,7 @@ def static_file(name: str) -> Response:
 
 
 HOST = "127.0.0.1"
-#: Seconds that a connection may be idle, or its next header incomplete.
+#: Seconds that a connection may be idle, or its next request incomplete.
 IDLE = 5
 
 
@@ -302,9 +296,9 @@ def explore(
     _leave()
 
 
-class TimelyHeaders(H11Protocol):
-    """HTTP as uvicorn has it, but a connection whose next header is not whole after IDLE seconds is closed: 64 of them would be all that
-    the server takes."""
+class TimelyRequests(H11Protocol):
+    """HTTP as uvicorn has it, but a connection whose next request, header and body, is not whole after IDLE seconds is closed: 64 of them
+    would be all that the server takes."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -312,7 +306,7 @@ class TimelyHeaders(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:  # a request is being answered
+        if self.cycle is not None and not (self.cycle.more_body or self.cycle.response_complete):  # a request is being answered
             self.deadline.cancel()
         elif self.deadline.cancelled():
             self.deadline = self.loop.call_later(IDLE, self.transport.close)
@@ -322,7 +316,7 @@ def _serve(console: Console, listening: socket.socket, open_browser: bool) -> No
     port = listening.getsockname()[1]
     config = uvicorn.Config(
         LoopbackGuard(make_app(console), port, console.token), log_level="error", access_log=False, server_header=False, ws="none",
-        lifespan="off", timeout_graceful_shutdown=1, timeout_keep_alive=IDLE, limit_concurrency=64, http=TimelyHeaders,
+        lifespan="off", timeout_graceful_shutdown=1, timeout_keep_alive=IDLE, limit_concurrency=64, http=TimelyRequests,
     )  # fmt: skip
     # The part of an address after # is not sent to a server, so the token is in no log and no Referer.
     address = f"http://{HOST}:{port}/" + (f"#token={console.token}" if console.token else "")

@@ -7,16 +7,16 @@ tasks recorded the hashes of their inputs.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic_core import from_json
 from rich.console import Console
 
-from corpusmill.pipeline.config import stored_digest
+from corpusmill.pipeline.config import parse_json, stored_digest
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.failures import sentence_of
 from corpusmill.pipeline.lists import is_list, read_list
@@ -26,7 +26,8 @@ from corpusmill.pipeline.run import stored_recipe
 from corpusmill.pipeline.runner import DATA_STAGES, WORKING
 from corpusmill.pipeline.shards import OutputFile, iter_tables
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.log import LOG, read_appended
+from corpusmill.pipeline.watch.log import LOG, PROGRESS, read_appended
+from corpusmill.report.read import RunFiles
 from corpusmill.report.stale import changed_inputs, written_files
 from corpusmill.report.tables import cell, number, show, show_notes, table
 from corpusmill.report.whole.rows import TUNED, example_faults, row_faults, token_faults
@@ -148,18 +149,25 @@ def _manifest(storage: Storage, check: StageCheck) -> Manifest | None:
 
 
 def _last_events(run: Storage) -> dict[str, str]:
-    """Returns the last event of each stage in the log: `stage_begin` or `stage_end`."""
-    lines = [line for line in read_appended(run, LOG).splitlines() if b'"event":"stage_' in line]
-    events: list[dict[str, str]] = [from_json(line) for line in lines if line.endswith(b"}")]
-    return {row["stage"]: row["event"] for row in events}
+    """Returns the last event of each stage in the log, `stage_begin` or `stage_end`. Of a stage that the log lacks, `progress.json` may say
+    that the last command has ended it."""
+    progress = RunFiles(run.root).json(PROGRESS, dict) or {}
+    ended = progress.get("stages") if progress.get("ended") and not progress.get("failure") else None
+    found = {name: "stage_end" for name in STAGES if isinstance(ended, list) and name in ended}
+    for line in read_appended(run, LOG).splitlines():
+        if b'"event":"stage_' in line:
+            with suppress(ValueError, KeyError, TypeError):  # a damaged line
+                row = parse_json(line)
+                found[row["stage"]] = row["event"]
+    return found
 
 
 def _lost_rows(storage: Storage, manifest: Manifest, reader: str | None, event: str | None) -> Iterator[str]:
     """Yields a fault where a manifest that was complete no longer is. `reader`: a later stage that has read this one's files. `event`: the
-    last one of this stage in the log. Where there is neither, a file that no row names is the fault."""
+    last one of this stage (`_last_events`). Where there is neither, a file that no row names is the fault."""
     path = storage.path(MANIFEST)
     if reader or event == "stage_end":
-        known = f"{reader} has read its files" if reader else "the log says that it is"
+        known = f"{reader} has read its files" if reader else "the run's log or progress.json says that it is"
         yield f"{path}: it does not say that the stage is finished, but {known}, so rows are lost."
     elif event is None and (unnamed := next(_unnamed(storage, manifest), None)):
         yield f"{path}: rows are lost, since none names {unnamed}."
@@ -175,7 +183,8 @@ def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before
         check.notes.append(f"not finished (tasks done: {len(tasks):,}), so only what is done was checked.")
     broken = _check_files(storage, [output for task in tasks for output in task.outputs], check)
     check.quarantined = [f"{sentence_of(name, row)}; given up, and not a part of the run." for row in manifest.quarantined.values()]
-    check.faults += [f"{storage.path(path)}: no task of the manifest names this file." for path in _orphans(storage, manifest)]
+    unnamed = _unnamed(storage, manifest) if manifest.complete else ()  # an unfinished stage may have some
+    check.faults += [f"{storage.path(path)}: no task of the manifest names this file." for path in unnamed]
     check.faults += list(_changed_inputs(run, name, tasks, manifests, broken))
     whole = [task for task in tasks if not any(f"{name}/{output.path}" in broken for output in task.outputs)]
     documents = _documents_before(name, manifests)
@@ -216,12 +225,8 @@ def _file_fault(storage: Storage, output: OutputFile) -> str:
     return "" if sha256 == output.sha256 else f"{path}: this file is not the one that was written (its sha256 differs)."
 
 
-def _orphans(storage: Storage, manifest: Manifest) -> Iterator[str]:
-    """Yields files of a finished stage that none of its tasks has written; an unfinished stage may have some."""
-    return _unnamed(storage, manifest) if manifest.complete else iter(())
-
-
 def _unnamed(storage: Storage, manifest: Manifest) -> Iterator[str]:
+    """Yields the files of a stage that none of its tasks has written."""
     named = {output.path for task in manifest.tasks.values() for output in task.outputs} | {MANIFEST}
     for path in storage.list_files():
         if path not in named and not path.startswith(WORKING):
@@ -277,7 +282,9 @@ def show_run(folder: str, checks: Sequence[StageCheck], console: Console) -> boo
     if not faults and quarantined:
         console.print(f"Every file is the one that was written, but the run is not whole. Tasks that were given up: {len(quarantined):,}.")
     elif not faults:
-        console.print("Every file is the one that was written, and every document that came in is accounted for.")
+        unfinished = ", ".join(check.name for check in checks if check.notes)
+        rest = f"but not all stages are finished: {unfinished}" if unfinished else "and every document that came in is accounted for"
+        console.print(f"Every file is the one that was written, {rest}.")
     return not faults
 
 

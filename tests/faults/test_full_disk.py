@@ -11,6 +11,8 @@ import pytest
 from forked import Driver
 from trees import leftovers
 
+from corpusmill.pipeline.errors import InputError
+
 #: Successive sizes of the disk, as shares of the run's needs: each fills up in a different stage.
 SHARES = (0.3, 0.97)
 
@@ -69,6 +71,16 @@ def test_files_that_may_not_grow_end_the_run(corpusmill, recipe_and_crawl, tmp_p
         code, _, err = corpusmill("run", recipe, crawl, "--output", run, "--engine", "inline", "--to", "ingest")
     assert code == 2 and err.count("\n") == 1 and str(run) in err and os.strerror(27) in err
     assert [path for path in leftovers(run) if ".tmp-" in path] == []
+
+
+def test_a_state_of_a_training_that_does_not_fit(tmp_path: Path) -> None:
+    """It ends the training as a full disk ends any other stage: with exit code 2."""
+    torch = pytest.importorskip("torch")
+    from corpusmill.train.checkpoint import write_tensors
+
+    path = tmp_path / "state.safetensors"
+    with files_of(3_000), pytest.raises(InputError, match=rf"^{path}: can't be written \(.*{os.strerror(27)}.*\)\.$"):
+        write_tensors(path, {"weights": torch.zeros(1000)})
 
 
 @pytest.mark.long

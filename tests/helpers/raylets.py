@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -36,7 +36,7 @@ class Raylets:
 
     `workers` are the resources of the first workers: `{"CPU": 1, "GPU": 2, "big": 1}`; the head has `head`.
     `variables` are added to the environment of all nodes and of their processes, which also find the modules that this process finds.
-    `dashboard` is needed for jobs (`ray job submit`), whose address is `dashboard_url`.
+    `dashboard` is needed for jobs (`ray job submit`), whose address is `dashboard_url`. `options`: further ones of `ray start` by node.
     """
 
     def __init__(
@@ -45,9 +45,10 @@ class Raylets:
         head: Mapping[str, float] | None = None,
         variables: Mapping[str, str] | None = None,
         dashboard: bool = False,
+        options: Callable[[int], list[str]] = lambda node: [],
     ):
         self.mark, self.folder = secrets.token_hex(8), Path(tempfile.mkdtemp(prefix="rl-"))  # sockets' names have at most 107 bytes
-        self.variables, self.count, self.dashboard_url = dict(variables or {}), 1, ""
+        self.variables, self.count, self.dashboard_url, self.options = dict(variables or {}), 1, "", options
         self.token = os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # read once per process, so all clusters share it
         try:
             self._start_head(head or {"CPU": 0}, dashboard)
@@ -107,9 +108,9 @@ class Raylets:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start_head(self, resources: Mapping[str, float], dashboard: bool) -> None:
-        options = ["--head", "--port=0", f"--ray-client-server-port={_free_port()}", f"--include-dashboard={str(dashboard).lower()}"]
+        options = ["--head", "--port=0", f"--ray-client-server-port={free_port()}", f"--include-dashboard={str(dashboard).lower()}"]
         if dashboard:
-            port = _free_port()
+            port = free_port()
             options += [f"--dashboard-port={port}", "--dashboard-host=127.0.0.1"]
             self.dashboard_url = f"http://127.0.0.1:{port}"
         _finish(self._begin(HEAD, resources, options))
@@ -122,7 +123,7 @@ class Raylets:
             sys.executable, "-m", "ray.scripts.scripts", "start", *options, f"--node-ip-address={_address(node)}",
             f"--temp-dir={self.folder / str(node)}", f"--num-cpus={resources.get('CPU', 0):.0f}",
             f"--num-gpus={resources.get('GPU', 0):.0f}", f"--resources={json.dumps(others)}", f"--object-store-memory={OBJECT_STORE}",
-            "--disable-usage-stats", "--include-log-monitor=false",
+            "--disable-usage-stats", "--include-log-monitor=false", *self.options(node),
         ]  # fmt: skip
         env = {
             **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}, **NOTICE,
@@ -173,7 +174,7 @@ def _command(pid: int) -> list[str]:
         return []
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

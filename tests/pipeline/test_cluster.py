@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -9,13 +10,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import living
 import psutil
 import pytest
+import raylets
 import victims
 
 from corpusmill.pipeline import cluster as clusters
@@ -160,17 +162,56 @@ def test_only_those_with_the_token_get_in_and_only_from_here(cluster: Here, fold
     assert {address for address in addresses if int(address.rpartition(":")[2], 16) == port} == {f"0100007F:{port:04X}"}
 
 
-def test_ports_that_others_could_reach_are_those_of_the_description(cluster: Here) -> None:
-    """But for those of workers, which the documentation names with the two fixed ones."""
-    processes = [psutil.Process(pid) for pid in alive(cluster)]
-    found = {each.laddr for process in processes if not living.command(process).startswith("ray::")
-             for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN}  # fmt: skip
-    reached = {place.port for place in found if not place.ip.removeprefix("::ffff:").startswith("127.") and place.ip != "::1"}
-    known = {int(cluster["address"].rpartition(":")[2]), *(port for node in cluster["nodes"] for port in node["ports"].values())}
-    assert len(reached) > len(cluster["nodes"]) and reached <= known | {
-        44217,
-        44227,
-    }  # metrics of a head, whose ports `ray start` does not let choose
+#: A task on a cluster's worker node, so that a worker process listens, too.
+TASK = """
+import sys, ray
+ray.init()
+@ray.remote(num_cpus=1)
+class Worker:
+    def ready(self): return True
+worker = Worker.remote()
+ray.get(worker.ready.remote())
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def listening(pids: Callable[[], Iterable[int]], environment: dict[str, str]) -> set[tuple[str, int]]:
+    """Returns the addresses on which the processes of a cluster listen while a worker is at work, as `ss -ltnp` does."""
+    command = [sys.executable, "-c", TASK]
+    with subprocess.Popen(command, env=os.environ | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdin and driver.stdout and driver.stdout.readline() == "ready\n"
+        processes = [psutil.Process(pid) for pid in pids()]
+        assert any(living.command(process).startswith("ray::Worker") for process in processes)
+        found = {each.laddr for process in processes for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
+        driver.stdin.close()
+    return {(place.ip.removeprefix("::ffff:"), place.port) for place in found}
+
+
+def test_nobody_on_another_machine_reaches_a_cluster_on_this_one(cluster: Here) -> None:
+    found = listening(lambda: alive(cluster), {"RAY_ADDRESS": cluster["address"], **clusters.environment(cluster)})
+    assert len(found) > 6 * len(cluster["nodes"]) and {address for address, _ in found} <= {"127.0.0.1", "::1"}
+
+
+@pytest.mark.long
+def test_ports_that_others_could_reach_on_a_cluster_of_machines_are_those_of_the_guide() -> None:
+    """Two nodes with addresses of their own, whose ports are set by the options in the guide's table."""
+    guide = (Path(__file__).parents[2] / "docs/guides/cluster.md").read_text()
+    names = set(re.findall(r"`(--[\w-]+-port)`", guide)) - {"--dashboard-port"}  # of a server that listens on loopback
+    ports = {44217, 44227}  # of the head's metrics: `ray start` does not let one choose them
+
+    def options(node: int) -> list[str]:
+        chosen = {name: raylets.free_port() for name in names}
+        low = min(port for port in range(20_000 + 100 * node, 30_000) if not {port, port + 50} & set(chosen.values()))
+        chosen |= {"--min-worker-port": low, "--max-worker-port": low + 50}
+        ports.update(chosen.values(), range(low, low + 51))
+        return [f"{name}={port}" for name, port in chosen.items()]
+
+    with raylets.Raylets([{"CPU": 1}], dashboard=True, options=options) as nodes:
+        ports.add(int(nodes.address.rpartition(":")[2]))
+        found = listening(nodes.processes, nodes.environment)
+    reached = {port for address, port in found if address not in ("127.0.0.1", "::1")}
+    assert len(reached) > len(names) and reached <= ports
 
 
 def test_a_second_cluster_is_refused(cluster: Here, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

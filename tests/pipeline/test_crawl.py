@@ -160,8 +160,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as server:
         server.requests = []
         server.files = {
-            "/collinfo.json": json.dumps([{"id": "CC-MAIN-2026-17"}, {"id": "CC-MAIN-2026-21"}, {"id": "CC-MAIN-2009-2010"}]).encode(),
-            "/crawl-data/CC-MAIN-2026-21/warc.paths.gz": gzip.compress(f"{PATH}\nsecond\n".encode()),
+            f"/crawl-data/{crawl.CRAWL}/warc.paths.gz": gzip.compress(f"{PATH}\nsecond\n".encode()),
             f"/{PATH}": WARC,
         }
         monkeypatch.setattr(crawl, "BYTES", 100_000)
@@ -177,19 +176,19 @@ def url(server: Server) -> str:
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_the_head_of_the_newest_crawls_first_file(server: Server, tmp_path: Path, ranges: bool) -> None:
+def test_the_head_of_the_crawls_first_file(server: Server, tmp_path: Path, ranges: bool) -> None:
     server.ranges = ranges
-    what = crawl.fetch_commoncrawl(tmp_path, url(server), url(server))
+    what = crawl.fetch_commoncrawl(tmp_path, url(server))
     assert (tmp_path / "CC-MAIN-20260501-00000.warc.gz").read_bytes() == WARC[:100_000]
-    assert "CC-MAIN-2026-21" in what
+    assert crawl.CRAWL in what
     assert server.requests[-1][:2] == (f"/{PATH}", "bytes=0-99999")
     assert all((agent or "").startswith("corpusmill/") for *_, agent in server.requests)
 
 
 def test_what_is_not_there_is_an_oserror(server: Server, tmp_path: Path) -> None:
-    server.files["/crawl-data/CC-MAIN-2026-21/warc.paths.gz"] = b"no gzip"
+    server.files[f"/crawl-data/{crawl.CRAWL}/warc.paths.gz"] = b"no gzip"
     with pytest.raises(OSError, match="list of files"):
-        crawl.fetch_commoncrawl(tmp_path, url(server), url(server))
-    del server.files["/crawl-data/CC-MAIN-2026-21/warc.paths.gz"]
+        crawl.fetch_commoncrawl(tmp_path, url(server))
+    del server.files[f"/crawl-data/{crawl.CRAWL}/warc.paths.gz"]
     with pytest.raises(OSError, match="404"):
-        crawl.fetch_commoncrawl(tmp_path, url(server), url(server))
+        crawl.fetch_commoncrawl(tmp_path, url(server))

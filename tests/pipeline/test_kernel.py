@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import random
 import subprocess
 import sys
 import textwrap
@@ -177,12 +178,17 @@ def test_what_has_changed_is_compiled_again_and_nothing_else(load) -> None:
 
 
 def test_a_damaged_entry_is_compiled_again(load, tmp_path: Path) -> None:
-    before = results(load("one"))
-    for path in (tmp_path / "kernels").glob("*.nb[ic]"):
-        path.write_bytes(path.read_bytes()[:20] if path.suffix == ".nbc" else b"")
-    assert results(load("two")) == before
-    third = load("three")
-    assert results(third) == before and compiled(third) == []
+    """An entry that was cut, one of whose bits was flipped (in its machine code, too), and hashes that are no JSON."""
+    before, chance = results(load("one")), random.Random(1)
+    for number, damage in enumerate(("cut", "flip", "hashes")):
+        for path in (tmp_path / "kernels").glob("*.nbs" if damage == "hashes" else "*.nb[ic]"):
+            content = bytearray(path.read_bytes())
+            content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+            path.write_bytes(content if damage == "flip" else content[:20] if path.suffix == ".nbc" else b"")
+        again = load(f"{number} again")
+        assert results(again) == before and compiled(again) == KERNELS
+        after = load(f"{number} after")
+        assert results(after) == before and compiled(after) == []
 
 
 def test_an_entry_that_names_a_class_which_stands_elsewhere_now_is_compiled_again(load, tmp_path: Path) -> None:

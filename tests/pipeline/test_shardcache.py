@@ -165,11 +165,12 @@ def test_what_a_killed_process_left_is_removed_and_what_another_downloads_is_not
     assert copies(cache) == {"2" * 64 + ".part", sha256_of(tmp_path / "a")}
 
 
-def test_a_copy_of_another_size_is_fetched_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("copy", [b"a", b"abb"], ids=["size", "bit"])
+def test_a_damaged_copy_is_fetched_again(tmp_path: Path, copy: bytes) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     name = sha256_of(tmp_path / "a")
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / name).write_bytes(b"a")
+    (tmp_path / "cache" / name).write_bytes(copy)
     found = ShardCache(tmp_path / "cache").use(Storage(str(tmp_path)), "a", 3, name, lambda path: Path(path).read_bytes())
     assert found == b"abc"
 

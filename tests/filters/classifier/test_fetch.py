@@ -40,13 +40,16 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_a_file_is_fetched_once(served) -> None:
+def test_a_file_is_fetched_once_and_again_where_it_is_damaged(served) -> None:
     folder, url, asked = served
     (folder / "m.bin").write_bytes(b"some model" * 1000)
     path = fetch(f"{url}/m.bin")
     assert path.read_bytes() == b"some model" * 1000 and path.parent.name == sha256(folder / "m.bin") and path.name == "m.bin"
+    for again in ((), (path.parent.name,)):
+        path.write_bytes(b"some motel" * 1000)
+        assert fetch(f"{url}/m.bin", *again) == path and path.parent.name == sha256(path)
     (folder / "m.bin").unlink()
-    assert fetch(f"{url}/m.bin") == path and asked.count("/m.bin") == 1
+    assert fetch(f"{url}/m.bin") == path and asked.count("/m.bin") == 3
     assert fetch("http://elsewhere.invalid/m.bin", sha256(path)) == path  # the content is known
     assert not list(path.parents[2].glob(".tmp-*"))
 

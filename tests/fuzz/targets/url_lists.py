@@ -1,4 +1,4 @@
-"""Fuzzes lists of domains, URLs and words, as users write them and as they are stored: entries and answers, or one sentence."""
+"""Fuzzes lists of domains, URLs and words: entries and answers, or one sentence."""
 
 import contextlib
 import gzip
@@ -7,20 +7,17 @@ from functools import cache
 from fuzzing import choose, choosing, scratch
 
 from corpusmill.ingest.urls.filter import UrlFilter, UrlFilterConfig
-from corpusmill.ingest.urls.lists import LISTS, ListFile, build, read_lists
+from corpusmill.ingest.urls.lists import ListFile, build, read_lists
 from corpusmill.pipeline.errors import InputError
 
 PRESETS = ["corpusmill", "datatrove"]
-NAMES = ["domains.txt", "urls.txt.gz", "kept.arrow", "url"]
+NAMES = ["domains.txt", "urls.txt.gz", "url"]
 LIST = b"\xef\xbb\xbfexample.com\n# a comment\n\nEXAMPLE.org/path?x=1#y\nm\xc3\xbcnchen.de\nhttp://user@host.test:80/a/../b\n"
 
 
 def seeds() -> list[bytes]:
-    (scratch() / "seed.txt").write_bytes(LIST)
-    sources = [ListFile(kind, str(scratch() / "seed.txt")) for kind in LISTS]
-    kept = build(sources, exact=False).to_pybytes()
     urls = [b"http://www.example.com/", b"https://[::1]:8/%2e%2e/\xc3\xa9", b"//host", b"http://" + b"a." * 200 + b"com/adult/porn-x"]
-    return [choosing(0, LIST), choosing(1, gzip.compress(LIST, mtime=0)), choosing(2, kept), *(choosing(3, url) for url in urls)]
+    return [choosing(0, LIST), choosing(1, gzip.compress(LIST, mtime=0)), *(choosing(2, url) for url in urls)]
 
 
 def fuzz(data: bytes) -> None:
@@ -30,10 +27,6 @@ def fuzz(data: bytes) -> None:
     path = scratch() / name
     path.write_bytes(content)
     with contextlib.suppress(InputError):
-        if name == "kept.arrow":
-            lists = read_lists(path)
-            assert "example.com" not in lists.urls or len(lists.urls)
-            return None
         kind = "domains" if name.startswith("domains") else "urls"
         entries = list(ListFile(kind, str(path)).entries())
         for exact in (True, False):
