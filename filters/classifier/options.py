@@ -119,7 +119,6 @@ class ModelOptions(DecisionOptions):
     positive: str | dict[str, str] | None = Field(
         None, description="Of a fastText model: its label that means yes; or several, by the name of their column (NAME_KEY)."
     )
-    complement: bool = Field(False, description="`positive` names the answer no: the score is 1 minus its probability.")
     values: dict[str, float] | None = Field(
         None, description="Of a fastText model whose labels are a scale: the number that each stands for. NAME is the expected value."
     )
@@ -160,10 +159,8 @@ class ModelOptions(DecisionOptions):
             return self
         if not self.is_file:
             given = [key for key in ("preset", "form", "positive", "values") if getattr(self, key) is not None]
-            if given or self.complement:
-                raise ValueError(
-                    f"{given[0] if given else 'complement'}: a classifier's folder says that itself; it is for .bin and .ftz files"
-                )
+            if given:
+                raise ValueError(f"{given[0]}: a classifier's folder says that itself; it is for .bin and .ftz files")
             return self
         if (self.positive is not None) + (self.values is not None) > 1:
             raise ValueError("values: positive is given, too; a scale has no single answer yes")
@@ -171,8 +168,8 @@ class ModelOptions(DecisionOptions):
             raise ValueError(f"preset: {self.preset} says what the labels mean, and so does {'values' if self.values else 'positive'}")
         if not (self.preset or self.positive or self.values):
             raise ValueError(f"positive: say which label of {self.model} means yes ({_labels_of(self.model)})")
-        if (self.values or (self.convention and self.convention.values)) and (self.window or self.complement):
-            raise ValueError("values: the expected value is that of the whole text; window and complement do not go with it")
+        if (self.values or (self.convention and self.convention.values)) and self.window:
+            raise ValueError("values: the expected value is that of the whole text; window does not go with it")
         return self
 
 
@@ -324,7 +321,7 @@ def _bare(options: ModelOptions) -> Resolved:
     convention = options.convention
     threshold = convention.threshold if convention and convention.threshold is not None else 0.5
     heads = tuple(
-        ClassifierHead(label=label, file=path.name, sha256=found, positive=positive, complement=options.complement, threshold=threshold)
+        ClassifierHead(label=label, file=path.name, sha256=found, positive=positive, threshold=threshold)
         for label, positive in heads_of(options)
     )
     card: dict[str, Any] = {"model": options.model, "sha256": found}

@@ -281,11 +281,9 @@ def _without_nan(values: npt.NDArray[np.float64], scored: npt.NDArray[np.bool_] 
 BUILTIN = ("quality",)
 #: For steps without a built-in model: why there is none, and how to make one.
 NO_MODEL = {
-    "toxicity": "none is built in, since no package ships text that people have judged; train one on labelled texts "
-    "(`corpusmill classifier train --data posts.jsonl --label-column toxic --output models/toxicity`, 1 for toxic and 0 for not) and name "
-    "it: `- toxicity: models/toxicity` (docs/stages/classifiers.md)",
-    "spam": "none is built in, since no package ships judged spam of the web; train one on your own examples (`corpusmill classifier train "
-    "--positive spam/ --negative good/ --output models/spam`) and name it: `- spam: models/spam` (docs/stages/classifiers.md)",
+    name: f"none is built in, since no package ships {what}; train one on labelled texts (`corpusmill classifier train labelled.jsonl "
+    f"--output models/{name}`, where `label` is 1 or 0) and name it: `- {name}: models/{name}` (docs/stages/classifiers.md)"
+    for name, what in (("toxicity", "text that people have judged"), ("spam", "judged spam of the web"))
 }
 
 
