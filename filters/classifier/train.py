@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 
 import corpusmill
@@ -35,17 +33,6 @@ from corpusmill.pipeline.storage import TEMPORARY, fsync_folder
 # fastText's file has no path, no time and no version of the machine. Several threads would train in an order that differs between runs.
 
 
-def write_lines(path: Path, lines: pa.Array, answer: npt.NDArray[np.bool_], order: npt.NDArray[np.int64]) -> None:
-    """Writes fastText's training file: a line for each example, in the given order. `lines` (large_string): the result of `write_form`."""
-    labels = pa.array([f"{NO} ", f"{YES} "], pa.large_string()).take(pa.array(answer.astype(np.int64)))
-    written = pc.binary_join_element_wise(labels, lines, pa.scalar("\n", pa.large_string()), pa.scalar("", pa.large_string())).take(
-        pa.array(order)
-    )
-    with open(path, "wb") as file:
-        for line in written.to_pylist():
-            file.write(line.encode())
-
-
 def train_model(label: str, target: Path, prepared: TrainingData, order: Integers) -> None:
     """Trains a label's model on examples in an order, and writes it to `target` (`.ftz` if it is compressed, else `.bin`).
 
@@ -55,8 +42,10 @@ def train_model(label: str, target: Path, prepared: TrainingData, order: Integer
 
     spec = prepared.spec
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "examples.txt"
-        write_lines(path, prepared.distinct.lines, prepared.yes(label), order)
+        path, lines = Path(folder) / "examples.txt", prepared.distinct.lines.take(order)
+        with open(path, "wb") as file:
+            for yes, line in zip(prepared.yes(label)[order], lines.to_pylist(), strict=True):
+                file.write(f"{YES if yes else NO} {line}\n".encode())
         try:
             model = fasttext.train_supervised(str(path), thread=1, verbose=0, seed=spec.seed, **spec.fasttext.model_dump())
             if not set(model.words) - {"</s>"} and spec.fasttext.maxn == 0:
