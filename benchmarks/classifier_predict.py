@@ -49,7 +49,7 @@ def first_label(listed: tuple[Any, Any], label: str) -> npt.NDArray[np.float64]:
 def compare(paths: list[Path], form: Any, texts: list[pa.Array]) -> float:
     """Prints the speeds of both in MB/s of the original texts; returns corpusmill's speed divided by fastText's."""
     theirs = [load_model(str(path)) for path in paths]
-    heads = [LoadedHead(path.name, read_model(str(path)), 0, False, form, None, Calibration(), 0.5) for path in paths]
+    heads = [LoadedHead(path.name, read_model(str(path)), 0, form, None, Calibration(), 0.5) for path in paths]
     scorer = Scorer(heads)
     speeds: list[tuple[float, float]] = []
     difference = 0.0

@@ -7,7 +7,7 @@ Prints, with 95 % bootstrap intervals:
 * toxicity by recipes/classifiers/toxicity.yaml. It is trained on nine tenths of Davidson (by a hash of the text), TweetEval's training
   parts and the word lists, with contrasts and without. It is tested on Davidson's other tenth, TweetEval's validation parts,
   surge_profanity against seeded phrases of WikiText, and functional cases (functional_toxicity.py), and for false positives on clean pages;
-* the same with each source left out in turn, also for the choice of the threshold: F1 on the omitted source, next to plain fastText (its
+* the same with each source left out in turn: F1 on the omitted source, next to plain fastText (its
   own defaults, positive from .5) trained on the same texts;
 * the label `sexual`, trained on one half of surge_profanity's categories and tested on the other half;
 * the built-in `quality` classifier on DCLM's human labels (quality_nested.py has the figures that chose nothing).
@@ -30,21 +30,21 @@ import fasttext
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 import xxhash
-import yaml
 from functional_toxicity import HARD, TEMPLATES, cases, slurs
 
 from corpusmill.filters.classifier.builtin import builtin
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.classifier.corpora import sure_and_unsure
 from corpusmill.filters.classifier.evaluate import evaluate
-from corpusmill.filters.classifier.examples import gather_examples, read_run
+from corpusmill.filters.classifier.examples import gather_examples
 from corpusmill.filters.classifier.score import Scorer, load_heads
-from corpusmill.filters.classifier.spec import TrainingSpec, make_spec
+from corpusmill.filters.classifier.spec import TrainingSpec, read_spec
 from corpusmill.filters.classifier.train import train_classifier
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPE = ROOT / "recipes/classifiers/toxicity.yaml"
+RECIPE = "toxicity"  # recipes/classifiers/toxicity.yaml
 SEED = 1
 PARTS = ("toxicity", "labels", "unseen", "sexual", "quality")
 Floats = npt.NDArray[np.float64]
@@ -110,7 +110,7 @@ def ordinary_phrases(data: Path, lengths: Sequence[int]) -> list[str]:
 
 def recipe(folder: Path, without: str | None = None, labels: Sequence[str] | None = None) -> TrainingSpec:
     """Returns the recipe over all or some of the files in `folder`. Texts are scored whole, because the test texts are short."""
-    spec = make_spec(yaml.safe_load(RECIPE.read_text("utf-8")), str(RECIPE))
+    spec = read_spec([RECIPE])
     sources = []
     for source in spec.sources:
         files = tuple(name if "://" in name else str(folder / name) for name in source.files)
@@ -138,7 +138,7 @@ class PlainFastText:
     """fastText as its own documentation trains it: lower-cased words, default arguments, positive from .5 on."""
 
     def __init__(self, spec: TrainingSpec, label: str):
-        table = gather_examples(spec.sources, labels=[label]).table
+        table = gather_examples(spec.sources, [label]).table
         lines = [f"__label__{answer} {self.line(text)}" for text, answer in zip(table["text"].to_pylist(), table[label].to_pylist())]
         random.Random(SEED).shuffle(lines)
         with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
@@ -176,7 +176,7 @@ def toxicity(data: Path, folder: Path, judged: list[Judged], run: str | None) ->
     """Prints the results of the recipe with and without contrasts: held-out parts, functional cases, clean pages."""
     for title, without in (("", None), (" without contrasts", "contrasts")):
         model, seconds = trained(recipe(folder, without, ["toxicity"]), folder / f"toxicity{without or ''}")
-        head(f"Toxicity by {RECIPE.name}{title}, trained in {seconds:.1f} s")
+        head(f"Toxicity by {RECIPE}{title}, trained in {seconds:.1f} s")
         for part in judged:
             print(measure(part.name, *pair(scores(model, part.texts, "toxicity"), part)), flush=True)
         functional(data, model)
@@ -186,7 +186,7 @@ def toxicity(data: Path, folder: Path, judged: list[Judged], run: str | None) ->
 def labels(folder: Path, judged: list[Judged]) -> None:
     """Prints the results of the recipe's other labels."""
     model, seconds = trained(recipe(folder), folder / "labels")
-    head(f"{RECIPE.name}, four labels in {seconds:.1f} s")
+    head(f"{RECIPE}, four labels in {seconds:.1f} s")
     for part, label in ((judged[2], "hate"), (judged[1], "offensive"), (judged[3], "profane")):
         print(measure(f"{part.name}: {label}", *pair(scores(model, part.texts, label), part)), flush=True)
 
@@ -204,12 +204,17 @@ def functional(data: Path, model: Path) -> None:
         print(f"    {name:26s} {mine.sum():4d} cases, yes to {(score[mine] >= threshold).mean():4.0%}{' (toxic)' if is_toxic else ''}")
 
 
+def texts_of(folder: Path) -> list[str]:
+    """Returns the texts of a stage's documents."""
+    return [text for path in sorted(folder.glob("*.parquet")) for text in pq.read_table(path, columns=["text"])["text"].to_pylist()]
+
+
 def clean_pages(data: Path, run: str | None) -> dict[str, list[str]]:
     """Returns presumably ordinary pages: of Common Crawl, and documents that a run over manuals keeps."""
     found = {"C4": [row["text"] for row in rows_of(data / "text/c4_demo.jsonl")]}
     found["Common Crawl (DCLM)"] = [row["text"] for row in rows_of(data / "quality/dclm_human.jsonl")]
     if run:
-        found["manuals"] = list(read_run(run, "filter", 1 << 40, SEED).texts)
+        found["manuals"] = texts_of(Path(run) / "filter/data")
     return found
 
 
@@ -249,9 +254,8 @@ def sexual(data: Path, folder: Path) -> None:
         {"name": "categories", "files": [str(path)], "label_columns": {"sexual": "sexual"}},
         {"name": "phrases", "files": ["package://phrases.jsonl"], "answers": {"sexual": 0}},
     ]
-    spec = make_spec(
-        {"name": "sexual", "labels": ["sexual"], "sources": sources, "fasttext": {"minn": 2, "maxn": 6, "minCount": 1}}, "sexual"
-    )
+    arguments = {"minn": 2, "maxn": 6, "minCount": 1}
+    spec = TrainingSpec.model_validate({"name": "sexual", "labels": ["sexual"], "sources": sources, "fasttext": arguments})
     model, _ = trained(spec, folder / "sexual")
     rest = [(row["text"], answer) for row, answer, use in zip(rows, answers, learned) if not use]
     head("Sexual, from half of surge_profanity's categories")

@@ -21,11 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from classifiers import ROOT, SEED, Floats, prepare_data, recipe, trained
+from classifiers import ROOT, SEED, Floats, prepare_data, recipe, texts_of, trained
 from sklearn.metrics import roc_auc_score
 
 from corpusmill.filters.classifier.card import read_classifier
-from corpusmill.filters.classifier.examples import read_run
 from corpusmill.filters.classifier.score import Scorer, load_heads
 from corpusmill.pipeline.cache import PackageFile
 
@@ -40,7 +39,7 @@ TOP = 3
 
 def long_documents(run: str, count: int) -> list[list[str]]:
     """Returns the words of `count` documents of the run, drawn by hash."""
-    texts = (text.split() for text in read_run(run, "ingest", 1 << 40, SEED).texts)
+    texts = (text.split() for text in texts_of(Path(run) / "ingest/data"))
     found = [words for words in texts if SHORTEST <= len(words) <= LONGEST]
     return random.Random(SEED).sample(found, min(count, len(found)))
 

@@ -11,11 +11,10 @@ import getpass
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from io import BytesIO
-from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,8 +28,6 @@ from corpusmill.pipeline.runner import DATA_STAGES
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.shards import iter_tables
 from corpusmill.pipeline.storage import Storage
-
-Key = TypeVar("Key", bound=Hashable)
 
 LABELS = "labels.parquet"
 COLUMNS = ("id", "label", "who", "when", "text_sha256")
@@ -83,22 +80,14 @@ class DocumentLabels:
 
     def by_document(self) -> dict[str, str | None]:
         """Returns for each document the label that most people gave it; None where two labels have as many votes."""
-        return _majority((label.id, label.label) for label in self.given.values())
-
-    def by_text(self) -> dict[tuple[str, str], str | None]:
-        """Returns the same for each text (id, sha256): people may have read different texts of a document."""
-        return _majority(((label.id, label.text_sha256), label.label) for label in self.given.values())
-
-
-def _majority(votes: Iterable[tuple[Key, str]]) -> dict[Key, str | None]:
-    counts: dict[Key, Counter[str]] = {}
-    for key, label in votes:
-        counts.setdefault(key, Counter())[label] += 1
-    found: dict[Key, str | None] = {}
-    for key, counter in counts.items():
-        (first, most), *others = counter.most_common(2)
-        found[key] = None if others and others[0][1] == most else first
-    return found
+        counts: dict[str, Counter[str]] = {}
+        for label in self.given.values():
+            counts.setdefault(label.id, Counter())[label.label] += 1
+        found: dict[str, str | None] = {}
+        for id_, counter in counts.items():
+            (first, most), *others = counter.most_common(2)
+            found[id_] = None if others and others[0][1] == most else first
+        return found
 
 
 def labelled_texts(storage: Storage, wanted: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:

@@ -74,10 +74,9 @@ def _tables(found: Mapping[str, Any]) -> Iterator[Table]:
 
 def _sentence(found: Mapping[str, Any]) -> str:
     answers = f"{found['yes']:,} yes, {found['no']:,} no" + (f", {found['unknown']:,} without an answer" if found["unknown"] else "")
-    error, width = interval(found["calibration_error"]), value(found["calibration_error_equal_width"])
     return (
         f"{answers}; average precision {interval(found['average_precision'])}, Brier score {interval(found['brier'])}, "
-        f"expected calibration error (ECE) {error} in bins of equal mass, {width} of equal width"
+        f"expected calibration error (ECE) {interval(found['calibration_error'])}"
     )
 
 

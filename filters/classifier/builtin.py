@@ -14,6 +14,7 @@ from corpusmill.pipeline.cache import cache_folder, locked
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.extras import CLASSIFIERS, require
+from corpusmill.pipeline.names import instead_of
 
 FOLDER = "classifiers"  # folder in the user's cache
 #: Libraries that can change a model's bytes or its training texts.
@@ -27,9 +28,9 @@ def builtin(name: str, on_message: Callable[[str], None] = lambda _: None) -> Pa
     call it at once: one trains, the others wait. Raises InputError in one sentence.
     """
     if name not in BUILTIN:
-        raise InputError(f"{name}: {NO_MODEL.get(name, f'there is no built-in classifier of that name (there is {BUILTIN[0]})')}.")
+        raise InputError(f"{name}: {NO_MODEL.get(name, f'no such folder or built-in classifier{instead_of(name, BUILTIN)}')}.")
     require(name, *CLASSIFIERS)
-    spec = builtin_spec(name)
+    spec = read_spec([name])
     folder = cache_folder() / FOLDER / f"{name}-{builtin_key(spec)}"
     if not (folder / FILE).is_file():
         with locked(folder):
@@ -37,11 +38,6 @@ def builtin(name: str, on_message: Callable[[str], None] = lambda _: None) -> Pa
                 on_message(f"{name}: trains the built-in classifier from registry packages, once.")
                 train_classifier(spec, folder, on_message)
     return folder
-
-
-def builtin_spec(name: str) -> TrainingSpec:
-    """Returns the training spec of a built-in classifier."""
-    return read_spec(Path(__file__).with_name(f"{name}.yaml"))
 
 
 def builtin_key(spec: TrainingSpec) -> str:

@@ -32,9 +32,8 @@ class ClassifierHead(Config):
 
     label: str
     file: str = Field(description="Name of the model's file in the folder.")
-    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Of that file.")
+    sha256: str = Field(default="", pattern="^[0-9a-f]{64}$", description="Of that file; empty where a recipe describes it.")
     positive: str = Field(default=YES, description="The fastText label whose probability is the raw score.")
-    complement: bool = Field(default=False, description="The raw score is 1 minus that probability: `positive` names the answer no.")
     calibration: Calibration = Calibration()
     threshold: float = Field(default=0.5, ge=0, le=1, description="The calibrated score from which the answer is yes.")
 

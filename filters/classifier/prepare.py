@@ -11,14 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from corpusmill.filters.classifier.examples import ExampleTable, gather_examples
+from corpusmill.filters.classifier.examples import ExampleTable, answer_counts, gather_examples
 from corpusmill.filters.classifier.forms import write_form
 from corpusmill.filters.classifier.score import hash_lines
-from corpusmill.filters.classifier.spec import SplitShares, TrainingSpec
+from corpusmill.filters.classifier.spec import TrainingSpec
 from corpusmill.pipeline.errors import InputError
 
 # ---- Equal examples become one. Near copies form clusters, which a split does not divide.
 
+Bools = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
@@ -187,10 +188,10 @@ PARTS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
 
 
-def part_of(hashes: Hashes, cluster: Integers, shares: SplitShares, seed: int) -> npt.NDArray[np.int8]:
+def part_of(hashes: Hashes, cluster: Integers, validation: float, test: float, seed: int) -> npt.NDArray[np.int8]:
     """Returns the part (TRAIN, VALIDATION, TEST) of each of n examples, by the smallest content hash in its cluster.
 
-    So the part depends neither on the order of the examples nor on examples outside the cluster.
+    So the part depends neither on the order of the examples nor on examples outside the cluster. `validation`, `test`: their shares.
     """
     if not len(hashes):
         return np.zeros(0, np.int8)
@@ -198,7 +199,7 @@ def part_of(hashes: Hashes, cluster: Integers, shares: SplitShares, seed: int) -
     least = np.full(int(number.max()) + 1, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(least, number, hashes)
     place = mixed(least, seed).astype(np.float64) / 2.0**64
-    return np.searchsorted([shares.train, shares.train + shares.validation], place, side="right").astype(np.int8)[number]
+    return np.searchsorted([1 - validation - test, 1 - test], place, side="right").astype(np.int8)[number]
 
 
 def mixed(hashes: Hashes, seed: int, salt: str = "split") -> Hashes:
@@ -213,23 +214,17 @@ def scrambled(value: Hashes) -> Hashes:
     return value ^ (value >> np.uint64(31))
 
 
-def training_order(
-    hashes: Hashes, answer: npt.NDArray[np.bool_], repeat: npt.NDArray[np.float64], balance: str, ratio: float, seed: int
-) -> Integers:
+def training_order(hashes: Hashes, answer: Bools, repeat: npt.NDArray[np.float64], ratio: float, seed: int) -> Integers:
     """Returns which of n examples to train on, in order; some occur more than once.
 
-    `repeat`: how often each example occurs by its source's weight. `balance`: what to do if one answer occurs more than `ratio` times as
-    often as the other. `repeat` repeats the rarer answer, `sample` draws fewer of the other, `none` changes nothing. Hashes under the seed
-    decide about fractions and give the order.
+    `repeat`: how often each example occurs by its source's weight. The rarer answer is repeated until the other occurs at most `ratio`
+    times as often. Hashes under the seed decide about fractions and give the order.
     """
     times = repeat.astype(np.float64).copy()
     weight = [float(times[answer == value].sum()) for value in (False, True)]
-    rarer = weight[1] < weight[0]
     excess = max(weight) / min(weight) / ratio if min(weight) > 0 else 1.0
-    if balance == "repeat" and excess > 1:
-        times[answer == rarer] *= excess
-    elif balance == "sample" and excess > 1:
-        times[answer != rarer] /= excess
+    if excess > 1:
+        times[answer == (weight[1] < weight[0])] *= excess
     draw = mixed(hashes, seed, "repeat").astype(np.float64) / 2.0**64
     copies = np.floor(times).astype(np.int64) + (draw < times - np.floor(times))
     chosen = np.repeat(np.arange(len(hashes)), copies)
@@ -243,7 +238,6 @@ def training_order(
 
 #: The fewest examples of each answer in each part: with fewer, measures mean nothing.
 FEWEST = 5
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -256,34 +250,27 @@ class TrainingData:
     part: npt.NDArray[np.int8]
 
     @cached_property
-    def source(self) -> npt.NDArray[np.int64]:
-        """The place of each example's source in the spec."""
-        names = pa.array([source.named() for source in self.spec.sources])
-        return np.asarray(pa.compute.index_in(self.distinct.table["source"], names).to_numpy(), np.int64)
-
-    @cached_property
     def repeat(self) -> npt.NDArray[np.float64]:
-        return np.array([source.repeat for source in self.spec.sources])[self.source]
+        """How often each example is in the training, by its source."""
+        names = pa.array([source.name for source in self.spec.sources])
+        return np.array([source.repeat for source in self.spec.sources])[pc.index_in(self.distinct.table["source"], names).to_numpy()]
 
-    def answers(self, label: str) -> tuple[Bools, Bools]:
-        """Returns `(known, yes)`, bool, for all examples."""
-        column = self.distinct.table[label]
-        return column.is_valid().to_numpy(), column.fill_null(0).to_numpy() == 1
+    def yes(self, label: str) -> Bools:
+        """Whether the answer of each example is yes."""
+        return np.asarray(pc.fill_null(pc.equal(self.distinct.table[label], 1), False).to_numpy())
 
-    def order(self, label: str, rows: Integers) -> Integers:
-        """Returns which of `rows` a label's model is trained on, in order."""
-        _, yes = self.answers(label)
-        spec, repeat = self.spec, self.repeat[rows]
-        return rows[training_order(self.distinct.hashes[rows], yes[rows], repeat, spec.balance, spec.ratio, spec.seed)]
+    def rows(self, label: str, part: int) -> Integers:
+        """Returns the examples of a part whose answer is known."""
+        return np.flatnonzero(self.distinct.table[label].is_valid().to_numpy() & (self.part == part))
 
-    def rows(self, label: str, *parts: int) -> Integers:
-        """Returns the examples of some parts whose answer is known."""
-        known, _ = self.answers(label)
-        return np.flatnonzero(known & np.isin(self.part, parts))
+    def order(self, label: str) -> Integers:
+        """Returns the examples on which a label's model is trained, in order."""
+        rows = self.rows(label, TRAIN)
+        return rows[training_order(self.distinct.hashes[rows], self.yes(label)[rows], self.repeat[rows], self.spec.ratio, self.spec.seed)]
 
     def counts(self, label: str) -> dict[str, dict[str, int]]:
         """Returns the numbers of yes and no by part."""
-        _, yes = self.answers(label)
+        yes = self.yes(label)
         found = {}
         for part, name in enumerate(PARTS):
             rows = self.rows(label, part)
@@ -293,32 +280,15 @@ class TrainingData:
 
 def prepare(spec: TrainingSpec) -> TrainingData:
     """Reads the examples, writes them in the form, removes copies, splits the rest. Raises InputError if too few are left for a label."""
-    examples = gather_examples(spec.sources, ".", spec.labels, spec.seed)
-    if not examples.table.num_rows:
-        raise InputError(f"{_inputs(spec)}: there is no example with a text and an answer.")
-    _check_answers(spec, examples.table)
-    lines = write_form(spec.form, examples.table["text"])
-    found = distinct(examples.table, lines, spec.labels)
-    prepared = TrainingData(spec, examples, found, part_of(found.hashes, found.cluster, spec.split, spec.seed))
+    examples = gather_examples(spec.sources, spec.labels, spec.seed)
+    for label in spec.labels:
+        if not all((counts := answer_counts(examples.table[label])).values()):
+            raise InputError(f"label {label}: {counts['yes']:,} examples say yes and {counts['no']:,} say no; a classifier needs both.")
+    found = distinct(examples.table, write_form(spec.form, examples.table["text"]), spec.labels)
+    prepared = TrainingData(spec, examples, found, part_of(found.hashes, found.cluster, spec.validation, spec.test, spec.seed))
     for label in spec.labels:
         _check_parts(label, prepared.counts(label))
     return prepared
-
-
-def _inputs(spec: TrainingSpec) -> str:
-    return ", ".join(source.named() for source in spec.sources[:3]) + (", ..." if len(spec.sources) > 3 else "")
-
-
-def _check_answers(spec: TrainingSpec, table: pa.Table) -> None:
-    for label in spec.labels:
-        column = table[label]
-        known, yes = len(column) - column.null_count, pa.compute.sum(column).as_py() or 0
-        if not known:
-            raise InputError(f"{_inputs(spec)}: no example has an answer to the label {label}.")
-        if yes in (0, known):
-            raise InputError(
-                f"{_inputs(spec)}: all {known:,} answers to the label {label} are {'yes' if yes else 'no'}; a classifier needs both."
-            )
 
 
 def _check_parts(label: str, counts: dict[str, dict[str, int]]) -> None:
@@ -330,9 +300,3 @@ def _check_parts(label: str, counts: dict[str, dict[str, int]]) -> None:
                     f"label {label}: of {total:,} different examples with the answer {answer} only {count} are in the part {part}, "
                     f"which needs {FEWEST}; give more examples."
                 )
-
-
-def taken(column: pa.Array | pa.ChunkedArray, rows: Integers | Sequence[int]) -> pa.Array:
-    """Returns some rows of a column, as one array."""
-    found = column.take(pa.array(rows, pa.int64()))
-    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found

@@ -12,28 +12,22 @@ higher cost, .966. So shorter windows are the better remedy.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import xxhash
 
 from corpusmill.filters.classifier.calibrate import Calibration
-from corpusmill.filters.classifier.card import YES, ClassifierDescription, Form, read_classifier
-from corpusmill.filters.classifier.examples import TEXT, ExampleFile, cell, find_files, read_rows
+from corpusmill.filters.classifier.card import YES, ClassifierDescription, Form
 from corpusmill.filters.classifier.forms import NEW_LINE, form_buffers, write_form, write_tokens
 from corpusmill.filters.fasttext_model import FastTextModel, read_model
 from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, TextTokens, Unit, text_slices
 from corpusmill.filters.stop_words import stop_words
 from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.files import open_file
-from corpusmill.pipeline.formats.parquet import open_parquet
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,6 @@ class LoadedHead:
     label: str
     model: FastTextModel
     column: int
-    complement: bool
     form: Form
     window: int | None
     calibration: Calibration
@@ -73,8 +66,7 @@ def load_heads(folder: str | Path, classifier: ClassifierDescription) -> list[Lo
             models[head.file] = load_model(path, head.sha256)
         model = models[head.file]
         column = label_column(model, head.positive, path)
-        options = head.complement, classifier.form, classifier.window, head.calibration, head.threshold
-        heads.append(LoadedHead(head.label, model, column, *options))
+        heads.append(LoadedHead(head.label, model, column, classifier.form, classifier.window, head.calibration, head.threshold))
     return heads
 
 
@@ -144,8 +136,6 @@ def _as_written(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np
 def _gather(head: LoadedHead, added: npt.NDArray[np.float64], first: npt.NDArray[np.int64], listed: npt.NDArray[np.float32]) -> HeadScores:
     """Returns the scores of texts from the scores of their windows: text i has the windows from `first[i]` up to `first[i + 1]`."""
     raw = np.where(listed == UNKNOWN, np.nan, np.clip(listed.astype(np.float64), 0, 1))
-    if head.complement:
-        raw = 1 - raw
     scores = HeadScores(*(np.empty(len(first) - 1) for _ in range(3)))
     score = head.calibration.apply(raw, np.repeat(added, np.diff(first)))
     gather_windows(first, raw, score, head.threshold, scores.score, scores.share, scores.raw)
@@ -202,11 +192,10 @@ def gather_windows(first, raw, score, threshold, out_score, out_share, out_raw):
 BATCH = 10_000
 
 
-def score_raw(path: Path, form: Form, window: int | None, text: pa.Array) -> npt.NDArray[np.float64]:
+def score_raw(path: Path, form: Form, window: int | None, text: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     """Returns the raw score of each text's greatest window (n,); NaN for a text without any word or n-gram of the model."""
     model = load_model(path)
-    head = LoadedHead(path.stem, model, label_column(model, YES, path), False, form, window, Calibration(), 0.5)
-    scorer = Scorer([head])
+    scorer = Scorer([LoadedHead(path.stem, model, label_column(model, YES, path), form, window, Calibration(), 0.5)])
     parts = [scorer.score(text[start : start + BATCH])[0].raw for start in range(0, len(text), BATCH)]
     return np.concatenate([np.zeros(0), *parts])
 
@@ -249,88 +238,3 @@ def in_training(folder: str | Path, form: Form, text: pa.Array) -> npt.NDArray[n
     hashes = hash_lines(write_form(form, text))
     places = np.searchsorted(seen, hashes)
     return np.asarray((places < len(seen)) & (np.append(seen, np.uint64(0))[places] == hashes))
-
-
-# ---- `corpusmill classifier score`: a row of scores for each text of many files, written as it is read.
-
-#: Most texts, and most characters, in memory at a time.
-TEXTS, CHARACTERS = 2048, 1 << 24
-#: The columns before those of the labels: the file's path, the row in the file from 1, and the row's id if it has one.
-PLACE = (pa.field("file", pa.string()), pa.field("row", pa.int64()), pa.field("id", pa.string()))
-
-
-def score_files(folder: str | Path, files: Sequence[str], output: str, text_column: str = TEXT, id_column: str = "id") -> dict[str, int]:
-    """Writes the scores of all texts in JSONL, Parquet and text files to `output` (Parquet), in the order of the files.
-
-    A row has `file, row, id`, and for each label LABEL (yes or no, by its threshold), LABEL_score, LABEL_raw and LABEL_share. These are
-    null if the text is missing or has no word or n-gram of the model. Returns the number of texts (`texts`), of texts without a score
-    (`without_score`), and of yes for each label. Equal files give equal bytes. Raises InputError in one sentence.
-    """
-    heads = load_heads(folder, read_classifier(folder))
-    found = [file for given in files for file in find_files(given, ".")]
-    target = Path(output)
-    if any(Path(file.path).resolve() == target.resolve() for file in found):
-        raise InputError(f"{output}: is one of the files to score.")
-    schema, scorer = score_schema([head.label for head in heads]), Scorer(heads)
-    counts = {"texts": 0, "without_score": 0, **{head.label: 0 for head in heads}}
-    with (
-        Storage(str(target.parent)).write_atomic(target.name) as sink,
-        pq.ParquetWriter(sink, schema, compression="zstd", compression_level=3, use_dictionary=["file"]) as writer,
-    ):
-        for rows in _batches(found, text_column, id_column):
-            columns: dict[str, Any] = {field.name: [row[field.name] for row in rows] for field in PLACE}
-            text = pa.array([row["text"] or "" for row in rows], pa.large_string())
-            for head, scores in zip(heads, scorer.score(text), strict=True):
-                unknown, reached = np.isnan(scores.score), scores.score >= head.threshold
-                columns[head.label] = pa.array(reached, mask=unknown)
-                for ending, values in (("_score", scores.score), ("_raw", scores.raw), ("_share", scores.share)):
-                    columns[head.label + ending] = pa.array(values, from_pandas=True)
-                counts[head.label] += int(reached.sum())
-            counts["texts"] += len(rows)
-            counts["without_score"] += columns[heads[0].label].null_count
-            writer.write_table(pa.table(columns, schema))
-    return counts
-
-
-def score_schema(labels: Sequence[str]) -> pa.Schema:
-    """Returns the columns of a file of scores. Raises InputError if two have the same name."""
-    kinds = {"": pa.bool_(), "_score": pa.float64(), "_raw": pa.float64(), "_share": pa.float64()}
-    fields = [*PLACE, *(pa.field(f"{label}{ending}", kind) for label in labels for ending, kind in kinds.items())]
-    names = [field.name for field in fields]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"scores: two columns would have the name {name!r}.")
-    return pa.schema(fields)
-
-
-def _batches(files: Sequence[ExampleFile], text_column: str, id_column: str) -> Iterator[list[dict[str, Any]]]:
-    """Yields the rows of all files (file, row, id, text) in batches."""
-    batch: list[dict[str, Any]] = []
-    size = 0
-    for row in (row for file in files for row in _rows(file, text_column, id_column)):
-        batch.append(row)
-        size += len(row["text"] or "")
-        if len(batch) >= TEXTS or size >= CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _rows(file: ExampleFile, text_column: str, id_column: str) -> Iterator[dict[str, Any]]:
-    tabular = file.format in ("jsonl", "parquet")
-    column = text_column if tabular else TEXT
-    wanted = [column]
-    if file.format == "parquet" and id_column in _names(file):
-        wanted.append(id_column)
-    for number, (place, row) in enumerate(read_rows(file, wanted), 1):
-        text = cell(place, row, column)
-        if text is not None and not isinstance(text, str):
-            raise InputError(f"{place}: {column!r} is no text ({type(text).__name__}).")
-        name = row.get(id_column) if tabular else None
-        yield {"file": file.path, "row": number, "id": None if name is None else str(name), "text": text}
-
-
-def _names(file: ExampleFile) -> list[str]:
-    with open_file(file.path) as stream, open_parquet(file.path, stream) as parquet:
-        return list(parquet.schema_arrow.names)

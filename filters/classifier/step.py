@@ -22,9 +22,7 @@ from corpusmill.filters.classifier.options import (
     Resolved,
     Where,
     column_name,
-    folder_description,
-    heads_of,
-    name_of,
+    describe,
     resolve,
 )
 from corpusmill.filters.classifier.score import HeadScores, Scorer, load_heads
@@ -234,18 +232,14 @@ class ClassifierStep(ScoringStep):
 
 def outputs_of(options: ModelOptions) -> Outputs:
     """Returns a model's columns and rules. Reads its description, but not the model."""
-    described, name = folder_description(options), name_of(options)
-    if described is not None:
-        labels = tuple(head.label for head in described.heads)
-        own_thresholds = None if described.ranks else {head.label: head.threshold for head in described.heads}
-        return Outputs(name, labels, (options.window or described.window) is not None, own_thresholds=own_thresholds)
-    labels, convention = tuple(label for label, _ in heads_of(options)), options.convention
-    scale = tuple((options.values or (convention.values if convention else {})).values())
+    described, convention = describe(options), options.convention
+    name, labels = options.name or column_name(described.name), tuple(head.label for head in described.heads)
+    window, scale = described.window is not None, tuple(options.scale.values())
+    if not options.is_file:
+        return Outputs(name, labels, window, own_thresholds=None if described.ranks else {h.label: h.threshold for h in described.heads})
     if convention is None:
-        return Outputs(name, labels, options.window is not None, scale)
-    return Outputs(
-        name, labels, options.window is not None, scale, None, convention.keep_where, convention.threshold, convention.comparison
-    )
+        return Outputs(name, labels, window, scale)
+    return Outputs(name, labels, window, scale, None, convention.keep_where, convention.threshold, convention.comparison)
 
 
 def _on_scale(outputs: Outputs, heads: "Mapping[str, HeadScores]") -> dict[str, npt.NDArray[np.float64]]:
@@ -281,11 +275,9 @@ def _without_nan(values: npt.NDArray[np.float64], scored: npt.NDArray[np.bool_] 
 BUILTIN = ("quality",)
 #: For steps without a built-in model: why there is none, and how to make one.
 NO_MODEL = {
-    "toxicity": "none is built in, since no package ships text that people have judged; train one on labelled texts "
-    "(`corpusmill classifier train --data posts.jsonl --label-column toxic --output models/toxicity`, 1 for toxic and 0 for not) and name "
-    "it: `- toxicity: models/toxicity` (docs/stages/classifiers.md)",
-    "spam": "none is built in, since no package ships judged spam of the web; train one on your own examples (`corpusmill classifier train "
-    "--positive spam/ --negative good/ --output models/spam`) and name it: `- spam: models/spam` (docs/stages/classifiers.md)",
+    name: f"none is built in, since no package ships {what}; train one on labelled texts (`corpusmill classifier train labelled.jsonl "
+    f"--output models/{name}`, where `label` is 1 or 0) and name it: `- {name}: models/{name}` (docs/stages/classifiers.md)"
+    for name, what in (("toxicity", "text that people have judged"), ("spam", "judged spam of the web"))
 }
 
 

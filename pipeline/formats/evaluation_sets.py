@@ -1,5 +1,5 @@
-"""Reads evaluation sets in the formats in which they are published: JSONL, JSON, CSV, TSV, Parquet and Arrow, compressed files and zip
-archives."""
+"""Reads rows in the formats in which evaluation sets and labelled texts are published: JSONL, JSON, CSV, TSV, Parquet and Arrow, compressed
+files and zip archives."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ from corpusmill.pipeline.formats.parquet import open_parquet
 
 #: The keys under which JSON files keep their rows, if the file is not a list itself.
 LISTS = ("data", "examples", "rows", "questions", "instances")
-#: The most decompressed bytes and rows of an evaluation set, which is held in memory; and the bytes that are read at a time.
+#: The most decompressed bytes and rows of a file, which is held in memory; and the bytes that are read at a time.
 MOST_BYTES, MOST_ROWS, CHUNK = 1 << 30, 10_000_000, 1 << 20
 DELIMITED = (".csv", ".tsv")
 ENDINGS = (".jsonl", ".ndjson", ".json", *DELIMITED, ".parquet", ".arrow", ".zip")
@@ -38,7 +38,7 @@ Rows = list[dict[str, Any]]
 
 
 def data_files(place: str, paths: Sequence[str]) -> list[str]:
-    """Returns the files of a folder, pattern or archive that hold rows of a set, by their names; `place` itself in any case. Raises
+    """Returns the files of a folder, pattern or archive that hold rows, by their names; `place` itself in any case. Raises
     InputError if there are none, and if one may hold rows but can't be read."""
     found = []
     for path in paths:
@@ -48,10 +48,10 @@ def data_files(place: str, paths: Sequence[str]) -> list[str]:
         if path.endswith("/") or any(part.startswith(".") for part in inside) or NO_ITEMS.fullmatch(PurePosixPath(path).name):
             continue
         if not _bare(path).endswith(ENDINGS):
-            raise InputError(f"{path}: not a kind of file that evaluation sets have ({READ}); name the other files, or move this one.")
+            raise InputError(f"{path}: not a kind of file that holds rows ({READ}); name the other files, or move this one.")
         found.append(path)
     if not found:
-        raise InputError(f"{place}: no file of an evaluation set in it ({READ}).")
+        raise InputError(f"{place}: no file with rows in it ({READ}).")
     return found
 
 
@@ -102,7 +102,7 @@ def _read_rows(place: str, file: IO[bytes], start: bytes) -> Rows:
 
 def _some(place: str, rows: Rows) -> Rows:
     if not rows:
-        raise InputError(f"{place}: the evaluation set is empty.")
+        raise InputError(f"{place}: there is no row in it.")
     return rows
 
 
@@ -113,7 +113,7 @@ def _arrow_batches(place: str, file: IO[bytes], start: bytes) -> list[pa.RecordB
         for batch in batches:
             batch.validate(full=True)  # Arrow trusts the sizes that a file states
         if sum(batch.num_rows for batch in batches) > MOST_ROWS:
-            raise InputError(f"{place}: it has more than {MOST_ROWS:,} rows, too many for an evaluation set.")
+            raise InputError(f"{place}: it has more than {MOST_ROWS:,} rows, too many for memory.")
     except (pa.ArrowException, OSError, MemoryError, ValueError) as error:
         raise _unreadable(place, "Arrow", error) from error
     return batches
@@ -140,14 +140,14 @@ def _inflated(place: str, file: IO[bytes], start: bytes) -> bytes:
 
 def _check_size(place: str, size: int) -> None:
     if size > MOST_BYTES:
-        raise InputError(f"{place}: it decompresses to more than {MOST_BYTES:,} bytes, too many for an evaluation set.")
+        raise InputError(f"{place}: it decompresses to more than {MOST_BYTES:,} bytes, too many for memory.")
 
 
 def _text_rows(place: str, content: bytes) -> Rows:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{place}: byte {error.start} is not UTF-8, so it can't be read as an evaluation set.") from error
+        raise InputError(f"{place}: byte {error.start} is not UTF-8.") from error
     read = _delimited_rows if _bare(place).endswith(DELIMITED) else _json_rows
     return _some(place, read(place, text) if text.strip() else [])
 
@@ -219,6 +219,6 @@ def _jsonl_rows(place: str, text: str) -> Rows:
             except ValueError as error:
                 raise InputError(f"{place}:{number}: not JSON ({str(error)[:100]}).") from error
             if not isinstance(row, dict):
-                raise InputError(f"{place}:{number}: an item of an evaluation set has to be a JSON object.")
+                raise InputError(f"{place}:{number}: a row has to be a JSON object.")
             rows.append(row)
     return rows

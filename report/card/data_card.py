@@ -253,7 +253,7 @@ def copy_rows(summary: Summary) -> list[Row]:
 
 
 def classifier_rows(found: list[UsedClassifier]) -> list[tuple[str, ...]]:
-    """Returns (classifier, trained on, AUC in the test part, AUC on unseen sources, precision, recall) of each label."""
+    """Returns (classifier, trained on, AUC in the test part, precision, recall) of each label."""
     return [(_label_name(each, label), *_quality(label)) for each in found for label in each.labels]
 
 
@@ -262,12 +262,12 @@ def _label_name(each: UsedClassifier, label: Label) -> str:
 
 
 def _quality(label: Label) -> tuple[str, ...]:
-    test, unseen = label.test, label.unseen
+    test = label.test
     if test is None:
-        return ("not known", "not measured", "not measured", "not measured", "not measured")
+        return ("not known", "not measured", "not measured", "not measured")
     at = test["at_threshold"]
     return (
-        f"{label.yes:,} yes, {label.no:,} no", interval(test["roc_auc"]), interval(unseen["roc_auc"]) if unseen else "not measured",
+        f"{label.yes:,} yes, {label.no:,} no", interval(test["roc_auc"]),
         f"{value(at['precision'])} at {label.threshold:.3g}", value(at["recall"]),
     )  # fmt: skip
 

@@ -63,7 +63,7 @@ def doubts(found: Mapping[str, Any]) -> list[str]:
 def checked(found: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns `found`. Raises KeyError, TypeError, ValueError or AttributeError if it is not a result of `evaluate`."""
     for part in (found, *found["by_source"].values(), *found["by_length"].values()):
-        measured = [part[name] for name in ("roc_auc", "average_precision", "brier", "calibration_error", "calibration_error_equal_width")]
+        measured = [part[name] for name in ("roc_auc", "average_precision", "brier", "calibration_error")]
         for row in (part["at_threshold"], *(found["thresholds"] if part is found else ())):
             measured += [row[name] for name in ("precision", "recall", "f1", "kept")]
             float(row["threshold"])
@@ -107,21 +107,19 @@ class Answers:
 
 @dataclass(frozen=True)
 class Label:
-    """A label: one yes/no question. `test` and `unseen`: the results of `evaluate` on the test part and on sources left out of the
-    training; None if not measured. `columns`: the columns of the filter stage's report that may hold its scores."""
+    """A label: one yes/no question. `held_out`: yes and no in the validation part, on which calibration and threshold were chosen. `test`:
+    the result of `evaluate` on the test part; None if not measured. `columns`: the columns of the filter stage's report that may hold its
+    scores."""
 
     name: str
     threshold: float
     calibration: str
     yes: int = 0
     no: int = 0
-    calibrated_on: str = ""
-    threshold_on: str = ""
+    held_out: tuple[int, int] = (0, 0)
     test: Mapping[str, Any] | None = None
-    unseen: Mapping[str, Any] | None = None
     columns: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
-    fitted: tuple[int, int, int, int] = (0, 0, 0, 0)  # examples (yes, no) for the calibration, then for the threshold
     answers: Answers | None = None
 
 
@@ -216,20 +214,12 @@ def _label(name: str, head: Mapping[str, Any], facts: Mapping[str, Any]) -> Labe
     known = str(head["label"]), float(head["threshold"]), str(head["calibration"]["method"])
     if not facts:
         return Label(*known, columns=column)
-    test, unseen = (checked(facts[part]) if facts.get(part) else None for part in ("test", "unseen"))
-    trained = facts["trained_on"]
+    test = checked(facts["test"]) if facts.get("test") else None
+    trained, held_out = facts["trained_on"], facts["parts"]["validation"]
     sentences = [f"on the test part {sentence}" for sentence in doubts(test)] if test else []
-    sentences += [f"on unseen sources {sentence}" for sentence in doubts(unseen)] if unseen else []
-    if unseen is None:
-        sentences.append("no source was left out of its training, so nobody knows how it does on other kinds of text.")
     return Label(
-        *known, int(trained["yes"]), int(trained["no"]), _examples(facts["calibrated_on"]), _examples(facts["threshold_on"]), test, unseen,
-        column, tuple(sentences), tuple(int(facts[on][answer]) for on in ("calibrated_on", "threshold_on") for answer in ("yes", "no")),  # type: ignore[arg-type]
-    )  # fmt: skip
-
-
-def _examples(on: Mapping[str, Any]) -> str:
-    return f"{on['what']} ({on['yes']:,} yes, {on['no']:,} no)"
+        *known, int(trained["yes"]), int(trained["no"]), (int(held_out["yes"]), int(held_out["no"])), test, column, tuple(sentences)
+    )
 
 
 def columns_of(name: str, label: str) -> tuple[str, ...]:
@@ -254,14 +244,14 @@ def _doubts(window: Any, lengths: Any, labels: tuple[Label, ...], decisions: Dec
 
 def classifiers_table(found: list[UsedClassifier]) -> Table:
     """Returns a terminal table of all labels."""
-    made = table("Classifiers", "label", ">trained on", ">AUC (test part)", ">unseen", ">F1", ">ECE", ">yes from")
+    made = table("Classifiers", "label", ">trained on", ">AUC (test part)", ">F1", ">ECE", ">yes from")
     for each in found:
         for label in each.labels:
-            test, unseen = label.test, label.unseen
+            test = label.test
             name = each.name if len(each.labels) == 1 else f"{each.name}: {label.name}"
             made.add_row(
                 cell(safe_line(name, 40)), f"{label.yes + label.no:,}" if test else "–",
-                interval(test["roc_auc"]) if test else "–", value(unseen["roc_auc"]) if unseen else "–",
+                interval(test["roc_auc"]) if test else "–",
                 value(test["at_threshold"]["f1"]) if test else "–", value(test["calibration_error"]) if test else "–",
                 "–" if each.ranks else f"{label.threshold:.4g}",
             )  # fmt: skip

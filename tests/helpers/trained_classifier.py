@@ -48,7 +48,7 @@ def write_classifier(folder: Path, posts: list[dict[str, Any]], card: dict[str, 
         train.unlink()
         model = load_model(str(path))
         found = [dict(zip(*model.predict(line, k=-1))).get(YES, 0.0) for line in lines.to_pylist()[cut:]]
-        calibration = fit_calibration("platt", np.clip(found, 0, 1), answers[cut:])
+        calibration = fit_calibration(np.clip(found, 0, 1), answers[cut:])
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         heads.append(ClassifierHead(label=label, file=path.name, sha256=sha256, calibration=calibration, threshold=0.4))
     (folder / "classifier.json").write_text(ClassifierDescription(name="posts", heads=tuple(heads), card=card or {}).model_dump_json())

@@ -101,8 +101,8 @@ def test_a_choice_without_text_can_not_be_scored():
 
 
 @pytest.mark.parametrize("name, content, what", [
-    ("a.jsonl", b"", "the evaluation set is empty."),
-    ("a.jsonl", b'{"text": "a"}\n[1]\n', "an item of an evaluation set has to be a JSON object."),
+    ("a.jsonl", b"", "there is no row in it."),
+    ("a.jsonl", b'{"text": "a"}\n[1]\n', "a row has to be a JSON object."),
     ("a.parquet", b"PAR1 no more", "Parquet"),
     ("a.zip", b"PK\x03\x04 no more", "not a readable zip archive"),
 ])  # fmt: skip

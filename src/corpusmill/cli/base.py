@@ -16,7 +16,7 @@ GROUPS = {
     "Decide": ("steps", "sweep", "retune", "fork", "diff", "ablate"),
     "Data": ("verify", "raw", "card", "push", "labels export", "labels import"),
     "Model": ("chat", "generate", "score", "export", "checkpoints", "sft inspect"),
-    "Classifier": ("classifier train", "classifier evaluate", "classifier score"),
+    "Classifier": ("classifier train", "classifier evaluate"),
     "Tokens": ("trace", "tokens find", "tokens verify", "tokens compare", "tokens append", "tokens export"),
 }
 
@@ -90,8 +90,8 @@ classifier_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(
     classifier_app,
     name="classifier",
-    help="Train, evaluate and apply text classifiers (quality, toxicity, ...).",
-    epilog="Example: corpusmill classifier train --data labelled.jsonl --output models/toxicity",
+    help="Train and evaluate text classifiers (quality, toxicity, ...).",
+    epilog="Example: corpusmill classifier train labelled.jsonl --output models/toxicity",
 )
 
 #: `corpusmill labels ...`: the labels that people give to documents in the explorer.

@@ -92,9 +92,9 @@ def test_squads_own_form(tmp_path: Path) -> None:
     ("name", "content", "sentence"),
     [
         ("a.jsonl", b'{"a": 1}\n{broken\n', r"a.jsonl:2: not JSON \("),
-        ("a.jsonl", b'{"a": 1}\n[1]\n', "a.jsonl:2: an item of an evaluation set has to be a JSON object."),
-        ("a.jsonl", b"", "a.jsonl: the evaluation set is empty."),
-        ("a.jsonl", b'{"a": "\xff"}\n', "a.jsonl: byte 7 is not UTF-8, so it can't be read as an evaluation set."),
+        ("a.jsonl", b'{"a": 1}\n[1]\n', "a.jsonl:2: a row has to be a JSON object."),
+        ("a.jsonl", b"", "a.jsonl: there is no row in it."),
+        ("a.jsonl", b'{"a": "\xff"}\n', "a.jsonl: byte 7 is not UTF-8."),
         ("a.jsonl.gz", gzip.compress(LINES, mtime=0)[:-12], "a.jsonl.gz: the compressed file is cut off."),
         ("a.jsonl.gz", gzip.compress(LINES, mtime=0)[:-8] + b"12345678", "a.jsonl.gz: the compressed file is damaged."),
         ("a.parquet", parquet()[:-30], "a.parquet: not a readable Parquet file"),
@@ -102,12 +102,12 @@ def test_squads_own_form(tmp_path: Path) -> None:
         (
             "a.zip",
             archive(LINES).replace(b"part.jsonl", b"part.text_"),
-            "a.zip/set/part.text_: not a kind of file that evaluation sets have",
+            "a.zip/set/part.text_: not a kind of file that holds rows",
         ),
-        ("a.zip", archive(LINES).replace(b"part.jsonl", b".part.json"), "a.zip: no file of an evaluation set in it"),
+        ("a.zip", archive(LINES).replace(b"part.jsonl", b".part.json"), "a.zip: no file with rows in it"),
         ("a.csv", b"question,answer\nq,a\nq\n", r"a.csv:3: not a row of CSV \(it has 1 of 2 columns\)."),
         ("a.csv", b'question,answer\n"q,a\n', r"a.csv:2: not a row of CSV \(unexpected end of data\)."),
-        ("a.csv", b"question,answer\n", "a.csv: the evaluation set is empty."),
+        ("a.csv", b"question,answer\n", "a.csv: there is no row in it."),
         ("deep.jsonl", b'{"a":' + b"[" * 200_000, r"deep.jsonl:1: not JSON"),
     ],
 )
@@ -149,16 +149,14 @@ def test_folders_and_globs_give_what_holds_data(tmp_path: Path) -> None:
     assert [Path(file.ref.path).name for file in files_of(str(tmp_path))] == ["a.jsonl", "b.json.gz", "c.tsv"]
     assert [Path(file.ref.path).name for file in files_of(f"{tmp_path}/*.jsonl", str(tmp_path / "a.jsonl"))] == ["a.jsonl"]
     write(tmp_path, "deep/d.xlsx")
-    with pytest.raises(
-        InputError, match=r"deep/d.xlsx: not a kind of file that evaluation sets have \(JSONL, JSON, CSV, TSV, .*move this one\.$"
-    ):
+    with pytest.raises(InputError, match=r"deep/d.xlsx: not a kind of file that holds rows \(JSONL, JSON, CSV, TSV, .*move this one\.$"):
         files_of(str(tmp_path))
     (named,) = files_of({"path": str(tmp_path / "README.md"), "name": "mine"})
     assert named.name == "mine"
     for given, sentence in (
         (f"{tmp_path}/x.jsonl", "no such file or folder"),
         (f"{tmp_path}/*.csv", "no file matches"),
-        (f"{tmp_path}/*.md", "no file of an evaluation set in it"),
+        (f"{tmp_path}/*.md", "no file with rows in it"),
     ):
         with pytest.raises(InputError, match=sentence):
             files_of(given)

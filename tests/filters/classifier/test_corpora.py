@@ -14,12 +14,12 @@ import pytest
 from corpusmill.filters import bad_words as word_lists
 from corpusmill.filters.classifier import builtin as module
 from corpusmill.filters.classifier import corpora as contrasts
-from corpusmill.filters.classifier.builtin import builtin, builtin_key, builtin_spec
+from corpusmill.filters.classifier.builtin import builtin, builtin_key
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.classifier.corpora import CORPORA, PREFIX, Corpus, corpus_path
 from corpusmill.filters.classifier.corpus_texts import article_text, articles, mail_text, unwrapped
 from corpusmill.filters.classifier.score import Scorer, load_heads
-from corpusmill.filters.classifier.spec import read_spec
+from corpusmill.filters.classifier.spec import FOLDER, read_spec
 from corpusmill.filters.classifier.step import BUILTIN
 from corpusmill.pipeline import cache as caches
 from corpusmill.pipeline.errors import InputError
@@ -192,7 +192,6 @@ def runs(text: str, length: int = 5) -> set[str]:
 
 # ---- The built-in classifier: its spec, and a real training where the packages are available.
 
-RECIPES = sorted((Path(__file__).parents[3] / "recipes" / "classifiers").glob("*.yaml"))
 #: Texts for each label: positive ones, negative ones.
 ASKED = {
     "quality": (
@@ -205,25 +204,25 @@ ASKED = {
 
 @pytest.mark.parametrize("name", BUILTIN)
 def test_specs(name: str) -> None:
-    spec = builtin_spec(name)
+    spec = read_spec([name])
     assert spec.name == name and spec.labels == (name,)
     assert all(source.licence for source in spec.sources)
     assert spec.ranks and any("weak" in sentence for sentence in spec.limits)
     files = [path for source in spec.sources for path in source.files]
     assert all(path.startswith(PREFIX) and path.removeprefix(PREFIX) in CORPORA for path in files)
     other = spec.model_copy(update={"seed": 2})
-    assert builtin_key(spec) == builtin_key(builtin_spec(name)) != builtin_key(other)
+    assert builtin_key(spec) == builtin_key(read_spec([name])) != builtin_key(other)
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_that_ship_are_valid(path: Path) -> None:
-    spec = read_spec(path)
-    corpora = [name for source in spec.sources for name in source.files if name.startswith(PREFIX)]
-    assert spec.name == path.stem and all(name.removeprefix(PREFIX) in CORPORA for name in corpora)
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.yaml")))
+def test_specifications_that_ship_are_valid(name: str) -> None:
+    spec = read_spec([name])
+    corpora = [file for source in spec.sources for file in source.files if file.startswith(PREFIX)]
+    assert spec.name == name and all(file.removeprefix(PREFIX) in CORPORA for file in corpora)
 
 
 def test_an_unknown_name() -> None:
-    with pytest.raises(InputError, match=r"^sexism: there is no built-in classifier of that name \(there is quality\)\.$"):
+    with pytest.raises(InputError, match=r"^sexism: no such folder or built-in classifier \(.*quality"):
         builtin("sexism")
 
 

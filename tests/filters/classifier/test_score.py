@@ -1,9 +1,7 @@
-"""Compares scores with fastText, of texts and of files."""
+"""Compares scores of texts with fastText."""
 
 import dataclasses
-import gzip
 import hashlib
-import json
 import random
 import re
 from pathlib import Path
@@ -12,22 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from fasttext import load_model, train_supervised
 from hypothesis import given
 from hypothesis import strategies as st
-from labelled_texts import write_jsonl
-from trained_classifier import make_posts, write_classifier
 
-from corpusmill.filters.classifier import score as module
 from corpusmill.filters.classifier.calibrate import Calibration
-from corpusmill.filters.classifier.card import NO, YES, ClassifierDescription, ClassifierHead, read_classifier
+from corpusmill.filters.classifier.card import NO, YES, ClassifierDescription, ClassifierHead
 from corpusmill.filters.classifier.forms import write_form
-from corpusmill.filters.classifier.score import LoadedHead, Scorer, load_heads, score_files
+from corpusmill.filters.classifier.score import LoadedHead, Scorer, load_heads
 from corpusmill.filters.fasttext_scores import FastTextScorer
 from corpusmill.filters.stop_words import stop_words
-from corpusmill.pipeline.errors import InputError
 
 # ---- Several heads at once against fastText's own predict for each, whole and quantised (all losses: test_fasttext_kernel.py).
 
@@ -83,7 +76,7 @@ def make_classifier(models: dict[str, Path], name: str, **options: Any) -> tuple
     labels = load_model(str(path)).get_labels()
     head = ClassifierHead(
         label=name, file=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), positive=labels[-1],
-        **{key: options.pop(key) for key in ("complement", "calibration", "threshold") if key in options},
+        **{key: options.pop(key) for key in ("calibration", "threshold") if key in options},
     )  # fmt: skip
     return path.parent, ClassifierDescription(name=name, form=KINDS[name]["form"], heads=(head,), **options)
 
@@ -135,7 +128,7 @@ def test_all_models_at_once(models: dict[str, Path]) -> None:
 def test_windows(models: dict[str, Path]) -> None:
     """Tests the greatest calibrated score of windows, and the share above the threshold, for two windows and calibrations."""
     calibration = Calibration(method="platt", slope=1.7, intercept=-0.4)
-    heads = [*make_heads(models, window=7, calibration=calibration, threshold=0.3, complement=True), *make_heads(models, window=1)]
+    heads = [*make_heads(models, window=7, calibration=calibration, threshold=0.3), *make_heads(models, window=1)]
     found = Scorer(heads).score(pa.array(TEXTS))
     for head, scores in zip(heads, found):
         lines = write_form(head.form, pa.array(TEXTS)).to_pylist()
@@ -209,69 +202,3 @@ def test_heads_of_one_model(models: dict[str, Path]) -> None:
     for one, scores in zip(heads, found):
         assert np.array_equal(scores.score, Scorer([one]).score(pa.array(TEXTS))[0].score, equal_nan=True)
     assert not np.array_equal(found[0].score, found[1].score, equal_nan=True)
-
-
-# ---- Scores of many files: each text's own, in order, the same bytes each time, and no partial file.
-
-POSTS = make_posts(3, 250)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_classifier(tmp_path_factory.mktemp("classifier") / "posts", make_posts(1, 300))
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> list[str]:
-    write_jsonl(tmp_path / "a.jsonl", POSTS[:100])
-    table = pa.table({"text": [post["text"] for post in POSTS[100:200]], "id": pa.array(range(100)), "more": [0] * 100})
-    pq.write_table(table, tmp_path / "b.parquet", row_group_size=30)
-    with gzip.open(tmp_path / "c.txt.gz", "wt") as file:
-        file.write("".join(post["text"] + "\n" for post in POSTS[200:]))
-    return [str(tmp_path / name) for name in ("a.jsonl", "b.parquet", "c.txt.gz")]
-
-
-def test_each_text_has_its_scores(folder: Path, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = score_files(folder, files, str(tmp_path / "out/scores.parquet"))
-    table = pq.read_table(tmp_path / "out/scores.parquet")
-    heads = load_heads(folder, read_classifier(folder))
-    expected = Scorer(heads).score(pa.array([post["text"] for post in POSTS], pa.large_string()))
-    for head, scores in zip(heads, expected):
-        np.testing.assert_array_equal(table[f"{head.label}_score"].to_numpy(), scores.score)
-        np.testing.assert_array_equal(table[f"{head.label}_raw"].to_numpy(), scores.raw)
-        np.testing.assert_array_equal(table[f"{head.label}_share"].to_numpy(), scores.share)
-        np.testing.assert_array_equal(table[head.label].to_numpy(), scores.score >= 0.4)
-        assert counts[head.label] == (scores.score >= 0.4).sum() > 20
-    assert counts["texts"] == 250 and counts["without_score"] == 0
-    assert table["row"].to_pylist() == [*range(1, 101), *range(1, 101), *range(1, 51)]
-    assert table["id"].to_pylist() == [*(post["id"] for post in POSTS[:100]), *map(str, range(100)), *[None] * 50]
-    assert table["file"].unique().to_pylist() == files
-    score_files(folder, files, str(tmp_path / "again.parquet"))
-    assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "out/scores.parquet").read_bytes()
-    monkeypatch.setattr(module, "TEXTS", 7)
-    score_files(folder, files, str(tmp_path / "again.parquet"))
-    assert pq.read_table(tmp_path / "again.parquet").equals(table)
-
-
-def test_texts_that_are_missing_have_no_score(folder: Path, tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "a.jsonl", [{"text": None}, {"text": ""}, POSTS[0]])
-    counts = score_files(folder, [str(tmp_path / "a.jsonl")], str(tmp_path / "scores.parquet"))
-    table = pq.read_table(tmp_path / "scores.parquet")
-    assert table["rude_score"].null_count == table["rude"].null_count
-    assert counts["texts"] == 3
-    assert counts["without_score"] == table["rude"].null_count
-    assert table["rude"][2].as_py() is not None
-
-
-def test_what_breaks_in_the_middle_leaves_nothing(folder: Path, tmp_path: Path) -> None:
-    rows = "".join(json.dumps(post) + "\n" for post in POSTS)
-    for row, sentence in (("{broken", "not JSON"), ('{"body": "x"}', "has no column 'text'"), ('{"text": 5}', "'text' is no text")):
-        (tmp_path / "bad.jsonl").write_text(f"{rows}{row}\n")
-        with pytest.raises(InputError, match=rf"bad\.jsonl:251: {sentence}"):
-            score_files(folder, [str(tmp_path / "bad.jsonl")], str(tmp_path / "scores.parquet"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl"]
-
-
-def test_the_scores_never_replace_what_is_scored(folder: Path, files: list[str]) -> None:
-    with pytest.raises(InputError, match="is one of the files to score"):
-        score_files(folder, files, files[1])
