@@ -177,7 +177,8 @@ class TokensStage(Stage):
         lines = {}
         for split in SPLITS:
             found = ShardSet.read(run.storage.child(split))
-            lines[split] = f"{found.tokens:,} tokens of {found.documents:,} documents in {len(found.shards):,} shards"
+            shards = f"{len(found.shards):,} {'shard' if len(found.shards) == 1 else 'shards'}"
+            lines[split] = f"{found.tokens:,} tokens of {found.documents:,} documents in {shards}"
             if packings := found.packing():
                 lines[f"{split} packed"] = "; ".join(map(packing_line, packings))
         for share in TokensPlan.from_json(run.storage.read_json(PLAN)).mixture:
