@@ -97,11 +97,10 @@ class Markdown:
 
     def put_post(self, node: int, text: str) -> bool:
         """Adds the line of author and date before the first block of a post. Returns whether a block says no more than this line."""
-        while node > 0 and node not in self.thread.posts:
-            node = self.parents[node]
-        author, date = self.thread.posts.get(node, ("", ""))
-        if (author or date) and node not in self.headed:
-            self.headed.add(node)
+        post = self.thread.post_of[node]
+        author, date = self.thread.posts.get(post, ("", ""))
+        if (author or date) and post not in self.headed:
+            self.headed.add(post)
             self.put(Context(), f"**{', '.join(filter(None, (author, date)))}**")
         text = " ".join(text.split())
         return text in self.thread.said or (author != "" and author in text and len(text) < len(author) + LONGEST_NAME)
