@@ -5,8 +5,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from numba import types
@@ -15,6 +17,7 @@ from corpusmill.pipeline import compiling
 from corpusmill.pipeline.compiling import Compilation, listed, modules_of, numba_type
 from corpusmill.pipeline.kernel import Kernel
 from corpusmill.pipeline.recipe import read_recipe, recipe_path
+from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.watch.progress import Progress
 
 MODULE = "pipeline.packing"
@@ -32,6 +35,18 @@ def test_each_line_of_the_list_is_a_kernel_with_types_for_its_arguments() -> Non
         kernel = getattr(import_module(f"corpusmill.{module}"), name)
         assert isinstance(kernel, Kernel) and len(arguments) <= len(inspect.signature(kernel.py_func).parameters)
         assert all(isinstance(numba_type(each), types.Type) for each in arguments)
+        for given, fields in named_tuples(arguments):
+            assert len(given) == len(fields), f"{module}.{name}: {fields} have changed; write the list anew (benchmarks/list_kernels.py)"
+
+
+def named_tuples(arguments: list[Any]) -> Iterator[tuple[list[Any], tuple[str, ...]]]:
+    """Yields the types of the items of each named tuple in a line of the list, and the names of its fields."""
+    for each in arguments:
+        if isinstance(each, dict):
+            ((name, items),) = each.items()
+            if name:
+                yield items, load_object(name)._fields
+            yield from named_tuples(items)
 
 
 def test_a_stage_needs_the_kernels_of_its_steps_alone() -> None:
