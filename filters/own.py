@@ -153,8 +153,8 @@ def load_function(path: str) -> Callable[..., Any]:
     place, _, name = path.rpartition(":")
     if _looking.get():
         raise RunsCode(
-            f"{path}: this step of the recipe is code, and who only looks runs none; where you trust it, --trust (in Python: trust=True)"
-            f" loads it."
+            f"{path}: this step of the recipe is code, and who only looks runs none; "
+            "where you trust it, --trust (in Python: trust=True) loads it."
         )
     try:
         module = _module_of_file(place) if place.endswith(".py") else importlib.import_module(place)

@@ -128,18 +128,18 @@ def made(path: Path, make: Callable[[], bytes]) -> Path:
 
     Several processes may call it at once. Raises InputError if the folder can't be written.
     """
-    hash_file = path.with_suffix(".xxh3")
+    hash_file, storage = path.with_suffix(".xxh3"), Storage(str(path.parent))
 
     def whole() -> bool:
         try:
-            return hash_file.read_text() == xxh3_64_hexdigest(path.read_bytes())
-        except (OSError, ValueError):
+            return hash_file.read_text() == storage.xxh3(path.name)
+        except (OSError, ValueError, InputError):
             return False
 
     if not whole():
         with locked(path):
             if not whole():
-                content, storage = make(), Storage(str(path.parent))
+                content = make()
                 storage.write_bytes(path.name, content)
                 storage.write_bytes(hash_file.name, xxh3_64_hexdigest(content).encode())
     return path

@@ -41,6 +41,7 @@ from corpusmill.ingest.html.walk import (
     OWN_HINTS,
     PARENT,
     ROW,
+    SPACE,
     START,
     TAG,
 )
@@ -53,7 +54,6 @@ from corpusmill.pipeline.text.hashing import hash_span
 #: (quotes and brackets after it are ignored), else 0.
 WORDS, STOPS, COMMAS, UPPER, LETTERS, CAPITALIZED, ENDS, DIGITS = range(8)
 MEASURES = 8
-SPACE = 32
 
 
 @kernel
@@ -75,7 +75,7 @@ def _fill_measures(text, blocks, out):
 def measure(text, start, end, out):
     """Writes the measures of `text[start:end]` (UTF-8 without spaces at its ends) to `out` (int32, length MEASURES)."""
     words = stops = commas = upper = letters = capitalized = digits = wide = np.int32(0)
-    before = np.uint8(SPACE)
+    before = SPACE
     for place in range(start, end):  # without branches, so that LLVM makes vectors of it
         byte = text[place]
         capital = 65 <= byte <= 90
@@ -509,7 +509,7 @@ def _means(groups, chars, first, last):
     return sums[:, 1] / np.maximum(sums[:, 0], 1e-9)
 
 
-#: Scores are equal to `expected_f1` where they differ by less than one in this many.
+#: `expected_f1` takes or leaves blocks together whose scores, times STEPS, have the same whole part: so it need not sort them.
 STEPS = 256
 
 
