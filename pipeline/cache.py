@@ -32,8 +32,6 @@ from pathlib import Path
 from typing import IO, TypeVar
 from urllib.parse import urlsplit
 
-from xxhash import xxh3_64_hexdigest
-
 from corpusmill.pipeline.config import digest, parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.redact import refuse_secrets
@@ -123,12 +121,13 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def made(path: Path, make: Callable[[], bytes]) -> Path:
-    """Returns the `path` of a file in the cache. Where it is missing or damaged, has `make` make it; its XXH3-64 stands beside it.
+def made(path: Path, name: Path, write: Callable[[], object]) -> Path:
+    """Returns the `path` of a file in the cache. Where it is missing or damaged, has `write` write it. Its lock and its XXH3-64 are files
+    beside `name`.
 
     Several processes may call it at once. Raises InputError if the folder can't be written.
     """
-    hash_file, storage = path.with_suffix(".xxh3"), Storage(str(path.parent))
+    hash_file, storage = name.with_suffix(".xxh3"), Storage(str(path.parent))
 
     def whole() -> bool:
         try:
@@ -137,11 +136,10 @@ def made(path: Path, make: Callable[[], bytes]) -> Path:
             return False
 
     if not whole():
-        with locked(path):
+        with locked(name):
             if not whole():
-                content = make()
-                storage.write_bytes(path.name, content)
-                storage.write_bytes(hash_file.name, xxh3_64_hexdigest(content).encode())
+                write()
+                Storage(str(hash_file.parent)).write_bytes(hash_file.name, storage.xxh3(path.name).encode())
     return path
 
 

@@ -1,6 +1,7 @@
 """The built-in classifier, which is trained at first use from registry packages and kept in the user's cache."""
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +11,7 @@ from corpusmill.filters.classifier.corpora import CORPORA, PREFIX
 from corpusmill.filters.classifier.spec import TrainingSpec, read_spec
 from corpusmill.filters.classifier.step import BUILTIN, NO_MODEL
 from corpusmill.filters.classifier.train import train_classifier
-from corpusmill.pipeline.cache import cache_folder, locked
+from corpusmill.pipeline.cache import cache_folder, made
 from corpusmill.pipeline.config import canonical_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.extras import CLASSIFIERS, require
@@ -22,7 +23,7 @@ LIBRARIES = ("fasttext-community", "mwparserfromhell", "selectolax", "webencodin
 
 
 def builtin(name: str, on_message: Callable[[str], None] = lambda _: None) -> Path:
-    """Returns the folder of a built-in classifier (card.py); trains it if necessary, which takes about a minute on two cores.
+    """Returns the folder of a built-in classifier (card.py); trains it where it is missing or damaged, a minute on two cores.
 
     The folder's name has a digest of the spec, the data and the code, so another version of these has another folder. Several processes may
     call it at once: one trains, the others wait. Raises InputError in one sentence.
@@ -32,12 +33,13 @@ def builtin(name: str, on_message: Callable[[str], None] = lambda _: None) -> Pa
     require(name, *CLASSIFIERS)
     spec = read_spec([name])
     folder = cache_folder() / FOLDER / f"{name}-{builtin_key(spec)}"
-    if not (folder / FILE).is_file():
-        with locked(folder):
-            if not (folder / FILE).is_file():
-                on_message(f"{name}: trains the built-in classifier from registry packages, once.")
-                train_classifier(spec, folder, on_message)
-    return folder
+
+    def train() -> None:
+        on_message(f"{name}: trains the built-in classifier from registry packages, once.")
+        shutil.rmtree(folder, ignore_errors=True)
+        train_classifier(spec, folder, on_message)
+
+    return made(folder / FILE, folder, train).parent
 
 
 def builtin_key(spec: TrainingSpec) -> str:

@@ -34,6 +34,7 @@ from corpusmill.pipeline.config import canonical_json, parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.shards import batches_buffer
+from corpusmill.pipeline.storage import Storage
 
 #: The separators of words in a URL: everything except ASCII letters and digits, as in datatrove.
 SEPARATORS = re.compile(r"[^a-zA-Z0-9]+")
@@ -359,7 +360,8 @@ def open_lists(sources: list[ListFile], exact: bool) -> Lists:
     """
     key = canonical_json([VERSION, sys.byteorder, exact, digest_of(sources)])
     path = cache_folder() / "urls" / f"{xxhash.xxh3_128_hexdigest(key)}.arrow"
-    return read_lists(made(path, lambda: build(sources, exact).to_pybytes()))
+    storage = Storage(str(path.parent))
+    return read_lists(made(path, path, lambda: storage.write_bytes(path.name, build(sources, exact).to_pybytes())))
 
 
 def build(sources: list[ListFile], exact: bool) -> pa.Buffer:

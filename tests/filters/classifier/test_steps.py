@@ -11,12 +11,14 @@ import pyarrow as pa
 import pytest
 from tiny_classifiers import sentence
 
+from corpusmill.filters.classifier import builtin as module
 from corpusmill.filters.classifier.builtin import FOLDER, builtin, builtin_key
 from corpusmill.filters.classifier.calibrate import Calibration
 from corpusmill.filters.classifier.card import FILE, read_classifier
 from corpusmill.filters.classifier.spec import read_spec
 from corpusmill.filters.classifier.step import BUILTIN
 from corpusmill.filters.step import STEPS, build_steps, resolve_step
+from corpusmill.pipeline.cache import made
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.recipe import validate_recipe
 
@@ -240,6 +242,7 @@ def builtins(tmp_path: Path, monkeypatch, make_folder) -> Path:
         folder = make_folder(tmp_path / FOLDER / f"{name}-{builtin_key(read_spec([name]))}", name, {name: ["good"]}, threshold=0.7)
         described = json.loads((folder / FILE).read_text())
         (folder / FILE).write_text(json.dumps({**described, "ranks": read_spec([name]).ranks}))
+        made(folder / FILE, folder, lambda: None)  # writes its hash
     return tmp_path / FOLDER
 
 
@@ -292,6 +295,16 @@ def test_nothing_is_trained_to_know_columns_and_rules(tmp_path, monkeypatch) -> 
 def test_quality_has_its_model() -> None:
     with pytest.raises(ConfigError, match="model: this step has its own; for another, `- classifier:"):
         validate_recipe({"filter": {"steps": [{"quality": {"model": "x"}}]}}, "recipe.yaml")
+
+
+def test_a_damaged_classifier_in_the_cache_is_trained_again(builtins, monkeypatch) -> None:
+    monkeypatch.setattr(module, "train_classifier", lambda spec, folder, _: trained.append(folder) or shutil.copytree(whole, folder))
+    trained: list[Path] = []
+    whole = shutil.copytree(builtin("quality"), builtins / "whole")
+    damaged = builtin("quality") / FILE
+    damaged.write_bytes(damaged.read_bytes().replace(b"0.7", b"0.3"))  # one bit
+    assert builtin("quality") == damaged.parent and trained == [damaged.parent]
+    assert damaged.read_bytes() == (whole / FILE).read_bytes() and builtin("quality") and len(trained) == 1
 
 
 def test_scores_without_a_model_given_fail_no_page(builtins) -> None:
