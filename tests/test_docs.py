@@ -256,7 +256,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(before)
 
 
-@pytest.mark.parametrize("page", EXECUTED[1:])
+# the cluster of the guide is that of tests/pipeline/test_cluster.py
+@pytest.mark.parametrize("page", [pytest.param(page, marks=[pytest.mark.long] * ("cluster" in page)) for page in EXECUTED[1:]])
 def test_blocks(page: str, desk: Path) -> None:
     execute(page)
 

@@ -41,6 +41,7 @@ def test_forms_of_issues_have_what_the_host_asks_for() -> None:
         assert len(ids) == len(set(ids))
 
 
+@pytest.mark.long
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs the notebook's cells in order, its shell lines with the package under test, and looks at what the reader sees."""
     monkeypatch.chdir(tmp_path)

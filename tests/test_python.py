@@ -178,7 +178,7 @@ print(json.dumps(run.table("filter_report").select("kept, failed, hits, hits_2, 
 """
 
 
-@pytest.mark.parametrize("engine", ["inline", "ray"])
+@pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.long)])
 def test_functions_of_a_script_and_step_objects_are_steps(
     rows: Path, engine: str, corpusmill: Callable[..., tuple[int, bytes, str]]
 ) -> None:

@@ -107,7 +107,9 @@ def test_a_run_killed_again_and_again_in_any_stage_gives_the_same_bytes(inputs, 
     assert tree(run) == undisturbed
 
 
-@pytest.mark.parametrize(("stage", "engine"), [("filter", "inline"), pytest.param("dedup", "ray", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("stage", "engine"), [pytest.param("filter", "inline", marks=pytest.mark.long), pytest.param("dedup", "ray", marks=pytest.mark.long)]
+)
 def test_a_run_on_ray_that_is_killed_gives_the_same_bytes_on_either_engine(inputs, undisturbed, tree, tmp_path, stage, engine):
     run = tmp_path / "run"
     kill_when(start_on_ray(inputs, run, 2), run, stage, 1)

@@ -71,6 +71,7 @@ def test_the_loss_is_that_of_every_character_of_the_last_tenth_in_windows(run: P
     assert nats / count < np.log(65)  # the four steps have lowered the loss
 
 
+@pytest.mark.long
 def test_the_command_never_loads_the_compiler_which_takes_two_seconds(text: str, tmp_path: Path) -> None:
     import torch
 

@@ -124,6 +124,7 @@ def test_a_finished_comparison_is_not_trained_again(compared: dict[str, Any], fo
     assert {path: path.stat().st_mtime_ns for path in (folder / "out/ablate").rglob("[!.]*.parquet")} == before
 
 
+@pytest.mark.long
 def test_a_budget_reads_no_token_more_than_four_times(folder: Path, compared: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("corpusmill.ablate.proxy.step_seconds", lambda *_: (1.0, 1e-6))  # a machine on which no budget is short
     with pytest.raises(InputError, match="nothing can be seen; give more time or documents"):

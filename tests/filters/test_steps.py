@@ -48,7 +48,10 @@ def options(name: str, tmp_path: Path) -> dict[str, str]:
     return needed.get(name, {})
 
 
-@pytest.mark.parametrize("name", [name for name in STEPS if name not in OTHERS])
+# `quality` is trained first, where it is not in the cache
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name == "quality")) for name in STEPS if name not in OTHERS]
+)
 def test_every_step_gives_the_columns_it_names_and_a_text_the_same_values_in_any_batch(
     name: str, options: dict[str, str], lid_model: str, hard_texts: list[str]
 ) -> None:

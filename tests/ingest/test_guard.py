@@ -120,6 +120,7 @@ def test_rows_are_what_reading_in_this_process_gives(tmp_path: Path, warcs, guar
     assert batch.report["source"].to_pylist() == [str(lines)] * 3
 
 
+@pytest.mark.long
 def test_a_record_is_given_up_only_where_it_ends_its_process_twice(slow: Path, guard) -> None:
     """A process that is killed from outside, by an administrator or a system out of memory, is not the record's fault."""
     disturbed = guard(max_page_seconds=100)

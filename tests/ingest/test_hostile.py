@@ -104,7 +104,7 @@ def idle_mb(tmp_path_factory: pytest.TempPathFactory, warcs) -> int:
         return guard.peak_mb
 
 
-@pytest.mark.parametrize("format", ["text", "markdown"])
+@pytest.mark.parametrize("format", [pytest.param("text", marks=pytest.mark.long), "markdown"])
 def test_hostile_pages(tmp_path: Path, warcs, ingest, idle_mb: int, format: str) -> None:
     path = tmp_path / "hostile.warc"
     path.write_bytes(crawl(warcs, {name: {"body": body()} for name, (body, _) in PAGES.items()}))

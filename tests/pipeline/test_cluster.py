@@ -221,6 +221,7 @@ def test_a_second_cluster_is_refused(cluster: Here, folder: Path, capsys: pytest
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.long
 def test_a_job_of_a_cluster_with_the_same_files_works_on_both_nodes_and_writes_the_same(
     cluster: Here, folder: Path, project: Path, expected: dict[str, str], tree: Callable[[Path], dict[str, str]]
 ) -> None:

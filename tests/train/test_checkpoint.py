@@ -262,6 +262,7 @@ def test_a_training_in_a_later_epoch_goes_on_twice_with_other_settings_and_gives
     assert left(run) == wanted
 
 
+@pytest.mark.long
 def test_two_processes_give_the_model_of_one_and_one_goes_on_from_their_states(run: Storage) -> None:
     loop = {**ONE["loop"], "optimizer": {"kind": "adamw"}}  # Muon orthogonalises rounding errors, too
     options = {**ONE, "evaluate_every": 6, "loop": loop}

@@ -31,6 +31,7 @@ def test_one_process_is_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert done["pid"] == os.getpid() and not (tmp_path / "processes").exists()
 
 
+@pytest.mark.long
 def test_after_a_kill_all_start_again_and_wrong_input_is_a_sentence_at_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

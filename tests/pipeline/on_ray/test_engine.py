@@ -78,6 +78,7 @@ def test_a_killed_worker_is_replaced_and_the_bytes_stay(
     assert contents(tmp_path / "killed") == contents(tmp_path / "inline")
 
 
+@pytest.mark.long
 def test_the_next_phase_has_the_same_process_and_one_that_has_died_meanwhile_is_replaced(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_node_without_that_folder_is_named(stages: Any, tmp_path: Path, monkey
     assert answer.message == f"run: the node {platform.node()} has no {tmp_path}/missing, so give it paths that all nodes have."
 
 
+@pytest.mark.long
 def test_a_cluster_that_grows_within_a_phase_is_used(
     stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

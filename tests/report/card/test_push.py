@@ -106,6 +106,7 @@ def test_personal_data_stays_here(run: Path, hub: Hub, corpusmill: Command) -> N
     assert "The text is left out here" in hub.files["me/pages"]["report.html"].decode()
 
 
+@pytest.mark.long
 def test_a_killed_push_goes_on(run: Path, hub: Hub, tmp_path: Path) -> None:
     names = {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path)}
     environment = {**os.environ, **names}
