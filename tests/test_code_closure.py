@@ -13,7 +13,7 @@ from whole_run import STAGES, write_inputs
 
 import corpusmill
 from corpusmill.pipeline import engine, runner
-from corpusmill.pipeline.code import CARRIERS, code_for
+from corpusmill.pipeline.code import code_for
 from corpusmill.pipeline.engine import InlineEngine, Job
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.run import execute, new_plan
@@ -22,8 +22,8 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 
 ROOT = os.path.realpath(Path(corpusmill.__file__).parent / "pipeline").removesuffix("pipeline")
-SKIPPED = tuple(name.partition(".")[2].replace(".", "/") for name in CARRIERS)
-BEGINNINGS = tuple(end for path in SKIPPED for end in (f"{path}.py", f"{path}/"))
+#: Runs tasks or shows them; a task calls it only through objects that it is given (`StageRun`, `Progress`).
+BEGINNINGS = tuple(f"pipeline/{name}" for name in ("engine.py", "on_ray/", "run.py", "runner.py", "watch/", "lease.py", "manifest.py")) + ("report/",)
 ROOMS = ("pipeline/", "ingest/", "filters/", "dedup/", "tokenize/", "train/")
 #: A few steps are enough.
 SHORT = ["pretrain.loop.steps=3", "sft.loop.steps=2", "align.loop.steps=2"]
