@@ -31,7 +31,8 @@ from corpusmill.pipeline.errors import InputError
 PACKAGE = "corpusmill"
 #: Libraries that carry values and bytes, and compute none: their versions do not count.
 CARRYING_LIBRARIES = (
-    "aiohttp", "fsspec", "ipywidgets", "pip", "prometheus_client", "pydantic", "pydantic_core", "ray", "rich", "s3fs", "typer", "wandb", "yaml"
+    "aiohttp", "fsspec", "ipywidgets", "pip", "prometheus_client", "pydantic", "pydantic_core", "ray", "rich", "s3fs", "typer", "wandb",
+    "yaml",
 )  # fmt: skip
 #: The distribution of each imported package whose name differs from it.
 DISTRIBUTIONS = {
@@ -43,6 +44,8 @@ BEHIND = {
     "scikit-learn": ("scipy",),
     "trafilatura": ("courlan", "htmldate", "justext", "lxml"),
 }
+#: Functions that load a module by its name.
+LOADERS = ("import_module", "find_spec")
 #: The most changes that a message names. The most characters of a string that may name a module or a file.
 SHOWN, LONGEST = 3, 100
 
@@ -209,16 +212,23 @@ def parse(source: bytes) -> dict[str, Any]:
     imports, strings, tables = set[str](), set[str](), dict[str, str]()
     for node in ast.walk(tree):
         match node:
-            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef() if ast.get_docstring(node, clean=False) is not None:
+            case ast.Module(body=[ast.Expr(value=ast.Constant(value=str())), *_]):
                 node.body[0] = ast.Pass()
-        match node:
+            case ast.ClassDef(body=[ast.Expr(value=ast.Constant(value=str())), *_]):
+                node.body[0] = ast.Pass()
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                if ast.get_docstring(node, clean=False) is not None:
+                    node.body[0] = ast.Pass()
+                used.subtract(_names(node.returns))
+            case ast.arg(annotation=annotation):
+                used.subtract(_names(annotation))
             case ast.Name(id=name):
                 used[name] += 1
             case ast.Import(names=names):
                 imported += [(alias.asname or alias.name.partition(".")[0], alias.name) for alias in names]
             case ast.ImportFrom(module=str(origin), names=names):
                 imported += [(alias.asname or alias.name, name) for alias in names for name in (origin, f"{origin}.{alias.name}")]
-            case ast.Call(func=ast.Name(id="import_module" | "find_spec") | ast.Attribute(attr="import_module" | "find_spec"), args=[given, *_]):
+            case ast.Call(func=ast.Name(id=called) | ast.Attribute(attr=called), args=[given, *_]) if called in LOADERS:
                 first = given.values[0] if isinstance(given, ast.JoinedStr) else given
                 imports |= {str(first.value).rstrip(".")} if isinstance(first, ast.Constant) else set()
             case ast.Constant(value=str(text)) if "." in text and len(text) < LONGEST and " " not in text:
@@ -227,10 +237,12 @@ def parse(source: bytes) -> dict[str, Any]:
                 pairs = [(key.value, value.value) for key, value in zip(keys, values, strict=True)
                          if isinstance(key, ast.Constant) and isinstance(value, ast.Constant)]  # fmt: skip
                 tables |= {str(key): str(value).partition(":")[0] for key, value in pairs if _is_ours(str(value))}
-            case ast.arg(annotation=ast.AST() as of) | ast.FunctionDef(returns=ast.AST() as of) | ast.AsyncFunctionDef(returns=ast.AST() as of):
-                used.subtract(each.id for each in ast.walk(of) if isinstance(each, ast.Name))
     imports |= {name for bound, name in imported if used[bound] > 0 or not name.startswith(f"{PACKAGE}.pipeline.")}
     return {"digest": _sha256(ast.dump(tree).encode()), "imports": sorted(imports), "strings": sorted(strings), "tables": tables}
+
+
+def _names(annotation: ast.expr | None) -> list[str]:
+    return [each.id for each in ast.walk(annotation) if isinstance(each, ast.Name)] if annotation else []
 
 
 def _sha256(content: bytes) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from corpusmill.pipeline.code import Code
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import CorpusmillError, Damaged
-from corpusmill.pipeline.failures import Attempt, Failed, Listener, Tries, failure, hang
+from corpusmill.pipeline.failures import Attempt, Failed, Report, Tries, failure, hang
 from corpusmill.pipeline.interrupts import Terminated, exit_code_of, of_an_interrupt
 from corpusmill.pipeline.lease import LeaseLost, check_holder
 from corpusmill.pipeline.lists import check_inputs
@@ -67,9 +67,8 @@ class TaskDone:
 class Engine(Protocol):
     workers: int
 
-    def perform(self, job: Job, tasks: Sequence[Task], listener: Listener) -> None:
-        """Performs all tasks, in any order. Calls the listener in this process, with finished tasks (several at a time) and with tasks
-        that are given up. An exception of the listener ends the phase."""
+    def perform(self, job: Job, tasks: Sequence[Task], report: Report) -> None:
+        """Performs all tasks, in any order. Calls `report` in this process."""
 
     def known_workers(self) -> int | None:
         """Returns the most workers that a phase can have; None if that is not known yet."""
@@ -220,15 +219,15 @@ class InlineEngine:
     def __init__(self, task_timeout: float = TASK_TIMEOUT):
         self.task_timeout = task_timeout
 
-    def perform(self, job: Job, tasks: Iterable[Task], listener: Listener) -> None:
-        tries = Tries(job, listener)
+    def perform(self, job: Job, tasks: Iterable[Task], report: Report) -> None:
+        tries = Tries(job, report)
         with contextlib.closing(Performer(job)) as performer:
             for task in tasks:
                 attempt: Attempt | None = Attempt(task, task_limit(task, self.task_timeout))
                 while attempt is not None:
                     result = performer.perform(attempt)
                     if isinstance(result, TaskDone):
-                        listener.on_done([result])
+                        report(result)
                         break
                     attempt = tries.again(attempt, result)
 

@@ -21,6 +21,7 @@ import os
 import tempfile
 import time
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -209,10 +210,14 @@ class Manifest:
         """Returns the task rows of a complete stage, in the order of its plan; none where the stage is not complete."""
         return self.tasks.of(self.plan or [])
 
-    @property
-    def place(self) -> int:
-        """The place of the next row: its byte offset in the file, or its number on a store."""
-        return self._lines.place
+    def documents(self) -> dict[str, int]:
+        """Returns the documents that came into a finished stage (`in`), and those that it `kept` and `dropped`. Empty for an unfinished
+        stage and for one that writes no documents."""
+        sums: Counter[str] = Counter()
+        for row in self.rows():
+            if any(output.path.startswith("data/") for output in row.outputs):
+                sums.update({"in": row.rows_in, "kept": row.kept, "dropped": row.dropped})
+        return dict(sums)
 
     @contextmanager
     def grouped(self) -> Iterator[None]:

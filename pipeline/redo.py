@@ -18,7 +18,6 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.metrics import documents_of
 
 #: The most characters of a value in a sentence.
 LONGEST = 40
@@ -207,7 +206,7 @@ def _asked_for(schema: type[Config], before: Mapping[str, Any], section: Config,
 
 
 def _counted(stage: str, manifest: Manifest) -> str:
-    kept = documents_of(manifest).get("kept")
+    kept = manifest.documents().get("kept")
     return stage if kept is None else f"{stage} ({kept:,} document{'' if kept == 1 else 's'})"
 
 

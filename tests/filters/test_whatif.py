@@ -141,7 +141,7 @@ def gate(documents):
 
 def filter_stage(folder: Path, *overrides: str) -> None:
     plan = plan_of_existing(str(folder), list(overrides), "filter", "filter", redo=True)
-    execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
+    execute(plan, InlineEngine(), Progress(False))
 
 
 def again(folder: Path, *overrides: str) -> module.Retuned:

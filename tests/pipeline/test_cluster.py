@@ -97,7 +97,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(project: Path, tree: Callable[[Path], dict[str, str]]) -> dict[str, str]:
     """Returns the files that the job has to write: those of an undisturbed run in this process."""
     plan = new_plan(str(project / "inline"), str(project / "recipes/mine.yaml"), [str(project / "in")], last="filter")
-    execute(plan, InlineEngine(), Progress(False), lambda _: None, lambda _: None)
+    execute(plan, InlineEngine(), Progress(False))
     return written(project / "inline", tree)
 
 

@@ -58,8 +58,8 @@ def test_errors_that_say_nothing(tmp_path) -> None:
 
 
 def test_a_training_says_its_steps_and_the_time_left(tmp_path, corpusmill) -> None:
-    phase = {"stage": "pretrain", "phase": "", "tasks": 1, "before": 0, "bytes": 0, "bytes_before": 0, "bytes_are": "", "manifest": 0,
-             "workers": 1, "began": GOOD["began"], "ended": None}  # fmt: skip
+    phase = {"stage": "pretrain", "phase": "", "tasks": 1, "taken_over": 0, "done": 0, "rows": 0, "bytes": 0, "size": 0, "size_taken_over": 0,
+             "size_done": 0, "workers": 1, "began": GOOD["began"], "ended": None}  # fmt: skip
     run = RunBuilder(tmp_path)
     run.json("run.json", {"recipe": {"pretrain": {}}})
     run.json(
