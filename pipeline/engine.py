@@ -61,6 +61,7 @@ class TaskDone:
     seconds: float
     peak_mb: int  # peak memory of the worker and its child processes
     children_mb: int = 0  # of the child processes alone
+    failed: dict[str, int] = field(default_factory=dict)
     node: str = field(default_factory=platform.node)  # the machine that did it
 
 
@@ -98,7 +99,7 @@ def publish_output(
     """
     files: list[OutputFile] = []
     whole = Output({})
-    counts: Counter[str] = Counter()
+    counts, failed = Counter[str](), Counter[str]()
     for output in [made] if isinstance(made, Output) else made:
         fence()
         files += [publish(storage, path, output.files[path]) for path in sorted(output.files)]
@@ -107,11 +108,13 @@ def publish_output(
         whole.dropped += output.dropped
         whole.bytes_in += output.bytes_in
         counts.update(output.counts)
+        failed.update(output.failed)
         whole.warnings += output.warnings
     children = children_mb()
     return TaskDone(
         key, sorted(files, key=lambda file: file.path), whole.rows_in, whole.kept, whole.dropped, whole.bytes_in,
         dict(sorted(counts.items())), whole.warnings, time.perf_counter() - started, peak_memory_mb() + children, children,
+        dict(sorted(failed.items())),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic_core import to_jsonable_python
 
 from corpusmill.pipeline.code import SHOWN, Code, shortened
-from corpusmill.pipeline.config import INERT, Config, config_digest, digest, parse_json
+from corpusmill.pipeline.config import INERT, Config, config_digest, parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.recipe import STAGES
@@ -223,10 +223,3 @@ def read_former(content: bytes | None) -> dict[str, Any] | None:
         return {**found, "inputs": [str(path) for path in found["inputs"]]}
     except (ValueError, KeyError, TypeError, CorpusmillError):
         return None
-
-
-def configuration(former: Mapping[str, Any] | None, description: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the log's fields about a change of `run.json`: the digests of both versions, and the differences (at most 50)."""
-    before = dict(former) if former else {}
-    different = [[path, _short(old), _short(new)] for path, old, new in changes(before, dict(description))] if former else []
-    return {"before": digest(before) if former else None, "now": digest(dict(description)), "changes": different[:50]}

@@ -15,8 +15,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
-
 import corpusmill
 from corpusmill.pipeline.code import version_of
 from corpusmill.pipeline.compiling import Compilation, modules_of
@@ -43,9 +41,8 @@ from corpusmill.pipeline.recipe import (
     validate_recipe,
 )
 from corpusmill.pipeline.redact import refuse_secrets
-from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former, replaced
+from corpusmill.pipeline.redo import expect, paragraph, read_former, replaced
 from corpusmill.pipeline.runner import DATA_STAGES, StageRun
-from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import TEMPORARY, Storage, printable
 from corpusmill.pipeline.watch.log import APPENDED, RunLog
 from corpusmill.pipeline.watch.progress import Progress
@@ -418,9 +415,7 @@ def check_kept(run: StageRun, after: Sequence[str] = (), lost: str = "") -> None
         return
     failed: Counter[str] = Counter()
     for row in run.manifest.rows():
-        for output in row.outputs:
-            if output.path.startswith("report/"):
-                failed.update(pc.list_flatten(read_table(run.storage, output.path, ["failed"])["failed"]).to_pylist())
+        failed.update(row.failed)
     rows = documents.get("in", 0)
     message = f"{name}: none of {rows:,} {'document' if rows == 1 else 'documents'} was kept" if rows else f"{name}: nothing came in"
     if failed:
@@ -455,7 +450,6 @@ def _describe_again(plan: Plan, storage: Storage, names: Sequence[str], former: 
     kept = _left_alone(plan, storage, names)
     description = describe(plan, former, kept)
     expected = expect(storage, former, plan.sections, plan.inputs, names) if former is not None else []
-    events.tell(Event("configuration", fields=configuration(former, parse_json(description))))
     for each in expected:
         events.tell(Event("expected", each.stage, message=each.sentence, fields={"state": each.state, "tasks": each.tasks}))
     if sentences := paragraph(expected):

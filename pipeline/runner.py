@@ -294,7 +294,7 @@ class StageRun:
     def _record(self, phase: str, task: Task, identity: str, done: TaskDone, digest: str, code: Code) -> None:
         row = TaskRow(
             task.key, identity, list(task.inputs), digest, code.digest, done.rows_in, done.kept, done.dropped, done.bytes_in,
-            done.outputs, done.counts, done.warnings,
+            done.outputs, done.counts, done.warnings, done.failed,
         )  # fmt: skip
         self.manifest.append(row)
         self.performed += 1

@@ -14,9 +14,11 @@ from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.redact import redact
 from corpusmill.pipeline.storage import TEMPORARY, Storage
-from corpusmill.pipeline.watch.log import utc_now
+from corpusmill.pipeline.watch.log import clean, utc_now
 
 PROGRESS = "progress.json"
+#: The most failures that the file describes.
+SHOWN = 5
 #: Seconds after which the counts of finished tasks are written, in a folder and on a store.
 EVERY, EVERY_ON_STORE = 0.5, 10.0
 
@@ -31,7 +33,8 @@ class ProgressFile:
         self.run, self.is_ours = run, is_ours
         self.content: dict[str, Any] = {
             "corpusmill": corpusmill.__version__, "host": platform.node(), "process": os.getpid(),
-            "began": utc_now(), "ended": None, "failure": None, "stages": [], "stages_began": {}, "phases": [],
+            "began": utc_now(), "ended": None, "failure": None, "failures": {"count": 0, "last": []}, "stages": [], "stages_began": {},
+            "phases": [],
         }  # fmt: skip
         self._mutex = threading.Lock()
         self._timer: threading.Timer | None = None
@@ -39,16 +42,17 @@ class ProgressFile:
     def __call__(self, event: Event) -> None:
         with self._mutex:
             phase = self.content["phases"][-1] if self.content["phases"] else {}
+            if event.trace:
+                failures = self.content["failures"]
+                failures["count"] += 1
+                told = {"stage": event.stage, "task": event.task, "message": clean(event.message)}
+                failures["last"] = [*failures["last"], told][-SHOWN:]
             match event.kind:
                 case "task":
                     phase["done"] += 1
                     for name, counted in (("rows", "rows_in"), ("bytes", "bytes_in"), ("size_done", "size")):
                         phase[name] += event.fields[counted]
-                    if self._timer is None:
-                        self._timer = threading.Timer(EVERY_ON_STORE if self.run.remote else EVERY, self._write_late)
-                        self._timer.daemon = True
-                        self._timer.start()
-                    return
+                    return self._write_soon()
                 case "run_begin":
                     self.content["stages"] = event.fields["stages"]
                 case "run_end" | "run_failed" | "interrupted" | "lease_lost":
@@ -63,8 +67,14 @@ class ProgressFile:
                 case "phase_end":
                     phase["ended"] = utc_now()
                 case _:
-                    return
+                    return self._write_soon() if event.trace else None
             self._write()
+
+    def _write_soon(self) -> None:
+        if self._timer is None:
+            self._timer = threading.Timer(EVERY_ON_STORE if self.run.remote else EVERY, self._write_late)
+            self._timer.daemon = True
+            self._timer.start()
 
     def _write_late(self) -> None:
         with self._mutex:

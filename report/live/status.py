@@ -3,7 +3,6 @@
 Nothing is written.
 """
 
-import re
 import statistics
 import time
 from datetime import datetime
@@ -16,40 +15,17 @@ from corpusmill.pipeline.manifest import MANIFEST, OBJECTS
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.log import APPENDED, ERRORS, METRICS, read_appended
+from corpusmill.pipeline.watch.log import APPENDED, METRICS
 from corpusmill.pipeline.watch.progress_file import PROGRESS
 from corpusmill.report.queries.training import as_number
 from corpusmill.report.read import DATA_STAGES, TRAINED, RunReader
 
-# ---- what goes on, and what has failed -----------------------------------------------------------------
 
-#: Failures that are shown, and the bytes at the end of the log that are read for them.
-SHOWN, END = 5, 1 << 20
-_HEAD = re.compile(rf"(?:\A|\n\n)(?P<stage>{'|'.join(STAGES)}) (?P<task>[^\n]*)\n")
-
-
-def read_failures(run: Storage, progress: dict[str, Any] | None) -> dict[str, Any]:
-    """Counts the failures in errors.log; for the last ones returns stage, task, and the last line of the trace."""
-    heads = list(_HEAD.finditer(text := _log(run)))
-    ends = [*(head.start() for head in heads[1:]), len(text)][: len(heads)]
-    failures = [
-        {"stage": head["stage"], "task": safe_line(head["task"], 200), "message": safe_line(_last_line(text[head.end() : end]), 400)}
-        for head, end in zip(heads, ends, strict=True)
-    ]
-    last = progress["failure"] if progress else None
-    return {"count": max(len(failures), int(last is not None)), "last": failures[-SHOWN:], "sentence": last}
-
-
-def _log(run: Storage) -> str:
-    """Returns the end of the log, from the beginning of a failure on."""
-    try:
-        return read_appended(run, ERRORS, END).decode("utf-8", "replace")
-    except (OSError, CorpusmillError):
-        return ""
-
-
-def _last_line(trace: str) -> str:
-    return next((line for line in reversed(trace.splitlines()) if line.strip()), "")
+def read_failures(progress: dict[str, Any] | None) -> dict[str, Any]:
+    """Returns the failures of the present or last command: their number, the last ones, and the sentence that ended it."""
+    told, last = (progress["failures"], progress["failure"]) if progress else ({"count": 0, "last": []}, None)
+    failures = [{name: safe_line(str(one.get(name)), 400) for name in ("stage", "task", "message")} for one in told["last"]]
+    return {"count": max(told["count"], int(last is not None)), "last": failures, "sentence": last}
 
 
 #: Bytes at the end of a log that are read, and steps over which the speed is a median.
@@ -127,7 +103,7 @@ def read_phase(phase: dict[str, Any], now: float) -> dict[str, Any]:
 
 
 #: The fields read from `progress.json`, and from each phase in it.
-RUN_FIELDS = ("host", "process", "began", "ended", "failure", "stages", "stages_began", "phases")
+RUN_FIELDS = ("host", "process", "began", "ended", "failure", "failures", "stages", "stages_began", "phases")
 COUNTS = ("tasks", "taken_over", "done", "rows", "bytes", "size", "size_taken_over", "size_done")
 PHASE = ("stage", "phase", *COUNTS, "workers", "began", "ended")
 #: States in which a run makes no more progress by itself, and those among them that are failures.
@@ -175,7 +151,7 @@ class Status:
             "seconds": None if state == "abandoned" else _between(progress, now), "last_sign_seconds": self._last_sign(stage, now),
             "stages": [self._stage(name, progress, stage, current) for name in recipe], "phase": None, "training": None,
             "earlier_phases": [_earlier(phase) for phase in progress["phases"] if phase["ended"]] if progress else [],
-            "failures": read_failures(self.storage, progress),
+            "failures": read_failures(progress),
             "warnings": sum(len(task.warnings) for name in recipe for task in stages[name].tasks),
             "quarantined": [
                 {"stage": name, "task": row.task, "inputs": [ref.path for ref in row.inputs], "message": row.message, "tries": row.tries}
@@ -212,6 +188,7 @@ class Status:
             whole["stages"] = [name for name in whole["stages"] if name in STAGES]
             whole["stages_began"] = [name for name in STAGES if name in whole["stages_began"]]
             whole["phases"] = [{key: phase[key] for key in PHASE} for phase in whole["phases"] if phase["stage"] in STAGES]
+            whole["failures"] = {"count": whole["failures"]["count"] + 0, "last": [dict(one) for one in whole["failures"]["last"]]}
             for part in (whole, *whole["phases"]):
                 _ = [seconds_of(part[key]) for key in ("began", "ended") if key == "began" or part[key] is not None]
             _ = [phase[key] + 0 for phase in whole["phases"] for key in COUNTS]
