@@ -18,7 +18,7 @@ from typing import Any
 import corpusmill
 from corpusmill.pipeline.code import version_of
 from corpusmill.pipeline.compiling import Compilation, modules_of
-from corpusmill.pipeline.config import Config, config_digest, parse_json
+from corpusmill.pipeline.config import Config, config_digest, parse_json, reason_of
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import CorpusmillError, Damaged, InputError, NothingKept
 from corpusmill.pipeline.events import Event, Events, Listener
@@ -41,7 +41,7 @@ from corpusmill.pipeline.recipe import (
     validate_recipe,
 )
 from corpusmill.pipeline.redact import refuse_secrets
-from corpusmill.pipeline.redo import expect, paragraph, read_former, replaced
+from corpusmill.pipeline.redo import expect, paragraph, replaced
 from corpusmill.pipeline.runner import DATA_STAGES, StageRun
 from corpusmill.pipeline.storage import TEMPORARY, Storage, printable
 from corpusmill.pipeline.watch.log import APPENDED, RunLog
@@ -222,16 +222,23 @@ def plan_of_existing(
 def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str], str]:
     """Returns the resolved recipe, the inputs and the recipe's name (empty: none) from `run.json`, without loading any file that they name.
     Raises InputError."""
-    storage = Storage(folder)
-    if not storage.exists(RUN_FILE):
+    former = former_run(Storage(folder))
+    if former is None:
         raise InputError(not_a_run(folder))
-    path, stored = storage.path(RUN_FILE), storage.read_json(RUN_FILE)
+    return dict(former["recipe"]), former["inputs"], str(former.get("recipe_name") or "")
+
+
+def former_run(storage: Storage) -> dict[str, Any] | None:
+    """Returns the content of `run.json`; None if there is none. Raises InputError if it does not describe a run."""
+    if not storage.exists(RUN_FILE):
+        return None
     try:
-        raw, inputs = dict(stored["recipe"]), [str(path) for path in stored["inputs"]]
-        name = str(stored.get("recipe_name") or "")
+        found = parse_json(storage.read_bytes(RUN_FILE))
+        if not isinstance(found["recipe"], dict):
+            raise TypeError("its recipe is no mapping")
+        return {**found, "inputs": [str(path) for path in found["inputs"]]}
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a run description ({type(error).__name__}: {error}).") from error
-    return raw, inputs, name
+        raise InputError(f"{storage.path(RUN_FILE)}: not a run description ({reason_of(error)}), so this folder is not a run.") from error
 
 
 def describe(plan: Plan, former: Mapping[str, Any] | None = None, kept: Sequence[str] = ()) -> bytes:
@@ -270,7 +277,7 @@ def execute(plan: Plan, engine: Engine, progress: Progress, *listeners: Listener
     try:
         with holding(storage, events.note) as lease:
             logged = Events(*events.listeners, RunLog(storage), ProgressFile(storage, lambda: lease.lost is None))
-            former = _former(storage)
+            former = former_run(storage)
             again = replaced(storage, former, plan.sections, plan.inputs, names[0], plan.redo) if former and names else []
             with attempt(logged, names, lease):
                 for name in again:  # finished from other inputs or another recipe: no longer complete
@@ -383,7 +390,7 @@ class _Repairs:
             return False
         if stage in self.names:
             return True
-        expected = expect(self.storage, _former(self.storage), self.plan.sections, self.plan.inputs, [stage])[0]
+        expected = expect(self.storage, former_run(self.storage), self.plan.sections, self.plan.inputs, [stage])[0]
         return expected.state == "taken over" and (stage != "ingest" or _sources_there(Manifest(self.storage.child(stage), read_only=True)))
 
 
@@ -433,16 +440,6 @@ def _abort_uploads(storage: Storage, events: Events) -> None:
         storage.store.abort_uploads()
     except (OSError, CorpusmillError) as error:
         events.note(f"Parts of uploads that were broken off may be left: {error}")
-
-
-def _former(storage: Storage) -> dict[str, Any] | None:
-    """Returns the former `run.json`; None if there is none. Raises InputError if it does not describe a run."""
-    if not storage.exists(RUN_FILE):
-        return None
-    former = read_former(storage.read_bytes(RUN_FILE))
-    if former is None:
-        raise InputError(f"{storage.path(RUN_FILE)}: not a run description, so this folder is not a run.")
-    return former
 
 
 def _describe_again(plan: Plan, storage: Storage, names: Sequence[str], former: dict[str, Any] | None, events: Events) -> None:

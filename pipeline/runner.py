@@ -1,13 +1,10 @@
 """Performs one stage of a run: takes over finished tasks, performs and records the others, and removes files that no task names."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
-
-from xxhash import xxh3_64_intdigest
 
 from corpusmill.pipeline.code import Code, code_for
 from corpusmill.pipeline.config import Config, config_digest
@@ -64,35 +61,11 @@ class FinishedTasks:
 
 def remove_unnamed(storage: Storage, named: Iterable[str], spared: tuple[str, ...]) -> None:
     """Removes the leftovers of killed processes and of earlier plans: all files but the `named` ones and those whose paths begin with
-    one of `spared`. Among the latter it removes only temporary files (`Storage.write_atomic`), which nobody would overwrite.
-
-    It keeps only an 8-byte hash of each name, since there may be very many. A file whose name has the hash of a named one would stay.
-    """
-    hashes = {xxh3_64_intdigest(path) for path in named}
-
-    def goes(path: str) -> bool:
-        if path.startswith(spared):
-            return path.rpartition("/")[2].startswith(TEMPORARY)
-        return xxh3_64_intdigest(path) not in hashes
-
-    for path in [path for path in _files(storage) if goes(path)]:
-        storage.remove(path)
-
-
-def _files(storage: Storage) -> Iterator[str]:
-    """Yields the paths of all files of a folder, relative to it, in any order. A local folder is walked without keeping a list."""
-    if storage.remote:
-        yield from storage.list_files()
-        return
-    folders = [""]
-    while folders:
-        folder = folders.pop()
-        with os.scandir(storage.path(folder)) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(f"{folder}{entry.name}/")
-                else:
-                    yield folder + entry.name
+    one of `spared`. Among the latter it removes only temporary files (`Storage.write_atomic`), which nobody would overwrite."""
+    kept = set(named)
+    for path in storage.list_files():
+        if path.rpartition("/")[2].startswith(TEMPORARY) if path.startswith(spared) else path not in kept:
+            storage.remove(path)
 
 
 # ---- the stage --------------------------------------------------------------------------------------

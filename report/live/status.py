@@ -23,7 +23,8 @@ from corpusmill.report.read import DATA_STAGES, TRAINED, RunReader
 
 def read_failures(progress: dict[str, Any] | None) -> dict[str, Any]:
     """Returns the failures of the present or last command: their number, the last ones, and the sentence that ended it."""
-    told, last = (progress["failures"], progress["failure"]) if progress else ({"count": 0, "last": []}, None)
+    told: dict[str, Any] = progress["failures"] if progress else {"count": 0, "last": []}
+    last = progress["failure"] if progress else None
     failures = [{name: safe_line(str(one.get(name)), 400) for name in ("stage", "task", "message")} for one in told["last"]]
     return {"count": max(told["count"], int(last is not None)), "last": failures, "sentence": last}
 
@@ -127,14 +128,15 @@ class Status:
 
     def __init__(self, folder: str):
         self.storage = Storage(folder)
-        self.reader, self._seen = RunReader(folder), self._marks(self._progress())
+        self._seen = self._marks(self._progress(), look(self.storage)["state"])
+        self.reader = RunReader(folder)
 
     def read(self) -> dict[str, Any]:
         """Returns the present status of the run."""
         progress, lease = self._progress(), look(self.storage)
         if progress and not progress["ended"] and lease["state"] == "free":  # the run may have ended between the two calls
             progress, lease = self._progress(), look(self.storage)
-        if (marks := self._marks(progress)) != self._seen:
+        if (marks := self._marks(progress, lease["state"])) != self._seen:
             self.reader, self._seen = RunReader(self.storage.root), marks
         lock, now, recipe = lease["state"], time.time(), self._recipe(progress)
         state = self._state(progress, lock, recipe)
@@ -167,9 +169,9 @@ class Status:
         found["sentence"] = _sentence(found) if started or state == "running" else "Nothing has run yet."
         return found
 
-    def _marks(self, progress: dict[str, Any] | None) -> Any:
+    def _marks(self, progress: dict[str, Any] | None, lock: str) -> Any:
         """Returns a value that changes when a stage or phase begins or ends, and when manifests change while no process is at work."""
-        if progress is not None and progress["ended"] is None:
+        if progress is not None and progress["ended"] is None and lock in ("held", "unknown"):
             ended = [(phase["stage"], phase["phase"], phase["ended"]) for phase in progress["phases"]]
             return progress["began"], progress["stages_began"], ended
         folders = [self.storage.child(name) for name in STAGES]
@@ -220,7 +222,7 @@ class Status:
     def _stage(self, name: str, progress: dict[str, Any] | None, now: str | None, phase: dict[str, Any] | None) -> dict[str, Any]:
         """Returns the status of one stage. Documents in and out are known for complete data stages. `now`: the stage at work."""
         stage = self.reader.stages[name]
-        tasks = len(stage.tasks) + (phase["done"] if phase and phase["stage"] == name else 0)
+        tasks = max(len(stage.tasks), phase["taken_over"] + phase["done"] if phase and phase["stage"] == name else 0)
         complete = stage.status == "complete"
         to_come = now is not None and progress is not None and name in progress["stages"]
         status = "complete" if complete else "running" if name == now else "to come" if to_come else "unfinished" if tasks else "not run"
