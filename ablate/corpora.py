@@ -32,6 +32,7 @@ from corpusmill.pipeline.run import Plan, execute, plan_of_existing
 from corpusmill.pipeline.runner import DATA_STAGES, StageRun
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import SHARDS_FILE, ShardSet, split_folders
+from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.read import RunReader
 from corpusmill.train.benchmarks import TASKS, read_items
 
@@ -279,12 +280,13 @@ def prepared(run: StageRun, name: str, recipe: Mapping[str, Any], inputs: Sequen
 def _executed(run: StageRun, name: str, sections: Mapping[str, Any], inputs: Sequence[str]) -> Storage:
     folder = run.run.path(f"prepared/{name}")
     plan = Plan(folder, dict(sections), list(inputs), redo=True)
-    execute(plan, run.engine, run.progress, _ignore, _ignore)
+    execute(plan, run.engine, _silent(run))
     return Storage(folder)
 
 
-def _ignore(_: Any) -> None:
-    """The stages of a prepared run say nothing."""
+def _silent(run: StageRun) -> Progress:
+    """Returns what shows the bars of a prepared run, and not its notes."""
+    return Progress(run.progress.enabled, on_note=lambda _: None)
 
 
 def of_recipe(run: StageRun, name: str, path: str) -> str:
@@ -350,6 +352,6 @@ def without_each_rule(run: StageRun, variants: Sequence[Variant]) -> list[Varian
         if not Storage(folder).exists("run.json"):
             fork(given.run, folder, [f"filter.thresholds.{rule}=off"], run.engine, run.progress)
         if "dedup" in reader.stages and reader.stages["dedup"].status == "complete":
-            execute(plan_of_existing(folder, first="dedup", last="dedup"), run.engine, run.progress, _ignore, _ignore)
+            execute(plan_of_existing(folder, first="dedup", last="dedup"), run.engine, _silent(run))
         found.append(read_variant(f"without-{rule}", folder, partial(of_recipe, run)))
     return found

@@ -21,7 +21,6 @@ from corpusmill.pipeline.runner import DATA_STAGES, StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.metrics import documents_of
 
 
 def judging(sets: Mapping[str, str]) -> list[int]:
@@ -212,7 +211,7 @@ def _funnel(variant: Variant) -> dict[str, dict[str, int]]:
     """Returns what each data stage of a variant's run took in and kept."""
     if variant.run is None:
         return {}
-    counts = {stage: documents_of(Manifest(Storage(variant.run).child(stage), read_only=True)) for stage in DATA_STAGES}
+    counts = {stage: Manifest(Storage(variant.run).child(stage), read_only=True).documents() for stage in DATA_STAGES}
     return {stage: {fate: int(count) for fate, count in of.items()} for stage, of in counts.items() if of}
 
 

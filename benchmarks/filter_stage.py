@@ -95,7 +95,7 @@ def ours(folder: str, workers: int, word_rule: str) -> tuple[float, int, int]:
     Path(folder, "metrics.jsonl").unlink(missing_ok=True)
     plan = Plan(folder, {"ingest": section, "filter": section}, [], "filter", "filter")
     started = time.perf_counter()
-    execute(plan, RayEngine(workers), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
+    execute(plan, RayEngine(workers), Progress(False))
     seconds = time.perf_counter() - started
     metrics = json.loads(Path(folder, "metrics.jsonl").read_text().splitlines()[-1])
     return seconds, metrics["peak_mb"], sum(row.kept for row in Manifest(Storage(folder).child("filter")).rows())

@@ -31,7 +31,7 @@ from corpusmill.dedup import candidates, external_sort
 from corpusmill.dedup.inside import sections
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.pipeline.engine import InlineEngine, Job
-from corpusmill.pipeline.failures import Listener
+from corpusmill.pipeline.failures import Report
 from corpusmill.pipeline.manifest import MANIFEST, Manifest, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS, document_id
@@ -60,10 +60,10 @@ class Counting(InlineEngine):
         self.sizes: list[int] = []
         self.seconds: Counter[str] = Counter()  # type: ignore[type-arg]
 
-    def perform(self, job: Job, tasks: Sequence[Task], listener: Listener) -> None:
+    def perform(self, job: Job, tasks: Sequence[Task], report: Report) -> None:
         self.sizes += [len(pickle.dumps(task)) for task in tasks]
         began = _cpu()
-        super().perform(job, tasks, listener)
+        super().perform(job, tasks, report)
         self.seconds[job.phase or "documents"] += _cpu() - began
 
 

@@ -23,12 +23,14 @@ from pathlib import Path
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import Engine, InlineEngine, peak_memory_mb
+from corpusmill.pipeline.events import Events
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.log import Observer, ProgressFile
+from corpusmill.pipeline.watch.log import RunLog
 from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.pipeline.watch.progress_file import ProgressFile
 
 HERE = Path(__file__).resolve().parent
 STAGES = ("ingest", "filter")
@@ -77,11 +79,11 @@ def child(folder: str, tasks: int, name: str, workers: int, files: int, profile:
     wall, cpu, performed = time.perf_counter(), time.process_time(), 0
     if profile:
         profiler.enable()
-    with ProgressFile(run, STAGES, engine) as live:
-        for stage in STAGES:
-            done = StageRun(Tasks(stage, tasks, files), run, dict.fromkeys(STAGES), [], engine, Progress(False), Observer(run, live))
-            done.execute()
-            performed += done.performed
+    for stage in STAGES:
+        events = Events(RunLog(run), ProgressFile(run))
+        done = StageRun(Tasks(stage, tasks, files), run, dict.fromkeys(STAGES), [], engine, Progress(False), events)
+        done.execute()
+        performed += done.performed
     profiler.disable()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     engine.close()

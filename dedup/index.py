@@ -25,7 +25,7 @@ from corpusmill.dedup.external_sort import keys_bytes, read_keys
 from corpusmill.dedup.signatures import parquet_bytes
 from corpusmill.pipeline.config import canonical_json, digest, reason_of
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.failures import Event
+from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.manifest import FileRef, TaskRow
@@ -202,7 +202,7 @@ def hold_index(run: StageRun, config: DedupConfig) -> Iterator[Callable[[], None
         return
 
     def log_waiting(sentence: str) -> None:
-        run.observer.event(Event("waiting", run.stage.name, "", "", sentence))
+        run.events.tell(Event("waiting", run.stage.name, message=sentence, level="warning"))
 
     with holding(CrawlIndex(config.index.path).storage, log_waiting) as lease:
         yield lease.check

@@ -133,7 +133,6 @@ class RemovalWorker(Worker):
             report = report_rows(table, decided, texts, self.schema)
             made.add(_documents(table, texts, report, decided.kept, schema), report)
             counts.update(decided.counts)
-            counts.update({pair["values"]: pair["counts"] for pair in pc.value_counts(pc.list_flatten(report["failed"])).to_pylist()})
             size += pc.sum(pc.binary_length(table["text"])).as_py() or 0
             begin += table.num_rows
         return made.output(task.key, bytes_in=size, counts=dict(counts))

@@ -19,6 +19,7 @@ from pathlib import Path
 from corpusmill.filters.whatif import Retuned, plans, retune_held
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.labels import LABELS
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import MANIFEST, OBJECTS, Manifest
@@ -137,5 +138,5 @@ def _take_file(source: Storage, target: Storage, path: str) -> None:
 
 def _log(run: Storage, event: str, message: str, overrides: list[str], **more: str) -> None:
     log = RunLog(run)
-    log.write(event, message, stage="filter", fields={"set": overrides, **more})
+    log(Event(event, "filter", message=message, fields={"set": overrides, **more}))
     log.flush()

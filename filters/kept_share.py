@@ -8,7 +8,6 @@ The outputs have the same bytes as those of a recipe with these thresholds, exce
 
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -190,7 +189,7 @@ class KeptShareWorker(FilterWorker):
         with open_parquet(self.run, shard.path) as file:
             data_schema, schema = self.schemas(file.schema_arrow.remove_metadata())
         schema = schema.with_metadata(rules_metadata(self.rules))
-        made, size, counts = DocumentFiles(data_schema, schema), 0, Counter(self.failures(schema.empty_table()))
+        made, size = DocumentFiles(data_schema, schema), 0
         found, begin, rewriter = read_table(self.run, measured.path), 0, Rewriter(self)
         for documents in iter_tables(self.run, shard.path, parts=self.parts):
             report = found.slice(begin, documents.num_rows)
@@ -201,5 +200,4 @@ class KeptShareWorker(FilterWorker):
             kept = rewriter.at(documents.replace_schema_metadata(None), report, pc.indices_nonzero(report["kept"]))
             made.add(kept.select(data_schema.names).cast(data_schema), report)
             size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0
-            counts.update(self.failures(report))
-        return made.output(task.key, bytes_in=size, counts=dict(counts))
+        return made.output(task.key, bytes_in=size)

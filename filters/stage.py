@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -46,12 +47,11 @@ class FilterStage(Stage):
 
     def summary(self, run: StageRun) -> dict[str, str]:
         """Returns lines for the terminal: the rules that fail the most documents, in that order, and the thresholds of kept shares."""
-        failed: dict[str, int] = {}
+        failed: Counter[str] = Counter()
         for row in run.manifest.rows():
-            for name, count in row.counts.items():
-                failed[name] = failed.get(name, 0) + count
-        most = sorted((item for item in failed.items() if item[1]), key=lambda item: (-item[1], item[0]))
-        lines = {"failed": ", ".join(f"{name.removeprefix('failed ')} {count:,}" for name, count in most[:8])} if most else {}
+            failed.update(row.failed)
+        most = sorted(failed.items(), key=lambda item: (-item[1], item[0]))
+        lines = {"failed": ", ".join(f"{name} {count:,}" for name, count in most[:8])} if most else {}
         return lines | kept_share_summary(run, self.config)
 
 

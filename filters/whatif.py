@@ -35,7 +35,7 @@ from corpusmill.pipeline.recipe import stage_command
 from corpusmill.pipeline.run import RUN_FILE, Plan, check_kept, describe, plan_of_existing
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import open_parquet, publish, read_table
-from corpusmill.pipeline.stage import Task
+from corpusmill.pipeline.stage import Task, failed_counts
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 
@@ -363,9 +363,9 @@ def _verdicts(
     result.kept = result.kept_before + result.came_back - result.gone
     failed_before: Counter[str] = Counter()
     for shard in shards:
-        failed_before.update(shard.row.counts)
+        failed_before.update(shard.row.failed)
     by_name = dict(zip([rule.rule.name for rule in rules], failed.tolist()))
-    result.failed = {name: (failed_before[f"failed {name}"], by_name.get(name, 0)) for name in names}
+    result.failed = {name: (failed_before[name], by_name.get(name, 0)) for name in names}
     return result
 
 
@@ -435,7 +435,7 @@ def _retune_shard(worker: FilterWorker, run: StageRun, shard: StoredShard) -> Ta
         outputs[data_path] = publish(run.storage, data_path, data)
     report = decided(report, failed, lengths).replace_schema_metadata(rules_metadata(worker.rules))
     outputs[report_path] = publish(run.storage, report_path, report)
-    kept, counts = int(now.sum()), dict(sorted(worker.failures(report).items()))
+    kept = int(now.sum())
     return replace(
         row,
         identity=shard.identity,
@@ -443,7 +443,7 @@ def _retune_shard(worker: FilterWorker, run: StageRun, shard: StoredShard) -> Ta
         kept=kept,
         dropped=report.num_rows - kept,
         outputs=[outputs[path] for path in sorted(outputs)],
-        counts=counts,
+        failed=dict(sorted(failed_counts(report).items())),
     )
 
 

@@ -164,13 +164,12 @@ class FilterWorker(Worker):
         (shard,) = task.inputs
         data_schema, report_schema = self.begin(shard)
         report_schema = report_schema.with_metadata(rules_metadata(self.rules))
-        made, size, counts = DocumentFiles(data_schema, report_schema), 0, Counter(self.failures(report_schema.empty_table()))
+        made, size = DocumentFiles(data_schema, report_schema), 0
         for documents in iter_tables(self.run, shard.path, parts=self.parts, part_bytes=PART_BYTES):
             kept, report = self.filter(documents, shard)
             made.add(kept.select(data_schema.names).cast(data_schema), report.select(report_schema.names).cast(report_schema))
             size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0
-            counts.update(self.failures(report))
-        return made.output(task.key, bytes_in=size, counts=dict(counts))
+        return made.output(task.key, bytes_in=size)
 
     def begin(self, shard: FileRef) -> tuple[pa.Schema, pa.Schema]:
         """Prepares the steps for a new shard; returns the schemas of the kept documents and of the report."""
@@ -285,13 +284,6 @@ class FilterWorker(Worker):
         """The columns that documents get, each with the report's column that it copies. If two steps are of one kind, the column of the
         later one is copied."""
         return {column: column + step.suffix for step in self.steps for column in step.step.document_columns}
-
-    def failures(self, report: pa.Table) -> dict[str, int]:
-        """Counts the rows that fail each rule, as `failed RULE`."""
-        failed = dict.fromkeys((f"failed {rule.rule.name}" for rule in self.rules), 0)
-        for item in pc.value_counts(pc.list_flatten(report["failed"])).to_pylist():
-            failed[f"failed {item['values']}"] = item["counts"]
-        return failed
 
 
 def decided(report: pa.Table, failed: pa.Array, lengths: npt.NDArray[np.int64]) -> pa.Table:

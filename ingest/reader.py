@@ -62,8 +62,6 @@ class RowSender:
         self.rows += 1
         self.chars += row.chars_out
         self.counts[f"type:{row.record_type}"] += 1
-        for rule in row.failed:
-            self.counts[f"failed:{rule}"] += 1
         if row.encoding is not None:
             self.counts[f"encoding:{row.encoding}"] += 1
         if row.record_type in ("damage", "file"):

@@ -156,12 +156,13 @@ class IngestStage(Stage):
         self._check_lines(found, rows)
 
     def summary(self, run: StageRun) -> dict[str, str]:
-        counts: Counter[str] = Counter()
+        counts, failed = Counter[str](), Counter[str]()
         for row in run.manifest.rows():
             counts.update(row.counts)
+            failed.update(row.failed)
         lines = {
             "came in": _listed(counts, "type:", "{count:,} {name}{s}"),
-            "left out by": _listed(counts, "failed:"),
+            "left out by": _listed(failed),
             "read as": _listed(counts, "encoding:"),
         }
         return {label: listed for label, listed in lines.items() if listed}
@@ -185,13 +186,13 @@ class IngestStage(Stage):
 
     def _check_lines(self, found: Discovery, rows: Sequence[TaskRow]) -> None:
         """Raises InputError if no document was kept because no line of JSONL has the text key."""
-        counts: Counter[str] = Counter()
+        lines, failed = 0, Counter[str]()
         for row in rows:
             if row.kept:
                 return
-            counts.update(row.counts)
-        objects = counts["type:line"] - sum(counts[f"failed:{rule}"] for rule in NO_OBJECT)
-        if not 0 < objects == counts["failed:no_text"]:
+            lines += row.counts.get("type:line", 0)
+            failed.update(row.failed)
+        if not 0 < lines - sum(failed[rule] for rule in NO_OBJECT) == failed["no_text"]:
             return
         source = next(source for source in found.sources if source.format == "jsonl")
         with open_file(source.ref.path) as file:
@@ -242,7 +243,7 @@ class IngestStage(Stage):
         return Task(key, tuple(each.ref for each in found.refused), params)
 
 
-def _listed(counts: Counter[str], prefix: str, form: str = "{name} {count:,}") -> str:
+def _listed(counts: Counter[str], prefix: str = "", form: str = "{name} {count:,}") -> str:
     chosen = [(name.removeprefix(prefix), count) for name, count in counts.most_common() if name.startswith(prefix)]
     several = {name: "s" for name, count in chosen if count > 1 and name not in ("html", "damage", "metadata", "warcinfo")}
     return ", ".join(form.format(name=name, count=count, s=several.get(name, "")) for name, count in chosen)

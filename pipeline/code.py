@@ -1,18 +1,21 @@
 """Finds the code of a task, which can change the bytes that it writes: modules, data files, and the versions of libraries.
 
-The code of a task is the import closure of the module that defines its worker or function: all modules of this package that it imports,
-directly or not. Imports in functions count, those for type checkers do not. A string that names a module (`"corpusmill.filters.c4:C4"`)
-counts as an import; in a table (`{"c4": "corpusmill.filters.c4:C4"}`) it counts only where the configuration has its key. A data file in
-a module's folder counts where the module's source has its name, or builds a name with its ending. Comments, blank lines and docstrings
-do not count.
+The code of a task is the import closure of the module that defines its worker or function, within the rooms that this module may import:
+`pipeline` and its own (of `ablate`, all but `report`). Imports in functions count; those of a class of `pipeline` that only annotates
+arguments (`run: StageRun`) do not, since a worker does not make it. A string that names a module (`"corpusmill.filters.c4:C4"`) counts as
+an import; in a table (`{"c4": "corpusmill.filters.c4:C4"}`) it counts only where the configuration has its key. A data file counts where a
+module of its folder names it. Comments, blank lines and docstrings do not count.
 """
 
+import ast
+import contextlib
 import hashlib
+import json
 import os
 import platform
-import re
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -21,24 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import corpusmill
-from corpusmill.pipeline.config import digest
+from corpusmill.pipeline.cache import cache_folder
+from corpusmill.pipeline.config import digest, parse_json
 from corpusmill.pipeline.errors import InputError
 
 PACKAGE = "corpusmill"
-#: Modules of this package on which no output of a task depends: they carry bytes unchanged, hand out work, start processes, or report.
-#: They do not count, nor do their imports.
-CARRIERS = tuple(
-    f"{PACKAGE}.{name}" for name in (
-        "pipeline.cache", "pipeline.cluster", "pipeline.code", "pipeline.compiling", "pipeline.engine", "pipeline.extras",
-        "pipeline.failures", "pipeline.interrupts", "pipeline.lease", "pipeline.manifest", "pipeline.memory", "pipeline.names",
-        "pipeline.on_ray", "pipeline.recipe", "pipeline.redact", "pipeline.redirects", "pipeline.run", "pipeline.runner", "pipeline.safe",
-        "pipeline.storage", "pipeline.store_requests", "pipeline.store_streams", "pipeline.watch", "pipeline.web", "report",
-        "train.launch", "train.watch",
-    )
-)  # fmt: skip
-#: Libraries of the same kind.
+#: Libraries that carry values and bytes, and compute none: their versions do not count.
 CARRYING_LIBRARIES = (
-    "aiohttp", "datatrove.io", "fsspec", "pydantic", "pydantic_core", "ray", "rich", "s3fs", "typer", "wandb", "yaml",
+    "aiohttp", "fsspec", "ipywidgets", "pip", "prometheus_client", "pydantic", "pydantic_core", "ray", "rich", "s3fs", "typer", "wandb",
+    "yaml",
 )  # fmt: skip
 #: The distribution of each imported package whose name differs from it.
 DISTRIBUTIONS = {
@@ -50,10 +44,10 @@ BEHIND = {
     "scikit-learn": ("scipy",),
     "trafilatura": ("courlan", "htmldate", "justext", "lxml"),
 }
-#: The most changes that a message names.
-SHOWN = 3
-#: Bytes before a string in which the key of a table is searched.
-KEY_BYTES = 100
+#: Functions that load a module by its name.
+LOADERS = ("import_module", "find_spec")
+#: The most changes that a message names. The most characters of a string that may name a module or a file.
+SHOWN, LONGEST = 3, 100
 
 
 # ---- the code of a task ------------------------------------------------------------------------------
@@ -129,15 +123,21 @@ def code_of(module: str, configured: frozenset[str] = frozenset()) -> Code:
     todo = [module]
     while todo:
         name = todo.pop()
-        if name in found or name == PACKAGE or _is_among(name, CARRIERS):
+        if name in found or not _may_import(module, name):
             continue
         source = found[name] = _read(name)
         chosen = source.tables.keys() & configured
         names |= chosen
-        todo += [*source.modules, *(each for key in chosen for each in source.tables[key])]
+        todo += [*source.modules, *(source.tables[key] for key in chosen)]
     files = {path: sha256 for source in found.values() for path, sha256 in source.files.items()}
     libraries = frozenset(library for source in found.values() for library in source.libraries)
     return Code(module, tuple(sorted(names)), dict(sorted(files.items())), _versions(libraries))
+
+
+def _may_import(module: str, other: str) -> bool:
+    """Whether a module of a room may import another one of this package, and its bytes depend on it: `report` and `cli` only show."""
+    own, room = (name.split(".")[1] if _is_ours(name) else "" for name in (module, other))
+    return other != PACKAGE and room not in ("report", "cli") and (own in ("ablate", "") or room in ("pipeline", own, ""))
 
 
 def words(value: Any) -> Iterator[str]:
@@ -157,18 +157,6 @@ def words(value: Any) -> Iterator[str]:
 
 # ---- a module ----------------------------------------------------------------------------------------
 
-_TRIPLE_DOUBLE = rb'"""[^"\\]*+(?:(?:\\.|"(?!""))[^"\\]*+)*+"""'
-_TRIPLE_SINGLE = rb"'''[^'\\]*+(?:(?:\\.|'(?!''))[^'\\]*+)*+'''"
-_PLAIN = rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"' + rb"|'[^'\\\n]*+(?:\\.[^'\\\n]*+)*+'"
-_COMMENTS = re.compile(rb"(" + b"|".join([_TRIPLE_DOUBLE, _TRIPLE_SINGLE, _PLAIN]) + rb")|(?<!\s)(?:\s*+#[^\n]*|\s+(?=\n))", re.DOTALL)
-_DOCSTRING = re.compile(rb"(\A|:\n[ \t]*+)" + _TRIPLE_DOUBLE + rb"(?=\n)", re.DOTALL)
-_TYPING = re.compile(rb"^([ \t]*)if TYPE_CHECKING:\n(?:\1[ \t]+[^\n]*(?:\n|\Z))+", re.MULTILINE)
-_IMPORT = re.compile(rb"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|[^\n]+)|import[ \t]+([^\n]+))", re.MULTILINE)
-_LOADED = re.compile(rb"""(?:import_module|find_spec)\(\s*f?["']([\w.]+)""")
-_NAMED = re.compile(rb"""["'](corpusmill(?:\.\w+)+)(\.\{)?""")
-_KEY = re.compile(rb"""["']([^"'\n]+)["']:\s*f?\Z""")
-_MADE = rb"""(?:[}*]|with_suffix\(["'])%s\b"""
-
 
 @dataclass(frozen=True)
 class Source:
@@ -178,76 +166,83 @@ class Source:
     files: Mapping[str, str] = field(default_factory=dict)
     modules: frozenset[str] = frozenset()
     libraries: frozenset[str] = frozenset()
-    tables: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    tables: Mapping[str, str] = field(default_factory=dict)
 
 
 @cache
 def _read(module: str) -> Source:
-    above = module.rpartition(".")[0]
-    modules, libraries, tables = {above} if _is_ours(above) else set[str](), set[str](), dict[str, set[str]]()
-    place = _place(module)
-    if place is None:
-        return Source(modules=frozenset(modules))
-    path, shown = place
-    text = plain(path.read_bytes())
-    for name in imports(text):
-        if _is_ours(name):
-            if _exists(name):
-                modules.add(name)
-        elif name != PACKAGE and name.partition(".")[0] not in sys.stdlib_module_names and not _is_among(name, CARRYING_LIBRARIES):
-            libraries.add(name.partition(".")[0])
-    for key, name in _named(text):
-        (tables.setdefault(key, set()) if key else modules).add(name)
-    files = {shown: _sha256(text), **_data(path, shown, text)}
-    return Source(files, frozenset(modules), frozenset(libraries), {key: frozenset(names) for key, names in tables.items()})
+    path = _path(module)
+    if path is None:
+        return Source()
+    program = _parsed(path.read_bytes())
+    named = [name.partition(":")[0] for name in program["strings"] if _is_ours(name)]
+    modules = {name for name in [*program["imports"], *named] if _is_ours(name) and _path(name)} - set(program["tables"].values())
+    others = {name.partition(".")[0] for name in program["imports"]} - {PACKAGE, *CARRYING_LIBRARIES, *sys.stdlib_module_names}
+    files = {_shown(path) if _is_ours(module) else module.replace(".", "/") + ".py": program["digest"]}
+    if _is_ours(module):
+        modules.add(module.rpartition(".")[0])
+        data = (file for file in path.parent.iterdir() if file.name in program["strings"] and file.suffix != ".py" and file.is_file())
+        files |= {_shown(file): _sha256(file.read_bytes()) for file in data}
+    return Source(files, frozenset(modules), frozenset(others), program["tables"])
 
 
-def plain(source: bytes) -> bytes:
-    """Returns a module's source without comments, blank lines, spaces at line ends, and docstrings (which become `""`)."""
-    text = b"".join(filter(None, _COMMENTS.split(source))).lstrip()
-    return text if b"'''" in text else _DOCSTRING.sub(_undocumented, text)  # such a string may hold a text that looks like a docstring
+def _parsed(source: bytes) -> dict[str, Any]:
+    """Returns what `parse` finds in a source. It is kept in the user's cache by the source's hash: parsing a hundred takes a second."""
+    with contextlib.suppress(OSError, RuntimeError):  # no cache can be written, or there is no home folder
+        kept = cache_folder() / "sources" / f"{_sha256(source + platform.python_version().encode())}.json"
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            found: dict[str, Any] = parse_json(kept.read_bytes())
+            return found
+        found = parse(source)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(found))
+        temporary.replace(kept)
+        return found
+    return parse(source)
 
 
-def _undocumented(found: re.Match[bytes]) -> bytes:
-    """Returns the match with `""` in place of a docstring: a string at the top of a module, or after the head of a class or function."""
-    head = found.string[found.string.rfind(b"\n", 0, found.start()) + 1 : found.start()].lstrip()
-    documents = not found[1] or head.startswith((b"def ", b"class ", b"async def ", b")"))
-    return found[1] + b'""' if documents else found[0]
+def parse(source: bytes) -> dict[str, Any]:
+    """Parses a source. `digest`: of the program without docstrings (comments and layout are no part of it). `imports`: dotted names, for
+    `from a import b` both `a` and `a.b`, and those given to `import_module` and `find_spec`. `strings`: those that may name a module or a
+    file. `tables`: modules of this package by key."""
+    tree = ast.parse(source)
+    used: Counter[str] = Counter()  # how often a name stands elsewhere than in annotations of functions
+    imported: list[tuple[str, str]] = []  # the name that an import binds, and what it imports
+    imports, strings, tables = set[str](), set[str](), dict[str, str]()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Module(body=[ast.Expr(value=ast.Constant(value=str())), *_]):
+                node.body[0] = ast.Pass()
+            case ast.ClassDef(body=[ast.Expr(value=ast.Constant(value=str())), *_]):
+                node.body[0] = ast.Pass()
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                if ast.get_docstring(node, clean=False) is not None:
+                    node.body[0] = ast.Pass()
+                used.subtract(_names(node.returns))
+            case ast.arg(annotation=annotation):
+                used.subtract(_names(annotation))
+            case ast.Name(id=name):
+                used[name] += 1
+            case ast.Import(names=names):
+                imported += [(alias.asname or alias.name.partition(".")[0], alias.name) for alias in names]
+            case ast.ImportFrom(module=str(origin), names=names):
+                imported += [(alias.asname or alias.name, name) for alias in names for name in (origin, f"{origin}.{alias.name}")]
+            case ast.Call(func=ast.Name(id=called) | ast.Attribute(attr=called), args=[given, *_]) if called in LOADERS:
+                first = given.values[0] if isinstance(given, ast.JoinedStr) else given
+                imports |= {str(first.value).rstrip(".")} if isinstance(first, ast.Constant) else set()
+            case ast.Constant(value=str(text)) if "." in text and len(text) < LONGEST and " " not in text:
+                strings.add(text)
+            case ast.Dict(keys=keys, values=values):
+                pairs = [(key.value, value.value) for key, value in zip(keys, values, strict=True)
+                         if isinstance(key, ast.Constant) and isinstance(value, ast.Constant)]  # fmt: skip
+                tables |= {str(key): str(value).partition(":")[0] for key, value in pairs if _is_ours(str(value))}
+    imports |= {name for bound, name in imported if used[bound] > 0 or not name.startswith(f"{PACKAGE}.pipeline.")}
+    return {"digest": _sha256(ast.dump(tree).encode()), "imports": sorted(imports), "strings": sorted(strings), "tables": tables}
 
 
-def imports(text: bytes) -> Iterator[str]:
-    """Yields the dotted names that a source (from `plain`) imports when it runs; for `from a import b` both `a` and `a.b`."""
-    for origin, names, modules in _IMPORT.findall(_TYPING.sub(b"", text) if b"TYPE_CHECKING" in text else text):
-        each = [name.split()[0].decode() for name in (names or modules).strip(b"()\n\t ").split(b",") if name.strip()]
-        yield from each if not origin else [origin.decode(), *(f"{origin.decode()}.{name}" for name in each)]
-    if b"import_module(" in text or b"find_spec(" in text:
-        yield from (name.decode().rstrip(".") for name in _LOADED.findall(text))
-
-
-def _named(text: bytes) -> Iterator[tuple[str, str]]:
-    """Yields the modules of this package that strings name. Each comes with its key in a table, empty where it is in none. The beginning of
-    a name (`f"corpusmill.filters.compat.{kind}"`) stands for all modules of that package."""
-    if PACKAGE.encode() + b"." not in text:
-        return
-    for found in _NAMED.finditer(text):
-        if _exists(name := found[1].decode()):
-            key = _KEY.search(text, max(found.start() - KEY_BYTES, 0), found.start())
-            inside = _folders().get(_inside(name), []) if found[2] else []
-            for each in [name, *(f"{name}.{file[:-3]}" for file in inside if file.endswith(".py"))]:
-                yield key[1].decode() if key else "", each
-
-
-def _data(path: Path, shown: str, text: bytes) -> dict[str, str]:
-    """Returns the digests of the data files that a module reads, by their paths in the package. These are the files of `_data_files` whose
-    name is in its source (`scorer.json`), or for whose ending the source builds a name (`f"{name}.yaml"`)."""
-    folder = shown.rpartition("/")[0]
-    found = {}
-    for file in _data_files(folder):
-        name = file.rpartition("/")[2]
-        endings = {name[place:].encode() for place in (name.find("."), name.rfind(".")) if place >= 0}
-        if name.encode() in text or any(end in text and re.search(_MADE % re.escape(end), text) for end in endings):
-            found[file] = _sha256((path.parent / file.removeprefix(folder + "/")).read_bytes())
-    return found
+def _names(annotation: ast.expr | None) -> list[str]:
+    return [each.id for each in ast.walk(annotation) if isinstance(each, ast.Name)] if annotation else []
 
 
 def _sha256(content: bytes) -> str:
@@ -257,57 +252,23 @@ def _sha256(content: bytes) -> str:
 # ---- modules and files of the package ----------------------------------------------------------------
 
 
-def _is_among(name: str, places: tuple[str, ...]) -> bool:
-    return any(name == place or name.startswith(place + ".") for place in places)
-
-
 def _is_ours(module: str) -> bool:
     return module.startswith(PACKAGE + ".")
 
 
-def _inside(module: str) -> str:
-    """Returns the path in the package that a module's name stands for."""
-    return "/".join(module.split(".")[1:])
-
-
 @cache
-def _folders() -> dict[str, list[str]]:
-    """Returns the names of the files in each folder of the package, whose folders may be links."""
-    root = Path(corpusmill.__file__).parent
-    found = {}
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-        found[Path(folder).relative_to(root).as_posix()] = sorted(name for name in files if not name.startswith("."))
-    return found
-
-
-def _place(module: str) -> tuple[Path, str] | None:
-    """Returns a module's file and its path in the package (outside of the package: a path made from its name). None: there is no file."""
+def _path(module: str) -> Path | None:
+    """Returns the file of a module; None if there is none. Modules of others are never imported here: a run's folder may name any."""
     if not _is_ours(module):
-        file = getattr(sys.modules.get(module), "__file__", None)  # never imported here: a run's folder may name any module
-        return (Path(file), module.replace(".", "/") + ".py") if file else None
-    folder, _, name = _inside(module).rpartition("/")
-    for path in (folder, f"{name}.py"), (_inside(module), "__init__.py"):
-        if path[1] in _folders().get(path[0] or ".", ()):
-            shown = "/".join(filter(None, path))
-            return Path(corpusmill.__file__).parent / shown, shown
-    return None
+        file = getattr(sys.modules.get(module), "__file__", None)
+        return Path(file) if file else None
+    place = Path(corpusmill.__file__).parent.joinpath(*module.split(".")[1:])
+    return next((path for path in (place.with_name(f"{place.name}.py"), place / "__init__.py") if path.is_file()), None)
 
 
-def _exists(module: str) -> bool:
-    return _inside(module) in _folders() or _place(module) is not None
-
-
-@cache
-def _data_files(folder: str) -> tuple[str, ...]:
-    """Returns the paths of the data files in a folder of the package, and in those of its subfolders that hold no modules."""
-    with_modules = {place for place, files in _folders().items() if any(name.endswith(".py") for name in files)}
-    data = [
-        place
-        for place in _folders()
-        if place.startswith(folder + "/") and not any(other == place or other.startswith(place + "/") for other in with_modules)
-    ]
-    return tuple(f"{place}/{name}" for place in [folder, *data] for name in _folders().get(place, ()) if not name.endswith((".py", ".pyc")))
+def _shown(path: Path) -> str:
+    """Returns the path of a file in the package."""
+    return path.relative_to(Path(corpusmill.__file__).parent).as_posix()
 
 
 @cache

@@ -137,12 +137,15 @@ class Compilation:
 
 
 def _mark(module: str) -> Path:
-    """Returns the file that says that the kernels of a module are compiled, with this code, for this processor."""
+    """Returns the file that says that the kernels of a module are compiled, for this processor, with its code and that of the modules with
+    kernels that it imports. (Where another module changes a constant of them, they are compiled at their first use.)"""
     from llvmlite import binding
 
     processor = [binding.get_host_cpu_name(), dict(binding.get_host_cpu_features())]
     others = [os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES")]
-    content = digest([code_of(f"{PACKAGE}.{module}").digest, [line for _, line in listed()[module]], processor, others])
+    code = code_of(f"{PACKAGE}.{module}")
+    files = {path: found for path, found in code.files.items() if path.removesuffix(".py").replace("/", ".") in listed()}
+    content = digest([files, dict(code.libraries), [line for _, line in listed()[module]], processor, others])
     return kernels_folder() / f"{module}-{content[:32]}.nbs"
 
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from corpusmill.pipeline.code import Code
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import CorpusmillError, Damaged
-from corpusmill.pipeline.failures import Attempt, Failed, Listener, Tries, failure, hang
+from corpusmill.pipeline.failures import Attempt, Failed, Report, Tries, failure, hang
 from corpusmill.pipeline.interrupts import Terminated, exit_code_of, of_an_interrupt
 from corpusmill.pipeline.lease import LeaseLost, check_holder
 from corpusmill.pipeline.lists import check_inputs
@@ -61,15 +61,15 @@ class TaskDone:
     seconds: float
     peak_mb: int  # peak memory of the worker and its child processes
     children_mb: int = 0  # of the child processes alone
+    failed: dict[str, int] = field(default_factory=dict)
     node: str = field(default_factory=platform.node)  # the machine that did it
 
 
 class Engine(Protocol):
     workers: int
 
-    def perform(self, job: Job, tasks: Sequence[Task], listener: Listener) -> None:
-        """Performs all tasks, in any order. Calls the listener in this process, with finished tasks (several at a time) and with tasks
-        that are given up. An exception of the listener ends the phase."""
+    def perform(self, job: Job, tasks: Sequence[Task], report: Report) -> None:
+        """Performs all tasks, in any order. Calls `report` in this process."""
 
     def known_workers(self) -> int | None:
         """Returns the most workers that a phase can have; None if that is not known yet."""
@@ -99,7 +99,7 @@ def publish_output(
     """
     files: list[OutputFile] = []
     whole = Output({})
-    counts: Counter[str] = Counter()
+    counts, failed = Counter[str](), Counter[str]()
     for output in [made] if isinstance(made, Output) else made:
         fence()
         files += [publish(storage, path, output.files[path]) for path in sorted(output.files)]
@@ -108,11 +108,13 @@ def publish_output(
         whole.dropped += output.dropped
         whole.bytes_in += output.bytes_in
         counts.update(output.counts)
+        failed.update(output.failed)
         whole.warnings += output.warnings
     children = children_mb()
     return TaskDone(
         key, sorted(files, key=lambda file: file.path), whole.rows_in, whole.kept, whole.dropped, whole.bytes_in,
         dict(sorted(counts.items())), whole.warnings, time.perf_counter() - started, peak_memory_mb() + children, children,
+        dict(sorted(failed.items())),
     )  # fmt: skip
 
 
@@ -220,15 +222,15 @@ class InlineEngine:
     def __init__(self, task_timeout: float = TASK_TIMEOUT):
         self.task_timeout = task_timeout
 
-    def perform(self, job: Job, tasks: Iterable[Task], listener: Listener) -> None:
-        tries = Tries(job, listener)
+    def perform(self, job: Job, tasks: Iterable[Task], report: Report) -> None:
+        tries = Tries(job, report)
         with contextlib.closing(Performer(job)) as performer:
             for task in tasks:
                 attempt: Attempt | None = Attempt(task, task_limit(task, self.task_timeout))
                 while attempt is not None:
                     result = performer.perform(attempt)
                     if isinstance(result, TaskDone):
-                        listener.on_done([result])
+                        report(result)
                         break
                     attempt = tries.again(attempt, result)
 

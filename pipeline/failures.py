@@ -1,20 +1,20 @@
 """Decides what follows from a failed task: whether and how it is done again, when it is given up, and whether its phase goes on.
 
 An engine turns an error into a `Failed` (`failure`, `hang`) and asks `Tries` for the next attempt: the same again, in parts, alone, or
-none. The runner collects the tasks that were given up in `GivenUp`, which may end the phase. Each step is reported as an `Event`.
+none. The runner collects the tasks that were given up in `FailedTasks`, which may end the phase. Each step is told as an `Event`.
 docs/operations.md describes the same for users.
 """
 
 import errno
-import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from corpusmill.pipeline.errors import CorpusmillError, Damaged, InputError, ProcessKilled
+from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.manifest import Quarantined
 from corpusmill.pipeline.redact import redact
 from corpusmill.pipeline.stage import Task, load_object
@@ -127,43 +127,9 @@ def _cause(error: BaseException) -> tuple[Cause, bool]:
     return Cause.SENTENCE if ours else Cause.EXCEPTION, False
 
 
-# ---- events ------------------------------------------------------------------------------------------
-
-#: retry: a task raised an exception and is done again. death: its process died and it is done again. split: it ran out of memory and is
-#: done again in parts. alone: it ran out of memory, and is done again while no other task is. quarantine: it is given up, the others go
-#: on. waiting: the cluster has no room for a worker, or another process may hold what the stage needs.
-EventKind: TypeAlias = Literal["retry", "death", "split", "alone", "quarantine", "waiting"]
-
-
-@dataclass(frozen=True)
-class Event:
-    """An event of a run. `message` is a sentence for people that names stage and task. `task` is empty where the event is about no task.
-    `fields` are for programs (JSON-able): `tries` so far, `cause`, `parts`, `node` and `trace`, where they apply."""
-
-    kind: EventKind
-    stage: str
-    phase: str
-    task: str
-    message: str
-    fields: dict[str, Any] = field(default_factory=dict)
-
-
-OnEvent: TypeAlias = Callable[[Event], None]
-
-
-def print_event(event: Event) -> None:
-    """Prints an event, but not a task that is given up: the last message of the run names it."""
-    if event.kind != "quarantine":
-        print(f"corpusmill: {event.message}", file=sys.stderr, flush=True)
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Callbacks of a phase in the driver's process. An exception in one of them ends the phase."""
-
-    on_done: Callable[[Sequence["TaskDone"]], None]
-    on_failed: Callable[[Failed], None]  # a task that is given up
-    on_event: OnEvent
+#: An engine calls it in the driver's process, with finished tasks, tasks that are given up, and other events. An exception that it raises
+#: ends the phase.
+Report: TypeAlias = Callable[[Union["TaskDone", Failed, Event]], None]
 
 
 # ---- the next try ------------------------------------------------------------------------------------
@@ -185,13 +151,13 @@ class Attempt:
 class Tries:
     """Counts the failures of each task of a phase, and decides the next attempt."""
 
-    def __init__(self, job: "Job", listener: Listener):
-        self.job, self.listener = job, listener
+    def __init__(self, job: "Job", report: Report):
+        self.job, self.report = job, report
         self.failures: Counter[tuple[str, Cause]] = Counter()
         self.tries: Counter[str] = Counter()
 
     def again(self, attempt: Attempt, failed: Failed) -> Attempt | None:
-        """Returns the next attempt at the task. None if it is given up; then the listener's `on_failed` has been called."""
+        """Returns the next attempt at the task. None if it is given up; then that is reported."""
         key = attempt.task.key
         self.tries[key] += 1
         self.failures[key, failed.cause] += 1
@@ -200,10 +166,10 @@ class Tries:
             counted = failed.cause in (Cause.DEATH, Cause.NODE)
             message = f"{failed.message.rstrip('.')} {number} times." if counted else failed.message
             fatal = failed.fatal or failed.cause is Cause.NODE
-            self.listener.on_failed(replace(failed, message=message, fatal=fatal, tries=self.tries[key]))
+            self.report(replace(failed, message=message, fatal=fatal, tries=self.tries[key]))
             return None
         attempt = self._next(attempt, failed, number)
-        self._report(attempt, failed)
+        self.report(self._told(attempt, failed))
         return attempt
 
     def _next(self, attempt: Attempt, failed: Failed, number: int) -> Attempt:
@@ -215,24 +181,23 @@ class Tries:
             return replace(attempt, parts=parts, alone=parts == 1 or number > TOGETHER)
         return attempt
 
-    def _report(self, attempt: Attempt, failed: Failed) -> None:
-        kind: EventKind = "death" if failed.cause in (Cause.DEATH, Cause.NODE) else "retry"
+    def _told(self, attempt: Attempt, failed: Failed) -> Event:
+        kind = "death" if failed.cause in (Cause.DEATH, Cause.NODE) else "retry"
         how = ""
         if attempt.parts > 1:
             kind, how = "split", f" in {attempt.parts} parts"
         elif attempt.alone:
             kind, how = "alone", " alone"
-        fields: dict[str, Any] = {"cause": failed.cause.value, "tries": self.tries[failed.key], "trace": failed.trace}
+        fields: dict[str, Any] = {"cause": failed.cause.value, "tries": self.tries[failed.key]}
         fields |= {"parts": attempt.parts} if attempt.parts > 1 else {}
-        fields |= {"node": attempt.node} if attempt.node else {}
         message = f"{failed.message.rstrip('.')}; it is done again{how}."
-        self.listener.on_event(Event(kind, self.job.stage, self.job.phase, failed.key, message, fields))
+        return Event(kind, self.job.stage, self.job.phase, failed.key, message, "warning", fields, attempt.node, trace=message)
 
 
 # ---- tasks that were given up ------------------------------------------------------------------------
 
 
-class GivenUp:
+class FailedTasks:
     """The tasks of a phase that were given up. `todo`: the number of unfinished tasks at its beginning. `worked` counts finished tasks.
     `strict`: the first task that is given up ends the phase. Without `needed`, all tasks may fail. `repairs`: the first damaged file ends
     the phase, so that it is made anew."""

@@ -89,6 +89,17 @@ def ended_by_interrupts() -> Iterator[None]:
 
 
 @contextmanager
+def unwrapped_interrupts() -> Iterator[None]:
+    """Turns the errors into which libraries wrap Ctrl-C back into a KeyboardInterrupt."""
+    try:
+        yield
+    except Exception as error:
+        if of_an_interrupt(error):
+            raise KeyboardInterrupt from error
+        raise
+
+
+@contextmanager
 def kept_handler(number: int = signal.SIGTERM) -> Iterator[None]:
     """Restores the signal's handler after the block, in which a library may set its own."""
     before: Any = signal.getsignal(number)

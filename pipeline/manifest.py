@@ -13,14 +13,13 @@ A local manifest is `manifest.jsonl`. A store can't append to an object, so ther
 `manifest/00000042.json`. When the stage is finished, they are joined into one. An object is created only where none has its name, so two
 processes never write the same one. A process that takes over the run adds its rows after those that the former holder still wrote.
 
-In memory the manifest keeps the name of each task and the place of its row in the file (on a store: in a temporary copy). The row itself
-is read again when it is needed.
+In memory the manifest keeps the last line of each task. It is parsed when the row is needed.
 """
 
 import os
-import tempfile
 import time
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -42,8 +41,6 @@ MANIFEST = "manifest.jsonl"
 OBJECTS = "manifest"
 #: Seconds between two fsyncs of task rows in a `grouped` block.
 SYNC_SECONDS = 1.0
-#: Bytes of the first read of a row, whose length isn't known.
-ROW_BYTES = 4096
 #: Objects that are read in parallel; and attempts to list them, since another process may merge them into one meanwhile.
 THREADS, LISTINGS = 16, 5
 
@@ -64,7 +61,7 @@ class FileRef:
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """A finished task."""
+    """A finished task. Its counts are those of its `Output`."""
 
     task: str
     identity: str
@@ -78,6 +75,7 @@ class TaskRow:
     outputs: list[OutputFile]
     counts: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    failed: dict[str, int] = field(default_factory=dict)
 
     def ref(self, folder: str, path: str) -> FileRef:
         """Returns the output at `path` (in stage folder `folder`) as an input of the next stage. Raises KeyError."""
@@ -124,28 +122,28 @@ class Check(Protocol):
 
 
 class TaskRows(Mapping[str, TaskRow]):
-    """The last row of each task, in the order in which the tasks first came. A row is read from the file at each access."""
+    """The last row of each task, in the order in which the tasks first came. A row is parsed at each access."""
 
-    def __init__(self, lines: "_LocalLines | _StoreLines"):
-        self._lines = lines
-        self.addresses: dict[str, int] = {}
+    def __init__(self, name: str):
+        self.name = name
+        self.lines: dict[str, bytes] = {}
 
     def __getitem__(self, task: str) -> TaskRow:
-        address = self.addresses[task]  # KeyError for an unknown task, as `Mapping.get` expects
+        line = self.lines[task]  # KeyError for an unknown task, as `Mapping.get` expects
         try:
-            row: TaskRow = read_row(self._lines.read(address))[1]
+            row: TaskRow = read_row(line)[1]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self._lines.name}: the row of {task} is not a manifest row ({reason_of(error)}).") from error
+            raise InputError(f"{self.name}: the row of {task} is not a manifest row ({reason_of(error)}).") from error
         return row
 
     def __contains__(self, task: object) -> bool:
-        return task in self.addresses
+        return task in self.lines
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.addresses)
+        return iter(self.lines)
 
     def __len__(self) -> int:
-        return len(self.addresses)
+        return len(self.lines)
 
     def of(self, tasks: Sequence[str]) -> "RowSequence":
         """Returns the rows of these tasks, in this order. Access to a task that has no row raises KeyError."""
@@ -153,7 +151,7 @@ class TaskRows(Mapping[str, TaskRow]):
 
 
 class RowSequence(Sequence[TaskRow]):
-    """The rows of some tasks. A row is read from the file at each access."""
+    """The rows of some tasks. A row is parsed at each access."""
 
     def __init__(self, rows: TaskRows, tasks: Sequence[str]):
         self._rows = rows
@@ -188,14 +186,14 @@ class Manifest:
         self._lines: _LocalLines | _StoreLines = _StoreLines(storage) if storage.remote else _LocalLines(storage.path(MANIFEST), read_only)
         self._guard: Check | None = None
         self._grouped, self._synced = False, 0.0
-        self.tasks = TaskRows(self._lines)
+        self.tasks = TaskRows(self._lines.name)
         self.quarantined: dict[str, Quarantined] = {}
         self.codes: dict[str, dict[str, Any]] = {}  # by digest, in the form of `Code.as_json`
         self.doubtful: set[str] = set()  # finished tasks whose files may come from another try
         self.plan: list[str] | None = None
         self.reopened = False  # since it was last complete
-        for address, where, line in self._lines.load():
-            self._take(line, address, where)
+        for where, line in self._lines.load():
+            self._take(line, where)
 
     def guard(self, check: Check) -> None:
         """Has `check` called before each row is written; `check` raises where this process may no longer write."""
@@ -209,10 +207,14 @@ class Manifest:
         """Returns the task rows of a complete stage, in the order of its plan; none where the stage is not complete."""
         return self.tasks.of(self.plan or [])
 
-    @property
-    def place(self) -> int:
-        """The place of the next row: its byte offset in the file, or its number on a store."""
-        return self._lines.place
+    def documents(self) -> dict[str, int]:
+        """Returns the documents that came into a finished stage (`in`), and those that it `kept` and `dropped`. Empty for an unfinished
+        stage and for one that writes no documents."""
+        sums: Counter[str] = Counter()
+        for row in self.rows():
+            if any(output.path.startswith("data/") for output in row.outputs):
+                sums.update({"in": row.rows_in, "kept": row.kept, "dropped": row.dropped})
+        return dict(sums)
 
     @contextmanager
     def grouped(self) -> Iterator[None]:
@@ -260,28 +262,28 @@ class Manifest:
         if self._guard is not None:
             self._guard(certain) if certain else self._guard()
 
-    def _write(self, kind: str, row: Any, durable: bool = True) -> int:
+    def _write(self, kind: str, row: Any, durable: bool = True) -> bytes:
         self._check()
         line = canonical_json({"kind": kind, **_KINDS[kind].dump_python(row)}).encode() + b"\n"
-        while (address := self._lines.append(line)) is None:  # on a store: another process has written a row of this number
+        while not self._lines.append(line):  # on a store: another process has written a row of this number
             assert isinstance(self._lines, _StoreLines)
             if self._guard is None:
                 raise InputError(f"{self._lines.next}: another process has written this object, so this one stops.")
             self._check(certain=True)
-            for late, where, content in self._lines.read_foreign_lines():
-                self._take(content, late, where)
+            for where, content in self._lines.read_foreign_lines():
+                self._take(content, where)
         if durable or time.monotonic() - self._synced >= SYNC_SECONDS:
             self._lines.sync()
             self._synced = time.monotonic()
-        return address
+        return line
 
-    def _take(self, line: bytes, address: int, where: str) -> None:
+    def _take(self, line: bytes, where: str) -> None:
         try:
             raw = from_json(line)
             kind = raw["kind"]
             if kind == "task":  # there may be many: their other values are checked when a row is read
                 check_outputs(output["path"] for output in raw["outputs"])
-                self._take_task(str(raw["task"]), address)
+                self._take_task(str(raw["task"]), line)
                 return
             row = read_row(line)[1]
             if kind == "quarantined":
@@ -296,14 +298,14 @@ class Manifest:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{where}: not a manifest row ({reason_of(error)}).") from error
 
-    def _take_task(self, task: str, address: int) -> None:
-        self.tasks.addresses[task] = address
+    def _take_task(self, task: str, line: bytes) -> None:
+        self.tasks.lines[task] = line
         self.doubtful.discard(task)
         self.quarantined.pop(task, None)
 
     def _take_quarantined(self, row: Quarantined) -> None:
         self.quarantined[row.task] = row
-        self.tasks.addresses.pop(row.task, None)
+        self.tasks.lines.pop(row.task, None)
 
     def _take_complete(self, plan: list[str], without: Sequence[str]) -> None:
         self.plan, self.reopened = plan, False
@@ -353,13 +355,12 @@ class _LocalLines:
     def __init__(self, path: str, read_only: bool):
         self.path = self.name = path
         self.read_only = read_only
-        self.place = 0  # bytes of whole lines
-        self._reading: int | None = None
+        self.size = 0  # bytes of whole lines
         self._writing: int | None = None
         self._unsynced = False
 
-    def load(self) -> Iterator[tuple[int, str, bytes]]:
-        """Yields all whole lines: the byte offset of each, its place for messages (`manifest.jsonl:3`), and its content."""
+    def load(self) -> Iterator[tuple[str, bytes]]:
+        """Yields all whole lines: the place of each for messages (`manifest.jsonl:3`), and its content."""
         if not os.path.exists(self.path):
             return
         size = 0
@@ -367,24 +368,13 @@ class _LocalLines:
             for number, line in enumerate(iter(lambda: file.readline(LARGEST), b""), 1):
                 size += len(line)
                 if line.endswith(b"\n"):
-                    address, self.place = self.place, size
-                    yield address, f"{self.path}:{number}", line
-        if size > self.place and not self.read_only:
-            os.truncate(self.path, self.place)
+                    self.size = size
+                    yield f"{self.path}:{number}", line
+        if size > self.size and not self.read_only:
+            os.truncate(self.path, self.size)
 
-    def read(self, address: int) -> bytes:
-        if self._reading is None:
-            self._reading = self._open(os.O_RDONLY)
-        length = ROW_BYTES
-        while True:
-            found = os.pread(self._reading, length, address)
-            end = found.find(b"\n") + 1
-            if end or len(found) < length:
-                return found[:end]
-            length *= 8
-
-    def append(self, line: bytes) -> int:
-        """Appends a line and returns its byte offset. Raises InputError if it can't be written."""
+    def append(self, line: bytes) -> bool:
+        """Appends a line. Raises InputError if it can't be written."""
         try:
             if self._writing is None:
                 self._writing = self._create()
@@ -393,11 +383,11 @@ class _LocalLines:
                 written += os.write(self._writing, line[written:])
         except OSError as error:
             if self._writing is not None:
-                os.ftruncate(self._writing, self.place)  # removes the part of the line that fitted on a full disk
+                os.ftruncate(self._writing, self.size)  # removes the part of the line that fitted on a full disk
             raise InputError(f"{self.path}: can't be written ({error.strerror}).") from error
-        self.place = os.lseek(self._writing, 0, os.SEEK_CUR)  # another process may have written rows as it lost the run
+        self.size = os.lseek(self._writing, 0, os.SEEK_CUR)  # another process may have written rows as it lost the run
         self._unsynced = True
-        return self.place - len(line)
+        return True
 
     def sync(self) -> None:
         """Makes the appended lines durable."""
@@ -415,19 +405,15 @@ class _LocalLines:
         folder = Path(self.path).parent
         folder.mkdir(parents=True, exist_ok=True)
         new = not os.path.exists(self.path)
-        descriptor = self._open(os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        weakref.finalize(self, os.close, descriptor)
         if new:
             fsync_folder(folder)
         return descriptor
 
-    def _open(self, flags: int) -> int:
-        descriptor = os.open(self.path, flags | os.O_CLOEXEC, 0o666)
-        weakref.finalize(self, os.close, descriptor)
-        return descriptor
-
 
 class _StoreLines:
-    """Lines in objects of a store, each named by the number of its first line, and a copy of all lines in a temporary file.
+    """Lines in objects of a store, each named by the number of its first line.
 
     Joining writes all lines into the first object and then removes the others. A process killed in between leaves objects whose lines
     are in the first one, too; `load` skips these lines.
@@ -435,11 +421,15 @@ class _StoreLines:
 
     def __init__(self, storage: Storage):
         self.storage, self.name = storage, storage.path(OBJECTS)
-        self.place = 0  # lines
-        self._copy = tempfile.TemporaryFile()
+        self.lines: list[bytes] = []
         self._objects: list[int] = []  # the number of the first line of each object
 
-    def load(self) -> Iterator[tuple[int, str, bytes]]:
+    @property
+    def size(self) -> int:
+        """The number of lines."""
+        return len(self.lines)
+
+    def load(self) -> Iterator[tuple[str, bytes]]:
         for _ in range(LISTINGS):
             numbers = sorted(object_names(self.storage.list_files(OBJECTS)))
             try:
@@ -448,34 +438,32 @@ class _StoreLines:
             except FileNotFoundError:  # the process that works on the run has joined the objects meanwhile
                 continue
             for first, content in zip(numbers, contents):
-                if first > self.place:
-                    raise InputError(f"{self._path(self.place)}: this object is missing, and others come after it.")
-                yield from self._copy_lines(first, content)
+                if first > self.size:
+                    raise InputError(f"{self.next}: this object is missing, and others come after it.")
+                yield from self._new_lines(first, content)
             return
         raise InputError(f"{self.storage.path(OBJECTS)}: its objects come and go, so they can't be read.")
 
-    def read(self, address: int) -> bytes:
-        self._copy.seek(address)
-        return self._copy.readline()
+    def append(self, line: bytes) -> bool:
+        """Writes a line as an object. Returns False if another process has written an object of its number."""
+        first = self.size
+        if not self.storage.store.create(self._name(first), line):
+            return False
+        self._objects.append(first)
+        self.lines.append(line)
+        return True
 
-    def append(self, line: bytes) -> int | None:
-        """Writes a line as an object and returns its offset in the copy; None if another process has written an object of its number."""
-        if not self.storage.store.create(self._name(self.place), line):
-            return None
-        self._objects.append(self.place)
-        return self._keep(line)
-
-    def read_foreign_lines(self) -> Iterator[tuple[int, str, bytes]]:
+    def read_foreign_lines(self) -> Iterator[tuple[str, bytes]]:
         """Yields the lines of an object that another process has written under the number of the next line, as `load` does."""
-        content = self.storage.read_bytes(self._name(self.place))
+        content = self.storage.read_bytes(self._name(self.size))
         if not content:
             raise InputError(f"{self.next}: this object is empty.")
-        yield from self._copy_lines(self.place, content)
+        yield from self._new_lines(self.size, content)
 
     @property
     def next(self) -> str:
         """The path of the object that will hold the next row, for messages."""
-        return self._path(self.place)
+        return self._path(self.size)
 
     def sync(self) -> None:
         """Does nothing: an object is durable as soon as it is there."""
@@ -485,8 +473,7 @@ class _StoreLines:
         others = [first for first in self._objects if first]
         if not others:
             return
-        self._copy.seek(0)
-        file, content = SwapFile(self.storage, self._name(0)), self._copy.read()
+        file, content = SwapFile(self.storage, self._name(0)), b"".join(self.lines)
         there = file.read()
         check()
         if there is None or file.write(content, there[1]) is None:
@@ -495,18 +482,13 @@ class _StoreLines:
             list(pool.map(lambda first: self.storage.remove(self._name(first)), others))
         self._objects = [0]
 
-    def _copy_lines(self, first: int, content: bytes) -> Iterator[tuple[int, str, bytes]]:
-        """Copies the lines of an object that no earlier object has. Yields their offset in the copy, their place for messages, the line."""
+    def _new_lines(self, first: int, content: bytes) -> Iterator[tuple[str, bytes]]:
+        """Keeps the lines of an object that no earlier object has. Yields the place of each for messages, and the line."""
         self._objects.append(first)
-        known = self.place - first
+        known = self.size - first
         for number, line in enumerate(content.splitlines(keepends=True)[known:], known + 1):
-            yield self._keep(line), f"{self._path(first)}:{number}", line
-
-    def _keep(self, line: bytes) -> int:
-        address = self._copy.seek(0, os.SEEK_END)
-        self._copy.write(line)
-        self.place += 1
-        return address
+            self.lines.append(line)
+            yield f"{self._path(first)}:{number}", line
 
     def _name(self, first: int) -> str:
         return f"{OBJECTS}/{first:08d}.json"

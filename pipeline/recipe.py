@@ -32,6 +32,8 @@ STAGES = {
     "evaluate": "corpusmill.train.evaluate:EvaluateStage",
     "ablate": "corpusmill.ablate.stage:AblateStage",
 }
+#: Decontamination's search, with which `evaluate` finds the items of its sets in the run's documents.
+SEARCH = "corpusmill.dedup.contamination.editor"
 
 
 def stage_command(folder: str, first: str, last: str | None = None, *options: str) -> str:

@@ -13,12 +13,11 @@ from typing import Any, Literal, TypeAlias
 from pydantic_core import to_jsonable_python
 
 from corpusmill.pipeline.code import SHOWN, Code, shortened
-from corpusmill.pipeline.config import INERT, Config, config_digest, digest, parse_json
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.config import INERT, Config, config_digest
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.metrics import documents_of
 
 #: The most characters of a value in a sentence.
 LONGEST = 40
@@ -89,9 +88,8 @@ def _reasons(name: str, section: Config, manifest: Manifest, former: Mapping[str
     if not same and config_digest(section) not in {config for config, _ in rows}:
         reasons.append(_shown(before, now) or "its section of the recipe changed")
     reasons += _code_changes(manifest, {code for _, code in rows})
-    if name == "ingest" and former and list(former["inputs"]) != list(inputs):
-        old, new = set(former["inputs"]), set(inputs)
-        reasons.append(f"the inputs changed ({len(new - old):,} added, {len(old - new):,} removed; files that are the same are taken over)")
+    if name == "ingest" and former:
+        reasons += _inputs_differ(former["inputs"], inputs)
     return ", ".join(reasons)
 
 
@@ -175,18 +173,10 @@ def replaced(
 
 
 def _inputs_differ(before: Sequence[str], now: Sequence[str]) -> list[str]:
-    gone, new = sorted(set(before) - set(now)), sorted(set(now) - set(before))
-    if not gone and not new:
-        return ["the inputs come in another order"] if list(before) != list(now) else []
-    if len(gone) <= 1 and len(new) <= 1:
-        return [f"input {_end(gone)} → {_end(new)}"]
-    return [f"{len(new):,} new inputs, {len(gone):,} no longer given"]
-
-
-def _end(inputs: Sequence[str]) -> str:
-    """Returns the only input, or `nothing`; a long path is shortened to its end."""
-    text = inputs[0] if inputs else "nothing"
-    return text if len(text) <= LONGEST else f"…{text[1 - LONGEST :]}"
+    gone, new = set(before) - set(now), set(now) - set(before)
+    if gone or new:
+        return [f"the inputs changed ({len(new):,} added, {len(gone):,} removed)"]
+    return ["the inputs come in another order"] if list(before) != list(now) else []
 
 
 def _asked_for(schema: type[Config], before: Mapping[str, Any], section: Config, place: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -207,27 +197,9 @@ def _asked_for(schema: type[Config], before: Mapping[str, Any], section: Config,
 
 
 def _counted(stage: str, manifest: Manifest) -> str:
-    kept = documents_of(manifest).get("kept")
+    kept = manifest.documents().get("kept")
     return stage if kept is None else f"{stage} ({kept:,} document{'' if kept == 1 else 's'})"
 
 
 def _difference(place: str, old: Any, new: Any) -> str:
     return f"{place} {_short(old)} → {_short(new)}"
-
-
-def read_former(content: bytes | None) -> dict[str, Any] | None:
-    """Parses the content of a former `run.json`; None if there is none, or it does not describe a run."""
-    try:
-        found = parse_json(content) if content is not None else None
-        if not isinstance(found, dict) or not isinstance(found["recipe"], dict):
-            return None
-        return {**found, "inputs": [str(path) for path in found["inputs"]]}
-    except (ValueError, KeyError, TypeError, CorpusmillError):
-        return None
-
-
-def configuration(former: Mapping[str, Any] | None, description: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the log's fields about a change of `run.json`: the digests of both versions, and the differences (at most 50)."""
-    before = dict(former) if former else {}
-    different = [[path, _short(old), _short(new)] for path, old, new in changes(before, dict(description))] if former else []
-    return {"before": digest(before) if former else None, "now": digest(dict(description)), "changes": different[:50]}

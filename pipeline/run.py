@@ -3,44 +3,52 @@
 import json
 import os
 import platform
+import re
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
-
-import pyarrow.compute as pc
 
 import corpusmill
 from corpusmill.pipeline.code import version_of
 from corpusmill.pipeline.compiling import Compilation, modules_of
-from corpusmill.pipeline.config import Config, config_digest, parse_json
+from corpusmill.pipeline.config import Config, config_digest, parse_json, reason_of
 from corpusmill.pipeline.engine import Engine
-from corpusmill.pipeline.errors import CorpusmillError, Damaged, Incomplete, InputError, NothingKept
+from corpusmill.pipeline.errors import CorpusmillError, Damaged, InputError, NothingKept
+from corpusmill.pipeline.events import Event, Events, Listener
 from corpusmill.pipeline.extras import require
 from corpusmill.pipeline.failures import sentence_of_all
-from corpusmill.pipeline.files import file_ref
+from corpusmill.pipeline.files import expand, file_ref
 from corpusmill.pipeline.interrupts import of_an_interrupt
-from corpusmill.pipeline.lease import GUARD_FILE, LEASE, LeaseLost, holding
+from corpusmill.pipeline.lease import GUARD_FILE, LEASE, Lease, holding
 from corpusmill.pipeline.manifest import Manifest, Quarantined
 from corpusmill.pipeline.names import instead_of, not_a_run
-from corpusmill.pipeline.recipe import STAGES, UNNAMED, Recipe, apply_override, read_recipe, recipe_name, stage_class, validate_recipe
+from corpusmill.pipeline.recipe import (
+    STAGES,
+    UNNAMED,
+    Recipe,
+    apply_override,
+    read_recipe,
+    recipe_name,
+    recipe_path,
+    stage_class,
+    validate_recipe,
+)
 from corpusmill.pipeline.redact import refuse_secrets
-from corpusmill.pipeline.redo import configuration, expect, paragraph, read_former, replaced
+from corpusmill.pipeline.redo import expect, paragraph, replaced
 from corpusmill.pipeline.runner import DATA_STAGES, StageRun
-from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import TEMPORARY, Storage, printable
-from corpusmill.pipeline.watch.log import APPENDED, PROGRESS, Observer, ProgressFile, clean
-from corpusmill.pipeline.watch.metrics import Counting, Meter, documents_of
+from corpusmill.pipeline.watch.log import APPENDED, RunLog
 from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.pipeline.watch.progress_file import PROGRESS, ProgressFile
 
-RUN_FILE = "run.json"
-#: The most quarantined tasks that the result of a command lists.
-NAMED = 20
-FINISHED, QUARANTINED, EMPTY, FAILED, INTERRUPTED = "finished", "quarantined", "empty", "failed", "interrupted"
+RUN_FILE, REPORT_FILE = "run.json", "report.html"
 #: Stages that hand tasks to the engine; the others work in this process.
 PARALLEL = ("ingest", "filter", "dedup", "tokenizer", "tokens")
 #: Libraries whose version can change what a run writes.
@@ -94,79 +102,6 @@ class Plan:
         return [name for name in self.sections if first <= order.index(name) <= last]
 
 
-@dataclass
-class StageResult:
-    """A finished stage, for its summary on the terminal."""
-
-    name: str
-    performed: int  # tasks done now; 0 where all of them were taken over
-    seconds: float
-    details: dict[str, str] = field(default_factory=dict)
-    quarantined: list[Quarantined] = field(default_factory=list)  # the stage was finished without these
-
-
-class Outcome:
-    """The result of a command on a run, for the calling program: one line of JSON. It is filled in while the command runs, so that it is
-    right wherever the command ends."""
-
-    def __init__(self, run: str):
-        self.started = time.monotonic()
-        self.stages: dict[str, dict[str, Any]] = {}
-        self.quarantined: list[dict[str, str]] = []
-        self.result: dict[str, Any] = {"run": clean(run), "status": FINISHED, "exit_code": 0, "message": None}
-        self.report: str | None = None
-
-    @contextmanager
-    def stage(self, run: StageRun) -> Iterator[None]:
-        """Times a block that executes a stage, and adds the stage to the result when the block ends, also by an error."""
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self._add(run, time.monotonic() - started)
-
-    def _add(self, run: StageRun, seconds: float) -> None:
-        """Adds a stage that has ended, finished or not. Counts of documents are null if the manifest has none (`documents_of`)."""
-        manifest = run.manifest
-        documents = documents_of(manifest)
-        self.stages[run.stage.name] = {
-            "complete": manifest.complete, "tasks": len(manifest.tasks), "performed": run.performed,
-            **{name: documents.get(fate) for name, fate in (("rows_in", "in"), ("kept", "kept"), ("dropped", "dropped"))},
-            "bytes_in": run.bytes_in, "seconds": round(seconds, 3), "quarantined": len(manifest.quarantined),
-        }  # fmt: skip
-        self.quarantined += [
-            {"stage": run.stage.name, "task": clean(row.task), "message": clean(row.message)} for row in manifest.quarantined.values()
-        ]
-
-    def ended(self, error: BaseException) -> None:
-        """Sets status, exit code and message from the error that ends the command."""
-        status, code = FAILED, 1
-        if isinstance(error, Incomplete):
-            status, code = QUARANTINED, error.exit_code
-        elif isinstance(error, NothingKept):
-            status, code = EMPTY, error.exit_code
-        elif not isinstance(error, LeaseLost) and of_an_interrupt(error):
-            status, code = INTERRUPTED, getattr(error, "exit_code", 130)
-        elif isinstance(error, CorpusmillError):
-            code = error.exit_code
-        message = str(error) if isinstance(error, CorpusmillError) else f"{type(error).__name__}: {error}".rstrip(": ")
-        self.result |= {"status": status, "exit_code": code, "message": clean(message)}
-
-    def line(self) -> str:
-        seconds = round(time.monotonic() - self.started, 3)
-        more = {"seconds": seconds, "stages": self.stages, "quarantined": self.quarantined[:NAMED], "report": self.report}
-        return json.dumps(self.result | more)
-
-
-@dataclass
-class Watching:
-    """Observers of a run: `outcome` collects the result, `meters` count events, and `after_phase` is called at the end of each phase."""
-
-    outcome: Outcome
-    meters: Sequence[Meter] = ()
-    after_phase: Callable[[], None] = lambda: None
-
-
 def new_plan(
     folder: str,
     recipe: str | Recipe,
@@ -187,6 +122,65 @@ def new_plan(
         raise InputError(f"{recipe_name(source)}: the recipe begins with ingest, so it needs at least one input path.")
     check_folder(folder)
     return plan
+
+
+def plan_of(
+    recipe: str | Recipe,
+    inputs: Sequence[str],
+    output: str | None,
+    folder: str,
+    overrides: Sequence[str],
+    from_: str | None,
+    to: str | None,
+    strict: bool,
+    redo: bool,
+) -> Plan:
+    """Returns the plan of a run: of the one in `folder`, where `recipe` names it (`is_run`), else of a recipe. Raises InputError."""
+    if is_run(recipe):
+        if inputs or output:
+            raise InputError(f"{recipe}: this run has a folder and inputs of its own; for another run, give a recipe.")
+        return plan_of_existing(folder, overrides, from_, to, strict, redo)
+    recipe = recipe if isinstance(recipe, Recipe) else recipe_path(recipe)
+    made = new_plan(folder, recipe, inputs, overrides, from_, to, strict, redo)
+    if not Storage(folder).exists(RUN_FILE):  # an input that is not there is said before a new run's folder gets its first file
+        for given in inputs:
+            if "://" not in given and not given.startswith("cc:"):
+                expand(given)
+    return made
+
+
+def is_run(recipe: object) -> bool:
+    return isinstance(recipe, str) and Storage(recipe).exists(RUN_FILE)
+
+
+@contextmanager
+def folder_of(recipe: str | Recipe, inputs: Sequence[str], output: str | None) -> Iterator[tuple[str, bool]]:
+    """Yields the run's folder, and whether it is a new one, `runs/RECIPE-INPUT-NUMBER`, which is removed if the run has not begun."""
+    if is_run(recipe) or output is not None:
+        yield str(recipe) if is_run(recipe) else str(output), False
+        return
+    folder = _new_folder(recipe.source if isinstance(recipe, Recipe) else recipe, inputs)
+    try:
+        yield folder, True
+    finally:
+        with suppress(OSError):  # the folder is not empty: the run has begun
+            Path(folder).rmdir()
+
+
+def _new_folder(recipe: str, inputs: Sequence[str]) -> str:
+    """Creates a new folder for a run and returns it. Raises InputError if it can't be created."""
+    names = [Path(recipe).stem, *(Path(given.partition("?")[0]).name.partition(".")[0] for given in inputs[:1])]
+    name = "-".join(filter(None, (re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:40] for name in names)))
+    for number in count(1):
+        folder = f"runs/{name or 'run'}-{number}"
+        try:
+            os.makedirs(folder)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise InputError(f"{folder}: can't be written ({error.strerror}).") from error
+        return folder
+    raise AssertionError
 
 
 def check_folder(folder: str) -> None:
@@ -228,16 +222,23 @@ def plan_of_existing(
 def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str], str]:
     """Returns the resolved recipe, the inputs and the recipe's name (empty: none) from `run.json`, without loading any file that they name.
     Raises InputError."""
-    storage = Storage(folder)
-    if not storage.exists(RUN_FILE):
+    former = former_run(Storage(folder))
+    if former is None:
         raise InputError(not_a_run(folder))
-    path, stored = storage.path(RUN_FILE), storage.read_json(RUN_FILE)
+    return dict(former["recipe"]), former["inputs"], str(former.get("recipe_name") or "")
+
+
+def former_run(storage: Storage) -> dict[str, Any] | None:
+    """Returns the content of `run.json`; None if there is none. Raises InputError if it does not describe a run."""
+    if not storage.exists(RUN_FILE):
+        return None
     try:
-        raw, inputs = dict(stored["recipe"]), [str(path) for path in stored["inputs"]]
-        name = str(stored.get("recipe_name") or "")
+        found = parse_json(storage.read_bytes(RUN_FILE))
+        if not isinstance(found["recipe"], dict):
+            raise TypeError("its recipe is no mapping")
+        return {**found, "inputs": [str(path) for path in found["inputs"]]}
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a run description ({type(error).__name__}: {error}).") from error
-    return raw, inputs, name
+        raise InputError(f"{storage.path(RUN_FILE)}: not a run description ({reason_of(error)}), so this folder is not a run.") from error
 
 
 def describe(plan: Plan, former: Mapping[str, Any] | None = None, kept: Sequence[str] = ()) -> bytes:
@@ -255,67 +256,100 @@ def describe(plan: Plan, former: Mapping[str, Any] | None = None, kept: Sequence
     return (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def execute(
-    plan: Plan,
-    engine: Engine,
-    progress: Progress,
-    on_message: Callable[[str], None],
-    on_stage: Callable[[StageResult], None],
-    watching: Watching | None = None,
-) -> str:
-    """Executes the plan. `on_message` gets sentences for the user, `on_stage` each finished stage. Returns a sentence that names the
-    quarantined tasks (empty where there are none). Raises NothingKept after a stage that has kept no document, and InputError, before
-    any work, if a stage lacks a library or can't read a file that its section names."""
-    watching = watching or Watching(Outcome(plan.folder))
+def execute(plan: Plan, engine: Engine, progress: Progress, *listeners: Listener, write_report: Callable[[str], str] | None = None) -> str:
+    """Executes the plan, and tells its events to `progress`, the other listeners, the log and the progress file. Returns a sentence that
+    names the quarantined tasks (empty where there are none).
+
+    `write_report` gets the folder of a run that is finished, and returns the path of its report. Raises NothingKept after a stage that has
+    kept no document, and InputError, before any work, if a stage lacks a library or can't read a file that its section names.
+    """
     names = plan.stages()
     for name in names:
         stage = stage_class(name)(plan.sections[name])
         require(name, *stage.libraries())
         stage.check()
     storage = Storage(plan.folder)
+    events = Events(progress, *listeners)
     lost: list[tuple[str, Quarantined]] = []
+    performed, nothing_kept = 0, None
     say = partial(progress.console.print, style="dim", markup=False, soft_wrap=True)
     compilation = Compilation({name: modules_of(name, plan.sections[name]) for name in names}, say)
     try:
-        with holding(storage, on_message) as lease:
-            former = _former(storage)
-            again: list[str] = []
-            if former and names:
-                again = replaced(storage, former, plan.sections, plan.inputs, names[0], plan.redo)
-            progress_file = ProgressFile(storage, names, engine, lambda: lease.lost is None)
-            observer = Observer(storage, progress_file, Counting(watching.meters), after_phase=watching.after_phase)
-            with observer.attempt(names, lease), progress_file:
+        with holding(storage, events.note) as lease:
+            logged = Events(*events.listeners, RunLog(storage), ProgressFile(storage, lambda: lease.lost is None))
+            former = former_run(storage)
+            again = replaced(storage, former, plan.sections, plan.inputs, names[0], plan.redo) if former and names else []
+            with attempt(logged, names, lease):
                 for name in again:  # finished from other inputs or another recipe: no longer complete
                     manifest = Manifest(storage.child(name))
                     manifest.guard(lease.check)
                     manifest.reopen()
-                _describe_again(plan, storage, names, former, observer, on_message)
-                _abort_uploads(storage, observer)
+                _describe_again(plan, storage, names, former, logged)
+                _abort_uploads(storage, logged)
                 _check_documents(plan, storage, names)
                 if names and not Manifest(storage.child(names[0]), read_only=True).complete:
                     compilation.start()
 
                 def stage_run(name: str) -> StageRun:
                     stage = stage_class(name)(plan.sections[name])
-                    run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, observer, plan.strict)
+                    run = StageRun(stage, storage, dict(plan.sections), plan.inputs, engine, progress, logged, plan.strict)
                     run.hold(lease)
                     run.before_work = partial(compilation.wait, name, progress)
                     return run
 
-                repairs = _Repairs(plan, storage, names, stage_run, partial(_note, observer, on_message))
+                repairs = _Repairs(plan, storage, names, stage_run, logged.note)
                 for name in names:
                     if name not in PARALLEL:
                         engine.close()  # training needs the memory and the cores that idle workers hold
-                    run = repairs.execute(name, watching.outcome)
-                    quarantined = list(run.manifest.quarantined.values())
-                    lost += [(name, row) for row in quarantined]
-                    on_stage(StageResult(name, run.performed, run.seconds, run.stage.summary(run), quarantined))
+                    run = repairs.execute(name)
+                    performed += run.performed
+                    lost += [(name, row) for row in run.manifest.quarantined.values()]
                     check_kept(run, names[names.index(name) + 1 :], sentence_of_all(lost))
-                _abort_uploads(storage, observer)  # those of workers that died during the run
+                _abort_uploads(storage, logged)  # those of workers that died during the run
+    except NothingKept as error:
+        nothing_kept = error
     finally:
         compilation.close()
         engine.close()
+    if write_report and (plan.last is None or (len(names) > 1 and names[-1] == list(plan.sections)[-1])):  # the run is finished
+        events.tell(Event("report", message=write_report(plan.folder)))
+    elif performed:
+        note_old_page(plan.folder, events.note)
+    if nothing_kept:
+        raise nothing_kept
     return sentence_of_all(lost)
+
+
+@contextmanager
+def attempt(events: Events, stages: Sequence[str], lease: Lease) -> Iterator[None]:
+    """Tells the start and the end of this process's work on the run, which is the `with` block."""
+    events.tell(Event("run_begin", fields={"version": corpusmill.__version__, "process": os.getpid(), "stages": list(stages)}))
+    if (before := lease.before) is not None:
+        fields = {"host": before.host, "process": before.pid}
+        events.tell(Event("lease_taken_over", message=f"This run was left by {before.words}.", level="warning", fields=fields))
+    started = time.monotonic()
+    end = Event("run_end")
+    try:
+        yield
+    except BaseException as error:
+        end = Event("run_failed", message=message_of(error), level="error")
+        if lease.lost is not None:  # a lost lease interrupts this process as Ctrl-C does
+            end = Event("lease_lost", message=lease.lost, level="error")
+        elif of_an_interrupt(error):
+            end = replace(end, kind="interrupted", level="warning")
+        raise
+    finally:
+        events.tell(replace(end, fields={"seconds": round(time.monotonic() - started, 3)}))
+
+
+def message_of(error: BaseException) -> str:
+    return str(error) if isinstance(error, CorpusmillError) else f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+def note_old_page(folder: str, on_message: Callable[[str], None]) -> None:
+    """Says that a run's report, if there is one, shows an earlier state."""
+    if Storage(folder).exists(REPORT_FILE):
+        on_message(f"{REPORT_FILE} shows an earlier state of the run; update it with: {shlex.join(['corpusmill', 'report', folder])}")
 
 
 class _Repairs:
@@ -326,7 +360,7 @@ class _Repairs:
         self.plan, self.storage, self.names, self.make, self.note = plan, storage, names, make, note
         self.tried: set[str] = set()
 
-    def execute(self, name: str, outcome: Outcome, repairs: bool = True, doubtful: bool = False) -> StageRun:
+    def execute(self, name: str, repairs: bool = True, doubtful: bool = False) -> StageRun:
         """Executes a stage and returns its run. `doubtful`: all files of its finished tasks are compared with their sha256 first.
 
         Without `repairs`, a task that reads a damaged file fails like any other.
@@ -336,20 +370,19 @@ class _Repairs:
         if doubtful:
             run.manifest.doubtful.update(run.manifest.tasks)
         try:
-            with outcome.stage(run):
-                run.execute()
+            run.execute()
             return run
         except Damaged as error:
             stage = error.path.removeprefix(f"{self.storage.root}/").partition("/")[0]
             if not repairs or not self._can(stage):
                 if not repairs or stage == name:
                     raise
-                return self.execute(name, outcome, repairs=False)
+                return self.execute(name, repairs=False)
             self.tried.add(stage)
             self.note(f"{str(error).rstrip('.')}; {stage} writes it again.")
         if stage != name:
-            self.execute(stage, outcome, doubtful=True)
-        return self.execute(name, outcome, doubtful=stage == name)
+            self.execute(stage, doubtful=True)
+        return self.execute(name, doubtful=stage == name)
 
     def _can(self, stage: str) -> bool:
         """Whether the stage would write the same again: a stage of data (no training) with its recipe, code and inputs unchanged."""
@@ -357,7 +390,7 @@ class _Repairs:
             return False
         if stage in self.names:
             return True
-        expected = expect(self.storage, _former(self.storage), self.plan.sections, self.plan.inputs, [stage])[0]
+        expected = expect(self.storage, former_run(self.storage), self.plan.sections, self.plan.inputs, [stage])[0]
         return expected.state == "taken over" and (stage != "ingest" or _sources_there(Manifest(self.storage.child(stage), read_only=True)))
 
 
@@ -376,7 +409,7 @@ def _check_documents(plan: Plan, storage: Storage, names: Sequence[str]) -> None
     if not names or names[0] not in PARALLEL:
         return
     earlier = [name for name in DATA_STAGES if name in plan.sections and order.index(name) < order.index(names[0])]
-    if earlier and documents_of(Manifest(storage.child(earlier[-1]), read_only=True)).get("kept") == 0:
+    if earlier and Manifest(storage.child(earlier[-1]), read_only=True).documents().get("kept") == 0:
         raise NothingKept(f"{names[0]}: {earlier[-1]} has kept no document, so there is nothing to do.")
 
 
@@ -384,14 +417,12 @@ def check_kept(run: StageRun, after: Sequence[str] = (), lost: str = "") -> None
     """Raises NothingKept if a finished stage has kept no document. The message names the rule that dropped most and the stages `after`
     this one, which are not run; it ends with `lost`, a sentence about quarantined tasks."""
     name = run.stage.name
-    documents = documents_of(run.manifest)
+    documents = run.manifest.documents()
     if name not in DATA_STAGES or documents.get("kept"):
         return
     failed: Counter[str] = Counter()
     for row in run.manifest.rows():
-        for output in row.outputs:
-            if output.path.startswith("report/"):
-                failed.update(pc.list_flatten(read_table(run.storage, output.path, ["failed"])["failed"]).to_pylist())
+        failed.update(row.failed)
     rows = documents.get("in", 0)
     message = f"{name}: none of {rows:,} {'document' if rows == 1 else 'documents'} was kept" if rows else f"{name}: nothing came in"
     if failed:
@@ -401,48 +432,29 @@ def check_kept(run: StageRun, after: Sequence[str] = (), lost: str = "") -> None
     raise NothingKept(f"{message} {lost}".strip())
 
 
-def _note(observer: Observer, on_message: Callable[[str], None], sentence: str) -> None:
-    observer.log.write("note", sentence, "warning")
-    on_message(sentence)
-
-
-def _abort_uploads(storage: Storage, observer: Observer) -> None:
-    """Removes the unfinished uploads of killed processes. Where the store refuses, the log gets a warning and the run goes on."""
+def _abort_uploads(storage: Storage, events: Events) -> None:
+    """Removes the unfinished uploads of killed processes. Where the store refuses, a note says so and the run goes on."""
     if not storage.remote:
         return
     try:
         storage.store.abort_uploads()
     except (OSError, CorpusmillError) as error:
-        observer.log.write("note", f"Parts of uploads that were broken off may be left: {error}", "warning")
+        events.note(f"Parts of uploads that were broken off may be left: {error}")
 
 
-def _former(storage: Storage) -> dict[str, Any] | None:
-    """Returns the former `run.json`; None if there is none. Raises InputError if it does not describe a run."""
-    if not storage.exists(RUN_FILE):
-        return None
-    former = read_former(storage.read_bytes(RUN_FILE))
-    if former is None:
-        raise InputError(f"{storage.path(RUN_FILE)}: not a run description, so this folder is not a run.")
-    return former
-
-
-def _describe_again(
-    plan: Plan, storage: Storage, names: Sequence[str], former: dict[str, Any] | None, observer: Observer, on_message: Callable[[str], None]
-) -> None:
+def _describe_again(plan: Plan, storage: Storage, names: Sequence[str], former: dict[str, Any] | None, events: Events) -> None:
     """Writes `run.json`, and notes which stages a resumed run redoes and which it leaves as they are."""
-    note = partial(_note, observer, on_message)
     kept = _left_alone(plan, storage, names)
     description = describe(plan, former, kept)
     expected = expect(storage, former, plan.sections, plan.inputs, names) if former is not None else []
-    observer.log.write("configuration", fields=configuration(former, parse_json(description)))
     for each in expected:
-        observer.log.write("expected", each.sentence, stage=each.stage, fields={"state": each.state, "tasks": each.tasks})
+        events.tell(Event("expected", each.stage, message=each.sentence, fields={"state": each.state, "tasks": each.tasks}))
     if sentences := paragraph(expected):
-        note(sentences)
+        events.note(sentences)
     for name in kept:
-        _warn_if_stale(storage, name, plan.sections[name], note)
+        _warn_if_stale(storage, name, plan.sections[name], events.note)
     if former and "ingest" in kept and plan.inputs and set(plan.inputs) != set(former["inputs"]):
-        note("ingest: finished on other inputs and left as it is (start from it with --from ingest).")
+        events.note("ingest: finished on other inputs and left as it is (start from it with --from ingest).")
     if former is None or storage.read_bytes(RUN_FILE) != description:
         storage.write_bytes(RUN_FILE, description)
 

@@ -1,28 +1,26 @@
 """Performs one stage of a run: takes over finished tasks, performs and records the others, and removes files that no task names."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
-
-from xxhash import xxh3_64_intdigest
 
 from corpusmill.pipeline.code import Code, code_for
 from corpusmill.pipeline.config import Config, config_digest
 from corpusmill.pipeline.engine import Engine, Job, TaskDone, publish_output
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.failures import Event, Failed, GivenUp, Listener, failure, sentence_of
+from corpusmill.pipeline.events import Event, Events
+from corpusmill.pipeline.failures import Failed, FailedTasks, failure, sentence_of
 from corpusmill.pipeline.interrupts import ended_by_interrupts, of_an_interrupt
 from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.lists import check_inputs
 from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, Quarantined, RowSequence, TaskRow, task_identity
+from corpusmill.pipeline.memory import forget_peak
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.stage import Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import TEMPORARY, Storage
-from corpusmill.pipeline.watch.log import Observer, PhaseMetrics
+from corpusmill.pipeline.watch.log import RunLog
 from corpusmill.pipeline.watch.progress import Progress
 
 #: Stages whose `data/` are documents that the next one reads.
@@ -63,53 +61,14 @@ class FinishedTasks:
 
 def remove_unnamed(storage: Storage, named: Iterable[str], spared: tuple[str, ...]) -> None:
     """Removes the leftovers of killed processes and of earlier plans: all files but the `named` ones and those whose paths begin with
-    one of `spared`. Among the latter it removes only temporary files (`Storage.write_atomic`), which nobody would overwrite.
-
-    It keeps only an 8-byte hash of each name, since there may be very many. A file whose name has the hash of a named one would stay.
-    """
-    hashes = {xxh3_64_intdigest(path) for path in named}
-
-    def goes(path: str) -> bool:
-        if path.startswith(spared):
-            return path.rpartition("/")[2].startswith(TEMPORARY)
-        return xxh3_64_intdigest(path) not in hashes
-
-    for path in [path for path in _files(storage) if goes(path)]:
-        storage.remove(path)
-
-
-def _files(storage: Storage) -> Iterator[str]:
-    """Yields the paths of all files of a folder, relative to it, in any order. A local folder is walked without keeping a list."""
-    if storage.remote:
-        yield from storage.list_files()
-        return
-    folders = [""]
-    while folders:
-        folder = folders.pop()
-        with os.scandir(storage.path(folder)) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(f"{folder}{entry.name}/")
-                else:
-                    yield folder + entry.name
+    one of `spared`. Among the latter it removes only temporary files (`Storage.write_atomic`), which nobody would overwrite."""
+    kept = set(named)
+    for path in storage.list_files():
+        if path.rpartition("/")[2].startswith(TEMPORARY) if path.startswith(spared) else path not in kept:
+            storage.remove(path)
 
 
 # ---- the stage --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A phase of a stage: its unfinished tasks, the worker class that performs them, and the configuration that the worker sees."""
-
-    name: str
-    worker: type[Worker]
-    todo: list[Task]
-    params: dict[str, Any]
-    config: Config
-    digest: str
-    code: Code
-    gpus: float
-    worked: int  # the number of tasks that are finished already
 
 
 class StageRun:
@@ -123,7 +82,7 @@ class StageRun:
         inputs: list[str],
         engine: Engine,
         progress: Progress,
-        observer: Observer | None = None,
+        events: Events | None = None,
         strict: bool = False,
     ):
         self.stage = stage
@@ -132,7 +91,7 @@ class StageRun:
         self.inputs = inputs  # paths and globs as the user gave them
         self.engine = engine
         self.progress = progress
-        self.observer = observer or Observer(run)
+        self.events = events or Events(progress, RunLog(run))
         self.strict = strict  # the first failure ends the run
         self.repairs = False  # the first damaged file ends the stage with Damaged, so that the run can make it anew
         self.storage = run.child(stage.name)
@@ -202,16 +161,42 @@ class StageRun:
         config = config or self.stage.config
         digest, code = config_digest(config), code_for(worker, config.model_dump(mode="json"), params)
         present = FinishedTasks(self.storage, self.manifest)
-        if len({task.key for task in tasks}) != len(tasks):
+        identities = {task.key: self._identity(task, params, digest, code) for task in tasks}
+        if len(identities) != len(tasks):
             raise ValueError(f"{self.stage.name}: two tasks of {phase} have one key")
-        todo = [task for task in tasks if not present.finished(task.key, self._identity(task, params, digest, code))]
+        todo = {task.key: task for task in tasks if not present.finished(task.key, identities[task.key])}
+        failures = FailedTasks(len(todo), len(tasks) - len(todo), self.strict, needed, self.repairs)
+
+        def report(result: TaskDone | Failed | Event) -> None:
+            if isinstance(result, TaskDone):
+                self._record(phase, todo[result.key], identities[result.key], result, digest, code)
+                failures.worked += 1
+            elif isinstance(result, Failed):
+                self._tell_failed(phase, result)
+                failures.add(result)
+            else:
+                self.events.tell(result)
+
         if todo:
-            self.before_work()
-            self.manifest.reopen(task.key for task in todo)
-            self.manifest.describe_code(code.digest, code.as_json())
-            with self._observed(phase, tasks, todo):
-                work = Phase(phase, worker, todo, params, config, digest, code, gpus, len(tasks) - len(todo))
-                self._quarantine(work, self._perform(work, needed), separable)
+            job = Job(
+                self.stage.name, f"{worker.__module__}:{worker.__qualname__}", config, self.run.root, params, gpus, phase,
+                worker.memory_mb, code, self.lease.mine.holder if self.lease else "",
+            )  # fmt: skip
+            with self._phase(phase, tasks, list(todo.values()), code):
+                with self.manifest.grouped(), ended_by_interrupts():
+                    self.engine.perform(job, list(todo.values()), report)
+                rows = [
+                    Quarantined(key, identities[key], list(task.inputs), failed.message, failed.tries)
+                    for key, task in todo.items()
+                    if (failed := failures.failed.get(key))
+                ]
+                for row in rows:
+                    self.manifest.quarantine(row)
+                    message = f"{sentence_of(self.stage.name, row)}; it is given up for now."
+                    self.events.tell(Event("quarantine", self.stage.name, phase, row.task, message, "error", {"tries": row.tries}))
+                if rows and not separable:
+                    raise failures.end(self.stage.name, rows)
+                self.without += [row.task for row in rows]
         finished = [task.key for task in tasks if task.key not in self.manifest.quarantined]
         self.plan += finished
         return self.manifest.tasks.of(finished)
@@ -234,10 +219,7 @@ class StageRun:
         identity = self._identity(task, {}, digest, code)
         self.plan.append(key)
         if not FinishedTasks(self.storage, self.manifest).finished(key, identity):
-            self.before_work()
-            self.manifest.reopen([key])
-            self.manifest.describe_code(code.digest, code.as_json())
-            with self._observed(key, [task], [task]):
+            with self._phase(key, [task], [task], code, once=True):
                 started = time.perf_counter()
                 try:
                     with ended_by_interrupts():
@@ -251,12 +233,9 @@ class StageRun:
                     if of_an_interrupt(error):
                         raise
                     failed = failure(self.stage.name, task, error)
-                    self.observer.failed(self.stage.name, key, failed)
+                    self._tell_failed(key, failed)
                     raise failed.error from error
                 self._record(key, task, identity, done, digest, code)
-                metrics = PhaseMetrics()
-                metrics.add(done)
-                self._measure(key, done.seconds, metrics, workers=1)
         return self.manifest.tasks[key]
 
     def output(self, row: TaskRow) -> str:
@@ -269,81 +248,52 @@ class StageRun:
     def _identity(task: Task, params: dict[str, Any], digest: str, code: Code) -> str:
         return task_identity(task.key, task.inputs, {**params, "piece": task.params}, digest, code.digest)
 
-    def _observed(self, phase: str, tasks: Sequence[Task], todo: Sequence[Task]) -> contextlib.AbstractContextManager[None]:
-        return self.observer.phase(self.stage.name, phase, tasks, todo, self.manifest, self.engine.known_workers())
-
-    def _perform(self, phase: Phase, needed: bool) -> GivenUp:
-        """Performs the unfinished tasks of a phase. Returns those that were given up."""
-        worker, todo = phase.worker, phase.todo
-        job = Job(
-            self.stage.name, f"{worker.__module__}:{worker.__qualname__}", phase.config, self.run.root, phase.params, phase.gpus,
-            phase.name, worker.memory_mb, phase.code, self.lease.mine.holder if self.lease else "",
-        )  # fmt: skip
-        by_key = {task.key: task for task in todo}
-        metrics = PhaseMetrics()
-        given_up = GivenUp(len(todo), phase.worked, self.strict, needed, self.repairs)
-
-        def on_done(results: Sequence[TaskDone]) -> None:
-            for result in results:
-                task = by_key[result.key]
-                identity = self._identity(task, phase.params, phase.digest, phase.code)
-                self._record(phase.name, task, identity, result, phase.digest, phase.code)
-                metrics.add(result)
-                bar.advance(result.rows_in, result.bytes_in)
-            given_up.worked += len(results)
-
-        def on_failed(failed: Failed) -> None:
-            self.observer.failed(self.stage.name, phase.name, failed)
-            given_up.add(failed)
-            bar.advance(0, 0)
-
-        started = time.perf_counter()
-        named = f"{self.stage.name} {phase.name}".strip()
-        with self.progress.phase(named, len(todo)) as bar, self.manifest.grouped(), ended_by_interrupts():
-            self.engine.perform(job, todo, Listener(on_done, on_failed, self.observer.event))
-        self._measure(phase.name, time.perf_counter() - started, metrics, self.engine.workers)
-        return given_up
-
-    def _quarantine(self, phase: Phase, given_up: GivenUp, separable: bool) -> None:
-        """Records the tasks that were given up, in order. Raises where the stage can't go on without them."""
-        rows = []
-        for task in phase.todo:
-            if failed := given_up.failed.get(task.key):
-                row = Quarantined(
-                    task.key,
-                    self._identity(task, phase.params, phase.digest, phase.code),
-                    list(task.inputs),
-                    failed.message,
-                    failed.tries,
-                )
-                rows.append(row)
-                self.manifest.quarantine(row)
-                message = f"{sentence_of(self.stage.name, row)}; it is given up for now."
-                self.observer.event(Event("quarantine", self.stage.name, phase.name, row.task, message, {"tries": row.tries}))
-        if rows and not separable:
-            raise given_up.end(self.stage.name, rows)
-        self.without += [row.task for row in rows]
+    @contextlib.contextmanager
+    def _phase(self, name: str, tasks: Sequence[Task], todo: Sequence[Task], code: Code, once: bool = False) -> Iterator[None]:
+        """Tells the begin and the end of a phase, whose `todo` tasks are performed in the block, and makes the manifest ready for them.
+        `once`: a task of this process, which may show a progress of its own."""
+        self.before_work()
+        self.manifest.reopen(task.key for task in todo)
+        self.manifest.describe_code(code.digest, code.as_json())
+        size = sum(task.size for task in todo)
+        fields = {"tasks": len(todo), "taken_over": len(tasks) - len(todo), "workers": 1 if once else self.engine.known_workers(),
+                  "size": size, "size_taken_over": sum(task.size for task in tasks) - size, "once": once}  # fmt: skip
+        forget_peak()  # else a phase that works in this process would have the greatest peak of all before it
+        with self.events.span("phase", self.stage.name, name, fields) as of_end:
+            yield
+            of_end["workers"] = 1 if once else self.engine.workers
+        self.seconds += of_end["seconds"]
 
     def _record(self, phase: str, task: Task, identity: str, done: TaskDone, digest: str, code: Code) -> None:
         row = TaskRow(
             task.key, identity, list(task.inputs), digest, code.digest, done.rows_in, done.kept, done.dropped, done.bytes_in,
-            done.outputs, done.counts, done.warnings,
+            done.outputs, done.counts, done.warnings, done.failed,
         )  # fmt: skip
         self.manifest.append(row)
         self.performed += 1
         self.bytes_in += done.bytes_in
-        self.observer.done(self.stage.name, phase, done)
+        fields = {name: getattr(done, name) for name in ("rows_in", "kept", "dropped", "bytes_in", "peak_mb", "children_mb")}
+        fields |= {"seconds": round(done.seconds, 3), "size": task.size}
+        self.events.tell(Event("task", self.stage.name, phase, task.key, fields=fields, node=done.node))
 
-    def _measure(self, phase: str, seconds: float, metrics: PhaseMetrics, workers: int) -> None:
-        self.seconds += seconds
-        self.observer.phase_metrics(metrics.row(self.stage.name, phase, seconds, workers))
+    def _tell_failed(self, phase: str, failed: Failed) -> None:
+        fields = {"cause": failed.cause.value, "tries": failed.tries}
+        self.events.tell(Event("failure", self.stage.name, phase, failed.key, failed.message, "error", fields, trace=failed.trace))
 
     # ---- the end ------------------------------------------------------------------------------------
 
     def execute(self) -> None:
         """Runs the stage, marks it complete, and removes files that no finished task of it names."""
-        with self.observer.stage(self.stage.name, self.manifest):
-            self.stage.execute(self)
-            self.manifest.finish(self.plan, self.without)
-            named = (output.path for row in self.manifest.rows() for output in row.outputs)
-            remove_unnamed(self.storage, chain([MANIFEST], named), WORKING)
+        with self.events.span("stage", self.stage.name) as of_end:
+            try:
+                self.stage.execute(self)
+                self.manifest.finish(self.plan, self.without)
+                named = (output.path for row in self.manifest.rows() for output in row.outputs)
+                remove_unnamed(self.storage, chain([MANIFEST], named), WORKING)
+                of_end["summary"] = self.stage.summary(self)
+            finally:
+                of_end |= {
+                    "complete": self.manifest.complete, "tasks": len(self.manifest.tasks), "performed": self.performed,
+                    "documents": self.manifest.documents(), "bytes_in": self.bytes_in, "quarantined": len(self.manifest.quarantined),
+                    "work_seconds": round(self.seconds, 3),
+                }  # fmt: skip

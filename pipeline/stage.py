@@ -6,11 +6,13 @@ into one `Output`. The runner (`runner.py`) does everything else: engines, resum
 
 import importlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from corpusmill.pipeline import config as base
 from corpusmill.pipeline.manifest import FileRef
@@ -39,7 +41,8 @@ class Task:
 
 @dataclass
 class Output:
-    """The output of one task, or a part of it: files by their path relative to the stage's folder, and counts for the manifest."""
+    """The output of one task, or a part of it: files by their path relative to the stage's folder, and counts for the manifest. `failed`:
+    the documents that fail each rule (one that fails two counts for both). `counts`: what else the stage counts, by names of its own."""
 
     files: dict[str, Content]
     rows_in: int = 0
@@ -48,6 +51,7 @@ class Output:
     bytes_in: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    failed: dict[str, int] = field(default_factory=dict)
 
 
 def load_object(path: str) -> Any:
@@ -56,13 +60,20 @@ def load_object(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def failed_counts(report: pa.Table) -> dict[str, int]:
+    """Counts the rows of a report that fail each rule."""
+    return {pair["values"]: pair["counts"] for pair in pc.value_counts(pc.list_flatten(report["failed"])).to_pylist()}
+
+
 class DocumentFiles:
     """Collects the two files that a task of a data stage writes: the documents that go on, and a report row for each that came in."""
 
     def __init__(self, data: pa.Schema, report: pa.Schema):
         self.data, self.report = ParquetBuffer(data), ParquetBuffer(report)
+        self.failed: Counter[str] = Counter()
 
     def add(self, data: pa.Table, report: pa.Table) -> None:
+        self.failed.update(failed_counts(report))
         self.data.add(data)
         self.report.add(report)
 
@@ -70,7 +81,7 @@ class DocumentFiles:
         """Returns both files as an Output. `key` names the files; `more` are further fields of the Output."""
         rows, kept = self.report.rows, self.data.rows
         files: dict[str, Content] = {f"data/{key}.parquet": self.data.close(), f"report/{key}.parquet": self.report.close()}
-        return Output(files, rows_in=rows, kept=kept, dropped=rows - kept, **more)
+        return Output(files, rows_in=rows, kept=kept, dropped=rows - kept, failed=dict(self.failed), **more)
 
 
 class Worker(ABC):

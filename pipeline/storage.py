@@ -174,8 +174,8 @@ class Storage:
         """Returns the paths of all files below `folder`, relative to the root, sorted, temporary files included."""
         if self.remote:
             return sorted(self.store.find(folder))
-        base = Path(self.path(folder))
-        return sorted(p.relative_to(self.root).as_posix() for p in base.rglob("*") if p.is_file()) if base.is_dir() else []
+        found = ((os.path.relpath(of, self.root), names) for of, _, names in os.walk(self.path(folder)))
+        return sorted(name if of == "." else f"{of}/{name}" for of, names in found for name in names)
 
     def listing(self, folder: str = "") -> dict[str, int]:
         """Returns the bytes of each file that lies in `folder` itself, by name. A remote folder takes one listing."""

@@ -191,7 +191,7 @@ def test_a_stage_before_its_input_is_there(corpusmill, tmp_path):
 
 
 def test_an_internal_error_is_one_sentence_too(corpusmill, monkeypatch, tmp_path):
-    monkeypatch.setattr("corpusmill.report.running.plan_of_existing", lambda *a: 1 / 0)
+    monkeypatch.setattr("corpusmill.pipeline.run.plan_of_existing", lambda *a: 1 / 0)
     (tmp_path / "run.json").write_text("{}")
     code, _, err = corpusmill("run", tmp_path)
     assert code == 1 and one_sentence(err) and "ZeroDivisionError" in err and "CORPUSMILL_DEBUG" in err

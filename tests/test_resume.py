@@ -65,7 +65,7 @@ def reference(inputs, tmp_path_factory) -> Path:
     """Makes an undisturbed run, in this process, so that drivers forked later have all libraries loaded."""
     run = tmp_path_factory.mktemp("reference") / "run"
     plan = new_plan(str(run), str(inputs[0]), [str(inputs[1])], last="tokens")
-    execute(plan, InlineEngine(), Progress(False), lambda _: None, lambda _: None)
+    execute(plan, InlineEngine(), Progress(False))
     return run
 
 

@@ -8,8 +8,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOOR = {"pipeline": 0, "ingest": 1, "filters": 1, "dedup": 1, "tokenize": 1, "train": 1, "report": 2, "ablate": 3, "cli": 4}
 #: The folders of each room's sources.
 FOLDERS = {room: ROOT / ("src/corpusmill/cli" if room == "cli" else room) for room in FLOOR}
-#: The tables that name a class or module of a room as a string, which is imported on use: stages, and services of rooms.
-TABLES = ("pipeline/recipe.py", "pipeline/services.py")
+#: Names the classes of stages, and a module of another room that a stage uses, as strings that are imported on use.
+TABLE = "pipeline/recipe.py"
 
 
 def room_of(module: str) -> str | None:
@@ -44,7 +44,7 @@ def downward(room: str) -> Iterator[str]:
     """Yields the imports of a room that do not go upwards, with their places."""
     for path in sorted(FOLDERS[room].rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
-        for line, module in modules(ast.parse(path.read_text()), strings=name not in TABLES):
+        for line, module in modules(ast.parse(path.read_text()), strings=name != TABLE):
             other = room_of(module)
             if other is not None and other != room and FLOOR[other] >= FLOOR[room]:
                 yield f"{name}:{line} imports {module}"

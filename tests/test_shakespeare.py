@@ -31,7 +31,7 @@ def run(text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "part.txt").write_text(text)
     overrides = ["pretrain.loop.steps=4", "pretrain.loop.precision=fp32", "pretrain.loop.threads=1"]
     plan = new_plan(str(folder / "run"), str(RECIPE), [str(folder / "part.txt")], overrides)
-    execute(plan, InlineEngine(), Progress(False), on_message=print, on_stage=lambda result: None)
+    execute(plan, InlineEngine(), Progress(False))
     return folder / "run"
 
 

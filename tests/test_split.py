@@ -16,7 +16,7 @@ import pytest
 from limited_filter import filtered
 
 from corpusmill.pipeline.engine import InlineEngine, Job, Performer, TaskDone
-from corpusmill.pipeline.failures import Attempt, Cause, Event, Failed, Listener, OnEvent, Tries, print_event
+from corpusmill.pipeline.failures import Attempt, Cause, Failed, Report, Tries
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.recipe import stage_class
 from corpusmill.pipeline.runner import StageRun
@@ -24,7 +24,6 @@ from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.log import Observer
 from corpusmill.pipeline.watch.progress import Progress
 
 SECTIONS = {
@@ -40,23 +39,20 @@ class InParts(InlineEngine):
     def __init__(self, parts: int):
         self.parts = parts
 
-    def perform(self, job: Job, tasks: Sequence[Task], listener: Listener) -> None:
+    def perform(self, job: Job, tasks: Sequence[Task], report: Report) -> None:
         performer = Performer(job)
         for task in tasks:
             done = performer.perform(Attempt(task, parts=self.parts))
             assert isinstance(done, TaskDone), done.trace
-            listener.on_done([done])
+            report(done)
         performer.close()
 
 
-def run_stage(
-    run: Path, name: str, engine: InlineEngine, inputs: Sequence[Path] = (), tell: OnEvent = print_event, section: Any = None
-) -> None:
+def run_stage(run: Path, name: str, engine: InlineEngine, inputs: Sequence[Path] = (), section: Any = None) -> None:
     sections = {key: stage_class(key).Config.model_validate(given) for key, given in SECTIONS.items()}
     storage = Storage(str(run))
     stage = stage_class(name)(stage_class(name).Config.model_validate(section) if section else sections[name])
-    paths, observer = [str(path) for path in inputs], Observer(storage, on_event=tell)
-    StageRun(stage, storage, dict(sections), paths, engine, Progress(False), observer).execute()
+    StageRun(stage, storage, dict(sections), [str(path) for path in inputs], engine, Progress(False)).execute()
 
 
 def written(run: Path, stage: str) -> dict[str, bytes]:
@@ -89,9 +85,8 @@ def test_every_stage_that_can_be_done_in_parts_gives_the_same_bytes(inputs: Path
 )
 def test_only_what_is_done_in_parts_is_said_to_be(worker: str, kind: str) -> None:
     job = Job("filter", f"corpusmill.{worker}", stage_class("filter").Config.model_validate({"steps": [{"gopher_quality": {}}]}), "run")
-    said: list[Event] = []
-    listener = Listener(lambda done: None, lambda failed: None, said.append)
-    again = Tries(job, listener).again(Attempt(Task("part-0", ())), Failed("part-0", "no room", 1, "", Cause.MEMORY))
+    said: list[Any] = []
+    again = Tries(job, said.append).again(Attempt(Task("part-0", ())), Failed("part-0", "no room", 1, "", Cause.MEMORY))
     assert again is not None and (again.parts, again.alone) == ((2, False) if kind == "split" else (1, True))
     assert [event.kind for event in said] == [kind]
 

@@ -5,6 +5,7 @@ Whoever reads a recipe imports this module, so torch is imported only where a mo
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
+from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
@@ -16,8 +17,8 @@ from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.extras import TRAINING
 from corpusmill.pipeline.intervals import score_text
 from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.recipe import SEARCH
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.services import service
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage, Task
 from corpusmill.pipeline.storage import Storage
@@ -236,10 +237,8 @@ def _score(run: StageRun, model_of: Callable[[str], Any], name: str, task: TaskC
 def find_overlap(run: StageRun, task: str, files: Sequence[FileRef]) -> list[FileRef]:
     """Searches all documents of the run for the items of a set. Returns references to the files that `task_scores` reads."""
     folder, stage, defaults = f"{OVERLAP}/{task}", run.stage.name, EvaluateConfig()
-    search = service("overlap")  # decontamination's search
-    made = run.once(
-        f"{folder}/index", files, lambda _: search.overlap_index(task, files, f"{folder}/index.arrow"), {"service": "overlap"}, defaults
-    )
+    search = import_module(SEARCH)
+    made = run.once(f"{folder}/index", files, partial(search.overlap_index, task, files, f"{folder}/index.arrow"), config=defaults)
     index = made.ref(stage, made.outputs[0].path)
     parts = [f"{folder}/part-{number:05d}" for number in range(len(tuning.documents(run)))]
     todo = [Task(part, (ref, index), {"path": f"{part}.parquet"}) for part, ref in zip(parts, tuning.documents(run), strict=True)]

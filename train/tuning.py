@@ -334,7 +334,7 @@ def publish_items(
     told = f"{dropped:,} of {total:,} {what} {'was' if dropped == 1 else 'were'} dropped ({listed}{several})."
     published: dict[str, Content] = {f"data/{what}.parquet": items_table(kept, schema), REPORT_FILE: report_table(items), **files}
     size = sum(ref.bytes for ref in given)
-    return Output(published, total, len(kept), dropped, size, counts, [*([told] if dropped else []), *warnings])
+    return Output(published, total, len(kept), dropped, size, warnings=[*([told] if dropped else []), *warnings], failed=counts)
 
 
 # ---- the stages --------------------------------------------------------------------------------------

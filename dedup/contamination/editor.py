@@ -156,8 +156,8 @@ FOUND = pa.schema(
 )
 
 
-def overlap_index(name: str, files: Sequence[FileRef], path: str) -> Output:
-    """Returns the output with the index of one set, to be written to `path`.
+def overlap_index(name: str, files: Sequence[FileRef], path: str, _: str) -> Output:
+    """Returns the output with the index of one set, to be written to `path`. The last argument, a task's identity, is not used.
 
     Its counts: `items`, and `searched`, the items that have a text to look for.
     """

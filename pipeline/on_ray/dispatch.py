@@ -18,7 +18,8 @@ from typing import Any
 from corpusmill.pipeline.code import check_here
 from corpusmill.pipeline.engine import TASK_TIMEOUT, Job, Performer, TaskDone, task_limit
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.failures import Attempt, Cause, Event, Failed, Listener, Tries, failure, hang, named
+from corpusmill.pipeline.events import Event
+from corpusmill.pipeline.failures import Attempt, Cause, Failed, Report, Tries, failure, hang, named
 from corpusmill.pipeline.memory import forget_peak, release_memory
 from corpusmill.pipeline.stage import Task, load_object
 from corpusmill.pipeline.storage import is_remote
@@ -70,18 +71,18 @@ class Dispatch:
         job: Job,
         tasks: Sequence[Task],
         ask_share: Callable[[], Share],
-        listener: Listener,
+        report: Report,
         memory: int = 0,
         idle: dict[Any, int] | None = None,
         task_timeout: float = TASK_TIMEOUT,
     ):
-        self.ray, self.ask_share, self.listener, self.memory, self.idle = ray, ask_share, listener, memory, idle
+        self.ray, self.ask_share, self.report, self.memory, self.idle = ray, ask_share, report, memory, idle
         self.share, self.asked = ask_share(), time.monotonic()
         place = {"memory": memory} if memory else {}
         self.actor_class = ray.remote(num_cpus=self.share.cpus, num_gpus=self.share.gpus, max_restarts=0, **place)(TaskActor)
         self.stage, self.phase = job.stage, job.phase
         self.job = ray.put(job)
-        self.tries = Tries(job, listener)
+        self.tries = Tries(job, report)
         self.task_timeout = task_timeout
         largest_first = sorted(tasks, key=lambda task: -task.size)
         self.waiting = deque(Attempt(task, task_limit(task, task_timeout)) for task in largest_first)
@@ -126,7 +127,7 @@ class Dispatch:
             needs += [f"{self.share.gpus:g} GPU"] if self.share.gpus else []
             needs += [f"{self.memory >> 20} MB of Ray's memory"] if self.memory else []
             message = f"waiting for Ray to start a worker process (has a node of the cluster {' and '.join(needs)} free?) ..."
-            self.listener.on_event(Event("waiting", self.stage, self.phase, "", message))
+            self.report(Event("waiting", self.stage, self.phase, message=message, level="warning"))
         return []
 
     def _hear(self, refs: Iterable[Any]) -> None:
@@ -144,8 +145,8 @@ class Dispatch:
             else:
                 self.failed_starts, self.nodes[actor] = 0, answer
             self._next(actor)
-        if finished:
-            self.listener.on_done(finished)
+        for done in finished:
+            self.report(done)
         for ref, answer in troubled:
             call = self.in_flight.pop(ref)
             if isinstance(answer, Exception):
@@ -216,7 +217,7 @@ class Dispatch:
             raise CorpusmillError(f"{self.stage}: Ray can't start a worker process ({why}).") from error
         if self.failed_starts == MOST_FAILED_STARTS + 1:
             message = f"{self.stage}: Ray can't start more worker processes ({why}); it goes on with the {len(self.nodes)} that work."
-            self.listener.on_event(Event("waiting", self.stage, self.phase, "", message))
+            self.report(Event("waiting", self.stage, self.phase, message=message, level="warning"))
 
     # ---- actors ----
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 from corpusmill.pipeline.cache import kernels_folder
 from corpusmill.pipeline.engine import TASK_TIMEOUT, Engine, InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.failures import Listener
+from corpusmill.pipeline.failures import Report
 from corpusmill.pipeline.interrupts import Terminated, kept_handler
 from corpusmill.pipeline.on_ray.dispatch import Dispatch, Share
 from corpusmill.pipeline.stage import Task
@@ -54,9 +54,9 @@ class RayEngine:
         self._started = False
         self._idle: dict[Any, int] = {}  # actors of earlier phases, with the bytes of Ray's `memory` that each has
 
-    def perform(self, job: Job, tasks: Sequence[Task], listener: Listener) -> None:
+    def perform(self, job: Job, tasks: Sequence[Task], report: Report) -> None:
         if self._is_small(job, tasks):
-            tasks = self._perform_here(job, tasks, listener)
+            tasks = self._perform_here(job, tasks, report)
         if not tasks:
             return
         ray = self._connected()
@@ -71,7 +71,7 @@ class RayEngine:
         if _address() == LOCAL:
             job = replace(job, code=None)  # workers run this machine's code
         idle = None if job.gpus else self._idle
-        with contextlib.closing(Dispatch(ray, job, tasks, share, listener, memory, idle, self.task_timeout)) as dispatch:
+        with contextlib.closing(Dispatch(ray, job, tasks, share, report, memory, idle, self.task_timeout)) as dispatch:
             dispatch.run()
 
     def _is_small(self, job: Job, tasks: Sequence[Task]) -> bool:
@@ -79,7 +79,7 @@ class RayEngine:
         here = self.here_first and not self._started and _address() == LOCAL and not job.gpus
         return here and sum(task.size for task in tasks) <= FEW_BYTES
 
-    def _perform_here(self, job: Job, tasks: Sequence[Task], listener: Listener) -> list[Task]:
+    def _perform_here(self, job: Job, tasks: Sequence[Task], report: Report) -> list[Task]:
         """Performs tasks in this process. Returns those that were not begun after QUICK seconds, if there are several."""
         waiting, until = deque(tasks), time.monotonic() + QUICK
 
@@ -87,7 +87,7 @@ class RayEngine:
             while waiting and (len(waiting) == 1 or time.monotonic() < until):
                 yield waiting.popleft()
 
-        InlineEngine(self.task_timeout).perform(job, soon(), listener)
+        InlineEngine(self.task_timeout).perform(job, soon(), report)
         return list(waiting)
 
     def known_workers(self) -> int | None:

@@ -1,10 +1,18 @@
-"""Progress on a terminal: one bar a phase with documents/s and MB/s; silent where output is no terminal."""
+"""A run on a terminal: one bar a phase with documents/s and MB/s (where output is a terminal), and sentences."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from typing import Any, Self
+
+from corpusmill.pipeline.events import Event
+from corpusmill.pipeline.safe import safe_text
+
+
+def print_note(sentence: str) -> None:
+    print(safe_text(f"Note: {sentence}"), file=sys.stderr, flush=True)
 
 
 class Bar:
@@ -42,16 +50,33 @@ class Bytes:
 
 
 class Progress:
-    """Draws to standard error, and in a notebook below the cell. `enabled=None` means: when standard error is a terminal, and in a notebook
-    that has ipywidgets, by which rich draws there."""
+    """A listener that draws to standard error, and in a notebook below the cell. `enabled=None` means: when standard error is a terminal,
+    and in a notebook that has ipywidgets, by which rich draws there. `on_note` gets the notes."""
 
-    def __init__(self, enabled: bool | None = None):
+    def __init__(self, enabled: bool | None = None, on_note: Callable[[str], None] = print_note):
         from rich.console import Console
 
         self.console = Console(stderr=True)
         self.notebook = self.console.is_jupyter and find_spec("ipywidgets") is not None
         self.enabled = self.console.is_terminal or self.notebook if enabled is None else enabled
+        self.on_note = on_note
         self._shared: Any = None  # the one display of a notebook
+        self._phase = ExitStack()  # ends the bar of the present phase
+        self._bar: Bar | None = None
+
+    def __call__(self, event: Event) -> None:
+        match event.kind:
+            case "phase_begin" if not event.fields["once"]:
+                self._bar = self._phase.enter_context(self.phase(f"{event.stage} {event.phase}".strip(), event.fields["tasks"]))
+            case "phase_end" | "phase_broken_off":
+                self._phase.close()
+                self._bar = None
+            case "task" | "failure" if self._bar:
+                self._bar.advance(event.fields.get("rows_in", 0), event.fields.get("bytes_in", 0))
+            case "note":
+                self.on_note(event.message)
+            case "retry" | "death" | "split" | "alone" | "waiting":
+                print(f"corpusmill: {event.message}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corpusmill.pipeline.run import StageResult
+from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.live.status import unit_of
 from corpusmill.report.queries.classifiers import classifiers_table
@@ -199,53 +199,53 @@ def _commands(root: str, found: Headline) -> Iterator[tuple[str, str]]:
 # ---- during a run --------------------------------------------------------------------------------------
 
 
-def stage_summary(folder: str, result: StageResult, console: Console) -> None:
-    """Prints the summary of a finished stage: documents in, kept and dropped, the top rules, time, speed, memory."""
-    reader = RunReader(folder)
-    if not result.performed:
-        console.print(Text(f"{result.name}: finished before, nothing to do", style="dim"))
+def stage_summary(folder: str, end: Event, console: Console) -> None:
+    """Prints the summary of a finished stage: documents in, kept and dropped, the top rules, time, speed, memory. `end`: its last event."""
+    reader, stage = RunReader(folder), end.stage
+    if not end.fields["performed"]:
+        console.print(Text(f"{stage}: finished before, nothing to do", style="dim"))
         return
-    head = Text(result.name, style="bold")
+    head = Text(stage, style="bold")
     decisions = None
-    if result.name in DATA_STAGES:
+    if stage in DATA_STAGES:
         with Run(reader) as run:
-            decisions = read_decisions(run, result.name)
+            decisions = read_decisions(run, stage)
     if decisions is not None:
         head.append(
-            f"  {decisions.rows:,} {unit_of(result.name)} in, {decisions.kept:,} documents kept ({share(decisions.kept, decisions.rows)}), "
+            f"  {decisions.rows:,} {unit_of(stage)} in, {decisions.kept:,} documents kept ({share(decisions.kept, decisions.rows)}), "
             f"{decisions.dropped:,} dropped",
             style="not bold",
         )
     console.print(head)
-    if decisions is not None and decisions.by_removal() and not {"failed", "left out by"} & set(result.details):
+    if decisions is not None and decisions.by_removal() and not {"failed", "left out by"} & set(end.fields["summary"]):
         rules = [f"{safe_line(r.name, 40)} {r.fired:,}" for r in decisions.by_removal()[:TOP_RULES_STAGE]]
         console.print(Text(f"  failed: {', '.join(rules)}"))
-    for label, text in result.details.items():
+    for label, text in end.fields["summary"].items():
         console.print(Text(f"  {safe_line(label, 40)}: {safe_line(text, 200)}"))
-    warnings = [sentence for task in reader.stages[result.name].tasks for sentence in task.warnings]
+    warnings = [sentence for task in reader.stages[stage].tasks for sentence in task.warnings]
     show_notes(warnings[:3], console, "  warning", limit=300)
     if warnings[3:]:
         console.print(Text(f"  and {len(warnings) - 3:,} more warnings (the report has them)", style="dim"))
-    console.print(Text(f"  {_speed(reader, result)}", style="dim"))
+    console.print(Text(f"  {_speed(reader, stage, end.fields['work_seconds'])}", style="dim"))
 
 
-def _speed(reader: RunReader, result: StageResult) -> str:
+def _speed(reader: RunReader, stage: str, seconds: float) -> str:
     """Returns the stage's seconds in this call, with the latest speed and memory of its phases in metrics.jsonl."""
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
     for row in reversed(reader.json_lines("metrics.jsonl")):
-        if row.get("stage") != result.name or row.get("phase") in seen:
+        if row.get("stage") != stage or row.get("phase") in seen:
             break
         seen.add(str(row.get("phase")))
         rows.append(row)
-    counted = result.name in (*DATA_STAGES, "tokens")  # in other stages, rows are not documents
+    counted = stage in (*DATA_STAGES, "tokens")  # in other stages, rows are not documents
     documents = max((row.get("rows_in") or 0 for row in rows), default=0)
     size = max((row.get("bytes_in") or 0 for row in rows), default=0)
-    parts = [f"{result.seconds:,.1f} s"]
-    if counted and documents and result.seconds:
-        parts.append(f"{documents / result.seconds:,.0f} documents/s")
-    if counted and size and result.seconds:
-        parts.append(f"{size / result.seconds / 1e6:,.1f} MB/s")
+    parts = [f"{seconds:,.1f} s"]
+    if counted and documents and seconds:
+        parts.append(f"{documents / seconds:,.0f} documents/s")
+    if counted and size and seconds:
+        parts.append(f"{size / seconds / 1e6:,.1f} MB/s")
     peak = max((row.get("peak_mb") or 0 for row in rows), default=0)
     return ", ".join([*parts, f"peak {peak:,} MB"] if peak else parts)
 

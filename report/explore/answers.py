@@ -152,9 +152,8 @@ def status(explorer: Explorer) -> Answer:
     """Returns the run's status, as `corpusmill status RUN --json` prints it; `first_warnings` are those of its tasks."""
     with explorer.status_lock:
         answer: Answer = plain(explorer.status.read())
-        warnings = (
-            f"{stage}: {text}" for stage, tail in explorer.status.tails.items() for task in tail.finished() for text in task.first_warnings
-        )
+        stages = explorer.status.reader.stages.values()
+        warnings = (f"{stage.name}: {text}" for stage in stages for task in stage.tasks for text in task.warnings)
         answer["first_warnings"] = [plain(text) for text in islice(warnings, FIRST_WARNINGS)]
     return answer
 

@@ -131,7 +131,7 @@ def _described(run: Storage) -> dict[str, Any]:
 
 def _pages(reader: RunReader, first: dict[str, Any]) -> int:
     """Returns the pages that came into the run. `first`: the status of its first data stage, which counts all records."""
-    return int(first["documents_in"]) - sum(task.counts.get(f"failed:{NO_PAGE}", 0) for task in reader.stages[first["name"]].tasks)
+    return int(first["documents_in"]) - sum(task.failed.get(NO_PAGE, 0) for task in reader.stages[first["name"]].tasks)
 
 
 def _words(recipe: dict[str, Any]) -> str:

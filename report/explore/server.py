@@ -23,6 +23,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import RunLog
 from corpusmill.report.explore import answers, jobs, labels, parameters
@@ -206,7 +207,7 @@ def make_app(console: Console) -> Starlette:
             try:
                 done = action(console, asked)
                 log = RunLog(Storage(folder))
-                log.write("action", f"explore: {name}", fields=asked.model_dump(mode="json", exclude={"run"}))
+                log(Event("action", message=f"explore: {name}", fields=asked.model_dump(mode="json", exclude={"run"})))
                 log.flush()
                 return done
             finally:

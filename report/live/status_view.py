@@ -111,8 +111,9 @@ def _phase(phase: dict[str, Any]) -> list[str]:
     tasks = phase["tasks"]
     name = f"{safe_line(phase['phase'], 20)} " if phase["phase"] else ""
     counts = f"{name}{tasks['before'] + tasks['done']:,} of {tasks['planned']:,} tasks"
-    speeds = [_speed(phase[key], label) for key, label in (("latest", "last minute"), ("whole", "whole phase"))]
-    return [f"{_bar(phase['share'])} {counts}", _left(phase["seconds_left"], phase), *speeds]
+    speed = [f"{phase['rows_per_second']:,.0f} rows/s"] if phase["rows_per_second"] else []
+    speed += [f"{phase['mb_per_second']:,.2f} MB/s"] if phase["mb_per_second"] else []
+    return [f"{_bar(phase['share'])} {counts}", _left(phase["seconds_left"], phase), ", ".join(speed)]
 
 
 def _training(phase: dict[str, Any], training: dict[str, Any]) -> list[str]:
@@ -131,14 +132,6 @@ def _bar(share: float) -> str:
 
 def _left(seconds: float | None, phase: dict[str, Any]) -> str:
     return f"{clock(phase['seconds'])} so far, {'about ' + clock(seconds) if seconds is not None else 'not known how much is'} left"
-
-
-def _speed(speed: dict[str, Any], label: str) -> str:
-    if not speed["rows_per_second"] and not speed["mb_per_second"]:
-        return ""
-    parts = [f"{speed['rows_per_second']:,.0f} rows/s"] if speed["rows_per_second"] else []
-    parts += [f"{speed['mb_per_second']:,.2f} MB/s"] if speed["mb_per_second"] else []
-    return f"{label}: {', '.join(parts)}"
 
 
 def clock(seconds: float) -> str:

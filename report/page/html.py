@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from corpusmill.pipeline.redact import redact, walked
+from corpusmill.pipeline.run import REPORT_FILE
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.answers.diff import Difference, outcomes, verdict
@@ -31,7 +32,6 @@ from corpusmill.report.queries.values import QUANTILES, Histogram
 from corpusmill.report.read import ReportRule
 from corpusmill.report.tables import number
 
-REPORT_FILE = "report.html"
 #: Warnings and histograms that a page shows (it says how many more warnings there are), rules beside one histogram, and rules of a stage
 #: whose nearest documents are not folded.
 MAX_WARNINGS, MAX_HISTOGRAMS, MAX_RULES, MAX_NEAR = 50, 80, 12, 6

@@ -2,7 +2,7 @@
 
 ```
 stages     stage, status (complete, unfinished), tasks, files, bytes
-tasks      stage, task, rows_in, kept, dropped, bytes_in, counts (a map), warnings (a list), config, code
+tasks      stage, task, rows_in, kept, dropped, bytes_in, counts, failed (maps), warnings (a list), config, code
 outputs    stage, task, path, bytes, sha256: the files that tasks have written, paths relative to the stage
 rules      stage, step, rule, column, comparison, threshold (JSON, because some are lists), meaning
 settings   stage, option (task_mb, steps.0.gopher_quality.short), value (JSON): the recipe with all defaults
@@ -70,12 +70,13 @@ def _tasks(reader: RunReader) -> pa.Table:
     numbers = ("rows_in", "kept", "dropped", "bytes_in")
     rows = (
         {**{name: getattr(task, name) for name in ("task", *numbers, "warnings", "config", "code")}, "stage": stage.name,
-         "counts": list(task.counts.items())}
+         "counts": list(task.counts.items()), "failed": list(task.failed.items())}
         for stage in reader.stages.values() for task in stage.tasks
     )  # fmt: skip
     return _table(
-        rows, ("stage", _STRING), ("task", _STRING), *((name, _INT) for name in numbers), ("counts", pa.map_(_STRING, _INT)),
-        ("warnings", pa.list_(_STRING)), ("config", _STRING), ("code", _STRING),
+        rows, ("stage", _STRING), ("task", _STRING), *((name, _INT) for name in numbers),
+        ("counts", pa.map_(_STRING, _INT)), ("failed", pa.map_(_STRING, _INT)), ("warnings", pa.list_(_STRING)), ("config", _STRING),
+        ("code", _STRING),
     )  # fmt: skip
 
 

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import duckdb
 
-from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.errors import Incomplete, InputError
+from corpusmill.pipeline.interrupts import unwrapped_interrupts
 from corpusmill.pipeline.manifest import TaskRow
 from corpusmill.pipeline.names import in_sentences, path_of
+from corpusmill.pipeline.on_ray.engine import make_engine
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.safe import safe_line
+from corpusmill.pipeline.watch.progress import Progress, print_note
 from corpusmill.report.query.records import find_records
 from corpusmill.report.query.sql import OF_THE_QUERY, connect, identifier, no_table, quoted, restrict_to_run, sentence
 from corpusmill.report.query.tables import Table, add_views, find_files, find_tables, without_damaged, without_torn, without_unreadable
@@ -236,9 +239,16 @@ class Run:
     ) -> "Retuned":
         """Decides again with other thresholds, by rule (`None` switches it off), from the values in the report. With `dry_run` only says
         what would change; `trust` as for `sweep`. Raises NothingKept if no document is left, and Incomplete if some can't be measured."""
-        from corpusmill.report.running import make_engine, retune
+        from corpusmill.filters.whatif import retune
+        from corpusmill.pipeline.run import note_old_page
 
-        changes = retune(self.folder, thresholds, dry_run, make_engine(engine, workers), trust)
+        with unwrapped_interrupts(), Progress() as progress:
+            made, overrides = make_engine(engine, workers), _overrides(thresholds)
+            changes = retune(self.folder, overrides, made, progress, write=not dry_run, on_message=print_note, trust=trust)
+        if changes.changed and not dry_run:
+            note_old_page(self.folder, print_note)
+        if changes.lost:
+            raise Incomplete(changes.lost)
         if not dry_run:
             self._open(RunReader(self.folder))
         return changes
@@ -249,9 +259,14 @@ class Run:
     ) -> "Run":
         """Makes a run with other thresholds in the folder `new`, by default the next free name beside this one, and opens it. It shares the
         files of this one, which stays as it is."""
-        from corpusmill.report.running import fork, make_engine
+        from corpusmill.filters.fork import fork
 
-        return fork(self.folder, thresholds, None if new is None else path_of(new, "fork"), make_engine(engine, workers))
+        with unwrapped_interrupts(), Progress() as progress:
+            folder, overrides = None if new is None else path_of(new, "fork"), _overrides(thresholds)
+            made, changes = fork(self.folder, folder, overrides, make_engine(engine, workers), progress, on_message=print_note)
+        if changes.lost:
+            raise Incomplete(changes.lost)
+        return open_run(made)
 
     @in_sentences
     def report(self, *, png: "bool | str | os.PathLike[str]" = False, against: "str | os.PathLike[str] | None" = None) -> str:
@@ -415,3 +430,13 @@ def open_run(path: str | os.PathLike[str], verify: bool = False) -> Run:
         ```
     """
     return Run(path_of(path, "run"), verify)
+
+
+def _overrides(thresholds: Mapping[str, Any]) -> list[str]:
+    if not isinstance(thresholds, Mapping):
+        raise InputError(f'thresholds: expected the threshold of each rule, such as {{"gopher_short_doc": 30}}, not {thresholds!r}.')
+    return [f"filter.thresholds.{str(rule).removeprefix('filter.thresholds.')}={_threshold(value)}" for rule, value in thresholds.items()]
+
+
+def _threshold(value: Any) -> str:
+    return "off" if value is None or value is False else "on" if value is True else str(value)

@@ -26,7 +26,8 @@ from corpusmill.pipeline.run import stored_recipe
 from corpusmill.pipeline.runner import DATA_STAGES, WORKING
 from corpusmill.pipeline.shards import OutputFile, iter_tables
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.log import LOG, PROGRESS, read_appended
+from corpusmill.pipeline.watch.log import LOG, read_appended
+from corpusmill.pipeline.watch.progress_file import PROGRESS
 from corpusmill.report.read import RunFiles
 from corpusmill.report.stale import changed_inputs, written_files
 from corpusmill.report.tables import cell, number, show, show_notes, table

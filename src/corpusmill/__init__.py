@@ -11,11 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from corpusmill.api import run
     from corpusmill.pipeline.errors import ConfigError, CorpusmillError, Incomplete, InputError, NothingKept
     from corpusmill.pipeline.recipe import Recipe
     from corpusmill.report.measured import measure
     from corpusmill.report.query.run import Run, open_run
-    from corpusmill.report.running import run
     from corpusmill.train.data import TokenDataset
 
 __version__ = "0.1.0"
@@ -35,11 +35,11 @@ __all__ = [
 
 #: The modules that define these names.
 _MODULES = {
+    "api": ("run",),
     "pipeline.errors": ("ConfigError", "CorpusmillError", "Incomplete", "InputError", "NothingKept"),
     "pipeline.recipe": ("Recipe",),
     "report.measured": ("measure",),
     "report.query.run": ("Run", "open_run"),
-    "report.running": ("run",),
     "train.data": ("TokenDataset",),
 }
 

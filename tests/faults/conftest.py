@@ -26,7 +26,7 @@ def carry_out(recipe_and_crawl: tuple[str, str]) -> Callable[..., str]:
     def call(run: Path | str, *overrides: str, last: str | None = None) -> str:
         recipe, crawl = recipe_and_crawl
         plan = new_plan(str(run), recipe, [crawl], overrides, last=last)
-        return execute(plan, InlineEngine(), Progress(False), lambda _: None, lambda _: None)
+        return execute(plan, InlineEngine(), Progress(False))
 
     return call
 

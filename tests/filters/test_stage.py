@@ -56,7 +56,7 @@ def test_data_and_report(run, run_filter, lid_model: str) -> None:
     assert data["language"].to_pylist() == ["en", "en"]
     empty = read_table(stage_run.storage, "report/part-00001.parquet")
     assert empty.schema == report.schema and empty.num_rows == 0
-    assert stage_run.manifest.rows()[0].counts["failed gopher_short_doc"] == 3
+    assert stage_run.manifest.rows()[0].failed["gopher_short_doc"] == 3
     assert "gopher_short_doc 3" in stage_run.stage.summary(stage_run)["failed"]
 
 

@@ -141,7 +141,7 @@ def gate(documents):
 
 def filter_stage(folder: Path, *overrides: str) -> None:
     plan = plan_of_existing(str(folder), list(overrides), "filter", "filter", redo=True)
-    execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
+    execute(plan, InlineEngine(), Progress(False))
 
 
 def again(folder: Path, *overrides: str) -> module.Retuned:
@@ -212,7 +212,7 @@ def test_the_verdicts_are_those_that_are_written(tmp_path: Path, base: Path, tre
     assert again(tmp_path / "run", *overrides) == dry
     rows = [row for row in Manifest(Storage(str(tmp_path / "run/filter"))).rows() if row.rows_in]
     assert sum(row.rows_in for row in rows) == dry.documents and sum(row.kept for row in rows) == dry.kept
-    assert sum(row.counts["failed gopher_short_doc"] for row in rows) == dry.failed["gopher_short_doc"][1]
+    assert sum(row.failed["gopher_short_doc"] for row in rows) == dry.failed["gopher_short_doc"][1]
     assert dry.came_back > 0 and dry.gone > 0
 
 

@@ -32,7 +32,7 @@ def perform(run: Path, first: str, last: str, *new: str) -> list[str]:
     """Runs stages, of a new run where `new` is its recipe and input. Returns what it told."""
     said: list[str] = []
     plan = new_plan(str(run), new[0], new[1:], first=first, last=last) if new else plan_of_existing(str(run), first=first, last=last)
-    execute(plan, InlineEngine(), Progress(False), said.append, lambda _: None)
+    execute(plan, InlineEngine(), Progress(False, on_note=said.append))
     return said
 
 

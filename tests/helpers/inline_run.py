@@ -11,5 +11,5 @@ def run_inline(folder: Path, recipe: str, *inputs: Path, last: str | None = None
     """Writes the recipe next to the run, and returns the run's folder, `folder`/run. `last`: the last stage to run."""
     (folder / "recipe.yaml").write_text(recipe)
     plan = new_plan(str(folder / "run"), str(folder / "recipe.yaml"), [str(path) for path in inputs], last=last)
-    execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
+    execute(plan, InlineEngine(), Progress(False))
     return folder / "run"

@@ -15,23 +15,23 @@ import pyarrow as pa
 
 from corpusmill.filters.stage import FilterStage
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.failures import Event
+from corpusmill.pipeline.events import Event, Events
 from corpusmill.pipeline.memory import data_bytes
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.log import Observer
 from corpusmill.pipeline.watch.progress import Progress
 
 
 def say(event: Event) -> None:
-    print(event.kind, event.fields.get("parts", 1), flush=True)
+    if event.kind in ("retry", "death", "split", "alone", "failure"):
+        print(event.kind, event.fields.get("parts", 1), flush=True)
 
 
 def filtered(run: Path) -> None:
     stage = FilterStage(FilterStage.Config.model_validate({"steps": [{"gopher_quality": {}}]}))
     storage = Storage(str(run))
     recipe = {"ingest": None, "filter": stage.config}
-    StageRun(stage, storage, recipe, [], InlineEngine(), Progress(False), Observer(storage, on_event=say)).execute()
+    StageRun(stage, storage, recipe, [], InlineEngine(), Progress(False), Events(say)).execute()
 
 
 def main(run: Path, warm: Path, megabytes: int) -> None:

@@ -90,7 +90,7 @@ class LinesWorker(Worker):
 
 
 def written(name: str, table: pa.Table, **options: Any) -> Output:
-    report = table.select(["id"])
+    report = table.select(["id"]).append_column("failed", pa.array([[]] * table.num_rows, pa.list_(pa.string())))
     made = DocumentFiles(table.schema, report.schema)
     made.add(table, report)
     return made.output(name, **options)

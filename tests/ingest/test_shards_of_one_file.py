@@ -80,7 +80,7 @@ def one_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 def perform(one_file: tuple[str, str], run: Path, last: str) -> None:
     plan = new_plan(str(run), one_file[0], [one_file[1]], last=last)
-    execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
+    execute(plan, InlineEngine(), Progress(False))
 
 
 @pytest.fixture(scope="module")

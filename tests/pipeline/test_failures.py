@@ -18,14 +18,15 @@ from corpusmill.pipeline import failures, interrupts
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.failures import Event
+from corpusmill.pipeline.events import Event, Events
 from corpusmill.pipeline.lease import LEASE, Lease, holding
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.log import Observer, ProgressFile
+from corpusmill.pipeline.watch.log import RunLog
 from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.pipeline.watch.progress_file import ProgressFile
 
 
 class TroubleConfig(Config):
@@ -84,8 +85,12 @@ def perform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
         events: list[Event] = []
         stage = TroubleStage(TroubleConfig(**config))
         storage = Storage(str(tmp_path / folder))
-        observer = Observer(storage, on_event=events.append)
-        run = StageRun(stage, storage, {}, [], InlineEngine(), Progress(False), observer, strict)
+
+        def hear(event: Event) -> None:
+            if event.kind in ("retry", "death", "split", "alone", "quarantine"):
+                events.append(event)
+
+        run = StageRun(stage, storage, {}, [], InlineEngine(), Progress(False), Events(hear, RunLog(storage)), strict)
         if lease:
             run.hold(lease)
         run.execute()
@@ -171,8 +176,7 @@ def test_no_secret_of_a_url_in_an_error_is_written_down(perform: Any, tmp_path: 
     with pytest.raises(CorpusmillError) as ended:
         perform("strict", strict=True, deeds={"part-1": failing(InputError(f"{signed}: 403"))})
     assert str(ended.value).startswith("https://***@store.test/x?X-Amz-Signature=***") and "part-2" not in TRIED
-    with pytest.raises(KeyError), ProgressFile(Storage(str(tmp_path / "live")), [], InlineEngine()):
-        raise KeyError(signed)
+    ProgressFile(Storage(str(tmp_path)))(Event("run_failed", message=f"KeyError: {signed}"))
     told = "".join(path.read_text() for path in tmp_path.rglob("*") if path.suffix in (".json", ".jsonl", ".log"))
     assert "hunter2" not in told and told.count("X-Amz-Signature=***") > 10
 

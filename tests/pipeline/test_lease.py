@@ -15,9 +15,11 @@ import pytest
 
 from corpusmill.pipeline import lease as leases
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.events import Events
 from corpusmill.pipeline.lease import LEASE, Lease, LeaseLost, SwapFile, holding, look, read_holder
+from corpusmill.pipeline.run import attempt
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.log import Observer
+from corpusmill.pipeline.watch.log import RunLog
 
 HELPERS = Path(__file__).resolve().parents[1] / "helpers"
 #: Seconds of a lease that a test lets expire, and of one whose holder must renew it in time even on a busy machine.
@@ -150,7 +152,7 @@ def test_a_lease_is_renewed_after_any_error_of_a_library(tmp_path: Path, monkeyp
 def test_a_lease_that_was_removed_interrupts_the_work(tmp_path: Path) -> None:
     def work() -> None:
         storage = Storage(str(tmp_path))
-        with holding(storage, ttl=1.0) as lease, Observer(storage).attempt([], lease):
+        with holding(storage, ttl=1.0) as lease, attempt(Events(RunLog(storage)), [], lease):
             (tmp_path / LEASE).unlink()
             time.sleep(20)
 

@@ -106,15 +106,15 @@ def test_a_file_cut_at_any_byte_says_what_its_whole_rows_say(steps, data, tmp_pa
     states[0] = state(manifest)
     for step in steps:
         perform(manifest, step)
-        states[manifest.place] = state(Manifest(storage, read_only=True))
-    assert states[manifest.place] == state(manifest)
+        states[manifest._lines.size] = state(Manifest(storage, read_only=True))
+    assert states[manifest._lines.size] == state(manifest)
     content = storage.read_bytes(MANIFEST) if storage.exists(MANIFEST) else b""
     cut = data.draw(st.integers(0, len(content)))
     Path(storage.path(MANIFEST)).write_bytes(content[:cut])
     whole = max(place for place in states if place <= cut)
     assert state(Manifest(storage, read_only=True)) == states[whole] and storage.size(MANIFEST) == cut
     again = Manifest(storage)
-    assert state(again) == states[whole] and storage.size(MANIFEST) == whole == again.place
+    assert state(again) == states[whole] and storage.size(MANIFEST) == whole == again._lines.size
     again.append(row("d"))
     assert Manifest(storage).tasks["d"] == row("d")
 
@@ -138,7 +138,7 @@ def test_objects_that_a_kill_in_the_middle_of_joining_leaves_say_nothing_new(ste
     assert state(Manifest(storage, read_only=True)) == told
     again = Manifest(storage)
     again.append(row("d"))
-    assert Manifest(storage).tasks["d"] == row("d") and again.place == manifest.place + 1
+    assert Manifest(storage).tasks["d"] == row("d") and again._lines.size == manifest._lines.size + 1
     again.finish(["d"], sorted(again.quarantined))
     assert len(storage.list_files("manifest")) == 1 and Manifest(storage).rows() == [row("d")]
 
@@ -161,10 +161,10 @@ def test_rows_that_come_together_share_an_fsync_and_the_block_ends_durable(tmp_p
             if number == 1500:  # an appended row survives this process at once
                 assert len(Manifest(Storage(str(tmp_path)), read_only=True).tasks) == 1502
         manifest.reopen(["first"])
-        assert synced[-1] == manifest.place  # a row that takes something back is durable before anything is done
-    assert synced[-1] == manifest.place == (tmp_path / MANIFEST).stat().st_size and len(synced) < 300
+        assert synced[-1] == manifest._lines.size  # a row that takes something back is durable before anything is done
+    assert synced[-1] == manifest._lines.size == (tmp_path / MANIFEST).stat().st_size and len(synced) < 300
     manifest.append(row("last"))
-    assert synced[-1] == manifest.place
+    assert synced[-1] == manifest._lines.size
 
 
 def test_a_row_on_a_store_is_an_object_and_a_finished_stage_is_one():
@@ -173,12 +173,12 @@ def test_a_row_on_a_store_is_an_object_and_a_finished_stage_is_one():
     with manifest.grouped():
         for number in range(300):
             manifest.append(row(f"part-{number}"))
-    assert len(storage.list_files("manifest")) == manifest.place == 300
+    assert len(storage.list_files("manifest")) == manifest._lines.size == 300
     assert len(Manifest(storage, read_only=True).tasks) == 300
     manifest.finish(list(manifest.tasks))
     assert storage.list_files("manifest") == ["manifest/00000000.json"]
     again = Manifest(storage)
-    assert again.complete and again.rows()[299] == row("part-299") and again.place == 301
+    assert again.complete and again.rows()[299] == row("part-299") and again._lines.size == 301
 
 
 def test_an_object_that_is_missing_is_named():
@@ -223,7 +223,7 @@ def test_an_fsync_that_fails_in_the_block_ends_it(tmp_path, monkeypatch):
 def test_half_a_row_on_a_full_disk_is_taken_back(tmp_path, monkeypatch):
     manifest = Manifest(Storage(str(tmp_path)))
     manifest.append(row("a"))
-    whole, write = manifest.place, os.write
+    whole, write = manifest._lines.size, os.write
 
     def full(descriptor: int, content: bytes) -> int:
         if len(content) < 100:

@@ -39,7 +39,7 @@ def test_rows_that_were_on_their_way_when_the_run_was_taken_over_come_before_the
         manifest.finish(["part-2", "part-3", "part-4"])
         assert s3.keys(run.path("ingest/manifest")) == ["00000000.json"]
         found = Manifest(run.child("ingest"))
-        assert dict(found.tasks) == dict(manifest.tasks) and found.complete and found.place == manifest.place == 7
+        assert dict(found.tasks) == dict(manifest.tasks) and found.complete and found._lines.size == manifest._lines.size == 7
 
 
 def test_a_holder_whose_row_meets_the_row_of_who_took_over_stops(s3: Any) -> None:
@@ -75,7 +75,7 @@ def test_a_line_of_another_in_a_local_manifest_moves_no_address(tmp_path: Path) 
         late.append(replace(ROW, task=f"late-{number}", kept=number))
     assert [(done.task, done.kept) for done in manifest.tasks.values()] == [(f"part-{number}", number) for number in range(3)]
     assert [(done.task, done.kept) for done in late.tasks.values()] == [(f"late-{number}", number) for number in range(3)]
-    assert manifest.place < late.place == (tmp_path / "manifest.jsonl").stat().st_size
+    assert manifest._lines.size < late._lines.size == (tmp_path / "manifest.jsonl").stat().st_size
 
 
 def test_objects_that_another_writes_while_they_are_joined_are_not_written_over(s3: Any) -> None:
@@ -85,7 +85,7 @@ def test_objects_that_another_writes_while_they_are_joined_are_not_written_over(
         manifest.append(replace(ROW, task=f"part-{number}"))
 
     def check(certain: bool = False) -> None:
-        if len(manifest.tasks) == manifest.place - 1:  # the stage is finished, and its rows are about to become one object
+        if len(manifest.tasks) == manifest._lines.size - 1:  # the stage is finished, and its rows are about to become one object
             storage.write_bytes("manifest/00000000.json", storage.read_bytes("manifest/00000000.json") + b"{}\n")
 
     manifest.guard(check)

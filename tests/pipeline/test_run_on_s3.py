@@ -10,6 +10,7 @@ import pytest
 from corpusmill.pipeline import store_requests as stores
 from corpusmill.pipeline.engine import Engine, InlineEngine
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.run import execute, new_plan
 from corpusmill.pipeline.watch.progress import Progress
@@ -31,7 +32,12 @@ def carry_out(s3, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dic
     def call(run: Path | str, engine: Engine | None = None) -> dict[str, int]:
         performed: dict[str, int] = {}
         plan = new_plan(str(run), str(recipe), ["s3://run-store/crawl"], ["ingest.task_mb=2"])
-        execute(plan, engine or InlineEngine(), Progress(False), lambda _: None, lambda done: performed.update({done.name: done.performed}))
+
+        def count(event: Event) -> None:
+            if event.kind == "stage_end":
+                performed[event.stage] = event.fields["performed"]
+
+        execute(plan, engine or InlineEngine(), Progress(False), count)
         return performed
 
     return call

@@ -65,7 +65,12 @@ def states(run: Path) -> dict[str, str]:
 
 
 REFUSED = {
-    "other inputs": (["other.jsonl"], [], "/old.jsonl → …", "ingest (8 documents), filter (7 documents), dedup (7 documents)"),
+    "other inputs": (
+        ["other.jsonl"],
+        [],
+        "the inputs changed (1 added, 1 removed)",
+        "ingest (8 documents), filter (7 documents), dedup (7 documents)",
+    ),
     "a threshold": (["old.jsonl"], ["filter.thresholds.few_words=4"], "few_words", "filter (7 documents), dedup (7 documents)"),
 }
 

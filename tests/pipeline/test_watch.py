@@ -8,21 +8,20 @@ from typing import Any
 import pytest
 from metric_values import values
 
-from corpusmill.pipeline.engine import TaskDone
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.failures import Event
+from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import LARGEST, LOG, AppendedFile, objects, read_appended
-from corpusmill.pipeline.watch.metrics import Counting, Prometheus, check_writable
+from corpusmill.pipeline.watch.metrics import Prometheus, check_writable
 
 
 def test_counts_are_served_for_the_time_of_a_run() -> None:
-    prometheus = Prometheus()
-    counting = Counting([prometheus])
-    counting.run("demo", "1")
-    counting.phase_begins("filter", "", 5, 4, 2)
-    counting.done("filter", "", TaskDone("part-0", [], 10, 7, 3, 1000, {}, [], 0.7, 512))
-    counting.event(Event("death", "filter", "", "part-1", "died"))
+    prometheus = Prometheus("demo")
+    prometheus(Event("run_begin", fields={"version": "1"}))
+    prometheus(Event("phase_begin", "filter", fields={"tasks": 4, "taken_over": 1, "workers": 2}))
+    done = {"rows_in": 10, "kept": 7, "dropped": 3, "bytes_in": 1000, "seconds": 0.7, "peak_mb": 512}
+    prometheus(Event("task", "filter", task="part-0", fields=done))
+    prometheus(Event("death", "filter", task="part-1", message="died"))
     with prometheus.served("127.0.0.1", 0) as port:
         url = f"http://127.0.0.1:{port}/metrics"
         with urllib.request.urlopen(url) as answer:
@@ -35,7 +34,7 @@ def test_counts_are_served_for_the_time_of_a_run() -> None:
         assert values(text, "corpusmill_task_peak_memory_bytes", "stage") == {("filter",): 512.0 * 2**20}
         with (
             pytest.raises(InputError, match=rf"--metrics-port {port}: 127.0.0.1 can't be listened to"),
-            Prometheus().served("127.0.0.1", port),
+            Prometheus("demo").served("127.0.0.1", port),
         ):
             pass
     with pytest.raises(urllib.error.URLError):

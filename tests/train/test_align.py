@@ -150,7 +150,7 @@ def test_files_take_the_place_of_documents(pretrained_run, execute, tmp_path):
     path.write_text("\n".join(json.dumps(row) for row in rows))
     done = execute(pretrained_run, stage(files=[str(path)]))
     row = done.manifest.tasks["pairs"]
-    assert (row.rows_in, row.kept, row.counts) == (43, 40, {"equal": 1, "too_long": 1, "empty": 1})
+    assert (row.rows_in, row.kept, row.failed) == (43, 40, {"equal": 1, "too_long": 1, "empty": 1})
     metrics = metrics_of(pretrained_run)
     assert metrics["held_out_before"]["preference_accuracy"] < 1 and metrics["held_out_after"]["preference_accuracy"] == 1
     report = pq.read_table(pretrained_run.path("align/report/part-00000.parquet")).to_pylist()

@@ -290,7 +290,7 @@ def test_files_take_the_place_of_documents(pretrained_run, execute, tmp_path):
     done = execute(pretrained_run, stage(files=[str(path)], per_document=8))
     row = done.manifest.tasks["examples"]
     assert (row.rows_in, row.kept, row.dropped) == (63, 60, 3)
-    assert row.counts == {"empty_answer": 1, "no_answer": 1, "too_long": 1, "truncated": 1}
+    assert row.failed == {"empty_answer": 1, "no_answer": 1, "too_long": 1} and row.counts == {"truncated": 1}
     assert row.warnings == ["3 of 63 examples were dropped (empty_answer 1, no_answer 1, too_long 1)."]
     report = pq.read_table(pretrained_run.path("sft/report/part-00000.parquet")).to_pylist()
     assert report[60]["id"] == f"{path}:61" and report[60]["failed"] == ["empty_answer"] and not report[60]["kept"]

@@ -105,9 +105,7 @@ function stages(phase) {
   return table("Stages", [["stage"], ["state"], ["done"], ...numbers], rows);
 }
 
-function phasePart({ stage, phase, tasks, share: done, latest, whole, seconds_left: left, workers }) {
-  const speed = latest.rows_per_second ?? whole.rows_per_second;
-  const size = latest.mb_per_second ?? whole.mb_per_second;
+function phasePart({ stage, phase, tasks, share: done, rows_per_second: speed, mb_per_second: size, seconds_left: left, workers }) {
   return h.div(
     h.h3(`${stage}${phase ? `: ${phase}` : ""}`),
     h.progress({ class: "wide", max: 1, value: done, "aria-label": `${stage}: ${share(done, 1)}` }),

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from corpusmill.cli.base import Sets, app
-from corpusmill.cli.run import EngineOption, Metrics, TaskTimeout, Workers, execute_plan, reported
+from corpusmill.cli.run import EngineOption, Result, TaskTimeout, Workers, execute_plan, reported
 
 
 @app.command(epilog="Example: corpusmill ablate runs/plain runs/filtered --budget 30m --output runs/ablation")
@@ -42,17 +42,17 @@ def ablate(
     """Say which corpus makes the better model. Small models are trained on each; the same command goes on where it was killed."""
     from corpusmill.pipeline.on_ray.engine import make_engine
     from corpusmill.pipeline.recipe import Recipe, apply_override
-    from corpusmill.pipeline.run import Outcome, new_plan
+    from corpusmill.pipeline.run import new_plan
 
-    outcome = Outcome(output)
-    with reported(outcome, json, output, new=False):
+    result = Result(output)
+    with reported(result, json, output, new=False):
         options: dict[str, Any] = {"variants": _named(variants), "budget": budget, "tokenizer": tokenizer}
         options |= {"references": reference} if reference else {}
         raw = {"ablate": options}
         for override in set_ or []:
             apply_override(raw, override)
         plan = new_plan(output, Recipe(raw), input_ or [], redo=True)
-        execute_plan(plan, engine, make_engine(engine, workers, task_timeout), Metrics(None, "", None), outcome, json)
+        execute_plan(plan, make_engine(engine, workers, task_timeout), result, json)
 
 
 def _named(variants: list[str]) -> dict[str, str]:

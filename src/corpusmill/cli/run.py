@@ -1,10 +1,11 @@
 """The commands that run a recipe (`run`), or only its decisions (`retune`; `fork` in a new run)."""
 
-import os
+import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,10 @@ TaskTimeout = Annotated[
 ]
 
 
+#: The most quarantined tasks that the result of a command lists.
+NAMED = 20
+
+
 class Interrupted(CorpusmillError):
     """Ctrl-C or SIGTERM in a command that can go on where it stopped. `how`: what the user does for that."""
 
@@ -38,17 +43,55 @@ class Interrupted(CorpusmillError):
         self.exit_code = code
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """Where to serve and write the metrics of a command; None: nowhere."""
+class Result:
+    """The result of a command on a run, for the calling program: one line of JSON. A listener, so that it is right wherever the command
+    ends."""
 
-    port: int | None
-    host: str
-    file: str | None
+    def __init__(self, run: str):
+        from corpusmill.pipeline.watch.log import clean
+
+        self.started, self.clean = time.monotonic(), clean
+        self.stages: dict[str, dict[str, Any]] = {}
+        self.quarantined: dict[tuple[str, str], str] = {}
+        self.end: dict[str, Any] = {"run": clean(run), "status": "finished", "exit_code": 0, "message": None}
+        self.report: str | None = None
+
+    def __call__(self, event: Any) -> None:
+        """Counts of documents are null where the stage is not finished, or writes none (`Manifest.documents`)."""
+        match event.kind:
+            case "stage_end" | "stage_broken_off":
+                fields, documents = event.fields, event.fields["documents"]
+                self.stages[event.stage] = {
+                    **{name: fields[name] for name in ("complete", "tasks", "performed")},
+                    **{name: documents.get(fate) for name, fate in (("rows_in", "in"), ("kept", "kept"), ("dropped", "dropped"))},
+                    **{name: fields[name] for name in ("bytes_in", "seconds", "quarantined")},
+                }
+            case "quarantine":
+                self.quarantined[event.stage, event.task] = event.message
+            case "report":
+                self.report = event.message
+
+    def ended(self, error: BaseException) -> None:
+        """Sets status, exit code and message from the error that ends the command."""
+        from corpusmill.pipeline.errors import Incomplete, NothingKept
+        from corpusmill.pipeline.run import message_of
+
+        kinds = {Incomplete: "quarantined", NothingKept: "empty", Interrupted: "interrupted"}
+        status = next((status for kind, status in kinds.items() if isinstance(error, kind)), "failed")
+        code = error.exit_code if isinstance(error, CorpusmillError) else 1
+        self.end |= {"status": status, "exit_code": code, "message": self.clean(message_of(error))}
+
+    def line(self) -> str:
+        given_up = [
+            {"stage": stage, "task": self.clean(task), "message": self.clean(message)}
+            for (stage, task), message in islice(self.quarantined.items(), NAMED)
+        ]
+        seconds = round(time.monotonic() - self.started, 3)
+        return json.dumps({**self.end, "seconds": seconds, "stages": self.stages, "quarantined": given_up, "report": self.report})
 
 
 @contextmanager
-def reported(outcome: Any, as_json: bool, folder: str, new: bool) -> Iterator[None]:
+def reported(result: Result, as_json: bool, folder: str, new: bool) -> Iterator[None]:
     """Ends a run. An interrupt becomes a message that says how to go on. With `as_json` the output is the result as one line of JSON, also
     after an error, which is then said there alone. `new`: the command has made up the run's folder."""
     from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt
@@ -65,13 +108,13 @@ def reported(outcome: Any, as_json: bool, folder: str, new: bool) -> Iterator[No
             how = f"go on with: corpusmill run {folder}" if begun else "run the same command again to go on where it stopped."
             raise Interrupted(exit_code_of(error), how) from error
     except BaseException as error:
-        outcome.ended(error)
+        result.ended(error)
         if isinstance(error, CorpusmillError):
             error.said = as_json
         raise
     finally:
         if as_json:
-            print(outcome.line(), flush=True)
+            print(result.line(), flush=True)
 
 
 def _console(stderr: bool = False) -> tuple[Any, Callable[[str], None]]:
@@ -82,49 +125,40 @@ def _console(stderr: bool = False) -> tuple[Any, Callable[[str], None]]:
     return console, lambda sentence: console.print(f"Note: {sentence}", markup=False)
 
 
-def execute_plan(plan: Any, name: EngineName, engine: Any, metrics: Metrics, outcome: Any, as_json: bool) -> None:
-    """Carries out a plan, and prints what a person wants to know of it: with `as_json` to standard error."""
+def execute_plan(
+    plan: Any, engine: Any, result: Result, as_json: bool, port: int | None = None, host: str = "", file: str | None = None
+) -> None:
+    """Executes a plan and writes its report, and prints what a person wants to know of it: with `as_json` to standard error.
+
+    `port`, `host`, `file`: where metrics are served and written.
+    """
+    from corpusmill.pipeline.errors import Incomplete
+    from corpusmill.pipeline.run import execute
+    from corpusmill.pipeline.watch.progress import Progress
     from corpusmill.report.answers.terminal import closing_lines, stage_summary
-    from corpusmill.report.running import carry_out
+    from corpusmill.report.page.html import write_report
 
     console, print_note = _console(as_json)
-    with _watching(plan.folder, name, metrics, outcome, print_note) as watching:
-        lacks = carry_out(
-            plan,
-            engine,
-            print_note,
-            watching,
-            on_stage=lambda result: stage_summary(plan.folder, result, console),
-            on_report=lambda path: closing_lines(plan.folder, path, console),
-        )
-    warn_if_stale(plan.folder)
-    if lacks:
-        raise lacks
 
+    def tell(event: Any) -> None:
+        if event.kind == "stage_end":
+            stage_summary(plan.folder, event, console)
+        if event.kind == "report":
+            closing_lines(plan.folder, event.message, console)
 
-@contextmanager
-def _watching(folder: str, engine: EngineName, metrics: Metrics, outcome: Any, on_message: Callable[[str], None]) -> Iterator[Any]:
-    """Yields the observers of a run. Metrics are served while the block runs; the metrics file is written once more when it ends."""
-    from corpusmill.pipeline.run import Watching
-
-    meters: list[Any] = []
-    if engine != "inline" and os.environ.get("RAY_ADDRESS"):  # a Ray cluster exports metrics itself
-        from corpusmill.pipeline.watch.metrics import RayMeter
-
-        meters.append(RayMeter(Path(folder).name))
-    if metrics.port is None and metrics.file is None:
-        yield Watching(outcome, meters)
-        return
-    from corpusmill.pipeline.watch.metrics import Prometheus, TextFile
-
-    prometheus = Prometheus()
-    write = TextFile(prometheus, metrics.file, on_message).write if metrics.file else lambda: None
     with ExitStack() as open_:
-        open_.callback(write)
-        if metrics.port is not None:
-            port = open_.enter_context(prometheus.served(metrics.host, metrics.port))
-            on_message(f"metrics: http://{metrics.host}:{port}/metrics")
-        yield Watching(outcome, [*meters, prometheus], write)
+        listeners: list[Any] = [result, tell]
+        if port is not None or file is not None:
+            from corpusmill.pipeline.watch.metrics import Prometheus
+
+            prometheus = Prometheus(Path(plan.folder).name, file, print_note)
+            listeners.append(prometheus)
+            if port is not None:
+                print_note(f"metrics: http://{host}:{open_.enter_context(prometheus.served(host, port))}/metrics")
+        lost = execute(plan, engine, open_.enter_context(Progress(on_note=print_note)), *listeners, write_report=write_report)
+    warn_if_stale(plan.folder)
+    if lost:
+        raise Incomplete(lost)
 
 
 #: What each stage does.
@@ -186,7 +220,7 @@ def run(
     to: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="The last stage to run.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="End at the first task that fails, instead of going on without it.")] = False,
     redo: Annotated[bool, typer.Option("--redo", help="Let other inputs or another recipe replace stages that are finished.")] = False,
-    json: Annotated[
+    as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object about the result on standard output, all else on standard error.")
     ] = False,
     metrics_port: Annotated[
@@ -204,17 +238,15 @@ def run(
     ] = None,
 ) -> None:
     from corpusmill.pipeline.on_ray.engine import make_engine
-    from corpusmill.pipeline.run import Outcome
-    from corpusmill.report.running import folder_of, plan_of
+    from corpusmill.pipeline.run import folder_of, plan_of
 
     with folder_of(recipe, inputs or [], output) as (folder, new):
-        outcome = Outcome(folder)
-        with reported(outcome, json, folder, new):
-            metrics = Metrics(metrics_port, metrics_host, metrics_file)
+        result = Result(folder)
+        with reported(result, as_json, folder, new):
             plan = plan_of(recipe, inputs or [], output, folder, set_ or [], from_, to, strict, redo)
             if new:
-                print(f"The run's folder: {folder}", file=sys.stderr if json else sys.stdout, flush=True)
-            execute_plan(plan, engine, make_engine(engine, workers, task_timeout), metrics, outcome, json)
+                print(f"The run's folder: {folder}", file=sys.stderr if as_json else sys.stdout, flush=True)
+            execute_plan(plan, make_engine(engine, workers, task_timeout), result, as_json, metrics_port, metrics_host, metrics_file)
 
 
 for _stage in (name for name in STAGE_HELP if name != "ablate"):  # `ablate` is a command of its own
@@ -239,8 +271,8 @@ def retune(
     from corpusmill.filters.whatif import retune as decide_again
     from corpusmill.pipeline.errors import Incomplete, NothingKept
     from corpusmill.pipeline.on_ray.engine import make_engine
+    from corpusmill.pipeline.run import note_old_page
     from corpusmill.pipeline.watch.progress import Progress
-    from corpusmill.report.running import note_old_page
 
     console, print_note = _console()
     retuned = decide_again(

@@ -26,13 +26,13 @@ def warm(
     import tempfile
     from pydoc_data.topics import topics  # Python's language reference, for pages without a network
 
+    from corpusmill.api import run
     from corpusmill.pipeline.cache import kernels_folder
     from corpusmill.pipeline.compiling import Compilation, listed, modules_of
     from corpusmill.pipeline.errors import NothingKept
     from corpusmill.pipeline.extras import require
     from corpusmill.pipeline.recipe import Recipe, read_raw, recipe_path, stage_class
     from corpusmill.pipeline.watch.progress import Progress
-    from corpusmill.report.running import run
 
     path = recipe_path(recipe)
     made = Recipe(read_raw(path, set_ or []), path)

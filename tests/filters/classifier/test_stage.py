@@ -197,7 +197,7 @@ def described(folder: Path, options: dict[str, Any]) -> None:
 
 def filter_stage(folder: Path, *overrides: str) -> None:
     plan = plan_of_existing(str(folder), list(overrides), "filter", "filter", redo=True)
-    execute(plan, InlineEngine(), Progress(False), on_message=lambda _: None, on_stage=lambda _: None)
+    execute(plan, InlineEngine(), Progress(False))
 
 
 @pytest.mark.parametrize("override", ["gopher_short_doc=60", "quality=off"])

@@ -58,7 +58,7 @@ def test_pages_are_dropped_by_their_urls_before_they_are_extracted(tmp_path: Pat
     }
     assert [row["url"] for row in found.report if row["encoding"]] == [row["url"] for row in found.data]  # the others were not even decoded
     assert len(found.data) == 3
-    assert found.rows[0].counts["failed:url_domain"] == 2
+    assert found.rows[0].failed["url_domain"] == 2
     console = Console(width=120, file=io.StringIO())
     explain(str(tmp_path / "run"), "http://www.worst.com/VILE").show(console)
     said = console.file.getvalue()

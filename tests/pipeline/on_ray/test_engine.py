@@ -14,7 +14,7 @@ import pytest
 from corpusmill.pipeline import failures
 from corpusmill.pipeline.engine import Engine, InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.failures import Attempt, Failed, Listener
+from corpusmill.pipeline.failures import Attempt, Failed
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.on_ray import dispatch as on_dispatch
 from corpusmill.pipeline.on_ray import engine as on_ray
@@ -159,10 +159,13 @@ def test_a_cluster_that_grows_within_a_phase_is_used(
 ) -> None:
     monkeypatch.setattr(on_dispatch, "GROWTH", 0.0)
     shares, actors = iter([Share(1), Share(2)]), []
-    listener = Listener(lambda done: actors.append(len(dispatch.actors)), lambda failed: None, lambda event: None)
     job = Job("lines", "ray_lines:LinesWorker", stages.LinesConfig(), str(tmp_path / "run"))
     tasks = [Task(f"part-{number:05}", (FileRef(inputs[0], "fixed"),)) for number in range(16)]
-    dispatch = Dispatch(engine.connect(), job, tasks, lambda: next(shares, Share(2)), listener, idle=engine._idle)
+
+    def report(_: Any) -> None:
+        actors.append(len(dispatch.actors))
+
+    dispatch = Dispatch(engine.connect(), job, tasks, lambda: next(shares, Share(2)), report, idle=engine._idle)
     assert dispatch.share.actors == 1
     with contextlib.closing(dispatch):
         dispatch.run()
@@ -219,9 +222,8 @@ def test_what_goes_to_ray_at_once(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     job = Job("lines", "ray_lines:LinesWorker", stages.LinesConfig(), "run", gpus=gpus)
-    listener = Listener(print, print, print)
     with pytest.raises(AskedForRay):
-        RayEngine(1, here_first=here_first).perform(job, [Task("a", (FileRef("a", "b", size),))], listener)
+        RayEngine(1, here_first=here_first).perform(job, [Task("a", (FileRef("a", "b", size),))], print)
 
 
 def test_a_small_phase_is_done_without_ray(stages: Any, tmp_path: Path, inputs: list[str], no_ray: None) -> None:

@@ -15,7 +15,8 @@ from raylets import Raylets
 from corpusmill.pipeline import failures
 from corpusmill.pipeline.engine import TIMEOUT_BYTES, InlineEngine, Job, TaskDone
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.failures import Attempt, Cause, Event, Failed, Listener
+from corpusmill.pipeline.events import Event
+from corpusmill.pipeline.failures import Attempt, Cause, Failed, Report
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.on_ray import dispatch as on_dispatch
 from corpusmill.pipeline.on_ray.dispatch import Dispatch, Share
@@ -70,10 +71,14 @@ class Heard:
         self.done: list[str] = []
         self.failed: list[Failed] = []
         self.events: list[Event] = []
-        self.listener = Listener(self._done, self.failed.append, self.events.append)
 
-    def _done(self, done: Any) -> None:
-        self.done += [each.key for each in done if isinstance(each, TaskDone)]
+    def __call__(self, result: TaskDone | Failed | Event) -> None:
+        if isinstance(result, TaskDone):
+            self.done.append(result.key)
+        elif isinstance(result, Failed):
+            self.failed.append(result)
+        else:
+            self.events.append(result)
 
 
 @pytest.mark.long
@@ -87,7 +92,7 @@ def test_what_hangs_in_a_worker_is_ended_even_in_native_code_and_the_rest_is_don
     large = [replace(task, inputs=(replace(task.inputs[0], bytes=100 * TIMEOUT_BYTES),)) for task in tasks]
     heard = Heard()
     job = Job("lines", "ray_lines:LinesWorker", stages.LinesConfig(), str(tmp_path / "run"))
-    engine.perform(job, [tasks[0], large[1], tasks[2], large[3], large[4]], heard.listener)
+    engine.perform(job, [tasks[0], large[1], tasks[2], large[3], large[4]], heard)
     assert sorted(heard.done) == ["part-00001", "part-00003", "part-00004"]
     assert {(failed.key, failed.tries, failed.cause) for failed in heard.failed} == {(f"part-0000{n}", 1, Cause.HANG) for n in (0, 2)}
     said = " ".join([*(failed.message for failed in heard.failed), *(event.message for event in heard.events)])
@@ -106,7 +111,7 @@ def test_workers_that_die_before_they_are_ready_do_not_end_what_others_do(
     tasks = pieces_of(inputs, {number: {"deed": "wait for deaths", "marker": str(folder), "deaths": 2} for number in range(len(inputs))})
     job = Job("lines", "ray_lines:LinesWorker", stages.LinesConfig(), str(tmp_path / "run"), {"first": stages.FirstAlone(str(folder))})
     heard = Heard()
-    dispatch = Dispatch(engine.connect(), job, tasks, lambda: Share(2), heard.listener)
+    dispatch = Dispatch(engine.connect(), job, tasks, lambda: Share(2), heard)
     with contextlib.closing(dispatch):
         dispatch.run()
     assert sorted(heard.done) == [task.key for task in tasks] and heard.failed == []
@@ -132,7 +137,7 @@ def test_a_node_that_goes_away_is_not_the_fault_of_what_it_did(
         on_cluster = RayEngine()
         deeds = {1: {"deed": "lose node", "marker": str(markers), "losses": losses}}
         with contextlib.closing(on_cluster):
-            on_cluster.perform(job, pieces_of(inputs, deeds), heard.listener)
+            on_cluster.perform(job, pieces_of(inputs, deeds), heard)
     assert len(list(markers.iterdir())) == losses
     assert sorted(heard.done) == [f"part-0000{number}" for number in range(5)] and heard.failed == []
     told = [event.message for event in heard.events if event.task == "part-00001"]
@@ -206,50 +211,52 @@ def fails(attempt: Attempt) -> Failed:
     return Failed(attempt.task.key, "broken at byte 7.", 2, "", Cause.SENTENCE)
 
 
-def performed(stages: Any, ray: FakeRay, tasks: int, actors: int, listener: Listener, **options: Any) -> None:
+def performed(stages: Any, ray: FakeRay, tasks: int, actors: int, report: Report, **options: Any) -> None:
     todo = [Task(f"part-{number}", (FileRef(f"in-{number}", "fixed"),)) for number in range(tasks)]
     job = Job("lines", "ray_lines:LinesWorker", stages.LinesConfig(), "run")
-    with contextlib.closing(Dispatch(ray, job, todo, lambda: Share(actors), listener, **options)) as dispatch:
+    with contextlib.closing(Dispatch(ray, job, todo, lambda: Share(actors), report, **options)) as dispatch:
         dispatch.run()
 
 
 def test_a_task_is_not_charged_for_the_loss_of_its_node(stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(failures.AGAIN, Cause.DEATH, 0)
     heard = Heard()
-    performed(stages, FakeRay(["gone", "here"], [dies, works]), 1, 1, heard.listener)
+    performed(stages, FakeRay(["gone", "here"], [dies, works]), 1, 1, heard)
     assert heard.done == ["part-0"] and heard.failed == []
     said = "lines, task part-0 (in-0): the node on which it was done is gone; it is done again."
-    assert [(event.message, event.fields["node"]) for event in heard.events] == [(said, "gone")]
+    assert [(event.message, event.node) for event in heard.events] == [(said, "gone")]
     heard = Heard()
-    performed(stages, FakeRay(["here"], [dies]), 1, 1, heard.listener)  # its node is there
+    performed(stages, FakeRay(["here"], [dies]), 1, 1, heard)  # its node is there
     assert [failed.cause for failed in heard.failed] == [Cause.DEATH] and heard.done == []
 
 
 def test_an_actor_that_does_not_answer_in_time_is_killed(stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(failures.AGAIN, Cause.HANG, 0)
     heard, ray = Heard(), FakeRay(["here", "here"], [None, works])
-    performed(stages, ray, 2, 1, heard.listener, task_timeout=0.01)
+    performed(stages, ray, 2, 1, heard, task_timeout=0.01)
     assert [(failed.key, failed.cause) for failed in heard.failed] == [("part-0", Cause.HANG)] and heard.done == ["part-1"]
     assert len(set(ray.killed)) == 2 and heard.events == []
 
 
 def test_actors_that_die_before_they_are_ready_are_one_event_where_others_work_and_else_an_error(stages: Any) -> None:
     deaths, heard = [OSError("ModuleNotFoundError: no module")] * 4, Heard()
-    performed(stages, FakeRay(["here", *deaths], [works] * 6), 6, 2, heard.listener)  # nobody starts a sixth
+    performed(stages, FakeRay(["here", *deaths], [works] * 6), 6, 2, heard)  # nobody starts a sixth
     assert len(heard.done) == 6 and heard.failed == []
     why = r"\(ModuleNotFoundError: no module\)"
     (event,) = heard.events
     assert re.fullmatch(rf"lines: Ray can't start more worker processes {why}; it goes on with the 1 that work\.", event.message)
     with pytest.raises(CorpusmillError, match=rf"^lines: Ray can't start a worker process {why}\.$"):
-        performed(stages, FakeRay(deaths, []), 1, 1, heard.listener)
+        performed(stages, FakeRay(deaths, []), 1, 1, heard)
 
 
 def test_what_is_done_is_recorded_before_a_failure_of_the_same_time_ends_the_phase(stages: Any) -> None:
     heard = Heard()
 
-    def on_failed(failed: Failed) -> None:
-        raise failed.error
+    def report(result: TaskDone | Failed | Event) -> None:
+        if isinstance(result, Failed):
+            raise result.error
+        heard(result)
 
     with pytest.raises(CorpusmillError, match="broken at byte 7"):
-        performed(stages, FakeRay(["here"] * 2, [fails, works]), 2, 2, replace(heard.listener, on_failed=on_failed))
+        performed(stages, FakeRay(["here"] * 2, [fails, works]), 2, 2, report)
     assert heard.done == ["part-1"]

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from printing import printed
 
-from corpusmill.pipeline.run import StageResult
+from corpusmill.pipeline.events import Event
 from corpusmill.report.answers.terminal import closing_lines, render_report, stage_summary
 
 
@@ -39,12 +39,13 @@ def test_half_a_run(tmp_path: Path, builder: Any, stages: tuple[str, ...]) -> No
 
 
 def test_a_stage_is_summed_up(run_folder: Path) -> None:
-    text = printed(stage_summary, str(run_folder), StageResult("filter", 2, 2.0, {"model": "lid.176"}))
+    end = Event("stage_end", "filter", fields={"performed": 2, "work_seconds": 2.0, "summary": {"model": "lid.176"}})
+    text = printed(stage_summary, str(run_folder), end)
     assert "filter  56 documents in, 45 documents kept (80.4%), 11 dropped" in text
     assert "short 5, symbols 4, language 3" in text
     assert "model: lid.176" in text
     assert "2.0 s, 28 documents/s, 2.0 MB/s, peak 321 MB" in text
-    assert "finished before" in printed(stage_summary, str(run_folder), StageResult("filter", 0, 0.0))
+    assert "finished before" in printed(stage_summary, str(run_folder), Event("stage_end", "filter", fields={"performed": 0}))
 
 
 def test_the_last_lines_are_harmless(run_folder: Path) -> None:

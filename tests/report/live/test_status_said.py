@@ -17,6 +17,7 @@ GOOD = {
     "began": "2026-01-01T00:00:00.000+00:00",
     "ended": "2026-01-01T00:00:10.000+00:00",
     "failure": f"x {HOSTILE}",
+    "failures": {"count": 1, "last": [{"stage": "ingest", "task": HOSTILE, "message": HOSTILE}]},
     "stages": ["ingest"],
     "stages_began": {},
     "phases": [],
@@ -58,8 +59,8 @@ def test_errors_that_say_nothing(tmp_path) -> None:
 
 
 def test_a_training_says_its_steps_and_the_time_left(tmp_path, corpusmill) -> None:
-    phase = {"stage": "pretrain", "phase": "", "tasks": 1, "before": 0, "bytes": 0, "bytes_before": 0, "bytes_are": "", "manifest": 0,
-             "workers": 1, "began": GOOD["began"], "ended": None}  # fmt: skip
+    phase = {"stage": "pretrain", "phase": "", "tasks": 1, "taken_over": 0, "done": 0, "rows": 0, "bytes": 0, "size": 0,
+             "size_taken_over": 0, "size_done": 0, "workers": 1, "began": GOOD["began"], "ended": None}  # fmt: skip
     run = RunBuilder(tmp_path)
     run.json("run.json", {"recipe": {"pretrain": {}}})
     run.json(
