@@ -42,7 +42,7 @@ def measure(
         it. For several, a relation of DuckDB with such a row for each, in their order: `.df()`, `.pl()`, `.to_arrow_table()`.
 
     Raises:
-        InputError: something else than texts was given, or the recipe (ConfigError) can't be used.
+        InputError: something else than texts was given (of a table, give its column), or the recipe (ConfigError) can't be used.
 
     Examples:
         ```python
@@ -52,6 +52,8 @@ def measure(
         print(one["kept"], one["failed"], one["gopher_words"])
         ```
     """
+    if isinstance(texts, Mapping) or hasattr(texts, "columns") or hasattr(texts, "column_names"):
+        raise InputError('measure: expected a text or several, not a table; give its column of texts: table["text"].')
     items = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Iterable) else [texts]
     wrong = next((item for item in items if not isinstance(item, str)), None)
     if wrong is not None:

@@ -256,7 +256,11 @@ def test_texts_are_measured_as_in_a_run(rows: Path) -> None:
     one = mill.measure(texts[0], recipe=STAGES)
     assert (one["kept"], one["words"], one["text"]) == (True, 21, texts[0])
     assert mill.measure("three words only", recipe=STAGES, thresholds={"too_short": 3})["failed"] == []
-    assert tree(Path()) == tree(Path()) and not Path("runs").exists()
+    for table in (pd.DataFrame({"url": ["u"], "text": texts[:1]}), pa.table({"text": texts}), {"text": texts}):
+        with pytest.raises(mill.InputError, match="not a table; give its column"):
+            mill.measure(table, recipe=STAGES)
+    assert mill.measure(pd.DataFrame({"text": texts})["text"], recipe=STAGES).to_arrow_table()["words"].to_pylist()[0] == 21
+    assert not Path("runs").exists()
 
 
 # ---- the commands on a run ------------------------------------------------------------------------------

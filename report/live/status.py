@@ -20,13 +20,17 @@ from corpusmill.pipeline.watch.progress_file import PROGRESS
 from corpusmill.report.queries.training import as_number
 from corpusmill.report.read import DATA_STAGES, TRAINED, RunReader
 
+#: The sentences that end a command which a user or the system has interrupted: no failures.
+INTERRUPTED = ("KeyboardInterrupt", "Terminated")
+
 
 def read_failures(progress: dict[str, Any] | None) -> dict[str, Any]:
     """Returns the failures of the present or last command: their number, the last ones, and the sentence that ended it."""
     told: dict[str, Any] = progress["failures"] if progress else {"count": 0, "last": []}
     last = progress["failure"] if progress else None
     failures = [{name: safe_line(str(one.get(name)), 400) for name in ("stage", "task", "message")} for one in told["last"]]
-    return {"count": max(told["count"], int(last is not None)), "last": failures, "sentence": last}
+    ended_by = int(last is not None and last.removesuffix(": ") not in INTERRUPTED)
+    return {"count": max(told["count"], ended_by), "last": failures, "sentence": last}
 
 
 #: Bytes at the end of a log that are read, and steps over which the speed is a median.
@@ -281,7 +285,7 @@ def _state_sentence(status: dict[str, Any]) -> str:
         return f"The requested stages are done.{left}"
     if status["state"] == "failed":
         failure = str(status["failure"]).removesuffix(": ")  # an error without a message
-        return "It was interrupted." if failure in ("KeyboardInterrupt", "Terminated") else f"It failed: {failure}"
+        return "It was interrupted." if failure in INTERRUPTED else f"It failed: {failure}"
     if status["state"] == "abandoned":
         return f"Unfinished, and no process works on it: the same command resumes it.{left}"
     age = status["last_sign_seconds"]

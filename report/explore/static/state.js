@@ -86,11 +86,14 @@ export function go(changes, { replace = false } = {}) {
 /** Calls `listener(state, changed)` at each change. `changed(...names)`: whether one of these parts has changed. */
 export const watch = (listener) => listeners.push(listener);
 
-/** Takes the state from the address. Another run is another page, so that no part keeps what it knows of the run before. */
+/**
+ * Takes the state from the address. Another run is another page, so that no part keeps what it knows of the run before. An address
+ * without a stage, such as the first one, is loaded anew, too: then the page chooses a stage.
+ */
 function follow() {
   const before = state;
   state = parse(location.hash);
-  if (state.run !== before.run || state.doc.startsWith("id/")) location.reload();
+  if (state.run !== before.run || (before.stage && !state.stage) || state.doc.startsWith("id/")) location.reload();
   else notify(before);
 }
 

@@ -37,6 +37,14 @@ def test_back_forward_and_links_bring_a_view_again(seen: Seen, chromium: Any, de
     expect_counts(page, decided, fired(decided, "short"))
 
 
+def test_the_first_address_once_more_opens_the_page_again(seen: Seen, address: str) -> None:
+    for fragment in ("#token=other", "#"):
+        drawn(seen.page).evaluate("fragment => location.assign(fragment)", fragment)
+        until(seen.page, "location.hash.includes('stage=')")
+        assert drawn(seen.page).locator("main h2").count()
+    assert seen.console == []
+
+
 def test_the_keyboard_is_enough(seen: Seen, decided: pd.DataFrame) -> None:
     page = seen.page
 
