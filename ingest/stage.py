@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -238,8 +239,11 @@ class IngestStage(Stage):
         refused = [{**nothing, "rule": each.rule, "reason": each.reason} for each in found.refused]
         params: dict[str, Any] = {"segments": refused, "warnings": []}
         if found.ignored:
-            names = ", ".join(ignored.path for ignored in found.ignored[:3]) + (", ..." if len(found.ignored) > 3 else "")
-            params["warnings"] = [f"{len(found.ignored)} files that hold no documents were left out: {names}."]
+            hidden = {each.path: Path(each.path).name.startswith((".", "_")) for each in found.ignored}
+            paths = sorted(hidden, key=lambda path: (hidden[path], path))
+            kinds = Counter("hidden" if hidden[path] else Path(path).suffix or Path(path).name for path in paths)
+            named = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+            params["warnings"] = [f"{len(paths):,} files that hold no documents were left out: {named} (such as {paths[0]})."]
         return Task(key, tuple(each.ref for each in found.refused), params)
 
 
