@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from corpusmill.cli.base import Sets, app
-from corpusmill.cli.run import EngineOption, Result, TaskTimeout, Workers, execute_plan, reported
+from corpusmill.cli.run import CommandResult, EngineOption, TaskTimeout, Workers, execute_plan, reported
 
 
 @app.command(epilog="Example: corpusmill ablate runs/plain runs/filtered --budget 30m --output runs/ablation")
@@ -44,7 +44,7 @@ def ablate(
     from corpusmill.pipeline.recipe import Recipe, apply_override
     from corpusmill.pipeline.run import new_plan
 
-    result = Result(output)
+    result = CommandResult(output)
     with reported(result, json, output, new=False):
         options: dict[str, Any] = {"variants": _named(variants), "budget": budget, "tokenizer": tokenizer}
         options |= {"references": reference} if reference else {}

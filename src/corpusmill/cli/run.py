@@ -43,7 +43,7 @@ class Interrupted(CorpusmillError):
         self.exit_code = code
 
 
-class Result:
+class CommandResult:
     """The result of a command on a run, for the calling program: one line of JSON. A listener, so that it is right wherever the command
     ends."""
 
@@ -91,7 +91,7 @@ class Result:
 
 
 @contextmanager
-def reported(result: Result, as_json: bool, folder: str, new: bool) -> Iterator[None]:
+def reported(result: CommandResult, as_json: bool, folder: str, new: bool) -> Iterator[None]:
     """Ends a run. An interrupt becomes a message that says how to go on. With `as_json` the output is the result as one line of JSON, also
     after an error, which is then said there alone. `new`: the command has made up the run's folder."""
     from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt
@@ -126,7 +126,7 @@ def _console(stderr: bool = False) -> tuple[Any, Callable[[str], None]]:
 
 
 def execute_plan(
-    plan: Any, engine: Any, result: Result, as_json: bool, port: int | None = None, host: str = "", file: str | None = None
+    plan: Any, engine: Any, result: CommandResult, as_json: bool, port: int | None = None, host: str = "", file: str | None = None
 ) -> None:
     """Executes a plan and writes its report, and prints what a person wants to know of it: with `as_json` to standard error.
 
@@ -241,7 +241,7 @@ def run(
     from corpusmill.pipeline.run import folder_of, plan_of
 
     with folder_of(recipe, inputs or [], output) as (folder, new):
-        result = Result(folder)
+        result = CommandResult(folder)
         with reported(result, as_json, folder, new):
             plan = plan_of(recipe, inputs or [], output, folder, set_ or [], from_, to, strict, redo)
             if new:
