@@ -175,8 +175,8 @@ def _read(module: str) -> Source:
     if path is None:
         return Source()
     program = _parsed(path.read_bytes())
-    named = [name.partition(":")[0] for name in program["strings"] if _is_ours(name)]
-    modules = {name for name in [*program["imports"], *named] if _is_ours(name) and _path(name)} - set(program["tables"].values())
+    named = {name.partition(":")[0] for name in program["strings"]} - set(program["tables"].values())
+    modules = {name for name in (*program["imports"], *named) if _is_ours(name) and _path(name)}
     others = {name.partition(".")[0] for name in program["imports"]} - {PACKAGE, *CARRYING_LIBRARIES, *sys.stdlib_module_names}
     files = {_shown(path) if _is_ours(module) else module.replace(".", "/") + ".py": program["digest"]}
     if _is_ours(module):
@@ -187,19 +187,27 @@ def _read(module: str) -> Source:
 
 
 def _parsed(source: bytes) -> dict[str, Any]:
-    """Returns what `parse` finds in a source. It is kept in the user's cache by the source's hash: parsing a hundred takes a second."""
+    """Returns what `parse` finds in a source. It is kept in the user's cache, since parsing a hundred takes a second: by the hash of the
+    source and of this module, after a line with its own hash."""
     with contextlib.suppress(OSError, RuntimeError):  # no cache can be written, or there is no home folder
-        kept = cache_folder() / "sources" / f"{_sha256(source + platform.python_version().encode())}.json"
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            found: dict[str, Any] = parse_json(kept.read_bytes())
-            return found
+        kept = cache_folder() / "sources" / f"{_sha256(source + _parser())}.json"
+        with contextlib.suppress(FileNotFoundError):
+            checksum, _, content = kept.read_bytes().partition(b"\n")
+            if checksum.decode("latin-1") == _sha256(content):
+                return dict(parse_json(content))
         found = parse(source)
+        content = json.dumps(found).encode()
         kept.parent.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(found))
+        temporary.write_bytes(_sha256(content).encode() + b"\n" + content)
         temporary.replace(kept)
         return found
     return parse(source)
+
+
+@cache
+def _parser() -> bytes:
+    return Path(__file__).read_bytes() + platform.python_version().encode()
 
 
 def parse(source: bytes) -> dict[str, Any]:

@@ -160,3 +160,13 @@ def work(run: StageRun, rule: Rule) -> Storage:
 """)
     assert {"corpusmill.pipeline.storage.located", "corpusmill.filters.rules", "stdnum.de"} <= set(found["imports"])
     assert not {"corpusmill.pipeline.runner", "corpusmill.pipeline.storage.Storage"} & set(found["imports"])
+
+
+def test_a_damaged_file_of_the_cache_is_parsed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path))
+    code.code_of.cache_clear(), code._read.cache_clear()
+    whole = code_of("corpusmill.filters.worker")
+    for path in (tmp_path / "sources").iterdir():
+        path.write_bytes(path.read_bytes().replace(b"corpusmill.", b"corpusmi11."))
+    code.code_of.cache_clear(), code._read.cache_clear()
+    assert code_of("corpusmill.filters.worker") == whole and len(whole.files) > 20
