@@ -13,10 +13,12 @@ A local manifest is `manifest.jsonl`. A store can't append to an object, so ther
 `manifest/00000042.json`. When the stage is finished, they are joined into one. An object is created only where none has its name, so two
 processes never write the same one. A process that takes over the run adds its rows after those that the former holder still wrote.
 
-In memory the manifest keeps the last line of each task. It is parsed when the row is needed.
+In memory the manifest keeps the name of each task and the address of its last line: a run may have a million tasks, and a line has a
+kilobyte or more. The line is read from the file (on a store: from a temporary copy) when the row is needed.
 """
 
 import os
+import tempfile
 import time
 import weakref
 from collections import Counter
@@ -25,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, overload
+from typing import IO, Any, Protocol, overload
 
 from pydantic import TypeAdapter
 from pydantic_core import from_json
@@ -122,28 +124,28 @@ class Check(Protocol):
 
 
 class TaskRows(Mapping[str, TaskRow]):
-    """The last row of each task, in the order in which the tasks first came. A row is parsed at each access."""
+    """The last row of each task, in the order in which the tasks first came. A row is read from the file at each access."""
 
-    def __init__(self, name: str):
-        self.name = name
-        self.lines: dict[str, bytes] = {}
+    def __init__(self, lines: "_LocalLines | _StoreLines"):
+        self._lines = lines
+        self.addresses: dict[str, int] = {}
 
     def __getitem__(self, task: str) -> TaskRow:
-        line = self.lines[task]  # KeyError for an unknown task, as `Mapping.get` expects
+        address = self.addresses[task]  # KeyError for an unknown task, as `Mapping.get` expects
         try:
-            row: TaskRow = read_row(line)[1]
+            row: TaskRow = read_row(self._lines.read(address))[1]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self.name}: the row of {task} is not a manifest row ({reason_of(error)}).") from error
+            raise InputError(f"{self._lines.name}: the row of {task} is not a manifest row ({reason_of(error)}).") from error
         return row
 
     def __contains__(self, task: object) -> bool:
-        return task in self.lines
+        return task in self.addresses
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.lines)
+        return iter(self.addresses)
 
     def __len__(self) -> int:
-        return len(self.lines)
+        return len(self.addresses)
 
     def of(self, tasks: Sequence[str]) -> "RowSequence":
         """Returns the rows of these tasks, in this order. Access to a task that has no row raises KeyError."""
@@ -151,7 +153,7 @@ class TaskRows(Mapping[str, TaskRow]):
 
 
 class RowSequence(Sequence[TaskRow]):
-    """The rows of some tasks. A row is parsed at each access."""
+    """The rows of some tasks. A row is read from the file at each access."""
 
     def __init__(self, rows: TaskRows, tasks: Sequence[str]):
         self._rows = rows
@@ -186,14 +188,14 @@ class Manifest:
         self._lines: _LocalLines | _StoreLines = _StoreLines(storage) if storage.remote else _LocalLines(storage.path(MANIFEST), read_only)
         self._guard: Check | None = None
         self._grouped, self._synced = False, 0.0
-        self.tasks = TaskRows(self._lines.name)
+        self.tasks = TaskRows(self._lines)
         self.quarantined: dict[str, Quarantined] = {}
         self.codes: dict[str, dict[str, Any]] = {}  # by digest, in the form of `Code.as_json`
         self.doubtful: set[str] = set()  # finished tasks whose files may come from another try
         self.plan: list[str] | None = None
         self.reopened = False  # since it was last complete
-        for where, line in self._lines.load():
-            self._take(line, where)
+        for address, where, line in self._lines.load():
+            self._take(line, address, where)
 
     def guard(self, check: Check) -> None:
         """Has `check` called before each row is written; `check` raises where this process may no longer write."""
@@ -262,28 +264,28 @@ class Manifest:
         if self._guard is not None:
             self._guard(certain) if certain else self._guard()
 
-    def _write(self, kind: str, row: Any, durable: bool = True) -> bytes:
+    def _write(self, kind: str, row: Any, durable: bool = True) -> int:
         self._check()
         line = canonical_json({"kind": kind, **_KINDS[kind].dump_python(row)}).encode() + b"\n"
-        while not self._lines.append(line):  # on a store: another process has written a row of this number
+        while (address := self._lines.append(line)) is None:  # on a store: another process has written a row of this number
             assert isinstance(self._lines, _StoreLines)
             if self._guard is None:
                 raise InputError(f"{self._lines.next}: another process has written this object, so this one stops.")
             self._check(certain=True)
-            for where, content in self._lines.read_foreign_lines():
-                self._take(content, where)
+            for late, where, content in self._lines.read_foreign_lines():
+                self._take(content, late, where)
         if durable or time.monotonic() - self._synced >= SYNC_SECONDS:
             self._lines.sync()
             self._synced = time.monotonic()
-        return line
+        return address
 
-    def _take(self, line: bytes, where: str) -> None:
+    def _take(self, line: bytes, address: int, where: str) -> None:
         try:
             raw = from_json(line)
             kind = raw["kind"]
             if kind == "task":  # there may be many: their other values are checked when a row is read
                 check_outputs(output["path"] for output in raw["outputs"])
-                self._take_task(str(raw["task"]), line)
+                self._take_task(str(raw["task"]), address)
                 return
             row = read_row(line)[1]
             if kind == "quarantined":
@@ -298,14 +300,14 @@ class Manifest:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{where}: not a manifest row ({reason_of(error)}).") from error
 
-    def _take_task(self, task: str, line: bytes) -> None:
-        self.tasks.lines[task] = line
+    def _take_task(self, task: str, address: int) -> None:
+        self.tasks.addresses[task] = address
         self.doubtful.discard(task)
         self.quarantined.pop(task, None)
 
     def _take_quarantined(self, row: Quarantined) -> None:
         self.quarantined[row.task] = row
-        self.tasks.lines.pop(row.task, None)
+        self.tasks.addresses.pop(row.task, None)
 
     def _take_complete(self, plan: list[str], without: Sequence[str]) -> None:
         self.plan, self.reopened = plan, False
@@ -356,11 +358,12 @@ class _LocalLines:
         self.path = self.name = path
         self.read_only = read_only
         self.size = 0  # bytes of whole lines
+        self._reading: IO[bytes] | None = None
         self._writing: int | None = None
         self._unsynced = False
 
-    def load(self) -> Iterator[tuple[str, bytes]]:
-        """Yields all whole lines: the place of each for messages (`manifest.jsonl:3`), and its content."""
+    def load(self) -> Iterator[tuple[int, str, bytes]]:
+        """Yields all whole lines: the address of each, its position for messages (`manifest.jsonl:3`), and its content."""
         if not os.path.exists(self.path):
             return
         size = 0
@@ -368,13 +371,20 @@ class _LocalLines:
             for number, line in enumerate(iter(lambda: file.readline(LARGEST), b""), 1):
                 size += len(line)
                 if line.endswith(b"\n"):
-                    self.size = size
-                    yield f"{self.path}:{number}", line
+                    address, self.size = self.size, size
+                    yield address, f"{self.path}:{number}", line
         if size > self.size and not self.read_only:
             os.truncate(self.path, self.size)
 
-    def append(self, line: bytes) -> bool:
-        """Appends a line. Raises InputError if it can't be written."""
+    def read(self, address: int) -> bytes:
+        """Returns the line at this byte offset."""
+        if self._reading is None:
+            self._reading = open_regular(self.path)
+        self._reading.seek(address)
+        return self._reading.readline()
+
+    def append(self, line: bytes) -> int:
+        """Appends a line and returns its byte offset. Raises InputError if it can't be written."""
         try:
             if self._writing is None:
                 self._writing = self._create()
@@ -387,7 +397,7 @@ class _LocalLines:
             raise InputError(f"{self.path}: can't be written ({error.strerror}).") from error
         self.size = os.lseek(self._writing, 0, os.SEEK_CUR)  # another process may have written rows as it lost the run
         self._unsynced = True
-        return True
+        return self.size - len(line)
 
     def sync(self) -> None:
         """Makes the appended lines durable."""
@@ -413,7 +423,7 @@ class _LocalLines:
 
 
 class _StoreLines:
-    """Lines in objects of a store, each named by the number of its first line.
+    """Lines in objects of a store, each named by the number of its first line, and a copy of all lines in a temporary file.
 
     Joining writes all lines into the first object and then removes the others. A process killed in between leaves objects whose lines
     are in the first one, too; `load` skips these lines.
@@ -421,15 +431,11 @@ class _StoreLines:
 
     def __init__(self, storage: Storage):
         self.storage, self.name = storage, storage.path(OBJECTS)
-        self.lines: list[bytes] = []
+        self.size = 0  # lines
+        self._copy = tempfile.TemporaryFile()
         self._objects: list[int] = []  # the number of the first line of each object
 
-    @property
-    def size(self) -> int:
-        """The number of lines."""
-        return len(self.lines)
-
-    def load(self) -> Iterator[tuple[str, bytes]]:
+    def load(self) -> Iterator[tuple[int, str, bytes]]:
         for _ in range(LISTINGS):
             numbers = sorted(object_names(self.storage.list_files(OBJECTS)))
             try:
@@ -440,25 +446,28 @@ class _StoreLines:
             for first, content in zip(numbers, contents):
                 if first > self.size:
                     raise InputError(f"{self.next}: this object is missing, and others come after it.")
-                yield from self._new_lines(first, content)
+                yield from self._copy_lines(first, content)
             return
         raise InputError(f"{self.storage.path(OBJECTS)}: its objects come and go, so they can't be read.")
 
-    def append(self, line: bytes) -> bool:
-        """Writes a line as an object. Returns False if another process has written an object of its number."""
-        first = self.size
-        if not self.storage.store.create(self._name(first), line):
-            return False
-        self._objects.append(first)
-        self.lines.append(line)
-        return True
+    def read(self, address: int) -> bytes:
+        """Returns the line at this offset of the copy."""
+        self._copy.seek(address)
+        return self._copy.readline()
 
-    def read_foreign_lines(self) -> Iterator[tuple[str, bytes]]:
+    def append(self, line: bytes) -> int | None:
+        """Writes a line as an object and returns its offset in the copy; None if another process has written an object of its number."""
+        if not self.storage.store.create(self._name(self.size), line):
+            return None
+        self._objects.append(self.size)
+        return self._keep(line)
+
+    def read_foreign_lines(self) -> Iterator[tuple[int, str, bytes]]:
         """Yields the lines of an object that another process has written under the number of the next line, as `load` does."""
         content = self.storage.read_bytes(self._name(self.size))
         if not content:
             raise InputError(f"{self.next}: this object is empty.")
-        yield from self._new_lines(self.size, content)
+        yield from self._copy_lines(self.size, content)
 
     @property
     def next(self) -> str:
@@ -473,7 +482,8 @@ class _StoreLines:
         others = [first for first in self._objects if first]
         if not others:
             return
-        file, content = SwapFile(self.storage, self._name(0)), b"".join(self.lines)
+        self._copy.seek(0)
+        file, content = SwapFile(self.storage, self._name(0)), self._copy.read()
         there = file.read()
         check()
         if there is None or file.write(content, there[1]) is None:
@@ -482,13 +492,19 @@ class _StoreLines:
             list(pool.map(lambda first: self.storage.remove(self._name(first)), others))
         self._objects = [0]
 
-    def _new_lines(self, first: int, content: bytes) -> Iterator[tuple[str, bytes]]:
-        """Keeps the lines of an object that no earlier object has. Yields the place of each for messages, and the line."""
+    def _copy_lines(self, first: int, content: bytes) -> Iterator[tuple[int, str, bytes]]:
+        """Copies the lines of an object that no earlier object has. Yields the offset of each in the copy, its position for messages, and
+        the line."""
         self._objects.append(first)
         known = self.size - first
         for number, line in enumerate(content.splitlines(keepends=True)[known:], known + 1):
-            self.lines.append(line)
-            yield f"{self._path(first)}:{number}", line
+            yield self._keep(line), f"{self._path(first)}:{number}", line
+
+    def _keep(self, line: bytes) -> int:
+        address = self._copy.seek(0, os.SEEK_END)
+        self._copy.write(line)
+        self.size += 1
+        return address
 
     def _name(self, first: int) -> str:
         return f"{OBJECTS}/{first:08d}.json"
