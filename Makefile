@@ -26,7 +26,7 @@ LOWEST := $(addprefix tests/report/query/test_,damage.py notebook.py run.py) tes
 	$(addprefix tests/tokenize/test_,patterns.py bpe_train.py tokens_stage.py mixture_stage.py)
 STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
-.PHONY: help setup reference docs demo test test-all test-rounding test-lowest wheel wheel-test fuzz audit soak soak-faults lint bench cluster-up submit cluster-down report explore pictures clean $(STAGES)
+.PHONY: help setup reference docs demo test test-long test-all test-rounding test-lowest wheel wheel-test fuzz audit soak soak-faults lint bench cluster-up submit cluster-down report explore pictures clean $(STAGES)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,7 +66,8 @@ demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your o
 	$(BIN)/corpusmill run recipes/demo.yaml "$$(echo "$$crawl" | tail -n 1)" --output runs/demo $(if $(REDO),--redo) --workers $(WORKERS)
 
 test: MARKED = -m "not long"
-test test-all: $(VENV)/.installed-test setup ## run the tests, in TEST_WORKERS=3 processes of one thread each (test-all: also those marked `long`)
+test-long: MARKED = -m long
+test test-long test-all: $(VENV)/.installed-test setup ## run the tests, in TEST_WORKERS=3 processes of one thread each (test-long: only those marked `long`; test-all: both)
 	$(BIN)/corpusmill warm --all # on all cores; else each process of the tests waits for the others' kernels
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(MARKED) --durations=40 --durations-min=4 --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 

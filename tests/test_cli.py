@@ -149,9 +149,9 @@ def test_names_that_are_not_there_get_those_that_are_near(corpusmill, tmp_path, 
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_the_result_in_json_is_for_programs(tmp_path, options):
     """It is shown only if it is asked for, in a terminal as in a pipe, and an error is said once."""
-    shown = in_a_terminal(tmp_path, "run", "demo", *options)
+    shown = in_a_terminal(tmp_path, "run", "fineweb", *options)
     assert shown.count("needs at least one input path") == 1
-    told = subprocess.run([sys.executable, "-m", "corpusmill", "run", "demo", *options], cwd=tmp_path, capture_output=True, text=True)
+    told = subprocess.run([sys.executable, "-m", "corpusmill", "run", "fineweb", *options], cwd=tmp_path, capture_output=True, text=True)
     assert told.returncode == 2 and (told.stdout + told.stderr).count("needs at least one input path") == 1
     assert json.loads(told.stdout)["exit_code"] == 2 if options else told.stdout == ""
 

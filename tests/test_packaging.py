@@ -122,6 +122,7 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_the_core_goes_from_documents_to_tokens_and_the_report_without_any_extra(documents: Path) -> None:
     (documents / "recipe.yaml").write_text(RECIPE)
     done = core(["run", "recipe.yaml", "documents.jsonl", "--output", "run", "--engine", "inline"], documents)
@@ -144,9 +145,9 @@ def test_the_core_goes_from_documents_to_tokens_and_the_report_without_any_extra
         (["run", "demo", "documents.jsonl"], r"pretrain: torch .*'corpusmill\[train\]'\."),
         (["run", "fineweb", "documents.jsonl", "--set", "ingest.extraction.extractor=trafilatura"], r"ingest: .*\[trafilatura\]'\."),
         (["run", "fineweb", "s3://bucket/documents.jsonl"], r"s3://bucket/documents\.jsonl: .*\[s3\]'\."),
-        (["warm", "demo"], r"pretrain: torch .*'corpusmill\[train\]'\."),
+        pytest.param(["warm", "demo"], r"pretrain: torch .*'corpusmill\[train\]'\.", marks=pytest.mark.long),
         (["generate", "model", "--prompt", "Once"], r"torch is not installed here; pip install 'corpusmill\[train\]'\."),
-        (["classifier", "evaluate", "quality", "documents.jsonl"], r"quality: .*\[classifiers\]'\."),
+        pytest.param(["classifier", "evaluate", "quality", "documents.jsonl"], r"quality: .*\[classifiers\]'\.", marks=pytest.mark.long),
         (["run", "fineweb", "documents.jsonl", "--metrics-file", "metrics"], r"metrics: .*\[cluster\]'\."),
     ],
 )

@@ -61,6 +61,7 @@ def test_a_run_from_python_is_that_of_the_command(rows: Path, corpusmill: Callab
     assert Path("runs/python/report.html").exists()
 
 
+@pytest.mark.long
 def test_twice_in_one_process_nothing_is_done_again(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mill.run(STAGES, [rows], Path("run"), engine="inline", to="filter")
     before = tree(Path("run", "filter"))
@@ -178,6 +179,7 @@ print(json.dumps(run.table("filter_report").select("kept, failed, hits, hits_2, 
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.long)])
 def test_functions_of_a_script_and_step_objects_are_steps(
     rows: Path, engine: str, corpusmill: Callable[..., tuple[int, bytes, str]]
@@ -220,6 +222,7 @@ def test_what_is_no_step_is_a_sentence(step: Any, message: str) -> None:
         mill.Recipe({"filter": {"steps": [step]}})
 
 
+@pytest.mark.long
 def test_rows_of_every_kind_are_inputs(rows: Path) -> None:
     items = [{**json.loads(line), "title": f"T{n}", "n": n} for n, line in enumerate(rows.read_text().splitlines())]
     table = pa.Table.from_pylist(items)

@@ -288,6 +288,7 @@ def test_who_trusts_a_run_runs_its_code(run: Path, planted: Path, corpusmill, co
     assert planted.exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("files", [
     ("run.json",), pytest.param((), marks=pytest.mark.long),
 ], ids=["one", "all"])  # fmt: skip

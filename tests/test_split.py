@@ -72,6 +72,7 @@ def inputs(crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_every_stage_that_can_be_done_in_parts_gives_the_same_bytes(inputs: Path, tmp_path: Path) -> None:
     for stage in SECTIONS:
         run_stage(tmp_path / "whole", stage, InlineEngine(), [inputs])

@@ -73,6 +73,7 @@ def compared(folder: Path) -> dict[str, Any]:
     return compare(folder, "out")
 
 
+@pytest.mark.long
 def test_shuffled_words_make_a_worse_model(compared: dict[str, Any]) -> None:
     _, shuffled = compared["variants"]
     assert shuffled["difference"]["low"] > 0
@@ -81,6 +82,7 @@ def test_shuffled_words_make_a_worse_model(compared: dict[str, Any]) -> None:
     assert set(compared["sets"]) == {"held-out", "judges"}
 
 
+@pytest.mark.long
 def test_the_report_names_the_verdict_and_the_page(compared: dict[str, Any], folder: Path) -> None:
     html = (folder / "out/report.html").read_text()
     sentence = compared["variants"][1]["sentence"]
@@ -90,6 +92,7 @@ def test_the_report_names_the_verdict_and_the_page(compared: dict[str, Any], fol
     assert sentence.split(":")[0] in page and "http" not in page.replace("http://www.w3.org", "").partition("<body>")[0]
 
 
+@pytest.mark.long
 def test_a_document_that_holds_a_reference_is_left_out(compared: dict[str, Any], folder: Path) -> None:
     planted = len(paragraphs()) - len(paragraphs()[::6])  # the last one of the variant
     index = pq.read_table(folder / "out/prepared/variants/manual/tokens/train/tokens-00000.index.parquet")
@@ -99,6 +102,7 @@ def test_a_document_that_holds_a_reference_is_left_out(compared: dict[str, Any],
     assert manual["documents"] + manual["removed"] == planted + 1
 
 
+@pytest.mark.long
 def test_held_out_documents_are_left_out(compared: dict[str, Any], folder: Path) -> None:
     held_out = [json.loads(line)["text"] for line in (folder / "out/ablate/references/held-out.jsonl").read_text().splitlines()]
     assert len(held_out) == compared["sets"]["held-out"]["documents"] == 10
@@ -111,6 +115,7 @@ def test_held_out_documents_are_left_out(compared: dict[str, Any], folder: Path)
         assert not set(held_out) & set(kept)
 
 
+@pytest.mark.long
 def test_measurements_give_the_figures(compared: dict[str, Any], folder: Path) -> None:
     table = pq.read_table(folder / "out/ablate/measurements.parquet").to_pandas()
     for row in compared["variants"]:
@@ -118,6 +123,7 @@ def test_measurements_give_the_figures(compared: dict[str, Any], folder: Path) -
         assert row["bits_per_byte"]["judges"] == pytest.approx((some.nats / some.utf8_bytes / 0.6931471805599453).tolist())
 
 
+@pytest.mark.long
 def test_a_finished_comparison_is_not_trained_again(compared: dict[str, Any], folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (folder / "out/ablate").rglob("[!.]*.parquet")}
     assert compare(folder, "out") == compared
@@ -153,6 +159,7 @@ def test_equal_options_give_equal_bytes(compared: dict[str, Any], folder: Path) 
     assert tables[0].equals(tables[1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -206,6 +213,7 @@ def test_leaving_a_rule_out_brings_back_what_it_alone_dropped(folder: Path) -> N
 GERMAN = "Die Würde des Menschen ist unantastbar. Sie zu achten und zu schützen ist die Verpflichtung aller staatlichen Gewalt. "
 
 
+@pytest.mark.long
 def test_another_language_is_refused(folder: Path, compared: dict[str, Any]) -> None:
     run = make_run(folder, "german", [f"{number}. {GERMAN * 4}" for number in range(200)])
     variants = {"manual": str(folder / "manual"), "german": run}
@@ -220,6 +228,7 @@ def test_a_variant_may_be_partly_in_another_language() -> None:
         require_one_language({"a": {"en": 1.0}, "c": {"de": 0.9, "en": 0.1}})
 
 
+@pytest.mark.long
 def test_a_reference_set_that_stands_in_a_variant_is_refused(folder: Path, compared: dict[str, Any]) -> None:
     judges = [json.loads(line)["text"] for line in (folder / "judges.jsonl").read_text().splitlines()]
     run = make_run(folder, "with-judges", [*paragraphs()[1::6], *judges])
@@ -246,6 +255,7 @@ def test_a_comparison_that_was_killed_goes_on_to_the_same_bytes(folder: Path, co
     assert pq.read_table(folder / "killed/ablate/measurements.parquet").equals(pq.read_table(folder / "out/ablate/measurements.parquet"))
 
 
+@pytest.mark.long
 def test_the_difference_of_two_runs_names_the_verdict_on_them(
     compared: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

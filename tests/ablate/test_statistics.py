@@ -54,6 +54,7 @@ def test_intervals_hold_as_often_as_they_say() -> None:
     assert only_draws / worlds < 0.93
 
 
+@pytest.mark.long
 def test_two_looks_keep_the_error_rate() -> None:
     """Equal variants are called different by one of both looks in at most 5% of comparisons, three of them together."""
     generator = np.random.default_rng(3)

@@ -34,6 +34,7 @@ def shards(count: int) -> list[list[dict]]:  # type: ignore[type-arg]
     return found
 
 
+@pytest.mark.long
 def test_rows_and_lists_grow_with_the_shards(dedup) -> None:  # type: ignore[no-untyped-def]
     size, ranges, listed = {}, {}, {}
     for count in (6, 18):

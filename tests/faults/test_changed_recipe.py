@@ -4,9 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 CHANGE, KEPT = "dedup.threshold=0.6", ("ingest", "filter")
 
 
+@pytest.mark.long
 def test_what_depends_on_a_change_is_done_again(
     corpusmill, carry_out, recipe_and_crawl, reference: Path, tree, tmp_path: Path, faults_of
 ) -> None:

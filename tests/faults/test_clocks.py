@@ -43,6 +43,7 @@ def test_a_run_whose_clock_jumps(recipe_and_crawl, jumping_clock: str, tmp_path:
     assert min(steps) < -3000 and max(steps) > 3000 and 3.5 <= since_start[-1] - since_start[0] < 600
 
 
+@pytest.mark.long
 def test_times_of_files_decide_nothing_of_a_finished_run(reference: Path, carry_out, tmp_path: Path, undisturbed, tree) -> None:
     """Copies a run in ways that lose or change the times of files."""
     run = tmp_path / "run"

@@ -33,6 +33,7 @@ def resize(disk: Path, size: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
 
 
+@pytest.mark.long
 def test_a_run_on_a_disk_that_is_full_again_and_again(
     recipe_and_crawl, small_disk: Path, tmp_path: Path, reference: Path, undisturbed, tree, faults_of
 ) -> None:

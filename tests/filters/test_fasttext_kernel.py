@@ -163,6 +163,7 @@ def test_damaged_files_are_refused(training_file: str, tmp_path: Path) -> None:
             read_model(str(path))
 
 
+@pytest.mark.long
 def test_models_that_do_not_fit_into_memory_are_refused(training_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model is refused, with its size, before memory is allocated; rows of a model that is not quantised stay in the file."""
     reference = train_supervised(training_file, dim=40, epoch=1, minn=2, maxn=3, bucket=5000, thread=1, verbose=0)

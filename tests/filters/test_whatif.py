@@ -387,6 +387,7 @@ def test_a_killed_fork_is_no_run_and_is_made_again(tmp_path: Path, base: Path, t
     assert forked == tmp_path / "run-2" and tree(forked) == tree(tmp_path / "fresh") and tree(source) == tree(base)
 
 
+@pytest.mark.long
 def test_a_fork_on_a_store_is_copied_by_the_store(tmp_path: Path, base: Path, s3: Any, tree: Callable) -> None:
     bucket = s3.bucket("fork")
     for path in base.rglob("*"):

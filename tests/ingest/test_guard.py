@@ -203,6 +203,7 @@ def test_a_process_that_can_not_start_is_one_sentence(tmp_path: Path, warcs, gua
         rows_of(guard(), path)
 
 
+@pytest.mark.long
 def test_a_process_that_sleeps_is_killed_and_its_record_tried_again(tmp_path: Path, warcs, guard) -> None:
     path = tmp_path / "a.warc.gz"
     path.write_bytes(

@@ -156,6 +156,7 @@ def test_a_line_of_80_mb(tmp_path: Path, ingest, idle_mb: int) -> None:
     assert found.reader_mb < idle_mb
 
 
+@pytest.mark.long
 def test_a_line_that_json_makes_gigabytes_of(tmp_path: Path, ingest, idle_mb: int) -> None:
     path = tmp_path / "objects.jsonl"
     path.write_bytes(b'{"text": "before"}\n{"text": "x", "rest": [' + b"{}," * 5_000_000 + b'{}]}\n{"text": "after"}\n')
@@ -185,6 +186,7 @@ def test_a_header_that_does_not_end(tmp_path: Path, warcs, ingest, idle_mb: int)
     assert found.reader_mb < idle_mb + 100
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["large", pytest.param("small", marks=pytest.mark.long)])
 def test_records_that_are_bombs(tmp_path: Path, warcs, ingest, idle_mb: int, name: str) -> None:
     """One record declares its large size, and one declares a small size."""

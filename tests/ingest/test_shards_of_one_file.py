@@ -121,6 +121,7 @@ def test_killed_between_two_shards_the_task_is_done_again_with_the_same_bytes(
     assert tree(run / "ingest") == tree(inline / "ingest")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["a.jsonl.gz", pytest.param("a.parquet", marks=pytest.mark.long)])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, ingest, name: str) -> None:
     """Compares the reader process and the writer, each by itself, for a file with three times as much text (24 and 8 shards)."""

@@ -139,6 +139,7 @@ def alive(cluster: Here) -> set[int]:
     return living.in_sessions(node["session"] for node in cluster["nodes"])
 
 
+@pytest.mark.long
 def test_nodes_with_cores_of_their_own(cluster: Here) -> None:
     assert [node["name"] for node in cluster["nodes"]] == ["head", "worker-1", "worker-2"]
     cores = sorted(os.sched_getaffinity(0))
@@ -150,6 +151,7 @@ def test_nodes_with_cores_of_their_own(cluster: Here) -> None:
         assert not set(cluster["nodes"][1]["cores"]) & set(cluster["nodes"][2]["cores"])
 
 
+@pytest.mark.long
 def test_only_those_with_the_token_get_in_and_only_from_here(cluster: Here, folder: Path) -> None:
     assert (folder / "token").stat().st_mode & 0o777 == 0o600
     for token in (None, "0" * 64):
@@ -188,6 +190,7 @@ def listening(pids: Callable[[], Iterable[int]], environment: dict[str, str]) ->
     return {(place.ip.removeprefix("::ffff:"), place.port) for place in found}
 
 
+@pytest.mark.long
 def test_nobody_on_another_machine_reaches_a_cluster_on_this_one(cluster: Here) -> None:
     found = listening(lambda: alive(cluster), {"RAY_ADDRESS": cluster["address"], **clusters.environment(cluster)})
     assert len(found) > 6 * len(cluster["nodes"]) and {address for address, _ in found} <= {"127.0.0.1", "::1"}
@@ -214,6 +217,7 @@ def test_ports_that_others_could_reach_on_a_cluster_of_machines_are_those_of_the
     assert len(reached) > len(names) and reached <= ports
 
 
+@pytest.mark.long
 def test_a_second_cluster_is_refused(cluster: Here, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     jobs = cluster["jobs"]
     assert clusters.main(["up", "--folder", str(folder)]) == InputError.exit_code

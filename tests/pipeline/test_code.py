@@ -70,6 +70,7 @@ def copy(tmp_path: Path) -> Iterator[Copy]:
         yield made
 
 
+@pytest.mark.long
 def test_a_run_does_again_what_a_change_can_reach_wherever_the_code_lies_and_says_why(
     copy: Copy, corpusmill, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def test_a_stage_needs_the_kernels_of_its_steps_alone() -> None:
     assert "ingest.html.walk" in modules_of("ingest", sections["ingest"])
 
 
+@pytest.mark.long
 def test_processes_compile_what_is_listed_once_and_nothing_is_left_for_the_first_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,6 +229,7 @@ def test_on_a_store_writes_are_conditional(s3: Any) -> None:
     assert file.write(b"four", three) is None and file.read() is None
 
 
+@pytest.mark.long
 def test_a_run_on_a_store_is_taken_over_like_a_local_one(s3: Any, holder: Any) -> None:
     url = f"{s3.bucket('leases')}/run"
     storage, first = Storage(url), holder(url, LONG, "mill-2")

@@ -76,6 +76,7 @@ def stored(s3, carry_out) -> str:
     return RUN
 
 
+@pytest.mark.long
 def test_a_store_that_is_not_well_changes_no_byte(s3, stored: str, undisturbed: dict[str, str]) -> None:
     found = s3.tree(stored)
     assert found.keys() == undisturbed.keys()
@@ -90,6 +91,7 @@ def test_workers_on_ray_change_no_byte(s3, carry_out, ray_engine: RayEngine, und
     assert s3.tree("s3://run-store/ray") == undisturbed
 
 
+@pytest.mark.long
 def test_what_is_finished_is_taken_over(s3, stored: str, carry_out) -> None:
     """Missing files are made again, and files that no manifest names are removed."""
     before = s3.tree(stored)
@@ -123,6 +125,7 @@ def test_it_is_looked_at_as_a_local_one(s3, stored: str, local: Path, corpusmill
     assert b"part-00000" in corpusmill("inspect", f"{stored}/dedup/data/part-00000.parquet")[1]
 
 
+@pytest.mark.long
 def test_a_flipped_bit_is_found(s3, stored: str) -> None:
     url = f"{stored}/tokens/train/tokens-00000.bin"
     content = s3.get(url)
@@ -137,6 +140,7 @@ def test_inputs_that_can_not_be_read_are_one_sentence(s3, carry_out, corpusmill,
         carry_out(tmp_path / "run")
 
 
+@pytest.mark.long
 def test_no_key_is_shown_anywhere(s3, stored: str, local: Path) -> None:
     """Neither the bucket nor the local run contains a key."""
     from s3 import KEY, SECRET

@@ -126,6 +126,7 @@ def test_the_stage_and_the_training_report_one_number_for_a_given_model(token_ru
     assert same == reported != short
 
 
+@pytest.mark.long
 def test_a_published_model_with_a_long_context_is_measured_in_windows_that_fit(run, tmp_path):
     """Without the bounds the logits of all these tokens would take 2.4 GB, and their softmax as much."""
     arch = Architecture(vocab_size=50_000, layers=1, width=16, heads=2, kv_heads=1, head_dim=8, ffn=32, context=32_768)

@@ -233,6 +233,7 @@ def test_two_processes_leave_the_model_of_one(
     assert all(torch.equal(tensor, model_tensors(two)[name]) for name, tensor in merged_weights(opened).items())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["bf16", "bf16-params"])
 def test_a_frozen_base_takes_half_the_memory_and_is_exported_unrounded(
     run: Storage, execute: Callable[..., Any], tmp_path: Path, precision: str

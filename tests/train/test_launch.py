@@ -47,6 +47,7 @@ def test_after_a_kill_all_start_again_and_wrong_input_is_a_sentence_at_once(
     assert not (tmp_path / "processes").exists()
 
 
+@pytest.mark.long
 def test_a_bug_is_told_with_its_trace_and_not_tried_again(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="^process 2: KeyError: 'no such thing'") as bug:
         add(tmp_path, deed="bug")

@@ -51,6 +51,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> str:
     return str(path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [kind if kind == "qwen3" else pytest.param(kind, marks=pytest.mark.long) for kind in CONFIGS])
 def test_both_stages_finish_in_bounded_memory(tmp_path: Path, tokenizer_json: bytes, kind: str) -> None:
     files = {"sft": write(tmp_path / "chats.jsonl", chats(600)), "align": write(tmp_path / "pairs.jsonl", pairs(80))}

@@ -307,6 +307,7 @@ print((peak() - before) * 1024 / (4 * arch.parameters()))
 """
 
 
+@pytest.mark.long
 @pytest.mark.rounding
 def test_a_new_model_takes_its_memory_once() -> None:
     peak = float(subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True, timeout=120).stdout)

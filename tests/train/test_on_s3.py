@@ -23,6 +23,8 @@ from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.pretrain import PretrainStage
 from corpusmill.train.tuning import AlignStage, SftStage
 
+pytestmark = pytest.mark.long
+
 EARLIER = ("ingest", "tokenizer", "tokens")
 LOOP = {"steps": 4, "save_every": 2, "threads": 1}
 ONE = {

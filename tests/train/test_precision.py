@@ -131,6 +131,7 @@ def test_compiled_steps_have_the_losses_of_plain_ones_and_compile_once(
     assert not counters["recompile_limit"] and not counters["graph_break"], dict(counters["graph_break"])
 
 
+@pytest.mark.long
 def test_rows_of_all_shapes_and_evaluations_are_traced_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch import nn
 

@@ -168,6 +168,7 @@ def test_trackers_change_nothing_that_is_trained_or_saved(tmp_path: Path) -> Non
     assert run(tmp_path / "plain", log=["tensorboard"]).resumed_from == 8  # no state of another configuration
 
 
+@pytest.mark.long
 def test_wandb_offline_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -15,6 +15,7 @@ from corpusmill.pipeline.store_requests import StoreError, filesystem
 from corpusmill.pipeline.web import Patience, download
 
 
+@pytest.mark.long
 def test_a_crawl_on_a_server_equals_the_file(server, warcs, ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "crawl.warc.gz"
     path.write_bytes(warcs.write(warcs.mixed(12)))

@@ -131,6 +131,7 @@ RECIPE = {
 }
 
 
+@pytest.mark.long
 def test_verdicts_do_not_depend_on_the_format(tmp_path: Path, shared_data: Path) -> None:
     found = {}
     for format in ("text", "markdown"):

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from corpusmill.ingest.urls.filter import DATATROVE_REASONS, UrlFilter
 from corpusmill.pipeline.errors import InputError
 
+pytestmark = pytest.mark.long
+
 
 def same(failures: list) -> str | None:
     """Translates this filter's reasons to datatrove's."""

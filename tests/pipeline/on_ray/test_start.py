@@ -64,6 +64,7 @@ def listening(processes: list[psutil.Process]) -> set[tuple[str, int]]:
     return {(each.laddr.ip.removeprefix("::ffff:"), each.laddr.port) for each in found}
 
 
+@pytest.mark.long
 def test_nobody_on_another_machine_reaches_it() -> None:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     owner = subprocess.Popen([sys.executable, "-c", OWNER], env=plain, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -87,6 +88,7 @@ def test_a_run_of_its_own_makes_a_token(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(tokens) == 2 and all(len(bytes.fromhex(token)) == 32 for token in tokens)
 
 
+@pytest.mark.long
 def test_closing_leaves_no_process(engine: RayEngine) -> None:
     """Closing ends all of Ray's processes; a later use of the engine would start Ray again."""
     processes = of_ray(engine)

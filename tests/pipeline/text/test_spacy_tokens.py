@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import spacy
 import spacy_data
 from datatrove.utils.word_tokenizers import SpaCyTokenizer
@@ -125,6 +126,7 @@ def test_long_chunks() -> None:
     assert found[5] == list(units(long[5], spacy_rules().kinds))
 
 
+@pytest.mark.long
 def test_the_shipped_tables_are_those_of_the_installed_spacy() -> None:
     assert json.loads(spacy_data.RULES.read_text("utf-8")) == spacy_data.english_rules()
     assert json.loads(spacy_data.STOP_WORDS.read_text("utf-8")) == spacy_data.stop_words()

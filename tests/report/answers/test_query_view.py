@@ -83,8 +83,15 @@ ENDLESS = "SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000)
 DEAF = "SELECT max(repeat('a', 1000000000)) FROM range(1000)"  # a function that DuckDB does not interrupt
 
 
-@pytest.mark.parametrize("query", [ENDLESS, DEAF], ids=["endless", "deaf"])
-@pytest.mark.parametrize("limit", [True, False], ids=["limit", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("query", "limit"),
+    [
+        pytest.param(ENDLESS, True, id="endless, limit"),
+        pytest.param(DEAF, False, id="deaf, SIGTERM"),
+        pytest.param(DEAF, True, id="deaf, limit", marks=pytest.mark.long),
+        pytest.param(ENDLESS, False, id="endless, SIGTERM", marks=pytest.mark.long),
+    ],
+)
 def test_a_query_without_an_end_is_ended(run_folder: Path, tmp_path: Path, query: str, limit: bool) -> None:
     command = [sys.executable, "-m", "corpusmill", "query", str(run_folder), query, "--time-limit", "1" if limit else "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)})

@@ -157,6 +157,7 @@ def test_histograms_of_both_runs(client: TestClient, folder: Path) -> None:
     assert answer.status_code == 422 and "no column 'nothing'" in answer.json()["detail"]
 
 
+@pytest.mark.long
 def test_runs_in_a_bucket(s3, tmp_path: Path) -> None:
     local = write_run(tmp_path / "run", ("ingest",)).folder
     s3.bucket("many")

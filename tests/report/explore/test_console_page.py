@@ -73,6 +73,7 @@ def test_a_row_opens_its_run_and_back_returns(listed: Seen) -> None:
     listed.console.clear()  # Chromium prints the answer's status
 
 
+@pytest.mark.long
 def test_a_text_that_is_selected_in_a_row_opens_nothing(listed: Seen) -> None:
     page = listed.page
     box = page.locator("#list tr", has_text="group").locator(".rules").first.bounding_box()
@@ -84,6 +85,7 @@ def test_a_text_that_is_selected_in_a_row_opens_nothing(listed: Seen) -> None:
     assert "run=" not in drawn(page).url
 
 
+@pytest.mark.long
 def test_two_runs_are_chosen_and_compared(listed: Seen) -> None:
     page = listed.page
     for name in ("first", "group/second"):
@@ -112,6 +114,7 @@ def test_two_runs_are_chosen_and_compared(listed: Seen) -> None:
     assert drawn(page).inner_text("#document .text") == text and "dropped by filter" in page.inner_text("#document")
 
 
+@pytest.mark.long
 def test_saved_files_have_all_documents_of_the_filter(chromium: Any, address: str, decided: Any) -> None:
     with opened(chromium, f"{address}#stage=filter&decision=dropped", accept_downloads=True) as seen:
         drawn(seen.page)
@@ -122,6 +125,7 @@ def test_saved_files_have_all_documents_of_the_filter(chromium: Any, address: st
         assert [row["id"] for row in rows] == decided["id"][~decided["kept"]].tolist() and all(row["text"] for row in rows)
 
 
+@pytest.mark.long
 def test_the_first_advice_stays_folded(chromium: Any, address: str) -> None:
     with opened(chromium, address) as seen:
         drawn(seen.page).locator(".guide summary").click()
@@ -135,6 +139,7 @@ class Noted(parameters.Asked):
     words: str
 
 
+@pytest.mark.long
 def test_the_token_leaves_the_address_and_an_action_carries_it(
     chromium: Any, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +171,7 @@ def hostile_runs(folder: Path) -> list[str]:
     return sorted(names)
 
 
+@pytest.mark.long
 def test_hostile_names_of_runs_do_nothing(chromium: Any, tmp_path: Path) -> None:
     names = hostile_runs(tmp_path)
     with explored(tmp_path) as address, opened(chromium, address) as seen:

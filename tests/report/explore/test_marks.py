@@ -120,6 +120,7 @@ def test_marks_are_shown_hidden_and_gone_through(seen: Seen) -> None:
     assert words.get_attribute("aria-pressed") == "true" and inside.count() > 0  # a mark in markup that is only text
 
 
+@pytest.mark.long
 @needs_chromium
 def test_hostile_text_in_marks_does_nothing(seen: Seen) -> None:
     page = open_document(seen, "repeats")
@@ -157,6 +158,7 @@ def test_axe_finds_nothing_in_marks(chromium: Any, address: str) -> None:
                 assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == [], (key, theme)
 
 
+@pytest.mark.long
 @needs_chromium
 def test_hits_of_a_search_and_marks_live_together(seen: Seen) -> None:
     page = seen.page
@@ -169,6 +171,7 @@ def test_hits_of_a_search_and_marks_live_together(seen: Seen) -> None:
     assert page.inner_text(".hits").endswith("1 of 4") and page.locator(".text mark.m0").count() > 0
 
 
+@pytest.mark.long
 @needs_chromium
 def test_a_copy_is_beside_the_document_that_stays(seen: Seen) -> None:
     page = seen.page

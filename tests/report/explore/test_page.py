@@ -57,6 +57,7 @@ def test_a_range_is_typed_or_drawn_with_the_mouse(seen: Seen, decided: pd.DataFr
     expect_counts(page, decided, decided["words"].between(low, high))
 
 
+@pytest.mark.long
 def test_the_list_is_ordered_and_shows_chosen_values(seen: Seen, decided: pd.DataFrame) -> None:
     page = seen.page
     page.click("#columns > summary")
@@ -71,6 +72,7 @@ def test_the_list_is_ordered_and_shows_chosen_values(seen: Seen, decided: pd.Dat
     until(page, f"document.querySelectorAll('#list tr').length === {len(decided)}")
 
 
+@pytest.mark.long
 def test_sliders_show_what_the_api_says(seen: Seen, address: str, decided: pd.DataFrame) -> None:
     page = seen.page
     page.get_by_role("link", name="Thresholds").click()
@@ -116,6 +118,7 @@ def test_sliders_show_what_the_api_says(seen: Seen, address: str, decided: pd.Da
     assert "set.symbols=off" in drawn(page).url
 
 
+@pytest.mark.long
 def test_a_document_opens_with_its_text_values_copies_and_tokens(seen: Seen, decided: pd.DataFrame) -> None:
     page = seen.page
     number = decided.index[decided["url"].str.endswith("page-14.html")][0]

@@ -162,6 +162,7 @@ def test_one_shard_of_another_version(tmp_path: Path) -> None:
     assert client.get("/api/summary?stage=filter&language=").json()["total"] == 27
 
 
+@pytest.mark.long
 def test_more_than_fits_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What exceeds the memory goes to the console's own folder, and the answers stay the same."""
     count = 300_000

@@ -181,6 +181,7 @@ def test_a_run_that_is_killed_fails_and_goes_on(gated, crawl, corpusmill) -> Non
     assert code == 0 and json.loads(out)["state"] == "complete"
 
 
+@pytest.mark.long
 def test_a_run_on_a_store(gated, crawl) -> None:
     """The lease names the process that works on it, as on a disk."""
     folder = "memory://live-run"

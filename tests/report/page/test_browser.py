@@ -51,6 +51,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
     return Path(write_report(str(write_hostile_run(tmp_path_factory.mktemp("hostile") / "run")))).as_uri()
 
 
+@pytest.mark.long
 def test_a_chosen_theme_stays(tab: Seen, report: str) -> None:
     page = visit(tab, report)
     page.select_option(".theme select", "dark")
@@ -74,6 +75,7 @@ def test_without_storage(chromium: Any, report: str) -> None:
         assert seen.page.evaluate(COLORS) == DARK and seen.console == []
 
 
+@pytest.mark.long
 def test_on_a_phone(tab: Seen, report: str) -> None:
     page = visit(tab, report, PHONE)
     scroll_through(page)
@@ -117,6 +119,7 @@ def test_by_keyboard(tab: Seen, report: str) -> None:
     assert [stop for stop in stops if not stop[-1]] == []
 
 
+@pytest.mark.long
 def test_tables_sort_and_long_ones_scroll_in_their_box(page: Any) -> None:
     table = page.locator(page.evaluate(ROWS, [["b10", "1,234"], ["b9", "–"], ["a", "12.5%"], ["c", "< 3"]]))
 
@@ -148,6 +151,7 @@ def test_a_chart_in_words(page: Any) -> None:
     assert "5 at 0, 0.1 at 49; least 0.1 at 49, most 5 at 0" in (loss.locator(".chart").get_attribute("aria-label") or "")
 
 
+@pytest.mark.long
 def test_one_switch_shows_all_queries(tab: Seen, report: str) -> None:
     page = visit(tab, report)
     switch = page.get_by_label("Show queries")
@@ -209,6 +213,7 @@ def clipped(page: Any) -> list[str]:
     }""")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [1280, 1440, pytest.param(1920, marks=pytest.mark.long)])
 def test_nothing_is_clipped_on_a_desk(tab: Seen, report: str, width: int) -> None:
     assert clipped(visit(tab, report, (width, 900))) == []
@@ -234,6 +239,7 @@ BROKEN = """() => {
 }"""
 
 
+@pytest.mark.long
 def test_on_a_phone_no_word_is_broken_and_a_condition_is_beside_its_rule(tab: Seen, report: str) -> None:
     page = visit(tab, report, PHONE)
     page.evaluate("for (const closed of document.querySelectorAll('details')) closed.open = true")
@@ -276,6 +282,7 @@ def test_on_paper(tab: Seen, report: str) -> None:
     assert quiet(tab, report)
 
 
+@pytest.mark.long
 def test_with_forced_colours_and_less_motion(tab: Seen, report: str) -> None:
     page = visit(tab, report, forced_colors="active")
     assert page.evaluate(f"(it => it.ink !== it.page)({COLORS})")
@@ -341,6 +348,7 @@ def test_charts_draw_their_numbers_and_tell_them_under_the_mouse(tab: Seen, repo
     assert not chart.locator(".tip").is_visible() and tab.console == []
 
 
+@pytest.mark.long
 def test_the_slider_answers_the_keys(tab: Seen, random_run: Path) -> None:
     page, changes = visit(tab, Path(write_report(str(random_run))).as_uri()), read_summary(str(random_run)).page.changes["ratio"]
     slider = page.locator(".slider", has=page.get_by_label("Threshold of ratio", exact=True))

@@ -250,6 +250,7 @@ def large_run(tmp_path_factory, real_run):
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "names",
     [set(FORMATS) - set(HELD), {"mds"}, pytest.param({"parquet"}, marks=pytest.mark.long)],

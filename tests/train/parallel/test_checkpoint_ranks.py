@@ -120,6 +120,7 @@ def export_slowly(folder: Path) -> list[str]:
     return [path.name for path in checkpoint_dir.left()]
 
 
+@pytest.mark.long
 def test_an_export_may_take_longer_than_the_timeout_of_the_collectives(tmp_path: Path) -> None:
     assert run_ranks(export_slowly, 2, tmp_path) == [["config.json"]] * 2
 
@@ -161,6 +162,7 @@ def long(*values: Any) -> Any:
     return pytest.param(*values, marks=pytest.mark.long)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("parallel", "kind"),
     [

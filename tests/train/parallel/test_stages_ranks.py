@@ -84,6 +84,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, make_pretrained_run: Any, 
     return read
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", CONFIGS)
 @pytest.mark.parametrize("layout", [*LAYOUTS[1], *(pytest.param(name, marks=pytest.mark.long) for each in LAYOUTS[2:] for name in each)])
 def test_a_layout_equals_one_process(trained: Trained, layout: str, kind: str) -> None:
