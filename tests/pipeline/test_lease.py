@@ -43,13 +43,23 @@ def holder() -> Iterator[Any]:
         process.communicate()
 
 
-def stop(process: subprocess.Popen[str]) -> None:
-    """Makes it stop (SIGSTOP) between two rows."""
-    assert process.stdin and process.stdout and process.stdout.readline().startswith("row ")
-    process.stdin.write("stop\n")
-    process.stdin.flush()
-    while leases.process(process.pid)[1] != "T":
-        time.sleep(0.01)
+def stop(process: subprocess.Popen[str], run: Path | None = None) -> None:
+    """Makes it stop (SIGSTOP) between two rows, and not while its other thread, which renews the lease, has the lock of a local folder (`run`)."""
+    assert process.stdin and process.stdout
+    while True:
+        assert process.stdout.readline().startswith("row ")
+        process.stdin.write("stop\n")
+        process.stdin.flush()
+        while leases.process(process.pid)[1] != "T":
+            time.sleep(0.01)
+        if run is None:
+            return
+        with open(run / ".lock") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                process.send_signal(signal.SIGCONT)
 
 
 def rows(run: Path) -> list[str]:
@@ -92,7 +102,7 @@ def test_another_machine_that_works_is_noticed(tmp_path: Path, holder: Any) -> N
 
 def test_a_holder_that_slept_goes_on_unless_it_was_taken_over(tmp_path: Path, holder: Any) -> None:
     first = holder(tmp_path)
-    stop(first)
+    stop(first, tmp_path)
     time.sleep(TTL * 1.1)
     assert look(Storage(str(tmp_path)))["state"] == "expired"
     before, until = rows(tmp_path), time.monotonic() + 20
@@ -101,7 +111,7 @@ def test_a_holder_that_slept_goes_on_unless_it_was_taken_over(tmp_path: Path, ho
         time.sleep(0.02)
     assert len(rows(tmp_path)) > len(before) and look(Storage(str(tmp_path)))["state"] == "held"
 
-    stop(first)
+    stop(first, tmp_path)
     with holding(Storage(str(tmp_path))) as taken:
         assert taken.before is not None and taken.before.pid == first.pid
         before = rows(tmp_path)
