@@ -44,7 +44,7 @@ def holder() -> Iterator[Any]:
 
 
 def stop(process: subprocess.Popen[str], run: Path | None = None) -> None:
-    """Makes it stop (SIGSTOP) between two rows, and not while its other thread, which renews the lease, has the lock of a local folder (`run`)."""
+    """Makes it stop (SIGSTOP) between two rows, and not while its other thread, which renews the lease, has the lock of `run`."""
     assert process.stdin and process.stdout
     while True:
         assert process.stdout.readline().startswith("row ")
