@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -96,15 +96,26 @@ def _is_section(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Config)
 
 
-def unknown_key(schema: type[BaseModel], place: Sequence[Any]) -> str:
-    """Returns the end of a message about an unknown key: `place` is the path to it, of keys and of indexes of lists."""
+def unknown_key(schema: type[BaseModel], place: Sequence[Any], stage: str = "") -> str:
+    """Returns the end of a message about an unknown key: `place` is the path to it, of keys and of indexes of lists. A key that stands in
+    another section is named with its path. `stage`: what comes before the paths of `schema`."""
     section: Any = schema
     for part in place[:-1]:
         if not isinstance(part, int):
             field = getattr(section, "model_fields", {}).get(part)
             section = _section_in(field.annotation) if field else None
     keys = getattr(section, "model_fields", {})
+    if elsewhere := next((path for path in _paths(schema) if path[-1] == place[-1]), None):
+        return f"unknown key (did you mean {'.'.join(filter(None, (stage, *elsewhere)))}?)"
     return "unknown key" + (instead_of(str(place[-1]), keys) if keys else "")
+
+
+def _paths(section: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+    """Yields the paths to all keys of a section and of the sections in it."""
+    for name, field in section.model_fields.items():
+        yield (name,)
+        if inner := _section_in(field.annotation):
+            yield from ((name, *path) for path in _paths(inner))
 
 
 def _section_in(kind: Any) -> Any:

@@ -191,7 +191,7 @@ def _one_a_place(errors: Iterable[Any]) -> list[Any]:
 def _explain(stage: str, error: Any, schema: type[Config]) -> str:
     place = ".".join([stage, *(str(part) for part in error["loc"])])
     if error["type"] == "extra_forbidden":
-        return f"{place}: {unknown_key(schema, error['loc'])}"
+        return f"{place}: {unknown_key(schema, error['loc'], stage)}"
     message = error["msg"][0].lower() + error["msg"][1:]
     if error["type"] == "value_error":  # raised by a validator of ours, whose message names the value
         return f"{place}: {message.removeprefix('value error, ')}"

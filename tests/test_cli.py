@@ -131,6 +131,7 @@ def test_names_that_are_not_there_get_those_that_are_near(corpusmill, tmp_path, 
         ("run", "fineweb", "texts.jsonl", "--set", "filter.list_ratio=1"): "of this rule is filter.thresholds.list_ratio",
         ("run", "runs/demo", "--to", "ingst"): "ingst: the recipe has no such stage (did you mean ingest? expected one of ingest).",
         ("run", "runs/demo", "--set", "ingest.task_bm=1"): "ingest.task_bm: unknown key (did you mean task_mb?",
+        ("run", "runs/demo", "--set", "ingest.format=text"): "ingest.format: unknown key (did you mean ingest.extraction.format?",
         ("run", "runs/demo", "--set", "fliter.steps=1"): "fliter: no such stage (did you mean filter? expected one of ingest, ",
     }.items():
         code, _, err = corpusmill(*arguments)
