@@ -124,7 +124,7 @@ def measure_and_decide(run: StageRun, config: FilterConfig, tasks: Sequence[Task
     """
     shards = {f"measured/{p.key}": p for p in tasks}
     to_measure = [Task(key, p.inputs) for key, p in shards.items()]
-    rows = run.map("measure", MeasureWorker, to_measure, params, measuring(config), gpus=gpus, separable=True)
+    rows = run.map("measure", MeasureWorker, to_measure, params, measuring(config), gpus=gpus, allow_partial=True)
     measured = [row.ref(run.stage.name, row.outputs[0].path) for row in rows]
     rules = rule_table(config)
     found = run.once(THRESHOLDS_TASK, measured, lambda _: _find_and_write(run.run, rules, measured))
@@ -132,7 +132,7 @@ def measure_and_decide(run: StageRun, config: FilterConfig, tasks: Sequence[Task
     there = [shards[row.task] for row in rows]
     # `params`: another model may measure the same and yet rewrite texts differently
     to_decide = [Task(p.key, (*p.inputs, ref, table)) for p, ref in zip(there, measured, strict=True)]
-    return run.map("", KeptShareWorker, to_decide, params, separable=True)
+    return run.map("", KeptShareWorker, to_decide, params, allow_partial=True)
 
 
 def _find_and_write(run: Storage, rules: Sequence[StepRule], measured: Sequence[FileRef]) -> Output:

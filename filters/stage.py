@@ -37,7 +37,7 @@ class FilterStage(Stage):
         if keeps_shares(self.config):
             rows = measure_and_decide(run, self.config, tasks, params, gpus)
         else:
-            rows = run.map("", FilterWorker, tasks, params, gpus=gpus, separable=True)
+            rows = run.map("", FilterWorker, tasks, params, gpus=gpus, allow_partial=True)
         count_answers(run, self.config, rows)
 
     def tasks(self, run: StageRun) -> tuple[list[Task], dict[str, Any]]:

@@ -20,7 +20,7 @@ from corpusmill.ingest.charset import decode, decode_text
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.inputs import Segment
 from corpusmill.ingest.pages import MIB, check_text, gap_row, record_row, unread_row, warm_up
-from corpusmill.ingest.rows import GivenUp, IngestRow, PendingRow
+from corpusmill.ingest.rows import IngestRow, PendingRow, SkipReason
 from corpusmill.ingest.urls.filter import UrlFilter, check_url, make_url_filter
 from corpusmill.ingest.warc import CUTTABLE, Fields, Record, read_records
 from corpusmill.pipeline.config import canonical_json, parse_json
@@ -158,7 +158,7 @@ def first_keys(file: IO[bytes], layout: str, size: int, limit: int) -> list[str]
 BATCH_ROWS = 256
 
 
-def read_groups(source: str, file: IO[bytes], start: int, end: int, config: IngestConfig, given_up: GivenUp) -> Iterator[PendingRow]:
+def read_groups(source: str, file: IO[bytes], start: int, end: int, config: IngestConfig, skip_reason: SkipReason) -> Iterator[PendingRow]:
     """Yields a row for each row of the row groups `[start, end)`; its `offset` is the number of the row in the file.
 
     The rest of a row group that can't be read gives one row.
@@ -170,7 +170,7 @@ def read_groups(source: str, file: IO[bytes], start: int, end: int, config: Inge
         reason: list[str] | None = None
         try:
             batches = parquet.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False)
-            while number < after and not (reason := given_up()):
+            while number < after and not (reason := skip_reason()):
                 if (batch := next(batches, None)) is None:
                     break
                 for fields in _rows(batch):
@@ -263,22 +263,24 @@ class SegmentReader:
             self.urls.setup(self.params["url_filter"]["lists"])
 
     def pending_rows(
-        self, path: str, size: int, segment: Segment, without_fastwarc: bool = False, given_up: GivenUp = lambda: None
+        self, path: str, size: int, segment: Segment, without_fastwarc: bool = False, skip_reason: SkipReason = lambda: None
     ) -> Iterator[PendingRow]:
         """Yields the records of a segment of a file of `size` bytes, in order. `without_fastwarc`: finds them without FastWARC.
 
         The part that can't be read is one row: the rest of a row group of Parquet, or the rest of the segment for other formats.
         """
-        works = self._pending_rows(path, size, segment, without_fastwarc, given_up)
+        works = self._pending_rows(path, size, segment, without_fastwarc, skip_reason)
         last: PendingRow | None = None
-        while segment.format == "parquet" or not (reason := given_up()):
+        while segment.format == "parquet" or not (reason := skip_reason()):
             if (work := next(works, None)) is None:
                 return
             yield work
             last = work
         yield PendingRow.of(rest_row(path, segment, last and last.unread()).fail(*reason))
 
-    def _pending_rows(self, path: str, size: int, segment: Segment, without_fastwarc: bool, given_up: GivenUp) -> Iterator[PendingRow]:
+    def _pending_rows(
+        self, path: str, size: int, segment: Segment, without_fastwarc: bool, skip_reason: SkipReason
+    ) -> Iterator[PendingRow]:
         if segment.format == "refused":
             row = IngestRow(document_id(path, b""), path, None, None, "file", size)
             yield PendingRow.of(row.fail(segment.rule, segment.reason))
@@ -288,7 +290,7 @@ class SegmentReader:
                 for work in read_lines(path, file, segment.format, segment.layout, segment.start, segment.end, self.config):
                     yield self._checked(work)
             elif segment.format == "parquet":
-                for work in read_groups(path, file, segment.start, segment.end, self.config, given_up):
+                for work in read_groups(path, file, segment.start, segment.end, self.config, skip_reason):
                     yield self._checked(work)
             else:
                 for part in self._parts(file, segment, without_fastwarc):

@@ -1,7 +1,7 @@
 """Reads tasks in a separate process (`reader.py`), and starts another one after a hostile page has killed it.
 
-`ReaderProcess` starts the process, exchanges messages with it, watches it, and finds the cause of its death. `Losses` decides which records
-are given up. `ReaderGuard` uses both, and keeps all rows that a dead process has finished.
+`ReaderProcess` starts the process, exchanges messages with it, watches it, and finds the cause of its death. `SkippedRecords` decides which
+records are given up. `ReaderGuard` uses both, and keeps all rows that a dead process has finished.
 
 If extraction of a record kills the process, the record is given up: at once if its CPU time ran out, else after a second process dies of
 it. If reading kills the process, reading is tried a second time; then without FastWARC; then the rest of the segment is given up. The
@@ -159,7 +159,7 @@ def killed(death: Died) -> ProcessKilled:
     return ProcessKilled(f"the process that reads was killed from outside ({death.how}), perhaps because the machine has no memory left.")
 
 
-class Losses:
+class SkippedRecords:
     """Counts the deaths of a task's processes, and decides which records are given up, and for which reason."""
 
     def __init__(self, limits: ExtractionConfig):
@@ -231,11 +231,11 @@ class ReaderGuard:
         """Yields the rows of all segments (path, bytes of the file, fields of `Segment`) in order and each once, even if processes die
         meanwhile. The number of rows in a batch varies with the time that they take."""
         done = 0
-        losses = Losses(self.config.extraction)
+        skipped = SkippedRecords(self.config.extraction)
         while True:
             process = self._running()
             self.answering = True
-            process.send({"segments": segments, "done": done, **losses.request()})
+            process.send({"segments": segments, "done": done, **skipped.request()})
             try:
                 while self.answering:
                     batch = self._receive(process)
@@ -243,7 +243,7 @@ class ReaderGuard:
                     yield batch
                 return
             except Died as death:
-                self._handle_death(process, death, losses)
+                self._handle_death(process, death, skipped)
 
     def index(self, path: str, where: dict[str, Any]) -> RangeIndex:
         """Calls `index_range` in the reader's process. Returns its result, or UNKNOWN if the file ends each process that reads it."""
@@ -264,24 +264,24 @@ class ReaderGuard:
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any] | tuple[str, str]:
         """Returns the answer to a request that has one answer; or `(rule, reason)` where processes died of it."""
-        losses = Losses(self.config.extraction)
-        while not losses.unreadable:
+        skipped = SkippedRecords(self.config.extraction)
+        while not skipped.unreadable:
             process = self._running()
-            process.send({**request, "without_fastwarc": losses.without_fastwarc})
+            process.send({**request, "without_fastwarc": skipped.without_fastwarc})
             try:
                 answer = _checked(process.receive())
             except Died as death:
-                self._handle_death(process, death, losses)
+                self._handle_death(process, death, skipped)
                 continue
             self.peak_mb = max(self.peak_mb, answer["peak_mb"])
             found: dict[str, Any] = answer["found"]
             return found
-        return next(iter(losses.unreadable.values()))
+        return next(iter(skipped.unreadable.values()))
 
-    def _handle_death(self, process: ReaderProcess, death: Died, losses: Losses) -> None:
+    def _handle_death(self, process: ReaderProcess, death: Died, skipped: SkippedRecords) -> None:
         place, phase = process.place[PLACE], process.place[PHASE]
         self.close()
-        losses.note(place, phase == EXTRACTING, death)
+        skipped.note(place, phase == EXTRACTING, death)
 
     def close(self) -> None:
         if self.process:

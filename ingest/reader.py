@@ -140,8 +140,8 @@ class Reader:
         self.connection.send_bytes(json.dumps({"found": asdict(found), "peak_mb": peak_memory_mb()}).encode())
 
     def _task(self, request: dict[str, Any]) -> None:
-        """Sends the rows of a task, without the first `done`. `lost`, `unreadable`: see `given_up`."""
-        done, (lost, unreadable) = request["done"], given_up(request)
+        """Sends the rows of a task, without the first `done`. `lost`, `unreadable`: see `skipped_records`."""
+        done, (lost, unreadable) = request["done"], skipped_records(request)
         number = 0
         schema = self.segments.config.documents
         batch = RowSender(schema)
@@ -164,9 +164,9 @@ class Reader:
         self._enter(READING, self.page_seconds * READING_FACTOR)  # before PLACE changes, so that the next record is not blamed for this one
         self.place[PLACE] = number
 
-    def _row(self, work: PendingRow, given_up: list[str] | None) -> IngestRow:
-        if given_up:
-            return work.unread().fail(*given_up)
+    def _row(self, work: PendingRow, skip_reason: list[str] | None) -> IngestRow:
+        if skip_reason:
+            return work.unread().fail(*skip_reason)
         self._enter(EXTRACTING, self.page_seconds)
         return work.row()
 
@@ -176,7 +176,7 @@ class Reader:
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def given_up(request: dict[str, Any]) -> list[dict[int, list[str]]]:
+def skipped_records(request: dict[str, Any]) -> list[dict[int, list[str]]]:
     """Returns `[lost, unreadable]`: the records that are not extracted, and those where reading stops, by number, with rule and reason."""
     return [{int(place): why for place, why in request[name].items()} for name in ("lost", "unreadable")]
 

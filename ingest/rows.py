@@ -126,7 +126,7 @@ class PendingRow(NamedTuple):
 
 
 #: A function that is called before a record is read. It returns rule and reason if reading that record has killed several processes.
-GivenUp: TypeAlias = Callable[[], list[str] | None]
+SkipReason: TypeAlias = Callable[[], list[str] | None]
 
 
 class RowTables:

@@ -153,7 +153,7 @@ class IngestStage(Stage):
         if found.refused or found.ignored:
             tasks.append(self._left_out(f"part-{len(tasks):05d}", found))
         pages = any(source.format in PAGES for source in found.sources)
-        rows = run.map("", IngestWorker, tasks, {"pages": pages, **url_filter_params(self.config.url_filter)}, separable=True)
+        rows = run.map("", IngestWorker, tasks, {"pages": pages, **url_filter_params(self.config.url_filter)}, allow_partial=True)
         self._check_lines(found, rows)
 
     def summary(self, run: StageRun) -> dict[str, str]:
@@ -227,7 +227,7 @@ class IngestStage(Stage):
             for number, (source, ranges) in enumerate(sources)
             for place, (start, end) in enumerate(ranges)
         ]
-        rows = run.map(phase, IndexWorker, tasks, separable=True, needed=False) if tasks else []
+        rows = run.map(phase, IndexWorker, tasks, allow_partial=True, fail_fast=False) if tasks else []
         found = {row.task: RangeIndex(**run.storage.read_json(run.output(row))) for row in rows}
         indexes = iter([found.get(task.key, UNKNOWN) for task in tasks])
         return {source.ref.path: joined([next(indexes) for _ in ranges], source.ref.bytes) for source, ranges in sources}

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Cause(StrEnum):
     """The cause of a failure. It decides the next step (AGAIN, `Tries`)."""
 
-    SENTENCE = "sentence"  # a CorpusmillError: another try would end the same way
-    HICCUP = "hiccup"  # an error of a store or a disk that may work the next time
+    USER_ERROR = "user error"  # a CorpusmillError: another try would end the same way
+    TRANSIENT_IO = "transient I/O"  # an error of a store or a disk that may work the next time
     EXCEPTION = "exception"  # any other exception
     DEATH = "death"  # the process died, without a known reason
     HANG = "hang"  # the task was not done within its time limit
@@ -35,13 +35,19 @@ class Cause(StrEnum):
     MEMORY = "memory"  # there was not enough memory
 
 
-#: Seconds before a task is done again after a hiccup: one number for each try.
+#: Seconds before a task is done again after a transient error: one number for each try.
 PAUSES = (0.2, 1.0, 5.0)
 #: How many more tries a task gets for each cause. A hang takes the whole time limit again, so it gets one. The loss of a node is never
 #: the task's fault, so no task is given up for it: one loss more than this ends the run.
 AGAIN = {
-    Cause.SENTENCE: 0, Cause.HICCUP: len(PAUSES), Cause.EXCEPTION: 1, Cause.DEATH: 3, Cause.HANG: 1, Cause.NODE: 20, Cause.MEMORY: 6,
-}  # fmt: skip
+    Cause.USER_ERROR: 0,
+    Cause.TRANSIENT_IO: len(PAUSES),
+    Cause.EXCEPTION: 1,
+    Cause.DEATH: 3,
+    Cause.HANG: 1,
+    Cause.NODE: 20,
+    Cause.MEMORY: 6,
+}
 #: How often a task that ran out of memory is done again in parallel with others. After that, it runs alone.
 TOGETHER = 2
 #: Error numbers of the system after which all tasks would fail: the disk is full, or not writable.
@@ -121,10 +127,10 @@ def _cause(error: BaseException) -> tuple[Cause, bool]:
             return Cause.MEMORY, False
         if isinstance(at, OSError):
             settled = isinstance(at, SETTLED) or (ours and at.errno is None)  # libraries: an OSError without a number for a damaged file
-            known = Cause.SENTENCE if ours else Cause.EXCEPTION
-            return known if settled or at.errno in FULL else Cause.HICCUP, at.errno in FULL
+            known = Cause.USER_ERROR if ours else Cause.EXCEPTION
+            return known if settled or at.errno in FULL else Cause.TRANSIENT_IO, at.errno in FULL
         at = at.__cause__
-    return Cause.SENTENCE if ours else Cause.EXCEPTION, False
+    return Cause.USER_ERROR if ours else Cause.EXCEPTION, False
 
 
 #: An engine calls it in the driver's process, with finished tasks, tasks that are given up, and other events. An exception that it raises
@@ -173,7 +179,7 @@ class Tries:
         return attempt
 
     def _next(self, attempt: Attempt, failed: Failed, number: int) -> Attempt:
-        if failed.cause is Cause.HICCUP:
+        if failed.cause is Cause.TRANSIENT_IO:
             return replace(attempt, pause=PAUSES[number - 1])
         attempt = replace(attempt, pause=0.0)
         if failed.cause is Cause.MEMORY or (failed.cause is Cause.DEATH and number > 1):
@@ -199,12 +205,12 @@ class Tries:
 
 class FailedTasks:
     """The tasks of a phase that were given up. `todo`: the number of unfinished tasks at its beginning. `worked` counts finished tasks.
-    `strict`: the first task that is given up ends the phase. Without `needed`, all tasks may fail. `repairs`: the first damaged file ends
-    the phase, so that it is made anew."""
+    `strict`: the first task that is given up ends the phase. Without `fail_fast`, all tasks may fail. `repairs`: the first damaged file
+    ends the phase, so that it is made anew."""
 
-    def __init__(self, todo: int, worked: int, strict: bool, needed: bool = True, repairs: bool = False):
+    def __init__(self, todo: int, worked: int, strict: bool, fail_fast: bool = True, repairs: bool = False):
         self.limit = min(SYSTEMATIC, todo)
-        self.strict, self.needed, self.worked, self.repairs = strict, needed, worked, repairs
+        self.strict, self.fail_fast, self.worked, self.repairs = strict, fail_fast, worked, repairs
         self.failed: dict[str, Failed] = {}
 
     def add(self, failed: Failed) -> None:
@@ -212,7 +218,7 @@ class FailedTasks:
         if failed.fatal or (failed.damaged and self.repairs):
             raise failed.error
         self.failed[failed.key] = failed
-        if self.strict or (self.needed and not self.worked and len(self.failed) >= self.limit):
+        if self.strict or (self.fail_fast and not self.worked and len(self.failed) >= self.limit):
             raise next(iter(self.failed.values())).error
 
     def end(self, stage: str, rows: Sequence[Quarantined]) -> CorpusmillError:

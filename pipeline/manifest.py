@@ -114,7 +114,7 @@ class _Tasks:
 
 
 def task_identity(task: str, inputs: Sequence[FileRef], params: dict[str, Any], config: str, code: str) -> str:
-    """Returns the digest of a task's name, inputs, parameters, configuration and code. A finished task is taken over where it is equal."""
+    """Returns the digest of a task's name, inputs, parameters, configuration and code. A finished task is reused where it is equal."""
     return digest([task, [(i.path, i.fingerprint) for i in inputs], params, config, code])
 
 

@@ -21,9 +21,9 @@ from corpusmill.pipeline.storage import Storage
 
 #: The most characters of a value in a sentence.
 LONGEST = 40
-#: new: the stage has no task yet. taken over: it is finished, and nothing changed. goes on: it is unfinished, or finished without
+#: new: the stage has no task yet. reused: it is finished, and nothing changed. goes on: it is unfinished, or finished without
 #: quarantined tasks, which are tried again. redone: its section, code or inputs changed. depends: it reads outputs that may change.
-State: TypeAlias = Literal["new", "taken over", "goes on", "redone", "depends"]
+State: TypeAlias = Literal["new", "reused", "goes on", "redone", "depends"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Expected:
         counted = f"{self.tasks:,} task{'' if self.tasks == 1 else 's'}"
         words = {
             "new": "to do",
-            "taken over": f"taken over ({counted})",
+            "reused": f"reused ({counted})",
             "goes on": f"goes on ({counted} finished)",
             "redone": f"redone, {self.why}",
             "depends": f"redone {self.why}",
@@ -56,7 +56,7 @@ def expect(
     for name in names:
         manifest = Manifest(run.child(name), read_only=True)
         why = _reasons(name, sections[name], manifest, former, inputs)
-        touched = next((e.stage for e in reversed(found) if e.state != "taken over"), None)
+        touched = next((e.stage for e in reversed(found) if e.state != "reused"), None)
         state: State
         if not manifest.tasks:
             state, why = "new", ""
@@ -65,7 +65,7 @@ def expect(
         elif touched is not None:
             state, why = "depends", f"where the output of {touched} changes"
         else:
-            state = "taken over" if manifest.complete and not manifest.quarantined else "goes on"
+            state = "reused" if manifest.complete and not manifest.quarantined else "goes on"
         found.append(Expected(name, state, why, len(manifest.tasks)))
     return found
 

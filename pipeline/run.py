@@ -391,7 +391,7 @@ class _Repairs:
         if stage in self.names:
             return True
         expected = expect(self.storage, former_run(self.storage), self.plan.sections, self.plan.inputs, [stage])[0]
-        return expected.state == "taken over" and (stage != "ingest" or _sources_there(Manifest(self.storage.child(stage), read_only=True)))
+        return expected.state == "reused" and (stage != "ingest" or _sources_there(Manifest(self.storage.child(stage), read_only=True)))
 
 
 def _sources_there(manifest: Manifest) -> bool:

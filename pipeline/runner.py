@@ -1,4 +1,4 @@
-"""Performs one stage of a run: takes over finished tasks, performs and records the others, and removes files that no task names."""
+"""Performs one stage of a run: reuses finished tasks, performs and records the others, and removes files that no task names."""
 
 import contextlib
 import time
@@ -145,8 +145,8 @@ class StageRun:
         params: dict[str, Any] | None = None,
         config: Config | None = None,
         gpus: float = 0.0,
-        separable: bool = False,
-        needed: bool = True,
+        allow_partial: bool = False,
+        fail_fast: bool = True,
     ) -> RowSequence:
         """Performs every unfinished task with `worker`. Returns the rows of all tasks that are then finished, in the order of `tasks`.
 
@@ -154,8 +154,8 @@ class StageRun:
         `config` is the part of the stage's section that the phase depends on (default: all of it). Workers see nothing else of the
         section, so a change elsewhere does not redo their tasks.
         `gpus` is the share of a GPU for each worker, where there are GPUs. It is not part of a task's identity.
-        `separable`: the stage goes on without tasks that fail for good (`self.without`); else it ends when all others are done.
-        `needed`: the phase ends early where the first tasks all fail; if False, the stage may go on without any of them.
+        `allow_partial`: the stage goes on without tasks that fail for good (`self.without`); else it ends when all others are done.
+        `fail_fast`: the phase ends early where the first tasks all fail; if False, the stage may go on without any of them.
         """
         params = params or {}
         config = config or self.stage.config
@@ -165,7 +165,7 @@ class StageRun:
         if len(identities) != len(tasks):
             raise ValueError(f"{self.stage.name}: two tasks of {phase} have one key")
         todo = {task.key: task for task in tasks if not present.finished(task.key, identities[task.key])}
-        failures = FailedTasks(len(todo), len(tasks) - len(todo), self.strict, needed, self.repairs)
+        failures = FailedTasks(len(todo), len(tasks) - len(todo), self.strict, fail_fast, self.repairs)
 
         def report(result: TaskDone | Failed | Event) -> None:
             if isinstance(result, TaskDone):
@@ -194,7 +194,7 @@ class StageRun:
                     self.manifest.quarantine(row)
                     message = f"{sentence_of(self.stage.name, row)}; it is given up for now."
                     self.events.tell(Event("quarantine", self.stage.name, phase, row.task, message, "error", {"tries": row.tries}))
-                if rows and not separable:
+                if rows and not allow_partial:
                     raise failures.end(self.stage.name, rows)
                 self.without += [row.task for row in rows]
         finished = [task.key for task in tasks if task.key not in self.manifest.quarantined]

@@ -108,7 +108,7 @@ OWN = "the run's own tokens"
 
 
 @dataclass(kw_only=True)
-class SoFar:
+class TrainState:
     """The state of a training besides weights and moments, as JSON values."""
 
     count: int = 0  # targets (pairs in alignment) trained on
@@ -121,7 +121,7 @@ class SoFar:
 
 
 @dataclass(kw_only=True)
-class FitResult(SoFar):
+class FitResult(TrainState):
     """The totals of a whole training, with its resumed parts."""
 
     steps: int
@@ -217,7 +217,7 @@ def fit(
     frozen = any(not p.requires_grad for p in model.parameters())
     adapter = sum(p.numel() for p in model.parameters() if p.requires_grad) if frozen else 0
     flops = flops_per_token(model.arch, length, adapter)
-    so_far, begin, branched_from = SoFar(), 0, ""
+    train_state, begin, branched_from = TrainState(), 0, ""
     with deterministic(config.threads), states, Prefetcher(objective, config.steps) as ahead:
         parallel_model = prepare(model, dims, config, start)
         if first:
@@ -233,11 +233,11 @@ def fit(
             return weights | {f"optimizer/{name}": t for name, t in optimizer.state().items()}
 
         def save(done: int) -> None:
-            states.save(done, tensors(), {**wanted(done), "so_far": vars(so_far)}, so_far.score)
+            states.save(done, tensors(), {**wanted(done), "train_state": vars(train_state)}, train_state.score)
 
         if saved := states.latest(wanted, others):
             states.load(saved, tensors())
-            so_far, begin = SoFar(**saved.record["so_far"]), saved.step
+            train_state, begin = TrainState(**saved.record["train_state"]), saved.step
             if saved.storage.root.rpartition("/")[0] != states.folder.root:
                 training, _, name = saved.storage.root.split("/")[-3:]
                 branched_from = f"{training}/{name}"
@@ -249,7 +249,7 @@ def fit(
                 number, within = plan.at(step)
                 phase = plan.phases[number]
                 if number and not within and phase.tokens != plan.phases[number - 1].tokens:
-                    so_far.losses, so_far.norms = [], []  # other tokens have other losses, which are no spikes
+                    train_state.losses, train_state.norms = [], []  # other tokens have other losses, which are no spikes
                 optimizer.zero_grad()
                 found = gradient(parallel_model, ahead, step)
                 fraction = phase.peak * lr_fraction(within, phase)
@@ -263,36 +263,36 @@ def fit(
                     line["precision"] = config.precision
                 if branched_from and step == begin:
                     line["branched_from"] = branched_from
-                if reason := _reason_to_skip(found, so_far, config.spike):
-                    so_far.skipped += 1
-                    so_far.skipped_in_row += 1
+                if reason := _reason_to_skip(found, train_state, config.spike):
+                    train_state.skipped += 1
+                    train_state.skipped_in_row += 1
                     documents = _documents(parallel_model, found, step, describe) if describe else []
                     line |= {"skipped": reason, "documents": documents}
-                    if so_far.skipped_in_row >= config.max_skips:
+                    if train_state.skipped_in_row >= config.max_skips:
                         named = f" (its documents: {', '.join(documents[:5])})" if documents else ""
                         raise CorpusmillError(
-                            f"{title}: {so_far.skipped_in_row} steps in a row had to be skipped; at step {step} the {reason}{named}. "
+                            f"{title}: {train_state.skipped_in_row} steps in a row had to be skipped; at step {step} the {reason}{named}. "
                             "A lower learning rate may help."
                         )
                 else:
                     clipped = min(1.0, config.clip / (found.norm + 1e-6)) if config.clip else 1.0  # as torch.nn.utils.clip_grad_norm_
                     torch._foreach_mul_([local_of(grad) for grad in found.grads], found.factor * clipped)
                     optimizer.step(fraction)
-                    so_far.skipped_in_row = 0
-                    so_far.count += found.count
-                so_far.tokens += found.tokens
+                    train_state.skipped_in_row = 0
+                    train_state.count += found.count
+                train_state.tokens += found.tokens
                 took = time.perf_counter() - at
                 if evaluate and (done == config.steps or (evaluate_every and done % evaluate_every == 0)):
                     with torch.no_grad():
                         line |= evaluate(parallel_model, done)
-                    so_far.score = line.get(score)
+                    train_state.score = line.get(score)
                 watch.step(line, found.tokens, took, ahead.waited - waited)
                 if done % config.save_every == 0 or done == config.steps or done in states.marked:
                     watch.sync()
                     save(done)
         states.finish()
     return FitResult(
-        **vars(so_far), steps=config.steps, resumed_from=begin, precision=config.precision, warnings=warnings,
+        **vars(train_state), steps=config.steps, resumed_from=begin, precision=config.precision, warnings=warnings,
         parallel_model=parallel_model, states=states,
     )  # fmt: skip
 
@@ -310,11 +310,11 @@ def gradient(parallel_model: ParallelModel, objective: Any, step: int) -> Gradie
     return Gradient(parts, grads, factor, math.sqrt(squared) * factor, total / valid, int(count), int(tokens), metrics)
 
 
-def _reason_to_skip(found: Gradient, so_far: SoFar, spike: float) -> str | None:
+def _reason_to_skip(found: Gradient, train_state: TrainState, spike: float) -> str | None:
     if not found.count:  # without targets nothing was learned, and the guards must not remember the loss of 0
         return None if math.isfinite(found.loss + found.norm) else f"loss is {found.loss} and the gradient norm {found.norm}"
-    of_loss = refusal(found.loss, "loss", so_far.losses, spike, LOSS_FLOOR)
-    of_norm = refusal(found.norm, "gradient norm", so_far.norms, spike, NORM_FLOOR)
+    of_loss = refusal(found.loss, "loss", train_state.losses, spike, LOSS_FLOOR)
+    of_norm = refusal(found.norm, "gradient norm", train_state.norms, spike, NORM_FLOOR)
     return of_loss or of_norm
 
 

@@ -21,7 +21,7 @@ METRICS = {
     "corpusmill_run_info": ("Gauge", "1, for the run and the version that works on it", ("run", "version")),
     "corpusmill_tasks_total": ("Counter", "Tasks that this process has finished", _PHASE),
     "corpusmill_tasks_taken_over_total": ("Counter", "Tasks that were finished before and not done again", _PHASE),
-    "corpusmill_tasks_planned": ("Gauge", "Tasks of the phase, taken over ones included", _PHASE),
+    "corpusmill_tasks_planned": ("Gauge", "Tasks of the phase, reused ones included", _PHASE),
     "corpusmill_tasks_left": ("Gauge", "Tasks of the phase that are neither finished nor given up", _PHASE),
     "corpusmill_tasks_in_flight": ("Gauge", "Tasks that workers have now: at most as many as there are workers", _PHASE),
     "corpusmill_rows_total": ("Counter", "Rows of finished tasks: in, kept, dropped, from the manifest", (*_PHASE, "fate")),

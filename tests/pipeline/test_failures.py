@@ -31,7 +31,7 @@ from corpusmill.pipeline.watch.progress_file import ProgressFile
 
 class TroubleConfig(Config):
     tasks: int = 4
-    separable: bool = True
+    allow_partial: bool = True
 
 
 #: The fault of a task by number of earlier tries; "setup": in the worker's setup.
@@ -62,7 +62,7 @@ class TroubleStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         tasks = [Task(f"part-{i}", (FileRef(f"in-{i}", "same"),)) for i in range(self.config.tasks)]
-        rows = run.map("", TroubleWorker, tasks, separable=self.config.separable)
+        rows = run.map("", TroubleWorker, tasks, allow_partial=self.config.allow_partial)
         run.once(
             "names", [], lambda _: Output({"names.txt": " ".join(row.task for row in rows).encode()}), {"rows": [r.task for r in rows]}
         )
@@ -183,14 +183,14 @@ def test_no_secret_of_a_url_in_an_error_is_written_down(perform: Any, tmp_path: 
 
 def test_a_phase_that_needs_all_of_its_pieces_ends_the_run_when_the_others_are_done(perform: Any, tmp_path: Path) -> None:
     with pytest.raises(CorpusmillError, match=r"^ingest, task part-1 \(in-1\): KeyError: 'odd'$") as ended:
-        perform(deeds={"part-1": failing(KeyError("odd"))}, separable=False)
+        perform(deeds={"part-1": failing(KeyError("odd"))}, allow_partial=False)
     assert ended.value.exit_code == 1 and TRIED["part-3"] == 1
     both = r"ingest, task part-1 \(in-1\): KeyError: 'odd'; ingest, task part-2 \(in-2\): in-2: no\.$"
     said = "^ingest: 2 tasks failed, all others are done, and the stage needs them: " + both
     with pytest.raises(CorpusmillError, match=said) as ended:
-        perform(deeds={"part-1": failing(KeyError("odd")), "part-2": failing(InputError("in-2: no."))}, separable=False, tasks=5)
+        perform(deeds={"part-1": failing(KeyError("odd")), "part-2": failing(InputError("in-2: no."))}, allow_partial=False, tasks=5)
     assert ended.value.exit_code == 1 and not Manifest(Storage(str(tmp_path / "run/ingest"))).complete
-    perform(separable=False, tasks=5)
+    perform(allow_partial=False, tasks=5)
     assert sorted(key for key in TRIED if key != "setup") == ["part-1", "part-2"]
 
 

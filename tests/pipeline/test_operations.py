@@ -220,7 +220,7 @@ def test_a_task_that_always_fails(mill: Mill, tmp_path: Path) -> None:
         json.loads((run / "run.json").read_text()),
     )
     states = [each.state for each in expect(Storage(str(run)), former, plan.sections, plan.inputs, ["ingest", "filter"])]
-    assert states == ["taken over", "goes on"]
+    assert states == ["reused", "goes on"]
 
 
 def test_a_signal_ends_the_run_in_order_and_says_how_to_go_on(mill: Mill, tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_what_is_done_again_is_said_before_it_is(mill: Mill, tmp_path: Path) -> 
     changed = ("filter.thresholds={gopher_short_doc: 30}", "dedup.minhash.seed=3")
     said, _ = mill.carry_out(run, *changed, last="filter", redo=True)
     assert said == (
-        "This run already exists, and something has changed. ingest: taken over (3 tasks); "
+        "This run already exists, and something has changed. ingest: reused (3 tasks); "
         "filter: redone, thresholds.gopher_short_doc nothing → 30."
     )
     said, _ = mill.carry_out(run, "ingest.task_mb=2", *changed, inputs="in/*.jsonl", redo=True)
@@ -264,7 +264,7 @@ def test_what_is_done_again_is_said_before_it_is(mill: Mill, tmp_path: Path) -> 
     assert ", the inputs changed (1 added, 1 removed); filter: redone where the output of ingest " in said
     assert said.endswith("; dedup: redone where the output of filter changes.")  # the run before has left it unfinished
     states = [line["fields"]["state"] for line in log_of(run) if line["event"] == "expected"]
-    assert states == ["taken over"] * 4 + ["redone"] + ["redone", "depends", "depends"]
+    assert states == ["reused"] * 4 + ["redone"] + ["redone", "depends", "depends"]
 
 
 def test_a_log_holds_neither_secrets_nor_what_a_terminal_obeys(tmp_path: Path) -> None:

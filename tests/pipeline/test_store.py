@@ -145,7 +145,7 @@ def test_a_store_that_stays_away_is_one_sentence(s3, in_s3: Storage, impatient: 
     sentence = str(caught.value)
     assert sentence.startswith("s3://stores/run/x: the store can't be reached or fails (") and "\n" not in sentence and "tries" in sentence
     assert s3.counts()["requests"] >= stores.TRIES
-    assert isinstance(caught.value, CorpusmillError) and failure("filter", Task("p", ()), caught.value).cause is Cause.HICCUP
+    assert isinstance(caught.value, CorpusmillError) and failure("filter", Task("p", ()), caught.value).cause is Cause.TRANSIENT_IO
     assert str(pickle.loads(pickle.dumps(caught.value))) == sentence  # noqa: S301 - our own; Ray sends it so
 
 

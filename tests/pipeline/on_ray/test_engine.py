@@ -106,7 +106,7 @@ def test_a_piece_that_always_kills_its_process_ends_the_run_when_the_rest_is_don
         run(stages, engine, tmp_path / "run", inputs, p1={"deed": "die"})
     manifest = Manifest(Storage(str(tmp_path / "run/lines")))
     assert sorted(manifest.tasks) == [f"part-0000{i}" for i in (0, 2, 3, 4)] and manifest.quarantined["part-00001"].tries == 1
-    run(stages, engine, tmp_path / "run", inputs)  # finished tasks are taken over, the others are done
+    run(stages, engine, tmp_path / "run", inputs)  # finished tasks are reused, the others are done
     run(stages, InlineEngine(), tmp_path / "inline", inputs)
     finished, expected = contents(tmp_path / "run"), contents(tmp_path / "inline")
     assert finished.keys() == expected.keys() and all(finished[name] == expected[name] for name in finished if name != "manifest")

@@ -208,7 +208,7 @@ def dies(attempt: Attempt) -> OSError:
 
 
 def fails(attempt: Attempt) -> Failed:
-    return Failed(attempt.task.key, "broken at byte 7.", 2, "", Cause.SENTENCE)
+    return Failed(attempt.task.key, "broken at byte 7.", 2, "", Cause.USER_ERROR)
 
 
 def performed(stages: Any, ray: FakeRay, tasks: int, actors: int, report: Report, **options: Any) -> None:

@@ -64,7 +64,7 @@ def train(folder: str, parallel: dict[str, Any], kind: str, poison: str, bad: in
 
     def keep(self: States, step: int, tensors: dict[str, torch.Tensor], record: Any, score: Any = None) -> None:
         copies = {name: local_of(t).detach().clone() for name, t in tensors.items()}
-        saved.append({"tensors": copies, "count": record["so_far"]["count"], "skipped": record["so_far"]["skipped"]})
+        saved.append({"tensors": copies, "count": record["train_state"]["count"], "skipped": record["train_state"]["skipped"]})
 
     States.save = keep  # type: ignore[method-assign, assignment]
     files = {"state": Path(folder) / "state", "log": Path(folder) / "log.jsonl"}
