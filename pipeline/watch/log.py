@@ -1,4 +1,4 @@
-"""The log of a run: `log.jsonl` (events), `errors.log` (traces) and `metrics.jsonl` (a line for each finished phase).
+"""The log of a run: `log.jsonl` (events), `errors.log` (traces) and `metrics.jsonl` (a line for each phase, also for one that an error ended).
 
 None of them holds text of a document or credentials: URLs lose their user and the values of their query, and messages are cut.
 """
@@ -150,9 +150,9 @@ class RunLog:
                 self._sums = dict.fromkeys(("worker_seconds", "tasks", "rows_in", "bytes_in", "peak_mb", "children_mb"), 0)
             case "task":
                 self._add(event.fields)
-            case "phase_end":
+            case "phase_end" | "phase_broken_off":
                 head = {"stage": event.stage, "phase": event.phase, "seconds": event.fields["seconds"]}
-                self.metrics.append(json.dumps({**head, **self._sums, "workers": event.fields["workers"]}) + "\n")
+                self.metrics.append(json.dumps({**head, **self._sums, "workers": event.fields.get("workers")}) + "\n")
         if event.level == "error" or event.trace or event.kind.endswith(("_end", "_broken_off", "interrupted")):
             self.flush()
 

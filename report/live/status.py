@@ -182,7 +182,7 @@ class Status:
         return [sorted(of.stamps(OBJECTS).items()) if of.remote else (of.size(MANIFEST), of.times().get(MANIFEST)) for of in folders]
 
     def _work(self) -> float:
-        """Returns the seconds of all finished phases, over all commands that have worked on the run (`metrics.jsonl`)."""
+        """Returns the seconds of all phases, over all commands that have worked on the run (`metrics.jsonl`)."""
         taken = [row.get("seconds") for row in self.reader.json_lines(METRICS)]
         return round(sum(seconds for seconds in taken if isinstance(seconds, int | float) and 0 <= seconds < 1e9), 1)
 

@@ -248,6 +248,8 @@ def test_a_signal_ends_the_run_in_order_and_says_how_to_go_on(mill: Mill, tmp_pa
         before, last = log_of(run)[-2:]
         assert last["event"] == "interrupted" and before["event"] == "stage_broken_off" and not before["fields"]["complete"]
         assert json.loads((run / "lease.json").read_text())["holder"] == ""
+        measured = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        assert measured["stage"] == "filter" and measured["seconds"] > 0  # `status` counts the work that was broken off
 
 
 def test_what_is_done_again_is_said_before_it_is(mill: Mill, tmp_path: Path) -> None:
