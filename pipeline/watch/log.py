@@ -1,4 +1,4 @@
-"""The log of a run: `log.jsonl` (events), `errors.log` (traces) and `metrics.jsonl` (a line for each phase, also for one that an error ended).
+"""The log of a run: `log.jsonl` (events), `errors.log` (traces) and `metrics.jsonl` (a line for each phase, also of one that failed).
 
 None of them holds text of a document or credentials: URLs lose their user and the values of their query, and messages are cut.
 """
