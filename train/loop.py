@@ -36,20 +36,20 @@ from corpusmill.train.watch import Watch, flops_per_token
 # ---- the next batch ----------------------------------------------------------------------------------
 
 
-class Prefetcher(AbstractContextManager["Prefetcher"]):
-    """Wraps an objective and always prepares its next batch, up to the end of step `steps - 1`, as steps follow each other.
+class Prefetcher(Objective, AbstractContextManager["Prefetcher"]):
+    """An objective that always prepares the next batch of another one, up to the end of step `steps - 1`, as steps follow each other.
 
     Batches depend only on the step, and one thread makes them in order, so they are the same as without prefetching. `waited`: seconds for
     which the training waited for batches.
     """
 
     def __init__(self, objective: Objective, steps: int):
-        self.objective, self.steps, self.waited = objective, steps, 0.0
+        self.objective, self.metrics, self.steps, self.waited = objective, objective.metrics, steps, 0.0
         self._thread = ThreadPoolExecutor(1, "batches")
         self._stream: Iterator[Any] | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.objective, name)
+    def loss(self, model: Llama, batch: Any) -> StepLoss:
+        return self.objective.loss(model, batch)
 
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -297,7 +297,7 @@ def fit(
     )  # fmt: skip
 
 
-def gradient(parallel_model: ParallelModel, objective: Any, step: int) -> Gradient:
+def gradient(parallel_model: ParallelModel, objective: Objective, step: int) -> Gradient:
     """Sums loss and gradient over all micro-batches of all ranks. The loss is divided by the count; the gradient is not yet."""
     parts = parallel_model.backward(objective, step)
     grads = [p.grad for p in parallel_model.parameters.values() if p.grad is not None]
