@@ -153,14 +153,6 @@ def decide(rules: Sequence[StepRule], values: Mapping[str, pa.Array], documents:
     return pa.ListArray.from_arrays(pa.array(offsets), names.take(pa.array(places)))
 
 
-def fails_others(failed: pa.Array, names: Iterable[str]) -> npt.NDArray[np.bool_]:
-    """bool (documents,): whether each document fails a rule that is not in `names`. `failed` is the report's column."""
-    other = pc.invert(pc.is_in(failed.flatten(), value_set=pa.array(list(names), pa.string())))
-    failing = np.zeros(len(failed), bool)
-    failing[pc.list_parent_indices(failed).to_numpy()[np.asarray(other.to_numpy(zero_copy_only=False), bool)]] = True
-    return failing
-
-
 def rules_metadata(rules: Iterable[StepRule]) -> dict[bytes, bytes]:
     """Returns the rules and their meanings as schema metadata of a report table."""
     rules = list(rules)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import yaml
 
 from corpusmill.filters.fork import next_name
+from corpusmill.filters.relation import OFF
 from corpusmill.filters.rules import COMPARISONS, check_range
 from corpusmill.pipeline.recipe import STAGES, stage_command
 from corpusmill.report.answers.why_change import scored_late
@@ -27,7 +28,6 @@ from corpusmill.report.explore.table import NUMBER, Bools, StageTable
 from corpusmill.report.read import ReportRule, RunReader
 from corpusmill.report.stale import mend_command
 
-OFF = "off"
 #: Stages whose thresholds can change without measuring again.
 RETUNED = ("filter",)
 
