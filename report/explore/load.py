@@ -9,6 +9,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from corpusmill.filters.relation import FLOATS, INTEGERS
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report import host
 from corpusmill.report.explore.table import FLAG, KEPT_BYTES, NUMBER, ORIGINS, TEXT, Codes, Column, StageTable, Verdicts
@@ -24,8 +25,6 @@ ROWS, SAMPLE = 65_536, 200_000
 ROW_FIELDS = ("id", "url", "kept", "failed")
 #: Columns that a report may lack and another report may have.
 BORROWED = ("language", "page_type", "source")
-_FLOATS = ("FLOAT", "DOUBLE")
-_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 _DECIDED = "id IS NOT NULL AND kept IS NOT NULL AND failed IS NOT NULL"
 
 
@@ -59,7 +58,7 @@ def load_stage(
 
 
 def _kind(kind: str) -> str:
-    return NUMBER if kind in _FLOATS + _INTEGERS else FLAG if kind == "BOOLEAN" else TEXT
+    return NUMBER if kind in FLOATS + INTEGERS else FLAG if kind == "BOOLEAN" else TEXT
 
 
 def _selected(table: StageTable, kinds: dict[str, str]) -> str:
@@ -68,7 +67,7 @@ def _selected(table: StageTable, kinds: dict[str, str]) -> str:
     stored = ["id::VARCHAR AS id", "url::VARCHAR AS url"]
     for name, column in table.columns.items():
         value, kind = identifier(name), kinds[name]
-        if kind in _FLOATS:
+        if kind in FLOATS:
             value = f"if(isnan({value}), NULL, {value})"
         elif column.kind == TEXT and kind != "VARCHAR":
             value = f"if({value} IS NULL, NULL, to_json({value})::VARCHAR)"
@@ -82,16 +81,16 @@ def _selected(table: StageTable, kinds: dict[str, str]) -> str:
 def _read(run: Run, table: StageTable, query: str, advance: Callable[[int], None]) -> None:
     batches = run.connection.sql(query).to_arrow_reader(ROWS)
     parts: dict[str, list[Any]] = {name: [] for name in ("verdict", "characters", *ORIGINS)}
-    stored = ["id", "url", *(column.sql for column in table.columns.values())]
+    stored = ["id", "url", "characters", *(column.sql for column in table.columns.values())]
     with table.cursor(timed=False) as cursor:
         cursor.execute("BEGIN")  # one transaction, since DuckDB copies rows that are committed before a row group is full
-        cursor.register("part", _numbered(batches.schema.empty_table().select(stored), 0))
+        cursor.register("part", _numbered(batches.schema.empty_table().select(stored), 0, np.zeros(0, np.int32)))
         cursor.execute(f"CREATE OR REPLACE TABLE {table.table} AS FROM part")
         for batch in batches:
             rows = pa.Table.from_batches([batch])
-            cursor.register("part", _numbered(rows.select(stored), table.rows))
-            cursor.execute(f"INSERT INTO {table.table} FROM part")
             parts["verdict"].append(table.verdicts.encode(rows["verdict"]))
+            cursor.register("part", _numbered(rows.select(stored), table.rows, parts["verdict"][-1]))
+            cursor.execute(f"INSERT INTO {table.table} FROM part")
             parts["characters"].append(rows["characters"].to_numpy())
             for origin in ORIGINS:
                 parts[origin].append(table.names[origin].encode(rows[f"origin_{origin}"]))
@@ -103,8 +102,9 @@ def _read(run: Run, table: StageTable, query: str, advance: Callable[[int], None
     table.origins = whole
 
 
-def _numbered(rows: pa.Table, first: int) -> pa.Table:
-    return rows.add_column(0, "number", pa.array(np.arange(first, first + rows.num_rows, dtype=np.int32)))
+def _numbered(rows: pa.Table, first: int, verdicts: Codes) -> pa.Table:
+    numbers = np.arange(first, first + rows.num_rows, dtype=np.int32)
+    return rows.add_column(0, "number", pa.array(numbers)).append_column("verdict", pa.array(verdicts))
 
 
 def _borrow(run: Run, table: StageTable) -> None:
