@@ -6,6 +6,7 @@ afterwards; a test compares the two on random values. Names and texts of a run a
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -61,16 +62,22 @@ class Report:
         return f"(SELECT *, NOT ({failing}) AS kept_now FROM (SELECT *, {self.others(moves)} AS others{columns} FROM {self.table}))"
 
 
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """One database for all shards: to open one takes longer than to decide about a shard."""
+    return duckdb.connect(config={"threads": 1})
+
+
 def ask(table: pa.Table, select: str, decided: str = "report") -> duckdb.DuckDBPyConnection:
     """Returns the result of `SELECT select` over a shard of a report, or over what `Report.decided` makes of it."""
-    connection = duckdb.connect(config={"threads": 1})
-    connection.register("report", table)
-    return connection.execute(f"SELECT {select} FROM {decided}")
+    cursor = _database().cursor()
+    cursor.register("report", table)
+    return cursor.execute(f"SELECT {select} FROM {decided}")
 
 
 def report_of(table: pa.Table) -> Report:
     """Returns the report for which `ask` answers."""
-    rows = ask(table, "*")
+    rows = ask(table.slice(0, 0), "*")
     return Report("report", {name: str(kind) for name, kind, *_ in rows.description or ()})
 
 
