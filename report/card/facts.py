@@ -47,7 +47,8 @@ def dedup_rows(summary: Summary) -> list[Row]:
         what = f"{settings.get('similarity')} similarity of {number(found.threshold)} or more"
         rows.append(("near means", f"{what} on shingles of {near.get('ngram')} {near.get('unit')}"))
         rows.append(("candidates by", f"MinHash, {near.get('bands')} bands of {near.get('rows')} rows"))
-    rows += [(f"repeated {cuts.kind} cut from documents that stay", f"{number(cuts.characters)} characters") for cuts in summary.cuts]
+    cuts = summary.cuts.rows if summary.cuts else ()
+    rows += [(f"repeated {of['repeated']} cut from documents that stay", f"{number(of['characters'])} characters") for of in cuts]
     if contamination := summary.contamination:
         rows.append(("documents with items of evaluation sets", f"{number(contamination.documents)} of {number(contamination.seen)}"))
     return rows

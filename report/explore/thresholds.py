@@ -120,13 +120,15 @@ def _checked(table: StageTable, moves: Moves) -> dict[str, ReportRule]:
 
 def effects(tried: Retried) -> dict[str, Any]:
     """Returns what the page shows for other thresholds."""
-    verdicts, moved = tried.table.verdicts, [tried.table.verdicts.rule(name) for name in tried.moved]
+    verdicts = tried.table.verdicts
+    moved = [number for name in tried.moved if (number := verdicts.rule(name)) is not None]
     counts = {name: dict.fromkeys(("kept", "characters"), 0) for name in ("before", "after")}
     gained = lost = 0
     fired, alone = [0] * len(verdicts.rules), [0] * len(verdicts.rules)
     fails = "".join(f"fails_{place}, " for place in range(len(moved)))
     groups = f"SELECT verdict, kept_now, {fails}count(*), sum(characters)::BIGINT FROM {tried.decided} GROUP BY ALL"
-    for number, kept, *failing, documents, characters in zip(*(column.tolist() for column in tried.table.ask(groups).values()), strict=True):
+    counted = (column.tolist() for column in tried.table.ask(groups).values())
+    for number, kept, *failing, documents, characters in zip(*counted, strict=True):
         verdict = verdicts.all[number]
         for when, keeps in (("before", verdict.kept), ("after", kept)):
             counts[when]["kept"] += documents * keeps

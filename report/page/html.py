@@ -135,8 +135,8 @@ class Page:
         rules = [rule for rule in decisions.thresholds if rule.column == changes.rule.column and is_number(rule.threshold)]
         data = {
             "rule": safe_line(changes.rule.rule, 200), "fails": changes.rule.comparison, "now": changes.place,
-            "thresholds": [change.threshold for change in changes.every], "documents": [change.documents for change in changes.every],
-            "characters": [change.characters for change in changes.every], "of": decisions.rows, "line": rules.index(changes.rule),
+            "thresholds": [change["threshold"] for change in changes.every], "documents": [change["documents"] for change in changes.every],
+            "characters": [change["characters"] for change in changes.every], "of": decisions.rows, "line": rules.index(changes.rule),
         }  # fmt: skip
         return {"id": f"slider-{self.sliders}", "json": json.dumps(data, separators=(",", ":"))}
 

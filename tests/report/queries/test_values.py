@@ -115,11 +115,11 @@ def test_personal_data(opened_random_run: Run) -> None:
     found = read_personal_data(opened_random_run)
     assert found is not None
     emails, phones = found.kinds
-    assert (emails.placeholder, emails.known, phones.placeholder, phones.known) == ("email@example.com", True, None, True)
+    assert (emails["placeholder"], emails["known"], phones["placeholder"], phones["known"]) == ("email@example.com", True, None, True)
     rows = pa.concat_tables(
         [table for _, table in opened_random_run.reader.groups("filter", "report", ["pii_emails", "pii_phones", "kept"])]
     ).to_pylist()
-    assert emails.finds == sum(row["pii_emails"] for row in rows)
-    assert emails.kept_documents == sum(row["pii_emails"] > 0 and row["kept"] for row in rows)
+    assert emails["finds"] == sum(row["pii_emails"] for row in rows)
+    assert emails["kept_documents"] == sum(row["pii_emails"] > 0 and row["kept"] for row in rows)
     touched = [row["kept"] for row in rows if row["pii_emails"] or row["pii_phones"]]
-    assert (found.rows, found.touched, found.kept_touched) == (len(rows), len(touched), sum(touched))
+    assert tuple(found.query.first[name] for name in ("rows", "touched", "kept_touched")) == (len(rows), len(touched), sum(touched))
