@@ -41,9 +41,9 @@ class Report:
             with np.errstate(over="ignore"):
                 threshold = float(np.float32(threshold))
         value = f"{value}::INTEGER" if kind == "BOOLEAN" else value
-        known = f" AND NOT isnan({value})" if kind in FLOATS else ""  # DuckDB's NaN is greater than all numbers
+        known = f" AND NOT isnan({value})" if kind in FLOATS and comparison.startswith(">") else ""  # DuckDB's NaN is above all numbers
         limit = str(threshold) if isinstance(threshold, int) else f"'{threshold!r}'::DOUBLE"
-        return f"coalesce({value} {comparison} {limit}{known}, false)"
+        return f"({value} IS NOT NULL AND {value} {comparison} {limit}{known})"
 
     def others(self, moved: Collection[str]) -> str:
         """SQL: whether a document fails a rule that is not in `moved`."""

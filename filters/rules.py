@@ -69,8 +69,14 @@ class Rule:
             inside = pc.is_in(column, value_set=pa.array(self.threshold, pa.string()))
             return np.asarray(pc.and_(pc.invert(inside), pc.is_valid(column)).to_numpy(zero_copy_only=False), bool)
         values = column.to_numpy(zero_copy_only=False)  # nulls become NaN
-        failing = COMPARISONS[self.comparison](values, self.threshold) & ~np.isnan(values)
-        return np.asarray(failing, bool)
+        return np.asarray(fails(self.comparison, values, self.threshold), bool)
+
+
+def fails(comparison: str, values: Any, threshold: Any) -> Any:
+    """Returns whether a value, or each of an array, fails a rule with this number as threshold. NaN compares as false with everything. A
+    threshold beyond the range of the values' type is infinite."""
+    with np.errstate(over="ignore"):
+        return COMPARISONS[comparison](values, threshold)
 
 
 def limits(*rules: tuple[str, str, str, float | None]) -> tuple[Rule, ...]:

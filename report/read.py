@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -335,20 +333,6 @@ class RunReader(RunFiles):
             found.update(zip(here, self.rows(places, columns), strict=False))
             begin += size
         return found
-
-
-def as_floats(table: pa.Table, column: str) -> npt.NDArray[np.float64]:
-    """Returns a column (n) as float64 with NaN for nulls; all NaN if the table lacks the column or it is not numeric."""
-    if column not in table.column_names:
-        return np.full(table.num_rows, np.nan)
-    values = table[column]
-    if pa.types.is_boolean(values.type):
-        values = values.cast(pa.int8())
-    try:
-        values = pc.cast(values, pa.float64(), safe=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return np.full(table.num_rows, np.nan)
-    return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)
 
 
 def read_meanings(reader: RunReader, stage: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corpusmill.filters.relation import OFF, Report
-from corpusmill.filters.rules import COMPARISONS
+from corpusmill.filters.rules import fails
 from corpusmill.pipeline.recipe import stage_command
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.queries.ask import columns
@@ -116,7 +116,7 @@ def passing(rule: ReportRule, value: Any) -> Any:
     step = max(step, math.ulp(0.0))  # the smallest floats have no smaller step
     rounded = (math.ceil if upward else math.floor)(value / step) * step
     rounded = float(f"{rounded:.{DIGITS}g}")
-    while COMPARISONS[rule.comparison](value, rounded):
+    while fails(rule.comparison, value, rounded):
         rounded = float(f"{rounded + (step if upward else -step):.{DIGITS}g}")
     return int(rounded) if rounded.is_integer() else rounded
 

@@ -230,7 +230,7 @@ def histogram(explorer: Explorer, query: parameters.OneColumn) -> Answer:
 
 def retuned(explorer: Explorer, query: parameters.Thresholds) -> Answer:
     table = explorer.stage(query.stage).table
-    effects = thresholds.effects(thresholds.retry(table, query.set_))
+    effects = thresholds.effects(table, thresholds.retry(table, query.set_))
     line, note = command(explorer.reader, explorer.folder, table, query.set_)
     stale, going_on = next_command(explorer.reader, explorer.folder)
     fork = fork_command(explorer.folder, query.set_) if line and not note else None

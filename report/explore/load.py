@@ -81,16 +81,16 @@ def _selected(table: StageTable, kinds: dict[str, str]) -> str:
 def _read(run: Run, table: StageTable, query: str, advance: Callable[[int], None]) -> None:
     batches = run.connection.sql(query).to_arrow_reader(ROWS)
     parts: dict[str, list[Any]] = {name: [] for name in ("verdict", "characters", *ORIGINS)}
-    stored = ["id", "url", "characters", *(column.sql for column in table.columns.values())]
+    stored = ["id", "url", *(column.sql for column in table.columns.values())]
     with table.cursor(timed=False) as cursor:
         cursor.execute("BEGIN")  # one transaction, since DuckDB copies rows that are committed before a row group is full
-        cursor.register("part", _numbered(batches.schema.empty_table().select(stored), 0, np.zeros(0, np.int32)))
+        cursor.register("part", _numbered(batches.schema.empty_table().select(stored), 0))
         cursor.execute(f"CREATE OR REPLACE TABLE {table.table} AS FROM part")
         for batch in batches:
             rows = pa.Table.from_batches([batch])
-            parts["verdict"].append(table.verdicts.encode(rows["verdict"]))
-            cursor.register("part", _numbered(rows.select(stored), table.rows, parts["verdict"][-1]))
+            cursor.register("part", _numbered(rows.select(stored), table.rows))
             cursor.execute(f"INSERT INTO {table.table} FROM part")
+            parts["verdict"].append(table.verdicts.encode(rows["verdict"]))
             parts["characters"].append(rows["characters"].to_numpy())
             for origin in ORIGINS:
                 parts[origin].append(table.names[origin].encode(rows[f"origin_{origin}"]))
@@ -102,9 +102,8 @@ def _read(run: Run, table: StageTable, query: str, advance: Callable[[int], None
     table.origins = whole
 
 
-def _numbered(rows: pa.Table, first: int, verdicts: Codes) -> pa.Table:
-    numbers = np.arange(first, first + rows.num_rows, dtype=np.int32)
-    return rows.add_column(0, "number", pa.array(numbers)).append_column("verdict", pa.array(verdicts))
+def _numbered(rows: pa.Table, first: int) -> pa.Table:
+    return rows.add_column(0, "number", pa.array(np.arange(first, first + rows.num_rows, dtype=np.int32)))
 
 
 def _borrow(run: Run, table: StageTable) -> None:

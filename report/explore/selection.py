@@ -42,7 +42,7 @@ def select(table: StageTable, asked: Filter) -> Bools:
             mask &= table.origins[origin] == number
     conditions = _conditions(table, asked)
     if conditions.terms and mask.any():
-        mask &= table.mask(" AND ".join(conditions.terms), conditions.values)
+        mask &= _passing(table, conditions)
     return mask
 
 
@@ -69,6 +69,14 @@ def _conditions(table: StageTable, asked: Filter) -> Conditions:
     if asked.url is not None:
         found.add("contains(url, ?::VARCHAR)", asked.url)
     return found
+
+
+def _passing(table: StageTable, conditions: Conditions) -> Bools:
+    mask = np.zeros(table.rows, bool)
+    query = f"SELECT number FROM {table.table} WHERE {' AND '.join(conditions.terms)}"
+    with table.cursor() as cursor:
+        mask[cursor.execute(query, conditions.values).fetchnumpy()["number"]] = True
+    return mask
 
 
 Positions = npt.NDArray[np.int32]

@@ -295,23 +295,6 @@ class StageTable:
                 found[batch["number"].to_numpy()] = batch["found"].to_numpy()
         return found
 
-    def ask(self, query: str, values: Sequence[Any] = ()) -> dict[str, npt.NDArray[Any]]:
-        """Returns the columns of a query's result by name."""
-        with self.cursor() as cursor:
-            return cursor.execute(query, list(values)).fetchnumpy()
-
-    def mask(self, condition: str, values: Sequence[Any] = (), source: str = "") -> Bools:
-        """bool (rows): which rows meet a condition (SQL with placeholders for `values`). `source`: the rows, by default all as loaded."""
-        mask = np.zeros(self.rows, bool)
-        mask[self.ask(f"SELECT number FROM {source or self.table} WHERE {condition}", values)["number"]] = True
-        return mask
-
-    @cached_property
-    def kinds(self) -> dict[str, str]:
-        """The types of the table's columns in DuckDB, by their names there."""
-        with self.cursor(timed=False) as cursor:
-            return {name: kind for name, kind, *_ in cursor.execute(f"DESCRIBE {self.table}").fetchall()}
-
     def rows_of(self, rows: Sequence[int]) -> list[Row]:
         """Returns rows in the requested order."""
         columns = list(self.columns.values())

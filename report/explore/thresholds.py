@@ -1,29 +1,31 @@
 """Decides under other thresholds from the measured columns, as `corpusmill retune` would.
 
-Only rules with another threshold (moved rules) are decided again. For the others the recorded verdicts are used. A value that is NaN or
-null never fails (filters/rules.py). Some rules keep a share of the documents that pass the other rules. When one of the other rules moves,
-such a rule gets a new threshold, found as in filters/kept_share.py.
+Only rules with another threshold (moved rules) are decided again, by `filters/rules.py` on arrays in memory: as SQL (`filters/relation.py`)
+that takes two to three times as long, and a slider asks with each step. For the others the recorded verdicts are used. Some rules keep a
+share of the documents that pass the other rules. When one of the other rules moves, such a rule gets a new threshold, found as in
+filters/kept_share.py.
 """
 
 import math
 import re
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import yaml
 
 from corpusmill.filters.fork import next_name
-from corpusmill.filters.relation import OFF, Report
-from corpusmill.filters.rules import COMPARISONS, check_range
+from corpusmill.filters.relation import OFF
+from corpusmill.filters.rules import COMPARISONS, check_range, fails
 from corpusmill.pipeline.recipe import STAGES, stage_command
 from corpusmill.report.answers.why_change import scored_late
 from corpusmill.report.explore.parameters import BadRequest, shown
-from corpusmill.report.explore.table import NUMBER, Bools, StageTable, Verdicts
+from corpusmill.report.explore.table import NUMBER, Bools, StageTable
 from corpusmill.report.read import ReportRule, RunReader
 from corpusmill.report.stale import mend_command
 
@@ -33,32 +35,22 @@ RETUNED = ("filter",)
 Moves = Mapping[str, float | str]
 
 
-@dataclass(frozen=True)
-class LoadedReport(Report):
-    """A report as the explorer holds it: with the number of each row's verdict, in place of `kept` and `failed`."""
-
-    verdicts: Verdicts
-
-    def others(self, moved: Collection[str]) -> str:
-        rules = {self.verdicts.rule(name) for name in moved}
-        without = [number for number, verdict in enumerate(self.verdicts.all) if rules.issuperset(verdict.failed)]
-        return f"verdict NOT IN ({', '.join(map(str, [-1, *without]))})"
-
-
 @dataclass
 class Retried:
-    """Verdicts under other thresholds, as SQL (`Report.decided`). `moved`: the rules with another threshold, by name. `found`: those of
-    them that keep a share."""
+    """Verdicts under other thresholds. `moved`: the rules with another threshold, by name. `found`: those of them that keep a share.
 
-    table: StageTable
-    decided: str
+    `failing` (moved rules, rows): the rows that fail each rule. `others` (rows): the number of failed rules that did not move.
+    """
+
     moved: dict[str, float | str]
     found: dict[str, float | None]
+    failing: npt.NDArray[np.bool_]
+    others: npt.NDArray[np.int32]
 
     @property
     def kept(self) -> Bools:
         """bool (rows): whether the document is kept."""
-        return self.table.mask("kept_now", source=self.decided)
+        return (self.others == 0) & ~self.failing.any(axis=0)
 
 
 def has_slider(table: StageTable, rule: ReportRule) -> bool:
@@ -76,24 +68,27 @@ def retry(table: StageTable, moves: Moves) -> Retried:
     shares = {name: share for name, (share, of) in sharing.items() if of == "passing" and name not in moves}
     if not moves or not shares:
         return tried
-    base = _decided(table, rules, {**dict.fromkeys(sharing, OFF), **moves})
-    found = {name: _share_threshold(rules[name], share, base) for name, share in shares.items()}
+    base = _decided(table, rules, {**dict.fromkeys(sharing, OFF), **moves}).kept
+    found = {name: _share_threshold(table, rules[name], share, base) for name, share in shares.items()}
     again = _decided(table, rules, {**moves, **{name: OFF if value is None else value for name, value in found.items()}})
     again.found = found
     return again
 
 
 def _decided(table: StageTable, rules: Mapping[str, ReportRule], moves: Moves) -> Retried:
-    held = {name: column.sql for name, column in table.columns.items()}
-    report = LoadedReport(table.table, table.kinds, table.verdicts)
-    known = [(name, held.get(rule.column, ""), rule.comparison) for name, rule in rules.items()]
-    return Retried(table, report.decided(known, moves), dict(moves), {})
+    moved = {table.verdicts.rule(name) for name in moves}
+    others = np.array([len(set(verdict.failed) - moved) for verdict in table.verdicts.all], np.int32)
+    failing = np.zeros((len(moves), table.rows), bool)
+    for place, (name, threshold) in enumerate(moves.items()):
+        if not isinstance(threshold, str):
+            failing[place] = fails(rules[name].comparison, table.array(rules[name].column), threshold)
+    return Retried(dict(moves), {}, failing, others[table.verdict])
 
 
-def _share_threshold(rule: ReportRule, share: float, counting: Retried) -> float | None:
-    """Returns the threshold that keeps a share of the documents with a value that `counting` keeps; None if there are none."""
-    column = counting.table.columns[rule.column].sql
-    values = counting.table.ask(f"SELECT {column}::DOUBLE AS v FROM {counting.decided} WHERE kept_now AND {column} IS NOT NULL")["v"]
+def _share_threshold(table: StageTable, rule: ReportRule, share: float, counting: Bools) -> float | None:
+    """Returns the threshold that keeps a share of the counted documents with a value; None if there are none."""
+    values = table.array(rule.column)[counting].astype(np.float64)
+    values = values[~np.isnan(values)]
     if not len(values):
         return None
     kept = ceil(Fraction(str(share)) * len(values))
@@ -118,29 +113,34 @@ def _checked(table: StageTable, moves: Moves) -> dict[str, ReportRule]:
     return rules
 
 
-def effects(tried: Retried) -> dict[str, Any]:
+def effects(table: StageTable, tried: Retried) -> dict[str, Any]:
     """Returns what the page shows for other thresholds."""
-    verdicts = tried.table.verdicts
-    moved = [number for name in tried.moved if (number := verdicts.rule(name)) is not None]
-    counts = {name: dict.fromkeys(("kept", "characters"), 0) for name in ("before", "after")}
-    gained = lost = 0
-    fired, alone = [0] * len(verdicts.rules), [0] * len(verdicts.rules)
-    fails = "".join(f"fails_{place}, " for place in range(len(moved)))
-    groups = f"SELECT verdict, kept_now, {fails}count(*), sum(characters)::BIGINT FROM {tried.decided} GROUP BY ALL"
-    counted = (column.tolist() for column in tried.table.ask(groups).values())
-    for number, kept, *failing, documents, characters in zip(*counted, strict=True):
-        verdict = verdicts.all[number]
-        for when, keeps in (("before", verdict.kept), ("after", kept)):
-            counts[when]["kept"] += documents * keeps
-            counts[when]["characters"] += characters * keeps
-        gained += documents * (kept and not verdict.kept)
-        lost += documents * (verdict.kept and not kept)
-        failed = set(verdict.failed).difference(moved) | {rule for rule, fails_it in zip(moved, failing, strict=True) if fails_it}
-        for rule in failed:
-            fired[rule] += documents
-            alone[rule] += documents * (len(failed) == 1)
-    rules = [{"rule": rule, "fired": f, "alone": a} for rule, f, a in zip(verdicts.rules, fired, alone, strict=True)]
-    return {**counts, "gained": gained, "lost": lost, "rules": rules, "found": tried.found}
+    before, after = table.kept, tried.kept
+    fired, alone = _fired(table, tried)
+    return {
+        "before": {"kept": int(before.sum()), "characters": int(table.characters[before].sum())},
+        "after": {"kept": int(after.sum()), "characters": int(table.characters[after].sum())},
+        "gained": int((after & ~before).sum()),
+        "lost": int((before & ~after).sum()),
+        "rules": [{"rule": rule, "fired": f, "alone": a} for rule, f, a in zip(table.verdicts.rules, fired, alone, strict=True)],
+        "found": tried.found,
+    }
+
+
+def _fired(table: StageTable, tried: Retried) -> tuple[list[int], list[int]]:
+    """Counts by rule the documents that would fail it, and those that would fail no other."""
+    fails_moved = tried.failing.sum(axis=0, dtype=np.int32)
+    only_one = table.verdict[(tried.others == 1) & (fails_moved == 0)]
+    fired, alone = list(table.fired[0]), [0] * len(table.verdicts.rules)
+    moved = [number for name in tried.moved if (number := table.verdicts.rule(name)) is not None]
+    for verdict, count in zip(table.verdicts.all, np.bincount(only_one, minlength=len(table.verdicts.all)).tolist(), strict=True):
+        if count:
+            (rule,) = set(verdict.failed) - set(moved)
+            alone[rule] += count
+    for failing, rule in zip(tried.failing, moved, strict=True):
+        fired[rule] = int(failing.sum())
+        alone[rule] = int((failing & (tried.others == 0) & (fails_moved == 1)).sum())
+    return fired, alone
 
 
 def recipe_lines(moves: Moves) -> str:
