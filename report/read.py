@@ -311,6 +311,12 @@ class RunReader(RunFiles):
         section = recipe.get(stage) if isinstance(recipe, dict) else None
         return section if isinstance(section, dict) else {}
 
+    def steps(self) -> list[tuple[str, dict[str, Any]]]:
+        """Returns the filter stage's steps by their kinds, in order, each with its options."""
+        steps = self.settings("filter").get("steps")
+        items = [item for step in steps if isinstance(step, dict) for item in step.items()] if isinstance(steps, list) else []
+        return [(str(kind), options if isinstance(options, dict) else {}) for kind, options in items]
+
     def inputs(self, stage: str) -> dict[str, str]:
         """Returns the paths of the document shards that a stage has read (`filter/data/part-00042.parquet`), by name (`part-00042`)."""
         paths = [ref.path for task in self.stages[stage].tasks for ref in task.inputs]

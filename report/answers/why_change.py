@@ -137,13 +137,11 @@ def decides_again(reader: RunReader, rules: Sequence[ReportRule], moved: Collect
 
 def scored_late(reader: RunReader, rules: Sequence[ReportRule], moved: Collection[str]) -> str | None:
     """Returns the first step with `only_passing` that comes after a moved rule: it has scored only documents that passed that rule."""
-    steps = reader.settings("filter").get("steps")
-    items = [item for step in steps if isinstance(step, dict) for item in step.items()] if isinstance(steps, list) else []
     changed = {rule.step for rule in rules if rule.rule in moved}
     before, seen = False, dict[str, int]()
-    for kind, options in items:
-        if before and isinstance(options, dict) and options.get("only_passing"):
-            return str(kind)
+    for kind, options in reader.steps():
+        if before and options.get("only_passing"):
+            return kind
         seen[kind] = seen.get(kind, 0) + 1
         suffix = f"_{seen[kind]}" if seen[kind] > 1 else ""
         before = before or any(re.fullmatch(rf"{re.escape(kind)}(:.*)?{suffix}", step) for step in changed)

@@ -14,7 +14,7 @@ from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.card.contents import Contents, iso_codes, read_contents
 from corpusmill.report.card.croissant import MEANINGS, croissant
-from corpusmill.report.card.facts import Row, dedup_rows, rule_rows, step_options, tokenizer_rows, toxic
+from corpusmill.report.card.facts import Row, dedup_rows, rule_rows, tokenizer_rows, toxic
 from corpusmill.report.host import NONE
 from corpusmill.report.markdown import environment, front_matter
 from corpusmill.report.queries.classifiers import Label, UsedClassifier, interval, value
@@ -328,7 +328,7 @@ def limit_facts(summary: Summary, contents: Contents, pii: list[tuple[str, dict[
     )
     return {
         "one_host": (host, documents / contents.documents) if documents > ONE_HOST * contents.documents else None,
-        "paths": any(source.startswith("/") for source in contents.sources), "steps": step_options(reader), "toxic": toxic(summary),
+        "paths": any(source.startswith("/") for source in contents.sources), "steps": dict(reader.steps()), "toxic": toxic(summary),
         "filtered": reader.present(["filter"]), "deduplicated": reader.stages["dedup"].status == "complete", "dedup": dedup,
         "near": (dedup.get("minhash") or {}).get("enabled", True),
         "left": [found["kind"] for _, found in pii if found["known"] and found["placeholder"] is None],

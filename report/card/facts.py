@@ -5,7 +5,6 @@ from typing import Any
 
 from corpusmill.report.queries.rules import Decisions
 from corpusmill.report.queries.summary import Summary
-from corpusmill.report.read import RunReader
 from corpusmill.report.tables import number
 
 #: A label and its value.
@@ -63,13 +62,6 @@ def tokenizer_rows(summary: Summary) -> list[Row]:
         overall = judged.tokenizers[0].all
         rows.append(("bytes a token", f"{number(overall.bytes_per_token)} on {number(overall.documents)} documents of the run"))
     return rows
-
-
-def step_options(reader: RunReader) -> dict[str, dict[str, Any]]:
-    """Returns the options of each of the filter stage's steps; of a repeated step, the last."""
-    steps = reader.settings("filter").get("steps")
-    items = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
-    return {name: options if isinstance(options, dict) else {} for step in items for name, options in step.items()}
 
 
 def toxic(summary: Summary) -> int:

@@ -142,9 +142,7 @@ class Page:
 
     def conditional(self) -> bool:
         """Whether a step of the filter stage measured only documents that passed the rules before it."""
-        steps = self.summary.reader.settings("filter").get("steps")
-        options = [value for step in steps if isinstance(step, dict) for value in step.values()] if isinstance(steps, list) else []
-        return any(isinstance(each, dict) and each.get("only_passing") is True for each in options)
+        return any(options.get("only_passing") is True for _, options in self.summary.reader.steps())
 
     def scores(self, column: str, threshold: float) -> dict[str, Any] | None:
         """Returns the chart of a classifier's scores; None if there are none. `threshold`: its threshold, drawn where no rule has

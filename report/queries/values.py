@@ -14,7 +14,6 @@ from corpusmill.report.queries.ask import Query, ask, columns, has_report, numbe
 from corpusmill.report.queries.rules import Decisions
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import column, literal
-from corpusmill.report.read import RunReader
 
 BINS = 60
 #: Rows of the sample from which bins and other thresholds are chosen; the counts cover all rows.
@@ -273,7 +272,7 @@ def read_personal_data(run: Run) -> PersonalData | None:
     """)  # fmt: skip
     if not whole.first["rows"]:
         return None
-    options = _pii_options(run.reader)
+    options = next((options for kind, options in run.reader.steps() if kind == "pii"), {})
     known = {f"{PII}{name}{plural}": name for name in options for plural in ("s", "")}
     return PersonalData([_kind(row, known.get(row["kind"]), options) for row in by_kind.rows], whole, by_kind)
 
@@ -282,12 +281,3 @@ def _kind(row: dict[str, Any], option: str | None, options: dict[str, Any]) -> d
     placeholder, name = options.get(option) if option else None, row["kind"]
     given = placeholder if isinstance(placeholder, str) else None
     return row | {"column": name, "kind": name.removeprefix(PII).replace("_", " "), "placeholder": given, "known": option is not None}
-
-
-def _pii_options(reader: RunReader) -> dict[str, Any]:
-    """Returns the options of the step `pii` in the resolved recipe; empty where it has none."""
-    steps = reader.settings("filter").get("steps")
-    for step in steps if isinstance(steps, list) else []:
-        if isinstance(step, dict) and isinstance(step.get("pii"), dict):
-            return dict(step["pii"])
-    return {}
