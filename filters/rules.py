@@ -69,8 +69,14 @@ class Rule:
             inside = pc.is_in(column, value_set=pa.array(self.threshold, pa.string()))
             return np.asarray(pc.and_(pc.invert(inside), pc.is_valid(column)).to_numpy(zero_copy_only=False), bool)
         values = column.to_numpy(zero_copy_only=False)  # nulls become NaN
-        failing = COMPARISONS[self.comparison](values, self.threshold) & ~np.isnan(values)
-        return np.asarray(failing, bool)
+        return np.asarray(fails(self.comparison, values, self.threshold), bool)
+
+
+def fails(comparison: str, values: Any, threshold: Any) -> Any:
+    """Returns whether a value, or each of an array, fails a rule with this number as threshold. NaN compares as false with everything. A
+    threshold beyond the range of the values' type is infinite."""
+    with np.errstate(over="ignore"):
+        return COMPARISONS[comparison](values, threshold)
 
 
 def limits(*rules: tuple[str, str, str, float | None]) -> tuple[Rule, ...]:
@@ -151,14 +157,6 @@ def decide(rules: Sequence[StepRule], values: Mapping[str, pa.Array], documents:
     offsets = np.searchsorted(rows, np.arange(documents + 1)).astype(np.int32)
     names = pa.array([rule.rule.name for rule in rules], pa.string())
     return pa.ListArray.from_arrays(pa.array(offsets), names.take(pa.array(places)))
-
-
-def fails_others(failed: pa.Array, names: Iterable[str]) -> npt.NDArray[np.bool_]:
-    """bool (documents,): whether each document fails a rule that is not in `names`. `failed` is the report's column."""
-    other = pc.invert(pc.is_in(failed.flatten(), value_set=pa.array(list(names), pa.string())))
-    failing = np.zeros(len(failed), bool)
-    failing[pc.list_parent_indices(failed).to_numpy()[np.asarray(other.to_numpy(zero_copy_only=False), bool)]] = True
-    return failing
 
 
 def rules_metadata(rules: Iterable[StepRule]) -> dict[bytes, bytes]:

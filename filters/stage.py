@@ -12,7 +12,7 @@ import numpy as np
 from corpusmill.filters.classifier.options import Resolved
 from corpusmill.filters.classifier.step import ScoringStep
 from corpusmill.filters.kept_share import keeps_shares, kept_share_summary, measure_and_decide
-from corpusmill.filters.rules import COMPARISONS, Rule, StepRule
+from corpusmill.filters.rules import Rule, StepRule, fails
 from corpusmill.filters.step import build_steps
 from corpusmill.filters.worker import FilterConfig, FilterWorker, rule_table
 from corpusmill.pipeline.manifest import FileRef, TaskRow
@@ -106,7 +106,7 @@ def _firing(config: FilterConfig) -> dict[str, list[StepRule]]:
 
 def _can_fail(rule: Rule) -> bool:
     """Whether the rule can fail a score or a share, which is at most 1."""
-    return isinstance(rule.threshold, int | float) and bool(COMPARISONS[rule.comparison](1.0, rule.threshold))
+    return isinstance(rule.threshold, int | float) and bool(fails(rule.comparison, 1.0, rule.threshold))
 
 
 def _count(run: Storage, reports: Sequence[FileRef], rules: Mapping[str, Sequence[StepRule]]) -> Output:

@@ -19,7 +19,8 @@ from rich.console import Console
 
 from corpusmill.filters.kept_share import KeptShareWorker, find_thresholds, keeps_shares, read_found, shard_reader, with_found
 from corpusmill.filters.own import looking
-from corpusmill.filters.rules import Rule, StepRule, decide, fails_others, rules_metadata
+from corpusmill.filters.relation import OFF, ask, report_of
+from corpusmill.filters.rules import Rule, StepRule, decide, rules_metadata
 from corpusmill.filters.stage import FilterStage
 from corpusmill.filters.worker import FilterConfig, FilterWorker, Rewriter, decided, rule_table
 from corpusmill.pipeline.code import Code, code_for, shortened
@@ -40,6 +41,11 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 
 # ---- Sweep
+
+#: Shards of a report that one query reads: to begin one takes milliseconds.
+SHARDS = 16
+#: The column with a row's shard in such a query; no step measures one of this name.
+SHARD = "shard of the query"
 
 
 @dataclass(frozen=True)
@@ -101,12 +107,14 @@ def sweep(folder: str, name: str, first: float, last: float, steps: int, trust: 
     thresholds = _thresholds(first, last, steps)
     sums = np.zeros((len(thresholds), 4), np.int64)
     documents = characters = missing = 0
-    for path in [output.path for row in manifest.rows() for output in row.outputs if output.path.startswith("report/")]:
-        report = read_table(storage, path, ["failed", "chars_in", rule.column])
-        column, lengths = report[rule.column].combine_chunks(), report["chars_in"].to_numpy()
-        documents, characters = documents + len(column), characters + int(lengths.sum())
+    paths = [output.path for row in manifest.rows() for output in row.outputs if output.path.startswith("report/")]
+    for begin in range(0, len(paths), SHARDS):
+        tables = [read_table(storage, path, ["failed", "chars_in", rule.column]) for path in paths[begin : begin + SHARDS]]
+        report = pa.concat_tables(tables)
+        column = report[rule.column].combine_chunks()
+        documents, characters = documents + len(column), characters + (pc.sum(report["chars_in"]).as_py() or 0)
         missing += column.null_count + (pc.sum(pc.is_nan(column)).as_py() or 0 if pa.types.is_floating(column.type) else 0)
-        sums += _kept(rule, thresholds, column, lengths, ~fails_others(report["failed"].combine_chunks(), [name]))
+        sums += _kept(rule, thresholds, report)
     rows = tuple(Kept(threshold, *counts) for threshold, counts in zip(thresholds, sums.tolist()))
     return Sweep(name, rule.column, rule.comparison, now, documents, characters, missing, rows)
 
@@ -128,16 +136,15 @@ def _thresholds(first: float, last: float, steps: int) -> list[float]:
     return list(dict.fromkeys(float(f"{value:.12g}") for value in np.linspace(first, last, steps).tolist()))
 
 
-def _kept(
-    rule: Rule, thresholds: list[float], column: pa.Array, lengths: npt.NDArray[np.int64], others: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.int64]:
-    """(thresholds, 4): documents and characters that this rule alone keeps, then those that also pass all other rules (`others`, bool)."""
-    counts = np.zeros((len(thresholds), 4), np.int64)
-    for place, threshold in enumerate(thresholds):
-        kept = ~Rule(rule.name, rule.column, rule.comparison, threshold).failing(column)
-        both = kept & others
-        counts[place] = kept.sum(), lengths[kept].sum(), both.sum(), lengths[both].sum()
-    return counts
+def _kept(rule: Rule, thresholds: list[float], report: pa.Table) -> npt.NDArray[np.int64]:
+    """int64 (thresholds, 4): documents and characters that this rule alone keeps, then those that also pass all other rules."""
+    decides, sums = report_of(report), np.zeros((len(thresholds), 4), np.int64)
+    fails = ", ".join(decides.fails(rule.column, rule.comparison, threshold) for threshold in thresholds)
+    select = f"[{fails}], {decides.others([rule.name])}, count(*), coalesce(sum(chars_in), 0)::BIGINT"
+    for failing, others, *counts in ask(report, select, "report GROUP BY ALL").fetchall():
+        passes = ~np.array(failing, bool)
+        sums[passes] += [*counts, *(0 if others else count for count in counts)]
+    return sums
 
 
 # ---- Shards that can be decided again: their files must be the ones that the manifest records
@@ -342,30 +349,32 @@ def _verdicts(
     names = [name for name in {**thresholds[0], **thresholds[1]} if thresholds[0].get(name) != thresholds[1].get(name)]
     result = Retuned(changed={name: (thresholds[0].get(name), thresholds[1].get(name)) for name in names})
     result.to_measure = 0 if keeps_shares(now.config) else len(report_rows(run)) - len(shards) - finished
-    rules = [rule for rule in now.rules if rule.rule.name in names]
-    columns = ["kept", "failed", *dict.fromkeys(rule.rule.column for rule in rules)]
+    rules = [rule.rule for rule in now.rules if rule.rule.name in names]
+    columns = ["kept", "failed", *dict.fromkeys(rule.column for rule in rules)]
+    moves = {name: thresholds[1].get(name, OFF) for name in names}
+    counts = ["count(*)", "count(*) FILTER (kept)", "count(*) FILTER (kept_now AND NOT kept)", "count(*) FILTER (kept AND NOT kept_now)"]
+    counts += [f"count(*) FILTER (fails_{place})" for place in range(len(moves))]
 
-    def decide_shard(shard: StoredShard) -> tuple[int, int, int, int, npt.NDArray[np.int64]]:
-        report = read_table(run.storage, f"report/{shard.task.key}.parquet", columns)
-        before, failing = _mask(report["kept"]), np.zeros((report.num_rows, len(rules)), bool)
-        for place, rule in enumerate(rules):
-            failing[:, place] = rule.rule.failing(report[rule.rule.column].combine_chunks())
-        kept = ~(failing.any(axis=1) | fails_others(report["failed"].combine_chunks(), names))
-        came_back, gone = int((kept & ~before).sum()), int((before & ~kept).sum())
-        return report.num_rows, int(before.sum()), came_back, gone, failing.sum(axis=0)
+    def read(shard: StoredShard) -> pa.Table:
+        return read_table(run.storage, f"report/{shard.task.key}.parquet", columns)
 
-    failed = np.zeros(len(rules), np.int64)
-    for documents, kept_before, came_back, gone, failing in pool.map(decide_shard, shards):
-        result.documents, result.kept_before = result.documents + documents, result.kept_before + kept_before
-        result.came_back, result.gone = result.came_back + came_back, result.gone + gone
-        result.data_shards += bool(came_back or gone)
-        failed += failing
+    failed = np.zeros(len(moves), np.int64)
+    for begin in range(0, len(shards), SHARDS):
+        tables = list(pool.map(read, shards[begin : begin + SHARDS]))
+        numbers = pa.array(np.repeat(np.arange(len(tables)), [table.num_rows for table in tables]))
+        report = pa.concat_tables(tables).append_column(SHARD, numbers)
+        decided = report_of(report).decided([(rule.name, rule.column, rule.comparison) for rule in rules], moves)
+        for documents, kept_before, came_back, gone, *failing in ask(report, ", ".join(counts), f'{decided} GROUP BY "{SHARD}"').fetchall():
+            result.documents, result.kept_before = result.documents + documents, result.kept_before + kept_before
+            result.came_back, result.gone = result.came_back + came_back, result.gone + gone
+            result.data_shards += bool(came_back or gone)
+            failed += np.array(failing, np.int64)
     result.kept = result.kept_before + result.came_back - result.gone
     failed_before: Counter[str] = Counter()
     for shard in shards:
         failed_before.update(shard.row.failed)
-    by_name = dict(zip([rule.rule.name for rule in rules], failed.tolist()))
-    result.failed = {name: (failed_before[name], by_name.get(name, 0)) for name in names}
+    by_name = dict(zip(moves, failed.tolist()))
+    result.failed = {name: (failed_before[name], by_name[name]) for name in names}
     return result
 
 

@@ -11,7 +11,7 @@ from string import Formatter
 from typing import Any
 
 from corpusmill.pipeline.config import digest
-from corpusmill.report.card.facts import Row, dedup_rows, rule_rows, step_options, tokenizer_rows, toxic
+from corpusmill.report.card.facts import Row, dedup_rows, rule_rows, tokenizer_rows, toxic
 from corpusmill.report.markdown import environment, front_matter
 from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.queries.training import Benchmark, as_number, flatten
@@ -38,7 +38,7 @@ def model_card(run: str, stage: str, arch: Architecture, name: str, license_: st
     """Returns the card of the model that `stage` made. Raises InputError if the folder is not a run."""
     summary = read_summary(run, deep=False)
     reader = summary.reader
-    chain, models, steps = training_chain(reader, stage), fresh(summary), step_options(reader)
+    chain, models, steps = training_chain(reader, stage), fresh(summary), dict(reader.steps())
     base, trained_on = base_model(reader, chain[0]), facts_of(reader, "pretrain") if "pretrain" in chain else {}
     kept = [str(language) for language in steps.get("language", {}).get("keep") or []]
     judged = summary.tokenizer.groups("language") if summary.tokenizer else []  # of the tokenizer's texts, most text first

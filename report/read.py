@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -313,6 +311,12 @@ class RunReader(RunFiles):
         section = recipe.get(stage) if isinstance(recipe, dict) else None
         return section if isinstance(section, dict) else {}
 
+    def steps(self) -> list[tuple[str, dict[str, Any]]]:
+        """Returns the filter stage's steps by their kinds, in order, each with its options."""
+        steps = self.settings("filter").get("steps")
+        items = [item for step in steps if isinstance(step, dict) for item in step.items()] if isinstance(steps, list) else []
+        return [(str(kind), options if isinstance(options, dict) else {}) for kind, options in items]
+
     def inputs(self, stage: str) -> dict[str, str]:
         """Returns the paths of the document shards that a stage has read (`filter/data/part-00042.parquet`), by name (`part-00042`)."""
         paths = [ref.path for task in self.stages[stage].tasks for ref in task.inputs]
@@ -335,20 +339,6 @@ class RunReader(RunFiles):
             found.update(zip(here, self.rows(places, columns), strict=False))
             begin += size
         return found
-
-
-def as_floats(table: pa.Table, column: str) -> npt.NDArray[np.float64]:
-    """Returns a column (n) as float64 with NaN for nulls; all NaN if the table lacks the column or it is not numeric."""
-    if column not in table.column_names:
-        return np.full(table.num_rows, np.nan)
-    values = table[column]
-    if pa.types.is_boolean(values.type):
-        values = values.cast(pa.int8())
-    try:
-        values = pc.cast(values, pa.float64(), safe=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return np.full(table.num_rows, np.nan)
-    return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)
 
 
 def read_meanings(reader: RunReader, stage: str) -> dict[str, str]:

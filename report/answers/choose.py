@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from corpusmill.filters.relation import FLOATS
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.safe import safe_line
@@ -19,7 +20,6 @@ from corpusmill.report.query.run import Run, identifier, quoted
 REPORTED = ("filter", "dedup", "ingest", "tokens")
 #: Stages whose report has a row for each example made of documents.
 LATER = ("sft", "align")
-_FLOATS = ("FLOAT", "DOUBLE")
 BATCH = 4096
 
 
@@ -121,7 +121,7 @@ class TableRows:
     def missing(self, name: str) -> str:
         """Returns the condition that a value is null or NaN."""
         column = self.column(name)
-        return f"({column} IS NULL OR isnan({column}))" if self.columns[name].startswith(_FLOATS) else f"({column} IS NULL)"
+        return f"({column} IS NULL OR isnan({column}))" if self.columns[name].startswith(FLOATS) else f"({column} IS NULL)"
 
     def order(self, column: str | None, descending: bool) -> str:
         """SQL: an order by a column, rows without a value last, ties by place in the files; without a column the order of the files. DuckDB

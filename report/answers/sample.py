@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from corpusmill.filters.relation import Report
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.recipe import stage_command
@@ -97,15 +98,15 @@ def _draw_near(run: Run, rows: TableRows, found: Samples) -> None:
     """Draws documents near the threshold: half that fail it, half that pass it and are kept; or only one kind, as the choice says."""
     rule = _threshold_rule(found)
     column, choice = rows.column(rule.column, numeric=True), found.choice
+    fails = Report(rows.name, rows.columns).fails(rule.column, rule.comparison, rule.threshold)
     sides = [False, True] if choice.kept is None else [choice.kept]
     for place, kept in enumerate(sides):
         side = rows.without_conditions()
         choose(side, replace(choice, rules=(), alone=False, kept=None), run)
         if kept:
-            side.add(f"kept AND NOT {rows.missing(rule.column)} AND NOT ({column} {rule.comparison} ?)", rule.threshold)
+            side.add(f"kept AND NOT {rows.missing(rule.column)} AND NOT {fails}")
         else:
-            side.add("list_contains(failed, ?)", rule.rule)
-            side.add(f"NOT {rows.missing(rule.column)} AND {column} {rule.comparison} ?", rule.threshold)
+            side.add(f"list_contains(failed, ?) AND {fails}", rule.rule)
             if choice.alone:
                 side.add("len(failed) = 1")
         found.total += side.count()

@@ -86,12 +86,18 @@ def _dedup(summary: Summary) -> Iterator[Table]:
         yield table("Duplicates", "clusters", ">documents in them", ">largest", *(f">{name} removed" for name in removed), rows=[row])
     if full := summary.full_clusters:
         limit = f" (max_cluster {full.limit:,})" if full.limit is not None else ""
-        yield table(f"Full clusters{limit}", "clusters", ">similar documents that stay", rows=[[full.clusters, full.documents]])
+        yield table(
+            f"Full clusters{limit}",
+            "clusters",
+            ">similar documents that stay",
+            rows=[[full.query.first[name] for name in ("clusters", "documents")]],
+        )
     if earlier := summary.earlier:
         rows = [[cell(run.name, 40), run.copies, run.replaced, run.restored] for run in earlier.runs[:MOST]]
         rows += [[f"{len(earlier.runs) - MOST:,} more runs", "", "", ""]] if len(earlier.runs) > MOST else []
         yield table("Earlier runs of the index", "run", ">copies removed", ">its documents replaced", ">its documents restored", rows=rows)
-    rows = [[c.kind, c.documents, c.cut, c.characters, share(c.characters, c.before), c.dropped] for c in summary.cuts]
+    cuts = summary.cuts.rows if summary.cuts else ()
+    rows = [[c["repeated"], c["documents"], c["cut"], c["characters"], share(c["characters"], c["before"]), c["dropped"]] for c in cuts]
     heads = (">documents", ">cut", ">characters", ">of all", ">dropped")
     yield table("Repeats cut inside documents that stay", "what", *heads, rows=rows)
     if top := summary.top_lines:

@@ -7,18 +7,18 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from corpusmill.filters.relation import OFF, Report
+from corpusmill.filters.rules import fails
 from corpusmill.pipeline.recipe import stage_command
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.schemas import REPORT
-from corpusmill.report.answers.choose import TableRows, table_rows
+from corpusmill.report.queries.ask import columns
 from corpusmill.report.queries.rules import shares_moved
-from corpusmill.report.query.run import Run, identifier
+from corpusmill.report.query.run import Run
 from corpusmill.report.read import ReportRule, RunReader
 from corpusmill.report.tables import number
 
 #: Significant digits of a proposed threshold.
 DIGITS = 4
-OFF = "off"
 #: The commands that apply other thresholds: without measuring again, or with the filter stage.
 RETUNE, MEASURE = "retune", "filter"
 #: An option of the stage in the meaning of a rule: another value of it lets the document pass.
@@ -116,25 +116,17 @@ def passing(rule: ReportRule, value: Any) -> Any:
     step = max(step, math.ulp(0.0))  # the smallest floats have no smaller step
     rounded = (math.ceil if upward else math.floor)(value / step) * step
     rounded = float(f"{rounded:.{DIGITS}g}")
-    while not _passes(rule, value, rounded):
+    while fails(rule.comparison, value, rounded):
         rounded = float(f"{rounded + (step if upward else -step):.{DIGITS}g}")
     return int(rounded) if rounded.is_integer() else rounded
 
 
-def _passes(rule: ReportRule, value: float, threshold: float) -> bool:
-    return {"<": value >= threshold, "<=": value > threshold, ">": value <= threshold, ">=": value < threshold}[rule.comparison]
-
-
 def _others(run: Run, failed: list[str], settings: dict[str, Any]) -> int:
-    """Counts the dropped documents that fail no other rule and pass these rules with their new thresholds."""
-    rows: TableRows = table_rows(run, "filter_report", "filter", REPORT.names)
-    rows.add("NOT kept AND list_has_all(?, failed)", failed)
-    for rule in run.rules("filter"):
-        threshold = settings.get(f"filter.thresholds.{rule.rule}", OFF)
-        if rule.rule in failed and threshold != OFF and rule.column in rows.columns:
-            column = identifier(rule.column)
-            rows.add(f"{rows.missing(rule.column)} OR NOT ({column} {rule.comparison} ?)", threshold)
-    return rows.count()
+    """Counts the dropped documents that the new thresholds of these rules keep."""
+    report = Report("filter_report", columns(run, "filter_report"))
+    moves = {name: settings[f"filter.thresholds.{name}"] for name in failed}
+    decided = report.decided([(rule.rule, rule.column, rule.comparison) for rule in run.rules("filter")], moves)
+    return int(run.sql(f"SELECT count(*) FROM {decided} WHERE kept_now AND NOT kept").fetchall()[0][0])
 
 
 def decides_again(reader: RunReader, rules: Sequence[ReportRule], moved: Collection[str]) -> str:
@@ -145,13 +137,11 @@ def decides_again(reader: RunReader, rules: Sequence[ReportRule], moved: Collect
 
 def scored_late(reader: RunReader, rules: Sequence[ReportRule], moved: Collection[str]) -> str | None:
     """Returns the first step with `only_passing` that comes after a moved rule: it has scored only documents that passed that rule."""
-    steps = reader.settings("filter").get("steps")
-    items = [item for step in steps if isinstance(step, dict) for item in step.items()] if isinstance(steps, list) else []
     changed = {rule.step for rule in rules if rule.rule in moved}
     before, seen = False, dict[str, int]()
-    for kind, options in items:
-        if before and isinstance(options, dict) and options.get("only_passing"):
-            return str(kind)
+    for kind, options in reader.steps():
+        if before and options.get("only_passing"):
+            return kind
         seen[kind] = seen.get(kind, 0) + 1
         suffix = f"_{seen[kind]}" if seen[kind] > 1 else ""
         before = before or any(re.fullmatch(rf"{re.escape(kind)}(:.*)?{suffix}", step) for step in changed)

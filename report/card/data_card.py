@@ -14,12 +14,11 @@ from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.card.contents import Contents, iso_codes, read_contents
 from corpusmill.report.card.croissant import MEANINGS, croissant
-from corpusmill.report.card.facts import Row, dedup_rows, rule_rows, step_options, tokenizer_rows, toxic
+from corpusmill.report.card.facts import Row, dedup_rows, rule_rows, tokenizer_rows, toxic
 from corpusmill.report.host import NONE
 from corpusmill.report.markdown import environment, front_matter
 from corpusmill.report.queries.classifiers import Label, UsedClassifier, interval, value
 from corpusmill.report.queries.summary import Summary, read_summary
-from corpusmill.report.queries.values import PersonalKind
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import RunReader
 from corpusmill.report.stale import refuse_stale
@@ -234,11 +233,11 @@ def url_rows(reader: RunReader) -> list[Row]:
     return rows + [(f"further {name.replace('_', ' ')}", number(len(some))) for name, some in words if some]
 
 
-def pii_rows(summary: Summary) -> list[tuple[str, PersonalKind]]:
+def pii_rows(summary: Summary) -> list[tuple[str, dict[str, Any]]]:
     """Returns the kinds of personal data and secrets with their counts; empty where the filter stage did not search for them."""
     words = {kind.column: kind.description for kind in KINDS}
     found = summary.personal.kinds if summary.personal else []
-    return [(words.get(each.column, each.kind), each) for each in found]
+    return [(words.get(each["column"], each["kind"]), each) for each in found]
 
 
 def copy_rows(summary: Summary) -> list[Row]:
@@ -321,7 +320,7 @@ def versions(reader: RunReader) -> list[tuple[str, Any]]:
 ONE_HOST = 0.2
 
 
-def limit_facts(summary: Summary, contents: Contents, pii: list[tuple[str, PersonalKind]]) -> dict[str, Any]:
+def limit_facts(summary: Summary, contents: Contents, pii: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     """Returns what the known limits depend on. Their sentences are in the template."""
     reader, dedup = summary.reader, summary.reader.settings("dedup")
     host, documents = max(
@@ -329,8 +328,8 @@ def limit_facts(summary: Summary, contents: Contents, pii: list[tuple[str, Perso
     )
     return {
         "one_host": (host, documents / contents.documents) if documents > ONE_HOST * contents.documents else None,
-        "paths": any(source.startswith("/") for source in contents.sources), "steps": step_options(reader), "toxic": toxic(summary),
+        "paths": any(source.startswith("/") for source in contents.sources), "steps": dict(reader.steps()), "toxic": toxic(summary),
         "filtered": reader.present(["filter"]), "deduplicated": reader.stages["dedup"].status == "complete", "dedup": dedup,
         "near": (dedup.get("minhash") or {}).get("enabled", True),
-        "left": [found.kind for _, found in pii if found.known and found.placeholder is None],
+        "left": [found["kind"] for _, found in pii if found["known"] and found["placeholder"] is None],
     }  # fmt: skip

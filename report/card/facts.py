@@ -5,7 +5,6 @@ from typing import Any
 
 from corpusmill.report.queries.rules import Decisions
 from corpusmill.report.queries.summary import Summary
-from corpusmill.report.read import RunReader
 from corpusmill.report.tables import number
 
 #: A label and its value.
@@ -47,7 +46,8 @@ def dedup_rows(summary: Summary) -> list[Row]:
         what = f"{settings.get('similarity')} similarity of {number(found.threshold)} or more"
         rows.append(("near means", f"{what} on shingles of {near.get('ngram')} {near.get('unit')}"))
         rows.append(("candidates by", f"MinHash, {near.get('bands')} bands of {near.get('rows')} rows"))
-    rows += [(f"repeated {cuts.kind} cut from documents that stay", f"{number(cuts.characters)} characters") for cuts in summary.cuts]
+    cuts = summary.cuts.rows if summary.cuts else ()
+    rows += [(f"repeated {of['repeated']} cut from documents that stay", f"{number(of['characters'])} characters") for of in cuts]
     if contamination := summary.contamination:
         rows.append(("documents with items of evaluation sets", f"{number(contamination.documents)} of {number(contamination.seen)}"))
     return rows
@@ -62,13 +62,6 @@ def tokenizer_rows(summary: Summary) -> list[Row]:
         overall = judged.tokenizers[0].all
         rows.append(("bytes a token", f"{number(overall.bytes_per_token)} on {number(overall.documents)} documents of the run"))
     return rows
-
-
-def step_options(reader: RunReader) -> dict[str, dict[str, Any]]:
-    """Returns the options of each of the filter stage's steps; of a repeated step, the last."""
-    steps = reader.settings("filter").get("steps")
-    items = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
-    return {name: options if isinstance(options, dict) else {} for step in items for name, options in step.items()}
 
 
 def toxic(summary: Summary) -> int:

@@ -199,7 +199,7 @@ def public_summary(summary: Summary) -> Summary:
     if not rewrites(summary.reader):
         return summary
     page = summary.page
-    near = [replace(each, shown=[replace(item, text=LEFT_OUT) for item in each.shown]) for each in page.near.get("filter", [])]
+    near = [replace(each, shown=[item | {"text": LEFT_OUT} for item in each.shown]) for each in page.near.get("filter", [])]
     return replace(summary, page=replace(page, near={**page.near, "filter": near}))
 
 

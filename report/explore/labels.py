@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from corpusmill.filters.rules import COMPARISONS
+from corpusmill.filters.rules import fails
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.intervals import wilson
 from corpusmill.pipeline.labels import DocumentLabel, DocumentLabels, checked_names, hash_of, now
@@ -214,7 +214,7 @@ def _best(measured: Mapping[str, npt.NDArray[np.float64]], rule: ReportRule | No
     hits, misses = (_dropped(np.sort(values[known & some]), rule.comparison, tried) for some in (wanted, ~wanted))
     best = tried[hits - misses == (hits - misses).max()]
     threshold = float(best[np.argmin(np.abs(best - present))])
-    return {"threshold": threshold, **_agreed(COMPARISONS[rule.comparison](values, threshold), wanted)}
+    return {"threshold": threshold, **_agreed(fails(rule.comparison, values, threshold), wanted)}
 
 
 def _dropped(values: npt.NDArray[np.float64], comparison: str, thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

@@ -9,6 +9,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from corpusmill.filters.relation import FLOATS, INTEGERS
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report import host
 from corpusmill.report.explore.table import FLAG, KEPT_BYTES, NUMBER, ORIGINS, TEXT, Codes, Column, StageTable, Verdicts
@@ -24,8 +25,6 @@ ROWS, SAMPLE = 65_536, 200_000
 ROW_FIELDS = ("id", "url", "kept", "failed")
 #: Columns that a report may lack and another report may have.
 BORROWED = ("language", "page_type", "source")
-_FLOATS = ("FLOAT", "DOUBLE")
-_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 _DECIDED = "id IS NOT NULL AND kept IS NOT NULL AND failed IS NOT NULL"
 
 
@@ -59,7 +58,7 @@ def load_stage(
 
 
 def _kind(kind: str) -> str:
-    return NUMBER if kind in _FLOATS + _INTEGERS else FLAG if kind == "BOOLEAN" else TEXT
+    return NUMBER if kind in FLOATS + INTEGERS else FLAG if kind == "BOOLEAN" else TEXT
 
 
 def _selected(table: StageTable, kinds: dict[str, str]) -> str:
@@ -68,7 +67,7 @@ def _selected(table: StageTable, kinds: dict[str, str]) -> str:
     stored = ["id::VARCHAR AS id", "url::VARCHAR AS url"]
     for name, column in table.columns.items():
         value, kind = identifier(name), kinds[name]
-        if kind in _FLOATS:
+        if kind in FLOATS:
             value = f"if(isnan({value}), NULL, {value})"
         elif column.kind == TEXT and kind != "VARCHAR":
             value = f"if({value} IS NULL, NULL, to_json({value})::VARCHAR)"

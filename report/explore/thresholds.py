@@ -1,8 +1,9 @@
 """Decides under other thresholds from the measured columns, as `corpusmill retune` would.
 
-Only rules with another threshold (moved rules) are decided again. For the others the recorded verdicts are used. A value that is NaN or
-null never fails (filters/rules.py). Some rules keep a share of the documents that pass the other rules. When one of the other rules moves,
-such a rule gets a new threshold, found as in filters/kept_share.py.
+Only rules with another threshold (moved rules) are decided again, by `filters/rules.py` on arrays in memory: as SQL (`filters/relation.py`)
+that takes two to three times as long, and a slider asks with each step. For the others the recorded verdicts are used. Some rules keep a
+share of the documents that pass the other rules. When one of the other rules moves, such a rule gets a new threshold, found as in
+filters/kept_share.py.
 """
 
 import math
@@ -19,7 +20,8 @@ import numpy.typing as npt
 import yaml
 
 from corpusmill.filters.fork import next_name
-from corpusmill.filters.rules import COMPARISONS, check_range
+from corpusmill.filters.relation import OFF
+from corpusmill.filters.rules import COMPARISONS, check_range, fails
 from corpusmill.pipeline.recipe import STAGES, stage_command
 from corpusmill.report.answers.why_change import scored_late
 from corpusmill.report.explore.parameters import BadRequest, shown
@@ -27,7 +29,6 @@ from corpusmill.report.explore.table import NUMBER, Bools, StageTable
 from corpusmill.report.read import ReportRule, RunReader
 from corpusmill.report.stale import mend_command
 
-OFF = "off"
 #: Stages whose thresholds can change without measuring again.
 RETUNED = ("filter",)
 
@@ -80,15 +81,8 @@ def _decided(table: StageTable, rules: Mapping[str, ReportRule], moves: Moves) -
     failing = np.zeros((len(moves), table.rows), bool)
     for place, (name, threshold) in enumerate(moves.items()):
         if not isinstance(threshold, str):
-            failing[place] = fails(table, rules[name], threshold)
+            failing[place] = fails(rules[name].comparison, table.array(rules[name].column), threshold)
     return Retried(dict(moves), {}, failing, others[table.verdict])
-
-
-def fails(table: StageTable, rule: ReportRule, threshold: float) -> Bools:
-    """bool (rows): the values that fail. NaN compares as false with everything."""
-    with np.errstate(over="ignore"):  # the threshold may exceed the range of the column's type
-        failing: Bools = COMPARISONS[rule.comparison](table.array(rule.column), threshold)
-    return failing
 
 
 def _share_threshold(table: StageTable, rule: ReportRule, share: float, counting: Bools) -> float | None:

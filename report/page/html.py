@@ -135,16 +135,14 @@ class Page:
         rules = [rule for rule in decisions.thresholds if rule.column == changes.rule.column and is_number(rule.threshold)]
         data = {
             "rule": safe_line(changes.rule.rule, 200), "fails": changes.rule.comparison, "now": changes.place,
-            "thresholds": [change.threshold for change in changes.every], "documents": [change.documents for change in changes.every],
-            "characters": [change.characters for change in changes.every], "of": decisions.rows, "line": rules.index(changes.rule),
+            "thresholds": [change["threshold"] for change in changes.every], "documents": [change["documents"] for change in changes.every],
+            "characters": [change["characters"] for change in changes.every], "of": decisions.rows, "line": rules.index(changes.rule),
         }  # fmt: skip
         return {"id": f"slider-{self.sliders}", "json": json.dumps(data, separators=(",", ":"))}
 
     def conditional(self) -> bool:
         """Whether a step of the filter stage measured only documents that passed the rules before it."""
-        steps = self.summary.reader.settings("filter").get("steps")
-        options = [value for step in steps if isinstance(step, dict) for value in step.values()] if isinstance(steps, list) else []
-        return any(isinstance(each, dict) and each.get("only_passing") is True for each in options)
+        return any(options.get("only_passing") is True for _, options in self.summary.reader.steps())
 
     def scores(self, column: str, threshold: float) -> dict[str, Any] | None:
         """Returns the chart of a classifier's scores; None if there are none. `threshold`: its threshold, drawn where no rule has

@@ -73,7 +73,11 @@ def numbers(summary: Summary) -> list[tuple[str, str]]:
 
 
 def _draw_funnel(figure: Any, summary: Summary) -> None:
-    steps = [(f"{step.stage}: {safe_line(step.name, 40)}", step.left, step.removed) for step in summary.page.steps if step.name != NO_PAGE]
+    steps = [
+        (f"{step['stage']}: {safe_line(step['rule'], 40)}", step["documents_left"], step["removed"])
+        for step in (summary.page.steps.rows if summary.page.steps else ())
+        if step["rule"] != NO_PAGE
+    ]
     last = summary.rows[-1]
     steps += [("tokens", last.documents_out, last.dropped)] if last.stage == "tokens" else []
     kept_last = max(0, len(steps) - 1)

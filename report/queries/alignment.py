@@ -1,7 +1,5 @@
 """Reads which preference pairs alignment dropped, for the page."""
 
-from dataclasses import dataclass
-
 from corpusmill.report.queries.ask import Query, ask, has_report
 from corpusmill.report.query.run import Run
 
@@ -9,17 +7,8 @@ from corpusmill.report.query.run import Run
 MOST = 50
 
 
-@dataclass(frozen=True)
-class Alignment:
-    """What the page shows of alignment. `dropped`: pairs that failed each rule. `notes`: dropped pairs (id, reason)."""
-
-    dropped: dict[str, int]
-    notes: list[tuple[str, str]]
-    queries: dict[str, Query]
-
-
-def read_alignment(run: Run) -> Alignment | None:
-    """Reads what the run has of alignment; None if no pair was dropped."""
+def read_alignment(run: Run) -> dict[str, Query] | None:
+    """Reads the pairs that failed each rule (`dropped`), and dropped pairs with a reason (`notes`); None if no pair was dropped."""
     if not has_report(run, "align"):
         return None
     queries = {
@@ -33,6 +22,4 @@ def read_alignment(run: Run) -> Alignment | None:
             LIMIT {MOST}
         """),
     }  # fmt: skip
-    dropped = {row["rule"]: row["pairs"] for row in queries["dropped"].rows}
-    notes = [(row["id"], row["note"]) for row in queries["notes"].rows]
-    return Alignment(dropped, notes, queries) if dropped else None
+    return queries if queries["dropped"].rows else None

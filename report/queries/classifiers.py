@@ -95,17 +95,6 @@ class TrainedOn:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The run's documents that have a score, and those whose answer is yes; then the same counts among kept documents."""
-
-    scored: int
-    yes: int
-    kept_scored: int
-    kept_yes: int
-    query: Query
-
-
-@dataclass(frozen=True)
 class Label:
     """A label: one yes/no question. `held_out`: yes and no in the validation part, on which calibration and threshold were chosen. `test`:
     the result of `evaluate` on the test part; None if not measured. `columns`: the columns of the filter stage's report that may hold its
@@ -120,7 +109,7 @@ class Label:
     test: Mapping[str, Any] | None = None
     columns: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
-    answers: Answers | None = None
+    answers: Query | None = None
 
 
 @dataclass(frozen=True)
@@ -163,8 +152,9 @@ def read_classifiers(run: Run, decisions: Decisions | None) -> list[UsedClassifi
     return found
 
 
-def _answers(run: Run, label: Label) -> Answers | None:
-    """Counts a label's answers on the run's documents; None if the report has no scores of it."""
+def _answers(run: Run, label: Label) -> Query | None:
+    """Counts the run's documents that have a score of a label (`scored`), those whose answer is yes, and both among kept documents; None if
+    the report has no scores of it."""
     kinds = columns(run, "filter_report")
     name = next((name for name in label.columns if name in kinds), None)
     if name is None:
@@ -175,10 +165,7 @@ def _answers(run: Run, label: Label) -> Answers | None:
           kept_yes / nullif(kept_scored, 0) AS kept_share
         FROM (SELECT kept, {number_of(name, kinds)} AS score FROM filter_report)
     """)  # fmt: skip
-    counts = query.first
-    if not counts["scored"]:
-        return None
-    return Answers(counts["scored"], counts["yes"], counts["kept_scored"], counts["kept_yes"], query)
+    return query if query.first["scored"] else None
 
 
 def classifier(name: str, described: Mapping[str, Any], decisions: Decisions | None) -> UsedClassifier:

@@ -249,30 +249,20 @@ def policy(settings: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class SourceCopies:
-    """A crawl file and its removed documents. `counts` follow the table's columns (exact, near, ...)."""
-
-    name: str
-    documents: int
-    counts: tuple[int, ...]
-    share: float  # removed documents by all its documents
-    alarm: bool
-
-
-@dataclass(frozen=True)
 class Sources:
-    """The copies by crawl file. `names`: the names of the counts. `rows`: alarms first, then the largest shares. `limit`: a larger share
-    raises an alarm."""
+    """The copies by crawl file. `names`: the columns with counts of removed documents (exact, near, ...). `rows`: alarms first, then the
+    largest shares of removed documents. `limit`: a larger share raises an alarm."""
 
     names: tuple[str, ...] = ()
-    rows: list[SourceCopies] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
     limit: float | None = None
     query: Query | None = None
 
     @property
     def folder(self) -> str:
         """The folder that all names begin with (`crawl/`); empty where they share none."""
-        low, high = min((row.name for row in self.rows), default=""), max((row.name for row in self.rows), default="")
+        names = [row["source"] for row in self.rows]
+        low, high = min(names, default=""), max(names, default="")
         common = next((place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
         return low[: low.rfind("/", 0, common) + 1]
 
@@ -292,8 +282,7 @@ def read_sources(run: Run) -> Sources:
         FROM {SOURCES}
         ORDER BY alarm DESC, share DESC, documents DESC, source
     """)  # fmt: skip
-    rows = [SourceCopies(r["source"], r["documents"], tuple(r[name] for name in names), r["share"], r["alarm"]) for r in query.rows]
-    return Sources(names, rows, limit, query)
+    return Sources(names, query.rows, limit, query)
 
 
 # ---- full clusters ------------------------------------------------------------------------------------------------------------------
@@ -301,15 +290,12 @@ def read_sources(run: Run) -> Sources:
 
 @dataclass(frozen=True)
 class FullClusters:
-    """The full clusters (`dedup.max_cluster`), and the `documents` that stayed because a cluster had no room. `most`: the clusters that
-    left out the most documents: id and URL of the kept document, and the number left out."""
+    """The full clusters (`dedup.max_cluster`). `query`: their number, and the documents that stayed because a cluster had no room. `most`:
+    the clusters that left out the most documents: id and URL of the kept document, and the number left out."""
 
-    clusters: int
-    documents: int
     limit: int | None
     query: Query
-    most: list[tuple[str, str | None, int]]
-    most_query: Query
+    most: Query
 
 
 def read_full_clusters(run: Run) -> FullClusters | None:
@@ -332,9 +318,7 @@ def read_full_clusters(run: Run) -> FullClusters | None:
         ) left_by
         ORDER BY documents DESC, full_cluster
     """)  # fmt: skip
-    rows = [(row["full_cluster"], row["url"], row["documents"]) for row in most.rows]
-    limit = settings if isinstance(settings, int) else None
-    return FullClusters(query.first["clusters"], query.first["documents"], limit, query, rows, most) if rows else None
+    return FullClusters(settings if isinstance(settings, int) else None, query, most) if most.rows else None
 
 
 # ---- earlier runs -------------------------------------------------------------------------------------------------------------------

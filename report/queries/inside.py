@@ -25,21 +25,6 @@ STAYED = {"cut": "cut out", "report": "only reported"}
 
 
 @dataclass(frozen=True)
-class Cuts:
-    """The cuts of one kind. `documents`: kept documents that lost text, `cut` pieces of `characters` characters. `pieces` and `before`: the
-    pieces and characters of all kept documents before the cut (`pieces` is 0 where the report does not count them). `dropped`: documents
-    that were dropped for their repeats."""
-
-    kind: str
-    documents: int
-    cut: int
-    pieces: int
-    characters: int
-    before: int
-    dropped: int
-
-
-@dataclass(frozen=True)
 class TopLines:
     """The lines that were cut most often. `listed`: how many lines the stage's list has. `about`: which lines are cut, in words."""
 
@@ -51,8 +36,10 @@ class TopLines:
     query: Query
 
 
-def read_cuts(run: Run) -> tuple[list[Cuts], Query | None]:
-    """Reads the cuts by kind; empty where the stage did not search for repeats."""
+def read_cuts(run: Run) -> Query | None:
+    """Reads the cuts by kind (`repeated`): kept documents that lost text, the pieces `cut` and their characters; the pieces (`of`, 0 where
+    the report does not count them) and characters of all kept documents `before`; documents `dropped` for their repeats. None where the
+    stage did not search for them."""
     kinds = columns(run, "dedup_report") if has_report(run, "dedup") else {}
     parts = []
     for kind, (cut, characters, pieces) in COLUMNS.items():
@@ -66,10 +53,8 @@ SELECT '{kind}' AS repeated, count(*) FILTER ({cut} > 0) AS documents, coalesce(
 FROM dedup_report
 WHERE kept""")
     if not parts:
-        return [], None
-    query = ask(run, "cuts", "Repeats cut inside documents", "\nUNION ALL\n".join(parts) + "\nORDER BY repeated")
-    names = ("repeated", "documents", "cut", "of", "characters", "before", "dropped")
-    return [Cuts(*(row[name] for name in names)) for row in query.rows], query
+        return None
+    return ask(run, "cuts", "Repeats cut inside documents", "\nUNION ALL\n".join(parts) + "\nORDER BY repeated")
 
 
 def read_top_lines(run: Run) -> TopLines | None:

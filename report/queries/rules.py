@@ -112,14 +112,6 @@ class RuleCount:
     first: int = 0
 
 
-@dataclass(frozen=True)
-class Combination:
-    """The documents that failed exactly these rules (names sorted)."""
-
-    rules: tuple[str, ...]
-    documents: int
-
-
 @dataclass
 class Decisions:
     """The counts of one stage's report."""
@@ -187,20 +179,10 @@ def read_decisions(run: Run, stage: str, funnel: Funnel | None = None) -> Decisi
     return found
 
 
-@dataclass(frozen=True)
-class FunnelStep:
-    """A rule, and the documents whose first failed rule it is. `left`: the documents that remain after this rule. The steps of a stage add
-    up to all the documents that the stage dropped."""
-
-    stage: str
-    name: str
-    removed: int
-    left: int
-
-
-def read_steps(run: Run, decisions: Mapping[str, Decisions]) -> tuple[list[FunnelStep], Query | None]:
-    """Reads the funnel's steps: the rules of all stages in the order in which they decide. Of each stage the `STEPS` rules that removed
-    most have a step each, and the others share one."""
+def read_steps(run: Run, decisions: Mapping[str, Decisions]) -> Query | None:
+    """Reads the funnel's steps: the rules of all stages in the order in which they decide, each with the documents whose first failed rule
+    it is (`removed`) and those that remain after it (`documents_left`). Of each stage the `STEPS` rules that removed most have a step each,
+    and the others share one. None if no document was dropped."""
     parts, places = [], []
     for stage, d in decisions.items():
         removing = sorted((rule for rule in d.rules.values() if rule.first), key=lambda rule: (-rule.first, rule.name))
@@ -214,7 +196,7 @@ def read_steps(run: Run, decisions: Mapping[str, Decisions]) -> tuple[list[Funne
 SELECT '{stage}' AS stage, coalesce({rule}, '(no rule named)') AS rule, {d.rows} AS came_in FROM {stage}_report WHERE NOT kept""")
         places += [f"{stage}: {name}" for name in (*names, rest, "(no rule named)")]
     if not parts:
-        return [], None
+        return None
     union = "\n  UNION ALL ".join(parts)
     query = ask(run, "rule-by-rule", "Rule by rule", f"""\
 SELECT stage, rule, count(*) AS removed,
@@ -225,25 +207,15 @@ FROM (
 )
 GROUP BY stage, rule
 ORDER BY any_value(place)""")  # fmt: skip
-    return [FunnelStep(*row.values()) for row in query.rows], query if query.rows else None
+    return query if query.rows else None
 
 
-@dataclass(frozen=True)
-class Overlap:
-    """Which rules of a stage fire together. `combinations`: the most frequent of all `kinds` of combinations; `rest`: the documents in the
-    others."""
-
-    combinations: list[Combination]
-    kinds: int
-    rest: int
-    query: Query
-
-
-def read_overlap(run: Run, d: Decisions) -> Overlap | None:
-    """Reads which rules fire together; None if no document failed more than one rule."""
+def read_overlap(run: Run, d: Decisions) -> Query | None:
+    """Reads which rules fire together: the documents that failed exactly some `rules` (names sorted), for the most frequent of all
+    `combinations`; `in_all`: the documents of all of them. None if no document failed more than one rule."""
     if all(rule.alone == rule.fired for rule in d.by_removal()):
         return None
-    query = ask(run, f"{d.stage}-combinations", f"Combinations of rules of {d.stage}", f"""
+    return ask(run, f"{d.stage}-combinations", f"Combinations of rules of {d.stage}", f"""
         SELECT rules, documents, documents / (SELECT count(*) FROM {d.stage}_report WHERE NOT kept) AS of_dropped,
           count(*) OVER () AS combinations, sum(documents) OVER ()::BIGINT AS in_all
         FROM (
@@ -252,5 +224,3 @@ def read_overlap(run: Run, d: Decisions) -> Overlap | None:
         ORDER BY documents DESC, rules
         LIMIT {COMBINATIONS}
     """)  # fmt: skip
-    found = [Combination(tuple(row["rules"]), row["documents"]) for row in query.rows]
-    return Overlap(found, query.first["combinations"], query.first["in_all"] - sum(each.documents for each in found), query)

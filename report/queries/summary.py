@@ -5,18 +5,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corpusmill.pipeline.failures import sentence_of
-from corpusmill.report.queries.alignment import Alignment, read_alignment
+from corpusmill.report.queries.alignment import read_alignment
 from corpusmill.report.queries.ask import Query, ask
 from corpusmill.report.queries.classifiers import UsedClassifier, read_classifiers
 from corpusmill.report.queries.duplicates import Duplicates, Earlier, FullClusters, read_duplicates, read_earlier, read_full_clusters
-from corpusmill.report.queries.inside import Contamination, Cuts, TopLines, read_contamination, read_cuts, read_top_lines
+from corpusmill.report.queries.inside import Contamination, TopLines, read_contamination, read_cuts, read_top_lines
 from corpusmill.report.queries.origins import Origin, read_origins
 from corpusmill.report.queries.rules import (
     Decisions,
     Funnel,
     FunnelRow,
-    FunnelStep,
-    Overlap,
     read_decisions,
     read_funnel,
     read_overlap,
@@ -58,9 +56,8 @@ HELD = (*(f"{stage}_report" for stage in DATA_STAGES), "dedup_clusters")
 class PageData:
     """The data that only the page shows: values, origins, documents."""
 
-    steps: list[FunnelStep] = field(default_factory=list)
-    steps_query: Query | None = None
-    overlaps: dict[str, Overlap | None] = field(default_factory=dict)
+    steps: Query | None = None
+    overlaps: dict[str, Query | None] = field(default_factory=dict)
     histograms: dict[str, dict[str, Histogram]] = field(default_factory=dict)  # by stage and column
     changes: dict[str, Changes] = field(default_factory=dict)  # of the filter stage's rules
     near: dict[str, list[NearMisses]] = field(default_factory=dict)
@@ -68,7 +65,7 @@ class PageData:
     origins: list[Origin] = field(default_factory=list)
     lengths: list[Lengths] = field(default_factory=list)
     lengths_queries: list[Query] = field(default_factory=list)
-    alignment: Alignment | None = None
+    alignment: dict[str, Query] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,8 +90,7 @@ class Summary:
     funnel: Funnel | None
     tokens: dict[str, dict[str, Any]]  # shards.json by split
     duplicates: Duplicates | None
-    cuts: list[Cuts]
-    cuts_query: Query | None
+    cuts: Query | None
     top_lines: TopLines | None
     contamination: Contamination | None
     full_clusters: FullClusters | None
@@ -142,7 +138,7 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
         decisions = {stage: d for stage, d in read.items() if d is not None}
         scores, samples, training, times = read_scores(run.reader), read_samples(run.reader), read_training(run.reader), read_times(run)
         summary = Summary(
-            run.reader, decisions, funnel, token_splits(run.reader), read_duplicates(run, texts=deep), *read_cuts(run), read_top_lines(run),
+            run.reader, decisions, funnel, token_splits(run.reader), read_duplicates(run, texts=deep), read_cuts(run), read_top_lines(run),
             read_contamination(run, examples=deep), read_full_clusters(run), read_earlier(run, examples=deep), read_judgement(run.reader),
             training, scores, samples, read_result(scores, samples, training), times,
             read_times(run, ("stage",)), read_facts(run.reader, times), mixture(run.reader),
@@ -156,7 +152,7 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
 
 
 def _read_page(run: Run, decisions: dict[str, Decisions]) -> PageData:
-    page = PageData(*read_steps(run, decisions), origins=read_origins(run, decisions))
+    page = PageData(read_steps(run, decisions), origins=read_origins(run, decisions))
     page.lengths, page.lengths_queries = read_lengths(run, list(decisions))
     for stage, d in decisions.items():
         page.overlaps[stage], page.histograms[stage] = read_overlap(run, d), read_histograms(run, d)

@@ -40,22 +40,12 @@ STEP, DECIDING = 0.5, 3
 
 
 @dataclass(frozen=True)
-class TriedThreshold:
-    """The documents and characters that a threshold keeps. `more`: documents more (or fewer) than the run has kept."""
-
-    threshold: float
-    documents: int
-    characters: int
-    more: int
-
-
-@dataclass(frozen=True)
 class Changes:
-    """Tried thresholds of one rule, ascending, each with the documents kept and the characters of their input text. `place`: the index of
-    the recipe's threshold. A missing value never fails."""
+    """Tried thresholds of one rule, ascending, each with the documents kept, how many `more` (or fewer) that is than the run has kept, and
+    the characters of their input text. `place`: the index of the recipe's threshold. A missing value never fails."""
 
     rule: ReportRule
-    every: list[TriedThreshold]
+    every: list[dict[str, Any]]
     place: int
     query: Query
 
@@ -127,7 +117,7 @@ FROM (
 )
 ORDER BY threshold""")  # fmt: skip
     number = int if isinstance(rule.threshold, int) and all(value == round(value) for value in tried) else float
-    rows = [TriedThreshold(number(row["threshold"]), row["documents"], row["characters"], row["more"]) for row in query.rows]
+    rows = [row | {"threshold": number(row["threshold"])} for row in query.rows]
     return Changes(rule, rows, tried.index(float(rule.threshold)), query)
 
 
@@ -154,28 +144,14 @@ def change_text(more: int) -> str:
 
 
 @dataclass(frozen=True)
-class NearDocument:
-    """A document near a threshold. `value`: its value in the rule's column. `others`: the other rules that it failed. `text` is None if
-    the run does not hold it."""
-
-    side: str  # dropped or kept
-    id: str
-    url: str
-    value: Any
-    others: tuple[str, ...]
-    language: str | None
-    distance: float
-    text: str | None = None
-
-
-@dataclass(frozen=True)
 class NearMisses:
-    """The documents on both sides of a rule's threshold. `id`: the id of their part of the page."""
+    """The documents on both sides of a rule's threshold, each with its `side` (dropped or kept), its `value` in the rule's column, the
+    `others` of the rules that it failed, and its `text`, None if the run does not hold it. `id`: the id of their part of the page."""
 
     id: str
     rule: RuleCount
     comparison: ReportRule | None
-    shown: list[NearDocument]
+    shown: list[dict[str, Any]]
     query: Query
 
 
@@ -192,8 +168,8 @@ def read_near_misses(run: Run, d: Decisions, most: int) -> list[NearMisses]:
         query = ask(run, "near", f"Documents near {rule.name}", "\nUNION ALL\n".join(f"({each})" for each in both))
         samples = [sample for side in ("dropped", "kept") for sample in _samples(query, rule.name, side)]
         found.append(NearMisses(f"near-{d.stage}-{place}-{slug(rule.name)[:40]}", rule, comparison, samples, query))
-    texts = _texts(run, d.stage, [sample.id for each in found for sample in each.shown])
-    return [replace(each, shown=[replace(sample, text=texts.get(sample.id)) for sample in each.shown]) for each in found]
+    texts = _texts(run, d.stage, [sample["id"] for each in found for sample in each.shown])
+    return [replace(each, shown=[sample | {"text": texts.get(sample["id"])} for sample in each.shown]) for each in found]
 
 
 def _nearest(stage: str, side: str, where: str, rule: ReportRule | None, kinds: dict[str, str]) -> str:
@@ -214,13 +190,13 @@ ORDER BY later, distance, id
 LIMIT {CANDIDATES}"""
 
 
-def _samples(query: Query, rule: str, side: str) -> list[NearDocument]:
+def _samples(query: Query, rule: str, side: str) -> list[dict[str, Any]]:
     """Returns the first documents of one side, without repeats."""
-    found: dict[str, NearDocument] = {}
+    found: dict[str, dict[str, Any]] = {}
     for row in query.rows:
         if row["side"] == side and row["id"] not in found:
-            others = tuple(name for name in row["failed"] or () if name != rule)
-            found[row["id"]] = NearDocument(side, row["id"], row["url"] or "", row["value"], others, row["language"], row["distance"])
+            others = [name for name in row["failed"] or () if name != rule]
+            found[row["id"]] = row | {"url": row["url"] or "", "others": others}
     return list(found.values())[:SAMPLES]
 
 
@@ -277,8 +253,10 @@ def _step(d: Decisions, rule: RuleCount, changes: Changes | None) -> ThresholdSt
     known = d.rule(rule.name)
     if d.stage != "filter" or known is None or known.share or d.moves(rule.name):
         return ThresholdStep(rule)
-    looser = [change for change in changes.every if change.more > 0] if changes else []
-    best = min(looser, key=lambda change: (abs(change.more - STEP * rule.alone), change.more), default=None)
+    looser = [change for change in changes.every if change["more"] > 0] if changes else []
+    best = min(looser, key=lambda change: (abs(change["more"] - STEP * rule.alone), change["more"]), default=None)
     if best is None:
         return ThresholdStep(rule, recipe_line(rule.name, None), None, rule.alone, d.query)
-    return ThresholdStep(rule, recipe_line(rule.name, best.threshold), best.threshold, best.more, changes.query if changes else None)
+    return ThresholdStep(
+        rule, recipe_line(rule.name, best["threshold"]), best["threshold"], best["more"], changes.query if changes else None
+    )

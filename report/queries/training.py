@@ -292,19 +292,6 @@ class Score:
         return score_text(metric, self.value, self.error)
 
 
-@dataclass(frozen=True)
-class Leak:
-    """A benchmark item that a document holds. `share`: the share of its searched words that were found, in `passage`."""
-
-    item: int
-    text: str
-    share: float
-    passage: str
-    documents: int
-    id: str
-    url: str
-
-
 @dataclass
 class Benchmark:
     """A benchmark task. `scores`: by metric (the main one first) and model. `groups`: by name and model."""
@@ -322,7 +309,9 @@ class Benchmark:
     scores: dict[str, dict[str, Score]] = field(default_factory=dict)
     without: dict[str, Score] = field(default_factory=dict)  # the main metric by model, on the items that no document holds
     groups: dict[str, dict[str, Score]] = field(default_factory=dict)
-    leaks: list[Leak] = field(default_factory=list)
+    leaks: list[dict[str, Any]] = field(
+        default_factory=list
+    )  # items that a document holds, with the share of the words found, in `passage`
     leaks_query: Query | None = None
 
     @property
@@ -400,10 +389,7 @@ def _find_leaks(run: Run, task: Benchmark) -> None:
         items = ", ".join(str(row["item"]) for row in rows)
         known = run.sql(f"FROM {identifier(scored)} WHERE item IN ({items})")
         texts = {row["item"]: _text(row) for row in (dict(zip(known.columns, values, strict=True)) for values in known.fetchall())}
-    task.leaks = [
-        Leak(row["item"], texts.get(row["item"], ""), row["share"], row["passage"], row["documents"], row["id"], row["url"] or "")
-        for row in rows
-    ]
+    task.leaks = [row | {"text": texts.get(row["item"], "")} for row in rows]
 
 
 def _text(row: dict[str, Any]) -> str:

@@ -14,7 +14,6 @@ from corpusmill.report.queries.ask import Query, ask, columns, has_report, numbe
 from corpusmill.report.queries.rules import Decisions
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import column, literal
-from corpusmill.report.read import RunReader
 
 BINS = 60
 #: Rows of the sample from which bins and other thresholds are chosen; the counts cover all rows.
@@ -240,32 +239,12 @@ ORDER BY place, step""")  # fmt: skip
 
 
 @dataclass(frozen=True)
-class PersonalKind:
-    """Counts for one kind of personal data: finds, and documents with at least one, among all documents and among those kept. `placeholder`
-    replaces it in the text; None if it stays. `known`: whether the recipe names this kind."""
-
-    column: str
-    placeholder: str | None
-    known: bool
-    finds: int
-    documents: int
-    kept_finds: int
-    kept_documents: int
-
-    @property
-    def kind(self) -> str:
-        return self.column.removeprefix(PII).replace("_", " ")
-
-
-@dataclass(frozen=True)
 class PersonalData:
-    """The finds of the step `pii` by kind. `touched`: documents with at least one find."""
+    """The finds of the step `pii`. `query`: its row counts all documents, those kept, and those `touched`, with at least one find. `kinds`:
+    the rows of `kinds_query`, for each the report's `column`, the `placeholder` in the text (None if the data stays), and whether the
+    recipe names this kind (`known`)."""
 
-    kinds: list[PersonalKind]
-    rows: int
-    kept: int
-    touched: int
-    kept_touched: int
+    kinds: list[dict[str, Any]]
     query: Query
     kinds_query: Query
 
@@ -293,23 +272,12 @@ def read_personal_data(run: Run) -> PersonalData | None:
     """)  # fmt: skip
     if not whole.first["rows"]:
         return None
-    options = _pii_options(run.reader)
+    options = next((options for kind, options in run.reader.steps() if kind == "pii"), {})
     known = {f"{PII}{name}{plural}": name for name in options for plural in ("s", "")}
-    made = [_kind(row, known.get(row["kind"]), options) for row in by_kind.rows]
-    of = whole.first
-    return PersonalData(made, of["rows"], of["kept"], of["touched"], of["kept_touched"], whole, by_kind)
+    return PersonalData([_kind(row, known.get(row["kind"]), options) for row in by_kind.rows], whole, by_kind)
 
 
-def _kind(row: dict[str, Any], option: str | None, options: dict[str, Any]) -> PersonalKind:
-    placeholder = options.get(option) if option else None
-    counts = (row[name] for name in ("finds", "documents", "kept_finds", "kept_documents"))
-    return PersonalKind(row["kind"], placeholder if isinstance(placeholder, str) else None, option is not None, *counts)
-
-
-def _pii_options(reader: RunReader) -> dict[str, Any]:
-    """Returns the options of the step `pii` in the resolved recipe; empty where it has none."""
-    steps = reader.settings("filter").get("steps")
-    for step in steps if isinstance(steps, list) else []:
-        if isinstance(step, dict) and isinstance(step.get("pii"), dict):
-            return dict(step["pii"])
-    return {}
+def _kind(row: dict[str, Any], option: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    placeholder, name = options.get(option) if option else None, row["kind"]
+    given = placeholder if isinstance(placeholder, str) else None
+    return row | {"column": name, "kind": name.removeprefix(PII).replace("_", " "), "placeholder": given, "known": option is not None}

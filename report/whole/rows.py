@@ -9,13 +9,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmill.filters.rules import COMPARISONS, METADATA_KEY
+from corpusmill.filters.relation import ask, report_of
+from corpusmill.filters.rules import METADATA_KEY
 from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.report.read import as_floats
 from corpusmill.report.tokens import verify as shards
 
 
@@ -101,24 +101,14 @@ def verdict_faults(report: pa.Table, kept: np.ndarray, rules: list[dict[str, Any
     chars = report["chars_out"].to_numpy()
     yield from _named(report, ~kept & (chars != 0), "it is dropped and has characters that go on")
     parents, names = pc.list_parent_indices(failed).to_numpy(), failed.flatten()
-    for rule in rules:
-        if rule["column"] not in report.column_names:
-            continue
+    rules = [rule for rule in rules if rule["column"] in report.column_names]
+    decides = report_of(report)
+    tests = [f"{decides.fails(rule['column'], rule['comparison'], rule['threshold'])} AS f{place}" for place, rule in enumerate(rules)]
+    failing = ask(report, ", ".join(["kept", *tests])).fetchnumpy()
+    for place, rule in enumerate(rules):
         fired = np.zeros(len(kept), bool)
         fired[parents[np.asarray(pc.equal(names, rule["rule"]).to_numpy(zero_copy_only=False), bool)]] = True
-        yield from _named(report, fired != failing(report, rule), f"the rule {rule['rule']} does not follow from its value")
-
-
-def failing(report: pa.Table, rule: dict[str, Any]) -> np.ndarray:
-    """bool, one for each row: whether the rule fails, by the value and the threshold in the report."""
-    column, threshold = report[rule["column"]], rule["threshold"]
-    if rule["comparison"] == "not in":
-        outside = pc.and_(pc.invert(pc.is_in(column, pa.array(threshold, pa.string()))), pc.is_valid(column))
-        return np.asarray(outside.to_numpy(), bool)
-    if threshold is None:  # a share whose threshold was never found
-        return np.zeros(len(column), bool)
-    values = as_floats(report, rule["column"])
-    return np.asarray(COMPARISONS[rule["comparison"]](values, threshold) & ~np.isnan(values), bool)
+        yield from _named(report, fired != failing[f"f{place}"], f"the rule {rule['rule']} does not follow from its value")
 
 
 def _named(report: pa.Table, wrong: np.ndarray, what: str) -> Iterator[str]:

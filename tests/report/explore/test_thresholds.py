@@ -204,8 +204,8 @@ def test_the_report_counts_no_threshold_that_moves_a_share(client: TestClient, m
     changes = summary.page.changes
     assert d.sharing == ["quality"] == list(changes) and len(d.rules) > 10
     for row in changes["quality"].every:  # its own threshold moves no other, so they are counted
-        kept = client.get("/api/thresholds", params={"stage": "filter", "set.quality": repr(row.threshold)}).json()["after"]["kept"]
-        assert row.documents == kept
+        kept = client.get("/api/thresholds", params={"stage": "filter", "set.quality": repr(row["threshold"])}).json()["after"]["kept"]
+        assert row["documents"] == kept
     assert "--set filter.thresholds.gopher_below_alpha_threshold=VALUE --dry-run" in body.replace("<wbr>", "")
     found = summary.page.headline
     assert found is not None and found.deciding

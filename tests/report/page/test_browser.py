@@ -357,14 +357,14 @@ def test_the_slider_answers_the_keys(tab: Seen, random_run: Path) -> None:
     slider.locator("input").focus()
     page.keyboard.press("Home")
     first, said = changes.every[0], slider.locator("output").inner_text()
-    assert f"{first.documents:,} documents" in said and f"−{-first.more:,}" in said and f"{first.characters:,} characters" in said
-    assert slider.locator("code").inner_text() == f"filter.thresholds.ratio={first.threshold}"
+    assert f"{first['documents']:,} documents" in said and f"−{-first['more']:,}" in said and f"{first['characters']:,} characters" in said
+    assert slider.locator("code").inner_text() == f"filter.thresholds.ratio={first['threshold']}"
     assert slider.locator("input").get_attribute("aria-valuetext") == said
     figure = page.locator("figure", has=slider)
     page.keyboard.press("End")
-    figure.locator("svg text.mark", has_text=f">= {changes.every[-1].threshold:g}").wait_for()
+    figure.locator("svg text.mark", has_text=f">= {changes.every[-1]['threshold']:g}").wait_for()
     told = json.loads(slider.get_attribute("data-changes"))
-    assert told["documents"] == [change.documents for change in changes.every] and tab.console == []
+    assert told["documents"] == [change["documents"] for change in changes.every] and tab.console == []
 
 
 def test_attacks_are_text(tab: Seen, hostile: str) -> None:

@@ -89,7 +89,7 @@ def test_kinds_of_personal_data_without_a_find_are_one_line(random_run: Path) ->
     summary = read_summary(str(random_run))
     assert summary.personal is not None
     kinds = [
-        replace(kind, finds=0, documents=0, kept_finds=0, kept_documents=0) if kind.kind == "phones" else kind
+        kind | dict.fromkeys(("finds", "documents", "kept_finds", "kept_documents"), 0) if kind["kind"] == "phones" else kind
         for kind in summary.personal.kinds
     ]
     page = render(replace(summary, personal=replace(summary.personal, kinds=kinds)))

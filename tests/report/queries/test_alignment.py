@@ -28,7 +28,8 @@ def aligned(tmp_path: Path, builder: Any) -> Path:
 
 def test_read(aligned: Path) -> None:
     found = read_alignment(Run(str(aligned)))
-    assert found is not None and found.dropped == {"no_pair": 1} and [place for place, _ in found.notes] == ["own.jsonl:7"]
+    assert found is not None and found["dropped"].rows == [{"rule": "no_pair", "pairs": 1}]
+    assert [row["id"] for row in found["notes"].rows] == ["own.jsonl:7"]
 
 
 def test_page(aligned: Path) -> None:

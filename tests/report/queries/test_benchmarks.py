@@ -85,9 +85,9 @@ def test_scores_by_task_metric_and_model(folder):
 
 def test_items_in_the_corpus_with_their_passages(folder):
     first, second = read(folder)[0].tasks[0].leaks
-    assert (first.item, first.share, first.documents) == (7, 1.0, 7) and first.passage.startswith("passage 7")
-    assert first.text == f"Question: Why {HOSTILE}?\nAnswer: because"
-    assert second.item == 1 and second.text == ""  # was not among those scored
+    assert (first["item"], first["share"], first["documents"]) == (7, 1.0, 7) and first["passage"].startswith("passage 7")
+    assert first["text"] == f"Question: Why {HOSTILE}?\nAnswer: because"
+    assert second["item"] == 1 and second["text"] == ""  # was not among those scored
 
 
 def test_page(folder):
@@ -116,7 +116,7 @@ def test_what_is_damaged_is_left_out(folder, tasks):
 def test_tables_that_are_not_there_are_a_warning(folder):
     (folder / "evaluate" / "benchmarks" / "pretrain" / "arc_easy.parquet").write_bytes(b"PAR1 no more")
     found, _, run = read(folder)
-    assert [leak.text for leak in found.tasks[0].leaks] == ["", ""] and "not a readable Parquet file" in run.warnings[0]
+    assert [leak["text"] for leak in found.tasks[0].leaks] == ["", ""] and "not a readable Parquet file" in run.warnings[0]
     (folder / "evaluate" / "benchmarks" / "overlap" / "arc_easy.parquet").unlink()
     assert read(folder)[0].tasks[0].leaks == []
 

@@ -112,7 +112,7 @@ def test_sources_have_alarms_first_and_columns_as_they_come(tmp_path: Path) -> N
     Storage(str(tmp_path)).write_bytes("run.json", b'{"recipe": {"dedup": {"alarm_share": 0.6, "alarm_documents": 20}}}')
     found = read_sources(Run(str(tmp_path)))
     assert found.names == ("exact", "url", "near") and found.folder == "s3://b/"
-    assert [(row.name, row.documents, row.counts, row.alarm) for row in found.rows] == [
+    assert [(row["source"], row["documents"], tuple(row[name] for name in found.names), row["alarm"]) for row in found.rows] == [
         ("s3://b/y", 50, (40, 0, 0), True), ("s3://b/x/2", 2, (2, 0, 0), False), ("s3://b/x/1", 100, (10, 5, 5), False),
     ]  # fmt: skip
     assert read_sources(write(tmp_path / "none", [])).rows == []

@@ -47,17 +47,19 @@ def test_combinations(opened_random_run: Run) -> None:
     ]
     counts = Counter(tuple(sorted(names)) for names in every if names)
     most = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    assert [(each.rules, each.documents) for each in found.combinations] == most[:COMBINATIONS]
-    assert (found.kinds, found.rest) == (len(counts), sum(count for _, count in most[COMBINATIONS:]))
+    assert [(tuple(row["rules"]), row["documents"]) for row in found.rows] == most[:COMBINATIONS]
+    assert (found.first["combinations"], found.first["in_all"]) == (len(counts), sum(counts.values()))
 
 
 def test_the_steps_of_a_stage_are_what_it_dropped(opened_random_run: Run) -> None:
     funnel = read_funnel(opened_random_run)
     assert funnel is not None
     decisions = {stage: d for stage in DATA_STAGES if (d := read_decisions(opened_random_run, stage, funnel)) is not None}
-    steps, query = read_steps(opened_random_run, decisions)
-    assert query is not None and [step.stage for step in steps] == sorted((step.stage for step in steps), key=list(decisions).index)
+    query = read_steps(opened_random_run, decisions)
+    assert query is not None
+    stages = [step["stage"] for step in query.rows]
+    assert stages == sorted(stages, key=list(decisions).index)
     for stage, d in decisions.items():
-        mine = [step for step in steps if step.stage == stage]
-        assert sum(step.removed for step in mine) == d.dropped and mine[-1].left == d.kept
-        assert {step.name: step.removed for step in mine} == {rule.name: rule.first for rule in d.rules.values() if rule.first}
+        mine = [step for step in query.rows if step["stage"] == stage]
+        assert sum(step["removed"] for step in mine) == d.dropped and mine[-1]["documents_left"] == d.kept
+        assert {step["rule"]: step["removed"] for step in mine} == {rule.name: rule.first for rule in d.rules.values() if rule.first}

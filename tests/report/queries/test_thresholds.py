@@ -39,11 +39,11 @@ def test_each_threshold_keeps_what_the_stage_would_keep(opened_random_run: Run, 
         rule = changes.rule
         others = np.array([set(names) <= {name} for names in table["failed"].to_pylist()])
         for change in changes.every:
-            failing = FilterRule(name, rule.column, rule.comparison, change.threshold).failing(table[rule.column].combine_chunks())
+            failing = FilterRule(name, rule.column, rule.comparison, change["threshold"]).failing(table[rule.column].combine_chunks())
             kept = others & ~np.asarray(failing, bool)
-            assert (change.documents, change.characters) == (int(kept.sum()), int(chars[kept].sum())), (name, change)
-            assert change.more == change.documents - d.kept
-        assert changes.every[changes.place].threshold == rule.threshold and changes.every[changes.place].more == 0
+            assert (change["documents"], change["characters"]) == (int(kept.sum()), int(chars[kept].sum())), (name, change)
+            assert change["more"] == change["documents"] - d.kept
+        assert changes.every[changes.place]["threshold"] == rule.threshold and changes.every[changes.place]["more"] == 0
 
 
 def test_samples_are_nearest_to_the_threshold(opened_random_run: Run, d: Decisions, table: pa.Table) -> None:
@@ -53,20 +53,20 @@ def test_samples_are_nearest_to_the_threshold(opened_random_run: Run, d: Decisio
     rows = table.to_pylist()
     for name, entry in entries.items():
         for side in ("dropped", "kept"):
-            shown = [sample for sample in entry.shown if sample.side == side]
-            assert len({sample.id for sample in shown}) == len(shown) == SAMPLES, (name, side)
-        assert all(sample.text == texts[sample.id][:700] for sample in entry.shown)
+            shown = [sample for sample in entry.shown if sample["side"] == side]
+            assert len({sample["id"] for sample in shown}) == len(shown) == SAMPLES, (name, side)
+        assert all(sample["text"] == texts[sample["id"]][:700] for sample in entry.shown)
     kept = {row["id"]: abs(row["words"] - 20) for row in rows if row["kept"]}
     best = sorted(kept, key=lambda id_: (kept[id_], id_))[:SAMPLES]
-    assert [sample.id for sample in entries["short"].shown if sample.side == "kept"] == best
-    assert all(not sample.others for sample in entries["short"].shown)  # documents that only this rule dropped come first
+    assert [sample["id"] for sample in entries["short"].shown if sample["side"] == "kept"] == best
+    assert all(not sample["others"] for sample in entries["short"].shown)  # documents that only this rule dropped come first
 
 
 def test_texts_are_found_where_the_stage_before_is_gone(random_run: Path, tmp_path: Path) -> None:
     shutil.copytree(random_run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "ingest")
     for entry in read_summary(str(tmp_path / "run")).page.near["filter"]:
-        assert all((sample.text is not None) == (sample.side == "kept") for sample in entry.shown)
+        assert all((sample["text"] is not None) == (sample["side"] == "kept") for sample in entry.shown)
 
 
 def test_one_step_of_a_threshold_gives_back_what_the_page_says(summary: Summary, table: pa.Table) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pytest
 from built_run import RunBuilder
@@ -23,7 +24,13 @@ from corpusmill.report.queries.values import (
     read_personal_data,
 )  # fmt: skip
 from corpusmill.report.query.run import Run
-from corpusmill.report.read import DATA_STAGES, ReportRule, as_floats
+from corpusmill.report.read import DATA_STAGES, ReportRule
+
+
+def floats_of(table: pa.Table, column: str) -> np.ndarray:
+    """Returns a column as float64 with NaN for nulls."""
+    values = table[column].cast(pa.int8()) if pa.types.is_boolean(table[column].type) else table[column]
+    return np.asarray(pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
 
 
 @pytest.mark.parametrize("stage", DATA_STAGES)
@@ -36,7 +43,7 @@ def test_histograms_hold_every_value(run_folder: Path, random_run: Path, stage: 
                 continue
             table = ds.dataset(folder / stage / "report").to_table()
             for column, histogram in read_histograms(run, d).items():
-                values, kept = as_floats(table, column), table["kept"].to_numpy()
+                values, kept = floats_of(table, column), table["kept"].to_numpy()
                 assert histogram.missing == int(np.isnan(values).sum())
                 assert histogram.values == int((~np.isnan(values)).sum())
                 edges = np.array(histogram.bins.edges)
@@ -115,11 +122,11 @@ def test_personal_data(opened_random_run: Run) -> None:
     found = read_personal_data(opened_random_run)
     assert found is not None
     emails, phones = found.kinds
-    assert (emails.placeholder, emails.known, phones.placeholder, phones.known) == ("email@example.com", True, None, True)
+    assert (emails["placeholder"], emails["known"], phones["placeholder"], phones["known"]) == ("email@example.com", True, None, True)
     rows = pa.concat_tables(
         [table for _, table in opened_random_run.reader.groups("filter", "report", ["pii_emails", "pii_phones", "kept"])]
     ).to_pylist()
-    assert emails.finds == sum(row["pii_emails"] for row in rows)
-    assert emails.kept_documents == sum(row["pii_emails"] > 0 and row["kept"] for row in rows)
+    assert emails["finds"] == sum(row["pii_emails"] for row in rows)
+    assert emails["kept_documents"] == sum(row["pii_emails"] > 0 and row["kept"] for row in rows)
     touched = [row["kept"] for row in rows if row["pii_emails"] or row["pii_phones"]]
-    assert (found.rows, found.touched, found.kept_touched) == (len(rows), len(touched), sum(touched))
+    assert tuple(found.query.first[name] for name in ("rows", "touched", "kept_touched")) == (len(rows), len(touched), sum(touched))
