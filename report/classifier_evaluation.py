@@ -38,17 +38,9 @@ def show_evaluation(result: Mapping[str, Any], console: Console) -> None:
 
 def warnings(result: Mapping[str, Any]) -> list[str]:
     """Returns the warnings to read before the numbers."""
-    seen, sentences = result["in_training"], []
-    if seen is None:
+    sentences = []
+    if result["left_out"] is None:
         sentences.append("the classifier does not say what it has learned from, so it may have seen these texts before.")
-    elif seen["texts"] and not result["left_out"]:
-        sources = ", ".join(
-            f"{name} {count:,}" for name, count in sorted(seen["by_source"].items(), key=lambda pair: (-pair[1], pair[0]))[:5]
-        )
-        sentences.append(
-            f"{seen['texts']:,} of {seen['of']:,} texts were in the training data ({sources}), so the numbers are too good; "
-            "--unseen leaves them out."
-        )
     if result["not_asked"]:
         sentences.append(f"no text has an answer to {', '.join(result['not_asked'])}.")
     return sentences + [f"{label}: {sentence}" for label, found in result["labels"].items() for sentence in doubts(found)]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from corpusmill.filters.classifier.card import FILE
 from corpusmill.filters.classifier.corpora import CORPORA, PREFIX
+from corpusmill.filters.classifier.options import BUILTIN, NO_MODEL
 from corpusmill.filters.classifier.spec import TrainingSpec, read_spec
-from corpusmill.filters.classifier.step import BUILTIN, NO_MODEL
 from corpusmill.filters.classifier.train import train_classifier
 from corpusmill.pipeline.cache import cache_folder, made
 from corpusmill.pipeline.config import canonical_json

@@ -4,6 +4,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
@@ -23,7 +24,7 @@ class Calibration(Config):
     """
 
     method: Method = "none"
-    slope: float = 1.0
+    slope: float = Field(default=1.0, ge=0, description="Not below 0: a calibration never reverses an order.")
     intercept: float = 0.0
     length: float = 0.0
     stop_words: float = 0.0

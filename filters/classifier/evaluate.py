@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.classifier.examples import gather_examples
-from corpusmill.filters.classifier.score import Scorer, in_training, load_heads
+from corpusmill.filters.classifier.score import Scorer, in_training
 from corpusmill.filters.classifier.spec import TrainingSpec
 from corpusmill.pipeline.errors import InputError
 
@@ -227,45 +227,34 @@ def _lengths(lengths: npt.NDArray[np.int64]) -> dict[str, Bools]:
 
 # ---- Evaluation of files
 
-#: Number of texts that are scored at a time.
-BATCH = 2048
 
-
-def evaluate_files(folder: str | Path, spec: TrainingSpec, unseen: bool = False, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
-    """Scores the texts of a spec's sources and measures each of its labels. Returns the output of `--json`. `unseen` leaves out texts that
-    the classifier in `folder` was trained on. Raises InputError in one sentence if there is nothing to measure.
+def evaluate_files(folder: str | Path, spec: TrainingSpec) -> dict[str, Any]:
+    """Scores the texts of a spec's sources and measures each of its labels. Returns the output of `--json`. Leaves out texts that the
+    classifier in `folder` was trained on. Raises InputError in one sentence if there is nothing to measure.
     """
     classifier = read_classifier(folder)
-    heads = {head.label: head for head in load_heads(folder, classifier)}
+    heads = {head.label: head for head in classifier.heads}
     for label in spec.labels:
         if label not in heads:
             raise InputError(f"{folder}: the classifier has no label {label!r} (it has {', '.join(heads)}).")
+    scorer = Scorer(folder, classifier)
     examples = gather_examples(spec.sources, spec.labels)
     table = examples.table
     seen = in_training(folder, classifier.form, table["text"].combine_chunks())
-    known = None
     if seen is not None:
-        counts = table.filter(pa.array(seen))["source"].value_counts().to_pylist()
-        known = {"texts": int(seen.sum()), "of": len(seen), "by_source": {each["values"]: each["counts"] for each in counts}}
-    if unseen:
-        if seen is None:
-            raise InputError(f"{folder}: does not say what it has learned from (it has no training.hashes), so nothing can be left out.")
-        if seen.all():
-            raise InputError(f"{folder}: all {len(seen):,} texts were training data; none is left to evaluate on.")
         table = table.filter(pa.array(~seen))
+        if not len(table):
+            raise InputError(f"{folder}: all {len(seen):,} texts were training data; none is left to evaluate on.")
+    scores = dict(zip(heads, scorer.score(table["text"]), strict=True))
     answers = {label: table[label].fill_null(-1).to_numpy() for label in spec.labels}
-    asked = [label for label in spec.labels if (answers[label] >= 0).any()]
-    scorer = Scorer([heads[label] for label in asked])
-    parts = [scorer.score(table["text"][begin : begin + BATCH]) for begin in range(0, table.num_rows, BATCH)]
-    scores = {label: np.concatenate([part[place].score for part in parts]) for place, label in enumerate(asked)}
     lengths = pc.utf8_length(table["text"]).to_numpy()
     return {
         "classifier": classifier.name, "digest": classifier.digest(), "texts": table.num_rows,
         "sources": [asdict(source) for source in examples.sources],
-        "in_training": known, "left_out": examples.table.num_rows - table.num_rows,
-        "not_asked": [label for label in spec.labels if label not in asked],
+        "left_out": None if seen is None else int(seen.sum()),
+        "not_asked": [label for label in spec.labels if not (answers[label] >= 0).any()],
         "labels": {
-            label: evaluate(scores[label], answers[label], table["source"], lengths, heads[label].threshold, seed, resamples)
-            for label in asked
+            label: evaluate(scores[label], answers[label], table["source"], lengths, heads[label].threshold, seed=0)
+            for label in spec.labels if (answers[label] >= 0).any()
         },
     }  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 import corpusmill
@@ -20,7 +21,7 @@ from corpusmill.filters.classifier.calibrate import Calibration, choose_threshol
 from corpusmill.filters.classifier.card import FILE, NO, YES, ClassifierDescription, ClassifierHead
 from corpusmill.filters.classifier.evaluate import evaluate
 from corpusmill.filters.classifier.prepare import TEST, VALIDATION, Integers, TrainingData, prepare
-from corpusmill.filters.classifier.score import TRAINING_HASHES, added_odds, hashes_file, score_raw
+from corpusmill.filters.classifier.score import TRAINING_HASHES, Floats, Scorer, added_odds, hashes_file
 from corpusmill.filters.classifier.spec import Arguments, TrainingSpec
 from corpusmill.filters.fasttext_model import CENTROIDS
 from corpusmill.pipeline.cache import sha256_of
@@ -142,32 +143,31 @@ def _train_label(prepared: TrainingData, label: str, folder: Path, on_message: O
     """Trains one label's model into `folder`; returns its head and its part of the card."""
     spec = prepared.spec
     path = folder / f"{label}.{'ftz' if spec.compress else 'bin'}"
-    yes, order = prepared.yes(label), prepared.order(label)
+    yes, order, table = prepared.yes(label), prepared.order(label), prepared.distinct.table
     train_model(label, path, prepared, order)
-    rows = prepared.rows(label, VALIDATION)
-    text = prepared.distinct.table["text"].take(rows)
-    raw = score_raw(path, spec.form, spec.window, text)
+    bare = ClassifierHead(label=label, file=path.name, sha256=sha256_of(path))
+    scorer = Scorer(folder, ClassifierDescription(name=label, form=spec.form, window=spec.window, heads=(bare,)))
+
+    def scored(part: int) -> tuple[Integers, pa.Table, Floats]:
+        """Returns the examples of a part, their table and their raw scores."""
+        rows = prepared.rows(label, part)
+        examples = table.take(rows)
+        return rows, examples, scorer.score(examples["text"])[0]
+
+    rows, examples, raw = scored(VALIDATION)
     calibration = fit_calibration(raw, yes[rows]) if spec.calibration == "platt" else Calibration()
     calibration = calibration.model_copy(update={"length": spec.length, "stop_words": spec.stop_words})
-    threshold = choose_threshold(calibration.apply(raw, added_odds(calibration, text)), yes[rows], spec.precision)
-    head = ClassifierHead(label=label, file=path.name, sha256=sha256_of(path), calibration=calibration, threshold=threshold)
-    test = _tested(prepared, head, path)
+    threshold = choose_threshold(calibration.apply(raw, added_odds(calibration, examples["text"])), yes[rows], spec.precision)
+    rows, examples, raw = scored(TEST)
+    scores, lengths = calibration.apply(raw, added_odds(calibration, examples["text"])), pc.utf8_length(examples["text"]).to_numpy()
+    test = evaluate(scores, yes[rows].astype(np.int8), examples["source"], lengths, threshold, spec.seed)
     on_message(f"label {label}: AUC {test['roc_auc']['value']:.3f} on the test part; yes from {threshold:.3f} on")
-    return head, {
+    return bare.model_copy(update={"calibration": calibration, "threshold": threshold}), {
         "parts": prepared.counts(label),
         "trained_on": {"yes": int(yes[order].sum()), "no": int((~yes[order]).sum())},
         "bytes": path.stat().st_size,
         "test": test,
     }
-
-
-def _tested(prepared: TrainingData, head: ClassifierHead, path: Path) -> dict[str, Any]:
-    """Measures a head on the test part."""
-    spec, rows = prepared.spec, prepared.rows(head.label, TEST)
-    table = prepared.distinct.table.take(rows)
-    raw, lengths = score_raw(path, spec.form, spec.window, table["text"]), pc.utf8_length(table["text"]).to_numpy()
-    scores = head.calibration.apply(raw, added_odds(head.calibration, table["text"]))
-    return evaluate(scores, prepared.yes(head.label)[rows].astype(np.int8), table["source"], lengths, head.threshold, spec.seed)
 
 
 # ---- The model card: a classifier's training data and how far to trust it, for programs (`card` in classifier.json) and for people

@@ -12,7 +12,7 @@ from corpusmill.report.classifier_evaluation import show_evaluation, warnings
 HOSTILE = "<b onmouseover=alert(1)>\x1b[31mred\u202e</script><script>alert(2)</script>"
 
 
-def evaluation(source: list[str], unseen: int = 0, seen: int = 12) -> dict[str, Any]:
+def evaluation(source: list[str], left_out: int = 12) -> dict[str, Any]:
     random = np.random.default_rng(2)
     count = len(source)
     score = np.round(random.random(count), 3)
@@ -20,9 +20,9 @@ def evaluation(source: list[str], unseen: int = 0, seen: int = 12) -> dict[str, 
     answer[-5:] = -1
     found = evaluate(score, answer, source, random.integers(5, 3000, count), 0.55, 1, resamples=50)
     result = {
-        "classifier": f"name {HOSTILE}", "digest": "d" * 64, "texts": count, "left_out": unseen, "not_asked": ["other"],
+        "classifier": f"name {HOSTILE}", "digest": "d" * 64, "texts": count, "left_out": left_out, "not_asked": ["other"],
         "sources": [{"name": name, "files": [], "rows": 9, "examples": 9, "answers": {}} for name in dict.fromkeys(source)],
-        "in_training": {"texts": seen, "of": count, "by_source": {source[0]: seen}}, "labels": {"rude": found},
+        "labels": {"rude": found},
     }  # fmt: skip
     return result
 
@@ -43,15 +43,15 @@ def test_the_terminal_has_the_numbers_within_80_columns() -> None:
     assert re.search(rf"pages .*{pages['precision']['value']:.3f} +{pages['recall']['value']:.3f} +{pages['f1']['value']:.3f}", text)
     assert re.search(r"0\.55 ◂ own", text) and re.search(r"^0\.9 ", text, re.M)
     assert "5 without an answer" in text
-    assert "12 of 302 texts were in the training data" in " ".join(text.split())
+    assert "12 that it has learned from are left out" in " ".join(text.split())
 
 
 def test_warnings_say_what_to_doubt() -> None:
     found = " ".join(warnings(EVERY))
-    assert "no text has an answer to other" in found and "--unseen leaves them out" in found
-    few = evaluation(["a"] * 40, seen=0)
+    assert "no text has an answer to other" in found
+    few = evaluation(["a"] * 40)
     assert any("few examples" in sentence for sentence in warnings(few))
-    few["in_training"] = None
+    few["left_out"] = None
     assert "may have seen these texts before" in warnings(few)[0]
     random = np.random.default_rng(0)
     guess = evaluate(random.random(1000), random.random(1000) < 0.1, ["a"] * 1000, np.ones(1000), 0.5, 0, resamples=50)
@@ -59,9 +59,3 @@ def test_warnings_say_what_to_doubt() -> None:
     assert (
         "tells yes from no poorly" in sentences and "are not calibrated" in sentences and "most of its yes answers are wrong" in sentences
     )
-
-
-def test_left_out_texts_are_told() -> None:
-    one = evaluation(["a"] * 40, unseen=7)
-    assert "7 that it has learned from are left out" in shown(one, 200)
-    assert not any("--unseen" in sentence for sentence in warnings(one))

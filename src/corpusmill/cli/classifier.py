@@ -47,12 +47,12 @@ def evaluate(
     ],
     spec: Given,
     set_: SpecSets = None,
-    unseen: Annotated[bool, typer.Option("--unseen", help="Leave out texts that the classifier has learned from.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the tables.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
-    resamples: Annotated[int, typer.Option(min=10, max=100_000, help="Resamples of the bootstrap.")] = 1000,
 ) -> None:
-    """Measure a classifier on labelled texts. AUC, precision, recall, calibration, by source and length, with intervals."""
+    """Measure a classifier on labelled texts. AUC, precision, recall, calibration, by source and length, with intervals.
+
+    Texts that it has learned from are left out.
+    """
     from json import dumps
 
     from rich.console import Console
@@ -65,8 +65,7 @@ def evaluate(
 
     folder = Path(model) if os.path.exists(model) else builtin(model, lambda sentence: print(sentence, file=sys.stderr))
     classifier = read_classifier(folder)
-    asked = read_spec(spec, set_ or (), classifier.name, [head.label for head in classifier.heads])
-    result = evaluate_files(folder, asked, unseen, seed, resamples)
+    result = evaluate_files(folder, read_spec(spec, set_ or (), classifier.name, [head.label for head in classifier.heads]))
     if json:
         print(dumps(result, indent=2, allow_nan=False))
     else:

@@ -145,10 +145,10 @@ def test_a_damaged_description_is_a_warning(tmp_path: Path, builder) -> None:
 
 
 def test_columns_are_named_as_the_step_names_them() -> None:
-    from corpusmill.filters.classifier.step import Outputs
+    from corpusmill.filters.classifier.options import score_column
 
     for name, label in (("posts", "rude"), ("posts", "posts"), ("dclm", "__label__hq"), ("m", "two words!")):
-        assert columns_of(name, label) == (Outputs(name, (label,), window=False).column(label),)
+        assert columns_of(name, label) == (score_column(name, label),)
 
 
 def test_what_it_answers_in_this_run(run: Path, page: str) -> None:
