@@ -34,11 +34,11 @@ import pyarrow.parquet as pq
 import xxhash
 from functional_toxicity import HARD, TEMPLATES, cases, slurs
 
-from corpusmill.filters.classifier.builtin import builtin
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.classifier.corpora import sure_and_unsure
 from corpusmill.filters.classifier.evaluate import evaluate
 from corpusmill.filters.classifier.examples import gather_examples
+from corpusmill.filters.classifier.options import builtin
 from corpusmill.filters.classifier.score import Scorer
 from corpusmill.filters.classifier.spec import TrainingSpec, read_spec
 from corpusmill.filters.classifier.train import train_classifier

@@ -1,6 +1,7 @@
 """The options of a classifier in a recipe: the model, the meaning of its labels, and which scores keep a document."""
 
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,14 @@ import yaml
 from pydantic import Field, FiniteFloat, ValidationInfo, field_validator, model_validator
 
 from corpusmill.filters.classifier.card import FILE, ClassifierDescription, ClassifierHead, Form, read_classifier
+from corpusmill.filters.classifier.corpora import code_key
+from corpusmill.filters.classifier.spec import TrainingSpec, read_spec
 from corpusmill.filters.fasttext_model import read_model
-from corpusmill.pipeline.cache import cache_folder, check_sha256, fetch, sha256_of
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.cache import cache_folder, check_sha256, fetch, made, sha256_of
+from corpusmill.pipeline.config import Config, digest
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.extras import CLASSIFIERS, require
+from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.storage import is_remote
 
 Where = Literal["high", "low"]
@@ -195,8 +200,6 @@ def describe(options: ClassifierConfig) -> ClassifierDescription:
     fetched), what the specification of a built-in one says, or what the recipe says of a bare model. Heads of the last two have no sha256
     yet. Raises InputError."""
     if options.model is None:
-        from corpusmill.filters.classifier.spec import read_spec
-
         spec = read_spec([options.STEP])
         heads = tuple(ClassifierHead(label=label, file=f"{label}.ftz") for label in spec.labels)
         return ClassifierDescription(name=spec.name, form=spec.form, window=options.window or spec.window, ranks=spec.ranks, heads=heads)
@@ -229,8 +232,6 @@ def resolve(options: ClassifierConfig, on_message: Callable[[str], None] = lambd
     """Fetches all files of the classifier that are not on this disk, and trains a built-in one at its first use. `on_message` receives a
     sentence if that takes long. Raises InputError in one sentence."""
     if options.model is None:
-        from corpusmill.filters.classifier.builtin import builtin  # it imports numba, which reading a recipe does not need
-
         folder = builtin(options.STEP, on_message)
         return _checked(folder, _of_folder(folder, options))
     classifier = describe(options)
@@ -272,3 +273,35 @@ def _fetched_heads(url: str, classifier: ClassifierDescription) -> Path:
             link.unlink(missing_ok=True)
             link.symlink_to(file)
     return folder
+
+
+# ---- A built-in classifier is trained at first use from registry packages, and kept in the user's cache.
+
+FOLDER = "classifiers"  # folder in the user's cache
+
+
+def builtin(name: str, on_message: Callable[[str], None] = lambda _: None) -> Path:
+    """Returns the folder of a built-in classifier (card.py); trains it where it is missing or damaged, a minute on two cores.
+
+    The folder's name has a digest of the specification and the code, so another version of these has another folder. Several processes may
+    call it at once: one trains, the others wait. Raises InputError in one sentence.
+    """
+    from corpusmill.filters.classifier.train import train_classifier
+
+    if name not in BUILTIN:
+        raise InputError(f"{name}: {NO_MODEL.get(name, f'no such folder or built-in classifier{instead_of(name, BUILTIN)}')}.")
+    require(name, *CLASSIFIERS)
+    spec = read_spec([name])
+    folder = cache_folder() / FOLDER / f"{name}-{builtin_key(spec)}"
+
+    def train() -> None:
+        on_message(f"{name}: trains the built-in classifier from registry packages, once.")
+        shutil.rmtree(folder, ignore_errors=True)
+        train_classifier(spec, folder, on_message)
+
+    return made(folder / FILE, folder, train).parent
+
+
+def builtin_key(spec: TrainingSpec) -> str:
+    """Returns 16 hex digits that depend on the specification and on the code that trains."""
+    return digest([spec.model_dump(mode="json"), code_key("corpusmill.filters.classifier.train")])[:16]

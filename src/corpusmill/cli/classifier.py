@@ -27,14 +27,12 @@ def train(
     spec: Given,
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="A new or empty folder for the classifier.", show_default=False)],
     set_: SpecSets = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the classifier in that folder.")] = False,
 ) -> None:
     """Train a text classifier on labelled files or by a spec. Its card says how far to trust it."""
     from corpusmill.filters.classifier.spec import name_of, read_spec
-    from corpusmill.filters.classifier.train import check_target, train_classifier
+    from corpusmill.filters.classifier.train import train_classifier
 
-    check_target(output, force)
-    train_classifier(read_spec(spec, set_ or (), name_of(output)), output, lambda sentence: print(sentence, file=sys.stderr), force)
+    train_classifier(read_spec(spec, set_ or (), name_of(output)), output, lambda sentence: print(sentence, file=sys.stderr))
 
 
 @classifier_app.command(
@@ -56,12 +54,13 @@ def evaluate(
     from json import dumps
 
     from rich.console import Console
+    from rich.markdown import Markdown
 
-    from corpusmill.filters.classifier.builtin import builtin
-    from corpusmill.filters.classifier.card import read_classifier
+    from corpusmill.filters.classifier.card import evaluation_text, read_classifier
     from corpusmill.filters.classifier.evaluate import evaluate_files
+    from corpusmill.filters.classifier.options import builtin
     from corpusmill.filters.classifier.spec import read_spec
-    from corpusmill.report.classifier_evaluation import show_evaluation
+    from corpusmill.report.queries.classifiers import doubts
 
     folder = Path(model) if os.path.exists(model) else builtin(model, lambda sentence: print(sentence, file=sys.stderr))
     classifier = read_classifier(folder)
@@ -69,4 +68,4 @@ def evaluate(
     if json:
         print(dumps(result, indent=2, allow_nan=False))
     else:
-        show_evaluation(result, Console(highlight=False))
+        Console().print(Markdown(evaluation_text(result, {label: doubts(found) for label, found in result["labels"].items()})))

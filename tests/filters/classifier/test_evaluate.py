@@ -15,7 +15,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, precision_score, recall_score, roc_auc_score
 from trained_classifier import make_posts, write_classifier
 
-from corpusmill.filters.classifier.card import YES, read_classifier
+from corpusmill.filters.classifier.card import YES, evaluation_text, read_classifier
 from corpusmill.filters.classifier.evaluate import (
     BINS,
     MEASURES,
@@ -189,6 +189,17 @@ def test_of_many_sources_the_largest_are_measured():
     assert len(result["by_source"]) == MOST_SOURCES
     assert result["sources_left_out"] == 10
     assert "site59" in result["by_source"]
+
+
+def test_the_text_has_the_numbers_and_no_name_that_controls_a_terminal(found):
+    hostile = "<b onmouseover=alert(1)>\x1b[31mred\u202e|"
+    measured = {**found[-1], "by_source": {hostile: found[-1]["by_source"]["pages"], "tweets": found[-1]["by_source"]["tweets"]}}
+    result = {"classifier": hostile, "texts": 900, "left_out": 7, "not_asked": [hostile], "labels": {"rude": measured}}
+    text = evaluation_text(result, {"rude": ["Look again."]})
+    assert not set("\x1b\u202e<") & set(text.replace("\\<", "")) and "7 that it has learned from are left out" in text
+    auc = measured["roc_auc"]
+    assert f"| all | {measured['yes']:,} | {measured['no']:,} | {auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f}) |" in text
+    assert "yes from 0.6 on" in text and "| 0.9 | " in text and "50 unknown" in text and "**Warning:** Look again." in text
 
 
 def test_no_known_answer_at_all():

@@ -11,10 +11,9 @@ import pyarrow as pa
 import pytest
 from tiny_classifiers import sentence
 
-from corpusmill.filters.classifier import builtin as module
-from corpusmill.filters.classifier.builtin import FOLDER, builtin, builtin_key
+from corpusmill.filters.classifier import train
 from corpusmill.filters.classifier.card import FILE, read_classifier
-from corpusmill.filters.classifier.options import BUILTIN
+from corpusmill.filters.classifier.options import BUILTIN, FOLDER, builtin, builtin_key
 from corpusmill.filters.classifier.spec import read_spec
 from corpusmill.filters.step import STEPS, build_steps, resolve_step
 from corpusmill.pipeline.cache import made
@@ -273,7 +272,7 @@ def test_nothing_is_trained_to_know_columns_and_rules(tmp_path, monkeypatch) -> 
 
 
 def test_a_damaged_classifier_in_the_cache_is_trained_again(builtins, monkeypatch) -> None:
-    monkeypatch.setattr(module, "train_classifier", lambda spec, folder, _: trained.append(folder) or shutil.copytree(whole, folder))
+    monkeypatch.setattr(train, "train_classifier", lambda spec, folder, _: trained.append(folder) or shutil.copytree(whole, folder))
     trained: list[Path] = []
     whole = shutil.copytree(builtin("quality"), builtins / "whole")
     damaged = builtin("quality") / FILE

@@ -117,18 +117,6 @@ def test_a_spec_with_partial_labels_trains_a_model_a_label(tmp_path, corpusmill)
     assert "Licence: CC0-1.0." in card and "with a precision of 0.6 on the validation part" in card
 
 
-def test_an_earlier_classifier_is_replaced_on_demand_alone(tmp_path, corpusmill):
-    write_notes(tmp_path / "notes.jsonl", notes(400, 1))
-    command = ("classifier", "train", tmp_path / "notes.jsonl", "--output", tmp_path / "model", *EXACT)
-    assert corpusmill(*command)[0] == 0
-    before = content(tmp_path / "model")
-    assert corpusmill(*command)[0] == 2
-    assert content(tmp_path / "model") == before
-    assert corpusmill(*command, "--set", "seed=2", "--force")[0] == 0
-    assert sorted(content(tmp_path / "model")) == sorted(before) and content(tmp_path / "model") != before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "notes.jsonl"]
-
-
 # ---- Labels that people gave to a run's documents: exported, trained on, used in a recipe (docs/guides/labelling.md)
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -303,17 +291,13 @@ def test_a_spec_that_is_none(refused, tmp_path):
     assert refused(path) == f"{path}: a spec is a mapping of a training's options."
 
 
-def test_an_output_that_holds_another_thing(tmp_path, corpusmill):
+def test_an_output_that_is_there_already(tmp_path, corpusmill):
     path = write_notes(tmp_path / "notes.jsonl", ROWS)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    for output, sentence in (
-        (path, f"{path}: there is a file of that name; name a new folder."),
-        (tmp_path / "mine", f"{tmp_path / 'mine'}: holds something other than a classifier; name a new or empty folder."),
-    ):
-        for force in ((), ("--force",)):
-            code, _, err = corpusmill("classifier", "train", path, "--output", output, *force)
-            assert (code, err.strip()) == (2, f"corpusmill: {sentence}")
+    for output in (path, tmp_path / "mine"):
+        code, _, err = corpusmill("classifier", "train", path, "--output", output)
+        assert (code, err.strip()) == (2, f"corpusmill: {output}: is there already; remove it, or name a new or empty folder.")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
