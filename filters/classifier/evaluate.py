@@ -1,6 +1,5 @@
 """Measures a classifier on labelled files: `corpusmill classifier evaluate`."""
 
-import warnings
 from collections import namedtuple
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -96,7 +95,7 @@ def measure(draws: Integers, score: Floats, yes: Bools, last: Bools, cuts: Integ
     return np.stack(columns, axis=1)
 
 
-# ---- Intervals of all measures of a classifier, from resamples of its examples (the bootstrap of Efron 1979, drawn by SciPy).
+# ---- Intervals of all measures of a classifier, from resamples of its examples (the bootstrap of Efron 1979).
 
 #: Number of draws in memory at a time.
 DRAWS = 1 << 20
@@ -109,33 +108,18 @@ def intervals(ranking: Ranking, resamples: int, confidence: float, seed: int) ->
     in every sample, and again in every resample. Its interval is the basic one (2 * value - percentile), with a lower end of at least 0
     and an upper end of at least the value.
     """
-    from scipy.stats import DegenerateDataWarning, bootstrap
-
-    n = len(ranking.score)
-    if n < 2:
-        value = measures(ranking)
+    value, n = measures(ranking), len(ranking.score)
+    if not n:
         return value, value.copy()
-
-    def statistic(draws: Floats, axis: int = -1) -> Floats:
-        return np.asarray(measure(np.atleast_2d(draws), *ranking).T)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # SciPy's own interval, unused here, does not allow undefined resamples
-        result = bootstrap(
-            (np.arange(n),), statistic, n_resamples=resamples, batch=max(1, DRAWS // n), vectorized=True, axis=-1,
-            method="percentile", rng=np.random.Generator(np.random.Philox(seed)),
-        )  # fmt: skip
+    random, batch = np.random.Generator(np.random.Philox(seed)), max(1, DRAWS // n)
+    sizes = [min(batch, resamples - start) for start in range(0, resamples, batch)]
+    found = np.concatenate([measure(random.integers(0, n, (size, n)), *ranking) for size in sizes]).T
+    defined = [row[np.isfinite(row)] for row in found]
     outside = (1 - confidence) / 2
-    low, high = _quantiles(result.bootstrap_distribution, outside), _quantiles(result.bootstrap_distribution, 1 - outside)
-    value = measures(ranking)
+    low, high = (np.array([np.quantile(row, at) if len(row) else np.nan for row in defined]) for at in (outside, 1 - outside))
     error = MEASURES.index("calibration_error")
     low[error], high[error] = max(0.0, 2 * value[error] - high[error]), max(value[error], 2 * value[error] - low[error])
     return low, high
-
-
-def _quantiles(distribution: Floats, at: float) -> Floats:
-    """Returns quantiles (k,) of the finite values of each row of (k, resamples)."""
-    return np.array([np.quantile(row[np.isfinite(row)], at) if np.isfinite(row).any() else np.nan for row in distribution])
 
 
 # ---- All measures of a classifier's scores, for cards, tables and pages.

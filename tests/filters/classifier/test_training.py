@@ -79,12 +79,12 @@ def test_the_model_is_what_fasttext_reads_and_tells_the_kinds_apart(tmp_path, co
 
 
 def test_a_spec_with_partial_labels_trains_a_model_a_label(tmp_path, corpusmill):
-    """Four sources: a value for a label, a column for a label with unknown answers, lists of labels, and texts that are all no."""
+    """Four sources: a value for a label, a column for a label with unknown answers, names of labels, and texts that are all no."""
     rows = {name: notes(300, seed, manner) for name, seed, manner in (("a", 3, ""), ("b", 4, "er"), ("c", 5, ""), ("d", 6, "s"))}
     write_jsonl(tmp_path / "a.jsonl", [{"text": text, "class": "kitchen" if yes else "other"} for text, yes in rows["a"]])
     unknown = [None, *range(len(rows["b"]))]
     write_jsonl(tmp_path / "b.jsonl", [{"text": t, "k": y, "w": None if n is None else 1 - y} for n, (t, y) in zip(unknown, rows["b"])])
-    write_jsonl(tmp_path / "c.jsonl", [{"text": text, "tags": ["kitchen"] if yes else ["workshop"]} for text, yes in rows["c"]])
+    write_jsonl(tmp_path / "c.jsonl", [{"text": text, "tags": "kitchen" if yes else "workshop"} for text, yes in rows["c"]])
     (tmp_path / "d").mkdir()
     for part in range(2):
         pq.write_table(pa.table({"body": [f"{text} street" for text, _ in rows["d"][part::2]]}), tmp_path / f"d/part-{part}.parquet")
@@ -238,8 +238,8 @@ def test_classes_that_are_empty_or_alone_or_too_small(refused, tmp_path, rows, s
     [
         ({"text": "b"}, "has no column 'label' (it has text)."),
         ({"text": 7, "label": 0}, "'text' is no text (int)."),
-        ({"text": "b", "label": {"x": 1}}, "the label {'x': 1} is unknown"),
-        ({"text": "b", "label": 2}, "the label 2 is unknown (known are model, 1, true, yes, 0, false, no)"),
+        ({"text": "b", "label": {"x": 1}}, "the label {'x': 1} in 'label' is unknown"),
+        ({"text": "b", "label": 2}, "the label 2 in 'label' is unknown (known are model, 1, true, yes, 0, false, no)"),
     ],
 )
 def test_rows_that_do_not_fit(refused, tmp_path, row, sentence):
