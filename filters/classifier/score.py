@@ -21,7 +21,7 @@ from corpusmill.filters.classifier.calibrate import Calibration
 from corpusmill.filters.classifier.card import ClassifierDescription, Form
 from corpusmill.filters.classifier.forms import NEW_LINE, form_buffers, write_form, write_tokens
 from corpusmill.filters.fasttext_model import FastTextModel, read_model
-from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, TextTokens, Unit, text_slices
+from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, TextTokens, text_slices
 from corpusmill.filters.stop_words import stop_words
 from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.errors import InputError
@@ -61,7 +61,7 @@ class Scorer:
         self._places = [
             (list(models).index(head.file), label_column(models[head.file], head.positive, paths[head.file])) for head in classifier.heads
         ]
-        self._scorer = FastTextScorer([Unit(model, classifier.window, 0, len(model.labels)) for model in models.values()])
+        self._scorer = FastTextScorer(list(models.values()), classifier.window)
 
     def score(self, text: pa.Array | pa.ChunkedArray) -> list[Floats]:
         """Returns the calibrated scores (texts,) by each head; NaN for a text without any word or n-gram of the model.
@@ -75,7 +75,7 @@ class Scorer:
         windows = self._scorer.score(_as_written(form, data, offsets), len(offsets) - 1, size, new_line)
         scores = []
         for head, (model, column) in zip(self.classifier.heads, self._places):
-            raw = _greatest(windows[model].first, windows[model].scores[:, column])
+            raw = _greatest(windows.first, windows.scores[model][:, column])
             scores.append(head.calibration.apply(raw, added_odds(head.calibration, text)))
         return scores
 
