@@ -87,8 +87,8 @@ def choose_threshold(score: npt.ArrayLike, answer: npt.ArrayLike, precision: flo
     known &= np.isfinite(scores)
     if not known.any() or not total_yes:
         raise InputError(f"threshold: of {total:,} examples {known.sum():,} have a score and {total_yes:,} the answer yes.")
-    at, places, counts = np.unique(-scores[known], return_inverse=True, return_counts=True)
-    right, reached = np.cumsum(np.bincount(places, answers[known] == 1)), np.cumsum(counts)
+    at, positions, counts = np.unique(-scores[known], return_inverse=True, return_counts=True)
+    right, reached = np.cumsum(np.bincount(positions, answers[known] == 1)), np.cumsum(counts)
     if precision is None:
         return float(-at[np.argmax(2 * right / (reached + total_yes))])
     precisions = right / reached

@@ -160,14 +160,14 @@ def _phrases() -> Iterator[Row]:
     found: dict[str, None] = {}
     for text in WIKIPEDIA.texts():
         words = _WORD.findall(text)
-        place = 0
-        while place < len(words):
-            count = 1 + xxhash.xxh3_64_intdigest(f"{place} {words[place]}") % LONGEST_PHRASE
-            found[" ".join(words[place : place + count])] = None
-            place += count
+        position = 0
+        while position < len(words):
+            count = 1 + xxhash.xxh3_64_intdigest(f"{position} {words[position]}") % LONGEST_PHRASE
+            found[" ".join(words[position : position + count])] = None
+            position += count
     clean = [text for text, hit in zip(found, listed(list(found), *sure_and_unsure())) if not hit]
-    for place in drawn(clean, CLEAN_PHRASES):
-        yield {"text": clean[place]}
+    for position in drawn(clean, CLEAN_PHRASES):
+        yield {"text": clean[position]}
 
 
 def _ordinary() -> Iterator[Row]:
@@ -178,8 +178,8 @@ def _ordinary() -> Iterator[Row]:
         for text in (piece for piece, hit in zip(found, hits) if hit == 2):
             yield {"text": text, "profane": 1, "corpus": corpus.name}
         clean = [piece for piece, hit in zip(found, hits) if hit == 0]
-        for place in drawn(clean, CLEAN_PIECES):
-            yield {"text": clean[place], "profane": 0, "corpus": corpus.name}
+        for position in drawn(clean, CLEAN_PIECES):
+            yield {"text": clean[position], "profane": 0, "corpus": corpus.name}
 
 
 def _planted() -> Iterator[Row]:
@@ -189,8 +189,8 @@ def _planted() -> Iterator[Row]:
         for turn in range(PLANTINGS):
             draw = xxhash.xxh3_64_intdigest(f"{turn} {word}")
             words = clean[draw % len(clean)]
-            place = draw // len(clean) % (len(words) + 1)
-            yield {"text": " ".join([*words[:place], word, *words[place:]])}
+            position = draw // len(clean) % (len(words) + 1)
+            yield {"text": " ".join([*words[:position], word, *words[position:]])}
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -210,7 +210,7 @@ def listed(texts: list[str], sure: Iterable[str], unsure: Iterable[str]) -> npt.
 
 
 def drawn(texts: Sequence[str], count: int, seed: int = 0) -> npt.NDArray[np.int64]:
-    """Returns the places of `count` texts, ascending: those with the smallest hashes under the seed.
+    """Returns the positions of `count` texts, ascending: those with the smallest hashes under the seed.
 
     The order of the texts plays no part.
     """
@@ -250,11 +250,11 @@ def _contrasts() -> Iterator[Row]:
 
 def _filled(template: str, key: str, slots: Mapping[str, Sequence[str]]) -> str:
     """Fills each slot of a template, and the slots in what was filled in, with a choice by a hash of the key."""
-    place = 0
+    position = 0
     while found := _SLOT.search(template):
         choices = slots[found[1]]
-        chosen = choices[xxhash.xxh3_64_intdigest(f"{key} {place}") % len(choices)]
-        template, place = template[: found.start()] + chosen + template[found.end() :], place + 1
+        chosen = choices[xxhash.xxh3_64_intdigest(f"{key} {position}") % len(choices)]
+        template, position = template[: found.start()] + chosen + template[found.end() :], position + 1
     return template
 
 

@@ -50,8 +50,8 @@ def rank(score: npt.ArrayLike, yes: npt.ArrayLike, thresholds: Sequence[float] =
     last = np.ones(len(order), np.bool_)
     last[:-1] = sorted_score[1:] != sorted_score[:-1]
     cuts = np.searchsorted(-sorted_score, -np.asarray(thresholds, np.float64), "right")
-    places = bin_of(sorted_score, mass_edges(sorted_score, bins))
-    return Ranking(sorted_score, np.asarray(yes, np.bool_)[order], last, cuts.astype(np.int64), places)
+    positions = bin_of(sorted_score, mass_edges(sorted_score, bins))
+    return Ranking(sorted_score, np.asarray(yes, np.bool_)[order], last, cuts.astype(np.int64), positions)
 
 
 def mass_edges(score: Floats, bins: int = BINS) -> Floats:
@@ -71,10 +71,10 @@ def measures(ranking: Ranking) -> Floats:
 
 
 def measure(draws: Integers, score: Floats, yes: Bools, last: Bools, cuts: Integers, bins: Integers) -> Floats:
-    """Returns the measures (resamples, 4 + 4 * thresholds) of resamples. `draws` (resamples, any): the drawn places in the ranking."""
+    """Returns the measures (resamples, 4 + 4 * thresholds) of resamples. `draws` (resamples, any): the drawn positions in the ranking."""
     n, resamples = len(score), len(draws)
-    places = (draws + n * np.arange(resamples)[:, None]).ravel()
-    weight = np.bincount(places, minlength=resamples * n).reshape(resamples, n)
+    positions = (draws + n * np.arange(resamples)[:, None]).ravel()
+    weight = np.bincount(positions, minlength=resamples * n).reshape(resamples, n)
     above = np.zeros((2, resamples, n + 1), np.int64)  # no and yes among the first i examples
     np.cumsum([weight * ~yes, weight * yes], axis=2, out=above[:, :, 1:])
     total_no, total_yes = above[:, :, -1]
@@ -148,10 +148,10 @@ def evaluate(
     known = np.asarray((answers == 0) | (answers == 1))
     unscored = int((known & np.isnan(scores)).sum())
     scores, yes, lengths = np.nan_to_num(scores[known], nan=0.0), answers[known] == 1, lengths[known]
-    places = names.filter(pa.array(known)).dictionary_encode()
+    positions = names.filter(pa.array(known)).dictionary_encode()
     options = {"threshold": float(threshold), "resamples": resamples, "confidence": confidence, "seed": seed}
     whole = _slice(scores, yes, (threshold, *THRESHOLDS), options)
-    by_source, others = _largest_sources(places)
+    by_source, others = _largest_sources(positions)
     return {
         "unknown": int((~known).sum()), "without_score": unscored, **options, **whole,
         "reliability": _reliability(scores, yes),
@@ -168,8 +168,8 @@ def _slice(score: Floats, yes: Bools, thresholds: Sequence[float], options: dict
     found = [_measure(*numbers) for numbers in zip(measures(ranking), *ends, strict=True)]
     first = len(MEASURES)
     table = [
-        {"threshold": float(at), **dict(zip(PER_THRESHOLD, found[first + 4 * place : first + 4 * place + 4], strict=True))}
-        for place, at in enumerate(thresholds)
+        {"threshold": float(at), **dict(zip(PER_THRESHOLD, found[first + 4 * position : first + 4 * position + 4], strict=True))}
+        for position, at in enumerate(thresholds)
     ]
     result = {"examples": len(score), "yes": int(yes.sum()), "no": int((~yes).sum()), **dict(zip(MEASURES, found[:first], strict=True))}
     return {**result, "at_threshold": table[0], **({"thresholds": table[1:]} if table[1:] else {})}
@@ -183,9 +183,9 @@ def _reliability(score: Floats, yes: Bools) -> list[dict[str, Any]]:
     """Returns the points of the reliability curve, with Wilson's intervals for the shares of yes."""
     from scipy.stats import binomtest
 
-    places, points = bin_of(score, mass_edges(score)), []
-    for place in np.unique(places):
-        rows = places == place
+    positions, points = bin_of(score, mass_edges(score)), []
+    for position in np.unique(positions):
+        rows = positions == position
         right, count = int(yes[rows].sum()), int(rows.sum())
         ends = binomtest(right, count).proportion_ci(0.95, "wilson")
         mean = float(score[rows].mean())
@@ -193,9 +193,9 @@ def _reliability(score: Floats, yes: Bools) -> list[dict[str, Any]]:
     return points
 
 
-def _largest_sources(places: pa.DictionaryArray) -> tuple[dict[str, Bools], int]:
+def _largest_sources(positions: pa.DictionaryArray) -> tuple[dict[str, Bools], int]:
     """Returns the rows of each of the largest sources, by name, and how many sources are left out."""
-    codes, names = places.indices.fill_null(len(places.dictionary)).to_numpy(), [*places.dictionary.to_pylist(), "(no source)"]
+    codes, names = positions.indices.fill_null(len(positions.dictionary)).to_numpy(), [*positions.dictionary.to_pylist(), "(no source)"]
     counts = np.bincount(codes, minlength=len(names))
     filled = sorted((name, code) for code, name in enumerate(names) if counts[code])
     chosen = sorted(sorted(filled, key=lambda pair: -counts[pair[1]])[:MOST_SOURCES])
@@ -204,9 +204,9 @@ def _largest_sources(places: pa.DictionaryArray) -> tuple[dict[str, Bools], int]
 
 def _lengths(lengths: npt.NDArray[np.int64]) -> dict[str, Bools]:
     """Returns the rows of each range of lengths that occurs, by the range's name."""
-    places = np.searchsorted(LENGTHS, lengths, "right") - 1
+    positions = np.searchsorted(LENGTHS, lengths, "right") - 1
     names = [f"{begin:,} to {end - 1:,}" for begin, end in pairwise(LENGTHS)] + [f"{LENGTHS[-1]:,} and more"]
-    return {name: places == place for place, name in enumerate(names) if (places == place).any()}
+    return {name: positions == position for position, name in enumerate(names) if (positions == position).any()}
 
 
 # ---- Evaluation of files

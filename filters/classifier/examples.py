@@ -69,15 +69,15 @@ def _read_source(source: ExampleSource, labels: Sequence[str], seed: int, first:
     answers: list[dict[str, int]] = []
     for path in _files(source):
         report.files.append(_fingerprint(path))
-        for place, row in ((f"{place}: row {number}", row) for place, rows in read_set(path) for number, row in enumerate(rows, 1)):
+        for where, row in ((f"{part}: row {number}", row) for part, rows in read_set(path) for number, row in enumerate(rows, 1)):
             report.rows += 1
-            text = _cell(place, row, source.text_column)
+            text = _cell(where, row, source.text_column)
             if text is not None and not isinstance(text, str):
-                raise InputError(f"{place}: {source.text_column!r} is no text ({type(text).__name__}).")
+                raise InputError(f"{where}: {source.text_column!r} is no text ({type(text).__name__}).")
             if not text or not (text := storable(text)).strip():
                 report.empty += 1
                 continue
-            known, unknown = _answers(place, row, columns)
+            known, unknown = _answers(where, row, columns)
             report.unknown += unknown
             texts.append(text)
             answers.append({**source.answers, **known})
@@ -117,9 +117,9 @@ def _files(source: ExampleSource) -> Iterator[str]:
         yield from data_files(path, expand(path))
 
 
-def _cell(place: str, row: Mapping[str, Any], column: str) -> Any:
+def _cell(where: str, row: Mapping[str, Any], column: str) -> Any:
     if column not in row:
-        raise InputError(f"{place}: has no column {column!r} (it has {', '.join(safe_line(name, 40) for name in row) or 'none'}).")
+        raise InputError(f"{where}: has no column {column!r} (it has {', '.join(safe_line(name, 40) for name in row) or 'none'}).")
     return row[column]
 
 
@@ -163,19 +163,19 @@ def _yes_or_no(label: str) -> dict[str, Answers]:
     return {**{key: {label: 1} for key in YES}, **{key: {label: 0} for key in NO}}
 
 
-def _answers(place: str, row: Mapping[str, Any], columns: Sequence[LabelColumn]) -> tuple[dict[str, int], int]:
+def _answers(where: str, row: Mapping[str, Any], columns: Sequence[LabelColumn]) -> tuple[dict[str, int], int]:
     """Returns `(answers, unknown)`: the answers that the columns of a row give by label, and how many of them are empty."""
     found: dict[str, int] = {}
     unknown = 0
     for column in columns:
-        value = _cell(place, row, column.name)
+        value = _cell(where, row, column.name)
         if value in (None, ""):
             unknown += 1
         elif (answers := column.values.get(value_key(value), column.others)) is not None:
             found |= answers
         else:
             shown, known = safe_line(repr(value), 60), ", ".join(list(column.values)[:10])
-            raise InputError(f"{place}: the label {shown} in {column.name!r} is unknown (known are {known}); `values` says what it means.")
+            raise InputError(f"{where}: the label {shown} in {column.name!r} is unknown (known are {known}); `values` says what it means.")
     return found, unknown
 
 
@@ -188,11 +188,11 @@ SHORTEST = 0.2
 def cut(texts: Sequence[str], size: int) -> tuple[list[str], list[int]]:
     """Cuts all texts into pieces of up to `size` characters; a piece ends before white space if its second half has any.
 
-    Returns `(pieces, documents)`; `documents`: the place of each piece's text.
+    Returns `(pieces, documents)`; `documents`: the position of each piece's text.
     """
     found: list[str] = []
     documents: list[int] = []
-    for place, text in enumerate(texts):
+    for position, text in enumerate(texts):
         parts, at = [], 0
         while at < len(text):
             end = min(at + size, len(text))
@@ -205,5 +205,5 @@ def cut(texts: Sequence[str], size: int) -> tuple[list[str], list[int]]:
         if len(parts) > 1 and len(parts[-1]) < SHORTEST * size:
             parts.pop()
         found += parts
-        documents += [place] * len(parts)
+        documents += [position] * len(parts)
     return found, documents

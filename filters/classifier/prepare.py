@@ -95,7 +95,7 @@ _WORD = re.compile(r"\w+")
 
 
 def near_clusters(text: pa.Array | pa.ChunkedArray, threshold: float = 0.7) -> Integers:
-    """Returns each text's cluster (n): the lowest place of a text in it.
+    """Returns each text's cluster (n): the lowest position of a text in it.
 
     Two texts are in one cluster if a chain of similar pairs joins them. A pair is similar if the sets of shingles have a Jaccard similarity
     of at least `threshold`. Shingles are 5 characters, lower-cased, without what stands between words; in texts of 400 characters or more,
@@ -123,8 +123,8 @@ def shingles(text: str, unit: int, codes: dict[str, int]) -> Hashes:
         units = np.array([codes.setdefault(word, len(codes)) for word in words], np.uint64)
     count = max(len(units) - unit + 1, 0)
     found = np.zeros(count, np.uint64)
-    for place in range(unit):
-        found = (found ^ (found >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + units[place : place + count]
+    for position in range(unit):
+        found = (found ^ (found >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + units[position : position + count]
     return np.unique(scrambled(found))
 
 
@@ -157,7 +157,7 @@ def _similar_pairs(sets: Sequence[Hashes], threshold: float) -> Iterator[Integer
 
 
 def _components(count: int, links: Integers) -> Integers:
-    """Returns the number (count,) of each place's connected component. `links` (2, any): pairs of places."""
+    """Returns the number (count,) of each position's connected component. `links` (2, any): pairs of positions."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -190,8 +190,8 @@ def part_of(hashes: Hashes, cluster: Integers, validation: float, test: float, s
     number = np.unique(cluster, return_inverse=True)[1]
     least = np.full(int(number.max()) + 1, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(least, number, hashes)
-    place = mixed(least, seed).astype(np.float64) / 2.0**64
-    return np.searchsorted([1 - validation - test, 1 - test], place, side="right").astype(np.int8)[number]
+    position = mixed(least, seed).astype(np.float64) / 2.0**64
+    return np.searchsorted([1 - validation - test, 1 - test], position, side="right").astype(np.int8)[number]
 
 
 def mixed(hashes: Hashes, seed: int, salt: str = "split") -> Hashes:
@@ -275,10 +275,10 @@ def prepare(spec: TrainingSpec) -> TrainingData:
     found = distinct(examples.table, write_form(spec.form, examples.table["text"]), spec.labels)
     prepared = TrainingData(spec, examples, found, part_of(found.hashes, found.cluster, spec.validation, spec.test, spec.seed))
     for label in spec.labels:
-        counts = prepared.counts(label)
+        parts = prepared.counts(label)
         for part, answer in product(PARTS, ("yes", "no")):
-            if (count := counts[part][answer]) < FEWEST:
-                total = sum(found[answer] for found in counts.values())
+            if (count := parts[part][answer]) < FEWEST:
+                total = sum(each[answer] for each in parts.values())
                 raise InputError(
                     f"label {label}: of {total:,} different examples with the answer {answer} only {count} are in the part {part}, "
                     f"which needs {FEWEST}; give more examples."

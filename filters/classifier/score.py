@@ -43,7 +43,7 @@ def load_model(path: Path, sha256: str = "") -> FastTextModel:
 
 
 def label_column(model: FastTextModel, label: str, path: Path) -> int:
-    """Returns the place of a label among a model's labels. Raises InputError that names the model's labels."""
+    """Returns the position of a label among a model's labels. Raises InputError that names the model's labels."""
     if label in model.labels:
         return model.labels.index(label)
     shown = ", ".join(model.labels[:5]) + (f" and {len(model.labels) - 5} more" if len(model.labels) > 5 else "")
@@ -57,8 +57,8 @@ class Scorer:
         self.classifier = classifier
         paths = {head.file: Path(folder) / head.file for head in classifier.heads}
         models = {head.file: load_model(paths[head.file], head.sha256) for head in classifier.heads}
-        #: Of each head, the place of its model, and the column of its label.
-        self._places = [
+        #: Of each head, the position of its model, and that of its label.
+        self._columns = [
             (list(models).index(head.file), label_column(models[head.file], head.positive, paths[head.file])) for head in classifier.heads
         ]
         self._scorer = FastTextScorer(list(models.values()), classifier.window)
@@ -74,7 +74,7 @@ class Scorer:
         new_line = NEW_LINE.encode() if form == "words" else b""
         windows = self._scorer.score(_as_written(form, data, offsets), len(offsets) - 1, size, new_line)
         scores = []
-        for head, (model, column) in zip(self.classifier.heads, self._places):
+        for head, (model, column) in zip(self.classifier.heads, self._columns):
             raw = _greatest(windows.first, windows.scores[model][:, column])
             scores.append(head.calibration.apply(raw, added_odds(head.calibration, text)))
         return scores

@@ -42,14 +42,15 @@ class ClassifierStep(Step):
         described = describe(config)  # the model itself is not read
         self.name = config.name or column_name(described.name)
         self.label = "" if config.STEP else self.name
-        self.heads = tuple(head.label for head in described.heads)
         self.own_thresholds = {} if config.is_file or described.ranks else {head.label: head.threshold for head in described.heads}
         #: The labels that can have a threshold, and of these the ones that a single threshold is for.
-        self.labels = (self.name, BEST) if config.values else self.heads
+        self.labels = (self.name, BEST) if config.values else tuple(head.label for head in described.heads)
         self.main = tuple(label for label in self.labels if column_name(label) == self.name) or self.labels
         self.document_columns = tuple(score_column(self.name, label) for label in self.main)
         self.only_passing = config.only_passing
         self.libraries = () if config.model else CLASSIFIERS  # a built-in model is trained at first use
+        if len(self.columns) < len(self.labels):
+            raise ValueError(f"two of the labels of {self.name} would give one column ({', '.join(self.columns)})")
         self._rules = self._decide()
 
     @property
