@@ -3,13 +3,14 @@
     taskset -c 0 python benchmarks/classifier_predict.py DOCUMENTS.parquet [MORE.jsonl ...] --models A.bin [B.bin ...]
                                                          [--form plain] [--megabytes 60] [--rounds 5]
 
-Times each model alone, then all models together if there are several. Each round takes texts that no earlier round has seen. The first
-round is a warm-up and is not counted: it compiles kernels and fills the cache of frequent tokens. fastText gets lists of lines that are
-prepared beforehand; corpusmill starts from Arrow and prepares the lines itself. Prints medians, and the greatest difference between the
-scores of a model's first label.
+Times each model alone, then, if there are several, all of them as the labels of one classifier. Each round takes texts that no earlier
+round has seen. The first round is a warm-up and is not counted: it compiles kernels and fills the cache of frequent tokens. fastText gets
+lists of lines that are prepared beforehand; corpusmill starts from Arrow and prepares the lines itself. Prints medians, and the greatest
+difference between the scores of a model's first label.
 """
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +22,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from fasttext import load_model
 
-from corpusmill.filters.classifier.calibrate import Calibration
+from corpusmill.filters.classifier.card import ClassifierDescription, ClassifierHead
 from corpusmill.filters.classifier.forms import FORMS, write_form
-from corpusmill.filters.classifier.score import LoadedHead, Scorer
-from corpusmill.filters.fasttext_model import read_model
+from corpusmill.filters.classifier.score import Scorer
 from filters import read_texts, up_to
 
 
@@ -49,8 +49,13 @@ def first_label(listed: tuple[Any, Any], label: str) -> npt.NDArray[np.float64]:
 def compare(paths: list[Path], form: Any, texts: list[pa.Array]) -> float:
     """Prints the speeds of both in MB/s of the original texts; returns corpusmill's speed divided by fastText's."""
     theirs = [load_model(str(path)) for path in paths]
-    heads = [LoadedHead(path.name, read_model(str(path)), 0, form, None, Calibration(), 0.5) for path in paths]
-    scorer = Scorer(heads)
+    labels = [model.get_labels()[0] for model in theirs]
+    with tempfile.TemporaryDirectory() as folder:
+        heads = []
+        for place, (path, label) in enumerate(zip(paths, labels)):
+            heads.append(ClassifierHead(label=label, file=f"{place}{path.suffix}", positive=label))
+            (Path(folder) / heads[-1].file).symlink_to(path.resolve())
+        scorer = Scorer(folder, ClassifierDescription(name="models", form=form, heads=tuple(heads)))
     speeds: list[tuple[float, float]] = []
     difference = 0.0
     for number, part in enumerate(texts):
@@ -59,8 +64,8 @@ def compare(paths: list[Path], form: Any, texts: list[pa.Array]) -> float:
         our_time, scores = timed(lambda part=part: scorer.score(part))
         if number:
             speeds.append((megabytes / their_time, megabytes / our_time))
-            for head, expected, found in zip(heads, listed, scores):
-                distance = np.abs(first_label(expected, head.model.labels[0]) - found.raw)
+            for label, expected, found in zip(labels, listed, scores):
+                distance = np.abs(first_label(expected, label) - found)
                 difference = max(difference, float(np.nanmax(distance)))
     their_speed, our_speed = (median(speed) for speed in zip(*speeds))
     ratio = median(ours / other for other, ours in speeds)

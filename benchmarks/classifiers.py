@@ -34,12 +34,12 @@ import pyarrow.parquet as pq
 import xxhash
 from functional_toxicity import HARD, TEMPLATES, cases, slurs
 
-from corpusmill.filters.classifier.builtin import builtin
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.classifier.corpora import sure_and_unsure
 from corpusmill.filters.classifier.evaluate import evaluate
 from corpusmill.filters.classifier.examples import gather_examples
-from corpusmill.filters.classifier.score import Scorer, load_heads
+from corpusmill.filters.classifier.options import builtin
+from corpusmill.filters.classifier.score import Scorer
 from corpusmill.filters.classifier.spec import TrainingSpec, read_spec
 from corpusmill.filters.classifier.train import train_classifier
 
@@ -128,10 +128,8 @@ def trained(spec: TrainingSpec, folder: Path) -> tuple[Path, float]:
 def scores(folder: Path, texts: list[str], label: str) -> tuple[Floats, float]:
     """Returns a label's scores (n,), and its threshold."""
     classifier = read_classifier(folder)
-    heads = load_heads(folder, classifier)
     place = [head.label for head in classifier.heads].index(label)
-    found = [Scorer(heads).score(pa.array(texts[at : at + 2000], pa.large_string()))[place].score for at in range(0, len(texts), 2000)]
-    return np.concatenate(found), classifier.heads[place].threshold
+    return Scorer(folder, classifier).score(pa.array(texts, pa.large_string()))[place], classifier.heads[place].threshold
 
 
 class PlainFastText:
@@ -221,8 +219,8 @@ def clean_pages(data: Path, run: str | None) -> dict[str, list[str]]:
 def pages(model: Path, found: dict[str, list[str]]) -> None:
     """Prints how many clean pages are positive in windows of 25 words: at its own threshold, and at one that 1 % of C4's pages reach."""
     classifier = read_classifier(model).model_copy(update={"window": 25})
-    scorer, threshold = Scorer(load_heads(model, classifier)[:1]), classifier.heads[0].threshold
-    score = {name: np.nan_to_num(scorer.score(pa.array(texts, pa.large_string()))[0].score) for name, texts in found.items()}
+    scorer, threshold = Scorer(model, classifier), classifier.heads[0].threshold
+    score = {name: np.nan_to_num(scorer.score(pa.array(texts, pa.large_string()))[0]) for name, texts in found.items()}
     strict = float(np.quantile(score["C4"], 0.99, method="higher"))
     for name, of in score.items():
         yes, above = (of >= threshold).sum(), (of > strict).sum()

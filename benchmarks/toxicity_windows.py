@@ -25,7 +25,7 @@ from classifiers import ROOT, SEED, Floats, prepare_data, recipe, texts_of, trai
 from sklearn.metrics import roc_auc_score
 
 from corpusmill.filters.classifier.card import read_classifier
-from corpusmill.filters.classifier.score import Scorer, load_heads
+from corpusmill.filters.classifier.score import Scorer
 from corpusmill.pipeline.cache import PackageFile
 
 MEDMCQA = PackageFile(
@@ -71,9 +71,8 @@ def window_scores(scorer: Scorer, documents: list[list[str]], window: int | None
     """Returns the scores of each document's windows."""
     cut = [[words[at : at + window] for at in range(0, len(words), window)] if window else [words] for words in documents]
     texts = [" ".join(piece) for pieces in cut for piece in pieces]
-    parts = [scorer.score(pa.array(texts[at : at + 5_000], pa.large_string()))[0].score for at in range(0, len(texts), 5_000)]
     ends = np.cumsum([len(pieces) for pieces in cut])
-    return np.split(np.nan_to_num(np.concatenate(parts)), ends[:-1])
+    return np.split(np.nan_to_num(scorer.score(pa.array(texts, pa.large_string()))[0]), ends[:-1])
 
 
 def main() -> None:
@@ -87,7 +86,7 @@ def main() -> None:
         judged = prepare_data(arguments.data.resolve(), folder)
         model, _ = trained(recipe(folder, labels=["toxicity"]), folder / "toxicity")
         classifier = read_classifier(model)
-        scorer, threshold = Scorer(load_heads(model, classifier)), classifier.heads[0].threshold
+        scorer, threshold = Scorer(model, classifier), classifier.heads[0].threshold
         tweets = [text for part in judged[:2] for text, answer in zip(part.texts, part.answers) if answer]
         clean = long_documents(arguments.run, arguments.documents)
         pages = {"clean": clean, "tweet": with_tweets(clean, tweets), "medical": medical_pages([len(words) for words in clean])}

@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False
-"""Scores of several fastText classifiers for the same texts, by label."""
+"""Scores of fastText classifiers for the same texts, by label."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -31,19 +31,6 @@ TABLE_BYTES, MOST_TABLE_BYTES = 64 << 20, 256 << 20
 SLICE = 1 << 20
 
 
-class Unit(NamedTuple):
-    """A request: the scores of a model's labels from `first` up to `end`, for windows of `window` words (None: for whole texts).
-
-    `bare`: a window without any word of the model gets fastText's scores for the end of a line. Without `bare` it gets no scores.
-    """
-
-    model: FastTextModel
-    window: int | None
-    first: int
-    end: int
-    bare: bool = False
-
-
 class TextTokens(NamedTuple):
     """Texts as tokens: token t is `data[starts[t]:ends[t]]`; text i has the tokens from `first[i]` up to `first[i + 1]`."""
 
@@ -54,48 +41,47 @@ class TextTokens(NamedTuple):
 
 
 class WindowScores(NamedTuple):
-    """The scores of windows. `scores` float32 (windows, labels): NOT_LISTED or UNKNOWN, both below 0, if there is no score. Text i has the
-    rows from `first[i]` up to `first[i + 1]`.
+    """The scores of windows. Text i has the rows from `first[i]` up to `first[i + 1]`. `scores`: for each model, float32 (windows, labels);
+    NOT_LISTED or UNKNOWN, both below 0, if there is no score.
     """
 
     first: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
+    scores: list[npt.NDArray[np.float32]]
 
 
 class FastTextScorer:
-    """Scores several units over the same tokens. It keeps a table of the tokens' sums. One thread at a time may use it."""
+    """Scores texts by several models over the same tokens. It keeps a table of the tokens' sums. One thread at a time may use it.
 
-    def __init__(self, units: Sequence[Unit], table_bytes: int | None = None):
-        self.units = list(units)
-        self.models = list({id(unit.model): unit.model for unit in units}.values())
-        places = {id(model): place for place, model in enumerate(self.models)}
-        layouts = sorted({unit.window or 0 for unit in units})
-        self._layouts = np.array(layouts, np.int64)
+    `window`: words of the windows that are scored; None: texts are scored as a whole. `bare`: a window without any word of a model gets
+    fastText's scores for the end of a line, else it gets no scores.
+    """
+
+    def __init__(self, models: Sequence[FastTextModel], window: int | None = None, bare: bool = False, table_bytes: int | None = None):
+        self.models = list(models)
+        self._words, self._bare = window or 0, bare
         self._model_rows, width = _model_rows(self.models)
-        self._units = np.array(
-            [(places[id(unit.model)], layouts.index(unit.window or 0), unit.first, unit.end, 0, unit.bare) for unit in units], np.int64
-        ).reshape(-1, 6)
         size = min(TABLE_BYTES * len(self.models), MOST_TABLE_BYTES) if table_bytes is None else table_bytes
         sets = max(size // (WAYS * 4 * (2 + width)), 1)
         self._table: npt.NDArray[np.uint64] = np.zeros(sets * WAYS, np.uint64)
         self._entries = _aligned_rows(sets * WAYS + SPARE, width)
         self._clock = np.zeros(1, np.uint32)
 
-    def score(self, slices: Iterator[tuple[int, TextTokens]], texts: int, size: int, new_line: bytes = b"") -> list[WindowScores]:
-        """Returns the scores of each unit.
+    def score(self, slices: Iterator[tuple[int, TextTokens]], texts: int, size: int, new_line: bytes = b"") -> WindowScores:
+        """Returns the scores by each model.
 
         `slices`: the number of the first text, and the tokens, for one run of texts after another. `size`: at least the number of all
         tokens. The token `new_line` does not count as a word of a window.
         """
-        windows = np.zeros((len(self._layouts), texts + 1), np.int64)
-        most = [texts if not words else texts + size // words for words in self._layouts.tolist()]
-        units = self._units.copy()
-        found = [np.empty((most[unit[1]], unit[3] - unit[2]), np.float32) for unit in units.tolist()]
-        units[:, 4] = [scores.ctypes.data for scores in found]
+        windows = np.zeros(texts + 1, np.int64)
+        most = texts + size // self._words if self._words else texts
+        found = [np.empty((most, len(model.labels)), np.float32) for model in self.models]
+        results = np.array([scores.ctypes.data for scores in found], np.int64)
         key = np.uint64(hash_token(np.frombuffer(new_line, np.uint8), 0, len(new_line)) if new_line else 0)
         for offset, tokens in slices:
-            score_tokens(*tokens, offset, key, self._model_rows, units, self._layouts, windows, self._table, self._entries, self._clock)
-        return [WindowScores(windows[unit[1]], scores[: windows[unit[1], -1]]) for unit, scores in zip(units.tolist(), found)]
+            score_tokens(
+                *tokens, offset, key, self._model_rows, results, self._words, self._bare, windows, self._table, self._entries, self._clock
+            )
+        return WindowScores(windows, [scores[: windows[-1]] for scores in found])
 
 
 def text_slices(offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
@@ -153,8 +139,6 @@ SPARE = 64  # entries for tokens that are not kept
 #: Items (of four bytes) at the start of an entry: the token's `fnv`, the number of the chunk that used it last, the rows of each model.
 HASH, USED, COUNTS = 0, 1, 2
 EOS_HASH = np.uint64(3617362777)  # `fnv` of `</s>`
-#: Items of a unit's row: the model, the way of cutting windows, the range of labels, the address of the result, `Unit.bare`.
-MODEL, LAYOUT, FIRST_LABEL, END_LABEL, RESULT, BARE = range(6)
 NEVER = 1 << 62
 FLOAT32 = np.zeros(0, np.float32)  # a type for `matrix_at`
 
@@ -253,20 +237,20 @@ def add_tokens(slots, begin, end, number, model, entries, running, state, found,
 
 
 @kernel
-def finish_window(unit, model, running, state, found, hidden, count, values, listed, place):
-    """Adds the end of the line, writes the scores of the unit's labels as row `place` of its result, and clears the sums.
+def finish_window(model, bare, running, state, found, hidden, count, values, scores):
+    """Adds the end of the line, writes the scores of all labels to the address `scores` (float32), and clears the sums.
 
-    Labels that fastText does not list get NOT_LISTED. If the window has nothing but the end of the line, all labels get UNKNOWN, unless the
-    unit is `bare`.
+    Labels that fastText does not list get NOT_LISTED. If the window has nothing but the end of the line, all labels get UNKNOWN, unless
+    it may be `bare`.
     """
-    known, waiting = count > 0 or unit[BARE], 0
+    known, waiting = count > 0 or bare, 0
     if model[EOS] >= 0:
         found[0], waiting = model[ROWS] + model[EOS] * model[DIM] * FLOAT, 1
     if model[WORD_NGRAMS] > 1:
         waiting = find_word_ngrams(signed(EOS_HASH), running, state, model, found, waiting)
     add_rows(hidden.ctypes.data, found, waiting, model[DIM])
     count += waiting
-    listed = listed[: model[LABELS]]
+    listed = array_at(np.uint64(scores), model[LABELS], FLOAT32)
     listed[:] = NOT_LISTED if known and count else UNKNOWN
     if known and count:
         vector = hidden[: model[DIM]]
@@ -274,9 +258,6 @@ def finish_window(unit, model, running, state, found, hidden, count, values, lis
         output = matrix_at(np.uint64(model[OUTPUT]), model[DIM], model[LABELS], FLOAT32)
         children = matrix_at(np.uint64(model[CHILDREN]), model[NODES], 2, INT32)
         output_scores(vector, output, children, model[LOSS], values, listed)
-    width = unit[END_LABEL] - unit[FIRST_LABEL]
-    scores = array_at(np.uint64(unit[RESULT] + place * width * FLOAT), width, FLOAT32)
-    scores[:] = listed[unit[FIRST_LABEL] : unit[END_LABEL]]
     hidden[:] = 0.0
     state[:] = 0
 
@@ -304,15 +285,14 @@ def cut_windows(keys, begin, end, words, new_line, begins):
 
 
 @kernel
-def score_tokens(data, starts, ends, first, offset, new_line, models, units, layouts, windows, table, entries, clock):
+def score_tokens(data, starts, ends, first, offset, new_line, models, results, words, bare, windows, table, entries, clock):
     """Scores texts: token t is `data[starts[t]:ends[t]]`; text i has the tokens from `first[i]` up to `first[i + 1]`.
 
-    A layout is the number of words of a window, 0 for the whole text. The kernel fills `windows`, int64 (layouts, all texts + 1), from text
-    `offset` on: text i has the windows from `windows[layout, i]` up to `windows[layout, i + 1]`. It also fills each unit's result, float32
-    (windows, the unit's labels).
+    The kernel fills `windows`, int64 (all texts + 1,), from text `offset` on: text i has the windows from `windows[i]` up to
+    `windows[i + 1]`. It also fills each model's result, float32 (windows, labels), at the address in `results`.
     """
     data, starts, ends, first = borrowed(data), borrowed(starts), borrowed(ends), borrowed(first)
-    models, units, table, entries = borrowed(models), borrowed(units), borrowed(table), borrowed(entries)
+    models, results, table, entries = borrowed(models), borrowed(results), borrowed(table), borrowed(entries)
     longest, most = 0, 0
     for at in range(first[0], first[-1]):
         longest = max(longest, ends[at] - starts[at])
@@ -322,48 +302,43 @@ def score_tokens(data, starts, ends, first, offset, new_line, models, units, lay
     for at in range(first[0], first[-1]):
         keys[at] = hash_token(data, starts[at], ends[at])
     token, found = np.empty(longest + 2, np.int8), np.empty(FOUND_ROWS + models[:, LONGEST].max() + 2, np.int64)
-    wide, labels = -(-models[:, DIM].max() // BLOCK) * BLOCK, max(models[:, LABELS].max(), models[:, NODES].max())
-    total, values, listed = np.empty(wide), np.empty(labels), np.empty(labels, np.float32)
-    hidden = np.zeros((units.shape[0], wide))
-    running = np.zeros((units.shape[0], max(models[:, WORD_NGRAMS].max() - 1, 1)), np.uint64)
-    begins = np.empty((len(layouts), most + 2), np.int64)
-    state, counts, window = np.zeros((units.shape[0], 2), np.int64), np.zeros(units.shape[0], np.int64), np.zeros(units.shape[0], np.int64)
+    wide, count = -(-models[:, DIM].max() // BLOCK) * BLOCK, models.shape[0]
+    total, values = np.empty(wide), np.empty(max(models[:, LABELS].max(), models[:, NODES].max()))
+    hidden = np.zeros((count, wide))
+    running = np.zeros((count, max(models[:, WORD_NGRAMS].max() - 1, 1)), np.uint64)
+    begins = np.empty(most + 2, np.int64)
+    state, counts, window = np.zeros((count, 2), np.int64), np.zeros(count, np.int64), np.zeros(count, np.int64)
     slots = np.empty(CHUNK, np.int64)
     for text in range(first.size - 1):
         begin, end = first[text], first[text + 1]
-        for layout in range(len(layouts)):
-            cut = cut_windows(keys, begin, end, layouts[layout], new_line, begins[layout])
-            windows[layout, offset + text + 1] = windows[layout, offset + text] + cut
+        before = windows[offset + text]
+        windows[offset + text + 1] = before + cut_windows(keys, begin, end, words, new_line, begins)
         window[:] = 0
         while begin < end:
             clock[0] += np.uint32(1)
             stop = begin + find_entries(
                 data, starts, ends, keys, begin, min(begin + CHUNK, end), clock[0], models, table, entries, token, found, total, slots
             )
-            for number in range(units.shape[0]):
-                unit = units[number]
-                model, layout = borrowed(models[unit[MODEL]]), unit[LAYOUT]
+            for number in range(count):
+                model = borrowed(models[number])
                 at = begin
                 while at < stop:
-                    if at == begins[layout, window[number] + 1]:
-                        place = windows[layout, offset + text] + window[number]
-                        finish_window(
-                            unit, model, running[number], state[number], found, hidden[number], counts[number], values, listed, place
-                        )
+                    if at == begins[window[number] + 1]:
+                        scores = results[number] + (before + window[number]) * model[LABELS] * FLOAT
+                        finish_window(model, bare, running[number], state[number], found, hidden[number], counts[number], values, scores)
                         counts[number] = 0
                         window[number] += 1
-                    to = min(stop, begins[layout, window[number] + 1])
+                    to = min(stop, begins[window[number] + 1])
                     counts[number] += add_tokens(
-                        slots, at - begin, to - begin, unit[MODEL], model, entries, running[number], state[number], found,
+                        slots, at - begin, to - begin, number, model, entries, running[number], state[number], found,
                         hidden[number].ctypes.data,
                     )  # fmt: skip
                     at = to
             begin = stop
-        for number in range(units.shape[0]):
-            unit = units[number]
-            place = windows[unit[LAYOUT], offset + text] + window[number]
-            model = borrowed(models[unit[MODEL]])
-            finish_window(unit, model, running[number], state[number], found, hidden[number], counts[number], values, listed, place)
+        for number in range(count):
+            model = borrowed(models[number])
+            scores = results[number] + (before + window[number]) * model[LABELS] * FLOAT
+            finish_window(model, bare, running[number], state[number], found, hidden[number], counts[number], values, scores)
             counts[number] = 0
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from corpusmill.filters.fasttext_model import read_model, texts_with_letters
-from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, Unit, as_fasttext_reads
+from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, as_fasttext_reads
 from corpusmill.filters.language_codes import LID_176, labels_for, split_script, standard_labels
 from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
@@ -128,7 +128,7 @@ class Language(Step):
             self.model = read_model(path)
         except (ValueError, OSError) as error:
             raise ConfigError(f"{path}: not a fastText model for languages ({error}).") from error
-        self._scorer = FastTextScorer([Unit(self.model, None, 0, len(self.model.labels), bare=True)])
+        self._scorer = FastTextScorer([self.model], bare=True)
         self._letters = letter_counts()
         labels = [label.removeprefix(PREFIX) for label in self.model.labels]
         names = {label: split_script(name)[0] for label, name in standard_labels(frozenset(labels)).items()}
@@ -169,9 +169,9 @@ class Language(Step):
         too few letters, or no word or n-gram of the model.
         """
         data, offsets = text_buffers(text)
-        (found,) = self._scorer.score(as_fasttext_reads(data, offsets), len(text), len(data))
-        found.scores[~texts_with_letters(data, offsets, self._letters, self.config.min_letters)] = UNKNOWN
-        return np.minimum(found.scores, np.float32(1.0)).astype(np.float64)
+        (scores,) = self._scorer.score(as_fasttext_reads(data, offsets), len(text), len(data)).scores
+        scores[~texts_with_letters(data, offsets, self._letters, self.config.min_letters)] = UNKNOWN
+        return np.minimum(scores, np.float32(1.0)).astype(np.float64)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from corpusmill.filters.classifier.options import Resolved
-from corpusmill.filters.classifier.step import ScoringStep
+from corpusmill.filters.classifier.step import ClassifierStep
 from corpusmill.filters.kept_share import keeps_shares, kept_share_summary, measure_and_decide
 from corpusmill.filters.rules import Rule, StepRule, fails
 from corpusmill.filters.step import build_steps
@@ -69,9 +69,10 @@ def describe_classifiers(run: StageRun, config: FilterConfig) -> None:
     """Writes a description of each classifier in the recipe; nothing if it has none."""
     used: dict[str, Resolved] = {}
     for step in build_steps(config.steps):
-        if isinstance(step.step, ScoringStep):
-            step.step.prepare(lambda sentence: run.progress.console.print(sentence, style="dim", markup=False, soft_wrap=True))
-            used |= {name + step.suffix: resolved for name, resolved in step.step.classifiers().items()}
+        if isinstance(step.step, ClassifierStep):
+            used[step.step.name + step.suffix] = step.step.resolved(
+                lambda sentence: run.progress.console.print(sentence, style="dim", markup=False, soft_wrap=True)
+            )
     if used:
         inputs = [ref for name in used for ref in _files(name, used[name])]
         files = {f"{FOLDER}/{name}.json": _description(resolved) for name, resolved in used.items()}
@@ -96,8 +97,8 @@ def _firing(config: FilterConfig) -> dict[str, list[StepRule]]:
     table, found = rule_table(config), dict[str, list[StepRule]]()
     for step in build_steps(config.steps):
         for name, threshold in step.step.bad_from().items():
-            column, share = name + step.suffix, f"{name}_share{step.suffix}"
-            rules = [each for each in table if each.rule.column in (column, share)]
+            column = name + step.suffix
+            rules = [each for each in table if each.rule.column == column]
             if not any(each.rule.kept for each in rules):
                 able = [each for each in rules if _can_fail(each.rule)]
                 found[column] = able or [StepRule(step.name, Rule(column, column, ">=", threshold))]
@@ -105,7 +106,7 @@ def _firing(config: FilterConfig) -> dict[str, list[StepRule]]:
 
 
 def _can_fail(rule: Rule) -> bool:
-    """Whether the rule can fail a score or a share, which is at most 1."""
+    """Whether the rule can fail a score, which is at most 1."""
     return isinstance(rule.threshold, int | float) and bool(fails(rule.comparison, 1.0, rule.threshold))
 
 

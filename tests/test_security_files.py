@@ -17,7 +17,7 @@ from built_run import write_run
 
 from corpusmill.cli.base import GROUPS
 from corpusmill.filters.classifier.card import ClassifierDescription
-from corpusmill.filters.classifier.options import ModelOptions, resolve
+from corpusmill.filters.classifier.options import ClassifierConfig, resolve
 from corpusmill.pipeline.cache import NpmPackage, PackageFile
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.formats.evaluation_sets import read_set
@@ -154,7 +154,7 @@ def test_a_strangers_classifier_replaces_no_file(file: str, tmp_path: Path, monk
     (folder / "classifier.json").write_text(json.dumps(card))
     for model in (str(folder), f"file://{folder}", f"local://{folder}"):
         with pytest.raises((InputError, ValueError), match=r"is no name of a file in the folder"):
-            resolve(ModelOptions.model_validate({"model": model}))
+            resolve(ClassifierConfig.model_validate({"model": model}))
     assert victim.read_text() == "mine" and not victim.is_symlink()
     with pytest.raises(ValueError, match="sha256"):
         ClassifierDescription.model_validate({"name": "x", "heads": [{"label": "l", "file": "f", "sha256": "../../x"}]})

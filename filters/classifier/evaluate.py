@@ -1,6 +1,5 @@
 """Measures a classifier on labelled files: `corpusmill classifier evaluate`."""
 
-import warnings
 from collections import namedtuple
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.classifier.examples import gather_examples
-from corpusmill.filters.classifier.score import Scorer, in_training, load_heads
+from corpusmill.filters.classifier.score import Scorer, in_training
 from corpusmill.filters.classifier.spec import TrainingSpec
 from corpusmill.pipeline.errors import InputError
 
@@ -51,8 +50,8 @@ def rank(score: npt.ArrayLike, yes: npt.ArrayLike, thresholds: Sequence[float] =
     last = np.ones(len(order), np.bool_)
     last[:-1] = sorted_score[1:] != sorted_score[:-1]
     cuts = np.searchsorted(-sorted_score, -np.asarray(thresholds, np.float64), "right")
-    places = bin_of(sorted_score, mass_edges(sorted_score, bins))
-    return Ranking(sorted_score, np.asarray(yes, np.bool_)[order], last, cuts.astype(np.int64), places)
+    positions = bin_of(sorted_score, mass_edges(sorted_score, bins))
+    return Ranking(sorted_score, np.asarray(yes, np.bool_)[order], last, cuts.astype(np.int64), positions)
 
 
 def mass_edges(score: Floats, bins: int = BINS) -> Floats:
@@ -72,10 +71,10 @@ def measures(ranking: Ranking) -> Floats:
 
 
 def measure(draws: Integers, score: Floats, yes: Bools, last: Bools, cuts: Integers, bins: Integers) -> Floats:
-    """Returns the measures (resamples, 4 + 4 * thresholds) of resamples. `draws` (resamples, any): the drawn places in the ranking."""
+    """Returns the measures (resamples, 4 + 4 * thresholds) of resamples. `draws` (resamples, any): the drawn positions in the ranking."""
     n, resamples = len(score), len(draws)
-    places = (draws + n * np.arange(resamples)[:, None]).ravel()
-    weight = np.bincount(places, minlength=resamples * n).reshape(resamples, n)
+    positions = (draws + n * np.arange(resamples)[:, None]).ravel()
+    weight = np.bincount(positions, minlength=resamples * n).reshape(resamples, n)
     above = np.zeros((2, resamples, n + 1), np.int64)  # no and yes among the first i examples
     np.cumsum([weight * ~yes, weight * yes], axis=2, out=above[:, :, 1:])
     total_no, total_yes = above[:, :, -1]
@@ -96,7 +95,7 @@ def measure(draws: Integers, score: Floats, yes: Bools, last: Bools, cuts: Integ
     return np.stack(columns, axis=1)
 
 
-# ---- Intervals of all measures of a classifier, from resamples of its examples (the bootstrap of Efron 1979, drawn by SciPy).
+# ---- Intervals of all measures of a classifier, from resamples of its examples (the bootstrap of Efron 1979).
 
 #: Number of draws in memory at a time.
 DRAWS = 1 << 20
@@ -109,33 +108,18 @@ def intervals(ranking: Ranking, resamples: int, confidence: float, seed: int) ->
     in every sample, and again in every resample. Its interval is the basic one (2 * value - percentile), with a lower end of at least 0
     and an upper end of at least the value.
     """
-    from scipy.stats import DegenerateDataWarning, bootstrap
-
-    n = len(ranking.score)
-    if n < 2:
-        value = measures(ranking)
+    value, n = measures(ranking), len(ranking.score)
+    if not n:
         return value, value.copy()
-
-    def statistic(draws: Floats, axis: int = -1) -> Floats:
-        return np.asarray(measure(np.atleast_2d(draws), *ranking).T)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # SciPy's own interval, unused here, does not allow undefined resamples
-        result = bootstrap(
-            (np.arange(n),), statistic, n_resamples=resamples, batch=max(1, DRAWS // n), vectorized=True, axis=-1,
-            method="percentile", rng=np.random.Generator(np.random.Philox(seed)),
-        )  # fmt: skip
+    random, batch = np.random.Generator(np.random.Philox(seed)), max(1, DRAWS // n)
+    sizes = [min(batch, resamples - start) for start in range(0, resamples, batch)]
+    found = np.concatenate([measure(random.integers(0, n, (size, n)), *ranking) for size in sizes]).T
+    defined = [row[np.isfinite(row)] for row in found]
     outside = (1 - confidence) / 2
-    low, high = _quantiles(result.bootstrap_distribution, outside), _quantiles(result.bootstrap_distribution, 1 - outside)
-    value = measures(ranking)
+    low, high = (np.array([np.quantile(row, at) if len(row) else np.nan for row in defined]) for at in (outside, 1 - outside))
     error = MEASURES.index("calibration_error")
     low[error], high[error] = max(0.0, 2 * value[error] - high[error]), max(value[error], 2 * value[error] - low[error])
     return low, high
-
-
-def _quantiles(distribution: Floats, at: float) -> Floats:
-    """Returns quantiles (k,) of the finite values of each row of (k, resamples)."""
-    return np.array([np.quantile(row[np.isfinite(row)], at) if np.isfinite(row).any() else np.nan for row in distribution])
 
 
 # ---- All measures of a classifier's scores, for cards, tables and pages.
@@ -164,10 +148,10 @@ def evaluate(
     known = np.asarray((answers == 0) | (answers == 1))
     unscored = int((known & np.isnan(scores)).sum())
     scores, yes, lengths = np.nan_to_num(scores[known], nan=0.0), answers[known] == 1, lengths[known]
-    places = names.filter(pa.array(known)).dictionary_encode()
+    positions = names.filter(pa.array(known)).dictionary_encode()
     options = {"threshold": float(threshold), "resamples": resamples, "confidence": confidence, "seed": seed}
     whole = _slice(scores, yes, (threshold, *THRESHOLDS), options)
-    by_source, others = _largest_sources(places)
+    by_source, others = _largest_sources(positions)
     return {
         "unknown": int((~known).sum()), "without_score": unscored, **options, **whole,
         "reliability": _reliability(scores, yes),
@@ -184,8 +168,8 @@ def _slice(score: Floats, yes: Bools, thresholds: Sequence[float], options: dict
     found = [_measure(*numbers) for numbers in zip(measures(ranking), *ends, strict=True)]
     first = len(MEASURES)
     table = [
-        {"threshold": float(at), **dict(zip(PER_THRESHOLD, found[first + 4 * place : first + 4 * place + 4], strict=True))}
-        for place, at in enumerate(thresholds)
+        {"threshold": float(at), **dict(zip(PER_THRESHOLD, found[first + 4 * position : first + 4 * position + 4], strict=True))}
+        for position, at in enumerate(thresholds)
     ]
     result = {"examples": len(score), "yes": int(yes.sum()), "no": int((~yes).sum()), **dict(zip(MEASURES, found[:first], strict=True))}
     return {**result, "at_threshold": table[0], **({"thresholds": table[1:]} if table[1:] else {})}
@@ -199,9 +183,9 @@ def _reliability(score: Floats, yes: Bools) -> list[dict[str, Any]]:
     """Returns the points of the reliability curve, with Wilson's intervals for the shares of yes."""
     from scipy.stats import binomtest
 
-    places, points = bin_of(score, mass_edges(score)), []
-    for place in np.unique(places):
-        rows = places == place
+    positions, points = bin_of(score, mass_edges(score)), []
+    for position in np.unique(positions):
+        rows = positions == position
         right, count = int(yes[rows].sum()), int(rows.sum())
         ends = binomtest(right, count).proportion_ci(0.95, "wilson")
         mean = float(score[rows].mean())
@@ -209,9 +193,9 @@ def _reliability(score: Floats, yes: Bools) -> list[dict[str, Any]]:
     return points
 
 
-def _largest_sources(places: pa.DictionaryArray) -> tuple[dict[str, Bools], int]:
+def _largest_sources(positions: pa.DictionaryArray) -> tuple[dict[str, Bools], int]:
     """Returns the rows of each of the largest sources, by name, and how many sources are left out."""
-    codes, names = places.indices.fill_null(len(places.dictionary)).to_numpy(), [*places.dictionary.to_pylist(), "(no source)"]
+    codes, names = positions.indices.fill_null(len(positions.dictionary)).to_numpy(), [*positions.dictionary.to_pylist(), "(no source)"]
     counts = np.bincount(codes, minlength=len(names))
     filled = sorted((name, code) for code, name in enumerate(names) if counts[code])
     chosen = sorted(sorted(filled, key=lambda pair: -counts[pair[1]])[:MOST_SOURCES])
@@ -220,52 +204,41 @@ def _largest_sources(places: pa.DictionaryArray) -> tuple[dict[str, Bools], int]
 
 def _lengths(lengths: npt.NDArray[np.int64]) -> dict[str, Bools]:
     """Returns the rows of each range of lengths that occurs, by the range's name."""
-    places = np.searchsorted(LENGTHS, lengths, "right") - 1
+    positions = np.searchsorted(LENGTHS, lengths, "right") - 1
     names = [f"{begin:,} to {end - 1:,}" for begin, end in pairwise(LENGTHS)] + [f"{LENGTHS[-1]:,} and more"]
-    return {name: places == place for place, name in enumerate(names) if (places == place).any()}
+    return {name: positions == position for position, name in enumerate(names) if (positions == position).any()}
 
 
 # ---- Evaluation of files
 
-#: Number of texts that are scored at a time.
-BATCH = 2048
 
-
-def evaluate_files(folder: str | Path, spec: TrainingSpec, unseen: bool = False, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
-    """Scores the texts of a spec's sources and measures each of its labels. Returns the output of `--json`. `unseen` leaves out texts that
-    the classifier in `folder` was trained on. Raises InputError in one sentence if there is nothing to measure.
+def evaluate_files(folder: str | Path, spec: TrainingSpec) -> dict[str, Any]:
+    """Scores the texts of a spec's sources and measures each of its labels. Returns the output of `--json`. Leaves out texts that the
+    classifier in `folder` was trained on. Raises InputError in one sentence if there is nothing to measure.
     """
     classifier = read_classifier(folder)
-    heads = {head.label: head for head in load_heads(folder, classifier)}
+    heads = {head.label: head for head in classifier.heads}
     for label in spec.labels:
         if label not in heads:
             raise InputError(f"{folder}: the classifier has no label {label!r} (it has {', '.join(heads)}).")
+    scorer = Scorer(folder, classifier)
     examples = gather_examples(spec.sources, spec.labels)
     table = examples.table
     seen = in_training(folder, classifier.form, table["text"].combine_chunks())
-    known = None
     if seen is not None:
-        counts = table.filter(pa.array(seen))["source"].value_counts().to_pylist()
-        known = {"texts": int(seen.sum()), "of": len(seen), "by_source": {each["values"]: each["counts"] for each in counts}}
-    if unseen:
-        if seen is None:
-            raise InputError(f"{folder}: does not say what it has learned from (it has no training.hashes), so nothing can be left out.")
-        if seen.all():
-            raise InputError(f"{folder}: all {len(seen):,} texts were training data; none is left to evaluate on.")
         table = table.filter(pa.array(~seen))
+        if not len(table):
+            raise InputError(f"{folder}: all {len(seen):,} texts were training data; none is left to evaluate on.")
+    scores = dict(zip(heads, scorer.score(table["text"]), strict=True))
     answers = {label: table[label].fill_null(-1).to_numpy() for label in spec.labels}
-    asked = [label for label in spec.labels if (answers[label] >= 0).any()]
-    scorer = Scorer([heads[label] for label in asked])
-    parts = [scorer.score(table["text"][begin : begin + BATCH]) for begin in range(0, table.num_rows, BATCH)]
-    scores = {label: np.concatenate([part[place].score for part in parts]) for place, label in enumerate(asked)}
     lengths = pc.utf8_length(table["text"]).to_numpy()
     return {
         "classifier": classifier.name, "digest": classifier.digest(), "texts": table.num_rows,
         "sources": [asdict(source) for source in examples.sources],
-        "in_training": known, "left_out": examples.table.num_rows - table.num_rows,
-        "not_asked": [label for label in spec.labels if label not in asked],
+        "left_out": None if seen is None else int(seen.sum()),
+        "not_asked": [label for label in spec.labels if not (answers[label] >= 0).any()],
         "labels": {
-            label: evaluate(scores[label], answers[label], table["source"], lengths, heads[label].threshold, seed, resamples)
-            for label in asked
+            label: evaluate(scores[label], answers[label], table["source"], lengths, heads[label].threshold, seed=0)
+            for label in spec.labels if (answers[label] >= 0).any()
         },
     }  # fmt: skip

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -34,8 +34,7 @@ class SourceReport:
     answers: dict[str, dict[str, int]] = field(default_factory=dict)  # by label: yes and no
 
 
-@dataclass(frozen=True)
-class ExampleTable:
+class ExampleTable(NamedTuple):
     """The examples of all sources.
 
     `table`: text (large_string), source (string), document (int64: pieces of one document share it), and an int8 column for each label,
@@ -65,23 +64,23 @@ def gather_examples(sources: Sequence[ExampleSource], labels: Sequence[str], see
 def _read_source(source: ExampleSource, labels: Sequence[str], seed: int, first: int) -> tuple[pa.Table, SourceReport]:
     """Returns the examples of a source, whose documents are numbered from `first` on."""
     report = SourceReport(source.name, source.licence)
-    read = _Answers(source, labels)
+    columns = _columns(source, labels)
     texts: list[str] = []
     answers: list[dict[str, int]] = []
     for path in _files(source):
         report.files.append(_fingerprint(path))
-        for place, row in _rows(path):
+        for where, row in ((f"{part}: row {number}", row) for part, rows in read_set(path) for number, row in enumerate(rows, 1)):
             report.rows += 1
-            text = _cell(place, row, source.text_column)
+            text = _cell(where, row, source.text_column)
             if text is not None and not isinstance(text, str):
-                raise InputError(f"{place}: {source.text_column!r} is no text ({type(text).__name__}).")
+                raise InputError(f"{where}: {source.text_column!r} is no text ({type(text).__name__}).")
             if not text or not (text := storable(text)).strip():
                 report.empty += 1
                 continue
-            known, unknown = read.of(place, row)
+            known, unknown = _answers(where, row, columns)
             report.unknown += unknown
             texts.append(text)
-            answers.append(known)
+            answers.append({**source.answers, **known})
         if source.limit and len(texts) > source.limit:  # after each file, so that a corpus of many files fits into memory
             chosen = drawn(texts, source.limit, seed)
             texts, answers = [texts[number] for number in chosen], [answers[number] for number in chosen]
@@ -89,13 +88,13 @@ def _read_source(source: ExampleSource, labels: Sequence[str], seed: int, first:
     if source.pieces:
         texts, documents = cut(texts, source.pieces)
         answers = [answers[number] for number in documents]
-    columns = {label: pa.array([known.get(label) for known in answers], pa.int8()) for label in labels}
-    answered = np.any([column.is_valid().to_numpy(zero_copy_only=False) for column in columns.values()], axis=0)
+    by_label = {label: pa.array([known.get(label) for known in answers], pa.int8()) for label in labels}
+    answered = np.any([column.is_valid().to_numpy(zero_copy_only=False) for column in by_label.values()], axis=0)
     table = pa.table({
         "text": pa.array(texts, pa.large_string()),
         "source": pa.array([source.name] * len(texts), pa.string()),
         "document": pa.array([first + number for number in documents], pa.int64()),
-        **columns,
+        **by_label,
     }).filter(pa.array(answered, pa.bool_()))  # fmt: skip
     report.unanswered, report.examples = int((~answered).sum()), table.num_rows
     report.answers = {label: answer_counts(table[label]) for label in labels}
@@ -118,16 +117,9 @@ def _files(source: ExampleSource) -> Iterator[str]:
         yield from data_files(path, expand(path))
 
 
-def _rows(path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yields a file's rows with their places for messages."""
-    for place, rows in read_set(path):
-        for number, row in enumerate(rows, 1):
-            yield f"{place}: row {number}", row
-
-
-def _cell(place: str, row: Mapping[str, Any], column: str) -> Any:
+def _cell(where: str, row: Mapping[str, Any], column: str) -> Any:
     if column not in row:
-        raise InputError(f"{place}: has no column {column!r} (it has {', '.join(safe_line(name, 40) for name in row) or 'none'}).")
+        raise InputError(f"{where}: has no column {column!r} (it has {', '.join(safe_line(name, 40) for name in row) or 'none'}).")
     return row[column]
 
 
@@ -140,67 +132,51 @@ def _fingerprint(path: str) -> dict[str, Any]:
 
 # ---- From a row's label columns to its answers: yes, no or unknown for each label
 
-YES, NO = frozenset(("1", "true", "yes")), frozenset(("0", "false", "no"))
+YES, NO = ("1", "true", "yes"), ("0", "false", "no")
+Answers = Mapping[str, int]
 
 
-class _Answers:
-    """The answers of a source's rows, as the spec defines them."""
+class LabelColumn(NamedTuple):
+    """A column, the answers that each of its values gives, and those that any other value gives; None: it is an error."""
 
-    def __init__(self, source: ExampleSource, labels: Sequence[str]):
-        self.source, self.labels = source, labels
-        self.values: Mapping[str, Mapping[str, int]] = source.values or _default_values(labels)
-        #: For lists of values: the answer (no) to each label that no value of a list says yes to.
-        self.closed = {label: 0 for answers in self.values.values() for label, answer in answers.items() if answer}
-
-    def of(self, place: str, row: Mapping[str, Any]) -> tuple[dict[str, int], int]:
-        """Returns `(answers, unknown)`: the known answers of a row by label, and how many of its columns are empty."""
-        found: dict[str, int] = {**self.source.answers}
-        unknown = 0
-        if self.source.label_column:
-            value = _cell(place, row, self.source.label_column)
-            unknown += value in (None, "")
-            found |= {} if value in (None, "") else self._of_value(place, value)
-        for label, column in self.source.label_columns.items():
-            value = _cell(place, row, column)
-            if value in (None, ""):
-                unknown += 1
-            elif (key := value_key(value)) in YES | NO:
-                found[label] = int(key in YES)
-            else:
-                raise InputError(f"{place}: {column!r} is {safe_line(repr(value), 60)}, not 0 or 1.")
-        return found, unknown
-
-    def _of_value(self, place: str, value: Any) -> dict[str, int]:
-        """Returns the answers that a value of the label column gives, or a list of values that hold at once."""
-        if not isinstance(value, list):
-            return dict(self._looked_up(place, value))
-        found = dict(self.closed)
-        for item in value:
-            for label, answer in self._looked_up(place, item).items():
-                found[label] = max(answer, found.get(label, 0))
-        return found
-
-    def _looked_up(self, place: str, value: Any) -> Mapping[str, int]:
-        key = value_key(value)
-        if self.source.positive is not None:
-            return {self.labels[0]: int(key == self.source.positive)}
-        if key not in self.values:
-            known = ", ".join(list(self.values)[:10])
-            raise InputError(
-                f"{place}: the label {safe_line(repr(value), 60)} is unknown (known are {known}); `values` says what it means."
-            )
-        return self.values[key]
+    name: str
+    values: Mapping[str, Answers]
+    others: Answers | None = None
 
 
-def _default_values(labels: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Returns the default meaning of values: a label's name means yes to it and no to all other labels.
+def _columns(source: ExampleSource, labels: Sequence[str]) -> list[LabelColumn]:
+    """Returns a source's label columns. A later one counts where two give an answer.
 
-    If there is only one label, 1, true and yes mean yes, and 0, false and no mean no, too.
+    Where the source does not say what a value means, a label's name means yes to it and no to all other labels. If there is only one label,
+    1, true and yes mean yes, and 0, false and no mean no, too.
     """
-    found = {label: {other: int(other == label) for other in labels} for label in labels}
-    if len(labels) == 1:
-        found |= {key: {labels[0]: 1} for key in sorted(YES)} | {key: {labels[0]: 0} for key in sorted(NO)}
-    return found
+    columns = [LabelColumn(column, _yes_or_no(label)) for label, column in source.label_columns.items()]
+    if source.label_column is None:
+        return columns
+    if source.positive is not None:
+        return [LabelColumn(source.label_column, {source.positive: {labels[0]: 1}}, {labels[0]: 0}), *columns]
+    names = {label: {other: int(other == label) for other in labels} for label in labels}
+    return [LabelColumn(source.label_column, source.values or names | (_yes_or_no(labels[0]) if len(labels) == 1 else {})), *columns]
+
+
+def _yes_or_no(label: str) -> dict[str, Answers]:
+    return {**{key: {label: 1} for key in YES}, **{key: {label: 0} for key in NO}}
+
+
+def _answers(where: str, row: Mapping[str, Any], columns: Sequence[LabelColumn]) -> tuple[dict[str, int], int]:
+    """Returns `(answers, unknown)`: the answers that the columns of a row give by label, and how many of them are empty."""
+    found: dict[str, int] = {}
+    unknown = 0
+    for column in columns:
+        value = _cell(where, row, column.name)
+        if value in (None, ""):
+            unknown += 1
+        elif (answers := column.values.get(value_key(value), column.others)) is not None:
+            found |= answers
+        else:
+            shown, known = safe_line(repr(value), 60), ", ".join(list(column.values)[:10])
+            raise InputError(f"{where}: the label {shown} in {column.name!r} is unknown (known are {known}); `values` says what it means.")
+    return found, unknown
 
 
 # ---- Pieces of long documents, so that training texts have about the same length
@@ -212,11 +188,11 @@ SHORTEST = 0.2
 def cut(texts: Sequence[str], size: int) -> tuple[list[str], list[int]]:
     """Cuts all texts into pieces of up to `size` characters; a piece ends before white space if its second half has any.
 
-    Returns `(pieces, documents)`; `documents`: the place of each piece's text.
+    Returns `(pieces, documents)`; `documents`: the position of each piece's text.
     """
     found: list[str] = []
     documents: list[int] = []
-    for place, text in enumerate(texts):
+    for position, text in enumerate(texts):
         parts, at = [], 0
         while at < len(text):
             end = min(at + size, len(text))
@@ -229,5 +205,5 @@ def cut(texts: Sequence[str], size: int) -> tuple[list[str], list[int]]:
         if len(parts) > 1 and len(parts[-1]) < SHORTEST * size:
             parts.pop()
         found += parts
-        documents += [place] * len(parts)
+        documents += [position] * len(parts)
     return found, documents

@@ -1,118 +1,56 @@
 """The options of a classifier in a recipe: the model, the meaning of its labels, and which scores keep a document."""
 
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, FiniteFloat, ValidationInfo, field_validator, model_validator
 
-from corpusmill.filters.classifier.card import FILE, ClassifierDescription, Form, read_classifier
+from corpusmill.filters.classifier.card import FILE, ClassifierDescription, ClassifierHead, Form, read_classifier
+from corpusmill.filters.classifier.corpora import code_key
+from corpusmill.filters.classifier.spec import TrainingSpec, read_spec
 from corpusmill.filters.fasttext_model import read_model
-from corpusmill.filters.step import short_form
-from corpusmill.pipeline.cache import cache_folder, check_sha256, fetch, sha256_of
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.cache import cache_folder, check_sha256, fetch, made, sha256_of
+from corpusmill.pipeline.config import Config, digest
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.extras import CLASSIFIERS, require
+from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.storage import is_remote
 
-# ---- The conventions of public fastText classifiers
-#
-# A recipe names a convention with `preset`, and the file by path or URL: `- classifier: {preset: dclm, model: openhermes_....bin}`.
-
 Where = Literal["high", "low"]
-
-
-class Convention(Config):
-    """How to use a public model. `values`: the number that each of its labels stands for, if the labels are a scale."""
-
-    source: str
-    name: str  # name of the column
-    form: Form = "plain"
-    keep_where: Where
-    positive: str | None = None  # the fastText label whose probability is the score
-    values: Mapping[str, float] = {}
-    threshold: float | None = None  # the threshold of the model's authors
-    comparison: str | None = None  # the comparison by which a document fails; None: as for all models (step.py)
-
-
-_PUBLIC = yaml.safe_load(Path(__file__).with_name("conventions.yaml").read_text("utf-8"))
-CONVENTIONS: dict[str, Convention] = {name: Convention.model_validate(each) for name, each in _PUBLIC.items()}
-
-
-# ---- The options in a recipe
-
+Preset = Literal["dclm", "dolma-jigsaw-hatespeech", "dolma-jigsaw-nsfw", "fineweb-edu", "textbook-quality"]
+#: By preset: `options`, the defaults of a recipe's options for a public model, and their `source`.
+PRESETS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("conventions.yaml").read_text("utf-8"))
 #: Endings of fastText's files. Any other model in a recipe is a classifier's folder.
 FASTTEXT_FILES = (".bin", ".ftz")
-NAME = re.compile(r"[A-Za-z]\w{0,63}")
-Preset = Literal["dclm", "dolma-jigsaw-hatespeech", "dolma-jigsaw-nsfw", "fineweb-edu", "textbook-quality"]
-Number = TypeVar("Number")
 
 
-class DecisionOptions(Config):
-    """Which scores keep a document."""
+class ClassifierConfig(Config):
+    """Scores of a trained classifier or of a fastText model, and what the scores decide."""
 
-    window: int | None = Field(
-        None, ge=1, description="Words of a window: a score is the greatest of the windows'. By default as the classifier has it."
-    )
-    keep_where: Where | None = Field(
-        None, description="Which scores are good: `high` (quality) or `low` (toxicity). Built-in classifiers and presets set it."
-    )
-    threshold: Literal["own"] | float | dict[str, Literal["own"] | float] | None = Field(
-        None,
-        description="Where the verdict changes: a number, or `own` for the classifier's; or one of these by label. With high scores "
-        "kept, a document fails below it, else from it on. A single one is for the label that has the classifier's name, else for all.",
-    )
-    keep: float | dict[str, float] | None = Field(
-        None, description="In place of a threshold: the share of the corpus that is kept (0.1: the best tenth), or one by label."
-    )
-    of: Literal["passing", "all"] = Field(
-        "passing", description="The documents of which `keep` is a share: those that pass all rules with a threshold, or all documents."
-    )
-    max_share: float | dict[str, float] | None = Field(
-        None, description="With windows: a document fails where more than this share of them is at the classifier's threshold or above."
-    )
-    measure_only: bool = Field(False, description="Scores decide nothing, whatever a preset or a built-in would do.")
-    raw: bool = Field(False, description="The model's uncalibrated scores go into the report, too (NAME_raw).")
-
-    @model_validator(mode="after")
-    def _decide_one_way(self) -> Self:
-        if self.keep is not None and self.threshold is not None:
-            raise ValueError("keep: a threshold is given, too; a kept share finds its own")
-        for label, share in _by_label(self.keep).items():
-            if not 0 < share <= 1:
-                raise ValueError(f"keep{label and f'.{label}'}: a share is above 0 and at most 1, not {share}")
-        for label, share in _by_label(self.max_share).items():
-            if not 0 <= share <= 1:
-                raise ValueError(f"max_share{label and f'.{label}'}: a share is between 0 and 1, not {share}")
-        for label, value in _by_label(self.threshold).items():
-            if value != "own" and value != value:
-                raise ValueError(f"threshold{label and f'.{label}'}: not a number")
-        if self.measure_only and not self.threshold == self.keep == self.max_share is None:
-            raise ValueError("measure_only: then there is no threshold, keep or max_share")
-        return self
-
-
-def _by_label(value: Number | dict[str, Number] | None) -> dict[str, Number]:
-    """Returns the values by label; a single value has the label ''."""
-    if value is None:
-        return {}
-    return value if isinstance(value, dict) else {"": value}
-
-
-class ModelOptions(DecisionOptions):
-    """The options of one model: a classifier's folder, or a fastText model's file, by path or URL."""
+    #: The name of a step that has one score of its own (`quality`, ...), and its defaults for these options.
+    STEP: ClassVar[str] = ""
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {}
 
     model: str | None = Field(
         None,
         description="Folder of a classifier (`corpusmill classifier train`), or a fastText model (.bin, .ftz); its path, relative to the "
         "recipe, or its URL (https, s3, hf and what fsspec knows), from which it is fetched once.",
     )
-    sha256: str | None = Field(None, description="The expected sha256 of the file (for a folder: of its classifier.json).")
-    preset: Preset | None = Field(None, description="The conventions of a public model (filters/classifier/options.py).")
-    name: str | None = Field(None, description="Name of its columns; by default the classifier's or the preset's, else the file's.")
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="The expected sha256 of the file (for a folder: of its classifier.json)."
+    )
+    preset: Preset | None = Field(None, description="A public model whose conventions give the defaults (classifier/conventions.yaml).")
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z]\w{0,63}$",
+        description="Name of its columns; by default the classifier's or the preset's, else the file's.",
+    )
     form: Form | None = Field(
         None, description="Of a fastText model: how a text is written for it: plain (newlines are spaces), lower, words. Default: plain."
     )
@@ -122,6 +60,36 @@ class ModelOptions(DecisionOptions):
     values: dict[str, float] | None = Field(
         None, description="Of a fastText model whose labels are a scale: the number that each stands for. NAME is the expected value."
     )
+    window: int | None = Field(
+        None, ge=1, description="Words of a window: a score is the greatest of the windows'. By default as the classifier has it."
+    )
+    keep_where: Where | None = Field(
+        None, description="Which scores are good: `high` (quality) or `low` (toxicity). Presets and the steps with these names set it."
+    )
+    threshold: Literal["own"] | FiniteFloat | dict[str, Literal["own"] | FiniteFloat] | None = Field(
+        None,
+        description="Where the verdict changes: a number, or `own` for the classifier's; or one of these by label. With high scores "
+        "kept, a document fails below it, else from it on. A single one is for the label that has the classifier's name, else for all. "
+        "null: nothing is dropped, whatever a preset says.",
+    )
+    keep: float | dict[str, float] | None = Field(
+        None, description="In place of a threshold: the share of the corpus that is kept (0.1: the best tenth), or one by label."
+    )
+    of: Literal["passing", "all"] = Field(
+        "passing", description="The documents of which `keep` is a share: those that pass all rules with a threshold, or all documents."
+    )
+    only_passing: bool = Field(False, description="Documents that fail a rule of an earlier step are not scored (null), which saves time.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, given: Any) -> Any:
+        """Accepts `- classifier: PATH`, and fills in the defaults of a preset and of a named step."""
+        given = {"model": given} if isinstance(given, str) else given
+        if not isinstance(given, Mapping):
+            return given
+        preset = PRESETS[given["preset"]]["options"] if given.get("preset") in PRESETS else {}
+        found_by_share = {"threshold": None} if given.get("keep") is not None else {}
+        return {**preset, **cls.DEFAULTS, **found_by_share, **given}
 
     @field_validator("model")
     @classmethod
@@ -130,50 +98,29 @@ class ModelOptions(DecisionOptions):
             return model
         return str((Path((info.context or {}).get("folder", ".")) / model.removeprefix("file://")).resolve())
 
-    @field_validator("name")
-    @classmethod
-    def _names_columns(cls, name: str | None) -> str | None:
-        if name is not None and not NAME.fullmatch(name):
-            raise ValueError(f"a column's name has letters, digits and underscores, and begins with a letter, not {name!r}")
-        return name
-
-    @field_validator("sha256")
-    @classmethod
-    def _is_hash(cls, sha256: str | None) -> str | None:
-        if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
-            raise ValueError("64 hexadecimal digits are needed")
-        return sha256.lower() if sha256 else None
-
-    @property
-    def convention(self) -> Convention | None:
-        return CONVENTIONS[self.preset] if self.preset else None
-
-    @property
-    def scale(self) -> Mapping[str, float]:
-        """The number that each label of the model stands for; empty if its labels are no scale."""
-        return self.values or (self.convention.values if self.convention else {})
-
     @property
     def is_file(self) -> bool:
         """Whether the model is a fastText file, not a classifier's folder."""
         return self.model is not None and self.model.partition("?")[0].endswith(FASTTEXT_FILES)
 
     @model_validator(mode="after")
-    def _labels_have_a_meaning(self) -> Self:
-        if self.model is None:
-            return self
+    def _fits(self) -> Self:
+        if self.keep is not None and self.threshold is not None:
+            raise ValueError("keep: a threshold is given, too; a kept share finds its own")
+        for share in self.keep.values() if isinstance(self.keep, dict) else [1.0 if self.keep is None else self.keep]:
+            if not 0 < share <= 1:
+                raise ValueError(f"keep: a share is above 0 and at most 1, not {share}")
+        if self.model is None and self.STEP not in BUILTIN:
+            raise ValueError(f"model: {NO_MODEL[self.STEP] if self.STEP else 'say which (a folder, a .bin or .ftz file, or a URL)'}")
         if not self.is_file:
-            given = [key for key in ("preset", "form", "positive", "values") if getattr(self, key) is not None]
-            if given:
-                raise ValueError(f"{given[0]}: a classifier's folder says that itself; it is for .bin and .ftz files")
-            return self
-        if (self.positive is not None) + (self.values is not None) > 1:
+            for key in ("preset", "form", "positive", "values"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key}: a classifier's folder says that itself; it is for .bin and .ftz files")
+        elif self.positive is None and self.values is None:
+            raise ValueError(f"positive: say which label of {self.model} means yes ({_labels_of(str(self.model))})")
+        elif self.positive is not None and self.values is not None:
             raise ValueError("values: positive is given, too; a scale has no single answer yes")
-        if self.preset and (self.positive is not None or self.values is not None):
-            raise ValueError(f"preset: {self.preset} says what the labels mean, and so does {'values' if self.values else 'positive'}")
-        if not (self.preset or self.positive or self.values):
-            raise ValueError(f"positive: say which label of {self.model} means yes ({_labels_of(self.model)})")
-        if self.scale and self.window:
+        elif self.values and self.window:
             raise ValueError("values: the expected value is that of the whole text; window does not go with it")
         return self
 
@@ -187,45 +134,44 @@ def _labels_of(path: str) -> str:
     return f"it has {', '.join(labels[:20])}" if labels else "positive: __label__..."
 
 
-class ClassifierConfig(ModelOptions):
-    """Scores of a trained classifier or of a fastText model, and what the scores decide; several models with `models`."""
+# ---- The steps `quality`, `toxicity` and `spam`: the options of `classifier` with other defaults.
+#
+# The model of `quality` is trained at first use, on data from registry packages. It puts pages in order, so it decides by a kept share or
+# by a threshold in the recipe; without these it drops nothing. `toxicity` and `spam` need a model from the user: no package has text that
+# people have judged for toxicity, nor spam of the web, and classifiers made without such text fired on most clean pages
+# (docs/stages/classifiers.md).
 
-    models: tuple[ModelOptions, ...] = Field(
-        (), description="Several, in place of `model`: each with the options of one; texts are read once."
-    )
-    only_passing: bool = Field(False, description="Documents that fail a rule of an earlier step are not scored (null), which saves time.")
+BUILTIN = ("quality",)
+#: For steps without a built-in model: why there is none, and how to make one.
+NO_MODEL = {
+    name: f"none is built in, since no package ships {what}; train one on labelled texts (`corpusmill classifier train labelled.jsonl "
+    f"--output models/{name}`, where `label` is 1 or 0) and name it: `- {name}: models/{name}` (docs/stages/classifiers.md)"
+    for name, what in (("toxicity", "text that people have judged"), ("spam", "judged spam of the web"))
+}
 
-    @model_validator(mode="before")
-    @classmethod
-    def _short(cls, given: Any) -> Any:
-        """Accepts `- classifier: PATH` and `- classifier: {models: [PATH, ...]}`."""
-        if isinstance(given, Mapping) and isinstance(given.get("models"), list | tuple):
-            given = {**given, "models": [{"model": item} if isinstance(item, str) else item for item in given["models"]]}
-        return short_form(given, "model", cls) if isinstance(given, str) else given
 
-    @model_validator(mode="after")
-    def _one_or_several(self) -> Self:
-        if bool(self.models) == (self.model is not None):
-            raise ValueError(
-                "model: give one, or several with `models`" if self.models else "model: say which (a folder, a .bin or .ftz file, or a URL)"
-            )
-        misplaced = [
-            key for key in ModelOptions.model_fields if self.models and getattr(self, key) != ModelOptions.model_fields[key].default
-        ]
-        if misplaced:
-            raise ValueError(f"{misplaced[0]}: with `models`, each of them has its own")
-        if any(options.model is None for options in self.models):
-            raise ValueError("models: each needs a model")
-        return self
+class QualityConfig(ClassifierConfig):
+    """A quality score in [0, 1]; by default of a built-in classifier: edited prose against mail. Drops nothing by default."""
 
-    @property
-    def each(self) -> tuple[ModelOptions, ...]:
-        return self.models or (self,)
+    STEP = "quality"
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {"name": "quality", "keep_where": "high", "threshold": None}
+
+
+class ToxicityConfig(ClassifierConfig):
+    """A toxicity score in [0, 1] by a classifier of yours; drops nothing by default."""
+
+    STEP = "toxicity"
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {"name": "toxicity", "keep_where": "low", "threshold": None}
+
+
+class SpamConfig(ClassifierConfig):
+    """A spam score in [0, 1] by a classifier of yours; drops nothing by default."""
+
+    STEP = "spam"
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {"name": "spam", "keep_where": "low", "threshold": None}
 
 
 # ---- From a recipe's model to a classifier on this disk: fetches files, and describes a bare fastText model.
-
-LABEL_PREFIX = "__label__"
 
 
 @dataclass(frozen=True)
@@ -239,46 +185,72 @@ class Resolved:
 
 def column_name(text: str) -> str:
     """Returns a label, or a file's name, as part of a column's name."""
-    name = re.sub(r"\W+", "_", text.removeprefix(LABEL_PREFIX)).strip("_")
+    name = re.sub(r"\W+", "_", text.removeprefix("__label__")).strip("_")
     return name if name[:1].isalpha() else f"model_{name}".rstrip("_")
 
 
-def describe(options: ModelOptions) -> ClassifierDescription:
-    """Returns what is known of a model before it is fetched: the description in a classifier's folder, or what the recipe and its preset
-    say of a bare model, whose heads have no sha256 yet. From a URL, only the description is fetched. Raises InputError."""
-    assert options.model is not None
-    if not options.is_file:
-        remote = is_remote(options.model)
-        found = read_classifier(fetch(f"{options.model.rstrip('/')}/{FILE}", options.sha256).parent if remote else options.model)
-        return found.model_copy(update={"window": options.window or found.window})
-    convention, path = options.convention, Path(urlsplit(options.model).path)
-    name = options.name or (convention.name if convention else column_name(path.stem))
-    positive = options.positive or (convention.positive if convention else None)
-    if values := options.scale:
-        positive = {label: label for label in values}
-    asked = positive if isinstance(positive, dict) else {name: positive}
-    own = convention.threshold if convention and convention.threshold is not None else 0.5
+def score_column(name: str, label: str) -> str:
+    """Returns the column of a label's score: the classifier's name where the label has the same name, else `NAME_LABEL`."""
+    label = column_name(label)
+    return name if label == name else f"{name}_{label}"
+
+
+def describe(options: ClassifierConfig) -> ClassifierDescription:
+    """Returns what is known of a model before it is fetched or trained: the description in a classifier's folder (from a URL, this alone is
+    fetched), what the specification of a built-in one says, or what the recipe says of a bare model. Heads of the last two have no sha256
+    yet. Raises InputError."""
+    if options.model is None:
+        spec = read_spec([options.STEP])
+        heads = tuple(ClassifierHead(label=label, file=f"{label}.ftz") for label in spec.labels)
+        return ClassifierDescription(name=spec.name, form=spec.form, window=options.window or spec.window, ranks=spec.ranks, heads=heads)
+    if options.is_file:
+        return _described_by(options, options.model)
+    remote = is_remote(options.model)
+    return _of_folder(fetch(f"{options.model.rstrip('/')}/{FILE}", options.sha256).parent if remote else options.model, options)
+
+
+def _of_folder(folder: str | Path, options: ClassifierConfig) -> ClassifierDescription:
+    found = read_classifier(folder)
+    return found.model_copy(update={"window": options.window or found.window})
+
+
+def _described_by(options: ClassifierConfig, model: str) -> ClassifierDescription:
+    """Returns the description of a bare model."""
+    path = Path(urlsplit(model).path)
+    name = options.name or column_name(path.stem)
+    asked: Mapping[str, str | None] = options.positive if isinstance(options.positive, dict) else {name: options.positive}
+    if options.values:
+        asked = {label: label for label in options.values}
+    own = PRESETS[options.preset]["options"].get("threshold", 0.5) if options.preset else 0.5
     heads = [{"label": column_name(label), "file": path.name, "positive": meant, "threshold": own} for label, meant in asked.items()]
-    card = {"model": options.model} | ({"preset": options.preset, "conventions": convention.source} if convention else {})
-    form = options.form or (convention.form if convention else "plain")
-    return ClassifierDescription.model_validate({"name": name, "form": form, "window": options.window, "heads": heads, "card": card})
+    card = {"model": model} | ({"preset": options.preset, "conventions": PRESETS[options.preset]["source"]} if options.preset else {})
+    given = {"name": name, "form": options.form or "plain", "window": options.window, "heads": heads, "card": card}
+    return ClassifierDescription.model_validate(given)
 
 
-def resolve(options: ModelOptions) -> Resolved:
-    """Fetches all files of the classifier that are not on this disk. Raises InputError in one sentence."""
-    assert options.model is not None
+def resolve(options: ClassifierConfig, on_message: Callable[[str], None] = lambda _: None) -> Resolved:
+    """Fetches all files of the classifier that are not on this disk, and trains a built-in one at its first use. `on_message` receives a
+    sentence if that takes long. Raises InputError in one sentence."""
+    if options.model is None:
+        folder = builtin(options.STEP, on_message)
+        return _checked(folder, _of_folder(folder, options))
     classifier = describe(options)
     if options.is_file:
         path = fetch(options.model, options.sha256) if is_remote(options.model) else Path(options.model)
         check_sha256(path, found := sha256_of(path), options.sha256)
         heads = tuple(head.model_copy(update={"file": path.name, "sha256": found}) for head in classifier.heads)
-        card = classifier.card | {"sha256": found}
-        return Resolved(classifier.model_copy(update={"heads": heads, "card": card}), path.parent, {path.name: found})
+        return Resolved(
+            classifier.model_copy(update={"heads": heads, "card": classifier.card | {"sha256": found}}), path.parent, {path.name: found}
+        )
     if is_remote(options.model):
-        folder = _fetched_heads(options.model, classifier)
-    else:
-        folder = Path(options.model)
-        check_sha256(folder / FILE, sha256_of(folder / FILE), options.sha256) if options.sha256 else None
+        return _checked(_fetched_heads(options.model, classifier), classifier)
+    folder = Path(options.model)
+    check_sha256(folder / FILE, sha256_of(folder / FILE), options.sha256)
+    return _checked(folder, classifier)
+
+
+def _checked(folder: Path, classifier: ClassifierDescription) -> Resolved:
+    """Raises InputError if a file of the heads is another one than the description means."""
     files = {head.file: sha256_of(folder / head.file) for head in classifier.heads}
     for head in classifier.heads:
         if files[head.file] != head.sha256:
@@ -301,3 +273,35 @@ def _fetched_heads(url: str, classifier: ClassifierDescription) -> Path:
             link.unlink(missing_ok=True)
             link.symlink_to(file)
     return folder
+
+
+# ---- A built-in classifier is trained at first use from registry packages, and kept in the user's cache.
+
+FOLDER = "classifiers"  # folder in the user's cache
+
+
+def builtin(name: str, on_message: Callable[[str], None] = lambda _: None) -> Path:
+    """Returns the folder of a built-in classifier (card.py); trains it where it is missing or damaged, a minute on two cores.
+
+    The folder's name has a digest of the specification and the code, so another version of these has another folder. Several processes may
+    call it at once: one trains, the others wait. Raises InputError in one sentence.
+    """
+    from corpusmill.filters.classifier.train import train_classifier
+
+    if name not in BUILTIN:
+        raise InputError(f"{name}: {NO_MODEL.get(name, f'no such folder or built-in classifier{instead_of(name, BUILTIN)}')}.")
+    require(name, *CLASSIFIERS)
+    spec = read_spec([name])
+    folder = cache_folder() / FOLDER / f"{name}-{builtin_key(spec)}"
+
+    def train() -> None:
+        on_message(f"{name}: trains the built-in classifier from registry packages, once.")
+        shutil.rmtree(folder, ignore_errors=True)
+        train_classifier(spec, folder, on_message)
+
+    return made(folder / FILE, folder, train).parent
+
+
+def builtin_key(spec: TrainingSpec) -> str:
+    """Returns 16 hex digits that depend on the specification and on the code that trains."""
+    return digest([spec.model_dump(mode="json"), code_key("corpusmill.filters.classifier.train")])[:16]

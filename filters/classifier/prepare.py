@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -46,30 +46,25 @@ class Distinct:
 
 def distinct(table: pa.Table, lines: pa.Array, labels: Sequence[str]) -> Distinct:
     """Keeps one example for each different line: the first in the order of the table, with all answers that any of its copies has."""
-    filled = np.asarray(pc.not_equal(lines, ""), bool)
-    table, lines = table.filter(pa.array(filled)), lines.filter(pa.array(filled))
-    group = _equal(lines)
+    filled = pc.not_equal(lines, "")
+    examples, lines = table.filter(filled), lines.filter(filled)
+    group = np.asarray(lines.dictionary_encode().indices, np.int64)  # equal lines have the same number, in the order of the first ones
     first = np.unique(group, return_index=True)[1]
-    answers, conflicts = {}, {}
-    for label in labels:
-        answers[label], conflicts[label] = _merged(table[label], group, len(first))
-    answered = np.any([column.is_valid().to_numpy(zero_copy_only=False) for column in answers.values()], axis=0)
-    order = np.argsort(first[answered])  # the order of the table
-    kept = first[answered][order]
-    merged = table.take(pa.array(kept))
-    for label in labels:
-        place = merged.schema.get_field_index(label)
-        merged = merged.set_column(place, label, answers[label].filter(pa.array(answered)).take(pa.array(order)))
-    lines = lines.take(pa.array(kept))
-    hashes = hash_lines(lines)
-    cluster = _joined(near_clusters(lines), merged["document"].to_numpy())
-    unanswered = int((~answered).sum())
-    return Distinct(merged, lines, hashes, cluster, len(table) - len(first), conflicts, unanswered, int((~filled).sum()))
-
-
-def _equal(lines: pa.Array) -> Integers:
-    """Returns a number for each line; equal lines have the same number."""
-    return np.asarray(lines.dictionary_encode().indices, np.int64)
+    merged = {label: _merged(examples[label], group, len(first)) for label in labels}
+    answered = np.any([answers.is_valid().to_numpy(zero_copy_only=False) for answers, _ in merged.values()], axis=0)
+    kept, lines = examples.take(first[answered]), lines.take(first[answered])
+    for label, (answers, _) in merged.items():
+        kept = kept.set_column(kept.schema.get_field_index(label), label, answers.filter(pa.array(answered)))
+    return Distinct(
+        kept,
+        lines,
+        hash_lines(lines),
+        _joined(near_clusters(lines), kept["document"].to_numpy()),
+        copies=len(examples) - len(first),
+        conflicts={label: count for label, (_, count) in merged.items()},
+        unanswered=int((~answered).sum()),
+        blank=len(table) - len(examples),
+    )
 
 
 def _merged(column: pa.ChunkedArray, group: Integers, groups: int) -> tuple[pa.Array, int]:
@@ -100,7 +95,7 @@ _WORD = re.compile(r"\w+")
 
 
 def near_clusters(text: pa.Array | pa.ChunkedArray, threshold: float = 0.7) -> Integers:
-    """Returns each text's cluster (n): the lowest place of a text in it.
+    """Returns each text's cluster (n): the lowest position of a text in it.
 
     Two texts are in one cluster if a chain of similar pairs joins them. A pair is similar if the sets of shingles have a Jaccard similarity
     of at least `threshold`. Shingles are 5 characters, lower-cased, without what stands between words; in texts of 400 characters or more,
@@ -128,8 +123,8 @@ def shingles(text: str, unit: int, codes: dict[str, int]) -> Hashes:
         units = np.array([codes.setdefault(word, len(codes)) for word in words], np.uint64)
     count = max(len(units) - unit + 1, 0)
     found = np.zeros(count, np.uint64)
-    for place in range(unit):
-        found = (found ^ (found >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + units[place : place + count]
+    for position in range(unit):
+        found = (found ^ (found >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15) + units[position : position + count]
     return np.unique(scrambled(found))
 
 
@@ -162,7 +157,7 @@ def _similar_pairs(sets: Sequence[Hashes], threshold: float) -> Iterator[Integer
 
 
 def _components(count: int, links: Integers) -> Integers:
-    """Returns the number (count,) of each place's connected component. `links` (2, any): pairs of places."""
+    """Returns the number (count,) of each position's connected component. `links` (2, any): pairs of positions."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -172,14 +167,11 @@ def _components(count: int, links: Integers) -> Integers:
 
 def _joined(near: Integers, document: Integers) -> Integers:
     """Returns clusters that keep near copies, and pieces of one document, together."""
-    links = [np.stack([np.arange(len(near)), _first(numbers)]) for numbers in (near, document)]
+    links = []
+    for numbers in (near, document):
+        _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+        links.append(np.stack([np.arange(len(numbers)), first[inverse]]))  # each with the first of the same number
     return _components(len(near), np.concatenate(links, axis=1))
-
-
-def _first(numbers: Integers) -> Integers:
-    """Returns, for each place, the first place with the same number."""
-    _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
-    return first[inverse]
 
 
 # ---- Train, validation and test, by a hash of content, with no near copy of an example in another part
@@ -198,8 +190,8 @@ def part_of(hashes: Hashes, cluster: Integers, validation: float, test: float, s
     number = np.unique(cluster, return_inverse=True)[1]
     least = np.full(int(number.max()) + 1, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(least, number, hashes)
-    place = mixed(least, seed).astype(np.float64) / 2.0**64
-    return np.searchsorted([1 - validation - test, 1 - test], place, side="right").astype(np.int8)[number]
+    position = mixed(least, seed).astype(np.float64) / 2.0**64
+    return np.searchsorted([1 - validation - test, 1 - test], position, side="right").astype(np.int8)[number]
 
 
 def mixed(hashes: Hashes, seed: int, salt: str = "split") -> Hashes:
@@ -249,12 +241,6 @@ class TrainingData:
     distinct: Distinct
     part: npt.NDArray[np.int8]
 
-    @cached_property
-    def repeat(self) -> npt.NDArray[np.float64]:
-        """How often each example is in the training, by its source."""
-        names = pa.array([source.name for source in self.spec.sources])
-        return np.array([source.repeat for source in self.spec.sources])[pc.index_in(self.distinct.table["source"], names).to_numpy()]
-
     def yes(self, label: str) -> Bools:
         """Whether the answer of each example is yes."""
         return np.asarray(pc.fill_null(pc.equal(self.distinct.table[label], 1), False).to_numpy())
@@ -265,8 +251,10 @@ class TrainingData:
 
     def order(self, label: str) -> Integers:
         """Returns the examples on which a label's model is trained, in order."""
-        rows = self.rows(label, TRAIN)
-        return rows[training_order(self.distinct.hashes[rows], self.yes(label)[rows], self.repeat[rows], self.spec.ratio, self.spec.seed)]
+        rows, names = self.rows(label, TRAIN), pa.array([source.name for source in self.spec.sources])
+        source = pc.index_in(self.distinct.table["source"], names).to_numpy()[rows]
+        repeat = np.array([source.repeat for source in self.spec.sources])[source]
+        return rows[training_order(self.distinct.hashes[rows], self.yes(label)[rows], repeat, self.spec.ratio, self.spec.seed)]
 
     def counts(self, label: str) -> dict[str, dict[str, int]]:
         """Returns the numbers of yes and no by part."""
@@ -287,16 +275,12 @@ def prepare(spec: TrainingSpec) -> TrainingData:
     found = distinct(examples.table, write_form(spec.form, examples.table["text"]), spec.labels)
     prepared = TrainingData(spec, examples, found, part_of(found.hashes, found.cluster, spec.validation, spec.test, spec.seed))
     for label in spec.labels:
-        _check_parts(label, prepared.counts(label))
-    return prepared
-
-
-def _check_parts(label: str, counts: dict[str, dict[str, int]]) -> None:
-    for part, answers in counts.items():
-        for answer, count in answers.items():
-            if count < FEWEST:
-                total = sum(found[answer] for found in counts.values())
+        parts = prepared.counts(label)
+        for part, answer in product(PARTS, ("yes", "no")):
+            if (count := parts[part][answer]) < FEWEST:
+                total = sum(each[answer] for each in parts.values())
                 raise InputError(
                     f"label {label}: of {total:,} different examples with the answer {answer} only {count} are in the part {part}, "
                     f"which needs {FEWEST}; give more examples."
                 )
+    return prepared

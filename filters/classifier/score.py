@@ -1,16 +1,14 @@
-# mypy: disallow-untyped-defs=False
-"""Scores documents by several heads at once: the heads of one classifier, or of many.
+"""Scores documents by all heads of a classifier at once.
 
-A text is written once for each form. A head's windows are cut from the written text, and each is scored as fastText's own
-`predict(window, k=-1)` would score it. The document's score is the score of its greatest window.
+Windows are cut from the text that is written in the classifier's form, and each is scored as fastText's own `predict(window, k=-1)` would
+score it. The document's score is the score of its greatest window.
 
 Windows do not overlap, so a bad passage may lie across the border of two. With one offensive tweet (Davidson) put into each of 1,200
 English pages of 300 to 3,000 words, windows of 16 words had an AUC of .948; with an overlap of half, .960; windows of 8 words, at no
 higher cost, .966. So shorter windows are the better remedy.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,60 +18,22 @@ import pyarrow.compute as pc
 import xxhash
 
 from corpusmill.filters.classifier.calibrate import Calibration
-from corpusmill.filters.classifier.card import YES, ClassifierDescription, Form
+from corpusmill.filters.classifier.card import ClassifierDescription, Form
 from corpusmill.filters.classifier.forms import NEW_LINE, form_buffers, write_form, write_tokens
 from corpusmill.filters.fasttext_model import FastTextModel, read_model
-from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, TextTokens, Unit, text_slices
+from corpusmill.filters.fasttext_scores import UNKNOWN, FastTextScorer, TextTokens, text_slices
 from corpusmill.filters.stop_words import stop_words
 from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.kernel import kernel
+
+Floats = npt.NDArray[np.float64]
+Hashes = npt.NDArray[np.uint64]
 
 
-@dataclass(frozen=True)
-class LoadedHead:
-    """One label's model, and the meaning of its raw score: the probability of the label at the place `column` of `model.labels`."""
-
-    label: str
-    model: FastTextModel
-    column: int
-    form: Form
-    window: int | None
-    calibration: Calibration
-    threshold: float
-
-
-@dataclass(frozen=True)
-class HeadScores:
-    """The scores of texts by one head: float64 (texts,) each, NaN for a text without any word or n-gram of the model.
-
-    `score`: the greatest calibrated score of the text's windows. `share`: the share of its windows at or above the threshold. `raw`: the
-    raw score of the greatest window.
-    """
-
-    score: npt.NDArray[np.float64]
-    share: npt.NDArray[np.float64]
-    raw: npt.NDArray[np.float64]
-
-
-def load_heads(folder: str | Path, classifier: ClassifierDescription) -> list[LoadedHead]:
-    """Loads the heads of a classifier, in its order. Raises InputError in one sentence that names the file."""
-    models: dict[str, FastTextModel] = {}
-    heads = []
-    for head in classifier.heads:
-        path = Path(folder) / head.file
-        if head.file not in models:
-            models[head.file] = load_model(path, head.sha256)
-        model = models[head.file]
-        column = label_column(model, head.positive, path)
-        heads.append(LoadedHead(head.label, model, column, classifier.form, classifier.window, head.calibration, head.threshold))
-    return heads
-
-
-def load_model(path: str | Path, sha256: str | None = None) -> FastTextModel:
+def load_model(path: Path, sha256: str = "") -> FastTextModel:
     """Loads a fastText classifier and, if `sha256` is given, checks its content. Raises InputError in one sentence."""
     try:
-        if sha256 is not None and (found := sha256_of(path)) != sha256:
+        if sha256 and (found := sha256_of(path)) != sha256:
             raise InputError(f"{path}: not the model that the classifier was made with (sha256 {found[:12]}…, not {sha256[:12]}…).")
         return read_model(str(path))
     except OSError as error:
@@ -82,8 +42,8 @@ def load_model(path: str | Path, sha256: str | None = None) -> FastTextModel:
         raise InputError(f"{path}: not a fastText model that can be used ({error}).") from error
 
 
-def label_column(model: FastTextModel, label: str, path: str | Path) -> int:
-    """Returns the place of a label among a model's labels. Raises InputError that names the model's labels."""
+def label_column(model: FastTextModel, label: str, path: Path) -> int:
+    """Returns the position of a label among a model's labels. Raises InputError that names the model's labels."""
     if label in model.labels:
         return model.labels.index(label)
     shown = ", ".join(model.labels[:5]) + (f" and {len(model.labels) - 5} more" if len(model.labels) > 5 else "")
@@ -91,35 +51,33 @@ def label_column(model: FastTextModel, label: str, path: str | Path) -> int:
 
 
 class Scorer:
-    """Scores texts by several heads. One thread at a time may use it."""
+    """Scores texts by the heads of a classifier. One thread at a time may use it. Raises InputError in one sentence that names the file."""
 
-    def __init__(self, heads: Sequence[LoadedHead]):
-        self.heads = list(heads)
-        together: dict[Form, dict[tuple[int, int | None], list[int]]] = {}  # heads with the same model and windows share their sums
-        for place, head in enumerate(self.heads):
-            together.setdefault(head.form, {}).setdefault((id(head.model), head.window), []).append(place)
-        self._parts: list[tuple[Form, list[list[int]], FastTextScorer]] = []
-        for form, groups in together.items():
-            units = []
-            for places in groups.values():
-                columns = [self.heads[place].column for place in places]
-                units.append(Unit(self.heads[places[0]].model, self.heads[places[0]].window, min(columns), max(columns) + 1))
-            self._parts.append((form, list(groups.values()), FastTextScorer(units)))
+    def __init__(self, folder: str | Path, classifier: ClassifierDescription):
+        self.classifier = classifier
+        paths = {head.file: Path(folder) / head.file for head in classifier.heads}
+        models = {head.file: load_model(paths[head.file], head.sha256) for head in classifier.heads}
+        #: Of each head, the position of its model, and that of its label.
+        self._columns = [
+            (list(models).index(head.file), label_column(models[head.file], head.positive, paths[head.file])) for head in classifier.heads
+        ]
+        self._scorer = FastTextScorer(list(models.values()), classifier.window)
 
-    def score(self, text: pa.Array | pa.ChunkedArray) -> list[HeadScores]:
-        """Returns the scores of the texts, in the order of the heads. A text's values do not depend on other texts."""
-        found: dict[int, HeadScores] = {}
-        for form, groups, scorer in self._parts:
-            data, offsets = form_buffers(form, text)
-            size = int(offsets[-1] - offsets[0]) + 1
-            new_line = NEW_LINE.encode() if form == "words" else b""
-            scored = scorer.score(_as_written(form, data, offsets), len(offsets) - 1, size, new_line)
-            for places, unit, windows in zip(groups, scorer.units, scored):
-                for place in places:
-                    head = self.heads[place]
-                    added, raw = added_odds(head.calibration, text), windows.scores[:, head.column - unit.first]
-                    found[place] = _gather(head, added, windows.first, raw)
-        return [found[place] for place in range(len(self.heads))]
+    def score(self, text: pa.Array | pa.ChunkedArray) -> list[Floats]:
+        """Returns the calibrated scores (texts,) by each head; NaN for a text without any word or n-gram of the model.
+
+        The score of a text is the greatest of its windows'. It does not depend on other texts.
+        """
+        form = self.classifier.form
+        data, offsets = form_buffers(form, text)
+        size = int(offsets[-1] - offsets[0]) + 1
+        new_line = NEW_LINE.encode() if form == "words" else b""
+        windows = self._scorer.score(_as_written(form, data, offsets), len(offsets) - 1, size, new_line)
+        scores = []
+        for head, (model, column) in zip(self.classifier.heads, self._columns):
+            raw = _greatest(windows.first, windows.scores[model][:, column])
+            scores.append(head.calibration.apply(raw, added_odds(head.calibration, text)))
+        return scores
 
 
 def _as_written(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, TextTokens]]:
@@ -133,13 +91,13 @@ def _as_written(form: Form, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np
         yield start, TextTokens(written, starts, stops, first)
 
 
-def _gather(head: LoadedHead, added: npt.NDArray[np.float64], first: npt.NDArray[np.int64], listed: npt.NDArray[np.float32]) -> HeadScores:
-    """Returns the scores of texts from the scores of their windows: text i has the windows from `first[i]` up to `first[i + 1]`."""
-    raw = np.where(listed == UNKNOWN, np.nan, np.clip(listed.astype(np.float64), 0, 1))
-    scores = HeadScores(*(np.empty(len(first) - 1) for _ in range(3)))
-    score = head.calibration.apply(raw, np.repeat(added, np.diff(first)))
-    gather_windows(first, raw, score, head.threshold, scores.score, scores.share, scores.raw)
-    return scores
+def _greatest(first: npt.NDArray[np.int64], listed: npt.NDArray[np.float32]) -> Floats:
+    """Returns the greatest raw score of each text's windows. Text i has the windows from `first[i]` up to `first[i + 1]`.
+
+    A calibration never reverses an order, so the window with the greatest raw score has the greatest score.
+    """
+    raw = np.append(np.where(listed == UNKNOWN, np.nan, np.clip(listed.astype(np.float64), 0, 1)), np.nan)
+    return np.where(first[1:] > first[:-1], np.fmax.reduceat(raw, first[:-1]), np.nan) if len(first) > 1 else np.zeros(0)
 
 
 # ---- What a text's length and its share of English stop words add to the log-odds
@@ -162,50 +120,11 @@ def added_odds(calibration: Calibration, text: pa.Array | pa.ChunkedArray) -> np
     return added
 
 
-# ---- The score of a text, from those of its windows
-
-
-@kernel
-def gather_windows(first, raw, score, threshold, out_score, out_share, out_raw):
-    """Computes each text's greatest score, the share of its windows at or above the threshold, and the raw score of the greatest window.
-
-    Of windows with the same score, the greatest raw score counts. A window without a score (NaN) is below every threshold. If no window of
-    a text has a score, all three are NaN.
-    """
-    for text in range(first.size - 1):
-        best, best_raw, above = np.nan, np.nan, 0
-        for window in range(first[text], first[text + 1]):
-            if np.isnan(score[window]):
-                continue
-            above += score[window] >= threshold
-            if not score[window] <= best:  # true also if `best` is NaN
-                best, best_raw = score[window], raw[window]
-            elif score[window] == best:
-                best_raw = max(best_raw, raw[window])
-        out_score[text], out_raw[text] = best, best_raw
-        out_share[text] = np.nan if np.isnan(best) else above / (first[text + 1] - first[text])
-
-
-# ---- Raw scores of a model that is being trained
-
-#: Number of texts that are scored at once.
-BATCH = 10_000
-
-
-def score_raw(path: Path, form: Form, window: int | None, text: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """Returns the raw score of each text's greatest window (n,); NaN for a text without any word or n-gram of the model."""
-    model = load_model(path)
-    scorer = Scorer([LoadedHead(path.stem, model, label_column(model, YES, path), form, window, Calibration(), 0.5)])
-    parts = [scorer.score(text[start : start + BATCH])[0].raw for start in range(0, len(text), BATCH)]
-    return np.concatenate([np.zeros(0), *parts])
-
-
 # ---- The training texts of a classifier, as `training.hashes` in its folder: an evaluation can recognise them
 
 #: File in a classifier's folder: XXH3-64 of each line that was used for training, calibration or the threshold, little-endian uint64,
 #: ascending.
 TRAINING_HASHES = "training.hashes"
-Hashes = npt.NDArray[np.uint64]
 
 
 def hash_lines(lines: pa.Array) -> Hashes:
@@ -230,11 +149,7 @@ def in_training(folder: str | Path, form: Form, text: pa.Array) -> npt.NDArray[n
         return None
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}).") from error
-    if len(content) % 8:
-        raise InputError(f"{path}: not a list of 64-bit hashes ({len(content):,} bytes).")
-    seen = np.frombuffer(content, "<u8")
-    if np.any(seen[1:] <= seen[:-1]):
-        raise InputError(f"{path}: damaged, its hashes do not ascend.")
-    hashes = hash_lines(write_form(form, text))
-    places = np.searchsorted(seen, hashes)
-    return np.asarray((places < len(seen)) & (np.append(seen, np.uint64(0))[places] == hashes))
+    seen = np.frombuffer(content[: len(content) // 8 * 8], "<u8")
+    if len(content) % 8 or np.any(seen[1:] <= seen[:-1]):
+        raise InputError(f"{path}: damaged, not a list of 64-bit hashes that ascend ({len(content):,} bytes).")
+    return np.isin(hash_lines(write_form(form, text)), seen)

@@ -43,7 +43,7 @@ class ExampleSource(Config):
     text_column: str = "text"
     label_column: str | None = Field(
         default=None,
-        description="The column of the answers: a value, or a list of values that hold at once. `label`, where nothing else gives answers.",
+        description="The column of the answers. `label`, where nothing else gives answers.",
     )
     positive: ValueKey | None = Field(default=None, description="The value that means yes to the only label; all others mean no.")
     values: dict[ValueKey, dict[str, Answer]] = Field(

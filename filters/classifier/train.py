@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -13,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 import corpusmill
 from corpusmill.filters.classifier.calibrate import Calibration, choose_threshold, fit_calibration
-from corpusmill.filters.classifier.card import FILE, NO, YES, ClassifierDescription, ClassifierHead
+from corpusmill.filters.classifier.card import CARD, FILE, NO, YES, ClassifierDescription, ClassifierHead, card_text
 from corpusmill.filters.classifier.evaluate import evaluate
 from corpusmill.filters.classifier.prepare import TEST, VALIDATION, Integers, TrainingData, prepare
-from corpusmill.filters.classifier.score import TRAINING_HASHES, added_odds, hashes_file, score_raw
+from corpusmill.filters.classifier.score import TRAINING_HASHES, Floats, Scorer, added_odds, hashes_file
 from corpusmill.filters.classifier.spec import Arguments, TrainingSpec
 from corpusmill.filters.fasttext_model import CENTROIDS
 from corpusmill.pipeline.cache import sha256_of
@@ -77,27 +77,27 @@ def _reason(label: str, error: str, arguments: Arguments) -> str:
 OnMessage = Callable[[str], None]
 
 
-def train_classifier(
-    spec: TrainingSpec, output_folder: str | Path, on_message: OnMessage = lambda _: None, force: bool = False
-) -> ClassifierDescription:
-    """Trains a classifier and writes its folder (see card.py). Equal specs, files and versions give equal bytes.
+def train_classifier(spec: TrainingSpec, output_folder: str | Path, on_message: OnMessage = lambda _: None) -> ClassifierDescription:
+    """Trains a classifier and writes its folder (see card.py), which must be new or empty. Equal specs, files and versions give equal
+    bytes.
 
-    `on_message` receives sentences about the progress. `force` replaces an earlier classifier in the folder. Raises InputError in one
-    sentence; then nothing is written.
+    `on_message` receives sentences about the progress. Raises InputError in one sentence; then nothing is written.
     """
     require("the training of a classifier", "sklearn")
     target = Path(output_folder)
-    check_target(target, force)
+    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
+        raise InputError(f"{target}: is there already; remove it, or name a new or empty folder.")
     started = time.monotonic()
     prepared = prepare(spec)
     for report in prepared.examples.sources:
         if report.empty or report.unanswered:
             on_message(f"{report.name}: of {report.rows:,} rows {report.empty:,} have no text and {report.unanswered:,} texts no answer")
     on_message(f"{prepared.distinct.table.num_rows:,} different examples of {prepared.examples.table.num_rows:,}")
-    temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{target.name}"
     try:
-        temporary.mkdir(parents=True)
-        try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=target.parent) as folder:
+            temporary = Path(folder) / target.name
+            temporary.mkdir()
             found = [_train_label(prepared, label, temporary, on_message) for label in spec.labels]
             heads, card = tuple(head for head, _ in found), _card(prepared, {head.label: facts for head, facts in found})
             classifier = ClassifierDescription(name=spec.name, form=spec.form, window=spec.window, ranks=spec.ranks, heads=heads, card=card)
@@ -105,55 +105,38 @@ def train_classifier(
             (temporary / FILE).write_text(content, "utf-8")
             (temporary / TRAINING_HASHES).write_bytes(hashes_file(prepared.distinct.hashes[prepared.part != TEST]))
             (temporary / CARD).write_text(card_text(classifier), "utf-8")
-            _publish(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.rename(target)
+        fsync_folder(target.parent)
     except OSError as error:
         raise InputError(f"{target}: can't be written ({error.strerror}).") from error
     on_message(f"{target}: written, {time.monotonic() - started:.1f} s after the start")
     return classifier
 
 
-def check_target(target: Path, force: bool) -> None:
-    """Raises InputError if a classifier can't be written there."""
-    if not os.path.lexists(target):
-        return
-    if not target.is_dir():
-        raise InputError(f"{target}: there is a file of that name; name a new folder.")
-    if not any(target.iterdir()):
-        return
-    if not (target / FILE).is_file():
-        raise InputError(f"{target}: holds something other than a classifier; name a new or empty folder.")
-    if not force:
-        raise InputError(f"{target}: holds a classifier already; --force replaces it.")
-
-
-def _publish(temporary: Path, target: Path) -> None:
-    """Moves the new folder to its place, and removes the old one, if there is any."""
-    old = temporary.with_name(temporary.name + "-old")
-    if target.exists():
-        target.rename(old)
-    temporary.rename(target)
-    fsync_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _train_label(prepared: TrainingData, label: str, folder: Path, on_message: OnMessage) -> tuple[ClassifierHead, dict[str, Any]]:
     """Trains one label's model into `folder`; returns its head and its part of the card."""
     spec = prepared.spec
     path = folder / f"{label}.{'ftz' if spec.compress else 'bin'}"
-    yes, order = prepared.yes(label), prepared.order(label)
+    yes, order, table = prepared.yes(label), prepared.order(label), prepared.distinct.table
     train_model(label, path, prepared, order)
-    rows = prepared.rows(label, VALIDATION)
-    text = prepared.distinct.table["text"].take(rows)
-    raw = score_raw(path, spec.form, spec.window, text)
+    bare = ClassifierHead(label=label, file=path.name, sha256=sha256_of(path))
+    scorer = Scorer(folder, ClassifierDescription(name=label, form=spec.form, window=spec.window, heads=(bare,)))
+
+    def scored(part: int) -> tuple[Integers, pa.Table, Floats]:
+        """Returns the examples of a part, their table and their raw scores."""
+        rows = prepared.rows(label, part)
+        examples = table.take(rows)
+        return rows, examples, scorer.score(examples["text"])[0]
+
+    rows, examples, raw = scored(VALIDATION)
     calibration = fit_calibration(raw, yes[rows]) if spec.calibration == "platt" else Calibration()
     calibration = calibration.model_copy(update={"length": spec.length, "stop_words": spec.stop_words})
-    threshold = choose_threshold(calibration.apply(raw, added_odds(calibration, text)), yes[rows], spec.precision)
-    head = ClassifierHead(label=label, file=path.name, sha256=sha256_of(path), calibration=calibration, threshold=threshold)
-    test = _tested(prepared, head, path)
+    threshold = choose_threshold(calibration.apply(raw, added_odds(calibration, examples["text"])), yes[rows], spec.precision)
+    rows, examples, raw = scored(TEST)
+    scores, lengths = calibration.apply(raw, added_odds(calibration, examples["text"])), pc.utf8_length(examples["text"]).to_numpy()
+    test = evaluate(scores, yes[rows].astype(np.int8), examples["source"], lengths, threshold, spec.seed)
     on_message(f"label {label}: AUC {test['roc_auc']['value']:.3f} on the test part; yes from {threshold:.3f} on")
-    return head, {
+    return bare.model_copy(update={"calibration": calibration, "threshold": threshold}), {
         "parts": prepared.counts(label),
         "trained_on": {"yes": int(yes[order].sum()), "no": int((~yes[order]).sum())},
         "bytes": path.stat().st_size,
@@ -161,20 +144,10 @@ def _train_label(prepared: TrainingData, label: str, folder: Path, on_message: O
     }
 
 
-def _tested(prepared: TrainingData, head: ClassifierHead, path: Path) -> dict[str, Any]:
-    """Measures a head on the test part."""
-    spec, rows = prepared.spec, prepared.rows(head.label, TEST)
-    table = prepared.distinct.table.take(rows)
-    raw, lengths = score_raw(path, spec.form, spec.window, table["text"]), pc.utf8_length(table["text"]).to_numpy()
-    scores = head.calibration.apply(raw, added_odds(head.calibration, table["text"]))
-    return evaluate(scores, prepared.yes(head.label)[rows].astype(np.int8), table["source"], lengths, head.threshold, spec.seed)
-
-
 # ---- The model card: a classifier's training data and how far to trust it, for programs (`card` in classifier.json) and for people
 #
 # It has no text of the data and nothing that differs between machines: files by name and sha256, no paths, no times.
 
-CARD = "README.md"
 #: Libraries that can change the model, its calibration or its measures.
 LIBRARIES = ("fasttext-community", "numpy", "pyarrow", "scikit-learn", "scipy", "xxhash")
 
@@ -204,22 +177,3 @@ def _card(prepared: TrainingData, labels: Mapping[str, Mapping[str, Any]]) -> di
         "labels": dict(labels),
         "spec": portable,
     }
-
-
-def card_text(classifier: ClassifierDescription) -> str:
-    """Returns the card in Markdown."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)  # Markdown, which `plain` escapes
-    environment.filters |= {"plain": _without_markup, "n": "{:,}".format}
-    template = environment.from_string(Path(__file__).with_name("card.md.jinja").read_text("utf-8"))
-    files = [(source["name"], file) for source in classifier.card["data"]["sources"] for file in source["files"]]
-    return template.render(dict(classifier), files=files) + "\n"
-
-
-def _without_markup(text: str) -> str:
-    """Escapes a name for Markdown: without markup, line breaks and unprintable characters."""
-    shown = "".join(character if character.isprintable() else "?" for character in text)
-    for character in "\\`*_{}[]<>|#&":
-        shown = shown.replace(character, f"\\{character}") if character != "&" else shown.replace("&", "&amp;")
-    return shown

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.filters.fasttext_model import FastTextModel, read_model
-from corpusmill.filters.fasttext_scores import KEPT_BYTES, FastTextScorer, Unit, as_fasttext_reads
+from corpusmill.filters.fasttext_scores import KEPT_BYTES, FastTextScorer, as_fasttext_reads
 from corpusmill.pipeline.text.buffers import text_buffers
 
 DIM = 10
@@ -53,14 +53,14 @@ def training_file(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def scorer(model: FastTextModel, table_bytes: int | None = None) -> FastTextScorer:
-    return FastTextScorer([Unit(model, None, 0, len(model.labels), bare=True)], table_bytes)
+    return FastTextScorer([model], bare=True, table_bytes=table_bytes)
 
 
 def scores(model: FastTextModel, texts: list[str], kept: FastTextScorer | None = None) -> npt.NDArray[np.float32]:
     data, offsets = text_buffers(pa.array(texts, pa.large_string()))
-    (found,) = (kept or scorer(model)).score(as_fasttext_reads(data, offsets), len(texts), len(data))
+    found = (kept or scorer(model)).score(as_fasttext_reads(data, offsets), len(texts), len(data))
     assert found.first.tolist() == list(range(len(texts) + 1))
-    return found.scores
+    return found.scores[0]
 
 
 def expected_scores(reference, labels: tuple[str, ...], texts: list[str]) -> npt.NDArray[np.float32]:

@@ -53,7 +53,7 @@ OPTIONS = {
     "token_ratio": [{"min_ratio": 0.1, "max_ratio": 1}],
     "compression": [{"max_ratio": 0.9}],
     "bad_words": [{}, {"max_density": 2}],
-    "quality": [{"threshold": 0.5, "window": 25, "max_share": 0.1}],
+    "quality": [{"threshold": 0.5, "window": 25}],
 }
 
 

@@ -27,14 +27,12 @@ def train(
     spec: Given,
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="A new or empty folder for the classifier.", show_default=False)],
     set_: SpecSets = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the classifier in that folder.")] = False,
 ) -> None:
     """Train a text classifier on labelled files or by a spec. Its card says how far to trust it."""
     from corpusmill.filters.classifier.spec import name_of, read_spec
-    from corpusmill.filters.classifier.train import check_target, train_classifier
+    from corpusmill.filters.classifier.train import train_classifier
 
-    check_target(output, force)
-    train_classifier(read_spec(spec, set_ or (), name_of(output)), output, lambda sentence: print(sentence, file=sys.stderr), force)
+    train_classifier(read_spec(spec, set_ or (), name_of(output)), output, lambda sentence: print(sentence, file=sys.stderr))
 
 
 @classifier_app.command(
@@ -47,27 +45,27 @@ def evaluate(
     ],
     spec: Given,
     set_: SpecSets = None,
-    unseen: Annotated[bool, typer.Option("--unseen", help="Leave out texts that the classifier has learned from.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the tables.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
-    resamples: Annotated[int, typer.Option(min=10, max=100_000, help="Resamples of the bootstrap.")] = 1000,
 ) -> None:
-    """Measure a classifier on labelled texts. AUC, precision, recall, calibration, by source and length, with intervals."""
+    """Measure a classifier on labelled texts. AUC, precision, recall, calibration, by source and length, with intervals.
+
+    Texts that it has learned from are left out.
+    """
     from json import dumps
 
     from rich.console import Console
+    from rich.markdown import Markdown
 
-    from corpusmill.filters.classifier.builtin import builtin
-    from corpusmill.filters.classifier.card import read_classifier
+    from corpusmill.filters.classifier.card import evaluation_text, read_classifier
     from corpusmill.filters.classifier.evaluate import evaluate_files
+    from corpusmill.filters.classifier.options import builtin
     from corpusmill.filters.classifier.spec import read_spec
-    from corpusmill.report.classifier_evaluation import show_evaluation
+    from corpusmill.report.queries.classifiers import doubts
 
     folder = Path(model) if os.path.exists(model) else builtin(model, lambda sentence: print(sentence, file=sys.stderr))
     classifier = read_classifier(folder)
-    asked = read_spec(spec, set_ or (), classifier.name, [head.label for head in classifier.heads])
-    result = evaluate_files(folder, asked, unseen, seed, resamples)
+    result = evaluate_files(folder, read_spec(spec, set_ or (), classifier.name, [head.label for head in classifier.heads]))
     if json:
         print(dumps(result, indent=2, allow_nan=False))
     else:
-        show_evaluation(result, Console(highlight=False))
+        Console().print(Markdown(evaluation_text(result, {label: doubts(found) for label, found in result["labels"].items()})))

@@ -12,15 +12,14 @@ import pyarrow as pa
 import pytest
 
 from corpusmill.filters import bad_words as word_lists
-from corpusmill.filters.classifier import builtin as module
 from corpusmill.filters.classifier import corpora as contrasts
-from corpusmill.filters.classifier.builtin import builtin, builtin_key
+from corpusmill.filters.classifier import train
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.classifier.corpora import CORPORA, PREFIX, Corpus, corpus_path
 from corpusmill.filters.classifier.corpus_texts import article_text, articles, mail_text, unwrapped
-from corpusmill.filters.classifier.score import Scorer, load_heads
+from corpusmill.filters.classifier.options import BUILTIN, builtin, builtin_key
+from corpusmill.filters.classifier.score import Scorer
 from corpusmill.filters.classifier.spec import FOLDER, read_spec
-from corpusmill.filters.classifier.step import BUILTIN
 from corpusmill.pipeline import cache as caches
 from corpusmill.pipeline.errors import InputError
 
@@ -119,7 +118,7 @@ def made(place: str) -> str:
             calls.write("x")
         yield {"text": "é", "n": 1}
 
-    return str(Corpus("some.jsonl", rows, ()).path())
+    return str(Corpus("some.jsonl", rows).path())
 
 
 def test_a_corpus_is_made_once(tmp_path: Path) -> None:
@@ -250,7 +249,7 @@ def test_trained_at_first_use(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     classifier = read_classifier(folder)
     assert [head.label for head in classifier.heads] == [name]
     assert hashlib.sha256((folder / classifier.heads[0].file).read_bytes()).hexdigest() == classifier.heads[0].sha256
-    yes, no = Scorer(load_heads(folder, classifier)).score(pa.array(ASKED[name], pa.large_string()))[0].score
+    yes, no = Scorer(folder, classifier).score(pa.array(ASKED[name], pa.large_string()))[0]
     assert yes > 0.5 > no
-    monkeypatch.setattr(module, "train_classifier", None)  # it is not trained twice
+    monkeypatch.setattr(train, "train_classifier", None)  # it is not trained twice
     assert builtin(name) == folder

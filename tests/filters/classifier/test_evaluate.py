@@ -15,7 +15,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, precision_score, recall_score, roc_auc_score
 from trained_classifier import make_posts, write_classifier
 
-from corpusmill.filters.classifier.card import YES, read_classifier
+from corpusmill.filters.classifier.card import YES, evaluation_text, read_classifier
 from corpusmill.filters.classifier.evaluate import (
     BINS,
     MEASURES,
@@ -191,6 +191,17 @@ def test_of_many_sources_the_largest_are_measured():
     assert "site59" in result["by_source"]
 
 
+def test_the_text_has_the_numbers_and_no_name_that_controls_a_terminal(found):
+    hostile = "<b onmouseover=alert(1)>\x1b[31mred\u202e|"
+    measured = {**found[-1], "by_source": {hostile: found[-1]["by_source"]["pages"], "tweets": found[-1]["by_source"]["tweets"]}}
+    result = {"classifier": hostile, "texts": 900, "left_out": 7, "not_asked": [hostile], "labels": {"rude": measured}}
+    text = evaluation_text(result, {"rude": ["Look again."]})
+    assert not set("\x1b\u202e<") & set(text.replace("\\<", "")) and "7 that it has learned from are left out" in text
+    auc = measured["roc_auc"]
+    assert f"| all | {measured['yes']:,} | {measured['no']:,} | {auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f}) |" in text
+    assert "yes from 0.6 on" in text and "| 0.9 | " in text and "50 unknown" in text and "**Warning:** Look again." in text
+
+
 def test_no_known_answer_at_all():
     result = evaluate([0.5, 0.2], [-1, -1], ["a", "a"], [3, 4], 0.5, seed=0)
     assert result["examples"] == 0 and result["unknown"] == 2
@@ -218,7 +229,7 @@ def spec_of(folder: Path, labels: tuple[str, ...] = ("rude", "spam"), **rows: li
 
 
 def test_the_numbers_are_those_of_fasttext_and_scikit_learn(folder: Path, tmp_path: Path) -> None:
-    evaluation = evaluate_files(folder, spec_of(tmp_path, new=NEW), resamples=50)
+    evaluation = evaluate_files(folder, spec_of(tmp_path, new=NEW))
     head = read_classifier(folder).heads[1]
     model = load_model(str(folder / head.file))
     lines = write_form("words", pa.array([post["text"] for post in NEW])).to_pylist()
@@ -229,29 +240,20 @@ def test_the_numbers_are_those_of_fasttext_and_scikit_learn(folder: Path, tmp_pa
     assert found["roc_auc"]["value"] == pytest.approx(roc_auc_score(answers, scores), abs=1e-4)
     assert found["at_threshold"]["f1"]["value"] == pytest.approx(f1_score(answers, scores >= 0.4), abs=1e-9)
     assert found["roc_auc"]["value"] > 0.9
-    assert evaluation["texts"] == 300 and evaluation["in_training"]["texts"] == 0
+    assert evaluation["texts"] == 300 and evaluation["left_out"] == 0
     assert set(found["by_length"]) <= {"0 to 49", "50 to 99", "100 to 499"}
     json.dumps(evaluation, allow_nan=False)
 
 
-def test_texts_that_it_has_learned_from_are_counted_and_can_be_left_out(folder: Path, tmp_path: Path) -> None:
+def test_texts_that_it_has_learned_from_are_left_out(folder: Path, tmp_path: Path) -> None:
     same = [{**post, "text": post["text"].upper() + "  "} for post in OLD[:30]]  # equal in the form `words`
-    both = spec_of(tmp_path, new=NEW, old=same)
-    evaluation = evaluate_files(folder, both, resamples=10)
-    assert evaluation["in_training"] == {"texts": 30, "of": 330, "by_source": {"old": 30}}
-    left = evaluate_files(folder, both, unseen=True, resamples=10)
-    assert left["texts"] == 300 and left["left_out"] == 30
-    assert set(left["labels"]["rude"]["by_source"]) == {"new"}
+    found = evaluate_files(folder, spec_of(tmp_path, new=NEW, old=same))
+    assert found["texts"] == 300 and found["left_out"] == 30
+    assert set(found["labels"]["rude"]["by_source"]) == {"new"}
     with pytest.raises(InputError, match="all 30 texts were training data"):
-        evaluate_files(folder, spec_of(tmp_path, old=same), unseen=True)
-
-
-def test_a_classifier_that_does_not_say_what_it_has_seen(tmp_path: Path) -> None:
-    folder = write_classifier(tmp_path / "posts", OLD[:80], hashes=False)
-    one = spec_of(tmp_path, new=NEW[:40])
-    assert evaluate_files(folder, one, resamples=10)["in_training"] is None
-    with pytest.raises(InputError, match="does not say what it has learned from"):
-        evaluate_files(folder, one, unseen=True)
+        evaluate_files(folder, spec_of(tmp_path, old=same))
+    silent = write_classifier(tmp_path / "posts", OLD[:80], hashes=False)
+    assert evaluate_files(silent, spec_of(tmp_path, old=same))["left_out"] is None
 
 
 @pytest.mark.parametrize("content", [b"123", (5).to_bytes(8, "little") + (4).to_bytes(8, "little")])
@@ -263,10 +265,10 @@ def test_damaged_hashes_are_one_sentence(tmp_path: Path, content: bytes) -> None
 
 def test_partial_answers(folder: Path, tmp_path: Path) -> None:
     rows = [{**post, "spam": None if number % 2 else post["spam"]} for number, post in enumerate(NEW)]
-    found = evaluate_files(folder, spec_of(tmp_path, half=rows), resamples=10)["labels"]
+    found = evaluate_files(folder, spec_of(tmp_path, half=rows))["labels"]
     assert found["rude"]["unknown"] == 0 and found["rude"]["examples"] == 300
     assert found["spam"]["unknown"] == 150 and found["spam"]["examples"] == 150
     none = [{**post, "spam": None} for post in NEW]
-    one = evaluate_files(folder, spec_of(tmp_path, none=none), resamples=10)
+    one = evaluate_files(folder, spec_of(tmp_path, none=none))
     assert list(one["labels"]) == ["rude"] and one["not_asked"] == ["spam"]
-    assert list(evaluate_files(folder, spec_of(tmp_path, ("spam",), new=NEW), resamples=10)["labels"]) == ["spam"]
+    assert list(evaluate_files(folder, spec_of(tmp_path, ("spam",), new=NEW))["labels"]) == ["spam"]

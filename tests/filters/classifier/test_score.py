@@ -1,6 +1,5 @@
 """Compares scores of texts with fastText."""
 
-import dataclasses
 import hashlib
 import random
 import re
@@ -15,14 +14,14 @@ from fasttext import load_model, train_supervised
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corpusmill.filters import fasttext_scores
 from corpusmill.filters.classifier.calibrate import Calibration
 from corpusmill.filters.classifier.card import NO, YES, ClassifierDescription, ClassifierHead
 from corpusmill.filters.classifier.forms import write_form
-from corpusmill.filters.classifier.score import LoadedHead, Scorer, load_heads
-from corpusmill.filters.fasttext_scores import FastTextScorer
+from corpusmill.filters.classifier.score import Scorer
 from corpusmill.filters.stop_words import stop_words
 
-# ---- Several heads at once against fastText's own predict for each, whole and quantised (all losses: test_fasttext_kernel.py).
+# ---- Against fastText's own predict, whole and quantised (all losses: test_fasttext_kernel.py).
 
 ROUNDING = 1e-5  # fastText adds in single precision
 WORDS = [
@@ -31,7 +30,7 @@ WORDS = [
     "supercalifragilistic", "é", "e\u0301", "😀", "</s>", "__label__yes", "__label__x", "<nl>", "<url>",
 ]  # fmt: skip
 SPACES = [" ", " ", " ", " ", "  ", "\n", "\n\n", "\t", "\r\n", "\u2028", "\0", "\xa0"]
-#: Options of each model; all files are in use at once.
+#: Options of each model.
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {"form": "plain", "dim": 5},
     "pairs": {"form": "lower", "dim": 16, "wordNgrams": 2, "bucket": 1000},
@@ -76,13 +75,9 @@ def make_classifier(models: dict[str, Path], name: str, **options: Any) -> tuple
     labels = load_model(str(path)).get_labels()
     head = ClassifierHead(
         label=name, file=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), positive=labels[-1],
-        **{key: options.pop(key) for key in ("calibration", "threshold") if key in options},
+        **{key: options.pop(key) for key in ("calibration",) if key in options},
     )  # fmt: skip
     return path.parent, ClassifierDescription(name=name, form=KINDS[name]["form"], heads=(head,), **options)
-
-
-def make_heads(models: dict[str, Path], **options: Any) -> list[LoadedHead]:
-    return [head for name in models for head in load_heads(*make_classifier(models, name, **options))]
 
 
 def expected_raw(path: Path, texts: list[str]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
@@ -115,35 +110,28 @@ def windows_of(line: str, words: int, mark_lines: bool) -> list[str]:
     return [" ".join(tokens[start:end]) for start, end in zip(starts, [*starts[1:], len(tokens)])]
 
 
-def test_all_models_at_once(models: dict[str, Path]) -> None:
-    found = Scorer(make_heads(models)).score(pa.array(TEXTS))
-    for name, scores in zip(KINDS, found):
-        lines = write_form(KINDS[name]["form"], pa.array(TEXTS)).to_pylist()
-        close(scores.raw, *expected_raw(models[name], lines), KINDS[name])
-        assert np.isnan(scores.raw[lines.index("")])
-        assert np.array_equal(scores.raw, scores.score, equal_nan=True)
-        assert np.array_equal(scores.share, np.where(np.isnan(scores.score), np.nan, scores.score >= 0.5), equal_nan=True)
+@pytest.mark.parametrize("name", KINDS)
+def test_scores_are_those_of_fasttext(models: dict[str, Path], name: str) -> None:
+    (score,) = Scorer(*make_classifier(models, name)).score(pa.array(TEXTS))
+    lines = write_form(KINDS[name]["form"], pa.array(TEXTS)).to_pylist()
+    close(score, *expected_raw(models[name], lines), KINDS[name])
+    assert np.isnan(score[lines.index("")])
 
 
-def test_windows(models: dict[str, Path]) -> None:
-    """Tests the greatest calibrated score of windows, and the share above the threshold, for two windows and calibrations."""
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("window", [7, 1])
+def test_the_greatest_score_of_windows(models: dict[str, Path], name: str, window: int) -> None:
     calibration = Calibration(method="platt", slope=1.7, intercept=-0.4)
-    heads = [*make_heads(models, window=7, calibration=calibration, threshold=0.3), *make_heads(models, window=1)]
-    found = Scorer(heads).score(pa.array(TEXTS))
-    for head, scores in zip(heads, found):
-        lines = write_form(head.form, pa.array(TEXTS)).to_pylist()
-        windows = [windows_of(line, head.window, head.form == "words") for line in lines]
-        alone = Scorer([dataclasses.replace(head, window=None, form="plain")])  # judged above; here each window by itself
-        apart = alone.score(pa.array([window for part in windows for window in part]))[0]
-        ends = np.cumsum([len(part) for part in windows])
-        for place, part in enumerate(windows):
-            piece = slice(ends[place] - len(part), ends[place])
-            if np.isnan(apart.score[piece]).all():
-                assert np.isnan([scores.score[place], scores.share[place], scores.raw[place]]).all()
-                continue
-            assert scores.score[place] == np.nanmax(apart.score[piece])
-            assert scores.share[place] == (apart.score[piece] >= head.threshold).mean()
-            assert scores.raw[place] in apart.raw[piece][apart.score[piece] == scores.score[place]]
+    folder, classifier = make_classifier(models, name, window=window, calibration=calibration)
+    (score,) = Scorer(folder, classifier).score(pa.array(TEXTS))
+    lines = write_form(classifier.form, pa.array(TEXTS)).to_pylist()
+    windows = [windows_of(line, window, classifier.form == "words") for line in lines]
+    alone = Scorer(folder, classifier.model_copy(update={"window": None, "form": "plain"}))  # judged above; here each window by itself
+    apart = alone.score(pa.array([each for part in windows for each in part]))[0]
+    ends = np.cumsum([len(part) for part in windows])
+    for found, part, end in zip(score, windows, ends):
+        piece = apart[end - len(part) : end]
+        assert np.isnan(found) if np.isnan(piece).all() else found == np.nanmax(piece)
 
 
 def test_what_length_and_stop_words_add(models: dict[str, Path]) -> None:
@@ -156,13 +144,13 @@ def test_what_length_and_stop_words_add(models: dict[str, Path]) -> None:
     weighted = calibration.model_copy(update={"length": 0.5, "stop_words": 3.0})
     for window in (None, 7):
         without, found = (
-            Scorer(make_heads({"pairs": models["pairs"]}, window=window, calibration=each)) for each in (calibration, weighted)
+            Scorer(*make_classifier(models, "pairs", window=window, calibration=each)).score(pa.array(texts))[0]
+            for each in (calibration, weighted)
         )
-        scores = [scorer.score(pa.array(texts))[0] for scorer in (without, found)]
-        odds = [np.log(each.score / (1 - each.score)) for each in scores]
+        added = np.log(found / (1 - found)) - np.log(without / (1 - without))
         expected = 0.5 * np.log(np.array(lengths) / 1000) + 3 * (np.array(shares) - 0.4)
-        np.testing.assert_allclose((odds[1] - odds[0])[:-1], expected[:-1], atol=1e-6)
-        assert np.isnan(odds[1][-1]) and np.array_equal(scores[0].raw, scores[1].raw, equal_nan=True)
+        np.testing.assert_allclose(added[:-1], expected[:-1], atol=1e-6)
+        assert np.isnan(found[-1])
 
 
 tokens = st.lists(
@@ -172,33 +160,34 @@ spaced = tokens.flatmap(lambda words: st.sampled_from(SPACES).map(lambda space: 
 
 
 @pytest.fixture(scope="module")
-def loaded(models: dict[str, Path]) -> tuple[dict[str, Any], Scorer, Scorer]:
-    """Returns fastText's models, all heads, and all heads with a tiny cache of sums, in which tokens evict each other."""
-    heads = make_heads(models)
-    small = Scorer(heads)
-    for place, (form, groups, scorer) in enumerate(small._parts):
-        small._parts[place] = (form, groups, FastTextScorer(scorer.units, 2000))
-    return {name: load_model(str(path)) for name, path in models.items()}, Scorer(heads), small
+def loaded(models: dict[str, Path]) -> dict[str, tuple[Any, Scorer, Scorer]]:
+    """Returns by name fastText's model, its scorer, and one with a tiny cache of sums, in which tokens evict each other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fasttext_scores, "TABLE_BYTES", 2000)
+        small = {name: Scorer(*make_classifier(models, name)) for name in models}
+    return {name: (load_model(str(path)), Scorer(*make_classifier(models, name)), small[name]) for name, path in models.items()}
 
 
 @given(st.lists(spaced, min_size=1, max_size=4))
-def test_random_texts(loaded: tuple[dict[str, Any], Scorer, Scorer], texts: list[str]) -> None:
-    references, scorer, small = loaded
+def test_random_texts(loaded: dict[str, tuple[Any, Scorer, Scorer]], texts: list[str]) -> None:
     column = pa.array(texts, pa.large_string())
-    for name, one, other in zip(KINDS, scorer.score(column), small.score(column)):
-        assert np.array_equal(one.raw, other.raw, equal_nan=True)
-        lines = write_form(KINDS[name]["form"], column).to_pylist()
-        listed = references[name].predict(lines, k=-1)
-        positive = references[name].get_labels()[-1]
+    for name, (reference, scorer, small) in loaded.items():
+        (one,), (other,) = scorer.score(column), small.score(column)
+        assert np.array_equal(one, other, equal_nan=True)
+        listed = reference.predict(write_form(KINDS[name]["form"], column).to_pylist(), k=-1)
+        positive = reference.get_labels()[-1]
         expected = np.minimum([dict(zip(labels, scores)).get(positive, 0.0) for labels, scores in zip(*listed)], 1)
-        assert (np.nan_to_num(np.abs(one.raw - expected)) <= ROUNDING).all()
+        assert (np.nan_to_num(np.abs(one - expected)) <= ROUNDING).all()
 
 
-def test_heads_of_one_model(models: dict[str, Path]) -> None:
-    """Tests all labels of a model, in another order, with and without windows: each scores as if it were alone."""
-    (head,) = load_heads(*make_classifier(models, "hs"))
-    heads = [dataclasses.replace(head, column=column, window=window) for window in (None, 5) for column in (3, 0, 4, 3)]
-    found = Scorer(heads).score(pa.array(TEXTS))
-    for one, scores in zip(heads, found):
-        assert np.array_equal(scores.score, Scorer([one]).score(pa.array(TEXTS))[0].score, equal_nan=True)
-    assert not np.array_equal(found[0].score, found[1].score, equal_nan=True)
+@pytest.mark.parametrize("window", [None, 5])
+def test_heads_of_one_model(models: dict[str, Path], window: int | None) -> None:
+    """Tests several labels of a model, in another order: each scores as if it were alone."""
+    folder, classifier = make_classifier(models, "hs", window=window)
+    labels = load_model(str(models["hs"])).get_labels()
+    heads = [classifier.heads[0].model_copy(update={"positive": labels[place]}) for place in (3, 0, 4, 3)]
+    found = Scorer(folder, classifier.model_copy(update={"heads": tuple(heads)})).score(pa.array(TEXTS))
+    for head, score in zip(heads, found):
+        alone = Scorer(folder, classifier.model_copy(update={"heads": (head,)}))
+        assert np.array_equal(score, alone.score(pa.array(TEXTS))[0], equal_nan=True)
+    assert np.array_equal(found[0], found[3], equal_nan=True) and not np.array_equal(found[0], found[1], equal_nan=True)

@@ -54,7 +54,7 @@ def section(quality: Path, toxicity: Path | None = None, short: int = 20, **opti
     """Returns a section that keeps documents that are not short, and of these the best tenth; it redacts email addresses."""
     steps: list[Any] = [SHORT, {"classifier": {"model": str(quality), "keep_where": "high", "keep": 0.1, **options}}, "pii"]
     if toxicity:
-        steps.insert(1, {"classifier": {"model": str(toxicity), "keep_where": "low", "max_share": 0.9}})
+        steps.insert(1, {"classifier": {"model": str(toxicity), "keep_where": "low", "threshold": 0.9}})
     return {"steps": steps, "word_rule": "words", "thresholds": {"gopher_short_doc": short, **dict.fromkeys(OFF)}}
 
 
@@ -258,7 +258,7 @@ def test_passing_documents_alone_are_scored(tmp_path, three_shards, run_filter, 
 def test_a_run_remembers_its_models(tmp_path, three_shards, run_filter, quality, dclm_model) -> None:
     run = three_shards(tmp_path / "run")
     models = [{"model": str(quality)}, {"preset": "dclm", "model": str(dclm_model)}]
-    options: dict[str, Any] = {"steps": [{"classifier": {"models": models}}]}
+    options: dict[str, Any] = {"steps": [{"classifier": each} for each in models]}
     run_filter(run, options)
     stored_card = json.loads(run.read_bytes("filter/classifiers/quality.json"))
     assert stored_card == json.loads(read_classifier(quality).model_dump_json())

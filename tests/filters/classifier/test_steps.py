@@ -11,12 +11,10 @@ import pyarrow as pa
 import pytest
 from tiny_classifiers import sentence
 
-from corpusmill.filters.classifier import builtin as module
-from corpusmill.filters.classifier.builtin import FOLDER, builtin, builtin_key
-from corpusmill.filters.classifier.calibrate import Calibration
+from corpusmill.filters.classifier import train
 from corpusmill.filters.classifier.card import FILE, read_classifier
+from corpusmill.filters.classifier.options import BUILTIN, FOLDER, builtin, builtin_key
 from corpusmill.filters.classifier.spec import read_spec
-from corpusmill.filters.classifier.step import BUILTIN
 from corpusmill.filters.step import STEPS, build_steps, resolve_step
 from corpusmill.pipeline.cache import made
 from corpusmill.pipeline.errors import ConfigError, InputError
@@ -100,29 +98,11 @@ def test_a_text_that_the_model_knows_nothing_of_has_no_score(measure_step, train
 
 
 def test_windows_of_a_folder(measure_step, toxicity, mixed_texts):
-    columns, _ = measure_step("classifier", {"model": str(toxicity), "raw": True}, mixed_texts)
-    assert list(columns) == ["toxicity", "toxicity_share", "toxicity_raw", "toxicity_hate", "toxicity_hate_share", "toxicity_hate_raw"]
+    columns, _ = measure_step("classifier", {"model": str(toxicity)}, mixed_texts)
+    assert list(columns) == ["toxicity", "toxicity_hate"]
     wide, _ = measure_step("classifier", {"model": str(toxicity), "window": 100000}, mixed_texts)
     pairs = [(narrow, whole) for narrow, whole in zip(columns["toxicity"], wide["toxicity"]) if whole is not None]
     assert sum(narrow > whole for narrow, whole in pairs) > 50  # one window is worse than the whole
-    for score, share in zip(columns["toxicity"], columns["toxicity_share"]):
-        assert (score is None) == (share is None) and (score is None or (share > 0) == (score >= 0.6))
-    platt = Calibration(method="platt", slope=0.9, intercept=-0.1)
-    assert columns["toxicity"] == pytest.approx([x if x is None else platt.apply(x).item() for x in columns["toxicity_raw"]])
-
-
-def test_several_at_once_are_as_one_after_the_other(measure_step, dclm_model, jigsaw_model, toxicity, mixed_texts):
-    texts = mixed_texts[::10]
-    each = [
-        {"preset": "dclm", "model": str(dclm_model)},
-        {"preset": "dolma-jigsaw-hatespeech", "model": str(jigsaw_model), "window": 20},
-        {"model": str(toxicity)},
-    ]
-    together, _ = measure_step("classifier", {"models": each}, texts)
-    alone = {}
-    for options in each:
-        alone |= measure_step("classifier", options, texts)[0]
-    assert together == alone and len(together) == 7
 
 
 def step_of(options: dict):
@@ -136,9 +116,10 @@ def rules_of(options: dict) -> list[tuple]:
 
 def test_what_decides(dclm_model, jigsaw_model, scale_model, toxicity, quality):
     assert rules_of({"preset": "dclm", "model": str(dclm_model)}) == [("dclm", "<", 0.018112)]
-    assert rules_of({"preset": "dclm", "model": str(dclm_model), "measure_only": True}) == []
+    assert rules_of({"preset": "dclm", "model": str(dclm_model), "threshold": None}) == []
+    assert rules_of({"preset": "dclm", "model": str(dclm_model), "name": "x", "keep": {"x": 0.1}})[0][:2] == ("x", "<")
     assert rules_of({"preset": "dclm", "model": str(dclm_model), "threshold": 0.5}) == [("dclm", "<", 0.5)]
-    assert rules_of({"preset": "dolma-jigsaw-hatespeech", "model": str(jigsaw_model)}) == [("jigsaw_hatespeech", ">", 0.4)]
+    assert rules_of({"preset": "dolma-jigsaw-hatespeech", "model": str(jigsaw_model)}) == [("jigsaw_hatespeech", ">=", 0.4)]
     assert rules_of({"preset": "fineweb-edu", "model": str(scale_model)}) == []
     assert rules_of({"preset": "fineweb-edu", "model": str(scale_model), "threshold": 3}) == [("fineweb_edu", "<", 3.0)]
     assert rules_of({"preset": "fineweb-edu", "model": str(scale_model), "threshold": {"best": 3}}) == [("fineweb_edu_best", "<", 3.0)]
@@ -146,7 +127,7 @@ def test_what_decides(dclm_model, jigsaw_model, scale_model, toxicity, quality):
     assert rules_of(tox) == []
     assert rules_of(tox | {"threshold": 0.5}) == [("toxicity", ">=", 0.5)]
     assert rules_of(tox | {"threshold": "own"}) == [("toxicity", ">=", 0.6)]
-    assert rules_of(tox | {"threshold": {"hate": "own"}, "max_share": 0.1}) == [("toxicity_share", ">", 0.1), ("toxicity_hate", ">=", 0.6)]
+    assert rules_of(tox | {"threshold": {"hate": "own"}}) == [("toxicity_hate", ">=", 0.6)]
     assert rules_of({"model": str(quality), "keep_where": "high", "threshold": 0.2}) == [("quality", "<", 0.2)]
     (rule,) = step_of({"model": str(quality), "keep_where": "high", "keep": 0.1}).rules
     assert rule.rule.unknown and rule.rule.kept.share == 0.1 and rule.rule.kept.of == "passing" and rule.rule.comparison == "<"
@@ -172,16 +153,14 @@ def test_the_hash_of_the_models_is_that_of_what_scores(quality, tmp_path):
 BAD_OPTIONS = [
     ({}, "model: say which"),
     ({"model": "m.bin"}, r"positive: say which label of .*m\.bin means yes"),
-    ({"model": "m.bin", "preset": "dclm", "positive": "__label__a"}, "preset: dclm says what the labels mean, and so does positive"),
+    ({"model": "m.bin", "preset": "fineweb-edu", "positive": "__label__a"}, "values: positive is given, too"),
     ({"model": "m.bin", "preset": "fineweb-edu", "window": 5}, "values: the expected value is that of the whole text"),
-    ({"model": "m.bin", "positive": "a", "sha256": "12"}, "sha256: 64 hexadecimal digits"),
+    ({"model": "m.bin", "positive": "a", "sha256": "12"}, "sha256: string should match pattern"),
     ({"model": "m.bin", "positive": "a", "keep": 0.1, "threshold": 0.5}, "keep: a threshold is given, too"),
     ({"model": "m.bin", "positive": "a", "keep": 1.5}, "keep: a share is above 0 and at most 1, not 1.5"),
     ({"model": "m.bin", "positive": "a", "threshold": 0.5}, "keep_where: say which scores are good"),
     ({"model": "m.bin", "positive": "a", "threshold": {"x": 0.5}, "keep_where": "low"}, r"threshold: m has no label 'x' \(it has m\)"),
     ({"model": "m.bin", "positive": "a", "threshold": "own", "keep_where": "low"}, "threshold: m has no threshold of its own"),
-    ({"model": "m.bin", "positive": "a", "max_share": 0.5}, "max_share: m scores texts as a whole"),
-    ({"models": [{"model": "m.bin", "positive": "a"}], "threshold": 0.5}, "threshold: with `models`, each of them has its own"),
 ]  # fmt: skip
 
 
@@ -269,14 +248,14 @@ def test_a_model_makes_the_step(toxicity, measure_step, mixed_texts) -> None:
     assert columns == wanted and "toxicity" in columns
     assert rules_of_named("toxicity", {"model": str(toxicity)}) == [("toxicity", ">", 1.0)]  # fails nothing, and says which end is bad
     assert rules_of_named("toxicity", {"model": str(toxicity), "threshold": 0.8}) == [("toxicity", ">=", 0.8)]
-    (step,) = build_steps([resolve_step({"spam": {"model": str(toxicity)}})])
-    assert "spam_toxicity" in step.columns and step.name == "spam"
+    for name in ("spam", "quality"):
+        (step,) = build_steps([resolve_step({name: str(toxicity)})])
+        assert f"{name}_toxicity" in step.columns and step.name == name
 
 
 def test_quality_ranks_and_has_no_threshold_of_its_own(builtins, measure_step, mixed_texts) -> None:
     assert rules_of_named("quality", {}) == [("quality", "<", 0.0)]
     assert rules_of_named("quality", {"threshold": 0.8}) == [("quality", "<", 0.8)]
-    assert rules_of_named("quality", {"measure_only": True}) == []
     with pytest.raises(ValueError, match="quality has no threshold of its own; give a number, or the share to `keep`"):
         rules_of_named("quality", {"threshold": "own"})
     with pytest.raises(ValueError, match="quality has no threshold of its own"):
@@ -292,13 +271,8 @@ def test_nothing_is_trained_to_know_columns_and_rules(tmp_path, monkeypatch) -> 
     assert not list(tmp_path.iterdir())
 
 
-def test_quality_has_its_model() -> None:
-    with pytest.raises(ConfigError, match="model: this step has its own; for another, `- classifier:"):
-        validate_recipe({"filter": {"steps": [{"quality": {"model": "x"}}]}}, "recipe.yaml")
-
-
 def test_a_damaged_classifier_in_the_cache_is_trained_again(builtins, monkeypatch) -> None:
-    monkeypatch.setattr(module, "train_classifier", lambda spec, folder, _: trained.append(folder) or shutil.copytree(whole, folder))
+    monkeypatch.setattr(train, "train_classifier", lambda spec, folder, _: trained.append(folder) or shutil.copytree(whole, folder))
     trained: list[Path] = []
     whole = shutil.copytree(builtin("quality"), builtins / "whole")
     damaged = builtin("quality") / FILE
@@ -352,6 +326,5 @@ def test_a_score_that_fires_on_more_than_a_tenth_warns(toxicity, run_filter, fin
         assert any(warning.startswith(f"filter: {said}") for warning in run.warnings)
         assert any(warning.startswith(f"filter: {said}") for warning in read_summary(str(tmp_path / "own")).warnings)
     assert of("few", toxic_and_clean(5, 95))[1] == []
-    assert "toxicity_share > 0.2" in of("share", toxic_and_clean(30, 70), max_share={"toxicity": 0.2})[1][0]
     assert of("number", toxic_and_clean(30, 70), threshold={"toxicity": 1.0})[0]["toxicity"]["fires"] == 0  # by the recipe's rule
     assert "toxicity" not in (of("kept", toxic_and_clean(30, 70), keep=0.5)[0] or {})  # the recipe asked for the drops of a kept share

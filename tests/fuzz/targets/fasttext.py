@@ -9,7 +9,7 @@ from fuzzing import scratch
 from tiny_classifiers import train
 
 from corpusmill.filters.fasttext_model import FastTextModel, read_model
-from corpusmill.filters.fasttext_scores import FastTextScorer, Unit, as_fasttext_reads
+from corpusmill.filters.fasttext_scores import FastTextScorer, as_fasttext_reads
 from corpusmill.pipeline.text.buffers import text_buffers
 
 TEXTS = ["the theorem and the proof", "", "buy cheap pills </s> now", "日本語 é x" * 9]
@@ -57,12 +57,12 @@ def fuzz(data: bytes) -> None:
 
 def score(model: FastTextModel) -> None:
     content, offsets = text_buffers(pa.array(TEXTS, pa.large_string()))
-    scorer = FastTextScorer([Unit(model, None, 0, len(model.labels), bare=True)], 1 << 16)
-    (found,) = scorer.score(as_fasttext_reads(content, offsets), len(TEXTS), len(content))
-    assert found.scores.shape == (len(TEXTS), len(model.labels))
+    scorer = FastTextScorer([model], bare=True, table_bytes=1 << 16)
+    (found,) = scorer.score(as_fasttext_reads(content, offsets), len(TEXTS), len(content)).scores
+    assert found.shape == (len(TEXTS), len(model.labels))
     if (
         np.isfinite(model.output).all()
         and np.isfinite(model.rows).all()
         and max(np.abs(model.output).max(), np.abs(model.rows).max()) < 1e3
     ):
-        assert (found.scores[np.isfinite(found.scores)] <= 1.001).all(), "a probability above 1"
+        assert (found[np.isfinite(found)] <= 1.001).all(), "a probability above 1"
