@@ -62,7 +62,7 @@ $(VENV)/.models: | $(VENV)/.installed
 setup: $(VENV)/.installed $(VENV)/.models ## create the virtual environment and fetch the language model
 
 demo: setup ## get a real crawl and run every stage on it (CRAWL=path for your own; REDO=1 replaces a finished demo of other inputs)
-	@crawl=$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL))) && echo "$$crawl" | head -n 1 && \
+	@crawl=$$($(BIN)/python -m corpusmill.ingest.demo_crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL))) && echo "$$crawl" | head -n 1 && \
 	$(BIN)/corpusmill run recipes/demo.yaml "$$(echo "$$crawl" | tail -n 1)" --output runs/demo $(if $(REDO),--redo) --workers $(WORKERS)
 
 test: MARKED = -m "not long"
@@ -118,7 +118,7 @@ lint: $(VENV)/.installed-test ## check style and types
 
 bench: $(VENV)/.installed-test setup ## compare the stages with their peers on the demo's crawl (minutes)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,peers]'
-	@crawl=$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL)) | tail -n 1) && \
+	@crawl=$$($(BIN)/python -m corpusmill.ingest.demo_crawl runs/crawl $(if $(CRAWL),--crawl $(CRAWL)) | tail -n 1) && \
 	$(BIN)/corpusmill run recipes/demo.yaml "$$crawl" --output runs/bench --redo --to dedup --workers 1 && \
 	for b in "ingest.py $$crawl/*.warc.gz" "urls.py $$crawl/*.warc.gz" "filters.py runs/bench/ingest/data/*.parquet" "dedup.py runs/bench/ingest/data/*.parquet" \
 		"dedup_recall.py runs/bench/ingest/data" "tokens.py runs/bench/dedup/data/*.parquet --vocabulary 4096" pretrain.py; do \
@@ -146,7 +146,7 @@ cluster-up: setup ## start a Ray cluster on this machine: a head and NODES=2 wor
 
 submit: setup ## run RECIPE on INPUT (by default the demo's) as a job on that cluster, or on the one at RAY_ADDRESS; PIP=extras installs libraries
 	@test -n "$(RUN)" || { echo "Say where the run lies: make submit RUN=runs/job [INPUT=crawl.warc.gz] [RECIPE=recipes/demo.yaml]"; exit 2; }
-	@crawl=$(if $(INPUT),'$(INPUT)',"$$($(BIN)/python -m corpusmill.pipeline.crawl runs/crawl)") && \
+	@crawl=$(if $(INPUT),'$(INPUT)',"$$($(BIN)/python -m corpusmill.ingest.demo_crawl runs/crawl)") && \
 	$(BIN)/python -m corpusmill.pipeline.cluster submit $(or $(RECIPE),recipes/demo.yaml) $$(echo "$$crawl" | tail -n 1) --output $(RUN) \
 		$(if $(filter-out 0,$(WORKERS)),--workers $(WORKERS)) $(if $(filter-out undefined,$(origin PIP)),--pip '$(PIP)')
 

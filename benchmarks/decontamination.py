@@ -46,7 +46,7 @@ from corpusmill.dedup.config import ContaminationConfig
 from corpusmill.dedup.contamination.find import DOCUMENT, PASSAGE, Finder, build_index
 from corpusmill.dedup.contamination.sets import read_passages, reader, set_files
 from corpusmill.pipeline.formats.evaluation_sets import read_set
-from corpusmill.pipeline.text.words import UNSPACED
+from corpusmill.text.words import UNSPACED
 
 #: A word of an item for counts and edits; a character of a script without spaces is a word.
 WORD = regex.compile(rf"(?V1)[[{UNSPACED}]&&\w--\p{{M}}]\p{{M}}*|[\w--_--[{UNSPACED}]]+")

@@ -31,7 +31,7 @@ from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import ROW_GROUP_ROWS
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.text.hashing import mix64
+from corpusmill.text.hashing import mix64
 
 FRESH, NEAR, EXACT, PAGE, TEMPLATE = range(5)
 KINDS = ("fresh", "near", "exact", "page", "template")

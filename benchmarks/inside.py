@@ -32,8 +32,8 @@ from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.watch.progress import Progress
+from corpusmill.text.buffers import text_buffers
 
 TOKENS = 50
 VARIANTS: dict[str, dict[str, Any]] = {

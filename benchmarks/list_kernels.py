@@ -24,7 +24,7 @@ from corpusmill.pipeline.kernel import Kernel, content, depth
 
 #: The digest in the name of an entry.
 DIGEST = re.compile(r"-([0-9a-f]{32})\.")
-ROOMS = ("pipeline", "ingest", "filters", "dedup", "tokenize", "train")
+ROOMS = ("pipeline", "text", "ingest", "filters", "dedup", "tokenize", "train")
 
 
 def declared() -> dict[str, tuple[int, str, str]]:

@@ -28,7 +28,7 @@ from parity import spread
 from corpusmill.dedup.config import MinHashConfig
 from corpusmill.dedup.normalise import simplified, texts_of
 from corpusmill.dedup.shingles import Shingler, band_keys
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.text.buffers import text_buffers
 
 TOKENIZERS: dict[str, Callable[[str], list[str]] | None] = {
     "spacy": None,

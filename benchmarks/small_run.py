@@ -23,8 +23,8 @@ from statistics import median
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 from overhead import PR_SET_CHILD_SUBREAPER, SECTIONS, Seconds, command
 
+from corpusmill.ingest.demo_crawl import WarcWriter
 from corpusmill.pipeline.cache import cache_folder, kernels_folder
-from corpusmill.pipeline.crawl import WarcWriter
 from corpusmill.pipeline.recipe import Recipe
 
 LARGEST = 100_000  # bytes of a page

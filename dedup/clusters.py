@@ -34,7 +34,7 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import batches_buffer, open_parquet
 from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.text.buffers import text_buffers
 
 #: A pair whose estimated similarity lies more than this many standard errors below the threshold is rejected by its signatures alone.
 MARGIN = 3.0

@@ -18,8 +18,8 @@ import xxhash
 from corpusmill.dedup.config import ExactForm
 from corpusmill.dedup.words import character, chunks, decode
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import read_only, text_array, text_buffers
-from corpusmill.pipeline.text.utf8 import CODE_POINTS, SPACE, WORD, character_classes, lowercase_table, write_character
+from corpusmill.text.buffers import read_only, text_array, text_buffers
+from corpusmill.text.utf8 import CODE_POINTS, SPACE, WORD, character_classes, lowercase_table, write_character
 
 HASH_BYTES = 16
 #: Bytes of text that are normalised at once (a longer document by itself): they stay in the processor's cache until they are hashed.

@@ -21,10 +21,10 @@ from corpusmill.dedup.words import chunks, shingle_hashes, word_codes, word_hash
 from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.stage import load_object
-from corpusmill.pipeline.text.buffers import MARKED, read_only
-from corpusmill.pipeline.text.hashing import BASE, ONE, mix64, power, xxh64
-from corpusmill.pipeline.text.utf8 import character_classes, decode
-from corpusmill.pipeline.text.words import VISIBLE, base_powers, new_words, walk_marked_words, walk_words, word_rule_classes
+from corpusmill.text.buffers import MARKED, read_only
+from corpusmill.text.hashing import BASE, ONE, mix64, power, xxh64
+from corpusmill.text.utf8 import character_classes, decode
+from corpusmill.text.words import VISIBLE, base_powers, new_words, walk_marked_words, walk_words, word_rule_classes
 
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]

@@ -20,7 +20,7 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.shards import PART_BYTES, iter_tables, open_parquet
 from corpusmill.pipeline.stage import Output, Task, Worker
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.text.buffers import text_buffers
 
 #: Columns that the phase copies from the documents, because later phases order and name copies by them.
 TAKEN = ("id", "source", "offset", "timestamp")

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.hashing import BASE, mix64
-from corpusmill.pipeline.text.utf8 import WORD, character_classes, lowercase_table
+from corpusmill.text.hashing import BASE, mix64
+from corpusmill.text.utf8 import WORD, character_classes, lowercase_table
 
 REPLACEMENT = 0xFFFD  # stands for a byte that is not valid UTF-8
 

@@ -34,8 +34,8 @@ from corpusmill.pipeline.config import Config, parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.utf8 import CODE_POINTS, WORD, character_classes, decode, lowercase_table
+from corpusmill.text.buffers import text_buffers
+from corpusmill.text.utf8 import CODE_POINTS, WORD, character_classes, decode, lowercase_table
 
 #: Languages in which words are found without a separator around them, as in datatrove.
 UNSEPARATED = ("ja", "th", "zh")

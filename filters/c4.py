@@ -12,7 +12,7 @@ Presets:
 
 In all presets, "lorem ipsum" and { count against a document only in lines that pass the earlier line rules. datatrove's presets count
 the sentences of the kept lines by spaCy's rule, as datatrove does. C4 used NLTK's punkt model; `c4-paper` counts end marks instead
-(`pipeline.text.sentences`), the only value that differs from the original: on 7,846 real pages its verdict was punkt's in 99.8 %, the
+(`text.sentences`), the only value that differs from the original: on 7,846 real pages its verdict was punkt's in 99.8 %, the
 number of sentences in 85 %.
 """
 
@@ -28,12 +28,12 @@ from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import text_array, text_buffers
-from corpusmill.pipeline.text.lines import line_end, only_newlines
-from corpusmill.pipeline.text.sentences import count_sentences
-from corpusmill.pipeline.text.spacy_tokens import count_spacy_sentences, mark_again
-from corpusmill.pipeline.text.utf8 import DIGIT, NEWLINE, character_classes, count_characters, decode, find_byte, strip_end, strip_start
-from corpusmill.pipeline.text.words import count_split_words, has_longer_word
+from corpusmill.text.buffers import text_array, text_buffers
+from corpusmill.text.lines import line_end, only_newlines
+from corpusmill.text.sentences import count_sentences
+from corpusmill.text.spacy_tokens import count_spacy_sentences, mark_again
+from corpusmill.text.utf8 import DIGIT, NEWLINE, character_classes, count_characters, decode, find_byte, strip_end, strip_start
+from corpusmill.text.words import count_split_words, has_longer_word
 
 
 def _rules(sentences: int) -> tuple[Rule, ...]:

@@ -12,9 +12,9 @@ from corpusmill.filters.statistics import ratio
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.damage import mojibake_rate
-from corpusmill.pipeline.text.utf8 import decode
+from corpusmill.text.buffers import text_buffers
+from corpusmill.text.damage import mojibake_rate
+from corpusmill.text.utf8 import decode
 
 #: Kinds of characters: U+FFFD; Unicode's category Cc without its white space (\t \n \v \f \r, NEL); category Co and noncharacters.
 REPLACEMENT, CONTROL, PRIVATE = 1, 2, 4

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.memory import need_memory
-from corpusmill.pipeline.text.hashing import BASE, find, insert, mix64, table_size
-from corpusmill.pipeline.text.utf8 import HIGH_BITS, decode, eight_bytes
+from corpusmill.text.hashing import BASE, find, insert, mix64, table_size
+from corpusmill.text.utf8 import HIGH_BITS, decode, eight_bytes
 
 MAGIC, VERSION = 793712314, 12
 SUPERVISED = 3  # a value of fastText's model_name
@@ -37,7 +37,7 @@ class FastTextModel:
     """A fastText classifier.
 
     `rows` float32 (rows, dim): of words, then of hash buckets; `output` float32 (dim, labels or inner nodes of the tree).
-    `words` and `word_rows`: a hash table of the dictionary (`pipeline.text.hashing.find`), and the row of each slot's word, or LABEL.
+    `words` and `word_rows`: a hash table of the dictionary (`text.hashing.find`), and the row of each slot's word, or LABEL.
     `buckets` int32: if the model is pruned, the row of each hash bucket, counted after the rows of words, or -1; else empty.
     `children` int32 (nodes, 2): the tree of hierarchical softmax. A node's place in `output` is its number minus the number of labels.
     """

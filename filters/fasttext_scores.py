@@ -22,8 +22,8 @@ from corpusmill.filters.fasttext_model import (
     starts_with,
 )
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import array_at, borrowed, matrix_at, prefetch
-from corpusmill.pipeline.text.hashing import find
+from corpusmill.text.buffers import array_at, borrowed, matrix_at, prefetch
+from corpusmill.text.hashing import find
 
 #: Memory for the sums of tokens: for each model, and at most for all models.
 TABLE_BYTES, MOST_TABLE_BYTES = 64 << 20, 256 << 20

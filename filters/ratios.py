@@ -20,7 +20,7 @@ from corpusmill.filters.statistics import ratio
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.text.buffers import text_buffers
 
 
 class CompressionConfig(Config):

@@ -28,8 +28,8 @@ from corpusmill.filters.statistics import ratio
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import text_array, text_buffers
-from corpusmill.pipeline.text.utf8 import (
+from corpusmill.text.buffers import text_array, text_buffers
+from corpusmill.text.utf8 import (
     CODE_POINTS,
     DIGIT,
     NEWLINE,
@@ -43,7 +43,7 @@ from corpusmill.pipeline.text.utf8 import (
     strip_end,
     strip_start,
 )
-from corpusmill.pipeline.text.words import count_split_words
+from corpusmill.text.words import count_split_words
 
 DCLM = (
     Rule("no_words", "refinedweb_words", "<", 1),
@@ -108,7 +108,7 @@ class RefinedwebLines(Step):
 LINES, KEPT, UPPERCASE, NUMERIC, COUNTER, ONE_WORD, PHRASE, SHORTENED, WORDS, KEPT_WORDS = range(10)
 COUNTS = 10
 
-#: Bits of `Tables.classes`, in addition to those of `pipeline.text.utf8`.
+#: Bits of `Tables.classes`, in addition to those of `text.utf8`.
 IS_UPPER, IS_DIGIT = 64, 128  # str.isupper, str.isdigit
 
 #: Arrays uint8 of length 0x110000. `classes`: the classes of each character. `letters`: the letter of a phrase that a character equals if

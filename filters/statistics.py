@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.stage import load_object
-from corpusmill.pipeline.text.buffers import MARKED, longest_text, read_only, text_buffers
-from corpusmill.pipeline.text.hashing import cleared, hash_span, insert, table_size
-from corpusmill.pipeline.text.lines import line_duplicates, line_end, only_newlines, paragraph_duplicates
-from corpusmill.pipeline.text.ngrams import duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
-from corpusmill.pipeline.text.utf8 import (
+from corpusmill.text.buffers import MARKED, longest_text, read_only, text_buffers
+from corpusmill.text.hashing import cleared, hash_span, insert, table_size
+from corpusmill.text.lines import line_duplicates, line_end, only_newlines, paragraph_duplicates
+from corpusmill.text.ngrams import duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
+from corpusmill.text.utf8 import (
     ALPHA,
     NEWLINE,
     PUNCTUATION,
@@ -29,7 +29,7 @@ from corpusmill.pipeline.text.utf8 import (
     strip_end,
     strip_start,
 )
-from corpusmill.pipeline.text.words import base_powers, count_words, hash_word, new_words, walk_marked_words, walk_words, word_rule_classes
+from corpusmill.text.words import base_powers, count_words, hash_word, new_words, walk_marked_words, walk_words, word_rule_classes
 
 #: datatrove's TERMINAL_PUNCTUATION, in the spare bit of the character classes.
 TERMINAL = 128
@@ -128,7 +128,7 @@ def ratio(above: Any, below: Any) -> npt.NDArray[np.float64]:
 def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs, token_marks: npt.NDArray[np.uint8] | None = None) -> Statistics:
     """Measures the statistics of every text of a column.
 
-    The texts must be valid UTF-8. `word_rule`: one of `pipeline.text.words`, or `spacy`. `token_marks`: the marks of
+    The texts must be valid UTF-8. `word_rule`: one of `text.words`, or `spacy`. `token_marks`: the marks of
     `spacy_tokens.mark_tokens` for the bytes from the first text on, if the caller has them.
     """
 

@@ -16,7 +16,7 @@ from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.config import Config, resolve_options
 from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.stage import load_object
-from corpusmill.pipeline.text.buffers import MARKED, text_buffers
+from corpusmill.text.buffers import MARKED, text_buffers
 
 
 class DocumentBatch:
@@ -62,14 +62,14 @@ class DocumentBatch:
         return table
 
     def buffers(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """Returns `(data, offsets)` of the current texts, as `pipeline.text.buffers.text_buffers` does. The first offset is 0, and `data`
+        """Returns `(data, offsets)` of the current texts, as `text.buffers.text_buffers` does. The first offset is 0, and `data`
         ends with the last text.
         """
         data, offsets = text_buffers(self.text)
         return data[offsets[0] : offsets[-1]], offsets - offsets[0]
 
     def token_marks(self) -> npt.NDArray[np.uint8]:
-        """Returns the marks of where spaCy's tokens begin (`pipeline.text.spacy_tokens.mark_tokens`) in the data of `buffers`."""
+        """Returns the marks of where spaCy's tokens begin (`text.spacy_tokens.mark_tokens`) in the data of `buffers`."""
         if self._token_marks is None:
             data, offsets = self.buffers()
             self._token_marks = load_object(MARKED["spacy"])(data, offsets[:-1], offsets[1:])

@@ -20,11 +20,11 @@ from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config, parse_json
 from corpusmill.pipeline.errors import ConfigError, InputError
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.hashing import BASE, ONE, find, hash_set
-from corpusmill.pipeline.text.stop_words import SHIPPED
-from corpusmill.pipeline.text.utf8 import SPACE, WORD, character_classes, decode, lowercase_table
-from corpusmill.pipeline.text.words import hash_word
+from corpusmill.text.buffers import text_buffers
+from corpusmill.text.hashing import BASE, ONE, find, hash_set
+from corpusmill.text.stop_words import SHIPPED
+from corpusmill.text.utf8 import SPACE, WORD, character_classes, decode, lowercase_table
+from corpusmill.text.words import hash_word
 
 #: Languages without spaces between words, as ISO 639-3.
 UNSPACED = frozenset({"zho", "jpn", "tha", "lao", "khm", "mya", "bod"})

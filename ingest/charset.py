@@ -22,7 +22,7 @@ from functools import cache
 
 import webencodings
 
-from corpusmill.pipeline.text.damage import storable
+from corpusmill.text.damage import storable
 
 #: The number of bytes at the beginning of a page that are searched for a claim.
 WITHIN = 1024

@@ -30,7 +30,7 @@ from corpusmill.pipeline.formats.delimited import DelimitedRow, column_names, sp
 from corpusmill.pipeline.formats.parquet import is_text, open_parquet
 from corpusmill.pipeline.formats.streams import RangeFile, TextLine, Window, split_lines
 from corpusmill.pipeline.schemas import document_id
-from corpusmill.pipeline.text.damage import storable
+from corpusmill.text.damage import storable
 
 
 def fill_row(row: IngestRow, fields: dict[str, Any], config: IngestConfig) -> IngestRow:

@@ -13,7 +13,7 @@ from corpusmill.ingest.urls.filter import UrlFilter, check_url
 from corpusmill.ingest.warc import Record
 from corpusmill.pipeline.schemas import document_id
 from corpusmill.pipeline.stage import load_object
-from corpusmill.pipeline.text.damage import mojibake_rate, storable
+from corpusmill.text.damage import mojibake_rate, storable
 
 #: The module of each extractor. It is part of the code of those tasks whose configuration names it (`pipeline/code.py`).
 EXTRACTORS = {

@@ -32,7 +32,7 @@ from corpusmill.ingest.archive_walk import (
 from corpusmill.pipeline.formats.compressed import codec_of, inflating
 from corpusmill.pipeline.formats.detect import FILEDESC
 from corpusmill.pipeline.formats.streams import RangeFile, Window
-from corpusmill.pipeline.text.damage import storable
+from corpusmill.text.damage import storable
 
 STATUS_LINE = re.compile(r"HTTP/\d\S*\s+(\d{3})(?!\d)")
 ZERO = re.compile(r"\+?0{1,18}")

@@ -137,7 +137,7 @@ def code_of(module: str, configured: frozenset[str] = frozenset()) -> Code:
 def _may_import(module: str, other: str) -> bool:
     """Whether a module of a room may import another one of this package, and its bytes depend on it: `report` and `cli` only show."""
     own, room = (name.split(".")[1] if _is_ours(name) else "" for name in (module, other))
-    return other != PACKAGE and room not in ("report", "cli") and (own in ("ablate", "") or room in ("pipeline", own, ""))
+    return other != PACKAGE and room not in ("report", "cli") and (own in ("ablate", "") or room in ("pipeline", "text", own, ""))
 
 
 def words(value: Any) -> Iterator[str]:

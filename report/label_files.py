@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
+from corpusmill.filters.labels import DocumentLabel, LabelFile, checked_name, hash_of, labelled_texts, now, texts_of
 from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.labels import DocumentLabel, LabelFile, checked_name, hash_of, labelled_texts, now, texts_of
 from corpusmill.pipeline.names import not_a_run
 from corpusmill.pipeline.run import RUN_FILE
 from corpusmill.pipeline.safe import safe_line

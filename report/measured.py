@@ -18,7 +18,7 @@ from corpusmill.pipeline.names import in_sentences
 from corpusmill.pipeline.recipe import Recipe
 from corpusmill.pipeline.schemas import DOCUMENTS, document_id
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.text.damage import storable
+from corpusmill.text.damage import storable
 
 
 @in_sentences

@@ -24,7 +24,7 @@ from corpusmill.pipeline.watch.progress import Progress
 ROOT = os.path.realpath(Path(corpusmill.__file__).parent / "pipeline").removesuffix("pipeline")
 #: Runs tasks or shows them; a task calls it only through objects that it is given (`StageRun`, `Progress`).
 BEGINNINGS = ("pipeline/engine.py", "pipeline/on_ray/", "pipeline/run.py", "pipeline/runner.py", "pipeline/watch/", "report/")
-ROOMS = ("pipeline/", "ingest/", "filters/", "dedup/", "tokenize/", "train/")
+ROOMS = ("pipeline/", "text/", "ingest/", "filters/", "dedup/", "tokenize/", "train/")
 #: A few steps are enough.
 SHORT = ["pretrain.loop.steps=3", "sft.loop.steps=2", "align.loop.steps=2"]
 #: The methods of a worker that compute.

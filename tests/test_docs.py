@@ -191,7 +191,7 @@ MEANINGS = {"ingest": INGEST_RULES, "dedup": DEDUP_RULES, "tokens": TOKENS_RULES
 
 def program() -> dict[str, str]:
     """Returns the text of each file of the program, by its path."""
-    rooms = ("src", "pipeline", "ingest", "filters", "dedup", "tokenize", "train", "report", "ablate", "recipes")
+    rooms = ("src", "pipeline", "text", "ingest", "filters", "dedup", "tokenize", "train", "report", "ablate", "recipes")
     files = [path for room in rooms for path in sorted((ROOT / room).rglob("*.*")) if "__pycache__" not in path.parts and path.is_file()]
     return {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in files}
 

@@ -16,7 +16,7 @@ import pytest
 from corpusmill.pipeline.extras import EXTRAS
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("pipeline", "ingest", "filters", "dedup", "tokenize", "train", "report", "ablate")
+ROOMS = ("pipeline", "text", "ingest", "filters", "dedup", "tokenize", "train", "report", "ablate")
 
 
 def python(code: str, folder: Path, **environment: str) -> list[str]:

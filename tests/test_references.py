@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("pipeline", "ingest", "filters", "dedup", "tokenize", "train", "report", "ablate")
-#: Stages with a room's name: after a dot there may be an option.
-STAGES = ("ingest", "dedup")
+ROOMS = ("pipeline", "text", "ingest", "filters", "dedup", "tokenize", "train", "report", "ablate")
+#: Rooms that have the name of a stage or of a string in examples: after a dot there may be an option or a method.
+AMBIGUOUS = ("ingest", "dedup", "text")
 
 
 def test_what_is_named_is_there() -> None:
@@ -37,7 +37,7 @@ def _is_missing(quoted: str, files: set[str]) -> bool:
     folder, _, name = path.rpartition("/")
     if f"{path}.py" in files or any(each.startswith(f"{path}/") for each in files):
         return False
-    return match[1] not in STAGES and (f"{folder}.py" not in files or name not in _names(f"{folder}.py"))
+    return match[1] not in AMBIGUOUS and (f"{folder}.py" not in files or name not in _names(f"{folder}.py"))
 
 
 @cache

@@ -17,9 +17,9 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.interrupts import held_interrupts
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
-from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.hashing import BASE, mix64
 from corpusmill.pipeline.token_bytes import byte_characters
+from corpusmill.text.buffers import text_buffers
+from corpusmill.text.hashing import BASE, mix64
 from corpusmill.tokenize.words import grown, splitter
 
 #: Among equally frequent pairs, `ids` merges the one with the smallest ids, as `tokenizers` does; `bytes` the one with the greatest bytes.

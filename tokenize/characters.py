@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.token_bytes import to_bytes, to_characters
+from corpusmill.text.buffers import text_buffers
 
 #: Cuts a text into single characters (code points).
 EACH_CHARACTER = r"[\s\S]"

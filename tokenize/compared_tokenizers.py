@@ -18,10 +18,10 @@ from corpusmill.pipeline.cache import PackageFile
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.pipeline.schemas import hosts
-from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.utf8 import CODE_POINTS, decode
-from corpusmill.pipeline.text.words import UNSPACED
 from corpusmill.pipeline.token_bytes import TokenBytes
+from corpusmill.text.buffers import text_buffers
+from corpusmill.text.utf8 import CODE_POINTS, decode
+from corpusmill.text.words import UNSPACED
 from corpusmill.tokenize.patterns import PATTERNS, PatternName
 
 HOW = "give the path of a tokenizer.json or of a tiktoken file in its place"

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.text.hashing import xxh64_column
+from corpusmill.text.hashing import xxh64_column
 
 
 def checked(table: pa.Table, path: str, begin: int) -> pa.Table:

@@ -17,9 +17,9 @@ import pyarrow as pa
 from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.token_bytes import byte_characters, to_bytes
 from corpusmill.pipeline.token_shards import token_dtype
+from corpusmill.text.buffers import text_buffers
 from corpusmill.tokenize.characters import EACH_CHARACTER, Characters, from_vocabulary
 from corpusmill.tokenize.encode_kernel import (
     SPARE,

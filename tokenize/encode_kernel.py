@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import borrowed, prefetch_byte
-from corpusmill.pipeline.text.hashing import BASE, hash_span, mix64
-from corpusmill.pipeline.text.utf8 import eight_bytes
+from corpusmill.text.buffers import borrowed, prefetch_byte
+from corpusmill.text.hashing import BASE, hash_span, mix64
+from corpusmill.text.utf8 import eight_bytes
 from corpusmill.tokenize.pieces import FIRST_MASKS, SECOND_MASKS, piece_ends
 from corpusmill.tokenize.words import prefix_of
 

@@ -18,7 +18,7 @@ from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import iter_tables, open_parquet, read_table
 from corpusmill.pipeline.stage import Output, Task, Worker
-from corpusmill.pipeline.text.buffers import text_array
+from corpusmill.text.buffers import text_array
 from corpusmill.tokenize.compared_tokenizers import COLUMNS, PUBLISHED, add_up, by_tokenizer, file_of, from_json, measure, read_tokenizer
 from corpusmill.tokenize.documents import BUCKETS, buckets, hashes
 from corpusmill.tokenize.encode import Encoder

@@ -8,8 +8,8 @@ are those of `tokenizers`' regular expressions (`piece_classes`), whose Unicode 
 import numpy as np
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.byte_masks import BLOCK, byte_masks, highest_bit, lowest_bit
-from corpusmill.pipeline.text.utf8 import HIGH_BITS, decode, eight_bytes, first_marked
+from corpusmill.text.byte_masks import BLOCK, byte_masks, highest_bit, lowest_bit
+from corpusmill.text.utf8 import HIGH_BITS, decode, eight_bytes, first_marked
 
 #: Rules by which a text is cut.
 GPT2, CL100K, O200K = 0, 1, 2

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import text_array, text_buffers
-from corpusmill.pipeline.text.hashing import BASE, mix64
-from corpusmill.pipeline.text.utf8 import count_characters, eight_bytes
+from corpusmill.text.buffers import text_array, text_buffers
+from corpusmill.text.hashing import BASE, mix64
+from corpusmill.text.utf8 import count_characters, eight_bytes
 from corpusmill.tokenize.patterns import piece_classes, regex_of, rule_of
 from corpusmill.tokenize.pieces import ascii_word, next_piece
 

@@ -35,9 +35,9 @@ from corpusmill.dedup.contamination.words import SHOWN, Span, character_spans, w
 from corpusmill.dedup.words import word_hashes
 from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import read_only, text_buffers
-from corpusmill.pipeline.text.hashing import BASE, find, insert, mix64, power, table_size
-from corpusmill.pipeline.text.stop_words import SHIPPED as STOP_WORDS
+from corpusmill.text.buffers import read_only, text_buffers
+from corpusmill.text.hashing import BASE, find, insert, mix64, power, table_size
+from corpusmill.text.stop_words import SHIPPED as STOP_WORDS
 
 #: Kinds of texts: not looked for because they are too short, boilerplate, or equal to an earlier one; found only whole; found by the words
 #: that agree, also if one differs that is neither the first nor the last (`FRAMED`, of `min_ngram` words), or some. Of several texts of an
@@ -64,7 +64,7 @@ class PassageIndex:
     """
 
     filter: npt.NDArray[np.uint64]  # a power of two of bits; the highest bits of an n-gram's hash are the number of its bit
-    table: npt.NDArray[np.uint64]  # open addressing (pipeline/text/hashing.py)
+    table: npt.NDArray[np.uint64]  # open addressing (text/hashing.py)
     gram_at: npt.NDArray[np.int32]  # the number of the n-gram in each slot of the table
     starts: npt.NDArray[np.int64]
     post_passage: npt.NDArray[np.int32]

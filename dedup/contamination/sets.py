@@ -26,8 +26,8 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, file_ref
 from corpusmill.pipeline.formats.evaluation_sets import COMPRESSIONS, ENDINGS, Rows, data_files, read_set
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.text.buffers import read_only, text_buffers
-from corpusmill.pipeline.text.damage import storable
+from corpusmill.text.buffers import read_only, text_buffers
+from corpusmill.text.damage import storable
 
 Item = dict[str, Any]
 #: Pairs `(field, text)`: the field of an item from which a text comes, and the text.

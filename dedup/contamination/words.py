@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from corpusmill.dedup.words import EXPANDED, SINGLE, SKIPPED, decode, word_hashes
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import read_only
-from corpusmill.pipeline.text.utf8 import CODE_POINTS, SURROGATES
-from corpusmill.pipeline.text.words import UNSPACED
+from corpusmill.text.buffers import read_only
+from corpusmill.text.utf8 import CODE_POINTS, SURROGATES
+from corpusmill.text.words import UNSPACED
 
 #: Apostrophes, the soft hyphen and joiners: characters that editing and encoding add to words or remove from them.
 INVISIBLE = "'‘’ʼ＇\u00ad\u200c\u200d\u2060\ufeff"

@@ -41,10 +41,10 @@ from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.shards import iter_tables, read_table
 from corpusmill.pipeline.stage import Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.text.buffers import read_only, text_array, text_buffers
-from corpusmill.pipeline.text.hashing import BASE, ONE, cleared, find, hash_span, insert, mix64, table_size
-from corpusmill.pipeline.text.lines import paragraph_end
-from corpusmill.pipeline.text.utf8 import (
+from corpusmill.text.buffers import read_only, text_array, text_buffers
+from corpusmill.text.hashing import BASE, ONE, cleared, find, hash_span, insert, mix64, table_size
+from corpusmill.text.lines import paragraph_end
+from corpusmill.text.utf8 import (
     DIGIT,
     NEWLINE,
     WORD,

@@ -37,10 +37,10 @@ from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Task, Worker
-from corpusmill.pipeline.text.buffers import read_only, text_array, text_buffers
-from corpusmill.pipeline.text.hashing import BASE, find, mix64, power
-from corpusmill.pipeline.text.utf8 import NEWLINE, SPACE, WORD, character_classes, count_byte, decode
-from corpusmill.pipeline.text.words import VISIBLE, word_rule_classes
+from corpusmill.text.buffers import read_only, text_array, text_buffers
+from corpusmill.text.hashing import BASE, find, mix64, power
+from corpusmill.text.utf8 import NEWLINE, SPACE, WORD, character_classes, count_byte, decode
+from corpusmill.text.words import VISIBLE, word_rule_classes
 
 Data = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]

@@ -23,7 +23,7 @@ from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Task, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.text.hashing import find, insert, table_size
+from corpusmill.text.hashing import find, insert, table_size
 
 #: Bytes of (compressed) document shards for each range of keys. The task of a range then holds some hundred MB, and never more than one GB.
 RANGE_BYTES = 128 << 20

@@ -21,8 +21,8 @@ from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.utf8 import character_classes
+from corpusmill.text.buffers import text_buffers
+from corpusmill.text.utf8 import character_classes
 
 # ---- Examples from registry packages, as JSONL files in the user's cache.
 #
@@ -36,7 +36,7 @@ Row = dict[str, Any]
 def code_key(module: str) -> str:
     """Returns 16 hex digits that depend on the code of a module of this room, on the kernels over text, and on the libraries."""
     code = code_of(module)
-    files = {path: found for path, found in code.files.items() if path.startswith(("filters/", "pipeline/text/"))}
+    files = {path: found for path, found in code.files.items() if path.startswith(("filters/", "text/"))}
     return digest([files, dict(code.libraries)])[:16]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import webencodings
 from selectolax.lexbor import LexborHTMLParser
 
-from corpusmill.pipeline.text.damage import storable
+from corpusmill.text.damage import storable
 
 #: The most characters of a line that counts as broken by a mail program.
 WIDTH = 80

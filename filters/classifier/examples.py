@@ -16,7 +16,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, local_path, open_file
 from corpusmill.pipeline.formats.evaluation_sets import data_files, read_set
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.text.damage import storable
+from corpusmill.text.damage import storable
 
 
 @dataclass

@@ -24,8 +24,8 @@ from corpusmill.filters.bad_words import usual_lower
 from corpusmill.filters.classifier.card import Form
 from corpusmill.filters.fasttext_model import EOS_BYTES, LABEL_PREFIX, ONES, is_space, starts_with
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import borrowed, load_eight, store_eight, text_array, text_buffers
-from corpusmill.pipeline.text.utf8 import (
+from corpusmill.text.buffers import borrowed, load_eight, store_eight, text_array, text_buffers
+from corpusmill.text.utf8 import (
     CODE_POINTS,
     HIGH_BITS,
     LINE_BREAK,

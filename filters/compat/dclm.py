@@ -7,7 +7,7 @@ How DCLM differs from others:
 * The number of words counts fastText's tokens that begin with a letter or number. Word length and letters use the words of `str.split`.
 * Stop words count with repetition, in any case. The counts of all symbols are summed. Lines are stripped, and empty ones left out.
 * All copies of repeated lines, paragraphs and n-grams count, including the first.
-* N-grams consist of `uniseg`'s words without punctuation (`pipeline.text.word_breaks` has the limits) and are divided by the characters
+* N-grams consist of `uniseg`'s words without punctuation (`text.word_breaks` has the limits) and are divided by the characters
   of these words. Each word of repeated n-grams counts once. The most frequent n-gram counts only if it occurs twice; of several equally
   frequent ones the longest counts.
 """
@@ -22,11 +22,11 @@ from corpusmill.filters.rules import Rule, n_grams, words_of
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import longest_text, text_buffers
-from corpusmill.pipeline.text.hashing import cleared_copies, hash_span, table_size
-from corpusmill.pipeline.text.lines import count_copy, split_piece_end
-from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
-from corpusmill.pipeline.text.utf8 import (
+from corpusmill.text.buffers import longest_text, text_buffers
+from corpusmill.text.hashing import cleared_copies, hash_span, table_size
+from corpusmill.text.lines import count_copy, split_piece_end
+from corpusmill.text.ngrams import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
+from corpusmill.text.utf8 import (
     ALPHA,
     NEWLINE,
     character_classes,
@@ -38,8 +38,8 @@ from corpusmill.pipeline.text.utf8 import (
     strip_end,
     strip_start,
 )
-from corpusmill.pipeline.text.word_breaks import hash_unicode_words, word_break_table
-from corpusmill.pipeline.text.words import skip_space, walk_chunk
+from corpusmill.text.word_breaks import hash_unicode_words, word_break_table
+from corpusmill.text.words import skip_space, walk_chunk
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 #: The rules in the order of DCLM's pipeline.

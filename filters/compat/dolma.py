@@ -21,15 +21,15 @@ from corpusmill.filters.rules import Rule, n_grams, words_of
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import longest_text, text_buffers
-from corpusmill.pipeline.text.hashing import cleared_copies, find, hash_span, table_size, word_set
-from corpusmill.pipeline.text.lines import count_copy, skip_newlines
-from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, most_frequent, new_ngram_counts
-from corpusmill.pipeline.text.utf8 import ALPHA, NEWLINE, character_classes, count_byte, count_characters, decode, find_byte, previous
-from corpusmill.pipeline.text.words import hash_chunks
+from corpusmill.text.buffers import longest_text, text_buffers
+from corpusmill.text.hashing import cleared_copies, find, hash_span, table_size, word_set
+from corpusmill.text.lines import count_copy, skip_newlines
+from corpusmill.text.ngrams import count_ngrams, count_words, most_frequent, new_ngram_counts
+from corpusmill.text.utf8 import ALPHA, NEWLINE, character_classes, count_byte, count_characters, decode, find_byte, previous
+from corpusmill.text.words import hash_chunks
 
 REQUIRED_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-#: A kind of character, in addition to those of `pipeline.text.utf8`.
+#: A kind of character, in addition to those of `text.utf8`.
 SYMBOL = 128
 
 NAMES = (

@@ -21,11 +21,11 @@ from corpusmill.filters.rules import Rule, n_grams, words_of
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import longest_text, text_buffers
-from corpusmill.pipeline.text.hashing import cleared, find, hash_span, insert, table_size, word_set
-from corpusmill.pipeline.text.lines import split_piece_end
-from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, most_frequent, new_ngram_counts
-from corpusmill.pipeline.text.utf8 import (
+from corpusmill.text.buffers import longest_text, text_buffers
+from corpusmill.text.hashing import cleared, find, hash_span, insert, table_size, word_set
+from corpusmill.text.lines import split_piece_end
+from corpusmill.text.ngrams import count_ngrams, count_words, most_frequent, new_ngram_counts
+from corpusmill.text.utf8 import (
     NEWLINE,
     SPACE,
     character_classes,
@@ -36,7 +36,7 @@ from corpusmill.pipeline.text.utf8 import (
     strip_end,
     strip_start,
 )
-from corpusmill.pipeline.text.words import hash_chunks, skip_space, walk_chunk
+from corpusmill.text.words import hash_chunks, skip_space, walk_chunk
 
 COMMON_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 ELLIPSES = ("...", "[...]", "…", "(...)", "[…]", "-»", "read more..", "read more")

@@ -31,10 +31,10 @@ from corpusmill.filters.stop_words import stop_words
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import longest_text, text_buffers
-from corpusmill.pipeline.text.hashing import BASE, find, hash_span, insert, mix64, table_size, word_set
-from corpusmill.pipeline.text.ngrams import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
-from corpusmill.pipeline.text.utf8 import (
+from corpusmill.text.buffers import longest_text, text_buffers
+from corpusmill.text.hashing import BASE, find, hash_span, insert, mix64, table_size, word_set
+from corpusmill.text.ngrams import count_ngrams, count_words, covered_characters, most_frequent, new_ngram_counts
+from corpusmill.text.utf8 import (
     CODE_POINTS,
     NEWLINE,
     SPACE,
@@ -49,7 +49,7 @@ from corpusmill.pipeline.text.utf8 import (
     strip_end,
     strip_start,
 )
-from corpusmill.pipeline.text.words import hash_chunks
+from corpusmill.text.words import hash_chunks
 
 #: Kinds of characters, in addition to WORD and SPACE: ASCII letters, `str.isupper`, `str.islower` or title case, `str.isnumeric`.
 LATIN, UPPER, SMALL, NUMERIC = 4, 8, 16, 32

@@ -46,8 +46,8 @@ from corpusmill.ingest.html.walk import (
     TAG,
 )
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import borrowed
-from corpusmill.pipeline.text.hashing import hash_span
+from corpusmill.text.buffers import borrowed
+from corpusmill.text.hashing import hash_span
 
 #: The numbers that `measure` returns. `WORDS` are separated by spaces; `CAPITALIZED` of them begin with a capital (ASCII). `LETTERS` are
 #: ASCII letters and everything beyond Latin-1 controls. `ENDS`: 1 where the text ends with an end mark, 2 with a colon, 3 with an ellipsis

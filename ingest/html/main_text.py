@@ -26,7 +26,7 @@ from corpusmill.ingest.html.walk import CHARS, END, FIRST, HINTS, ITEM, LAST, NO
 from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import borrowed
+from corpusmill.text.buffers import borrowed
 
 MODEL = Path(__file__).with_name("scorer.json")
 

@@ -13,8 +13,8 @@ from corpusmill.ingest.html.repeated import ALL, H1, H6, OF_ALL, OF_LINKS, PROSE
 from corpusmill.ingest.html.tags import HINT_NAMES, NAME
 from corpusmill.ingest.html.walk import CHARS, DEPTH, HINTS, NODE, OWN_HINTS, TAG
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import borrowed
-from corpusmill.pipeline.text.byte_masks import lowest_bit
+from corpusmill.text.buffers import borrowed
+from corpusmill.text.byte_masks import lowest_bit
 
 #: The types, as WCXB defines them. A collection shows products of a shop, a listing any other items; a service is what an organisation
 #: says of itself and its offers.

@@ -12,7 +12,7 @@ import numpy as np
 from corpusmill.ingest.html.tags import HINT_NAMES, NAME, SIGNATURE
 from corpusmill.ingest.html.walk import ALIKE, DEPTH, FIRST, LAST, NODE, OWN_HINTS, PARENT, PRIME, TAG
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import borrowed
+from corpusmill.text.buffers import borrowed
 
 #: Columns of the running sums over the blocks: characters, characters in links, blocks with an end mark, characters in prose.
 ALL, OF_LINKS, WITH_END, PROSE = range(4)

@@ -4,7 +4,7 @@ from typing import Any
 
 from corpusmill.ingest.config import ExtractionConfig
 from corpusmill.ingest.html import Extracted, TooDeep
-from corpusmill.pipeline.text.damage import storable
+from corpusmill.text.damage import storable
 
 
 def extract(html: str, url: str | None, config: ExtractionConfig) -> Extracted:

@@ -28,7 +28,7 @@ from corpusmill.ingest.html.tree import (
 )
 from corpusmill.ingest.html.tree import PARENT as PARENT_NODE
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import array_at, borrowed
+from corpusmill.text.buffers import array_at, borrowed
 
 OFFSET, PRIME = np.uint64(FNV_OFFSET), np.uint64(FNV_PRIME)
 #: An array with the type that `array_at` is to make.

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corpusmill.filters.fork import next_name
+from corpusmill.filters.labels import checked_name, login_name
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.labels import checked_name, login_name
 from corpusmill.pipeline.memory import available_memory
 from corpusmill.pipeline.names import not_a_run
 from corpusmill.pipeline.storage import Storage, stays_inside

@@ -7,9 +7,9 @@ from typing import Any
 
 import duckdb
 
+from corpusmill.filters.labels import LabelFile
 from corpusmill.filters.places import measure_again
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.labels import LabelFile
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import LOG
 from corpusmill.report.explore.load import load_stage

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from corpusmill.filters.labels import DocumentLabel, DocumentLabels, checked_names, hash_of, now
 from corpusmill.filters.rules import fails
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.intervals import wilson
-from corpusmill.pipeline.labels import DocumentLabel, DocumentLabels, checked_names, hash_of, now
 from corpusmill.report.explore.answers import Answer, document_rows, plain
 from corpusmill.report.explore.explorer import Explorer
 from corpusmill.report.explore.parameters import AgreementAsked, BadRequest, LabelGiven, LabelsAsked, NamesGiven, QueueAsked, shown

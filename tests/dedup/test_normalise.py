@@ -24,7 +24,7 @@ from corpusmill.dedup.normalise import (
     simplified,
     texts_of,
 )
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.text.buffers import text_buffers
 
 
 def lower(text: str) -> str:

@@ -20,8 +20,8 @@ from corpusmill.dedup.clusters import shared
 from corpusmill.dedup.config import MinHashConfig
 from corpusmill.dedup.normalise import reference
 from corpusmill.dedup.shingles import CHUNK_BYTES, Shingler, band_keys, datatrove_permutations, equal_places, permutations, sha1, to_sets
-from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.hashing import xxh64
+from corpusmill.text.buffers import text_buffers
+from corpusmill.text.hashing import xxh64
 
 TEXTS = st.lists(st.text(alphabet="aBé  .,'’1中\u0301Σ😀\n", max_size=40), max_size=5)
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from corpusmill.filters.c4 import C4, MC4, C4Config
 from corpusmill.filters.step import DocumentBatch
-from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.spacy_tokens import mark_tokens
+from corpusmill.text.buffers import text_buffers
+from corpusmill.text.spacy_tokens import mark_tokens
 
 # ---- Texts, counts and reasons against datatrove's C4QualityFilter, with spaCy's sentences and corpusmill's; C4's own order of rules.
 
@@ -26,7 +26,7 @@ SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[」�
 
 
 def count_sentences(line: str) -> int:
-    """Counts by the rule of `pipeline.text.sentences`, slowly."""
+    """Counts by the rule of `text.sentences`, slowly."""
     count, last = 0, 0
     for end in SENTENCE_END.finditer(line):
         count, last = count + 1, end.end()

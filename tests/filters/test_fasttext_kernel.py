@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from corpusmill.filters.fasttext_model import FastTextModel, read_model
 from corpusmill.filters.fasttext_scores import KEPT_BYTES, FastTextScorer, as_fasttext_reads
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.text.buffers import text_buffers
 
 DIM = 10
 SPACES = " \n\r\t\v\f\0"

@@ -26,7 +26,7 @@ from corpusmill.filters.compat.nemo import BULLETS, COMMON_WORDS, ELLIPSES, POLI
 from corpusmill.filters.step import DocumentBatch
 from corpusmill.filters.stop_words import StopWords, StopWordsConfig, languages, stop_words
 from corpusmill.pipeline.errors import ConfigError, InputError
-from corpusmill.pipeline.text.damage import mojibake_rate
+from corpusmill.text.damage import mojibake_rate
 
 
 def texts_of(letters: str, *longer: str, without: Sequence[str] = ("Cs",)) -> st.SearchStrategy[str]:

@@ -2,7 +2,7 @@
 
 import regex
 
-from corpusmill.pipeline.text.words import UNSPACED
+from corpusmill.text.words import UNSPACED
 
 ALONE = rf"[[{UNSPACED}]&&[\u0e00-\U0010ffff]&&\w--\p{{M}}]"
 MARK = rf"[[{UNSPACED}]&&[\u0e00-\U0010ffff]&&\p{{M}}]"

@@ -17,7 +17,7 @@ from spacy.pipeline import Sentencizer
 from spacy.symbols import ORTH
 
 ROOT = Path(__file__).resolve().parents[2]
-RULES, STOP_WORDS = ROOT / "pipeline/text/spacy_english.json", ROOT / "pipeline/text/stop_words.json"
+RULES, STOP_WORDS = ROOT / "text/spacy_english.json", ROOT / "text/stop_words.json"
 
 
 def english_rules() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from resiliparse.parse.encoding import map_encoding_to_html5
 from warcio.archiveiterator import ArchiveIterator
 
 from corpusmill.ingest.charset import LABEL, canonical, charset_of, decode, decode_text
-from corpusmill.pipeline.text.damage import storable
+from corpusmill.text.damage import storable
 
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 20
 GERMAN = "Falsches Üben von Xylophonmusik quält jeden größeren Zwerg. " * 20

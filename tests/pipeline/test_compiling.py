@@ -52,7 +52,7 @@ def named_tuples(arguments: list[Any]) -> Iterator[tuple[list[Any], tuple[str, .
 def test_a_stage_needs_the_kernels_of_its_steps_alone() -> None:
     sections = read_recipe(recipe_path("fineweb"), [])
     needed = modules_of("filter", sections["filter"])
-    assert {"filters.statistics", "filters.c4", "pipeline.text.spacy_tokens"} <= set(needed)
+    assert {"filters.statistics", "filters.c4", "text.spacy_tokens"} <= set(needed)
     assert not {"filters.compat.dolma", "dedup.shingles", "tokenize.words", "ingest.html.walk"} & set(needed)
     assert "ingest.html.walk" in modules_of("ingest", sections["ingest"])
 

@@ -325,7 +325,7 @@ def test_a_temporary_folder_of_somebody_else_is_not_trusted(tmp_path: Path, monk
 
 def test_every_kernel_is_declared_by_the_decorator_that_caches_by_content() -> None:
     root = Path(cache.__file__).resolve().parents[1]
-    sources = [path for room in ("pipeline", "filters", "dedup", "tokenize", "train") for path in (root / room).rglob("*.py")]
+    sources = [path for room in ("pipeline", "text", "filters", "dedup", "tokenize", "train") for path in (root / room).rglob("*.py")]
     assert len(sources) > 100
     assert [str(path) for path in sources if "@numba." in (text := path.read_text()) or "@njit" in text] == []
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from corpusmill.pipeline.labels import DocumentLabel, LabelFile, hash_of, texts_of
+from corpusmill.filters.labels import DocumentLabel, LabelFile, hash_of, texts_of
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.label_files import export_labels, import_labels
 from corpusmill.report.whole.verify import verify

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
-from corpusmill.pipeline.text.buffers import text_buffers
 from corpusmill.pipeline.token_bytes import byte_characters, to_characters
+from corpusmill.text.buffers import text_buffers
 from corpusmill.tokenize import bpe_train
 from corpusmill.tokenize.bpe_train import train, train_bpe
 from corpusmill.tokenize.patterns import PATTERNS

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from corpusmill.pipeline import cache as caches
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.words import UNSPACED
+from corpusmill.text.buffers import text_buffers
+from corpusmill.text.words import UNSPACED
 from corpusmill.tokenize.compared_tokenizers import PUBLISHED, cut_words, read_tokenizer, word_kinds
 from corpusmill.tokenize.encode import Encoder
 

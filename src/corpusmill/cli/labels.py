@@ -49,7 +49,7 @@ def import_(
     """Add the labels of a file to a run. Where a person has labelled a document twice, the later label counts."""
     import sys
 
-    from corpusmill.pipeline.labels import login_name
+    from corpusmill.filters.labels import login_name
     from corpusmill.pipeline.safe import safe_line
     from corpusmill.report.label_files import import_labels
 

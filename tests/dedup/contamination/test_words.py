@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpusmill.dedup.contamination.words import INVISIBLE, character_spans, without, words_of
-from corpusmill.pipeline.text.words import UNSPACED
+from corpusmill.text.words import UNSPACED
 
 SINGLE = regex.compile(f"[{UNSPACED}]", regex.V1)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from corpusmill.dedup.inside.lines import cut_units, unit_keys
 from corpusmill.dedup.inside.sections import KeyTable
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.text.buffers import text_buffers
 
 TEXTS = st.lists(
     st.lists(st.sampled_from(["", " ", "a", " A", "b.", "a»", "1", "٢", "»", "—", "\ta\r", "É", "é", "\x85", "…"]), max_size=9), max_size=6

@@ -13,7 +13,7 @@ from repeated_passages import repeats, without
 
 from corpusmill.dedup.inside.passages import anchors, cut_windows, windows
 from corpusmill.dedup.inside.sections import KeyTable
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.text.buffers import text_buffers
 
 PIECES = ["a", "b", "a ", " b", "b\n", "\n\na", " ", "é ", "漢", "字", "ก", "ก้", "์", "、", "ʼ ", "\x1c", "\x85"]
 TEXT = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)

@@ -19,7 +19,7 @@ from trained_classifier import make_posts
 
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.classifier.score import Scorer
-from corpusmill.pipeline.labels import DocumentLabel, LabelFile, hash_of, texts_of
+from corpusmill.filters.labels import DocumentLabel, LabelFile, hash_of, texts_of
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 

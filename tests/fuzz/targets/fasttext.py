@@ -10,7 +10,7 @@ from tiny_classifiers import train
 
 from corpusmill.filters.fasttext_model import FastTextModel, read_model
 from corpusmill.filters.fasttext_scores import FastTextScorer, as_fasttext_reads
-from corpusmill.pipeline.text.buffers import text_buffers
+from corpusmill.text.buffers import text_buffers
 
 TEXTS = ["the theorem and the proof", "", "buy cheap pills </s> now", "日本語 é x" * 9]
 KINDS = {"__label__yes": ["good", "other"], "__label__no": ["bad"], "__label__c": ["rude"]}

@@ -7,7 +7,7 @@ from targets.ingest_file import PAGE
 from corpusmill.ingest.config import ExtractionConfig
 from corpusmill.ingest.html import TooDeep
 from corpusmill.ingest.pages import extract_page, warm_up
-from corpusmill.pipeline.text.damage import storable
+from corpusmill.text.damage import storable
 
 CONFIGS = [
     ExtractionConfig(),

@@ -11,7 +11,7 @@ from explored import consoled
 from inline_run import run_inline
 from waiting import drawn, until
 
-from corpusmill.pipeline.labels import DocumentLabel, DocumentLabels, LabelFile, hash_of, now
+from corpusmill.filters.labels import DocumentLabel, DocumentLabels, LabelFile, hash_of, now
 from corpusmill.pipeline.storage import Storage
 
 pytestmark = [needs_chromium, pytest.mark.long]

@@ -14,7 +14,7 @@ import pytest
 from asking import PORT, client_for, rows_of
 from starlette.testclient import TestClient
 
-from corpusmill.pipeline.labels import LabelFile, hash_of
+from corpusmill.filters.labels import LabelFile, hash_of
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.explore.console import Console
 from corpusmill.report.explore.labels import share_of

@@ -8,14 +8,14 @@ from datatrove.pipeline.filters.gopher_repetition_filter import find_all_duplica
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.pipeline.text.hashing import table_size
-from corpusmill.pipeline.text.ngrams import (
+from corpusmill.text.hashing import table_size
+from corpusmill.text.ngrams import (
     duplicate_candidates,
     duplicated_ngram_characters,
     top_ngram_characters,
 )
-from corpusmill.pipeline.text.utf8 import character_classes
-from corpusmill.pipeline.text.words import base_powers, new_words, walk_words, word_rule_classes
+from corpusmill.text.utf8 import character_classes
+from corpusmill.text.words import base_powers, new_words, walk_words, word_rule_classes
 
 TOP, DUPLICATED = (2, 3, 4), (5, 6, 7, 8, 9, 10)
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spacy.pipeline import Sentencizer
 
-from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.spacy_tokens import count_spacy_sentences
+from corpusmill.text.buffers import text_buffers
+from corpusmill.text.spacy_tokens import count_spacy_sentences
 
 PARTS = [
     ". ", ".", "! ", "?", "...", "…", "。", ".)", '." ', "  ", " ", "\n", " \n", "\u00a0", "a", "B", "Mr. ", "U.S. ", "Hello", "5. ", "$",

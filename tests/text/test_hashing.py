@@ -1,6 +1,6 @@
 import numpy as np
 
-from corpusmill.pipeline.text.hashing import hash_span
+from corpusmill.text.hashing import hash_span
 
 
 def test_equal_spans_have_equal_hashes_and_others_differ_even_by_a_nul() -> None:

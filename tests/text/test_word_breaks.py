@@ -4,7 +4,7 @@ import unicodedata
 
 from uniseg.db import word_break
 
-from corpusmill.pipeline.text.word_breaks import OTHER, PROPERTIES, PROPERTY, word_break_table
+from corpusmill.text.word_breaks import OTHER, PROPERTIES, PROPERTY, word_break_table
 
 
 def test_properties_of_all_assigned_characters() -> None:

@@ -5,8 +5,8 @@ counts repeated ones."""
 import numpy as np
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.hashing import cleared, hash_span, insert
-from corpusmill.pipeline.text.utf8 import NEWLINE, count_byte, count_characters, find_byte, strip_end, strip_start
+from corpusmill.text.hashing import cleared, hash_span, insert
+from corpusmill.text.utf8 import NEWLINE, count_byte, count_characters, find_byte, strip_end, strip_start
 
 CARRIAGE_RETURN = 13
 

@@ -6,8 +6,8 @@ from collections import namedtuple
 import numpy as np
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.hashing import BASE, ONE, cleared, cleared_copies, mix64, table_size
-from corpusmill.pipeline.text.words import base_power, hash_characters
+from corpusmill.text.hashing import BASE, ONE, cleared, cleared_copies, mix64, table_size
+from corpusmill.text.words import base_power, hash_characters
 
 _COUNT = np.uint64(32)  # the second item of a slot: its upper bits count occurrences, its lower bits hold the first place
 _PLACE = np.uint64(0xFFFFFFFF)

@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import read_only
-from corpusmill.pipeline.text.english_tokenizer import english_tokenizer
-from corpusmill.pipeline.text.hashing import ONE, find, hash_span
-from corpusmill.pipeline.text.spacy_rules import (
+from corpusmill.text.buffers import read_only
+from corpusmill.text.english_tokenizer import english_tokenizer
+from corpusmill.text.hashing import ONE, find, hash_span
+from corpusmill.text.spacy_rules import (
     DIGIT,
     EXACT,
     MOST_UNITS,
@@ -44,7 +44,7 @@ from corpusmill.pipeline.text.spacy_rules import (
     scan_chunk,
     spacy_rules,
 )
-from corpusmill.pipeline.text.utf8 import NEWLINE, decode, eight_bytes, previous
+from corpusmill.text.utf8 import NEWLINE, decode, eight_bytes, previous
 
 #: The most bytes that are read before and after a chunk, for its neighbours.
 MOST_CONTEXT = 4096
@@ -501,7 +501,7 @@ def count_spacy_sentences(
     `len(split_into_sentences(span))`.
 
     Spans (mostly lines) must not overlap, and each is a text of its own. An empty span has one sentence, as in datatrove.
-    `pipeline.text.buffers.text_buffers` gives `data` and offsets of an Arrow column. `marks`: the result of `mark_tokens` for the
+    `text.buffers.text_buffers` gives `data` and offsets of an Arrow column. `marks`: the result of `mark_tokens` for the
     same spans, where the caller has it.
     """
     counts = np.empty(len(starts), np.int64)

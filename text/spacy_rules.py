@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.english_tokenizer import EnglishTokenizer, english, english_tokenizer
-from corpusmill.pipeline.text.hashing import BASE, ONE, find, hash_set, hash_span, mix64
-from corpusmill.pipeline.text.utf8 import CODE_POINTS, SURROGATES, decode, previous
-from corpusmill.pipeline.text.words import hash_word
+from corpusmill.text.english_tokenizer import EnglishTokenizer, english, english_tokenizer
+from corpusmill.text.hashing import BASE, ONE, find, hash_set, hash_span, mix64
+from corpusmill.text.utf8 import CODE_POINTS, SURROGATES, decode, previous
+from corpusmill.text.words import hash_word
 
 RUN = 1  # part of a run; all other characters are units of their own
 SPACE = 2  # str.isspace
@@ -54,7 +54,7 @@ def pair_hash(left, right):
 
 
 class SpacyRules(NamedTuple):
-    """spaCy's tokenizer rules as arrays for the kernels. A set is a hash table with open addressing (`pipeline.text.hashing`)."""
+    """spaCy's tokenizer rules as arrays for the kernels. A set is a hash table with open addressing (`text.hashing`)."""
 
     kinds: npt.NDArray[np.uint8]  # by code point
     byte_kinds: npt.NDArray[np.uint8]  # by byte: the kinds of ASCII characters, 0 for other bytes

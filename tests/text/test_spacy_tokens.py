@@ -14,10 +14,10 @@ from datatrove.utils.word_tokenizers import SpaCyTokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.english_tokenizer import english_tokenizer
-from corpusmill.pipeline.text.spacy_rules import RUN, SPACE, spacy_rules, units
-from corpusmill.pipeline.text.spacy_tokens import MOST_QUESTIONS, KnownChunks, mark_tokens
+from corpusmill.text.buffers import text_buffers
+from corpusmill.text.english_tokenizer import english_tokenizer
+from corpusmill.text.spacy_rules import RUN, SPACE, spacy_rules, units
+from corpusmill.text.spacy_tokens import MOST_QUESTIONS, KnownChunks, mark_tokens
 
 REFERENCE = SpaCyTokenizer("en")
 SPACY = spacy.blank("en").tokenizer

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from warcio.archiveiterator import ArchiveIterator
 
-from corpusmill.pipeline import crawl
-from corpusmill.pipeline.crawl import get_crawl, main
+from corpusmill.ingest import demo_crawl as crawl
+from corpusmill.ingest.demo_crawl import get_crawl, main
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 
 

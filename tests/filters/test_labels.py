@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from killing import in_child
 
+from corpusmill.filters.labels import COLUMNS, SCHEMA, DocumentLabel, DocumentLabels, LabelFile, checked_name, checked_names, hash_of
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.labels import COLUMNS, SCHEMA, DocumentLabel, DocumentLabels, LabelFile, checked_name, checked_names, hash_of
 from corpusmill.pipeline.storage import Storage
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -10,8 +10,8 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpusmill.pipeline.text.utf8 import ALPHA, PUNCTUATION, character_classes
-from corpusmill.pipeline.text.words import (
+from corpusmill.text.utf8 import ALPHA, PUNCTUATION, character_classes
+from corpusmill.text.words import (
     UNSPACED,
     WORD_RULES,
     base_powers,

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.utf8 import SPACE, character_classes, decode, strip_start
+from corpusmill.text.utf8 import SPACE, character_classes, decode, strip_start
 
 _MARK, _WIDE_MARK, _CLOSER, _WIDE_CLOSER = 1, 2, 4, 8
 #: Kinds of characters below U+3100, and of the fullwidth forms from U+FF00.

@@ -1,4 +1,4 @@
-"""`python -m corpusmill.pipeline.crawl OUT` gets a small real crawl for a first run, once, and prints its description and its path.
+"""`python -m corpusmill.ingest.demo_crawl OUT` gets a small real crawl for a first run, once, and prints its description and its path.
 
 It takes the first source that is available: Common Crawl, or the documentation packages of a Debian registry. Each `fetch_...` writes WARC
 files into a folder and returns a phrase that describes them. It raises OSError where it gets nothing.
@@ -278,7 +278,7 @@ def write_pages(folder: Path, host: str, root: Path, paths: Sequence[Path]) -> i
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m corpusmill.pipeline.crawl", description="Get a small real crawl for a first run.")
+    parser = argparse.ArgumentParser(prog="python -m corpusmill.ingest.demo_crawl", description="Get a small real crawl for a first run.")
     parser.add_argument("folder", metavar="OUT", type=Path, help="the folder for the crawl")
     parser.add_argument("--source", choices=("auto", *SOURCES), default="auto", help="auto takes the first that works")
     parser.add_argument("--crawl", metavar="PATH", help="a crawl that you have: takes the place of all sources")

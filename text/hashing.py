@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.buffers import text_buffers
-from corpusmill.pipeline.text.utf8 import eight_bytes
+from corpusmill.text.buffers import text_buffers
+from corpusmill.text.utf8 import eight_bytes
 
 BASE = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplication by it is a bijection of 64-bit integers
 ONE = np.uint64(1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import ftfy
 import pytest
 
-from corpusmill.pipeline.text.damage import mojibake_rate
+from corpusmill.text.damage import mojibake_rate
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.hashing import hash_span
-from corpusmill.pipeline.text.utf8 import CODE_POINTS, count_characters, decode
+from corpusmill.text.hashing import hash_span
+from corpusmill.text.utf8 import CODE_POINTS, count_characters, decode
 
 OTHER, CR, LF, NEWLINE, EXTEND, FORMAT, REGIONAL, KATAKANA, LETTER, MID_BOTH, MID_LETTER, MID_NUMBER, NUMERIC, JOINER = range(14)
 PROPERTIES = {

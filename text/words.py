@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.text.hashing import BASE, ONE, hash_span, power
-from corpusmill.pipeline.text.utf8 import CODE_POINTS, LINE_BREAK, PUNCTUATION, SPACE, SURROGATES, WORD, decode
+from corpusmill.text.hashing import BASE, ONE, hash_span, power
+from corpusmill.text.utf8 import CODE_POINTS, LINE_BREAK, PUNCTUATION, SPACE, SURROGATES, WORD, decode
 
 WORD_RULES = ("words", "whitespace", "characters")
 #: The class of characters that belong to words. In the tables of word rules it takes the place of SPACE, whose bit it uses.
