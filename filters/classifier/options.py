@@ -286,8 +286,6 @@ def builtin(name: str, on_message: Callable[[str], None] = lambda _: None) -> Pa
     The folder's name has a digest of the specification and the code, so another version of these has another folder. Several processes may
     call it at once: one trains, the others wait. Raises InputError in one sentence.
     """
-    from corpusmill.filters.classifier.train import train_classifier
-
     if name not in BUILTIN:
         raise InputError(f"{name}: {NO_MODEL.get(name, f'no such folder or built-in classifier{instead_of(name, BUILTIN)}')}.")
     require(name, *CLASSIFIERS)
@@ -295,6 +293,8 @@ def builtin(name: str, on_message: Callable[[str], None] = lambda _: None) -> Pa
     folder = cache_folder() / FOLDER / f"{name}-{builtin_key(spec)}"
 
     def train() -> None:
+        from corpusmill.filters.classifier.train import train_classifier
+
         on_message(f"{name}: trains the built-in classifier from registry packages, once.")
         shutil.rmtree(folder, ignore_errors=True)
         train_classifier(spec, folder, on_message)
