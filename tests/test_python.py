@@ -101,6 +101,7 @@ def test_other_thresholds(rows: Path) -> None:
     assert run.table("filter_report").filter("kept").count("*").fetchall() == [(10,)]
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_a_run_and_the_same_call_goes_on(rows: Path) -> None:
     """In a script without `if __name__ == "__main__"`."""
     script = f"import corpusmill\nprint(corpusmill.run({STAGES!r}, 'rows.jsonl', 'run'))\n"

@@ -140,6 +140,7 @@ def test_a_budget_reads_no_token_more_than_four_times(folder: Path, compared: di
     assert steps == 4 * min(min(tokens) for tokens in parts) // (256 * 64) < 20
 
 
+@pytest.mark.long
 def test_a_budget_that_shows_nothing_is_refused_at_once(folder: Path) -> None:
     with pytest.raises(InputError, match=r"1s is too short: 6 trainings of 20 steps take about \d+m here"):
         compare(folder, "short", tokens=None, budget="1s")

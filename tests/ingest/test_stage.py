@@ -237,9 +237,8 @@ def test_page_types_are_columns_and_a_rule(tmp_path: Path, warcs, ingest) -> Non
     path = tmp_path / "crawl.warc.gz"
     path.write_bytes(warcs.write([{"url": url, "body": body} for url, body in bodies.items()]))
     for number, (options, first) in enumerate(
-        [({}, []), ({"page_types": ["article"]}, []), ({"page_types": ["forum"]}, ["page_type"]),
-         ({"page_types": ["article"], "page_type_score": 1}, ["page_type"])]
-    ):  # fmt: skip
+        [({}, []), ({"page_types": ["forum"]}, ["page_type"]), ({"page_types": ["article"], "page_type_score": 1}, ["page_type"])]
+    ):
         found = ingest(path, name=str(number), **options)
         rows = [row for row in found.report if row["record_type"] == "response"]
         assert [row["failed"] for row in rows] == [first, ["only_scripts"], ["no_main_text"]]

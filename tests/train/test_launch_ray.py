@@ -34,6 +34,7 @@ def test_an_error_is_a_sentence_at_once(engine: RayEngine, tmp_path: Path, capfd
     assert capfd.readouterr() == ("", "") and not (tmp_path / "processes").exists()
 
 
+@pytest.mark.long
 def test_an_interrupt_leaves_no_folder(engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, end = threading.Event(), threading.Event()
 
