@@ -24,6 +24,8 @@ import marked
 MARK = "CORPUSMILL_TEST_NODE"
 #: Object store of a node, bytes: nearly unused, so the smallest that Ray accepts.
 OBJECT_STORE = 80 * 1024 * 1024
+#: A run with a Ray of its own forbids clusters in this process, and so in those that it starts.
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 #: A node that fails to answer three times, one second apart, is dead (with its defaults, Ray takes 15 seconds to notice).
 NOTICE = {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
 #: Seconds for a node to come up, and for its processes to end after a kill.
@@ -126,7 +128,7 @@ class Raylets:
             "--disable-usage-stats", "--include-log-monitor=false", *self.options(node),
         ]  # fmt: skip
         env = {
-            **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}, **NOTICE,
+            **{name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", CLUSTERS)}, **NOTICE,
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RAY_AUTH_TOKEN": self.token, "RAY_AUTH_MODE": "token",
             MARK: f"{self.mark}-{node}", **self.variables,
         }  # fmt: skip
