@@ -89,7 +89,7 @@ def test_a_file_that_may_not_grow(corpusmill, recipe_and_crawl, tmp_path: Path, 
     """One task can't be done."""
     run, (recipe, crawl) = tmp_path / "run", recipe_and_crawl
     command = ("run", recipe, crawl, "--output", run, "--engine", "inline", "--to", "filter")
-    with files_of(50_000):
+    with files_of(65_000):
         code, _, err = corpusmill(*command)
     said = err.strip().splitlines()[-1]
     assert code == 3 and str(run) in said and os.strerror(27) in said and "Traceback" not in err
