@@ -19,6 +19,7 @@ kilobyte or more. The line is read from the file (on a store: from a temporary c
 
 import os
 import tempfile
+import threading
 import time
 import weakref
 from collections import Counter
@@ -359,6 +360,7 @@ class _LocalLines:
         self.read_only = read_only
         self.size = 0  # bytes of whole lines
         self._reading: IO[bytes] | None = None
+        self._lock = threading.Lock()  # the explorer reads in several threads, which share the file's position
         self._writing: int | None = None
         self._unsynced = False
 
@@ -378,10 +380,11 @@ class _LocalLines:
 
     def read(self, address: int) -> bytes:
         """Returns the line at this byte offset."""
-        if self._reading is None:
-            self._reading = open_regular(self.path)
-        self._reading.seek(address)
-        return self._reading.readline()
+        with self._lock:
+            if self._reading is None:
+                self._reading = open_regular(self.path)
+            self._reading.seek(address)
+            return self._reading.readline()
 
     def append(self, line: bytes) -> int:
         """Appends a line and returns its byte offset. Raises InputError if it can't be written."""
@@ -433,6 +436,7 @@ class _StoreLines:
         self.storage, self.name = storage, storage.path(OBJECTS)
         self.size = 0  # lines
         self._copy = tempfile.TemporaryFile()
+        self._lock = threading.Lock()  # as in `_LocalLines`
         self._objects: list[int] = []  # the number of the first line of each object
 
     def load(self) -> Iterator[tuple[int, str, bytes]]:
@@ -452,8 +456,9 @@ class _StoreLines:
 
     def read(self, address: int) -> bytes:
         """Returns the line at this offset of the copy."""
-        self._copy.seek(address)
-        return self._copy.readline()
+        with self._lock:
+            self._copy.seek(address)
+            return self._copy.readline()
 
     def append(self, line: bytes) -> int | None:
         """Writes a line as an object and returns its offset in the copy; None if another process has written an object of its number."""
@@ -482,8 +487,10 @@ class _StoreLines:
         others = [first for first in self._objects if first]
         if not others:
             return
-        self._copy.seek(0)
-        file, content = SwapFile(self.storage, self._name(0)), self._copy.read()
+        with self._lock:
+            self._copy.seek(0)
+            content = self._copy.read()
+        file = SwapFile(self.storage, self._name(0))
         there = file.read()
         check()
         if there is None or file.write(content, there[1]) is None:
@@ -501,8 +508,9 @@ class _StoreLines:
             yield self._keep(line), f"{self._path(first)}:{number}", line
 
     def _keep(self, line: bytes) -> int:
-        address = self._copy.seek(0, os.SEEK_END)
-        self._copy.write(line)
+        with self._lock:
+            address = self._copy.seek(0, os.SEEK_END)
+            self._copy.write(line)
         self.size += 1
         return address
 
