@@ -30,7 +30,7 @@ class Report:
 
     def fails(self, column: str, comparison: str, threshold: Any) -> str:
         """SQL: whether a document fails; never NULL. Nothing fails without a value, without a threshold (None, NaN), or switched off."""
-        kind, value = self.kinds.get(column, ""), _identifier(column)
+        kind, value = self.kinds.get(column, ""), identifier(column)
         if not kind or threshold is None or threshold == OFF or threshold != threshold:
             return "false"
         if comparison == NOT_IN:
@@ -81,9 +81,15 @@ def report_of(table: pa.Table) -> Report:
     return Report("report", {name: str(kind) for name, kind, *_ in rows.description or ()})
 
 
-def _identifier(name: str) -> str:
+def quoted(text: str) -> str:
+    """A string literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """Quotes a column's or table's name, which may hold any character."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def _texts(values: Iterable[str]) -> str:
-    return "[" + ", ".join("'" + value.replace("'", "''") + "'" for value in values) + "]::VARCHAR[]"
+    return f"[{', '.join(map(quoted, values))}]::VARCHAR[]"

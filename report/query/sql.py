@@ -13,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 
+from corpusmill.filters.relation import identifier, quoted
 from corpusmill.pipeline.memory import available_memory
 from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.safe import safe_line
@@ -36,16 +37,6 @@ _TABLE = re.compile(r"Table with name (.+?) does not exist", re.S)
 #: A name that needs no quotes unless it is a keyword of SQL.
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 _FILE = re.compile(r'Cannot access (?:file|directory) "(.+)" - ', re.S)
-
-
-def quoted(text: str) -> str:
-    """A string literal of SQL."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def identifier(name: str) -> str:
-    """Quotes a column's or table's name, which may hold any character."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def column(name: str) -> str:

@@ -21,11 +21,11 @@ from types import TracebackType
 
 import marked
 
+from corpusmill.pipeline.on_ray.engine import CLUSTERS  # a run with a Ray of its own forbids them in its process
+
 MARK = "CORPUSMILL_TEST_NODE"
 #: Object store of a node, bytes: nearly unused, so the smallest that Ray accepts.
 OBJECT_STORE = 80 * 1024 * 1024
-#: A run with a Ray of its own forbids clusters in this process, and so in those that it starts.
-CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 #: A node that fails to answer three times, one second apart, is dead (with its defaults, Ray takes 15 seconds to notice).
 NOTICE = {"RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
 #: Seconds for a node to come up, and for its processes to end after a kill.
