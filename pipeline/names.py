@@ -56,12 +56,14 @@ def not_a_run(folder: str, kind: str = "run") -> str:
 
 
 def runs_near(folder: str) -> list[str]:
-    """Returns the runs in a folder and in its `runs/`, or, if it does not exist, those beside it and in `runs/`; in a store, none."""
+    """Returns the runs in a folder and in its `runs/`, or, if it does not exist, those beside it and in `runs/`; in a store, none. A run
+    whose first stage refused its input has done nothing, and is left out."""
     if "://" in folder:
         return []
     path = Path(folder)
     places = [path, path / "runs"] if os.path.exists(folder) else dict.fromkeys((path.parent, Path("runs")))
-    return [str(place / Path(found).parent) for place in places for found in sorted(glob("*/run.json", root_dir=place))]
+    begun = {place / Path(found).parent.parent for place in places for found in glob("*/*/manifest.jsonl", root_dir=place)}
+    return [str(run) for place in places for run in sorted(place.glob("*")) if run in begun and (run / "run.json").exists()]
 
 
 def in_sentences(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:

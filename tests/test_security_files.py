@@ -208,7 +208,7 @@ def test_no_server_is_asked_for_what_a_run_names_unless_the_user_says_so(run: Pa
 
 LOOKING = (
     ["recipe"],
-    ["sweep", "--rule", "loud", "--from", "1", "--to", "2"],
+    ["sweep", "loud", "--from", "1", "--to", "2"],
     ["retune", "--set", "filter.thresholds.loud=3", "--dry-run"],
     ["push", "me/stolen"],
     ["trace", "--step", "0", "--row", "0", "--position", "0"],
@@ -282,7 +282,7 @@ def test_to_look_at_a_run_runs_none_of_its_code(run: Path, planted: Path, corpus
     assert all(f"`{name}`" in runs for name in RUNNING) and all(f"`{name}`" in looks for name in looking)
 
 
-@pytest.mark.parametrize("command", ["filter RUN", "sweep RUN --rule loud --from 1 --to 2 --trust", "retune RUN --dry-run --trust"])
+@pytest.mark.parametrize("command", ["filter RUN", "sweep RUN loud --from 1 --to 2 --trust", "retune RUN --dry-run --trust"])
 def test_who_trusts_a_run_runs_its_code(run: Path, planted: Path, corpusmill, command: str) -> None:
     corpusmill(*command.replace("RUN", str(run)).split())
     assert planted.exists()

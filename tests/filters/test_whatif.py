@@ -92,7 +92,7 @@ def test_a_rule_that_is_off(tmp_path: Path, make_documents, finished_ingest, run
 
 
 def test_the_command_sweep(run: Storage, tmp_path: Path, corpusmill: Callable) -> None:
-    call = ("sweep", run.root, "--rule", "gopher_short_doc", "--from", 0, "--to", 100, "--steps", 3)
+    call = ("sweep", run.root, "gopher_short_doc", "--from", 0, "--to", 100, "--steps", 3)
     expected = sweep(run.root, "gopher_short_doc", 0, 100, 3)
     code, out, _ = corpusmill(*call)
     assert code == 0 and "50" in out.decode() and "now ▸ 50" in out.decode() and "█" in out.decode()

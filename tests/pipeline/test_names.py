@@ -33,10 +33,10 @@ def test_of_many_names_the_most_similar_are_listed() -> None:
 
 def test_runs_are_looked_for_in_a_folder_beside_it_and_in_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for folder in ("runs/a", "other/b", "other/empty"):
+    for folder in ("runs/a/ingest", "other/b/filter", "other/empty", "other/refused"):
         Path(folder).mkdir(parents=True)
-    for folder in ("runs/a", "other/b"):
-        Path(folder, "run.json").touch()
+    for file in ("runs/a/run.json", "other/b/run.json", "runs/a/ingest/manifest.jsonl", "other/b/filter/manifest.jsonl", "other/refused/run.json"):
+        Path(file).touch()
     assert runs_near("other") == ["other/b"] and runs_near("other/c") == ["other/b", "runs/a"] and runs_near("s3://x/y") == []
     assert not_a_run("other/bb") == "other/bb: no such run (did you mean other/b? there are other/b, runs/a)."
     assert not_a_run("other/empty") == "other/empty: not a run, as it has no run.json."

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-@app.command(epilog="Example: corpusmill sweep runs/demo --rule gopher_short_doc --from 10 --to 200")
+@app.command(epilog="Example: corpusmill sweep runs/demo gopher_short_doc --from 10 --to 200")
 def sweep(
     run: ShownRun,
-    rule: Annotated[str, typer.Option(help="The rule whose threshold is to vary.")],
+    rule: Annotated[str, typer.Argument(metavar="RULE", help="The rule whose threshold is to vary.")],
     from_: Annotated[float, typer.Option("--from", help="The first threshold.")],
     to: Annotated[float, typer.Option("--to", help="The last threshold.")],
     steps: Annotated[int, typer.Option(min=1, max=1000, help="How many thresholds.")] = 11,
