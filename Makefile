@@ -26,7 +26,7 @@ LOWEST := $(addprefix tests/report/query/test_,damage.py notebook.py run.py) tes
 	$(addprefix tests/tokenize/test_,patterns.py bpe_train.py tokens_stage.py mixture_stage.py)
 STAGES := ingest filter dedup tokenizer tokens pretrain sft align evaluate
 
-.PHONY: help setup reference docs demo test test-long test-all test-rounding test-lowest wheel wheel-test fuzz audit soak soak-faults lint bench cluster-up submit cluster-down report explore pictures clean $(STAGES)
+.PHONY: help setup reference docs demo test test-long test-all test-rounding test-lowest wheel wheel-kernels wheel-test fuzz audit soak soak-faults lint bench cluster-up submit cluster-down report explore pictures clean $(STAGES)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +98,12 @@ docs: reference ## write the site to build/site; a broken link is an error
 
 wheel: $(BIN)/python ## build the wheel, dist/corpusmill-VERSION-py3-none-any.whl
 	@rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
+wheel-kernels: $(VENV)/.installed ## build a wheel for this version of Python with compiled kernels in it, as far as numba, llvmlite and numpy stay
+	@rm -rf build && mkdir build
+	NUMBA_CACHE_DIR=build/kernels $(BIN)/corpusmill warm --all
+	NUMBA_CACHE_DIR=build/kernels $(BIN)/python -m corpusmill.pipeline.shipped_kernels build/kernels.tar.xz
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 wheel-test: wheel ## install the wheel alone in a fresh environment outside of the checkout, and use it

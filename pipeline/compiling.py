@@ -25,6 +25,7 @@ from corpusmill.pipeline.cache import kernels_folder
 from corpusmill.pipeline.code import PACKAGE, code_for, code_of, words
 from corpusmill.pipeline.config import Config, digest, parse_json
 from corpusmill.pipeline.recipe import stage_class
+from corpusmill.pipeline.shipped_kernels import made_for, unpack
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.watch.progress import Progress
 
@@ -61,6 +62,7 @@ class Compilation:
     it is now, has a mark among the compiled kernels, and is left out."""
 
     def __init__(self, stages: Mapping[str, Iterable[str]], on_message: Callable[[str], None]):
+        unpack()
         self.stages = {stage: list(modules) for stage, modules in stages.items()}
         self.marks = {module: _mark(module) for module in dict.fromkeys(each for modules in self.stages.values() for each in modules)}
         left = {module for module, mark in self.marks.items() if not mark.exists()}
@@ -137,15 +139,11 @@ class Compilation:
 
 
 def _mark(module: str) -> Path:
-    """Returns the file that says that the kernels of a module are compiled, for this processor, with its code and that of the modules with
+    """Returns the file that says that the kernels of a module are compiled, for this target, with its code and that of the modules with
     kernels that it imports. (Where another module changes a constant of them, they are compiled at their first use.)"""
-    from llvmlite import binding
-
-    processor = [binding.get_host_cpu_name(), dict(binding.get_host_cpu_features())]
-    others = [os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES")]
     code = code_of(f"{PACKAGE}.{module}")
     files = {path: found for path, found in code.files.items() if path.removesuffix(".py").replace("/", ".") in listed()}
-    content = digest([files, dict(code.libraries), [line for _, line in listed()[module]], processor, others])
+    content = digest([files, [line for _, line in listed()[module]], made_for()])
     return kernels_folder() / f"{module}-{content[:32]}.nbs"
 
 

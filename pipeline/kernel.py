@@ -3,7 +3,7 @@
 numba's own cache checks only the file that defines a function. But a function that it calls, or a table that it reads, may be in another
 file. Here an entry is named by the digest of everything that numba compiles into it: the bytecode of the kernel and of all functions that
 it calls, the values of the constants and tables that they use, and the versions of the compiler. Comments, docstrings, line numbers and
-paths do not count, so clones and environments share entries. numba itself separates the entries of different processors.
+paths do not count, so clones and environments share entries. numba itself separates the entries of different targets.
 """
 
 import fcntl
@@ -18,8 +18,6 @@ from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
-import llvmlite
-import numba
 import numpy as np
 from numba import config
 from numba.core.caching import UserWideCacheLocator
@@ -30,11 +28,15 @@ from xxhash import xxh3_64_hexdigest
 from corpusmill.pipeline.cache import kernels_folder
 from corpusmill.pipeline.config import canonical_json, parse_json
 from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.shipped_kernels import choose_target, unpack, versions
 from corpusmill.pipeline.storage import Storage
+
+choose_target()
+config.reload_config()  # numba may have read the environment already
 
 #: Packages that are identified by their version. Everything else that a kernel uses is part of its digest.
 VERSIONED = {"builtins", "math", "llvmlite", "numba", "numpy"}
-VERSIONS = f"{numba.__version__} {llvmlite.__version__} {np.__version__}"
+VERSIONS = " ".join(versions())
 #: Seconds after which an entry that no process has read is removed. (Most file systems record at least the day of the last read.)
 UNUSED_SECONDS = 30 * 24 * 3600
 #: The locators of cache entries, as in NUMBA_CACHE_LOCATOR_CLASSES: ours, then numba's own, for functions of other packages.
@@ -63,6 +65,7 @@ class Kernel(CPUDispatcher):
             return super().compile(signature)
         # numba's own lock comes first: a thread that holds it may wait for a kernel's lock, so none may wait the other way round
         with global_compiler_lock:
+            unpack()
             self.enable_caching()
             with _locked(self.py_func.content):
                 if not self._whole():

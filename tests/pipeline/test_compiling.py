@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llvmlite import binding
 from numba import types
 
-from corpusmill.pipeline import compiling
+from corpusmill.pipeline import compiling, shipped_kernels
 from corpusmill.pipeline.compiling import Compilation, listed, modules_of, numba_type
 from corpusmill.pipeline.kernel import Kernel
 from corpusmill.pipeline.recipe import read_recipe, recipe_path
+from corpusmill.pipeline.shipped_kernels import FEATURES, choose_target, pack
 from corpusmill.pipeline.stage import load_object
 from corpusmill.pipeline.watch.progress import Progress
 
@@ -76,8 +78,39 @@ def test_processes_compile_what_is_listed_once_and_nothing_is_left_for_the_first
     again = Compilation({"sft": [MODULE]}, said.append)
     again.wait("sft", Progress(False))
     assert again.total == 0 and again.processes == []
-    monkeypatch.setenv("NUMBA_CPU_NAME", "x86-64-v3")
+    archive, elsewhere = tmp_path / "kernels.tar.xz", tmp_path / "elsewhere"
+    pack(archive)
+    monkeypatch.setattr(shipped_kernels, "ARCHIVE", archive)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(elsewhere))
+    assert Compilation({"sft": [MODULE]}, said.append).total == 0  # the wheel brings them
+    code = f"from corpusmill.pipeline import shipped_kernels\nshipped_kernels.ARCHIVE = shipped_kernels.Path({str(archive)!r})\n{PACK}"
+    shipped = {path.name: path.stat().st_mtime_ns for path in elsewhere.glob("*.nb[ic]")}
+    done = subprocess.run([sys.executable, "-c", code], env=dict(os.environ), capture_output=True, text=True, check=True)
+    assert done.stdout == "[[0, 3], [1, 2]]\n" and shipped.keys() == there.keys()
+    assert {path.name: path.stat().st_mtime_ns for path in elsewhere.glob("*.nb[ic]")} == shipped
+    monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "generic"))
     assert Compilation({"sft": [MODULE]}, said.append).total == compilation.total  # for another processor nothing is there
+    assert not list((tmp_path / "generic").iterdir())
+
+
+@pytest.mark.parametrize(("features", "given", "target"), [
+    (FEATURES, {}, ("x86-64-v3", "")),
+    (FEATURES[1:], {}, (None, None)),  # an older processor, or none of this family
+    (FEATURES, {"NUMBA_CPU_NAME": "haswell"}, ("haswell", None)),
+    (FEATURES, {"NUMBA_CPU_FEATURES": "+avx"}, (None, "+avx")),
+])  # fmt: skip
+def test_kernels_are_for_one_target_unless_the_user_or_the_processor_wants_another(
+    monkeypatch: pytest.MonkeyPatch, features: tuple[str, ...], given: dict[str, str], target: tuple[str | None, str | None]
+) -> None:
+    for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"):
+        monkeypatch.setenv(name, "")  # so that monkeypatch takes back what the call sets
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: dict.fromkeys(features, True))
+    choose_target()
+    assert (os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES")) == target
 
 
 def test_a_process_that_dies_holds_up_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,7 @@ def warm(
 ) -> None:
     """Compile a recipe's kernels beforehand, on all cores. Then it runs the recipe on a few pages, to fetch or train its models.
 
-    Each kind of processor has kernels of its own. For an image that is built on another kind than it runs on, set for both
-    NUMBA_CPU_NAME=x86-64-v3 and NUMBA_CPU_FEATURES= (empty).
+    They serve every processor with AVX2 (x86-64-v3), if this one has it.
     """
     import tempfile
     from pydoc_data.topics import topics  # Python's language reference, for pages without a network
