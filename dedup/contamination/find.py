@@ -323,7 +323,8 @@ def set_columns(passages: ItemTexts, index: PassageIndex, config: ContaminationC
 #: The most words in a row that may differ within a stretch.
 GAP = 2
 #: The most words in a row that may stand in a document between two words of a text that follow each other (an advertisement, a heading),
-#: and the fewest words that must agree before them. Idioms of fewer words often follow each other ("is the best way ... to get rid of").
+#: and the fewest words that must agree before them, unless all words of the text are there, in two pieces. Idioms of fewer words often
+#: follow each other ("is the best way ... to get rid of").
 INSERTED, BEFORE = 24, 6
 #: Words of a document that are searched at a time, at least. This bounds the memory for a huge document.
 BLOCK_WORDS = 1 << 16
@@ -586,7 +587,8 @@ def _windows(pairs, passage, document, offset, texts, counts, matches, found):
         if right:
             more = (position - place) - ((pairs[right - 1] >> PLACE_BITS) - (pairs[right - 1] & ((1 << PLACE_BITS) - 1)))
             goes_on = 0 < place - (pairs[right - 1] & ((1 << PLACE_BITS) - 1)) <= GAP + 1
-            inserted[right] = inserted[right - 1] + (more if goes_on and 0 < more <= INSERTED and run >= BEFORE else 0)
+            known = run >= BEFORE or (run == place and _ends(pairs, right, len(own_words) - place))
+            inserted[right] = inserted[right - 1] + (more if goes_on and 0 < more <= INSERTED and known else 0)
             run = run if goes_on and more == 0 else 0
         run += 1
         if counts[place] == 0:
@@ -616,6 +618,17 @@ def _windows(pairs, passage, document, offset, texts, counts, matches, found):
     for pair in range(left, len(pairs)):
         counts[pairs[pair] & ((1 << PLACE_BITS) - 1)] = 0
     return matches, found
+
+
+@kernel(error_model="numpy")
+def _ends(pairs, right, left_over):
+    """Whether the last `left_over` words of a text follow each other in the document, the first of them as the pair `right`."""
+    if right + left_over > len(pairs):
+        return False
+    for k in range(1, left_over):  # noqa: SIM110 - a kernel
+        if pairs[right + k] != pairs[right] + k * ((1 << PLACE_BITS) + 1):
+            return False
+    return True
 
 
 @kernel(error_model="numpy")
