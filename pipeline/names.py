@@ -62,8 +62,8 @@ def runs_near(folder: str) -> list[str]:
         return []
     path = Path(folder)
     places = [path, path / "runs"] if os.path.exists(folder) else dict.fromkeys((path.parent, Path("runs")))
-    begun = {place / Path(found).parent.parent for place in places for found in glob("*/*/manifest.jsonl", root_dir=place)}
-    return [str(run) for place in places for run in sorted(place.glob("*")) if run in begun and (run / "run.json").exists()]
+    runs = [place / Path(found).parent for place in places for found in sorted(glob("*/run.json", root_dir=place))]
+    return [str(run) for run in runs if glob("*/manifest.jsonl", root_dir=run)]
 
 
 def in_sentences(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:

@@ -279,9 +279,7 @@ def test_what_a_run_says_is_what_the_commands_say(rows: Path, corpusmill: Callab
         ("why", "run", copy, "--marks"): run.why(copy, marks=True),
         ("why", "run", "is about cats.", "--text"): run.why("is about cats.", text=True),
         ("diff", "run", "other", "--samples", 1): run.diff(other, samples=1),
-        ("sweep", "run", "too_short", "--from", 0, "--to", 30, "--steps", 4, "--trust"): run.sweep(
-            "too_short", 0, 30, steps=4, trust=True
-        ),
+        ("sweep", "run", "too_short", "--from", 0, "--to", 30, "--steps", 4, "--trust"): run.sweep("too_short", 0, 30, steps=4, trust=True),
         ("clusters", "run", "--id", copy): run.clusters(id=copy),
     }
     for command, answer in said.items():

@@ -35,8 +35,9 @@ def test_runs_are_looked_for_in_a_folder_beside_it_and_in_runs(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     for folder in ("runs/a/ingest", "other/b/filter", "other/empty", "other/refused"):
         Path(folder).mkdir(parents=True)
-    for file in ("runs/a/run.json", "other/b/run.json", "runs/a/ingest/manifest.jsonl", "other/b/filter/manifest.jsonl", "other/refused/run.json"):
+    for file in ("runs/a/run.json", "runs/a/ingest/manifest.jsonl", "other/b/run.json", "other/b/filter/manifest.jsonl"):
         Path(file).touch()
+    Path("other/refused/run.json").touch()
     assert runs_near("other") == ["other/b"] and runs_near("other/c") == ["other/b", "runs/a"] and runs_near("s3://x/y") == []
     assert not_a_run("other/bb") == "other/bb: no such run (did you mean other/b? there are other/b, runs/a)."
     assert not_a_run("other/empty") == "other/empty: not a run, as it has no run.json."
