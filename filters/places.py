@@ -30,7 +30,7 @@ from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.text.damage import MOJIBAKE
 from corpusmill.text.utf8 import ALPHA, lowercase_table
-from corpusmill.text.words import VISIBLE, base_powers, new_words, walk_marked_words, walk_words, word_rule_classes
+from corpusmill.text.words import VISIBLE, WITHOUT_TEXT, base_powers, new_words, walk_marked_words, walk_words, word_rule_classes
 
 LARGEST_LIST = 4 << 20  # bytes of a list of words
 Span = tuple[int, int]  # characters of the text: start and end
@@ -176,18 +176,34 @@ class TextWords:
     """The words of a text by the run's word rule. `begins` and `ends`: their places in the text. `joined`: the text without spaces."""
 
     def __init__(self, batch: DocumentBatch, text: str):
-        data, _ = batch.buffers()
-        spacy = batch.word_rule == "spacy"
-        classes, found = _classes("words" if spacy else batch.word_rule), new_words(len(data) + 1)
-        if spacy:
-            count = walk_marked_words(data, 0, len(data), batch.token_marks(), classes, base_powers(), found)
+        data, _, marks = batch.found_words()
+        classes, words = _classes(batch.word_rule), new_words(len(data) + 1)
+        if marks.size:
+            count = walk_marked_words(data, 0, len(data), marks, classes, base_powers(), words)
         else:
-            count = walk_words(data, 0, len(data), classes, base_powers(), found)
-        points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+            count = walk_words(data, 0, len(data), classes, base_powers(), words)
+        points = np.frombuffer(data.tobytes().decode().encode("utf-32-le"), np.uint32)
         visible = np.flatnonzero(classes[points] & VISIBLE)
-        self.count, self.kinds, cuts = count, found.kinds[:count], found.ends[: count + 1]
-        self.begins, self.ends = visible[cuts[:-1]].tolist(), (visible[cuts[1:] - 1] + 1).tolist()
+        self.count, self.kinds, cuts = count, words.kinds[:count], words.ends[: count + 1]
         self.joined, self.cuts = points[visible].tobytes().decode("utf-32-le"), cuts.tolist()
+        self.begins, self.ends = visible[cuts[:-1]].tolist(), (visible[cuts[1:] - 1] + 1).tolist()
+        if batch.word_rule.startswith(WITHOUT_TEXT):
+            self.begins, self.ends = self._in_text(text)
+
+    def _in_text(self, text: str) -> tuple[list[int], list[int]]:
+        """Returns where the words stand in the text, from left to right. A word that its library has rewritten has no characters there."""
+        begins, ends, begin, end = list[int](), list[int](), 0, 0
+        for at in range(self.count):
+            word = self.gram(at, 1)
+            while end < len(text) and text[end].isspace():
+                end += 1
+            if not text.startswith(word, end) and text.startswith(word, begin):
+                end = begin  # morphemes that share a character
+            begin = text.find(word, end)
+            begin, end = (begin, begin + len(word)) if begin >= 0 else (end, end)
+            begins.append(begin)
+            ends.append(end)
+        return begins, ends
 
     def gram(self, at: int, n: int) -> str:
         """Returns `n` words from number `at` on, without spaces."""
