@@ -7,8 +7,8 @@ The documents are chosen evenly from the given files. Compared are the language,
 its remaining text) and FineWeb quality, each with datatrove's own functions on the same text, and the verdict and first reason of
 FineWeb's chain after the language. With `spacy` datatrove runs with its defaults; with `words` its tokenizer is `re.findall`.
 
-With `--language` the chain is FineWeb-2's for that language after the language itself. Compared are the words by `datatrove:LANGUAGE` and by
-the preset's rule, the verdict with its first reason, and the documents a second of both on one core, without the time to load and compile.
+With `--language` the chain is FineWeb-2's for that language, without the language itself. Compared are the words by `datatrove:LANGUAGE`
+and by the preset's rule, the verdict with its first reason, and the documents a second of both on one core, once all is compiled.
 """
 
 import argparse
@@ -199,8 +199,8 @@ def compare_language(texts: list[str], language: str) -> bool:
         same = sum((Counter(mine) & Counter(others)).total() for mine, others in zip(words, expected))
         verdicts = sum((OUR_NAMES.get(names[0], names[0]) if names else None) == reason for names, reason in zip(failed, reasons))
         print(
-            f"{rule}: {same / max(sum(map(len, expected)), 1):.4%} of the words, those of {sum(map(list.__eq__, words, expected)):,} documents, "
-            f"and {verdicts:,} verdicts and first reasons equal; {len(texts) / ours:,.0f} documents a second, "
+            f"{rule}: {same / max(sum(map(len, expected)), 1):.4%} of the words, those of {sum(map(list.__eq__, words, expected)):,} "
+            f"documents, and {verdicts:,} verdicts and first reasons equal; {len(texts) / ours:,.0f} documents a second, "
             f"{theirs / ours:.1f} times datatrove's {len(texts) / theirs:,.0f}"
         )
         equal &= words == expected and verdicts == len(texts)

@@ -177,10 +177,12 @@ def _chosen(language: str | None, names: Iterable[str], where: str) -> str:
 
 def _read_limits(path: Path, language: str | None) -> tuple[str, LanguageLimits]:
     """Returns the name of a language and its limits, from a file, or from a folder with a file for each language."""
+    name = path.stem
     if path.is_dir():
-        path = path / f"{_chosen(language, (file.stem for file in path.glob('*_*.yml')), str(path))}.yml"
-        language = None
-    name = language or path.stem
+        name = _chosen(language, (file.stem for file in path.glob("*_*.yml")), str(path))
+        path = path / f"{name}.yml"
+    elif language is not None:
+        _chosen(language, [name], str(path))
     if not re.fullmatch(r"[a-z]{3}_[A-Z][a-z]{3}", name):
         raise ValueError(f"language_config: {path}: the file of a language is called LANGUAGE_SCRIPT.yml, as fra_Latn.yml")
     try:

@@ -19,9 +19,6 @@ EXTRAS = {
     "matplotlib": "pictures",
     "jieba": "zh",
     "pythainlp": "th",
-    "sudachipy": "ja",
-    "kiwipiepy": "ko",
-    **dict.fromkeys(("botok", "indicnlp", "khmernltk", "laonlp", "pyidaungsu", "pyvi", "spacy", "stanza"), "languages"),
     "grpc": "cluster",  # this and the next come with ray[default]
     "prometheus_client": "cluster",
 }
