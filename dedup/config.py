@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.names import instead_of
-from corpusmill.text.words import WordRule
+from corpusmill.text.word_rules import WordRule
 
 ExactForm = Literal["none", "whitespace", "lowercase", "words"]
 NearForm = Literal["none", "whitespace", "lowercase", "words", "datatrove", "redpajama", "refinedweb"]

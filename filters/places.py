@@ -30,9 +30,11 @@ from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.text.damage import MOJIBAKE
 from corpusmill.text.utf8 import ALPHA, lowercase_table
-from corpusmill.text.words import VISIBLE, WITHOUT_TEXT, base_powers, new_words, walk_marked_words, walk_words, word_rule_classes
+from corpusmill.text.word_rules import WITHOUT_TEXT, sends_requests
+from corpusmill.text.words import VISIBLE, base_powers, new_words, walk_marked_words, walk_words, word_rule_classes
 
 LARGEST_LIST = 4 << 20  # bytes of a list of words
+MOST_GAP = 100  # characters between two words
 Span = tuple[int, int]  # characters of the text: start and end
 Spans = list[Span]
 
@@ -75,15 +77,17 @@ def measure_again(settings: Mapping[str, Any], text: str, row: Mapping[str, Any]
     `settings`: the section `filter` of a resolved recipe. `row`: the document's row of the report. The text after a step of other code
     (`python`, `datatrove`) is unknown, so the caller has to compare `values` with the row. A step with damaged options is left out.
     """
-    given, steps = settings.get("steps"), list[dict[str, Any]]()
+    given, steps, rule = settings.get("steps"), list[dict[str, Any]](), str(settings.get("word_rule") or "words")
     known = {name: pa.array([value]) for name, value in row.items() if isinstance(value, str | int | float)}
     documents = pa.table({"id": [str(row.get("id"))], "text": pa.array([text], pa.large_string())})
     for item in given if isinstance(given, list) else ():
         try:
             if item.keys() - KNOWN:
                 continue
+            if sends_requests(rule):
+                continue
             named = build_steps([*steps, item])[-1]
-            batch = DocumentBatch(documents, pa.array([text], pa.large_string()), str(settings.get("word_rule") or "words"), values=known)
+            batch = DocumentBatch(documents, pa.array([text], pa.large_string()), rule, values=known)
             if hasattr(named.step.config, "lists") and not _has_lists(named.step.config, str(row.get(f"bad_words_list{named.suffix}"))):
                 continue
             named.step.setup()
@@ -199,7 +203,7 @@ class TextWords:
                 end += 1
             if not text.startswith(word, end) and text.startswith(word, begin):
                 end = begin  # morphemes that share a character
-            begin = text.find(word, end)
+            begin = text.find(word, end, end + len(word) + MOST_GAP)
             begin, end = (begin, begin + len(word)) if begin >= 0 else (end, end)
             begins.append(begin)
             ends.append(end)

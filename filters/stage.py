@@ -20,7 +20,7 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage, Task
 from corpusmill.pipeline.storage import Storage
-from corpusmill.text.words import rule_libraries
+from corpusmill.text.word_rules import rule_libraries
 
 
 class FilterStage(Stage):

@@ -17,7 +17,8 @@ from corpusmill.pipeline.config import Config, resolve_options
 from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.stage import load_object
 from corpusmill.text.buffers import read_only, text_buffers
-from corpusmill.text.words import WORD_RULES, FoundWords, find_words
+from corpusmill.text.word_rules import WORD_RULES
+from corpusmill.text.words import FoundWords, find_words
 
 
 class DocumentBatch:

@@ -22,7 +22,7 @@ from corpusmill.pipeline.schemas import PLAIN, REPORT, with_columns
 from corpusmill.pipeline.shards import PART_BYTES, iter_tables, open_parquet
 from corpusmill.pipeline.stage import DocumentFiles, Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
-from corpusmill.text.words import WordRule
+from corpusmill.text.word_rules import WordRule
 
 
 def _resolved_place(place: Any, info: ValidationInfo) -> list[dict[str, dict[str, Any]]]:

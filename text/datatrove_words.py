@@ -49,6 +49,14 @@ def libraries(language: str) -> tuple[str, ...]:
     return ()
 
 
+def fetches(language: str) -> bool:
+    """Whether a tokenizer fetches its model at its first use."""
+    from datatrove.utils.word_tokenizers import StanzaTokenizer, TibetanTokenizer, load_word_tokenizer
+
+    libraries(language)
+    return isinstance(load_word_tokenizer(language), StanzaTokenizer | TibetanTokenizer)
+
+
 @cache
 def _tokenizer(language: str) -> Any:
     """Returns datatrove's tokenizer, loaded. Raises InputError in one sentence."""

@@ -23,8 +23,8 @@ import numpy.typing as npt
 from corpusmill.pipeline.kernel import kernel
 from corpusmill.text.buffers import longest_text, read_only
 from corpusmill.text.dictionary import find_prefix, longer, read_dictionary
-from corpusmill.text.utf8 import CODE_POINTS, SPACE, SURROGATES, character_classes, decode
-from corpusmill.text.words import FoundWords
+from corpusmill.text.utf8 import CODE_POINTS, SPACE, character_classes, decode
+from corpusmill.text.words import FoundWords, code_points
 
 #: pythainlp's sizes: a part, where its end is looked for, and the most words that are followed.
 PART, CUT_FROM, MOST_WORDS = 140, 100, 50
@@ -69,12 +69,11 @@ def _newmm() -> Newmm:
     from pythainlp.corpus import thai_words
 
     keys, frequencies, _ = read_dictionary("".join(f"{word.strip()}\t1\n" for word in sorted(thai_words())).encode(), "\t")
-    everything = "".join(chr(point) for point in range(CODE_POINTS) if point not in SURROGATES)
     kinds = np.zeros(CODE_POINTS, np.uint8)
     for kind, characters in (
-        (_THAI, "\u0e00-\u0e7f"), (_LATIN, "a-zA-Z-"), (_DIGIT, r"\d"), (_BLANK, r" \t"), (_OPENS, _SETS["!"]),
+        (_THAI, r"\u0e00-\u0e7f"), (_LATIN, r"a-zA-Z\-"), (_DIGIT, r"\d"), (_BLANK, r" \t"), (_OPENS, _SETS["!"]),
     ):  # fmt: skip
-        kinds[[ord(match[0]) for match in re.finditer(f"[{characters}]", everything)]] |= kind
+        kinds[code_points(f"[{characters}]")] |= kind
     return Newmm(keys, frequencies, kinds, *_automaton())
 
 

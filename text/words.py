@@ -9,37 +9,21 @@ character that is VISIBLE and not WORD. Characters that are not VISIBLE separate
 * `characters`: as `words`, but a character of a script that is written without spaces is a word of its own, and the
   combining marks of those scripts are not counted.
 
-The words of other rules are found outside of the walk (`find_words`):
-
-* `spacy`: the words of datatrove for English; `datatrove:LANGUAGE`: those for any of its languages, by its own tokenizers;
-* `jieba`, `newmm`: the words of datatrove for Chinese and Thai, by kernels.
+The words of other rules (`text.word_rules`) are found outside of this walk, by `find_words`.
 """
 
 from collections import namedtuple
-from typing import Annotated, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AfterValidator
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.names import instead_of
-from corpusmill.pipeline.stage import load_object
 from corpusmill.text.buffers import read_only
 from corpusmill.text.hashing import BASE, ONE, hash_span, power
 from corpusmill.text.utf8 import CODE_POINTS, LINE_BREAK, PUNCTUATION, SPACE, SURROGATES, WORD, decode
+from corpusmill.text.word_rules import WITHOUT_TEXT, WORD_RULES, of_finder
 
-WORD_RULES = ("words", "whitespace", "characters")
-#: The modules that find the words of other rules. A rule that ends in a colon has a language after it. By this table, a module counts for
-#: the code of the tasks that have its rule (`pipeline/code.py`).
-FINDERS = {
-    "spacy": "corpusmill.text.spacy_tokens",
-    "jieba": "corpusmill.text.jieba_words",
-    "newmm": "corpusmill.text.newmm_words",
-    "datatrove:": "corpusmill.text.datatrove_words",
-}
-#: Those of them that give the words without the text between them.
-WITHOUT_TEXT = ("newmm", "datatrove:")
 #: The class of characters that belong to words. In the tables of word rules it takes the place of SPACE, whose bit it uses.
 VISIBLE = SPACE
 #: The number of powers of BASE in the lookup table; those for longer words and n-grams are computed.
@@ -70,31 +54,8 @@ def find_words(rule: str, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.i
     data, offsets = read_only(data), read_only(offsets)
     if rule in WORD_RULES:
         return FoundWords(data, offsets, np.zeros(0, np.uint8))
-    found: FoundWords = _of_finder(rule, "find_words")(data, offsets, rule.partition(":")[2])
+    found: FoundWords = of_finder(rule, "find_words")(data, offsets, rule.partition(":")[2])
     return found
-
-
-def rule_libraries(rule: str) -> tuple[str, ...]:
-    """Returns the libraries (`pipeline.extras`) that a rule needs. Raises InputError for a language of which datatrove has no words."""
-    return () if rule in WORD_RULES else tuple(_of_finder(rule, "libraries")(rule.partition(":")[2]))
-
-
-def _of_finder(rule: str, function: str) -> Any:
-    name, colon, _ = rule.partition(":")
-    return load_object(f"{FINDERS[name + colon]}:{function}")
-
-
-def check_word_rule(rule: str) -> str:
-    """Returns the rule. Raises ValueError if there is none of this name."""
-    name, colon, _ = rule.partition(":")
-    if rule not in WORD_RULES and name + colon not in FINDERS:
-        known = [*WORD_RULES, *(f"{name}LANGUAGE" if name.endswith(":") else name for name in FINDERS)]
-        raise ValueError(f"{rule!r} is no word rule{instead_of(rule, known)}")
-    return rule
-
-
-#: A word rule in a recipe.
-WordRule = Annotated[str, AfterValidator(check_word_rule)]
 
 
 def word_rule_classes(rule: str, classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -108,14 +69,14 @@ def word_rule_classes(rule: str, classes: npt.NDArray[np.uint8]) -> npt.NDArray[
     if rule == "whitespace":
         table |= np.uint8(WORD)
     if rule == "characters":
-        table[_points(f"[{UNSPACED}]")] &= ~np.uint8(WORD)
-        table[_points(rf"[[{UNSPACED}]&&\p{{M}}]")] = 0
+        table[code_points(f"[{UNSPACED}]")] &= ~np.uint8(WORD)
+        table[code_points(rf"[[{UNSPACED}]&&\p{{M}}]")] = 0
     table[classes & SPACE != 0] = 0
     return table.astype(np.uint8)
 
 
-def _points(pattern: str) -> list[int]:
-    """Returns the code points that match a pattern of one character."""
+def code_points(pattern: str) -> list[int]:
+    """Returns the code points that match a pattern of one character, in the syntax of the library regex."""
     import regex  # `re` knows no scripts
 
     everything = "".join(chr(point) for point in range(CODE_POINTS) if point not in SURROGATES)

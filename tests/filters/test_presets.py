@@ -16,7 +16,7 @@ from corpusmill.pipeline.extras import require
 from corpusmill.pipeline.recipe import validate_recipe
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage
-from corpusmill.text.words import rule_libraries
+from corpusmill.text.word_rules import rule_libraries
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from corpusmill.pipeline.errors import InputError
 from corpusmill.text.buffers import text_buffers
 from corpusmill.text.datatrove_words import LONGEST, MOST_RUN, parts
-from corpusmill.text.words import WORD_RULES, check_word_rule, find_words, rule_libraries
+from corpusmill.text.word_rules import WORD_RULES, check_word_rule, rule_libraries
+from corpusmill.text.words import find_words
 
 #: By rule: a language of the test data, and characters that its cases distinguish.
 KERNELS = {
