@@ -20,6 +20,8 @@ from corpusmill.pipeline.names import instead_of
 PRESETS: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text("utf-8"))
 #: The preset with different thresholds for each language (fineweb2.json).
 BY_LANGUAGE = "fineweb-2"
+#: The greatest distance (of langcodes) of a language that is named in place of another: two without relation have one of 84 or more.
+NEAR = 83
 #: The keys that choose its language.
 OF_LANGUAGE = ("language", "language_config", "language_model")
 
@@ -164,7 +166,7 @@ def _chosen(language: str | None, names: Iterable[str], where: str) -> str:
 
         try:
             tags = {name.replace("_", "-"): name for name in known}
-            near = tags.get(str(closest_supported_match(str(language), list(tags), max_distance=60)))
+            near = tags.get(str(closest_supported_match(str(language), list(tags), max_distance=NEAR)))
         except LanguageTagError:
             near = None
         nearest = f" (the nearest language that it has is {near})" if near else instead_of(str(language), known)

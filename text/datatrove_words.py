@@ -63,8 +63,11 @@ def _tokenizer(language: str) -> Any:
     from datatrove.utils.word_tokenizers import load_word_tokenizer
 
     libraries(language)
-    logging.getLogger("jieba").setLevel(logging.WARNING)  # it says on stderr what it reads
     tokenizer = load_word_tokenizer(language)
+    if tokenizer.language == "zh":
+        import jieba
+
+        jieba.setLogLevel(logging.WARNING)  # it says on stderr what it reads
     try:
         tokenizer.word_tokenize("IS_ALPHA")
     except Exception as error:  # whatever a library raises without its model
