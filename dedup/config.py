@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.names import instead_of
+from corpusmill.text.word_rules import WordRule
 
 ExactForm = Literal["none", "whitespace", "lowercase", "words"]
 NearForm = Literal["none", "whitespace", "lowercase", "words", "datatrove", "redpajama", "refinedweb"]
@@ -32,9 +33,7 @@ class MinHashConfig(Config):
     enabled: bool = Field(default=True, description="remove near copies")
     unit: Literal["words", "characters"] = Field(default="words", description="what a shingle is made of")
     ngram: int = Field(default=5, ge=1, le=256, description="units in a shingle")
-    word_rule: Literal["words", "whitespace", "characters", "spacy"] = Field(
-        default="words", description="what a word is: the rules of the section `filter`, on the normalised text"
-    )
+    word_rule: WordRule = Field(default="words", description="what a word is: the rules of the section `filter`, on the normalised text")
     normalisation: NearForm = Field(
         default="words",
         description="what is compared: none, whitespace, lowercase, words (as `exact` has them), or the text that datatrove, redpajama "

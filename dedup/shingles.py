@@ -20,11 +20,10 @@ from corpusmill.dedup.normalise import SIMPLIFICATIONS, normalised, repaired, si
 from corpusmill.dedup.words import chunks, shingle_hashes, word_codes, word_hashes
 from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.stage import load_object
-from corpusmill.text.buffers import MARKED, read_only
+from corpusmill.text.buffers import read_only
 from corpusmill.text.hashing import BASE, ONE, mix64, power, xxh64
 from corpusmill.text.utf8 import character_classes, decode
-from corpusmill.text.words import VISIBLE, base_powers, new_words, walk_marked_words, walk_words, word_rule_classes
+from corpusmill.text.words import VISIBLE, base_powers, find_words, new_words, walk_marked_words, walk_words, word_rule_classes
 
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
@@ -36,8 +35,8 @@ _SPACE = 0x20
 #: A slot with more shingles than this is sorted as a whole; a smaller one by insertion.
 _LARGE_SLOT = 24
 
-#: A word rule: the table of `word_rule_classes`, the `base_powers`, and `marks`: for the rule `spacy` a mark for each byte, else empty.
-WordRule = namedtuple("WordRule", "classes powers marks")
+#: A word rule for kernels: the table of `word_rule_classes`, the `base_powers`, and the marks of `FoundWords`.
+WordTable = namedtuple("WordTable", "classes powers marks")
 
 #: Bytes of text that are shingled at once; a longer document is a chunk by itself.
 CHUNK_BYTES = 1 << 20
@@ -79,7 +78,7 @@ class Shingler:
         if self.plain:
             word_codes()
         elif config.unit == "words":
-            self.classes, self.powers = _rule_tables("words" if config.word_rule == "spacy" else config.word_rule)
+            self.classes, self.powers = _rule_tables(config.word_rule)
 
     def signatures(self, data: Bytes, offsets: Offsets) -> tuple[npt.NDArray[Any], Offsets]:
         """Returns `(signatures, shingles)` of n texts: n x (bands * rows) minima (uint32 or uint64 by `bits`), and int64 of length n.
@@ -138,18 +137,16 @@ class Shingler:
             else:
                 character_strings(*text, how, ngram, least, np.empty(longest + 1, np.int64), out, bounds)
             return out, bounds
-        rule, words = self._rule(*text), new_words(longest + 1)
+        found = find_words(config.word_rule, *text)
+        text, longest = (found.data, found.offsets), int(np.diff(found.offsets).max())
+        out = np.empty(int(found.offsets[-1]) + 1, np.uint64)
+        rule, words = WordTable(self.classes, self.powers, found.marks), new_words(longest + 1)
         if how == OURS:
             word_shingles(*text, rule, words, ngram, least, out, bounds)
         else:
             joined, begins = np.empty(2 * longest + 1, np.uint8), np.empty(longest + 2, np.int64)
             word_strings(*text, rule, words, how, ngram, least, joined, begins, out, bounds)
         return out, bounds
-
-    def _rule(self, data: Bytes, offsets: Offsets) -> WordRule:
-        if self.config.word_rule != "spacy":
-            return WordRule(self.classes, self.powers, np.zeros(0, np.uint8))
-        return WordRule(self.classes, self.powers, load_object(MARKED["spacy"])(data, offsets[:-1], offsets[1:]))
 
     def _normal_form(self, data: Bytes, offsets: Offsets) -> tuple[Bytes, Offsets]:
         """Returns the texts in the form in which they are compared, as valid UTF-8."""

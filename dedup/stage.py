@@ -13,6 +13,7 @@ from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Stage, Task
+from corpusmill.text.word_rules import rule_libraries
 
 
 class DedupStage(Stage):
@@ -21,6 +22,9 @@ class DedupStage(Stage):
     name = "dedup"
     Config = DedupConfig
     config: DedupConfig
+
+    def libraries(self) -> tuple[str, ...]:
+        return rule_libraries(self.config.minhash.word_rule)
 
     def check(self) -> None:
         if self.config.contamination:

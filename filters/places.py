@@ -30,9 +30,11 @@ from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.text.damage import MOJIBAKE
 from corpusmill.text.utf8 import ALPHA, lowercase_table
+from corpusmill.text.word_rules import WITHOUT_TEXT, sends_requests
 from corpusmill.text.words import VISIBLE, base_powers, new_words, walk_marked_words, walk_words, word_rule_classes
 
 LARGEST_LIST = 4 << 20  # bytes of a list of words
+MOST_GAP = 100  # characters between two words
 Span = tuple[int, int]  # characters of the text: start and end
 Spans = list[Span]
 
@@ -75,15 +77,17 @@ def measure_again(settings: Mapping[str, Any], text: str, row: Mapping[str, Any]
     `settings`: the section `filter` of a resolved recipe. `row`: the document's row of the report. The text after a step of other code
     (`python`, `datatrove`) is unknown, so the caller has to compare `values` with the row. A step with damaged options is left out.
     """
-    given, steps = settings.get("steps"), list[dict[str, Any]]()
+    given, steps, rule = settings.get("steps"), list[dict[str, Any]](), str(settings.get("word_rule") or "words")
     known = {name: pa.array([value]) for name, value in row.items() if isinstance(value, str | int | float)}
     documents = pa.table({"id": [str(row.get("id"))], "text": pa.array([text], pa.large_string())})
     for item in given if isinstance(given, list) else ():
         try:
             if item.keys() - KNOWN:
                 continue
+            if sends_requests(rule):
+                continue
             named = build_steps([*steps, item])[-1]
-            batch = DocumentBatch(documents, pa.array([text], pa.large_string()), str(settings.get("word_rule") or "words"), values=known)
+            batch = DocumentBatch(documents, pa.array([text], pa.large_string()), rule, values=known)
             if hasattr(named.step.config, "lists") and not _has_lists(named.step.config, str(row.get(f"bad_words_list{named.suffix}"))):
                 continue
             named.step.setup()
@@ -176,18 +180,34 @@ class TextWords:
     """The words of a text by the run's word rule. `begins` and `ends`: their places in the text. `joined`: the text without spaces."""
 
     def __init__(self, batch: DocumentBatch, text: str):
-        data, _ = batch.buffers()
-        spacy = batch.word_rule == "spacy"
-        classes, found = _classes("words" if spacy else batch.word_rule), new_words(len(data) + 1)
-        if spacy:
-            count = walk_marked_words(data, 0, len(data), batch.token_marks(), classes, base_powers(), found)
+        data, _, marks = batch.found_words()
+        classes, words = _classes(batch.word_rule), new_words(len(data) + 1)
+        if marks.size:
+            count = walk_marked_words(data, 0, len(data), marks, classes, base_powers(), words)
         else:
-            count = walk_words(data, 0, len(data), classes, base_powers(), found)
-        points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+            count = walk_words(data, 0, len(data), classes, base_powers(), words)
+        points = np.frombuffer(data.tobytes().decode().encode("utf-32-le"), np.uint32)
         visible = np.flatnonzero(classes[points] & VISIBLE)
-        self.count, self.kinds, cuts = count, found.kinds[:count], found.ends[: count + 1]
-        self.begins, self.ends = visible[cuts[:-1]].tolist(), (visible[cuts[1:] - 1] + 1).tolist()
+        self.count, self.kinds, cuts = count, words.kinds[:count], words.ends[: count + 1]
         self.joined, self.cuts = points[visible].tobytes().decode("utf-32-le"), cuts.tolist()
+        self.begins, self.ends = visible[cuts[:-1]].tolist(), (visible[cuts[1:] - 1] + 1).tolist()
+        if batch.word_rule.startswith(WITHOUT_TEXT):
+            self.begins, self.ends = self._in_text(text)
+
+    def _in_text(self, text: str) -> tuple[list[int], list[int]]:
+        """Returns where the words stand in the text, from left to right. A word that its library has rewritten has no characters there."""
+        begins, ends, begin, end = list[int](), list[int](), 0, 0
+        for at in range(self.count):
+            word = self.gram(at, 1)
+            while end < len(text) and text[end].isspace():
+                end += 1
+            if not text.startswith(word, end) and text.startswith(word, begin):
+                end = begin  # morphemes that share a character
+            begin = text.find(word, end, end + len(word) + MOST_GAP)
+            begin, end = (begin, begin + len(word)) if begin >= 0 else (end, end)
+            begins.append(begin)
+            ends.append(end)
+        return begins, ends
 
     def gram(self, at: int, n: int) -> str:
         """Returns `n` words from number `at` on, without spaces."""

@@ -20,6 +20,7 @@ from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage, Task
 from corpusmill.pipeline.storage import Storage
+from corpusmill.text.word_rules import rule_libraries
 
 
 class FilterStage(Stage):
@@ -28,7 +29,8 @@ class FilterStage(Stage):
     config: FilterConfig
 
     def libraries(self) -> tuple[str, ...]:
-        return tuple(library for step in build_steps(self.config.steps) for library in step.step.libraries)
+        of_steps = [library for step in build_steps(self.config.steps) for library in step.step.libraries]
+        return (*of_steps, *rule_libraries(self.config.word_rule))
 
     def execute(self, run: StageRun) -> None:
         describe_classifiers(run, self.config)

@@ -11,8 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.pipeline.stage import load_object
-from corpusmill.text.buffers import MARKED, longest_text, read_only, text_buffers
+from corpusmill.text.buffers import longest_text, text_buffers
 from corpusmill.text.hashing import cleared, hash_span, insert, table_size
 from corpusmill.text.lines import line_duplicates, line_end, only_newlines, paragraph_duplicates
 from corpusmill.text.ngrams import duplicate_candidates, duplicated_ngram_characters, top_ngram_characters
@@ -29,7 +28,17 @@ from corpusmill.text.utf8 import (
     strip_end,
     strip_start,
 )
-from corpusmill.text.words import base_powers, count_words, hash_word, new_words, walk_marked_words, walk_words, word_rule_classes
+from corpusmill.text.words import (
+    FoundWords,
+    base_powers,
+    count_words,
+    find_words,
+    hash_word,
+    new_words,
+    walk_marked_words,
+    walk_words,
+    word_rule_classes,
+)
 
 #: datatrove's TERMINAL_PUNCTUATION, in the spare bit of the character classes.
 TERMINAL = 128
@@ -125,23 +134,22 @@ def ratio(above: Any, below: Any) -> npt.NDArray[np.float64]:
     return np.divide(above, below, out=np.full(below.shape, np.nan), where=below != 0)
 
 
-def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs, token_marks: npt.NDArray[np.uint8] | None = None) -> Statistics:
+def measure(text: pa.Array | pa.ChunkedArray, word_rule: str, needs: Needs, found: FoundWords | None = None) -> Statistics:
     """Measures the statistics of every text of a column.
 
-    The texts must be valid UTF-8. `word_rule`: one of `text.words`, or `spacy`. `token_marks`: the marks of
-    `spacy_tokens.mark_tokens` for the bytes from the first text on, if the caller has them.
+    The texts must be valid UTF-8. `word_rule`: one of `text.words`. `found`: their words by this rule, if the caller has them.
     """
 
     data, offsets = text_buffers(text)
-    marks = np.zeros(0, np.uint8)
-    if word_rule == "spacy" and needs.groups & (WORD_COUNT | REPETITION):
-        data, offsets = data[offsets[0] : offsets[-1]], read_only(offsets - offsets[0])
-        marks = load_object(MARKED["spacy"])(data, offsets[:-1], offsets[1:]) if token_marks is None else token_marks
-    word_classes, powers = _tables("words" if word_rule == "spacy" else word_rule)
+    if not needs.groups & (WORD_COUNT | REPETITION):
+        found = find_words("words", data, offsets)
+    elif found is None:
+        found = find_words(word_rule, data, offsets)
+    word_classes, powers = _tables(word_rule)
     stop_words = _stop_word_table(needs.stop_words or ())
     values = np.zeros((len(offsets) - 1, len(NAMES)), np.int64)
     measure_texts(
-        data, offsets, marks, needs.groups, datatrove_classes(), word_classes, powers, stop_words, needs.short_line_length or 0, values
+        data, offsets, found, needs.groups, datatrove_classes(), word_classes, powers, stop_words, needs.short_line_length or 0, values
     )
     return Statistics(np.ascontiguousarray(values.T))
 
@@ -163,13 +171,12 @@ Scratch = namedtuple("Scratch", "words repeats places slots table stop_seen")
 
 
 @kernel
-def measure_texts(data, offsets, marks, groups, classes, word_classes, powers, stop_words, short_line_length, out):
+def measure_texts(data, offsets, found, groups, classes, word_classes, powers, stop_words, short_line_length, out):
     """Fills `out` (int64, texts x NAMES) for the texts `data[offsets[i]:offsets[i + 1]]`.
 
-    `classes` are the `character_classes`. Words begin at `marks`; if `marks` is empty, they follow from `word_classes`, the classes of the
-    word rule.
+    `classes` are the `character_classes`. `found`: the words of the texts (`FoundWords`). `word_classes`: the classes of the word rule.
     """
-    longest = longest_text(offsets)
+    longest = max(longest_text(offsets), longest_text(found.offsets))
     scratch = Scratch(
         new_words(longest + 1),
         np.empty(longest + 1, np.uint8),
@@ -183,12 +190,14 @@ def measure_texts(data, offsets, marks, groups, classes, word_classes, powers, s
         row[CHARACTERS] = count_characters(data, start, end)
         row[NEWLINES] = count_byte(data, start, end, NEWLINE)
         if groups & (WORDS | REPETITION) == WORD_COUNT:
-            row[FIRST_OF_WORDS] = marks[start:end].sum() if marks.size else count_words(data, start, end, word_classes)
+            first, last = found.offsets[text], found.offsets[text + 1]
+            row[FIRST_OF_WORDS] = found.marks[first:last].sum() if found.marks.size else count_words(data, start, end, word_classes)
         elif groups & (WORDS | REPETITION):
-            if marks.size:
-                count = walk_marked_words(data, start, end, marks, word_classes, powers, scratch.words)
+            first, last = found.offsets[text], found.offsets[text + 1]
+            if found.marks.size:
+                count = walk_marked_words(found.data, first, last, found.marks, word_classes, powers, scratch.words)
             else:
-                count = walk_words(data, start, end, word_classes, powers, scratch.words)
+                count = walk_words(found.data, first, last, word_classes, powers, scratch.words)
             word_statistics(scratch, count, text, stop_words, row)
             row[HASHES], row[ELLIPSES] = symbol_counts(data, start, end)
         if groups & LINES:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,9 @@ from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.config import Config, resolve_options
 from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.stage import load_object
-from corpusmill.text.buffers import MARKED, text_buffers
+from corpusmill.text.buffers import read_only, text_buffers
+from corpusmill.text.word_rules import WORD_RULES
+from corpusmill.text.words import FoundWords, find_words
 
 
 class DocumentBatch:
@@ -42,6 +44,7 @@ class DocumentBatch:
         #: bool (documents,): whether each document passes all rules of the earlier steps; set only for steps with `only_passing`.
         self.passing: npt.NDArray[np.bool_] | None = None
         self._token_marks = token_marks
+        self._found: FoundWords | None = None
         self._planned = planned
         self._measured: list[tuple[Needs, Statistics]] = []
 
@@ -66,14 +69,20 @@ class DocumentBatch:
         ends with the last text.
         """
         data, offsets = text_buffers(self.text)
-        return data[offsets[0] : offsets[-1]], offsets - offsets[0]
+        return data[offsets[0] : offsets[-1]], read_only(offsets - offsets[0])
 
     def token_marks(self) -> npt.NDArray[np.uint8]:
         """Returns the marks of where spaCy's tokens begin (`text.spacy_tokens.mark_tokens`) in the data of `buffers`."""
         if self._token_marks is None:
-            data, offsets = self.buffers()
-            self._token_marks = load_object(MARKED["spacy"])(data, offsets[:-1], offsets[1:])
-        return cast(npt.NDArray[np.uint8], self._token_marks)
+            self._token_marks = find_words("spacy", *self.buffers()).marks
+        return self._token_marks
+
+    def found_words(self) -> FoundWords:
+        """Returns the words of the current texts by the word rule (`text.words.find_words`)."""
+        if self._found is None:
+            marked = self.word_rule == "spacy"
+            self._found = FoundWords(*self.buffers(), self.token_marks()) if marked else find_words(self.word_rule, *self.buffers())
+        return self._found
 
     def statistics(self, needs: Needs) -> Statistics:
         """Returns the statistics (`filters.statistics.NAMES`) of the current texts, in the order of the documents."""
@@ -82,9 +91,8 @@ class DocumentBatch:
                 return statistics
         for other in self._planned:
             needs = needs.joined(other)
-        by_tokens = self.word_rule == "spacy" and needs.groups & (WORD_COUNT | REPETITION)
-        marks = self.token_marks() if by_tokens else None
-        statistics = measure(self.text, self.word_rule, needs, marks)
+        needs_words = self.word_rule not in WORD_RULES and needs.groups & (WORD_COUNT | REPETITION)
+        statistics = measure(self.text, self.word_rule, needs, self.found_words() if needs_words else None)
         self._measured.append((needs, statistics))
         return statistics
 

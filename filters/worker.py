@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from math import isnan
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from corpusmill.pipeline.schemas import PLAIN, REPORT, with_columns
 from corpusmill.pipeline.shards import PART_BYTES, iter_tables, open_parquet
 from corpusmill.pipeline.stage import DocumentFiles, Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
+from corpusmill.text.word_rules import WordRule
 
 
 def _resolved_place(place: Any, info: ValidationInfo) -> list[dict[str, dict[str, Any]]]:
@@ -74,11 +75,19 @@ class FilterConfig(Config):
         "where these are to stand elsewhere, `- preset: NAME` among `steps` says so.",
     )
     language: str | None = Field(None, description="For the preset fineweb-2: the language of the thresholds, by any of its codes.")
-    word_rule: Literal["words", "whitespace", "characters", "spacy"] = Field(
+    language_config: str | None = Field(
+        None,
+        description="For the preset fineweb-2: its folder of configurations (`configs` of huggingface/fineweb-2), or one of its files.",
+    )
+    language_model: str | None = Field(
+        None, description="For the preset fineweb-2: path of GlotLID, or of another fastText model with labels such as fra_Latn."
+    )
+    word_rule: WordRule = Field(
         "words",
         description="`words`: a run of letters, digits and underscores, or one symbol; `whitespace`: what stands between spaces; "
         "`characters`: as `words`, and each character of a script without spaces (Han, kana, Thai, Lao, Khmer, Myanmar, Tibetan); "
-        "`spacy`: the tokens of spaCy's English tokenizer, as datatrove has them.",
+        "`spacy`: the tokens of spaCy's English tokenizer, as datatrove has them; `datatrove:LANGUAGE`: its words of any other language, "
+        "by the tokenizer that it has for it (`datatrove:jpn_Jpan`); `jieba`, `newmm`: the same for Chinese and Thai, by kernels.",
     )
     steps: StepItems = Field(
         [{"language": {}}, {"gopher_repetition": {}}, {"gopher_quality": {}}],
@@ -106,7 +115,7 @@ class FilterConfig(Config):
         thresholds = section.get("thresholds") or {}  # null where all of them are comments
         if isinstance(thresholds, Mapping):  # YAML reads on as true
             section = {**section, "thresholds": {name: value for name, value in thresholds.items() if value is not True and value != "on"}}
-        whole = expand(section)
+        whole = expand(section, (info.context or {}).get("folder", "."))
         rules: set[str] = set()
         if unknown := whole.keys() - cls.model_fields.keys():
             with suppress(ValueError):  # of a step, which is told where it stands

@@ -145,6 +145,7 @@ def words(value: Any) -> Iterator[str]:
     thresholds, are left out."""
     if isinstance(value, str):
         yield value
+        yield value[: value.find(":") + 1]  # a word rule with a language (`text.word_rules.FINDERS`)
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             if isinstance(inner, Mapping | list | tuple):

@@ -17,6 +17,8 @@ EXTRAS = {
     "trafilatura": "trafilatura",
     "s3fs": "s3",
     "matplotlib": "pictures",
+    "jieba": "zh",
+    "pythainlp": "th",
     "grpc": "cluster",  # this and the next come with ray[default]
     "prometheus_client": "cluster",
 }

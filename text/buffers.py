@@ -13,10 +13,6 @@ from numba.extending import intrinsic
 
 from corpusmill.pipeline.kernel import kernel
 
-#: The function that marks words, for the word rule that needs a library. By this table, its module counts for the code of the tasks that
-#: have this rule (`pipeline/code.py`).
-MARKED = {"spacy": "corpusmill.text.spacy_tokens:mark_tokens"}
-
 
 def text_buffers(column: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Returns `(data, offsets)` of a string column of n texts, both read-only; without a copy where it is one `large_string` chunk.

@@ -45,6 +45,7 @@ from corpusmill.text.spacy_rules import (
     spacy_rules,
 )
 from corpusmill.text.utf8 import NEWLINE, decode, eight_bytes, previous
+from corpusmill.text.words import FoundWords
 
 #: The most bytes that are read before and after a chunk, for its neighbours.
 MOST_CONTEXT = 4096
@@ -391,6 +392,15 @@ def _store(chunks, key, value):
 
 #: About the most bytes of chunks that the tokenizer gets in one text.
 _TEXT_BYTES = 1 << 20
+
+
+def find_words(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], _: str) -> FoundWords:
+    """Returns the words of the rule `spacy` (`text.words.find_words`)."""
+    return FoundWords(data, offsets, mark_tokens(data, offsets[:-1], offsets[1:]))
+
+
+def libraries(_: str) -> tuple[str, ...]:
+    return ()
 
 
 def mark_tokens(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:

@@ -8,18 +8,22 @@ character that is VISIBLE and not WORD. Characters that are not VISIBLE separate
 * `whitespace`: WORD is everything but space, so words are those of `str.split()`;
 * `characters`: as `words`, but a character of a script that is written without spaces is a word of its own, and the
   combining marks of those scripts are not counted.
+
+The words of other rules (`text.word_rules`) are found outside of this walk, by `find_words`.
 """
 
 from collections import namedtuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from corpusmill.pipeline.kernel import kernel
+from corpusmill.text.buffers import read_only
 from corpusmill.text.hashing import BASE, ONE, hash_span, power
 from corpusmill.text.utf8 import CODE_POINTS, LINE_BREAK, PUNCTUATION, SPACE, SURROGATES, WORD, decode
+from corpusmill.text.word_rules import WITHOUT_TEXT, WORD_RULES, of_finder
 
-WORD_RULES = ("words", "whitespace", "characters")
 #: The class of characters that belong to words. In the tables of word rules it takes the place of SPACE, whose bit it uses.
 VISIBLE = SPACE
 #: The number of powers of BASE in the lookup table; those for longer words and n-grams are computed.
@@ -35,25 +39,44 @@ Words = namedtuple("Words", "hashes kinds ends prefixes")
 UNSPACED = "".join(rf"\p{{scx={script}}}" for script in ("Han", "Hira", "Kana", "Bopo", "Yiii", "Thai", "Laoo", "Tibt", "Mymr", "Khmr"))
 
 
-def word_rule_classes(rule: str, classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Returns the table of a word rule for `walk_words`: `classes` with the rule's WORD and VISIBLE; 0 for invisible characters.
+class FoundWords(NamedTuple):
+    """The words of n texts, for `walk_marked_words`: those of text i are in `data[offsets[i]:offsets[i + 1]]`, and one begins at each byte
+    with a mark. No marks at all: words follow from a table of classes (`walk_words`)."""
 
-    Raises KeyError for an unknown rule.
+    data: npt.NDArray[np.uint8]  # read-only, valid UTF-8: the texts themselves (`spacy`, `jieba`), or their words without what is between
+    offsets: npt.NDArray[np.int64]  # read-only, n + 1
+    marks: npt.NDArray[np.uint8]  # as long as `data`, or empty
+
+
+def find_words(rule: str, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> FoundWords:
+    """Returns the words of the texts `data[offsets[i]:offsets[i + 1]]` (valid UTF-8) by a rule; the texts without marks for one of
+    WORD_RULES."""
+    data, offsets = read_only(data), read_only(offsets)
+    if rule in WORD_RULES:
+        return FoundWords(data, offsets, np.zeros(0, np.uint8))
+    found: FoundWords = of_finder(rule, "find_words")(data, offsets, rule.partition(":")[2])
+    return found
+
+
+def word_rule_classes(rule: str, classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Returns the table of a word rule for the walks: `classes` with the rule's WORD and VISIBLE; 0 for invisible characters.
+
+    Where words come without the text between them, all of their characters are visible, spaces too.
     """
-    if rule not in WORD_RULES:
-        raise KeyError(rule)
     table = classes & ~np.uint8(SPACE | LINE_BREAK) | np.uint8(VISIBLE)
+    if rule.startswith(WITHOUT_TEXT):
+        return table.astype(np.uint8)
     if rule == "whitespace":
         table |= np.uint8(WORD)
     if rule == "characters":
-        table[_points(f"[{UNSPACED}]")] &= ~np.uint8(WORD)
-        table[_points(rf"[[{UNSPACED}]&&\p{{M}}]")] = 0
+        table[code_points(f"[{UNSPACED}]")] &= ~np.uint8(WORD)
+        table[code_points(rf"[[{UNSPACED}]&&\p{{M}}]")] = 0
     table[classes & SPACE != 0] = 0
     return table.astype(np.uint8)
 
 
-def _points(pattern: str) -> list[int]:
-    """Returns the code points that match a pattern of one character."""
+def code_points(pattern: str) -> list[int]:
+    """Returns the code points that match a pattern of one character, in the syntax of the library regex."""
     import regex  # `re` knows no scripts
 
     everything = "".join(chr(point) for point in range(CODE_POINTS) if point not in SURROGATES)
@@ -245,7 +268,7 @@ def hash_chunks(data, start, end, kinds, hashes, ends, seen):
 
 
 # ----------------------------------------------------------------------------------------------------
-# The walk over words whose beginnings are marked (by `spacy_tokens`). `walk_words` finds them by a table of classes instead.
+# The walk over words whose beginnings are marked (`find_words`). `walk_words` finds them by a table of classes instead.
 
 
 @kernel

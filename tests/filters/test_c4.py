@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import regex
 from datatrove.data import Document
 from datatrove.pipeline.filters import c4_filters as reference
 from datatrove.pipeline.filters.base_filter import get_filter_result
@@ -22,7 +23,7 @@ from corpusmill.text.spacy_tokens import mark_tokens
 
 # ---- Texts, counts and reasons against datatrove's C4QualityFilter, with spaCy's sentences and corpusmill's; C4's own order of rules.
 
-SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[」』”’）]*")
+SENTENCE_END = regex.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|[\p{Sentence_Terminal}--\p{ASCII}]+[」』”’）]*", regex.V1)
 
 
 def count_sentences(line: str) -> int:

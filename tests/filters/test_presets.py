@@ -5,14 +5,18 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import yaml
 
 from corpusmill.filters import presets
 from corpusmill.filters.presets import PRESETS
 from corpusmill.filters.rules import decide
 from corpusmill.filters.worker import FilterConfig, FilterWorker, rule_table
-from corpusmill.pipeline.errors import ConfigError
+from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.extras import require
 from corpusmill.pipeline.recipe import validate_recipe
+from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage
+from corpusmill.text.word_rules import rule_libraries
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -109,7 +113,7 @@ LANGUAGES = json.loads(Path(presets.__file__).with_name("fineweb2.json").read_te
 
 
 def test_fineweb_2_has_thresholds_a_language() -> None:
-    assert len(LANGUAGES) == 23
+    assert len(LANGUAGES) == 50
     for name, row in LANGUAGES.items():
         config = FilterConfig.model_validate({"preset": "fineweb-2", "language": name})
         for code in (name.split("_")[0], row["code"], name.replace(name[:3], row["code"])):
@@ -166,8 +170,90 @@ def test_fineweb_2_decides_as_datatrove_does(measure_step, shared_data: Path, fi
 def test_fineweb_2_refuses_what_it_has_not() -> None:
     for section, message in (
         ({"preset": "fineweb-2"}, "also needs `language`"),
-        ({"preset": "fineweb-2", "language": "jpn"}, "the preset fineweb-2 has no thresholds for 'jpn'"),
+        (
+            {"preset": "fineweb-2", "language": "pcd"},
+            r"no thresholds and stop words for 'pcd' \(the nearest language that it has is fra_Latn",
+        ),
+        ({"preset": "fineweb-2", "language": "xyzw"}, "no thresholds and stop words for 'xyzw'"),
         ({"language": "fra"}, "only the preset fineweb-2 asks for one"),
+        ({"language_config": "configs"}, "only the preset fineweb-2 asks for one"),
     ):
         with pytest.raises(ConfigError, match=message):
             validate_recipe({"filter": section}, "recipe.yaml")
+
+
+def written(row: dict) -> str:
+    """Returns a language's limits as FineWeb-2's file has them."""
+    pairs = {"top_n_grams": [*zip((2, 3, 4), row["top_n_grams"])], "dup_n_grams": [*zip(range(5, 11), row["dup_n_grams"])]}
+    return yaml.safe_dump({**row, **{key: [list(pair) for pair in value] for key, value in pairs.items()}, "code": None, "commit": None})
+
+
+@pytest.fixture(scope="module")
+def configurations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder as `configs` of FineWeb-2, with a language more, which lid.176 does not know."""
+    folder = tmp_path_factory.mktemp("configs")
+    for name, row in {**LANGUAGES, "aai_Latn": LANGUAGES["ind_Latn"]}.items():
+        (folder / f"{name}.yml").write_text(written(row))
+    return folder
+
+
+def test_fineweb_2_reads_a_clone_of_its_configurations(configurations: Path) -> None:
+    for name in LANGUAGES:
+        ours = FilterConfig.model_validate({"preset": "fineweb-2", "language": name})
+        folder = configurations.name
+        for given in ({"language": name.split("_")[0]}, {"language_config": f"{folder}/{name}.yml"}):
+            section = {"preset": "fineweb-2", "language_config": folder, **given}
+            assert FilterConfig.model_validate(section, context={"folder": str(configurations.parent)}) == ours
+    model = {"preset": "fineweb-2", "language": "aai_Latn", "language_config": str(configurations), "language_model": "/glotlid.bin"}
+    step = FilterConfig.model_validate(model).steps[0]["language"]
+    assert step == step | {"keep": ["aai_Latn"], "model": "/glotlid.bin", "threshold": LANGUAGES["ind_Latn"]["language_score"]}
+
+
+def test_each_language_runs_on_ten_lines(configurations: Path, shared_data: Path) -> None:
+    """Every language of which the tokenizer is installed, and texts are there; by its file, and with the words of its preset."""
+    ran = set()
+    for name, row in LANGUAGES.items():
+        config = FilterConfig.model_validate({"preset": "fineweb-2", "language": name, "language_config": str(configurations)})
+        path = shared_data / f"lid/{ {'no': 'nb'}.get(row['code'], row['code']) }.txt"
+        try:
+            require("a test", *rule_libraries(config.word_rule))
+        except InputError:
+            continue
+        texts = path.read_text().splitlines()[:10] if path.exists() else ["ten lines of nothing"] * 10
+        worker = FilterWorker(config, Storage("."), {})
+        worker.setup()
+        rows = [dict.fromkeys(DOCUMENTS.names) | {"id": "", "source": "", "text": "\n".join(texts)}]
+        columns, _ = worker.measure(pa.Table.from_pylist(rows, DOCUMENTS), pa.array(["\n".join(texts)], pa.large_string()))
+        assert not path.exists() or columns["language"][0].as_py() == row["code"]
+        assert columns["gopher_words"][0].as_py() > 30 and (not path.exists() or columns["gopher_stop_words"][0].as_py() > 1)
+        ran.add(name.rpartition("_")[2])
+    assert ran > {"Latn", "Cyrl", "Arab", "Deva", "Grek", "Hebr", "Beng", "Geor", "Taml"}
+
+
+def test_wrong_configurations_are_one_sentence(configurations: Path, tmp_path: Path) -> None:
+    good = yaml.safe_load((configurations / "fra_Latn.yml").read_text())
+    for number, (content, message) in enumerate((
+        (yaml.safe_dump({key: value for key, value in good.items() if key != "dup_n_grams"}), "dup_n_grams: field required"),
+        (yaml.safe_dump({**good, "top_n_grams": [[2, 0.1]]}), "top_n_grams: .*a limit for each n from 2 to 4"),
+        (yaml.safe_dump({**good, "language_score": "high"}), "language_score: input should be a valid number"),
+        ("[1, 2]", "the file: input should be"), ("a: [", "is no YAML"), (None, "can't be read"),
+    )):  # fmt: skip
+        path = tmp_path / str(number) / "fra_Latn.yml"
+        path.parent.mkdir()
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(ConfigError, match=f"fra_Latn.yml: {message}"):
+            validate_recipe({"filter": {"preset": "fineweb-2", "language_config": str(path)}}, "recipe.yaml")
+    for section, message in (
+        (
+            {"language_config": str(configurations / "fra_Latn.yml"), "language": "deu"},
+            "fra_Latn.yml has no thresholds and stop words for 'deu'",
+        ),
+        ({"language_config": str(tmp_path / "french.yml")}, "is called LANGUAGE_SCRIPT.yml"),
+        ({"language_config": str(tmp_path), "language": "fra"}, "there are none"),
+        ({"language_config": str(configurations), "language": "pcd"}, "the nearest language that it has is fra_Latn"),
+        ({"language_config": str(configurations), "language": "aai_Latn"}, "lid.176 does not know aai_Latn; give `language_model: PATH`"),
+        ({"language_config": str(configurations)}, "also needs `language`"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            validate_recipe({"filter": {"preset": "fineweb-2", **section}}, "recipe.yaml")

@@ -19,7 +19,10 @@ from hypothesis import strategies as st
 from corpusmill.filters.gopher import STOP_WORDS
 from corpusmill.filters.statistics import LINES, NAMES, NEWLINE_LINES, REPETITION, WORDS, Needs, measure
 
-WORD_RULES = {"words": re.compile(r"\w+|[^\w\s]").findall, "whitespace": str.split, "spacy": SpaCyTokenizer("en").word_tokenize}
+WORD_RULES = {
+    "words": re.compile(r"\w+|[^\w\s]").findall, "whitespace": str.split, "spacy": SpaCyTokenizer("en").word_tokenize,
+    "datatrove:fra_Latn": SpaCyTokenizer("fr").word_tokenize,
+}  # fmt: skip
 ALL = Needs(WORDS | LINES | REPETITION | NEWLINE_LINES, STOP_WORDS, 30)
 SMALL = st.sampled_from([*"aab .-•#…\n\n\n\r\u2028\x85\u3000_19é漢😀\0", "...", "the ", "of", "ab c "])
 TEXT = st.lists(st.one_of(SMALL, st.characters(exclude_categories=["Cs"])), max_size=150).map("".join)
