@@ -256,15 +256,6 @@ def test_on_a_store_manifests_are_enough(tmp_path) -> None:
     assert stale.mend == "corpusmill run memory://stale/run --from evaluate --to evaluate"
 
 
-def test_a_stage_that_the_recipe_no_longer_has_is_named_and_not_a_part_of_what_mends(tmp_path) -> None:
-    run = trained_run(tmp_path / "a run")
-    again("sft", {"model/model.safetensors": b"tuned anew"})(run)
-    run.json("run.json", {"inputs": [], "recipe": {"pretrain": {}, "sft": {}, "align": {}}, "versions": {}})
-    stale = RunReader(str(run.folder)).stale
-    assert stale is not None and stale.because["evaluate"].endswith("; the recipe no longer has it, so its folder can go")
-    assert shlex.split(stale.mend) == ["corpusmill", "run", str(run.folder), "--from", "align", "--to", "align"]
-
-
 def test_the_model_of_a_stale_stage_is_not_used_without_a_word(tmp_path, corpusmill) -> None:
     run = trained_run(tmp_path / "run")
     again("sft", {"model/model.safetensors": b"tuned anew"})(run)

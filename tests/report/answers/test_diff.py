@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 from corpusmill.cli import app
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report import machine
 from corpusmill.report.answers.diff import QUANTILES, Difference, DiffOptions, compare
 from corpusmill.report.answers.why import explain
 from corpusmill.report.page.html import write_report
@@ -209,15 +208,6 @@ def test_what_is_printed(run_folder: Path, stricter: Path) -> None:
     narrow = compared(run_folder, stricter, 40, samples=60)
     assert "B has no dedup, tokens, so both are compared up to filter." in " ".join(narrow.split())
     assert all(len(line) <= 40 for line in narrow.splitlines() if not line.startswith("All about one"))
-
-
-def test_json_has_everything(run_folder: Path, stricter: Path) -> None:
-    found = json.loads(machine.as_json(compare(str(run_folder), str(stricter), DiffOptions(samples=2)).as_json()))
-    assert found["documents"]["only_a"]["documents"] == 6 and found["kept"] == {"a": 45, "b": 39}
-    (rule,) = [rule for rule in found["rules"] if rule["other_keeps"]["b"]]
-    assert rule["rule"] == "short" and rule["threshold"]["b"] == {"column": "words", "comparison": "<", "threshold": 40}
-    assert len(found["samples"]["only_a"]) == 2 and found["samples"]["only_b"] == []
-    assert {"value": "en", "a": 35, "b": 31} in found["language"] or {row["value"] for row in found["language"]} == {"en", "de"}
 
 
 def test_equal_runs_and_runs_that_can_not_be_compared(run_folder: Path, tmp_path: Path) -> None:

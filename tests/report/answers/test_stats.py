@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 from built_run import report, write_run
 
-from corpusmill.pipeline.errors import InputError
 from corpusmill.report.answers.stats import QUANTILES, Spread, read_columns
 from corpusmill.report.query.run import open_run
 
@@ -132,15 +131,6 @@ def test_csv_and_json_have_the_same_figures(corpusmill, run_folder: Path) -> Non
     for row, figures in zip(rows, [c[d] for c in columns for d in ("kept", "dropped")], strict=True):
         for name, value in figures.items():
             assert row[name] == "" if value is None else float(row[name]) == value
-
-
-def test_a_report_without_measured_columns(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", ())
-    with pytest.raises(InputError, match="no stage of this run has a report yet"):
-        read_columns(open_run(str(run.folder)), None)
-    run.stage("filter", [{"report/part-00000.parquet": report([], [])}])
-    _, (characters,) = read_columns(open_run(str(run.folder)), None)
-    assert characters.name == "chars_in" and characters.kept == characters.dropped == Spread()
 
 
 def test_what_programs_read_tells_of_damage_too(tmp_path: Path, corpusmill: Any) -> None:

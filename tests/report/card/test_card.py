@@ -24,7 +24,7 @@ from markdown_it import MarkdownIt
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.card.contents import iso_codes
-from corpusmill.report.card.data_card import MARK, shown_sentence, size_category, write_card
+from corpusmill.report.card.data_card import MARK, shown_sentence, write_card
 from corpusmill.report.markdown import code, escaped, front_matter
 from corpusmill.report.page.html import write_report
 
@@ -240,10 +240,6 @@ def test_nothing_leaves_its_cell_or_the_header(text: str) -> None:
 def test_languages_are_iso_codes() -> None:
     counts = Counter({"eng": 500, "als": 400, "zh_Hans": 300, "und": 200, "de": 100, "sh": 95, "xx<b>": 90, "fr": 1})
     assert iso_codes(counts) == ["en", "sq", "zh", "de", "hbs"]
-
-
-def test_size_categories() -> None:
-    assert [size_category(n) for n in (999, 1000, 10**12)] == ["n<1K", "1K<n<10K", "n>1T"]
 
 
 def test_a_run_half_done(tmp_path, corpusmill) -> None:

@@ -74,18 +74,6 @@ def test_a_row_opens_its_run_and_back_returns(listed: Seen) -> None:
 
 
 @pytest.mark.long
-def test_a_text_that_is_selected_in_a_row_opens_nothing(listed: Seen) -> None:
-    page = listed.page
-    box = page.locator("#list tr", has_text="group").locator(".rules").first.bounding_box()
-    page.mouse.move(box["x"] + 1, box["y"] + box["height"] / 2)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 60, box["y"] + box["height"] / 2, steps=4)
-    page.mouse.up()
-    until(page, "String(getSelection()) !== ''")
-    assert "run=" not in drawn(page).url
-
-
-@pytest.mark.long
 def test_two_runs_are_chosen_and_compared(listed: Seen) -> None:
     page = listed.page
     for name in ("first", "group/second"):
@@ -112,27 +100,6 @@ def test_two_runs_are_chosen_and_compared(listed: Seen) -> None:
     card.get_by_role("link", name="Open it in group/second").click()
     page.wait_for_selector("#document .text")
     assert drawn(page).inner_text("#document .text") == text and "dropped by filter" in page.inner_text("#document")
-
-
-@pytest.mark.long
-def test_saved_files_have_all_documents_of_the_filter(chromium: Any, address: str, decided: Any) -> None:
-    with opened(chromium, f"{address}#stage=filter&decision=dropped", accept_downloads=True) as seen:
-        drawn(seen.page)
-        with seen.page.expect_download() as download:
-            seen.page.locator("#export a", has_text="JSONL").click()
-        rows = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]
-        assert download.value.suggested_filename == "filter.jsonl"
-        assert [row["id"] for row in rows] == decided["id"][~decided["kept"]].tolist() and all(row["text"] for row in rows)
-
-
-@pytest.mark.long
-def test_the_first_advice_stays_folded(chromium: Any, address: str) -> None:
-    with opened(chromium, address) as seen:
-        drawn(seen.page).locator(".guide summary").click()
-        until(seen.page, "localStorage.length > 0")  # the browser tells the page later that it is closed
-        seen.page.reload()
-        seen.page.wait_for_selector(".guide", state="attached")
-        assert drawn(seen.page).locator(".guide").get_attribute("open") is None
 
 
 class Noted(parameters.Asked):

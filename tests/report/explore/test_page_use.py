@@ -37,14 +37,6 @@ def test_back_forward_and_links_bring_a_view_again(seen: Seen, chromium: Any, de
     expect_counts(page, decided, fired(decided, "short"))
 
 
-def test_the_first_address_once_more_opens_the_page_again(seen: Seen, address: str) -> None:
-    for fragment in ("#token=other", "#"):
-        drawn(seen.page).evaluate("fragment => location.assign(fragment)", fragment)
-        until(seen.page, "location.hash.includes('stage=')")
-        assert drawn(seen.page).locator("main h2").count()
-    assert seen.console == []
-
-
 def test_the_keyboard_is_enough(seen: Seen, decided: pd.DataFrame) -> None:
     page = seen.page
 
@@ -115,15 +107,6 @@ def test_axe_finds_nothing(chromium: Any, address: str, decided: pd.DataFrame) -
     assert seen.console == []
 
 
-def test_on_a_phone_the_hint_where_to_begin_follows_the_view(chromium: Any, address: str) -> None:
-    with opened(chromium, f"{address}#view=thresholds", size=PHONE) as seen:
-        seen.page.wait_for_selector("#document .guide")
-        assert drawn(seen.page).locator("#thresholds").bounding_box()["y"] < seen.page.locator("#document").bounding_box()["y"]
-        seen.page.locator("#views a", has_text="Documents").click()
-        seen.page.wait_for_selector("#documents:not([hidden])")
-        assert drawn(seen.page).locator("#document").bounding_box()["y"] < seen.page.locator("#documents").bounding_box()["y"]
-
-
 def test_a_phone_scrolls_only_up_and_down(chromium: Any, address: str, decided: pd.DataFrame) -> None:
     number = decided.index[decided["url"] == HOSTILE_URL][0]
     with opened(chromium, f"{address}#stage=filter&doc=filter/{number}", size=PHONE, is_mobile=True, has_touch=True) as seen:
@@ -136,15 +119,6 @@ def test_a_phone_scrolls_only_up_and_down(chromium: Any, address: str, decided: 
         seen.page.locator("#filters summary").first.click()
         seen.page.get_by_label(re.compile("^dropped")).check()
         until(seen.page, "document.getElementById('count').textContent.startsWith('11 ')")
-
-
-def test_the_theme_can_be_chosen_and_stays(seen: Seen) -> None:
-    page, shade = seen.page, "getComputedStyle(document.body).backgroundColor"
-    light = page.evaluate(shade)
-    page.select_option("#theme", "dark")
-    assert page.evaluate(shade) != light
-    page.reload()
-    assert drawn(page).evaluate(shade) != light and page.input_value("#theme") == "dark"
 
 
 #: Names that a recipe, a crawl or an upload could contain.
@@ -215,62 +189,3 @@ def test_hostile_names_are_names(chromium: Any, tmp_path: Path) -> None:
         assert page.locator("main script, img, iframe, a[href^=javascript]").count() == 0
         assert {url.split("/")[2] for url in seen.requests} == {address.split("/")[2]}
         assert seen.console == dialogs == []
-
-
-STALE = "Stale: dedup (filter was begun again and is not finished)."
-
-
-def running(done: int) -> dict[str, Any]:
-    """Returns the output of `corpusmill status --json` for a run in the middle of its filter stage, with `done` of 8 tasks."""
-    stages = [("ingest", "complete"), ("filter", "running"), ("dedup", "to come")]
-    return {
-        "run": "r", "state": "running", "sentence": "Running (host, process 7).", "seconds": 100.0, "warnings": 0, "training": None,
-        "stale": {"sentence": STALE}, "left": [],
-        "stages": [{"name": name, "status": status, "tasks": 2, "documents_in": None, "documents_out": None} for name, status in stages],
-        "phase": {
-            "stage": "filter", "phase": "", "workers": 2, "share": done / 8, "seconds_left": 75.0,
-            "rows_per_second": 1234.0, "mb_per_second": 2.5, "tasks": {"planned": 8, "before": 0, "done": done, "left": 8 - done},
-        },
-        "failures": {"count": 1, "last": [{"stage": "filter", "task": "part-00003", "message": f"no space {HOSTILE}"}], "sentence": None},
-    }  # fmt: skip
-
-
-def test_a_run_that_goes_on_is_followed(chromium: Any, address: str) -> None:
-    """The test replaces the server's status, so that the run progresses at the test's speed. The page's clock also moves by itself."""
-    complete = {**running(8), "state": "complete", "sentence": "Complete.", "phase": None, "stale": None}
-    complete["stages"] = [{**stage, "status": "complete"} for stage in complete["stages"]]
-    said = [running(2)]
-
-    def unfinished(route: Any) -> None:
-        said = route.fetch().json()
-        for stage in said["stages"]:
-            stage["status"] = "unfinished" if stage["name"] == "filter" else "complete"
-        route.fulfill(json={**said, "stale": STALE, "warnings": ["filter: not finished"]})
-
-    with opened(chromium, "about:blank") as seen:
-        page = seen.page
-        page.clock.install()
-        page.route("**/api/status", lambda route: route.fulfill(json=said[-1]))
-        page.route("**/api/run", unfinished)
-        page.goto(f"{address}#view=progress")
-        page.wait_for_selector("#progress .wide")
-        assert drawn(page).inner_text("#state") == "Running (host, process 7)."
-        box, title = (page.locator(part).bounding_box() for part in ("#stale", "h1"))
-        assert page.inner_text("#stale") == STALE and box["y"] + box["height"] <= title["y"]
-        assert page.locator("#warnings li").all_inner_texts() == ["filter: not finished"]
-        assert "25.0%: 2 of 8 tasks by 2 workers, 1,234 rows/s, 2.5 MB/s, 1 min 15 s left" in page.inner_text("#progress").replace(
-            "1,235", "1,234"
-        )
-        assert "filter part-00003: no space before<script>alert(1)</script>" in page.inner_text("#progress .failed")
-        assert page.locator("#progress progress").evaluate_all("bars => bars.map(bar => bar.value)") == [0.25, 1, 0.25, 0]
-        assert "has gone on" not in page.inner_text("#progress")
-        said.append(running(6))
-        page.clock.fast_forward(2000)
-        until(page, "document.querySelector('#progress .wide')?.value === 0.75")
-        said.append(complete)
-        page.clock.fast_forward(2000)
-        until(page, "document.getElementById('progress').innerText.includes('Complete.')")
-        drawn(page)
-        assert "The run has gone on since its reports were read" in page.inner_text("#progress")
-        assert not page.locator("#stale").is_visible()
-        assert seen.console == []

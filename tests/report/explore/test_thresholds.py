@@ -28,10 +28,8 @@ from corpusmill.report.answers.why_change import change
 from corpusmill.report.explore.parameters import Thresholds, read
 from corpusmill.report.explore.thresholds import recipe_lines
 from corpusmill.report.page.html import render_body
-from corpusmill.report.queries.rules import shares_moved
 from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.query.run import open_run
-from corpusmill.report.read import ReportRule as Share
 
 RECIPE = """
 ingest: {}
@@ -106,12 +104,6 @@ def test_equals_retune(client: TestClient, made: Path, tmp_path: Path, moves: di
     stored = json.loads((tmp_path / "run/run.json").read_text())["recipe"]["filter"]["thresholds"]
     written = yaml.safe_load(answer["recipe"])["filter"]["thresholds"]
     assert {name: "off" if value is False else value for name, value in written.items()} == stored
-
-
-def test_nothing_moved_changes_nothing(client: TestClient, made: Path) -> None:
-    answer = client.get("/api/thresholds", params={"stage": "filter"}).json()
-    assert answer["before"] == answer["after"] and answer["before"]["kept"] == len(kept_ids(made))
-    assert (answer["gained"], answer["lost"], answer["recipe"], answer["command"]) == (0, 0, "", "")
 
 
 def test_values_of_every_type_at_their_threshold(tmp_path: Path, make_report: Callable[..., Path]) -> None:
@@ -220,8 +212,3 @@ def test_why_counts_no_others_where_a_share_moves(made: Path) -> None:
         own = change(run, "filter", next(row for row in rows if "quality" in row["failed"]))
     assert other is not None and other.command and other.others is None and "--dry-run" in other.sentences[0]
     assert own is not None and own.others is not None and own.sentences == []
-
-
-def test_a_share_of_all_documents_stays_as_it_is() -> None:
-    rules = [Share("s", name, name, "<", 1, (0.5, of)) for name, of in (("a", "all"), ("b", "passing"), ("c", "passing"))]
-    assert [[rule.rule for rule in shares_moved(rules, moved)] for moved in (["x"], ["b"], ["b", "c"], [])] == [["b", "c"], ["c"], [], []]

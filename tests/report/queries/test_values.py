@@ -24,7 +24,7 @@ from corpusmill.report.queries.values import (
     read_personal_data,
 )  # fmt: skip
 from corpusmill.report.query.run import Run
-from corpusmill.report.read import DATA_STAGES, ReportRule
+from corpusmill.report.read import DATA_STAGES
 
 
 def floats_of(table: pa.Table, column: str) -> np.ndarray:
@@ -76,19 +76,6 @@ def test_zeros_that_would_hide_everything_are_not_drawn_but_counted() -> None:
     assert caption(histogram) == "940 values; 900 below 3 (5 dropped) not drawn"
     few = counted(values[-80:], np.ones(80, bool))
     assert few.bins.logarithmic and not few.mostly_zeros and "not drawn" not in caption(few)
-
-
-def test_a_chart_is_of_the_kind_that_its_values_need() -> None:
-    """A few whole numbers have bars, other values a histogram; a bar alone is no chart."""
-    few = counted(np.array([0.0, 1.0, 1.0, 3.0]), np.array([True, True, False, True]))
-    many = counted(np.arange(100.0), np.ones(100, bool))
-    bars, outline = (histogram_figure(each, [ReportRule("step", "rule", "cut", ">", 2.0)]) for each in (few, many))
-    assert {each["kind"] for each in bars["series"]} == {"bars"} and bars["series"][0]["x"] == [0, 1, 2, 3]
-    assert [each["y"] for each in bars["series"]] == [[1, 1, 0, 1], [0, 1, 0, 0]]
-    assert {each["kind"] for each in outline["series"]} == {"steps"} and sum(outline["series"][0]["y"]) == 100 - many.above
-    for figure in (bars, outline):
-        assert (figure["x"]["title"], figure["y"]["title"], figure["marks"]) == ("cut", "documents", [{"x": 2.0, "text": "> 2"}])
-    assert counted(np.full(9, 200.0), np.ones(9, bool)).flat and not few.flat and not many.flat
 
 
 def test_lengths(opened_random_run: Run) -> None:
