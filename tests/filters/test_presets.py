@@ -97,14 +97,6 @@ def test_rules_can_be_switched_off_and_on() -> None:
     assert FilterConfig.model_validate({"steps": ["fineweb_quality"], "thresholds": {"list_ratio": True}}).thresholds == {}
 
 
-def test_an_unknown_preset_is_one_sentence() -> None:
-    with pytest.raises(
-        ConfigError,
-        match=r"recipe\.yaml: filter: preset: 'finweb' is unknown \(did you mean fineweb\? expected one of gopher-paper, characters, ",
-    ):
-        validate_recipe({"filter": {"preset": "finweb"}}, "recipe.yaml")
-
-
 LANGUAGES = json.loads(Path(presets.__file__).with_name("fineweb2.json").read_text("utf-8"))["languages"]
 
 

@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,15 +67,6 @@ def test_regression_as_fineweb_edu_does_it(regression: str, real_texts: list[str
     assert [score["LABEL_0"] for score in by_pipeline(regression, texts[:20])] == pytest.approx(found["transformer"][:20], abs=1e-5)
 
 
-def test_whole_numbers_round_as_python_does(regression: str, scored: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = np.array([-0.6, 0.5, 1.5, 2.5, 2.5001, 4.51, 7.0], np.float32)
-    monkeypatch.setattr("corpusmill.filters.transformer_model.SequenceClassifier.logits", lambda *_: scores[:, None])
-    found = scored(["a"] * len(scores), model=regression)["transformer_int"]
-    assert found == [round(max(0, min(score, 5))) for score in scores] == [0, 0, 2, 2, 3, 5, 5]
-    assert scored(["a"] * len(scores), model=regression, highest=3)["transformer_int"] == [0, 0, 2, 2, 3, 3, 3]
-    assert list(scored(["a"] * len(scores), model=regression, highest=None)) == ["transformer"]
-
-
 def test_several_labels_as_the_pipeline_has_them(topics: str, real_texts: list[str], hostile_texts: list[str], scored: Callable) -> None:
     texts = [*real_texts, *hostile_texts, ""]
     found, expected = scored(texts, model=topics, name="topic"), by_pipeline(topics, texts, max_length=96)
@@ -110,12 +100,6 @@ def test_a_text_has_the_same_bytes_alone_in_company_and_in_any_order(
             assert [single[column][0] for single in alone] == values
 
 
-def test_how_large_batches_are_changes_no_more_than_rounding(regression: str, real_texts: list[str], scored: Callable) -> None:
-    found = scored(real_texts, model=regression)["transformer"]
-    for budget in (1, 300):
-        np.testing.assert_allclose(scored(real_texts, model=regression, batch_tokens=budget)["transformer"], found, atol=3e-6)
-
-
 def test_the_number_of_threads_changes_no_byte_and_is_left_as_it_was(regression: str, real_texts: list[str], scored: Callable) -> None:
     before = torch.get_num_threads()
     try:
@@ -147,14 +131,6 @@ def test_windows_by_their_maximum_and_their_mean(topics: str, real_texts: list[s
         np.testing.assert_allclose(np.array(list(found.values())).T, expected, atol=1e-5)
 
 
-def test_a_long_text_is_seen_to_its_end_by_windows_alone(toxicity: str, real_texts: list[str], scored: Callable) -> None:
-    long = real_texts[-1]
-    assert scored([long], model=toxicity) == scored([long + " Z" * 50], model=toxicity)
-    assert scored([long], model=toxicity, window=96, windows="mean") != scored(
-        [long + " Z" * 50], model=toxicity, window=96, windows="mean"
-    )
-
-
 def test_a_text_without_tokens_has_no_score(make_model: Callable, real_texts: list[str], scored: Callable) -> None:
     """GPT-2's tokenizers add no special tokens; BERT scores an empty text by the special tokens that it adds."""
     folder = make_model("gpt2", num_labels=1)
@@ -167,11 +143,6 @@ def test_a_text_without_tokens_has_no_score(make_model: Callable, real_texts: li
     (expected,) = by_pipeline(folder, [real_texts[0]], function_to_apply="none")
     assert score == pytest.approx(expected["LABEL_0"], abs=1e-5)
     assert scored([], model=folder) == {"transformer": [], "transformer_int": []}
-
-
-def test_bfloat16_is_near(regression: str, real_texts: list[str], scored: Callable) -> None:
-    plain, short = (np.array(scored(real_texts, model=regression, dtype=kind)["transformer"]) for kind in ("float32", "bfloat16"))
-    assert 0 < np.abs(plain - short).max() < 0.1 * np.ptp(plain)
 
 
 def test_rules_and_names(regression: str, toxicity: str) -> None:
@@ -332,16 +303,6 @@ def test_a_folder_that_is_no_model(copied: Path) -> None:
     (copied / "config.json").unlink()
     with pytest.raises(ConfigError, match=r"model: not a transformers model \(it has no config\.json\)\.$"):
         resolve(model=str(copied))
-
-
-def test_without_the_extra(regression: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ConfigError) as refused:
-        resolve(model=regression)
-    assert str(refused.value) == (
-        "recipe.yaml: filter.steps.0.transformer: the step transformer: transformers is not installed here; "
-        "pip install 'corpusmill[transformers]'."
-    )
 
 
 @pytest.mark.parametrize(
