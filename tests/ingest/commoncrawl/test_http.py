@@ -1,11 +1,12 @@
 """Tests crawls read over HTTP, in ranges, from servers that do and don't support ranges."""
 
+import gzip
 import random
 from pathlib import Path
 
 import pytest
 
-from corpusmill.ingest import inputs
+from corpusmill.ingest import demo_crawl, inputs
 from corpusmill.ingest.inputs import discover
 from corpusmill.ingest.original import read_record
 from corpusmill.pipeline.errors import InputError
@@ -55,3 +56,26 @@ def test_addresses_of_the_hugging_face_hub_reach_its_filesystem() -> None:
 
     fs, name = filesystem("hf://datasets/allenai/c4/en/*.json.gz")
     assert isinstance(fs, HfFileSystem) and name == "datasets/allenai/c4/en/*.json.gz"
+
+
+PATH = "crawl-data/CC-MAIN-2026-21/segments/1/warc/CC-MAIN-20260501-00000.warc.gz"
+WARC = bytes(range(256)) * 4000
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_the_demos_crawl_is_the_head_of_the_first_file(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranges: bool) -> None:
+    monkeypatch.setattr(demo_crawl, "BYTES", 100_000)
+    server.files = {
+        f"/{PATH}": WARC,
+        (list_ := f"/crawl-data/{demo_crawl.CRAWL}/warc.paths.gz"): gzip.compress(f"{PATH}\nsecond\n".encode()),
+    }
+    server.ranges = ranges
+    assert demo_crawl.CRAWL in demo_crawl.fetch_commoncrawl(tmp_path, server.base.rstrip("/"))
+    assert (tmp_path / "CC-MAIN-20260501-00000.warc.gz").read_bytes() == WARC[:100_000]
+    assert server.requests[-1] == (f"/{PATH}", "bytes=0-99999") and all(agent.startswith("corpusmill/") for agent in server.agents)
+    server.files[list_] = b"no gzip"
+    with pytest.raises(OSError, match="list of files"):
+        demo_crawl.fetch_commoncrawl(tmp_path, server.base.rstrip("/"))
+    del server.files[list_]
+    with pytest.raises(OSError, match="404"):
+        demo_crawl.fetch_commoncrawl(tmp_path, server.base.rstrip("/"))

@@ -205,18 +205,10 @@ def test_what_is_printed(run_folder: Path, stricter: Path) -> None:
     assert "words" in text and "K-S" in text
     assert "Kept by A, dropped by B: 3 of 6" in text and "fails if < 40" in text and "Kept by B, dropped by A" not in text
     assert len(re.findall(r"word[4-9]x0 ", text)) == 3  # the samples' texts
+    assert "Both keep the same 42 documents (from ingest to dedup)." in compared(run_folder, run_folder)
     narrow = compared(run_folder, stricter, 40, samples=60)
     assert "B has no dedup, tokens, so both are compared up to filter." in " ".join(narrow.split())
     assert all(len(line) <= 40 for line in narrow.splitlines() if not line.startswith("All about one"))
-
-
-def test_equal_runs_and_runs_that_can_not_be_compared(run_folder: Path, tmp_path: Path) -> None:
-    assert "Both keep the same 42 documents (from ingest to dedup)." in compared(run_folder, run_folder)
-    RunBuilder(tmp_path / "none").json("run.json", {})
-    with pytest.raises(InputError, match="no stage of this run has a report yet"):
-        compared(run_folder, tmp_path / "none")
-    with pytest.raises(InputError, match=r"the stage 'sft' has no report \(expected one of ingest, filter, dedup, tokens\)"):
-        compared(run_folder, run_folder, stage="sft")
 
 
 def test_a_run_without_a_stage_is_compared_all_the_same(run_folder: Path, tmp_path: Path) -> None:

@@ -102,15 +102,6 @@ def test_all_columns_are_of_the_same_shards(run_folder: Path, tmp_path: Path, mo
         same(found.dropped, rest.loc[~rest["kept"], found.name])
 
 
-def test_columns_and_stages_that_are_not_there(odd: Path, corpusmill) -> None:
-    for arguments, words in (
-        (("--column", "id"), "no column 'id' holds numbers"),
-        (("--stage", "dedup"), "the stage 'dedup' has no report"),
-    ):
-        code, out, err = corpusmill("stats", odd, *arguments)
-        assert code == 2 and not out and words in err
-
-
 def test_the_terminal(corpusmill, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     for arguments in ((), ("--stage", "dedup")):

@@ -10,7 +10,6 @@ import pytest
 from damaged_runs import half_done
 from selectolax.lexbor import LexborHTMLParser
 
-from corpusmill.pipeline.errors import InputError
 from corpusmill.report.page.html import write_report
 from corpusmill.report.page.page import script_json
 from corpusmill.report.queries.summary import read_summary
@@ -86,9 +85,3 @@ def test_an_unfinished_stage_counts_what_is_there(tmp_path: Path) -> None:
     before = manifest.read_bytes()
     assert [row.documents_in for row in read_summary(str(tmp_path / "run")).rows] == [60, 28]
     assert manifest.read_bytes() == before
-
-
-def test_no_run(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(InputError, match="no such run|not a run, as it has no run.json"):
-            write_report(str(folder))

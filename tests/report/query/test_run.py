@@ -154,11 +154,6 @@ def test_memory_has_a_limit_and_nothing_is_spilled_beside_the_run(run: Run, monk
     run.connection.execute(f"SET memory_limit = '{limit}'")
 
 
-def test_what_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not a run, as it has no run.json"):
-        open_run(str(tmp_path))
-
-
 def test_frames_of_a_program_are_no_tables(run: Run) -> None:
     frame = pd.DataFrame({"a": [1]})
     assert len(frame) == 1
