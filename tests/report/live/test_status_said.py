@@ -97,8 +97,3 @@ def test_watching_ends_with_the_run(tmp_path, capsys, as_json: bool) -> None:
         drawn = console.file.getvalue()
         assert drawn.count("56 documents kept") >= 5  # four reads, and the last once more below
         assert "It failed" in drawn and "\x1b]0" not in drawn
-
-
-def test_a_folder_that_is_no_run_is_one_sentence(tmp_path, corpusmill) -> None:
-    code, _, error = corpusmill("status", tmp_path, "--watch")
-    assert code == 2 and "not a run, as it has no run.json" in error
