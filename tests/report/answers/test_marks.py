@@ -75,19 +75,6 @@ def test_places_are_shown_only_where_the_value_is_the_reported_one() -> None:
     assert "unknown" in filter_marks({"steps": [{"fineweb_quality": {"preset": 1}}]}, rules, row, "one.\ntwo")[0].what
 
 
-def test_the_filter_of_the_guide_gives_its_places(tmp_path: Path) -> None:
-    (tmp_path / "loud.py").write_text(
-        "import re\nimport pyarrow as pa\nfrom corpusmill.filters.own import Rule, measures\n\n"
-        "@measures({'loud': 'int64', 'loud_places': pa.list_(pa.int64())}, rules=[Rule('too_loud', 'loud', '>', 1)])\n"
-        "def loud(documents):\n"
-        "    found = [[m.span() for m in re.finditer('!', text)] for text in documents['text'].to_pylist()]\n"
-        "    return {'loud': [len(each) for each in found], 'loud_places': [[n for span in each for n in span] for each in found]}\n"
-    )
-    (tmp_path / "in.jsonl").write_text('{"url": "http://a.test/", "text": "No! No!"}\n{"url": "http://b.test/", "text": "Yes"}\n')
-    run = run_inline(tmp_path, f"ingest: {{}}\nfilter: {{steps: [{{python: {tmp_path}/loud.py:loud}}]}}\n", tmp_path / "in.jsonl")
-    assert "No⟦A !⟧ No⟦A !⟧" in printed(explain(str(run), "http://a.test/", marks=True).show)
-
-
 def test_why_marks_the_text(marked_run: Path) -> None:
     text = printed(explain(str(marked_run), "http://repeats.test/", marks=True).show)
     assert (

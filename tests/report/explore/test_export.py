@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from asking import client_of, passes, rows_of
-from built_run import RULES, RunBuilder, documents, report
+from built_run import RULES, RunBuilder
 from starlette.testclient import TestClient
 
 from corpusmill.report.explore import export
@@ -55,9 +55,7 @@ def test_a_search_in_texts_is_brought_to_its_end(client: TestClient, run_folder:
 
 def test_cells_are_no_formulas(tmp_path: Path) -> None:
     urls = ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\t=1", "plain"]
-    rows = [{"id": f"{n:032x}", "url": url, "kept": True, "failed": [], "chars_in": 1, "chars_out": 1} for n, url in enumerate(urls)]
-    metadata = {b"corpusmill.rules": json.dumps(RULES).encode()}
-    table = report(rows, [], metadata)
-    RunBuilder(tmp_path).stage("filter", [{"data/part-00000.parquet": documents([], []), "report/part-00000.parquet": table}])
+    rows = [{"id": f"{n:032x}", "url": url, "source": "x", "text": ""} for n, url in enumerate(urls)]
+    RunBuilder(tmp_path).decide("filter", [rows], rules=RULES)
     cells = list(csv.DictReader(io.StringIO(saved(client_of(tmp_path), "csv").decode())))
     assert [row["url"][0] for row in cells] == ["'"] * 5 + ["p"]

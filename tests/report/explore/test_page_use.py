@@ -1,6 +1,5 @@
 """Tests use of the explorer's page: links, keyboard, screen reader, phone, theme, a newcomer's way, hostile names, a run in progress."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from browser import PHONE, Seen, expect_accessible, needs_chromium, opened
-from built_run import HOSTILE, HOSTILE_URL, RunBuilder, documents, report
-from explored import expect_counts, explored, fired, only
+from built_run import HOSTILE, HOSTILE_URL, RunBuilder
+from explored import expect_counts, explored, fired
 from waiting import drawn, until
 
 pytestmark = [needs_chromium, pytest.mark.long]
@@ -74,20 +73,6 @@ def test_the_keyboard_is_enough(seen: Seen, decided: pd.DataFrame) -> None:
     assert {"skip", "theme", "help-open", "decision-", "url", "text", "alone"} <= reached
 
 
-def test_a_newcomer_finds_the_rule_a_page_and_the_change(seen: Seen, decided: pd.DataFrame) -> None:
-    page = seen.page
-    guide = page.locator("#document .guide")
-    page.wait_for_selector(".examples a")
-    drawn(page)
-    assert "short removed most of filter: 5 documents (8.9%), 4 of them alone." in guide.inner_text()
-    alone = decided.index[only(decided, "short")]
-    guide.get_by_role("button", name="All 4").click()
-    expect_counts(page, decided, decided.index.isin(alone))
-    page.locator("#list a").first.click()
-    page.get_by_role("button", name="Move the threshold").click()
-    until(page, "document.activeElement.getAttribute('aria-label') === 'Threshold of short'")
-
-
 def test_axe_finds_nothing(chromium: Any, address: str, decided: pd.DataFrame) -> None:
     number = decided.index[decided["url"] == HOSTILE_URL][0]
     chosen = f"#stage=filter&decision=dropped&rule=short&col=words&doc=filter/{number}"
@@ -127,24 +112,20 @@ def hostile_names(folder: Path) -> None:
         {"step": HOSTILE, "rule": RULE, "column": COLUMN, "comparison": "<", "threshold": 3},
         {"step": "s", "rule": PROTOTYPE, "column": PROTOTYPE, "comparison": ">", "threshold": 6},
     ]
-    names = [(COLUMN, lambda n: n), (PROTOTYPE, lambda n: n)]
     rows = [
         {
             "id": f"{number:032d}", "url": f"javascript:alert({number})//{HOSTILE}", "text": f"{HOSTILE} {number}", "source": HOSTILE,
-            "language": [HOSTILE, PROTOTYPE][number % 2], "kept": 3 <= number <= 6, "chars_in": 100, "chars_out": 100,
-            "failed": [RULE] * (number < 3) + [PROTOTYPE] * (number > 6), **{name: value(number) for name, value in names},
+            "language": [HOSTILE, PROTOTYPE][number % 2], "failed": [RULE] * (number < 3) + [PROTOTYPE] * (number > 6),
+            COLUMN: number, PROTOTYPE: number,
         }
         for number in range(10)
     ]  # fmt: skip
-    fields = [pa.field("source", pa.string()), pa.field("language", pa.string()), *(pa.field(name, pa.int64()) for name, _ in names)]
+    kinds = {"source": pa.string(), "language": pa.string(), COLUMN: pa.int64(), PROTOTYPE: pa.int64()}
+    fields = [pa.field(*column) for column in kinds.items()]
     run.json("run.json", {"inputs": [], "recipe": {"filter": {}}, "versions": {}})
-    came = report([{**row, "kept": True, "failed": []} for row in rows], fields[:1])
-    run.stage("ingest", [{"data/part-00000.parquet": documents(rows, []), "report/part-00000.parquet": came}])
-    decided = report(rows, fields, {b"corpusmill.rules": json.dumps(rules).encode()})
-    run.stage(
-        "filter", [{"data/part-00000.parquet": documents(rows[3:7], []), "report/part-00000.parquet": decided}],
-        warnings=(f"a page said {HOSTILE}",), read=["ingest/data/part-00000.parquet"],
-    )  # fmt: skip
+    run.decide("ingest", [[{**row, "failed": []} for row in rows]], fields[:1])
+    read = ["ingest/data/part-00000.parquet"]
+    run.decide("filter", [rows], fields, rules=rules, warnings=(f"a page said {HOSTILE}",), read=read)
 
 
 def test_hostile_names_are_names(chromium: Any, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from asking import client_for, client_of, rows_of
-from built_run import RULES, RunBuilder, documents, report, write_run
+from built_run import RULES, RunBuilder, documents, write_run
 
 from corpusmill.report.explore import console as console_module
 from corpusmill.report.explore.console import Console
@@ -182,10 +181,8 @@ def test_more_than_fits_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_zero_rows(tmp_path: Path) -> None:
-    run = RunBuilder(tmp_path)
     fields = [pa.field("words", pa.int64()), pa.field("score", pa.float64()), pa.field("language", pa.string())]
-    metadata = {b"corpusmill.rules": json.dumps(RULES).encode()}
-    run.stage("filter", [{"data/part-00000.parquet": documents([], []), "report/part-00000.parquet": report([], fields, metadata)}])
+    RunBuilder(tmp_path).decide("filter", [[]], fields, rules=RULES)
     client = client_of(tmp_path)
     for path in (
         "documents?low.words=1&url=x&rule=short", "documents?order=words", "documents?text=x", "summary?", "histogram?column=score",
@@ -203,19 +200,13 @@ def test_hostile_names_and_ten_thousand_rules(tmp_path: Path) -> None:
     names = hostile + [f"rule {number}" for number in range(10_000 - len(hostile))]
     rules = [{"step": "s", "rule": name, "column": hostile[0], "comparison": ">", "threshold": n} for n, name in enumerate(names)]
     values = [0, 1, 3, 12, 700, 10_000]
-    rows: list[dict[str, Any]] = [
-        {"id": f"{n:032x}", "url": None, "kept": not value, "failed": names[:value], "chars_in": 1, "chars_out": 0, "source": "s",
-         "text": "t", hostile[0]: value, "number": n / 2, "c0": f"{n}", "id\u202e": None}
+    rows = [
+        {"id": f"{n:032x}", "url": None, "failed": names[:value], "source": "s", "text": "t", hostile[0]: value, "number": n / 2,
+         "c0": f"{n}", "id\u202e": None}
         for n, value in enumerate(values)
     ]  # fmt: skip
-    fields = [
-        pa.field(hostile[0], pa.int64()),
-        pa.field("number", pa.float64()),
-        pa.field("c0", pa.string()),
-        pa.field("id\u202e", pa.int8()),
-    ]
-    table = report(rows, fields, {b"corpusmill.rules": json.dumps(rules).encode()})
-    RunBuilder(tmp_path).stage("filter", [{"data/part-00000.parquet": documents(rows, []), "report/part-00000.parquet": table}])
+    kinds = {hostile[0]: pa.int64(), "number": pa.float64(), "c0": pa.string(), "id\u202e": pa.int8()}
+    RunBuilder(tmp_path).decide("filter", [rows], [pa.field(*column) for column in kinds.items()], rules=rules)
     client = client_of(tmp_path)
     summary = client.get("/api/summary?stage=filter").json()
     assert [rule["rule"] for rule in summary["rules"]] == names

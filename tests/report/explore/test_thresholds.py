@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 import yaml
 from asking import client_of, rows_of
-from built_run import RunBuilder, documents, report
+from built_run import RunBuilder
 from inline_run import run_inline
 from starlette.testclient import TestClient
 from tiny_classifiers import make_classifier
 
-from corpusmill.filters.rules import Rule, StepRule, decide, rules_metadata
+from corpusmill.filters.rules import Rule, StepRule, decide
 from corpusmill.filters.whatif import retune
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import NothingKept
@@ -135,14 +135,12 @@ def make_report() -> Callable[..., Path]:
         count = len(next(iter(values.values())))
         failed = decide(rules, values, count).to_pylist()
         rows = [
-            {"id": f"{n:032x}", "url": f"http://x.test/{n}", "kept": not failed[n], "failed": failed[n], "chars_in": n, "chars_out": 0,
-             "source": "x", "text": "", **{name: column[n].as_py() for name, column in values.items()}}
+            {"id": f"{n:032x}", "url": f"http://x.test/{n}", "failed": failed[n], "chars_in": n, "chars_out": 0, "source": "x", "text": "",
+             **{name: column[n].as_py() for name, column in values.items()}}
             for n in range(count)
         ]  # fmt: skip
         fields = [pa.field(name, column.type) for name, column in values.items()]
-        run = RunBuilder(folder)
-        table = report(rows, fields, rules_metadata(rules))
-        run.stage("filter", [{"data/part-00000.parquet": documents(rows, []), "report/part-00000.parquet": table}])
+        RunBuilder(folder).decide("filter", [rows], fields, rules=[rule.as_json() for rule in rules])
         return folder
 
     return make

@@ -173,55 +173,11 @@ def test_a_link_opens_what_it_leads_to(page: Any) -> None:
     assert links == page.evaluate("[...document.querySelectorAll('main h2')].map(heading => '#' + heading.id)")
 
 
-def clipped(page: Any) -> list[str]:
-    """Returns what is cut off: tables and headings wider than their boxes, and labels that reach out of their charts."""
-    scroll_through(page)
-    return page.evaluate("""() => {
-      const found = [];
-      for (const box of document.querySelectorAll('.scroll, h1, h2, h3, summary, th, figcaption, .slider, .facts div'))
-        if (box.scrollWidth > box.clientWidth + 1 && box.clientWidth) found.push(`${box.className} ${box.textContent.trim().slice(0, 80)}`);
-      for (const chart of charts) {
-        const place = chart.getBoundingClientRect();
-        for (const text of chart.querySelectorAll('svg text')) {
-          const at = text.getBoundingClientRect();
-          if (at.width && (at.left < place.left - 1 || at.right > place.right + 1)) found.push(`chart: ${text.textContent}`);
-        }
-      }
-      return found;
-    }""")
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("width", [1280, 1440, pytest.param(1920, marks=pytest.mark.long)])
-def test_nothing_is_clipped_on_a_desk(tab: Seen, report: str, width: int) -> None:
-    assert clipped(visit(tab, report, (width, 900))) == []
-
-
 def test_axe_finds_nothing(tab: Seen, report: str) -> None:
     """In the light theme; test_theme.py computes the contrast of both."""
     page = visit(tab, report)
     until(page, "document.querySelector('.chart svg')")
     expect_accessible(page, themes=("light",))
-
-
-@pytest.mark.long
-def test_on_paper(tab: Seen, report: str) -> None:
-    """All charts are printed, in light colours although the screen is dark, and afterwards the screen is as before."""
-    page = visit(tab, report, color_scheme="dark")
-    until(page, drawn_in(DARK))
-    page.evaluate("""() => addEventListener('beforeprint', () => { window.onPaper =
-        charts.filter(chart => chart.checkVisibility()).map(chart => chart.querySelector(':scope > svg').getAttribute('width')); })""")
-    assert page.pdf().startswith(b"%PDF")
-    assert set(page.evaluate("onPaper")) <= {"318", "668"}
-    page.emulate_media(media="print")
-    assert page.evaluate(COLORS) == LIGHT and page.evaluate(drawn_in(LIGHT))
-    assert not any(each.is_visible() for each in page.locator("#sections, .skip, .slider, button.all").all())
-    page.emulate_media(media="screen")
-    until(page, drawn_in(DARK))
-    scroll_through(page)  # each chart is as wide as its place again
-    sizes = "charts.map(chart => [chart.clientWidth, chart.querySelector(':scope > svg').clientWidth])"
-    until(page, f"{sizes}.every(([place, width]) => place === width)")
-    assert quiet(tab, report)
 
 
 STACKED = {"kind": "steps", "x": [0, 1, 2, 3], "stack": True, "fill": True}

@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 import shutil
-from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from corpusmill.pipeline.run import Plan, describe, new_plan
 from corpusmill.report.page.html import render, write_report
-from corpusmill.report.queries.summary import Summary, read_summary, warnings
+from corpusmill.report.queries.summary import Summary, read_summary
 
 
 @pytest.fixture
@@ -60,25 +59,6 @@ def test_it_answers_in_this_order(run_folder: Path) -> None:
              "preferences right, align 75.0%", "What align wrote", "warnings", "corpusmill retune"]  # fmt: skip
     places = [text.find(part) for part in parts]
     assert -1 not in places and places == sorted(places), list(zip(parts, places, strict=True))
-
-
-def test_warnings_by_weight(run_folder: Path) -> None:
-    summary = read_summary(str(run_folder))
-    given = [
-        "1 of 1,200 examples was dropped",
-        "toxic fires on 990 of 1,000 documents (99.0%)",
-        "4 examples are long",
-        "12.5% of the rows are empty",
-    ]
-    states = {
-        name: replace(state, status="unfinished" if name == "dedup" else state.status) for name, state in summary.reader.stages.items()
-    }
-    first = states["filter"].tasks[0]
-    states["filter"] = replace(states["filter"], tasks=[replace(first, warnings=given)])
-    summary.reader.stages = states
-    found = [sentence for sentence in warnings(summary) if sentence.startswith(("filter", "dedup: not"))]
-    assert found[0].startswith("dedup: not finished")  # what is missing comes first
-    assert [sentence.removeprefix("filter: ") for sentence in found[1:]] == [given[1], given[3], given[0], given[2]]
 
 
 def test_a_run_remembers_the_name_of_its_recipe(tmp_path: Path) -> None:

@@ -7,9 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pytest
-from built_run import RunBuilder
 
-from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.page.figures import histogram_figure
 from corpusmill.report.page.html import caption
 from corpusmill.report.queries.rules import read_decisions
@@ -87,22 +85,6 @@ def test_lengths(opened_random_run: Run) -> None:
         assert (each.documents, each.characters) == (len(values), values.sum())
         assert each.quantiles == np.quantile(values, QUANTILES, method="inverted_cdf").tolist()
         assert each.bins == np.histogram(values[values > 0], [*EDGES, 10**12])[0].tolist() and each.empty == int((values == 0).sum())
-
-
-def test_lengths_of_many_documents_take_little_memory(tmp_path: Path) -> None:
-    """In these 48 MB, a query that asks DuckDB for quantiles of the lengths runs out of memory."""
-    rows = 2_000_000
-    lengths = np.random.default_rng(1).integers(0, 5000, rows).astype(np.int32)
-    names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["x"])).cast(pa.string())
-    none = pa.ListArray.from_arrays(np.zeros(rows + 1, np.int32), pa.array([], pa.string()))
-    values = [names, names, np.ones(rows, bool), none, lengths.astype(np.int64), lengths.astype(np.int64)]
-    builder = RunBuilder(tmp_path / "run")
-    builder.json("run.json", {})
-    builder.stage("filter", [{"report/part-00000.parquet": pa.table(values, schema=REPORT)}])
-    with Run(str(builder.folder), memory=48 << 20) as run:
-        sets, _ = read_lengths(run, ["filter"])
-    expected = np.quantile(lengths, QUANTILES, method="inverted_cdf").tolist()
-    assert [(each.documents, each.quantiles) for each in sets] == [(rows, expected)] * 2
 
 
 def test_personal_data(opened_random_run: Run) -> None:
