@@ -10,7 +10,7 @@ import pytest
 from asking import Row
 from browser import PHONE, Seen, expect_accessible, needs_chromium, opened
 from built_run import HOSTILE, write_run
-from explored import consoled, explored
+from explored import consoled, decisions, explored
 from hostile_run import ATTACKS, write_hostile_run
 from many_runs import write_many_runs
 from waiting import drawn, until
@@ -140,7 +140,7 @@ def hostile_runs(folder: Path) -> list[str]:
 
 @pytest.mark.long
 def test_hostile_names_of_runs_do_nothing(chromium: Any, tmp_path: Path) -> None:
-    names = hostile_runs(tmp_path)
+    names, hostile = hostile_runs(tmp_path), tmp_path / "hostile"
     with explored(tmp_path) as address, opened(chromium, address) as seen:
         page = seen.page
         until(page, f"document.getElementById('count').textContent === '{len(names) + 1} runs'")
@@ -150,8 +150,22 @@ def test_hostile_names_of_runs_do_nothing(chromium: Any, tmp_path: Path) -> None
         page.wait_for_selector("#compare-keys table")
         page.wait_for_selector("#compare-columns h3")
         drawn(page).go_back()
-        drawn(page).locator("#list .opener").first.click()
+        drawn(page).locator("#list .opener", has_text="hostile").click()
         page.wait_for_selector("#stages button")
+        for box in drawn(page).locator("#rule-list input").all():
+            box.check()
+        drawn(page).get_by_role("button", name="Clear all", exact=True).click()
+        drawn(page).locator("#language-list button", has_text="__proto__").click()
+        until(page, f"document.getElementById('count').textContent.startsWith('{(decisions(hostile)['language'] == '__proto__').sum()} ')")
+        page.click("#columns > summary")
+        for box in drawn(page).locator("#column-list input").all():
+            box.check()
+        drawn(page).locator("#list a").first.click()
+        page.wait_for_selector("#document .text")
+        page.get_by_role("link", name="Thresholds").click()
+        page.wait_for_selector(".slider .chart[data-drawn]")
+        drawn(page).locator(".slider input[type=number]").first.fill("5")
+        page.get_by_role("button", name="Recipe line").click()
         assert drawn(page).evaluate("window.ran") is None
         assert page.locator("main script, img, iframe, main a[href^=javascript], main style").count() == 0
         assert {url.split("/")[2] for url in seen.requests} == {address.split("/")[2]} and seen.console == []

@@ -1,15 +1,13 @@
 """Tests use of the explorer's page: links, keyboard, screen reader, phone, theme, a newcomer's way, hostile names, a run in progress."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 import pytest
 from browser import PHONE, Seen, expect_accessible, needs_chromium, opened
-from built_run import HOSTILE, HOSTILE_URL, RunBuilder
-from explored import expect_counts, explored, fired
+from built_run import HOSTILE_URL
+from explored import expect_counts, fired
 from waiting import drawn, until
 
 pytestmark = [needs_chromium, pytest.mark.long]
@@ -97,69 +95,3 @@ def test_a_phone_scrolls_only_up_and_down(chromium: Any, address: str, decided: 
         seen.page.locator("#filters summary").first.click()
         seen.page.get_by_label(re.compile("^dropped")).check()
         until(seen.page, "document.getElementById('count').textContent.startsWith('11 ')")
-
-
-#: Names that a recipe, a crawl or an upload could contain.
-RULE = 'r"><img src=x onerror=alert(1)>\u202e'
-COLUMN = "c'</script><script>alert(2)</script>\x1b[2J"
-PROTOTYPE = "__proto__"
-
-
-def hostile_names(folder: Path) -> None:
-    """Makes a filter stage with hostile names of rules, columns, languages and sources; one rule, column and language is `__proto__`."""
-    run = RunBuilder(folder)
-    rules = [
-        {"step": HOSTILE, "rule": RULE, "column": COLUMN, "comparison": "<", "threshold": 3},
-        {"step": "s", "rule": PROTOTYPE, "column": PROTOTYPE, "comparison": ">", "threshold": 6},
-    ]
-    rows = [
-        {
-            "id": f"{number:032d}", "url": f"javascript:alert({number})//{HOSTILE}", "text": f"{HOSTILE} {number}", "source": HOSTILE,
-            "language": [HOSTILE, PROTOTYPE][number % 2], "failed": [RULE] * (number < 3) + [PROTOTYPE] * (number > 6),
-            COLUMN: number, PROTOTYPE: number,
-        }
-        for number in range(10)
-    ]  # fmt: skip
-    kinds = {"source": pa.string(), "language": pa.string(), COLUMN: pa.int64(), PROTOTYPE: pa.int64()}
-    fields = [pa.field(*column) for column in kinds.items()]
-    run.json("run.json", {"inputs": [], "recipe": {"filter": {}}, "versions": {}})
-    run.decide("ingest", [[{**row, "failed": []} for row in rows]], fields[:1])
-    read = ["ingest/data/part-00000.parquet"]
-    run.decide("filter", [rows], fields, rules=rules, warnings=(f"a page said {HOSTILE}",), read=read)
-
-
-def test_hostile_names_are_names(chromium: Any, tmp_path: Path) -> None:
-    hostile_names(tmp_path / "run")
-    with explored(tmp_path / "run") as address, opened(chromium, address) as seen:
-        page = seen.page
-        dialogs: list[str] = []
-        page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
-        drawn(page)
-        for place, documents in enumerate((3, 0)):  # no document failed both
-            page.locator("#rule-list input").nth(place).check()
-            until(page, f"document.getElementById('count').textContent.startsWith('{documents} ')")
-        drawn(page).get_by_role("button", name="Clear all", exact=True).click()
-        page.locator("#language-list button", has_text=PROTOTYPE).click()
-        until(page, "document.getElementById('count').textContent.startsWith('5 ')")
-        page.click("#columns > summary")
-        page.wait_for_selector("#column-list input")
-        for place in range(drawn(page).locator("#column-list input").count()):
-            page.locator("#column-list input").nth(place).check()
-        page.click("#ranges > summary")
-        page.wait_for_selector("#range-chart[data-drawn]")
-        page.select_option("#range-column", PROTOTYPE)
-        page.fill("#range-low", "4")
-        until(page, "document.getElementById('count').textContent.startsWith('3 ')")
-        page.locator("#list a").first.click()
-        page.wait_for_selector("#document .text")
-        page.get_by_role("link", name="Thresholds").click()
-        page.wait_for_selector(".slider .chart[data-drawn]")
-        drawn(page)
-        for number in page.locator(".slider input[type=number]").all():
-            number.fill("5")
-        until(page, "document.getElementById('kept-share').textContent.includes('4 → 1,')")
-        drawn(page).get_by_role("button", name="Recipe line").click()
-        assert page.locator("#recipe .command").count() == 2
-        assert page.locator("main script, img, iframe, a[href^=javascript]").count() == 0
-        assert {url.split("/")[2] for url in seen.requests} == {address.split("/")[2]}
-        assert seen.console == dialogs == []
