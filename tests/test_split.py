@@ -1,27 +1,19 @@
 """Tests that tasks done in parts, for lack of memory, give the bytes of whole tasks."""
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import limited_filter
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from limited_filter import filtered
 
 from corpusmill.pipeline.engine import InlineEngine, Job, Performer, TaskDone
 from corpusmill.pipeline.failures import Attempt, Cause, Failed, Report, Tries
-from corpusmill.pipeline.manifest import Manifest, TaskRow
+from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.recipe import stage_class
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.schemas import DOCUMENTS
-from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
@@ -90,43 +82,3 @@ def test_only_what_is_done_in_parts_is_said_to_be(worker: str, kind: str) -> Non
     again = Tries(job, said.append).again(Attempt(Task("part-0", ())), Failed("part-0", "no room", 1, "", Cause.MEMORY))
     assert again is not None and (again.parts, again.alone) == ((2, False) if kind == "split" else (1, True))
     assert [event.kind for event in said] == [kind]
-
-
-ROWS, WORDS = 65_536, 100  # about 46 MB of texts, in 16 row groups
-#: MB on top of the memory already held: less than the texts.
-LIMIT = 35
-
-
-def documents() -> pa.Table:
-    """Returns texts of random words, which compress poorly."""
-    words = np.array([f"w{number:05d}" for number in range(4096)])
-    chosen = words[np.random.default_rng(5).integers(0, len(words), (ROWS, WORDS))]
-    texts = [" ".join(row) for row in chosen]
-    columns = {"id": [f"{number:032x}" for number in range(ROWS)], "url": ["http://x.test/"] * ROWS, "source": ["s"] * ROWS, "text": texts}
-    arrays = [
-        pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(ROWS, f.type) if f.nullable else pa.array([0] * ROWS, f.type)
-        for f in DOCUMENTS
-    ]
-    return pa.table(arrays, schema=DOCUMENTS)
-
-
-def ingested(run: Path, documents: pa.Table) -> Path:
-    storage = Storage(str(run / "ingest"))
-    file = publish(storage, "data/part-00000.parquet", documents)
-    manifest, rows = Manifest(storage), documents.num_rows
-    manifest.append(TaskRow("part-00000", "", [], "", "", rows, rows, 0, 0, [file]))
-    manifest.finish(["part-00000"])
-    return run
-
-
-@pytest.mark.long
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="looks into /proc")
-def test_a_shard_is_filtered_in_less_memory_than_it_has_text(tmp_path: Path) -> None:
-    texts = documents()
-    free, tight = (ingested(tmp_path / name, texts) for name in ("free", "tight"))
-    warm = ingested(tmp_path / "warm", texts.slice(0, 500))
-    filtered(free)
-    command = [sys.executable, limited_filter.__file__, tight, warm, str(LIMIT)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"})
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr  # no try failed
-    assert written(free, "filter") == written(tight, "filter")

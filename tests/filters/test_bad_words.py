@@ -164,22 +164,6 @@ def test_lists_of_a_package(shared_data: Path) -> None:
     assert all(read_words(path) == read_words(str(lists / name)) for name, path in found.items())
 
 
-def test_a_download_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> str:
-        raise OSError("no route\nto host")
-
-    monkeypatch.setattr("datatrove.io.cached_asset_path_or_download", fail)
-    with pytest.raises(
-        InputError, match=r"^https://raw\.\S+/en: the list of bad words can't be downloaded \(no route to host\); give a folder"
-    ):
-        measure([""], language="en")
-
-
-def test_long_texts_take_linear_time(folder: Path) -> None:
-    values, _ = measure(["a" * 5_000_000, "@" * 5_000_000], lists=str(folder))
-    assert values["bad_words"] == [0, 0]
-
-
 def test_the_language_that_a_step_before_has_found(folder: Path) -> None:
     step = BadWords(BadWordsConfig(lists=str(folder)))
     step.setup()

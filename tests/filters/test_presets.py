@@ -91,24 +91,6 @@ def test_presets_that_do_not_go_together_are_refused() -> None:
     assert both.word_rule == "words" and [next(iter(step)) for step in both.steps][-2:] == ["pii", "c4"]
 
 
-def test_rules_can_be_switched_off_and_on() -> None:
-    def names(thresholds: dict) -> list[str]:
-        config = FilterConfig.model_validate({"steps": ["fineweb_quality"], "thresholds": thresholds})
-        return [rule.rule.name for rule in rule_table(config)]
-
-    assert "list_ratio" not in names({"list_ratio": False}) and "list_ratio" not in names({"list_ratio": None})
-    assert "list_ratio" in names({"list_ratio": True})
-    assert FilterConfig.model_validate({"steps": ["fineweb_quality"], "thresholds": {"list_ratio": True}}).thresholds == {}
-
-
-def test_an_unknown_preset_is_one_sentence() -> None:
-    with pytest.raises(
-        ConfigError,
-        match=r"recipe\.yaml: filter: preset: 'finweb' is unknown \(did you mean fineweb\? expected one of gopher-paper, characters, ",
-    ):
-        validate_recipe({"filter": {"preset": "finweb"}}, "recipe.yaml")
-
-
 LANGUAGES = json.loads(Path(presets.__file__).with_name("fineweb2.json").read_text("utf-8"))["languages"]
 
 

@@ -151,12 +151,3 @@ def test_a_file_that_does_not_load(tmp_path: Path) -> None:
         (tmp_path / "bad.py").write_text(text)
         with pytest.raises(ConfigError, match=rf"bad\.py: can't be loaded \({message}"):
             validate_recipe({"filter": {"steps": [{"python": f"{tmp_path}/bad.py:f"}]}}, "recipe.yaml")
-
-
-def test_the_example_of_the_documentation(tmp_path: Path, make_documents, finished_ingest, run_filter) -> None:
-    page = (Path(__file__).parents[2] / "docs/guides/own-filter.md").read_text()
-    (tmp_path / "loud.py").write_text(page.split("```python\n")[1].split("```")[0])
-    config = validate_recipe({"filter": {"steps": [{"python": "loud.py:loud"}]}}, str(tmp_path / "recipe.yaml"))["filter"]
-    done = run_filter(finished_ingest(tmp_path / "run", [make_documents(["calm", "wow!!", ""])]), config.model_dump(mode="json"))
-    report = read_table(done.storage, "report/part-00000.parquet")
-    assert report["failed"].to_pylist() == [[], ["too_loud"], []]

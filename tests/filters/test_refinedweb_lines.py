@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import fasttext
 import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,9 +98,3 @@ PIECES = st.sampled_from(
 @given(st.lists(st.lists(PIECES | st.text(max_size=3), max_size=30).map("".join), min_size=1, max_size=4))
 def test_any_text(measure_step: Callable, texts: list[str]) -> None:
     assert_equal(measure_step, texts)
-
-
-@pytest.mark.parametrize("text", ["1" * 20_000_000, "٣ likes\n" * 1_000_000])
-def test_long_texts_take_linear_time(measure_step: Callable, text: str) -> None:
-    columns, texts = measure_step("refinedweb_lines", {}, [text])
-    assert texts == [""] and columns["refinedweb_kept_lines"] == [0]

@@ -72,3 +72,18 @@ def opened(chromium: Any, url: str, size: tuple[int, int] = DESK, theme: str = "
         yield seen
     finally:
         context.close()
+
+
+#: WCAG 2.2, levels A and AA; and axe's best practices.
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+def expect_accessible(page: Any, *where: object, themes: tuple[str, ...] = ("light", "dark")) -> None:
+    """Checks that axe-core finds nothing in a page, in each theme. `where` is said where it finds something."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    for theme in themes:
+        page.emulate_media(color_scheme=theme)
+        found = Axe().run(page, options={"runOnly": {"type": "tag", "values": WCAG}}).response
+        assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found["violations"]] == [], (*where, theme)
+        assert {"color-contrast", "region"} <= {rule["id"] for rule in found["passes"]}

@@ -69,6 +69,25 @@ class RunBuilder:
         known = self.storage.exists(path) and "/" in path
         return FileRef(path, hashlib.sha256(self.storage.read_bytes(path)).hexdigest() if known else "x", 1)
 
+    def decide(self, name: str, parts: Sequence[Sequence[dict[str, Any]]], fields: Sequence[pa.Field] = (), added: Sequence[pa.Field] = (),
+               rules: Sequence[dict[str, Any]] = (), meanings: dict[str, str] | None = None, more: dict[str, Any] | None = None,
+               **options: Any) -> list[dict[str, Any]]:  # fmt: skip
+        """Writes a stage that decides about documents, and returns the rows that it keeps.
+
+        A row has `failed`, the rules that it fails; what it lacks of `kept`, `chars_in` and `chars_out` follows. `fields` are further
+        columns of the report and `added` of the documents; `more` are further files of the first task.
+        """
+        metadata = {b"corpusmill.rules": json.dumps(list(rules)).encode(), **meanings_metadata(meanings or {})} if rules else None
+        decided = [[_decided(row) for row in rows] for rows in parts]
+        kept = [[row for row in rows if row["kept"]] for rows in decided]
+        files: list[dict[str, Any]] = []
+        for number, (rows, good) in enumerate(zip(decided, kept, strict=True)):
+            part = f"part-{number:05d}.parquet"
+            files.append({f"data/{part}": documents(good, added), f"report/{part}": report(rows, fields, metadata)})
+        files[0] |= more or {}
+        self.stage(name, files, **options)
+        return [row for rows in kept for row in rows]
+
     def stage(self, name: str, parts: list[dict[str, Any]], finish: bool = True, warnings: tuple[str, ...] = (),
               read: Sequence[str] = ("in",), read_each: Sequence[Sequence[str]] = ()) -> None:  # fmt: skip
         """Writes a stage: `parts` are the files of each task by path, `read` the inputs of every task (`read_each`: of each task)."""
@@ -88,15 +107,20 @@ class RunBuilder:
             manifest.finish([f"part-{number:05d}" for number in range(len(parts))])
 
 
-def documents(rows: list[dict[str, Any]], extra: list[pa.Field]) -> pa.Table:
-    schema = with_columns(DOCUMENTS, extra)
+def _decided(row: dict[str, Any]) -> dict[str, Any]:
+    failed, chars = row.get("failed", []), len(row.get("text") or "")
+    return {"failed": failed, "kept": not failed, "chars_in": chars, "chars_out": 0 if failed else chars, **row}
+
+
+def documents(rows: list[dict[str, Any]], extra: Sequence[pa.Field]) -> pa.Table:
+    schema = with_columns(DOCUMENTS, list(extra))
     return pa.Table.from_pylist(
         [{**{f.name: None for f in schema}, **{k: v for k, v in r.items() if k in schema.names}} for r in rows], schema
     )
 
 
-def report(rows: list[dict[str, Any]], extra: list[pa.Field], metadata: dict[bytes, bytes] | None = None) -> pa.Table:
-    schema = with_columns(REPORT, extra).with_metadata(metadata)
+def report(rows: list[dict[str, Any]], extra: Sequence[pa.Field], metadata: dict[bytes, bytes] | None = None) -> pa.Table:
+    schema = with_columns(REPORT, list(extra)).with_metadata(metadata)
     return pa.Table.from_pylist([{f.name: row.get(f.name) for f in schema} for row in rows], schema)
 
 
@@ -147,25 +171,10 @@ def _halves(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def _ingest(run: RunBuilder, rows: list[dict[str, Any]]) -> None:
-    fields = [
-        pa.field("source", pa.string()),
-        pa.field("offset", pa.int64()),
-        pa.field("length", pa.int64()),
-        pa.field("http_status", pa.int32()),
-    ]
-    parts = []
-    for number, half in enumerate(_halves(rows)):
-        good = [row for row in half if row["http_status"] == 200]
-        decided = [
-            {**r, "kept": r["http_status"] == 200, "failed": [] if r["http_status"] == 200 else ["http_status"],
-             "chars_in": len(r["text"]), "chars_out": len(r["text"]) if r["http_status"] == 200 else 0}
-            for r in half
-        ]  # fmt: skip
-        parts.append({f"data/part-{number:05d}.parquet": documents(good, []), f"report/part-{number:05d}.parquet": report(decided, fields)})
-    run.stage("ingest", parts, warnings=("crawl-0.warc.gz: cut short at byte 60000, so its last record is left out.",))
-
-
-RULES_METADATA = {b"corpusmill.rules": json.dumps(RULES).encode(), **meanings_metadata(MEANINGS)}
+    fields = [pa.field("source", pa.string()), *(pa.field(name, pa.int64()) for name in ("offset", "length"))]
+    decided = [{**row, "failed": [] if row["http_status"] == 200 else ["http_status"]} for row in rows]
+    warnings = ("crawl-0.warc.gz: cut short at byte 60000, so its last record is left out.",)
+    run.decide("ingest", _halves(decided), [*fields, pa.field("http_status", pa.int32())], warnings=warnings)
 
 
 def _failed(row: dict[str, Any]) -> list[str]:
@@ -176,28 +185,8 @@ def _failed(row: dict[str, Any]) -> list[str]:
 def _filter(run: RunBuilder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     added = [pa.field("language", pa.string()), pa.field("language_score", pa.float64())]
     fields = [pa.field("words", pa.int64()), pa.field("symbol_ratio", pa.float64()), *added]
-    parts, kept = [], []
-    for number, half in enumerate(_halves(rows)):
-        decided = [
-            {
-                **r,
-                "kept": not _failed(r),
-                "failed": _failed(r),
-                "chars_in": len(r["text"]),
-                "chars_out": 0 if _failed(r) else len(r["text"]),
-            }
-            for r in half
-        ]
-        good = [row for row in decided if row["kept"]]
-        kept += good
-        parts.append(
-            {
-                f"data/part-{number:05d}.parquet": documents(good, added),
-                f"report/part-{number:05d}.parquet": report(decided, fields, RULES_METADATA),
-            }
-        )
-    run.stage("filter", parts)
-    return kept
+    decided = [{**row, "failed": _failed(row)} for row in rows]
+    return run.decide("filter", _halves(decided), fields, added, RULES, MEANINGS)
 
 
 def _dedup(run: RunBuilder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -205,28 +194,16 @@ def _dedup(run: RunBuilder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     fields = [pa.field("cluster_size", pa.int64()), pa.field("kept_id", pa.string()), pa.field("similarity", pa.float64()),
               pa.field("verified", pa.string())]  # fmt: skip
     leader = next(row["id"] for row in rows if row["number"] == 43)
-    decided = []
-    for row in rows:
-        inside, removed = 40 <= row["number"] <= 43, 40 <= row["number"] < 43
-        decided.append(
-            {**row, "kept": not removed, "failed": ["near_duplicate"] if removed else [], "chars_in": len(row["text"]),
-             "chars_out": 0 if removed else len(row["text"]), "cluster_size": 4 if inside else 1,
-             "kept_id": leader if inside else row["id"], "similarity": row["number"] / 50 if removed else None,
-             "verified": "exact_jaccard" if removed else None}
-        )  # fmt: skip
-    good = [row for row in decided if row["kept"]]
-    run.stage(
-        "dedup",
-        [
-            {
-                "data/part-00000.parquet": documents(good, [pa.field("language", pa.string())]),
-                "report/part-00000.parquet": report(decided, fields),
-                **_clusters(run, [row for row in decided if row["cluster_size"] > 1]),
-            }
-        ],
-        read=[path for stage in ("ingest", "filter") for path in run.storage.list_files(f"{stage}/data")],
-    )
-    return good
+    own = {"failed": [], "cluster_size": 1, "similarity": None, "verified": None}
+    decided = [{"kept_id": row["id"]} | {name: row[name] for name in row if name not in ("kept", "chars_out")} | own for row in rows]
+    for row in decided:
+        if 40 <= row["number"] <= 43:
+            row |= {"cluster_size": 4, "kept_id": leader}
+        if 40 <= row["number"] < 43:
+            row |= {"failed": ["near_duplicate"], "similarity": row["number"] / 50, "verified": "exact_jaccard"}
+    members = [{**row, "kept": not row["failed"]} for row in decided if row["cluster_size"] > 1]
+    read = [path for stage in ("ingest", "filter") for path in run.storage.list_files(f"{stage}/data")]
+    return run.decide("dedup", [decided], fields, [pa.field("language", pa.string())], more=_clusters(run, members), read=read)
 
 
 def _clusters(run: RunBuilder, members: list[dict[str, Any]]) -> dict[str, pa.Table]:

@@ -16,6 +16,7 @@ from corpusmill.pipeline.storage import Storage
 ATTACKS = (
     "<script>window.ran=1</script>",
     "</script></style></title><svg onload=ran=2>",
+    "__proto__",
     '"><img src=x onerror=window.ran=3>',
     "<iframe srcdoc='<script>parent.ran=4</script>'>",
     '<a href="javascript:ran=5" onclick=ran=6>click</a>',
@@ -54,7 +55,7 @@ def _write_lines(run: RunBuilder, path: str, rows: list[dict[str, Any]]) -> None
 
 def _attack_filter(folder: Path) -> None:
     """Puts attacks into columns, rules and rows of the filter stage."""
-    names = {"words": attack(0), "symbol_ratio": attack(1)}
+    names = {"words": attack(0), "symbol_ratio": attack(1), "language_score": "__proto__"}
     rules = [
         {"step": attack(at), "rule": name, "column": names["words"], "comparison": "<", "threshold": 10 + at}
         for at, name in enumerate(ATTACKS)

@@ -1,12 +1,11 @@
 """Makes a run of random decisions: thousands of rows in many shards, with missing values, ties, hostile names and personal data."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from built_run import HOSTILE, RunBuilder, documents, report
+from built_run import HOSTILE, RunBuilder
 
 from corpusmill.filters.rules import Rule, StepRule, decide
 from corpusmill.pipeline.schemas import document_id
@@ -15,6 +14,10 @@ from corpusmill.pipeline.schemas import document_id
 RULES = [
     Rule("short", "words", "<", 20), Rule("long", "words", ">", 90), Rule("ratio", "ratio", ">=", 0.8), Rule("low", "score", "<=", 0.1),
     Rule(HOSTILE, "ratio", "<", 0.05), Rule("never", "words", ">", 10**6), Rule("language", "language", "not in", ("en", "de")),
+]  # fmt: skip
+MEASURED = [
+    pa.field("words", pa.int64()), pa.field("ratio", pa.float64()), pa.field("score", pa.float64()), pa.field("language", pa.string()),
+    pa.field("pii_emails", pa.int64()), pa.field("pii_phones", pa.int64()),
 ]  # fmt: skip
 HOSTS = [f"host{number}.test" for number in range(40)]
 
@@ -27,11 +30,25 @@ def write_random_run(folder: Path, rows: int = 4000, shards: int = 7, seed: int 
     rng = np.random.default_rng(seed)
     pages = [_page(rng, number) for number in range(rows)]
     parts = [list(part) for part in np.array_split(np.array(pages, object), shards)]
-    run.stage("ingest", [_ingest(number, part) for number, part in enumerate(parts)])
+    fields = [pa.field(name, pa.string()) for name in ("source", "reason", "encoding", "encoding_claimed", "record_type")]
+    run.decide("ingest", [[_ingested(page) for page in part] for part in parts], fields)
     good = [[page for page in part if page["status"] == 200] for part in parts]
     paths = [[f"ingest/data/part-{number:05d}.parquet"] for number in range(shards)]
-    run.stage("filter", [_filter(number, part) for number, part in enumerate(good)], read_each=paths)
+    rules = [StepRule("step", rule).as_json() for rule in RULES]
+    run.decide("filter", [_filtered(part) for part in good], MEASURED, [pa.field("language", pa.string())], rules, read_each=paths)
     return run
+
+
+def _ingested(page: dict[str, Any]) -> dict[str, Any]:
+    claimed = ("utf-8", "UTF8", None)[len(page["text"]) % 3]
+    said = {"reason": "404 <b>", "encoding": "utf-8", "encoding_claimed": claimed, "record_type": "response"}
+    return {**page, **said, "failed": [] if page["status"] == 200 else ["status"], "chars_in": 3 * len(page["text"])}
+
+
+def _filtered(pages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    values = {f.name: pa.array([page[f.name] for page in pages], f.type, from_pandas=False) for f in MEASURED}
+    failed = decide([StepRule("step", rule) for rule in RULES], values, len(pages)).to_pylist()
+    return [{**page, "failed": names} for page, names in zip(pages, failed, strict=True)]
 
 
 def _page(rng: np.random.Generator, number: int) -> dict[str, Any]:
@@ -46,32 +63,3 @@ def _page(rng: np.random.Generator, number: int) -> dict[str, Any]:
         "score": float(np.round(rng.random(), 1)), "language": str(rng.choice(["en", "de", "fr", HOSTILE])),
         "pii_emails": int(rng.poisson(0.1)), "pii_phones": int(rng.poisson(0.02)),
     }  # fmt: skip
-
-
-def _ingest(number: int, pages: list[dict[str, Any]]) -> dict[str, pa.Table]:
-    rows = [
-        {**page, "kept": page["status"] == 200, "failed": [] if page["status"] == 200 else ["status"], "chars_in": 3 * len(page["text"]),
-         "chars_out": len(page["text"]) * (page["status"] == 200), "reason": "404 <b>", "encoding": "utf-8",
-         "encoding_claimed": ("utf-8", "UTF8", None)[len(page["text"]) % 3], "record_type": "response"}
-        for page in pages
-    ]  # fmt: skip
-    fields = [pa.field(name, pa.string()) for name in ("source", "reason", "encoding", "encoding_claimed", "record_type")]
-    good = [row for row in rows if row["kept"]]
-    return {f"data/part-{number:05d}.parquet": documents(good, []), f"report/part-{number:05d}.parquet": report(rows, fields)}
-
-
-def _filter(number: int, pages: list[dict[str, Any]]) -> dict[str, pa.Table]:
-    fields = [pa.field("words", pa.int64()), pa.field("ratio", pa.float64()), pa.field("score", pa.float64()),
-              pa.field("language", pa.string()), pa.field("pii_emails", pa.int64()), pa.field("pii_phones", pa.int64())]  # fmt: skip
-    values = {f.name: pa.array([page[f.name] for page in pages], f.type, from_pandas=False) for f in fields}
-    failed = decide([StepRule("step", rule) for rule in RULES], values, len(pages)).to_pylist()
-    rows = [
-        {**page, "kept": not names, "failed": names, "chars_in": len(page["text"]), "chars_out": 0 if names else len(page["text"])}
-        for page, names in zip(pages, failed, strict=True)
-    ]
-    rules = json.dumps([StepRule("step", rule).as_json() for rule in RULES]).encode()
-    good = [row for row in rows if row["kept"]]
-    return {
-        f"data/part-{number:05d}.parquet": documents(good, [pa.field("language", pa.string())]),
-        f"report/part-{number:05d}.parquet": report(rows, fields, {b"corpusmill.rules": rules}),
-    }

@@ -1,12 +1,8 @@
 """Tests the choice of a crawl's source, that it is made once, the two sources, and their WARC files."""
 
-import gzip
 import json
 import shutil
 import subprocess
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -118,77 +114,3 @@ def test_a_package_becomes_a_crawl(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "http://anarchist-faq.test/index.html": b'<a href="two.html">two</a>',
         "http://anarchist-faq.test/more/two%20%C3%BC.html": b"<p>second</p>",
     }
-
-
-# ---- Common Crawl's layout on a local server: ids, list of files, range request ----
-
-PATH = "crawl-data/CC-MAIN-2026-21/segments/1/warc/CC-MAIN-20260501-00000.warc.gz"
-WARC = bytes(range(256)) * 4000
-
-
-class Server(ThreadingHTTPServer):
-    files: dict[str, bytes]
-    requests: list[tuple[str, str | None, str | None]]
-    ranges = True
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.requests.append((self.path, self.headers["Range"], self.headers["User-Agent"]))
-        body = self.server.files.get(self.path)
-        if body is None:
-            self.send_error(404)
-            return
-        if self.headers["Range"] and self.server.ranges:
-            first, last = self.headers["Range"].removeprefix("bytes=").split("-")
-            body = body[int(first) : int(last) + 1]
-            self.send_response(206)
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), Handler) as server:
-        server.requests = []
-        server.files = {
-            f"/crawl-data/{crawl.CRAWL}/warc.paths.gz": gzip.compress(f"{PATH}\nsecond\n".encode()),
-            f"/{PATH}": WARC,
-        }
-        monkeypatch.setattr(crawl, "BYTES", 100_000)
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-def url(server: Server) -> str:
-    return f"http://127.0.0.1:{server.server_port}"
-
-
-@pytest.mark.parametrize("ranges", [True, False])
-def test_the_head_of_the_crawls_first_file(server: Server, tmp_path: Path, ranges: bool) -> None:
-    server.ranges = ranges
-    what = crawl.fetch_commoncrawl(tmp_path, url(server))
-    assert (tmp_path / "CC-MAIN-20260501-00000.warc.gz").read_bytes() == WARC[:100_000]
-    assert crawl.CRAWL in what
-    assert server.requests[-1][:2] == (f"/{PATH}", "bytes=0-99999")
-    assert all((agent or "").startswith("corpusmill/") for *_, agent in server.requests)
-
-
-def test_what_is_not_there_is_an_oserror(server: Server, tmp_path: Path) -> None:
-    server.files[f"/crawl-data/{crawl.CRAWL}/warc.paths.gz"] = b"no gzip"
-    with pytest.raises(OSError, match="list of files"):
-        crawl.fetch_commoncrawl(tmp_path, url(server))
-    del server.files[f"/crawl-data/{crawl.CRAWL}/warc.paths.gz"]
-    with pytest.raises(OSError, match="404"):
-        crawl.fetch_commoncrawl(tmp_path, url(server))

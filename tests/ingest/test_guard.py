@@ -195,14 +195,6 @@ def test_errors_arrive_as_what_they_are(tmp_path: Path, warcs, guard) -> None:
     assert reader.process and reader.process.popen.pid == pid
 
 
-def test_a_process_that_can_not_start_is_one_sentence(tmp_path: Path, warcs, guard, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.warc.gz"
-    path.write_bytes(warcs.write(warcs.mixed(1)))
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(CorpusmillError, match=r"^ingest: the process that reads can't be started \(exit code 1\)\.$"):
-        rows_of(guard(), path)
-
-
 @pytest.mark.long
 def test_a_process_that_sleeps_is_killed_and_its_record_tried_again(tmp_path: Path, warcs, guard) -> None:
     path = tmp_path / "a.warc.gz"

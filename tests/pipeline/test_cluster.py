@@ -218,14 +218,6 @@ def test_ports_that_others_could_reach_on_a_cluster_of_machines_are_those_of_the
 
 
 @pytest.mark.long
-def test_a_second_cluster_is_refused(cluster: Here, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    jobs = cluster["jobs"]
-    assert clusters.main(["up", "--folder", str(folder)]) == InputError.exit_code
-    said = f"corpusmill: {folder}/cluster.json: a cluster is running already, jobs are taken at {jobs} (make cluster-down ends it).\n"
-    assert capsys.readouterr().err == said
-
-
-@pytest.mark.long
 def test_a_job_of_a_cluster_with_the_same_files_works_on_both_nodes_and_writes_the_same(
     cluster: Here, folder: Path, project: Path, expected: dict[str, str], tree: Callable[[Path], dict[str, str]]
 ) -> None:

@@ -6,7 +6,6 @@ import random
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -147,13 +146,6 @@ def test_a_clone_elsewhere_finds_everything_compiled(load, tmp_path: Path) -> No
     assert not [path for path in tmp_path.rglob("*.nbi") if path.parent.name != "kernels"]
 
 
-def test_a_kernel_in_a_closure_is_refused(load) -> None:
-    """numba would not find its entry again, and every process would compile it."""
-    callers = load("one")
-    with pytest.raises(TypeError, match=r"calls: other: numba can't cache a kernel that has another as a closure"):
-        callers.closed_over(callers.alone)(4)
-
-
 #: What is changed: the module, the text before and now, and the kernels that have other results then.
 CHANGES: dict[str, tuple[str, str, str, dict[str, int]]] = {
     "callee": ("words", "number + START", "number + START + 7", {"plain": 11}),
@@ -189,45 +181,6 @@ def test_a_damaged_entry_is_compiled_again(load, tmp_path: Path) -> None:
         assert results(again) == before and compiled(again) == KERNELS
         after = load(f"{number} after")
         assert results(after) == before and compiled(after) == []
-
-
-def test_an_entry_that_names_a_class_which_stands_elsewhere_now_is_compiled_again(load, tmp_path: Path) -> None:
-    """After `git mv`, the kernel and the name of its entry are the same, but the class of its argument is in another module."""
-    there = (
-        "    LIMITS = (3",
-        "    from typing import NamedTuple\n        class Pair(NamedTuple):\n            a: int\n        LIMITS = (3",
-    )
-    kernels = ("def alone(number):\n            return -number", "def alone(pair):\n            return -pair.a")
-    one = load("one", words=there, callers=kernels)
-    assert one.alone(one.words.Pair(4)) == -4
-    entries = set((tmp_path / "kernels").rglob("*.nbi"))
-    moved = load(
-        "two",
-        callers=(kernels[0], f"{kernels[1]}\n\n        from typing import NamedTuple\n        class Pair(NamedTuple):\n            a: int"),
-    )
-    assert moved.alone(moved.Pair(5)) == -5 and set((tmp_path / "kernels").rglob("*.nbi")) == entries
-
-
-def test_entries_that_nobody_reads_are_removed_when_something_is_compiled(load, tmp_path: Path) -> None:
-    results(load("one"))
-    kernels = tmp_path / "kernels"
-    old = time.time() - 40 * 24 * 3600
-    kept = next(kernels.glob("callers.alone-*.nbi"))
-    for path in kernels.glob("*.nb[ic]"):
-        if not path.name.startswith(kept.stem):
-            os.utime(path, (old, old))
-    assert (
-        int(
-            python(
-                tmp_path / "two",
-                "print(callers.plain(4))",
-                {"NUMBA_CACHE_DIR": str(kernels)},
-                callers=("return later(number)", "return -1"),
-            )
-        )
-        == -1
-    )
-    assert {path.name.partition("-")[0] for path in kernels.glob("*.nbi")} == {"callers.alone", "callers.plain"}
 
 
 def python(clone: Path, code: str, environment: dict[str, str], wrapper: tuple[str, ...] = (), **changes: tuple[str, str]) -> str:
@@ -328,31 +281,3 @@ def test_every_kernel_is_declared_by_the_decorator_that_caches_by_content() -> N
     sources = [path for room in ("pipeline", "text", "filters", "dedup", "tokenize", "train") for path in (root / room).rglob("*.py")]
     assert len(sources) > 100
     assert [str(path) for path in sources if "@numba." in (text := path.read_text()) or "@njit" in text] == []
-
-
-def run_command(kernels: Path, *arguments: object) -> None:
-    """Runs the command in its own process, which finds compiled kernels in that folder alone."""
-    command = [sys.executable, "-m", "corpusmill", *map(str, arguments)]
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(kernels)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.long
-def test_after_warm_neither_a_run_nor_packing_compiles_anything(tmp_path: Path, crawl: Path) -> None:
-    kernels, data, examples = tmp_path / "kernels", tmp_path / "data.yaml", tmp_path / "examples.yaml"
-    data.write_text("ingest: {task_mb: 1}\nfilter: {steps: [gopher_quality]}\ndedup: {}\n")
-    examples.write_text("sft: {model: somewhere, files: [examples.jsonl]}\n")
-    for recipe in (data, examples):
-        run_command(kernels, "warm", recipe)
-    there = {path.name: path.stat().st_mtime_ns for path in kernels.glob("*.nb[ic]")}
-    run_command(kernels, "run", data, crawl, "--output", tmp_path / "run", "--workers", 2)
-    packing = """
-import numpy as np
-from corpusmill.train.data import fitted
-print(fitted(np.array([5, 4, 3, 2]), 7))
-"""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(kernels)}
-    said = subprocess.run([sys.executable, "-c", packing], env=environment, capture_output=True, text=True, check=True).stdout
-    assert said == "[[0, 3], [1, 2]]\n"
-    assert len(there) > 100 and {path.name: path.stat().st_mtime_ns for path in kernels.glob("*.nb[ic]")} == there

@@ -141,24 +141,6 @@ def test_a_lease_that_can_not_be_renewed_ends_before_the_next_row(tmp_path: Path
     lease.release()
 
 
-def test_a_lease_is_renewed_after_any_error_of_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with holding(Storage(str(tmp_path)), ttl=1.0) as lease:
-        write, tries = lease.file.write, []
-
-        def failing(content: bytes, expected: str | None) -> str | None:
-            tries.append(content)
-            if len(tries) == 1:
-                raise RuntimeError("a token could not be fetched")
-            return write(content, expected)
-
-        monkeypatch.setattr(lease.file, "write", failing)
-        until = time.monotonic() + 10
-        while len(tries) < 3 and time.monotonic() < until:
-            time.sleep(0.02)
-        assert len(tries) >= 3 and lease.lost is None
-        lease.check()
-
-
 def test_a_lease_that_was_removed_interrupts_the_work(tmp_path: Path) -> None:
     def work() -> None:
         storage = Storage(str(tmp_path))
@@ -210,12 +192,6 @@ def test_a_damaged_lease_is_watched_like_one_of_another_machine(tmp_path: Path, 
     begun = time.monotonic()
     with holding(Storage(str(tmp_path)), ttl=1.0) as taken:
         assert time.monotonic() - begun >= 0.2 and taken.before is None
-
-
-def test_a_wrong_time_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(leases.TTL_VARIABLE, "nan")
-    with pytest.raises(InputError, match="CORPUSMILL_LEASE_SECONDS=nan: give seconds from 1 to 3600"):
-        Lease(Storage(str(tmp_path)))
 
 
 def test_a_folder_that_can_not_be_written_is_one_sentence(tmp_path: Path) -> None:

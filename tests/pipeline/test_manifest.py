@@ -219,17 +219,6 @@ def test_a_reader_finds_all_rows_while_the_objects_become_one(monkeypatch):
     assert found.complete and list(found.tasks) == [f"part-{number}" for number in range(5)] and raced == [True]
 
 
-def test_an_fsync_that_fails_in_the_block_ends_it(tmp_path, monkeypatch):
-    def failing(descriptor):
-        raise OSError(5, os.strerror(5))
-
-    manifest = Manifest(Storage(str(tmp_path)))
-    manifest.append(row("a"))
-    monkeypatch.setattr(manifests.os, "fsync", failing)
-    with pytest.raises(InputError, match=r"manifest\.jsonl: can't be written \(Input/output error\)"), manifest.grouped():
-        manifest.append(row("b"))
-
-
 def test_half_a_row_on_a_full_disk_is_taken_back(tmp_path, monkeypatch):
     manifest = Manifest(Storage(str(tmp_path)))
     manifest.append(row("a"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from corpusmill.pipeline.memory import CGROUP_FILES, _cgroup, limited, need_memory
+from corpusmill.pipeline.memory import CGROUP_FILES, _cgroup, limited
 
 
 @pytest.mark.parametrize("files", CGROUP_FILES)
@@ -23,13 +23,6 @@ def test_limits_of_a_container(tmp_path: Path, files: tuple[str, str, str, str])
     assert _cgroup(tmp_path, files) == 500
     (tmp_path / limit).write_text("400\n")
     assert _cgroup(tmp_path, files) == 0
-
-
-def test_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("corpusmill.pipeline.memory.available_memory", lambda: 3_000_000_000)
-    need_memory(3_000_000_000, "all rows take")
-    with pytest.raises(ValueError, match=r"^all rows take 8,000 MB of memory, and 3,000 MB are available$"):
-        need_memory(8_000_000_000, "all rows take")
 
 
 def test_limits_of_threads_that_overlap_are_all_lifted() -> None:

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import shutil
-import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -101,11 +100,3 @@ def test_offline_is_one_sentence(npm: list[str], monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", "http://127.0.0.1:9/")
     with pytest.raises(InputError, match=r"^npm package @some/lists@1\.2\.3: npm can't fetch it \(.*\); give your own lists\.$"):
         package().archive()
-
-
-def test_without_npm_no_registry_is_asked(registry: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(InputError, match=r"the program npm, which fetches it, is not here .*; give your own lists\.$"):
-        package().archive()
-    assert registry[1] == []

@@ -16,19 +16,15 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import pytest
 from metric_values import values
 
 from corpusmill import cli
-from corpusmill.pipeline.engine import InlineEngine, peak_memory_mb
+from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.recipe import stage_class
 from corpusmill.pipeline.redo import expect
 from corpusmill.pipeline.run import execute, new_plan
-from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.stage import Output
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import LOG, RunLog, read_appended
 from corpusmill.pipeline.watch.progress import Progress
@@ -170,19 +166,6 @@ def test_a_run_that_goes_well_is_counted_and_summed_up(mill: Mill) -> None:
         ) == tuple(documents[stage, fate] for fate in ("in", "kept", "dropped"))  # fmt: skip
     assert told["stages"]["ingest"]["rows_in"] == sum(ROWS + file for file in range(FILES))
     assert set(values(text, "corpusmill_tasks_left", "stage").values()) == {0.0}
-
-
-def test_the_peak_of_a_phase_is_not_that_of_an_earlier_one(tmp_path: Path) -> None:
-    def work(megabytes: int) -> Output:
-        np.ones(megabytes << 17)
-        peaks.append(peak_memory_mb())
-        return Output({})
-
-    stage, peaks = stage_class("filter")(stage_class("filter").Config.model_validate({"steps": []})), list[int]()
-    run = StageRun(stage, Storage(str(tmp_path)), {}, [], InlineEngine(), Progress(False))
-    for megabytes in (400, 1):
-        run.once(f"{megabytes} MB", [], lambda _, megabytes=megabytes: work(megabytes))
-    assert peaks[0] - peaks[1] > 300
 
 
 def test_the_log_has_each_task_and_no_text(mill: Mill) -> None:

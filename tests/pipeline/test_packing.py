@@ -45,23 +45,6 @@ def test_as_many_rows_as_the_plain_algorithm_each_as_full(case):
     assert all(0 < sum(lengths[n] for n in row) <= capacity for row in rows)
 
 
-def test_as_many_rows_as_trl():
-    pytest.importorskip("trl")
-    import pyarrow as pa
-    from datasets import Dataset
-    from trl import pack_dataset
-
-    from corpusmill.pipeline.packing import plan
-
-    documents = np.random.default_rng(3).lognormal(4, 1.2, 2000).astype(np.int64) + 1
-    lists = pa.LargeListArray.from_arrays(np.concatenate(([0], np.cumsum(documents))), np.arange(documents.sum()))
-    options = {"batch_size": len(documents), "keep_in_memory": True, "load_from_cache_file": False}
-    packed = pack_dataset(Dataset(pa.table({"input_ids": lists})), 128, "bfd_split", options)
-    table, rows = plan(documents, 128)
-    ours = np.bincount(table["row"].to_numpy(), table["tokens"].to_numpy()).astype(int)
-    assert rows == len(packed) and sorted(ours) == sorted(map(len, packed["input_ids"]))
-
-
 DOCUMENTS = st.lists(st.integers(1, 60), max_size=60)
 
 

@@ -96,13 +96,6 @@ def test_files_of_a_try_that_was_broken_off_are_not_taken_for_the_old_ones(tmp_p
     assert not Manifest(Storage(str(tmp_path / "ingest"))).doubtful
 
 
-def test_two_tasks_of_one_key_are_a_bug_that_is_caught(tmp_path):
-    stage = SquareStage(SquareConfig())
-    run = StageRun(stage, Storage(str(tmp_path)), {}, [], InlineEngine(), Progress(False))
-    with pytest.raises(ValueError, match="two tasks"):
-        run.map("", SquareWorker, [Task("a", ()), Task("a", ())])
-
-
 class PartConfig(Config):
     factor: int = 2
 

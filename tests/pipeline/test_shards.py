@@ -14,7 +14,6 @@ from corpusmill.pipeline.shards import (
     content_bytes,
     in_parquet,
     iter_tables,
-    open_parquet,
     publish,
     read_table,
 )
@@ -49,14 +48,6 @@ def test_damage_behind_an_intact_footer_is_one_sentence(tmp_path):
     assert next(tables).num_rows == ROW_GROUP_ROWS
     with pytest.raises(InputError, match="/a: not a readable Parquet file"):
         next(tables)
-
-
-def test_a_file_that_is_no_parquet_is_named(tmp_path):
-    (tmp_path / "x.parquet").write_bytes(b"not parquet at all")
-    with pytest.raises(InputError, match=r"x\.parquet: not a readable Parquet file"):
-        open_parquet(Storage(str(tmp_path)), "x.parquet")
-    with pytest.raises(InputError, match=r"none\.parquet: no such file"):
-        open_parquet(Storage(str(tmp_path)), "none.parquet")
 
 
 def test_rows_that_come_in_any_tables_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

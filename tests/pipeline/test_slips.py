@@ -183,13 +183,6 @@ def test_a_filter_that_keeps_nothing_is_no_success(mill: Path, corpusmill: Call,
     assert code == 3 and "filter has kept no document" in err
 
 
-def test_retuning_until_nothing_is_left_is_no_success(run: Path, corpusmill: Call) -> None:
-    code, _, err = corpusmill("retune", run, "--set", "filter.thresholds.few_words=100", "--dry-run", "--trust", *INLINE)
-    assert code == 3 and "filter: none of 8 documents would be kept" in err
-    code, _, err = corpusmill("retune", run, "--set", "filter.thresholds.few_words=100", *INLINE)
-    assert code == 3 and "filter: none of 8 documents was kept, and the rule that dropped most is few_words (8)" in err
-
-
 def test_jsonl_of_which_no_row_has_a_text_is_told_what_there_is_and_one_row_is_enough(mill: Path, corpusmill: Call, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("not json\n" + "".join(json.dumps({"content": f"words of row {n}", "n": n}) + "\n" for n in range(5)))
@@ -203,15 +196,3 @@ def test_jsonl_of_which_no_row_has_a_text_is_told_what_there_is_and_one_row_is_e
         file.write('{"text": "this one has it"}\n')
     code, out, err = corpusmill(*arguments, "--json")
     assert code == 0 and summary(out)["stages"]["ingest"]["kept"] == 1, err
-
-
-def test_the_status_of_a_run_that_was_found_finished_counts_its_work(mill: Path, run: Path, corpusmill: Call) -> None:
-    (run / "metrics.jsonl").write_text(
-        '{"stage": "ingest", "phase": "", "seconds": 600.0}\n{"stage": "filter", "phase": "", "seconds": 65.5}\n'
-    )
-    code, _, err = corpusmill("run", mill / "recipe.yaml", mill / "old.jsonl", "--output", run, *INLINE)
-    assert code == 0, err
-    assert read_status(str(run))["work_seconds"] == 665.5
-    code, out, _ = corpusmill("status", run)
-    said = " ".join(out.decode().split())
-    assert code == 0 and "0:11:06 of work in all; the last command began" in said and "8 records in, 8 documents kept" in said

@@ -24,11 +24,6 @@ def test_unwritable_place_is_one_sentence(tmp_path):
         Storage(str(tmp_path / "file" / "sub")).write_bytes("x", b"")
 
 
-def test_a_protocol_that_nothing_here_knows_is_one_sentence():
-    with pytest.raises(InputError, match="gopher://host/run: this kind of URL can't be opened here"):
-        Storage("gopher://host/run").exists("run.json")
-
-
 def test_an_interrupt_as_soon_as_a_file_is_there_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The signal is handled at the end of the call that makes the file, before the caller has its result."""
 

@@ -70,17 +70,6 @@ def test_windows_and_addresses_are_those_of_the_flat_row(tmp_path_factory, sets,
         assert shards.locate(*shards.shard_of(position)).id == flat[position][1]
 
 
-def test_addresses_at_borders(folder):
-    shards = TokenShards(folder)
-    assert [shards.locate(0, token).id for token in range(5)] == ["0/0"] * 3 + ["0/1"] * 2
-    last = shards.locate(2, 6)
-    assert (last.id, last.shard, last.first, last.tokens, last.utf8_bytes) == ("2/2", 2, 3, 4, 40)
-    assert (last.url, last.source, last.offset, last.length) == ("http://site.test/2/2", "crawl.warc.gz", 200, 90)
-    assert (last.data_file, last.data_row) == ("dedup/data/part-00000.parquet", 2)
-    assert shards.shard_of(4) == (0, 4) and shards.shard_of(5) == (1, 0) and shards.shard_of(16) == (2, 6)
-    assert [found.id for found in shards.documents_of(4, 2)] == ["0/1", "1/0"]
-
-
 def test_an_empty_set_is_readable(tmp_path):
     write_set(tmp_path, [])
     shards = TokenShards(tmp_path)

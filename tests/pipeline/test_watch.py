@@ -2,7 +2,6 @@
 
 import urllib.error
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import LARGEST, LOG, AppendedFile, objects, read_appended
-from corpusmill.pipeline.watch.metrics import Prometheus, check_writable
+from corpusmill.pipeline.watch.metrics import Prometheus
 
 
 def test_counts_are_served_for_the_time_of_a_run() -> None:
@@ -39,12 +38,6 @@ def test_counts_are_served_for_the_time_of_a_run() -> None:
             pass
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(url)
-
-
-def test_a_file_for_metrics_that_can_not_be_written_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--metrics-file .*none/x.prom: the folder"):
-        check_writable(str(tmp_path / "none/x.prom"))
-    check_writable("x.prom")
 
 
 def test_files_that_grow_on_a_store(s3: Any) -> None:

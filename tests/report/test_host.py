@@ -4,7 +4,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-from built_run import RunBuilder, documents, pages, report
+from built_run import RunBuilder, pages
 
 from corpusmill.report import host
 from corpusmill.report.answers.choose import Choice, choose, report_rows
@@ -20,13 +20,11 @@ from corpusmill.report.query.run import open_run
 
 def test_capitals_are_the_same_host_everywhere(tmp_path: Path) -> None:
     urls = ["http://One.TEST/a", "http://one.test:80/b", "https://me@ONE.test/c", "http://two.test/", "no url", None, ""]
-    rows = [{**row, "url": url, "kept": True, "failed": [], "chars_in": 9, "chars_out": 9, "language": s}
-            for row, url, s in zip(pages(), urls, ["x", "", None, "x", "x", "", None], strict=False)]  # fmt: skip
+    rows = [{**row, "url": url, "language": s} for row, url, s in zip(pages(), urls, ["x", "", None, "x", "x", "", None], strict=False)]
     extra = [pa.field("language", pa.string())]
-    tables = {"data/part-00000.parquet": documents(rows, extra), "report/part-00000.parquet": report(rows, extra)}
     builder = RunBuilder(tmp_path / "run")
     builder.json("run.json", {})
-    builder.stage("filter", [tables])
+    builder.decide("filter", [rows], extra, extra)
     folder, expected = str(builder.folder), {"one.test": 3, "two.test": 1, None: 3}
     named = {name or host.NONE: count for name, count in expected.items()}
 

@@ -241,14 +241,6 @@ def test_what_is_in_the_way_is_a_sentence(run: RunBuilder, tmp_path: Path, corpu
     assert code == 0 and b"the model of sft, and its card, README.md" in out
 
 
-def test_a_run_without_a_model_is_a_sentence(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", ("ingest",))
-    with pytest.raises(InputError, match="no stage has finished that trains a model"):
-        export(str(tmp_path / "run"), tmp_path / "out")
-    with pytest.raises(InputError, match="not a run, as it has no run.json"):
-        export(str(tmp_path), tmp_path / "out")
-
-
 def test_commands_of_models_take_a_run_for_its_last_model(run: RunBuilder, tmp_path: Path, corpusmill) -> None:
     options = ("--prompt", "the cat", "--max-tokens", 4, "--greedy")
     code, out, err = corpusmill("generate", run.folder, *options)

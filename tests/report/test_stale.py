@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from browser import browser, needs_chromium, opened
 from built_run import RunBuilder
 from explored import answer, explored
 from inline_run import run_inline
-from waiting import until
 
 from corpusmill.filters.whatif import retune
 from corpusmill.pipeline.engine import InlineEngine
@@ -256,15 +254,6 @@ def test_on_a_store_manifests_are_enough(tmp_path) -> None:
     assert stale.mend == "corpusmill run memory://stale/run --from evaluate --to evaluate"
 
 
-def test_a_stage_that_the_recipe_no_longer_has_is_named_and_not_a_part_of_what_mends(tmp_path) -> None:
-    run = trained_run(tmp_path / "a run")
-    again("sft", {"model/model.safetensors": b"tuned anew"})(run)
-    run.json("run.json", {"inputs": [], "recipe": {"pretrain": {}, "sft": {}, "align": {}}, "versions": {}})
-    stale = RunReader(str(run.folder)).stale
-    assert stale is not None and stale.because["evaluate"].endswith("; the recipe no longer has it, so its folder can go")
-    assert shlex.split(stale.mend) == ["corpusmill", "run", str(run.folder), "--from", "align", "--to", "align"]
-
-
 def test_the_model_of_a_stale_stage_is_not_used_without_a_word(tmp_path, corpusmill) -> None:
     run = trained_run(tmp_path / "run")
     again("sft", {"model/model.safetensors": b"tuned anew"})(run)
@@ -295,13 +284,3 @@ def test_the_page_has_it_above_everything_else(page: Path) -> None:
     body = page.read_text().split('<div class="page">')[1]
     assert body.index(STALE.split(" To redo")[0]) < min(body.index("<h1"), body.index("warning"), body.index("<table"))
     assert '<h2 id="progress"' not in body
-
-
-@pytest.mark.long
-@needs_chromium
-def test_the_banner_is_seen_first_in_a_browser(retuned: Path, page: Path) -> None:
-    with browser() as chromium, explored(retuned) as address:
-        for url, selector in ((page.as_uri(), ".stale"), (address, "#stale")):
-            with opened(chromium, url) as seen:
-                box, title = (f"document.querySelector('{part}').getBoundingClientRect()" for part in (selector, "h1"))
-                until(seen.page, f"{box}.top >= 0 && {box}.height > 15 && {box}.bottom <= {title}.top")

@@ -34,12 +34,6 @@ def test_a_model_that_is_the_wrong_way_round_is_not_turned_around():
     assert scores[0] == pytest.approx(0.5, abs=1e-9)
 
 
-def test_unknown_answers_and_texts_without_a_score_are_left_out():
-    raw, yes = overconfident(300, 4)
-    more = np.concatenate([raw, [0.5, np.nan]]), np.concatenate([yes.astype(np.int8), [-1, 1]])
-    assert fit_calibration(*more) == fit_calibration(raw, yes)
-
-
 # ---- Thresholds, compared with a trial of each score.
 
 EXAMPLES = st.lists(
@@ -77,10 +71,3 @@ def test_target_precision(examples, target):
             choose_threshold(score, answer, target)
         return
     assert choose_threshold(score, answer, target) == fits[0]
-
-
-def test_the_sentence_says_what_can_be_had():
-    with pytest.raises(
-        InputError, match=r"no threshold has a precision of 0\.9; the greatest is 0\.667, from 0\.3 on, where 100\.0% of yes"
-    ):
-        choose_threshold([0.9, 0.5, 0.3], [0, 1, 1], 0.9)

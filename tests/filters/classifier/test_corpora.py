@@ -15,12 +15,11 @@ from corpusmill.filters import bad_words as word_lists
 from corpusmill.filters.classifier import corpora as contrasts
 from corpusmill.filters.classifier import train
 from corpusmill.filters.classifier.card import read_classifier
-from corpusmill.filters.classifier.corpora import CORPORA, PREFIX, Corpus, corpus_path
+from corpusmill.filters.classifier.corpora import CORPORA, PREFIX, Corpus
 from corpusmill.filters.classifier.corpus_texts import article_text, articles, mail_text, unwrapped
 from corpusmill.filters.classifier.options import BUILTIN, builtin, builtin_key
 from corpusmill.filters.classifier.score import Scorer
 from corpusmill.filters.classifier.spec import FOLDER, read_spec
-from corpusmill.pipeline import cache as caches
 from corpusmill.pipeline.errors import InputError
 
 # ---- Texts made from mails and wikitext, and words of a package, on small samples.
@@ -100,12 +99,6 @@ def test_a_dump() -> None:
     ]
     dump = f"<mediawiki xmlns='http://x'>{''.join(page.format(*fields) for fields in pages)}</mediawiki>"
     assert list(articles(bz2.compress(dump.encode()))) == [("A", body.strip()), ("D & E", body.strip())]
-
-
-def test_an_unknown_corpus() -> None:
-    with pytest.raises(InputError, match=r"^package://x\.jsonl: no such corpus \(.*expected one of mails-1\.jsonl, "):
-        corpus_path("x.jsonl")
-    assert len({corpus.name for corpus in CORPORA.values()}) == len(CORPORA)
 
 
 def made(place: str) -> str:
@@ -218,24 +211,6 @@ def test_specifications_that_ship_are_valid(name: str) -> None:
     spec = read_spec([name])
     corpora = [file for source in spec.sources for file in source.files if file.startswith(PREFIX)]
     assert spec.name == name and all(file.removeprefix(PREFIX) in CORPORA for file in corpora)
-
-
-def test_an_unknown_name() -> None:
-    with pytest.raises(InputError, match=r"^sexism: no such folder or built-in classifier \(.*quality"):
-        builtin("sexism")
-
-
-def test_offline_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_network(command: list[str], **_: object) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path))
-    monkeypatch.setattr(caches.subprocess, "run", no_network)
-    monkeypatch.setattr(caches.shutil, "which", lambda _: "npm")
-    for name in BUILTIN:
-        with pytest.raises(InputError, match=r"no network\); (train a classifier on your own files|without it)"):
-            builtin(name)
-    assert not list(tmp_path.glob("classifiers/*/*"))
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) for name in BUILTIN])

@@ -113,13 +113,6 @@ def test_the_interval_of_the_auc_is_scipys_with_scikit_learns_auc():
     np.testing.assert_allclose([low[0], high[0]], expected.confidence_interval, rtol=1e-12)
 
 
-def test_equal_seeds_give_equal_intervals_and_others_others():
-    ranking = rank(*examples(200, 2), (0.5,))
-    first, again, other = (np.array(intervals(ranking, 100, 0.9, seed)) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).any()
-
-
 def test_the_interval_of_a_calibration_error_reaches_down_to_none():
     """Scores that are probabilities have no error but chance; percentiles of resamples even exceed the measured error."""
     score, yes = examples(600, 4)

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,14 +20,13 @@ from corpusmill.filters.whatif import retune, sweep
 from corpusmill.filters.worker import FilterWorker
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.run import execute, plan_of_existing
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 
-HELPER = Path(__file__).resolve().parents[2] / "helpers" / "killed_stage.py"
 SHORT = {"gopher_quality": {"preset": "gopher-paper"}}
 OFF = [
     "gopher_long_doc",
@@ -98,14 +95,6 @@ def test_the_best_tenth_of_what_passes(tmp_path, three_shards, run_filter, quali
     assert len(texts) == len(kept) and not any("me@host" in text for text in texts) and any("@" in text for text in texts)
 
 
-def test_of_all_documents(tmp_path, three_shards, run_filter, quality) -> None:
-    run = three_shards(tmp_path / "run")
-    run_filter(run, section(quality, of="all", keep=0.25))
-    scores = np.concatenate([table["quality"].to_numpy() for table in stored(run, "report")])
-    scores = np.sort(scores[~np.isnan(scores)])
-    assert json.loads(run.read_bytes("filter/thresholds.json"))["quality"]["threshold"] == scores[-int(np.ceil(len(scores) / 4))]
-
-
 def test_killed_before_a_row_it_goes_on_to_the_same_bytes(
     tmp_path, texts, make_documents, finished_ingest, run_filter, quality, toxicity, tree
 ) -> None:
@@ -126,21 +115,6 @@ def test_killed_before_a_row_it_goes_on_to_the_same_bytes(
         assert os.WTERMSIG(in_child(killed, copy, row)) == signal.SIGKILL and copy.exists(f"filter/{output}")
         run_filter(copy, options)
         assert tree(Path(copy.root)) == tree(tmp_path / "whole")
-
-
-@pytest.mark.long
-def test_killed_at_any_step_it_goes_on_to_the_same_bytes(tmp_path, texts, make_documents, finished_ingest, quality, toxicity, tree) -> None:
-    finished_ingest(tmp_path / "run", [make_documents(texts[:60])])
-    command = [sys.executable, HELPER, tmp_path / "run", tmp_path / "copies", json.dumps(section(quality, toxicity))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    found = sorted((tmp_path / "copies").glob("0*"))
-    # classifiers, measured, thresholds, documents, answers, the end mark, and the code of the two modules that compute them
-    assert int(done.stdout) == 8 and len(found) == 12
-    expected = tree(tmp_path / "copies/first")
-    assert "filter/classifiers/quality.json" in expected and "filter/measured/part-00000.parquet" in expected
-    for copy in found:
-        assert tree(copy) == expected, copy.name
 
 
 @pytest.mark.long
@@ -291,13 +265,3 @@ def test_an_empty_corpus_and_one_that_nothing_passes(tmp_path, run_filter, finis
         assert json.loads(run.read_bytes("filter/thresholds.json")) == {"quality": {"threshold": None, "documents": 0, "kept": 0}}
         for table in stored(run, "report"):
             assert "quality" not in {rule["rule"] for rule in json.loads(table.schema.metadata[METADATA_KEY])}
-
-
-def test_retune_of_an_unfinished_stage(tmp_path, three_shards, quality) -> None:
-    three_shards(tmp_path / "run")
-    described(tmp_path / "run", section(quality))
-    filter_stage(tmp_path / "run")
-    with open(tmp_path / "run/filter/manifest.jsonl", "a") as manifest:
-        manifest.write('{"kind": "reopened"}\n')
-    with pytest.raises(InputError, match="measure it again first"):
-        retune(str(tmp_path / "run"), ["filter.thresholds.gopher_short_doc=5"], InlineEngine(), Progress(False))

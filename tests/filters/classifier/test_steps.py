@@ -170,25 +170,6 @@ def test_options_that_do_not_fit_are_named(options, message):
         validate_recipe({"filter": {"steps": [{"classifier": options}]}}, "recipe.yaml")
 
 
-def test_a_folder_says_itself_what_labels_mean(quality, tmp_path):
-    with pytest.raises(ConfigError, match="positive: a classifier's folder says that itself"):
-        validate_recipe({"filter": {"steps": [{"classifier": {"model": str(quality), "positive": "x"}}]}}, "recipe.yaml")
-    with pytest.raises(InputError, match="not a classifier's folder"):
-        validate_recipe({"filter": {"steps": [{"classifier": str(tmp_path)}]}}, "recipe.yaml")
-
-
-def test_the_labels_of_a_model_are_named_where_none_is_chosen(dclm_model):
-    with pytest.raises(ConfigError, match=r"means yes \(it has __label__(hq|cc), __label__(hq|cc)\)"):
-        validate_recipe({"filter": {"steps": [{"classifier": str(dclm_model)}]}}, "recipe.yaml")
-
-
-def test_paths_are_relative_to_the_recipe(quality, tmp_path):
-    (tmp_path / "q").symlink_to(quality)
-    (tmp_path / "recipe.yaml").write_text("")
-    sections = validate_recipe({"filter": {"steps": [{"classifier": "q"}]}}, str(tmp_path / "recipe.yaml"))
-    assert sections["filter"].steps[0]["classifier"]["model"] == str(quality.resolve())
-
-
 def test_a_model_that_can_not_be_used(run_filter, finished_ingest, make_documents, tmp_path, dclm_model, make_folder):
     run = finished_ingest(tmp_path / "run", [make_documents(["a text"])])
     text, label = tmp_path / "text.bin", {"positive": "__label__hq"}

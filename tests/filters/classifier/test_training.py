@@ -1,8 +1,6 @@
 """Tests the way from labelled files to a classifier's folder and a recipe, or to one sentence."""
 
 import json
-import random
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +17,7 @@ from trained_classifier import make_posts
 
 from corpusmill.filters.classifier.card import read_classifier
 from corpusmill.filters.classifier.score import Scorer
-from corpusmill.filters.labels import DocumentLabel, LabelFile, hash_of, texts_of
+from corpusmill.filters.labels import DocumentLabel, LabelFile, hash_of
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
 
@@ -157,39 +155,6 @@ def test_labels_become_a_classifier_of_a_recipe(tmp_path: Path, corpusmill: Call
     threshold = read_classifier(tmp_path / "rude").heads[0].threshold
     assert report["kept"].to_pylist() == [score is None or score < threshold for score in report["rude"].to_pylist()]
     assert 0 < sum(report["kept"].to_pylist()) < 300
-
-
-@pytest.mark.long
-def test_two_hundred_labels_of_a_real_run(tmp_path: Path, shared_data: Path, corpusmill: Callable) -> None:
-    """A script labels by a rule that no filter of the run uses, one label in ten wrongly. The classifier agrees with held-out labels."""
-    texts = [json.loads(line)["text"] for line in (shared_data / "text/c4_demo.jsonl").open()]
-    for path in sorted((shared_data / "lid").glob("*.txt")):
-        lines = path.read_text().splitlines()
-        texts += ["\n".join(lines[begin : begin + 10]) for begin in range(0, 40, 10)]
-    run, documents = run_of(tmp_path, texts)
-    draw = random.Random(1)
-    chosen = draw.sample(sorted(documents), 400)
-
-    def english(text: str) -> bool:
-        words = re.findall(r"\w+", text.lower())
-        return sum(word in ("the", "of", "and", "to", "in") for word in words) > 0.08 * len(words)
-
-    named = [(id_, text, "english" if english(text) != (draw.random() < 0.1) else "other") for id_, text in chosen]
-    label(run, named[:200])
-    assert corpusmill("labels", "export", run, "--output", tmp_path / "labels.jsonl")[0] == 0
-    english_is_yes = ("--set", "sources.0.positive=english")
-    code, _, error = corpusmill("classifier", "train", tmp_path / "labels.jsonl", "--output", tmp_path / "model", *english_is_yes)
-    assert code == 0, error
-    write_jsonl(tmp_path / "held_out.jsonl", [{"text": text, "label": name} for _, text, name in named[200:]])
-    evaluate = ("classifier", "evaluate", tmp_path / "model", tmp_path / "held_out.jsonl", *english_is_yes, "--json")
-    found = json.loads(corpusmill(*evaluate)[1])["labels"]["model"]
-    print(json.dumps({name: found[name] for name in ("roc_auc", "at_threshold") if name in found}))
-    assert found["roc_auc"]["value"] > 0.75
-
-
-def test_texts_of_all_stages(tmp_path: Path) -> None:
-    run, documents = run_of(tmp_path, [post["text"] for post in make_posts(1, 12)])
-    assert list(dict.fromkeys(texts_of(Storage(str(run)), [documents[1][0], "nobody"]))) == [documents[1]]
 
 
 # ---- Mistakes in `corpusmill classifier train`: one sentence each, exit code 2, and nothing written.

@@ -72,14 +72,3 @@ def test_windows_hold_all_of_a_text(tokenizer, real_texts: list[str], hostile_te
         starts = range(0, max(len(ids) - overlap, 1), step)
         mine = [given[number] for number in np.flatnonzero(found.document == place)]
         assert mine == [[first, *ids[start : start + room], last] for start in starts]
-
-
-def test_only_the_head_is_tokenised(tokenizer) -> None:
-    found = encode(tokenizer, pa.array(["éa word and more", "x"], pa.large_string()), 60, windows=False, head_characters=6)
-    assert lists(found) == [tokenizer("éa wor")["input_ids"], tokenizer("x")["input_ids"]]
-
-
-def test_no_texts(tokenizer) -> None:
-    for windows in (True, False):
-        found = encode(tokenizer, pa.array([], pa.large_string()), 60, windows)
-        assert found.offsets.tolist() == [0] and len(found.document) == 0 and len(found.inputs["input_ids"]) == 0

@@ -1,18 +1,17 @@
 """Tests crawls read over HTTP, in ranges, from servers that do and don't support ranges."""
 
+import gzip
 import random
-import socket
 from pathlib import Path
 
 import pytest
 
-from corpusmill.ingest import inputs
+from corpusmill.ingest import demo_crawl, inputs
 from corpusmill.ingest.inputs import discover
 from corpusmill.ingest.original import read_record
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand
 from corpusmill.pipeline.store_requests import StoreError, filesystem
-from corpusmill.pipeline.web import Patience, download
 
 
 @pytest.mark.long
@@ -59,29 +58,24 @@ def test_addresses_of_the_hugging_face_hub_reach_its_filesystem() -> None:
     assert isinstance(fs, HfFileSystem) and name == "datasets/allenai/c4/en/*.json.gz"
 
 
-def test_a_host_that_does_not_exist_is_not_asked_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that can't be looked up just now is: only an answer that there is no such name counts."""
-    asked: list[str] = []
-    answer = [socket.EAI_NONAME]
+PATH = "crawl-data/CC-MAIN-2026-21/segments/1/warc/CC-MAIN-20260501-00000.warc.gz"
+WARC = bytes(range(256)) * 4000
 
-    def nobody(host: str, *_: object, **__: object) -> None:
-        asked.append(host)
-        raise socket.gaierror(answer[0], "no")
 
-    monkeypatch.setattr(socket, "getaddrinfo", nobody)
-    for code, tries, kind in ((socket.EAI_NONAME, 3, InputError), (socket.EAI_AGAIN, 4, CorpusmillError)):
-        asked.clear()
-        answer[0] = code
-        with pytest.raises(kind, match="there is no host data.wrong.test" if kind is InputError else "can't be fetched"):
-            download(["https://data.wrong.test/x.gz"], patience=Patience(connects=4, pause=0.01))
-        assert len(asked) == tries
-    monkeypatch.setenv("CORPUSMILL_STORE_SECONDS", "60")
-    answer[0] = socket.EAI_NONAME
-    with pytest.raises(InputError, match="there is no host data.wrong.test"):
-        discover(["https://data.wrong.test/x.warc.gz"])
-    asked.clear()
-    answer[0] = socket.EAI_AGAIN
-    monkeypatch.setenv("CORPUSMILL_STORE_SECONDS", "2")
-    with pytest.raises(StoreError, match="can't be reached or fails"):
-        discover(["https://data.wrong.test/x.warc.gz"])
-    assert len(asked) > 3
+@pytest.mark.parametrize("ranges", [True, False])
+def test_the_demos_crawl_is_the_head_of_the_first_file(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranges: bool) -> None:
+    monkeypatch.setattr(demo_crawl, "BYTES", 100_000)
+    server.files = {
+        f"/{PATH}": WARC,
+        (list_ := f"/crawl-data/{demo_crawl.CRAWL}/warc.paths.gz"): gzip.compress(f"{PATH}\nsecond\n".encode()),
+    }
+    server.ranges = ranges
+    assert demo_crawl.CRAWL in demo_crawl.fetch_commoncrawl(tmp_path, server.base.rstrip("/"))
+    assert (tmp_path / "CC-MAIN-20260501-00000.warc.gz").read_bytes() == WARC[:100_000]
+    assert server.requests[-1] == (f"/{PATH}", "bytes=0-99999") and all(agent.startswith("corpusmill/") for agent in server.agents)
+    server.files[list_] = b"no gzip"
+    with pytest.raises(OSError, match="list of files"):
+        demo_crawl.fetch_commoncrawl(tmp_path, server.base.rstrip("/"))
+    del server.files[list_]
+    with pytest.raises(OSError, match="404"):
+        demo_crawl.fetch_commoncrawl(tmp_path, server.base.rstrip("/"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from page_blocks import walked
 
-from corpusmill.ingest.html.features import NAMES, around_of, context_of, features, second_features
+from corpusmill.ingest.html.features import around_of, context_of, features, second_features
 from corpusmill.ingest.html.main_text import AT_A_TIME, COLUMNS, LEVELS, MODEL, load_model, score, scores_of, trees_of
 from corpusmill.ingest.html.page_type import TYPES, type_probabilities
 from corpusmill.pipeline.errors import CorpusmillError
@@ -54,15 +54,3 @@ def test_a_model_for_other_features_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({**model, "first": {**model["first"], "columns": model["first"]["columns"][::-1]}}))
     with pytest.raises(CorpusmillError, match="other features"):
         load_model(path)
-
-
-def test_posts_of_a_thread_are_records() -> None:
-    post = "<div class='post'><h3 class='author'>Ann</h3><p>Some words of post {}.</p></div>"
-    page = walked("<h1>Thread</h1><main>" + "".join(map(post.format, range(5))) + "</main><p class='end'>End</p>")
-    rows = dict(zip(NAMES, features(page, context_of(page), np.zeros(len(TYPES)), 0, len(page.blocks))))
-    bodies = slice(2, 11, 2)
-    assert rows["outer_count"][bodies] == pytest.approx([math.log(6)] * 5) and not rows["outer_count"][[0, -1]].any()
-    assert rows["outer_order"][bodies] == pytest.approx([n / 5 for n in range(5)])
-    assert set(rows["outer_with_author"][bodies]) == set(rows["outer_with_heading"][bodies]) == {1.0}
-    assert set(rows["class_unique"][bodies]) == {1.0} and not rows["class_unique"][1:10:2].any()
-    assert rows["under_level"].tolist() == [1] + [3] * 11

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from corpusmill.ingest.urls import lists
-from corpusmill.ingest.urls.lists import ListFile, build, open_lists, shipped_sources
+from corpusmill.ingest.urls.lists import ListFile, build, open_lists
 from corpusmill.pipeline.errors import InputError
 
 
@@ -84,19 +84,3 @@ def test_a_list_that_can_not_be_read_is_one_sentence(tmp_path: Path, cache: Path
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         open_lists([ListFile("domains", str(tmp_path / name))], exact=True)
-
-
-def test_a_cache_that_can_not_be_written_is_one_sentence(tmp_path: Path, sources: list[ListFile], monkeypatch) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path / "file"))
-    with pytest.raises(InputError, match="can't be written .*; set CORPUSMILL_CACHE to another folder"):
-        open_lists(sources, exact=True)
-
-
-def test_a_datatrove_without_lists_is_one_sentence(tmp_path: Path, monkeypatch) -> None:
-    (tmp_path / "datatrove").mkdir()
-    (tmp_path / "datatrove" / "__init__.py").write_text("")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "datatrove", raising=False)
-    with pytest.raises(InputError, match=r"the installed datatrove \(.*\) ships no URL lists that are known here"):
-        shipped_sources()

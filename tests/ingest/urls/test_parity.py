@@ -100,15 +100,6 @@ def test_every_domain_that_datatrove_ships_is_found(exact, entries) -> None:
     assert [len(lists.words[kind]) for kind in ("hard_words", "soft_words", "subwords")] == [203, 87, 134]
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells what is mapped")
-def test_the_lists_of_datatrove_are_shared_and_not_copied(exact) -> None:
-    (lists,) = exact.lists
-    found = re.findall(rf"{lists.name}\.arrow\n(?:.*:.*\n)+", Path("/proc/self/smaps").read_text())
-    assert found
-    for mapping in found:
-        assert re.search(r"Private_Dirty: +0 kB", mapping) and re.search(r"Anonymous: +0 kB", mapping)
-
-
 def test_own_lists_come_on_top_of_the_shipped_ones(url_filter, tmp_path: Path) -> None:
     (tmp_path / "domains").write_text("worst.com\n")
     made = url_filter(preset="datatrove", domains=[str(tmp_path / "domains")])

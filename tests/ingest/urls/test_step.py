@@ -221,14 +221,6 @@ def test_words(both_with_words, url: str, exact: list[str], closer: list[str]) -
     assert [rules(made, url) for made in both_with_words] == [exact, closer]
 
 
-def test_reasons_name_what_it_was(url_filter, lists) -> None:
-    made = url_filter(**lists, **WORDS)
-    assert [failure.reason for failure in made.failures("http://A.bad.test.com/Vile-meh-hmm-twowords")] == [
-        "the host bad.test.com is listed", "the URL has the word vile", "the URL has the words hmm, meh", "the URL contains twowords",
-    ]  # fmt: skip
-    assert [failure.reason for failure in made.failures("http://blog.example.com/2015/x")] == ["the URL blog.example.com/2015 is listed"]
-
-
 def test_rules_and_numbers_of_a_recipe(url_filter) -> None:
     url = "http://hmm.com/vile/meh"
     assert rules(url_filter(**WORDS, rules=["url_soft_words"]), url) == ["url_soft_words"]

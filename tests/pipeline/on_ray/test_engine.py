@@ -19,7 +19,7 @@ from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.on_ray import dispatch as on_dispatch
 from corpusmill.pipeline.on_ray import engine as on_ray
 from corpusmill.pipeline.on_ray.dispatch import THREADS, Dispatch, Share, TaskActor
-from corpusmill.pipeline.on_ray.engine import FEW_BYTES, RayEngine, memory_of_actor, share_out
+from corpusmill.pipeline.on_ray.engine import FEW_BYTES, RayEngine, share_out
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
@@ -246,19 +246,6 @@ def test_an_address_for_jobs_is_refused_in_one_sentence(monkeypatch: pytest.Monk
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     with pytest.raises(InputError, match=r"^RAY_ADDRESS=http://127\.0\.0\.1:8265: .*make submit"):
         RayEngine().connect()
-
-
-@pytest.mark.parametrize(
-    ("nodes", "placed"),
-    [
-        ([(4, 900, True), (0, 100, True)], 900 << 20),
-        ([(4, 899, True), (0, 9000, True)], 0),  # the head, which has no CPU for it
-        ([(4, 899, True), (4, 9000, False)], 0),
-    ],
-)
-def test_memory_is_asked_for_only_where_a_node_has_so_much(nodes: list[tuple[int, int, bool]], placed: int) -> None:
-    told = [{"Alive": alive, "Resources": {"CPU": cpus, "memory": float(memory << 20)}} for cpus, memory, alive in nodes]
-    assert memory_of_actor(told, 900) == placed and memory_of_actor(told, 0) == 0
 
 
 def test_gpus_are_no_part_of_a_tasks_identity(stages: Any, tmp_path: Path, inputs: list[str]) -> None:

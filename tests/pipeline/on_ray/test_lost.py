@@ -2,11 +2,8 @@
 
 import contextlib
 import re
-import time
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +13,7 @@ from corpusmill.pipeline import failures
 from corpusmill.pipeline.engine import TIMEOUT_BYTES, InlineEngine, Job, TaskDone
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.events import Event
-from corpusmill.pipeline.failures import Attempt, Cause, Failed, Report
+from corpusmill.pipeline.failures import Cause, Failed
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.on_ray import dispatch as on_dispatch
 from corpusmill.pipeline.on_ray.dispatch import Dispatch, Share
@@ -146,117 +143,3 @@ def test_a_node_that_goes_away_is_not_the_fault_of_what_it_did(
 
 
 # ---- decisions without Ray -----------------------------------------------------------------------------
-
-
-class FakeRay:
-    """Stands for Ray: each new actor says at once that it is ready on the next of `starts` (a node, or the error of its death), and answers
-    a task with the next of `answers` (None: never).
-    """
-
-    exceptions = SimpleNamespace(RayError=OSError)
-
-    def __init__(self, starts: Iterable[Any], answers: Iterable[Callable[[Attempt], Any] | None], alive: str = "here"):
-        self.starts, self.performed, self.alive = iter(starts), iter(answers), alive
-        self.answers: list[Any] = []
-        self.killed: list[Any] = []
-
-    def put(self, job: Job) -> Job:
-        return job
-
-    def remote(self, **options: Any) -> Any:
-        return lambda kind: SimpleNamespace(remote=lambda *given: FakeActor(self))
-
-    def nodes(self) -> list[dict[str, Any]]:
-        return [{"NodeID": self.alive, "Alive": True}]
-
-    def wait(self, refs: list[int], num_returns: int, timeout: float) -> tuple[list[int], list[int]]:
-        if not (there := [ref for ref in refs if self.answers[ref] is not None]):
-            assert timeout > 0, "nothing more will happen"
-            time.sleep(timeout)
-        return there[:num_returns], []
-
-    def get(self, ref: int) -> Any:
-        if isinstance(self.answers[ref], OSError):
-            raise self.answers[ref]
-        return self.answers[ref]
-
-    def kill(self, actor: Any) -> None:
-        self.killed.append(actor)
-
-    def answered(self, answer: Any) -> int:
-        self.answers.append(answer)
-        return len(self.answers) - 1
-
-
-class FakeActor:
-    def __init__(self, ray: FakeRay):
-        self.ready = SimpleNamespace(remote=lambda: ray.answered(next(ray.starts)))
-        self.perform = SimpleNamespace(options=lambda name: SimpleNamespace(remote=self.answer))
-        self.ray = ray
-
-    def answer(self, attempt: Attempt) -> int:
-        answer = next(self.ray.performed)
-        return self.ray.answered(answer and answer(attempt))
-
-
-def works(attempt: Attempt) -> TaskDone:
-    return TaskDone(attempt.task.key, [], 1, 1, 0, 1, {}, [], 0.1, 1)
-
-
-def dies(attempt: Attempt) -> OSError:
-    return OSError("the actor died")
-
-
-def fails(attempt: Attempt) -> Failed:
-    return Failed(attempt.task.key, "broken at byte 7.", 2, "", Cause.USER_ERROR)
-
-
-def performed(stages: Any, ray: FakeRay, tasks: int, actors: int, report: Report, **options: Any) -> None:
-    todo = [Task(f"part-{number}", (FileRef(f"in-{number}", "fixed"),)) for number in range(tasks)]
-    job = Job("lines", "ray_lines:LinesWorker", stages.LinesConfig(), "run")
-    with contextlib.closing(Dispatch(ray, job, todo, lambda: Share(actors), report, **options)) as dispatch:
-        dispatch.run()
-
-
-def test_a_task_is_not_charged_for_the_loss_of_its_node(stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(failures.AGAIN, Cause.DEATH, 0)
-    heard = Heard()
-    performed(stages, FakeRay(["gone", "here"], [dies, works]), 1, 1, heard)
-    assert heard.done == ["part-0"] and heard.failed == []
-    said = "lines, task part-0 (in-0): the node on which it was done is gone; it is done again."
-    assert [(event.message, event.node) for event in heard.events] == [(said, "gone")]
-    heard = Heard()
-    performed(stages, FakeRay(["here"], [dies]), 1, 1, heard)  # its node is there
-    assert [failed.cause for failed in heard.failed] == [Cause.DEATH] and heard.done == []
-
-
-def test_an_actor_that_does_not_answer_in_time_is_killed(stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(failures.AGAIN, Cause.HANG, 0)
-    heard, ray = Heard(), FakeRay(["here", "here"], [None, works])
-    performed(stages, ray, 2, 1, heard, task_timeout=0.01)
-    assert [(failed.key, failed.cause) for failed in heard.failed] == [("part-0", Cause.HANG)] and heard.done == ["part-1"]
-    assert len(set(ray.killed)) == 2 and heard.events == []
-
-
-def test_actors_that_die_before_they_are_ready_are_one_event_where_others_work_and_else_an_error(stages: Any) -> None:
-    deaths, heard = [OSError("ModuleNotFoundError: no module")] * 4, Heard()
-    performed(stages, FakeRay(["here", *deaths], [works] * 6), 6, 2, heard)  # nobody starts a sixth
-    assert len(heard.done) == 6 and heard.failed == []
-    why = r"\(ModuleNotFoundError: no module\)"
-    (event,) = heard.events
-    assert re.fullmatch(rf"lines: Ray can't start more worker processes {why}; it goes on with the 1 that work\.", event.message)
-    with pytest.raises(CorpusmillError, match=rf"^lines: Ray can't start a worker process {why}\.$"):
-        performed(stages, FakeRay(deaths, []), 1, 1, heard)
-
-
-def test_what_is_done_is_recorded_before_a_failure_of_the_same_time_ends_the_phase(stages: Any) -> None:
-    heard = Heard()
-
-    def report(result: TaskDone | Failed | Event) -> None:
-        if isinstance(result, Failed):
-            raise result.error
-        heard(result)
-
-    with pytest.raises(CorpusmillError, match="broken at byte 7"):
-        performed(stages, FakeRay(["here"] * 2, [fails, works]), 2, 2, report)
-    assert heard.done == ["part-1"]

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import living
 import psutil
@@ -74,18 +73,6 @@ def test_nobody_on_another_machine_reaches_it() -> None:
         found = listening([mine, *mine.children(recursive=True)])
         owner.stdin.close()
     assert len(found) > 3 and {address for address, _ in found} <= {"127.0.0.1", "::1"}, found
-
-
-def test_a_run_of_its_own_makes_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RAY_AUTH_TOKEN", "RAY_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())  # the real one would keep this token for later tests
-    monkeypatch.setattr(on_ray, "_start", lambda ray, workers: None)
-    tokens = set()
-    for _ in range(2):
-        RayEngine(1)._connected()
-        tokens.add(os.environ.pop("RAY_AUTH_TOKEN"))
-    assert len(tokens) == 2 and all(len(bytes.fromhex(token)) == 32 for token in tokens)
 
 
 @pytest.mark.long

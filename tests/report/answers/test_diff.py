@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 from corpusmill.cli import app
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report import machine
 from corpusmill.report.answers.diff import QUANTILES, Difference, DiffOptions, compare
 from corpusmill.report.answers.why import explain
 from corpusmill.report.page.html import write_report
@@ -206,27 +205,10 @@ def test_what_is_printed(run_folder: Path, stricter: Path) -> None:
     assert "words" in text and "K-S" in text
     assert "Kept by A, dropped by B: 3 of 6" in text and "fails if < 40" in text and "Kept by B, dropped by A" not in text
     assert len(re.findall(r"word[4-9]x0 ", text)) == 3  # the samples' texts
+    assert "Both keep the same 42 documents (from ingest to dedup)." in compared(run_folder, run_folder)
     narrow = compared(run_folder, stricter, 40, samples=60)
     assert "B has no dedup, tokens, so both are compared up to filter." in " ".join(narrow.split())
     assert all(len(line) <= 40 for line in narrow.splitlines() if not line.startswith("All about one"))
-
-
-def test_json_has_everything(run_folder: Path, stricter: Path) -> None:
-    found = json.loads(machine.as_json(compare(str(run_folder), str(stricter), DiffOptions(samples=2)).as_json()))
-    assert found["documents"]["only_a"]["documents"] == 6 and found["kept"] == {"a": 45, "b": 39}
-    (rule,) = [rule for rule in found["rules"] if rule["other_keeps"]["b"]]
-    assert rule["rule"] == "short" and rule["threshold"]["b"] == {"column": "words", "comparison": "<", "threshold": 40}
-    assert len(found["samples"]["only_a"]) == 2 and found["samples"]["only_b"] == []
-    assert {"value": "en", "a": 35, "b": 31} in found["language"] or {row["value"] for row in found["language"]} == {"en", "de"}
-
-
-def test_equal_runs_and_runs_that_can_not_be_compared(run_folder: Path, tmp_path: Path) -> None:
-    assert "Both keep the same 42 documents (from ingest to dedup)." in compared(run_folder, run_folder)
-    RunBuilder(tmp_path / "none").json("run.json", {})
-    with pytest.raises(InputError, match="no stage of this run has a report yet"):
-        compared(run_folder, tmp_path / "none")
-    with pytest.raises(InputError, match=r"the stage 'sft' has no report \(expected one of ingest, filter, dedup, tokens\)"):
-        compared(run_folder, run_folder, stage="sft")
 
 
 def test_a_run_without_a_stage_is_compared_all_the_same(run_folder: Path, tmp_path: Path) -> None:

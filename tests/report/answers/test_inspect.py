@@ -2,7 +2,6 @@ import csv
 import io
 import json
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import pytest
 from built_run import pages
 from printing import printed
 
-from corpusmill.pipeline.errors import InputError
 from corpusmill.report.answers.choose import Choice
 from corpusmill.report.answers.inspect import RowOptions, inspect
 
@@ -38,28 +36,7 @@ def test_one_file(run_folder: Path, tmp_path: Path) -> None:
     assert "text: one" in look(tmp_path / "a.jsonl") and "\x1b" not in look(tmp_path / "a.jsonl")
 
 
-def test_what_can_not_be_looked_at(run_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "bad.jsonl").write_text('{"a": 1}\nno json\n')
-    (tmp_path / "bad.parquet").write_text("no parquet")
-    pq.write_table(pq.read_table(run_folder / "tokens" / "train" / "tokens-00000.index.parquet"), tmp_path / "plain.parquet")
-    cases: list[tuple[Any, dict[str, Any], str]] = [
-        (tmp_path / "bad.jsonl", {}, "bad.jsonl:2: not a line of JSON"),
-        (tmp_path / "bad.parquet", {}, "not a readable Parquet file"),
-        (tmp_path / "plain.parquet", {"kept": True}, "no column 'kept'"),
-        (tmp_path / "plain.parquet", {"stage": "filter"}, "--stage is for a run's folder"),
-        (tmp_path / "missing", {}, "no such file or run"),
-        (run_folder, {"rules": ("shrt",), "stage": "filter"}, "there is no rule 'shrt' (did you mean short? expected one of "),
-        (run_folder, {"columns": ("word",)}, "there is no column 'word' (did you mean words?"),
-        (run_folder, {"least": {"language": 1}}, "the column 'language' holds no numbers (did you mean language_score?"),
-        (
-            run_folder,
-            {"stage": "filtr"},
-            "the stage 'filtr' has no report (did you mean filter? expected one of filter, dedup, ingest, tokens)",
-        ),
-    ]
-    for target, options, message in cases:
-        with pytest.raises(InputError, match=re.escape(message)):
-            look(target, **options)
+def test_a_choice_that_no_row_can_meet_is_told(run_folder: Path) -> None:
     assert "no document has the host 'host9.test' (did you mean host0.test?" in look(run_folder, host="host9.test")
     assert "a document that fails a rule is dropped" in look(run_folder, rules=("short",), kept=True)
     assert "there are 56, and --offset is 70" in look(run_folder, offset=70)

@@ -62,23 +62,6 @@ def test_the_tables_are_listed(corpusmill, run_folder: Path, monkeypatch: pytest
     assert {"table": "filter_report", "rows": "56", "column": "words", "type": "BIGINT"} in rows
 
 
-@pytest.mark.parametrize(
-    ("query", "words"),
-    [
-        ("SELECT * FROM read_text('/etc/passwd')", "/etc/passwd: a query may read the files of its run alone"),
-        ("SELECT '\x1b[31mred' FROM nope", "there is no table 'nope'"),
-    ],
-)
-def test_what_is_refused(corpusmill, run_folder: Path, query: str, words: str) -> None:
-    code, out, err = corpusmill("query", run_folder, query)
-    assert code == 2 and not out and words in err and err.count("\n") == 1 and "\x1b" not in err
-
-
-def test_json_and_csv_exclude_each_other(corpusmill, run_folder: Path) -> None:
-    code, _, err = corpusmill("query", run_folder, "SELECT 1", "--json", "--csv")
-    assert code == 2 and "exclude each other" in err
-
-
 ENDLESS = "SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b"
 DEAF = "SELECT max(repeat('a', 1000000000)) FROM range(1000)"  # a function that DuckDB does not interrupt
 

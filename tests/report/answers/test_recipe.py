@@ -97,14 +97,3 @@ def test_a_run_shows_its_recipe_and_loads_no_code(marked_run: Path, tmp_path: Pa
         assert "\u202e" not in text and "\x1b" not in text
         found = yaml.safe_load(text)["filter"]
         assert found == section or found == {**section, "thresholds": {"\u202e": False}}
-
-
-def test_what_it_refuses(marked_run: Path, corpusmill: Callable[..., tuple[int, bytes, str]]) -> None:
-    for arguments, message in {
-        ("gopher-papr",): "gopher-papr: no such recipe or run (did you mean gopher-paper?",
-        ("fineweb", "--stage", "tokens"): "tokens: fineweb has no such stage (expected one of ingest, filter, dedup).",
-        ("fineweb-2",): "fineweb-2 also needs `language`",
-        (marked_run, "--set", "dedup.threshold=0.5"): "is a run, whose recipe is shown as it is",
-    }.items():
-        code, _, err = corpusmill("recipe", *arguments)
-        assert code == 2 and message in err and err.count("\n") == 1

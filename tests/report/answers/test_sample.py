@@ -3,14 +3,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pytest
-from built_run import RULES, RunBuilder, pages, report
+from built_run import RunBuilder, pages
 from printing import printed
 
-from corpusmill.pipeline.errors import InputError
 from corpusmill.report.answers.choose import Choice
 from corpusmill.report.answers.sample import Draw, Samples, draw_samples, sample
 from corpusmill.report.query.run import open_run
@@ -87,18 +85,3 @@ def test_json_has_rows_and_texts(run_folder: Path, capsys: pytest.CaptureFixture
     printed(sample, str(run_folder), "filter", Choice(rules=("short",)), Draw(2), True)
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(rows) == 2 and all(row["words"] == 3 and row["text"].startswith("word1") for row in rows)
-
-
-def test_what_can_not_be_drawn(run_folder: Path, tmp_path: Path) -> None:
-    cases: list[tuple[dict[str, Any], str]] = [
-        ({"near": True}, r"--near needs one --rule with a threshold \(rules of filter that have one: short, symbols, language, never\)"),
-        ({"near": True, "rules": ("near_duplicate",)}, "the rule 'near_duplicate' has no threshold"),
-        ({"rules": ("shrt",)}, r"there is no rule 'shrt' \(did you mean short\?"),
-        ({"stage": "align"}, "has no report"),
-    ]
-    for options, sentence in cases:
-        with pytest.raises(InputError, match=sentence):
-            draw(run_folder, **options)
-    empty = report([], [pa.field("words", pa.int64())], {b"corpusmill.rules": json.dumps(RULES).encode()})
-    RunBuilder(tmp_path / "run").stage("filter", [{"report/part-00000.parquet": empty}])
-    assert draw(tmp_path / "run", near=True, rules=("short",)).rows == []

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import pytest
 from built_run import report, write_run
 
-from corpusmill.pipeline.errors import InputError
 from corpusmill.report.answers.stats import QUANTILES, Spread, read_columns
 from corpusmill.report.query.run import open_run
 
@@ -84,34 +81,6 @@ def test_values_that_are_no_numbers(odd: Path) -> None:
     assert spread.deviation == pytest.approx(floats[np.isfinite(floats)].std(ddof=1), rel=1e-6)
 
 
-def test_all_columns_are_of_the_same_shards(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Columns are read by several queries; where the last one's pages are damaged, the first leave out that shard, too."""
-    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
-    shard = run / "filter/report/part-00000.parquet"
-    column = pq.ParquetFile(shard).metadata.row_group(0).column(pq.ParquetFile(shard).schema_arrow.names.index("language_score"))
-    content = bytearray(shard.read_bytes())
-    begin = column.data_page_offset
-    content[begin : begin + column.total_compressed_size] = b"\xff" * column.total_compressed_size
-    shard.write_bytes(content)
-    monkeypatch.setattr("corpusmill.report.answers.stats.VALUES", 1)
-    opened = open_run(str(run))
-    _, columns = read_columns(opened, "filter")
-    rest = pq.read_table(run / "filter/report/part-00001.parquet").to_pandas()
-    assert opened.warnings and len(columns) > 3
-    for found in columns:
-        same(found.kept, rest.loc[rest["kept"], found.name])
-        same(found.dropped, rest.loc[~rest["kept"], found.name])
-
-
-def test_columns_and_stages_that_are_not_there(odd: Path, corpusmill) -> None:
-    for arguments, words in (
-        (("--column", "id"), "no column 'id' holds numbers"),
-        (("--stage", "dedup"), "the stage 'dedup' has no report"),
-    ):
-        code, out, err = corpusmill("stats", odd, *arguments)
-        assert code == 2 and not out and words in err
-
-
 def test_the_terminal(corpusmill, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     for arguments in ((), ("--stage", "dedup")):
@@ -132,15 +101,6 @@ def test_csv_and_json_have_the_same_figures(corpusmill, run_folder: Path) -> Non
     for row, figures in zip(rows, [c[d] for c in columns for d in ("kept", "dropped")], strict=True):
         for name, value in figures.items():
             assert row[name] == "" if value is None else float(row[name]) == value
-
-
-def test_a_report_without_measured_columns(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", ())
-    with pytest.raises(InputError, match="no stage of this run has a report yet"):
-        read_columns(open_run(str(run.folder)), None)
-    run.stage("filter", [{"report/part-00000.parquet": report([], [])}])
-    _, (characters,) = read_columns(open_run(str(run.folder)), None)
-    assert characters.name == "chars_in" and characters.kept == characters.dropped == Spread()
 
 
 def test_what_programs_read_tells_of_damage_too(tmp_path: Path, corpusmill: Any) -> None:

@@ -1,14 +1,12 @@
 """Tests that no text of a crawl, recipe or folder name can move a cursor, set a title or reverse text on a terminal."""
 
-import json
 import sys
 import unicodedata
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
-from built_run import RunBuilder, documents, report
+from built_run import RunBuilder
 
 from corpusmill import cli
 from corpusmill.pipeline.safe import safe_text
@@ -20,18 +18,22 @@ PARTS = ("column", "rule", "url", "text", "source", "language", "reason", "folde
 def write_run(folder: Path, nasty: dict[str, str]) -> str:
     run = RunBuilder(folder)
     column, rule = f"value{nasty['column']}", f"rule{nasty['rule']}"
-    same = {"url": f"http://host/{nasty['url']}", "chars_in": 9, "chars_out": 9, **{n: nasty[n] for n in ("source", "language", "reason")}}
-    rows: list[dict[str, Any]] = []
-    for number in range(4):
-        decided = {"kept": number > 1, "failed": [] if number > 1 else [rule], column: float(number)}
-        rows.append({**same, **decided, "id": f"{number:032x}", "text": f"some {nasty['text']} text {number}"})
+    same = {"url": f"http://host/{nasty['url']}", **{n: nasty[n] for n in ("source", "language", "reason")}}
+    rows = [
+        {
+            **same,
+            "failed": [] if number > 1 else [rule],
+            column: float(number),
+            "id": f"{number:032x}",
+            "text": f"some {nasty['text']} {number}",
+        }
+        for number in range(4)
+    ]
     added = [pa.field(column, pa.float64()), *(pa.field(name, pa.string()) for name in ("language", "source", "reason"))]
     rules = [{"step": nasty["rule"], "rule": rule, "column": column, "comparison": "<", "threshold": 2}]
-    metadata = {b"corpusmill.rules": json.dumps(rules).encode()}
     run.json("run.json", {"inputs": [nasty["source"]], "recipe": {"filter": {nasty["column"]: nasty["text"]}}})
-    run.stage("ingest", [{"data/part-00000.parquet": documents(rows, []), "report/part-00000.parquet": report(rows, added)}])
-    kept = documents([row for row in rows if row["kept"]], [pa.field("language", pa.string())])
-    run.stage("filter", [{"data/part-00000.parquet": kept, "report/part-00000.parquet": report(rows, added, metadata)}])
+    run.decide("ingest", [[{**row, "failed": []} for row in rows]], added)
+    run.decide("filter", [rows], added, [pa.field("language", pa.string())], rules)
     return str(folder)
 
 

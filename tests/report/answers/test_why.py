@@ -59,27 +59,6 @@ def test_by_the_beginning_of_the_id(run_folder: Path) -> None:
     assert explain(run_folder, identifier(run_folder, url)[:12]) == explain(run_folder, url)
 
 
-def test_what_is_not_there(run_folder: Path, tmp_path: Path, builder: Any) -> None:
-    for document in ("http://nowhere.test/", "ffffffffffff", "[a-z]", "\x1b[2J"):
-        with pytest.raises(InputError, match="no document has the URL or id") as caught:
-            explain(run_folder, document)
-        assert "\x1b" not in str(caught.value)
-    builder(tmp_path / "run", ())
-    with pytest.raises(InputError, match="no stage of this run has a report"):
-        explain(tmp_path / "run", "x")
-
-
-def test_a_beginning_of_several_ids_is_refused(tmp_path: Path, builder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from corpusmill.report.answers import why_find as module
-
-    builder(tmp_path / "run", ("ingest",))
-    monkeypatch.setattr(module, "_ID", re.compile(r"[0-9a-f]{1,32}"))
-    ids = sorted(ds.dataset(tmp_path / "run" / "ingest" / "report").to_table()["id"].to_pylist())
-    first = next(c for c in "0123456789abcdef" if sum(i.startswith(c) for i in ids) > 1)
-    with pytest.raises(InputError, match="documents have an id with this beginning"):
-        explain(tmp_path / "run", first)
-
-
 @pytest.mark.parametrize("passage", ["  word14x0\n\tword14x1 ", "ord14x0 word14x"])
 def test_a_passage_of_one_document_is_explained(run_folder: Path, passage: str) -> None:
     text = explain(run_folder, passage)

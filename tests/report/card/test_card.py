@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from built_run import HOSTILE, RULES, RunBuilder, documents, pages, report, write_run
+from built_run import HOSTILE, RULES, RunBuilder, pages, write_run
 from huggingface_hub import DatasetCard
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +24,7 @@ from markdown_it import MarkdownIt
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.card.contents import iso_codes
-from corpusmill.report.card.data_card import MARK, shown_sentence, size_category, write_card
+from corpusmill.report.card.data_card import MARK, shown_sentence, write_card
 from corpusmill.report.markdown import code, escaped, front_matter
 from corpusmill.report.page.html import write_report
 
@@ -169,15 +169,13 @@ def test_croissant_is_valid_and_its_records_are_the_documents(run, card, caplog)
 
 def test_personal_data_by_kind(tmp_path) -> None:
     builder = RunBuilder(tmp_path / "run")
-    rows = [{**row, "kept": row["number"] % 2 == 0, "failed": [] if row["number"] % 2 == 0 else ["odd"], "chars_in": 1, "chars_out": 1,
-             "pii_emails": row["number"] % 3, "pii_phones": row["number"]} for row in pages()]  # fmt: skip
-    added = [pa.field("pii_emails", pa.int64()), pa.field("pii_phones", pa.int64())]
-    data = documents([row for row in rows if row["kept"]], [])
-    builder.stage("filter", [{"data/part-00000.parquet": data, "report/part-00000.parquet": report(rows, added)}])
+    rows = [
+        {**row, "failed": ["odd"] * (row["number"] % 2), "pii_emails": row["number"] % 3, "pii_phones": row["number"]} for row in pages()
+    ]
+    kept = builder.decide("filter", [rows], [pa.field(name, pa.int64()) for name in ("pii_emails", "pii_phones")])
     builder.json("run.json", {"recipe": {"filter": {"steps": [{"pii": {"email": None, "phone": "<PHONE>"}}]}}})
     write_card(str(builder.folder))
     card = (builder.folder / "README.md").read_text()
-    kept = [row for row in rows if row["kept"]]
     assert tables(card)["kind"] == [
         [
             "an email address",
@@ -240,10 +238,6 @@ def test_nothing_leaves_its_cell_or_the_header(text: str) -> None:
 def test_languages_are_iso_codes() -> None:
     counts = Counter({"eng": 500, "als": 400, "zh_Hans": 300, "und": 200, "de": 100, "sh": 95, "xx<b>": 90, "fr": 1})
     assert iso_codes(counts) == ["en", "sq", "zh", "de", "hbs"]
-
-
-def test_size_categories() -> None:
-    assert [size_category(n) for n in (999, 1000, 10**12)] == ["n<1K", "1K<n<10K", "n>1T"]
 
 
 def test_a_run_half_done(tmp_path, corpusmill) -> None:

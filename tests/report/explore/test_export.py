@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from asking import client_of, passes, rows_of
-from built_run import RULES, RunBuilder, documents, report
+from built_run import RULES, RunBuilder
 from starlette.testclient import TestClient
 
 from corpusmill.report.explore import export
@@ -56,27 +55,7 @@ def test_a_search_in_texts_is_brought_to_its_end(client: TestClient, run_folder:
 
 def test_cells_are_no_formulas(tmp_path: Path) -> None:
     urls = ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\t=1", "plain"]
-    rows = [{"id": f"{n:032x}", "url": url, "kept": True, "failed": [], "chars_in": 1, "chars_out": 1} for n, url in enumerate(urls)]
-    metadata = {b"corpusmill.rules": json.dumps(RULES).encode()}
-    table = report(rows, [], metadata)
-    RunBuilder(tmp_path).stage("filter", [{"data/part-00000.parquet": documents([], []), "report/part-00000.parquet": table}])
+    rows = [{"id": f"{n:032x}", "url": url, "source": "x", "text": ""} for n, url in enumerate(urls)]
+    RunBuilder(tmp_path).decide("filter", [rows], rules=RULES)
     cells = list(csv.DictReader(io.StringIO(saved(client_of(tmp_path), "csv").decode())))
     assert [row["url"][0] for row in cells] == ["'"] * 5 + ["p"]
-
-
-def test_what_can_not_be_saved_is_a_sentence(client: TestClient) -> None:
-    for asked, said in (({"format": "xls"}, "format"), ({"format": "csv", "rule": "none"}, "no rule 'none'")):
-        answer = client.get("/api/export", params={"stage": "filter", **asked})
-        assert answer.status_code == 422 and said in answer.json()["detail"]
-    assert client.post("/api/export").status_code == 405
-
-
-def test_a_run_without_rows_has_an_empty_file(tmp_path: Path) -> None:
-    metadata = {b"corpusmill.rules": json.dumps(RULES).encode()}
-    fields = [pa.field("words", pa.int64())]
-    parts = {"data/part-00000.parquet": documents([], []), "report/part-00000.parquet": report([], fields, metadata)}
-    RunBuilder(tmp_path).stage("filter", [parts])
-    client = client_of(tmp_path)
-    table = pq.read_table(io.BytesIO(saved(client, "parquet")))
-    assert table.num_rows == 0 and {"id", "kept", "failed", "words"} <= set(table.column_names)
-    assert saved(client, "jsonl") == b"" and saved(client, "csv").startswith(b"id,url,kept,failed,")

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from corpusmill.report.explore import parameters, server
 from corpusmill.report.explore.console import Console
-from corpusmill.report.explore.server import POLICY, LoopbackGuard
+from corpusmill.report.explore.server import POLICY
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +40,6 @@ def test_nothing_can_be_changed(client: TestClient, method: str) -> None:
     for path in ("/", "/api/run", "/nothing"):
         answer = client.request(method, path)
         assert answer.status_code == 405 and answer.headers["allow"] == "GET, HEAD"
-
-
-def test_head(client: TestClient) -> None:
-    for path in ("/", "/api/run", "/static/plot.js"):
-        answer = client.head(path)
-        assert (answer.status_code, answer.content) == (200, b"")
 
 
 @pytest.mark.parametrize(
@@ -94,10 +88,6 @@ def test_an_endless_request(client: TestClient) -> None:
     assert client.get("/api/documents?stage=filter&url=" + "x" * 20_000).status_code == 414
     assert client.get("/api/documents?stage=filter&url=" + "x" * 501).status_code == 422
     assert client.get("/api/documents?stage=filter" + "&rule=short" * 101).status_code == 422
-
-
-def test_port_80_has_no_port() -> None:
-    assert "localhost" in LoopbackGuard(None, 80).hosts and "localhost" not in LoopbackGuard(None, 8080).hosts
 
 
 class Noted(parameters.Asked):

@@ -17,7 +17,6 @@ from starlette.testclient import TestClient
 from corpusmill.filters.labels import LabelFile, hash_of
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.explore.console import Console
-from corpusmill.report.explore.labels import share_of
 
 ORIGIN = f"http://127.0.0.1:{PORT}"
 
@@ -149,12 +148,6 @@ def test_agreement_with_the_random_sample_and_with_all_labels(run: Path, client:
     other = served(run, "bert")
     give(other, labelled[0], "good" if rows[labelled[0]]["words"] < 35 else "bad")
     assert get(client, "agreement", label="bad")["tied"] == 1
-
-
-def test_the_interval_of_a_share() -> None:
-    found = share_of(81, 263)
-    assert found is not None and found["low"] < found["value"] == 81 / 263 < found["high"]
-    assert share_of(0, 0) is None
 
 
 @pytest.mark.long

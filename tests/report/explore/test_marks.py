@@ -1,6 +1,5 @@
 """Tests the marks in a document's text: their places by the API, and their use in Chromium, with hostile text in them."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +7,10 @@ from typing import Any
 
 import pytest
 from asking import client_of
-from browser import Seen, needs_chromium, opened
+from browser import Seen, expect_accessible, needs_chromium, opened
 from explored import explored
 from starlette.testclient import TestClient
-from waiting import drawn, until
-
-from corpusmill.report.explore import document
+from waiting import drawn
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +68,6 @@ def test_a_copy_has_its_words_compared_and_a_page_its_blocks(client: TestClient)
     page = ask(client, "filter", "mail", "page")
     assert page["blocks"][0]["text"] == "menu" and page["left"] == 0
     assert all(block["kept"] for block in page["blocks"])  # the recipe keeps all blocks
-
-
-def test_only_the_first_places_are_given(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(document, "DRAWN", 2)
-    monkeypatch.setattr(document, "TEXT", 40)
-    found = marked(client, "filter", "repeats")
-    assert found["dup_line_frac"][1:] == (3, []) and found["gopher_below_alpha_threshold"][1] == 40
-    assert len(found["gopher_below_alpha_threshold"][2]) == 2
 
 
 # ---- in a browser
@@ -139,9 +128,6 @@ def test_hostile_text_in_marks_does_nothing(seen: Seen) -> None:
 @needs_chromium
 @pytest.mark.long
 def test_axe_finds_nothing_in_marks(chromium: Any, address: str) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
-    options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"], "resultTypes": ["violations"]}
     for key, part in (("filter/0", "#document .switch"), ("dedup/0", "#difference ins")):
         with opened(chromium, f"{address}#stage={key.split('/')[0]}&doc={key}", bypass_csp=True) as seen:
             page = seen.page
@@ -151,55 +137,4 @@ def test_axe_finds_nothing_in_marks(chromium: Any, address: str) -> None:
                 hidden.first.click()
             page.locator("summary", has_text="The page, with what").click()
             page.wait_for_selector(".blocks li")
-            drawn(page)
-            for theme in ("light", "dark"):
-                page.emulate_media(color_scheme=theme)
-                found = Axe().run(page, options=options).response["violations"]
-                assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == [], (key, theme)
-
-
-@pytest.mark.long
-@needs_chromium
-def test_hits_of_a_search_and_marks_live_together(seen: Seen) -> None:
-    page = seen.page
-    page.fill("#text", "miller of the river")
-    until(page, "document.getElementById('searched').textContent.includes('that is all')")
-    drawn(page)
-    open_document(seen, "repeats")
-    assert "".join(page.locator(".text mark.hit").all_text_contents()) == "miller of the river" * 4
-    page.get_by_role("button", name="Next hit").click()
-    assert page.inner_text(".hits").endswith("1 of 4") and page.locator(".text mark.m0").count() > 0
-
-
-@pytest.mark.long
-@needs_chromium
-def test_a_copy_is_beside_the_document_that_stays(seen: Seen) -> None:
-    page = seen.page
-    page.locator("#list a", has_text="first.test").click()
-    page.wait_for_selector("#difference ins")
-    assert (
-        drawn(page).locator("#difference ins").all_inner_texts() == ["This is more of it."] and page.locator("#difference del").count() == 0
-    )
-    assert "5 only in the kept one" in page.inner_text("#difference")
-
-
-@needs_chromium
-@pytest.mark.long
-def test_ten_thousand_marks_in_a_long_text(chromium: Any, tmp_path: Path, builder: Any) -> None:
-    """The page draws the first 3,000 and says how many it leaves out."""
-    from inline_run import run_inline
-
-    source = tmp_path / "long.jsonl"
-    texts = {"http://long.test/": "the 12 of " * 20_000, "http://kept.test/": "so the mill and the river have it. "}
-    source.write_text("".join(json.dumps({"url": url, "text": text}) + "\n" for url, text in texts.items()))
-    steps = "{word_rule: words, steps: [gopher_quality: {}], thresholds: {gopher_short_doc: off}}"
-    run = run_inline(tmp_path, f"ingest: {{}}\nfilter: {steps}\n", source)
-    with explored(run) as address, opened(chromium, address) as seen:
-        page = seen.page
-        page.locator("#list a", has_text="long.test").click()
-        page.wait_for_selector("#document .switch")
-        drawn(page)
-        assert "20,000 places: words without a letter" in page.inner_text("#why")
-        assert page.locator(".text mark").count() == 3_000
-        assert "17,000 later places of rules and hits are not marked." in page.inner_text("#document .text")
-        assert seen.console == []
+            expect_accessible(drawn(page), key)

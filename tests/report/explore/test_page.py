@@ -33,46 +33,6 @@ def test_filters_give_the_counts_of_the_report(seen: Seen, decided: pd.DataFrame
 
 
 @pytest.mark.long
-def test_a_range_is_typed_or_drawn_with_the_mouse(seen: Seen, decided: pd.DataFrame) -> None:
-    page = seen.page
-    page.click("#ranges > summary")
-    page.select_option("#range-column", "words")
-    page.wait_for_selector("#range-chart[data-drawn]")
-    drawn(page)
-    said = answer(page.url.split("#")[0], "histogram?stage=filter&column=words")
-    assert f"{sum(said['kept'])} kept and {sum(said['dropped'])} dropped" in page.inner_text("#range-summary")
-    page.fill("#range-low", "40")
-    page.fill("#range-high", "60")
-    expect_counts(page, decided, decided["words"].between(40, 60))
-    place = drawn(page).locator("#range-chart svg")
-    place.scroll_into_view_if_needed()
-    box = place.bounding_box()
-    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 20)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 30, steps=4)
-    page.mouse.up()
-    until(page, "document.getElementById('range-low').value !== '40'")
-    low, high = (float(drawn(page).input_value(f"#range-{end}")) for end in ("low", "high"))
-    assert low == int(low) and high == int(high) and 40 != low < high
-    expect_counts(page, decided, decided["words"].between(low, high))
-
-
-@pytest.mark.long
-def test_the_list_is_ordered_and_shows_chosen_values(seen: Seen, decided: pd.DataFrame) -> None:
-    page = seen.page
-    page.click("#columns > summary")
-    page.get_by_role("checkbox", name="symbol_ratio").check()
-    page.get_by_role("button", name="symbol_ratio").click()
-    drawn(page).wait_for_selector("th[aria-sort=ascending]")
-    page.get_by_role("button", name="symbol_ratio").click()
-    page.wait_for_selector("th[aria-sort=descending]")
-    shown = drawn(page).eval_on_selector_all("#list tr", "rows => rows.map(row => Number(row.cells[2].textContent))")
-    assert shown == sorted(decided["symbol_ratio"], reverse=True)[:50]
-    page.get_by_role("button", name="Show 6 more").click()
-    until(page, f"document.querySelectorAll('#list tr').length === {len(decided)}")
-
-
-@pytest.mark.long
 def test_sliders_show_what_the_api_says(seen: Seen, address: str, decided: pd.DataFrame) -> None:
     page = seen.page
     page.get_by_role("link", name="Thresholds").click()

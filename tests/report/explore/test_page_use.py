@@ -1,16 +1,13 @@
 """Tests use of the explorer's page: links, keyboard, screen reader, phone, theme, a newcomer's way, hostile names, a run in progress."""
 
-import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 import pytest
-from browser import PHONE, Seen, needs_chromium, opened
-from built_run import HOSTILE, HOSTILE_URL, RunBuilder, documents, report
-from explored import expect_counts, explored, fired, only
+from browser import PHONE, Seen, expect_accessible, needs_chromium, opened
+from built_run import HOSTILE_URL
+from explored import expect_counts, fired
 from waiting import drawn, until
 
 pytestmark = [needs_chromium, pytest.mark.long]
@@ -35,14 +32,6 @@ def test_back_forward_and_links_bring_a_view_again(seen: Seen, chromium: Any, de
     assert not page.get_by_label(re.compile("^short")).is_checked()
     page.go_forward()
     expect_counts(page, decided, fired(decided, "short"))
-
-
-def test_the_first_address_once_more_opens_the_page_again(seen: Seen, address: str) -> None:
-    for fragment in ("#token=other", "#"):
-        drawn(seen.page).evaluate("fragment => location.assign(fragment)", fragment)
-        until(seen.page, "location.hash.includes('stage=')")
-        assert drawn(seen.page).locator("main h2").count()
-    assert seen.console == []
 
 
 def test_the_keyboard_is_enough(seen: Seen, decided: pd.DataFrame) -> None:
@@ -82,24 +71,7 @@ def test_the_keyboard_is_enough(seen: Seen, decided: pd.DataFrame) -> None:
     assert {"skip", "theme", "help-open", "decision-", "url", "text", "alone"} <= reached
 
 
-def test_a_newcomer_finds_the_rule_a_page_and_the_change(seen: Seen, decided: pd.DataFrame) -> None:
-    page = seen.page
-    guide = page.locator("#document .guide")
-    page.wait_for_selector(".examples a")
-    drawn(page)
-    assert "short removed most of filter: 5 documents (8.9%), 4 of them alone." in guide.inner_text()
-    alone = decided.index[only(decided, "short")]
-    guide.get_by_role("button", name="All 4").click()
-    expect_counts(page, decided, decided.index.isin(alone))
-    page.locator("#list a").first.click()
-    page.get_by_role("button", name="Move the threshold").click()
-    until(page, "document.activeElement.getAttribute('aria-label') === 'Threshold of short'")
-
-
 def test_axe_finds_nothing(chromium: Any, address: str, decided: pd.DataFrame) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
-    options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"], "resultTypes": ["violations"]}
     number = decided.index[decided["url"] == HOSTILE_URL][0]
     chosen = f"#stage=filter&decision=dropped&rule=short&col=words&doc=filter/{number}"
     there = {"Documents": "#document .text", "Thresholds": ".slider .chart[data-drawn]", "Progress": "#progress td"}
@@ -107,21 +79,8 @@ def test_axe_finds_nothing(chromium: Any, address: str, decided: pd.DataFrame) -
         for view, part in there.items():
             seen.page.locator("#views a", has_text=view).click()
             seen.page.wait_for_selector(part)
-            drawn(seen.page)
-            for theme in ("light", "dark"):
-                seen.page.emulate_media(color_scheme=theme)
-                found = Axe().run(seen.page, options=options).response["violations"]
-                assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == [], (view, theme)
+            expect_accessible(drawn(seen.page), view)
     assert seen.console == []
-
-
-def test_on_a_phone_the_hint_where_to_begin_follows_the_view(chromium: Any, address: str) -> None:
-    with opened(chromium, f"{address}#view=thresholds", size=PHONE) as seen:
-        seen.page.wait_for_selector("#document .guide")
-        assert drawn(seen.page).locator("#thresholds").bounding_box()["y"] < seen.page.locator("#document").bounding_box()["y"]
-        seen.page.locator("#views a", has_text="Documents").click()
-        seen.page.wait_for_selector("#documents:not([hidden])")
-        assert drawn(seen.page).locator("#document").bounding_box()["y"] < seen.page.locator("#documents").bounding_box()["y"]
 
 
 def test_a_phone_scrolls_only_up_and_down(chromium: Any, address: str, decided: pd.DataFrame) -> None:
@@ -136,141 +95,3 @@ def test_a_phone_scrolls_only_up_and_down(chromium: Any, address: str, decided: 
         seen.page.locator("#filters summary").first.click()
         seen.page.get_by_label(re.compile("^dropped")).check()
         until(seen.page, "document.getElementById('count').textContent.startsWith('11 ')")
-
-
-def test_the_theme_can_be_chosen_and_stays(seen: Seen) -> None:
-    page, shade = seen.page, "getComputedStyle(document.body).backgroundColor"
-    light = page.evaluate(shade)
-    page.select_option("#theme", "dark")
-    assert page.evaluate(shade) != light
-    page.reload()
-    assert drawn(page).evaluate(shade) != light and page.input_value("#theme") == "dark"
-
-
-#: Names that a recipe, a crawl or an upload could contain.
-RULE = 'r"><img src=x onerror=alert(1)>\u202e'
-COLUMN = "c'</script><script>alert(2)</script>\x1b[2J"
-PROTOTYPE = "__proto__"
-
-
-def hostile_names(folder: Path) -> None:
-    """Makes a filter stage with hostile names of rules, columns, languages and sources; one rule, column and language is `__proto__`."""
-    run = RunBuilder(folder)
-    rules = [
-        {"step": HOSTILE, "rule": RULE, "column": COLUMN, "comparison": "<", "threshold": 3},
-        {"step": "s", "rule": PROTOTYPE, "column": PROTOTYPE, "comparison": ">", "threshold": 6},
-    ]
-    names = [(COLUMN, lambda n: n), (PROTOTYPE, lambda n: n)]
-    rows = [
-        {
-            "id": f"{number:032d}", "url": f"javascript:alert({number})//{HOSTILE}", "text": f"{HOSTILE} {number}", "source": HOSTILE,
-            "language": [HOSTILE, PROTOTYPE][number % 2], "kept": 3 <= number <= 6, "chars_in": 100, "chars_out": 100,
-            "failed": [RULE] * (number < 3) + [PROTOTYPE] * (number > 6), **{name: value(number) for name, value in names},
-        }
-        for number in range(10)
-    ]  # fmt: skip
-    fields = [pa.field("source", pa.string()), pa.field("language", pa.string()), *(pa.field(name, pa.int64()) for name, _ in names)]
-    run.json("run.json", {"inputs": [], "recipe": {"filter": {}}, "versions": {}})
-    came = report([{**row, "kept": True, "failed": []} for row in rows], fields[:1])
-    run.stage("ingest", [{"data/part-00000.parquet": documents(rows, []), "report/part-00000.parquet": came}])
-    decided = report(rows, fields, {b"corpusmill.rules": json.dumps(rules).encode()})
-    run.stage(
-        "filter", [{"data/part-00000.parquet": documents(rows[3:7], []), "report/part-00000.parquet": decided}],
-        warnings=(f"a page said {HOSTILE}",), read=["ingest/data/part-00000.parquet"],
-    )  # fmt: skip
-
-
-def test_hostile_names_are_names(chromium: Any, tmp_path: Path) -> None:
-    hostile_names(tmp_path / "run")
-    with explored(tmp_path / "run") as address, opened(chromium, address) as seen:
-        page = seen.page
-        dialogs: list[str] = []
-        page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
-        drawn(page)
-        for place, documents in enumerate((3, 0)):  # no document failed both
-            page.locator("#rule-list input").nth(place).check()
-            until(page, f"document.getElementById('count').textContent.startsWith('{documents} ')")
-        drawn(page).get_by_role("button", name="Clear all", exact=True).click()
-        page.locator("#language-list button", has_text=PROTOTYPE).click()
-        until(page, "document.getElementById('count').textContent.startsWith('5 ')")
-        page.click("#columns > summary")
-        page.wait_for_selector("#column-list input")
-        for place in range(drawn(page).locator("#column-list input").count()):
-            page.locator("#column-list input").nth(place).check()
-        page.click("#ranges > summary")
-        page.wait_for_selector("#range-chart[data-drawn]")
-        page.select_option("#range-column", PROTOTYPE)
-        page.fill("#range-low", "4")
-        until(page, "document.getElementById('count').textContent.startsWith('3 ')")
-        page.locator("#list a").first.click()
-        page.wait_for_selector("#document .text")
-        page.get_by_role("link", name="Thresholds").click()
-        page.wait_for_selector(".slider .chart[data-drawn]")
-        drawn(page)
-        for number in page.locator(".slider input[type=number]").all():
-            number.fill("5")
-        until(page, "document.getElementById('kept-share').textContent.includes('4 → 1,')")
-        drawn(page).get_by_role("button", name="Recipe line").click()
-        assert page.locator("#recipe .command").count() == 2
-        assert page.locator("main script, img, iframe, a[href^=javascript]").count() == 0
-        assert {url.split("/")[2] for url in seen.requests} == {address.split("/")[2]}
-        assert seen.console == dialogs == []
-
-
-STALE = "Stale: dedup (filter was begun again and is not finished)."
-
-
-def running(done: int) -> dict[str, Any]:
-    """Returns the output of `corpusmill status --json` for a run in the middle of its filter stage, with `done` of 8 tasks."""
-    stages = [("ingest", "complete"), ("filter", "running"), ("dedup", "to come")]
-    return {
-        "run": "r", "state": "running", "sentence": "Running (host, process 7).", "seconds": 100.0, "warnings": 0, "training": None,
-        "stale": {"sentence": STALE}, "left": [],
-        "stages": [{"name": name, "status": status, "tasks": 2, "documents_in": None, "documents_out": None} for name, status in stages],
-        "phase": {
-            "stage": "filter", "phase": "", "workers": 2, "share": done / 8, "seconds_left": 75.0,
-            "rows_per_second": 1234.0, "mb_per_second": 2.5, "tasks": {"planned": 8, "before": 0, "done": done, "left": 8 - done},
-        },
-        "failures": {"count": 1, "last": [{"stage": "filter", "task": "part-00003", "message": f"no space {HOSTILE}"}], "sentence": None},
-    }  # fmt: skip
-
-
-def test_a_run_that_goes_on_is_followed(chromium: Any, address: str) -> None:
-    """The test replaces the server's status, so that the run progresses at the test's speed. The page's clock also moves by itself."""
-    complete = {**running(8), "state": "complete", "sentence": "Complete.", "phase": None, "stale": None}
-    complete["stages"] = [{**stage, "status": "complete"} for stage in complete["stages"]]
-    said = [running(2)]
-
-    def unfinished(route: Any) -> None:
-        said = route.fetch().json()
-        for stage in said["stages"]:
-            stage["status"] = "unfinished" if stage["name"] == "filter" else "complete"
-        route.fulfill(json={**said, "stale": STALE, "warnings": ["filter: not finished"]})
-
-    with opened(chromium, "about:blank") as seen:
-        page = seen.page
-        page.clock.install()
-        page.route("**/api/status", lambda route: route.fulfill(json=said[-1]))
-        page.route("**/api/run", unfinished)
-        page.goto(f"{address}#view=progress")
-        page.wait_for_selector("#progress .wide")
-        assert drawn(page).inner_text("#state") == "Running (host, process 7)."
-        box, title = (page.locator(part).bounding_box() for part in ("#stale", "h1"))
-        assert page.inner_text("#stale") == STALE and box["y"] + box["height"] <= title["y"]
-        assert page.locator("#warnings li").all_inner_texts() == ["filter: not finished"]
-        assert "25.0%: 2 of 8 tasks by 2 workers, 1,234 rows/s, 2.5 MB/s, 1 min 15 s left" in page.inner_text("#progress").replace(
-            "1,235", "1,234"
-        )
-        assert "filter part-00003: no space before<script>alert(1)</script>" in page.inner_text("#progress .failed")
-        assert page.locator("#progress progress").evaluate_all("bars => bars.map(bar => bar.value)") == [0.25, 1, 0.25, 0]
-        assert "has gone on" not in page.inner_text("#progress")
-        said.append(running(6))
-        page.clock.fast_forward(2000)
-        until(page, "document.querySelector('#progress .wide')?.value === 0.75")
-        said.append(complete)
-        page.clock.fast_forward(2000)
-        until(page, "document.getElementById('progress').innerText.includes('Complete.')")
-        drawn(page)
-        assert "The run has gone on since its reports were read" in page.inner_text("#progress")
-        assert not page.locator("#stale").is_visible()
-        assert seen.console == []

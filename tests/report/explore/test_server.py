@@ -10,22 +10,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-import duckdb
 import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from asking import client_for, client_of, rows_of
-from built_run import RULES, RunBuilder, documents, report, write_run
+from built_run import RULES, RunBuilder, documents, write_run
 
-from corpusmill.pipeline.errors import InputError
 from corpusmill.report.explore import console as console_module
 from corpusmill.report.explore.console import Console
-from corpusmill.report.explore.explorer import Explorer
-from corpusmill.report.explore.table import StageTable
 
 
 @contextmanager
@@ -102,17 +97,6 @@ def test_the_command(tmp_path: Path, corpusmill) -> None:
         out, error = process.communicate(timeout=60)
         assert (process.returncode, out, error) == (0, "", "")
     assert bytes_of(tmp_path) == before
-
-
-def test_no_such_run_or_stage(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", ("ingest",))
-    write_run(tmp_path / "none", ())
-    for name, stage, said in (
-        ("nowhere", None, "no such run"), ("run", "dedup", "the stage 'dedup' has no report"),
-        ("none", None, "no stage of this run has a report yet"),
-    ):  # fmt: skip
-        with pytest.raises(InputError, match=said):
-            Explorer(str(tmp_path / name), stage, str(tmp_path), 1 << 30)
 
 
 def test_a_run_half_done(tmp_path: Path) -> None:
@@ -197,10 +181,8 @@ def test_more_than_fits_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_zero_rows(tmp_path: Path) -> None:
-    run = RunBuilder(tmp_path)
     fields = [pa.field("words", pa.int64()), pa.field("score", pa.float64()), pa.field("language", pa.string())]
-    metadata = {b"corpusmill.rules": json.dumps(RULES).encode()}
-    run.stage("filter", [{"data/part-00000.parquet": documents([], []), "report/part-00000.parquet": report([], fields, metadata)}])
+    RunBuilder(tmp_path).decide("filter", [[]], fields, rules=RULES)
     client = client_of(tmp_path)
     for path in (
         "documents?low.words=1&url=x&rule=short", "documents?order=words", "documents?text=x", "summary?", "histogram?column=score",
@@ -218,19 +200,13 @@ def test_hostile_names_and_ten_thousand_rules(tmp_path: Path) -> None:
     names = hostile + [f"rule {number}" for number in range(10_000 - len(hostile))]
     rules = [{"step": "s", "rule": name, "column": hostile[0], "comparison": ">", "threshold": n} for n, name in enumerate(names)]
     values = [0, 1, 3, 12, 700, 10_000]
-    rows: list[dict[str, Any]] = [
-        {"id": f"{n:032x}", "url": None, "kept": not value, "failed": names[:value], "chars_in": 1, "chars_out": 0, "source": "s",
-         "text": "t", hostile[0]: value, "number": n / 2, "c0": f"{n}", "id\u202e": None}
+    rows = [
+        {"id": f"{n:032x}", "url": None, "failed": names[:value], "source": "s", "text": "t", hostile[0]: value, "number": n / 2,
+         "c0": f"{n}", "id\u202e": None}
         for n, value in enumerate(values)
     ]  # fmt: skip
-    fields = [
-        pa.field(hostile[0], pa.int64()),
-        pa.field("number", pa.float64()),
-        pa.field("c0", pa.string()),
-        pa.field("id\u202e", pa.int8()),
-    ]
-    table = report(rows, fields, {b"corpusmill.rules": json.dumps(rules).encode()})
-    RunBuilder(tmp_path).stage("filter", [{"data/part-00000.parquet": documents(rows, []), "report/part-00000.parquet": table}])
+    kinds = {hostile[0]: pa.int64(), "number": pa.float64(), "c0": pa.string(), "id\u202e": pa.int8()}
+    RunBuilder(tmp_path).decide("filter", [rows], [pa.field(*column) for column in kinds.items()], rules=rules)
     client = client_of(tmp_path)
     summary = client.get("/api/summary?stage=filter").json()
     assert [rule["rule"] for rule in summary["rules"]] == names
@@ -249,43 +225,6 @@ def test_hostile_names_and_ten_thousand_rules(tmp_path: Path) -> None:
     ]
 
 
-def test_damaged_text_in_a_report(tmp_path: Path) -> None:
-    """Invalid UTF-8 costs its rows, not the others."""
-    write_run(tmp_path, ("ingest", "filter"))
-    path = tmp_path / "filter/report/part-00000.parquet"
-    table = pq.read_table(path)
-    broken = pa.array([b"\xff\xfe"] * table.num_rows, pa.binary()).view(pa.string())
-    pq.write_table(table.set_column(table.schema.get_field_index("url"), "url", broken), path)
-    client = client_of(tmp_path)
-    answer = client.get("/api/documents", params={"stage": "filter"}).json()
-    assert answer["total"] == 28
-    assert any("part-00000.parquet" in warning and "UTF8" in warning for warning in client.get("/api/run").json()["warnings"])
-
-
-def test_while_it_is_loading(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Explorer, "load", lambda explorer: None)
-    console = Console(str(run_folder))
-    client = client_for(console)
-    run = client.get("/api/run").json()
-    assert run["loading"] == {"stage": "filter", "rows": 0, "of": 0} and run["stages"] == []
-    waiting = client.get("/api/documents?stage=filter")
-    assert waiting.status_code == 503 and "still being read" in waiting.json()["detail"]
-
-
-def test_loading_that_is_stopped(run_folder: Path, tmp_path: Path) -> None:
-    explorer = Explorer(str(run_folder), None, str(tmp_path), 1 << 30)
-    explorer.stop()
-    explorer.load()  # ends at once
-    assert explorer.loading is None and not explorer.loaded
-
-
-@pytest.mark.parametrize("query", ["FROM read_csv('/etc/passwd')", "SET enable_external_access = true"])
-def test_the_database_is_closed(run_folder: Path, tmp_path: Path, query: str) -> None:
-    """Even a query from outside, for which there is no interface, would reach no file."""
-    with pytest.raises(duckdb.Error, match=r"(?i)disabled|cannot"):
-        Explorer(str(run_folder), None, str(tmp_path), 1 << 30).connection.execute(query)
-
-
 def test_a_query_has_its_time(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from corpusmill.report.explore import selection, table
 
@@ -295,24 +234,6 @@ def test_a_query_has_its_time(run_folder: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(selection, "_conditions", lambda *_: selection.Conditions([slow], []))
     answer = client.get("/api/documents?stage=filter&low.words=1")
     assert answer.status_code == 503 and answer.json()["detail"] == "That took too long."
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "said"),
-    [
-        (duckdb.OutOfMemoryException("no room"), 503, "There is too little memory for this question; a narrower one may be answered."),
-        (duckdb.IOException("a\nfile."), 500, "That can't be answered: a file."),
-    ],
-)
-def test_what_goes_wrong_is_a_sentence(run_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, said: str) -> None:
-    client = client_of(run_folder, "filter")
-
-    def fail(*_: Any) -> Any:
-        raise error
-
-    monkeypatch.setattr(StageTable, "rows_of", fail)
-    answer = client.get("/api/documents?stage=filter")
-    assert (answer.status_code, answer.json()) == (status, {"detail": said})
 
 
 def test_other_stages_of_a_document_come_from_the_files_where_one_is_loaded(run_folder: Path) -> None:

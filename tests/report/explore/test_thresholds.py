@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 import yaml
 from asking import client_of, rows_of
-from built_run import RunBuilder, documents, report
+from built_run import RunBuilder
 from inline_run import run_inline
 from starlette.testclient import TestClient
 from tiny_classifiers import make_classifier
 
-from corpusmill.filters.rules import Rule, StepRule, decide, rules_metadata
+from corpusmill.filters.rules import Rule, StepRule, decide
 from corpusmill.filters.whatif import retune
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import NothingKept
@@ -28,10 +28,8 @@ from corpusmill.report.answers.why_change import change
 from corpusmill.report.explore.parameters import Thresholds, read
 from corpusmill.report.explore.thresholds import recipe_lines
 from corpusmill.report.page.html import render_body
-from corpusmill.report.queries.rules import shares_moved
 from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.query.run import open_run
-from corpusmill.report.read import ReportRule as Share
 
 RECIPE = """
 ingest: {}
@@ -108,12 +106,6 @@ def test_equals_retune(client: TestClient, made: Path, tmp_path: Path, moves: di
     assert {name: "off" if value is False else value for name, value in written.items()} == stored
 
 
-def test_nothing_moved_changes_nothing(client: TestClient, made: Path) -> None:
-    answer = client.get("/api/thresholds", params={"stage": "filter"}).json()
-    assert answer["before"] == answer["after"] and answer["before"]["kept"] == len(kept_ids(made))
-    assert (answer["gained"], answer["lost"], answer["recipe"], answer["command"]) == (0, 0, "", "")
-
-
 def test_values_of_every_type_at_their_threshold(tmp_path: Path, make_report: Callable[..., Path]) -> None:
     """Nulls, NaN, infinities, float32 next to a threshold that it can't represent, integers and flags are decided as by rules.py."""
     values: dict[str, pa.Array] = {
@@ -143,14 +135,12 @@ def make_report() -> Callable[..., Path]:
         count = len(next(iter(values.values())))
         failed = decide(rules, values, count).to_pylist()
         rows = [
-            {"id": f"{n:032x}", "url": f"http://x.test/{n}", "kept": not failed[n], "failed": failed[n], "chars_in": n, "chars_out": 0,
-             "source": "x", "text": "", **{name: column[n].as_py() for name, column in values.items()}}
+            {"id": f"{n:032x}", "url": f"http://x.test/{n}", "failed": failed[n], "chars_in": n, "chars_out": 0, "source": "x", "text": "",
+             **{name: column[n].as_py() for name, column in values.items()}}
             for n in range(count)
         ]  # fmt: skip
         fields = [pa.field(name, column.type) for name, column in values.items()]
-        run = RunBuilder(folder)
-        table = report(rows, fields, rules_metadata(rules))
-        run.stage("filter", [{"data/part-00000.parquet": documents(rows, []), "report/part-00000.parquet": table}])
+        RunBuilder(folder).decide("filter", [rows], fields, rules=[rule.as_json() for rule in rules])
         return folder
 
     return make
@@ -220,8 +210,3 @@ def test_why_counts_no_others_where_a_share_moves(made: Path) -> None:
         own = change(run, "filter", next(row for row in rows if "quality" in row["failed"]))
     assert other is not None and other.command and other.others is None and "--dry-run" in other.sentences[0]
     assert own is not None and own.others is not None and own.sentences == []
-
-
-def test_a_share_of_all_documents_stays_as_it_is() -> None:
-    rules = [Share("s", name, name, "<", 1, (0.5, of)) for name, of in (("a", "all"), ("b", "passing"), ("c", "passing"))]
-    assert [[rule.rule for rule in shares_moved(rules, moved)] for moved in (["x"], ["b"], ["b", "c"], [])] == [["b", "c"], ["c"], [], []]

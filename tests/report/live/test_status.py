@@ -1,7 +1,6 @@
 """Tests the status of a run in progress: killed, failed, resumed, and on a store; counts are those of its manifest."""
 
 import json
-import os
 import random
 import re
 import signal
@@ -17,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from built_run import write_run
 
 from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError
@@ -179,45 +177,3 @@ def test_a_run_that_is_killed_fails_and_goes_on(gated, crawl, corpusmill) -> Non
     assert 'id="progress"' not in render_body(read_summary(str(gated.run)))[0]
     code, out, _ = corpusmill("status", gated.run, "--watch", "--json")
     assert code == 0 and json.loads(out)["state"] == "complete"
-
-
-@pytest.mark.long
-def test_a_run_on_a_store(gated, crawl) -> None:
-    """The lease names the process that works on it, as on a disk."""
-    folder = "memory://live-run"
-    thread = started(gated, crawl, folder)
-    gated.gate("0", "1")
-    seen = until(folder, filtering(2))
-    check_counts(seen, folder, before=0, done=2)
-    assert seen["state"] == "running" and seen["lock"] == "held" and seen["last_sign_seconds"] < PATIENCE
-    assert seen["lease"]["process"] == os.getpid()
-    gated.gate("2", "3", "4", "5")
-    thread.join(PATIENCE)
-    assert read_status(folder)["state"] == "complete"
-
-
-@pytest.mark.long
-def test_a_training(tmp_path) -> None:
-    write_run(tmp_path / "run", ("ingest", "filter", "dedup", "tokens"))
-    sets = (
-        "pretrain.model.preset=0.8m",
-        "pretrain.model.context=16",
-        "pretrain.batch=1",
-        "pretrain.loop.steps=100000",
-        "pretrain.evaluate_every=0",
-    )
-    command = [sys.executable, "-m", "corpusmill", "pretrain", str(tmp_path / "run"), *(f"--set={one}" for one in sets)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        seen = until(
-            tmp_path / "run", lambda status: process.poll() is not None or (status["training"] and status["training"]["steps_done"] > 3)
-        )
-        assert process.poll() is None, process.communicate()[1]
-    finally:
-        process.kill()
-        process.communicate()
-    training = seen["training"]
-    lines = [json.loads(line) for line in (tmp_path / "run/pretrain/logs/train.jsonl").read_text().splitlines()]
-    assert training["steps"] == 100000 and training["loss"] == lines[training["steps_done"] - 1]["loss"]
-    assert training["tokens_per_second"] > 0 and training["seconds_left"] > 0
-    assert stages(seen)["pretrain"] == "running" and read_status(str(tmp_path / "run"))["state"] == "abandoned"

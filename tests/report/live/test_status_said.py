@@ -51,13 +51,6 @@ def test_what_a_run_says_may_be_damaged_or_hostile(tmp_path, corpusmill, content
     assert code == 1 and json.loads(out) and not set("\x1b\u009b\u202e") & set(out.decode())
 
 
-def test_errors_that_say_nothing(tmp_path) -> None:
-    run = write_run(tmp_path / "run", ("ingest",))
-    for failure, sentence in (("KeyboardInterrupt: ", "It was interrupted."), ("ValueError: x: ", "It failed: ValueError: x")):
-        run.json("progress.json", {**GOOD, "failure": failure})
-        assert read_status(str(run.folder))["sentence"] == sentence
-
-
 def test_a_training_says_its_steps_and_the_time_left(tmp_path, corpusmill) -> None:
     phase = {"stage": "pretrain", "phase": "", "tasks": 1, "taken_over": 0, "done": 0, "rows": 0, "bytes": 0, "size": 0,
              "size_taken_over": 0, "size_done": 0, "workers": 1, "began": GOOD["began"], "ended": None}  # fmt: skip
@@ -104,8 +97,3 @@ def test_watching_ends_with_the_run(tmp_path, capsys, as_json: bool) -> None:
         drawn = console.file.getvalue()
         assert drawn.count("56 documents kept") >= 5  # four reads, and the last once more below
         assert "It failed" in drawn and "\x1b]0" not in drawn
-
-
-def test_a_folder_that_is_no_run_is_one_sentence(tmp_path, corpusmill) -> None:
-    code, _, error = corpusmill("status", tmp_path, "--watch")
-    assert code == 2 and "not a run, as it has no run.json" in error

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import PHONE, Seen, browser, needs_chromium, opened
+from browser import PHONE, Seen, browser, expect_accessible, needs_chromium, opened
 from hostile_run import ATTACKS, write_hostile_run
 from report_page import COLORS, DARK, FOCUSED, LIGHT, ROWS, drawn_in, quiet, scroll_through, visit
 from waiting import until
@@ -16,8 +16,6 @@ from corpusmill.report.page.html import write_report
 from corpusmill.report.queries.summary import read_summary
 
 pytestmark = needs_chromium
-#: WCAG 2.2, levels A and AA; and axe's best practices.
-WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
 @pytest.fixture(scope="module")
@@ -61,18 +59,6 @@ def test_a_chosen_theme_stays(tab: Seen, report: str) -> None:
     assert page.evaluate(COLORS) == DARK and page.locator(".theme select").input_value() == "dark"
     page.select_option(".theme select", "")
     assert page.evaluate(COLORS) == LIGHT and tab.console == []
-
-
-@pytest.mark.long
-def test_without_storage(chromium: Any, report: str) -> None:
-    """The browser stores nothing, as for pages from disk."""
-    with opened(chromium, "about:blank") as seen:
-        seen.page.add_init_script(
-            "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('none', 'SecurityError'); }})"
-        )
-        seen.page.goto(report)
-        seen.page.select_option(".theme select", "dark")
-        assert seen.page.evaluate(COLORS) == DARK and seen.console == []
 
 
 @pytest.mark.long
@@ -187,109 +173,11 @@ def test_a_link_opens_what_it_leads_to(page: Any) -> None:
     assert links == page.evaluate("[...document.querySelectorAll('main h2')].map(heading => '#' + heading.id)")
 
 
-def test_what_has_little_to_say_is_folded(tab: Seen, report: str) -> None:
-    """Closed at first: combinations of rules, values that no rule judges, rules that never fired, documents near thresholds."""
-    page = visit(tab, report)
-    folded = page.evaluate("[...document.querySelectorAll('main details:not([open]) > summary')].map(summary => summary.textContent)")
-    for begin in ("1 rule never fired", "Which rules of filter fire together", "ingest: ", "filter: short", "run.json"):
-        assert any(text.startswith(begin) for text in folded), begin
-
-
-def clipped(page: Any) -> list[str]:
-    """Returns what is cut off: tables and headings wider than their boxes, and labels that reach out of their charts."""
-    scroll_through(page)
-    return page.evaluate("""() => {
-      const found = [];
-      for (const box of document.querySelectorAll('.scroll, h1, h2, h3, summary, th, figcaption, .slider, .facts div'))
-        if (box.scrollWidth > box.clientWidth + 1 && box.clientWidth) found.push(`${box.className} ${box.textContent.trim().slice(0, 80)}`);
-      for (const chart of charts) {
-        const place = chart.getBoundingClientRect();
-        for (const text of chart.querySelectorAll('svg text')) {
-          const at = text.getBoundingClientRect();
-          if (at.width && (at.left < place.left - 1 || at.right > place.right + 1)) found.push(`chart: ${text.textContent}`);
-        }
-      }
-      return found;
-    }""")
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("width", [1280, 1440, pytest.param(1920, marks=pytest.mark.long)])
-def test_nothing_is_clipped_on_a_desk(tab: Seen, report: str, width: int) -> None:
-    assert clipped(visit(tab, report, (width, 900))) == []
-
-
-#: Words (parts of names) of headings, tables and captions that stand on more than one line. A URL, a path or a command may have no joint.
-BROKEN = """() => {
-  const broken = [];
-  for (const element of document.querySelectorAll('h1, h2, h3, td.name, th, dt, dd, figcaption, summary, li')) {
-    const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
-    while (walker.nextNode()) {
-      const node = walker.currentNode;
-      if (node.parentElement.closest('bdi, script, .unseen, option')) continue;
-      for (const found of node.data.matchAll(/[\\p{L}\\p{N}]+/gu)) {
-        const range = document.createRange();
-        range.setStart(node, found.index);
-        range.setEnd(node, found.index + found[0].length);
-        if (new Set([...range.getClientRects()].map(rect => Math.round(rect.top))).size > 1) broken.push(found[0]);
-      }
-    }
-  }
-  return broken;
-}"""
-
-
-@pytest.mark.long
-def test_on_a_phone_no_word_is_broken_and_a_condition_is_beside_its_rule(tab: Seen, report: str) -> None:
-    page = visit(tab, report, PHONE)
-    page.evaluate("for (const closed of document.querySelectorAll('details')) closed.open = true")
-    assert page.evaluate(BROKEN) == []
-    cell = page.locator("#rules ~ .scroll td.name", has_text="fewer than 20 words").first
-    rule, condition = cell.locator("a").first.bounding_box(), cell.locator(".meaning").bounding_box()
-    assert rule and condition and cell.locator("a").first.inner_text() == "short"
-    assert 0 <= condition["y"] - rule["y"] < 40 and abs(condition["x"] - rule["x"]) < 2  # right below it, in the same cell
-    assert rule["x"] + rule["width"] <= PHONE[0] and condition["x"] + condition["width"] <= PHONE[0]
-
-
 def test_axe_finds_nothing(tab: Seen, report: str) -> None:
     """In the light theme; test_theme.py computes the contrast of both."""
-    from axe_playwright_python.sync_playwright import Axe
-
     page = visit(tab, report)
     until(page, "document.querySelector('.chart svg')")
-    found = Axe().run(page, options={"runOnly": {"type": "tag", "values": WCAG}, "resultTypes": ["violations"]}).response
-    assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found["violations"]] == []
-    assert {"color-contrast", "heading-order", "region"} <= {rule["id"] for rule in found["passes"]}
-
-
-@pytest.mark.long
-def test_on_paper(tab: Seen, report: str) -> None:
-    """All charts are printed, in light colours although the screen is dark, and afterwards the screen is as before."""
-    page = visit(tab, report, color_scheme="dark")
-    until(page, drawn_in(DARK))
-    page.evaluate("""() => addEventListener('beforeprint', () => { window.onPaper =
-        charts.filter(chart => chart.checkVisibility()).map(chart => chart.querySelector(':scope > svg').getAttribute('width')); })""")
-    assert page.pdf().startswith(b"%PDF")
-    assert set(page.evaluate("onPaper")) <= {"318", "668"}
-    page.emulate_media(media="print")
-    assert page.evaluate(COLORS) == LIGHT and page.evaluate(drawn_in(LIGHT))
-    assert not any(each.is_visible() for each in page.locator("#sections, .skip, .slider, button.all").all())
-    page.emulate_media(media="screen")
-    until(page, drawn_in(DARK))
-    scroll_through(page)  # each chart is as wide as its place again
-    sizes = "charts.map(chart => [chart.clientWidth, chart.querySelector(':scope > svg').clientWidth])"
-    until(page, f"{sizes}.every(([place, width]) => place === width)")
-    assert quiet(tab, report)
-
-
-@pytest.mark.long
-def test_with_forced_colours_and_less_motion(tab: Seen, report: str) -> None:
-    page = visit(tab, report, forced_colors="active")
-    assert page.evaluate(f"(it => it.ink !== it.page)({COLORS})")
-    assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
-    page.emulate_media(reduced_motion="no-preference")
-    assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "smooth"
-    assert quiet(tab, report)
+    expect_accessible(page, themes=("light",))
 
 
 STACKED = {"kind": "steps", "x": [0, 1, 2, 3], "stack": True, "fill": True}

@@ -4,15 +4,14 @@ import json
 import re
 import shlex
 import shutil
-from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
 import pytest
 
 from corpusmill.pipeline.run import Plan, describe, new_plan
-from corpusmill.report.page.html import duration, render, write_report
-from corpusmill.report.queries.summary import Summary, read_summary, warnings
+from corpusmill.report.page.html import render, write_report
+from corpusmill.report.queries.summary import Summary, read_summary
 
 
 @pytest.fixture
@@ -42,10 +41,6 @@ def test_the_title_is_the_run(copy: Path) -> None:
     assert "<title>it&#39;s a run: corpusmill report</title>" in render(read_summary(str(copy)))
 
 
-def test_durations() -> None:
-    assert [duration(seconds) for seconds in (0.4, 61, 7_260, 400_000)] == ["0 s", "1 min 1 s", "2 h 1 min", "111 h 6 min"]
-
-
 def test_commands_can_be_pasted(copy: Path) -> None:
     page = unescape(re.sub("<wbr>", "", Path(write_report(str(copy))).read_text()))
     commands = [shlex.split(command) for command in re.findall(r"<code>(corpusmill [^<]*)</code>", page)]
@@ -64,37 +59,6 @@ def test_it_answers_in_this_order(run_folder: Path) -> None:
              "preferences right, align 75.0%", "What align wrote", "warnings", "corpusmill retune"]  # fmt: skip
     places = [text.find(part) for part in parts]
     assert -1 not in places and places == sorted(places), list(zip(parts, places, strict=True))
-
-
-def test_warnings_by_weight(run_folder: Path) -> None:
-    summary = read_summary(str(run_folder))
-    given = [
-        "1 of 1,200 examples was dropped",
-        "toxic fires on 990 of 1,000 documents (99.0%)",
-        "4 examples are long",
-        "12.5% of the rows are empty",
-    ]
-    states = {
-        name: replace(state, status="unfinished" if name == "dedup" else state.status) for name, state in summary.reader.stages.items()
-    }
-    first = states["filter"].tasks[0]
-    states["filter"] = replace(states["filter"], tasks=[replace(first, warnings=given)])
-    summary.reader.stages = states
-    found = [sentence for sentence in warnings(summary) if sentence.startswith(("filter", "dedup: not"))]
-    assert found[0].startswith("dedup: not finished")  # what is missing comes first
-    assert [sentence.removeprefix("filter: ") for sentence in found[1:]] == [given[1], given[3], given[0], given[2]]
-
-
-def test_kinds_of_personal_data_without_a_find_are_one_line(random_run: Path) -> None:
-    summary = read_summary(str(random_run))
-    assert summary.personal is not None
-    kinds = [
-        kind | dict.fromkeys(("finds", "documents", "kept_finds", "kept_documents"), 0) if kind["kind"] == "phones" else kind
-        for kind in summary.personal.kinds
-    ]
-    page = render(replace(summary, personal=replace(summary.personal, kinds=kinds)))
-    section = page[page.index('<h2 id="pii">') :].partition("<h2")[2].partition("<h2")[0]
-    assert "<td>emails</td>" in section and "<td>phones</td>" not in section and "Looked for, and not found: phones." in section
 
 
 def test_a_run_remembers_the_name_of_its_recipe(tmp_path: Path) -> None:

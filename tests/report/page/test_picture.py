@@ -1,12 +1,9 @@
 """Tests the picture of a run's funnel: what it says, its file, and names that could be taken for formulas or paths."""
 
-import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from corpusmill.cli import app
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.page import picture as module
 from corpusmill.report.page.html import write_report
@@ -21,19 +18,6 @@ def test_the_headline(run_folder: Path) -> None:
     found = dict(module.numbers(summary))
     assert found.pop("tokens").replace(",", "").isdigit()
     assert found == {"pages in": "60", "kept": "42", "bits per byte": "1.500", "preferences ranked right": "75.0%"}
-
-
-def test_without_the_library_one_sentence_says_what_is_missing(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr("corpusmill.pipeline.extras.find_spec", lambda name: None)
-    with pytest.raises(InputError) as told:
-        write_report(str(run_folder), "")
-    assert str(told.value) == "report --png: matplotlib is not installed here; pip install 'corpusmill[pictures]'."
-
-
-def test_a_second_run_is_no_file_of_the_picture(run_folder: Path) -> None:
-    found = CliRunner().invoke(app, ["report", str(run_folder), str(run_folder)])
-    assert isinstance(found.exception, InputError) and "is more than one run; with --png" in str(found.exception)
 
 
 def test_the_picture_is_drawn_without_a_browser(run_folder: Path, tmp_path: Path) -> None:

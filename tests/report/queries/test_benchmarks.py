@@ -10,8 +10,6 @@ from printed_queries import not_reproduced
 from printing import printed
 
 from corpusmill.report.answers.terminal import render_report
-from corpusmill.report.page.html import render
-from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.queries.training import Score, read_benchmarks, read_scores
 from corpusmill.report.query.run import Run
 
@@ -88,16 +86,6 @@ def test_items_in_the_corpus_with_their_passages(folder):
     assert (first["item"], first["share"], first["documents"]) == (7, 1.0, 7) and first["passage"].startswith("passage 7")
     assert first["text"] == f"Question: Why {HOSTILE}?\nAnswer: because"
     assert second["item"] == 1 and second["text"] == ""  # was not among those scored
-
-
-def test_page(folder):
-    page = render(read_summary(str(folder)))
-    assert "<script>alert(1)" not in page and "\x1b" not in page and "\u202e" not in page
-    for text in ("26.2%", "1.25 ± 0.01", "70.0% ± 0.4", "90 of 67,000", "BLiMP: 3 parts, the weakest first", "Answer: because", "passage 7",
-                 "2 items in 3 documents of the corpus", "10 of 570 items could not be looked for",
-                 "ARC-Easy: each item stood after 2 solved examples.", "ARC-Easy: the beginning of 4 items did not fit"):  # fmt: skip
-        assert text in page, text
-    assert "BLiMP: 0 items" not in page
 
 
 def test_terminal(folder):

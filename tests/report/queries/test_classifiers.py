@@ -106,26 +106,6 @@ def test_the_terminal_names_them_and_warns_of_those_that_decide(run: Path) -> No
     assert "filter: classifier posts: it was trained on short texts" in text and "classifier public" not in text
 
 
-def test_the_page_has_a_section(page: str) -> None:
-    section = page[page.index('<h2 id="classifiers">') : page.index('<h2 id="duplicates">')]
-    assert '<a href="#classifiers">' in page
-    assert "4,321" in section and "CC &lt;0&gt;" in section and "Trained on 3,579 lines (1,234 yes, 2,345 no)" in section
-    assert "and threshold were chosen on the validation part (55 yes, 66 no)." in section
-    assert "&lt;b onclick=x&gt;red" in section and "<b onclick" not in page and not set("\x1b\u202e") & set(section)
-    every = json.loads(re.search(r'id="figures">(.*?)</script>', page, re.S)[1])
-    scores = every[int(re.search(r'data-figure="(\d+)"', section)[1])]
-    assert scores["marks"][0]["x"] == 0.3125 and sum(sum(series["y"]) for series in scores["series"]) == 56
-
-
-def test_scores_that_decide_nothing_are_drawn_with_the_classifiers_own_threshold(tmp_path: Path, builder) -> None:
-    builder(tmp_path / "run", stages=("ingest", "filter"))
-    add(tmp_path / "run", {"posts": described(**card())})
-    summary = read_summary(str(tmp_path / "run"))
-    assert summary.classifiers[0].decides is False
-    page = render(summary)
-    assert "Its scores decide nothing in this run." in page and "yes: \\u003e= 0.3125" in page
-
-
 @pytest.mark.parametrize(("comparison", "threshold", "decides"), [(">", 1.0, False), ("<", 0.01, True)])
 def test_a_rule_that_no_score_fails_decides_nothing(tmp_path: Path, builder, comparison: str, threshold: float, decides: bool) -> None:
     builder(tmp_path / "run", stages=("ingest", "filter"))

@@ -10,7 +10,7 @@ import pytest
 from corpusmill.filters.rules import Rule as FilterRule
 from corpusmill.report.queries.rules import Decisions, read_decisions
 from corpusmill.report.queries.summary import Summary, read_summary
-from corpusmill.report.queries.thresholds import SAMPLES, headline, read_changes, read_near_misses
+from corpusmill.report.queries.thresholds import SAMPLES, read_changes, read_near_misses
 from corpusmill.report.query.run import Run
 
 
@@ -87,9 +87,3 @@ def test_one_step_of_a_threshold_gives_back_what_the_page_says(summary: Summary,
             )
         assert sum(not names and not still for names, still in zip(failed, fails, strict=True)) == d.kept + step.more
     assert any(step.threshold is not None for step in found.deciding)
-
-
-def test_without_counts_a_step_switches_the_rule_off(summary: Summary) -> None:
-    found = headline(summary.decisions)
-    assert found is not None
-    assert [(step.threshold, step.more) for step in found.deciding] == [(None, step.rule.alone) for step in found.deciding]

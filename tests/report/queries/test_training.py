@@ -9,7 +9,7 @@ from printed_queries import not_reproduced
 from printing import printed
 
 from corpusmill.report.answers.terminal import render_report
-from corpusmill.report.page.figures import training_charts, training_pairs
+from corpusmill.report.page.figures import training_charts
 from corpusmill.report.page.html import render
 from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.queries.training import SPEED_POINTS, Training, read_training
@@ -84,19 +84,6 @@ def test_the_score_has_its_interval_as_a_band(training: Training) -> None:
         assert (b - a, c - b) == pytest.approx((0.1, 0.2))
     last = 2 - 1499 / STEPS
     assert caption == f"last: {last:.4g} ({last - 0.1:.4g} to {last + 0.2:.4g})"
-
-
-def test_two_points_are_a_pair_of_numbers(tmp_path: Path) -> None:
-    lines = [{"step": step, "loss": 3.0 - step, "lr": 3e-4 / (step + 1)} for step in range(3)]
-    for step, bits in ((0, 2.5), (2, 1.75)):
-        lines[step] |= {"validation_bits_per_byte": bits, "held_out_loss": bits + 1}
-    reader = write(tmp_path, train=lines)
-    (training,) = read_training(reader)
-    assert [title for title, *_ in training_charts(training)] == ["Loss", "Learning rate"]
-    assert training_pairs(training) == [("Validation", "bits per byte", 2.5, 1.75), ("Held out: loss", "nats", 3.5, 2.75)]
-    cells = "".join(f'<td class="number">{value}</td>' for value in ("2.5", "1.75", "-0.75"))
-    assert cells in render(read_summary(str(tmp_path)))
-    assert all(figure["x"]["title"] and figure["y"]["title"] for *_, figure, _ in training_charts(training))
 
 
 def test_speed_is_that_of_the_middle_step(training: Training) -> None:

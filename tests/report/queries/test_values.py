@@ -7,9 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pytest
-from built_run import RunBuilder
 
-from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.page.figures import histogram_figure
 from corpusmill.report.page.html import caption
 from corpusmill.report.queries.rules import read_decisions
@@ -24,7 +22,7 @@ from corpusmill.report.queries.values import (
     read_personal_data,
 )  # fmt: skip
 from corpusmill.report.query.run import Run
-from corpusmill.report.read import DATA_STAGES, ReportRule
+from corpusmill.report.read import DATA_STAGES
 
 
 def floats_of(table: pa.Table, column: str) -> np.ndarray:
@@ -78,19 +76,6 @@ def test_zeros_that_would_hide_everything_are_not_drawn_but_counted() -> None:
     assert few.bins.logarithmic and not few.mostly_zeros and "not drawn" not in caption(few)
 
 
-def test_a_chart_is_of_the_kind_that_its_values_need() -> None:
-    """A few whole numbers have bars, other values a histogram; a bar alone is no chart."""
-    few = counted(np.array([0.0, 1.0, 1.0, 3.0]), np.array([True, True, False, True]))
-    many = counted(np.arange(100.0), np.ones(100, bool))
-    bars, outline = (histogram_figure(each, [ReportRule("step", "rule", "cut", ">", 2.0)]) for each in (few, many))
-    assert {each["kind"] for each in bars["series"]} == {"bars"} and bars["series"][0]["x"] == [0, 1, 2, 3]
-    assert [each["y"] for each in bars["series"]] == [[1, 1, 0, 1], [0, 1, 0, 0]]
-    assert {each["kind"] for each in outline["series"]} == {"steps"} and sum(outline["series"][0]["y"]) == 100 - many.above
-    for figure in (bars, outline):
-        assert (figure["x"]["title"], figure["y"]["title"], figure["marks"]) == ("cut", "documents", [{"x": 2.0, "text": "> 2"}])
-    assert counted(np.full(9, 200.0), np.ones(9, bool)).flat and not few.flat and not many.flat
-
-
 def test_lengths(opened_random_run: Run) -> None:
     sets, _ = read_lengths(opened_random_run, ["ingest", "filter"])
     assert [each.name for each in sets] == ["came in", "after ingest", "after filter"]
@@ -100,22 +85,6 @@ def test_lengths(opened_random_run: Run) -> None:
         assert (each.documents, each.characters) == (len(values), values.sum())
         assert each.quantiles == np.quantile(values, QUANTILES, method="inverted_cdf").tolist()
         assert each.bins == np.histogram(values[values > 0], [*EDGES, 10**12])[0].tolist() and each.empty == int((values == 0).sum())
-
-
-def test_lengths_of_many_documents_take_little_memory(tmp_path: Path) -> None:
-    """In these 48 MB, a query that asks DuckDB for quantiles of the lengths runs out of memory."""
-    rows = 2_000_000
-    lengths = np.random.default_rng(1).integers(0, 5000, rows).astype(np.int32)
-    names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["x"])).cast(pa.string())
-    none = pa.ListArray.from_arrays(np.zeros(rows + 1, np.int32), pa.array([], pa.string()))
-    values = [names, names, np.ones(rows, bool), none, lengths.astype(np.int64), lengths.astype(np.int64)]
-    builder = RunBuilder(tmp_path / "run")
-    builder.json("run.json", {})
-    builder.stage("filter", [{"report/part-00000.parquet": pa.table(values, schema=REPORT)}])
-    with Run(str(builder.folder), memory=48 << 20) as run:
-        sets, _ = read_lengths(run, ["filter"])
-    expected = np.quantile(lengths, QUANTILES, method="inverted_cdf").tolist()
-    assert [(each.documents, each.quantiles) for each in sets] == [(rows, expected)] * 2
 
 
 def test_personal_data(opened_random_run: Run) -> None:

@@ -26,12 +26,6 @@ def test_words_of_scripts_without_spaces_are_characters() -> None:
     assert Words(" a\u3000b\u00a0c\n").list() == ["a", "b", "c"]
 
 
-def test_chance_words_between_large_changes_join_them() -> None:
-    a, b = "one two three four of five six seven eight", "1 2 3 4 of 5 6 7 8"
-    assert diff(Words(a), Words(b)) == [WordChange(False, 0, 9, 0, 9)]
-    assert len(diff(Words("price 12 of 20 today"), Words("price 13 of 30 today"))) == 5
-
-
 def mutated(words: list[str], share: float, seed: int) -> list[str]:
     draw = random.Random(seed)
     return [w if draw.random() > share else f"changed{draw.random()}" for w in words]
@@ -98,14 +92,3 @@ def test_the_output_is_bounded() -> None:
     assert found.passages[-1].text == f"and {len(range(0, 50_000, 7)) - CHANGES:,} more changes"
     found = compare("a " * 5000, "b " * 5000)
     assert [p.text for p in found.passages if p.kind == "left out"] == ["4,940 removed words", "4,940 added words"]
-
-
-def test_documents_that_are_too_long_are_cut_and_say_so() -> None:
-    long = "word " * 2_000_000
-    assert compare(long, long).cut and not compare("a", "b").cut
-
-
-def test_escapes_and_controls_are_gone() -> None:
-    found = compare("safe \x1b]0;owned by\x07 red\u202e \x1b[31mtext\x1b[0m", "safe \x9b2J blue text")
-    assert not any(c in p.text for p in found.passages for c in "\x1b\x9b\x07\u202e")
-    assert [p.text for p in found.passages if p.kind == "removed"] == ["red"]

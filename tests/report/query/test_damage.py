@@ -9,7 +9,6 @@ import pytest
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.report.query.run import open_run
-from corpusmill.report.query.tables import Table
 
 SHARD = "filter/report/part-00000.parquet"
 
@@ -103,13 +102,3 @@ def test_a_manifest_that_is_damaged(run: Path) -> None:
     (run / "filter/manifest.jsonl").write_bytes(b"\xff\xfe{\n")
     opened = open_run(str(run))
     assert "its manifest can't be read" in opened.warnings[0] and len(opened.table("dedup_report")) == 45
-
-
-def test_a_table_that_duckdb_can_not_read(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table's files are as the stage wrote them: it is left out, and all others can be queried."""
-    scan = Table.scan
-    unreadable = "read_parquet('no such file')"
-    monkeypatch.setattr(Table, "scan", lambda table, storage: unreadable if table.name == "filter_report" else scan(table, storage))
-    opened = open_run(str(run_folder))
-    assert "filter_report" not in opened.names and "filter_report: the table can't be read, and is left out: No files" in opened.warnings[0]
-    assert len(opened.table("ingest_report")) == 60

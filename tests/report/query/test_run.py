@@ -1,7 +1,6 @@
 """Compares the tables of `open_run` with pyarrow and pandas over the same files."""
 
 import json
-import sys
 from pathlib import Path
 
 import duckdb
@@ -153,17 +152,6 @@ def test_memory_has_a_limit_and_nothing_is_spilled_beside_the_run(run: Run, monk
     assert run.sql("SELECT count(*) FROM (SELECT DISTINCT md5(i::VARCHAR) FROM range(700000) t(i))").fetchall() == [(700_000,)]
     assert not list(tmp_path.iterdir())
     run.connection.execute(f"SET memory_limit = '{limit}'")
-
-
-def test_a_frame_without_its_library_names_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "polars", None)
-    with pytest.raises(InputError, match=r"polars is not installed here; pip install polars\.$"):
-        run.table("filter_report").pl()
-
-
-def test_what_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not a run, as it has no run.json"):
-        open_run(str(tmp_path))
 
 
 def test_frames_of_a_program_are_no_tables(run: Run) -> None:

@@ -11,7 +11,6 @@ import pytest
 from printing import printed
 from tokenizers import Tokenizer
 
-from corpusmill.pipeline.errors import InputError
 from corpusmill.report.tokens.trace import show_trace, trace
 
 
@@ -59,19 +58,6 @@ def test_hostile_text_is_harmless(run_folder: Path, copy: Path) -> None:
     row = next((r for r in index if "evil" in r["url"]), index[0])
     shown = "".join(walk(run_folder, token) for token in range(row["first"], row["first"] + min(row["tokens"], 60), 10))
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", shown)
-
-
-def test_what_is_not_there(run_folder: Path, tmp_path: Path) -> None:
-    total = (run_folder / "tokens" / "train" / "tokens-00000.bin").stat().st_size // 2
-    with pytest.raises(InputError, match=f"there is no token {total}; it has {total}"):
-        walk(run_folder, total)
-    with pytest.raises(InputError, match="there is no shard 7"):
-        walk(run_folder, 0, shard=7)
-    with pytest.raises(InputError, match=r"no token shards of the split 'test' \(expected one of train, validation\)"):
-        walk(run_folder, 0, split="test")
-    (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(InputError, match=r"run: corpusmill run"):
-        walk(tmp_path, 0)
 
 
 def test_a_run_in_which_something_is_gone_or_changed(copy: Path) -> None:

@@ -215,14 +215,6 @@ def test_each_planted_fault_is_found(finished: Path, tmp_path: Path) -> None:
         shutil.rmtree(run)
 
 
-def test_what_is_said(run: Path) -> None:
-    """The sentence names the document, the rule, or the file."""
-    lost: list[str] = []
-    rewritten(run, "filter/data/*.parquet", random.Random(1), lambda rows, place: lost.append(rows.pop(place)["id"]))
-    assert f"1 missing ({lost[0]})" in "\n".join(faults(run))
-    shutil.rmtree(run)
-
-
 def test_a_file_that_a_list_names(run: Path) -> None:
     """Finds a change of the file alone, and a change on which the manifest agrees but the list does not."""
     keys = pick(run, random.Random(1), "dedup/keys/*.arrow")
