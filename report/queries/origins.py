@@ -20,6 +20,8 @@ LOSERS, FEWEST = 10, 20
 FAR = 0.5
 #: Record types that are UTF-8 by their format and name no encoding.
 TEXTS = ("line", "row", "conversion")
+#: A rule may not suit a language where it drops this many times as large a share of it as of all others.
+UNLIKE = 10
 TITLES = {"language": "Language", "page_type": "Page type", "source": "Crawl file", "url": "Host"}
 ENCODINGS = ("encoding", "encoding_claimed", "record_type")
 
@@ -108,6 +110,28 @@ def _made(title: str, name: str, stages: tuple[str, ...], query: Query) -> Origi
     ]
     losers = [(row["name"], row["documents_in"], row[f"documents_{stages[-1]}"]) for row in query.rows if row["loses_most"]]
     return Origin(title, name, stages, query.first["names"], shown, losers, query.first["kept_of_all"] or 0.0, query)
+
+
+def read_by_language(run: Run, stage: str = "filter") -> Query | None:
+    """Reads how each rule treats each language: the share of its documents that fail the rule, and that of all others; first where they are
+    most unlike (`unlike`: `UNLIKE` times as much, of at least `FEWEST` documents). Rules about the language itself are left out.
+
+    None if no rule drops anything of a language with `FEWEST` documents beside others."""
+    if "language" not in columns(run, f"{stage}_report"):
+        return None
+    query = ask(run, "rules-by-language", "Rules by language", f"""\
+WITH rows AS (SELECT coalesce(language, '{host.NONE}') AS language, failed FROM {stage}_report),
+  sizes AS (SELECT language, count(*) AS documents, sum(count(*)) OVER () - documents AS others FROM rows GROUP BY language),
+  failing AS (SELECT language, unnest(list_distinct(failed)) AS rule FROM rows),
+  fired AS (SELECT language, rule, count(*) AS dropped FROM failing GROUP BY ALL),
+  every AS (SELECT *, sum(dropped) OVER (PARTITION BY rule) - dropped AS dropped_others FROM fired JOIN sizes USING (language))
+SELECT language, rule, documents, dropped, dropped / documents AS share, dropped_others / others AS share_of_others,
+  share / ((dropped_others + 1) / (others + 1)) AS times, dropped >= {FEWEST} AND times >= {UNLIKE} AS unlike
+FROM every
+WHERE documents >= {FEWEST} AND others >= {FEWEST} AND NOT starts_with(rule, 'language')
+ORDER BY unlike DESC, times DESC, language, rule
+LIMIT {SHOWN}""")  # fmt: skip
+    return query if query.rows else None
 
 
 def _encodings(run: Run) -> Origin | None:

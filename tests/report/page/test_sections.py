@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from built_run import RunBuilder, pages
 
 from corpusmill.report.page.html import render, write_report
 from corpusmill.report.queries.summary import Summary, read_summary
@@ -59,3 +60,21 @@ def test_those_that_lose_most(summary: Summary) -> None:
     hosts = next(origin for origin in summary.page.origins if origin.title == "Host")
     assert "host7.test" in [name for name, _, _ in hosts.losers]
     assert all(left / before < hosts.kept_share / 2 for _, before, left in hosts.losers)
+
+
+def test_a_rule_that_drops_ten_times_as_much_of_a_language_is_named(tmp_path: Path) -> None:
+    builder = RunBuilder(tmp_path / "run")
+    builder.json("run.json", {"recipe": {"filter": {}}})
+    languages = ["en"] * 100 + ["ja"] * 60 + ["und"] * 5
+    rows = [
+        {**pages()[0], "id": f"{number:032x}", "language": language, "failed": failed}
+        for number, language in enumerate(languages)
+        for failed in [["short"] * (number < 2 or 100 <= number < 150) + ["loud"] * (number % 2)]
+    ]
+    builder.decide("filter", [rows], [pa.field("language", pa.string())])
+    summary = read_summary(str(tmp_path / "run"))
+    assert summary.page.by_language is not None
+    found = {(row["language"], row["rule"]): row for row in summary.page.by_language.rows}
+    assert {key for key, row in found.items() if row["unlike"]} == {("ja", "short")} and ("und", "loud") not in found
+    assert (found["ja", "short"]["share"], found["ja", "short"]["share_of_others"]) == (50 / 60, 2 / 105)
+    assert "short drops 83.3% of <bdi>ja</bdi>, and 1.9% of all others." in render(summary)
