@@ -24,7 +24,7 @@ def read_dictionary(text: bytes, separator: str) -> tuple[npt.NDArray[np.uint64]
 
 @kernel
 def _read_lines(data, separator, keys, frequencies):
-    at, total = 0, 0
+    at, total = 0, np.int64(0)
     while at < data.size:
         key, slot = np.uint64(0), np.int64(0)
         while data[at] != separator:

@@ -196,11 +196,11 @@ def mark_by_model(points, first, end, begins, jieba, states, marks):
             emission = emissions[state, points[at] - FIRST]
             low, high = before[one] + steps[one, state] + emission, before[other] + steps[other, state] + emission
             now[state], states[at, state] = (low, one) if low > high else (high, other)
-    state = np.int64(END if now[END] > now[SINGLE] else SINGLE)
+    chosen = np.int64(END if now[END] > now[SINGLE] else SINGLE)
     for at in range(end - 1, first, -1):
-        if state in (BEGIN, SINGLE):
+        if chosen in (BEGIN, SINGLE):
             marks[begins[at]] = 1
-        state = np.int64(states[at, state])
+        chosen = np.int64(states[at, chosen])
 
 
 @kernel(inline="always")
