@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from inline_run import run_inline
 from printing import printed
 
-from corpusmill.report.answers.marks import Mark, TextAlignment, dedup_marks, filter_marks
+from corpusmill.report.answers.marks import Mark, TextAlignment, dedup_marks, filter_marks, marked_text
 from corpusmill.report.answers.raw import raw
 from corpusmill.report.answers.why import explain
 from corpusmill.report.read import ReportRule
+
+WORDS = st.lists(st.sampled_from(["a", "b", "the", "é", "mill.", "[1]"]), max_size=30)
 
 
 @given(
@@ -32,6 +34,12 @@ def test_removed_words_and_the_way_back(drawn: list[tuple[str, bool]], space: st
     if after.split():
         begin, end = alignment.back((0, len(after)))
         assert before[begin:end].split()[0] == after.split()[0] and before[begin:end].split()[-1] == after.split()[-1]
+
+
+def test_a_part_of_a_word_goes_back_to_its_part() -> None:
+    alignment = TextAlignment("gone here: {mail} it[1] is", "here: {mail} it is")
+    assert alignment.back((7, 11)) == (12, 16) and alignment.removed() == [(0, 4), (18, 23)]
+    assert alignment.back((13, 15)) == (0, 0)  # "it" is another word than "it[1]"
 
 
 def test_what_dedup_cut_and_words_of_an_evaluation_set() -> None:
@@ -75,6 +83,19 @@ def test_places_are_shown_only_where_the_value_is_the_reported_one() -> None:
     assert "unknown" in filter_marks({"steps": [{"fineweb_quality": {"preset": 1}}]}, rules, row, "one.\ntwo")[0].what
 
 
+def test_the_filter_of_the_guide_gives_its_places(tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(
+        "import re\nimport pyarrow as pa\nfrom corpusmill.filters.own import Rule, measures\n\n"
+        "@measures({'loud': 'int64', 'loud_places': pa.list_(pa.int64())}, rules=[Rule('too_loud', 'loud', '>', 1)])\n"
+        "def loud(documents):\n"
+        "    found = [[m.span() for m in re.finditer('!', text)] for text in documents['text'].to_pylist()]\n"
+        "    return {'loud': [len(each) for each in found], 'loud_places': [[n for span in each for n in span] for each in found]}\n"
+    )
+    (tmp_path / "in.jsonl").write_text('{"url": "http://a.test/", "text": "No! No!"}\n{"url": "http://b.test/", "text": "Yes"}\n')
+    run = run_inline(tmp_path, f"ingest: {{}}\nfilter: {{steps: [{{python: {tmp_path}/loud.py:loud}}]}}\n", tmp_path / "in.jsonl")
+    assert "No⟦A !⟧ No⟦A !⟧" in printed(explain(str(run), "http://a.test/", marks=True).show)
+
+
 def test_why_marks_the_text(marked_run: Path) -> None:
     text = printed(explain(str(marked_run), "http://repeats.test/", marks=True).show)
     assert (
@@ -92,6 +113,15 @@ def test_why_marks_the_text(marked_run: Path) -> None:
     places = {mark["rule"]: [marked["text"][begin:end] for begin, end in mark["spans"]] for mark in marked["marks"] if mark["rule"]}
     assert (marked["stage"], marked["text_of"]) == ("filter", "ingest")
     assert places == {"pii_emails": ["anna@firma.de"], "bad_words": ["damns", "damn"]}
+
+
+def test_a_long_text_is_cut_to_the_passages_with_places() -> None:
+    text = "".join(f"{'x' * 300} HIT {number} " for number in range(60))
+    shown = marked_text(text, {"A": [match.span() for match in re.finditer("HIT", text)]}).plain
+    assert shown.count("⟦A HIT⟧") == 40 and "20 more passages with places are not shown." in shown
+    assert shown.startswith(" … 221 characters …\n") and len(shown) < len(text) / 2
+    overlapping = marked_text("a b c", {"A": [(0, 3)], "B": [(2, 5), (4, 4)]}).plain
+    assert overlapping == "⟦A a ⟧⟦A,B b⟧⟦B  c⟧"
 
 
 def test_the_blocks_of_a_page(marked_run: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:

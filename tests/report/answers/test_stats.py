@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from built_run import report, write_run
 
@@ -79,6 +81,25 @@ def test_values_that_are_no_numbers(odd: Path) -> None:
     spread = columns["floats"].kept
     assert spread.missing == int(np.isnan(floats).sum()) and spread.maximum == np.nanmax(floats)
     assert spread.deviation == pytest.approx(floats[np.isfinite(floats)].std(ddof=1), rel=1e-6)
+
+
+def test_all_columns_are_of_the_same_shards(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns are read by several queries; where the last one's pages are damaged, the first leave out that shard, too."""
+    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    shard = run / "filter/report/part-00000.parquet"
+    column = pq.ParquetFile(shard).metadata.row_group(0).column(pq.ParquetFile(shard).schema_arrow.names.index("language_score"))
+    content = bytearray(shard.read_bytes())
+    begin = column.data_page_offset
+    content[begin : begin + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    shard.write_bytes(content)
+    monkeypatch.setattr("corpusmill.report.answers.stats.VALUES", 1)
+    opened = open_run(str(run))
+    _, columns = read_columns(opened, "filter")
+    rest = pq.read_table(run / "filter/report/part-00001.parquet").to_pandas()
+    assert opened.warnings and len(columns) > 3
+    for found in columns:
+        same(found.kept, rest.loc[rest["kept"], found.name])
+        same(found.dropped, rest.loc[~rest["kept"], found.name])
 
 
 def test_the_terminal(corpusmill, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
