@@ -86,7 +86,8 @@ def test_an_output_that_can_not_be_written(corpusmill, recipe, tmp_path):
 
 def test_names_that_are_not_there_get_those_that_are_near(corpusmill, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs/demo").mkdir(parents=True)
+    (tmp_path / "runs/demo/ingest").mkdir(parents=True)
+    (tmp_path / "runs/demo/ingest/manifest.jsonl").touch()
     (tmp_path / "runs/demo/run.json").write_text(json.dumps({"inputs": ["in"], "recipe": {"ingest": {}}}))
     (tmp_path / "texts.jsonl").write_text('{"text": "some text"}\n')
     for arguments, message in {

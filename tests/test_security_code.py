@@ -29,6 +29,10 @@ ALLOWED = {
     ("filters/classifier/corpora.py", "json.loads"): "packages that are checked by their sha256, and files made from them",
     ("filters/own.py", "exec"): "the user's own step, which a recipe names: a recipe is a program (SECURITY.md)",
     ("pipeline/kernel.py", "pickle"): "names the error of a damaged entry of numba's cache, which numba itself reads and writes",
+    (
+        "pipeline/shipped_kernels.py",
+        "extractall",
+    ): "the wheel's own archive, part of the program as its modules are",
     ("tokenize/export/flat_files.py", "pickle"): "writes the meta.pkl that nanoGPT's programs look for; reads none",
     ("tokenize/export/flat_files.py", "pickle.dumps"): "writes the meta.pkl that nanoGPT's programs look for; reads none",
 }

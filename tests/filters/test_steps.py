@@ -77,7 +77,7 @@ def test_a_second_step_of_a_kind_has_names_of_its_own() -> None:
         ({"steps": [{"language": {}, "c4": {}}]}, "a step is one name with its options"),
         ({"steps": "language"}, r"filter\.steps: input should be a valid list"),
         ({"steps": ["c4"], "thresholds": {"gopher_short_doc": 1}}, r"thresholds\.gopher_short_doc: no such rule \(expected one of lorem"),
-        ({"word_rule": "spaces"}, r"filter\.word_rule: input should be 'words', 'whitespace', 'characters' or 'spacy'"),
+        ({"word_rule": "spaces"}, r"filter\.word_rule: 'spaces' is no word rule \(did you mean spacy\?"),
     ],
 )  # fmt: skip
 def test_faults_of_a_recipe_are_named_with_their_place(section: dict, message: str) -> None:
