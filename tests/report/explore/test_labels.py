@@ -14,6 +14,7 @@ import pytest
 from asking import PORT, client_for, rows_of
 from starlette.testclient import TestClient
 
+import corpusmill
 from corpusmill.filters.labels import LabelFile, hash_of
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.explore.console import Console
@@ -32,7 +33,7 @@ def client(run: Path) -> TestClient:
     return served(run, "anna")
 
 
-def served(run: Path, who: str) -> TestClient:
+def served(run: Path | str, who: str) -> TestClient:
     console = Console(str(run), write=True, who=who)
     console.explorer("").loader.join()
     client = client_for(console)
@@ -150,20 +151,39 @@ def test_agreement_with_the_random_sample_and_with_all_labels(run: Path, client:
     assert get(client, "agreement", label="bad")["tied"] == 1
 
 
-@pytest.mark.long
-def test_a_fork_from_the_page_goes_on_to_its_end(tmp_path: Path) -> None:
-    """It is named, stops on an alarm, says so, goes on in spite of it, is stopped, finished and compared with its parent."""
-    from inline_run import run_inline
-
+def filtered(folder: Path, run: str) -> None:
+    """Runs a recipe up to its filter: 80 documents of 20 texts, of which every other one is short."""
     texts = []
     for group in range(20):  # every other one has fewer than 50 words
         letters = random.Random(group)
         words = ["".join(letters.choices(ascii_lowercase, k=5)) for _ in range((10, 60)[group % 2])]
         texts.append(f"The miller of the river ground the corn that they have with the sun. {' '.join(words)}")
     rows = [{"url": f"http://a.test/{n}", "text": texts[n % 20]} for n in range(80)]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = "ingest: {}\nfilter: {word_rule: words, steps: [gopher_quality: {}]}\ndedup: {}\ntokenizer: {vocab_size: 512}\ntokens: {}\n"
-    run = run_inline(tmp_path, recipe, tmp_path / "a.jsonl", last="filter")
+    (folder / "recipe.yaml").write_text(recipe)
+    corpusmill.run(folder / "recipe.yaml", folder / "a.jsonl", run, to="filter", engine="inline")
+
+
+@pytest.mark.long
+def test_a_fork_in_a_bucket_goes_on_there(tmp_path: Path, s3: Any) -> None:
+    s3.bucket("runs")
+    filtered(tmp_path, "s3://runs/run")
+    client = served("s3://runs/run", "anna")
+    assert client.post("/api/fork", json={"set_": {"gopher_short_doc": 20}, "name": "mine"}).json()["state"] == "working"
+    assert (job := ended(client))["state"] == "done" and job["folder"] == "s3://runs/mine", job
+    client.post("/api/go_on", json={"run": "mine", "to": "tokens", "alarm": True})
+    assert (job := ended(client))["state"] == "done", job
+    assert client.get("/api/status", params={"run": "mine"}).json()["left"] == []
+    found = client.get("/api/compare", params={"a": "run", "b": "mine"}).json()["documents"]
+    assert "only_a" not in found and found["only_b"]["documents"] > 0
+
+
+@pytest.mark.long
+def test_a_fork_from_the_page_goes_on_to_its_end(tmp_path: Path) -> None:
+    """It is named, stops on an alarm, says so, goes on in spite of it, is stopped, finished and compared with its parent."""
+    run = tmp_path / "run"
+    filtered(tmp_path, str(run))
     client = served(run, "anna")
     fork = {"set_": {"gopher_short_doc": 20}}
     for name in ("../out", "a/b", "-x", ".x", "a b", "x" * 81):
