@@ -234,6 +234,7 @@ STEPS = {
     "token_ratio": "corpusmill.filters.ratios:TokenRatio",
     "compression": "corpusmill.filters.ratios:Compression",
     "encoding_damage": "corpusmill.filters.encoding_damage:EncodingDamage",
+    "page_type": "corpusmill.filters.page_type:PageTypes",
     "pii": "corpusmill.filters.pii:Pii",
     "bad_words": "corpusmill.filters.bad_words:BadWords",
     "classifier": "corpusmill.filters.classifier.step:ClassifierStep",

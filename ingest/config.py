@@ -8,9 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from corpusmill.ingest.rows import INGEST_DOCUMENTS
 from corpusmill.ingest.urls.filter import resolve_url_filter
 from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.schemas import PLAIN, with_columns
-
-PageType = Literal["article", "documentation", "service", "forum", "collection", "listing", "product"]
+from corpusmill.pipeline.schemas import PLAIN, PageType, with_columns
 
 
 class ExtractionConfig(Config):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,6 +10,9 @@ import xxhash
 
 #: The key of a report's schema metadata that holds a JSON object: for each rule, the reason for which documents fail it, in words.
 MEANINGS_KEY = b"corpusmill.meanings"
+
+#: What kind of page a document was.
+PageType = Literal["article", "documentation", "service", "forum", "collection", "listing", "product"]
 
 #: The documents that `ingest` writes. Later stages append columns and remove none.
 DOCUMENTS = pa.schema(

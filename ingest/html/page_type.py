@@ -8,11 +8,11 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from corpusmill.ingest.config import PageType
 from corpusmill.ingest.html.repeated import ALL, H1, H6, OF_ALL, OF_LINKS, PROSE, RECORD_NAMES, WITH_END, of_record
 from corpusmill.ingest.html.tags import HINT_NAMES, NAME
 from corpusmill.ingest.html.walk import CHARS, DEPTH, HINTS, NODE, OWN_HINTS, TAG
 from corpusmill.pipeline.kernel import kernel
+from corpusmill.pipeline.schemas import PageType
 from corpusmill.text.buffers import borrowed
 from corpusmill.text.byte_masks import lowest_bit
 

@@ -146,3 +146,18 @@ def test_the_list_and_a_step_by_name(corpusmill: Callable, monkeypatch: pytest.M
     assert [name for name in STEPS if corpusmill("steps", name)[0] != 0] == []
     code, _, error = corpusmill("steps", "gohper")
     assert code == 2 and "gohper: no such step (expected one of gopher_" in error
+
+
+# ---- page_type
+
+
+def test_pages_are_kept_by_their_type_and_what_is_no_page_passes() -> None:
+    (step,) = build_steps([resolve_step({"page_type": {"keep": ["article", "forum"], "threshold": 0.5}})])
+    types, scores = ["article", "forum", "product", None], [0.9, 0.4, 0.8, None]
+    documents = pa.table({"page_type": types, "page_type_score": pa.array(scores, pa.float32())})
+    measured = step.step.measure(DocumentBatch(documents, pa.array(["text"] * 4, pa.large_string()), "words")).columns
+    columns = {name: pa.array(measured[name], kind) for name, kind in step.columns.items()}
+    failing = {rule.rule.name: rule.rule.failing(columns[rule.rule.column]).tolist() for rule in step.rules}
+    assert failing == {"page_type": [False, False, True, False], "page_type_score": [False, True, False, False]}
+    with pytest.raises(ConfigError, match="'article'"):
+        validate_recipe({"filter": {"steps": [{"page_type": {"keep": ["news"]}}]}}, "recipe.yaml")
