@@ -81,11 +81,12 @@ class Sweep(Printed):
         show_sweep(self, console)
 
 
-def sweep(folder: str, name: str, first: float, last: float, steps: int, trust: bool = False) -> Sweep:
-    """Tries `steps` thresholds from `first` to `last` for the rule `name` on a finished filter stage.
+def sweep(folder: str, name: str, first: float | None = None, last: float | None = None, steps: int = 11, trust: bool = False) -> Sweep:
+    """Tries `steps` thresholds from `first` to `last` for the rule `name` on a finished filter stage; by default between the values that 1%
+    of the first shards' documents lie below and above, with today's threshold.
 
-    Raises InputError if there is no such rule, if it compares with a list, if the stage is not finished, and without `trust` if a step is
-    code of the run's own.
+    Raises InputError if there is no such rule, if it compares with a list, if the stage is not finished, if no document has a value to begin
+    or end with, and without `trust` if a step is code of the run's own.
     """
     with looking(not trust):
         config = plan_of_existing(folder).sections.get("filter")
@@ -93,21 +94,31 @@ def sweep(folder: str, name: str, first: float, last: float, steps: int, trust: 
             raise InputError(f"{folder}: the run's recipe has no stage filter.")
         found, now = _rule(config, name)
     rule = found.rule
-    try:
-        found.check(first)
-        found.check(last)
-    except ValueError as error:
-        raise InputError(f"--from {first:g} --to {last:g}: {error}.") from error
+    for option, end in (("--from", first), ("--to", last)):
+        if end is not None:
+            try:
+                found.check(end)
+            except ValueError as error:
+                raise InputError(f"{option} {end:g}: {error}.") from error
     storage = Storage(folder).child("filter")
     manifest = Manifest(storage, read_only=True)
     if not manifest.complete:
         raise InputError(f"{storage.root}: the stage filter is not finished, so there is nothing to sweep over.")
     if rule.unknown and now is not None and now != now:
         now = read_found(storage)[name]
+    paths = [output.path for row in manifest.rows() for output in row.outputs if output.path.startswith("report/")]
+    if first is None or last is None:
+        values = pa.chunked_array(
+            [read_table(storage, path, [rule.column])[0].cast(pa.float64()).combine_chunks() for path in paths[:SHARDS]], pa.float64()
+        )
+        between = pc.quantile(values.filter(pc.is_finite(values)), [0.01, 0.99]).drop_null().to_pylist()
+        ends = [*between, *(float(value) for value in (now,) if value is not None and value == value)]
+        if not ends:
+            raise InputError(f"{name}: no document has a value of {rule.column}; give --from and --to.")
+        first, last = min(ends) if first is None else first, max(ends) if last is None else last
     thresholds = _thresholds(first, last, steps)
     sums = np.zeros((len(thresholds), 4), np.int64)
     documents = characters = missing = 0
-    paths = [output.path for row in manifest.rows() for output in row.outputs if output.path.startswith("report/")]
     for begin in range(0, len(paths), SHARDS):
         tables = [read_table(storage, path, ["failed", "chars_in", rule.column]) for path in paths[begin : begin + SHARDS]]
         report = pa.concat_tables(tables)
@@ -124,10 +135,10 @@ def _rule(config: FilterConfig, name: str) -> tuple[StepRule, float | None]:
     rules = {rule.rule.name: rule for rule in rule_table(config.model_copy(update={"thresholds": {}}))}
     now = {rule.rule.name: rule.rule.threshold for rule in rule_table(config)}
     if name not in rules:
-        raise InputError(f"--rule {name}: no such rule{instead_of(name, rules)}.")
+        raise InputError(f"{name}: no such rule{instead_of(name, rules)}.")
     threshold = now.get(name)
     if isinstance(rules[name].rule.threshold, tuple) or isinstance(threshold, tuple):
-        raise InputError(f"--rule {name}: compares with a list, so it has no threshold to sweep over.")
+        raise InputError(f"{name}: compares with a list, so it has no threshold to sweep over.")
     return rules[name], threshold
 
 

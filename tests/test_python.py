@@ -305,7 +305,7 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: mill.measure(["a", 5]), r"^measure: expected a text or several, not 5\.$"),
     (lambda: mill.open_run("run").why(), r"^why: missing a required argument: 'document'; the arguments are document, text, marks\.$"),
     (lambda: mill.open_run("run").why(5), r"^why: document is a text, not 5\.$"),
-    (lambda: mill.open_run("run").sweep("too_short", 1), r"^sweep: missing a required argument: 'to'"),
+    (lambda: mill.open_run("run").sweep(), r"^sweep: missing a required argument: 'rule'"),
     (lambda: mill.open_run("run").retune("too_short=3"), r"^thresholds: expected the threshold of each rule"),
     (lambda: mill.open_run("run").diff(), r"^diff: missing a required argument: 'other'"),
 ]

@@ -226,8 +226,9 @@ class Run:
         return compare(self.folder, path_of(other, "diff"), DiffOptions(stage, samples, chars, columns))
 
     @in_sentences
-    def sweep(self, rule: str, from_: float, to: float, *, steps: int = 11, trust: bool = False) -> "Sweep":
-        """Counts what each threshold of a rule would keep; `rows` has a row for each of `steps` thresholds between `from_` and `to`.
+    def sweep(self, rule: str, from_: float | None = None, to: float | None = None, *, steps: int = 11, trust: bool = False) -> "Sweep":
+        """Counts what each threshold of a rule would keep; `rows` has a row for each of `steps` thresholds between `from_` and `to`, by
+        default those that 1% of the values lie below and above.
         `trust`: loads steps that are code of the run's own."""
         from corpusmill.filters.whatif import sweep
 

@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 from corpusmill.cli.base import app
@@ -26,7 +27,19 @@ def _fail(message: str, code: int) -> None:
     from corpusmill.pipeline.safe import safe_text
 
     print(f"corpusmill: {safe_text(without_secrets(message))}", file=sys.stderr)  # it may hold a name from a crawl
+    _exit(code)
+
+
+def _exit(code: int) -> None:
+    """Ends the command. An interrupted one ends without destructors, which `atexit` calls last: those of Ray's driver crash now and then
+    where an interrupt has come while it worked, and a shell would see a crash in place of Ctrl-C."""
+    if code in INTERRUPTIONS:
+        _last[:] = [lambda: os._exit(code)]
     sys.exit(code)
+
+
+#: What the process does last of all.
+_last: list[Callable[[], None]] = [gc.freeze]
 
 
 def _fail_interrupted(error: BaseException) -> None:
@@ -39,7 +52,7 @@ def main() -> None:
     # Libraries make many objects that stay. Collecting garbage among them at Python's pace, and once more at the end of the process, takes
     # about a second a command.
     gc.set_threshold(10_000, 10, 10)
-    atexit.register(gc.freeze)
+    atexit.register(lambda: _last[0]())  # what is registered first runs last
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         _command()
         return
@@ -55,7 +68,7 @@ def _command() -> None:
         app(prog_name="corpusmill")
     except CorpusmillError as error:
         if error.said:
-            sys.exit(error.exit_code)
+            _exit(error.exit_code)
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt as error:
         _fail_interrupted(error)

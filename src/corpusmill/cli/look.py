@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def sweep(
     run: ShownRun,
     rule: Annotated[str, typer.Argument(metavar="RULE", help="The rule whose threshold is to vary.")],
-    from_: Annotated[float, typer.Option("--from", help="The first threshold.")],
-    to: Annotated[float, typer.Option("--to", help="The last threshold.")],
+    from_: Annotated[float | None, typer.Option("--from", help="The first threshold; else one that 1% of the values lie below.")] = None,
+    to: Annotated[float | None, typer.Option("--to", help="The last threshold; else one that 1% of the values lie above.")] = None,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="How many thresholds.")] = 11,
     json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the table.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="CSV in place of the table.")] = False,
