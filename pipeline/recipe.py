@@ -110,6 +110,9 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set {override}: expected key=value, for example dedup.threshold=0.8.")
+    if "." not in key and key not in STAGES:
+        rule = f"; the threshold of a rule is filter.thresholds.{key}" if "_" in key else ""
+        raise ConfigError(f"--set {override}: the key begins with a stage, for example dedup.threshold=0.8{rule}.")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -1,4 +1,4 @@
-"""A run on a terminal: one bar a phase with documents/s and MB/s (where output is a terminal), and sentences."""
+"""A run on a terminal: one bar a phase with documents/s and MB/s, elsewhere a line now and then; and sentences."""
 
 import sys
 import time
@@ -15,19 +15,30 @@ def print_note(sentence: str) -> None:
     print(safe_text(f"Note: {sentence}"), file=sys.stderr, flush=True)
 
 
-class Bar:
-    """The progress bar of a phase: finished tasks, documents/s and MB/s."""
+#: Seconds between two lines about a phase where no bar is drawn.
+LINES = 30.0
 
-    def __init__(self, bars: Any, name: str, total: int):
+
+class Bar:
+    """The progress bar of a phase: finished tasks, documents/s and MB/s. `lines`: prints them as lines to standard error."""
+
+    def __init__(self, bars: Any, name: str, total: int, lines: bool = False):
         self.bars, self.task = bars, bars.add_task(name, total=total, speed="")
-        self.rows = self.bytes = 0
-        self.started = time.perf_counter()
+        self.name, self.total, self.lines = name, total, lines
+        self.tasks = self.rows = self.bytes = 0
+        self.started = self.said = time.perf_counter()
 
     def advance(self, rows: int, bytes_: int) -> None:
+        self.tasks += 1
         self.rows += rows
         self.bytes += bytes_
-        seconds = max(time.perf_counter() - self.started, 1e-9)
-        self.bars.update(self.task, advance=1, speed=f"{self.rows / seconds:,.0f} documents/s  {self.bytes / seconds / 1e6:,.1f} MB/s")
+        now = time.perf_counter()
+        seconds = max(now - self.started, 1e-9)
+        speed = f"{self.rows / seconds:,.0f} documents/s  {self.bytes / seconds / 1e6:,.1f} MB/s"
+        self.bars.update(self.task, advance=1, speed=speed)
+        if self.lines and now - self.said >= LINES and self.tasks < self.total:
+            self.said = now
+            print(f"{self.name}: {self.tasks:,} of {self.total:,} tasks, {speed}", file=sys.stderr, flush=True)
 
 
 class Bytes:
@@ -109,7 +120,7 @@ class Progress:
 
         columns = rp.MofNCompleteColumn(), rp.TextColumn("{task.fields[speed]}")
         with self._bars(*columns) as bars:
-            yield Bar(bars, name, total)
+            yield Bar(bars, name, total, not self.enabled)
 
     @contextmanager
     def transfer(self, name: str) -> Iterator[Bytes]:
