@@ -5,19 +5,19 @@ counts as the library gives it. Two differences bound the time and keep results 
 
 * A text of more than LONGEST characters is cut before its words are looked for: at the last line break, else at the last white space, else
   after so many characters. Runs without white space are cut after MOST_RUN characters, and runs of symbols after MOST_SYMBOLS. Some
-  libraries need quadratic time.
+  libraries need quadratic time. Japanese texts are cut as datatrove cuts them.
 * spaCy accepts the word IS_ALPHA once in a process, and datatrove takes it out of later texts; here it is the first text.
 
 Where a library fails on a text, datatrove stops. Here the text has the words of `str.split`.
 
-For Japanese datatrove calls spaCy, which calls Sudachi, and most of the time goes into attributes of words that nobody reads. Here Sudachi is
-called alone; the words are the same.
+For Japanese datatrove calls spaCy, which calls Sudachi, and most of the time goes into attributes of words that nobody reads. Here Sudachi
+is called alone; the words are the same.
 """
 
 import logging
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
@@ -35,7 +35,7 @@ LONGEST, MOST_RUN, MOST_SYMBOLS = 1 << 17, 1 << 14, 1 << 8
 _RUN = re.compile(rf"\S{{{MOST_RUN}}}(?=\S)|(?:(?![-=_])[^\w\s]){{{MOST_SYMBOLS}}}(?=\S)")  # spaCy takes a ruler of these for a word
 #: What Sudachi has to read of each word of its dictionary to join numbers as it does with everything read.
 _READ = {"pos", "normalized_form"}
-#: datatrove's parts of Japanese texts in bytes of UTF-8, since Sudachi takes no longer ones.
+#: Bytes of UTF-8 after which datatrove cuts Japanese texts, since Sudachi takes no longer ones.
 _JAPANESE_PART = 40_000
 _INSTALL = "pip install 'corpusmill[languages]'"
 
@@ -79,11 +79,8 @@ class Japanese:
 
         self._tokenize = Dictionary().tokenizer(SplitMode.A, fields=_READ).tokenize
 
-    def word_tokenize(self, text: str) -> list[str]:
-        from datatrove.utils.word_tokenizers import chunk_text_on_bytes
-
-        parts = chunk_text_on_bytes(text, _JAPANESE_PART)
-        return [word for part in parts for morpheme in self._tokenize(part) if (word := morpheme.surface().strip())]
+    def word_tokenize(self, part: str) -> list[str]:
+        return [word for morpheme in self._tokenize(part) if (word := morpheme.surface().strip())]
 
 
 @cache
@@ -108,10 +105,13 @@ def _tokenizer(language: str) -> Any:
 
 def find_words(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], language: str) -> FoundWords:
     """Returns the words of the rule `datatrove:LANGUAGE` (`text.words.find_words`). Raises InputError where the library is missing."""
+    from datatrove.utils.word_tokenizers import chunk_text_on_bytes
+
     tokenizer = _tokenizer(language)
+    cut = partial(chunk_text_on_bytes, max_chunk_size=_JAPANESE_PART) if is_japanese(language) else parts
     words, counts = list[str](), [0]
     for start, end in pairwise(offsets.tolist()):
-        for part in parts(data[start:end].tobytes().decode()):
+        for part in cut(data[start:end].tobytes().decode()):
             try:
                 words += tokenizer.word_tokenize(part)
             except Exception:  # noqa: BLE001 - see above

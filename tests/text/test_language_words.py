@@ -93,7 +93,7 @@ def test_japanese_words_are_those_of_datatrove_for_any_text(shared_data: Path) -
     text, draw = (shared_data / "lid/ja.txt").read_text(), random.Random(1)
     characters = "東京都に行くのをたアイｱｶﾞー三百１2.,5 \u3000\n\u3099\u200b\0\x1c(ふ)（）-~…㍻㌔ab_é😀"
     texts = [text[start : start + 5000] for start in range(0, 30_000, 5000)]  # 15 KB each
-    texts += [text[:60_000], "".join(draw.choice(characters) for _ in range(20_000))]  # above datatrove's parts
+    texts += [(text + text)[:200_000], "".join(draw.choice(characters) for _ in range(20_000))]  # above datatrove's parts
     texts += ["".join(draw.choice(characters) for _ in range(draw.randrange(60))) for _ in range(300)]
     assert words_by("datatrove:jpn_Jpan", texts) == [load_word_tokenizer("jpn_Jpan").word_tokenize(text) for text in texts]
 
