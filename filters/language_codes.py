@@ -4,7 +4,9 @@ region ("zh-TW"), as a retired code ("iw"), or as a macrolanguage or its main me
 
 import re
 from collections.abc import Iterable
+from csv import DictReader
 from functools import cache
+from importlib.resources import files
 from typing import NamedTuple
 
 #: The 176 labels of lid.176, which are the codes of the Wikipedias it was trained on.
@@ -56,6 +58,22 @@ def read_code(code: str) -> LanguageCode | None:
     script = written.script or (written.maximize().script if written.territory else None)
     usual = Language.make(macro.language).maximize().script
     return LanguageCode(name if written.extlangs else own, name, own if own == "hbs" else macro.language, script, usual)
+
+
+@cache
+def _english_names() -> dict[str, str]:
+    """Reads the names of datatrove's table of languages (`assets/tokenizer_assignment.csv`), by ISO 639-3."""
+    text = (files("datatrove") / "assets/tokenizer_assignment.csv").read_text("utf-8")
+    return {row["code_3"]: re.sub(r" \(.*\)$", "", row["name"]) for row in DictReader(text.splitlines())}
+
+
+def named(code: str) -> str:
+    """Returns a code with the English name of its language, for readers: "Japanese (ja)"; the code alone where the name is unknown."""
+    language = split_script(code)[0]
+    read = read_code(language)
+    names = (_english_names().get(each) for each in (language, *((read.own, read.name) if read else ())))
+    name = next(filter(None, names), None)
+    return f"{name} ({code})" if name else code
 
 
 def split_script(label: str) -> tuple[str, str | None]:

@@ -17,9 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.text.buffers import read_only
+from corpusmill.text.buffers import read_only, text_array, text_buffers
 from corpusmill.text.hashing import BASE, ONE, hash_span, power
 from corpusmill.text.utf8 import CODE_POINTS, LINE_BREAK, PUNCTUATION, SPACE, SURROGATES, WORD, decode
 from corpusmill.text.word_rules import WITHOUT_TEXT, WORD_RULES, of_finder
@@ -56,6 +58,23 @@ def find_words(rule: str, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.i
         return FoundWords(data, offsets, np.zeros(0, np.uint8))
     found: FoundWords = of_finder(rule, "find_words")(data, offsets, rule.partition(":")[2])
     return found
+
+
+def frequent_words(rule: str, texts: list[str], most: int) -> list[tuple[str, int]]:
+    """Returns the words with a letter that the texts have most often, with their counts; ties by the word. For rules that are tables of
+    characters, words are runs of letters, or single letters (`characters`)."""
+    if rule in WORD_RULES:
+        import regex
+
+        letters = rf"[{UNSPACED}]|[[\p{{L}}\p{{M}}]--[{UNSPACED}]]+" if rule == "characters" else r"[\p{L}\p{M}]+"
+        find = regex.compile(letters, regex.V1).findall
+        words = pa.array([word for text in texts for word in find(text)], pa.string())
+    else:
+        found = find_words(rule, *text_buffers(pa.array(texts, pa.large_string())))
+        begins = np.append(found.marks.nonzero()[0], len(found.data))
+        words = pc.utf8_trim_whitespace(text_array(found.data, begins))
+    counted = pc.value_counts(words.filter(pc.match_substring_regex(words, r"\p{L}"))).to_pylist()
+    return sorted(((each["values"], each["counts"]) for each in counted), key=lambda pair: (-pair[1], pair[0]))[:most]
 
 
 def word_rule_classes(rule: str, classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

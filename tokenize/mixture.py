@@ -1,10 +1,10 @@
-"""Mixtures: components (documents that meet a condition), their weights, and how often each of their documents is taken."""
+"""Mixtures: components (documents that meet a condition), their weights, and how often each of their documents is taken; rehydration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from re import compile as compile_pattern
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +76,29 @@ class Mixture(Config):
         return self
 
 
+class Rehydration(Config):
+    """The section `tokens.rehydrate`: repeats a document by the number of documents of the cluster that it stands for.
+
+    FineWeb-2's method (arXiv 2506.20920): where clusters of a size lose few documents to the filters, theirs are repeated, up to 10 times.
+    Its tables by language are `misc/rehydration/weights` of github.com/huggingface/fineweb-2 (commit 995a1ca5).
+    """
+
+    copies: dict[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1, le=1000)]] = Field(
+        min_length=1,
+        description="How often a document is taken, from each size of cluster on: `{1: 1, 2: 3, 9: 1}`; smaller sizes and null: once.",
+    )
+    column: str = Field("cluster_size", description="The column with the size; in FineWeb-2's files `minhash_cluster_size`.")
+
+    def ranges(self) -> list[tuple[str, Where, int]]:
+        """Returns the name, the condition and the copies of each range of sizes; the last one takes the others."""
+        sizes = sorted(self.copies)
+        found: list[tuple[str, Where, int]] = [
+            (f"{self.column} from {size}", {self.column: Range(min=size, max=above)}, self.copies[size])
+            for size, above in zip(sizes, [*sizes[1:], None])
+        ]
+        return [*found, ("others", {}, 1)]
+
+
 class MatchConfig(Config):
     """The names and conditions of the components, in order."""
 
@@ -83,7 +106,9 @@ class MatchConfig(Config):
     section: str = "tokens.mixture"  # of the recipe, for messages
 
 
-def match_config(mixture: Mixture) -> MatchConfig:
+def match_config(mixture: Mixture | Rehydration) -> MatchConfig:
+    if isinstance(mixture, Rehydration):
+        return MatchConfig(conditions=[(name, where) for name, where, _ in mixture.ranges()], section="tokens.rehydrate")
     return MatchConfig(conditions=[(component.name, component.where) for component in mixture.components])
 
 
@@ -178,11 +203,14 @@ class ComponentShare:
 ONCE = ComponentShare("", 0, 0, 0, 1.0, 1, 0, 0)
 
 
-def shares(mixture: Mixture, histograms: Integers) -> list[ComponentShare]:
+def shares(mixture: Mixture | Rehydration, histograms: Integers) -> list[ComponentShare]:
     """Returns the share of each component. `histograms` (components x BUCKETS): tokens of its training documents by bucket of `pick`.
 
-    Raises InputError if a component has no tokens.
+    Raises InputError if a component of a mixture has no tokens.
     """
+    if isinstance(mixture, Rehydration):
+        sums = zip(mixture.ranges(), histograms.sum(axis=1).tolist(), strict=True)
+        return [ComponentShare(name, copies * there, there, copies * there, copies, copies, 0, 0) for (name, _, copies), there in sums]
     total = sum(component.weight for component in mixture.components)
     found = []
     for component, histogram in zip(mixture.components, histograms, strict=True):

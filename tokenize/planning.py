@@ -20,7 +20,7 @@ from corpusmill.pipeline.shards import batches_buffer, open_batches
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import INDEX, SPLITS
 from corpusmill.tokenize.documents import BUCKETS, buckets, remixed
-from corpusmill.tokenize.mixture import ONCE, ComponentShare, Mixture, copies_of, most_copies, shares
+from corpusmill.tokenize.mixture import ONCE, ComponentShare, Mixture, Rehydration, copies_of, match_config, most_copies, shares
 from corpusmill.tokenize.parts import SPACE, copy_spans, read_part, read_tokens, take_rows
 
 TRAIN, VALIDATION = range(2)
@@ -172,7 +172,7 @@ def read_numbers(storage: Storage, part: EncodedPart, mixed: bool) -> Numbers:
 
 
 def make_plan(
-    storage: Storage, parts: Sequence[EncodedPart], shuffle: bool, share: float, mixture: Mixture | None, shard_tokens: int
+    storage: Storage, parts: Sequence[EncodedPart], shuffle: bool, share: float, mixture: Mixture | Rehydration | None, shard_tokens: int
 ) -> TokensPlan:
     """Makes the plan. Raises InputError if no document has text, or a component of the mixture has no document for training."""
 
@@ -182,7 +182,7 @@ def make_plan(
     limit = validation_limit((n.group[n.taking_part] for n in numbers()), share)
     found: list[ComponentShare] = []
     if mixture is not None:
-        tokens = np.zeros((len(mixture.components), BUCKETS), np.int64)
+        tokens = np.zeros((len(match_config(mixture).conditions), BUCKETS), np.int64)
         for n in numbers():
             chosen = n.taking_part & ~for_validation(n.group, limit)
             np.add.at(tokens, (n.component[chosen], n.pick[chosen]), n.tokens[chosen])

@@ -39,7 +39,7 @@ from corpusmill.pipeline.token_shards import (
     token_dtype,
 )
 from corpusmill.tokenize.documents import checked
-from corpusmill.tokenize.mixture import MatchConfig, Mixture, components_of, match_config, needed_columns
+from corpusmill.tokenize.mixture import MatchConfig, Mixture, Rehydration, components_of, match_config, needed_columns
 from corpusmill.tokenize.parts import (
     NEEDED,
     OPTIONAL,
@@ -79,12 +79,15 @@ class TokensConfig(EncodeConfig):
         "which the border lies is cut in two.",
     )  # fmt: skip
     mixture: Mixture | None = Field(None, description="Shares of the training tokens by kind of document; without it every document once.")
+    rehydrate: Rehydration | None = Field(None, description="Copies by the size of a document's cluster, in place of a mixture.")
     pack_lengths: list[PackLength] = Field([], description="Row lengths in tokens; for each, a plan packs whole documents into rows.")
 
     @model_validator(mode="after")
-    def _one_way_to_split(self) -> Self:
+    def _one_way(self) -> Self:
         if self.validation_tail is not None and self.validation_share != type(self).model_fields["validation_share"].default:
             raise ValueError("give validation_share or validation_tail, not both")
+        if self.mixture and self.rehydrate:
+            raise ValueError("give mixture or rehydrate, not both")
         return self
 
     def encoding(self) -> EncodeConfig:
@@ -150,16 +153,17 @@ class TokensStage(Stage):
         return training_characters([row.counts["characters"] for row in rows], self.config.validation_tail)
 
     def _match(self, run: StageRun, names: list[str], documents: list[FileRef]) -> Sequence[TaskRow]:
-        if self.config.mixture is None:
+        mixture = self.config.mixture or self.config.rehydrate
+        if mixture is None:
             return []
         tasks = [Task(f"components/{name}", (shard,)) for name, shard in zip(names, documents, strict=True)]
-        return run.map("components", MatchWorker, tasks, config=match_config(self.config.mixture))
+        return run.map("components", MatchWorker, tasks, config=match_config(mixture))
 
     def plan(self, run: StageRun, parts: list[EncodedPart], tokenizer: FileRef, known: dict[str, int]) -> Output:
         """Returns the output `plan.json`. `known`: the counts of an encoded part that describe the tokenizer."""
         config = self.config
         share = config.validation_tail or config.validation_share  # a tail makes two groups; any share selects the lower one, the tail
-        plan = make_plan(run.storage, parts, config.shuffle, share, config.mixture, config.shard_tokens)
+        plan = make_plan(run.storage, parts, config.shuffle, share, config.mixture or config.rehydrate, config.shard_tokens)
         header = {
             "tokenizer_sha256": tokenizer.fingerprint,
             "vocabulary_size": known["vocabulary_size"],

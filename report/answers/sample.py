@@ -4,6 +4,7 @@ Random documents are the first by a hash of id and seed, so they are the same on
 """
 
 import shlex
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from corpusmill.filters.gopher import STOP_WORDS
 from corpusmill.filters.relation import Report
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.names import instead_of
@@ -22,20 +24,25 @@ from corpusmill.report.answers.why_change import COMPARED, RETUNE, decides_again
 from corpusmill.report.machine import print_json_lines, warn
 from corpusmill.report.query.run import Run, identifier, open_run
 from corpusmill.report.read import DATA_STAGES, ReportRule, RunReader
-from corpusmill.report.tables import VALUES, limit, number, show_notes
+from corpusmill.report.tables import VALUES, limit, number, show_notes, table
+from corpusmill.text.word_rules import WORD_RULES
+from corpusmill.text.words import frequent_words
 
 STEP = 4
+#: The most frequent words that are shown.
+MOST_WORDS = 40
 
 
 @dataclass(frozen=True)
 class Draw:
     """How to draw documents: `count` of them by `seed`, or with `near` those nearest to the rule's threshold. `chars`: characters shown of
-    each text."""
+    each text. `words`: show their most frequent words instead."""
 
     count: int = 20
     seed: int = 0
     near: bool = False
     chars: int = 600
+    words: bool = False
 
 
 @dataclass
@@ -60,7 +67,13 @@ def sample(folder: str, stage: str | None, choice: Choice, draw: Draw, as_json: 
     """Shows documents of a stage with their input texts. Raises InputError for an unknown stage, rule or column."""
     with open_run(folder) as run:
         found = draw_samples(run, stage, choice, draw)
-    if as_json:
+        words = _words(run.reader, found) if draw.words else []
+    if draw.words and as_json:
+        print_json_lines(words)
+    elif draw.words:
+        rows = [[word["word"], word["share"], "yes" if word["stop_word"] else ""] for word in words]
+        console.print(table(f"Words of {len(found.rows):,} documents", "word", ">share of all words", "stop word", rows=rows))
+    elif as_json:
         print_json_lines(found.rows)
         warn(found.notes)
     else:
@@ -86,6 +99,16 @@ def draw_samples(run: Run, stage: str | None, choice: Choice, draw: Draw) -> Sam
     if run.reader.stages[name].status == "unfinished":
         found.notes.append(f"{name} is not finished, so there may be more documents.")
     return found
+
+
+def _words(reader: RunReader, found: Samples) -> list[dict[str, Any]]:
+    """Returns the most frequent words of the drawn texts by the run's word rule: their share, and whether they are stop words of the
+    step `gopher_quality`. FineWeb-2 chose its stop words among the most frequent ones of a language's Wikipedia."""
+    texts = [row["text"] for row in found.rows if row.get("text")]
+    counted = frequent_words(reader.settings("filter").get("word_rule") or WORD_RULES[0], texts, sys.maxsize)
+    stop_words = {word for kind, options in reader.steps() if kind == "gopher_quality" for word in options.get("stop_words") or STOP_WORDS}
+    total = sum(count for _, count in counted)
+    return [{"word": word, "share": count / total, "stop_word": word in stop_words} for word, count in counted[:MOST_WORDS]]
 
 
 def by_chance(rows: TableRows, seed: int) -> str:

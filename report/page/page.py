@@ -12,6 +12,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from corpusmill.filters.language_codes import named
 from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.report.queries import classifiers as measures
 from corpusmill.report.tables import number
@@ -38,6 +39,7 @@ def templates(longest: int = 700) -> Any:
     environment.filters["number"] = number
     environment.filters["line"] = lambda value, limit=200: safe_line(str(value), limit)
     environment.filters["words"] = words
+    environment.filters["language"] = lambda code: words(named(code))
     environment.filters["text"] = lambda value, limit=longest: safe_text(str(value), limit)
     environment.filters |= {"measure": measures.value, "interval": measures.interval, "ends": measures.ends}
     environment.filters["share"] = lambda part, whole: f"{part / whole:.1%}" if whole else "–"

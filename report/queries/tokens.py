@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from corpusmill.filters.language_codes import named
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.read import RunReader
 from corpusmill.report.tables import cell, table
@@ -197,7 +198,11 @@ def _groups(found: Judgement, by: str) -> Table:
     groups = found.groups(by)
     for group in groups[:MOST]:
         columns = [compression(tokenizer.groups(by)[group]) for tokenizer in found.tokenizers]
-        made.add_row(cell(group, NAME), f"{found.tokenizers[0].groups(by)[group].utf8_bytes / 1e6:,.2f}", *columns)
+        made.add_row(
+            cell(named(group) if by == "language" else group, NAME),
+            f"{found.tokenizers[0].groups(by)[group].utf8_bytes / 1e6:,.2f}",
+            *columns,
+        )
     if groups[MOST:]:
         made.add_row(f"{len(groups) - MOST:,} more", "", *("" for _ in names))
     return made

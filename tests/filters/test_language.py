@@ -1,5 +1,6 @@
 """Compares language identification with fastText; tests language codes and the model."""
 
+import json
 import subprocess
 import zipfile
 from collections import defaultdict
@@ -16,11 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from corpusmill.filters import presets
 from corpusmill.filters.language import Language, LanguageConfig, language_model
-from corpusmill.filters.language_codes import LID_176, canonical, labels_for
+from corpusmill.filters.language_codes import LID_176, canonical, labels_for, named
+from corpusmill.filters.rules import decide
 from corpusmill.filters.step import build_steps, resolve_step
+from corpusmill.filters.worker import FilterConfig, FilterWorker
 from corpusmill.pipeline import cache as caches
 from corpusmill.pipeline.errors import ConfigError, InputError
+from corpusmill.pipeline.schemas import DOCUMENTS
+from corpusmill.pipeline.storage import Storage
 
 # ---- Labels, scores and verdicts against fastText's own predict and datatrove's LanguageFilter; scripts with a model trained here.
 
@@ -181,6 +187,34 @@ def test_a_model_whose_labels_have_scripts(script_model: str, measure_step: Call
     for code in ("de", "eng_Cyrl", "srp_Arab"):
         with pytest.raises(ConfigError, match=f"scripts.bin: '{code}' is no language that the model knows"):
             measure_step("language", {"model": script_model, "keep": [code]}, [])
+
+
+def test_the_preset_keeps_a_language_by_a_model_of_glotlid(script_model: str) -> None:
+    """`language: fr` is FineWeb-2's fra_Latn, which is the model's __label__fra_Latn; its other labels are other languages."""
+    row = json.loads(Path(presets.__file__).with_name("fineweb2.json").read_text("utf-8"))["languages"]["fra_Latn"]
+    config = FilterConfig.model_validate({"preset": "fineweb-2", "language": "fr", "language_model": script_model})
+    worker = FilterWorker(config, Storage("."), {})
+    worker.setup()
+    texts = [sentence + "\n" for sentence in SENTENCES.values()]
+    rows = [dict.fromkeys(DOCUMENTS.names) | {"id": "", "source": "", "text": text} for text in texts]
+    columns, _ = worker.measure(pa.Table.from_pylist(rows, DOCUMENTS), pa.array(texts, pa.large_string()))
+    assert columns["language"].to_pylist() == ["eng", "fra_Latn", "rus", "srp"]
+    assert columns["language_script"].to_pylist() == ["Latn", "Latn", "Cyrl", "Latn"]
+    failed = decide(worker.rules, columns, len(texts)).to_pylist()
+    assert ["language" in names for names in failed] == [True, False, True, True]
+    assert ["language_score" in names for names in failed] == [
+        score < row["language_score"] for score in columns["language_score"].to_pylist()
+    ]
+
+
+def test_names_are_those_of_the_registry() -> None:
+    """Compares datatrove's table with CLDR's names, by the library babel."""
+    locales = pytest.importorskip("babel").Locale("en").languages
+    for code in ["ja", "ko", "zh", "fr", "de", "ru", "ar", "ms", "nl", "th", "sw", "fa", "km", "lo", "my", "hi"]:
+        assert named(code) == f"{locales[code]} ({code})"
+    assert [named(code) for code in ("jpn_Jpan", "jpn", "fr-CA", "und", "xx?")] == [
+        "Japanese (jpn_Jpan)", "Japanese (jpn)", "French (fr-CA)", "Undetermined (und)", "xx?",
+    ]  # fmt: skip
 
 
 def test_datatrove_reads_the_same_labels_with_scripts(script_model: str, datatrove_filter: Callable, measure_step: Callable) -> None:

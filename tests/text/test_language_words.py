@@ -1,6 +1,7 @@
 """Compares the words of the rules `jieba`, `newmm` and `datatrove:LANGUAGE` with those of the libraries, and bounds what they cost."""
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.text.buffers import text_buffers
 from corpusmill.text.datatrove_words import LONGEST, MOST_RUN, parts
 from corpusmill.text.word_rules import WORD_RULES, check_word_rule, rule_libraries
-from corpusmill.text.words import find_words
+from corpusmill.text.words import find_words, frequent_words
 
 #: By rule: a language of the test data, and characters that its cases distinguish.
 KERNELS = {
@@ -84,6 +85,26 @@ def test_words_are_those_of_datatrove(language: str, shared_data: Path) -> None:
     words = words_by(f"datatrove:{language}", texts)
     assert words == [load_word_tokenizer(language).word_tokenize(text) for text in texts]
     assert len(words[0]) > 200 and words[1] == words[2] == []
+
+
+def test_japanese_words_are_those_of_datatrove_for_any_text(shared_data: Path) -> None:
+    pytest.importorskip("sudachipy")
+    from datatrove.utils.word_tokenizers import load_word_tokenizer
+
+    text, draw = (shared_data / "lid/ja.txt").read_text(), random.Random(1)
+    characters = "東京都に行くのをたアイｱｶﾞー三百１2.,5 \u3000\n\u3099\u200b\0\x1c(ふ)（）-~…㍻㌔ab_é😀"
+    texts = [text[start : start + 5000] for start in range(0, 30_000, 5000)]  # 15 KB each
+    texts += [(text + text)[:200_000], "".join(draw.choice(characters) for _ in range(20_000))]  # above datatrove's parts
+    texts += ["".join(draw.choice(characters) for _ in range(draw.randrange(60))) for _ in range(300)]
+    assert words_by("datatrove:jpn_Jpan", texts) == [load_word_tokenizer("jpn_Jpan").word_tokenize(text) for text in texts]
+
+
+@pytest.mark.parametrize("rule", KERNELS)
+def test_frequent_words_are_those_that_the_library_counts(rule: str, shared_data: Path) -> None:
+    texts = (shared_data / f"lid/{KERNELS[rule][0]}.txt").read_text().splitlines()[:200]
+    counts = Counter(word for text in texts for word in cut_by_library(rule)(text) if any(map(str.isalpha, word)))
+    assert frequent_words(rule, texts, 50) == sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:50]
+    assert [word for word, _ in frequent_words("characters", ["中文、ab中 ab １文", "中"], 3)] == ["中", "ab", "文"]
 
 
 def test_long_texts_and_runs_are_cut() -> None:

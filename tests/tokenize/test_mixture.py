@@ -14,8 +14,10 @@ from corpusmill.tokenize.documents import BUCKETS
 from corpusmill.tokenize.mixture import (
     MatchConfig,
     Mixture,
+    Rehydration,
     components_of,
     copies_of,
+    match_config,
     needed_columns,
     shares,
 )
@@ -133,6 +135,19 @@ def test_weights_divide_the_budget_and_nobody_makes_up_for_who_is_short():
     assert [(share.wanted, share.tokens, share.epochs, share.short) for share in found] == [
         (12_000, 12_000, 1.2, 0), (6000, 2000, 2.0, 4000), (6000, 6000, 0.6, 0),
     ]  # fmt: skip
+
+
+def test_rehydration_takes_small_unknown_and_unlisted_sizes_once():
+    table = Rehydration.model_validate({"copies": {"2": 3, "9": 2}})
+    sizes = pa.table({"cluster_size": [1, 2, 8, 9, 500, None]})
+    found = components_of(sizes, match_config(table))
+    every = shares(table, np.ones((3, BUCKETS), np.int64))
+    assert copies_of(every, found, np.zeros(6, np.uint16)).tolist() == [1, 3, 3, 2, 2, 1]
+    with pytest.raises(InputError, match=r"no column 'cluster_size', which tokens\.rehydrate asks for"):
+        needed_columns(match_config(table), ["id"], "x.parquet")
+    for wrong in ({}, {0: 1}, {1: 0}, {1: 1001}):
+        with pytest.raises(ValidationError):
+            Rehydration.model_validate({"copies": wrong})
 
 
 def test_a_component_without_documents_is_one_sentence():

@@ -193,3 +193,25 @@ def test_a_run_on_a_store_has_the_same_bytes(run, execute):
     written = [path for path in local.list_files("tokens") if "manifest" not in path]
     assert written == [path for path in store.list_files("tokens") if "manifest" not in path]
     assert all(local.read_bytes(path) == store.read_bytes(path) for path in written)
+
+
+#: FineWeb-2's weights for Italian (misc/rehydration/README.md of huggingface/fineweb-2).
+ITALIAN = {
+    1: 1, 2: 3, 3: 4, 4: 5, 5: 6, 7: 7, 8: 8, 11: 9, 17: 10, 26: 9, 31: 8,
+    46: 7, 52: 6, 63: 5, 75: 4, 96: 3, 118: 2, 123: 3, 125: 2, 145: 1,
+}  # fmt: skip
+
+
+def test_rehydration_repeats_documents_as_fineweb_2_does(shared_mill, make_documents, texts):
+    every = [1]  # FineWeb-2's own loop
+    for size in range(1, max(ITALIAN) + 1):
+        every.append(ITALIAN.get(size, every[-1]))
+    sizes = [1 + (7 * n) % 160 for n in range(len(texts))]
+    documents = make_documents(texts, minhash_cluster_size=sizes)
+    options = {"validation_share": 0.1, "rehydrate": {"copies": ITALIAN, "column": "minhash_cluster_size"}}
+    run = shared_mill([documents.slice(0, 70), documents.slice(70)], **options)
+    copies = Counter(name for name, _ in content(run)["train"])
+    held_out = Counter(name for name, _ in content(run)["validation"])
+    wanted = {row["id"]: every[min(row["minhash_cluster_size"], len(every) - 1)] for row in documents.to_pylist()}
+    assert copies == {name: times for name, times in wanted.items() if name not in held_out} and set(held_out.values()) == {1}
+    assert {row["copies"] for row in report(run).to_pylist() if row["split"] == "train"} == set(wanted.values())

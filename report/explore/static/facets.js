@@ -1,6 +1,6 @@
 /** Languages, page types, sources and hosts of the filtered documents, the most frequent first; one of each can be chosen. */
 import { bar, button, byId, h, refill } from "./dom.js";
-import { count } from "./format.js";
+import { count, language } from "./format.js";
 import { stageOf } from "./run.js";
 import { current, go, NONE, watch } from "./state.js";
 import { line } from "./text.js";
@@ -57,7 +57,7 @@ const showAll = (name, number) =>
   );
 
 function item(name, row, most, pressed) {
-  const label = row.value === NONE ? h.i("none") : line(row.value, "", { class: "name" });
+  const label = row.value === NONE ? h.i("none") : line(name === "language" ? language(row.value) : row.value, "", { class: "name" });
   const choose = () => go({ [name]: pressed ? "" : row.value });
   const words = [label, h.span({ class: "number" }, count(row.rows)), bar(row.rows / most)];
   const properties = { class: "facet-value", "aria-pressed": String(pressed), key: `${name} ${row.value}` };

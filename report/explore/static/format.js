@@ -27,6 +27,18 @@ export function value(given) {
   return String(given);
 }
 
+const languages = new Intl.DisplayNames("en", { type: "language", fallback: "none" });
+
+/** A language with its English name, Japanese (ja), or the code alone. */
+export function language(code) {
+  try {
+    const name = languages.of(code.replace("_", "-"));
+    return name ? `${name} (${code})` : code;
+  } catch {
+    return code; // no code
+  }
+}
+
 /** Returns an object's own member; safe for any name (`constructor`, `__proto__`). */
 export const member = (object, name) => (Object.hasOwn(object, name) ? object[name] : undefined);
 

@@ -239,6 +239,7 @@ def sample(
     near: Annotated[bool, typer.Option("--near", help="Those nearest to the rule's threshold: half just dropped, half just kept.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other documents.")] = 0,
     chars: Annotated[int, typer.Option(min=20, max=1_000_000, help="Characters of each text.")] = 600,
+    words: Annotated[bool, typer.Option("--words", help="Their most frequent words beside the stop words, not the texts.")] = False,
     json: Json = False,
 ) -> None:
     """Show some documents with their texts. They are drawn at random, or nearest to a threshold, to judge a rule by eye."""
@@ -247,7 +248,7 @@ def sample(
     from corpusmill.report.answers.sample import sample as show
 
     choice = Choice(tuple(rule or ()), alone, kept, language, source, host)
-    show(run, stage, choice, Draw(count, seed, near, chars), json, _console())
+    show(run, stage, choice, Draw(count, seed, near, chars, words), json, _console())
 
 
 @app.command(epilog="Example: corpusmill diff runs/demo runs/stricter --samples 5")

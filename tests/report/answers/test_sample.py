@@ -1,5 +1,7 @@
 import hashlib
 import json
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pyarrow.dataset as ds
 import pytest
 from built_run import RunBuilder, pages
 from printing import printed
+from rich.console import Console
 
 from corpusmill.report.answers.choose import Choice
 from corpusmill.report.answers.sample import Draw, Samples, draw_samples, sample
@@ -55,6 +58,16 @@ def test_near_means_nearest_on_both_sides(run_folder: Path) -> None:
     assert [row["words"] for row in draw(run_folder, count=2, near=True, rules=("short",), kept=True).rows] == [34, 35]
     alone = draw(run_folder, count=9, near=True, rules=("short",), kept=False, alone=True)
     assert len(alone.rows) == 4 and all(row["failed"] == ["short"] for row in alone.rows)
+
+
+def test_frequent_words_are_counted(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [row["text"] for row in draw(run_folder, "filter", 9, kept=True).rows]
+    counts = Counter(re.findall(r"[^\W\d_]+", " ".join(texts)))
+    expected = sorted(counts, key=lambda word: (-counts[word], word))[:40]
+    sample(str(run_folder), "filter", Choice(kept=True), Draw(9, words=True), True, Console())
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["word"] for row in rows] == expected and expected
+    assert [row["share"] for row in rows] == [counts[word] / counts.total() for word in expected]
 
 
 def test_texts_are_those_that_came_in(run_folder: Path) -> None:

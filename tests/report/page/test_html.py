@@ -49,7 +49,7 @@ def test_the_numbers_of_the_funnel_and_rules(read: Reader) -> None:
     assert rules["symbolssymbol_ratio > 0.1: more than 10% of <b>symbols</b>"] == ["3", "4", "7.1% 7.1%"]
     assert rules["languagelanguage_score < 0.65"][0] == "3"
     assert "ingest: 4 of 60 records dropped" in read.text and "filter: 11 of 56 documents dropped" in read.text
-    assert rows["en"][1:] and rows["de"][1] == "11"
+    assert rows["English (en)"][1:] and rows["German (de)"][1] == "11"
     assert "1 rule never fired" in read.text
     assert "personal data (the step pii has not run, so nobody has looked for any)" in read.text
 

@@ -24,7 +24,7 @@ def test_terminal(run_folder: Path) -> None:
     shown = printed(render_report, str(run_folder), width=120)
     assert "\x1b" not in shown and "\u202e" not in shown
     assert re.search(r"this run +4,000 +2\.50 +4\.00 +25\.0%", shown) and re.search(r"gpt2 +2,500 +4\.00 +2\.50 +25\.0%", shown)
-    assert re.search(r"en +0\.01 +3\.00 +4\.80 +4\.00", shown) and re.search(r"host\.test +0\.01 +2\.50 +4\.00 +3\.33", shown)
+    assert re.search(r"English \(en\) +0\.01 +3\.00 +4\.80 +4\.00", shown) and re.search(r"host\.test +0\.01 +2\.50 +4\.00 +3\.33", shown)
 
 
 def test_a_damaged_file_is_a_warning(tmp_path: Path) -> None:
