@@ -36,12 +36,6 @@ def test_none_one_and_empty_documents(config: dict, dedup) -> None:  # type: ign
     assert len(result.kept) == (4 if config.get("exact") else 1)
 
 
-def test_everything_off_keeps_everything(dedup) -> None:  # type: ignore[no-untyped-def]
-    rows = near_copies(8)
-    result = dedup([rows], exact={"enabled": False}, minhash={"enabled": False})
-    assert result.kept == [row["text"] for row in rows] and result.counts["clusters"] == 0
-
-
 def test_a_long_document_beside_short_ones(dedup) -> None:  # type: ignore[no-untyped-def]
     long = " ".join(f"w{i * 7919 % 1_000_003}" for i in range(30_000))
     rows = [{"text": long, "url": "1"}, {"text": long + " end", "url": "2"}, {"text": long[: len(long) // 2], "url": "3"}, *near_copies(8)]

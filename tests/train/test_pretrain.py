@@ -77,13 +77,6 @@ def test_without_validation_training_goes_on_with_a_warning(run: Storage) -> Non
         train(run, **ALONE, loop={**STEPS, "steps": 13, "keep_best": 2})
 
 
-@pytest.mark.long
-def test_a_model_in_parts_says_why_it_wrote_nothing(run: Storage) -> None:
-    row = train(run, parallel={"shard": 2}).manifest.tasks["model"]
-    assert row.warnings == ["no texts were sampled while the model was trained, as no process had all of it"]
-    assert not run.exists("pretrain/logs/samples.jsonl") and len(lines(run, "speed")) == 12
-
-
 # ---- pretrain ----------------------------------------------------------------------------------------
 
 # The model that the stage leaves, and what it refuses.
@@ -158,13 +151,6 @@ def test_tokens_of_another_tokenizer_are_refused(run: Storage) -> None:
         train(run, **ALONE)
 
 
-def test_shards_whose_documents_end_otherwise_are_refused(run: Storage) -> None:
-    path = "tokens/train/shards.json"
-    run.write_bytes(path, json.dumps({**json.loads(run.read_bytes(path)), "end_of_text_id": 3}).encode())
-    with pytest.raises(InputError, match="documents end with token 3 here, and with 0 in the tokenizers that this project trains"):
-        train(run, **ALONE)
-
-
 def test_shards_cut_short_corpora_too_small_and_unfinished_stages_are_sentences(run: Storage, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="training tokens are too few"):
         train(run, **ALONE, model={**PRETRAIN["model"], "context": 100_000})
@@ -177,13 +163,6 @@ def test_shards_cut_short_corpora_too_small_and_unfinished_stages_are_sentences(
         train(run, **ALONE)
     with pytest.raises(InputError, match="the stage tokenizer is not finished"):
         train(Storage(str(tmp_path / "none")))
-
-
-def test_shapes_that_do_not_fit_are_refused_with_the_recipe() -> None:
-    with pytest.raises(ValidationError, match="6 heads can't share 4 key-value heads evenly"):
-        PretrainStage.Config.model_validate({"model": {"kv_heads": 4}})
-    with pytest.raises(ValidationError, match="odd width"):
-        PretrainStage.Config.model_validate({"model": {"head_dim": 7}})
 
 
 # ---- branches, given models, phases ------------------------------------------------------------------
@@ -366,12 +345,3 @@ def test_wrong_tokens_of_a_phase_are_refused_before_anything_is_trained(run: Sto
     with pytest.raises(InputError, match=r"better/tokens/train/shards\.json: these tokens were made by another tokenizer"):
         train(run, **options, phases=[{"steps": 2}, {"steps": 2, "tokens": other.root}])
     assert not run.exists("pretrain/logs/train.jsonl")
-
-
-def test_phases_are_in_place_of_the_loops_steps_and_schedule() -> None:
-    read = PretrainStage.Config.model_validate
-    found = read({"phases": PHASES, "loop": {"steps": 30, "warmup": 7, "schedule": "cosine"}})
-    assert found.loop.steps == 20 and [(phase.warmup, phase.schedule) for phase in found.phases] == [(7, "constant"), (0, "linear")]
-    assert read(found.model_dump(mode="json")) == found
-    with pytest.raises(ValidationError, match="phases.0.steps"):
-        read({"phases": [{"schedule": "linear"}]})

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID, IM_END, IM_END_ID, IM_START_ID, PAD_ID, SPECIAL_TOKENS
+from corpusmill.pipeline.special_tokens import END_OF_TEXT, IM_END, PAD_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.template import (
     CHATML,
@@ -29,7 +29,6 @@ from corpusmill.train.template import (
     require_learnable,
     seam,
     template_files,
-    token_ids,
 )
 
 # ---- template ----------------------------------------------------------------------------------------
@@ -199,10 +198,8 @@ def between(content: str) -> str:
     ("source", "message"),
     [
         ("{% for m in messages %}{{ m.content }}{% endfor %}", "marks nothing that the assistant says, and message 2 can't be told"),
-        (between("{% generation %}{% endgeneration %}{{ m.content }}"), "marks nothing that the assistant says, so nothing"),
         ("{% generation %}" + between("{{ m.content }}") + "{% endgeneration %}", "marks what the user says"),
         (CHATML.replace("+ '<|im_end|>' }}{% endgeneration %}", "}}{% endgeneration %}<|im_end|>"), "marks no special token at the end"),
-        ("{{ 1 / 0 }}", "the conversation can't be rendered"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", r"the conversation can't be rendered \(maximum recursion depth exceeded"),
         ("{{ 'a' * 2 ** 62 }}", r"the conversation can't be rendered \(it takes more than 1,024 MB of memory\)"),
     ],
@@ -220,12 +217,6 @@ def test_a_pad_token_that_ends_answers_is_refused_and_a_named_template_brings_it
     named = load_chat(chat_folder, "chatml")
     require_learnable(named)
     assert named.special["pad_token"] == "<|pad|>" and named.special_ids["<|pad|>"] == 1
-
-
-def test_a_token_may_be_an_object_that_holds_it(tokenizer_json):
-    config = {"bos_token": {"content": "<|im_start|>"}, "eos_token": {"content": "<|im_end|>", "lstrip": False}, "pad_token": None}
-    bos, eos, pad, ends = token_ids({"tokenizer.json": tokenizer_json, "tokenizer_config.json": json.dumps(config).encode()})
-    assert (bos, eos, pad, ends) == (IM_START_ID, IM_END_ID, None, [EOT_ID, IM_END_ID])
 
 
 def test_a_template_of_a_file_that_is_none(chat_folder, tmp_path):

@@ -62,20 +62,6 @@ def test_identical_documents(dedup) -> None:  # type: ignore[no-untyped-def]
     assert dedup([same[:10], same[10:]], substrings={"keep": "none"}).kept == [passage]  # copies of documents do not count as repeats
 
 
-def test_a_short_passage_stays(dedup) -> None:  # type: ignore[no-untyped-def]
-    passage = " ".join(f"w{i}" for i in range(49))
-    texts = [f"{passage} a", f"{passage} b", f"x {passage} c"]
-    assert dedup([texts], **OFF, substrings={}).kept == texts
-    assert dedup([texts], **OFF, substrings={"tokens": 49}).kept == [texts[0], "b", "x c"]
-
-
-def test_many_copies_of_one_passage(dedup) -> None:  # type: ignore[no-untyped-def]
-    passage = " ".join(f"w{i}" for i in range(55))
-    texts = [f"{i} {passage} {i}" for i in range(2_000)]
-    result = dedup([texts[:1_000], texts[1_000:]], **OFF, substrings={})
-    assert result.kept == [texts[0], *(f"{i} {i}" for i in range(1, 2_000))]
-
-
 class Backwards(InlineEngine):
     """Performs the last task first, as several workers may."""
 
