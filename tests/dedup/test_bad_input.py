@@ -4,14 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from dedup_runs import again
+from stage_runs import again
 
 from corpusmill.dedup import candidates
 from corpusmill.dedup.stage import DedupStage
-from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.watch.progress import Progress
 
 ALL = {"url": {"enabled": True}}
 
@@ -91,6 +88,5 @@ def test_a_shard_that_lacks_a_column_or_is_none_is_named(dedup) -> None:  # type
         dedup([[{"text": "a", "title": "t", "url": "1"}, {"text": "a", "title": "t", "url": "2"}]], keep="title * 2")
     run = dedup([["text"]]).run
     Path(run.run.path("filter/data/part-00000.parquet")).write_bytes(b"no parquet")
-    stage = DedupStage(DedupStage.Config(minhash={"seed": 5}))
     with pytest.raises(InputError, match=r"filter/data/part-00000\.parquet: this file is not the one that was written"):
-        StageRun(stage, run.run, run.recipe, [], InlineEngine(), Progress(False)).execute()
+        again(run, stage=DedupStage(DedupStage.Config(minhash={"seed": 5})))

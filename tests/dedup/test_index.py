@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from dedup_runs import again, words
+from dedup_runs import words
+from stage_runs import again
 
 from corpusmill.dedup.index import CrawlIndex, decisions, kept_ids
 from corpusmill.pipeline.errors import InputError

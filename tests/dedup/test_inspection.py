@@ -13,13 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from dedup_runs import words
 from rich.console import Console
+from stage_runs import perform
 
 from corpusmill.dedup.stage import DedupStage
-from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.answers.clusters import find
 from corpusmill.report.page.html import write_report
 
@@ -113,28 +111,6 @@ def test_the_most_doubtful_are_those_least_similar(run: Path, corpusmill: Comman
     assert all(row["kept"]["characters"] == len(lengths[row["kept"]["url"]]) for row in found)
 
 
-def test_the_cluster_of_one_document(run: Path, corpusmill: Command) -> None:
-    rows = {row["id"]: row for row in cluster_rows(run)}
-    url = "http://b.test/near4/short"
-    id_ = next(row["id"] for path in (run / "dedup" / "report").iterdir() for row in pq.read_table(path).to_pylist() if row["url"] == url)
-    kept = rows[id_]["kept_id"]
-    for given in (url, id_[:16], kept):
-        found = as_json(corpusmill, run, "--id", given)
-        assert [(row["list"], row["kept_id"], [m["id"] for m in row["removed"]]) for row in found] == [("asked", kept, [id_])]
-        assert found[0]["removed"][0]["source"] == "crawl/b.warc.gz" and found[0]["removed"][0]["diff"] is not None
-
-
-def test_a_document_that_was_asked_for_is_shown_among_many(dedup: Callable[..., Any], corpusmill: Command) -> None:
-    run = make_run(dedup, [[{"text": "the same text", "url": f"http://a.test/{n}"} for n in range(2000)]])
-    rows = cluster_rows(run)
-    asked = [row["id"] for row in rows if not row["kept"]][1800]
-    found = as_json(corpusmill, run, "--id", asked, "--limit", 3)[0]
-    assert (found["size"], found["copies"], len(found["removed"])) == (2000, 1999, 3)
-    assert found["removed"][0]["id"] == asked and found["removed"][0]["diff"]["equal"] == 3
-    text = printed(run)
-    assert "Cluster 1: 2,000 documents" in text and "and 1,995 more copies" in text and len(text.splitlines()) < 100
-
-
 def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, corpusmill: Command) -> None:
     def refused(*arguments: object) -> str:
         code, out, err = corpusmill("clusters", *arguments)
@@ -182,7 +158,7 @@ def test_after_an_alarm_the_clusters_are_there_and_the_page_says_what_would_be_r
     shutil.rmtree(run / "dedup")
     stage = DedupStage(DedupStage.Config.model_validate({"threshold": 0.7, "alarm_share": 0.25, "alarm_documents": 10}))
     with pytest.raises(CorpusmillError, match=r"a.warc.gz: loses 30.8% of its 13 documents"):
-        StageRun(stage, Storage(str(run)), {"filter": None, "dedup": stage.config}, [], InlineEngine(), Progress(False)).execute()
+        perform(Storage(str(run)), stage, earlier=["filter"])
     assert not (run / "dedup" / "data").exists() and not (run / "dedup" / "report").exists()
     text = printed(run)
     assert "Note: the stage dedup has not finished." in text and "[-x7y30-]" in text

@@ -121,14 +121,6 @@ def test_the_same_command_and_what_has_not_run_yet_go_on(mill: Path, run: Path, 
     assert code == 0 and not told["filter"]["performed"] and told["dedup"]["complete"], err
 
 
-def test_a_command_of_a_later_stage_leaves_what_the_run_says_of_the_earlier_ones(mill: Path, run: Path, corpusmill: Call) -> None:
-    (mill / "longer.yaml").write_text(RECIPE.replace("count'}]", "count'}], thresholds: {few_words: 5}"))
-    code, out, err = corpusmill("run", mill / "longer.yaml", "--output", run, "--from", "dedup", "--to", "dedup", *INLINE)
-    assert code == 0 and b"filter: finished under another configuration and left as it is" in out, err
-    described = json.loads((run / "run.json").read_text())
-    assert described["inputs"] == [str(mill / "old.jsonl")] and "few_words" not in described["recipe"]["filter"]["thresholds"]
-
-
 def test_without_output_each_run_has_a_folder_of_its_own(mill: Path, corpusmill: Call, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     folders = ["runs/recipe-old-1", folder := "runs/recipe-old-2"]

@@ -3,16 +3,13 @@
 import json
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tiktoken import _tiktoken
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.token_bytes import byte_characters
-from corpusmill.report.queries.tokens import read_judgement
 from corpusmill.report.read import RunReader
 from corpusmill.report.tokens.compare import compare
 from corpusmill.tokenize.compared_tokenizers import PUBLISHED
@@ -111,15 +108,6 @@ def test_uses_of_tokens_are_those_of_the_sample(run, execute, texts):
     usage = quality(run)["usage"]
     assert usage["unused_tokens"] == sum(count == 0 for count in wanted[4:])
     assert usage["undertrained"]["tokens"] == sum(count < 100 for count in wanted[4:])
-
-
-def test_documents_without_url_and_language(make_run, execute, english):
-    rows = [{"id": f"{n:032x}", "source": "a.txt", "text": text} for n, text in enumerate(english[:30])]
-    run = make_run([pa.Table.from_pylist(rows, DOCUMENTS)])
-    execute(run, stage())
-    told = quality(run)["tokenizers"][THIS_RUN]
-    assert told["languages"] == told["hosts"] == {} and told["documents"] == 30
-    assert read_judgement(RunReader(run.root)).groups("host") == []
 
 
 def test_compare_writes_nothing_and_says_what_the_stage_would(run, execute, corpusmill):

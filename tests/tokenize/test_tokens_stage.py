@@ -145,11 +145,6 @@ def test_documents_without_text_are_refused(run, make_run, make_documents, execu
         execute(empty, tokens_stage())
 
 
-def test_a_token_that_text_could_hold_can_not_end_documents(run, copy_of, execute):
-    with pytest.raises(InputError, match=r"no special token 'e' to end documents with \(tokens\.end_of_text; it has '<\|endoftext\|>'"):
-        execute(copy_of(run), tokens_stage(end_of_text="e"))
-
-
 def test_a_document_once_more_in_the_crawl_lies_behind_itself(mill, documents):
     """Equal ids have one place in the order; their place in the crawl decides."""
     again = documents.slice(10, 20)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -207,12 +206,3 @@ def test_a_text_of_common_n_grams_is_found_where_blocks_meet() -> None:
     finder = make_finder(texts, make_config(common=7), block=64)
     for before in range(40, 80):
         assert find(finder, [long_text(99, before) + texts[300] + long_text(98, 50)]) == [(0, 300, before, before + 12, 12)]
-
-
-def test_options_that_contradict_each_other() -> None:
-    with pytest.raises(ValueError, match=r"seed \(9\) can't be larger than min_ngram \(8\)"):
-        make_config(seed=9)
-    with pytest.raises(ValueError, match=r"min_ngram \(20\) can't be larger than ngram \(13\)"):
-        make_config(min_ngram=20)
-    with pytest.raises(ValueError, match="at least 1 item"):
-        make_config(sets=[])

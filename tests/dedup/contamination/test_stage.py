@@ -12,21 +12,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from dedup_runs import again
 from hypothesis import given
 from hypothesis import strategies as st
+from stage_runs import again
 
 from corpusmill.dedup.config import ContaminationConfig, DedupConfig
 from corpusmill.dedup.contamination.editor import ContaminationEditor, index_output
 from corpusmill.dedup.contamination.find import Finder, build_index
 from corpusmill.dedup.contamination.sets import read_passages, set_files
 from corpusmill.dedup.stage import DedupStage
-from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.progress import Progress
 
 QUESTION = "Anna keeps nine hens, and each hen lays four eggs in a week; how many eggs will she have gathered when three weeks are over?"
 ANSWER = "Each week there are 9 * 4 = 36 eggs, so after three weeks Anna has gathered 36 * 3 = 108 eggs altogether. #### 108"
@@ -96,7 +94,7 @@ def test_copies_are_not_judged_twice(dedup, hens: Path) -> None:  # type: ignore
 
 def run_again(before: StageRun, **contamination: Any) -> StageRun:
     config = before.stage.config.model_copy(update={"contamination": ContaminationConfig.model_validate(contamination)})
-    return again(StageRun(DedupStage(config), before.run, before.recipe, [], InlineEngine(), Progress(False)))
+    return again(before, stage=DedupStage(config))
 
 
 def test_what_changes_redoes_what_depends_on_it(dedup, hens: Path) -> None:  # type: ignore[no-untyped-def]

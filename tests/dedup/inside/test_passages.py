@@ -4,8 +4,8 @@ import random
 from pathlib import Path
 
 import pytest
-from dedup_runs import again
 from repeated_passages import repeats, without
+from stage_runs import again
 
 from corpusmill.dedup.inside import passages
 from corpusmill.pipeline.engine import InlineEngine
