@@ -8,7 +8,7 @@ import zipfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from benchmark_items import BLIMP, CORE_SETS, ITEMS, LAMBADA, PIQA, SCIQ, WINOGRANDE, write_bundle
+from benchmark_items import BLIMP, ITEMS, LAMBADA, PIQA, SCIQ, WINOGRANDE
 from small_models import random_model
 
 from corpusmill.pipeline.errors import InputError
@@ -154,27 +154,6 @@ def test_scores_with_what_the_documents_hold(run, evaluate, tmp_path):
     assert example["url"] == "https://mill.test/leak" and example["item"] == 0 and example["share"] == 1
     assert example["passage"].startswith("NOBODY IN THAT VALLEY") and example["passage"].endswith("ANY WIND AT ALL.")
     assert done.stage.summary(done)["LAMBADA acc"] == "pretrain 0.0% ± 0.0; 1 of 5 items in the corpus"
-
-
-def test_core_with_what_the_documents_hold(run, evaluate, tmp_path):
-    sets = {**CORE_SETS, "squad": ("language_modeling", 0, None, 0, [
-        {"context": f"Context: The mill turns.\nQuestion: {LEAKED}?\nAnswer:", "continuation": "the wind"},
-        {"context": "Question: Why did nobody in that other valley hear them?\nAnswer:", "continuation": "they slept"},
-    ])}  # fmt: skip
-    done = evaluate({"task": "core", "path": str(write_bundle(tmp_path / "bundle", sets))})
-    found = scores_of(run)["core"]
-    table = read_table(run, "evaluate/benchmarks/pretrain/core.parquet")
-    assert found["items"] == found["total"] == table.num_rows == 19 and set(found["groups"]) == set(sets)
-    assert found["title"] == "6 of CORE's 22 tasks" and "boolq" in found["missing"] and "squad" not in found["missing"]
-    centered = [of["metrics"]["centered"]["value"] for of in found["groups"].values()]
-    assert found["metrics"]["centered"]["value"] == pytest.approx(sum(centered) / 6, abs=1e-5)
-    (leak,) = read_table(run, "evaluate/benchmarks/overlap/core.parquet").to_pylist()
-    (row,) = [row for row in table.to_pylist() if row["item"] == leak["item"]]
-    assert LEAKED in row["contexts"][0] and found["overlap"]["scored"] == 1
-    assert found["overlap"]["without"]["centered"].keys() == {"value", "stderr"}
-    (warning,) = [sentence for row in done.manifest.rows() for sentence in row.warnings]
-    assert warning.startswith("pretrain: no number for CORE, as the items of hellaswag_zeroshot, bigbench_qa_wikidata, ")
-    assert done.stage.summary(done)["6 of CORE's 22 tasks centered"].startswith("pretrain ")
 
 
 def test_a_finished_benchmark_is_not_done_again(run, evaluate, tmp_path):

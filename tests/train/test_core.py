@@ -170,11 +170,3 @@ def test_what_is_no_bundle_is_named(bundle, broken, sentence):
     with pytest.raises(InputError) as caught:
         core(bundle)
     assert sentence in str(caught.value) and str(caught.value).startswith(str(bundle))
-
-
-def test_the_command_names_each_task_and_what_is_missing(bundle, tested, corpusmill):
-    code, printed, err = corpusmill("score", tested.generator.folder, "--task", f"core={bundle}", "--limit", 2)
-    lines = [line.split() for line in printed.decode().splitlines()]
-    assert code == 0 and err == "" and ["5", "of", "CORE's", "22", "tasks", "10", "of", "17", "centered"] in [line[:9] for line in lines]
-    assert {name for name in CORE_SETS if [name, "2", "centered"] in [line[:3] for line in lines]} == set(CORE_SETS)
-    assert "no number for CORE, as the items of hellaswag_zeroshot, " in " ".join(printed.decode().split())

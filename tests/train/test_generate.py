@@ -259,13 +259,6 @@ def test_a_model_with_adapters_or_hooks_generates_what_it_computes() -> None:
     assert generate(model, [5, 6], max_tokens=10, sampling=GREEDY) == without_cache(model, [5, 6], 10)
 
 
-def test_a_penalty_lasts_beyond_the_window() -> None:
-    """The penalty makes a positive logit as good as 0 and a negative one hopeless, even after its token has left the context."""
-    model = random_model(context=8)
-    tokens = generate(model, [5, 6], max_tokens=40, sampling=Sampling(temperature=0, repetition_penalty=1e6))
-    assert len({5, 6, *tokens}) == 42
-
-
 # ---- generate batch ----------------------------------------------------------------------------------
 
 # Many prompts at a time: each text is the same as for its prompt alone, and nothing is computed needlessly.
@@ -290,23 +283,6 @@ def test_every_text_is_the_one_of_its_prompt_alone(context: int, window: int) ->
             for number, prompt in enumerate(prompts)
         ]
         assert together == alone and any(len(tokens) == count for tokens in alone)
-
-
-def watched(model: Llama) -> list[tuple[int, int]]:
-    """Records rows and tokens of every call of the model."""
-    calls: list[tuple[int, int]] = []
-    model.model.register_forward_pre_hook(lambda module, given: calls.append(tuple(given[0].shape)))
-    return calls
-
-
-@pytest.mark.rounding
-def test_texts_come_in_order_and_as_soon_as_they_can() -> None:
-    model, prompts = random_model(), prompts_of([3, 4, 5])
-    calls = watched(model)
-    texts = generate_batch(model, prompts, max_tokens=10, sampling=GREEDY, rows=1)
-    first = next(texts)
-    assert len(first.tokens) == 10 and sum(rows for rows, _ in calls) <= 11
-    assert [first.tokens, *(text.tokens for text in texts)] == [generate(model, p, max_tokens=10, sampling=GREEDY) for p in prompts]
 
 
 @pytest.mark.rounding

@@ -117,12 +117,6 @@ def test_packed_documents_train_a_model_too(run: Storage) -> None:
     assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
-def test_other_plans_do_not_redo_a_training(run: Storage) -> None:
-    train(run, **ALONE)
-    make_tokens(run, pack_lengths=[48])
-    assert train(run, **ALONE).performed == 0
-
-
 def test_skipped_steps_name_their_documents(run: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     make_tokens(run, pack_lengths=[32])
     whole, seen = pretrain_job._Job.loss, [0]
@@ -168,21 +162,6 @@ def test_shards_cut_short_corpora_too_small_and_unfinished_stages_are_sentences(
 # ---- branches, given models, phases ------------------------------------------------------------------
 
 WEIGHTS = "pretrain/model/model.safetensors"
-
-
-def test_a_longer_plateau_and_another_cooldown_start_from_the_state_of_a_finished_training(run: Storage) -> None:
-    """With the default `wsd`, 20 steps fall from step 8 on."""
-    train(run, **ALONE, evaluate_every=0, loop={**STEPS, "steps": 20})
-    loop = {**STEPS, "steps": 30, "decay_fraction": 0.2, "decay": "1-sqrt"}
-    train(run, **ALONE, evaluate_every=0, loop=loop)
-    branched, log = run.read_bytes(WEIGHTS), lines(run, "train")
-    assert [line["step"] for line in log] == list(range(30))
-    assert log[8].pop("branched_from").endswith("/step-00000008") and all("branched_from" not in line for line in log)
-    run.remove_folder("pretrain")
-    train(run, **ALONE, evaluate_every=0, loop=loop)
-    assert run.read_bytes(WEIGHTS) == branched and lines(run, "train") == log
-    train(run, **ALONE, evaluate_every=0, loop={**loop, "steps": 40}, seed=2)  # another order of the rows: nothing in common
-    assert all("branched_from" not in line for line in lines(run, "train"))
 
 
 def test_the_best_state_is_never_one_of_another_training(run: Storage) -> None:

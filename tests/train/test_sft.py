@@ -17,7 +17,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.train.checkpoint import CheckpointDir, load_model, save_model
 from corpusmill.train.data import IGNORED, pack
 from corpusmill.train.sft import DROPPED, Example, build_examples, grown, prepare, read_examples, with_template
-from corpusmill.train.template import CHATML, LLAMA3, ChatEncoder, load_chat, template_files
+from corpusmill.train.template import CHATML, ChatEncoder, load_chat, template_files
 from corpusmill.train.tuning import SftConfig, SftStage, StartModel, items_table, report_table
 
 # ---- sft data ----------------------------------------------------------------------------------------
@@ -225,16 +225,6 @@ def chat_of(run):
     from corpusmill.train.template import load_chat
 
     return load_chat(run.child("sft/model")), json.loads(run.child("sft/model").read_bytes("config.json"))
-
-
-def test_llama_3s_template_brings_its_tokens(pretrained_run, execute, tmp_path):
-    quick = stage(template="llama3", loop={"threads": 1, "steps": 4})
-    execute(pretrained_run, quick)
-    metrics, (chat, config) = metrics_of(pretrained_run), chat_of(pretrained_run)
-    assert metrics["held_out_loss_after"] < metrics["held_out_loss_before"]
-    assert chat.source == LLAMA3 and config["eos_token_id"] == chat.special_ids["<|eot_id|>"]
-    assert not list((tmp_path / "run/sft/checkpoints").glob("*/start"))
-    assert execute(pretrained_run, quick).performed == 0
 
 
 def test_a_template_of_a_file_goes_with_the_model(pretrained_run, execute, tmp_path):
