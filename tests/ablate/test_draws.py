@@ -72,10 +72,6 @@ def test_documents_that_share_a_rare_passage_are_known(tmp_path: Path) -> None:
     assert moved_share(ours, theirs.slice(0, 0)) == 0
 
 
-def test_no_documents_have_no_groups() -> None:
-    assert len(groups_of(pa.table({name: pa.array([], pa.string()) for name in ("id", "url", "kept_id")}), set())) == 0
-
-
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> TokenShards:
     folder = tmp_path_factory.mktemp("draws")
@@ -163,8 +159,3 @@ def test_shares_of_sources_are_kept_from_the_first_token_to_the_last(documents: 
     there = np.array([place for place in found if place >= 0])
     assert len(there) > 0.9 * len(pieces)  # the last ones may be cut, as pieces of a document get an end
     assert (there < 0.5).mean() == pytest.approx(0.5, abs=0.1)
-
-
-def test_a_part_without_documents_gives_no_token(documents: DrawnDocuments) -> None:
-    drawn = drawn_tokens([(documents, 1.0, pa.chunked_array([pa.array([], pa.string())]))], 0, 100, longest=16)
-    assert (len(drawn.ids), drawn.there) == (0, 0)

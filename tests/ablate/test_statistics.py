@@ -93,11 +93,6 @@ def test_sets_have_equal_weight() -> None:
     assert difference(bits(base + change, set_of=set_of), bits(base, set_of=set_of), [0], 0.05).mean == pytest.approx(0.1, abs=0.002)
 
 
-def test_one_draw_is_not_enough() -> None:
-    with pytest.raises(ValueError, match="two draws"):
-        difference(bits(np.ones((1, 3))), bits(np.ones((1, 3))), [0], 0.05)
-
-
 def judged(**signs: int) -> dict[str, PairedDifference]:
     names = {"bits": BITS, "late": LATE, "choice": CHOICE, "topic": TOPIC}
     return {

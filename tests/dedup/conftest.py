@@ -6,15 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from stage_runs import finish, perform
 
 from corpusmill.dedup.stage import DedupStage
-from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS, document_id
-from corpusmill.pipeline.shards import publish, read_table
+from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.progress import Progress
 
 Rows = list[dict[str, Any]]
 
@@ -26,28 +24,15 @@ def document(text: str, **more: Any) -> dict[str, Any]:
     return {**row, "id": document_id(url, text.encode()), "url": url, "source": "crawl.warc.gz", "offset": 0, "text": text, **more}
 
 
-def finish_upstream(root: Path | str, shards: Sequence[Rows], schema: pa.Schema = DOCUMENTS, stage: str = "filter") -> Storage:
-    """Makes a run folder in which `stage` is finished with these document shards."""
-    run = Storage(str(root))
-    manifest = Manifest(run.child(stage))
-    keys = []
-    for number, rows in enumerate(shards):
-        key = f"part-{number:05d}"
-        table = pa.Table.from_pylist(rows, schema=schema)
-        output = publish(run.child(stage), f"data/{key}.parquet", table)
-        manifest.append(TaskRow(key, key, [], "", "", len(rows), len(rows), 0, 0, [output]))
-        keys.append(key)
-    manifest.finish(keys)
-    return run
+def finish_upstream(run: Storage, shards: Sequence[Rows], schema: pa.Schema = DOCUMENTS) -> Storage:
+    """Makes a run in which `filter` is finished with these document shards."""
+    tables = {f"part-{number:05d}": pa.Table.from_pylist(rows, schema=schema) for number, rows in enumerate(shards)}
+    return finish(run, "filter", {key: {f"data/{key}.parquet": table} for key, table in tables.items()})
 
 
 def run_dedup(run: Storage, **config: Any) -> StageRun:
     """Runs the stage; an alarm only warns here, because alarms have tests of their own."""
-    config.setdefault("alarm", "warn")
-    stage = DedupStage(DedupStage.Config.model_validate(config))
-    stage_run = StageRun(stage, run, {"filter": None, "dedup": stage.config}, [], InlineEngine(), Progress(False))
-    stage_run.execute()
-    return stage_run
+    return perform(run, DedupStage(DedupStage.Config.model_validate({"alarm": "warn", **config})), earlier=["filter"])
 
 
 class Result:
@@ -84,7 +69,7 @@ def dedup_in(parent: Path) -> Dedup:
 
     def perform(shards: Sequence[Sequence[str | dict[str, Any]]], schema: pa.Schema = DOCUMENTS, folder: str = "", **config: Any) -> Result:
         rows = [[document(row) if isinstance(row, str) else document(**row) for row in shard] for shard in shards]
-        return Result(run_dedup(finish_upstream(folder or parent / f"run{next(runs)}", rows, schema), **config))
+        return Result(run_dedup(finish_upstream(Storage(folder or str(parent / f"run{next(runs)}")), rows, schema), **config))
 
     return perform
 

@@ -4,14 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from dedup_runs import again
+from stage_runs import again
 
 from corpusmill.dedup import candidates
 from corpusmill.dedup.stage import DedupStage
-from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError, InputError
-from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.watch.progress import Progress
 
 ALL = {"url": {"enabled": True}}
 
@@ -34,12 +31,6 @@ def test_none_one_and_empty_documents(config: dict, dedup) -> None:  # type: ign
     empty = [{"text": text, "url": f"u/{i}"} for i, text in enumerate(["", "", " ", "\n\t"])]
     result = dedup([empty[:2], empty[2:]], **config)
     assert len(result.kept) == (4 if config.get("exact") else 1)
-
-
-def test_everything_off_keeps_everything(dedup) -> None:  # type: ignore[no-untyped-def]
-    rows = near_copies(8)
-    result = dedup([rows], exact={"enabled": False}, minhash={"enabled": False})
-    assert result.kept == [row["text"] for row in rows] and result.counts["clusters"] == 0
 
 
 def test_a_long_document_beside_short_ones(dedup) -> None:  # type: ignore[no-untyped-def]
@@ -97,6 +88,5 @@ def test_a_shard_that_lacks_a_column_or_is_none_is_named(dedup) -> None:  # type
         dedup([[{"text": "a", "title": "t", "url": "1"}, {"text": "a", "title": "t", "url": "2"}]], keep="title * 2")
     run = dedup([["text"]]).run
     Path(run.run.path("filter/data/part-00000.parquet")).write_bytes(b"no parquet")
-    stage = DedupStage(DedupStage.Config(minhash={"seed": 5}))
     with pytest.raises(InputError, match=r"filter/data/part-00000\.parquet: this file is not the one that was written"):
-        StageRun(stage, run.run, run.recipe, [], InlineEngine(), Progress(False)).execute()
+        again(run, stage=DedupStage(DedupStage.Config(minhash={"seed": 5})))

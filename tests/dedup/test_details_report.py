@@ -56,12 +56,6 @@ class Seen:
         assert not found, "\n".join(found)
         return True
 
-    def histograms(self) -> set[str]:
-        values = self.page[self.page.index('<h2 id="values">') : self.page.index('<h2 id="origins">')].replace("<wbr>", "")
-        same = re.search(r"<summary>dedup: .*?The same in all documents: (.*?)\.</p>", values, re.DOTALL)
-        drawn = re.findall(r'id="card-dedup-[^>]*><summary><b>(.*?)</b>', values)
-        return {*drawn, *(pair.split()[0] for pair in same[1].split(", "))} if same else set(drawn)
-
 
 See = Callable[..., Seen]
 
@@ -94,59 +88,22 @@ def cut(shared_dedup: Callable[..., Any]) -> Seen:
     return Seen(shared_dedup([pages, [*both, {"text": "menu", "url": "http://b.test/menu"}]], lines={}, substrings={}))
 
 
-def test_the_page_has_what_was_cut_and_its_queries_give_it(cut: Seen) -> None:
+def test_page_terminal_and_why_have_what_was_cut(cut: Seen) -> None:
     kept = [row for row in cut.report if row["kept"]]
     characters = sum(row["chars_in"] - row["chars_out"] for row in kept if row["lines_cut"])
     passage = sum(row["chars_in"] - row["chars_out"] for row in kept if row["substring_spans"])
     before = sum(row["chars_in"] for row in kept)
-    assert len(kept) == 14 and passage >= len(prose(60, 1))
+    assert len(kept) == 14 and passage >= len(prose(60, 1)) and cut.reproduced()
     assert ["lines", "12", "32", "46", f"{characters:,}", f"{characters / before:.1%} {characters / before:.1%}", "1"] in cut.rows
     assert ["passages", "1", "1", "", f"{passage:,}", f"{passage / before:.1%} {passage / before:.1%}", "0"] in cut.rows
-    assert '<a href="#inside">' in cut.page and '<h2 id="inside">' in cut.page
-    assert cut.reproduced() and {"query-cuts", "query-top-lines"} <= set(re.findall(r'div class="query" id="([^"]*)"', cut.page))
-    assert cut.histograms() >= {"chars_in", "cluster_size", "lines_in", "lines_cut", "line_chars_cut", "substring_spans"}
-    assert "similarity" not in cut.histograms()
-
-
-def test_the_page_lists_the_most_frequent_lines(cut: Seen) -> None:
-    top = pq.read_table(cut.root / "dedup" / "lines" / "top.parquet").to_pylist()
-    assert len(top) == 2
     ids = {row["url"]: row["id"] for row in cut.report}
     first = f"http://a.test/0 {ids['http://a.test/0']}"
     assert [SHOWN, "12", "12", "1", first] in cut.rows and ["menu", "11", "21", "1", first] in cut.rows
-    assert "Lines of 10 documents or more are cut from all of them." in cut.text
     assert "<script>alert" not in cut.page and not any(c in cut.page for c in "\x1b\u202e")
-
-
-def test_long_lists_of_lines_are_short_on_the_page(see: See) -> None:
-    lines = [" ".join(words(5, n)) + " long" * (200 if n == 0 else 0) for n in range(40)]
-    seen = see(
-        [[{"text": "\n".join([prose(20, 100 + n), *lines]), "url": f"http://a.test/{n}"} for n in range(10)]],
-        lines={"normalisation": "none"},
-        threshold=1.0,
-    )
-    shown = [row for row in seen.rows if len(row) == 5 and row[1:4] == ["10", "10", "1"]]
-    assert len(shown) == 25 and max(len(row[0]) for row in shown) <= 200
-    assert "and 15 more in dedup/lines/top.parquet" in seen.text
-
-
-def test_the_terminal_has_what_was_cut(cut: Seen) -> None:
-    text = cut.terminal()
-    assert re.search(r"lines 12 32 [\d,]+ [\d.]+% 1 passages 1 1 [\d,]+ [\d.]+% 0", text)
-    assert f"The most frequent lines that were cut line documents crawl files {SHOWN} 12 1 menu 11 1" in text
-
-
-def test_why_says_what_was_cut(cut: Seen) -> None:
+    assert f"{SHOWN} 12 1 menu 11 1" in cut.terminal()
     row = next(row for row in cut.report if row["url"] == "http://a.test/3")
-    assert f"repeated lines cut: 3 of 4, {row['chars_in'] - row['chars_out']} characters repeated passages cut: 0 " in cut.why(row["url"])
-    row = next(row for row in cut.report if row["substring_spans"])
-    text = cut.why(row["url"])
-    assert f"repeated lines cut: 0 of 1 repeated passages cut: 1, {row['chars_in'] - row['chars_out']} characters" in text
+    assert f"repeated lines cut: 3 of 4, {row['chars_in'] - row['chars_out']} characters" in cut.why(row["url"])
     assert "failed only_repeated_lines" in cut.why("http://b.test/menu")
-    assert "lines_in" not in text and "substring" not in text
-
-
-# ---- contamination ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -178,15 +135,8 @@ def test_contamination(see: See, sets: list[str], action: str) -> None:
     hens = {"drop": "6", "cut": "0"}[action]
     assert ["hens", "2", "2", "0", "0", "0", "1", "6", "31.6% 31.6%", hens] in seen.rows
     assert ["trains", "4", "1", "2", "1", "0", "1", "1", "5.3% 5.3%", "1"] in seen.rows  # the first item is also the first of `hens`
-    offer = "With --set dedup.contamination.min_words=4, 1 of them would be"
-    assert f"2 items have fewer than 7 words; these are not searched for. {offer}" in seen.text
     if action == "cut":
         assert f"{sum(row['chars_in'] - row['chars_out'] for row in found if row['kept']):,} characters were cut" in seen.text
-    section = section_of(seen.page, "contamination")
-    least = sorted((row for row in found if row["contaminated_set"] == "hens"), key=lambda row: row["contamination"])[:3]
-    assert re.findall(r"https?://[abc].test/\w+", section) == [row["url"] for row in least] + ["http://b.test/tiny"]
-    assert f"item 1 of hens (question), {least[0]['contamination']:.1%} of its words" in seen.text
-    assert "4 of 7 documents:" in seen.text and html.escape(least[0]["contamination_passage"], quote=False)[:60] in section
     terminal = seen.terminal()
     assert "Contamination: 7 of 19 documents hold items of evaluation sets" in terminal
     assert f"hens 2 2 0 1 6 {hens} trains 4 1 2 1 1" in terminal
@@ -195,25 +145,6 @@ def test_contamination(see: See, sets: list[str], action: str) -> None:
     assert f"holds item 1 of hens (question), 100.0% of its words: {kept} and 1 more item of evaluation sets" in text
     assert f"the passage: {ITEM[:30]}" in text and not re.search(r"contaminated_|contamination_(item|field|passage)", text)
     assert "holds item" not in seen.why("http://c.test/3")
-    assert {"contaminated_item", "contamination_items"} & seen.histograms() == set() and "contamination" in seen.histograms()
-
-
-def test_contamination_that_is_only_reported(see: See, sets: list[str]) -> None:
-    rows = [{"text": dirty(0), "url": "http://a.test/0"}, {"text": prose(90, 200), "url": "http://c.test/0"}]
-    seen = see([rows], contamination={"sets": sets, "action": "report"})
-    assert "1 of 2 documents holds items of evaluation sets (1 in all): only reported. The documents stay as they are." in seen.text
-    assert ["hens", "2", "2", "0", "0", "0", "1", "1", "50.0% 50.0%", "0"] in seen.rows and "hens 2 2 0 1 1 0" in seen.terminal()
-    assert "100.0% of its words: only reported" in seen.why("http://a.test/0")
-
-
-def test_nothing_contaminated(see: See, sets: list[str]) -> None:
-    seen = see([[{"text": prose(90, n), "url": f"http://c.test/{n}"} for n in range(5)]], contamination={"sets": sets})
-    assert "Nothing of the evaluation sets was found in 5 documents." in seen.text
-    assert ["trains", "4", "1", "2", "1", "0", "0", "0", "0.0% 0.0%", "0"] in seen.rows
-    assert "items searched too short matched documents dropped hens 2 2 0 0 0 0 trains 4 1 2 0 0 0" in seen.terminal()
-
-
-# ---- full clusters, earlier runs --------------------------------------------------------------------
 
 
 def test_documents_that_full_clusters_left(see: See) -> None:
@@ -245,10 +176,6 @@ def test_earlier_runs(see: See, tmp_path: Path) -> None:
     assert "1 document was removed here for copies that earlier runs keep." in two.text
     assert "Of documents of earlier runs 1 is replaced by better copies, 1 is restored." in two.text
     assert ["one", "1", "1", "1"] in two.rows
-    assert (
-        f"removed: verified word by word, 0.987 · http://two.test/d · {ids['http://two.test/d']} kept in one: {ids['http://one.test/d']}"
-        in two.text
-    )
     assert f"replaced in one: {ids['http://one.test/b']} kept in this run: http://two.test/a · {ids['http://two.test/a']}" in two.text
     assert f"restored in one: {ids['http://one.test/c']}" in two.text
     assert "its documents restored one 1 1 1" in two.terminal()
@@ -261,16 +188,6 @@ def test_a_report_of_another_version_is_left_out(cut: Seen, tmp_path: Path) -> N
         pq.write_table(pq.read_table(path).drop_columns(["kept"]), path)
     page = Path(write_report(str(tmp_path / "run"))).read_text()
     assert "its report is of another version" in page and "The most frequent lines that were cut" in page and "passages" not in page
-
-
-def test_only_what_a_run_has_is_there(see: See) -> None:
-    seen = see([[{"text": prose(50, n // 2), "url": f"http://a.test/{n}"} for n in range(6)]])
-    for title in ("Inside documents", "Contamination", "Full clusters", "Earlier runs"):
-        assert title not in seen.page
-    assert 'id="inside"' not in seen.page and 'id="contamination"' not in seen.page
-    text = seen.terminal()
-    assert not any(title in text for title in ("Repeats cut", "most frequent", "Contamination", "Full clusters", "Earlier runs"))
-    assert "repeated" not in seen.why("http://a.test/1") and "holds item" not in seen.why("http://a.test/1")
 
 
 def test_damaged_tables_are_warnings(cut: Seen, tmp_path: Path) -> None:

@@ -13,13 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from dedup_runs import words
 from rich.console import Console
+from stage_runs import perform
 
 from corpusmill.dedup.stage import DedupStage
-from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import CorpusmillError
-from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.answers.clusters import find
 from corpusmill.report.page.html import write_report
 
@@ -113,47 +111,6 @@ def test_the_most_doubtful_are_those_least_similar(run: Path, corpusmill: Comman
     assert all(row["kept"]["characters"] == len(lengths[row["kept"]["url"]]) for row in found)
 
 
-def test_a_difference_by_its_words(run: Path, corpusmill: Command) -> None:
-    row = as_json(corpusmill, run, "--id", "http://b.test/near2/short")[0]
-    base, passages = words(300, 102), row["removed"][0]["diff"]["passages"]
-    assert [(p["kind"], p["text"]) for p in passages] == [
-        ("left out", "20 equal words"), ("equal", " ".join(base[20:30])), ("removed", "x2y30"), ("added", base[30]),
-        ("equal", " ".join(base[31:50])), ("removed", "x2y50"), ("added", base[50]), ("equal", " ".join(base[51:61])),
-        ("left out", "229 equal words"), ("equal", " ".join(base[290:])), ("added", "evil<script>alert(1)</script> end"),
-    ]  # fmt: skip
-
-
-def test_random_clusters_are_the_same_for_a_seed(run: Path, corpusmill: Command) -> None:
-    def draw(*seed: object) -> list[str]:
-        return [row["kept_id"] for row in as_json(corpusmill, run, "--random", *seed)]
-
-    orders = [draw("--seed", seed, "--limit", 5) for seed in (1, 1, 2)]
-    assert orders[0] == orders[1] != orders[2] and len(set(orders[2])) == 5
-    assert sorted(draw("--limit", 100)) == sorted({row["kept_id"] for row in cluster_rows(run)})
-
-
-def test_the_cluster_of_one_document(run: Path, corpusmill: Command) -> None:
-    rows = {row["id"]: row for row in cluster_rows(run)}
-    url = "http://b.test/near4/short"
-    id_ = next(row["id"] for path in (run / "dedup" / "report").iterdir() for row in pq.read_table(path).to_pylist() if row["url"] == url)
-    kept = rows[id_]["kept_id"]
-    for given in (url, id_[:16], kept):
-        found = as_json(corpusmill, run, "--id", given)
-        assert [(row["list"], row["kept_id"], [m["id"] for m in row["removed"]]) for row in found] == [("asked", kept, [id_])]
-        assert found[0]["removed"][0]["source"] == "crawl/b.warc.gz" and found[0]["removed"][0]["diff"] is not None
-
-
-def test_a_document_that_was_asked_for_is_shown_among_many(dedup: Callable[..., Any], corpusmill: Command) -> None:
-    run = make_run(dedup, [[{"text": "the same text", "url": f"http://a.test/{n}"} for n in range(2000)]])
-    rows = cluster_rows(run)
-    asked = [row["id"] for row in rows if not row["kept"]][1800]
-    found = as_json(corpusmill, run, "--id", asked, "--limit", 3)[0]
-    assert (found["size"], found["copies"], len(found["removed"])) == (2000, 1999, 3)
-    assert found["removed"][0]["id"] == asked and found["removed"][0]["diff"]["equal"] == 3
-    text = printed(run)
-    assert "Cluster 1: 2,000 documents" in text and "and 1,995 more copies" in text and len(text.splitlines()) < 100
-
-
 def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, corpusmill: Command) -> None:
     def refused(*arguments: object) -> str:
         code, out, err = corpusmill("clusters", *arguments)
@@ -169,19 +126,6 @@ def test_bad_input_is_one_sentence(run: Path, tmp_path: Path, corpusmill: Comman
     assert "the stage dedup has not run (run: corpusmill run" in refused(tmp_path / "run")
 
 
-def test_a_document_without_copies(run: Path, corpusmill: Command) -> None:
-    code, out, _ = corpusmill("clusters", run, "--id", "http://b.test/alone/3")
-    assert code == 0 and b"http://b.test/alone/3: in no cluster" in out
-    assert as_json(corpusmill, run, "--id", "http://b.test/alone/3") == []
-
-
-def test_a_corpus_without_copies(dedup: Callable[..., Any], corpusmill: Command) -> None:
-    run = make_run(dedup, [[{"text": " ".join(words(50, n)), "url": f"http://a.test/{n}"} for n in range(5)]])
-    code, out, _ = corpusmill("clusters", run)
-    assert code == 0 and out.count(b"none: ") == 3
-    assert "No copies" not in write_report(str(run))
-
-
 def test_on_a_terminal(run: Path) -> None:
     text = printed(run, 80)
     lines = text.splitlines()
@@ -195,13 +139,6 @@ def test_on_a_terminal(run: Path) -> None:
     assert "293 equal words, 7 only in the removed copy, 9 only in the kept one" in flat
     assert "{+evil<script>alert(1)</script> end+}" in flat
     assert not any(c in text for c in "\x1b\x07\u202e") and max(map(len, lines)) <= 80
-
-
-def test_colours_take_the_place_of_marks(run: Path) -> None:
-    text = printed(run, color=True, which="doubtful", limit=1)
-    assert "\x1b[9;31mx7y30\x1b[0m" in text and f"\x1b[32m{words(300, 107)[30]}\x1b[0m" in text
-    assert "[-" not in text and "{+" not in text
-    assert set(re.findall(r"\x1b\[?[^m]*m?", text)) <= set(re.findall(r"\x1b\[[\d;]*m", text))  # nothing but colours
 
 
 def test_documents_that_are_gone_leave_the_evidence(run: Path, tmp_path: Path, corpusmill: Command) -> None:
@@ -221,7 +158,7 @@ def test_after_an_alarm_the_clusters_are_there_and_the_page_says_what_would_be_r
     shutil.rmtree(run / "dedup")
     stage = DedupStage(DedupStage.Config.model_validate({"threshold": 0.7, "alarm_share": 0.25, "alarm_documents": 10}))
     with pytest.raises(CorpusmillError, match=r"a.warc.gz: loses 30.8% of its 13 documents"):
-        StageRun(stage, Storage(str(run)), {"filter": None, "dedup": stage.config}, [], InlineEngine(), Progress(False)).execute()
+        perform(Storage(str(run)), stage, earlier=["filter"])
     assert not (run / "dedup" / "data").exists() and not (run / "dedup" / "report").exists()
     text = printed(run)
     assert "Note: the stage dedup has not finished." in text and "[-x7y30-]" in text

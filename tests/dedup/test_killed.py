@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stage_runs import perform
 
 from corpusmill.dedup.stage import DedupStage
-from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.progress import Progress
 
 HELPER = Path(__file__).resolve().parent.parent / "helpers" / "killed_stage.py"
 CONFIG = {"alarm": "warn", "url": {"enabled": True}, "keep": ["longest", "first"]}
@@ -46,9 +44,6 @@ def test_a_run_that_ends_around_its_entry_of_the_index_goes_on_to_the_same_bytes
     work = tmp_path / "work"
     stage = DedupStage(DedupStage.Config.model_validate(CONFIG | {"index": {"path": str(work / "index")}}))
 
-    def perform() -> None:
-        StageRun(stage, Storage(str(work / "run")), {"filter": None, "dedup": stage.config}, [], InlineEngine(), Progress(False)).execute()
-
     class Killed(BaseException):
         pass
 
@@ -63,7 +58,7 @@ def test_a_run_that_ends_around_its_entry_of_the_index_goes_on_to_the_same_bytes
 
     monkeypatch.setattr(Manifest, "_write", dying)
     shutil.copytree(ready, work)
-    perform()
+    perform(Storage(str(work / "run")), stage, earlier=["filter"])
     expected, rows = tree(work), written
     assert "index/run/entry.json" in expected and "index/earlier/entry.json" in expected
     for row in (1, rows - 2, rows - 1, rows):
@@ -71,9 +66,9 @@ def test_a_run_that_ends_around_its_entry_of_the_index_goes_on_to_the_same_bytes
         shutil.copytree(ready, work)
         dies, written = {row}, 0
         with pytest.raises(Killed):
-            perform()
+            perform(Storage(str(work / "run")), stage, earlier=["filter"])
         dies = set()
-        perform()
+        perform(Storage(str(work / "run")), stage, earlier=["filter"])
         assert tree(work) == expected, row
 
 

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmill.dedup.policy import LONGEST, check_policy, columns_of, evaluate, microseconds, ranks
-from corpusmill.pipeline.errors import InputError
 
 SCHEMA = pa.schema(
     {"id": pa.string(), "source": pa.string(), "offset": pa.int64(), "timestamp": pa.string(), "quality": pa.float64(),
@@ -169,16 +168,10 @@ def test_what_has_no_value_comes_last() -> None:
     ("expression", "why"),
     [
         ("a +", "is no expression"),
-        ("a = 1", "is no expression"),
-        ("(" * 300 + "a" + ")" * 300, "is no expression"),
         ("-" * 5000 + "a", f"is longer than {LONGEST:,} characters"),
         ("open('x')", "calls a function other than"),
         ("().__class__", "is not arithmetic"),
-        ("a[0]", "is not arithmetic"),
-        ("lambda: 1", "is not arithmetic"),
         ("a and b", "is not arithmetic"),
-        ("f'{a}'", "is not arithmetic"),
-        ("max(a, key=b)", "calls a function other than"),
         ("0 < a < 1", "compares more than two values"),
         ("None", "is neither a number nor a text"),
         ("a * 'x'", "is a text, which can only be compared"),
@@ -190,8 +183,3 @@ def test_what_is_no_arithmetic_is_refused_in_one_sentence(expression: str, why: 
     with pytest.raises(ValueError, match=why) as error:
         columns_of(expression)
     assert "\n" not in str(error.value)
-
-
-def test_a_text_is_no_value() -> None:
-    with pytest.raises(InputError, match=r"'language': the value is a text, not a number"):
-        evaluate("language", pa.table({"language": ["3"]}))

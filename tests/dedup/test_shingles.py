@@ -129,14 +129,6 @@ def test_candidate_pairs_are_datatroves(name: str, bits: int, shared_data: Path,
     assert signatures.reshape(-1, 14, 8).tolist() == [row or [[0] * 8] * 14 for row in theirs]
 
 
-def test_the_normal_form_words_has_the_same_words_by_both_rules() -> None:
-    texts = ["Don't stop: 12,5 % of «it»", "a b c d e f"]
-    one, two = (shingler(word_rule=rule, min_words=1).sets(*buffers(texts)) for rule in ("words", "whitespace"))
-    assert one[0].tolist() == two[0].tolist()
-    other = shingler(hash="xxhash", bits=64, min_words=1)
-    assert other.sets(*buffers(texts))[0].tolist() == one[0].tolist()
-
-
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**63, 2**64 - 1]), max_size=200), max_size=4))
 def test_sets_are_ascending_without_repeats(numbers: list[list[int]]) -> None:

@@ -116,12 +116,3 @@ def test_copies_of_a_near_copy_go_with_it(dedup) -> None:  # type: ignore[no-unt
     assert [row["url"] for row in result.data] == ["3"]
     removed = [(row["failed"], row["similarity"], row["kept_id"]) for row in result.report if not row["kept"]]
     assert removed == [(["near_duplicate"], 76 / 77, result.data[0]["id"])] * 2
-
-
-def test_estimates_alone_and_a_target_similarity(dedup) -> None:  # type: ignore[no-untyped-def]
-    text = words(200, 1)
-    rows = [" ".join(text), " ".join(text[:-4]), " ".join(words(200, 2))]
-    result = dedup([rows], verification="estimate", minhash={"target": 0.8, "bits": 64})
-    assert result.kept == [rows[0], rows[2]]
-    row = result.report[1]
-    assert row["verified"] == "minhash_estimate" and abs(row["similarity"] - 192 / 196) < 0.06

@@ -45,15 +45,6 @@ def test_what_a_full_cluster_has_no_room_for_stays_and_is_reported(dedup) -> Non
     assert result.warnings == [f"the cluster of {head} is full (max_cluster 3): 2 more documents like it stay"]
 
 
-def test_a_document_alone_beside_a_full_cluster_is_reported_too(dedup) -> None:  # type: ignore[no-untyped-def]
-    result = dedup([[*family(4), {"text": "like no other", "url": "alone"}]], max_cluster=2)
-    assert [row["cluster_id"] for row in result.data] == [result.report[0]["id"]] * 2 + [None]
-    last = result.report[3]
-    assert last["kept"] and last["cluster_size"] == 1 and last["kept_id"] == last["id"]
-    assert last["full_cluster"] == result.report[0]["id"]
-    assert [row["full_cluster"] for row in result.report[:3]] == [None] * 3
-
-
 def test_under_containment_a_part_goes_with_its_whole(dedup) -> None:  # type: ignore[no-untyped-def]
     whole = words(120, 1)
     part, half = whole[10:90], [*whole[:50], *words(50, 2)]
@@ -142,12 +133,6 @@ def test_near_copies_that_no_task_can_hold_leave_few_of_each_other(dedup, monkey
     assert result.counts["exact"] == 99 and result.counts["apart"] > 2
     assert 4 <= len(result.kept) <= 10
     assert any("candidates were left apart" in warning for warning in result.warnings)
-
-
-def test_two_documents_are_compared_however_long_they_are(dedup, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(candidates, "GROUP_WORDS", 100)
-    result = dedup([family(2, 5_000), family(2, 200)[:1]])
-    assert len(result.kept) == 2 and result.counts["near"] == 1 and result.counts["apart"] == 0
 
 
 @pytest.mark.parametrize(("config", "words"), [({}, 1_500), ({"url": {"enabled": True}}, 10**6)])

@@ -49,12 +49,6 @@ def test_without_normalisation_only_equal_bytes_are_one_address(dedup) -> None: 
     assert result.kept == [page(1), page(2), page(3), page(5)]
 
 
-def test_documents_without_an_address_have_none_in_common(dedup) -> None:  # type: ignore[no-untyped-def]
-    rows = [{"url": url, "text": page(i)} for i, url in enumerate([None, None, "", "", "  ", "u", "u"])]
-    result = dedup([rows], url={"enabled": True})
-    assert result.kept[:5] == [page(i) for i in range(5)] and len(result.kept) == 6
-
-
 def test_a_capture_whose_newer_one_is_a_near_copy_goes_with_it(dedup) -> None:  # type: ignore[no-untyped-def]
     words = page(1).split()
     rows = [
@@ -71,12 +65,6 @@ def test_a_capture_whose_newer_one_is_a_near_copy_goes_with_it(dedup) -> None:  
     assert (by_url["u/1", 1]["verified"], by_url["u/1", 1]["kept_id"]) == ("exact_jaccard", kept["id"])
     assert by_url["u/1", 1]["similarity"] == 56 / 57
     assert [row["cluster_size"] for row in result.report] == [3, 3, 3, 1]
-
-
-def test_only_addresses(dedup) -> None:  # type: ignore[no-untyped-def]
-    rows = [*CAPTURES, {**CAPTURES[3], "url": "http://example.org/c"}]
-    result = dedup([rows], url={"enabled": True}, exact={"enabled": False}, minhash={"enabled": False})
-    assert result.kept == [page(2), page(4), page(4)]
 
 
 def test_the_removal_is_counted_by_host(dedup) -> None:  # type: ignore[no-untyped-def]

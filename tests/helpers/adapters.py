@@ -2,15 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors.torch import load_file
 
-from corpusmill.train import sft
 from corpusmill.train.model import Llama
-from corpusmill.train.options import LoraConfig, ParallelConfig
-from corpusmill.train.parallel import ParallelDims
+from corpusmill.train.options import LoraConfig
 from corpusmill.train.sft import adapt
 
 
@@ -23,10 +19,3 @@ def put_adapter(model: Llama, folder: Path) -> None:
     assert parameters.keys() == tensors.keys()
     for name, tensor in tensors.items():
         parameters[name].data.copy_(tensor)
-
-
-def tune_ranks(config: dict[str, Any], run: str, work: str, layout: dict[str, int]) -> None:
-    """Runs one rank of an instruction tuning on this layout; the first leaves model and adapter in `work`."""
-    parallel = ParallelConfig.model_validate(layout)
-    dims = ParallelDims.distributed(parallel, torch.device("cpu"))
-    sft.train(dims, None, {**config, "parallel": parallel.model_dump()}, run, f"{run}/pretrain/model", "pretrain/model", work)

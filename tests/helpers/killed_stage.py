@@ -14,27 +14,23 @@ import sys
 from pathlib import Path
 
 from killing import in_child, killed_at
+from stage_runs import perform
 
 from corpusmill.dedup import candidates, external_sort
 from corpusmill.dedup.stage import DedupStage
 from corpusmill.filters.stage import FilterStage
-from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Stage
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.progress import Progress
 
 
-def perform(run: Path, config: str, indexed: bool) -> None:
+def carry_out(run: Path, config: str, indexed: bool) -> None:
     kind: type[Stage] = DedupStage if indexed else FilterStage
-    stage = kind(kind.Config.model_validate_json(config))
-    recipe = {"filter" if indexed else "ingest": None, kind.name: stage.config}
-    StageRun(stage, Storage(str(run)), recipe, [], InlineEngine(), Progress(False)).execute()
+    perform(Storage(str(run)), kind(kind.Config.model_validate_json(config)), earlier=["filter" if indexed else "ingest"])
 
 
 def interrupted(row: int, after: bool, *arguments: object) -> None:
     killed_at(row, after)
-    perform(*arguments)  # type: ignore[arg-type]
+    carry_out(*arguments)  # type: ignore[arg-type]
 
 
 def main(run: Path, copies: Path, config: str, index: Path | None) -> None:
@@ -49,7 +45,7 @@ def main(run: Path, copies: Path, config: str, index: Path | None) -> None:
             shutil.copytree(index, copies / "index")
         arguments = copy, config, bool(index)
         if name == "first":
-            perform(*arguments)  # so that the children find all libraries loaded
+            carry_out(*arguments)  # so that the children find all libraries loaded
         else:
             status = in_child(interrupted, int(name[:3]), name.endswith("after"), *arguments)
             if status == 0:  # there is no such row
@@ -57,7 +53,7 @@ def main(run: Path, copies: Path, config: str, index: Path | None) -> None:
                 print(int(name[:3]))
                 return
             assert os.WIFSIGNALED(status), f"{copy} ended by itself ({status})"
-            assert in_child(perform, *arguments) == 0, copy
+            assert in_child(carry_out, *arguments) == 0, copy
         if index:
             shutil.move(copies / "index", copies / name / "index")
 

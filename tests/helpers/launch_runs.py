@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from corpusmill.pipeline.engine import Engine, InlineEngine
+from stage_runs import perform
+
+from corpusmill.pipeline.engine import Engine
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.run import RUN_FILE, Plan, describe
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.tokenize.tokens_stage import TokensStage
 from corpusmill.train.pretrain import PretrainStage
 
@@ -30,8 +31,7 @@ FILES = ("metrics.json", "logs/train.jsonl", "model/model.safetensors", "model/c
 
 def make_tokens(run: Storage, **changes: Any) -> None:
     config = TokensStage.Config.model_validate({"validation_share": 0.1, **changes})
-    recipe = {"ingest": None, "tokenizer": None, "tokens": config}
-    StageRun(TokensStage(config), run, recipe, [], InlineEngine(), Progress(False)).execute()
+    perform(run, TokensStage(config), earlier=["ingest", "tokenizer"])
 
 
 def run_with_tokens(folder: Path, tokenizer_json: bytes, finish: Callable[..., None], documents_of: Callable[[range], Any]) -> Storage:
@@ -56,10 +56,7 @@ def on_store(s3: Any, run: Storage, url: str) -> Storage:
 
 
 def train(run: Storage, engine: Engine | None = None, **changes: Any) -> StageRun:
-    config = PretrainStage.Config.model_validate({**PRETRAIN, **changes})
-    stage_run = StageRun(PretrainStage(config), run, {"pretrain": config}, [], engine or InlineEngine(), Progress(False))
-    stage_run.execute()
-    return stage_run
+    return perform(run, PretrainStage(PretrainStage.Config.model_validate({**PRETRAIN, **changes})), engine=engine)
 
 
 def left(run: Storage) -> dict[str, bytes]:

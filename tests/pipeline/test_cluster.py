@@ -140,18 +140,6 @@ def alive(cluster: Here) -> set[int]:
 
 
 @pytest.mark.long
-def test_nodes_with_cores_of_their_own(cluster: Here) -> None:
-    assert [node["name"] for node in cluster["nodes"]] == ["head", "worker-1", "worker-2"]
-    cores = sorted(os.sched_getaffinity(0))
-    for node in cluster["nodes"][1:]:
-        assert {frozenset(os.sched_getaffinity(pid)) for pid in living.in_sessions([node["session"]])} == {
-            frozenset(node["cores"] or cores)
-        }
-    if len(cores) >= 2:
-        assert not set(cluster["nodes"][1]["cores"]) & set(cluster["nodes"][2]["cores"])
-
-
-@pytest.mark.long
 def test_only_those_with_the_token_get_in_and_only_from_here(cluster: Here, folder: Path) -> None:
     assert (folder / "token").stat().st_mode & 0o777 == 0o600
     for token in (None, "0" * 64):
@@ -341,14 +329,6 @@ def test_a_secret_is_no_part_of_a_job(name: str, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match=r"^--env \w+: everybody who sees the cluster's dashboard would read it") as refused:
         clusters.job_variables([name])
     assert "wJalrX" not in str(refused.value) and "AKIA" not in str(refused.value)
-
-
-def test_variables_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store:9000")
-    found = clusters.job_variables(["AWS_ENDPOINT_URL", "CORPUSMILL_DEBUG=1"])
-    assert found == {"AWS_ENDPOINT_URL": "http://store:9000", "CORPUSMILL_DEBUG": "1"}
-    with pytest.raises(InputError, match=r"^--env NOT_THERE: there is no such"):
-        clusters.job_variables(["NOT_THERE"])
 
 
 def test_no_cluster_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

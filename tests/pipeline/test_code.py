@@ -150,26 +150,3 @@ def test_only_comments_layout_and_docstrings_are_left_out() -> None:
         other = ast.unparse(ast.Module(tree.body[1:], []))
         first, *others = [code.parse(text) for text in (source, f'"""Another docstring."""\n{other}'.encode(), source + b"\nCHANGED = 1\n")]
         assert first["digest"] == others[0]["digest"] != others[1]["digest"] and first["imports"] == others[0]["imports"], path
-
-
-def test_a_class_of_the_pipeline_that_only_annotates_is_no_import() -> None:
-    found = code.parse(b"""
-from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.storage import Storage, located
-from corpusmill.filters.rules import Rule
-def work(run: StageRun, rule: Rule) -> Storage:
-    from importlib import import_module
-    return located(import_module("stdnum.de"), 'a"b # c')
-""")
-    assert {"corpusmill.pipeline.storage.located", "corpusmill.filters.rules", "stdnum.de"} <= set(found["imports"])
-    assert not {"corpusmill.pipeline.runner", "corpusmill.pipeline.storage.Storage"} & set(found["imports"])
-
-
-def test_a_damaged_file_of_the_cache_is_parsed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path))
-    code.code_of.cache_clear(), code._read.cache_clear()
-    whole = code_of("corpusmill.filters.worker")
-    for path in (tmp_path / "sources").iterdir():
-        path.write_bytes(path.read_bytes().replace(b"corpusmill.", b"corpusmi11."))
-    code.code_of.cache_clear(), code._read.cache_clear()
-    assert code_of("corpusmill.filters.worker") == whole and len(whole.files) > 20

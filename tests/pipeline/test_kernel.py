@@ -194,14 +194,6 @@ def python(clone: Path, code: str, environment: dict[str, str], wrapper: tuple[s
     return done.stdout + done.stderr
 
 
-def test_another_processor_has_an_entry_of_its_own(tmp_path: Path) -> None:
-    report = "print(callers.alone(4), sum(callers.alone.stats.cache_misses.values()))"
-    variables = {"NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
-    generic = {**variables, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
-    said = [python(tmp_path / "clone", report, environment).strip() for environment in (variables, generic)]
-    assert said == ["-4 1", "-4 1"]
-
-
 SLOW = """
 import time
 from numba.core import event

@@ -176,14 +176,6 @@ def test_temporary_files_of_killed_processes_are_swept(tmp_path: Path) -> None:
     assert left >= {f".tmp-{os.getpid()}-report.html", ".tmp-fork", "run.json"} and f".tmp-{gone.pid}-run.json" not in left
 
 
-def test_clocks_may_jump(tmp_path: Path, holder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    holder(tmp_path, LONG, "mill-2")
-    now = time.time
-    monkeypatch.setattr(time, "time", lambda: now() + 1e6)
-    with pytest.raises(InputError, match="mill-2"):
-        Lease(Storage(str(tmp_path))).acquire()
-
-
 @pytest.mark.parametrize("content", [b"", b'{"holder": "x", "host": "\\u001b[2J", "pid": 1e400}'])
 def test_a_damaged_lease_is_watched_like_one_of_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     monkeypatch.setattr(leases, "TTL", 0.2)

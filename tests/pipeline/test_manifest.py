@@ -2,7 +2,6 @@
 
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,15 +36,6 @@ def test_rows_are_read_back_in_the_order_of_the_plan(storage):
     again = Manifest(storage)
     assert again.complete and again.rows() == [row("a"), row("b")]
     assert again.rows()[0].ref("filter", "data/a.parquet") == FileRef("filter/data/a.parquet", "ab", 5)
-
-
-def test_threads_read_rows_at_the_same_time(storage):
-    manifest, names = Manifest(storage), [f"part-{number}" for number in range(200)]
-    for name in names:
-        manifest.append(row(name))
-    with ThreadPoolExecutor(8) as pool:
-        found = pool.map(lambda name: manifest.tasks[name].task, names * 20)
-    assert list(found) == names * 20
 
 
 CODE = {"kind": "code", "code": "c", "module": "corpusmill.filters.worker", "names": [], "files": {"a.py": "1"}, "libraries": {"b": None}}

@@ -1,7 +1,6 @@
 """Tests manifests into which two processes write: one that has lost the run, and one that has it."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,26 +55,6 @@ def test_a_holder_whose_row_meets_the_row_of_who_took_over_stops(s3: Any) -> Non
         manifest.append(ROW)
     assert list(Manifest(run.child("ingest")).tasks) == ["part-1"]
     lease.release()
-
-
-def test_an_empty_object_ends_the_run(s3: Any) -> None:
-    run = Storage(f"{s3.bucket('leases')}/run")
-    with holding(run) as lease:
-        manifest = Manifest(run.child("ingest"))
-        manifest.guard(lease.check)
-        run.write_bytes("ingest/manifest/00000000.json", b"")
-        with pytest.raises(InputError, match=r"manifest/00000000.json: this object is empty\.$"):
-            manifest.append(ROW)
-
-
-def test_a_line_of_another_in_a_local_manifest_moves_no_address(tmp_path: Path) -> None:
-    late, manifest = Manifest(Storage(str(tmp_path))), Manifest(Storage(str(tmp_path)))
-    for number in range(3):
-        manifest.append(replace(ROW, task=f"part-{number}", kept=number))
-        late.append(replace(ROW, task=f"late-{number}", kept=number))
-    assert [(done.task, done.kept) for done in manifest.tasks.values()] == [(f"part-{number}", number) for number in range(3)]
-    assert [(done.task, done.kept) for done in late.tasks.values()] == [(f"late-{number}", number) for number in range(3)]
-    assert manifest._lines.size < late._lines.size == (tmp_path / "manifest.jsonl").stat().st_size
 
 
 def test_objects_that_another_writes_while_they_are_joined_are_not_written_over(s3: Any) -> None:

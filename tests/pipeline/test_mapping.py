@@ -5,18 +5,8 @@ import resource
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from corpusmill.pipeline.token_shards import address_of, map_file
-
-
-def test_the_content_of_a_file_which_can_not_be_changed(tmp_path: Path) -> None:
-    wanted = np.arange(70_000, dtype="<u4")
-    (tmp_path / "a").write_bytes(wanted.tobytes())
-    found = map_file(str(tmp_path / "a"), np.dtype("<u4"))
-    assert found.dtype == wanted.dtype and np.array_equal(found, wanted)
-    with pytest.raises(ValueError, match="read-only"):
-        found[0] = 1
 
 
 def test_a_part_of_a_map_outlives_the_whole_and_the_file(tmp_path: Path) -> None:

@@ -13,22 +13,14 @@ MANY = [f"rule_{number}" for number in range(30)]
     ("name", "names", "said"),
     [
         ("fliter", ["ingest", "filter"], " (did you mean filter? expected one of ingest, filter)"),
-        ("FILTER", ["ingest", "filter"], " (did you mean filter? expected one of ingest, filter)"),
         ("x", ["ingest", "filter"], " (expected one of ingest, filter)"),
-        ("x", [], " (there are none)"),
         ("rul_7", MANY, " (did you mean rule_7?)"),
         ("runs/other", ["runs/demo"], " (expected one of runs/demo)"),  # the folder is no likeness
-        ("demo", ["runs/demo"], " (did you mean runs/demo? expected one of runs/demo)"),
         ("x", ["a\x1b[2J"], " (expected one of a)"),
     ],
 )
 def test_the_near_name_comes_first(name: str, names: list[str], said: str) -> None:
     assert instead_of(name, names) == said
-
-
-def test_of_many_names_the_most_similar_are_listed() -> None:
-    said = instead_of("30", MANY)
-    assert said.startswith(" (expected one of rule_") and said.endswith(", and 18 more)") and said.count("rule_") == 12
 
 
 def test_runs_are_looked_for_in_a_folder_beside_it_and_in_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

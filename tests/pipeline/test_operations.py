@@ -291,10 +291,3 @@ def test_a_run_on_a_store_has_its_log_and_gives_up_uploads_that_were_broken_off(
     assert len(notes) == 2 and notes[0].startswith(f"Parts of uploads that were broken off may be left: {run}: the store refuses this (")
     carry_out()
     assert [key for key, _ in s3.uploads("halves")] == ["run2/x"]
-
-
-def test_a_metrics_file_that_can_not_be_written_later_is_a_note(mill: Mill, tmp_path: Path) -> None:
-    (tmp_path / "taken").mkdir()  # nothing can be written there when the run has started
-    code, out, error = command(*mill.run(mill.folder / "run", "--metrics-file", str(tmp_path / "taken")))
-    assert code == summary(out)["exit_code"] == 0
-    assert error.count(f"Note: {tmp_path}/taken: metrics can't be written there (Is a directory); the run goes on.") == 1

@@ -80,9 +80,7 @@ GOOD = {"row": [0, 0, 1], "first": [0, 12, 6], "tokens": [6, 2, 6]}  # 14 tokens
     "change",
     [
         {"first": [0, 11, 6]},
-        {"row": [0, 1, 0]},
         {"first": [0, 1 << 40, 6]},
-        {"first": [0, 12, -6]},
         {"row": [], "first": [], "tokens": []},
     ],
 )
@@ -93,14 +91,3 @@ def test_plans_that_do_not_cover_their_shard_are_refused(tmp_path: Path, change:
     path.write_bytes(plan_bytes(pa.table({**GOOD, **change}, schema=PLAN)))
     with pytest.raises(InputError, match=r"x\.pack-8\.arrow: this packing plan does not cover the 14 tokens of its shard in 2 rows of 8"):
         PackingPlan(str(path), 14, 8, 2)
-
-
-def test_what_is_no_plan_is_a_sentence(tmp_path: Path) -> None:
-    path = tmp_path / "x.arrow"
-    path.write_bytes(b"ARROW1 not quite")
-    with pytest.raises(InputError, match=r"x\.arrow: not a readable packing plan"):
-        PackingPlan(str(path), 1, 8, 1)
-    with pa.ipc.new_file(str(path), pa.schema({"a": pa.int8()})) as writer:
-        writer.write_table(pa.table({"a": pa.array([1], pa.int8())}))
-    with pytest.raises(InputError, match="not a packing plan"):
-        PackingPlan(str(path), 1, 8, 1)

@@ -9,7 +9,6 @@ import pytest
 
 from corpusmill.pipeline import store_requests as stores
 from corpusmill.pipeline.engine import Engine, InlineEngine
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.on_ray.engine import RayEngine
 from corpusmill.pipeline.run import execute, new_plan
@@ -133,11 +132,6 @@ def test_a_flipped_bit_is_found(s3, stored: str) -> None:
     found = faults(stored)
     assert found and all(url in fault for fault in found)
     s3.put(url, content)
-
-
-def test_inputs_that_can_not_be_read_are_one_sentence(s3, carry_out, corpusmill, tmp_path: Path) -> None:
-    with s3.faults(error_403=1.0, only="/run-store/crawl"), pytest.raises(InputError, match="run-store/crawl: the store refuses this"):
-        carry_out(tmp_path / "run")
 
 
 @pytest.mark.long

@@ -4,15 +4,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from stage_runs import perform
 
 from corpusmill.pipeline.config import Config
-from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.runner import WORKING, StageRun, remove_unnamed
 from corpusmill.pipeline.shards import read_table
 from corpusmill.pipeline.stage import Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import TEMPORARY, Storage
-from corpusmill.pipeline.watch.progress import Progress
 
 
 class SquareConfig(Config):
@@ -46,9 +45,7 @@ class SquareStage(Stage):
 def execute(folder, **config) -> StageRun:
     PERFORMED.clear()
     stage = SquareStage(SquareConfig(**config))
-    run = StageRun(stage, Storage(str(folder)), {"ingest": stage.config}, [], InlineEngine(), Progress(False))
-    run.execute()
-    return run
+    return perform(Storage(str(folder)), stage)
 
 
 def values(folder) -> list[int]:
@@ -131,8 +128,7 @@ class PartStage(Stage):
 def parts(folder, **config) -> tuple[list[str], StageRun]:
     SEEN.clear()
     stage = PartStage(WholeConfig(**config))
-    run = StageRun(stage, Storage(str(folder)), {"ingest": stage.config}, [], InlineEngine(), Progress(False))
-    run.execute()
+    run = perform(Storage(str(folder)), stage)
     return [key for key, _ in SEEN], run
 
 

@@ -89,12 +89,6 @@ def test_what_would_replace_a_finished_run_is_refused_before_anything_is_written
     assert content(run) == before
 
 
-def test_a_stage_that_is_left_out_or_new_is_another_recipe(mill: Path, run: Path, corpusmill: Call, tmp_path: Path) -> None:
-    (tmp_path / "short.yaml").write_text("ingest: {}\ndedup: {minhash: {enabled: false}}\n")
-    code, _, err = corpusmill("run", tmp_path / "short.yaml", mill / "old.jsonl", "--output", run, *INLINE)
-    assert code == 2 and "the recipe has no stage filter" in err and "dedup (7 documents)" in err and "ingest (" not in err
-
-
 def test_the_command_of_a_stage_is_refused_too(run: Path, corpusmill: Call) -> None:
     before = content(run)
     code, _, err = corpusmill("dedup", run, "--set", "dedup.keep=first", *INLINE)
@@ -127,14 +121,6 @@ def test_the_same_command_and_what_has_not_run_yet_go_on(mill: Path, run: Path, 
     assert code == 0 and not told["filter"]["performed"] and told["dedup"]["complete"], err
 
 
-def test_a_command_of_a_later_stage_leaves_what_the_run_says_of_the_earlier_ones(mill: Path, run: Path, corpusmill: Call) -> None:
-    (mill / "longer.yaml").write_text(RECIPE.replace("count'}]", "count'}], thresholds: {few_words: 5}"))
-    code, out, err = corpusmill("run", mill / "longer.yaml", "--output", run, "--from", "dedup", "--to", "dedup", *INLINE)
-    assert code == 0 and b"filter: finished under another configuration and left as it is" in out, err
-    described = json.loads((run / "run.json").read_text())
-    assert described["inputs"] == [str(mill / "old.jsonl")] and "few_words" not in described["recipe"]["filter"]["thresholds"]
-
-
 def test_without_output_each_run_has_a_folder_of_its_own(mill: Path, corpusmill: Call, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     folders = ["runs/recipe-old-1", folder := "runs/recipe-old-2"]
@@ -155,12 +141,6 @@ def test_a_folder_that_holds_something_else_is_not_taken(mill: Path, corpusmill:
     code, _, err = corpusmill("run", mill / "recipe.yaml", mill / "old.jsonl", "--output", folder, *INLINE)
     assert code == 2 and err.count("\n") == 1 and "holds something other than a run" in err and other.split("/")[0] in err
     assert [path.read_text() for path in folder.rglob("*") if path.is_file()] == ["mine"]
-
-
-def test_a_run_json_of_another_program_is_not_taken_for_a_run(mill: Path, corpusmill: Call, tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"scripts": {"start": "node ."}}')
-    code, _, err = corpusmill("run", mill / "recipe.yaml", mill / "old.jsonl", "--output", tmp_path, *INLINE)
-    assert code == 2 and "not a run description" in err and "start" in (tmp_path / "run.json").read_text()
 
 
 def test_what_a_run_left_that_was_killed_as_it_began_is_gone_on_with(mill: Path, corpusmill: Call, tmp_path: Path) -> None:

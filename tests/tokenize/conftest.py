@@ -7,16 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from stage_runs import finish, perform
 from token_runs import tokens_stage
 
-from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS, document_id
-from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.stage import Stage
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.tokenize.tokenizer_stage import TokenizerStage
 
 
@@ -40,46 +37,26 @@ def make_documents(texts: Sequence[str], **columns: Sequence[Any]) -> pa.Table:
     return table
 
 
-def publish_documents(run: Storage, shards: Sequence[pa.Table]) -> None:
-    """Writes a finished `ingest` stage with these shards."""
-    storage = run.child("ingest")
-    manifest = Manifest(storage)
-    plan = [f"ingest-{number}" for number in range(len(shards))]
-    for task, table in zip(plan, shards):
-        output = publish(storage, f"data/{task}.parquet", table)
-        manifest.append(TaskRow(task, task, [], "config", "code", table.num_rows, table.num_rows, 0, 0, [output]))
-    manifest.finish(plan)
+def publish_documents(folder: Path, shards: Sequence[pa.Table]) -> Storage:
+    """Makes a run with a finished `ingest` stage with these shards."""
+    tasks = {f"ingest-{number}": {f"data/ingest-{number}.parquet": table} for number, table in enumerate(shards)}
+    return finish(Storage(str(folder)), "ingest", tasks)
 
 
 def execute(run: Storage, stage: Stage) -> StageRun:
-    recipe = dict.fromkeys(("ingest", "tokenizer", "tokens"))
-    stage_run = StageRun(stage, run, recipe, [], InlineEngine(), Progress(False))
-    stage_run.execute()
-    return stage_run
+    return perform(run, stage, earlier=("ingest", "tokenizer", "tokens"))
 
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Storage]:
     """Makes a run with documents: `make_run(shards, name="run")`."""
-
-    def make(shards: Sequence[pa.Table], name: str = "run") -> Storage:
-        run = Storage(str(tmp_path / name))
-        publish_documents(run, shards)
-        return run
-
-    return make
+    return lambda shards, name="run": publish_documents(tmp_path / name, shards)
 
 
 @pytest.fixture(scope="session")
 def publish_run() -> Callable[[Sequence[pa.Table], Path], Storage]:
     """Makes a run with documents in a folder, for fixtures that live longer than a test."""
-
-    def make(shards: Sequence[pa.Table], folder: Path) -> Storage:
-        run = Storage(str(folder))
-        publish_documents(run, shards)
-        return run
-
-    return make
+    return lambda shards, folder: publish_documents(folder, shards)
 
 
 @pytest.fixture(name="make_documents", scope="session")
@@ -131,8 +108,7 @@ def mill_in(parent: Path) -> Callable[..., Storage]:
     """Returns `mill(shards, name="run", **options of tokens)`: it runs tokenizer and tokens over shards of documents, in a new run."""
 
     def make(shards: Sequence[pa.Table], name: str = "run", **options: Any) -> Storage:
-        run = Storage(str(parent / name))
-        publish_documents(run, shards)
+        run = publish_documents(parent / name, shards)
         execute(run, TokenizerStage(TokenizerStage.Config(vocab_size=600)))
         execute(run, tokens_stage(**options))
         return run

@@ -1,7 +1,6 @@
 """Tests addresses in sets of several runs, and of documents that a mixture repeats or leaves out."""
 
 import shlex
-import shutil
 
 import pytest
 
@@ -63,30 +62,6 @@ def test_a_set_is_verified_with_the_texts_of_its_runs(folders, tmp_path):
     away.rename(second)
     assert faults and all("second" in sentence and "no such file" in sentence for sentence in faults)
     assert any("documents are left out" in note for note in found.notes) and found.documents > 0
-
-
-def test_a_run_that_was_appended_and_is_gone(folders):
-    folder, second = folders
-    last = len(list((folder / "train").glob("*.bin"))) - 1
-    before = trace(str(folder), last, 5)
-    away = second.rename(second.with_name("away"))
-    after = trace(str(folder), last, 5)
-    away.rename(second)
-    assert before.notes == [] and "appended from another run, whose documents and reports can't be read" in after.notes[0]
-    assert (after.document, after.around, after.values) == (before.document, before.around, {})
-
-
-def test_packing_plans_are_verified(folders, tmp_path):
-    folder = tmp_path / "set"
-    shutil.copytree(folders[0], folder)
-    plans = sorted((folder / "train").glob("*.arrow"))
-    content = plans[0].read_bytes()
-    plans[0].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    plans[1].unlink()
-    train, validation = verify(str(folder), sample=0)
-    assert len(train.faults) == 2 and not validation.faults
-    assert f"{plans[0].name}: this packing plan is not the one that was written" in train.faults[0]
-    assert f"{plans[1].name}: this packing plan is missing" in train.faults[1]
 
 
 def test_documents_that_a_mixture_repeats_or_leaves_out(make_run, make_documents, execute, english):

@@ -222,15 +222,6 @@ def test_a_run_without_finished_tokens_is_refused(first, make_run, make_document
     assert not (tmp_path / "set").exists()
 
 
-def test_a_shard_that_was_changed_is_not_copied(first, copy_of, tmp_path):
-    first = copy_of(first)
-    path = Path(first.path("tokens/train/tokens-00000.bin"))
-    path.write_bytes(bytes(path.stat().st_size))
-    with pytest.raises(InputError, match=r"tokens-00000\.bin: not the file that was written"):
-        append(str(tmp_path / "set"), first.root)
-    assert not (tmp_path / "set" / "train" / "shards.json").exists()
-
-
 @pytest.mark.parametrize(
     ("ending", "damage"), [("bin", lambda content: content[:-1] + b"\1"), ("index.parquet", lambda content: content[:100])]
 )

@@ -1,6 +1,5 @@
 """Tests characters as tokens: the ids of `tokenizers` for every text, and a file that all readers here accept."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -73,10 +72,3 @@ def test_transformers_reads_it(content: bytes, tmp_path: Path) -> None:
     assert found("é🙂\n Z")["input_ids"] == Encoder.from_json(content).encode("é🙂\n Z")
     assert (len(found), found.eos_token_id, found.pad_token_id) == (4 + len(set(ALPHABET)), EOT_ID, PAD_ID)
     assert found.decode(found("é🙂\n Z")["input_ids"]) == "é🙂\n Z"
-
-
-def test_a_token_that_is_no_character_is_named() -> None:
-    broken = json.loads(content_of("ab"))
-    broken["model"]["vocab"]["ab"] = 6
-    with pytest.raises(InputError, match="its token 'ab' is none"):
-        Encoder.from_json(json.dumps(broken).encode())

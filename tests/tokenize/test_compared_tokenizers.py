@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import subprocess
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +9,6 @@ import pytest
 import regex
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from corpusmill.pipeline import cache as caches
 from corpusmill.pipeline.errors import InputError
 from corpusmill.text.buffers import text_buffers
 from corpusmill.text.words import UNSPACED
@@ -65,15 +63,6 @@ def test_a_file_of_another_kind_is_counted_by_tokenizers(tmp_path, english):
     assert judged.sizes is None
 
 
-def test_a_tokenizer_that_does_not_know_a_character_is_one_sentence(tmp_path, english):
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.train_from_iterator(["abc abd"] * 20, trainers.UnigramTrainer(vocab_size=10, show_progress=False))
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    judged = read_tokenizer(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(InputError, match=r"tokenizer\.json: this tokenizer can't encode some of the text \(.*unknown"):
-        judged.encoder.encode_column(pa.array(english[:3], pa.large_string()))
-
-
 def test_a_tiktoken_file_with_its_pattern(tmp_path):
     path = tmp_path / "other.tiktoken"
     path.write_bytes(ALL_BYTES + b"%s 256\n" % base64.b64encode(b"1234"))
@@ -83,9 +72,8 @@ def test_a_tiktoken_file_with_its_pattern(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(None, "no such tokenizer"), (b"{}", "not a tokenizer"), (b"what is this", "neither a tokenizer.json nor a tiktoken file"),
-     (b"YQ== 0\n", "lacks? the byte|ranks lack"),
-     (b"", "neither"), (ALL_BYTES + b"YWE= -1\n", "its ids are not whole numbers from 0 on"),
+    [(None, "no such tokenizer"),(b"what is this", "neither a tokenizer.json nor a tiktoken file"),
+     (b"YQ== 0\n", "lacks? the byte|ranks lack"),(ALL_BYTES + b"YWE= -1\n", "its ids are not whole numbers from 0 on"),
      (ALL_BYTES + b"YWE= 1000000000000\n", "has 1,000,000,000,001 ids, and 1,048,576 are the most"),
     ],
 )  # fmt: skip
@@ -95,15 +83,6 @@ def test_files_that_are_none(tmp_path, content, sentence):
         path.write_bytes(content)
     with pytest.raises(InputError, match=sentence):
         read_tokenizer(str(path))
-
-
-def test_a_registry_that_is_not_reached(monkeypatch, tmp_path):
-    monkeypatch.setenv("CORPUSMILL_CACHE", str(tmp_path))
-    monkeypatch.setattr(caches.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "x\nERROR: no network"))
-    with pytest.raises(
-        InputError, match=r"gpt2\.tiktoken: pip can't download mlx-whisper.*\(ERROR: no network\); give the path of a tokenizer"
-    ):
-        read_tokenizer("gpt2")
 
 
 WORD = regex.compile(

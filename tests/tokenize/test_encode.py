@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.special_tokens import EOT_ID, IM_END, IM_START, SPECIAL_TOKENS
+from corpusmill.pipeline.special_tokens import EOT_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.token_bytes import byte_characters
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.patterns import PATTERNS
@@ -71,13 +71,6 @@ def test_real_text(pair, english, foreign):
     encoder, tokenizer = pair
     texts = english[::9] + foreign
     assert [encoder.encode(text) for text in texts] == [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
-
-
-def test_special_tokens_in_text_are_text(pair):
-    encoder, tokenizer = pair
-    ids = encoder.encode(f"{IM_START}user{IM_END}<|endoftext|><|pad|>")
-    assert min(ids) >= len(SPECIAL_TOKENS)
-    assert tokenizer.decode(ids) == f"{IM_START}user{IM_END}<|endoftext|><|pad|>"
 
 
 @pytest.mark.parametrize("unit", [" ", "\r\n", "e\u0301", "aB"], ids=ascii)
@@ -140,11 +133,6 @@ def test_ranks_of_tiktoken_give_its_ids(tiktoken_pair, text):
     assert encoder.encode(text) == encoding.encode_ordinary(text)
 
 
-def test_ranks_without_a_byte_are_refused():
-    with pytest.raises(InputError, match=r"^x\.tiktoken: this tokenizer can't be used, because its ranks lack the byte 0x00\.$"):
-        Encoder.from_ranks({b"a": 0}, PATTERNS["gpt2"], "x.tiktoken")
-
-
 def test_merges_are_ignored_where_the_tokenizer_says_so(tokenizers_by_pattern):
     """As in Llama 3, a pretoken that is a token stays that token, even if merging would not lead to it."""
     found = json.loads(tokenizers_by_pattern("gpt2"))
@@ -169,11 +157,6 @@ def test_other_expressions_are_cut_by_tokenizers_itself(tokenizers_by_pattern, p
     assert counts.tolist() == list(map(len, wanted)) and ids.tolist() == [number for ids in wanted for number in ids]
 
 
-def test_a_null_among_texts_is_refused(tokenizers_by_pattern):
-    with pytest.raises(ValueError, match="must not hold nulls"):
-        Encoder.from_json(tokenizers_by_pattern("gpt2")).encode_column(pa.array(["a", None]))
-
-
 @pytest.mark.parametrize("content", [b"not json", b"[]", b'{"model": {"type": "BPE"}}'])
 def test_other_files_are_refused(content):
     with pytest.raises(InputError, match=r"^some/tokenizer\.json: this tokenizer can't be used, because (it|a field) "):
@@ -184,17 +167,11 @@ def test_other_files_are_refused(content):
     ("change", "why"),
     [
         (lambda t: t.update(normalizer={"type": "NFC"}), r"it changes the text before it is cut \(normalizer NFC\)"),
-        (lambda t: t["model"].update(dropout=0.1), "its model has dropout"),
         (lambda t: t.update(pre_tokenizer={"type": "Whitespace"}), "it is not byte-level"),
-        (lambda t: t["pre_tokenizer"]["pretokenizers"].insert(0, {"type": "Whitespace"}), "it does not cut text by one regular expression"),
         (lambda t: t["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True), "it puts a space before the text"),
         (lambda t: t["added_tokens"].append({**t["added_tokens"][0], "id": 9**6, "content": "zz", "special": False}), "such as 'zz'"),
-        (lambda t: t["added_tokens"].append({**t["added_tokens"][0], "id": t["model"]["vocab"]["he"], "content": "he"}),
-         "text gives its special token 'he'"),
         (lambda t: t["model"]["merges"].append("a b c"), "it has a merge that is not of two tokens"),
-        (lambda t: t["pre_tokenizer"].update(pretokenizers=[]), "it is not byte-level"),
         (lambda t: t["model"]["vocab"].update(he=-1), "its ids are not whole numbers from 0 on"),
-        (lambda t: t["model"]["vocab"].update(he=300.5), "its ids are not whole numbers from 0 on"),
         (lambda t: t.update(model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}), "its model is WordLevel, not BPE"),
     ],
 )  # fmt: skip

@@ -7,7 +7,6 @@ import shlex
 import shutil
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -101,30 +100,6 @@ def test_a_file_of_which_a_part_can_not_be_read_is_left_out_whole(run, texts, tm
     assert all(one.places for one in found.found) and found.outside == 0
 
 
-@pytest.mark.parametrize("nulls", [True, False])
-def test_documents_that_have_no_text_any_more(run, texts, tmp_path, nulls):
-    copy = Path(shutil.copytree(run.root, tmp_path / "copy"))
-    path = copy / "ingest/data/ingest-1.parquet"
-    table = pq.read_table(path)
-    gone = pa.array([None, *table["text"].to_pylist()[1:]], table["text"].type)
-    text = table.column_names.index("text")
-    pq.write_table(table.set_column(text, "text", gone) if nulls else table.drop_columns(["text"]), path)
-    found = find(str(copy), " the ", limit=1000)
-    assert found.documents == sum(" the " in text for text in texts[:40] + texts[41 if nulls else 70 :])
-    assert found.notes == [] if nulls else "ingest-1.parquet: it has no column text" in found.notes[0]
-
-
-def test_a_damaged_index_is_one_sentence(run, tmp_path):
-    copy = Path(shutil.copytree(run.root, tmp_path / "copy"))
-    path = copy / "tokens/train/tokens-00000.index.parquet"
-    column = pq.read_metadata(path).row_group(0).column(pq.read_schema(path).names.index("data_row"))
-    content = bytearray(path.read_bytes())
-    content[column.data_page_offset : column.data_page_offset + 20] = bytes(20)
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"tokens-00000\.index\.parquet: not a readable Parquet file"):
-        find(str(copy), " the ")
-
-
 def test_shown_harmlessly_and_as_json(run, capsys):
     found = find(run.root, "red")
     console = Console(file=io.StringIO(), width=120, soft_wrap=True)
@@ -164,9 +139,3 @@ def test_the_commands(corpusmill, run):
     code, out, _ = corpusmill(*shlex.split(command)[1:])
     assert code == 0 and "⟦n⟧aïve 🙂 naïve".encode() in out
     assert b"Documents that hold this text: 1. Occurrences: 200." in corpusmill("tokens", "find", run.root, "naïve 🙂")[1]
-
-
-@pytest.mark.parametrize("options", [[], ["--shard", 0], ["--step", 1, "--row", 1], ["--shard", 0, "--token", 0, "--pos", 1]])
-def test_half_an_address_is_refused(corpusmill, run, options):
-    code, _, err = corpusmill("trace", run.root, *options)
-    assert code == 2 and err.startswith("corpusmill: trace: give --shard and --token (and --split), or --step, --row and --pos.")

@@ -3,16 +3,13 @@
 import json
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tiktoken import _tiktoken
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.token_bytes import byte_characters
-from corpusmill.report.queries.tokens import read_judgement
 from corpusmill.report.read import RunReader
 from corpusmill.report.tokens.compare import compare
 from corpusmill.tokenize.compared_tokenizers import PUBLISHED
@@ -113,24 +110,6 @@ def test_uses_of_tokens_are_those_of_the_sample(run, execute, texts):
     assert usage["undertrained"]["tokens"] == sum(count < 100 for count in wanted[4:])
 
 
-def test_documents_without_url_and_language(make_run, execute, english):
-    rows = [{"id": f"{n:032x}", "source": "a.txt", "text": text} for n, text in enumerate(english[:30])]
-    run = make_run([pa.Table.from_pylist(rows, DOCUMENTS)])
-    execute(run, stage())
-    told = quality(run)["tokenizers"][THIS_RUN]
-    assert told["languages"] == told["hosts"] == {} and told["documents"] == 30
-    assert read_judgement(RunReader(run.root)).groups("host") == []
-
-
-def test_large_documents_are_judged_too(make_run, make_documents, execute, english):
-    """They are so large that the share of one megabyte that hashes choose may hold none."""
-    big = "\n".join(english)
-    run = make_run([make_documents([f"{number} {big}" for number in range(4)])])
-    execute(run, stage(sample={"mb": 1}, judge={"mb": 1}))
-    judged = quality(run)["judged"]
-    assert len(big.encode()) > 5e5 and judged["held_out"] and judged["documents"] == 4 - quality(run)["sample_documents"] > 0
-
-
 def test_compare_writes_nothing_and_says_what_the_stage_would(run, execute, corpusmill):
     execute(run, stage())
     before = {path: run.read_bytes(path) for path in run.list_files()}
@@ -143,13 +122,6 @@ def test_compare_writes_nothing_and_says_what_the_stage_would(run, execute, corp
     code, out, _ = corpusmill("tokens", "compare", run.root, "--with", PUBLISHED["gpt2"].path() + ":gpt2")
     bytes_per_token = f"{told['tokenizers']['gpt2']['bytes_per_token']:.2f}"
     assert code == 0 and out.decode().count(bytes_per_token) >= 2 and "Bytes a token by language" in out.decode()
-
-
-def test_a_run_that_has_judged_nothing(make_run, make_documents, english, corpusmill):
-    run = make_run([make_documents(english[:3])])
-    with pytest.raises(InputError, match="has judged no tokenizer yet"):
-        compare(run.root, ["gpt2"])
-    assert corpusmill("tokens", "compare", run.root)[0] == 2
 
 
 def test_a_run_goes_on_where_a_published_tokenizer_is_not_reached(run, execute, monkeypatch, tmp_path):

@@ -79,8 +79,6 @@ def test_patterns_are_those_of_the_shell(values, pattern):
     ("where", "sentence"),
     [
         ({"language": 3}, r"tokens\.mixture \(c0\): the column 'language' is string, which can't be compared with 3"),
-        ({"language": False}, "can't be compared with 'false'"),  # `language: no`, in YAML
-        ({"language": {"min": 1}}, "with a range"),
         ({"adult": 1}, "the column 'adult' is bool"),
     ],
 )
@@ -101,11 +99,8 @@ def test_columns_that_are_not_there():
     ("raw", "sentence"),
     [
         ({"components": [{"name": "a", "weight": 0}]}, "greater than 0"),
-        ({"components": [{"name": "a", "weight": float("inf")}]}, "finite number"),
-        ({"components": []}, "at least 1 item"),
         ({"components": [{"name": "a", "weight": 1}, {"name": "a", "weight": 2}]}, "two components are called a"),
         ({"components": [{"name": "a/b", "weight": 1}]}, "match pattern"),
-        ({"components": [{"name": "a", "weight": 1, "where": {"q": {}}}]}, "a range needs min or max"),
         ({"components": [{"name": "a", "weight": 1, "where": {"q": {"min": 2, "max": 1}}}]}, "no number is at least 2"),
     ],
 )

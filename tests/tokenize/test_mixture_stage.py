@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from token_runs import content, report, splits, tokens_stage
 
-from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
 from corpusmill.tokenize.encode import Encoder
@@ -146,21 +145,6 @@ def test_another_weight_encodes_and_matches_nothing_again(run, copy_of, execute)
     assert content(run) == before
 
 
-def test_without_a_mixture_again_nothing_of_it_is_left(run, copy_of, execute):
-    run = copy_of(run)
-    execute(run, tokens_stage(validation_share=0.1))
-    assert not run.list_files("tokens/components") and plan_of(run)["mixture"] == []
-    assert max(Counter(name for name, _ in content(run)["train"]).values()) == 1
-    assert set(report(run)["component"].to_pylist()) == {None}
-
-
-def test_unshuffled_epochs_come_one_after_the_other(mill, make_documents, texts):
-    mixture = {"budget_tokens": 10**6, "components": [{"name": "all", "weight": 1, "max_epochs": 2}]}
-    documents = make_documents(texts[:40])
-    found = content(mill([documents.slice(0, 15), documents.slice(15)], mixture=mixture, shuffle=False, validation_share=0))
-    assert [name for name, _ in found["train"]] == documents["id"].to_pylist() * 2
-
-
 def test_a_budget_that_max_epochs_do_not_allow_is_said(run, copy_of, execute):
     run, stage = copy_of(run), tokens_stage(mixture={**MIXTURE, "budget_tokens": 10**9}, validation_share=0.1)
     execute(run, stage)
@@ -170,11 +154,6 @@ def test_a_budget_that_max_epochs_do_not_allow_is_said(run, copy_of, execute):
     assert [w.split(" gives")[0] for w in warnings] == ["the component good", "the component rest"]
     said = stage.summary(execute(run, stage))["good"]
     assert "8.00 epochs" in said and "short of its share" in said
-
-
-def test_a_budget_for_no_document_is_one_sentence(run, copy_of, execute):
-    with pytest.raises(InputError, match="budget_tokens is so small"):
-        execute(copy_of(run), tokens_stage(mixture={**MIXTURE, "budget_tokens": 1}, validation_share=0))
 
 
 def test_a_run_on_a_store_has_the_same_bytes(run, execute):

@@ -1,22 +1,17 @@
 """Tests the tokenizer stage: its files, and the inputs that they depend on."""
 
-import io
 import itertools
 import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from rich.console import Console
 from tiktoken.load import load_tiktoken_bpe
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.special_tokens import EOT_ID, IM_START_ID, PAD_ID, SPECIAL_TOKENS
-from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.queries.tokens import judged_text, judgement
 from corpusmill.tokenize import tokenizer_stage
 from corpusmill.tokenize.encode import Encoder
@@ -91,14 +86,6 @@ def test_the_sample_is_stated(make_run, make_documents, execute, english, foreig
     assert quality["judged"]["held_out"] and quality["judged"]["utf8_bytes"] == found[0]["utf8_bytes"] - found[0]["sampled_bytes"]
 
 
-def test_progress_of_the_merges_is_shown(make_run, make_documents, english):
-    progress, shown = Progress(True), io.StringIO()
-    progress.console = Console(file=shown, force_terminal=True, width=100)
-    run = make_run([make_documents(english[:60])])
-    StageRun(stage(), run, dict.fromkeys(("ingest", "tokenizer")), [], InlineEngine(), progress).execute()
-    assert "tokenizer merges" in shown.getvalue() and "440/440" in shown.getvalue()
-
-
 def test_another_size_counts_no_words_again(run, copy_of, execute):
     run = copy_of(run)
     assert execute(run, stage(vocab_size=600)).performed == 5  # training, uses, judging two shards, their sum
@@ -166,13 +153,6 @@ def test_what_can_not_be_taken_over_is_refused(tmp_path, make_run, make_document
     with pytest.raises(InputError, match=sentence):
         execute(run, stage(vocab_size=32_768, file=str(tmp_path / "tokenizer.json")))
     assert not run.exists("tokenizer")
-
-
-def test_too_large_a_vocabulary_is_refused_and_nothing_is_published(make_run, make_documents, execute, english):
-    run = make_run([make_documents(english[:2])])
-    with pytest.raises(InputError, match=r"supports a vocabulary of \d+, not of 50000"):
-        execute(run, stage(vocab_size=50_000))
-    assert not run.exists("tokenizer/tokenizer.json")
 
 
 def test_documents_without_text_are_refused(make_run, make_documents, execute):

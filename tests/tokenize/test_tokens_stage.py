@@ -5,11 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
-from pydantic import ValidationError
 from token_runs import content, report, splits, tokens_stage
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.tokenize.encode import Encoder
@@ -145,48 +143,6 @@ def test_documents_without_text_are_refused(run, make_run, make_documents, execu
         empty.write_bytes(f"tokenizer/{name}", run.read_bytes(f"tokenizer/{name}"))
     with pytest.raises(InputError, match=sentence):
         execute(empty, tokens_stage())
-
-
-def test_without_a_finished_tokenizer_there_is_one_sentence(make_run, make_documents, execute):
-    with pytest.raises(InputError, match="the stage tokenizer is not finished"):
-        execute(make_run([make_documents(["x"])]), tokens_stage())
-
-
-def test_a_token_that_text_could_hold_can_not_end_documents(run, copy_of, execute):
-    with pytest.raises(InputError, match=r"no special token 'e' to end documents with \(tokens\.end_of_text; it has '<\|endoftext\|>'"):
-        execute(copy_of(run), tokens_stage(end_of_text="e"))
-
-
-def test_a_text_that_is_no_utf8_is_named(run, make_run, make_documents, execute, english):
-    good = make_documents(english[: 5000 // 40])
-    offsets = np.cumsum([0, *(len(text.encode()) for text in english[:124]), 3])
-    data = "".join(english[:124]).encode() + b"a\xff\xfe"
-    texts = pa.LargeStringArray.from_buffers(125, pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(data))
-    bad = good.set_column(good.column_names.index("text"), good.schema.field("text"), texts)
-    broken = make_run([bad], "broken")
-    for name in ("tokenizer.json", "manifest.jsonl"):
-        broken.write_bytes(f"tokenizer/{name}", run.read_bytes(f"tokenizer/{name}"))
-    with pytest.raises(InputError, match=r"ingest-0\.parquet: row 124 is not valid UTF-8 in the column text"):
-        execute(broken, tokens_stage())
-    assert [name for name in broken.list_files("tokens") if not name.endswith("manifest.jsonl")] == []
-
-
-def test_shards_have_fewer_tokens_than_31_bits_count():
-    """Readers of other formats count a file's tokens in 31 bits."""
-    assert tokens_stage(shard_tokens=2**31 - 1).config.shard_tokens == 2**31 - 1
-    with pytest.raises(ValidationError, match="less than 2147483648"):
-        tokens_stage(shard_tokens=2**31)
-
-
-def test_only_what_depends_on_it_is_done_again(run, copy_of, execute):
-    run = copy_of(run)
-    shards = len(splits(run)["train"].shards) + 1
-    assert execute(run, tokens_stage(shard_tokens=20_000, validation_share=0.2)).performed >= shards + 3
-    assert {task for task in Manifest(run.child("tokens")).tasks if task.startswith("encoded")} == {"encoded/ingest-0", "encoded/ingest-1"}
-    stage = execute(run, tokens_stage(shard_tokens=20_000, validation_share=0.2, seed=3))
-    assert stage.performed >= shards + 5  # the order is another one
-    unshuffled = execute(run, tokens_stage(shard_tokens=20_000, validation_share=0.2, seed=3, shuffle=False))
-    assert unshuffled.performed >= shards + 5
 
 
 def test_a_document_once_more_in_the_crawl_lies_behind_itself(mill, documents):

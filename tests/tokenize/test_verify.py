@@ -149,11 +149,6 @@ def test_another_tokenizer_or_none(run):
     assert not faults(run) and "no tokenizer beside" in verify(str(run))[0].notes[0]
 
 
-def test_documents_that_are_gone(run):
-    (run / "ingest/data/ingest-1.parquet").unlink()
-    assert all("ingest-1.parquet: no such file" in sentence for sentence in faults(run))
-
-
 def test_documents_that_are_damaged_behind_an_intact_footer(run):
     path = run / "ingest/data/ingest-1.parquet"
     content = bytearray(path.read_bytes())
@@ -161,17 +156,6 @@ def test_documents_that_are_damaged_behind_an_intact_footer(run):
     path.write_bytes(content)
     found = faults(run, every=True)
     assert found and all("ingest-1.parquet: can't be read" in sentence for sentence in found)
-
-
-@pytest.mark.parametrize(("change", "sentence"), [
-    (lambda t: t.set_column(t.column_names.index("text"), "text", pa.nulls(t.num_rows, t["text"].type)), "are not the text of"),
-    (lambda t: t.drop_columns(["text"]), "has no column text"),
-])  # fmt: skip
-def test_documents_that_have_no_text_any_more(run, change, sentence):
-    path = run / "ingest/data/ingest-1.parquet"
-    pq.write_table(change(pq.read_table(path)), path)
-    found = faults(run)
-    assert found and all(sentence in one and "ingest-1.parquet" in one for one in found)
 
 
 def test_the_command(corpusmill, run):

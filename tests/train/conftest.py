@@ -7,16 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import stage_runs
 
 import corpusmill.train  # noqa: F401 - before torch, so that idle threads sleep: see there
-from corpusmill.pipeline.engine import InlineEngine
-from corpusmill.pipeline.manifest import Manifest, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import DOCUMENTS
-from corpusmill.pipeline.shards import publish
 from corpusmill.pipeline.special_tokens import SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.progress import Progress
 
 SUBJECTS = ("The mill", "A river", "This wheel", "Our village", "The old miller", "Every farmer", "A merchant")
 VERBS = ("grinds", "carries", "turns", "keeps", "sells", "remembers", "measures")
@@ -44,11 +41,7 @@ def document_table(numbers: range) -> pa.Table:
 
 def finish_stage(run: Storage, stage: str, files: dict[str, Any]) -> None:
     """Publishes files as the one finished task of a stage."""
-    storage = run.child(stage)
-    outputs = [publish(storage, path, content) for path, content in files.items()]
-    manifest = Manifest(storage)
-    manifest.append(TaskRow("part-00000", stage, [], "", "", 0, 0, 0, 0, outputs))
-    manifest.finish(["part-00000"])
+    stage_runs.finish(run, stage, {"part-00000": files})
 
 
 def small_tokenizer(texts: list[str], size: int = 600) -> bytes:
@@ -106,16 +99,7 @@ def _pretrained_run(folder: Path, tokenizer_json: bytes) -> Storage:
 @pytest.fixture(scope="session")
 def execute() -> Callable[..., StageRun]:
     """Runs stages of a run in this process: `execute(run, Stage(config), ...)`; returns the last one's StageRun."""
-
-    def run_stages(run: Storage, *stages: Any, earlier: tuple[str, ...] = ("ingest", "pretrain")) -> StageRun:
-        recipe: dict[str, Any] = dict.fromkeys(earlier)
-        recipe |= {stage.name: stage.config for stage in stages}
-        for stage in stages:
-            stage_run = StageRun(stage, run, recipe, inputs=[], engine=InlineEngine(), progress=Progress(False))
-            stage_run.execute()
-        return stage_run
-
-    return run_stages
+    return lambda run, *stages, earlier=("ingest", "pretrain"): stage_runs.perform(run, *stages, earlier=earlier)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Tests pairs from documents and from files."""
 
 import json
-import re
 
 import numpy as np
 import pyarrow as pa
@@ -43,23 +42,6 @@ def test_rejected_completions_are_false_and_as_long():
             assert f"number {number} " not in rejected
         if pair.kind == "shuffled":
             assert sorted(chosen.split()) == sorted(rejected.split())
-
-
-def test_nothing_held_out_is_learned():
-    pairs = build_pairs([documents(80)], "s", 80, 1, 150, lambda identifier: int(identifier[1:]) % 4 == 0)
-    others = [pair for pair in pairs if pair.kind == "other"]
-    assert {pair.held_out for pair in others} == {False, True}
-    for pair in others:
-        (number,) = {int(n) for n in re.findall(r"number (\d+) ", pair.rejected[0]["content"])}
-        assert f"d{number}" == pair.rejected_id and (number % 4 == 0) == pair.held_out
-
-
-def test_a_script_without_spaces_is_shuffled_by_characters():
-    text = "水车在河边转动把谷物磨成面粉供全村人食用。" * 12
-    table = pa.Table.from_pylist([{"id": f"d{n}", "url": None, "title": "", "text": f"{text}{n}"} for n in range(40)])
-    for pair in build_pairs([table], "s", 40, 1, 150, lambda _: False):
-        if pair.kind != "other":
-            assert pair.chosen != pair.rejected
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,11 @@ import gzip
 import json
 import re
 import zipfile
-from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from benchmark_items import ARC, BLIMP, CORE_SETS, HELLASWAG, ITEMS, LAMBADA, PIQA, SCIQ, WINOGRANDE, write_bundle
+from benchmark_items import BLIMP, ITEMS, LAMBADA, PIQA, SCIQ, WINOGRANDE
 from small_models import random_model
 
 from corpusmill.pipeline.errors import InputError
@@ -67,25 +66,10 @@ def test_a_larger_sample_holds_a_smaller_one(tmp_path):
     assert items_of("sciq", tmp_path / "a.jsonl", limit=100).items == everything
 
 
-def test_more_examples_than_there_are_and_tasks_without_any(tmp_path):
-    (tmp_path / "a.jsonl").write_bytes(lines(ARC))
-    with pytest.raises(InputError, match=rf"^evaluate: {len(ARC)} examples of ARC-Easy are more than there are \({len(ARC)} items\)\.$"):
-        items_of("arc_easy", tmp_path / "a.jsonl", shots=len(ARC))
-    (tmp_path / "blimp.jsonl").write_bytes(lines(BLIMP))
-    with pytest.raises(InputError, match=r"^evaluate: BLiMP is asked without examples \(shots: 0\)\.$"):
-        items_of("blimp", tmp_path / "blimp.jsonl", shots=1)
-
-
 @pytest.mark.parametrize("task, rows, what", [
-    ("piqa", SCIQ, "item 0 (from 0) is none of PIQA: it does not have the fields of one ('goal' is undefined)."),
     ("piqa", [PIQA[0], {**PIQA[1], "label": 2}], "it says that choice '2' is right, but has choices 0 to 1."),
-    ("piqa", [{**PIQA[0], "label": True}], "item 0 (from 0) is none of PIQA: it says that choice 'True' is right, but has choices 0 to 1."),
     ("piqa", [{**PIQA[0], "sol2": 3}], "it has no list of texts as its choices."),
-    ("piqa", [{**PIQA[0], "sol2": None}], "it does not have the fields of one ('sol2' is undefined)."),
     ("winogrande", [{**WINOGRANDE[0], "sentence": "No gap."}], "it does not have the fields of one (substring not found)."),
-    ("hellaswag", [{**HELLASWAG[0], "endings": []}], "it has no list of texts as its choices."),
-    ("arc_challenge", [{**ARC[0], "choices": ["a", "b"]}], "it does not have the fields of one ('list object' has no attribute 'label')."),
-    ("arc_easy", [{**ARC[0], "answerKey": "Q"}], "it does not have the fields of one ('Q' is not in list)."),
 ])  # fmt: skip
 def test_what_is_no_item_is_named(tmp_path, task, rows, what):
     path = tmp_path / "a.jsonl"
@@ -94,17 +78,9 @@ def test_what_is_no_item_is_named(tmp_path, task, rows, what):
         items_of(task, path)
 
 
-def test_a_choice_without_text_can_not_be_scored():
-    task = replace(TASKS["piqa"], delimiter="")  # no space begins the continuation
-    with pytest.raises(ValueError, match="has an empty continuation"):
-        task.item(0, {**PIQA[0], "sol2": ""})
-
-
 @pytest.mark.parametrize("name, content, what", [
     ("a.jsonl", b"", "there is no row in it."),
-    ("a.jsonl", b'{"text": "a"}\n[1]\n', "a row has to be a JSON object."),
     ("a.parquet", b"PAR1 no more", "Parquet"),
-    ("a.zip", b"PK\x03\x04 no more", "not a readable zip archive"),
 ])  # fmt: skip
 def test_what_is_no_file_of_items_is_named(tmp_path, name, content, what):
     (tmp_path / name).write_bytes(content)
@@ -180,34 +156,6 @@ def test_scores_with_what_the_documents_hold(run, evaluate, tmp_path):
     assert done.stage.summary(done)["LAMBADA acc"] == "pretrain 0.0% ± 0.0; 1 of 5 items in the corpus"
 
 
-def test_core_with_what_the_documents_hold(run, evaluate, tmp_path):
-    sets = {**CORE_SETS, "squad": ("language_modeling", 0, None, 0, [
-        {"context": f"Context: The mill turns.\nQuestion: {LEAKED}?\nAnswer:", "continuation": "the wind"},
-        {"context": "Question: Why did nobody in that other valley hear them?\nAnswer:", "continuation": "they slept"},
-    ])}  # fmt: skip
-    done = evaluate({"task": "core", "path": str(write_bundle(tmp_path / "bundle", sets))})
-    found = scores_of(run)["core"]
-    table = read_table(run, "evaluate/benchmarks/pretrain/core.parquet")
-    assert found["items"] == found["total"] == table.num_rows == 19 and set(found["groups"]) == set(sets)
-    assert found["title"] == "6 of CORE's 22 tasks" and "boolq" in found["missing"] and "squad" not in found["missing"]
-    centered = [of["metrics"]["centered"]["value"] for of in found["groups"].values()]
-    assert found["metrics"]["centered"]["value"] == pytest.approx(sum(centered) / 6, abs=1e-5)
-    (leak,) = read_table(run, "evaluate/benchmarks/overlap/core.parquet").to_pylist()
-    (row,) = [row for row in table.to_pylist() if row["item"] == leak["item"]]
-    assert LEAKED in row["contexts"][0] and found["overlap"]["scored"] == 1
-    assert found["overlap"]["without"]["centered"].keys() == {"value", "stderr"}
-    (warning,) = [sentence for row in done.manifest.rows() for sentence in row.warnings]
-    assert warning.startswith("pretrain: no number for CORE, as the items of hellaswag_zeroshot, bigbench_qa_wikidata, ")
-    assert done.stage.summary(done)["6 of CORE's 22 tasks centered"].startswith("pretrain ")
-
-
-def test_a_run_without_documents_has_no_overlap(run, execute, tmp_path):
-    stage = EvaluateStage(EvaluateConfig(samples=0, tasks=({"task": "lambada", "path": written(tmp_path, "lambada", LAMBADA)},)))
-    done = execute(run, stage, earlier=("pretrain",))
-    assert "overlap" not in scores_of(run)["lambada"] and not [path for path in run.list_files("evaluate") if "overlap" in path]
-    assert done.stage.summary(done)["LAMBADA acc"] == "pretrain 0.0% ± 0.0"
-
-
 def test_a_finished_benchmark_is_not_done_again(run, evaluate, tmp_path):
     arc = {"task": "arc_easy", "path": written(tmp_path, "arc", ITEMS["arc_easy"])}
     first = evaluate(arc)
@@ -244,11 +192,6 @@ def test_a_set_that_is_not_there(evaluate, task, sentence):
         evaluate(task)
 
 
-def test_a_task_stands_there_once():
-    with pytest.raises(ValueError, match="piqa is named twice"):
-        EvaluateConfig(tasks=({"task": "piqa"}, {"task": "piqa", "limit": 3}))
-
-
 # ---- score command -----------------------------------------------------------------------------------
 
 # `corpusmill score`: a table of any model folder's scores, JSON, and faults in one sentence.
@@ -282,13 +225,3 @@ def test_table_and_json(corpusmill, model, sets):
     assert of["sciq"]["cut"] and f"{of['sciq']['cut']} of 2 items of SciQ are longer than the model's context;" in out
     code, out, _ = corpusmill("score", model, *asked[:4], "--json")
     assert code == 0 and json.loads(out) == of
-
-
-@pytest.mark.parametrize("tasks, sentence", [
-    (["foo"], "corpusmill: --task foo: the name should be 'blimp', 'hellaswag', "),
-    (["piqa=nowhere.jsonl"], "corpusmill: nowhere.jsonl: no such file or folder.\n"),
-    (["piqa", "piqa"], "corpusmill: --task piqa: is named twice.\n"),
-])  # fmt: skip
-def test_faults(corpusmill, model, tasks, sentence):
-    code, _, err = corpusmill("score", model, *(part for task in tasks for part in ("--task", task)))
-    assert code == 2 and err.startswith(sentence) and err.count("\n") == 1

@@ -11,7 +11,7 @@ from benchmark_items import CHOICES, CORE_SETS, SCHEMA, WORDS, write_bundle
 from small_models import random_model
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train.benchmarks import CORE_TASKS, TASKS, ModelUnderTest, mean_score, read_task, remarks, summarise
+from corpusmill.train.benchmarks import CORE_TASKS, ModelUnderTest, mean_score, read_task, remarks, summarise
 from corpusmill.train.checkpoint import save_model
 from corpusmill.train.evaluate import TaskConfig
 from corpusmill.train.template import CHATML, template_files
@@ -73,21 +73,6 @@ def test_examples_are_those_that_nanochat_draws(bundle):
         drawn = Random(1234 + place).sample([n for n in range(len(rows)) if n != place], 2)
         solved = [f"{rows[n]['query']}\nAnswer: {rows[n]['choices'][rows[n]['gold']]}\n\n" for n in drawn]
         assert item.contexts[0] == "".join(solved) + rows[place]["query"] + "\nAnswer:"
-
-
-def test_the_package_has_the_texts_of_the_bundle():
-    """The queries are those that llm-foundry's and DCLM's files have for these rows."""
-    made = {
-        "copa": {"premise": "I coughed.", "choice1": "I inhaled smoke.", "choice2": "I lowered my voice.", "question": "cause", "label": 0},
-        "boolq": {"passage": "The old mill.", "question": "is it a mill", "answer": True},
-        "piqa": {"goal": "grind the grain", "sol1": "Turn the stones.", "sol2": "Turn water.", "label": 1},
-        "winogrande": {"sentence": "The cart broke, as _ was heavy.", "option1": "cart", "option2": "stone", "answer": "2"},
-    }
-    items = {name: CORE_TASKS[name].item(0, row) for name, row in made.items()}
-    assert items["copa"].contexts[0] == "I coughed, because" and items["copa"].continuations[0] == " i inhaled smoke."
-    assert items["boolq"].texts[1] == "Passage: The old mill.\nQuestion: is it a mill?\nAnswer: yes"
-    assert items["piqa"].texts[1] == "Question: grind the grain\nAnswer: Turn water."
-    assert items["winogrande"].texts[1] == "The cart broke, as stone was heavy."
 
 
 # ---- decisions ---------------------------------------------------------------------------------------
@@ -174,23 +159,10 @@ def test_core_is_named_only_when_all_tasks_are_scored(tmp_path, tested):
     assert remarks(summary) == ["no number for CORE, as the items of squad are not there; give DCLM's bundle as `path`."]
 
 
-def test_the_bundle_gives_each_set_its_numbers_once(tmp_path):
-    folder = write_bundle(tmp_path / "bundle", dict.fromkeys(("hellaswag_zeroshot", "hellaswag", "copa"), CORE_SETS["copa"]))
-    text = (folder / "core.yaml").read_text().replace("some/hellaswag_zeroshot.jsonl", "some/hellaswag.jsonl")
-    (folder / "core.yaml").write_text(text)
-    _, sets = core(folder)
-    numbers = {name: sorted(item.number for item in of.items) for name, of in sets.items()}
-    assert numbers == {"hellaswag_zeroshot": [0, 1, 2, 3], "hellaswag": [0, 1, 2, 3], "copa": [4, 5, 6, 7]}
-
-
 @pytest.mark.parametrize("broken, sentence", [
     ({"core.yaml": None}, "No such file or directory; the bundle of CORE has core.yaml and eval_meta_data.csv."),
     ({"core.yaml": "a: 1"}, "its core.yaml and eval_meta_data.csv do not describe the tasks of CORE"),
-    ({"eval_meta_data.csv": "Eval Task,Random baseline\n"}, "its core.yaml and eval_meta_data.csv do not describe the tasks of CORE"),
-    ({"eval_data/some/copa.jsonl": '{"query": "a"}\n'}, "copa.jsonl: item 0 (from 0) is none of copa: it does not have the fields of one"),
     ({"eval_data/some/copa.jsonl": '{"query": "a", "choices": 3, "gold": 0}\n'}, "it has no list of texts as its choices."),
-    ({"eval_data/some/winograd.jsonl": '{"context_options": ["a"], "continuation": 1, "gold": 0}\n'}, "no text as its continuation."),
-    ({"eval_data/some/jeopardy.jsonl": '{"context": "a", "continuation": null}\n'}, "('continuation' is undefined)."),
 ])  # fmt: skip
 def test_what_is_no_bundle_is_named(bundle, broken, sentence):
     for name, content in broken.items():
@@ -198,24 +170,3 @@ def test_what_is_no_bundle_is_named(bundle, broken, sentence):
     with pytest.raises(InputError) as caught:
         core(bundle)
     assert sentence in str(caught.value) and str(caught.value).startswith(str(bundle))
-
-
-def test_core_has_its_own_examples(bundle):
-    with pytest.raises(InputError, match=r"the tasks of core have their own numbers of examples"):
-        core(bundle, shots=1)
-
-
-def test_every_task_of_the_table_can_be_named():
-    from typing import get_args
-
-    from corpusmill.train.evaluate import TaskName
-
-    assert set(get_args(TaskName)) == {*TASKS, "core"} and len(CORE_TASKS) == 22
-
-
-def test_the_command_names_each_task_and_what_is_missing(bundle, tested, corpusmill):
-    code, printed, err = corpusmill("score", tested.generator.folder, "--task", f"core={bundle}", "--limit", 2)
-    lines = [line.split() for line in printed.decode().splitlines()]
-    assert code == 0 and err == "" and ["5", "of", "CORE's", "22", "tasks", "10", "of", "17", "centered"] in [line[:9] for line in lines]
-    assert {name for name in CORE_SETS if [name, "2", "centered"] in [line[:3] for line in lines]} == set(CORE_SETS)
-    assert "no number for CORE, as the items of hellaswag_zeroshot, " in " ".join(printed.decode().split())

@@ -26,7 +26,6 @@ from corpusmill.train.data import (
     evaluation_batches,
     pack,
     permute,
-    steps_of,
     to_device,
 )
 from corpusmill.train.template import Encoded
@@ -66,10 +65,6 @@ def test_orders_stay_what_they_were() -> None:
     assert permute(np.arange(6), 1000, 1, 0).tolist() == [248, 164, 715, 2, 896, 553]
     assert permute(np.array([10**9, 2]), 2**40, 7, 3).tolist() == [497988976818, 835641302277]
     assert permute(np.arange(5), 2**20 + 1, 2**63, 2).tolist() == [590840, 657201, 371029, 797719, 614757]
-
-
-def test_steps():
-    assert [steps_of(1, 8, 16), steps_of(1, 8, 17), steps_of(0.5, 8, 16), steps_of(2, 8, 3)] == [2, 3, 1, 1]
 
 
 # ---- loader ------------------------------------------------------------------------------------------
@@ -114,11 +109,6 @@ def test_shares_of_an_evaluation_are_the_whole_and_equally_many_batches_of_one_s
     assert all(int(target) in (place, -100) for places, (_, targets, _) in whole for place, target in zip(places.flat, targets.flatten()))
     assert len({tuple(ids.shape for _, (ids, _, _) in share) for share in shares}) == 1
     assert len({ids.shape for share in shares for _, (ids, _, _) in share}) == 1
-
-
-def test_a_glance_takes_spread_windows() -> None:
-    batches = list(evaluation_batches(Row(801), context=8, batch=3, document_mask=False, windows=4))
-    assert torch.cat([ids[:, 0] for _, (ids, _, _) in batches]).tolist() == [EOT_ID, 199, 399, 599]
 
 
 def test_too_few_tokens_are_a_sentence() -> None:
@@ -199,18 +189,6 @@ def test_documents_of_a_step_are_named(tmp_path) -> None:
     texts = {f"{number}/{row}": str(["", *ids, ""]) for number, documents in enumerate(sets) for row, ids in enumerate(documents)}
     pieces = [f" {str(targets)[1:-1]}," for _, _, targets in pieces_of(packed.load(1))[0]]
     assert set(packed.documents(1)) == {next(name for name, text in texts.items() if piece in text) for piece in pieces}
-
-
-def test_a_missing_plan_says_what_makes_it(tmp_path) -> None:
-    write_token_set(tmp_path, random_documents(2, 5, 10), pack=(16,))
-    with pytest.raises(
-        InputError,
-        match=r"not packed into rows of 32; corpusmill run RUN --from tokens --to tokens --redo --set tokens.pack_lengths=\[32\]",
-    ):
-        PackedLoader(TokenShards(tmp_path), 32, 1, seed=0, document_mask=True)
-    write_token_set(tmp_path / "none", [], pack=(16,))
-    with pytest.raises(InputError, match="there are no training tokens"):
-        PackedLoader(TokenShards(tmp_path / "none"), 16, 1, seed=0, document_mask=True)
 
 
 # ---- packing -----------------------------------------------------------------------------------------
@@ -295,13 +273,6 @@ def test_workers_give_the_order_of_none(loader) -> None:
     wanted = rows(TokenDataset(loader, 5, steps=4))
     assert rows(DataLoader(dataset, batch_size=None, num_workers=1)) == wanted
     assert rows(dataset.batches(2)) == wanted and dataset.state_dict() == {"samples": 48}
-
-
-@pytest.mark.long  # a loader is pickled in another test, too
-def test_a_worker_that_is_started_anew_opens_the_shards_for_itself(tmp_path) -> None:
-    loader = loader_of(PackedLoader, tmp_path)
-    found = DataLoader(TokenDataset(loader, 6, steps=2), batch_size=None, num_workers=1, multiprocessing_context="spawn")
-    assert rows(found) == rows(TokenDataset(loader, 6, steps=2))
 
 
 def test_one_integer_goes_on_with_other_processes_and_micro_batches(loader) -> None:

@@ -10,20 +10,18 @@ from pathlib import Path
 
 import pytest
 from launch_runs import make_tokens
-from pydantic import ValidationError
 from token_sets import write_token_set
 
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import TokenShards
-from corpusmill.train.align import PAIRS, PreferencePair
 from corpusmill.train.benchmarks import ModelUnderTest
 from corpusmill.train.checkpoint import save_model
 from corpusmill.train.evaluate import EvaluateConfig, EvaluateStage
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture
 from corpusmill.train.pretrain import PretrainConfig, PretrainStage
-from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage, items_table
+from corpusmill.train.tuning import AlignConfig, AlignStage, SftConfig, SftStage
 
 QUICK_LOOP = {"precision": "fp32", "threads": 1, "steps": 4}
 EARLIER = ("ingest", "tokenizer", "tokens", "pretrain")
@@ -161,20 +159,3 @@ def test_prompts_are_from_validation_documents_alone(run, execute):
     execute(run, EvaluateStage(EvaluateConfig(samples=40, max_tokens=1)), earlier=EARLIER)
     prompts = json.loads(run.child("evaluate").read_bytes("prompts.json"))
     assert {prompt["document"] for prompt in prompts} == held_out(run)
-
-
-def test_a_completion_that_stands_alone_is_no_preference(pretrained_run):
-    user, good, bad = (
-        {"role": role, "content": text} for role, text in (("user", "Mill?"), ("assistant", "It turns."), ("assistant", "No."))
-    )
-    sides = [([good], [bad]), ([good], []), ([], [bad])]
-    table = items_table([PreferencePair(f"f:{n}", None, "file", True, [user], *both) for n, both in enumerate(sides)], PAIRS)
-    found = ModelUnderTest(pretrained_run.path("pretrain/model")).preferences(table)
-    assert found is not None and found["pairs"] == 1
-
-
-def test_a_temperature_that_can_not_be_drawn_with_is_refused_at_once():
-    assert EvaluateConfig(temperature=0).temperature == 0 and EvaluateConfig(temperature=1e-3).temperature == 1e-3
-    for temperature in (-1, float("inf"), float("nan")):
-        with pytest.raises(ValidationError, match="temperature"):
-            EvaluateConfig(temperature=temperature)

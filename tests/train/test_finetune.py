@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from adapters import put_adapter, tune_ranks
+from adapters import put_adapter
 from objectives import Goal
 from peft import PeftModel
-from pydantic import ValidationError
-from ranks import run_ranks
 from safetensors.torch import load_file, save_file
 from small_models import random_ids, random_model
 from torch import nn
@@ -212,27 +210,6 @@ def test_both_stages_leave_adapter_and_merged_model(run: Storage, execute: Calla
         export_state(run.root, 8, tmp_path / "at-8", "sft")
 
 
-@pytest.mark.long  # test_layouts.py compares adapters of shards with those of one process, too
-@pytest.mark.parametrize(
-    ("layout", "precision"),
-    [({"shard": 2}, "fp32"), ({"shard": 2}, "bf16"), ({"shard": 2}, "bf16-params"), ({"replicate": 2}, "bf16"),
-     ({"replicate": 2}, "bf16-params"), ({"tensor": 2}, "bf16"), ({"pipeline": 2}, "bf16")],
-)  # fmt: skip
-def test_two_processes_leave_the_model_of_one(
-    run: Storage, execute: Callable[..., Any], tmp_path: Path, layout: dict[str, int], precision: str
-) -> None:
-    config = {**SFT, "micro_batch": 2, "loop": {**LOOP, "steps": 3, "precision": precision}}
-    execute(run, SftStage(SftConfig.model_validate(config)))
-    run_ranks(tune_ranks, 2, config, run.root, str(tmp_path / "two"), layout)
-    one, two = load_model(run.path("sft/model")), load_model(tmp_path / "two" / "model")
-    for name, tensor in model_tensors(one).items():
-        # In bf16, sums in another order differ by 1%, and Adam's first steps follow the signs of gradients, however small.
-        torch.testing.assert_close(model_tensors(two)[name], tensor, rtol=0, atol=1e-4 if precision == "fp32" else 0.05)
-    opened = load_model(run.path("pretrain/model"))
-    put_adapter(opened, tmp_path / "two" / "adapter")
-    assert all(torch.equal(tensor, model_tensors(two)[name]) for name, tensor in merged_weights(opened).items())
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("precision", ["bf16", "bf16-params"])
 def test_a_frozen_base_takes_half_the_memory_and_is_exported_unrounded(
@@ -273,18 +250,6 @@ def test_a_base_in_bf16_computes_what_one_in_fp32_does(base: Path, precision: st
 def test_a_template_whose_tokens_an_adapter_can_not_learn_is_refused(run: Storage, execute: Callable[..., Any]) -> None:
     with pytest.raises(InputError, match=r"sft.lora.rank: the template llama3 needs tokens that .*pretrain/model lacks"):
         execute(run, SftStage(SftConfig.model_validate({**SFT, "template": "llama3"})))
-
-
-def test_adapters_are_trained_by_adamw_and_bad_targets_are_a_sentence() -> None:
-    config = SftConfig.model_validate(SFT)
-    assert config.loop.optimizer.kind == "adamw" and SftConfig().loop.optimizer.kind == "muon"
-    assert SftConfig.model_validate(config.model_dump(mode="json")) == config
-    with pytest.raises(ValidationError, match=r"adapters are trained by AdamW, and loop.optimizer.kind is muon"):
-        SftConfig.model_validate({"lora": {"rank": 4}, "loop": {"optimizer": {"kind": "muon"}}})
-    with pytest.raises(ValidationError, match=r"lora.targets.0\n *Input should be 'q_proj', 'k_proj'"):
-        AlignConfig.model_validate({"lora": {"rank": 4, "targets": ["lm_head"]}})
-    with pytest.raises(ValidationError, match="at least 1 item"):
-        AlignConfig.model_validate({"lora": {"rank": 4, "targets": []}})
 
 
 def test_an_adapter_of_a_given_model_in_shards_is_merged_from_anywhere(

@@ -102,20 +102,6 @@ def test_a_token_is_the_one_whose_share_a_number_falls_into(sampling: Sampling, 
     assert choose(logits[1:2], sampling, uniform[1:2]).tolist() == chosen[1:2].tolist()  # whatever its neighbours are
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "expected"),
-    [
-        ("temperature", -1.0, "temperature has to be 0 or more, not -1.0"),
-        ("top_k", -1, "top_k has to be 0 or more"),
-        ("top_p", 1.5, "top_p has to be from 0 to 1"),
-        ("repetition_penalty", 0.0, "repetition_penalty has to be above 0"),
-    ],
-)
-def test_options_out_of_range_are_one_sentence(option: str, value: float, expected: str) -> None:
-    with pytest.raises(InputError, match=expected):
-        replace(GREEDY, **{option: value})
-
-
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling()])
 def test_logits_that_are_no_numbers_are_no_text(sampling: Sampling) -> None:
     logits = random_logits(0)
@@ -273,22 +259,6 @@ def test_a_model_with_adapters_or_hooks_generates_what_it_computes() -> None:
     assert generate(model, [5, 6], max_tokens=10, sampling=GREEDY) == without_cache(model, [5, 6], 10)
 
 
-def test_banned_tokens_never_come_and_a_stop_token_is_not_given_out() -> None:
-    model, sampling = random_model(), Sampling(seed=1)
-    tokens = generate(model, [5], max_tokens=40, sampling=sampling)
-    without = generate(model, [5], max_tokens=60, sampling=sampling, banned=tokens)
-    assert len(without) == 60 and not set(without) & set(tokens)
-    assert generate(model, [5], max_tokens=40, sampling=sampling, stop={tokens[7]}) == tokens[: tokens.index(tokens[7])]
-    assert generate(model, [5], max_tokens=0) == []
-
-
-def test_a_penalty_lasts_beyond_the_window() -> None:
-    """The penalty makes a positive logit as good as 0 and a negative one hopeless, even after its token has left the context."""
-    model = random_model(context=8)
-    tokens = generate(model, [5, 6], max_tokens=40, sampling=Sampling(temperature=0, repetition_penalty=1e6))
-    assert len({5, 6, *tokens}) == 42
-
-
 # ---- generate batch ----------------------------------------------------------------------------------
 
 # Many prompts at a time: each text is the same as for its prompt alone, and nothing is computed needlessly.
@@ -315,23 +285,6 @@ def test_every_text_is_the_one_of_its_prompt_alone(context: int, window: int) ->
         assert together == alone and any(len(tokens) == count for tokens in alone)
 
 
-def watched(model: Llama) -> list[tuple[int, int]]:
-    """Records rows and tokens of every call of the model."""
-    calls: list[tuple[int, int]] = []
-    model.model.register_forward_pre_hook(lambda module, given: calls.append(tuple(given[0].shape)))
-    return calls
-
-
-@pytest.mark.rounding
-def test_texts_come_in_order_and_as_soon_as_they_can() -> None:
-    model, prompts = random_model(), prompts_of([3, 4, 5])
-    calls = watched(model)
-    texts = generate_batch(model, prompts, max_tokens=10, sampling=GREEDY, rows=1)
-    first = next(texts)
-    assert len(first.tokens) == 10 and sum(rows for rows, _ in calls) <= 11
-    assert [first.tokens, *(text.tokens for text in texts)] == [generate(model, p, max_tokens=10, sampling=GREEDY) for p in prompts]
-
-
 @pytest.mark.rounding
 def test_seeds_belong_to_texts_and_not_to_rows() -> None:
     model, prompts = random_model(layers=1).double(), prompts_of([3, 4, 5])
@@ -355,13 +308,3 @@ def test_why_a_text_ended_and_what_of_it_is_given_out() -> None:
     (text,) = generate_batch(model, [[5, 6]], max_tokens=30, sampling=GREEDY, tokenizer=tokenizer, stop=[whole.tokens[3]])
     assert text.ended == STOP_TOKEN and text.tokens == whole.tokens[: whole.tokens.index(whole.tokens[3])]
     assert list(generate_batch(model, [], max_tokens=3)) == []
-
-
-def test_a_prompt_without_tokens_is_refused_before_anything_is_written() -> None:
-    model = random_model()
-    calls = watched(model)
-    with pytest.raises(InputError, match="the prompt has no token"):
-        next(generate_batch(model, [[1], []], max_tokens=5))
-    with pytest.raises(InputError, match="need a tokenizer"):
-        next(generate_batch(model, [[1]], max_tokens=5, stop_strings=["x"]))
-    assert calls == []

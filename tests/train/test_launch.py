@@ -12,7 +12,7 @@ import launched
 import pytest
 from launch_runs import command, environment, left
 
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.train.launch import launch
@@ -53,12 +53,6 @@ def test_a_bug_is_told_with_its_trace_and_not_tried_again(tmp_path: Path) -> Non
         add(tmp_path, deed="bug")
     assert 'raise KeyError("no such thing")' in bug.value.__notes__[0]
     assert {path.name for path in (tmp_path / "processes").glob("*.log")} == {"rank-0.log", "rank-1.log"}
-
-
-@pytest.mark.long
-def test_restarts_end(tmp_path: Path) -> None:
-    with pytest.raises(CorpusmillError, match=r"^training: process 2 of 2 was killed \(SIGKILL, .*\), and 1 restarts are used up; "):
-        launch("launched:add", {"deed": "die"}, ParallelConfig(shard=2, max_restarts=1), "cpu", None, folder=tmp_path / "processes")
 
 
 def test_processes_have_a_share_of_the_cores_each_and_end_with_the_one_that_started_them(tmp_path: Path) -> None:
@@ -161,23 +155,3 @@ def run_script(folder: Path, content: str, *arguments: str, restarts: int = 0) -
     script.write_text(content)
     launcher = [*command(torchrun=2)[:-2], f"--max-restarts={restarts}"]
     return subprocess.run([*launcher, str(script), *arguments], env=environment(), capture_output=True, text=True, timeout=180, check=False)
-
-
-@pytest.mark.long  # processes that are started without torchrun meet wrong input, too
-def test_an_error_of_another_process_is_the_first_ones_sentence(tmp_path: Path) -> None:
-    done = run_script(tmp_path, FAILING, str(tmp_path / "processes"))
-    assert done.returncode != 0 and voice(done.stderr) == ["corpusmill: tokens.bin: broken at byte 7."]
-
-
-FAILING = """
-import sys
-from pathlib import Path
-from corpusmill import cli
-from corpusmill.train.launch import launch
-from corpusmill.train.options import ParallelConfig
-
-cli.app = lambda prog_name: launch(
-    "launched:add", {"deed": "bad input"}, ParallelConfig(shard=2), "cpu", None, folder=Path(sys.argv[1])
-)
-cli.main()
-"""

@@ -108,15 +108,6 @@ def test_a_recipe_can_give_the_length_of_a_row(pretrained_run: Any, execute: Any
         execute(pretrained_run, stage(config.model_validate({**QUICK, "context": 161})))
 
 
-@pytest.mark.parametrize(("name", "batch", "single"), [("sft", 64, True), ("sft", 4, False), ("align", 80, True), ("align", 4, False)])
-def test_an_epoch_of_a_single_step_is_a_warning(pretrained_run: Any, execute: Any, name: str, batch: int, single: bool) -> None:
-    stage, config = STAGES[name]
-    done = execute(pretrained_run, stage(config.model_validate({**QUICK, "batch": batch})))
-    warned = f"An epoch is a single step; a smaller {name}.batch makes it several."
-    assert (warned in done.manifest.tasks["model"].warnings) is single
-    assert ("1 step an epoch" in " ".join(done.stage.summary(done).values())) is single
-
-
 # ---- held-out measurements ---------------------------------------------------------------------------
 
 

@@ -267,25 +267,6 @@ def test_after_the_fall_and_with_other_options_no_state_is_taken_over(tmp_path: 
         assert result.resumed_from == 0
 
 
-def test_a_training_that_ends_where_it_branches_off_has_a_state_of_its_own(tmp_path: Path) -> None:
-    """So the state of the other training may go, and several processes find the weights that they export."""
-    wanted, _ = run(tmp_path / "first", steps=8, schedule="constant")
-    again, result = run(tmp_path / "branch", others=[tmp_path / "first"], steps=8, decay_fraction=0.01)  # which is no step of 8
-    assert result.resumed_from == 8 and saved_steps(tmp_path / "branch") == [8]
-    assert all(torch.equal(a, b) for a, b in zip(wanted.parameters(), again.parameters()))
-
-
-def test_a_finished_training_is_taken_over_without_a_step(tmp_path: Path) -> None:
-    whole, first = run(tmp_path)
-
-    def forbidden(model: Llama, step: int) -> StepLoss:
-        raise AssertionError(step)
-
-    again, second = run(tmp_path, goal_of(forbidden))
-    assert second.resumed_from == 12 and second.loss == first.loss
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters()))
-
-
 def test_lines_hold_loss_rate_norm_metrics_and_evaluations(tmp_path: Path) -> None:
     run(tmp_path)
     log = lines(tmp_path)

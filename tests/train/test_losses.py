@@ -11,7 +11,6 @@ from small_models import random_ids, random_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from corpusmill.train import model as models
-from corpusmill.train.data import counted_places
 from corpusmill.train.losses import LOSSES, LossOptions, PairLogps, log_odds
 from corpusmill.train.model import Objective, linear_nats, target_nats, token_nats
 
@@ -61,13 +60,6 @@ def test_masked_targets_have_no_gradient() -> None:
     assert ours.grad is not None and theirs.grad is not None
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-12)
     assert not ours.grad[0, 2:].any()
-
-
-def test_a_batch_without_targets_has_loss_and_gradient_zero() -> None:
-    logits = some()[0].requires_grad_()
-    loss = token_nats(logits, torch.full((3, 5), -100)).sum()
-    loss.backward()
-    assert loss.item() == 0.0 and logits.grad is not None and not logits.grad.any()
 
 
 # ---- losses of hidden states -------------------------------------------------------------------------
@@ -130,13 +122,6 @@ def test_logits_of_a_vocabulary_of_128k_never_exist_at_once(monkeypatch: pytest.
     with Largest() as largest:
         linear_nats(head, hidden, torch.arange(256), summed=summed).sum().backward()
     assert largest.bytes <= 4 * 2**22  # a chunk in fp32; all logits are eight times as much
-
-
-def test_targets_at_places_are_those_that_count() -> None:
-    head, hidden, targets = torch.nn.Linear(8, 11, bias=False), torch.randn(3, 5, 8), some()[1]
-    given = target_nats(head, hidden, targets, counted_places(targets))
-    assert torch.equal(given, target_nats(head, hidden, targets)) and len(given) == 12
-    torch.testing.assert_close(given, token_nats(head(hidden), targets)[targets >= 0])
 
 
 # ---- losses ------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.train import model as models
 from corpusmill.train.model import (
     PLAIN,
     Llama,
@@ -31,7 +29,7 @@ from corpusmill.train.model import (
     initialise,
     visible,
 )
-from corpusmill.train.options import LoopConfig, ModelConfig
+from corpusmill.train.options import LoopConfig
 from corpusmill.train.parallel import ParallelDims
 from corpusmill.train.parallel.model import prepare
 
@@ -224,17 +222,6 @@ def test_block_masks_are_those_that_torch_finds_by_looking_at_all_scores(
         assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
 
 
-def test_attention_that_stores_all_scores_says_so_once() -> None:
-    heads = [random_heads(1, 2, 8, torch.float32, seed) for seed in range(3)]
-    models._warn_of_scores.cache_clear()
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"), pytest.warns(UserWarning) as warned:
-        for _ in range(2):
-            attend(*heads, block_mask(torch.zeros(8, dtype=torch.int64)))
-    assert [str(each.message) for each in warned if each.filename.startswith(str(Path(models.__file__).parent))] == [
-        "attention with a mask is not compiled, so it stores all scores, which takes much memory and time"
-    ]
-
-
 @pytest.mark.parametrize("window", [0, 6])
 def test_the_cache_in_any_pieces_equals_no_cache(window: int) -> None:
     model = random_model(window=window).double()
@@ -281,14 +268,6 @@ def test_initialisation_is_that_of_its_seed_and_begins_at_the_uniform_loss(tied:
     queries = [layer.self_attn.q_proj.weight for layer in first.model.layers.values()]
     assert not torch.equal(queries[0], queries[1])  # each name has its own numbers
     assert queries[0].std().item() == pytest.approx((3 * arch.width) ** -0.5, rel=0.05)
-
-
-def test_a_model_that_is_made_with_storage_draws_its_embedding_as_torch_does() -> None:
-    arch = ModelConfig(preset="0.8m").architecture(97)
-    torch.manual_seed(3)
-    found = Llama(arch).model.embed_tokens.weight
-    torch.manual_seed(3)
-    assert torch.equal(found, torch.nn.Embedding(97, arch.width).weight)
 
 
 PEAK = """

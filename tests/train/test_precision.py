@@ -12,27 +12,16 @@ from typing import Any
 
 import pytest
 import torch
-from low_precision import ARCH, Rows, fresh, run
+from low_precision import Rows, fresh, run
 from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
 from corpusmill.train import compute
-from corpusmill.train.compute import rounded
 from corpusmill.train.data import DataShare
 from corpusmill.train.loop import fit
-from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import LoopConfig
 
 # ---- precision ---------------------------------------------------------------------------------------
-
-
-def test_tied_weights_are_rounded_once() -> None:
-    model = Llama(ARCH.model_copy(update={"tied": True}))
-    initialise(model, 1)
-    with rounded(model, "bf16-params"):
-        assert model.lm_head is not None and model.model.embed_tokens is not None
-        assert model.lm_head.weight is model.model.embed_tokens.weight
-    assert isinstance(model.lm_head.weight, torch.nn.Parameter) and model.lm_head.weight is model.model.embed_tokens.weight
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("bf16", "adamw"), ("bf16-params", "muon")])

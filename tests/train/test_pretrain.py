@@ -77,13 +77,6 @@ def test_without_validation_training_goes_on_with_a_warning(run: Storage) -> Non
         train(run, **ALONE, loop={**STEPS, "steps": 13, "keep_best": 2})
 
 
-@pytest.mark.long
-def test_a_model_in_parts_says_why_it_wrote_nothing(run: Storage) -> None:
-    row = train(run, parallel={"shard": 2}).manifest.tasks["model"]
-    assert row.warnings == ["no texts were sampled while the model was trained, as no process had all of it"]
-    assert not run.exists("pretrain/logs/samples.jsonl") and len(lines(run, "speed")) == 12
-
-
 # ---- pretrain ----------------------------------------------------------------------------------------
 
 # The model that the stage leaves, and what it refuses.
@@ -124,12 +117,6 @@ def test_packed_documents_train_a_model_too(run: Storage) -> None:
     assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
-def test_other_plans_do_not_redo_a_training(run: Storage) -> None:
-    train(run, **ALONE)
-    make_tokens(run, pack_lengths=[48])
-    assert train(run, **ALONE).performed == 0
-
-
 def test_skipped_steps_name_their_documents(run: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     make_tokens(run, pack_lengths=[32])
     whole, seen = pretrain_job._Job.loss, [0]
@@ -158,13 +145,6 @@ def test_tokens_of_another_tokenizer_are_refused(run: Storage) -> None:
         train(run, **ALONE)
 
 
-def test_shards_whose_documents_end_otherwise_are_refused(run: Storage) -> None:
-    path = "tokens/train/shards.json"
-    run.write_bytes(path, json.dumps({**json.loads(run.read_bytes(path)), "end_of_text_id": 3}).encode())
-    with pytest.raises(InputError, match="documents end with token 3 here, and with 0 in the tokenizers that this project trains"):
-        train(run, **ALONE)
-
-
 def test_shards_cut_short_corpora_too_small_and_unfinished_stages_are_sentences(run: Storage, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="training tokens are too few"):
         train(run, **ALONE, model={**PRETRAIN["model"], "context": 100_000})
@@ -179,31 +159,9 @@ def test_shards_cut_short_corpora_too_small_and_unfinished_stages_are_sentences(
         train(Storage(str(tmp_path / "none")))
 
 
-def test_shapes_that_do_not_fit_are_refused_with_the_recipe() -> None:
-    with pytest.raises(ValidationError, match="6 heads can't share 4 key-value heads evenly"):
-        PretrainStage.Config.model_validate({"model": {"kv_heads": 4}})
-    with pytest.raises(ValidationError, match="odd width"):
-        PretrainStage.Config.model_validate({"model": {"head_dim": 7}})
-
-
 # ---- branches, given models, phases ------------------------------------------------------------------
 
 WEIGHTS = "pretrain/model/model.safetensors"
-
-
-def test_a_longer_plateau_and_another_cooldown_start_from_the_state_of_a_finished_training(run: Storage) -> None:
-    """With the default `wsd`, 20 steps fall from step 8 on."""
-    train(run, **ALONE, evaluate_every=0, loop={**STEPS, "steps": 20})
-    loop = {**STEPS, "steps": 30, "decay_fraction": 0.2, "decay": "1-sqrt"}
-    train(run, **ALONE, evaluate_every=0, loop=loop)
-    branched, log = run.read_bytes(WEIGHTS), lines(run, "train")
-    assert [line["step"] for line in log] == list(range(30))
-    assert log[8].pop("branched_from").endswith("/step-00000008") and all("branched_from" not in line for line in log)
-    run.remove_folder("pretrain")
-    train(run, **ALONE, evaluate_every=0, loop=loop)
-    assert run.read_bytes(WEIGHTS) == branched and lines(run, "train") == log
-    train(run, **ALONE, evaluate_every=0, loop={**loop, "steps": 40}, seed=2)  # another order of the rows: nothing in common
-    assert all("branched_from" not in line for line in lines(run, "train"))
 
 
 def test_the_best_state_is_never_one_of_another_training(run: Storage) -> None:
@@ -366,12 +324,3 @@ def test_wrong_tokens_of_a_phase_are_refused_before_anything_is_trained(run: Sto
     with pytest.raises(InputError, match=r"better/tokens/train/shards\.json: these tokens were made by another tokenizer"):
         train(run, **options, phases=[{"steps": 2}, {"steps": 2, "tokens": other.root}])
     assert not run.exists("pretrain/logs/train.jsonl")
-
-
-def test_phases_are_in_place_of_the_loops_steps_and_schedule() -> None:
-    read = PretrainStage.Config.model_validate
-    found = read({"phases": PHASES, "loop": {"steps": 30, "warmup": 7, "schedule": "cosine"}})
-    assert found.loop.steps == 20 and [(phase.warmup, phase.schedule) for phase in found.phases] == [(7, "constant"), (0, "linear")]
-    assert read(found.model_dump(mode="json")) == found
-    with pytest.raises(ValidationError, match="phases.0.steps"):
-        read({"phases": [{"schedule": "linear"}]})

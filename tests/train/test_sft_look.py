@@ -73,12 +73,6 @@ def test_marks_where_there_is_no_colour(source):
     assert re.search(r"\{\+The mill .*\+\}\[-.*<\|im_end\|>\n-\]\n", long) and re.search(r"tokens, \d+ learned, \d+ cut off", long)
 
 
-def test_colours_on_a_terminal(source):
-    text = printed(source, choose(source, 1), force_terminal=True, color_system="standard")
-    assert "\x1b[1;32mHello <script>\x1b[0m\x1b[1;7;32m<|im_end|>\x1b[0m" in text and "\x1b[31mred" not in text and "{+" not in text
-    assert printed(source, choose(source, 1), force_terminal=True, no_color=True).count("{+") == 2
-
-
 def test_a_run_shows_what_it_kept_and_what_it_dropped(pretrained_run, finish, encoder):
     prepared = [prepare(one, encoder, 160) for one in [*EXAMPLES, *DROPPED]]
     kept, dropped = ([one for one in prepared if bool(one.failed) is which] for which in (False, True))

@@ -23,12 +23,6 @@ def table(count: int) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def test_title_to_paragraph():
-    (task,) = tasks.title_tasks(source(), 100)
-    assert '"The old mill"' in task.prompt
-    assert LONG.startswith(task.answer) and task.answer.endswith("river.") and len(task.answer) <= 100
-
-
 def test_heading_to_the_text_under_it():
     (task,) = tasks.heading_tasks(source(), 1000)
     assert '"How it grinds"' in task.prompt and task.answer.startswith("Stones turn")
@@ -60,10 +54,6 @@ def test_shards_and_their_order_play_no_part():
     assert max(sum(t.source.id == task.source.id for t in expected) for task in expected) <= 2
     assert tasks.choose([whole], "salt", 10, 2, build) == expected[:10]
     assert tasks.choose([whole], "other", 30, 2, build) != expected
-
-
-def test_a_document_that_is_there_twice_counts_once():
-    assert len(tasks.choose([table(5), table(5)], "salt", 100, 1, lambda s: tasks.instructions(s, 200))) == 5
 
 
 @given(st.text(max_size=300), st.integers(1, 120))

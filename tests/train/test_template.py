@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.special_tokens import END_OF_TEXT, EOT_ID, IM_END, IM_END_ID, IM_START_ID, PAD_ID, SPECIAL_TOKENS
+from corpusmill.pipeline.special_tokens import END_OF_TEXT, IM_END, PAD_ID, SPECIAL_TOKENS
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train.template import (
     CHATML,
@@ -29,7 +29,6 @@ from corpusmill.train.template import (
     require_learnable,
     seam,
     template_files,
-    token_ids,
 )
 
 # ---- template ----------------------------------------------------------------------------------------
@@ -199,10 +198,8 @@ def between(content: str) -> str:
     ("source", "message"),
     [
         ("{% for m in messages %}{{ m.content }}{% endfor %}", "marks nothing that the assistant says, and message 2 can't be told"),
-        (between("{% generation %}{% endgeneration %}{{ m.content }}"), "marks nothing that the assistant says, so nothing"),
         ("{% generation %}" + between("{{ m.content }}") + "{% endgeneration %}", "marks what the user says"),
         (CHATML.replace("+ '<|im_end|>' }}{% endgeneration %}", "}}{% endgeneration %}<|im_end|>"), "marks no special token at the end"),
-        ("{{ 1 / 0 }}", "the conversation can't be rendered"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", r"the conversation can't be rendered \(maximum recursion depth exceeded"),
         ("{{ 'a' * 2 ** 62 }}", r"the conversation can't be rendered \(it takes more than 1,024 MB of memory\)"),
     ],
@@ -220,24 +217,6 @@ def test_a_pad_token_that_ends_answers_is_refused_and_a_named_template_brings_it
     named = load_chat(chat_folder, "chatml")
     require_learnable(named)
     assert named.special["pad_token"] == "<|pad|>" and named.special_ids["<|pad|>"] == 1
-
-
-def test_a_token_may_be_an_object_that_holds_it(tokenizer_json):
-    config = {"bos_token": {"content": "<|im_start|>"}, "eos_token": {"content": "<|im_end|>", "lstrip": False}, "pad_token": None}
-    bos, eos, pad, ends = token_ids({"tokenizer.json": tokenizer_json, "tokenizer_config.json": json.dumps(config).encode()})
-    assert (bos, eos, pad, ends) == (IM_START_ID, IM_END_ID, None, [EOT_ID, IM_END_ID])
-
-
-def test_a_template_of_a_file_that_is_none(chat_folder, tmp_path):
-    path = tmp_path / "own.jinja"
-    path.write_text("a\n{% for %}")
-    with pytest.raises(InputError, match=r"own\.jinja:2: not a valid chat template"):
-        load_chat(chat_folder, str(path))
-    path.write_bytes(b"\xff")
-    with pytest.raises(InputError, match=r"own\.jinja: byte 0 is not UTF-8"):
-        load_chat(chat_folder, str(path))
-    with pytest.raises(InputError, match=r"none\.jinja: can't be read \(No such file"):
-        load_chat(chat_folder, str(tmp_path / "none.jinja"))
 
 
 def test_a_text_stays_what_it_is_in_the_saved_folder(chat_folder, tmp_path):
@@ -260,15 +239,16 @@ def test_line_breaks_that_are_cut_otherwise_once_an_answer_follows_are_a_warning
     assert "a prompt's tokens are not the beginning" in warning
 
 
-@pytest.mark.parametrize("config", [b"{", b'{"chat_template": [{"name": "x"}]}'])
-def test_a_configuration_that_is_none_is_named(chat_folder, config):
-    chat_folder.write_bytes("tokenizer_config.json", config)
-    with pytest.raises(InputError, match=r"tokenizer_config\.json: not a tokenizer's configuration in JSON"):
-        load_chat(chat_folder)
-
-
-@pytest.mark.parametrize("template", ["keep", "llama3"])
-def test_a_tokenizer_that_is_none_is_named(chat_folder, template):
-    chat_folder.write_bytes("tokenizer.json", b"{")
-    with pytest.raises(InputError, match=r"tokenizer\.json: not a tokenizer"):
-        load_chat(chat_folder, template)
+@pytest.mark.parametrize(
+    ("name", "content", "template", "sentence"),
+    [
+        ("own.jinja", b"a\n{% for %}", "own.jinja", r"own\.jinja:2: not a valid chat template"),
+        ("own.jinja", b"\xff", "own.jinja", r"own\.jinja: byte 0 is not UTF-8"),
+        ("tokenizer_config.json", b"{", "keep", r"tokenizer_config\.json: not a tokenizer's configuration in JSON"),
+        ("tokenizer.json", b"{", "llama3", r"tokenizer\.json: not a tokenizer"),
+    ],
+)
+def test_a_damaged_file_of_a_chat_folder_is_named(chat_folder, tmp_path, name, content, template, sentence):
+    chat_folder.write_bytes(name, content)
+    with pytest.raises(InputError, match=sentence):
+        load_chat(chat_folder, str(tmp_path / template) if "." in template else template)

@@ -17,7 +17,6 @@ from corpusmill.pipeline.special_tokens import EOT_ID, IM_END_ID, IM_START_ID, P
 from corpusmill.train.checkpoint import save_model
 from corpusmill.train.generate import Draft, Sampling, TextGenerator, load_text_generator
 from corpusmill.train.template import user_turn
-from corpusmill.train.user_files import read_prompts
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +88,6 @@ def test_the_command_writes_texts_for_people(corpusmill, folder: Path, tmp_path:
     ("arguments", "sentence"),
     [
         ([], "there is no prompt"),
-        (["--prompt", "x", "--stop", ""], "a stop string can't be empty"),
         (["--prompt", "x", "--top-p", "2"], "top_p has to be from 0 to 1, not 2.0"),
         (["--prompts", "nowhere.txt"], "nowhere.txt: can't be read"),
     ],
@@ -101,15 +99,6 @@ def test_what_the_command_refuses_is_one_sentence_and_nothing_written(
     assert code == 2 and out == b"" and sentence in err and err.count("\n") == 1
 
 
-def test_prompts_of_a_file_that_has_none(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"prompt": "x"}\n{"text": "y"}\n')
-    with pytest.raises(InputError, match=r"a\.jsonl:2: has no `prompt`"):
-        read_prompts(str(tmp_path / "a.jsonl"))
-    (tmp_path / "b.txt").write_bytes(b"ab\xff")
-    with pytest.raises(InputError, match=r"b\.txt: byte 2 is not UTF-8"):
-        read_prompts(str(tmp_path / "b.txt"))
-
-
 def test_nobody_reads_on(corpusmill, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests a reader that stops early, as in `corpusmill generate ... | head`."""
     read, write = os.pipe()
@@ -117,14 +106,6 @@ def test_nobody_reads_on(corpusmill, folder: Path, monkeypatch: pytest.MonkeyPat
     with os.fdopen(write, "w") as closed, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", closed)
         assert corpusmill("generate", folder, "--prompt", "x", "--max-tokens", 2)[0] == 0
-
-
-def test_ctrl_c_promises_nothing_that_is_not_so(corpusmill, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(TextGenerator, "complete", interrupted)
-    assert corpusmill("generate", folder, "--prompt", "x") == (130, b"", "corpusmill: interrupted.\n")
 
 
 def test_folders_that_cannot_speak(folder: Path, tmp_path: Path) -> None:

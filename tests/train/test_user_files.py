@@ -82,17 +82,9 @@ def test_transcripts_that_part_early_keep_the_turns_behind(tmp_path: Path) -> No
     ("row", "rule", "sentence"),
     [
         ({"chosen": GOOD, "rejected": BAD}, "no_pair", "none of `prompt`, `instruction` and `conversations`"),
-        ({"conversations": SHARE_GPT, "chosen": {"from": "gpt"}, "rejected": BAD}, "no_pair", "chosen: `value` is missing"),
         ({"conversations": "Hi", "chosen": GOOD, "rejected": BAD}, "no_pair", "expected a list of messages"),
         ({"prompt": "Hi", "chosen": GOOD, "rejected": {"from": "cat", "value": "x"}}, "unknown_role", "the role 'cat' is not known"),
         ({"prompt": {"text": "Hi", "role": "prompter"}}, "no_pair", "no question of the tree has two answers with different ranks"),
-        ({"prompt": {"role": "prompter", "replies": [{"role": "assistant", "text": "a"}]}}, "no_pair", "`content` is missing"),
-        ({"prompt": {"text": "Hi", "role": "prompter", "replies": "x"}}, "no_pair", "`replies` is a str, expected a list of messages"),
-        (
-            {"prompt": {"text": "Hi", "role": "prompter", "replies": [{"role": "assistant", "text": "a", "rank": "1"}]}},
-            "no_pair",
-            "`rank` is a str, expected a number",
-        ),
     ],
 )
 def test_a_row_that_is_no_preference_is_one_sentence_and_a_report_row(

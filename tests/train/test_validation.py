@@ -13,7 +13,7 @@ from token_sets import write_token_set
 
 from corpusmill.pipeline.special_tokens import EOT_ID
 from corpusmill.pipeline.token_shards import TokenShards
-from corpusmill.train.data import MOST_GROUPS, OTHERS, UNKNOWN, DataShare, TextSums, Validation, bootstrap_ratio
+from corpusmill.train.data import UNKNOWN, DataShare, TextSums, Validation
 from corpusmill.train.model import Llama, initialise
 from corpusmill.train.options import Architecture
 from corpusmill.train.parallel.model import ParallelModel
@@ -21,10 +21,6 @@ from corpusmill.train.parallel.model import ParallelModel
 # ---- intervals ---------------------------------------------------------------------------------------
 
 # Intervals against closed forms and against coverage.
-
-
-def test_documents_without_bytes_are_left_out():
-    assert bootstrap_ratio(np.array([2.0, 0.0]), np.array([4.0, 0.0]), 100, 0) == (0.5, 0.5)
 
 
 # ---- validation --------------------------------------------------------------------------------------
@@ -118,14 +114,6 @@ def test_scores_by_language_and_host_are_those_of_their_documents(tmp_path: Path
         score = found["language"][name]
         assert score["bits_per_byte"] == pytest.approx(sums.nats[rows].sum() / math.log(2) / sums.sizes[rows].sum(), rel=1e-12)
         assert score["low"] <= score["bits_per_byte"] <= score["high"] and score["utf8_bytes"] == sums.sizes[rows].sum()
-
-
-def test_many_groups_are_summed_up_and_documents_without_columns_have_none(tmp_path: Path) -> None:
-    urls = [f"https://{n:02d}.test/" for n in range(MOST_GROUPS + 3) for _ in range(1 + (n < 2))]
-    validation = Validation(described(tmp_path, url=urls), SIZES, 8, True)
-    names, group = validation.groups["host"]
-    assert names[:3] == ["00.test", "01.test", "02.test"] and names[-1] == OTHERS and len(names) == MOST_GROUPS + 1
-    assert (group == MOST_GROUPS).sum() == 3 and "language" not in validation.groups
 
 
 def test_the_interval_covers_the_score_of_the_whole_from_which_documents_are_drawn() -> None:

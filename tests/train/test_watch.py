@@ -106,17 +106,6 @@ def test_operations_are_those_that_torch_counts(lora: LoraConfig | None) -> None
     assert expected < flops_per_token(arch, 128) * ids.numel() if lora else expected < flops_per_token(arch) * ids.numel() / 3
 
 
-def test_a_tuning_counts_the_row_and_its_adapter(tmp_path: Path) -> None:
-    model = Llama(ARCH)
-    initialise(model, 7)
-    adapt(model, LoraConfig(rank=2), 1)
-    loop = LoopConfig.model_validate({"steps": 1, "optimizer": {"kind": "adamw"}})
-    fit(model, Goal(loss), loop, state=tmp_path / "state", log=tmp_path / "log.jsonl", length=12)
-    (line,) = map(json.loads, (tmp_path / "speed.jsonl").read_text().splitlines())
-    adapter = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert line["flops_per_second"] == pytest.approx(line["tokens_per_second"] * flops_per_token(ARCH, 12, adapter))
-
-
 @pytest.mark.parametrize(
     "name, peak",
     [("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA L40S", 362e12), ("NVIDIA L4", 121e12),
@@ -207,18 +196,3 @@ def test_the_bar_tells_the_numbers_within_80_columns() -> None:
         assert second.rstrip().endswith("val 1.057") and max(len(first), len(second)) <= 80
         show({"step": 1235, "loss": 3.0, "lr": 0.0, "validation_bits_per_byte": math.nan}, speed)
         assert shown()[1].rstrip().endswith("val nan")
-
-
-def test_no_terminal_no_bar(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run(tmp_path, progress=Progress(False))
-    with loop_bar(None, "train", 0, 3) as show:
-        show({}, {})
-    assert capfd.readouterr() == ("", "")
-
-
-def test_the_bar_of_a_training_is_drawn_and_taken_away(tmp_path: Path) -> None:
-    progress = Progress(True)
-    progress.console = Console(file=io.StringIO(), width=80, force_terminal=True)
-    run(tmp_path, progress=progress)
-    text = progress.console.file.getvalue()  # type: ignore[attr-defined]
-    assert "8/8" in text and "tok/s" in text and text.rstrip().endswith("\x1b[2K")

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -201,39 +200,9 @@ def test_blocks_of_a_long_document_hide_nothing() -> None:
     assert all(len(words[p]) == 30 for p in words)
 
 
-def test_order_of_parts_does_not_matter_but_nearness_does() -> None:
-    text = long_text(0, 40)
-    finder = make_finder([text], make_config())
-    assert find(finder, [text[20:] + text[:20]]) == [(0, 0, 0, 40, 40)]
-    far = text[:10] + long_text(1, 50) + text[10:20] + long_text(2, 50) + text[20:30] + long_text(3, 50) + text[30:]
-    assert find(finder, [far]) == []
-
-
 def test_a_text_of_common_n_grams_is_found_where_blocks_meet() -> None:
     parts = [long_text(s, 4) for s in range(50)]
     texts = [parts[i] + parts[j] + parts[k] for i in range(8) for j in range(8) for k in range(8)]  # every n-gram occurs in 8 items or more
     finder = make_finder(texts, make_config(common=7), block=64)
     for before in range(40, 80):
         assert find(finder, [long_text(99, before) + texts[300] + long_text(98, 50)]) == [(0, 300, before, before + 12, 12)]
-
-
-def test_any_13_gram() -> None:
-    text = long_text(0, 60)
-    finder = make_finder([text, text[:12]], make_config(seed=13, ngram=13, min_ngram=13, min_words=13, share=0))
-    assert find(finder, [long_text(1, 9) + text[20:33] + long_text(2, 9)]) == [(0, 0, 9, 22, 13)]
-    assert find(finder, [text[20:32], text[:12]]) == []
-
-
-def test_a_page_that_repeats_one_phrase_takes_no_memory_for_each() -> None:
-    phrase = long_text(0, 6)
-    finder = make_finder([phrase + long_text(s, 20) for s in range(1, 20)], make_config())
-    assert find(finder, [phrase * 20_000]) == []
-
-
-def test_options_that_contradict_each_other() -> None:
-    with pytest.raises(ValueError, match=r"seed \(9\) can't be larger than min_ngram \(8\)"):
-        make_config(seed=9)
-    with pytest.raises(ValueError, match=r"min_ngram \(20\) can't be larger than ngram \(13\)"):
-        make_config(min_ngram=20)
-    with pytest.raises(ValueError, match="at least 1 item"):
-        make_config(sets=[])

@@ -23,6 +23,10 @@ QUESTION = ["which", "of", "these", "towns", "has", "the", "most", "people", "to
 def finder_of(tmp_path: Path, items: list[str]) -> Finder:
     path = tmp_path / "set.jsonl"
     path.write_text("".join(json.dumps({"text": item}) + "\n" for item in items))
+    return finder_at(path)
+
+
+def finder_at(path: Path) -> Finder:
     config = ContaminationConfig(sets=[str(path)])
     return Finder.make(build_index(read_passages(set_files(config.set_configs())), config), config)
 
@@ -130,8 +134,7 @@ def test_a_stem_that_any_quiz_may_have_counts_only_with_its_options(tmp_path: Pa
     goals = [{"goal": stem, "sol1": prose(n, 9), "sol2": prose(n + 50, 9)} for n, stem in enumerate(ordinary + telling)]
     for name, found_in in (("choices", rows), ("goals", goals)):
         (tmp_path / f"{name}.json").write_text(json.dumps(found_in))
-        config = ContaminationConfig(sets=[str(tmp_path / f"{name}.json")])
-        finder = Finder.make(build_index(read_passages(set_files(config.set_configs())), config), config)
+        finder = finder_at(tmp_path / f"{name}.json")
         alone = found(finder, *(f"{prose(n, 40)} {stem} {prose(n + 1, 40)}" for n, stem in enumerate(ordinary + telling)))
         assert alone == [set()] * len(ordinary) + [{len(ordinary)}, {len(ordinary) + 1}]
         answered = [" ".join([row.get("question") or row["goal"], *(row.get("choices") or [row["sol1"]])]) for row in found_in]
@@ -145,8 +148,7 @@ def test_words_that_most_stems_of_a_set_have_tell_nothing(tmp_path: Path) -> Non
     frame = "korta belisk ludan marnop"
     stems = [f"{frame} {frame}", *(f"{frame} {prose(n, 3)}" for n in range(60))]
     (tmp_path / "set.json").write_text(json.dumps([{"question": stem, "choices": [prose(n, 2)]} for n, stem in enumerate(stems)]))
-    config = ContaminationConfig(sets=[str(tmp_path / "set.json")])
-    finder = Finder.make(build_index(read_passages(set_files(config.set_configs())), config), config)
+    finder = finder_at(tmp_path / "set.json")
     assert found(finder, f"{prose(91, 40)} {stems[0]} {prose(92, 40)}", f"{prose(93, 40)} {stems[1]} {prose(94, 40)}") == [set(), {1}]
 
 

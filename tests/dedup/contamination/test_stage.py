@@ -12,21 +12,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from dedup_runs import again
 from hypothesis import given
 from hypothesis import strategies as st
+from stage_runs import again
 
 from corpusmill.dedup.config import ContaminationConfig, DedupConfig
 from corpusmill.dedup.contamination.editor import ContaminationEditor, index_output
 from corpusmill.dedup.contamination.find import Finder, build_index
 from corpusmill.dedup.contamination.sets import read_passages, set_files
 from corpusmill.dedup.stage import DedupStage
-from corpusmill.pipeline.engine import InlineEngine
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.watch.progress import Progress
 
 QUESTION = "Anna keeps nine hens, and each hen lays four eggs in a week; how many eggs will she have gathered when three weeks are over?"
 ANSWER = "Each week there are 9 * 4 = 36 eggs, so after three weeks Anna has gathered 36 * 3 = 108 eggs altogether. #### 108"
@@ -96,7 +94,7 @@ def test_copies_are_not_judged_twice(dedup, hens: Path) -> None:  # type: ignore
 
 def run_again(before: StageRun, **contamination: Any) -> StageRun:
     config = before.stage.config.model_copy(update={"contamination": ContaminationConfig.model_validate(contamination)})
-    return again(StageRun(DedupStage(config), before.run, before.recipe, [], InlineEngine(), Progress(False)))
+    return again(before, stage=DedupStage(config))
 
 
 def test_what_changes_redoes_what_depends_on_it(dedup, hens: Path) -> None:  # type: ignore[no-untyped-def]
@@ -176,12 +174,11 @@ def found_in(finder: Finder, texts: list[str]) -> list[set[tuple[str, int]]]:
 
 
 def test_nothing_is_found_in_wikipedia_and_c4(real: Finder, shared_data: Path) -> None:
-    look_for_items(real, shared_data)
-
-
-@pytest.mark.long
-def test_nor_is_any_of_134_000_short_sentences(shared_data: Path) -> None:
-    look_for_items(finder_of([str(shared_data / "eval" / "blimp.zip")]), shared_data)
+    text = shared_data / "text"
+    texts = (text / "wikitext2_valid.txt").read_text().split("\n = ")
+    texts += [json.loads(line)["text"] for line in (text / "c4_demo.jsonl").read_text().splitlines()]
+    assert sum(map(len, texts)) > 1_000_000
+    assert not any(found_in(real, texts))
 
 
 def test_nor_is_any_of_some_of_these_sentences_in_c4_though_each_is_found_where_it_stands(shared_data: Path, tmp_path: Path) -> None:
@@ -194,15 +191,6 @@ def test_nor_is_any_of_some_of_these_sentences_in_c4_though_each_is_found_where_
     sentences = [(n, text) for n, line in enumerate(lines) if len((text := json.loads(line)["sentence_good"]).split()) >= 8]
     found = found_in(finder, [f"{pages[n % 50]} {text.upper()} {pages[n % 49]}" for n, text in sentences])
     assert len(found) > 500 and all(("blimp", n) in items for (n, _), items in zip(sentences, found, strict=True))
-
-
-def look_for_items(finder: Finder, shared_data: Path) -> None:
-    text = shared_data / "text"
-    texts = (text / "wikitext2_valid.txt").read_text().split("\n = ")
-    texts += [json.loads(line)["text"] for line in (text / "c4_demo.jsonl").read_text().splitlines()]
-    texts.append((text / "tinyshakespeare.txt").read_text())
-    assert sum(map(len, texts)) > 2_500_000
-    assert not any(found_in(finder, texts))
 
 
 @pytest.mark.parametrize("name", ["gsm8k_test", "lambada_test", "HumanEval"])

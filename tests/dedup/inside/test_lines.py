@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pytest
 from ccnet_form import ccnet_form
-from pydantic import ValidationError
 
 from corpusmill.dedup.config import LinesConfig
 from corpusmill.dedup.inside.lines import host_keys
@@ -133,11 +132,6 @@ def test_identical_documents(dedup) -> None:  # type: ignore[no-untyped-def]
 def test_a_paragraph_is_a_unit_of_its_own(dedup) -> None:  # type: ignore[no-untyped-def]
     texts = ["my text\nof two lines\n\nboiler\nplate", "boiler\nplate\n\n\nother\n\nplate", "BOILER\nPLATE\n\nthird"]
     assert dedup([texts], lines={"unit": "paragraph", "min_count": 3}).kept == ["my text\nof two lines", "other\n\nplate", "third"]
-
-
-def test_options_are_checked() -> None:
-    with pytest.raises(ValidationError, match="min_share needs scope: host"):
-        LinesConfig(min_share=0.5)
 
 
 def test_a_document_of_many_lines(dedup) -> None:  # type: ignore[no-untyped-def]

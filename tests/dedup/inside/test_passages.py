@@ -4,8 +4,8 @@ import random
 from pathlib import Path
 
 import pytest
-from dedup_runs import again
 from repeated_passages import repeats, without
+from stage_runs import again
 
 from corpusmill.dedup.inside import passages
 from corpusmill.pipeline.engine import InlineEngine
@@ -60,20 +60,6 @@ def test_identical_documents(dedup) -> None:  # type: ignore[no-untyped-def]
     assert [row["failed"] for row in result.report] == [[], *[["only_repeated_substrings"]] * 24]
     assert dedup([same[:10], same[10:]], **OFF, substrings={"keep": "none"}).kept == []
     assert dedup([same[:10], same[10:]], substrings={"keep": "none"}).kept == [passage]  # copies of documents do not count as repeats
-
-
-def test_a_short_passage_stays(dedup) -> None:  # type: ignore[no-untyped-def]
-    passage = " ".join(f"w{i}" for i in range(49))
-    texts = [f"{passage} a", f"{passage} b", f"x {passage} c"]
-    assert dedup([texts], **OFF, substrings={}).kept == texts
-    assert dedup([texts], **OFF, substrings={"tokens": 49}).kept == [texts[0], "b", "x c"]
-
-
-def test_many_copies_of_one_passage(dedup) -> None:  # type: ignore[no-untyped-def]
-    passage = " ".join(f"w{i}" for i in range(55))
-    texts = [f"{i} {passage} {i}" for i in range(2_000)]
-    result = dedup([texts[:1_000], texts[1_000:]], **OFF, substrings={})
-    assert result.kept == [texts[0], *(f"{i} {i}" for i in range(1, 2_000))]
 
 
 class Backwards(InlineEngine):

@@ -155,12 +155,6 @@ def test_folders_with_anything_in_them_are_kept(real_run, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["export", "out", "thesis"]
 
 
-def test_no_permission_is_one_sentence(real_run, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="can't be written"):
-        export(real_run.folder, "megatron", str(tmp_path / "file" / "out"))
-
-
 def test_two_writers_of_one_folder(tmp_path):
     out = str(tmp_path / "out")
     with new_folder(out, lambda _: False) as folder:

@@ -17,13 +17,6 @@ WRITTEN = Path(__file__).parent / "mds"
 DOCUMENTS = [("a", "http://a.test/é", 3), ("b", "", 255), ("c" * 32, "http://c.test/", 256), ("d", "x", 700), ("e", "", 1)]
 
 
-@pytest.fixture
-def streaming():
-    return pytest.importorskip(
-        "streaming", reason="mosaicml-streaming is not installed: it wants an older numpy and transformers (extra mds)"
-    )
-
-
 def test_the_bytes_are_those_of_mds_writer(tmp_path):
     arrays = [(np.arange(size) * 7 % 65521).astype(np.uint16) for _, _, size in DOCUMENTS]
     table = pa.table({"id": [name for name, _, _ in DOCUMENTS], "url": [url or None for _, url, _ in DOCUMENTS]})
@@ -46,18 +39,6 @@ def test_a_sample_above_the_limit_is_a_shard_of_its_own(tmp_path):
     assert [shard["samples"] for shard in index["shards"]] == [1, 1, 1, 1]
     for shard in index["shards"]:
         assert (tmp_path / shard["raw_data"]["basename"]).stat().st_size == shard["raw_data"]["bytes"]
-
-
-def test_mds_writer_writes_the_same_bytes(streaming, any_run, exported, tmp_path):
-    folder = exported(any_run, "mds")
-    for split in SPLITS:
-        documents = any_run.documents(split)
-        columns = {"id": "str", "url": "str", "tokens": f"ndarray:{documents[0].ids.dtype.name}"}
-        with streaming.MDSWriter(columns=columns, out=str(tmp_path / split)) as writer:
-            for document in documents:
-                writer.write({"id": document.id, "url": document.url or "", "tokens": document.ids})
-        theirs, ours = ({path.name: path.read_bytes() for path in place.iterdir()} for place in (tmp_path / split, folder / split))
-        assert theirs == ours
 
 
 def samples(folder):
@@ -83,15 +64,3 @@ def test_sequences_are_windows_of_the_shards(any_run, exported, length):
         assert [position for position, _ in found] == list(range(0, shards.total, length))
         for position, ids in found:
             assert ids.dtype == shards.dtype and np.array_equal(ids, shards.window(position, min(length, shards.total - position)))
-
-
-def test_mds_writer_writes_the_same_bytes_of_sequences(streaming, any_run, exported, tmp_path):
-    folder, length = exported(any_run, "mds", sequence_length=300), 300
-    for split in SPLITS:
-        shards = any_run.shards(split)
-        columns = {"position": "int", "tokens": f"ndarray:{shards.dtype.name}"}
-        with streaming.MDSWriter(columns=columns, out=str(tmp_path / split)) as writer:
-            for start in range(0, shards.total, length):
-                writer.write({"position": start, "tokens": shards.window(start, min(length, shards.total - start))})
-        theirs, ours = ({path.name: path.read_bytes() for path in place.iterdir()} for place in (tmp_path / split, folder / split))
-        assert theirs == ours

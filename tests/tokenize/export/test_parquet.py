@@ -24,11 +24,6 @@ def test_the_folder_loads_with_its_splits(any_run, exported, load):
         check(rows, any_run.documents(split))
 
 
-def test_files_load_by_name_and_as_a_stream(real_run, exported, load):
-    files = str(exported(real_run, "parquet") / "data" / "train-*.parquet")
-    check(list(load("parquet", data_files=files, split="train", streaming=True)), real_run.documents("train"))
-
-
 def test_sequences_are_windows_of_the_shards(any_run, exported, load):
     length = 1000
     for split, rows in load(str(exported(any_run, "parquet", sequence_length=length))).items():
