@@ -85,8 +85,8 @@ def sweep(folder: str, name: str, first: float | None = None, last: float | None
     """Tries `steps` thresholds from `first` to `last` for the rule `name` on a finished filter stage; by default between the values that 1%
     of the first shards' documents lie below and above, with today's threshold.
 
-    Raises InputError if there is no such rule, if it compares with a list, if the stage is not finished, if no document has a value to begin
-    or end with, and without `trust` if a step is code of the run's own.
+    Raises InputError if there is no such rule, if it compares with a list, if the stage is not finished, if it needs a document's value to
+    begin or end with and there is none, and without `trust` if a step is code of the run's own.
     """
     with looking(not trust):
         config = plan_of_existing(folder).sections.get("filter")
