@@ -110,9 +110,6 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set {override}: expected key=value, for example dedup.threshold=0.8.")
-    if "." not in key and key not in STAGES:
-        rule = f"; the threshold of a rule is filter.thresholds.{key}" if "_" in key else ""
-        raise ConfigError(f"--set {override}: the key begins with a stage, for example dedup.threshold=0.8{rule}.")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -166,7 +163,8 @@ def validate_recipe(raw: dict[str, Any], path: str) -> dict[str, Config]:
     """Returns the sections as configurations of their stages. Raises ConfigError with all faults of a section, each with its place."""
     unknown = [name for name in raw if name not in STAGES]
     if unknown:
-        raise ConfigError(f"{recipe_name(path)}: {unknown[0]}: no such stage{instead_of(str(unknown[0]), STAGES)}.")
+        rule = "" if isinstance(raw[unknown[0]], Mapping) else f"; the threshold of a rule is filter.thresholds.{unknown[0]}"
+        raise ConfigError(f"{recipe_name(path)}: {unknown[0]}: no such stage{instead_of(str(unknown[0]), STAGES)}{rule}.")
     sections: dict[str, Config] = {}
     folder = "." if Path(path).parent == SHIPPED else str(Path(path).parent)  # beside a recipe that ships there is no file of the user's
     for name in STAGES:
