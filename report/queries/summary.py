@@ -197,6 +197,10 @@ def read_times(run: Run, by: tuple[str, ...] = ("stage", "phase")) -> Query | No
     """)  # fmt: skip
 
 
+#: What to do about a rule that fired on many documents.
+ADVICE = {"language": ", which are in languages that the recipe does not keep; the preset fineweb-2 has rules for each of 50 languages"}
+
+
 def warnings(summary: Summary) -> list[str]:
     """Returns the report's warnings: first that data are missing or broken, then suspicious numbers and the stages' own warnings, the
     largest share first."""
@@ -219,7 +223,10 @@ def warnings(summary: Summary) -> list[str]:
     found: list[tuple[float, str]] = []
     for stage, d in summary.decisions.items():
         alarming = [rule for rule in d.by_removal() if stage != "ingest" and d.rows >= 20 and rule.fired > ALARM_SHARE * d.rows]
-        found += [(rule.fired / d.rows, f"{stage}: {rule.name} fired on {rule.fired / d.rows:.1%} of the documents.") for rule in alarming]
+        found += [
+            (rule.fired / d.rows, f"{stage}: {rule.name} fired on {rule.fired / d.rows:.1%} of the documents{ADVICE.get(rule.name, '')}.")
+            for rule in alarming
+        ]
     lost = {rule: count.fired for rule, count in summary.decisions["ingest"].rules.items()} if "ingest" in summary.decisions else {}
     for rule, sentence in EMPTY_PAGES.items():
         if lost.get(rule):
