@@ -108,14 +108,8 @@ def sweep(folder: str, name: str, first: float | None = None, last: float | None
         now = read_found(storage)[name]
     paths = [output.path for row in manifest.rows() for output in row.outputs if output.path.startswith("report/")]
     if first is None or last is None:
-        values = pa.chunked_array(
-            [read_table(storage, path, [rule.column])[0].cast(pa.float64()).combine_chunks() for path in paths[:SHARDS]], pa.float64()
-        )
-        between = pc.quantile(values.filter(pc.is_finite(values)), [0.01, 0.99]).drop_null().to_pylist()
-        ends = [*between, *(float(value) for value in (now,) if value is not None and value == value)]
-        if not ends:
-            raise InputError(f"{name}: no document has a value of {rule.column}; give --from and --to.")
-        first, last = min(ends) if first is None else first, max(ends) if last is None else last
+        lowest, highest = _ends(storage, paths[:SHARDS], rule, now)
+        first, last = lowest if first is None else first, highest if last is None else last
     thresholds = _thresholds(first, last, steps)
     sums = np.zeros((len(thresholds), 4), np.int64)
     documents = characters = missing = 0
@@ -140,6 +134,18 @@ def _rule(config: FilterConfig, name: str) -> tuple[StepRule, float | None]:
     if isinstance(rules[name].rule.threshold, tuple) or isinstance(threshold, tuple):
         raise InputError(f"{name}: compares with a list, so it has no threshold to sweep over.")
     return rules[name], threshold
+
+
+def _ends(storage: Storage, paths: Sequence[str], rule: Rule, now: float | None) -> tuple[float, float]:
+    """Returns the values of a rule's column that 1% of the documents in some shards lie below and above; `now` is between them."""
+    columns = [read_table(storage, path, [rule.column])[0].cast(pa.float64()).combine_chunks() for path in paths]
+    values = pa.chunked_array(columns, pa.float64())
+    ends = pc.quantile(values.filter(pc.is_finite(values)), [0.01, 0.99]).drop_null().to_pylist()
+    if now is not None and now == now:
+        ends.append(float(now))
+    if not ends:
+        raise InputError(f"{rule.name}: no document has a value of {rule.column}; give --from and --to.")
+    return min(ends), max(ends)
 
 
 def _thresholds(first: float, last: float, steps: int) -> list[float]:

@@ -198,7 +198,7 @@ def read_times(run: Run, by: tuple[str, ...] = ("stage", "phase")) -> Query | No
 
 
 #: What to do about a rule that fired on many documents.
-ADVICE = {"language": ", which are in languages that the recipe does not keep; the preset fineweb-2 has rules for each of 50 languages"}
+ADVICE = {"language": ", which are in languages that the recipe does not keep; the preset fineweb-2 has rules for others"}
 
 
 def warnings(summary: Summary) -> list[str]:

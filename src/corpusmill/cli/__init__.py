@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 
 from corpusmill.cli.base import app
@@ -30,16 +30,25 @@ def _fail(message: str, code: int) -> None:
     _exit(code)
 
 
+#: The exit code of a command that was interrupted.
+_interrupted: list[int] = []
+
+
 def _exit(code: int) -> None:
-    """Ends the command. An interrupted one ends without destructors, which `atexit` calls last: those of Ray's driver crash now and then
-    where an interrupt has come while it worked, and a shell would see a crash in place of Ctrl-C."""
     if code in INTERRUPTIONS:
-        _last[:] = [lambda: os._exit(code)]
+        _interrupted.append(code)
     sys.exit(code)
 
 
-#: What the process does last of all.
-_last: list[Callable[[], None]] = [gc.freeze]
+def _end() -> None:
+    """Runs after all other functions at exit. An interrupted command ends here, without destructors: those of Ray's driver crash now and
+    then where an interrupt has come while it worked, and a shell would see a crash in place of Ctrl-C."""
+    if _interrupted:
+        with suppress(OSError):  # a closed pipe
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(_interrupted[0])
+    gc.freeze()
 
 
 def _fail_interrupted(error: BaseException) -> None:
@@ -52,7 +61,7 @@ def main() -> None:
     # Libraries make many objects that stay. Collecting garbage among them at Python's pace, and once more at the end of the process, takes
     # about a second a command.
     gc.set_threshold(10_000, 10, 10)
-    atexit.register(lambda: _last[0]())  # what is registered first runs last
+    atexit.register(_end)  # what is registered first runs last
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         _command()
         return
