@@ -12,6 +12,7 @@ from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.watch.log import LARGEST, LOG, AppendedFile, objects, read_appended
 from corpusmill.pipeline.watch.metrics import Prometheus
+from corpusmill.pipeline.watch.progress import Progress
 
 
 def test_counts_are_served_for_the_time_of_a_run() -> None:
@@ -70,3 +71,12 @@ def test_two_processes_never_write_the_same_object_of_a_log(s3: Any) -> None:
             file.flush()
     assert [(attempt, number) for attempt, number, _ in objects(run, LOG)] == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
     assert read_appended(run, LOG).split() == b"one 1 one 2 one 3 other 1 other 2 other 3".split()
+
+
+def test_without_a_terminal_a_phase_prints_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("corpusmill.pipeline.watch.progress.LINES", 0.0)
+    with Progress(enabled=False).phase("filter", 3) as bar:
+        for _ in range(3):
+            bar.advance(20, 1000)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["filter: 1 of 3 tasks", "filter: 2 of 3 tasks"] and "documents/s" in lines[0]
