@@ -1,7 +1,6 @@
 """Damaged or unusual runs, each with the words that its report has to print."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from functools import lru_cache
@@ -54,12 +53,6 @@ def half_done(run: Path) -> None:
     manifest.write_bytes(first + second[: len(second) // 2])
 
 
-def no_footer(run: Path) -> None:
-    whole(run)
-    shard = _shard(run)
-    shard.write_bytes(shard.read_bytes()[:-20])
-
-
 def damaged_inside(run: Path) -> None:
     """Overwrites the data pages of a shard and leaves its footer whole."""
     whole(run)
@@ -90,51 +83,16 @@ def none_kept(run: Path) -> None:
         _rewrite(shard, lambda t: _replaced(_replaced(t, "kept", [False] * len(t)), "failed", [["no_text"]] * len(t)))
 
 
-def no_rows(run: Path) -> None:
-    """Makes a crawl without a record."""
-    whole(run, STAGES[:2])
-    for stage in STAGES[:2]:
-        for kind in ("report", "data"):
-            for shard in (run / stage / kind).iterdir():
-                _rewrite(shard, lambda table: table.slice(0, 0))
-
-
 def many_rules(run: Path) -> None:
     whole(run, STAGES[:2])
     names = [[f"rule-{row}-{number}" for number in range(400)] for row in range(len(pq.read_table(_shard(run))))]
     _rewrite(_shard(run), lambda table: _replaced(_replaced(table, "failed", names), "kept", [False] * len(table)))
 
 
-def many_shards(run: Path) -> None:
-    """Makes a stage of 1,000 tasks with equal shards."""
-    whole(run, STAGES[:1])
-    manifest = run / "ingest" / "manifest.jsonl"
-    row = manifest.read_text().splitlines()[0]
-    names = [f"part-{number:05d}" for number in range(1000)]
-    for name in names[2:]:
-        for kind in ("report", "data"):
-            os.link(_shard(run, "ingest", kind), run / "ingest" / kind / f"{name}.parquet")
-    rows = [row.replace("part-00000", name) for name in names]
-    manifest.write_text("\n".join([*rows, json.dumps({"kind": "complete", "tasks": names})]) + "\n")
-
-
 def only_trained(run: Path) -> None:
     """Makes a run that only tunes an existing model: its recipe has no data stage."""
     whole(run, ("training",))
     (run / "run.json").write_text(json.dumps({"recipe": {"sft": {}, "align": {}, "evaluate": {}}, "versions": {"corpusmill": "0"}}))
-
-
-def huge_text(run: Path) -> None:
-    """Makes two documents of 10 MB without a space, which a rule drops, and URLs of 1 MB."""
-    whole(run, STAGES[:2])
-    long = {"url": "http://long.test/" + "x" * 1_000_000, "text": "wordwithoutend" * 750_000}
-    for stage, kind, column in (("ingest", "data", "text"), ("ingest", "data", "url"), ("filter", "report", "url")):
-
-        def change(table: pa.Table, column: str = column) -> pa.Table:
-            values = table[column].to_pylist()
-            return _replaced(table, column, [*values[:6], long[column], long[column], *values[8:]])
-
-        _rewrite(_shard(run, stage, kind), change)
 
 
 def odd_characters(run: Path) -> None:
@@ -174,16 +132,12 @@ def lost_filter(run: Path) -> None:
 #: name: the function that makes the run, and the first words that its report has to print.
 DAMAGED: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "half done": (half_done, ("filter: not finished (tasks done: 1)",)),
-    "no footer": (no_footer, ("filter/report/part-00000.parquet",)),
     "damaged inside": (damaged_inside, ("row group 0 can't be read",)),
     "an older version": (older_version, ("filter: its report is of another version",)),
     "other types": (other_types, ()),
     "none kept": (none_kept, ("none of 60 documents was kept",)),
-    "no rows": (no_rows, ()),
     "ten thousand rules": (many_rules, ()),
-    "1,000 shards": (many_shards, ()),
     "only trained": (only_trained, ()),
-    "huge text": (huge_text, ()),
     "odd characters": (odd_characters, ()),
     "no UTF-8": (no_utf8, ("row group 0 can't be read",)),
     "broken JSON": (broken_json, ("run.json: not readable JSON",)),

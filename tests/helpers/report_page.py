@@ -5,20 +5,6 @@ from typing import Any
 from browser import DESK, Seen
 from waiting import until
 
-#: Some colours of the two themes, as `COLORS` finds them.
-LIGHT = {"page": "rgb(251, 251, 249)", "ink": "rgb(29, 35, 41)"}
-DARK = {"page": "rgb(20, 24, 28)", "ink": "rgb(230, 233, 236)"}
-#: The colour of a chart's axes on the page of each theme.
-SOFT = {LIGHT["page"]: "rgb(90, 101, 112)", DARK["page"]: "rgb(163, 173, 183)"}
-COLORS = "({page: getComputedStyle(document.body).backgroundColor, ink: getComputedStyle(document.body).color})"
-
-
-def drawn_in(colors: dict[str, str]) -> str:
-    """Returns an expression: whether the first chart is drawn in the colours of a theme."""
-    title = "document.querySelector('.chart svg text.title')"
-    return f"{title} && getComputedStyle({title}).fill === '{SOFT[colors['page']]}'"
-
-
 #: The focused element: its tag, its class, its text, and whether the focus is visible.
 FOCUSED = """() => {
   const it = document.activeElement, style = getComputedStyle(it);

@@ -1,6 +1,5 @@
 """Tests the comparison of two runs: its figures are those of pandas on the reports' rows."""
 
-import json
 import math
 import re
 import shutil
@@ -92,6 +91,12 @@ def test_figures_are_those_of_pandas(tmp_path: Path) -> None:
     seen = frame.sample(frac=0.9, random_state=0)  # the second run had a part of the crawl
     a, b = chained(frame, 10, 1.5, 7), chained(seen, 14, 1.2, 5)
     found = compare(write(tmp_path / "a", a, 3), write(tmp_path / "b", b, 2), DiffOptions(samples=4))
+    for width in (40, 100):
+        lines = printed(found.show, width=width).splitlines()
+        assert all(len(line) <= width for line in lines if not line.startswith("All about one"))
+    counts = (a["dedup"]["kept"].sum(), b["dedup"]["kept"].sum())
+    assert "A keeps {:,} documents, B {:,}".format(*counts) in " ".join(lines)
+    assert any(line.split()[:3] == ["kept", "by", "A"] and str(found.of("only_a").documents) in line.split() for line in lines)
     both = fates(a).merge(fates(b), on=["id", "copy"], how="outer", suffixes=("_a", "_b"))
 
     def kept(side: str, value: bool) -> "pd.Series[bool]":
@@ -162,53 +167,6 @@ def _check_columns(found: Difference, a: dict[str, pd.DataFrame], b: dict[str, p
 
 def compared(a: Path | str, b: Path | str, width: int = 80, **wanted: Any) -> str:
     return printed(compare(str(a), str(b), DiffOptions(**wanted)).show, width=width)
-
-
-@pytest.fixture(scope="module")
-def stricter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Makes the run of the fixtures with another threshold in its recipe and report: documents with fewer than 40 words are short."""
-    folder = tmp_path_factory.mktemp("diff") / "run"
-    write_run(folder, ("ingest", "filter"))
-    run = RunBuilder(folder)
-    (folder / "filter" / "manifest.jsonl").unlink()
-    _rewrite(run, folder)
-    recipe = {"ingest": {}, "dedup": {}, "filter": {"thresholds": {"short": 40}}}
-    run.json("run.json", {"inputs": ["crawl/"], "recipe": recipe, "versions": {"corpusmill": "1"}})
-    return folder
-
-
-def _rewrite(run: RunBuilder, folder: Path) -> None:
-    import pyarrow.dataset as ds
-
-    table = ds.dataset(folder / "filter" / "report").to_table()
-    rules = json.loads(table.schema.metadata[b"corpusmill.rules"])
-    rules[0]["threshold"] = 40
-    rows = []
-    for row in table.to_pylist():
-        failed = [*(["short"] if row["words"] < 40 else []), *(name for name in row["failed"] if name != "short")]
-        rows.append({**row, "failed": failed, "kept": not failed, "chars_out": 0 if failed else row["chars_in"]})
-    made = report(rows, list(table.schema)[6:], {b"corpusmill.rules": json.dumps(rules).encode()})
-    data = documents([{**row, "source": "x", "text": ""} for row in rows if row["kept"]], [pa.field("language", pa.string())])
-    run.stage("filter", [{"report/part-00000.parquet": made, "data/part-00000.parquet": data}])
-
-
-def test_what_is_printed(run_folder: Path, stricter: Path) -> None:
-    text = compared(run_folder, stricter, stage="filter")
-    assert (
-        "A keeps 45 documents, B 39 (-13.3%) (of the stage filter). Of 56 that both have seen, they decide differently about 6."
-        in " ".join(text.split())
-    )
-    lines = [line.split() for line in text.splitlines()]
-    assert ["kept", "by", "A", "only", "6", "10.7%"] in [line[:6] for line in lines]
-    assert ["filter.thresholds.short", "20", "40"] in lines and ["versions.corpusmill", "0", "1"] in lines
-    assert ["short", "5", "11", "0", "6"] in lines
-    assert "words" in text and "K-S" in text
-    assert "Kept by A, dropped by B: 3 of 6" in text and "fails if < 40" in text and "Kept by B, dropped by A" not in text
-    assert len(re.findall(r"word[4-9]x0 ", text)) == 3  # the samples' texts
-    assert "Both keep the same 42 documents (from ingest to dedup)." in compared(run_folder, run_folder)
-    narrow = compared(run_folder, stricter, 40, samples=60)
-    assert "B has no dedup, tokens, so both are compared up to filter." in " ".join(narrow.split())
-    assert all(len(line) <= 40 for line in narrow.splitlines() if not line.startswith("All about one"))
 
 
 def test_a_run_without_a_stage_is_compared_all_the_same(run_folder: Path, tmp_path: Path) -> None:

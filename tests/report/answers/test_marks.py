@@ -1,6 +1,5 @@
 """Tests the places of failed rules in a text: carried back to the stage's input text, in the terminal, and as JSON."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,15 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from inline_run import run_inline
 from printing import printed
 
 from corpusmill.report.answers.marks import Mark, TextAlignment, dedup_marks, filter_marks, marked_text
 from corpusmill.report.answers.raw import raw
 from corpusmill.report.answers.why import explain
 from corpusmill.report.read import ReportRule
-
-WORDS = st.lists(st.sampled_from(["a", "b", "the", "é", "mill.", "[1]"]), max_size=30)
 
 
 @given(
@@ -53,17 +49,6 @@ def test_what_dedup_cut_and_words_of_an_evaluation_set() -> None:
     assert dedup_marks({"contamination_passage": "cut away"}, text, None)[0].spans is None
 
 
-def test_a_line_that_dedup_cuts_is_marked(tmp_path: Path) -> None:
-    texts = [f"The {word} of the mill.\nAll rights reserved by the mill.\nSo ends the {word}." for word in ("wheel", "stone", "grain")]
-    lines = [json.dumps({"url": f"http://{n}.test/", "text": text}) for n, text in enumerate(texts)]
-    (tmp_path / "in.jsonl").write_text("\n".join(lines))
-    recipe = "ingest: {}\nfilter: {steps: [stop_words: {}]}\ndedup: {lines: {min_count: 3}, threshold: 1.0}\n"
-    run = run_inline(tmp_path, recipe, tmp_path / "in.jsonl")
-    text = printed(explain(str(run), "http://1.test/", marks=True).show)
-    assert "Why dedup decided so, in the text that filter wrote:" in text and "A 1 place: what dedup cut: it repeats in the corpus" in text
-    assert "⟦A All rights reserved by the mill.⟧" in text
-
-
 def test_places_of_a_filter_of_ones_own_and_damaged_ones() -> None:
     rules = [ReportRule("python:loud", "too_loud", "marks", ">", 1)]
     row: dict[str, Any] = {"failed": ["too_loud"], "marks": 2}
@@ -81,19 +66,6 @@ def test_places_are_shown_only_where_the_value_is_the_reported_one() -> None:
         (mark,) = filter_marks(settings, rules, other, "one.\ntwo")
         assert mark.spans is None and "unknown" in mark.what
     assert "unknown" in filter_marks({"steps": [{"fineweb_quality": {"preset": 1}}]}, rules, row, "one.\ntwo")[0].what
-
-
-def test_the_filter_of_the_guide_gives_its_places(tmp_path: Path) -> None:
-    (tmp_path / "loud.py").write_text(
-        "import re\nimport pyarrow as pa\nfrom corpusmill.filters.own import Rule, measures\n\n"
-        "@measures({'loud': 'int64', 'loud_places': pa.list_(pa.int64())}, rules=[Rule('too_loud', 'loud', '>', 1)])\n"
-        "def loud(documents):\n"
-        "    found = [[m.span() for m in re.finditer('!', text)] for text in documents['text'].to_pylist()]\n"
-        "    return {'loud': [len(each) for each in found], 'loud_places': [[n for span in each for n in span] for each in found]}\n"
-    )
-    (tmp_path / "in.jsonl").write_text('{"url": "http://a.test/", "text": "No! No!"}\n{"url": "http://b.test/", "text": "Yes"}\n')
-    run = run_inline(tmp_path, f"ingest: {{}}\nfilter: {{steps: [{{python: {tmp_path}/loud.py:loud}}]}}\n", tmp_path / "in.jsonl")
-    assert "No⟦A !⟧ No⟦A !⟧" in printed(explain(str(run), "http://a.test/", marks=True).show)
 
 
 def test_why_marks_the_text(marked_run: Path) -> None:

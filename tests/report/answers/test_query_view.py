@@ -71,8 +71,6 @@ DEAF = "SELECT max(repeat('a', 1000000000)) FROM range(1000)"  # a function that
     [
         pytest.param(ENDLESS, True, id="endless, limit"),
         pytest.param(DEAF, False, id="deaf, SIGTERM"),
-        pytest.param(DEAF, True, id="deaf, limit", marks=pytest.mark.long),
-        pytest.param(ENDLESS, False, id="endless, SIGTERM", marks=pytest.mark.long),
     ],
 )
 def test_a_query_without_an_end_is_ended(run_folder: Path, tmp_path: Path, query: str, limit: bool) -> None:

@@ -21,8 +21,6 @@ from warcio.archiveiterator import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from corpusmill.ingest.config import IngestConfig
-from corpusmill.ingest.original import NO_RECORDS, original_of
 from corpusmill.pipeline.schemas import document_id
 
 PAGES = [f"<html><body><p>{'A page about milling. ' * 20}Number {number}.</p></body></html>".encode() for number in range(3)]
@@ -229,19 +227,3 @@ def test_records_beyond_the_limits_are_dropped_and_can_be_shown(run: SimpleNames
     monkeypatch.setattr("corpusmill.ingest.original.LARGEST", 100_000)
     code, _, err = corpusmill("raw", run.folder, "http://large.test/")
     assert code == 2 and "has more than 100000 bytes, too many to be shown" in err
-
-
-@pytest.mark.long
-def test_records_of_real_archives(shared_data: Path, tmp_path: Path) -> None:
-    """Records of any kind, some of each file, are found again and give their ids again."""
-    run = run_inline(tmp_path, "ingest: {}\n", shared_data / "warc", shared_data / "realweb" / "readability.warc.gz")
-    rows = ds.dataset(run / "ingest" / "report").to_table().to_pylist()
-    shown = pages = 0
-    for row in rows[::4]:
-        if row["record_type"] not in NO_RECORDS:
-            original = original_of(row, IngestConfig())  # raises where the id is another
-            shown += 1
-            if row["kept"] and row["record_type"] == "response":
-                assert document_id(row["url"], original.body) == row["id"]
-                pages += 1
-    assert shown > 400 and pages > 40

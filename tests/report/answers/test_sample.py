@@ -92,9 +92,3 @@ def test_what_is_printed(run_folder: Path) -> None:
         shown(run_folder, rules=("short",), kept=True).split()
     )
     assert "filter: no such documents." in shown(run_folder, rules=("never",))
-
-
-def test_json_has_rows_and_texts(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    printed(sample, str(run_folder), "filter", Choice(rules=("short",)), Draw(2), True)
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(rows) == 2 and all(row["words"] == 3 and row["text"].startswith("word1") for row in rows)

@@ -16,7 +16,6 @@ from starlette.testclient import TestClient
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.answers.diff import DiffOptions, compare
-from corpusmill.report.explore import console as console_module
 from corpusmill.report.explore.console import Console
 from corpusmill.report.explore.runs import find_runs
 
@@ -96,15 +95,6 @@ def test_one_run_has_its_folders_name_and_no_other(run_folder: Path) -> None:
     assert ask(client, "console")["one"] is True and ask(client, "run", run=run_folder.name)["own"] == run_folder.name
     for name in (".", "..", f"../{run_folder.name}", "filter"):
         assert client.get("/api/run", params={"run": name}).status_code == 404
-
-
-def test_few_runs_stay_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console_module, "KEPT", 1)
-    console = Console(str(folder))
-    first = console.explorer("first")
-    assert console.explorer("first") is first
-    console.explorer("group/second")
-    assert first.stopped.is_set() and console.explorer("first") is not first
 
 
 def test_a_comparison_is_that_of_diff(client: TestClient, folder: Path) -> None:

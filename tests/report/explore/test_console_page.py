@@ -73,35 +73,6 @@ def test_a_row_opens_its_run_and_back_returns(listed: Seen) -> None:
     listed.console.clear()  # Chromium prints the answer's status
 
 
-@pytest.mark.long
-def test_two_runs_are_chosen_and_compared(listed: Seen) -> None:
-    page = listed.page
-    for name in ("first", "group/second"):
-        page.get_by_label(f"Compare {name}").check()
-    page.get_by_role("button", name="Compare 2 runs").click()
-    page.wait_for_selector(".compared li")
-    drawn(page)
-    moved = json.loads(page.evaluate("fetch('/api/compare?a=first&b=group/second').then(answer => answer.text())"))
-    alone = moved["documents"]["only_a"]["documents"]
-    assert f"they decide differently about {alone}." in page.inner_text("#compare-verdict")
-    page.locator("#compare-rules tr", has_text="short").get_by_role("button").click()
-    page.wait_for_selector("#compare-documents .chip")  # the list of this rule is drawn, not the one before it
-    assert drawn(page).inner_text("#compared").startswith(f"{alone} document")
-    card = page.locator(".compared > li").first
-    halves = card.locator(".two > div").all_inner_texts()
-    assert "kept" in halves[0] and "would fail only where it is below 20" in halves[0]
-    assert "dropped by filter" in halves[1] and "fails where it is below 40" in halves[1]
-    card.get_by_role("button", name="Show the text").click()
-    drawn(page)
-    text = card.locator(".text").inner_text()
-    page.locator("#compare-columns article").first.scroll_into_view_if_needed()
-    page.wait_for_selector("#compare-columns .chart[data-drawn]")
-    drawn(page)
-    card.get_by_role("link", name="Open it in group/second").click()
-    page.wait_for_selector("#document .text")
-    assert drawn(page).inner_text("#document .text") == text and "dropped by filter" in page.inner_text("#document")
-
-
 class Noted(parameters.Asked):
     words: str
 

@@ -166,20 +166,6 @@ def filtered(folder: Path, run: str) -> None:
 
 
 @pytest.mark.long
-def test_a_fork_in_a_bucket_goes_on_there(tmp_path: Path, s3: Any) -> None:
-    s3.bucket("runs")
-    filtered(tmp_path, "s3://runs/run")
-    client = served("s3://runs/run", "anna")
-    assert client.post("/api/fork", json={"set_": {"gopher_short_doc": 20}, "name": "mine"}).json()["state"] == "working"
-    assert (job := ended(client))["state"] == "done" and job["folder"] == "s3://runs/mine", job
-    client.post("/api/go_on", json={"run": "mine", "to": "tokens", "alarm": True})
-    assert (job := ended(client))["state"] == "done", job
-    assert client.get("/api/status", params={"run": "mine"}).json()["left"] == []
-    found = client.get("/api/compare", params={"a": "run", "b": "mine"}).json()["documents"]
-    assert "only_a" not in found and found["only_b"]["documents"] > 0
-
-
-@pytest.mark.long
 def test_a_fork_from_the_page_goes_on_to_its_end(tmp_path: Path) -> None:
     """It is named, stops on an alarm, says so, goes on in spite of it, is stopped, finished and compared with its parent."""
     run = tmp_path / "run"

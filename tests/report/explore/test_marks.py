@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from asking import client_of
-from browser import Seen, expect_accessible, needs_chromium, opened
+from browser import Seen, needs_chromium
 from explored import explored
 from starlette.testclient import TestClient
 from waiting import drawn
@@ -123,18 +123,3 @@ def test_hostile_text_in_marks_does_nothing(seen: Seen) -> None:
     assert drawn(page).locator(".blocks li.kept", has_text="<script>alert(1)</script>").count() == 1
     assert page.locator("main script, main img, [onerror]").count() == 0 and dialogs == []
     assert "\u202e" not in page.evaluate("document.body.innerText") and page.locator(".text mark .control").count() >= 4
-
-
-@needs_chromium
-@pytest.mark.long
-def test_axe_finds_nothing_in_marks(chromium: Any, address: str) -> None:
-    for key, part in (("filter/0", "#document .switch"), ("dedup/0", "#difference ins")):
-        with opened(chromium, f"{address}#stage={key.split('/')[0]}&doc={key}", bypass_csp=True) as seen:
-            page = seen.page
-            page.wait_for_selector(part)
-            drawn(page)
-            while (hidden := page.locator("#why .switch[aria-pressed=false]")).count():
-                hidden.first.click()
-            page.locator("summary", has_text="The page, with what").click()
-            page.wait_for_selector(".blocks li")
-            expect_accessible(drawn(page), key)

@@ -18,7 +18,7 @@ def client(run_folder: Path) -> TestClient:
 
 def texts(folder: Path, stage: str) -> dict[str, str]:
     """Returns by id the input texts of a stage; for `ingest`, its output texts."""
-    before = {"ingest": "ingest", "filter": "ingest", "dedup": "filter", "tokens": "dedup"}[stage]
+    before = {"ingest": "ingest", "filter": "ingest", "dedup": "filter"}[stage]
     table = ds.dataset(sorted((folder / before / "data").glob("*.parquet"))).to_table(["id", "text"])
     return dict(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
 
@@ -44,16 +44,12 @@ def search_all(client: TestClient, **parameters: Any) -> tuple[list[str], list[A
         ("filter", {"low.words": 80}, "x79 "),
         ("ingest", {}, "word5"),
         ("dedup", {"decision": "dropped"}, "word41x0"),
-        ("tokens", {}, "\u202e"),
         ("filter", {}, "nowhere to be found"),
     ],
 )
 def test_finds_what_is_there(client: TestClient, run_folder: Path, stage: str, asked: dict[str, Any], needle: str) -> None:
     known = texts(run_folder, stage)
-    rows = [row for row in rows_of(run_folder, stage) if passes(row, asked) and row["id"] in known] if stage != "tokens" else None
-    if rows is None:
-        read = ds.dataset(sorted((run_folder / "tokens/report").glob("*.parquet"))).to_table().to_pylist()
-        rows = [{**row, "key": f"tokens/{number}"} for number, row in enumerate(read)]
+    rows = [row for row in rows_of(run_folder, stage) if passes(row, asked) and row["id"] in known]
     wanted = [row for row in rows if needle in known[row["id"]]]
     keys, answers = search_all(client, **{"stage": stage, "text": needle, "limit": 3, **asked})
     assert keys == [row["key"] for row in wanted]
@@ -67,15 +63,3 @@ def test_a_search_whose_time_is_over_can_go_on(run_folder: Path, monkeypatch: py
     monkeypatch.setattr(search, "BUDGET", 0.0)
     answer = client_of(run_folder, "filter").get("/api/documents", params={"stage": "filter", "text": "x7"}).json()
     assert (answer["total"], answer["search"]["searched"], answer["search"]["of"]) == (0, 0, 56) and answer["search"]["cursor"]
-
-
-def test_counts_of_what_is_found(client: TestClient, run_folder: Path) -> None:
-    asked = {"stage": "filter", "text": "word1"}
-    search_all(client, **asked)
-    known = texts(run_folder, "filter")
-    wanted = [row for row in rows_of(run_folder, "filter") if "word1" in known[row["id"]]]
-    answer = client.get("/api/summary", params=asked).json()
-    assert (answer["total"], answer["kept"]) == (len(wanted), sum(row["kept"] for row in wanted))
-    assert answer["search"]["searched"] == answer["search"]["of"] == 56
-    drawn = client.get("/api/histogram", params={**asked, "column": "words"}).json()
-    assert sum(drawn["kept"]) + sum(drawn["dropped"]) + drawn["above"] + drawn["below"] == len(wanted)

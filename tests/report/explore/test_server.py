@@ -234,13 +234,3 @@ def test_a_query_has_its_time(run_folder: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(selection, "_conditions", lambda *_: selection.Conditions([slow], []))
     answer = client.get("/api/documents?stage=filter&low.words=1")
     assert answer.status_code == 503 and answer.json()["detail"] == "That took too long."
-
-
-def test_other_stages_of_a_document_come_from_the_files_where_one_is_loaded(run_folder: Path) -> None:
-    whole, one = client_of(run_folder), client_of(run_folder, "filter")
-    for number in (14, 40, 50):
-        both = [client.get(f"/api/document?key=filter/{number}").json() for client in (whole, one)]
-        for answer in both:
-            for member in (answer["cluster"] or {"rows": []})["rows"]:
-                member.pop("key")
-        assert both[0] == both[1]

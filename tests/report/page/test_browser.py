@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from browser import PHONE, Seen, browser, expect_accessible, needs_chromium, opened
 from hostile_run import ATTACKS, write_hostile_run
-from report_page import COLORS, DARK, FOCUSED, LIGHT, ROWS, drawn_in, quiet, scroll_through, visit
+from report_page import FOCUSED, ROWS, quiet, scroll_through, visit
 from waiting import until
 
 from corpusmill.pipeline.safe import safe_line
@@ -47,18 +47,6 @@ def report(run_folder: Path) -> str:
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
     return Path(write_report(str(write_hostile_run(tmp_path_factory.mktemp("hostile") / "run")))).as_uri()
-
-
-@pytest.mark.long
-def test_a_chosen_theme_stays(tab: Seen, report: str) -> None:
-    page = visit(tab, report)
-    page.select_option(".theme select", "dark")
-    assert page.evaluate(COLORS) == DARK
-    until(page, drawn_in(DARK))
-    page.reload()
-    assert page.evaluate(COLORS) == DARK and page.locator(".theme select").input_value() == "dark"
-    page.select_option(".theme select", "")
-    assert page.evaluate(COLORS) == LIGHT and tab.console == []
 
 
 @pytest.mark.long
@@ -135,32 +123,6 @@ def test_a_chart_in_words(page: Any) -> None:
     assert "kept: 45 in all" in about and "dropped: 11 in all" in about and "marked: < 20" in about
     loss = page.locator("figure:has(figcaption b:text-is('Loss'))").first
     assert "5 at 0, 0.1 at 49; least 0.1 at 49, most 5 at 0" in (loss.locator(".chart").get_attribute("aria-label") or "")
-
-
-@pytest.mark.long
-def test_one_switch_shows_all_queries(tab: Seen, report: str) -> None:
-    page = visit(tab, report)
-    switch = page.get_by_label("Show queries")
-    page.evaluate("for (const closed of document.querySelectorAll('details')) closed.open = true")
-    shown = "[...document.querySelectorAll('.query')].filter(query => query.offsetParent).length"
-    assert not switch.is_checked() and page.evaluate(shown) == 0
-    switch.check()
-    assert page.evaluate(shown) == page.locator(".query").count() > 40
-    told = page.evaluate(
-        "[...document.querySelectorAll('main table, main figure')].map(it => document.getElementById(it.dataset.query).offsetParent)"
-    )
-    assert len(told) > 20 and all(told)
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    query = page.locator("#query-filter-rules")
-    query.get_by_role("button", name="Copy").click()
-    query.get_by_role("button", name="Copied").wait_for()
-    assert page.evaluate("navigator.clipboard.readText()") == query.locator("code").text_content()
-    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')); }")
-    query.locator("button").click()
-    query.get_by_role("button", name="Marked").wait_for()
-    assert page.evaluate("getSelection().toString()").strip() == (query.locator("code").text_content() or "").strip()
-    switch.uncheck()
-    assert page.evaluate(shown) == 0 and tab.console == []
 
 
 def test_a_link_opens_what_it_leads_to(page: Any) -> None:

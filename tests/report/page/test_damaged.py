@@ -19,12 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return tmp_path_factory.mktemp("damaged")
 
 
-#: These differ most from others.
-QUICK = ("half done", "damaged inside", "an older version", "none kept", "ten thousand rules", "only trained", "odd characters",
-         "broken JSON", "no filter", "no UTF-8", "other types")  # fmt: skip
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name not in QUICK)) for name in DAMAGED])
+@pytest.mark.parametrize("name", DAMAGED)
 def test_the_page_says_what_is_wrong(folder: Path, name: str) -> None:
     make, said = DAMAGED[name]
     make(folder / name)
@@ -50,7 +45,7 @@ def test_sections_that_do_not_apply_are_one_sentence(folder: Path) -> None:
 @pytest.mark.long
 def test_they_open_in_a_browser(folder: Path) -> None:
     """Opens only the most different runs, because each costs a second."""
-    names = ("damaged inside", "ten thousand rules", "huge text", "only trained", "odd characters")
+    names = ("damaged inside", "ten thousand rules", "only trained", "odd characters")
     with browser() as chromium, opened(chromium, "about:blank") as seen:
         for name in names:
             if not (folder / name).exists():  # those tests were not selected

@@ -26,12 +26,6 @@ def test_packing_is_reported(tmp_path: Path) -> None:
         assert f'<td class="number">{each["rows"]:,}</td><td class="number">{each["padding"]:,}</td>' in page
 
 
-def test_damaged_descriptions_leave_it_out() -> None:
-    good = {"length": 8, "rows": 1, "padding": 0, "waste": 0.0}
-    damaged = [{}, None, {**good, "rows": "x"}, {**good, "padding": float("inf")}, good]
-    assert packings({"train": {"packing": damaged}, "validation": {}}) == [Packing("train", **good)]  # type: ignore[arg-type]
-
-
 def test_the_mixture_is_reported(tmp_path: Path) -> None:
     write_token_set(tmp_path / "tokens" / "train", random_documents(2, 40, 50))
     (tmp_path / "run.json").write_text("{}")

@@ -1,40 +1,14 @@
 """Tests the sections about decisions, with unusual or broken runs."""
 
-import re
 import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 from built_run import RunBuilder, pages
 
-from corpusmill.report.page.html import render, write_report
-from corpusmill.report.queries.summary import Summary, read_summary
-
-
-@pytest.fixture(scope="module")
-def summary(random_run: Path) -> Summary:
-    return read_summary(str(random_run))
-
-
-@pytest.fixture(scope="module")
-def page(random_run: Path) -> str:
-    return Path(write_report(str(random_run))).read_text()
-
-
-def test_what_the_page_says_first(summary: Summary, page: str) -> None:
-    d = summary.decisions["filter"]
-    most = d.by_removal()[0]
-    head = page[page.index("<header>") : page.index("</header>")]
-    found = summary.page.headline
-    assert found is not None and len(found.deciding) == 3
-    for step in found.deciding:
-        assert f'<td class="number">{step.rule.alone:,}</td>' in head and f"+{step.more:,}" in head
-    assert f"+{most.alone:,}" in head or most.alone == 0
-    for target in re.findall(r'<a href="#([^"]+)"', page):  # each rule's card, the table of other thresholds, the near misses
-        assert page.count(f'id="{target}"') == 1, target
-    assert re.search(r'<a href="#card-filter-[^"]+">short</a>', page)
+from corpusmill.report.page.html import render
+from corpusmill.report.queries.summary import read_summary
 
 
 def test_records_that_hold_no_page_are_told_apart(random_run: Path, tmp_path: Path) -> None:
@@ -54,12 +28,6 @@ def test_records_that_hold_no_page_are_told_apart(random_run: Path, tmp_path: Pa
     kept = summary.rows[-1].documents_out
     assert f"<dd>{len(rows) - without:,}</dd>" in head and f"and {without:,} records without a page" in head
     assert f"{kept / (len(rows) - without):.1%} of the" in head
-
-
-def test_those_that_lose_most(summary: Summary) -> None:
-    hosts = next(origin for origin in summary.page.origins if origin.title == "Host")
-    assert "host7.test" in [name for name, _, _ in hosts.losers]
-    assert all(left / before < hosts.kept_share / 2 for _, before, left in hosts.losers)
 
 
 def test_a_rule_that_drops_ten_times_as_much_of_a_language_is_named(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from corpusmill.pipeline.shards import publish, read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.answers.terminal import render_report
 from corpusmill.report.page.html import render
-from corpusmill.report.queries.classifiers import columns_of, doubts, read_classifiers
+from corpusmill.report.queries.classifiers import doubts, read_classifiers
 from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.query.run import Run
 
@@ -130,13 +130,6 @@ def test_doubts_say_what_to_doubt() -> None:
     assert "tells yes from no poorly" in guess and "are not calibrated" in guess and "most of its yes answers are wrong" in guess
     few = doubts(evaluate([0.5, 0.2, np.nan], [1, 1, 1], ["a"] * 3, [3, 4, 5], 0.5, seed=0))
     assert any("few examples" in each for each in few) and any("is unknown" in each for each in few) and "hold no known" in few[-1]
-
-
-def test_columns_are_named_as_the_step_names_them() -> None:
-    from corpusmill.filters.classifier.options import score_column
-
-    for name, label in (("posts", "rude"), ("posts", "posts"), ("dclm", "__label__hq"), ("m", "two words!")):
-        assert columns_of(name, label) == (score_column(name, label),)
 
 
 def test_what_it_answers_in_this_run(run: Path, page: str) -> None:

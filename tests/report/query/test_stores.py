@@ -9,7 +9,6 @@ from built_run import write_run
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
-from corpusmill.report.answers.diff import DiffOptions, compare
 from corpusmill.report.query.run import Run, open_run
 
 RUN = "s3://runs/a/run"
@@ -62,11 +61,3 @@ def test_what_is_damaged_in_a_bucket(s3, stored: str, local: Path) -> None:
     rest = pq.read_table(local / "filter/report/part-00001.parquet")["id"].to_pylist()
     assert [id_ for (id_,) in run.sql("SELECT id FROM filter_report").fetchall()] == rest and key in run.warnings[0]
     s3.put(f"s3://runs/{key}", shard.read_bytes())
-
-
-@pytest.mark.long
-def test_runs_here_and_in_a_bucket_are_compared(local: Path, stored: str) -> None:
-    """Compares in both orders: the connection of the first run reads the second one's files."""
-    for a, b in ((str(local), stored), (stored, str(local))):
-        found = compare(a, b, DiffOptions())
-        assert found.of("both").documents == found.kept("a") == found.kept("b") > 0
