@@ -72,11 +72,6 @@ def one_sentence(err: str) -> bool:
     return err.startswith("corpusmill: ") and err.count("\n") == 1 and "Traceback" not in err
 
 
-def test_an_input_that_is_not_there(corpusmill, recipe, tmp_path):
-    code, _, err = corpusmill("run", recipe, tmp_path / "none.warc.gz", "--output", tmp_path / "run", "--engine", "inline")
-    assert code == 2 and one_sentence(err) and "none.warc.gz" in err
-
-
 def test_an_output_that_can_not_be_written(corpusmill, recipe, tmp_path):
     (tmp_path / "in.jsonl").write_text('{"text": "some text"}\n')
     (tmp_path / "file").write_text("")

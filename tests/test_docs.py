@@ -1,6 +1,5 @@
 """Tests README, SECURITY and docs: links resolve, commands, options and imports exist, recipes are valid, examples run and fail as said."""
 
-import ast
 import glob
 import importlib
 import importlib.util
@@ -205,22 +204,6 @@ def test_the_reason_of_a_rule_names_options_that_exist() -> None:
             assert section in stage_class(stage).Config.model_fields
     named = {rule for meanings in MEANINGS.values() for rule, meaning in meanings.items() if OPTION.search(meaning)}
     assert named >= {"out_of_memory", "timeout", "too_large", "too_deep", "too_short", "budget"}
-
-
-def test_tables_of_rules_name_rules() -> None:
-    """A dict, set, list or tuple of names with two rules of ingest, dedup or tokens has no other names; what fails a record is a rule."""
-    rules = {rule for meanings in MEANINGS.values() for rule in meanings}
-    failed = set()
-    for path, text in program().items():
-        for node in ast.walk(ast.parse(text)) if path.endswith(".py") else ():
-            parts = node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", [])
-            names = {part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)}
-            assert len(names & rules) < 2 or names <= rules, (path, node.lineno, names - rules)
-            called = node.func if isinstance(node, ast.Call) and path.startswith("ingest/") else None
-            if getattr(called, "attr", getattr(called, "id", "")) in ("fail", "Gap", "Died", "Refused"):
-                given = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
-                failed |= {word for word in given if re.fullmatch(r"[a-z_0-9]+", word)}
-    assert failed <= set(INGEST_RULES) and len(failed) > 15, failed - set(INGEST_RULES)
 
 
 def test_texts_and_docs_name_rules_that_exist() -> None:

@@ -31,16 +31,6 @@ def test_the_readme_is_short_and_has_its_pictures() -> None:
     assert len(pictures) == 2 and all((ROOT / path).stat().st_size < 150_000 for path in pictures)
 
 
-def test_forms_of_issues_have_what_the_host_asks_for() -> None:
-    forms = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")) if path.stem != "config"]
-    assert len(forms) == 2
-    for form in forms:
-        assert {"name", "description", "body"} <= set(form)
-        assert all(field["attributes"]["label"] for field in form["body"])
-        ids = [field["id"] for field in form["body"]]
-        assert len(ids) == len(set(ids))
-
-
 @pytest.mark.long
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs the notebook's cells in order, its shell lines with the package under test, and looks at what the reader sees."""

@@ -61,17 +61,6 @@ def test_a_run_from_python_is_that_of_the_command(rows: Path, corpusmill: Callab
     assert Path("runs/python/report.html").exists()
 
 
-@pytest.mark.long
-def test_twice_in_one_process_nothing_is_done_again(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mill.run(STAGES, [rows], Path("run"), engine="inline", to="filter")
-    before = tree(Path("run", "filter"))
-    run = mill.run(mill.Recipe(STAGES), [str(rows)], "run", engine="inline")
-    assert tree(Path("run", "filter")) == before and run.reader.stages["dedup"].status == "complete"
-    assert mill.run(STAGES, rows, "other").table("dedup_documents").count("*").fetchall() == [(8,)]
-    out, err = capsys.readouterr()
-    assert out == "" and "internal" not in err
-
-
 def test_a_notebook_shows_the_funnel_without_markup_of_others(rows: Path) -> None:
     run = mill.run(STAGES, rows, "<b>run", engine="inline")
     html = run._repr_html_()

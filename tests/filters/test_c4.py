@@ -175,13 +175,6 @@ def test_paper(texts: list[str], measure_step: Callable) -> None:
     assert C4.PRESETS["c4-paper"][-1].threshold == 3 and C4.PRESETS["c4-datatrove"][-1].threshold == 5
 
 
-def test_sentences(measure_step: Callable) -> None:
-    lines = ["   ", "No end", "One. Two", "One.Two", 'He said "no." Then left.', "What?! Really...", "「はい。」と言った。", "e.g. this"]
-    options = {"filter_no_terminal_punct": False, "min_words_per_line": 0, "sentence_rule": "marks"}
-    found = measure_step("c4", options, lines)[0]["c4_sentences"]
-    assert found == [0, 1, 2, 1, 2, 2, 2, 2] == [count_sentences(line) for line in lines]
-
-
 def test_a_preset_gives_the_options_that_a_recipe_does_not() -> None:
     paper = C4Config.model_validate({"preset": "c4-paper", "min_words_per_line": 2})
     assert (paper.min_words_per_line, paper.end_marks, paper.words_in_citations) == (2, '.?!"', False)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from datatrove.data import Document
@@ -75,21 +74,6 @@ def test_every_reason_of_every_document(texts: list[str], find_words: Callable, 
         assert reason(stock, text) == (ours[0] if ours else None)
         seen.update(ours)
     assert seen >= set(ALONE) - {"gopher_long_doc"}
-
-
-def test_values(measure_step: Callable) -> None:
-    text = "The cat sat on the mat.\n- of #one thing...\n• ok…"
-    columns, _ = measure_step("gopher_quality", {}, [text, ""])
-    words = ["The", "cat", "sat", "on", "the", "mat", ".", "-", "of", "#", "one", "thing", ".", ".", ".", "•", "ok", "…"]
-    assert columns["gopher_all_words"] == [len(words), 0]
-    # "#" is in datatrove's set of punctuation, the bullet is not
-    nonsymbol = [w for w in words if w not in ".-#…"]
-    assert columns["gopher_words"] == [len(nonsymbol), 0]
-    assert columns["gopher_mean_word_length"][0] == sum(map(len, nonsymbol)) / len(nonsymbol)
-    assert columns["gopher_hash_ratio"][0] == 1 / 18 and columns["gopher_ellipsis_ratio"][0] == 2 / 18
-    assert columns["gopher_bullet_line_ratio"][0] == 2 / 3 and columns["gopher_ellipsis_line_ratio"][0] == 2 / 3
-    assert columns["gopher_stop_words"] == [2, 0]  # "the" and "of"; "The" is another word
-    assert np.isnan(columns["gopher_mean_word_length"][1]) and np.isnan(columns["gopher_alpha_word_ratio"][1])
 
 
 def test_the_paper_counts_every_word() -> None:

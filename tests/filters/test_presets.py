@@ -11,12 +11,9 @@ from corpusmill.filters import presets
 from corpusmill.filters.presets import PRESETS
 from corpusmill.filters.rules import decide
 from corpusmill.filters.worker import FilterConfig, FilterWorker, rule_table
-from corpusmill.pipeline.errors import ConfigError, InputError
-from corpusmill.pipeline.extras import require
+from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.recipe import validate_recipe
-from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.storage import Storage
-from corpusmill.text.word_rules import rule_libraries
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -189,27 +186,6 @@ def test_fineweb_2_reads_a_clone_of_its_configurations(configurations: Path) -> 
     model = {"preset": "fineweb-2", "language": "aai_Latn", "language_config": str(configurations), "language_model": "/glotlid.bin"}
     step = FilterConfig.model_validate(model).steps[0]["language"]
     assert step == step | {"keep": ["aai_Latn"], "model": "/glotlid.bin", "threshold": LANGUAGES["ind_Latn"]["language_score"]}
-
-
-def test_each_language_runs_on_ten_lines(configurations: Path, shared_data: Path) -> None:
-    """Every language of which the tokenizer is installed, and texts are there; by its file, and with the words of its preset."""
-    ran = set()
-    for name, row in LANGUAGES.items():
-        config = FilterConfig.model_validate({"preset": "fineweb-2", "language": name, "language_config": str(configurations)})
-        path = shared_data / f"lid/{ {'no': 'nb'}.get(row['code'], row['code']) }.txt"
-        try:
-            require("a test", *rule_libraries(config.word_rule))
-        except InputError:
-            continue
-        texts = path.read_text().splitlines()[:10] if path.exists() else ["ten lines of nothing"] * 10
-        worker = FilterWorker(config, Storage("."), {})
-        worker.setup()
-        rows = [dict.fromkeys(DOCUMENTS.names) | {"id": "", "source": "", "text": "\n".join(texts)}]
-        columns, _ = worker.measure(pa.Table.from_pylist(rows, DOCUMENTS), pa.array(["\n".join(texts)], pa.large_string()))
-        assert not path.exists() or columns["language"][0].as_py() == {"ms": "id"}.get(row["code"], row["code"])  # lid.176 knows no Malay
-        assert columns["gopher_words"][0].as_py() >= 30 and (not path.exists() or columns["gopher_stop_words"][0].as_py() > 1)
-        ran.add(name.rpartition("_")[2])
-    assert ran > {"Latn", "Cyrl", "Arab", "Deva", "Grek", "Hebr", "Beng", "Geor", "Taml"}
 
 
 def test_wrong_configurations_are_one_sentence(configurations: Path, tmp_path: Path) -> None:

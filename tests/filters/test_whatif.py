@@ -92,16 +92,6 @@ def test_without_ends_a_sweep_goes_from_the_lowest_to_the_highest_percent(run: S
     assert sweep(run.root, "gopher_short_doc", 10).rows[0].threshold == 10
 
 
-def test_a_rule_that_is_off(tmp_path: Path, make_documents, finished_ingest, run_filter, texts) -> None:
-    storage = finished_ingest(tmp_path, [make_documents(texts[:80])])
-    section = {"steps": STEPS, "thresholds": {"gopher_short_doc": None}}
-    run_filter(storage, section)
-    write_run(tmp_path, section)
-    found = sweep(storage.root, "gopher_short_doc", 0, 1000, 3)
-    assert found.now is None
-    assert found.rows[0].alone_documents == 80 > found.rows[-1].alone_documents
-
-
 def test_the_command_sweep(run: Storage, tmp_path: Path, corpusmill: Callable) -> None:
     call = ("sweep", run.root, "gopher_short_doc", "--from", 0, "--to", 100, "--steps", 3)
     expected = sweep(run.root, "gopher_short_doc", 0, 100, 3)

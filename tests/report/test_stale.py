@@ -101,17 +101,6 @@ def copy(tmp_path: Path) -> Callable[[Path], Path]:
     return lambda run: Path(shutil.copytree(run, tmp_path / "run"))
 
 
-def test_the_status_is_not_complete(fresh, retuned, corpusmill) -> None:
-    code, out, _ = corpusmill("status", str(retuned), "--json")
-    found = json.loads(out)
-    assert code == 1 and found["state"] == "stale" and found["sentence"].startswith(STALE)
-    assert list(found["stale"]["stages"]) == ["dedup", "tokenizer", "tokens"]
-    assert found["stale"]["mend"] == f"corpusmill run {retuned} --from dedup --to tokens"
-    code, out, _ = corpusmill("status", str(fresh), "--json")
-    found = json.loads(out)
-    assert code == 0 and (found["state"], found["sentence"], found["stale"]) == ("complete", "Complete.", None)
-
-
 def test_a_card_or_export_is_refused_or_says_so_itself(retuned, copy, tmp_path, corpusmill) -> None:
     run = copy(retuned)
     before = sorted(run.iterdir())

@@ -48,8 +48,3 @@ def mixed_texts() -> list[str]:
 @pytest.fixture(scope="session")
 def make_folder() -> Callable[..., Path]:
     return make_classifier
-
-
-@pytest.fixture(scope="session")
-def train_model() -> Callable[..., Path]:
-    return train

@@ -3,7 +3,6 @@
 import bz2
 import hashlib
 import json
-import multiprocessing
 import re
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from corpusmill.filters import bad_words as word_lists
 from corpusmill.filters.classifier import corpora as contrasts
 from corpusmill.filters.classifier import train
 from corpusmill.filters.classifier.card import read_classifier
-from corpusmill.filters.classifier.corpora import CORPORA, PREFIX, Corpus
+from corpusmill.filters.classifier.corpora import CORPORA, PREFIX
 from corpusmill.filters.classifier.corpus_texts import article_text, articles, mail_text, unwrapped
 from corpusmill.filters.classifier.options import BUILTIN, builtin, builtin_key
 from corpusmill.filters.classifier.score import Scorer
@@ -99,26 +98,6 @@ def test_a_dump() -> None:
     ]
     dump = f"<mediawiki xmlns='http://x'>{''.join(page.format(*fields) for fields in pages)}</mediawiki>"
     assert list(articles(bz2.compress(dump.encode()))) == [("A", body.strip()), ("D & E", body.strip())]
-
-
-def made(place: str) -> str:
-    import os
-
-    os.environ["CORPUSMILL_CACHE"] = f"{place}/cache"
-
-    def rows():
-        with open(f"{place}/calls", "a") as calls:
-            calls.write("x")
-        yield {"text": "é", "n": 1}
-
-    return str(Corpus("some.jsonl", rows).path())
-
-
-def test_a_corpus_is_made_once(tmp_path: Path) -> None:
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        paths = set(pool.map(made, [str(tmp_path)] * 8, chunksize=1))
-    assert len(paths) == 1 and (tmp_path / "calls").read_text() == "x"
-    assert Path(paths.pop()).read_text("utf-8") == '{"n": 1, "text": "é"}\n'
 
 
 def test_the_package_of_rated_words() -> None:

@@ -121,14 +121,6 @@ def test_the_interval_of_a_calibration_error_reaches_down_to_none():
     assert low[3] == 0 and 0.02 < value <= high[3] < 1.5 * value
 
 
-def test_the_interval_of_a_true_calibration_error_holds_it():
-    """Scores that are all .2 too low have an error of .2 in each bin."""
-    score, yes = examples(3000, 5)
-    high_enough = score > 0.2
-    low, high = intervals(rank(score[high_enough] - 0.2, yes[high_enough]), 300, 0.95, 0)
-    assert low[3] <= 0.2 <= high[3] < low[3] + 0.06
-
-
 # ---- Evaluation by source and length, and of examples that can't be judged.
 
 
@@ -168,12 +160,6 @@ def test_unknown_answers_and_texts_without_a_score_are_counted(found):
     assert found[-1]["unknown"] == 50
     assert found[-1]["without_score"] == 10
     assert found[-1]["examples"] == 850
-
-
-def test_it_is_json_and_the_same_each_time(found):
-    score, answer, source, length, result = found
-    again = evaluate(score, answer, pa.chunked_array([source[:10].tolist(), source[10:].tolist()]), length, 0.6, seed=3, resamples=100)
-    assert json.dumps(again, allow_nan=False) == json.dumps(result, allow_nan=False)
 
 
 def test_of_many_sources_the_largest_are_measured():
@@ -254,14 +240,3 @@ def test_damaged_hashes_are_one_sentence(tmp_path: Path, content: bytes) -> None
     (tmp_path / TRAINING_HASHES).write_bytes(content)
     with pytest.raises(InputError, match=r"training\.hashes: "):
         in_training(tmp_path, "plain", pa.array(["a"], pa.large_string()))
-
-
-def test_partial_answers(folder: Path, tmp_path: Path) -> None:
-    rows = [{**post, "spam": None if number % 2 else post["spam"]} for number, post in enumerate(NEW)]
-    found = evaluate_files(folder, spec_of(tmp_path, half=rows))["labels"]
-    assert found["rude"]["unknown"] == 0 and found["rude"]["examples"] == 300
-    assert found["spam"]["unknown"] == 150 and found["spam"]["examples"] == 150
-    none = [{**post, "spam": None} for post in NEW]
-    one = evaluate_files(folder, spec_of(tmp_path, none=none))
-    assert list(one["labels"]) == ["rude"] and one["not_asked"] == ["spam"]
-    assert list(evaluate_files(folder, spec_of(tmp_path, ("spam",), new=NEW))["labels"]) == ["spam"]

@@ -105,16 +105,3 @@ def test_pieces_hold_the_text_in_order(text, size):
     joined, whole = "".join("".join(pieces).split()), "".join(text.split())
     assert whole.startswith(joined) and len(whole) - len(joined) < 0.2 * size  # a short rest is left out
     assert all(piece == piece.strip() for piece in pieces)
-
-
-def test_overrides_and_defaults_of_a_specification(tmp_path):
-    files = [str(write_jsonl(tmp_path / name, ROWS)) for name in ("a.jsonl", "b.jsonl")]
-    spec = read_spec(files, ["sources.1.label_column=kind", "fasttext.epoch=9", "precision=0.9"], "mine")
-    assert (spec.name, spec.labels, spec.fasttext.epoch, spec.precision) == ("mine", ("mine",), 9, 0.9)
-    assert [(source.name, source.files, source.label_column) for source in spec.sources] == [
-        ("a.jsonl", (files[0],), "label"),
-        ("b.jsonl", (files[1],), "kind"),
-    ]
-    assert spec_of(tmp_path, {"files": ["a.jsonl", "package://mails-1.jsonl", "/b.jsonl"]}).sources[0].files == (
-        files[0], "package://mails-1.jsonl", "/b.jsonl",
-    )  # fmt: skip

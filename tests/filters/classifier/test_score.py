@@ -178,16 +178,3 @@ def test_random_texts(loaded: dict[str, tuple[Any, Scorer, Scorer]], texts: list
         positive = reference.get_labels()[-1]
         expected = np.minimum([dict(zip(labels, scores)).get(positive, 0.0) for labels, scores in zip(*listed)], 1)
         assert (np.nan_to_num(np.abs(one - expected)) <= ROUNDING).all()
-
-
-@pytest.mark.parametrize("window", [None, 5])
-def test_heads_of_one_model(models: dict[str, Path], window: int | None) -> None:
-    """Tests several labels of a model, in another order: each scores as if it were alone."""
-    folder, classifier = make_classifier(models, "hs", window=window)
-    labels = load_model(str(models["hs"])).get_labels()
-    heads = [classifier.heads[0].model_copy(update={"positive": labels[place]}) for place in (3, 0, 4, 3)]
-    found = Scorer(folder, classifier.model_copy(update={"heads": tuple(heads)})).score(pa.array(TEXTS))
-    for head, score in zip(heads, found):
-        alone = Scorer(folder, classifier.model_copy(update={"heads": (head,)}))
-        assert np.array_equal(score, alone.score(pa.array(TEXTS))[0], equal_nan=True)
-    assert np.array_equal(found[0], found[3], equal_nan=True) and not np.array_equal(found[0], found[1], equal_nan=True)

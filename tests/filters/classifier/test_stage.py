@@ -117,15 +117,6 @@ def test_killed_before_a_row_it_goes_on_to_the_same_bytes(
         assert tree(Path(copy.root)) == tree(tmp_path / "whole")
 
 
-@pytest.mark.long
-def test_any_number_of_workers_gives_the_same_bytes(tmp_path, three_shards, run_filter, quality, toxicity, tree, ray_engine) -> None:
-    run_filter(three_shards(tmp_path / "one"), section(quality, toxicity))
-    expected = tree(tmp_path / "one")
-    ray_engine.connect()  # so few tasks would not start Ray
-    run_filter(three_shards(tmp_path / "two"), section(quality, toxicity), ray_engine)
-    assert tree(tmp_path / "two") == expected
-
-
 def measured(monkeypatch) -> list[str]:
     """Returns the shards that are measured from now on."""
     names: list[str] = []
@@ -244,18 +235,6 @@ def test_a_run_remembers_its_models(tmp_path, three_shards, run_filter, quality,
     assert [output.path for output in manifest.tasks["classifiers"].outputs] == ["classifiers/dclm.json", "classifiers/quality.json"]
     assert run_filter(run, options).performed == 0
     assert manifest.plan is not None and manifest.plan[0] == "classifiers"
-
-
-def test_another_model_is_measured_again(tmp_path, three_shards, run_filter, make_folder) -> None:
-    run = three_shards(tmp_path / "run")
-    folder = make_folder(tmp_path / "q", "quality", {"quality": ["good"]})
-    run_filter(run, section(folder))
-    make_folder(tmp_path / "q", "quality", {"quality": ["good", "other"]})
-    assert run_filter(run, section(folder)).performed == 10
-    described(tmp_path / "run", section(folder))
-    make_folder(tmp_path / "q", "quality", {"quality": ["bad"]})
-    filter_stage(tmp_path / "run")
-    assert run_filter(run, section(folder)).performed == 0
 
 
 def test_an_empty_corpus_and_one_that_nothing_passes(tmp_path, run_filter, finished_ingest, make_documents, texts, quality) -> None:

@@ -90,21 +90,6 @@ def test_two_labels_of_a_model(measure_step, dclm_model, mixed_texts):
     assert known == pytest.approx([1.0] * len(known), abs=3e-5)
 
 
-def test_a_text_that_the_model_knows_nothing_of_has_no_score(measure_step, train_model, tmp_path):
-    model = train_model(tmp_path / "m.bin", {"__label__a": ["good"], "__label__b": ["bad"]}, wordNgrams=1, minCount=1)
-    options = {"model": str(model), "positive": "__label__a", "name": "a", "threshold": 1.0, "keep_where": "high"}
-    columns, _ = measure_step("classifier", options, ["theorem proof", "", "casino", " \n", "zzyzx"])
-    assert columns["a"][0] > 0.9 > 0.1 > columns["a"][2] and columns["a"][1] is columns["a"][3] is columns["a"][4] is None
-
-
-def test_windows_of_a_folder(measure_step, toxicity, mixed_texts):
-    columns, _ = measure_step("classifier", {"model": str(toxicity)}, mixed_texts)
-    assert list(columns) == ["toxicity", "toxicity_hate"]
-    wide, _ = measure_step("classifier", {"model": str(toxicity), "window": 100000}, mixed_texts)
-    pairs = [(narrow, whole) for narrow, whole in zip(columns["toxicity"], wide["toxicity"]) if whole is not None]
-    assert sum(narrow > whole for narrow, whole in pairs) > 50  # one window is worse than the whole
-
-
 def step_of(options: dict):
     (step,) = build_steps([resolve_step({"classifier": options})])
     return step
@@ -131,13 +116,6 @@ def test_what_decides(dclm_model, jigsaw_model, scale_model, toxicity, quality):
     assert rules_of({"model": str(quality), "keep_where": "high", "threshold": 0.2}) == [("quality", "<", 0.2)]
     (rule,) = step_of({"model": str(quality), "keep_where": "high", "keep": 0.1}).rules
     assert rule.rule.unknown and rule.rule.kept.share == 0.1 and rule.rule.kept.of == "passing" and rule.rule.comparison == "<"
-
-
-def test_steps_of_other_names_are_told_apart(quality, toxicity):
-    items = [resolve_step({"classifier": options}) for options in (str(quality), {"model": str(toxicity)}, {"model": str(quality)})]
-    steps = build_steps(items)
-    assert [step.name for step in steps] == ["classifier:quality", "classifier:toxicity", "classifier:quality_2"]
-    assert list(steps[2].columns) == ["quality_2"] and steps[1].step.document_columns == ("toxicity",)
 
 
 def test_the_hash_of_the_models_is_that_of_what_scores(quality, tmp_path):

@@ -49,11 +49,6 @@ def test_a_copy_names_the_one_that_was_kept(run_folder: Path) -> None:
     assert f"its copies: corpusmill clusters {run_folder} --id {kept}" in explain(run_folder, kept)
 
 
-def test_a_document_that_went_all_the_way_has_tokens(run_folder: Path) -> None:
-    text = explain(run_folder, "http://host1.test/page-4.html")
-    assert re.search(r"its tokens: \d+, in split train, shard 0\b", text)
-
-
 def test_by_the_beginning_of_the_id(run_folder: Path) -> None:
     url = "http://host2.test/page-14.html"
     assert explain(run_folder, identifier(run_folder, url)[:12]) == explain(run_folder, url)

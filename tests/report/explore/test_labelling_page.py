@@ -8,7 +8,6 @@ import pytest
 from browser import PHONE, Seen, needs_chromium, opened
 from built_run import HOSTILE
 from explored import consoled
-from inline_run import run_inline
 from waiting import drawn, until
 
 from corpusmill.filters.labels import DocumentLabel, DocumentLabels, LabelFile, hash_of, now
@@ -93,48 +92,3 @@ def test_without_write_labels_are_only_shown(run: Path, chromium: Any) -> None:
         seen.page.wait_for_selector("#document .text")
         drawn(seen.page).keyboard.press("1")
         assert drawn(seen.page).locator("#document-labels button").count() == 0 and given(run) == [("bert", "bad")]
-
-
-def test_a_fork_by_clicks(tmp_path: Path, crawl: Path, chromium: Any) -> None:
-    """Named, made, opened, run to its end across a reload, compared with its parent, and listed beside it."""
-    from playwright.sync_api import expect
-
-    (tmp_path / "runs").mkdir()
-    recipe = "ingest: {}\nfilter: {steps: [gopher_quality]}\ndedup: {alarm: warn}\n"
-    run = run_inline(tmp_path / "runs", recipe, *sorted(crawl.iterdir()))
-    with consoled(tmp_path / "runs", write=True) as (console, address):
-        place = f"{address}#run=run&view=thresholds&stage=filter&set.gopher_short_doc=5&token={console.token}"
-        with opened(chromium, place) as seen:
-            page = seen.page
-            make, job = page.get_by_role("button", name="Make the new run"), page.locator("#job")
-            page.get_by_label("Its name").fill("a b")
-            expect(make).to_be_disabled()
-            page.get_by_label("Its name").fill("mine")
-            expect(page.locator("#fork code")).to_contain_text(f" {tmp_path}/runs/mine --set ")
-            make.click()
-            expect(job).to_contain_text("is being made")
-            page.reload()
-            expect(job).to_contain_text("is made")
-            job.get_by_role("link").click()
-            expect(page.locator("#run")).to_have_text(f"{tmp_path}/runs/mine")
-            expect(page.locator("#progress code")).to_have_text(f"corpusmill run {tmp_path}/runs/mine --from dedup --to dedup")
-            page.get_by_role("button", name="Run them").click()
-            expect(job).to_contain_text("is at work")
-            expect(page.get_by_role("button", name="Run them")).to_have_count(0)
-            page.reload()
-            expect(job).to_contain_text("has gone on")
-            page.reload()
-            expect(page.locator("#stages")).to_contain_text("dedup")
-            page.get_by_role("link", name="Compare with parent").click()
-            expect(page.locator("#compare-keys")).to_contain_text("gopher_short_doc")
-            assert [box.inner_text() for box in drawn(page).locator("#compare-head h2 bdi").all()] == ["run", "mine"]
-            page.get_by_role("link", name="All runs").click()
-            expect(page.locator("#after select")).to_have_value("dedup")
-            (run / "dedup/manifest.jsonl").unlink()  # kept after the same stage, also where a run has gone further
-            expect(page.locator("#after select")).to_have_value("filter")
-            expect(page.locator("#list tr td:nth-child(5) .rules")).to_contain_text(["after filter", "after filter"])
-            assert drawn(page) and seen.console == []
-    moved = "#view=thresholds&stage=filter&set.gopher_short_doc=5"
-    with consoled(tmp_path / "runs/run") as (_, address), opened(chromium, address + moved) as seen:
-        expect(seen.page.locator("#fork")).to_contain_text("Started with --write, corpusmill explore does it here.")
-        assert drawn(seen.page).get_by_role("button", name="Make the new run").count() == 0

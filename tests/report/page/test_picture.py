@@ -12,14 +12,6 @@ from corpusmill.report.queries.summary import read_summary
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def test_the_headline(run_folder: Path) -> None:
-    summary = read_summary(str(run_folder))
-    assert module.headline(summary) == "42 of 60 pages stay (70.0%)" and module.about(summary) == "run run · crawl · corpusmill 0"
-    found = dict(module.numbers(summary))
-    assert found.pop("tokens").replace(",", "").isdigit()
-    assert found == {"pages in": "60", "kept": "42", "bits per byte": "1.500", "preferences ranked right": "75.0%"}
-
-
 def test_the_picture_is_drawn_without_a_browser(run_folder: Path, tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     pytest.importorskip("matplotlib")

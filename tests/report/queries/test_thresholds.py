@@ -1,6 +1,5 @@
 """Compares the share that other thresholds keep with the filter stage's own rules on every document; tests documents near thresholds."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,13 +59,6 @@ def test_samples_are_nearest_to_the_threshold(opened_random_run: Run, d: Decisio
     best = sorted(kept, key=lambda id_: (kept[id_], id_))[:SAMPLES]
     assert [sample["id"] for sample in entries["short"].shown if sample["side"] == "kept"] == best
     assert all(not sample["others"] for sample in entries["short"].shown)  # documents that only this rule dropped come first
-
-
-def test_texts_are_found_where_the_stage_before_is_gone(random_run: Path, tmp_path: Path) -> None:
-    shutil.copytree(random_run, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "ingest")
-    for entry in read_summary(str(tmp_path / "run")).page.near["filter"]:
-        assert all((sample["text"] is not None) == (sample["side"] == "kept") for sample in entry.shown)
 
 
 def test_one_step_of_a_threshold_gives_back_what_the_page_says(summary: Summary, table: pa.Table) -> None:

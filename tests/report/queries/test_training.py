@@ -76,16 +76,6 @@ def test_skipped_steps_are_marked_where_the_curve_was(training: Training) -> Non
     assert all(math.isfinite(value) for value in curve["y"])
 
 
-def test_the_score_has_its_interval_as_a_band(training: Training) -> None:
-    caption, figure = chart(training, "Validation")
-    (score,) = figure["series"]
-    assert score["fill"] and score["x"] == list(range(99, STEPS, 100)) and len(score["low"]) == len(score["high"]) == len(score["x"])
-    for a, b, c in zip(score["low"], score["y"], score["high"]):
-        assert (b - a, c - b) == pytest.approx((0.1, 0.2))
-    last = 2 - 1499 / STEPS
-    assert caption == f"last: {last:.4g} ({last - 0.1:.4g} to {last + 0.2:.4g})"
-
-
 def test_speed_is_that_of_the_middle_step(training: Training) -> None:
     speed = training.speed
     assert speed and (speed.tokens_per_second, speed.flops_per_second, speed.mfu) == (1001, 2e9, None)

@@ -38,12 +38,6 @@ def test_a_shard_that_is_cut_short_is_known_when_the_run_is_opened(run: Path) ->
     assert [id_ for (id_,) in opened.sql("SELECT id FROM filter_report").fetchall()] == rest(run)
 
 
-def test_a_shard_that_is_missing(run: Path) -> None:
-    (run / SHARD).unlink()
-    opened = open_run(str(run))
-    assert f"{SHARD}: no such file" in opened.warnings[0] and len(opened.table("filter_report")) == len(rest(run))
-
-
 def test_pages_that_are_damaged_show_when_they_are_read(run: Path) -> None:
     """Relations of rows, frames and counts made before the damage is noticed still work, and so do relations derived from them."""
     overwrite(run / SHARD)
