@@ -209,18 +209,6 @@ def test_leaving_a_rule_out_brings_back_what_it_alone_dropped(folder: Path) -> N
     }
 
 
-GERMAN = "Die Würde des Menschen ist unantastbar. Sie zu achten und zu schützen ist die Verpflichtung aller staatlichen Gewalt. "
-
-
-@pytest.mark.long
-def test_another_language_is_refused(folder: Path, compared: dict[str, Any]) -> None:
-    run = make_run(folder, "german", [f"{number}. {GERMAN * 4}" for number in range(200)])
-    variants = {"manual": str(folder / "manual"), "german": run}
-    with pytest.raises(InputError, match="most documents of manual are in the language en, and of german in de"):
-        compare(folder, "languages", variants=variants)
-    assert not list((folder / "languages").rglob("trainings/*"))
-
-
 def test_a_variant_may_be_partly_in_another_language() -> None:
     require_one_language({"empty": {}, "a": {"en": 0.9, "de": 0.1}, "b": {"de": 0.6, "en": 0.4}})
     with pytest.raises(InputError, match="most documents of a are in the language en, and of c in de"):

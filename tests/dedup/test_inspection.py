@@ -189,14 +189,3 @@ def test_the_page_shows_clusters_and_what_differs(run: Path) -> None:
     near = [row["similarity"] for row in cluster_rows(run) if row["verified"] == "exact_jaccard"]
     assert all(min(abs(bar - value) for bar in bars) <= 0.005001 for value in near)
     assert write_report(str(run)) and Path(run / "report.html").read_text() == page  # equal each time
-
-
-def test_why_names_the_kept_document_and_the_command(run: Path, corpusmill: Command) -> None:
-    code, out, _ = corpusmill("why", run, "http://b.test/near4/short")
-    text = re.sub(r"\s+", " ", out.decode())
-    row = next(r for r in cluster_rows(run) if r["similarity"] is not None and r["id"] in text)
-    assert code == 0 and f"a copy of {row['kept_id']}, which was kept: http://a.test/near4/long" in text
-    assert re.search(r"similarity 0\.8\d*, verified: exact_jaccard", text)
-    assert f"corpusmill clusters {run} --id {row['id']}" in text
-    code, out, _ = corpusmill("clusters", run, "--id", row["id"])  # the command that it suggests
-    assert code == 0 and b"http://b.test/near4/short" in out

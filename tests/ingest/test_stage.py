@@ -126,28 +126,6 @@ def test_a_page_that_holds_a_warc_does_not_change_where_files_are_cut(
     assert sorted(key for key in keys if key.startswith("whole-")) == ["whole-00000-0000", "whole-00001-0000"]
 
 
-def test_a_cut_crawl_keeps_its_whole_records_and_says_where_it_ends(tmp_path: Path, warcs, ingest) -> None:
-    content = warcs.write(warcs.mixed(10))
-    places = [*random.Random(2).sample(range(500, len(content)), 3), len(content)]
-    for number, place in enumerate(places):
-        (tmp_path / f"{number}.warc.gz").write_bytes(content[:place])
-    found = ingest(tmp_path / "*.warc.gz")
-    rows = {path: [row for row in found.report if row["source"] == str(path)] for path in sorted(tmp_path.glob("*.warc.gz"))}
-    *cut, whole = rows.values()
-    assert len(whole) == 20
-    for path, place, report in zip(rows, places, cut):
-        before = [row for row in whole if row["offset"] + row["length"] <= place]
-        assert [row["id"] for row in report[: len(before)]] == [row["id"] for row in before]
-        (rest,) = report[len(before) :]
-        assert (rest["failed"], rest["offset"], rest["length"]) == (
-            ["truncated"],
-            before[-1]["offset"] + before[-1]["length"],
-            place - rest["offset"],
-        )
-        assert f"{path}: the file ends within the compressed record at {rest['offset']}." in found.warnings
-    assert len(found.warnings) == len(cut)
-
-
 def test_a_file_that_is_not_what_its_name_says_is_a_row_among_others(tmp_path: Path, warcs, ingest) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -172,14 +150,6 @@ def test_a_parquet_file_without_the_column_ends_the_run(tmp_path: Path, ingest) 
     with pytest.raises(InputError, match="a.parquet: column 'n' .*holds int64, not text"):
         ingest(tmp_path / "a.parquet", text_key="n")
     assert ingest(tmp_path / "a.parquet", name="other", text_key="content").data[0]["text"] == "some text"
-
-
-def test_real_files_of_every_kind_go_through(shared_data: Path, ingest) -> None:
-    found = ingest(shared_data / "warc" / "commoncrawl+whirlwind-python", shared_data / "warc" / "oduwsdl+ipwb")
-    kept = {Path(row["source"]).name for row in found.data}
-    assert {"whirlwind.warc", "whirlwind.warc.gz", "whirlwind.warc.wet", "whirlwind.warc.wet.gz", "baconIpsum_chunked.warc"} <= kept
-    pages = [row for row in found.data if row["source"].endswith(("whirlwind.warc", "whirlwind.warc.gz"))]
-    assert len({(row["id"], row["text"]) for row in pages}) == 1 and "Escopete" in pages[0]["text"]
 
 
 def test_a_name_that_is_not_utf_8_costs_its_file_and_no_other(tmp_path: Path, ingest, corpusmill) -> None:

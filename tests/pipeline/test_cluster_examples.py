@@ -1,4 +1,4 @@
-"""Tests the examples in recipes/cluster: a RayJob for KubeRay, and a script for Slurm, which is also run with a real Ray."""
+"""Tests the examples in recipes/cluster: the values of a RayJob for KubeRay, and a script for Slurm, which also runs with a real Ray."""
 
 import json
 import os
@@ -13,13 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import marked
 import pytest
 import slurm_here
 import yaml
 from packaging.requirements import Requirement
-from rayjob_schema import RAYJOB
 from typer.main import get_command
 
 from corpusmill.cli import app
@@ -33,14 +31,6 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 def rayjob() -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load((EXAMPLES / "rayjob.yaml").read_text())
     return found
-
-
-def test_the_rayjob_is_what_kuberay_takes(rayjob: dict[str, Any]) -> None:
-    jsonschema.Draft202012Validator.check_schema(RAYJOB)
-    jsonschema.validate(rayjob, RAYJOB)
-    rayjob["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["envfrom"] = []
-    with pytest.raises(jsonschema.ValidationError, match="envfrom"):
-        jsonschema.validate(rayjob, RAYJOB)
 
 
 def test_the_rayjobs_command_and_versions_are_ours(rayjob: dict[str, Any]) -> None:

@@ -85,11 +85,6 @@ def rewrite_index(folder, number, change):
     (folder / name).write_bytes(in_parquet(table))
 
 
-def append(folder, name, content):
-    with open(folder / name, "ab") as file:
-        file.write(content)
-
-
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [

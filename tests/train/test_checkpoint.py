@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import threading
 from pathlib import Path
@@ -260,28 +259,3 @@ def test_a_training_in_a_later_epoch_goes_on_twice_with_other_settings_and_gives
         else:
             train(run, **{**whole, "loop": {**long, **changes}})
     assert left(run) == wanted
-
-
-@pytest.mark.long
-def test_two_processes_give_the_model_of_one_and_one_goes_on_from_their_states(run: Storage) -> None:
-    loop = {**ONE["loop"], "optimizer": {"kind": "adamw"}}  # Muon orthogonalises rounding errors, too
-    options = {**ONE, "evaluate_every": 6, "loop": loop}
-    train(run, **options)
-    one, log = weights(run), lines(run)
-    run.remove_folder("pretrain")
-    train(run, **{**options, "parallel": {"replicate": 2}})
-    two, samples = weights(run), run.read_bytes("pretrain/logs/samples.jsonl").splitlines()
-    assert {state.parallel["replicate"] for state in checkpoints(run.root)} == {2}
-    assert [json.loads(line)["step"] for line in samples] == [5, 11]  # a copy writes texts as one process does
-    shutil.rmtree(saved_states(run) / "step-00000012")
-    Path(run.path("pretrain/manifest.jsonl")).unlink()  # as if they had been killed after step 10
-    train(run, **options)
-    assert [state.parallel["replicate"] for state in checkpoints(run.root) if state.step == 12] == [1]
-    for found in (two, weights(run)):
-        assert one.keys() == found.keys() and all(torch.allclose(one[name], found[name], rtol=0, atol=2e-6) for name in one)
-    for line, wanted in zip(lines(run), log, strict=True):
-        assert line["step"] == wanted["step"] and line["loss"] == pytest.approx(wanted["loss"], abs=1e-6)
-
-
-def weights(run: Storage) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in load_file(run.path("pretrain/model/model.safetensors")).items()}
