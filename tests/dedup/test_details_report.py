@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from dedup_runs import words
 from printed_queries import not_reproduced
@@ -180,14 +179,6 @@ def test_earlier_runs(see: See, tmp_path: Path) -> None:
     assert f"restored in one: {ids['http://one.test/c']}" in two.text
     assert "its documents restored one 1 1 1" in two.terminal()
     assert f"a copy of {ids['http://one.test/d']}, which was kept: in the earlier run one similarity 0.987" in two.why("http://two.test/d")
-
-
-def test_a_report_of_another_version_is_left_out(cut: Seen, tmp_path: Path) -> None:
-    shutil.copytree(cut.root, tmp_path / "run")
-    for path in (tmp_path / "run/dedup/report").iterdir():
-        pq.write_table(pq.read_table(path).drop_columns(["kept"]), path)
-    page = Path(write_report(str(tmp_path / "run"))).read_text()
-    assert "its report is of another version" in page and "The most frequent lines that were cut" in page and "passages" not in page
 
 
 def test_damaged_tables_are_warnings(cut: Seen, tmp_path: Path) -> None:

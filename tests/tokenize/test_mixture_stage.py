@@ -8,7 +8,6 @@ import pytest
 from token_runs import content, report, splits, tokens_stage
 
 from corpusmill.pipeline.manifest import Manifest
-from corpusmill.pipeline.storage import Storage
 from corpusmill.tokenize.encode import Encoder
 
 MIXTURE = {
@@ -154,24 +153,6 @@ def test_a_budget_that_max_epochs_do_not_allow_is_said(run, copy_of, execute):
     assert [w.split(" gives")[0] for w in warnings] == ["the component good", "the component rest"]
     said = stage.summary(execute(run, stage))["good"]
     assert "8.00 epochs" in said and "short of its share" in said
-
-
-def test_a_run_on_a_store_has_the_same_bytes(run, execute):
-    """On a store, ranges of parts are read, not whole files."""
-    local = run
-    store = Storage("memory://tokens-run")
-    for path in local.list_files():
-        if path.startswith(("ingest/", "tokenizer/")) and not path.endswith("manifest.jsonl"):
-            store.write_bytes(path, local.read_bytes(path))
-    for stage in ("ingest", "tokenizer"):
-        there, here = Manifest(store.child(stage)), Manifest(local.child(stage))
-        for row in here.rows():
-            there.append(row)
-        there.finish([row.task for row in here.rows()])
-    execute(store, tokens_stage(**OPTIONS))
-    written = [path for path in local.list_files("tokens") if "manifest" not in path]
-    assert written == [path for path in store.list_files("tokens") if "manifest" not in path]
-    assert all(local.read_bytes(path) == store.read_bytes(path) for path in written)
 
 
 #: FineWeb-2's weights for Italian (misc/rehydration/README.md of huggingface/fineweb-2).

@@ -53,18 +53,6 @@ def test_one_report_row_for_every_document(run, documents):
     assert table["id"].to_pylist() == documents["id"].to_pylist() and set(table["component"].to_pylist()) == {None}
 
 
-def token_files(run):
-    """Returns all tokens; indexes are left out because they name each document's data file, which depends on the layout."""
-    return {path: run.read_bytes(path) for path in run.list_files("tokens") if path.endswith(".bin") and "encoded" not in path}
-
-
-def test_layout_of_the_documents_plays_no_part(run, mill, documents):
-    backwards = documents.take(list(range(documents.num_rows - 1, -1, -1)))
-    many = mill([backwards.slice(0, 3), backwards.slice(0, 0), backwards.slice(3, 90), backwards.slice(93)], **OPTIONS)
-    assert token_files(run) == token_files(many)
-    assert report(run).sort_by("id").equals(report(many).sort_by("id"))
-
-
 def test_the_seed_decides_order_and_split(run, copy_of, execute):
     other = copy_of(run)
     execute(other, tokens_stage(**OPTIONS, seed=1))
