@@ -69,6 +69,16 @@ def test_bad_arguments_are_one_sentence(corpusmill, folder, data, monkeypatch, a
     assert sentence in error and error.count("\n") == 1 and "Traceback" not in error
 
 
+def test_a_model_that_is_another_one(corpusmill, folder: Path, data: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in folder.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    (other / "rude.bin").write_bytes((folder / "spam.bin").read_bytes())
+    code, _, error = corpusmill("classifier", "evaluate", other, data)
+    assert code == 2 and "not the model that the classifier was made with" in error
+
+
 # ---- Figures in docs/stages/classifiers.md and the built-in classifier's card are those printed by benchmarks/classifiers.py.
 
 ROOT = Path(__file__).resolve().parents[3]
