@@ -259,10 +259,9 @@ class PythonStep(Step):
         for place, id_ in enumerate(table["id"].to_pylist() if "id" in table.column_names else ()):
             try:
                 self.function(table.slice(place, 1), **self.config.options)
-            except kind:
-                return f", at the document {id_}"
-            except Exception:
-                continue
+            except Exception as error:  # noqa: BLE001 (a user's function may raise anything)
+                if type(error) is kind:
+                    return f", at the document {id_}"
         return ""
 
     def _array(self, name: str, values: Any, kind: pa.DataType, documents: int) -> pa.Array:

@@ -507,7 +507,7 @@ def _limit(found: Difference, side: str, rule: RulePair) -> str:
 
 
 def _columns(found: Difference, wanted: DiffOptions, wide: bool) -> Shown:
-    """Returns the table of columns whose distribution changed beyond chance, the largest distance first; on wide terminals with more quantiles."""
+    """Returns the table of columns that changed beyond chance, the largest distance first; on wide terminals with more quantiles."""
     beyond = [change for change in found.columns if change.distance and change.distance > found.chance(change)]
     shown = found.columns if wanted.all_columns else beyond[:COLUMNS]
     heads = [">5% A", ">B", ">median A", ">B", ">95% A", ">B"] if wide else [">median A", ">B", ">mean A", ">B"]

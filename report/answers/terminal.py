@@ -279,9 +279,10 @@ def closing_lines(folder: str, report: str, console: Console) -> None:
     with Run(reader) as run:
         decisions, languages = read_decisions(run, "filter"), dropped_languages(run)
     if decisions is not None and decisions.dropped:
-        rules = ", ".join(f"{safe_line(rule.name, 60)} {rule.fired:,}" for rule in decisions.by_removal()[:MOST_REPEATED])
-        of = f"; that of the language most of {languages}" if languages else ""
-        console.print(Text(f"The filters dropped {decisions.dropped:,} of {decisions.rows:,} documents, most by {rules}{of}."))
+        of = {"language": f" ({languages})" if languages else ""}
+        most = decisions.by_removal()[:MOST_REPEATED]
+        rules = ", ".join(f"{safe_line(rule.name, 60)} {rule.fired:,}{of.get(rule.name, '')}" for rule in most)
+        console.print(Text(f"The filters dropped {decisions.dropped:,} of {decisions.rows:,} documents, most by {rules}."))
         console.print(Text(f"Read them: corpusmill explore {shlex.quote(folder)} --open"))
     console.print(Text(f"The report: {report}"))
     console.print(Text(f"Why a document was kept or dropped: corpusmill why {shlex.quote(folder)} URL-OR-WORDS"))

@@ -37,7 +37,7 @@ def steps(step: Annotated[str | None, typer.Argument(metavar="STEP", help="A ste
     """List the filter's steps, or a step's options and rules."""
     from corpusmill.filters.views import show_step, show_steps
 
-    console = makemake_console()
+    console = make_console()
     if step is None:
         show_steps(console)
     else:
@@ -76,7 +76,7 @@ def report(
         raise InputError(f"report: {file} is more than one run; with --png it is the file of the picture.")
     difference = None if against is None else compare(against, run, DiffOptions(samples=0))
     path = write_report(run, (file or "") if png else None, difference)
-    render_report(run, makemake_console())
+    render_report(run, make_console())
     if difference is not None:
         print(f"Against {against} (A): {verdict(difference)}")
     print(f"The whole report: {path}")
