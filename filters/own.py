@@ -161,7 +161,7 @@ def load_function(path: str) -> Callable[..., Any]:
     except OSError as error:
         raise ValueError(f"{place}: can't be read ({error.strerror})") from error
     except Exception as error:
-        raise ValueError(f"{place}: can't be loaded ({type(error).__name__}: {error}{_line(error, place)})") from error
+        raise ValueError(f"{place}: can't be loaded ({type(error).__name__}: {error}{_line(error, [place])})") from error
     function = getattr(module, name, None)
     if not callable(function):
         raise ValueError(f"{place}: has no function {name!r}")
@@ -186,9 +186,9 @@ def _module_of_file(path: str) -> Any:
     return sys.modules[name]
 
 
-def _line(error: BaseException, path: str) -> str:
+def _line(error: BaseException, paths: Iterable[str]) -> str:
     """Returns the line of the user's file in which an exception came up, as the end of a message."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename in paths]
     return f", line {lines[-1]}" if lines else ""
 
 
@@ -237,8 +237,8 @@ class PythonStep(Step):
         try:
             found = self.function(batch.table(), **self.config.options)
         except Exception as error:
-            place = self.config.function.rpartition(":")[0]
-            raise CorpusmillError(f"{self.config.function}: {type(error).__name__}: {error}{_line(error, place)}.") from error
+            where = f"{_line(error, self.model_files())}{self._document(batch, type(error))}"
+            raise CorpusmillError(f"{self.config.function}: {type(error).__name__}: {error}{where}.") from error
         if not isinstance(found, Mapping):
             raise CorpusmillError(f"{self.config.function}: has to give a mapping of columns, not {type(found).__name__}.")
         wanted = [*self.declared.columns, *(["text"] if self.rewrites else [])]
@@ -252,6 +252,17 @@ class PythonStep(Step):
         if text is not None and text.null_count:
             raise CorpusmillError(f"{self.config.function}: gave no text (null) for a document.")
         return StepOutput(arrays, text)
+
+    def _document(self, batch: DocumentBatch, kind: type[Exception]) -> str:
+        """Returns the first document that raises this exception by itself, as the end of a message; empty where none does."""
+        table = batch.table()
+        for place, id_ in enumerate(table["id"].to_pylist() if "id" in table.column_names else ()):
+            try:
+                self.function(table.slice(place, 1), **self.config.options)
+            except Exception as error:  # noqa: BLE001 (a user's function may raise anything)
+                if type(error) is kind:
+                    return f", at the document {id_}"
+        return ""
 
     def _array(self, name: str, values: Any, kind: pa.DataType, documents: int) -> pa.Array:
         try:

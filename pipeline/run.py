@@ -216,7 +216,8 @@ def plan_of_existing(
     raw, inputs, name = stored_recipe(folder)
     for override in overrides:
         apply_override(raw, override)
-    return Plan(folder, validate_recipe(raw, Storage(folder).path(RUN_FILE)), inputs, first, last, strict, redo, name)
+    checked = validate_recipe(raw, folder if overrides else Storage(folder).path(RUN_FILE))  # a slip in an override is not in the file
+    return Plan(folder, checked, inputs, first, last, strict, redo, name)
 
 
 def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str], str]:

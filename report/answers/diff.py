@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections import Counter
 from collections.abc import Iterator
@@ -42,6 +43,8 @@ from corpusmill.report.tables import cell, limit, number, share, show, show_note
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 Floats = npt.NDArray[np.float64]
 SEED = 0
+#: The share of comparisons in which chance alone may show a changed column.
+ERROR = 0.01
 #: Rows of the tables; --json has all rows.
 RULES, COLUMNS, VALUES, SETTINGS = 15, 12, 8, 40
 #: Terminals of at least this width get more columns.
@@ -127,6 +130,16 @@ class Difference(Printed):
         names = ("both", f"only_{side}", f"kept_unseen_{'b' if side == 'a' else 'a'}")
         return sum(self.of(name).documents for name in names)
 
+    def chance(self, change: ColumnChange) -> float:
+        """Returns the distance beyond which chance alone puts any of the columns in one comparison of a hundred.
+
+        Kolmogorov's limit, with Bonferroni's correction. Documents of both runs cancel out: the variance of the difference of two shares is
+        1/a + 1/b - 2 c / (a b) times that of one document, for a and b values of which c are the same documents'.
+        """
+        a, b = (max(change.runs[side].values, 1) for side in SIDES)
+        shared = min(self.of("both").documents, a, b)
+        return math.sqrt(math.log(2 * max(len(self.columns), 1) / ERROR) / 2 * max(1 / a + 1 / b - 2 * shared / (a * b), 0.0))
+
     def as_json(self) -> dict[str, Any]:
         properties = {n: [{"value": v, "a": a, "b": b} for v, a, b in rows] for n, rows in self.properties.items()}
         return {
@@ -135,7 +148,8 @@ class Difference(Printed):
             "kept": {"a": self.kept("a"), "b": self.kept("b")},
             "rules": [{**asdict(rule), "threshold": {s: _threshold(self.thresholds[s].get((rule.stage, rule.rule))) for s in self.folders}}
                       for rule in self.rules],
-            "quantiles": list(QUANTILES), "columns": [asdict(column) for column in self.columns], "columns_of_one": self.columns_of_one,
+            "quantiles": list(QUANTILES), "columns": [{**asdict(column), "chance": self.chance(column)} for column in self.columns],
+            "columns_of_one": self.columns_of_one,
             **properties,
             "settings": [{"key": key, "a": a, "b": b} for key, a, b in self.settings],
             "samples": {name: [{"stage": s.stage, **s.row} for s in samples] for name, samples in self.samples.items()},
@@ -321,6 +335,8 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yields each leaf with its key. The steps of a list are named by their kind; repeated steps get a number."""
     if isinstance(value, dict) and value:
         for name, item in value.items():
+            if item == {} and "." in key:  # an option that sets nothing; a stage without options is a stage
+                continue
             yield from _flat(f"{key}.{name}" if key else str(name), item)
     elif isinstance(value, list) and value and all(isinstance(item, dict) and len(item) == 1 for item in value):
         seen: dict[str, int] = {}
@@ -491,15 +507,16 @@ def _limit(found: Difference, side: str, rule: RulePair) -> str:
 
 
 def _columns(found: Difference, wanted: DiffOptions, wide: bool) -> Shown:
-    """Returns the table of columns whose distribution changed, the largest distance first; on wide terminals with more quantiles."""
-    shown = [change for change in found.columns if change.distance or wanted.all_columns]
-    shown = shown if wanted.all_columns else shown[:COLUMNS]
+    """Returns the table of columns that changed beyond chance, the largest distance first; on wide terminals with more quantiles."""
+    beyond = [change for change in found.columns if change.distance and change.distance > found.chance(change)]
+    shown = found.columns if wanted.all_columns else beyond[:COLUMNS]
     heads = [">5% A", ">B", ">median A", ">B", ">95% A", ">B"] if wide else [">median A", ">B", ">mean A", ">B"]
     made = table("Values of the kept documents (K-S: how far their distributions are apart)", "value", ">K-S", *heads)
     for change, name in zip(shown, _short([(change.stage, change.column) for change in shown]), strict=True):
         distance = "" if change.distance is None else f"{change.distance:.4f}"
         made.add_row(Text(name), distance, *_quantiles(change, wide))
-    return made, _left(len(found.columns) - len(shown), "--columns shows all")
+    within, left = len(found.columns) - len(beyond), len(found.columns) - len(shown)
+    return made, _left(left, f"{within:,} of them no further apart than by chance; --columns shows all")
 
 
 def _quantiles(change: ColumnChange, wide: bool) -> list[Text]:

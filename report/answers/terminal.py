@@ -12,6 +12,7 @@ from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.live.status import unit_of
 from corpusmill.report.queries.classifiers import classifiers_table
+from corpusmill.report.queries.origins import dropped_languages
 from corpusmill.report.queries.rules import Decisions, read_decisions
 from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.queries.thresholds import Headline, ThresholdStep, headline
@@ -25,6 +26,8 @@ from corpusmill.report.tables import cell, limit, millions, number, share, show,
 TOP_LINES, MOST, TEXT = 5, 12, 200
 TOP_RULES, TOP_RULES_STAGE = 12, 4
 MAX_WARNINGS, MAX_SCORES = 12, 24
+#: Warnings and rules in the last lines of a run.
+MOST_REPEATED = 3
 
 
 def render_report(folder: str, console: Console) -> None:
@@ -257,8 +260,9 @@ def _speed(reader: RunReader, stage: str, seconds: float) -> str:
 
 
 def closing_lines(folder: str, report: str, console: Console) -> None:
-    """Prints the last lines of a run: a sample of its model, the report's path, and advice."""
-    samples = read_samples(RunReader(folder))
+    """Prints the last lines of a run: a sample of its model, what was damaged or dropped most, the report's path, and advice."""
+    reader = RunReader(folder)
+    samples = read_samples(reader)
     if samples:
         model = samples[-1][0]
         sample = next(s for name, s in samples if name == model)
@@ -268,5 +272,17 @@ def closing_lines(folder: str, report: str, console: Console) -> None:
             if name in ("prompt", "text"):
                 console.print(Text(f"  {name}: ", style="dim") + Text(safe_line(str(text), 400)))
     console.print()
+    damaged = [sentence for task in reader.stages["ingest"].tasks for sentence in task.warnings]
+    show_notes(damaged[:MOST_REPEATED], console, "Warning", limit=300)
+    if damaged[MOST_REPEATED:]:
+        console.print(Text(f"and {len(damaged) - MOST_REPEATED:,} more warnings of ingest (the report has them)"))
+    with Run(reader) as run:
+        decisions, languages = read_decisions(run, "filter"), dropped_languages(run)
+    if decisions is not None and decisions.dropped:
+        of = {"language": f" ({languages})" if languages else ""}
+        most = decisions.by_removal()[:MOST_REPEATED]
+        rules = ", ".join(f"{safe_line(rule.name, 60)} {rule.fired:,}{of.get(rule.name, '')}" for rule in most)
+        console.print(Text(f"The filters dropped {decisions.dropped:,} of {decisions.rows:,} documents, most by {rules}."))
+        console.print(Text(f"Read them: corpusmill explore {shlex.quote(folder)} --open"))
     console.print(Text(f"The report: {report}"))
     console.print(Text(f"Why a document was kept or dropped: corpusmill why {shlex.quote(folder)} URL-OR-WORDS"))

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from corpusmill.filters.language_codes import named
 from corpusmill.ingest.charset import canonical
+from corpusmill.pipeline.safe import safe_line
 from corpusmill.report import host
 from corpusmill.report.queries.ask import Query, ask, columns
 from corpusmill.report.queries.rules import Decisions
@@ -20,6 +22,8 @@ LOSERS, FEWEST = 10, 20
 FAR = 0.5
 #: Record types that are UTF-8 by their format and name no encoding.
 TEXTS = ("line", "row", "conversion")
+#: Languages that the warnings and the last lines of a run name.
+MOST_DROPPED = 3
 #: A rule may not suit a language where it drops this many times as large a share of it as of all others.
 UNLIKE = 10
 TITLES = {"language": "Language", "page_type": "Page type", "source": "Crawl file", "url": "Host"}
@@ -114,7 +118,8 @@ def _made(title: str, name: str, stages: tuple[str, ...], query: Query) -> Origi
 
 def read_by_language(run: Run, stage: str = "filter") -> Query | None:
     """Reads how each rule treats each language: the share of its documents that fail the rule, and that of all others; first where they are
-    most unlike (`unlike`: `UNLIKE` times as much, of at least `FEWEST` documents). Rules about the language itself are left out.
+    most unlike (`unlike`: `UNLIKE` times as much, of at least `FEWEST` documents), then by documents that fail. Rules about the
+    language itself are left out.
 
     None if no rule drops anything of a language with `FEWEST` documents beside others."""
     if "language" not in columns(run, f"{stage}_report"):
@@ -129,9 +134,20 @@ SELECT language, rule, documents, dropped, dropped / documents AS share, dropped
   share / ((dropped_others + 1) / (others + 1)) AS times, dropped >= {FEWEST} AND times >= {UNLIKE} AS unlike
 FROM every
 WHERE documents >= {FEWEST} AND others >= {FEWEST} AND NOT starts_with(rule, 'language')
-ORDER BY unlike DESC, times DESC, language, rule
+ORDER BY unlike DESC, dropped DESC, language, rule
 LIMIT {SHOWN}""")  # fmt: skip
     return query if query.rows else None
+
+
+def dropped_languages(run: Run) -> str:
+    """Returns the languages of which the rule `language` dropped most documents, with their counts, as words; empty without."""
+    if "language" not in columns(run, "filter_report"):
+        return ""
+    rows = run.sql(
+        "SELECT language, count(*) AS documents FROM filter_report WHERE list_contains(failed, 'language') "
+        f"GROUP BY language ORDER BY documents DESC, language LIMIT {MOST_DROPPED}"
+    ).fetchall()
+    return ", ".join(f"{safe_line(named(code), 40)} {documents:,}" for code, documents in rows)
 
 
 def _encodings(run: Run) -> Origin | None:

@@ -10,7 +10,7 @@ from corpusmill.report.queries.ask import Query, ask
 from corpusmill.report.queries.classifiers import UsedClassifier, read_classifiers
 from corpusmill.report.queries.duplicates import Duplicates, Earlier, FullClusters, read_duplicates, read_earlier, read_full_clusters
 from corpusmill.report.queries.inside import Contamination, TopLines, read_contamination, read_cuts, read_top_lines
-from corpusmill.report.queries.origins import Origin, read_by_language, read_origins
+from corpusmill.report.queries.origins import Origin, dropped_languages, read_by_language, read_origins
 from corpusmill.report.queries.rules import (
     Decisions,
     Funnel,
@@ -109,6 +109,7 @@ class Summary:
     benchmarks: Benchmarks
     personal: PersonalData | None
     page: PageData = field(default_factory=PageData)
+    lost_languages: str = ""  # those that the rule on the language dropped most of
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -146,6 +147,7 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
             read_classifiers(run, decisions.get("filter")), read_benchmarks(run, scores.models, scores.sections, examples=deep),
             read_personal_data(run),
         )  # fmt: skip
+        summary.lost_languages = dropped_languages(run) if "filter" in decisions else ""
         if deep:
             summary.page = _read_page(run, decisions)
         summary.warnings = warnings(summary)
@@ -198,7 +200,7 @@ def read_times(run: Run, by: tuple[str, ...] = ("stage", "phase")) -> Query | No
 
 
 #: What to do about a rule that fired on many documents.
-ADVICE = {"language": ", which are in languages that the recipe does not keep; the preset fineweb-2 has rules for others"}
+ADVICE = {"language": ", which are in languages that the recipe does not keep{most}; the preset fineweb-2 has rules for others"}
 
 
 def warnings(summary: Summary) -> list[str]:
@@ -221,10 +223,12 @@ def warnings(summary: Summary) -> list[str]:
     bad = [training for training in summary.training if training.not_finite]
     broken += [f"{training.stage}: steps whose loss was not a finite number: {training.not_finite:,}." for training in bad]
     found: list[tuple[float, str]] = []
+    most = f" (most of all {summary.lost_languages})" if summary.lost_languages else ""
+    advice = {rule: text.format(most=most) for rule, text in ADVICE.items()}
     for stage, d in summary.decisions.items():
         alarming = [rule for rule in d.by_removal() if stage != "ingest" and d.rows >= 20 and rule.fired > ALARM_SHARE * d.rows]
         found += [
-            (rule.fired / d.rows, f"{stage}: {rule.name} fired on {rule.fired / d.rows:.1%} of the documents{ADVICE.get(rule.name, '')}.")
+            (rule.fired / d.rows, f"{stage}: {rule.name} fired on {rule.fired / d.rows:.1%} of the documents{advice.get(rule.name, '')}.")
             for rule in alarming
         ]
     lost = {rule: count.fired for rule, count in summary.decisions["ingest"].rules.items()} if "ingest" in summary.decisions else {}

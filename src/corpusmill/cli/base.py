@@ -21,6 +21,10 @@ GROUPS = {
 }
 
 
+#: The width in which the tables of a pipe fit.
+PIPE = 240
+
+
 class Commands(TyperGroup):
     """Lists commands by `GROUPS`, those of a group of commands with its name before theirs."""
 
@@ -102,6 +106,14 @@ app.add_typer(
     help="Export and import the labels that people give to documents (corpusmill explore RUN --write).",
     epilog="Example: corpusmill labels export runs/demo --format jsonl",
 )
+
+
+def make_console(soft_wrap: bool = False) -> Any:
+    """Returns a console on standard output. Only a terminal wraps lines and names; a pipe gets them whole, unless COLUMNS gives a width."""
+    from rich.console import Console
+
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(highlight=False, soft_wrap=soft_wrap, width=PIPE if piped else None)
 
 
 def warn_if_stale(run: str | None) -> str | None:

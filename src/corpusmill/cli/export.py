@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from corpusmill.cli.base import AlthoughStale, RunFolder, ShownRun, app
+from corpusmill.cli.base import AlthoughStale, RunFolder, ShownRun, app, make_console
 from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 
@@ -167,7 +167,6 @@ def checkpoints(
 ) -> None:
     """List saved states of trainings, or export one. The export is a model folder that opens in transformers."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from corpusmill.pipeline.errors import InputError
@@ -193,4 +192,4 @@ def checkpoints(
         training = saved.work.root.rpartition("/")[2]
         table.add_row(saved.stage, training[:8], f"{saved.step:,}", f"{saved.date:%Y-%m-%d %H:%M}", f"{saved.bytes / 1e6:,.1f}",
                       f"{saved.score:.4f}" if saved.score is not None else "", ", ".join(sizes) or "one")  # fmt: skip
-    Console(highlight=False).print(table)
+    make_console().print(table)

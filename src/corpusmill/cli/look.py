@@ -1,14 +1,11 @@
 """Commands that show what a run decided and why: thresholds, groups of copies, originals, and single documents."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from corpusmill.cli.base import Sets, ShownRun, Trust, app, warn_if_stale
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from corpusmill.cli.base import Sets, ShownRun, Trust, app, make_console, warn_if_stale
 
 
 @app.command(epilog="Example: corpusmill sweep runs/demo gopher_short_doc --from 10 --to 200")
@@ -25,8 +22,6 @@ def sweep(
     """Count what each threshold of a rule would keep. Documents and characters, alone and together with the other rules."""
     from json import dumps
 
-    from rich.console import Console
-
     from corpusmill.filters import views
     from corpusmill.filters.whatif import sweep as try_thresholds
 
@@ -34,17 +29,15 @@ def sweep(
     if json or csv:
         print(dumps(result.as_json(), indent=2) if json else views.as_csv(result).rstrip())
     else:
-        views.show_sweep(result, Console(highlight=False, soft_wrap=True))
+        views.show_sweep(result, make_console(soft_wrap=True))
 
 
 @app.command(epilog="Example: corpusmill steps gopher_quality")
 def steps(step: Annotated[str | None, typer.Argument(metavar="STEP", help="A step of the filter stage.")] = None) -> None:
     """List the filter's steps, or a step's options and rules."""
-    from rich.console import Console
-
     from corpusmill.filters.views import show_step, show_steps
 
-    console = Console(highlight=False)
+    console = make_console()
     if step is None:
         show_steps(console)
     else:
@@ -74,8 +67,6 @@ def report(
     against: Annotated[str | None, typer.Option(metavar="RUN", help="Show what changed against this run.", show_default=False)] = None,
 ) -> None:
     """Write RUN/report.html, and show its main tables here."""
-    from rich.console import Console
-
     from corpusmill.pipeline.errors import InputError
     from corpusmill.report.answers.diff import DiffOptions, compare, verdict
     from corpusmill.report.answers.terminal import render_report
@@ -85,7 +76,7 @@ def report(
         raise InputError(f"report: {file} is more than one run; with --png it is the file of the picture.")
     difference = None if against is None else compare(against, run, DiffOptions(samples=0))
     path = write_report(run, (file or "") if png else None, difference)
-    render_report(run, Console())
+    render_report(run, make_console())
     if difference is not None:
         print(f"Against {against} (A): {verdict(difference)}")
     print(f"The whole report: {path}")
@@ -135,18 +126,12 @@ Language = Annotated[str | None, typer.Option(help="Only documents in this langu
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a row.")]
 
 
-def _console() -> "Console":
-    from rich.console import Console
-
-    return Console(highlight=False)
-
-
 def _show(found: Any, json: bool) -> None:
     """Prints an answer; as JSON, a list has an object a line."""
     from corpusmill.report.machine import as_json, print_json_lines
 
     if not json:
-        found.show(_console())
+        found.show(make_console())
     elif isinstance(content := found.as_json(), list):
         print_json_lines(content)
     else:
@@ -206,7 +191,7 @@ def inspect(
     choice = Choice(tuple(rule or ()), alone, kept, language, source, host, url, _limits("--min", min_), _limits("--max", max_))
     chosen = tuple(name.strip() for name in (columns or "").split(",") if name.strip())
     wanted = RowOptions(choice, chosen, order, descending, limit, offset, "json" if json else "csv" if csv else "table")
-    show(target, stage, wanted, _console())
+    show(target, stage, wanted, make_console())
 
 
 @app.command(epilog="Example: corpusmill why runs/demo http://example.org/page.html")
@@ -248,7 +233,7 @@ def sample(
     from corpusmill.report.answers.sample import sample as show
 
     choice = Choice(tuple(rule or ()), alone, kept, language, source, host)
-    show(run, stage, choice, Draw(count, seed, near, chars, words), json, _console())
+    show(run, stage, choice, Draw(count, seed, near, chars, words), json, make_console())
 
 
 @app.command(epilog="Example: corpusmill diff runs/demo runs/stricter --samples 5")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from corpusmill.cli.base import RunFolder, ShownRun, app, warn_if_stale
+from corpusmill.cli.base import RunFolder, ShownRun, app, make_console, warn_if_stale
 
 Json = Annotated[bool, typer.Option("--json", help="JSON in place of tables.")]
 Csv = Annotated[bool, typer.Option("--csv", help="CSV in place of tables.")]
@@ -28,15 +28,13 @@ def query(
     time_limit: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="When to give up; 0: never.")] = 600,
 ) -> None:
     """Ask a run anything in SQL, or list its tables."""
-    from rich.console import Console
-
     from corpusmill.report.answers.query import show_query, show_tables
 
     form = _form("query", json, csv)
     if select is None:
-        show_tables(run, form, Console(highlight=False))
+        show_tables(run, form, make_console())
     else:
-        show_query(run, select, limit, form, Console(highlight=False), time_limit)
+        show_query(run, select, limit, form, make_console(), time_limit)
 
 
 @app.command(epilog="Example: corpusmill stats runs/demo --column 'gopher_*'")
@@ -48,11 +46,9 @@ def stats(
     csv: Csv = False,
 ) -> None:
     """Show how measured values are distributed. Kept and dropped documents are apart."""
-    from rich.console import Console
-
     from corpusmill.report.answers.stats import show_stats
 
-    show_stats(run, stage, column or (), _form("stats", json, csv), Console(highlight=False))
+    show_stats(run, stage, column or (), _form("stats", json, csv), make_console())
 
 
 @app.command(epilog="Example: corpusmill explore runs/demo --open")
@@ -81,11 +77,9 @@ def status(
     json: Annotated[bool, typer.Option("--json", help="One JSON object; with --watch one a line.")] = False,
 ) -> None:
     """Say how far a run is, and how fast. Also for a run on a cluster. Exit code 1: it failed, or no process works on it."""
-    from rich.console import Console
-
     from corpusmill.report.live.status_view import show_status
 
-    code = show_status(run, Console(highlight=False), watch=watch, as_json=json)
+    code = show_status(run, make_console(), watch=watch, as_json=json)
     if code:
         raise typer.Exit(code)
 
@@ -95,8 +89,6 @@ def verify(run: ShownRun, json: Annotated[bool, typer.Option("--json", help="One
     """Check the files, counts and verdicts of a run. No document may be lost, or there twice, between stages."""
     from json import dumps
 
-    from rich.console import Console
-
     from corpusmill.pipeline.errors import Incomplete
     from corpusmill.report.whole.verify import as_json, show_run
     from corpusmill.report.whole.verify import verify as check
@@ -104,7 +96,7 @@ def verify(run: ShownRun, json: Annotated[bool, typer.Option("--json", help="One
     checks = check(run)
     if json:
         print(dumps(as_json(checks), indent=2))
-    elif not show_run(run, checks, Console(highlight=False, soft_wrap=True)):
+    elif not show_run(run, checks, make_console(soft_wrap=True)):
         raise typer.Exit(1)
     if any(found.faults for found in checks):
         raise typer.Exit(1)
