@@ -21,6 +21,7 @@ from gold import GoldPage
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from corpusmill.ingest.config import ExtractionConfig
 from corpusmill.ingest.html import main_text as extractor
@@ -44,7 +45,7 @@ TYPES_WEIGHT, ARTICLE_SETS, SMOOTHED = 0.2, 0.3, 0.1
 UNNAMED = 0.3
 OF_URL = np.array([name.startswith(("url_", "host_")) for name in PAGE_NAMES])
 #: Units of each layer, passes over the pages, pages of a step, blocks of a page that a step reads, the highest learning rate.
-UNITS, EPOCHS, BATCH, BLOCKS, RATE, DECAY, DROPOUT = 64, 8, 8, 600, 6e-3, 0.02, 0.2
+UNITS, EPOCHS, BATCH, BLOCKS, RATE, DECAY, DROPOUT = 48, 8, 8, 600, 6e-3, 0.02, 0.2
 
 
 class Example:
@@ -158,19 +159,20 @@ def fit(examples: Sequence[Example], seed: int = 1) -> dict[str, NDArray[np.gene
     """Returns the arrays of `scorer.Net`, float16."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    rows, pages = np.concatenate([root(example.features[:300]) for example in examples]), root(np.stack([e.values for e in examples]))
-    scales = {"block_mean": rows.mean(0), "block_scale": 1 / (rows.std(0) + 1e-3), "page_mean": pages.mean(0)}
-    scales["page_scale"] = 1 / (pages.std(0) + 1e-3)
+    rows = np.concatenate([root(example.features[:300]) for example in examples])  # of a long page, its first blocks
+    pages = root(np.stack([example.values for example in examples]))
+    scales = {"block_mean": rows.mean(0), "block_scale": 1 / (rows.std(0) + 1e-3)}
+    scales |= {"page_mean": pages.mean(0), "page_scale": 1 / (pages.std(0) + 1e-3)}
+    inputs = [Inputs(example, scales) for example in examples]
     reader = Reader()
-    batches = -(-len(examples) // BATCH)
+    batches = -(-len(inputs) // BATCH)
     optimizer = torch.optim.AdamW(reader.parameters(), RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=EPOCHS * batches, pct_start=0.15)
     for _ in range(EPOCHS):
         # pages of like length share a step
-        order = sorted(random.permutation(len(examples)), key=lambda number: len(examples[number].labels) + 40 * random.standard_normal())
+        order = sorted(range(len(inputs)), key=lambda number: len(inputs[number].labels) + 40 * random.standard_normal())
         for batch in random.permutation(batches):
-            chosen = [examples[number] for number in order[batch * BATCH : (batch + 1) * BATCH]]
-            loss = loss_of(reader, chosen, scales, random)
+            loss = loss_of(reader, [inputs[number] for number in order[batch * BATCH : (batch + 1) * BATCH]], random)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
@@ -179,25 +181,34 @@ def fit(examples: Sequence[Example], seed: int = 1) -> dict[str, NDArray[np.gene
     return arrays_of(reader, scales)
 
 
-def loss_of(reader: Reader, examples: Sequence[Example], scales: dict[str, NDArray[np.float64]], random: np.random.Generator) -> Tensor:
+class Inputs:
+    """What the net learns of a page, as tensors. `unnamed`: the page's values without its URL."""
+
+    def __init__(self, example: Example, scales: dict[str, NDArray[np.float64]]):
+        self.blocks = scaled(example.features, scales["block_mean"], scales["block_scale"])
+        self.values, self.unnamed = (
+            scaled(values, scales["page_mean"], scales["page_scale"]) for values in (example.values, np.where(OF_URL, 0, example.values))
+        )
+        self.labels, self.weights = (torch.from_numpy(each).float() for each in (np.maximum(example.labels, 0), example.weights))
+        self.type, self.type_weight = TYPES.index(example.page.type), 1.0 if example.page.set == "wcxb_dev" else ARTICLE_SETS
+
+
+def loss_of(reader: Reader, pages: Sequence[Inputs], random: np.random.Generator) -> Tensor:
     """Returns the loss of a step: of a page with more blocks than BLOCKS, some of them are read, at random."""
-    lengths = [min(len(example.labels), BLOCKS) for example in examples]
-    blocks, values = torch.zeros(len(examples), max(lengths), len(NAMES)), torch.zeros(len(examples), len(PAGE_NAMES))
-    labels, weights, there = (torch.zeros(len(examples), max(lengths)) for _ in range(3))
-    for number, (example, length) in enumerate(zip(examples, lengths)):
-        begin = random.integers(len(example.labels) - length + 1)
-        part = slice(begin, begin + length)
-        blocks[number, :length] = scaled(example.features[part], scales["block_mean"], scales["block_scale"])
-        shown = np.where(OF_URL, 0, example.values) if random.random() < UNNAMED else example.values
-        values[number] = scaled(shown, scales["page_mean"], scales["page_scale"])
-        labels[number, :length] = torch.from_numpy(np.maximum(example.labels[part], 0))
-        weights[number, :length], there[number, :length] = torch.from_numpy(example.weights[part]), 1
-    odds, types = reader(blocks, values, there[..., None])
+    lengths = [min(len(page.labels), BLOCKS) for page in pages]
+    starts = [int(random.integers(len(page.labels) - length + 1)) for page, length in zip(pages, lengths)]
+    parts = [slice(start, start + length) for start, length in zip(starts, lengths)]
+    blocks, labels, weights = (
+        pad_sequence([getattr(page, name)[part] for page, part in zip(pages, parts)], batch_first=True)
+        for name in ("blocks", "labels", "weights")
+    )
+    there = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    values = torch.stack([page.unnamed if random.random() < UNNAMED else page.values for page in pages])
+    odds, types = reader(blocks, values, there[..., None].float())
     of_blocks = (functional.binary_cross_entropy_with_logits(odds, labels, reduction="none") * weights).sum() / (weights.sum() + 1e-6)
-    kinds = torch.tensor([TYPES.index(example.page.type) for example in examples])
-    of_types = functional.cross_entropy(types, kinds, reduction="none", label_smoothing=SMOOTHED)
-    pages = torch.tensor([1.0 if example.page.set == "wcxb_dev" else ARTICLE_SETS for example in examples])
-    return of_blocks + TYPES_WEIGHT * (of_types * pages).sum() / pages.sum()
+    of_types = functional.cross_entropy(types, torch.tensor([page.type for page in pages]), reduction="none", label_smoothing=SMOOTHED)
+    shares = torch.tensor([page.type_weight for page in pages])
+    return of_blocks + TYPES_WEIGHT * (of_types * shares).sum() / shares.sum()
 
 
 def scaled(values: NDArray[np.float32], mean: NDArray[np.float64], scale: NDArray[np.float64]) -> Tensor:

@@ -35,7 +35,7 @@ Net = namedtuple(
     "block_mean block_scale page_mean page_scale first first_bias page page_bias types types_bias scan scan_bias mean mean_bias "
     "scan2 scan2_bias last last_bias out out_bias",
 )
-#: Blocks that are read in one row. A longer page is read in parts, so that its memory is bounded: a block takes 3 kB.
+#: Blocks that are read in one row. A longer page is read in parts, so that its memory is bounded: a block takes 2 kB.
 AT_A_TIME = 4096
 #: Features are limited to this many standard deviations.
 FAR = np.float32(6)
@@ -122,21 +122,34 @@ def _scale(columns, means, scales):
 
 @kernel
 def _linear(columns, weights, bias, out):
-    """Writes `weights @ columns + bias` to `out`: four rows of `columns` at a time, as this is the part that takes time."""
+    """Writes `weights @ columns + bias` to `out`. This takes most of the time: so it reads four rows for each two that it writes."""
     columns, weights, out = borrowed(columns), borrowed(weights), borrowed(out)
     inputs, whole = len(columns), len(columns) & ~3
-    for row in range(len(out)):
-        line = out[row]
-        line[:] = bias[row]
+    for row in range(0, len(out) & ~1, 2):
+        line, other, upper, lower = out[row], out[row + 1], weights[row], weights[row + 1]
+        line[:], other[:] = bias[row], bias[row + 1]
         for at in range(0, whole, 4):
-            a, b, c, d = weights[row, at], weights[row, at + 1], weights[row, at + 2], weights[row, at + 3]
-            one, two, three, four = columns[at], columns[at + 1], columns[at + 2], columns[at + 3]
+            a0, a1, a2, a3 = upper[at], upper[at + 1], upper[at + 2], upper[at + 3]
+            b0, b1, b2, b3 = lower[at], lower[at + 1], lower[at + 2], lower[at + 3]
+            c0, c1, c2, c3 = columns[at], columns[at + 1], columns[at + 2], columns[at + 3]
             for column in range(len(line)):
-                line[column] += (a * one[column] + b * two[column]) + (c * three[column] + d * four[column])
+                x0, x1, x2, x3 = c0[column], c1[column], c2[column], c3[column]
+                line[column] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
+                other[column] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
         for at in range(whole, inputs):
-            weight, one = weights[row, at], columns[at]
-            for column in range(len(line)):
-                line[column] += weight * one[column]
+            _add(columns[at], upper[at], line)
+            _add(columns[at], lower[at], other)
+    if len(out) & 1:
+        line = out[len(out) - 1]
+        line[:] = bias[len(out) - 1]
+        for at in range(inputs):
+            _add(columns[at], weights[len(out) - 1, at], line)
+
+
+@kernel(inline="always")
+def _add(values, weight, line):
+    for column in range(len(line)):
+        line[column] += weight * values[column]
 
 
 @kernel
@@ -158,9 +171,14 @@ def _scan(before, gates, out):
         for column in range(count):
             value = gates[unit, column]
             gates[unit, column] = HALF + HALF * (value / (ONE + abs(value)))
-        state = ZERO
-        for step in range(count):
-            column = step if unit < units // 2 else count - 1 - step
-            gate = gates[unit, column]
-            state = (ONE - gate) * state + gate * gates[units + unit, column]
-            out[unit, column] = before[unit, column] + state
+    for ahead in range(units // 2):  # two rows of states at a time, as each waits for its last one
+        behind = ahead + units // 2
+        state = other = ZERO
+        for column in range(count):
+            gate = gates[ahead, column]
+            state = (ONE - gate) * state + gate * gates[units + ahead, column]
+            out[ahead, column] = before[ahead, column] + state
+            last = count - 1 - column
+            gate = gates[behind, last]
+            other = (ONE - gate) * other + gate * gates[units + behind, last]
+            out[behind, last] = before[behind, last] + other
