@@ -46,9 +46,9 @@ PEERS: dict[str, Callable[[GoldPage], str]] = {
 
 def show_quality(pages: list[GoldPage]) -> None:
     config = ExtractionConfig()
-    texts, types = fit_extraction.held_out_texts(fit_extraction.Stack(fit_extraction.examples_of(pages)), config)
+    texts, types = fit_extraction.held_out_texts(fit_extraction.examples_of(pages), config)
     shipped = {page.url: extract_page(page.html, page.url, config) for page in pages}
-    without_blocks = {url: found.text for url, found in shipped.items() if url not in texts}  # from their data, which no tree reads
+    without_blocks = {url: found.text for url, found in shipped.items() if url not in texts}  # from their data, which no net reads
     show("corpusmill, sites not seen", texts | without_blocks, pages)
     show("corpusmill as it ships", {url: found.text for url, found in shipped.items()}, pages)
     for name, extract in PEERS.items():

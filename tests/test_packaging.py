@@ -60,7 +60,7 @@ def test_the_wheel_holds_every_source_and_data_file(wheel: Path) -> None:
         f"corpusmill/{path.relative_to(ROOT).as_posix()}"
         for room in (*ROOMS, "recipes")
         for path in (ROOT / room).rglob("*")
-        if path.is_file() and path.suffix in {".py", ".json", ".html", ".jinja", ".css", ".js", ".yaml"}
+        if path.is_file() and path.suffix in {".py", ".json", ".html", ".jinja", ".css", ".js", ".npz", ".yaml"}
     }
     assert sources - names == set()
     assert "corpusmill/tokenize/__init__.py" not in names

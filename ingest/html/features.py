@@ -8,7 +8,6 @@ from collections import namedtuple
 
 import numpy as np
 
-from corpusmill.ingest.html.page_type import TYPES
 from corpusmill.ingest.html.repeated import (
     ALL,
     GROUP_NAMES,
@@ -188,7 +187,7 @@ NAMES = (
     "h1_side", "h1_distance", "under_level", "under_distance", "under_words", "under_linked", "to_next_heading", "digits", "linked_after",
     *(f"class_{name}" for name in GROUP_NAMES), *(f"tag_{name}" for name in GROUP_NAMES),
     *(f"inner_{name}" for name in RECORD_NAMES), *(f"outer_{name}" for name in RECORD_NAMES),
-    *(f"in_{hint}" for hint in HINT_NAMES), *(f"near_{HINT_NAMES[hint]}" for hint in NEAR), *(f"type_{name}" for name in TYPES),
+    *(f"in_{hint}" for hint in HINT_NAMES), *(f"near_{HINT_NAMES[hint]}" for hint in NEAR),
 )  # fmt: skip
 
 #: Distances between blocks are limited to this.
@@ -223,24 +222,15 @@ def context_of(page):
 
 
 @kernel
-def features(page, context, types, first, last):
-    """Returns the features of the blocks from `first` to `last`, float32 of shape (len(NAMES), last - first). `types`: the probabilities
-    of the page's types."""
+def features(page, context, first, last):
+    """Returns the features of the blocks from `first` to `last`, float32 of shape (len(NAMES), last - first)."""
     out = np.empty((len(NAMES), last - first), np.float32)
-    fill_features(page, context, types, first, last, out)
-    return out
-
-
-@kernel
-def fill_features(page, context, types, first, last, out):
-    """Writes `features` to the first rows of `out`."""
-    hints = len(NAMES) - len(TYPES) - HINT_COUNT - len(NEAR)
+    hints = len(NAMES) - HINT_COUNT - len(NEAR)
     rows = np.zeros((last - first, hints), np.float32)
     _fill_rows(page, context, first, rows)
     out[:hints] = rows.T
-    _of_hints(out[hints : len(NAMES) - len(TYPES)], page.blocks[first:last], page.nodes)
-    for number in range(len(TYPES)):
-        out[len(NAMES) - len(TYPES) + number] = types[number]
+    _of_hints(out[hints:], page.blocks[first:last], page.nodes)
+    return out
 
 
 @kernel
@@ -448,67 +438,6 @@ def _of_hints(out, blocks, nodes):
             out[HINT_COUNT + number, block] = (near[block] >> NEAR[number]) & 1
 
 
-#: Windows of the scores around a block: `(before, after)`.
-SCORED = ((1, 0), (1, 1), (2, 2), (5, 5), (12, 12), (30, 30))
-#: Nodes around a block whose mean scores are features.
-SCORED_NODES = 5
-FADING = 0.9
-#: Features for the second trees: what the first trees say of the block and of what is around it, as means weighted by characters.
-#: `class_score` to `outer_score`: of the blocks of its groups. `before`, `after`: the shares of the page's expected main text.
-#: `expected`: the best expected F1. `best_before`, `best_after`: the best score, which fades from block to block. `heading_score`: of
-#: the last heading.
-SECOND = (
-    "score", *(f"scores_{before}_{after}" for before, after in SCORED), *(f"a{level}_score" for level in range(SCORED_NODES)),
-    "class_score", "class_difference", "tag_score", "inner_score", "outer_score", "page_score", "highest", "before", "after", "expected",
-    "best_before", "best_after", "previous", "next", "heading_score",
-)  # fmt: skip
-
-
-#: What the scores of a page's blocks say together. `chars`: running sums of weights and of expected main text, float64. `classes`, `tags`,
-#: `records`: mean scores of groups. `fading`: `best_before` and `best_after` of each block, float32.
-Around = namedtuple("Around", "scores chars classes tags records fading expected highest")
-
-
-@kernel
-def around_of(page, context, scores):
-    """Returns the `Around` of a page. `scores`: of the first trees."""
-    count, repeated = len(scores), context.repeated
-    chars, fading = np.zeros((count + 1, 2)), np.zeros((count, 2), np.float32)
-    weights = page.blocks[:, CHARS] + 2.0
-    before = after = 0.0
-    for block in range(count):
-        chars[block + 1, 0] = chars[block, 0] + weights[block]
-        chars[block + 1, 1] = chars[block, 1] + weights[block] * scores[block]
-        fading[block, 0], before = before, max(before * FADING, scores[block])
-        other = count - 1 - block
-        fading[other, 1], after = after, max(after * FADING, scores[other])
-    first, last = np.arange(count), np.arange(1, count + 1)
-    return Around(
-        scores, chars, _means(repeated.classes, chars, first, last), _means(repeated.tags, chars, first, last),
-        _means(repeated.records, chars, page.nodes[:, FIRST], page.nodes[:, LAST]), fading, expected_f1(weights, scores), scores.max(),
-    )  # fmt: skip
-
-
-@kernel
-def second_features(page, context, around, first, last):
-    """Returns the features SECOND of the blocks from `first` to `last`, float32 of shape (len(SECOND), last - first)."""
-    rows = np.zeros((last - first, len(SECOND)), np.float32)
-    _fill_second(page, context, around, borrowed(around.scores), borrowed(around.chars), first, rows)
-    return rows.T
-
-
-@kernel
-def _means(groups, chars, first, last):
-    """Returns the mean score of each group of items, which are the blocks from `first` to `last`."""
-    sums = np.zeros((len(groups.sums), 2))
-    for item in range(len(groups.ids)):
-        group = groups.ids[item]
-        if group >= 0:
-            for column in range(2):  # a sum of rows would make an array
-                sums[group, column] += chars[last[item], column] - chars[first[item], column]
-    return sums[:, 1] / np.maximum(sums[:, 0], 1e-9)
-
-
 #: `expected_f1` takes or leaves blocks together whose scores, times STEPS, have the same whole part: so it need not sort them.
 STEPS = 256
 
@@ -531,41 +460,3 @@ def expected_f1(weights, scores):
         right += sums[step, 1]
         best = max(best, 2 * right / max(chosen + everything, 1e-9))
     return best
-
-
-@kernel(inline="always")
-def _mean(chars, first, last):
-    return (chars[last, 1] - chars[first, 1]) / max(chars[last, 0] - chars[first, 0], 1e-9)
-
-
-@kernel
-def _fill_second(page, context, around, scores, chars, begin, rows):
-    blocks, nodes, headings, rows = borrowed(page.blocks), borrowed(page.nodes), borrowed(context.headings), borrowed(rows)
-    repeated, count, total = context.repeated, len(scores), max(chars[-1, 1], 1e-6)
-    whole = _mean(chars, 0, count)
-    for number in range(len(rows)):
-        block, row = begin + number, rows[number]
-        node = blocks[block, NODE]
-        row[0] = scores[block]
-        place = 1
-        for window in range(len(SCORED)):
-            row[place] = _mean(chars, max(0, block - SCORED[window][0]), min(count, block + SCORED[window][1] + 1))
-            place += 1
-        above = np.int64(node)
-        for _ in range(SCORED_NODES):
-            row[place] = _mean(chars, nodes[above, FIRST], nodes[above, LAST])
-            above = nodes[above, PARENT] if nodes[above, PARENT] > 0 else above
-            place += 1
-        by_class, by_tag = repeated.classes.ids[block], repeated.tags.ids[block]
-        row[place] = around.classes[by_class] if by_class >= 0 else scores[block]
-        row[place + 1] = scores[block] - row[place]
-        row[place + 2] = around.tags[by_tag] if by_tag >= 0 else scores[block]
-        inner, outer = repeated.inner[node], repeated.outer[node]
-        row[place + 3] = around.records[repeated.records.ids[inner]] if inner else -1.0
-        row[place + 4] = around.records[repeated.records.ids[outer]] if outer else -1.0
-        row[place + 5], row[place + 6] = whole, around.highest
-        row[place + 7], row[place + 8] = chars[block, 1] / total, (chars[-1, 1] - chars[block + 1, 1]) / total
-        row[place + 9], row[place + 10], row[place + 11] = around.expected, around.fading[block, 0], around.fading[block, 1]
-        row[place + 12] = scores[block - 1] if block else 0.0
-        row[place + 13] = scores[block + 1] if block + 1 < count else 0.0
-        row[place + 14] = scores[headings[block, 0]] if headings[block, 0] >= 0 else 0.5

@@ -1,11 +1,8 @@
 # mypy: disallow-untyped-defs=False
-"""Extracts the main text of a page: lexbor parses it, a walk cuts it into blocks, boosted trees score these, and the good ones are kept."""
+"""Extracts the main text of a page: lexbor parses it, a walk cuts it into blocks, a net scores these, and the good ones are kept."""
 
-from collections import namedtuple
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,97 +10,18 @@ from numpy.typing import NDArray
 from corpusmill.ingest.config import ExtractionConfig
 from corpusmill.ingest.html import Extracted, TooDeep
 from corpusmill.ingest.html.data_text import from_data
-from corpusmill.ingest.html.features import NAMES, SECOND, around_of, context_of, expected_f1, fill_features, second_features
+from corpusmill.ingest.html.features import context_of, expected_f1
 from corpusmill.ingest.html.formulas import write_formulas
 from corpusmill.ingest.html.markdown import Markdown
 from corpusmill.ingest.html.metadata import read_head, read_metadata
-from corpusmill.ingest.html.page_type import PAGE_NAMES, TYPES, page_values, stated_values, type_probabilities
+from corpusmill.ingest.html.page_type import PAGE_NAMES, TYPES, stated_values
 from corpusmill.ingest.html.repeated import ALL, PROSE
+from corpusmill.ingest.html.scorer import load_net, page_types, read_page
 from corpusmill.ingest.html.tags import HINT_NAMES, NAME, SIGNATURE, build_tags, build_words
 from corpusmill.ingest.html.thread import Thread, thread_of
 from corpusmill.ingest.html.tree import Tree, api, tag_ids
 from corpusmill.ingest.html.walk import CHARS, END, FIRST, HINTS, ITEM, LAST, NO_MEMORY, NODE, PARENT, ROW, START, TAG, TOO_DEEP, Page, walk
-from corpusmill.pipeline.config import parse_json
-from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.kernel import kernel
-from corpusmill.text.buffers import borrowed
-
-MODEL = Path(__file__).with_name("scorer.json")
-
-#: Blocks that are scored at a time. The features of a block take 1 kB.
-AT_A_TIME = 4096
-#: Levels of the trees for blocks. All trees are symmetric, as CatBoost makes them: all nodes of a level compare the same feature with the
-#: same cut. So the number of a block's leaf has LEVELS bits, and each level is computed for all blocks at once.
-LEVELS = 6
-
-#: `feature` (int32) and `cut` (float32), of shape (trees, levels): bit i of a leaf's number is set where the i-th feature is greater than
-#: the i-th cut. `values` (float32), of shape (trees, 2**levels), or with a third axis for TYPES: the log-odds of each leaf.
-Trees = tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]
-#: The trees that find a page's type, those that score its blocks, and those that score them again by what the first say of all blocks.
-Model = namedtuple("Model", "types first second")
-#: What each of them decides on.
-COLUMNS = {"types": PAGE_NAMES, "first": NAMES, "second": (*NAMES, *SECOND)}
-
-
-@cache
-def load_model(path: Path = MODEL) -> Model:
-    """Loads a model file. Raises CorpusmillError if it was made for other features."""
-    model = parse_json(path.read_text())
-    if any(model[name]["columns"] != list(columns) for name, columns in COLUMNS.items()):
-        raise CorpusmillError(f"{path}: it was made for other features; make it anew with benchmarks/fit_extraction.py.")
-    return Model(*(trees_of(model[name]) for name in COLUMNS))
-
-
-def trees_of(trees: dict[str, Any]) -> Trees:
-    feature, cut, values = (np.array(trees[name]) for name in ("feature", "cut", "values"))
-    return feature.astype(np.int32), cut.astype(np.float32), values.astype(np.float32)
-
-
-@kernel
-def scores_of(page, context, types, model):
-    """Returns for each block of a page the probability that it is main text, float64. `types`: the probabilities of the page's types."""
-    scores, count = np.empty(len(page.blocks)), len(page.blocks)
-    columns = np.empty((len(NAMES) + len(SECOND), min(count, AT_A_TIME)), np.float32)
-    for first in range(0, count, AT_A_TIME):
-        last = min(first + AT_A_TIME, count)
-        columns = columns if last - first == columns.shape[1] else np.empty((len(columns), last - first), np.float32)
-        fill_features(page, context, types, first, last, columns)
-        scores[first:last] = score(columns, model.first)
-    around, scores = around_of(page, context, scores), np.empty(count)
-    for first in range(0, count, AT_A_TIME):
-        last = min(first + AT_A_TIME, count)
-        if count > AT_A_TIME:
-            columns = columns if last - first == columns.shape[1] else np.empty((len(columns), last - first), np.float32)
-            fill_features(page, context, types, first, last, columns)
-        columns[len(NAMES) :] = second_features(page, context, around, first, last)
-        scores[first:last] = score(columns, model.second)
-    return scores
-
-
-@kernel
-def score(columns, trees):
-    """Returns the probabilities (float64, length n) for n blocks. `columns`: their features, float32 of shape (features, n)."""
-    odds = np.zeros(columns.shape[1])
-    leaves = np.empty(columns.shape[1], np.int32)
-    _add_trees(columns, trees, leaves, odds)
-    for row in range(len(odds)):
-        odds[row] = 1.0 / (1.0 + np.exp(-odds[row]))
-    return odds
-
-
-@kernel
-def _add_trees(columns, trees, leaves, odds):
-    feature, cut, values = borrowed(trees[0]), borrowed(trees[1]), borrowed(trees[2])
-    columns, leaves, odds = borrowed(columns), borrowed(leaves), borrowed(odds)
-    for tree in range(len(feature)):
-        leaves[:] = 0
-        for level in range(LEVELS):
-            column, limit = columns[feature[tree, level]], cut[tree, level]
-            for row in range(len(leaves)):
-                leaves[row] |= np.int32(column[row] > limit) << np.int32(level)
-        for row in range(len(leaves)):
-            odds[row] += values[tree, leaves[row]]
-
 
 COMMENT, NOSCRIPT = (1 << HINT_NAMES.index(name) for name in ("comment", "in_noscript"))
 SIGNED = 1 << SIGNATURE
@@ -286,27 +204,27 @@ def main_text(page: Page, stated: NDArray[np.float32], config: ExtractionConfig)
     is in it; and the probabilities of the page's types. `stated`: see `page_type.stated_values`."""
     if not len(page.blocks):
         values = np.concatenate([np.zeros(len(PAGE_NAMES) - len(stated), np.float32), stated])
-        return "", np.zeros(0, np.bool_), type_probabilities(values, load_model().types)
-    text, kept, types = render_main(page, stated, load_model(), config.keep_score, config.comments, config.main_content)
+        return "", np.zeros(0, np.bool_), page_types(values, load_net())[1]
+    text, kept, types = render_main(page, stated, load_net(), config.keep_score, config.comments, config.main_content)
     return str(memoryview(text), "utf-8").strip(), kept, types
 
 
 @kernel
-def render_main(page, stated, model, share, comments, main_content):
+def render_main(page, stated, net, share, comments, main_content):
     """Returns the main content of a page in UTF-8, uint8, whether each block is in it, and the probabilities of the page's types; the page
     must have blocks. One kernel does it all, since each call of a kernel takes some microseconds."""
-    kept, types = judge(page, stated, model, share, comments)
+    kept, types = judge(page, stated, net, share, comments)
     if not main_content:
         kept[:] = True
     return render(page, kept), kept, types
 
 
 @kernel
-def judge(page, stated, model, share, comments):
+def judge(page, stated, net, share, comments):
     """Returns for each block whether it is main text, and the probabilities of the page's types."""
     context = context_of(page)
-    types = type_probabilities(page_values(page, context, stated), model.types)
-    return keep(page, context, types, scores_of(page, context, types, model), share, comments), types
+    scores, types = read_page(page, context, stated, net)
+    return keep(page, context, types, scores, share, comments), types
 
 
 #: Where main text and markup have fewer characters than this, the page's data are read, too.

@@ -9,9 +9,9 @@ from urllib.parse import urljoin, urlsplit
 import numpy as np
 
 from corpusmill.ingest.html import walk as marks
-from corpusmill.ingest.html.tags import HINT_NAMES
+from corpusmill.ingest.html.tags import HINT_NAMES, NAME
 from corpusmill.ingest.html.tree import Tree
-from corpusmill.ingest.html.walk import END, NODE, OWN_HINTS, PARENT, START, Page
+from corpusmill.ingest.html.walk import END, NODE, OWN_HINTS, PARENT, START, TAG, Page
 from corpusmill.pipeline.config import parse_json
 
 TITLES = ("og:title", "twitter:title", "dc.title", "dcterms.title")
@@ -23,7 +23,8 @@ DATES = (
 )  # fmt: skip
 #: What `page_type` and `data_text` read.
 KINDS = ("og:type", "generator", "og:description", "description")
-WANTED = {*TITLES, *AUTHORS, *DATES, *KINDS}
+SITE = "og:site_name"
+WANTED = {*TITLES, *AUTHORS, *DATES, *KINDS, SITE}
 ISO = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)-(?P<month>0?[1-9]|1[0-2])-(?P<day>0?[1-9]|[12]\d|3[01])(?!\d)")
 COMPACT = re.compile(r"(?<!\d)(?P<year>(?:19|20)\d\d)(?P<month>0[1-9]|1[0-2])(?P<day>0[1-9]|[12]\d|3[01])(?!\d)")
 IN_URL = re.compile(r"/(?P<year>(?:19|20)\d\d)[/-](?P<month>0?[1-9]|1[0-2])[/-](?P<day>0?[1-9]|[12]\d|3[01])(?!\d)")
@@ -45,7 +46,24 @@ PROPERTY = re.compile(rb'(?:property|name|itemprop)="([^"]+)"')
 CONTENT = re.compile(rb'content="([^"]*)"')
 CANONICAL = b'rel="canonical"'
 HREF = re.compile(rb'<link [^>]*?href="([^"]*)"')
-DATE = 1 << HINT_NAMES.index("date")
+DATE, AUTHOR = (1 << HINT_NAMES.index(name) for name in ("date", "author"))
+H1 = NAME["h1"]
+#: Bylines and dates without a mark are searched in short blocks (at most SHORT bytes) around the page's heading: (before, after).
+SHORT, AROUND_HEADING = 120, (6, 20)
+#: A byline: a name after "by", "written by: " or the like, up to a separator, a date or what else is said of it.
+_SAID = "written|posted|published|updated|reviewed|edited|text|words|story|article|authored"
+_AFTER_NAME = rf"(?:$|[\n|•·⋅∙—–/(),:\d]| (?:on|in|at|for|view|published|updated|posted|last)\b|\b(?:{'|'.join(MONTHS)}))"
+BYLINE = re.compile(
+    rf"(?:(?:[a-z]+ )?(?:{_SAID})\b[^.!?]{{0,30}}? )?by\b:?\s*(?P<name>[^\n|•·⋅∙—–/(),:\d]{{2,60}}?)\s*{_AFTER_NAME}", re.IGNORECASE
+)
+#: A text, or a part of one, that is nothing but two to four words with capitals: a name, if it stands beside a date.
+PARTS, NAME_ALONE = re.compile(r"\s*[\n|•·⋅∙—–]\s*"), re.compile(r"[^\W\d_][\w.'’-]*(?: [^\W\d_][\w.'’-]*){1,3}")
+STARTER = re.compile(r"Thread starter:?\s+(?P<name>\S.{0,40}?)\s*$", re.MULTILINE)
+#: What stands where a name is expected, and is none.
+NO_NAMES = {
+    "by", "author", "authors", "name", "admin", "administrator", "editor", "via", "staff", "written by", "posted by", "editorial team",
+}  # fmt: skip
+EMAIL = re.compile(r"\S+@\S+\.\S+")
 #: A date is searched in DATED_BLOCKS blocks at most, and in DATED_BYTES bytes of each.
 DATED_BLOCKS, DATED_BYTES = 20, 200
 #: A longer value is not a name or title.
@@ -81,18 +99,26 @@ def read_head(tree: Tree, page: Page) -> Head:
 def read_metadata(tree: Tree, page: Page, head: Head, url: str | None) -> Metadata:
     """Returns the metadata of a page. `page`: its body in blocks. `url`: the URL of the page.
 
-    Data for machines comes first: metas of Open Graph and Dublin Core, then JSON-LD. Next come elements that are marked as author or date.
+    Data for machines comes first: metas of Open Graph and Dublin Core, then JSON-LD. Next come elements that are marked as author or date,
+    and last what short texts around the heading say: "By Jane Doe", a date, a name beside it. A name of the site counts as an author's only
+    where there is no other.
     """
     metas = head.metas
     title = _first(metas, TITLES) or head.title
     author = _person(_first(metas, AUTHORS))
+    site = metas.get(SITE, "").lower()
     date = next(filter(None, (day(metas[name]) for name in DATES if name in metas)), None)
-    if not (author and date):
+    named = author is not None and author.lower() != site
+    if not (named and date):
         linked = [item for script in head.linked_data for item in objects(script)]
-        author = author or next(filter(None, map(_author_of, linked)), None) or _person(_marked_author(tree, page))
+        shown = _around_heading(page)
+        if not named:
+            given = [author, *map(_author_of, linked), _person(_marked_author(tree, page))]
+            names = [_started(shown), *(name for name in given if name and name.lower() != site), _byline(shown)]
+            author = next(filter(None, (*names, *given)), None)
         date = date or next(filter(None, (day(item.get("datePublished")) for item in linked)), None) or day(url, IN_URL)
         times = (tree.attribute(time, b"datetime") for time in marked(page, marks.TIMES))
-        date = date or next(filter(None, map(day, times)), None) or _dated_block(page)
+        date = date or next(filter(None, map(day, times)), None) or _dated_block(page) or _date_of(shown)
     return Metadata(title, author, date, _canonical(head.html, url))
 
 
@@ -136,7 +162,7 @@ def _person(name: Any) -> str | None:
     text = _text(name)
     if not text or text.startswith(("@", "http://", "https://", "/")) or not any(c.isalpha() for c in text) or len(text) > 150:
         return None
-    return text
+    return None if text.lower() in NO_NAMES or day(text, ISO, DOTTED, *IN_WORDS) or EMAIL.fullmatch(text) else text
 
 
 def _scripts(head: bytes) -> Iterator[bytes]:
@@ -177,8 +203,46 @@ def _author_of(item: dict[str, Any]) -> str | None:
 def _marked_author(tree: Tree, page: Page) -> str | None:
     for element in marked(page, marks.AUTHORS) if tree.body else ():
         name = tree.attribute(element, b"content") or (tree.text(element) or "")[:LONGEST].strip()
-        return _text(name if len(name) <= LONGEST_NAME else name.partition("\n")[0])
+        name = _text(name if len(name) <= LONGEST_NAME else name.partition("\n")[0]) or ""
+        found = BYLINE.match(name)
+        return found["name"] if found else name
     return None
+
+
+def _around_heading(page: Page) -> list[str]:
+    """Returns the short texts around the page's heading: those after it, then those before it, the nearest first."""
+    headings = np.flatnonzero(page.nodes[page.blocks[:, NODE], TAG] == H1)
+    sizes = page.blocks[:, END] - page.blocks[:, START]
+    heading = next((block for block in headings if sizes[block] > 15), headings[0] if len(headings) else -1)
+    before, after = AROUND_HEADING
+    near = [*range(heading + 1, min(heading + after + 1, len(sizes))), *range(heading - 1, max(heading - before, 0) - 1, -1)]
+    chosen = [page.blocks[block] for block in near if sizes[block] <= SHORT]
+    return [page.text[block[START] : block[END]].tobytes().decode("utf-8", "ignore") for block in chosen]
+
+
+def _byline(texts: list[str]) -> str | None:
+    """Returns the name in the first byline: a text that begins with "by" or "written by"."""
+    names = (_person(found["name"]) for text in texts if (found := BYLINE.match(text)))
+    return next((name for name in names if name and (name[0].isupper() or " " not in name)), None) or _beside_date(texts)
+
+
+def _beside_date(texts: list[str]) -> str | None:
+    """Returns a name that stands alone beside the first date, in the same text or one of the four around it."""
+    dated = next((number for number, text in enumerate(texts) if _date_of([text])), len(texts))
+    near = [
+        texts[number] for number in (dated, dated - 1, dated + 1, dated - 2, dated + 2) if 0 <= number < len(texts) and dated < len(texts)
+    ]
+    parts = [part for text in near for part in PARTS.split(text) if NAME_ALONE.fullmatch(part)]
+    return next((part for part in parts if _person(part) and all(word[0].isupper() for word in part.split())), None)
+
+
+def _started(texts: list[str]) -> str | None:
+    """Returns who began a thread, as XenForo says it."""
+    return next((found["name"] for text in texts if (found := STARTER.search(text))), None)
+
+
+def _date_of(texts: list[str]) -> str | None:
+    return next(filter(None, (day(text, ISO, DOTTED, *IN_WORDS) for text in texts)), None)
 
 
 def _dated_block(page: Page) -> str | None:

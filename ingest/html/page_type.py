@@ -148,18 +148,3 @@ def _add_bits(bits, value, out):
     while left:
         out[lowest_bit(left)] += value
         left &= left - np.uint64(1)
-
-
-@kernel
-def type_probabilities(values, trees):
-    """Returns the probability of each of TYPES, float64. `values`: PAGE_NAMES."""
-    feature, cut, leaves = borrowed(trees[0]), borrowed(trees[1]), borrowed(trees[2])
-    odds = np.zeros(leaves.shape[2])
-    for tree in range(len(feature)):
-        leaf = np.int64(0)
-        for level in range(feature.shape[1]):
-            leaf |= np.int64(values[feature[tree, level]] > cut[tree, level]) << level
-        for kind in range(len(odds)):
-            odds[kind] += leaves[tree, leaf, kind]
-    odds = np.exp(odds - odds.max())
-    return odds / odds.sum()

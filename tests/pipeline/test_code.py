@@ -88,13 +88,13 @@ def test_a_run_does_again_what_a_change_can_reach_wherever_the_code_lies_and_say
 
     for path in ("filters/ratios.py", "filters/statistics.py"):  # the step's own module, and one that every filter imports
         copy.append(path, "\nCHANGED = 1\n")
-    scorer = copy.package / "ingest" / "html" / "scorer.json"
+    scorer = copy.package / "ingest" / "html" / "scorer.npz"
     scorer.write_bytes(scorer.read_bytes() + b"\n")
     library = copy.package.parent / "selectolax-99.1.dist-info"
     library.mkdir()
     (library / "METADATA").write_text("Metadata-Version: 2.1\nName: selectolax\nVersion: 99.1\n")
     said, _, filters = copy.run().partition("; ")
-    assert re.fullmatch(r"ingest: redone, selectolax 1\.\S+ → 99\.1, ingest/html/scorer\.json changed", said)
+    assert re.fullmatch(r"ingest: redone, selectolax 1\.\S+ → 99\.1, ingest/html/scorer\.npz changed", said)
     assert filters == "filter: redone, filters/ratios.py changed, filters/statistics.py changed"
     assert manifest.read_bytes() != before
 

@@ -43,7 +43,7 @@ def test_linked_data_comes_next() -> None:
 
 
 def test_marked_elements_and_the_url_come_last() -> None:
-    assert read("", '<p class="byline">By Jane</p><time datetime="2018-05-06T01:00">x</time>')[1:3] == ("By Jane", "2018-05-06")
+    assert read("", '<p class="byline">By Jane</p><time datetime="2018-05-06T01:00">x</time>')[1:3] == ("Jane", "2018-05-06")
     assert read("", '<p class="date">Stand: 7. 5. 2017</p>').date == "2017-05-07"
     assert read("", "", URL).date == "2019-11-18" and read("", "", "http://site.test/2019/13/18/").date is None
 
@@ -56,7 +56,31 @@ def test_marked_authors() -> None:
     assert of("<body class=author><p>x</p>", None).author is None, "what is said of the whole page says nothing about its parts"
 
 
-@pytest.mark.parametrize("name", ["@handle", "https://site.test/jane", "x" * 600])
+@pytest.mark.parametrize(
+    ("texts", "author", "date"),
+    [
+        (["By Jane Doe", "May 6, 2018"], "Jane Doe", "2018-05-06"),
+        (["Written by: Jane Doe, CEO of Site"], "Jane Doe", None),
+        (["Published August 7, 2023 by Jane Doe"], "Jane Doe", "2023-08-07"),
+        (["by jdoe", "6 May 2018 • 8 minutes"], "jdoe", "2018-05-06"),
+        (["Jane Doe•Oct 20, 2025"], "Jane Doe", "2025-10-20"),
+        (["Jane van Doe", "Travel", "Oct 20, 2025"], None, "2025-10-20"),
+        (["Thread starter jdoe"], "jdoe", None),
+        (["By the way, this is a sentence."], None, None),
+        (["Jane Doe"], None, None),
+        (["On 6 May 2018 the council met, and what it said there was heard in all the land. " * 2], None, None),
+    ],
+)
+def test_short_texts_around_the_heading_come_last(texts: list[str], author: str | None, date: str | None) -> None:
+    body = "<p>Friday, December 19, 2025</p><p>menu</p><p>home</p><p>search</p><h1>A story that is told here</h1>" + "".join(
+        f"<p>{text}</p>" for text in texts
+    )
+    found = read("<meta property=og:site_name content='The Site'><meta name=author content='the site'>", body)
+    assert found[1:3] == (author or "the site", date or "2025-12-19")
+    assert read("<meta name=author content=Jim><meta name=date content=2001-02-03>", body)[1:3] == ("Jim", "2001-02-03")
+
+
+@pytest.mark.parametrize("name", ["@handle", "https://site.test/jane", "x" * 600, "Author", "jane@site.test", "May 6, 2018"])
 def test_what_is_no_name(name: str) -> None:
     assert read(f"<meta name=author content='{name}'>").author is None
 

@@ -1,56 +1,73 @@
-"""Tests the trees' kernel against a walk in plain Python, and the model that ships."""
+"""Tests the net's kernels against torch, and the net that ships."""
 
-import json
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from page_blocks import walked
+from torch import Tensor
+from torch.nn.functional import linear, relu, softsign
 
-from corpusmill.ingest.html.features import around_of, context_of, features, second_features
-from corpusmill.ingest.html.main_text import AT_A_TIME, COLUMNS, LEVELS, MODEL, load_model, score, scores_of, trees_of
-from corpusmill.ingest.html.page_type import TYPES, type_probabilities
+from corpusmill.ingest.html.features import NAMES, context_of, features
+from corpusmill.ingest.html.page_type import PAGE_NAMES, STATED, TYPES, page_values
+from corpusmill.ingest.html.scorer import AT_A_TIME, FAR, MODEL, Net, load_net, page_types, read_page, score
 from corpusmill.pipeline.errors import CorpusmillError
 
 
-def slowly(column: list[float], trees: dict[str, list]) -> float:
-    odds = 0.0
-    for feature, cut, values in zip(trees["feature"], trees["cut"], trees["values"]):
-        leaf = sum(2**level for level in range(len(feature)) if column[feature[level]] > np.float32(cut[level]))
-        odds += float(np.float32(values[leaf]))  # as the kernels hold them
-    return odds
+def scaled(values: np.ndarray, mean: Tensor, scale: Tensor) -> Tensor:
+    given = torch.from_numpy(values)
+    return ((given.sign() * given.abs().sqrt() - mean) * scale).clamp(-float(FAR), float(FAR))
 
 
-@pytest.mark.parametrize("name", COLUMNS)
-def test_the_kernels_walk_the_trees(name: str) -> None:
-    trees = json.loads(MODEL.read_text())[name]
-    columns = np.random.default_rng(5).exponential(2, (len(COLUMNS[name]), 50)).astype(np.float32).round(1)
-    if name == "types":
-        for row in columns.T:
-            odds = [slowly(row.tolist(), {**trees, "values": np.array(trees["values"])[:, :, number]}) for number in range(len(TYPES))]
-            expected = [math.exp(each) for each in odds]
-            assert type_probabilities(row, trees_of(trees)) == pytest.approx([each / sum(expected) for each in expected])
-        return
-    assert all(len(row) == LEVELS for row in trees["feature"]) and all(len(row) == 2**LEVELS for row in trees["values"])
-    expected = [1 / (1 + math.exp(-slowly(columns[:, row].tolist(), trees))) for row in range(50)]
-    assert score(columns, trees_of(trees)) == pytest.approx(expected, abs=1e-12)
-    assert score(columns[:, :0], trees_of(trees)).shape == (0,)
+def scanned(before: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
+    gate, new = linear(before, weights, bias).chunk(2, dim=-1)
+    gate, half = 0.5 + 0.5 * softsign(gate), before.shape[1] // 2
+    states = torch.zeros_like(before)
+    for units, order in ((slice(0, half), range(len(before))), (slice(half, None), range(len(before) - 1, -1, -1))):
+        state = torch.zeros(half)
+        for block in order:
+            state = (1 - gate[block, units]) * state + gate[block, units] * new[block, units]
+            states[block, units] = state
+    return states
 
 
-def test_a_page_that_is_scored_in_parts_has_the_same_scores() -> None:
+def slowly(columns: np.ndarray, values: np.ndarray, net: Net) -> tuple[Tensor, Tensor]:
+    """Returns the probabilities of blocks and of types, as the formulas in `scorer.py` say."""
+    net = Net(*map(torch.from_numpy, net))
+    page = relu(linear(scaled(values, net.page_mean, net.page_scale), net.page, net.page_bias))
+    first = relu(linear(scaled(columns.T, net.block_mean, net.block_scale), net.first, net.first_bias) + page)
+    second = first + scanned(first, net.scan, net.scan_bias)
+    second = second + linear(second.mean(0), net.mean, net.mean_bias)
+    third = second + scanned(second, net.scan2, net.scan2_bias)
+    last = relu(linear(torch.cat([first, second, third], dim=-1), net.last, net.last_bias))
+    return linear(last, net.out, net.out_bias).sigmoid()[:, 0], linear(page, net.types, net.types_bias).softmax(0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 300])
+def test_the_kernels_are_the_formulas(count: int) -> None:
+    net, random = load_net(), np.random.default_rng(count)
+    columns = random.normal(0, 4, (len(NAMES), count)).astype(np.float32)
+    values = random.exponential(2, len(PAGE_NAMES)).astype(np.float32)
+    scores, types = slowly(columns, values, net)
+    whole, found = page_types(values, net)
+    assert found == pytest.approx(types.numpy(), abs=1e-5) and found.shape == (len(TYPES),)
+    assert score(columns, whole, net) == pytest.approx(scores.numpy(), abs=1e-5)
+
+
+def test_a_page_that_is_longer_than_a_row_is_read_in_parts() -> None:
     page = walked("<nav><ul><li>Home</ul></nav>" + "".join(f"<p>Paragraph {n} of <a>many</a>.</p>" for n in range(AT_A_TIME)))
-    count = len(page.blocks)
-    assert count > AT_A_TIME
-    model, context, types = load_model(), context_of(page), np.full(len(TYPES), 1 / len(TYPES))
-    whole = features(page, context, types, 0, count)
-    around = second_features(page, context, around_of(page, context, score(whole, model.first)), 0, count)
-    assert np.array_equal(scores_of(page, context, types, model), score(np.vstack([whole, around]), model.second))
+    count, net, stated = len(page.blocks), load_net(), np.zeros(len(STATED), np.float32)
+    context = context_of(page)
+    scores, types = read_page(page, context, stated, net)
+    assert count > AT_A_TIME and types.sum() == pytest.approx(1)
+    whole, _ = page_types(page_values(page, context, stated), net)
+    rest = score(features(page, context, AT_A_TIME, count), whole, net)
+    assert len(scores) == count and np.array_equal(scores[AT_A_TIME:], rest)
 
 
 def test_a_model_for_other_features_is_refused(tmp_path: Path) -> None:
-    model = json.loads(MODEL.read_text())
-    path = tmp_path / "scorer.json"
-    path.write_text(json.dumps({**model, "first": {**model["first"], "columns": model["first"]["columns"][::-1]}}))
+    with np.load(MODEL) as arrays:
+        np.savez(tmp_path / "scorer.npz", **{**arrays, "block_names": arrays["block_names"][::-1]})
     with pytest.raises(CorpusmillError, match="other features"):
-        load_model(path)
+        load_net(tmp_path / "scorer.npz")
