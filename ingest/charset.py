@@ -104,8 +104,8 @@ REPLACED = {"hz-gb-2312": "hz", "iso-2022-kr": "iso2022_kr", "csiso2022kr": "iso
 CODECS = {"gbk": "gb18030"}
 #: Parts of ISO 8859, with the windows-125x that has characters in place of ISO's C1 controls, and is otherwise nearly the same.
 SIBLINGS = {"16": "1250", "15": "1252", "7": "1253", "8": "1255", "8-i": "1255", "13": "1257"}
-#: Parts of ISO 8859 that the detector finds in short Western texts, and that pages hardly ever have without a claim.
-RARE = ("iso-8859-3", "iso-8859-4", "iso-8859-10", "iso-8859-14")
+#: What the detector finds in short Western texts; pages in Maltese and Esperanto are UTF-8, or name their encoding.
+RARE = "iso-8859-3"
 CONTROLS = re.compile(rb"[\x80-\x84\x86-\x9f]")
 C1 = "corpusmill-c1"
 #: An encoding is rejected if more than one in this many characters beyond ASCII are undefined in it.
@@ -245,7 +245,7 @@ def _detected(body: bytes, otherwise: str) -> str:
     found = canonical(name) or _names_of_codecs().get(codec, codec)
     if found == "koi8-r":
         return "koi8-u"  # the same except for eight letters, which are box-drawing characters in KOI8-R and rare in pages
-    return otherwise if found in ("utf-8", "ascii", *RARE) else _sibling(found, body)
+    return otherwise if found in ("utf-8", "ascii", RARE) else _sibling(found, body)
 
 
 def _sibling(name: str, body: bytes) -> str:
