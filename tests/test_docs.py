@@ -191,7 +191,8 @@ MEANINGS = {"ingest": INGEST_RULES, "dedup": DEDUP_RULES, "tokens": TOKENS_RULES
 def program() -> dict[str, str]:
     """Returns the text of each file of the program, by its path."""
     rooms = ("src", "pipeline", "text", "ingest", "filters", "dedup", "tokenize", "train", "report", "ablate", "recipes")
-    files = [path for room in rooms for path in sorted((ROOT / room).rglob("*.*")) if "__pycache__" not in path.parts and path.is_file()]
+    paths = [path for room in rooms for path in sorted((ROOT / room).rglob("*.*")) if "__pycache__" not in path.parts]
+    files = [path for path in paths if path.is_file() and path.suffix != ".npz"]
     return {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in files}
 
 

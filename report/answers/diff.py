@@ -148,8 +148,7 @@ class Difference(Printed):
             "kept": {"a": self.kept("a"), "b": self.kept("b")},
             "rules": [{**asdict(rule), "threshold": {s: _threshold(self.thresholds[s].get((rule.stage, rule.rule))) for s in self.folders}}
                       for rule in self.rules],
-            "quantiles": list(QUANTILES), "columns": [{**asdict(column), "chance": self.chance(column)} for column in self.columns],
-            "columns_of_one": self.columns_of_one,
+            "quantiles": list(QUANTILES), "columns": [asdict(column) for column in self.columns], "columns_of_one": self.columns_of_one,
             **properties,
             "settings": [{"key": key, "a": a, "b": b} for key, a, b in self.settings],
             "samples": {name: [{"stage": s.stage, **s.row} for s in samples] for name, samples in self.samples.items()},
