@@ -46,7 +46,7 @@ PROPERTY = re.compile(rb'(?:property|name|itemprop)="([^"]+)"')
 CONTENT = re.compile(rb'content="([^"]*)"')
 CANONICAL = b'rel="canonical"'
 HREF = re.compile(rb'<link [^>]*?href="([^"]*)"')
-DATE, AUTHOR = (1 << HINT_NAMES.index(name) for name in ("date", "author"))
+DATE = 1 << HINT_NAMES.index("date")
 H1 = NAME["h1"]
 #: Bylines and dates without a mark are searched in short blocks (at most SHORT bytes) around the page's heading: (before, after).
 SHORT, AROUND_HEADING = 120, (6, 20)
@@ -58,6 +58,7 @@ BYLINE = re.compile(
 )
 #: A text, or a part of one, that is nothing but two to four words with capitals: a name, if it stands beside a date.
 PARTS, NAME_ALONE = re.compile(r"\s*[\n|•·⋅∙—–]\s*"), re.compile(r"[^\W\d_][\w.'’-]*(?: [^\W\d_][\w.'’-]*){1,3}")
+#: Who began a thread, as XenForo says it.
 STARTER = re.compile(r"Thread starter:?\s+(?P<name>\S.{0,40}?)\s*$", re.MULTILINE)
 #: What stands where a name is expected, and is none.
 NO_NAMES = {
@@ -104,22 +105,20 @@ def read_metadata(tree: Tree, page: Page, head: Head, url: str | None) -> Metada
     where there is no other.
     """
     metas = head.metas
-    title = _first(metas, TITLES) or head.title
     author = _person(_first(metas, AUTHORS))
-    site = metas.get(SITE, "").lower()
     date = next(filter(None, (day(metas[name]) for name in DATES if name in metas)), None)
+    site = metas.get(SITE, "").lower()
     named = author is not None and author.lower() != site
     if not (named and date):
-        linked = [item for script in head.linked_data for item in objects(script)]
-        shown = _around_heading(page)
+        linked, shown = [item for script in head.linked_data for item in objects(script)], _around_heading(page)
         if not named:
-            given = [author, *map(_author_of, linked), _person(_marked_author(tree, page))]
-            names = [_started(shown), *(name for name in given if name and name.lower() != site), _byline(shown)]
-            author = next(filter(None, (*names, *given)), None)
+            given = [name for name in (author, *map(_author_of, linked), _person(_marked_author(tree, page))) if name]
+            own = (name for name in given if name.lower() != site)
+            author = _started(shown) or next(own, None) or _byline(shown) or _beside_date(shown) or next(iter(given), None)
         date = date or next(filter(None, (day(item.get("datePublished")) for item in linked)), None) or day(url, IN_URL)
         times = (tree.attribute(time, b"datetime") for time in marked(page, marks.TIMES))
         date = date or next(filter(None, map(day, times)), None) or _dated_block(page) or _date_of(shown)
-    return Metadata(title, author, date, _canonical(head.html, url))
+    return Metadata(_first(metas, TITLES) or head.title, author, date, _canonical(head.html, url))
 
 
 def marked(page: Page, kind: int) -> list[int]:
@@ -223,21 +222,20 @@ def _around_heading(page: Page) -> list[str]:
 def _byline(texts: list[str]) -> str | None:
     """Returns the name in the first byline: a text that begins with "by" or "written by"."""
     names = (_person(found["name"]) for text in texts if (found := BYLINE.match(text)))
-    return next((name for name in names if name and (name[0].isupper() or " " not in name)), None) or _beside_date(texts)
+    return next((name for name in names if name and (name[0].isupper() or " " not in name)), None)
 
 
 def _beside_date(texts: list[str]) -> str | None:
     """Returns a name that stands alone beside the first date, in the same text or one of the four around it."""
-    dated = next((number for number, text in enumerate(texts) if _date_of([text])), len(texts))
-    near = [
-        texts[number] for number in (dated, dated - 1, dated + 1, dated - 2, dated + 2) if 0 <= number < len(texts) and dated < len(texts)
-    ]
-    parts = [part for text in near for part in PARTS.split(text) if NAME_ALONE.fullmatch(part)]
+    dated = next((number for number, text in enumerate(texts) if _date_of([text])), None)
+    if dated is None:
+        return None
+    near = (texts[number] for number in (dated, dated - 1, dated + 1, dated - 2, dated + 2) if 0 <= number < len(texts))
+    parts = (part for text in near for part in PARTS.split(text) if NAME_ALONE.fullmatch(part))
     return next((part for part in parts if _person(part) and all(word[0].isupper() for word in part.split())), None)
 
 
 def _started(texts: list[str]) -> str | None:
-    """Returns who began a thread, as XenForo says it."""
     return next((found["name"] for text in texts if (found := STARTER.search(text))), None)
 
 

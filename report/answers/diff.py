@@ -103,6 +103,18 @@ class OneSided:
     rules: list[ReportRule]
 
 
+def chance(a: int, b: int, shared: int, columns: int) -> float:
+    """Returns the Kolmogorov-Smirnov distance that one of `columns` columns exceeds by chance in one comparison of a hundred (`ERROR`), for
+    `a` and `b` values of which `shared` are the same documents'.
+
+    The first term of Kolmogorov's series, with Bonferroni's correction. Shared documents cancel out: the variance of the difference of two
+    shares is 1/a + 1/b - 2 shared / (a b) times that of one document.
+    """
+    shared = min(shared, a, b)
+    variance = 1 / a + 1 / b - 2 * shared / (a * b) if a and b else 0.0
+    return math.sqrt(math.log(2 * columns / ERROR) / 2 * max(variance, 0.0))
+
+
 @dataclass(repr=False)
 class Difference(Printed):
     """The result of comparing two runs. `samples`: documents that only `a` keeps, and that only `b` keeps. `ablations`: the sentences and
@@ -130,15 +142,9 @@ class Difference(Printed):
         names = ("both", f"only_{side}", f"kept_unseen_{'b' if side == 'a' else 'a'}")
         return sum(self.of(name).documents for name in names)
 
-    def chance(self, change: ColumnChange) -> float:
-        """Returns the distance beyond which chance alone puts any of the columns in one comparison of a hundred.
-
-        Kolmogorov's limit, with Bonferroni's correction. Documents of both runs cancel out: the variance of the difference of two shares is
-        1/a + 1/b - 2 c / (a b) times that of one document, for a and b values of which c are the same documents'.
-        """
-        a, b = (max(change.runs[side].values, 1) for side in SIDES)
-        shared = min(self.of("both").documents, a, b)
-        return math.sqrt(math.log(2 * max(len(self.columns), 1) / ERROR) / 2 * max(1 / a + 1 / b - 2 * shared / (a * b), 0.0))
+    def is_beyond_chance(self, change: ColumnChange) -> bool:
+        a, b = (change.runs[side].values for side in SIDES)
+        return change.distance is not None and change.distance > chance(a, b, self.of("both").documents, len(self.columns))
 
     def as_json(self) -> dict[str, Any]:
         properties = {n: [{"value": v, "a": a, "b": b} for v, a, b in rows] for n, rows in self.properties.items()}
@@ -507,7 +513,7 @@ def _limit(found: Difference, side: str, rule: RulePair) -> str:
 
 def _columns(found: Difference, wanted: DiffOptions, wide: bool) -> Shown:
     """Returns the table of columns that changed beyond chance, the largest distance first; on wide terminals with more quantiles."""
-    beyond = [change for change in found.columns if change.distance and change.distance > found.chance(change)]
+    beyond = [change for change in found.columns if found.is_beyond_chance(change)]
     shown = found.columns if wanted.all_columns else beyond[:COLUMNS]
     heads = [">5% A", ">B", ">median A", ">B", ">95% A", ">B"] if wide else [">median A", ">B", ">mean A", ">B"]
     made = table("Values of the kept documents (K-S: how far their distributions are apart)", "value", ">K-S", *heads)

@@ -199,10 +199,6 @@ def read_times(run: Run, by: tuple[str, ...] = ("stage", "phase")) -> Query | No
     """)  # fmt: skip
 
 
-#: What to do about a rule that fired on many documents.
-ADVICE = {"language": ", which are in languages that the recipe does not keep{most}; the preset fineweb-2 has rules for others"}
-
-
 def warnings(summary: Summary) -> list[str]:
     """Returns the report's warnings: first that data are missing or broken, then suspicious numbers and the stages' own warnings, the
     largest share first."""
@@ -224,7 +220,7 @@ def warnings(summary: Summary) -> list[str]:
     broken += [f"{training.stage}: steps whose loss was not a finite number: {training.not_finite:,}." for training in bad]
     found: list[tuple[float, str]] = []
     most = f" (most of all {summary.lost_languages})" if summary.lost_languages else ""
-    advice = {rule: text.format(most=most) for rule, text in ADVICE.items()}
+    advice = {"language": f", which are in languages that the recipe does not keep{most}; the preset fineweb-2 has rules for others"}
     for stage, d in summary.decisions.items():
         alarming = [rule for rule in d.by_removal() if stage != "ingest" and d.rows >= 20 and rule.fired > ALARM_SHARE * d.rows]
         found += [

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from corpusmill.cli import app
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.answers.diff import QUANTILES, Difference, DiffOptions, compare
+from corpusmill.report.answers.diff import QUANTILES, Difference, DiffOptions, chance, compare
 from corpusmill.report.answers.why import explain
 from corpusmill.report.page.html import write_report
 
@@ -194,3 +194,20 @@ def test_half_a_run_and_a_damaged_shard_are_said(run_folder: Path, tmp_path: Pat
         assert f"{side}: filter not finished, so it has not decided about all documents yet." in text
         assert f"Note: {side}: ingest: a shard is left out:" in text
     assert "Note: filter not finished" in printed(explain(str(run), "http://host1.test/page-10.html").show)
+
+
+def test_the_distance_that_chance_explains() -> None:
+    """For separate documents it is Kolmogorov's; a simulation shows it where runs share documents."""
+    stats = pytest.importorskip("scipy.stats")
+    for a, b, columns in ((1000, 3000, 1), (20_000, 500, 40)):
+        assert chance(a, b, 0, columns) == pytest.approx(stats.kstwobign.isf(0.01 / columns) * math.sqrt(1 / a + 1 / b), rel=1e-3)
+    above = above_half = 0
+    random, rounds = np.random.default_rng(1), 400
+    for _ in range(rounds):
+        shared, one, other = (random.normal(size=size) for size in (900, 100, 300))
+        distance = stats.ks_2samp(np.concatenate([shared, one]), np.concatenate([shared, other])).statistic
+        # one column: exceeded by 1 in 100 at most; half of that distance is exceeded often
+        above += distance > chance(1000, 1200, 900, 1)
+        above_half += distance > chance(1000, 1200, 900, 1) / 2
+    assert above <= 0.02 * rounds and above_half >= 0.1 * rounds
+    assert chance(500, 500, 500, 9) == 0
