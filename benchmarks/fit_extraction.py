@@ -29,7 +29,7 @@ from corpusmill.ingest.html.features import NAMES, context_of, features
 from corpusmill.ingest.html.main_text import keep, render
 from corpusmill.ingest.html.metadata import read_head
 from corpusmill.ingest.html.page_type import PAGE_NAMES, TYPES, page_values, stated_values
-from corpusmill.ingest.html.scorer import FAR, MODEL, Net, load_net, read_page
+from corpusmill.ingest.html.scorer import FAR, MODEL, Net, load_net, net_of, read_page
 from corpusmill.ingest.html.tree import Tree
 from corpusmill.ingest.html.walk import END, START
 
@@ -112,15 +112,15 @@ class Scan(nn.Module):
         with torch.no_grad():  # some units forget at once, some carry their state for twenty blocks
             self.gates.bias[:units] = torch.linspace(-3, 1, units // 2).repeat(2)
 
-    def forward(self, before: Tensor, there: Tensor) -> Tensor:
+    def forward(self, before: Tensor, mask: Tensor) -> Tensor:
         gate, new = self.gates(before).chunk(2, dim=-1)
-        gate = (0.5 + 0.5 * functional.softsign(gate)) * there
+        gate = (0.5 + 0.5 * functional.softsign(gate)) * mask
         forwards, backwards = ((1 - gate).chunk(2, dim=-1)[side] for side in (0, 1))
         ahead, behind = (gate * new).chunk(2, dim=-1)
-        return torch.cat([carried(forwards, ahead), carried(backwards.flip(1), behind.flip(1)).flip(1)], dim=-1)
+        return torch.cat([scan(forwards, ahead), scan(backwards.flip(1), behind.flip(1)).flip(1)], dim=-1)
 
 
-def carried(shares: Tensor, values: Tensor) -> Tensor:
+def scan(shares: Tensor, values: Tensor) -> Tensor:
     """Returns the states `state = share * state + value` of all blocks, in steps that double their reach."""
     step = 1
     while step < values.shape[1]:
@@ -140,13 +140,13 @@ class Reader(nn.Module):
         self.first, self.scan, self.mean, self.scan2 = nn.Linear(len(NAMES), UNITS), Scan(UNITS), nn.Linear(UNITS, UNITS), Scan(UNITS)
         self.last, self.out, self.drop = nn.Linear(3 * UNITS, UNITS), nn.Linear(UNITS, 1), nn.Dropout(DROPOUT)
 
-    def forward(self, blocks: Tensor, values: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the log-odds of blocks (pages, blocks), and those of the pages' types. `there`: 1 for a block, 0 for a gap behind it."""
+    def forward(self, blocks: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the log-odds of blocks (pages, blocks), and those of the pages' types. `mask`: 1 for a block, 0 for a gap behind it."""
         page = functional.relu(self.page(self.drop(values)))
         first = functional.relu(self.first(self.drop(blocks)) + page[:, None])
-        second = first + self.drop(self.scan(first, there))
-        second = second + self.mean((second * there).sum(1) / there.sum(1))[:, None]
-        third = second + self.drop(self.scan2(second, there))
+        second = first + self.drop(self.scan(first, mask))
+        second = second + self.mean((second * mask).sum(1) / mask.sum(1))[:, None]
+        third = second + self.drop(self.scan2(second, mask))
         mixed = functional.relu(self.last(self.drop(torch.cat([first, second, third], dim=-1))))
         return self.out(mixed)[..., 0], self.types(page)
 
@@ -202,9 +202,9 @@ def loss_of(reader: Reader, pages: Sequence[Inputs], random: np.random.Generator
         pad_sequence([getattr(page, name)[part] for page, part in zip(pages, parts)], batch_first=True)
         for name in ("blocks", "labels", "weights")
     )
-    there = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     values = torch.stack([page.unnamed if random.random() < UNNAMED else page.values for page in pages])
-    odds, types = reader(blocks, values, there[..., None].float())
+    odds, types = reader(blocks, values, mask[..., None].float())
     of_blocks = (functional.binary_cross_entropy_with_logits(odds, labels, reduction="none") * weights).sum() / (weights.sum() + 1e-6)
     of_types = functional.cross_entropy(types, torch.tensor([page.type for page in pages]), reduction="none", label_smoothing=SMOOTHED)
     shares = torch.tensor([page.type_weight for page in pages])
@@ -221,10 +221,6 @@ def arrays_of(reader: Reader, scales: dict[str, NDArray[np.float64]]) -> dict[st
         layer, kind = name.replace(".gates", "").split(".")
         arrays[layer if kind == "weight" else f"{layer}_bias"] = values.numpy().astype(np.float16)
     return {"block_names": np.array(NAMES), "page_names": np.array(PAGE_NAMES)} | arrays
-
-
-def net_of(arrays: dict[str, NDArray[np.generic]]) -> Net:
-    return Net(*(np.ascontiguousarray(arrays[name], np.float32) for name in Net._fields))
 
 
 def held_out_texts(examples: Sequence[Example], config: ExtractionConfig) -> tuple[dict[str, str], dict[str, NDArray[np.float64]]]:

@@ -11,13 +11,15 @@ A block is seen in the row of all blocks: two layers read the page forwards and 
     score = sigmoid(w relu(W [first, second, third] + b) + b)
 
 A scan has units in each direction: `state = (1 - z) state + z c`, with `z = gate(W x + b)` and `c = W x + b`. The gate is
-(1 + x / (1 + |x|)) / 2, which needs no exponential function: all operations up to the last are exact to the bit on every processor.
+(1 + x / (1 + |x|)) / 2, which needs no exponential function, so all sums and products up to the last line round alike on every processor.
 `benchmarks/fit_extraction.py` makes the weights.
 """
 
 from collections import namedtuple
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +50,11 @@ def load_net(path: Path = MODEL) -> Net:
     with np.load(path) as arrays:
         if list(arrays["block_names"]) != list(NAMES) or list(arrays["page_names"]) != list(PAGE_NAMES):
             raise CorpusmillError(f"{path}: it was made for other features; make it anew with benchmarks/fit_extraction.py.")
-        return Net(*(np.ascontiguousarray(arrays[name], np.float32) for name in Net._fields))
+        return net_of(arrays)
+
+
+def net_of(arrays: Mapping[str, Any]) -> Net:
+    return Net(*(np.ascontiguousarray(arrays[name], np.float32) for name in Net._fields))
 
 
 @kernel
@@ -73,7 +79,7 @@ def page_types(values, net):
     _scale(scaled, net.page_mean, net.page_scale)
     whole = np.empty((len(net.page), 1), np.float32)
     _linear(scaled, net.page, net.page_bias, whole)
-    _cut(whole)
+    _relu(whole)
     odds = np.empty((len(net.types), 1), np.float32)
     _linear(whole, net.types, net.types_bias, odds)
     shares = np.exp((odds - odds.max())[:, 0].astype(np.float64))
@@ -89,7 +95,7 @@ def score(columns, whole, net):
     states, gates = np.empty((3 * units, count), np.float32), np.empty((2 * units, count), np.float32)
     first, second, third = states[:units], states[units : 2 * units], states[2 * units :]
     _linear(columns, net.first, net.first_bias + whole, first)
-    _cut(first)
+    _relu(first)
     _linear(first, net.scan, net.scan_bias, gates)
     _scan(first, gates, second)
     means = np.empty((units, 1), np.float32)
@@ -102,7 +108,7 @@ def score(columns, whole, net):
     _scan(second, gates, third)
     mixed, odds = gates[:units], np.empty((1, count), np.float32)
     _linear(states, net.last, net.last_bias, mixed)
-    _cut(mixed)
+    _relu(mixed)
     _linear(mixed, net.out, net.out_bias, odds)
     return 1.0 / (1.0 + np.exp(-odds[0].astype(np.float64)))
 
@@ -153,7 +159,7 @@ def _add(values, weight, line):
 
 
 @kernel
-def _cut(values):
+def _relu(values):
     values = borrowed(values)
     for row in range(len(values)):
         for column in range(values.shape[1]):
