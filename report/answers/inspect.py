@@ -10,7 +10,6 @@ from typing import Any, Literal
 import duckdb
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.config import parse_json
@@ -35,13 +34,11 @@ from corpusmill.report.machine import print_csv, print_json_lines, warn
 from corpusmill.report.query.run import Run, open_run
 from corpusmill.report.query.sql import allow_store
 from corpusmill.report.read import ReportRule
-from corpusmill.report.tables import VALUES, limit, number, show, show_notes, table
+from corpusmill.report.tables import limit, number, show, show_notes, table
 
 TOKENS_A_ROW = 16
 TOKENIZER = "tokenizer/tokenizer.json"
 Row = dict[str, Any]
-#: Columns with a record's place or a reason in words, not measured values.
-NO_VALUES = {"source", "offset", "length", "reason"}
 #: Terminals of at least this width show document and decision side by side.
 SIDE_BY_SIDE = 72
 #: Characters of a text in a table of chosen columns, at most; on wide terminals one line.
@@ -237,22 +234,24 @@ def _show_rest(count: int, about: TableInfo, console: Console) -> None:
         more = f" --offset {end} shows more." if end < about.total else ""
         console.print(Text(f"Rows {about.offset + 1:,} to {end:,} of {about.total:,}.{more}", style="dim"))
     if about.run is not None:
-        console.print(Text(f"All about one: corpusmill why {safe_line(about.run, 200)} ID", style="dim"), soft_wrap=True)
+        console.print(Text(f"All about one: corpusmill why {safe_line(about.run, 200)} URL-OR-ID", style="dim"), soft_wrap=True)
 
 
 def _show_decisions(rows: list[Row], about: TableInfo, console: Console) -> None:
+    """Prints a line for each document: its URL (its id where it has none), and what was decided."""
     wide = console.width >= SIDE_BY_SIDE
     made = table(about.title, "document", *(["decision"] if wide else []))
     for row in rows:
-        document = Text(f"{safe_line(row['url'] or '(no URL)', 120)}\n{safe_line(row['id'], 40)}")
-        decision = _decision(row, about)
+        document, decision = Text(safe_line(row["url"] or row["id"], 120)), _decision(row, about)
         if wide:
             made.add_row(document, decision)
         else:
             made.add_row(Text("\n").join([document, decision]))
     if wide:
         made.columns[0].min_width = 32
-    _wrapped(made, console)
+    for column in made.columns:
+        column.no_wrap = False
+    show(made, console)
 
 
 def _show_values(rows: list[Row], about: TableInfo, console: Console) -> None:
@@ -260,10 +259,6 @@ def _show_values(rows: list[Row], about: TableInfo, console: Console) -> None:
     for place, row in enumerate(rows, about.offset):
         pairs = [f"{safe_line(name, 80)}: {safe_line(number(value), 240)}" for name, value in row.items() if value is not None]
         made.add_row(str(place), Text("\n".join(pairs)))
-    _wrapped(made, console)
-
-
-def _wrapped(made: Table, console: Console) -> None:
     for column in made.columns:
         column.no_wrap = False
     made.show_lines = True
@@ -271,20 +266,19 @@ def _wrapped(made: Table, console: Console) -> None:
 
 
 def _decision(row: Row, about: TableInfo) -> Text:
-    """Returns the decision with the failed rules, the reason in words, and the values that failed (or the first values) with their
-    thresholds."""
-    failed = row["failed"] or []
-    broken = [rule.column for rule in about.rules if rule.rule in failed]
-    others = [name for name in row if name not in {*REPORT.names, *NO_VALUES} or name == "chars_in"]
-    values = [name for name in dict.fromkeys([*about.asked, *(broken or others)]) if row.get(name) is not None]
-    text = Text("kept", style="green") if row["kept"] else Text(f"dropped: {safe_line(', '.join(failed), 400)}", style="red")
-    if row.get("reason"):
-        text.append(f"\n{safe_line(row['reason'], 200)}")
-    for name in values[:VALUES]:
-        limits = "; ".join(limit(rule) for rule in about.rules if rule.column == name and rule.rule in failed)
-        value = f"{safe_line(name, 60)} = {safe_line(number(row[name]), 60)}" + (f", fails if {limits}" if limits else "")
-        text.append(f"\n{value}", style="dim not green not red")
-    return text
+    """Returns the decision: each failed rule with its value and threshold, the reason in words, and the values of `about.asked`."""
+    failed = [rule for name in row["failed"] or [] for rule in [_failure(name, row, about)]]
+    asked = [f"{safe_line(name, 60)} {safe_line(number(row[name]), 60)}" for name in about.asked if row.get(name) is not None]
+    reason = [safe_line(row["reason"], 200)] if row.get("reason") else []
+    decision = Text("kept", style="green") if row["kept"] else Text(", ".join(failed), style="red")
+    return decision.append("".join(f"; {part}" for part in reason + asked), style="dim not green not red")
+
+
+def _failure(name: str, row: Row, about: TableInfo) -> str:
+    """Returns a failed rule with the value that failed, where its column has one: `gopher_short_doc: 12 < 50`."""
+    rules = [rule for rule in about.rules if rule.rule == name and row.get(rule.column) is not None]
+    values = (f"{safe_line(number(row[rule.column]), 60)} {limit(rule)}" for rule in rules)
+    return safe_line(name, 80) + "".join(f": {value}" for value in values)
 
 
 def show_grid(rows: list[Row], about: TableInfo, console: Console) -> None:

@@ -26,6 +26,8 @@ from corpusmill.report.tables import limit, number, show_notes
 
 Answer = TypeVar("Answer")
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+#: The quantiles of a table with a line for each column.
+OVERVIEW = (0.05, 0.5, 0.95)
 #: Values that one query holds in memory for quantiles, at most.
 VALUES = 50_000_000
 #: Characters of a number at most.
@@ -126,7 +128,7 @@ def show_stats(folder: str, stage: str | None, columns: Sequence[str], form: str
     """Shows statistics of a stage's measured columns. `form` is `table`, `json` or `csv`."""
     with Run(folder) as run:
         stage, measured = read_columns(run, stage, columns)
-        _show_columns(stage, measured, form, console)
+        _show_columns(stage, measured, form, console, whole=bool(columns))
         notes = [*run.reader.warnings, *([f"{stage} is not finished."] if run.reader.stages[stage].status == "unfinished" else [])]
     if form != "table":
         warn(notes)
@@ -134,7 +136,8 @@ def show_stats(folder: str, stage: str | None, columns: Sequence[str], form: str
         show_notes(notes, console)
 
 
-def _show_columns(stage: str, columns: list[ColumnStats], form: str, console: Console) -> None:
+def _show_columns(stage: str, columns: list[ColumnStats], form: str, console: Console, whole: bool) -> None:
+    """Prints the columns. In a terminal, all figures of each (`whole`), or a line for each."""
     if form == "json":
         print(as_json({"stage": stage, "columns": [_column_json(column) for column in columns]}, indent=2))
     elif form == "csv":
@@ -143,9 +146,32 @@ def _show_columns(stage: str, columns: list[ColumnStats], form: str, console: Co
         print_csv(rows, ["column", "decision", *_named(Spread())])
     elif not columns:
         console.print(f"{stage}: its report has no measured columns.")
-    else:
+    elif whole:
         for column in columns:
             _show_column(column, console)
+    else:
+        _show_lines(columns, console)
+
+
+def _show_lines(columns: list[ColumnStats], console: Console) -> None:
+    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    made.add_column("column, fails if", overflow="fold")
+    places = [QUANTILES.index(share) for share in OVERVIEW]
+    for decision in ("kept", "dropped"):
+        for share in OVERVIEW:
+            made.add_column(f"{decision}\n{share:.0%}", justify="right", no_wrap=True)
+    for column in columns:
+        name = Text(safe_line(column.name, 100)).append(" " + " or ".join(limit(rule) for rule in column.rules) if column.rules else "", style="dim")
+        made.add_row(name, *(_short(spread.quantiles[place]) for spread in (column.kept, column.dropped) for place in places))
+    console.print(made)
+    console.print(Text("All figures of a column: --column NAME", style="dim"))
+
+
+def _short(value: float | None) -> str:
+    """Formats a value in about seven characters."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.2g}" if abs(value) < 0.001 else f"{value:.3g}"
 
 
 def _show_column(column: ColumnStats, console: Console) -> None:
