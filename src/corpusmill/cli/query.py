@@ -84,16 +84,25 @@ def status(
         raise typer.Exit(code)
 
 
-@app.command(epilog="Example: corpusmill verify runs/demo")
-def verify(run: ShownRun, json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the table.")] = False) -> None:
-    """Check the files, counts and verdicts of a run. No document may be lost, or there twice, between stages."""
+@app.command(epilog="Example: corpusmill verify runs/demo, or: corpusmill verify sets/web --all")
+def verify(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|SET|FOLDER", help="A run, a set, or one folder of token shards.", show_default=False, callback=warn_if_stale
+        ),
+    ],
+    every: Annotated[bool, typer.Option("--all", help="Compare the tokens of every document with its text, not of some.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the table.")] = False,
+) -> None:
+    """Check the files, counts and verdicts of a run. No document may be lost or doubled between stages; tokens stand for texts."""
     from json import dumps
 
     from corpusmill.pipeline.errors import Incomplete
     from corpusmill.report.whole.verify import as_json, show_run
     from corpusmill.report.whole.verify import verify as check
 
-    checks = check(run)
+    checks = check(run, every)
     if json:
         print(dumps(as_json(checks), indent=2))
     elif not show_run(run, checks, make_console(soft_wrap=True)):

@@ -1,4 +1,4 @@
-"""Commands about tokens: tracing, searching, verifying, comparing, appending and exporting them."""
+"""Commands about tokens: tracing, searching, comparing, appending and exporting them."""
 
 from typing import Annotated, Any, Literal
 
@@ -63,27 +63,6 @@ def find(
     from corpusmill.report.tokens.find import show_findings
 
     show_findings(run, look(run, text, ignore_case, limit), json, Console(highlight=False, soft_wrap=True))
-
-
-@tokens_app.command(epilog="Example: corpusmill tokens verify runs/demo --all")
-def verify(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|SET|FOLDER", help="A run, a set, or one folder of token shards.", show_default=False, callback=warn_if_stale
-        ),
-    ],
-    every: Annotated[bool, typer.Option("--all", help="Compare the tokens of every document with its text.")] = False,
-    sample: Annotated[int, typer.Option(min=0, help="Documents of a shard to compare, where not all are.")] = 20,
-) -> None:
-    """Check token shards. Sizes, hashes, indexes, ids, document ends, and that tokens stand for the documents' texts."""
-    from rich.console import Console
-
-    from corpusmill.report.tokens.verify import show_checks
-    from corpusmill.report.tokens.verify import verify as check
-
-    if not show_checks(check(target, sample, every), Console(highlight=False, soft_wrap=True)):
-        raise typer.Exit(2)
 
 
 @tokens_app.command(epilog="Example: corpusmill tokens compare runs/demo --with gpt2 --with other/tokenizer.json")
