@@ -34,7 +34,6 @@ REFUSED = [
     ("query RUN \"SELECT * FROM read_text('/etc/passwd')\"", "/etc/passwd: a query may read the files of its run alone"),
     ("query RUN \"SELECT '\x1b[31mred' FROM nope\"", "there is no table 'nope'"),
     ("query RUN 'SELECT 1' --json --csv", "exclude each other"),
-    ("report RUN RUN", "is more than one run; with --png"),
     ("report EMPTY", "not a run, as it has no run.json"),
     ("report EMPTY/none", "no such run"),
     ("status EMPTY --watch", "not a run, as it has no run.json"),

@@ -14,10 +14,10 @@ GROUPS = {
     "Run": ("run", "recipe", "status", "warm"),
     "Look": ("report", "explore", "why", "inspect", "sample", "stats", "clusters", "query"),
     "Decide": ("steps", "sweep", "retune", "fork", "diff", "ablate"),
-    "Data": ("verify", "raw", "card", "push", "labels export", "labels import"),
+    "Data": ("verify", "raw", "card", "push", "labels"),
     "Model": ("chat", "generate", "score", "export", "sft inspect"),
     "Classifier": ("classifier train", "classifier evaluate"),
-    "Tokens": ("trace", "tokens find", "tokens compare", "tokens append", "tokens export"),
+    "Tokens": ("trace", "tokens append", "tokens export"),
 }
 
 
@@ -82,15 +82,6 @@ app.add_typer(
     name="classifier",
     help="Train and evaluate text classifiers (quality, toxicity, ...).",
     epilog="Example: corpusmill classifier train labelled.jsonl --output models/toxicity",
-)
-
-#: `corpusmill labels ...`: the labels that people give to documents in the explorer.
-labels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(
-    labels_app,
-    name="labels",
-    help="Export and import the labels that people give to documents (corpusmill explore RUN --write).",
-    epilog="Example: corpusmill labels export runs/demo --format jsonl",
 )
 
 

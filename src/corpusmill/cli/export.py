@@ -131,11 +131,10 @@ def card(
     description: Description = None,
     stale: AlthoughStale = False,
 ) -> None:
-    """Write a data card of a run's documents. README.md is for the dataset hub, croissant.json for programs."""
+    """Write a data card of a run's documents: README.md, for the dataset hub."""
     from corpusmill.report.card.data_card import write_card
 
-    for path in write_card(run, output, name, licence, description, although_stale=stale):
-        print(path)
+    print(write_card(run, output, name, licence, description, although_stale=stale))
 
 
 @app.command(epilog="Example: corpusmill push runs/demo me/manuals --licence odc-by, and then the same with --yes")

@@ -57,25 +57,18 @@ def recipe(
     print(expanded(recipe, stage, set_ or [], trust), end="")
 
 
-@app.command(epilog="Example: corpusmill report runs/demo --png funnel.png")
+@app.command(epilog="Example: corpusmill report runs/demo --against runs/before")
 def report(
     run: ShownRun,
-    file: Annotated[
-        str | None, typer.Argument(metavar="FILE", help="Where --png writes the picture; else RUN/report.png.", show_default=False)
-    ] = None,
-    png: Annotated[bool, typer.Option("--png", help="Draw headline and funnel as a picture, too.")] = False,
     against: Annotated[str | None, typer.Option(metavar="RUN", help="Show what changed against this run.", show_default=False)] = None,
 ) -> None:
     """Write RUN/report.html, and show its main tables here."""
-    from corpusmill.pipeline.errors import InputError
     from corpusmill.report.answers.diff import DiffOptions, compare, verdict
     from corpusmill.report.answers.terminal import render_report
     from corpusmill.report.page.html import write_report
 
-    if file is not None and not png:
-        raise InputError(f"report: {file} is more than one run; with --png it is the file of the picture.")
     difference = None if against is None else compare(against, run, DiffOptions(samples=0))
-    path = write_report(run, (file or "") if png else None, difference)
+    path = write_report(run, difference)
     render_report(run, make_console())
     if difference is not None:
         print(f"Against {against} (A): {verdict(difference)}")
