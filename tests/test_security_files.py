@@ -264,7 +264,9 @@ def test_to_look_at_a_run_runs_none_of_its_code(run: Path, planted: Path, corpus
     assert all(f"`{name}`" in runs for name in RUNNING) and all(f"`{name}`" in looks for name in looking)
 
 
-@pytest.mark.parametrize("command", ["filter RUN", "sweep RUN loud --from 1 --to 2 --trust", "retune RUN --dry-run --trust"])
+@pytest.mark.parametrize(
+    "command", ["run RUN --from filter --to filter", "sweep RUN loud --from 1 --to 2 --trust", "retune RUN --dry-run --trust"]
+)
 def test_who_trusts_a_run_runs_its_code(run: Path, planted: Path, corpusmill, command: str) -> None:
     corpusmill(*command.replace("RUN", str(run)).split())
     assert planted.exists()

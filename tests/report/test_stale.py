@@ -85,7 +85,7 @@ def test_a_view_says_it_first_after_retune_and_nothing_of_an_untouched_run(fresh
 def test_objects_of_views_say_it_first(fresh, retuned, corpusmill) -> None:
     mend = f"corpusmill run {retuned} --from dedup --to tokens"
     run = str(retuned)
-    for view in (("why", run, URL), ("trace", run, "--shard", "0", "--token", "3"), ("tokens", "find", run, "mill")):
+    for view in (("why", run, URL), ("trace", run, "--shard", "0", "--token", "3")):
         found = json.loads(corpusmill(*view, "--json")[1])
         assert next(iter(found)) == "stale" and found["stale"] == STALE + mend
     assert json.loads(corpusmill("why", str(fresh), URL, "--json")[1])["stale"] is None

@@ -131,7 +131,7 @@ def card(
     description: Description = None,
     stale: AlthoughStale = False,
 ) -> None:
-    """Write a data card of a run's documents: README.md, for the dataset hub."""
+    """Write a data card of a run's documents. It is README.md, for the dataset hub."""
     from corpusmill.report.card.data_card import write_card
 
     print(write_card(run, output, name, licence, description, although_stale=stale))

@@ -21,7 +21,7 @@ def labels(
         ),
     ] = None,
 ) -> None:
-    """Print the labels of a run with their texts, or add those of a file. The later label of a person counts."""
+    """Print the labels of a run, or add those of a file. They come with their texts. The later label of a person counts."""
     import sys
 
     from corpusmill.filters.labels import login_name
