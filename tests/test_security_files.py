@@ -215,7 +215,6 @@ LOOKING = (
     ["status"],
     ["verify"],
     ["report"],
-    ["stats"],
     ["why", "http://host1.test/page-1.html", "--marks"],
     ["inspect"],
     ["sample"],

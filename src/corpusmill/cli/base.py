@@ -12,7 +12,7 @@ from corpusmill.pipeline.errors import CorpusmillError
 #: The commands in the order of `corpusmill --help`.
 GROUPS = {
     "Run": ("run", "recipe", "status", "warm"),
-    "Look": ("report", "explore", "why", "inspect", "sample", "stats", "clusters", "query"),
+    "Look": ("report", "explore", "why", "inspect", "sample", "clusters", "query"),
     "Decide": ("steps", "sweep", "retune", "fork", "diff", "ablate"),
     "Data": ("verify", "raw", "card", "push", "labels"),
     "Model": ("chat", "generate", "score", "export", "sft inspect"),

@@ -1,4 +1,4 @@
-"""Commands about a whole run: SQL queries, statistics, the explorer in the browser, its progress, its verification."""
+"""Commands about a whole run: SQL queries, the explorer in the browser, its progress, its verification."""
 
 from typing import Annotated
 
@@ -8,14 +8,6 @@ from corpusmill.cli.base import RunFolder, ShownRun, app, make_console, warn_if_
 
 Json = Annotated[bool, typer.Option("--json", help="JSON in place of tables.")]
 Csv = Annotated[bool, typer.Option("--csv", help="CSV in place of tables.")]
-
-
-def _form(command: str, json: bool, csv: bool) -> str:
-    from corpusmill.pipeline.errors import InputError
-
-    if json and csv:
-        raise InputError(f"{command}: --json and --csv exclude each other.")
-    return "json" if json else "csv" if csv else "table"
 
 
 @app.command(epilog='Example: corpusmill query runs/demo "SELECT failed, count(*) FROM filter_report GROUP BY failed ORDER BY 2 DESC"')
@@ -28,27 +20,16 @@ def query(
     time_limit: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="When to give up; 0: never.")] = 600,
 ) -> None:
     """Ask a run anything in SQL, or list its tables."""
+    from corpusmill.pipeline.errors import InputError
     from corpusmill.report.answers.query import show_query, show_tables
 
-    form = _form("query", json, csv)
+    if json and csv:
+        raise InputError("query: --json and --csv exclude each other.")
+    form = "json" if json else "csv" if csv else "table"
     if select is None:
         show_tables(run, form, make_console())
     else:
         show_query(run, select, limit, form, make_console(), time_limit)
-
-
-@app.command(epilog="Example: corpusmill stats runs/demo --column 'gopher_*'")
-def stats(
-    run: ShownRun,
-    stage: Annotated[str | None, typer.Option(help="A stage of the run; else the filter.", show_default=False)] = None,
-    column: Annotated[list[str] | None, typer.Option(help="Only this column, or those of a pattern; may be given again.")] = None,
-    json: Json = False,
-    csv: Csv = False,
-) -> None:
-    """Show how measured values are distributed. Kept and dropped documents are apart."""
-    from corpusmill.report.answers.stats import show_stats
-
-    show_stats(run, stage, column or (), _form("stats", json, csv), make_console())
 
 
 @app.command(epilog="Example: corpusmill explore runs/demo --open")
