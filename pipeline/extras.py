@@ -16,7 +16,6 @@ EXTRAS = {
     "transformers": "transformers",
     "trafilatura": "trafilatura",
     "s3fs": "s3",
-    "matplotlib": "pictures",
     "jieba": "zh",
     "pythainlp": "th",
     "grpc": "cluster",  # this and the next come with ray[default]

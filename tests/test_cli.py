@@ -15,7 +15,6 @@ from typer.main import get_command
 
 from corpusmill.cli import app
 
-STAGES = ["ingest", "filter", "dedup", "tokenizer", "tokens", "pretrain", "sft", "align", "evaluate"]
 RECIPE = "ingest: {}\n"
 
 
@@ -50,16 +49,6 @@ def test_help_has_a_line_for_each_command(corpusmill):
     assert sorted(listed) == sorted(" ".join(words) for words in commands())
     assert re.findall(r"^(\w+):$", shown, re.MULTILINE) == ["Options", "Run", "Look", "Decide", "Data", "Model", "Classifier", "Tokens"]
     assert "Example: corpusmill run fineweb" in shown  # what it runs is in the core
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_the_name_of_a_stage_is_short_for_run(corpusmill, tmp_path, stage):
-    code, _, err = corpusmill(stage, tmp_path)
-    assert code == 2 and err == f"corpusmill: {tmp_path}: not a run, as it has no run.json.\n"
-    (tmp_path / "run.json").write_text(json.dumps({"inputs": [], "recipe": {"ingest": {}}}))
-    code, _, err = corpusmill(stage, tmp_path, "--to", "evaluate", "--engine", "inline")
-    unknown = stage if stage != "ingest" else "evaluate"
-    assert code == 2 and one_sentence(err) and f"{unknown}: the recipe has no such stage (" in err
 
 
 def test_help_imports_no_heavy_library():
@@ -122,8 +111,8 @@ def test_names_that_are_not_there_get_those_that_are_near(corpusmill, tmp_path, 
     for arguments, message in {
         ("rnu",): "Did you mean 'run'?",
         ("run", "demo", "--ouput", "x"): "--output",
-        ("tokens", "fnd"): "'find'",
-        ("labels", "export", "runs/demo", "labels.jsonl"): "--output names it",
+        ("tokens", "exprt"): "'export'",
+        ("card", "runs/demo", "cards"): "--output names it",
     }.items():
         code, _, err = corpusmill(*arguments)
         assert code == 2 and message in err, err
@@ -179,11 +168,3 @@ def test_an_internal_error_is_one_sentence_too(corpusmill, monkeypatch, tmp_path
     (tmp_path / "run.json").write_text("{}")
     code, _, err = corpusmill("run", tmp_path)
     assert code == 1 and one_sentence(err) and "ZeroDivisionError" in err and "CORPUSMILL_DEBUG" in err
-
-
-@pytest.mark.parametrize("arguments", [["{command}", "{run}"], ["--workers", "1", "{run}"]])
-@pytest.mark.parametrize(("group", "command"), [("tokens", "encode"), ("sft", "tune")])
-def test_a_stage_that_is_a_group_takes_a_run(corpusmill, tmp_path, group, command, arguments):
-    """`tokens` and `sft` are groups of commands, too: a path in place of a command goes to the stage."""
-    code, _, err = corpusmill(group, *(argument.format(run=tmp_path, command=command) for argument in arguments))
-    assert code == 2 and one_sentence(err) and "not a run" in err

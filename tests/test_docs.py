@@ -165,7 +165,7 @@ def test_reference_has_a_page_for_each_rule_step_stage_command_and_object() -> N
     assert "Measured: `gopher_words` is 4, so it fails." in pages["reference/rules/gopher_short_doc.md"]
     assert {f"reference/steps/{name}.md" for name in reference().STEPS} <= set(pages)
     assert all("| `" in pages[f"reference/stages/{name}.md"] for name in STAGES)
-    assert {"reference/commands/run.md", "reference/commands/tokens-find.md"} <= set(pages)
+    assert {"reference/commands/run.md", "reference/commands/tokens-export.md"} <= set(pages)
     assert {name.lower() for name in package.__all__} <= {Path(page).stem.removesuffix("-class").lower() for page in pages}
 
 

@@ -200,17 +200,14 @@ LOOKING = (
     ["trace", "--shard", "0", "--token", "0"],
     ["diff", "RUN"],
     ["clusters"],
-    ["labels export", "--format", "csv", "--output", "OUT/labels.csv"],
-    ["labels import", "RUN/run.json"],
+    ["labels"],
+    ["labels", "RUN/run.json"],
     ["chat"],
     ["generate", "--prompt", "a"],
     ["score", "RUN/run.json"],
     ["export", "OUT/model"],
-    ["checkpoints"],
+    ["export", "OUT/state", "--step", "1"],
     ["sft inspect"],
-    ["tokens find", "a"],
-    ["tokens verify"],
-    ["tokens compare"],
     ["tokens export", "--format", "nanogpt", "--output", "OUT/tokens"],
     ["classifier train", "--output", "OUT/classifier"],
     ["classifier evaluate", "RUN/ingest/data"],
@@ -218,7 +215,6 @@ LOOKING = (
     ["status"],
     ["verify"],
     ["report"],
-    ["stats"],
     ["why", "http://host1.test/page-1.html", "--marks"],
     ["inspect"],
     ["sample"],
@@ -267,7 +263,9 @@ def test_to_look_at_a_run_runs_none_of_its_code(run: Path, planted: Path, corpus
     assert all(f"`{name}`" in runs for name in RUNNING) and all(f"`{name}`" in looks for name in looking)
 
 
-@pytest.mark.parametrize("command", ["filter RUN", "sweep RUN loud --from 1 --to 2 --trust", "retune RUN --dry-run --trust"])
+@pytest.mark.parametrize(
+    "command", ["run RUN --from filter --to filter", "sweep RUN loud --from 1 --to 2 --trust", "retune RUN --dry-run --trust"]
+)
 def test_who_trusts_a_run_runs_its_code(run: Path, planted: Path, corpusmill, command: str) -> None:
     corpusmill(*command.replace("RUN", str(run)).split())
     assert planted.exists()

@@ -57,7 +57,7 @@ def sides(run: Path) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_none_of_them_crosses_the_split(run: Path, seed: int) -> None:
-    command(["tokens", str(run), "--engine", "inline", "--set", f"tokens.seed={seed}", "--redo"])
+    command(["run", str(run), "--from", "tokens", "--to", "tokens", "--engine", "inline", "--set", f"tokens.seed={seed}", "--redo"])
     found = sides(run)
     assert len(found) == 60 and all(len(splits) == 1 for splits in found.values())
     assert {split for splits in found.values() for split in splits} == {"train", "validation"}

@@ -823,7 +823,7 @@ def checkpoints(run: str, stage: str | None = None) -> list[SavedState]:
     """Returns the saved states of a run (of one stage). A stage has a training for each configuration that it was run with: each training's
     by step, the training that was saved last at the end."""
     if stage not in (None, *STAGES):
-        raise InputError(f"checkpoints: {stage} is no stage that trains{instead_of(stage, STAGES)}.")
+        raise InputError(f"{stage} is no stage that trains{instead_of(stage, STAGES)}.")
     storage = Storage(run)
     if not storage.remote and not Path(storage.root).is_dir():
         raise InputError(not_a_run(run))

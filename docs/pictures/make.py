@@ -1,4 +1,4 @@
-"""Makes the pictures of the README from a run: `make pictures RUN=runs/demo` writes explorer.png, with Chromium, and report.png."""
+"""Makes the pictures of the README from a run, with Chromium: `make pictures RUN=runs/demo` writes explorer.png and report.png."""
 
 import io
 import re
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 HERE = Path(__file__).resolve().parent
 #: Width and height in CSS pixels.
-EXPLORER = (1280, 720)
+SIZE = (1280, 720)
 #: Colours of the files: the pages have few, so a palette halves the size and nobody sees it.
 COLOURS = 128
 
@@ -44,12 +44,13 @@ def main(run: Path) -> None:
     if program is None:
         sys.exit("No Chromium here (Debian: apt install chromium).")
     command = [sys.executable, "-m", "corpusmill"]
-    subprocess.run([*command, "report", str(run), str(HERE / "report.png"), "--png"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, "report", str(run)], check=True, stdout=subprocess.DEVNULL)
     with subprocess.Popen([*command, "explore", str(run)], stdout=subprocess.PIPE, text=True) as server, sync_playwright() as play:
         assert server.stdout is not None
         address = next(found[0] for line in server.stdout if (found := re.search(r"http://127\S+", line)))
         chromium = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        page = opened(chromium, address, EXPLORER, "table tbody tr")
+        save(opened(chromium, (run / "report.html").resolve().as_uri(), SIZE, "svg"), "report.png")
+        page = opened(chromium, address, SIZE, "table tbody tr")
         explore(page)
         save(page, "explorer.png")
         chromium.close()

@@ -1,6 +1,6 @@
-"""Turns the options of a command (rules, language, host, ranges, order) into SQL with parameters over a run's tables."""
+"""Turns the options of a command (rules, a condition in SQL, order) into SQL over a run's tables."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,8 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
-from corpusmill.report import host
-from corpusmill.report.queries.ask import NUMERIC
 from corpusmill.report.query.run import Run, identifier, quoted
+from corpusmill.report.query.sql import sentence
 
 #: Stages whose report has a row for each document, by how much they decide, most first.
 REPORTED = ("filter", "dedup", "ingest", "tokens")
@@ -25,25 +24,13 @@ BATCH = 4096
 
 @dataclass(frozen=True)
 class Choice:
-    """Conditions on rows: they fail all of `rules` (and no other rule where `alone`), are kept or dropped, and so on. None and empty values
-    are no condition."""
+    """Conditions on rows: they fail all of `rules` (and no other rule where `alone`), are kept or dropped, and meet `where` (SQL). None and
+    empty values are no condition."""
 
     rules: tuple[str, ...] = ()
     alone: bool = False
     kept: bool | None = None
-    language: str | None = None
-    source: str | None = None
-    host: str | None = None
-    url: str | None = None  # a part of it, ignoring case
-    least: Mapping[str, float] = field(default_factory=dict)
-    most: Mapping[str, float] = field(default_factory=dict)
-
-    def options(self) -> list[str]:
-        """Returns the command line options that were given."""
-        named = {"--rule": self.rules, "--alone": self.alone, "--language": self.language, "--source": self.source, "--host": self.host,
-                 "--url": self.url, "--min": self.least, "--max": self.most}  # fmt: skip
-        kept = [] if self.kept is None else ["--kept" if self.kept else "--dropped"]
-        return [*kept, *(name for name, value in named.items() if value not in ((), False, None, {}))]
+    where: str | None = None
 
 
 @dataclass
@@ -107,15 +94,10 @@ class TableRows:
     def _run(self, sql: str, values: list[Any]) -> duckdb.DuckDBPyRelation:
         return self.connection.cursor().sql(sql, params=values or None)
 
-    def column(self, name: str, numeric: bool = False) -> str:
-        """Returns a column in SQL. Raises InputError if the table lacks it, or if `numeric` is set and it holds no numbers."""
-        wanted = {
-            column: kind for column, kind in self.columns.items() if not numeric or (kind.startswith(NUMERIC) and not kind.endswith("]"))
-        }
+    def column(self, name: str) -> str:
+        """Returns a column in SQL. Raises InputError if the table lacks it."""
         if name not in self.columns:
-            raise InputError(f"{self.name}: there is no column {shown(name)}{instead_of(name, wanted)}.")
-        if name not in wanted:
-            raise InputError(f"{self.name}: the column {shown(name)} holds no numbers{instead_of(name, wanted)}.")
+            raise InputError(f"{self.name}: there is no column {shown(name)}{instead_of(name, self.columns)}.")
         return identifier(name)
 
     def missing(self, name: str) -> str:
@@ -205,44 +187,20 @@ def check_rules(run: Run, stage: str, rules: Iterable[str]) -> None:
             raise InputError(f"{stage}: there is no rule {shown(rule)}{instead_of(rule, known)}.")
 
 
-def choose(rows: TableRows, choice: Choice, run: Run | None = None) -> None:
-    """Adds the conditions of `choice`. Raises InputError for a column that the table lacks."""
+def choose(rows: TableRows, choice: Choice) -> None:
+    """Adds the conditions of `choice`. Raises InputError if `where` is more than one condition; one that DuckDB refuses fails when rows are
+    read."""
     if choice.kept is not None:
         rows.add("kept = ?", choice.kept)
     for rule in choice.rules:
         rows.add("list_contains(failed, ?)", rule)
     if choice.alone:
         rows.add("len(failed) = ?", max(1, len(set(choice.rules))))
-    if choice.url is not None:
-        rows.add("contains(lower(url), lower(?))", choice.url)
-    if choice.host is not None:
-        rows.add(f"coalesce({host.SQL}, '') = {host.lowered('?')}", choice.host)
-    for column in ("language", "source"):
-        if (wanted := getattr(choice, column)) is not None:
-            rows.add(*_property(rows, column, wanted, run))
-    for limits, comparison in ((choice.least, ">="), (choice.most, "<=")):
-        for name, limit in limits.items():
-            column = rows.column(name, numeric=True)
-            value = f"CAST({column} AS INTEGER)" if rows.columns[name] == "BOOLEAN" else column
-            rows.add(f"{value} {comparison} ? AND NOT {rows.missing(name)}", limit)
-
-
-def _property(rows: TableRows, column: str, wanted: str, run: Run | None) -> tuple[str, str]:
-    """Returns a condition on a column. Where only another stage's report has the column, the condition is on the documents' ids there."""
-    if column in rows.columns:
-        return f"{identifier(column)} = ?", wanted
-    for stage in REPORTED if run is not None else ():
-        if run is not None and f"{stage}_report" in run.tables:
-            other = table_rows(run, f"{stage}_report", stage)
-            if {column, "id"} <= set(other.columns):
-                return f"id IN (SELECT id FROM {other.scan()} WHERE {identifier(column)} = ?)", wanted
-    raise InputError(f"{rows.name}: no report says a document's {column}, so --{column} has no meaning here.")
-
-
-def property_values(rows: TableRows, column: str) -> list[str]:
-    """Returns the values of a text column of the table, or of `host`: at most 10,000, the most frequent first. None without the column."""
-    value = host.SQL if column == "host" else identifier(column)
-    if ("url" if column == "host" else column) not in rows.columns:
-        return []
-    found = rows.without_conditions().select(f"{value} AS value, count(*) AS documents", " GROUP BY 1 ORDER BY documents DESC LIMIT 10000")
-    return [str(name) for name, _ in found if name]
+    if choice.where is not None:
+        try:
+            statements = rows.connection.extract_statements(f"SELECT 1 WHERE ({choice.where})")
+        except duckdb.Error as error:
+            raise InputError(f"--where: {sentence(error)}") from error
+        if len(statements) != 1:
+            raise InputError("--where: expected one condition in SQL, for example \"language = 'de' AND words < 50\".")
+        rows.add(choice.where)

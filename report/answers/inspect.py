@@ -1,9 +1,7 @@
-"""`inspect`: shows rows of a run's reports, or of any one shard, as a table, as JSON lines, or as CSV."""
+"""`inspect`: shows rows of a run's reports, or of one Parquet file, as a table or as JSON lines."""
 
 import os
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +10,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.names import instead_of, not_a_run
+from corpusmill.pipeline.names import not_a_run
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.pipeline.shards import open_parquet
@@ -26,18 +23,14 @@ from corpusmill.report.answers.choose import (
     check_rules,
     choose,
     file_rows,
-    property_values,
     report_rows,
-    shown,
 )
-from corpusmill.report.machine import print_csv, print_json_lines, warn
-from corpusmill.report.query.run import Run, open_run
+from corpusmill.report.machine import print_json_lines, warn
+from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import allow_store
 from corpusmill.report.read import ReportRule
 from corpusmill.report.tables import limit, number, show, show_notes, table
 
-TOKENS_A_ROW = 16
-TOKENIZER = "tokenizer/tokenizer.json"
 Row = dict[str, Any]
 #: Terminals of at least this width show document and decision side by side.
 SIDE_BY_SIDE = 72
@@ -62,7 +55,7 @@ class TableInfo:
 
 @dataclass(frozen=True)
 class RowOptions:
-    """Which rows to show, and how. Empty `columns` means all columns, `limit` 0 all rows; `form` is `table`, `json` or `csv`."""
+    """Which rows to show, and how. Empty `columns` means all columns, `limit` 0 all rows."""
 
     choice: Choice = field(default_factory=Choice)
     columns: tuple[str, ...] = ()
@@ -70,37 +63,34 @@ class RowOptions:
     descending: bool = False
     limit: int = 20
     offset: int = 0
-    form: str = "table"
+    as_json: bool = False
 
 
 def inspect(target: str, stage: str | None, wanted: RowOptions, console: Console) -> None:
-    """Shows rows of a run's report (of `stage`, else of the stage that has the first rule, else of the filter), or of one file.
+    """Shows rows of a run's report (of `stage`, else of the stage that has the first rule, else of the filter), or of one Parquet file.
 
     Raises InputError for a file, stage or column that does not exist.
     """
-    path, remote, there = Path(target), is_remote(target), os.path.exists(target)
-    if not (target.lower().endswith(".parquet") if remote else there and path.is_file()):
+    remote, there = is_remote(target), os.path.exists(target)
+    if not (target.lower().endswith(".parquet") if remote else there and Path(target).is_file()):
         if not remote and not there:
             raise InputError(not_a_run(target, "file or run"))
         _inspect_run(target, stage, wanted, console)
         return
     if stage is not None:
         raise InputError(f"{target}: --stage is for a run's folder, and this is one file.")
-    if not remote and path.name.lower().endswith((".bin", ".jsonl", ".json", ".ndjson")):
-        _inspect_plain(path, wanted, console)
-    else:
-        _inspect_parquet(target if remote else str(path), wanted, console)
+    _inspect_parquet(target, wanted, console)
 
 
 def _inspect_run(target: str, stage: str | None, wanted: RowOptions, console: Console) -> None:
-    with open_run(target) as run:
+    with Run(target, only_run=True) as run:
         name, rows = report_rows(run, stage, wanted.choice.rules)
         check_rules(run, name, wanted.choice.rules)
-        choose(rows, wanted.choice, run)
+        choose(rows, wanted.choice)
         notes = [f"{rule}: {phrase}" for rule, phrase in asked_meanings(run, name, wanted.choice).items()]
         notes += _damage(run, target, name)
         _show(rows, wanted, TableInfo(f"{name}: report", run.rules(name), target, notes=notes), console)
-        if wanted.form != "table":
+        if wanted.as_json:
             warn(_damage(run, target, name))  # including damage found during the reading
 
 
@@ -122,32 +112,11 @@ def _inspect_parquet(path: str, wanted: RowOptions, console: Console) -> None:
 
 
 def _inspect_file(path: str, rows: TableRows, wanted: RowOptions, console: Console) -> None:
-    needed = {"kept": wanted.choice.kept is not None, "failed": bool(wanted.choice.rules or wanted.choice.alone),
-              "url": bool(wanted.choice.url or wanted.choice.host)}  # fmt: skip
-    for column, is_needed in needed.items():
-        if is_needed and column not in rows.columns:
-            options = ", ".join(wanted.choice.options())
-            raise InputError(f"{path}: no column {column!r}, so {options} has no meaning here.")
+    needed = {"kept": wanted.choice.kept is not None, "failed": bool(wanted.choice.rules or wanted.choice.alone)}
+    if lacking := [column for column, is_needed in needed.items() if is_needed and column not in rows.columns]:
+        raise InputError(f"{path}: it has no column {lacking[0]!r}, so it is no report, and only --where chooses its rows.")
     choose(rows, wanted.choice)
     _show(rows, wanted, TableInfo(path), console)
-
-
-def _inspect_plain(path: Path, wanted: RowOptions, console: Console) -> None:
-    """Shows a file that is read from its beginning: JSON lines, or tokens."""
-    given = [*wanted.choice.options(), *(["--order"] if wanted.order else [])]
-    if given:
-        raise InputError(f"{path}: {', '.join(given)} has no meaning here: that is for reports and other Parquet files.")
-    rows = _token_rows(path) if path.name.lower().endswith(".bin") else _json_rows(path)
-    end = wanted.offset + wanted.limit if wanted.limit else None
-    rows = islice(rows, wanted.offset, end)
-    if wanted.columns:
-        rows = ({name: row.get(name) for name in wanted.columns} for row in rows)
-    if wanted.form == "csv":
-        found = list(rows)
-        names = list(wanted.columns) or list(dict.fromkeys(name for row in found for name in row))
-        print_csv(found, names)
-    else:
-        _print(rows, list(wanted.columns), wanted, TableInfo(str(path)), console)
 
 
 def _show(rows: TableRows, wanted: RowOptions, about: TableInfo, console: Console) -> None:
@@ -155,62 +124,16 @@ def _show(rows: TableRows, wanted: RowOptions, about: TableInfo, console: Consol
         rows.column(column)
     columns = list(wanted.columns) or list(rows.columns)
     found = rows.read(columns, rows.order(wanted.order, wanted.descending), wanted.limit, wanted.offset)
-    if wanted.form == "table":
-        about.total = rows.count()
-        if not about.total:
-            about.notes += _nothing(rows, wanted.choice)
-        about.asked = list(dict.fromkeys([*wanted.choice.least, *wanted.choice.most, *([wanted.order] if wanted.order else [])]))
-    _print(found, columns, wanted, about, console)
-
-
-def _print(rows: Iterator[Row], columns: Sequence[str], wanted: RowOptions, about: TableInfo, console: Console) -> None:
-    if wanted.form == "json":
-        print_json_lines(rows)
-    elif wanted.form == "csv":
-        print_csv(rows, columns)
-    else:
-        about.offset = wanted.offset
-        about.columns = list(wanted.columns)
-        show_rows(list(rows), about, console)
-
-
-def _nothing(rows: TableRows, choice: Choice) -> Iterator[str]:
-    """Explains an empty result: names a language, crawl file or host that no row has, and the existing ones."""
-    for name in ("language", "source", "host"):
-        value = getattr(choice, name)
-        values = property_values(rows, name) if value is not None else []
-        if values and value not in values:
-            yield f"no document has the {name} {shown(value)}{instead_of(value, values)}."
-    if choice.kept and choice.rules:
-        yield "a document that fails a rule is dropped; corpusmill sample RUN --rule RULE --near --kept shows those that it just let pass."
-
-
-def _json_rows(path: Path) -> Iterator[Row]:
-    with open(path, "rb") as file:
-        for place, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    row = parse_json(line)
-                except ValueError as error:
-                    raise InputError(f"{path}:{place}: not a line of JSON ({error}).") from error
-                yield row if isinstance(row, dict) else {"value": row}
-
-
-def _token_rows(path: Path) -> Iterator[Row]:
-    """Yields the tokens of a shard, several in a row, with their text where the run's tokenizer is present."""
-    from corpusmill.pipeline.token_bytes import TokenBytes
-    from corpusmill.pipeline.token_shards import TokenShards
-
-    shards = TokenShards(path.parent)
-    names = [shard.file for shard in shards.shards]
-    if path.name not in names:
-        raise InputError(f"{path}: shards.json beside it does not name this file.")
-    tokens = shards.tokens(names.index(path.name))
-    run = Storage(str(path.parent.parent.parent))
-    names_of = TokenBytes.read(run, TOKENIZER) if run.exists(TOKENIZER) else None
-    for first in range(0, len(tokens), TOKENS_A_ROW):
-        ids = tokens[first : first + TOKENS_A_ROW]
-        yield {"first": first, "tokens": " ".join(map(str, ids.tolist())), "text": names_of.text(ids) if names_of else ""}
+    if wanted.as_json:
+        print_json_lines(found)
+        return
+    about.total, about.offset, about.columns = rows.count(), wanted.offset, list(wanted.columns)
+    about.asked = [wanted.order] if wanted.order else []
+    if not about.total and wanted.choice.kept and wanted.choice.rules:
+        about.notes.append(
+            "a document that fails a rule is dropped; corpusmill sample RUN --rule RULE --near --kept shows those that it just let pass."
+        )
+    show_rows(list(found), about, console)
 
 
 def show_rows(rows: list[Row], about: TableInfo, console: Console) -> None:

@@ -22,7 +22,7 @@ from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.report.answers.choose import LATER, Choice, TableRows, asked_meanings, check_rules, choose, report_rows, shown
 from corpusmill.report.answers.why_change import COMPARED, RETUNE, decides_again, distance, margin, passing
 from corpusmill.report.machine import print_json_lines, warn
-from corpusmill.report.query.run import Run, identifier, open_run
+from corpusmill.report.query.run import Run, identifier
 from corpusmill.report.read import DATA_STAGES, ReportRule, RunReader
 from corpusmill.report.tables import VALUES, limit, number, show_notes, table
 from corpusmill.text.word_rules import WORD_RULES
@@ -65,7 +65,7 @@ class Samples:
 
 def sample(folder: str, stage: str | None, choice: Choice, draw: Draw, as_json: bool, console: Console) -> None:
     """Shows documents of a stage with their input texts. Raises InputError for an unknown stage, rule or column."""
-    with open_run(folder) as run:
+    with Run(folder, only_run=True) as run:
         found = draw_samples(run, stage, choice, draw)
         words = _words(run.reader, found) if draw.words else []
     if draw.words and as_json:
@@ -90,7 +90,7 @@ def draw_samples(run: Run, stage: str | None, choice: Choice, draw: Draw) -> Sam
     if draw.near:
         _draw_near(run, rows, found)
     else:
-        choose(rows, choice, run)
+        choose(rows, choice)
         found.total = rows.count()
         found.rows = list(rows.read(rows.columns, f" ORDER BY {by_chance(rows, draw.seed)}", draw.count))
     found.texts_of = add_texts(run.reader, name, found.rows, draw.chars)
@@ -120,12 +120,12 @@ def by_chance(rows: TableRows, seed: int) -> str:
 def _draw_near(run: Run, rows: TableRows, found: Samples) -> None:
     """Draws documents near the threshold: half that fail it, half that pass it and are kept; or only one kind, as the choice says."""
     rule = _threshold_rule(found)
-    column, choice = rows.column(rule.column, numeric=True), found.choice
+    column, choice = rows.column(rule.column), found.choice
     fails = Report(rows.name, rows.columns).fails(rule.column, rule.comparison, rule.threshold)
     sides = [False, True] if choice.kept is None else [choice.kept]
     for place, kept in enumerate(sides):
         side = rows.without_conditions()
-        choose(side, replace(choice, rules=(), alone=False, kept=None), run)
+        choose(side, replace(choice, rules=(), alone=False, kept=None))
         if kept:
             side.add(f"kept AND NOT {rows.missing(rule.column)} AND NOT {fails}")
         else:

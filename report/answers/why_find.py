@@ -156,5 +156,5 @@ def not_found(run: Run, stages: Sequence[str], document: str, offered: list[str]
 def _by_part(root: str, document: str) -> str:
     """Says how to find a page by a part of its URL; for other texts, how to see some documents."""
     if document.isprintable() and not any(map(str.isspace, document)):
-        return f"a piece of a URL: corpusmill inspect {root} --url {shlex.quote(safe_line(document, 200))}"
+        return f"a piece of a URL: corpusmill inspect {root} --where {shlex.quote(f'contains(url, {quoted(safe_line(document, 200))})')}"
     return f"corpusmill inspect {root} --limit 5 shows some documents"

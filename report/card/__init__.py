@@ -1,1 +1,1 @@
-"""Writes the card of a run's documents for the dataset hub, and their Croissant metadata, from the run's own tables."""
+"""Writes the card of a run's documents for the dataset hub, from the run's own tables."""

@@ -21,14 +21,12 @@ LEAST_SHARE = 0.001
 
 @dataclass
 class Contents:
-    """The documents that the last data stage keeps. `records`: records that ingest read, by crawl file. `first` and `last`: days.
-    `distinct`: whether ids are unique, because copies of a page were removed."""
+    """The documents that the last data stage keeps. `records`: records that ingest read, by crawl file. `first` and `last`: days."""
 
     stage: str
     finished: bool
     files: list[OutputFile]
     schema: pa.Schema
-    distinct: bool = False
     documents: int = 0
     sources: Counter[str] = field(default_factory=Counter)
     hosts: Counter[str] = field(default_factory=Counter)
@@ -50,8 +48,6 @@ def read_contents(run: Run) -> Contents:
     outputs = {output.path: output for task in reader.stages[found].tasks for output in task.outputs}
     files = [outputs[path] for path in reader.stages[found].outputs("data/")]
     contents = Contents(found, reader.stages[found].status == "complete", files, schema)
-    exact = reader.settings("dedup").get("exact")
-    contents.distinct = found == "dedup" and contents.finished and (not isinstance(exact, dict) or bool(exact.get("enabled", True)))
     table = f"{found}_documents"
     day = f"nullif(regexp_extract(timestamp::VARCHAR, {quoted(_DAY)}), '')"
     ((contents.documents, contents.undated, contents.first, contents.last),) = run.sql(

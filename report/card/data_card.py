@@ -1,4 +1,4 @@
-"""`corpusmill card`: writes README.md and croissant.json for a run's documents. Nothing is measured again; equal runs have equal cards."""
+"""`corpusmill card`: writes README.md for a run's documents. Nothing is measured again; equal runs have equal cards."""
 
 import re
 import shlex
@@ -13,7 +13,6 @@ from corpusmill.pipeline.redact import bare, walked
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.card.contents import Contents, iso_codes, read_contents
-from corpusmill.report.card.croissant import MEANINGS, croissant
 from corpusmill.report.card.facts import Row, dedup_rows, rule_rows, tokenizer_rows, toxic
 from corpusmill.report.host import NONE
 from corpusmill.report.markdown import environment, front_matter
@@ -24,7 +23,31 @@ from corpusmill.report.read import RunReader
 from corpusmill.report.stale import refuse_stale
 from corpusmill.report.tables import number
 
-CARD, CROISSANT = "README.md", "croissant.json"
+CARD = "README.md"
+#: The meanings of the columns that every run has (pipeline/schemas.py), and of those that this project's steps and stages append.
+MEANINGS = {
+    "id": "32 hex digits made of the document's origin and its content",
+    "url": "where the page was",
+    "timestamp": "when the crawl fetched it, ISO 8601",
+    "source": "the crawl file that it comes from",
+    "offset": "where its record begins in the crawl file: bytes, or the row of a table",
+    "length": "bytes of the record in the crawl file",
+    "text": "the main text",
+    "title": "the title that the page gives itself",
+    "author": "the author that the page names",
+    "date": "the day of publication that the page names, YYYY-MM-DD",
+    "canonical_url": "the address that the page calls its own",
+    "page_type": "what kind of page it was: article, documentation, service, forum, collection, listing or product",
+    "page_type_score": "how sure that type is, 0 to 1",
+    "metadata": "a JSON object of whatever else the input had",
+    "language": "the most likely language, as a classifier judges",
+    "language_score": "how sure the classifier of languages is, 0 to 1",
+    "language_script": "the script, ISO 15924",
+    "quality": "score of the quality classifier, 0 to 1",
+    "toxicity": "score of the toxicity classifier, 0 to 1",
+    "cluster_size": "how many copies of it the run had, itself included",
+    "cluster_id": "the same for all copies of a document",
+}
 #: Where `corpusmill push` puts the removed documents of each stage.
 REMOVED_FILES = "removed/*/*.parquet"
 #: Marks a card that this command wrote and may overwrite.
@@ -37,35 +60,31 @@ WARNINGS = 50
 def write_card(
     run: str, output: str | None = None, name: str | None = None, licence: str | None = None, description: str | None = None,
     although_stale: bool = False,
-) -> list[str]:  # fmt: skip
-    """Writes both files into `output` (the run folder by default) and returns their paths. `description`: a file of Markdown.
+) -> str:  # fmt: skip
+    """Writes the card into `output` (the run folder by default) and returns its path. `description`: a file of Markdown.
 
-    Raises InputError if `run` is not a run or has no documents, if another README.md or croissant.json would be overwritten, and
-    if the documents are stale. With `although_stale` stale documents are written, and both files begin with a warning.
+    Raises InputError if `run` is not a run or has no documents, if another README.md would be overwritten, and if the documents are stale.
+    With `although_stale` the card of stale documents is written, and begins with a warning.
     """
     summary = read_summary(run, deep=False)
-    title = name or summary.reader.name
-    _, files = make_card(summary, title, licence, description, although_stale)
+    _, page = make_card(summary, name or summary.reader.name, licence, description, although_stale)
     target = Storage(output or run)
-    ours = target.exists(CARD) and MARK.encode() in target.read_bytes(CARD)
-    for path in files:
-        if target.exists(path) and not ours:
-            raise InputError(
-                f"{target.path(path)}: corpusmill card did not write this file and does not overwrite it; choose another --output."
-            )
-    for path, content in files.items():
-        target.write_bytes(path, content)
-    return [target.path(path) for path in files]
+    if target.exists(CARD) and MARK.encode() not in target.read_bytes(CARD):
+        raise InputError(
+            f"{target.path(CARD)}: corpusmill card did not write this file and does not overwrite it; choose another --output."
+        )
+    target.write_bytes(CARD, page)
+    return target.path(CARD)
 
 
 def make_card(
     summary: Summary, title: str, licence: str | None, description: str | None, although_stale: bool,
     repository: str | None = None, removed: bool = False,
-) -> tuple[Contents, dict[str, bytes]]:  # fmt: skip
-    """Returns what the documents are, and the content of README.md and croissant.json.
+) -> tuple[Contents, bytes]:  # fmt: skip
+    """Returns what the documents are, and the content of README.md.
 
     `description`: a file of Markdown. `repository`: where on the hub the documents will be. `removed`: the removed documents will be
-    beside them, in `removed/`. Raises InputError if the run has no documents, if they are stale (`although_stale`: both files begin with
+    beside them, in `removed/`. Raises InputError if the run has no documents, if they are stale (`although_stale`: the card begins with
     a warning), and if the licence is no id.
     """
     if licence is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence):
@@ -74,12 +93,8 @@ def make_card(
     with Run(summary.reader) as opened:
         contents = read_contents(opened)
     stale = refuse_stale(summary.reader, contents.stage, although_stale)
-    title = safe_line(title, 200)
-    version = str(dict(versions(summary.reader)).get("corpusmill", ""))
-    about = " ".join(filter(None, [stale, _abstract(summary, contents)]))
-    page = render(summary, contents, title, licence, own_text, stale, repository, removed).encode("utf-8", "replace")
-    data = croissant(contents, title, about, _languages(summary, contents), licence, version)
-    return contents, {CARD: page, CROISSANT: data}
+    page = render(summary, contents, safe_line(title, 200), licence, own_text, stale, repository, removed)
+    return contents, page.encode("utf-8", "replace")
 
 
 def _read_description(path: str | None) -> str:
@@ -115,10 +130,10 @@ def render(
         "warnings": _warnings(summary), "most_warnings": WARNINGS,
     }  # fmt: skip
     body: str = environment("corpusmill.report.card").get_template("card.md.jinja").render(facts)
-    return front_matter(header(summary, contents, title, licence, removed)) + body
+    return front_matter(header(contents, title, licence, removed)) + body
 
 
-def header(summary: Summary, contents: Contents, title: str, licence: str | None, removed: bool = False) -> dict[str, Any]:
+def header(contents: Contents, title: str, licence: str | None, removed: bool = False) -> dict[str, Any]:
     """Returns the header that the dataset hub reads (https://huggingface.co/docs/hub/datasets-cards)."""
     configs: list[dict[str, Any]] = [
         {"config_name": "default", "data_files": [{"split": "train", "path": f"{contents.stage}/data/*.parquet"}], "default": True}
@@ -129,10 +144,10 @@ def header(summary: Summary, contents: Contents, title: str, licence: str | None
         "pretty_name": title,
         "license": licence or "other",
         **({} if licence else {"license_name": "not-stated"}),
-        "language": _languages(summary, contents),
+        "language": iso_codes(contents.languages) if contents.languages else [],
         "size_categories": [size_category(contents.documents)],
         "task_categories": ["text-generation"],
-        "tags": ["corpusmill", "pretraining", "croissant"],
+        "tags": ["corpusmill", "pretraining"],
         "configs": configs,
     }
 
@@ -145,10 +160,6 @@ def size_category(documents: int) -> str:
             return f"{lower}<n<{upper}" if lower else f"n<{upper}"
         lower = upper
     return f"n>{lower}"
-
-
-def _languages(summary: Summary, contents: Contents) -> list[str]:
-    return iso_codes(contents.languages) if contents.languages else []
 
 
 def _abstract(summary: Summary, contents: Contents) -> str:

@@ -28,7 +28,7 @@ from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.schemas import DOCUMENTS
 from corpusmill.pipeline.shards import iter_tables, read_table
 from corpusmill.report.card.contents import Contents
-from corpusmill.report.card.data_card import CARD, CROISSANT, make_card, unfinished
+from corpusmill.report.card.data_card import CARD, make_card, unfinished
 from corpusmill.report.page.html import REPORT_FILE, render
 from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.query.run import Run
@@ -60,7 +60,7 @@ class Push:
     public: bool
     licence: str | None
     removing: dict[str, tuple[int, int]]
-    texts: dict[str, bytes]  # README.md, croissant.json and report.html
+    texts: dict[str, bytes]  # README.md and report.html
 
     # ---- what would be sent ----
 
@@ -128,7 +128,7 @@ class Push:
         if not self.public and not api.dataset_info(self.repository).private:
             raise InputError(f"{self.repository}: everyone can read this repository; --public says that you mean it.")
         there = api.list_repo_files(self.repository, repo_type="dataset")
-        if CARD in there and CROISSANT not in there:
+        if CARD in there and REPORT_FILE not in there:
             raise InputError(f"{self.repository}: its {CARD} is not of corpusmill, so nothing is sent there; choose another repository.")
         return safe_line(str(address), 200), there
 
@@ -175,11 +175,11 @@ def plan(
     reader = summary.reader
     removing = removed_documents(reader) if removed else {}
     title = name or repository.partition("/")[2]
-    contents, files = make_card(summary, title, licence, description, although_stale, repository, bool(removing))
+    contents, card = make_card(summary, title, licence, description, although_stale, repository, bool(removing))
     if because := unfinished(summary, contents):
         raise InputError(f"{reader.storage.root}: only a finished run is published. {because[0]}")
     report = render(public_summary(summary), "RUN").encode("utf-8", "replace")
-    return Push(reader, contents, repository, public, licence, removing, {**files, REPORT_FILE: report})
+    return Push(reader, contents, repository, public, licence, removing, {CARD: card, REPORT_FILE: report})
 
 
 def removed_documents(reader: RunReader) -> dict[str, tuple[int, int]]:

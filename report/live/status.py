@@ -3,6 +3,7 @@
 Nothing is written.
 """
 
+import re
 import statistics
 import time
 from datetime import datetime
@@ -105,6 +106,21 @@ def read_phase(phase: dict[str, Any], now: float) -> dict[str, Any]:
         "mb_per_second": round(phase["bytes"] / seconds / 1e6, 6) if phase["bytes"] else None,
         "seconds_left": round(seconds * max(0, whole - finished) / finished, 3) if finished else None,
     }  # fmt: skip
+
+
+#: The folder of a state that a training has saved, and the file that makes it whole.
+_STATE, WHOLE = re.compile(r"step-(\d+)"), "state.json"
+
+
+def saved_steps(run: Storage) -> dict[str, list[int]]:
+    """Returns the steps after which the trainings of each stage have saved a state (`corpusmill export --step`)."""
+    found: dict[str, set[int]] = {}
+    for stage in TRAINED:
+        folder = run.child(f"{stage}/checkpoints")
+        for name in (state for training in folder.folders() for state in folder.folders(f"{training}/state")):
+            if (step := _STATE.search(name)) and folder.exists(f"{name}/{WHOLE}"):
+                found.setdefault(stage, set()).add(int(step[1]))
+    return {stage: sorted(steps) for stage, steps in found.items()}
 
 
 #: The fields read from `progress.json`, and from each phase in it.

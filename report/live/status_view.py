@@ -9,7 +9,8 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.report.live.status import BAD, ENDED, Status, unit_of
+from corpusmill.pipeline.storage import Storage
+from corpusmill.report.live.status import BAD, ENDED, Status, saved_steps, unit_of
 from corpusmill.report.machine import as_json as as_line
 
 #: Seconds between two readings; characters of a bar, and of a stage's name.
@@ -29,10 +30,10 @@ _STYLES = {
 def show_status(
     folder: str, console: Console, *, watch: bool = False, as_json: bool = False, wait: Callable[[float], None] = time.sleep
 ) -> int:
-    """Prints the status, with `watch` repeatedly until the run has ended. As JSON each status is one line. Returns the exit code: 1 where
-    the run failed, is stale, or was abandoned. Raises InputError if `folder` is not a run."""
+    """Prints the status, with `watch` repeatedly until the run has ended, and without it the saved states of trainings. As JSON each status
+    is one line. Returns the exit code: 1 where the run failed, is stale, or was abandoned. Raises InputError if `folder` is not a run."""
     status = Status(folder)
-    found = status.read()
+    found = status.read() | ({} if watch else {"saved_steps": saved_steps(Storage(folder))})
     if as_json or not console.is_terminal:
         while True:
             print(as_line(found), flush=True) if as_json else _print(found, console)
@@ -74,6 +75,8 @@ def render(found: dict[str, Any]) -> Group:
     if (failures := found["failures"])["count"]:
         parts += [Text(""), Text(f"Failures so far: {failures['count']:,}", style="bold red")]
         parts += [Text(f"  {f['stage']} {safe_line(f['task'], 60)}: {safe_line(f['message'], 300)}") for f in failures["last"]]
+    for stage, steps in found.get("saved_steps", {}).items():
+        parts.append(Text(f"States of {stage} were saved after {', '.join(map(str, steps))} steps (corpusmill export --step)", style="dim"))
     if found["warnings"]:
         parts.append(Text(f"Warnings of finished tasks: {found['warnings']:,} (corpusmill report has them)", style="yellow"))
     return Group(*parts)

@@ -1,7 +1,6 @@
 """Makes `report.html`: the whole run on one self-contained page (page.py says how)."""
 
 import json
-import os
 import shlex
 from dataclasses import replace
 from typing import Any
@@ -9,14 +8,12 @@ from typing import Any
 from corpusmill.pipeline.redact import redact, walked
 from corpusmill.pipeline.run import REPORT_FILE
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.storage import Storage
 from corpusmill.report.answers.diff import Difference, outcomes, verdict
 from corpusmill.report.live.status import unfinished
 from corpusmill.report.live.status_view import clock
 from corpusmill.report.page import figures
 from corpusmill.report.page.figures import training_charts
 from corpusmill.report.page.page import templates, whole_page
-from corpusmill.report.page.picture import PICTURE_FILE, check_library, picture
 from corpusmill.report.queries import tokens as tokenizers
 from corpusmill.report.queries.ask import Query, json_query, slug
 from corpusmill.report.queries.classifiers import can_fail
@@ -228,16 +225,10 @@ def render_body(summary: Summary, path: str | None = None, against: Difference |
     return body, page
 
 
-def write_report(folder: str, png: str | None = None, against: Difference | None = None) -> str:
-    """Writes RUN/report.html atomically and returns its path; with `png` also a picture to that file, or to RUN/report.png where `png` is
-    empty. `against`: the difference from another run, which is its A. Raises InputError if `folder` is not a run, or if the picture
-    can't be written."""
-    if png is not None:
-        check_library()
+def write_report(folder: str, against: Difference | None = None) -> str:
+    """Writes RUN/report.html atomically and returns its path. `against`: the difference from another run, which is its A. Raises InputError
+    if `folder` is not a run."""
     summary = read_summary(folder)
     page, storage = render(summary, against=against), summary.reader.storage
     storage.write_bytes(REPORT_FILE, page.encode("utf-8", "replace"))
-    if png is not None:
-        target, name = os.path.split(png or storage.path(PICTURE_FILE))
-        Storage(target or ".").write_bytes(name, picture(summary))
     return storage.path(REPORT_FILE)

@@ -270,14 +270,13 @@ class Run:
         return open_run(made)
 
     @in_sentences
-    def report(self, *, png: "bool | str | os.PathLike[str]" = False, against: "str | os.PathLike[str] | None" = None) -> str:
-        """Writes the run's `report.html` and returns its path. With `png`, also draws headline and funnel as a picture, in the file of
-        this name, or for True in RUN/report.png. With `against`, the page shows what changed against this run."""
+    def report(self, *, against: "str | os.PathLike[str] | None" = None) -> str:
+        """Writes the run's `report.html` and returns its path. With `against`, the page shows what changed against this run."""
         from corpusmill.report.answers.diff import DiffOptions, compare
         from corpusmill.report.page.html import write_report
 
         other = None if against is None else compare(path_of(against, "against"), self.folder, DiffOptions(samples=0))
-        return write_report(self.folder, None if png is False else "" if png is True else path_of(png, "png"), other)
+        return write_report(self.folder, other)
 
     @in_sentences
     def clusters(

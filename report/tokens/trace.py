@@ -129,7 +129,7 @@ def _around(
     text."""
     ids = shards.tokens(address.shard)[address.first : address.first + address.tokens]
     if int(ids.max()) >= len(table.sizes):
-        notes.append("this document's tokens hold ids beyond the vocabulary (corpusmill tokens verify says more).")
+        notes.append("this document's tokens hold ids beyond the vocabulary (corpusmill verify says more).")
         return None
     encoded, begin = table.join(ids), address.text_begin
     row = home.at(address.data_file, [address.data_row], ["id", "text"]).get(address.data_row) if home else None

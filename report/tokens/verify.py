@@ -1,4 +1,4 @@
-"""`tokens verify`: checks that token shards are unchanged, and that they hold the tokens of the documents in their indexes.
+"""Checks that token shards are unchanged, and that they hold the tokens of the documents in their indexes.
 
 Unlike readers, this does not stop at a set's first fault; each faulty shard gives a sentence.
 """
@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.recipe import stage_command
@@ -21,7 +20,6 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import DTYPES, INDEX, SHARDS_FILE, PackingPlan, ShardSet, TokenShard, map_tokens, split_folders
 from corpusmill.report.sources import other_run
-from corpusmill.report.tables import cell, number, show, show_notes, table
 from corpusmill.report.tokens.token_sets import TOKENIZER, find_tokenizer
 
 ROW = ("data_row", "first", "tokens", "text_begin", "utf8_bytes")
@@ -120,6 +118,7 @@ class SplitCheck:
     shards: int = 0
     documents: int = 0
     tokens: int = 0
+    bytes: int = 0
     compared: int = 0  # documents whose text was compared
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -152,6 +151,7 @@ def _check(storage: Storage, run: Storage, sample: int, every: bool) -> SplitChe
     chosen: list[Chosen] = []
     for place, shard in enumerate(described.shards):
         check.shards, check.documents, check.tokens = check.shards + 1, check.documents + shard.documents, check.tokens + shard.tokens
+        check.bytes += max(0, storage.size(shard.file))
         try:
             index, tokens = _read(storage, shard, described)
             _check_tokens(storage.path(shard.file), index, tokens, described, table)
@@ -238,17 +238,3 @@ def _check_plans(storage: Storage, shard: TokenShard) -> None:
             raise InputError(f"{storage.path(plan.file)}: this packing plan is not the one that was written (its sha256 differs).")
         if not storage.remote:
             PackingPlan(storage.path(plan.file), shard.tokens, plan.length, plan.rows)
-
-
-def show_checks(checks: Sequence[SplitCheck], console: Console) -> bool:
-    """Prints a row for each folder and a sentence for each fault; returns whether there is no fault."""
-    parent = checks[0].folder.rpartition("/")[0]
-    made = table(f"Token shards in {parent}", "folder", ">shards", ">documents", ">tokens", ">texts compared", ">faults")
-    for check in checks:
-        counts = (check.shards, check.documents, check.tokens, check.compared, len(check.faults))
-        made.add_row(cell(check.folder.rpartition("/")[2], 120), *map(number, counts))
-    show(made, console)
-    for check in checks:
-        show_notes(check.faults, console, "Fault", "bold red", limit=600)
-        show_notes(check.notes, console, limit=600)
-    return not any(check.faults for check in checks)

@@ -1,4 +1,4 @@
-"""Checks a run against its manifests: the size and hash of every file, every row, and the ids' path through all stages.
+"""Checks a run against its manifests: the size and hash of every file, every row, and the ids' path through all stages. Or token shards.
 
 It does not stop at the first fault; each gives a sentence. If somebody changes a file and its manifest too, the next stage shows it: its
 tasks recorded the hashes of their inputs.
@@ -22,15 +22,17 @@ from corpusmill.pipeline.failures import sentence_of
 from corpusmill.pipeline.lists import is_list, read_list
 from corpusmill.pipeline.manifest import MANIFEST, FileRef, Manifest, Quarantined, TaskRow
 from corpusmill.pipeline.recipe import STAGES, stage_class
-from corpusmill.pipeline.run import stored_recipe
+from corpusmill.pipeline.run import RUN_FILE, stored_recipe
 from corpusmill.pipeline.runner import DATA_STAGES, WORKING
 from corpusmill.pipeline.shards import OutputFile, iter_tables
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.token_shards import SHARDS_FILE, split_folders
 from corpusmill.pipeline.watch.log import LOG, read_appended
 from corpusmill.pipeline.watch.progress_file import PROGRESS
 from corpusmill.report.read import RunFiles
 from corpusmill.report.stale import changed_inputs, written_files
 from corpusmill.report.tables import cell, number, show, show_notes, table
+from corpusmill.report.tokens import verify as shards
 from corpusmill.report.whole.rows import TUNED, example_faults, row_faults, token_faults
 
 
@@ -107,9 +109,13 @@ class StageCheck:
     quarantined: list[str] = field(default_factory=list)  # a sentence for each task that was given up: the run lacks its documents
 
 
-def verify(folder: str) -> list[StageCheck]:
-    """Checks every stage that a run has. Raises InputError if `folder` is not a run."""
+def verify(folder: str, every: bool = False) -> list[StageCheck]:
+    """Checks every stage that a run has; of a set, or of one folder of token shards, the shards. `every`: compares the tokens of all
+    documents with their texts, else those of some in each shard. Raises InputError if `folder` is none of these."""
     run = Storage(folder)
+    if not run.exists(RUN_FILE) and (run.exists(SHARDS_FILE) or split_folders(run)):
+        found_shards = shards.verify(folder, every=every)
+        return [StageCheck(c.folder.rpartition("/")[2], 0, c.shards, c.bytes, c.documents, c.faults, c.notes) for c in found_shards]
     recipe, *_ = stored_recipe(folder)
     manifests: dict[str, Manifest] = {}
     broken: set[str] = set()
@@ -129,7 +135,7 @@ def verify(folder: str) -> list[StageCheck]:
             check.faults += _lost_rows(run.child(name), manifest, readers.get(name), events.get(name))
         if manifest is not None and manifest.tasks:
             manifests[name] = manifest
-            broken |= _check_stage(run, name, manifests, broken, check)
+            broken |= _check_stage(run, name, manifests, broken, check, every)
             wanted = stored_digest(stage_class(name).Config, recipe[name]) if name in recipe else None
             if manifest.complete and wanted is not None and all(task.config != wanted for task in manifest.rows()):
                 check.faults.append(f"{run.path('run.json')}: its section {name} is not the one that the stage was finished with.")
@@ -174,7 +180,7 @@ def _lost_rows(storage: Storage, manifest: Manifest, reader: str | None, event: 
         yield f"{path}: rows are lost, since none names {unnamed}."
 
 
-def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before: set[str], check: StageCheck) -> set[str]:
+def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before: set[str], check: StageCheck, every: bool) -> set[str]:
     """Checks one stage. `before`: the damaged files of earlier stages. Returns the damaged files of this stage; their tables are not
     read."""
     storage, manifest = run.child(name), manifests[name]
@@ -199,7 +205,7 @@ def _check_stage(run: Storage, name: str, manifests: dict[str, Manifest], before
     if name in (*DATA_STAGES, "tokens") and manifest.complete:
         check.faults += list(shard_faults(run, name, documents, tasks, list(manifest.quarantined.values())))
     if name == "tokens" and manifest.complete and not broken and not before.intersection(documents):
-        check.faults += list(token_faults(run))
+        check.faults += list(token_faults(run, every))
     return broken
 
 
@@ -268,8 +274,9 @@ VIEW_SHOWN = 100
 
 
 def show_run(folder: str, checks: Sequence[StageCheck], console: Console) -> bool:
-    """Prints a row for each stage and a sentence for each fault; returns whether all is unchanged."""
-    made = table(f"Run {folder}", "stage", ">tasks", ">files", ">MB", ">rows", ">faults")
+    """Prints a row for each stage (or folder of shards) and a sentence for each fault; returns whether all is unchanged."""
+    of_run = any(check.tasks for check in checks)
+    made = table(f"{'Run' if of_run else 'Token shards of'} {folder}", "stage", ">tasks", ">files", ">MB", ">rows", ">faults")
     for check in checks:
         made.add_row(cell(check.name), *map(number, (check.tasks, check.files, round(check.bytes / 1e6, 1), check.rows, len(check.faults))))
     show(made, console)
@@ -283,8 +290,14 @@ def show_run(folder: str, checks: Sequence[StageCheck], console: Console) -> boo
     if not faults and quarantined:
         console.print(f"Every file is the one that was written, but the run is not whole. Tasks that were given up: {len(quarantined):,}.")
     elif not faults:
-        unfinished = ", ".join(check.name for check in checks if check.notes)
-        rest = f"but not all stages are finished: {unfinished}" if unfinished else "and every document that came in is accounted for"
+        unfinished = ", ".join(check.name for check in checks if check.notes and of_run)
+        rest = (
+            f"but not all stages are finished: {unfinished}"
+            if unfinished
+            else "and every document that came in is accounted for"
+            if of_run
+            else "and holds the tokens of its documents"
+        )
         console.print(f"Every file is the one that was written, {rest}.")
     return not faults
 

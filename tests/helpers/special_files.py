@@ -26,7 +26,7 @@ FILES = (
 PAGE = "http://host1.test/page-1.html"
 LOOKING = (
     "status", "verify", "report", f"why {PAGE}", "sample", "query SELECT~count(*)~FROM~filter_report", f"raw {PAGE}",
-    "trace --shard 0 --token 0", "card", "recipe", "checkpoints",
+    "trace --shard 0 --token 0", "card", "recipe",
 )  # fmt: skip
 
 

@@ -212,7 +212,20 @@ def test_a_signal_ends_the_run_in_order_and_says_how_to_go_on(mill: Mill, tmp_pa
     with told_to(mill, "wait"), contextlib.ExitStack() as ended:
         processes = {}
         for number, run in runs.items():
-            whole = [sys.executable, "-m", "corpusmill", "filter", str(run), "--engine", "inline", "--json"]
+            whole = [
+                sys.executable,
+                "-m",
+                "corpusmill",
+                "run",
+                str(run),
+                "--from",
+                "filter",
+                "--to",
+                "filter",
+                "--engine",
+                "inline",
+                "--json",
+            ]
             process = subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=mill.folder)
             ended.callback(process.kill)
             processes[number] = process

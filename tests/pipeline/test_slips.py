@@ -91,9 +91,9 @@ def test_what_would_replace_a_finished_run_is_refused_before_anything_is_written
 
 def test_the_command_of_a_stage_is_refused_too(run: Path, corpusmill: Call) -> None:
     before = content(run)
-    code, _, err = corpusmill("dedup", run, "--set", "dedup.keep=first", *INLINE)
+    code, _, err = corpusmill("run", run, "--from", "dedup", "--to", "dedup", "--set", "dedup.keep=first", *INLINE)
     assert code == 2 and "dedup (7 documents)" in err and "--redo" in err and content(run) == before
-    code, _, err = corpusmill("dedup", run, "--set", "dedup.keep=first", "--redo", *INLINE)
+    code, _, err = corpusmill("run", run, "--from", "dedup", "--to", "dedup", "--set", "dedup.keep=first", "--redo", *INLINE)
     assert code == 0 and json.loads((run / "run.json").read_text())["recipe"]["dedup"]["keep"] == "first", err
 
 
@@ -159,7 +159,7 @@ def test_a_filter_that_keeps_nothing_is_no_success(mill: Path, corpusmill: Call,
     assert told["report"] == f"{run}/report.html" and Path(told["report"]).exists() and not (run / "dedup").exists()
     code, out, _ = corpusmill("run", mill / "recipe.yaml", short, "--output", run, "--to", "filter", "--json", *INLINE)
     assert code == 3 and summary(out)["message"].endswith("dropped most is few_words (2).")  # it was finished before, and is no success now
-    code, _, err = corpusmill("dedup", run, *INLINE)
+    code, _, err = corpusmill("run", run, "--from", "dedup", "--to", "dedup", *INLINE)
     assert code == 3 and "filter has kept no document" in err
 
 

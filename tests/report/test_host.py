@@ -7,7 +7,6 @@ import pyarrow as pa
 from built_run import RunBuilder, pages
 
 from corpusmill.report import host
-from corpusmill.report.answers.choose import Choice, choose, report_rows
 from corpusmill.report.answers.diff_documents import open_pair, read_properties
 from corpusmill.report.card.contents import read_contents
 from corpusmill.report.explore import parameters
@@ -39,6 +38,3 @@ def test_capitals_are_the_same_host_everywhere(tmp_path: Path) -> None:
     assert {one["value"]: one["rows"] for one in most(stage, "host")} == expected
     for wanted in ("one.test", "ONE.test"):
         assert select(stage, parameters.Filter(stage="filter", host=wanted)).sum() == 3
-        _, chosen = report_rows(run, "filter")
-        choose(chosen, Choice(host=wanted), run)
-        assert chosen.count() == 3

@@ -11,8 +11,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.token_bytes import byte_characters
 from corpusmill.report.read import RunReader
-from corpusmill.report.tokens.compare import compare
-from corpusmill.tokenize.compared_tokenizers import PUBLISHED
 from corpusmill.tokenize.encode import Encoder
 from corpusmill.tokenize.judge import THIS_RUN, never_produced, usage
 from corpusmill.tokenize.patterns import PATTERNS
@@ -108,20 +106,6 @@ def test_uses_of_tokens_are_those_of_the_sample(run, execute, texts):
     usage = quality(run)["usage"]
     assert usage["unused_tokens"] == sum(count == 0 for count in wanted[4:])
     assert usage["undertrained"]["tokens"] == sum(count < 100 for count in wanted[4:])
-
-
-def test_compare_writes_nothing_and_says_what_the_stage_would(run, execute, corpusmill):
-    execute(run, stage())
-    before = {path: run.read_bytes(path) for path in run.list_files()}
-    told = compare(run.root, ["gpt2"])
-    assert {path: run.read_bytes(path) for path in run.list_files()} == before
-    execute(run, stage(judge={"compare": ["gpt2"]}))
-    assert quality(run) == told and list(told["tokenizers"]) == [THIS_RUN, "gpt2"]
-    code, out, err = corpusmill("tokens", "compare", run.root, "--with", "gpt2", "--json")
-    assert (code, err) == (0, "") and json.loads(out) == told
-    code, out, _ = corpusmill("tokens", "compare", run.root, "--with", PUBLISHED["gpt2"].path() + ":gpt2")
-    bytes_per_token = f"{told['tokenizers']['gpt2']['bytes_per_token']:.2f}"
-    assert code == 0 and out.decode().count(bytes_per_token) >= 2 and "Bytes a token by language" in out.decode()
 
 
 def test_a_run_goes_on_where_a_published_tokenizer_is_not_reached(run, execute, monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""Tests `tokens verify`: no finding on the stage's output, and one sentence for each fault."""
+"""Tests the verification of token shards: no finding on the stage's output, and one sentence for each fault."""
 
 import hashlib
 import json
@@ -159,9 +159,9 @@ def test_documents_that_are_damaged_behind_an_intact_footer(run):
 
 
 def test_the_command(corpusmill, run):
-    code, out, err = corpusmill("tokens", "verify", run, "--all")
-    assert (code, err) == (0, "") and b"Token shards in" in out
+    code, out, err = corpusmill("verify", run / "tokens", "--all")
+    assert (code, err) == (0, "") and b"Token shards of" in out and b"holds the tokens of its documents" in out
     (run / "tokens/validation/tokens-00000.bin").unlink()
-    code, out, _ = corpusmill("tokens", "verify", run)
-    assert code == 2 and out.count(b"Fault: ") == 1
-    assert corpusmill("tokens", "verify", run / "nothing")[0] == 2
+    code, out, _ = corpusmill("verify", run / "tokens")
+    assert code == 1 and out.count(b"Fault: ") == 1
+    assert corpusmill("verify", run / "nothing")[0] == 2

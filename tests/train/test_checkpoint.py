@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import threading
 from pathlib import Path
@@ -17,7 +16,6 @@ from launch_runs import PRETRAIN, left, train
 from safetensors.torch import load_file
 from torch import Tensor
 
-from corpusmill.cli.export import checkpoints as command
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.storage import Storage
 from corpusmill.train import checkpoint, pretrain_job
@@ -178,16 +176,14 @@ def lines(run: Storage) -> list[dict[str, Any]]:
 
 def test_saved_states_are_listed_and_open_in_transformers(run: Storage, tmp_path: Path, corpusmill: Any) -> None:
     train(run, **ONE)
-    code, out, err = corpusmill("checkpoints", run.root)
-    assert code == 0, err
-    listed = re.sub(r"\s+", " ", out.decode())
     scores = {line["step"] + 1: line["validation_bits_per_byte"] for line in lines(run) if "validation_bits_per_byte" in line}
     kept = sorted({*sorted(scores, key=scores.get)[:2], 10, 12})  # type: ignore[arg-type]
-    for step in kept:
-        assert re.search(rf"pretrain \w{{8}} {step} \d{{4}}-\d\d-\d\d \d\d:\d\d [\d.]+ {scores[step]:.4f} one ", listed), listed
+    listed = json.loads(corpusmill("status", run.root, "--json")[1])["saved_steps"]
+    assert listed == {"pretrain": [5, *kept]}
     assert sorted(int(path.name[-8:]) for path in saved_states(run).iterdir()) == [5, *kept]  # at 5 the rate begins to fall
     output = tmp_path / "at-10"
-    assert export_state(run.root, 10, output).stage == "pretrain"
+    code, out, err = corpusmill("export", run.root, output, "--step", 10)
+    assert code == 0 and out.decode() == f"{output}: the model of pretrain after 10 steps.\n", err
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(output), AutoTokenizer.from_pretrained(output)
@@ -213,8 +209,6 @@ def test_what_can_not_be_exported_is_a_sentence(run: Storage, tmp_path: Path) ->
         checkpoints(run.root, "dedup")
     with pytest.raises(InputError, match="nowhere: no such run"):
         checkpoints(str(tmp_path / "nowhere"))
-    with pytest.raises(InputError, match="--step and --output belong together"):
-        command(run.root, None, 12, None)
     shard = saved_states(run) / "step-00000012" / "shard-00000-of-00001.safetensors"
     shard.write_bytes(shard.read_bytes()[:-4])
     with pytest.raises(InputError, match=r"shard-00000-of-00001\.safetensors: \d+ bytes, and \d+ were written"):

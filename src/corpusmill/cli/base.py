@@ -12,12 +12,12 @@ from corpusmill.pipeline.errors import CorpusmillError
 #: The commands in the order of `corpusmill --help`.
 GROUPS = {
     "Run": ("run", "recipe", "status", "warm"),
-    "Look": ("report", "explore", "why", "inspect", "sample", "stats", "clusters", "query"),
+    "Look": ("report", "explore", "why", "inspect", "sample", "clusters", "query"),
     "Decide": ("steps", "sweep", "retune", "fork", "diff", "ablate"),
-    "Data": ("verify", "raw", "card", "push", "labels export", "labels import"),
-    "Model": ("chat", "generate", "score", "export", "checkpoints", "sft inspect"),
+    "Data": ("verify", "raw", "card", "push", "labels"),
+    "Model": ("chat", "generate", "score", "export", "sft inspect"),
     "Classifier": ("classifier train", "classifier evaluate"),
-    "Tokens": ("trace", "tokens find", "tokens verify", "tokens compare", "tokens append", "tokens export"),
+    "Tokens": ("trace", "tokens append", "tokens export"),
 }
 
 
@@ -49,20 +49,6 @@ class Commands(TyperGroup):
                 formatter.write_dl(rows)
 
 
-def stage_group(alias: str) -> type[TyperGroup]:
-    """Returns a group of commands. `alias` is the one that runs a stage: `corpusmill tokens RUN` means `corpusmill tokens encode RUN`."""
-
-    class StageGroup(TyperGroup):
-        def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-            first = args[0] if args else "--help"
-            option = first.startswith("-") and first != "--help"
-            if option or (first not in self.commands and ("/" in first or os.path.exists(first))):
-                args = [alias, *args]
-            return super().parse_args(ctx, args)
-
-    return StageGroup
-
-
 app = typer.Typer(
     cls=Commands,
     name="corpusmill",
@@ -73,16 +59,16 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-#: `corpusmill tokens ...`: commands for finished token shards, and the stage.
-tokens_app = typer.Typer(cls=stage_group("encode"), no_args_is_help=True, rich_markup_mode=None)
+#: `corpusmill tokens ...`: commands for finished token shards.
+tokens_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(
     tokens_app,
     name="tokens",
     help="Work with token shards. (The stage tokens of a run makes them: corpusmill run RUN --from tokens --to tokens.)",
-    epilog="Example: corpusmill tokens verify runs/demo",
+    epilog="Example: corpusmill tokens export runs/demo --format megatron --output exports/demo",
 )
-#: `corpusmill sft ...`: a command that shows the examples of instruction tuning, and the stage.
-sft_app = typer.Typer(cls=stage_group("tune"), no_args_is_help=True, rich_markup_mode=None)
+#: `corpusmill sft ...`: a command that shows the examples of instruction tuning.
+sft_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(
     sft_app,
     name="sft",
@@ -96,15 +82,6 @@ app.add_typer(
     name="classifier",
     help="Train and evaluate text classifiers (quality, toxicity, ...).",
     epilog="Example: corpusmill classifier train labelled.jsonl --output models/toxicity",
-)
-
-#: `corpusmill labels ...`: the labels that people give to documents in the explorer.
-labels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(
-    labels_app,
-    name="labels",
-    help="Export and import the labels that people give to documents (corpusmill explore RUN --write).",
-    epilog="Example: corpusmill labels export runs/demo --format jsonl",
 )
 
 

@@ -1,4 +1,4 @@
-"""Commands that export results of a run: a model for other programs, a card of its documents, a saved state of a training."""
+"""Commands that export results of a run: a model for other programs, a card of its documents."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from corpusmill.cli.base import AlthoughStale, RunFolder, ShownRun, app, make_console
+from corpusmill.cli.base import AlthoughStale, RunFolder, app
 from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
 
@@ -18,18 +18,28 @@ GENERATION = "generation_config.json"
 TEMPERATURE, TOP_K, LONGEST = 0.7, 50, 256
 
 
-@app.command(epilog="Example: corpusmill export runs/demo models/demo --license apache-2.0 --dtype bf16")
+@app.command(
+    epilog="Example: corpusmill export runs/demo models/demo --license apache-2.0, or: corpusmill export runs/demo models/at-400 --step 400"
+)
 def export(
     run: RunFolder,
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The folder that is written.", show_default=False)],
     model: Annotated[str | None, typer.Option(help="pretrain, sft or align; by default the last that has run.", show_default=False)] = None,
+    step: Annotated[
+        int | None, typer.Option(min=0, help="The state saved after this number of steps (status lists them).", show_default=False)
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The card's title; by default the folder's name.", show_default=False)] = None,
     license_: Annotated[str | None, typer.Option("--license", help="Licence in the card; unknown without it.", show_default=False)] = None,
     dtype: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Type of the weights; fp32 is what was trained.")] = "fp32",
     force: Annotated[bool, typer.Option("--force", help="Replace a model folder that is there.")] = False,
     stale: AlthoughStale = False,
 ) -> None:
-    """Write a model as a folder that transformers opens. With its tokenizer, chat template and a model card."""
+    """Write a model as a folder that transformers opens. With its tokenizer, chat template and a model card; a saved state has no card."""
+    if step is not None:
+        from corpusmill.train.checkpoint import export_state
+
+        print(f"{output}: the model of {export_state(run, step, output, model).stage} after {step} steps.")
+        return
     stage, warning = export_model(str(run), output, model, name=name, license_=license_, dtype=dtype, force=force, although_stale=stale)
     if warning:
         print(f"warning: {warning}")
@@ -121,11 +131,10 @@ def card(
     description: Description = None,
     stale: AlthoughStale = False,
 ) -> None:
-    """Write a data card of a run's documents. README.md is for the dataset hub, croissant.json for programs."""
+    """Write a data card of a run's documents. It is README.md, for the dataset hub."""
     from corpusmill.report.card.data_card import write_card
 
-    for path in write_card(run, output, name, licence, description, although_stale=stale):
-        print(path)
+    print(write_card(run, output, name, licence, description, although_stale=stale))
 
 
 @app.command(epilog="Example: corpusmill push runs/demo me/manuals --licence odc-by, and then the same with --yes")
@@ -154,42 +163,3 @@ def push(
         return
     address = planned.send(lambda sentence: print(sentence, flush=True))
     print(f"Sent: {address}")
-
-
-@app.command(
-    epilog="Example: corpusmill checkpoints runs/demo, or: corpusmill checkpoints runs/demo --step 400 --output models/at-400",
-)
-def checkpoints(
-    run: ShownRun,
-    stage: Annotated[str | None, typer.Option(help="pretrain, sft or align; all are listed without it.", show_default=False)] = None,
-    step: Annotated[int | None, typer.Option(min=0, help="The state after this number of steps.", show_default=False)] = None,
-    output: Annotated[Path | None, typer.Option(help="Where that state's model folder is written.", show_default=False)] = None,
-) -> None:
-    """List saved states of trainings, or export one. The export is a model folder that opens in transformers."""
-    from rich import box
-    from rich.table import Table
-
-    from corpusmill.pipeline.errors import InputError
-    from corpusmill.train.checkpoint import checkpoints as saved_of
-    from corpusmill.train.checkpoint import export_state
-
-    if (step is None) != (output is None):
-        raise InputError("checkpoints: --step and --output belong together.")
-    if step is not None and output is not None:
-        state = export_state(run, step, output, stage)
-        print(f"{output}: the model of {state.stage} after {step} steps.")
-        return
-    states = saved_of(run, stage)
-    if not states:
-        print(f"{run}: no saved states.")
-        return
-    table = Table(box=box.SIMPLE_HEAD)
-    for title, justify in (("stage", "left"), ("training", "left"), ("step", "right"), ("saved (UTC)", "left"), ("MB", "right"),
-                           ("bits/byte", "right"), ("processes", "left")):  # fmt: skip
-        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    for saved in states:
-        sizes = [f"{kind} {saved.parallel[kind]}" for kind in ("replicate", "shard", "tensor", "pipeline") if saved.parallel[kind] > 1]
-        training = saved.work.root.rpartition("/")[2]
-        table.add_row(saved.stage, training[:8], f"{saved.step:,}", f"{saved.date:%Y-%m-%d %H:%M}", f"{saved.bytes / 1e6:,.1f}",
-                      f"{saved.score:.4f}" if saved.score is not None else "", ", ".join(sizes) or "one")  # fmt: skip
-    make_console().print(table)

@@ -1,44 +1,19 @@
-"""Commands about the labels that people give to documents: export and import."""
+"""The command about the labels that people give to documents."""
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from corpusmill.cli.base import RunFolder, labels_app
+from corpusmill.cli.base import RunFolder, app
 
 
-@labels_app.command("export", epilog="Example: corpusmill labels export runs/demo --format label-studio --output tasks.json")
-def export(
+@app.command(epilog="Example: corpusmill labels runs/demo > labels.jsonl, or: corpusmill labels runs/demo judged.jsonl --as anna")
+def labels(
     run: RunFolder,
-    format_: Annotated[Literal["jsonl", "label-studio", "argilla"], typer.Option("--format", help="The format of the file.")] = "jsonl",
-    output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The file to write; else standard output.", show_default=False)
+    file: Annotated[
+        str | None,
+        typer.Argument(metavar="FILE", help="Labels to add, as lines of JSON; without it, the labels are printed.", show_default=False),
     ] = None,
-) -> None:
-    """Write the labels of a run to a file. With their texts, for JSONL, Label Studio or Argilla."""
-    import sys
-
-    from corpusmill.pipeline.errors import InputError
-    from corpusmill.report.label_files import export_labels
-
-    content, count, left_out = export_labels(run, format_)
-    if output is None:
-        sys.stdout.write(content)
-    else:
-        try:
-            output.write_text(content, "utf-8")
-        except OSError as error:
-            raise InputError(f"{output}: can't be written ({error.strerror}).") from error
-        print(f"{output}: {count:,} labels written.")
-    if left_out:
-        print(f"Note: {left_out:,} labels are left out, because their texts have changed; --format jsonl has them, too.", file=sys.stderr)
-
-
-@labels_app.command("import", epilog="Example: corpusmill labels import runs/demo tasks.json --as anna")
-def import_(
-    run: RunFolder,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Labels in JSONL, or as Label Studio or Argilla export them.")],
     as_: Annotated[
         str | None,
         typer.Option(
@@ -46,14 +21,17 @@ def import_(
         ),
     ] = None,
 ) -> None:
-    """Add the labels of a file to a run. Where a person has labelled a document twice, the later label counts."""
+    """Print the labels of a run, or add those of a file. They come with their texts. The later label of a person counts."""
     import sys
 
     from corpusmill.filters.labels import login_name
     from corpusmill.pipeline.safe import safe_line
-    from corpusmill.report.label_files import import_labels
+    from corpusmill.report.label_files import label_lines, read_labels_into
 
-    count, unknown = import_labels(run, file, as_ or login_name())
+    if file is None:
+        sys.stdout.writelines(label_lines(run))
+        return
+    count, unknown = read_labels_into(run, file, as_ or login_name())
     print(f"{count:,} labels read.")
     if unknown:
         shown = ", ".join(safe_line(id_, 60) for id_ in unknown[:3])

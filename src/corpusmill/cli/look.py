@@ -1,6 +1,5 @@
 """Commands that show what a run decided and why: thresholds, groups of copies, originals, and single documents."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -57,25 +56,18 @@ def recipe(
     print(expanded(recipe, stage, set_ or [], trust), end="")
 
 
-@app.command(epilog="Example: corpusmill report runs/demo --png funnel.png")
+@app.command(epilog="Example: corpusmill report runs/demo --against runs/before")
 def report(
     run: ShownRun,
-    file: Annotated[
-        str | None, typer.Argument(metavar="FILE", help="Where --png writes the picture; else RUN/report.png.", show_default=False)
-    ] = None,
-    png: Annotated[bool, typer.Option("--png", help="Draw headline and funnel as a picture, too.")] = False,
     against: Annotated[str | None, typer.Option(metavar="RUN", help="Show what changed against this run.", show_default=False)] = None,
 ) -> None:
     """Write RUN/report.html, and show its main tables here."""
-    from corpusmill.pipeline.errors import InputError
     from corpusmill.report.answers.diff import DiffOptions, compare, verdict
     from corpusmill.report.answers.terminal import render_report
     from corpusmill.report.page.html import write_report
 
-    if file is not None and not png:
-        raise InputError(f"report: {file} is more than one run; with --png it is the file of the picture.")
     difference = None if against is None else compare(against, run, DiffOptions(samples=0))
-    path = write_report(run, (file or "") if png else None, difference)
+    path = write_report(run, difference)
     render_report(run, make_console())
     if difference is not None:
         print(f"Against {against} (A): {verdict(difference)}")
@@ -122,7 +114,10 @@ def raw(
 Stage = Annotated[str | None, typer.Option(help="A stage of the run; else the one that has the rule, or the filter.", show_default=False)]
 Rules = Annotated[list[str] | None, typer.Option("--rule", help="Only documents that failed this rule (several: all of them).")]
 Kept = Annotated[bool | None, typer.Option("--kept/--dropped", help="Only documents that were kept, or dropped.")]
-Language = Annotated[str | None, typer.Option(help="Only documents in this language.")]
+Alone = Annotated[bool, typer.Option("--alone", help="Only documents that failed these rules and no other.")]
+Where = Annotated[
+    str | None, typer.Option(metavar="SQL", help="Only rows that meet a condition: \"language = 'de' AND words < 50\".", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a row.")]
 
 
@@ -138,59 +133,32 @@ def _show(found: Any, json: bool) -> None:
         print(as_json(content, 2))
 
 
-def _limits(option: str, given: Sequence[str] | None) -> dict[str, float]:
-    """Parses `COLUMN=NUMBER` options. Returns the numbers by column. Raises InputError for anything else."""
-    from math import isnan
-
-    from corpusmill.pipeline.errors import InputError
-
-    limits = {}
-    for text in given or ():
-        column, _, value = text.rpartition("=")
-        try:
-            limits[column] = float(value)
-        except ValueError:
-            limits[column] = float("nan")
-        if not column or isnan(limits[column]):
-            raise InputError(f"{option} {text!r}: expected COLUMN=NUMBER, for example {option} words=50.")
-    return limits
-
-
 @app.command(epilog="Example: corpusmill inspect runs/demo --stage filter --rule gopher_short_doc --limit 5")
 def inspect(
     target: Annotated[
         str,
-        typer.Argument(metavar="RUN|FILE", help="A run, or one Parquet, JSONL or token file.", show_default=False, callback=warn_if_stale),
+        typer.Argument(metavar="RUN|FILE", help="A run, or one Parquet file.", show_default=False, callback=warn_if_stale),
     ],
     stage: Stage = None,
     rule: Rules = None,
-    alone: Annotated[bool, typer.Option("--alone", help="Only documents that failed these rules and no other.")] = False,
+    alone: Alone = False,
     kept: Kept = None,
-    language: Language = None,
-    source: Annotated[str | None, typer.Option(help="Only documents of this crawl file.")] = None,
-    host: Annotated[str | None, typer.Option(help="Only documents of this host.")] = None,
-    min_: Annotated[list[str] | None, typer.Option("--min", metavar="COLUMN=NUMBER", help="Only rows with this value or more.")] = None,
-    max_: Annotated[list[str] | None, typer.Option("--max", metavar="COLUMN=NUMBER", help="Only rows with this value or less.")] = None,
-    url: Annotated[str | None, typer.Option(metavar="TEXT", help="Only documents with this in their URL.")] = None,
+    where: Where = None,
     columns: Annotated[str | None, typer.Option(metavar="A,B,C", help="Only these columns, as a table.")] = None,
     order: Annotated[str | None, typer.Option(metavar="COLUMN", help="Sort by a column; else rows are in their order.")] = None,
     descending: Annotated[bool, typer.Option("--descending", help="With --order: the largest first.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="Rows to show; 0 shows all.")] = 20,
     offset: Annotated[int, typer.Option(min=0, help="Rows to skip.")] = 0,
     json: Json = False,
-    csv: Annotated[bool, typer.Option("--csv", help="CSV in place of the table.")] = False,
 ) -> None:
-    """Show rows of a run's report, or of any shard. With their values, and the rules that they failed."""
-    from corpusmill.pipeline.errors import InputError
+    """Show rows of a run's report, or of a shard. With their values, and the rules that they failed."""
     from corpusmill.report.answers.choose import Choice
     from corpusmill.report.answers.inspect import RowOptions
     from corpusmill.report.answers.inspect import inspect as show
 
-    if json and csv:
-        raise InputError("inspect: --json and --csv exclude each other.")
-    choice = Choice(tuple(rule or ()), alone, kept, language, source, host, url, _limits("--min", min_), _limits("--max", max_))
+    choice = Choice(tuple(rule or ()), alone, kept, where)
     chosen = tuple(name.strip() for name in (columns or "").split(",") if name.strip())
-    wanted = RowOptions(choice, chosen, order, descending, limit, offset, "json" if json else "csv" if csv else "table")
+    wanted = RowOptions(choice, chosen, order, descending, limit, offset, json)
     show(target, stage, wanted, make_console())
 
 
@@ -215,11 +183,9 @@ def sample(
     run: ShownRun,
     stage: Stage = None,
     rule: Rules = None,
-    alone: Annotated[bool, typer.Option("--alone", help="Only documents that failed these rules and no other.")] = False,
+    alone: Alone = False,
     kept: Kept = None,
-    language: Language = None,
-    host: Annotated[str | None, typer.Option(help="Only documents of this host.")] = None,
-    source: Annotated[str | None, typer.Option(help="Only documents of this crawl file.")] = None,
+    where: Where = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=100_000, help="How many documents.")] = 20,
     near: Annotated[bool, typer.Option("--near", help="Those nearest to the rule's threshold: half just dropped, half just kept.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other documents.")] = 0,
@@ -232,8 +198,7 @@ def sample(
     from corpusmill.report.answers.sample import Draw
     from corpusmill.report.answers.sample import sample as show
 
-    choice = Choice(tuple(rule or ()), alone, kept, language, source, host)
-    show(run, stage, choice, Draw(count, seed, near, chars, words), json, make_console())
+    show(run, stage, Choice(tuple(rule or ()), alone, kept, where), Draw(count, seed, near, chars, words), json, make_console())
 
 
 @app.command(epilog="Example: corpusmill diff runs/demo runs/stricter --samples 5")

@@ -1,4 +1,4 @@
-"""Commands about a whole run: SQL queries, statistics, the explorer in the browser, its progress, its verification."""
+"""Commands about a whole run: SQL queries, the explorer in the browser, its progress, its verification."""
 
 from typing import Annotated
 
@@ -8,14 +8,6 @@ from corpusmill.cli.base import RunFolder, ShownRun, app, make_console, warn_if_
 
 Json = Annotated[bool, typer.Option("--json", help="JSON in place of tables.")]
 Csv = Annotated[bool, typer.Option("--csv", help="CSV in place of tables.")]
-
-
-def _form(command: str, json: bool, csv: bool) -> str:
-    from corpusmill.pipeline.errors import InputError
-
-    if json and csv:
-        raise InputError(f"{command}: --json and --csv exclude each other.")
-    return "json" if json else "csv" if csv else "table"
 
 
 @app.command(epilog='Example: corpusmill query runs/demo "SELECT failed, count(*) FROM filter_report GROUP BY failed ORDER BY 2 DESC"')
@@ -28,27 +20,16 @@ def query(
     time_limit: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="When to give up; 0: never.")] = 600,
 ) -> None:
     """Ask a run anything in SQL, or list its tables."""
+    from corpusmill.pipeline.errors import InputError
     from corpusmill.report.answers.query import show_query, show_tables
 
-    form = _form("query", json, csv)
+    if json and csv:
+        raise InputError("query: --json and --csv exclude each other.")
+    form = "json" if json else "csv" if csv else "table"
     if select is None:
         show_tables(run, form, make_console())
     else:
         show_query(run, select, limit, form, make_console(), time_limit)
-
-
-@app.command(epilog="Example: corpusmill stats runs/demo --column 'gopher_*'")
-def stats(
-    run: ShownRun,
-    stage: Annotated[str | None, typer.Option(help="A stage of the run; else the filter.", show_default=False)] = None,
-    column: Annotated[list[str] | None, typer.Option(help="Only this column, or those of a pattern; may be given again.")] = None,
-    json: Json = False,
-    csv: Csv = False,
-) -> None:
-    """Show how measured values are distributed. Kept and dropped documents are apart."""
-    from corpusmill.report.answers.stats import show_stats
-
-    show_stats(run, stage, column or (), _form("stats", json, csv), make_console())
 
 
 @app.command(epilog="Example: corpusmill explore runs/demo --open")
@@ -84,16 +65,25 @@ def status(
         raise typer.Exit(code)
 
 
-@app.command(epilog="Example: corpusmill verify runs/demo")
-def verify(run: ShownRun, json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the table.")] = False) -> None:
-    """Check the files, counts and verdicts of a run. No document may be lost, or there twice, between stages."""
+@app.command(epilog="Example: corpusmill verify runs/demo, or: corpusmill verify sets/web --all")
+def verify(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|SET|FOLDER", help="A run, a set, or one folder of token shards.", show_default=False, callback=warn_if_stale
+        ),
+    ],
+    every: Annotated[bool, typer.Option("--all", help="Compare the tokens of every document with its text, not of some.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the table.")] = False,
+) -> None:
+    """Check the files, counts and verdicts of a run. No document may be lost or doubled between stages; tokens stand for texts."""
     from json import dumps
 
     from corpusmill.pipeline.errors import Incomplete
     from corpusmill.report.whole.verify import as_json, show_run
     from corpusmill.report.whole.verify import verify as check
 
-    checks = check(run)
+    checks = check(run, every)
     if json:
         print(dumps(as_json(checks), indent=2))
     elif not show_run(run, checks, make_console(soft_wrap=True)):

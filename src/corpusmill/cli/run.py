@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
 
-from corpusmill.cli.base import RunFolder, Sets, Trust, app, sft_app, tokens_app, warn_if_stale
+from corpusmill.cli.base import RunFolder, Sets, Trust, app, warn_if_stale
 from corpusmill.pipeline.errors import CorpusmillError
 
 EngineName = Literal["auto", "ray", "inline"]
@@ -182,15 +181,6 @@ The stages, in their order:
 """ + "\n".join(f"{stage:<10} {what}" for stage, what in STAGE_HELP.items())
 
 
-class StageAlias(TyperCommand):
-    """`corpusmill dedup RUN` means `corpusmill run RUN --from dedup --to dedup`."""
-
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        name = ctx.info_name or ""
-        stage = {"encode": "tokens", "tune": "sft"}.get(name, name)
-        return super().parse_args(ctx, ["--from", stage, "--to", stage, *args])  # a later --to counts
-
-
 @app.command(
     help=RUN_HELP,
     epilog="Example: corpusmill run fineweb crawl/ --output runs/web --set filter.thresholds.gopher_short_doc=30 --to filter, "
@@ -247,11 +237,6 @@ def run(
             if new:
                 print(f"The run's folder: {folder}", file=sys.stderr if as_json else sys.stdout, flush=True)
             execute_plan(plan, make_engine(engine, workers, task_timeout), result, as_json, metrics_port, metrics_host, metrics_file)
-
-
-for _stage in (name for name in STAGE_HELP if name != "ablate"):  # `ablate` is a command of its own
-    _group, _name = {"tokens": (tokens_app, "encode"), "sft": (sft_app, "tune")}.get(_stage, (app, _stage))
-    _group.command(_name, cls=StageAlias, hidden=True, help=RUN_HELP)(run)
 
 
 @app.command(

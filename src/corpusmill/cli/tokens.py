@@ -1,10 +1,10 @@
-"""Commands about tokens: tracing, searching, verifying, comparing, appending and exporting them."""
+"""Commands about tokens: tracing, appending and exporting them."""
 
 from typing import Annotated, Any, Literal
 
 import typer
 
-from corpusmill.cli.base import AlthoughStale, RunFolder, ShownRun, app, tokens_app, warn_if_stale
+from corpusmill.cli.base import AlthoughStale, RunFolder, app, tokens_app, warn_if_stale
 
 RUN_OR_SET: dict[str, Any] = {
     "metavar": "RUN|SET", "help": "The folder of a run, or of a set that runs were appended to.", "show_default": False,
@@ -46,77 +46,6 @@ def trace(
     else:
         raise InputError("trace: give --shard and --token (and --split), or --step, --row and --pos.")
     show_trace(found, json, Console(soft_wrap=True))
-
-
-@tokens_app.command(epilog='Example: corpusmill tokens find runs/demo "the text that a model repeats"')
-def find(
-    run: ShownRunOrSet,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to look for, character by character.", show_default=False)],
-    ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Upper and lower case are the same.")] = False,
-    limit: Annotated[int, typer.Option(min=0, help="Documents to show; all are counted.")] = 5,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the list.")] = False,
-) -> None:
-    """Find the documents and tokens that hold a text."""
-    from rich.console import Console
-
-    from corpusmill.report.tokens.find import find as look
-    from corpusmill.report.tokens.find import show_findings
-
-    show_findings(run, look(run, text, ignore_case, limit), json, Console(highlight=False, soft_wrap=True))
-
-
-@tokens_app.command(epilog="Example: corpusmill tokens verify runs/demo --all")
-def verify(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN|SET|FOLDER", help="A run, a set, or one folder of token shards.", show_default=False, callback=warn_if_stale
-        ),
-    ],
-    every: Annotated[bool, typer.Option("--all", help="Compare the tokens of every document with its text.")] = False,
-    sample: Annotated[int, typer.Option(min=0, help="Documents of a shard to compare, where not all are.")] = 20,
-) -> None:
-    """Check token shards. Sizes, hashes, indexes, ids, document ends, and that tokens stand for the documents' texts."""
-    from rich.console import Console
-
-    from corpusmill.report.tokens.verify import show_checks
-    from corpusmill.report.tokens.verify import verify as check
-
-    if not show_checks(check(target, sample, every), Console(highlight=False, soft_wrap=True)):
-        raise typer.Exit(2)
-
-
-@tokens_app.command(epilog="Example: corpusmill tokens compare runs/demo --with gpt2 --with other/tokenizer.json")
-def compare(
-    run: ShownRun,
-    with_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--with",
-            metavar="NAME|FILE",
-            help="gpt2, cl100k, o200k, a tokenizer.json, or a tiktoken file (FILE:PATTERN); gpt2 and cl100k without.",
-        ),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the tables.")] = False,
-) -> None:
-    """Compare the run's tokenizer with others. On text that it was not trained on, by language and host."""
-    from json import dumps
-
-    from rich.console import Console
-
-    from corpusmill.report.queries.tokens import judgement, judgement_tables
-    from corpusmill.report.tables import show
-    from corpusmill.report.tokens.compare import compare as measure
-
-    found = measure(run, with_ or ["gpt2", "cl100k"])
-    if json:
-        print(dumps(found, indent=2))
-        return
-    console = Console(highlight=False, soft_wrap=True)
-    for place, made in enumerate(judgement_tables(judgement(found))):
-        if place:
-            console.print()
-        show(made, console)
 
 
 @tokens_app.command(epilog="Example: corpusmill tokens append sets/web runs/march")

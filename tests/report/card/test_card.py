@@ -1,8 +1,6 @@
-"""Tests the data card and its Croissant file: numbers with queries, read back by the hub's library and by mlcroissant, and harmless."""
+"""Tests the data card: numbers with queries, read back by the hub's library, and harmless."""
 
-import hashlib
 import json
-import logging
 import re
 import shutil
 from collections import Counter
@@ -10,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import mlcroissant
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -147,26 +144,6 @@ def test_the_hub_reads_the_header(card) -> None:
     assert "Nobody has said under which licence" in read.text
 
 
-def test_croissant_is_valid_and_its_records_are_the_documents(run, card, caplog) -> None:
-    with caplog.at_level(logging.WARNING):
-        dataset = mlcroissant.Dataset(str(run / "croissant.json"))
-    assert not dataset.metadata.ctx.issues.errors and "not standard" not in caplog.text
-    table = pq.read_table(run / "dedup/data/part-00000.parquet")
-    records = list(dataset.records("documents"))
-    assert len(records) == table.num_rows
-    for name in ("id", "url", "text", "source", "language"):
-        assert [record[f"documents/{name}"].decode() for record in records] == table[name].to_pylist()
-    assert [record["documents/offset"] for record in records] == table["offset"].to_pylist()
-    described = json.loads((run / "croissant.json").read_text())
-    files = [file for file in described["distribution"] if file["@type"] == "cr:FileObject"]
-    assert [file["@id"] for file in files] == [str(path.relative_to(run)) for path in sorted((run / "dedup/data").iterdir())]
-    for file in files:
-        content = (run / file["contentUrl"]).read_bytes()
-        assert file["sha256"] == hashlib.sha256(content).hexdigest() and file["contentSize"] == f"{len(content)} B"
-    fields = {field["name"]: field["dataType"] for field in described["recordSet"][0]["field"]}
-    assert fields["offset"] == "sc:Integer" and fields["text"] == "sc:Text" and list(fields) == table.column_names
-
-
 def test_personal_data_by_kind(tmp_path) -> None:
     builder = RunBuilder(tmp_path / "run")
     rows = [
@@ -218,7 +195,6 @@ def test_hostile_names_are_text(run, tmp_path) -> None:
         {"h1", "h2", "h3", "p", "ul", "li", "table", "thead", "tbody", "tr", "th", "td", "code", "pre", "blockquote"}}  # fmt: skip
     assert html.count("<h1>") == 1 and "alert(1)" in html and "\x1b" not in card and "\u202e" not in card
     assert {len(row) for row in tables(card)["host"]} == {3} and {len(row) for row in tables(card)["crawl file"]} == {3}
-    assert json.loads((tmp_path / "run/croissant.json").read_text())["name"].isascii()
 
 
 @given(st.text(max_size=60))
@@ -256,11 +232,7 @@ def test_what_is_there_is_not_lost(run, tmp_path) -> None:
     (tmp_path / "README.md").write_text("mine")
     with pytest.raises(InputError, match="corpusmill card did not write this file"):
         write_card(str(run), str(tmp_path))
-    assert (tmp_path / "README.md").read_text() == "mine" and not (tmp_path / "croissant.json").exists()
-    (tmp_path / "README.md").rename(tmp_path / "croissant.json")
-    with pytest.raises(InputError, match="croissant.json: corpusmill card did not write this file"):
-        write_card(str(run), str(tmp_path))
-    assert (tmp_path / "croissant.json").read_text() == "mine" and not (tmp_path / "README.md").exists()
+    assert (tmp_path / "README.md").read_text() == "mine"
     (tmp_path / "about.md").write_text("Pages of *three* hosts.")
     for _ in range(2):
         write_card(str(run), str(tmp_path / "out"), "Mine", "cc-by-4.0", str(tmp_path / "about.md"))
@@ -282,7 +254,7 @@ def test_no_secret_and_no_private_path_is_published(tmp_path) -> None:
     assert said == "https://host.test/x.warc.gz is odd; y.gz: 1/2, ingest/report/p"
     write_card(str(builder.folder))
     card = (builder.folder / "README.md").read_text()
-    assert not re.search("pw1|sig1|alice|Signature", card + (builder.folder / "croissant.json").read_text())
+    assert not re.search("pw1|sig1|alice|Signature", card)
     assert "https://host.test/x.warc.gz in.warc.gz" in card and "model: lid.bin" in card and "file: mine.txt" in card
     page = Path(write_report(str(builder.folder))).read_text()
     configuration = page[page.index("run.json: the resolved recipe") :]

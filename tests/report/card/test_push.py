@@ -83,7 +83,7 @@ def test_what_is_sent(run: Path, hub: Hub, corpusmill: Command, monkeypatch: pyt
     (copy,) = rows_of(hub, "removed/dedup/")
     assert copy["failed"] == ["exact_duplicate"] and copy["text"] in [row["text"] for row in rows_of(hub, "dedup/")]
     assert all(len(paths) <= 2 for paths in hub.commits[:-1])
-    assert hub.commits[-1] == ["README.md", "croissant.json", "report.html"]
+    assert hub.commits[-1] == ["README.md", "report.html"]
     assert "license: odc-by" in files["README.md"].decode()
 
     for path, content in files.items():

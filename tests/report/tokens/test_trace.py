@@ -82,4 +82,4 @@ def test_an_id_beyond_the_vocabulary(copy: Path) -> None:
     ids = np.fromfile(path, "<u2")
     ids[5] = 60_000
     ids.tofile(path)
-    assert "hold ids beyond the vocabulary (corpusmill tokens verify" in walk(copy, 3) and "id 60000" in walk(copy, 5)
+    assert "hold ids beyond the vocabulary (corpusmill verify" in walk(copy, 3) and "id 60000" in walk(copy, 5)
