@@ -29,6 +29,7 @@ from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.lists import input_paths
 from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.names import counted
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import Content, OutputFile, publish, read_table
 from corpusmill.pipeline.stage import Output
@@ -272,7 +273,7 @@ def index_summary(run: StageRun) -> dict[str, str]:
     if CHANGES_TASK not in run.plan:
         return {}
     counts = run.manifest.tasks[CHANGES_TASK].counts
-    found = f"{counts['replaced']:,} documents are replaced by better copies, {counts['restored']:,} restored"
+    found = f"{counted(counts['replaced'], 'document')} replaced by better copies, {counts['restored']:,} restored"
     return {"earlier runs": found} if counts["replaced"] or counts["restored"] else {}
 
 

@@ -44,8 +44,8 @@ def expand(section: Mapping[str, Any], folder: str = ".") -> dict[str, Any]:
         raise ValueError(f"preset: {unknown[0]!r} is unknown{instead_of(unknown[0], [*PRESETS, BY_LANGUAGE])}")
     presets = {name: PRESETS[name] if name in PRESETS else fineweb2_section(folder, **of_language) for name in names}
     if of_language and BY_LANGUAGE not in presets:
-        key, value = next(iter(of_language.items()))
-        raise ValueError(f"{key}: only the preset {BY_LANGUAGE} asks for one; to keep a language, write `- language: {{keep: [{value}]}}`")
+        key = next(iter(of_language))
+        raise ValueError(f"{key}: only the preset {BY_LANGUAGE} asks for one; to keep languages, write `- language: {{keep: [en, de]}}`")
     if not presets:
         return dict(section)
     places = [tuple(presets[name]["steps"]) if name else (item,) for name, item in zip(placed, steps)] or [()]

@@ -91,3 +91,8 @@ def path_of(given: Any, what: str) -> str:
         return os.fsdecode(given)
     except TypeError:
         raise InputError(f"{what}: expected a path, not {safe_line(repr(given), 100)}.") from None
+
+
+def counted(count: int, noun: str) -> str:
+    """Returns a count with its noun in the right number: `1 record`, `2,097 records`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

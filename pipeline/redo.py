@@ -16,6 +16,7 @@ from corpusmill.pipeline.code import SHOWN, Code, shortened
 from corpusmill.pipeline.config import INERT, Config, config_digest
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import Manifest
+from corpusmill.pipeline.names import counted
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.storage import Storage
 
@@ -37,11 +38,11 @@ class Expected:
 
     @property
     def sentence(self) -> str:
-        counted = f"{self.tasks:,} task{'' if self.tasks == 1 else 's'}"
+        done = counted(self.tasks, "task")
         words = {
             "new": "to do",
-            "reused": f"reused ({counted})",
-            "goes on": f"goes on ({counted} finished)",
+            "reused": f"reused ({done})",
+            "goes on": f"goes on ({done} finished)",
             "redone": f"redone, {self.why}",
             "depends": f"redone {self.why}",
         }
@@ -198,7 +199,7 @@ def _asked_for(schema: type[Config], before: Mapping[str, Any], section: Config,
 
 def _counted(stage: str, manifest: Manifest) -> str:
     kept = manifest.documents().get("kept")
-    return stage if kept is None else f"{stage} ({kept:,} document{'' if kept == 1 else 's'})"
+    return stage if kept is None else f"{stage} ({counted(kept, 'document')})"
 
 
 def _difference(place: str, old: Any, new: Any) -> str:

@@ -28,7 +28,7 @@ from corpusmill.pipeline.files import expand, file_ref
 from corpusmill.pipeline.interrupts import of_an_interrupt
 from corpusmill.pipeline.lease import GUARD_FILE, LEASE, Lease, holding
 from corpusmill.pipeline.manifest import Manifest, Quarantined
-from corpusmill.pipeline.names import instead_of, not_a_run
+from corpusmill.pipeline.names import counted, instead_of, not_a_run
 from corpusmill.pipeline.recipe import (
     STAGES,
     UNNAMED,
@@ -425,7 +425,7 @@ def check_kept(run: StageRun, after: Sequence[str] = (), lost: str = "") -> None
     for row in run.manifest.rows():
         failed.update(row.failed)
     rows = documents.get("in", 0)
-    message = f"{name}: none of {rows:,} {'document' if rows == 1 else 'documents'} was kept" if rows else f"{name}: nothing came in"
+    message = f"{name}: none of {counted(rows, 'document')} was kept" if rows else f"{name}: nothing came in"
     if failed:
         ((rule, count),) = failed.most_common(1)
         message += f", and the rule that dropped most is {rule} ({count:,})"

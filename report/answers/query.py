@@ -12,6 +12,7 @@ from rich.text import Text
 
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.interrupts import exit_code_of
+from corpusmill.pipeline.names import counted
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.answers.inspect import TableInfo, show_rows
 from corpusmill.report.machine import as_json, print_csv, print_json_lines, warn
@@ -53,7 +54,7 @@ def _answer(run: Run, query: str, limit: int | None, form: str, console: Console
         show_rows(shown, TableInfo("", columns=names), console)
         more = bool(count) and len(held) > count
         if shown:
-            console.print(Text(f"The first {count:,} rows; --limit 0 shows all." if more else _counted(len(shown)), style="dim"))
+            console.print(Text(f"The first {count:,} rows; --limit 0 shows all." if more else counted(len(shown), "row"), style="dim"))
 
 
 def _held(run: Run, query: str, count: int, seconds: float) -> Any:
@@ -108,7 +109,7 @@ def _show_tables(run: Run, form: str, console: Console) -> None:
         print_csv(lines, ["table", "rows", "column", "type"])
     else:
         for name, count, columns in described:
-            console.print(Text.assemble((name, "bold"), f"  {_counted(count)}"))
+            console.print(Text.assemble((name, "bold"), f"  {counted(count, 'row')}"))
             console.print(Padding(Text(safe_line(", ".join(columns)), style="dim"), (0, 0, 0, 2)))
         console.print(Text("JSON files, each with the column content", style="bold"))
         console.print(Padding(Text(", ".join(files) or "none", style="dim"), (0, 0, 0, 2)))
@@ -120,10 +121,6 @@ def _rows(held: Any, names: list[str], count: int) -> Iterator[dict[str, Any]]:
         if count and place == count:
             return
         yield dict(zip(names, map(plain, row), strict=True))
-
-
-def _counted(rows: int) -> str:
-    return f"{rows:,} row" + ("" if rows == 1 else "s")
 
 
 def _different(names: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.events import Event
+from corpusmill.pipeline.names import counted
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.live.status import unit_of
 from corpusmill.report.queries.classifiers import classifiers_table
@@ -73,7 +74,7 @@ def _funnel(summary: Summary) -> Table:
 
 
 def _rules(decisions: Decisions) -> Table:
-    what = f"{decisions.dropped:,} of {decisions.rows:,} {unit_of(decisions.stage)}"
+    what = f"{decisions.dropped:,} of {counted(decisions.rows, unit_of(decisions.stage))}"
     fired = decisions.by_decision()
     rows = [[cell(r.name, 60), r.fired, share(r.fired, decisions.rows), r.alone] for r in fired[:TOP_RULES]]
     rows += [[Text(f"{len(fired) - TOP_RULES} more rules", style="dim"), "", "", ""]] if fired[TOP_RULES:] else []
@@ -221,8 +222,8 @@ def stage_summary(folder: str, end: Event, console: Console) -> None:
             decisions = read_decisions(run, stage)
     if decisions is not None:
         head.append(
-            f"  {decisions.rows:,} {unit_of(stage)} in, {decisions.kept:,} documents kept ({share(decisions.kept, decisions.rows)}), "
-            f"{decisions.dropped:,} dropped",
+            f"  {counted(decisions.rows, unit_of(stage))} in, {counted(decisions.kept, 'document')} kept "
+            f"({share(decisions.kept, decisions.rows)}), {decisions.dropped:,} dropped",
             style="not bold",
         )
     console.print(head)
@@ -282,7 +283,7 @@ def closing_lines(folder: str, report: str, console: Console) -> None:
         of = {"language": f" ({languages})" if languages else ""}
         most = decisions.by_removal()[:MOST_REPEATED]
         rules = ", ".join(f"{safe_line(rule.name, 60)} {rule.fired:,}{of.get(rule.name, '')}" for rule in most)
-        console.print(Text(f"The filters dropped {decisions.dropped:,} of {decisions.rows:,} documents, most by {rules}."))
+        console.print(Text(f"The filters dropped {decisions.dropped:,} of {counted(decisions.rows, 'document')}, most by {rules}."))
         console.print(Text(f"Read them: corpusmill explore {shlex.quote(folder)} --open"))
     console.print(Text(f"The report: {report}"))
     console.print(Text(f"Why a document was kept or dropped: corpusmill why {shlex.quote(folder)} URL-OR-WORDS"))

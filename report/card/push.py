@@ -22,6 +22,7 @@ from corpusmill.filters.own import RunsCode, looking
 from corpusmill.filters.worker import FilterConfig, FilterWorker, Rewriter
 from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.names import counted
 from corpusmill.pipeline.recipe import stage_command
 from corpusmill.pipeline.redact import redact
 from corpusmill.pipeline.safe import safe_line
@@ -72,9 +73,7 @@ class Push:
         lines = [f"To the dataset repository {self.repository} at {HfApi().endpoint} ({seen}):"]
         size = sum(output.bytes for output in self.contents.files)
         stage, files = self.contents.stage, len(self.contents.files)
-        lines.append(
-            f"  {stage}/data/: {self.contents.documents:,} documents in {files:,} {'file' if files == 1 else 'files'}, {size / 1e6:,.2f} MB"
-        )
+        lines.append(f"  {stage}/data/: {counted(self.contents.documents, 'document')} in {counted(files, 'file')}, {size / 1e6:,.2f} MB")
         for name, (documents, characters) in self.removing.items():
             about = f"{documents:,} documents of {characters:,} characters that {name} removed"
             lines.append(f"  removed/{name}/: {about}, with the rules that they failed")

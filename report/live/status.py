@@ -13,6 +13,7 @@ from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.pipeline.lease import look
 from corpusmill.pipeline.manifest import MANIFEST, OBJECTS
+from corpusmill.pipeline.names import counted
 from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
@@ -263,8 +264,8 @@ class Status:
 
 
 def unit_of(stage: str) -> str:
-    """Returns the name of what comes into a data stage."""
-    return "records" if stage == "ingest" else "documents"
+    """Returns the name of one of what comes into a data stage."""
+    return "record" if stage == "ingest" else "document"
 
 
 def _between(progress: dict[str, Any] | None, now: float) -> float | None:
@@ -295,7 +296,7 @@ def _state_sentence(status: dict[str, Any]) -> str:
         return left.strip()
     if status["state"] == "complete":
         if empty := next((stage for stage in status["stages"] if stage["documents_out"] == 0), None):
-            return f"Complete, but {empty['name']} has kept none of {empty['documents_in']:,} {unit_of(empty['name'])}."
+            return f"Complete, but {empty['name']} has kept none of {counted(empty['documents_in'], unit_of(empty['name']))}."
         return f"Complete, but for tasks that were given up: {len(status['quarantined']):,}." if status["quarantined"] else "Complete."
     if status["state"] == "stopped":
         return f"The requested stages are done.{left}"

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console, Group
 from rich.text import Text
 
+from corpusmill.pipeline.names import counted
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report.live.status import BAD, ENDED, Status, saved_steps, unit_of
@@ -100,7 +101,7 @@ def _stage(stage: dict[str, Any], found: dict[str, Any]) -> list[Text]:
     """Returns the line of a stage, and below it the progress of its present phase."""
     line = Text(f"{stage['name']:<{NAME}}") + Text(stage["status"], style=_STYLES.get(stage["status"], "dim"))
     if stage["status"] == "complete" and stage["documents_in"] is not None:
-        line.append(f"  {stage['documents_in']:,} {unit_of(stage['name'])} in, {stage['documents_out']:,} documents kept")
+        line.append(f"  {counted(stage['documents_in'], unit_of(stage['name']))} in, {counted(stage['documents_out'], 'document')} kept")
     if stage["status"] == "unfinished":
         line.append(f"  {stage['tasks']:,} tasks done")
     phase, training = found["phase"], found["training"]

@@ -73,7 +73,7 @@ def test_what_a_run_changes_names_the_better_copy_and_its_place(dedup, tmp_path:
     old, new = first.report[0]["id"], second.report[1]["id"]
     assert changes == [{"entry": "one", "shard": "part-00000", "row": 0, "id": old, "kept": False, "kept_id": new, "kept_in": None}]
     assert [row["kept"] for row in second.report] == [True, True]
-    assert second.run.stage.summary(second.run)["earlier runs"] == "1 documents are replaced by better copies, 0 restored"
+    assert second.run.stage.summary(second.run)["earlier runs"] == "1 document replaced by better copies, 0 restored"
     third = dedup([[{"text": " ".join(text), "url": "third"}]], index={**index, "name": "three"})
     row = third.report[0]
     assert (row["kept"], row["kept_id"], row["kept_in"], row["verified"]) == (False, new, "two", "exact_jaccard")
