@@ -54,7 +54,6 @@ def generate(
     samples: Annotated[int, typer.Option(min=1, help="Texts for each prompt.")] = 1,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write at most.")] = 128,
     temperature: Temperature = 0.8,
-    greedy: Annotated[bool, typer.Option("--greedy", help="The same as --temperature 0.")] = False,
     top_k: TopK = 50,
     top_p: TopP = 1.0,
     min_p: MinP = 0.0,
@@ -69,7 +68,7 @@ def generate(
     from corpusmill.train.generate import Draft, Sampling, json_line, load_text_generator, plain
     from corpusmill.train.user_files import read_prompts
 
-    sampling = Sampling(0 if greedy else temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     asked = [*(prompt or []), *(read_prompts(str(prompts)) if prompts else [])]
     if not asked:
         raise InputError("there is no prompt: give --prompt TEXT or --prompts FILE.")
