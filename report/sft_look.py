@@ -1,7 +1,7 @@
 """`corpusmill sft inspect`: shows which tokens of each example instruction tuning learns."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 
@@ -17,7 +17,7 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.report.read import RunReader
 from corpusmill.train.checkpoint import read_architecture
 from corpusmill.train.options import row_length
-from corpusmill.train.sft import Example, prepare, read_examples
+from corpusmill.train.sft import Example, prepare
 from corpusmill.train.template import ChatEncoder, load_chat
 from corpusmill.train.tuning import DROPPED_FILE, EXAMPLES_FILE
 
@@ -51,16 +51,13 @@ class ShownExample:
 
 @dataclass(frozen=True)
 class ExampleSet:
-    """The examples of a run, or the rows of files for a model folder, with their encoder.
-
-    `dropped`: examples of a run that can't be learned; None if they are unknown.
-    """
+    """The examples of a run, with their encoder. `dropped`: those that can't be learned."""
 
     name: str
     encoder: ChatEncoder
     context: int
     examples: list[Example]
-    dropped: list[Example] | None
+    dropped: list[Example]
 
     def show(self, example: Example) -> ShownExample:
         """The first token of a sequence is never a target, and a row of `context` places has one more token as its last target."""
@@ -97,24 +94,17 @@ def source_of_run(folder: str) -> ExampleSet:
     return ExampleSet(folder, load_chat(Storage(str(here)), template), context, examples, dropped)
 
 
-def source_of_files(model: str, files: Sequence[str], template: str) -> ExampleSet:
-    """Returns the examples of files as a model would learn them."""
-    here = local_model(model)
-    context = row_length(None, read_architecture(here).context, "sft.context")
-    return ExampleSet(", ".join(files), load_chat(Storage(str(here)), template), context, read_examples(files, 0.0), None)
-
-
 def choose(
     source: ExampleSet, count: int, identifier: str | None = None, held_out: bool = False, dropped: bool = False
 ) -> list[ShownExample]:
     """Returns at most `count` examples: by an id or its beginning, the held-out ones, the dropped ones, or the first."""
     found: Iterable[ShownExample]
     if identifier is not None:
-        known = [*source.examples, *(source.dropped or [])]
+        known = [*source.examples, *source.dropped]
         exact = [example for example in known if example.id == identifier]
         found = map(source.show, exact or [example for example in known if example.id.startswith(identifier)])
     elif dropped:
-        found = (shown for shown in map(source.show, source.examples if source.dropped is None else source.dropped) if shown.example.failed)
+        found = map(source.show, source.dropped)
     else:
         found = (source.show(example) for example in source.examples if example.held_out is held_out)
     chosen = list(islice(found, count))
@@ -140,10 +130,7 @@ def show(source: ExampleSet, shown: list[ShownExample], console: Console, tokens
     coloured = console.color_system is not None and not console.no_color
     console.print(_legend(coloured))
     total, held_out = len(source.examples), sum(example.held_out for example in source.examples)
-    if source.dropped is None:
-        counts = f"{total:,} rows"
-    else:
-        counts = f"{total - held_out:,} examples to learn from, {held_out:,} held out, {len(source.dropped):,} dropped"
+    counts = f"{total - held_out:,} examples to learn from, {held_out:,} held out, {len(source.dropped):,} dropped"
     console.print(Text(safe_line(f"{len(shown):,} of {source.name}: {counts}; context {source.context:,}", 400)))
     for one in shown:
         example, cut = one.example, one.count(CUT)

@@ -64,10 +64,13 @@ def _held(run: Run, query: str, count: int, seconds: float) -> Any:
     """
     found: list[Any] = []
 
+    def read() -> tuple[Any, list[str]]:
+        answer = run.sql(query)
+        return (answer.limit(count + 1) if count else answer).materialize(), answer.columns
+
     def work() -> None:
         try:
-            answer = run.sql(query)
-            found.append(((answer.limit(count + 1) if count else answer).materialize(), answer.columns))
+            found.append(run.guarded(read, lambda: query))
         except BaseException as error:  # noqa: BLE001 - raised below
             found.append(error)
 

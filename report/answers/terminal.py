@@ -12,19 +12,16 @@ from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.names import counted
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.live.status import unit_of
-from corpusmill.report.queries.classifiers import classifiers_table
 from corpusmill.report.queries.origins import dropped_languages
 from corpusmill.report.queries.rules import Decisions, read_decisions
 from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.queries.thresholds import Headline, ThresholdStep, headline
-from corpusmill.report.queries.tokens import judgement_tables, packings
 from corpusmill.report.queries.training import plain_scores, read_samples
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import DATA_STAGES, RunReader
 from corpusmill.report.tables import cell, limit, millions, number, share, show, show_notes, table
 
-#: Limits: lines, sets and earlier runs; characters of a line; rules of a table and after a stage; warnings; scores.
-TOP_LINES, MOST, TEXT = 5, 12, 200
+#: Limits: rules of a table and after a stage; warnings; scores.
 TOP_RULES, TOP_RULES_STAGE = 12, 4
 MAX_WARNINGS, MAX_SCORES = 12, 24
 #: Warnings and rules in the last lines of a run.
@@ -32,7 +29,7 @@ MOST_REPEATED = 3
 
 
 def render_report(folder: str, console: Console) -> None:
-    """Prints the funnel, the rules that removed most, duplicates, tokens, training and scores, within 80 columns."""
+    """Prints the funnel, the rules that removed most, duplicates, tokens, training, scores and times, within 80 columns."""
     summary = read_summary(folder, deep=False)
     show_notes(summary.warnings[:MAX_WARNINGS], console, "Warning", "bold yellow")
     if len(summary.warnings) > MAX_WARNINGS:
@@ -47,17 +44,14 @@ def render_report(folder: str, console: Console) -> None:
 
 
 def _tables(summary: Summary) -> Iterator[Table]:
-    """Yields all tables in order. A table without rows is not shown."""
+    """Yields the main tables in order; the page has all. A table without rows is not shown."""
     yield _funnel(summary)
     yield from (_rules(decisions) for decisions in summary.decisions.values())
-    yield classifiers_table(summary.classifiers)
-    yield from _dedup(summary)
-    yield from judgement_tables(summary.tokenizer) if summary.tokenizer else ()
-    yield from _tokens(summary)
+    yield _duplicates(summary)
+    yield _tokens(summary)
     yield _training(summary)
     rows = ([Text(safe_line(name, 40)), *(cell(value, 12) for value, _ in of)] for name, of in plain_scores(summary.scores)[:MAX_SCORES])
     yield table("Evaluation", "score", *(f">{safe_line(model, 12)}" for model in summary.scores.models), rows=rows)
-    yield _benchmarks(summary)
     yield _times(summary)
 
 
@@ -81,55 +75,22 @@ def _rules(decisions: Decisions) -> Table:
     return table(f"{decisions.stage}: why {what} were dropped", "rule", ">fired", ">share", ">alone", rows=rows)
 
 
-def _dedup(summary: Summary) -> Iterator[Table]:
-    """Yields the tables of deduplication: copies, full clusters, earlier runs, cuts, most frequent cut lines, contamination."""
+def _duplicates(summary: Summary) -> Table:
+    rows, removed = [], {"exact": 0, "near": 0}
     if summary.duplicates:
         c = summary.duplicates.clusters
         removed = {"exact": c.exact, "near": c.near, **({"by URL": c.url} if c.url else {})}
-        row = [c.count, c.documents, max(c.sizes, default=0), *removed.values()]
-        yield table("Duplicates", "clusters", ">documents in them", ">largest", *(f">{name} removed" for name in removed), rows=[row])
-    if full := summary.full_clusters:
-        limit = f" (max_cluster {full.limit:,})" if full.limit is not None else ""
-        yield table(
-            f"Full clusters{limit}",
-            "clusters",
-            ">similar documents that stay",
-            rows=[[full.query.first[name] for name in ("clusters", "documents")]],
-        )
-    if earlier := summary.earlier:
-        rows = [[cell(run.name, 40), run.copies, run.replaced, run.restored] for run in earlier.runs[:MOST]]
-        rows += [[f"{len(earlier.runs) - MOST:,} more runs", "", "", ""]] if len(earlier.runs) > MOST else []
-        yield table("Earlier runs of the index", "run", ">copies removed", ">its documents replaced", ">its documents restored", rows=rows)
-    cuts = summary.cuts.rows if summary.cuts else ()
-    rows = [[c["repeated"], c["documents"], c["cut"], c["characters"], share(c["characters"], c["before"]), c["dropped"]] for c in cuts]
-    heads = (">documents", ">cut", ">characters", ">of all", ">dropped")
-    yield table("Repeats cut inside documents that stay", "what", *heads, rows=rows)
-    if top := summary.top_lines:
-        rows = [[cell(row["text"], TEXT), row["documents"], row["sources"]] for row in top.rows[:TOP_LINES]]
-        title = f"The most frequent {top.unit}s that were cut"
-        yield table(title, f"{safe_line(top.unit, 20)}", ">documents", ">crawl files", rows=rows)
-    if found := summary.contamination:
-        done = found.done()
-        title = (
-            f"Contamination: {found.documents:,} of {found.seen:,} documents hold items of evaluation sets{f' ({done})' if done else ''}"
-        )
-        names = ("items", "searched", "too_short", "matched", "documents", "dropped")
-        rows = [[cell(row["name"], 60), *(row[name] for name in names)] for row in found.sets]
-        yield table(title, "set", *(f">{name.replace('_', ' ')}" for name in names), rows=rows)
+        rows = [[c.count, c.documents, max(c.sizes, default=0), *removed.values()]]
+    return table("Duplicates", "clusters", ">documents in them", ">largest", *(f">{name} removed" for name in removed), rows=rows)
 
 
-def _tokens(summary: Summary) -> Iterator[Table]:
-    """Yields the tables about tokens: shards, mixture, packing."""
+def _tokens(summary: Summary) -> Table:
     made = table("Tokens", "split", ">documents", ">tokens", ">bytes/token", ">shards")
     for split, t in summary.tokens.items():
         tokens, size = t.get("tokens") or 0, t.get("utf8_bytes") or 0
         counts = number(t.get("documents") or 0), number(tokens), f"{size / tokens:.2f}" if tokens else ""
         made.add_row(split, *counts, number(len(t.get("shards") or [])))
-    yield made
-    rows = [[cell(m.name, 40), m.there, m.wanted, m.tokens, f"{m.epochs:.2f}", m.short or ""] for m in summary.mixture]
-    yield table("Mixture for training", "component", ">tokens available", ">wanted", ">taken", ">epochs", ">tokens missing", rows=rows)
-    rows = [[p.split, p.length, p.rows, p.padding, f"{p.waste:.3%}"] for p in packings(summary.tokens)]
-    yield table("Documents packed into rows", "split", ">places in a row", ">rows", ">places left empty", ">share", rows=rows)
+    return made
 
 
 def _training(summary: Summary) -> Table:
@@ -139,19 +100,6 @@ def _training(summary: Summary) -> Table:
         speed = training.speed.tokens_per_second if training.speed else None
         shown = loss[0] if loss else None, loss[-1] if loss else None, bits[-1] if bits else None, speed and round(speed)
         made.add_row(training.stage, number(training.steps), *(cell(value, 12) for value in shown))
-    return made
-
-
-def _benchmarks(summary: Summary) -> Table:
-    """Returns the table of benchmarks, with each task's main metric; the page has the other metrics."""
-    models = summary.benchmarks.models
-    made = table("Benchmarks", "task", *(f">{safe_line(model, 12)}" for model in models), ">chance", ">items", ">in corpus")
-    for task in summary.benchmarks.tasks:
-        scores = task.scores[task.metric]
-        values = (scores[model].text(task.metric) if model in scores else "" for model in models)
-        chance = f"{task.chance:.1%}" if task.chance is not None else ""
-        found = number(task.found) if task.searched else ""
-        made.add_row(Text(safe_line(task.title, 16), no_wrap=True), *values, chance, number(task.items), found)
     return made
 
 

@@ -473,5 +473,5 @@ def first_token(run: Run, row: dict[str, Any]) -> int | None:
     """Returns the number of a document's first token in the first shard that has it; None if the index lacks it. `row`: a row of the
     report."""
     index = f"tokens_{row.get('split')}"
-    found = run.sql(f"SELECT first FROM {index} WHERE id = $id LIMIT 1", id=row["id"]).fetchall() if index in run.tables else []
+    found = run.rows(f"SELECT first FROM {index} WHERE id = $id LIMIT 1", id=row["id"]) if index in run.tables else []
     return found[0][0] if found else None

@@ -126,7 +126,7 @@ def _others(run: Run, failed: list[str], settings: dict[str, Any]) -> int:
     report = Report("filter_report", columns(run, "filter_report"))
     moves = {name: settings[f"filter.thresholds.{name}"] for name in failed}
     decided = report.decided([(rule.rule, rule.column, rule.comparison) for rule in run.rules("filter")], moves)
-    return int(run.sql(f"SELECT count(*) FROM {decided} WHERE kept_now AND NOT kept").fetchall()[0][0])
+    return int(run.rows(f"SELECT count(*) FROM {decided} WHERE kept_now AND NOT kept")[0][0])
 
 
 def decides_again(reader: RunReader, rules: Sequence[ReportRule], moved: Collection[str]) -> str:

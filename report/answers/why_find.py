@@ -64,7 +64,7 @@ def _ids(run: Run, stages: Sequence[str], condition: str, document: str) -> list
     """Returns the ids that meet a condition, from the first report that has any."""
     for stage in stages:
         if {"id", "url"} <= columns(run, f"{stage}_report").keys():
-            rows = run.sql(f"SELECT id::VARCHAR FROM {stage}_report WHERE {condition}", document=document).fetchall()
+            rows = run.rows(f"SELECT id::VARCHAR FROM {stage}_report WHERE {condition}", document=document)
             if rows:
                 return list(dict.fromkeys(id_ for (id_,) in rows))
     return []
@@ -89,12 +89,10 @@ def spellings(run: Run, stages: Sequence[str], url: str, near: bool = True) -> l
     if not host or "url" not in columns(run, table):
         return []
     urls = f"SELECT DISTINCT url FROM {table} WHERE contains(lower(url), $host)"
-    same = run.sql(
-        f"{urls} AND {plain} = $wanted AND url <> $url ORDER BY url LIMIT {OFFERED}", host=host, wanted=wanted, url=url
-    ).fetchall()
+    same = run.rows(f"{urls} AND {plain} = $wanted AND url <> $url ORDER BY url LIMIT {OFFERED}", host=host, wanted=wanted, url=url)
     if same or not near:
         return [other for (other,) in same]
-    like = run.sql(f"{urls} AND starts_with({plain}, $host) ORDER BY url LIMIT {COMPARED}", host=host).fetchall()
+    like = run.rows(f"{urls} AND starts_with({plain}, $host) ORDER BY url LIMIT {COMPARED}", host=host)
     return difflib.get_close_matches(url, [other for (other,) in like], OFFERED, 0.6)
 
 
@@ -110,8 +108,8 @@ def find_passage(run: Run, passage: str, limit: int) -> Passages:
         if {"id", "url", "text"} <= columns(run, f"{stage}_documents").keys():
             condition, values = holding(words)
             where = f"FROM {stage}_documents WHERE {condition}"
-            ((count,),) = run.sql(f"SELECT count(*) {where}", **values).fetchall()
-            rows = run.sql(f"SELECT id, url, text {where} LIMIT {limit}", **values).fetchall() if count else []
+            ((count,),) = run.rows(f"SELECT count(*) {where}", **values)
+            rows = run.rows(f"SELECT id, url, text {where} LIMIT {limit}", **values) if count else []
             found = Passages(stage, count, [holder_of(id_, url, text, words) for id_, url, text in rows])
             if count:
                 break

@@ -50,9 +50,9 @@ def read_contents(run: Run) -> Contents:
     contents = Contents(found, reader.stages[found].status == "complete", files, schema)
     table = f"{found}_documents"
     day = f"nullif(regexp_extract(timestamp::VARCHAR, {quoted(_DAY)}), '')"
-    ((contents.documents, contents.undated, contents.first, contents.last),) = run.sql(
+    ((contents.documents, contents.undated, contents.first, contents.last),) = run.rows(
         f"SELECT count(*), count(*) - count(day), min(day), max(day) FROM (SELECT {day} AS day FROM {table})"
-    ).fetchall()
+    )
     if not contents.documents:
         raise InputError(f"{reader.storage.root}: {found} has kept no document, so there is nothing to write a card about.")
     contents.sources, contents.hosts = _counted(run, table, "source"), _counted(run, table, host.SQL)
@@ -64,7 +64,7 @@ def read_contents(run: Run) -> Contents:
 
 
 def _counted(run: Run, table: str, value: str) -> Counter[str]:
-    rows = run.sql(f"SELECT coalesce({value}::VARCHAR, {quoted(host.NONE)}), count(*) FROM {table} GROUP BY 1").fetchall()
+    rows = run.rows(f"SELECT coalesce({value}::VARCHAR, {quoted(host.NONE)}), count(*) FROM {table} GROUP BY 1")
     return Counter(dict(rows))
 
 

@@ -189,7 +189,7 @@ def removed_documents(reader: RunReader) -> dict[str, tuple[int, int]]:
         for stage in REMOVING:
             if f"{stage}_report" in run.names and stage not in stale:
                 query = f"SELECT count(*), coalesce(sum(chars_in), 0)::BIGINT FROM {stage}_report WHERE NOT kept"
-                found[stage] = run.sql(query).fetchall()[0]
+                found[stage] = run.rows(query)[0]
     return {stage: sums for stage, sums in found.items() if sums[0]}
 
 

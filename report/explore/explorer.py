@@ -97,7 +97,7 @@ class Explorer:
             self.reader.warn(self.left_out[name])
 
     def _load(self, run: Run, name: str) -> None:
-        rows = run.table(f"{name}_report").aggregate("count(*)").fetchall()[0][0] if f"{name}_report" in run.tables else 0
+        rows = run.rows(f"SELECT count(*) FROM {name}_report")[0][0] if f"{name}_report" in run.tables else 0
         self.loading = progress = {"stage": name, "rows": 0, "of": rows}
         if not self.reader.is_report(name):
             raise InputError("none of its shards is a report that this version can read")

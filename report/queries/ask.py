@@ -43,8 +43,8 @@ def ask(run: Run, name: str, title: str, sql: str) -> Query:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r}: a query's name is of lower-case letters, digits and dashes")
     text = dedent(sql).strip()
-    found = run.sql(text)
-    columns, rows = found.columns, found.fetchall()
+    rows = run.rows(text)
+    columns = run.sql(text).columns
     return Query(name, title, text, [dict(zip(columns, map(plain, row), strict=True)) for row in rows])
 
 

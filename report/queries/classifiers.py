@@ -9,15 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from rich.table import Table
-
-from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.queries.ask import Query, ask, columns, number_of, slug
 from corpusmill.report.queries.rules import Decisions
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import literal
 from corpusmill.report.read import ReportRule
-from corpusmill.report.tables import cell, table
 
 #: Limits for a warning: fewer examples of an answer, a lower AUC or precision, or a greater calibration error (by the end of its interval).
 FEW, LOW_AUC, LOW_PRECISION, HIGH_ERROR = 100, 0.8, 0.5, 0.05
@@ -227,19 +223,3 @@ def _doubts(window: Any, lengths: Any, labels: tuple[Label, ...], decisions: Dec
             + ("" if window else "; with `window` it would judge them in parts.")
         )
     return sentences
-
-
-def classifiers_table(found: list[UsedClassifier]) -> Table:
-    """Returns a terminal table of all labels."""
-    made = table("Classifiers", "label", ">trained on", ">AUC (test part)", ">F1", ">ECE", ">yes from")
-    for each in found:
-        for label in each.labels:
-            test = label.test
-            name = each.name if len(each.labels) == 1 else f"{each.name}: {label.name}"
-            made.add_row(
-                cell(safe_line(name, 40)), f"{label.yes + label.no:,}" if test else "–",
-                interval(test["roc_auc"]) if test else "–",
-                value(test["at_threshold"]["f1"]) if test else "–", value(test["calibration_error"]) if test else "–",
-                "–" if each.ranks else f"{label.threshold:.4g}",
-            )  # fmt: skip
-    return made

@@ -127,14 +127,14 @@ def choose_clusters(run: Run, name: str, limit: int, seed: int = 0) -> list[str]
     else:
         order = "max(cluster_size) DESC" if name == "largest" else f"md5('{seed} ' || kept_id)"
         sql = f"SELECT kept_id FROM {CLUSTERS} WHERE {_head(run)} GROUP BY kept_id ORDER BY {order}, kept_id"
-    return [kept_id for (kept_id,) in run.sql(f"{sql} LIMIT {limit}").fetchall()]
+    return [kept_id for (kept_id,) in run.rows(f"{sql} LIMIT {limit}")]
 
 
 def find_clusters(run: Run, ids: Collection[str]) -> list[str]:
     """Returns the kept ids of the clusters that hold or keep a document with one of these ids."""
     wanted = "SELECT unnest($ids::VARCHAR[])"
     sql = f"SELECT DISTINCT kept_id FROM {CLUSTERS} WHERE id IN ({wanted}) OR kept_id IN ({wanted}) ORDER BY kept_id"
-    return [kept_id for (kept_id,) in run.sql(sql, ids=sorted(ids)).fetchall()] if has_clusters(run) else []
+    return [kept_id for (kept_id,) in run.rows(sql, ids=sorted(ids))] if has_clusters(run) else []
 
 
 @dataclass(frozen=True)
@@ -378,15 +378,16 @@ ORDER BY run NULLS FIRST""")  # fmt: skip
     found = Earlier(every[0] if every else EarlierRun(""), every[1:], query)
     if not examples:
         return found
-    some = run.sql(f"SELECT id, kept_id, kept_in, similarity, verified FROM {CLUSTERS} WHERE kept_in IS NOT NULL LIMIT {EXAMPLES}") \
-        if named else None  # fmt: skip
-    shown = [Copy(*row) for row in some.fetchall()] if some is not None else []
-    changes = [run.sql(f"FROM {CHANGES} WHERE {of} LIMIT {EXAMPLES}").to_arrow_table().to_pylist() for of in ("NOT kept", "kept")]
+    some = f"SELECT id, kept_id, kept_in, similarity, verified FROM {CLUSTERS} WHERE kept_in IS NOT NULL LIMIT {EXAMPLES}"
+    shown = [Copy(*row) for row in run.rows(some)] if named else []
+    names = list(columns(run, CHANGES))
+    found_rows = [run.rows(f"FROM {CHANGES} WHERE {of} LIMIT {EXAMPLES}") for of in ("NOT kept", "kept")]
+    changes = [[dict(zip(names, row, strict=True)) for row in rows] for rows in found_rows]
     ids = [copy.id for copy in shown] + [row["kept_id"] for row in changes[0] if row["kept_in"] is None]
     urls = {}
     if "dedup_report" in run.tables:
         sql = "SELECT id, any_value(url) FROM dedup_report WHERE id IN (SELECT unnest($ids::VARCHAR[])) AND url <> '' GROUP BY id"
-        urls = dict(run.sql(sql, ids=ids).fetchall())
+        urls = dict(run.rows(sql, ids=ids))
     return replace(found, copies=shown, replaced=changes[0], restored=changes[1], urls=urls)
 
 

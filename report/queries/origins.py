@@ -143,10 +143,10 @@ def dropped_languages(run: Run) -> str:
     """Returns the languages of which the rule `language` dropped most documents, with their counts, as words; empty without."""
     if "language" not in columns(run, "filter_report"):
         return ""
-    rows = run.sql(
+    rows = run.rows(
         "SELECT language, count(*) AS documents FROM filter_report WHERE list_contains(failed, 'language') "
         f"GROUP BY language ORDER BY documents DESC, language LIMIT {MOST_DROPPED}"
-    ).fetchall()
+    )
     return ", ".join(f"{safe_line(named(code), 40)} {documents:,}" for code, documents in rows)
 
 

@@ -207,7 +207,7 @@ def _texts(run: Run, stage: str, ids: Collection[str]) -> dict[str, str]:
         missing = sorted(set(ids) - found.keys())
         if missing and f"{where}_documents" in run.tables:
             sql = f"SELECT id, left(text, {SAMPLE_TEXT}) FROM {where}_documents WHERE id IN (SELECT unnest($ids::VARCHAR[]))"
-            found |= {id_: text or "" for id_, text in run.sql(sql, ids=missing).fetchall()}
+            found |= {id_: text or "" for id_, text in run.rows(sql, ids=missing)}
     return found
 
 

@@ -4,12 +4,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
-
-from corpusmill.filters.language_codes import named
-from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.read import RunReader
-from corpusmill.report.tables import cell, table
 
 PLAN = "tokens/plan.json"
 
@@ -71,9 +66,6 @@ def mixture(reader: RunReader) -> list[Component]:
 QUALITY = "tokenizer/quality.json"
 #: The value of `pattern` in `QUALITY` for a tokenizer that was not trained in this run.
 TAKEN_OVER = "given"
-#: Languages and hosts that a terminal shows.
-MOST = 12
-NAME = 40
 
 
 @dataclass(frozen=True)
@@ -181,28 +173,3 @@ def fertility(figures: Figures) -> str:
 
 def split(figures: Figures) -> str:
     return "–" if figures.words_split is None else f"{figures.words_split:.1%}"
-
-
-def judgement_tables(found: Judgement) -> list[Table]:
-    """Returns terminal tables: the overall figures, and bytes per token by language and by host."""
-    made = table(f"Tokenizers on {judged_text(found)}", "tokenizer", ">tokens", ">bytes/token", ">tokens/word", ">words split")
-    for tokenizer in found.tokenizers:
-        figures = tokenizer.all
-        made.add_row(cell(tokenizer.name, NAME), f"{figures.tokens:,}", compression(figures), fertility(figures), split(figures))
-    return [made, *(_groups(found, by) for by in ("language", "host") if found.groups(by))]
-
-
-def _groups(found: Judgement, by: str) -> Table:
-    names = [f">{safe_line(tokenizer.name, 24)}" for tokenizer in found.tokenizers]
-    made = table(f"Bytes a token by {by}", by, ">MB", *names)
-    groups = found.groups(by)
-    for group in groups[:MOST]:
-        columns = [compression(tokenizer.groups(by)[group]) for tokenizer in found.tokenizers]
-        made.add_row(
-            cell(named(group) if by == "language" else group, NAME),
-            f"{found.tokenizers[0].groups(by)[group].utf8_bytes / 1e6:,.2f}",
-            *columns,
-        )
-    if groups[MOST:]:
-        made.add_row(f"{len(groups) - MOST:,} more", "", *("" for _ in names))
-    return made

@@ -30,72 +30,6 @@ if TYPE_CHECKING:
     from corpusmill.report.answers.why import Explained
 
 
-class Relation:
-    """A DuckDB relation with all its methods: `.df()` gives pandas, `.pl()` polars, `.to_arrow_table()` Arrow, `.fetchall()` tuples;
-    `.filter(...)`, `.aggregate(...)`, `.order(...)` and others give another relation.
-
-    Nothing is read before rows are asked for, and each request reads anew. A damaged shard is left out with a warning of the run, and the
-    rows are read again. Only a reader of batches (`.to_arrow_reader()`) ends with DuckDB's error, since it has returned rows by then. All
-    other errors of DuckDB become an InputError.
-    """
-
-    def __init__(self, run: "Run", relation: Any):
-        self._run = run
-        self._relation = relation
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        value = self._guarded(lambda: getattr(self._relation, name))
-        return self._wrapped(value) if not callable(value) or _is_relation(value) else self._method(name)
-
-    def _method(self, name: str) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            plain = [_plain(value) for value in args]
-            named = {key: _plain(value) for key, value in kwargs.items()}
-            return self._wrapped(self._guarded(lambda: getattr(self._relation, name)(*plain, **named)))
-
-        return call
-
-    def _guarded(self, action: Any) -> Any:
-        return self._run.guarded(action, lambda: self._relation.sql_query())
-
-    def _wrapped(self, value: Any) -> Any:
-        return Relation(self._run, value) if _is_relation(value) else value
-
-    def __getitem__(self, name: str) -> "Relation":
-        return Relation(self._run, self._guarded(lambda: self._relation[name]))
-
-    def __contains__(self, name: str) -> bool:
-        return bool(self._guarded(lambda: name in self._relation))
-
-    def __len__(self) -> int:
-        return int(self._guarded(lambda: len(self._relation)))
-
-    def __str__(self) -> str:
-        return str(self._guarded(lambda: str(self._relation)))
-
-    def __repr__(self) -> str:
-        return str(self)
-
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> Any:
-        """Returns the Arrow stream from which pyarrow, polars and others read a table."""
-        return self.to_arrow_table().__arrow_c_stream__(requested_schema)
-
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Any:
-        """Returns the first rows as a notebook shows them."""
-        return self._guarded(lambda: self._relation._repr_mimebundle_(include, exclude))
-
-
-def _is_relation(value: Any) -> bool:
-    """Whether a value is a relation, or grouped rows (`.group_by(...)`), whose class has no public name."""
-    return isinstance(value, duckdb.DuckDBPyRelation) or type(value).__name__ == "GroupedRelation"
-
-
-def _plain(value: Any) -> Any:
-    return value._relation if isinstance(value, Relation) else value
-
-
 __all__ = ["Run", "identifier", "open_run", "quoted"]
 
 Answer = TypeVar("Answer")
@@ -183,14 +117,20 @@ class Run:
             self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {identifier(name)} AS FROM {self.scan(name)}")
 
     @in_sentences
-    def sql(self, query: str, **parameters: Any) -> Relation:
-        """Runs a SELECT over all tables; `$name` in it is a parameter. Raises InputError for any other statement and for DuckDB's
-        errors."""
+    def sql(self, query: str, **parameters: Any) -> duckdb.DuckDBPyRelation:
+        """Returns a SELECT over all tables as a relation of DuckDB; `$name` in it is a parameter. Nothing is read before rows are asked
+        for: a damaged shard is then an error of DuckDB, unless the run was opened with `verify`. Raises InputError for any other
+        statement, and for names that are not there."""
         self._one_select(query)
-        return Relation(self, self.guarded(lambda: self.connection.sql(query, params=parameters or None), lambda: query))
+        return self.guarded(lambda: self.connection.sql(query, params=parameters or None), lambda: query)
+
+    def rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        """Returns the rows of a SELECT. Damaged shards that it meets are left out, with a warning each. Raises InputError as `sql`, and for
+        DuckDB's errors."""
+        return self.guarded(lambda: self.sql(query, **parameters).fetchall(), lambda: query)
 
     @in_sentences
-    def table(self, name: str) -> Relation:
+    def table(self, name: str) -> duckdb.DuckDBPyRelation:
         """Returns a table by its name. Raises InputError that lists similar names."""
         if name not in self.names:
             raise InputError(f"{self.reader.storage.root}: {no_table(name, self.names)}")
@@ -316,8 +256,6 @@ class Run:
                 return action()
             except duckdb.InterruptException as error:
                 raise KeyboardInterrupt from error
-            except ModuleNotFoundError as error:  # polars, for `.pl()`
-                raise InputError(f"{self.reader.storage.root}: {error.name} is not installed here; pip install {error.name}.") from error
             except duckdb.Error as error:
                 if isinstance(error, OF_THE_QUERY) or not self._mend(query()):
                     raise InputError(f"{self.reader.storage.root}: {sentence(error, self.names)}") from error

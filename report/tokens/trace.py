@@ -1,6 +1,7 @@
-"""`trace`: goes from a token of a shard back to its text, its document, the crawl's record, and the measured values."""
+"""`trace`: goes from a token of a shard back to its text, its document, and the crawl's record."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,10 +14,9 @@ from corpusmill.pipeline.safe import quoted, safe_line
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import TokenAddress, TokenShards
-from corpusmill.report.answers.why import NOT_VALUES
-from corpusmill.report.read import DATA_STAGES, ReportRule, RunReader
+from corpusmill.report.read import RunReader
 from corpusmill.report.sources import other_run
-from corpusmill.report.tables import cell, limit, show, show_notes, table
+from corpusmill.report.tables import cell, show_notes, table
 from corpusmill.report.tokens.token_sets import find_tokenizer, open_split
 
 #: Bytes shown before and after, at most.
@@ -55,10 +55,6 @@ def _boundary(text: bytes, place: int, direction: int) -> int:
     return place
 
 
-#: The stages whose reports describe a document; the stage that made its tokens comes last.
-REPORTED = (*DATA_STAGES, "tokens")
-
-
 @dataclass(frozen=True)
 class Traced:
     """A traced token. `notes`: sentences about problems."""
@@ -70,8 +66,7 @@ class Traced:
     special: str | None  # the name of a special token
     around: Around | None  # None where the run's tokenizer is missing or another one
     document: TokenAddress
-    values: dict[str, dict[str, Any]]  # the document's row in the report of each stage
-    rules: dict[str, list[ReportRule]]  # the thresholds of those stages
+    run: str | None  # that holds the document; None where it is no longer there
     batch: Mapping[str, Any] | None = None  # the place in training from which the token was asked
     notes: list[str] = field(default_factory=list)
     stale: str | None = None  # the sentence about stale stages of the document's run
@@ -88,7 +83,7 @@ class Traced:
                 "before": found.before, "after": found.after,
             },
             "document": {name: value for name, value in vars(self.document).items() if name != "shard"},
-            "values": self.values, "notes": self.notes,
+            "run": self.run, "notes": self.notes,
         }  # fmt: skip
 
 
@@ -104,11 +99,9 @@ def trace(folder: str, shard: int, token: int, split: str = "train", batch: Mapp
     number = int(shards.tokens(shard)[token])
     found = None if table is None else _around(home, shards, table, address, token, remarks)
     special = None if table is None else table.special.get(number)
-    values = {stage: row for stage in REPORTED if home and (row := _report_row(home, stage, address, split))}
-    rules = {stage: home.rules(stage) for stage in values} if home else {}
     remarks += home.warnings if home else []
     stale = home.stale.sentence if home and home.stale else None
-    return Traced(split, shard, token, number, special, found, address, values, rules, batch, remarks, stale)
+    return Traced(split, shard, token, number, special, found, address, home.storage.root if home else None, batch, remarks, stale)
 
 
 def _home(folder: str, run: str | None, notes: list[str]) -> RunReader | None:
@@ -142,19 +135,8 @@ def _around(
     return replace(found, first=begin + found.first)
 
 
-def _report_row(reader: RunReader, stage: str, address: TokenAddress, split: str) -> dict[str, Any] | None:
-    """Returns the document's row in a stage's report; among several with its id, the one of its record and split, where the report has
-    these."""
-    if not reader.stages[stage].outputs("report/"):
-        return None
-    rows = reader.rows(reader.find(stage, "report", "id", [address.id]))
-    rows = [row for row in rows if row.get("split") == split] or rows
-    wanted = (address.source, address.offset)
-    return next((row for row in rows if (row.get("source"), row.get("offset")) == wanted), rows[0] if rows else None)
-
-
 def show_trace(traced: Traced, as_json: bool, console: Console) -> None:
-    """Prints one JSON object (ASCII: control characters are escaped), or the text and two tables."""
+    """Prints one JSON object (ASCII: control characters are escaped), or the text and a table."""
     if as_json:
         print(json.dumps(traced.as_json(), indent=2, default=str))
         return
@@ -167,7 +149,9 @@ def show_trace(traced: Traced, as_json: bool, console: Console) -> None:
         made.add_row(name, cell(value, 400))
     made.columns[1].no_wrap = False
     console.print(made)
-    _print_values(traced, console)
+    if traced.run is not None:
+        command = shlex.join(["corpusmill", "why", safe_line(traced.run, 300), traced.document.id])
+        console.print(Text(f"What each stage measured of it: {command}", style="dim"), soft_wrap=True)
     show_notes(traced.notes, console)
 
 
@@ -205,17 +189,3 @@ def _facts(traced: Traced) -> dict[str, str]:
         "crawl file": record + (f", length {address.length}" if address.length is not None else ""),
         "text": f"{address.data_file}, row {address.data_row}",
     }
-
-
-def _print_values(traced: Traced, console: Console) -> None:
-    """Prints the values that each stage measured of the document."""
-    made = table("What was measured", "stage", "value", ">measured", "fails if")
-    for stage, row in traced.values.items():
-        rules = traced.rules[stage]
-        for name, value in row.items():
-            if name not in NOT_VALUES and value is not None:
-                limits = "; ".join(limit(rule) for rule in rules if rule.column == name)
-                made.add_row(stage, cell(name, 40), cell(value, 40), cell(limits, 100))
-    if made.row_count:
-        console.print()
-        show(made, console)

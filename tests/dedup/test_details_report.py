@@ -13,7 +13,6 @@ from dedup_runs import words
 from printed_queries import not_reproduced
 from printing import printed
 
-from corpusmill.report.answers.terminal import render_report
 from corpusmill.report.answers.why import explain
 from corpusmill.report.page.html import write_report
 
@@ -40,11 +39,6 @@ class Seen:
         self.text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", "", re.sub(r"</?(div|p|h\d|td|tr)\b", r" \g<0>", self.page))))
         cells = [re.findall(r"<t[dh].*?>(.*?)</t[dh]>", row, re.S) for row in re.findall(r"<tr>(.*?)</tr>", self.page, re.S)]
         self.rows = [[re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", cell))).strip() for cell in row] for row in cells]
-
-    def terminal(self) -> str:
-        text = printed(render_report, str(self.root))
-        assert all(len(line) <= 80 for line in text.splitlines() if "corpusmill" not in line) and not any(c in text for c in "\x1b\u202e")
-        return re.sub(r"[\s─]+", " ", text)
 
     def why(self, document: str) -> str:
         return re.sub(r"\s+", " ", printed(explain(str(self.root), document).show))
@@ -99,7 +93,6 @@ def test_page_terminal_and_why_have_what_was_cut(cut: Seen) -> None:
     first = f"http://a.test/0 {ids['http://a.test/0']}"
     assert [SHOWN, "12", "12", "1", first] in cut.rows and ["menu", "11", "21", "1", first] in cut.rows
     assert "<script>alert" not in cut.page and not any(c in cut.page for c in "\x1b\u202e")
-    assert f"{SHOWN} 12 1 menu 11 1" in cut.terminal()
     row = next(row for row in cut.report if row["url"] == "http://a.test/3")
     assert f"repeated lines cut: 3 of 4, {row['chars_in'] - row['chars_out']} characters" in cut.why(row["url"])
     assert "failed only_repeated_lines" in cut.why("http://b.test/menu")
@@ -136,9 +129,6 @@ def test_contamination(see: See, sets: list[str], action: str) -> None:
     assert ["trains", "4", "1", "2", "1", "0", "1", "1", "5.3% 5.3%", "1"] in seen.rows  # the first item is also the first of `hens`
     if action == "cut":
         assert f"{sum(row['chars_in'] - row['chars_out'] for row in found if row['kept']):,} characters were cut" in seen.text
-    terminal = seen.terminal()
-    assert "Contamination: 7 of 19 documents hold items of evaluation sets" in terminal
-    assert f"hens 2 2 0 1 6 {hens} trains 4 1 2 1 1" in terminal
     text = seen.why("http://b.test/both")
     kept = {"drop": "dropped for it", "cut": "cut out"}[action]
     assert f"holds item 1 of hens (question), 100.0% of its words: {kept} and 1 more item of evaluation sets" in text
@@ -154,7 +144,6 @@ def test_documents_that_full_clusters_left(see: See) -> None:
     assert seen.reproduced() and [row["full_cluster"] for row in seen.report] == [None] * 4 + [head["id"]] * 2
     assert "1 cluster was full (max_cluster 3): 2 documents stay that are like its kept one." in seen.text
     assert [f"http://a.test/0 · {head['id']}", "2"] in seen.rows
-    assert "Full clusters (max_cluster 3) clusters similar documents that stay 1 2" in seen.terminal()
     said = f"like {head['id']} (http://a.test/0): similarity {left['similarity']:.4g}"
     assert f"{said} that one's cluster was full (max_cluster 3), so this one stays" in seen.why("http://a.test/4")
 
@@ -177,7 +166,6 @@ def test_earlier_runs(see: See, tmp_path: Path) -> None:
     assert ["one", "1", "1", "1"] in two.rows
     assert f"replaced in one: {ids['http://one.test/b']} kept in this run: http://two.test/a · {ids['http://two.test/a']}" in two.text
     assert f"restored in one: {ids['http://one.test/c']}" in two.text
-    assert "its documents restored one 1 1 1" in two.terminal()
     assert f"a copy of {ids['http://one.test/d']}, which was kept: in the earlier run one similarity 0.987" in two.why("http://two.test/d")
 
 

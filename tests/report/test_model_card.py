@@ -242,7 +242,7 @@ def test_what_is_in_the_way_is_a_sentence(run: RunBuilder, tmp_path: Path, corpu
 
 
 def test_commands_of_models_take_a_run_for_its_last_model(run: RunBuilder, tmp_path: Path, corpusmill) -> None:
-    options = ("--prompt", "the cat", "--max-tokens", 4, "--greedy")
+    options = ("--prompt", "the cat", "--max-tokens", 4, "--temperature", 0)
     code, out, err = corpusmill("generate", run.folder, *options)
     assert code == 0 and err == f"Model: {run.folder}/align/model\n"
     assert corpusmill("generate", run.folder / "align/model", *options) == (0, out, "")

@@ -9,7 +9,6 @@ from token_runs import content, report, splits, tokens_stage
 
 from corpusmill.pipeline.errors import ConfigError
 from corpusmill.pipeline.recipe import validate_recipe
-from corpusmill.report.tokens.find import find
 from corpusmill.report.tokens.trace import trace
 from corpusmill.report.tokens.verify import verify
 from corpusmill.tokenize.parts import training_characters
@@ -83,18 +82,12 @@ def test_tokens_of_a_cut_document_lead_to_their_place_in_its_text(run, execute) 
                     assert traced.around and not traced.notes
                     assert traced.around.characters == text[place]
                     assert traced.around.first == len(text[:place].encode())
-                    assert traced.values["tokens"]["split"] == split
 
 
-def test_verify_and_find_know_of_the_cut(run, execute) -> None:
+def test_verify_knows_of_the_cut(run, execute) -> None:
     execute(run, tokens_stage(validation_tail=0.5, shuffle=False))
     checks = verify(run.root, every=True)
     assert [check.faults for check in checks] == [[], []] and [check.compared for check in checks] == [2, 2]
-    text = TEXTS[0][2]
-    for phrase, split in (("Told", "train"), ("sound", "validation")):
-        (place,) = find(run.root, phrase).found[0].places
-        traced = trace(run.root, place.shard, place.token, place.split)
-        assert place.split == split and traced.around and traced.around.first == len(text[: text.index(phrase)].encode())
 
 
 def test_the_report_counts_a_cut_document_once(run, execute) -> None:

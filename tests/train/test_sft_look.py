@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.report.sft_look import CUT, LEARNED, ExampleSet, choose, show, source_of_files, source_of_run
+from corpusmill.report.sft_look import CUT, LEARNED, ExampleSet, choose, show, source_of_run
 from corpusmill.train.sft import DROPPED as DROPPED_SCHEMA
 from corpusmill.train.sft import EXAMPLES as SCHEMA
 from corpusmill.train.sft import Example, prepare
@@ -92,11 +92,3 @@ def test_a_run_shows_what_it_kept_and_what_it_dropped(pretrained_run, finish, en
     pretrained_run.child("sft").remove_folder("data")
     with pytest.raises(InputError, match=r"has no examples of instruction tuning yet \(run: corpusmill run "):
         source_of_run(folder)
-
-
-def test_files_beside_a_model(pretrained_run, tmp_path):
-    rows = [{"prompt": "Mill?", "completion": "It grinds."}, {"text": "none"}]
-    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    source = source_of_files(pretrained_run.path("pretrain/model"), [str(tmp_path / "own.jsonl")], "chatml")
-    good, bad = choose(source, 9)
-    assert good.count(LEARNED) > 2 and bad.example.failed == ["no_example"] and choose(source, 9, dropped=True) == [bad]

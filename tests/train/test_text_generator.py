@@ -72,7 +72,7 @@ def test_the_command_gives_a_line_of_json_for_each_text(corpusmill, folder: Path
         for prompt, text in zip([prompt for prompt in asked for _ in range(2)], expected, strict=True)
     ]
     assert {row["ended"] for row in rows} <= {"length", "stop token"} and all(row["tokens"] <= 9 for row in rows)
-    code, out, _ = corpusmill(*arguments, "--greedy", "--stop", "zzz", "--chat")
+    code, out, _ = corpusmill(*arguments, "--temperature", 0, "--stop", "zzz", "--chat")
     assert [json.loads(line)["prompt"] for line in out.splitlines()] == asked
 
 

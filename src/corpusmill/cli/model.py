@@ -7,21 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from corpusmill.cli.base import ModelFolder, app, sft_app, warn_if_stale
+from corpusmill.cli.base import ModelFolder, ShownRun, app, sft_app
 from corpusmill.pipeline.errors import InputError
 
 
 @sft_app.command(
-    epilog="Example: corpusmill sft inspect runs/demo --count 2, or: corpusmill sft inspect --model runs/demo/pretrain/model "
-    "--files chats.jsonl --template llama3 --tokens",
+    epilog="Example: corpusmill sft inspect runs/demo --count 2 --tokens",
 )
 def inspect(
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False, callback=warn_if_stale)
-    ] = None,
-    model: Annotated[str | None, typer.Option(metavar="FOLDER", help="Without a run: the model that would learn.")] = None,
-    files: Annotated[list[str] | None, typer.Option(metavar="FILE", help="Without a run: what it would learn from.")] = None,
-    template: Annotated[str, typer.Option(help="Without a run: keep, chatml, llama3, or a file that ends with .jinja.")] = "keep",
+    run: ShownRun,
     id_: Annotated[str | None, typer.Option("--id", metavar="ID", help="Examples with this id, or of which it is the beginning.")] = None,
     held_out: Annotated[bool, typer.Option("--held-out", help="Examples held out for measuring.")] = False,
     dropped: Annotated[bool, typer.Option("--dropped", help="Examples that can't be learned from, and why.")] = False,
@@ -33,14 +27,12 @@ def inspect(
     names = [name for name, on in chosen.items() if on]
     if len(names) > 1:
         raise InputError(f"sft inspect: {names[0]} and {names[1]} exclude each other.")
-    if (run is None) != (model is not None and bool(files)) or (run is not None and (model or files)):
-        raise InputError("sft inspect: give a run, or --model and --files.")
 
     from rich.console import Console
 
     from corpusmill.report import sft_look
 
-    source = sft_look.source_of_run(run) if run else sft_look.source_of_files(model or "", files or [], template)
+    source = sft_look.source_of_run(run)
     shown = sft_look.choose(source, count, id_, held_out, dropped)
     sft_look.show(source, shown, Console(highlight=False, soft_wrap=True), tokens)
 
@@ -62,7 +54,6 @@ def generate(
     samples: Annotated[int, typer.Option(min=1, help="Texts for each prompt.")] = 1,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write at most.")] = 128,
     temperature: Temperature = 0.8,
-    greedy: Annotated[bool, typer.Option("--greedy", help="The same as --temperature 0.")] = False,
     top_k: TopK = 50,
     top_p: TopP = 1.0,
     min_p: MinP = 0.0,
@@ -77,7 +68,7 @@ def generate(
     from corpusmill.train.generate import Draft, Sampling, json_line, load_text_generator, plain
     from corpusmill.train.user_files import read_prompts
 
-    sampling = Sampling(0 if greedy else temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     asked = [*(prompt or []), *(read_prompts(str(prompts)) if prompts else [])]
     if not asked:
         raise InputError("there is no prompt: give --prompt TEXT or --prompts FILE.")

@@ -249,7 +249,6 @@ def retune(
     trust: Trust = False,
     engine: EngineOption = "auto",
     workers: Workers = 0,
-    task_timeout: TaskTimeout = None,
 ) -> None:
     """Decide again with other thresholds. A threshold is a number, off, or on; nothing is measured again."""
     from corpusmill.filters.views import show_retuned
@@ -263,7 +262,7 @@ def retune(
     retuned = decide_again(
         run,
         set_ or [],
-        make_engine(engine, workers, task_timeout),
+        make_engine(engine, workers),
         Progress(),
         on_decided=lambda result: show_retuned(result, console),
         write=not dry_run,
@@ -290,7 +289,6 @@ def fork(
     set_: Sets = None,
     engine: EngineOption = "auto",
     workers: Workers = 0,
-    task_timeout: TaskTimeout = None,
 ) -> None:
     """Make a new run with other thresholds. It shares the files of the first one, which stays as it is; nothing is measured again."""
     import shlex
@@ -306,7 +304,7 @@ def fork(
         run,
         new,
         set_ or [],
-        make_engine(engine, workers, task_timeout),
+        make_engine(engine, workers),
         Progress(),
         on_decided=lambda result: show_retuned(result, console),
         on_message=print_note,

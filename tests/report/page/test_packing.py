@@ -3,10 +3,8 @@
 import json
 from pathlib import Path
 
-from printing import printed
 from token_sets import random_documents, write_token_set
 
-from corpusmill.report.answers.terminal import render_report
 from corpusmill.report.page.html import write_report
 from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.queries.tokens import Component, Packing, packings
@@ -18,11 +16,8 @@ def test_packing_is_reported(tmp_path: Path) -> None:
     told = described.packing()
     found = packings({"train": json.loads((tmp_path / "tokens" / "train" / "shards.json").read_text())})
     assert found == [Packing("train", each["length"], each["rows"], each["padding"], each["waste"]) for each in told] and len(found) == 2
-    text, page = printed(render_report, str(tmp_path)), Path(write_report(str(tmp_path))).read_text()
-    assert "Documents packed into rows" in text
+    page = Path(write_report(str(tmp_path))).read_text()
     for each in told:
-        line = next(line for line in text.splitlines() if line.split()[:2] == ["train", str(each["length"])])
-        assert line.split()[2:] == [f"{each['rows']:,}", f"{each['padding']:,}", f"{each['waste']:.3%}"]
         assert f'<td class="number">{each["rows"]:,}</td><td class="number">{each["padding"]:,}</td>' in page
 
 
@@ -32,8 +27,7 @@ def test_the_mixture_is_reported(tmp_path: Path) -> None:
     good = {"name": "<b>wiki", "wanted": 9_000, "there": 2_000, "tokens": 4_000, "epochs": 2.0, "short": 5_000}
     (tmp_path / "tokens" / "plan.json").write_text(json.dumps({"mixture": [good, {"name": "cut"}, None, {**good, "epochs": "many"}]}))
     assert read_summary(str(tmp_path)).mixture == [Component(**good)]  # type: ignore[arg-type]
-    text, page = printed(render_report, str(tmp_path)), Path(write_report(str(tmp_path))).read_text()
-    assert next(line for line in text.splitlines() if "wiki" in line).split() == ["<b>wiki", "2,000", "9,000", "4,000", "2.00", "5,000"]
+    page = Path(write_report(str(tmp_path))).read_text()
     assert '<td>&lt;b&gt;wiki</td><td class="number">2,000</td><td class="number">9,000</td><td class="number">4,000</td>' in page
     (tmp_path / "tokens" / "plan.json").write_text(json.dumps({"mixture": 7}))
     assert read_summary(str(tmp_path)).mixture == []

@@ -7,9 +7,7 @@ import pyarrow as pa
 import pytest
 from built_run import RunBuilder
 from printed_queries import not_reproduced
-from printing import printed
 
-from corpusmill.report.answers.terminal import render_report
 from corpusmill.report.queries.training import Score, read_benchmarks, read_scores
 from corpusmill.report.query.run import Run
 
@@ -86,13 +84,6 @@ def test_items_in_the_corpus_with_their_passages(folder):
     assert (first["item"], first["share"], first["documents"]) == (7, 1.0, 7) and first["passage"].startswith("passage 7")
     assert first["text"] == f"Question: Why {HOSTILE}?\nAnswer: because"
     assert second["item"] == 1 and second["text"] == ""  # was not among those scored
-
-
-def test_terminal(folder):
-    lines = printed(render_report, str(folder)).splitlines()
-    assert any(line.split() == ["BLiMP", "65.0%", "±", "0.4", "70.0%", "±", "0.4", "50.0%", "90", "0"] for line in lines)
-    assert any(line.split() == ["ARC-Easy", "26.2%", "25.0%", "25.0%", "570", "2"] for line in lines)
-    assert any(line.split() == ["LAMBADA", "0.0%", "±", "0.4", "5"] for line in lines)  # documents were not searched
 
 
 @pytest.mark.parametrize("tasks", [7, {"blimp": {"metrics": {"acc": {"value": "much"}}}}, {"blimp": {"metrics": 3, "groups": 4}}])

@@ -1,7 +1,6 @@
 """Tests a run's report on the classifiers that it used."""
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,11 +97,8 @@ def test_read(run: Path) -> None:
     assert "rude: on the test part it tells yes from no poorly" in found
 
 
-def test_the_terminal_names_them_and_warns_of_those_that_decide(run: Path) -> None:
+def test_the_terminal_warns_of_those_that_decide(run: Path) -> None:
     text = printed(render_report, str(run), width=120)
-    auc = measured(600, 0.2)["roc_auc"]
-    assert re.search(rf"posts +3,579 +{auc['value']:.3f} \({auc['low']:.3f}–{auc['high']:.3f}\)", text)
-    assert re.search(r"public +– +–", text)
     assert "filter: classifier posts: it was trained on short texts" in text and "classifier public" not in text
 
 

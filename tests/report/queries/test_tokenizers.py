@@ -1,11 +1,7 @@
 """Tests the evaluation of the tokenizer, on the terminal and on the page."""
 
-import re
 from pathlib import Path
 
-from printing import printed
-
-from corpusmill.report.answers.terminal import render_report
 from corpusmill.report.page.html import render
 from corpusmill.report.queries.summary import read_summary
 from corpusmill.report.queries.tokens import judged_text, read_judgement
@@ -18,13 +14,6 @@ def test_read(run_folder: Path) -> None:
     assert (found.unused, found.unused_bytes, found.below, found.rare, found.never_produced) == (7, 5, 100, 30, 1)
     assert found.groups("host") == ["host.test", "evil<script>"]
     assert judged_text(found) == "10 documents that it was not trained on, 0.0 MB of text"
-
-
-def test_terminal(run_folder: Path) -> None:
-    shown = printed(render_report, str(run_folder), width=120)
-    assert "\x1b" not in shown and "\u202e" not in shown
-    assert re.search(r"this run +4,000 +2\.50 +4\.00 +25\.0%", shown) and re.search(r"gpt2 +2,500 +4\.00 +2\.50 +25\.0%", shown)
-    assert re.search(r"English \(en\) +0\.01 +3\.00 +4\.80 +4\.00", shown) and re.search(r"host\.test +0\.01 +2\.50 +4\.00 +3\.33", shown)
 
 
 def test_a_damaged_file_is_a_warning(tmp_path: Path) -> None:

@@ -59,5 +59,5 @@ def test_what_is_damaged_in_a_bucket(s3, stored: str, local: Path) -> None:
     s3.put(f"s3://runs/{key}", bytes(content))
     run = open_run(stored)
     rest = pq.read_table(local / "filter/report/part-00001.parquet")["id"].to_pylist()
-    assert [id_ for (id_,) in run.sql("SELECT id FROM filter_report").fetchall()] == rest and key in run.warnings[0]
+    assert [id_ for (id_,) in run.rows("SELECT id FROM filter_report")] == rest and key in run.warnings[0]
     s3.put(f"s3://runs/{key}", shard.read_bytes())
