@@ -157,7 +157,7 @@ def _show_rest(count: int, about: TableInfo, console: Console) -> None:
         more = f" --offset {end} shows more." if end < about.total else ""
         console.print(Text(f"Rows {about.offset + 1:,} to {end:,} of {about.total:,}.{more}", style="dim"))
     if about.run is not None:
-        console.print(Text(f"All about one: corpusmill why {safe_line(about.run, 200)} URL-OR-ID", style="dim"), soft_wrap=True)
+        console.print(Text(f"All about one: corpusmill why {safe_line(about.run, 200)} URL-OR-WORDS", style="dim"), soft_wrap=True)
 
 
 def _show_decisions(rows: list[Row], about: TableInfo, console: Console) -> None:

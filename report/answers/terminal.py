@@ -149,7 +149,7 @@ def _commands(root: str, found: Headline) -> Iterator[tuple[str, str]]:
     near = " --near" if known is not None and isinstance(known.threshold, int | float) else ""
     stage = "" if known is not None else f" --stage {found.decisions.stage}"
     yield "Documents that it dropped", f"sample {root}{stage} --rule {name}{' --alone' if rule.alone else ''}{near}"
-    yield "All about one", f"why {root} URL (a part of a URL: corpusmill inspect {root} --where \"contains(url, 'PART')\")"
+    yield "All about one", f"why {root} URL-OR-WORDS"
     if first.line is not None:
         yield f"Without it {number(first.more)} more are kept", f"retune {root} --set {shlex.quote(safe_line(first.line, 200))} --dry-run"
 

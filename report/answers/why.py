@@ -12,13 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.names import counted
 from corpusmill.pipeline.printed import Printed
 from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.answers.choose import table_rows
 from corpusmill.report.answers.marks import MarkedText, dedup_marks, filter_marks, show_marked
 from corpusmill.report.answers.why_change import RecipeChange, change, distance, margin
-from corpusmill.report.answers.why_find import PassageHolder, Passages, find_passage, is_text, not_found, resolve, spellings
+from corpusmill.report.answers.why_find import PassageHolder, Passages, find_in_urls, find_passage, is_text, not_found, resolve, spellings
 from corpusmill.report.queries.inside import COLUMNS, RULE, SET, contamination_options, stayed
 from corpusmill.report.queries.rules import NO_PAGE
 from corpusmill.report.query.run import Run, open_run
@@ -180,7 +181,8 @@ class Explained(Printed):
 
 
 def explain(folder: str, document: str, in_texts: bool = False, marks: bool = False) -> Explained:
-    """Explains one document, given by URL, id, the beginning of an id (four characters or more), or a passage of its text.
+    """Explains one document, given by URL, id, the beginning of an id (four characters or more), a piece of its URL, or a passage of its
+    text. Where several have the piece or passage, lists them.
 
     `in_texts`: search only for a passage. `marks`: with the places in its text that made it fail. Raises InputError if the run has no such
     document, or if several ids begin so.
@@ -212,9 +214,10 @@ def _search(run: Run, stages: list[str], document: str, in_texts: bool) -> tuple
             return [], Passages("", len(ids), [PassageHolder(id_, document, "", "", "") for id_ in ids[:LISTED]])
     if ids:
         return ids, None
-    if not in_texts and not any(map(str.isspace, document)) and "." in document:  # perhaps a URL without its scheme
-        offered = spellings(run, stages, document, near=False)
-        if offered:
+    if not in_texts and not any(map(str.isspace, document)):
+        if (found := find_in_urls(run, stages, document, LISTED)).holders:
+            return ([found.holders[0].id] if found.count == 1 else []), found
+        if "." in document and (offered := spellings(run, stages, document, near=False)):  # perhaps a URL without its scheme
             raise not_found(run, stages, document, offered)
     passages = find_passage(run, document, LISTED) if in_texts or is_text(document) else None
     if passages is None or not passages.holders:
@@ -347,12 +350,9 @@ def _marked(run: Run, story: Story) -> Iterator[MarkedText]:
 def show_passages(run: str, passages: Passages, listed: int, console: Console) -> None:
     """Prints a numbered list of the documents with a passage; for a single document the place in its text."""
     holders = passages.holders or []
-    documents = "1 document holds" if passages.count == 1 else f"{passages.count:,} documents hold"
-    heading = (
-        f"{documents} this text as the stage {passages.stage} wrote it:"
-        if passages.stage
-        else f"{passages.count:,} documents have this URL:"
-    )
+    one = passages.count == 1
+    text = f"{'holds' if one else 'hold'} this text as the stage {passages.stage} wrote it:"
+    heading = f"{counted(passages.count, 'document')} {text if passages.stage else 'has this URL:' if one else 'have this in their URL:'}"
     console.print(Text(heading, style="bold"))
     for place, holder in enumerate(holders, 1):
         head = f"{place:>2}. {safe_line(holder.url or '(no URL)', 300)}"
@@ -361,8 +361,9 @@ def show_passages(run: str, passages: Passages, listed: int, console: Console) -
         if holder.passage:
             console.print(_indented(_snippet(holder), 4))
     if passages.count > listed:
-        longer = " (a longer passage finds fewer)" if passages.stage else ""
-        console.print(Text(f"and {passages.count - listed:,} more{longer}.", style="dim"))
+        console.print(
+            Text(f"and {passages.count - listed:,} more (a longer {'passage' if passages.stage else 'piece'} finds fewer).", style="dim")
+        )
     if passages.count > 1:
         console.print(Text(f"Why one of them: corpusmill why {shlex.quote(safe_line(run, 300))} ID", style="dim"), soft_wrap=True)
     else:

@@ -1,14 +1,14 @@
-"""Finds the documents for a URL, an id, the beginning of an id, or a passage of text."""
+"""Finds the documents for a URL, an id, the beginning of an id, a piece of a URL, or a passage of text."""
 
 import difflib
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.queries.ask import columns
+from corpusmill.report.queries.rules import NO_PAGE
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import quoted
 from corpusmill.report.read import DATA_STAGES
@@ -40,7 +40,7 @@ class PassageHolder:
 
 @dataclass
 class Passages:
-    """The documents of `stage` that hold a passage: their number, and the first of them."""
+    """The documents of `stage` that hold a passage (empty: whose URL holds it): their number, and the first of them."""
 
     stage: str = ""
     count: int = 0
@@ -96,6 +96,19 @@ def spellings(run: Run, stages: Sequence[str], url: str, near: bool = True) -> l
     return difflib.get_close_matches(url, [other for (other,) in like], OFFERED, 0.6)
 
 
+def find_in_urls(run: Run, stages: Sequence[str], piece: str, limit: int) -> Passages:
+    """Finds the documents whose URL holds `piece`, in large or small letters, in the first report that has any; the first `limit` of them,
+    the shortest URLs first. Records that hold no page do not count."""
+    for stage in stages:
+        if {"id", "url", "failed"} <= columns(run, f"{stage}_report").keys():
+            where = f"FROM {stage}_report WHERE contains(lower(url), lower($piece)) AND failed <> [{quoted(NO_PAGE)}]"
+            chosen = f"SELECT id, min(url) AS url, count(*) OVER () {where} GROUP BY id ORDER BY length(min(url)), 2, id LIMIT {limit}"
+            rows = run.rows(chosen, piece=piece)
+            if rows:
+                return Passages("", rows[0][2], [PassageHolder(id_, url, "", "", "") for id_, url, _ in rows])
+    return Passages()
+
+
 def find_passage(run: Run, passage: str, limit: int) -> Passages:
     """Finds the documents that hold `passage`, ignoring differences in white space, in the earliest stage that has one; details for the
     first `limit`.
@@ -146,13 +159,7 @@ def not_found(run: Run, stages: Sequence[str], document: str, offered: list[str]
         return InputError(f"{message}; there is {', '.join(safe_line(url, 300) for url in offered)}.")
     if given_up := sum(len(state.quarantined) for state in reader.stages.values()):
         message += f", but {given_up:,} tasks were given up, which may have read it (corpusmill verify lists them)"
-    if is_text(document):
-        return InputError(f"{message}, and no text holds it (capitals count; {_by_part(root, document)}).")
-    return InputError(f"{message} ({_by_part(root, document)}; --text searches the texts for it).")
-
-
-def _by_part(root: str, document: str) -> str:
-    """Says how to find a page by a part of its URL; for other texts, how to see some documents."""
-    if document.isprintable() and not any(map(str.isspace, document)):
-        return f"a piece of a URL: corpusmill inspect {root} --where {shlex.quote(f'contains(url, {quoted(safe_line(document, 200))})')}"
-    return f"corpusmill inspect {root} --limit 5 shows some documents"
+    where = (
+        ", and neither a URL nor a text holds it (in texts, capitals count" if is_text(document) else " (--text searches the texts for it"
+    )
+    return InputError(f"{message}{where}; corpusmill inspect {root} --limit 5 shows some documents).")

@@ -166,7 +166,10 @@ def inspect(
 def why(
     run: ShownRun,
     document: Annotated[
-        str, typer.Argument(metavar="URL|ID|TEXT", help="A document's URL, its id or the id's beginning, or a passage of its text.")
+        str,
+        typer.Argument(
+            metavar="URL|ID|TEXT", help="A document's URL or a piece of it, its id or the id's beginning, or a passage of its text."
+        ),
     ],
     text: Annotated[bool, typer.Option("--text", help="Treat it as a passage of text.")] = False,
     marks: Annotated[bool, typer.Option("--marks", help="Show the text, with the places that each failed rule counts.")] = False,
