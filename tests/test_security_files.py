@@ -220,7 +220,7 @@ LOOKING = (
     ["sample"],
     ["query", "select 1"],
     ["raw", "http://host1.test/page-1.html"],
-    ["raw", "http://host1.test/page-1.html", "--blocks"],
+    ["raw", "http://host1.test/page-1.html", "--part", "blocks"],
     ["card"],
 )
 

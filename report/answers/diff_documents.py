@@ -159,7 +159,7 @@ def read_counts(pair: Pair) -> dict[str, Counts]:
     """Counts documents by outcome: `both`, `only_a`, `only_b`, `neither`. Documents that only one run has seen count as `kept_unseen_b`,
     `dropped_unseen_b` and so on."""
     counts: dict[str, Counts] = {}
-    sql = "SELECT kept_a, kept_b, count(*), sum(characters_a), sum(characters_b) FROM matched GROUP BY ALL"
+    sql = "SELECT kept_a, kept_b, count(*), sum(characters_a), sum(characters_b) FROM matched GROUP BY ALL ORDER BY ALL"
     for kept_a, kept_b, documents, characters_a, characters_b in pair.query(sql):
         characters = characters_a if kept_a or not kept_b else characters_b
         counts[_outcome(kept_a, kept_b)] = Counts(documents, int((characters if characters is not None else characters_b) or 0))

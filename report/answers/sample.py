@@ -233,7 +233,7 @@ def _show_rest(found: Samples, near: list[ReportRule], console: Console) -> None
     console.print(Text(f"{len(found.rows):,} of {found.total:,} such documents of {found.stage}, {how}.{texts}"))
     one = safe_line(found.rows[0]["id"], 40)
     console.print(Text(f"All about one: corpusmill why {root} {one}", style="dim"), soft_wrap=True)
-    console.print(Text(f"Its whole page: corpusmill raw {root} {one} --body", style="dim"), soft_wrap=True)
+    console.print(Text(f"Its whole page: corpusmill raw {root} {one} --part body", style="dim"), soft_wrap=True)
     rule = next((r for r in found.rules if r.rule in found.choice.rules and distance(r, 0.0) is not None), None)
     if rule is None or found.stage != "filter":
         return

@@ -401,7 +401,7 @@ def _explain(run: str, story: Story, console: Console) -> None:
         console.print(Text("The text begins:", style="bold"))
         console.print(Text(safe_text(story.text, TEXT)))
         root = shlex.quote(safe_line(run, 300))
-        console.print(Text(f"All of it: corpusmill raw {root} {safe_line(story.id, 40)} --text", style="dim"), soft_wrap=True)
+        console.print(Text(f"All of it: corpusmill raw {root} {safe_line(story.id, 40)} --part text", style="dim"), soft_wrap=True)
     console.print()
 
 

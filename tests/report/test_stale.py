@@ -64,7 +64,7 @@ def retuned(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 VIEWS = (
     "report RUN", "inspect RUN --json", f"why RUN {URL}", "sample RUN -n 1", "query RUN 'SELECT 1'", "clusters RUN",
-    "sweep RUN gopher_short_doc --from 50 --to 60 --steps 2", f"raw RUN {URL} --text", "trace RUN --shard 0 --token 3",
+    "sweep RUN gopher_short_doc --from 50 --to 60 --steps 2", f"raw RUN {URL} --part text", "trace RUN --shard 0 --token 3",
     "verify RUN",
 )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Commands that show what a run decided and why: thresholds, groups of copies, originals, and single documents."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -91,24 +91,23 @@ def clusters(
     _show(find(run, one_list(largest, doubtful, random, id_), limit, seed, id_), json)
 
 
-@app.command(epilog="Example: corpusmill raw runs/demo 5f2c09d1 --head")
+@app.command(epilog="Example: corpusmill raw runs/demo 5f2c09d1 --part head")
 def raw(
     run: ShownRun,
     document: Annotated[str, typer.Argument(metavar="ID-OR-URL", help="Its id, the id's beginning, or its URL; kept or dropped.")],
-    head: Annotated[bool, typer.Option("--head", help="Only the headers, of the archive and of HTTP.")] = False,
-    body: Annotated[bool, typer.Option("--body", help="Only the body, HTTP's encodings undone.")] = False,
-    text: Annotated[bool, typer.Option("--text", help="Only the text that ingest made of it.")] = False,
-    blocks: Annotated[bool, typer.Option("--blocks", help="The page's blocks: + what ingest kept of it, - what it left out.")] = False,
+    part: Annotated[
+        Literal["record", "head", "body", "text", "blocks"],
+        typer.Option(
+            help="record: all of it; head: the headers; body: HTTP's encodings undone; text: what ingest made of it; "
+            "blocks: the page's blocks, + what ingest kept, - what it left out."
+        ),
+    ] = "record",
     fetch: Annotated[bool, typer.Option("--fetch", help="Fetch it from the web server or store of the crawl.")] = False,
 ) -> None:
     """Show the original record of a document. It is read from the crawl file, byte for byte."""
-    from corpusmill.pipeline.errors import InputError
     from corpusmill.report.answers.raw import raw as show
 
-    chosen = [name for name, on in (("head", head), ("body", body), ("text", text), ("blocks", blocks)) if on]
-    if len(chosen) > 1:
-        raise InputError(f"raw: --{chosen[0]} and --{chosen[1]} exclude each other.")
-    show(run, document, (chosen or ["record"])[0], fetch)
+    show(run, document, part, fetch)
 
 
 Stage = Annotated[str | None, typer.Option(help="A stage of the run; else the one that has the rule, or the filter.", show_default=False)]

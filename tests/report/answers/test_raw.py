@@ -106,13 +106,13 @@ def test_every_record_of_a_warc_byte_for_byte(run: SimpleNamespace, corpusmill, 
         code, out, _ = corpusmill("raw", run.folder, row["id"])
         assert code == 0 and out == record
         if row["record_type"] == "response" and row["url"][-1] == "2":
-            code, head, _ = corpusmill("raw", run.folder, row["id"], "--head")
-            body = corpusmill("raw", run.folder, row["id"], "--body")[1]
+            code, head, _ = corpusmill("raw", run.folder, row["id"], "--part", "head")
+            body = corpusmill("raw", run.folder, row["id"], "--part", "body")[1]
             assert document_id(row["url"], body) == row["id"] and body in PAGES
             theirs = next(iter(ArchiveIterator(io.BytesIO(out))))
             assert theirs.content_stream().read() == body
             assert head.endswith(b"\r\n\r\n") and record.startswith(head) and b"X-Sly" in head and b"<p>" not in head
-            text = corpusmill("raw", run.folder, row["id"], "--text")[1].decode()
+            text = corpusmill("raw", run.folder, row["id"], "--part", "text")[1].decode()
             assert text.startswith("A page about milling.") and len(text) == row["chars_out"]
 
 
@@ -121,20 +121,20 @@ def test_every_line_of_jsonl(run: SimpleNamespace, corpusmill, name: str, host: 
     rows = of_file(run, name)
     for row, line in zip(rows, LINES, strict=False):
         assert corpusmill("raw", run.folder, row["id"][:12])[:2] == (0, line.replace(b"lines", host))
-        body = corpusmill("raw", run.folder, row["id"], "--body")[1]
+        body = corpusmill("raw", run.folder, row["id"], "--part", "body")[1]
         assert document_id(row["url"], body) == row["id"]
-        assert corpusmill("raw", run.folder, row["url"], "--text")[1].decode() == json.loads(line)["text"]
+        assert corpusmill("raw", run.folder, row["url"], "--part", "text")[1].decode() == json.loads(line)["text"]
     if name == "e.jsonl":
         assert corpusmill("raw", run.folder, rows[-1]["id"])[:2] == (0, b"{no json\n")
-    code, _, err = corpusmill("raw", run.folder, rows[0]["id"], "--head")
+    code, _, err = corpusmill("raw", run.folder, rows[0]["id"], "--part", "head")
     assert code == 2 and "a line has no headers" in err
 
 
 def test_every_row_of_csv(run: SimpleNamespace, corpusmill) -> None:
     good, bad = of_file(run, "i.csv")
     assert corpusmill("raw", run.folder, good["id"])[:2] == (0, b'"http://csv.test/","One, of\ntwo lines"\n')
-    assert corpusmill("raw", run.folder, "http://csv.test/", "--body")[1] == b"One, of\ntwo lines"
-    assert corpusmill("raw", run.folder, "http://tsv.test/", "--body")[1] == b"A row between tabs"
+    assert corpusmill("raw", run.folder, "http://csv.test/", "--part", "body")[1] == b"One, of\ntwo lines"
+    assert corpusmill("raw", run.folder, "http://tsv.test/", "--part", "body")[1] == b"A row between tabs"
     assert corpusmill("raw", run.folder, bad["id"])[:2] == (0, b',"never closed\n') and bad["failed"] == ["not_csv"]
     (run.inputs / "i.csv").write_bytes(run.files["i.csv"].replace(b"two", b"too"))
     code, _, err = corpusmill("raw", run.folder, good["id"])
@@ -156,7 +156,7 @@ def test_damaged_stretches_as_they_lie_in_the_file(run: SimpleNamespace, corpusm
         content = (run.inputs / Path(row["source"]).name).read_bytes()
         code, out, _ = corpusmill("raw", run.folder, row["id"])
         assert code == 0 and out == content[row["offset"] : row["offset"] + row["length"]] and out
-        code, _, err = corpusmill("raw", run.folder, row["id"], "--body")
+        code, _, err = corpusmill("raw", run.folder, row["id"], "--part", "body")
         assert code == 2 and err.count("\n") == 1
 
 
@@ -168,9 +168,8 @@ def test_what_can_not_be_shown_is_one_sentence(run: SimpleNamespace, corpusmill,
         ("0123456789abcdef",): "nothing that was ingested has the id or URL '0123456789abcdef'",
         ("http://a.test/none",): "nothing that was ingested",
         (page["id"][:3],): "nothing that was ingested",  # too short for the beginning of an id
-        (request["id"], "--text"): "it was dropped, so it has no text (a request record holds no page)",
+        (request["id"], "--part", "text"): "it was dropped, so it has no text (a request record holds no page)",
         (file["id"],): "there is nothing in it",
-        (page["id"], "--head", "--body"): "--head and --body exclude each other",
     }.items():
         code, out, err = corpusmill("raw", run.folder, *arguments)
         assert code == 2 and not out and err.startswith("corpusmill: ") and err.count("\n") == 1 and sentence in err, err
@@ -205,8 +204,8 @@ def test_a_source_that_changed_or_went_away(run: SimpleNamespace, corpusmill) ->
 def test_a_terminal_is_obeyed_in_nothing(run: SimpleNamespace, corpusmill) -> None:
     """On a real pseudo-terminal the server's escape sequence is removed; elsewhere it stays."""
     row = of_file(run, "a.warc.gz", record_type="response")[0]
-    assert b"\x1b[31mred" in corpusmill("raw", run.folder, row["id"], "--head")[1]
-    command = [sys.executable, "-m", "corpusmill", "raw", str(run.folder), row["id"], "--head"]
+    assert b"\x1b[31mred" in corpusmill("raw", run.folder, row["id"], "--part", "head")[1]
+    command = [sys.executable, "-m", "corpusmill", "raw", str(run.folder), row["id"], "--part", "head"]
     master, slave = pty.openpty()
     subprocess.run(command, stdout=slave, check=True)
     os.close(slave)
@@ -221,8 +220,8 @@ def test_records_beyond_the_limits_are_dropped_and_can_be_shown(run: SimpleNames
     for row, body in zip(rows, (LARGE, BOMB), strict=True):
         whole = corpusmill("raw", run.folder, row["url"])[1]
         assert whole.startswith(b"WARC/1.0") and whole.endswith(b"\r\n\r\n" + body + b"\r\n\r\n")
-    assert corpusmill("raw", run.folder, "http://large.test/", "--body")[1] == LARGE
-    code, out, err = corpusmill("raw", run.folder, "http://bomb.test/", "--body")
+    assert corpusmill("raw", run.folder, "http://large.test/", "--part", "body")[1] == LARGE
+    code, out, err = corpusmill("raw", run.folder, "http://bomb.test/", "--part", "body")
     assert code == 2 and not out and "decompresses to more than ingest lets through" in err and err.count("\n") == 1
     monkeypatch.setattr("corpusmill.ingest.original.LARGEST", 100_000)
     code, _, err = corpusmill("raw", run.folder, "http://large.test/")
