@@ -361,9 +361,8 @@ def show_passages(run: str, passages: Passages, listed: int, console: Console) -
         if holder.passage:
             console.print(_indented(_snippet(holder), 4))
     if passages.count > listed:
-        console.print(
-            Text(f"and {passages.count - listed:,} more (a longer {'passage' if passages.stage else 'piece'} finds fewer).", style="dim")
-        )
+        longer = " (a longer passage finds fewer)" if passages.stage else ""
+        console.print(Text(f"and {passages.count - listed:,} more{longer}.", style="dim"))
     if passages.count > 1:
         console.print(Text(f"Why one of them: corpusmill why {shlex.quote(safe_line(run, 300))} ID", style="dim"), soft_wrap=True)
     else:

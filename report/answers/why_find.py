@@ -159,7 +159,7 @@ def not_found(run: Run, stages: Sequence[str], document: str, offered: list[str]
         return InputError(f"{message}; there is {', '.join(safe_line(url, 300) for url in offered)}.")
     if given_up := sum(len(state.quarantined) for state in reader.stages.values()):
         message += f", but {given_up:,} tasks were given up, which may have read it (corpusmill verify lists them)"
-    where = (
-        ", and neither a URL nor a text holds it (in texts, capitals count" if is_text(document) else " (--text searches the texts for it"
-    )
+    where = " (--text searches the texts for it"
+    if is_text(document):
+        where = ", and neither a URL nor a text holds it (in texts, capitals count"
     return InputError(f"{message}{where}; corpusmill inspect {root} --limit 5 shows some documents).")
