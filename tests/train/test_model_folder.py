@@ -46,6 +46,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another shape": (lambda f: edit(f / "config.json", intermediate_size=16), r"mlp\.\w+_proj\.weight has the shape \[8, 8\]"),
     "a layer less": (lambda f: edit(f / "config.json", num_hidden_layers=2), r"model\.layers\.1\.\S+ is missing \(9 in all\)"),
     "more": (lambda f: add(f / "model.safetensors", "model.norm.bias"), r"holds model\.norm\.bias"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").write_text("{"), r"tokenizer\.json: not a tok"),
     "another tokenizer": (
         lambda f: edit(f / "tokenizer.json", added_tokens=[{"id": 11, "content": "<|x|>"}]),
         r"tokenizer\.json: has ids up to 11, but the model's vocabulary is 11",
