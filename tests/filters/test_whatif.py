@@ -175,14 +175,22 @@ def base(tmp_path_factory, make_documents, finished_ingest, texts, quality_step)
         (["filter.thresholds.gopher_long_doc=1000000000"], False, False),
     ],
 )
-def test_equals_a_fresh_run(tmp_path: Path, base: Path, tree: Callable, overrides: list[str], returns: bool, drops: bool) -> None:
+def test_retuning_equals_a_fresh_run_and_a_dry_one_says_it_before(
+    tmp_path: Path, base: Path, tree: Callable, overrides: list[str], returns: bool, drops: bool
+) -> None:
     shutil.copytree(base, tmp_path / "retuned")
     shutil.copytree(base, tmp_path / "fresh")
+    dry = retune(str(tmp_path / "retuned"), overrides, InlineEngine(), Progress(False), write=False)
+    assert tree(tmp_path / "retuned") == tree(base)
     result = again(tmp_path / "retuned", *overrides)
+    assert result == dry
     filter_stage(tmp_path / "fresh", *overrides)
     assert tree(tmp_path / "retuned") == tree(tmp_path / "fresh")
     assert result.to_measure == 0
     assert result.kept == result.kept_before + result.came_back - result.gone
+    rows = [row for row in Manifest(Storage(str(tmp_path / "retuned/filter"))).rows() if row.rows_in]
+    assert sum(row.rows_in for row in rows) == result.documents and sum(row.kept for row in rows) == result.kept
+    assert all(sum(row.failed.get(rule, 0) for row in rows) == now for rule, (_, now) in result.failed.items())
     assert (result.came_back > 0, result.gone > 0) == (returns, drops) and (result.data_shards > 0) == (returns or drops)
     filter_stage(tmp_path / "retuned")  # takes everything over
     assert tree(tmp_path / "retuned") == tree(tmp_path / "fresh")
@@ -202,19 +210,6 @@ def test_steps_with_a_memory(tmp_path: Path, make_documents, finished_ingest, tr
     assert again(tmp_path / "retuned", "filter.thresholds.gopher_short_doc=20").came_back > 5
     filter_stage(tmp_path / "fresh", "filter.thresholds.gopher_short_doc=20")
     assert tree(tmp_path / "retuned") == tree(tmp_path / "fresh")
-
-
-def test_the_verdicts_are_those_that_are_written(tmp_path: Path, base: Path, tree: Callable) -> None:
-    shutil.copytree(base, tmp_path / "run")
-    overrides = ["filter.thresholds.gopher_short_doc=150", "filter.thresholds.gopher_below_alpha_threshold=off"]
-    said: list[module.Retuned] = []
-    dry = retune(str(tmp_path / "run"), overrides, InlineEngine(), Progress(False), said.append, write=False)
-    assert tree(tmp_path / "run") == tree(base) and said == [dry]
-    assert again(tmp_path / "run", *overrides) == dry
-    rows = [row for row in Manifest(Storage(str(tmp_path / "run/filter"))).rows() if row.rows_in]
-    assert sum(row.rows_in for row in rows) == dry.documents and sum(row.kept for row in rows) == dry.kept
-    assert sum(row.failed["gopher_short_doc"] for row in rows) == dry.failed["gopher_short_doc"][1]
-    assert dry.came_back > 0 and dry.gone > 0
 
 
 def test_nothing_changes(tmp_path: Path, base: Path, tree: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

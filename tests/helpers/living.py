@@ -41,3 +41,9 @@ def _session(pid: int) -> int:
         return os.getsid(pid)
     except ProcessLookupError:
         return 0
+
+
+def listening(processes: Iterable[psutil.Process]) -> set[tuple[str, int]]:
+    """Returns addresses and ports on which processes listen, as `ss -ltnp` does."""
+    found = [each for process in processes for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+    return {(each.laddr.ip.removeprefix("::ffff:"), each.laddr.port) for each in found}

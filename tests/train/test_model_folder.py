@@ -1,6 +1,8 @@
 """Tests model folders: broken ones give a sentence; the training state is whole or not there."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,38 +35,38 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_missing_folder_and_files_are_named(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere: no such model folder"):
-        load_model(folder / "nowhere")
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"model\.safetensors: no such file"):
-        load_model(folder)
-    (folder / "config.json").unlink()
-    with pytest.raises(InputError, match=r"config\.json: no such file"):
-        load_model(folder)
+#: What is done to a model's folder, and words of the sentence.
+BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no folder": (lambda f: shutil.rmtree(f), "model: no such model folder"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors: no such file"),
+    "no configuration": (lambda f: (f / "config.json").unlink(), r"config\.json: no such file"),
+    "half a configuration": (lambda f: (f / "config.json").write_text('{"model_type": "lla'), r"config\.json: not the configuration"),
+    "empty": (lambda f: (f / "model.safetensors").write_bytes(b""), r"model\.safetensors: not a whole safetensors file"),
+    "cut short": (lambda f: cut(f / "model.safetensors"), r"model\.safetensors: not a whole safetensors file"),
+    "another shape": (lambda f: edit(f / "config.json", intermediate_size=16), r"mlp\.\w+_proj\.weight has the shape \[8, 8\]"),
+    "a layer less": (lambda f: edit(f / "config.json", num_hidden_layers=2), r"model\.layers\.1\.\S+ is missing \(9 in all\)"),
+    "more": (lambda f: add(f / "model.safetensors", "model.norm.bias"), r"holds model\.norm\.bias"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").write_text("{"), r"tokenizer\.json: not a tok"),
+    "another tokenizer": (
+        lambda f: edit(f / "tokenizer.json", added_tokens=[{"id": 11, "content": "<|x|>"}]),
+        r"tokenizer\.json: has ids up to 11, but the model's vocabulary is 11",
+    ),
+}
 
 
-@pytest.mark.parametrize("left", [0, -1])
-def test_weights_cut_short(folder: Path, left: int) -> None:
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:left])
-    with pytest.raises(InputError, match=r"model\.safetensors: not a whole safetensors file"):
-        load_model(folder)
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
 
 
-def test_weights_of_another_shape(folder: Path) -> None:
-    edit(folder / "config.json", intermediate_size=16)
-    with pytest.raises(InputError, match=r"mlp\.\w+_proj\.weight has the shape \[8, 8\], and in this model "):
-        load_model(folder)
-    edit(folder / "config.json", intermediate_size=8, num_hidden_layers=2)
-    with pytest.raises(InputError, match=r"model\.layers\.1\.\S+ is missing \(9 in all\)"):
-        load_model(folder)
+def add(path: Path, name: str) -> None:
+    save_file({**load_file(path), name: torch.zeros(8)}, path)
 
 
-def test_weights_that_the_model_does_not_have(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    save_file({**load_file(path), "model.layers.0.self_attn.q_proj.bias": torch.zeros(8)}, path)
-    with pytest.raises(InputError, match=r"holds model\.layers\.0\.self_attn\.q_proj\.bias"):
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_folder_is_one_sentence(folder: Path, name: str) -> None:
+    do, words = BROKEN[name]
+    do(folder)
+    with pytest.raises(InputError, match=words):
         load_model(folder)
 
 
@@ -85,15 +87,6 @@ def test_weights_that_the_model_does_not_have(folder: Path) -> None:
 def test_configurations_that_this_model_is_not(folder: Path, changes: dict[str, object], message: str) -> None:
     edit(folder / "config.json", **changes)
     with pytest.raises(InputError, match=rf"config\.json: .*{message}"):
-        load_model(folder)
-    (folder / "config.json").write_text('{"model_type": "lla')
-    with pytest.raises(InputError, match=r"config\.json: not the configuration"):
-        load_model(folder)
-
-
-def test_the_tokenizer_of_another_model(folder: Path) -> None:
-    edit(folder / "tokenizer.json", added_tokens=[{"id": 11, "content": "<|x|>"}])
-    with pytest.raises(InputError, match=r"tokenizer\.json: has ids up to 11, but the model's vocabulary is 11"):
         load_model(folder)
 
 

@@ -54,11 +54,7 @@ def test_all_ways_to_name_the_answers_say_the_same(corpusmill, folder: Path, dat
     ("arguments", "sentence"),
     [
         (["posts.jsonl", *sets("labels=[nice]")], "the classifier has no label 'nice' (it has rude, spam)"),
-        (["posts.jsonl", *sets("sources.0.label_columns={nice: rude}")], "posts.jsonl answers 'nice', which is not among the labels (rude"),
         (["posts.jsonl", *sets("sources.0.label_column=said")], "the label 'nein' in 'said' is unknown (known are rude, spam)"),
-        (["posts.jsonl"], "has no column 'label' (it has id, text, rude, spam, name, said)"),
-        (["posts.jsonl", *sets("sources.0.positive=ja")], "has a positive value, but there are several labels"),
-        (["missing.jsonl"], "missing.jsonl: no such file"),
         (["posts.jsonl", *sets("sources.7.positive=ja")], "'7' is not an index of a list of length 1"),
     ],
 )
