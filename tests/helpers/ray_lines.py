@@ -79,6 +79,8 @@ class LinesWorker(Worker):
             raise InputError(f"{task.inputs[0].path}: broken at byte 7.")
         if deed == "bug":
             raise KeyError("no such column")
+        if deed == "tell process":
+            return Output({}, warnings=[str(os.getpid())])
         lines = Path(task.inputs[0].path).read_text().upper().splitlines()
         table = pa.table({"id": [f"{task.key}-{i}" for i in range(len(lines))], "text": lines})
         if deed == "parts":

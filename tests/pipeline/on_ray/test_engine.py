@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import signal
 import tokenize
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,25 @@ def test_a_killed_worker_is_replaced_and_the_bytes_stay(
     assert log.startswith("lines part-00002\nlines, task part-00002 (") and log.endswith("it is done again.\n\n")
     run(stages, InlineEngine(), tmp_path / "inline", inputs, p2=dying)  # the marker is there now, so this process lives
     assert contents(tmp_path / "killed") == contents(tmp_path / "inline")
+
+
+@pytest.mark.long
+def test_the_next_phase_has_the_same_process_and_one_that_has_died_meanwhile_is_replaced(
+    stages: Any, engine: RayEngine, tmp_path: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.connect()
+    monkeypatch.setattr(engine, "workers", 1)
+
+    def processes(name: str) -> set[int]:
+        done = run(stages, engine, tmp_path / name, inputs, **{f"p{i}": {"deed": "tell process"} for i in range(5)})
+        return {int(row.warnings[0]) for row in done.manifest.rows()}
+
+    workers = processes("first") | processes("second")
+    assert len(workers) == 1
+    for process in workers:
+        os.kill(process, signal.SIGKILL)
+    others = processes("third")
+    assert not others & workers and not (tmp_path / "third" / "errors.log").exists()
 
 
 def test_a_piece_that_always_kills_its_process_ends_the_run_when_the_rest_is_done(
@@ -163,6 +183,8 @@ def test_a_gpu_is_shared_out(stages: Any, engine: RayEngine, tmp_path: Path, inp
     if not ray.cluster_resources().get("GPU"):
         done = run(stages, engine, tmp_path / "none", inputs, gpus=1.0, **tell)
         assert [row.warnings[3] for row in done.manifest.rows()] == [""] * 5
+        plain = run(stages, engine, tmp_path / "plain", inputs, **tell)  # GPUs are no part of a task's identity
+        assert [row.identity for row in done.manifest.rows()] == [row.identity for row in plain.manifest.rows()]
     engine.close()
     start = ray.init
     monkeypatch.setattr(ray, "init", lambda **options: start(**options, num_gpus=1))
