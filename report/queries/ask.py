@@ -43,9 +43,7 @@ def ask(run: Run, name: str, title: str, sql: str) -> Query:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r}: a query's name is of lower-case letters, digits and dashes")
     text = dedent(sql).strip()
-    rows = run.rows(text)
-    columns = run.sql(text).columns
-    return Query(name, title, text, [dict(zip(columns, map(plain, row), strict=True)) for row in rows])
+    return Query(name, title, text, [{column: plain(value) for column, value in row.items()} for row in run.records(text)])
 
 
 def plain(value: Any) -> Any:

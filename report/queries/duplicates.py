@@ -380,15 +380,13 @@ ORDER BY run NULLS FIRST""")  # fmt: skip
         return found
     some = f"SELECT id, kept_id, kept_in, similarity, verified FROM {CLUSTERS} WHERE kept_in IS NOT NULL LIMIT {EXAMPLES}"
     shown = [Copy(*row) for row in run.rows(some)] if named else []
-    names = list(columns(run, CHANGES))
-    found_rows = [run.rows(f"FROM {CHANGES} WHERE {of} LIMIT {EXAMPLES}") for of in ("NOT kept", "kept")]
-    changes = [[dict(zip(names, row, strict=True)) for row in rows] for rows in found_rows]
-    ids = [copy.id for copy in shown] + [row["kept_id"] for row in changes[0] if row["kept_in"] is None]
+    replaced, restored = (run.records(f"FROM {CHANGES} WHERE {of} LIMIT {EXAMPLES}") for of in ("NOT kept", "kept"))
+    ids = [copy.id for copy in shown] + [row["kept_id"] for row in replaced if row["kept_in"] is None]
     urls = {}
     if "dedup_report" in run.tables:
         sql = "SELECT id, any_value(url) FROM dedup_report WHERE id IN (SELECT unnest($ids::VARCHAR[])) AND url <> '' GROUP BY id"
         urls = dict(run.rows(sql, ids=ids))
-    return replace(found, copies=shown, replaced=changes[0], restored=changes[1], urls=urls)
+    return replace(found, copies=shown, replaced=replaced, restored=restored, urls=urls)
 
 
 # ---- all of it ----------------------------------------------------------------------------------------------------------------------

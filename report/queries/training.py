@@ -7,7 +7,7 @@ from typing import Any
 
 from corpusmill.pipeline.intervals import score_text
 from corpusmill.pipeline.recipe import STAGES
-from corpusmill.report.queries.ask import Query, ask, columns, slug
+from corpusmill.report.queries.ask import Query, ask, slug
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import identifier
 from corpusmill.report.read import TRAINED, RunReader
@@ -387,8 +387,7 @@ def _find_leaks(run: Run, task: Benchmark) -> None:
     texts = {}
     if scored in run.tables and rows:
         items = ", ".join(str(row["item"]) for row in rows)
-        names, known = list(columns(run, scored)), run.rows(f"FROM {identifier(scored)} WHERE item IN ({items})")
-        texts = {row["item"]: _text(row) for row in (dict(zip(names, values, strict=True)) for values in known)}
+        texts = {row["item"]: _text(row) for row in run.records(f"FROM {identifier(scored)} WHERE item IN ({items})")}
     task.leaks = [row | {"text": texts.get(row["item"], "")} for row in rows]
 
 

@@ -129,6 +129,16 @@ class Run:
         DuckDB's errors."""
         return self.guarded(lambda: self.sql(query, **parameters).fetchall(), lambda: query)
 
+    def records(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Returns the rows of a SELECT as `rows`, each by the names of its columns."""
+
+        def read() -> list[dict[str, Any]]:
+            found = self.sql(query, **parameters)
+            names = found.columns
+            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+        return self.guarded(read, lambda: query)
+
     @in_sentences
     def table(self, name: str) -> duckdb.DuckDBPyRelation:
         """Returns a table by its name. Raises InputError that lists similar names."""
