@@ -182,6 +182,8 @@ def test_saved_states_are_listed_and_open_in_transformers(run: Storage, tmp_path
     assert listed == {"pretrain": [5, *kept]}
     assert sorted(int(path.name[-8:]) for path in saved_states(run).iterdir()) == [5, *kept]  # at 5 the rate begins to fall
     output = tmp_path / "at-10"
+    code, _, err = corpusmill("export", run.root, output, "--step", 10, "--dtype", "bf16")
+    assert code == 2 and "takes no --dtype" in err and not output.exists()
     code, out, err = corpusmill("export", run.root, output, "--step", 10)
     assert code == 0 and out.decode() == f"{output}: the model of pretrain after 10 steps.\n", err
     from transformers import AutoModelForCausalLM, AutoTokenizer

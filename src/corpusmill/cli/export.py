@@ -38,6 +38,9 @@ def export(
     if step is not None:
         from corpusmill.train.checkpoint import export_state
 
+        others = {"--name": name, "--license": license_, "--dtype": dtype != "fp32", "--force": force}
+        if given := [option for option, value in others.items() if value]:
+            raise InputError(f"export: --step writes a saved state as it is, without a card, so it takes no {given[0]}.")
         print(f"{output}: the model of {export_state(run, step, output, model).stage} after {step} steps.")
         return
     stage, warning = export_model(str(run), output, model, name=name, license_=license_, dtype=dtype, force=force, although_stale=stale)
