@@ -45,7 +45,7 @@ REASONS = pa.schema([pa.field("stage", pa.string(), nullable=False), pa.field("f
 PART = 32_000_000
 #: The most files and bytes of a commit. The hub advises 50 to 100 files, and the removed documents of a commit lie on this disk.
 FILES, BYTES = 50, 2_000_000_000
-#: Files of the repository that a push may delete.
+#: Files of a repository that this command has sent; it may delete them.
 OURS = re.compile(r"(ingest|filter|dedup)/data/[^/]+\.parquet|removed/(filter|dedup)/[^/]+\.parquet")
 LEFT_OUT = "(The text is left out here, because steps of the filter rewrite texts, and this one as it came in may hold personal data.)"
 
@@ -127,7 +127,7 @@ class Push:
         if not self.public and not api.dataset_info(self.repository).private:
             raise InputError(f"{self.repository}: everyone can read this repository; --public says that you mean it.")
         there = api.list_repo_files(self.repository, repo_type="dataset")
-        if CARD in there and REPORT_FILE not in there:
+        if CARD in there and not any(map(OURS.fullmatch, there)):
             raise InputError(f"{self.repository}: its {CARD} is not of corpusmill, so nothing is sent there; choose another repository.")
         return safe_line(str(address), 200), there
 

@@ -205,10 +205,11 @@ def test_public_only_where_it_is_meant(run: Path, hub: Hub, corpusmill: Command)
 
 
 def test_another_card_is_not_replaced(run: Path, hub: Hub, corpusmill: Command) -> None:
-    hub.files["me/pages"], hub.private["me/pages"] = {"README.md": b"# Mine"}, True
+    mine = {"README.md": b"# Mine", "report.html": b"<p>Mine"}
+    hub.files["me/pages"], hub.private["me/pages"] = dict(mine), True
     code, _, error = corpusmill("push", run, "me/pages", "--yes")
     assert code == 2 and "its README.md is not of corpusmill" in error
-    assert hub.files["me/pages"] == {"README.md": b"# Mine"}
+    assert hub.files["me/pages"] == mine
 
 
 def test_unfinished_and_stale_runs(run: Path, hub: Hub, corpusmill: Command, tmp_path: Path) -> None:
