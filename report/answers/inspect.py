@@ -190,7 +190,7 @@ def _show_values(rows: list[Row], about: TableInfo, console: Console) -> None:
 
 def _decision(row: Row, about: TableInfo) -> Text:
     """Returns the decision: each failed rule with its value and threshold, the reason in words, and the values of `about.asked`."""
-    failed = [rule for name in row["failed"] or [] for rule in [_failure(name, row, about)]]
+    failed = [_failure(name, row, about) for name in row["failed"] or []]
     asked = [f"{safe_line(name, 60)} {safe_line(number(row[name]), 60)}" for name in about.asked if row.get(name) is not None]
     reason = [safe_line(row["reason"], 200)] if row.get("reason") else []
     decision = Text("kept", style="green") if row["kept"] else Text(", ".join(failed), style="red")

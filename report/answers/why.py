@@ -350,9 +350,10 @@ def _marked(run: Run, story: Story) -> Iterator[MarkedText]:
 def show_passages(run: str, passages: Passages, listed: int, console: Console) -> None:
     """Prints a numbered list of the documents with a passage; for a single document the place in its text."""
     holders = passages.holders or []
-    one = passages.count == 1
-    text = f"{'holds' if one else 'hold'} this text as the stage {passages.stage} wrote it:"
-    heading = f"{counted(passages.count, 'document')} {text if passages.stage else 'has this URL:' if one else 'have this in their URL:'}"
+    heading = f"{counted(passages.count, 'document')} with this in the URL:"
+    if passages.stage:
+        holds = "holds" if passages.count == 1 else "hold"
+        heading = f"{counted(passages.count, 'document')} {holds} this text as the stage {passages.stage} wrote it:"
     console.print(Text(heading, style="bold"))
     for place, holder in enumerate(holders, 1):
         head = f"{place:>2}. {safe_line(holder.url or '(no URL)', 300)}"
@@ -364,7 +365,8 @@ def show_passages(run: str, passages: Passages, listed: int, console: Console) -
         longer = " (a longer passage finds fewer)" if passages.stage else ""
         console.print(Text(f"and {passages.count - listed:,} more{longer}.", style="dim"))
     if passages.count > 1:
-        console.print(Text(f"Why one of them: corpusmill why {shlex.quote(safe_line(run, 300))} ID", style="dim"), soft_wrap=True)
+        texts = "" if passages.stage else " (--text searches the texts)"
+        console.print(Text(f"Why one of them: corpusmill why {shlex.quote(safe_line(run, 300))} ID{texts}", style="dim"), soft_wrap=True)
     else:
         console.print()
 

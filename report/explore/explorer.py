@@ -75,7 +75,7 @@ class Explorer:
             self._go_on()
             list(measure_again(self.reader.settings("filter"), "A line.", {}))  # loads the kernels that the first marks need
         except Stopped:
-            pass
+            pass  # the server ends, so nobody asks for the rest
         except Exception as error:  # noqa: BLE001 - the last boundary of a thread: the page must not wait for what never comes
             self.reader.warn(f"internal error while the reports were loaded ({type(error).__name__}: {error}).")
         finally:

@@ -109,7 +109,7 @@ def read_phase(phase: dict[str, Any], now: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-#: The folder of a state that a training has saved, and the file that makes it whole.
+#: The folder of a state that a training has saved, and the file that makes it whole: as in train/checkpoint.py, which imports torch.
 _STATE, WHOLE = re.compile(r"step-(\d+)"), "state.json"
 
 

@@ -275,7 +275,7 @@ VIEW_SHOWN = 100
 
 def show_run(folder: str, checks: Sequence[StageCheck], console: Console) -> bool:
     """Prints a row for each stage (or folder of shards) and a sentence for each fault; returns whether all is unchanged."""
-    of_run = any(check.tasks for check in checks)
+    of_run = Storage(folder).exists(RUN_FILE)
     made = table(f"{'Run' if of_run else 'Token shards of'} {folder}", "stage", ">tasks", ">files", ">MB", ">rows", ">faults")
     for check in checks:
         made.add_row(cell(check.name), *map(number, (check.tasks, check.files, round(check.bytes / 1e6, 1), check.rows, len(check.faults))))
@@ -290,14 +290,9 @@ def show_run(folder: str, checks: Sequence[StageCheck], console: Console) -> boo
     if not faults and quarantined:
         console.print(f"Every file is the one that was written, but the run is not whole. Tasks that were given up: {len(quarantined):,}.")
     elif not faults:
-        unfinished = ", ".join(check.name for check in checks if check.notes and of_run)
-        rest = (
-            f"but not all stages are finished: {unfinished}"
-            if unfinished
-            else "and every document that came in is accounted for"
-            if of_run
-            else "and holds the tokens of its documents"
-        )
+        rest = "and every document that came in is accounted for" if of_run else "and holds the tokens of its documents"
+        if of_run and (unfinished := [check.name for check in checks if check.notes]):
+            rest = f"but not all stages are finished: {', '.join(unfinished)}"
         console.print(f"Every file is the one that was written, {rest}.")
     return not faults
 

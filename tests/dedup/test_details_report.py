@@ -81,7 +81,7 @@ def cut(shared_dedup: Callable[..., Any]) -> Seen:
     return Seen(shared_dedup([pages, [*both, {"text": "menu", "url": "http://b.test/menu"}]], lines={}, substrings={}))
 
 
-def test_page_terminal_and_why_have_what_was_cut(cut: Seen) -> None:
+def test_page_and_why_have_what_was_cut(cut: Seen) -> None:
     kept = [row for row in cut.report if row["kept"]]
     characters = sum(row["chars_in"] - row["chars_out"] for row in kept if row["lines_cut"])
     passage = sum(row["chars_in"] - row["chars_out"] for row in kept if row["substring_spans"])

@@ -72,7 +72,7 @@ def test_a_passage_of_several_is_a_list(run_folder: Path) -> None:
 def test_a_piece_of_a_url_is_enough(run_folder: Path) -> None:
     assert "failed short: words is 3" in explain(run_folder, "PAGE-14.html")
     several = explain(run_folder, "host2.test")
-    assert "documents have this in their URL: 1. http://host2.test/" in several and f"corpusmill why {run_folder} ID" in several
+    assert "documents with this in the URL: 1. http://host2.test/" in several and f"corpusmill why {run_folder} ID" in several
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_many_records_of_one_url_are_a_list(tmp_path: Path, builder: Any) -> Non
     ]  # fmt: skip
     run.stage("ingest", [{"report/part-00000.parquet": report(rows, [])}])
     text = explain(tmp_path / "run", "http://a.test/")
-    assert text.startswith("27 documents have this in their URL: 1. http://a.test/ id 00000000000000000000000000000000, kept by ingest 2.")
+    assert text.startswith("27 documents with this in the URL: 1. http://a.test/ id 00000000000000000000000000000000, kept by ingest 2.")
     assert "id 00000000000000000000000000000001, dropped by ingest: status" in text and "and 17 more." in text
 
 
