@@ -47,14 +47,16 @@ def main(run: Path) -> None:
     subprocess.run([*command, "report", str(run)], check=True, stdout=subprocess.DEVNULL)
     with subprocess.Popen([*command, "explore", str(run)], stdout=subprocess.PIPE, text=True) as server, sync_playwright() as play:
         assert server.stdout is not None
-        address = next(found[0] for line in server.stdout if (found := re.search(r"http://127\S+", line)))
-        chromium = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        save(opened(chromium, (run / "report.html").resolve().as_uri(), SIZE, "svg"), "report.png")
-        page = opened(chromium, address, SIZE, "table tbody tr")
-        explore(page)
-        save(page, "explorer.png")
-        chromium.close()
-        server.terminate()
+        try:
+            address = next(found[0] for line in server.stdout if (found := re.search(r"http://127\S+", line)))
+            chromium = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+            save(opened(chromium, (run / "report.html").resolve().as_uri(), SIZE, "h1"), "report.png")
+            page = opened(chromium, address, SIZE, "table tbody tr")
+            explore(page)
+            save(page, "explorer.png")
+            chromium.close()
+        finally:
+            server.terminate()
 
 
 if __name__ == "__main__":
