@@ -1,10 +1,10 @@
 /** The list of documents that pass the filters: the filters in words, the choice of columns, the rows. */
 import { address, ask, attempt, stop } from "./api.js";
 import { button, byId, checkBox, h, refill } from "./dom.js";
-import { count, many, roughly, share, value } from "./format.js";
+import { count, language, many, roughly, share, value } from "./format.js";
 import { sortable, tableRow } from "./rows.js";
 import { ruleNamed, stageOf } from "./run.js";
-import { NONE, NO_FILTERS, current, filters, go, watch } from "./state.js";
+import { NONE, NO_FILTERS, ORIGINS, current, filters, go, watch } from "./state.js";
 import { countAgain } from "./filters.js";
 import { line, plain } from "./text.js";
 
@@ -116,7 +116,9 @@ function counted() {
   const stage = stageOf(current());
   if (found.search?.cursor) return `${many(found.total, "document")} found so far`;
   const all = stage?.rows ?? 0;
-  const kept = found.total && !current().decision ? `, ${share(found.kept, found.total)} of them kept` : "";
+  const others = all - found.total;
+  const beside = others && stage ? `, ${share(stage.kept - found.kept, others)} of all others` : "";
+  const kept = found.total && !current().decision ? `, ${share(found.kept, found.total)} of them kept${beside}` : "";
   return `${many(found.total, "document")} (${share(found.total, all)} of ${count(all)})${kept}, ${roughly(found.characters)} characters`;
 }
 
@@ -200,14 +202,17 @@ function drawChips(part, state) {
       chip(`rule ${rule}`, { rule: state.rule.filter((name) => name !== rule), alone: state.alone && state.rule.length > 1 }),
     ),
     state.alone && chip(state.rule.length ? "no other rule" : "exactly one rule", { alone: false }),
-    ...["language", "page_type", "source", "host"]
-      .filter((name) => state[name])
-      .map((name) => chip(state[name] === NONE ? `no ${name.replace("_", " ")}` : `${name.replace("_", " ")} ${state[name]}`, { [name]: "" })),
+    ...ORIGINS.filter((name) => state[name]).map((name) => chip(origin(name, state[name]), { [name]: "" })),
     state.url && chip(`address has “${state.url}”`, { url: "" }),
     state.text && chip(`text has “${state.text}”`, { text: "" }),
     ...[...new Set([...state.low.keys(), ...state.high.keys()])].map((name) => range(state, name)),
   ].filter(Boolean);
   refill(part, chips, chips.length > 1 && button("Clear all", () => go(NO_FILTERS), { class: "plain", key: "clear" }));
+}
+
+function origin(name, of) {
+  const kind = name.replace("_", " ");
+  return of === NONE ? `no ${kind}` : `${kind} ${name === "language" ? language(of) : of}`;
 }
 
 const chip = (words, changes) =>

@@ -2,10 +2,9 @@
 import { bar, button, byId, h, refill } from "./dom.js";
 import { count, language } from "./format.js";
 import { stageOf } from "./run.js";
-import { current, go, NONE, watch } from "./state.js";
+import { current, go, NONE, ORIGINS, watch } from "./state.js";
 import { line } from "./text.js";
 
-const KINDS = ["language", "page_type", "source", "host"];
 /** Values that are shown at first. */
 const FIRST = 8;
 const all = new Set();
@@ -17,7 +16,7 @@ export function startFacets() {
       summary = null;
       all.clear();
     }
-    if (changed("stage", ...KINDS)) draw();
+    if (changed("stage", ...ORIGINS)) draw();
   });
 }
 
@@ -28,7 +27,7 @@ export function drawFacets(counts) {
 }
 
 function draw() {
-  for (const name of KINDS) drawOne(name, (summary ?? stageOf(current()) ?? {})[`${name}s`] ?? []);
+  for (const name of ORIGINS) drawOne(name, (summary ?? stageOf(current()) ?? {})[`${name}s`] ?? []);
 }
 
 function drawOne(name, counted) {

@@ -1,13 +1,15 @@
 /** The rules of a stage as check boxes, with the documents that each rule dropped, and those that it dropped alone. */
 import { bar, button, byId, checkBox, h, refill } from "./dom.js";
-import { condition, count, many } from "./format.js";
+import { condition, count, many, share } from "./format.js";
 import { nearMisses, ruleNamed, rulesByFired, stageOf } from "./run.js";
-import { current, go, watch } from "./state.js";
+import { current, go, ORIGINS, watch } from "./state.js";
 import { label, line, plain } from "./text.js";
 
 /** Rules that are shown at first. */
 const FIRST = 25;
 let counts = new Map();
+/** Documents that pass the filters; null before they are counted. */
+let total = null;
 let wanted = "";
 let all = false;
 
@@ -18,7 +20,7 @@ export function startRules() {
   });
   byId("alone").addEventListener("change", (event) => go({ alone: event.target.checked }));
   watch((state, changed) => {
-    if (changed("stage")) counts = new Map();
+    if (changed("stage")) [counts, total] = [new Map(), null];
     if (changed("stage", "rule", "alone")) draw();
   });
 }
@@ -26,6 +28,7 @@ export function startRules() {
 /** Draws the rules with the counts of the documents that pass the filters. */
 export function drawRules(summary) {
   counts = new Map(summary.rules.map((rule) => [rule.rule, rule]));
+  total = summary.total;
   draw();
 }
 
@@ -75,8 +78,15 @@ function row(rule, most, state) {
           .map((text) => plain(text))
           .join("\n") || null,
     },
-    h.label(box, label(rule.rule), numbers, bar(now.fired / most, "dropped")),
+    h.label(box, label(rule.rule), numbers, bar(now.fired / most, "dropped"), unlike(rule, now, state)),
   );
+}
+
+/** The share of the chosen language, page type, source or host that the rule drops, beside the share of all others. */
+function unlike(rule, now, state) {
+  const others = stageOf(state).rows - total;
+  if (!total || !others || !ORIGINS.some((name) => state[name])) return null;
+  return h.small(`${share(now.fired, total)} of these, ${share(rule.fired - now.fired, others)} of all others`);
 }
 
 /** The meaning of a chosen rule, and two links to its documents and its threshold. */

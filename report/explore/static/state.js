@@ -3,15 +3,16 @@
  */
 
 const OF_RUNS = ["run", "find", "after", "with", "side", "by"];
-const SINGLE = [...OF_RUNS, "view", "stage", "decision", "language", "page_type", "source", "host", "url", "text", "order", "range", "changed", "doc"];
+/** The properties by which documents are grouped; one value of each can be chosen. */
+export const ORIGINS = ["language", "page_type", "source", "host"];
+const SINGLE = [...OF_RUNS, "view", "stage", "decision", ...ORIGINS, "url", "text", "order", "range", "changed", "doc"];
 const FLAGS = ["alone", "descending"];
 const LISTS = ["rule", "col", "compare"];
 const MAPS = ["low", "high", "set"];
 /** The parts of the state that choose documents; a change of one needs a new request. */
-const FILTERS = ["stage", "decision", "rule", "alone", "language", "page_type", "source", "host", "url", "text", "low", "high"];
+const FILTERS = ["stage", "decision", "rule", "alone", ...ORIGINS, "url", "text", "low", "high"];
 
-/** Where a document comes from, and the value for documents of unknown origin. */
-const ORIGINS = ["language", "page_type", "source", "host"];
+/** The value of an origin for documents that have none. */
 export const NONE = "\u0000";
 
 const listeners = [];

@@ -22,6 +22,12 @@ def test_filters_give_the_counts_of_the_report(seen: Seen, decided: pd.DataFrame
     page.get_by_role("button", name="Clear all", exact=True).click()
     expect_counts(page, decided, pd.Series(True, decided.index))
     page.locator("#language-list button", has_text="de").click()
+    german, symbols = decided["language"] == "de", fired(decided, "symbols")
+    expect_counts(page, decided, german)
+    shares = f"{symbols[german].mean():.1%} of these, {symbols[~german].mean():.1%} of all others"
+    page.locator("#rule-list li", has_text="symbols").get_by_text(shares).wait_for()
+    kept = decided["kept"]
+    page.get_by_text(f"{kept[german].mean():.1%} of them kept, {kept[~german].mean():.1%} of all others").wait_for()
     page.locator("#facet-host summary").click()
     page.locator("#host-list button", has_text="host1.test").click()
     page.fill("#url", "-4")
