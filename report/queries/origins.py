@@ -24,8 +24,9 @@ FAR = 0.5
 TEXTS = ("line", "row", "conversion")
 #: Languages that the warnings and the last lines of a run name.
 MOST_DROPPED = 3
-#: A rule may not suit a language where it drops this many times as large a share of it as of all others.
-UNLIKE = 10
+#: A rule's row for a language is shown where it drops `MORE` times as large a share of it as of all others. It may not suit the language
+#: where that is `UNLIKE` times, and at least the share `LEAST`.
+MORE, UNLIKE, LEAST = 2, 10, 0.01
 TITLES = {"language": "Language", "page_type": "Page type", "source": "Crawl file", "url": "Host"}
 ENCODINGS = ("encoding", "encoding_claimed", "record_type")
 
@@ -117,11 +118,11 @@ def _made(title: str, name: str, stages: tuple[str, ...], query: Query) -> Origi
 
 
 def read_by_language(run: Run, stage: str = "filter") -> Query | None:
-    """Reads how each rule treats each language: the share of its documents that fail the rule, and that of all others; first where they are
-    most unlike (`unlike`: `UNLIKE` times as much, of at least `FEWEST` documents), then by documents that fail. Rules about the
-    language itself are left out.
+    """Reads which rules treat a language otherwise than all others: `MORE` times as large a share of its documents fails, of `FEWEST`
+    documents and more; first those that may not suit it (`unlike`), then by documents that fail. Rules about the language itself are left
+    out.
 
-    None if no rule drops anything of a language with `FEWEST` documents beside others."""
+    None if there is no such rule."""
     if "language" not in columns(run, f"{stage}_report"):
         return None
     query = ask(run, "rules-by-language", "Rules by language", f"""\
@@ -131,9 +132,9 @@ WITH rows AS (SELECT coalesce(language, '{host.NONE}') AS language, failed FROM 
   fired AS (SELECT language, rule, count(*) AS dropped FROM failing GROUP BY ALL),
   every AS (SELECT *, sum(dropped) OVER (PARTITION BY rule) - dropped AS dropped_others FROM fired JOIN sizes USING (language))
 SELECT language, rule, documents, dropped, dropped / documents AS share, dropped_others / others AS share_of_others,
-  share / ((dropped_others + 1) / (others + 1)) AS times, dropped >= {FEWEST} AND times >= {UNLIKE} AS unlike
+  share / ((dropped_others + 1) / (others + 1)) AS times, times >= {UNLIKE} AND share >= {LEAST} AS unlike
 FROM every
-WHERE documents >= {FEWEST} AND others >= {FEWEST} AND NOT starts_with(rule, 'language')
+WHERE dropped >= {FEWEST} AND others >= {FEWEST} AND times >= {MORE} AND NOT starts_with(rule, 'language')
 ORDER BY unlike DESC, dropped DESC, language, rule
 LIMIT {SHOWN}""")  # fmt: skip
     return query if query.rows else None
