@@ -12,9 +12,11 @@ import numpy as np
 from corpusmill.filters.classifier.options import Resolved
 from corpusmill.filters.classifier.step import ClassifierStep
 from corpusmill.filters.kept_share import keeps_shares, kept_share_summary, measure_and_decide
+from corpusmill.filters.rights import SITES_FILE, Rights, site_table
 from corpusmill.filters.rules import Rule, StepRule, fails
 from corpusmill.filters.step import build_steps
 from corpusmill.filters.worker import FilterConfig, FilterWorker, rule_table
+from corpusmill.pipeline.formats.sites import FOLDER as SITES_FOLDER
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
@@ -35,6 +37,7 @@ class FilterStage(Stage):
     def execute(self, run: StageRun) -> None:
         describe_classifiers(run, self.config)
         tasks, params = self.tasks(run)
+        params |= self._sites(run)
         gpus = max((step.step.gpus for step in build_steps(self.config.steps)), default=0.0)
         if keeps_shares(self.config):
             rows = measure_and_decide(run, self.config, tasks, params, gpus)
@@ -46,6 +49,14 @@ class FilterStage(Stage):
         """Returns a task for each input shard, and the parameters that all tasks share."""
         tasks = [Task(PurePosixPath(shard.path).stem, (shard,)) for shard in run.documents()]
         return tasks, {"models": [digest for step in build_steps(self.config.steps) for digest in step.step.model_digests()]}
+
+    def _sites(self, run: StageRun) -> dict[str, str]:
+        """Brings together what `ingest` read of the sites, if a step asks for it; returns the digest as a parameter of the tasks."""
+        if "ingest" not in run.recipe or not any(isinstance(step.step, Rights) for step in build_steps(self.config.steps)):
+            return {}
+        refs = run.outputs_of("ingest", SITES_FOLDER)
+        row = run.once("sites", refs, lambda _: Output({SITES_FILE: site_table(run.run, refs)}))
+        return {"sites": row.outputs[0].sha256}
 
     def summary(self, run: StageRun) -> dict[str, str]:
         """Returns lines for the terminal: the rules that fail the most documents, in that order, and the thresholds of kept shares."""

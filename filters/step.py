@@ -16,6 +16,7 @@ from corpusmill.pipeline.cache import sha256_of
 from corpusmill.pipeline.config import Config, resolve_options
 from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.stage import load_object
+from corpusmill.pipeline.storage import Storage
 from corpusmill.text.buffers import read_only, text_buffers
 from corpusmill.text.word_rules import WORD_RULES
 from corpusmill.text.words import FoundWords, find_words
@@ -175,6 +176,9 @@ class Step(ABC):
         """Returns the digests that a resumed run compares: by default the sha256 (hex) of each of `model_files`. Raises InputError."""
         return [sha256_of(path) for path in self.model_files()]
 
+    def open(self, run: Storage) -> None:  # noqa: B027 - most steps read nothing of the run
+        """Opens what earlier tasks of the run wrote. Called before `setup`; without a run, for single texts, there is nothing."""
+
     def setup(self) -> None:  # noqa: B027 - most steps have nothing to load
         """Loads models. Called once per process, before the first batch."""
 
@@ -235,6 +239,7 @@ STEPS = {
     "compression": "corpusmill.filters.ratios:Compression",
     "encoding_damage": "corpusmill.filters.encoding_damage:EncodingDamage",
     "page_type": "corpusmill.filters.page_type:PageTypes",
+    "rights": "corpusmill.filters.rights:Rights",
     "pii": "corpusmill.filters.pii:Pii",
     "bad_words": "corpusmill.filters.bad_words:BadWords",
     "classifier": "corpusmill.filters.classifier.step:ClassifierStep",

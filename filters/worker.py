@@ -167,6 +167,7 @@ class FilterWorker(Worker):
 
     def setup(self) -> None:
         for step in self.steps:
+            step.step.open(self.run)
             step.step.setup()
 
     def process(self, task: Task) -> Output:

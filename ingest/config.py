@@ -84,6 +84,7 @@ class IngestConfig(Config):
     title_key: str = Field(default="title", description="Column that holds the title.")
     author_key: str = Field(default="author", description="Column that holds the author.")
     date_key: str = Field(default="date", description="Column that holds the date of the text.")
+    license_key: str = Field(default="license", description="Column that holds the licence, in SPDX's words.")
     timestamp_key: str = Field(default="timestamp", description="Column that holds the time at which it was crawled.")
     trim: bool = Field(default=True, description="Blanks at both ends of a plain text are cut off; false keeps every character of it.")
     url_filter: Annotated[dict[str, Any] | None, BeforeValidator(resolve_url_filter)] = Field(

@@ -51,7 +51,7 @@ def fill_row(row: IngestRow, fields: dict[str, Any], config: IngestConfig) -> In
         return storable(nested[key]) if isinstance(nested.get(key), str) else None
 
     row.url, row.title, row.timestamp = string(config.url_key), string(config.title_key), string(config.timestamp_key)
-    row.author, row.date = string(config.author_key), string(config.date_key)
+    row.author, row.date, row.license = string(config.author_key), string(config.date_key), string(config.license_key)
     given = fields.get(config.id_key)
     origin = row.url if row.url is not None or given is None else str(given)
     rest = {key: value for key, value in fields.items() if key not in taken and value is not None}

@@ -209,10 +209,12 @@ class ReaderBug(Exception):
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Some rows of a task: a report row for each, a document for each that is kept, and counts and warnings for the manifest."""
+    """Some rows of a task: a report row for each, a document for each that is kept, the files of sites among them, and counts and warnings
+    for the manifest."""
 
     documents: pa.Table
     report: pa.Table
+    sites: pa.Table
     counts: dict[str, int]
     warnings: list[str]
 
@@ -317,10 +319,11 @@ class ReaderGuard:
         message = process.receive()
         self.answering = False  # if the message is an error, no more follow
         head = _checked(message)
-        documents, report = (pa.ipc.open_stream(process.receive()).read_all() for _ in range(2))
+        tables = [pa.ipc.open_stream(process.receive()).read_all() for _ in range(3)]
         self.peak_mb = max(self.peak_mb, head["peak_mb"])
         self.answering = not head["end"]
-        return RowBatch(documents, report, head["counts"], head["warnings"])
+        documents, report, sites = tables
+        return RowBatch(documents, report, sites, head["counts"], head["warnings"])
 
 
 def _checked(message: bytes) -> dict[str, Any]:

@@ -2,15 +2,18 @@
 
 import codecs
 import re
+from urllib.parse import urljoin
 
 from corpusmill.ingest.archive_walk import Gap
 from corpusmill.ingest.charset import charset_of, decode_text
 from corpusmill.ingest.config import ExtractionConfig, IngestConfig
 from corpusmill.ingest.html import Extracted, TooDeep
 from corpusmill.ingest.http import Payload, TooLarge, decode_payload
+from corpusmill.ingest.rights import page_rights
 from corpusmill.ingest.rows import IngestRow
 from corpusmill.ingest.urls.filter import UrlFilter, check_url
 from corpusmill.ingest.warc import Record
+from corpusmill.pipeline.formats.sites import Site, site_file, site_of
 from corpusmill.pipeline.schemas import document_id
 from corpusmill.pipeline.stage import load_object
 from corpusmill.text.damage import mojibake_rate, storable
@@ -43,6 +46,8 @@ MIB = 1 << 20
 UNSPECIFIC = (None, "", "application/octet-stream", "application/unknown", "unknown/unknown", "*/*")
 #: The number of bytes of such a body that are searched for HTML.
 SNIFFED = 1445
+#: Bytes of robots.txt and the like that are read: RFC 9309 asks for 500 KiB at least.
+SITE_BYTES = 500 << 10
 #: The beginnings of HTML (WHATWG MIME Sniffing, section 7.1), after a byte order mark, spaces and an XML declaration.
 HTML = re.compile(
     rb"(?:<\?xml[^>]{0,200}>\s*)?"
@@ -84,6 +89,7 @@ def record_row(source: str, record: Record, config: IngestConfig, urls: UrlFilte
     elif record.type == "response":
         _check_response(row, record, config)
         check_url(row, urls)
+        row.site = _site(record, config)
         if row.kept:
             body = _page(row, record, config)
     elif record.type == "html":
@@ -129,6 +135,21 @@ def payload_of(record: Record, config: IngestConfig) -> Payload:
         raise TooLarge(limit) from error
 
 
+def _site(record: Record, config: IngestConfig) -> Site | None:
+    """Returns what the record says of a site, if it is the answer to a request for one of its files."""
+    file, host = site_file(record.url), site_of(record.url)
+    if file is None or host is None:
+        return None
+    status, body = record.status, None
+    if status == 200:
+        try:
+            body = storable(payload_of(record, config).body[:SITE_BYTES].removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace"))
+        except TooLarge:
+            return None
+    target = urljoin(record.url or "", record.http.get("location", "")) if status and 300 <= status < 400 else None
+    return Site(host, file, status, record.timestamp, target, body)
+
+
 def _page(row: IngestRow, record: Record, config: IngestConfig) -> bytes:
     """Decodes and extracts a page into its row; returns the body from which its id is made."""
     limits = config.extraction
@@ -156,6 +177,7 @@ def _page(row: IngestRow, record: Record, config: IngestConfig) -> bytes:
         row.fail("too_deep", f"its elements nest deeper than {limits.max_nesting}")
         return body
     row.text, row.plain, row.title = page.text, page.plain, page.title
+    row.rights, row.license = page_rights(record.http, text.text.encode() if text.utf8 is None else text.utf8)
     row.author, row.date, row.canonical_url = page.author, page.date, page.canonical_url
     row.page_type, row.page_type_score = page.page_type, page.page_type_score
     if page.origin:

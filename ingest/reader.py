@@ -72,10 +72,10 @@ class RowSender:
         return self.rows >= BATCH_ROWS or self.chars >= BATCH_CHARS or (self.rows > 0 and time.monotonic() >= self.due_at)
 
     def send(self, connection: Connection, end: bool) -> None:
-        """Sends the rows to the worker (`ReaderGuard`): counts, then the tables of documents and of the report."""
+        """Sends the rows to the worker (`ReaderGuard`): counts, then the tables of documents, of the report and of sites."""
         head = {"counts": self.counts, "warnings": self.warnings, "peak_mb": peak_memory_mb(), "end": end}
         connection.send_bytes(json.dumps(head).encode())
-        for table in (self.tables.documents(), self.tables.report()):
+        for table in (self.tables.documents(), self.tables.report(), self.tables.sites()):
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, table.schema) as writer:
                 writer.write_table(table)

@@ -6,6 +6,8 @@ from typing import NamedTuple, TypeAlias
 
 import pyarrow as pa
 
+from corpusmill.ingest.rights import RIGHTS, Signal
+from corpusmill.pipeline.formats.sites import SITES, Site
 from corpusmill.pipeline.schemas import DOCUMENTS, REPORT, meanings_metadata, with_columns
 
 #: The reason for which each rule drops a record, including the rules on URLs (ingest/urls).
@@ -43,7 +45,7 @@ MEANINGS = {
 
 #: What kind of page a document is, of `html.page_type.TYPES`, and the probability that it is; null if it was no page.
 PAGE_TYPE = (pa.field("page_type", pa.string()), pa.field("page_type_score", pa.float32()))
-INGEST_DOCUMENTS = with_columns(DOCUMENTS, list(PAGE_TYPE))
+INGEST_DOCUMENTS = with_columns(DOCUMENTS, [*PAGE_TYPE, *RIGHTS])
 
 #: The report of the stage. `reason` explains in words the rules in `failed`; a row that is kept may have a remark there.
 INGEST_REPORT = with_columns(
@@ -94,6 +96,9 @@ class IngestRow:
     mojibake: float | None = None
     page_type: str | None = None
     page_type_score: float | None = None
+    rights: list[Signal] | None = None
+    license: str | None = None
+    site: Site | None = None  # where the record is a file about the use of all pages of a site
 
     def fail(self, rule: str, reason: str) -> "IngestRow":
         self.failed.append(rule)
@@ -136,10 +141,13 @@ class RowTables:
         self._schema = schema
         self._data: dict[str, list[object]] = {name: [] for name in schema.names}
         self._report: dict[str, list[object]] = {name: [] for name in INGEST_REPORT.names}
+        self._sites: list[Site] = []
 
     def add(self, row: IngestRow) -> None:
         for name, values in self._report.items():
             values.append(getattr(row, name))
+        if row.site:
+            self._sites.append(row.site)
         if row.kept:
             for name, values in self._data.items():
                 values.append(getattr(row, name))
@@ -149,3 +157,6 @@ class RowTables:
 
     def report(self) -> pa.Table:
         return pa.table(self._report, schema=INGEST_REPORT)
+
+    def sites(self) -> pa.Table:
+        return pa.Table.from_pylist([site._asdict() for site in self._sites], schema=SITES)

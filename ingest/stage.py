@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 
 from corpusmill.ingest.commoncrawl import fetch, find_files, is_crawl
 from corpusmill.ingest.config import IngestConfig
@@ -32,6 +33,8 @@ from corpusmill.pipeline.config import Config, canonical_json
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import file_ref, open_file
 from corpusmill.pipeline.formats.detect import InputFile
+from corpusmill.pipeline.formats.sites import FOLDER as SITES_FOLDER
+from corpusmill.pipeline.formats.sites import SITES
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import content_bytes
@@ -95,20 +98,22 @@ class IngestWorker(GuardedWorker):
         segments = task.params["segments"]
         counts: Counter[str] = Counter()
         warnings = list(task.params.get("warnings", []))
-        shard, number = Shard(self.config), 0
+        shard, number, sites = Shard(self.config), 0, SITES.empty_table()
         for batch in self.guard.read([(ref.path, ref.bytes, segment) for ref, segment in zip(task.inputs, segments)]):
             counts.update(batch.counts)
             warnings += batch.warnings
+            sites = pa.concat_tables([sites, batch.sites])
             rest = shard.fill(batch)
             while rest is not None:
                 yield shard.output(f"{task.key}-{number:04d}")
                 shard, number = Shard(self.config), number + 1
                 rest = shard.fill(rest)
         self.check_unchanged(ref for ref, segment in zip(task.inputs, segments) if segment["format"] != "refused")
-        yield shard.output(
+        last = shard.output(
             f"{task.key}-{number:04d}" if number else task.key,
             bytes_in=sum(segment["bytes"] for segment in segments), counts=dict(counts), warnings=warnings,
         )  # fmt: skip
+        yield replace(last, files={**last.files, f"{SITES_FOLDER}{task.key}.parquet": sites}) if len(sites) else last
 
 
 class Shard(DocumentFiles):
