@@ -7,7 +7,7 @@ import { current, go } from "./state.js";
 import { more } from "./documents.js";
 
 const KEYS = [
-  ["j or ↓", "the next document of the list"],
+  ["j or ↓", "the next document of the list; beside an open document it opens at once"],
   ["k or ↑", "the one before"],
   ["Enter", "open it"],
   ["r", "read: into the document that is open"],
@@ -49,7 +49,7 @@ function help() {
 /** Ignores keys while the user types or chooses, in a dialog, and with a modifier. */
 function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || document.querySelector("dialog[open]")) return;
-  const inList = event.target.closest?.("#list") || event.target === document.body;
+  const inList = event.target.closest?.("#list, #queue") || event.target === document.body;
   if (event.key.startsWith("Arrow") ? !inList : typing(event.target) && event.key !== "Escape") return;
   if (event.key.length === 1 && recall("keys") === "off") return;
   const act = ACTS[event.key];
@@ -61,7 +61,7 @@ function pressed(event) {
 const typing = (node) => node.matches?.("input:not([type=checkbox], [type=radio]), select, textarea");
 
 async function move(step) {
-  const links = () => [...document.querySelectorAll("#list .opener")];
+  const links = () => [...document.querySelectorAll("#list .opener, #queue .opener")].filter((node) => node.checkVisibility());
   const all = links();
   const at = all.indexOf(document.activeElement);
   const here = at >= 0 ? at : all.findIndex((node) => node.dataset.doc === current().doc);
@@ -69,6 +69,7 @@ async function move(step) {
   const target = links()[Math.max(0, here + step)];
   target?.focus();
   target?.scrollIntoView({ block: "nearest" });
+  if (target && current().doc) go({ doc: target.dataset.doc }, { replace: true });
 }
 
 function search() {

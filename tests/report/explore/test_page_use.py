@@ -47,6 +47,8 @@ def test_the_keyboard_is_enough(seen: Seen, decided: pd.DataFrame) -> None:
     page.wait_for_selector("#document .text")
     assert drawn(page).inner_text("#announcement").startswith("Opened http://")
     assert focused() == "filter/1"  # the list is drawn anew, and the focus stays
+    page.keyboard.press("j")  # so that a label is given to the document that is read
+    until(page, "location.hash.includes('doc=filter%2F2') && document.querySelector('#list [aria-current]')?.dataset.doc === 'filter/2'")
     page.keyboard.press("Escape")
     page.wait_for_selector("#document .guide")
     drawn(page).keyboard.press("/")
