@@ -32,8 +32,13 @@ OPEN = (
 )  # fmt: skip
 #: `eu-tdm` takes reservations for the purpose: against mining, or crawlers for training by name. `strict` takes any robots.txt that keeps
 #: such a crawler away. `licensed-only` asks for an open licence, and no reservation for the purpose.
-PURPOSE = ("rights_noai", "rights_tdm", "rights_robots", "rights_ai_txt", "rights_domain")
-PRESETS = {"strict": (*PURPOSE, "rights_any_robots"), "eu-tdm": PURPOSE, "licensed-only": (*PURPOSE, "rights_open_license")}
+NAMES = ("rights_noai", "rights_tdm", "rights_robots", "rights_ai_txt", "rights_domain")
+PURPOSE = tuple(Rule(name, name, ">", 0) for name in NAMES)
+PRESETS = {
+    "strict": (*PURPOSE, Rule("rights_any_robots", "rights_any_robots", ">", 0)),
+    "eu-tdm": PURPOSE,
+    "licensed-only": (*PURPOSE, Rule("rights_open_license", "rights_open_license", "<", 1)),
+}
 #: The stage's file with the rows of `site_table`.
 SITES_FILE = "sites.parquet"
 #: Redirects that are followed (RFC 9309, 2.3.1.2), and sites that a worker remembers.
@@ -59,6 +64,7 @@ class RightsConfig(Config):
 
 class Rights(Step):
     Config = RightsConfig
+    PRESETS = PRESETS
     MEANINGS = {
         "rights_noai": "{count} of the page's headers and metas keep it from training (noai)",
         "rights_tdm": "{count} reservations of text and data mining (TDMRep)",
@@ -76,11 +82,6 @@ class Rights(Step):
     @property
     def columns(self) -> dict[str, pa.DataType]:
         return {**super().columns, "license": pa.string(), "rights_evidence": pa.string()}
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        named = PRESETS[self.config.preset]
-        return tuple(Rule(name, name, "<", 1) if name == "rights_open_license" else Rule(name, name, ">", 0) for name in named)
 
     def open(self, run: Storage) -> None:
         self.sites = Sites(run, f"filter/{SITES_FILE}") if run.exists(f"filter/{SITES_FILE}") else None
