@@ -81,7 +81,7 @@ class Rights(Step):
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
-        return {**super().columns, "license": pa.string(), "rights_evidence": pa.string()}
+        return {**super().columns, "license": pa.string(), "reason": pa.string()}
 
     def open(self, run: Storage) -> None:
         self.sites = Sites(run, f"filter/{SITES_FILE}") if run.exists(f"filter/{SITES_FILE}") else None
@@ -96,7 +96,7 @@ class Rights(Step):
         columns: dict[str, Any] = {name: [values[name] for values, _ in found] for name in super().columns if name != "rights_open_license"}
         columns["rights_open_license"] = [int((name or "").startswith(OPEN)) for name in named]
         evidence = ["; ".join(dict.fromkeys(lines)) or None for _, lines in found]
-        return StepOutput({**columns, "license": pa.array(named, pa.string()), "rights_evidence": pa.array(evidence, pa.string())})
+        return StepOutput({**columns, "license": pa.array(named, pa.string()), "reason": pa.array(evidence, pa.string())})
 
     def _page(self, url: str | None, signals: Iterable[Mapping[str, str]], site: "Site | None") -> tuple[Counter[str], list[str]]:
         """Returns the values of a page, and the evidence for them in words."""
@@ -209,8 +209,8 @@ class Sites:
 
     def __init__(self, run: Storage, path: str):
         with open_parquet(run, path) as file:
-            groups = [file.metadata.row_group(number).column(0).statistics for number in range(file.num_row_groups)]
-        self.ends = [(group.min, group.max) for group in groups]
+            groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        self.ends = [(group.column(0).statistics.min, group.column(0).statistics.max) for group in groups if group.num_rows]
         self._read = lru_cache(16)(lambda number: self._group(run, path, number))
         self._sites = lru_cache(REMEMBERED)(self._site)
 

@@ -55,7 +55,8 @@ class FilterStage(Stage):
         if "ingest" not in run.recipe or not any(isinstance(step.step, Rights) for step in build_steps(self.config.steps)):
             return {}
         refs = run.outputs_of("ingest", SITES_FOLDER)
-        row = run.once("sites", refs, lambda _: Output({SITES_FILE: site_table(run.run, refs)}))
+        none = [] if refs else ["the crawl has no robots.txt, tdmrep.json or ai.txt, so what sites reserve is not known."]
+        row = run.once("sites", refs, lambda _: Output({SITES_FILE: site_table(run.run, refs)}, warnings=none))
         return {"sites": row.outputs[0].sha256}
 
     def summary(self, run: StageRun) -> dict[str, str]:

@@ -27,7 +27,7 @@ MOST_DROPPED = 3
 #: A rule's row for a language is shown where it drops `MORE` times as large a share of it as of all others. It may not suit the language
 #: where that is `UNLIKE` times, and at least the share `LEAST`.
 MORE, UNLIKE, LEAST = 2, 10, 0.01
-TITLES = {"language": "Language", "page_type": "Page type", "source": "Crawl file", "url": "Host"}
+TITLES = {"language": "Language", "page_type": "Page type", "license": "Licence", "source": "Crawl file", "url": "Host"}
 ENCODINGS = ("encoding", "encoding_claimed", "record_type")
 
 
@@ -115,6 +115,20 @@ def _made(title: str, name: str, stages: tuple[str, ...], query: Query) -> Origi
     ]
     losers = [(row["name"], row["documents_in"], row[f"documents_{stages[-1]}"]) for row in query.rows if row["loses_most"]]
     return Origin(title, name, stages, query.first["names"], shown, losers, query.first["kept_of_all"] or 0.0, query)
+
+
+def read_rights(run: Run) -> Query | None:
+    """Reads by signal of the step `rights` its documents, hosts and characters, and how many of them the filter keeps; None without it."""
+    signals = [name for name in columns(run, "filter_report") if name.startswith("rights_")]
+    if not signals:
+        return None
+    return ask(run, "rights", "Reservations and licences", f"""\
+SELECT signal, count(*) AS documents, count(DISTINCT {host.SQL}) AS hosts, sum(chars_in)::BIGINT AS characters,
+  count(*) FILTER (kept) AS kept
+FROM (UNPIVOT (SELECT url, chars_in, kept, {", ".join(signals)} FROM filter_report) ON {", ".join(signals)} INTO NAME signal VALUE value)
+WHERE value > 0
+GROUP BY signal
+ORDER BY documents DESC, signal""")  # fmt: skip
 
 
 def read_by_language(run: Run, stage: str = "filter") -> Query | None:

@@ -10,7 +10,7 @@ from corpusmill.report.queries.ask import Query, ask
 from corpusmill.report.queries.classifiers import UsedClassifier, read_classifiers
 from corpusmill.report.queries.duplicates import Duplicates, Earlier, FullClusters, read_duplicates, read_earlier, read_full_clusters
 from corpusmill.report.queries.inside import Contamination, TopLines, read_contamination, read_cuts, read_top_lines
-from corpusmill.report.queries.origins import Origin, dropped_languages, read_by_language, read_origins
+from corpusmill.report.queries.origins import Origin, dropped_languages, read_by_language, read_origins, read_rights
 from corpusmill.report.queries.rules import (
     Decisions,
     Funnel,
@@ -64,6 +64,7 @@ class PageData:
     headline: Headline | None = None
     origins: list[Origin] = field(default_factory=list)
     by_language: Query | None = None
+    rights: Query | None = None
     lengths: list[Lengths] = field(default_factory=list)
     lengths_queries: list[Query] = field(default_factory=list)
     alignment: dict[str, Query] | None = None
@@ -161,7 +162,7 @@ def _read_page(run: Run, decisions: dict[str, Decisions]) -> PageData:
         page.overlaps[stage], page.histograms[stage] = read_overlap(run, d), read_histograms(run, d)
         page.near[stage] = read_near_misses(run, d, MOST_RULES)
     if "filter" in decisions:
-        page.by_language = read_by_language(run)
+        page.by_language, page.rights = read_by_language(run), read_rights(run)
         page.changes = read_changes(run, decisions["filter"])
     page.headline = headline(decisions, page.changes)
     page.alignment = read_alignment(run)

@@ -12,6 +12,8 @@ from warcio.warcwriter import WARCWriter
 
 from corpusmill.filters.rights import PRESETS, Site
 from corpusmill.ingest.rights import page_rights, spdx
+from corpusmill.report.page.html import render
+from corpusmill.report.queries.summary import read_summary
 
 # ---- robots.txt ----------------------------------------------------------------------------------------------
 
@@ -199,10 +201,23 @@ def test_each_site_gets_the_verdict_of_its_signals(crawl: list[Path], tmp_path: 
     rows = pq.read_table(run / "filter/report").to_pylist()
     hosts = {row["url"].removeprefix("https://").removesuffix("/page"): row for row in rows}
     assert {host for host, row in hosts.items() if not row["kept"]} == DROPPED[preset] and len(hosts) == len(CRAWL)
-    evidence = {host: row["rights_evidence"] for host, row in hosts.items() if row["rights_evidence"]}
+    evidence = {host: row["reason"] for host, row in hosts.items() if row["reason"]}
     assert evidence["noai.test"] == "X-Robots-Tag: noai"
     assert evidence["tdmfile.test"] == "tdmrep.json (2026-05-01): / is reserved"
     assert evidence["named.test"] == evidence["moved.test"] == "robots.txt (2026-05-01): not for gptbot"
     assert {host: row["license"] for host, row in hosts.items() if row["license"]} == {
         "open.test": "CC-BY-4.0", "meta.test": "CC-BY-4.0", "noncommercial.test": "CC-BY-NC-4.0",
     }  # fmt: skip
+    summary = read_summary(str(run))
+    assert summary.page.rights is not None
+    for signal in summary.page.rights.rows:
+        of = [host for host, row in hosts.items() if row[signal["signal"]] > 0]
+        assert (signal["documents"], signal["hosts"], signal["kept"]) == (
+            len(of), len({host.partition(":")[0] for host in of}), sum(hosts[host]["kept"] for host in of),
+        )  # fmt: skip
+    assert "Reservations and licences" in render(summary) and "<summary>Licence" in render(summary)
+
+
+def test_a_crawl_without_files_of_sites_says_so(crawl: list[Path], tmp_path: Path) -> None:
+    run = run_inline(tmp_path, "ingest: {}\nfilter: {steps: [rights: {}]}\n", crawl[0])
+    assert "the crawl has no robots.txt" in " ".join(read_summary(str(run)).warnings)
