@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,8 @@ class Sweep(Printed):
 
 
 def sweep(folder: str, name: str, first: float | None = None, last: float | None = None, steps: int = 11, trust: bool = False) -> Sweep:
-    """Tries `steps` thresholds from `first` to `last` for the rule `name` on a finished filter stage; by default between the values that 1%
-    of the first shards' documents lie below and above, with today's threshold.
+    """Tries `steps` thresholds from `first` to `last` for the rule `name` on a finished filter stage; by default those that
+    drop equal shares of the first shards' documents, and today's.
 
     Raises InputError if there is no such rule, if it compares with a list, if the stage is not finished, if it needs a document's value to
     begin or end with and there is none, and without `trust` if a step is code of the run's own.
@@ -107,10 +108,14 @@ def sweep(folder: str, name: str, first: float | None = None, last: float | None
     if rule.unknown and now is not None and now != now:
         now = read_found(storage)[name]
     paths = [output.path for row in manifest.rows() for output in row.outputs if output.path.startswith("report/")]
-    if first is None or last is None:
-        lowest, highest = _ends(storage, paths[:SHARDS], rule, now)
-        first, last = lowest if first is None else first, highest if last is None else last
-    thresholds = _thresholds(first, last, steps)
+    if first is not None and last is not None:
+        thresholds = [float(f"{value:.12g}") for value in dict.fromkeys(np.linspace(first, last, steps).tolist())]
+    else:
+        given = [float(end) for end in (first, last, now) if end is not None and end == end]
+        low, high = -inf if first is None else first, inf if last is None else last
+        thresholds = sorted({*given, *(value for value in _quantiles(storage, paths[:SHARDS], rule, steps) if low <= value <= high)})
+        if not thresholds:
+            raise InputError(f"{rule.name}: no document has a value of {rule.column}; give --from and --to.")
     sums = np.zeros((len(thresholds), 4), np.int64)
     documents = characters = missing = 0
     for begin in range(0, len(paths), SHARDS):
@@ -136,21 +141,14 @@ def _rule(config: FilterConfig, name: str) -> tuple[StepRule, float | None]:
     return rules[name], threshold
 
 
-def _ends(storage: Storage, paths: Sequence[str], rule: Rule, now: float | None) -> tuple[float, float]:
-    """Returns the values of a rule's column that 1% of the documents in some shards lie below and above; `now` is between them."""
+def _quantiles(storage: Storage, paths: Sequence[str], rule: Rule, steps: int) -> list[float]:
+    """Returns the values that 1% to 99% of the documents in some shards lie below, rounded to two digits: each step drops about as many
+    documents."""
     columns = [read_table(storage, path, [rule.column])[0].cast(pa.float64()).combine_chunks() for path in paths]
     values = pa.chunked_array(columns, pa.float64())
-    ends = pc.quantile(values.filter(pc.is_finite(values)), [0.01, 0.99]).drop_null().to_pylist()
-    if now is not None and now == now:
-        ends.append(float(now))
-    if not ends:
-        raise InputError(f"{rule.name}: no document has a value of {rule.column}; give --from and --to.")
-    return min(ends), max(ends)
-
-
-def _thresholds(first: float, last: float, steps: int) -> list[float]:
-    """Returns evenly spaced thresholds, both ends included, rounded to 12 digits."""
-    return list(dict.fromkeys(float(f"{value:.12g}") for value in np.linspace(first, last, steps).tolist()))
+    shares = np.linspace(0.01, 0.99, steps).tolist()
+    found = pc.quantile(values.filter(pc.is_finite(values)), shares).drop_null().to_pylist()
+    return [float(f"{value:.2g}") for value in found]
 
 
 def _kept(rule: Rule, thresholds: list[float], report: pa.Table) -> npt.NDArray[np.int64]:

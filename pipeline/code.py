@@ -97,7 +97,7 @@ def check_here(driver: Code) -> None:
     if different := driver.changes(driver.now()):
         raise InputError(
             f"the node {platform.node()} would compute with other code than this machine ({shortened(different)}): "
-            "install the same there, or run it as a job (make submit), which brings its code."
+            "install the same there, or run it as a job (ray job submit --working-dir), which brings its code."
         )
 
 

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 import time
 import warnings
 from collections import deque
@@ -38,6 +39,8 @@ STEP_MB = 1024
 OBJECT_STORE = 80 << 20
 #: Keeps Ray quiet on the terminal: no warnings about CUDA variables, no lines about dead workers (the run reports these itself).
 QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+#: Seconds in which a cluster must take a connection.
+REACHED_IN = 10.0
 #: Absorbs the rounding of parts of a GPU: 1 / 0.1 is a little less than 10.
 ROUNDING = 1e-9
 
@@ -136,6 +139,7 @@ class RayEngine:
                 if address == LOCAL:
                     _start(ray, self.workers)
                 else:
+                    _check_answers(address)
                     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except SystemExit as end:  # SIGTERM came meanwhile
             raise Terminated from end
@@ -206,10 +210,18 @@ def _address() -> str:
     return os.environ.get(ADDRESS) or LOCAL
 
 
+def _check_answers(address: str) -> None:
+    """Raises OSError if nothing listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), REACHED_IN).close()
+
+
 def _start_error(address: str, error: Exception) -> CorpusmillError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     if address == LOCAL:
         return CorpusmillError(f"Ray can't be started on this machine ({reason}); --engine inline works without it.")
     if address.startswith(("http://", "https://")):
-        return InputError(f"{ADDRESS}={address}: this is where jobs are submitted (make submit); a run started here needs HOST:6379.")
+        how = "ray job submit -- corpusmill run ..."
+        return InputError(f"{ADDRESS}={address}: this is where jobs are submitted ({how}); a run started here needs HOST:6379.")
     return InputError(f"{ADDRESS}={address}: this Ray cluster can't be reached ({reason}).")

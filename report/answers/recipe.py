@@ -29,6 +29,21 @@ from corpusmill.report.read import RunReader, read_meanings
 STAGE_PRESETS = {"filter": (*PRESETS, BY_LANGUAGE), "dedup": tuple(DEDUP_PRESETS)}
 
 
+def names() -> str:
+    """Returns the names that `expanded` takes, a line for each kind."""
+    presets = [f"Presets of {stage}: {', '.join(of)}" for stage, of in STAGE_PRESETS.items()]
+    return (
+        "\n".join(
+            [
+                f"Recipes: {', '.join(sorted(path.stem for path in SHIPPED.glob('*.yaml')))}",
+                *presets,
+                "corpusmill recipe NAME prints one in full.",
+            ]
+        )
+        + "\n"
+    )
+
+
 def expanded(given: str, stage: str | None = None, overrides: Sequence[str] = (), trust: bool = False) -> str:
     """Returns a recipe with every option of its stages, or of one `stage`, as the text of a recipe file that decides the same.
 

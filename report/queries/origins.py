@@ -24,8 +24,8 @@ FAR = 0.5
 TEXTS = ("line", "row", "conversion")
 #: Languages that the warnings and the last lines of a run name.
 MOST_DROPPED = 3
-#: A rule's row for a language is shown where it drops `MORE` times as large a share of it as of all others. It may not suit the language
-#: where that is `UNLIKE` times, and at least the share `LEAST`.
+#: A rule's row for a language is shown where it drops `MORE` times as large a share of it as of all others. It may not suit a language
+#: that the recipe keeps where that is `UNLIKE` times, and at least the share `LEAST`.
 MORE, UNLIKE, LEAST = 2, 10, 0.01
 TITLES = {"language": "Language", "page_type": "Page type", "license": "Licence", "source": "Crawl file", "url": "Host"}
 ENCODINGS = ("encoding", "encoding_claimed", "record_type")
@@ -141,12 +141,16 @@ def read_by_language(run: Run, stage: str = "filter") -> Query | None:
         return None
     query = ask(run, "rules-by-language", "Rules by language", f"""\
 WITH rows AS (SELECT coalesce(language, '{host.NONE}') AS language, failed FROM {stage}_report),
-  sizes AS (SELECT language, count(*) AS documents, sum(count(*)) OVER () - documents AS others FROM rows GROUP BY language),
+  sizes AS (
+    SELECT language, count(*) AS documents, sum(count(*)) OVER () - documents AS others,
+      count(*) FILTER (NOT list_contains(failed, 'language')) > 0 AS wanted
+    FROM rows GROUP BY language
+  ),
   failing AS (SELECT language, unnest(list_distinct(failed)) AS rule FROM rows),
   fired AS (SELECT language, rule, count(*) AS dropped FROM failing GROUP BY ALL),
   every AS (SELECT *, sum(dropped) OVER (PARTITION BY rule) - dropped AS dropped_others FROM fired JOIN sizes USING (language))
 SELECT language, rule, documents, dropped, dropped / documents AS share, dropped_others / others AS share_of_others,
-  share / ((dropped_others + 1) / (others + 1)) AS times, times >= {UNLIKE} AND share >= {LEAST} AS unlike
+  share / ((dropped_others + 1) / (others + 1)) AS times, wanted AND times >= {UNLIKE} AND share >= {LEAST} AS unlike
 FROM every
 WHERE dropped >= {FEWEST} AND others >= {FEWEST} AND times >= {MORE} AND NOT starts_with(rule, 'language')
 ORDER BY unlike DESC, dropped DESC, language, rule

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.queries.ask import Query, ask, columns, has_report, number_of
-from corpusmill.report.queries.rules import Decisions
+from corpusmill.report.queries.rules import NO_PAGE, Decisions
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import column, literal
 
@@ -190,7 +190,8 @@ class Lengths:
 
 def read_lengths(run: Run, stages: Sequence[str]) -> tuple[list[Lengths], list[Query]]:
     """Reads the lengths of the input documents and of those after each of `stages`. Sets without documents are left out."""
-    sets = [("came in", stage, "chars_in", "") for stage in stages[:1]]
+    pages = f" WHERE NOT list_contains(failed, {literal(NO_PAGE)})"  # what else an archive holds, such as requests, has no length
+    sets = [("came in", stage, "chars_in", pages) for stage in stages[:1]]
     sets += [(f"after {stage}", stage, "chars_out", " WHERE kept") for stage in stages]
     if not sets:
         return [], []

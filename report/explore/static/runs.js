@@ -97,7 +97,7 @@ const stages = () => ["ingest", "filter", "dedup"].filter((stage) => rows.some((
 /** The stage after which the runs are compared: the chosen one, else the last one that all runs with counts have finished. */
 function after(state) {
   const counted = rows.filter((run) => Object.keys(run.kept).length > 0);
-  return state.after || stages().findLast((stage) => counted.every((run) => run.kept[stage] !== undefined)) || "";
+  return state.after || stages().findLast((stage) => 2 * counted.filter((run) => run.kept[stage] !== undefined).length >= counted.length) || "";
 }
 
 const keptShare = (run) => run.pages && run.kept[after(current())] / run.pages;

@@ -64,7 +64,7 @@ tokens_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(
     tokens_app,
     name="tokens",
-    help="Work with token shards. (The stage tokens of a run makes them: corpusmill run RUN --from tokens --to tokens.)",
+    help="Work with token shards. (The stage tokens of a recipe makes them, as in corpusmill run corpus INPUT --output RUN.)",
     epilog="Example: corpusmill tokens export runs/demo --format megatron --output exports/demo",
 )
 #: `corpusmill sft ...`: a command that shows the examples of instruction tuning.

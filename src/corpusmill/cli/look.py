@@ -45,15 +45,20 @@ def steps(step: Annotated[str | None, typer.Argument(metavar="STEP", help="A ste
 
 @app.command(epilog="Example: corpusmill recipe fineweb --stage filter > mine.yaml")
 def recipe(
-    recipe: Annotated[str, typer.Argument(metavar="NAME|RUN", help="A recipe's file or name, a preset's name, or a run.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME|RUN", help="A recipe's file or name, a preset's name, or a run; none lists the names.", show_default=False
+        ),
+    ] = None,
     stage: Annotated[str | None, typer.Option(help="Only this stage's section.", show_default=False)] = None,
     set_: Sets = None,
     trust: Trust = False,
 ) -> None:
     """Print a recipe or preset in full, to save and edit."""
-    from corpusmill.report.answers.recipe import expanded
+    from corpusmill.report.answers.recipe import expanded, names
 
-    print(expanded(recipe, stage, set_ or [], trust), end="")
+    print(names() if recipe is None else expanded(recipe, stage, set_ or [], trust), end="")
 
 
 @app.command(epilog="Example: corpusmill report runs/demo --against runs/before")

@@ -80,8 +80,9 @@ def test_lengths(opened_random_run: Run) -> None:
     sets, _ = read_lengths(opened_random_run, ["ingest", "filter"])
     assert [each.name for each in sets] == ["came in", "after ingest", "after filter"]
     for each, (stage, column) in zip(sets, [("ingest", "chars_in"), ("ingest", "chars_out"), ("filter", "chars_out")], strict=True):
-        table = pa.concat_tables([table for _, table in opened_random_run.reader.groups(stage, "report", ["kept", column])])
-        values = np.sort(table[column].to_numpy()[table["kept"].to_numpy() | (column == "chars_in")])
+        table = pa.concat_tables([table for _, table in opened_random_run.reader.groups(stage, "report", ["kept", "failed", column])])
+        pages = np.array(["record_type" not in failed for failed in table["failed"].to_pylist()])
+        values = np.sort(table[column].to_numpy()[table["kept"].to_numpy() | ((column == "chars_in") & pages)])
         assert (each.documents, each.characters) == (len(values), values.sum())
         assert each.quantiles == np.quantile(values, QUANTILES, method="inverted_cdf").tolist()
         assert each.bins == np.histogram(values[values > 0], [*EDGES, 10**12])[0].tolist() and each.empty == int((values == 0).sum())
