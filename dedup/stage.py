@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from corpusmill.dedup.config import DedupConfig
 from corpusmill.dedup.corpus import MeasuredShard
-from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Stage, Task
@@ -95,7 +95,7 @@ class DedupStage(Stage):
     def _stop_on_alarm(self, run: StageRun, losses: TaskRow) -> None:
         if self.config.alarm == "stop" and losses.counts["alarms"]:
             others = losses.counts["alarms"] - 1
-            raise CorpusmillError(
+            raise InputError(
                 f"dedup stops before removing anything: {losses.warnings[0]}, and alarm_share is {self.config.alarm_share:.0%}"
                 + (f" ({others:,} more {self._what(others)} above it)" if others else "")
                 + f". {run.storage.path('clusters/sources.parquet')} has the table, corpusmill clusters {run.run.root} shows examples, "

@@ -128,10 +128,11 @@ class DatatroveStep(Step):
     def _attempt(self, method: Any, given: Any, document: str) -> Any:
         try:
             return method(given)
+        except ImportError as error:
+            raise ConfigError(f"datatrove's {self.kind.__name__} lacks a package: {str(error).rstrip('.')}.") from error
         except Exception as error:
-            raise CorpusmillError(
-                f"datatrove's {self.kind.__name__} failed on the document {document}: {type(error).__name__}: {error}."
-            ) from error
+            sentence = f"{type(error).__name__}: {str(error).rstrip('.')}"
+            raise CorpusmillError(f"datatrove's {self.kind.__name__} failed on the document {document}: {sentence}.") from error
 
 
 def _ids(batch: DocumentBatch) -> list[str]:

@@ -4,6 +4,8 @@ Every error that a user can cause (a wrong path, a broken file, a wrong key) is 
 command line prints only the message and exits with `exit_code`. Any other exception is a bug.
 """
 
+from typing import Any
+
 
 class CorpusmillError(Exception):
     """The run can't go on; the message is one sentence that names the file and the place."""
@@ -37,9 +39,10 @@ class ProcessKilled(CorpusmillError):
 
 
 class NothingKept(CorpusmillError):
-    """A stage has kept no document, so the stages after it have nothing to work on."""
+    """A stage has kept no document, so the stages after it have nothing to work on. `run`: what is there, where Python started it."""
 
     exit_code = 3
+    run: Any = None
 
 
 class ConfigError(InputError):

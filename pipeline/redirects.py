@@ -44,7 +44,7 @@ def lasting_fault(url: str, error: BaseException) -> str | None:
             why = getattr(at, "verify_message", "") or getattr(getattr(at, "certificate_error", None), "verify_message", "")
             return f"{url}: the certificate of {urlsplit(url).hostname} can't be verified ({why or at})."
         if isinstance(at, socket.gaierror) and at.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
-            return f"{url}: there is no host {urlsplit(url).hostname}; is its name right?"
+            return f"{url}: the host {urlsplit(url).hostname} can't be looked up: there is no network, or its name is wrong."
         at = getattr(at, "reason", None) if isinstance(getattr(at, "reason", None), OSError) else at.__cause__ or at.__context__
     return None
 

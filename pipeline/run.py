@@ -144,6 +144,9 @@ def plan_of(
     made = new_plan(folder, recipe, inputs, overrides, from_, to, strict, redo)
     if not Storage(folder).exists(RUN_FILE):  # an input that is not there is said before a new run's folder gets its first file
         for given in inputs:
+            if is_run(given):
+                how = f"to continue it: corpusmill run {given}; as an input take a stage's documents, such as {given}/ingest/data"
+                raise InputError(f"{given}: this is a run; {how}.")
             if "://" not in given and not given.startswith("cc:"):
                 expand(given)
     return made

@@ -55,9 +55,8 @@ def measure(
     if isinstance(texts, Mapping) or hasattr(texts, "columns") or hasattr(texts, "column_names"):
         raise InputError('measure: expected a text or several, not a table; give its column of texts: table["text"].')
     items = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Iterable) else [texts]
-    wrong = next((item for item in items if not isinstance(item, str)), None)
-    if wrong is not None:
-        raise InputError(f"measure: expected a text or several, not {wrong!r}.")
+    if wrong := [item for item in items if not isinstance(item, str)]:
+        raise InputError(f"measure: expected a text or several, not {wrong[0]!r}.")
     named = Recipe({}) if recipe is None else Recipe.of(recipe)
     given = {**(named.to_dict().get("filter") or {}), **section, **({} if preset is None else {"preset": preset})}
     config = Recipe({"filter": given}, named.source).sections["filter"]

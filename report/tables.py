@@ -54,6 +54,13 @@ def show_notes(sentences: Iterable[str], console: Console, head: str = "Note", s
         console.print(Text(f"{head}: ", style=style) + Text(safe_line(sentence, limit)))
 
 
+def print_indented(text: Text, columns: int, console: Console) -> None:
+    """Prints a text with its lines indented, and without the blanks behind them that rich's padding would add."""
+    for line in text.wrap(console, max(console.width - columns, 1)):
+        line.rstrip()
+        console.print(Text(" " * columns) + line, soft_wrap=True)
+
+
 def _least_width(made: Table) -> int:
     """Returns the width that the table needs when every cell that may wrap is wrapped."""
     least = 0

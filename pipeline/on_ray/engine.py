@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import time
 import warnings
 from collections import deque
@@ -23,6 +24,7 @@ from corpusmill.pipeline.engine import TASK_TIMEOUT, Engine, InlineEngine, Job
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.failures import Report
 from corpusmill.pipeline.interrupts import Terminated, kept_handler
+from corpusmill.pipeline.names import counted
 from corpusmill.pipeline.on_ray.dispatch import Dispatch, Share
 from corpusmill.pipeline.stage import Task
 
@@ -147,6 +149,10 @@ class RayEngine:
             raise _start_error(address, error) from error
         self._started = True
         self._count_workers(ray)
+        if address != LOCAL:
+            nodes = sum(bool(node["Alive"]) for node in ray.nodes())
+            cpus = int(ray.cluster_resources().get("CPU", 0))
+            print(f"On the Ray cluster at {address}: {counted(nodes, 'node')}, {counted(cpus, 'CPU')}.", file=sys.stderr, flush=True)
         return ray
 
     def _count_workers(self, ray: Any) -> None:

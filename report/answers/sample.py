@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from corpusmill.filters.gopher import STOP_WORDS
@@ -24,7 +23,7 @@ from corpusmill.report.answers.why_change import COMPARED, RETUNE, decides_again
 from corpusmill.report.machine import print_json_lines, warn
 from corpusmill.report.query.run import Run, identifier
 from corpusmill.report.read import DATA_STAGES, ReportRule, RunReader
-from corpusmill.report.tables import VALUES, limit, number, show_notes, table
+from corpusmill.report.tables import VALUES, limit, number, print_indented, show_notes, table
 from corpusmill.text.word_rules import WORD_RULES
 from corpusmill.text.words import frequent_words
 
@@ -204,7 +203,7 @@ def show_document(place: int, row: dict[str, Any], rules: list[ReportRule], near
         one = next(r for r in looked if (r.column, r.comparison, str(r.threshold)) == rule)
         _line(_value(one, row[one.column], one.rule in failed), console)
     if row.get("text"):
-        console.print(Padding(Text(safe_text(row["text"], chars)), (0, 0, 0, STEP), expand=False))
+        print_indented(Text(safe_text(row["text"], chars)), STEP, console)
     else:
         _line(Text("(no text: nothing that was read of it is kept)", style="dim"), console)
     console.print()
@@ -216,7 +215,7 @@ def _value(rule: ReportRule, value: Any, failed: bool) -> Text:
 
 
 def _line(text: Text, console: Console) -> None:
-    console.print(Padding(text, (0, 0, 0, STEP), expand=False))
+    print_indented(text, STEP, console)
 
 
 def _notes(found: Samples) -> list[str]:

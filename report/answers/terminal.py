@@ -13,7 +13,7 @@ from corpusmill.pipeline.names import counted
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.live.status import unit_of
 from corpusmill.report.queries.origins import dropped_languages
-from corpusmill.report.queries.rules import Decisions, read_decisions
+from corpusmill.report.queries.rules import NO_PAGE, Decisions, read_decisions
 from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.queries.thresholds import Headline, ThresholdStep, headline
 from corpusmill.report.queries.training import plain_scores, read_samples
@@ -169,9 +169,12 @@ def stage_summary(folder: str, end: Event, console: Console) -> None:
         with Run(reader) as run:
             decisions = read_decisions(run, stage)
     if decisions is not None:
+        other = decisions.rules[NO_PAGE].fired if NO_PAGE in decisions.rules and stage == "ingest" else 0
+        came = decisions.rows - other
+        beside = f" (and {counted(other, 'record')} without a page)" if other else ""
         head.append(
-            f"  {counted(decisions.rows, unit_of(stage))} in, {counted(decisions.kept, 'document')} kept "
-            f"({share(decisions.kept, decisions.rows)}), {decisions.dropped:,} dropped",
+            f"  {counted(came, 'page' if other else unit_of(stage))} in{beside}, {counted(decisions.kept, 'document')} kept "
+            f"({share(decisions.kept, came)}), {came - decisions.kept:,} dropped",
             style="not bold",
         )
     console.print(head)

@@ -48,6 +48,11 @@ class Origin:
     kept_share: float
     query: Query
 
+    @property
+    def left(self) -> list[str]:
+        """The shown names of which documents are left after the last stage."""
+        return [name for name, documents, _ in self.shown if documents[-1]]
+
 
 def biggest_loss(documents: Sequence[int]) -> int | None:
     """Returns the number (from 1) of the stage that removes most; None if nothing is lost."""

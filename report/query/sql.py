@@ -69,8 +69,11 @@ def literal(value: Value) -> str:
 
 
 def no_table(name: str, names: Collection[str]) -> str:
-    """Returns a sentence that names the tables most similar to `name`."""
-    return f"there is no table {name!r}{instead_of(name, names)}."
+    """Returns a sentence that names the table that may be meant, or else those of documents and reports."""
+    main = [known for known in names if known.endswith(("_documents", "_report"))]
+    sentence = f"there is no table {name!r}{instead_of(name, names)}."
+    meant = "did you mean" in sentence or len(names) <= len(main)
+    return sentence if meant else f"there is no table {name!r} (the main ones are {', '.join(main)}; corpusmill query RUN lists all)."
 
 
 def sentence(error: duckdb.Error, names: Collection[str] = ()) -> str:

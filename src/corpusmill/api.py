@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from corpusmill.pipeline.errors import Incomplete
+from corpusmill.pipeline.errors import Incomplete, NothingKept
 from corpusmill.pipeline.interrupts import unwrapped_interrupts
 from corpusmill.pipeline.names import in_sentences, path_of
 from corpusmill.pipeline.on_ray.engine import EngineName, make_engine
@@ -58,7 +58,7 @@ def run(
 
     Raises:
         InputError: an input, the recipe (ConfigError) or the folder can't be used.
-        NothingKept: a stage has kept no document.
+        NothingKept: a stage has kept no document; its `run` says why: `error.run.why(...)`.
         Incomplete: some tasks have failed, and the run has ended without them. `open_run` opens what is there.
         CorpusmillError: the run can't go on, for example because another process works on it.
 
@@ -80,6 +80,11 @@ def run(
         check_folder(folder)  # before rows are written into it
         paths = [source if isinstance(source, str) else write_rows(source, Storage(folder)) for source in sources]
         plan = plan_of(made, paths, where, folder, (), from_, to, strict, redo)
-        if lost := execute(plan, make_engine(engine, workers, task_timeout), progress, write_report=write_report):
+        try:
+            lost = execute(plan, make_engine(engine, workers, task_timeout), progress, write_report=write_report)
+        except NothingKept as error:
+            error.run = open_run(folder)  # whose reports say why
+            raise
+        if lost:
             raise Incomplete(lost)
     return open_run(folder)

@@ -55,6 +55,7 @@ app = typer.Typer(
     help="From raw web crawls to training tokens and a small aligned language model, with every decision visible.",
     epilog="Example: corpusmill run fineweb crawl/*.warc.gz --output runs/first",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
