@@ -39,6 +39,8 @@ MEANINGS = {
     "canonical_url": "the address that the page calls its own",
     "page_type": "what kind of page it was: article, documentation, service, forum, collection, listing or product",
     "page_type_score": "how sure that type is, 0 to 1",
+    "rights": "what the page says about its use: the signal, where it stands and what it says",
+    "license": "the licence that the page names, in the words of SPDX",
     "metadata": "a JSON object of whatever else the input had",
     "language": "the most likely language, as a classifier judges",
     "language_score": "how sure the classifier of languages is, 0 to 1",

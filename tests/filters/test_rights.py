@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,6 +13,8 @@ from warcio.warcwriter import WARCWriter
 
 from corpusmill.filters.rights import PRESETS, Site
 from corpusmill.ingest.rights import page_rights, spdx
+from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.report.card.eu import write_summary
 from corpusmill.report.page.html import render
 from corpusmill.report.queries.summary import read_summary
 
@@ -216,6 +219,26 @@ def test_each_site_gets_the_verdict_of_its_signals(crawl: list[Path], tmp_path: 
             len(of), len({host.partition(":")[0] for host in of}), sum(hosts[host]["kept"] for host in of),
         )  # fmt: skip
     assert "Reservations and licences" in render(summary) and "<summary>Licence" in render(summary)
+
+
+def test_the_summary_for_the_eu_has_the_figures_of_the_run(crawl: list[Path], tmp_path: Path) -> None:
+    run = run_inline(tmp_path, "ingest: {}\nfilter: {steps: [rights: {domains: [listed.test]}]}\n", *crawl)
+    text = Path(write_summary(str(run))).read_text()
+    kept = pq.read_table(run / "filter/data").to_pylist()
+    sizes: Counter[str] = Counter()
+    for row in kept:
+        sizes[row["url"].split("/")[2].partition(":")[0]] += len(row["text"])
+    ((most, characters),) = sizes.most_common(1)
+    assert f"| Domains | {len(sizes)} |" in text and f"The {round(len(sizes) / 10)} domains with the most text (10% of all domains)" in text
+    assert f"| {most} | 1 | {characters} | {characters / sum(sizes.values()):.1%} |" in text
+    assert f"{sum(sizes.values()):,} characters in {len(kept)} documents" in text and "2026-05-01 to 2026-05-01" in text
+    report = pq.read_table(run / "filter/report").to_pylist()
+    named = [row for row in report if row["rights_robots"]]
+    assert f"| `rights_robots` | {len(named)} | {len(named)} | 0 |" in text
+    assert "| Provider, and authorised representative | *to be added" in text
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CorpusmillError, match="kept"):  # the files of sites are no documents
+        write_summary(str(run_inline(tmp_path / "empty", "ingest: {}\n", crawl[1])))
 
 
 def test_a_crawl_without_files_of_sites_says_so(crawl: list[Path], tmp_path: Path) -> None:

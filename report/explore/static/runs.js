@@ -85,7 +85,7 @@ function listed(state) {
   const said = (run) => [run.name, run.recipe, run.recipe_digest, run.state, ...run.inputs].join(" ").toLowerCase();
   const found = rows.filter((run) => words.every((word) => said(run).includes(word)));
   const by = COLUMNS.find(([name]) => name === state.order)?.[3];
-  if (!by) return found;
+  if (!by) return found.sort((a, b) => (a.began === b.began ? 0 : (a.began ?? "") < (b.began ?? "") ? 1 : -1)); // the latest first
   const missing = (value) => value === null || value === undefined || value === "" || Number.isNaN(value);
   const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0) * (state.descending ? -1 : 1);
   return found.sort((a, b) => missing(by(a)) - missing(by(b)) || compare(by(a), by(b)));

@@ -132,10 +132,20 @@ def card(
     name: Annotated[str | None, typer.Option(help="What the collection is called; by default as the run's folder.")] = None,
     licence: Licence = None,
     description: Description = None,
+    eu: Annotated[bool, typer.Option("--eu", help="Write the EU's summary of training content: training-content.md.")] = False,
+    small: Annotated[bool, typer.Option("--small", help="With --eu: as a small company may, with fewer domains.")] = False,
     stale: AlthoughStale = False,
 ) -> None:
     """Write a data card of a run's documents. It is README.md, for the dataset hub."""
+    from corpusmill.pipeline.errors import InputError
     from corpusmill.report.card.data_card import write_card
+    from corpusmill.report.card.eu import write_summary
+
+    if small and not eu:
+        raise InputError("--small is for --eu.")
+    if eu:
+        print(write_summary(run, output, small, although_stale=stale))
+        return
 
     print(write_card(run, output, name, licence, description, although_stale=stale))
 
