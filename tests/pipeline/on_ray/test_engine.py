@@ -244,7 +244,7 @@ def test_what_a_slow_phase_has_not_begun_goes_to_ray(
 
 def test_an_address_for_jobs_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
-    with pytest.raises(InputError, match=r"^RAY_ADDRESS=http://127\.0\.0\.1:8265: .*make submit"):
+    with pytest.raises(InputError, match=r"^RAY_ADDRESS=http://127\.0\.0\.1:8265: .*ray job submit -- corpusmill run"):
         RayEngine().connect()
 
 

@@ -66,7 +66,10 @@ def test_what_is_printed_is_the_recipe(name: str, own: Path, corpusmill: Callabl
 def test_a_preset_is_printed_as_it_decides(name: str, stage: str) -> None:
     language = {"language": "hin"} if name == "fineweb-2" else {}
     text = expanded(name, stage, [f"filter.{key}={value}" for key, value in language.items()])
-    assert validate_recipe(yaml.safe_load(text), "saved.yaml") == validate_recipe({stage: {"preset": name, **language}}, "recipe.yaml")
+    more = {"alarm": "warn"} if (name, stage) == ("fineweb", "dedup") else {}  # of the recipe with this name
+    assert validate_recipe(yaml.safe_load(text), "saved.yaml") == validate_recipe(
+        {stage: {"preset": name, **language, **more}}, "recipe.yaml"
+    )
 
 
 @pytest.mark.parametrize("name", [*PRESETS, "own.yaml"])
