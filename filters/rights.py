@@ -78,6 +78,7 @@ class Rights(Step):
     def __init__(self, config: RightsConfig):
         super().__init__(config)
         self.sites: Sites | None = None
+        self.agents = [name.lower() for name in config.agents]
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -98,7 +99,7 @@ class Rights(Step):
         evidence = ["; ".join(dict.fromkeys(lines)) or None for _, lines in found]
         return StepOutput({**columns, "license": pa.array(named, pa.string()), "reason": pa.array(evidence, pa.string())})
 
-    def _page(self, url: str | None, signals: Iterable[Mapping[str, str]], site: "Site | None") -> tuple[Counter[str], list[str]]:
+    def _page(self, url: str | None, signals: Iterable[Mapping[str, str]], site: "SiteRules | None") -> tuple[Counter[str], list[str]]:
         """Returns the values of a page, and the evidence for them in words."""
         values, evidence, mining = Counter[str](), list[str](), dict[str, str]()
         for signal in signals:
@@ -114,7 +115,7 @@ class Rights(Step):
             if reserved not in ("0", "1") and (rule := site.mining(url)):
                 reserved = "1"
                 evidence.append(f"tdmrep.json{site.date('tdmrep.json')}: {rule} is reserved")
-            barred, by_name = site.barred(url, self.config.agents)
+            barred, by_name = site.barred(url, self.agents)
             values["rights_any_robots"], values["rights_robots"] = len(barred), len(by_name)
             if barred:
                 evidence.append(f"robots.txt{site.date('robots.txt')}: not for {', '.join((by_name or barred)[:3])}")
@@ -123,7 +124,7 @@ class Rights(Step):
                 evidence.append(f"ai.txt{site.date('ai.txt')}: not for training")
         values["rights_tdm"] = int(reserved == "1")
         host = (site_of(url) or "").partition(":")[0]
-        values["rights_domain"] = sum(host == name or host.endswith(f".{name}") for name in self.config.domains)
+        values["rights_domain"] = sum(f".{host}".endswith(f".{name.lower()}") for name in self.config.domains)
         return values, evidence + [f"on the list of domains: {host}"] * bool(values["rights_domain"])
 
 
@@ -131,7 +132,7 @@ class Rights(Step):
 
 
 @dataclass(frozen=True)
-class Site:
+class SiteRules:
     """What the files of a site say. `files`: by name, the last answer to a request for it, as a row of SITES."""
 
     files: Mapping[str, Mapping[str, Any]]
@@ -214,13 +215,13 @@ class Sites:
         self._read = lru_cache(16)(lambda number: self._group(run, path, number))
         self._sites = lru_cache(REMEMBERED)(self._site)
 
-    def of(self, hosts: Iterable[str]) -> dict[str, Site]:
+    def of(self, hosts: Iterable[str]) -> dict[str, SiteRules]:
         """Returns the sites that are known, by host."""
         return {host: site for host in sorted(hosts) if (site := self._sites(host)) is not None}
 
-    def _site(self, host: str) -> Site | None:
+    def _site(self, host: str) -> SiteRules | None:
         files = self._rows(host)
-        return Site({name: self._final(row) for name, row in files.items()}) if files else None
+        return SiteRules({name: self._final(row) for name, row in files.items()}) if files else None
 
     def _final(self, row: dict[str, Any]) -> dict[str, Any]:
         """Follows redirects as far as the crawl has their targets."""

@@ -13,7 +13,7 @@ from corpusmill.ingest.rights import page_rights
 from corpusmill.ingest.rows import IngestRow
 from corpusmill.ingest.urls.filter import UrlFilter, check_url
 from corpusmill.ingest.warc import Record
-from corpusmill.pipeline.formats.sites import Site, site_file, site_of
+from corpusmill.pipeline.formats.sites import SiteFile, site_file, site_of
 from corpusmill.pipeline.schemas import document_id
 from corpusmill.pipeline.stage import load_object
 from corpusmill.text.damage import mojibake_rate, storable
@@ -135,7 +135,7 @@ def payload_of(record: Record, config: IngestConfig) -> Payload:
         raise TooLarge(limit) from error
 
 
-def _site(record: Record, config: IngestConfig) -> Site | None:
+def _site(record: Record, config: IngestConfig) -> SiteFile | None:
     """Returns what the record says of a site, if it is the answer to a request for one of its files."""
     file, host = site_file(record.url), site_of(record.url)
     if file is None or host is None:
@@ -147,7 +147,7 @@ def _site(record: Record, config: IngestConfig) -> Site | None:
         except TooLarge:
             return None
     target = urljoin(record.url or "", record.http.get("location", "")) if status and 300 <= status < 400 else None
-    return Site(host, file, status, record.timestamp, target, body)
+    return SiteFile(host, file, status, record.timestamp, target, body)
 
 
 def _page(row: IngestRow, record: Record, config: IngestConfig) -> bytes:

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 import pyarrow as pa
 
 from corpusmill.ingest.rights import RIGHTS, Signal
-from corpusmill.pipeline.formats.sites import SITES, Site
+from corpusmill.pipeline.formats.sites import SITES, SiteFile
 from corpusmill.pipeline.schemas import DOCUMENTS, REPORT, meanings_metadata, with_columns
 
 #: The reason for which each rule drops a record, including the rules on URLs (ingest/urls).
@@ -98,7 +98,7 @@ class IngestRow:
     page_type_score: float | None = None
     rights: list[Signal] | None = None
     license: str | None = None
-    site: Site | None = None  # where the record is a file about the use of all pages of a site
+    site: SiteFile | None = None  # where the record is a file about the use of all pages of a site
 
     def fail(self, rule: str, reason: str) -> "IngestRow":
         self.failed.append(rule)
@@ -141,7 +141,7 @@ class RowTables:
         self._schema = schema
         self._data: dict[str, list[object]] = {name: [] for name in schema.names}
         self._report: dict[str, list[object]] = {name: [] for name in INGEST_REPORT.names}
-        self._sites: list[Site] = []
+        self._sites: list[SiteFile] = []
 
     def add(self, row: IngestRow) -> None:
         for name, values in self._report.items():

@@ -27,7 +27,7 @@ AI_AGENTS = (
 )  # fmt: skip
 
 
-class Site(NamedTuple):
+class SiteFile(NamedTuple):
     """A row of SITES. `target`: the URL to which a redirect leads. `body`: the content of an answer of status 200."""
 
     host: str

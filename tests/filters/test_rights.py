@@ -11,7 +11,7 @@ from inline_run import run_inline
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from corpusmill.filters.rights import PRESETS, Site
+from corpusmill.filters.rights import PRESETS, SiteRules
 from corpusmill.ingest.rights import page_rights, spdx
 from corpusmill.pipeline.errors import CorpusmillError
 from corpusmill.report.card.eu import write_summary
@@ -51,8 +51,8 @@ GOOGLE = [
 ]  # fmt: skip
 
 
-def site(**files: str) -> Site:
-    return Site({name.replace("_", "."): {"status": 200, "body": body} for name, body in files.items()})
+def site(**files: str) -> SiteRules:
+    return SiteRules({name.replace("_", "."): {"status": 200, "body": body} for name, body in files.items()})
 
 
 @pytest.mark.parametrize("robots, allowed", GOOGLE)
@@ -199,7 +199,7 @@ def crawl(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_each_site_gets_the_verdict_of_its_signals(crawl: list[Path], tmp_path: Path, preset: str) -> None:
-    recipe = f"ingest: {{}}\nfilter: {{steps: [rights: {{preset: {preset}, domains: [listed.test]}}]}}\n"
+    recipe = f"ingest: {{}}\nfilter: {{steps: [rights: {{preset: {preset}, domains: [Listed.test]}}]}}\n"
     run = run_inline(tmp_path, recipe, *crawl)
     rows = pq.read_table(run / "filter/report").to_pylist()
     hosts = {row["url"].removeprefix("https://").removesuffix("/page"): row for row in rows}
