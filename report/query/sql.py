@@ -8,17 +8,22 @@ import re
 import shutil
 import tempfile
 from collections.abc import Collection
+from datetime import datetime
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import duckdb
+from fsspec import AbstractFileSystem
 
 from corpusmill.filters.relation import identifier, quoted
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import expand
 from corpusmill.pipeline.memory import available_memory
 from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.store_requests import filesystem
+from corpusmill.pipeline.storage import Storage, Store
+from corpusmill.pipeline.stores import StoreFile
 
 Value = str | int | float | bool | None
 
@@ -134,11 +139,33 @@ def remove_spilled() -> None:
 
 def allow_store(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
     """Lets the connection read the files of `storage` where they lie on a store."""
-    if storage.remote:
-        system = filesystem(storage.root, alone=True)[0]
-        protocols = [system.protocol] if isinstance(system.protocol, str) else system.protocol
-        if not any(connection.filesystem_is_registered(protocol) for protocol in protocols):
-            connection.register_filesystem(system)
+    if storage.remote and not connection.filesystem_is_registered(protocol := storage.root.partition("://")[0]):
+        connection.register_filesystem(_StoreFiles(protocol))
+
+
+class _StoreFiles(AbstractFileSystem):  # type: ignore[misc]
+    """The objects of a store, for DuckDB."""
+
+    cachable = False
+
+    def __init__(self, protocol: str):
+        super().__init__()
+        self.protocol = protocol
+
+    def open(self, path: str, mode: str = "rb", **_: object) -> StoreFile:
+        return StoreFile(path)
+
+    def exists(self, path: str, **_: object) -> bool:
+        return Store(path).size("") >= 0
+
+    def modified(self, path: str) -> datetime:
+        return cast(datetime, Store(path).info("")["last_modified"])
+
+    def glob(self, path: str, **_: object) -> list[str]:
+        try:
+            return expand(path)
+        except InputError:
+            return []
 
 
 def restrict_to_run(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
