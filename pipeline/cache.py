@@ -211,8 +211,8 @@ def _downloaded(url: str, folder: Path) -> Path:
                 os.replace(file.path, target)
                 forget(url)
         else:
-            with open_file(url) as source, open(target, "wb") as file:
-                shutil.copyfileobj(source, file, CHUNK)
+            with open_file(url) as source, open(target, "wb") as copy:
+                shutil.copyfileobj(source, copy, CHUNK)
     except BaseException as error:
         target.unlink(missing_ok=True)
         if isinstance(error, CorpusmillError) or not isinstance(error, Exception):

@@ -108,12 +108,11 @@ def _connected(base: str, timeout: float, repeated: float) -> Any:
 
     times = {"connect_timeout": min(CONNECT_TIMEOUT, timeout), "read_timeout": min(SILENCE, timeout), "timeout": timeout}
     backoff = {"init_backoff": timedelta(seconds=PAUSE), "max_backoff": timedelta(seconds=LONGEST_PAUSE), "base": 2}
-    return from_url(
-        base,
-        client_options={"allow_http": True} | {name: timedelta(seconds=value) for name, value in times.items()},
-        retry_config={"max_retries": 1 << 30, "retry_timeout": timedelta(seconds=repeated), "backoff": backoff},
-        **(_of_aws(base) if base.startswith("s3") else {}),
-    )
+    options: dict[str, Any] = {
+        "client_options": {"allow_http": True} | {name: timedelta(seconds=value) for name, value in times.items()},
+        "retry_config": {"max_retries": 1 << 30, "retry_timeout": timedelta(seconds=repeated), "backoff": backoff},
+    }
+    return from_url(base, **options, **(_of_aws(base) if base.startswith("s3") else {}))
 
 
 @lru_cache(64)
@@ -123,9 +122,9 @@ def _check(base: str) -> None:
     try:
         asked(base, lambda: _connected(base, TIMEOUT, REPEATED).head("corpusmill"), 0)
     except StoreError as error:
-        if "kind: Connect" in str(error.__cause__):
-            address = re.search(r"https?://([^/\s]+)", str(error.__cause__))
-            raise StoreError(f"{base}: no server answers at {address and address[1]} ({_cause(error.__cause__)}); is it right?") from error
+        if "kind: Connect" in (cause := str(error.__cause__)):
+            address = re.search(r"https?://([^/\s]+)", cause)
+            raise StoreError(f"{base}: no server answers at {address and address[1]} ({_cause(cause)}); is it right?") from error
     except FileNotFoundError:
         pass
     except InputError as error:
@@ -192,7 +191,7 @@ def fault(url: str, error: Exception, seconds: float = 0.0) -> Exception | None:
             return FileNotFoundError(errno.ENOENT, "no such object", url)
         return _web_fault(url, error, kinds, seconds)
     if _KEYLESS.search(text.split("Server returned")[0]):
-        return InputError(_no_keys(url, _cause(error)))
+        return InputError(_no_keys(url, _cause(str(error))))
     if kinds & {"PermissionDeniedError", "UnauthenticatedError"} or status in (401, 403):
         return InputError(
             f"{url}: the store refuses this ({code[1] if code else 'forbidden'}): check the credentials and what they may do."
@@ -200,8 +199,8 @@ def fault(url: str, error: Exception, seconds: float = 0.0) -> Exception | None:
     if kinds & {"AlreadyExistsError", "PreconditionError"}:
         return None
     if "InvalidPathError" in kinds or (400 <= status < 500 and status not in BUSY) or "LOCATION" in text:
-        return InputError(f"{url}: the store can't be asked for this ({_cause(error)}).")
-    return StoreError(f"{url}: the store can't be reached or fails ({_cause(error)}; tried for {seconds:.0f} s).")
+        return InputError(f"{url}: the store can't be asked for this ({_cause(str(error))}).")
+    return StoreError(f"{url}: the store can't be reached or fails ({_cause(str(error))}; tried for {seconds:.0f} s).")
 
 
 def _web_fault(url: str, error: Exception, kinds: set[str], seconds: float) -> Exception | None:
@@ -216,10 +215,10 @@ def _web_fault(url: str, error: Exception, kinds: set[str], seconds: float) -> E
     return None
 
 
-def _cause(error: BaseException) -> str:
+def _cause(text: str) -> str:
     """Returns a failure in a few words: the answer of the store, or how the connection ended."""
-    text, code = str(error), _CODE.search(str(error))
     if status := _STATUS.search(text):
+        code = _CODE.search(text)
         return f"it answers {status[1]} {code[1] if code else ''}".rstrip()
     if causes := _CAUSE.findall(text):
         return str(causes[-1])

@@ -143,7 +143,7 @@ def allow_store(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None
         connection.register_filesystem(_StoreFiles(protocol))
 
 
-class _StoreFiles(AbstractFileSystem):  # type: ignore[misc]
+class _StoreFiles(AbstractFileSystem):
     """The objects of a store, for DuckDB."""
 
     cachable = False

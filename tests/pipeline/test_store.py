@@ -116,16 +116,16 @@ def test_reads_go_on_where_they_were_cut(s3, in_s3: Storage) -> None:
 
 def test_what_a_library_does_not_repeat_is_repeated(s3, in_s3: Storage) -> None:
     """Listings, deletions and copies whose answers are lost or cut, and conditional writes."""
-    for number in range(9):
+    for number in range(4):
         in_s3.write_bytes(f"a/{number}", b"x")
     with s3.faults(lost=0.4, cut_response=0.2, seed=2, only="PUT|POST|list-type"):
-        for number in range(9):
+        for number in range(4):
             assert in_s3.store.create(f"b/{number}", b"%d" % number) and not in_s3.store.create(f"a/{number}", b"other")
-        assert len(in_s3.list_files()) == 18 and in_s3.child("a").folders() == [] and in_s3.folders() == ["a", "b"]
+        assert len(in_s3.list_files()) == 8 and in_s3.child("a").folders() == [] and in_s3.folders() == ["a", "b"]
         in_s3.remove_folder("a")
         in_s3.remove("b/0")
         counts = s3.counts()
-    assert counts["lost"] >= 5 and in_s3.list_files() == [f"b/{number}" for number in range(1, 9)]
+    assert counts["lost"] >= 3 and in_s3.list_files() == [f"b/{number}" for number in range(1, 4)]
 
 
 def test_a_large_object_appears_when_it_is_whole(s3, in_s3: Storage) -> None:
