@@ -189,6 +189,8 @@ def fault(url: str, error: Exception, seconds: float = 0.0) -> Exception | None:
     if "BaseError" not in kinds:
         if isinstance(error, FileNotFoundError) and "Error performing" in text:
             return FileNotFoundError(errno.ENOENT, "no such object", url)
+        if isinstance(error, ValueError) and "Could not parse path" in text:
+            return InputError(f"{url}: a store can't have an object of this name.")
         return _web_fault(url, error, kinds, seconds)
     if _KEYLESS.search(text.split("Server returned")[0]):
         return InputError(_no_keys(url, _cause(str(error))))

@@ -155,8 +155,8 @@ class _StoreFiles(AbstractFileSystem):
     def open(self, path: str, mode: str = "rb", **_: object) -> StoreFile:
         return StoreFile(path)
 
-    def exists(self, path: str, **_: object) -> bool:
-        return Store(path).size("") >= 0
+    def info(self, path: str, **_: object) -> dict[str, object]:
+        return {**Store(path).info(""), "name": path, "type": "file"}
 
     def modified(self, path: str) -> datetime:
         return cast(datetime, Store(path).info("")["last_modified"])
