@@ -363,8 +363,8 @@ class Store:
     def find(self, folder: str = "", below: bool = True) -> dict[str, dict[str, Any]]:
         """Returns the store's information about each object below `folder`, by name relative to this folder. Without `below`: only about
         those in `folder` itself. The empty objects that consoles make for folders are left out where the folder is not empty."""
-        inside = len(opened(self.url)[1]) + 1 if opened(self.url)[1] else 0
-        found = self._asked(folder, lambda store, path: store.list(path).collect() if below else _level(store, path)["objects"])
+        inside = len(f"{root}/" if (root := opened(self.url)[1]) else "")
+        found = self._asked(folder, lambda store, path: store.list(path).collect() if below else store.list_with_delimiter(path)["objects"])
         infos = {info["path"][inside:]: info for info in found if len(info["path"]) > inside}
         if any(not info["size"] for info in infos.values()):
             holding = {parent for name in infos for parent in accumulate(name.split("/")[:-1], "{}/{}".format)} | {folder}
@@ -373,7 +373,7 @@ class Store:
 
     def folders(self, folder: str) -> list[str]:
         """Returns the names of the folders that lie in `folder` itself."""
-        found = self._asked(folder, lambda store, path: _level(store, path)["common_prefixes"])
+        found = self._asked(folder, lambda store, path: store.list_with_delimiter(path)["common_prefixes"])
         return [path.rpartition("/")[2] for path in found]
 
     def fingerprints(self) -> dict[str, str]:
@@ -389,10 +389,6 @@ class Store:
     def remove_folder(self, folder: str) -> None:
         if paths := [opened(self._url(name))[1] for name in self.find(folder)]:
             self._asked(folder, lambda store, _: store.delete(paths))
-
-
-def _level(store: Any, path: str) -> Any:
-    return store.list_with_delimiter(path)
 
 
 def fingerprint(size: int, tags: Mapping[str, Any]) -> str:

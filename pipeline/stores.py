@@ -86,8 +86,8 @@ def opened(url: str, timeout: float = TIMEOUT, repeated: float = REPEATED) -> tu
     if protocol == "memory":
         return _memory(), rest.strip("/")
     place, _, path = rest.partition("/")
-    _check(f"{protocol}://{place}")
-    return _connected(f"{protocol}://{place}", timeout, min(repeated, patience_of())), path.strip("/")
+    _check(base := f"{protocol}://{place}")
+    return asked(base, lambda: _connected(base, timeout, min(repeated, patience_of())), 0), path.strip("/")
 
 
 def patience_of() -> float:
