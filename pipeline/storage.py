@@ -20,7 +20,7 @@ from xxhash import xxh3_64
 
 from corpusmill.pipeline.config import digest, parse_json
 from corpusmill.pipeline.errors import CorpusmillError, Damaged, InputError
-from corpusmill.pipeline.stores import PARALLEL, PART, TIMEOUT, StoreError, StoreFile, asked, opened, written
+from corpusmill.pipeline.stores import PARALLEL, PART, TIMEOUT, StoreError, StoreFile, asked, is_store, opened, written
 
 Result = TypeVar("Result")
 
@@ -112,7 +112,7 @@ class Storage:
 
     def open_read(self, relative: str) -> IO[bytes]:
         if self.remote:
-            return cast(IO[bytes], self.store.open_read(relative))
+            return self.store.open_read(relative)
         return open_regular(self.path(relative))
 
     def read_bytes(self, relative: str) -> bytes:
@@ -303,12 +303,17 @@ class Store:
         store, path = opened(self._url(name), timeout=patience or TIMEOUT)
         return asked(self._url(name), lambda: request(store, path), patience)
 
-    def open_read(self, name: str) -> StoreFile:
-        """Opens an object for reading. Raises FileNotFoundError if there is none."""
-        return StoreFile(self._url(name))
+    def open_read(self, name: str) -> IO[bytes]:
+        """Opens an object, or a file of a web server, for reading. Raises FileNotFoundError if there is none."""
+        from corpusmill.pipeline.files import open_file
+
+        return cast(IO[bytes], StoreFile(self._url(name))) if is_store(self.url) else open_file(self._url(name))
 
     def read_bytes(self, name: str) -> bytes:
         """Returns a small object, with one request. Raises FileNotFoundError if there is none."""
+        if not is_store(self.url):
+            with self.open_read(name) as file:
+                return file.read()
         return bytes(self._asked(name, lambda store, path: store.get(path).bytes()))
 
     def read_range(self, name: str, begin: int, end: int) -> bytes:
@@ -355,9 +360,13 @@ class Store:
 
     def size(self, name: str) -> int:
         """Returns the bytes of an object, or -1 where there is none."""
+        from corpusmill.pipeline.files import file_ref
+
         try:
-            return int(self.info(name)["size"])
-        except FileNotFoundError:
+            return int(self.info(name)["size"]) if is_store(self.url) else file_ref(self._url(name)).bytes
+        except (FileNotFoundError, InputError) as error:
+            if isinstance(error, InputError) and is_store(self.url):
+                raise
             return -1
 
     def find(self, folder: str = "", below: bool = True) -> dict[str, dict[str, Any]]:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from corpusmill.pipeline.config import seconds_of
 from corpusmill.pipeline.errors import CorpusmillError, InputError
@@ -29,6 +30,8 @@ Result = TypeVar("Result")
 PATIENCE, PATIENCE_VARIABLE = 60.0, "CORPUSMILL_STORE_SECONDS"
 #: Seconds for which obstore repeats a request. No signal is heard meanwhile, so `asked` repeats it after that.
 REPEATED = 4.0
+#: Seconds after which a server that has never answered this process, and refuses connections, is given up: its address is probably wrong.
+REFUSED = 3.0
 #: Seconds before a request is repeated, and the longest pause; the pause doubles each time.
 PAUSE, LONGEST_PAUSE = 0.1, 10.0
 #: Seconds for a connection, of silence within an answer, and for a whole answer.
@@ -44,9 +47,11 @@ WHOLE, FIRST, RANGE, PARALLEL = 4 << 20, 64 << 10, 8 << 20, 4
 PART = 32 << 20
 _STATUS, _CODE = re.compile(r"status code: (\d{3})"), re.compile(r"<Code>(\w+)</Code>")
 _CAUSE = re.compile(r'(?:message|error): "([^"]+)"')
+_REFUSED, _ADDRESS = re.compile("Connection refused|Connect call failed|failed to lookup address"), re.compile(r"https?://([^/\s]+)")
 _KEYLESS = re.compile("token request|169.254.169.254|Missing(SecretAccessKey|AccessKeyId)|MissingAccount|credential provider", re.I)
 NO_KEYS = "there are no credentials for it"
 _process = 0  # the process that has used a store
+_answered: set[str] = set()  # the stores and web servers that have answered this process
 
 
 class StoreError(CorpusmillError, OSError):
@@ -86,8 +91,11 @@ def opened(url: str, timeout: float = TIMEOUT, repeated: float = REPEATED) -> tu
     if protocol == "memory":
         return _memory(), rest.strip("/")
     place, _, path = rest.partition("/")
-    _check(base := f"{protocol}://{place}")
-    return asked(base, lambda: _connected(base, timeout, min(repeated, patience_of())), 0), path.strip("/")
+    base = f"{protocol}://{place}"
+    try:
+        return _connected(base, timeout, min(repeated, patience_of())), path.strip("/")
+    except Exception as error:
+        raise fault(base, error) or error from error
 
 
 def patience_of() -> float:
@@ -113,23 +121,6 @@ def _connected(base: str, timeout: float, repeated: float) -> Any:
         "retry_config": {"max_retries": 1 << 30, "retry_timeout": timedelta(seconds=repeated), "backoff": backoff},
     }
     return from_url(base, **options, **(_of_aws(base) if base.startswith("s3") else {}))
-
-
-@lru_cache(64)
-def _check(base: str) -> None:
-    """Raises StoreError if no server answers the first request of this process, and InputError if there are no credentials for it. The
-    address is probably wrong, so that is said soon."""
-    try:
-        asked(base, lambda: _connected(base, TIMEOUT, REPEATED).head("corpusmill"), 0)
-    except StoreError as error:
-        if "kind: Connect" in (cause := str(error.__cause__)):
-            address = re.search(r"https?://([^/\s]+)", cause)
-            raise StoreError(f"{base}: no server answers at {address and address[1]} ({_cause(cause)}); is it right?") from error
-    except FileNotFoundError:
-        pass
-    except InputError as error:
-        if NO_KEYS in str(error):
-            raise
 
 
 def _of_aws(base: str) -> dict[str, Any]:
@@ -161,19 +152,31 @@ def asked(url: str, request: Callable[[], Result], patience: float | None = None
 
     Raises StoreError, InputError, FileNotFoundError, and any error that does not come from the store.
     """
-    began, pause = time.monotonic(), PAUSE
+    began, pause, (protocol, host, *_) = time.monotonic(), PAUSE, urlsplit(url)
     patience = patience_of() if patience is None else patience
     while True:
         try:
-            return request()
+            result = request()
+            if result != [] and protocol + host not in _answered:  # so fsspec lists a folder where no server answers, too
+                _answered.add(protocol + host)
+            return result
         except Exception as error:
-            known = fault(url, error, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            known = fault(url, error, seconds)
             if known is None:
                 raise
-            if not isinstance(known, StoreError) or known is error or time.monotonic() - began + pause >= patience:
+            if not isinstance(known, StoreError) or known is error or seconds + pause >= patience:
                 raise known from error
+            if seconds >= REFUSED and protocol + host not in _answered and (refused := _REFUSED.search(_all_of(error))):
+                at = found[1] if (found := _ADDRESS.search(str(error))) else host
+                raise StoreError(f"{url}: no server answers at {at} ({refused[0]}); is it right?") from error
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def _all_of(error: BaseException | None) -> str:
+    """Returns what an error and its causes say: fsspec says that a file is not there where no server has answered."""
+    return f"{error} {_all_of(error.__cause__)}" if error is not None else ""
 
 
 def fault(url: str, error: Exception, seconds: float = 0.0) -> Exception | None:

@@ -8,22 +8,22 @@ import re
 import shutil
 import tempfile
 from collections.abc import Collection
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import IO, cast
 
 import duckdb
 from fsspec import AbstractFileSystem
 
 from corpusmill.filters.relation import identifier, quoted
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.files import expand
+from corpusmill.pipeline.files import expand, file_ref, open_file
 from corpusmill.pipeline.memory import available_memory
 from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Storage, Store
-from corpusmill.pipeline.stores import StoreFile
+from corpusmill.pipeline.stores import is_store
 
 Value = str | int | float | bool | None
 
@@ -144,7 +144,7 @@ def allow_store(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None
 
 
 class _StoreFiles(AbstractFileSystem):
-    """The objects of a store, for DuckDB."""
+    """The objects of a store, or files of a web server, for DuckDB."""
 
     cachable = False
 
@@ -152,14 +152,14 @@ class _StoreFiles(AbstractFileSystem):
         super().__init__()
         self.protocol = protocol
 
-    def open(self, path: str, mode: str = "rb", **_: object) -> StoreFile:
-        return StoreFile(path)
+    def open(self, path: str, mode: str = "rb", **_: object) -> IO[bytes]:
+        return open_file(path)
 
     def info(self, path: str, **_: object) -> dict[str, object]:
-        return {**Store(path).info(""), "name": path, "type": "file"}
+        return {"name": path, "size": file_ref(path).bytes, "type": "file"}
 
     def modified(self, path: str) -> datetime:
-        return cast(datetime, Store(path).info("")["last_modified"])
+        return cast(datetime, Store(path).info("")["last_modified"]) if is_store(path) else datetime.fromtimestamp(0, UTC)
 
     def glob(self, path: str, **_: object) -> list[str]:
         try:

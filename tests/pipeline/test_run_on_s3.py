@@ -106,8 +106,7 @@ def test_it_is_looked_at_as_a_local_one(s3, stored: str, local: Path, corpusmill
         assert there.sql(query).fetchall() == here.sql(query).fetchall() != []
         id_ = here.sql("SELECT id FROM dedup_report WHERE kept ORDER BY id").fetchall()[0][0]
     asked: tuple[tuple[str, ...], ...] = (("why", "RUN", id_), ("raw", "RUN", id_, "--fetch"), ("clusters", "RUN"),
-                         ("inspect", "RUN", "--json"),
-                         ("stats", "RUN"))  # fmt: skip
+                         ("inspect", "RUN", "--json"))  # fmt: skip
     for command in asked:
         answers = []
         for run in (stored, str(local)):
