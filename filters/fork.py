@@ -96,7 +96,7 @@ def _require_new(source: Storage, target: Storage) -> None:
         raise InputError(f"{target.root}: is a run already; a fork needs a new name.")
     if not target.exists(UNFINISHED_FORK) and (found := foreign(target)):
         raise InputError(f"{target.root}: holds something other than a run (it has {found}); a fork needs a new name.")
-    if (source.remote or target.remote) and source.root.partition("://")[0] != target.root.partition("://")[0]:
+    if (source.remote or target.remote) and source.root.split("/")[:3] != target.root.split("/")[:3]:
         raise _elsewhere(source, target)
 
 
@@ -124,7 +124,7 @@ def _take_over(source: Storage, target: Storage) -> None:
 
 def _take_file(source: Storage, target: Storage, path: str) -> None:
     if source.remote:
-        source.store.copy(path, target.store.path(path))
+        source.store.copy(path, target.store)
         return
     place = Path(target.path(path))
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,6 @@ from corpusmill.pipeline.config import digest, parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.redact import refuse_secrets
 from corpusmill.pipeline.storage import Storage, fsync_folder, is_remote
-from corpusmill.pipeline.store_requests import asked, filesystem
 
 CHUNK = 4 << 20
 #: Seconds that pip and npm may take.
@@ -199,6 +198,7 @@ def fetch(url: str, sha256: str | None = None) -> Path:
 
 def _downloaded(url: str, folder: Path) -> Path:
     """Downloads a URL to a temporary name in `folder`, and returns that path. Raises InputError."""
+    from corpusmill.pipeline.files import open_file
     from corpusmill.pipeline.web import cached, download, forget, place_of
 
     handle, name = tempfile.mkstemp(dir=folder, prefix=".tmp-")
@@ -211,8 +211,8 @@ def _downloaded(url: str, folder: Path) -> Path:
                 os.replace(file.path, target)
                 forget(url)
         else:
-            fs, path = filesystem(url)
-            asked(url, lambda: fs.get_file(path, name))
+            with open_file(url) as source, open(target, "wb") as copy:
+                shutil.copyfileobj(source, copy, CHUNK)
     except BaseException as error:
         target.unlink(missing_ok=True)
         if isinstance(error, CorpusmillError) or not isinstance(error, Exception):

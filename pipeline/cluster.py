@@ -344,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     job.add_argument("--output", metavar="RUN", required=True)
     job.add_argument("--address", default=os.environ.get("RAY_ADDRESS"), help="where jobs are submitted (RAY_ADDRESS)")
     job.add_argument("--env", metavar="NAME[=VALUE]", action="append", default=[], help="an environment variable of the job")
-    job.add_argument("--pip", metavar="EXTRAS", nargs="?", const="", help="install the libraries on the nodes (with extras, as s3)")
+    job.add_argument("--pip", metavar="EXTRAS", nargs="?", const="", help="install the libraries on the nodes (with extras, as stores)")
     job.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="as for corpusmill run")
     job.add_argument("--strict", action="store_true", help="as for corpusmill run")
     for name in ("--workers", "--from", "--to"):

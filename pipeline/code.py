@@ -31,8 +31,8 @@ from corpusmill.pipeline.errors import InputError
 PACKAGE = "corpusmill"
 #: Libraries that carry values and bytes, and compute none: their versions do not count.
 CARRYING_LIBRARIES = (
-    "aiohttp", "fsspec", "ipywidgets", "pip", "prometheus_client", "pydantic", "pydantic_core", "ray", "rich", "s3fs", "typer", "wandb",
-    "yaml",
+    "aiohttp", "boto3", "botocore", "fsspec", "ipywidgets", "obstore", "pip", "prometheus_client", "pydantic", "pydantic_core", "ray",
+    "rich", "typer", "wandb", "yaml",
 )  # fmt: skip
 #: The distribution of each imported package whose name differs from it.
 DISTRIBUTIONS = {

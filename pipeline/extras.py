@@ -15,7 +15,8 @@ EXTRAS = {
     "mwparserfromhell": "classifiers",
     "transformers": "transformers",
     "trafilatura": "trafilatura",
-    "s3fs": "s3",
+    "obstore": "stores",
+    "boto3": "stores",
     "jieba": "zh",
     "pythainlp": "th",
     "grpc": "cluster",  # this and the next come with ray[default]

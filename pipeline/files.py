@@ -9,16 +9,25 @@ from typing import IO, Any, cast
 
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import FileRef
-from corpusmill.pipeline.redirects import RedirectRefusedError, lasting_fault
+from corpusmill.pipeline.redirects import RedirectRefusedError, checked_redirects, lasting_fault
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.storage import fingerprint, is_remote, open_regular
-from corpusmill.pipeline.store_requests import StoreError, asked, filesystem
-from corpusmill.pipeline.store_streams import StoreFile
+from corpusmill.pipeline.storage import Store, fingerprint, is_remote, open_regular
+from corpusmill.pipeline.stores import StoreError, StoreFile, asked, is_store
 from corpusmill.pipeline.web import cached
 
 MAGIC_CHARACTERS = "*?["
-#: Protocols for which fsspec's own readers are used, since their requests and buffers suit the servers.
-FSSPEC_PROTOCOLS = ("http://", "https://", "hf://")
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """Returns the fsspec filesystem of a web server or of the Hugging Face Hub, and the path in it. Raises InputError for another URL."""
+    from fsspec.core import url_to_fs
+
+    options = {"client_kwargs": checked_redirects()} if url.startswith(("http://", "https://")) else {}
+    try:
+        fs, path = url_to_fs(url, **options)
+    except (ImportError, ValueError) as error:  # no library for the protocol, or no such protocol
+        raise InputError(f"{url}: this kind of URL can't be opened here ({error}).") from error
+    return fs, path
 
 
 def local_path(path: str) -> str:
@@ -43,9 +52,9 @@ def open_file(path: str) -> IO[bytes]:
             return open_regular(local_path(path))
         if here := cached(path):
             return open(here.path, "rb")
+        if is_store(path):
+            return cast(IO[bytes], StoreFile(path))
         fs, name = filesystem(path)
-        if not path.startswith(FSSPEC_PROTOCOLS):
-            return cast(IO[bytes], StoreFile(fs, name, path))
         file: IO[bytes] = fs.open(name, "rb")
         if path.startswith(("http://", "https://")):
             _need_ranges(path, file)
@@ -77,9 +86,12 @@ def file_ref(path: str) -> FileRef:
         return FileRef(path, f"{status.st_size}:{status.st_mtime_ns}", status.st_size)
     if here := cached(path):
         return FileRef(path, fingerprint(here.bytes, here.tags), here.bytes)
-    fs, name = filesystem(path)
     try:
-        info = asked(path, lambda: fs.info(name))
+        if is_store(path):
+            info = Store(path).info("")
+        else:
+            fs, name = filesystem(path)
+            info = asked(path, lambda: fs.info(name))
     except StoreError:
         raise
     except OSError as error:
@@ -164,41 +176,39 @@ def _below(folder: str) -> list[str]:
 
 
 def _expand_remote(given: str) -> list[str]:
+    if is_store(given):
+        return _expand_store(given)
     fs, name = filesystem(given)
-    protocol = given.split("://", 1)[0]
-    look = _look_by_kind if given.startswith(FSSPEC_PROTOCOLS) else _look
     try:
-        files = asked(given, lambda: look(given, fs, name))
+        files = asked(given, lambda: _look(given, fs, name))
     except CorpusmillError:
         raise
-    except Exception as error:  # each store has exceptions of its own; the user needs one sentence
+    except Exception as error:  # each server has exceptions of its own; the user needs one sentence
         raise InputError(
             f"{given}: can't be listed ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})."
         ) from error
-    if files is None:
+    protocol = given.split("://", 1)[0]
+    return [given] if files is None else sorted({file if "://" in file else f"{protocol}://{file.lstrip('/')}" for file in map(str, files)})
+
+
+def _expand_store(given: str) -> list[str]:
+    protocol, _, rest = given.partition("://")
+    place, *steps = rest.rstrip("/").split("/")
+    store, name = Store(f"{protocol}://{place}"), "/".join(steps)
+    if name and store.size(name) >= 0:
         return [given]
-    return sorted(
-        {str(file) if "://" in str(file) else f"{protocol}://{str(file).lstrip('/') if protocol != 'file' else file}" for file in files}
-    )
+    fixed = next((number for number, step in enumerate(steps) if glob.has_magic(step)), len(steps))
+    found = store.find(name)
+    if not found and fixed < len(steps):
+        found = {file: info for file, info in store.find("/".join(steps[:fixed])).items() if _fits(steps, file.split("/"))}
+    if not found:
+        raise InputError(f"{given}: {'no file matches' if fixed < len(steps) else 'no such file or folder'}.")
+    files = [file for file, info in found.items() if info["size"] or store.size(file) >= 0]  # not those that stand for an empty folder
+    return sorted(f"{store.url}/{file}" for file in files)
 
 
 def _look(given: str, fs: Any, name: str) -> list[str] | None:
-    """Returns the files that a URL stands for; None if it is a file itself. Raises the errors of a store, so that `asked` can retry."""
-    try:
-        info = fs.info(name)
-    except FileNotFoundError as error:
-        if not any(character in name for character in MAGIC_CHARACTERS):
-            raise InputError(f"{given}: no such file or folder.") from error
-        matches = fs.glob(name, detail=True)
-        files = [file for match in sorted(matches) for file in (fs.find(match) if matches[match]["type"] == "directory" else [match])]
-        if not files:
-            raise InputError(f"{given}: no file matches.") from error
-        return files
-    return None if info["type"] == "file" else list(fs.find(name))
-
-
-def _look_by_kind(given: str, fs: Any, name: str) -> list[str] | None:
-    """As `_look`, for servers without folders, where `info` is not reliable."""
+    """Returns the files that a URL stands for; None if it is a file itself. Servers have no folders, and their `info` is not reliable."""
     if any(character in name for character in MAGIC_CHARACTERS) and not fs.exists(name):
         matches = sorted(str(match) for match in fs.glob(name))
         files = [file for match in matches for file in (fs.find(match) if fs.isdir(match) else [match])]

@@ -35,7 +35,7 @@ LEASE = "lease.json"
 #: The file whose lock guards the writes of a local folder.
 GUARD_FILE = ".lock"
 #: Seconds until a write to a store without conditional writes is read back, and seconds that a request to S3 or a lock may take.
-SETTLE, PATIENCE = 1.0, 10.0
+PATIENCE = 10.0
 #: Seconds after which a lease that was not renewed can be taken over, the variable that changes them, and its limits.
 TTL, TTL_VARIABLE, SHORTEST, LONGEST = 30.0, "CORPUSMILL_LEASE_SECONDS", 1.0, 3600.0
 #: Renewals in a ttl. The part of a ttl without a renewal after which `check` renews the lease; the rest is left for writing the row.
@@ -121,18 +121,16 @@ def process(pid: int) -> tuple[int, str]:
 class SwapFile:
     """A compare-and-swap file in a run's folder: it is written only where it still has the version that the writer has read.
 
-    The version is S3's ETag; elsewhere it is the sha256 of the content. A `durable` file is on the disk when `write` returns.
+    The version is the store's tag; on a disk it is the sha256 of the content. A `durable` file is on the disk when `write` returns.
     """
 
     def __init__(self, storage: Storage, name: str, durable: bool = False):
         self.storage, self.name, self.durable = storage, name, durable
-        self.conditional = storage.remote and storage.store.conditional
-        self.settle = 0.0 if storage.root.startswith("memory://") else SETTLE  # in this process's memory nobody else can write
 
     def read(self) -> tuple[bytes, str] | None:
         """Returns the content and its version; None if there is no such file. Raises OSError if it can't be read."""
         with contextlib.suppress(FileNotFoundError):
-            if self.conditional:  # the version first: where the content is a newer one, the next write fails and nothing is lost
+            if self.storage.remote:  # the version first: where the content is a newer one, the next write fails and nothing is lost
                 tag = self.storage.store.tag(self.name, PATIENCE)
                 return self.storage.read_bytes(self.name), tag
             content = self.storage.read_bytes(self.name)
@@ -141,22 +139,12 @@ class SwapFile:
 
     def write(self, content: bytes, expected: str | None) -> str | None:
         """Writes the file where its version is `expected` (None: there is no file). Returns the new version; None: not written."""
-        if not self.storage.remote:
-            if expected is not None and not Path(self.storage.root).is_dir():
-                return None  # the folder was moved; a new one of its name would be a stub
-            with self._locked():
-                return self._replace(content) if self._is(expected) else None
-        if self.conditional:
-            try:
-                return self.storage.store.write_if(self.name, content, expected, PATIENCE, PATIENCE)
-            except NotImplementedError:
-                pass  # without conditional writes, the server is used as any other store
-        if not self._is(expected):
-            return None
-        self.storage.write_bytes(self.name, content)
-        time.sleep(self.settle)
-        found = self.read()
-        return found[1] if found and found[0] == content else None
+        if self.storage.remote:
+            return self.storage.store.write_if(self.name, content, expected, PATIENCE)
+        if expected is not None and not Path(self.storage.root).is_dir():
+            return None  # the folder was moved; a new one of its name would be a stub
+        with self._locked():
+            return self._replace(content) if self._is(expected) else None
 
     def _is(self, expected: str | None) -> bool:
         found = self.read()

@@ -289,7 +289,6 @@ def execute(plan: Plan, engine: Engine, progress: Progress, *listeners: Listener
                     manifest.guard(lease.check)
                     manifest.reopen()
                 _describe_again(plan, storage, names, former, logged)
-                _abort_uploads(storage, logged)
                 _check_documents(plan, storage, names)
                 if names and not Manifest(storage.child(names[0]), read_only=True).complete:
                     compilation.start()
@@ -309,7 +308,6 @@ def execute(plan: Plan, engine: Engine, progress: Progress, *listeners: Listener
                     performed += run.performed
                     lost += [(name, row) for row in run.manifest.quarantined.values()]
                     check_kept(run, names[names.index(name) + 1 :], sentence_of_all(lost))
-                _abort_uploads(storage, logged)  # those of workers that died during the run
     except NothingKept as error:
         nothing_kept = error
     finally:
@@ -434,16 +432,6 @@ def check_kept(run: StageRun, after: Sequence[str] = (), lost: str = "") -> None
         message += f", and the rule that dropped most is {rule} ({count:,})"
     message += f"; not run: {', '.join(after)}." if after else "."
     raise NothingKept(f"{message} {lost}".strip())
-
-
-def _abort_uploads(storage: Storage, events: Events) -> None:
-    """Removes the unfinished uploads of killed processes. Where the store refuses, a note says so and the run goes on."""
-    if not storage.remote:
-        return
-    try:
-        storage.store.abort_uploads()
-    except (OSError, CorpusmillError) as error:
-        events.note(f"Parts of uploads that were broken off may be left: {error}")
 
 
 def _describe_again(plan: Plan, storage: Storage, names: Sequence[str], former: dict[str, Any] | None, events: Events) -> None:

@@ -19,7 +19,7 @@ from xxhash import xxh3_64
 
 from corpusmill.pipeline.errors import Damaged
 from corpusmill.pipeline.storage import Storage, open_regular
-from corpusmill.pipeline.store_requests import StoreError
+from corpusmill.pipeline.stores import StoreError
 
 #: The most rows of a row group, and the bytes of text and metadata after which a row group ends: small enough to read a shard in parts,
 #: large enough to compress well.

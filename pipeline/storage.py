@@ -1,4 +1,4 @@
-"""A folder on local disk or on any store that fsspec supports, with atomic publication.
+"""A folder on local disk or on an object store, with atomic publication.
 
 Local files are written under a temporary name in their own folder, fsynced and renamed. Object stores publish an object only when its
 upload completes, so a plain write is atomic there.
@@ -11,8 +11,8 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
@@ -20,8 +20,7 @@ from xxhash import xxh3_64
 
 from corpusmill.pipeline.config import digest, parse_json
 from corpusmill.pipeline.errors import CorpusmillError, Damaged, InputError
-from corpusmill.pipeline.store_requests import StoreError, asked, error_code, filesystem, is_s3
-from corpusmill.pipeline.store_streams import StoreFile, StoreWriter
+from corpusmill.pipeline.stores import PARALLEL, PART, TIMEOUT, StoreError, StoreFile, asked, is_store, opened, written
 
 Result = TypeVar("Result")
 
@@ -29,13 +28,23 @@ Result = TypeVar("Result")
 TEMPORARY = ".tmp-"
 #: A file in the folder of a run that `corpusmill fork` is making, until it has its run.json.
 UNFINISHED_FORK = f"{TEMPORARY}fork"
-#: Error codes of S3: the object is not the expected one, or another process is writing it (CONFLICT); the server has no conditional
-#: writes (UNSUPPORTED).
-CONFLICT = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404"}
-UNSUPPORTED = {"NotImplemented", "501"}
 #: The properties of an object that change with its content, as stores and servers name them.
 TAGS = frozenset(
-    ["ETag", "etag", "md5", "sha256", "oid", "blob_id", "generation", "mtime", "LastModified", "Last-Modified", "last_modified", "updated"]
+    [
+        "ETag",
+        "etag",
+        "e_tag",
+        "md5",
+        "sha256",
+        "oid",
+        "blob_id",
+        "generation",
+        "mtime",
+        "LastModified",
+        "Last-Modified",
+        "last_modified",
+        "updated",
+    ]
 )
 READ_BYTES = 4 << 20
 #: The most bytes of a local file that is read as a whole, such as `run.json`.
@@ -103,7 +112,7 @@ class Storage:
 
     def open_read(self, relative: str) -> IO[bytes]:
         if self.remote:
-            return cast(IO[bytes], self.store.open_read(relative))
+            return self.store.open_read(relative)
         return open_regular(self.path(relative))
 
     def read_bytes(self, relative: str) -> bytes:
@@ -183,10 +192,12 @@ class Storage:
             return {name.rpartition("/")[2]: int(info["size"]) for name, info in self.store.find(folder, below=False).items()}
         return {name: status.st_size for name, status in self._scanned(folder)}
 
-    def times(self, folder: str = "") -> dict[str, float | None]:
-        """Returns when each file in `folder` itself was last written (seconds since 1970), by name; None if a store gives no time."""
+    def times(self, folder: str = "") -> dict[str, float]:
+        """Returns when each file in `folder` itself was last written (seconds since 1970), by name."""
         if self.remote:
-            return {name.rpartition("/")[2]: last_written(info) for name, info in self.store.find(folder, below=False).items()}
+            return {
+                name.rpartition("/")[2]: info["last_modified"].timestamp() for name, info in self.store.find(folder, below=False).items()
+            }
         return {name: status.st_mtime for name, status in self._scanned(folder)}
 
     def _scanned(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -215,11 +226,11 @@ class Storage:
                 names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         return sorted(f"{folder}/{name}".lstrip("/") for name in names if not name.startswith("."))
 
-    def stamps(self, folder: str) -> dict[str, tuple[float | None, int]]:
+    def stamps(self, folder: str) -> dict[str, tuple[float, int]]:
         """Returns the time of writing (as `times`) and the bytes of each object in a remote `folder` itself, by name. A changed object has
         another stamp, unless it was written within the same second (the unit of many stores) and has the same length."""
         found = self.store.find(folder, below=False)
-        return {name.rpartition("/")[2]: (last_written(info), int(info["size"])) for name, info in found.items()}
+        return {name.rpartition("/")[2]: (info["last_modified"].timestamp(), int(info["size"])) for name, info in found.items()}
 
     def remove(self, relative: str) -> None:
         if self.remote:
@@ -237,8 +248,8 @@ class Storage:
     def write_atomic(self, relative: str) -> Iterator[IO[bytes]]:
         """Yields a binary file that appears under its name only when the block ends without an exception."""
         if self.remote:
-            with self._uploaded(relative) as upload:
-                yield upload
+            with written(self.path(relative)) as upload:
+                yield cast(IO[bytes], upload)
             return
         target = Path(self.path(relative))
         temporary = target.with_name(f"{TEMPORARY}{os.getpid()}-{target.name}")
@@ -255,17 +266,6 @@ class Storage:
                 temporary.unlink()
             if isinstance(error, OSError) and not isinstance(error, CorpusmillError):  # else it comes from reading a store
                 raise InputError(f"{target}: can't be written ({error.strerror}).") from error
-            raise
-
-    @contextmanager
-    def _uploaded(self, relative: str) -> Iterator[IO[bytes]]:
-        writer = self.store.open_write(relative)
-        try:
-            yield cast(IO[bytes], writer)
-            writer.publish()
-        except BaseException:
-            with suppress(OSError, CorpusmillError):  # the first error is reported; the next run removes the rest
-                writer.discard()
             raise
 
     def write_bytes(self, relative: str, content: bytes) -> None:
@@ -293,94 +293,58 @@ class Store:
 
     def __init__(self, url: str):
         self.url = url
-        self._opened: tuple[int, Any, str] | None = None  # process, filesystem, path
-
-    @property
-    def _place(self) -> tuple[Any, str]:
-        """The filesystem and the path in it. A forked process opens its own, because the event loop stays in its parent."""
-        if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), *filesystem(self.url))
-        return self._opened[1:]
-
-    def __reduce__(self) -> tuple[type, tuple[str]]:
-        return type(self), (self.url,)
-
-    @property
-    def fs(self) -> Any:
-        """The fsspec filesystem."""
-        return self._place[0]
-
-    def path(self, name: str) -> str:
-        """Returns the filesystem's path of a name."""
-        return f"{self._place[1].rstrip('/')}/{name}" if name else self._place[1]
+        #: What identifies a version of an object in conditional writes.
+        self._version = "version" if url.startswith("gs://") else "e_tag"
 
     def _url(self, name: str) -> str:
         return f"{self.url}/{name}" if name else self.url
 
     def _asked(self, name: str, request: Callable[[Any, str], Result], patience: float | None = None) -> Result:
-        fs, path = self.fs, self.path(name)
-        return asked(self._url(name), lambda: request(fs, path), patience)
+        store, path = opened(self._url(name), timeout=patience or TIMEOUT)
+        return asked(self._url(name), lambda: request(store, path), patience)
 
-    def open_read(self, name: str) -> StoreFile:
-        """Opens an object for reading. Raises FileNotFoundError if there is none."""
-        return StoreFile(self.fs, self.path(name), self._url(name))
+    def open_read(self, name: str) -> IO[bytes]:
+        """Opens an object, or a file of a web server, for reading. Raises FileNotFoundError if there is none."""
+        from corpusmill.pipeline.files import open_file
+
+        return cast(IO[bytes], StoreFile(self._url(name))) if is_store(self.url) else open_file(self._url(name))
 
     def read_bytes(self, name: str) -> bytes:
         """Returns a small object, with one request. Raises FileNotFoundError if there is none."""
-        return bytes(self._asked(name, lambda fs, path: fs.cat_file(path)))
+        if not is_store(self.url):
+            with self.open_read(name) as file:
+                return file.read()
+        return bytes(self._asked(name, lambda store, path: store.get(path).bytes()))
 
     def read_range(self, name: str, begin: int, end: int) -> bytes:
         """Returns the bytes from `begin` to `end` of an object that has at least `end` bytes. No other bytes are fetched."""
-        return StoreFile(self.fs, self.path(name), self._url(name), size=end).ranges(begin, end) if begin < end else b""
-
-    def open_write(self, name: str) -> StoreWriter:
-        return StoreWriter(self.fs, self.path(name), self._url(name))
+        return StoreFile(self._url(name), size=end).ranges(begin, end) if begin < end else b""
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        self._asked(name, lambda fs, path: fs.pipe_file(path, content))
+        self._asked(name, lambda store, path: store.put(path, content, chunk_size=PART, max_concurrency=PARALLEL))
 
-    def copy(self, name: str, target: str) -> None:
-        """Has the store copy an object; `target` is a path of the same filesystem. Raises FileNotFoundError if there is no such object."""
-        self._asked(name, lambda fs, path: fs.cp_file(path, target))
+    def copy(self, name: str, target: "Store") -> None:
+        """Has the store copy an object to the same name in another folder of it. Raises FileNotFoundError if there is no such object."""
+        to = opened(target._url(name))[1]
+        self._asked(name, lambda store, path: store.copy(path, to))
 
     def create(self, name: str, content: bytes) -> bool:
-        """Writes an object and returns True; where S3 already has one of this name, returns False and writes nothing. Other stores can't
-        check this, so there the object is always written."""
-        if self.conditional:
-            with suppress(NotImplementedError):
-                return self.write_if(name, content, None) is not None
-        self.write_bytes(name, content)
-        return True
-
-    @property
-    def conditional(self) -> bool:
-        """Whether the store has conditional writes (`write_if`)."""
-        return is_s3(self.fs)
+        """Writes an object and returns True; where there is already one of this name, returns False and writes nothing."""
+        return self.write_if(name, content, None) is not None
 
     def tag(self, name: str, patience: float | None = None) -> str:
-        """Returns S3's ETag of an object. Raises FileNotFoundError if there is none."""
-        return str(self._asked(name, lambda fs, path: fs.info(path)["ETag"], patience))
+        """Returns what identifies the version of an object, for `write_if`. Raises FileNotFoundError if there is none."""
+        return str(self._asked(name, lambda store, path: store.head(path), patience)[self._version])
 
-    def write_if(
-        self, name: str, content: bytes, tag: str | None, patience: float | None = None, timeout: float | None = None
-    ) -> str | None:
-        """Writes an object of S3 if its ETag is still `tag` (None: if there is no object). Returns the new tag; None: not written.
+    def write_if(self, name: str, content: bytes, tag: str | None, patience: float | None = None) -> str | None:
+        """Writes an object if its version is still `tag` (None: if there is no object). Returns the new tag; None: not written."""
 
-        `timeout` is that of each request, in seconds. Raises NotImplementedError if the server has no conditional writes.
-        """
-        condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
+        def request(store: Any, path: str) -> str | None:
+            from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        def request(fs: Any, path: str) -> str | None:
-            bucket, key, _ = fs.split_path(path)
-            try:
-                return str(fs.call_s3("put_object", Bucket=bucket, Key=key, Body=content, timeout=timeout, **condition)["ETag"])
-            except OSError as error:
-                code = error_code(error)
-                if code in UNSUPPORTED:
-                    raise NotImplementedError from error
-                if code in CONFLICT or isinstance(error, FileExistsError):
-                    return None
-                raise
+            with suppress(AlreadyExistsError, PreconditionError):
+                return str(store.put(path, content, mode="create" if tag is None else {self._version: tag})[self._version])
+            return None
 
         if new := self._asked(name, request, patience):
             return new
@@ -390,35 +354,36 @@ class Store:
         except FileNotFoundError:
             return None
 
+    def info(self, name: str) -> dict[str, Any]:
+        """Returns obstore's information about an object: `size`, `e_tag`, `last_modified`. Raises FileNotFoundError if there is none."""
+        return self._asked(name, lambda store, path: dict(store.head(path)))
+
     def size(self, name: str) -> int:
         """Returns the bytes of an object, or -1 where there is none."""
+        from corpusmill.pipeline.files import file_ref
+
         try:
-            info = self._asked(name, lambda fs, path: fs.info(path))
-        except FileNotFoundError:
+            return int(self.info(name)["size"]) if is_store(self.url) else file_ref(self._url(name)).bytes
+        except (FileNotFoundError, InputError) as error:
+            if isinstance(error, InputError) and is_store(self.url):
+                raise
             return -1
-        return -1 if info["type"] == "directory" else int(info["size"] or 0)
 
     def find(self, folder: str = "", below: bool = True) -> dict[str, dict[str, Any]]:
         """Returns the store's information about each object below `folder`, by name relative to this folder. Without `below`: only about
-        those in `folder` itself."""
-        start = len(self.path("").rstrip("/")) + 1
-        try:
-            if below:
-                infos = self._asked(folder, lambda fs, path: list(fs.find(path, detail=True).values()))
-            else:
-                infos = self._asked(folder, lambda fs, path: fs.ls(path, detail=True))
-        except FileNotFoundError:
-            return {}
-        files = (info for info in infos if info["type"] != "directory" and not info["name"].endswith("/"))
-        return {info["name"][start:]: info for info in files if len(info["name"]) > start}
+        those in `folder` itself. The empty objects that consoles make for folders are left out where the folder is not empty."""
+        inside = len(f"{root}/" if (root := opened(self.url)[1]) else "")
+        found = self._asked(folder, lambda store, path: store.list(path).collect() if below else store.list_with_delimiter(path)["objects"])
+        infos = {info["path"][inside:]: info for info in found if len(info["path"]) > inside}
+        if any(not info["size"] for info in infos.values()):
+            holding = {parent for name in infos for parent in accumulate(name.split("/")[:-1], "{}/{}".format)} | {folder}
+            return {name: info for name, info in infos.items() if info["size"] or name not in holding}
+        return infos
 
     def folders(self, folder: str) -> list[str]:
         """Returns the names of the folders that lie in `folder` itself."""
-        try:
-            infos = self._asked(folder, lambda fs, path: fs.ls(path, detail=True))
-        except FileNotFoundError:
-            return []
-        return [info["name"].rstrip("/").rpartition("/")[2] for info in infos if info["type"] == "directory"]
+        found = self._asked(folder, lambda store, path: store.list_with_delimiter(path)["common_prefixes"])
+        return [path.rpartition("/")[2] for path in found]
 
     def fingerprints(self) -> dict[str, str]:
         """Returns the `fingerprint` of each file in this folder itself, by name, sorted."""
@@ -428,47 +393,13 @@ class Store:
     def remove(self, name: str) -> None:
         """Removes an object, where there is one."""
         with suppress(FileNotFoundError):
-            self._asked(name, lambda fs, path: fs.rm_file(path))
+            self._asked(name, lambda store, path: store.delete(path))
 
     def remove_folder(self, folder: str) -> None:
-        if names := list(self.find(folder)):
-            paths = [self.path(name) for name in names]
-            asked(self._url(folder), lambda: self.fs.rm(paths))
-
-    def abort_uploads(self) -> int:
-        """Aborts the multipart uploads below this folder that killed processes left, and returns their number. Only S3 has them."""
-        if not is_s3(self.fs):
-            return 0
-        bucket, key, _ = self.fs.split_path(self.path(""))
-
-        def call(method: str, **options: Any) -> Any:
-            return asked(self.url, lambda: self.fs.call_s3(method, Bucket=bucket, **options))
-
-        wanted: dict[str, Any] = {"Prefix": f"{key}/" if key else ""}
-        found: list[dict[str, str]] = []
-        while True:
-            answer = call("list_multipart_uploads", **wanted)
-            found += answer.get("Uploads", [])
-            if not answer.get("IsTruncated"):
-                break
-            wanted |= {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer.get("NextUploadIdMarker", "")}
-        for upload in found:
-            with suppress(FileNotFoundError):
-                call("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
-        return len(found)
+        if paths := [opened(self._url(name))[1] for name in self.find(folder)]:
+            self._asked(folder, lambda store, _: store.delete(paths))
 
 
 def fingerprint(size: int, tags: Mapping[str, Any]) -> str:
     """Returns a digest of a remote file's size and tags (TAGS). It changes when the content of the file does."""
     return digest([size, {tag: str(tags[tag]) for tag in sorted(TAGS) if tags.get(tag) is not None}])[:32]
-
-
-def last_written(info: dict[str, Any]) -> float | None:
-    """Returns when an object was written (seconds since 1970); None if the store gives no time. Stores use different names for it."""
-    for name in ("LastModified", "last_modified", "updated", "mtime", "created"):
-        value = info.get(name)
-        if isinstance(value, datetime):
-            return value.timestamp()
-        if isinstance(value, int | float):
-            return float(value)
-    return None

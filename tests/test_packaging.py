@@ -144,7 +144,7 @@ def test_the_core_goes_from_documents_to_tokens_and_the_report_without_any_extra
         ),
         (["run", "demo", "documents.jsonl"], r"pretrain: torch .*'corpusmill\[train\]'\."),
         (["run", "fineweb", "documents.jsonl", "--set", "ingest.extraction.extractor=trafilatura"], r"ingest: .*\[trafilatura\]'\."),
-        (["run", "fineweb", "s3://bucket/documents.jsonl"], r"s3://bucket/documents\.jsonl: .*\[s3\]'\."),
+        (["run", "fineweb", "s3://bucket/documents.jsonl"], r"s3://bucket/documents\.jsonl: .*\[stores\]'\."),
         pytest.param(["warm", "demo"], r"pretrain: torch .*'corpusmill\[train\]'\.", marks=pytest.mark.long),
         (["generate", "model", "--prompt", "Once"], r"torch is not installed here; pip install 'corpusmill\[train\]'\."),
         pytest.param(["classifier", "evaluate", "quality", "documents.jsonl"], r"quality: .*\[classifiers\]'\.", marks=pytest.mark.long),

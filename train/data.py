@@ -547,8 +547,11 @@ class TokenDataset(IterableDataset[Batch]):
     def batches(self, workers: int = 0, **options: Any) -> Iterator[Batch]:
         """Yields the micro-batches from the state on, made by `workers` processes of a `DataLoader` with these `options`.
 
-        The state counts samples that were handed out, not those that workers have prepared.
+        The state counts samples that were handed out, not those that workers have prepared. Workers of shards on a store are not forked,
+        because a fork of a process that has used a store can't use one.
         """
+        if workers and isinstance(self.loader.tokens, TokenShards) and self.loader.tokens.storage.remote:
+            options.setdefault("multiprocessing_context", "forkserver")
         made: Any = DataLoader(self, batch_size=None, num_workers=workers, **options) if workers else self
         for (_, last), batch in zip(self._bounds(), made):
             self.taken = last

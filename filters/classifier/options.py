@@ -40,7 +40,7 @@ class ClassifierConfig(Config):
     model: str | None = Field(
         None,
         description="Folder of a classifier (`corpusmill classifier train`), or a fastText model (.bin, .ftz); its path, relative to the "
-        "recipe, or its URL (https, s3, hf and what fsspec knows), from which it is fetched once.",
+        "recipe, or its URL (https, hf or an object store), from which it is fetched once.",
     )
     sha256: str | None = Field(
         None, pattern="^[0-9a-f]{64}$", description="The expected sha256 of the file (for a folder: of its classifier.json)."

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Protocol
 
-from corpusmill.pipeline.store_streams import Stream
+from corpusmill.pipeline.stores import Stream
 
 #: Bytes that are read from the stream at a time.
 CHUNK = 1 << 17

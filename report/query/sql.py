@@ -8,17 +8,22 @@ import re
 import shutil
 import tempfile
 from collections.abc import Collection
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import IO, cast
 
 import duckdb
+from fsspec import AbstractFileSystem
 
 from corpusmill.filters.relation import identifier, quoted
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.files import expand, file_ref, open_file
 from corpusmill.pipeline.memory import available_memory
 from corpusmill.pipeline.names import instead_of
 from corpusmill.pipeline.safe import safe_line
-from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.store_requests import filesystem
+from corpusmill.pipeline.storage import Storage, Store
+from corpusmill.pipeline.stores import is_store
 
 Value = str | int | float | bool | None
 
@@ -137,11 +142,33 @@ def remove_spilled() -> None:
 
 def allow_store(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
     """Lets the connection read the files of `storage` where they lie on a store."""
-    if storage.remote:
-        system = filesystem(storage.root, alone=True)[0]
-        protocols = [system.protocol] if isinstance(system.protocol, str) else system.protocol
-        if not any(connection.filesystem_is_registered(protocol) for protocol in protocols):
-            connection.register_filesystem(system)
+    if storage.remote and not connection.filesystem_is_registered(protocol := storage.root.partition("://")[0]):
+        connection.register_filesystem(_StoreFiles(protocol))
+
+
+class _StoreFiles(AbstractFileSystem):
+    """The objects of a store, or files of a web server, for DuckDB."""
+
+    cachable = False
+
+    def __init__(self, protocol: str):
+        super().__init__()
+        self.protocol = protocol
+
+    def open(self, path: str, mode: str = "rb", **_: object) -> IO[bytes]:
+        return open_file(path)
+
+    def info(self, path: str, **_: object) -> dict[str, object]:
+        return {"name": path, "size": file_ref(path).bytes, "type": "file"}
+
+    def modified(self, path: str) -> datetime:
+        return cast(datetime, Store(path).info("")["last_modified"]) if is_store(path) else datetime.fromtimestamp(0, UTC)
+
+    def glob(self, path: str, **_: object) -> list[str]:
+        try:
+            return expand(path)
+        except InputError:
+            return []
 
 
 def restrict_to_run(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:

@@ -152,7 +152,7 @@ def _without(reader: RunReader, table: Table, damaged: dict[str, str]) -> Table:
 
 def _of_another_size(storage: Storage, shards: tuple[OutputFile, ...]) -> Iterator[OutputFile]:
     """Yields the files whose size differs from the manifest's. Each folder is listed once."""
-    for folder, files in groupby(shards, key=lambda shard: str(PurePosixPath(shard.path).parent)):
+    for folder, files in groupby(shards, key=lambda shard: shard.path.rpartition("/")[0]):
         sizes = storage.listing(folder)
         yield from (shard for shard in files if sizes.get(PurePosixPath(shard.path).name, -1) != shard.bytes)
 

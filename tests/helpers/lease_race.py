@@ -52,7 +52,7 @@ if __name__ == "__main__":
     target, count, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     importlib.import_module("datatrove.io")
     if target.startswith("s3://"):
-        importlib.import_module("s3fs")
+        importlib.import_module("boto3")
     for number in range(rounds):
         found = one_round(f"{target}/{number}", count)
         print(found.count(0), found.count(LOST), flush=True)

@@ -16,7 +16,6 @@ from killing import in_child
 from trees import leftovers, tree
 from whole_run import ids
 
-from corpusmill.pipeline import store_requests
 from corpusmill.report.whole.verify import verify
 
 BUCKET = "soak"
@@ -96,7 +95,6 @@ class Store:
         self.s3 = servers.S3()
         self.s3.bucket(BUCKET)
         self.requests: Counter[str] = Counter()
-        store_requests.FIRST_PAUSE = 0.02  # of drivers, which are forked from this process
 
     def bring(self) -> None:
         self.s3.upload(self.folder / "crawl", self.crawl)

@@ -62,7 +62,7 @@ def test_what_is_not_there_is_one_sentence(bucket) -> None:
     for given, sentence in {
         "s3://crawls/none.warc.gz": "no such file or folder",
         "s3://crawls/*.warc.gz": "no file matches",
-        "s3://no-such-bucket/x.warc.gz": "no such file or folder",
+        "s3://no-such-bucket/x.warc.gz": "there is no such bucket",
     }.items():
         with pytest.raises(InputError, match=sentence) as caught:
             discover([given])

@@ -238,16 +238,6 @@ def test_a_process_that_was_stopped_as_it_held_the_lock_makes_nobody_wait_for_ev
         assert lease.before is None
 
 
-def test_a_store_without_conditional_writes_is_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    storage = Storage("memory://leases/plain")
-    file = SwapFile(storage, LEASE)
-    one = file.write(b"one", None)
-    assert one is not None and file.write(b"two", None) is None
-    two = file.write(b"two", one)
-    monkeypatch.setattr(time, "sleep", lambda seconds: storage.write_bytes(LEASE, b"another's"))  # meanwhile
-    assert two is not None and file.write(b"three", two) is None
-
-
 @pytest.mark.parametrize(("store", "processes", "rounds"), [("local", 8, 2), ("s3", 4, 1)])
 def test_of_many_that_begin_at_the_same_moment_one_wins(tmp_path: Path, s3: Any, store: str, processes: int, rounds: int) -> None:
     run = str(tmp_path) if store == "local" else f"{s3.bucket('races')}/run"

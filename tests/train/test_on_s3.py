@@ -9,31 +9,25 @@ from typing import Any
 
 import pytest
 import torch
-from killing import in_child
-from launch_runs import PRETRAIN, on_store, run_with_tokens
+import training_on_store as training
+from launch_runs import on_store, run_with_tokens
+from training_on_store import EARLIER, PRETRAINING
 
 from corpusmill.pipeline.cache import local_model
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.manifest import Manifest
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.token_shards import TokenShards
 from corpusmill.train import pretrain_job
 from corpusmill.train.checkpoint import CheckpointDir, checkpoints, export_state, on_disk
+from corpusmill.train.data import TokenDataset, WindowLoader
 from corpusmill.train.evaluate import EvaluateStage
 from corpusmill.train.parallel import ParallelDims
-from corpusmill.train.pretrain import PretrainStage
 from corpusmill.train.tuning import AlignStage, SftStage
 
 pytestmark = pytest.mark.long
 
-EARLIER = ("ingest", "tokenizer", "tokens")
 LOOP = {"steps": 4, "save_every": 2, "threads": 1}
-ONE = {
-    **PRETRAIN,
-    "model": {**PRETRAIN["model"], "context": 128},
-    "loop": {**PRETRAIN["loop"], "threads": 1, "async_save": False},
-    "parallel": {},
-}
-PRETRAINING = PretrainStage(PretrainStage.Config.model_validate(ONE))
 TUNING = [
     SftStage(SftStage.Config.model_validate({"batch": 4, "examples": 40, "template": "llama3", "loop": LOOP, "device": "cpu"})),
     AlignStage(
@@ -104,18 +98,11 @@ def test_a_training_killed_again_and_again_goes_on_elsewhere_with_the_same_bytes
 ) -> None:
     execute(local, PRETRAINING, earlier=EARLIER)
 
-    def killed(patch: Callable[[], None]) -> int:
-        def run() -> None:
-            patch()
-            execute(remote, PRETRAINING, earlier=EARLIER)
-
-        return os.WTERMSIG(in_child(run))
-
-    assert killed(dying_in_step_6) == signal.SIGKILL
+    assert training.exit_code(remote, "dying_in_step_6") == -signal.SIGKILL
     whole = ["shard-00000-of-00001.safetensors", "state.json"]
     assert states(remote) == {"step-00000004": whole, "step-00000005": whole}  # at 5 the rate begins to fall
     machine("second")
-    assert killed(dying_before_state_8_is_whole) == signal.SIGKILL
+    assert training.exit_code(remote, "dying_before_state_8_is_whole") == -signal.SIGKILL
     assert states(remote)["step-00000008"] == ["shard-00000-of-00001.safetensors"]
     assert [state.step for state in checkpoints(remote.root)] == [4, 5]
 
@@ -129,28 +116,6 @@ def test_a_training_killed_again_and_again_goes_on_elsewhere_with_the_same_bytes
     names = {path.split("/")[3] for path in remote.list_files("pretrain/checkpoints")}
     assert names == {"state", "tokenizer"} and s3.uploads("training") == []
     assert execute(remote, PRETRAINING, earlier=EARLIER).performed == 0
-
-
-def dying_in_step_6() -> None:
-    batches = pretrain_job._Job.batches
-
-    def dying(self: Any, step: int, share: Any) -> Any:
-        if step == 6:
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield from batches(self, step, share)
-
-    pretrain_job._Job.batches = dying  # type: ignore[method-assign]
-
-
-def dying_before_state_8_is_whole() -> None:
-    write = Storage.write_bytes
-
-    def dying(self: Storage, relative: str, content: bytes) -> None:
-        if self.path(relative).endswith("/step-00000008/state.json"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        write(self, relative, content)
-
-    Storage.write_bytes = dying  # type: ignore[method-assign]
 
 
 def test_tuning_and_evaluation_leave_the_same_bytes(local: Storage, remote: Storage, trained: Path) -> None:
@@ -214,3 +179,10 @@ def test_the_end_of_the_logs_comes_to_the_store(s3: Any, machine: Callable[[str]
     shutil.rmtree(checkpoint_dir.folder)
     with pytest.raises(CorpusmillError, match=r"train\.jsonl: was removed while the training writes its log there\.$"):
         checkpoint_dir.keep_logs()
+
+
+def test_workers_of_a_loader_read_shards_of_a_store(remote: Storage, local: Storage, machine: Callable[[str], Path]) -> None:
+    """The process has used the store before it starts the workers, which therefore must not be its forks."""
+    loaders = [WindowLoader(TokenShards(run.path("tokens/train")), 64, 4, 1, False) for run in (local, remote)]
+    here, there = ([ids.tolist() for ids, *_ in TokenDataset(loader, steps=3).batches(workers)] for loader, workers in zip(loaders, (0, 2)))
+    assert here == there

@@ -7,12 +7,12 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from corpusmill.filters.step import build_steps, resolve_step
 from corpusmill.pipeline.cache import fetch
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.storage import Storage
 
 
 class Served(SimpleHTTPRequestHandler):
@@ -69,8 +69,7 @@ def test_what_is_refused(served) -> None:
 
 
 def test_other_stores(served) -> None:
-    with fsspec.open("memory://store/m.bin", "wb") as file:
-        file.write(b"content")
+    Storage("memory://store").write_bytes("m.bin", b"content")
     assert fetch("memory://store/m.bin").read_bytes() == b"content"
 
 

@@ -10,8 +10,8 @@ from corpusmill.ingest import demo_crawl, inputs
 from corpusmill.ingest.inputs import discover
 from corpusmill.ingest.original import read_record
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.files import expand
-from corpusmill.pipeline.store_requests import StoreError, filesystem
+from corpusmill.pipeline.files import expand, filesystem
+from corpusmill.pipeline.stores import StoreError
 
 
 @pytest.mark.long
