@@ -144,11 +144,12 @@ def plan_of(
     made = new_plan(folder, recipe, inputs, overrides, from_, to, strict, redo)
     if not Storage(folder).exists(RUN_FILE):  # an input that is not there is said before a new run's folder gets its first file
         for given in inputs:
+            if "://" in given or given.startswith("cc:"):
+                continue
             if is_run(given):
                 how = f"to continue it: corpusmill run {given}; as an input take a stage's documents, such as {given}/ingest/data"
                 raise InputError(f"{given}: this is a run; {how}.")
-            if "://" not in given and not given.startswith("cc:"):
-                expand(given)
+            expand(given)
     return made
 
 
@@ -186,9 +187,15 @@ def _new_folder(recipe: str, inputs: Sequence[str]) -> str:
     raise AssertionError
 
 
+#: A part of the path to which Ray unpacks the `--working-dir` of a job.
+RAY_COPY = "/_ray_pkg_"
+
+
 def check_folder(folder: str) -> None:
-    """Raises InputError if a folder holds something other than a run."""
+    """Raises InputError if a folder holds something other than a run, or lies in what Ray will remove."""
     storage = Storage(folder)
+    if not storage.remote and not Path(folder).is_absolute() and RAY_COPY in os.getcwd():
+        raise InputError(f"{folder}: give a full path; this lies in the copy of your folder that Ray made, and removes with the job.")
     if not storage.exists(RUN_FILE) and (found := foreign(storage)):
         raise InputError(f"{folder}: holds something other than a run (it has {found} and no {RUN_FILE}); give an empty or new folder.")
 

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from corpusmill.pipeline.code import Code, code_for
@@ -27,6 +27,8 @@ from corpusmill.pipeline.watch.progress import Progress
 DATA_STAGES = ("ingest", "filter", "dedup")
 #: Folders of a stage with working state: the manifest does not name their files, and only temporary files are removed from them.
 WORKING = ("checkpoints/", "logs/", "manifest/")
+#: Warnings of tasks that the end of a stage names.
+WARNINGS = 20
 
 
 # ---- files of a stage -------------------------------------------------------------------------------
@@ -296,4 +298,5 @@ class StageRun:
                     "complete": self.manifest.complete, "tasks": len(self.manifest.tasks), "performed": self.performed,
                     "documents": self.manifest.documents(), "bytes_in": self.bytes_in, "quarantined": len(self.manifest.quarantined),
                     "work_seconds": round(self.seconds, 3),
+                    "warnings": list(islice((sentence for row in self.manifest.rows() for sentence in row.warnings), WARNINGS)),
                 }  # fmt: skip

@@ -56,13 +56,11 @@ def _tables(summary: Summary) -> Iterator[Table]:
 
 
 def _funnel(summary: Summary) -> Table:
-    made = table(
-        "Funnel (records into ingest, then documents)", "stage", ">in", ">kept", ">dropped", ">kept %", ">of all", ">characters", ">tokens"
-    )
+    made = table("Funnel (pages, then documents)", "stage", ">in", ">kept", ">dropped", ">kept %", ">of all", ">characters", ">tokens")
     for row in summary.rows:
         name = row.stage if row.status == "complete" else f"{row.stage} (unfinished)"
-        shares = share(row.documents_out, row.documents_in), share(row.documents_out, summary.rows[0].pages_in)
-        counts = number(row.documents_in), number(row.documents_out), number(row.dropped)
+        shares = share(row.documents_out, row.pages_in), share(row.documents_out, summary.rows[0].pages_in)
+        counts = number(row.pages_in), number(row.documents_out), number(row.dropped)
         made.add_row(cell(name), *counts, *shares, millions(row.chars_out), millions(row.tokens))
     return made
 
@@ -164,7 +162,7 @@ def stage_summary(folder: str, end: Event, console: Console) -> None:
         console.print(Text(f"{stage}: finished before, nothing to do", style="dim"))
         return
     head = Text(stage, style="bold")
-    decisions = None
+    decisions, other = None, 0
     if stage in DATA_STAGES:
         with Run(reader) as run:
             decisions = read_decisions(run, stage)
@@ -187,11 +185,13 @@ def stage_summary(folder: str, end: Event, console: Console) -> None:
     show_notes(warnings[:3], console, "  warning", limit=300)
     if warnings[3:]:
         console.print(Text(f"  and {len(warnings) - 3:,} more warnings (the report has them)", style="dim"))
-    console.print(Text(f"  {_speed(reader, stage, end.fields['work_seconds'])}", style="dim"))
+    most = None if decisions is None else decisions.rows - other
+    console.print(Text(f"  {_speed(reader, stage, end.fields['work_seconds'], most)}", style="dim"))
 
 
-def _speed(reader: RunReader, stage: str, seconds: float) -> str:
-    """Returns the stage's seconds in this call, with the latest speed and memory of its phases in metrics.jsonl."""
+def _speed(reader: RunReader, stage: str, seconds: float, most: int | None) -> str:
+    """Returns the stage's seconds in this call, with the latest speed and memory of its phases in metrics.jsonl. `most`: the pages
+    or documents that came in, where a report counts them."""
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
     for row in reversed(reader.json_lines("metrics.jsonl")):
@@ -201,6 +201,7 @@ def _speed(reader: RunReader, stage: str, seconds: float) -> str:
         rows.append(row)
     counted = stage in (*DATA_STAGES, "tokens")  # in other stages, rows are not documents
     documents = max((row.get("rows_in") or 0 for row in rows), default=0)
+    documents = documents if most is None else min(most, documents)
     size = max((row.get("bytes_in") or 0 for row in rows), default=0)
     parts = [f"{seconds:,.1f} s"]
     if counted and documents and seconds:

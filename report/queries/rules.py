@@ -31,12 +31,12 @@ class FunnelRow:
 
     @property
     def dropped(self) -> int:
-        return self.documents_in - self.documents_out
+        return self.pages_in - self.documents_out
 
     @property
     def share(self) -> float:
-        """The share of the stage's input documents that it keeps."""
-        return self.documents_out / self.documents_in if self.documents_in else 0.0
+        """The share of the pages that came in that the stage keeps."""
+        return self.documents_out / self.pages_in if self.pages_in else 0.0
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ SELECT {len(parts)} AS place, '{stage}' AS stage, count(*) AS documents_in, {pag
         return None
     union = "\n  UNION ALL ".join(parts)
     query = ask(run, "funnel", "Stages", f"""\
-SELECT stage, documents_in, pages_in, documents_in - pages_in AS no_pages, documents_out, documents_in - documents_out AS dropped,
-  documents_out / nullif(documents_in, 0) AS kept, documents_out / nullif(first(pages_in) OVER places, 0) AS of_all,
+SELECT stage, documents_in, pages_in, documents_in - pages_in AS no_pages, documents_out, pages_in - documents_out AS dropped,
+  documents_out / nullif(pages_in, 0) AS kept, documents_out / nullif(first(pages_in) OVER places, 0) AS of_all,
   first(documents_out) OVER backwards AS left_at_last, left_at_last / nullif(first(pages_in) OVER places, 0) AS left_of_all,
   chars_in, chars_out, chars_out / nullif(chars_in, 0) AS chars_kept,
   tokens, last(chars_out IGNORE NULLS) OVER every / nullif(max(tokens) OVER (), 0) AS characters_a_token,

@@ -229,7 +229,7 @@ def test_the_summary_for_the_eu_has_the_figures_of_the_run(crawl: list[Path], tm
     for row in kept:
         sizes[row["url"].split("/")[2].partition(":")[0]] += len(row["text"])
     ((most, characters),) = sizes.most_common(1)
-    assert f"| Domains | {len(sizes)} |" in text and f"The {round(len(sizes) / 10)} domains with the most text (10% of all domains)" in text
+    assert f"| Domains | {len(sizes)} |" in text and "The domain with the most text (10% of all domains)" in text
     assert f"| {most} | 1 | {characters} | {characters / sum(sizes.values()):.1%} |" in text
     assert f"{sum(sizes.values()):,} characters in {len(kept)} documents" in text and "2026-05-01 to 2026-05-01" in text
     report = pq.read_table(run / "filter/report").to_pylist()

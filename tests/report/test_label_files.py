@@ -82,7 +82,7 @@ def test_documents_that_the_run_does_not_have(run: Path, documents: list[tuple[s
     lines = [{"id": documents[0][0], "label": "good"}, {"id": "nobody\x1b[31m", "label": "bad"}]
     (tmp_path / "file").write_text("\n".join(map(json.dumps, lines)))
     code, out, error = corpusmill("labels", run, tmp_path / "file", "--as", "anna")
-    assert code == 0 and out == b"1 labels read.\n" and "does not have 1 of the documents (nobody" in error and "\x1b" not in error
+    assert code == 0 and out == b"1 label read.\n" and "does not have 1 of the documents (nobody" in error and "\x1b" not in error
     assert [key[1] for key in labelled(run)] == ["anna"]
     code, _, error = corpusmill("labels", tmp_path / "nothing")
     assert code == 2 and "no such run" in error

@@ -25,14 +25,18 @@ def labels(
     import sys
 
     from corpusmill.filters.labels import login_name
+    from corpusmill.pipeline.names import counted
     from corpusmill.pipeline.safe import safe_line
     from corpusmill.report.label_files import label_lines, read_labels_into
 
     if file is None:
-        sys.stdout.writelines(label_lines(run))
+        lines = [*label_lines(run)]
+        sys.stdout.writelines(lines)
+        if not lines:
+            print(f"{run}: no document has a label yet; corpusmill explore {run} --write gives them.", file=sys.stderr)
         return
     count, unknown = read_labels_into(run, file, as_ or login_name())
-    print(f"{count:,} labels read.")
+    print(f"{counted(count, 'label')} read.")
     if unknown:
         shown = ", ".join(safe_line(id_, 60) for id_ in unknown[:3])
         print(f"Note: the run does not have {len(unknown):,} of the documents ({shown}, ...); their labels are left out.", file=sys.stderr)

@@ -1,6 +1,7 @@
 """The commands that run a recipe (`run`), or only its decisions (`retune`; `fork` in a new run)."""
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -63,7 +64,7 @@ class CommandResult:
                 self.stages[event.stage] = {
                     **{name: fields[name] for name in ("complete", "tasks", "performed")},
                     **{name: documents.get(fate) for name, fate in (("rows_in", "in"), ("kept", "kept"), ("dropped", "dropped"))},
-                    **{name: fields[name] for name in ("bytes_in", "seconds", "quarantined")},
+                    **{name: fields[name] for name in ("bytes_in", "seconds", "quarantined", "warnings")},
                 }
             case "quarantine":
                 self.quarantined[event.stage, event.task] = event.message
@@ -133,6 +134,7 @@ def execute_plan(
     """
     from corpusmill.pipeline.errors import Incomplete
     from corpusmill.pipeline.run import execute
+    from corpusmill.pipeline.storage import Storage
     from corpusmill.pipeline.watch.progress import Progress
     from corpusmill.report.answers.terminal import closing_lines, stage_summary
     from corpusmill.report.page.html import write_report
@@ -156,6 +158,8 @@ def execute_plan(
                 print_note(f"metrics: http://{host}:{open_.enter_context(prometheus.served(host, port))}/metrics")
         lost = execute(plan, engine, open_.enter_context(Progress(on_note=print_note)), *listeners, write_report=write_report)
     warn_if_stale(plan.folder)
+    if result.report is None and not Storage(plan.folder).exists("report.html"):  # after a part of the stages
+        print_note(f"A page of what is there: corpusmill report {shlex.quote(plan.folder)}")
     if lost:
         raise Incomplete(lost)
 

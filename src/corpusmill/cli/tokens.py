@@ -55,13 +55,15 @@ def append(
     skip_known: Annotated[bool, typer.Option("--skip-known", help="Skip documents that the set already has, in either split.")] = False,
 ) -> None:
     """Add a run's token shards to a set. No document comes twice, and none that is held out goes into training."""
+    from corpusmill.pipeline.names import counted
     from corpusmill.report.stale import refuse_stale_run
     from corpusmill.tokenize.append import append as add
 
     refuse_stale_run(run, "tokens")
     for split in add(folder, run, skip_known, lambda sentence: print(f"Note: {sentence}", flush=True)):
         left = f"; {split.left_out:,} documents left out" if split.left_out else ""
-        print(f"{split.split}: {split.shards:,} shards, {split.documents:,} documents, {split.tokens:,} tokens{left}; now {split.total:,}")
+        added = f"{counted(split.shards, 'shard')}, {counted(split.documents, 'document')}, {split.tokens:,} tokens"
+        print(f"{split.split}: {added if split.shards else 'nothing that it does not have already'}{left}; now {split.total:,}")
 
 
 ExportFormat = Literal["nanogpt", "llmc", "megatron", "datatrove", "parquet", "mds", "litdata"]

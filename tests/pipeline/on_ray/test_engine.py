@@ -5,6 +5,7 @@ import hashlib
 import os
 import platform
 import signal
+import socket
 import tokenize
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from corpusmill.pipeline.on_ray import dispatch as on_dispatch
 from corpusmill.pipeline.on_ray import engine as on_ray
 from corpusmill.pipeline.on_ray.dispatch import THREADS, Dispatch, Share, TaskActor
 from corpusmill.pipeline.on_ray.engine import FEW_BYTES, RayEngine, share_out
+from corpusmill.pipeline.run import check_folder
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
@@ -246,6 +248,23 @@ def test_an_address_for_jobs_is_refused_in_one_sentence(monkeypatch: pytest.Monk
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     with pytest.raises(InputError, match=r"^RAY_ADDRESS=http://127\.0\.0\.1:8265: .*ray job submit -- corpusmill run"):
         RayEngine().connect()
+
+
+def test_an_address_where_nothing_answers_is_said_before_ray_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(InputError, match=rf"^RAY_ADDRESS={address}: this Ray cluster can't be reached \(.*Connection refused\)\.$"):
+            RayEngine().connect()
+
+
+def test_a_run_does_not_lie_in_a_jobs_copy_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (copy := tmp_path / "working_dir_files/_ray_pkg_0123").mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    with pytest.raises(InputError, match="^runs/first: give a full path"):
+        check_folder("runs/first")
+    check_folder(str(tmp_path / "first"))
 
 
 def test_gpus_are_no_part_of_a_tasks_identity(stages: Any, tmp_path: Path, inputs: list[str]) -> None:
