@@ -74,7 +74,7 @@ def expanded(given: str, stage: str | None = None, overrides: Sequence[str] = ()
         for name, section in sections.items()
         if stage in (None, name)
     ]
-    head = f"# {safe_line(given)}, with every option. `corpusmill steps STEP` explains a step's, and docs/stages/STAGE.md a stage's.\n"
+    head = f"# {safe_line(given)}, with every option. `corpusmill steps STEP` explains those of a step.\n"
     if stage is not None and stage != "ingest":
         head += "# One section of a recipe, which begins with `ingest: {}`.\n"
     return "\n".join([head, *texts])
