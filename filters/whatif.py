@@ -109,7 +109,8 @@ def sweep(folder: str, name: str, first: float | None = None, last: float | None
         now = read_found(storage)[name]
     paths = [output.path for row in manifest.rows() for output in row.outputs if output.path.startswith("report/")]
     if first is not None and last is not None:
-        thresholds = [float(f"{value:.12g}") for value in dict.fromkeys(np.linspace(first, last, steps).tolist())]
+        between = [float(now)] if now is not None and min(first, last) <= now <= max(first, last) else []
+        thresholds = sorted({*between, *(float(f"{value:.12g}") for value in np.linspace(first, last, steps).tolist())})
     else:
         given = [float(end) for end in (first, last, now) if end is not None and end == end]
         low, high = -inf if first is None else first, inf if last is None else last

@@ -187,15 +187,17 @@ def _new_folder(recipe: str, inputs: Sequence[str]) -> str:
     raise AssertionError
 
 
-#: A part of the path to which Ray unpacks the `--working-dir` of a job.
-RAY_COPY = "/_ray_pkg_"
+#: The variable that Ray sets for jobs.
+RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 def check_folder(folder: str) -> None:
-    """Raises InputError if a folder holds something other than a run, or lies in what Ray will remove."""
+    """Raises InputError if a folder holds something other than a run, or if it is relative in a job of Ray."""
     storage = Storage(folder)
-    if not storage.remote and not Path(folder).is_absolute() and RAY_COPY in os.getcwd():
-        raise InputError(f"{folder}: give a full path; this lies in the copy of your folder that Ray made, and removes with the job.")
+    if not storage.remote and not Path(folder).is_absolute() and RAY_JOB in os.environ:
+        raise InputError(
+            f"{folder}: give a full path; a job of Ray works in a copy of your folder, which goes with it, or where Ray was started."
+        )
     if not storage.exists(RUN_FILE) and (found := foreign(storage)):
         raise InputError(f"{folder}: holds something other than a run (it has {found} and no {RUN_FILE}); give an empty or new folder.")
 

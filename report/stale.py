@@ -59,7 +59,9 @@ def find_stale(stages: Mapping[str, "StageState"], recipe: Collection[str], fold
         read = {ref for row in (*state.tasks, *(state.quarantined if state.tasks else ())) for ref in row.inputs}
         stages_read = {ref.path.partition("/")[0] for ref in read}
         owners = {stage: written[stage] for stage in order[: order.index(name)] if stage in stages_read and stage in written}
-        changed = {stage for _, stage, _ in changed_inputs(read, owners)} | _unread(read, owners)
+        changed = {stage for _, stage, _ in changed_inputs(read, owners)}
+        if state.status == "complete":  # one that runs has not read all yet
+            changed |= _unread(read, owners)
         for owner in owners:
             if stages[owner].status == "unfinished":
                 unfinished.add(owner)

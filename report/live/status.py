@@ -281,9 +281,9 @@ def _earlier(phase: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sentence(status: dict[str, Any]) -> str:
-    """Returns the state in words, stale stages first."""
+    """Returns the state in words, stale stages first, on a line of their own: it ends with a command."""
     stale = status["stale"]
-    return " ".join(filter(None, [stale and stale["sentence"], _state_sentence(status)]))
+    return "\n".join(filter(None, [stale and stale["sentence"], _state_sentence(status)]))
 
 
 def _state_sentence(status: dict[str, Any]) -> str:

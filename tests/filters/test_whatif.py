@@ -78,7 +78,7 @@ def rules_of(steps: list[str]) -> list[Any]:
 
 def test_thresholds_are_round_numbers_with_both_ends(run: Storage) -> None:
     assert [row.threshold for row in sweep(run.root, "list_ratio", 0.1, 0.7, 7).rows] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
-    assert [row.threshold for row in sweep(run.root, "list_ratio", 0.1, 0.7, 1).rows] == [0.1]
+    assert [row.threshold for row in sweep(run.root, "list_ratio", 0.1, 0.7, 1).rows] == [0.1, 0.3]  # with the present one
     assert sweep(run.root, "list_ratio", 0.1, 0.7, 7).now == 0.3
 
 

@@ -146,6 +146,17 @@ def test_a_stage_that_gave_the_same_bytes_again_makes_nothing_stale(fresh, copy,
     assert code == 0 and "Stale" not in out.decode() + err and any((run / "filter/data").iterdir())
 
 
+def test_a_stage_that_was_stopped_within_its_first_run_is_not_stale(fresh: Path, copy: Callable, corpusmill: Callable) -> None:
+    run = copy(fresh)
+    manifest = run / "filter/manifest.jsonl"
+    *tasks, last, complete = manifest.read_text().splitlines(keepends=True)
+    assert '"task"' in last and '"complete"' in complete
+    manifest.write_text("".join(tasks))
+    for stage in ("dedup", "tokenizer", "tokens"):
+        shutil.rmtree(run / stage)
+    assert RunReader(str(run)).stale is None and "Stale" not in corpusmill("status", str(run))[1].decode()
+
+
 def test_a_stage_that_was_begun_again_and_broken_off(fresh, copy, corpusmill) -> None:
     run = copy(fresh)
     manifest = Manifest(Storage(str(run / "filter")))

@@ -29,12 +29,14 @@ async function load(state) {
     return drawGuide(part);
   }
   const opened = await attempt(part, async () => {
-    shown = await fetched(state);
+    const story = await fetched(state);
+    if (current().doc !== state.doc) return; // it was closed, or another one opened, before it came
+    shown = story;
     draw();
     byId("announcement").textContent = plain(`Opened ${shown.url || shown.id}`);
     if (matchMedia("(max-width: 760px)").matches) part.scrollIntoView();
   });
-  if (opened) await attempt(byId("why"), () => loadMarks(state));
+  if (opened && shown?.key === state.doc) await attempt(byId("why"), () => loadMarks(state));
 }
 
 async function loadMarks(state) {

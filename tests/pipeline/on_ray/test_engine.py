@@ -259,9 +259,8 @@ def test_an_address_where_nothing_answers_is_said_before_ray_tries(monkeypatch: 
             RayEngine().connect()
 
 
-def test_a_run_does_not_lie_in_a_jobs_copy_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (copy := tmp_path / "working_dir_files/_ray_pkg_0123").mkdir(parents=True)
-    monkeypatch.chdir(copy)
+def test_in_a_job_a_run_needs_a_full_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     with pytest.raises(InputError, match="^runs/first: give a full path"):
         check_folder("runs/first")
     check_folder(str(tmp_path / "first"))
