@@ -146,17 +146,6 @@ def test_a_stage_that_gave_the_same_bytes_again_makes_nothing_stale(fresh, copy,
     assert code == 0 and "Stale" not in out.decode() + err and any((run / "filter/data").iterdir())
 
 
-def test_a_stage_that_was_stopped_within_its_first_run_is_not_stale(fresh: Path, copy: Callable, corpusmill: Callable) -> None:
-    run = copy(fresh)
-    manifest = run / "filter/manifest.jsonl"
-    *tasks, last, complete = manifest.read_text().splitlines(keepends=True)
-    assert '"task"' in last and '"complete"' in complete
-    manifest.write_text("".join(tasks))
-    for stage in ("dedup", "tokenizer", "tokens"):
-        shutil.rmtree(run / stage)
-    assert RunReader(str(run)).stale is None and "Stale" not in corpusmill("status", str(run))[1].decode()
-
-
 def test_a_stage_that_was_begun_again_and_broken_off(fresh, copy, corpusmill) -> None:
     run = copy(fresh)
     manifest = Manifest(Storage(str(run / "filter")))
@@ -192,6 +181,17 @@ def trained_run(folder: Path) -> RunBuilder:
     models = [f"{stage}/model/model.safetensors" for stage in ("pretrain", "sft", "align")]
     run.stage("evaluate", [{"scores.json": b"{}"}], read=[*models, "tokens/validation/tokens-00000.bin"])
     return run
+
+
+def test_a_stage_in_its_first_run_is_not_stale(tmp_path: Path) -> None:
+    """It has read one of two shards; a finished one that has is stale, as the other came after it."""
+    for finish, because in ((False, None), (True, {"filter": "ingest was done again after it"})):
+        run = RunBuilder(tmp_path / str(finish))
+        run.json("run.json", {"inputs": [], "recipe": {"ingest": {}, "filter": {}}, "versions": {}})
+        run.stage("ingest", [{f"data/part-0000{number}.parquet": b"documents"} for number in range(2)])
+        run.stage("filter", [{"data/part-00000.parquet": b"kept"}], finish=finish, read=["ingest/data/part-00000.parquet"])
+        stale = RunReader(str(run.storage.root)).stale
+        assert (stale and stale.because) == because
 
 
 def again(name: str, files: dict[str, Any]) -> Callable[[RunBuilder], None]:
