@@ -13,7 +13,7 @@ from corpusmill.pipeline.names import counted
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.live.status import unit_of
 from corpusmill.report.queries.origins import dropped_languages
-from corpusmill.report.queries.rules import NO_PAGE, Decisions, read_decisions
+from corpusmill.report.queries.rules import Decisions, read_decisions
 from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.queries.thresholds import Headline, ThresholdStep, headline
 from corpusmill.report.queries.training import plain_scores, read_samples
@@ -66,9 +66,10 @@ def _funnel(summary: Summary) -> Table:
 
 
 def _rules(decisions: Decisions) -> Table:
-    what = f"{decisions.dropped:,} of {counted(decisions.rows, unit_of(decisions.stage))}"
-    fired = decisions.by_decision()
-    rows = [[cell(r.name, 60), r.fired, share(r.fired, decisions.rows), r.alone] for r in fired[:TOP_RULES]]
+    came, other = decisions.rows - decisions.no_pages, decisions.no_pages
+    what = f"{decisions.dropped - other:,} of {counted(came, 'page' if other else unit_of(decisions.stage))}"
+    fired = [rule for rule in decisions.by_decision() if not (other and rule.name == NO_PAGE)]
+    rows = [[cell(r.name, 60), r.fired, share(r.fired, came), r.alone] for r in fired[:TOP_RULES]]
     rows += [[Text(f"{len(fired) - TOP_RULES} more rules", style="dim"), "", "", ""]] if fired[TOP_RULES:] else []
     return table(f"{decisions.stage}: why {what} were dropped", "rule", ">fired", ">share", ">alone", rows=rows)
 
@@ -162,12 +163,12 @@ def stage_summary(folder: str, end: Event, console: Console) -> None:
         console.print(Text(f"{stage}: finished before, nothing to do", style="dim"))
         return
     head = Text(stage, style="bold")
-    decisions, other = None, 0
+    decisions = None
     if stage in DATA_STAGES:
         with Run(reader) as run:
             decisions = read_decisions(run, stage)
     if decisions is not None:
-        other = decisions.rules[NO_PAGE].fired if NO_PAGE in decisions.rules and stage == "ingest" else 0
+        other = decisions.no_pages
         came = decisions.rows - other
         beside = f" (and {counted(other, 'record')} without a page)" if other else ""
         head.append(
@@ -185,7 +186,7 @@ def stage_summary(folder: str, end: Event, console: Console) -> None:
     show_notes(warnings[:3], console, "  warning", limit=300)
     if warnings[3:]:
         console.print(Text(f"  and {len(warnings) - 3:,} more warnings (the report has them)", style="dim"))
-    most = None if decisions is None else decisions.rows - other
+    most = None if decisions is None else decisions.rows - decisions.no_pages
     console.print(Text(f"  {_speed(reader, stage, end.fields['work_seconds'], most)}", style="dim"))
 
 

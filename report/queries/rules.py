@@ -127,6 +127,11 @@ class Decisions:
     query: Query | None = None  # of the rules
 
     @property
+    def no_pages(self) -> int:
+        """The records of a crawl that hold no page, such as requests."""
+        return self.rules[NO_PAGE].fired if self.stage == "ingest" and NO_PAGE in self.rules else 0
+
+    @property
     def dropped(self) -> int:
         return self.rows - self.kept
 
