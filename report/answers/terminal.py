@@ -13,7 +13,7 @@ from corpusmill.pipeline.names import counted
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.live.status import unit_of
 from corpusmill.report.queries.origins import dropped_languages
-from corpusmill.report.queries.rules import Decisions, read_decisions
+from corpusmill.report.queries.rules import NO_PAGE, Decisions, read_decisions
 from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.queries.thresholds import Headline, ThresholdStep, headline
 from corpusmill.report.queries.training import plain_scores, read_samples
