@@ -109,12 +109,14 @@ def sweep(folder: str, name: str, first: float | None = None, last: float | None
         now = read_found(storage)[name]
     paths = [output.path for row in manifest.rows() for output in row.outputs if output.path.startswith("report/")]
     if first is not None and last is not None:
-        between = [float(now)] if now is not None and min(first, last) <= now <= max(first, last) else []
-        thresholds = sorted({*between, *(float(f"{value:.12g}") for value in np.linspace(first, last, steps).tolist())})
+        given = {float(f"{value:.12g}") for value in np.linspace(first, last, steps).tolist()}
+        if now is not None and min(first, last) <= now <= max(first, last) and float(f"{now:.12g}") not in given:
+            given.add(float(now))
+        thresholds = sorted(given)
     else:
-        given = [float(end) for end in (first, last, now) if end is not None and end == end]
+        ends = [float(end) for end in (first, last, now) if end is not None and end == end]
         low, high = -inf if first is None else first, inf if last is None else last
-        thresholds = sorted({*given, *(value for value in _quantiles(storage, paths[:SHARDS], rule, steps) if low <= value <= high)})
+        thresholds = sorted({*ends, *(value for value in _quantiles(storage, paths[:SHARDS], rule, steps) if low <= value <= high)})
         if not thresholds:
             raise InputError(f"{rule.name}: no document has a value of {rule.column}; give --from and --to.")
     sums = np.zeros((len(thresholds), 4), np.int64)
