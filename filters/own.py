@@ -238,9 +238,8 @@ class PythonStep(Step):
             found = self.function(batch.table(), **self.config.options)
         except Exception as error:
             where = f"{_line(error, self.model_files())}{self._document(batch, type(error))}"
-            raise CorpusmillError(
-                f"{self.config.function}: {type(error).__name__}: {error}{where} (errors.log of the run: the trace)."
-            ) from error
+            said = f"{self.config.function}: {type(error).__name__}: {error}{where}"
+            raise CorpusmillError(f"{said} (the run's errors.log has the trace).") from error
         if not isinstance(found, Mapping):
             raise CorpusmillError(f"{self.config.function}: has to give a mapping of columns, not {type(found).__name__}.")
         wanted = [*self.declared.columns, *(["text"] if self.rewrites else [])]

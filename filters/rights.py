@@ -55,8 +55,8 @@ class RightsConfig(Config):
 
     preset: Literal["strict", "eu-tdm", "licensed-only"] = Field(
         "eu-tdm",
-        description="`strict`: any sign drops; `eu-tdm`: reservations against mining or training, and robots.txt that names an agent; "
-        "`licensed-only`: also whatever has no open licence.",
+        description="`eu-tdm`: drops what is reserved against mining or training, also by a robots.txt that names one of `agents`; "
+        "`strict`: also what robots.txt keeps from them with all others; `licensed-only`: as `eu-tdm`, and what has no open licence.",
     )
     agents: tuple[str, ...] = Field(AI_AGENTS, description="Crawlers whose mention in robots.txt counts, by their product tokens.")
     domains: tuple[str, ...] = Field((), description="Domains whose pages are dropped with their subdomains, such as `example.org`.")
@@ -158,14 +158,18 @@ class SiteRules:
         return {name.lower() for name in AGENT.findall(self.body("robots.txt"))}
 
     @cached_property
+    def _no_training(self) -> list[str]:
+        """The paths below which robots.txt asks not to train."""
+        return [prefix or "/" for prefix in TRAIN_AI.findall(self.body("robots.txt"))]
+
+    @cached_property
     def _mining(self) -> list[dict[str, Any]]:
         try:
             rules = parse_json(self.body("tdmrep.json"))
         except ValueError:
             return []
-        return (
-            [rule for rule in rules if isinstance(rule, dict) and isinstance(rule.get("location"), str)] if isinstance(rules, list) else []
-        )
+        given = rules if isinstance(rules, list) else []
+        return [rule for rule in given if isinstance(rule, dict) and isinstance(rule.get("location"), str)]
 
     def barred(self, url: str, agents: Sequence[str]) -> tuple[list[str], list[str]]:
         """Returns the agents that robots.txt keeps from a URL, and those of them that it names, or speaks of as crawlers for training.
@@ -177,7 +181,7 @@ class SiteRules:
             return list(agents), []
         others = None if all(agent in self._named for agent in agents) else not self._robots.can_fetch(url, "any-other-agent")
         path = urlsplit(url).path or "/"
-        training = any(path.startswith(prefix or "/") for prefix in TRAIN_AI.findall(self.body("robots.txt")))
+        training = any(path.startswith(prefix) for prefix in self._no_training)
         barred = [agent for agent in agents if training or (not self._robots.can_fetch(url, agent) if agent in self._named else others)]
         return barred, barred if training else [agent for agent in barred if agent in self._named]
 

@@ -34,7 +34,7 @@ from corpusmill.pipeline.storage import TEMPORARY, Storage, fsync_folder
 LEASE = "lease.json"
 #: The file whose lock guards the writes of a local folder.
 GUARD_FILE = ".lock"
-#: Seconds until a write to a store without conditional writes is read back, and seconds that a request to S3 or a lock may take.
+#: Seconds that a request to a store, or a lock, may take.
 PATIENCE = 10.0
 #: Seconds after which a lease that was not renewed can be taken over, the variable that changes them, and its limits.
 TTL, TTL_VARIABLE, SHORTEST, LONGEST = 30.0, "CORPUSMILL_LEASE_SECONDS", 1.0, 3600.0

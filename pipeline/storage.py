@@ -30,22 +30,9 @@ TEMPORARY = ".tmp-"
 UNFINISHED_FORK = f"{TEMPORARY}fork"
 #: The properties of an object that change with its content, as stores and servers name them.
 TAGS = frozenset(
-    [
-        "ETag",
-        "etag",
-        "e_tag",
-        "md5",
-        "sha256",
-        "oid",
-        "blob_id",
-        "generation",
-        "mtime",
-        "LastModified",
-        "Last-Modified",
-        "last_modified",
-        "updated",
-    ]
-)
+    ["ETag", "etag", "e_tag", "md5", "sha256", "oid", "blob_id", "generation", "mtime", "LastModified", "Last-Modified", "last_modified",
+     "updated"]
+)  # fmt: skip
 READ_BYTES = 4 << 20
 #: The most bytes of a local file that is read as a whole, such as `run.json`.
 LARGEST = 1 << 30
@@ -362,11 +349,14 @@ class Store:
         """Returns the bytes of an object, or -1 where there is none."""
         from corpusmill.pipeline.files import file_ref
 
+        if not is_store(self.url):  # a web server, whose errors all are InputErrors
+            try:
+                return file_ref(self._url(name)).bytes
+            except InputError:
+                return -1
         try:
-            return int(self.info(name)["size"]) if is_store(self.url) else file_ref(self._url(name)).bytes
-        except (FileNotFoundError, InputError) as error:
-            if isinstance(error, InputError) and is_store(self.url):
-                raise
+            return int(self.info(name)["size"])
+        except FileNotFoundError:
             return -1
 
     def find(self, folder: str = "", below: bool = True) -> dict[str, dict[str, Any]]:

@@ -5,8 +5,7 @@ The sections are those of the Commission's template (24 July 2025). What only th
 
 from dataclasses import dataclass
 
-from tldextract import TLDExtract
-
+from corpusmill.ingest.urls.lists import HostReader
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report import host
 from corpusmill.report.card.contents import Contents, iso_codes, read_contents
@@ -74,11 +73,11 @@ def make_summary(summary: Summary, small: bool = False, although_stale: bool = F
 
 def read_domains(run: Run, contents: Contents) -> list[Domain]:
     """Reads the registered domains of the documents, those with the most text first."""
-    split = TLDExtract(suffix_list_urls=(), cache_dir=None)
+    reader = HostReader()
     sums: dict[str, tuple[int, int]] = {}
     rows = run.rows(f"SELECT {host.SQL} AS host, count(*), sum(length(text))::BIGINT FROM {contents.stage}_documents GROUP BY ALL")
     for name, documents, characters in rows:
-        found = split(name or "").top_domain_under_public_suffix or name or host.NONE
+        found = reader.read(name or "").domain or name or host.NONE
         before = sums.get(found, (0, 0))
         sums[found] = before[0] + documents, before[1] + characters
     return sorted((Domain(name, *counts) for name, counts in sums.items()), key=lambda domain: (-domain.characters, domain.name))
