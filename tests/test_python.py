@@ -386,3 +386,10 @@ def test_without_torch_one_sentence_says_what_is_missing() -> None:
 
 def test_the_package_has_types() -> None:
     assert (Path(mill.__file__).parent / "py.typed").exists()
+
+
+def test_a_run_that_keeps_nothing_says_why(tmp_path: Path) -> None:
+    rows = [{"text": "A mill grinds corn.", "url": "http://a.test/1"}]
+    with pytest.raises(mill.NothingKept) as nothing:
+        mill.run({"ingest": {}, "filter": {"steps": ["gopher_quality"]}}, rows, str(tmp_path / "run"), engine="inline")
+    assert nothing.value.run.sql("SELECT failed FROM filter_report").fetchall()[0][0][0] == "gopher_short_doc"
