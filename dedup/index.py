@@ -218,7 +218,7 @@ def read_entries(run: StageRun, config: DedupConfig, columns: list[str]) -> list
         return []
     index = CrawlIndex(config.index.path)
     index.check(config)
-    every, name = index.entries(), _entry_name(run, config)
+    every, name = index.entries(), entry_name(run.run, config)
     existing = next((entry for entry in every if entry.name == name), None)
     if existing and existing.documents != _documents_digest(run):
         raise InputError(
@@ -255,7 +255,7 @@ def extend_index(
 ) -> None:
     """Adds the run to the index. `clusters`: for each of the run's shards the file with its rows of the cluster tables."""
     assert config.index is not None
-    index, name, number = CrawlIndex(config.index.path), _entry_name(run, config), 1 + max((e.number for e in entries), default=-1)
+    index, name, number = CrawlIndex(config.index.path), entry_name(run.run, config), 1 + max((e.number for e in entries), default=-1)
     if not index.has(name) and run.storage.exists(MARK_FILE):
         run.storage.remove(MARK_FILE)  # the run was added to an index that is gone
     new = Entry(name, number, _documents_digest(run), columns, shards, changes)
@@ -277,8 +277,9 @@ def index_summary(run: StageRun) -> dict[str, str]:
     return {"earlier runs": found} if counts["replaced"] or counts["restored"] else {}
 
 
-def _entry_name(run: StageRun, config: DedupConfig) -> str:
-    root = run.run.root if run.run.remote else str(Path(run.run.root).absolute())
+def entry_name(run: Storage, config: DedupConfig) -> str:
+    """Returns the name of a run's entry: `dedup.index.name`, or that of the run's folder. Raises InputError."""
+    root = run.root if run.remote else str(Path(run.root).absolute())
     name = (config.index and config.index.name) or PurePosixPath(root).name
     if not name or "/" in name or name.startswith("."):
         raise InputError(f"dedup.index.name: {name!r} can't be the name of a folder.")
@@ -287,6 +288,26 @@ def _entry_name(run: StageRun, config: DedupConfig) -> str:
 
 def _documents_digest(run: StageRun) -> str:
     return digest([ref.fingerprint for ref in run.documents()])
+
+
+def later_entries(run: Storage, config: DedupConfig) -> list[str]:
+    """Returns the names of the run's entry and of all that were added after it, in their order; none where the index lacks it."""
+    if config.index is None or not config.index.extend:
+        return []
+    names = [entry.name for entry in CrawlIndex(config.index.path).entries()]
+    own = entry_name(run, config)
+    return names[names.index(own) :] if own in names else []
+
+
+def withdraw(config: DedupConfig, names: Sequence[str]) -> None:
+    """Removes entries from an index; their runs add them again when `dedup` is done again."""
+    assert config.index is not None
+    index = CrawlIndex(config.index.path)
+    with holding(index.storage, lambda _: None) as lease:
+        for name in reversed(names):  # the last one first: the index is whole at any time
+            lease.check()
+            index.storage.remove(f"{name}/{ENTRY_FILE}")
+            index.storage.remove_folder(name)
 
 
 # ---- the entry of a run ----------------------------------------------------------------------------------

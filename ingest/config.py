@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from corpusmill.ingest.rows import INGEST_DOCUMENTS
 from corpusmill.ingest.urls.filter import resolve_url_filter
-from corpusmill.pipeline.config import Config
+from corpusmill.pipeline.config import INERT, Config
 from corpusmill.pipeline.schemas import PLAIN, PageType, with_columns
 
 
@@ -90,6 +90,11 @@ class IngestConfig(Config):
     url_filter: Annotated[dict[str, Any] | None, BeforeValidator(resolve_url_filter)] = Field(
         default=None, description="Drops pages by their URL before they are extracted: `{preset: datatrove}`; null lets all pass."
     )
+    takedown: str | None = Field(
+        default=None, json_schema_extra=INERT,
+        description="A list of what is to stay out (JSON lines with `url`, `domain` or `id`, which `corpusmill takedown` writes); also "
+        "taken out of what a run has read already.",
+    )  # fmt: skip
     extraction: ExtractionConfig = Field(default_factory=ExtractionConfig, description="HTML to text.")
 
     @property

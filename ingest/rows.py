@@ -10,6 +10,8 @@ from corpusmill.ingest.rights import RIGHTS, Signal
 from corpusmill.pipeline.formats.sites import SITES, SiteFile
 from corpusmill.pipeline.schemas import DOCUMENTS, REPORT, meanings_metadata, with_columns
 
+#: The rule of documents that are on a list of takedowns (takedown.py).
+TAKEDOWN = "takedown"
 #: The reason for which each rule drops a record, including the rules on URLs (ingest/urls).
 MEANINGS = {
     "record_type": "it is a record of the archive itself, such as a request, and not a page from a server",
@@ -28,6 +30,7 @@ MEANINGS = {
     "not_csv": "a quote of the row is not closed, or it has more or fewer fields than the first line of its file",
     "no_text": "it has no field with a text",
     "corrupt": "the file is damaged at this place",
+    TAKEDOWN: "somebody with a right to it asked for its removal (ingest.takedown)",
     "truncated": "the file ends within the record",
     "timeout": "it took longer than extraction.max_page_seconds",
     "out_of_memory": "it took more memory than extraction.max_memory_mb",

@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
 
 from corpusmill.ingest.commoncrawl import fetch, find_files, is_crawl
@@ -27,7 +26,8 @@ from corpusmill.ingest.inputs import (
     task_bytes,
 )
 from corpusmill.ingest.pages import MIB
-from corpusmill.ingest.rows import INGEST_REPORT
+from corpusmill.ingest.shard import filled
+from corpusmill.ingest.takedown import forget, leave_out, takedowns_of
 from corpusmill.ingest.urls.filter import url_filter_params
 from corpusmill.pipeline.config import Config, canonical_json
 from corpusmill.pipeline.errors import InputError
@@ -37,16 +37,13 @@ from corpusmill.pipeline.formats.sites import FOLDER as SITES_FOLDER
 from corpusmill.pipeline.formats.sites import SITES
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
-from corpusmill.pipeline.shards import content_bytes
-from corpusmill.pipeline.stage import DocumentFiles, Output, Stage, Task, Worker
+from corpusmill.pipeline.stage import Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import Storage
 
 #: The rules of JSONL lines that can't be read as objects. Whether such a line has a text is unknown.
 NO_OBJECT = ("not_json", "invalid_utf8", "too_large")
 #: Formats with pages. For them the extractor is loaded.
 PAGES = ("warc", "arc", "html")
-#: Rows of a shard at most. Without this limit, `shard_mb` could hold millions of very short documents.
-SHARD_ROWS = 1 << 18
 
 
 class GuardedWorker(Worker):
@@ -93,51 +90,30 @@ class IngestWorker(GuardedWorker):
 
     memory_mb = 700
 
+    def setup(self) -> None:
+        self.takedowns = takedowns_of(self.config)
+
     def process(self, task: Task) -> Iterator[Output]:
         """Yields each shard of the task as soon as it is full: `part-00042`, or `part-00042-0000`, ... where there are several."""
         segments = task.params["segments"]
         counts: Counter[str] = Counter()
         warnings = list(task.params.get("warnings", []))
-        shard, number, sites = Shard(self.config), 0, SITES.empty_table()
-        for batch in self.guard.read([(ref.path, ref.bytes, segment) for ref, segment in zip(task.inputs, segments)]):
-            counts.update(batch.counts)
-            warnings += batch.warnings
-            sites = pa.concat_tables([sites, batch.sites])
-            rest = shard.fill(batch)
-            while rest is not None:
-                yield shard.output(f"{task.key}-{number:04d}")
-                shard, number = Shard(self.config), number + 1
-                rest = shard.fill(rest)
+        sites = SITES.empty_table()
+
+        def batches() -> Iterator[RowBatch]:
+            nonlocal sites
+            for batch in self.guard.read([(ref.path, ref.bytes, segment) for ref, segment in zip(task.inputs, segments)]):
+                counts.update(batch.counts)
+                warnings.extend(batch.warnings)
+                sites = pa.concat_tables([sites, batch.sites])
+                yield leave_out(batch, self.takedowns)
+
+        for key, shard, last in filled(task.key, batches(), self.config):
+            if not last:
+                yield shard.output(key)
         self.check_unchanged(ref for ref, segment in zip(task.inputs, segments) if segment["format"] != "refused")
-        last = shard.output(
-            f"{task.key}-{number:04d}" if number else task.key,
-            bytes_in=sum(segment["bytes"] for segment in segments), counts=dict(counts), warnings=warnings,
-        )  # fmt: skip
-        yield replace(last, files={**last.files, f"{SITES_FOLDER}{task.key}.parquet": sites}) if len(sites) else last
-
-
-class Shard(DocumentFiles):
-    """A shard of at most SHARD_ROWS rows, with documents of at most `shard_mb`, or with one larger document. Where it ends depends on the
-    rows alone, not on the batches in which they arrive."""
-
-    def __init__(self, config: IngestConfig):
-        super().__init__(config.documents, INGEST_REPORT)
-        self.left, self.rows_left = config.shard_mb * MIB, SHARD_ROWS
-
-    def fill(self, batch: RowBatch) -> RowBatch | None:
-        """Takes rows of the batch until the shard is full; returns the other rows, or None if all fit."""
-        kept = np.asarray(batch.report["kept"].to_numpy(), bool)
-        sizes = np.zeros(len(kept), np.int64)
-        sizes[kept] = content_bytes(batch.documents)
-        ends = np.cumsum(sizes)
-        count = min(int(np.searchsorted(ends, self.left, "right")), self.rows_left)
-        if self.rows_left == SHARD_ROWS and len(kept):
-            count = max(count, 1)
-        documents = int(kept[:count].sum())
-        self.add(batch.documents[:documents], batch.report[:count])
-        self.left -= int(ends[count - 1]) if count else 0
-        self.rows_left -= count
-        return replace(batch, documents=batch.documents[documents:], report=batch.report[count:]) if count < len(kept) else None
+        end = shard.output(key, bytes_in=sum(segment["bytes"] for segment in segments), counts=dict(counts), warnings=warnings)
+        yield replace(end, files={**end.files, f"{SITES_FOLDER}{task.key}.parquet": sites}) if len(sites) else end
 
 
 class IngestStage(Stage):
@@ -148,7 +124,11 @@ class IngestStage(Stage):
     def libraries(self) -> tuple[str, ...]:
         return ("trafilatura",) if self.config.extraction.extractor == "trafilatura" else ()
 
+    def check(self) -> None:
+        takedowns_of(self.config)
+
     def execute(self, run: StageRun) -> None:
+        forget(run, takedowns_of(self.config))
         self._download(run)
         found = self._discover(run)
         target = task_bytes(found.sources, self.config.task_mb)

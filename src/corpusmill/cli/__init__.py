@@ -14,7 +14,7 @@ from corpusmill.pipeline.extras import EXTRAS, sentence
 from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt, raise_terminated
 
 #: The modules with commands, in the order of `corpusmill --help`.
-COMMANDS = ("run", "ablate", "look", "query", "warm", "tokens", "model", "export", "labels", "classifier", "version")
+COMMANDS = ("run", "ablate", "look", "query", "takedown", "warm", "tokens", "model", "export", "labels", "classifier", "version")
 for _commands in COMMANDS:
     import_module(f"corpusmill.cli.{_commands}")
 

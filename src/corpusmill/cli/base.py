@@ -14,7 +14,7 @@ GROUPS = {
     "Run": ("run", "recipe", "status", "warm"),
     "Look": ("report", "explore", "why", "inspect", "sample", "clusters", "query"),
     "Decide": ("steps", "sweep", "retune", "fork", "diff", "ablate"),
-    "Data": ("verify", "raw", "card", "push", "labels"),
+    "Data": ("verify", "raw", "card", "push", "labels", "takedown"),
     "Model": ("chat", "generate", "score", "export", "sft inspect"),
     "Classifier": ("classifier train", "classifier evaluate"),
     "Tokens": ("trace", "tokens append", "tokens export"),
