@@ -22,7 +22,7 @@ from corpusmill.ingest.guard import RowBatch
 from corpusmill.ingest.rows import TAKEDOWN as RULE
 from corpusmill.ingest.shard import filled
 from corpusmill.ingest.urls.lists import is_domain, read_url, same_address
-from corpusmill.pipeline.config import canonical_json, parse_json
+from corpusmill.pipeline.config import canonical_json, parse_json, reason_of
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.formats.sites import SITES
 from corpusmill.pipeline.manifest import TaskRow, read_row
@@ -118,10 +118,7 @@ def read_takedowns(path: str) -> Takedowns:
                     raise ValueError("it has none, or several, of id, url and domain")
                 found.add(kinds[0], row[kinds[0]], str(row.get("ticket") or ""))
             except (ValueError, TypeError, AttributeError) as error:
-                reason = (
-                    error if type(error) is ValueError and "unpack" not in str(error) else "it has none, or several, of id, url, domain"
-                )
-                raise InputError(f"{path}:{number}: not a takedown: {reason}.") from error
+                raise InputError(f"{path}:{number}: not a takedown: {reason_of(error)}.") from error
     return found
 
 
@@ -218,7 +215,9 @@ def _write_beside(run: StageRun, row: TaskRow, takedowns: Takedowns) -> str:
         kept += output.kept
         failed.update(output.failed)
     others = [output for output in row.outputs if not output.path.startswith(("data/", "report/"))]
-    new = replace(row, outputs=[*made, *others], kept=kept, dropped=row.rows_in - kept, failed=dict(failed))
+    new = replace(
+        row, outputs=sorted([*made, *others], key=lambda output: output.path), kept=kept, dropped=row.rows_in - kept, failed=dict(failed)
+    )
     name = f"{FOLDER}{row.task}.json"
     run.storage.write_bytes(name, canonical_json({"kind": "task", **asdict(new)}).encode())
     return name

@@ -7,8 +7,10 @@ goes on when it is given again. A run's stages up to the tokens are done again a
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from csv import DictWriter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from io import StringIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,8 @@ from corpusmill.tokenize.mask import mask_tokens
 
 FOLDER = "takedown"
 #: The record of a takedown: a row for each document. The file's metadata holds RECORD, as JSON.
-SCHEMA = pa.schema([(name, pa.int64() if name in ("chars", "tokens") else pa.string()) for name in ("id", "url", "why", "chars", "tokens")])
+NAMES = ("id", "url", "why", "crawled", "dropped_by", "characters", "tokens")
+SCHEMA = pa.schema([(name, pa.int64() if name in ("characters", "tokens") else pa.string()) for name in NAMES])
 RECORD = b"corpusmill.takedown"
 
 
@@ -147,10 +150,17 @@ def _taken(run: Run, found: dict[str, str]) -> Taken:
     splits = [name for name in ("tokens_train", "tokens_validation") if name in run.names]
     counts = " UNION ALL ".join(f"SELECT id, tokens FROM {name} WHERE id IN (FROM taken)" for name in splits)
     tokens = dict(ask.execute(f"SELECT id, sum(tokens)::BIGINT FROM ({counts}) GROUP BY id").fetchall()) if counts else {}
+    stages = [name for name in ("filter", "dedup") if f"{name}_report" in run.names]
+    why = "SELECT id, '{0}: ' || array_to_string(failed, ', ') FROM {0}_report WHERE NOT kept"
+    drops = " UNION ALL ".join(why.format(name) for name in stages)
+    dropped = dict(ask.execute(f"FROM ({drops}) WHERE id IN (FROM taken)").fetchall()) if drops else {}
     rows = ask.execute(
-        "SELECT id, any_value(url), any_value(chars_out) FROM ingest_report WHERE kept AND id IN (FROM taken) GROUP BY id ORDER BY id"
-    )
-    documents = [dict(zip(SCHEMA.names, (id_, url, found[id_], chars, tokens.get(id_, 0)))) for id_, url, chars in rows.fetchall()]
+        "SELECT id, any_value(url), any_value(timestamp), any_value(length(text)) FROM ingest_documents WHERE id IN (FROM taken) "
+        "GROUP BY id ORDER BY id"
+    ).fetchall()
+    documents = [
+        dict(zip(NAMES, (id_, url, found[id_], crawled, dropped.get(id_), size, tokens.get(id_, 0)))) for id_, url, crawled, size in rows
+    ]
     taken = Taken(run.folder, documents, models=[name for name in TRAINED if run.reader.stages[name].tasks])
     if documents and "pretrain" in taken.models:
         from corpusmill.train.address import steps_with
@@ -356,6 +366,15 @@ def elsewhere(made: Takedown) -> Iterator[str]:
                 yield f"{other} has {counted(count, 'of these document')}, too; give it as well."
 
 
+def as_csv(made: Takedown) -> str:
+    """Returns the documents as CSV, a line each, with their run."""
+    lines = StringIO()
+    writer = DictWriter(lines, ("run", *NAMES))
+    writer.writeheader()
+    writer.writerows({"run": each.run, **row} for each in made.taken for row in each.documents)
+    return lines.getvalue()
+
+
 def as_json(made: Takedown, others: Sequence[str]) -> dict[str, Any]:
     """Returns the takedown as JSON: for each run its documents with reason, characters and tokens, and its models."""
     runs = [{"run": each.run, "documents": each.documents, "models": each.models, "steps": each.steps} for each in made.taken]
@@ -370,12 +389,14 @@ def show(made: Takedown, others: Sequence[str], writes: bool, console: Console) 
             f"{each.run}: {counted(asked, 'document')} and {len(each.copies):,} copies of them, {each.tokens:,} tokens.", markup=False
         )
         if each.documents:
-            made_table = table("", "document", "why", "characters", "tokens", "URL")
+            made_table = table("", "document", "why", "crawled", "characters", "tokens", "dropped by", "URL")
             for row in sorted(each.documents, key=lambda row: row["why"] != "copy")[:SHOWN]:
-                made_table.add_row(row["id"], row["why"], number(row["chars"]), number(row["tokens"]), cell(row["url"] or "", 100))
+                numbers = number(row["characters"]), number(row["tokens"])
+                crawled = (row["crawled"] or "")[:10]
+                made_table.add_row(row["id"], row["why"], crawled, *numbers, row["dropped_by"] or "", cell(row["url"] or "", 100))
             console.print(made_table)
             if len(each.documents) > SHOWN:
-                console.print(f"... and {len(each.documents) - SHOWN:,} more (--json lists all).", markup=False)
+                console.print(f"... and {len(each.documents) - SHOWN:,} more (--csv lists all).", markup=False)
         if each.models and each.documents:
             seen = f"{each.steps[0]:,} of {each.steps[1]:,} steps of pretrain saw them; " if each.steps else ""
             console.print(

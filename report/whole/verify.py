@@ -32,6 +32,8 @@ from corpusmill.pipeline.watch.progress_file import PROGRESS
 from corpusmill.report.read import RunFiles
 from corpusmill.report.stale import changed_inputs, written_files
 from corpusmill.report.tables import cell, number, show, show_notes, table
+from corpusmill.report.takedown import FOLDER as TAKEDOWN
+from corpusmill.report.takedown import faults as takedown_faults
 from corpusmill.report.tokens import verify as shards
 from corpusmill.report.whole.rows import TUNED, example_faults, row_faults, token_faults
 
@@ -144,6 +146,8 @@ def verify(folder: str, every: bool = False) -> list[StageCheck]:
                 check.notes.append("has not run yet.")
             else:
                 checks.remove(check)
+    if run.list_files(TAKEDOWN):
+        checks.append(StageCheck(TAKEDOWN, faults=list(takedown_faults(run))))
     return checks
 
 

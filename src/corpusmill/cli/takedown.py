@@ -45,14 +45,15 @@ def takedown(
     ] = False,
     write: Annotated[bool, typer.Option("--write", help="Take them out. Without it, the command says what it would do.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the tables.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="The documents as CSV in place of the tables, to send to who asks.")] = False,
 ) -> None:
-    """Take documents and their copies out of runs and token shards, and keep them out. Reports keep their rows, with the ticket."""
+    """Find documents and their copies in runs, with their tokens; take them out, and keep them out. Reports keep a row with the ticket."""
     from json import dumps
 
     from corpusmill.cli.run import CommandResult, execute_plan
     from corpusmill.filters.labels import login_name
     from corpusmill.pipeline.on_ray.engine import make_engine
-    from corpusmill.report.takedown import Takedown, Wanted, as_json, default_list, elsewhere, show
+    from corpusmill.report.takedown import Takedown, Wanted, as_csv, as_json, default_list, elsewhere, show
 
     entries = {
         kind: [line for each in given or [] for line in _given(each)] for kind, given in (("url", urls), ("domain", domains), ("id", ids))
@@ -62,6 +63,8 @@ def takedown(
     console, others = make_console(), list(elsewhere(made))
     if json:
         print(dumps(as_json(made, others), indent=2))
+    elif csv:
+        print(as_csv(made), end="")
     else:
         show(made, others, write, console)
     if write:
