@@ -146,8 +146,10 @@ class IngestStage(Stage):
         for row in run.manifest.rows():
             counts.update(row.counts)
             failed.update(row.failed)
+        no_page = failed.pop("record_type", 0)
         lines = {
             "came in": _listed(counts, "type:", "{count:,} {name}{s}"),
+            "without a page": f"{no_page:,} of these (record_type)" if no_page else "",
             "left out by": _listed(failed),
             "read as": _listed(counts, "encoding:"),
         }

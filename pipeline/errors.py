@@ -20,6 +20,10 @@ class InputError(CorpusmillError):
     exit_code = 2
 
 
+class ClusterLost(CorpusmillError):
+    """The head of the Ray cluster no longer answers."""
+
+
 class Damaged(InputError):
     """A file of a run does not hold what was written. `path` is its full path or URL."""
 

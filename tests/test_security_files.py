@@ -222,6 +222,7 @@ LOOKING = (
     ["raw", "http://host1.test/page-1.html"],
     ["raw", "http://host1.test/page-1.html", "--part", "blocks"],
     ["card"],
+    ["takedown", "--contains", "fruit", "--no-copies"],
 )
 
 

@@ -22,6 +22,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import MANIFEST, Manifest
 from corpusmill.pipeline.names import not_a_run
+from corpusmill.pipeline.recipe import no_tokens
 from corpusmill.pipeline.shards import iter_tables, publish, read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import DTYPES, SHARDS_FILE, SPLITS, ShardSet, TokenShard, map_tokens, shard_contents, shard_names
@@ -74,7 +75,7 @@ def append(folder: str, run_folder: str, skip_known: bool = False, on_message: C
     if not run.remote and not Path(run.root).is_dir():
         raise InputError(not_a_run(run_folder))
     if not Manifest(run.child("tokens"), read_only=True).complete:
-        raise InputError(f"{run_folder}: the stage tokens of this run is not finished, so there is nothing to append.")
+        raise InputError(no_tokens(run_folder))
     with holding(target, on_message):
         for split in SPLITS:
             target.sweep(split)
@@ -255,12 +256,13 @@ def _hashes(names: pa.Table) -> Hashes:
 
 def _earlier(run: Storage, hashed: Hashes) -> pa.Table:
     """Returns pairs (`id`, `like`): a document of an earlier run, and its near copy in this run, or the one kept in its place."""
-    found = [pa.table({name: pa.array([], pa.string()) for name in ("id", "like")})]
+    schema = pa.schema({"id": pa.string(), "like": pa.string()})  # `kept_id` is never null, `full_cluster` may be
+    found = [schema.empty_table()]
     for path in run.list_files("dedup/earlier"):
         if path.startswith(EARLIER):
             for table in iter_tables(run, path, ["id", "kept_id", "full_cluster"]):
                 for column in ("kept_id", "full_cluster"):
-                    pairs = table.select(["id", column]).rename_columns(["id", "like"])
+                    pairs = table.select(["id", column]).rename_columns(schema.names).cast(schema)
                     pairs = pairs.filter(pc.fill_null(pc.not_equal(pairs["id"], pairs["like"]), False))
                     found.append(pairs.filter(pa.array(_among(hashes(pairs["like"], 0), hashed))))
     return pa.concat_tables(found)

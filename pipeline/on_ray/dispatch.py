@@ -17,7 +17,7 @@ from typing import Any
 
 from corpusmill.pipeline.code import check_here
 from corpusmill.pipeline.engine import TASK_TIMEOUT, Job, Performer, TaskDone, task_limit
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.errors import ClusterLost, CorpusmillError, InputError
 from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.failures import Attempt, Cause, Failed, Report, Tries, failure, hang, named
 from corpusmill.pipeline.memory import forget_peak, release_memory
@@ -27,6 +27,8 @@ from corpusmill.pipeline.watch.log import utc_now
 
 #: Seconds without a free CPU in the cluster, after which a message says what the run waits for.
 PATIENCE = 20.0
+#: The most seconds without a look at the clocks and at the cluster's head.
+LOOK = 5.0
 #: Seconds between two questions whether the cluster has grown.
 GROWTH = 10.0
 #: Seconds after a task's time limit in which its worker may report where the task hangs, before the worker is killed.
@@ -62,7 +64,8 @@ class Dispatch:
     """Performs the tasks of one phase on actors. An actor gets tasks only when it is ready, so one that waits for room delays no task.
 
     `ask_share`: returns what the cluster has for this phase now. `memory`: bytes of Ray's `memory` for each actor. `idle`: actors of
-    earlier phases with their memory, to be reused and given back; None: actors are made for this phase and end with it.
+    earlier phases with their memory, to be reused and given back; None: actors are made for this phase and end with it. `check_head`
+    raises ClusterLost where the cluster is gone.
     """
 
     def __init__(
@@ -75,7 +78,9 @@ class Dispatch:
         memory: int = 0,
         idle: dict[Any, int] | None = None,
         task_timeout: float = TASK_TIMEOUT,
+        check_head: Callable[[], None] | None = None,
     ):
+        self.check_head, self.lost = check_head, False
         self.ray, self.ask_share, self.report, self.memory, self.idle = ray, ask_share, report, memory, idle
         self.share, self.asked = ask_share(), time.monotonic()
         place = {"memory": memory} if memory else {}
@@ -91,13 +96,16 @@ class Dispatch:
         self.actors: dict[Any, int] = {}  # with the memory of each (bytes)
         self.nodes: dict[Any, str] = {}  # Ray's node id of each actor that is ready
         self.reused: set[Any] = set()  # actors that have worked for an earlier phase
+        self.answered = time.monotonic()  # when an actor answered last
         self.in_flight: dict[Any, Call] = {}  # calls without an answer so far, by Ray's reference to the answer
 
     def run(self) -> None:
         """Performs all tasks."""
         self._add_actors()
         while self.waiting or self.alone or self._busy():
-            self._hear(self._answers())
+            answers = self._answers()
+            self._check_cluster()
+            self._hear(answers)
             self._end_overdue()
             self._grow()
             self._add_actors()
@@ -106,8 +114,17 @@ class Dispatch:
                 self._release(call.actor)
 
     def close(self) -> None:
-        for actor in list(self.actors):
+        for actor in [] if self.lost else list(self.actors):
             self._end(actor)
+
+    def _check_cluster(self) -> None:
+        """Raises ClusterLost before Ray is asked anything that it would wait for until it ends this process."""
+        try:
+            if self.check_head:
+                self.check_head()
+        except ClusterLost:
+            self.lost = True
+            raise
 
     def _busy(self) -> int:
         """Returns how many tasks are in flight."""
@@ -116,13 +133,15 @@ class Dispatch:
     # ---- answers ----
 
     def _answers(self) -> list[Any]:
-        """Waits for an answer, and returns all that are there; none where a call's time limit, or PATIENCE, is over first."""
+        """Waits for an answer, and returns all that are there; none where a call's time limit, or LOOK, is over first."""
         refs = list(self.in_flight)
         left = min(call.until for call in self.in_flight.values()) - time.monotonic()
-        ready, _ = self.ray.wait(refs, num_returns=1, timeout=max(0.0, min(PATIENCE, left)))
+        ready, _ = self.ray.wait(refs, num_returns=1, timeout=max(0.0, min(LOOK, left)))
         if ready:
+            self.answered = time.monotonic()
             return self.ray.wait(refs, num_returns=len(refs), timeout=0)[0] or ready
-        if not self._busy() and left > PATIENCE:
+        if not self._busy() and left > LOOK and time.monotonic() - self.answered > PATIENCE:
+            self.answered = time.monotonic()  # the next message comes after as long again
             needs = ["a CPU" if self.share.cpus == 1 else f"{self.share.cpus} CPUs"]
             needs += [f"{self.share.gpus:g} GPU"] if self.share.gpus else []
             needs += [f"{self.memory >> 20} MB of Ray's memory"] if self.memory else []

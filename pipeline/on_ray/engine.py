@@ -21,7 +21,8 @@ from typing import Any, Literal, get_args
 
 from corpusmill.pipeline.cache import kernels_folder
 from corpusmill.pipeline.engine import TASK_TIMEOUT, Engine, InlineEngine, Job
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.errors import ClusterLost, CorpusmillError, InputError
+from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.failures import Report
 from corpusmill.pipeline.interrupts import Terminated, kept_handler
 from corpusmill.pipeline.names import counted
@@ -43,6 +44,9 @@ OBJECT_STORE = 80 << 20
 QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 #: Seconds in which a cluster must take a connection.
 REACHED_IN = 10.0
+#: Seconds after which a running cluster's head is asked again, and in which it must answer: 60 after the head has gone, Ray ends this
+#: process with a trace.
+ASKED, MISSED = 5.0, 40.0
 #: Absorbs the rounding of parts of a GPU: 1 / 0.1 is a little less than 10.
 ROUNDING = 1e-9
 
@@ -76,8 +80,13 @@ class RayEngine:
         if _address() == LOCAL:
             job = replace(job, code=None)  # workers run this machine's code
         idle = None if job.gpus else self._idle
-        with contextlib.closing(Dispatch(ray, job, tasks, share, report, memory, idle, self.task_timeout)) as dispatch:
-            dispatch.run()
+        check = None if _address() == LOCAL else Head(ray.get_runtime_context().gcs_address, job, report).check
+        with contextlib.closing(Dispatch(ray, job, tasks, share, report, memory, idle, self.task_timeout, check)) as dispatch:
+            try:
+                dispatch.run()
+            except ClusterLost:
+                self._started = False  # what Ray is told now, it would wait for
+                raise
 
     def _is_small(self, job: Job, tasks: Sequence[Task]) -> bool:
         """Whether this process may finish the phase before Ray, which is not running yet, would have started."""
@@ -152,7 +161,8 @@ class RayEngine:
         if address != LOCAL:
             nodes = sum(bool(node["Alive"]) for node in ray.nodes())
             cpus = int(ray.cluster_resources().get("CPU", 0))
-            print(f"On the Ray cluster at {address}: {counted(nodes, 'node')}, {counted(cpus, 'CPU')}.", file=sys.stderr, flush=True)
+            at = ray.get_runtime_context().gcs_address  # RAY_ADDRESS may be `auto`
+            print(f"On the Ray cluster at {at}: {counted(nodes, 'node')}, {counted(cpus, 'CPU')}.", file=sys.stderr, flush=True)
         return ray
 
     def _count_workers(self, ray: Any) -> None:
@@ -164,13 +174,15 @@ class RayEngine:
 def make_engine(name: EngineName, workers: int = 0, task_timeout: float | None = None) -> Engine:
     """Returns an engine by its name. `workers`: 0 means one for each CPU. `task_timeout`: seconds; None means TASK_TIMEOUT.
 
-    Raises InputError if there is no such engine, and for a negative number.
+    Raises InputError if there is no such engine, for a negative number, and if nothing listens at RAY_ADDRESS.
     """
     if name not in get_args(EngineName):
         raise InputError(f"engine={name!r}: expected auto, ray or inline.")
     for option, number in (("workers", workers), ("task_timeout", task_timeout or 0)):
         if number < 0:
             raise InputError(f"{option}={number}: expected 0 or more.")
+    if name != "inline" and _address() != LOCAL:
+        _reach(_address())
     kernels_folder()  # if it can't be written, this process reports that, instead of each worker
     timeout = TASK_TIMEOUT if task_timeout is None else task_timeout
     return InlineEngine(timeout) if name == "inline" else RayEngine(workers, timeout, here_first=name == "auto")
@@ -212,8 +224,41 @@ def memory_of_actor(nodes: Sequence[Mapping[str, Any]], memory_mb: int) -> int:
     return next((wanted << 20 for wanted in (steps, memory_mb) if wanted << 20 <= most), 0)
 
 
+class Head:
+    """The head of a cluster (`address`: HOST:PORT of its control store) in a phase."""
+
+    def __init__(self, address: str, job: Job, report: Report):
+        self.address, self.job, self.report = address, job, report
+        self.asked = time.monotonic()
+
+    def check(self) -> None:
+        """Asks the head whether it answers, if the last time is ASKED seconds ago. Raises ClusterLost after MISSED seconds without an
+        answer."""
+        began = time.monotonic()
+        while time.monotonic() - self.asked >= ASKED:
+            try:
+                _check_answers(self.address)
+                self.asked = time.monotonic()
+            except OSError as error:
+                if time.monotonic() - began >= MISSED:
+                    raise ClusterLost(f"the Ray cluster at {self.address} is gone; start it, and the same command goes on.") from error
+                message = f"the Ray cluster at {self.address} does not answer; this run waits {MISSED:.0f} s for it ..."
+                self.report(Event("waiting", self.job.stage, self.job.phase, message=message, level="warning"))
+                time.sleep(ASKED)
+
+
 def _address() -> str:
     return os.environ.get(ADDRESS) or LOCAL
+
+
+def _reach(address: str) -> None:
+    """Raises InputError if a cluster's address is of another kind, or nothing listens there."""
+    try:
+        if address.startswith(("http://", "https://")):
+            raise OSError
+        _check_answers(address)
+    except OSError as error:
+        raise _start_error(address, error) from error
 
 
 def _check_answers(address: str) -> None:

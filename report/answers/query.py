@@ -84,7 +84,7 @@ def _held(run: Run, query: str, count: int, seconds: float) -> Any:
         run.connection.interrupt()
         thread.join(END)
         code = error.exit_code if isinstance(error, CorpusmillError) else exit_code_of(error)
-        print(f"corpusmill: {str(error) or ('terminated.' if code == 143 else 'interrupted.')}", file=sys.stderr, flush=True)
+        print(f"corpusmill: {str(error) or 'interrupted.'}", file=sys.stderr, flush=True)
         remove_spilled()
         os._exit(code)  # an orderly end would abort where threads of DuckDB are still at work
     if isinstance(found[0], BaseException):

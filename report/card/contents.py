@@ -30,6 +30,7 @@ class Contents:
     documents: int = 0
     sources: Counter[str] = field(default_factory=Counter)
     hosts: Counter[str] = field(default_factory=Counter)
+    characters: Counter[str] = field(default_factory=Counter)  # of the texts, by host
     languages: Counter[str] | None = None
     page_types: Counter[str] | None = None
     records: Counter[str] = field(default_factory=Counter)
@@ -56,6 +57,7 @@ def read_contents(run: Run) -> Contents:
     if not contents.documents:
         raise InputError(f"{reader.storage.root}: {found} has kept no document, so there is nothing to write a card about.")
     contents.sources, contents.hosts = _counted(run, table, "source"), _counted(run, table, host.SQL)
+    contents.characters = _counted(run, table, host.SQL, "sum(length(text))::BIGINT")
     contents.languages = _counted(run, table, "language") if "language" in schema.names else None
     contents.page_types = _counted(run, table, "page_type") if "page_type" in schema.names else None
     if "source" in columns(run, "ingest_report"):
@@ -63,8 +65,8 @@ def read_contents(run: Run) -> Contents:
     return contents
 
 
-def _counted(run: Run, table: str, value: str) -> Counter[str]:
-    rows = run.rows(f"SELECT coalesce({value}::VARCHAR, {quoted(host.NONE)}), count(*) FROM {table} GROUP BY 1")
+def _counted(run: Run, table: str, value: str, count: str = "count(*)") -> Counter[str]:
+    rows = run.rows(f"SELECT coalesce({value}::VARCHAR, {quoted(host.NONE)}), {count} FROM {table} GROUP BY 1")
     return Counter(dict(rows))
 
 

@@ -329,18 +329,18 @@ def versions(reader: RunReader) -> list[tuple[str, Any]]:
 #
 # Sentences on the limits of the documents. Each follows from something that the run did or did not do.
 
-#: A host with a larger share of the documents is named.
+#: A host with a larger share of the documents or of their characters is named.
 ONE_HOST = 0.2
 
 
 def limit_facts(summary: Summary, contents: Contents, pii: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     """Returns what the known limits depend on. Their sentences are in the template."""
     reader, dedup = summary.reader, summary.reader.settings("dedup")
-    host, documents = max(
-        ((host, count) for host, count in contents.hosts.items() if host != NONE), key=lambda of: of[::-1], default=("", 0)
-    )
+    characters = contents.characters.total() or 1
+    shares = {host: (count / contents.documents, contents.characters[host] / characters) for host, count in contents.hosts.items()}
+    largest = max((host for host in shares if host != NONE), key=lambda host: (max(shares[host]), host), default=None)
     return {
-        "one_host": (host, documents / contents.documents) if documents > ONE_HOST * contents.documents else None,
+        "one_host": (largest, *shares[largest]) if largest and max(shares[largest]) > ONE_HOST else None,
         "paths": any(source.startswith("/") for source in contents.sources), "steps": dict(reader.steps()), "toxic": toxic(summary),
         "filtered": reader.present(["filter"]), "deduplicated": reader.stages["dedup"].status == "complete", "dedup": dedup,
         "near": (dedup.get("minhash") or {}).get("enabled", True),

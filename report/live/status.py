@@ -129,7 +129,8 @@ RUN_FIELDS = ("host", "process", "began", "ended", "failure", "failures", "stage
 COUNTS = ("tasks", "taken_over", "done", "rows", "bytes", "size", "size_taken_over", "size_done")
 PHASE = ("stage", "phase", *COUNTS, "workers", "began", "ended")
 #: States in which a run makes no more progress by itself, and those among them that are failures.
-ENDED, BAD = ("complete", "stale", "stopped", "failed", "abandoned"), ("stale", "failed", "abandoned")
+BAD = ("stale", "interrupted", "failed", "abandoned")
+ENDED = ("complete", "stopped", *BAD)
 
 
 def read_status(folder: str) -> dict[str, Any]:
@@ -237,7 +238,8 @@ class Status:
             touched = "unfinished" in states
             return "abandoned" if touched and lock in ("free", "expired") else "unknown" if touched else "stopped"
         if progress["ended"] is not None:
-            return "failed" if progress["failure"] else "stopped"
+            failure = str(progress["failure"] or "").removesuffix(": ")  # an error without a message
+            return "stopped" if not failure else "interrupted" if failure in INTERRUPTED else "failed"
         return "abandoned" if lock in ("free", "expired") else "unknown"
 
     def _stage(self, name: str, progress: dict[str, Any] | None, now: str | None, phase: dict[str, Any] | None) -> dict[str, Any]:
@@ -300,9 +302,10 @@ def _state_sentence(status: dict[str, Any]) -> str:
         return f"Complete, but for tasks that were given up: {len(status['quarantined']):,}." if status["quarantined"] else "Complete."
     if status["state"] == "stopped":
         return f"The requested stages are done.{left}"
+    if status["state"] == "interrupted":
+        return f"It was interrupted; the same command goes on.{left}"
     if status["state"] == "failed":
-        failure = str(status["failure"]).removesuffix(": ")  # an error without a message
-        return "It was interrupted." if failure in INTERRUPTED else f"It failed: {failure}"
+        return f"It failed: {status['failure']}"
     if status["state"] == "abandoned":
         return f"Unfinished, and no process works on it: the same command resumes it.{left}"
     age = status["last_sign_seconds"]

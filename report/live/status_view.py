@@ -21,6 +21,7 @@ QUARANTINED = 5
 _STYLES = {
     "complete": "green",
     "running": "bold",
+    "interrupted": "bold red",
     "failed": "bold red",
     "abandoned": "bold red",
     "stale": "bold red",

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.recipe import stage_command
+from corpusmill.pipeline.recipe import no_tokens
 from corpusmill.pipeline.shards import open_parquet
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
@@ -135,7 +135,7 @@ def verify(folder: str, sample: int = 20, every: bool = False) -> list[SplitChec
     if not splits:
         if not root.exists("run.json"):
             raise InputError(f"{folder}: neither token shards nor a run with token shards.")
-        raise InputError(f"{folder}: this run has no token shards (run: {stage_command(folder, 'tokens')}).")
+        raise InputError(no_tokens(folder))
     return [_check(root.child(path), root, sample, every) for path in splits.values()]
 
 

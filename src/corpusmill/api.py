@@ -76,12 +76,13 @@ def run(
     sources = inputs_of(inputs)
     named = [source for source in sources if isinstance(source, str)]
     where = None if output is None else path_of(output, "output")
+    performer = make_engine(engine, workers, task_timeout)
     with unwrapped_interrupts(), folder_of(made, named, where) as (folder, _), Progress() as progress:
         check_folder(folder)  # before rows are written into it
         paths = [source if isinstance(source, str) else write_rows(source, Storage(folder)) for source in sources]
         plan = plan_of(made, paths, where, folder, (), from_, to, strict, redo)
         try:
-            lost = execute(plan, make_engine(engine, workers, task_timeout), progress, write_report=write_report)
+            lost = execute(plan, performer, progress, write_report=write_report)
         except NothingKept as error:
             error.run = open_run(folder)  # whose reports say why
             raise

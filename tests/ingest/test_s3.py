@@ -75,6 +75,7 @@ def test_an_object_that_is_replaced_after_the_listing_is_a_sentence(bucket, tmp_
     listed = file_ref("s3://crawls/x/a.jsonl")
     bucket.put("x/a.jsonl", b'{"text": "new"}\n' * 9)
     worker = IngestWorker(IngestConfig(), Storage(str(tmp_path / "run")), {"pages": False})
+    worker.setup()
     segment = asdict(inputs.Segment("jsonl", "plain", 0, listed.bytes, listed.bytes))
     with closing(worker), pytest.raises(InputError, match=r"^s3://crawls/x/a\.jsonl: was changed or replaced since the run listed it"):
         list(worker.process(Task("part-00000", (listed,), {"segments": [segment]})))

@@ -178,6 +178,7 @@ def test_a_file_that_changed_since_it_was_listed_is_a_sentence(tmp_path: Path, i
     path.write_text('{"text": "new"}\n')
     os.utime(path, ns=(0, 0))
     worker = IngestWorker(IngestConfig(), Storage(str(tmp_path / "run")), {"pages": False})
+    worker.setup()
     segment = asdict(inputs.Segment("jsonl", "plain", 0, listed.bytes, listed.bytes))
     with closing(worker), pytest.raises(InputError, match=r"a\.jsonl: was changed or replaced since the run listed it"):
         list(worker.process(Task("part-00000", (listed,), {"segments": [segment]})))

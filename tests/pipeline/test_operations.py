@@ -207,7 +207,7 @@ def test_a_task_that_always_fails(mill: Mill, tmp_path: Path) -> None:
 
 
 def test_a_signal_ends_the_run_in_order_and_says_how_to_go_on(mill: Mill, tmp_path: Path) -> None:
-    codes, words = {signal.SIGINT: 130, signal.SIGTERM: 143}, {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+    codes = {signal.SIGINT: 130, signal.SIGTERM: 143}
     runs = {number: mill.copy(tmp_path / f"run {number:d}", "filter", "dedup") for number in codes}
     with told_to(mill, "wait"), contextlib.ExitStack() as ended:
         processes = {}
@@ -239,7 +239,7 @@ def test_a_signal_ends_the_run_in_order_and_says_how_to_go_on(mill: Mill, tmp_pa
         told, code, run = summary(out), codes[number], runs[number]
         # an interrupt within an `exec`, as of a dataclass, makes `python -m` end by the signal; shells give both the same code
         assert processes[number].returncode in (code, -number) and (told["exit_code"], told["status"]) == (code, "interrupted"), error
-        assert error == "" and told["message"] == f"{words[number]}; run the same command again to go on where it stopped."
+        assert error == "" and told["message"] == "interrupted; run the same command again to go on where it stopped."
         assert not list(run.rglob(".tmp-*")) and not told["stages"]["filter"]["complete"] and told["stages"]["filter"]["rows_in"] is None
         before, last = log_of(run)[-2:]
         assert last["event"] == "interrupted" and before["event"] == "stage_broken_off" and not before["fields"]["complete"]

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from token_runs import content, splits, tokens_stage
 
+from corpusmill.dedup.cluster_table import EARLIER
 from corpusmill.pipeline import lease
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.shards import publish
@@ -188,7 +189,8 @@ def test_what_replaced_a_held_out_document_of_an_earlier_run_stays_out(first, se
     second = copy_of(second)
     train = content(second)["train"][0][0]
     held = content(first)["validation"][0][0]
-    table = pa.table({"id": [held, held], "kept_id": [train, held], "full_cluster": pa.array([None, None], pa.string())})
+    schema = pa.schema([EARLIER.field(name) for name in ("id", "kept_id", "full_cluster")])  # as dedup writes them
+    table = pa.table({"id": [held, held], "kept_id": [train, held], "full_cluster": [None, None]}, schema=schema)
     publish(second, "dedup/earlier/part-00000.parquet", table)
     append(str(tmp_path / "set"), first.root)
     with pytest.raises(InputError, match="and 1 with a near copy in its other split"):
@@ -217,7 +219,7 @@ def test_a_runs_own_folder_is_no_set(first, second):
 
 
 def test_a_run_without_finished_tokens_is_refused(first, make_run, make_documents, tmp_path):
-    with pytest.raises(InputError, match="the stage tokens of this run is not finished"):
+    with pytest.raises(InputError, match="this run has no finished token shards; make them with: corpusmill run"):
         append(str(tmp_path / "set"), make_run([make_documents(["x"])], "new").root)
     assert not (tmp_path / "set").exists()
 

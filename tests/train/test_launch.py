@@ -133,7 +133,7 @@ def test_the_same_bytes_and_one_voice_though_one_is_killed(token_run: Storage, t
     said = done.stdout.splitlines()
     assert said.count("pretrain") == 1
     assert "bits per byte" in done.stdout
-    assert voice(done.stderr) == ["corpusmill: terminated; run the same command again to go on where it stopped."]  # the one that lived
+    assert voice(done.stderr) == ["corpusmill: interrupted; run the same command again to go on where it stopped."]  # the one that lived
 
 
 DYING = """

@@ -13,6 +13,7 @@ from typing import Any
 import corpusmill
 from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.recipe import no_tokens
 from corpusmill.pipeline.storage import TEMPORARY, Storage, fsync_folder, is_remote
 from corpusmill.pipeline.token_shards import SHARDS_FILE, SPLITS, TokenShards, split_folders
 from corpusmill.pipeline.watch.progress import Progress
@@ -57,6 +58,8 @@ def export(
         raise InputError(f"--sequence-length {sequence_length}: {format_name} is read at any length; only {rows} have rows of one.")
     if Path(output).resolve().is_relative_to(Path(storage.path("tokens")).resolve()):
         raise InputError(f"{output}: this lies in the folder of the stage tokens, which removes what it did not write; choose another.")
+    if storage.exists("run.json") and not split_folders(storage):
+        raise InputError(no_tokens(run))
     folders = {split: f"tokens/{split}" for split in SPLITS} | split_folders(storage)
     if any(Path(output).resolve().is_relative_to(Path(storage.path(folder)).resolve()) for folder in folders.values()):
         raise InputError(f"{output}: this lies among the token shards that are to be exported; choose another.")

@@ -165,7 +165,7 @@ function choose(name, on) {
   go({ compare: on ? [...others, name] : others }, { replace: true });
 }
 
-const BAD = ["damaged", "failed", "abandoned", "stale"];
+const BAD = ["damaged", "interrupted", "failed", "abandoned", "stale"];
 
 const state = (run) => [
   h.span({ class: BAD.includes(run.state) ? "bad" : "" }, run.state),

@@ -9,7 +9,7 @@ from contextlib import suppress
 from importlib import import_module
 
 from corpusmill.cli.base import app
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.errors import ClusterLost, CorpusmillError, InputError
 from corpusmill.pipeline.extras import EXTRAS, sentence
 from corpusmill.pipeline.interrupts import exit_code_of, of_an_interrupt, raise_terminated
 
@@ -18,31 +18,32 @@ COMMANDS = ("run", "ablate", "look", "query", "takedown", "warm", "tokens", "mod
 for _commands in COMMANDS:
     import_module(f"corpusmill.cli.{_commands}")
 
-#: Messages of interrupted commands by exit code. A command that can be resumed has a message of its own (run.Interrupted).
-INTERRUPTIONS = {130: "interrupted.", 143: "terminated."}
+#: The exit codes of Ctrl-C and SIGTERM. A command that can be resumed has a message of its own (run.Interrupted).
+INTERRUPTIONS = (130, 143)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int, hard: bool = False) -> None:
     from corpusmill.pipeline.redact import without_secrets
     from corpusmill.pipeline.safe import safe_text
 
     print(f"corpusmill: {safe_text(without_secrets(message))}", file=sys.stderr)  # it may hold a name from a crawl
-    _exit(code)
+    _exit(code, hard)
 
 
-#: The exit code of a command that was interrupted.
+#: The exit code of a command that was interrupted, or whose cluster is gone.
 _interrupted: list[int] = []
 
 
-def _exit(code: int) -> None:
-    if code in INTERRUPTIONS:
+def _exit(code: int, hard: bool = False) -> None:
+    if hard or code in INTERRUPTIONS:
         _interrupted.append(code)
     sys.exit(code)
 
 
 def _end() -> None:
     """Runs after all other functions at exit. An interrupted command ends here, without destructors: those of Ray's driver crash now and
-    then where an interrupt has come while it worked, and a shell would see a crash in place of Ctrl-C."""
+    then where an interrupt has come while it worked, and a shell would see a crash in place of Ctrl-C. Where its cluster is gone, they
+    wait for it."""
     if _interrupted:
         with suppress(OSError):  # a closed pipe
             sys.stdout.flush()
@@ -52,8 +53,7 @@ def _end() -> None:
 
 
 def _fail_interrupted(error: BaseException) -> None:
-    code = exit_code_of(error)
-    _fail(INTERRUPTIONS[code], code)
+    _fail("interrupted.", exit_code_of(error))
 
 
 def main() -> None:
@@ -76,9 +76,10 @@ def _command() -> None:
     try:
         app(prog_name="corpusmill")
     except CorpusmillError as error:
+        hard = isinstance(error, ClusterLost)
         if error.said:
-            _exit(error.exit_code)
-        _fail(str(error), error.exit_code)
+            _exit(error.exit_code, hard)
+        _fail(str(error), error.exit_code, hard)
     except KeyboardInterrupt as error:
         _fail_interrupted(error)
     except SystemExit as end:  # typer turns Ctrl-C and a closed pipe into this

@@ -85,7 +85,9 @@ def clusters(
     largest: Annotated[bool, typer.Option("--largest", help="Only the largest clusters.")] = False,
     doubtful: Annotated[bool, typer.Option("--doubtful", help="Only those with the least similar copies.")] = False,
     random: Annotated[bool, typer.Option("--random", help="Only clusters drawn at random.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, max=1000, help="Clusters of a list; with --id: copies.", show_default=False)] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, max=1000, help="Clusters of a list; with --id: copies.", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other clusters.")] = 0,
     id_: Annotated[str | None, typer.Option("--id", metavar="ID-OR-URL", help="Only the cluster of this document.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a cluster.")] = False,
@@ -151,7 +153,7 @@ def inspect(
     columns: Annotated[str | None, typer.Option(metavar="A,B,C", help="Only these columns, as a table.")] = None,
     order: Annotated[str | None, typer.Option(metavar="COLUMN", help="Sort by a column; else rows are in their order.")] = None,
     descending: Annotated[bool, typer.Option("--descending", help="With --order: the largest first.")] = False,
-    limit: Annotated[int, typer.Option(min=0, help="Rows to show; 0 shows all.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Rows to show; 0 shows all.")] = 20,
     offset: Annotated[int, typer.Option(min=0, help="Rows to skip.")] = 0,
     json: Json = False,
 ) -> None:
@@ -185,7 +187,7 @@ def why(
     _show(explain(run, document, text, marks), json)
 
 
-@app.command(epilog="Example: corpusmill sample runs/demo --rule gopher_short_doc -n 5 --near")
+@app.command(epilog="Example: corpusmill sample runs/demo --rule gopher_short_doc --limit 5 --near")
 def sample(
     run: ShownRun,
     stage: Stage = None,
@@ -193,7 +195,7 @@ def sample(
     alone: Alone = False,
     kept: Kept = None,
     where: Where = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, max=100_000, help="How many documents.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="How many documents.")] = 20,
     near: Annotated[bool, typer.Option("--near", help="Those nearest to the rule's threshold: half just dropped, half just kept.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other documents.")] = 0,
     chars: Annotated[int, typer.Option(min=20, max=1_000_000, help="Characters of each text.")] = 600,
@@ -205,7 +207,7 @@ def sample(
     from corpusmill.report.answers.sample import Draw
     from corpusmill.report.answers.sample import sample as show
 
-    show(run, stage, Choice(tuple(rule or ()), alone, kept, where), Draw(count, seed, near, chars, words), json, make_console())
+    show(run, stage, Choice(tuple(rule or ()), alone, kept, where), Draw(limit, seed, near, chars, words), json, make_console())
 
 
 @app.command(epilog="Example: corpusmill diff runs/demo runs/stricter --samples 5")

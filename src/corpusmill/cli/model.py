@@ -12,14 +12,14 @@ from corpusmill.pipeline.errors import InputError
 
 
 @sft_app.command(
-    epilog="Example: corpusmill sft inspect runs/demo --count 2 --tokens",
+    epilog="Example: corpusmill sft inspect runs/demo --limit 2 --tokens",
 )
 def inspect(
     run: ShownRun,
     id_: Annotated[str | None, typer.Option("--id", metavar="ID", help="Examples with this id, or of which it is the beginning.")] = None,
     held_out: Annotated[bool, typer.Option("--held-out", help="Examples held out for measuring.")] = False,
     dropped: Annotated[bool, typer.Option("--dropped", help="Examples that can't be learned from, and why.")] = False,
-    count: Annotated[int, typer.Option(min=1, help="Examples to show.")] = 3,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Examples to show.")] = 3,
     tokens: Annotated[bool, typer.Option("--tokens", help="A line for each token, too.")] = False,
 ) -> None:
     """Show which tokens of an example are learned. With special tokens, and what the context cuts off."""
@@ -33,7 +33,7 @@ def inspect(
     from corpusmill.report import sft_look
 
     source = sft_look.source_of_run(run)
-    shown = sft_look.choose(source, count, id_, held_out, dropped)
+    shown = sft_look.choose(source, limit, id_, held_out, dropped)
     sft_look.show(source, shown, Console(highlight=False, soft_wrap=True), tokens)
 
 

@@ -14,7 +14,9 @@ Csv = Annotated[bool, typer.Option("--csv", help="CSV in place of tables.")]
 def query(
     run: ShownRun,
     select: Annotated[str | None, typer.Argument(metavar="SELECT", help="One SELECT (DuckDB's SQL); without it, the tables.")] = None,
-    limit: Annotated[int | None, typer.Option(min=0, help="Rows to show; 0: all (as in JSON and CSV).", show_default="50")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=0, help="Rows to show; 0: all (as in JSON and CSV).", show_default="50")
+    ] = None,
     json: Json = False,
     csv: Csv = False,
     time_limit: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="When to give up; 0: never.")] = 600,

@@ -29,7 +29,7 @@ TaskTimeout = Annotated[
         "then given up; 0: no limit.  [default: 3600]",
     ),
 ]
-
+Json = Annotated[bool, typer.Option("--json", help="One JSON object about the result on standard output, all else on standard error.")]
 
 #: The most quarantined tasks that the result of a command lists.
 NAMED = 20
@@ -39,7 +39,7 @@ class Interrupted(CorpusmillError):
     """Ctrl-C or SIGTERM in a command that can go on where it stopped. `how`: what the user does for that."""
 
     def __init__(self, code: int, how: str):
-        super().__init__(f"{'interrupted' if code == 130 else 'terminated'}; {how}")
+        super().__init__(f"interrupted; {how}")
         self.exit_code = code
 
 
@@ -214,9 +214,7 @@ def run(
     to: Annotated[str | None, typer.Option("--to", metavar="STAGE", help="The last stage to run.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="End at the first task that fails, instead of going on without it.")] = False,
     redo: Annotated[bool, typer.Option("--redo", help="Let other inputs or another recipe replace stages that are finished.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object about the result on standard output, all else on standard error.")
-    ] = False,
+    as_json: Json = False,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -237,10 +235,11 @@ def run(
     with folder_of(recipe, inputs or [], output) as (folder, new):
         result = CommandResult(folder)
         with reported(result, as_json, folder, new):
+            performer = make_engine(engine, workers, task_timeout)  # before a folder is made: the cluster may be out of reach
             plan = plan_of(recipe, inputs or [], output, folder, set_ or [], from_, to, strict, redo)
             if new:
                 print(f"The run's folder: {folder}", file=sys.stderr if as_json else sys.stdout, flush=True)
-            execute_plan(plan, make_engine(engine, workers, task_timeout), result, as_json, metrics_port, metrics_host, metrics_file)
+            execute_plan(plan, performer, result, as_json, metrics_port, metrics_host, metrics_file)
 
 
 @app.command(
@@ -253,6 +252,7 @@ def retune(
     trust: Trust = False,
     engine: EngineOption = "auto",
     workers: Workers = 0,
+    as_json: Json = False,
 ) -> None:
     """Decide again with other thresholds. A threshold is a number, off, or on; nothing is measured again."""
     from corpusmill.filters.views import show_retuned
@@ -262,7 +262,7 @@ def retune(
     from corpusmill.pipeline.run import note_old_page
     from corpusmill.pipeline.watch.progress import Progress
 
-    console, print_note = _console()
+    console, print_note = _console(as_json)
     retuned = decide_again(
         run,
         set_ or [],
@@ -273,6 +273,7 @@ def retune(
         on_message=print_note,
         trust=trust,
     )
+    _print_retuned(run, retuned, as_json)
     if not dry_run:
         if retuned.changed:
             note_old_page(run, print_note)
@@ -281,6 +282,16 @@ def retune(
         raise NothingKept(f"filter: none of {retuned.documents:,} documents would be kept.")
     if retuned.lost:
         raise Incomplete(retuned.lost)
+
+
+def _print_retuned(run: str, retuned: Any, as_json: bool) -> None:
+    """With `as_json`, prints what new thresholds change in a run; the other output is on standard error then."""
+    from dataclasses import asdict
+
+    from corpusmill.report.machine import as_json as written
+
+    if as_json:
+        print(written({"run": run, **asdict(retuned)}), flush=True)
 
 
 @app.command(epilog="Example: corpusmill fork runs/demo --set filter.thresholds.gopher_short_doc=30, and then: corpusmill run runs/demo-2")
@@ -293,17 +304,16 @@ def fork(
     set_: Sets = None,
     engine: EngineOption = "auto",
     workers: Workers = 0,
+    as_json: Json = False,
 ) -> None:
     """Make a new run with other thresholds. It shares the files of the first one, which stays as it is; nothing is measured again."""
-    import shlex
-
     from corpusmill.filters.fork import fork as make_fork
     from corpusmill.filters.views import show_retuned
     from corpusmill.pipeline.errors import Incomplete
     from corpusmill.pipeline.on_ray.engine import make_engine
     from corpusmill.pipeline.watch.progress import Progress
 
-    console, print_note = _console()
+    console, print_note = _console(as_json)
     made, retuned = make_fork(
         run,
         new,
@@ -314,5 +324,6 @@ def fork(
         on_message=print_note,
     )
     console.print(f"The new run: {made}; it goes on with: {shlex.join(['corpusmill', 'run', made])}", markup=False)
+    _print_retuned(made, retuned, as_json)
     if retuned.lost:
         raise Incomplete(retuned.lost)

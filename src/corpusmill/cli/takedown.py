@@ -47,11 +47,12 @@ def takedown(
     json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the tables.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="The documents as CSV in place of the tables, to send to who asks.")] = False,
 ) -> None:
-    """Find documents and their copies in runs, with their tokens; take them out, and keep them out. Reports keep a row with the ticket."""
+    """Take documents and their copies out of runs. Their tokens go, too, and a list keeps them out. Reports keep a row with the ticket."""
     from json import dumps
 
     from corpusmill.cli.run import CommandResult, execute_plan
     from corpusmill.filters.labels import login_name
+    from corpusmill.filters.own import looking
     from corpusmill.pipeline.on_ray.engine import make_engine
     from corpusmill.report.takedown import Takedown, Wanted, as_csv, as_json, default_list, elsewhere, show
 
@@ -59,7 +60,8 @@ def takedown(
         kind: [line for each in given or [] for line in _given(each)] for kind, given in (("url", urls), ("domain", domains), ("id", ids))
     }
     wanted = Wanted(entries, contains or [], ticket, reason, as_ or login_name(), copies)  # type: ignore[arg-type]
-    made = Takedown(folders, wanted, list_ or default_list(folders), mask)
+    with looking(not write):
+        made = Takedown(folders, wanted, list_ or default_list(folders), mask)
     console, others = make_console(), list(elsewhere(made))
     if json:
         print(dumps(as_json(made, others), indent=2))

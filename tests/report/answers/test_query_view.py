@@ -81,5 +81,5 @@ def test_a_query_without_an_end_is_ended(run_folder: Path, tmp_path: Path, query
             time.sleep(0.05)
         process.terminate()
     _, said = process.communicate(timeout=60)
-    wanted = (1, "corpusmill: query: it has not ended after 1 seconds (--time-limit).\n") if limit else (143, "corpusmill: terminated.\n")
+    wanted = (1, "corpusmill: query: it has not ended after 1 seconds (--time-limit).\n") if limit else (143, "corpusmill: interrupted.\n")
     assert (process.returncode, said) == wanted and not list(tmp_path.iterdir())

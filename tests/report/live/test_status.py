@@ -135,7 +135,8 @@ def started(*arguments: Any) -> threading.Thread:
     return thread
 
 
-def test_a_run_that_is_killed_fails_and_goes_on(gated, crawl, corpusmill) -> None:
+def test_a_run_that_is_killed_fails_and_goes_on(gated, crawl, corpusmill, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     process = gated.start("--engine", "inline")
     first = until(gated.run, filtering(0))
     assert first["state"] == "running" and first["phase"]["seconds_left"] is None and first["phase"]["share"] == 0
