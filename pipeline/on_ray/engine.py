@@ -234,7 +234,7 @@ class Head:
     def check(self) -> None:
         """Asks the head whether it answers, if the last time is ASKED seconds ago. Raises ClusterLost after MISSED seconds without an
         answer."""
-        began = time.monotonic()
+        began, said = time.monotonic(), False
         while time.monotonic() - self.asked >= ASKED:
             try:
                 _check_answers(self.address)
@@ -243,7 +243,9 @@ class Head:
                 if time.monotonic() - began >= MISSED:
                     raise ClusterLost(f"the Ray cluster at {self.address} is gone; start it, and the same command goes on.") from error
                 message = f"the Ray cluster at {self.address} does not answer; this run waits {MISSED:.0f} s for it ..."
-                self.report(Event("waiting", self.job.stage, self.job.phase, message=message, level="warning"))
+                if not said:
+                    self.report(Event("waiting", self.job.stage, self.job.phase, message=message, level="warning"))
+                said = True
                 time.sleep(ASKED)
 
 

@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 
 from corpusmill.pipeline import failures
+from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.engine import Engine, InlineEngine, Job
-from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.errors import ClusterLost, CorpusmillError, InputError
+from corpusmill.pipeline.events import Event
 from corpusmill.pipeline.failures import Attempt, Failed
 from corpusmill.pipeline.manifest import FileRef, Manifest
 from corpusmill.pipeline.on_ray import dispatch as on_dispatch
 from corpusmill.pipeline.on_ray import engine as on_ray
 from corpusmill.pipeline.on_ray.dispatch import THREADS, Dispatch, Share, TaskActor
-from corpusmill.pipeline.on_ray.engine import FEW_BYTES, RayEngine, share_out
+from corpusmill.pipeline.on_ray.engine import FEW_BYTES, Head, RayEngine, make_engine, share_out
 from corpusmill.pipeline.run import check_folder
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Task
@@ -247,7 +249,7 @@ def test_what_a_slow_phase_has_not_begun_goes_to_ray(
 def test_an_address_for_jobs_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
     with pytest.raises(InputError, match=r"^RAY_ADDRESS=http://127\.0\.0\.1:8265: .*ray job submit -- corpusmill run"):
-        RayEngine().connect()
+        make_engine("auto")
 
 
 def test_an_address_where_nothing_answers_is_said_before_ray_tries(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +258,24 @@ def test_an_address_where_nothing_answers_is_said_before_ray_tries(monkeypatch: 
         address = f"127.0.0.1:{unused.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(InputError, match=rf"^RAY_ADDRESS={address}: this Ray cluster can't be reached \(.*Connection refused\)\.$"):
-            RayEngine().connect()
+            make_engine("auto")
+
+
+def test_a_head_that_stays_away_ends_the_run_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head that answers again in time changes nothing."""
+    monkeypatch.setattr(on_ray, "ASKED", 0.01)
+    monkeypatch.setattr(on_ray, "MISSED", 0.2)
+    told: list[Event] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        head = Head(address, Job("filter", "module:Worker", Config(), "run"), told.append)
+        head.asked -= 1
+        head.check()
+    assert not told
+    head.asked -= 1
+    with pytest.raises(ClusterLost, match=f"^the Ray cluster at {address} is gone; start it, and the same command goes on\\.$"):
+        head.check()
+    assert [(event.kind, event.stage) for event in told] == [("waiting", "filter")]
 
 
 def test_in_a_job_a_run_needs_a_full_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
