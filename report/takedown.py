@@ -37,9 +37,11 @@ from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import split_folders
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.page.html import write_report
+from corpusmill.report.page.page import templates, whole_page
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import TRAINED
 from corpusmill.report.tables import cell, number, show_notes, table
+from corpusmill.tokenize.export.export import EXPORT_FILE, mark
 from corpusmill.tokenize.mask import mask_tokens
 
 FOLDER = "takedown"
@@ -156,7 +158,7 @@ def _taken(run: Run, found: dict[str, str]) -> Taken:
     dropped = dict(ask.execute(f"FROM ({drops}) WHERE id IN (FROM taken)").fetchall()) if drops else {}
     rows = ask.execute(
         "SELECT id, any_value(url), any_value(timestamp), any_value(length(text)) FROM ingest_documents WHERE id IN (FROM taken) "
-        "GROUP BY id ORDER BY id"
+        "GROUP BY id ORDER BY 2, id"
     ).fetchall()
     documents = [
         dict(zip(NAMES, (id_, url, found[id_], crawled, dropped.get(id_), size, tokens.get(id_, 0)))) for id_, url, crawled, size in rows
@@ -174,8 +176,8 @@ def _taken(run: Run, found: dict[str, str]) -> Taken:
 
 @dataclass
 class Takedown:
-    """A takedown of what is `wanted` from runs and from sets of token shards, in the order in which their crawls were indexed. Nothing is
-    written before `write`. Raises InputError for a folder that is neither, for an entry that is none, and where a run can't be changed."""
+    """A takedown of what is `wanted` from runs and from sets of token shards, in the order in which their crawls were indexed. Exports are
+    marked as stale, since other programs own their formats. Nothing is written before `write`. Raises InputError for a folder that is neither, for an entry that is none, and where a run can't be changed."""
 
     folders: Sequence[str]
     wanted: Wanted
@@ -186,10 +188,11 @@ class Takedown:
         if "://" not in self.list_path:
             self.list_path = str(Path(self.list_path).absolute())
         runs = [folder for folder in self.folders if is_run(folder)]
-        self.sets = [folder for folder in self.folders if folder not in runs]
+        self.exports = [folder for folder in self.folders if folder not in runs and Storage(folder).exists(EXPORT_FILE)]
+        self.sets = [folder for folder in self.folders if folder not in (*runs, *self.exports)]
         for folder in self.sets:
             if not split_folders(Storage(folder)):
-                raise InputError(not_a_run(folder, "run, or set of token shards"))
+                raise InputError(not_a_run(folder, "run, set of token shards or export"))
         self.plans = [plan_of_existing(run, [f"ingest.takedown={json.dumps(self.list_path)}"]) for run in runs]
         self.later = {plan.folder: _later(plan) for plan in self.plans}
         self.plans.sort(key=lambda plan: -len(self.later[plan.folder]))
@@ -222,6 +225,8 @@ class Takedown:
             self._from_run(plan, each, execute, note)
         for folder in self.sets:
             note(f"{folder}: {mask_tokens(folder, self.listed.tickets, note):,} tokens are masked.")
+        for folder in self.exports if affected else ():
+            mark(folder, f"documents were taken down ({self.wanted.ticket or _now()[:10]}); export again.")
 
     def _from_run(self, plan: Plan, taken: Taken, execute: Callable[[Plan], Any], note: Callable[[str], None]) -> None:
         storage = Storage(plan.folder)
@@ -339,8 +344,8 @@ def faults(run: Storage) -> Iterator[str]:
 
 # ---- what a person sees ------------------------------------------------------------------------------------------
 
-#: Documents that the table lists of each run.
-SHOWN = 10
+#: Documents that the table lists of each run, and entries that a page repeats.
+SHOWN, ASKS = 10, 100
 
 
 def default_list(folders: Sequence[str]) -> str:
@@ -375,10 +380,17 @@ def as_csv(made: Takedown) -> str:
     return lines.getvalue()
 
 
+def as_page(made: Takedown) -> str:
+    """Returns a page with all documents, to send to who asks."""
+    asks = [value for values in made.wanted.entries.values() for value in values] + made.wanted.contains
+    values = {"runs": made.taken, "wanted": made.wanted, "asks": asks[:ASKS], "today": _now()[:10]}
+    return whole_page("Documents found", templates().get_template("takedown.html.jinja").render(values), [])
+
+
 def as_json(made: Takedown, others: Sequence[str]) -> dict[str, Any]:
     """Returns the takedown as JSON: for each run its documents with reason, characters and tokens, and its models."""
     runs = [{"run": each.run, "documents": each.documents, "models": each.models, "steps": each.steps} for each in made.taken]
-    return {"list": made.list_path, "runs": runs, "sets": made.sets, "notes": list(others)}
+    return {"list": made.list_path, "runs": runs, "sets": made.sets, "exports": made.exports, "notes": list(others)}
 
 
 def show(made: Takedown, others: Sequence[str], writes: bool, console: Console) -> None:
@@ -406,6 +418,8 @@ def show(made: Takedown, others: Sequence[str], writes: bool, console: Console) 
             )  # fmt: skip
     for folder in made.sets:
         console.print(f"{folder}: the tokens of these documents become <|endoftext|>.", markup=False)
+    for folder in made.exports:
+        console.print(f"{folder}: this export is marked as stale; make it anew from a run.", markup=False)
     show_notes(others, console)
     if not any(each.documents for each in made.taken) and not made.sets:
         console.print("Nothing to take down here.", markup=False)

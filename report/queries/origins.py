@@ -123,14 +123,19 @@ def _made(title: str, name: str, stages: tuple[str, ...], query: Query) -> Origi
 
 
 def read_rights(run: Run) -> Query | None:
-    """Reads by signal of the step `rights` its documents, hosts and characters, and how many of them the filter keeps; None without it."""
+    """Reads by signal of the step `rights` its documents, hosts and characters, how many of them the filter keeps, and the tokens that are
+    trained on (null: there are none yet); None without the step."""
     signals = [name for name in columns(run, "filter_report") if name.startswith("rights_")]
     if not signals:
         return None
+    splits = [name for name in ("tokens_train", "tokens_validation") if name in run.names]
+    tokens = " UNION ALL ".join(f"SELECT id, tokens FROM {name}" for name in splits) or "SELECT NULL::VARCHAR AS id, NULL AS tokens"
     return ask(run, "rights", "Reservations and licences", f"""\
+WITH encoded AS (SELECT id, sum(tokens) AS tokens FROM ({tokens}) GROUP BY id)
 SELECT signal, count(*) AS documents, count(DISTINCT {host.SQL}) AS hosts, sum(chars_in)::BIGINT AS characters,
-  count(*) FILTER (kept) AS kept
-FROM (UNPIVOT (SELECT url, chars_in, kept, {", ".join(signals)} FROM filter_report) ON {", ".join(signals)} INTO NAME signal VALUE value)
+  count(*) FILTER (kept) AS kept, sum(tokens)::BIGINT AS tokens
+FROM (UNPIVOT (SELECT id, url, chars_in, kept, {", ".join(signals)} FROM filter_report)
+  ON {", ".join(signals)} INTO NAME signal VALUE value) LEFT JOIN encoded USING (id)
 WHERE value > 0
 GROUP BY signal
 ORDER BY documents DESC, signal""")  # fmt: skip

@@ -31,6 +31,7 @@ from corpusmill.report.page.html import write_report
 from corpusmill.report.takedown import Takedown, Wanted, elsewhere, records
 from corpusmill.report.whole.verify import verify
 from corpusmill.tokenize.append import append
+from corpusmill.tokenize.export.export import export
 
 #: Words that only documents to be taken down have.
 SECRET = "zymurgy quokka"
@@ -81,9 +82,8 @@ def take(*folders: str, list_: Path, mask: bool = False, copies: bool = True, co
 def outputs(run: str) -> dict[str, bytes]:
     """The files that a run's stages wrote, without manifests."""
     root = Path(run)
-    files = [
-        path for path in sorted(root.glob("*/**/*")) if path.is_file() and path.name != "manifest.jsonl" and path.parent.name != "takedown"
-    ]
+    found = (path for stage in ("ingest", "filter", "dedup", "tokenizer", "tokens") for path in sorted(root.glob(f"{stage}/**/*")))
+    files = [path for path in found if path.is_file() and path.name != "manifest.jsonl" and path.parent.name != "manifest"]
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
@@ -233,6 +233,28 @@ def test_in_a_set_tokens_are_masked_and_others_keep_their_places(run: str, tmp_p
     assert masked == taken.tokens
 
 
+def test_on_a_store_it_ends_alike(finished: str, tmp_path: Path, s3: Any) -> None:
+    bucket, sources = s3.bucket("takedown"), [str(Path(finished).parent / name) for name in ("one.jsonl", "two.jsonl")]
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(more="", index=""))
+    perform(new_plan(f"{bucket}/run", str(tmp_path / "recipe.yaml"), sources))
+    made = Takedown([f"{bucket}/run"], Wanted({}, [SECRET], "T-1"), f"{bucket}/list.jsonl")
+    assert not list(elsewhere(made))
+    made.write(perform, lambda _: None)
+    s3.download(f"{bucket}/run", tmp_path / "run")
+    (tmp_path / "list.jsonl").write_bytes(Storage(bucket).read_bytes("list.jsonl"))
+    fresh = make_run(tmp_path / "fresh/run", *map(Path, sources), list_=tmp_path / "list.jsonl")
+    assert outputs(str(tmp_path / "run")) == outputs(fresh) and SECRET not in texts(str(tmp_path / "run"))
+
+
+def test_an_export_that_is_given_is_marked(run: str, tmp_path: Path) -> None:
+    folder = str(tmp_path / "export")
+    export(run, "nanogpt", folder)
+    take(run, folder, list_=tmp_path / "list.jsonl", domain=["a.test"], copies=False)
+    assert json.loads(Path(folder, "export.json").read_text())["stale"] == "documents were taken down (T-1); export again."
+    export(run, "nanogpt", folder, force=True)
+    assert "stale" not in json.loads(Path(folder, "export.json").read_text())
+
+
 def test_masked_shards_of_a_run_stay_and_the_tokenizer_too(run: str, tmp_path: Path) -> None:
     tokenizer, shards = Path(run, "tokenizer/tokenizer.json").read_bytes(), TokenShards(f"{run}/tokens/train")
     index = shards.index(0)
@@ -304,6 +326,8 @@ def test_the_command_shows_first_and_writes_then(run: str, tmp_path: Path) -> No
     lines = CliRunner().invoke(app, [*command, "--csv"]).output.splitlines()
     assert lines[0] == "run,id,url,why,crawled,dropped_by,characters,tokens"
     assert len(lines) - 1 == sum("//a.test/" in row["url"] for row in pq.read_table(Path(run, "ingest/data"), columns=["url"]).to_pylist())
+    page = CliRunner().invoke(app, [*command, "--html"]).output
+    assert page.startswith("<!doctype html>") and page.count("<td>domain</td>") == len(lines) - 1 and "7" in page
     assert CliRunner().invoke(app, [*command, "--write"]).exit_code == 0
     assert json.loads((tmp_path / "takedown.jsonl").read_text()) == {"domain": "a.test", "ticket": "7"}
     assert "Nothing to take down here." in CliRunner().invoke(app, command).output

@@ -150,6 +150,13 @@ def _describe(run: str, name: str, written: TokenFormat, sources: list[SplitSour
     }
 
 
+def mark(folder: str, stale: str) -> None:
+    """Writes into an export's `export.json` why it is out of date."""
+    storage = Storage(folder)
+    content = {**parse_json(storage.read_bytes(EXPORT_FILE)), "stale": stale}
+    storage.write_bytes(EXPORT_FILE, f"{json.dumps(content, indent=1)}\n".encode())
+
+
 # ---- a folder that appears whole or not at all -----------------------------------------------------------
 
 

@@ -25,7 +25,8 @@ def _given(what: str) -> list[str]:
 )
 def takedown(
     folders: Annotated[
-        list[str], typer.Argument(metavar="RUN|SET...", help="Runs, and sets that runs were appended to.", show_default=False)
+        list[str],
+        typer.Argument(metavar="RUN|SET|EXPORT...", help="Runs, sets that runs were appended to, and exports.", show_default=False),
     ],
     urls: Annotated[list[str] | None, typer.Option("--urls", metavar="FILE|URL", help="Pages, an address a line.")] = None,
     domains: Annotated[list[str] | None, typer.Option("--domains", metavar="FILE|DOMAIN", help="Domains, with all below them.")] = None,
@@ -45,7 +46,8 @@ def takedown(
     ] = False,
     write: Annotated[bool, typer.Option("--write", help="Take them out. Without it, the command says what it would do.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object in place of the tables.")] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="The documents as CSV in place of the tables, to send to who asks.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="The documents as CSV in place of the tables.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="The documents as a page in place of the tables, to send to who asks.")] = False,
 ) -> None:
     """Take documents and their copies out of runs. Their tokens go, too, and a list keeps them out. Reports keep a row with the ticket."""
     from json import dumps
@@ -54,7 +56,7 @@ def takedown(
     from corpusmill.filters.labels import login_name
     from corpusmill.filters.own import looking
     from corpusmill.pipeline.on_ray.engine import make_engine
-    from corpusmill.report.takedown import Takedown, Wanted, as_csv, as_json, default_list, elsewhere, show
+    from corpusmill.report.takedown import Takedown, Wanted, as_csv, as_json, as_page, default_list, elsewhere, show
 
     entries = {
         kind: [line for each in given or [] for line in _given(each)] for kind, given in (("url", urls), ("domain", domains), ("id", ids))
@@ -65,8 +67,8 @@ def takedown(
     console, others = make_console(), list(elsewhere(made))
     if json:
         print(dumps(as_json(made, others), indent=2))
-    elif csv:
-        print(as_csv(made), end="")
+    elif csv or html:
+        print(as_csv(made) if csv else as_page(made), end="")
     else:
         show(made, others, write, console)
     if write:
