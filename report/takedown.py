@@ -177,7 +177,8 @@ def _taken(run: Run, found: dict[str, str]) -> Taken:
 @dataclass
 class Takedown:
     """A takedown of what is `wanted` from runs and from sets of token shards, in the order in which their crawls were indexed. Exports are
-    marked as stale, since other programs own their formats. Nothing is written before `write`. Raises InputError for a folder that is neither, for an entry that is none, and where a run can't be changed."""
+    marked as stale, since other programs own their formats. Nothing is written before `write`. Raises InputError for a folder that is
+    none of these, for an entry that is none, and where a run can't be changed."""
 
     folders: Sequence[str]
     wanted: Wanted
