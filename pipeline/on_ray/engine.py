@@ -46,7 +46,7 @@ QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS_SKIP_REGEX":
 REACHED_IN = 10.0
 #: Seconds after which a running cluster's head is asked again, and in which it must answer: 60 after the head has gone, Ray ends this
 #: process with a trace.
-ASKED, MISSED = 5.0, 40.0
+ASKED, MISSED = 1.0, 40.0
 #: Absorbs the rounding of parts of a GPU: 1 / 0.1 is a little less than 10.
 ROUNDING = 1e-9
 
@@ -69,6 +69,17 @@ class RayEngine:
         if not tasks:
             return
         ray = self._connected()
+        try:
+            self._perform_on(ray, job, tasks, report)
+        except ClusterLost:
+            self._started = False  # what Ray is told now, it would wait for
+            raise
+
+    def _perform_on(self, ray: Any, job: Job, tasks: Sequence[Task], report: Report) -> None:
+        local = _address() == LOCAL
+        check = None if local else Head(ray.get_runtime_context().gcs_address, job, report).check
+        if check:
+            check()  # the cluster may have gone between two phases
         if job.gpus:
             self._end_idle()
 
@@ -76,17 +87,12 @@ class RayEngine:
             self._count_workers(ray)
             return share_out(ray.nodes(), job.gpus, min(self.workers, len(tasks)))
 
-        memory = 0 if _address() == LOCAL else memory_of_actor(ray.nodes(), job.memory_mb)
-        if _address() == LOCAL:
+        memory = 0 if local else memory_of_actor(ray.nodes(), job.memory_mb)
+        if local:
             job = replace(job, code=None)  # workers run this machine's code
         idle = None if job.gpus else self._idle
-        check = None if _address() == LOCAL else Head(ray.get_runtime_context().gcs_address, job, report).check
         with contextlib.closing(Dispatch(ray, job, tasks, share, report, memory, idle, self.task_timeout, check)) as dispatch:
-            try:
-                dispatch.run()
-            except ClusterLost:
-                self._started = False  # what Ray is told now, it would wait for
-                raise
+            dispatch.run()
 
     def _is_small(self, job: Job, tasks: Sequence[Task]) -> bool:
         """Whether this process may finish the phase before Ray, which is not running yet, would have started."""
@@ -229,7 +235,7 @@ class Head:
 
     def __init__(self, address: str, job: Job, report: Report):
         self.address, self.job, self.report = address, job, report
-        self.asked = time.monotonic()
+        self.asked = float("-inf")
 
     def check(self) -> None:
         """Asks the head whether it answers, if the last time is ASKED seconds ago. Raises ClusterLost after MISSED seconds without an
