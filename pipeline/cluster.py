@@ -36,7 +36,7 @@ from corpusmill.pipeline.recipe import read_raw
 from corpusmill.pipeline.storage import is_remote
 
 #: The folder in which `up` describes its cluster, and the environment variable of all its processes.
-FOLDER, MARK = Path("runs/cluster"), "CORPUSMILL_CLUSTER"
+COMMAND, FOLDER, MARK = "python -m corpusmill.pipeline.cluster", Path("runs/cluster"), "CORPUSMILL_CLUSTER"
 #: Bytes of each node's object store (nearly unused, so the smallest that Ray accepts), and the share of the memory that Ray may hand out.
 OBJECT_STORE, MEMORY_SHARE = 80 << 20, 0.7
 #: Seconds that a stopped job gets to end in order (Ray's default of 3 is less than a task takes), and seconds for Ray's processes.
@@ -62,7 +62,7 @@ def up(folder: Path = FOLDER, nodes: int = 2, cores: Sequence[Sequence[int]] | N
         raise InputError(f"NODES={nodes}: a cluster has at least one worker node.")
     if (before := read(folder)) and processes(before):
         raise InputError(
-            f"{folder}/cluster.json: a cluster is running already, jobs are taken at {before['jobs']} (make cluster-down ends it)."
+            f"{folder}/cluster.json: a cluster is running already, jobs are taken at {before['jobs']} ({COMMAND} down ends it)."
         )
     folder.mkdir(parents=True, exist_ok=True)
     token = (folder / "token").absolute()
@@ -97,7 +97,7 @@ def read(folder: Path = FOLDER) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise InputError(f"{folder}/cluster.json: is not what make cluster-up writes ({error}).") from error
+        raise InputError(f"{folder}/cluster.json: is not what {COMMAND} up writes ({error}).") from error
 
 
 def environment(here: dict[str, Any]) -> dict[str, str]:
@@ -277,7 +277,7 @@ def _client(address: str, variables: dict[str, str]) -> Any:
         ) from error
     except Exception as error:
         raise InputError(
-            f"RAY_ADDRESS={address}: no Ray cluster takes jobs there ({_reason(error)}); start one with: make cluster-up"
+            f"RAY_ADDRESS={address}: no Ray cluster takes jobs there ({_reason(error)}); start one with: {COMMAND} up"
         ) from error
 
 
@@ -331,13 +331,13 @@ def requirements(extras: str) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m corpusmill.pipeline.cluster", description="A Ray cluster on this machine, and jobs.")
+    parser = argparse.ArgumentParser(prog=COMMAND, description="A Ray cluster on this machine, and jobs.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, what in (("up", "start a cluster on this machine"), ("down", "end the cluster")):
         command = commands.add_parser(name, help=what)
-        command.add_argument("--folder", type=Path, default=FOLDER, help="the folder with the cluster's description")
+        command.add_argument("--folder", type=Path, default=FOLDER, help="the folder with the cluster's description [default: %(default)s]")
         if name == "up":
-            command.add_argument("--nodes", type=int, default=2, help="worker nodes")
+            command.add_argument("--nodes", type=int, default=2, help="worker nodes [default: %(default)s]")
     job = commands.add_parser("submit", help="run a recipe as a job")
     job.add_argument("recipe", metavar="RECIPE")
     job.add_argument("inputs", metavar="INPUT", nargs="*")
@@ -367,10 +367,10 @@ def _bring_up(folder: Path, nodes: int) -> None:
         cores = f"core{'s' if node['cores'][1:] else ''} {', '.join(map(str, node['cores']))}, " if node["cores"] else ""
         print(f"{node['name']}: {cores}metrics at {node['metrics']}")
     print(f"The cluster takes jobs (and shows its dashboard) at {here['jobs']}; it is described in {folder}/cluster.json.")
-    print("A job:     make submit RUN=runs/job INPUT=crawl.warc.gz RECIPE=recipes/demo.yaml")
+    print(f"A job:     {COMMAND} submit fineweb crawl.warc.gz --output runs/job   (in a checkout: make submit)")
     variables = " ".join(f"{name}={value}" for name, value in {"RAY_ADDRESS": here["address"], **environment(here)}.items())
     print(f"From here: {variables} corpusmill run ...")
-    print("Its end:   make cluster-down")
+    print(f"Its end:   {COMMAND} down   (make cluster-down)")
 
 
 def _take_down(folder: Path) -> None:

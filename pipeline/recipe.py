@@ -41,14 +41,6 @@ def stage_command(folder: str, first: str, last: str | None = None, *options: st
     return shlex.join(["corpusmill", "run", folder, "--from", first, "--to", last or first, *options])
 
 
-def no_tokens(folder: str) -> str:
-    """Returns a sentence about a run without finished token shards."""
-    return (
-        f"{folder}: this run has no finished token shards; make them with: {stage_command(folder, 'tokens')} "
-        "(a recipe without tokens, such as fineweb: corpusmill run corpus INPUT)."
-    )
-
-
 def stage_class(name: str) -> type[Stage]:
     loaded: type[Stage] = load_object(STAGES[name])
     return loaded

@@ -241,6 +241,15 @@ def stored_recipe(folder: str) -> tuple[dict[str, Any], list[str], str]:
     return dict(former["recipe"]), former["inputs"], str(former.get("recipe_name") or "")
 
 
+def no_tokens(folder: str) -> str:
+    """Returns a sentence about a folder without finished token shards: how they are made."""
+    if not is_run(folder):
+        return f"{folder}: neither a run nor a set of token shards."
+    if "tokens" in stored_recipe(folder)[0]:
+        return f"{folder}: this run has no finished token shards; {shlex.join(['corpusmill', 'run', folder, '--to', 'tokens'])} makes them."
+    return f"{folder}: this run has no token shards, and its recipe no stage that makes them; corpusmill run corpus INPUT has it."
+
+
 def former_run(storage: Storage) -> dict[str, Any] | None:
     """Returns the content of `run.json`; None if there is none. Raises InputError if it does not describe a run."""
     if not storage.exists(RUN_FILE):

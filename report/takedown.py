@@ -201,6 +201,9 @@ class Takedown:
         self.listed = read_takedowns(self.list_path) if Storage(folder).exists(name) else Takedowns()
         self.known = Takedowns(dict(self.listed.id), dict(self.listed.url), dict(self.listed.domain))
         self.taken = choose([plan.folder for plan in self.plans], self.wanted, self.listed)
+        ids = self.wanted.entries.get("id", [])
+        if ids and not any(id_ in self.known.id or any(id_ in each.ids for each in self.taken) for id_ in ids):
+            raise InputError(f"takedown: no document of these runs has the id {ids[0]}; an id is given whole (corpusmill why shows it).")
         for each in self.taken:
             each.documents += [row for row in _begun(each.run).documents if row["id"] not in each.ids]
         own = {names[0] for names in self.later.values() if names}

@@ -22,7 +22,7 @@ from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.lease import holding
 from corpusmill.pipeline.manifest import MANIFEST, Manifest
 from corpusmill.pipeline.names import not_a_run
-from corpusmill.pipeline.recipe import no_tokens
+from corpusmill.pipeline.run import no_tokens
 from corpusmill.pipeline.shards import iter_tables, publish, read_table
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_shards import DTYPES, SHARDS_FILE, SPLITS, ShardSet, TokenShard, map_tokens, shard_contents, shard_names

@@ -262,7 +262,7 @@ def _address() -> str:
 def _reach(address: str) -> None:
     """Raises InputError if a cluster's address is of another kind, or nothing listens there."""
     try:
-        if address.startswith(("http://", "https://")):
+        if "://" in address:
             raise OSError
         _check_answers(address)
     except OSError as error:
@@ -283,4 +283,7 @@ def _start_error(address: str, error: Exception) -> CorpusmillError:
     if address.startswith(("http://", "https://")):
         how = "ray job submit -- corpusmill run ..."
         return InputError(f"{ADDRESS}={address}: this is where jobs are submitted ({how}); a run started here needs HOST:6379.")
-    return InputError(f"{ADDRESS}={address}: this Ray cluster can't be reached ({reason}).")
+    if "://" in address:
+        return InputError(f"{ADDRESS}={address}: Ray Client is not used; a run started here needs HOST:6379.")
+    token = "" if os.environ.get("RAY_AUTH_MODE") else "; if it asks for its token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
+    return InputError(f"{ADDRESS}={address}: this Ray cluster can't be reached ({reason}){token}.")

@@ -202,5 +202,5 @@ def choose(rows: TableRows, choice: Choice) -> None:
         except duckdb.Error as error:
             raise InputError(f"--where: {sentence(error)}") from error
         if len(statements) != 1:
-            raise InputError("--where: expected one condition in SQL, for example \"language = 'de' AND words < 50\".")
+            raise InputError("--where: expected one condition in SQL, for example \"language = 'de' AND language_score < 0.9\".")
         rows.add(choice.where)

@@ -127,7 +127,8 @@ def show_next_steps(folder: str, summary: Summary, console: Console) -> None:
 
 def _sentences(found: Headline) -> Iterator[str]:
     d, most = found.decisions, found.most
-    yield f"Stage {d.stage} dropped {d.dropped:,} of {d.rows:,} documents ({share(d.dropped, d.rows)})."
+    dropped, rows = d.dropped - d.no_pages, d.rows - d.no_pages
+    yield f"Stage {d.stage} dropped {dropped:,} of {rows:,} documents ({share(dropped, rows)})."
     counts = f"{most.fired:,} documents fail it ({share(most.fired, d.rows)}), {most.alone:,} of them no other rule"
     yield f"The rule that removed most: {_named(found, most.name)}. {counts}."
     if found.deciding and (deciding := found.deciding[0].rule) is not most:
@@ -142,7 +143,10 @@ def _named(found: Headline, name: str) -> str:
 
 
 def _commands(root: str, found: Headline) -> Iterator[tuple[str, str]]:
-    first = found.deciding[0] if found.deciding else ThresholdStep(found.most)
+    numeric = (
+        step for step in found.deciding if (known := found.decisions.rule(step.rule.name)) and isinstance(known.threshold, int | float)
+    )
+    first = next(numeric, found.deciding[0] if found.deciding else ThresholdStep(found.most))  # a number can be moved by a step
     rule = first.rule
     name, known = shlex.quote(safe_line(rule.name, 80)), found.decisions.rule(rule.name)
     near = " --near" if known is not None and isinstance(known.threshold, int | float) else ""

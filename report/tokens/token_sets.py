@@ -2,7 +2,7 @@
 
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.names import instead_of
-from corpusmill.pipeline.recipe import stage_command
+from corpusmill.pipeline.run import no_tokens
 from corpusmill.pipeline.storage import Storage
 from corpusmill.pipeline.token_bytes import TokenBytes
 from corpusmill.pipeline.token_shards import ShardSet, TokenShards, split_folders
@@ -15,8 +15,8 @@ def open_split(root: Storage, split: str) -> TokenShards:
     """Returns the token shards of a split. Raises InputError if there are none."""
     folders = split_folders(root)
     if split not in folders:
-        hint = instead_of(split, folders) if folders else f" (run: {stage_command(root.root, 'tokens')})"
-        raise InputError(f"{root.root}: no token shards of the split {split!r}{hint}.")
+        missing = f"{root.root}: no token shards of the split {split!r}{instead_of(split, folders)}."
+        raise InputError(missing if folders else no_tokens(root.root))
     return TokenShards(root.path(folders[split]))
 
 

@@ -104,7 +104,7 @@ def test_the_command_sweep(run: Storage, tmp_path: Path, corpusmill: Callable) -
 
 
 def test_what_sweep_refuses(run: Storage, tmp_path: Path, make_documents, finished_ingest) -> None:
-    with pytest.raises(InputError, match=r"^shrot: no such rule \(expected one of .*repetition_empty"):
+    with pytest.raises(InputError, match=r"^shrot: the filter has no such rule \(expected one of .*repetition_empty"):
         sweep(run.root, "shrot", 0, 1, 2)
     finished_ingest(tmp_path, [make_documents([])])
     write_run(tmp_path, {"steps": [{"language": {"keep": ["en"]}}]})

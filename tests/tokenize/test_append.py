@@ -219,7 +219,7 @@ def test_a_runs_own_folder_is_no_set(first, second):
 
 
 def test_a_run_without_finished_tokens_is_refused(first, make_run, make_documents, tmp_path):
-    with pytest.raises(InputError, match="this run has no finished token shards; make them with: corpusmill run"):
+    with pytest.raises(InputError, match="neither a run nor a set of token shards"):
         append(str(tmp_path / "set"), make_run([make_documents(["x"])], "new").root)
     assert not (tmp_path / "set").exists()
 

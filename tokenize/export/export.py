@@ -13,7 +13,7 @@ from typing import Any
 import corpusmill
 from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.recipe import no_tokens
+from corpusmill.pipeline.run import no_tokens
 from corpusmill.pipeline.storage import TEMPORARY, Storage, fsync_folder, is_remote
 from corpusmill.pipeline.token_shards import SHARDS_FILE, SPLITS, TokenShards, split_folders
 from corpusmill.pipeline.watch.progress import Progress

@@ -1,6 +1,7 @@
 """The command line, the only package that imports all others. Libraries are imported where a command needs them."""
 
 import atexit
+import errno
 import gc
 import os
 import signal
@@ -96,6 +97,8 @@ def _command() -> None:
             _fail_interrupted(error)
         if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
             _fail(sentence(error.name), InputError.exit_code)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _fail(f"{error.filename or 'the output'}: no space left.", 1)
         if os.environ.get("CORPUSMILL_DEBUG"):
             raise
         _fail(f"internal error ({type(error).__name__}: {error}); set CORPUSMILL_DEBUG=1 to see where.", 1)

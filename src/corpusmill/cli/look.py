@@ -122,7 +122,8 @@ Rules = Annotated[list[str] | None, typer.Option("--rule", help="Only documents 
 Kept = Annotated[bool | None, typer.Option("--kept/--dropped", help="Only documents that were kept, or dropped.")]
 Alone = Annotated[bool, typer.Option("--alone", help="Only documents that failed these rules and no other.")]
 Where = Annotated[
-    str | None, typer.Option(metavar="SQL", help="Only rows that meet a condition: \"language = 'de' AND words < 50\".", show_default=False)
+    str | None,
+    typer.Option(metavar="SQL", help="Only rows that meet a condition: \"language = 'de' AND language_score < 0.9\".", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a row.")]
 

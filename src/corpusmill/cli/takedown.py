@@ -8,12 +8,15 @@ from corpusmill.cli.base import app, make_console
 
 
 def _given(what: str) -> list[str]:
-    """Returns the lines of a file, or the value itself where there is no such file."""
+    """Returns the lines of a file, or the value itself where it is none. Raises InputError for a file that is not there."""
     from pathlib import Path
 
+    from corpusmill.pipeline.errors import InputError
     from corpusmill.pipeline.files import open_file
 
     if not Path(what).is_file():
+        if what.endswith((".txt", ".csv", ".tsv", ".list", ".jsonl", ".gz")) and "://" not in what:
+            raise InputError(f"{what}: no such file.")
         return [what]
     with open_file(what) as file:
         lines = [line.decode("utf-8", "replace").strip() for line in file.read().splitlines()]
