@@ -10,6 +10,7 @@ from corpusmill.pipeline.shards import OutputFile
 from corpusmill.pipeline.stage import load_object
 from corpusmill.report import host
 from corpusmill.report.queries.ask import columns
+from corpusmill.report.queries.origins import read_rights
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import quoted
 from corpusmill.report.read import DATA_STAGES, RunReader
@@ -33,6 +34,8 @@ class Contents:
     characters: Counter[str] = field(default_factory=Counter)  # of the texts, by host
     languages: Counter[str] | None = None
     page_types: Counter[str] | None = None
+    licences: Counter[str] | None = None  # those that pages name
+    reservations: Counter[str] | None = None  # kept documents by the signals of the step `rights`
     records: Counter[str] = field(default_factory=Counter)
     first: str | None = None
     last: str | None = None
@@ -60,6 +63,9 @@ def read_contents(run: Run) -> Contents:
     contents.characters = _counted(run, table, host.SQL, "sum(length(text))::BIGINT")
     contents.languages = _counted(run, table, "language") if "language" in schema.names else None
     contents.page_types = _counted(run, table, "page_type") if "page_type" in schema.names else None
+    contents.licences = _counted(run, table, "license") if "license" in schema.names else None
+    if (rights := read_rights(run)) is not None:
+        contents.reservations = Counter({row["signal"]: row["kept"] for row in rights.rows if row["kept"]})
     if "source" in columns(run, "ingest_report"):
         contents.records = _counted(run, "ingest_report", "source")
     return contents

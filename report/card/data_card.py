@@ -122,7 +122,10 @@ def render(
         "stale": stale, "unfinished": unfinished(summary, contents), "contents": contents, "summary": summary, "meanings": MEANINGS,
         "repository": repository or "OWNER/NAME", "removed": removed,
         "run": reader.name, "sources": source_rows(contents), "hosts": counted(contents.hosts),
-        "properties": {"language": counted(contents.languages or Counter()), "page type": counted(contents.page_types or Counter())},
+        "properties": {
+            "language": counted(contents.languages or Counter()), "page type": counted(contents.page_types or Counter()),
+            "licence": counted(contents.licences or Counter()), "reservation": counted(contents.reservations or Counter()),
+        },
         "rules": {name: rule_rows(decisions) for name, decisions in summary.decisions.items() if name != "dedup"},
         "urls": url_rows(reader), "copies": copy_rows(summary), "pii": pii,
         "classifiers": classifier_rows(summary.classifiers), "sets": set_names(reader),

@@ -3,6 +3,7 @@
 The sections are those of the Commission's template (24 July 2025). What only the provider knows is marked by `TO_ADD`.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 from corpusmill.ingest.urls.lists import HostReader
@@ -11,7 +12,6 @@ from corpusmill.report import host
 from corpusmill.report.card.contents import Contents, iso_codes, read_contents
 from corpusmill.report.card.facts import toxic
 from corpusmill.report.markdown import environment
-from corpusmill.report.queries.ask import columns
 from corpusmill.report.queries.origins import read_rights
 from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.query.run import Run
@@ -51,7 +51,8 @@ def make_summary(summary: Summary, small: bool = False, although_stale: bool = F
     with Run(summary.reader) as run:
         contents = read_contents(run)
         domains = read_domains(run, contents)
-        rights, licences = read_rights(run), read_licences(run, contents)
+        rights = read_rights(run)
+    licences = [(name, count) for name, count in (contents.licences or Counter()).most_common() if name != host.NONE]
     stale = refuse_stale(summary.reader, contents.stage, although_stale)
     characters = sum(domain.characters for domain in domains)
     tokens = sum(split["tokens"] for split in summary.tokens.values()) if summary.tokens else None
@@ -81,11 +82,3 @@ def read_domains(run: Run, contents: Contents) -> list[Domain]:
         before = sums.get(found, (0, 0))
         sums[found] = before[0] + documents, before[1] + characters
     return sorted((Domain(name, *counts) for name, counts in sums.items()), key=lambda domain: (-domain.characters, domain.name))
-
-
-def read_licences(run: Run, contents: Contents) -> list[tuple[str, int]]:
-    """Reads the licences that documents name, with the number of documents, the most frequent first."""
-    table = f"{contents.stage}_documents"
-    if "license" not in columns(run, table):
-        return []
-    return run.rows(f"SELECT license, count(*) FROM {table} WHERE license IS NOT NULL GROUP BY ALL ORDER BY 2 DESC, 1")

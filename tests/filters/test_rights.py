@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from warcio.warcwriter import WARCWriter
 from corpusmill.filters.rights import PRESETS, SiteRules
 from corpusmill.ingest.rights import page_rights, spdx
 from corpusmill.pipeline.errors import CorpusmillError
+from corpusmill.report.card.data_card import write_card
 from corpusmill.report.card.eu import write_summary
 from corpusmill.report.page.html import render
 from corpusmill.report.queries.summary import read_summary
@@ -219,6 +221,12 @@ def test_each_site_gets_the_verdict_of_its_signals(crawl: list[Path], tmp_path: 
             len(of), len({host.partition(":")[0] for host in of}), sum(hosts[host]["kept"] for host in of),
         )  # fmt: skip
     assert "Reservations and licences" in render(summary) and "<summary>Licence" in render(summary)
+    card = Path(write_card(str(run))).read_text()
+    licences = Counter(row["license"] or "(none)" for row in rows if row["kept"])
+    for name, count in licences.items():
+        assert re.search(rf"^\| `?{re.escape(name)}`? \| {count} \|", card, re.MULTILINE), (name, card)
+    kept = [row["signal"] for row in summary.page.rights.rows if row["kept"]]
+    assert all(f"| `{name}` |" in card for name in kept) and ("### Reservations" in card) == bool(kept)
 
 
 def test_the_summary_for_the_eu_has_the_figures_of_the_run(crawl: list[Path], tmp_path: Path) -> None:
