@@ -184,9 +184,11 @@ def explain(folder: str, document: str, in_texts: bool = False, marks: bool = Fa
     """Explains one document, given by URL, id, the beginning of an id (four characters or more), a piece of its URL, or a passage of its
     text. Where several have the piece or passage, lists them.
 
-    `in_texts`: search only for a passage. `marks`: with the places in its text that made it fail. Raises InputError if the run has no such
-    document, or if several ids begin so.
+    `in_texts`: search only for a passage. `marks`: with the places in its text that made it fail. Raises InputError if nothing is named, if the run
+    has no such document, or if several ids begin so.
     """
+    if not document.strip():
+        raise InputError("why: name a document: its URL, its id, or a passage of its text.")
     with open_run(folder) as run:
         reader = run.reader
         stages = [name for name in REPORTED if reader.stages[name].outputs("report/")]
