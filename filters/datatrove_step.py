@@ -97,7 +97,7 @@ class DatatroveStep(Step):
             raise ConfigError(f"datatrove's {self.kind.__name__} can't be made ({type(error).__name__}: {error}).") from error
         self.begin()
 
-    def begin(self) -> None:
+    def begin(self, share: float = 1.0) -> None:
         self.step = copy.deepcopy(self.pristine)
 
     def measure(self, batch: DocumentBatch) -> StepOutput:

@@ -174,7 +174,8 @@ class MeasureWorker(FilterWorker):
             report, _, _ = self.report(documents, shard)
             measured.add(report.select(schema.names).cast(schema))
             size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0
-        return Output({f"{task.key}.parquet": measured.close()}, rows_in=measured.rows, bytes_in=size)
+        files = {f"{task.key}.parquet": measured.close(), **self.more_files(task.key.rpartition("/")[2])}
+        return Output(files, rows_in=measured.rows, bytes_in=size)
 
 
 class KeptShareWorker(FilterWorker):

@@ -48,7 +48,11 @@ class FilterStage(Stage):
     def tasks(self, run: StageRun) -> tuple[list[Task], dict[str, Any]]:
         """Returns a task for each input shard, and the parameters that all tasks share."""
         tasks = [Task(PurePosixPath(shard.path).stem, (shard,)) for shard in run.documents()]
-        return tasks, {"models": [digest for step in build_steps(self.config.steps) for digest in step.step.model_digests()]}
+        steps = [step.step for step in build_steps(self.config.steps)]
+        params: dict[str, Any] = {"models": [digest for step in steps for digest in step.model_digests()]}
+        if any(step.shares_limits for step in steps):
+            params["bytes"] = sum(task.size for task in tasks)
+        return tasks, params
 
     def _sites(self, run: StageRun) -> dict[str, str]:
         """Brings together what `ingest` read of the sites, if a step asks for it; returns the digest as a parameter of the tasks."""

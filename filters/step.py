@@ -106,6 +106,10 @@ class StepOutput:
     text: pa.Array | None = None
     #: Marks of where spaCy's tokens begin in the new texts (`DocumentBatch.token_marks`), if the step knows them.
     token_marks: npt.NDArray[np.uint8] | None = None
+    #: New documents that go on beside the others, with the columns of the batch's documents and the step's `lineage`.
+    documents: pa.Table | None = None
+    #: Rows that the stage keeps in a table of its own, `KIND/SHARD-STEP.parquet`.
+    record: pa.Table | None = None
 
 
 class Step(ABC):
@@ -122,6 +126,8 @@ class Step(ABC):
     MEANINGS: ClassVar[Mapping[str, str]] = {}
     #: Columns that the kept documents get, too.
     document_columns: tuple[str, ...] = ()
+    #: Columns by which the step's new documents say where they come from; null for all others.
+    lineage: tuple[pa.Field, ...] = ()
     #: Whether the step returns new texts. The later steps measure these.
     rewrites: bool = False
     #: Whether the step measures only documents that pass all earlier rules. The thresholds of these rules then change what is measured.
@@ -185,8 +191,15 @@ class Step(ABC):
     #: Whether values can depend on earlier documents of the shard, as in stateful filters of other projects.
     sequential: ClassVar[bool] = False
 
-    def begin(self) -> None:  # noqa: B027 - most steps carry nothing from document to document
-        """Resets the step before the first batch of each shard: it forgets earlier documents."""
+    #: Whether the step has limits for the whole stage, of which a shard gets its part in `begin`.
+    shares_limits: bool = False
+
+    def begin(self, share: float = 1.0) -> None:  # noqa: B027 - most steps carry nothing from document to document
+        """Resets the step before the first batch of each shard: it forgets earlier documents. `share`: the shard's part of all shards' bytes,
+        for steps with `shares_limits`."""
+
+    def close(self) -> None:  # noqa: B027 - most steps hold nothing
+        """Ends what `setup` has begun."""
 
     @abstractmethod
     def measure(self, batch: DocumentBatch) -> StepOutput:
@@ -247,11 +260,14 @@ STEPS = {
     "toxicity": "corpusmill.filters.classifier.step:Toxicity",
     "spam": "corpusmill.filters.classifier.step:Spam",
     "transformer": "corpusmill.filters.transformer:Transformer",
+    "llm": "corpusmill.filters.llm.step:Llm",
     "datatrove": "corpusmill.filters.datatrove_step:DatatroveStep",
     "python": "corpusmill.filters.own:PythonStep",
 }
 #: Steps that need options, because these name the code or the model to run.
-OTHERS = ("classifier", "toxicity", "spam", "transformer", "datatrove", "python")
+OTHERS = ("classifier", "toxicity", "spam", "transformer", "llm", "datatrove", "python")
+#: By step, options that do not change what it measures: how and where, and not what.
+INERT_OPTIONS = {"llm": ("url", "key_variable", "concurrency", "timeout", "tries", "cache")}
 
 
 class NamedStep:

@@ -14,12 +14,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 
 from corpusmill.filters.presets import expand
 from corpusmill.filters.rules import StepRule, decide, rules_metadata, with_thresholds
-from corpusmill.filters.step import DocumentBatch, NamedStep, build_steps, resolve_step
+from corpusmill.filters.step import INERT_OPTIONS, DocumentBatch, NamedStep, StepOutput, build_steps, resolve_step
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.schemas import PLAIN, REPORT, with_columns
-from corpusmill.pipeline.shards import PART_BYTES, iter_tables, open_parquet
+from corpusmill.pipeline.shards import PART_BYTES, Content, ParquetBuffer, iter_tables, open_parquet
 from corpusmill.pipeline.stage import DocumentFiles, Output, Task, Worker
 from corpusmill.pipeline.storage import Storage
 from corpusmill.text.word_rules import WordRule
@@ -41,7 +41,9 @@ def _placeless(item: Any) -> Any:
     if not isinstance(item, dict):
         return item
     return {
-        name: {key: _without_folder(key, value) for key, value in options.items()} if isinstance(options, dict) else options
+        name: {key: _without_folder(key, value) for key, value in options.items() if key not in INERT_OPTIONS.get(name, ())}
+        if isinstance(options, dict)
+        else options
         for name, options in item.items()
     }
 
@@ -100,7 +102,7 @@ class FilterConfig(Config):
 
     @classmethod
     def without_places(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Returns the section without the folders of models and functions.
+        """Returns the section without the folders of models and functions, and without a step's INERT_OPTIONS.
 
         These differ between machines; resuming compares the content of the files (`FilterStage.tasks`).
         """
@@ -136,6 +138,8 @@ class FilterConfig(Config):
             twice = [name for name, count in Counter(names).items() if count > 1]
             if twice:
                 raise ValueError(f"steps: two {what}s have the name {twice[0]}")
+        if any(step.step.lineage for step in steps) and any(rule.unknown for step in steps for rule in step.step.rules):
+            raise ValueError("steps: a rule that keeps a share of the corpus can't stand beside a step that writes documents")
         with_thresholds(_step_rules(steps), self.thresholds)
         return self
 
@@ -164,11 +168,17 @@ class FilterWorker(Worker):
         self.steps = build_steps(config.steps)
         self.rules = rule_table(config)
         self._rewriter: Rewriter | None = None
+        self._more: dict[str, ParquetBuffer] = {}
+        self._schemas = (pa.schema([]), pa.schema([]))
 
     def setup(self) -> None:
         for step in self.steps:
             step.step.open(self.run)
             step.step.setup()
+
+    def close(self) -> None:
+        for step in self.steps:
+            step.step.close()
 
     def process(self, task: Task) -> Output:
         (shard,) = task.inputs
@@ -179,24 +189,43 @@ class FilterWorker(Worker):
             kept, report = self.filter(documents, shard)
             made.add(kept.select(data_schema.names).cast(data_schema), report.select(report_schema.names).cast(report_schema))
             size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0
-        return made.output(task.key, bytes_in=size)
+        output = made.output(task.key, bytes_in=size)
+        output.files |= self.more_files(task.key)
+        return output
 
     def begin(self, shard: FileRef) -> tuple[pa.Schema, pa.Schema]:
         """Prepares the steps for a new shard; returns the schemas of the kept documents and of the report."""
         for step in self.steps:
-            step.step.begin()
-        self._rewriter = None
+            step.step.begin(shard.bytes / self.params["bytes"] if "bytes" in self.params else 1.0)
         with open_parquet(self.run, shard.path) as file:
             schema = file.schema_arrow.remove_metadata()
+        self._rewriter, self._more = None, dict[str, ParquetBuffer]()
         if "text" not in schema.names:
             raise InputError(f"{self.run.path(shard.path)}: has no column text (it has {', '.join(schema.names)}).")
-        return self.schemas(schema)
+        self._schemas = self.schemas(schema)
+        return self._schemas
+
+    def _keep_more(self, step: NamedStep, measured: StepOutput) -> None:
+        """Keeps what a step returns beside columns and texts, in files of its own."""
+        kind, _, label = step.name.partition(":")
+        name = label or kind
+        if measured.documents is not None and measured.documents.num_rows:
+            made, schema = measured.documents, self._schemas[0]
+            columns = [made[f.name] if f.name in made.column_names else pa.nulls(made.num_rows, f.type) for f in schema]
+            self._more.setdefault(f"data/{{}}-{name}", ParquetBuffer(schema)).add(pa.table(columns, names=schema.names).cast(schema))
+        if measured.record is not None and measured.record.num_rows:
+            self._more.setdefault(f"{kind}/{{}}-{name}", ParquetBuffer(measured.record.schema)).add(measured.record)
+
+    def more_files(self, key: str) -> dict[str, Content]:
+        """Returns the files that the steps have added to those of the shard `key`."""
+        return {f"{path.format(key)}.parquet": buffer.close() for path, buffer in sorted(self._more.items())}
 
     def schemas(self, documents: pa.Schema) -> tuple[pa.Schema, pa.Schema]:
         """Returns the schemas of the kept documents and of the report, given the schema of the input documents."""
         fields = [pa.field(name, kind) for step in self.steps for name, kind in step.columns.items()]
         by_name = {field.name: field for field in fields}
         added = [by_name[name].with_name(column) for column, name in self._document_columns().items()]
+        added += [field for step in self.steps for field in step.step.lineage]
         place = documents.get_field_index(PLAIN.name)
         return with_columns(documents if place < 0 else documents.remove(place), added), with_columns(REPORT, fields)
 
@@ -231,6 +260,8 @@ class FilterWorker(Worker):
         for column, name in self._document_columns().items():
             place = data.schema.get_field_index(column)
             data = data.append_column(column, values[name]) if place < 0 else data.set_column(place, column, values[name])
+        for field in (field for step in self.steps for field in step.step.lineage if field.name not in data.column_names):
+            data = data.append_column(field, pa.nulls(data.num_rows, field.type))
         return data
 
     def rewrite(self, documents: pa.Table, values: Mapping[str, Any]) -> pa.Array:
@@ -251,6 +282,7 @@ class FilterWorker(Worker):
             if step.step.only_passing:
                 batch.passing = self._passing(place, columns, len(text))
             measured = step.step.measure(batch)
+            self._keep_more(step, measured)
             for (name, kind), plain in zip(step.columns.items(), step.step.columns):
                 columns[name] = pa.array(measured.columns[plain], kind)
             if measured.text is not None:

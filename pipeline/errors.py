@@ -11,6 +11,7 @@ class CorpusmillError(Exception):
     """The run can't go on; the message is one sentence that names the file and the place."""
 
     exit_code = 1
+    ends_run = False  # whether all other tasks would fail, too
     said = False  # whether the command has already told it, as a part of its result
 
 

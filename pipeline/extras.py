@@ -14,6 +14,7 @@ EXTRAS = {
     "scipy": "train",
     "mwparserfromhell": "classifiers",
     "transformers": "transformers",
+    "openai": "llm",
     "trafilatura": "trafilatura",
     "obstore": "stores",
     "boto3": "stores",

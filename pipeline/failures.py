@@ -102,7 +102,7 @@ def failure(stage: str, task: Task, error: BaseException, fatal: bool = False) -
         return Failed(task.key, f"{where}: {error}", error.exit_code, trace, Cause.DEATH)
     if isinstance(error, CorpusmillError):
         damaged = error.path if isinstance(error, Damaged) else ""
-        return Failed(task.key, str(error), error.exit_code, trace, cause, fatal or full, damaged=damaged)
+        return Failed(task.key, str(error), error.exit_code, trace, cause, fatal or full or error.ends_run, damaged=damaged)
     message = f"{type(error).__name__}: {error}".rstrip(": ")
     return Failed(task.key, f"{where}: {message}", 1, trace, cause, full)
 
