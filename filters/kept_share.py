@@ -175,7 +175,7 @@ class MeasureWorker(FilterWorker):
             measured.add(report.select(schema.names).cast(schema))
             size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0
         files = {f"{task.key}.parquet": measured.close(), **self.more_files(task.key.rpartition("/")[2])}
-        return Output(files, rows_in=measured.rows, bytes_in=size)
+        return Output(files, rows_in=measured.rows, bytes_in=size, counts=dict(self._counts))
 
 
 class KeptShareWorker(FilterWorker):

@@ -65,12 +65,14 @@ class FilterStage(Stage):
 
     def summary(self, run: StageRun) -> dict[str, str]:
         """Returns lines for the terminal: the rules that fail the most documents, in that order, and the thresholds of kept shares."""
-        failed: Counter[str] = Counter()
+        failed, counts = Counter[str](), Counter[str]()
         for row in run.manifest.rows():
             failed.update(row.failed)
+            counts.update(row.counts)
         most = sorted(failed.items(), key=lambda item: (-item[1], item[0]))
         lines = {"failed": ", ".join(f"{name} {count:,}" for name, count in most[:8])} if most else {}
-        return lines | kept_share_summary(run, self.config)
+        steps = {step.name: step.step.summary(counts) for step in build_steps(self.config.steps)}
+        return lines | {name: line for name, line in steps.items() if line} | kept_share_summary(run, self.config)
 
 
 # ---- What a run records about its classifiers: `filter/classifiers/NAME.json` describes a classifier and its training,

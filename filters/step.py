@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -110,6 +110,8 @@ class StepOutput:
     documents: pa.Table | None = None
     #: Rows that the stage keeps in a table of its own, `KIND/SHARD-STEP.parquet`.
     record: pa.Table | None = None
+    #: What the manifest counts.
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class Step(ABC):
@@ -126,7 +128,7 @@ class Step(ABC):
     MEANINGS: ClassVar[Mapping[str, str]] = {}
     #: Columns that the kept documents get, too.
     document_columns: tuple[str, ...] = ()
-    #: Columns by which the step's new documents say where they come from; null for all others.
+    #: Columns by which the step's new documents say where they come from; null, or 0 for a number, for all others.
     lineage: tuple[pa.Field, ...] = ()
     #: Whether the step returns new texts. The later steps measure these.
     rewrites: bool = False
@@ -197,6 +199,10 @@ class Step(ABC):
     def begin(self, share: float = 1.0) -> None:  # noqa: B027 - most steps carry nothing from document to document
         """Resets the step before the first batch of each shard: it forgets earlier documents. `share`: the shard's part of all shards' bytes,
         for steps with `shares_limits`."""
+
+    def summary(self, counts: Mapping[str, int]) -> str:
+        """Returns a line for the terminal about what the stage has counted of this step; empty where there is nothing to say."""
+        return ""
 
     def close(self) -> None:  # noqa: B027 - most steps hold nothing
         """Ends what `setup` has begun."""

@@ -169,6 +169,7 @@ class FilterWorker(Worker):
         self.rules = rule_table(config)
         self._rewriter: Rewriter | None = None
         self._more: dict[str, ParquetBuffer] = {}
+        self._counts: Counter[str] = Counter()
         self._schemas = (pa.schema([]), pa.schema([]))
 
     def setup(self) -> None:
@@ -189,7 +190,7 @@ class FilterWorker(Worker):
             kept, report = self.filter(documents, shard)
             made.add(kept.select(data_schema.names).cast(data_schema), report.select(report_schema.names).cast(report_schema))
             size += pc.sum(pc.binary_length(documents["text"])).as_py() or 0
-        output = made.output(task.key, bytes_in=size)
+        output = made.output(task.key, bytes_in=size, counts=dict(self._counts))
         output.files |= self.more_files(task.key)
         return output
 
@@ -199,7 +200,7 @@ class FilterWorker(Worker):
             step.step.begin(shard.bytes / self.params["bytes"] if "bytes" in self.params else 1.0)
         with open_parquet(self.run, shard.path) as file:
             schema = file.schema_arrow.remove_metadata()
-        self._rewriter, self._more = None, dict[str, ParquetBuffer]()
+        self._rewriter, self._more, self._counts = None, {}, Counter()
         if "text" not in schema.names:
             raise InputError(f"{self.run.path(shard.path)}: has no column text (it has {', '.join(schema.names)}).")
         self._schemas = self.schemas(schema)
@@ -207,6 +208,7 @@ class FilterWorker(Worker):
 
     def _keep_more(self, step: NamedStep, measured: StepOutput) -> None:
         """Keeps what a step returns beside columns and texts, in files of its own."""
+        self._counts.update(measured.counts)
         kind, _, label = step.name.partition(":")
         name = label or kind
         if measured.documents is not None and measured.documents.num_rows:
@@ -261,7 +263,8 @@ class FilterWorker(Worker):
             place = data.schema.get_field_index(column)
             data = data.append_column(column, values[name]) if place < 0 else data.set_column(place, column, values[name])
         for field in (field for step in self.steps for field in step.step.lineage if field.name not in data.column_names):
-            data = data.append_column(field, pa.nulls(data.num_rows, field.type))
+            nothing = pa.scalar(0 if pa.types.is_integer(field.type) else None, field.type)
+            data = data.append_column(field, pa.repeat(nothing, data.num_rows))
         return data
 
     def rewrite(self, documents: pa.Table, values: Mapping[str, Any]) -> pa.Array:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from corpusmill.filters.llm.answer import key_of
-from corpusmill.filters.llm.config import LlmConfig
+from corpusmill.filters.llm.config import LlmConfig, Prices
 from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
@@ -83,6 +83,12 @@ class Answers:
             raise InputError(f"{path}: the answer can't be kept ({error.strerror}).") from error
 
 
+def use(prices: Prices, tokens_in: int, tokens_out: int) -> dict[str, float]:
+    """Returns what one answer uses of each limit."""
+    price = prices.tokens_in * tokens_in + prices.tokens_out * tokens_out
+    return {"requests": 1.0, "tokens": float(tokens_in + tokens_out), "dollars": price / 1e6}
+
+
 class Budget:
     """What one task may still use. `spent` counts all answers, `held` what questions in flight may take at most."""
 
@@ -94,14 +100,10 @@ class Budget:
         self.held = dict(self.spent)
         self.longest = config.max_tokens
 
-    def use(self, tokens_in: int, tokens_out: int) -> dict[str, float]:
-        price = self.prices.tokens_in * tokens_in + self.prices.tokens_out * tokens_out
-        return {"requests": 1.0, "tokens": float(tokens_in + tokens_out), "dollars": price / 1e6}
-
     def most(self, body: Mapping[str, Any]) -> dict[str, float]:
         """Returns the most that a question may use: no token is shorter than a byte; in English it is about four, and two are taken."""
         size = sum(len(message["content"].encode()) for message in body["messages"])
-        return self.use(size // 2 + 16, self.longest)
+        return use(self.prices, size // 2 + 16, self.longest)
 
     def fits(self, use: Mapping[str, float], alone: bool = False) -> bool:
         """Whether this still fits beside the questions in flight, or, `alone`, if there were none."""
@@ -112,7 +114,7 @@ class Budget:
             self.held[name] += sign * amount
 
     def spend(self, answer: Answer) -> None:
-        for name, amount in self.use(answer.tokens_in, answer.tokens_out).items():
+        for name, amount in use(self.prices, answer.tokens_in, answer.tokens_out).items():
             self.spent[name] += amount
 
 

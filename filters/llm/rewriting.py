@@ -12,12 +12,13 @@ from corpusmill.filters.language import Language
 from corpusmill.filters.llm.config import LlmConfig
 from corpusmill.pipeline.schemas import document_id
 
-#: What a rewritten document says of where it comes from; null for documents of the crawl. Its address in the crawl is its document's.
+#: What a rewritten document says of where it comes from; null or 0 for documents of the crawl. Its address in the crawl is its document's.
 LINEAGE = (
     pa.field("rewritten_from", pa.string()),  # the id of its document
     pa.field("rewritten_as", pa.string()),  # the step's name: the kind of rewriting
     pa.field("rewritten_by", pa.string()),  # the model
     pa.field("rewritten_prompt", pa.string()),  # digest of the prompt
+    pa.field("rewritten", pa.int64()),  # 1; 0 for documents of the crawl, so that `dedup.keep: [-rewritten, longest]` prefers them
 )
 #: By column of the record, how a rewritten text differs from its document.
 FAITHFULNESS = (
@@ -97,7 +98,8 @@ def rewritten(config: LlmConfig, documents: pa.Table, places: Sequence[int], tex
     made = {"id": pa.array(ids, pa.string()), "text": pa.array(texts, pa.large_string())}
     for name, column in made.items():
         table = table.set_column(table.schema.get_field_index(name), documents.schema.field(name), column)
-    lineage = {"rewritten_from": parents, "rewritten_as": config.name, "rewritten_by": config.model, "rewritten_prompt": config.prompt_digest}
+    lineage: dict[str, Any] = {"rewritten_from": parents, "rewritten_as": config.name, "rewritten_by": config.model}
+    lineage |= {"rewritten_prompt": config.prompt_digest, "rewritten": 1}
     for field in LINEAGE:
         value = lineage[field.name]
         column = pa.array(value if isinstance(value, list) else [value] * len(parents), field.type)

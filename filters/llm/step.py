@@ -1,14 +1,14 @@
 """The step `llm`: asks a language model about each document. The answers become columns with rules, or documents of their own."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
 import xxhash
 
 from corpusmill.filters.llm.answer import Refused, key_of, question, signs, value_of
-from corpusmill.filters.llm.client import Answer, Budget, Client
+from corpusmill.filters.llm.client import Answer, Budget, Client, use
 from corpusmill.filters.llm.config import LlmConfig
 from corpusmill.filters.llm.rewriting import FAITHFULNESS, LINEAGE, faithfulness, rewritten, same_language, unfaithful
 from corpusmill.filters.rules import NOT_IN, Rule, plain
@@ -40,6 +40,8 @@ TYPES = {"integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}
 #: Characters of a reason in the report; the record has all of it.
 REASON = 500
 SHARES = 1 << 32
+#: Why a document that was to be asked about was not: a limit was reached.
+NOT_REACHED = ("budget", "time")
 
 
 class Llm(Step):
@@ -113,7 +115,30 @@ class Llm(Step):
         made = self._rewritten(batch, texts, rows) if self.config.output == "text" else None
         columns = {name: pa.array(values, self.columns[name]) for name, values in self._columns_of(rows, len(ids)).items()}
         record = pa.Table.from_pylist([{**row, "value": _as_json(row["value"])} for row in rows.values()], RECORD)
-        return StepOutput(columns, documents=made, record=record)
+        return StepOutput(columns, documents=made, record=record, counts=self._counts(rows.values()))
+
+    def _counts(self, rows: Collection[Mapping[str, Any]]) -> dict[str, int]:
+        name = self.config.name
+        return {
+            f"{name}_asked": sum(row["refused"] not in NOT_REACHED for row in rows),
+            f"{name}_refused": sum(row["refused"] is not None and row["refused"] not in NOT_REACHED for row in rows),
+            f"{name}_not_reached": sum(row["refused"] in NOT_REACHED for row in rows),
+            f"{name}_tokens_in": sum(row["tokens_in"] for row in rows),
+            f"{name}_tokens_out": sum(row["tokens_out"] for row in rows),
+            f"{name}_documents": sum(row.get("new_id") is not None for row in rows),
+        }
+
+    def summary(self, counts: Mapping[str, int]) -> str:
+        asked, refused, left, tokens_in, tokens_out, made = (
+            counts.get(f"{self.config.name}_{what}", 0)
+            for what in ("asked", "refused", "not_reached", "tokens_in", "tokens_out", "documents")
+        )
+        dollars = use(self.config.prices, tokens_in, tokens_out)["dollars"]
+        parts = [f"{asked:,} asked", f"{refused:,} without a value", f"{tokens_in:,} tokens in, {tokens_out:,} out"]
+        parts += [f"${dollars:,.2f}"] if dollars else []
+        parts += [f"{made:,} new documents"] if self.config.output == "text" else []
+        parts += [f"{left:,} not reached (limits)"] if left else []
+        return "; ".join(parts)
 
     def _is_asked(self, place: int, id_: str, batch: DocumentBatch) -> bool:
         if self.only_passing and batch.passing is not None and not batch.passing[place]:
@@ -128,7 +153,7 @@ class Llm(Step):
                 value = value_of(config, answer.content, answer.finish)
             except Refused as error:
                 refused = str(error)
-        spent = self.budget.use(answer.tokens_in, answer.tokens_out)["dollars"]
+        spent = use(config.prices, answer.tokens_in, answer.tokens_out)["dollars"]
         return {
             "id": batch.documents["id"][place].as_py(), "url": batch.documents["url"][place].as_py(), "step": config.name,
             "model": config.model, "prompt": config.prompt_digest, "question": key_of(question(config, text)),

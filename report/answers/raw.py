@@ -14,6 +14,7 @@ from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.pipeline.storage import is_remote
 from corpusmill.report.answers.why_find import resolve
 from corpusmill.report.queries.rules import NO_PAGE
+from corpusmill.report.queries.language_model import lineage
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import RunReader
 from corpusmill.report.sources import check_source
@@ -42,11 +43,13 @@ def _row(reader: RunReader, folder: str, document: str) -> dict[str, Any]:
         raise InputError(f"{folder}: no stage of this run has read a crawl yet.")
     with Run(reader) as run:
         ids = resolve(run, ["ingest"], document)
+        written = "" if ids else lineage(run, document)
     rows = [row for id_ in ids for row in reader.rows(reader.find("ingest", "report", "id", [id_])[:1], COLUMNS)]
     if len(rows) > 1:
         rows = [row for row in rows if row["failed"] != [NO_PAGE]] or rows
     if not rows:
-        raise InputError(f"{folder}: nothing that was ingested has the id or URL {safe_line(document, 200)!r}.")
+        why = f"; {safe_line(written, 600)}" if written else ""
+        raise InputError(f"{folder}: nothing that was ingested has the id or URL {safe_line(document, 200)!r}{why}.")
     if len(rows) > 1:
         some = ", ".join(row["id"] for row in rows[:4])
         raise InputError(f"{safe_line(document, 200)}: {len(rows):,} records of this run have this URL; give the id of one ({some}).")

@@ -22,6 +22,7 @@ from corpusmill.report.answers.why_change import RecipeChange, change, distance,
 from corpusmill.report.answers.why_find import PassageHolder, Passages, find_in_urls, find_passage, is_text, not_found, resolve, spellings
 from corpusmill.report.queries.inside import COLUMNS, RULE, SET, contamination_options, stayed
 from corpusmill.report.queries.rules import NO_PAGE
+from corpusmill.report.queries.language_model import lineage
 from corpusmill.report.query.run import Run, open_run
 from corpusmill.report.read import DATA_STAGES, ReportRule, RunReader
 from corpusmill.report.tables import cell, limit, number, show_notes, table
@@ -202,6 +203,7 @@ def explain(folder: str, document: str, in_texts: bool = False, marks: bool = Fa
         for story in pages if marks else ():
             story.marked = list(_marked(run, story))
         notes = _notes(reader, [story for story in stories if story not in pages], pages)
+        notes += [f"{safe_line(sentence, 600)}." for story in pages if (sentence := lineage(run, story.id))]
         return Explained(folder, document, passages, pages, notes, reader.stale.sentence if reader.stale else None)
 
 

@@ -10,6 +10,7 @@ from corpusmill.report.queries.ask import Query, ask
 from corpusmill.report.queries.classifiers import UsedClassifier, read_classifiers
 from corpusmill.report.queries.duplicates import Duplicates, Earlier, FullClusters, read_duplicates, read_earlier, read_full_clusters
 from corpusmill.report.queries.inside import Contamination, TopLines, read_contamination, read_cuts, read_top_lines
+from corpusmill.report.queries.language_model import LanguageModel, read_language_model
 from corpusmill.report.queries.origins import Origin, dropped_languages, read_by_language, read_origins, read_rights
 from corpusmill.report.queries.rules import (
     Decisions,
@@ -109,6 +110,7 @@ class Summary:
     classifiers: list[UsedClassifier]
     benchmarks: Benchmarks
     personal: PersonalData | None
+    language_model: LanguageModel | None = None
     page: PageData = field(default_factory=PageData)
     lost_languages: str = ""  # those that the rule on the language dropped most of
     warnings: list[str] = field(default_factory=list)
@@ -146,7 +148,7 @@ def read_summary(folder: str, deep: bool = True) -> Summary:
             training, scores, samples, read_result(scores, samples, training), times,
             read_times(run, ("stage",)), read_facts(run.reader, times), mixture(run.reader),
             read_classifiers(run, decisions.get("filter")), read_benchmarks(run, scores.models, scores.sections, examples=deep),
-            read_personal_data(run),
+            read_personal_data(run), read_language_model(run),
         )  # fmt: skip
         summary.lost_languages = dropped_languages(run) if "filter" in decisions else ""
         if deep:
@@ -236,6 +238,7 @@ def warnings(summary: Summary) -> list[str]:
     for classifier in summary.classifiers:
         if classifier.decides:
             found += [(ALARM_SHARE, f"filter: classifier {classifier.name}: {sentence}") for sentence in classifier.warnings()]
+    found += [(ALARM_SHARE, f"filter: {sentence}") for sentence in (summary.language_model.warnings() if summary.language_model else ())]
     skipping = [training for training in summary.training if training.skipped]
     found += [(each.skipped / each.steps, f"{each.stage}: steps that were skipped: {each.skipped:,}.") for each in skipping]
     for name, state in reader.stages.items():

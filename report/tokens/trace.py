@@ -99,6 +99,8 @@ def trace(folder: str, shard: int, token: int, split: str = "train", batch: Mapp
     number = int(shards.tokens(shard)[token])
     found = None if table is None else _around(home, shards, table, address, token, remarks)
     special = None if table is None else table.special.get(number)
+    if home and (written := _rewritten(home, address)):
+        remarks.append(written)
     remarks += home.warnings if home else []
     stale = home.stale.sentence if home and home.stale else None
     return Traced(split, shard, token, number, special, found, address, home.storage.root if home else None, batch, remarks, stale)
@@ -113,6 +115,15 @@ def _home(folder: str, run: str | None, notes: list[str]) -> RunReader | None:
     except InputError as error:
         notes.append(f"this shard was appended from another run, whose documents and reports can't be read: {error}")
         return None
+
+
+def _rewritten(home: RunReader, address: TokenAddress) -> str:
+    """Returns a sentence where a model wrote the document: its address in the crawl is that of the document which it rewrote."""
+    row = home.at(address.data_file, [address.data_row], ["rewritten_from", "rewritten_as", "rewritten_by"]).get(address.data_row) or {}
+    if row.get("rewritten_from") is None:
+        return ""
+    by, kind = safe_line(row["rewritten_by"] or "?", 100), safe_line(row["rewritten_as"] or "?", 60)
+    return f"this text is not of the crawl: the model {by} wrote it ({kind}) from the document {row['rewritten_from']}, whose address this is."
 
 
 def _around(
