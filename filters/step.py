@@ -197,7 +197,7 @@ class Step(ABC):
     shares_limits: bool = False
 
     def begin(self, share: float = 1.0) -> None:  # noqa: B027 - most steps carry nothing from document to document
-        """Resets the step before the first batch of each shard: it forgets earlier documents. `share`: the shard's part of all shards' bytes,
+        """Resets the step before the first batch of each shard: it forgets earlier documents. `share`: the shard's part of the bytes of all,
         for steps with `shares_limits`."""
 
     def summary(self, counts: Mapping[str, int]) -> str:

@@ -6,14 +6,12 @@ import os
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from corpusmill.filters.llm.answer import key_of
 from corpusmill.filters.llm.config import LlmConfig, Prices
 from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.config import parse_json
@@ -54,6 +52,7 @@ class Answers:
 
     def __init__(self, root: str | None):
         self.storage = Storage(root or str(cache_folder() / "answers"))
+        self.folders: set[str] = set()  # that are there
 
     def _path(self, key: str) -> str:
         return f"{key[:2]}/{key}.json"
@@ -69,18 +68,25 @@ class Answers:
             return None
 
     def put(self, key: str, answer: Answer) -> None:
-        content = json.dumps({name: value for name, value in asdict(answer).items() if name != "error"}, ensure_ascii=False).encode()
+        content = json.dumps({name: value for name, value in vars(answer).items() if name != "error"}, ensure_ascii=False).encode()
         if self.storage.remote:
             self.storage.write_bytes(self._path(key), content)
             return
-        path = Path(self.storage.path(self._path(key)))
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")  # without fsync: an answer that a power failure takes is asked for again
+        path = self.storage.path(self._path(key))
+        temporary = f"{path}.{os.getpid()}"  # without fsync: an answer that a power failure takes is asked for again
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
-            temporary.replace(path)
+            if key[:2] not in self.folders:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                self.folders.add(key[:2])
+            with open(temporary, "wb") as file:
+                file.write(content)
+            os.replace(temporary, path)
         except OSError as error:
             raise InputError(f"{path}: the answer can't be kept ({error.strerror}).") from error
+
+    async def aside(self, function: Callable[..., Any], *given: Any) -> Any:
+        """Calls `get` or `put`: in a thread where it is a request to a store, else at once, as a thread would take longer than the file."""
+        return await asyncio.to_thread(function, *given) if self.storage.remote else function(*given)
 
 
 def use(prices: Prices, tokens_in: int, tokens_out: int) -> dict[str, float]:
@@ -105,9 +111,9 @@ class Budget:
         size = sum(len(message["content"].encode()) for message in body["messages"])
         return use(self.prices, size // 2 + 16, self.longest)
 
-    def fits(self, use: Mapping[str, float], alone: bool = False) -> bool:
-        """Whether this still fits beside the questions in flight, or, `alone`, if there were none."""
-        return all(self.spent[name] + (0 if alone else self.held[name]) + use[name] <= limit for name, limit in self.limits.items())
+    def fits(self, use: Mapping[str, float]) -> bool:
+        """Whether this still fits beside the questions in flight."""
+        return all(self.spent[name] + self.held[name] + use[name] <= limit for name, limit in self.limits.items())
 
     def hold(self, use: Mapping[str, float], sign: int = 1) -> None:
         for name, amount in use.items():
@@ -134,7 +140,7 @@ class Client:
             return AsyncOpenAI(base_url=config.url, api_key=key, max_retries=0, timeout=config.timeout, http_client=DefaultAioHttpClient())
 
         self.openai = asyncio.run_coroutine_threadsafe(connect(), self.loop).result()
-        self.flying: dict[str, asyncio.Task[Answer]] = {}  # questions in flight, by key
+        self.flying: dict[str, asyncio.Future[Answer]] = {}  # questions in flight, by key
         self.structured = True
         self.failed = 0  # questions in a row without any answer
         self.started: float | None = None
@@ -145,47 +151,54 @@ class Client:
             asyncio.run_coroutine_threadsafe(self.openai.close(), self.loop).result(5)
         self.loop.call_soon_threadsafe(self.loop.stop)
 
-    def ask(self, bodies: Iterable[dict[str, Any]], budget: Budget) -> list[Answer]:
-        """Returns an answer to each question, in their order; those that the budget does not reach have the error `budget` or `time`.
-        Raises ServerLost."""
-        return asyncio.run_coroutine_threadsafe(self._ask_all(iter(bodies), budget), self.loop).result()
+    def ask(self, questions: Iterable[tuple[str, dict[str, Any]]], budget: Budget) -> list[Answer]:
+        """Returns an answer to each question (its key and body), in their order; those that the limits do not reach have the error `budget`
+        or `time`. Raises ServerLost."""
+        return asyncio.run_coroutine_threadsafe(self._ask_all(iter(questions), budget), self.loop).result()
 
-    async def _ask_all(self, bodies: Iterator[dict[str, Any]], budget: Budget) -> list[Answer]:
+    async def _ask_all(self, questions: Iterator[tuple[str, dict[str, Any]]], budget: Budget) -> list[Answer]:
         answers: list[Answer] = []
-        flying: deque[asyncio.Task[None]] = deque()
+        flying: set[asyncio.Task[None]] = set()
+        landed = asyncio.Event()
         spent_all = False
 
-        async def fly(place: int, body: dict[str, Any], most: dict[str, float]) -> None:
-            try:
-                answers[place] = await self._answer(body)
-            finally:
-                budget.hold(most, -1)
+        async def fly(place: int, key: str, body: dict[str, Any], most: dict[str, float]) -> None:
+            answers[place] = await self._answer(key, body)
+            budget.hold(most, -1)
             if answers[place].error is None:
                 budget.spend(answers[place])
 
-        async def land(until: Callable[[], bool]) -> None:
-            while flying and not until():
-                done, _ = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    flying.remove(task)
-                    task.result()
+        def land(task: asyncio.Task[None]) -> None:
+            flying.discard(task)
+            landed.set()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                failures.append(error)
 
+        async def wait_until(ready: Callable[[], bool]) -> None:
+            while flying and not ready():
+                landed.clear()
+                await landed.wait()
+                if failures:
+                    raise failures[0]
+
+        failures: list[BaseException] = []
         try:
-            for place, body in enumerate(bodies):
+            for place, (key, body) in enumerate(questions):
                 most = budget.most(body)
                 if not spent_all:
                     # a question waits for those before it where all of them together could use too much: so which ones are asked does not
                     # depend on how fast the server answers
-                    await land(lambda most=most: len(flying) < self.config.concurrency and budget.fits(most))  # type: ignore[misc]
+                    await wait_until(lambda most=most: len(flying) < self.config.concurrency and budget.fits(most))  # type: ignore[misc]
                     spent_all = not budget.fits(most)
-                late = self._late()
-                if spent_all or late:
+                if spent_all or self._late():
                     answers.append(Answer(error="budget" if spent_all else "time"))
                     continue
                 answers.append(Answer())
                 budget.hold(most)
-                flying.append(asyncio.ensure_future(fly(place, body, most)))
-            await land(lambda: False)
+                task = asyncio.ensure_future(fly(place, key, body, most))
+                flying.add(task)
+                task.add_done_callback(land)
+            await wait_until(lambda: False)
         finally:
             for task in flying:
                 task.cancel()
@@ -197,22 +210,23 @@ class Client:
         self.started = self.started or now
         return self.config.limits.hours is not None and now - self.started > 3600 * self.config.limits.hours
 
-    async def _answer(self, body: dict[str, Any]) -> Answer:
+    async def _answer(self, key: str, body: dict[str, Any]) -> Answer:
         """Returns the kept answer, or asks for it and keeps it. A question that is in flight is not asked again."""
-        key = key_of(body)
-        if key not in self.flying:
-            self.flying[key] = asyncio.ensure_future(self._kept_or_asked(key, body))
-            self.flying[key].add_done_callback(lambda _: self.flying.pop(key, None))
-        return await self.flying[key]
-
-    async def _kept_or_asked(self, key: str, body: dict[str, Any]) -> Answer:
-        if (kept := await asyncio.to_thread(self.answers.get, key)) is not None:
-            return kept
-        answer = await self._tried(body)
-        if answer.error is None:
-            self.failed = 0
-            await asyncio.to_thread(self.answers.put, key, answer)
-        return answer
+        if key in self.flying:
+            return await asyncio.shield(self.flying[key])
+        future = self.flying[key] = self.loop.create_future()
+        try:
+            answer = await self.answers.aside(self.answers.get, key)
+            if answer is None:
+                answer = await self._tried(body)
+                if answer.error is None:
+                    self.failed = 0
+                    await asyncio.to_thread(self.answers.put, key, answer)
+            future.set_result(answer)
+            return answer
+        finally:
+            future.cancel()
+            del self.flying[key]
 
     async def _tried(self, body: dict[str, Any]) -> Answer:
         """Asks until there is an answer, a reason that will not change, or no try left."""
@@ -220,10 +234,10 @@ class Client:
         for number in range(self.config.tries):
             if number:
                 # jitter, so that all questions of many workers do not come back at once; it decides nothing but when they are asked
-                await asyncio.sleep(min(pause, PAUSES[1]) * random.uniform(0.5, 1.0))  # noqa: S311
+                await asyncio.sleep(min(pause, PAUSES[1]) * random.uniform(0.5, 1.0))
                 pause *= 2
             while (rest := self.waiting_until - time.monotonic()) > 0:
-                await asyncio.sleep(min(rest, LONGEST) * random.uniform(1.0, 1.1))  # noqa: S311
+                await asyncio.sleep(min(rest, LONGEST) * random.uniform(1.0, 1.1))
             found = await self._once(body)
             if isinstance(found, Answer):
                 return found
@@ -241,11 +255,11 @@ class Client:
 
         begun = time.perf_counter()
         sent = body if self.structured else {name: value for name, value in body.items() if name != "response_format"}
-        own = {name: sent[name] for name in ("model", "messages", "max_tokens", "temperature", "seed", "response_format") if name in sent}
-        extra = {name: value for name, value in sent.items() if name not in own}
         try:
             async with asyncio.timeout(self.config.timeout):
-                async with self.openai.chat.completions.with_streaming_response.create(**own, extra_body=extra) as response:
+                # as `extra_body` the question goes out as it is; else openai checks each part of it against types, a third of all time
+                create = self.openai.chat.completions.with_streaming_response.create
+                async with create(model=self.config.model, messages=[], extra_body=sent) as response:
                     content = bytearray()
                     async for chunk in response.iter_bytes():
                         content += chunk

@@ -26,8 +26,8 @@ def shipped_prompts() -> dict[str, dict[str, Any]]:
 class Limits(Config):
     """What the step may use in a run, all answers counted, also those from the cache. Null: no limit.
 
-    Each task has a share of `requests`, `tokens` and `dollars` by the size of its shard, and takes documents in their order while its share lasts,
-    so the same documents are asked about for any number of workers. `hours` count from a worker's first question.
+    Each task has a share of `requests`, `tokens` and `dollars` by the size of its shard, and takes documents in their order while its share
+    lasts, so the same documents are asked about for any number of workers. `hours` count from a worker's first question.
     """
 
     requests: int | None = Field(None, ge=1, description="Questions.")
@@ -47,7 +47,7 @@ class Faithful(Config):
     """What a new text must keep of its document. One that does not is refused, and `filter/llm` says why. Null: it is only measured."""
 
     numbers: float | None = Field(0.5, ge=0, le=1, description="Least share of the document's numbers that it has.")
-    names: float | None = Field(None, ge=0, le=1, description="Least share of the document's names (words with a capital inside a sentence).")
+    names: float | None = Field(None, ge=0, le=1, description="Least share of its names (words with a capital inside a sentence).")
     new_numbers: int | None = Field(5, ge=0, description="Most numbers that the document does not have.")
     ratio: tuple[float, float] = Field((0.02, 5.0), description="Least and greatest length, as a share of the document's.")
     language: bool = Field(True, description="It is in the language of the document.")
@@ -104,7 +104,8 @@ class LlmConfig(Config):
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "not UTF-8"
-            raise ValueError(f"prompt: {given['prompt']} is no prompt that ships ({', '.join(shipped)}) and no text file ({why})") from error
+            names = ", ".join(shipped)
+            raise ValueError(f"prompt: {given['prompt']} is no prompt that ships ({names}) and no text file ({why})") from error
         return {**given, "text": text}
 
     @field_validator("url")

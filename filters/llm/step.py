@@ -1,7 +1,7 @@
 """The step `llm`: asks a language model about each document. The answers become columns with rules, or documents of their own."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -48,7 +48,7 @@ class Llm(Step):
     """The step `llm`.
 
     NAME (a score or label) and NAME_reason, or NAME_PROPERTY for each property of a schema; NAME_refused: why a document that was asked
-    about has no value; prompt_injection_signs: phrases in it that look like instructions to a model. All are null where nothing was asked.
+    about has no value; NAME_injection_signs: phrases in it that look like instructions to a model. All are null where nothing was asked.
     """
 
     Config = LlmConfig
@@ -78,7 +78,7 @@ class Llm(Step):
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
-        return {**self._values, f"{self.config.name}_refused": pa.string(), "prompt_injection_signs": pa.int64()}
+        return {**self._values, f"{self.config.name}_refused": pa.string(), f"{self.config.name}_injection_signs": pa.int64()}
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -109,9 +109,9 @@ class Llm(Step):
         ids = batch.documents["id"].to_pylist()
         asked = [place for place, id_ in enumerate(ids) if self._is_asked(place, id_, batch)]
         texts = {place: batch.text[place].as_py() for place in asked}
-        bodies = (question(self.config, texts[place]) for place in asked)
-        answers = dict(zip(asked, self.client.ask(bodies, self.budget), strict=True))
-        rows = {place: self._row(batch, place, texts[place], answer) for place, answer in answers.items()}
+        keys: list[str] = []
+        answers = self.client.ask(self._questions([texts[place] for place in asked], keys), self.budget)
+        rows = {place: self._row(batch, place, texts[place], key, answer) for place, key, answer in zip(asked, keys, answers, strict=True)}
         made = self._rewritten(batch, texts, rows) if self.config.output == "text" else None
         columns = {name: pa.array(values, self.columns[name]) for name, values in self._columns_of(rows, len(ids)).items()}
         record = pa.Table.from_pylist([{**row, "value": _as_json(row["value"])} for row in rows.values()], RECORD)
@@ -140,12 +140,19 @@ class Llm(Step):
         parts += [f"{left:,} not reached (limits)"] if left else []
         return "; ".join(parts)
 
+    def _questions(self, texts: Sequence[str], keys: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yields key and body of each question when it is needed, and adds the key to `keys`."""
+        for text in texts:
+            body = question(self.config, text)
+            keys.append(key_of(body))
+            yield keys[-1], body
+
     def _is_asked(self, place: int, id_: str, batch: DocumentBatch) -> bool:
         if self.only_passing and batch.passing is not None and not batch.passing[place]:
             return False
         return self.config.share == 1 or xxhash.xxh3_64_intdigest(id_) % SHARES < self.config.share * SHARES
 
-    def _row(self, batch: DocumentBatch, place: int, text: str, answer: Answer) -> dict[str, Any]:
+    def _row(self, batch: DocumentBatch, place: int, text: str, key: str, answer: Answer) -> dict[str, Any]:
         """Returns a document's row of RECORD; `value` is not yet JSON."""
         config, value, refused = self.config, None, answer.error
         if refused is None:
@@ -156,7 +163,7 @@ class Llm(Step):
         spent = use(config.prices, answer.tokens_in, answer.tokens_out)["dollars"]
         return {
             "id": batch.documents["id"][place].as_py(), "url": batch.documents["url"][place].as_py(), "step": config.name,
-            "model": config.model, "prompt": config.prompt_digest, "question": key_of(question(config, text)),
+            "model": config.model, "prompt": config.prompt_digest, "question": key,
             "answer": answer.content if answer.error is None else None, "value": value, "refused": refused, "finish": answer.finish,
             "tokens_in": answer.tokens_in, "tokens_out": answer.tokens_out, "seconds": answer.seconds, "dollars": spent,
             "prompt_injection_signs": signs(text[: config.max_chars]),
@@ -166,7 +173,7 @@ class Llm(Step):
         columns: dict[str, list[Any]] = {name: [None] * documents for name in self.columns}
         for place, row in rows.items():
             columns[f"{self.config.name}_refused"][place] = row["refused"]
-            columns["prompt_injection_signs"][place] = row["prompt_injection_signs"]
+            columns[f"{self.config.name}_injection_signs"][place] = row["prompt_injection_signs"]
             if isinstance(row["value"], dict):
                 for name, value in row["value"].items():
                     column = self.config.name if name == self.config.output else f"{self.config.name}_{name}"
@@ -207,5 +214,3 @@ def _fitting(value: Any, kind: pa.DataType) -> Any:
 
 def _as_json(value: Any) -> str | None:
     return None if value is None else json.dumps(value, ensure_ascii=False)
-
-

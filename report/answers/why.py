@@ -21,8 +21,8 @@ from corpusmill.report.answers.marks import MarkedText, dedup_marks, filter_mark
 from corpusmill.report.answers.why_change import RecipeChange, change, distance, margin
 from corpusmill.report.answers.why_find import PassageHolder, Passages, find_in_urls, find_passage, is_text, not_found, resolve, spellings
 from corpusmill.report.queries.inside import COLUMNS, RULE, SET, contamination_options, stayed
-from corpusmill.report.queries.rules import NO_PAGE
 from corpusmill.report.queries.language_model import lineage
+from corpusmill.report.queries.rules import NO_PAGE
 from corpusmill.report.query.run import Run, open_run
 from corpusmill.report.read import DATA_STAGES, ReportRule, RunReader
 from corpusmill.report.tables import cell, limit, number, show_notes, table
@@ -185,8 +185,8 @@ def explain(folder: str, document: str, in_texts: bool = False, marks: bool = Fa
     """Explains one document, given by URL, id, the beginning of an id (four characters or more), a piece of its URL, or a passage of its
     text. Where several have the piece or passage, lists them.
 
-    `in_texts`: search only for a passage. `marks`: with the places in its text that made it fail. Raises InputError if nothing is named, if the run
-    has no such document, or if several ids begin so.
+    `in_texts`: search only for a passage. `marks`: with the places in its text that made it fail. Raises InputError if nothing is named, if
+    the run has no such document, or if several ids begin so.
     """
     if not document.strip():
         raise InputError("why: name a document: its URL, its id, or a passage of its text.")

@@ -17,8 +17,8 @@ MANY, FEWEST = 0.1, 20
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """`steps`: a row for each step and model; `refusals`: by step and reason; `examples`: documents beside what was said of them, or made of
-    them. A sample by id, the same for every report."""
+    """`steps`: a row for each step and model; `refusals`: by step and reason; `examples`: documents beside what was said or made of them, a
+    sample by id, the same for every report."""
 
     steps: Query
     refusals: Query
@@ -35,7 +35,7 @@ class LanguageModel:
 
 def read_language_model(run: Run) -> LanguageModel | None:
     """Returns what is known of a run's questions; None where none was asked."""
-    if not NEEDED <= columns(run, TABLE).keys():
+    if not columns(run, TABLE).keys() >= NEEDED:
         return None
     steps = ask(run, "llm", "What was asked, and what it cost", f"""
         SELECT step, model, count(*) AS documents, count(refused) AS refused, count(new_id) AS new_documents,

@@ -123,7 +123,8 @@ def _rewritten(home: RunReader, address: TokenAddress) -> str:
     if row.get("rewritten_from") is None:
         return ""
     by, kind = safe_line(row["rewritten_by"] or "?", 100), safe_line(row["rewritten_as"] or "?", 60)
-    return f"this text is not of the crawl: the model {by} wrote it ({kind}) from the document {row['rewritten_from']}, whose address this is."
+    parent = safe_line(row["rewritten_from"], 40)
+    return f"this text is not of the crawl: the model {by} wrote it ({kind}) from the document {parent}, whose address this is."
 
 
 def _around(

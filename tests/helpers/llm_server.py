@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 #: Faults that a server may show for one request.
-FAULTS = ("error", "busy", "truncated", "invalid", "endless", "closed")
+FAULTS = ("error", "busy", "truncated", "invalid", "endless", "closed")  # and "key", "no schemas", which are answers of their own
 
 
 def document_of(body: dict[str, Any]) -> str:
@@ -25,8 +25,13 @@ class LlmServer:
     """`answer`: what the model says of a document. `delay`: seconds for each answer. `fault`: by the number of a request, one of FAULTS or
     None. `asked` counts the answers that were given, by question."""
 
-    def __init__(self, answer: Callable[[str], str], delay: float = 0.0, fault: Callable[[int], str | None] = lambda _: None):
-        self.answer, self.delay, self.fault = answer, delay, fault
+    def __init__(
+        self, answer: Callable[[str], str], delay: float = 0.0, fault: Callable[[int], str | None] = lambda _: None, jitter: float = 0.0
+    ):
+        self.delay, self.fault = delay, fault
+        self.jitter = jitter  # a share of the delay, at most, that is added to it
+        self.answer_body: Callable[[dict[str, Any]], str] = lambda body: answer(document_of(body))
+        self.changed = threading.Event()  # an answer was given
         self.asked: Counter[str] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self.keys: set[str] = set()
@@ -41,12 +46,18 @@ class LlmServer:
         self.flying += 1
         self.most = max(self.most, self.flying)
         try:
-            await asyncio.sleep(self.delay)
+            await asyncio.sleep(self.delay * (1 + self.jitter * (self.requests * 0.618 % 1)))
+            if fault == "no schemas":
+                if "response_format" in body:
+                    return web.json_response({"error": {"message": "response_format is not known here"}}, status=400)
+                fault = None
             return await self._faulty(request, fault) if fault else self._answered(body)
         finally:
             self.flying -= 1
 
     async def _faulty(self, request: web.Request, fault: str) -> web.StreamResponse:
+        if fault == "key":
+            return web.json_response({"error": {"message": "no"}}, status=401)
         if fault == "busy":
             return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"Retry-After": "0.1"})
         if fault == "truncated":
@@ -69,7 +80,8 @@ class LlmServer:
         self.asked[sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()] += 1
         self.bodies.append(body)
         document = document_of(body)
-        said = self.answer(document)
+        said = self.answer_body(body)
+        self.changed.set()
         usage = {"prompt_tokens": len(document) // 4, "completion_tokens": len(said) // 4}
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
         return web.json_response({"id": "1", "object": "chat.completion", "model": body["model"], "choices": [choice], "usage": usage})
