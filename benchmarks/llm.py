@@ -2,8 +2,8 @@
 
     python benchmarks/llm.py [--documents 10000] [--delay 0.1] [--concurrency 32]
 
-The server (`tests/helpers/llm_server.py`, a process of its own) answers after `delay` seconds and up to a fifth more. The same questions are asked
-first by a bare loop of the `openai` client, in the same run, then by the step.
+The server (`tests/helpers/llm_server.py`, a process of its own) answers after `delay` seconds and up to a fifth more. The same questions
+are asked first by a bare loop of the `openai` client, in the same run, then by the step.
 """
 
 import argparse

@@ -197,8 +197,8 @@ class Step(ABC):
     shares_limits: bool = False
 
     def begin(self, share: float = 1.0) -> None:  # noqa: B027 - most steps carry nothing from document to document
-        """Resets the step before the first batch of each shard: it forgets earlier documents. `share`: the shard's part of the bytes of all,
-        for steps with `shares_limits`."""
+        """Resets the step before the first batch of each shard: it forgets earlier documents. `share`: the shard's part of all bytes, for
+        steps with `shares_limits`."""
 
     def summary(self, counts: Mapping[str, int]) -> str:
         """Returns a line for the terminal about what the stage has counted of this step; empty where there is nothing to say."""

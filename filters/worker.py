@@ -283,7 +283,7 @@ class FilterWorker(Worker):
         batch = self._batch(documents, text, 0, columns)
         for place, step in enumerate(self.steps):
             if step.step.only_passing:
-                batch.passing = self._passing(place, columns, len(text))
+                batch.passing = self.passing(place, columns, len(text))
             measured = step.step.measure(batch)
             self._keep_more(step, measured)
             for (name, kind), plain in zip(step.columns.items(), step.step.columns):
@@ -292,7 +292,7 @@ class FilterWorker(Worker):
                 batch = self._batch(documents, measured.text, place + 1, columns, measured.token_marks)
         return columns, batch.text
 
-    def _passing(self, place: int, values: Mapping[str, pa.Array], documents: int) -> npt.NDArray[np.bool_]:
+    def passing(self, place: int, values: Mapping[str, pa.Array], documents: int) -> npt.NDArray[np.bool_]:
         """bool (documents,): whether each document passes all rules of the steps before `place`."""
         before = {step.name for step in self.steps[:place]}
         passing = np.ones(documents, bool)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,6 +28,7 @@ PAUSES, LONGEST = (0.5, 30.0), 300.0
 GONE = 8
 #: Statuses after which the same question is asked again.
 AGAIN = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
+_NUMBER = re.compile(r"\d[\d,.]*")
 
 
 class ServerLost(CorpusmillError):
@@ -293,7 +295,7 @@ class Client:
         if status in (400, 422) and self.structured and "response_format" in said.lower().replace("guided", "response_format"):
             self.structured = False  # a server without schemas: the prompt has it, and the parser is strict
             return "HTTP 400"
-        return Answer(error=f"HTTP {status}")
+        return Answer(error=f"HTTP {status}: {_NUMBER.sub('#', said)[:80]}")  # without numbers, so that equal reasons are counted as one
 
 
 def read_response(content: bytes, seconds: float) -> Answer:
@@ -307,4 +309,5 @@ def read_response(content: bytes, seconds: float) -> Answer:
         raise ValueError("it holds no answer") from error
     if not isinstance(said, str) or not (finish is None or isinstance(finish, str)) or not all(type(count) is int for count in tokens):
         raise ValueError("its fields have other types")
-    return Answer(said.encode("utf-8", "replace").decode(), finish, *(max(count, 0) for count in tokens), seconds)
+    tokens_in, tokens_out = (max(count, 0) for count in tokens)
+    return Answer(said.encode("utf-8", "replace").decode(), finish, tokens_in, tokens_out, seconds)

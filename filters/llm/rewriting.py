@@ -58,7 +58,7 @@ def faithfulness(document: str, text: str) -> dict[str, Any]:
 
 @cache
 def _language() -> Language:
-    step = Language(Language.Config())
+    step = Language(Language.Config.model_validate({}))
     step.setup()
     return step
 

@@ -104,6 +104,19 @@ class Llm(Step):
     def begin(self, share: float = 1.0) -> None:
         self.budget = Budget(self.config, share)
 
+    def sampled(self, documents: pa.Table) -> list[dict[str, Any]]:
+        """Asks about some documents, whatever their share and the rules, and returns their rows of RECORD."""
+        self.setup()
+        self.begin()
+        assert self.client is not None
+        batch = DocumentBatch(documents, documents["text"].combine_chunks(), "words")
+        texts, keys = batch.text.to_pylist(), list[str]()
+        try:
+            answers = self.client.ask(self._questions(texts, keys), self.budget)
+        finally:
+            self.close()
+        return [self._row(batch, place, texts[place], keys[place], answer) for place, answer in enumerate(answers)]
+
     def measure(self, batch: DocumentBatch) -> StepOutput:
         assert self.client is not None
         ids = batch.documents["id"].to_pylist()
@@ -198,7 +211,8 @@ class Llm(Step):
 
 def _type_of(schema: Any) -> pa.DataType:
     """Returns the Arrow type of a property: a number or truth value where the schema says so, else text."""
-    return TYPES.get(schema.get("type"), pa.string()) if isinstance(schema, dict) and isinstance(schema.get("type"), str) else pa.string()
+    named = schema.get("type") if isinstance(schema, dict) else None
+    return TYPES.get(named, pa.string()) if isinstance(named, str) else pa.string()
 
 
 def _fitting(value: Any, kind: pa.DataType) -> Any:

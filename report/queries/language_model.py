@@ -1,10 +1,17 @@
 """Reads what a language model was asked and answered (`filter/llm/`, step `llm`): cost, refusals, examples; and where a document comes
 from that a model wrote."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow.parquet as pq
+
+from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.names import instead_of
 from corpusmill.report.queries.ask import Query, ask, columns
-from corpusmill.report.query.run import Run
+from corpusmill.report.query.run import Run, open_run
+from corpusmill.report.query.sql import column, literal
 
 TABLE = "filter_llm"
 #: Columns of the table that every query needs.
@@ -67,3 +74,39 @@ def lineage(run: Run, id_: str) -> str:
     parents = [f"the model {model} wrote it ({step}) from the document {parent}" for parent, new, step, model in rows if new == id_]
     made = [f"{new} ({step})" for parent, new, step, _ in rows if parent == id_]
     return "; ".join([*parents, *([f"a model has written of it: {', '.join(made)}"] if made else [])])
+
+
+# ---- examples for a classifier that learns what the model said
+
+#: `llm:edu>=3`, `llm:topic=science`.
+_LABELS = re.compile(r"llm:([A-Za-z]\w*)(>=|=)(.+)")
+
+
+def write_examples(runs: Sequence[str], labels: str, path: str) -> str:
+    """Writes text and label (1 or 0) of all documents of a run that have a value in a column, as Parquet. `labels`: `llm:COLUMN>=N` or
+    `llm:COLUMN=LABEL`. Returns a sentence with their numbers. Raises InputError."""
+    parsed = _LABELS.fullmatch(labels)
+    if parsed is None or len(runs) != 1:
+        raise InputError("--labels: one run, and llm:COLUMN>=NUMBER or llm:COLUMN=LABEL, for example runs/edu --labels 'llm:edu>=3'.")
+    name, comparison, wanted = parsed.groups()
+    with open_run(runs[0]) as run:
+        there = columns(run, "filter_report")
+        asked = [step for (step,) in run.rows(f"SELECT DISTINCT step FROM {TABLE}")] if columns(run, TABLE) else []
+        own = {f"{step}_{what}" for step in asked for what in ("reason", "refused", "injection_signs")}
+        of_models = [each for each in there if each not in own and any(each == step or each.startswith(f"{step}_") for step in asked)]
+        if name not in of_models:
+            raise InputError(f"{runs[0]}: no language model has said anything in a column {name!r}{instead_of(name, of_models)}.")
+        try:
+            threshold = literal(float(wanted)) if comparison == ">=" else literal(wanted)
+        except ValueError:
+            raise InputError(f"--labels: {wanted!r} is no number.") from None
+        said = column(name) if comparison == ">=" else f"{column(name)}::VARCHAR"
+        table = run.sql(f"""
+            SELECT d.text, ({said} {comparison} {threshold})::INTEGER AS label
+            FROM filter_report r JOIN ingest_documents d USING (id) WHERE {column(name)} IS NOT NULL
+        """).to_arrow_table()
+    yes = sum(table["label"].to_pylist())
+    if not 0 < yes < table.num_rows:
+        raise InputError(f"{runs[0]}: {labels} holds for {yes:,} of {table.num_rows:,} documents, so there is nothing to tell apart.")
+    pq.write_table(table, path)
+    return f"{labels}: {yes:,} of {table.num_rows:,} documents."

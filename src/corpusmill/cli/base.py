@@ -11,11 +11,11 @@ from corpusmill.pipeline.errors import CorpusmillError
 
 #: The commands in the order of `corpusmill --help`.
 GROUPS = {
-    "Run": ("run", "recipe", "status", "warm"),
+    "Run": ("run", "recipe", "plan", "status", "warm"),
     "Look": ("report", "explore", "why", "inspect", "sample", "clusters", "query"),
     "Decide": ("steps", "sweep", "retune", "fork", "diff", "ablate"),
     "Data": ("verify", "raw", "card", "push", "labels", "takedown"),
-    "Model": ("chat", "generate", "score", "export", "sft inspect"),
+    "Model": ("chat", "generate", "serve", "score", "export", "sft inspect"),
     "Classifier": ("classifier train", "classifier evaluate"),
     "Tokens": ("trace", "tokens append", "tokens export"),
 }

@@ -21,17 +21,30 @@ SpecSets = Annotated[
 
 @classifier_app.command(
     epilog="Example: corpusmill classifier train labelled.jsonl.gz --set sources.0.label_column=toxic --output models/toxicity, "
-    "or: corpusmill classifier train toxicity.yaml --output models/toxicity"
+    "or: corpusmill classifier train runs/edu --labels 'llm:edu>=3' --output models/edu"
 )
 def train(
     spec: Given,
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="A new or empty folder for the classifier.", show_default=False)],
     set_: SpecSets = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="llm:COLUMN>=N|llm:COLUMN=LABEL",
+            help="Learn from what a language model said of the documents of a run, which stands in place of SPEC.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train a text classifier on labelled files or by a spec. Its card says how far to trust it."""
     from corpusmill.filters.classifier.spec import name_of, read_spec
     from corpusmill.filters.classifier.train import train_classifier
+    from corpusmill.report.queries.language_model import write_examples
 
+    if labels is not None:
+        examples = f"{str(output).rstrip('/')}.examples.parquet"
+        print(f"{write_examples(spec, labels, examples)} Examples: {examples}", file=sys.stderr)
+        spec = [examples]
     train_classifier(read_spec(spec, set_ or (), name_of(output)), output, lambda sentence: print(sentence, file=sys.stderr))
 
 

@@ -91,6 +91,28 @@ def generate(
         print(plain(text.text if chat else given + text.text), flush=True)
 
 
+@app.command(epilog="Example: corpusmill serve runs/demo --port 8000, and in a recipe: - llm: {model: demo, prompt: educational}")
+def serve(
+    model: ModelFolder,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port on this machine; 0: any free one.")] = 8000,
+    name: Annotated[
+        str | None, typer.Option(help="What requests call the model. [default: the name of its run or folder]", show_default=False)
+    ] = None,
+) -> None:
+    """Answer OpenAI's protocol with a model, on this machine alone: for trying the step llm. Ctrl-C ends it."""
+    from corpusmill.cli.serve import serve as serve_model
+    from corpusmill.train.generate import load_text_generator
+
+    generator = load_text_generator(model)
+    serve_model(generator, name or _name_of(model), port)
+
+
+def _name_of(model: str) -> str:
+    """Returns `demo` for `runs/demo` and for `runs/demo/sft/model`."""
+    parts = [part for part in model.rstrip("/").split("/") if part not in ("model", "pretrain", "sft", "align", "..", ".")]
+    return parts[-1] if parts else "model"
+
+
 @app.command(epilog="Example: corpusmill chat runs/demo, or: corpusmill chat runs/demo/sft/model")
 def chat(
     model: ModelFolder,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from corpusmill.cli.base import RunFolder, Sets, Trust, app, warn_if_stale
+from corpusmill.cli.base import RunFolder, Sets, Trust, app, make_console, warn_if_stale
 from corpusmill.pipeline.errors import CorpusmillError
 
 EngineName = Literal["auto", "ray", "inline"]
@@ -240,6 +240,34 @@ def run(
             if new:
                 print(f"The run's folder: {folder}", file=sys.stderr if as_json else sys.stdout, flush=True)
             execute_plan(plan, performer, result, as_json, metrics_port, metrics_host, metrics_file)
+
+
+@app.command(epilog="Example: corpusmill plan runs/edu, before corpusmill run runs/edu --from filter")
+def plan(
+    run: RunFolder,
+    set_: Sets = None,
+    sample: Annotated[int, typer.Option(min=1, max=10_000, help="Questions to ask for each step; their answers are kept.")] = 50,
+    workers: Annotated[int, typer.Option(min=1, help="Workers that will ask at once, for the hours.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Say what the steps llm of a run will ask and cost. From a sample of answers; the run's documents have to be there."""
+    from dataclasses import asdict
+    from json import dumps
+
+    from corpusmill.filters.llm.plan import plan_steps
+    from corpusmill.report.tables import cell, table
+
+    steps = plan_steps(run, set_ or [], sample)
+    if as_json:
+        print(dumps([{**asdict(step), "hours": step.hours(workers)} for step in steps]))
+        return
+    made = table("step", "model", "documents", "tokens in", "tokens out", "dollars", "hours", "without a value")
+    for step in steps:
+        tokens = (f"{number:,.0f} ±{half:,.0f}" for number, half in (step.tokens_in, step.tokens_out))
+        dollars = f"{step.dollars:,.2f}" if step.dollars else "-"
+        shown = (f"{step.documents:,}", *tokens, dollars, f"{step.hours(workers):,.2f}", f"{step.refused} of {step.answers}")
+        made.add_row(*(cell(each, 60) for each in (step.name, step.model, *shown)))
+    make_console().print(made)
 
 
 @app.command(

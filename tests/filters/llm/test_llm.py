@@ -1,7 +1,6 @@
 """The step `llm` against a real server on loopback: labels, new documents, faults, limits, kept answers, kills."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
