@@ -269,6 +269,8 @@ class Recipe:
         Raises:
             ConfigError: a key that does not exist, or a wrong value.
         """
+        if not isinstance(changes, Mapping):
+            raise InputError(f'with_: expected a mapping such as {{"dedup.threshold": 0.8}}, not {changes!r}.')
         raw = _copied(self._raw)
         for key, value in changes.items():
             _set_option(raw, key, value, key)

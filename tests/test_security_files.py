@@ -204,12 +204,14 @@ LOOKING = (
     ["labels", "RUN/run.json"],
     ["chat"],
     ["generate", "--prompt", "a"],
+    ["serve", "--port", "0"],
     ["score", "RUN/run.json"],
     ["export", "OUT/model"],
     ["export", "OUT/state", "--step", "1"],
     ["sft inspect"],
     ["tokens export", "--format", "nanogpt", "--output", "OUT/tokens"],
     ["classifier train", "--output", "OUT/classifier"],
+    ["classifier train", "--labels", "llm:words>=1", "--output", "OUT/distilled"],
     ["classifier evaluate", "RUN/ingest/data"],
     ["steps"],
     ["status"],
@@ -227,7 +229,7 @@ LOOKING = (
 
 
 #: Commands that run the code of a run's recipe.
-RUNNING = {"run", "retune", "fork", "tokens append", "ablate", "warm"}  # `retune --dry-run` looks
+RUNNING = {"run", "retune", "fork", "plan", "tokens append", "ablate", "warm"}  # `retune --dry-run` looks
 
 
 @pytest.fixture

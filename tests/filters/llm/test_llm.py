@@ -7,22 +7,29 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from llm_server import FAULTS, LlmServer, document_of
 
 import corpusmill
+from corpusmill.filters.classifier.evaluate import evaluate_files
+from corpusmill.filters.classifier.spec import read_spec
+from corpusmill.filters.classifier.train import train_classifier
 from corpusmill.filters.llm import client
 from corpusmill.filters.llm.answer import Refused, question, signs, value_of
 from corpusmill.filters.llm.client import Answer, Budget, read_response
 from corpusmill.filters.llm.config import LlmConfig, shipped_prompts
+from corpusmill.filters.llm.plan import plan_steps
 from corpusmill.filters.llm.rewriting import faithfulness
 from corpusmill.filters.llm.step import Llm
 from corpusmill.filters.step import DocumentBatch
-from corpusmill.pipeline.errors import ConfigError, CorpusmillError
+from corpusmill.pipeline.errors import ConfigError, CorpusmillError, InputError
 from corpusmill.pipeline.schemas import DOCUMENTS as SCHEMA
+from corpusmill.report.queries.language_model import write_examples
 
 DOCUMENTS = [
     {"url": f"http://a.test/{n}", "text": f"River number {n}, said Ada Miller, is {n * 7 + 100} miles long and cold. " * (n % 9 + 1)}
@@ -196,7 +203,7 @@ def test_killed_runs_go_on_and_ask_nothing_twice(tmp_path: Path) -> None:
         made = tmp_path / "recipe.yaml"
         made.write_text(json.dumps(recipe(server, tmp_path / "cache", concurrency=4)))
         command = [sys.executable, "-m", "corpusmill", "run", str(made), str(source), "--output", str(tmp_path / "run")]
-        for kills in (1, 2):
+        for kills in (1,):
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             while sum(server.asked.values()) < 15 * kills and process.poll() is None:
                 server.changed.wait(1)
@@ -205,7 +212,7 @@ def test_killed_runs_go_on_and_ask_nothing_twice(tmp_path: Path) -> None:
             process.wait()
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        flying = 2 * 4  # what was in flight at a kill was not kept
+        flying = 4  # what was in flight at the kill was not kept
         assert sum(count - 1 for count in server.asked.values()) <= flying and len(server.asked) == len(DOCUMENTS)
         corpusmill.run(str(made), str(source), tmp_path / "whole", engine="inline")
     assert files_of(tmp_path / "run") == files_of(tmp_path / "whole")
@@ -362,3 +369,85 @@ def test_faithfulness() -> None:
     found = faithfulness("In 1,999 Ada Miller met Bob in Paris, 3.5 km away.", "1. Miller met Bob.\n2. It was 1999, and 42 of them came.")
     assert found["numbers_kept"] == 0.5 and found["new_numbers"] == 1 and found["names_kept"] == 0.5  # Ada, Miller, Bob, Paris
     assert faithfulness("none", "") == {"numbers_kept": None, "names_kept": None, "new_numbers": 0, "length_ratio": 0.0}
+
+
+# ---- what it will cost, and a classifier that learns the answers ---------------------------------------------------
+
+
+def test_a_plan_is_near_to_what_is_used_and_its_questions_are_not_asked_again(tmp_path: Path) -> None:
+    many = [{"url": f"{document['url']}/{copy}", "text": f"{copy}. {document['text']}"} for document in DOCUMENTS for copy in range(5)]
+    with LlmServer(scored).running() as server:
+        made = recipe(server, tmp_path / "cache", prices={"tokens_in": 2, "tokens_out": 8}, share=0.5, threshold=None)
+        made["filter"]["steps"].insert(0, {"compression": {}})
+        corpusmill.run(made, many, tmp_path / "run", engine="inline", to="ingest")
+        (step,) = plan_steps(str(tmp_path / "run"), [], 50)
+        assert len(server.asked) == 50 and step.answers == 50 and step.refused == 0 and step.documents == 150
+        run = corpusmill.run(str(tmp_path / "run"), engine="inline")
+    ((asked_of, tokens_in, tokens_out, dollars),) = run.sql(
+        "SELECT count(*), sum(tokens_in), sum(tokens_out), sum(dollars) FROM filter_llm"
+    ).fetchall()
+    assert set(server.asked.values()) == {1} and abs(asked_of - step.documents) < 40
+    assert abs(tokens_in / asked_of - step.tokens_in[0] / 150) < step.tokens_in[1] / 150 * 2
+    assert dollars == pytest.approx((2 * tokens_in + 8 * tokens_out) / 1e6)
+
+
+def test_a_classifier_learns_what_the_model_said(tmp_path: Path) -> None:
+    random = Random(1)
+    words = {1: ["theorem", "molecule", "planet", "proof", "history"], 0: ["sale", "cart", "click", "cheap", "offer"]}
+
+    def text(number: int, truth: int) -> str:
+        return f"{number}. " + " ".join(random.choice(words[truth if random.random() < 0.7 else 1 - truth]) for _ in range(40))
+
+    truths = {text(number, number % 2): number % 2 for number in range(800)}
+    wrong = set(random.sample(sorted(truths), 80))  # the model is wrong about a tenth
+    said = {document: truth ^ (document in wrong) for document, truth in truths.items()}
+    with LlmServer(lambda document: json.dumps({"reason": "r", "score": 4 * said[document]})).running() as server:
+        rows = [{"url": f"http://a.test/{number}", "text": document} for number, document in enumerate(truths)]
+        corpusmill.run(recipe(server, tmp_path / "cache", name="edu"), rows, tmp_path / "run", engine="inline")
+    sentence = write_examples([str(tmp_path / "run")], "llm:edu>=3", str(tmp_path / "said.parquet"))
+    assert sentence == f"llm:edu>=3: {sum(said.values()):,} of 800 documents."
+    pq.write_table(pa.table({"text": list(truths), "label": list(truths.values())}), tmp_path / "true.parquet")
+    pq.write_table(pa.table({"text": [text(n, n % 2) for n in range(400)], "label": [n % 2 for n in range(400)]}), tmp_path / "new.parquet")
+    aucs, small = [], ["compress=false", "fasttext.bucket=1000"]
+    for name in ("said", "true"):
+        train_classifier(read_spec([str(tmp_path / f"{name}.parquet")], small, name), tmp_path / name)
+        found = evaluate_files(tmp_path / name, read_spec([str(tmp_path / "new.parquet")], (), name, [name]))
+        aucs.append(found["labels"][name]["roc_auc"]["value"])
+    assert aucs[0] > aucs[1] - 0.02 and aucs[1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ("llm:edu", "llm:COLUMN>=NUMBER or llm:COLUMN=LABEL"),
+        ("llm:chars_in>=3", "no language model has said anything in a column 'chars_in' .expected one of llm"),
+        ("llm:llm>=x", "'x' is no number"),
+        ("llm:llm>=9", "holds for 0 of 60 documents"),
+    ],
+)
+def test_labels_that_are_not_there(tmp_path: Path, labels: str, sentence: str) -> None:
+    with LlmServer(scored).running() as server:
+        corpusmill.run(recipe(server, tmp_path / "cache"), DOCUMENTS, tmp_path / "run", engine="inline")
+    with pytest.raises(InputError, match=sentence):
+        write_examples([str(tmp_path / "run")], labels, str(tmp_path / "x.parquet"))
+
+
+@pytest.mark.parametrize("name", ["edu", "rephrase"])
+def test_recipes_that_ship_run_as_written(tmp_path: Path, name: str) -> None:
+    prose = "The river rises in the hills and flows through the old town. Its bridges were built by people who knew the water well. "
+    prose += "They wrote down how high it came in every year, and that is why the archive of the town is so large and so well kept. "
+    rows = [{"url": f"http://a.test/{n}", "text": "\n".join(f"In the year {1700 + n + k}, {prose}" for k in range(4))} for n in range(20)]
+    steps = range(1 if name == "edu" else 2)
+
+    def answer(document: str) -> str:
+        return scored(document) if name == "edu" else document.replace("the river", "this river")
+
+    with LlmServer(answer).running() as server:
+        changes = {f"filter.steps.{step}.llm.url": server.url for step in steps}
+        changes |= {f"filter.steps.{step}.llm.cache": str(tmp_path / "cache") for step in steps}
+        made = corpusmill.Recipe.load(name).with_(changes | ({"filter.steps.0.llm.threshold": 0} if name == "edu" else {}))
+        run = corpusmill.run(made, rows, tmp_path / "run", engine="inline")
+    assert server.bodies and all(body["model"] == "local" for body in server.bodies)
+    if name == "rephrase":  # copies of the crawl's text stay out
+        assert run.sql("SELECT count(*) FROM filter_documents WHERE rewritten = 1").fetchall()[0][0] > 0
+        assert run.sql("SELECT sum(rewritten) FROM dedup_documents").fetchall() == [(0,)]
