@@ -432,15 +432,23 @@ def test_labels_that_are_not_there(tmp_path: Path, labels: str, sentence: str) -
         write_examples([str(tmp_path / "run")], labels, str(tmp_path / "x.parquet"))
 
 
+PROSE = """The river rises in the hills to the north, where the snow stays on the ground until the end of April.
+Its first bridge was built by two brothers who had learned their trade in the quarries, and it is still in use today.
+When the water came up in the spring, people wrote the date on the wall of the mill, and that is how we know of the great flood.
+A teacher of the local school copied all of these marks into a book, together with what her pupils had heard from their parents.
+Most of the houses near the market have cellars that were dug after the fire, when wood became too expensive for the poor.
+The railway brought visitors from the capital, who wanted to see the castle and to walk along the shore in the evening.
+In the museum there is a model of the harbour with more than forty ships, each of which was made by a different child.
+Nobody is sure why the clock of the church runs five minutes late, but everyone agrees that it should be left as it is."""
+
+
 @pytest.mark.parametrize("name", ["edu", "rephrase"])
 def test_recipes_that_ship_run_as_written(tmp_path: Path, name: str) -> None:
-    prose = "The river rises in the hills and flows through the old town. Its bridges were built by people who knew the water well. "
-    prose += "They wrote down how high it came in every year, and that is why the archive of the town is so large and so well kept. "
-    rows = [{"url": f"http://a.test/{n}", "text": "\n".join(f"In the year {1700 + n + k}, {prose}" for k in range(4))} for n in range(20)]
+    rows = [{"url": f"http://a.test/{n}", "text": f"This is the story number {n} of the old town by the river.\n{PROSE}"} for n in range(4)]
     steps = range(1 if name == "edu" else 2)
 
     def answer(document: str) -> str:
-        return scored(document) if name == "edu" else document.replace("the river", "this river")
+        return scored(document) if name == "edu" else document.replace("the old town", "this old town")
 
     with LlmServer(answer).running() as server:
         changes = {f"filter.steps.{step}.llm.url": server.url for step in steps}
