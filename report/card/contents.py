@@ -35,6 +35,7 @@ class Contents:
     languages: Counter[str] | None = None
     page_types: Counter[str] | None = None
     licences: Counter[str] | None = None  # those that pages name
+    models: Counter[str] = field(default_factory=Counter)  # documents that a language model wrote, by its name
     reservations: Counter[str] | None = None  # kept documents by the signals of the step `rights`
     records: Counter[str] = field(default_factory=Counter)
     first: str | None = None
@@ -64,6 +65,8 @@ def read_contents(run: Run) -> Contents:
     contents.languages = _counted(run, table, "language") if "language" in schema.names else None
     contents.page_types = _counted(run, table, "page_type") if "page_type" in schema.names else None
     contents.licences = _counted(run, table, "license") if "license" in schema.names else None
+    if "rewritten_by" in schema.names:
+        contents.models = Counter(dict(run.rows(f"SELECT rewritten_by, count(*) FROM {table} WHERE rewritten_by IS NOT NULL GROUP BY 1")))
     if (rights := read_rights(run)) is not None:
         contents.reservations = Counter({row["signal"]: row["kept"] for row in rights.rows if row["kept"]})
     if "source" in columns(run, "ingest_report"):

@@ -47,6 +47,11 @@ MEANINGS = {
     "language_script": "the script, ISO 15924",
     "quality": "score of the quality classifier, 0 to 1",
     "toxicity": "score of the toxicity classifier, 0 to 1",
+    "rewritten": "1 where a language model wrote the document, 0 for documents of the crawl",
+    "rewritten_from": "the id of the document from which it was written",
+    "rewritten_as": "the kind of rewriting, by the name of its step",
+    "rewritten_by": "the language model",
+    "rewritten_prompt": "a digest of the prompt",
     "cluster_size": "how many copies of it the run had, itself included",
     "cluster_id": "the same for all copies of a document",
 }
@@ -131,6 +136,7 @@ def render(
         "classifiers": classifier_rows(summary.classifiers), "sets": set_names(reader),
         "searched": [task for task in summary.benchmarks.tasks if task.searched], "tokenizer": tokenizer_rows(summary),
         "recipe": recipe(reader), "command": command(reader, contents.stage), "versions": versions(reader),
+        "asked": [f"{row['step']}: {row['model']}" for row in summary.language_model.steps.rows] if summary.language_model else [],
         "provenance": provenance_rows(reader), **limit_facts(summary, contents, pii),
         "warnings": _warnings(summary), "most_warnings": WARNINGS,
     }  # fmt: skip

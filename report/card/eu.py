@@ -64,6 +64,7 @@ def make_summary(summary: Summary, small: bool = False, although_stale: bool = F
         "to_add": TO_ADD, "stale": stale, "run": summary.reader.name, "contents": contents, "summary": summary, "small": small,
         "characters": characters, "tokens": tokens, "size": size, "domains": shown, "all_domains": len(domains),
         "languages": iso_codes(contents.languages) if contents.languages else [], "licences": licences,
+        "models": contents.models.most_common(),
         "rights": rights.rows if rights else None, "toxic": toxic(summary),
         "datasets": [name for name in map(str, inputs) if name.startswith("hf://")],
         "crawls": [name for name in map(str, inputs) if not name.startswith("hf://")],
