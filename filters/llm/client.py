@@ -26,6 +26,8 @@ LARGEST = 8 << 20
 PAUSES, LONGEST = (0.5, 30.0), 300.0
 #: Questions in a row for which all tries failed without any answer, after which the server counts as gone.
 GONE = 8
+#: Seconds between two calls of `on_progress`.
+TOLD = 5.0
 #: Statuses after which the same question is asked again.
 AGAIN = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
 _NUMBER = re.compile(r"\d[\d,.]*")
@@ -129,20 +131,22 @@ class Budget:
 class Client:
     """Asks one server. It has a thread with an event loop of its own, which ends with `close`."""
 
-    def __init__(self, config: LlmConfig):
+    def __init__(self, config: LlmConfig, on_progress: Callable[[], None] = lambda: None):
+        """`on_progress` is called now and then while questions are asked."""
         from openai import AsyncOpenAI, DefaultAioHttpClient
 
-        self.config = config
+        self.config, self.on_progress = config, on_progress
         self.answers = Answers(config.cache)
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, name="llm", daemon=True).start()
-        key = os.environ.get(config.key_variable) or "none"  # local servers need none
+        self.key = key = os.environ.get(config.key_variable) or "none"  # local servers need none
 
         async def connect() -> Any:
             return AsyncOpenAI(base_url=config.url, api_key=key, max_retries=0, timeout=config.timeout, http_client=DefaultAioHttpClient())
 
         self.openai = asyncio.run_coroutine_threadsafe(connect(), self.loop).result()
         self.flying: dict[str, asyncio.Future[Answer]] = {}  # questions in flight, by key
+        self.used = dict.fromkeys(("questions", "tokens_in", "tokens_out"), 0)  # of the server, without kept answers
         self.structured = True
         self.failed = 0  # questions in a row without any answer
         self.started: float | None = None
@@ -160,6 +164,7 @@ class Client:
 
     async def _ask_all(self, questions: Iterator[tuple[str, dict[str, Any]]], budget: Budget) -> list[Answer]:
         answers: list[Answer] = []
+        told = time.monotonic()
         flying: set[asyncio.Task[None]] = set()
         landed = asyncio.Event()
         spent_all = False
@@ -195,6 +200,9 @@ class Client:
                 if spent_all or self._late():
                     answers.append(Answer(error="budget" if spent_all else "time"))
                     continue
+                if time.monotonic() - told > TOLD:
+                    told = time.monotonic()
+                    await asyncio.to_thread(self.on_progress)
                 answers.append(Answer())
                 budget.hold(most)
                 task = asyncio.ensure_future(fly(place, key, body, most))
@@ -223,6 +231,8 @@ class Client:
                 answer = await self._tried(body)
                 if answer.error is None:
                     self.failed = 0
+                    for name, number in (("questions", 1), ("tokens_in", answer.tokens_in), ("tokens_out", answer.tokens_out)):
+                        self.used[name] += number
                     await asyncio.to_thread(self.answers.put, key, answer)
             future.set_result(answer)
             return answer
@@ -283,7 +293,7 @@ class Client:
 
     def _status(self, error: Any) -> Answer | str:
         """Returns what an HTTP status means for a question."""
-        status, said = error.status_code, safe_line(str(error.message), 200)
+        status, said = error.status_code, safe_line(str(error.message).replace(self.key, "***"), 200)  # services repeat a wrong key
         if status in (401, 403, 404):
             what = {401: "it refuses the key", 403: "it refuses the key", 404: f"it has no model {self.config.model}, or another path"}
             raise ServerLost(f"{self.config.url}: {what[status]} (HTTP {status}: {said}; the key is read from {self.config.key_variable}).")

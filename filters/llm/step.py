@@ -1,6 +1,8 @@
 """The step `llm`: asks a language model about each document. The answers become columns with rules, or documents of their own."""
 
 import json
+import os
+import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,8 @@ from corpusmill.filters.llm.config import LlmConfig
 from corpusmill.filters.llm.rewriting import FAITHFULNESS, LINEAGE, faithfulness, rewritten, same_language, unfaithful
 from corpusmill.filters.rules import NOT_IN, Rule, plain
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput
+from corpusmill.pipeline.config import canonical_json
+from corpusmill.pipeline.storage import Storage
 
 #: A row for each document that was to be asked about.
 RECORD = pa.schema(
@@ -22,6 +26,7 @@ RECORD = pa.schema(
         pa.field("step", pa.string(), nullable=False),
         pa.field("model", pa.string(), nullable=False),
         pa.field("prompt", pa.string(), nullable=False),  # digest of prompt and form of the answer, without the document
+        pa.field("parameters", pa.string(), nullable=False),  # JSON: of the request, beside model and messages
         pa.field("question", pa.string()),  # sha256 of all that was asked, the answer's name in the cache
         pa.field("answer", pa.large_string()),  # as the server gave it
         pa.field("value", pa.large_string()),  # what was read in it, as JSON
@@ -42,6 +47,8 @@ REASON = 500
 SHARES = 1 << 32
 #: Why a document that was to be asked about was not: a limit was reached.
 NOT_REACHED = ("budget", "time")
+#: Where each process of a run says what it has asked of a server, kept answers not counted.
+USED = "filter/logs/llm-"
 
 
 class Llm(Step):
@@ -61,7 +68,10 @@ class Llm(Step):
         self.only_passing = config.only_passing
         self.lineage = LINEAGE if config.output == "text" else ()
         self.document_columns = tuple(name for name in self._values if not name.endswith("_reason"))
+        asked = {name: value for name, value in question(config, "").items() if name not in ("model", "messages", "response_format")}
+        self.parameters = canonical_json(asked)
         self.client: Client | None = None
+        self.run: Storage | None = None
         self.shares_limits = any(vars(config.limits).values())
 
     @property
@@ -93,11 +103,23 @@ class Llm(Step):
         of = f"by the model {plain(self.config.model)}"
         return {self.config.name: f"not labelled {said} {of}" if self.config.output == "label" else f"a score of {said} {of}"}
 
+    def open(self, run: Storage) -> None:
+        self.run = run
+
     def setup(self) -> None:
-        self.client = self.client or Client(self.config)
+        self.client = self.client or Client(self.config, self._tell)
+
+    def _tell(self) -> None:
+        """Writes what this process has asked so far, for `status`: a task may take hours."""
+        if self.run is not None and self.client is not None:
+            used = self.client.used
+            dollars = use(self.config.prices, used["tokens_in"], used["tokens_out"])["dollars"]
+            spent = {"step": self.config.name, "model": self.config.model, **used, "dollars": dollars}
+            self.run.write_bytes(f"{USED}{self.config.name}-{socket.gethostname()}-{os.getpid()}.json", json.dumps(spent).encode())
 
     def close(self) -> None:
         if self.client is not None:
+            self._tell()
             self.client.close()
             self.client = None
 
@@ -176,7 +198,7 @@ class Llm(Step):
         spent = use(config.prices, answer.tokens_in, answer.tokens_out)["dollars"]
         return {
             "id": batch.documents["id"][place].as_py(), "url": batch.documents["url"][place].as_py(), "step": config.name,
-            "model": config.model, "prompt": config.prompt_digest, "question": key,
+            "model": config.model, "prompt": config.prompt_digest, "parameters": self.parameters, "question": key,
             "answer": answer.content if answer.error is None else None, "value": value, "refused": refused, "finish": answer.finish,
             "tokens_in": answer.tokens_in, "tokens_out": answer.tokens_out, "seconds": answer.seconds, "dollars": spent,
             "prompt_injection_signs": signs(text[: config.max_chars]),

@@ -144,6 +144,22 @@ def unfinished(folder: str) -> dict[str, Any] | None:
     return None if found["state"] in ("complete", "stale") and all(stage["status"] == "complete" for stage in found["stages"]) else found
 
 
+def read_questions(run: Storage) -> list[dict[str, Any]]:
+    """Returns what each step `llm` has asked of its server so far, over all commands and processes; answers that were kept do not count."""
+    sums: dict[tuple[str, str], dict[str, Any]] = {}
+    for path in run.list_files("filter/logs"):
+        if not path.startswith("filter/logs/llm-"):
+            continue
+        try:
+            row = run.read_json(path, dict)
+            key = (str(row["step"]), str(row["model"]))
+            found = sums.setdefault(key, {"step": key[0], "model": key[1], "questions": 0, "tokens_in": 0, "tokens_out": 0, "dollars": 0.0})
+            found |= {name: found[name] + row[name] for name in ("questions", "tokens_in", "tokens_out", "dollars")}
+        except (OSError, CorpusmillError, KeyError, TypeError):
+            continue  # it is being written, or is no such file
+    return [sums[key] for key in sorted(sums)]
+
+
 class Status:
     """Reads the status of one run repeatedly. Its manifests are read again only where a stage or phase has begun or ended, and where no
     process is at work."""
@@ -182,7 +198,7 @@ class Status:
                 for name in recipe
                 for row in stages[name].quarantined
             ],
-            "work_seconds": None if going else self._work(),
+            "work_seconds": None if going else self._work(), "questions": read_questions(self.storage),
         }  # fmt: skip
         if current is not None:
             found["phase"] = read_phase(current, now)

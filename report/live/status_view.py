@@ -74,6 +74,11 @@ def render(found: dict[str, Any]) -> Group:
     if times := _times(found):
         parts.append(Text(times, style="dim"))
     parts += [Text(""), *(line for stage in found["stages"] for line in _stage(stage, found))]
+    for asked in found["questions"]:
+        cost = f", ${asked['dollars']:,.2f}" if asked["dollars"] else ""
+        tokens = f"{asked['tokens_in']:,} tokens in, {asked['tokens_out']:,} out"
+        named = f"{safe_line(asked['step'], 40)} ({safe_line(asked['model'], 60)})"
+        parts.append(Text(f"Asked of {named}: {counted(asked['questions'], 'question')}, {tokens}{cost}", style="dim"))
     if (failures := found["failures"])["count"]:
         parts += [Text(""), Text(f"Failures so far: {failures['count']:,}", style="bold red")]
         parts += [Text(f"  {f['stage']} {safe_line(f['task'], 60)}: {safe_line(f['message'], 300)}") for f in failures["last"]]

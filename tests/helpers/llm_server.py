@@ -57,7 +57,8 @@ class LlmServer:
 
     async def _faulty(self, request: web.Request, fault: str) -> web.StreamResponse:
         if fault == "key":
-            return web.json_response({"error": {"message": "no"}}, status=401)
+            said = f"Incorrect key provided: {request.headers.get('authorization', '')}"
+            return web.json_response({"error": {"message": said}}, status=401)
         if fault == "busy":
             return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"Retry-After": "0.1"})
         if fault == "truncated":

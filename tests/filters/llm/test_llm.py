@@ -29,6 +29,7 @@ from corpusmill.filters.llm.step import Llm
 from corpusmill.filters.step import DocumentBatch
 from corpusmill.pipeline.errors import ConfigError, CorpusmillError, InputError
 from corpusmill.pipeline.schemas import DOCUMENTS as SCHEMA
+from corpusmill.report.live.status import read_status
 from corpusmill.report.queries.language_model import write_examples
 
 DOCUMENTS = [
@@ -90,6 +91,9 @@ def test_a_score_is_a_column_with_a_rule_and_its_answer_is_on_record(tmp_path: P
     assert {row["id"] for row in record} == {row["id"] for row in rows} and {row["model"] for row in record} == {"m"}
     assert all(json.loads(row["value"])["score"] == json.loads(row["answer"])["score"] for row in record)
     assert sum(row["tokens_in"] for row in record) == sum(len(row["text"]) // 4 for row in rows)
+    (asked_so_far,) = read_status(str(tmp_path / "run"))["questions"]
+    assert asked_so_far["questions"] == len(server.asked) and asked_so_far["tokens_in"] == sum(row["tokens_in"] for row in record)
+    assert {row["parameters"] for row in record} == {'{"max_tokens":512,"seed":0,"temperature":0.0}'}
     assert server.keys == {"Bearer not-to-be-found-anywhere"}
     assert not any(b"not-to-be-found" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
@@ -253,14 +257,17 @@ def test_what_no_try_reads_has_a_reason_of_its_own(tmp_path: Path, fault: str, r
 
 
 @pytest.mark.parametrize(("fault", "sentence"), [("gone", "does not answer"), ("key", "refuses the key")])
-def test_a_server_that_is_gone_ends_the_run_in_one_sentence(tmp_path: Path, fault: str, sentence: str) -> None:
+def test_a_server_that_is_gone_ends_the_run_in_one_sentence(
+    tmp_path: Path, fault: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "not-to-be-told")
     with LlmServer(scored, fault=lambda _: "key").running() as server:
         made = recipe(server, tmp_path / "cache", tries=2)
         if fault == "gone":
             made["filter"]["steps"][0]["llm"]["url"] = "http://127.0.0.1:9/v1"
         with pytest.raises(CorpusmillError, match=sentence) as error:
             corpusmill.run(made, DOCUMENTS, tmp_path / "run", engine="inline")
-    assert "\n" not in str(error.value) and server.requests < 100
+    assert "\n" not in str(error.value) and "not-to-be-told" not in str(error.value) and server.requests < 100
 
 
 def test_a_server_without_schemas_is_asked_without(tmp_path: Path) -> None:
