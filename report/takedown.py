@@ -38,6 +38,8 @@ from corpusmill.pipeline.token_shards import split_folders
 from corpusmill.pipeline.watch.progress import Progress
 from corpusmill.report.page.html import write_report
 from corpusmill.report.page.page import templates, whole_page
+from corpusmill.report.queries.ask import columns
+from corpusmill.report.queries.language_model import written_from
 from corpusmill.report.query.run import Run
 from corpusmill.report.read import TRAINED
 from corpusmill.report.tables import cell, number, show_notes, table
@@ -111,6 +113,8 @@ def choose(runs: Sequence[str], wanted: Wanted, listed: Takedowns) -> list[Taken
                 for id_ in _copies(run, ids, texts):
                     each.setdefault(id_, "copy")
                     ids.add(id_)
+    for run, each in zip(opened, found, strict=True):
+        each.update(dict.fromkeys(written_from(run, set(each)), "rewritten"))
     return [_taken(run, each) for run, each in zip(opened, found, strict=True)]
 
 
@@ -156,9 +160,11 @@ def _taken(run: Run, found: dict[str, str]) -> Taken:
     why = "SELECT id, '{0}: ' || array_to_string(failed, ', ') FROM {0}_report WHERE NOT kept"
     drops = " UNION ALL ".join(why.format(name) for name in stages)
     dropped = dict(ask.execute(f"FROM ({drops}) WHERE id IN (FROM taken)").fetchall()) if drops else {}
+    of_each = "SELECT id, url, timestamp, length(text) AS size FROM"
+    written = f"UNION ALL {of_each} filter_documents WHERE rewritten = 1" if "rewritten" in columns(run, "filter_documents") else ""
     rows = ask.execute(
-        "SELECT id, any_value(url), any_value(timestamp), any_value(length(text)) FROM ingest_documents WHERE id IN (FROM taken) "
-        "GROUP BY id ORDER BY 2, id"
+        f"SELECT id, any_value(url), any_value(timestamp), any_value(size) FROM ({of_each} ingest_documents {written}) "
+        "WHERE id IN (FROM taken) GROUP BY id ORDER BY 2, id"
     ).fetchall()
     documents = [
         dict(zip(NAMES, (id_, url, found[id_], crawled, dropped.get(id_), size, tokens.get(id_, 0)))) for id_, url, crawled, size in rows

@@ -2,9 +2,10 @@
 from that a model wrote."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpusmill.pipeline.errors import InputError
@@ -74,6 +75,15 @@ def lineage(run: Run, id_: str) -> str:
     parents = [f"the model {model} wrote it ({step}) from the document {parent}" for parent, new, step, model in rows if new == id_]
     made = [f"{new} ({step})" for parent, new, step, _ in rows if parent == id_]
     return "; ".join([*parents, *([f"a model has written of it: {', '.join(made)}"] if made else [])])
+
+
+def written_from(run: Run, ids: Iterable[str]) -> list[str]:
+    """Returns the ids of the documents that a model wrote from these."""
+    if "new_id" not in columns(run, TABLE):
+        return []
+    run.connection.register("documents_of_models", pa.table({"id": pa.array(sorted(ids), pa.string())}))
+    found = f"SELECT new_id FROM {TABLE} WHERE new_id IS NOT NULL AND id IN (FROM documents_of_models) ORDER BY 1"
+    return [id_ for (id_,) in run.connection.execute(found).fetchall()]
 
 
 # ---- examples for a classifier that learns what the model said

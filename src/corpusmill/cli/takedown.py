@@ -17,6 +17,8 @@ def _given(what: str) -> list[str]:
     if not Path(what).is_file():
         if what.endswith((".txt", ".csv", ".tsv", ".list", ".jsonl", ".gz")) and "://" not in what:
             raise InputError(f"{what}: no such file.")
+        if Path(what).exists():
+            raise InputError(f"{what}: no regular file; write the list to one.")
         return [what]
     with open_file(what) as file:
         lines = [line.decode("utf-8", "replace").strip() for line in file.read().splitlines()]

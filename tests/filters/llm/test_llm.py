@@ -31,6 +31,7 @@ from corpusmill.pipeline.errors import ConfigError, CorpusmillError, InputError
 from corpusmill.pipeline.schemas import DOCUMENTS as SCHEMA
 from corpusmill.report.live.status import read_status
 from corpusmill.report.queries.language_model import write_examples
+from corpusmill.report.takedown import Takedown, Wanted
 
 DOCUMENTS = [
     {"url": f"http://a.test/{n}", "text": f"River number {n}, said Ada Miller, is {n * 7 + 100} miles long and cold. " * (n % 9 + 1)}
@@ -368,6 +369,11 @@ def test_new_documents_know_where_they_come_from(tmp_path: Path) -> None:
     ((refused, kept),) = run.sql("SELECT refused, numbers_kept FROM filter_llm WHERE new_id IS NULL").fetchall()
     assert (refused, kept) == ("numbers lost", 0.0)
     assert run.sql("SELECT rows_in FROM tasks WHERE stage = 'dedup' AND task LIKE 'part%'").fetchall()[0][0] > 0
+    takedown = Takedown([str(tmp_path / "run")], Wanted({"id": [new[0]["rewritten_from"]]}, copies=False), str(tmp_path / "list.jsonl"))
+    assert {(row["id"], row["why"]) for row in takedown.taken[0].documents} == {
+        (new[0]["rewritten_from"], "id"),
+        (new[0]["id"], "rewritten"),
+    }
     assert "the model m wrote it (plain)" in str(run.why(new[0]["id"]))
     assert "written of it" in str(run.why(new[0]["rewritten_from"]))
 
