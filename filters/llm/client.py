@@ -24,7 +24,7 @@ from corpusmill.pipeline.storage import Storage
 LARGEST = 8 << 20
 #: Seconds of the pause after the first failed try; it doubles, up to the second number. A server's Retry-After goes before, up to LONGEST.
 PAUSES, LONGEST = (0.5, 30.0), 300.0
-#: Questions in a row for which all tries failed without any answer, after which the server counts as gone.
+#: Questions in a row for which all tries failed, after which the server counts as gone.
 GONE = 8
 #: Seconds between two calls of `on_progress`.
 TOLD = 5.0
@@ -65,11 +65,12 @@ class Answers:
         """Returns the kept answer. None where there is none, or where its file is not what was written."""
         try:
             value = parse_json(self.storage.read_bytes(self._path(key)))
-            return Answer(**{field.name: value[field.name] for field in fields(Answer) if field.name != "error"})
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError):
-            return None
+            content, finish, tokens_in, tokens_out, seconds = (value[field.name] for field in fields(Answer) if field.name != "error")
+            if isinstance(content, str) and (finish is None or isinstance(finish, str)):
+                return Answer(content, finish, int(tokens_in), int(tokens_out), float(seconds))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            pass
+        return None
 
     def put(self, key: str, answer: Answer) -> None:
         content = json.dumps({name: value for name, value in vars(answer).items() if name != "error"}, ensure_ascii=False).encode()
@@ -139,10 +140,11 @@ class Client:
         self.answers = Answers(config.cache)
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, name="llm", daemon=True).start()
-        self.key = key = os.environ.get(config.key_variable) or "none"  # local servers need none
+        self.key = os.environ.get(config.key_variable) or "no-key"  # local servers need none
 
         async def connect() -> Any:
-            return AsyncOpenAI(base_url=config.url, api_key=key, max_retries=0, timeout=config.timeout, http_client=DefaultAioHttpClient())
+            transport = DefaultAioHttpClient()
+            return AsyncOpenAI(base_url=config.url, api_key=self.key, max_retries=0, timeout=config.timeout, http_client=transport)
 
         self.openai = asyncio.run_coroutine_threadsafe(connect(), self.loop).result()
         self.flying: dict[str, asyncio.Future[Answer]] = {}  # questions in flight, by key
@@ -254,11 +256,9 @@ class Client:
             if isinstance(found, Answer):
                 return found
             reason = found
-            if reason.startswith("HTTP"):
-                self.failed = 0  # somebody is there
         self.failed += 1
         if self.failed >= GONE:
-            raise ServerLost(f"{self.config.url}: the server of the language model does not answer ({reason}).")
+            raise ServerLost(f"{self.config.url}: the server of the language model gives no answer ({reason}).")
         return Answer(error=reason)
 
     async def _once(self, body: dict[str, Any]) -> Answer | str:

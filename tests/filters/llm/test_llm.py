@@ -257,12 +257,14 @@ def test_what_no_try_reads_has_a_reason_of_its_own(tmp_path: Path, fault: str, r
     assert [(row["refused"], row["value"]) for row in rows] == [(reason, None)] * 2 and server.requests == 4
 
 
-@pytest.mark.parametrize(("fault", "sentence"), [("gone", "does not answer"), ("key", "refuses the key")])
+@pytest.mark.parametrize(
+    ("fault", "sentence"), [("gone", "gives no answer"), ("error", r"gives no answer \(HTTP 500"), ("key", "refuses the key")]
+)
 def test_a_server_that_is_gone_ends_the_run_in_one_sentence(
     tmp_path: Path, fault: str, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "not-to-be-told")
-    with LlmServer(scored, fault=lambda _: "key").running() as server:
+    with LlmServer(scored, fault=lambda _: fault).running() as server:
         made = recipe(server, tmp_path / "cache", tries=2)
         if fault == "gone":
             made["filter"]["steps"][0]["llm"]["url"] = "http://127.0.0.1:9/v1"
