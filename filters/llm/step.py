@@ -36,6 +36,7 @@ RECORD = pa.schema(
         pa.field("tokens_out", pa.int64()),
         pa.field("seconds", pa.float64()),
         pa.field("dollars", pa.float64()),
+        pa.field("cut", pa.bool_()),  # the document was longer than the prompt holds
         pa.field("prompt_injection_signs", pa.int64()),
         pa.field("new_id", pa.string()),  # of the rewritten document
         *FAITHFULNESS,
@@ -201,7 +202,7 @@ class Llm(Step):
             "model": config.model, "prompt": config.prompt_digest, "parameters": self.parameters, "question": key,
             "answer": answer.content if answer.error is None else None, "value": value, "refused": refused, "finish": answer.finish,
             "tokens_in": answer.tokens_in, "tokens_out": answer.tokens_out, "seconds": answer.seconds, "dollars": spent,
-            "prompt_injection_signs": signs(text[: config.max_chars]),
+            "cut": len(text) > config.max_chars, "prompt_injection_signs": signs(text[: config.max_chars]),
         }  # fmt: skip
 
     def _columns_of(self, rows: Mapping[int, dict[str, Any]], documents: int) -> dict[str, list[Any]]:

@@ -16,7 +16,10 @@ from corpusmill.report.query.sql import column, literal
 
 TABLE = "filter_llm"
 #: Columns of the table that every query needs.
-NEEDED = {"id", "step", "model", "refused", "answer", "value", "tokens_in", "tokens_out", "seconds", "dollars", "prompt_injection_signs"}
+NEEDED = {
+    "id", "url", "step", "model", "refused", "answer", "new_id", "tokens_in", "tokens_out", "seconds", "dollars", "cut",
+    "prompt_injection_signs",
+}  # fmt: skip
 #: Reasons and examples that are shown, and characters of each text.
 SHOWN, EXAMPLES, TEXT = 20, 6, 1_200
 #: More answers without a value than this share, of at least so many, deserve a warning.
@@ -48,7 +51,8 @@ def read_language_model(run: Run) -> LanguageModel | None:
     steps = ask(run, "llm", "What was asked, and what it cost", f"""
         SELECT step, model, count(*) AS documents, count(refused) AS refused, count(new_id) AS new_documents,
           sum(tokens_in)::BIGINT AS tokens_in, sum(tokens_out)::BIGINT AS tokens_out, sum(dollars) AS dollars,
-          median(seconds) FILTER (answer IS NOT NULL) AS seconds, count(*) FILTER (prompt_injection_signs > 0) AS with_signs
+          median(seconds) FILTER (answer IS NOT NULL) AS seconds, count(*) FILTER (cut) AS cut,
+          count(*) FILTER (prompt_injection_signs > 0) AS with_signs
         FROM {TABLE} GROUP BY step, model ORDER BY step, model
     """)  # fmt: skip
     refusals = ask(run, "llm-refusals", "Why there is no value", f"""

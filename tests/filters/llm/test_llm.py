@@ -182,6 +182,12 @@ def test_a_document_can_not_close_its_marks_nor_write_tokens_of_a_template() -> 
     assert signs("a\u200bb \U000e0041\U000e0042") == 2
 
 
+def test_a_long_document_is_cut_and_the_record_says_so(tmp_path: Path) -> None:
+    with LlmServer(scored).running() as server:
+        rows = asked(server, tmp_path, ["x" * 100, "y" * 101], max_chars=100)
+    assert [row["cut"] for row in rows] == [False, True] and sorted(map(document_of, server.bodies)) == ["x" * 100, "y" * 100]
+
+
 def test_the_beginning_of_all_prompts_is_the_same() -> None:
     config = LlmConfig(model="m", prompt="properties")
     first, second = (question(config, text)["messages"][0]["content"] for text in ("one", "two"))
