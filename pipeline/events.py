@@ -48,9 +48,9 @@ class Events:
     def span(self, what: str, stage: str, phase: str = "", fields: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """Tells the begin of a stage or phase, which is the `with` block, and its end: `stage_end`, or `stage_broken_off` where an error
         ends it. `fields` are those of the begin; the block adds fields of the end to the dict that it gets. `seconds` comes last."""
-        self.tell(Event(f"{what}_begin", stage, phase, fields=fields or {}))
         started, ended, of_end = time.monotonic(), "broken_off", dict[str, Any]()
         try:
+            self.tell(Event(f"{what}_begin", stage, phase, fields=fields or {}))  # an interrupt may come as soon as a listener knows it
             yield of_end
             ended = "end"
         finally:

@@ -44,7 +44,7 @@ EXECUTED = ["docs/start.md", *sorted(page for page in PAGES if page.startswith("
 OF_OTHERS = {"bfd_split", "get_data_reader", "max_seq_len", "assistant_only_loss", "strftime_now", "_badwords_regex", "skip_on_exit_code"}
 MADE_UP = re.compile(r"(ingest|filter|dedup|tokens|pretrain|sft|align|json)_|regex_filter|symbol_lines_formatter")
 #: Examples name files that are not here: these errors of the recipe's reader do not concern its options.
-ELSEWHERE = re.compile(r"can't be read|sha256: string should match|no such folder|can't be loaded")
+ELSEWHERE = re.compile(r"can't be read|sha256: string should match|no such folder|can't be loaded|topic\.txt is no prompt")
 
 
 @cache

@@ -87,7 +87,7 @@ class Refused(ValueError):
 def _validator(schema: str) -> Any:
     from jsonschema import Draft202012Validator
 
-    return Draft202012Validator(json.loads(schema))
+    return Draft202012Validator(parse_json(schema))
 
 
 def check_schema(schema: Any) -> None:

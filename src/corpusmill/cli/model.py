@@ -99,7 +99,7 @@ def serve(
         str | None, typer.Option(help="What requests call the model. [default: the name of its run or folder]", show_default=False)
     ] = None,
 ) -> None:
-    """Answer OpenAI's protocol with a model, on this machine alone: for trying the step llm. Ctrl-C ends it."""
+    """Answer OpenAI's protocol with a model. On this machine alone, for trying the step llm; Ctrl-C ends it."""
     from corpusmill.cli.serve import serve as serve_model
     from corpusmill.train.generate import load_text_generator
 
