@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from typing import Any
 
 import duckdb
@@ -79,7 +80,8 @@ def _decide(config: FilterConfig, texts: list[str]) -> pa.Table:
     absent = dict.fromkeys(DOCUMENTS.names, [None] * len(texts))
     named = {"id": [document_id(None, text.encode()) for text in texts], "source": [""] * len(texts), "text": texts}
     documents = pa.table({**absent, **named}, schema=DOCUMENTS)
-    report, text, values = worker.report(documents, FileRef("texts", "", 0))
+    with closing(worker):
+        report, text, values = worker.report(documents, FileRef("texts", "", 0))
     failed = decide(worker.rules, values, report.num_rows)
     report = decided(report, failed, report["chars_out"].to_numpy())
     names = ["kept", "failed", "chars_in", "chars_out"]

@@ -102,6 +102,8 @@ def check_schema(schema: Any) -> None:
         raise ValueError(f"json_schema: not a JSON Schema ({error.message[:200]})") from error
     if wrong := [name for name in schema["properties"] if not re.fullmatch(r"[A-Za-z]\w*", name)]:
         raise ValueError(f"json_schema: a property is a column's name, not {wrong[0]!r}")
+    if own := sorted({"refused", "injection_signs"} & set(schema["properties"])):
+        raise ValueError(f"json_schema: the step has a column of the name {own[0]} itself")
 
 
 def value_of(config: LlmConfig, content: str, finish: str | None) -> Any:

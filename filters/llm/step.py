@@ -105,7 +105,7 @@ class Llm(Step):
         return {self.config.name: f"not labelled {said} {of}" if self.config.output == "label" else f"a score of {said} {of}"}
 
     def open(self, run: Storage) -> None:
-        self.run = run
+        self.run = run if run.exists("run.json") else None  # single texts have no run
 
     def setup(self) -> None:
         self.client = self.client or Client(self.config, self._tell)

@@ -99,6 +99,14 @@ def test_a_score_is_a_column_with_a_rule_and_its_answer_is_on_record(tmp_path: P
     assert not any(b"not-to-be-found" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
+def test_single_texts_are_measured_and_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with LlmServer(scored).running() as server:
+        found = corpusmill.measure("Some text.", steps=recipe(server, tmp_path / "cache", only_passing=False)["filter"]["steps"])
+    assert found["llm"] == score_of("Some text.") and not list(Path.cwd().iterdir())
+
+
 def test_labels_and_properties_are_columns(tmp_path: Path) -> None:
     shape = {"type": "object", "properties": {"depth": {"type": "integer"}, "kind": {"enum": ["a", "b"]}, "tags": {"type": "array"}}}
     steps = [
@@ -341,6 +349,10 @@ def test_a_budget_counts_money() -> None:
         ({"output": "label", "threshold": None}, "labels: an answer is one of two or more"),
         ({"output": "json", "threshold": None, "json_schema": {"type": "object"}}, "expected an object with `properties`"),
         ({"output": "json", "threshold": None, "json_schema": {"properties": {"a b": {}}}}, "a property is a column's name"),
+        (
+            {"output": "json", "threshold": None, "json_schema": {"properties": {"refused": {}}}},
+            "the step has a column of the name refused",
+        ),
         ({"limits": {"dollars": 1}}, "limits.dollars: `prices` say what tokens cost"),
         ({"url": "127.0.0.1:8000"}, "expected http://HOST:PORT/v1"),
         ({"url": "https://user:secret@host/v1"}, "carries credentials"),
