@@ -72,7 +72,12 @@ def _take(found: Discovery, path: str, look: Callable[[FileRef], InputFile | Ref
     if not explicit and Path(path).name.startswith((".", "_")):
         found.ignored.append(Ignored(path))
         return
-    result = look(file_ref(path))
+    try:
+        result = look(file_ref(path))
+    except InputError as error:
+        if explicit or is_remote(path):
+            raise
+        result = Refused(FileRef(path, "", 0), "unreadable", str(error))  # a link to nothing, or a file that has just gone
     if isinstance(result, InputFile):
         found.sources.append(result)
     elif isinstance(result, Refused):

@@ -152,6 +152,16 @@ def test_a_parquet_file_without_the_column_ends_the_run(tmp_path: Path, ingest) 
     assert ingest(tmp_path / "a.parquet", name="other", text_key="content").data[0]["text"] == "some text"
 
 
+def test_a_link_to_nothing_costs_its_file_and_no_other(tmp_path: Path, ingest) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/good.jsonl").write_text('{"text": "a line"}\n')
+    (tmp_path / "in/gone.jsonl").symlink_to(tmp_path / "nowhere")
+    found = ingest(tmp_path / "in")
+    assert [row["source"] for row in found.data] == [f"{tmp_path}/in/good.jsonl"]
+    (row,) = [row for row in found.report if not row["kept"]]
+    assert row["failed"] == ["unreadable"] and row["reason"] == f"{tmp_path}/in/gone.jsonl: can't be read (No such file or directory)."
+
+
 def test_a_name_that_is_not_utf_8_costs_its_file_and_no_other(tmp_path: Path, ingest, corpusmill) -> None:
     folder = os.fsencode(tmp_path / "in")
     (tmp_path / "in").mkdir()

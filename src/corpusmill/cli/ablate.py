@@ -17,7 +17,9 @@ def ablate(
             metavar="VARIANT", help="Runs, recipes (.yaml) or folders of token shards, as PATH or NAME=PATH; first the baseline."
         ),
     ],
-    output: Annotated[str, typer.Option(metavar="FOLDER", help="Folder of the comparison; an existing one goes on where it stopped.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the comparison; an existing one goes on where it stopped.")
+    ],
     input_: Annotated[
         list[str] | None, typer.Option("--input", metavar="INPUT", help="Crawls on which variants that are recipes are run.")
     ] = None,

@@ -25,7 +25,9 @@ SpecSets = Annotated[
 )
 def train(
     spec: Given,
-    output: Annotated[Path, typer.Option(metavar="FOLDER", help="A new or empty folder for the classifier.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="A new or empty folder for the classifier.", show_default=False)
+    ],
     set_: SpecSets = None,
     labels: Annotated[
         str | None,

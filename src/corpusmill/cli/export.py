@@ -128,7 +128,9 @@ Description = Annotated[str | None, typer.Option(metavar="FILE", help="Markdown 
 @app.command(epilog="Example: corpusmill card runs/demo --licence odc-by --name 'Manuals of 2026'")
 def card(
     run: RunFolder,
-    output: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where to write; by default the run's folder.")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write; by default the run's folder.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="What the collection is called; by default as the run's folder.")] = None,
     licence: Licence = None,
     description: Description = None,

@@ -204,7 +204,12 @@ def run(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="The run's folder; an existing run goes on where it stopped. [default: a new one below runs/]"),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="The run's folder; an existing run goes on where it stopped. [default: a new one below runs/]",
+        ),
     ] = None,
     set_: Sets = None,
     engine: EngineOption = "auto",

@@ -73,7 +73,7 @@ ExportFormat = Literal["nanogpt", "llmc", "megatron", "datatrove", "parquet", "m
 def export(
     run: RunOrSet,
     format_: Annotated[ExportFormat, typer.Option("--format", help="The format of the export.", show_default=False)],
-    output: Annotated[str, typer.Option(metavar="FOLDER", help="A new or empty local folder.", show_default=False)],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="A new or empty local folder.", show_default=False)],
     split: Annotated[Literal["both", "train", "validation"], typer.Option(help="Which tokens.")] = "both",
     sequence_length: Annotated[
         int | None,
