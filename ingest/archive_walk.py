@@ -310,6 +310,8 @@ FRAMED = "-frames"
 PART = 1 << 20
 #: Bytes at a possible frame that are read to see whether it is one: zstd decompresses whole blocks, of up to 128 KiB.
 PROBE = 1 << 18
+#: The most bytes that deflate stores without an interruption.
+STORED = (1 << 16) - 1
 #: A huge frame that decompresses to more than this many times its size is a bomb. It is not read to its end; the next frame is searched.
 BOMB = 200
 
@@ -423,6 +425,24 @@ def next_frame(file: RangeFile, codec: Codec, grammar: Grammar, start: int) -> i
             return window.position
         window.skip(1)
     return file.end - file.start
+
+
+def sure_frame(file: RangeFile, codec: Codec, grammar: Grammar, start: int) -> int:
+    """Returns the place of the next gzip member with a record that is surely one of this file, or the end of the file.
+
+    A record may hold another archive. Its members can lie there as they are only where the record's own member stores bytes without
+    compression, and deflate (RFC 1951, 3.2.4) interrupts these after at most 65,535 bytes. So members that follow each other for longer
+    are the file's own. The last ones of a file never are sure.
+    """
+    end = file.end - file.start
+    while (place := next_frame(file, codec, grammar, start)) < end:
+        _, frame = _behind_blanks(file, codec, place, end, 0)
+        while frame and not frame.fault and frame.end - place <= STORED:
+            _, frame = _behind_blanks(file, codec, frame.end, end, 0)
+        if frame and not frame.fault:
+            return place
+        start = place + 1
+    return end
 
 
 def _first_bytes(codec: Codec, window: Window) -> bytes:

@@ -8,6 +8,7 @@ import contextlib
 import datetime
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from itertools import islice
@@ -22,7 +23,7 @@ from corpusmill.ingest.inputs import Segment
 from corpusmill.ingest.pages import MIB, check_text, gap_row, record_row, unread_row, warm_up
 from corpusmill.ingest.rows import IngestRow, PendingRow, SkipReason
 from corpusmill.ingest.urls.filter import UrlFilter, check_url, make_url_filter
-from corpusmill.ingest.warc import CUTTABLE, Fields, Record, read_records
+from corpusmill.ingest.warc import CUTTABLE, SURE, Fields, Record, read_records, sure_start
 from corpusmill.pipeline.config import canonical_json, parse_json
 from corpusmill.pipeline.files import open_file
 from corpusmill.pipeline.formats.compressed import Inflating, inflating
@@ -269,8 +270,12 @@ class SegmentReader:
 
         The part that can't be read is one row: the rest of a row group of Parquet, or the rest of the segment for other formats.
         """
-        works = self._pending_rows(path, size, segment, without_fastwarc, skip_reason)
         last: PendingRow | None = None
+        if segment.layout == SURE and not skip_reason():
+            with open_file(path) as file:
+                start, end = (sure_start(file, segment.format, place) for place in (segment.start, segment.end))
+            segment = replace(segment, start=start, end=end)
+        works = self._pending_rows(path, size, segment, without_fastwarc, skip_reason)
         while segment.format == "parquet" or not (reason := skip_reason()):
             if (work := next(works, None)) is None:
                 return

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from corpusmill.ingest.archive_walk import examine
-from corpusmill.ingest.warc import CUTTABLE, first_start, read_records
+from corpusmill.ingest.warc import CUTTABLE, SURE, first_start, read_records
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.files import expand, file_ref, local_path, open_file
 from corpusmill.pipeline.formats.detect import KNOWN, Ignored, InputFile, Refused
@@ -115,7 +115,10 @@ INDEXED = 4
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of one file: its bytes `[start, end)`, or its row groups for Parquet. A file that is one compressed stream has one segment."""
+    """A part of one file: its bytes `[start, end)`, or its row groups for Parquet. A file that is one compressed stream has one segment.
+
+    In a WARC or ARC with a gzip member for each record, both may be any places: the records between `sure_start` of both are meant.
+    """
 
     format: str
     layout: str
@@ -133,15 +136,23 @@ def task_bytes(sources: list[InputFile], task_mb: int) -> int:
 
 
 def needs_index(source: InputFile, target: int) -> bool:
-    """Whether a file is a WARC or ARC that is large enough to be cut; its records must then be walked first."""
-    return source.format in ("warc", "arc") and source.layout in CUTTABLE and 2 * source.ref.bytes > 3 * target
+    """Whether a file is a WARC or ARC that is large enough to be cut, but only after a walk over its records."""
+    archive = source.format in ("warc", "arc") and source.layout in CUTTABLE
+    return archive and source.layout != SURE and _is_large(source, target)
+
+
+def _is_large(source: InputFile, target: int) -> bool:
+    return 2 * source.ref.bytes > 3 * target
+
+
+def even_edges(size: int, step: int) -> list[int]:
+    """Returns `[0, step, 2 * step, ..., size]`; the last range has half a step to one and a half."""
+    return [*range(0, max(1, size - step // 2), step), size]
 
 
 def index_ranges(size: int, target: int) -> list[tuple[int, int]]:
     """Returns the ranges of a large file, each of which one task indexes."""
-    step = INDEXED * target
-    edges = [*range(0, max(1, size - step // 2), step), size]
-    return list(pairwise(edges))
+    return list(pairwise(even_edges(size, INDEXED * target)))
 
 
 @dataclass(frozen=True)
@@ -195,7 +206,9 @@ def segments_of(source: InputFile, target: int, starts: list[int] | None = None)
     size = source.ref.bytes
     if source.format == "parquet":
         return _row_groups(source, target)
-    if source.format == "jsonl" and source.layout == "plain" and 2 * size > 3 * target:
+    if source.layout == SURE and _is_large(source, target):
+        starts = even_edges(size, target)
+    elif source.format == "jsonl" and source.layout == "plain" and _is_large(source, target):
         with open_file(source.ref.path) as file:
             starts = line_starts(file, size, target)
     starts = starts or [0, size]

@@ -26,6 +26,7 @@ from corpusmill.ingest.archive_walk import (
     Raw,
     next_frame,
     parse_arc_line,
+    sure_frame,
     walk,
     walk_frames,
 )
@@ -222,8 +223,10 @@ def _timestamp(digits: str) -> str | None:
         return None
 
 
+#: A gzip member for each record: a record is recognized from any position (`sure_start`).
+SURE = "gzip-frames"
 #: Layouts of files that can be read from the beginning of any record.
-CUTTABLE = ("plain", "gzip-frames", "zstd-frames", "lz4-frames")
+CUTTABLE = (SURE, "plain", "zstd-frames", "lz4-frames")
 
 #: The most records that are walked before FastWARC is tried again.
 MOST_PATIENCE = 1 << 10
@@ -276,6 +279,16 @@ def first_start(file: IO[bytes], format: str, layout: str, place: int) -> int:
         GRAMMARS[format].seek_start(window, None)
         return window.position
     return next_frame(RangeFile(file, 0, size), codec_of(file, layout.removesuffix(FRAMED)), GRAMMARS[format], place)
+
+
+def sure_start(file: IO[bytes], format: str, place: int) -> int:
+    """Returns where the first record at or after `place` surely begins in a file with a gzip member for each record.
+
+    Returns the end of the file where no such record follows. The readers of two neighbouring ranges get the same answer, so no record
+    is lost or read twice.
+    """
+    size = file.seek(0, os.SEEK_END)
+    return place if place in (0, size) else sure_frame(RangeFile(file, 0, size), codec_of(file, "gzip"), GRAMMARS[format], place)
 
 
 def _walk(file: IO[bytes], grammar: Grammar, layout: str, position: int, size: int, limit: int) -> Iterator[list[Raw | Gap]]:
