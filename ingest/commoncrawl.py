@@ -14,9 +14,11 @@ from urllib.parse import parse_qsl
 import xxhash
 
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.files import expand
+from corpusmill.pipeline.files import is_web, listed, open_file
+from corpusmill.pipeline.manifest import FileRef
+from corpusmill.pipeline.stores import is_store
 from corpusmill.pipeline.watch.progress import Bytes
-from corpusmill.pipeline.web import Patience, cached, download, forget, gunzip
+from corpusmill.pipeline.web import Patience, download, forget, gunzip
 
 PREFIX = "cc:"
 BASE = "https://data.commoncrawl.org/"
@@ -66,8 +68,8 @@ def parse_crawl(given: str) -> CrawlInput:
     if values.get("kind", "warc") not in KINDS:
         raise InputError(f"{given}: kind is {' or '.join(KINDS)}.")
     base = values.get("base") or os.environ.get(BASE_VARIABLE) or BASE
-    if not base.startswith(("https://", "http://")):
-        raise InputError(f"{given}: the base {base!r} is no address that begins with https:// or http://.")
+    if not (is_web(base) or is_store(base)):
+        raise InputError(f"{given}: the base {base!r} is no address that begins with https://, http:// or s3://.")
     return CrawlInput(
         crawl, values.get("kind", "warc"), _number(given, values, "segments"), _number(given, values, "files"),
         _number(given, values, "seed", 0) or 0, base.rstrip("/") + "/",
@@ -84,33 +86,40 @@ def _number(given: str, values: dict[str, str], key: str, least: int = 1) -> int
 
 
 def files_of(given: str, patience: Patience | None = None) -> list[str]:
-    """Returns the URLs of a `cc:` input's files, sorted. Downloads the crawl's list, unless it is in the cache."""
+    """Returns the URLs of a `cc:` input's files, sorted. Downloads the crawl's list, unless it is in the cache or in a store."""
     wanted = parse_crawl(given)
     try:
-        download([wanted.list_url], patience=patience)
+        content = _list(wanted, patience)
     except InputError as error:
-        if "there is no such file" in str(error):
+        if "no such file" in str(error):
             raise InputError(f"{given}: {wanted.base} has no crawl {wanted.crawl} ({wanted.list_url} is not there).") from error
         raise
-    return sorted(wanted.base + path for path in choose(_paths(wanted), wanted))
+    return sorted(wanted.base + path for path in choose(_paths(wanted, content), wanted))
 
 
-def find_files(given: str) -> list[str]:
-    """Returns the files of any input: a `cc:` input, or a path, glob or URL."""
-    return files_of(given) if is_crawl(given) else expand(given)
+def find_files(given: str) -> dict[str, FileRef | None]:
+    """Returns the files of any input, as `listed` does: a `cc:` input, or a path, glob or URL."""
+    return dict.fromkeys(files_of(given)) if is_crawl(given) else listed(given)
 
 
 def fetch(given: str, bar: Bytes, patience: Patience | None = None) -> None:
-    """Downloads the files of a `cc:` input, unless they are in the cache."""
-    download(files_of(given, patience), bar, patience)
+    """Downloads the files of a `cc:` input, unless they are in the cache or in a store."""
+    if not is_store(parse_crawl(given).base):
+        download(files_of(given, patience), bar, patience)
 
 
-def _paths(wanted: CrawlInput) -> list[str]:
+def _list(wanted: CrawlInput, patience: Patience | None) -> bytes:
+    if not is_store(wanted.base):
+        download([wanted.list_url], patience=patience)
+    with open_file(wanted.list_url) as file:
+        return file.read()
+
+
+def _paths(wanted: CrawlInput, content: bytes) -> list[str]:
     """Returns the paths in a crawl's list. An invalid list is removed from the cache, so that the next run downloads it again."""
-    here = cached(wanted.list_url)
     why = "it is empty"
     try:
-        paths = gunzip(here.path.read_bytes()).decode("ascii").split() if here else []
+        paths = gunzip(content).decode("ascii").split()
     except (OSError, ValueError) as error:
         paths, why = [], str(error)
     strange = next((path for path in paths if not PATH.fullmatch(path)), None)

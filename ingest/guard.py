@@ -252,19 +252,19 @@ class ReaderGuard:
         found = self._ask({"index": {"path": path, **where}})
         return RangeIndex(**found) if isinstance(found, dict) else UNKNOWN
 
-    def examine(self, ref: FileRef) -> InputFile | Refused | Ignored:
-        """Returns `archive_walk.examine` of a file; a file that kills each process is refused."""
-        found = self._ask({"examine": asdict(ref)})
-        if not isinstance(found, dict):
-            rule, reason = found
-            return Refused(ref, rule, f"{ref.path}: {reason}.")
-        if "path" in found:
-            return Ignored(found["path"])
-        if "rule" in found:
-            return Refused(ref, found["rule"], found["reason"])
-        return InputFile(ref, found["format"], found["layout"], tuple(found["groups"]), found["fault"])
+    def examine(self, refs: Sequence[FileRef]) -> list[InputFile | Refused | Ignored]:
+        """Returns `archive_walk.examine` of each file; a file that kills each process is refused. Where processes die of several files,
+        these are looked at one by one."""
+        found = self._ask({"examine": [asdict(ref) for ref in refs]})
+        if isinstance(found, list):
+            return [examined(ref, result) for ref, result in zip(refs, found)]
+        if len(refs) > 1:
+            return [result for ref in refs for result in self.examine([ref])]
+        assert isinstance(found, tuple)
+        rule, reason = found
+        return [Refused(refs[0], rule, f"{refs[0].path}: {reason}.")]
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any] | tuple[str, str]:
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any] | list[dict[str, Any]] | tuple[str, str]:
         """Returns the answer to a request that has one answer; or `(rule, reason)` where processes died of it."""
         skipped = SkippedRecords(self.config.extraction)
         while not skipped.unreadable:
@@ -276,7 +276,7 @@ class ReaderGuard:
                 self._handle_death(process, death, skipped)
                 continue
             self.peak_mb = max(self.peak_mb, answer["peak_mb"])
-            found: dict[str, Any] = answer["found"]
+            found: dict[str, Any] | list[dict[str, Any]] = answer["found"]
             return found
         return next(iter(skipped.unreadable.values()))
 
@@ -324,6 +324,15 @@ class ReaderGuard:
         self.answering = not head["end"]
         documents, report, sites = tables
         return RowBatch(documents, report, sites, head["counts"], head["warnings"])
+
+
+def examined(ref: FileRef, found: dict[str, Any]) -> InputFile | Refused | Ignored:
+    """Returns the format of a file from its fields."""
+    if "path" in found:
+        return Ignored(found["path"])
+    if "rule" in found:
+        return Refused(ref, found["rule"], found["reason"])
+    return InputFile(ref, found["format"], found["layout"], tuple(found["groups"]), found["fault"])
 
 
 def _checked(message: bytes) -> dict[str, Any]:

@@ -4,16 +4,16 @@ Large files are cut at records, lines or row groups; small files are put togethe
 """
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from corpusmill.ingest.archive_walk import examine
 from corpusmill.ingest.warc import CUTTABLE, SURE, first_start, read_records
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.files import expand, file_ref, local_path, open_file
+from corpusmill.pipeline.files import file_refs, listed, local_path, open_file
 from corpusmill.pipeline.formats.detect import KNOWN, Ignored, InputFile, Refused
 from corpusmill.pipeline.formats.streams import Window
 from corpusmill.pipeline.manifest import FileRef
@@ -29,12 +29,24 @@ class Discovery:
     refused: list[Refused] = field(default_factory=list)
     ignored: list[Ignored] = field(default_factory=list)
 
+    def add(self, result: InputFile | Refused | Ignored) -> None:
+        if isinstance(result, InputFile):
+            self.sources.append(result)
+        elif isinstance(result, Refused):
+            self.refused.append(result)
+        else:
+            self.ignored.append(result)
+
+
+#: A function that finds the format of each file.
+Look: TypeAlias = Callable[[list[FileRef]], Iterable[InputFile | Refused | Ignored]]
+
 
 def discover(
     inputs: list[str],
     run: str = "",
-    look: Callable[[FileRef], InputFile | Refused | Ignored] = examine,
-    find: Callable[[str], list[str]] = expand,
+    look: Look = lambda refs: map(examine, refs),
+    find: Callable[[str], dict[str, FileRef | None]] = listed,
 ) -> Discovery:
     """Finds the files of each input with `find`, and their formats with `look`. Leaves out files in the run folder `run`
     that no input names.
@@ -43,16 +55,15 @@ def discover(
     """
     if not inputs:
         raise InputError("ingest: no input was given; name a file, a folder or a glob.")
-    found = Discovery()
-    seen: set[str] = set()
+    files: dict[str, FileRef | None] = {}
+    explicit: set[str] = set()
     for given in inputs:
-        paths = [path for path in find(given) if path == given or not (run and _inside(path, run))]
+        paths = {path: ref for path, ref in find(given).items() if path == given or not (run and _inside(path, run))}
         if not paths:
             raise InputError(f"{given}: there is nothing in it.")
-        for path in paths:
-            if path not in seen:
-                seen.add(path)
-                _take(found, path, look, explicit=paths == [given])
+        explicit.update([given] if list(paths) == [given] else [])
+        files |= {path: ref for path, ref in paths.items() if path not in files}
+    found = _found(files, explicit, look)
     if not found.sources:
         raise InputError(_nothing(inputs, found))
     return found
@@ -64,29 +75,35 @@ def _inside(path: str, folder: str) -> bool:
     return path.startswith(folder.rstrip("/") + "/")
 
 
-def _take(found: Discovery, path: str, look: Callable[[FileRef], InputFile | Refused | Ignored], explicit: bool) -> None:
-    if (shown := printable(path)) != path:
-        reason = f"{shown}: its name is not UTF-8, so no report could name it; rename it to have it read."
-        found.refused.append(Refused(FileRef(shown, "", 0), "unreadable", reason))
-        return
-    if not explicit and Path(path).name.startswith((".", "_")):
-        found.ignored.append(Ignored(path))
-        return
-    try:
-        result = look(file_ref(path))
-    except InputError as error:
-        if explicit or is_remote(path):
-            raise
-        result = Refused(FileRef(path, "", 0), "unreadable", str(error))  # a link to nothing, or a file that has just gone
-    if isinstance(result, InputFile):
-        found.sources.append(result)
-    elif isinstance(result, Refused):
-        found.refused.append(result)
-    elif explicit:
-        reason = f"{path}: not a {KNOWN} file{_next_step(path)}." if file_ref(path).bytes else f"{path}: there is nothing in it."
-        found.refused.append(Refused(file_ref(path), "wrong_format" if file_ref(path).bytes else "empty_file", reason))
-    else:
-        found.ignored.append(result)
+def _found(files: dict[str, FileRef | None], explicit: set[str], look: Look) -> Discovery:
+    readable = [path for path in files if printable(path) == path and (path in explicit or not Path(path).name.startswith((".", "_")))]
+    unknown = [path for path in readable if files[path] is None]
+    refs = {path: files[path] for path in readable} | dict(zip(unknown, file_refs(unknown)))
+    for path, ref in refs.items():
+        if isinstance(ref, InputError) and (path in explicit or is_remote(path)):
+            raise ref
+    results = iter(look([ref for ref in refs.values() if isinstance(ref, FileRef)]))
+    found = Discovery()
+    for path in files:
+        if (shown := printable(path)) != path:
+            reason = f"{shown}: its name is not UTF-8, so no report could name it; rename it to have it read."
+            found.add(Refused(FileRef(shown, "", 0), "unreadable", reason))
+        elif path not in refs:
+            found.add(Ignored(path))
+        elif isinstance(ref := refs[path], FileRef):
+            found.add(_named(ref, next(results)) if path in explicit else next(results))
+        else:  # a link to nothing, or a file that has just gone
+            found.add(Refused(FileRef(path, "", 0), "unreadable", str(ref)))
+    return found
+
+
+def _named(ref: FileRef, result: InputFile | Refused | Ignored) -> InputFile | Refused:
+    """Returns the format of a file that the user has named: what would be ignored in a folder is refused."""
+    if not isinstance(result, Ignored):
+        return result
+    if not ref.bytes:
+        return Refused(ref, "empty_file", f"{ref.path}: there is nothing in it.")
+    return Refused(ref, "wrong_format", f"{ref.path}: not a {KNOWN} file{_next_step(ref.path)}.")
 
 
 def _next_step(path: str) -> str:

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
@@ -34,6 +35,7 @@ from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.formats.detect import Ignored, InputFile, Refused
 from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.memory import limit_memory
+from corpusmill.pipeline.stores import is_store
 
 #: Exit code of a process that reached its memory limit.
 OUT_OF_MEMORY = 86
@@ -44,6 +46,8 @@ IDLE, READING, EXTRACTING = 0, 1, 2
 READING_FACTOR = 10
 #: Finished rows are sent to the worker when one of these numbers is reached. A crash loses no more than that.
 BATCH_ROWS, BATCH_CHARS, BATCH_SECONDS = 1024, 1 << 22, 1.0
+#: Files of a store that are looked at at a time.
+AT_ONCE = 32
 PR_SET_PDEATHSIG = 1
 
 
@@ -125,7 +129,7 @@ class Reader:
             self._index(request)
         elif "examine" in request:
             self._read_on(0)
-            self._found(examine(FileRef(**request["examine"]), self.segments.config.text_key))
+            self._found(self._examined([FileRef(**ref) for ref in request["examine"]]))
         else:
             self._task(request)
 
@@ -136,8 +140,14 @@ class Reader:
         )
         self._found(found)
 
-    def _found(self, found: RangeIndex | InputFile | Refused | Ignored) -> None:
-        self.connection.send_bytes(json.dumps({"found": asdict(found), "peak_mb": peak_memory_mb()}).encode())
+    def _examined(self, refs: list[FileRef]) -> list[InputFile | Refused | Ignored]:
+        """Returns the formats of files. Many requests to a store wait at a time, but one to a web server, which may be a small machine."""
+        with ThreadPoolExecutor(AT_ONCE if all(is_store(ref.path) for ref in refs) else 1) as pool:
+            return list(pool.map(lambda ref: examine(ref, self.segments.config.text_key), refs))
+
+    def _found(self, found: RangeIndex | list[InputFile | Refused | Ignored]) -> None:
+        content = [asdict(each) for each in found] if isinstance(found, list) else asdict(found)
+        self.connection.send_bytes(json.dumps({"found": content, "peak_mb": peak_memory_mb()}).encode())
 
     def _task(self, request: dict[str, Any]) -> None:
         """Sends the rows of a task, without the first `done`. `lost`, `unreadable`: see `skipped_records`."""

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +14,7 @@ import pyarrow as pa
 from corpusmill.ingest.commoncrawl import fetch, find_files, is_crawl
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.formats import first_keys
-from corpusmill.ingest.guard import ReaderGuard, RowBatch
+from corpusmill.ingest.guard import ReaderGuard, RowBatch, examined
 from corpusmill.ingest.inputs import (
     UNKNOWN,
     Discovery,
@@ -31,19 +33,24 @@ from corpusmill.ingest.takedown import forget, leave_out, takedowns_of
 from corpusmill.ingest.urls.filter import url_filter_params
 from corpusmill.pipeline.config import Config, canonical_json
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.files import file_ref, open_file
-from corpusmill.pipeline.formats.detect import InputFile
+from corpusmill.pipeline.files import file_ref, is_web, open_file
+from corpusmill.pipeline.formats.detect import HEAD, Ignored, InputFile, Refused
 from corpusmill.pipeline.formats.sites import FOLDER as SITES_FOLDER
 from corpusmill.pipeline.formats.sites import SITES
 from corpusmill.pipeline.manifest import FileRef, TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import Storage
+from corpusmill.pipeline.web import cached
 
 #: The rules of JSONL lines that can't be read as objects. Whether such a line has a text is unknown.
 NO_OBJECT = ("not_json", "invalid_utf8", "too_large")
 #: Formats with pages. For them the extractor is loaded.
 PAGES = ("warc", "arc", "html")
+#: Files whose formats one task finds.
+LOOKED = 512
+#: The most workers of a phase that reads from web servers. Each of them holds one connection.
+WEB_READERS = 32
 
 
 class GuardedWorker(Worker):
@@ -70,6 +77,18 @@ class GuardedWorker(Worker):
         for ref in dict.fromkeys(refs):
             if file_ref(ref.path).fingerprint != ref.fingerprint:
                 raise InputError(f"{ref.path}: was changed or replaced since the run listed it; run again to read what it holds now.")
+
+
+class LookWorker(GuardedWorker):
+    """Finds the formats of files."""
+
+    def __init__(self, config: IngestConfig, run: Storage, params: dict[str, Any]):
+        super().__init__(config.model_copy(update={"url_filter": None}), run, {"pages": False})
+
+    def process(self, task: Task) -> Output:
+        found = self.guard.examine(task.inputs)
+        content = canonical_json([asdict(each) for each in found]).encode()
+        return Output({f"files/{task.key}.json": content}, counts={"files": len(found)})
 
 
 class IndexWorker(GuardedWorker):
@@ -129,7 +148,8 @@ class IngestStage(Stage):
 
     def execute(self, run: StageRun) -> None:
         forget(run, takedowns_of(self.config))
-        self._download(run)
+        if not run.engine.elsewhere:
+            self._download(run)
         found = self._discover(run)
         target = task_bytes(found.sources, self.config.task_mb)
         starts = self._index(run, found, target)
@@ -138,7 +158,8 @@ class IngestStage(Stage):
         if found.refused or found.ignored:
             tasks.append(self._left_out(f"part-{len(tasks):05d}", found))
         pages = any(source.format in PAGES for source in found.sources)
-        rows = run.map("", IngestWorker, tasks, {"pages": pages, **url_filter_params(self.config.url_filter)}, allow_partial=True)
+        params = {"pages": pages, **url_filter_params(self.config.url_filter)}
+        rows = run.map("", IngestWorker, tasks, params, allow_partial=True, most=_most(source.ref for source in found.sources))
         self._check_lines(found, rows)
 
     def summary(self, run: StageRun) -> dict[str, str]:
@@ -157,7 +178,7 @@ class IngestStage(Stage):
 
     @staticmethod
     def _download(run: StageRun) -> None:
-        """Downloads the files of `cc:` inputs into this machine's cache. Other machines of a cluster read them over the network."""
+        """Downloads the files of `cc:` inputs into this machine's cache. The workers of a cluster read ranges from the server instead."""
         crawls = [given for given in run.inputs if is_crawl(given)]
         if crawls:
             with run.progress.transfer("ingest download") as bar:
@@ -166,11 +187,21 @@ class IngestStage(Stage):
 
     def _discover(self, run: StageRun) -> Discovery:
         """Finds all files and their formats, in a guarded process: a hostile head or footer of a file kills that process, not the run."""
-        with closing(ReaderGuard(self.config.model_copy(update={"url_filter": None}), {"pages": False})) as guard:
-            found = discover(run.inputs, run.run.root, guard.examine, find_files)
+        found = discover(run.inputs, run.run.root, partial(self._look, run), find_files)
         if fault := next((source.fault for source in found.sources if source.fault), ""):
             raise InputError(fault)
         return found
+
+    def _look(self, run: StageRun, refs: list[FileRef]) -> list[InputFile | Refused | Ignored]:
+        """Returns the formats of files. Many files are tasks, so all workers look, and a resumed run looks at none again."""
+        if len(refs) <= LOOKED:
+            with closing(ReaderGuard(self.config.model_copy(update={"url_filter": None}), {"pages": False})) as guard:
+                return guard.examine(refs) if refs else []
+        pieces = [tuple(refs[at : at + LOOKED]) for at in range(0, len(refs), LOOKED)]
+        tasks = [Task(f"files-{number:05d}", piece, {"segments": [{"bytes": HEAD}] * len(piece)}) for number, piece in enumerate(pieces)]
+        rows = run.map("files", LookWorker, tasks, most=_most(refs))
+        found = chain.from_iterable(run.storage.read_json(run.output(row), list) for row in rows)
+        return [examined(ref, fields) for ref, fields in zip(refs, found)]
 
     def _check_lines(self, found: Discovery, rows: Sequence[TaskRow]) -> None:
         """Raises InputError if no document was kept because no line of JSONL has the text key."""
@@ -214,7 +245,8 @@ class IngestStage(Stage):
             for number, (source, ranges) in enumerate(sources)
             for place, (start, end) in enumerate(ranges)
         ]
-        rows = run.map(phase, IndexWorker, tasks, allow_partial=True, fail_fast=False) if tasks else []
+        most = _most(source.ref for source, _ in sources)
+        rows = run.map(phase, IndexWorker, tasks, allow_partial=True, fail_fast=False, most=most) if tasks else []
         found = {row.task: RangeIndex(**run.storage.read_json(run.output(row))) for row in rows}
         indexes = iter([found.get(task.key, UNKNOWN) for task in tasks])
         return {source.ref.path: joined([next(indexes) for _ in ranges], source.ref.bytes) for source, ranges in sources}
@@ -232,6 +264,11 @@ class IngestStage(Stage):
             named = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
             params["warnings"] = [f"{len(paths):,} files that hold no documents were left out: {named} (such as {paths[0]})."]
         return Task(key, tuple(each.ref for each in found.refused), params)
+
+
+def _most(refs: Iterable[FileRef]) -> int:
+    """Returns the most workers that may read these files at a time; 0: all."""
+    return WEB_READERS if any(is_web(ref.path) and not cached(ref.path) for ref in refs) else 0
 
 
 def _listed(counts: Counter[str], prefix: str = "", form: str = "{name} {count:,}") -> str:

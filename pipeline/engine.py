@@ -44,6 +44,7 @@ class Job:
     memory_mb: int = 0  # the expected peak of each worker; 0: not known
     code: Code | None = None  # the driver's code; a node compares its own code with it; None: no comparison
     holder: str = ""  # the id of the run's lease (lease.py); empty: there is none
+    most: int = 0  # the most workers at a time; 0: all
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,10 @@ class TaskDone:
 
 class Engine(Protocol):
     workers: int
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether workers may be on other machines, which do not have this one's cache."""
 
     def perform(self, job: Job, tasks: Sequence[Task], report: Report) -> None:
         """Performs all tasks, in any order. Calls `report` in this process."""
@@ -217,7 +222,7 @@ class InlineEngine:
     """Performs all tasks in the calling process, one after the other: for debugging, tests and small phases. It can't end native code
     that hangs."""
 
-    workers = 1
+    workers, elsewhere = 1, False
 
     def __init__(self, task_timeout: float = TASK_TIMEOUT):
         self.task_timeout = task_timeout

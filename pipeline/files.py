@@ -3,7 +3,10 @@
 import fnmatch
 import glob
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -12,22 +15,28 @@ from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.redirects import RedirectRefusedError, checked_redirects, lasting_fault
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.pipeline.storage import Store, fingerprint, is_remote, open_regular
-from corpusmill.pipeline.stores import StoreError, StoreFile, asked, is_store
+from corpusmill.pipeline.stores import RANGE, WHOLE, RangeStream, StoreError, StoreFile, asked, is_store
 from corpusmill.pipeline.web import cached
 
 MAGIC_CHARACTERS = "*?["
+#: Requests at a time for the sizes of files, of web servers and of stores.
+REQUESTS, STORE_REQUESTS = 8, 64
 
 
 def filesystem(url: str) -> tuple[Any, str]:
     """Returns the fsspec filesystem of a web server or of the Hugging Face Hub, and the path in it. Raises InputError for another URL."""
     from fsspec.core import url_to_fs
 
-    options = {"client_kwargs": checked_redirects()} if url.startswith(("http://", "https://")) else {}
+    options = {"client_kwargs": checked_redirects()} if is_web(url) else {}
     try:
         fs, path = url_to_fs(url, **options)
     except (ImportError, ValueError) as error:  # no library for the protocol, or no such protocol
         raise InputError(f"{url}: this kind of URL can't be opened here ({error}).") from error
     return fs, path
+
+
+def is_web(path: str) -> bool:
+    return path.startswith(("http://", "https://"))
 
 
 def local_path(path: str) -> str:
@@ -45,35 +54,66 @@ def _reason(error: BaseException) -> str:
     return str(refused) if refused else f"can't be read ({getattr(error, 'strerror', None) or error})"
 
 
-def open_file(path: str) -> IO[bytes]:
-    """Opens a file as a seekable binary stream. Raises InputError if it can't be opened."""
+def open_file(path: str, size: int | None = None, whole: int = WHOLE) -> IO[bytes]:
+    """Opens a file as a seekable binary stream. Raises InputError if it can't be opened.
+
+    `size`: bytes of a remote file, where they are known. `whole`: a remote file of at most so many bytes is fetched by one request.
+    """
     try:
         if not is_remote(path):
             return open_regular(local_path(path))
         if here := cached(path):
             return open(here.path, "rb")
         if is_store(path):
-            return cast(IO[bytes], StoreFile(path))
+            return cast(IO[bytes], StoreFile(path, size, whole))
+        if is_web(path):
+            return cast(IO[bytes], WebFile(path, file_ref(path).bytes if size is None else size, whole))
         fs, name = filesystem(path)
-        file: IO[bytes] = fs.open(name, "rb")
-        if path.startswith(("http://", "https://")):
-            _need_ranges(path, file)
-        return file
+        return cast(IO[bytes], fs.open(name, "rb"))
     except StoreError:
         raise
     except OSError as error:
         raise InputError(lasting_fault(path, error) or f"{path}: {_reason(error)}.") from error
 
 
-def _need_ranges(path: str, file: IO[bytes]) -> None:
-    """Raises InputError if a server ignores HTTP ranges. Reads the last byte, since fsspec notices this only then."""
+class WebFile(RangeStream):
+    """A file of a web server as a readable stream, by one request at a time, so that each reader holds one connection."""
+
+    def __init__(self, url: str, size: int, whole: int = WHOLE):
+        super().__init__(url, size, whole)
+        fs, name = filesystem(url)
+        self._file = fs.open(name, "rb", size=size or 1, cache_type="none")  # an empty file is never read
+        if self.size > whole:
+            self.ranges(self.size - 1, self.size)  # a server that ignores ranges is only noticed beyond the beginning
+
+    def _some(self, begin: int, end: int) -> list[Any]:
+        return [asked(self.name, partial(self._read, at, min(at + RANGE, end))) for at in range(begin, end, RANGE)]
+
+    def _read(self, begin: int, end: int) -> bytes:
+        try:
+            self._file.seek(begin)
+            return cast(bytes, self._file.read(end - begin))
+        except ValueError as error:
+            why = "the server gives whole files only, so it can't be read in pieces; download it first"
+            raise InputError(f"{self.name}: {why}.") from error
+
+
+def file_refs(paths: Sequence[str]) -> list[FileRef | InputError]:
+    """Returns `file_ref` of each file; where it raises InputError, that error. Remote files are asked for in parallel."""
+
+    def ref(path: str) -> FileRef | InputError:
+        try:
+            return file_ref(path)
+        except InputError as error:
+            return error
+
+    if not any(map(is_remote, paths)):
+        return [ref(path) for path in paths]
+    pool = ThreadPoolExecutor(STORE_REQUESTS if all(map(is_store, paths)) else REQUESTS)
     try:
-        if getattr(file, "size", 0):
-            file.seek(-1, os.SEEK_END)
-            file.read(1)
-            file.seek(0)
-    except ValueError as error:
-        raise InputError(f"{path}: the server gives whole files only, so it can't be read in pieces; download it first.") from error
+        return list(pool.map(ref, paths))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def file_ref(path: str) -> FileRef:
@@ -108,7 +148,14 @@ NEAR = 0.8
 
 def expand(given: str) -> list[str]:
     """Returns the files of one input, sorted. A path that exists is not read as a pattern, whatever characters it has."""
-    return _expand_remote(given) if is_remote(given) else _expand_local(given)
+    return list(listed(given))
+
+
+def listed(given: str) -> dict[str, FileRef | None]:
+    """Returns the files of one input, sorted, each with what the listing says of it; None where `file_ref` must be asked."""
+    if is_store(given):
+        return dict(_expand_store(given))
+    return dict.fromkeys(_expand_remote(given) if is_remote(given) else _expand_local(given))
 
 
 def _expand_local(given: str) -> list[str]:
@@ -176,8 +223,6 @@ def _below(folder: str) -> list[str]:
 
 
 def _expand_remote(given: str) -> list[str]:
-    if is_store(given):
-        return _expand_store(given)
     fs, name = filesystem(given)
     try:
         files = asked(given, lambda: _look(given, fs, name))
@@ -191,20 +236,24 @@ def _expand_remote(given: str) -> list[str]:
     return [given] if files is None else sorted({file if "://" in file else f"{protocol}://{file.lstrip('/')}" for file in map(str, files)})
 
 
-def _expand_store(given: str) -> list[str]:
+def _expand_store(given: str) -> dict[str, FileRef]:
     protocol, _, rest = given.partition("://")
     place, *steps = rest.rstrip("/").split("/")
     store, name = Store(f"{protocol}://{place}"), "/".join(steps)
     if name and store.size(name) >= 0:
-        return [given]
+        return {given: file_ref(given)}
     fixed = next((number for number, step in enumerate(steps) if glob.has_magic(step)), len(steps))
     found = store.find(name)
     if not found and fixed < len(steps):
         found = {file: info for file, info in store.find("/".join(steps[:fixed])).items() if _fits(steps, file.split("/"))}
     if not found:
         raise InputError(f"{given}: {'no file matches' if fixed < len(steps) else 'no such file or folder'}.")
-    files = [file for file, info in found.items() if info["size"] or store.size(file) >= 0]  # not those that stand for an empty folder
-    return sorted(f"{store.url}/{file}" for file in files)
+    refs: dict[str, FileRef] = {}
+    for file in sorted(found):
+        size, url = int(found[file]["size"]), f"{store.url}/{file}"
+        if size or store.size(file) >= 0:  # else it stands for an empty folder
+            refs[url] = FileRef(url, fingerprint(size, found[file]), size)
+    return refs
 
 
 def _look(given: str, fs: Any, name: str) -> list[str] | None:

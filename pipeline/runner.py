@@ -149,6 +149,7 @@ class StageRun:
         gpus: float = 0.0,
         allow_partial: bool = False,
         fail_fast: bool = True,
+        most: int = 0,
     ) -> RowSequence:
         """Performs every unfinished task with `worker`. Returns the rows of all tasks that are then finished, in the order of `tasks`.
 
@@ -158,6 +159,7 @@ class StageRun:
         `gpus` is the share of a GPU for each worker, where there are GPUs. It is not part of a task's identity.
         `allow_partial`: the stage goes on without tasks that fail for good (`self.without`); else it ends when all others are done.
         `fail_fast`: the phase ends early where the first tasks all fail; if False, the stage may go on without any of them.
+        `most`: the most workers at a time (0: all).
         """
         params = params or {}
         config = config or self.stage.config
@@ -182,7 +184,7 @@ class StageRun:
         if todo:
             job = Job(
                 self.stage.name, f"{worker.__module__}:{worker.__qualname__}", config, self.run.root, params, gpus, phase,
-                worker.memory_mb, code, self.lease.mine.holder if self.lease else "",
+                worker.memory_mb, code, self.lease.mine.holder if self.lease else "", most,
             )  # fmt: skip
             with self._phase(phase, tasks, list(todo.values()), code):
                 with self.manifest.grouped(), ended_by_interrupts():

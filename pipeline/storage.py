@@ -28,11 +28,10 @@ Result = TypeVar("Result")
 TEMPORARY = ".tmp-"
 #: A file in the folder of a run that `corpusmill fork` is making, until it has its run.json.
 UNFINISHED_FORK = f"{TEMPORARY}fork"
-#: The properties of an object that change with its content, as stores and servers name them.
-TAGS = frozenset(
-    ["ETag", "etag", "e_tag", "md5", "sha256", "oid", "blob_id", "generation", "mtime", "LastModified", "Last-Modified", "last_modified",
-     "updated"]
-)  # fmt: skip
+#: The properties of an object that change with its content, as stores and servers name them; and the times that stand for them where there
+#: are none: a listing gives them more or less exactly than the object itself.
+TAGS = ("ETag", "etag", "e_tag", "md5", "sha256", "oid", "blob_id", "generation")
+TIMES = ("mtime", "LastModified", "Last-Modified", "last_modified", "updated")
 READ_BYTES = 4 << 20
 #: The most bytes of a local file that is read as a whole, such as `run.json`.
 LARGEST = 1 << 30
@@ -391,5 +390,6 @@ class Store:
 
 
 def fingerprint(size: int, tags: Mapping[str, Any]) -> str:
-    """Returns a digest of a remote file's size and tags (TAGS). It changes when the content of the file does."""
-    return digest([size, {tag: str(tags[tag]) for tag in sorted(TAGS) if tags.get(tag) is not None}])[:32]
+    """Returns a digest of a remote file's size and tags (TAGS, else TIMES). It changes when the content of the file does."""
+    named = {tag: str(tags[tag]).strip('"') for tag in sorted(TAGS) if tags.get(tag) is not None}
+    return digest([size, named or {time: str(tags[time]) for time in TIMES if tags.get(time) is not None}])[:32]

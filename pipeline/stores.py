@@ -11,9 +11,10 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -36,10 +37,14 @@ REFUSED = 3.0
 PAUSE, LONGEST_PAUSE = 0.1, 10.0
 #: Seconds for a connection, of silence within an answer, and for a whole answer.
 CONNECT_TIMEOUT, SILENCE, TIMEOUT = 10.0, 60.0, 600.0
+#: The most seconds that a request waits because a server asks for it (Retry-After).
+MOST_ASKED = 900.0
 #: The protocols of stores. `memory` is the memory of this process, for tests.
 PROTOCOLS = ("s3", "s3a", "gs", "az", "abfs", "abfss", "memory")
 #: HTTP status codes after which the same request may work.
 BUSY = (408, 409, 429)
+#: HTTP status codes of web servers that are overloaded or out of order for a while.
+WEB_BUSY = (408, 425, 429, 500, 502, 503, 504)
 #: Bytes up to which an object is read as a whole, bytes of the first range of a larger one, the longest range of one request, and the
 #: number of parallel requests.
 WHOLE, FIRST, RANGE, PARALLEL = 4 << 20, 64 << 10, 8 << 20, 4
@@ -55,11 +60,12 @@ _answered: set[str] = set()  # the stores and web servers that have answered thi
 
 
 class StoreError(CorpusmillError, OSError):
-    """A store still failed after repeated requests. The message is one sentence with the URL and the cause."""
+    """A store or web server still failed after repeated requests. The message is one sentence with the URL and the cause. `pause`: the
+    seconds after which the server wants to be asked again, where it says so."""
 
-    def __init__(self, sentence: str):
+    def __init__(self, sentence: str, pause: float = 0.0):
         super().__init__(errno.EIO, sentence)
-        self.sentence = sentence
+        self.sentence, self.pause = sentence, pause
 
     def __str__(self) -> str:
         return self.sentence
@@ -148,12 +154,14 @@ def _no_keys(url: str, why: str) -> str:
 
 
 def asked(url: str, request: Callable[[], Result], patience: float | None = None) -> Result:
-    """Calls `request`, again after each temporary failure, and returns its result. `url` is for messages; `patience`: seconds.
+    """Calls `request`, again after each temporary failure, and returns its result. `url` is for messages; `patience`: seconds, to which
+    the pauses are added that the server asks for.
 
     Raises StoreError, InputError, FileNotFoundError, and any error that does not come from the store.
     """
     began, pause, (protocol, host, *_) = time.monotonic(), PAUSE, urlsplit(url)
     patience = patience_of() if patience is None else patience
+    asked_for = 0.0
     while True:
         try:
             result = request()
@@ -170,6 +178,10 @@ def asked(url: str, request: Callable[[], Result], patience: float | None = None
             if seconds >= REFUSED and protocol + host not in _answered and (refused := _REFUSED.search(_all_of(error))):
                 at = found[1] if (found := _ADDRESS.search(str(error))) else host
                 raise StoreError(f"{url}: no server answers at {at} ({refused[0]}); is it right?") from error
+        if known.pause and (asked_for := asked_for + known.pause) <= MOST_ASKED:
+            patience += known.pause
+            time.sleep(known.pause)
+            continue
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -210,14 +222,29 @@ def fault(url: str, error: Exception, seconds: float = 0.0) -> Exception | None:
 
 def _web_fault(url: str, error: Exception, kinds: set[str], seconds: float) -> Exception | None:
     """As `fault`, for the errors of aiohttp; by name, because fsspec says that a file is not there where no server has answered."""
-    at: BaseException | None = error
+    at: Any = error
     while at is not None:
-        if {kind.__name__ for kind in type(at).__mro__} & {"ClientConnectionError", "ClientPayloadError", "TimeoutError", "FSTimeoutError"}:
+        names = {kind.__name__ for kind in type(at).__mro__}
+        if "ClientResponseError" in names and at.status in WEB_BUSY:
+            answered = f"{at.status} {at.message}".rstrip()
+            return StoreError(f"{url}: the server says {answered} (tried for {seconds:.0f} s).", asked_pause(at.headers or {}) or 0.0)
+        if names & {"ClientConnectionError", "ClientPayloadError", "TimeoutError", "FSTimeoutError"}:
             if sentence := lasting_fault(url, error):
                 return InputError(sentence)
             return StoreError(f"{url}: the server can't be reached or fails ({type(at).__name__}: {at}; tried for {seconds:.0f} s).")
         at = at.__cause__
     return None
+
+
+def asked_pause(headers: Mapping[str, str]) -> float | None:
+    """Returns the seconds that a server asks to wait (`Retry-After`, a number or a date); None if there is no valid value."""
+    given = headers.get("Retry-After", "")
+    if given.isdecimal():
+        return float(given)
+    try:
+        return max(0.0, (parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
 
 
 def _cause(text: str) -> str:
@@ -257,17 +284,17 @@ class Stream(io.RawIOBase):
         return len(content)
 
 
-class StoreFile(Stream):
-    """An object of a store as a readable stream. `size` in bytes; None: the store is asked. Raises FileNotFoundError.
+class RangeStream(Stream):
+    """A remote file of `size` bytes as a stream, read in ranges. A file of at most `whole` bytes is fetched by one request. Subclasses
+    implement `_some`.
 
     For a reader that goes on where it stopped, it fetches ahead, doubling the amount each time: a whole crawl file takes few requests, and
     some columns of a shard take few bytes.
     """
 
-    def __init__(self, url: str, size: int | None = None):
-        self.name = url
-        self._store, self._path = opened(url)
-        super().__init__(int(asked(url, lambda: self._store.head(self._path))["size"]) if size is None else size)
+    def __init__(self, url: str, size: int, whole: int = WHOLE):
+        super().__init__(size)
+        self.name, self._whole = url, whole
         self._begin, self._held = 0, b""  # the range that was read last
         self._ahead = FIRST
 
@@ -287,7 +314,7 @@ class StoreFile(Stream):
 
     def _fetch(self, begin: int, end: int) -> bytes:
         """Returns the bytes of a range that is not in memory. Bytes beyond it that were fetched are kept for the next read."""
-        if self.size <= WHOLE:
+        if self.size <= self._whole:
             self._begin, self._held = 0, self.ranges(0, self.size)
             return self._held[begin:end]
         if end - begin >= RANGE:
@@ -299,7 +326,7 @@ class StoreFile(Stream):
         return self._held[: end - begin]
 
     def ranges(self, begin: int, end: int) -> bytes:
-        """Returns bytes of the object, by requests of at most `RANGE` bytes, some of them in parallel."""
+        """Returns bytes of the file, by requests of at most `RANGE` bytes, some of them in parallel."""
         pieces: list[Any] = []
         for first in range(begin, end, PARALLEL * RANGE):
             pieces += self._some(first, min(first + PARALLEL * RANGE, end))
@@ -307,6 +334,18 @@ class StoreFile(Stream):
         if len(content) < end - begin:
             raise StoreError(f"{self.name}: it has only {begin + len(content):,} bytes now; was it replaced?")
         return content
+
+    def _some(self, begin: int, end: int) -> list[Any]:
+        """Returns the bytes of a range of at most `PARALLEL * RANGE` bytes, in pieces."""
+        raise NotImplementedError
+
+
+class StoreFile(RangeStream):
+    """An object of a store as a readable stream. `size` in bytes; None: the store is asked. Raises FileNotFoundError."""
+
+    def __init__(self, url: str, size: int | None = None, whole: int = WHOLE):
+        self._store, self._path = opened(url)
+        super().__init__(url, int(asked(url, lambda: self._store.head(self._path))["size"]) if size is None else size, whole)
 
     def _some(self, begin: int, end: int) -> list[Any]:
         starts = list(range(begin, end, RANGE))

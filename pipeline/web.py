@@ -19,8 +19,6 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +30,7 @@ from corpusmill.pipeline.cache import cache_folder
 from corpusmill.pipeline.config import parse_json
 from corpusmill.pipeline.errors import CorpusmillError, InputError
 from corpusmill.pipeline.storage import Storage, fsync_folder
+from corpusmill.pipeline.stores import WEB_BUSY, asked_pause
 from corpusmill.pipeline.watch.progress import Bytes
 
 FOLDER, SIDECAR = "web", ".json"
@@ -41,8 +40,6 @@ CONNECTIONS = 2
 #: Seconds for which a server may be silent, before and during its answer.
 TIMEOUT = 60.0
 CHUNK = 1 << 16  # bytes read at a time; a part of a chunk is lost when the server falls silent
-#: Status codes of servers that are overloaded or out of order for a while.
-BUSY = (408, 425, 429, 500, 502, 503, 504)
 MISSING = (401, 403, 404, 410)  # a bucket whose list is not public answers 403 for missing objects
 #: The headers of a file that change with its content.
 TAGS = ("ETag", "Last-Modified")
@@ -235,8 +232,8 @@ class _Download:
         answered = f"the server says {answer.status} {answer.reason or ''}".rstrip()
         if answer.status == 416 and size == have:
             self._publish(answer, size)
-        elif answer.status in BUSY:
-            raise _Again(answered, _asked_pause(answer))
+        elif answer.status in WEB_BUSY:
+            raise _Again(answered, asked_pause(answer.headers))
         elif answer.status in MISSING:
             raise InputError(f"{self.url}: there is no such file ({answered}).")
         elif answer.status == 416 or (answer.status == 206 and start != have):
@@ -301,14 +298,3 @@ def _range(answer: Any) -> tuple[int | None, int | None]:
         return (int(start) if start.isdecimal() else None), (int(size) if size.isdecimal() else None)
     length = answer.headers.get("Content-Length", "")
     return 0, int(length) if length.isdecimal() else None
-
-
-def _asked_pause(answer: Any) -> float | None:
-    """Returns the pause that the server asks for (Retry-After, a number or a date) in seconds; None if there is no valid one."""
-    given = answer.headers.get("Retry-After", "")
-    if given.isdecimal():
-        return float(given)
-    try:
-        return (parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):
-        return None

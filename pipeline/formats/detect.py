@@ -86,7 +86,7 @@ def detect(
     if not ref.bytes:
         return Refused(ref, "empty_file", f"{ref.path}: there is nothing in it.") if promised else Ignored(ref.path)
     try:
-        with open_file(ref.path) as file:
+        with open_file(ref.path, ref.bytes, whole=HEAD) as file:
             return _detect(ref, file, promised, text_key, layout_of)
     except InputError as error:
         return Refused(ref, "unreadable", str(error))

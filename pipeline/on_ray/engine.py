@@ -85,7 +85,7 @@ class RayEngine:
 
         def share() -> Share:
             self._count_workers(ray)
-            return share_out(ray.nodes(), job.gpus, min(self.workers, len(tasks)))
+            return share_out(ray.nodes(), job.gpus, min(self.workers, len(tasks), job.most or len(tasks)))
 
         memory = 0 if local else memory_of_actor(ray.nodes(), job.memory_mb)
         if local:
@@ -109,6 +109,10 @@ class RayEngine:
 
         InlineEngine(self.task_timeout).perform(job, soon(), report)
         return list(waiting)
+
+    @property
+    def elsewhere(self) -> bool:
+        return _address() != LOCAL
 
     def known_workers(self) -> int | None:
         """Returns the number of workers. None if it depends on a cluster's CPUs and no task has been sent there yet."""

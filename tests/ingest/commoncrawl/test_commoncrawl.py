@@ -102,7 +102,7 @@ def test_inputs_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cc:CC-MAIN-2026-04?segments=0", "segments is a whole number from 1 on, or all"),
         ("cc:CC-MAIN-2026-04?files=²", "files is a whole number"),
         ("cc:CC-MAIN-2026-04?seed=all", r"seed is a whole number from 0 on\."),
-        ("cc:CC-MAIN-2026-04?base=ftp://x", "no address that begins with https:// or http://"),
+        ("cc:CC-MAIN-2026-04?base=ftp://x", "no address that begins with https://, http:// or s3://"),
     ],
 )
 def test_wrong_inputs_are_one_sentence(given: str, sentence: str) -> None:
