@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
@@ -25,6 +26,8 @@ from corpusmill.ingest.reader import EXTRACTING
 from corpusmill.ingest.rows import RowTables
 from corpusmill.pipeline import failures
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.files import file_ref
+from corpusmill.pipeline.formats.detect import InputFile, Refused
 
 #: A page that keeps native code busy for a second: the names of a tag's attributes are compared pair by pair.
 SLOW = b"<div" + b"".join(b" a%d=1" % number for number in range(15_000)) + b">slow</div>"
@@ -121,6 +124,18 @@ def test_rows_are_what_reading_in_this_process_gives(tmp_path: Path, warcs, guar
 
 
 @pytest.mark.long
+def test_a_file_that_kills_the_process_is_refused_and_its_neighbours_are_not(tmp_path: Path, guard) -> None:
+    """60,000 columns need more memory than a page may take; all files are looked at in one request."""
+    wide = pa.table({"text": ["a"], **{f"column{number}": ["x"] for number in range(60_000)}})
+    pq.write_table(wide, tmp_path / "b.parquet")
+    for name in ("a.jsonl", "c.jsonl"):
+        (tmp_path / name).write_text('{"text": "kept"}\n')
+    refs = [file_ref(str(path)) for path in sorted(tmp_path.iterdir())]
+    first, refused, last = guard(max_memory_mb=130).examine(refs)
+    assert isinstance(refused, Refused) and refused.rule == "out_of_memory"
+    assert [first, last] == [InputFile(ref, "jsonl", "plain") for ref in (refs[0], refs[2])]
+
+
 def test_a_record_is_given_up_only_where_it_ends_its_process_twice(slow: Path, guard) -> None:
     """A process that is killed from outside, by an administrator or a system out of memory, is not the record's fault."""
     disturbed = guard(max_page_seconds=100)

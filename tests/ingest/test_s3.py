@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from corpusmill.ingest import inputs
+from corpusmill.ingest import inputs, stage
 from corpusmill.ingest.config import IngestConfig
 from corpusmill.ingest.inputs import discover
 from corpusmill.ingest.original import original_of
 from corpusmill.ingest.stage import IngestWorker
 from corpusmill.pipeline.errors import InputError
-from corpusmill.pipeline.files import expand, file_ref
+from corpusmill.pipeline.files import expand, file_ref, listed
 from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
 
@@ -46,12 +46,35 @@ def test_a_bucket_equals_a_folder(bucket, warcs, ingest, tmp_path, monkeypatch: 
         assert original_of(row, IngestConfig()).content
 
 
+def test_a_resumed_run_looks_at_no_file_again(s3, bucket, ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven files are three tasks; the second run asks the bucket for its list alone, and a new file is looked at with its neighbours."""
+    monkeypatch.setattr(stage, "LOOKED", 3)
+    for name in "abcdefg":
+        bucket.put(f"many/{name}.jsonl", b'{"text": "of %s"}\n' % name.encode())
+    first = ingest("s3://crawls/many")
+    assert [row["text"] for row in first.data] == [f"of {name}" for name in "abcdefg"]
+    looked = [row.task for row in first.run.manifest.rows() if row.task.startswith("files-")]
+    assert looked == ["files-00000", "files-00001", "files-00002"]
+    s3.forget()
+    again = ingest("s3://crawls/many")
+    assert again.data == first.data and again.run.performed == 0
+    assert [request.partition("&")[0] for request in s3.log()] == ["HEAD /crawls/many", "GET /crawls?list-type=2"]
+    bucket.put("many/h.txt", b"no documents")
+    s3.forget()
+    assert ingest("s3://crawls/many").data == first.data
+    assert {request.partition("?")[0] for request in s3.log()} >= {"GET /crawls/many/g.jsonl", "GET /crawls/many/h.txt"}
+    assert not any("/many/a.jsonl" in request for request in s3.log())
+
+
 def test_globs_folders_and_fingerprints(bucket) -> None:
     for key in ("x/a.jsonl", "x/y/b.jsonl", "x/c.txt"):
         bucket.put(key, b'{"text": "t"}\n')
     assert expand("s3://crawls/x/*.jsonl") == ["s3://crawls/x/a.jsonl"]
     assert expand("s3://crawls/**/*.jsonl") == ["s3://crawls/x/a.jsonl", "s3://crawls/x/y/b.jsonl"]
     assert expand("s3://crawls/x/a.jsonl") == ["s3://crawls/x/a.jsonl"]
+    assert listed("s3://crawls/x") == {
+        f"s3://crawls/x/{name}": file_ref(f"s3://crawls/x/{name}") for name in ("a.jsonl", "c.txt", "y/b.jsonl")
+    }
     before = file_ref("s3://crawls/x/a.jsonl")
     assert file_ref("s3://crawls/x/a.jsonl") == before and before.bytes == 14
     bucket.put("x/a.jsonl", b'{"text": "u"}\n')
@@ -72,10 +95,10 @@ def test_what_is_not_there_is_one_sentence(bucket) -> None:
 def test_an_object_that_is_replaced_after_the_listing_is_a_sentence(bucket, tmp_path) -> None:
     """The new object has the same size, so that no range request fails: ranges alone would give a mixture of both."""
     bucket.put("x/a.jsonl", b'{"text": "old"}\n' * 9)
-    listed = file_ref("s3://crawls/x/a.jsonl")
+    before = file_ref("s3://crawls/x/a.jsonl")
     bucket.put("x/a.jsonl", b'{"text": "new"}\n' * 9)
     worker = IngestWorker(IngestConfig(), Storage(str(tmp_path / "run")), {"pages": False})
     worker.setup()
-    segment = asdict(inputs.Segment("jsonl", "plain", 0, listed.bytes, listed.bytes))
+    segment = asdict(inputs.Segment("jsonl", "plain", 0, before.bytes, before.bytes))
     with closing(worker), pytest.raises(InputError, match=r"^s3://crawls/x/a\.jsonl: was changed or replaced since the run listed it"):
-        list(worker.process(Task("part-00000", (listed,), {"segments": [segment]})))
+        list(worker.process(Task("part-00000", (before,), {"segments": [segment]})))
