@@ -59,10 +59,10 @@ def test_a_resumed_run_looks_at_no_file_again(s3, bucket, ingest, monkeypatch: p
     again = ingest("s3://crawls/many")
     assert again.data == first.data and again.run.performed == 0
     assert [request.partition("&")[0] for request in s3.log()] == ["HEAD /crawls/many", "GET /crawls?list-type=2"]
-    bucket.put("many/h.txt", b"no documents")
+    bucket.put("many/h.log", b"no documents")
     s3.forget()
     assert ingest("s3://crawls/many").data == first.data
-    assert {request.partition("?")[0] for request in s3.log()} >= {"GET /crawls/many/g.jsonl", "GET /crawls/many/h.txt"}
+    assert {request.partition("?")[0] for request in s3.log()} >= {"GET /crawls/many/g.jsonl", "GET /crawls/many/h.log"}
     assert not any("/many/a.jsonl" in request for request in s3.log())
 
 
