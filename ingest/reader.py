@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
@@ -142,6 +143,7 @@ class Reader:
 
     def _examined(self, refs: list[FileRef]) -> list[InputFile | Refused | Ignored]:
         """Returns the formats of files. Many requests to a store wait at a time, but one to a web server, which may be a small machine."""
+        threading.stack_size(1 << 20)  # each stack counts as memory that the process may take
         with ThreadPoolExecutor(AT_ONCE if all(is_store(ref.path) for ref in refs) else 1) as pool:
             return list(pool.map(lambda ref: examine(ref, self.segments.config.text_key), refs))
 

@@ -10,6 +10,7 @@ import io
 import os
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -56,6 +57,7 @@ _REFUSED, _ADDRESS = re.compile("Connection refused|Connect call failed|failed t
 _KEYLESS = re.compile("token request|169.254.169.254|Missing(SecretAccessKey|AccessKeyId)|MissingAccount|credential provider", re.I)
 NO_KEYS = "there are no credentials for it"
 _process = 0  # the process that has used a store
+_connecting = threading.Lock()  # a client of AWS is 40 MB while it is made
 _answered: set[str] = set()  # the stores and web servers that have answered this process
 
 
@@ -99,9 +101,13 @@ def opened(url: str, timeout: float = TIMEOUT, repeated: float = REPEATED) -> tu
     place, _, path = rest.partition("/")
     base = f"{protocol}://{place}"
     try:
-        return _connected(base, timeout, min(repeated, patience_of())), path.strip("/")
+        with _connecting:
+            return _connected(base, timeout, min(repeated, patience_of())), path.strip("/")
     except Exception as error:
-        raise fault(base, error) or error from error
+        known = fault(base, error)
+        if known is None or known is error:
+            raise
+        raise known from error
 
 
 def patience_of() -> float:
@@ -171,9 +177,9 @@ def asked(url: str, request: Callable[[], Result], patience: float | None = None
         except Exception as error:
             seconds = time.monotonic() - began
             known = fault(url, error, seconds)
-            if known is None:
+            if known is None or known is error:
                 raise
-            if not isinstance(known, StoreError) or known is error or seconds + pause >= patience:
+            if not isinstance(known, StoreError) or seconds + pause >= patience:
                 raise known from error
             if seconds >= REFUSED and protocol + host not in _answered and (refused := _REFUSED.search(_all_of(error))):
                 at = found[1] if (found := _ADDRESS.search(str(error))) else host

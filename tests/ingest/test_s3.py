@@ -47,23 +47,25 @@ def test_a_bucket_equals_a_folder(bucket, warcs, ingest, tmp_path, monkeypatch: 
 
 
 def test_a_resumed_run_looks_at_no_file_again(s3, bucket, ingest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seven files are three tasks; the second run asks the bucket for its list alone, and a new file is looked at with its neighbours."""
-    monkeypatch.setattr(stage, "LOOKED", 3)
-    for name in "abcdefg":
+    """70 files are three tasks, which look at 32 at a time. The second run asks the bucket for its list alone, and a new file is looked at
+    with its neighbours."""
+    monkeypatch.setattr(stage, "LOOKED", 32)
+    names = [f"{number:02d}" for number in range(70)]
+    for name in names:
         bucket.put(f"many/{name}.jsonl", b'{"text": "of %s"}\n' % name.encode())
     first = ingest("s3://crawls/many")
-    assert [row["text"] for row in first.data] == [f"of {name}" for name in "abcdefg"]
+    assert [row["text"] for row in first.data] == [f"of {name}" for name in names]
     looked = [row.task for row in first.run.manifest.rows() if row.task.startswith("files-")]
     assert looked == ["files-00000", "files-00001", "files-00002"]
     s3.forget()
     again = ingest("s3://crawls/many")
     assert again.data == first.data and again.run.performed == 0
     assert [request.partition("&")[0] for request in s3.log()] == ["HEAD /crawls/many", "GET /crawls?list-type=2"]
-    bucket.put("many/h.log", b"no documents")
+    bucket.put("many/70.log", b"no documents")
     s3.forget()
     assert ingest("s3://crawls/many").data == first.data
-    assert {request.partition("?")[0] for request in s3.log()} >= {"GET /crawls/many/g.jsonl", "GET /crawls/many/h.log"}
-    assert not any("/many/a.jsonl" in request for request in s3.log())
+    assert {request.partition("?")[0] for request in s3.log()} >= {"GET /crawls/many/64.jsonl", "GET /crawls/many/70.log"}
+    assert not any("/many/00.jsonl" in request for request in s3.log())
 
 
 def test_globs_folders_and_fingerprints(bucket) -> None:

@@ -3,6 +3,7 @@
 import pickle
 import random
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from killing import in_child
@@ -12,7 +13,7 @@ from corpusmill.pipeline.failures import Cause, failure
 from corpusmill.pipeline.lease import Lease
 from corpusmill.pipeline.stage import Task
 from corpusmill.pipeline.storage import Storage
-from corpusmill.pipeline.stores import StoreError
+from corpusmill.pipeline.stores import StoreError, asked, opened
 
 SMALL, LARGE = 200_000, 20_000_000
 CONTENT = random.Random(0).randbytes(LARGE)
@@ -194,6 +195,20 @@ def test_no_credentials_is_one_sentence(s3, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(InputError, match="s3://closed\\S*: there are no credentials for it .*nobody"):
         Storage("s3://closed/run").read_bytes("x")
+
+
+def test_threads_share_one_client_and_an_error_is_not_its_own_cause(s3) -> None:
+    """A client of AWS takes 40 MB while it is made. A cause that is its own would make each walk through causes endless."""
+    with ThreadPoolExecutor(16) as pool:
+        assert len({id(store) for store, _ in pool.map(opened, ["s3://used-by-threads/x"] * 16)}) == 1
+    with pytest.raises(InputError) as caught:
+        asked("s3://used-by-threads/x", lambda: Storage("s3://no-such-bucket/run").write_bytes("x", b""))
+    at: BaseException | None = caught.value
+    seen = []
+    while at is not None and at not in seen:
+        seen.append(at)
+        at = at.__cause__ or at.__context__
+    assert at is None
 
 
 def test_a_fork_of_a_process_that_has_used_a_store_is_one_sentence(s3, in_s3: Storage) -> None:
