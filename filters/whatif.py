@@ -137,7 +137,7 @@ def _rule(config: FilterConfig, name: str) -> tuple[StepRule, float | None]:
     rules = {rule.rule.name: rule for rule in rule_table(config.model_copy(update={"thresholds": {}}))}
     now = {rule.rule.name: rule.rule.threshold for rule in rule_table(config)}
     if name not in rules:
-        raise InputError(f"{name}: the filter has no such rule{instead_of(name, rules)}.")
+        raise InputError(f"{name}: the filter has no such rule{instead_of(name, rules)}; rules of other stages need another run.")
     threshold = now.get(name)
     if isinstance(rules[name].rule.threshold, tuple) or isinstance(threshold, tuple):
         raise InputError(f"{name}: compares with a list, so it has no threshold to sweep over.")

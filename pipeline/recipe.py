@@ -164,7 +164,7 @@ def validate_recipe(raw: dict[str, Any], path: str) -> dict[str, Config]:
     """Returns the sections as configurations of their stages. Raises ConfigError with all faults of a section, each with its place."""
     unknown = [name for name in raw if name not in STAGES]
     if unknown:
-        rule = "" if isinstance(raw[unknown[0]], Mapping) else f"; the threshold of a rule is filter.thresholds.{unknown[0]}"
+        rule = "" if isinstance(raw[unknown[0]], Mapping) else f"; the threshold of a filter's rule is filter.thresholds.{unknown[0]}"
         raise ConfigError(f"{recipe_name(path)}: {unknown[0]}: no such stage{instead_of(str(unknown[0]), STAGES)}{rule}.")
     sections: dict[str, Config] = {}
     folder = "." if Path(path).parent == SHIPPED else str(Path(path).parent)  # beside a recipe that ships there is no file of the user's

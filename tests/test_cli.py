@@ -104,7 +104,7 @@ def test_names_that_are_not_there_get_those_that_are_near(corpusmill, tmp_path, 
         ("run", "runs/demo", "--set", "ingest.task_bm=1"): "ingest.task_bm: unknown key (did you mean task_mb?",
         ("run", "runs/demo", "--set", "ingest.format=text"): "ingest.format: unknown key (did you mean ingest.extraction.format?",
         ("run", "runs/demo", "--set", "fliter.steps=1"): "fliter: no such stage (did you mean filter? expected one of ingest, ",
-        ("run", "runs/demo", "--set", "gopher_short_doc=30"): "the threshold of a rule is filter.thresholds.gopher_short_doc",
+        ("run", "runs/demo", "--set", "gopher_short_doc=30"): "the threshold of a filter's rule is filter.thresholds.gopher_short_doc",
     }.items():
         code, _, err = corpusmill(*arguments)
         assert code == 2 and one_sentence(err) and message in err, err
@@ -112,7 +112,8 @@ def test_names_that_are_not_there_get_those_that_are_near(corpusmill, tmp_path, 
         ("rnu",): "Did you mean 'run'?",
         ("run", "demo", "--ouput", "x"): "--output",
         ("tokens", "exprt"): "'export'",
-        ("card", "runs/demo", "cards"): "--output names it",
+        ("card", "runs/demo", "cards"): "--output names the file or folder that it writes",
+        ("retune", "runs/demo", "list_ratio=1"): "a value is given by --set KEY=VALUE",
     }.items():
         code, _, err = corpusmill(*arguments)
         assert code == 2 and message in err, err

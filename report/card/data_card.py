@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
 from corpusmill.filters.pii import KINDS
 from corpusmill.pipeline.config import digest
 from corpusmill.pipeline.errors import InputError
@@ -55,6 +57,8 @@ MEANINGS = {
     "cluster_size": "how many copies of it the run had, itself included",
     "cluster_id": "the same for all copies of a document",
 }
+#: Licences that the hub knows by an id which is none of SPDX (https://huggingface.co/docs/hub/repositories-licenses).
+OF_THE_HUB = ("bsd", "c-uda", "cc", "gfdl", "gpl", "lgpl", "odbl", "odc-by", "openmdw-1.0", "openrail", "other", "pddl", "unknown")
 #: Where `corpusmill push` puts the removed documents of each stage.
 REMOVED_FILES = "removed/*/*.parquet"
 #: Marks a card that this command wrote and may overwrite.
@@ -84,6 +88,16 @@ def write_card(
     return target.path(CARD)
 
 
+def _is_licence(name: str) -> bool:
+    """Tells whether it is one licence of SPDX (case does not count) or of the hub."""
+    if name in OF_THE_HUB:
+        return True
+    try:
+        return " " not in canonicalize_license_expression(name)
+    except InvalidLicenseExpression:
+        return False
+
+
 def make_card(
     summary: Summary, title: str, licence: str | None, description: str | None, although_stale: bool,
     repository: str | None = None, removed: bool = False,
@@ -94,8 +108,11 @@ def make_card(
     beside them, in `removed/`. Raises InputError if the run has no documents, if they are stale (`although_stale`: the card begins with
     a warning), and if the licence is no id.
     """
-    if licence is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence):
-        raise InputError(f"--licence {safe_line(licence, 80)}: expected the id of a licence, for example cc-by-4.0 or odc-by.")
+    if licence is not None and not _is_licence(licence):
+        raise InputError(
+            f"--licence {safe_line(licence, 80)}: expected an id of SPDX or of the Hugging Face hub, for example cc-by-4.0 or odc-by;"
+            " other stands for any other licence."
+        )
     own_text = _read_description(description)
     with Run(summary.reader) as opened:
         contents = read_contents(opened)

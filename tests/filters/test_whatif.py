@@ -104,7 +104,7 @@ def test_the_command_sweep(run: Storage, tmp_path: Path, corpusmill: Callable) -
 
 
 def test_what_sweep_refuses(run: Storage, tmp_path: Path, make_documents, finished_ingest) -> None:
-    with pytest.raises(InputError, match=r"^shrot: the filter has no such rule \(expected one of .*repetition_empty"):
+    with pytest.raises(InputError, match=r"^shrot: the filter has no such rule \(expected one of .*repetition_empty.*other stages need"):
         sweep(run.root, "shrot", 0, 1, 2)
     finished_ingest(tmp_path, [make_documents([])])
     write_run(tmp_path, {"steps": [{"language": {"keep": ["en"]}}]})
@@ -407,6 +407,10 @@ def test_what_fork_refuses(tmp_path: Path, base: Path, corpusmill: Callable) -> 
     ):
         code, _, error = corpusmill("fork", base, tmp_path / "new", *overrides)
         assert code == 2 and sentence in error and not (tmp_path / "new").exists()
+        for command in (("fork", base, tmp_path / "new"), ("retune", base))[: len(overrides)]:  # `retune` of nothing is no error
+            code, out, error = corpusmill(*command, *overrides, "--json")
+            said = json.loads(out)
+            assert code == said["exit_code"] == 2 and sentence in said["message"] and sentence not in error
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/letter.txt").write_text("dear")
     with pytest.raises(InputError, match=r"holds something other than a run \(it has letter.txt\)"):

@@ -117,6 +117,20 @@ def reported(result: CommandResult, as_json: bool, folder: str, new: bool) -> It
             print(result.line(), flush=True)
 
 
+@contextmanager
+def _said_in_json(run: str, as_json: bool) -> Iterator[None]:
+    """With `as_json`, says an error of the command as `reported` does: alone, as one line of JSON."""
+    result = CommandResult(run)
+    try:
+        yield
+    except CorpusmillError as error:
+        if as_json:
+            result.ended(error)
+            error.said = True
+            print(result.line(), flush=True)
+        raise
+
+
 def _console(stderr: bool = False) -> tuple[Any, Callable[[str], None]]:
     """Returns a terminal, and a function that prints a note on it."""
     from rich.console import Console
@@ -262,7 +276,8 @@ def plan(
     from corpusmill.filters.llm.plan import plan_steps
     from corpusmill.report.tables import cell, table
 
-    steps = plan_steps(run, set_ or [], sample)
+    with _said_in_json(run, as_json):
+        steps = plan_steps(run, set_ or [], sample)
     if as_json:
         print(dumps([{**asdict(step), "hours": step.hours(workers)} for step in steps]))
         return
@@ -296,16 +311,17 @@ def retune(
     from corpusmill.pipeline.watch.progress import Progress
 
     console, print_note = _console(as_json)
-    retuned = decide_again(
-        run,
-        set_ or [],
-        make_engine(engine, workers),
-        Progress(),
-        on_decided=lambda result: show_retuned(result, console),
-        write=not dry_run,
-        on_message=print_note,
-        trust=trust,
-    )
+    with _said_in_json(run, as_json):
+        retuned = decide_again(
+            run,
+            set_ or [],
+            make_engine(engine, workers),
+            Progress(),
+            on_decided=lambda result: show_retuned(result, console),
+            write=not dry_run,
+            on_message=print_note,
+            trust=trust,
+        )
     _print_retuned(run, retuned, as_json)
     if not dry_run:
         if retuned.changed:
@@ -347,15 +363,16 @@ def fork(
     from corpusmill.pipeline.watch.progress import Progress
 
     console, print_note = _console(as_json)
-    made, retuned = make_fork(
-        run,
-        new,
-        set_ or [],
-        make_engine(engine, workers),
-        Progress(),
-        on_decided=lambda result: show_retuned(result, console),
-        on_message=print_note,
-    )
+    with _said_in_json(run, as_json):
+        made, retuned = make_fork(
+            run,
+            new,
+            set_ or [],
+            make_engine(engine, workers),
+            Progress(),
+            on_decided=lambda result: show_retuned(result, console),
+            on_message=print_note,
+        )
     console.print(f"The new run: {made}; it goes on with: {shlex.join(['corpusmill', 'run', made])}", markup=False)
     _print_retuned(made, retuned, as_json)
     if retuned.lost:

@@ -238,8 +238,9 @@ def test_what_is_there_is_not_lost(run, tmp_path) -> None:
         write_card(str(run), str(tmp_path / "out"), "Mine", "cc-by-4.0", str(tmp_path / "about.md"))
     card = (tmp_path / "out/README.md").read_text()
     assert "Pages of *three* hosts." in card and "given under `cc-by-4.0`" in card
-    with pytest.raises(InputError, match="expected the id of a licence"):
-        write_card(str(run), str(tmp_path / "x"), licence="any licence: mine")
+    for licence in ("any licence: mine", "nonsense", "mit or apache-2.0"):
+        with pytest.raises(InputError, match="expected an id of SPDX or of the Hugging Face hub"):
+            write_card(str(run), str(tmp_path / "x"), licence=licence)
     with pytest.raises(InputError, match="nothing.md: can't be read"):
         write_card(str(run), str(tmp_path / "x"), description=str(tmp_path / "nothing.md"))
 
