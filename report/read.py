@@ -83,6 +83,8 @@ class RunFiles:
 
 #: The stages whose report has one row for each document, in the order of the run.
 DATA_STAGES = ("ingest", "filter", "dedup")
+#: The ingest rule for records of the archive that hold no page: requests, and the crawler's own records.
+NO_PAGE = "record_type"
 #: The stages that train a model.
 TRAINED = ("pretrain", "sft", "align")
 

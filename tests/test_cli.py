@@ -130,6 +130,22 @@ def test_the_result_in_json_is_for_programs(tmp_path, options):
     assert json.loads(told.stdout)["exit_code"] == 2 if options else told.stdout == ""
 
 
+def test_a_command_that_works_goes_on_where_nobody_reads_on(tmp_path):
+    """As in `corpusmill run ... 2>&1 | head -1`."""
+    (tmp_path / "in.jsonl").write_text('{"text": "some text"}\n')
+    read, write = os.pipe()
+    os.close(read)
+    for command in ("run", "dedup", "in.jsonl", "--output", "run", "--engine", "inline"), ("card", "run", "--output", "cards"):
+        done = subprocess.run([sys.executable, "-m", "corpusmill", *command], cwd=tmp_path, stdout=write, stderr=write)
+        assert done.returncode == 0, command
+    os.close(write)
+    assert (
+        json.loads(subprocess.check_output([sys.executable, "-m", "corpusmill", "status", "run", "--json"], cwd=tmp_path))["state"]
+        == "complete"
+    )
+    assert "1 document" in (tmp_path / "cards/README.md").read_text()
+
+
 def in_a_terminal(folder: Path, *arguments: str) -> str:
     """Returns what a command shows in a pseudo-terminal."""
     mine, its = pty.openpty()

@@ -31,8 +31,10 @@ NAMES = {
     "text": re.compile(r"\.(txt|text|md|markdown)" + COMPRESSED, re.IGNORECASE),
 }
 TITLES = {"warc": "WARC", "arc": "ARC", "jsonl": "JSONL", "parquet": "Parquet", "csv": "CSV", "html": "HTML", "text": "text"}
-#: Formats that are detected by the file's name alone: any bytes can be a page or a text.
+#: Formats that are detected by the file's name alone: nearly any bytes can be a page or a text.
 BY_NAME = ("html", "text")
+#: How files begin that are neither, whatever their name: PDF, ZIP (also of offices and e-books), PNG, JPEG, GIF.
+BINARY = (b"%PDF-", b"PK\x03\x04", b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8")
 #: The names of all formats, for messages.
 KNOWN = "WARC, ARC, JSONL, Parquet, CSV, TSV, HTML or text"
 
@@ -110,7 +112,7 @@ def _detect(ref: FileRef, file: IO[bytes], promised: str | None, text_key: str, 
     if begins.startswith((WARC_MAGIC, FILEDESC)):
         format = "warc" if begins.startswith(WARC_MAGIC) else "arc"
         return _unless_promised(InputFile(ref, format, layout_of(file, format, compression)), promised)
-    if promised in BY_NAME:
+    if promised in BY_NAME and not begins.startswith(BINARY):
         return InputFile(ref, str(promised), compression)
     if _is_jsonl(head, promised):
         return _unless_promised(InputFile(ref, "jsonl", compression), promised)
@@ -130,7 +132,7 @@ def _unless_promised(source: InputFile, promised: str | None) -> InputFile | Ref
 
 
 def _a(format: str) -> str:
-    return f"{'an' if format == 'arc' else 'a'} {TITLES[format]}"
+    return f"{'an' if format in ('arc', 'html') else 'a'} {TITLES[format]}"
 
 
 def _inflated_head(file: IO[bytes], compression: str) -> bytes:

@@ -14,9 +14,8 @@ from corpusmill.pipeline.safe import safe_line, safe_text
 from corpusmill.pipeline.storage import is_remote
 from corpusmill.report.answers.why_find import resolve
 from corpusmill.report.queries.language_model import lineage
-from corpusmill.report.queries.rules import NO_PAGE
 from corpusmill.report.query.run import Run
-from corpusmill.report.read import RunReader
+from corpusmill.report.read import NO_PAGE, RunReader
 from corpusmill.report.sources import check_source
 
 COLUMNS = ("id", "url", "source", "offset", "length", "record_type", "encoding", "failed", "reason")

@@ -13,12 +13,12 @@ from corpusmill.pipeline.names import counted
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.live.status import unit_of
 from corpusmill.report.queries.origins import dropped_languages
-from corpusmill.report.queries.rules import NO_PAGE, Decisions, read_decisions
+from corpusmill.report.queries.rules import Decisions, read_decisions
 from corpusmill.report.queries.summary import Summary, read_summary
 from corpusmill.report.queries.thresholds import Headline, ThresholdStep, headline
 from corpusmill.report.queries.training import plain_scores, read_samples
 from corpusmill.report.query.run import Run
-from corpusmill.report.read import DATA_STAGES, RunReader
+from corpusmill.report.read import DATA_STAGES, NO_PAGE, RunReader
 from corpusmill.report.tables import cell, limit, millions, number, share, show, show_notes, table
 
 #: Limits: rules of a table and after a stage; warnings; scores.

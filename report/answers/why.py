@@ -22,9 +22,8 @@ from corpusmill.report.answers.why_change import RecipeChange, change, distance,
 from corpusmill.report.answers.why_find import PassageHolder, Passages, find_in_urls, find_passage, is_text, not_found, resolve, spellings
 from corpusmill.report.queries.inside import COLUMNS, RULE, SET, contamination_options, stayed
 from corpusmill.report.queries.language_model import lineage
-from corpusmill.report.queries.rules import NO_PAGE
 from corpusmill.report.query.run import Run, open_run
-from corpusmill.report.read import DATA_STAGES, ReportRule, RunReader
+from corpusmill.report.read import DATA_STAGES, NO_PAGE, ReportRule, RunReader
 from corpusmill.report.tables import cell, limit, number, show_notes, table
 
 #: Columns of dedup that `dedup_facts` puts into words.

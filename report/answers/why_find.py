@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from corpusmill.pipeline.errors import InputError
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.queries.ask import columns
-from corpusmill.report.queries.rules import NO_PAGE
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import quoted
-from corpusmill.report.read import DATA_STAGES
+from corpusmill.report.read import DATA_STAGES, NO_PAGE
 
 _ID = re.compile(r"[0-9a-f]{4,32}")
 #: The beginning of a URL.

@@ -12,8 +12,7 @@ from corpusmill.pipeline.recipe import STAGES
 from corpusmill.pipeline.storage import Storage
 from corpusmill.report import machine
 from corpusmill.report.live.status import Status
-from corpusmill.report.queries.rules import NO_PAGE
-from corpusmill.report.read import RunReader
+from corpusmill.report.read import NO_PAGE, RunReader
 
 #: Folders are searched down to this depth below the path. A run's own folders are not searched.
 DEPTH = 3

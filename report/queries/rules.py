@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from corpusmill.report.queries.ask import Query, ask, has_report, listed
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import literal
-from corpusmill.report.read import DATA_STAGES, ReportRule, read_meanings
+from corpusmill.report.read import DATA_STAGES, NO_PAGE, ReportRule, read_meanings
 
-#: The ingest rule for records of the archive that hold no page: requests, and the crawler's own records.
-NO_PAGE = "record_type"
 #: Rules that the funnel shows of each stage, and combinations of rules that the page shows.
 STEPS, COMBINATIONS = 14, 20
 

@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from corpusmill.pipeline.schemas import REPORT
 from corpusmill.report.queries.ask import Query, ask, columns, has_report, number_of
-from corpusmill.report.queries.rules import NO_PAGE, Decisions
+from corpusmill.report.queries.rules import Decisions
 from corpusmill.report.query.run import Run
 from corpusmill.report.query.sql import column, literal
+from corpusmill.report.read import NO_PAGE
 
 BINS = 60
 #: Rows of the sample from which bins and other thresholds are chosen; the counts cover all rows.

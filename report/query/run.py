@@ -20,7 +20,7 @@ from corpusmill.pipeline.watch.progress import Progress, print_note
 from corpusmill.report.query.records import find_records
 from corpusmill.report.query.sql import OF_THE_QUERY, connect, identifier, no_table, quoted, restrict_to_run, sentence
 from corpusmill.report.query.tables import Table, add_views, find_files, find_tables, without_damaged, without_torn, without_unreadable
-from corpusmill.report.read import ReportRule, RunReader, read_meanings
+from corpusmill.report.read import NO_PAGE, ReportRule, RunReader, read_meanings
 
 if TYPE_CHECKING:
     from corpusmill.filters.whatif import Retuned, Sweep
@@ -283,7 +283,8 @@ class Run:
         data = [name for name in self.reader.present() if any(_writes_documents(task) for task in stages[name].tasks)]
         if data:
             first, last = ([task for task in stages[name].tasks if _writes_documents(task)] for name in (data[0], data[-1]))
-            parts.append(f"{sum(task.kept for task in last):,} of {sum(task.rows_in for task in first):,} documents kept")
+            pages = sum(task.rows_in - task.failed.get(NO_PAGE, 0) for task in first)
+            parts.append(f"{sum(task.kept for task in last):,} of {pages:,} documents kept")
         splits = [self.reader.json(f"tokens/{split}/shards.json", dict) for split in ("train", "validation")]
         if tokens := sum(int(split.get("tokens") or 0) for split in splits if split):
             parts.append(f"{tokens:,} tokens")

@@ -81,6 +81,8 @@ def test_formats_are_known_by_content(tmp_path: Path, warcs) -> None:
         ("a.warc", b"filedesc://x 0.0.0.0 2024 text/plain 76\n", "not a WARC file, though its name says so (it holds ARC)."),
         ("a.csv", JSONL, "not a CSV file, though its name says so (it holds JSONL)."),
         ("a.csv", b"id,text\0", "not a CSV file, though its name says so (it begins with 'id,text?')."),
+        ("a.txt", b"%PDF-1.4\n1 0 obj", "not a text file, though its name says so (it begins with '%PDF-1.4?1 0 obj')."),
+        ("a.html.gz", gzip.compress(b"\x89PNG\r\n\x1a\n", mtime=0), "not an HTML file, though its name says so (it begins with '"),
         ("a.arc.gz", gzip.compress(JSONL, mtime=0), "not an ARC file, though its name says so (it holds JSONL)."),
     ],
 )

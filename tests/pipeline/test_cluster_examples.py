@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -48,6 +49,12 @@ def test_the_rayjobs_command_and_versions_are_ours(rayjob: dict[str, Any]) -> No
     pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     containers = [pod["template"]["spec"]["containers"][0] for pod in pods]
     assert {container["image"].rpartition(":")[2] for container in containers} == {PROJECT["version"]}
+
+
+def test_the_extras_that_the_guide_names_exist() -> None:
+    text = (EXAMPLES / "README.md").read_text()
+    named = ",".join(re.findall(r"PIP=([a-z,]+)", text) + re.findall(r"\.whl\[([a-z,]+)\]", text)).split(",")
+    assert {"train", "cluster"} < set(named) <= set(PROJECT["optional-dependencies"])
 
 
 def test_the_rayjobs_head_works_on_no_piece_and_no_credentials_stand_in_it(rayjob: dict[str, Any]) -> None:

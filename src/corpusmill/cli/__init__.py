@@ -3,11 +3,13 @@
 import atexit
 import errno
 import gc
+import io
 import os
 import signal
 import sys
 from contextlib import suppress
 from importlib import import_module
+from typing import Any
 
 from corpusmill.cli.base import app
 from corpusmill.pipeline.errors import ClusterLost, CorpusmillError, InputError
@@ -21,6 +23,27 @@ for _commands in COMMANDS:
 
 #: The exit codes of Ctrl-C and SIGTERM. A command that can be resumed has a message of its own (run.Interrupted).
 INTERRUPTIONS = (130, 143)
+
+#: Commands that only print, perhaps without end. All others go on where nobody reads on, as in `corpusmill takedown ... | head`.
+PRINTING = ("status", "inspect", "sample", "clusters", "query", "raw", "generate", "chat")
+
+
+class _Unread(io.FileIO):
+    """A standard stream that drops what is written after its reader has gone."""
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return len(content)
+
+
+def _go_on_unread() -> None:
+    for name in ("stdout", "stderr"):
+        if (old := getattr(sys, name)) is getattr(sys, f"__{name}__") and old is not None:  # not one that a caller has put there
+            raw = io.BufferedWriter(_Unread(old.fileno(), "w", closefd=False))
+            setattr(sys, name, io.TextIOWrapper(raw, old.encoding, old.errors, line_buffering=old.line_buffering))
 
 
 def _fail(message: str, code: int, hard: bool = False) -> None:
@@ -74,6 +97,8 @@ def main() -> None:
 def _command() -> None:
     """Runs the command of `sys.argv`. An error that a user can cause ends in one sentence and an exit code, never in a trace."""
     signal.signal(signal.SIGTERM, raise_terminated)
+    if not set(sys.argv[1:2]) & set(PRINTING):
+        _go_on_unread()
     try:
         app(prog_name="corpusmill")
     except CorpusmillError as error:

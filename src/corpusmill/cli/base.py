@@ -157,3 +157,7 @@ Trust = Annotated[bool, typer.Option("--trust", help="Load steps that are code o
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe's value, for example dedup.threshold=0.8.")
 ]
+Thresholds = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Another threshold, for example filter.thresholds.gopher_short_doc=30."),
+]

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from corpusmill.cli.base import RunFolder, Sets, Trust, app, make_console, warn_if_stale
+from corpusmill.cli.base import RunFolder, Sets, Thresholds, Trust, app, make_console, warn_if_stale
 from corpusmill.pipeline.errors import CorpusmillError
 
 EngineName = Literal["auto", "ray", "inline"]
@@ -295,7 +295,7 @@ def plan(
 )
 def retune(
     run: RunFolder,
-    set_: Sets = None,
+    set_: Thresholds = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
     trust: Trust = False,
     engine: EngineOption = "auto",
@@ -350,7 +350,7 @@ def fork(
         str | None,
         typer.Argument(metavar="NEW", help="The new run's folder. [default: RUN-2, or the next free number]", show_default=False),
     ] = None,
-    set_: Sets = None,
+    set_: Thresholds = None,
     engine: EngineOption = "auto",
     workers: Workers = 0,
     as_json: Json = False,
