@@ -30,6 +30,7 @@ from corpusmill.filters.rules import Rule
 from corpusmill.filters.step import DocumentBatch, Step, StepOutput, short_form
 from corpusmill.pipeline.config import Config
 from corpusmill.pipeline.errors import CorpusmillError, InputError
+from corpusmill.pipeline.names import counted
 
 __all__ = ["Declaration", "Rule", "measures"]
 
@@ -272,5 +273,7 @@ class PythonStep(Step):
         except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
             raise CorpusmillError(f"{self.config.function}: the column {name} is not {kind} ({error}).") from error
         if len(array) != documents:
-            raise CorpusmillError(f"{self.config.function}: the column {name} has {len(array)} values for {documents} documents.")
+            raise CorpusmillError(
+                f"{self.config.function}: the column {name} has {counted(len(array), 'value')} for {counted(documents, 'document')}."
+            )
         return array

@@ -38,6 +38,7 @@ from corpusmill.pipeline.formats.detect import HEAD, Ignored, InputFile, Refused
 from corpusmill.pipeline.formats.sites import FOLDER as SITES_FOLDER
 from corpusmill.pipeline.formats.sites import SITES
 from corpusmill.pipeline.manifest import FileRef, TaskRow
+from corpusmill.pipeline.names import counted
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.stage import Output, Stage, Task, Worker
 from corpusmill.pipeline.storage import Storage
@@ -262,7 +263,7 @@ class IngestStage(Stage):
             paths = sorted(hidden, key=lambda path: (hidden[path], path))
             kinds = Counter("hidden" if hidden[path] else Path(path).suffix or Path(path).name for path in paths)
             named = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-            params["warnings"] = [f"{len(paths):,} files that hold no documents were left out: {named} (such as {paths[0]})."]
+            params["warnings"] = [f"left out {counted(len(paths), 'file')} without documents: {named} (such as {paths[0]})."]
         return Task(key, tuple(each.ref for each in found.refused), params)
 
 

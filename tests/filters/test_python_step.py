@@ -114,7 +114,7 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path, file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("short", r"own\.py:short: the column x has 1 values for 4 documents"),
+        ("short", r"own\.py:short: the column x has 1 value for 4 documents"),
         ("other", r"own\.py:other: gave the columns y, and declares x"),
         ("words", r"own\.py:words: the column x is not int64"),
         ("nothing", r"own\.py:nothing: has to give a mapping of columns, not NoneType"),

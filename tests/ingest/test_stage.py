@@ -156,7 +156,7 @@ def test_a_file_that_is_not_what_its_name_says_is_a_row_among_others(tmp_path: P
     found = ingest(folder)
     assert [(row["record_type"], row["failed"]) for row in found.report[-2:]] == [("file", ["wrong_format"]), ("file", ["empty_file"])]
     assert len(found.data) == 2 and len(found.warnings) == 3
-    assert found.warnings[0].startswith("2 files that hold no documents were left out: 1 .cdx, 1 hidden (such as")
+    assert found.warnings[0].startswith("left out 2 files without documents: 1 .cdx, 1 hidden (such as")
     assert "d.cdx" in found.warnings[0]
     with pytest.raises(InputError, match="b.warc.gz: not a WARC file, though its name says so"):
         ingest(folder / "b.warc.gz", name="alone")

@@ -47,12 +47,11 @@ export function firstStage() {
 }
 
 function drawStages() {
-  const first = run().stages[0]?.rows ?? 0;
   const { stages, present, loading } = run();
   const missing = present.filter((name) => !stages.some((stage) => stage.name === name));
   refill(
     byId("stages"),
-    stages.map((stage) => card(stage, first)),
+    stages.map((stage) => card(stage, pagesOf(stages[0]))),
     missing.map((name) => absent(name, Boolean(loading))),
   );
 }
@@ -65,13 +64,19 @@ const absent = (name, waiting) =>
     h.span({ class: "soft" }, waiting ? "is being read …" : "can’t be read: see the warnings"),
   );
 
+/** The rows of a stage that are pages or documents. Ingest also has rows for requests and the crawler's own records. */
+const pagesOf = (stage) => stage.rows - (stage.rules.find(({ rule }) => rule === "record_type")?.fired ?? 0);
+
 function card(stage, first) {
-  const lost = stage.rows - stage.kept;
+  const pages = pagesOf(stage);
+  const lost = pages - stage.kept;
+  const others = stage.rows - pages;
   const words = [
     h.b(line(stage.name)),
     stage.status !== "complete" && h.span({ class: "unfinished" }, ` ${stage.status}`),
-    h.span({ class: "soft" }, `${many(stage.rows, stage.name === "ingest" ? "record" : "document")} in, ${count(stage.kept)} kept`),
-    h.span({ class: lost ? "lost" : "soft" }, lost ? `${count(lost)} dropped (${share(lost, stage.rows)})` : "nothing dropped"),
+    h.span({ class: "soft" }, `${many(pages, others ? "page" : stage.name === "ingest" ? "record" : "document")} in, ${count(stage.kept)} kept`),
+    others > 0 && h.span({ class: "soft" }, `and ${many(others, "record")} without a page`),
+    h.span({ class: lost ? "lost" : "soft" }, lost ? `${count(lost)} dropped (${share(lost, pages)})` : "nothing dropped"),
     bar(first ? stage.kept / first : 0, "kept"),
   ];
   const here = current().stage === stage.name ? "true" : null;

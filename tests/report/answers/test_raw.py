@@ -22,6 +22,7 @@ from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from corpusmill.pipeline.schemas import document_id
+from corpusmill.report.query.run import Run
 
 PAGES = [f"<html><body><p>{'A page about milling. ' * 20}Number {number}.</p></body></html>".encode() for number in range(3)]
 LINES = [json.dumps({"url": f"http://lines.test/{n}", "text": f"Line {n}. " + "Grain to flour. " * 9}).encode() + b"\n" for n in range(2)]
@@ -96,6 +97,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 def of_file(run: SimpleNamespace, name: str, **where: object) -> list[dict]:
     return [r for r in run.rows if r["source"].endswith(f"/{name}") and all(r[key] == value for key, value in where.items())]
+
+
+def test_a_request_is_no_document(run: SimpleNamespace) -> None:
+    """In what a session of Python says of the run."""
+    pages = sum("record_type" not in row["failed"] for row in run.rows)
+    assert pages < len(run.rows) and f" of {pages} documents kept" in repr(Run(str(run.folder)))
 
 
 @pytest.mark.parametrize("name", ["a.warc.gz", "b.warc", "c.warc.gz", "d.warc.gz"])
