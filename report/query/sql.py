@@ -35,6 +35,8 @@ OF_THE_QUERY = (
 )  # fmt: skip
 #: DuckDB's error type before its message.
 _KIND = re.compile(r"^(\w+ ){1,3}Error: ")
+#: A column of the reports without its quotes, in the line that DuckDB shows.
+_OFFSET = re.compile(r"""LINE .*(?<!")\boffset\b(?!")""", re.IGNORECASE)
 _COLUMN = re.compile(r'(?:Referenced column|column named) "?(.+?)"? (?:not found|was not found)', re.S)
 _CANDIDATES = re.compile(r"Candidate bindings: (.+)")
 _LIBRARY = re.compile(r"'(\w+)' is required for this operation")
@@ -96,8 +98,10 @@ def sentence(error: duckdb.Error, names: Collection[str] = ()) -> str:
     if isinstance(error, duckdb.OutOfMemoryException):
         return "the query needs more memory than there is; ask for fewer columns or rows."
     first = safe_line(_KIND.sub("", message.strip().split("\n\n")[0].split("\n\t")[0]), 300).rstrip(".")
-    kind = "not valid SQL: " if isinstance(error, duckdb.ParserException) else ""
-    return f"{kind}{first}."
+    if not isinstance(error, duckdb.ParserException):
+        return f"{first}."
+    keyword = '; offset is a keyword of SQL: write "offset" for the column' if _OFFSET.search(message) else ""
+    return f"not valid SQL: {first}{keyword}."
 
 
 #: The least memory of queries in bytes, and their default share of the free memory; the rest is for the rows in Python.

@@ -84,6 +84,9 @@ def test_documents_that_the_run_does_not_have(run: Path, documents: list[tuple[s
     code, out, error = corpusmill("labels", run, tmp_path / "file", "--as", "anna")
     assert code == 0 and out == b"1 label read.\n" and "does not have 1 of the documents (nobody" in error and "\x1b" not in error
     assert [key[1] for key in labelled(run)] == ["anna"]
+    (tmp_path / "file").write_text(json.dumps(lines[1]))
+    code, _, error = corpusmill("labels", run, tmp_path / "file")
+    assert code == 2 and "so no label was read" in error
     code, _, error = corpusmill("labels", tmp_path / "nothing")
     assert code == 2 and "no such run" in error
     assert json.loads(next(label_lines(str(run))))["text"] == documents[0][1]

@@ -25,6 +25,7 @@ def labels(
     import sys
 
     from corpusmill.filters.labels import login_name
+    from corpusmill.pipeline.errors import InputError
     from corpusmill.pipeline.names import counted
     from corpusmill.pipeline.safe import safe_line
     from corpusmill.report.label_files import label_lines, read_labels_into
@@ -36,7 +37,9 @@ def labels(
             print(f"{run}: no document has a label yet; corpusmill explore {run} --write gives them.", file=sys.stderr)
         return
     count, unknown = read_labels_into(run, file, as_ or login_name())
+    shown = ", ".join([*(safe_line(id_, 60) for id_ in unknown[:3]), *(["..."] if unknown[3:] else [])])
+    if unknown and not count:
+        raise InputError(f"{file}: the run does not have its {counted(len(unknown), 'document')} ({shown}), so no label was read.")
     print(f"{counted(count, 'label')} read.")
     if unknown:
-        shown = ", ".join(safe_line(id_, 60) for id_ in unknown[:3])
-        print(f"Note: the run does not have {len(unknown):,} of the documents ({shown}, ...); their labels are left out.", file=sys.stderr)
+        print(f"Note: the run does not have {len(unknown):,} of the documents ({shown}); their labels are left out.", file=sys.stderr)

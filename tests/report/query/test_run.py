@@ -95,6 +95,7 @@ def test_shards_of_different_versions(tmp_path: Path) -> None:
     [
         ("SELECT wordz FROM filter_report", "there is no column 'wordz' \\(near it: words"),
         ("SELECT * FROM filter_reports", "there is no table 'filter_reports' \\(did you mean filter_report"),
+        ("SELECT offset FROM filter_report", 'write "offset" for the column\\.$'),
         ("SELEC 1", 'not valid SQL: syntax error at or near "SELEC"\\.$'),
         ("SELECT 1; DROP VIEW filter_report", "a query is one SELECT, and nothing else"),
         ("COPY (SELECT 1) TO 'x.csv'", "a query is one SELECT"),
