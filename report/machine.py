@@ -50,12 +50,13 @@ def warn(sentences: Iterable[str]) -> None:
 
 
 def print_csv(rows: Iterable[dict[str, Any]], columns: Sequence[str], file: TextIO | None = None, head: bool = True) -> None:
-    """Prints CSV (RFC 4180: commas, doubled quotes, lines end in CR LF), by default with a header and on standard output.
+    """Prints CSV, by default with a header and on standard output: RFC 4180 (commas, doubled quotes), but lines end in LF, as the tools of
+    a shell expect.
 
     A list becomes JSON, a missing value an empty cell. Control sequences are removed from texts, and a text that a spreadsheet could take
     for a formula gets an apostrophe before it. Numbers stay as they are.
     """
-    out = csv.writer(file or sys.stdout, lineterminator="\r\n")
+    out = csv.writer(file or sys.stdout, lineterminator="\n")
     if head:
         out.writerow([_cell(name) for name in columns])
     for row in rows:
