@@ -34,12 +34,11 @@ class Commands(TyperGroup):
         except Exception as error:
             if "unexpected extra argument" in (message := getattr(error, "message", "")):
                 options = {name for option in error.ctx.command.params for name in option.opts}  # type: ignore[attr-defined]
-                hints = {
-                    "--set": "a value is given by --set KEY=VALUE" if "=" in message else None,
-                    "--output": "--output names the file or folder that it writes",
-                }
-                hint = next((hint for option, hint in hints.items() if hint and option in options), None)
-                error.message = f"{message}; {hint}." if hint else message  # type: ignore[attr-defined]
+                if "--set" in options and "=" in message:
+                    message += "; a value is given by --set KEY=VALUE."
+                elif "--output" in options:
+                    message += "; --output names the file or folder that it writes."
+                error.message = message  # type: ignore[attr-defined]
             raise
 
     def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
