@@ -68,7 +68,8 @@ def recipe_path(given: str, others: Iterable[str] = ()) -> str:
         raise InputError(not_a_run(given))
     beside = [str(path.parent / other) for other in sorted(glob("*.yaml", root_dir=path.parent))]
     name = path.stem if path.suffix and not beside else given
-    near = [*(() if "/" in name else (*shipped, *others)), *beside, *runs_near(given)]  # what ships is in no folder
+    ships = () if "/" in name else (*shipped, *others)  # what ships is in no folder
+    near = [*ships, *beside, *(() if path.suffix else runs_near(given))]
     raise InputError(f"{given}: no such recipe or run{instead_of(name, near) if near else ''}.")
 
 

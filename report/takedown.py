@@ -367,10 +367,11 @@ def default_list(folders: Sequence[str]) -> str:
 
 
 def elsewhere(made: Takedown) -> Iterator[str]:
-    """Yields a sentence for each other run beside the given ones that has some of the documents."""
+    """Yields a sentence that names the other runs beside the given ones which have some of the documents; nothing where none has."""
     ids = pa.array(sorted({id_ for each in made.taken for id_ in each.ids}), pa.string())
     given = {Path(plan.folder).absolute() for plan in made.plans}
     near = dict.fromkeys(other for run in given for other in runs_near(str(run.parent)))
+    having = []
     for other in near if len(ids) else ():
         if Path(other).absolute() not in given:
             storage = Storage(other).child("ingest")
@@ -378,7 +379,10 @@ def elsewhere(made: Takedown) -> Iterator[str]:
             paths = [output.path for row in tasks for output in row.outputs if output.path.startswith("data/")]
             count = sum(pc.sum(pc.is_in(rows["id"], ids)).as_py() or 0 for path in paths for rows in iter_tables(storage, path, ["id"]))
             if count:
-                yield f"{other} has {counted(count, 'of these document')}, too; give it as well."
+                having.append(f"{other} ({count:,})")
+    if having:
+        more = f" and {counted(len(having) - SHOWN, 'more run')}" if len(having) > SHOWN else ""
+        yield f"documents of these are also in {', '.join(having[:SHOWN])}{more}; give {'them' if len(having) > 1 else 'it'} as well."
 
 
 def as_csv(made: Takedown) -> str:
@@ -432,7 +436,9 @@ def show(made: Takedown, others: Sequence[str], writes: bool, console: Console) 
         console.print(f"{folder}: this export is marked as stale; make it anew from a run.", markup=False)
     show_notes(others, console)
     if not any(each.documents for each in made.taken) and not made.sets:
-        console.print("Nothing to take down here.", markup=False)
+        asked = made.wanted.contains or any(made.wanted.entries.values())
+        nothing = "" if asked else " Choose documents by --urls, --domains, --ids or --contains; this was the list alone."
+        console.print(f"Nothing to take down here.{nothing}", markup=False)
     elif not writes:
         console.print("Nothing is written yet; --write takes them out, and keeps them out of later runs by this list:", markup=False)
     console.print(f"The list: {made.list_path}", markup=False)

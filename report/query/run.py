@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["Run", "identifier", "open_run", "quoted"]
 
 Answer = TypeVar("Answer")
+#: What `dir(run)` and editors offer: what is for users, and not what readers of a run call.
+USED = (
+    *("folder", "names", "warnings", "sql", "rows", "records", "table", "rules", "meanings"),
+    *("why", "diff", "sweep", "retune", "fork", "report", "clusters", "close"),
+)
 #: The filter stage's task that counts the documents on which each score fires.
 ANSWERS = "answers"
 
@@ -305,6 +310,9 @@ class Run:
         notes = "".join(f"<p>{escape(safe_line(sentence, 400))}</p>" for sentence in self.warnings)
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
         return f"<div><p><code>{escape(safe_line(repr(self), 1000))}</code></p>{table}{notes}</div>"
+
+    def __dir__(self) -> list[str]:
+        return [*USED, *(name for name in super().__dir__() if name.startswith("_"))]
 
     def __enter__(self) -> Self:
         return self

@@ -296,7 +296,7 @@ def test_two_crawls_of_one_index_forget_together(tmp_path: Path) -> None:
 def test_other_runs_beside_it_are_named(run: str, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "fork")
     made = Takedown([run], Wanted({"domain": ["a.test"]}, copies=False), str(tmp_path / "list.jsonl"))
-    assert list(elsewhere(made)) == [f"{tmp_path}/fork has {len(made.taken[0].documents):,} of these documents, too; give it as well."]
+    assert list(elsewhere(made)) == [f"documents of these are also in {tmp_path}/fork ({len(made.taken[0].documents):,}); give it as well."]
     assert not (tmp_path / "list.jsonl").exists()
 
 
@@ -330,4 +330,5 @@ def test_the_command_shows_first_and_writes_then(run: str, tmp_path: Path) -> No
     assert page.startswith("<!doctype html>") and page.count("<td>domain</td>") == len(lines) - 1 and "7" in page
     assert CliRunner().invoke(app, [*command, "--write"]).exit_code == 0
     assert json.loads((tmp_path / "takedown.jsonl").read_text()) == {"domain": "a.test", "ticket": "7"}
-    assert "Nothing to take down here." in CliRunner().invoke(app, command).output
+    assert "Nothing to take down here.\n" in CliRunner().invoke(app, command).output
+    assert "Nothing to take down here. Choose documents by --urls" in CliRunner().invoke(app, ["takedown", run]).output
