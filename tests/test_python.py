@@ -52,6 +52,9 @@ def test_a_run_from_python_is_that_of_the_command(rows: Path, corpusmill: Callab
     run = mill.run(STAGES, rows, "runs/python")
     assert run.table("dedup_report").filter("kept").count("*").fetchall() == [(8,)]
     assert repr(run) == "<run runs/python: ingest, filter, dedup finished; 8 of 10 documents kept>"
+    offered = {name for name in dir(run) if not name.startswith("_")}
+    assert {"sql", "table", "why", "sweep", "retune", "fork", "diff"} <= offered and all(hasattr(run, name) for name in offered)
+    assert "hold" not in offered  # readers of a run call it, users do not
     Path("recipe.yaml").write_text(mill.Recipe(STAGES).to_yaml())
     code, _, _ = corpusmill("run", "recipe.yaml", rows, "--output", "runs/command", "--engine", "inline")
     assert code == 0
