@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmill.dedup.audit import PLANTED
 from corpusmill.dedup.candidates import GROUPS_FILE, buckets
 from corpusmill.dedup.cluster_table import CONTAINMENT, EARLIER, ESTIMATE, EXACT, JACCARD, URL, ClusterVerdicts, cluster_table
 from corpusmill.dedup.config import ClusterConfig, DedupConfig, MeasureConfig
@@ -184,7 +185,12 @@ class ClusterWorker(Worker):
         indexed = any(read_list(self.run, task.inputs[0]).params["entries"])
         earlier = rows["entry"].is_valid()
         own = rows.filter(pc.invert(earlier)) if indexed else rows  # no copy of all rows where none is earlier
-        files = {f"{task.key}.parquet": own.drop_columns(["entry"])}
+        files = {}
+        planted = pc.equal(own["shard"], PLANTED)
+        if pc.any(planted).as_py():
+            files[f"{task.key.replace('clusters', 'audit')}.parquet"] = own.filter(planted).drop_columns(["entry"])
+            own = own.filter(pc.invert(planted))
+        files = {f"{task.key}.parquet": own.drop_columns(["entry"])} | files
         if indexed:
             files[f"{task.key.replace('clusters', 'earlier')}.parquet"] = rows.filter(earlier).cast(EARLIER)
         return Output(files, rows_in=table.num_rows, counts={"limited": int(limited)})

@@ -376,6 +376,12 @@ class DedupConfig(ClusterConfig):
     alarm_documents: int = Field(default=20, ge=1, description="a source (or host or value, see `by`) with fewer documents raises no alarm")
     alarm: Literal["stop", "warn"] = Field(default="stop", description="stop: an alarm ends the run before any document is removed")
     index: IndexConfig | None = Field(default=None, description="earlier crawls")
+    audit: int = Field(
+        default=1_000,
+        ge=0,
+        le=20_000,
+        description="pairs of planted copies by which the run measures its recall; at most one for each document; 0: none",
+    )
     lines: LinesConfig | None = Field(default=None, description="lines or paragraphs that repeat across documents; null: left alone")
     contamination: ContaminationConfig | None = Field(default=None, description="evaluation sets whose items must not be in documents")
     substrings: SubstringsConfig | None = Field(default=None, description="passages that repeat word for word; null: left alone")

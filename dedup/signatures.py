@@ -16,6 +16,7 @@ from corpusmill.dedup.normalise import HASH_BYTES, exact_hashes
 from corpusmill.dedup.policy import policy_columns
 from corpusmill.dedup.shingles import Shingler, band_keys, band_shape
 from corpusmill.pipeline.errors import InputError
+from corpusmill.pipeline.manifest import FileRef
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.schemas import hosts
 from corpusmill.pipeline.shards import PART_BYTES, iter_tables, open_parquet
@@ -95,14 +96,25 @@ def key_kinds(config: MeasureConfig) -> dict[str, int]:
     return {kind: band_shape(config.minhash)[0] if kind == BAND_KEYS else 1 for kind, on in enabled.items() if on}
 
 
+def read_columns(config: MeasureConfig, by: str, more: Sequence[str]) -> list[str]:
+    """Returns the columns of documents that are measured. `by`: by what removals are counted; `more`: the columns that policies compare."""
+    url = ["url"] if config.url.enabled or by == HOST else []
+    return list(dict.fromkeys([*TAKEN, "text", *url, *([by] if by not in ("source", HOST) else []), *more]))
+
+
 def find_signatures(run: StageRun, config: DedupConfig) -> list[MeasuredShard]:
     """Runs the phase; returns this run's shards with the files of their measurements."""
-    documents, kinds = run.documents(), list(key_kinds(config))
+    return measured(run, config, run.documents(), "signatures")
+
+
+def measured(run: StageRun, config: DedupConfig, documents: Sequence[FileRef], phase: str) -> list[MeasuredShard]:
+    """Measures shards of documents, a task each."""
+    kinds = list(key_kinds(config))
     bands, rows = band_shape(config.minhash)
     params = {"bands": bands, "rows": rows, "kinds": kinds, "by": config.by, "columns": policy_columns(config)}
     names = [shard_key(ref.path) for ref in documents]
     tasks = [Task(f"signatures/{name}", (ref,)) for name, ref in zip(names, documents, strict=True)]
-    done = run.map("signatures", SignatureWorker, tasks, params, config.part(MeasureConfig))
+    done = run.map(phase, SignatureWorker, tasks, params, config.part(MeasureConfig))
     return [
         MeasuredShard(
             name, row.rows_in, ref, row.ref("dedup", f"signatures/{name}.parquet"),
@@ -127,9 +139,7 @@ class SignatureWorker(Worker):
         if self.config.minhash.enabled:
             self.shingler.setup()
         self.bands, self.rows = int(self.params["bands"]), int(self.params["rows"])
-        needed = {"text": "text", "url": "url"} if self.config.url.enabled or self.params["by"] == HOST else {"text": "text"}
-        by = [self.params["by"]] if self.params["by"] not in ("source", HOST) else []
-        self.columns = list(dict.fromkeys([*TAKEN, *needed, *by, *self.params["columns"]]))
+        self.columns = read_columns(self.config, self.params["by"], self.params["columns"])
 
     def process(self, task: Task) -> Output:
         path = task.inputs[0].path

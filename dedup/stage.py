@@ -39,6 +39,7 @@ class DedupStage(Stage):
             self._execute(run, check_index)
 
     def _execute(self, run: StageRun, check_index: Callable[[], None]) -> None:
+        from corpusmill.dedup.audit import judge, plant
         from corpusmill.dedup.candidates import find_candidates, find_groups
         from corpusmill.dedup.cluster_table import clusters_by_shard, find_losses
         from corpusmill.dedup.clusters import find_clusters
@@ -55,10 +56,13 @@ class DedupStage(Stage):
         columns = policy_columns(config)
         entries = read_entries(run, config, columns)
         own_shards = find_signatures(run, config)
-        shards = own_shards + [shard for entry in entries for shard in entry.shards]
+        planted = plant(run, config, own_shards)
+        new = own_shards + planted
+        shards = new + [shard for entry in entries for shard in entry.shards]
         candidates = find_candidates(run, config, shards)
-        groups = find_groups(run, config, shards, sum(shard.rows for shard in own_shards), candidates)
+        groups = find_groups(run, config, shards, sum(shard.rows for shard in new), candidates)
         clusters = find_clusters(run, config, shards, groups)
+        judge(run, config, planted, clusters)
         losses = find_losses(run, config, own_shards, clusters, groups)
         changes = find_changes(run, config, entries, clusters)
         self._stop_on_alarm(run, losses)
@@ -69,6 +73,7 @@ class DedupStage(Stage):
             extend_index(run, config, columns, own_shards, entries, by_shard, changes)
 
     def summary(self, run: StageRun) -> dict[str, str]:
+        from corpusmill.dedup.audit import audit_summary
         from corpusmill.dedup.cluster_table import SOURCES_TASK
         from corpusmill.dedup.index import index_summary
         from corpusmill.dedup.inside.lines import lines_summary
@@ -80,6 +85,7 @@ class DedupStage(Stage):
         if counts["alarms"]:
             lose = "loses" if counts["alarms"] == 1 else "lose"
             lines["alarms"] = f"{counts['alarms']:,} {self._what(counts['alarms'])} {lose} more than {self.config.alarm_share:.0%}"
+        lines |= audit_summary(run)
         inside = lines_summary(run)
         if self.config.contamination:
             from corpusmill.dedup.contamination.editor import contaminated_summary

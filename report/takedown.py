@@ -436,8 +436,8 @@ def show(made: Takedown, others: Sequence[str], writes: bool, console: Console) 
         console.print(f"{folder}: this export is marked as stale; make it anew from a run.", markup=False)
     show_notes(others, console)
     if not any(each.documents for each in made.taken) and not made.sets:
-        asked = made.wanted.contains or any(made.wanted.entries.values())
-        nothing = "" if asked else " Choose documents by --urls, --domains, --ids or --contains; this was the list alone."
+        chosen = made.wanted.contains or any(made.wanted.entries.values())
+        nothing = "" if chosen else " Choose documents by --urls, --domains, --ids or --contains; this was the list alone."
         console.print(f"Nothing to take down here.{nothing}", markup=False)
     elif not writes:
         console.print("Nothing is written yet; --write takes them out, and keeps them out of later runs by this list:", markup=False)

@@ -46,6 +46,10 @@ def dedup_rows(summary: Summary) -> list[Row]:
         what = f"{settings.get('similarity')} similarity of {number(found.threshold)} or more"
         rows.append(("near means", f"{what} on shingles of {near.get('ngram')} {near.get('unit')}"))
         rows.append(("candidates by", f"MinHash, {near.get('bands')} bands of {near.get('rows')} rows"))
+    planted = found.planted.rows if found.planted else []
+    for name, due in (("planted copies found", True), ("less similar planted pairs taken for copies", False)):
+        count, of_all = (sum(row[key] for row in planted if row["due"] == due) for key in ("found", "pairs"))
+        rows += [(name, f"{number(count)} of {number(of_all)}")] if of_all else []
     cuts = summary.cuts.rows if summary.cuts else ()
     rows += [(f"repeated {of['repeated']} cut from documents that stay", f"{number(of['characters'])} characters") for of in cuts]
     if contamination := summary.contamination:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from corpusmill.pipeline.intervals import wilson
 from corpusmill.pipeline.safe import safe_line
 from corpusmill.report.queries.ask import Query, ask, columns, listed
 from corpusmill.report.queries.passages import Comparison, compare
@@ -19,6 +20,7 @@ EXACT, URL, JACCARD = "exact", "url", "exact_jaccard"
 BARS = 100
 NEEDED = {"kept", "cluster_size", "kept_id", "similarity", "verified", "id", "source", "shard", "row"}
 CLUSTERS, SOURCES, CHANGES = "dedup_clusters", "dedup_clusters_sources", "dedup_earlier_changes"
+PLANTED = "dedup_audit_pairs"
 #: Clusters in each list on the page, copies shown of each, and copies of each that are compared with the kept document.
 EACH, MEMBERS, WITH_TEXT = 6, 5, 1
 #: Full clusters that the page shows, and examples that it shows for earlier runs.
@@ -285,6 +287,24 @@ def read_sources(run: Run) -> Sources:
     return Sources(names, query.rows, limit, query)
 
 
+# ---- planted copies -------------------------------------------------------------------------------------------------------------------
+
+
+def read_planted(run: Run) -> Query | None:
+    """Reads what became of the planted pairs, by kind and similarity, the most similar first, with Wilson's interval of the share that was
+    found. None where nothing was planted."""
+    if "joined" not in columns(run, PLANTED):
+        return None
+    query = ask(run, "planted-copies", "Planted copies", f"""
+        SELECT kind, due, CASE WHEN due AND kind <> 'exact' THEN floor(round(similarity * 20, 9)) / 20 END AS least, count(*) AS pairs,
+          count(*) FILTER (WHERE joined) AS found, avg(CASE WHEN due AND kind <> 'exact' THEN expected END) AS expected
+        FROM {PLANTED}
+        GROUP BY ALL
+        ORDER BY due DESC, kind DESC, least DESC
+    """)  # fmt: skip
+    return replace(query, rows=[row | {"interval": wilson(row["found"], row["pairs"])} for row in query.rows])
+
+
 # ---- full clusters ------------------------------------------------------------------------------------------------------------------
 
 
@@ -401,6 +421,7 @@ class Duplicates:
     sources: Sources
     policy: str
     threshold: float | None
+    planted: Query | None
     lists: dict[str, tuple[list[Cluster], Query]] = field(default_factory=dict)
 
 
@@ -413,4 +434,4 @@ def read_duplicates(run: Run, texts: bool = True) -> Duplicates | None:
     threshold = settings.get("threshold")
     lists = read_members(run, {name: choose_clusters(run, name, EACH) for name in LISTS}) if texts else {}
     known = float(threshold) if isinstance(threshold, int | float) else None
-    return Duplicates(clusters, read_sources(run), policy(settings), known, lists)
+    return Duplicates(clusters, read_sources(run), policy(settings), known, read_planted(run), lists)
