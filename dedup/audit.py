@@ -10,7 +10,6 @@ from random import Random
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 
 from corpusmill.dedup.config import DedupConfig, MeasureConfig
 from corpusmill.dedup.corpus import MeasuredShard, files, first_output, read_rows
@@ -48,7 +47,8 @@ PAIRS = pa.schema(
         pa.field("joined", pa.bool_(), nullable=False),  # whether one of the two would go
     ]
 )
-_SYLLABLES = [chr(0x10428 + a) + chr(0x10428 + b) for a in range(40) for b in range(40)]
+#: Pairs of letters of Deseret, more than twice as many as `WORDS`.
+SYLLABLES = [chr(0x10428 + a) + chr(0x10428 + b) for a in range(40) for b in range(40)]
 
 
 def plant(run: StageRun, config: DedupConfig, own: Sequence[MeasuredShard]) -> list[MeasuredShard]:
@@ -97,37 +97,28 @@ def kind_of(pair: int) -> str:
 
 
 def pair_of(shape: str, pair: int, config: MeasureConfig) -> tuple[str, str]:
-    """Returns the texts of a pair with the words of `shape`, each spelled anew."""
-    words = shape.split()
-    if len(words) * 20 < len(shape):  # a script without spaces
-        words = list(shape)
-    draw, spelled = Random(pair), {word: _spelled(f"{pair} {word}") for word in words[:WORDS]}
-    first = [spelled[word] for word in words[:WORDS]]
-    text, kind = " ".join(first), kind_of(pair)
+    """Returns the texts of a pair with the words of `shape`, each spelled anew: two syllables are the pair's, one is the word's."""
+    words = shape.split(None, WORDS)[:WORDS]
+    if sum(map(len, words)) > 20 * len(words):  # a script without spaces
+        words = list(shape[:WORDS])
+    stem, kind = SYLLABLES[pair // len(SYLLABLES)] + SYLLABLES[pair % len(SYLLABLES)], kind_of(pair)
+    number = {word: place for place, word in enumerate(dict.fromkeys(words))}
+    first = [stem + SYLLABLES[number[word]] for word in words]
     if kind == "exact":
-        loose = {"none": text, "whitespace": "  ".join(first)}
-        return text, loose.get(config.exact.normalisation, "  ".join(first).upper())
-    new = [_spelled(f"{pair} new {place}") for place in range(len(first))]
+        one, other = " ".join(first), "  ".join(first)
+        return one, {"none": one, "whitespace": other}.get(config.exact.normalisation, other.upper())
     if kind == "template":
-        middle = range(round(len(first) * TEMPLATE_SHARE / 2), round(len(first) * (1 - TEMPLATE_SHARE / 2)))
-        return text, " ".join(_replaced(first, new, middle))
-    similarity = LEAST + (1 - LEAST) * (pair * GOLDEN % 1)
-    width = len(_SYLLABLES[0]) * 3 + 1 if config.minhash.unit == "characters" else 1
-    lost = len(first) * width * (1 - similarity) / (1 + similarity)  # of as many shingles, so that this is Jaccard's similarity
-    edits = min(max(round(lost / (config.minhash.ngram + width - 1)), 1), len(first))
-    return text, " ".join(_replaced(first, new, draw.sample(range(len(first)), edits)))
-
-
-def _spelled(word: str) -> str:
-    number = xxhash.xxh64_intdigest(word)
-    return _SYLLABLES[number % 1600] + _SYLLABLES[number // 1600 % 1600] + _SYLLABLES[number // 2_560_000 % 1600]
-
-
-def _replaced(words: list[str], by: list[str], places: Sequence[int]) -> list[str]:
-    found = list(words)
+        places: Sequence[int] = range(round(len(first) * TEMPLATE_SHARE / 2), round(len(first) * (1 - TEMPLATE_SHARE / 2)))
+    else:
+        similarity = LEAST + (1 - LEAST) * (pair * GOLDEN % 1)
+        width = len(stem) + 3 if config.minhash.unit == "characters" else 1
+        lost = len(first) * width * (1 - similarity) / (1 + similarity)  # of as many shingles, so that this is Jaccard's similarity
+        edits = max(round(lost / (config.minhash.ngram + width - 1)), 1)
+        places = Random(pair).sample(range(len(first)), min(edits, len(first)))
+    second = list(first)
     for place in places:
-        found[place] = by[place]
-    return found
+        second[place] = stem + SYLLABLES[WORDS + place]
+    return " ".join(first), " ".join(second)
 
 
 def judge(run: StageRun, config: DedupConfig, shards: Sequence[MeasuredShard], clusters: Sequence[TaskRow]) -> None:
