@@ -17,6 +17,7 @@ from corpusmill.dedup.policy import policy_columns
 from corpusmill.dedup.shingles import Shingler, band_shape
 from corpusmill.dedup.signatures import measured, read_columns
 from corpusmill.pipeline.intervals import wilson
+from corpusmill.pipeline.lists import write_list
 from corpusmill.pipeline.manifest import TaskRow
 from corpusmill.pipeline.runner import StageRun
 from corpusmill.pipeline.shards import read_table
@@ -63,7 +64,7 @@ def plant(run: StageRun, config: DedupConfig, own: Sequence[MeasuredShard]) -> l
     columns = read_columns(config, config.by, policy_columns(config))
     row = run.once(
         PLANTED,
-        [shard.texts for shard in chosen if shard.texts],
+        [write_list(run, "planted-shapes", [shard.texts for shard in chosen if shard.texts])],
         lambda _: Output({PLANTED_FILE: planted(run.run, config, chosen, pairs, columns)}),
         {"pairs": pairs, "columns": columns},
         config.part(MeasureConfig),
@@ -126,7 +127,8 @@ def judge(run: StageRun, config: DedupConfig, shards: Sequence[MeasuredShard], c
     for shard in shards:
         assert shard.texts
         texts, tables = shard.texts, files(clusters, "audit/")
-        run.once(AUDIT_TASK, [texts, *tables], lambda _: judged(run.run, config, texts.path, [ref.path for ref in tables]))  # noqa: B023
+        listed = write_list(run, "planted-clusters", tables)
+        run.once(AUDIT_TASK, [texts, listed], lambda _: judged(run.run, config, texts.path, [ref.path for ref in tables]))  # noqa: B023
 
 
 def judged(run: Storage, config: DedupConfig, planted: str, tables: Sequence[str]) -> Output:

@@ -38,7 +38,7 @@ def shards(count: int) -> list[list[dict]]:  # type: ignore[type-arg]
 def test_rows_and_lists_grow_with_the_shards(dedup) -> None:  # type: ignore[no-untyped-def]
     size, ranges, listed = {}, {}, {}
     for count in (6, 18):
-        result = dedup(shards(count), **INSIDE)
+        result = dedup(shards(count), audit=0, **INSIDE)  # planted copies are as many in either
         storage, tasks = result.run.storage, result.run.manifest.tasks
         size[count] = storage.size(MANIFEST)
         ranges[count] = [sum(task.startswith(f"{name}-") for task in tasks) for name in (
